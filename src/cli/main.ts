@@ -1,0 +1,56 @@
+import { Command, CommanderError } from 'commander';
+
+/** What every command file exports: it adds its command (with options and action) to the program. */
+type Register = (program: Command) => void;
+
+/**
+ * One entry per command of `otherworld`. Modules are loaded only when their command is called (or for the
+ * overall help), so that starting one command does not pay for the libraries of the others.
+ */
+const commands: Readonly<Record<string, () => Promise<Register>>> = {
+  lab: async () => (await import('./lab.ts')).registerLab,
+};
+
+async function buildProgram(commandName: string | undefined): Promise<Command> {
+  const program = new Command('otherworld')
+    .description('Applications that outlive their kernel')
+    .option('--debug', 'show stack traces of errors')
+    .enablePositionalOptions()
+    .exitOverride();
+  const chosen = commandName === undefined ? undefined : commands[commandName];
+  const loaders = chosen === undefined ? Object.values(commands) : [chosen];
+  for (const load of loaders) (await load())(program);
+  for (const command of program.commands) command.exitOverride();
+  return program;
+}
+
+/** Errors may carry the exit status that the command is to end with; any other error ends with 1. */
+function exitStatusOf(error: unknown): number {
+  if (error instanceof Error && 'exitStatus' in error && typeof error.exitStatus === 'number') {
+    return error.exitStatus;
+  }
+  return 1;
+}
+
+/** `--debug` is accepted anywhere before `--`; what follows `--` belongs to somebody else's command. */
+function takeDebug(argv: readonly string[]): { debug: boolean; args: string[] } {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
+  const args = argv.filter((arg, index) => index >= end || arg !== '--debug');
+  return { debug: args.length < argv.length, args };
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const { debug, args } = takeDebug(argv);
+  try {
+    const program = await buildProgram(args.find((arg) => !arg.startsWith('-')));
+    await program.parseAsync([...args], { from: 'user' });
+    return typeof process.exitCode === 'number' ? process.exitCode : 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (debug) console.error(error);
+    else console.error(`otherworld: ${error instanceof Error ? error.message : String(error)}`);
+    return exitStatusOf(error);
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
