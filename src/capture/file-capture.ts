@@ -1,0 +1,53 @@
+import type { GroupFiles } from '../model/file.ts';
+import type { SharingEdge } from '../model/group.ts';
+import type { SharedMemory } from '../model/memory.ts';
+
+/** A process whose files are to be captured. */
+export interface FileTask {
+  readonly pid: number;
+  /** Address of the thread-group leader's task_struct. */
+  readonly task: bigint;
+  /** Equal for processes that share the files_struct (CLONE_FILES); names the image fdinfo-FILESID.img. */
+  readonly filesId: number;
+}
+
+/** What a `vm_area_struct.vm_file` stands for. */
+export type MappedFile =
+  /** A file that can be opened again under its path (or is recreated); `fileId` is its entry in files.img. */
+  | { readonly kind: 'regular'; readonly fileId: number; readonly path: string }
+  /** Shared anonymous memory: MAP_SHARED | MAP_ANONYMOUS or /dev/zero. */
+  | { readonly kind: 'anonymous'; readonly shmid: number }
+  /** A memfd, which has both a file and content. */
+  | { readonly kind: 'memfd'; readonly fileId: number; readonly shmid: number; readonly path: string }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/** How a mapping uses its file, for the access mode it is opened with again. */
+export interface MappingUse {
+  readonly pid: number;
+  /** VM_SHARED or VM_MAYSHARE. */
+  readonly shared: boolean;
+  /** O_RDONLY 0 or O_RDWR 2: what the mapping needs (VM_MAYWRITE of a shared mapping needs O_RDWR). */
+  readonly openFlags: number;
+}
+
+/**
+ * The capture of files as the capture of processes sees it; made by `captureFiles(kernel, tasks)` of
+ * src/capture/files for all protected processes at once.
+ */
+export interface FileCapture {
+  /** Pairs of processes that share a pipe, a socket pair, a pty, an open file ... */
+  readonly edges: readonly SharingEdge[];
+  /** Reasons against single processes, by pid, found in their file tables. */
+  readonly refusals: ReadonlyMap<number, readonly string[]>;
+  /** The file behind a mapping; the same struct file gives the same ids every time. */
+  mappedFile(file: bigint, use: MappingUse): MappedFile;
+  /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */
+  exeFile(file: bigint, pid: number): number;
+  /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */
+  directory(path: bigint, pid: number): number;
+  /** Files and shared memory of a group, once the groups are known and all mappings have been asked for. */
+  groupFiles(pids: ReadonlySet<number>): {
+    readonly files: GroupFiles;
+    readonly sharedMemory: readonly SharedMemory[];
+  };
+}

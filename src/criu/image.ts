@@ -1,0 +1,145 @@
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
+
+/** First word of every image but the inventory (criu/include/magic.h). */
+const IMG_COMMON_MAGIC = 0x54564319;
+
+/** A run of bytes that lies in contiguous frames of the dead machine's memory. */
+export interface PhysicalRun {
+  readonly physical: number;
+  readonly length: number;
+}
+
+/** Source of page contents; `PhysicalMemory` of src/vmcore is one. */
+export interface PageSource {
+  /** Writes the runs one after the other to the file descriptor, without a copy in JavaScript; returns the bytes. */
+  writeRuns(fd: number, runs: readonly PhysicalRun[]): number;
+}
+
+/** One image file, open for appending. */
+export class ImageFile {
+  readonly path: string;
+  readonly fd: number;
+  #sizeBytes = 0;
+
+  constructor(path: string, words: readonly number[]) {
+    this.path = path;
+    this.fd = openSync(path, 'w', 0o600);
+    const head = Buffer.alloc(4 * words.length);
+    for (const [i, word] of words.entries()) {
+      head.writeUInt32LE(word, 4 * i);
+    }
+    this.bytes(head);
+  }
+
+  /** Bytes written so far, the magic numbers included. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /**
+   * Appends one entry: its size as a 32-bit word, then the protobuf bytes. Throws if a required field is missing.
+   */
+  entry<Desc extends DescMessage>(schema: Desc, fields: MessageInitShape<Desc>): void {
+    const payload = toBinary(schema, create(schema, fields));
+    const framed = Buffer.allocUnsafe(4 + payload.length);
+    framed.writeUInt32LE(payload.length, 0);
+    framed.set(payload, 4);
+    this.bytes(framed);
+  }
+
+  /** Appends raw bytes, such as the content of a pipe after its entry. */
+  bytes(data: Uint8Array): void {
+    let done = 0;
+    while (done < data.length) {
+      done += writeSync(this.fd, data, done, data.length - done);
+    }
+    this.#sizeBytes += data.length;
+  }
+
+  /** Appends old memory. Throws if the source wrote less than the runs hold. */
+  runs(source: PageSource, runs: readonly PhysicalRun[]): void {
+    const expected = runs.reduce((sum, run) => sum + run.length, 0);
+    const written = source.writeRuns(this.fd, runs);
+    if (written !== expected) {
+      throw new ImageWriteError(this.path, `${written} of ${expected} bytes of old memory were written`);
+    }
+    this.#sizeBytes += written;
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+}
+
+/** An image could not be written; the message names the file. */
+export class ImageWriteError extends Error {
+  override readonly name = 'ImageWriteError';
+  readonly path: string;
+
+  constructor(path: string, problem: string) {
+    super(`${path}: ${problem}; check the free space of the image directory`);
+    this.path = path;
+  }
+}
+
+/**
+ * A directory of images in the making. Files are created when first asked for and closed together by `close`.
+ * Images that several parts append to (`files`, `reg-files`) are shared by asking for the same name again.
+ */
+export class ImageDirectory {
+  readonly path: string;
+  readonly #open = new Map<string, ImageFile>();
+
+  /** Creates the directory, readable by its owner only, if it does not exist. */
+  constructor(path: string) {
+    this.path = path;
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  }
+
+  /** The image `NAME.img`, or `NAME-ID.img` if an id is given. */
+  image(name: ImageName, id?: number | string): ImageFile {
+    const magic = imageMagic[name];
+    const words = name === 'inventory' ? [magic] : [IMG_COMMON_MAGIC, magic];
+    return this.#file(`${name}${idSuffix(name, id)}.img`, words);
+  }
+
+  /** The raw page store `pages-ID.img`, which has no magic number (RAW_IMAGE_MAGIC). */
+  pages(id: number): ImageFile {
+    return this.#file(`pages-${id}.img`, []);
+  }
+
+  /** Names of the files created so far. */
+  get names(): string[] {
+    return [...this.#open.keys()].sort();
+  }
+
+  /** Bytes in all files created so far. */
+  get sizeBytes(): number {
+    return [...this.#open.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+  }
+
+  close(): void {
+    for (const file of this.#open.values()) {
+      file.close();
+    }
+  }
+
+  #file(name: string, words: readonly number[]): ImageFile {
+    let file = this.#open.get(name);
+    if (file === undefined) {
+      file = new ImageFile(join(this.path, name), words);
+      this.#open.set(name, file);
+    }
+    return file;
+  }
+}
+
+function idSuffix(name: ImageName, id: number | string | undefined): string {
+  if (id === undefined) {
+    return '';
+  }
+  return `-${typeof id === 'number' && hexadecimalIds.has(name) ? id.toString(16) : id}`;
+}

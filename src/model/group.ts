@@ -1,0 +1,34 @@
+import type { GroupFiles } from './file.ts';
+import type { SharedMemory } from './memory.ts';
+import type { Process } from './process.ts';
+import type { Refusal } from './verdict.ts';
+
+/** Why two processes have to be restored together. */
+export interface SharingEdge {
+  readonly pids: readonly [number, number];
+  /** `parent`, `session`, `pipe 4711`, `unix socket`, `shared memory` ... */
+  readonly why: string;
+}
+
+/** Nanoseconds of the dead kernel's clocks at the panic. */
+export interface ClockReadings {
+  readonly monotonic: bigint;
+  readonly boottime: bigint;
+}
+
+/** Processes that share things and are restored by one `criu restore`. */
+export interface ProcessGroup {
+  /** Pid of the first root; unique among the groups of an incident. */
+  readonly id: number;
+  /** Parents before their children. */
+  readonly processes: readonly Process[];
+  readonly files: GroupFiles;
+  readonly sharedMemory: readonly SharedMemory[];
+  readonly clocks: ClockReadings;
+}
+
+/** All that was captured of a dead kernel's protected processes. */
+export interface CaptureResult {
+  readonly groups: readonly ProcessGroup[];
+  readonly refused: readonly Refusal[];
+}

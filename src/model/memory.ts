@@ -1,0 +1,84 @@
+/** Pages that are consecutive in an address space (or an object) and lie in consecutive frames of old memory. */
+export interface PageRun {
+  /** User address of the first page, or byte offset in the object; a multiple of 4096. */
+  readonly address: number;
+  readonly pages: number;
+  /** Physical address of the first frame. */
+  readonly physical: number;
+}
+
+/** What a virtual memory area is; decides how it is rebuilt. */
+export type VmaKind =
+  | 'anonymous' // private anonymous, heap and stack included
+  | 'file-private' // MAP_PRIVATE of a file: its own (copied) pages are stored, the others come from the file
+  | 'file-shared' // MAP_SHARED of a file with a name or of a deleted one: the content is the file's
+  | 'shared-memory' // MAP_SHARED | MAP_ANONYMOUS, /dev/zero or a memfd: the content is a SharedMemory
+  | 'sysv' // a System V shared memory segment
+  | 'vdso'
+  | 'vvar'
+  | 'vsyscall';
+
+/** One virtual memory area. Addresses are user addresses (below 2^47, or 2^56 with five levels). */
+export interface Vma {
+  readonly start: number;
+  readonly end: number;
+  readonly kind: VmaKind;
+  /** PROT_READ 1, PROT_WRITE 2, PROT_EXEC 4. */
+  readonly prot: number;
+  /** VM_GROWSDOWN: the main thread's stack, mostly. */
+  readonly growsDown: boolean;
+  readonly heap: boolean;
+  readonly stack: boolean;
+  readonly hugetlb: boolean;
+  readonly locked: boolean;
+  readonly noReserve: boolean;
+  /** Advice that stuck to the area, as the numbers of madvise(2): MADV_DONTFORK, MADV_HUGEPAGE ... */
+  readonly advice: readonly number[];
+  /** Offset of the first byte in the file or the shared memory, in bytes. */
+  readonly offsetBytes: number;
+  /** Id of the mapped file in the group's files (also for a memfd); undefined where there is none. */
+  readonly fileId?: number;
+  /** O_RDONLY (0) or O_RDWR (2): how a mapped file has to be opened again. */
+  readonly fileOpenFlags?: number;
+  /** Id of the SharedMemory behind the area. */
+  readonly shmid?: number;
+  /** The area's own pages, by rising address; empty for file-shared and shared-memory. */
+  readonly runs: readonly PageRun[];
+}
+
+/** An address space (`mm_struct`). */
+export interface AddressSpace {
+  /** Equal for tasks that share the address space. */
+  readonly id: number;
+  readonly startCode: number;
+  readonly endCode: number;
+  readonly startData: number;
+  readonly endData: number;
+  readonly startStack: number;
+  readonly startBrk: number;
+  readonly brk: number;
+  readonly argStart: number;
+  readonly argEnd: number;
+  readonly envStart: number;
+  readonly envEnd: number;
+  readonly savedAuxv: readonly bigint[];
+  /** MMF_DUMPABLE_MASK bits of mm->flags: 0, 1 or 2 as in PR_GET_DUMPABLE. */
+  readonly dumpable: number;
+  readonly thpDisabled: boolean;
+  /** Id of the executable in the group's files. */
+  readonly exeFileId: number;
+  readonly vmas: readonly Vma[];
+}
+
+/**
+ * Memory that several areas or processes share and that has no other home than the dead kernel's page cache: an
+ * anonymous shared mapping or a memfd. Pages that no run names are holes (zeros).
+ */
+export interface SharedMemory {
+  readonly shmid: number;
+  readonly origin: 'anonymous' | 'memfd';
+  /** i_size of the inode. */
+  readonly sizeBytes: number;
+  /** `address` of a run is the offset in the object. */
+  readonly runs: readonly PageRun[];
+}
