@@ -1,0 +1,252 @@
+import type { PageRun } from './memory.ts';
+import type { InetSocket, NetlinkSocket, UnixSocket } from './socket.ts';
+import type { Terminal, TerminalFile } from './terminal.ts';
+
+/** Bytes that lie in one piece in old memory. */
+export interface PhysicalRun {
+  readonly physical: number;
+  readonly length: number;
+}
+
+/** Who gets SIGIO for an open file (`struct fown_struct`); all zero if nobody asked for it. */
+export interface FileOwner {
+  readonly uid: number;
+  readonly euid: number;
+  /** F_SETSIG; 0 stands for SIGIO. */
+  readonly signal: number;
+  /** F_OWNER_TID 0, F_OWNER_PID 1, F_OWNER_PGRP 2. */
+  readonly pidType: number;
+  /** 0: no owner. */
+  readonly pid: number;
+}
+
+/** What every open file (`struct file`) has. */
+export interface OpenFileCommon {
+  /** Unique in one capture and at least 1; shared by all descriptors of the same struct file. */
+  readonly id: number;
+  /** `f_flags`: access mode and O_* status flags; close-on-exec belongs to the descriptor. */
+  readonly flags: number;
+  readonly owner: FileOwner;
+}
+
+/** By what a file is recognised on the disk after the panic. */
+export interface FileIdentity {
+  /** `s_type->name` of its file system: ext4, xfs, tmpfs ... */
+  readonly fileSystem: string;
+  /** True where the content is on a disk; false where it went with the old kernel (tmpfs, devtmpfs, proc ...). */
+  readonly onDisk: boolean;
+  readonly inode: number;
+  readonly generation: number;
+  /** S_IFMT and permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly sizeBytes: number;
+  /** Of a device node: major * 2^20 + minor, as the kernel's dev_t; 0 otherwise. */
+  readonly rdev: number;
+}
+
+/** A regular file, directory or simple device that is opened again by its path. */
+export interface PathFile extends OpenFileCommon {
+  readonly type: 'path';
+  /** Absolute, from the root of the initial mount namespace. */
+  readonly path: string;
+  /** File offset in bytes; undefined where the file has none (O_PATH, streams). */
+  readonly position: number | undefined;
+  readonly identity: FileIdentity;
+  /** The file has no name any more; its content is this ghost. */
+  readonly ghostId: number | undefined;
+}
+
+/** One end of an unnamed pipe. */
+export interface PipeFile extends OpenFileCommon {
+  readonly type: 'pipe';
+  readonly pipeId: number;
+}
+
+/** A named pipe; `path` is a file of its own, used only to find the name. */
+export interface FifoFile extends OpenFileCommon {
+  readonly type: 'fifo';
+  readonly pipeId: number;
+  readonly pathFile: PathFile;
+}
+
+export interface EventFd extends OpenFileCommon {
+  readonly type: 'eventfd';
+  readonly count: bigint;
+}
+
+/** One `epoll_ctl(EPOLL_CTL_ADD)`. */
+export interface EventPollTarget {
+  /** Number of a descriptor, in every table that holds the epoll file, that is the watched file. */
+  readonly fd: number;
+  readonly fileId: number;
+  readonly events: number;
+  readonly data: bigint;
+}
+
+export interface EventPoll extends OpenFileCommon {
+  readonly type: 'eventpoll';
+  readonly targets: readonly EventPollTarget[];
+}
+
+export interface TimerFd extends OpenFileCommon {
+  readonly type: 'timerfd';
+  readonly clock: number;
+  /** Expirations that were not read. */
+  readonly ticks: bigint;
+  readonly settimeFlags: number;
+  /** 0 means disarmed. */
+  readonly remainingNanoseconds: bigint;
+  readonly intervalNanoseconds: bigint;
+}
+
+export interface SignalFd extends OpenFileCommon {
+  readonly type: 'signalfd';
+  /** Bit N-1 set: signal N is accepted. */
+  readonly mask: bigint;
+}
+
+export interface InotifyWatch {
+  readonly wd: number;
+  /** IN_* as given by the program. */
+  readonly mask: number;
+  readonly path: string;
+  readonly inode: number;
+  /** dev_t of the file system. */
+  readonly device: number;
+}
+
+export interface Inotify extends OpenFileCommon {
+  readonly type: 'inotify';
+  readonly watches: readonly InotifyWatch[];
+}
+
+/** A file made by memfd_create; its content is the SharedMemory `shmid`. */
+export interface MemfdFile extends OpenFileCommon {
+  readonly type: 'memfd';
+  readonly position: number;
+  readonly inodeId: number;
+}
+
+export type OpenFile =
+  | PathFile
+  | PipeFile
+  | FifoFile
+  | UnixSocket
+  | InetSocket
+  | NetlinkSocket
+  | TerminalFile
+  | EventFd
+  | EventPoll
+  | TimerFd
+  | SignalFd
+  | Inotify
+  | MemfdFile;
+
+/** What memfd_create made; several open files can have the same one. */
+export interface MemfdInode {
+  readonly inodeId: number;
+  readonly shmid: number;
+  /** The name given to memfd_create. */
+  readonly name: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mode: number;
+  readonly sizeBytes: number;
+  /** F_SEAL_*. */
+  readonly seals: number;
+}
+
+/** What is in a pipe. */
+export interface Pipe {
+  readonly id: number;
+  readonly named: boolean;
+  /** F_GETPIPE_SZ. */
+  readonly capacityBytes: number;
+  readonly data: readonly PhysicalRun[];
+  readonly dataBytes: number;
+}
+
+/** Content of a file that has no name any more. Bytes that no run holds are zero. */
+export interface GhostFile {
+  readonly id: number;
+  readonly identity: FileIdentity;
+  readonly accessedMicroseconds: number;
+  readonly modifiedMicroseconds: number;
+  readonly runs: readonly PageRun[];
+}
+
+/** A lock on a file, as fcntl(2) and flock(2) set them. */
+export interface FileLock {
+  readonly kind: 'posix' | 'flock' | 'ofd';
+  /** F_RDLCK 0 or F_WRLCK 1. */
+  readonly type: number;
+  readonly pid: number;
+  readonly fd: number;
+  readonly start: number;
+  /** 0: to the end of the file. */
+  readonly length: number;
+}
+
+export interface FileDescriptor {
+  readonly fd: number;
+  readonly fileId: number;
+  readonly closeOnExec: boolean;
+}
+
+/** A `files_struct`; processes that share one have the same `filesId`. */
+export interface FdTable {
+  readonly filesId: number;
+  readonly descriptors: readonly FileDescriptor[];
+}
+
+/** A directory that has to exist before the restore, with its owner and mode. */
+export interface DirectoryToMake {
+  readonly path: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A file whose file system went with the old kernel and that is made again, with its content. */
+export interface FileToMake {
+  readonly path: string;
+  readonly identity: FileIdentity;
+  readonly runs: readonly PageRun[];
+}
+
+/** A file or directory on a disk that must be the same one after the panic. */
+export interface FileToCheck {
+  readonly path: string;
+  readonly identity: FileIdentity;
+}
+
+/** All files of a group. */
+export interface GroupFiles {
+  readonly files: readonly OpenFile[];
+  readonly tables: readonly FdTable[];
+  readonly pipes: readonly Pipe[];
+  readonly ghosts: readonly GhostFile[];
+  readonly terminals: readonly Terminal[];
+  readonly memfds: readonly MemfdInode[];
+  readonly locks: readonly FileLock[];
+  /** Parents before their children. */
+  readonly directoriesToMake: readonly DirectoryToMake[];
+  readonly filesToMake: readonly FileToMake[];
+  readonly filesToCheck: readonly FileToCheck[];
+}
+
+/** A group without any file, for tests and for processes that have none. */
+export const noFiles: GroupFiles = {
+  files: [],
+  tables: [],
+  pipes: [],
+  ghosts: [],
+  terminals: [],
+  memfds: [],
+  locks: [],
+  directoriesToMake: [],
+  filesToMake: [],
+  filesToCheck: [],
+};

@@ -1,0 +1,107 @@
+import type { OpenFileCommon, PhysicalRun } from './file.ts';
+
+/** Options of SOL_SOCKET, as getsockopt(2) reports them. */
+export interface SocketOptions {
+  readonly sendBufferBytes: number;
+  readonly receiveBufferBytes: number;
+  /** SOCK_SNDBUF_LOCK 1 | SOCK_RCVBUF_LOCK 2: sizes that were set by hand. */
+  readonly bufferLock: number;
+  /** Microseconds; 0 is no limit. */
+  readonly sendTimeoutMicroseconds: number;
+  readonly receiveTimeoutMicroseconds: number;
+  readonly reuseAddress: boolean;
+  readonly reusePort: boolean;
+  readonly priority: number;
+  readonly receiveLowWatermark: number;
+  readonly mark: number;
+  readonly passCredentials: boolean;
+  readonly passSecurity: boolean;
+  readonly dontRoute: boolean;
+  readonly noCheck: boolean;
+  readonly broadcast: boolean;
+  readonly keepAlive: boolean;
+  readonly oobInline: boolean;
+  /** Seconds; undefined if SO_LINGER is off. */
+  readonly lingerSeconds: number | undefined;
+  /** SO_BINDTODEVICE, undefined if not bound. */
+  readonly boundDevice: string | undefined;
+}
+
+/** `sk_shutdown`: RCV_SHUTDOWN 1 | SEND_SHUTDOWN 2. */
+export type Shutdown = 0 | 1 | 2 | 3;
+
+/** States of a socket that occur in images (include/net/tcp_states.h). */
+export const socketState = { established: 1, close: 7, listen: 10 } as const;
+export type SocketState = (typeof socketState)[keyof typeof socketState];
+
+interface SocketCommon extends OpenFileCommon {
+  /** Inode number in sockfs, by which sockets name each other. */
+  readonly inode: number;
+  /** SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5. */
+  readonly socketType: number;
+  readonly state: SocketState;
+  readonly options: SocketOptions;
+  readonly shutdown: Shutdown;
+}
+
+/** One buffer in a socket's receive queue. */
+export interface SocketPacket {
+  readonly data: readonly PhysicalRun[];
+  readonly bytes: number;
+}
+
+export interface UnixSocket extends SocketCommon {
+  readonly type: 'unix';
+  /** Of a listening socket, 0 otherwise. */
+  readonly backlog: number;
+  /** Inode of the peer, or of the listening socket that has not accepted the connection yet; 0 for none. */
+  readonly peerInode: number;
+  /** sun_path as given to bind: a path, an abstract name (first byte zero) or empty. */
+  readonly name: Uint8Array;
+  /** Directory that a relative name starts from. */
+  readonly nameDirectory: string | undefined;
+  /** Mode and owner of the socket's file, if it has one. */
+  readonly file: { readonly mode: number; readonly uid: number; readonly gid: number } | undefined;
+  /** The file has been unlinked. */
+  readonly deleted: boolean;
+  readonly queue: readonly SocketPacket[];
+}
+
+export interface InetSocket extends SocketCommon {
+  readonly type: 'inet';
+  /** AF_INET 2 or AF_INET6 10. */
+  readonly family: 2 | 10;
+  readonly protocol: number;
+  /** 4 or 16 bytes in network order. */
+  readonly sourceAddress: Uint8Array;
+  readonly sourcePort: number;
+  readonly destinationAddress: Uint8Array;
+  readonly destinationPort: number;
+  readonly backlog: number;
+  readonly v6only: boolean;
+  readonly freebind: boolean;
+  readonly pktinfo: boolean;
+  readonly tos: number;
+  readonly ttl: number;
+  /** Interface of a link-local source address. */
+  readonly interfaceName: string | undefined;
+  readonly tcp: TcpOptions | undefined;
+}
+
+export interface TcpOptions {
+  readonly cork: boolean;
+  readonly nodelay: boolean;
+  readonly keepCount: number | undefined;
+  readonly keepIdleSeconds: number | undefined;
+  readonly keepIntervalSeconds: number | undefined;
+}
+
+export interface NetlinkSocket extends SocketCommon {
+  readonly type: 'netlink';
+  readonly protocol: number;
+  readonly portId: number;
+  readonly destinationPortId: number;
+  readonly destinationGroup: number;
+  /** Bitmap of the multicast groups, 32 bits a word. */
+  readonly groups: readonly number[];
+}
