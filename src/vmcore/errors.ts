@@ -1,0 +1,79 @@
+/** Formats an address the way the kernel's own messages do: `0xffff888003a4c000`. */
+export function hex(address: bigint | number): string {
+  return `0x${address.toString(16)}`;
+}
+
+/** Anything that went wrong while a vmcore was read. Every error of `src/vmcore` and `src/linux` is one. */
+export class VmcoreError extends Error {
+  override readonly name: string = 'VmcoreError';
+}
+
+/** The file is no vmcore, is damaged, or is of a kind that is not read. `file` is its path. */
+export class FormatError extends VmcoreError {
+  override readonly name = 'FormatError';
+  readonly file: string;
+
+  constructor(file: string, problem: string) {
+    super(`${file}: ${problem}`);
+    this.file = file;
+  }
+}
+
+/** A virtual or physical address that the dump does not hold. `reading` names the structure member, if any. */
+export class AddressError extends VmcoreError {
+  override readonly name = 'AddressError';
+  readonly address: bigint;
+  readonly problem: string;
+  readonly reading: string | undefined;
+
+  constructor(address: bigint | number, problem: string, reading?: string) {
+    super(`${reading === undefined ? '' : `reading ${reading}: `}address ${hex(address)} ${problem}`);
+    this.address = BigInt(address);
+    this.problem = problem;
+    this.reading = reading;
+  }
+}
+
+/** A structure declaration does not fit the kernel in the dump: member missing, other size or other kind. */
+export class BindError extends VmcoreError {
+  override readonly name = 'BindError';
+  readonly structure: string;
+  readonly member: string | undefined;
+  readonly release: string;
+
+  constructor(structure: string, member: string | undefined, release: string, problem: string) {
+    super(`struct ${structure}${member === undefined ? '' : `.${member}`} of kernel ${release} ${problem}`);
+    this.structure = structure;
+    this.member = member;
+    this.release = release;
+  }
+}
+
+/** A symbol or an enumerator that the kernel in the dump does not have. */
+export class SymbolError extends VmcoreError {
+  override readonly name = 'SymbolError';
+  readonly symbol: string;
+
+  constructor(symbol: string, release: string, kind: 'symbol' | 'enumerator' = 'symbol') {
+    super(`kernel ${release} has no ${kind} ${symbol}`);
+    this.symbol = symbol;
+  }
+}
+
+/** A list, tree or table of the dead kernel is damaged: it does not end, or points to what it cannot hold. */
+export class ContainerError extends VmcoreError {
+  override readonly name = 'ContainerError';
+  readonly container: string;
+  readonly address: bigint;
+
+  constructor(container: string, address: bigint, problem: string) {
+    super(`${container} at ${hex(address)} ${problem}`);
+    this.container = container;
+    this.address = address;
+  }
+}
+
+/** The profile cannot be used: damaged, of another version, or taken from another kernel than the dump's. */
+export class ProfileError extends VmcoreError {
+  override readonly name = 'ProfileError';
+}

@@ -1,0 +1,52 @@
+import type { CpuNote } from './elf-notes.ts';
+import type { Fields, StructDecl } from './field.ts';
+import type { Layouts } from './layout.ts';
+import type { KernelMemory } from './memory.ts';
+import type { PhysicalMemory } from './physical.ts';
+import type { Bound } from './view.ts';
+
+/** A dead (or, from QEMU, frozen) kernel: everything above bytes is read through this. */
+export interface Kernel {
+  /** The dump's path, for messages. */
+  readonly path: string;
+  /** `uname -r`. */
+  readonly release: string;
+  readonly vmcoreinfo: ReadonlyMap<string, string>;
+  /** Registers of each CPU when the dump was made, in the dump's order; may be empty. */
+  readonly cpuNotes: readonly CpuNote[];
+  readonly memory: KernelMemory;
+  readonly physical: PhysicalMemory;
+  readonly layouts: Layouts;
+  /** CPUs that were online, ascending. */
+  readonly cpus: readonly number[];
+
+  /** Binds a declaration to this kernel (remembered per declaration); throws a BindError. */
+  bind<F extends Fields>(decl: StructDecl<F>): Bound<F>;
+  /** Whether the structure has the member (a path): the way to tell releases apart. */
+  hasMember(structName: string, path: string): boolean;
+  /** Size of a struct, union or typedef in bytes; throws a BindError if there is none. */
+  sizeOf(structName: string): number;
+  /** Value of an enumerator; throws a SymbolError if there is none. */
+  enumerator(name: string): number;
+
+  /** Address of a symbol of the kernel proper (modules' symbols are not searched); throws a SymbolError. */
+  symbol(name: string): bigint;
+  symbolMaybe(name: string): bigint | undefined;
+  /** The symbol at or below an address of the kernel image. */
+  symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined;
+
+  /** A per-CPU variable's address on one CPU; throws a SymbolError or, for a CPU that never was, an AddressError. */
+  perCpu(symbolOrAddress: string | bigint, cpu: number): bigint;
+
+  /** Address of a page frame's `struct page` (vmemmap). */
+  pfnToPage(pfn: number): bigint;
+  /** Frame number of a `struct page`; throws an AddressError if the pointer is not into vmemmap. */
+  pageToPfn(page: bigint): number;
+  /** Direct-map address of a `struct page`'s frame. */
+  pageToVirtual(page: bigint): bigint;
+  /** Direct-map address of a physical address. */
+  physicalToVirtual(physical: number): bigint;
+
+  /** Unmaps the dump: nothing read from it before (views, windows) may be used afterwards. */
+  close(): void;
+}

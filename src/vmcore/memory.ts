@@ -1,0 +1,172 @@
+import { AddressError } from './errors.ts';
+import { type PageTable, translatePage } from './page-table.ts';
+import type { PhysicalMemory } from './physical.ts';
+import type { Window, WindowSource } from './view.ts';
+
+const PAGE = 4096;
+/** The canonical upper half begins here with 5-level tables (and later with 4-level ones). */
+const KERNEL_HALF = 0xff00_0000_0000_0000n;
+/** __START_KERNEL_map (arch/x86/include/asm/page_64_types.h). */
+export const KERNEL_TEXT_MAP = 0xffff_ffff_8000_0000n;
+
+/** A range of kernel addresses that is mapped with one offset: the kernel image, the direct map. */
+export interface LinearRange {
+  readonly start: bigint;
+  readonly end: bigint;
+  /** Physical address of `start`. */
+  readonly physical: number;
+}
+
+/** How kernel addresses become physical ones. */
+export interface AddressSpace {
+  readonly table: PageTable;
+  /** Tried in this order, before the page tables. */
+  readonly linear: readonly LinearRange[];
+}
+
+/**
+ * Kernel virtual memory. Addresses are bigints. The kernel image and the direct map are translated by arithmetic,
+ * vmalloc, modules and vmemmap through the kernel's page tables; every translation is checked against the dump.
+ */
+export class KernelMemory implements WindowSource {
+  readonly #physical: PhysicalMemory;
+  #space: AddressSpace;
+  /** Page number to physical page, for what the tables had to be walked for. */
+  readonly #walked = new Map<number, number>();
+
+  constructor(physical: PhysicalMemory, space: AddressSpace) {
+    this.#physical = physical;
+    this.#space = space;
+  }
+
+  /** Replaces the translation once more is known about it (the direct map's base is itself in kernel memory). */
+  setAddressSpace(space: AddressSpace): void {
+    this.#space = space;
+    this.#walked.clear();
+  }
+
+  get addressSpace(): AddressSpace {
+    return this.#space;
+  }
+
+  /** The page table of a process, from `mm_struct.pgd`. */
+  userTable(pgd: bigint): PageTable {
+    return { root: this.translate(pgd), levels: this.#space.table.levels };
+  }
+
+  /** Physical address of a kernel address; throws an AddressError if it is not mapped. */
+  translate(address: bigint): number {
+    for (const range of this.#space.linear) {
+      if (address >= range.start && address < range.end)
+        return Number(address - range.start) + range.physical;
+    }
+    if (address < KERNEL_HALF || address > 0xffff_ffff_ffff_ffffn) {
+      throw new AddressError(address, 'is not a kernel address');
+    }
+    const page = Number((address >> 12n) & 0x1fff_ffff_ffffn);
+    let frame = this.#walked.get(page);
+    if (frame === undefined) {
+      frame = translatePage(this.#physical, this.#space.table, page);
+      if (frame === undefined) throw new AddressError(address, 'is not mapped by the kernel');
+      this.#walked.set(page, frame);
+    }
+    return frame + Number(address & 0xfffn);
+  }
+
+  contiguous(address: bigint, length: number): Window | undefined {
+    for (const range of this.#space.linear) {
+      if (address >= range.start && address < range.end) {
+        return this.#physical.contiguous(Number(address - range.start) + range.physical, length);
+      }
+    }
+    if (Number(address & 0xfffn) + length > PAGE) return undefined;
+    if (address < KERNEL_HALF) return undefined;
+    try {
+      return this.#physical.contiguous(this.translate(address), length);
+    } catch (error) {
+      if (error instanceof AddressError) return undefined;
+      throw error;
+    }
+  }
+
+  window(address: bigint, length: number): Window {
+    const window = this.contiguous(address, length);
+    if (window !== undefined) return window;
+    const copy = this.#copy(address, length);
+    return { data: new DataView(copy.buffer, copy.byteOffset, length), offset: 0 };
+  }
+
+  /** `length` bytes, copied out. */
+  read(address: bigint, length: number): Buffer {
+    const window = this.contiguous(address, length);
+    if (window === undefined) return this.#copy(address, length);
+    const { data, offset } = window;
+    return Buffer.from(new Uint8Array(data.buffer, data.byteOffset + offset, length));
+  }
+
+  u8(address: bigint): number {
+    const { data, offset } = this.window(address, 1);
+    return data.getUint8(offset);
+  }
+
+  u16(address: bigint): number {
+    const { data, offset } = this.window(address, 2);
+    return data.getUint16(offset, true);
+  }
+
+  u32(address: bigint): number {
+    const { data, offset } = this.window(address, 4);
+    return data.getUint32(offset, true);
+  }
+
+  s32(address: bigint): number {
+    const { data, offset } = this.window(address, 4);
+    return data.getInt32(offset, true);
+  }
+
+  u64(address: bigint): bigint {
+    const { data, offset } = this.window(address, 8);
+    return data.getBigUint64(offset, true);
+  }
+
+  /** The same as `u64`, for what is a pointer. */
+  pointer(address: bigint): bigint {
+    return this.u64(address);
+  }
+
+  /** An `unsigned long` below 2^53, as a number; throws an AddressError if it is larger. */
+  ulongNumber(address: bigint): number {
+    const { data, offset } = this.window(address, 8);
+    const high = data.getUint32(offset + 4, true);
+    if (high >= 0x200000) throw new AddressError(address, 'holds a number far too large to be true');
+    return high * 0x1_0000_0000 + data.getUint32(offset, true);
+  }
+
+  /** Bytes up to the first zero, or `max` of them, as latin1. */
+  cstring(address: bigint, max: number): string {
+    let text = '';
+    for (let at = address; text.length < max; ) {
+      const part = Math.min(max - text.length, PAGE - Number(at & 0xfffn));
+      const { data, offset } = this.window(at, part);
+      const bytes = Buffer.from(data.buffer, data.byteOffset + offset, part);
+      const end = bytes.indexOf(0);
+      if (end >= 0) return text + bytes.toString('latin1', 0, end);
+      text += bytes.toString('latin1');
+      at += BigInt(part);
+    }
+    return text;
+  }
+
+  #copy(address: bigint, length: number): Buffer {
+    if (length > 1 << 30)
+      throw new AddressError(address, `is the start of ${length} bytes, which is not believed`);
+    const copy = Buffer.alloc(length);
+    for (let done = 0; done < length; ) {
+      const at = address + BigInt(done);
+      const part = Math.min(length - done, PAGE - Number(at & 0xfffn));
+      copy.set(this.#physical.view(this.translate(at), part), done);
+      done += part;
+    }
+    return copy;
+  }
+}

@@ -1,0 +1,139 @@
+import { AddressError } from './errors.ts';
+import { type Mapping, writeVectors } from './mapping.ts';
+import type { Window } from './view.ts';
+
+/** A range of physical memory; both in bytes. */
+export interface PhysicalRange {
+  readonly physical: number;
+  readonly length: number;
+}
+
+/** The dead machine's physical memory. Addresses are numbers: x86-64 has at most 52 bits of them. */
+export interface PhysicalMemory {
+  /** What the dump covers, ascending; ranges do not overlap. */
+  readonly ranges: readonly PhysicalRange[];
+  /** Whether all of these bytes are in the dump. */
+  has(physical: number, length: number): boolean;
+  /** `length` bytes; contiguous memory of a mapped file is not copied. Throws an AddressError if any is absent. */
+  window(physical: number, length: number): Window;
+  /** The same, or undefined if a byte is absent or not adjacent in the file: never copies a mapped file. */
+  contiguous(physical: number, length: number): Window | undefined;
+  /** Like `window`, as a byte array over the same memory. Read-only: writing to it kills the process. */
+  view(physical: number, length: number): Uint8Array;
+  /** Writes runs of memory to a file, straight from the mapping (writev); returns the bytes written. */
+  writeRuns(fd: number, runs: readonly PhysicalRange[]): number;
+  close(): void;
+}
+
+/** One range of physical memory and the mapping of the file that holds it. */
+export interface Segment extends PhysicalRange {
+  readonly mapping: Mapping;
+  /** Where the range starts in the mapping. */
+  readonly offset: number;
+}
+
+/** Sorts segments and cuts what overlaps: `/proc/vmcore` has the kernel's text twice. */
+function disjoint(segments: readonly Segment[]): Segment[] {
+  const sorted = segments.filter(({ length }) => length > 0).toSorted((a, b) => a.physical - b.physical);
+  const result: Segment[] = [];
+  let end = 0;
+  for (const segment of sorted) {
+    const cut = Math.max(0, end - segment.physical);
+    if (cut >= segment.length) continue;
+    const { physical, length, offset, mapping } = segment;
+    result.push({ physical: physical + cut, length: length - cut, offset: offset + cut, mapping });
+    end = physical + length;
+  }
+  return result;
+}
+
+/** Physical memory of a dump whose pages lie in the file as they were: an ELF vmcore. */
+export class MappedMemory implements PhysicalMemory {
+  readonly ranges: readonly PhysicalRange[];
+  readonly #segments: readonly Segment[];
+  readonly #mappings: readonly Mapping[];
+  #last: Segment | undefined;
+
+  constructor(segments: readonly Segment[], mappings: readonly Mapping[]) {
+    this.#segments = disjoint(segments);
+    this.ranges = this.#segments;
+    this.#mappings = mappings;
+    this.#last = this.#segments[0];
+  }
+
+  has(physical: number, length: number): boolean {
+    let at = physical;
+    const end = physical + length;
+    while (at < end) {
+      const segment = this.#find(at);
+      if (segment === undefined) return false;
+      at = segment.physical + segment.length;
+    }
+    return true;
+  }
+
+  contiguous(physical: number, length: number): Window | undefined {
+    const segment = this.#find(physical);
+    if (segment === undefined || physical + length > segment.physical + segment.length) return undefined;
+    return { data: segment.mapping.data, offset: segment.offset + (physical - segment.physical) };
+  }
+
+  window(physical: number, length: number): Window {
+    const window = this.contiguous(physical, length);
+    if (window !== undefined) return window;
+    if (!this.has(physical, length)) throw new AddressError(physical, 'is not in the dump (physical)');
+    const copy = Buffer.alloc(length);
+    for (let at = physical; at < physical + length; ) {
+      const segment = this.#find(at);
+      if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
+      const part = Math.min(physical + length, segment.physical + segment.length) - at;
+      copy.set(this.view(at, part), at - physical);
+      at += part;
+    }
+    return { data: new DataView(copy.buffer, copy.byteOffset, length), offset: 0 };
+  }
+
+  view(physical: number, length: number): Uint8Array {
+    const { data, offset } = this.window(physical, length);
+    return new Uint8Array(data.buffer, data.byteOffset + offset, length);
+  }
+
+  writeRuns(fd: number, runs: readonly PhysicalRange[]): number {
+    const vectors: { address: bigint; length: number }[] = [];
+    for (const run of runs) {
+      for (let at = run.physical; at < run.physical + run.length; ) {
+        const segment = this.#find(at);
+        if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
+        const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
+        const offset = segment.offset + (at - segment.physical);
+        vectors.push({ address: segment.mapping.address + BigInt(offset), length });
+        at += length;
+      }
+    }
+    return writeVectors(fd, vectors);
+  }
+
+  close(): void {
+    for (const mapping of this.#mappings) mapping.unmap();
+  }
+
+  #find(physical: number): Segment | undefined {
+    const last = this.#last;
+    if (last !== undefined && physical >= last.physical && physical < last.physical + last.length)
+      return last;
+    let low = 0;
+    let high = this.#segments.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const segment = this.#segments[middle];
+      if (segment === undefined) return undefined;
+      if (physical < segment.physical) high = middle - 1;
+      else if (physical >= segment.physical + segment.length) low = middle + 1;
+      else {
+        this.#last = segment;
+        return segment;
+      }
+    }
+    return undefined;
+  }
+}

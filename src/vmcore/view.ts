@@ -1,0 +1,299 @@
+import { AddressError, BindError } from './errors.ts';
+import type { Field, FieldSpec, Fields, StructDecl, View } from './field.ts';
+import type { Layouts, MemberLayout } from './layout.ts';
+
+export * from './field.ts';
+
+/** Bytes somewhere in the dump: `data` from byte `offset` on. Nothing was copied if memory is contiguous there. */
+export interface Window {
+  readonly data: DataView;
+  readonly offset: number;
+}
+
+/** What views need from kernel memory. */
+export interface WindowSource {
+  /** `length` bytes at a kernel address; throws an AddressError if any of them is missing. */
+  window(address: bigint, length: number): Window;
+  /** The same without copying, or undefined where the bytes are not contiguous in the dump or not all there. */
+  contiguous(address: bigint, length: number): Window | undefined;
+}
+
+/** A declaration bound to one kernel's layout. */
+export interface Bound<F extends Fields> {
+  readonly name: string;
+  /** Size of the whole structure in bytes. */
+  readonly size: number;
+  /** A view of the structure at `address`; nothing is read before a member is. */
+  at(address: bigint): View<F>;
+  /** Byte offset of a declared member (by its key) or of any path; throws a BindError if there is none. */
+  offsetOf(member: string): number;
+  /** The structure whose declared member (by key) or path is at `memberAddress`. */
+  containerOf(memberAddress: bigint, member: string): View<F>;
+  /** Whether this kernel has the declared (optional) member. */
+  has(member: keyof F & string): boolean;
+}
+
+type Read = (view: StructView) => unknown;
+
+/** Base of all views: an address, and the bytes there once a member has been read. */
+class StructView {
+  readonly address: bigint;
+  readonly source: WindowSource;
+  /** Null where the structure is not in one piece. */
+  cached: Window | null | undefined;
+
+  constructor(address: bigint, source: WindowSource) {
+    this.address = address;
+    this.source = source;
+    this.cached = undefined;
+  }
+}
+
+interface Context {
+  readonly layouts: Layouts;
+  readonly release: string;
+  readonly source: WindowSource;
+  readonly bind: (decl: StructDecl<Fields>) => Bound<Fields>;
+}
+
+/** Bytes of one member: out of the window of the whole structure, or, where that is not in one piece, alone. */
+function memberWindow(view: StructView, size: number, offset: number, length: number, name: string): Window {
+  if (view.cached === undefined) view.cached = view.source.contiguous(view.address, size) ?? null;
+  if (view.cached !== null) return view.cached;
+  try {
+    const alone = view.source.window(view.address + BigInt(offset), length);
+    return { data: alone.data, offset: alone.offset - offset };
+  } catch (error) {
+    if (!(error instanceof AddressError)) throw error;
+    throw new AddressError(error.address, error.problem, name);
+  }
+}
+
+function safeInteger(value: bigint, view: StructView, offset: number, name: string): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number)) {
+    throw new AddressError(view.address + BigInt(offset), `holds ${value}, far too large to be true`, name);
+  }
+  return number;
+}
+
+type Load = (data: DataView, at: number) => number | bigint;
+
+function loader(bytes: number, signed: boolean): Load {
+  if (bytes === 1) return signed ? (d, at) => d.getInt8(at) : (d, at) => d.getUint8(at);
+  if (bytes === 2) return signed ? (d, at) => d.getInt16(at, true) : (d, at) => d.getUint16(at, true);
+  if (bytes === 4) return signed ? (d, at) => d.getInt32(at, true) : (d, at) => d.getUint32(at, true);
+  return signed ? (d, at) => d.getBigInt64(at, true) : (d, at) => d.getBigUint64(at, true);
+}
+
+/** 64-bit integers that are wanted as numbers: two 32-bit loads, no bigint. */
+function readLongNumber(size: number, offset: number, signed: boolean, name: string): Read {
+  return (view) => {
+    const { data, offset: base } = memberWindow(view, size, offset, 8, name);
+    const high = signed ? data.getInt32(base + offset + 4, true) : data.getUint32(base + offset + 4, true);
+    if (high >= 0x200000 || high < -0x200000) {
+      return safeInteger(data.getBigUint64(base + offset, true), view, offset, name);
+    }
+    return high * 0x1_0000_0000 + data.getUint32(base + offset, true);
+  };
+}
+
+function readBits(size: number, layout: MemberLayout, signed: boolean, name: string): Read {
+  const bits = layout.bits ?? { offset: 0, width: layout.sizeBytes * 8 };
+  const first = layout.offsetBytes + (bits.offset >> 3);
+  const shift = bits.offset & 7;
+  const length = (shift + bits.width + 7) >> 3;
+  return (view) => {
+    const { data, offset } = memberWindow(view, size, first, length, name);
+    let value = 0;
+    for (let i = length - 1; i >= 0; i--) value = value * 256 + data.getUint8(offset + first + i);
+    value = Math.floor(value / 2 ** shift) % 2 ** bits.width;
+    return signed && value >= 2 ** (bits.width - 1) ? value - 2 ** bits.width : value;
+  };
+}
+
+/** Compiles one member into a function that reads it, after checking that size and kind are the declared ones. */
+class MemberBinder {
+  readonly #context: Context;
+  readonly #structure: string;
+  readonly #size: number;
+
+  constructor(context: Context, structure: string, size: number) {
+    this.#context = context;
+    this.#structure = structure;
+    this.#size = size;
+  }
+
+  bind(spec: FieldSpec, layout: MemberLayout, path: string): Read {
+    const { offsetBytes } = layout;
+    switch (spec.kind) {
+      case 'address':
+        return (view) => view.address + BigInt(offsetBytes);
+      case 'integer':
+        return this.#integer(spec, layout, path);
+      case 'pointer':
+        this.#expectSize(layout, 8, path, 'a pointer');
+        return this.#plain(layout, path, loader(8, false));
+      case 'bool':
+        return this.#bool(layout, path);
+      case 'cstring':
+        return this.#cstring(layout, path);
+      case 'bytes':
+        return this.#bytes(layout, path);
+      case 'struct': {
+        if (layout.kind !== 'struct') this.#fail(path, `is ${layout.kind}, not a structure`);
+        const inner = this.#context.bind(spec.decl);
+        return (view) => inner.at(view.address + BigInt(offsetBytes));
+      }
+      case 'array':
+        return this.#array(spec, layout, path);
+    }
+  }
+
+  #fail(path: string, problem: string): never {
+    throw new BindError(this.#structure, path, this.#context.release, problem);
+  }
+
+  #expectSize(layout: MemberLayout, bytes: number, path: string, wanted: string): void {
+    if (layout.sizeBytes !== bytes)
+      this.#fail(path, `has ${layout.sizeBytes} bytes, not ${bytes} as ${wanted}`);
+  }
+
+  #plain(layout: MemberLayout, path: string, load: Load): Read {
+    const { offsetBytes, sizeBytes } = layout;
+    const size = this.#size;
+    const name = `${this.#structure}.${path}`;
+    return (view) => {
+      const { data, offset } = memberWindow(view, size, offsetBytes, sizeBytes, name);
+      return load(data, offset + offsetBytes);
+    };
+  }
+
+  #integer(spec: FieldSpec & { kind: 'integer' }, outer: MemberLayout, path: string): Read {
+    let layout = outer;
+    while (layout.kind === 'struct' && layout.only !== undefined) layout = layout.only;
+    const name = `${this.#structure}.${path}`;
+    if (!['integer', 'enum', 'bool', 'pointer'].includes(layout.kind)) {
+      this.#fail(path, `is ${layout.kind}, not an integer`);
+    }
+    if (layout.bits !== undefined) {
+      if (layout.bits.width > spec.bytes * 8) this.#fail(path, `has ${layout.bits.width} bits`);
+      const read = readBits(this.#size, layout, spec.signed, name);
+      return spec.as === 'number' ? read : (view) => BigInt(Number(read(view)));
+    }
+    this.#expectSize(layout, spec.bytes, path, 'declared');
+    if (spec.bytes === 8 && spec.as === 'number') {
+      return readLongNumber(this.#size, layout.offsetBytes, spec.signed, name);
+    }
+    return this.#plain(layout, path, loader(spec.bytes, spec.signed));
+  }
+
+  #bool(layout: MemberLayout, path: string): Read {
+    if (layout.bits !== undefined) {
+      const read = readBits(this.#size, layout, false, `${this.#structure}.${path}`);
+      return (view) => read(view) !== 0;
+    }
+    this.#expectSize(layout, 1, path, 'a bool');
+    const read = this.#plain(layout, path, loader(1, false));
+    return (view) => read(view) !== 0;
+  }
+
+  #cstring(layout: MemberLayout, path: string): Read {
+    if (layout.kind !== 'array' || layout.element?.layout.sizeBytes !== 1) {
+      this.#fail(path, `is ${layout.kind}, not an array of char`);
+    }
+    const read = this.#bytes(layout, path);
+    return (view) => {
+      const all = read(view);
+      const end = all.indexOf(0);
+      return all.toString('latin1', 0, end < 0 ? all.length : end);
+    };
+  }
+
+  #bytes(layout: MemberLayout, path: string): (view: StructView) => Buffer {
+    const { offsetBytes, sizeBytes } = layout;
+    const size = this.#size;
+    const name = `${this.#structure}.${path}`;
+    return (view) => {
+      const { data, offset } = memberWindow(view, size, offsetBytes, sizeBytes, name);
+      const from = data.byteOffset + offset + offsetBytes;
+      return Buffer.from(new Uint8Array(data.buffer, from, sizeBytes));
+    };
+  }
+
+  #array(spec: FieldSpec & { kind: 'array' }, layout: MemberLayout, path: string): Read {
+    if (layout.kind !== 'array' || layout.element === undefined)
+      this.#fail(path, `is ${layout.kind}, not an array`);
+    const { layout: element, count } = layout.element;
+    const length = spec.length ?? count;
+    if (count !== 0 && length > count) this.#fail(path, `has ${count} elements, not ${length}`);
+    const reads: Read[] = [];
+    for (let i = 0; i < length; i++) {
+      reads.push(
+        this.bind(
+          spec.element,
+          shifted(element, i * element.sizeBytes + layout.offsetBytes),
+          `${path}[${i}]`,
+        ),
+      );
+    }
+    return (view) => reads.map((read) => read(view));
+  }
+}
+
+/** The element layout of an array is relative to the element; this moves it (and what is in it) to its place. */
+function shifted(layout: MemberLayout, by: number): MemberLayout {
+  return {
+    ...layout,
+    offsetBytes: layout.offsetBytes + by,
+    only: layout.only === undefined ? undefined : shifted(layout.only, by),
+  };
+}
+
+function defineMember(prototype: object, key: string, read: Read): void {
+  Object.defineProperty(prototype, key, {
+    enumerable: true,
+    get(this: StructView) {
+      return read(this);
+    },
+  });
+}
+
+/**
+ * Binds a declaration to a kernel's layouts. Throws a BindError that names structure, member and release if the structure
+ * or a member that is not optional is missing, has another size or another kind.
+ */
+export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Context): Bound<F> {
+  const { layouts, release, source } = context;
+  const size = layouts.sizeOf(decl.name);
+  if (size === undefined) throw new BindError(decl.name, undefined, release, 'does not exist');
+  class BoundView extends StructView {}
+  const binder = new MemberBinder(context, decl.name, size);
+  const offsets = new Map<string, number>();
+  for (const [key, field] of Object.entries<Field<unknown>>(decl.fields)) {
+    const path = field.path ?? key;
+    const layout = layouts.member(decl.name, path);
+    if (layout === undefined) {
+      if (!field.isOptional) throw new BindError(decl.name, path, release, 'does not exist');
+      defineMember(BoundView.prototype, key, () => undefined);
+      continue;
+    }
+    offsets.set(key, layout.offsetBytes);
+    defineMember(BoundView.prototype, key, binder.bind(field.spec, layout, path));
+  }
+  const offsetOf = (member: string): number => {
+    const offset = offsets.get(member) ?? layouts.member(decl.name, member)?.offsetBytes;
+    if (offset === undefined) throw new BindError(decl.name, member, release, 'does not exist');
+    return offset;
+  };
+  // The getters just defined are those of View<F>: the one place where the type is asserted instead of inferred.
+  const at = (address: bigint): View<F> => new BoundView(address, source) as unknown as View<F>;
+  return {
+    name: decl.name,
+    size,
+    at,
+    offsetOf,
+    containerOf: (memberAddress, member) => at(memberAddress - BigInt(offsetOf(member))),
+    has: (member) => offsets.has(member),
+  };
+}
