@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Everything that the lab builds or downloads lives here: `$XDG_CACHE_HOME/otherworld`, else `~/.cache/otherworld`. */
+export function cacheDirectory(...parts: readonly string[]): string {
+  const base = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  return join(base, 'otherworld', ...parts);
+}
+
+/** As `cacheDirectory`, and makes it. */
+export function makeCacheDirectory(...parts: readonly string[]): string {
+  const directory = cacheDirectory(...parts);
+  mkdirSync(directory, { recursive: true });
+  return directory;
+}
+
+/** A short, stable key of anything JSON can express; cached artefacts are named by the key of their inputs. */
+export function cacheKey(inputs: unknown): string {
+  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
+}
+
+/**
+ * Runs `work` while no other process holds the lock of this name. A lock whose holder has died is taken over.
+ * `onWait` is called once if somebody else has it.
+ */
+export async function withLock<T>(name: string, work: () => Promise<T>, onWait?: () => void): Promise<T> {
+  const path = join(makeCacheDirectory('locks'), name);
+  let told = false;
+  while (!tryLock(path)) {
+    if (!told) onWait?.();
+    told = true;
+    await sleep(300);
+  }
+  try {
+    return await work();
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
+
+function tryLock(path: string): boolean {
+  try {
+    const fd = openSync(path, 'wx');
+    writeSync(fd, String(process.pid));
+    closeSync(fd);
+    return true;
+  } catch {
+    if (holderIsGone(path)) rmSync(path, { force: true });
+    return false;
+  }
+}
+
+function holderIsGone(path: string): boolean {
+  try {
+    const pid = Number(readFileSync(path, 'utf8'));
+    return pid > 0 && !processExists(pid);
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a process with this pid exists (a zombie counts as gone). */
+export function processExists(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z';
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,64 @@
+import { type SpawnOptions, spawn } from 'node:child_process';
+import { LabError } from './error.ts';
+
+/** How a command ended; `status` is 128 + signal number's place when a signal ended it. */
+export interface CommandResult {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+/**
+ * Runs a command to its end and keeps what it printed.
+ * @throws LabError when it cannot be started at all.
+ */
+export function runCommand(
+  command: string,
+  args: readonly string[],
+  options: SpawnOptions & { input?: string | Buffer; timeoutSeconds?: number } = {},
+): Promise<CommandResult> {
+  const { input, timeoutSeconds, ...spawnOptions } = options;
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { ...spawnOptions, stdio: ['pipe', 'pipe', 'pipe'] });
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk));
+    child.stderr?.on('data', (chunk: Buffer) => stderr.push(chunk));
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+    let timedOut = false;
+    const timer = timeoutSeconds
+      ? setTimeout(() => {
+          timedOut = true;
+          child.kill('SIGKILL');
+        }, timeoutSeconds * 1000)
+      : undefined;
+    child.on('error', (error) => {
+      clearTimeout(timer);
+      reject(new LabError(`cannot run ${command}: ${error.message}`));
+    });
+    child.on('close', (code) => {
+      clearTimeout(timer);
+      resolve({
+        status: timedOut ? 124 : (code ?? 137),
+        stdout: Buffer.concat(stdout).toString('utf8'),
+        stderr: Buffer.concat(stderr).toString('utf8'),
+      });
+    });
+  });
+}
+
+/** As `runCommand`, but a failing command is an error that carries the end of what it printed. */
+export async function runChecked(
+  command: string,
+  args: readonly string[],
+  options: Parameters<typeof runCommand>[2] & { what?: string } = {},
+): Promise<CommandResult> {
+  const { what, ...rest } = options;
+  const result = await runCommand(command, args, rest);
+  if (result.status !== 0) {
+    const tail = `${result.stdout}${result.stderr}`.trimEnd().split('\n').slice(-15).join('\n');
+    throw new LabError(`${what ?? command} failed with exit status ${result.status}:\n${tail}`);
+  }
+  return result;
+}
