@@ -9,6 +9,9 @@ import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
 /** Status that ssh itself ends with when it cannot connect. */
 const SSH_FAILED = 255;
 
+/** `--` ends ssh's own options, so that a command may begin with '-'. */
+const destination = ['--', 'root@127.0.0.1'];
+
 /** Quotes one argument for the guest's shell, so that it arrives exactly as given. */
 export function quoteArgument(argument: string): string {
   return /^[A-Za-z0-9_/.,:=@%+-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
@@ -59,8 +62,8 @@ export async function execInherited(
   command: readonly string[],
   options: ExecOptions = {},
 ): Promise<number> {
-  const args = [...(await sshOptions(name)), ...(options.terminal ? ['-tt'] : []), 'root@127.0.0.1'];
-  const child = spawn('ssh', [...args, '--', remoteCommand(command, options)], { stdio: 'inherit' });
+  const args = [...(await sshOptions(name)), ...(options.terminal ? ['-tt'] : []), ...destination];
+  const child = spawn('ssh', [...args, remoteCommand(command, options)], { stdio: 'inherit' });
   const { status } = await waitFor(child, name, options);
   return status;
 }
@@ -74,7 +77,7 @@ export async function execCaptured(
   command: readonly string[],
   options: ExecOptions & { input?: string | Buffer } = {},
 ): Promise<CommandResult> {
-  const args = [...(await sshOptions(name)), 'root@127.0.0.1', '--', remoteCommand(command, options)];
+  const args = [...(await sshOptions(name)), ...destination, remoteCommand(command, options)];
   const result = await runCommand('ssh', args, {
     input: options.input,
     timeoutSeconds: hostTimeout(options),

@@ -72,7 +72,6 @@ export function registerLab(program: Command): void {
     .description('run a command in a guest; its exit status, output and error are those of this command')
     .option('--timeout <seconds>', 'end it after this time with status 124', integer)
     .option('-t, --tty', 'give it a terminal')
-    .passThroughOptions()
     .action(async (name: string, command: string[], options: { timeout?: number; tty?: boolean }) => {
       process.exitCode = await execInherited(name, command, {
         timeoutSeconds: options.timeout,
