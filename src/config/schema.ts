@@ -1,0 +1,63 @@
+import { z } from 'zod';
+
+const absolutePath = z.string().startsWith('/', 'an absolute path is wanted');
+
+/** A fixed set of keys: a key that nobody reads is a typing error that would go unnoticed. */
+const protect = z
+  .strictObject({
+    commands: z.array(z.string().min(1)).default([]),
+    units: z.array(z.string().min(1)).default([]),
+  })
+  .prefault({});
+
+const images = z
+  .strictObject({
+    directory: absolutePath.default('/var/lib/otherworld/images'),
+    keep: z.enum(['never', 'failed', 'always']).default('failed'),
+  })
+  .prefault({});
+
+const panic = z
+  .strictObject({
+    'on-oops': z.boolean().default(true),
+    'on-unknown-nmi': z.boolean().default(true),
+    'on-soft-lockup': z.boolean().default(true),
+    'on-hard-lockup': z.boolean().default(true),
+    'on-hung-task': z.boolean().default(false),
+    'reboot-after-seconds': z.int().min(0).max(86_400).default(10),
+  })
+  .prefault({});
+
+const crashKernel = z
+  .strictObject({
+    'add-parameters': z.array(z.string().regex(/^\S+$/, 'one parameter without spaces')).default([]),
+    'remove-parameters': z.array(z.string().regex(/^[^\s=]+$/, 'the name of a parameter')).default([]),
+  })
+  .prefault({});
+
+const crashProcedure = z
+  .strictObject({
+    'time-limit-seconds': z.number().positive().max(3600).default(10),
+    fallback: z.enum(['continue', 'restart-service', 'give-up']).default('continue'),
+  })
+  .prefault({});
+
+const crashLoop = z
+  .strictObject({
+    incidents: z.int().min(1).max(100).default(3),
+    'within-minutes': z.number().positive().max(10_080).default(60),
+  })
+  .prefault({});
+
+/** `/etc/otherworld/otherworld.toml`; every key has a default, an unknown key is an error. */
+export const configSchema = z.strictObject({
+  protect,
+  images,
+  panic,
+  'crash-kernel': crashKernel,
+  'crash-procedure': crashProcedure,
+  'crash-loop': crashLoop,
+});
+
+/** The configuration with all defaults filled in. */
+export type Config = z.infer<typeof configSchema>;

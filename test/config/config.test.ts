@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConfigError, defaultConfig, loadConfig, parseConfig } from '../../src/config/config.ts';
+import { lineOfKey } from '../../src/config/locate.ts';
+
+function messageOf(text: string): string {
+  try {
+    parseConfig(text, 'otherworld.toml');
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    return error.message;
+  }
+  return assert.fail('the configuration was accepted');
+}
+
+test('an empty file and a missing file are the defaults', () => {
+  assert.deepEqual(parseConfig('', 'x'), defaultConfig());
+  assert.deepEqual(loadConfig('/nonexistent/otherworld.toml'), defaultConfig());
+  assert.equal(defaultConfig().panic['on-oops'], true);
+  assert.equal(defaultConfig().images.keep, 'failed');
+});
+
+test('what the file sets is taken, the rest keeps its default', () => {
+  const config = parseConfig('[images]\nkeep = "always"\n[panic]\non-hung-task = true\n', 'x');
+  assert.equal(config.images.keep, 'always');
+  assert.equal(config.images.directory, '/var/lib/otherworld/images');
+  assert.equal(config.panic['on-hung-task'], true);
+  assert.equal(config.panic['on-oops'], true);
+});
+
+test('a syntax error names its line', () => {
+  assert.match(messageOf('[images]\nkeep = \n'), /^otherworld\.toml:2: not valid TOML: /);
+});
+
+test('an unknown key names its line', () => {
+  assert.equal(
+    messageOf('# comment\n[panic]\non-oops = true\non-ooops = true\n'),
+    'otherworld.toml:4: unknown key panic.on-ooops',
+  );
+});
+
+test('an unknown table names its line', () => {
+  assert.equal(messageOf('\n[imagse]\nkeep = "never"\n'), 'otherworld.toml:2: unknown key imagse');
+});
+
+test('a wrong value names its line and what is wanted', () => {
+  assert.match(
+    messageOf('[images]\n\nkeep = "sometimes"\n'),
+    /^otherworld\.toml:3: images\.keep: .*"never"\|"failed"\|"always"/,
+  );
+  assert.match(messageOf('images.directory = "here"'), /^otherworld\.toml:1: .*absolute path/);
+});
+
+test('every problem gets its own line', () => {
+  const message = messageOf('[panic]\non-oops = 1\nreboot-after-seconds = -1\n');
+  assert.deepEqual(
+    message.split('\n').map((line) => line.split(':')[1]),
+    ['2', '3'],
+  );
+});
+
+test('an element of an array is located at its key', () => {
+  assert.match(
+    messageOf('[crash-kernel]\nadd-parameters = [\n  "a=b",\n  "two words",\n]\n'),
+    /^otherworld\.toml:2: /,
+  );
+});
+
+test('keys are found in tables, as dotted keys and quoted', () => {
+  const text = 'a.b = 1\n[c]\nd = 2\n"e f" = 3\n[c.g]\nh = 4\n';
+  assert.equal(lineOfKey(text, ['a', 'b']), 1);
+  assert.equal(lineOfKey(text, ['c', 'd']), 3);
+  assert.equal(lineOfKey(text, ['c', 'e f']), 4);
+  assert.equal(lineOfKey(text, ['c', 'g', 'h']), 6);
+  assert.equal(lineOfKey(text, ['c', 'missing']), 2);
+  assert.equal(lineOfKey(text, ['nowhere']), undefined);
+});
