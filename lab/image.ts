@@ -1,4 +1,13 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { cacheDirectory, cacheKey, makeCacheDirectory, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
@@ -6,7 +15,7 @@ import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
 import { prepareNodeTree } from './node-tree.ts';
 import type { Progress } from './progress.ts';
-import { enabledUnits, maskedUnits, recipeFiles } from './recipe.ts';
+import { enabledUnits, maskedGenerators, maskedUnits, recipeFiles } from './recipe.ts';
 import { aptSources, basePackages, type Release } from './release.ts';
 
 /** A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs. */
@@ -35,7 +44,16 @@ export async function prepareImage(
   const nodeTree = await prepareNodeTree(progress);
   const install = [...new Set(packages)].sort();
   const files = recipeFiles(release, (await guestKey()).publicKey);
-  const system = cacheKey([RECIPE_VERSION, release, basePackages, install, files, enabledUnits, maskedUnits]);
+  const system = cacheKey([
+    RECIPE_VERSION,
+    release,
+    basePackages,
+    install,
+    files,
+    enabledUnits,
+    maskedUnits,
+    maskedGenerators,
+  ]);
   const directory = cacheDirectory('images', `${release}-${cacheKey([system, nodeTree.key, DISK_SIZE])}`);
   if (existsSync(join(directory, 'root.img'))) return openImage(directory);
   const name = [release, ...install].join(' + ');
@@ -79,6 +97,12 @@ async function buildSystem(
   chmodSync(join(work, 'root/.ssh'), 0o700);
   await runChecked('chroot', [work, 'systemctl', '--quiet', 'enable', ...enabledUnits]);
   await runChecked('chroot', [work, 'systemctl', '--quiet', 'mask', ...maskedUnits]);
+  await runChecked('chroot', [work, 'systemctl', '--quiet', 'set-default', 'multi-user.target']);
+  const generators = join(work, 'etc/systemd/system-generators');
+  mkdirSync(generators, { recursive: true });
+  for (const generator of maskedGenerators) symlinkSync('/dev/null', join(generators, generator));
+  // Newer than /usr: systemd has nothing to bring up to date at the first boot.
+  for (const file of ['etc/.updated', 'var/.updated']) writeFileSync(join(work, file), '');
   renameSync(work, directory);
 }
 
