@@ -1,0 +1,91 @@
+import { execCaptured } from './channel.ts';
+import { LabError } from './error.ts';
+import { connectGdb } from './gdb-remote.ts';
+import { guestPaths } from './guest.ts';
+import { withQmp } from './qmp.ts';
+
+/** Ways to kill a guest's kernel. */
+export const faults = ['sysrq', 'bug', 'oops', 'nmi'] as const;
+export type Fault = (typeof faults)[number];
+
+/** @throws LabError for an unknown name */
+export function parseFault(name: string): Fault {
+  const fault = faults.find((known) => known === name);
+  if (!fault) throw new LabError(`unknown way to panic: ${name}; there are ${faults.join(', ')}`);
+  return fault;
+}
+
+/** A system call that nothing uses on its own, so that the fault strikes when the lab says so and in its process. */
+const VICTIM = '__x64_sys_sethostname';
+const CALL_VICTIM = 'hostname otherworld';
+
+/** `ud2`, the instruction that BUG() compiles to. */
+const UD2 = Buffer.from('0f0b', 'hex');
+/** `mov 0x10,%rax`: reads through a bad pointer, as a structure's member of a null pointer would. */
+const BAD_POINTER = Buffer.from('488b042510000000', 'hex');
+
+/**
+ * Does to the guest's kernel what kills it; returns at once, a moment before it dies.
+ * @throws LabError if the fault cannot be placed
+ */
+export async function strike(name: string, fault: Fault): Promise<void> {
+  switch (fault) {
+    case 'sysrq':
+      return runLater(name, 'echo c > /proc/sysrq-trigger');
+    case 'bug':
+      await plant(name, UD2);
+      return runLater(name, CALL_VICTIM);
+    case 'oops':
+      await plant(name, BAD_POINTER);
+      return runLater(name, CALL_VICTIM);
+    case 'nmi':
+      await guestShell(name, 'echo 1 > /proc/sys/kernel/unknown_nmi_panic');
+      await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
+  }
+}
+
+async function guestShell(name: string, script: string): Promise<string> {
+  const { status, stdout, stderr } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds: 60 });
+  if (status !== 0) throw new LabError(`in guest ${name}: ${stderr.trim() || `status ${status}`}`);
+  return stdout;
+}
+
+/** In the background of the guest, so that our own connection is closed in order before the kernel dies. */
+async function runLater(name: string, script: string): Promise<void> {
+  await guestShell(name, `(sleep 0.5; ${script}) </dev/null >/dev/null 2>&1 &`);
+}
+
+/** Puts machine code over the beginning of a function of the running kernel, through QEMU's gdbstub. */
+async function plant(name: string, code: Buffer): Promise<void> {
+  const physical = await physicalAddressOf(name, VICTIM);
+  const { qmp: qmpSocket, gdb } = guestPaths(name);
+  const gdbServer = (address: string): Promise<unknown> =>
+    withQmp(qmpSocket, (qmp) =>
+      qmp.execute('human-monitor-command', { 'command-line': `gdbserver ${address}` }),
+    );
+  await gdbServer(`unix:${gdb},server=on,wait=off`);
+  const remote = await connectGdb(gdb);
+  try {
+    await remote.write(physical, code);
+    if (!(await remote.read(physical, code.length)).equals(code)) {
+      throw new LabError(`the guest's memory at 0x${physical.toString(16)} did not take the code`);
+    }
+  } finally {
+    await remote.detach();
+  }
+  await gdbServer('none');
+}
+
+/** The kernel's text is one physical range: where it begins is in /proc/iomem, where a function is in kallsyms. */
+async function physicalAddressOf(name: string, functionName: string): Promise<number> {
+  const answer = await guestShell(
+    name,
+    `grep 'Kernel code' /proc/iomem; grep -E ' (_text|${functionName})$' /proc/kallsyms`,
+  );
+  const textPhysical = /([0-9a-f]+)-[0-9a-f]+ : Kernel code/.exec(answer)?.[1];
+  const text = /^([0-9a-f]+) \w _text$/m.exec(answer)?.[1];
+  const target = new RegExp(`^([0-9a-f]+) \\w ${functionName}$`, 'm').exec(answer)?.[1];
+  if (!textPhysical || !text || !target)
+    throw new LabError(`cannot find ${functionName} in the kernel of ${name}`);
+  return Number.parseInt(textPhysical, 16) + Number(BigInt(`0x${target}`) - BigInt(`0x${text}`));
+}

@@ -1,0 +1,48 @@
+import type { Command } from 'commander';
+import { execCaptured } from '../../lab/channel.ts';
+import { faults, parseFault } from '../../lab/fault.ts';
+import { panicGuest } from '../../lab/panic.ts';
+import { stderrProgress } from '../../lab/progress.ts';
+import { dumpGuest } from '../../lab/vmcore.ts';
+import { wholeNumber } from './arguments.ts';
+
+interface PanicCommandOptions {
+  by: string;
+  wait: number;
+  unarmed?: boolean;
+  json?: boolean;
+}
+
+/** `otherworld lab panic` and `lab vmcore`: dead kernels. */
+export function registerLabPanic(lab: Command): void {
+  lab
+    .command('panic <name>')
+    .description("kill a guest's kernel, wait for the crash world's report and print it")
+    .option('--by <fault>', `how: ${faults.join(', ')}`, 'sysrq')
+    .option('--wait <seconds>', 'longest time until the report', wholeNumber, 180)
+    .option('--unarmed', 'also if no crash kernel is loaded; waits for nothing')
+    .option('--json', 'print the report as JSON')
+    .action(panic);
+  lab
+    .command('vmcore <name>')
+    .description("write a guest's memory, living or dead, as an ELF vmcore with VMCOREINFO")
+    .requiredOption('-o, --output <file>', 'the file to write')
+    .action(async (name: string, options: { output: string }) => {
+      const bytes = await dumpGuest(name, options.output);
+      console.log(`${options.output}: ${(bytes / 2 ** 20).toFixed(0)} MiB`);
+    });
+}
+
+async function panic(name: string, options: PanicCommandOptions): Promise<void> {
+  const incident = await panicGuest(
+    name,
+    { fault: parseFault(options.by), waitSeconds: options.wait, unarmed: options.unarmed === true },
+    stderrProgress(),
+  );
+  if (incident === undefined) return;
+  const command = ['otherworld', 'report', incident, ...(options.json ? ['--json'] : [])];
+  const { status, stdout, stderr } = await execCaptured(name, command);
+  process.stdout.write(stdout);
+  process.stderr.write(stderr);
+  process.exitCode = status;
+}
