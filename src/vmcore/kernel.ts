@@ -17,6 +17,8 @@ export interface Kernel {
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly layouts: Layouts;
+  /** What is wrong with the dump although it can be read. */
+  readonly warnings: readonly string[];
   /** CPUs that were online, ascending. */
   readonly cpus: readonly number[];
 

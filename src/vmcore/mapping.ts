@@ -13,7 +13,7 @@ const IOV_MAX = 1024;
 const libc = koffi.load('libc.so.6');
 const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)');
 const munmap = libc.func('int munmap(void *addr, size_t length)');
-const writev = libc.func('ssize_t writev(int fd, void *iov, int count)');
+const writev = libc.func('int64_t writev(int fd, void *iov, int count)');
 
 /** A part of a file in memory: `data` covers `length` bytes from file offset `fileOffset`. */
 export interface Mapping {

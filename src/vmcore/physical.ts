@@ -25,9 +25,29 @@ export interface PhysicalMemory {
   close(): void;
 }
 
+/** A mapping that is made when it is first used. */
+export class SharedMapping {
+  readonly #map: () => Mapping;
+  #mapping: Mapping | undefined;
+
+  constructor(map: () => Mapping) {
+    this.#map = map;
+  }
+
+  get(): Mapping {
+    this.#mapping ??= this.#map();
+    return this.#mapping;
+  }
+
+  unmap(): void {
+    this.#mapping?.unmap();
+    this.#mapping = undefined;
+  }
+}
+
 /** One range of physical memory and the mapping of the file that holds it. */
 export interface Segment extends PhysicalRange {
-  readonly mapping: Mapping;
+  readonly mapping: SharedMapping;
   /** Where the range starts in the mapping. */
   readonly offset: number;
 }
@@ -51,13 +71,11 @@ function disjoint(segments: readonly Segment[]): Segment[] {
 export class MappedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #segments: readonly Segment[];
-  readonly #mappings: readonly Mapping[];
   #last: Segment | undefined;
 
-  constructor(segments: readonly Segment[], mappings: readonly Mapping[]) {
+  constructor(segments: readonly Segment[]) {
     this.#segments = disjoint(segments);
     this.ranges = this.#segments;
-    this.#mappings = mappings;
     this.#last = this.#segments[0];
   }
 
@@ -75,7 +93,7 @@ export class MappedMemory implements PhysicalMemory {
   contiguous(physical: number, length: number): Window | undefined {
     const segment = this.#find(physical);
     if (segment === undefined || physical + length > segment.physical + segment.length) return undefined;
-    return { data: segment.mapping.data, offset: segment.offset + (physical - segment.physical) };
+    return { data: segment.mapping.get().data, offset: segment.offset + (physical - segment.physical) };
   }
 
   window(physical: number, length: number): Window {
@@ -106,7 +124,7 @@ export class MappedMemory implements PhysicalMemory {
         if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
         const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
         const offset = segment.offset + (at - segment.physical);
-        vectors.push({ address: segment.mapping.address + BigInt(offset), length });
+        vectors.push({ address: segment.mapping.get().address + BigInt(offset), length });
         at += length;
       }
     }
@@ -114,7 +132,7 @@ export class MappedMemory implements PhysicalMemory {
   }
 
   close(): void {
-    for (const mapping of this.#mappings) mapping.unmap();
+    for (const { mapping } of this.#segments) mapping.unmap();
   }
 
   #find(physical: number): Segment | undefined {

@@ -1,0 +1,168 @@
+import type { Bases } from './address-space.ts';
+import { Btf } from './btf.ts';
+import { BtfLayouts } from './btf-layouts.ts';
+import type { DumpSource } from './elf.ts';
+import type { CpuNote } from './elf-notes.ts';
+import { AddressError, BindError, SymbolError, VmcoreError } from './errors.ts';
+import type { Fields, StructDecl } from './field.ts';
+import type { Kallsyms } from './kallsyms.ts';
+import type { Kernel } from './kernel.ts';
+import type { VmcoreFile } from './mapping.ts';
+import type { KernelMemory } from './memory.ts';
+import type { PhysicalMemory } from './physical.ts';
+import { type Bound, bindStruct } from './view.ts';
+
+/** More BTF than any kernel has. */
+const MAX_BTF_BYTES = 64n << 20n;
+/** CONFIG_NR_CPUS of the largest kernels (MAXSMP). */
+const MAX_CPUS = 8192;
+const PAGE_SHIFT = 12n;
+
+interface Parts {
+  readonly file: VmcoreFile;
+  readonly release: string;
+  readonly info: ReadonlyMap<string, string>;
+  readonly source: DumpSource;
+  readonly memory: KernelMemory;
+  readonly kallsyms: Kallsyms;
+  readonly bases: Bases;
+}
+
+/** The kernel in a dump; BTF is read when the first structure is bound. */
+export class DeadKernel implements Kernel {
+  readonly path: string;
+  readonly release: string;
+  readonly vmcoreinfo: ReadonlyMap<string, string>;
+  readonly cpuNotes: readonly CpuNote[];
+  readonly warnings: readonly string[];
+  readonly memory: KernelMemory;
+  readonly physical: PhysicalMemory;
+  readonly #file: VmcoreFile;
+  readonly #kallsyms: Kallsyms;
+  readonly #bases: Bases;
+  readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
+  #layouts: BtfLayouts | undefined;
+  #cpus: readonly number[] | undefined;
+  #pageBytes: number | undefined;
+
+  constructor({ file, release, info, source, memory, kallsyms, bases }: Parts) {
+    this.path = file.path;
+    this.release = release;
+    this.vmcoreinfo = info;
+    this.cpuNotes = source.cpuNotes;
+    this.warnings = source.warnings;
+    this.memory = memory;
+    this.physical = source.physical;
+    this.#file = file;
+    this.#kallsyms = kallsyms;
+    this.#bases = bases;
+  }
+
+  get layouts(): BtfLayouts {
+    this.#layouts ??= new BtfLayouts(new Btf(this.#readBtf()));
+    return this.#layouts;
+  }
+
+  get cpus(): readonly number[] {
+    this.#cpus ??= this.#onlineCpus();
+    return this.#cpus;
+  }
+
+  bind<F extends Fields>(decl: StructDecl<F>): Bound<F> {
+    const known = this.#bound.get(decl);
+    // The map is filled below only, with the declaration's own binding.
+    if (known !== undefined) return known as Bound<F>;
+    const { layouts, release, memory } = this;
+    const bound = bindStruct(decl, { layouts, release, source: memory, bind: (inner) => this.bind(inner) });
+    this.#bound.set(decl, bound);
+    return bound;
+  }
+
+  hasMember(structName: string, path: string): boolean {
+    return this.layouts.member(structName, path) !== undefined;
+  }
+
+  sizeOf(structName: string): number {
+    const size = this.layouts.sizeOf(structName);
+    if (size === undefined) throw new BindError(structName, undefined, this.release, 'does not exist');
+    return size;
+  }
+
+  enumerator(name: string): number {
+    const value = this.layouts.enumerator(name);
+    if (value === undefined) throw new SymbolError(name, this.release, 'enumerator');
+    return value;
+  }
+
+  symbol(name: string): bigint {
+    const address = this.#kallsyms.lookup(name);
+    if (address === undefined) throw new SymbolError(name, this.release);
+    return address;
+  }
+
+  symbolMaybe(name: string): bigint | undefined {
+    return this.#kallsyms.lookup(name);
+  }
+
+  symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined {
+    return this.#kallsyms.symbolAt(address);
+  }
+
+  perCpu(symbolOrAddress: string | bigint, cpu: number): bigint {
+    const offset = typeof symbolOrAddress === 'string' ? this.symbol(symbolOrAddress) : symbolOrAddress;
+    if (!Number.isInteger(cpu) || cpu < 0 || cpu >= MAX_CPUS) throw new RangeError(`there is no CPU ${cpu}`);
+    const base = this.memory.u64(this.symbol('__per_cpu_offset') + BigInt(cpu * 8));
+    return BigInt.asUintN(64, base + offset);
+  }
+
+  pfnToPage(pfn: number): bigint {
+    return this.#bases.vmemmap + BigInt(pfn) * BigInt(this.#sizeOfPage());
+  }
+
+  pageToPfn(page: bigint): number {
+    const distance = page - this.#bases.vmemmap;
+    const bytes = BigInt(this.#sizeOfPage());
+    if (distance < 0n || distance % bytes !== 0n || distance / bytes > 1n << 40n) {
+      throw new AddressError(page, 'is not a struct page');
+    }
+    return Number(distance / bytes);
+  }
+
+  pageToVirtual(page: bigint): bigint {
+    return this.#bases.directMap + (BigInt(this.pageToPfn(page)) << PAGE_SHIFT);
+  }
+
+  physicalToVirtual(physical: number): bigint {
+    return this.#bases.directMap + BigInt(physical);
+  }
+
+  close(): void {
+    this.physical.close();
+    this.#file.close();
+  }
+
+  #sizeOfPage(): number {
+    this.#pageBytes ??= this.sizeOf('page');
+    return this.#pageBytes;
+  }
+
+  #readBtf(): Uint8Array {
+    const start = this.symbol('__start_BTF');
+    const bytes = this.symbol('__stop_BTF') - start;
+    if (bytes <= 0n || bytes > MAX_BTF_BYTES)
+      throw new VmcoreError(`the dump is damaged: ${bytes} bytes of BTF`);
+    return this.memory.read(start, Number(bytes));
+  }
+
+  #onlineCpus(): number[] {
+    const possible = this.memory.u32(this.symbol('nr_cpu_ids'));
+    if (possible === 0 || possible > MAX_CPUS)
+      throw new VmcoreError(`the dump is damaged: nr_cpu_ids is ${possible}`);
+    const mask = this.memory.read(this.symbol('__cpu_online_mask'), Math.ceil(possible / 8));
+    const cpus: number[] = [];
+    for (let cpu = 0; cpu < possible; cpu++) {
+      if (((mask[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
+    }
+    return cpus;
+  }
+}

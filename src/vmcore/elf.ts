@@ -1,0 +1,179 @@
+import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
+import { FormatError } from './errors.ts';
+import { mapFile, type VmcoreFile } from './mapping.ts';
+import { MappedMemory, type PhysicalMemory, type Segment, SharedMapping } from './physical.ts';
+
+const ELF_HEADER = 64;
+const PROGRAM_HEADER = 56;
+const SECTION_HEADER = 64;
+const ET_CORE = 4;
+const EM_X86_64 = 62;
+const PT_LOAD = 1;
+const PT_NOTE = 4;
+/** e_phnum says so when there are more than it can count; the number is then in section 0 (elf(5)). */
+const PN_XNUM = 0xffff;
+/** More program headers than any memory map has: a damaged header. */
+const MAX_PROGRAM_HEADERS = 1 << 20;
+const MAX_NOTE_BYTES = 64 << 20;
+/** Segments that are nearer in the file than this share a mapping. */
+const MAPPING_GAP = 1 << 20;
+/**
+ * Mapping `/proc/vmcore` fills page tables at once (2 MiB of them for 1 GiB), out of a small crash kernel's memory, so
+ * it is mapped in pieces as they are needed. A regular file costs nothing until it is touched.
+ */
+const PROC_PIECE = 256 << 20;
+const MAX_MAPPINGS = 8192;
+
+/** What a dump file of any kind gives. */
+export interface DumpSource {
+  readonly physical: PhysicalMemory;
+  readonly cpuNotes: readonly CpuNote[];
+  /** Text of the VMCOREINFO note, if the dump has one. */
+  readonly vmcoreinfo: string | undefined;
+  /** What is wrong with the dump but does not keep it from being read. */
+  readonly warnings: readonly string[];
+}
+
+interface ProgramHeader {
+  readonly type: number;
+  readonly offset: number;
+  readonly physical: number;
+  readonly fileBytes: number;
+}
+
+function safeNumber(value: bigint, file: VmcoreFile, what: string): number {
+  if (value > 0xf_ffff_ffff_ffffn)
+    throw new FormatError(file.path, `damaged: ${what} is 0x${value.toString(16)}`);
+  return Number(value);
+}
+
+function checkHeader(file: VmcoreFile, header: Buffer): void {
+  const problem =
+    header[4] !== 2 || header[5] !== 1
+      ? 'is not a 64-bit little-endian ELF file'
+      : header.readUInt16LE(16) !== ET_CORE
+        ? 'is an ELF file, but not a core'
+        : header.readUInt16LE(18) !== EM_X86_64
+          ? 'is a core of another architecture than x86-64'
+          : header.readUInt16LE(54) !== PROGRAM_HEADER
+            ? 'has program headers of an unknown size'
+            : undefined;
+  if (problem !== undefined) throw new FormatError(file.path, problem);
+}
+
+function programHeaderCount(file: VmcoreFile, header: Buffer): number {
+  const count = header.readUInt16LE(56);
+  if (count !== PN_XNUM) return count;
+  const sections = safeNumber(header.readBigUInt64LE(40), file, 'the section table');
+  return file.readExact(sections, SECTION_HEADER, 'ELF section 0').readUInt32LE(44);
+}
+
+function programHeaders(file: VmcoreFile): ProgramHeader[] {
+  const header = file.readExact(0, ELF_HEADER, 'the ELF header');
+  checkHeader(file, header);
+  const count = programHeaderCount(file, header);
+  if (count > MAX_PROGRAM_HEADERS) throw new FormatError(file.path, `damaged: ${count} program headers`);
+  const start = safeNumber(header.readBigUInt64LE(32), file, 'the program header table');
+  const table = file.readExact(start, count * PROGRAM_HEADER, 'the program header table');
+  const headers: ProgramHeader[] = [];
+  for (let at = 0; at < table.length; at += PROGRAM_HEADER) {
+    const type = table.readUInt32LE(at);
+    if (type !== PT_LOAD && type !== PT_NOTE) continue;
+    headers.push({
+      type,
+      offset: safeNumber(table.readBigUInt64LE(at + 8), file, 'a segment offset'),
+      physical: safeNumber(table.readBigUInt64LE(at + 24), file, 'a physical address'),
+      fileBytes: safeNumber(table.readBigUInt64LE(at + 32), file, 'a segment size'),
+    });
+  }
+  return headers;
+}
+
+/** Cuts loads to what the file really holds, so that no mapping reaches past its end. */
+function clip(file: VmcoreFile, loads: readonly ProgramHeader[], warnings: string[]): ProgramHeader[] {
+  let missing = 0;
+  const clipped = loads.map((load) => {
+    const fileBytes = Math.max(0, Math.min(load.fileBytes, file.sizeBytes - load.offset));
+    missing += load.fileBytes - fileBytes;
+    return { ...load, fileBytes };
+  });
+  if (missing > 0) warnings.push(`truncated: the last ${missing} bytes of memory are missing from the file`);
+  const useful = clipped.filter(({ fileBytes }) => fileBytes > 0);
+  if (useful.length === 0)
+    throw new FormatError(file.path, 'holds no memory (no PT_LOAD segment within the file)');
+  return useful;
+}
+
+/** Splits loads into pieces of at most `piece` bytes. */
+function cut(loads: readonly ProgramHeader[], piece: number): ProgramHeader[] {
+  return loads.flatMap((load) => {
+    const parts: ProgramHeader[] = [];
+    for (let at = 0; at < load.fileBytes; at += piece) {
+      const fileBytes = Math.min(piece, load.fileBytes - at);
+      parts.push({ ...load, offset: load.offset + at, physical: load.physical + at, fileBytes });
+    }
+    return parts;
+  });
+}
+
+/** Lays mappings over the loads: one for loads that lie together in the file, none larger than `piece`. */
+function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[], piece: number): Segment[] {
+  const segments: Segment[] = [];
+  let group: ProgramHeader[] = [];
+  let mappings = 0;
+  const finish = (): void => {
+    const first = group[0];
+    if (first === undefined) return;
+    if (++mappings > MAX_MAPPINGS)
+      throw new FormatError(file.path, `damaged: more than ${MAX_MAPPINGS} separate pieces`);
+    const end = Math.max(...group.map(({ offset, fileBytes }) => offset + fileBytes));
+    const shared = new SharedMapping(() => mapFile(file.path, file.fd, first.offset, end - first.offset));
+    for (const { physical, fileBytes, offset } of group) {
+      segments.push({ physical, length: fileBytes, mapping: shared, offset: offset - first.offset });
+    }
+    group = [];
+  };
+  let end = 0;
+  for (const load of cut(loads, piece).toSorted((a, b) => a.offset - b.offset)) {
+    const first = group[0];
+    if (
+      first !== undefined &&
+      (load.offset > end + MAPPING_GAP || load.offset + load.fileBytes > first.offset + piece)
+    ) {
+      finish();
+      end = 0;
+    }
+    group.push(load);
+    end = Math.max(end, load.offset + load.fileBytes);
+  }
+  finish();
+  return segments;
+}
+
+/**
+ * Opens an ELF vmcore: `/proc/vmcore`, a copy of it, QEMU's `dump-guest-memory`, makedumpfile's ELF output. Throws a
+ * FormatError for a foreign or damaged file. Memory beyond a truncated file's end is left out, with a warning.
+ */
+export function openElf(file: VmcoreFile): DumpSource {
+  const headers = programHeaders(file);
+  const warnings: string[] = [];
+  let vmcoreinfo: string | undefined;
+  const cpuNotes: CpuNote[] = [];
+  for (const { type, offset, fileBytes } of headers) {
+    if (type !== PT_NOTE) continue;
+    if (fileBytes > MAX_NOTE_BYTES) throw new FormatError(file.path, `damaged: ${fileBytes} bytes of notes`);
+    for (const note of parseNotes(file.readExact(offset, fileBytes, 'the notes'))) {
+      if (note.name === 'VMCOREINFO') vmcoreinfo = note.description.toString('latin1');
+      if (note.name !== 'CORE' || note.type !== NT_PRSTATUS) continue;
+      const registers = parsePrstatus(note.description);
+      if (registers !== undefined) cpuNotes.push(registers);
+    }
+  }
+  const loads = clip(
+    file,
+    headers.filter(({ type }) => type === PT_LOAD),
+    warnings,
+  );
+  const piece = file.path === '/proc/vmcore' ? PROC_PIECE : Number.MAX_SAFE_INTEGER;
+  return { physical: new MappedMemory(layMappings(file, loads, piece)), cpuNotes, vmcoreinfo, warnings };
+}
