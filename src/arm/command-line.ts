@@ -1,0 +1,93 @@
+import { CRASH_WORLD_PARAMETER, PAYLOAD_DIRECTORY } from '../config/paths.ts';
+import { ArmError } from './errors.ts';
+import { type MemoryRange, memmapParameter } from './iomem.ts';
+
+/** COMMAND_LINE_SIZE of x86-64 without the final zero byte, and without the `elfcorehdr=0x... ` that the kernel adds. */
+const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;
+
+/** Parameters of the main kernel that are wrong for the crash kernel: about other memory, another init or the loader. */
+const DROPPED = new Set(
+  `BOOT_IMAGE initrd kexec_jump_back_entry crashkernel init rdinit mem memmap maxcpus nr_cpus possible_cpus hugepages
+  hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
+  lpj single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
+);
+
+/**
+ * Pids of the crash world start above what the dead world used, so that every process finds its own pid free
+ * (criu restore: "Unable to create a thread: -17" otherwise); pid_max is the kernel's PID_MAX_LIMIT.
+ */
+const PID_PARAMETERS = ['sysctl.kernel.pid_max=4194304', 'sysctl.kernel.ns_last_pid=200000'];
+
+/** What the crash kernel's command line is made from. */
+export interface CommandLineInputs {
+  /** /proc/cmdline of the main kernel. */
+  readonly main: string;
+  /** Old memory to take back. */
+  readonly ranges: readonly MemoryRange[];
+  /** Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known. */
+  readonly loopsPerJiffy: number | undefined;
+  /** Seconds after which a panic of the crash kernel reboots; 0 waits for ever. */
+  readonly rebootAfterSeconds: number;
+  readonly add: readonly string[];
+  readonly remove: readonly string[];
+}
+
+/**
+ * The crash kernel's command line: the main kernel's (root=, console=, what drivers need), without what concerns its memory, and with
+ * what makes a crash world: one CPU at first (maxcpus, not nr_cpus: the others come later), hot-added
+ * memory offline until a block is wanted, our init.
+ * @throws ArmError if there is no root= or the line is too long for the kernel
+ */
+export function crashCommandLine(inputs: CommandLineInputs): string {
+  const kept = splitCommandLine(inputs.main).filter((parameter) => {
+    const name = parameterName(parameter);
+    return !DROPPED.has(name) && !inputs.remove.includes(name) && !name.startsWith('otherworld.');
+  });
+  if (!kept.some((parameter) => parameterName(parameter) === 'root')) {
+    throw new ArmError(
+      'the kernel was booted without root=, so the crash world would not find its root file system',
+    );
+  }
+  const line = [
+    ...kept,
+    'maxcpus=1',
+    'reset_devices',
+    `init=${PAYLOAD_DIRECTORY}/init`,
+    CRASH_WORLD_PARAMETER,
+    `panic=${inputs.rebootAfterSeconds}`,
+    ...PID_PARAMETERS,
+    'memhp_default_state=offline',
+    'modprobe.blacklist=nd_pmem',
+    ...(inputs.loopsPerJiffy === undefined ? [] : [`lpj=${inputs.loopsPerJiffy}`]),
+    ...inputs.ranges.map(memmapParameter),
+    ...inputs.add,
+  ].join(' ');
+  if (line.length > LONGEST_COMMAND_LINE) {
+    throw new ArmError(
+      `the crash kernel's command line would have ${line.length} bytes, the kernel takes ${LONGEST_COMMAND_LINE}; ` +
+        'take parameters away with crash-kernel.remove-parameters in /etc/otherworld/otherworld.toml',
+    );
+  }
+  return line;
+}
+
+/** Parameters are separated by blanks; a value may be in double quotes and then hold blanks (lib/cmdline.c). */
+export function splitCommandLine(line: string): string[] {
+  return line.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
+}
+
+/** The name of a parameter; the kernel takes `-` for `_`. */
+function parameterName(parameter: string): string {
+  return parameter.split('=', 1)[0] ?? parameter;
+}
+
+/**
+ * Loops per jiffy as the kernel computed them at boot, from /proc/cpuinfo (`bogomips` is lpj * HZ / 500000, with two digits) and the
+ * kernel's configuration (CONFIG_HZ).
+ * @returns undefined if either is not there
+ */
+export function loopsPerJiffy(cpuinfo: string, kernelConfig: string): number | undefined {
+  const bogomips = Number(/^bogomips\s*:\s*([0-9.]+)$/m.exec(cpuinfo)?.[1]);
+  const hz = Number(/^CONFIG_HZ=(\d+)$/m.exec(kernelConfig)?.[1]);
+  return bogomips > 0 && hz > 0 ? Math.round((bogomips * 500_000) / hz) : undefined;
+}
