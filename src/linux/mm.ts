@@ -1,0 +1,124 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, optional, pointer, s32, struct, u64, ulongNumber, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct mm_struct` (include/linux/mm_types.h). */
+export const mmStruct = struct('mm_struct', {
+  mm_mt: addressOf('mm_mt'),
+  pgd: pointer,
+  map_count: s32,
+  mm_users: s32,
+  membarrier_state: optional(s32),
+  total_vm: ulongNumber,
+  def_flags: ulongNumber,
+  start_code: ulongNumber,
+  end_code: ulongNumber,
+  start_data: ulongNumber,
+  end_data: ulongNumber,
+  start_brk: ulongNumber,
+  brk: ulongNumber,
+  start_stack: ulongNumber,
+  arg_start: ulongNumber,
+  arg_end: ulongNumber,
+  env_start: ulongNumber,
+  env_end: ulongNumber,
+  saved_auxv: addressOf('saved_auxv'),
+  rss_stat: addressOf('rss_stat'),
+  flags: ulongNumber,
+  ldt: pointer.at('context.ldt'),
+  vdso: ulongNumber.at('context.vdso'),
+  vdsoImage: pointer.at('context.vdso_image'),
+  ioctx_table: optional(pointer),
+  user_ns: pointer,
+  exe_file: pointer,
+});
+
+export type Mm = ViewOf<typeof mmStruct>;
+
+/** `struct vm_area_struct`. */
+export const vmAreaStruct = struct('vm_area_struct', {
+  vm_start: ulongNumber,
+  vm_end: ulongNumber,
+  vm_mm: pointer,
+  vm_flags: u64,
+  anon_vma: pointer,
+  vm_ops: pointer,
+  vm_pgoff: ulongNumber,
+  vm_file: pointer,
+  vm_private_data: pointer,
+  userfaultfd: optional(pointer.at('vm_userfaultfd_ctx.ctx')),
+});
+
+const vdsoImageStruct = struct('vdso_image', { data: pointer, size: ulongNumber });
+const specialMapping = struct('vm_special_mapping', { name: pointer });
+
+export type VmArea = ViewOf<typeof vmAreaStruct>;
+
+/** Bits of `mm_struct.flags` (include/linux/sched/coredump.h): dumpable is the low two, 24 is PR_SET_THP_DISABLE. */
+export function dumpableOf(mm: Mm): number {
+  return mm.flags % 4;
+}
+export function isThpDisabled(mm: Mm): boolean {
+  return Math.floor(mm.flags / 2 ** 24) % 2 === 1;
+}
+
+/** Name of a special mapping (`[vdso]`, `[vvar]`), or undefined if the area is none. */
+export function specialMappingName(kernel: Kernel, area: VmArea): string | undefined {
+  const ops = kernel.symbolMaybe('special_mapping_vmops');
+  if (ops === undefined || area.vm_ops !== ops) return undefined;
+  return kernel.memory.cstring(kernel.bind(specialMapping).at(area.vm_private_data).name, 32);
+}
+
+/** Frames of the kernel's own vDSO image, page by page: processes map these, and read them on first use only. */
+export function vdsoPages(kernel: Kernel, mm: Mm): number[] {
+  const image = kernel.bind(vdsoImageStruct).at(mm.vdsoImage);
+  return Array.from({ length: Math.ceil(image.size / 4096) }, (_, page) =>
+    kernel.memory.translate(image.data + BigInt(page * 4096)),
+  );
+}
+
+/** AT_* pairs that exec left for /proc/PID/auxv; the array's length is the kernel's AT_VECTOR_SIZE. */
+export function savedAuxv(kernel: Kernel, mm: Mm): bigint[] {
+  const layout = kernel.layouts.member('mm_struct', 'saved_auxv');
+  const count = layout?.element?.count ?? 0;
+  const raw = kernel.memory.read(mm.saved_auxv, count * 8);
+  const words = Array.from({ length: count }, (_, i) => raw.readBigUInt64LE(i * 8));
+  let pairs = 0;
+  while (pairs * 2 < count && words[pairs * 2] !== 0n) pairs++;
+  return words.slice(0, Math.min(count, pairs * 2 + 2));
+}
+
+/** Indices of `rss_stat` (include/linux/mm_types_task.h). */
+const MM_COUNTERS = { file: 0, anon: 1, swap: 2, shmem: 3 } as const;
+
+/** Pages of a process by kind. Up to 6.1 the numbers lag behind by up to 64 per thread. */
+export interface Rss {
+  readonly file: number;
+  readonly anon: number;
+  readonly swap: number;
+  readonly shmem: number;
+}
+
+const percpuCounter = struct('percpu_counter', { count: addressOf('count'), counters: pointer });
+
+function percpuCounterSum(kernel: Kernel, address: bigint): number {
+  const counter = kernel.bind(percpuCounter).at(address);
+  let sum = Number(BigInt.asIntN(64, kernel.memory.u64(counter.count)));
+  for (const cpu of kernel.cpus) sum += kernel.memory.s32(kernel.perCpu(counter.counters, cpu));
+  return sum;
+}
+
+/** Resident and swapped pages as the kernel counts them. 6.2 made the counters per-CPU. */
+export function rssOf(kernel: Kernel, mm: Mm): Rss {
+  const perCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');
+  const size = BigInt(perCpu ? kernel.sizeOf('percpu_counter') : 8);
+  const value = (index: number): number => {
+    const address = mm.rss_stat + BigInt(index) * size;
+    return perCpu ? percpuCounterSum(kernel, address) : Number(BigInt.asIntN(64, kernel.memory.u64(address)));
+  };
+  return {
+    file: value(MM_COUNTERS.file),
+    anon: value(MM_COUNTERS.anon),
+    swap: value(MM_COUNTERS.swap),
+    shmem: value(MM_COUNTERS.shmem),
+  };
+}

@@ -1,0 +1,154 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import {
+  addressOf,
+  bool,
+  cstring,
+  optional,
+  pointer,
+  s32,
+  struct,
+  u32,
+  u64,
+  ulongNumber,
+  type View,
+  type ViewOf,
+} from '../vmcore/view.ts';
+
+/** `struct task_struct` (include/linux/sched.h), as far as processes are rebuilt from it. */
+export const taskStruct = struct('task_struct', {
+  threadFlags: ulongNumber.at('thread_info.flags'),
+  status: u32.at('thread_info.status'),
+  __state: u32,
+  stack: pointer,
+  flags: u32,
+  ptrace: u32,
+  on_cpu: s32,
+  static_prio: s32,
+  rt_priority: u32,
+  policy: u32,
+  sched_reset_on_fork: bool,
+  nr_cpus_allowed: s32,
+  cpus_mask: addressOf('cpus_mask'),
+  user_cpus_ptr: optional(pointer),
+  mm: pointer,
+  exit_state: s32,
+  exit_code: s32,
+  exit_signal: s32,
+  pdeath_signal: s32,
+  jobctl: ulongNumber,
+  personality: u32,
+  in_execve: bool,
+  frozen: bool,
+  atomic_flags: ulongNumber,
+  pid: s32,
+  tgid: s32,
+  real_parent: pointer,
+  parent: pointer,
+  group_leader: pointer,
+  children: addressOf('children'),
+  sibling: addressOf('sibling'),
+  thread_node: addressOf('thread_node'),
+  thread_pid: pointer,
+  vfork_done: pointer,
+  clear_child_tid: u64,
+  utime: u64,
+  stime: u64,
+  sum_exec_runtime: u64.at('se.sum_exec_runtime'),
+  real_cred: pointer,
+  cred: pointer,
+  comm: cstring,
+  fs: pointer,
+  files: pointer,
+  io_uring: optional(pointer),
+  nsproxy: pointer,
+  signal: pointer,
+  sighand: pointer,
+  blocked: u64.at('blocked.sig[0]'),
+  real_blocked: u64.at('real_blocked.sig[0]'),
+  saved_sigmask: u64.at('saved_sigmask.sig[0]'),
+  pendingList: addressOf('pending.list'),
+  pendingSignal: u64.at('pending.signal.sig[0]'),
+  sas_ss_sp: u64,
+  sas_ss_size: u64,
+  sas_ss_flags: u32,
+  loginuid: optional(u32),
+  seccompMode: s32.at('seccomp.mode'),
+  syscallDispatch: ulongNumber.at('syscall_dispatch.offset'),
+  robust_list: u64,
+  compat_robust_list: optional(u64),
+  rseq: u64,
+  // 6.3 made the length variable and keeps it
+  rseq_len: optional(u32),
+  rseq_sig: u32,
+  timer_slack_ns: u64,
+  default_timer_slack_ns: u64,
+  sysvUndo: pointer.at('sysvsem.undo_list'),
+  mempolicy: optional(pointer),
+  memcgs: optional(pointer.at('cgroups')),
+});
+
+export type Task = ViewOf<typeof taskStruct>;
+
+/** Bits of `task_struct.__state` and `exit_state` (include/linux/sched.h). */
+export const taskState = {
+  interruptible: 0x0001,
+  uninterruptible: 0x0002,
+  stopped: 0x0004,
+  traced: 0x0008,
+  exitDead: 0x0010,
+  exitZombie: 0x0020,
+  wakeKill: 0x0100,
+  noLoad: 0x0400,
+  new: 0x0800,
+} as const;
+
+/** Bits of `task_struct.flags`. PF_IO_WORKER is bit 4 and PF_KTHREAD bit 21 in 5.12 and later. */
+export const PF = { exiting: 0x4, ioWorker: 0x10, kthread: 0x0020_0000, userWorker: 0x4000 } as const;
+
+/** Bits of `thread_info.flags` (arch/x86/include/asm/thread_info.h): the same in 6.1 and 6.12. */
+export const TIF = {
+  sigpending: 2,
+  ssbd: 5,
+  specIb: 9,
+  needFpuLoad: 14,
+  nocpuid: 15,
+  notsc: 16,
+  ioBitmap: 22,
+  addr32: 29,
+} as const;
+
+/** Bit 0 of `task_struct.atomic_flags`. */
+const PFA_NO_NEW_PRIVS = 0;
+/** `thread_info.status`: TS_COMPAT, the running system call came through a 32-bit entry. */
+export const TS_COMPAT = 2;
+
+/** Whether a TIF_* flag of the task is set. */
+export function hasThreadFlag(task: Task, bit: number): boolean {
+  return Math.floor(task.threadFlags / 2 ** bit) % 2 === 1;
+}
+
+/** prctl(PR_SET_NO_NEW_PRIVS). */
+export function hasNoNewPrivs(task: Task): boolean {
+  return Math.floor(task.atomic_flags / 2 ** PFA_NO_NEW_PRIVS) % 2 === 1;
+}
+
+/** Nice value, -20 to 19 (include/linux/sched/prio.h). */
+export function niceOf(task: Task): number {
+  return task.static_prio - 120;
+}
+
+/** The view of a task. */
+export function taskAt(kernel: Kernel, address: bigint): Task {
+  return kernel.bind(taskStruct).at(address);
+}
+
+/** CPUs of the affinity mask, ascending. `nr_cpu_ids` bits are looked at. */
+export function allowedCpus(kernel: Kernel, task: Task): number[] {
+  const ids = kernel.memory.u32(kernel.symbol('nr_cpu_ids'));
+  const mask = kernel.memory.read(task.cpus_mask, Math.ceil(ids / 64) * 8);
+  return Array.from({ length: ids }, (_, cpu) => cpu).filter(
+    (cpu) => ((mask[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0,
+  );
+}
+
+export type { View };

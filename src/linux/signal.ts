@@ -1,0 +1,117 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, bool, pointer, s16, s32, s64, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct signal_struct` (include/linux/sched/signal.h): what the threads of a process share. */
+export const signalStruct = struct('signal_struct', {
+  nr_threads: s32,
+  thread_head: addressOf('thread_head'),
+  sharedPendingList: addressOf('shared_pending.list'),
+  sharedPendingSignal: u64.at('shared_pending.signal.sig[0]'),
+  group_exit_code: s32,
+  group_stop_count: s32,
+  flags: u32,
+  is_child_subreaper: bool,
+  posix_timers: addressOf('posix_timers'),
+  real_timer: addressOf('real_timer'),
+  it_real_incr: s64,
+  profExpires: u64.at('it[0].expires'),
+  profInterval: u64.at('it[0].incr'),
+  virtExpires: u64.at('it[1].expires'),
+  virtInterval: u64.at('it[1].incr'),
+  leader: s32,
+  tty: pointer,
+  utime: u64,
+  stime: u64,
+  sumSchedRuntime: u64.at('sum_sched_runtime'),
+  rlim: addressOf('rlim'),
+  oom_score_adj: s16,
+  pids: addressOf('pids'),
+});
+
+export type Signal = ViewOf<typeof signalStruct>;
+
+/** `signal_struct.flags`: the group has stopped, or is exiting. */
+export const SIGNAL = { stopStopped: 0x1, stopContinued: 0x2, groupExit: 0x4 } as const;
+
+const sighandStruct = struct('sighand_struct', { action: addressOf('action') });
+const kSigaction = struct('k_sigaction', {
+  handler: pointer.at('sa.sa_handler'),
+  flags: u64.at('sa.sa_flags'),
+  restorer: pointer.at('sa.sa_restorer'),
+  mask: u64.at('sa.sa_mask.sig[0]'),
+});
+
+/** Number of signals (_NSIG). */
+export const NSIG = 64;
+
+export interface KernelSigaction {
+  readonly handler: bigint;
+  readonly flags: bigint;
+  readonly restorer: bigint;
+  readonly mask: bigint;
+}
+
+/** The 64 handlers of a `sighand_struct`; index 0 is signal 1. */
+export function readSigactions(kernel: Kernel, sighand: bigint): KernelSigaction[] {
+  const { action } = kernel.bind(sighandStruct).at(sighand);
+  const type = kernel.bind(kSigaction);
+  return Array.from({ length: NSIG }, (_, i) => {
+    const { handler, flags, restorer, mask } = type.at(action + BigInt(i * type.size));
+    return { handler, flags, restorer, mask };
+  });
+}
+
+const sigqueueStruct = struct('sigqueue', { next: pointer.at('list.next'), info: addressOf('info') });
+
+/** Size of siginfo_t in user space; the kernel keeps the 48 bytes that can be other than zero. */
+const SIGINFO_BYTES = 128;
+const KERNEL_SIGINFO_BYTES = 48;
+/** More than RLIMIT_SIGPENDING of any machine that fits this reader; a longer list is a loop. */
+const MAX_PENDING = 1 << 20;
+
+/** A pending signal: its number, and siginfo_t if the kernel kept one. */
+export interface PendingSignal {
+  readonly signal: number;
+  readonly info: Uint8Array;
+}
+
+/** siginfo of a signal that is pending without a queue entry: SI_USER from nobody (as collect_signal() makes it up). */
+function bareSiginfo(signal: number): Uint8Array {
+  const info = Buffer.alloc(SIGINFO_BYTES);
+  info.writeInt32LE(signal, 0);
+  return info;
+}
+
+/**
+ * Queued signals of a `struct sigpending`, in order; signals that are only in the bit mask (the queue was full, or a sender
+ * without siginfo) follow. Throws a ContainerError if the list does not end or holds no signal.
+ */
+export function readPending(kernel: Kernel, list: bigint, mask: bigint): PendingSignal[] {
+  const type = kernel.bind(sigqueueStruct);
+  const pending: PendingSignal[] = [];
+  let seen = 0n;
+  for (let at = kernel.memory.pointer(list); at !== list; at = type.containerOf(at, 'list').next) {
+    if (pending.length >= MAX_PENDING) throw new ContainerError('sigpending', list, 'does not end');
+    const info = Buffer.alloc(SIGINFO_BYTES);
+    kernel.memory.read(type.containerOf(at, 'list').info, KERNEL_SIGINFO_BYTES).copy(info);
+    const signal = info.readInt32LE(0);
+    if (signal < 1 || signal > NSIG) throw new ContainerError('sigpending', list, `holds signal ${signal}`);
+    seen |= 1n << BigInt(signal - 1);
+    pending.push({ signal, info });
+  }
+  for (let signal = 1; signal <= NSIG; signal++) {
+    const bit = 1n << BigInt(signal - 1);
+    if ((mask & bit) !== 0n && (seen & bit) === 0n) pending.push({ signal, info: bareSiginfo(signal) });
+  }
+  return pending;
+}
+
+/** The 16 resource limits of a process: soft and hard, RLIM_INFINITY as all ones. */
+export function readLimits(kernel: Kernel, signal: Signal): { soft: bigint; hard: bigint }[] {
+  const raw = kernel.memory.read(signal.rlim, 16 * 16);
+  return Array.from({ length: 16 }, (_, i) => ({
+    soft: raw.readBigUInt64LE(i * 16),
+    hard: raw.readBigUInt64LE(i * 16 + 8),
+  }));
+}
