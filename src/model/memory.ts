@@ -7,6 +7,14 @@ export interface PageRun {
   readonly physical: number;
 }
 
+/** Whole pages that the images get instead of the dead kernel's, or besides them; the area is a private one. */
+export interface PageOverride {
+  /** User address; a multiple of 4096. */
+  readonly address: number;
+  /** Whole pages. */
+  readonly bytes: Uint8Array;
+}
+
 /** What a virtual memory area is; decides how it is rebuilt. */
 export type VmaKind =
   | 'anonymous' // private anonymous, heap and stack included
@@ -68,6 +76,8 @@ export interface AddressSpace {
   /** Id of the executable in the group's files. */
   readonly exeFileId: number;
   readonly vmas: readonly Vma[];
+  /** By rising address, not overlapping; a crash procedure's record and stack. */
+  readonly overrides?: readonly PageOverride[];
 }
 
 /**

@@ -1,0 +1,301 @@
+import { crc32 } from 'node:zlib';
+import type { Vma } from './memory.ts';
+import type { Sigaction } from './process.ts';
+
+/** Name of the memory file that holds a record (memfd_create(2)); the kernel's dentry is `memfd:otherworld`. */
+export const recordFileName = 'otherworld';
+
+/** Bytes of a record's mapping (sdk/c/otherworld.h, OTHERWORLD_SIZE). */
+export const recordSizeBytes = 16384;
+
+/** Bytes from the start of the record to the end of its checksum. */
+export const recordHeaderBytes = 160;
+
+/** Smallest stack for a procedure: a signal frame with 11 KiB of vector state, and room to work. */
+export const smallestStackBytes = 32768;
+
+/** The entry point runs in the first thread, on its own stack, and returns to the restorer. Addresses of the user. */
+export interface DeliveryByCall {
+  readonly kind: 'call';
+  readonly entry: number;
+  readonly argument: bigint;
+  readonly stackBase: number;
+  readonly stackSizeBytes: number;
+  readonly restorer: number;
+}
+
+/** A signal is queued for the process. */
+export interface DeliveryBySignal {
+  readonly kind: 'signal';
+  readonly signal: number;
+}
+
+/** A record that passed every check. */
+export interface CrashProcedure {
+  /** User address of the record. */
+  readonly address: number;
+  readonly delivery: DeliveryByCall | DeliveryBySignal;
+  /** Undefined: as configured on the machine. */
+  readonly timeLimitMilliseconds: number | undefined;
+  /** Incidents that the process has outlived before this one. */
+  readonly resurrections: number;
+}
+
+/** What a record turned out to be. */
+export type ParsedRecord =
+  | { readonly valid: true; readonly procedure: CrashProcedure }
+  | { readonly valid: false; readonly reason: string };
+
+/** The record of one process, found in a dead kernel's memory. */
+export type CapturedProcedure = { readonly pid: number } & (
+  | {
+      readonly valid: true;
+      readonly procedure: CrashProcedure;
+      /** The record's first bytes, at least 256. */
+      readonly header: Uint8Array;
+      /** With delivery by call: where the first thread's XSAVE components belong, by component number. */
+      readonly xstateOffsets: readonly number[];
+    }
+  /** Completes the sentence `The record ...`. */
+  | { readonly valid: false; readonly reason: string }
+);
+
+/** What a process's memory is checked against; a `Process` of the model has all of it. */
+export interface RecordOwner {
+  readonly pid: number;
+  readonly vmas: readonly Pick<Vma, 'start' | 'end' | 'prot'>[];
+  /** Index 0 is signal 1. */
+  readonly sigactions: readonly Pick<Sigaction, 'handler'>[];
+}
+
+const recordMagic = 0x444c52575248544fn; // "OTHRWRLD"
+const recordVersion = 1;
+
+/** Offsets in the record, in bytes, under the names of sdk/c/otherworld.h. */
+export const recordLayout = {
+  version: 8,
+  size: 12,
+  delivery: 16,
+  flags: 20,
+  signal: 24,
+  time_limit_milliseconds: 28,
+  entry: 32,
+  argument: 40,
+  stack_base: 48,
+  stack_size: 56,
+  restorer: 64,
+  pid: 72,
+  crc: 156,
+  state: 256,
+  resurrections: 260,
+  panic_time_nanoseconds: 264,
+  frame: 272,
+  item_count: 280,
+  items_omitted: 284,
+  exit_status: 288,
+  id: 296,
+  interrupted_syscall: 360,
+  items: 512,
+  /** In an item. */
+  what: 16,
+} as const;
+
+const idBytes = 64;
+const syscallBytes = 32;
+const itemBytes = 128;
+
+/** Items that a record has room for. */
+export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
+
+const deliveryNumber = { call: 1, signal: 2 } as const;
+const SIGKILL = 9;
+const SIGSTOP = 19;
+const lastSignal = 64;
+const pageBytes = 4096;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const PROT_EXEC = 4;
+
+/**
+ * Reads and checks the record of a crash procedure. Nothing in it is believed: it comes from a dead kernel's memory.
+ *
+ * @param bytes the record from its start, at least up to the end of the count of resurrections (264 bytes)
+ * @param address user address of the record
+ * @returns the procedure, or the reason why the record is ignored; never throws for what `bytes` hold
+ */
+export function parseCrashProcedure(bytes: Uint8Array, address: number, owner: RecordOwner): ParsedRecord {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const reason =
+    bytes.length < recordLayout.panic_time_nanoseconds ? 'is cut off' : headerFault(view, bytes, owner);
+  if (reason !== undefined) return { valid: false, reason };
+  const delivery = readDelivery(view, address, owner);
+  if (typeof delivery === 'string') return { valid: false, reason: delivery };
+  const limit = view.getUint32(recordLayout.time_limit_milliseconds, true);
+  return {
+    valid: true,
+    procedure: {
+      address,
+      delivery,
+      timeLimitMilliseconds: limit === 0 ? undefined : limit,
+      resurrections: view.getUint32(recordLayout.resurrections, true),
+    },
+  };
+}
+
+function headerFault(view: DataView, bytes: Uint8Array, owner: RecordOwner): string | undefined {
+  if (view.getBigUint64(0, true) !== recordMagic) return 'has no magic number';
+  const crc = crc32(bytes.subarray(0, recordLayout.crc));
+  if (crc !== view.getUint32(recordLayout.crc, true)) return 'has a wrong checksum';
+  const version = view.getUint32(recordLayout.version, true);
+  if (version !== recordVersion) return `is of version ${version}, this crash world knows ${recordVersion}`;
+  const size = view.getUint32(recordLayout.size, true);
+  if (size !== recordSizeBytes) return `gives its size as ${size}, not ${recordSizeBytes} bytes`;
+  const flags = view.getUint32(recordLayout.flags, true);
+  if (flags !== 0) return `has unknown flags 0x${flags.toString(16)}`;
+  const pid = view.getUint32(recordLayout.pid, true);
+  if (pid !== owner.pid) return `was registered by process ${pid} and inherited`;
+  return undefined;
+}
+
+function readDelivery(
+  view: DataView,
+  address: number,
+  owner: RecordOwner,
+): CrashProcedure['delivery'] | string {
+  const kind = view.getUint32(recordLayout.delivery, true);
+  if (!isMapped(owner, address, recordSizeBytes, PROT_READ | PROT_WRITE))
+    return 'is not mapped readable and writable';
+  if (kind === deliveryNumber.signal) return readSignal(view, owner);
+  if (kind === deliveryNumber.call) return readCall(view, address, owner);
+  return `asks for delivery ${kind}, which is neither call nor signal`;
+}
+
+function readSignal(view: DataView, owner: RecordOwner): DeliveryBySignal | string {
+  const signal = view.getUint32(recordLayout.signal, true);
+  if (signal < 1 || signal > lastSignal || signal === SIGKILL || signal === SIGSTOP) {
+    return `asks for signal ${signal}, which no handler can receive`;
+  }
+  const handler = owner.sigactions[signal - 1]?.handler;
+  if (handler === undefined || handler <= 1n)
+    return `asks for signal ${signal}, for which there is no handler`;
+  return { kind: 'signal', signal };
+}
+
+function readCall(view: DataView, address: number, owner: RecordOwner): DeliveryByCall | string {
+  const entry = userAddress(view, recordLayout.entry);
+  const stackBase = userAddress(view, recordLayout.stack_base);
+  const stackSizeBytes = userAddress(view, recordLayout.stack_size);
+  const restorer = userAddress(view, recordLayout.restorer);
+  if (!isMapped(owner, entry, 1, PROT_EXEC))
+    return `has its entry point ${hex(entry)} outside executable memory`;
+  if (!isMapped(owner, restorer, 1, PROT_EXEC))
+    return `has its restorer ${hex(restorer)} outside executable memory`;
+  const stack = `its stack ${hex(stackBase)} of ${stackSizeBytes} bytes`;
+  if (stackSizeBytes < smallestStackBytes) return `has ${stack}: at least ${smallestStackBytes} are needed`;
+  if (stackBase % pageBytes !== 0 || stackSizeBytes % pageBytes !== 0) return `has ${stack}: not whole pages`;
+  if (!isMapped(owner, stackBase, stackSizeBytes, PROT_READ | PROT_WRITE))
+    return `has ${stack}: not writable memory`;
+  if (stackBase < address + recordSizeBytes && address < stackBase + stackSizeBytes)
+    return `has ${stack} over itself`;
+  return {
+    kind: 'call',
+    entry,
+    argument: view.getBigUint64(recordLayout.argument, true),
+    stackBase,
+    stackSizeBytes,
+    restorer,
+  };
+}
+
+/** A number that no mapping holds stands for what does not fit. */
+function userAddress(view: DataView, offset: number): number {
+  const value = view.getBigUint64(offset, true);
+  return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : Number.MAX_SAFE_INTEGER;
+}
+
+/** Whether areas with at least `prot` cover the range without a gap. The areas rise by address. */
+function isMapped(owner: RecordOwner, start: number, length: number, prot: number): boolean {
+  let at = start;
+  for (const vma of owner.vmas) {
+    if (vma.end <= at) continue;
+    if (vma.start > at || (vma.prot & prot) !== prot) return false;
+    at = vma.end;
+    if (at >= start + length) return true;
+  }
+  return false;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
+
+/** Something that a procedure is told: a thing that did not come back, or a system call of uncertain effect. */
+export interface ProcedureItem {
+  readonly kind: 'lost' | 'in-doubt';
+  readonly fd: number | undefined;
+  readonly tid: number | undefined;
+  readonly what: string;
+}
+
+/** What a procedure is told about its kernel's death. */
+export interface ProcedureIncident {
+  readonly id: string;
+  /** CLOCK_REALTIME of the panic, in nanoseconds. */
+  readonly panicTimeNanoseconds: bigint;
+  readonly items: readonly ProcedureItem[];
+  /** System call that the first thread was in; undefined if it was running in user mode. */
+  readonly interruptedSyscall: string | undefined;
+}
+
+/** State of a delivered procedure as the record shows it from outside. */
+export type ProcedureState = 'nothing' | 'delivered' | 'continued' | 'gave-up';
+
+const procedureStates: readonly ProcedureState[] = ['nothing', 'delivered', 'continued', 'gave-up'];
+
+/**
+ * The whole record with the incident filled in, as the process is to find it.
+ *
+ * @param header the record's bytes up to the incident (256 of them), which stay as they are
+ * @param frame user address of the interrupted context, 0 with delivery by signal
+ */
+export function writeIncident(
+  header: Uint8Array,
+  procedure: CrashProcedure,
+  incident: ProcedureIncident,
+  frame: number,
+): Uint8Array {
+  const record = Buffer.alloc(recordSizeBytes);
+  record.set(header.subarray(0, recordLayout.state));
+  const items = incident.items.slice(0, itemCapacity);
+  record.writeUInt32LE(procedureStates.indexOf('delivered'), recordLayout.state);
+  record.writeUInt32LE(procedure.resurrections + 1, recordLayout.resurrections);
+  record.writeBigInt64LE(incident.panicTimeNanoseconds, recordLayout.panic_time_nanoseconds);
+  record.writeBigUInt64LE(BigInt(frame), recordLayout.frame);
+  record.writeUInt32LE(items.length, recordLayout.item_count);
+  record.writeUInt32LE(incident.items.length - items.length, recordLayout.items_omitted);
+  writeText(record, recordLayout.id, idBytes, incident.id);
+  writeText(record, recordLayout.interrupted_syscall, syscallBytes, incident.interruptedSyscall ?? '');
+  for (const [index, item] of items.entries()) {
+    writeItem(record.subarray(recordLayout.items + index * itemBytes), item);
+  }
+  return record;
+}
+
+function writeItem(at: Buffer, item: ProcedureItem): void {
+  at.writeUInt32LE(item.kind === 'lost' ? 1 : 2, 0);
+  at.writeInt32LE(item.fd ?? -1, 4);
+  at.writeInt32LE(item.tid ?? 0, 8);
+  writeText(at, recordLayout.what, itemBytes - recordLayout.what, item.what);
+}
+
+/** Cut at a whole character, ended by a zero byte. */
+function writeText(buffer: Buffer, offset: number, room: number, text: string): void {
+  new TextEncoder().encodeInto(text, buffer.subarray(offset, offset + room - 1));
+}
+
+/** What a process has made of its incident, from the record's bytes (292 of them at least). */
+export function readProcedureState(record: Uint8Array): { state: ProcedureState; exitStatus: number } {
+  const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
+  const state = procedureStates[view.getUint32(recordLayout.state, true)] ?? 'nothing';
+  return { state, exitStatus: view.getInt32(recordLayout.exit_status, true) };
+}

@@ -1,0 +1,24 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const here = import.meta.dirname;
+const headers = join(here, '../../sdk/c');
+let directory: string | undefined;
+
+/**
+ * Compiles a C program of this directory and returns the path of the executable. Throws with the compiler's words.
+ *
+ * @param source name of the file
+ * @param compiler `gcc` or `g++`, the latter for C++ whatever the file's name says
+ */
+export function build(source: string, options: readonly string[] = [], compiler = 'gcc'): string {
+  directory ??= mkdtempSync(join(tmpdir(), 'otherworld-sdk-'));
+  const output = join(directory, `${source.replace(/\W/g, '-')}-${compiler}`);
+  const language = compiler === 'g++' ? ['-x', 'c++'] : [];
+  const warnings = ['-Wall', '-Wextra', '-pedantic', '-Werror'];
+  const paths = ['-I', headers, ...language, join(here, source), '-o', output];
+  execFileSync(compiler, ['-O2', '-mno-red-zone', ...warnings, ...options, ...paths], { stdio: 'pipe' });
+  return output;
+}

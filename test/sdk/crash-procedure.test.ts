@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
+import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
+import type { ProcessGroup } from '../../src/model/group.ts';
+import { stage, startSubject } from './stage.ts';
+
+const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_000_000_001n };
+
+/** Stops the subject, delivers its procedure, lets it run; its last line and its end. */
+async function resurrect(mode: string, change = (group: ProcessGroup) => group) {
+  const subject = await startSubject(mode);
+  const staged = await stage(subject.pid);
+  const group = change(staged.group);
+  const applied = applyCrashProcedures(group, captureCrashProcedures(staged.kernel, group), occasion);
+  await staged.apply(applied.group);
+  const { value } = await subject.lines.next();
+  return {
+    plans: applied.plans,
+    exit: await subject.exit,
+    said: value === undefined ? undefined : JSON.parse(value),
+  };
+}
+
+function withDoubt(group: ProcessGroup): ProcessGroup {
+  const doubt = { tid: 7, syscall: 'sendto', fd: 5, reason: 'was running in the kernel' };
+  return {
+    ...group,
+    processes: group.processes.map((process) => ({
+      ...process,
+      findings: { ...process.findings, inDoubt: [doubt] },
+    })),
+  };
+}
+
+for (const mode of ['continue', 'jump']) {
+  test(`a procedure that goes on (${mode}) leaves every register as the panic found it`, async () => {
+    const { plans, said, exit } = await resurrect(mode, withDoubt);
+    assert.equal(plans[0]?.state, 'delivered');
+    assert.deepEqual(said, {
+      ...{
+        wrong: 0,
+        runs: 1,
+        state: 2,
+        id: occasion.id,
+        resurrections: 1,
+        interrupted: '',
+        lost: 0,
+        aligned: 1,
+      },
+      ...{ panicTime: '1795000000000000001', doubt: 'sendto: was running in the kernel', doubtFd: 5 },
+    });
+    assert.equal(exit, '0');
+  });
+}
+
+test('a signal is queued with siginfo, and its handler finds the incident', async () => {
+  const { plans, said } = await resurrect('signal');
+  assert.equal(plans[0]?.state, 'delivered');
+  assert.equal(said.wrong, 0);
+  assert.equal(said.runs, 1);
+  assert.equal(said.state, 2);
+  assert.equal(said.id, occasion.id);
+});
+
+test('what a procedure returns is the exit status, unless it continues', async () => {
+  assert.equal((await resurrect('exit')).exit, '7');
+});
+
+test('a procedure that faults ends its process as any fault does', async () => {
+  assert.equal((await resurrect('fault')).exit, 'SIGILL');
+});
+
+test('a process without a record gets no plan', async () => {
+  const subject = await startSubject('nothing');
+  const staged = await stage(subject.pid);
+  assert.deepEqual(captureCrashProcedures(staged.kernel, staged.group), []);
+  await staged.apply(staged.group);
+  process.kill(subject.pid, 'SIGKILL');
+  assert.equal(await subject.exit, 'SIGKILL');
+});
+
+test('a thread that died in its procedure goes on in it, and is not called again', async () => {
+  const subject = await startSubject('overrun');
+  const first = await stage(subject.pid);
+  const once = applyCrashProcedures(first.group, captureCrashProcedures(first.kernel, first.group), occasion);
+  await first.apply(once.group);
+  await setTimeout(200);
+  const second = await stage(subject.pid);
+  const again = applyCrashProcedures(
+    second.group,
+    captureCrashProcedures(second.kernel, second.group),
+    occasion,
+  );
+  assert.deepEqual(
+    again.plans.map(({ state }) => state),
+    ['ignored'],
+  );
+  assert.equal(again.group.processes[0], second.group.processes[0]);
+  await second.apply(again.group);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
