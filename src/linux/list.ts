@@ -1,0 +1,59 @@
+import { ContainerError, hex } from '../vmcore/errors.ts';
+import type { Fields } from '../vmcore/field.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { type Bound, pointer, struct, type View } from '../vmcore/view.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+
+/** `struct list_head` (include/linux/types.h): circular, doubly linked. */
+export const listHead = struct('list_head', { next: pointer, prev: pointer });
+
+/** Whether the list at `head` (a `struct list_head`) has no elements. */
+export function listEmpty(kernel: Kernel, head: bigint): boolean {
+  return kernel.memory.pointer(head) === head;
+}
+
+/**
+ * Addresses of the `struct list_head` in each element of the list at `head`, in order. Each back pointer is checked; one
+ * may also point a step further back, as while another CPU adds or removes an element. Throws a ContainerError for a
+ * list that is damaged or longer than `limit`.
+ */
+export function* listForEach(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): Generator<bigint> {
+  const bound = kernel.bind(listHead);
+  let before = head;
+  let previous = head;
+  let node = readNode('list', head, head, () => bound.at(head).next);
+  for (let count = 1; node !== head; count++) {
+    checkLimit('list', head, count, limit);
+    const at = node;
+    const { next, prev } = readNode('list', head, at, () => {
+      const view = bound.at(at);
+      return { next: view.next, prev: view.prev };
+    });
+    if (prev !== previous && prev !== before) {
+      throw new ContainerError(
+        'list',
+        head,
+        `is damaged: ${hex(at)} follows ${hex(previous)}, but points back to ${hex(prev)}`,
+      );
+    }
+    yield at;
+    before = previous;
+    previous = at;
+    node = next;
+  }
+}
+
+/**
+ * Views of the structures in the list at `head` that are linked through their member `member` (a declared member or a
+ * path). Throws like {@link listForEach}.
+ */
+export function* listForEachEntry<F extends Fields>(
+  kernel: Kernel,
+  head: bigint,
+  bound: Bound<F>,
+  member: string,
+  limit: number = DEFAULT_LIMIT,
+): Generator<View<F>> {
+  const offset = BigInt(bound.offsetOf(member));
+  for (const node of listForEach(kernel, head, limit)) yield bound.at(node - offset);
+}

@@ -1,0 +1,63 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
+import { DEFAULT_LIMIT } from './container.ts';
+import { idrFind, idrForEach } from './idr.ts';
+
+/** `struct pid` (include/linux/pid.h): a number's identity, in each namespace that knows it. */
+export const pid = struct('pid', { count: u32, level: u32, tasks: addressOf(), numbers: addressOf() });
+export const upid = struct('upid', { nr: s32, ns: pointer });
+const pidNamespace = struct('pid_namespace', { idr: addressOf(), level: u32 });
+
+/** What a task's PID links are for: enum pid_type. */
+export type PidType = 'PIDTYPE_PID' | 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID';
+
+/** MAX_PID_NS_LEVEL of kernel/pid_namespace.c. */
+const MAX_LEVEL = 32;
+/** PID_MAX_LIMIT on 64 bits. */
+const MAX_PIDS = 1 << 22;
+
+/**
+ * The `struct pid` of a number in a namespace (the initial one if none is given), or undefined. Throws a ContainerError if
+ * the namespace's table is damaged.
+ */
+export function findPid(kernel: Kernel, nr: number, namespace?: bigint): bigint | undefined {
+  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  const found = idrFind(kernel, ns.idr, nr);
+  return found === 0n ? undefined : found;
+}
+
+/** Number and `struct pid` address of everything in a namespace (the initial one if none is given), ascending. */
+export function* forEachPid(
+  kernel: Kernel,
+  namespace?: bigint,
+): Generator<{ readonly nr: number; readonly pid: bigint }> {
+  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  for (const { id, entry } of idrForEach(kernel, ns.idr, Math.min(MAX_PIDS, DEFAULT_LIMIT * 4))) {
+    yield { nr: id, pid: entry };
+  }
+}
+
+/** The first task that uses a `struct pid` in a role (pid_task()), as the address of its `task_struct`; or undefined. */
+export function pidTask(kernel: Kernel, address: bigint, type: PidType): bigint | undefined {
+  const index = kernel.enumerator(type);
+  const first = kernel.memory.pointer(kernel.bind(pid).at(address).tasks + BigInt(index * 8));
+  if (first === 0n) return undefined;
+  return first - BigInt(taskLinkOffset(kernel, index));
+}
+
+/** Where a task's link into `struct pid` is. 4.19 moved it from `pids[].node` to `pid_links[]`. */
+function taskLinkOffset(kernel: Kernel, index: number): number {
+  const layout = kernel.layouts.member('task_struct', `pid_links[${index}]`);
+  if (layout !== undefined) return layout.offsetBytes;
+  return kernel.layouts.member('task_struct', `pids[${index}].node`)?.offsetBytes ?? 0;
+}
+
+/** A `struct pid`'s number in a namespace at `level` (0: the initial one); 0 if it is not known there. pid_nr_ns(). */
+export function pidNr(kernel: Kernel, address: bigint, level = 0): number {
+  const view = kernel.bind(pid).at(address);
+  if (view.level > MAX_LEVEL) throw new ContainerError('pid', address, `is damaged: level ${view.level}`);
+  if (level > view.level) return 0;
+  const bound = kernel.bind(upid);
+  return bound.at(view.numbers + BigInt(level * bound.size)).nr;
+}

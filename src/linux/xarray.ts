@@ -1,0 +1,142 @@
+import { ContainerError, hex } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, struct, u8 } from '../vmcore/view.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+
+/** `struct xarray`, of which `struct radix_tree_root` is another name (include/linux/xarray.h). */
+const xarray = struct('xarray', { head: pointer.at('xa_head') });
+const xaNode = struct('xa_node', { shift: u8, offset: u8, count: u8, parent: pointer, slots: addressOf() });
+
+/** XA_CHUNK_SHIFT without CONFIG_BASE_SMALL, and the slots of a node. */
+const CHUNK_SHIFT = 6;
+const SLOTS = 1 << CHUNK_SHIFT;
+/** Internal entries below this are no nodes: siblings, retry (256), zero (257). */
+const FIRST_NODE = 4096n;
+const SIBLING_MAX = 62n;
+const XA_ZERO_ENTRY = (257n << 2n) | 2n;
+const MAX_INDEX_BITS = 64;
+
+/** An entry of an xarray. */
+export interface XarrayEntry {
+  /** First index that it is stored at; exact below 2^53. */
+  readonly index: number;
+  /** Number of indices that it is stored at: more than 1 for a large folio. */
+  readonly span: number;
+  /** The pointer as stored; a value entry (swap entry, number) has bit 0 set: see {@link xaToValue}. */
+  readonly entry: bigint;
+}
+
+/** Whether an entry is a number and not a pointer. */
+export function xaIsValue(entry: bigint): boolean {
+  return (entry & 1n) === 1n;
+}
+
+/** The number in a value entry. */
+export function xaToValue(entry: bigint): bigint {
+  return entry >> 1n;
+}
+
+function isInternal(entry: bigint): boolean {
+  return (entry & 3n) === 2n;
+}
+
+function isNode(entry: bigint): boolean {
+  return isInternal(entry) && entry > FIRST_NODE;
+}
+
+function isSibling(entry: bigint): boolean {
+  return isInternal(entry) && entry >> 2n < SIBLING_MAX + 1n;
+}
+
+interface Node {
+  readonly address: bigint;
+  readonly shift: number;
+  readonly slots: readonly bigint[];
+}
+
+/** Reads a node and checks its place: parent, offset in it, and a shift one level below. */
+function readXaNode(
+  kernel: Kernel,
+  xa: bigint,
+  entry: bigint,
+  parent: Node | undefined,
+  offset: number,
+): Node {
+  const address = entry & ~3n;
+  return readNode('xarray', xa, address, () => {
+    const bound = kernel.bind(xaNode);
+    const node = bound.at(address);
+    const isPlaced =
+      parent === undefined
+        ? node.parent === 0n && node.shift % CHUNK_SHIFT === 0 && node.shift < MAX_INDEX_BITS
+        : node.parent === parent.address &&
+          node.offset === offset &&
+          node.shift === parent.shift - CHUNK_SHIFT;
+    if (!isPlaced)
+      throw new ContainerError('xarray', xa, `is damaged: node ${hex(address)} is not where it belongs`);
+    const { data, offset: at } = kernel.memory.window(node.slots, SLOTS * 8);
+    const slots = Array.from({ length: SLOTS }, (_, i) => data.getBigUint64(at + i * 8, true));
+    return { address, shift: node.shift, slots };
+  });
+}
+
+function spanOf(node: Node, slot: number): number {
+  let siblings = 0;
+  while (slot + siblings + 1 < SLOTS && isSibling(node.slots[slot + siblings + 1] ?? 0n)) siblings++;
+  return (siblings + 1) * 2 ** node.shift;
+}
+
+function* walkNode(kernel: Kernel, xa: bigint, node: Node, base: number): Generator<XarrayEntry> {
+  for (let slot = 0; slot < SLOTS; slot++) {
+    const entry = node.slots[slot] ?? 0n;
+    if (entry === 0n) continue;
+    const index = base + slot * 2 ** node.shift;
+    if (isNode(entry)) {
+      if (node.shift === 0)
+        throw new ContainerError('xarray', xa, `is damaged: ${hex(node.address)} has a node below it`);
+      yield* walkNode(kernel, xa, readXaNode(kernel, xa, entry, node, slot), index);
+    } else if (!isInternal(entry)) yield { index, span: spanOf(node, slot), entry };
+  }
+}
+
+/**
+ * Entries of a `struct xarray` or `struct radix_tree_root` at `xa`, ascending. Reserved (zero) entries are left out. Throws
+ * a ContainerError for a tree that is damaged or has more than `limit` entries.
+ */
+export function* xaForEach(
+  kernel: Kernel,
+  xa: bigint,
+  limit: number = DEFAULT_LIMIT,
+): Generator<XarrayEntry> {
+  const head = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
+  if (head === 0n || head === XA_ZERO_ENTRY) return;
+  if (!isNode(head)) {
+    if (!isInternal(head)) yield { index: 0, span: 1, entry: head };
+    return;
+  }
+  let count = 0;
+  for (const entry of walkNode(kernel, xa, readXaNode(kernel, xa, head, undefined, 0), 0)) {
+    checkLimit('xarray', xa, ++count, limit);
+    yield entry;
+  }
+}
+
+/** The entry at `index` (below 2^53) of a `struct xarray`; 0n if there is none. Throws like {@link xaForEach}. */
+export function xaLoad(kernel: Kernel, xa: bigint, index: number): bigint {
+  let entry = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
+  if (!isNode(entry)) return index === 0 && !isInternal(entry) ? entry : 0n;
+  let parent: Node | undefined;
+  let slot = 0;
+  while (isNode(entry)) {
+    const node: Node = readXaNode(kernel, xa, entry, parent, slot);
+    if (parent === undefined && index >= 2 ** (node.shift + CHUNK_SHIFT)) return 0n;
+    slot = Math.floor(index / 2 ** node.shift) % SLOTS;
+    entry = node.slots[slot] ?? 0n;
+    if (isSibling(entry)) {
+      slot = Number(entry >> 2n);
+      entry = node.slots[slot] ?? 0n;
+    }
+    parent = node;
+  }
+  return isInternal(entry) ? 0n : entry;
+}
