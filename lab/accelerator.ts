@@ -10,8 +10,10 @@ import type { Qemu } from './qemu.ts';
 export type Accelerator = 'kvm' | 'tcg';
 
 /** A kernel without a root file system gets here in a second or two under KVM that works. */
-const REACHED = 'Unable to mount root fs';
-const PROBE_SECONDS = 15;
+const REACHED = /Unable to mount root fs/;
+/** What QEMU says when KVM cannot go on; it would then stand still for ever. */
+const FAILED = /KVM internal error|KVM: entry failed|failed to initialize kvm|error: kvm/i;
+const PROBE_SECONDS = 8;
 
 /**
  * KVM where a guest kernel really boots with it, else TCG. Some hosts (virtual machines without nested
@@ -56,8 +58,9 @@ async function kernelBootsUnderKvm(qemu: Qemu, image: GuestImage): Promise<boole
   const { stdout } = await runCommand(qemu.system, args, {
     env: qemu.environment,
     timeoutSeconds: PROBE_SECONDS,
+    stopWhen: new RegExp(`${REACHED.source}|${FAILED.source}`, 'i'),
   });
-  return stdout.includes(REACHED);
+  return REACHED.test(stdout);
 }
 
 /** QEMU's arguments for an accelerator. */

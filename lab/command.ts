@@ -1,11 +1,21 @@
 import { type SpawnOptions, spawn } from 'node:child_process';
 import { LabError } from './error.ts';
 
-/** How a command ended; `status` is 128 + signal number's place when a signal ended it. */
+/** How a command ended; `status` is 137 when a signal ended it, 124 when its time was up. */
 export interface CommandResult {
   status: number;
   stdout: string;
   stderr: string;
+}
+
+/** What `spawn` takes, and how a run may end early. */
+export interface RunOptions extends SpawnOptions {
+  /** Given to the command as standard input. */
+  input?: string | Buffer;
+  /** Kills the command after this time; its status is then 124. */
+  timeoutSeconds?: number;
+  /** Kills the command once it has printed this. */
+  stopWhen?: RegExp;
 }
 
 /**
@@ -15,15 +25,20 @@ export interface CommandResult {
 export function runCommand(
   command: string,
   args: readonly string[],
-  options: SpawnOptions & { input?: string | Buffer; timeoutSeconds?: number } = {},
+  options: RunOptions = {},
 ): Promise<CommandResult> {
-  const { input, timeoutSeconds, ...spawnOptions } = options;
+  const { input, timeoutSeconds, stopWhen, ...spawnOptions } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { ...spawnOptions, stdio: ['pipe', 'pipe', 'pipe'] });
     const stdout: Buffer[] = [];
     const stderr: Buffer[] = [];
     child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk));
     child.stderr?.on('data', (chunk: Buffer) => stderr.push(chunk));
+    const watch = (): void => {
+      if (stopWhen?.test(Buffer.concat([...stdout, ...stderr]).toString('utf8'))) child.kill('SIGKILL');
+    };
+    child.stdout?.on('data', watch);
+    child.stderr?.on('data', watch);
     child.stdin?.on('error', () => undefined);
     child.stdin?.end(input);
     let timedOut = false;
@@ -52,7 +67,7 @@ export function runCommand(
 export async function runChecked(
   command: string,
   args: readonly string[],
-  options: Parameters<typeof runCommand>[2] & { what?: string } = {},
+  options: RunOptions & { what?: string } = {},
 ): Promise<CommandResult> {
   const { what, ...rest } = options;
   const result = await runCommand(command, args, rest);

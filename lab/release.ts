@@ -26,6 +26,7 @@ export const basePackages: readonly string[] = [
   'initramfs-tools',
   'zstd',
   'criu',
+  'libatomic1',
   'kexec-tools',
   'squashfs-tools',
   'ndctl',
