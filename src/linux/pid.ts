@@ -3,6 +3,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { DEFAULT_LIMIT } from './container.ts';
 import { idrFind, idrForEach } from './idr.ts';
+import { listForEachEntry } from './list.ts';
 
 /** `struct pid` (include/linux/pid.h): a number's identity, in each namespace that knows it. */
 export const pid = struct('pid', { count: u32, level: u32, tasks: addressOf(), numbers: addressOf() });
@@ -60,4 +61,47 @@ export function pidNr(kernel: Kernel, address: bigint, level = 0): number {
   if (level > view.level) return 0;
   const bound = kernel.bind(upid);
   return bound.at(view.numbers + BigInt(level * bound.size)).nr;
+}
+
+const taskLinks = struct('task_struct', {
+  tasks: addressOf(),
+  pid: s32,
+  signal: pointer,
+  threadNode: addressOf('thread_node'),
+});
+const signalThreads = struct('signal_struct', { threadHead: addressOf('thread_head') });
+
+/**
+ * Addresses of the `task_struct` of every process (thread group leader), oldest first, without the idle task. Throws a
+ * ContainerError if the kernel's list of tasks is damaged.
+ */
+export function* forEachTask(kernel: Kernel): Generator<bigint> {
+  const bound = kernel.bind(taskLinks);
+  const { tasks } = bound.at(kernel.symbol('init_task'));
+  for (const task of listForEachEntry(kernel, tasks, bound, 'tasks', MAX_PIDS)) yield task.address;
+}
+
+/** Addresses of the `task_struct` of every thread of a process, the leader first. Throws a ContainerError. */
+export function* forEachThread(kernel: Kernel, task: bigint): Generator<bigint> {
+  const bound = kernel.bind(taskLinks);
+  const { threadHead } = kernel.bind(signalThreads).at(bound.at(task).signal);
+  for (const thread of listForEachEntry(kernel, threadHead, bound, 'threadNode', MAX_PIDS))
+    yield thread.address;
+}
+
+/**
+ * Address of the `task_struct` of a process or thread number of the initial namespace, or undefined. Throws a
+ * ContainerError if the PID table is damaged, or holds a task of another number.
+ */
+export function findTaskByPid(kernel: Kernel, nr: number): bigint | undefined {
+  const found = findPid(kernel, nr);
+  const task = found === undefined ? undefined : pidTask(kernel, found, 'PIDTYPE_PID');
+  if (task !== undefined && kernel.bind(taskLinks).at(task).pid !== nr) {
+    throw new ContainerError(
+      'task',
+      task,
+      `is found as PID ${nr}, but says that it is ${kernel.bind(taskLinks).at(task).pid}`,
+    );
+  }
+  return task;
 }
