@@ -1,0 +1,61 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { pointer, struct } from '../vmcore/view.ts';
+import { checkLimit } from './container.ts';
+import { mtForEach } from './maple-tree.ts';
+import { type Mm, type VmArea, vmAreaStruct } from './mm.ts';
+
+/** More areas than vm.max_map_count is ever set to. */
+const MAX_AREAS = 1 << 24;
+
+/** Until 6.1 areas were also linked in a list. */
+const mmList = struct('mm_struct', { mmap: pointer });
+const vmaList = struct('vm_area_struct', { vm_next: pointer });
+
+function checkArea(mm: Mm, area: VmArea, after: number): void {
+  const problem =
+    area.vm_mm !== mm.address
+      ? 'belongs to another process'
+      : area.vm_end <= area.vm_start || area.vm_start % 4096 !== 0 || area.vm_end % 4096 !== 0
+        ? `has the range ${area.vm_start.toString(16)}-${area.vm_end.toString(16)}`
+        : area.vm_start < after
+          ? 'overlaps the one before it'
+          : undefined;
+  if (problem !== undefined) throw new ContainerError('vm_area_struct', area.address, problem);
+}
+
+function* fromMapleTree(kernel: Kernel, mm: Mm): Generator<VmArea> {
+  const bound = kernel.bind(vmAreaStruct);
+  for (const { first, last, entry } of mtForEach(kernel, mm.mm_mt, MAX_AREAS)) {
+    const area = bound.at(entry);
+    if (area.vm_start !== first || area.vm_end !== last + 1) {
+      throw new ContainerError('vm_area_struct', entry, 'is not stored under its own range');
+    }
+    yield area;
+  }
+}
+
+function* fromList(kernel: Kernel, mm: Mm): Generator<VmArea> {
+  const bound = kernel.bind(vmAreaStruct);
+  const links = kernel.bind(vmaList);
+  let address = kernel.bind(mmList).at(mm.address).mmap;
+  for (let count = 1; address !== 0n; count++) {
+    checkLimit('list of memory areas', mm.address, count, MAX_AREAS);
+    yield bound.at(address);
+    address = links.at(address).vm_next;
+  }
+}
+
+/**
+ * The memory areas of a process, ascending. Each is checked against its place in the tree, its process and the area before
+ * it. Throws a ContainerError if something does not fit.
+ */
+export function* forEachVma(kernel: Kernel, mm: Mm): Generator<VmArea> {
+  const areas = kernel.hasMember('mm_struct', 'mm_mt') ? fromMapleTree(kernel, mm) : fromList(kernel, mm);
+  let after = 0;
+  for (const area of areas) {
+    checkArea(mm, area, after);
+    after = area.vm_end;
+    yield area;
+  }
+}
