@@ -51,7 +51,10 @@ function record(changes: FieldValues = {}): Buffer {
     if (wide.has(name)) bytes.writeBigUInt64LE(BigInt(value), offset);
     else bytes.writeUInt32LE(Number(value), offset);
   }
-  bytes.writeUInt32LE((crc32(bytes.subarray(0, recordLayout.crc)) ^ (brokenCrc ? 1 : 0)) >>> 0, recordLayout.crc);
+  bytes.writeUInt32LE(
+    (crc32(bytes.subarray(0, recordLayout.crc)) ^ (brokenCrc ? 1 : 0)) >>> 0,
+    recordLayout.crc,
+  );
   return bytes;
 }
 
