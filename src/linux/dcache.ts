@@ -1,0 +1,101 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { type Mount, mountOf } from './mount.ts';
+
+/** `struct dentry` (include/linux/dcache.h). */
+export const dentryStruct = struct('dentry', {
+  d_parent: pointer,
+  d_nameLength: u32.at('d_name.len'),
+  d_nameAddress: pointer.at('d_name.name'),
+  d_inode: pointer,
+  d_sb: pointer,
+  d_hashPprev: pointer.at('d_hash.pprev'),
+  d_alias: addressOf('d_u.d_alias'),
+});
+
+export type Dentry = ViewOf<typeof dentryStruct>;
+
+/** NAME_MAX and PATH_MAX of include/uapi/linux/limits.h. */
+const NAME_MAX = 255;
+const PATH_MAX = 4096;
+
+/** A dentry's name as bytes turned into latin1, so that nothing is lost. Throws a ContainerError if too long or empty. */
+export function dentryName(kernel: Kernel, dentry: Dentry): string {
+  const length = dentry.d_nameLength;
+  if (length === 0 || length > NAME_MAX) {
+    throw new ContainerError('dentry', dentry.address, `has a name of ${length} bytes`);
+  }
+  const bytes = kernel.memory.read(dentry.d_nameAddress, length);
+  if (bytes.includes(0)) throw new ContainerError('dentry', dentry.address, 'has a zero byte in its name');
+  return bytes.toString('latin1');
+}
+
+/** d_unlinked: not in the hash of names any more, and not the root of its file system. */
+export function isUnlinked(dentry: Dentry): boolean {
+  return dentry.d_hashPprev === 0n && dentry.d_parent !== dentry.address;
+}
+
+/** Where a path ends when it is followed upwards. */
+export type PathRoot =
+  | 'initial' // the root of the initial mount namespace
+  | 'other-namespace'
+  | 'detached' // a lazily unmounted file system
+  | 'internal'; // a kernel-internal mount: pipefs, sockfs, anonymous inodes, shmem
+
+export interface ResolvedPath {
+  /** Absolute from the root of its mount namespace; from the file system's root if detached or internal. UTF-8. */
+  readonly path: string;
+  /** The last component has been unlinked. */
+  readonly deleted: boolean;
+  readonly root: PathRoot;
+  readonly mount: Mount;
+}
+
+function rootKind(kernel: Kernel, top: Mount): PathRoot {
+  const namespace = top.mnt_ns;
+  if (namespace === 0n) return 'detached';
+  // MNT_NS_INTERNAL is ERR_PTR(-EINVAL) (fs/mount.h).
+  if (namespace >= 0xffff_ffff_ffff_f000n) return 'internal';
+  return namespace === initialMountNamespace(kernel) ? 'initial' : 'other-namespace';
+}
+
+const initNsproxy = struct('nsproxy', { mnt_ns: pointer });
+
+/** Address of the mount namespace that the system booted into. */
+export function initialMountNamespace(kernel: Kernel): bigint {
+  return kernel.bind(initNsproxy).at(kernel.symbol('init_nsproxy')).mnt_ns;
+}
+
+/**
+ * The path of a dentry on a mount, as d_path(9) builds it but from the root of the namespace instead of the process's.
+ * `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX bytes.
+ */
+export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: bigint): ResolvedPath {
+  const Dentry = kernel.bind(dentryStruct);
+  const first = mountOf(kernel, vfsmount);
+  let mount = first;
+  let dentry = Dentry.at(dentryAddress);
+  const deleted = isUnlinked(dentry);
+  const parts: string[] = [];
+  let length = 0;
+  for (let steps = 0; steps <= PATH_MAX; steps++) {
+    const escaped = dentry.d_parent === dentry.address && dentry.address !== mount.mnt_root;
+    if (dentry.address === mount.mnt_root || escaped) {
+      if (mount.mnt_parent === mount.address || escaped) {
+        const path = Buffer.from(`/${parts.toReversed().join('/')}`, 'latin1').toString('utf8');
+        const root = rootKind(kernel, first);
+        return { path, deleted, root: escaped && root === 'initial' ? 'detached' : root, mount: first };
+      }
+      dentry = Dentry.at(mount.mnt_mountpoint);
+      mount = mountOf(kernel, mount.mnt_parent, 'mount');
+      continue;
+    }
+    const name = dentryName(kernel, dentry);
+    length += name.length + 1;
+    if (length > PATH_MAX) break;
+    parts.push(name);
+    dentry = Dentry.at(dentry.d_parent);
+  }
+  throw new ContainerError('dentry', dentryAddress, 'has a path that does not end');
+}

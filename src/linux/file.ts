@@ -1,0 +1,94 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct file` (include/linux/fs.h). */
+export const fileStruct = struct('file', {
+  f_mnt: pointer.at('f_path.mnt'),
+  f_dentry: pointer.at('f_path.dentry'),
+  f_inode: pointer,
+  f_op: pointer,
+  f_mapping: pointer,
+  f_flags: u32,
+  f_mode: u32,
+  f_count: u64,
+  f_pos: u64,
+  f_cred: pointer,
+  private_data: pointer,
+  f_owner: addressOf('f_owner'),
+});
+
+export type File = ViewOf<typeof fileStruct>;
+
+const fownStruct = struct('fown_struct', {
+  pid: pointer,
+  pid_type: u32,
+  uid: u32,
+  euid: u32,
+  signum: s32,
+});
+
+/** `struct path`: a mount and a dentry on it. */
+export const pathStruct = struct('path', { mnt: pointer, dentry: pointer });
+
+/** Bits of `f_mode` (include/linux/fs.h), the same in 6.1 and 6.12. */
+export const fmode = {
+  read: 0x1,
+  write: 0x2,
+  lseek: 0x4,
+  path: 0x4000,
+  opened: 0x80000,
+  stream: 0x200000,
+} as const;
+
+/** Bits of `f_flags` (include/uapi/asm-generic/fcntl.h). */
+export const openFlags = {
+  accessMode: 0o3,
+  writeOnly: 0o1,
+  readWrite: 0o2,
+  append: 0o2000,
+  nonblock: 0o4000,
+  async: 0o20000,
+  direct: 0o40000,
+  largefile: 0o100000,
+  directory: 0o200000,
+  closeOnExec: 0o2000000,
+  path: 0o10000000,
+} as const;
+
+/** Largest number of open files that is taken for a sound `f_count`. */
+const MAX_FILE_COUNT = 1n << 32n;
+
+/**
+ * An open file. Throws a VmcoreError if the address is not mapped, and undefined comes back if what is there is not a
+ * live struct file: not opened, no references, or an inode that differs from the dentry's.
+ */
+export function fileAt(kernel: Kernel, address: bigint): File | undefined {
+  const file = kernel.bind(fileStruct).at(address);
+  const opened = (file.f_mode & (fmode.opened | fmode.path)) !== 0;
+  const counted = file.f_count > 0n && file.f_count < MAX_FILE_COUNT;
+  return opened && counted && file.f_inode !== 0n && file.f_op !== 0n ? file : undefined;
+}
+
+/** `f_pos` as a signed 64-bit offset. */
+export function filePosition(file: File): bigint {
+  return BigInt.asIntN(64, file.f_pos);
+}
+
+/** Who gets SIGIO for a file. */
+export interface Fown {
+  /** Address of the `struct pid`, 0n if nobody does. */
+  readonly pid: bigint;
+  readonly pidType: number;
+  readonly uid: number;
+  readonly euid: number;
+  readonly signum: number;
+}
+
+/** The file's owner. 6.12 made `f_owner` a pointer that stays NULL until F_SETOWN or F_SETSIG; before it is embedded. */
+export function fileOwner(kernel: Kernel, file: File): Fown {
+  const embedded = kernel.hasMember('file', 'f_owner.pid');
+  const address = embedded ? file.f_owner : kernel.memory.u64(file.f_owner);
+  if (address === 0n) return { pid: 0n, pidType: 0, uid: 0, euid: 0, signum: 0 };
+  const { pid, pid_type, uid, euid, signum } = kernel.bind(fownStruct).at(address);
+  return { pid, pidType: pid_type, uid, euid, signum };
+}

@@ -1,0 +1,126 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import {
+  addressOf,
+  cstring,
+  longNumber,
+  pointer,
+  struct,
+  u16,
+  u32,
+  ulongNumber,
+  type ViewOf,
+} from '../vmcore/view.ts';
+
+/** `struct inode` (include/linux/fs.h). Times are elsewhere: see {@link inodeTimes}. */
+export const inodeStruct = struct('inode', {
+  i_mode: u16,
+  i_uid: u32,
+  i_gid: u32,
+  i_sb: pointer,
+  i_mapping: pointer,
+  i_ino: ulongNumber,
+  i_nlink: u32,
+  i_rdev: u32,
+  i_size: longNumber,
+  i_blocks: ulongNumber,
+  i_generation: u32,
+  i_fop: pointer,
+  i_flctx: pointer,
+  i_pipe: pointer,
+  i_data: addressOf('i_data'),
+  i_dentry: addressOf('i_dentry'),
+  i_sb_list: addressOf('i_sb_list'),
+  i_private: pointer,
+});
+
+export type Inode = ViewOf<typeof inodeStruct>;
+
+/** `struct super_block`. */
+export const superBlockStruct = struct('super_block', {
+  s_list: addressOf('s_list'),
+  s_dev: u32,
+  s_flags: ulongNumber,
+  s_magic: ulongNumber,
+  s_type: pointer,
+  s_root: pointer,
+  s_inodes: addressOf('s_inodes'),
+  s_mounts: addressOf('s_mounts'),
+  s_id: cstring,
+});
+
+export type SuperBlock = ViewOf<typeof superBlockStruct>;
+
+const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
+
+/** `file_system_type.fs_flags`: the file system lives on a block device. */
+const FS_REQUIRES_DEV = 1;
+/** `super_block.s_flags`: mounted read-only. */
+export const SB_RDONLY = 1;
+
+/** File type bits of a mode (include/uapi/linux/stat.h). */
+export const fileType = {
+  mask: 0o170000,
+  socket: 0o140000,
+  symlink: 0o120000,
+  regular: 0o100000,
+  block: 0o060000,
+  directory: 0o040000,
+  character: 0o020000,
+  fifo: 0o010000,
+} as const;
+
+/** dev_t inside the kernel: 12 bits major, 20 bits minor (include/linux/kdev_t.h). */
+export function major(device: number): number {
+  return device >>> 20;
+}
+export function minor(device: number): number {
+  return device & 0xfffff;
+}
+
+/** dev_t as user space gets it from stat(2) (new_encode_dev). */
+export function userDevice(device: number): number {
+  const [high, low] = [major(device), minor(device)];
+  return ((low & 0xff) | (high << 8) | ((low & ~0xff) << 12)) >>> 0;
+}
+
+export interface FileSystem {
+  readonly name: string;
+  readonly onDisk: boolean;
+}
+
+/** Name of a super block's file system, and whether it is on a block device. */
+export function fileSystemOf(kernel: Kernel, superBlock: bigint): FileSystem {
+  const type = kernel.bind(fileSystemType).at(kernel.bind(superBlockStruct).at(superBlock).s_type);
+  return { name: kernel.memory.cstring(type.name, 64), onDisk: (type.fs_flags & FS_REQUIRES_DEV) !== 0 };
+}
+
+/** Seconds and nanoseconds of an inode's times. 6.11 split the timespecs into seconds and nanoseconds. */
+const timespecTimes = struct('inode', {
+  atimeSeconds: longNumber.at('i_atime.tv_sec'),
+  atimeNanoseconds: longNumber.at('i_atime.tv_nsec'),
+  mtimeSeconds: longNumber.at('i_mtime.tv_sec'),
+  mtimeNanoseconds: longNumber.at('i_mtime.tv_nsec'),
+});
+const splitTimes = struct('inode', {
+  atimeSeconds: longNumber.at('i_atime_sec'),
+  atimeNanoseconds: u32.at('i_atime_nsec'),
+  mtimeSeconds: longNumber.at('i_mtime_sec'),
+  mtimeNanoseconds: u32.at('i_mtime_nsec'),
+});
+
+export interface InodeTimes {
+  /** Microseconds since 1970; below 2^53 until the year 2255. */
+  readonly accessedMicroseconds: number;
+  readonly modifiedMicroseconds: number;
+}
+
+/** When an inode was last read and written. */
+export function inodeTimes(kernel: Kernel, inode: bigint): InodeTimes {
+  const times = kernel.hasMember('inode', 'i_atime_sec')
+    ? kernel.bind(splitTimes).at(inode)
+    : kernel.bind(timespecTimes).at(inode);
+  return {
+    accessedMicroseconds: times.atimeSeconds * 1e6 + Math.floor(times.atimeNanoseconds / 1000),
+    modifiedMicroseconds: times.mtimeSeconds * 1e6 + Math.floor(times.mtimeNanoseconds / 1000),
+  };
+}

@@ -1,0 +1,61 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
+import { listForEachEntry } from './list.ts';
+
+/** `struct fsnotify_group` (include/linux/fsnotify_backend.h), the private_data of an inotify file. */
+const fsnotifyGroup = struct('fsnotify_group', { q_len: u32, marks_list: addressOf('marks_list') });
+
+/** `struct inotify_inode_mark` (fs/notify/inotify/inotify.h), which starts with the mark. */
+const inotifyMark = struct('inotify_inode_mark', {
+  wd: s32,
+  mask: u32.at('fsn_mark.mask'),
+  flags: u32.at('fsn_mark.flags'),
+  connector: pointer.at('fsn_mark.connector'),
+  g_list: addressOf('fsn_mark.g_list'),
+});
+
+/** What a mark is attached to; before 6.9 `obj` points to the inode's `i_fsnotify_marks`, since then to the inode. */
+const connector = struct('fsnotify_mark_connector', { obj: pointer });
+const inodeMarks = struct('inode', { i_fsnotify_marks: addressOf('i_fsnotify_marks') });
+
+/** IN_ALL_EVENTS, and what the flags of a mark are in inotify_add_watch(2). */
+const IN_ALL_EVENTS = 0xfff;
+const MARK_EXCL_UNLINK = 0x10;
+const MARK_ONESHOT = 0x20;
+export const IN_EXCL_UNLINK = 0x0400_0000;
+export const IN_ONESHOT = 0x8000_0000;
+
+const MAX_MARKS = 1 << 20;
+
+export interface InotifyMark {
+  readonly wd: number;
+  /** As given to inotify_add_watch, IN_EXCL_UNLINK and IN_ONESHOT included. */
+  readonly mask: number;
+  /** Address of the watched inode; 0n if it has gone. */
+  readonly inode: bigint;
+}
+
+export interface InotifyState {
+  readonly queued: number;
+  readonly marks: readonly InotifyMark[];
+}
+
+/** The state of an inotify file. Throws a ContainerError if the list of marks is damaged. */
+export function inotifyState(kernel: Kernel, group: bigint): InotifyState {
+  const { q_len: queued, marks_list } = kernel.bind(fsnotifyGroup).at(group);
+  const Connector = kernel.bind(connector);
+  const pointsToInode = kernel.hasMember('fsnotify_mark_connector', 'prio');
+  const marks: InotifyMark[] = [];
+  for (const mark of listForEachEntry(kernel, marks_list, kernel.bind(inotifyMark), 'g_list', MAX_MARKS)) {
+    const object = mark.connector === 0n ? 0n : Connector.at(mark.connector).obj;
+    const inode =
+      pointsToInode || object === 0n
+        ? object
+        : kernel.bind(inodeMarks).containerOf(object, 'i_fsnotify_marks').address;
+    const extra =
+      ((mark.flags & MARK_EXCL_UNLINK) === 0 ? 0 : IN_EXCL_UNLINK) +
+      ((mark.flags & MARK_ONESHOT) === 0 ? 0 : IN_ONESHOT);
+    marks.push({ wd: mark.wd, mask: (mark.mask & IN_ALL_EVENTS) + extra, inode });
+  }
+  return { queued, marks: marks.toSorted((a, b) => a.wd - b.wd) };
+}

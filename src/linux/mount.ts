@@ -1,0 +1,23 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, struct, u32, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct mount` (fs/mount.h), which embeds the `struct vfsmount` that everybody else points to. */
+export const mountStruct = struct('mount', {
+  mnt_parent: pointer,
+  mnt_mountpoint: pointer,
+  mnt_root: pointer.at('mnt.mnt_root'),
+  mnt_sb: pointer.at('mnt.mnt_sb'),
+  mnt_flags: u32.at('mnt.mnt_flags'),
+  mnt_ns: pointer,
+  mnt_id: s32,
+  mnt_devname: pointer,
+  mnt_instance: addressOf('mnt_instance'),
+});
+
+export type Mount = ViewOf<typeof mountStruct>;
+
+/** The mount around a `struct vfsmount`, or, with kind `mount`, at its own address. */
+export function mountOf(kernel: Kernel, address: bigint, kind: 'vfsmount' | 'mount' = 'vfsmount'): Mount {
+  const Mount = kernel.bind(mountStruct);
+  return kind === 'mount' ? Mount.at(address) : Mount.containerOf(address, 'mnt');
+}

@@ -1,0 +1,107 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { xaForEach, xaIsValue } from './xarray.ts';
+
+/** `struct address_space` (include/linux/fs.h): the page cache of an inode. */
+const addressSpace = struct('address_space', {
+  host: pointer,
+  i_pages: addressOf('i_pages'),
+  nrpages: ulongNumber,
+  flags: ulongNumber,
+});
+
+const pageStruct = struct('page', {
+  flags: ulongNumber.at('flags'),
+  mapping: pointer.at('mapping'),
+  index: ulongNumber.at('index'),
+});
+
+const PAGE_SIZE = 4096;
+/** Entries of one page cache: a file of 4 TiB. */
+const MAX_PAGES = 1 << 30;
+
+/** Page flags by their number in VMCOREINFO or by their enumerator. */
+function pageFlag(kernel: Kernel, name: string): number {
+  return 2 ** kernel.enumerator(name);
+}
+
+/** A run of pages of a file that lie one after the other in memory. */
+export interface CachedRun {
+  /** Byte offset in the file. */
+  readonly address: number;
+  readonly pages: number;
+  readonly physical: number;
+}
+
+/** Which pages of a file the page cache holds. */
+export interface PageCache {
+  /** Pages whose content is valid (PG_uptodate), ascending. */
+  readonly runs: readonly CachedRun[];
+  /** Of these, those that the disk does not have yet (dirty, or on their way there). */
+  readonly unwritten: readonly CachedRun[];
+  /** Dirty pages of which only parts are valid (blocks smaller than a page): their content cannot be told. */
+  readonly partial: number;
+  /** Pages of shared memory that are in swap. */
+  readonly swapped: number;
+  /** Pages in `runs`. */
+  readonly cached: number;
+}
+
+class Runs {
+  readonly list: { address: number; pages: number; physical: number }[] = [];
+  pages = 0;
+
+  add(index: number, pfn: number, pages: number): void {
+    const last = this.list.at(-1);
+    const [address, physical] = [index * PAGE_SIZE, pfn * PAGE_SIZE];
+    this.pages += pages;
+    if (
+      last !== undefined &&
+      last.address + last.pages * PAGE_SIZE === address &&
+      last.physical + last.pages * PAGE_SIZE === physical
+    ) {
+      last.pages += pages;
+    } else {
+      this.list.push({ address, pages, physical });
+    }
+  }
+}
+
+/**
+ * The page cache of an `address_space`. Every page must point back to the address space and know its place in it. Throws a
+ * ContainerError if one does not, or if there are more pages than `nrpages` says. Shadow entries are left out; `isShmem`
+ * tells that value entries are swap entries.
+ */
+export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
+  const space = kernel.bind(addressSpace).at(mapping);
+  const Page = kernel.bind(pageStruct);
+  const uptodate = pageFlag(kernel, 'PG_uptodate');
+  const dirtyBits = [pageFlag(kernel, 'PG_dirty'), pageFlag(kernel, 'PG_writeback')];
+  const [runs, unwritten] = [new Runs(), new Runs()];
+  let swapped = 0;
+  let partial = 0;
+  for (const { index, span, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES)) {
+    if (xaIsValue(entry)) {
+      if (isShmem) swapped += span;
+      continue;
+    }
+    const page = Page.at(entry);
+    if (page.mapping !== mapping || page.index > index || page.index + 2 ** 18 < index) {
+      throw new ContainerError('page cache', mapping, `holds a page at ${index} that does not belong there`);
+    }
+    const has = (bit: number) => Math.floor(page.flags / bit) % 2 === 1;
+    // Shared memory allocated by fallocate but never written is not up to date and reads as zeros.
+    if (!has(uptodate)) {
+      if (!isShmem && dirtyBits.some(has)) partial += span;
+      continue;
+    }
+    const pfn = kernel.pageToPfn(entry) + (index - page.index);
+    runs.add(index, pfn, span);
+    if (dirtyBits.some(has)) unwritten.add(index, pfn, span);
+  }
+  if (runs.pages > space.nrpages) {
+    throw new ContainerError('page cache', mapping, `holds ${runs.pages} pages but counts ${space.nrpages}`);
+  }
+  return { runs: runs.list, unwritten: unwritten.list, partial, swapped, cached: runs.pages };
+}

@@ -1,0 +1,62 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
+export const pipeInodeInfo = struct('pipe_inode_info', {
+  head: u32,
+  tail: u32,
+  max_usage: u32,
+  ring_size: u32,
+  readers: u32,
+  writers: u32,
+  files: u32,
+  bufs: pointer,
+});
+
+export type PipeInodeInfo = ViewOf<typeof pipeInodeInfo>;
+
+const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
+
+const PAGE_SIZE = 4096;
+/** More slots than fs.pipe-max-size allows root to ask for (2^31 bytes, fs/pipe.c round_pipe_size). */
+const MAX_RING = 1 << 19;
+const PIPE_BUF_FLAG_PACKET = 0x08;
+
+/** Bytes of a pipe that nobody has read yet. */
+export interface PipeContent {
+  /** In the order in which they will be read. */
+  readonly buffers: readonly {
+    readonly physical: number;
+    readonly length: number;
+    readonly packet: boolean;
+  }[];
+  readonly bytes: number;
+}
+
+/**
+ * What is in a pipe's ring between tail and head. Throws a ContainerError if the ring's size is no power of two, if more
+ * slots are used than there are, or if a buffer does not lie within a page (or a compound page of at most 2 MiB).
+ */
+export function pipeContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
+  const { ring_size: ring, head, tail } = pipe;
+  const used = (head - tail) >>> 0;
+  if (ring === 0 || ring > MAX_RING || (ring & (ring - 1)) !== 0 || used > ring || pipe.max_usage > ring) {
+    throw new ContainerError('pipe', pipe.address, `has ${used} buffers in a ring of ${ring}`);
+  }
+  const Buffer = kernel.bind(pipeBuffer);
+  const buffers = [];
+  let bytes = 0;
+  for (let i = 0; i < used; i++) {
+    const slot = ((tail + i) >>> 0) & (ring - 1);
+    const { page, offset, len, flags } = Buffer.at(pipe.bufs + BigInt(slot * Buffer.size));
+    if (offset + len > 512 * PAGE_SIZE) {
+      throw new ContainerError('pipe', pipe.address, `has a buffer of ${len} bytes at ${offset}`);
+    }
+    if (len === 0) continue;
+    const physical = kernel.pageToPfn(page) * PAGE_SIZE + offset;
+    buffers.push({ physical, length: len, packet: (flags & PIPE_BUF_FLAG_PACKET) !== 0 });
+    bytes += len;
+  }
+  return { buffers, bytes };
+}

@@ -1,0 +1,117 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
+
+/** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
+export const skBuff = struct('sk_buff', {
+  next: pointer,
+  sk: pointer,
+  cb: addressOf('cb'),
+  len: u32,
+  data_len: u32,
+  end: u32,
+  head: pointer,
+  data: pointer,
+});
+
+export type SkBuff = ViewOf<typeof skBuff>;
+
+const skBuffHead = struct('sk_buff_head', { next: pointer, qlen: u32 });
+
+const sharedInfo = struct('skb_shared_info', { nr_frags: u8, frag_list: pointer, frags: addressOf('frags') });
+
+/** A page fragment; 6.6 renamed the members of bio_vec, which it had been, and 6.9 the page to netmem. */
+const bioVecFrag = struct('bio_vec', {
+  page: pointer.at('bv_page'),
+  length: u32.at('bv_len'),
+  offset: u32.at('bv_offset'),
+});
+const netmemFrag = struct('skb_frag', {
+  page: pointer.at('netmem'),
+  length: u32.at('len'),
+  offset: u32.at('offset'),
+});
+
+const PAGE_SIZE = 4096;
+/** Buffers that a queue can hold in a sound kernel: sk_rcvbuf is below 2^31 and a buffer costs at least 256 bytes. */
+const MAX_QUEUE = 1 << 23;
+const MAX_SKB_BYTES = 1 << 28;
+const MAX_FRAGS = 64;
+
+/** Bytes of physical memory; adjacent in the stream. */
+interface Run {
+  readonly physical: number;
+  readonly length: number;
+}
+
+/**
+ * The buffers of a queue (`sk_buff_head`) in order. Throws a ContainerError if the list has another length than `qlen`
+ * says or does not come back to its head.
+ */
+export function skbQueue(kernel: Kernel, head: bigint): SkBuff[] {
+  const { next, qlen } = kernel.bind(skBuffHead).at(head);
+  if (qlen > MAX_QUEUE) throw new ContainerError('socket queue', head, `has ${qlen} buffers`);
+  const Skb = kernel.bind(skBuff);
+  const buffers: SkBuff[] = [];
+  for (let at = next; at !== head; ) {
+    if (buffers.length >= qlen)
+      throw new ContainerError('socket queue', head, `has more than its ${qlen} buffers`);
+    const skb = Skb.at(at);
+    buffers.push(skb);
+    at = skb.next;
+  }
+  if (buffers.length !== qlen) {
+    throw new ContainerError('socket queue', head, `has ${buffers.length} of its ${qlen} buffers`);
+  }
+  return buffers;
+}
+
+/** Physical runs of direct-mapped kernel memory; pages are adjacent there, so this is one run unless translation says no. */
+function kernelRuns(kernel: Kernel, address: bigint, length: number): Run[] {
+  const runs: { physical: number; length: number }[] = [];
+  let at = address;
+  let left = length;
+  while (left > 0) {
+    const chunk = Math.min(left, PAGE_SIZE - Number(at & 0xfffn));
+    const physical = kernel.memory.translate(at);
+    const last = runs.at(-1);
+    if (last !== undefined && last.physical + last.length === physical) last.length += chunk;
+    else runs.push({ physical, length: chunk });
+    at += BigInt(chunk);
+    left -= chunk;
+  }
+  return runs;
+}
+
+function fragments(kernel: Kernel, skb: SkBuff): Run[] {
+  const shared = kernel.bind(sharedInfo).at(skb.head + BigInt(skb.end));
+  if (shared.frag_list !== 0n)
+    throw new ContainerError('sk_buff', skb.address, 'has a list of further buffers');
+  const count = shared.nr_frags;
+  if (count > MAX_FRAGS) throw new ContainerError('sk_buff', skb.address, `has ${count} fragments`);
+  const Frag = kernel.hasMember('skb_frag', 'netmem') ? kernel.bind(netmemFrag) : kernel.bind(bioVecFrag);
+  return Array.from({ length: count }, (_, i) => {
+    const { page, length, offset } = Frag.at(shared.frags + BigInt(i * Frag.size));
+    return { physical: kernel.pageToPfn(page) * PAGE_SIZE + offset, length };
+  });
+}
+
+/**
+ * Where the payload of a buffer lies from byte `skip` on. Throws a ContainerError if the parts do not add up to `len`
+ * or have an impossible size.
+ */
+export function skbData(kernel: Kernel, skb: SkBuff, skip = 0): Run[] {
+  const { len, data_len: paged } = skb;
+  if (len > MAX_SKB_BYTES || paged > len || skip > len) {
+    throw new ContainerError('sk_buff', skb.address, `has ${paged} of ${len} bytes in pages`);
+  }
+  const runs = [...kernelRuns(kernel, skb.data, len - paged), ...(paged === 0 ? [] : fragments(kernel, skb))];
+  const total = runs.reduce((sum, run) => sum + run.length, 0);
+  if (total !== len) throw new ContainerError('sk_buff', skb.address, `holds ${total} of its ${len} bytes`);
+  let drop = skip;
+  return runs.flatMap(({ physical, length }) => {
+    const cut = Math.min(drop, length);
+    drop -= cut;
+    return length === cut ? [] : [{ physical: physical + cut, length: length - cut }];
+  });
+}

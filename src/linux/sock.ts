@@ -1,0 +1,108 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import {
+  addressOf,
+  longNumber,
+  pointer,
+  s16,
+  s32,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+  ulongNumber,
+  type ViewOf,
+} from '../vmcore/view.ts';
+
+/** `struct socket` (include/linux/net.h): the private_data of a socket's file. */
+export const socketStruct = struct('socket', {
+  state: u32,
+  type: s16,
+  flags: ulongNumber,
+  file: pointer,
+  sk: pointer,
+});
+
+export type Socket = ViewOf<typeof socketStruct>;
+
+const socketAlloc = struct('socket_alloc', {
+  inode: ulongNumber.at('vfs_inode.i_ino'),
+  socket: addressOf('socket'),
+});
+
+/** `struct sock` (include/net/sock.h): what all protocols have. */
+export const sockStruct = struct('sock', {
+  family: u16.at('__sk_common.skc_family'),
+  state: u8.at('__sk_common.skc_state'),
+  reuse: u8.at('__sk_common.skc_reuse'),
+  reuseport: u8.at('__sk_common.skc_reuseport'),
+  ipv6only: u8.at('__sk_common.skc_ipv6only'),
+  boundInterface: s32.at('__sk_common.skc_bound_dev_if'),
+  flags: u64.at('__sk_common.skc_flags'),
+  net: pointer.at('__sk_common.skc_net.net'),
+  sk_type: u16,
+  sk_protocol: u16,
+  sk_rcvbuf: s32,
+  sk_sndbuf: s32,
+  sk_userlocks: u8,
+  sk_no_check_tx: u8,
+  sk_shutdown: u8,
+  sk_priority: u32,
+  sk_mark: u32,
+  sk_rcvlowat: s32,
+  sk_rcvtimeo: longNumber,
+  sk_sndtimeo: longNumber,
+  sk_lingertime: ulongNumber,
+  sk_ack_backlog: u32,
+  sk_max_ack_backlog: u32,
+  sk_filter: pointer,
+  sk_socket: pointer,
+  sk_err: s32,
+  receiveQueue: addressOf('sk_receive_queue'),
+  writeQueue: addressOf('sk_write_queue'),
+});
+
+export type Sock = ViewOf<typeof sockStruct>;
+
+/** Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have them here. */
+export const socketFlag = { passCredentials: 3, passSecurity: 4 } as const;
+
+/** Address families (include/linux/socket.h). */
+export const family = { unix: 1, inet: 2, inet6: 10, netlink: 16, packet: 17 } as const;
+
+/** TCP states, used by all protocols (include/net/tcp_states.h). */
+export const tcpState = {
+  established: 1,
+  synSent: 2,
+  synReceived: 3,
+  finWait1: 4,
+  finWait2: 5,
+  timeWait: 6,
+  close: 7,
+  closeWait: 8,
+  lastAck: 9,
+  listen: 10,
+  closing: 11,
+} as const;
+
+/** The number of a socket's inode in sockfs. */
+export function socketInode(kernel: Kernel, socket: bigint): number {
+  return kernel.bind(socketAlloc).containerOf(socket, 'socket').inode;
+}
+
+/** The flags of enum sock_flags that options are made of; the numbers are the kernel's own enumerators. */
+const optionFlags = {
+  dead: 'SOCK_DEAD',
+  keepOpen: 'SOCK_KEEPOPEN',
+  linger: 'SOCK_LINGER',
+  broadcast: 'SOCK_BROADCAST',
+  urgentInline: 'SOCK_URGINLINE',
+  localRoute: 'SOCK_LOCALROUTE',
+} as const;
+
+export type SockFlag = keyof typeof optionFlags;
+
+/** Whether a bit of `sk_flags` is set. */
+export function sockFlag(kernel: Kernel, sock: Sock, flag: SockFlag): boolean {
+  return ((sock.flags >> BigInt(kernel.enumerator(optionFlags[flag]))) & 1n) !== 0n;
+}
