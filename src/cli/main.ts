@@ -8,7 +8,9 @@ type Register = (program: Command) => void;
  * overall help), so that starting one command does not pay for the libraries of the others.
  */
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
+  inspect: async () => (await import('./inspect.ts')).registerInspect,
   lab: async () => (await import('./lab.ts')).registerLab,
+  test: async () => (await import('./test.ts')).registerTest,
 };
 
 async function buildProgram(commandName: string | undefined): Promise<Command> {

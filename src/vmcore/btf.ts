@@ -155,6 +155,23 @@ export class Btf {
     };
   }
 
+  /** Types of a function prototype's parameters; 0 at the end of a variadic one. */
+  parameters(id: number): number[] {
+    const at = this.#start(id) + TYPE + 4;
+    return Array.from({ length: this.vlen(id) }, (_, i) => this.#words.getUint32(at + i * 8, true));
+  }
+
+  /** Name of a value of an enum; undefined if it has none. */
+  enumeratorName(id: number, value: number): string | undefined {
+    const isWide = this.kind(id) === BTF_KIND.ENUM64;
+    for (let i = 0; i < this.vlen(id); i++) {
+      const at = this.#start(id) + TYPE + i * (isWide ? 12 : 8);
+      const low = this.#words.getInt32(at + 4, true);
+      if (low === value || low >>> 0 === value) return this.#string(this.#words.getUint32(at, true));
+    }
+    return undefined;
+  }
+
   /** Follows typedefs, const, volatile, restrict and type tags to the type itself. */
   strip(id: number): number {
     let at = id;

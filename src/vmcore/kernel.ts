@@ -1,6 +1,6 @@
+import type { BtfLayouts } from './btf-layouts.ts';
 import type { CpuNote } from './elf-notes.ts';
 import type { Fields, StructDecl } from './field.ts';
-import type { Layouts } from './layout.ts';
 import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Bound } from './view.ts';
@@ -16,7 +16,7 @@ export interface Kernel {
   readonly cpuNotes: readonly CpuNote[];
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
-  readonly layouts: Layouts;
+  readonly layouts: BtfLayouts;
   /** What is wrong with the dump although it can be read. */
   readonly warnings: readonly string[];
   /** CPUs that were online, ascending. */

@@ -1,0 +1,113 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Report } from '../inspect/report.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { openKernel } from '../vmcore/open.ts';
+import { wholeNumber } from './arguments.ts';
+
+/** One way of looking at a dump; loads only what it needs. */
+interface View {
+  readonly usage: string;
+  readonly description: string;
+  /** Least and most arguments after the view's name. */
+  readonly count: readonly [least: number, most: number];
+  report(kernel: Kernel, args: readonly string[]): Promise<Report>;
+}
+
+const views: Readonly<Record<string, View>> = {
+  summary: {
+    usage: 'summary',
+    description: 'which kernel, which machine, how it died (what is shown if nothing is named)',
+    count: [0, 0],
+    report: async (kernel) => (await import('../inspect/summary.ts')).summaryReport(kernel),
+  },
+  ps: {
+    usage: 'ps',
+    description: 'processes; > marks what was on a CPU; RSS in KiB',
+    count: [0, 0],
+    report: async (kernel) => (await import('../inspect/ps.ts')).psReport(kernel),
+  },
+  maps: {
+    usage: 'maps PID',
+    description: 'memory areas, as /proc/PID/maps had them',
+    count: [1, 1],
+    report: async (kernel, [pid = '']) =>
+      (await import('../inspect/maps.ts')).mapsReport(kernel, wholeNumber(pid)),
+  },
+  files: {
+    usage: 'files PID',
+    description: 'open files',
+    count: [1, 1],
+    report: async (kernel, [pid = '']) =>
+      (await import('../inspect/files.ts')).filesReport(kernel, wholeNumber(pid)),
+  },
+  threads: {
+    usage: 'threads PID',
+    description: 'threads, the system call each is in, its user registers',
+    count: [1, 1],
+    report: async (kernel, [pid = '']) =>
+      (await import('../inspect/threads.ts')).threadsReport(kernel, wholeNumber(pid)),
+  },
+  log: {
+    usage: 'log',
+    description: "the kernel's messages, as dmesg shows them",
+    count: [0, 0],
+    report: async (kernel) => (await import('../inspect/log.ts')).logReport(kernel),
+  },
+  struct: {
+    usage: 'struct NAME [ADDRESS]',
+    description: "a structure's layout, or its values at an address (0x...) or symbol",
+    count: [1, 2],
+    report: async (kernel, [name = '', at]) =>
+      (await import('../inspect/struct.ts')).structReport(kernel, name, at),
+  },
+  symbol: {
+    usage: 'symbol NAME',
+    description: "a symbol's address, or the symbol at an address (0x...)",
+    count: [1, 1],
+    report: async (kernel, [name = '']) => (await import('../inspect/symbol.ts')).symbolReport(kernel, name),
+  },
+};
+
+const HELP = `
+FILE is /proc/vmcore, an ELF vmcore, a kdump-compressed file of makedumpfile, or QEMU's dump-guest-memory.
+No debug package is needed: symbols and types are read from the dump.
+
+What to look at:
+${Object.values(views)
+  .map(({ usage, description }) => `  ${usage.padEnd(24)}${description}`)
+  .join('\n')}
+
+Examples:
+  otherworld inspect vmcore
+  otherworld inspect vmcore maps 812
+  otherworld inspect vmcore struct task_struct init_task --json`;
+
+async function inspect(file: string, name: string, args: readonly string[], json: boolean): Promise<void> {
+  const view = Object.hasOwn(views, name) ? views[name] : undefined;
+  if (view === undefined) {
+    throw new InvalidArgumentError(`there is no view "${name}": ${Object.keys(views).join(', ')}`);
+  }
+  const [least, most] = view.count;
+  if (args.length < least || args.length > most)
+    throw new InvalidArgumentError(`usage: otherworld inspect FILE ${view.usage}`);
+  const kernel = openKernel(file);
+  const report = await view.report(kernel, args);
+  process.stdout.write(`${json ? JSON.stringify(report.json(), null, 2) : report.text()}\n`);
+  if (name !== 'summary')
+    for (const warning of kernel.warnings) process.stderr.write(`otherworld: ${file}: ${warning}\n`);
+}
+
+/** `otherworld inspect`: looks into a dump. */
+export function registerInspect(program: Command): void {
+  program
+    .command('inspect')
+    .description('look into a dead kernel: processes, memory maps, files, log, structures')
+    .argument('<file>', 'the dump')
+    .argument('[view]', 'what to look at', 'summary')
+    .argument('[argument...]', 'PID, structure, symbol or address')
+    .option('--json', 'print JSON')
+    .addHelpText('after', HELP)
+    .action((file: string, view: string, args: string[], options: { json?: boolean }) =>
+      inspect(file, view, args, options.json === true),
+    );
+}

@@ -1,0 +1,121 @@
+import { resolvePath } from '../linux/dcache.ts';
+import { fileStruct } from '../linux/file.ts';
+import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
+import { type Mm, mmStruct, specialMappingName, type VmArea } from '../linux/mm.ts';
+import { forEachVma } from '../linux/vma.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { struct, u64 } from '../vmcore/view.ts';
+import type { Report } from './report.ts';
+import { requireTask } from './tasks.ts';
+
+/** One memory area, with what a line of /proc/PID/maps says. Addresses and offset in bytes. */
+export interface MapRow {
+  readonly start: number;
+  readonly end: number;
+  readonly permissions: string;
+  readonly offset: number;
+  readonly device: string;
+  readonly inode: number;
+  readonly name: string;
+}
+
+const VM_READ = 1n;
+const VM_WRITE = 2n;
+const VM_EXEC = 4n;
+const VM_MAYSHARE = 0x80n;
+const PAGE = 4096;
+/** The [vsyscall] page, mapped by the kernel into every 64-bit process (arch/x86/entry/vsyscall). */
+const VSYSCALL = 0xffff_ffff_ff60_0000n;
+/** enum of `vsyscall_mode`. */
+const VSYSCALL_NONE = 2;
+
+function permissions(flags: bigint): string {
+  const bit = (mask: bigint, letter: string): string => ((flags & mask) !== 0n ? letter : '-');
+  return (
+    bit(VM_READ, 'r') + bit(VM_WRITE, 'w') + bit(VM_EXEC, 'x') + ((flags & VM_MAYSHARE) !== 0n ? 's' : 'p')
+  );
+}
+
+function anonymousName(kernel: Kernel, mm: Mm, area: VmArea): string {
+  const special = specialMappingName(kernel, area);
+  if (special !== undefined) return special;
+  if (area.vm_start <= mm.brk && area.vm_end >= mm.start_brk) return '[heap]';
+  if (area.vm_start <= mm.start_stack && area.vm_end >= mm.start_stack) return '[stack]';
+  return '';
+}
+
+/** Newlines in names are shown as the kernel shows them there: \012. */
+function fileName(kernel: Kernel, mount: bigint, dentry: bigint): string {
+  const { path, deleted } = resolvePath(kernel, mount, dentry);
+  return path.replaceAll('\n', '\\012') + (deleted ? ' (deleted)' : '');
+}
+
+function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
+  const common = { start: area.vm_start, end: area.vm_end, permissions: permissions(area.vm_flags) };
+  if (area.vm_file === 0n) {
+    return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
+  }
+  const file = kernel.bind(fileStruct).at(area.vm_file);
+  const inode = kernel.bind(inodeStruct).at(file.f_inode);
+  const { s_dev } = kernel.bind(superBlockStruct).at(inode.i_sb);
+  return {
+    ...common,
+    offset: area.vm_pgoff * PAGE,
+    device: [major(s_dev), minor(s_dev)].map((part) => part.toString(16).padStart(2, '0')).join(':'),
+    inode: inode.i_ino,
+    name: fileName(kernel, file.f_mnt, file.f_dentry),
+  };
+}
+
+/** Memory areas of a process, ascending; empty for a kernel thread. Throws a VmcoreError where structures are damaged. */
+export function listMaps(kernel: Kernel, pid: number): MapRow[] {
+  const task = requireTask(kernel, pid);
+  if (task.mm === 0n) return [];
+  const mm = kernel.bind(mmStruct).at(task.mm);
+  const rows: MapRow[] = [];
+  for (const area of forEachVma(kernel, mm)) rows.push(mapRow(kernel, mm, area));
+  if (rows.length !== mm.map_count) {
+    throw new VmcoreError(
+      `process ${pid} is damaged: it has ${mm.map_count} areas, but ${rows.length} were found`,
+    );
+  }
+  return rows;
+}
+
+/** Width at which the kernel starts the name (fs/proc/task_mmu.c: 25 characters and 6 for each byte of a pointer). */
+const NAME_COLUMN = 73;
+
+function formatRow(row: MapRow): string {
+  const address = (value: number): string => value.toString(16).padStart(8, '0');
+  const line = `${address(row.start)}-${address(row.end)} ${row.permissions} ${address(row.offset)} ${row.device} ${row.inode} `;
+  return row.name === '' ? line : line.padEnd(NAME_COLUMN) + row.name;
+}
+
+const gateVma = struct('vm_area_struct', { vm_flags: u64 });
+
+/** The line of the vsyscall page, if the kernel shows one. */
+function gateLine(kernel: Kernel): string[] {
+  const gate = kernel.symbolMaybe('gate_vma');
+  const mode = kernel.symbolMaybe('vsyscall_mode');
+  if (gate === undefined || mode === undefined || kernel.memory.u32(mode) === VSYSCALL_NONE) return [];
+  const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE)).toString(16)}`;
+  const flags = permissions(kernel.bind(gateVma).at(gate).vm_flags);
+  return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
+}
+
+/** The memory map of a process, character for character as /proc/PID/maps had it. */
+export function mapsReport(kernel: Kernel, pid: number): Report {
+  const rows = listMaps(kernel, pid);
+  return {
+    json: () => ({
+      pid,
+      maps: rows.map((row) => ({ ...row, start: hexNumber(row.start), end: hexNumber(row.end) })),
+    }),
+    text: () => [...rows.map(formatRow), ...(rows.length > 0 ? gateLine(kernel) : [])].join('\n'),
+  };
+}
+
+function hexNumber(value: number): string {
+  return `0x${value.toString(16)}`;
+}

@@ -1,0 +1,26 @@
+/** What an inspection found: for machines and for people. Only one of the two is asked for. */
+export interface Report {
+  /** Plain data for JSON; addresses are strings such as `0xffff888003a4c000`. */
+  json(): unknown;
+  /** Lines without the last newline. */
+  text(): string;
+}
+
+/** Right-aligns numbers and left-aligns the rest, each column as wide as its widest cell. */
+export function table(header: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  const widths = header.map((title, column) =>
+    rows.reduce((width, row) => Math.max(width, String(row[column] ?? '').length), title.length),
+  );
+  const isNumber = header.map(
+    (_, column) => rows.length > 0 && rows.every((row) => typeof row[column] === 'number'),
+  );
+  const line = (cells: readonly (string | number)[]): string =>
+    cells
+      .map((cell, column) => {
+        const width = widths[column] ?? 0;
+        return isNumber[column] ? String(cell).padStart(width) : String(cell).padEnd(width);
+      })
+      .join('  ')
+      .trimEnd();
+  return [line(header), ...rows.map(line)].join('\n');
+}

@@ -1,0 +1,108 @@
+import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
+import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
+import { BindError, hex, VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import type { Report } from './report.ts';
+import { formatValue, ValueReader } from './values.ts';
+
+/** Where the comments with offset and size start, as in pahole(1). */
+const COMMENT_COLUMN = 56;
+const CACHE_LINE = 64;
+
+function memberLines(member: MemberDescription, isUnion: boolean, btf: Btf, indent: string): string[] {
+  const offset = `${String(member.bits >>> 3).padStart(5)}${bitSuffix(member)} ${String(member.sizeBytes).padStart(5)}`;
+  const comment = `/* ${isUnion && member.members === undefined ? String(member.sizeBytes).padStart(11) : offset} */`;
+  if (member.members === undefined) {
+    const width = member.bitFieldWidth === 0 ? '' : `:${member.bitFieldWidth}`;
+    return [`${`${indent}\t${member.declaration}${width};`.padEnd(COMMENT_COLUMN)} ${comment}`];
+  }
+  const inUnion = btf.kind(btf.strip(member.typeId)) === BTF_KIND.UNION;
+  return [
+    `${indent}\t${inUnion ? 'union' : 'struct'} {`,
+    ...bodyLines(member.members, inUnion, btf, `${indent}\t`, (member.bits >>> 3) + member.sizeBytes),
+    `${`${indent}\t}${member.name === '' ? '' : ` ${member.name}`};`.padEnd(COMMENT_COLUMN)} /* ${offset} */`,
+  ];
+}
+
+function bitSuffix(member: MemberDescription): string {
+  return member.bitFieldWidth === 0 ? '' : `:${member.bits & 7}`;
+}
+
+/** Members with the holes between them; `end` is where the structure ends, in bytes. */
+function bodyLines(
+  members: readonly MemberDescription[],
+  isUnion: boolean,
+  btf: Btf,
+  indent: string,
+  end: number,
+): string[] {
+  const lines: string[] = [];
+  members.forEach((member, i) => {
+    lines.push(...memberLines(member, isUnion, btf, indent));
+    const next = members[i + 1];
+    if (isUnion || next === undefined || member.bitFieldWidth !== 0) return;
+    const hole = (next.bits >>> 3) - ((member.bits >>> 3) + member.sizeBytes);
+    if (hole > 0) lines.push('', `${indent}\t/* XXX ${hole} bytes hole, try to pack */`, '');
+  });
+  const last = members.at(-1);
+  const padding =
+    last === undefined || last.bitFieldWidth !== 0 ? 0 : end - ((last.bits >>> 3) + last.sizeBytes);
+  if (!isUnion && padding > 0 && indent === '') lines.push('', `${indent}\t/* padding: ${padding} */`);
+  return lines;
+}
+
+function jsonMember(member: MemberDescription): unknown {
+  return {
+    name: member.name,
+    type: member.type,
+    offset: member.bits >>> 3,
+    size: member.sizeBytes,
+    ...(member.bitFieldWidth === 0 ? {} : { bitOffset: member.bits & 7, bitSize: member.bitFieldWidth }),
+    ...(member.members === undefined ? {} : { members: member.members.map(jsonMember) }),
+  };
+}
+
+function layoutText(btf: Btf, id: number, name: string): string {
+  const members = new BtfFormat(btf).members(id);
+  const size = btf.sizeOf(id);
+  const isUnion = btf.kind(id) === BTF_KIND.UNION;
+  return [
+    `${isUnion ? 'union' : 'struct'} ${name} {`,
+    ...bodyLines(members, isUnion, btf, '', size),
+    '',
+    `\t/* size: ${size}, cachelines: ${Math.ceil(size / CACHE_LINE)}, members: ${members.length} */`,
+    '};',
+  ].join('\n');
+}
+
+/** An address as people give it: `0xffff888003a4c000`, without `0x`, or a symbol's name. */
+export function parseAddress(kernel: Kernel, text: string): bigint {
+  if (/^0x[0-9a-f]{1,16}$/i.test(text)) return BigInt(text);
+  if (/^[0-9a-f]{16}$/i.test(text)) return BigInt(`0x${text}`);
+  const symbol = kernel.symbolMaybe(text);
+  if (symbol === undefined)
+    throw new VmcoreError(`"${text}" is neither an address such as 0xffff888003a4c000 nor a symbol`);
+  return symbol;
+}
+
+/** The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a BindError if there is none. */
+export function structReport(kernel: Kernel, name: string, address?: string): Report {
+  const { btf } = kernel.layouts;
+  const id = kernel.layouts.structId(name);
+  if (id === undefined || ![BTF_KIND.STRUCT, BTF_KIND.UNION].some((kind) => kind === btf.kind(id))) {
+    throw new BindError(name, undefined, kernel.release, 'does not exist');
+  }
+  if (address === undefined) {
+    const members = (): unknown[] => new BtfFormat(btf).members(id).map(jsonMember);
+    return {
+      json: () => ({ name, size: btf.sizeOf(id), members: members() }),
+      text: () => layoutText(btf, id, name),
+    };
+  }
+  const at = parseAddress(kernel, address);
+  const value = new ValueReader(kernel, btf).read(id, at);
+  return {
+    json: () => ({ name, address: hex(at), value }),
+    text: () => `(struct ${name} at ${hex(at)}) ${formatValue(value)}`,
+  };
+}

@@ -1,0 +1,134 @@
+import { forEachTask } from '../linux/pid.ts';
+import { forEachLogRecord } from '../linux/printk.ts';
+import { taskAt } from '../linux/sched.ts';
+import { readClocks } from '../linux/timekeeping.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { cstring, pointer, struct } from '../vmcore/view.ts';
+import type { Report } from './report.ts';
+
+const utsNamespace = struct('uts_namespace', {
+  nodename: cstring.at('name.nodename'),
+  version: cstring.at('name.version'),
+  machine: cstring.at('name.machine'),
+});
+const taskMm = struct('task_struct', { mm: pointer });
+
+const NANOSECONDS = 1e9;
+const MIB = 2 ** 20;
+const PAGE_SHIFT = 12;
+
+/** The first words of the kernel when it died, at the start of a line of the log. */
+const DEATH = /^(Kernel panic - not syncing: .*|BUG: .*|Oops: .*|kernel BUG at .*|sysrq: Trigger a crash)/m;
+
+/** One fact of the summary; a fact that cannot be read says why instead of stopping the others. */
+function attempt<T>(read: () => T): T | string {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof VmcoreError) return `unreadable: ${error.message}`;
+    throw error;
+  }
+}
+
+function panicMessage(kernel: Kernel): string {
+  let found = '';
+  for (const { text, facility } of forEachLogRecord(kernel)) {
+    const message = facility === 0 ? DEATH.exec(text)?.[1] : undefined;
+    if (message !== undefined && (found === '' || message.startsWith('Kernel panic'))) found = message;
+  }
+  return found === '' ? 'none in the log: the kernel was alive' : found;
+}
+
+function taskCounts(kernel: Kernel): { processes: number; kernelThreads: number } {
+  const counts = { processes: 0, kernelThreads: 0 };
+  const bound = kernel.bind(taskMm);
+  for (const task of forEachTask(kernel)) counts[bound.at(task).mm === 0n ? 'kernelThreads' : 'processes']++;
+  return counts;
+}
+
+function clocks(kernel: Kernel): { date: string; uptimeSeconds: number } {
+  const { realtime, boottime } = readClocks(kernel);
+  return {
+    date: new Date(Number(realtime / 1_000_000n)).toISOString(),
+    uptimeSeconds: Math.floor(Number(boottime) / NANOSECONDS),
+  };
+}
+
+/** What runs on each CPU: `runqueues.curr`. */
+function running(kernel: Kernel): string[] {
+  const offset = kernel.layouts.member('rq', 'curr')?.offsetBytes;
+  if (offset === undefined) return [];
+  return kernel.cpus.map((cpu) => {
+    const task = taskAt(kernel, kernel.memory.pointer(kernel.perCpu('runqueues', cpu) + BigInt(offset)));
+    return `${cpu}: ${task.comm} (${task.pid})`;
+  });
+}
+
+function facts(kernel: Kernel) {
+  const uts = kernel.bind(utsNamespace).at(kernel.symbol('init_uts_ns'));
+  const bytes = kernel.physical.ranges.reduce((sum, { length }) => sum + length, 0);
+  return {
+    file: kernel.path,
+    release: kernel.release,
+    version: attempt(() => uts.version),
+    machine: attempt(() => uts.machine),
+    nodename: attempt(() => uts.nodename),
+    buildId: kernel.vmcoreinfo.get('BUILD-ID') ?? '',
+    kaslrOffset: `0x${kernel.vmcoreinfo.get('KERNELOFFSET') ?? '0'}`,
+    pageTableLevels: kernel.memory.addressSpace.table.levels,
+    memoryMib: Math.round(bytes / MIB),
+    highestFrame:
+      ((kernel.physical.ranges.at(-1)?.physical ?? 0) + (kernel.physical.ranges.at(-1)?.length ?? 0)) /
+      2 ** PAGE_SHIFT,
+    cpus: attempt(() => kernel.cpus.length),
+    running: attempt(() => running(kernel)),
+    clocks: attempt(() => clocks(kernel)),
+    tasks: attempt(() => taskCounts(kernel)),
+    panic: attempt(() => panicMessage(kernel)),
+    warnings: kernel.warnings,
+  };
+}
+
+function uptimeText(seconds: number): string {
+  const [days, hours, minutes] = [
+    Math.floor(seconds / 86400),
+    Math.floor(seconds / 3600) % 24,
+    Math.floor(seconds / 60) % 60,
+  ];
+  const clock = [hours, minutes, seconds % 60].map((part) => String(part).padStart(2, '0')).join(':');
+  return days === 0 ? clock : `${days} days, ${clock}`;
+}
+
+/** What one looks at first: which kernel, which machine, what it was doing, how it died. */
+export function summaryReport(kernel: Kernel): Report {
+  const all = facts(kernel);
+  const lines = (): [string, string][] => [
+    ['file', all.file],
+    ['kernel', `${all.release} (${all.machine})`],
+    ['version', all.version],
+    ['build id', all.buildId],
+    ['node', all.nodename],
+    ['memory', `${all.memoryMib} MiB in ${kernel.physical.ranges.length} ranges`],
+    ['address space', `${all.pageTableLevels} levels, kernel moved by ${all.kaslrOffset}`],
+    ['CPUs', String(all.cpus)],
+    ['running', typeof all.running === 'string' ? all.running : all.running.join(', ')],
+    ['date', typeof all.clocks === 'string' ? all.clocks : all.clocks.date],
+    ['uptime', typeof all.clocks === 'string' ? all.clocks : uptimeText(all.clocks.uptimeSeconds)],
+    [
+      'tasks',
+      typeof all.tasks === 'string'
+        ? all.tasks
+        : `${all.tasks.processes} processes, ${all.tasks.kernelThreads} kernel threads`,
+    ],
+    ['panic', all.panic],
+    ...all.warnings.map((warning): [string, string] => ['warning', warning]),
+  ];
+  return {
+    json: () => all,
+    text: () =>
+      lines()
+        .map(([name, value]) => `${name.padEnd(14)} ${value}`)
+        .join('\n'),
+  };
+}

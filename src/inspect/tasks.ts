@@ -1,0 +1,97 @@
+import { mmStruct, rssOf } from '../linux/mm.ts';
+import { findTaskByPid, forEachTask, forEachThread } from '../linux/pid.ts';
+import { PF, type Task, taskAt } from '../linux/sched.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { optional, s32, struct, u32 } from '../vmcore/view.ts';
+
+/** 5.16 moved the number from `cpu` to `thread_info`. */
+const taskCpu = struct('task_struct', {
+  inThreadInfo: optional(u32.at('thread_info.cpu')),
+  inTask: optional(s32.at('cpu')),
+});
+
+/** Letters of /proc/PID/stat, by the bit of the state (TASK_REPORT of include/linux/sched.h). */
+const STATE_LETTERS = 'SDTtXZP';
+const STATE_NOLOAD = 0x400;
+const STATE_UNINTERRUPTIBLE = 2;
+
+/** The letter that /proc/PID/stat and ps(1) give for a task's state. */
+export function stateLetter(task: Task): string {
+  const state = task.__state | task.exit_state;
+  if ((state & (STATE_UNINTERRUPTIBLE | STATE_NOLOAD)) === (STATE_UNINTERRUPTIBLE | STATE_NOLOAD)) return 'I';
+  for (let bit = 0; bit < STATE_LETTERS.length; bit++) {
+    if ((state & (1 << bit)) !== 0) return STATE_LETTERS[bit] ?? '?';
+  }
+  return 'R';
+}
+
+/** The CPU that a task runs or last ran on; undefined in a kernel built for one. */
+export function cpuOf(kernel: Kernel, task: Task): number | undefined {
+  const { inThreadInfo, inTask } = kernel.bind(taskCpu).at(task.address);
+  return inThreadInfo ?? inTask;
+}
+
+/** One line of `inspect ps`. */
+export interface ProcessRow {
+  readonly pid: number;
+  readonly ppid: number;
+  readonly threads: number;
+  readonly cpu: number | undefined;
+  /** On a CPU when the dump was made. */
+  readonly running: boolean;
+  readonly state: string;
+  /** Undefined for a kernel thread. */
+  readonly rssKib: number | undefined;
+  readonly comm: string;
+  readonly isKernelThread: boolean;
+}
+
+const PAGE_KIB = 4;
+
+function processRow(kernel: Kernel, task: Task): ProcessRow {
+  const isKernelThread = (task.flags & PF.kthread) !== 0;
+  const rss = task.mm === 0n ? undefined : rssOf(kernel, kernel.bind(mmStruct).at(task.mm));
+  let threads = 0;
+  for (const _ of forEachThread(kernel, task.address)) threads++;
+  return {
+    pid: task.pid,
+    ppid: task.real_parent === 0n ? 0 : taskAt(kernel, task.real_parent).tgid,
+    threads,
+    cpu: cpuOf(kernel, task),
+    running: task.on_cpu !== 0,
+    state: stateLetter(task),
+    rssKib: rss === undefined || isKernelThread ? undefined : (rss.file + rss.anon + rss.shmem) * PAGE_KIB,
+    comm: task.comm,
+    isKernelThread,
+  };
+}
+
+/** A process that could not be read, so that the others still are. */
+export interface UnreadableTask {
+  readonly address: bigint;
+  readonly problem: string;
+}
+
+/** All processes. One whose structures are damaged is listed as such; a damaged task list throws. */
+export function listProcesses(kernel: Kernel): { rows: ProcessRow[]; unreadable: UnreadableTask[] } {
+  const rows: ProcessRow[] = [];
+  const unreadable: UnreadableTask[] = [];
+  for (const address of forEachTask(kernel)) {
+    try {
+      rows.push(processRow(kernel, taskAt(kernel, address)));
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      unreadable.push({ address, problem: error.message });
+    }
+  }
+  return { rows, unreadable };
+}
+
+/** The task of a PID or TID; throws a VmcoreError if there is none. */
+export function requireTask(kernel: Kernel, pid: number): Task {
+  const address = findTaskByPid(kernel, pid);
+  if (address === undefined)
+    throw new VmcoreError(`${kernel.path} has no process ${pid}; \`inspect FILE ps\` lists them`);
+  return taskAt(kernel, address);
+}
