@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
 import { consoleTail } from './boot.ts';
 import { answers, dropConnection, execCaptured } from './channel.ts';
 import { LabError } from './error.ts';
@@ -35,50 +36,61 @@ export async function panicGuest(
       `guest ${name} is not armed: 'lab exec ${name} -- otherworld arm' (or --unarmed to panic anyway)`,
     );
   }
-  const known = await reportedIncidents(name);
+  const known = await incidentStates(name);
   const start = performance.now();
   progress.step(`killing the kernel of ${name} (${options.fault})`);
   await strike(name, options.fault);
   await dropConnection(name);
   if (options.unarmed) return undefined;
-  const end = start + options.waitSeconds * 1000;
   // What answers within the first seconds may still be the old world.
   await sleep(1500);
-  while (performance.now() < end && guestPid(name) !== undefined) {
-    const fresh = await freshIncident(name, known, (end - performance.now()) / 1000);
-    if (fresh !== undefined) {
-      progress.step(
-        `incident ${fresh} is reported, ${((performance.now() - start) / 1000).toFixed(1)} s after the fault`,
-      );
-      return fresh;
-    }
-    await sleep(500);
+  const incident = await newIncident(name, known, start + options.waitSeconds * 1000);
+  if (incident === undefined) {
+    throw new LabError(
+      `the crash world of ${name} did not report within ${options.waitSeconds} s; the end of its console:\n${consoleTail(name, 30)}`,
+    );
   }
-  throw new LabError(
-    `the crash world of ${name} did not report within ${options.waitSeconds} s; the end of its console:\n${consoleTail(name, 30)}`,
-  );
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  progress.step(`incident ${incident.id} is ${incident.state}, ${seconds} s after the fault`);
+  return incident.id;
 }
 
-async function freshIncident(
+interface Incident {
+  id: string;
+  /** `settled` once the crash world has booted and the report is complete. */
+  state: string;
+}
+
+/** Waits for an incident that was not known before to settle. @returns it, as far as it came in time */
+async function newIncident(
   name: string,
-  known: readonly string[],
-  seconds: number,
-): Promise<string | undefined> {
-  if (!(await answers(name, seconds))) return undefined;
-  try {
-    return (await reportedIncidents(name)).find((id) => !known.includes(id));
-  } catch (error) {
-    // The connection may have been made to the dying kernel.
-    if (error instanceof LabError) return undefined;
-    throw error;
+  known: readonly Incident[],
+  end: number,
+): Promise<Incident | undefined> {
+  let latest: Incident | undefined;
+  while (performance.now() < end && guestPid(name) !== undefined && latest?.state !== 'settled') {
+    if (await answers(name, (end - performance.now()) / 1000)) {
+      const states = await incidentStates(name).catch(onlyUnreachable);
+      latest = states?.find(({ id }) => known.every((old) => old.id !== id)) ?? latest;
+    }
+    if (latest?.state !== 'settled') await sleep(1000);
   }
+  return latest;
 }
 
-async function reportedIncidents(name: string): Promise<string[]> {
-  const script = `ls -d ${INCIDENTS}/*/report.json 2>/dev/null; true`;
+/** A connection may have been made to the dying kernel, or to a crash world that is still coming up. */
+function onlyUnreachable(error: unknown): undefined {
+  if (error instanceof LabError) return undefined;
+  throw error;
+}
+
+const report = z.object({ id: z.string(), state: z.string() });
+
+async function incidentStates(name: string): Promise<Incident[]> {
+  const script = `for file in ${INCIDENTS}/*/report.json; do [ ! -e "$file" ] || { cat "$file"; printf '\\0'; }; done`;
   const { stdout } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds: 20 });
   return stdout
-    .split('\n')
-    .map((path) => path.split('/').at(-2))
-    .filter((id) => id !== undefined);
+    .split('\0')
+    .filter((text) => text.trim() !== '')
+    .map((text) => report.parse(JSON.parse(text)));
 }

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { z } from 'zod';
 
 /** What every command file exports: it adds its command (with options and action) to the program. */
 type Register = (program: Command) => void;
@@ -13,9 +15,15 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   test: async () => (await import('./test.ts')).registerTest,
 };
 
+function version(): string {
+  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return z.object({ version: z.string() }).parse(JSON.parse(file)).version;
+}
+
 async function buildProgram(commandName: string | undefined): Promise<Command> {
   const program = new Command('otherworld')
     .description('Applications that outlive their kernel')
+    .version(version())
     .option('--debug', 'show stack traces of errors')
     .enablePositionalOptions()
     .exitOverride();

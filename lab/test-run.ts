@@ -1,0 +1,92 @@
+import { globSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative } from 'node:path';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+import { removeGuest } from './boot.ts';
+import { guestNames } from './guest.ts';
+import { repositoryRoot } from './node-tree.ts';
+import type { Release } from './release.ts';
+
+/** Which tests to run. */
+export interface TestSelection {
+  /** Only files whose path contains this. */
+  filter: string;
+  unit: boolean;
+  /** Guest tests run once for each of these. */
+  guestReleases: readonly Release[];
+}
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+/** Names of guests that tests boot begin with this, so that none outlives the run, whatever its test did. */
+export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
+
+/**
+ * Runs the tests and ends with a line of counts.
+ * @returns the exit status: 0 if something ran and nothing failed
+ */
+export async function runTests(selection: TestSelection): Promise<number> {
+  const runId = String(process.pid);
+  process.env.OTHERWORLD_TEST_RUN = runId;
+  const files = testFiles(selection.filter);
+  const guestFiles = files.filter(isGuestTest);
+  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  try {
+    if (selection.unit) {
+      await runFiles(
+        files.filter((file) => !isGuestTest(file)),
+        availableParallelism(),
+        counts,
+      );
+    }
+    for (const release of guestFiles.length > 0 ? selection.guestReleases : []) {
+      console.log(`\nGuests with Debian ${release}`);
+      process.env.OTHERWORLD_TEST_RELEASE = release;
+      await runFiles(guestFiles, 1, counts);
+    }
+  } finally {
+    await removeLeftGuests(runId);
+  }
+  const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : '';
+  console.log(`${counts.passed} passed, ${counts.failed} failed${skipped}`);
+  if (counts.passed + counts.failed === 0) console.error('otherworld: no test matches');
+  return counts.failed === 0 && counts.passed > 0 ? 0 : 1;
+}
+
+function testFiles(filter: string): string[] {
+  return globSync('test/**/*.test.ts', { cwd: repositoryRoot })
+    .sort()
+    .map((file) => join(repositoryRoot, file))
+    .filter((file) => relative(repositoryRoot, file).includes(filter));
+}
+
+function isGuestTest(file: string): boolean {
+  return relative(repositoryRoot, file).startsWith('test/guest/');
+}
+
+/** Every file runs in a process of its own. */
+async function runFiles(files: readonly string[], concurrency: number, counts: Counts): Promise<void> {
+  if (files.length === 0) return;
+  const stream = run({ files: [...files], concurrency, cwd: repositoryRoot });
+  stream.on('test:summary', (summary) => {
+    if (summary.file !== undefined) return;
+    counts.passed += summary.counts.passed;
+    counts.failed +=
+      summary.counts.tests - summary.counts.passed - summary.counts.skipped - summary.counts.todo;
+    counts.skipped += summary.counts.skipped;
+  });
+  const output = stream.compose(spec());
+  output.pipe(process.stdout, { end: false });
+  await new Promise<void>((resolve, reject) => output.on('end', resolve).on('error', reject));
+}
+
+async function removeLeftGuests(runId: string): Promise<void> {
+  for (const name of guestNames()) {
+    if (name.startsWith(testGuestPrefix(runId))) await removeGuest(name);
+  }
+}

@@ -1,0 +1,27 @@
+import type { Command } from 'commander';
+import { parseRelease, releases } from '../../lab/release.ts';
+import { runTests } from '../../lab/test-run.ts';
+
+/** `otherworld test`: the project's own tests. */
+export function registerTest(program: Command): void {
+  program
+    .command('test [filter]')
+    .description('run the tests: first those that need no guest, then those in guests of each Debian release')
+    .option('--unit', 'only those that need no guest')
+    .option('--guest', 'only those in guests')
+    .option('--release <name>', `guests of this release only: ${releases.join(' or ')}`)
+    .addHelpText('after', '\nFILTER: only test files whose path contains it.')
+    .action(async (filter: string | undefined, options: TestCommandOptions) => {
+      process.exitCode = await runTests({
+        filter: filter ?? '',
+        unit: options.guest !== true,
+        guestReleases: options.unit ? [] : options.release ? [parseRelease(options.release)] : [...releases],
+      });
+    });
+}
+
+interface TestCommandOptions {
+  unit?: boolean;
+  guest?: boolean;
+  release?: string;
+}

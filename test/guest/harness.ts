@@ -1,0 +1,137 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { bootGuest, consoleTail, removeGuest } from '../../lab/boot.ts';
+import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts';
+import type { CommandResult } from '../../lab/command.ts';
+import type { Fault } from '../../lab/fault.ts';
+import { guestPaths } from '../../lab/guest.ts';
+import { armGuest, installOtherworld } from '../../lab/install.ts';
+import { panicGuest } from '../../lab/panic.ts';
+import { stderrProgress } from '../../lab/progress.ts';
+import { parseRelease, type Release } from '../../lab/release.ts';
+import { testGuestPrefix } from '../../lab/test-run.ts';
+import { dumpGuest } from '../../lab/vmcore.ts';
+import { type Report, reportSchema } from '../../src/report/schema.ts';
+
+/** The Debian release that this run of the tests is about: `otherworld test` runs them once for each. */
+export const release: Release = parseRelease(process.env.OTHERWORLD_TEST_RELEASE ?? 'trixie');
+
+/** What a test's guest is to be like. */
+export interface TestGuestOptions {
+  /** Debian packages that the test needs in the guest. */
+  packages?: readonly string[];
+  memoryMiB?: number;
+  cpus?: number;
+  crashKernelMiB?: number;
+  /** `false`: Otherworld is installed, no crash kernel is loaded. */
+  arm?: boolean;
+  /** `false`: a bare guest, without Otherworld's sources. */
+  install?: boolean;
+}
+
+/** A guest of a test, to be ended with `down` in an `after` hook. */
+export interface TestGuest {
+  readonly name: string;
+  /** Runs a command; whatever its exit status is, it is returned. */
+  exec(
+    command: readonly string[],
+    options?: ExecOptions & { input?: string | Buffer },
+  ): Promise<CommandResult>;
+  /** Runs a shell script and returns its output without the last newline; fails the test if it fails. */
+  sh(script: string, timeoutSeconds?: number): Promise<string>;
+  /** Starts a shell script that lives on in the background, cut off from this connection. Returns its pid. */
+  background(script: string): Promise<number>;
+  /** Runs the script once a second until it succeeds. */
+  until(script: string, seconds: number): Promise<string>;
+  copyIn(source: string, destination: string): Promise<void>;
+  copyOut(source: string, destination: string): Promise<void>;
+  /** Writes the guest's memory as an ELF vmcore. */
+  vmcore(file: string): Promise<number>;
+  /** Kills the kernel, waits for the crash world and returns its report. */
+  panic(fault?: Fault, waitSeconds?: number): Promise<Report>;
+  /** Everything on the console so far. */
+  console(): string;
+  down(): Promise<void>;
+}
+
+/** Boots a guest of this run's release; a few words say what for. */
+export async function bootTestGuest(what: string, options: TestGuestOptions = {}): Promise<TestGuest> {
+  const run = process.env.OTHERWORLD_TEST_RUN ?? String(process.pid);
+  const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}`;
+  const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320, packages = [] } = options;
+  const progress = stderrProgress();
+  await bootGuest(
+    { name, release, packages, memoryMiB, cpus, crashKernelMiB, forwards: [], append: '' },
+    progress,
+  );
+  const guest = openTestGuest(name);
+  try {
+    if (options.install !== false) await installOtherworld(name);
+    if (options.install !== false && options.arm !== false) await armGuest(name);
+  } catch (error) {
+    await guest.down();
+    throw error;
+  }
+  return guest;
+}
+
+function openTestGuest(name: string): TestGuest {
+  const sh = (script: string, timeoutSeconds = 120): Promise<string> => shell(name, script, timeoutSeconds);
+  return {
+    name,
+    exec: (command, options) => execCaptured(name, command, options),
+    sh,
+    background: async (script) =>
+      Number(await sh(`setsid sh -c ${quote(script)} </dev/null >/dev/null 2>&1 & echo $!`)),
+    until: (script, seconds) => retry(name, script, seconds),
+    copyIn: (source, destination) => copyFiles(name, source, `${name}:${destination}`),
+    copyOut: (source, destination) => copyFiles(name, `${name}:${source}`, destination),
+    vmcore: (file) => dumpGuest(name, file),
+    panic: (fault = 'sysrq', waitSeconds = 300) => panicAndReport(name, fault, waitSeconds),
+    console: () => readFileSync(guestPaths(name).consoleLog, 'latin1'),
+    down: () => removeGuest(name),
+  };
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+async function shell(name: string, script: string, timeoutSeconds: number): Promise<string> {
+  const { status, stdout, stderr } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds });
+  if (status !== 0) {
+    throw new Error(
+      `in guest ${name}, status ${status}: ${script}\n${stdout}${stderr}\nconsole:\n${consoleTail(name, 5)}`,
+    );
+  }
+  return stdout.replace(/\n$/, '');
+}
+
+async function retry(name: string, script: string, seconds: number): Promise<string> {
+  const end = performance.now() + seconds * 1000;
+  for (;;) {
+    try {
+      return await shell(name, script, 30);
+    } catch (error) {
+      if (performance.now() > end) throw error;
+      await sleep(1000);
+    }
+  }
+}
+
+async function panicAndReport(name: string, fault: Fault, waitSeconds: number): Promise<Report> {
+  const incident = await panicGuest(name, { fault, waitSeconds, unarmed: false }, stderrProgress());
+  const { stdout } = await execCaptured(name, [
+    'cat',
+    `/var/lib/otherworld/incidents/${incident}/report.json`,
+  ]);
+  return reportSchema.parse(JSON.parse(stdout));
+}
+
+/** A directory of the host for a test's files; `remove` takes it away. */
+export function scratchDirectory(): { path: string; remove(): void } {
+  const path = mkdtempSync(join(tmpdir(), 'otherworld-test-'));
+  return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
+}

@@ -1,0 +1,103 @@
+// Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is involved.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+
+suite(`a guest with ${release}`, () => {
+  let guest: TestGuest;
+  const scratch = scratchDirectory();
+
+  before(async () => {
+    guest = await bootTestGuest('lab', { install: false });
+  });
+  after(async () => {
+    scratch.remove();
+    await guest?.down();
+  });
+
+  test('runs the stock kernel of its release, with memory reserved for a crash kernel', async () => {
+    const kernel = await guest.sh('uname -r');
+    assert.match(
+      kernel,
+      release === 'trixie' ? /^6\.12\.\d+\+deb13-cloud-amd64$/ : /^6\.1\.\d+-\d+-cloud-amd64$/,
+    );
+    assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_size'), String(320 * 2 ** 20));
+  });
+
+  test('has booted whole: no unit failed', async () => {
+    await guest.until('systemctl is-system-running | grep -q running', 30);
+    assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
+  });
+
+  test('exec gives the exit status, standard output and standard error of the command', async () => {
+    const result = await guest.exec(['sh', '-c', 'echo out; echo err >&2; exit 7']);
+    assert.deepEqual(result, { status: 7, stdout: 'out\n', stderr: 'err\n' });
+    assert.equal((await guest.exec(['sh', '-c', 'exit 255'])).status, 255);
+    assert.equal((await guest.exec(['/no/such/program'])).status, 127);
+  });
+
+  test('exec gives every argument to the command as it is', async () => {
+    const words = [
+      '',
+      ' ',
+      "it's",
+      '"',
+      '$HOME',
+      '`id`',
+      '\\',
+      '*',
+      'a\nb',
+      '-n',
+      '--',
+      '~',
+      'ä€',
+      '!x',
+      '#',
+      ';',
+    ];
+    const { stdout } = await guest.exec(['printf', '%s\\0', ...words]);
+    assert.deepEqual(stdout.split('\0').slice(0, -1), words);
+  });
+
+  test('exec ends a command whose time is up', async () => {
+    const { status } = await guest.exec(['sleep', '60'], { timeoutSeconds: 2 });
+    assert.equal(status, 124);
+    assert.equal(await guest.sh('pgrep -cx sleep || true'), '0');
+  });
+
+  test('exec hands standard input on', async () => {
+    const { stdout } = await guest.exec(['sha256sum'], { input: 'otherworld' });
+    assert.equal(stdout.slice(0, 64), createHash('sha256').update('otherworld').digest('hex'));
+  });
+
+  test('a program started in the background outlives its exec', async () => {
+    const pid = await guest.background('exec sleep 1000');
+    assert.equal(await guest.sh(`cat /proc/${pid}/comm`), 'sleep');
+  });
+
+  test('copy takes a large file there and back, bit by bit', async () => {
+    const [original, copy] = [join(scratch.path, 'original'), join(scratch.path, 'copy')];
+    writeFileSync(original, randomBytes(64 * 2 ** 20));
+    await guest.copyIn(original, '/root/large');
+    await guest.copyOut('/root/large', copy);
+    assert.ok(readFileSync(original).equals(readFileSync(copy)));
+  });
+
+  test('the vmcore of the living guest has VMCOREINFO, all memory, and the guest goes on', async () => {
+    const file = join(scratch.path, 'vmcore');
+    const uptime = Number(await guest.sh('cut -d. -f1 /proc/uptime'));
+    const size = await guest.vmcore(file);
+    assert.ok(size >= 2048 * 2 ** 20);
+    const head = readFileSync(file)
+      .subarray(0, 64 * 1024)
+      .toString('latin1');
+    assert.ok(head.startsWith('\x7fELF'));
+    assert.match(head, /VMCOREINFO/);
+    assert.ok(head.includes(`OSRELEASE=${await guest.sh('uname -r')}\n`));
+    assert.match(head, /^KERNELOFFSET=/m);
+    assert.ok(Number(await guest.sh('cut -d. -f1 /proc/uptime')) >= uptime);
+  });
+});
