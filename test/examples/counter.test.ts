@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 
-const sizeMib = 8;
+/** More than a thread has of stack. */
+const sizeMib = 16;
 
 interface Status {
   readonly pid: number;

@@ -43,18 +43,28 @@ export interface Staged {
   apply(group: ProcessGroup): Promise<void>;
 }
 
-/** Starts the subject in a mode; resolves when it says that it may be stopped. */
-export async function startSubject(
-  mode: string,
-): Promise<{ pid: number; lines: AsyncIterator<string>; exit: Promise<string> }> {
-  const child = spawn(build('subject.c'), [mode], { stdio: ['ignore', 'pipe', 'inherit'] });
+export interface Subject {
+  readonly pid: number;
+  /** Lines of its standard output after the first. */
+  readonly lines: AsyncIterator<string>;
+  /** Its exit status, or the name of the signal that ended it. */
+  readonly exit: Promise<string>;
+}
+
+/** Starts the C subject in a mode; resolves when it says that it may be stopped. */
+export function startSubject(mode: string): Promise<Subject> {
+  return start(build('subject.c'), [mode]);
+}
+
+/** Starts a program that prints the line `{"ready":0}` when it has registered. */
+export async function start(command: string, options: readonly string[]): Promise<Subject> {
+  const child = spawn(command, options, { stdio: ['ignore', 'pipe', 'inherit'] });
   const exit = new Promise<string>((resolve) => {
     child.on('exit', (code, signal) => resolve(signal ?? String(code)));
   });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const first = await lines.next();
-  if (child.pid === undefined || first.value !== '{"ready":0}')
-    throw new Error(`subject ${mode}: ${first.value}`);
+  if (child.pid === undefined || first.value !== '{"ready":0}') throw new Error(`${command}: ${first.value}`);
   return { pid: child.pid, lines, exit };
 }
 

@@ -1,0 +1,13 @@
+// A Node program with a crash procedure; prints what it is told.
+import { onKernelCrash } from '../../sdk/node/otherworld.js';
+
+const timer = setInterval(() => {}, 1000);
+onKernelCrash(
+  async (incident) => {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    console.log(JSON.stringify(incident));
+    clearInterval(timer);
+  },
+  { signal: 'SIGUSR2', timeLimitMilliseconds: 2500 },
+);
+console.log('{"ready":0}');
