@@ -5,11 +5,11 @@ import type { DumpSource } from './elf.ts';
 import type { CpuNote } from './elf-notes.ts';
 import { AddressError, BindError, SymbolError, VmcoreError } from './errors.ts';
 import type { Fields, StructDecl } from './field.ts';
-import type { Kallsyms } from './kallsyms.ts';
 import type { Kernel } from './kernel.ts';
 import type { VmcoreFile } from './mapping.ts';
 import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
+import type { SymbolTable } from './symbols.ts';
 import { type Bound, bindStruct } from './view.ts';
 
 /** More BTF than any kernel has. */
@@ -24,7 +24,9 @@ interface Parts {
   readonly info: ReadonlyMap<string, string>;
   readonly source: DumpSource;
   readonly memory: KernelMemory;
-  readonly kallsyms: Kallsyms;
+  readonly symbols: SymbolTable;
+  /** BTF from a profile; from the dump if undefined. */
+  readonly btf: Uint8Array | undefined;
   readonly bases: Bases;
 }
 
@@ -38,14 +40,15 @@ export class DeadKernel implements Kernel {
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly #file: VmcoreFile;
-  readonly #kallsyms: Kallsyms;
+  readonly #symbols: SymbolTable;
+  readonly #btf: Uint8Array | undefined;
   readonly #bases: Bases;
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
   #layouts: BtfLayouts | undefined;
   #cpus: readonly number[] | undefined;
   #pageBytes: number | undefined;
 
-  constructor({ file, release, info, source, memory, kallsyms, bases }: Parts) {
+  constructor({ file, release, info, source, memory, symbols, btf, bases }: Parts) {
     this.path = file.path;
     this.release = release;
     this.vmcoreinfo = info;
@@ -54,12 +57,13 @@ export class DeadKernel implements Kernel {
     this.memory = memory;
     this.physical = source.physical;
     this.#file = file;
-    this.#kallsyms = kallsyms;
+    this.#symbols = symbols;
+    this.#btf = btf;
     this.#bases = bases;
   }
 
   get layouts(): BtfLayouts {
-    this.#layouts ??= new BtfLayouts(new Btf(this.#readBtf()));
+    this.#layouts ??= new BtfLayouts(new Btf(this.#btf ?? this.#readBtf()));
     return this.#layouts;
   }
 
@@ -95,17 +99,17 @@ export class DeadKernel implements Kernel {
   }
 
   symbol(name: string): bigint {
-    const address = this.#kallsyms.lookup(name);
+    const address = this.#symbols.lookup(name);
     if (address === undefined) throw new SymbolError(name, this.release);
     return address;
   }
 
   symbolMaybe(name: string): bigint | undefined {
-    return this.#kallsyms.lookup(name);
+    return this.#symbols.lookup(name);
   }
 
   symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined {
-    return this.#kallsyms.symbolAt(address);
+    return this.#symbols.symbolAt(address);
   }
 
   perCpu(symbolOrAddress: string | bigint, cpu: number): bigint {

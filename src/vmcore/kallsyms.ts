@@ -1,5 +1,6 @@
 import { VmcoreError } from './errors.ts';
 import type { KernelMemory } from './memory.ts';
+import { hashName, type SymbolTable, searchSymbol, slotOf } from './symbols.ts';
 import { vmcoreinfoSymbol } from './vmcoreinfo.ts';
 
 /** More symbols than any kernel has. */
@@ -70,17 +71,6 @@ interface Tokens {
   readonly power: Int32Array;
 }
 
-function hashOf(text: string): number {
-  let hash = 0;
-  for (let i = 0; i < text.length; i++) hash = (Math.imul(hash, HASH_FACTOR) + text.charCodeAt(i)) | 0;
-  return hash;
-}
-
-/** Spreads hashes over the table. */
-function slotOf(hash: number): number {
-  return Math.imul(hash, 0x9e3779b1) >>> 8;
-}
-
 function decodeTokens({ tokens, tokenIndex }: KallsymsTables): Tokens {
   const all = Buffer.from(tokens.buffer, tokens.byteOffset, tokens.length);
   const text: string[] = [];
@@ -93,8 +83,8 @@ function decodeTokens({ tokens, tokenIndex }: KallsymsTables): Tokens {
   }
   return {
     text,
-    hash: Int32Array.from(text, hashOf),
-    hashTail: Int32Array.from(text, (token) => hashOf(token.slice(1))),
+    hash: Int32Array.from(text, hashName),
+    hashTail: Int32Array.from(text, (token) => hashName(token.slice(1))),
     power: Int32Array.from(text, (token) => [...token].reduce((power) => Math.imul(power, HASH_FACTOR), 1)),
   };
 }
@@ -103,7 +93,7 @@ function decodeTokens({ tokens, tokenIndex }: KallsymsTables): Tokens {
  * Symbols by name and by address. Names are indexed by their hash, computed from the hashes of their tokens without
  * expanding any, so that starting costs milliseconds for 200,000 symbols.
  */
-export class Kallsyms {
+export class Kallsyms implements SymbolTable {
   readonly count: number;
   readonly #tables: KallsymsTables;
   readonly #tokens: Tokens;
@@ -135,24 +125,18 @@ export class Kallsyms {
     }
   }
 
-  /** Address of the first symbol of that name; per-CPU variables have their offset in the per-CPU area. */
   lookup(name: string): bigint | undefined {
     const index = this.#find(name);
     return index === undefined ? undefined : this.#address(index, this.#absolutePerCpu);
   }
 
-  /** The last symbol at or below an address. */
   symbolAt(address: bigint): { name: string; offset: number } | undefined {
-    let low = 0;
-    let high = this.count;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#address(middle, this.#absolutePerCpu) <= address) low = middle + 1;
-      else high = middle;
-    }
-    if (low === 0) return undefined;
-    const offset = address - this.#address(low - 1, this.#absolutePerCpu);
-    return offset > 0x4000_0000n ? undefined : { name: this.#name(low - 1), offset: Number(offset) };
+    return searchSymbol(
+      this.count,
+      (index) => this.#address(index, this.#absolutePerCpu),
+      (index) => this.#name(index),
+      address,
+    );
   }
 
   #address(index: number, absolutePerCpu: boolean): bigint {
@@ -193,7 +177,7 @@ export class Kallsyms {
 
   #find(name: string): number | undefined {
     const mask = this.#slots.length - 1;
-    let slot = slotOf(hashOf(name)) & mask;
+    let slot = slotOf(hashName(name)) & mask;
     for (let entry = this.#slots[slot]!; entry !== 0; entry = this.#slots[slot]!) {
       if (this.#name(entry - 1) === name) return entry - 1;
       slot = (slot + 1) & mask;

@@ -7,6 +7,7 @@ import type { Kernel } from './kernel.ts';
 import { openFile, type VmcoreFile } from './mapping.ts';
 import { KernelMemory } from './memory.ts';
 import type { Profile } from './profile.ts';
+import type { SymbolTable } from './symbols.ts';
 import { parseVmcoreinfo, searchVmcoreinfo, vmcoreinfoSymbol } from './vmcoreinfo.ts';
 
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
@@ -18,27 +19,35 @@ function openSource(file: VmcoreFile): DumpSource {
   throw new FormatError(file.path, 'is no vmcore: neither an ELF core nor a kdump-compressed dump');
 }
 
+interface Located {
+  readonly info: ReadonlyMap<string, string>;
+  readonly memory: KernelMemory;
+}
+
 /** VMCOREINFO and a memory through which the kernel image can be read; checked against each other. */
-function locateKernel(
-  file: VmcoreFile,
-  source: DumpSource,
-): { info: ReadonlyMap<string, string>; memory: KernelMemory } {
-  const tryInfo = (info: ReadonlyMap<string, string>): KernelMemory | undefined => {
+function locateKernel(file: VmcoreFile, source: DumpSource, profile: Profile | undefined): Located {
+  const attempt = (info: ReadonlyMap<string, string>): Located | undefined => {
     const memory = new KernelMemory(source.physical, initialAddressSpace(info));
-    return imageMatches(memory, info) ? memory : undefined;
+    return imageMatches(memory, info) ? { info, memory } : undefined;
   };
   if (source.vmcoreinfo !== undefined) {
-    const info = parseVmcoreinfo(source.vmcoreinfo);
-    const memory = tryInfo(info);
-    if (memory !== undefined) return { info, memory };
+    const located = attempt(parseVmcoreinfo(source.vmcoreinfo));
+    if (located !== undefined) return located;
     throw new FormatError(
       file.path,
       'the kernel is not where VMCOREINFO says: the dump is damaged or incomplete',
     );
   }
+  if (profile !== undefined && profile.vmcoreinfo !== '') {
+    const located = attempt(parseVmcoreinfo(profile.vmcoreinfo));
+    if (located !== undefined) return located;
+    throw new ProfileError(
+      `${file.path} is not of the boot that the profile was taken in (kernel ${profile.release})`,
+    );
+  }
   for (const info of searchVmcoreinfo(source.physical)) {
-    const memory = tryInfo(info);
-    if (memory !== undefined) return { info, memory };
+    const located = attempt(info);
+    if (located !== undefined) return located;
   }
   throw new FormatError(
     file.path,
@@ -46,23 +55,39 @@ function locateKernel(
   );
 }
 
-function openDump(file: VmcoreFile, profile: Profile | undefined): Kernel {
-  const source = openSource(file);
-  const { info, memory } = locateKernel(file, source);
-  const release = info.get('OSRELEASE') ?? '';
-  if (profile !== undefined && info.get('BUILD-ID') !== profile.buildId) {
+/** A profile is of one kernel image and of one boot of it. */
+function checkProfile(file: VmcoreFile, info: ReadonlyMap<string, string>, profile: Profile): void {
+  const buildId = info.get('BUILD-ID');
+  if (buildId !== profile.buildId) {
     throw new ProfileError(
-      `the profile is of kernel ${profile.release} (build id ${profile.buildId}), ` +
-        `${file.path} of ${release} (${info.get('BUILD-ID') ?? 'none'})`,
+      `the profile is of kernel ${profile.release} with build id ${profile.buildId}, ` +
+        `${file.path} of ${info.get('OSRELEASE')} with ${buildId ?? 'none'}`,
     );
   }
+  if (profile.symbols.lookup('_stext') !== vmcoreinfoSymbol(info, '_stext')) {
+    throw new ProfileError(
+      `the profile is of another boot than ${file.path}: the kernel was at another address`,
+    );
+  }
+}
+
+function kallsymsOf(memory: KernelMemory, info: ReadonlyMap<string, string>): SymbolTable {
   const stext = vmcoreinfoSymbol(info, '_stext');
   if (stext === undefined) throw new VmcoreError('VMCOREINFO has no _stext');
-  const kallsyms = new Kallsyms(readKallsymsTables(memory, info), { name: '_stext', address: stext });
-  const bases = readBases(memory, (name) => kallsyms.lookup(name));
-  const space = fullAddressSpace(memory.addressSpace, source.physical, bases, kallsyms.lookup('_end'));
-  memory.setAddressSpace(space);
-  return new DeadKernel({ file, release, info, source, memory, kallsyms, bases });
+  return new Kallsyms(readKallsymsTables(memory, info), { name: '_stext', address: stext });
+}
+
+function openDump(file: VmcoreFile, profile: Profile | undefined): Kernel {
+  const source = openSource(file);
+  const { info, memory } = locateKernel(file, source, profile);
+  if (profile !== undefined) checkProfile(file, info, profile);
+  const symbols = profile?.symbols ?? kallsymsOf(memory, info);
+  const bases = readBases(memory, (name) => symbols.lookup(name));
+  memory.setAddressSpace(
+    fullAddressSpace(memory.addressSpace, source.physical, bases, symbols.lookup('_end')),
+  );
+  const release = info.get('OSRELEASE') ?? '';
+  return new DeadKernel({ file, release, info, source, memory, symbols, btf: profile?.btf, bases });
 }
 
 /**
