@@ -6,7 +6,7 @@ onKernelCrash(
   async (incident) => {
     await new Promise((resolve) => setTimeout(resolve, 100));
     console.log(JSON.stringify(incident));
-    clearInterval(timer);
+    setTimeout(() => clearInterval(timer), 200);
   },
   { signal: 'SIGUSR2', timeLimitMilliseconds: 2500 },
 );

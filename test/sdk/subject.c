@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A program that is stopped at two places, with every register that it can name full of a pattern, and that finds
  * out whether its crash procedure left anything behind there.
- *     subject MODE     continue, jump, exit, overrun, fault, signal, nothing
+ *     subject MODE     continue, jump, stay, exit, exec, overrun, fault, signal, nothing
  * Prints one line "ready" when it may be stopped and, in the end, one JSON line about itself. */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -42,6 +42,7 @@ static int procedure(void *argument) {
   if (argument != (void *)&runs) return 99;
   if (strcmp(mode, "jump") == 0) otherworld_continue();
   if (strcmp(mode, "exit") == 0) return 7;
+  if (strcmp(mode, "exec") == 0) execl("/bin/true", "true", (char *)NULL);
   if (strcmp(mode, "overrun") == 0) pause();
   if (strcmp(mode, "fault") == 0) __builtin_trap();
   return OTHERWORLD_CONTINUE;
@@ -110,5 +111,7 @@ int main(int argc, char **argv) {
   wrong += !sigismember(&now, SIGWINCH) || sigismember(&now, SIGUSR2);
   printf("{\"wrong\":%d,\"runs\":%d,\"state\":%u,%s}\n", wrong, runs,
          otherworld_record_ ? otherworld_record_->incident.state : 0, told);
+  fflush(stdout);
+  if (strcmp(mode, "stay") == 0) sleep(1);
   return 0;
 }

@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
+import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
+import { type ProcedureOutcome, ProcedureWatch } from '../../src/criu/procedure-watch.ts';
+import { type Subject, stage, start, startSubject } from './stage.ts';
+
+const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1n };
+
+/** Delivers the subject's procedure and tells what the watch saw of it. */
+async function watch(subject: Subject, limitMilliseconds = 5000): Promise<Partial<ProcedureOutcome>> {
+  const staged = await stage(subject.pid);
+  const captured = captureCrashProcedures(staged.kernel, staged.group);
+  const applied = applyCrashProcedures(staged.group, captured, occasion);
+  const watching = new ProcedureWatch();
+  await staged.apply(applied.group);
+  const delivered = applied.plans.filter((plan) => plan.state === 'delivered');
+  const outcomes = await watching.outcomes(delivered, limitMilliseconds);
+  watching.close();
+  const { pid, ...outcome } = outcomes[0] ?? {};
+  assert.equal(pid, subject.pid);
+  return outcome;
+}
+
+test('the watch tells of a procedure that continues, and of one that answers its signal', async () => {
+  const continuing = { state: 'continued', detail: undefined };
+  assert.deepEqual(await watch(await startSubject('stay')), continuing);
+  const node = await start(process.execPath, [join(import.meta.dirname, 'node-subject.js')]);
+  assert.deepEqual(await watch(node), continuing);
+});
+
+test('the watch tells with what status a procedure ended its process', async () => {
+  assert.deepEqual(await watch(await startSubject('exit')), { state: 'exited', detail: 'with status 7' });
+});
+
+test('the watch tells what signal killed a procedure', async () => {
+  assert.deepEqual(await watch(await startSubject('fault')), { state: 'crashed', detail: 'by signal 4' });
+});
+
+test('the watch tells of another program in place of the old one', async () => {
+  assert.deepEqual(await watch(await startSubject('exec')), { state: 'replaced', detail: undefined });
+});
+
+test('the watch gives up on a procedure when its time is over, and leaves the process alone', async () => {
+  const subject = await startSubject('overrun');
+  assert.deepEqual(await watch(subject, 300), { state: 'overran', detail: 'after 0.3 s' });
+  process.kill(subject.pid, 'SIGKILL');
+});
