@@ -1,10 +1,18 @@
 // Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is involved.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+
+function readHead(file: string, length: number): string {
+  const buffer = Buffer.alloc(length);
+  const fd = openSync(file, 'r');
+  readSync(fd, buffer, 0, length, 0);
+  closeSync(fd);
+  return buffer.toString('latin1');
+}
 
 suite(`a guest with ${release}`, () => {
   let guest: TestGuest;
