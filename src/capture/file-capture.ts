@@ -39,6 +39,8 @@ export interface FileCapture {
   readonly edges: readonly SharingEdge[];
   /** Reasons against single processes, by pid, found in their file tables. */
   readonly refusals: ReadonlyMap<number, readonly string[]>;
+  /** Facts for the report that change nothing, by pid; complete once all mappings have been asked for. */
+  readonly notes: ReadonlyMap<number, readonly string[]>;
   /** The file behind a mapping; the same struct file gives the same ids every time. */
   mappedFile(file: bigint, use: MappingUse): MappedFile;
   /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */

@@ -1,7 +1,10 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
-import { type Mount, mountOf } from './mount.ts';
+import { inodeStruct, superBlockStruct } from './fs.ts';
+import { hlistForEachEntry } from './hlist.ts';
+import { listForEachEntry } from './list.ts';
+import { type Mount, mountOf, mountStruct, vfsmountOf } from './mount.ts';
 
 /** `struct dentry` (include/linux/dcache.h). */
 export const dentryStruct = struct('dentry', {
@@ -98,4 +101,44 @@ export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: big
     dentry = Dentry.at(dentry.d_parent);
   }
   throw new ContainerError('dentry', dentryAddress, 'has a path that does not end');
+}
+
+/** Names of one inode, and mounts of one super block, that are looked at. */
+const MAX_ALIASES = 65536;
+
+function isBelow(kernel: Kernel, dentry: Dentry, root: bigint): boolean {
+  const Dentry = kernel.bind(dentryStruct);
+  let at = dentry;
+  for (let depth = 0; depth < PATH_MAX; depth++) {
+    if (at.address === root) return true;
+    if (at.d_parent === at.address) return false;
+    at = Dentry.at(at.d_parent);
+  }
+  return false;
+}
+
+/**
+ * The paths by which an inode can be reached in the initial mount namespace, as far as the dentry cache knows its names:
+ * one a name, on the first mount that shows it. Throws a ContainerError if the cache is damaged.
+ */
+export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
+  const { i_dentry, i_sb } = kernel.bind(inodeStruct).at(inode);
+  const { s_mounts } = kernel.bind(superBlockStruct).at(i_sb);
+  const initial = initialMountNamespace(kernel);
+  const mounts = [
+    ...listForEachEntry(kernel, s_mounts, kernel.bind(mountStruct), 'mnt_instance', MAX_ALIASES),
+  ].filter((mount) => mount.mnt_ns === initial);
+  const paths: ResolvedPath[] = [];
+  for (const dentry of hlistForEachEntry(
+    kernel,
+    i_dentry,
+    kernel.bind(dentryStruct),
+    'd_alias',
+    MAX_ALIASES,
+  )) {
+    if (isUnlinked(dentry)) continue;
+    const mount = mounts.find(({ mnt_root }) => isBelow(kernel, dentry, mnt_root));
+    if (mount !== undefined) paths.push(resolvePath(kernel, vfsmountOf(kernel, mount), dentry.address));
+  }
+  return paths;
 }

@@ -36,6 +36,7 @@ export const inetSock = struct('inet_sock', {
   transparent: optional(u8),
   hdrincl: optional(u8),
   pinet6: pointer,
+  mc_list: pointer,
 });
 
 export type InetSock = ViewOf<typeof inetSock>;
@@ -59,11 +60,20 @@ export function inetFlag(kernel: Kernel, sock: InetSock, flag: keyof typeof inet
   return (flag === 'freebind' ? sock.freebind : sock.transparent) === 1;
 }
 
-const ipv6Pinfo = struct('ipv6_pinfo', { rxinfo: u8.at('rxopt.bits.rxinfo') });
+const ipv6Pinfo = struct('ipv6_pinfo', {
+  rxinfo: u8.at('rxopt.bits.rxinfo'),
+  ipv6_mc_list: pointer,
+});
 
 /** IPV6_RECVPKTINFO. */
 export function recvPktinfo6(kernel: Kernel, sock: InetSock): boolean {
   return sock.pinet6 !== 0n && kernel.bind(ipv6Pinfo).at(sock.pinet6).rxinfo === 1;
+}
+
+/** Whether a socket has joined multicast groups (IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP). */
+export function inMulticastGroups(kernel: Kernel, sock: InetSock): boolean {
+  if (sock.mc_list !== 0n) return true;
+  return sock.pinet6 !== 0n && kernel.bind(ipv6Pinfo).at(sock.pinet6).ipv6_mc_list !== 0n;
 }
 
 const tcpSock = struct('tcp_sock', {

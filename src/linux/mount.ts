@@ -21,3 +21,8 @@ export function mountOf(kernel: Kernel, address: bigint, kind: 'vfsmount' | 'mou
   const Mount = kernel.bind(mountStruct);
   return kind === 'mount' ? Mount.at(address) : Mount.containerOf(address, 'mnt');
 }
+
+/** The address of the `struct vfsmount` in a mount. */
+export function vfsmountOf(kernel: Kernel, mount: Mount): bigint {
+  return mount.address + BigInt(kernel.bind(mountStruct).offsetOf('mnt'));
+}

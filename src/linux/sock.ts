@@ -1,10 +1,10 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
-  longNumber,
   pointer,
   s16,
   s32,
+  s64,
   struct,
   u8,
   u16,
@@ -50,8 +50,8 @@ export const sockStruct = struct('sock', {
   sk_priority: u32,
   sk_mark: u32,
   sk_rcvlowat: s32,
-  sk_rcvtimeo: longNumber,
-  sk_sndtimeo: longNumber,
+  sk_rcvtimeo: s64,
+  sk_sndtimeo: s64,
   sk_lingertime: ulongNumber,
   sk_ack_backlog: u32,
   sk_max_ack_backlog: u32,

@@ -1,0 +1,69 @@
+import { fileType, inodeTimes } from '../../linux/fs.ts';
+import { type PageCache, pageCache } from '../../linux/pagemap.ts';
+import type { FileToMake, GhostFile } from '../../model/file.ts';
+import type { PageRun } from '../../model/memory.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { isMemoryFileSystem, type NamedFile } from './named.ts';
+import { FileRefusal } from './refusal.ts';
+
+const PAGE_SIZE = 4096;
+/** st_blocks counts in these. */
+const SECTOR = 512;
+
+/** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
+function within(runs: readonly PageRun[], sizeBytes: number): PageRun[] {
+  const end = Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  return runs.flatMap(({ address, pages, physical }) => {
+    const kept = Math.min(pages, (end - address) / PAGE_SIZE);
+    return kept <= 0 ? [] : [{ address, pages: kept, physical }];
+  });
+}
+
+function cacheOf(kernel: Kernel, file: NamedFile): PageCache {
+  const isShmem = isMemoryFileSystem(file.fileSystem.name);
+  const cache = pageCache(kernel, file.inode.i_mapping, isShmem);
+  if (cache.swapped > 0) {
+    throw new FileRefusal(`has ${file.path} open, of which ${cache.swapped} pages are in swap`);
+  }
+  return cache;
+}
+
+/**
+ * Content of a regular file out of the page cache. Of a file on a disk every page must be there. Throws a FileRefusal if
+ * that is not so, a ContainerError if the page cache is damaged.
+ */
+export function fileContent(kernel: Kernel, file: NamedFile, what: string): PageRun[] {
+  const { inode } = file;
+  const cache = cacheOf(kernel, file);
+  const runs = within(cache.runs, inode.i_size);
+  const cached = runs.reduce((sum, run) => sum + run.pages, 0);
+  const needed = Math.ceil(inode.i_size / PAGE_SIZE);
+  // Nothing allocated on the disk: what is not in memory is a hole.
+  const isSparse = inode.i_blocks * SECTOR === 0;
+  if (file.fileSystem.onDisk && cached < needed && !isSparse) {
+    throw new FileRefusal(
+      `has ${what} ${file.path} open, of which ${needed - cached} of ${needed} pages are on the disk only`,
+    );
+  }
+  return runs;
+}
+
+/** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete in memory. */
+export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile {
+  const type = file.inode.i_mode & fileType.mask;
+  if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
+    throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
+  }
+  const runs = type === fileType.regular ? fileContent(kernel, file, 'the deleted file') : [];
+  return { id, identity: file.identity, ...inodeTimes(kernel, file.inode.address), runs };
+}
+
+/** A file of a memory file system, to be made again under its name. Throws as `ghostOf`. */
+export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
+  const type = file.inode.i_mode & fileType.mask;
+  if (type !== fileType.regular && type !== fileType.fifo) {
+    throw new FileRefusal(`has ${file.path} open, a device node on ${file.fileSystem.name}`);
+  }
+  const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : [];
+  return { path: file.path, identity: file.identity, runs };
+}

@@ -1,0 +1,157 @@
+import type { File } from '../../linux/file.ts';
+import { fileOwner } from '../../linux/file.ts';
+import { pidNr } from '../../linux/pid.ts';
+import type { Clocks } from '../../linux/timekeeping.ts';
+import type {
+  DirectoryToMake,
+  FileOwner,
+  FileToMake,
+  GhostFile,
+  MemfdFile,
+  MemfdInode,
+  OpenFile,
+  PathFile,
+  Pipe,
+} from '../../model/file.ts';
+import type { SharingEdge } from '../../model/group.ts';
+import type { SharedMemory } from '../../model/memory.ts';
+import type { Terminal } from '../../model/terminal.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import type { FileTask } from '../file-capture.ts';
+import { type Holder, SystemFiles, showHolder } from './holders.ts';
+import { FileRefusal } from './refusal.ts';
+
+/** What a capture of files has found so far; every kind of file adds its own. */
+export class CaptureContext {
+  readonly kernel: Kernel;
+  readonly clocks: Clocks;
+  readonly tasks: ReadonlyMap<number, FileTask>;
+  readonly system: SystemFiles;
+
+  readonly edges: SharingEdge[] = [];
+  readonly refusals = new Map<number, string[]>();
+  readonly notes = new Map<number, string[]>();
+
+  /** Open files by the address of their struct file; a refusal is remembered too. */
+  readonly opened = new Map<bigint, OpenFile | FileRefusal>();
+  readonly files = new Map<number, OpenFile>();
+  readonly pipes = new Map<number, Pipe>();
+  readonly ghosts = new Map<number, GhostFile>();
+  /** By the address of the inode, so that two opens of a deleted file are one ghost. */
+  readonly ghostsByInode = new Map<bigint, GhostFile>();
+  /** Files of memory file systems by their path, and the directories above a path. */
+  readonly toMake = new Map<string, FileToMake>();
+  readonly directories = new Map<string, readonly DirectoryToMake[]>();
+  readonly terminals = new Map<number, Terminal>();
+  /** By the address of the tty_struct; /dev/tty by -1n. */
+  readonly terminalsByTty = new Map<bigint, Terminal>();
+  readonly memfds = new Map<number, MemfdInode>();
+  readonly sharedMemory = new Map<number, SharedMemory>();
+  readonly memoryByInode = new Map<bigint, SharedMemory>();
+  /** Files that only mappings, executables and directories use. */
+  readonly placeholders = new Map<string, PathFile>();
+  readonly mappedMemfds = new Map<string, MemfdFile>();
+  /** Processes that map a shared memory, by its id. */
+  readonly memoryUsers = new Map<number, Set<number>>();
+  readonly #pathsInUse = new Map<number, Set<number>>();
+  #lastId = 0;
+
+  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[]) {
+    this.kernel = kernel;
+    this.clocks = clocks;
+    this.tasks = new Map(tasks.map((task) => [task.pid, task]));
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()));
+  }
+
+  /** A number that no file, ghost or shared memory of this capture has yet; from 1 on. */
+  nextId(): number {
+    return ++this.#lastId;
+  }
+
+  /** The fields that all open files have. */
+  common(file: File): { id: number; flags: number; owner: FileOwner } {
+    const { pid, pidType, uid, euid, signum } = fileOwner(this.kernel, file);
+    const number = pid === 0n ? 0 : pidNr(this.kernel, pid);
+    return {
+      id: this.nextId(),
+      flags: file.f_flags,
+      owner: { uid, euid, signal: signum, pidType, pid: number },
+    };
+  }
+
+  refuse(pid: number, reason: string): void {
+    append(this.refusals, pid, reason);
+  }
+
+  note(pid: number, note: string): void {
+    append(this.notes, pid, note);
+  }
+
+  /** Notes for every protected holder. */
+  noteHolders(holders: readonly Holder[], note: string): void {
+    for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid))) {
+      this.note(pid, note);
+    }
+  }
+
+  /** Processes that have to be restored together. */
+  join(pids: Iterable<number>, why: string): void {
+    const [first, ...others] = [...new Set(pids)].filter((pid) => this.tasks.has(pid));
+    if (first === undefined) return;
+    for (const other of others) {
+      if (!this.edges.some(({ pids: [a, b], why: known }) => a === first && b === other && known === why)) {
+        this.edges.push({ pids: [first, other], why });
+      }
+    }
+  }
+
+  /** Joins the protected holders of something; throws a FileRefusal if anybody else holds it. */
+  shareAmong(holders: readonly Holder[], what: string): void {
+    const outsider = holders.find(({ isProtected }) => !isProtected);
+    if (outsider !== undefined) {
+      throw new FileRefusal(`has ${what} to ${showHolder(outsider)}, which is not protected`);
+    }
+    this.join(
+      holders.map(({ pid }) => pid),
+      what,
+    );
+  }
+
+  /** Adds a file that no descriptor leads to but that a process needs (mapping, executable, directory). */
+  use(pid: number, file: PathFile | OpenFile): void {
+    this.files.set(file.id, file);
+    let used = this.#pathsInUse.get(pid);
+    if (used === undefined) {
+      used = new Set();
+      this.#pathsInUse.set(pid, used);
+    }
+    used.add(file.id);
+  }
+
+  /** Notes that a process maps shared memory, and joins those that do. */
+  useMemory(pid: number, shmid: number): void {
+    const users = this.memoryUsers.get(shmid) ?? new Set<number>();
+    this.memoryUsers.set(shmid, users.add(pid));
+    this.join(users, 'shared memory');
+  }
+
+  /** Paths of the sockets among files. */
+  socketPaths(files: readonly OpenFile[]): string[] {
+    return files.flatMap((file) => {
+      if (file.type !== 'unix' || file.file === undefined) return [];
+      const name = Buffer.from(file.name).toString('utf8');
+      return [file.nameDirectory === undefined ? name : `${file.nameDirectory.replace(/\/$/, '')}/${name}`];
+    });
+  }
+
+  /** Ids of the files that a process uses other than by descriptors. */
+  usedBy(pid: number): ReadonlySet<number> {
+    return this.#pathsInUse.get(pid) ?? new Set();
+  }
+}
+
+function append(map: Map<number, string[]>, pid: number, text: string): void {
+  const list = map.get(pid);
+  if (list === undefined) map.set(pid, [text]);
+  else if (!list.includes(text)) list.push(text);
+}

@@ -1,0 +1,40 @@
+import { type Epitem, epitems } from '../../linux/eventpoll.ts';
+import { fdSlots } from '../../linux/fdtable.ts';
+import type { File } from '../../linux/file.ts';
+import { taskAt } from '../../linux/sched.ts';
+import type { EventPoll, EventPollTarget } from '../../model/file.ts';
+import type { CaptureContext } from './context.ts';
+import type { Holder } from './holders.ts';
+import { FileRefusal } from './refusal.ts';
+
+/**
+ * An epoll file. CRIU opens it in the process with the lowest PID that holds it and adds the watches by descriptor number
+ * there: each watched file must have a descriptor in that process, if possible the number it was added under. Throws
+ * a FileRefusal if one has none. `idOf` captures a watched file.
+ */
+export function captureEventpoll(
+  context: CaptureContext,
+  file: File,
+  idOf: (address: bigint) => number,
+): EventPoll {
+  const { kernel } = context;
+  const holders = context.system.holdersOfFile(file.address).filter(({ isProtected }) => isProtected);
+  const opener = holders.toSorted((a, b) => a.pid - b.pid)[0];
+  const task = opener === undefined ? undefined : context.tasks.get(opener.pid);
+  if (opener === undefined || task === undefined) throw new FileRefusal('has an epoll that nobody holds');
+  const slots = fdSlots(kernel, taskAt(kernel, task.task).files);
+  const targets = epitems(kernel, file.private_data).map((item): EventPollTarget => {
+    const same = slots.filter((slot) => slot.file === item.file);
+    const slot = same.find(({ fd }) => fd === item.fd) ?? same[0];
+    if (slot === undefined) {
+      throw new FileRefusal(`has an epoll that watches a file (added as fd ${item.fd}) without a descriptor`);
+    }
+    if (slot.fd !== item.fd) noteMoved(context, holders, item, slot.fd);
+    return { fd: slot.fd, fileId: idOf(item.file), events: item.events, data: item.data };
+  });
+  return { type: 'eventpoll', ...context.common(file), targets };
+}
+
+function noteMoved(context: CaptureContext, holders: readonly Holder[], item: Epitem, fd: number): void {
+  context.noteHolders(holders, `an epoll watch that was added as fd ${item.fd} is now one of fd ${fd}`);
+}

@@ -1,0 +1,92 @@
+import { fdSlots } from '../../linux/fdtable.ts';
+import { fileAt } from '../../linux/file.ts';
+import { type FileKind, fileKind } from '../../linux/file-kind.ts';
+import { forEachTask } from '../../linux/pid.ts';
+import { taskAt } from '../../linux/sched.ts';
+import { socketStruct } from '../../linux/sock.ts';
+import { ttyOfFile } from '../../linux/tty.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+
+/** A descriptor somewhere in the system. */
+export interface Holder {
+  readonly pid: number;
+  readonly comm: string;
+  readonly fd: number;
+  /** Address of the struct file. */
+  readonly file: bigint;
+  readonly isProtected: boolean;
+}
+
+/** `PID 123 (less)`. */
+export function showHolder({ pid, comm }: Holder): string {
+  return `PID ${pid} (${comm})`;
+}
+
+/** Who holds what in the whole system: every fd table is read once. */
+export class SystemFiles {
+  /** By the address of the struct file. */
+  readonly byFile = new Map<bigint, Holder[]>();
+  /** By the address of what two files can share: pipe_inode_info, sock, tty_struct. */
+  readonly byObject = new Map<bigint, Holder[]>();
+  /** Addresses of all socks that a process holds. */
+  readonly sockets = new Set<bigint>();
+  /** Processes whose table could not be read, with the reason: their share in anything is unknown. */
+  readonly unreadable: { readonly pid: number; readonly comm: string; readonly problem: string }[] = [];
+
+  constructor(kernel: Kernel, protectedPids: ReadonlySet<number>) {
+    for (const address of forEachTask(kernel)) {
+      const task = taskAt(kernel, address);
+      if (task.files === 0n) continue;
+      const { pid, comm } = task;
+      try {
+        for (const { fd, file } of fdSlots(kernel, task.files)) {
+          if (file === 0n) continue;
+          this.#add(kernel, { pid, comm, fd, file, isProtected: protectedPids.has(pid) });
+        }
+      } catch (error) {
+        if (!(error instanceof VmcoreError)) throw error;
+        this.unreadable.push({ pid, comm, problem: error.message });
+      }
+    }
+  }
+
+  /** Holders of a struct file. */
+  holdersOfFile(file: bigint): readonly Holder[] {
+    return this.byFile.get(file) ?? [];
+  }
+
+  /** Holders of any file on a pipe, a socket or a terminal, by its address. */
+  holdersOfObject(object: bigint): readonly Holder[] {
+    return this.byObject.get(object) ?? [];
+  }
+
+  #add(kernel: Kernel, holder: Holder): void {
+    const known = this.byFile.get(holder.file);
+    if (known !== undefined) known.push(holder);
+    else this.byFile.set(holder.file, [holder]);
+    const { kind, object } = sharedObject(kernel, holder.file);
+    if (object === undefined) return;
+    if (kind === 'socket') this.sockets.add(object);
+    const holders = this.byObject.get(object);
+    if (holders !== undefined) holders.push(holder);
+    else this.byObject.set(object, [holder]);
+  }
+}
+
+/** What a file is, and the address of the object behind it if other files can lead there as well. */
+function sharedObject(kernel: Kernel, address: bigint): { kind?: FileKind; object?: bigint } {
+  const file = fileAt(kernel, address);
+  if (file === undefined || file.private_data === 0n) return {};
+  const kind = fileKind(kernel, file.f_op);
+  switch (kind) {
+    case 'pipe':
+      return { kind, object: file.private_data };
+    case 'socket':
+      return { kind, object: kernel.bind(socketStruct).at(file.private_data).sk };
+    case 'tty':
+      return { kind, object: ttyOfFile(kernel, file).address };
+    default:
+      return {};
+  }
+}

@@ -1,0 +1,46 @@
+import { taskAt } from '../../linux/sched.ts';
+import { type Clocks, readClocks } from '../../linux/timekeeping.ts';
+import type { FdTable } from '../../model/file.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import type { FileCapture, FileTask } from '../file-capture.ts';
+import { CaptureContext } from './context.ts';
+import { groupFiles } from './group.ts';
+import { captureLocks } from './locks.ts';
+import { captureDirectory, captureExecutable, captureMapped } from './mapped.ts';
+import { captureTable } from './table.ts';
+
+export { FileRefusal } from './refusal.ts';
+
+function joinTables(context: CaptureContext, tasks: readonly FileTask[]): void {
+  const byTable = new Map<bigint, number[]>();
+  for (const { pid, task } of tasks) {
+    const { files } = taskAt(context.kernel, task);
+    byTable.set(files, [...(byTable.get(files) ?? []), pid]);
+  }
+  for (const pids of byTable.values()) context.join(pids, 'a file table');
+}
+
+/**
+ * Captures the files of all protected processes at once: who shares what can only be told for all together. Reasons against
+ * a process are in `refusals`; nothing is thrown for a damaged file. Throws a VmcoreError if the list of processes itself, or
+ * the clocks, cannot be read.
+ */
+export function captureFiles(
+  kernel: Kernel,
+  tasks: readonly FileTask[],
+  clocks: Clocks = readClocks(kernel),
+): FileCapture {
+  const context = new CaptureContext(kernel, clocks, tasks);
+  const tables = new Map<number, FdTable>(tasks.map((task) => [task.pid, captureTable(context, task)]));
+  joinTables(context, tasks);
+  const locks = captureLocks(context);
+  return {
+    edges: context.edges,
+    refusals: context.refusals,
+    notes: context.notes,
+    mappedFile: (file, use) => captureMapped(context, file, use),
+    exeFile: (file, pid) => captureExecutable(context, file, pid),
+    directory: (path, pid) => captureDirectory(context, path, pid),
+    groupFiles: (pids) => groupFiles(context, tables, locks, pids),
+  };
+}

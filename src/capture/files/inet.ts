@@ -1,0 +1,127 @@
+import type { File } from '../../linux/file.ts';
+import { inodeStruct } from '../../linux/fs.ts';
+import {
+  type InetSock,
+  inetFlag,
+  inetSock,
+  inMulticastGroups,
+  interfaceName,
+  isScoped,
+  networkPort,
+  recvPktinfo6,
+  showEndpoint,
+  tcpSettings,
+} from '../../linux/inet.ts';
+import { skbQueue } from '../../linux/skbuff.ts';
+import { family as families, type Sock, type Socket, tcpState } from '../../linux/sock.ts';
+import type { InetSocket, SocketState } from '../../model/socket.ts';
+import type { CaptureContext } from './context.ts';
+import { FileRefusal } from './refusal.ts';
+import { shutdownOf, socketOptions } from './socket-options.ts';
+
+const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
+const SOCK = { stream: 1, dgram: 2 } as const;
+
+interface Endpoints {
+  readonly sourceAddress: Uint8Array;
+  readonly sourcePort: number;
+  readonly destinationAddress: Uint8Array;
+  readonly destinationPort: number;
+}
+
+function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
+  const isSix = family === families.inet6;
+  return {
+    sourceAddress: isSix ? inet.source6 : inet.source,
+    sourcePort: networkPort(inet.sourcePort),
+    destinationAddress: isSix ? inet.destination6 : inet.destination,
+    destinationPort: networkPort(inet.destinationPort),
+  };
+}
+
+/** The state as an image has it; refuses connections, which have to be kept on both sides. */
+function tcpStateOf(sock: Sock, { destinationAddress, destinationPort }: Endpoints): SocketState {
+  switch (sock.state) {
+    case tcpState.listen:
+      return 10;
+    case tcpState.close:
+      return 7;
+    case tcpState.synSent:
+      throw new FileRefusal(`is connecting by TCP to ${showEndpoint(destinationAddress, destinationPort)}`);
+    default:
+      throw new FileRefusal(
+        `has an established TCP connection to ${showEndpoint(destinationAddress, destinationPort)}`,
+      );
+  }
+}
+
+function noteQueues(context: CaptureContext, sock: Sock, isTcp: boolean, where: string): void {
+  const holders = context.system.holdersOfObject(sock.address);
+  const waiting = isTcp && sock.state === tcpState.listen ? sock.sk_ack_backlog : 0;
+  if (waiting > 0) {
+    context.noteHolders(holders, `${waiting} connections to ${where} that waited to be accepted are lost`);
+  }
+  const datagrams = isTcp ? 0 : skbQueue(context.kernel, sock.receiveQueue).length;
+  if (datagrams > 0)
+    context.noteHolders(holders, `${datagrams} datagrams to ${where} that were not read are lost`);
+}
+
+/**
+ * A TCP socket that listens or is not connected, or a UDP socket. Throws a FileRefusal for an established connection, for
+ * another protocol and for what cannot be carried.
+ */
+export function captureInet(context: CaptureContext, file: File, socket: Socket, sock: Sock): InetSocket {
+  const { kernel } = context;
+  const family = sock.family === families.inet6 ? 10 : 2;
+  const protocol = sock.sk_protocol;
+  const isTcp = sock.sk_type === SOCK.stream && protocol === IPPROTO.tcp;
+  const isUdp = sock.sk_type === SOCK.dgram && (protocol === IPPROTO.udp || protocol === IPPROTO.udplite);
+  if (!isTcp && !isUdp) {
+    throw new FileRefusal(`has an IP socket of type ${sock.sk_type} and protocol ${protocol}`);
+  }
+  const inet = kernel.bind(inetSock).at(sock.address);
+  const ends = endpoints(inet, family);
+  const state = isTcp ? tcpStateOf(sock, ends) : sock.state === tcpState.established ? 1 : 7;
+  const where = showEndpoint(ends.sourceAddress, ends.sourcePort);
+  if (skbQueue(kernel, sock.writeQueue).length > 0) {
+    throw new FileRefusal(`has a socket on ${where} with data that was not sent`);
+  }
+  if (inMulticastGroups(kernel, inet)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
+  if (inetFlag(kernel, inet, 'transparent')) throw new FileRefusal(`has a transparent socket on ${where}`);
+  noteQueues(context, sock, isTcp, where);
+  const options = socketOptions(kernel, socket, sock);
+  return {
+    type: 'inet',
+    ...context.common(file),
+    inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
+    socketType: sock.sk_type,
+    state,
+    options,
+    shutdown: isTcp && state === tcpState.listen ? 0 : shutdownOf(sock),
+    family,
+    protocol,
+    ...ends,
+    backlog: state === tcpState.listen ? sock.sk_max_ack_backlog : 0,
+    v6only: sock.ipv6only !== 0,
+    freebind: inetFlag(kernel, inet, 'freebind'),
+    pktinfo: family === 10 ? recvPktinfo6(kernel, inet) : inetFlag(kernel, inet, 'pktinfo'),
+    tos: inet.tos,
+    ttl: inet.uc_ttl < 0 ? 0 : inet.uc_ttl,
+    interfaceName: scopeOf(context, sock, ends, family, where),
+    tcp: isTcp ? tcpSettings(kernel, sock.address) : undefined,
+  };
+}
+
+/** Interface of a link-local source address, without which it cannot be bound again. */
+function scopeOf(
+  context: CaptureContext,
+  sock: Sock,
+  { sourceAddress, sourcePort }: Endpoints,
+  family: 2 | 10,
+  where: string,
+): string | undefined {
+  if (family !== 10 || sourcePort === 0 || !isScoped(sourceAddress)) return undefined;
+  const name = interfaceName(context.kernel, sock, sock.boundInterface);
+  if (name === undefined) throw new FileRefusal(`has a socket on ${where}, whose interface is not known`);
+  return name;
+}

@@ -1,0 +1,100 @@
+import { dentryStruct, resolvePath } from '../../linux/dcache.ts';
+import { type FileSystem, fileSystemOf, fileType, type Inode, inodeStruct } from '../../linux/fs.ts';
+import type { Mount } from '../../linux/mount.ts';
+import type { DirectoryToMake, FileIdentity } from '../../model/file.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { FileRefusal } from './refusal.ts';
+
+/** A dentry on a mount, with all that tells how it is found again. */
+export interface NamedFile {
+  readonly path: string;
+  /** The name has been unlinked. */
+  readonly deleted: boolean;
+  readonly mount: Mount;
+  readonly dentry: bigint;
+  readonly inode: Inode;
+  readonly fileSystem: FileSystem;
+  readonly identity: FileIdentity;
+}
+
+/** File systems whose files are memory of the kernel: they went with it, content and all. */
+const memoryFileSystems: ReadonlySet<string> = new Set(['tmpfs', 'ramfs']);
+/** File systems that the new kernel makes anew; a file in them is opened again by its path. */
+const kernelFileSystems: ReadonlySet<string> = new Set([
+  'devtmpfs',
+  'devpts',
+  'proc',
+  'sysfs',
+  'cgroup2',
+  'securityfs',
+  'debugfs',
+  'tracefs',
+]);
+
+/** Whether files of a file system have to be made again, with their content. */
+export function isMemoryFileSystem(name: string): boolean {
+  return memoryFileSystems.has(name);
+}
+
+export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
+  return {
+    fileSystem: fileSystem.name,
+    onDisk: fileSystem.onDisk,
+    inode: inode.i_ino,
+    generation: inode.i_generation,
+    mode: inode.i_mode,
+    uid: inode.i_uid,
+    gid: inode.i_gid,
+    sizeBytes: inode.i_size,
+    rdev: inode.i_rdev,
+  };
+}
+
+/**
+ * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace, on an unmounted file
+ * system, has no path at all, or is on a file system of which nothing is known; a VmcoreError if it cannot be read.
+ */
+export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFile {
+  const { path, deleted, root, mount } = resolvePath(kernel, mnt, dentry);
+  switch (root) {
+    case 'other-namespace':
+      throw new FileRefusal(`has ${path} open in a mount namespace of its own`);
+    case 'detached':
+      throw new FileRefusal(`has ${path} open on a file system that is no longer mounted there`);
+    case 'internal':
+      throw new FileRefusal(`has ${path} open, which is inside the kernel only`);
+    case 'initial':
+  }
+  const inode = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(dentry).d_inode);
+  const fileSystem = fileSystemOf(kernel, inode.i_sb);
+  const { name, onDisk } = fileSystem;
+  if (!onDisk && !memoryFileSystems.has(name) && !kernelFileSystems.has(name)) {
+    throw new FileRefusal(`has ${path} open on a ${name} file system`);
+  }
+  return { path, deleted, mount, dentry, inode, fileSystem, identity: identityOf(inode, fileSystem) };
+}
+
+/** PATH_MAX / 2: no path has more directories. */
+const MAX_DEPTH = 2048;
+
+/**
+ * The directories above a file, below its mount point, the uppermost first; empty if they are on a disk. With `self`, the
+ * file itself is one of them.
+ */
+export function directoriesAbove(kernel: Kernel, file: NamedFile, self = false): DirectoryToMake[] {
+  if (!isMemoryFileSystem(file.fileSystem.name)) return [];
+  const Dentry = kernel.bind(dentryStruct);
+  const directories: DirectoryToMake[] = [];
+  let path = file.path;
+  let dentry = Dentry.at(file.dentry);
+  for (let depth = 0; depth < MAX_DEPTH && dentry.address !== file.mount.mnt_root; depth++) {
+    if (depth > 0 || self) {
+      const { i_mode: mode, i_uid: uid, i_gid: gid } = kernel.bind(inodeStruct).at(dentry.d_inode);
+      if ((mode & fileType.mask) !== fileType.directory) break;
+      directories.unshift({ path, mode: mode & 0o7777, uid, gid });
+    }
+    dentry = Dentry.at(dentry.d_parent);
+    path = path.slice(0, path.lastIndexOf('/'));
+  }
+  return directories;
+}

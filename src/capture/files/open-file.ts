@@ -1,0 +1,124 @@
+import { type File, fileAt } from '../../linux/file.ts';
+import { fileKind } from '../../linux/file-kind.ts';
+import type { OpenFile } from '../../model/file.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
+import type { CaptureContext } from './context.ts';
+import { captureEventpoll } from './eventpoll.ts';
+import { showHolder } from './holders.ts';
+import { captureMemfd, memoryFileKind } from './memory-file.ts';
+import { capturePathFile } from './path.ts';
+import { capturePipe } from './pipe.ts';
+import { FileRefusal } from './refusal.ts';
+import { captureSocket } from './socket.ts';
+import { captureTerminal } from './terminal.ts';
+
+/** Files of which two users need not come back together: the same offset in a file is all that they share. */
+const separable: ReadonlySet<OpenFile['type']> = new Set(['path']);
+
+const kindNames: Readonly<Record<OpenFile['type'], string>> = {
+  path: 'an open file',
+  pipe: 'a pipe',
+  fifo: 'a FIFO',
+  unix: 'a unix socket',
+  inet: 'an IP socket',
+  netlink: 'a netlink socket',
+  terminal: 'a terminal',
+  eventfd: 'an eventfd',
+  eventpoll: 'an epoll',
+  timerfd: 'a timerfd',
+  signalfd: 'a signalfd',
+  inotify: 'an inotify',
+  memfd: 'a memfd',
+};
+
+function captureKind(context: CaptureContext, file: File): OpenFile {
+  const kind = fileKind(context.kernel, file.f_op);
+  switch (kind) {
+    case 'pipe':
+      return capturePipe(context, file);
+    case 'socket':
+      return captureSocket(context, file);
+    case 'tty':
+      return captureTerminal(context, file);
+    case 'eventfd':
+      return captureEventfd(context, file);
+    case 'signalfd':
+      return captureSignalfd(context, file);
+    case 'timerfd':
+      return captureTimerfd(context, file);
+    case 'inotify':
+      return captureInotify(context, file);
+    case 'eventpoll':
+      return captureEventpoll(context, file, (address) => captureOpenFile(context, address).id);
+    case 'hung-up-tty':
+      throw new FileRefusal('has a terminal that was hung up');
+    case undefined:
+      return captureWithoutKind(context, file);
+    default:
+      throw new FileRefusal(`has an open ${kind}`);
+  }
+}
+
+function captureWithoutKind(context: CaptureContext, file: File): OpenFile {
+  switch (memoryFileKind(context, file)) {
+    case 'memfd':
+      return captureMemfd(context, file);
+    case 'sysv':
+      throw new FileRefusal('has a System V shared memory segment open as a file');
+    case 'anonymous':
+    case 'other':
+      throw new FileRefusal('has memory of the kernel open as a file');
+    case undefined:
+      return capturePathFile(context, file);
+  }
+}
+
+/** Holders of the file itself; a file that several processes share joins them, or is refused if one is not protected. */
+function share(context: CaptureContext, address: bigint, file: OpenFile): void {
+  const holders = context.system.holdersOfFile(address);
+  const outsider = holders.find(({ isProtected }) => !isProtected);
+  const what = kindNames[file.type];
+  if (outsider !== undefined) {
+    if (!separable.has(file.type)) {
+      throw new FileRefusal(`shares ${what} with ${showHolder(outsider)}, which is not protected`);
+    }
+    if (file.type === 'path' && file.position !== undefined && file.position > 0) {
+      context.noteHolders(
+        holders,
+        `the offset of ${file.path} is no longer shared with ${showHolder(outsider)}`,
+      );
+    }
+  }
+  context.join(
+    holders.map(({ pid }) => pid),
+    what,
+  );
+}
+
+/**
+ * The open file at the address of a struct file; the same for the same address. Throws a FileRefusal (the same every time) if
+ * it cannot be brought back, for damaged structures as well.
+ */
+export function captureOpenFile(context: CaptureContext, address: bigint): OpenFile {
+  const known = context.opened.get(address);
+  if (known instanceof FileRefusal) throw known;
+  if (known !== undefined) return known;
+  try {
+    const file = fileAt(context.kernel, address);
+    if (file === undefined) throw new FileRefusal('has a descriptor of what is no open file');
+    const captured = captureKind(context, file);
+    share(context, address, captured);
+    context.opened.set(address, captured);
+    context.files.set(captured.id, captured);
+    return captured;
+  } catch (error) {
+    if (!(error instanceof VmcoreError || error instanceof FileRefusal)) throw error;
+    const refusal =
+      error instanceof FileRefusal
+        ? error
+        : new FileRefusal(`has a file that cannot be read: ${error.message}`);
+    context.opened.set(address, refusal);
+    throw refusal;
+  }
+}

@@ -1,0 +1,107 @@
+import { inodePaths } from '../../linux/dcache.ts';
+import { type File, filePosition, fmode, openFlags } from '../../linux/file.ts';
+import { fileType, major, minor } from '../../linux/fs.ts';
+import type { PathFile } from '../../model/file.ts';
+import { fileToMake, ghostOf } from './content.ts';
+import type { CaptureContext } from './context.ts';
+import { directoriesAbove, isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
+import { FileRefusal } from './refusal.ts';
+
+/** MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom, kmsg. */
+const MEM_MAJOR = 1;
+const plainMemoryDevices: ReadonlySet<number> = new Set([3, 5, 7, 8, 9, 11]);
+const KMSG_MINOR = 11;
+
+function checkDevice(file: NamedFile): void {
+  const { i_mode: mode, i_rdev: rdev } = file.inode;
+  const type = mode & fileType.mask;
+  const number = `${major(rdev)}:${minor(rdev)}`;
+  if (type === fileType.block) throw new FileRefusal(`has the block device ${file.path} (${number}) open`);
+  if (type === fileType.character && !(major(rdev) === MEM_MAJOR && plainMemoryDevices.has(minor(rdev)))) {
+    throw new FileRefusal(`has the device ${file.path} (${number}) open, whose state is in its driver`);
+  }
+}
+
+/** Files in /proc belong to a process: only those of processes that come back can be opened again. */
+function checkProc(context: CaptureContext, file: NamedFile): void {
+  if (file.fileSystem.name !== 'proc') return;
+  const pid = /^\/proc\/(\d+)(\/|$)/.exec(file.path)?.[1];
+  if (pid !== undefined && !context.tasks.has(Number(pid))) {
+    throw new FileRefusal(`has ${file.path} open, and that process is not protected`);
+  }
+}
+
+/** Where a file is to be found: its own path, another name of the same inode, or nowhere (a ghost). */
+function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghostId: number | undefined } {
+  const { kernel } = context;
+  if (!file.deleted) return { path: file.path, ghostId: undefined };
+  if (file.inode.i_nlink > 0) {
+    const [other] = inodePaths(kernel, file.inode.address);
+    if (other !== undefined) return { path: other.path, ghostId: undefined };
+    if ((file.inode.i_mode & fileType.mask) !== fileType.directory) {
+      throw new FileRefusal(
+        `has ${file.path} open, which was unlinked while it has another name that is not known`,
+      );
+    }
+  }
+  if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
+    throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
+  }
+  let ghost = context.ghostsByInode.get(file.inode.address);
+  if (ghost === undefined) {
+    ghost = ghostOf(kernel, file, context.nextId());
+    context.ghostsByInode.set(file.inode.address, ghost);
+    context.ghosts.set(ghost.id, ghost);
+  }
+  return { path: file.path, ghostId: ghost.id };
+}
+
+/** Notes what has to be made before a file on a memory file system can be opened again. */
+function remember(context: CaptureContext, file: NamedFile, path: string): void {
+  const { kernel } = context;
+  if (!isMemoryFileSystem(file.fileSystem.name)) return;
+  const isDirectory = (file.inode.i_mode & fileType.mask) === fileType.directory;
+  const isRoot = file.dentry === file.mount.mnt_root;
+  if (!context.directories.has(path)) {
+    context.directories.set(path, directoriesAbove(kernel, file, isDirectory && !isRoot && !file.deleted));
+  }
+  if (!isDirectory && !file.deleted && !context.toMake.has(path)) {
+    context.toMake.set(path, fileToMake(kernel, file));
+  }
+}
+
+function positionOf(file: File, named: NamedFile): number | undefined {
+  const { i_rdev: rdev } = named.inode;
+  const isKmsg = major(rdev) === MEM_MAJOR && minor(rdev) === KMSG_MINOR;
+  if ((file.f_mode & fmode.path) !== 0 || isKmsg || (file.f_mode & fmode.lseek) === 0) return undefined;
+  const position = filePosition(file);
+  if (position < 0n || position > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new FileRefusal(`has ${named.path} open at the impossible offset ${position}`);
+  }
+  return Number(position);
+}
+
+/**
+ * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that cannot be, a
+ * VmcoreError if its structures are damaged.
+ */
+export function capturePathFile(context: CaptureContext, file: File): PathFile {
+  const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);
+  if (named.inode.address !== file.f_inode) {
+    throw new FileRefusal(`has ${named.path} open, whose inode is not the one of its directory entry`);
+  }
+  if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
+  checkProc(context, named);
+  return pathFile(context, named, { ...context.common(file), position: positionOf(file, named) });
+}
+
+/** The same for a directory entry without an open file: a mapping, an executable, a working directory. */
+export function pathFile(
+  context: CaptureContext,
+  named: NamedFile,
+  rest: Pick<PathFile, 'id' | 'flags' | 'owner' | 'position'>,
+): PathFile {
+  const { path, ghostId } = placeOf(context, named);
+  remember(context, named, path);
+  return { type: 'path', ...rest, path, identity: named.identity, ghostId };
+}

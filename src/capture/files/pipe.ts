@@ -1,0 +1,39 @@
+import { resolvePath } from '../../linux/dcache.ts';
+import type { File } from '../../linux/file.ts';
+import { openFlags } from '../../linux/file.ts';
+import { inodeStruct } from '../../linux/fs.ts';
+import { pipeContent, pipeInodeInfo } from '../../linux/pipe.ts';
+import type { FifoFile, PipeFile } from '../../model/file.ts';
+import type { CaptureContext } from './context.ts';
+import { capturePathFile } from './path.ts';
+import { FileRefusal } from './refusal.ts';
+
+const PAGE_SIZE = 4096;
+
+/**
+ * One end of a pipe or a FIFO, with what is in it. Throws a FileRefusal if another process that is not protected holds an
+ * end, if an end is held by nobody that could be found, or if the pipe is in packet mode.
+ */
+export function capturePipe(context: CaptureContext, file: File): PipeFile | FifoFile {
+  const { kernel } = context;
+  const pipe = kernel.bind(pipeInodeInfo).at(file.private_data);
+  const inode = kernel.bind(inodeStruct).at(file.f_inode);
+  if (inode.i_pipe !== pipe.address) throw new FileRefusal('has a pipe whose inode leads to another pipe');
+  const named = resolvePath(kernel, file.f_mnt, file.f_dentry).root !== 'internal';
+  const holders = context.system.holdersOfObject(pipe.address);
+  context.shareAmong(holders, named ? 'a FIFO' : 'a pipe');
+  const files = new Set(holders.map((holder) => holder.file)).size;
+  if (files < pipe.files) {
+    throw new FileRefusal(`has a pipe with ${pipe.files} ends, of which only ${files} are held by a process`);
+  }
+  if ((file.f_flags & openFlags.direct) !== 0) throw new FileRefusal('has a pipe in packet mode (O_DIRECT)');
+  const id = inode.i_ino;
+  if (!context.pipes.has(id)) {
+    const { buffers, bytes } = pipeContent(kernel, pipe);
+    if (buffers.some(({ packet }) => packet)) throw new FileRefusal('has a pipe with packets in it');
+    const data = buffers.map(({ physical, length }) => ({ physical, length }));
+    context.pipes.set(id, { id, named, capacityBytes: pipe.max_usage * PAGE_SIZE, data, dataBytes: bytes });
+  }
+  if (!named) return { type: 'pipe', ...context.common(file), pipeId: id };
+  return { type: 'fifo', ...context.common(file), pipeId: id, pathFile: capturePathFile(context, file) };
+}

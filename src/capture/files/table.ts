@@ -1,0 +1,42 @@
+import { type FdSlot, fdSlots } from '../../linux/fdtable.ts';
+import { taskAt } from '../../linux/sched.ts';
+import type { FdTable, FileDescriptor } from '../../model/file.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { FileTask } from '../file-capture.ts';
+import type { CaptureContext } from './context.ts';
+import { captureOpenFile } from './open-file.ts';
+import { FileRefusal } from './refusal.ts';
+
+/** A descriptor that both sources, array and bitmap, say is open. */
+function checkSlot({ fd, file, inBitmap }: FdSlot): boolean {
+  // A number that is reserved while its file is being opened: the system call will be made again.
+  if (file === 0n) return false;
+  if (!inBitmap) throw new FileRefusal(`has fd ${fd} in the table but not in the bitmap of open descriptors`);
+  return true;
+}
+
+/**
+ * The descriptors of a process. Every file that cannot be brought back is a reason against the process; the table then lacks
+ * its descriptor.
+ */
+export function captureTable(context: CaptureContext, { pid, task, filesId }: FileTask): FdTable {
+  const descriptors: FileDescriptor[] = [];
+  const reasons = new Map<FileRefusal, number>();
+  try {
+    for (const slot of fdSlots(context.kernel, taskAt(context.kernel, task).files)) {
+      const { fd, closeOnExec } = slot;
+      try {
+        if (!checkSlot(slot)) continue;
+        descriptors.push({ fd, fileId: captureOpenFile(context, slot.file).id, closeOnExec });
+      } catch (error) {
+        if (!(error instanceof FileRefusal)) throw error;
+        if (!reasons.has(error)) reasons.set(error, fd);
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
+  }
+  for (const [{ reason }, fd] of reasons) context.refuse(pid, `${reason} (fd ${fd})`);
+  return { filesId, descriptors };
+}

@@ -1,0 +1,191 @@
+import type { File } from '../../linux/file.ts';
+import { inodeStruct } from '../../linux/fs.ts';
+import { type SkBuff, skbData, skbQueue } from '../../linux/skbuff.ts';
+import {
+  family,
+  type Sock,
+  type Socket,
+  socketInode,
+  sockFlag,
+  sockStruct,
+  tcpState,
+} from '../../linux/sock.ts';
+import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
+import type { SocketPacket, SocketState, UnixSocket } from '../../model/socket.ts';
+import type { CaptureContext } from './context.ts';
+import { type Holder, showHolder } from './holders.ts';
+import { directoriesAbove, namedFile } from './named.ts';
+import { FileRefusal } from './refusal.ts';
+import { shutdownOf, socketOptions } from './socket-options.ts';
+
+const SOCK_STREAM = 1;
+
+/** ` (/run/foo.sock)`, from the name of either end. */
+function between(context: CaptureContext, ...ends: readonly UnixSock[]): string {
+  const name = ends.map((end) => showUnixName(unixName(context.kernel, end))).find((text) => text !== '');
+  return name === undefined ? '' : ` through ${name}`;
+}
+
+/** A listening socket's queue holds a buffer for each connection that waits to be accepted; its sock is the new end. */
+function waitingEnds(context: CaptureContext, listener: Sock): bigint[] {
+  return skbQueue(context.kernel, listener.receiveQueue).map((skb) => skb.sk);
+}
+
+interface Listener {
+  readonly sock: bigint;
+  readonly holders: readonly Holder[];
+}
+
+/** The listening socket that a connection waits on, if the other end has no socket of its own yet. */
+function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined {
+  const { kernel, system } = context;
+  const Sock = kernel.bind(sockStruct);
+  for (const address of system.sockets) {
+    const sock = Sock.at(address);
+    if (sock.family !== family.unix || sock.state !== tcpState.listen) continue;
+    if (waitingEnds(context, sock).includes(peer)) {
+      return { sock: address, holders: system.holdersOfObject(address) };
+    }
+  }
+  return undefined;
+}
+
+/** Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed. */
+function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number {
+  const { kernel } = context;
+  if (unix.peer === 0n) return 0;
+  const peer = kernel.bind(sockStruct).at(unix.peer);
+  const peerUnix = kernel.bind(unixSock).at(unix.peer);
+  if (sockFlag(kernel, peer, 'dead')) return 0;
+  const holders = context.system.holdersOfObject(unix.peer);
+  const via = between(context, unix, peerUnix);
+  if (holders.length > 0) {
+    const outsider = holders.find(({ isProtected }) => !isProtected);
+    if (outsider !== undefined) {
+      throw new FileRefusal(
+        `has a unix socket connected to ${showHolder(outsider)}${via}, which is not protected`,
+      );
+    }
+    context.join(
+      [...context.system.holdersOfObject(sock.address), ...holders].map(({ pid }) => pid),
+      'a unix socket',
+    );
+    return socketInode(kernel, peer.sk_socket);
+  }
+  const listener = listenerOf(context, unix.peer);
+  if (listener === undefined) {
+    throw new FileRefusal(`has a unix socket connected${via} to an end that no process holds`);
+  }
+  return waitingPeer(context, sock, peer, listener, via);
+}
+
+/** A connection that has not been accepted yet: it is made again, which is possible only while nothing was sent. */
+function waitingPeer(
+  context: CaptureContext,
+  sock: Sock,
+  peer: Sock,
+  listener: Listener,
+  via: string,
+): number {
+  const outsider = listener.holders.find(({ isProtected }) => !isProtected);
+  if (outsider !== undefined) {
+    throw new FileRefusal(
+      `has a unix socket connected to ${showHolder(outsider)}${via}, which is not protected`,
+    );
+  }
+  if (skbQueue(context.kernel, peer.receiveQueue).length > 0) {
+    throw new FileRefusal(`has a unix socket${via} that has not been accepted yet, with data on its way`);
+  }
+  const pids = [...context.system.holdersOfObject(sock.address), ...listener.holders].map(({ pid }) => pid);
+  context.join(pids, 'a unix socket');
+  return socketInode(context.kernel, context.kernel.bind(sockStruct).at(listener.sock).sk_socket);
+}
+
+function packets(context: CaptureContext, sock: Sock, isStream: boolean): SocketPacket[] {
+  const { kernel } = context;
+  return skbQueue(kernel, sock.receiveQueue).flatMap((skb: SkBuff): SocketPacket[] => {
+    const { consumed, files } = unixControl(kernel, skb);
+    if (files.length > 0) {
+      throw new FileRefusal(`has a unix socket with ${files.length} open files on their way (SCM_RIGHTS)`);
+    }
+    const skip = isStream ? consumed : 0;
+    const bytes = skb.len - skip;
+    return bytes === 0 && isStream ? [] : [{ data: skbData(kernel, skb, skip), bytes }];
+  });
+}
+
+/** The socket's file, if it is bound to a path, and what has to be made for it. */
+function socketFile(
+  context: CaptureContext,
+  unix: UnixSock,
+  name: Uint8Array,
+): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory'> {
+  const none = { file: undefined, deleted: false, nameDirectory: undefined };
+  if (unix.dentry === 0n) return none;
+  const { kernel } = context;
+  const named = namedFile(kernel, unix.mnt, unix.dentry);
+  const { mode, uid, gid } = named.identity;
+  context.directories.set(named.path, directoriesAbove(kernel, named));
+  const text = Buffer.from(name).toString('utf8');
+  const isRelative = !text.startsWith('/');
+  if (isRelative && !named.path.endsWith(`/${text}`)) {
+    throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
+  }
+  const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
+  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory };
+}
+
+function stateOf(sock: Sock): SocketState {
+  if (sock.state === tcpState.listen) return 10;
+  if (sock.state === tcpState.established) return 1;
+  if (sock.state === tcpState.close) return 7;
+  throw new FileRefusal(`has a unix socket in the impossible state ${sock.state}`);
+}
+
+function noteWaiting(context: CaptureContext, sock: Sock, name: Uint8Array): void {
+  const lost = waitingEnds(context, sock).filter((end) => {
+    const client = context.kernel.bind(unixSock).at(end).peer;
+    return client === 0n || context.system.holdersOfObject(client).every(({ isProtected }) => !isProtected);
+  }).length;
+  if (lost === 0) return;
+  const holders = context.system.holdersOfObject(sock.address);
+  context.noteHolders(
+    holders,
+    `${lost} connections to ${showUnixName(name)} that waited to be accepted are lost`,
+  );
+}
+
+/**
+ * A unix socket with its queue and its place among the others. Throws a FileRefusal if it is connected to a process that is
+ * not protected, or carries what cannot be carried.
+ */
+export function captureUnix(context: CaptureContext, file: File, socket: Socket, sock: Sock): UnixSocket {
+  const { kernel } = context;
+  const unix = kernel.bind(unixSock).at(sock.address);
+  const name = unixName(kernel, unix);
+  const options = socketOptions(kernel, socket, sock);
+  const state = stateOf(sock);
+  if ((unix.oob_skb ?? 0n) !== 0n) throw new FileRefusal('has a unix socket with out-of-band data');
+  const isListening = state === tcpState.listen;
+  if (isListening) noteWaiting(context, sock, name);
+  const queue = isListening ? [] : packets(context, sock, sock.sk_type === SOCK_STREAM);
+  if (queue.length > 0 && options.passCredentials) {
+    throw new FileRefusal(
+      'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
+    );
+  }
+  return {
+    type: 'unix',
+    ...context.common(file),
+    inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
+    socketType: sock.sk_type,
+    state,
+    options,
+    shutdown: shutdownOf(sock),
+    backlog: isListening ? sock.sk_max_ack_backlog : 0,
+    peerInode: isListening ? 0 : peerInode(context, unix, sock),
+    name,
+    ...socketFile(context, unix, name),
+    queue,
+  };
+}
