@@ -10,6 +10,13 @@ type Register = (program: Command) => void;
  * overall help), so that starting one command does not pay for the libraries of the others.
  */
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
+  arm: async () => (await import('./arm.ts')).registerArm,
+  disarm: async () => (await import('./disarm.ts')).registerDisarm,
+  status: async () => (await import('./status.ts')).registerStatus,
+  protect: async () => (await import('./protect.ts')).registerProtect,
+  unprotect: async () => (await import('./unprotect.ts')).registerUnprotect,
+  doctor: async () => (await import('./doctor.ts')).registerDoctor,
+  report: async () => (await import('./report.ts')).registerReport,
   inspect: async () => (await import('./inspect.ts')).registerInspect,
   lab: async () => (await import('./lab.ts')).registerLab,
   test: async () => (await import('./test.ts')).registerTest,

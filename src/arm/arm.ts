@@ -1,0 +1,156 @@
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { release as runningRelease } from 'node:os';
+import { join } from 'node:path';
+import { writeDurably } from '../config/durable-file.ts';
+import type { Armed, Manifest } from '../config/manifest.ts';
+import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
+import type { Config } from '../config/schema.ts';
+import { buildBundle } from './bundle.ts';
+import { crashCommandLine, loopsPerJiffy } from './command-line.ts';
+import { ArmError } from './errors.ts';
+import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
+import { type MemoryRange, parseIomem, reclaimableRanges } from './iomem.ts';
+import {
+  isCrashKernelLoaded,
+  kernelImage,
+  loadCrashKernel,
+  reservedBytes,
+  unloadCrashKernel,
+} from './kexec.ts';
+import { neededBytes } from './memory-need.ts';
+import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
+import { buildRuntime, INSTALLATION } from './runtime.ts';
+import { isCrashWorld, readArmed } from './state.ts';
+
+/** Told before each step that may take more than a second. */
+export type Progress = (step: string) => void;
+
+/** The parts of a crash initramfs that are built in advance and kept in the cache. */
+interface Parts {
+  readonly base: string;
+  readonly runtime: string;
+  readonly bundle: string;
+}
+
+/**
+ * Builds what can be built before the kernel runs: at installation, or when a kernel is installed.
+ * @throws ArmError
+ */
+export async function prepare(kernelRelease: string, progress: Progress): Promise<Parts> {
+  progress('runtime: Node.js, CRIU and their libraries as a squashfs');
+  const runtime = buildRuntime();
+  const bundle = await buildBundle();
+  progress(`crash initramfs for ${kernelRelease}`);
+  const base = buildBaseInitramfs(kernelRelease);
+  return { base: base.path, runtime: runtime.path, bundle: bundle.path };
+}
+
+/**
+ * Arms the running system: builds the crash initramfs (or takes it from the cache), loads it with the running kernel's own image as crash
+ * kernel, and sets the panic sysctls. Whatever was loaded before is replaced.
+ * @throws ArmError saying what is missing
+ */
+export async function arm(config: Config, progress: Progress): Promise<Armed> {
+  if (isCrashWorld()) {
+    throw new ArmError(
+      'this is a crash world already, and it cannot be armed again yet: reboot when it suits you',
+    );
+  }
+  const release = runningRelease();
+  const image = kernelImage(release);
+  if (!existsSync(image))
+    throw new ArmError(`${image} is gone: the running kernel was removed; reboot into an installed one`);
+  const reserved = reservedBytes();
+  if (reserved === 0) {
+    throw new ArmError(
+      'no memory is reserved for a crash kernel: add crashkernel=320M to GRUB_CMDLINE_LINUX in /etc/default/grub, ' +
+        'run update-grub and reboot',
+    );
+  }
+  const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
+  const parts = await prepare(release, progress);
+  const manifest: Manifest = {
+    version: 1,
+    release,
+    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    armedAt: new Date().toISOString(),
+    reservedBytes: reserved,
+    ranges,
+    config,
+  };
+  mkdirSync(INCIDENTS_DIRECTORY, { recursive: true, mode: 0o700 });
+  mkdirSync(STATE_DIRECTORY, { recursive: true, mode: 0o700 });
+  progress('loading the crash kernel');
+  return load(config, manifest, parts, image);
+}
+
+function load(config: Config, manifest: Manifest, parts: Parts, image: string): Armed {
+  const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
+  const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
+  const initramfsBytes = assembleInitramfs(
+    parts.base,
+    parts.runtime,
+    payload(manifest, parts.bundle),
+    initramfs,
+  );
+  const needed = neededBytes(initramfsBytes, statSync(parts.runtime).size, sizeOf(manifest.ranges[0]));
+  if (needed > manifest.reservedBytes) {
+    throw new ArmError(
+      `${mebibytes(manifest.reservedBytes)} MiB are reserved for the crash kernel, it needs ${mebibytes(needed)}: ` +
+        `boot with crashkernel=${Math.ceil(mebibytes(needed) / 32) * 32}M`,
+    );
+  }
+  try {
+    loadCrashKernel(image, initramfs, commandLine);
+  } finally {
+    rmSync(initramfs, { force: true });
+  }
+  const sysctlsBefore = { ...setPanicSysctls(config), ...readArmed()?.sysctlsBefore };
+  const armed: Armed = { manifest, commandLine, initramfsBytes, neededBytes: needed, sysctlsBefore };
+  writeDurably(ARMED_PATH, `${JSON.stringify(armed)}\n`);
+  return armed;
+}
+
+function commandLineOf(config: Config, release: string, ranges: readonly MemoryRange[]): string {
+  const kernelConfig = `/boot/config-${release}`;
+  return crashCommandLine({
+    main: readFileSync('/proc/cmdline', 'utf8'),
+    ranges,
+    loopsPerJiffy: loopsPerJiffy(
+      readFileSync('/proc/cpuinfo', 'utf8'),
+      existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : '',
+    ),
+    rebootAfterSeconds: config.panic['reboot-after-seconds'],
+    add: config['crash-kernel']['add-parameters'],
+    remove: config['crash-kernel']['remove-parameters'],
+  });
+}
+
+function payload(manifest: Manifest, bundle: string): PayloadFile[] {
+  return [
+    { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')) },
+    { name: 'crash-world.mjs', data: readFileSync(bundle) },
+    { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
+  ];
+}
+
+function sizeOf(range: MemoryRange | undefined): number {
+  return range === undefined ? 0 : range.end - range.start;
+}
+
+function mebibytes(bytes: number): number {
+  return Math.round(bytes / 2 ** 20);
+}
+
+/**
+ * Unloads the crash kernel and puts the panic sysctls back.
+ * @returns whether anything was loaded
+ */
+export function disarm(): boolean {
+  const loaded = isCrashKernelLoaded();
+  if (loaded) unloadCrashKernel();
+  const armed = readArmed();
+  if (armed !== undefined) restoreSysctls(armed.sysctlsBefore);
+  rmSync(ARMED_PATH, { force: true });
+  return loaded;
+}

@@ -1,0 +1,48 @@
+import { Buffer } from 'node:buffer';
+
+/** One member of an initramfs archive; paths have no leading slash. */
+export interface CpioEntry {
+  readonly path: string;
+  readonly mode: number;
+  readonly data: Uint8Array;
+}
+
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
+
+function padding(length: number): Buffer {
+  return Buffer.alloc((4 - (length % 4)) % 4);
+}
+
+function member(index: number, name: string, mode: number, data: Uint8Array): Buffer[] {
+  const fields = [index, mode, 0, 0, 1, 0, data.length, ...[0, 0, 0, 0], Buffer.byteLength(name) + 1, 0];
+  const header = `070701${fields.map((field) => field.toString(16).padStart(8, '0')).join('')}${name}\0`;
+  const head = Buffer.from(header);
+  return [
+    head,
+    padding(head.length),
+    Buffer.from(data.buffer, data.byteOffset, data.byteLength),
+    padding(data.length),
+  ];
+}
+
+/**
+ * An uncompressed archive as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst, "newc"): everything
+ * belongs to root, directories above the files are made with mode 0700. The parts are to be written
+ * one after the other; the kernel takes several archives in a row if each begins on a multiple of 4.
+ */
+export function cpioArchive(entries: readonly CpioEntry[]): Buffer[] {
+  const directories = new Set(entries.flatMap((entry) => parentsOf(entry.path)));
+  const nothing = new Uint8Array();
+  let index = 1;
+  return [
+    ...[...directories].flatMap((path) => member(index++, path, S_IFDIR | 0o700, nothing)),
+    ...entries.flatMap((entry) => member(index++, entry.path, S_IFREG | entry.mode, entry.data)),
+    ...member(0, 'TRAILER!!!', 0, nothing),
+  ];
+}
+
+function parentsOf(path: string): string[] {
+  const parts = path.split('/').slice(0, -1);
+  return parts.map((_, depth) => parts.slice(0, depth + 1).join('/'));
+}

@@ -1,0 +1,180 @@
+import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { release as runningRelease } from 'node:os';
+import { dirname } from 'node:path';
+import type { Config } from '../config/schema.ts';
+import { findProgram, runProgram } from './command.ts';
+import { kernelImage, reservedBytes } from './kexec.ts';
+import { panicSysctls } from './panic-sysctls.ts';
+
+/** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
+export interface Finding {
+  readonly what: string;
+  readonly state: 'good' | 'advice' | 'missing';
+  /** What was found. */
+  readonly found: string;
+  /** What to change; absent if good. */
+  readonly todo?: string;
+}
+
+/** Examines the running system without changing anything. */
+export function examine(config: Config): Finding[] {
+  const release = runningRelease();
+  return [
+    ...kernelConfig(release),
+    existsFinding('kernel image', kernelImage(release), 'reboot into an installed kernel'),
+    crashMemory(),
+    ...programs(),
+    criuVersion(),
+    ...sysctls(config),
+    rival(),
+    lockdown(),
+    storage(config),
+  ];
+}
+
+/** Kernel options and what each is for; a module will do. */
+const OPTIONS = [
+  ['KEXEC_FILE', 'loads the crash kernel'],
+  ['CRASH_DUMP', 'makes a crash kernel possible'],
+  ['PROC_VMCORE', "shows the dead kernel's memory"],
+  ['DEBUG_INFO_BTF', "names the dead kernel's structures"],
+  ['KALLSYMS_ALL', "names the dead kernel's variables"],
+  ['CHECKPOINT_RESTORE', 'lets CRIU restore processes'],
+  ['TIME_NS', 'lets clocks go on'],
+  ['SQUASHFS', 'holds the runtime'],
+  ['BLK_DEV_LOOP', 'holds the runtime'],
+  ['X86_PMEM_LEGACY', 'takes old memory back'],
+  ['DEV_DAX_PMEM', 'takes old memory back'],
+  ['DEV_DAX_KMEM', 'takes old memory back'],
+  ['MEMORY_HOTPLUG', 'takes old memory back'],
+  ['HOTPLUG_CPU', 'starts the other CPUs'],
+  ['UNIX_DIAG', 'CRIU asks it about sockets'],
+  ['INET_DIAG', 'CRIU asks it about sockets'],
+] as const;
+
+/** The options that a kernel configuration does not set to y or m. */
+export function missingOptions(kernelConfig: string): (readonly [string, string])[] {
+  return OPTIONS.filter(([name]) => !new RegExp(`^CONFIG_${name}=[ym]$`, 'm').test(kernelConfig));
+}
+
+function kernelConfig(release: string): Finding[] {
+  const path = `/boot/config-${release}`;
+  const what = 'kernel configuration';
+  if (!existsSync(path)) {
+    return [{ what, state: 'advice', found: `${path} is not there`, todo: "reinstall the kernel's package" }];
+  }
+  const missing = missingOptions(readFileSync(path, 'utf8'));
+  if (missing.length === 0) return [{ what, state: 'good', found: `all ${OPTIONS.length} options are set` }];
+  return missing.map(([name, use]) => ({
+    what,
+    state: 'missing',
+    found: `CONFIG_${name} is not set (${use})`,
+    todo: "use a kernel with it; Debian's and its cloud kernels have it",
+  }));
+}
+
+function existsFinding(what: string, path: string, todo: string): Finding {
+  return existsSync(path)
+    ? { what, state: 'good', found: path }
+    : { what, state: 'missing', found: `${path} is not there`, todo };
+}
+
+function crashMemory(): Finding {
+  const what = 'memory for the crash kernel';
+  const bytes = reservedBytes();
+  if (bytes > 0) return { what, state: 'good', found: `${bytes / 2 ** 20} MiB reserved` };
+  const todo =
+    'add crashkernel=320M to GRUB_CMDLINE_LINUX in /etc/default/grub, run update-grub, reboot (or the like for your boot loader)';
+  return { what, state: 'missing', found: 'none reserved', todo };
+}
+
+/** Programs and the Debian package of each. */
+const PROGRAMS = [
+  ['kexec', 'kexec-tools'],
+  ['mkinitramfs', 'initramfs-tools'],
+  ['mksquashfs', 'squashfs-tools'],
+  ['criu', 'criu'],
+  ['systemctl', 'systemd'],
+  ['busctl', 'systemd'],
+  ['losetup', 'mount'],
+  ['ip', 'iproute2'],
+] as const;
+
+function programs(): Finding[] {
+  return PROGRAMS.map(([name, packageName]) => {
+    const path = findProgram(name);
+    return path === undefined
+      ? { what: name, state: 'missing', found: 'not installed', todo: `apt-get install ${packageName}` }
+      : { what: name, state: 'good', found: path };
+  });
+}
+
+/** The oldest version whose images are written the way they are here. */
+const OLDEST_CRIU = [3, 17];
+
+function criuVersion(): Finding {
+  const what = 'CRIU version';
+  const criu = findProgram('criu');
+  if (criu === undefined) return { what, state: 'missing', found: 'none', todo: 'apt-get install criu' };
+  const version = /Version: (\d+)\.(\d+)[^\n]*/.exec(runProgram(criu, ['--version']));
+  const [major = 0, minor = 0] = version?.slice(1, 3).map(Number) ?? [];
+  const [oldestMajor = 0, oldestMinor = 0] = OLDEST_CRIU;
+  const good = major > oldestMajor || (major === oldestMajor && minor >= oldestMinor);
+  const found = version?.[0].replace('Version: ', '') ?? 'unknown';
+  return good
+    ? { what, state: 'good', found }
+    : { what, state: 'missing', found, todo: `install CRIU ${OLDEST_CRIU.join('.')} or newer` };
+}
+
+function sysctls(config: Config): Finding[] {
+  return panicSysctls(config).map(({ name, now, wanted }) => {
+    const what = `kernel.${name}`;
+    if (now === wanted) return { what, state: 'good', found: now };
+    if (now === undefined) {
+      return {
+        what,
+        state: 'advice',
+        found: 'this kernel has none',
+        todo: 'nothing: that kind of death does not panic here',
+      };
+    }
+    return { what, state: 'advice', found: now, todo: `otherworld arm sets it to ${wanted}` };
+  });
+}
+
+function rival(): Finding {
+  const what = 'other crash kernels';
+  const others = ['kdump-tools', 'kdump'].filter((unit) =>
+    existsSync(`/etc/systemd/system/multi-user.target.wants/${unit}.service`),
+  );
+  if (others.length === 0) return { what, state: 'good', found: 'none is loaded at boot' };
+  const todo = `systemctl disable --now ${others.join(' ')}`;
+  return { what, state: 'missing', found: `${others.join(', ')} loads its own crash kernel`, todo };
+}
+
+function lockdown(): Finding {
+  const path = '/sys/kernel/security/lockdown';
+  const mode = existsSync(path) ? /\[(\w+)\]/.exec(readFileSync(path, 'utf8'))?.[1] : 'none';
+  if (mode === undefined || mode === 'none') return { what: 'lockdown', state: 'good', found: 'off' };
+  const todo =
+    'expect refusals: under lockdown the crash kernel must be signed, and sysctl and kexec are restricted';
+  return { what: 'lockdown', state: 'advice', found: mode, todo };
+}
+
+function storage(config: Config): Finding {
+  const { directory } = config.images;
+  let existing = directory;
+  while (!existsSync(existing)) existing = dirname(existing);
+  const what = 'storage for images';
+  if (!statSync(existing).isDirectory()) {
+    return { what, state: 'missing', found: `${existing} is no directory`, todo: 'change images.directory' };
+  }
+  const { bavail, bsize } = statfsSync(existing);
+  const free = Math.floor((bavail * bsize) / 2 ** 20);
+  const memory = Number(/^MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) / 1024;
+  const found = `${free} MiB free in ${existing}`;
+  if (free > memory / 2) return { what, state: 'good', found };
+  const todo =
+    'protected processes whose memory does not fit cannot come back: make room, or set images.directory';
+  return { what, state: 'advice', found, todo };
+}

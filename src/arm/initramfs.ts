@@ -1,0 +1,126 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writevSync,
+} from 'node:fs';
+import { release as runningRelease } from 'node:os';
+import { join } from 'node:path';
+import { cached, fileStamp, treeStamp } from './cache.ts';
+import { findProgram, runProgram } from './command.ts';
+import { cpioArchive } from './cpio.ts';
+import { ArmError } from './errors.ts';
+import { INSTALLATION } from './runtime.ts';
+
+const SCRIPTS = join(INSTALLATION, 'src/arm/initramfs');
+
+/** zstd at a low level: the image is unpacked once, from memory, and built under a user's eyes. */
+function configuration(modules: 'dep' | 'most'): string {
+  const settings = {
+    MODULES: modules,
+    BUSYBOX: 'auto',
+    COMPRESS: 'zstd',
+    COMPRESSLEVEL: '3',
+    KEYMAP: 'n',
+    RUNSIZE: '20%',
+  };
+  const lines = Object.entries({ ...settings, DEVICE: '', NFSROOT: 'auto', FSTYPE: 'auto', RESUME: 'none' });
+  return lines.map(([name, value]) => `${name}=${value}\n`).join('');
+}
+
+/**
+ * The part of the crash initramfs that finds and mounts the root file system, made by the distribution's own mkinitramfs with a
+ * configuration of ours (as kdump-tools does). For the running kernel it holds the modules that this machine's
+ * root file system needs; for another kernel all common ones.
+ * @throws ArmError if initramfs-tools is missing or fails
+ */
+export function buildBaseInitramfs(kernelRelease: string): { path: string; built: boolean } {
+  if (findProgram('mkinitramfs') === undefined) {
+    throw new ArmError('mkinitramfs is not installed: apt-get install initramfs-tools');
+  }
+  const modules = kernelRelease === runningRelease() ? 'dep' : 'most';
+  const inputs = [
+    configuration(modules),
+    kernelRelease,
+    treeStamp(SCRIPTS),
+    ...['/usr/share/initramfs-tools', '/etc/initramfs-tools', '/etc/modprobe.d', '/lib/modprobe.d'].map(
+      treeStamp,
+    ),
+    ...['/etc/fstab', '/etc/crypttab', `/lib/modules/${kernelRelease}/modules.dep`].map(fileStamp),
+    modules === 'dep' ? rootDevice() : undefined,
+  ];
+  return cached(`base.${kernelRelease}`, inputs, (path) => {
+    try {
+      makeInitramfs(kernelRelease, modules, path);
+    } catch (error) {
+      // `dep` cannot tell what the root file system needs on some storage stacks.
+      if (modules === 'most') throw error;
+      makeInitramfs(kernelRelease, 'most', path);
+    }
+  });
+}
+
+function rootDevice(): string {
+  return execFileSync('findmnt', ['-no', 'SOURCE,FSTYPE', '/'], { encoding: 'utf8' }).trim();
+}
+
+function makeInitramfs(kernelRelease: string, modules: 'dep' | 'most', path: string): void {
+  const directory = `${path}.conf`;
+  rmSync(directory, { recursive: true, force: true });
+  for (const part of ['hooks', 'scripts/init-bottom', 'conf.d'])
+    mkdirSync(join(directory, part), { recursive: true });
+  writeFileSync(join(directory, 'initramfs.conf'), configuration(modules));
+  writeFileSync(join(directory, 'modules'), '');
+  install('hook.sh', join(directory, 'hooks/otherworld'));
+  install('init-bottom.sh', join(directory, 'scripts/init-bottom/zz-otherworld'));
+  runProgram('mkinitramfs', ['-d', directory, '-o', path, kernelRelease]);
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function install(script: string, path: string): void {
+  copyFileSync(join(SCRIPTS, script), path);
+  chmodSync(path, 0o755);
+}
+
+/** A file that the crash world finds in /run/otherworld/payload. */
+export interface PayloadFile {
+  readonly name: string;
+  readonly data: Uint8Array;
+}
+
+/**
+ * Writes the whole crash initramfs: mkinitramfs's archive and behind it an uncompressed one with the runtime and the payload.
+ * (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
+ * @returns its size in bytes
+ */
+export function assembleInitramfs(
+  base: string,
+  runtime: string,
+  payload: readonly PayloadFile[],
+  path: string,
+): number {
+  const archive = cpioArchive([
+    { path: 'otherworld/runtime.squashfs', mode: 0o400, data: readFileSync(runtime) },
+    ...payload.map(({ name, data }) => ({ path: `otherworld/payload/${name}`, mode: 0o600, data })),
+  ]);
+  const head = readFileSync(base);
+  const fd = openSync(path, 'w', 0o600);
+  try {
+    for (const part of [head, Buffer.alloc((4 - (head.length % 4)) % 4), ...archive]) writeWhole(fd, part);
+  } finally {
+    closeSync(fd);
+  }
+  return statSync(path).size;
+}
+
+function writeWhole(fd: number, data: Uint8Array): void {
+  let rest = data;
+  while (rest.length > 0) rest = rest.subarray(writevSync(fd, [rest]));
+}

@@ -1,0 +1,28 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import type { Matchable } from '../config/match.ts';
+
+/** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
+export function liveProcess(pid: number): Matchable | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const end = stat.lastIndexOf(')');
+    const fields = stat.slice(end + 2).split(' ');
+    if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
+    const exe = readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
+    const cgroup = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1];
+    return { pid, comm: stat.slice(stat.indexOf('(') + 1, end), exe, cgroup, startTicks: Number(fields[19]) };
+  } catch (error) {
+    // Gone in the meantime, or a kernel thread, which has no exe.
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
+      return undefined;
+    throw error;
+  }
+}
+
+/** All running processes with a program. */
+export function liveProcesses(): Matchable[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => liveProcess(Number(name)))
+    .filter((process) => process !== undefined);
+}

@@ -1,0 +1,63 @@
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { CRASH_WORLD_PARAMETER } from '../config/paths.ts';
+import { runProgram } from './command.ts';
+import { INSTALLATION } from './runtime.ts';
+
+const UNIT = 'otherworld-arm.service';
+const UNIT_PATH = `/etc/systemd/system/${UNIT}`;
+/** Debian runs these when a kernel is installed, with its release as first argument. */
+const KERNEL_HOOK = '/etc/kernel/postinst.d/zz-otherworld';
+
+function command(...args: string[]): string {
+  return [process.execPath, join(INSTALLATION, 'src/cli/main.ts'), ...args].join(' ');
+}
+
+function unit(): string {
+  return `[Unit]
+Description=Otherworld: load the crash kernel that brings processes back
+Documentation=file:${join(INSTALLATION, 'docs/arming.md')}
+ConditionKernelCommandLine=crashkernel
+ConditionKernelCommandLine=!${CRASH_WORLD_PARAMETER}
+RequiresMountsFor=/var/lib/otherworld /var/cache/otherworld
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=${command('arm')}
+ExecStop=${command('disarm')}
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+function kernelHook(): string {
+  return `#!/bin/sh
+# Builds the crash initramfs of a kernel that was just installed, so that arming at its first boot takes a second.
+exec ${command('arm', '--build-only', '--kernel', '"$1"')}
+`;
+}
+
+/** Makes the system arm at each boot, and prepare when a kernel is installed. @returns the files written */
+export function installUnits(): string[] {
+  write(UNIT_PATH, unit(), 0o644);
+  write(KERNEL_HOOK, kernelHook(), 0o755);
+  runProgram('systemctl', ['daemon-reload']);
+  runProgram('systemctl', ['enable', UNIT]);
+  return [UNIT_PATH, KERNEL_HOOK];
+}
+
+function write(path: string, content: string, mode: number): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, content, { mode });
+}
+
+/** Undoes installUnits. @returns whether anything was installed */
+export function removeUnits(): boolean {
+  if (!existsSync(UNIT_PATH)) return false;
+  runProgram('systemctl', ['disable', UNIT]);
+  for (const path of [UNIT_PATH, KERNEL_HOOK]) rmSync(path, { force: true });
+  runProgram('systemctl', ['daemon-reload']);
+  return true;
+}

@@ -1,0 +1,49 @@
+import { release } from 'node:os';
+import type { Command } from 'commander';
+import { arm, prepare } from '../arm/arm.ts';
+import { installUnits } from '../arm/units.ts';
+import { loadConfig } from '../config/config.ts';
+import { requireRoot } from './root.ts';
+
+interface ArmOptions {
+  install?: boolean;
+  buildOnly?: boolean;
+  kernel?: string;
+  json?: boolean;
+}
+
+const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
+
+async function run(options: ArmOptions): Promise<void> {
+  requireRoot('arm');
+  const config = loadConfig();
+  const progress = (step: string): void => console.error(`otherworld: ${step}`);
+  if (options.buildOnly) {
+    await prepare(options.kernel ?? release(), progress);
+    return;
+  }
+  const armed = await arm(config, progress);
+  if (options.install) for (const path of installUnits()) progress(`wrote ${path}`);
+  if (options.json) {
+    console.log(JSON.stringify(armed, undefined, 2));
+    return;
+  }
+  const { manifest, neededBytes } = armed;
+  console.log(
+    `armed for ${manifest.release}: ${mebibytes(manifest.reservedBytes)} reserved, ${mebibytes(neededBytes)} needed`,
+  );
+}
+
+/** `otherworld arm` */
+export function registerArm(program: Command): void {
+  program
+    .command('arm')
+    .description(
+      'load the crash kernel that brings processes back, and make the kernel panic where it would limp on',
+    )
+    .option('--install', 'also arm at every boot, and prepare for kernels when they are installed')
+    .option('--build-only', 'build the crash initramfs into the cache, load nothing')
+    .option('--kernel <release>', 'with --build-only: the kernel to build for (default: the running one)')
+    .option('--json', 'print what was loaded as JSON')
+    .action(run);
+}

@@ -1,0 +1,17 @@
+import type { Command } from 'commander';
+import { disarm } from '../arm/arm.ts';
+import { removeUnits } from '../arm/units.ts';
+import { requireRoot } from './root.ts';
+
+/** `otherworld disarm` */
+export function registerDisarm(program: Command): void {
+  program
+    .command('disarm')
+    .description('unload the crash kernel and put the panic settings back')
+    .option('--uninstall', 'also no longer arm at boot')
+    .action((options: { uninstall?: boolean }) => {
+      requireRoot('disarm');
+      if (options.uninstall && removeUnits()) console.log('no longer armed at boot');
+      console.log(disarm() ? 'disarmed' : 'was not armed');
+    });
+}

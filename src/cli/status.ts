@@ -1,0 +1,44 @@
+import type { Command } from 'commander';
+import { readStatus, type Status } from '../arm/status.ts';
+import { loadConfig } from '../config/config.ts';
+import { requireRoot } from './root.ts';
+
+const mebibytes = (bytes: number | undefined): string =>
+  bytes === undefined ? '?' : `${Math.round(bytes / 2 ** 20)} MiB`;
+
+function print(status: Status): string {
+  const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
+  const explain: Record<Status['state'], string> = {
+    armed: `armed for ${status.kernel}${since}`,
+    stale: `armed for ${status.kernel}${since}, but ${status.hint}`,
+    'not armed': `not armed (kernel ${status.kernel}): otherworld arm`,
+    'armed by another program': 'a crash kernel is loaded, but not by Otherworld: otherworld arm replaces it',
+    'crash world':
+      'this is the crash world: a second panic would reboot the machine; reboot when it suits you',
+  };
+  const rules = status.rules.map(({ rule, processes }) => {
+    const found = processes.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
+    return `  ${rule.padEnd(28)}  ${found || 'no such process now'}`;
+  });
+  return [
+    explain[status.state],
+    `memory: ${mebibytes(status.reservedBytes)} reserved, ${mebibytes(status.neededBytes)} needed, ` +
+      `${mebibytes(status.reclaimableBytes)} taken back after a panic`,
+    rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
+    ...rules,
+  ].join('\n');
+}
+
+/** `otherworld status`: exit status 0 if armed, 1 if not. */
+export function registerStatus(program: Command): void {
+  program
+    .command('status')
+    .description('is the system armed for this kernel, and what is protected')
+    .option('--json', 'as JSON')
+    .action((options: { json?: boolean }) => {
+      requireRoot('status');
+      const status = readStatus(loadConfig());
+      console.log(options.json ? JSON.stringify(status, undefined, 2) : print(status));
+      process.exitCode = status.state === 'armed' ? 0 : 1;
+    });
+}

@@ -1,0 +1,37 @@
+import { z } from 'zod';
+import { configSchema } from './schema.ts';
+
+const range = z.strictObject({ start: z.number(), end: z.number() });
+
+/**
+ * What `arm` tells the crash world, kept in the reserved memory with it: how the main kernel was armed, and the configuration at that time
+ * (the one that the system was checked with).
+ */
+export const manifestSchema = z.strictObject({
+  version: z.literal(1),
+  /** `uname -r` of the main kernel. */
+  release: z.string(),
+  /** /proc/sys/kernel/random/boot_id of the main kernel. */
+  bootId: z.string(),
+  armedAt: z.string(),
+  /** Memory reserved for the crash kernel, in bytes. */
+  reservedBytes: z.number(),
+  /** Old memory to take back: physical addresses in bytes, whole memory blocks. */
+  ranges: z.array(range),
+  config: configSchema,
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** What `arm` notes about itself in /run/otherworld, for `status` and `disarm`. */
+export const armedSchema = z.strictObject({
+  manifest: manifestSchema,
+  commandLine: z.string(),
+  initramfsBytes: z.number(),
+  /** What the crash world is expected to use at most. */
+  neededBytes: z.number(),
+  /** Panic sysctls as they were before. */
+  sysctlsBefore: z.record(z.string(), z.string()),
+});
+
+export type Armed = z.infer<typeof armedSchema>;

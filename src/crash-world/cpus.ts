@@ -1,0 +1,35 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+const CPUS = '/sys/devices/system/cpu';
+
+/** A list as sysfs writes it: `0-2,5`. */
+export function parseCpuList(text: string): number[] {
+  return text
+    .trim()
+    .split(',')
+    .filter(Boolean)
+    .flatMap((part) => {
+      const [first = 0, last = first] = part.split('-').map(Number);
+      return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    });
+}
+
+/**
+ * Starts the CPUs that the crash kernel left alone (`maxcpus=1`).
+ * @returns how many are online now, and those that did not start, with the kernel's reason
+ */
+export function startCpus(): { online: number; failed: string[] } {
+  const list = (name: string): number[] => parseCpuList(readFileSync(`${CPUS}/${name}`, 'utf8'));
+  const online = new Set(list('online'));
+  const failed: string[] = [];
+  for (const cpu of list('present')) {
+    if (online.has(cpu)) continue;
+    try {
+      writeFileSync(`${CPUS}/cpu${cpu}/online`, '1');
+      online.add(cpu);
+    } catch (error) {
+      failed.push(`CPU ${cpu} did not start: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return { online: online.size, failed };
+}

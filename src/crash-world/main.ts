@@ -1,0 +1,16 @@
+import { say } from './stages.ts';
+
+/** The program that the crash initramfs carries: `resurrect` before the system's init, `settle` when it has booted. */
+async function main(part: string | undefined): Promise<void> {
+  if (part === 'resurrect') await (await import('./resurrect.ts')).resurrect();
+  else if (part === 'settle') await (await import('./settle.ts')).settle();
+  else throw new Error(`unknown part ${part}: resurrect or settle`);
+}
+
+try {
+  await main(process.argv[2]);
+} catch (error) {
+  console.error(error);
+  say(`${process.argv[2]} failed: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,103 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dentryStruct } from '../linux/dcache.ts';
+import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
+import { forEachMountPoint, type MountPoint } from '../linux/mount-table.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
+
+const superBlockInfo = struct('super_block', { s_fs_info: pointer });
+/** include/linux/shmem_fs.h; 0 blocks is no limit. */
+const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber });
+
+const PAGE = 4096;
+/** MNT_* of include/linux/mount.h, with the names that mount(8) gives them. */
+const MOUNT_FLAGS = [
+  [0x1, 'nosuid'],
+  [0x2, 'nodev'],
+  [0x4, 'noexec'],
+] as const;
+
+/** A tmpfs of the dead world, empty again. */
+export interface TmpfsMount {
+  readonly path: string;
+  readonly options: string;
+}
+
+/** Mount points of the crash world's /proc/self/mountinfo; octal escapes are undone (proc(5)). */
+export function mountedPaths(mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8')): Set<string> {
+  const paths = mountinfo
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => line.split(' ')[4] ?? '');
+  return new Set(
+    paths.map((path) => path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)))),
+  );
+}
+
+/** systemd makes these anew for each service and each boot; nobody who is restored has them open. */
+const EPHEMERAL = /^\/run\/credentials\//;
+
+/**
+ * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode and owner of then: what is restored has to find its
+ * files and sockets where they were, and the system's own mount units leave alone what is mounted already.
+ */
+export function oldTmpfsMounts(kernel: Kernel): TmpfsMount[] {
+  return [...forEachMountPoint(kernel)]
+    .filter(
+      ({ type, path, mount }) =>
+        type === 'tmpfs' && !EPHEMERAL.test(path) && isWholeFileSystem(kernel, mount),
+    )
+    .map((point) => ({ path: point.path, options: tmpfsOptions(kernel, point) }));
+}
+
+function isWholeFileSystem(kernel: Kernel, mount: MountPoint['mount']): boolean {
+  return kernel.bind(superBlockStruct).at(mount.mnt_sb).s_root === mount.mnt_root;
+}
+
+function tmpfsOptions(kernel: Kernel, { mount }: MountPoint): string {
+  const root = kernel.bind(dentryStruct).at(mount.mnt_root);
+  const inode = kernel.bind(inodeStruct).at(root.d_inode);
+  const info = kernel.bind(superBlockInfo).at(mount.mnt_sb).s_fs_info;
+  const blocks = kernel.bind(shmemInfo).at(info).max_blocks;
+  return [
+    `mode=${(inode.i_mode & 0o7777).toString(8).padStart(4, '0')}`,
+    `uid=${inode.i_uid}`,
+    `gid=${inode.i_gid}`,
+    `size=${blocks * PAGE}`,
+    ...MOUNT_FLAGS.filter(([flag]) => (mount.mnt_flags & flag) !== 0).map(([, name]) => name),
+  ].join(',');
+}
+
+/**
+ * Mounts what the dead world had mounted: the file systems of /etc/fstab and every tmpfs. A tmpfs that is there already (/dev/shm) gets the size of
+ * then, because its own is half of a crash kernel's little memory.
+ * @returns what could not be mounted, with the reason
+ */
+export function mountOldWorld(kernel: Kernel): string[] {
+  const problems: string[] = [];
+  const fstab = spawnSync('mount', ['-a', '-O', 'no_netdev'], { encoding: 'utf8', timeout: 60_000 });
+  if (fstab.status !== 0)
+    problems.push(`mount -a: ${fstab.stderr.trim() || fstab.error?.message || 'failed'}`);
+  const mounted = mountedPaths();
+  for (const { path, options } of oldTmpfsMounts(kernel)) {
+    try {
+      mountTmpfs(path, options, mounted.has(path));
+    } catch (error) {
+      problems.push(`tmpfs on ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return problems;
+}
+
+function mountTmpfs(path: string, options: string, mounted: boolean): void {
+  if (mounted) {
+    const size = options.split(',').find((option) => option.startsWith('size='));
+    execFileSync('mount', ['-o', `remount,${size}`, path], { stdio: ['ignore', 'ignore', 'pipe'] });
+    return;
+  }
+  mkdirSync(path, { recursive: true });
+  execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', path], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+}

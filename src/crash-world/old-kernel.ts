@@ -1,0 +1,80 @@
+import { currentTask, panicCpu } from '../linux/current.ts';
+import { forEachLogRecord, formatLogRecord, type LogRecord } from '../linux/printk.ts';
+import { readClocks } from '../linux/timekeeping.ts';
+import type { PanicReport } from '../report/schema.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { readCandidate } from './select.ts';
+
+/** The dead kernel's log. */
+export interface OldLog {
+  /** As dmesg(1) prints it. */
+  readonly text: string;
+  readonly records: readonly LogRecord[];
+}
+
+/** Reads the log; a ring that is damaged somewhere gives what is before that place. */
+export function readOldLog(kernel: Kernel): OldLog & { readonly damage: string | undefined } {
+  const records: LogRecord[] = [];
+  let damage: string | undefined;
+  try {
+    for (const record of forEachLogRecord(kernel)) records.push(record);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    damage = error.message;
+  }
+  return { text: records.map((record) => `${formatLogRecord(record)}\n`).join(''), records, damage };
+}
+
+/**
+ * When the dead kernel panicked, by its own wall clock, and how sure that is: CRASHTIME of VMCOREINFO has whole seconds and is written by the
+ * crash code itself; the timekeeper is exact to a tick, and is believed if the two agree.
+ */
+export function panicTimeNanoseconds(kernel: Kernel): bigint {
+  const crashTime = BigInt(kernel.vmcoreinfo.get('CRASHTIME') ?? 0) * 1_000_000_000n;
+  try {
+    const { realtime } = readClocks(kernel);
+    const apart = realtime - crashTime;
+    if (crashTime === 0n || (apart > -2_000_000_000n && apart < 2_000_000_000n)) return realtime;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+  }
+  return crashTime;
+}
+
+const PANIC_LINE = /^Kernel panic - not syncing: /;
+
+/** What is known of the panic itself. */
+export function describePanic(kernel: Kernel, log: OldLog, atNanoseconds: bigint): PanicReport {
+  const line = log.records.findLast(({ text }) => PANIC_LINE.test(text));
+  const last = log.records.at(-1);
+  const cpu = readable(() => panicCpu(kernel));
+  const running =
+    cpu === undefined ? undefined : readable(() => readCandidate(kernel, currentTask(kernel, cpu)));
+  return {
+    at: new Date(Number(atNanoseconds / 1_000_000n)).toISOString(),
+    message: line?.text ?? last?.text ?? 'the kernel left no message',
+    release: kernel.release,
+    uptimeSeconds: Number((last?.timeNanoseconds ?? 0n) / 1_000_000n) / 1000,
+    ...(cpu === undefined ? {} : { cpu }),
+    ...(running === undefined
+      ? {}
+      : {
+          process: {
+            pid: running.pid,
+            comm: running.comm,
+            uid: running.uid,
+            ...(running.exe === undefined ? {} : { exe: running.exe }),
+          },
+        }),
+  };
+}
+
+function readable<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof VmcoreError) return undefined;
+    throw error;
+  }
+}

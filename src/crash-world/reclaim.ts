@@ -1,0 +1,98 @@
+import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const REGIONS = '/sys/bus/nd/devices';
+const DAX = '/sys/bus/dax';
+const BLOCKS = '/sys/devices/system/memory';
+/** Alignment of a device-dax: a huge page, which any memory block is a multiple of. */
+const ALIGN_BYTES = 2 ** 21;
+
+/** Old memory could not be taken back; what had been taken before stays. */
+export class ReclaimError extends Error {
+  override readonly name = 'ReclaimError';
+}
+
+/**
+ * Takes the dead world's memory back: each range that the command line declared as persistent memory (`memmap=SIZE!START`) becomes a device-dax, then
+ * hot-added memory, then is put online. After this nothing of the dead kernel can be read any more. The steps are those of ndctl and
+ * daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in rising order,
+ * because the descriptors of each need memory that the one before has brought.
+ * @returns bytes taken back
+ * @throws ReclaimError naming the step that failed, if not everything could be taken back
+ */
+export function reclaimMemory(): number {
+  for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
+  const regions = readdirSync(REGIONS)
+    .filter((name) => name.startsWith('region'))
+    .sort((a, b) => address(join(REGIONS, a, 'resource')) - address(join(REGIONS, b, 'resource')));
+  let bytes = 0;
+  for (const region of regions) {
+    const dax = makeDevice(region);
+    handToKmem(dax);
+    bytes += putOnline();
+  }
+  return bytes;
+}
+
+function modprobe(module: string): void {
+  try {
+    execFileSync('modprobe', [module], { stdio: ['ignore', 'ignore', 'pipe'] });
+  } catch (error) {
+    throw new ReclaimError(`modprobe ${module} failed`, { cause: error });
+  }
+}
+
+/** A file of sysfs that holds one number, `0x` or decimal. */
+function address(path: string): number {
+  return Number(readFileSync(path, 'utf8'));
+}
+
+function write(path: string, value: string): void {
+  try {
+    writeFileSync(path, value);
+  } catch (error) {
+    throw new ReclaimError(`writing ${value} to ${path} failed`, { cause: error });
+  }
+}
+
+/** Turns a region's one namespace into a device-dax. @returns the name of the dax device */
+function makeDevice(region: string): string {
+  const seed = readFileSync(join(REGIONS, region, 'dax_seed'), 'utf8').trim();
+  const device = join(REGIONS, seed);
+  const namespace = `namespace${region.slice('region'.length)}.0`;
+  const driver = join(REGIONS, namespace, 'driver');
+  if (existsSync(driver)) write(join(driver, 'unbind'), namespace);
+  write(join(device, 'align'), String(ALIGN_BYTES));
+  write(join(device, 'uuid'), randomUUID());
+  write(join(device, 'mode'), 'ram');
+  write(join(device, 'namespace'), namespace);
+  write('/sys/bus/nd/drivers/dax_pmem/bind', seed);
+  const name = readdirSync(device).find((entry) => /^dax\d+\.\d+$/.test(entry));
+  if (name === undefined) throw new ReclaimError(`${device} has no dax device`);
+  return name;
+}
+
+function handToKmem(dax: string): void {
+  const driver = join(DAX, 'devices', dax, 'driver');
+  if (existsSync(driver)) write(join(driver, 'unbind'), dax);
+  write(join(DAX, 'drivers/kmem/new_id'), dax);
+  if (!existsSync(driver)) write(join(DAX, 'drivers/kmem/bind'), dax);
+}
+
+/**
+ * Puts every offline block online for the kernel's own use as well as for processes: a movable-only zone several times as large as
+ * the rest would leave the kernel without memory for itself.
+ */
+function putOnline(): number {
+  const blockBytes = Number.parseInt(readFileSync(join(BLOCKS, 'block_size_bytes'), 'utf8'), 16);
+  let bytes = 0;
+  for (const name of readdirSync(BLOCKS).filter((entry) => /^memory\d+$/.test(entry))) {
+    const state = join(BLOCKS, name, 'state');
+    if (readFileSync(state, 'utf8').trim() !== 'offline') continue;
+    write(state, 'online_kernel');
+    bytes += blockBytes;
+  }
+  return bytes;
+}

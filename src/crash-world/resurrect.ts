@@ -1,0 +1,153 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { release as runningRelease } from 'node:os';
+import { join } from 'node:path';
+import { type Manifest, manifestSchema } from '../config/manifest.ts';
+import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
+import { allRules, loadRules } from '../config/protection.ts';
+import { createIncident, incidentId, saveReport } from '../report/incident.ts';
+import type { Report } from '../report/schema.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { openKernel } from '../vmcore/open.ts';
+import { planAdoptions } from './adoption.ts';
+import { startCpus } from './cpus.ts';
+import { writeHandover } from './handover.ts';
+import { mountOldWorld } from './mounts.ts';
+import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
+import { reclaimMemory } from './reclaim.ts';
+import {
+  type Candidate,
+  explainUnmatched,
+  listCandidates,
+  type Selected,
+  selectProcesses,
+} from './select.ts';
+import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
+import { placeInCgroups, writeDropIn, writeSettleUnit } from './units.ts';
+
+const VMCORE = '/proc/vmcore';
+
+/** Where the incident is kept; in memory if the disk cannot be written to. */
+interface Place {
+  readonly id: string;
+  readonly incidents: string;
+}
+
+/**
+ * The crash world's work before the system's init starts: the log and the incident, capture, images, the old memory and CPUs,
+ * restore, and what systemd needs to take up the processes. Never throws; what goes wrong is in the report.
+ */
+export async function resurrect(): Promise<void> {
+  const manifest = manifestSchema.parse(
+    JSON.parse(readFileSync(join(PAYLOAD_DIRECTORY, 'manifest.json'), 'utf8')),
+  );
+  const opened = openDeadKernel();
+  const panicAt =
+    opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
+  const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
+  const report = newReport(place.id, manifest);
+  const stages = new Stages(report, (current) => saveReport(current, place.incidents));
+  if (opened.kernel === undefined) {
+    report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
+  } else {
+    await workOn(opened.kernel, panicAt, manifest, place, stages);
+  }
+  report.state = 'restored';
+  saveReport(report, place.incidents);
+  writeSettleUnit();
+}
+
+function openDeadKernel(): { kernel: Kernel; error?: undefined } | { kernel: undefined; error: unknown } {
+  try {
+    return { kernel: openKernel(VMCORE) };
+  } catch (error) {
+    say(`the dead kernel cannot be read: ${messageOf(error)}`);
+    console.error(error);
+    return { kernel: undefined, error };
+  }
+}
+
+function openIncident(panicAt: Date): Place {
+  try {
+    return { id: createIncident(panicAt), incidents: INCIDENTS_DIRECTORY };
+  } catch (error) {
+    const incidents = join(RUN_DIRECTORY, 'incidents');
+    const id = incidentId(panicAt);
+    say(`the incident is kept in ${incidents}: ${messageOf(error)}`);
+    mkdirSync(join(incidents, id), { recursive: true, mode: 0o700 });
+    return { id, incidents };
+  }
+}
+
+function newReport(id: string, manifest: Manifest): Report {
+  return {
+    version: 1,
+    id,
+    state: 'running',
+    crashKernelRelease: runningRelease(),
+    stages: [],
+    processes: [],
+    unmatchedRules: [],
+    memory: { reservedBytes: manifest.reservedBytes, peakUsedBytes: 0, reclaimedBytes: 0 },
+    errors: [],
+    notes: [],
+  };
+}
+
+async function workOn(
+  kernel: Kernel,
+  panicAt: bigint,
+  manifest: Manifest,
+  place: Place,
+  stages: Stages,
+): Promise<void> {
+  const { report } = stages;
+  const started = Date.now() / 1000 - uptimeSeconds();
+  report.secondsToCrashKernel = Number((started - Number(panicAt) / 1e9).toFixed(1));
+  await stages.run('log', () => saveLog(kernel, panicAt, place, report));
+  await stages.run('mounts', () => report.notes.push(...mountOldWorld(kernel)));
+  const selection = await stages.run('selection', () => select(kernel, manifest, report));
+  kernel.close();
+  await stages.run('memory', () => {
+    report.memory.reclaimedBytes = reclaimMemory();
+  });
+  await stages.run('cpus', () => report.notes.push(...startCpus().failed));
+  await stages.run('handover', () => handOver([], selection?.candidates ?? [], report));
+}
+
+function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {
+  const log = readOldLog(kernel);
+  writeFileSync(join(place.incidents, place.id, 'dmesg.txt'), log.text, { mode: 0o600 });
+  if (log.damage !== undefined) report.notes.push(`the dead kernel's log is incomplete: ${log.damage}`);
+  report.panic = describePanic(kernel, log, panicAt);
+}
+
+interface Selection {
+  readonly selected: readonly Selected[];
+  readonly candidates: readonly Candidate[];
+}
+
+function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
+  const rules = allRules(manifest.config, loadRules());
+  const { candidates, unreadable } = listCandidates(kernel);
+  report.notes.push(...unreadable);
+  const { selected, unmatched } = selectProcesses(rules, candidates);
+  report.unmatchedRules.push(...unmatched.map((rule) => explainUnmatched(rule, candidates)));
+  return { selected, candidates };
+}
+
+/** Lets systemd find the restored processes where they belong. */
+function handOver(
+  restored: readonly { group: number; pids: readonly number[] }[],
+  candidates: readonly Candidate[],
+  report: Report,
+): void {
+  const adoptions = planAdoptions(restored, candidates);
+  for (const adoption of adoptions) {
+    report.notes.push(...placeInCgroups(adoption));
+    if (adoption.kind === 'unit') writeDropIn(adoption);
+  }
+  writeHandover({
+    incident: report.id,
+    adoptions: adoptions.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
+  });
+}

@@ -1,0 +1,108 @@
+import { type Matchable, matchesRule } from '../config/match.ts';
+import type { ProtectionRule } from '../config/protection.ts';
+import { describeRule } from '../config/protection.ts';
+import { cgroupPath } from '../linux/cgroup.ts';
+import { resolvePath } from '../linux/dcache.ts';
+import { fileStruct } from '../linux/file.ts';
+import { mmStruct } from '../linux/mm.ts';
+import { forEachTask } from '../linux/pid.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
+
+/** A process of the dead world, as far as rules look at it. */
+export interface Candidate extends Matchable {
+  readonly parentPid: number;
+  readonly uid: number;
+}
+
+const task = struct('task_struct', {
+  tgid: s32,
+  comm: cstring,
+  mm: pointer,
+  cred: pointer,
+  real_parent: pointer,
+  start_boottime: u64,
+});
+const cred = struct('cred', { uid: u32 });
+
+/** USER_HZ is 100 on x86-64 (include/asm-generic/param.h). */
+const NANOSECONDS_PER_TICK = 10_000_000n;
+
+/**
+ * All live processes with an address space: no kernel threads, no zombies. A process whose program or cgroup cannot be read is listed without; one
+ * whose task cannot be read at all is left out and named in `unreadable`.
+ */
+export function listCandidates(kernel: Kernel): { candidates: Candidate[]; unreadable: string[] } {
+  const candidates: Candidate[] = [];
+  const unreadable: string[] = [];
+  for (const address of forEachTask(kernel)) {
+    try {
+      const candidate = readCandidate(kernel, address);
+      if (candidate !== undefined) candidates.push(candidate);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      unreadable.push(`the task at 0x${address.toString(16)}: ${error.message}`);
+    }
+  }
+  return { candidates, unreadable };
+}
+
+/** What rules look at of the process with this `task_struct`; undefined for a kernel thread or a zombie. */
+export function readCandidate(kernel: Kernel, address: bigint): Candidate | undefined {
+  const view = kernel.bind(task).at(address);
+  const { mm } = view;
+  if (mm === 0n) return undefined;
+  return {
+    pid: view.tgid,
+    parentPid: kernel.bind(task).at(view.real_parent).tgid,
+    comm: Buffer.from(view.comm, 'latin1').toString('utf8'),
+    exe: readable(() => exePath(kernel, mm)),
+    uid: kernel.bind(cred).at(view.cred).uid,
+    cgroup: readable(() => cgroupPath(kernel, address)),
+    startTicks: Number(view.start_boottime / NANOSECONDS_PER_TICK),
+  };
+}
+
+function exePath(kernel: Kernel, mm: bigint): string {
+  const exe = kernel.bind(fileStruct).at(kernel.bind(mmStruct).at(mm).exe_file);
+  return resolvePath(kernel, exe.f_mnt, exe.f_dentry).path;
+}
+
+function readable<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof VmcoreError) return undefined;
+    throw error;
+  }
+}
+
+/** A process that a rule names. */
+export interface Selected {
+  readonly candidate: Candidate;
+  readonly rule: ProtectionRule;
+}
+
+/**
+ * Which processes the rules name (their descendants are not listed), each with the first rule that names it, and the rules
+ * that name none.
+ */
+export function selectProcesses(
+  rules: readonly ProtectionRule[],
+  candidates: readonly Candidate[],
+): { selected: Selected[]; unmatched: ProtectionRule[] } {
+  const selected = candidates.flatMap((candidate) => {
+    const rule = rules.find((other) => matchesRule(other, candidate));
+    return rule === undefined ? [] : [{ candidate, rule }];
+  });
+  const unmatched = rules.filter((rule) => !candidates.some((candidate) => matchesRule(rule, candidate)));
+  return { selected, unmatched };
+}
+
+/** Why a rule found nothing, for the report. */
+export function explainUnmatched(rule: ProtectionRule, candidates: readonly Candidate[]): string {
+  const other = rule.kind === 'pid' ? candidates.find(({ pid }) => pid === rule.pid) : undefined;
+  const reused = other === undefined ? '' : ` (that pid was another process by then: ${other.comm})`;
+  return `${describeRule(rule)}${rule.kind === 'pid' ? ` [${rule.comm}]` : ''}${reused}`;
+}

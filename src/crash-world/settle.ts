@@ -1,0 +1,117 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { addRule, loadRules, type ProtectionRule, saveRules } from '../config/protection.ts';
+import { loadReport, saveReport } from '../report/incident.ts';
+import type { Report } from '../report/schema.ts';
+import { type Adoption, SLICE, type UnitAdoption } from './adoption.ts';
+import { readHandover } from './handover.ts';
+import { messageOf, Stages } from './stages.ts';
+import { removeDropIn } from './units.ts';
+
+/**
+ * The crash world's work when the system has booted: services have taken up their processes, the others get scopes, units become what they
+ * were, rules for pids get the new start times, and the report is finished.
+ */
+export async function settle(): Promise<void> {
+  const handover = readHandover();
+  const report = loadReport(handover.incident);
+  const stages = new Stages(report, saveReport);
+  await stages.run('services', () => adoptAll(handover.adoptions, report));
+  await stages.run('rules', () => renewPidRules(report));
+  await stages.run('settled', releaseRuntime);
+  report.state = 'settled';
+  saveReport(report);
+}
+
+async function adoptAll(adoptions: readonly Adoption[], report: Report): Promise<void> {
+  for (const adoption of adoptions) {
+    try {
+      if (adoption.kind === 'unit') await adoptUnit(adoption);
+      else startScope(adoption);
+      noteAdopted(report, adoption);
+    } catch (error) {
+      report.errors.push(`${adoption.unit}: ${messageOf(error)}`);
+    }
+  }
+  const units = adoptions.filter(({ kind }) => kind === 'unit');
+  for (const { unit } of units) removeDropIn(unit);
+  if (units.length > 0) systemctl('daemon-reload');
+}
+
+function noteAdopted(report: Report, { unit, processes }: Adoption): void {
+  const pids = new Set(processes.map(({ pid }) => pid));
+  for (const process of report.processes) if (pids.has(process.pid)) process.adopted = unit;
+}
+
+function systemctl(...args: string[]): string {
+  return execFileSync('systemctl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
+}
+
+/** Enabled services have taken up their processes during the boot; one that was started by hand is started now. */
+async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<void> {
+  for (
+    let tries = 0;
+    systemctl('show', unit, '--property=ActiveState', '--value') === 'activating' && tries < 50;
+    tries++
+  ) {
+    await sleep(200);
+  }
+  systemctl('start', unit);
+  const found = systemctl('show', unit, '--property=MainPID', '--value');
+  if (found !== String(mainPid)) throw new Error(`has main process ${found} instead of ${mainPid}`);
+}
+
+/** systemd.directives: a scope is made over the bus only; PID 1's own socket works without a bus daemon. */
+function startScope({ unit, processes }: Adoption): void {
+  const pids = processes.map(({ pid }) => String(pid));
+  const properties = [
+    'Description',
+    's',
+    'Processes brought back by Otherworld',
+    'Slice',
+    's',
+    SLICE,
+    'PIDs',
+    'au',
+  ];
+  execFileSync(
+    'busctl',
+    [
+      '--address=unix:path=/run/systemd/private',
+      'call',
+      ...['org.freedesktop.systemd1', '/org/freedesktop/systemd1', 'org.freedesktop.systemd1.Manager'],
+      ...['StartTransientUnit', 'ssa(sv)a(sa(sv))', unit, 'replace', '3', ...properties],
+      ...[String(pids.length), ...pids, '0'],
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+}
+
+/** Rules for a pid go on to hold for the process that was brought back under it. */
+function renewPidRules(report: Report): void {
+  const back = new Set(
+    report.processes.filter(({ outcome }) => outcome === 'restored').map(({ pid }) => pid),
+  );
+  let rules = loadRules();
+  for (const rule of rules) {
+    if (rule.kind !== 'pid' || !back.has(rule.pid)) continue;
+    const renewed: ProtectionRule = { ...rule, startTicks: startTicks(rule.pid) };
+    rules = addRule(rules, renewed);
+  }
+  saveRules(rules);
+}
+
+/** Field 22 of /proc/PID/stat; the command's name before it may hold blanks and brackets. */
+export function startTicks(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+}
+
+/** The runtime's memory is given back when this program, which runs from it, has ended. */
+function releaseRuntime(): void {
+  const device = execFileSync('findmnt', ['-no', 'SOURCE', RUNTIME_DIRECTORY], { encoding: 'utf8' }).trim();
+  spawnSync('umount', ['--lazy', RUNTIME_DIRECTORY]);
+  if (device.startsWith('/dev/loop')) spawnSync('losetup', ['--detach', device]);
+}

@@ -1,0 +1,86 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Report, Stage } from '../report/schema.ts';
+import { belowOwnPeak, readMemory } from './meminfo.ts';
+
+/** What a stage that did nothing ends with, and why. */
+export class StageSkipped extends Error {
+  override readonly name = 'StageSkipped';
+}
+
+/** Seconds since this kernel started. */
+export function uptimeSeconds(): number {
+  return Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
+}
+
+/**
+ * Runs the steps of a resurrection one after the other. A step that throws is noted in the report and ends with undefined; what
+ * comes after it runs on with what there is. After each step the report is saved, so that it tells how far things got whatever happens.
+ */
+export class Stages {
+  readonly report: Report;
+  readonly #save: (report: Report) => void;
+
+  constructor(report: Report, save: (report: Report) => void) {
+    this.report = report;
+    this.#save = save;
+  }
+
+  /** Runs one step. @returns its result, or undefined if it failed or skipped itself with StageSkipped */
+  async run<T>(name: string, step: () => T | Promise<T>): Promise<T | undefined> {
+    const start = uptimeSeconds();
+    let result: T | undefined;
+    let outcome: Stage['outcome'] = 'done';
+    let detail: string | undefined;
+    try {
+      result = await step();
+    } catch (error) {
+      outcome = error instanceof StageSkipped ? 'skipped' : 'failed';
+      detail = messageOf(error);
+      if (outcome === 'failed') {
+        this.report.errors.push(`${name}: ${detail}`);
+        console.error(error);
+      }
+    }
+    this.#note(name, start, outcome, detail);
+    return result;
+  }
+
+  #note(name: string, start: number, outcome: Stage['outcome'], detail: string | undefined): void {
+    const { total, used } = readMemory();
+    const { memory } = this.report;
+    if (total <= memory.reservedBytes) {
+      const peak = memory.reservedBytes - total + used + belowOwnPeak();
+      memory.peakUsedBytes = Math.max(memory.peakUsedBytes, peak);
+    }
+    this.report.stages.push({
+      name,
+      startSeconds: start,
+      durationSeconds: Number((uptimeSeconds() - start).toFixed(2)),
+      outcome,
+      ...(detail === undefined ? {} : { detail }),
+      memoryTotalBytes: total,
+      memoryUsedBytes: used,
+    });
+    say(`${name}: ${outcome}${detail === undefined ? '' : ` (${detail.split('\n')[0]})`}`);
+    try {
+      this.#save(this.report);
+    } catch (error) {
+      console.error(error);
+    }
+  }
+}
+
+/** Writes a line into the kernel's log, and so to the console. */
+export function say(text: string): void {
+  try {
+    writeFileSync('/dev/kmsg', `otherworld: ${text}\n`);
+  } catch {
+    // Without a log to write to there is nobody to tell.
+  }
+}
+
+/** An error's message with those of its causes. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`;
+}

@@ -1,0 +1,77 @@
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { writeDurably } from '../config/durable-file.ts';
+import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
+import { type Report, reportSchema } from './schema.ts';
+
+/** An incident cannot be shown; the message says which and why. */
+export class IncidentError extends Error {
+  override readonly name = 'IncidentError';
+}
+
+const ID = /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?$/;
+
+/** The id of an incident from the time of its panic: sorts by time, is a file name. */
+export function incidentId(panic: Date): string {
+  return `${panic.toISOString().slice(0, 19).replaceAll(':', '-')}Z`;
+}
+
+/**
+ * Makes the directory of a new incident (mode 0700); a second incident of the same second gets a number behind its id.
+ * @returns the id
+ */
+export function createIncident(panic: Date, incidents: string = INCIDENTS_DIRECTORY): string {
+  mkdirSync(incidents, { recursive: true, mode: 0o700 });
+  for (let number = 1; ; number++) {
+    const id = number === 1 ? incidentId(panic) : `${incidentId(panic)}-${number}`;
+    try {
+      mkdirSync(join(incidents, id), { mode: 0o700 });
+      return id;
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    }
+  }
+}
+
+/** Writes a report so that it outlives a crash in the next moment. */
+export function saveReport(report: Report, incidents: string = INCIDENTS_DIRECTORY): void {
+  writeDurably(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, undefined, 2)}\n`);
+}
+
+/** Ids of all incidents, oldest first. */
+export function listIncidents(incidents: string = INCIDENTS_DIRECTORY): string[] {
+  const found = statSync(incidents, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(incidents) : [];
+  return found.filter((name) => ID.test(name)).sort();
+}
+
+/**
+ * Reads the report of an incident.
+ * @throws IncidentError if there is no such incident, or its report is missing or damaged
+ */
+export function loadReport(id: string, incidents: string = INCIDENTS_DIRECTORY): Report {
+  const path = join(incidents, id, 'report.json');
+  let text: string;
+  try {
+    if (!ID.test(id)) throw new IncidentError(`${id} is not the id of an incident`);
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    const known = listIncidents(incidents);
+    const hint = known.length === 0 ? 'there was none' : `there are ${known.slice(-5).join(', ')}`;
+    throw new IncidentError(
+      known.includes(id) ? `incident ${id} has no report yet` : `no incident ${id}; ${hint}`,
+    );
+  }
+  try {
+    return reportSchema.parse(JSON.parse(text));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
+    throw new IncidentError(`${path} is damaged: ${why}`);
+  }
+}
+
+/** The id of the latest incident, or undefined. */
+export function latestIncident(incidents: string = INCIDENTS_DIRECTORY): string | undefined {
+  return listIncidents(incidents).at(-1);
+}

@@ -1,0 +1,116 @@
+import type { ProcessReport, Report } from './schema.ts';
+
+/** How text is emphasised: with escape sequences on a terminal, not at all elsewhere. */
+export interface Style {
+  readonly good: (text: string) => string;
+  readonly bad: (text: string) => string;
+  readonly strong: (text: string) => string;
+}
+
+const colour = (code: number) => (text: string) => `\u001b[${code}m${text}\u001b[0m`;
+const plain = (text: string): string => text;
+
+/** The style for an output. */
+export function styleFor(isTerminal: boolean): Style {
+  return isTerminal
+    ? { good: colour(32), bad: colour(31), strong: colour(1) }
+    : { good: plain, bad: plain, strong: plain };
+}
+
+/** An incident for people: what died, what came back, what did not and why, and how long it took. */
+export function printReport(report: Report, style: Style): string {
+  return [
+    ...heading(report, style),
+    '',
+    ...processes(report, style),
+    ...timing(report),
+    ...memoryLines(report),
+    ...section('Errors', report.errors),
+    ...section('Notes', report.notes),
+  ].join('\n');
+}
+
+function heading(report: Report, style: Style): string[] {
+  const { panic } = report;
+  const lines = [
+    style.strong(`Incident ${report.id}`) + (report.state === 'settled' ? '' : ` (${report.state})`),
+  ];
+  if (panic === undefined) return [...lines, '  the dead kernel could not be read'];
+  lines.push(`  ${panic.message}`);
+  lines.push(`  kernel ${panic.release}, up ${duration(panic.uptimeSeconds)}, died ${panic.at}`);
+  if (panic.process) lines.push(`  on CPU ${panic.cpu} in ${panic.process.comm} (pid ${panic.process.pid})`);
+  return lines;
+}
+
+function processes(report: Report, style: Style): string[] {
+  const { processes: all } = report;
+  if (all.length === 0) return ['No protected process was running.', ...unmatched(report), ''];
+  const back = all.filter((process) => process.outcome === 'restored').length;
+  const rows = all.flatMap((process) => processLines(process, style));
+  return [`${back} of ${all.length} protected processes run again`, ...rows, ...unmatched(report), ''];
+}
+
+function processLines(process: ProcessReport, style: Style): string[] {
+  const good = process.outcome === 'restored';
+  const outcome = (good ? style.good : style.bad)(process.outcome.padEnd(8));
+  const details = [
+    process.verdict === 'repaired' ? 'repaired' : '',
+    process.adopted ? `in ${process.adopted}` : '',
+    process.crashProcedure ? `crash procedure ${process.crashProcedure.state}` : '',
+  ].filter(Boolean);
+  const name = `${String(process.pid).padStart(7)}  ${process.comm.padEnd(15)}`;
+  return [
+    `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
+    ...process.reasons.map((reason) => `           ${reason}`),
+    ...process.repairs.map(
+      ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
+    ),
+    ...process.inDoubt.map(
+      ({ tid, syscall, reason }) => `           in doubt: ${syscall} of thread ${tid}: ${reason}`,
+    ),
+    ...(process.crashProcedure?.detail
+      ? [`           crash procedure: ${process.crashProcedure.detail}`]
+      : []),
+  ];
+}
+
+function unmatched(report: Report): string[] {
+  return report.unmatchedRules.map((rule) => `no process matched ${rule}`);
+}
+
+function timing(report: Report): string[] {
+  const start = report.secondsToCrashKernel;
+  const lines = report.stages.map((stage) => {
+    const failed = stage.outcome === 'done' ? '' : `  ${stage.outcome}`;
+    const used = `${mebibytes(stage.memoryUsedBytes)} of ${mebibytes(stage.memoryTotalBytes)} MiB used`;
+    return (
+      `  ${stage.name.padEnd(14)}${stage.startSeconds.toFixed(2).padStart(8)}` +
+      `${stage.durationSeconds.toFixed(2).padStart(8)}  ${used}${failed}${stage.detail ? `  ${stage.detail}` : ''}`
+    );
+  });
+  const since = start === undefined ? '' : `, which started about ${start.toFixed(0)} s after the panic`;
+  return [`Stages, in seconds since the crash kernel started${since}`, ...lines, ''];
+}
+
+function memoryLines({ memory }: Report): string[] {
+  return [
+    `Memory: ${mebibytes(memory.reservedBytes)} MiB reserved, ${mebibytes(memory.peakUsedBytes)} MiB used at most, ` +
+      `${mebibytes(memory.reclaimedBytes)} MiB taken back`,
+  ];
+}
+
+function section(title: string, lines: readonly string[]): string[] {
+  return lines.length === 0 ? [] : ['', title, ...lines.map((line) => `  ${line.replaceAll('\n', '\n  ')}`)];
+}
+
+function mebibytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(0);
+}
+
+function duration(totalSeconds: number): string {
+  const days = Math.floor(totalSeconds / 86_400);
+  const hours = Math.floor((totalSeconds % 86_400) / 3600);
+  const minutes = Math.floor((totalSeconds % 3600) / 60);
+  const parts = [days && `${days} d`, hours && `${hours} h`, minutes && `${minutes} min`].filter(Boolean);
+  return parts.length > 0 ? parts.join(' ') : `${Math.floor(totalSeconds)} s`;
+}

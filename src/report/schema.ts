@@ -1,0 +1,115 @@
+import { z } from 'zod';
+
+const seconds = z.number().meta({ description: 'seconds, with fractions' });
+const bytes = z.int().nonnegative();
+
+const check = z.strictObject({
+  what: z.string().meta({ description: 'the two sources that were compared' }),
+  result: z.enum(['agrees', 'differs']),
+  detail: z.string().optional().meta({ description: 'both values, when they differ' }),
+});
+
+const repair = z.strictObject({ what: z.string(), used: z.string(), instead: z.string() });
+
+const inDoubt = z.strictObject({
+  tid: z.int(),
+  syscall: z.string(),
+  fd: z.int().optional(),
+  reason: z.string(),
+});
+
+/** What became of a crash procedure that a process had registered. */
+const crashProcedure = z.strictObject({
+  delivery: z.enum(['call', 'signal', 'none']),
+  state: z.enum(['ignored', 'delivered', 'continued', 'gave-up', 'replaced', 'exited', 'crashed', 'overran']),
+  detail: z.string().optional(),
+  fallback: z.enum(['continue', 'restart-service', 'give-up']).optional(),
+});
+
+const processReport = z.strictObject({
+  pid: z.int(),
+  comm: z.string(),
+  exe: z.string().optional(),
+  /** Set for a process that a rule names; its descendants come along with it. */
+  protectedBy: z.string().optional().meta({ description: 'the rule that names it; absent for descendants' }),
+  unit: z.string().optional().meta({ description: 'systemd unit that it belonged to' }),
+  group: z.int().optional().meta({ description: 'processes with the same number were restored together' }),
+  verdict: z.enum(['sound', 'repaired', 'refused']),
+  outcome: z
+    .enum(['pending', 'restored', 'refused', 'failed'])
+    .meta({ description: 'pending: the report was written before it was decided' }),
+  reasons: z.array(z.string()).meta({ description: 'why it was refused, or could not be restored' }),
+  checks: z.array(check),
+  repairs: z.array(repair),
+  inDoubt: z.array(inDoubt),
+  notes: z.array(z.string()),
+  crashProcedure: crashProcedure.optional(),
+  adopted: z.string().optional().meta({ description: 'unit or scope that holds it in the crash world' }),
+});
+
+const stage = z.strictObject({
+  name: z.string(),
+  startSeconds: seconds.meta({ description: 'since the crash kernel started' }),
+  durationSeconds: seconds,
+  outcome: z.enum(['done', 'failed', 'skipped']),
+  detail: z.string().optional(),
+  memoryTotalBytes: bytes.meta({ description: 'MemTotal at its end' }),
+  memoryUsedBytes: bytes.meta({ description: 'MemTotal - MemAvailable at its end' }),
+});
+
+const panickingProcess = z.strictObject({
+  pid: z.int(),
+  comm: z.string(),
+  exe: z.string().optional(),
+  uid: z.int(),
+});
+
+const panic = z.strictObject({
+  at: z.string().meta({ description: "when, by the dead kernel's clock (ISO 8601)" }),
+  message: z.string().meta({ description: 'the first line that the kernel wrote of its panic' }),
+  release: z.string(),
+  cpu: z.int().optional(),
+  process: panickingProcess.optional().meta({ description: 'what ran on the CPU that panicked' }),
+  uptimeSeconds: seconds,
+});
+
+const memory = z.strictObject({
+  reservedBytes: bytes,
+  peakUsedBytes: bytes.meta({
+    description:
+      'most that was in use while only the reserved memory was there, reserved minus MemTotal included',
+  }),
+  reclaimedBytes: bytes,
+});
+
+/** `report.json` of an incident. */
+export const reportSchema = z
+  .strictObject({
+    version: z.literal(1),
+    id: z.string(),
+    state: z.enum(['running', 'restored', 'settled']).meta({
+      description: 'restored: the processes run, the system boots around them; settled: it has booted',
+    }),
+    panic: panic.optional().meta({ description: 'absent if the dead kernel could not be read' }),
+    crashKernelRelease: z.string(),
+    secondsToCrashKernel: seconds
+      .optional()
+      .meta({ description: 'from the panic to the start of the crash kernel, to about a second' }),
+    stages: z.array(stage),
+    processes: z.array(processReport),
+    unmatchedRules: z.array(z.string()).meta({ description: 'rules that no process matched' }),
+    memory,
+    errors: z.array(z.string()).meta({ description: 'what went wrong and concerns no single process' }),
+    notes: z.array(z.string()),
+  })
+  .meta({ title: 'Otherworld incident report' });
+
+export type Report = z.infer<typeof reportSchema>;
+export type ProcessReport = Report['processes'][number];
+export type Stage = Report['stages'][number];
+export type PanicReport = NonNullable<Report['panic']>;
+
+/** The JSON Schema of report.json, as published in docs/report.schema.json. */
+export function reportJsonSchema(): unknown {
+  return z.toJSONSchema(reportSchema);
+}

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { cpioArchive } from '../../src/arm/cpio.ts';
+import { withoutSections } from '../../src/arm/elf.ts';
+import { ArmError } from '../../src/arm/errors.ts';
+import { parseLdd, sharedLibraries } from '../../src/arm/libraries.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-arm-'));
+after(() => rmSync(directory, { recursive: true }));
+
+test('a program without its sections is smaller and still runs', () => {
+  const whole = readFileSync(process.execPath);
+  const stripped = withoutSections(whole);
+  assert.ok(stripped.length < whole.length * 0.9);
+  const path = join(directory, 'node');
+  writeFileSync(path, stripped);
+  chmodSync(path, 0o755);
+  assert.equal(execFileSync(path, ['-p', '6*7'], { encoding: 'utf8' }), '42\n');
+});
+
+test('what is no ELF program is an error', () => {
+  assert.throws(() => withoutSections(Buffer.from('#!/bin/sh\n')), ArmError);
+});
+
+test('the libraries of a program are found, the dynamic linker among them', () => {
+  const names = sharedLibraries([process.execPath, '/bin/ls']).map((library) => library.name);
+  assert.ok(names.includes('libc.so.6'));
+  assert.ok(names.some((name) => name.startsWith('ld-linux')));
+  assert.equal(new Set(names).size, names.length);
+});
+
+test('a missing library is named', () => {
+  assert.throws(() => parseLdd('criu', '\tlibnet.so.1 => not found\n'), /criu lacks .*libnet\.so\.1/);
+});
+
+test('cpio reads the archive back: names, modes, content', (t) => {
+  if (spawnSync('cpio', ['--version']).error) return t.skip('cpio is not installed');
+  const entries = [
+    { path: 'a/b/c', mode: 0o600, data: Buffer.from('hello') },
+    { path: 'a/run', mode: 0o755, data: Buffer.from('#!/bin/sh\n') },
+    { path: 'empty', mode: 0o644, data: Buffer.alloc(0) },
+  ];
+  const archive = Buffer.concat(cpioArchive(entries));
+  assert.equal(archive.length % 4, 0);
+  execFileSync('cpio', ['-i', '--quiet'], { cwd: directory, input: archive });
+  assert.equal(readFileSync(join(directory, 'a/b/c'), 'utf8'), 'hello');
+  const listing = execFileSync('cpio', ['-itv', '--quiet'], { input: archive, encoding: 'utf8' });
+  assert.match(listing, /^drwx------ .* a$/m);
+  assert.match(listing, /^-rwxr-xr-x .* a\/run$/m);
+  assert.match(listing, /^-rw-r--r-- .* 0 .* empty$/m);
+});
