@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
 
 /** What every command file exports: it adds its command (with options and action) to the program. */
@@ -10,6 +10,7 @@ type Register = (program: Command) => void;
  * overall help), so that starting one command does not pay for the libraries of the others.
  */
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
+  demo: async () => (await import('./demo.ts')).registerDemo,
   arm: async () => (await import('./arm.ts')).registerArm,
   disarm: async () => (await import('./disarm.ts')).registerDisarm,
   status: async () => (await import('./status.ts')).registerStatus,
@@ -63,10 +64,11 @@ async function main(argv: readonly string[]): Promise<number> {
     await program.parseAsync([...args], { from: 'user' });
     return typeof process.exitCode === 'number' ? process.exitCode : 0;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    const printed = error instanceof CommanderError && !(error instanceof InvalidArgumentError);
+    if (printed) return error.exitCode === 0 ? 0 : 2;
     if (debug) console.error(error);
     else console.error(`otherworld: ${error instanceof Error ? error.message : String(error)}`);
-    return exitStatusOf(error);
+    return error instanceof InvalidArgumentError ? 2 : exitStatusOf(error);
   }
 }
 
