@@ -38,6 +38,7 @@ export const taskStruct = struct('task_struct', {
   jobctl: ulongNumber,
   personality: u32,
   in_execve: bool,
+  restore_sigmask: bool,
   frozen: bool,
   atomic_flags: ulongNumber,
   pid: s32,
@@ -84,7 +85,6 @@ export const taskStruct = struct('task_struct', {
   default_timer_slack_ns: u64,
   sysvUndo: pointer.at('sysvsem.undo_list'),
   mempolicy: optional(pointer),
-  memcgs: optional(pointer.at('cgroups')),
 });
 
 export type Task = ViewOf<typeof taskStruct>;

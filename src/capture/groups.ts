@@ -1,0 +1,69 @@
+import type { SharingEdge } from '../model/group.ts';
+import type { Process } from '../model/process.ts';
+
+/** Processes that have to be restored together, and what ties each of them to another one. */
+export interface Grouping {
+  readonly groups: readonly (readonly Process[])[];
+  /** One tie of each process, for explaining a refusal: `parent`, `session`, `pipe 4711` ... */
+  readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
+}
+
+class UnionFind {
+  readonly #parent = new Map<number, number>();
+
+  find(item: number): number {
+    let root = item;
+    for (let next = this.#parent.get(root); next !== undefined; next = this.#parent.get(root)) root = next;
+    return root;
+  }
+
+  join(a: number, b: number): void {
+    const [x, y] = [this.find(a), this.find(b)];
+    if (x !== y) this.#parent.set(x, y);
+  }
+}
+
+/** Ties that follow from the processes themselves: family, session, process group, shared memory. */
+function ownEdges(processes: readonly Process[]): SharingEdge[] {
+  const edges: SharingEdge[] = [];
+  const pids = new Set(processes.map(({ pid }) => pid));
+  const first = new Map<string, number>();
+  const tie = (key: string, why: string, pid: number): void => {
+    const other = first.get(key);
+    if (other === undefined) first.set(key, pid);
+    else if (other !== pid) edges.push({ pids: [other, pid], why });
+  };
+  for (const process of processes) {
+    const { pid, ppid, sid, pgid, memory } = process;
+    if (pids.has(ppid)) edges.push({ pids: [ppid, pid], why: 'is its parent' });
+    tie(`session ${sid}`, 'shares its session with', pid);
+    tie(`process group ${pgid}`, 'shares its process group with', pid);
+    if (memory === undefined) continue;
+    tie(`memory ${memory.id}`, 'shares its address space with', pid);
+    for (const { shmid } of memory.vmas) {
+      if (shmid !== undefined) tie(`shared memory ${shmid}`, 'shares memory with', pid);
+    }
+  }
+  return edges;
+}
+
+/** Joins processes that share something into groups; the order of processes is kept. */
+export function groupProcesses(processes: readonly Process[], fileEdges: readonly SharingEdge[]): Grouping {
+  const known = new Set(processes.map(({ pid }) => pid));
+  const edges = [...ownEdges(processes), ...fileEdges].filter(
+    ({ pids: [a, b] }) => known.has(a) && known.has(b),
+  );
+  const sets = new UnionFind();
+  const ties = new Map<number, SharingEdge[]>();
+  for (const edge of edges) {
+    const [a, b] = edge.pids;
+    sets.join(a, b);
+    for (const pid of [a, b]) ties.set(pid, [...(ties.get(pid) ?? []), edge]);
+  }
+  const groups = new Map<number, Process[]>();
+  for (const process of processes) {
+    const root = sets.find(process.pid);
+    groups.set(root, [...(groups.get(root) ?? []), process]);
+  }
+  return { groups: [...groups.values()], ties };
+}

@@ -1,0 +1,242 @@
+import {
+  dumpableOf,
+  isThpDisabled,
+  type Mm,
+  mmStruct,
+  rssOf,
+  savedAuxv,
+  specialMappingName,
+  type VmArea,
+  vdsoPages,
+} from '../linux/mm.ts';
+import { PageDescriptors } from '../linux/page.ts';
+import { adviceOf, VM, VM_HIGH } from '../linux/vm-flags.ts';
+import { forEachVma } from '../linux/vma.ts';
+import type { AddressSpace, PageRun, Vma, VmaKind } from '../model/memory.ts';
+import { check, type Findings } from '../model/verdict.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import type { FileCapture, MappedFile } from './file-capture.ts';
+import { privatePages } from './pages.ts';
+
+const PAGE = 4096;
+
+/** What the capture of an address space needs to know of its process. */
+export interface MemoryOwner {
+  readonly pid: number;
+  readonly threads: number;
+  readonly memoryId: number;
+  readonly findings: Findings;
+}
+
+interface Area {
+  readonly view: VmArea;
+  readonly start: number;
+  readonly end: number;
+  /** Low and high word of vm_flags. */
+  readonly flags: number;
+  readonly flagsHigh: number;
+}
+
+function hexRange({ start, end }: Area): string {
+  return `0x${start.toString(16)}-0x${end.toString(16)}`;
+}
+
+function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
+  const areas = Array.from(
+    forEachVma(kernel, mm),
+    (view): Area => ({
+      view,
+      start: view.vm_start,
+      end: view.vm_end,
+      flags: Number(view.vm_flags & 0xffff_ffffn),
+      flagsHigh: Number(view.vm_flags >> 32n),
+    }),
+  );
+  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE, 0);
+  if (
+    !check(owner.findings, 'mm->map_count against the areas in the maple tree', mm.map_count, areas.length)
+  ) {
+    owner.findings.repairs.push({
+      what: 'number of memory areas',
+      used: 'the maple tree',
+      instead: 'map_count',
+    });
+  }
+  if (!check(owner.findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages)) {
+    owner.findings.repairs.push({
+      what: 'size of the address space',
+      used: 'the areas',
+      instead: 'total_vm',
+    });
+  }
+  return areas;
+}
+
+/** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
+function unsupported(area: Area): string | undefined {
+  const { flags, flagsHigh, view } = area;
+  if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
+  if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
+  if ((flags & (VM.uffdMissing | VM.uffdWp)) !== 0 || (view.userfaultfd ?? 0n) !== 0n)
+    return 'is watched by a userfaultfd';
+  if ((flagsHigh & VM_HIGH.pkey) !== 0) return 'has a memory protection key';
+  if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
+  if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
+  return undefined;
+}
+
+function openFlags(flags: number): number {
+  return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
+}
+
+function kindOf(area: Area, special: string | undefined, file: MappedFile | undefined): VmaKind | undefined {
+  if (special === '[vdso]') return 'vdso';
+  if (special === '[vvar]') return 'vvar';
+  if (special !== undefined) return undefined;
+  const shared = (area.flags & VM.mayShare) !== 0;
+  if (file === undefined) return shared ? undefined : 'anonymous';
+  if (!shared) return file.kind === 'anonymous' ? 'anonymous' : 'file-private';
+  return file.kind === 'regular' ? 'file-shared' : 'shared-memory';
+}
+
+/** Captures address spaces; keeps what is the same for all of a kernel's. */
+export class MemoryCapture {
+  readonly #kernel: Kernel;
+  readonly #files: FileCapture;
+  readonly #descriptors: PageDescriptors;
+
+  constructor(kernel: Kernel, files: FileCapture) {
+    this.#kernel = kernel;
+    this.#files = files;
+    this.#descriptors = new PageDescriptors(kernel);
+  }
+
+  /**
+   * The address space at `address` (`task_struct.mm`). What cannot be kept goes to `owner.findings.reasons`; throws a
+   * VmcoreError if its structures cannot be read.
+   */
+  capture(address: bigint, owner: MemoryOwner): AddressSpace {
+    const mm = this.#kernel.bind(mmStruct).at(address);
+    this.#checkAddressSpace(mm, owner);
+    let own = 0;
+    const vmas: Vma[] = [];
+    for (const area of readAreas(this.#kernel, mm, owner)) {
+      const vma = this.#area(mm, area, owner);
+      if (vma === undefined) continue;
+      if (vma.kind === 'anonymous' || vma.kind === 'file-private') {
+        own += vma.runs.reduce((sum, run) => sum + run.pages, 0);
+      }
+      vmas.push(vma);
+    }
+    this.#checkRss(mm, own, owner);
+    return {
+      id: owner.memoryId,
+      startCode: mm.start_code,
+      endCode: mm.end_code,
+      startData: mm.start_data,
+      endData: mm.end_data,
+      startStack: mm.start_stack,
+      startBrk: mm.start_brk,
+      brk: mm.brk,
+      argStart: mm.arg_start,
+      argEnd: mm.arg_end,
+      envStart: mm.env_start,
+      envEnd: mm.env_end,
+      savedAuxv: savedAuxv(this.#kernel, mm),
+      dumpable: dumpableOf(mm),
+      thpDisabled: isThpDisabled(mm),
+      exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
+      vmas,
+    };
+  }
+
+  #checkAddressSpace(mm: Mm, owner: MemoryOwner): void {
+    const { reasons } = owner.findings;
+    if (mm.ldt !== 0n) reasons.push('has a local descriptor table (modify_ldt)');
+    if ((mm.ioctx_table ?? 0n) !== 0n) reasons.push('has an asynchronous I/O context (io_setup)');
+    if ((mm.def_flags & VM.locked) !== 0)
+      reasons.push('has locked all its future memory (mlockall MCL_FUTURE)');
+    if (mm.user_ns !== this.#kernel.symbol('init_user_ns'))
+      reasons.push('its memory belongs to a user namespace');
+  }
+
+  /** Up to 6.1 each thread keeps up to 64 page counts for itself before it adds them (SPLIT_RSS_COUNTING). */
+  #checkRss(mm: Mm, own: number, owner: MemoryOwner): void {
+    const { anon } = rssOf(this.#kernel, mm);
+    const slack = this.#kernel.hasMember('task_struct', 'rss_stat') ? 64 * owner.threads : 0;
+    const what = 'anonymous pages in the page tables against the rss counter';
+    const { findings } = owner;
+    if (Math.abs(anon - own) <= slack) {
+      findings.checks.push({ what, result: 'agrees' });
+      return;
+    }
+    findings.checks.push({ what, result: 'differs', detail: `${own} against ${anon}` });
+    findings.repairs.push({ what: 'resident pages', used: 'the page tables', instead: 'the rss counter' });
+  }
+
+  #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {
+    const { view, flags } = area;
+    const refuse = (why: string): undefined => {
+      owner.findings.reasons.push(`the memory area ${hexRange(area)} ${why}`);
+      return undefined;
+    };
+    const special = specialMappingName(this.#kernel, view);
+    const problem = special === undefined ? unsupported(area) : undefined;
+    if (problem !== undefined) return refuse(problem);
+    const file = this.#file(area, owner.pid);
+    if (file?.kind === 'refused') return refuse(`cannot be kept: ${file.reason}`);
+    const kind = kindOf(area, special, file);
+    if (kind === undefined)
+      return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);
+    return {
+      start: area.start,
+      end: area.end,
+      kind,
+      prot: flags & (VM.read | VM.write | VM.exec),
+      growsDown: (flags & VM.growsDown) !== 0,
+      heap: kind === 'anonymous' && area.start <= mm.brk && area.end >= mm.start_brk && mm.brk > mm.start_brk,
+      stack: area.start <= mm.start_stack && area.end > mm.start_stack,
+      hugetlb: false,
+      locked: (flags & VM.locked) !== 0,
+      noReserve: (flags & VM.noReserve) !== 0,
+      advice: adviceOf(flags),
+      offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE,
+      fileId: file === undefined || file.kind === 'anonymous' ? undefined : file.fileId,
+      fileOpenFlags: file === undefined ? undefined : openFlags(flags),
+      shmid: file === undefined || file.kind === 'regular' ? undefined : file.shmid,
+      runs: this.#pages(mm, area, kind, refuse),
+    };
+  }
+
+  #file(area: Area, pid: number): MappedFile | undefined {
+    if (area.view.vm_file === 0n) return undefined;
+    const shared = (area.flags & VM.mayShare) !== 0;
+    return this.#files.mappedFile(area.view.vm_file, { pid, shared, openFlags: openFlags(area.flags) });
+  }
+
+  #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): readonly PageRun[] {
+    if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+    if (kind !== 'anonymous' && kind !== 'file-private') return [];
+    const ofFile = kind === 'file-private';
+    const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
+    const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
+    if (pages.notPresent !== undefined) {
+      const { pages: count, first, type } = pages.notPresent;
+      const files = this.#kernel.memory.u32(this.#kernel.symbol('nr_swapfiles'));
+      const state = type < files ? 'in swap' : 'being moved or poisoned';
+      refuse(`has ${count} pages ${state}, the first at 0x${first.toString(16)}`);
+    }
+    if (pages.wrong !== undefined) refuse(`is damaged: ${pages.wrong}`);
+    return pages.runs;
+  }
+
+  /** The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used. */
+  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): readonly PageRun[] {
+    const pages = vdsoPages(this.#kernel, mm);
+    if (pages.length * PAGE !== area.end - area.start || mm.vdso !== area.start) {
+      refuse('does not agree with the kernel about the vDSO');
+      return [];
+    }
+    return pages.map((physical, i) => ({ address: area.start + i * PAGE, pages: 1, physical }));
+  }
+}

@@ -1,0 +1,222 @@
+import { namespacesOf } from '../linux/nsproxy.ts';
+import { pidNr, pid as pidStruct } from '../linux/pid.ts';
+import { PF, type Task, taskState } from '../linux/sched.ts';
+import { readLimits, readPending, readSigactions, SIGNAL } from '../linux/signal.ts';
+import type { Clocks } from '../linux/timekeeping.ts';
+import type { AddressSpace } from '../model/memory.ts';
+import type { Process } from '../model/process.ts';
+import { check, type Findings, newFindings } from '../model/verdict.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, s32, struct } from '../vmcore/view.ts';
+import type { FileCapture } from './file-capture.ts';
+import type { MemoryCapture } from './memory.ts';
+import { parentPid, type TaskGroup } from './tasks.ts';
+import { captureThread, type ThreadSource } from './thread.ts';
+import { captureIntervalTimers, capturePosixTimers } from './timers.ts';
+
+/** What the capture of all processes has in common. */
+export interface ProcessSource extends ThreadSource {
+  readonly clocks: Clocks;
+  readonly files: FileCapture;
+  readonly memory: MemoryCapture;
+  /** Small numbers for kernel objects that processes can share. */
+  readonly ids: SharedIds;
+}
+
+/** Numbers kernel objects from 1 on; the same address always gets the same number. */
+export class SharedIds {
+  readonly #ids = new Map<bigint, number>();
+
+  of(address: bigint): number {
+    let id = this.#ids.get(address);
+    if (id === undefined) {
+      id = this.#ids.size + 1;
+      this.#ids.set(address, id);
+    }
+    return id;
+  }
+}
+
+const fsStruct = struct('fs_struct', { umask: s32, root: addressOf(), pwd: addressOf() });
+const initNsproxy = 'init_nsproxy';
+/** `signal_struct.pids[]`, and the roles that say in which group and session a process is. */
+const signalPids = struct('signal_struct', { pids: addressOf() });
+const SIGCHLD = 17;
+/** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
+const STOP_SIGNAL_MASK = 0x7f;
+/** `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left out. */
+const membarrierCommands: readonly (readonly [state: number, command: number])[] = [
+  [1 << 1, 1 << 4],
+  [1 << 3, 1 << 2],
+  [1 << 5, 1 << 6],
+  [1 << 7, 1 << 8],
+];
+
+/** The commands with which a process registered for expedited membarriers, as MEMBARRIER_CMD_GET_REGISTRATIONS says. */
+export function membarrierRegistrations(state: number): number {
+  return membarrierCommands.reduce(
+    (mask, [bit, command]) => ((state & bit) !== 0 ? mask | command : mask),
+    0,
+  );
+}
+
+function pidOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
+  const { pids } = kernel.bind(signalPids).at(group.signal.address);
+  return pidNr(kernel, kernel.memory.pointer(pids + BigInt(kernel.enumerator(role) * 8)));
+}
+
+function checkNamespaces(kernel: Kernel, group: TaskGroup, findings: Findings): void {
+  const own = namespacesOf(kernel, group.leader.nsproxy);
+  for (const [kind, address] of namespacesOf(kernel, kernel.symbol(initNsproxy))) {
+    if (own.get(kind) !== address) findings.reasons.push(`is in a ${kind} namespace of its own`);
+  }
+  if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
+    findings.reasons.push('is in a PID namespace');
+}
+
+function checkThreadsShare(group: TaskGroup, findings: Findings): void {
+  for (const thread of group.threads) {
+    const differs = (['mm', 'files', 'fs', 'sighand', 'nsproxy', 'signal'] as const).filter(
+      (member) => thread[member] !== group.leader[member],
+    );
+    if (differs.length > 0)
+      findings.reasons.push(`thread ${thread.pid} does not share ${differs.join(', ')}`);
+    if ((thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
+      findings.reasons.push('has a kernel worker (io_uring, vhost)');
+  }
+}
+
+function checkTree(kernel: Kernel, group: TaskGroup, findings: Findings): void {
+  const { leader, signal, threads, allThreads } = group;
+  check(findings, 'signal->nr_threads against the thread list', signal.nr_threads, allThreads.length);
+  check(
+    findings,
+    'task->tgid against the number of its struct pid',
+    leader.pid,
+    pidNr(kernel, leader.thread_pid),
+  );
+  if (threads.length > 0 && threads[0]?.pid !== leader.pid)
+    findings.reasons.push('its first thread has ended, others live');
+  if (leader.exit_signal !== SIGCHLD)
+    findings.reasons.push(`tells its parent with signal ${leader.exit_signal}, not SIGCHLD`);
+  if ((signal.flags & SIGNAL.groupExit) !== 0 && threads.length > 0)
+    findings.reasons.push('was about to end');
+  const unusual = findings.checks.filter(({ result }) => result === 'differs');
+  for (const { what } of unusual) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
+}
+
+function stateOf(group: TaskGroup): Process['state'] {
+  if (group.threads.length === 0) return 'zombie';
+  const stopped = (group.signal.flags & SIGNAL.stopStopped) !== 0;
+  return stopped || (group.leader.__state & taskState.stopped) !== 0 ? 'stopped' : 'alive';
+}
+
+/** A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c). */
+function exitCodeOf({ leader, signal }: TaskGroup): number {
+  return (signal.flags & SIGNAL.groupExit) !== 0 ? signal.group_exit_code : leader.exit_code;
+}
+
+function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
+  const { mm } = group.leader;
+  return source.memory.capture(mm, {
+    pid: group.pid,
+    threads: group.threads.length,
+    memoryId: source.ids.of(mm),
+    findings,
+  });
+}
+
+const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
+
+function zombie(kernel: Kernel, group: TaskGroup, findings: Findings): Process {
+  const { leader } = group;
+  return {
+    ...identity(kernel, group),
+    state: 'zombie',
+    exitCode: exitCodeOf(group),
+    stopSignal: 0,
+    threads: [],
+    memory: undefined,
+    ...{ filesId: 0, fsId: 0, sighandId: 0, cwdFileId: 0, rootFileId: 0, umask: 0 },
+    personality: leader.personality,
+    sigactions: [],
+    sharedPendingSignals: [],
+    intervalTimers: { real: noTimer, virtual: noTimer, prof: noTimer },
+    posixTimers: [],
+    limits: [],
+    oomScoreAdj: 0,
+    childSubreaper: false,
+    loginuid: leader.loginuid ?? NO_LOGINUID,
+    membarrierRegistrations: 0,
+    findings,
+  };
+}
+
+/** loginuid of a process that nobody logged in for. */
+const NO_LOGINUID = 0xffff_ffff;
+
+function identity(kernel: Kernel, group: TaskGroup): Pick<Process, 'pid' | 'ppid' | 'pgid' | 'sid' | 'comm'> {
+  return {
+    pid: group.pid,
+    ppid: parentPid(kernel, group),
+    pgid: pidOfRole(kernel, group, 'PIDTYPE_PGID'),
+    sid: pidOfRole(kernel, group, 'PIDTYPE_SID'),
+    comm: group.leader.comm,
+  };
+}
+
+/** `mm_struct.membarrier_state`, where the kernel has it. */
+const membarrierState = struct('mm_struct', { state: s32.at('membarrier_state') });
+
+function membarriers(kernel: Kernel, leader: Task): number {
+  if (!kernel.hasMember('mm_struct', 'membarrier_state')) return 0;
+  return membarrierRegistrations(kernel.bind(membarrierState).at(leader.mm).state);
+}
+
+/**
+ * Captures one process. What cannot be kept is in `findings.reasons` of the result; throws a VmcoreError if a structure cannot be
+ * read at all.
+ */
+export function captureProcess(source: ProcessSource, group: TaskGroup): Process {
+  const { kernel, files } = source;
+  const { leader, signal, threads } = group;
+  const findings = newFindings();
+  checkTree(kernel, group, findings);
+  if (threads.length === 0) return zombie(kernel, group, findings);
+  checkNamespaces(kernel, group, findings);
+  checkThreadsShare(group, findings);
+  findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
+  findings.notes.push(...(files.notes.get(group.pid) ?? []));
+  const sigactions = readSigactions(kernel, leader.sighand);
+  const fs = kernel.bind(fsStruct).at(leader.fs);
+  const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
+  findings.reasons.push(...timers.problems);
+  const owner = { findings, sigactions, sharedPending: signal.sharedPendingSignal };
+  return {
+    ...identity(kernel, group),
+    state: stateOf(group),
+    exitCode: 0,
+    stopSignal: stateOf(group) === 'stopped' ? leader.jobctl & STOP_SIGNAL_MASK : 0,
+    threads: threads.map((task) => captureThread(source, task, owner)),
+    memory: captureMemory(source, group, findings),
+    filesId: source.ids.of(leader.files),
+    fsId: source.ids.of(leader.fs),
+    sighandId: source.ids.of(leader.sighand),
+    cwdFileId: files.directory(fs.pwd, group.pid),
+    rootFileId: files.directory(fs.root, group.pid),
+    umask: fs.umask,
+    personality: leader.personality,
+    sigactions,
+    sharedPendingSignals: readPending(kernel, signal.sharedPendingList, signal.sharedPendingSignal).map(
+      ({ info }) => info,
+    ),
+    intervalTimers: captureIntervalTimers(kernel, signal, threads, source.clocks),
+    posixTimers: timers.timers,
+    limits: readLimits(kernel, signal),
+    oomScoreAdj: signal.oom_score_adj,
+    childSubreaper: signal.is_child_subreaper,
+    loginuid: leader.loginuid ?? NO_LOGINUID,
+    membarrierRegistrations: membarriers(kernel, leader),
+    findings,
+  };
+}

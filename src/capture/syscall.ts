@@ -1,0 +1,169 @@
+import { syscallName } from '../linux/unistd.ts';
+import { syscallRow } from './syscall-table.ts';
+
+/** What the task did when the kernel died. */
+export type Activity =
+  /** In user mode, or in the kernel because of an interrupt, on a CPU or not. */
+  | 'user'
+  /** TASK_INTERRUPTIBLE: a signal would have woken it. */
+  | 'asleep'
+  /** TASK_UNINTERRUPTIBLE: waiting for a disk, a lock or memory. */
+  | 'blocked'
+  /** In the kernel, not asleep: on a CPU, or waiting for one. */
+  | 'running';
+
+/** How far a transfer came, and through what. */
+export interface Transfer {
+  readonly through: 'regular' | 'pipe' | 'stream-socket' | 'message-socket' | 'tty' | 'other';
+  readonly direction: 'read' | 'write';
+  readonly append: boolean;
+  readonly requestedBytes: number;
+  /** Bytes that were moved already; undefined where that could not be found out. */
+  readonly doneBytes: number | undefined;
+  /** recv with MSG_WAITALL: bytes may have been taken while it sleeps. */
+  readonly waitsForAll: boolean;
+}
+
+/** A thread's system call at the panic. */
+export interface SyscallState {
+  /** -1: in none. */
+  readonly number: number;
+  /** `pt_regs.ax`: -ENOSYS until there is a result. */
+  readonly ax: bigint;
+  readonly activity: Activity;
+  /** The task whose system call killed the kernel. */
+  readonly panicked: boolean;
+  /** A signal handler without SA_RESTART will run first. */
+  readonly interruptedByHandler: boolean;
+  /** Any signal handler will run first. */
+  readonly handlerPending: boolean;
+  /** What a futex call does: waiting and waking may both be repeated, other operations may not. */
+  readonly futex: 'wait' | 'wake' | 'other' | undefined;
+  readonly transfer: Transfer | undefined;
+}
+
+/** What becomes of the call. */
+export type SyscallDecision =
+  | { readonly outcome: 'resume'; readonly reason: string }
+  | { readonly outcome: 'result'; readonly value: bigint; readonly reason: string }
+  | { readonly outcome: 'restart'; readonly reason: string }
+  | { readonly outcome: 'eintr'; readonly reason: string }
+  | { readonly outcome: 'in-doubt'; readonly reason: string }
+  | { readonly outcome: 'refuse'; readonly reason: string };
+
+const EINTR = 4n;
+const ENOSYS = -38n;
+/** include/linux/errno.h: codes that the kernel never shows to user space. */
+const ERESTARTSYS = -512n;
+const ERESTARTNOINTR = -513n;
+const ERESTARTNOHAND = -514n;
+const ERESTART_RESTARTBLOCK = -516n;
+/** Writes of at most this many bytes to a pipe happen at once or not at all (pipe(7)). */
+const PIPE_BUF = 4096;
+
+/** The value of `ax` for a call that was interrupted. */
+export const EINTR_RESULT = -EINTR;
+
+/** The rule of arch_do_signal_or_restart() (arch/x86/kernel/signal.c) for a call that has ended. */
+function finished(state: SyscallState, ax: bigint): SyscallDecision {
+  const eintr: SyscallDecision = {
+    outcome: 'eintr',
+    reason: 'a signal handler runs first and does not restart calls',
+  };
+  switch (ax) {
+    case ERESTARTNOINTR:
+      return { outcome: 'restart', reason: 'the kernel was about to restart it' };
+    case ERESTARTSYS:
+      return state.interruptedByHandler
+        ? eintr
+        : { outcome: 'restart', reason: 'the kernel was about to restart it' };
+    case ERESTARTNOHAND:
+    case ERESTART_RESTARTBLOCK:
+      return state.handlerPending
+        ? eintr
+        : { outcome: 'restart', reason: 'the kernel was about to restart it' };
+    default:
+      return { outcome: 'result', value: ax, reason: 'it had its result' };
+  }
+}
+
+function transferDecision(transfer: Transfer, activity: Activity): SyscallDecision {
+  const { direction, doneBytes, through } = transfer;
+  if (through === 'regular') {
+    return direction === 'write' && transfer.append
+      ? { outcome: 'in-doubt', reason: 'it appends to a file, and may have done so' }
+      : { outcome: 'restart', reason: 'it reads or writes a file at the same position again' };
+  }
+  if (through === 'tty' && direction === 'write') {
+    return { outcome: 'in-doubt', reason: 'it writes to a terminal, and some of it may be on the screen' };
+  }
+  if (doneBytes !== undefined) {
+    return doneBytes === 0
+      ? { outcome: 'restart', reason: 'not a byte was moved' }
+      : { outcome: 'result', value: BigInt(doneBytes), reason: `${doneBytes} bytes were moved` };
+  }
+  if (activity === 'asleep') {
+    if (direction === 'read' && !transfer.waitsForAll && through !== 'tty') {
+      return { outcome: 'restart', reason: 'it takes nothing while it waits' };
+    }
+    if (through === 'message-socket' || through === 'other') {
+      return { outcome: 'restart', reason: 'it sends a message at once or not at all' };
+    }
+    if (through === 'pipe' && direction === 'write' && transfer.requestedBytes <= PIPE_BUF) {
+      return { outcome: 'restart', reason: 'so few bytes go into a pipe at once or not at all' };
+    }
+  }
+  return { outcome: 'in-doubt', reason: 'some of the bytes may have been moved' };
+}
+
+function futexDecision(state: SyscallState): SyscallDecision {
+  switch (state.futex) {
+    case 'wait':
+      return state.activity === 'asleep'
+        ? { outcome: 'restart', reason: 'it compares the futex word again' }
+        : { outcome: 'result', value: 0n, reason: 'a futex wait may end for no reason at any time' };
+    case 'wake':
+      return { outcome: 'restart', reason: 'a waiter that is woken for no reason goes on waiting' };
+    default:
+      return { outcome: 'in-doubt', reason: 'it changes a futex word or moves waiters' };
+  }
+}
+
+function unfinished(state: SyscallState, name: string): SyscallDecision {
+  const row = syscallRow(name);
+  const asleep = state.activity === 'asleep';
+  switch (row.class) {
+    case 'pure':
+      return { outcome: 'restart', reason: row.reason };
+    case 'futex':
+      return futexDecision(state);
+    case 'transfer':
+      return state.transfer === undefined
+        ? { outcome: 'in-doubt', reason: 'its file descriptor is not open' }
+        : transferDecision(state.transfer, state.activity);
+    case 'wait':
+    case 'once':
+      return asleep
+        ? { outcome: 'restart', reason: 'a sleep that a signal can end comes before any effect' }
+        : { outcome: 'in-doubt', reason: row.reason };
+    case 'partial':
+      return { outcome: 'in-doubt', reason: row.reason };
+    case 'never':
+      return { outcome: 'refuse', reason: row.reason };
+  }
+}
+
+/**
+ * Decides what becomes of the system call that a thread was in: DESIGN's table, the details in
+ * `syscallTable`. Pure: everything it has to know is in `state`.
+ */
+export function decideSyscall(state: SyscallState): SyscallDecision {
+  if (state.number === -1) return { outcome: 'resume', reason: 'it was in no system call' };
+  if (state.ax !== ENOSYS) return finished(state, state.ax);
+  const name = syscallName(state.number);
+  const decision = unfinished(state, name);
+  if (state.panicked && decision.outcome !== 'refuse') {
+    return { outcome: 'eintr', reason: 'this is the call in which the kernel died; it is not made again' };
+  }
+  return decision;
+}

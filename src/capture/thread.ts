@@ -1,0 +1,239 @@
+import { wasInUserMode } from '../linux/current.ts';
+import { listEmpty } from '../linux/list.ts';
+import { mmStruct } from '../linux/mm.ts';
+import { niceOf, type Task } from '../linux/sched.ts';
+import { type KernelSigaction, readPending } from '../linux/signal.ts';
+import { syscallName } from '../linux/unistd.ts';
+import { readUser } from '../linux/user-memory.ts';
+import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
+import type { Findings } from '../model/verdict.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, struct } from '../vmcore/view.ts';
+import { captureCredentials } from './credentials.ts';
+import { captureRegisters } from './registers.ts';
+import { decideSyscall, EINTR_RESULT, type SyscallDecision } from './syscall.ts';
+import { syscallState } from './syscall-state.ts';
+import { takesDescriptor } from './syscall-table.ts';
+
+/** What all threads of a capture have in common. */
+export interface ThreadSource {
+  readonly kernel: Kernel;
+  /** CPU of each task that was executing, by task address. */
+  readonly running: ReadonlyMap<bigint, number>;
+  /** Address of the task on the CPU that panicked, or undefined. */
+  readonly panicked: bigint | undefined;
+}
+
+/** What a thread shares with the others of its process. */
+export interface ThreadOwner {
+  readonly findings: Findings;
+  readonly sigactions: readonly KernelSigaction[];
+  /** Signals pending for the whole process. */
+  readonly sharedPending: bigint;
+}
+
+const SA_RESTART = 0x1000_0000n;
+/** The instruction `syscall`: 0f 05. */
+const SYSCALL_BYTES = 2n;
+const SYSCALL_OPCODE = 0x050f;
+/** 6.1 accepts only this length in rseq(2), and keeps none. */
+const RSEQ_BYTES = 32;
+/** Offset of `rseq_cs` in struct rseq (include/uapi/linux/rseq.h). */
+const RSEQ_CS = 8;
+/** struct rseq_cs: version and flags, start_ip, post_commit_offset, abort_ip. */
+const RSEQ_CS_BYTES = 32;
+/** Size of struct robust_list_head, the only one set_robust_list(2) takes. */
+const ROBUST_LIST_BYTES = 24;
+const SCHED_DEADLINE = 6;
+const SCHED_RESET_ON_FORK = 0x4000_0000;
+
+function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
+  const deliverable = (task.pendingSignal | owner.sharedPending) & ~blocked;
+  let any = false;
+  let noRestart = false;
+  for (const [i, action] of owner.sigactions.entries()) {
+    if (((deliverable >> BigInt(i)) & 1n) === 0n || action.handler <= 1n) continue;
+    any = true;
+    if ((action.flags & SA_RESTART) === 0n) noRestart = true;
+  }
+  return { any, noRestart };
+}
+
+/** sigsuspend, ppoll and their like put a mask in force for their own time only: the real one is saved. */
+function blockedSignals(task: Task): bigint {
+  return task.restore_sigmask ? task.saved_sigmask : task.blocked;
+}
+
+function applyDecision(registers: UserRegisters, decision: SyscallDecision): UserRegisters {
+  const done = { ...registers, origAx: 0xffff_ffff_ffff_ffffn };
+  switch (decision.outcome) {
+    case 'resume':
+    case 'refuse':
+      return registers;
+    case 'restart':
+      return { ...done, ax: registers.origAx, ip: registers.ip - SYSCALL_BYTES };
+    case 'result':
+      return { ...done, ax: BigInt.asUintN(64, decision.value) };
+    default:
+      return { ...done, ax: BigInt.asUintN(64, EINTR_RESULT) };
+  }
+}
+
+/** Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort handler. */
+function abortRseq(
+  kernel: Kernel,
+  pgd: bigint,
+  rseq: Rseq | undefined,
+  registers: UserRegisters,
+): UserRegisters {
+  if (rseq === undefined || rseq.criticalSection === 0n) return registers;
+  const section = readUser(kernel, pgd, Number(rseq.criticalSection), RSEQ_CS_BYTES);
+  if (section === undefined) return registers;
+  const inside = registers.ip - section.readBigUInt64LE(8);
+  if (inside < 0n || inside >= section.readBigUInt64LE(16)) return registers;
+  return { ...registers, ip: section.readBigUInt64LE(24) };
+}
+
+function rseqOf(kernel: Kernel, task: Task, pgd: bigint): Rseq | undefined {
+  if (task.rseq === 0n) return undefined;
+  const cs = readUser(kernel, pgd, Number(task.rseq) + RSEQ_CS, 8);
+  return {
+    pointer: task.rseq,
+    sizeBytes: task.rseq_len ?? RSEQ_BYTES,
+    signature: task.rseq_sig,
+    criticalSection: cs?.readBigUInt64LE(0) ?? 0n,
+  };
+}
+
+/** A call can be made again only where the instruction before the return address is `syscall`. */
+function isAfterSyscall(kernel: Kernel, pgd: bigint, ip: bigint): boolean {
+  const code = readUser(kernel, pgd, Number(ip - SYSCALL_BYTES), Number(SYSCALL_BYTES));
+  return code === undefined || code.readUInt16LE(0) === SYSCALL_OPCODE;
+}
+
+interface Interrupted {
+  readonly registers: UserRegisters;
+  readonly record: SyscallOutcomeRecord;
+}
+
+/** Finds out about the thread's system call, and gives it the registers with which it goes on. */
+function interruptedCall(
+  source: ThreadSource,
+  task: Task,
+  registers: UserRegisters,
+  pending: ReturnType<typeof handlers>,
+  pgd: bigint,
+  findings: Findings,
+): Interrupted {
+  const { kernel } = source;
+  const state = syscallState(kernel, {
+    task,
+    registers,
+    onCpu: source.running.has(task.address),
+    panicked: source.panicked === task.address,
+    handlerPending: pending.any,
+    interruptedByHandler: pending.noRestart,
+  });
+  const decision = decideSyscall(state);
+  if (state.number === -1)
+    return { registers, record: { outcome: 'resume', syscall: undefined, reason: decision.reason } };
+  const name = syscallName(state.number);
+  const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, registers.di)) : undefined;
+  if (decision.outcome === 'in-doubt') {
+    findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason: decision.reason });
+  }
+  if (decision.outcome === 'refuse')
+    findings.reasons.push(`thread ${task.pid} was in ${name}: ${decision.reason}`);
+  if (decision.outcome === 'restart' && !isAfterSyscall(kernel, pgd, registers.ip)) {
+    findings.reasons.push(
+      `thread ${task.pid} was in ${name}, but there is no syscall instruction where it returns to`,
+    );
+  }
+  const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
+  return {
+    registers: applyDecision(registers, decision),
+    record: { outcome, syscall: name, reason: decision.reason },
+  };
+}
+
+/** A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers. */
+function lostOnCpu(kernel: Kernel, task: Task, cpu: number | undefined): string | undefined {
+  if (cpu === undefined) return undefined;
+  const userMode = wasInUserMode(kernel, cpu, task.pid);
+  if (userMode === false) return undefined;
+  return userMode === true
+    ? `thread ${task.pid} was computing on CPU ${cpu}: its vector registers are lost`
+    : `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
+}
+
+/** Operations of System V semaphores that the kernel would undo at exit; threads share a list that is mostly empty. */
+const semUndoList = struct('sem_undo_list', { list_proc: addressOf() });
+
+function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
+  return task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoList).at(task.sysvUndo).list_proc);
+}
+
+function schedulingProblem(kernel: Kernel, task: Task): string | undefined {
+  if (task.policy === SCHED_DEADLINE) return 'has the deadline scheduling policy';
+  if (task.ptrace !== 0) return 'is traced by a debugger';
+  if (task.seccompMode !== 0) return `has a seccomp ${task.seccompMode === 2 ? 'filter' : 'mode'}`;
+  if (task.syscallDispatch !== 0) return 'has its system calls redirected (syscall user dispatch)';
+  if ((task.io_uring ?? 0n) !== 0n) return 'uses io_uring';
+  if (task.vfork_done !== 0n) return 'has not left vfork yet';
+  if ((task.compat_robust_list ?? 0n) !== 0n) return 'has a 32-bit robust list';
+  if (hasSemaphoreUndo(kernel, task)) return 'has System V semaphores to undo';
+  if ((task.mempolicy ?? 0n) !== 0n) return 'has a memory policy';
+  if (task.in_execve) return 'was in the middle of execve';
+  if (task.atomic_flags >= 8) return 'has limits on speculative execution of its own (prctl)';
+  return undefined;
+}
+
+/**
+ * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a structure cannot be
+ * read.
+ */
+export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwner): Thread {
+  const { kernel } = source;
+  const { findings } = owner;
+  const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
+  const cpu = source.running.get(task.address);
+  const lost = lostOnCpu(kernel, task, cpu);
+  if (lost !== undefined) findings.reasons.push(lost);
+  const problem = schedulingProblem(kernel, task);
+  if (problem !== undefined) say(problem);
+  const captured = captureRegisters(kernel, task, cpu !== undefined && lost === undefined);
+  captured.problems.forEach(say);
+  findings.notes.push(...captured.notes);
+  const cred = captureCredentials(kernel, task);
+  cred.problems.forEach(say);
+  const { pgd } = kernel.bind(mmStruct).at(task.mm);
+  const blocked = blockedSignals(task);
+  const rseq = rseqOf(kernel, task, pgd);
+  const call = interruptedCall(
+    source,
+    task,
+    captured.registers,
+    handlers(task, owner, blocked),
+    pgd,
+    findings,
+  );
+  return {
+    tid: task.pid,
+    comm: task.comm,
+    registers: abortRseq(kernel, pgd, rseq, call.registers),
+    fpu: captured.fpu,
+    tls: captured.tls,
+    clearChildTid: task.clear_child_tid,
+    robustList: { head: task.robust_list, sizeBytes: task.robust_list === 0n ? 0 : ROBUST_LIST_BYTES },
+    rseq,
+    blockedSignals: blocked,
+    pendingSignals: readPending(kernel, task.pendingList, task.pendingSignal).map(({ info }) => info),
+    altStack: { sp: task.sas_ss_sp, sizeBytes: task.sas_ss_size, flags: task.sas_ss_flags },
+    parentDeathSignal: task.pdeath_signal,
+    credentials: cred.credentials,
+    policy: task.policy + (task.sched_reset_on_fork ? SCHED_RESET_ON_FORK : 0),
+    nice: niceOf(task),
+    rtPriority: task.rt_priority,
+    syscall: call.record,
+  };
+}

@@ -1,0 +1,106 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, s64, struct } from '../vmcore/view.ts';
+import { hlistForEach } from './hlist.ts';
+import { readHrtimer } from './hrtimer.ts';
+import { listForEach } from './list.ts';
+import { pidNr } from './pid.ts';
+import type { Task } from './sched.ts';
+import type { Signal } from './signal.ts';
+import { CLOCK, type Clocks } from './timekeeping.ts';
+
+/** `struct k_itimer` (include/linux/posix-timers.h): a timer made by timer_create(2). */
+const kItimer = struct('k_itimer', {
+  list: addressOf(),
+  it_clock: s32,
+  it_id: s32,
+  it_overrun: s64,
+  it_overrun_last: s64,
+  it_requeue_pending: s32,
+  it_sigev_notify: s32,
+  it_interval: s64,
+  it_pid: pointer,
+  sigq: pointer,
+  realTimer: addressOf('it.real.timer'),
+  cpuExpires: s64.at('it.cpu.node.expires'),
+  alarmState: s32.at('it.alarm.alarmtimer.state'),
+  alarmExpires: s64.at('it.alarm.alarmtimer.node.expires'),
+});
+
+/** The signal that a timer queues: `struct sigqueue` with siginfo as user space sees it. */
+const timerSigqueue = struct('sigqueue', { info: addressOf() });
+/** Offsets in siginfo_t: si_signo, and si_value of a timer's signal. */
+const SI_SIGNO = 0n;
+const SI_VALUE = 24n;
+
+const SIGEV_NONE = 1;
+const SIGEV_THREAD_ID = 4;
+
+/** A POSIX timer as timer_gettime(2) would show it. */
+export interface KernelPosixTimer {
+  readonly id: number;
+  readonly clock: number;
+  /** SIGEV_SIGNAL 0, SIGEV_NONE 1, SIGEV_THREAD 2, with SIGEV_THREAD_ID 4 added. */
+  readonly notify: number;
+  readonly signal: number;
+  readonly value: bigint;
+  readonly thread: number | undefined;
+  readonly overrun: number;
+  readonly interval: bigint;
+  readonly remaining: bigint;
+}
+
+/** CPU time of a process or thread in nanoseconds. */
+function cpuTimeOf(signal: Signal, threads: readonly Task[]): bigint {
+  return threads.reduce((sum, task) => sum + task.sum_exec_runtime, signal.sumSchedRuntime);
+}
+
+/** A periodic timer that has expired and waits for its signal to be taken goes on from its next period. */
+function forward(remaining: bigint, interval: bigint): bigint {
+  if (remaining > 0n) return remaining;
+  return interval > 0n ? interval - (-remaining % interval) : 0n;
+}
+
+/**
+ * Timers of a process. 6.11 changed the list of a process's timers from a list to an hlist. Throws a VmcoreError if the list
+ * is damaged.
+ */
+export function readPosixTimers(
+  kernel: Kernel,
+  signal: Signal,
+  threads: readonly Task[],
+  clocks: Clocks,
+): KernelPosixTimer[] {
+  const type = kernel.bind(kItimer);
+  const isHlist = kernel.layouts.member('signal_struct', 'posix_timers')?.structName === 'hlist_head';
+  const nodes = isHlist
+    ? hlistForEach(kernel, signal.posix_timers)
+    : listForEach(kernel, signal.posix_timers);
+  return Array.from(nodes, (node) => {
+    const timer = type.containerOf(node, 'list');
+    const interval = timer.it_interval;
+    const isCpu =
+      timer.it_clock < 0 || timer.it_clock === CLOCK.processCputime || timer.it_clock === CLOCK.threadCputime;
+    let remaining: bigint;
+    if (isCpu) {
+      const used = cpuTimeOf(signal, threads);
+      remaining = timer.cpuExpires === 0n ? 0n : forward(timer.cpuExpires - used, interval);
+    } else {
+      const state = readHrtimer(kernel, timer.realTimer, clocks);
+      const waitsForSignal = !state.active && timer.it_requeue_pending !== 0 && interval > 0n;
+      remaining = state.active ? state.remaining : waitsForSignal ? interval : 0n;
+    }
+    const info = timer.sigq === 0n ? undefined : kernel.bind(timerSigqueue).at(timer.sigq).info;
+    return {
+      id: timer.it_id,
+      clock: timer.it_clock,
+      notify: timer.it_sigev_notify,
+      signal:
+        info === undefined || timer.it_sigev_notify === SIGEV_NONE ? 0 : kernel.memory.s32(info + SI_SIGNO),
+      value: info === undefined ? 0n : kernel.memory.u64(info + SI_VALUE),
+      thread: (timer.it_sigev_notify & SIGEV_THREAD_ID) !== 0 ? pidNr(kernel, timer.it_pid) : undefined,
+      overrun: Number(timer.it_overrun_last > 0n ? timer.it_overrun_last : 0n),
+      interval,
+      remaining,
+    };
+  }).toSorted((a, b) => a.id - b.id);
+}
