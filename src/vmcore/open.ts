@@ -3,6 +3,7 @@ import { DeadKernel } from './dead-kernel.ts';
 import { type DumpSource, openElf } from './elf.ts';
 import { FormatError, ProfileError, VmcoreError } from './errors.ts';
 import { Kallsyms, readKallsymsTables } from './kallsyms.ts';
+import { isKdump, openKdump } from './kdump.ts';
 import type { Kernel } from './kernel.ts';
 import { openFile, type VmcoreFile } from './mapping.ts';
 import { KernelMemory } from './memory.ts';
@@ -10,12 +11,18 @@ import type { Profile } from './profile.ts';
 import type { SymbolTable } from './symbols.ts';
 import { parseVmcoreinfo, searchVmcoreinfo, vmcoreinfoSymbol } from './vmcoreinfo.ts';
 
+/** How makedumpfile -F starts what it writes to a pipe. */
+const FLATTENED = Buffer.from('makedumpfile\0');
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 
 function openSource(file: VmcoreFile): DumpSource {
   if (file.sizeBytes === 0) throw new FormatError(file.path, 'is empty');
   const magic = file.readExact(0, Math.min(16, file.sizeBytes), 'the first bytes');
   if (magic.subarray(0, 4).equals(ELF_MAGIC)) return openElf(file);
+  if (isKdump(magic)) return openKdump(file);
+  if (magic.subarray(0, FLATTENED.length).equals(FLATTENED)) {
+    throw new FormatError(file.path, 'is flattened: write it out with `makedumpfile -R DUMP < FILE` first');
+  }
   throw new FormatError(file.path, 'is no vmcore: neither an ELF core nor a kdump-compressed dump');
 }
 

@@ -44,6 +44,7 @@ export function* searchVmcoreinfo(physical: PhysicalMemory): Generator<Map<strin
     const first = Math.ceil(range.physical / PAGE) * PAGE;
     for (let at = first; at + PAGE <= range.physical + range.length; at += PAGE) {
       if (++looked > MAX_PAGES) return;
+      if (!physical.has(at, PAGE)) continue;
       const { data, offset } = physical.window(at, PAGE);
       if (data.getUint32(offset, true) !== word) continue;
       const page = Buffer.from(data.buffer, data.byteOffset + offset, PAGE);

@@ -1,0 +1,185 @@
+import { writeSync } from 'node:fs';
+import { decompressPage } from './decompress.ts';
+import { AddressError } from './errors.ts';
+import type { Mapping } from './mapping.ts';
+import type { PhysicalMemory, PhysicalRange } from './physical.ts';
+import type { Window } from './view.ts';
+
+const PAGE = 4096;
+/** `struct page_desc`: offset, size, flags, page flags. */
+const DESCRIPTOR_BYTES = 24;
+/** Pages kept decompressed: 64 MiB. */
+const CACHED_PAGES = 16_384;
+/** Pages between two counts of the bitmap. */
+const RANK_FRAMES = 4096;
+/** No memory map has more holes; past this the rest counts as one range. */
+const MAX_RANGES = 65_536;
+/** Pages collected before they are written. */
+const WRITE_PAGES = 256;
+
+/** What a kdump-compressed file is made of. */
+interface Parts {
+  readonly path: string;
+  /** The whole file. */
+  readonly mapping: Mapping;
+  /** One bit for each page frame: is memory. */
+  readonly existing: Buffer;
+  /** One bit for each page frame: is in the file. */
+  readonly dumped: Buffer;
+  readonly frames: number;
+  /** Where the page descriptors start: one for each set bit of `dumped`. */
+  readonly descriptorsAt: number;
+}
+
+function popcount(byte: number): number {
+  let value = byte - ((byte >> 1) & 0x55);
+  value = (value & 0x33) + ((value >> 2) & 0x33);
+  return (value + (value >> 4)) & 0x0f;
+}
+
+const ONES = Uint8Array.from({ length: 256 }, (_, byte) => popcount(byte));
+
+function isSet(bitmap: Buffer, frame: number): boolean {
+  return ((bitmap[frame >> 3] ?? 0) & (1 << (frame & 7))) !== 0;
+}
+
+/** Physical memory of a kdump-compressed file; pages are decompressed when they are read, the last ones are kept. */
+export class CompressedMemory implements PhysicalMemory {
+  readonly ranges: readonly PhysicalRange[];
+  readonly #parts: Parts;
+  /** How many pages are in the file before each RANK_FRAMES frames. */
+  readonly #ranks: Uint32Array;
+  readonly #cache = new Map<number, Window>();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+    this.ranges = rangesOf(parts);
+    this.#ranks = new Uint32Array(Math.ceil(parts.frames / RANK_FRAMES) + 1);
+    let rank = 0;
+    for (let byte = 0; byte * 8 < parts.frames; byte++) {
+      if ((byte * 8) % RANK_FRAMES === 0) this.#ranks[(byte * 8) / RANK_FRAMES] = rank;
+      rank += ONES[parts.dumped[byte] ?? 0]!;
+    }
+  }
+
+  has(physical: number, length: number): boolean {
+    for (let frame = Math.floor(physical / PAGE); frame * PAGE < physical + length; frame++) {
+      if (frame >= this.#parts.frames || !isSet(this.#parts.dumped, frame)) return false;
+    }
+    return true;
+  }
+
+  contiguous(physical: number, length: number): Window | undefined {
+    const offset = physical % PAGE;
+    if (offset + length > PAGE || !this.has(physical, length)) return undefined;
+    const page = this.#page(Math.floor(physical / PAGE));
+    return { data: page.data, offset: page.offset + offset };
+  }
+
+  window(physical: number, length: number): Window {
+    const window = this.contiguous(physical, length);
+    if (window !== undefined) return window;
+    if (!this.has(physical, length)) throw this.#absent(physical);
+    const copy = Buffer.alloc(length);
+    for (let done = 0; done < length; ) {
+      const at = physical + done;
+      const part = Math.min(length - done, PAGE - (at % PAGE));
+      copy.set(this.view(at, part), done);
+      done += part;
+    }
+    return { data: new DataView(copy.buffer, copy.byteOffset, length), offset: 0 };
+  }
+
+  view(physical: number, length: number): Uint8Array {
+    const { data, offset } = this.window(physical, length);
+    return new Uint8Array(data.buffer, data.byteOffset + offset, length);
+  }
+
+  writeRuns(fd: number, runs: readonly PhysicalRange[]): number {
+    let total = 0;
+    for (const run of runs) {
+      for (let done = 0; done < run.length; ) {
+        const part = Math.min(run.length - done, WRITE_PAGES * PAGE);
+        const bytes = this.view(run.physical + done, part);
+        for (let written = 0; written < part; ) written += writeSync(fd, bytes, written, part - written);
+        done += part;
+        total += part;
+      }
+    }
+    return total;
+  }
+
+  close(): void {
+    this.#cache.clear();
+    this.#parts.mapping.unmap();
+  }
+
+  #absent(physical: number): AddressError {
+    const isMemory = isSet(this.#parts.existing, Math.floor(physical / PAGE));
+    return new AddressError(
+      physical,
+      isMemory ? 'was left out of the dump (physical)' : 'is not in the dump (physical)',
+    );
+  }
+
+  /** How many pages are in the file before a frame's. */
+  #rank(frame: number): number {
+    const { dumped } = this.#parts;
+    const block = Math.floor(frame / RANK_FRAMES);
+    let rank = this.#ranks[block] ?? 0;
+    for (let byte = (block * RANK_FRAMES) / 8; byte < frame >> 3; byte++) rank += ONES[dumped[byte]!]!;
+    return rank + ONES[dumped[frame >> 3]! & ((1 << (frame & 7)) - 1)]!;
+  }
+
+  #page(frame: number): Window {
+    const known = this.#cache.get(frame);
+    if (known !== undefined) return known;
+    const page = this.#decompress(frame);
+    const window = { data: new DataView(page.buffer, page.byteOffset, PAGE), offset: 0 };
+    if (this.#cache.size >= CACHED_PAGES) {
+      for (const oldest of this.#cache.keys()) {
+        this.#cache.delete(oldest);
+        if (this.#cache.size < CACHED_PAGES / 2) break;
+      }
+    }
+    this.#cache.set(frame, window);
+    return window;
+  }
+
+  #decompress(frame: number): Uint8Array {
+    const { data, length } = this.#parts.mapping;
+    const at = this.#parts.descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES;
+    if (at + DESCRIPTOR_BYTES > length)
+      throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
+    const offset = data.getUint32(at, true) + data.getUint32(at + 4, true) * 0x1_0000_0000;
+    const size = data.getUint32(at + 8, true);
+    const flags = data.getUint32(at + 12, true);
+    if (offset === 0 || size === 0 || size > PAGE || offset + size > length) {
+      throw new AddressError(frame * PAGE, 'is missing from an incomplete or damaged dump (physical)');
+    }
+    return decompressPage(new Uint8Array(data.buffer, data.byteOffset + offset, size), flags, PAGE);
+  }
+}
+
+/** Ranges of frames that are memory. */
+function rangesOf({ existing, frames }: Parts): PhysicalRange[] {
+  const ranges: { physical: number; length: number }[] = [];
+  let start = -1;
+  for (let frame = 0; frame <= frames; frame++) {
+    const byte = existing[frame >> 3] ?? 0;
+    if ((frame & 7) === 0 && frame + 8 <= frames && (start < 0 ? byte === 0 : byte === 0xff)) {
+      frame += 7;
+      continue;
+    }
+    const present = frame < frames && isSet(existing, frame);
+    if (present && start < 0) start = frame;
+    if (present || start < 0) continue;
+    ranges.push({ physical: start * PAGE, length: (frame - start) * PAGE });
+    start = -1;
+    if (ranges.length === MAX_RANGES) {
+      ranges.push({ physical: frame * PAGE, length: (frames - frame) * PAGE });
+      break;
+    }
+  }
+  return ranges;
+}

@@ -1,0 +1,106 @@
+import type { DumpSource } from './elf.ts';
+import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
+import { FormatError } from './errors.ts';
+import { CompressedMemory } from './kdump-memory.ts';
+import { mapFile, type VmcoreFile } from './mapping.ts';
+
+/** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on x86-64. */
+const HEADER = {
+  version: 8,
+  status: 424,
+  blockSize: 428,
+  subHeaderBlocks: 432,
+  bitmapBlocks: 436,
+  maxMapnr: 440,
+  bytes: 464,
+} as const;
+/** Offsets in `struct kdump_sub_header`, and the header version that introduced each. */
+const SUB_HEADER = { split: 12, vmcoreinfo: 32, note: 48, maxMapnr64: 96, bytes: 104 } as const;
+const VERSION_VMCOREINFO = 3;
+const VERSION_NOTE = 4;
+const VERSION_64_BIT = 6;
+const PAGE = 4096;
+/** makedumpfile ran out of room (DUMP_DH_COMPRESSED_INCOMPLETE). */
+const STATUS_INCOMPLETE = 8;
+const MAX_VMCOREINFO_BYTES = 1 << 20;
+const MAX_NOTE_BYTES = 64 << 20;
+
+/** Whether a file begins as kdump-compressed files do (makedumpfile, QEMU's kdump formats). */
+export function isKdump(magic: Buffer): boolean {
+  return magic.toString('latin1', 0, 8) === 'KDUMP   ';
+}
+
+function readPart(
+  file: VmcoreFile,
+  subHeader: Buffer,
+  at: number,
+  limit: number,
+  what: string,
+): Buffer | undefined {
+  const offset = subHeader.readBigUInt64LE(at);
+  const length = subHeader.readBigUInt64LE(at + 8);
+  if (offset === 0n || length === 0n) return undefined;
+  if (length > BigInt(limit) || offset > BigInt(file.sizeBytes))
+    throw new FormatError(file.path, `damaged: ${what}`);
+  return file.readExact(Number(offset), Number(length), what);
+}
+
+function cpuNotesOf(notes: Buffer | undefined): CpuNote[] {
+  if (notes === undefined) return [];
+  return parseNotes(notes)
+    .filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS)
+    .map(({ description }) => parsePrstatus(description))
+    .filter((note) => note !== undefined);
+}
+
+/**
+ * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed when they are
+ * read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`), or another page size.
+ */
+export function openKdump(file: VmcoreFile): DumpSource {
+  const header = file.readExact(0, HEADER.bytes, 'the header');
+  const version = header.readInt32LE(HEADER.version);
+  const blockSize = header.readInt32LE(HEADER.blockSize);
+  if (blockSize !== PAGE) throw new FormatError(file.path, `has blocks of ${blockSize} bytes, not ${PAGE}`);
+  const subHeader = file.readExact(PAGE, SUB_HEADER.bytes, 'the sub header');
+  if (subHeader.readInt32LE(SUB_HEADER.split) !== 0) {
+    throw new FormatError(
+      file.path,
+      'is one part of several: join them with `makedumpfile --reassemble PARTS DUMP`',
+    );
+  }
+  const maxMapnr =
+    version >= VERSION_64_BIT
+      ? Number(subHeader.readBigUInt64LE(SUB_HEADER.maxMapnr64))
+      : header.readUInt32LE(HEADER.maxMapnr);
+  const bitmapBytes = header.readUInt32LE(HEADER.bitmapBlocks) * PAGE;
+  const bitmapAt = (1 + header.readUInt32LE(HEADER.subHeaderBlocks)) * PAGE;
+  if (maxMapnr > bitmapBytes * 4)
+    throw new FormatError(file.path, `damaged: no bitmap for ${maxMapnr} page frames`);
+  const bitmaps = file.readExact(bitmapAt, bitmapBytes, 'the bitmaps of its pages');
+  const vmcoreinfo =
+    version < VERSION_VMCOREINFO
+      ? undefined
+      : readPart(file, subHeader, SUB_HEADER.vmcoreinfo, MAX_VMCOREINFO_BYTES, 'VMCOREINFO');
+  const notes =
+    version < VERSION_NOTE
+      ? undefined
+      : readPart(file, subHeader, SUB_HEADER.note, MAX_NOTE_BYTES, 'the notes');
+  const physical = new CompressedMemory({
+    path: file.path,
+    mapping: mapFile(file.path, file.fd, 0, file.sizeBytes),
+    existing: bitmaps.subarray(0, bitmapBytes / 2),
+    dumped: bitmaps.subarray(bitmapBytes / 2),
+    frames: maxMapnr,
+    descriptorsAt: bitmapAt + bitmapBytes,
+  });
+  return {
+    physical,
+    cpuNotes: cpuNotesOf(notes),
+    vmcoreinfo: vmcoreinfo?.toString('latin1'),
+    warnings:
+      (header.readUInt32LE(HEADER.status) & STATUS_INCOMPLETE) !== 0
+        ? ['incomplete: makedumpfile ran out of room, so some pages are missing']
+        : [],
+  };
+}
