@@ -27,11 +27,13 @@ const views: Readonly<Record<string, View>> = {
     report: async (kernel) => (await import('../inspect/ps.ts')).psReport(kernel),
   },
   maps: {
-    usage: 'maps PID',
-    description: 'memory areas, as /proc/PID/maps had them',
-    count: [1, 1],
-    report: async (kernel, [pid = '']) =>
-      (await import('../inspect/maps.ts')).mapsReport(kernel, wholeNumber(pid)),
+    usage: 'maps [PID]',
+    description: 'memory areas, as /proc/PID/maps had them; of every process if none is named',
+    count: [0, 1],
+    report: async (kernel, [pid]) => {
+      const { allMapsReport, mapsReport } = await import('../inspect/maps.ts');
+      return pid === undefined ? allMapsReport(kernel) : mapsReport(kernel, wholeNumber(pid));
+    },
   },
   files: {
     usage: 'files PID',

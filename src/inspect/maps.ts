@@ -7,7 +7,7 @@ import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u64 } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
-import { requireTask } from './tasks.ts';
+import { listProcesses, requireTask } from './tasks.ts';
 
 /** One memory area, with what a line of /proc/PID/maps says. Addresses and offset in bytes. */
 export interface MapRow {
@@ -104,16 +104,44 @@ function gateLine(kernel: Kernel): string[] {
   return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
 }
 
+/** The memory maps of all user processes; one that is damaged has its problem in place of its map. */
+export function allMapsReport(kernel: Kernel): Report {
+  const { rows } = listProcesses(kernel);
+  const processes = rows
+    .filter(({ rssKib }) => rssKib !== undefined)
+    .map(({ pid, comm }) => ({ pid, comm, maps: mapsOrProblem(kernel, pid) }));
+  return {
+    json: () => ({
+      processes: processes.map(({ pid, comm, maps }) => ({ pid, comm, ...mapsJson(maps) })),
+    }),
+    text: () =>
+      processes.map(({ pid, comm, maps }) => `${pid} ${comm}\n${mapsText(kernel, maps)}`).join('\n\n'),
+  };
+}
+
+function mapsOrProblem(kernel: Kernel, pid: number): MapRow[] | VmcoreError {
+  try {
+    return listMaps(kernel, pid);
+  } catch (error) {
+    if (error instanceof VmcoreError) return error;
+    throw error;
+  }
+}
+
+function mapsJson(maps: MapRow[] | VmcoreError): { maps: unknown[] } | { problem: string } {
+  if (maps instanceof VmcoreError) return { problem: maps.message };
+  return { maps: maps.map((row) => ({ ...row, start: hexNumber(row.start), end: hexNumber(row.end) })) };
+}
+
+function mapsText(kernel: Kernel, maps: MapRow[] | VmcoreError): string {
+  if (maps instanceof VmcoreError) return maps.message;
+  return [...maps.map(formatRow), ...(maps.length > 0 ? gateLine(kernel) : [])].join('\n');
+}
+
 /** The memory map of a process, character for character as /proc/PID/maps had it. */
 export function mapsReport(kernel: Kernel, pid: number): Report {
   const rows = listMaps(kernel, pid);
-  return {
-    json: () => ({
-      pid,
-      maps: rows.map((row) => ({ ...row, start: hexNumber(row.start), end: hexNumber(row.end) })),
-    }),
-    text: () => [...rows.map(formatRow), ...(rows.length > 0 ? gateLine(kernel) : [])].join('\n'),
-  };
+  return { json: () => ({ pid, ...mapsJson(rows) }), text: () => mapsText(kernel, rows) };
 }
 
 function hexNumber(value: number): string {
