@@ -20,11 +20,10 @@ import type { Sock } from './sock.ts';
  * `struct inet_sock` (include/net/inet_sock.h). 6.6 turned the bit fields into bits of `inet_flags`.
  */
 export const inetSock = struct('inet_sock', {
-  destination: bytes.at('sk.__sk_common.skc_daddr'),
-  source6: bytes.at('sk.__sk_common.skc_v6_rcv_saddr'),
-  destination6: bytes.at('sk.__sk_common.skc_v6_daddr'),
-  source: bytes.at('inet_saddr'),
-  received: bytes.at('sk.__sk_common.skc_rcv_saddr'),
+  daddr: bytes.at('sk.__sk_common.skc_daddr'),
+  saddr6: bytes.at('sk.__sk_common.skc_v6_rcv_saddr'),
+  daddr6: bytes.at('sk.__sk_common.skc_v6_daddr'),
+  saddr: bytes.at('inet_saddr'),
   destinationPort: bytes.at('sk.__sk_common.skc_dport'),
   inet_num: u16.at('sk.__sk_common.skc_num'),
   sourcePort: bytes.at('inet_sport'),

@@ -42,7 +42,7 @@ export interface FileIdentity {
   readonly uid: number;
   readonly gid: number;
   readonly sizeBytes: number;
-  /** Of a device node: major * 2^20 + minor, as the kernel's dev_t; 0 otherwise. */
+  /** Of a device node: its number as stat(2) gives it; 0 otherwise. */
   readonly rdev: number;
 }
 
@@ -51,8 +51,8 @@ export interface PathFile extends OpenFileCommon {
   readonly type: 'path';
   /** Absolute, from the root of the initial mount namespace. */
   readonly path: string;
-  /** File offset in bytes; undefined where the file has none (O_PATH, streams). */
-  readonly position: number | undefined;
+  /** File offset in bytes, of a directory any 63-bit number; undefined where the file has none (O_PATH, streams). */
+  readonly position: bigint | undefined;
   readonly identity: FileIdentity;
   /** The file has no name any more; its content is this ghost. */
   readonly ghostId: number | undefined;
@@ -113,7 +113,7 @@ export interface InotifyWatch {
   readonly mask: number;
   readonly path: string;
   readonly inode: number;
-  /** dev_t of the file system. */
+  /** Device number of the file system, as stat(2) gives it. */
   readonly device: number;
 }
 
@@ -125,7 +125,7 @@ export interface Inotify extends OpenFileCommon {
 /** A file made by memfd_create; its content is the SharedMemory `shmid`. */
 export interface MemfdFile extends OpenFileCommon {
   readonly type: 'memfd';
-  readonly position: number;
+  readonly position: bigint;
   readonly inodeId: number;
 }
 

@@ -34,7 +34,7 @@ export interface Terminal {
   /** Session and foreground process group of the terminal; 0 for none. */
   readonly session: number;
   readonly foregroundGroup: number;
-  /** dev_t of the device and of the file system that its node is on. */
+  /** Numbers of the device and of the file system that its node is on, as stat(2) gives them. */
   readonly rdev: number;
   readonly device: number;
   readonly uid: number;

@@ -52,6 +52,13 @@ function sharedMemoryOf(
   return [...context.sharedMemory.values()].filter(({ shmid }) => shmids.has(shmid));
 }
 
+/** Whether a file that is on no disk exists before the restore: not those that it makes itself. */
+function isThereBefore(context: CaptureContext, path: string, fileSystem: string): boolean {
+  if (fileSystem === 'devpts' || /^\/proc\/\d+(\/|$)/.test(path)) return false;
+  const made = context.toMake.has(path) || context.directories.get(path)?.some((made) => made.path === path);
+  return made !== true;
+}
+
 /** What has to be there before the group is restored, and what has to be as it was. */
 function preparation(
   context: CaptureContext,
@@ -72,7 +79,7 @@ function preparation(
     ),
     filesToCheck: unique(
       present
-        .filter(({ path, identity }) => identity.onDisk || !context.toMake.has(path))
+        .filter(({ path, identity }) => identity.onDisk || isThereBefore(context, path, identity.fileSystem))
         .map(({ path, identity }) => ({ path, identity })),
       ({ path }) => path,
     ),

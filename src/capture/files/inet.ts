@@ -32,9 +32,9 @@ interface Endpoints {
 function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
   const isSix = family === families.inet6;
   return {
-    sourceAddress: isSix ? inet.source6 : inet.source,
+    sourceAddress: isSix ? inet.saddr6 : inet.saddr,
     sourcePort: networkPort(inet.sourcePort),
-    destinationAddress: isSix ? inet.destination6 : inet.destination,
+    destinationAddress: isSix ? inet.daddr6 : inet.daddr,
     destinationPort: networkPort(inet.destinationPort),
   };
 }

@@ -48,7 +48,7 @@ function mapMemory(
       id: context.nextId(),
       flags: use.openFlags | openFlags.largefile,
       owner: noOwner,
-      position: 0,
+      position: 0n,
       inodeId: memfd.inodeId,
     } satisfies MemfdFile;
     context.mappedMemfds.set(key, mapped);

@@ -71,5 +71,5 @@ export function captureMemfdInode(context: CaptureContext, file: File): MemfdIno
 /** An open memfd. Throws as `captureSharedMemory`. */
 export function captureMemfd(context: CaptureContext, file: File): MemfdFile {
   const { inodeId } = captureMemfdInode(context, file);
-  return { type: 'memfd', ...context.common(file), position: Number(filePosition(file)), inodeId };
+  return { type: 'memfd', ...context.common(file), position: filePosition(file), inodeId };
 }

@@ -1,5 +1,12 @@
 import { dentryStruct, resolvePath } from '../../linux/dcache.ts';
-import { type FileSystem, fileSystemOf, fileType, type Inode, inodeStruct } from '../../linux/fs.ts';
+import {
+  type FileSystem,
+  fileSystemOf,
+  fileType,
+  type Inode,
+  inodeStruct,
+  userDevice,
+} from '../../linux/fs.ts';
 import type { Mount } from '../../linux/mount.ts';
 import type { DirectoryToMake, FileIdentity } from '../../model/file.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -46,7 +53,7 @@ export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
     uid: inode.i_uid,
     gid: inode.i_gid,
     sizeBytes: inode.i_size,
-    rdev: inode.i_rdev,
+    rdev: userDevice(inode.i_rdev),
   };
 }
 

@@ -83,7 +83,7 @@ function share(context: CaptureContext, address: bigint, file: OpenFile): void {
     if (!separable.has(file.type)) {
       throw new FileRefusal(`shares ${what} with ${showHolder(outsider)}, which is not protected`);
     }
-    if (file.type === 'path' && file.position !== undefined && file.position > 0) {
+    if (file.type === 'path' && file.position !== undefined && file.position > 0n) {
       context.noteHolders(
         holders,
         `the offset of ${file.path} is no longer shared with ${showHolder(outsider)}`,

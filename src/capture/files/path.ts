@@ -70,15 +70,13 @@ function remember(context: CaptureContext, file: NamedFile, path: string): void 
   }
 }
 
-function positionOf(file: File, named: NamedFile): number | undefined {
+function positionOf(file: File, named: NamedFile): bigint | undefined {
   const { i_rdev: rdev } = named.inode;
   const isKmsg = major(rdev) === MEM_MAJOR && minor(rdev) === KMSG_MINOR;
   if ((file.f_mode & fmode.path) !== 0 || isKmsg || (file.f_mode & fmode.lseek) === 0) return undefined;
   const position = filePosition(file);
-  if (position < 0n || position > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new FileRefusal(`has ${named.path} open at the impossible offset ${position}`);
-  }
-  return Number(position);
+  if (position < 0n) throw new FileRefusal(`has ${named.path} open at the impossible offset ${position}`);
+  return position;
 }
 
 /**

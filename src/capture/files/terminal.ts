@@ -1,5 +1,5 @@
 import type { File } from '../../linux/file.ts';
-import { major, minor, superBlockStruct } from '../../linux/fs.ts';
+import { major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
 import { hasTtyFlag, type Tty, ttyDriverKind, ttyInput, ttyOfFile, ttyStruct } from '../../linux/tty.ts';
 import type {
@@ -90,7 +90,7 @@ function captureTty(context: CaptureContext, tty: Tty, kind: TerminalKind, named
     throw new FileRefusal(`has /dev/pts/${tty.index} open; CRIU makes terminals up to ${MAX_PTY_INDEX} only`);
   }
   const number = (pid: bigint) => (pid === 0n ? 0 : pidNr(kernel, pid));
-  const { i_sb, i_rdev: rdev, i_uid: uid, i_gid: gid } = named.inode;
+  const { i_sb, i_rdev, i_uid: uid, i_gid: gid } = named.inode;
   return {
     id: context.nextId(),
     kind,
@@ -100,8 +100,8 @@ function captureTty(context: CaptureContext, tty: Tty, kind: TerminalKind, named
     packetMode: tty.packet,
     session: number(real.session),
     foregroundGroup: number(real.pgrp),
-    rdev,
-    device: kernel.bind(superBlockStruct).at(i_sb).s_dev,
+    rdev: userDevice(i_rdev),
+    device: userDevice(kernel.bind(superBlockStruct).at(i_sb).s_dev),
     uid,
     gid,
     settings: settingsOf(real, tty),
@@ -133,6 +133,6 @@ export function captureTerminal(context: CaptureContext, file: File): TerminalFi
     type: 'terminal',
     ...common,
     terminalId: terminal.id,
-    pathFile: pathFile(context, named, { ...common, id: context.nextId(), position: 0 }),
+    pathFile: pathFile(context, named, { ...common, id: context.nextId(), position: 0n }),
   };
 }

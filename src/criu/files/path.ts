@@ -1,0 +1,68 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { GhostFile, PathFile } from '../../model/file.ts';
+import type { PageRun } from '../../model/memory.ts';
+import type { ImageDirectory, PageSource } from '../image.ts';
+import {
+  GhostChunkEntrySchema,
+  GhostFileEntrySchema,
+  type RegFileEntrySchema,
+  RemapFilePathEntrySchema,
+  RemapType,
+} from '../proto/gen/regfile_pb.ts';
+import { head } from './common.ts';
+
+/** Position that tells CRIU not to seek. */
+const NO_SEEK = 0xffff_ffff_ffff_ffffn;
+const PAGE_SIZE = 4096;
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+
+/** A file that is opened by its path. No size: files go on growing while other groups are restored. */
+export function regFile(file: PathFile): MessageInitShape<typeof RegFileEntrySchema> {
+  return { ...head(file), pos: file.position ?? NO_SEEK, name: file.path, mode: file.identity.mode };
+}
+
+/** Says of a file without a name where its content is. */
+export function writeRemap(images: ImageDirectory, { id, ghostId }: PathFile): void {
+  if (ghostId === undefined) return;
+  images
+    .image('remap-fpath')
+    .entry(RemapFilePathEntrySchema, { origId: id, remapId: ghostId, remapType: RemapType.GHOST });
+}
+
+function time(microseconds: number): { tvSec: bigint; tvUsec: bigint } {
+  return { tvSec: BigInt(Math.floor(microseconds / 1e6)), tvUsec: BigInt(microseconds % 1e6) };
+}
+
+/** Runs of pages as bytes, cut off at the end of the file. */
+export function contentRuns(
+  runs: readonly PageRun[],
+  sizeBytes: number,
+): { offset: number; physical: number; length: number }[] {
+  return runs.flatMap(({ address, pages, physical }) => {
+    const length = Math.min(pages * PAGE_SIZE, sizeBytes - address);
+    return length <= 0 ? [] : [{ offset: address, physical, length }];
+  });
+}
+
+/** `ghost-file-ID.img`: the content in chunks, holes left out. */
+export function writeGhost(images: ImageDirectory, source: PageSource, ghost: GhostFile): void {
+  const { uid, gid, mode, sizeBytes, rdev, inode } = ghost.identity;
+  const isRegular = (mode & S_IFMT) === S_IFREG;
+  const image = images.image('ghost-file', ghost.id);
+  image.entry(GhostFileEntrySchema, {
+    uid,
+    gid,
+    mode,
+    ino: BigInt(inode),
+    ...(rdev === 0 ? {} : { rdev }),
+    atim: time(ghost.accessedMicroseconds),
+    mtim: time(ghost.modifiedMicroseconds),
+    ...(isRegular ? { chunks: true, size: BigInt(sizeBytes) } : {}),
+  });
+  if (!isRegular) return;
+  for (const { offset, physical, length } of contentRuns(ghost.runs, sizeBytes)) {
+    image.entry(GhostChunkEntrySchema, { len: BigInt(length), off: BigInt(offset) });
+    image.runs(source, [{ physical, length }]);
+  }
+}
