@@ -20,10 +20,11 @@ const ptRegsStruct = struct('pt_regs', {
   di: u64,
   orig_ax: u64,
   ip: u64,
-  cs: u64,
+  // 6.9 made these the low halves of csx and ssx
+  cs: u64.at('csx', 'cs'),
   flags: u64,
   sp: u64,
-  ss: u64,
+  ss: u64.at('ssx', 'ss'),
 });
 
 export type PtRegs = ViewOf<typeof ptRegsStruct>;

@@ -22,18 +22,19 @@ export type FieldSpec =
 export class Field<out T> {
   declare readonly type: T;
   readonly spec: FieldSpec;
-  readonly path: string | undefined;
+  /** Empty: the declaration's key. */
+  readonly paths: readonly string[];
   readonly isOptional: boolean;
 
-  constructor(spec: FieldSpec, path?: string, isOptional = false) {
+  constructor(spec: FieldSpec, paths: readonly string[] = [], isOptional = false) {
     this.spec = spec;
-    this.path = path;
+    this.paths = paths;
     this.isOptional = isOptional;
   }
 
-  /** The same field under another path than the declaration's key. */
-  at(path: string): Field<T> {
-    return new Field<T>(this.spec, path, this.isOptional);
+  /** The same field under another path than the declaration's key; of several, the first that the kernel has. */
+  at(path: string, ...others: readonly string[]): Field<T> {
+    return new Field<T>(this.spec, [path, ...others], this.isOptional);
   }
 }
 
@@ -91,7 +92,7 @@ export const bytes = new Field<Buffer>({ kind: 'bytes' });
 
 /** The address of a member that is not read (a list head, a lock, a table); `path` as in {@link Field.at}. */
 export function addressOf(path?: string): Field<bigint> {
-  return new Field<bigint>({ kind: 'address' }, path);
+  return new Field<bigint>({ kind: 'address' }, path === undefined ? [] : [path]);
 }
 
 /** A structure inside the structure, as a view. */
@@ -106,7 +107,7 @@ export function array<T>(element: Field<T>, length?: number): Field<readonly T[]
 
 /** A member that some kernels lack: reading it there gives undefined. */
 export function optional<T>(field: Field<T>): Field<T | undefined> {
-  return new Field<T | undefined>(field.spec, field.path, true);
+  return new Field<T | undefined>(field.spec, field.paths, true);
 }
 
 /** Declares a structure. Declare at module level: `kernel.bind` remembers its work per declaration object. */

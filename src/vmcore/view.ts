@@ -271,7 +271,9 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Conte
   const binder = new MemberBinder(context, decl.name, size);
   const offsets = new Map<string, number>();
   for (const [key, field] of Object.entries<Field<unknown>>(decl.fields)) {
-    const path = field.path ?? key;
+    const paths = field.paths.length === 0 ? [key] : field.paths;
+    const path =
+      paths.find((candidate) => layouts.member(decl.name, candidate) !== undefined) ?? paths[0] ?? key;
     const layout = layouts.member(decl.name, path);
     if (layout === undefined) {
       if (!field.isOptional) throw new BindError(decl.name, path, release, 'does not exist');
