@@ -1,0 +1,48 @@
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { cacheDirectory, makeCacheDirectory } from '../cache.ts';
+import { runChecked } from '../command.ts';
+import { repositoryRoot } from '../node-tree.ts';
+import type { Progress } from '../progress.ts';
+import type { Release } from '../release.ts';
+
+const examples = join(repositoryRoot, 'examples');
+const header = join(repositoryRoot, 'sdk/c/otherworld.h');
+
+/** The demo's own programs, built for the guest: paths on this machine. */
+export interface Programs {
+  readonly counter: string;
+  /** JOE with a crash procedure. */
+  readonly joe: string;
+}
+
+/** Builds the programs from examples/, or takes them from the cache if their sources are the same. */
+export async function buildPrograms(release: Release, progress: Progress): Promise<Programs> {
+  const counterSources = [join(examples, 'counter/counter.c'), join(examples, 'counter/Makefile'), header];
+  const counter = await built('counter', counterSources, async (directory) => {
+    progress.step('compiling the counter');
+    await runChecked('make', ['-s', '-C', join(examples, 'counter'), `BUILD=${directory}`]);
+  });
+  const recipe = join(examples, 'joe/build.sh');
+  const joeSources = [recipe, join(examples, 'joe/crash-procedure.patch'), header];
+  const joe = await built(`joe-${release}`, joeSources, async (directory) => {
+    progress.step("building JOE with a crash procedure from Debian's source package (first time only)");
+    await runChecked(recipe, [release, join(directory, `joe-${release}`)], { what: 'building JOE' });
+  });
+  return { counter, joe };
+}
+
+/** The program of this name, built by `build` in a directory that stands for its sources. */
+async function built(
+  name: string,
+  sources: readonly string[],
+  build: (directory: string) => Promise<void>,
+): Promise<string> {
+  const hash = createHash('sha256');
+  for (const source of sources) hash.update(readFileSync(source));
+  const key = `${name}-${hash.digest('hex').slice(0, 16)}`;
+  const path = cacheDirectory('programs', key, name);
+  if (!existsSync(path)) await build(makeCacheDirectory('programs', key));
+  return path;
+}

@@ -1,0 +1,142 @@
+import { readFileSync } from 'node:fs';
+import { type Report, reportSchema } from '../../src/report/schema.ts';
+import { bootGuest, removeGuest } from '../boot.ts';
+import { execCaptured } from '../channel.ts';
+import { LabError } from '../error.ts';
+import { guestPaths } from '../guest.ts';
+import { armGuest, installOtherworld } from '../install.ts';
+import { panicGuest } from '../panic.ts';
+import type { Progress } from '../progress.ts';
+import type { Release } from '../release.ts';
+import { observe } from './observation.ts';
+import { buildPrograms } from './programs.ts';
+import { askPython, demoPackages, inGuest, protectScene, setScene, until } from './scene.ts';
+import { type Evidence, type Row, verify } from './verify.ts';
+
+/** How the demo is to run. */
+export interface DemoOptions {
+  readonly guest: string;
+  readonly release: Release;
+  /** Leaves the guest running at the end. */
+  readonly keep: boolean;
+}
+
+/** What the demo shows on the way; `--json` shows nothing. */
+export interface Stage {
+  readonly progress: Progress;
+  /** A screen or a few lines for people. */
+  show(title: string, text: string): void;
+}
+
+/** Longest time from the fault to the crash world's report. */
+const panicWaitSeconds = 300;
+
+const typedAfterwards = 'And this was typed in the other world.';
+
+/**
+ * The whole demo in a guest of its own: sets the scene, kills the kernel, compares.
+ *
+ * @throws LabError if the guest, a program or the crash world does not come as far as a comparison
+ */
+export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]> {
+  const { guest, release } = options;
+  const { progress } = stage;
+  const programs = await buildPrograms(release, progress);
+  await bootGuest(
+    {
+      ...{ name: guest, release, packages: [...demoPackages], memoryMiB: 2048, cpus: 2 },
+      ...{ crashKernelMiB: 320, forwards: [], append: '' },
+    },
+    progress,
+  );
+  try {
+    progress.step('installing Otherworld and arming it');
+    await installOtherworld(guest);
+    await armGuest(guest);
+    await setScene(guest, programs, progress);
+    await protectScene(guest);
+    return verify(await panicAndLook(guest, stage));
+  } finally {
+    if (!options.keep) await removeGuest(guest);
+  }
+}
+
+async function panicAndLook(guest: string, stage: Stage): Promise<Evidence> {
+  const pythonBefore = await askPython(guest, 'before');
+  const before = await observe(guest);
+  stage.show('JOE, an unsaved document', before.joeScreen);
+  stage.show('JOE with a crash procedure', before.rescueScreen);
+  stage.show('Python, with variables', before.pythonScreen);
+  stage.show('Redis: keys, and a digest of all of them', before.redisKeys);
+  stage.show('counter', JSON.stringify(before.counter));
+  const console = guestPaths(guest).consoleLog;
+  const consoleBytes = readFileSync(console).length;
+  const start = performance.now();
+  const incident = await panicGuest(
+    guest,
+    { fault: 'sysrq', waitSeconds: panicWaitSeconds, unarmed: false },
+    stage.progress,
+  );
+  if (incident === undefined) throw new LabError('the guest panicked, but no incident was reported');
+  const words = panicWords(readFileSync(console).subarray(consoleBytes).toString('latin1'));
+  stage.show('the dying kernel', words.join('\n') || '(silence)');
+  stage.progress.step('looking at everything again');
+  return look(guest, stage, { before, pythonBefore, start, incident, words });
+}
+
+interface Known extends Pick<Evidence, 'before' | 'pythonBefore'> {
+  readonly start: number;
+  readonly incident: string;
+  readonly words: readonly string[];
+}
+
+async function look(guest: string, stage: Stage, known: Known): Promise<Evidence> {
+  const { before, pythonBefore, words } = known;
+  const report = await readReport(guest, known.incident);
+  stage.show(
+    `otherworld report ${known.incident}`,
+    await inGuest(guest, `otherworld report ${known.incident}`),
+  );
+  await counterPass(guest, before.counter.passes);
+  const after = await observe(guest);
+  const secondsSincePanic = (performance.now() - known.start) / 1000;
+  stage.show('JOE, afterwards', after.joeScreen);
+  stage.show('JOE with a crash procedure, afterwards', after.rescueScreen);
+  const joeGoesOn = await typeMore(guest);
+  const pythonAfter = await askPython(guest, 'after').catch(missing);
+  return {
+    ...{ before, after, pythonBefore, pythonAfter, joeGoesOn, typedAfterwards, report, secondsSincePanic },
+    lastWords: words.find((line) => line.includes('Kernel panic'))?.replace(/^\[ *[\d.]+\] /, ''),
+  };
+}
+
+/** Waits for a pass that began after the panic; the table tells if there was none. */
+async function counterPass(guest: string, passes: number): Promise<void> {
+  const status = '/root/demo/counter.status';
+  const read = `sed -n 's/.*"passes":\\([0-9]*\\).*/\\1/p' ${status}`;
+  await until(guest, `[ "$(${read})" -ge ${passes + 2} ]`, 60).catch(missing);
+}
+
+async function typeMore(guest: string): Promise<string> {
+  const script = `tmux -L demo send-keys -t joe -l ' ${typedAfterwards}' && sleep 2 && tmux -L demo capture-pane -p -J -t joe`;
+  return inGuest(guest, script).catch(missing);
+}
+
+/** What cannot be had is missing in the table, which says so. */
+function missing(error: unknown): string {
+  if (error instanceof LabError) return '';
+  throw error;
+}
+
+async function readReport(guest: string, incident: string): Promise<Report> {
+  const { stdout } = await execCaptured(guest, ['otherworld', 'report', incident, '--json']);
+  return reportSchema.parse(JSON.parse(stdout));
+}
+
+/** The lines from the panic's cause to its end, without the stack dump in between. */
+function panicWords(console: string): string[] {
+  const lines = console.split(/\r?\n/);
+  return lines
+    .filter((line) => /sysrq: Trigger|Kernel panic|\bBUG:|Oops:|Kernel Offset|Linux version/.test(line))
+    .slice(0, 8);
+}

@@ -1,0 +1,136 @@
+import { copyFiles, execCaptured } from '../channel.ts';
+import { LabError } from '../error.ts';
+import type { Progress } from '../progress.ts';
+import type { Programs } from './programs.ts';
+
+/** Debian packages that the demo's guest has. */
+export const demoPackages = ['joe', 'tmux', 'redis-server', 'redis-tools', 'python3'] as const;
+
+/** Where the demo's files are in the guest. */
+const directory = '/root/demo';
+
+/** What is on disk before anybody types. */
+export const savedText = 'Dear reader,\n';
+
+/** Typed, never saved. */
+export const unsavedText = 'none of this has been saved when the kernel dies.';
+
+/** Number of keys that Redis gets: strings, and a hash, a list and a sorted set besides. */
+const redisStrings = 20_000;
+
+/** Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails. */
+export async function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
+  const { status, stdout, stderr } = await execCaptured(guest, ['sh', '-c', script], { timeoutSeconds });
+  if (status !== 0)
+    throw new LabError(`in the guest, status ${status}: ${script}\n${stdout}${stderr}`.trimEnd());
+  return stdout;
+}
+
+/** Brings the programs into the guest and starts everything that is to survive. */
+export async function setScene(guest: string, programs: Programs, progress: Progress): Promise<void> {
+  await inGuest(guest, `mkdir -p ${directory}`);
+  await copyFiles(guest, programs.counter, `${guest}:${directory}/counter`);
+  await copyFiles(guest, programs.joe, `${guest}:${directory}/joe-with-procedure`);
+  progress.step('typing a document into JOE inside tmux, without saving it');
+  await inGuest(guest, startEditors);
+  await typeInto(guest, 'demo', 'joe', `${unsavedText}`);
+  await typeInto(guest, 'rescue', 'joe', `${unsavedText}`);
+  progress.step(`starting Redis without persistence and filling it with ${redisStrings} keys`);
+  await inGuest(guest, startRedis);
+  progress.step('starting a Python interpreter and giving it variables');
+  await startPython(guest);
+  progress.step('starting the counter: 256 MiB of pattern, 4 threads');
+  await inGuest(guest, startCounter);
+  await until(guest, `grep -q '"passes":[1-9]' ${directory}/counter.status`, 60);
+}
+
+/** Protects what the scene started, each with its descendants. */
+export async function protectScene(guest: string): Promise<void> {
+  const pids = `$(tmux -L demo display -p '#{pid}') $(tmux -L rescue display -p '#{pid}') \
+    $(redis-cli info server | tr -d '\\r' | sed -n 's/^process_id://p') $(cat ${directory}/counter.pid)`;
+  await inGuest(guest, `for pid in ${pids}; do otherworld protect --pid $pid || exit 1; done`);
+}
+
+const startEditors = `
+cd ${directory}
+printf '${savedText.replaceAll('\n', '\\n')}' > letter.txt
+cp letter.txt memo.txt
+export LANG=C.UTF-8
+tmux -L demo -f /dev/null new-session -d -s demo -n joe -x 80 -y 20 'exec joe letter.txt'
+tmux -L rescue -f /dev/null new-session -d -s rescue -n joe -x 80 -y 20 'exec ./joe-with-procedure memo.txt'
+for server in demo rescue; do tmux -L $server set-option -g remain-on-exit on; done
+`;
+
+/** To the end of the document first. */
+async function typeInto(guest: string, server: string, window: string, text: string): Promise<void> {
+  const pane = `tmux -L ${server} send-keys -t ${window}`;
+  await until(guest, `tmux -L ${server} capture-pane -p -t ${window} | grep -q 'Dear reader'`, 30);
+  await inGuest(guest, `${pane} C-k v && ${pane} -l '${text}'`);
+  await until(guest, `tmux -L ${server} capture-pane -p -t ${window} | grep -qF '${text}'`, 30);
+}
+
+const fillRedis = `
+for i = 1, ${redisStrings} do redis.call('SET', 'key:' .. i, redis.sha1hex('value of ' .. i)) end
+for i = 1, 1000 do
+  redis.call('HSET', 'hash', 'field:' .. i, i * i)
+  redis.call('RPUSH', 'list', 'element ' .. i)
+  redis.call('ZADD', 'sorted', i / 7, 'member:' .. i)
+end
+return redis.call('DBSIZE')`;
+
+const startRedis = `
+systemctl disable --quiet --now redis-server
+cd ${directory}
+redis-server --daemonize yes --save '' --appendonly no --dir ${directory} --logfile ${directory}/redis.log >/dev/null
+for i in $(seq 60); do redis-cli ping 2>/dev/null | grep -q PONG && break; sleep 0.5; done
+redis-cli eval "${fillRedis}" 0
+`;
+
+/** Typed line by line, as a person would. The values are random: only the process itself knows them. */
+const pythonLines = [
+  'import hashlib, random',
+  'numbers = [random.random() for _ in range(10000)]',
+  'secret = random.getrandbits(64)',
+  'friends = {"left": secret, "right": [numbers, {1, 2, 3}]}',
+  'state = lambda: hashlib.sha256(repr((friends, random.getstate())).encode()).hexdigest()',
+];
+
+async function startPython(guest: string): Promise<void> {
+  await inGuest(guest, `tmux -L demo new-window -d -n python -c ${directory} 'exec python3 -q'`);
+  await until(guest, "tmux -L demo capture-pane -p -t python | grep -q '>>>'", 60);
+  for (const line of pythonLines) {
+    await inGuest(
+      guest,
+      `tmux -L demo send-keys -t python -l '${line}' && tmux -L demo send-keys -t python Enter`,
+    );
+  }
+  await askPython(guest, 'hello');
+}
+
+/**
+ * Has the interpreter compute a digest of its variables.
+ *
+ * @param word printed before the digest; one that the screen does not show yet
+ */
+export async function askPython(guest: string, word: string): Promise<string> {
+  const pane = '-L demo send-keys -t python';
+  await inGuest(guest, `tmux ${pane} -l 'print("${word}", state())' && tmux ${pane} Enter`);
+  const screen = await until(
+    guest,
+    `tmux -L demo capture-pane -p -t python | grep -E '^${word} [0-9a-f]{64}'`,
+    60,
+  );
+  return screen.trim().split(' ')[1] ?? '';
+}
+
+const startCounter = `
+cd ${directory}
+setsid ./counter --size 256 --threads 4 --status ${directory}/counter.status </dev/null >counter.log 2>&1 &
+echo $! > counter.pid
+`;
+
+/** Repeats a script until it succeeds and returns its output. */
+export async function until(guest: string, script: string, seconds: number): Promise<string> {
+  const loop = `i=0; while [ $i -lt ${seconds * 4} ]; do { ${script}; } && exit 0; sleep 0.25; i=$((i + 1)); done; exit 1`;
+  return inGuest(guest, loop, seconds + 60);
+}

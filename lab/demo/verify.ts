@@ -1,0 +1,170 @@
+import type { Report } from '../../src/report/schema.ts';
+import type { Observation } from './observation.ts';
+import { savedText, unsavedText } from './scene.ts';
+
+/** One thing that has to be true after the panic. */
+export interface Row {
+  readonly part: 'survival' | 'crash procedure';
+  readonly what: string;
+  readonly before: string;
+  readonly after: string;
+  readonly ok: boolean;
+}
+
+/** What was looked at, and asked of the survivors, for the table. */
+export interface Evidence {
+  readonly before: Observation;
+  readonly after: Observation;
+  /** Digest of the Python interpreter's variables. */
+  readonly pythonBefore: string;
+  readonly pythonAfter: string;
+  /** JOE's screen after more was typed into it. */
+  readonly joeGoesOn: string;
+  readonly typedAfterwards: string;
+  /** What the dying kernel wrote of its panic. */
+  readonly lastWords: string | undefined;
+  readonly secondsSincePanic: number;
+  readonly report: Report;
+}
+
+/** Compares before and after; every row is a statement of the demo. */
+export function verify(evidence: Evidence): Row[] {
+  return [
+    ...survivalRows(evidence),
+    ...counterRows(evidence),
+    ...kernelRows(evidence),
+    ...procedureRows(evidence),
+  ];
+}
+
+function row(part: Row['part'], what: string, before: unknown, after: unknown, ok = before === after): Row {
+  return { part, what, before: String(before), after: String(after), ok };
+}
+
+function survivalRows({
+  before,
+  after,
+  pythonBefore,
+  pythonAfter,
+  joeGoesOn,
+  typedAfterwards,
+}: Evidence): Row[] {
+  const screen = (text: string): string => `${text.trim().split('\n').length} lines`;
+  const unsaved = after.joeScreen.includes('(Modified)') && after.joeScreen.includes(unsavedText);
+  const onDisk = (text: string): string => (text === savedText ? 'as saved before' : 'changed');
+  const sameScreen = before.joeScreen === after.joeScreen && before.joeScreen.includes(unsavedText);
+  return [
+    { ...row('survival', "JOE's screen in tmux", screen(before.joeScreen), 'the same'), ok: sameScreen },
+    row('survival', 'the document in JOE', 'unsaved', unsaved ? 'still unsaved' : 'saved or lost', unsaved),
+    row('survival', 'its file on disk', onDisk(before.letterOnDisk), onDisk(after.letterOnDisk)),
+    row('survival', 'JOE takes more text', '', 'typed, shown', joeGoesOn.includes(typedAfterwards)),
+    row(
+      'survival',
+      'Redis: all keys and values',
+      before.redisKeys.slice(0, 18),
+      after.redisKeys.slice(0, 18),
+      same(before.redisKeys, after.redisKeys),
+    ),
+    row(
+      'survival',
+      'Redis: the same run',
+      before.redisRunId.slice(0, 12),
+      after.redisRunId.slice(0, 12),
+      same(before.redisRunId, after.redisRunId),
+    ),
+    row(
+      'survival',
+      'Python: all variables',
+      pythonBefore.slice(0, 12),
+      pythonAfter.slice(0, 12),
+      same(pythonBefore, pythonAfter),
+    ),
+    row(
+      'survival',
+      'PIDs of all programs',
+      pidsOf(before.processes),
+      pidsOf(after.processes),
+      same(before.processes, after.processes),
+    ),
+  ];
+}
+
+/** Equal, and not because both are missing. */
+function same(before: string, after: string): boolean {
+  return before !== '' && before === after;
+}
+
+function pidsOf(processes: string): string {
+  return processes
+    .split('\n')
+    .map((line) => line.split(' ')[1])
+    .join(' ');
+}
+
+function counterRows({ before, after }: Evidence): Row[] {
+  const [old, now] = [before.counter, after.counter];
+  const seconds = (nanoseconds: number): string => `${(nanoseconds / 1e9).toFixed(1)} s`;
+  const outage = now.largestRealtimeGapNanoseconds;
+  const monotonic = now.largestMonotonicGapNanoseconds;
+  const counting =
+    now.wordsChecked > old.wordsChecked && now.vectorChecks > old.vectorChecks && now.pid === old.pid;
+  return [
+    row('survival', 'counter: words checked', old.wordsChecked, now.wordsChecked, counting),
+    row('survival', 'counter: a whole pass since', old.passes, now.passes, now.passes >= old.passes + 2),
+    row('survival', 'counter: errors', old.errors, now.errors, old.errors === 0 && now.errors === 0),
+    row(
+      'survival',
+      'counter: monotonic clock',
+      `outage ${seconds(outage)}`,
+      `stood still but ${seconds(monotonic)}`,
+      monotonic < outage / 2,
+    ),
+  ];
+}
+
+function kernelRows({ before, after, lastWords, secondsSincePanic }: Evidence): Row[] {
+  const young = after.uptimeSeconds < secondsSincePanic + 5 && before.bootId !== after.bootId;
+  const boot = (id: string): string => `boot ${id.slice(0, 8)}`;
+  return [
+    row('survival', "the kernel's last words", '', lastWords ?? 'none', lastWords !== undefined),
+    row(
+      'survival',
+      'another kernel runs',
+      boot(before.bootId),
+      boot(after.bootId),
+      before.bootId !== after.bootId && after.isCrashKernel && !before.isCrashKernel,
+    ),
+    row(
+      'survival',
+      'its uptime',
+      `${before.uptimeSeconds.toFixed(0)} s`,
+      `${after.uptimeSeconds.toFixed(0)} s`,
+      young,
+    ),
+  ];
+}
+
+function procedureRows({ before, after, report }: Evidence): Row[] {
+  const part = 'crash procedure';
+  const pid = /^joe-2 (\d+) /m.exec(after.processes)?.[1];
+  const reported = report.processes.find((process) => String(process.pid) === pid)?.crashProcedure?.state;
+  const saved = after.memoOnDisk.startsWith(savedText) && after.memoOnDisk.includes(unsavedText);
+  const shown = after.rescueScreen.includes(unsavedText) && !after.rescueScreen.includes('(Modified)');
+  return [
+    row(
+      part,
+      'the document on disk',
+      before.memoOnDisk === savedText ? 'without the text' : 'changed',
+      saved ? 'saved by JOE' : 'not saved',
+      saved,
+    ),
+    row(
+      part,
+      "JOE's terminal",
+      'shows it, modified',
+      shown ? 'shows it, unmodified' : 'does not show it',
+      shown,
+    ),
+    row(part, 'the report says', '', reported ?? 'nothing', reported === 'replaced'),
+  ];
+}

@@ -1,0 +1,36 @@
+import type { Command } from 'commander';
+import { runDemo, type Stage } from '../../lab/demo/run.ts';
+import { frame, table } from '../../lab/demo/show.ts';
+import { stderrProgress } from '../../lab/progress.ts';
+import { parseRelease } from '../../lab/release.ts';
+
+/** `otherworld demo`: real programs outlive a real panic, and are compared with what they were. */
+export function registerDemo(program: Command): void {
+  program
+    .command('demo')
+    .description('real programs in a real guest outlive the death of its kernel')
+    .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
+    .option('--keep', 'leave the guest running: otherworld lab exec demo -- ...')
+    .option('--json', 'print the table as JSON')
+    .action(demo);
+}
+
+async function demo(options: { release: string; keep?: boolean; json?: boolean }): Promise<void> {
+  const start = performance.now();
+  const stage: Stage = {
+    progress: stderrProgress(),
+    show: (title, text) => {
+      if (!options.json) console.log(`${frame(title, text)}\n`);
+    },
+  };
+  const release = parseRelease(options.release);
+  const rows = await runDemo({ guest: 'demo', release, keep: options.keep === true }, stage);
+  const ok = rows.every((row) => row.ok);
+  const seconds = Number(((performance.now() - start) / 1000).toFixed(1));
+  if (options.json) console.log(JSON.stringify({ ok, release, seconds, rows }, undefined, 2));
+  else {
+    console.log(table(rows, process.stdout.isTTY === true));
+    console.log(ok ? `All of it is true, after ${seconds} s.` : 'Not all of it is true.');
+  }
+  process.exitCode = ok ? 0 : 1;
+}
