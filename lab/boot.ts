@@ -113,7 +113,7 @@ function qemuArguments(
       '-name',
       options.name,
       '-machine',
-      'q35',
+      'q35,sata=off,smbus=off',
       '-m',
       String(options.memoryMiB),
       '-smp',
