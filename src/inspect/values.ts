@@ -36,8 +36,8 @@ export class ValueReader {
         return hex(this.#kernel.memory.pointer(address));
       case BTF_KIND.ENUM:
       case BTF_KIND.ENUM64: {
-        const value = this.#number(address, btf.ownSize(id), btf.isEnumSigned(id));
-        return btf.enumeratorName(id, Number(value)) ?? Number(value);
+        const value = Number(this.#number(address, btf.ownSize(id), btf.isEnumSigned(id)));
+        return btf.enumerators(id).find((known) => known.value === value)?.name ?? value;
       }
       case BTF_KIND.STRUCT:
       case BTF_KIND.UNION:

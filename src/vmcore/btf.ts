@@ -161,15 +161,16 @@ export class Btf {
     return Array.from({ length: this.vlen(id) }, (_, i) => this.#words.getUint32(at + i * 8, true));
   }
 
-  /** Name of a value of an enum; undefined if it has none. */
-  enumeratorName(id: number, value: number): string | undefined {
+  /** Names and values of an enum, as far as a number holds them. */
+  enumerators(id: number): { readonly name: string; readonly value: number }[] {
+    const words = this.#words;
     const isWide = this.kind(id) === BTF_KIND.ENUM64;
-    for (let i = 0; i < this.vlen(id); i++) {
+    return Array.from({ length: this.vlen(id) }, (_, i) => {
       const at = this.#start(id) + TYPE + i * (isWide ? 12 : 8);
-      const low = this.#words.getInt32(at + 4, true);
-      if (low === value || low >>> 0 === value) return this.#string(this.#words.getUint32(at, true));
-    }
-    return undefined;
+      const low = isWide ? words.getUint32(at + 4, true) : words.getInt32(at + 4, true);
+      const high = isWide ? words.getInt32(at + 8, true) : 0;
+      return { name: this.#string(words.getUint32(at, true)), value: high * 0x1_0000_0000 + low };
+    });
   }
 
   /** Follows typedefs, const, volatile, restrict and type tags to the type itself. */
@@ -269,19 +270,11 @@ export class Btf {
   }
 
   #readEnumerators(): Map<string, number> {
-    const words = this.#words;
     const values = new Map<string, number>();
     for (let id = 1; id < this.typeCount; id++) {
       const kind = this.kind(id);
       if (kind !== BTF_KIND.ENUM && kind !== BTF_KIND.ENUM64) continue;
-      const bytes = kind === BTF_KIND.ENUM ? 8 : 12;
-      for (let i = 0; i < this.vlen(id); i++) {
-        const at = this.#starts[id]! + TYPE + i * bytes;
-        const name = this.#string(words.getUint32(at, true));
-        const low = kind === BTF_KIND.ENUM ? words.getInt32(at + 4, true) : words.getUint32(at + 4, true);
-        const high = kind === BTF_KIND.ENUM ? 0 : words.getInt32(at + 8, true);
-        if (!values.has(name)) values.set(name, high * 0x1_0000_0000 + low);
-      }
+      for (const { name, value } of this.enumerators(id)) if (!values.has(name)) values.set(name, value);
     }
     return values;
   }

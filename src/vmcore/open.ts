@@ -15,7 +15,8 @@ import { parseVmcoreinfo, searchVmcoreinfo, vmcoreinfoSymbol } from './vmcoreinf
 const FLATTENED = Buffer.from('makedumpfile\0');
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 
-function openSource(file: VmcoreFile): DumpSource {
+/** Opens the file as what its first bytes say it is. */
+export function openSource(file: VmcoreFile): DumpSource {
   if (file.sizeBytes === 0) throw new FormatError(file.path, 'is empty');
   const magic = file.readExact(0, Math.min(16, file.sizeBytes), 'the first bytes');
   if (magic.subarray(0, 4).equals(ELF_MAGIC)) return openElf(file);
@@ -84,8 +85,8 @@ function kallsymsOf(memory: KernelMemory, info: ReadonlyMap<string, string>): Sy
   return new Kallsyms(readKallsymsTables(memory, info), { name: '_stext', address: stext });
 }
 
-function openDump(file: VmcoreFile, profile: Profile | undefined): Kernel {
-  const source = openSource(file);
+/** Finds the kernel in a dump. Throws like {@link openKernel}. */
+export function kernelFrom(file: VmcoreFile, source: DumpSource, profile?: Profile): Kernel {
   const { info, memory } = locateKernel(file, source, profile);
   if (profile !== undefined) checkProfile(file, info, profile);
   const symbols = profile?.symbols ?? kallsymsOf(memory, info);
@@ -105,7 +106,7 @@ function openDump(file: VmcoreFile, profile: Profile | undefined): Kernel {
 export function openKernel(path: string, profile?: Profile): Kernel {
   const file = openFile(path);
   try {
-    return openDump(file, profile);
+    return kernelFrom(file, openSource(file), profile);
   } catch (error) {
     file.close();
     throw error;
