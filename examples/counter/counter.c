@@ -35,6 +35,7 @@ struct worker {
   uint64_t *words;
   uint64_t first; /* index of its first word in the whole */
   uint64_t count;
+  _Atomic uint64_t words_owned; /* the same, for the status */
   _Atomic uint64_t checked; /* words since the start */
   _Atomic uint64_t passes;
   _Atomic uint64_t naps; /* each with a check of the vector registers */
@@ -51,7 +52,7 @@ struct worker {
 static struct worker workers[MOST_THREADS];
 static unsigned worker_count = 4;
 static uint64_t size_mib = 256;
-static long nap_microseconds = 5000;
+static long nap_microseconds = 15000;
 static const char *status_path = "counter.status";
 static const char *procedure_mode;
 static _Atomic unsigned procedure_runs;
@@ -59,11 +60,10 @@ static volatile sig_atomic_t status_wanted;
 static __thread uint64_t local_identity;
 static int has_avx;
 
-/* The value that a word has after a pass: well mixed, so that no two places or passes look alike (splitmix64). */
+/* The value that a word has after a pass. Both products are odd multiples: no two places of a pass, and no two passes of
+ * a place, have the same value; the shift spreads the difference over the whole word. */
 static inline uint64_t value_of(uint64_t index, uint64_t pass) {
   uint64_t z = index * UINT64_C(0x9e3779b97f4a7c15) + pass * UINT64_C(0xd1342543de82ef95);
-  z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-  z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
   return z ^ (z >> 31);
 }
 
@@ -168,24 +168,33 @@ static uint64_t largest(size_t member) {
   return most;
 }
 
+static uint64_t least(size_t member) {
+  uint64_t fewest = UINT64_MAX;
+  for (unsigned i = 0; i < worker_count; i++) {
+    uint64_t value = *(_Atomic uint64_t *)((char *)&workers[i] + member);
+    if (value < fewest) fewest = value;
+  }
+  return fewest;
+}
+
 #define SUM(member) sum(offsetof(struct worker, member))
 #define LARGEST(member) largest(offsetof(struct worker, member))
+#define LEAST(member) least(offsetof(struct worker, member))
 
 static int describe(char *text, size_t room) {
   const struct otherworld_incident *incident = otherworld_last_incident();
-  uint64_t passes = UINT64_MAX;
-  for (unsigned i = 0; i < worker_count; i++) {
-    if (workers[i].passes < passes) passes = workers[i].passes;
-  }
   uint64_t errors = SUM(wrong_words) + SUM(wrong_vectors) + SUM(wrong_locals) + SUM(clock_backwards);
   return snprintf(text, room,
                   "{\"pid\":%d,\"sizeMiB\":%llu,\"threads\":%u,\"errors\":%llu,\"passes\":%llu,\"wordsChecked\":%llu,"
+                  "\"leastCheckedByThread\":%llu,\"mostCheckedByThread\":%llu,\"wordsOfThread\":%llu,"
                   "\"vectorChecks\":%llu,\"wrongWords\":%llu,\"wrongVectors\":%llu,\"wrongLocals\":%llu,"
                   "\"clockBackwards\":%llu,\"monotonicNanoseconds\":%lld,\"realtimeNanoseconds\":%lld,"
                   "\"largestMonotonicGapNanoseconds\":%llu,\"largestRealtimeGapNanoseconds\":%llu,\"vectors\":\"%s\","
                   "\"procedureRuns\":%u,\"incident\":\"%s\"}\n",
                   (int)getpid(), (unsigned long long)size_mib, worker_count, (unsigned long long)errors,
-                  (unsigned long long)passes, (unsigned long long)SUM(checked), (unsigned long long)SUM(naps),
+                  (unsigned long long)LEAST(passes), (unsigned long long)SUM(checked),
+                  (unsigned long long)LEAST(checked), (unsigned long long)LARGEST(checked),
+                  (unsigned long long)LARGEST(words_owned), (unsigned long long)SUM(naps),
                   (unsigned long long)SUM(wrong_words), (unsigned long long)SUM(wrong_vectors),
                   (unsigned long long)SUM(wrong_locals), (unsigned long long)SUM(clock_backwards),
                   (long long)read_clock(CLOCK_MONOTONIC), (long long)read_clock(CLOCK_REALTIME),
@@ -232,6 +241,7 @@ static void start_workers(void) {
     worker->first = each * i;
     worker->words = words + worker->first;
     worker->count = i + 1 == worker_count ? total - worker->first : each;
+    worker->words_owned = worker->count;
     errno = pthread_create(&worker->thread, NULL, work, worker);
     if (errno != 0) {
       perror("counter: pthread_create");

@@ -4,19 +4,24 @@ import { inGuest } from './scene.ts';
 const directory = '/root/demo';
 
 /** What the counter writes to its status file (examples/counter). */
-const counterStatus = z.object({
+export const counterStatus = z.object({
   pid: z.int(),
   sizeMiB: z.int(),
   threads: z.int(),
   errors: z.int(),
   passes: z.int(),
   wordsChecked: z.int(),
+  leastCheckedByThread: z.int(),
+  mostCheckedByThread: z.int(),
+  wordsOfThread: z.int(),
   vectorChecks: z.int(),
   monotonicNanoseconds: z.number(),
   realtimeNanoseconds: z.number(),
   largestMonotonicGapNanoseconds: z.number(),
   largestRealtimeGapNanoseconds: z.number(),
 });
+
+export type CounterStatus = z.infer<typeof counterStatus>;
 
 /** Everything that the demo compares, at one moment. */
 export interface Observation {
@@ -28,12 +33,22 @@ export interface Observation {
   /** Number of keys and digest of all of them with their values. */
   readonly redisKeys: string;
   readonly redisRunId: string;
-  readonly counter: z.infer<typeof counterStatus>;
+  readonly counter: CounterStatus;
   /** `name pid comm` of each process, by name. */
   readonly processes: string;
   readonly bootId: string;
   readonly uptimeSeconds: number;
   readonly isCrashKernel: boolean;
+}
+
+/** Whether every word of the counter's memory was checked between two looks: each thread went all round its part. */
+export function wasCheckedWhole(before: CounterStatus, after: CounterStatus): boolean {
+  return after.leastCheckedByThread - before.mostCheckedByThread >= after.wordsOfThread;
+}
+
+/** The counter's status file, now. */
+export async function readCounter(guest: string): Promise<CounterStatus> {
+  return counterStatus.parse(JSON.parse(await inGuest(guest, scripts.counter)));
 }
 
 /** Redis itself computes the digest: of the name and the serialised value of every key, in order. */
@@ -47,7 +62,7 @@ return #names .. ' ' .. digest`;
 const pidOf = (server: string, target: string, what: string): string =>
   `$(tmux -L ${server} display -p -t ${target} '#{${what}}')`;
 
-const scripts: Readonly<Record<string, string>> = {
+const scripts = {
   joeScreen: 'tmux -L demo capture-pane -p -t joe',
   letterOnDisk: `cat ${directory}/letter.txt`,
   rescueScreen: 'tmux -L rescue capture-pane -p -t joe',
@@ -69,7 +84,7 @@ const scripts: Readonly<Record<string, string>> = {
   bootId: 'cat /proc/sys/kernel/random/boot_id',
   uptime: 'cut -d" " -f1 /proc/uptime',
   crashKernel: 'grep -c elfcorehdr= /proc/cmdline',
-};
+} as const;
 
 /** Looks at everything. A program that does not answer leaves an empty text or an old status, and no error. */
 export async function observe(guest: string): Promise<Observation> {

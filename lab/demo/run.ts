@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Report, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
 import { execCaptured } from '../channel.ts';
@@ -8,9 +9,9 @@ import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
-import { observe } from './observation.ts';
+import { type CounterStatus, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms } from './programs.ts';
-import { askPython, demoPackages, inGuest, protectScene, setScene, until } from './scene.ts';
+import { askPython, demoPackages, inGuest, protectScene, setScene } from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
 
 /** How the demo is to run. */
@@ -97,7 +98,9 @@ async function look(guest: string, stage: Stage, known: Known): Promise<Evidence
     `otherworld report ${known.incident}`,
     await inGuest(guest, `otherworld report ${known.incident}`),
   );
-  await counterPass(guest, before.counter.passes);
+  const firstCount = await readCounter(guest);
+  stage.progress.step('waiting until the counter has been through all its memory again');
+  await waitForWholeCheck(guest, firstCount);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   stage.show('JOE, afterwards', after.joeScreen);
@@ -105,16 +108,25 @@ async function look(guest: string, stage: Stage, known: Known): Promise<Evidence
   const joeGoesOn = await typeMore(guest);
   const pythonAfter = await askPython(guest, 'after').catch(missing);
   return {
-    ...{ before, after, pythonBefore, pythonAfter, joeGoesOn, typedAfterwards, report, secondsSincePanic },
+    ...{
+      before,
+      after,
+      pythonBefore,
+      pythonAfter,
+      joeGoesOn,
+      typedAfterwards,
+      report,
+      secondsSincePanic,
+      firstCount,
+    },
     lastWords: words.find((line) => line.includes('Kernel panic'))?.replace(/^\[ *[\d.]+\] /, ''),
   };
 }
 
-/** Waits for a pass that began after the panic; the table tells if there was none. */
-async function counterPass(guest: string, passes: number): Promise<void> {
-  const status = '/root/demo/counter.status';
-  const read = `sed -n 's/.*"passes":\\([0-9]*\\).*/\\1/p' ${status}`;
-  await until(guest, `[ "$(${read})" -ge ${passes + 2} ]`, 60).catch(missing);
+/** Waits until the counter has been all through its memory since `first`; the table tells if it never was. */
+async function waitForWholeCheck(guest: string, first: CounterStatus): Promise<void> {
+  const end = performance.now() + 90_000;
+  while (performance.now() < end && !wasCheckedWhole(first, await readCounter(guest))) await sleep(1000);
 }
 
 async function typeMore(guest: string): Promise<string> {

@@ -41,7 +41,7 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
   await startPython(guest);
   progress.step('starting the counter: 256 MiB of pattern, 4 threads');
   await inGuest(guest, startCounter);
-  await until(guest, `grep -q '"passes":[1-9]' ${directory}/counter.status`, 60);
+  await until(guest, `grep -q '"wordsChecked":[1-9]' ${directory}/counter.status`, 60);
 }
 
 /** Protects what the scene started, each with its descendants. */

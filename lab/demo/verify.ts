@@ -1,5 +1,5 @@
 import type { Report } from '../../src/report/schema.ts';
-import type { Observation } from './observation.ts';
+import { type CounterStatus, type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
 /** One thing that has to be true after the panic. */
@@ -15,6 +15,8 @@ export interface Row {
 export interface Evidence {
   readonly before: Observation;
   readonly after: Observation;
+  /** The counter's first status after the panic. */
+  readonly firstCount: CounterStatus;
   /** Digest of the Python interpreter's variables. */
   readonly pythonBefore: string;
   readonly pythonAfter: string;
@@ -101,16 +103,23 @@ function pidsOf(processes: string): string {
     .join(' ');
 }
 
-function counterRows({ before, after }: Evidence): Row[] {
+function counterRows({ before, after, firstCount }: Evidence): Row[] {
   const [old, now] = [before.counter, after.counter];
   const seconds = (nanoseconds: number): string => `${(nanoseconds / 1e9).toFixed(1)} s`;
   const outage = now.largestRealtimeGapNanoseconds;
   const monotonic = now.largestMonotonicGapNanoseconds;
+  const checkedWhole = wasCheckedWhole(firstCount, now);
   const counting =
     now.wordsChecked > old.wordsChecked && now.vectorChecks > old.vectorChecks && now.pid === old.pid;
   return [
     row('survival', 'counter: words checked', old.wordsChecked, now.wordsChecked, counting),
-    row('survival', 'counter: a whole pass since', old.passes, now.passes, now.passes >= old.passes + 2),
+    row(
+      'survival',
+      'counter: all its memory',
+      '',
+      checkedWhole ? 'checked since' : 'not checked yet',
+      checkedWhole,
+    ),
     row('survival', 'counter: errors', old.errors, now.errors, old.errors === 0 && now.errors === 0),
     row(
       'survival',
