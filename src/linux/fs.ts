@@ -7,6 +7,7 @@ import {
   struct,
   u16,
   u32,
+  u64,
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
@@ -39,7 +40,7 @@ export type Inode = ViewOf<typeof inodeStruct>;
 export const superBlockStruct = struct('super_block', {
   s_list: addressOf('s_list'),
   s_dev: u32,
-  s_flags: ulongNumber,
+  s_flags: u64,
   s_magic: ulongNumber,
   s_type: pointer,
   s_root: pointer,
@@ -55,7 +56,7 @@ const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
 const FS_REQUIRES_DEV = 1;
 /** `super_block.s_flags`: mounted read-only. */
-export const SB_RDONLY = 1;
+export const SB_RDONLY = 1n;
 
 /** File type bits of a mode (include/uapi/linux/stat.h). */
 export const fileType = {

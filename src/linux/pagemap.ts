@@ -38,8 +38,9 @@ export interface CachedRun {
 export interface PageCache {
   /** Pages whose content is valid (PG_uptodate), ascending. */
   readonly runs: readonly CachedRun[];
-  /** Of these, those that the disk does not have yet (dirty, or on their way there). */
+  /** Of these, those that the disk does not have yet (dirty, or on their way there), and the others. */
   readonly unwritten: readonly CachedRun[];
+  readonly written: readonly CachedRun[];
   /** Dirty pages of which only parts are valid (blocks smaller than a page): their content cannot be told. */
   readonly partial: number;
   /** Pages of shared memory that are in swap. */
@@ -78,7 +79,7 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
   const Page = kernel.bind(pageStruct);
   const uptodate = pageFlag(kernel, 'PG_uptodate');
   const dirtyBits = [pageFlag(kernel, 'PG_dirty'), pageFlag(kernel, 'PG_writeback')];
-  const [runs, unwritten] = [new Runs(), new Runs()];
+  const [runs, unwritten, written] = [new Runs(), new Runs(), new Runs()];
   let swapped = 0;
   let partial = 0;
   for (const { index, span, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES)) {
@@ -98,10 +99,17 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
     }
     const pfn = kernel.pageToPfn(entry) + (index - page.index);
     runs.add(index, pfn, span);
-    if (dirtyBits.some(has)) unwritten.add(index, pfn, span);
+    (dirtyBits.some(has) ? unwritten : written).add(index, pfn, span);
   }
   if (runs.pages > space.nrpages) {
     throw new ContainerError('page cache', mapping, `holds ${runs.pages} pages but counts ${space.nrpages}`);
   }
-  return { runs: runs.list, unwritten: unwritten.list, partial, swapped, cached: runs.pages };
+  return {
+    runs: runs.list,
+    unwritten: unwritten.list,
+    written: written.list,
+    partial,
+    swapped,
+    cached: runs.pages,
+  };
 }

@@ -222,6 +222,24 @@ export interface FileToCheck {
   readonly identity: FileIdentity;
 }
 
+/** A file on a disk with data that may not have been written to it. */
+export interface UnwrittenFile {
+  readonly path: string;
+  /** `sizeBytes` is the size that the file has to have. */
+  readonly identity: FileIdentity;
+  readonly accessedMicroseconds: number;
+  readonly modifiedMicroseconds: number;
+  /** Pages that the disk does not have; the last one may reach over the end of the file. */
+  readonly dirty: readonly PageRun[];
+  /**
+   * The other pages in memory, of a file that was changed so shortly before the panic that the journal may not know yet where
+   * they are on the disk. Empty for other files.
+   */
+  readonly clean: readonly PageRun[];
+  /** The pages are the whole file: it can be made anew if the disk does not know it yet. */
+  readonly isWhole: boolean;
+}
+
 /** All files of a group. */
 export interface GroupFiles {
   readonly files: readonly OpenFile[];
@@ -235,6 +253,8 @@ export interface GroupFiles {
   readonly directoriesToMake: readonly DirectoryToMake[];
   readonly filesToMake: readonly FileToMake[];
   readonly filesToCheck: readonly FileToCheck[];
+  /** Files on disks that have to be written back before they are checked. */
+  readonly unwritten: readonly UnwrittenFile[];
 }
 
 /** A group without any file, for tests and for processes that have none. */
@@ -249,4 +269,5 @@ export const noFiles: GroupFiles = {
   directoriesToMake: [],
   filesToMake: [],
   filesToCheck: [],
+  unwritten: [],
 };

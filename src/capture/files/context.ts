@@ -1,5 +1,6 @@
 import type { File } from '../../linux/file.ts';
 import { fileOwner } from '../../linux/file.ts';
+import type { Inode } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type {
@@ -47,6 +48,8 @@ export class CaptureContext {
   readonly terminalsByTty = new Map<bigint, Terminal>();
   readonly memfds = new Map<number, MemfdInode>();
   readonly sharedMemory = new Map<number, SharedMemory>();
+  /** Inodes of the files on disks, by path. */
+  readonly inodesOnDisk = new Map<string, Inode>();
   readonly memoryByInode = new Map<bigint, SharedMemory>();
   /** Files that only mappings, executables and directories use. */
   readonly placeholders = new Map<string, PathFile>();

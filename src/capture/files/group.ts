@@ -1,16 +1,9 @@
-import type {
-  DirectoryToMake,
-  FdTable,
-  FileLock,
-  FileToCheck,
-  FileToMake,
-  GroupFiles,
-  OpenFile,
-  PathFile,
-} from '../../model/file.ts';
+import type { FdTable, FileLock, GroupFiles, OpenFile, PathFile, UnwrittenFile } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
 import type { Terminal } from '../../model/terminal.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
+import { unwrittenFile } from './write-back.ts';
 
 /** The path of every file that is opened by one. */
 function pathsOf(files: readonly OpenFile[]): PathFile[] {
@@ -63,7 +56,7 @@ function isThereBefore(context: CaptureContext, path: string, fileSystem: string
 function preparation(
   context: CaptureContext,
   files: readonly OpenFile[],
-): { directoriesToMake: DirectoryToMake[]; filesToMake: FileToMake[]; filesToCheck: FileToCheck[] } {
+): Pick<GroupFiles, 'directoriesToMake' | 'filesToMake' | 'filesToCheck' | 'unwritten'> {
   const paths = pathsOf(files);
   const present = paths.filter(({ ghostId }) => ghostId === undefined);
   const needed = [...paths.map(({ path }) => path), ...context.socketPaths(files)];
@@ -83,7 +76,24 @@ function preparation(
         .map(({ path, identity }) => ({ path, identity })),
       ({ path }) => path,
     ),
+    unwritten: unique(
+      present.flatMap(({ path }) => unwrittenAt(context, path) ?? []),
+      ({ path }) => path,
+    ),
   };
+}
+
+/** What of a file may be missing on its disk; a problem there shows when the file is checked before the restore. */
+function unwrittenAt(context: CaptureContext, path: string): UnwrittenFile | undefined {
+  const inode = context.inodesOnDisk.get(path);
+  if (inode === undefined) return undefined;
+  try {
+    const file = unwrittenFile(context.kernel, inode, context.clocks);
+    return typeof file === 'string' ? undefined : file;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
 }
 
 /** The part of a capture that belongs to a group of processes. */

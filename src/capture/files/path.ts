@@ -101,5 +101,6 @@ export function pathFile(
 ): PathFile {
   const { path, ghostId } = placeOf(context, named);
   remember(context, named, path);
+  if (named.fileSystem.onDisk && ghostId === undefined) context.inodesOnDisk.set(path, named.inode);
   return { type: 'path', ...rest, path, identity: named.identity, ghostId };
 }

@@ -1,0 +1,77 @@
+import { inodePaths } from '../../linux/dcache.ts';
+import { fileSystemOf, fileType, type Inode, inodeStruct, inodeTimes } from '../../linux/fs.ts';
+import { pageCache } from '../../linux/pagemap.ts';
+import type { Clocks } from '../../linux/timekeeping.ts';
+import { readClocks } from '../../linux/timekeeping.ts';
+import { unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
+import type { UnwrittenFile } from '../../model/file.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { identityOf } from './named.ts';
+
+const PAGE_SIZE = 4096;
+/**
+ * How long a journal may hold back what it was told (ext4 commits every 5 s, xfs writes its log every 30 s): of a file that was
+ * changed since then, pages that are clean may still be missing on the disk, with the blocks that were allocated for them.
+ */
+const RECENT_MICROSECONDS = 60e6;
+
+/** What is to be written back, and what cannot be, as sentences. */
+export interface Unwritten {
+  readonly files: readonly UnwrittenFile[];
+  readonly problems: readonly string[];
+}
+
+/**
+ * What of a regular file may be missing on the disk; undefined if nothing is, a sentence if it cannot be told. Throws a
+ * VmcoreError if the inode or its page cache is damaged.
+ */
+export function unwrittenFile(
+  kernel: Kernel,
+  inode: Inode,
+  clocks: Clocks,
+): UnwrittenFile | string | undefined {
+  if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
+  const times = inodeTimes(kernel, inode.address);
+  const isRecent = times.modifiedMicroseconds > Number(clocks.realtime / 1000n) - RECENT_MICROSECONDS;
+  const cache = pageCache(kernel, inode.i_mapping, false);
+  if (cache.unwritten.length === 0 && !isRecent) return undefined;
+  const path = inodePaths(kernel, inode.address)[0]?.path;
+  const name = path ?? `inode ${inode.i_ino}`;
+  if (cache.partial > 0) return `${name}: ${cache.partial} pages of it are valid only in part`;
+  if (path === undefined) return `${name} has data that was not written, and no known path`;
+  const isWhole = cache.cached >= Math.ceil(inode.i_size / PAGE_SIZE);
+  const identity = identityOf(inode, fileSystemOf(kernel, inode.i_sb));
+  const clean = isRecent ? cache.written : [];
+  return { path, identity, ...times, dirty: cache.unwritten, clean, isWhole: isWhole && isRecent };
+}
+
+/**
+ * The files on disks that hold data which the dead kernel had promised and not written: dirty pages of every mounted disk file
+ * system, and all cached pages of files that were changed within the last minute. A damaged file or list becomes a problem;
+ * nothing is thrown but what makes the clocks unreadable.
+ */
+export function captureUnwritten(kernel: Kernel, clocks: Clocks = readClocks(kernel)): Unwritten {
+  const files: UnwrittenFile[] = [];
+  const problems: string[] = [];
+  const attempt = <T>(what: string, part: () => T): T | undefined => {
+    try {
+      return part();
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      problems.push(`${what}: ${error.message}`);
+      return undefined;
+    }
+  };
+  const Inode = kernel.bind(inodeStruct);
+  for (const disk of attempt('the list of file systems', () => writableDisks(kernel)) ?? []) {
+    const inodes =
+      attempt('a list of changed files', () => unwrittenInodes(kernel, disk)) ?? new Set<bigint>();
+    for (const address of inodes) {
+      const file = attempt('a changed file', () => unwrittenFile(kernel, Inode.at(address), clocks));
+      if (typeof file === 'string') problems.push(file);
+      else if (file !== undefined) files.push(file);
+    }
+  }
+  return { files, problems };
+}
