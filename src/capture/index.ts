@@ -1,4 +1,5 @@
 import { panicCpu, runningTasks } from '../linux/current.ts';
+import { findPid } from '../linux/pid.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
@@ -18,6 +19,9 @@ export interface CaptureRequest {
   /** Whether children, and their children, are wanted too. */
   readonly includeDescendants: boolean;
 }
+
+/** The crash kernel gives its processes ids from 200000 on (kernel.ns_last_pid). */
+const HIGHEST_FREE_PID = 199_999;
 
 /** Runs a part of the capture; an error in reading the dump becomes a reason against the process. */
 function attempt<T>(refuse: (reason: string) => void, part: () => T): T | undefined {
@@ -55,9 +59,24 @@ function captureAll(source: ProcessSource, groups: readonly TaskGroup[], refused
   });
 }
 
+/** Hands out process ids that nobody has, from below those of the crash world's own processes. */
+class FreePids {
+  readonly #kernel: Kernel;
+  #next = HIGHEST_FREE_PID;
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+  }
+
+  next(): number {
+    while (findPid(this.#kernel, this.#next) !== undefined) this.#next--;
+    return this.#next--;
+  }
+}
+
 /** Splits groups into those that can come back and those with a process that cannot. */
 function judge(
-  source: ProcessSource,
+  source: ProcessSource & { readonly freePids: FreePids },
   processes: readonly Process[],
   lost: ReadonlySet<number>,
 ): { groups: ProcessGroup[]; refused: Refusal[] } {
@@ -69,7 +88,15 @@ function judge(
     if (culprits.length === 0) {
       const pids = new Set(members.map(({ pid }) => pid));
       const { files, sharedMemory } = source.files.groupFiles(pids);
-      kept.push({ id: members[0]?.pid ?? 0, processes: members, files, sharedMemory, clocks: source.clocks });
+      const freePid = source.freePids.next();
+      kept.push({
+        id: members[0]?.pid ?? 0,
+        freePid,
+        processes: members,
+        files,
+        sharedMemory,
+        clocks: source.clocks,
+      });
       continue;
     }
     for (const { pid, comm, findings, ppid } of members) {
@@ -120,7 +147,7 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
   const cpu = panicCpu(kernel);
   const panicked = [...running].find(([, on]) => on === cpu)?.[0];
   const memory = new MemoryCapture(kernel, files);
-  const source: ProcessSource = { kernel, running, panicked, clocks, files, memory, ids };
+  const source = { freePids: new FreePids(kernel), kernel, running, panicked, clocks, files, memory, ids };
   const processes = captureAll(source, groups, refused);
   const lost = new Set(refused.map(({ pid }) => pid));
   const result = judge(source, processes, lost);

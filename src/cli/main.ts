@@ -19,6 +19,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
   report: async () => (await import('./report.ts')).registerReport,
   inspect: async () => (await import('./inspect.ts')).registerInspect,
+  extract: async () => (await import('./extract.ts')).registerExtract,
   lab: async () => (await import('./lab.ts')).registerLab,
   test: async () => (await import('./test.ts')).registerTest,
 };

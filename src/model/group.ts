@@ -20,6 +20,8 @@ export interface ClockReadings {
 export interface ProcessGroup {
   /** Pid of the first root; unique among the groups of an incident. */
   readonly id: number;
+  /** A process id that nobody had on the dead kernel: for the fabricated parent that some groups need. */
+  readonly freePid: number;
   /** Parents before their children. */
   readonly processes: readonly Process[];
   readonly files: GroupFiles;

@@ -21,10 +21,8 @@ export type VmaKind =
   | 'file-private' // MAP_PRIVATE of a file: its own (copied) pages are stored, the others come from the file
   | 'file-shared' // MAP_SHARED of a file with a name or of a deleted one: the content is the file's
   | 'shared-memory' // MAP_SHARED | MAP_ANONYMOUS, /dev/zero or a memfd: the content is a SharedMemory
-  | 'sysv' // a System V shared memory segment
   | 'vdso'
-  | 'vvar'
-  | 'vsyscall';
+  | 'vvar';
 
 /** One virtual memory area. Addresses are user addresses (below 2^47, or 2^56 with five levels). */
 export interface Vma {

@@ -55,7 +55,7 @@ export type InventoryEntry = Message<"otherworld.criu.InventoryEntry"> & {
   lsmtype: number;
 
   /**
-   * 1 iptables, 2 nftables, 3 skip; without it CRIU falls back to iptables.
+   * 0 iptables, 1 nftables, 2 skip
    *
    * @generated from field: optional uint32 network_lock_method = 11;
    */

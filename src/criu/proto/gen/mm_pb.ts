@@ -10,33 +10,33 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mm.proto.
  */
 export const file_mm: GenFile = /*@__PURE__*/
-  fileDesc("CghtbS5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IrABCghWbWFFbnRyeRIRCgVzdGFydBgBIAIoBEICMAISDwoDZW5kGAIgAigEQgIwAhIRCgVwZ29mZhgDIAIoBEICMAISEQoFc2htaWQYBCACKARCAjACEgwKBHByb3QYBSACKA0SDQoFZmxhZ3MYBiACKA0SDgoGc3RhdHVzGAcgAigNEg4KAmZkGAggAigSQgIwAhIMCgRtYWR2GAkgASgEEg8KB2ZkZmxhZ3MYCiABKA0inAMKB01tRW50cnkSGQoNbW1fc3RhcnRfY29kZRgBIAIoBEICMAISFwoLbW1fZW5kX2NvZGUYAiACKARCAjACEhkKDW1tX3N0YXJ0X2RhdGEYAyACKARCAjACEhcKC21tX2VuZF9kYXRhGAQgAigEQgIwAhIaCg5tbV9zdGFydF9zdGFjaxgFIAIoBEICMAISGAoMbW1fc3RhcnRfYnJrGAYgAigEQgIwAhISCgZtbV9icmsYByACKARCAjACEhgKDG1tX2FyZ19zdGFydBgIIAIoBEICMAISFgoKbW1fYXJnX2VuZBgJIAIoBEICMAISGAoMbW1fZW52X3N0YXJ0GAogAigEQgIwAhIWCgptbV9lbnZfZW5kGAsgAigEQgIwAhITCgtleGVfZmlsZV9pZBgMIAIoDRIVCg1tbV9zYXZlZF9hdXh2GA0gAygEEicKBHZtYXMYDiADKAsyGS5vdGhlcndvcmxkLmNyaXUuVm1hRW50cnkSEAoIZHVtcGFibGUYDyABKAUSFAoMdGhwX2Rpc2FibGVkGBEgASgI");
+  fileDesc("CghtbS5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IpwBCghWbWFFbnRyeRINCgVzdGFydBgBIAIoBBILCgNlbmQYAiACKAQSDQoFcGdvZmYYAyACKAQSDQoFc2htaWQYBCACKAQSDAoEcHJvdBgFIAIoDRINCgVmbGFncxgGIAIoDRIOCgZzdGF0dXMYByACKA0SCgoCZmQYCCACKBISDAoEbWFkdhgJIAEoBBIPCgdmZGZsYWdzGAogASgNIvACCgdNbUVudHJ5EhUKDW1tX3N0YXJ0X2NvZGUYASACKAQSEwoLbW1fZW5kX2NvZGUYAiACKAQSFQoNbW1fc3RhcnRfZGF0YRgDIAIoBBITCgttbV9lbmRfZGF0YRgEIAIoBBIWCg5tbV9zdGFydF9zdGFjaxgFIAIoBBIUCgxtbV9zdGFydF9icmsYBiACKAQSDgoGbW1fYnJrGAcgAigEEhQKDG1tX2FyZ19zdGFydBgIIAIoBBISCgptbV9hcmdfZW5kGAkgAigEEhQKDG1tX2Vudl9zdGFydBgKIAIoBBISCgptbV9lbnZfZW5kGAsgAigEEhMKC2V4ZV9maWxlX2lkGAwgAigNEhUKDW1tX3NhdmVkX2F1eHYYDSADKAQSJwoEdm1hcxgOIAMoCzIZLm90aGVyd29ybGQuY3JpdS5WbWFFbnRyeRIQCghkdW1wYWJsZRgPIAEoBRIUCgx0aHBfZGlzYWJsZWQYESABKAg");
 
 /**
  * @generated from message otherworld.criu.VmaEntry
  */
 export type VmaEntry = Message<"otherworld.criu.VmaEntry"> & {
   /**
-   * @generated from field: required uint64 start = 1 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 start = 1;
    */
   start: bigint;
 
   /**
-   * @generated from field: required uint64 end = 2 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 end = 2;
    */
   end: bigint;
 
   /**
    * bytes, not pages
    *
-   * @generated from field: required uint64 pgoff = 3 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 pgoff = 3;
    */
   pgoff: bigint;
 
   /**
    * id of the mapped file, or of the shared memory
    *
-   * @generated from field: required uint64 shmid = 4 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 shmid = 4;
    */
   shmid: bigint;
 
@@ -64,7 +64,7 @@ export type VmaEntry = Message<"otherworld.criu.VmaEntry"> & {
   /**
    * always -1 in an image
    *
-   * @generated from field: required sint64 fd = 8 [jstype = JS_NUMBER];
+   * @generated from field: required sint64 fd = 8;
    */
   fd: bigint;
 
@@ -97,57 +97,57 @@ export const VmaEntrySchema: GenMessage<VmaEntry> = /*@__PURE__*/
  */
 export type MmEntry = Message<"otherworld.criu.MmEntry"> & {
   /**
-   * @generated from field: required uint64 mm_start_code = 1 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_start_code = 1;
    */
   mmStartCode: bigint;
 
   /**
-   * @generated from field: required uint64 mm_end_code = 2 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_end_code = 2;
    */
   mmEndCode: bigint;
 
   /**
-   * @generated from field: required uint64 mm_start_data = 3 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_start_data = 3;
    */
   mmStartData: bigint;
 
   /**
-   * @generated from field: required uint64 mm_end_data = 4 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_end_data = 4;
    */
   mmEndData: bigint;
 
   /**
-   * @generated from field: required uint64 mm_start_stack = 5 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_start_stack = 5;
    */
   mmStartStack: bigint;
 
   /**
-   * @generated from field: required uint64 mm_start_brk = 6 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_start_brk = 6;
    */
   mmStartBrk: bigint;
 
   /**
-   * @generated from field: required uint64 mm_brk = 7 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_brk = 7;
    */
   mmBrk: bigint;
 
   /**
-   * @generated from field: required uint64 mm_arg_start = 8 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_arg_start = 8;
    */
   mmArgStart: bigint;
 
   /**
-   * @generated from field: required uint64 mm_arg_end = 9 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_arg_end = 9;
    */
   mmArgEnd: bigint;
 
   /**
-   * @generated from field: required uint64 mm_env_start = 10 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_env_start = 10;
    */
   mmEnvStart: bigint;
 
   /**
-   * @generated from field: required uint64 mm_env_end = 11 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 mm_env_end = 11;
    */
   mmEnvEnd: bigint;
 

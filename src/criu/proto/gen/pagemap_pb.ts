@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file pagemap.proto.
  */
 export const file_pagemap: GenFile = /*@__PURE__*/
-  fileDesc("Cg1wYWdlbWFwLnByb3RvEg9vdGhlcndvcmxkLmNyaXUiHwoLUGFnZW1hcEhlYWQSEAoIcGFnZXNfaWQYASACKA0iQgoMUGFnZW1hcEVudHJ5EhEKBXZhZGRyGAEgAigEQgIwAhIQCghucl9wYWdlcxgCIAIoDRINCgVmbGFncxgEIAEoDQ");
+  fileDesc("Cg1wYWdlbWFwLnByb3RvEg9vdGhlcndvcmxkLmNyaXUiHwoLUGFnZW1hcEhlYWQSEAoIcGFnZXNfaWQYASACKA0iPgoMUGFnZW1hcEVudHJ5Eg0KBXZhZGRyGAEgAigEEhAKCG5yX3BhZ2VzGAIgAigNEg0KBWZsYWdzGAQgASgN");
 
 /**
  * First entry of pagemap-*.img: the pages are in pages-ID.img.
@@ -38,7 +38,7 @@ export const PagemapHeadSchema: GenMessage<PagemapHead> = /*@__PURE__*/
  */
 export type PagemapEntry = Message<"otherworld.criu.PagemapEntry"> & {
   /**
-   * @generated from field: required uint64 vaddr = 1 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 vaddr = 1;
    */
   vaddr: bigint;
 

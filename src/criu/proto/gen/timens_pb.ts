@@ -10,19 +10,19 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file timens.proto.
  */
 export const file_timens: GenFile = /*@__PURE__*/
-  fileDesc("Cgx0aW1lbnMucHJvdG8SD290aGVyd29ybGQuY3JpdSIzCghUaW1lc3BlYxISCgZ0dl9zZWMYASACKARCAjACEhMKB3R2X25zZWMYAiACKARCAjACImgKC1RpbWVuc0VudHJ5EiwKCW1vbm90b25pYxgBIAIoCzIZLm90aGVyd29ybGQuY3JpdS5UaW1lc3BlYxIrCghib290dGltZRgCIAIoCzIZLm90aGVyd29ybGQuY3JpdS5UaW1lc3BlYw");
+  fileDesc("Cgx0aW1lbnMucHJvdG8SD290aGVyd29ybGQuY3JpdSIrCghUaW1lc3BlYxIOCgZ0dl9zZWMYASACKAQSDwoHdHZfbnNlYxgCIAIoBCJoCgtUaW1lbnNFbnRyeRIsCgltb25vdG9uaWMYASACKAsyGS5vdGhlcndvcmxkLmNyaXUuVGltZXNwZWMSKwoIYm9vdHRpbWUYAiACKAsyGS5vdGhlcndvcmxkLmNyaXUuVGltZXNwZWM");
 
 /**
  * @generated from message otherworld.criu.Timespec
  */
 export type Timespec = Message<"otherworld.criu.Timespec"> & {
   /**
-   * @generated from field: required uint64 tv_sec = 1 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 tv_sec = 1;
    */
   tvSec: bigint;
 
   /**
-   * @generated from field: required uint64 tv_nsec = 2 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 tv_nsec = 2;
    */
   tvNsec: bigint;
 };

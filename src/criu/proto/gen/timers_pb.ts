@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file timers.proto.
  */
 export const file_timers: GenFile = /*@__PURE__*/
-  fileDesc("Cgx0aW1lcnMucHJvdG8SD290aGVyd29ybGQuY3JpdSJXCgtJdGltZXJFbnRyeRIQCgRpc2VjGAEgAigEQgIwAhIRCgVpdXNlYxgCIAIoBEICMAISEAoEdnNlYxgDIAIoBEICMAISEQoFdnVzZWMYBCACKARCAjACIuUBCg9Qb3NpeFRpbWVyRW50cnkSDQoFaXRfaWQYASACKA0SEAoIY2xvY2tfaWQYAiACKA0SEAoIc2lfc2lnbm8YAyACKA0SFwoPaXRfc2lnZXZfbm90aWZ5GAQgAigNEhEKCXNpdmFsX3B0chgFIAIoBBIPCgdvdmVycnVuGAYgAigNEhAKBGlzZWMYByACKARCAjACEhEKBWluc2VjGAggAigEQgIwAhIQCgR2c2VjGAkgAigEQgIwAhIRCgV2bnNlYxgKIAIoBEICMAISGAoQbm90aWZ5X3RocmVhZF9pZBgLIAEoBSLCAQoLVGltZXJzRW50cnkSKgoEcmVhbBgBIAIoCzIcLm90aGVyd29ybGQuY3JpdS5JdGltZXJFbnRyeRIqCgR2aXJ0GAIgAigLMhwub3RoZXJ3b3JsZC5jcml1Lkl0aW1lckVudHJ5EioKBHByb2YYAyACKAsyHC5vdGhlcndvcmxkLmNyaXUuSXRpbWVyRW50cnkSLwoFcG9zaXgYBCADKAsyIC5vdGhlcndvcmxkLmNyaXUuUG9zaXhUaW1lckVudHJ5");
+  fileDesc("Cgx0aW1lcnMucHJvdG8SD290aGVyd29ybGQuY3JpdSJHCgtJdGltZXJFbnRyeRIMCgRpc2VjGAEgAigEEg0KBWl1c2VjGAIgAigEEgwKBHZzZWMYAyACKAQSDQoFdnVzZWMYBCACKAQi1QEKD1Bvc2l4VGltZXJFbnRyeRINCgVpdF9pZBgBIAIoDRIQCghjbG9ja19pZBgCIAIoDRIQCghzaV9zaWdubxgDIAIoDRIXCg9pdF9zaWdldl9ub3RpZnkYBCACKA0SEQoJc2l2YWxfcHRyGAUgAigEEg8KB292ZXJydW4YBiACKA0SDAoEaXNlYxgHIAIoBBINCgVpbnNlYxgIIAIoBBIMCgR2c2VjGAkgAigEEg0KBXZuc2VjGAogAigEEhgKEG5vdGlmeV90aHJlYWRfaWQYCyABKAUiwgEKC1RpbWVyc0VudHJ5EioKBHJlYWwYASACKAsyHC5vdGhlcndvcmxkLmNyaXUuSXRpbWVyRW50cnkSKgoEdmlydBgCIAIoCzIcLm90aGVyd29ybGQuY3JpdS5JdGltZXJFbnRyeRIqCgRwcm9mGAMgAigLMhwub3RoZXJ3b3JsZC5jcml1Lkl0aW1lckVudHJ5Ei8KBXBvc2l4GAQgAygLMiAub3RoZXJ3b3JsZC5jcml1LlBvc2l4VGltZXJFbnRyeQ");
 
 /**
  * setitimer: interval and remaining time, seconds and microseconds; remaining 0 means not armed.
@@ -19,22 +19,22 @@ export const file_timers: GenFile = /*@__PURE__*/
  */
 export type ItimerEntry = Message<"otherworld.criu.ItimerEntry"> & {
   /**
-   * @generated from field: required uint64 isec = 1 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 isec = 1;
    */
   isec: bigint;
 
   /**
-   * @generated from field: required uint64 iusec = 2 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 iusec = 2;
    */
   iusec: bigint;
 
   /**
-   * @generated from field: required uint64 vsec = 3 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 vsec = 3;
    */
   vsec: bigint;
 
   /**
-   * @generated from field: required uint64 vusec = 4 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 vusec = 4;
    */
   vusec: bigint;
 };
@@ -81,22 +81,22 @@ export type PosixTimerEntry = Message<"otherworld.criu.PosixTimerEntry"> & {
   overrun: number;
 
   /**
-   * @generated from field: required uint64 isec = 7 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 isec = 7;
    */
   isec: bigint;
 
   /**
-   * @generated from field: required uint64 insec = 8 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 insec = 8;
    */
   insec: bigint;
 
   /**
-   * @generated from field: required uint64 vsec = 9 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 vsec = 9;
    */
   vsec: bigint;
 
   /**
-   * @generated from field: required uint64 vnsec = 10 [jstype = JS_NUMBER];
+   * @generated from field: required uint64 vnsec = 10;
    */
   vnsec: bigint;
 

@@ -1,0 +1,117 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { captureProcesses } from '../capture/index.ts';
+import { type ImageSummary, writeImages } from '../criu/index.ts';
+import type { ProcessGroup } from '../model/group.ts';
+import { type Refusal, verdictOf } from '../model/verdict.ts';
+import { openKernel } from '../vmcore/open.ts';
+import { wholeNumber } from './arguments.ts';
+
+interface Options {
+  readonly pid: readonly number[];
+  readonly out: string;
+  readonly json?: boolean;
+}
+
+interface Extracted {
+  readonly group: ProcessGroup;
+  readonly images: ImageSummary;
+}
+
+/** Some processes could not be extracted: exit status 3, to be told from errors in reading the file. */
+class RefusedError extends Error {
+  readonly exitStatus = 3;
+}
+
+function pids(value: string, before: readonly number[] = []): number[] {
+  return [...before, wholeNumber(value)];
+}
+
+function checkDirectory(directory: string): void {
+  if (existsSync(directory) && readdirSync(directory).length > 0) {
+    throw new InvalidArgumentError(`${directory} is not empty; name a new directory with --out`);
+  }
+}
+
+function toJson(extracted: readonly Extracted[], refused: readonly Refusal[]): string {
+  const groups = extracted.map(({ group, images }) => ({
+    directory: images.directory,
+    roots: images.roots,
+    sizeBytes: images.sizeBytes,
+    pagesBytes: images.pagesBytes,
+    processes: group.processes.map(({ pid, ppid, comm, state, threads, findings }) => ({
+      ...{ pid, ppid, comm, state },
+      verdict: verdictOf(findings),
+      threads: threads.map(({ tid, comm: name, syscall }) => ({ tid, comm: name, ...syscall })),
+      checks: findings.checks,
+      repairs: findings.repairs,
+      inDoubt: findings.inDoubt,
+      notes: findings.notes,
+    })),
+  }));
+  return JSON.stringify({ groups, refused }, null, 2);
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
+function print(extracted: readonly Extracted[], refused: readonly Refusal[]): void {
+  for (const { group, images } of extracted) {
+    console.log(`${images.directory}: ${images.files.length} images, ${mebibytes(images.sizeBytes)}`);
+    for (const { pid, comm, state, threads, findings } of group.processes) {
+      const what =
+        state === 'zombie' ? 'zombie' : `${threads.length} thread${threads.length === 1 ? '' : 's'}`;
+      console.log(`  ${String(pid).padStart(7)}  ${comm.padEnd(16)} ${verdictOf(findings)}, ${what}`);
+      for (const { what: subject, used } of findings.repairs)
+        console.log(`           ${subject}: ${used} used`);
+      for (const { tid, syscall, reason } of findings.inDoubt) {
+        console.log(`           in doubt: ${syscall} of thread ${tid}: ${reason}`);
+      }
+      for (const note of findings.notes) console.log(`           ${note}`);
+    }
+  }
+  for (const { pid, comm, reasons } of refused) {
+    console.log(`refused ${String(pid).padStart(7)}  ${comm}`);
+    for (const reason of reasons) console.log(`           ${reason}`);
+  }
+}
+
+async function extract(file: string, { pid, out, json }: Options): Promise<void> {
+  checkDirectory(out);
+  const kernel = await openKernel(file);
+  try {
+    const { groups, refused } = captureProcesses(kernel, { roots: pid, includeDescendants: true });
+    const extracted = groups.map((group) => ({
+      group,
+      images: writeImages(group, kernel.physical, groups.length === 1 ? out : join(out, String(group.id))),
+    }));
+    if (json === true) console.log(toJson(extracted, refused));
+    else print(extracted, refused);
+    if (refused.length > 0) {
+      throw new RefusedError(`${refused.length} of the processes cannot be brought back`);
+    }
+  } finally {
+    kernel.close();
+  }
+}
+
+/** Registers `otherworld extract`. */
+export function registerExtract(program: Command): void {
+  program
+    .command('extract')
+    .description('write CRIU images of processes out of a vmcore')
+    .argument('<file>', 'vmcore: ELF, kdump-compressed, or /proc/vmcore')
+    .requiredOption(
+      '--pid <pid>',
+      'process to extract with its descendants; may be given several times',
+      pids,
+    )
+    .requiredOption(
+      '--out <dir>',
+      'new directory for the images; one below it per group if there are several',
+    )
+    .option('--json', 'print what was found as JSON')
+    .action(extract);
+}
