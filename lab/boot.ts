@@ -80,6 +80,7 @@ function describeGuest(
     name: options.name,
     release: options.release,
     kernelRelease: image.kernelRelease,
+    imageKey: image.key,
     packages: [...options.packages],
     memoryMiB: options.memoryMiB,
     cpus: options.cpus,

@@ -9,6 +9,8 @@ const guestState = z.object({
   name: z.string(),
   release: z.enum(releases),
   kernelRelease: z.string(),
+  /** Key of the image that it was booted from. */
+  imageKey: z.string(),
   packages: z.array(z.string()),
   memoryMiB: z.number(),
   cpus: z.number(),

@@ -8,7 +8,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { cacheDirectory, cacheKey, makeCacheDirectory, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
 import { runChecked } from './command.ts';
@@ -20,6 +20,8 @@ import { aptSources, basePackages, type Release } from './release.ts';
 
 /** A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs. */
 export interface GuestImage {
+  /** Of everything that the image is made of. */
+  key: string;
   directory: string;
   rootDisk: string;
   kernel: string;
@@ -162,6 +164,7 @@ function openImage(directory: string): GuestImage {
   if (!kernel) throw new LabError(`${directory} has no kernel: remove it, and it is built again`);
   const kernelRelease = kernel.slice('vmlinuz-'.length);
   return {
+    key: basename(directory),
     directory,
     rootDisk: join(directory, 'root.img'),
     kernel: join(directory, kernel),

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { keepArmCache, lendArmCache } from './arm-cache.ts';
 import { execCaptured } from './channel.ts';
 import { LabError } from './error.ts';
 import { repositoryRoot } from './node-tree.ts';
@@ -39,10 +40,12 @@ async function guestScript(name: string, script: string, input: string | Buffer)
  * @throws LabError with what the command said if the guest is not armed afterwards
  */
 export async function armGuest(name: string): Promise<void> {
+  await lendArmCache(name);
   const { status, stdout, stderr } = await execCaptured(name, ['otherworld', 'arm']);
   if (status !== 0) throw new LabError(`otherworld arm in ${name} failed:\n${stdout}${stderr}`.trimEnd());
   if (!(await isArmed(name)))
     throw new LabError(`otherworld arm in ${name} ended well, but no crash kernel is loaded`);
+  await keepArmCache(name);
 }
 
 /** Whether a crash kernel is loaded in the guest, in the words of its kernel. */
