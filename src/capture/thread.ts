@@ -1,7 +1,7 @@
 import { wasInUserMode } from '../linux/current.ts';
 import { listEmpty } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm.ts';
-import { niceOf, type Task } from '../linux/sched.ts';
+import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
 import { type KernelSigaction, readPending } from '../linux/signal.ts';
 import { syscallName } from '../linux/unistd.ts';
 import { readUser } from '../linux/user-memory.ts';
@@ -45,6 +45,8 @@ const RSEQ_CS_BYTES = 32;
 /** Size of struct robust_list_head, the only one set_robust_list(2) takes. */
 const ROBUST_LIST_BYTES = 24;
 const SCHED_DEADLINE = 6;
+/** Nanoseconds (init/init_task.c). */
+const DEFAULT_TIMER_SLACK = 50_000n;
 const SCHED_RESET_ON_FORK = 0x4000_0000;
 
 function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
@@ -188,6 +190,12 @@ function schedulingProblem(kernel: Kernel, task: Task): string | undefined {
   return undefined;
 }
 
+/** Undefined for a thread that may use every CPU. */
+function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
+  const cpus = allowedCpus(kernel, task);
+  return kernel.cpus.every((cpu) => cpus.includes(cpu)) ? undefined : cpus;
+}
+
 /**
  * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a structure cannot be
  * read.
@@ -234,6 +242,9 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     policy: task.policy + (task.sched_reset_on_fork ? SCHED_RESET_ON_FORK : 0),
     nice: niceOf(task),
     rtPriority: task.rt_priority,
+    cpus: affinityOf(kernel, task),
+    timerSlackNanoseconds:
+      task.timer_slack_ns === DEFAULT_TIMER_SLACK ? undefined : Number(task.timer_slack_ns),
     syscall: call.record,
   };
 }

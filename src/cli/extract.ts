@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
-import { type ImageSummary, writeImages } from '../criu/index.ts';
+import { type ImageSummary, restoreProblems, writeImages } from '../criu/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -82,7 +82,10 @@ async function extract(file: string, { pid, out, json }: Options): Promise<void>
   checkDirectory(out);
   const kernel = await openKernel(file);
   try {
-    const { groups, refused } = captureProcesses(kernel, { roots: pid, includeDescendants: true });
+    const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
+    const groups = captured.groups.filter((group) => restoreProblems(group, undefined).length === 0);
+    const problems = captured.groups.flatMap((group) => restoreProblems(group, undefined));
+    const refused = [...captured.refused, ...problems];
     const extracted = groups.map((group) => ({
       group,
       images: writeImages(group, kernel.physical, groups.length === 1 ? out : join(out, String(group.id))),

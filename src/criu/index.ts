@@ -6,8 +6,12 @@ import { ImageDirectory, type PageSource } from './image.ts';
 import { writeMm } from './mm.ts';
 import { PageStores } from './pagemap.ts';
 import { TimensEntrySchema } from './proto/gen/timens_pb.ts';
+import { writeRestorePlan } from './restore-plan.ts';
 import { syntheticRoot } from './synthetic-root.ts';
 import { writeInventory, writeTree } from './tree.ts';
+
+export { type CriuVersion, parseCriuVersion, restoreProblems } from './limits.ts';
+export { type RestoreOptions, type RestoreResult, restoreImages } from './restore.ts';
 
 /** What was written for a group. */
 export interface ImageSummary {
@@ -96,6 +100,7 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
       boottime: timespec(group.clocks.boottime),
     });
     writeFileImages(group.files, images, source);
+    writeRestorePlan(directory, group);
     if (processes[0] !== group.processes[0]) images.image('fdinfo', processes[0]!.filesId);
     return {
       directory,

@@ -108,6 +108,10 @@ export interface Thread {
   readonly policy: number;
   readonly nice: number;
   readonly rtPriority: number;
+  /** CPUs that the thread may use; undefined: all. */
+  readonly cpus?: readonly number[];
+  /** PR_SET_TIMERSLACK; undefined: the default of its process. */
+  readonly timerSlackNanoseconds?: number;
   /** What becomes of the system call that the thread was in; for the report and the crash procedure. */
   readonly syscall: SyscallOutcomeRecord;
 }

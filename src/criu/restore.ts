@@ -1,0 +1,135 @@
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import koffi from 'koffi';
+import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
+
+/** How `criu restore` is run. */
+export interface RestoreOptions {
+  /** The command and its first arguments; `criu` from the search path if not given. */
+  readonly command?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+  /** More options for `criu restore`. */
+  readonly extra?: readonly string[];
+  /** After this long `criu` is killed, which ends what it had restored so far. Default 120 s. */
+  readonly timeoutSeconds?: number;
+}
+
+/** What came of it. */
+export type RestoreResult =
+  | {
+      readonly restored: true;
+      /** Processes that are there now. */
+      readonly pids: readonly number[];
+      readonly seconds: number;
+      /** Small things that could not be set again. */
+      readonly notes: readonly string[];
+    }
+  | {
+      readonly restored: false;
+      /** One short sentence. */
+      readonly reason: string;
+      /** The log's lines with errors, first ones first. */
+      readonly errors: readonly string[];
+      readonly logPath: string;
+      readonly seconds: number;
+    };
+
+const LOG = 'restore.log';
+const DEFAULT_TIMEOUT_SECONDS = 120;
+const MAX_ERRORS = 20;
+/** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
+const CPU_SET_BYTES = 128;
+
+const libc = koffi.load('libc.so.6');
+const setPersonality = libc.func('int personality(unsigned long persona)');
+const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
+
+/** `(00.012345)    343: Error (criu/files-reg.c:1234): text` of a CRIU log. */
+const errorLine = /^\([\d.]+\)\s*(?:\d+: )?Error \([^)]*\): (.*)$/;
+
+/** The messages of a CRIU log's error lines, without times and places in its source. */
+export function logErrors(log: string): string[] {
+  return log
+    .split('\n')
+    .flatMap((line) => errorLine.exec(line)?.[1] ?? [])
+    .filter((line, i, all) => all.indexOf(line) === i);
+}
+
+/** The first error that is not a consequence of another: CRIU reports the cause first. */
+function reasonOf(errors: readonly string[], status: string): string {
+  return errors.length === 0 ? `criu ended with ${status} and said nothing` : `criu: ${errors[0]}`;
+}
+
+function run(
+  directory: string,
+  plan: RestorePlan,
+  options: RestoreOptions,
+): Promise<{ status: string; ok: boolean }> {
+  const {
+    command = ['criu'],
+    env = process.env,
+    extra = [],
+    timeoutSeconds = DEFAULT_TIMEOUT_SECONDS,
+  } = options;
+  const [program = 'criu', ...first] = command;
+  const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
+  args.push('--log-file', LOG, '-v4', ...plan.options, ...extra);
+  // Children get the personality of whoever forks them, and CRIU does not set it.
+  const before = setPersonality(0xffff_ffff);
+  setPersonality(plan.personality);
+  const child = spawn(program, [...first, ...args], { env, stdio: 'ignore' });
+  setPersonality(before);
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => child.kill('SIGKILL'), timeoutSeconds * 1000);
+    const end = (status: string, ok: boolean) => {
+      clearTimeout(timer);
+      resolve({ status, ok });
+    };
+    child.on('error', (error) => end(error.message, false));
+    child.on('exit', (code, signal) => {
+      const late = signal === 'SIGKILL' ? ` after ${timeoutSeconds} s` : '';
+      end(signal === null ? `status ${code}` : `${signal}${late}`, code === 0);
+    });
+  });
+}
+
+/** What CRIU does not restore: CPU affinity and timer slack. */
+function finish(plan: RestorePlan): string[] {
+  const notes: string[] = [];
+  for (const { tid, cpus } of plan.affinities) {
+    const mask = Buffer.alloc(CPU_SET_BYTES);
+    for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
+    if (setAffinity(tid, CPU_SET_BYTES, mask) !== 0)
+      notes.push(`thread ${tid} may use other CPUs than before`);
+  }
+  for (const { tid, nanoseconds } of plan.timerSlacks) {
+    try {
+      writeFileSync(`/proc/${tid}/timerslack_ns`, String(nanoseconds));
+    } catch {
+      notes.push(`thread ${tid} has the default timer slack`);
+    }
+  }
+  return notes;
+}
+
+function readLog(path: string): string {
+  return existsSync(path) ? readFileSync(path, 'utf8') : '';
+}
+
+/**
+ * Restores the group whose images are in `directory`. Nothing is left of a group that could not be restored: CRIU ends what it
+ * had made. Throws only if the directory holds no images of a group.
+ */
+export async function restoreImages(directory: string, options: RestoreOptions = {}): Promise<RestoreResult> {
+  const plan = readRestorePlan(directory);
+  const started = performance.now();
+  const { status, ok } = await run(directory, plan, options);
+  const seconds = (performance.now() - started) / 1000;
+  const logPath = join(directory, LOG);
+  const missing = plan.pids.filter((pid) => !existsSync(`/proc/${pid}`));
+  if (ok && missing.length === 0) return { restored: true, pids: plan.pids, seconds, notes: finish(plan) };
+  const errors = logErrors(readLog(logPath)).slice(0, MAX_ERRORS);
+  const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);
+  return { restored: false, reason, errors, logPath, seconds };
+}
