@@ -105,23 +105,22 @@ export class Kallsyms implements SymbolTable {
   readonly #absolutePerCpu: boolean;
 
   /**
-   * `known` is a symbol whose address is known from elsewhere (VMCOREINFO): it decides between the two meanings of the
-   * offsets (CONFIG_KALLSYMS_ABSOLUTE_PERCPU), and proves that the tables are whole. Throws a VmcoreError if they are not.
+   * `known` are symbols whose addresses are known from elsewhere (VMCOREINFO): they decide between the two meanings of the
+   * offsets (CONFIG_KALLSYMS_ABSOLUTE_PERCPU), and prove that the tables are whole. Throws a VmcoreError if they are not.
    */
-  constructor(tables: KallsymsTables, known: { readonly name: string; readonly address: bigint }) {
+  constructor(tables: KallsymsTables, known: ReadonlyMap<string, bigint>) {
     this.count = tables.count;
     this.#tables = tables;
     this.#tokens = decodeTokens(tables);
-    const { offsets } = tables;
-    this.#offsets = new Int32Array(new Uint8Array(offsets).buffer);
+    this.#offsets = new Int32Array(Uint8Array.from(tables.offsets).buffer);
     this.#starts = new Uint32Array(tables.count);
     this.#slots = new Int32Array(2 ** Math.ceil(Math.log2(tables.count * 2)));
     this.#index();
-    const index = this.#find(known.name);
-    if (index === undefined) throw new VmcoreError(`kallsyms is damaged: it has no ${known.name}`);
-    this.#absolutePerCpu = this.#address(index, true) === known.address;
-    if (this.#address(index, this.#absolutePerCpu) !== known.address) {
-      throw new VmcoreError(`kallsyms is damaged: ${known.name} is not where VMCOREINFO says`);
+    this.#absolutePerCpu = this.#agrees(known, true);
+    if (!this.#absolutePerCpu && !this.#agrees(known, false)) {
+      throw new VmcoreError(
+        `kallsyms is damaged: ${[...known.keys()].join(', ')} are not where VMCOREINFO says`,
+      );
     }
   }
 
@@ -137,6 +136,13 @@ export class Kallsyms implements SymbolTable {
       (index) => this.#name(index),
       address,
     );
+  }
+
+  #agrees(known: ReadonlyMap<string, bigint>, absolutePerCpu: boolean): boolean {
+    return [...known].every(([name, address]) => {
+      const index = this.#find(name);
+      return index !== undefined && this.#address(index, absolutePerCpu) === address;
+    });
   }
 
   #address(index: number, absolutePerCpu: boolean): bigint {

@@ -109,12 +109,24 @@ export interface VmcoreFile {
   close(): void;
 }
 
+function openProblem(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'ENOENT') return 'no such file';
+  if (code === 'EACCES') return 'permission denied; run as root';
+  return error instanceof Error ? error.message : String(error);
+}
+
 /**
- * Opens a vmcore. Throws a FormatError if it is no regular file of at least one page (`/proc/vmcore` is one: procfs
+ * Opens a vmcore. Throws a FormatError if that fails or it is no regular file (`/proc/vmcore` is one: procfs
  * gives it the size of the dead kernel's memory).
  */
 export function openFile(path: string): VmcoreFile {
-  const fd = openSync(path, 'r');
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw new FormatError(path, `cannot be opened: ${openProblem(error)}`);
+  }
   const stat = fstatSync(fd);
   if (!stat.isFile()) {
     closeSync(fd);

@@ -79,10 +79,17 @@ function checkProfile(file: VmcoreFile, info: ReadonlyMap<string, string>, profi
   }
 }
 
+/** Symbols that both VMCOREINFO and kallsyms have in every kernel. */
+const KNOWN_SYMBOLS = ['_stext', 'init_uts_ns'];
+
 function kallsymsOf(memory: KernelMemory, info: ReadonlyMap<string, string>): SymbolTable {
-  const stext = vmcoreinfoSymbol(info, '_stext');
-  if (stext === undefined) throw new VmcoreError('VMCOREINFO has no _stext');
-  return new Kallsyms(readKallsymsTables(memory, info), { name: '_stext', address: stext });
+  const known = new Map<string, bigint>();
+  for (const name of KNOWN_SYMBOLS) {
+    const address = vmcoreinfoSymbol(info, name);
+    if (address === undefined) throw new VmcoreError(`VMCOREINFO has no ${name}`);
+    known.set(name, address);
+  }
+  return new Kallsyms(readKallsymsTables(memory, info), known);
 }
 
 /** Finds the kernel in a dump. Throws like {@link openKernel}. */

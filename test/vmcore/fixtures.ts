@@ -1,0 +1,132 @@
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { zstdDecompressSync } from 'node:zlib';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { openKernel } from '../../src/vmcore/open.ts';
+
+/** The dumps in test/fixtures/vmcore; see the README there. */
+export const releases = ['debian13', 'debian12'] as const;
+export type Release = (typeof releases)[number];
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-vmcore-'));
+process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+
+function content(name: string): Buffer {
+  return zstdDecompressSync(readFileSync(join(import.meta.dirname, '../fixtures/vmcore', `${name}.zst`)));
+}
+
+/** Path of a file of this test run. */
+export function scratch(name: string): string {
+  return join(directory, name);
+}
+
+/** The dump's bytes. */
+export function dumpBytes(release: Release): Buffer {
+  return content(`${release}.vmcore`);
+}
+
+/** Path of the dump, unpacked once in a test process. */
+export function dumpPath(release: Release): string {
+  const path = scratch(release);
+  if (!existsSync(path)) writeFileSync(path, dumpBytes(release));
+  return path;
+}
+
+export function openFixture(release: Release): Kernel {
+  return openKernel(dumpPath(release));
+}
+
+let copies = 0;
+
+/** A copy of the dump in which bytes at physical addresses are others, opened. */
+export function openPatched(
+  release: Release,
+  patches: readonly { readonly physical: number; readonly bytes: Uint8Array }[],
+): Kernel {
+  const path = scratch(`patched-${copies++}`);
+  const bytes = dumpBytes(release);
+  writeFileSync(path, bytes);
+  const fd = openSync(path, 'r+');
+  for (const { physical, bytes: replacement } of patches) {
+    writeSync(fd, replacement, 0, replacement.length, fileOffset(bytes, physical));
+  }
+  closeSync(fd);
+  return openKernel(path);
+}
+
+/** Where a physical address is in an ELF dump. */
+export function fileOffset(elf: Buffer, physical: number): number {
+  const headers = Number(elf.readBigUInt64LE(32));
+  for (let i = 0; i < elf.readUInt16LE(56); i++) {
+    const at = headers + i * 56;
+    const start = Number(elf.readBigUInt64LE(at + 24));
+    const length = Number(elf.readBigUInt64LE(at + 32));
+    if (elf.readUInt32LE(at) === 1 && physical >= start && physical < start + length) {
+      return Number(elf.readBigUInt64LE(at + 8)) + (physical - start);
+    }
+  }
+  throw new Error(`the fixture does not hold physical address ${physical.toString(16)}`);
+}
+
+/** A 64-bit value as the machine stores it. */
+export function word(value: bigint): Buffer {
+  const buffer = Buffer.alloc(8);
+  buffer.writeBigUInt64LE(BigInt.asUintN(64, value));
+  return buffer;
+}
+
+/** One process as the guest's own /proc had it. */
+export interface TrueProcess {
+  readonly pid: number;
+  readonly maps: string[];
+  /** `fd target`, by fd. */
+  readonly files: string[];
+  readonly threads: string[];
+  readonly stat: string;
+}
+
+/** What the guest said of itself. */
+export interface Truth {
+  readonly processes: readonly TrueProcess[];
+  readonly symbols: ReadonlyMap<string, bigint>;
+  /** PID of guest-program.c, and its areas, huge area and shared area. */
+  readonly program: {
+    readonly pid: number;
+    readonly areas: number;
+    readonly huge: number;
+    readonly shared: number;
+  };
+}
+
+export function truthOf(release: Release): Truth {
+  const processes: (TrueProcess & { stat: string })[] = [];
+  const symbols = new Map<string, bigint>();
+  let program = { pid: 0, areas: 0, huge: 0, shared: 0 };
+  for (const line of content(`${release}.truth`).toString('latin1').split('\n')) {
+    const space = line.indexOf(' ');
+    const [key, rest] = [line.slice(0, space), line.slice(space + 1)];
+    const current = processes.at(-1);
+    if (key === 'process') processes.push({ pid: Number(rest), maps: [], files: [], threads: [], stat: '' });
+    else if (key === 'map') current?.maps.push(rest);
+    else if (key === 'file') current?.files.push(rest);
+    else if (key === 'thread') current?.threads.push(rest);
+    else if (key === 'stat' && current !== undefined) current.stat = rest;
+    else if (key === 'symbol') symbols.set(rest.split(' ')[2] ?? '', BigInt(`0x${rest.split(' ')[0]}`));
+    else if (key === 'program') {
+      const [pid = 0, areas = 0, huge = 0, shared = 0] = rest.split(' ').map(Number);
+      program = { pid, areas, huge, shared };
+    }
+  }
+  for (const { files } of processes) files.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10));
+  return { processes, symbols, program };
+}

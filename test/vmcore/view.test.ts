@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { findTaskByPid } from '../../src/linux/pid.ts';
+import { AddressError, BindError } from '../../src/vmcore/errors.ts';
+import {
+  addressOf,
+  array,
+  bool,
+  bytes,
+  cstring,
+  embed,
+  optional,
+  pointer,
+  s32,
+  struct,
+  u16,
+  u32,
+  u64,
+  ulongNumber,
+} from '../../src/vmcore/view.ts';
+import { openFixture, openPatched, truthOf, word } from './fixtures.ts';
+
+const listHead = struct('list_head', { next: pointer, prev: pointer });
+const kernel = openFixture('debian13');
+const init = kernel.symbol('init_task');
+
+describe('a typed view', () => {
+  const task = struct('task_struct', {
+    pid: s32,
+    comm: cstring,
+    commBytes: bytes.at('comm'),
+    tasks: embed(listHead),
+    tasksAddress: addressOf('tasks'),
+    usage: u32,
+    blocked: array(u64).at('blocked.sig'),
+    firstBlocked: u64.at('blocked.sig[0]'),
+    thp: optional(u32.at('no_such_member')),
+    flags: u32.at('no_such_member', 'flags'),
+  });
+  const Task = kernel.bind(task);
+
+  it('reads members as the types that were declared', () => {
+    const view = Task.at(init);
+    assert.equal(view.address, init);
+    assert.equal(view.pid, 0);
+    assert.equal(view.comm, 'swapper/0');
+    assert.equal(view.commBytes.length, 16);
+    assert.equal(view.usage, 2);
+    assert.deepEqual(view.blocked, [view.firstBlocked]);
+    assert.equal(typeof view.tasks.next, 'bigint');
+  });
+
+  it('has undefined for an optional member that the kernel lacks, and takes the first path that it has', () => {
+    assert.equal(Task.at(init).thp, undefined);
+    assert.equal(Task.has('thp'), false);
+    assert.equal(Task.has('pid'), true);
+    assert.notEqual(Task.at(init).flags & 0x0020_0000, 0, 'swapper is a kernel thread');
+  });
+
+  it('finds the structure around a member', () => {
+    const first = Task.containerOf(Task.at(init).tasks.next, 'tasks');
+    assert.equal(first.pid, 1);
+    assert.equal(first.tasksAddress, Task.at(init).tasks.next);
+    assert.equal(Task.at(init).tasks.address, init + BigInt(Task.offsetOf('tasks')));
+  });
+
+  it('is bound once for each declaration', () => {
+    assert.equal(kernel.bind(task), Task);
+    assert.equal(Task.size, kernel.sizeOf('task_struct'));
+  });
+
+  it('sees through anonymous structures and unions, and through structures of one member', () => {
+    assert.equal(kernel.hasMember('page', 'lru.next'), true);
+    assert.equal(
+      kernel.bind(struct('task_struct', { usage: u32.at('usage.refs.counter') })).at(init).usage,
+      2,
+    );
+  });
+
+  it('reads bit fields', () => {
+    const flags = kernel.bind(struct('task_struct', { in_execve: bool, in_iowait: u32 })).at(init);
+    assert.equal(flags.in_execve, false);
+    assert.equal(flags.in_iowait, 0);
+  });
+});
+
+describe('binding', () => {
+  const refuses = (declare: () => unknown, message: RegExp): void => {
+    assert.throws(declare, (error: unknown) => {
+      assert.ok(error instanceof BindError);
+      assert.match(error.message, message);
+      assert.match(error.message, /6\.12/);
+      return true;
+    });
+  };
+
+  it('names what is missing or other than declared', () => {
+    refuses(() => kernel.bind(struct('no_such_struct', {})), /struct no_such_struct .* does not exist/);
+    refuses(
+      () => kernel.bind(struct('task_struct', { nothing: u32 })),
+      /task_struct\.nothing .* does not exist/,
+    );
+    refuses(() => kernel.bind(struct('task_struct', { pid: u64 })), /pid .* has 4 bytes, not 8/);
+    refuses(() => kernel.bind(struct('task_struct', { comm: u32 })), /comm .* is array, not an integer/);
+    refuses(
+      () => kernel.bind(struct('task_struct', { pid: cstring })),
+      /pid .* is integer, not an array of char/,
+    );
+    refuses(() => kernel.bind(struct('task_struct', { pid: embed(listHead) })), /pid .* not a structure/);
+    refuses(
+      () => kernel.bind(struct('task_struct', { c: array(u16, 17).at('comm') })),
+      /comm .* has 16 elements, not 17/,
+    );
+    refuses(
+      () => kernel.bind(struct('task_struct', { pid: pointer })),
+      /pid .* has 4 bytes, not 8 as a pointer/,
+    );
+  });
+});
+
+describe('reading', () => {
+  const Task = kernel.bind(struct('task_struct', { pid: s32, mm: pointer, stack: pointer }));
+
+  it('fails with the address and the member where memory is not in the dump', () => {
+    assert.throws(
+      () => Task.at(0xffff_ffff_ffff_0000n).pid,
+      (error: unknown) => error instanceof AddressError && /task_struct\.pid/.test(error.message),
+    );
+    assert.throws(
+      () => Task.at(0n).pid,
+      /reading task_struct\.pid: address 0x[0-9a-f]+ is not a kernel address/,
+    );
+    assert.throws(() => Task.at(kernel.physicalToVirtual(2 ** 45)).pid, AddressError);
+  });
+
+  it('reads a structure that lies in pages that are not adjacent in memory', () => {
+    const boundaries = truthOf('debian13').processes.flatMap(({ pid, maps }) => {
+      const { stack } = Task.at(findTaskByPid(kernel, pid) ?? 0n);
+      return maps.length === 0 ? [] : [4096n, 8192n, 12288n].map((page) => stack + page);
+    });
+    // Stacks are in vmalloc space: their pages may be anywhere.
+    const frameOf = (at: bigint): number => Math.floor(kernel.memory.translate(at) / 4096);
+    const boundary = boundaries.find((at) => frameOf(at - 1n) + 1 !== frameOf(at));
+    assert.ok(boundary !== undefined);
+    const address = boundary - 80n;
+    const view = kernel.bind(struct('pt_regs', { r15: u64, ip: u64, all: addressOf('r15') })).at(address);
+    assert.equal(view.r15, kernel.memory.u64(address));
+    assert.equal(view.ip, kernel.memory.u64(address + 128n));
+    assert.equal(kernel.memory.read(address, 168).readBigUInt64LE(128), view.ip);
+  });
+
+  it('refuses a number that no sound kernel holds', () => {
+    const physical = kernel.memory.translate(
+      init + BigInt(kernel.bind(struct('task_struct', { flags: u32 })).offsetOf('atomic_flags')),
+    );
+    const patched = openPatched('debian13', [{ physical, bytes: word(0x7fff_0000_0000_0000n) }]);
+    const view = patched.bind(struct('task_struct', { atomic_flags: ulongNumber })).at(init);
+    assert.throws(() => view.atomic_flags, /task_struct\.atomic_flags.* far too large/);
+  });
+});
