@@ -1,14 +1,5 @@
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { cacheDirectory, cacheKey, makeCacheDirectory, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
 import { runChecked } from './command.ts';
@@ -16,7 +7,8 @@ import { LabError } from './error.ts';
 import { prepareNodeTree } from './node-tree.ts';
 import type { Progress } from './progress.ts';
 import { enabledUnits, maskedGenerators, maskedUnits, recipeFiles } from './recipe.ts';
-import { aptSources, basePackages, type Release } from './release.ts';
+import { basePackages, type Release } from './release.ts';
+import { buildSystem, extendSystem } from './system.ts';
 
 /** A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs. */
 export interface GuestImage {
@@ -30,7 +22,7 @@ export interface GuestImage {
 }
 
 /** Raise when the steps below change in a way that the key's other inputs do not show. */
-const RECIPE_VERSION = 1;
+const RECIPE_VERSION = 2;
 const DISK_SIZE = '8G';
 
 /**
@@ -46,96 +38,43 @@ export async function prepareImage(
   const nodeTree = await prepareNodeTree(progress);
   const install = [...new Set(packages)].sort();
   const files = recipeFiles(release, (await guestKey()).publicKey);
-  const system = cacheKey([
+  const base = cacheKey([
     RECIPE_VERSION,
     release,
     basePackages,
-    install,
     files,
     enabledUnits,
     maskedUnits,
     maskedGenerators,
   ]);
-  const directory = cacheDirectory('images', `${release}-${cacheKey([system, nodeTree.key, DISK_SIZE])}`);
-  if (existsSync(join(directory, 'root.img'))) return openImage(directory);
-  const name = [release, ...install].join(' + ');
+  const key = `${release}-${cacheKey([base, install, nodeTree.key, DISK_SIZE])}`;
+  const directory = cacheDirectory('images', key);
+  const ready = join(directory, 'root.img');
+  if (existsSync(ready)) return openImage(directory);
+  if (process.getuid?.() !== 0) throw new LabError('building a guest needs root, for mmdebstrap and chroot');
   await withLock(
     `image-${release}`,
     async () => {
-      if (existsSync(join(directory, 'root.img'))) return;
-      const build = cacheDirectory('build', `${release}-${system}`);
-      if (!existsSync(build)) {
-        progress.step(`building the Debian image ${name} (first time only)`);
-        await buildSystem(build, release, install, files);
+      if (existsSync(ready)) return;
+      const system = join(makeCacheDirectory('build'), `${release}-${base}`);
+      if (!existsSync(system)) {
+        progress.step(`building the Debian image ${release} (first time only)`);
+        await buildSystem(system, release, files);
       }
-      progress.step(`writing the disk image ${name}`);
-      await buildDisk(build, nodeTree.directory, directory);
-      if (install.length > 0) rmSync(build, { recursive: true, force: true });
+      const disk = (from: string): Promise<void> => {
+        progress.step(`writing the disk image ${[release, ...install].join(' + ')}`);
+        return buildDisk(from, nodeTree.directory, directory);
+      };
+      if (install.length === 0) return disk(system);
+      progress.step(`installing ${install.join(', ')} (first time only)`);
+      const extended = cacheDirectory('build', key);
+      await extendSystem(system, extended, release, install);
+      await disk(extended);
+      rmSync(extended, { recursive: true, force: true });
     },
     () => progress.step(`waiting for another build of ${release}`),
   );
   return openImage(directory);
-}
-
-async function buildSystem(
-  directory: string,
-  release: Release,
-  install: readonly string[],
-  files: ReturnType<typeof recipeFiles>,
-): Promise<void> {
-  const archives = makeCacheDirectory('apt', release);
-  const work = `${directory}.new`;
-  makeCacheDirectory('build');
-  rmSync(work, { recursive: true, force: true });
-  await runChecked('mmdebstrap', mmdebstrapArguments(work, archives, release, install), {
-    what: `mmdebstrap of ${[release, ...install].join(' + ')}`,
-  });
-  for (const file of files) {
-    const path = join(work, file.path);
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-    writeFileSync(path, file.content);
-    chmodSync(path, file.mode ?? 0o644);
-  }
-  chmodSync(join(work, 'root/.ssh'), 0o700);
-  await runChecked('chroot', [work, 'systemctl', '--quiet', 'enable', ...enabledUnits]);
-  await runChecked('chroot', [work, 'systemctl', '--quiet', 'mask', ...maskedUnits]);
-  await runChecked('chroot', [work, 'systemctl', '--quiet', 'set-default', 'multi-user.target']);
-  const generators = join(work, 'etc/systemd/system-generators');
-  mkdirSync(generators, { recursive: true });
-  for (const generator of maskedGenerators) symlinkSync('/dev/null', join(generators, generator));
-  // Newer than /usr: systemd has nothing to bring up to date at the first boot.
-  for (const file of ['etc/.updated', 'var/.updated']) writeFileSync(join(work, file), '');
-  renameSync(work, directory);
-}
-
-/** Downloaded packages are kept in `archives`, and taken from there the next time. */
-function mmdebstrapArguments(
-  target: string,
-  archives: string,
-  release: Release,
-  install: readonly string[],
-): string[] {
-  return [
-    '--mode=root',
-    '--format=directory',
-    '--variant=minbase',
-    '--architectures=amd64',
-    '--skip=essential/unlink',
-    '--quiet',
-    `--include=${[...basePackages, ...install].join(',')}`,
-    '--aptopt=Apt::Install-Recommends "false"',
-    '--dpkgopt=path-exclude=/usr/share/man/*',
-    '--dpkgopt=path-exclude=/usr/share/info/*',
-    '--dpkgopt=path-exclude=/usr/share/locale/*',
-    '--dpkgopt=path-exclude=/usr/share/doc/*',
-    '--dpkgopt=force-unsafe-io',
-    `--setup-hook=mkdir -p "$1"/var/cache/apt/archives`,
-    `--setup-hook=sync-in ${archives} /var/cache/apt/archives`,
-    `--customize-hook=sync-out /var/cache/apt/archives ${archives}`,
-    release,
-    target,
-    ...aptSources(release),
-  ];
 }
 
 /** The root file system of `system` together with Otherworld's runtime, as an ext4 disk. */
