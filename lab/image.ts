@@ -6,7 +6,7 @@ import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
 import { prepareNodeTree } from './node-tree.ts';
 import type { Progress } from './progress.ts';
-import { enabledUnits, maskedGenerators, maskedUnits, recipeFiles } from './recipe.ts';
+import { enabledUnits, maskedGenerators, maskedUnits, type RecipeFile, recipeFiles } from './recipe.ts';
 import { basePackages, type Release } from './release.ts';
 import { buildSystem, extendSystem } from './system.ts';
 
@@ -25,6 +25,18 @@ export interface GuestImage {
 const RECIPE_VERSION = 2;
 const DISK_SIZE = '8G';
 
+/** What an image is made of, and the keys that follow from it. */
+interface Plan {
+  release: Release;
+  install: readonly string[];
+  files: readonly RecipeFile[];
+  nodeTree: string;
+  /** Directory of the release's system without extra packages. */
+  base: string;
+  /** Key of the image. */
+  key: string;
+}
+
 /**
  * The image of a release with extra packages; built on first use (about a minute), then taken from the cache.
  * @param packages names of Debian packages of that release
@@ -35,46 +47,54 @@ export async function prepareImage(
   packages: readonly string[],
   progress: Progress,
 ): Promise<GuestImage> {
-  const nodeTree = await prepareNodeTree(progress);
-  const install = [...new Set(packages)].sort();
-  const files = recipeFiles(release, (await guestKey()).publicKey);
-  const base = cacheKey([
-    RECIPE_VERSION,
-    release,
-    basePackages,
-    files,
-    enabledUnits,
-    maskedUnits,
-    maskedGenerators,
-  ]);
-  const key = `${release}-${cacheKey([base, install, nodeTree.key, DISK_SIZE])}`;
-  const directory = cacheDirectory('images', key);
-  const ready = join(directory, 'root.img');
-  if (existsSync(ready)) return openImage(directory);
+  const plan = await planImage(release, packages, progress);
+  const directory = cacheDirectory('images', plan.key);
+  const ready = (): boolean => existsSync(join(directory, 'root.img'));
+  if (ready()) return openImage(directory);
   if (process.getuid?.() !== 0) throw new LabError('building a guest needs root, for mmdebstrap and chroot');
   await withLock(
     `image-${release}`,
     async () => {
-      if (existsSync(ready)) return;
-      const system = join(makeCacheDirectory('build'), `${release}-${base}`);
-      if (!existsSync(system)) {
-        progress.step(`building the Debian image ${release} (first time only)`);
-        await buildSystem(system, release, files);
-      }
-      const disk = (from: string): Promise<void> => {
-        progress.step(`writing the disk image ${[release, ...install].join(' + ')}`);
-        return buildDisk(from, nodeTree.directory, directory);
-      };
-      if (install.length === 0) return disk(system);
-      progress.step(`installing ${install.join(', ')} (first time only)`);
-      const extended = cacheDirectory('build', key);
-      await extendSystem(system, extended, release, install);
-      await disk(extended);
-      rmSync(extended, { recursive: true, force: true });
+      if (!ready()) await buildImage(plan, directory, progress);
     },
     () => progress.step(`waiting for another build of ${release}`),
   );
   return openImage(directory);
+}
+
+async function planImage(release: Release, packages: readonly string[], progress: Progress): Promise<Plan> {
+  const nodeTree = await prepareNodeTree(progress);
+  const install = [...new Set(packages)].sort();
+  const files = recipeFiles(release, (await guestKey()).publicKey);
+  const units = [enabledUnits, maskedUnits, maskedGenerators];
+  const base = `${release}-${cacheKey([RECIPE_VERSION, basePackages, files, units])}`;
+  const key = `${release}-${cacheKey([base, install, nodeTree.key, DISK_SIZE])}`;
+  return { release, install, files, nodeTree: nodeTree.directory, base: cacheDirectory('build', base), key };
+}
+
+async function buildImage(plan: Plan, directory: string, progress: Progress): Promise<void> {
+  const { release, install, base } = plan;
+  if (!existsSync(base)) {
+    progress.step(`building the Debian image ${release} (first time only)`);
+    removeBuilds(release);
+    await buildSystem(base, release, plan.files);
+  }
+  const extended = cacheDirectory('build', plan.key);
+  if (install.length > 0) {
+    progress.step(`installing ${install.join(', ')} (first time only)`);
+    await extendSystem(base, extended, release, install);
+  }
+  progress.step(`writing the disk image ${[release, ...install].join(' + ')}`);
+  await buildDisk(install.length > 0 ? extended : base, plan.nodeTree, directory);
+  rmSync(extended, { recursive: true, force: true });
+}
+
+/** What an older recipe left, half a gigabyte each. */
+function removeBuilds(release: Release): void {
+  const builds = makeCacheDirectory('build');
+  for (const name of readdirSync(builds)) {
+    if (name.startsWith(`${release}-`)) rmSync(join(builds, name), { recursive: true, force: true });
+  }
 }
 
 /** The root file system of `system` together with Otherworld's runtime, as an ext4 disk. */

@@ -1,6 +1,10 @@
 import type { Command } from 'commander';
 import { copyFiles, execInherited } from '../../lab/channel.ts';
+import { LabError } from '../../lab/error.ts';
 import { wholeNumber } from './arguments.ts';
+
+/** Exit status of `lab exec` when the command could not be run at all. */
+const EXEC_FAILED = 125;
 
 /** `otherworld lab exec` and `lab copy`: using a guest. */
 export function registerLabRun(lab: Command): void {
@@ -11,13 +15,16 @@ export function registerLabRun(lab: Command): void {
     .option('--timeout <seconds>', 'end it after this time with status 124', wholeNumber)
     .option('-t, --tty', 'give it a terminal')
     .action(async (name: string, command: string[], options: { timeout?: number; tty?: boolean }) => {
-      process.exitCode = await execInherited(name, command, {
-        timeoutSeconds: options.timeout,
-        terminal: options.tty,
-      });
+      const how = { timeoutSeconds: options.timeout, terminal: options.tty };
+      process.exitCode = await execInherited(name, command, how).catch(asLabsOwn);
     });
   lab
     .command('copy <name> <source> <destination>')
     .description('copy a file or directory; the side written NAME:PATH is in the guest')
     .action(copyFiles);
+}
+
+/** Tells the lab's own failures from any likely exit status of the command. */
+function asLabsOwn(error: unknown): never {
+  throw error instanceof LabError ? new LabError(error.message, EXEC_FAILED) : error;
 }
