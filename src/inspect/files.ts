@@ -2,7 +2,7 @@ import { dentryName, dentryStruct, resolvePath } from '../linux/dcache.ts';
 import { type FdSlot, fdSlots } from '../linux/fdtable.ts';
 import { type File, fileAt, filePosition, openFlags } from '../linux/file.ts';
 import { fileSystemOf, fileType, inodeStruct } from '../linux/fs.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Report, table } from './report.ts';
 import { requireTask } from './tasks.ts';
@@ -68,7 +68,7 @@ function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
   try {
     return fileRow(kernel, slot);
   } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
+    if (!isDamage(error)) throw error;
     return { fd: slot.fd, type: '?', mode: '?', position: 0, name: `damaged: ${error.message}` };
   }
 }

@@ -1,7 +1,7 @@
 import { mmStruct, rssOf } from '../linux/mm.ts';
 import { findTaskByPid, forEachTask, forEachThread } from '../linux/pid.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { isDamage, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, s32, struct, u32 } from '../vmcore/view.ts';
 
@@ -81,7 +81,7 @@ export function listProcesses(kernel: Kernel): { rows: ProcessRow[]; unreadable:
     try {
       rows.push(processRow(kernel, taskAt(kernel, address)));
     } catch (error) {
-      if (!(error instanceof VmcoreError)) throw error;
+      if (!isDamage(error)) throw error;
       unreadable.push({ address, problem: error.message });
     }
   }

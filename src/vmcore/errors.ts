@@ -77,3 +77,8 @@ export class ContainerError extends VmcoreError {
 export class ProfileError extends VmcoreError {
   override readonly name = 'ProfileError';
 }
+
+/** Whether an error is about one damaged structure, so that others may still be read; not about the kernel or the file. */
+export function isDamage(error: unknown): error is AddressError | ContainerError {
+  return error instanceof AddressError || error instanceof ContainerError;
+}

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { decompressPage, PAGE_FLAGS } from '../../src/vmcore/decompress.ts';
+import { FormatError, VmcoreError } from '../../src/vmcore/errors.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { lzoDecompress } from '../../src/vmcore/lzo.ts';
+import { openKernel } from '../../src/vmcore/open.ts';
+import { openFixture, scratch } from './fixtures.ts';
+import { type Compression, type KdumpFaults, writeKdump } from './kdump-write.ts';
+
+const elf = openFixture('debian12');
+const info = [...elf.vmcoreinfo].map(([key, value]) => `${key}=${value}\n`).join('');
+
+function dump(compression: Compression, faults?: KdumpFaults): string {
+  const path = scratch(`kdump-${compression}`);
+  writeFileSync(path, writeKdump(elf.physical, info, compression, faults));
+  return path;
+}
+
+function sameMemory(kernel: Kernel): void {
+  for (const { physical, length } of elf.physical.ranges) {
+    assert.ok(
+      Buffer.from(elf.physical.view(physical, length)).equals(kernel.physical.view(physical, length)),
+    );
+  }
+}
+
+describe('a kdump-compressed dump', () => {
+  for (const compression of ['none', 'zlib', 'lzo', 'snappy', 'zstd'] as const) {
+    it(`with ${compression} pages holds the same memory and the same processes as the ELF dump`, () => {
+      const kernel = openKernel(dump(compression));
+      sameMemory(kernel);
+      assert.deepEqual(listProcesses(kernel), listProcesses(elf));
+      kernel.close();
+    });
+  }
+
+  it('writes runs of memory to a file', () => {
+    const kernel = openKernel(dump('zstd'));
+    const runs = elf.physical.ranges.slice(0, 20);
+    for (const { path, physical } of [
+      { path: scratch('runs-elf'), physical: elf.physical },
+      { path: scratch('runs-kdump'), physical: kernel.physical },
+    ]) {
+      const fd = openSync(path, 'w');
+      assert.equal(
+        physical.writeRuns(fd, runs),
+        runs.reduce((sum, { length }) => sum + length, 0),
+      );
+      closeSync(fd);
+    }
+    assert.ok(readFileSync(scratch('runs-elf')).equals(readFileSync(scratch('runs-kdump'))));
+  });
+
+  it('says that it is incomplete, and which address is missing', () => {
+    const kernel = openKernel(dump('zlib', { incomplete: true }));
+    assert.match(kernel.warnings.join(), /incomplete/);
+    const last = elf.physical.ranges.at(-1);
+    const missing = (last?.physical ?? 0) + (last?.length ?? 0) - 4096;
+    assert.throws(() => kernel.physical.view(missing, 8), /is missing from an incomplete or damaged dump/);
+  });
+
+  it('is refused if it is one of several parts or has other pages', () => {
+    assert.throws(() => openKernel(dump('zlib', { split: true })), /--reassemble/);
+    assert.throws(() => openKernel(dump('zlib', { blockSize: 65536 })), /blocks of 65536 bytes/);
+  });
+
+  it('is refused or read if it is damaged, with an error that says so', () => {
+    const whole = readFileSync(dump('zstd'));
+    const area = 3 * 4096 + 40_000;
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(area), fc.nat(255)), { minLength: 1, maxLength: 12 }),
+        fc.nat(whole.length),
+        (changes, length) => {
+          const copy = Buffer.from(whole.subarray(0, Math.max(length, area + 1)));
+          for (const [at, value] of changes) copy[at] = value;
+          writeFileSync(scratch('kdump-damaged'), copy);
+          try {
+            const kernel = openKernel(scratch('kdump-damaged'));
+            listProcesses(kernel);
+            kernel.close();
+          } catch (error) {
+            if (!(error instanceof VmcoreError)) throw error;
+          }
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  it('is refused if it is cut off before its pages', () => {
+    const whole = readFileSync(dump('zlib'));
+    for (const length of [8, 464, 4096, 5000, 8192, 9000]) {
+      writeFileSync(scratch('kdump-short'), whole.subarray(0, length));
+      assert.throws(() => openKernel(scratch('kdump-short')), FormatError);
+    }
+  });
+});
+
+describe('a compressed page', () => {
+  // The first page of a machine (real-mode interrupt vectors), as makedumpfile 1.7.2 -l wrote it.
+  const lzo = Buffer.from(
+    'CVP/APBT/wDww+IA8O4BVP8oLAAHpf4A8IfpAPBE1CwOAFfvvAEAGKHSAPBN+ADwQfgA8P7jAPA55wDwWfgA8C7oAPDS7wDwadQA8PLm' +
+      'APBu/ihMAXwMBRxgAPDAlQDAbAEgWw4AWewoXgLAcyBRPQIAOQAAIANcBAIp1ADwTSkMAAYy1ADwO9QA8CDMAmwIaAx8ACAA9AwAB/gD' +
+      '+ALoAwAAeAN0RATAnydGAH8CaAEBAB4AHpwAIAYQAAUDUAAAEAAAAJwIKMwAAQcGANTqAuGZYAQABwAAAQDAABQAAAAKCgoAHgA+ABgQ' +
+      'AGD5UQhxBgdwAKAJpAH0AAEgaADA7AGcAAJAAwDGaIQBIAAAAAAAAAAAAAAAAFhAADgAAAAAAAAAAAAAAAAAAAAAAEQAA',
+    'base64',
+  );
+
+  it('is what the compressor was given', () => {
+    const page = decompressPage(lzo, PAGE_FLAGS.lzo, 4096);
+    const digest = createHash('sha256').update(page).digest('hex');
+    assert.equal(digest, '038bc9f393f9d5660ca0ef065af878b1e20495b72a3a41bef63def4f8e460941');
+  });
+
+  it('never makes more than a page, and never anything but a VmcoreError', () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ maxLength: 600 }),
+        fc.constantFrom(0, 1, 2, 4, 0x20, 7, 0x40),
+        (input, flags) => {
+          assert.throws(() => decompressPage(input, flags, 4096), VmcoreError);
+        },
+      ),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(lzo.length - 1), fc.nat(255)), { minLength: 1, maxLength: 5 }),
+        (changes) => {
+          const copy = Buffer.from(lzo);
+          for (const [at, value] of changes) copy[at] = value;
+          try {
+            assert.ok(lzoDecompress(copy, new Uint8Array(4096)) <= 4096);
+          } catch (error) {
+            if (!(error instanceof VmcoreError)) throw error;
+          }
+        },
+      ),
+    );
+  });
+});
