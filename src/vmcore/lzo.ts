@@ -1,7 +1,7 @@
 import { VmcoreError } from './errors.ts';
 
 function damaged(): VmcoreError {
-  return new VmcoreError('a page of the dump is damaged: its LZO data is wrong');
+  return new VmcoreError('its LZO data is wrong');
 }
 
 /** Input and output of one decompression, with every access checked. */
