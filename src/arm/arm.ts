@@ -128,7 +128,7 @@ function commandLineOf(config: Config, release: string, ranges: readonly MemoryR
 
 function payload(manifest: Manifest, bundle: string): PayloadFile[] {
   return [
-    { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')) },
+    { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')), mode: 0o700 },
     { name: 'crash-world.mjs', data: readFileSync(bundle) },
     { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
   ];

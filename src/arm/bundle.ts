@@ -1,9 +1,12 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cached, fileStamp, treeStamp } from './cache.ts';
+import { runProgram } from './command.ts';
 import { INSTALLATION } from './runtime.ts';
 
 /** CommonJS packages inside an ES module bundle ask for `require`. */
-const BANNER = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);";
+const BANNER = `import { createRequire as requireFrom } from 'node:module';
+const require = requireFrom(import.meta.url);`;
 
 /**
  * The crash world's program as one ES module; only koffi, which has a native part, stays outside. Built anew when a source file or a
@@ -28,10 +31,10 @@ export async function buildBundle(): Promise<{ path: string; built: boolean }> {
       format: 'esm',
       target: `node${process.versions.node.split('.')[0]}`,
       external: ['koffi'],
-      minifyWhitespace: true,
       legalComments: 'none',
       logLevel: 'error',
       banner: { js: BANNER },
     });
+    runProgram(process.execPath, ['--check', '--input-type=module', '-'], { input: readFileSync(path) });
   });
 }

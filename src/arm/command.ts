@@ -24,7 +24,11 @@ export function findProgram(name: string): string | undefined {
  * @returns what it printed
  * @throws ArmError with the end of what it said, if it fails or cannot be started
  */
-export function runProgram(name: string, args: readonly string[], options: { cwd?: string } = {}): string {
+export function runProgram(
+  name: string,
+  args: readonly string[],
+  options: { input?: Uint8Array } = {},
+): string {
   const result = spawnSync(name, args, {
     ...options,
     encoding: 'utf8',

@@ -93,6 +93,8 @@ function install(script: string, path: string): void {
 export interface PayloadFile {
   readonly name: string;
   readonly data: Uint8Array;
+  /** 0600 unless said otherwise. */
+  readonly mode?: number;
 }
 
 /**
@@ -108,7 +110,7 @@ export function assembleInitramfs(
 ): number {
   const archive = cpioArchive([
     { path: 'otherworld/runtime.squashfs', mode: 0o400, data: readFileSync(runtime) },
-    ...payload.map(({ name, data }) => ({ path: `otherworld/payload/${name}`, mode: 0o600, data })),
+    ...payload.map(({ name, data, mode = 0o600 }) => ({ path: `otherworld/payload/${name}`, mode, data })),
   ]);
   const head = readFileSync(base);
   const fd = openSync(path, 'w', 0o600);

@@ -7,4 +7,6 @@ prereqs)
 esac
 . /usr/share/initramfs-tools/hook-functions
 copy_exec "$(command -v losetup)" /sbin/losetup
+# klibc has no cp, and busybox need not be there.
+copy_exec "$(command -v cp)" /bin/cp
 manual_add_modules loop squashfs

@@ -10,11 +10,8 @@ modprobe -b loop
 modprobe -b squashfs
 mkdir -p /run/otherworld
 mount -t tmpfs -o mode=0700,nosuid,nodev tmpfs /run/otherworld
-mkdir -p /run/otherworld/runtime /run/otherworld/payload
-for file in /otherworld/payload/*; do
-    cat "$file" >"/run/otherworld/payload/${file##*/}"
-done
-chmod 0700 /run/otherworld/payload/init
+mkdir -p /run/otherworld/runtime
+/bin/cp -a /otherworld/payload /run/otherworld/payload
 device=$(/sbin/losetup -f -r --show /otherworld/runtime.squashfs) &&
     mount -t squashfs -o ro "$device" /run/otherworld/runtime
 ln -s runtime/node_modules /run/otherworld/node_modules
