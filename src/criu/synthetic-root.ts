@@ -1,7 +1,10 @@
 import type { Process, Thread } from '../model/process.ts';
 
-/** Lowest address that may be mapped by default (sysctl vm.mmap_min_addr). */
-const CODE = 0x10000;
+/**
+ * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code from there on, and
+ * does not see that the last area of a process is in the way.
+ */
+const CODE = 0x400000;
 const PAGE = 4096;
 /** xor edi, edi; mov eax, 231 (exit_group); syscall; ud2 */
 const exitGroup = Uint8Array.from([0x31, 0xff, 0xb8, 0xe7, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]);
