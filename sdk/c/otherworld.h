@@ -60,6 +60,7 @@ extern "C" {
 #define OTHERWORLD_DELIVERED 1u
 #define OTHERWORLD_CONTINUED 2u
 #define OTHERWORLD_GAVE_UP 3u
+#define OTHERWORLD_ABANDONED 4u /* overran its time or crashed: the process goes on without it */
 
 /* Something that did not come back, or of which nobody knows whether it took effect. */
 struct otherworld_item {

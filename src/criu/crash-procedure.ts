@@ -29,7 +29,12 @@ export type ProcedureOccasion = Pick<ProcedureIncident, 'id' | 'panicTimeNanosec
 
 /** What was made of one process's record. */
 export type ProcedurePlan = { readonly pid: number; readonly comm: string } & (
-  | { readonly state: 'delivered'; readonly procedure: CrashProcedure }
+  | {
+      readonly state: 'delivered';
+      readonly procedure: CrashProcedure;
+      /** User address of the interrupted context; undefined with delivery by signal. */
+      readonly frame: number | undefined;
+    }
   /** The process goes on as if it had none; `reason` completes the sentence `The record ...`. */
   | { readonly state: 'ignored'; readonly reason: string }
 );
@@ -57,7 +62,7 @@ export function applyCrashProcedures(
       plans.push({ pid, comm, state: 'ignored', reason: result.reason });
       return process;
     }
-    plans.push({ pid, comm, state: 'delivered', procedure: result.procedure });
+    plans.push({ pid, comm, state: 'delivered', procedure: result.procedure, frame: result.frame });
     return result.process;
   });
   return { group: { ...group, processes }, plans };
@@ -66,7 +71,7 @@ export function applyCrashProcedures(
 type ValidRecord = Extract<CapturedProcedure, { valid: true }>;
 
 type Applied =
-  | { readonly process: Process; readonly procedure: CrashProcedure }
+  | { readonly process: Process; readonly procedure: CrashProcedure; readonly frame: number | undefined }
   | { readonly valid: false; readonly reason: string };
 
 function applyOne(process: Process, record: ValidRecord, occasion: ProcedureOccasion): Applied {
@@ -76,7 +81,11 @@ function applyOne(process: Process, record: ValidRecord, occasion: ProcedureOcca
   if (delivery.kind === 'call') return applyCall(process, record, delivery, incident);
   const page = { address: procedure.address, bytes: writeIncident(record.header, procedure, incident, 0) };
   const sharedPendingSignals = [...process.sharedPendingSignals, siginfo(delivery.signal)];
-  return { process: { ...withOverrides(process, [page]), sharedPendingSignals }, procedure };
+  return {
+    process: { ...withOverrides(process, [page]), sharedPendingSignals },
+    procedure,
+    frame: undefined,
+  };
 }
 
 function applyCall(
@@ -106,7 +115,7 @@ function applyCall(
   const page = { address: record.procedure.address, bytes };
   const changed = withOverrides(process, [page, { address: first, bytes: stack }]);
   const threads = [startAt(thread, delivery, frame.address), ...others];
-  return { process: { ...changed, threads }, procedure: record.procedure };
+  return { process: { ...changed, threads }, procedure: record.procedure, frame: frame.address };
 }
 
 function incidentOf(process: Process, occasion: ProcedureOccasion): ProcedureIncident {

@@ -11,6 +11,8 @@ export interface RestoreOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** More options for `criu restore`. */
   readonly extra?: readonly string[];
+  /** Processes that may have ended when `criu` returns, because a crash procedure decides about them. */
+  readonly mayEnd?: ReadonlySet<number>;
   /** After this long `criu` is killed, which ends what it had restored so far. Default 120 s. */
   readonly timeoutSeconds?: number;
 }
@@ -127,7 +129,7 @@ export async function restoreImages(directory: string, options: RestoreOptions =
   const { status, ok } = await run(directory, plan, options);
   const seconds = (performance.now() - started) / 1000;
   const logPath = join(directory, LOG);
-  const missing = plan.pids.filter((pid) => !existsSync(`/proc/${pid}`));
+  const missing = plan.pids.filter((pid) => !options.mayEnd?.has(pid) && !existsSync(`/proc/${pid}`));
   if (ok && missing.length === 0) return { restored: true, pids: plan.pids, seconds, notes: finish(plan) };
   const errors = logErrors(readLog(logPath)).slice(0, MAX_ERRORS);
   const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);

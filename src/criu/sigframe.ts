@@ -16,7 +16,8 @@ const offset = {
   sigmask: 304,
 } as const;
 
-const frameBytes = 440;
+/** Sizes in bytes: of the frame without the vector state, and of the return address at its start. */
+export const frameBytes = { whole: 440, returnAddress: 8 } as const;
 
 /** UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS. */
 const ucFlags = 7n;
@@ -76,7 +77,7 @@ export function buildSignalFrame(
   const fpu = buildXsaveArea(thread, xstateOffsets);
   const fpuAddress = floorTo(top - fpu.length, 64);
   // As at any function entry: 16-byte aligned before the return address was pushed.
-  const address = floorTo(fpuAddress - frameBytes, 16) - 8;
+  const address = floorTo(fpuAddress - frameBytes.whole, 16) - frameBytes.returnAddress;
   const bytes = Buffer.alloc(fpuAddress + fpu.length - address);
   bytes.writeBigUInt64LE(BigInt(restorer), offset.returnAddress);
   bytes.writeBigUInt64LE(ucFlags, offset.ucFlags);

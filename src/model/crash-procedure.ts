@@ -247,10 +247,19 @@ export interface ProcedureIncident {
   readonly interruptedSyscall: string | undefined;
 }
 
-/** State of a delivered procedure as the record shows it from outside. */
-export type ProcedureState = 'nothing' | 'delivered' | 'continued' | 'gave-up';
+/** State of a procedure as its record shows it: the program says `continued` or `gave-up`, the crash world the others. */
+export type ProcedureState = 'nothing' | 'delivered' | 'continued' | 'gave-up' | 'abandoned';
 
-const procedureStates: readonly ProcedureState[] = ['nothing', 'delivered', 'continued', 'gave-up'];
+const procedureStates: readonly ProcedureState[] = [
+  'nothing',
+  'delivered',
+  'continued',
+  'gave-up',
+  'abandoned',
+];
+
+/** What the crash world writes into a record when it waits for its procedure no longer. */
+export const abandonedState = procedureStates.indexOf('abandoned');
 
 /**
  * The whole record with the incident filled in, as the process is to find it.

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
 import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
+import { forceContinue } from '../../src/criu/force-continue.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../../src/criu/procedure-watch.ts';
 import { type Subject, stage, start, startSubject } from './stage.ts';
 
@@ -42,8 +43,20 @@ test('the watch tells of another program in place of the old one', async () => {
   assert.deepEqual(await watch(await startSubject('exec')), { state: 'replaced', detail: undefined });
 });
 
-test('the watch gives up on a procedure when its time is over, and leaves the process alone', async () => {
+test('a procedure that overruns its time is left, and its thread goes on where it was', async () => {
   const subject = await startSubject('overrun');
-  assert.deepEqual(await watch(subject, 300), { state: 'overran', detail: 'after 0.3 s' });
-  process.kill(subject.pid, 'SIGKILL');
+  const staged = await stage(subject.pid);
+  const captured = captureCrashProcedures(staged.kernel, staged.group);
+  const applied = applyCrashProcedures(staged.group, captured, occasion);
+  const watching = new ProcedureWatch();
+  await staged.apply(applied.group);
+  const [plan] = applied.plans;
+  assert.ok(plan?.state === 'delivered' && plan.frame !== undefined);
+  const outcomes = await watching.outcomes([plan], 300);
+  watching.close();
+  assert.deepEqual(outcomes, [{ pid: subject.pid, state: 'overran', detail: 'after 0.3 s' }]);
+  forceContinue(subject.pid, plan.procedure, plan.frame);
+  const { wrong, runs, state } = JSON.parse((await subject.lines.next()).value);
+  assert.deepEqual({ wrong, runs, state }, { wrong: 0, runs: 1, state: 4 });
+  assert.equal(await subject.exit, '0');
 });

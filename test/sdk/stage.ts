@@ -103,7 +103,7 @@ function readMemory(pid: number, address: number, length: number): Uint8Array {
 
 function groupOf(pid: number, state: StageState): ProcessGroup {
   const file: MemfdFile = {
-    ...{ type: 'memfd', id: 1, flags: 2, position: 0, inodeId: 1 },
+    ...{ type: 'memfd', id: 1, flags: 2, position: 0n, inodeId: 1 },
     owner: { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 },
   };
   const memfd = {
@@ -117,7 +117,7 @@ function groupOf(pid: number, state: StageState): ProcessGroup {
     seals: 0,
   };
   return {
-    ...{ id: pid, sharedMemory: [], clocks: { monotonic: 0n, boottime: 0n } },
+    ...{ id: pid, freePid: 199_999, sharedMemory: [], clocks: { monotonic: 0n, boottime: 0n } },
     files: { ...noFiles, files: [file], memfds: [memfd] },
     processes: [processOf(pid, state)],
   };

@@ -1,0 +1,97 @@
+// Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Report } from '../../src/report/schema.ts';
+import { bootTestGuest, scratchDirectory, type TestGuest } from './harness.ts';
+
+const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as const;
+const badRecords = ['checksum', 'entry', 'stack', 'handler'] as const;
+
+type Mode = (typeof modes)[number] | (typeof badRecords)[number];
+
+interface Status {
+  readonly runs: number;
+  readonly ticks: number;
+  readonly id: string;
+  readonly interrupted: string;
+}
+
+let guest: TestGuest;
+let report: Report;
+const pids = new Map<Mode, number>();
+const ticksBefore = new Map<Mode, number>();
+
+async function status(mode: Mode): Promise<Status> {
+  return JSON.parse(await guest.sh(`cat /root/procedures/${mode}`));
+}
+
+/** What the report says of the procedure of the subject in this mode. */
+function reported(mode: Mode) {
+  return report.processes.find(({ pid }) => pid === pids.get(mode))?.crashProcedure;
+}
+
+before(async () => {
+  const scratch = scratchDirectory();
+  const program = join(scratch.path, 'subject');
+  const source = join(import.meta.dirname, 'procedure-subject.c');
+  const headers = join(import.meta.dirname, '../../sdk/c');
+  execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-static', '-I', headers, source, '-o', program]);
+  guest = await bootTestGuest('crash-procedure');
+  await guest.sh('mkdir -p /root/procedures');
+  await guest.copyIn(program, '/root/subject');
+  scratch.remove();
+  for (const mode of [...modes, ...badRecords]) {
+    pids.set(mode, await guest.background(`exec /root/subject ${mode} /root/procedures`));
+    await guest.until(`grep -q ticks /root/procedures/${mode}`, 20);
+    await guest.sh(`otherworld protect --pid ${pids.get(mode)}`);
+  }
+  for (const mode of [...modes, ...badRecords]) ticksBefore.set(mode, (await status(mode)).ticks);
+  report = await guest.panic();
+});
+
+after(() => guest?.down());
+
+for (const mode of ['continue', 'signal'] as const) {
+  test(`a procedure that continues (${mode}) has run once, knows its incident, and its process goes on`, async () => {
+    assert.equal(reported(mode)?.state, 'continued');
+    const { runs, ticks, id, interrupted } = await status(mode);
+    assert.deepEqual({ runs, id, interrupted }, { runs: 1, id: report.id, interrupted: 'clock_nanosleep' });
+    assert.ok(ticks > (ticksBefore.get(mode) ?? Infinity));
+  });
+}
+
+test('a procedure that executes another program keeps its PID', async () => {
+  assert.equal(reported('replace')?.state, 'replaced');
+  assert.equal(await guest.sh(`cat /proc/${pids.get('replace')}/comm`), 'sleep');
+});
+
+test('a procedure that ends its process is reported with its status', async () => {
+  assert.deepEqual(reported('exit')?.state, 'exited');
+  assert.match(reported('exit')?.detail ?? '', /status 7/);
+  assert.equal(await guest.sh(`test -e /proc/${pids.get('exit')} || echo gone`), 'gone');
+});
+
+for (const [mode, state] of [
+  ['fault', 'crashed'],
+  ['overrun', 'overran'],
+] as const) {
+  test(`a procedure that has ${state} is reported, and its process continues without it`, async () => {
+    assert.equal(reported(mode)?.state, state);
+    assert.equal(reported(mode)?.fallback, 'continue');
+    const first = await status(mode);
+    assert.equal(first.runs, 0);
+    await guest.until(`! grep -q '"ticks":${first.ticks},' /root/procedures/${mode}`, 20);
+  });
+}
+
+for (const mode of badRecords) {
+  test(`a bad record (${mode}) is ignored with the reason, and its process goes on`, async () => {
+    assert.equal(reported(mode)?.state, 'ignored');
+    assert.match(reported(mode)?.detail ?? '', mode === 'entry' ? /entry point/ : new RegExp(mode));
+    const first = await status(mode);
+    assert.equal(first.runs, 0);
+    await guest.until(`! grep -q '"ticks":${first.ticks},' /root/procedures/${mode}`, 20);
+  });
+}
