@@ -3,10 +3,10 @@ import { describe, it } from 'node:test';
 import { mmStruct } from '../../src/linux/mm.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import { readUser } from '../../src/linux/user-memory.ts';
 import { AddressError, ContainerError } from '../../src/vmcore/errors.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import { type PageRun, translatePage, walkPages, walkUserPages } from '../../src/vmcore/page-table.ts';
-import { UserMemory } from '../../src/vmcore/user-memory.ts';
 import { bindStruct, struct, u64 } from '../../src/vmcore/view.ts';
 import { openFixture, releases, truthOf } from './fixtures.ts';
 import { HUGE, NX, PAGE, PRESENT, PROTNONE, TableBuilder } from './tables.ts';
@@ -136,11 +136,10 @@ for (const release of releases) {
     const { pgd } = kernel.bind(mmStruct).at(task.mm);
 
     it('is what the program wrote, page by page', () => {
-      const user = new UserMemory(kernel, pgd);
       for (let i = 1; i < 300; i++) {
         const text = `area ${i}\0`;
-        assert.equal(user.read(program.areas + i * 2 * PAGE, text.length).toString(), text);
-        assert.equal(user.translate(program.areas + (i * 2 + 1) * PAGE), undefined);
+        assert.equal(readUser(kernel, pgd, program.areas + i * 2 * PAGE, text.length)?.toString(), text);
+        assert.equal(readUser(kernel, pgd, program.areas + (i * 2 + 1) * PAGE, 1), undefined);
       }
     });
 

@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { describe, it, mock } from 'node:test';
+import { Command } from 'commander';
+import { registerInspect } from '../../src/cli/inspect.ts';
+import { filesReport } from '../../src/inspect/files.ts';
+import { logReport } from '../../src/inspect/log.ts';
+import { mapsReport } from '../../src/inspect/maps.ts';
+import { structReport } from '../../src/inspect/struct.ts';
+import { symbolReport } from '../../src/inspect/symbol.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { threadsReport } from '../../src/inspect/threads.ts';
+import { dumpPath, openFixture, releases, truthOf } from '../vmcore/fixtures.ts';
+
+for (const release of releases) {
+  const kernel = openFixture(release);
+  const truth = truthOf(release);
+
+  describe(`inspecting ${release} gives what the guest's own /proc gave`, () => {
+    it('for its memory maps, character for character', () => {
+      for (const { pid, maps } of truth.processes)
+        assert.equal(mapsReport(kernel, pid).text(), maps.join('\n'));
+    });
+
+    it('for its open files', () => {
+      for (const { pid, files } of truth.processes) {
+        const report = filesReport(kernel, pid).json() as { files: { fd: number; name: string }[] };
+        assert.deepEqual(
+          report.files.map(({ fd, name }) => `${fd} ${name}`),
+          files,
+        );
+      }
+    });
+
+    it('for its threads', () => {
+      for (const { pid, threads } of truth.processes) {
+        const report = threadsReport(kernel, pid).json() as { threads: { tid: number; comm: string }[] };
+        assert.deepEqual(
+          report.threads.map(({ tid }) => tid).sort(),
+          threads.map((line) => Number(line.split(' ')[0])).sort(),
+        );
+      }
+    });
+
+    it('for parents, states, sizes and names of its processes', () => {
+      const rows = new Map(listProcesses(kernel).rows.map((row) => [row.pid, row]));
+      for (const { pid, stat } of truth.processes) {
+        const [, comm = '', rest = ''] = /^\d+ \((.*)\) (.*)$/.exec(stat) ?? [];
+        const [state, ppid, , , , , , , , , , , , , , , , threads, , , , rss] = rest.split(' ');
+        const row = rows.get(pid);
+        assert.equal(row?.ppid, Number(ppid), `parent of ${pid}`);
+        assert.equal(row?.threads, Number(threads), `threads of ${pid}`);
+        // The guest read its own /proc a second before the dump: a kernel worker may have gone to sleep since.
+        if (row?.rssKib !== undefined) assert.equal(row.state, state, `state of ${pid}`);
+        // A worker's /proc name has its queue's name appended.
+        assert.ok(comm.startsWith(row?.comm ?? '?'), `name of ${pid}`);
+        // /proc/PID/stat leaves out what each CPU has not yet added to its three counters (up to 32 pages on each).
+        const difference = Math.abs((row?.rssKib ?? 0) - Number(rss) * 4);
+        assert.ok(
+          difference <= 3 * 2 * 32 * 4,
+          `rss of ${pid}: ${row?.rssKib} KiB, in /proc ${Number(rss) * 4}`,
+        );
+      }
+    });
+  });
+
+  describe(`inspecting ${release}`, () => {
+    it('shows the system call and the registers of a thread that sleeps in pause(2)', () => {
+      const report = threadsReport(kernel, truth.program.pid).json() as {
+        threads: { comm: string; systemCall: number; userIp: string; state: string }[];
+      };
+      assert.deepEqual(
+        report.threads.map(({ comm }) => comm),
+        ['guest-program', 'first-thread', 'second-thread'],
+      );
+      for (const { systemCall, userIp, state } of report.threads) {
+        assert.equal(systemCall, 34);
+        assert.match(userIp, /^0x4[0-9a-f]{5}$/);
+        assert.equal(state, 'S');
+      }
+    });
+
+    it('shows the log from its first line to the last', () => {
+      const lines = logReport(kernel).text().split('\n');
+      assert.match(lines[0] ?? '', /^\[ {4}0\.000000\] Linux version 6\./);
+      assert.match(lines.at(-1) ?? '', /^\[ {4}\d\.\d{6}\] otherworld: marker line$/);
+    });
+
+    it('shows structures and their values', () => {
+      assert.match(structReport(kernel, 'list_head').text(), /struct list_head \*next; +\/\* {5}0 {5}8 \*\//);
+      const layout = structReport(kernel, 'task_struct').json() as {
+        size: number;
+        members: { name: string; offset: number }[];
+      };
+      const comm = layout.members.find(({ name }) => name === 'comm');
+      assert.equal(layout.size, kernel.sizeOf('task_struct'));
+      assert.equal(comm?.offset, kernel.layouts.member('task_struct', 'comm')?.offsetBytes);
+      const values = structReport(kernel, 'task_struct', 'init_task').json() as {
+        value: Record<string, unknown>;
+      };
+      assert.equal(values.value.comm, 'swapper/0');
+      assert.equal(values.value.pid, 0);
+      assert.throws(() => structReport(kernel, 'nothing'), /struct nothing of kernel .* does not exist/);
+      assert.throws(() => structReport(kernel, 'list_head', 'nowhere'), /neither an address/);
+    });
+
+    it('shows symbols both ways', () => {
+      const address = kernel.symbol('init_task');
+      assert.equal(symbolReport(kernel, 'init_task').text(), `0x${address.toString(16)} init_task`);
+      assert.equal(
+        symbolReport(kernel, `0x${(address + 16n).toString(16)}`).text(),
+        `0x${(address + 16n).toString(16)} init_task+0x10`,
+      );
+      assert.throws(() => symbolReport(kernel, 'no_such_symbol'), /has no symbol no_such_symbol/);
+    });
+
+    it('says which process does not exist', () => {
+      assert.throws(() => mapsReport(kernel, 4000), /has no process 4000/);
+    });
+  });
+}
+
+describe('the command otherworld inspect', () => {
+  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const spawn = (...args: string[]) =>
+    spawnSync(process.execPath, [main, 'inspect', dumpPath('debian13'), ...args], { encoding: 'utf8' });
+
+  /** The same in this process, which is faster. */
+  async function run(...args: string[]): Promise<string> {
+    const program = new Command().exitOverride();
+    registerInspect(program);
+    const write = mock.method(process.stdout, 'write', () => true);
+    try {
+      await program.parseAsync(['inspect', dumpPath('debian13'), ...args], { from: 'user' });
+      return write.mock.calls.map(({ arguments: [text] }) => String(text)).join('');
+    } finally {
+      write.mock.restore();
+    }
+  }
+
+  it('prints text for people and JSON for machines', async () => {
+    assert.match(spawn().stdout, /^kernel +6\.12/m);
+    for (const view of [
+      ['ps'],
+      ['maps'],
+      ['maps', '1'],
+      ['files', '1'],
+      ['threads', '1'],
+      ['log'],
+      ['struct', 'list_head'],
+      ['symbol', 'init_task'],
+    ]) {
+      assert.ok((await run(...view)).length > 20, view.join(' '));
+      assert.equal(typeof JSON.parse(await run(...view, '--json')), 'object', view.join(' '));
+    }
+  });
+
+  it('ends with a message and a status, without a stack trace', async () => {
+    for (const args of [['nothing'], ['maps', 'x'], ['symbol', 'nope'], ['ps', 'more'], ['struct']]) {
+      await assert.rejects(run(...args), /\S/, args.join(' '));
+    }
+    const { status, stderr, stdout } = spawn('maps', '99999');
+    assert.equal(status, 1);
+    assert.equal(stdout, '');
+    assert.match(stderr, /^otherworld: .* has no process 99999; .*\n$/);
+  });
+});
