@@ -1,0 +1,77 @@
+import { filesReport } from '../../src/inspect/files.ts';
+import { logReport } from '../../src/inspect/log.ts';
+import { allMapsReport } from '../../src/inspect/maps.ts';
+import { structReport } from '../../src/inspect/struct.ts';
+import { summaryReport } from '../../src/inspect/summary.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { threadsReport } from '../../src/inspect/threads.ts';
+import { mmStruct } from '../../src/linux/mm.ts';
+import { forEachPid, forEachTask } from '../../src/linux/pid.ts';
+import { taskAt } from '../../src/linux/sched.ts';
+import { VmcoreError } from '../../src/vmcore/errors.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { openKernel } from '../../src/vmcore/open.ts';
+import { walkUserPages } from '../../src/vmcore/page-table.ts';
+
+/** What came of reading one dump. */
+export interface FuzzAnswer {
+  /** How many of the looks ended with a VmcoreError. */
+  readonly refused: number;
+  /** How many found something. */
+  readonly read: number;
+  /** The stack of an error that is none, which is a fault of the reader. */
+  readonly fault: string | undefined;
+  readonly rssMib: number;
+}
+
+/** Looks at everything, each look on its own: what one refuses, another may still read. */
+function* looks(kernel: Kernel): Generator<() => unknown> {
+  yield () => summaryReport(kernel).text();
+  yield () => logReport(kernel).text();
+  yield () => [...forEachPid(kernel)].length;
+  yield () => allMapsReport(kernel).text();
+  yield () => structReport(kernel, 'task_struct', 'init_task').text();
+  const pids: number[] = [];
+  yield () => {
+    pids.push(...listProcesses(kernel).rows.map(({ pid }) => pid));
+  };
+  for (const pid of pids) {
+    yield () => filesReport(kernel, pid).text();
+    yield () => threadsReport(kernel, pid).text();
+  }
+  for (const task of forEachTask(kernel)) {
+    yield () => {
+      const { mm } = taskAt(kernel, task);
+      if (mm !== 0n) walkUserPages(kernel, kernel.bind(mmStruct).at(mm).pgd, 0, 2 ** 47, () => undefined);
+    };
+  }
+}
+
+function read(path: string): FuzzAnswer {
+  const answer = { refused: 0, read: 0, fault: undefined as string | undefined };
+  const attempt = (look: () => unknown): void => {
+    try {
+      look();
+      answer.read++;
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      answer.refused++;
+    }
+  };
+  try {
+    attempt(() => {
+      const kernel = openKernel(path);
+      attempt(() => {
+        for (const look of looks(kernel)) attempt(look);
+      });
+      kernel.close();
+    });
+  } catch (error) {
+    answer.fault = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  }
+  return { ...answer, rssMib: Math.round(process.memoryUsage.rss() / 2 ** 20) };
+}
+
+process.on('message', (path: string) => {
+  process.send?.(read(path));
+});
