@@ -80,7 +80,7 @@ function describeGuest(
     name: options.name,
     release: options.release,
     kernelRelease: image.kernelRelease,
-    imageKey: image.key,
+    systemKey: image.systemKey,
     packages: [...options.packages],
     memoryMiB: options.memoryMiB,
     cpus: options.cpus,

@@ -9,8 +9,8 @@ const guestState = z.object({
   name: z.string(),
   release: z.enum(releases),
   kernelRelease: z.string(),
-  /** Key of the image that it was booted from. */
-  imageKey: z.string(),
+  /** Key of the Debian system that its image is built on; images of different packages share it. */
+  systemKey: z.string().default('unknown'),
   packages: z.array(z.string()),
   memoryMiB: z.number(),
   cpus: z.number(),
@@ -85,7 +85,10 @@ export function readGuest(name: string): GuestState {
     const hint = others.length > 0 ? `there are: ${others.join(', ')}` : `start one with 'lab up ${name}'`;
     throw new LabError(`no guest is called ${name}; ${hint}`);
   }
-  return guestState.parse(JSON.parse(readFileSync(state, 'utf8')));
+  const parsed = guestState.safeParse(JSON.parse(readFileSync(state, 'utf8')));
+  if (!parsed.success)
+    throw new LabError(`${state} is not of this version's making; end its QEMU and remove it`);
+  return parsed.data;
 }
 
 /** @throws LabError if the guest is unknown or its QEMU does not run. */

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { cacheDirectory, cacheKey, makeCacheDirectory, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
 import { runChecked } from './command.ts';
@@ -12,8 +12,8 @@ import { buildSystem, extendSystem } from './system.ts';
 
 /** A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs. */
 export interface GuestImage {
-  /** Of everything that the image is made of. */
-  key: string;
+  /** Key of the release's system without extra packages. */
+  systemKey: string;
   directory: string;
   rootDisk: string;
   kernel: string;
@@ -31,8 +31,8 @@ interface Plan {
   install: readonly string[];
   files: readonly RecipeFile[];
   nodeTree: string;
-  /** Directory of the release's system without extra packages. */
-  base: string;
+  /** Key of the release's system without extra packages. */
+  systemKey: string;
   /** Key of the image. */
   key: string;
 }
@@ -50,7 +50,7 @@ export async function prepareImage(
   const plan = await planImage(release, packages, progress);
   const directory = cacheDirectory('images', plan.key);
   const ready = (): boolean => existsSync(join(directory, 'root.img'));
-  if (ready()) return openImage(directory);
+  if (ready()) return openImage(plan);
   if (process.getuid?.() !== 0) throw new LabError('building a guest needs root, for mmdebstrap and chroot');
   await withLock(
     `image-${release}`,
@@ -59,7 +59,7 @@ export async function prepareImage(
     },
     () => progress.step(`waiting for another build of ${release}`),
   );
-  return openImage(directory);
+  return openImage(plan);
 }
 
 async function planImage(release: Release, packages: readonly string[], progress: Progress): Promise<Plan> {
@@ -67,13 +67,14 @@ async function planImage(release: Release, packages: readonly string[], progress
   const install = [...new Set(packages)].sort();
   const files = recipeFiles(release, (await guestKey()).publicKey);
   const units = [enabledUnits, maskedUnits, maskedGenerators];
-  const base = `${release}-${cacheKey([RECIPE_VERSION, basePackages, files, units])}`;
-  const key = `${release}-${cacheKey([base, install, nodeTree.key, DISK_SIZE])}`;
-  return { release, install, files, nodeTree: nodeTree.directory, base: cacheDirectory('build', base), key };
+  const systemKey = `${release}-${cacheKey([RECIPE_VERSION, basePackages, files, units])}`;
+  const key = `${release}-${cacheKey([systemKey, install, nodeTree.key, DISK_SIZE])}`;
+  return { release, install, files, nodeTree: nodeTree.directory, systemKey, key };
 }
 
 async function buildImage(plan: Plan, directory: string, progress: Progress): Promise<void> {
-  const { release, install, base } = plan;
+  const { release, install } = plan;
+  const base = join(makeCacheDirectory('build'), plan.systemKey);
   if (!existsSync(base)) {
     progress.step(`building the Debian image ${release} (first time only)`);
     removeBuilds(release);
@@ -118,12 +119,13 @@ async function buildDisk(system: string, nodeTree: string, directory: string): P
   renameSync(work, directory);
 }
 
-function openImage(directory: string): GuestImage {
+function openImage(plan: Plan): GuestImage {
+  const directory = cacheDirectory('images', plan.key);
   const kernel = readdirSync(directory).find((name) => name.startsWith('vmlinuz-'));
   if (!kernel) throw new LabError(`${directory} has no kernel: remove it, and it is built again`);
   const kernelRelease = kernel.slice('vmlinuz-'.length);
   return {
-    key: basename(directory),
+    systemKey: plan.systemKey,
     directory,
     rootDisk: join(directory, 'root.img'),
     kernel: join(directory, kernel),
