@@ -1,4 +1,5 @@
 import { panicCpu, runningTasks } from '../linux/current.ts';
+import { sleepDeadlines } from '../linux/hrtimer-sleeper.ts';
 import { findPid } from '../linux/pid.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
@@ -147,7 +148,17 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
   const cpu = panicCpu(kernel);
   const panicked = [...running].find(([, on]) => on === cpu)?.[0];
   const memory = new MemoryCapture(kernel, files);
-  const source = { freePids: new FreePids(kernel), kernel, running, panicked, clocks, files, memory, ids };
+  const source = {
+    freePids: new FreePids(kernel),
+    kernel,
+    running,
+    panicked,
+    clocks,
+    deadlines: sleepDeadlines(kernel),
+    files,
+    memory,
+    ids,
+  };
   const processes = captureAll(source, groups, refused);
   const lost = new Set(refused.map(({ pid }) => pid));
   const result = judge(source, processes, lost);

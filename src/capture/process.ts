@@ -2,21 +2,21 @@ import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
 import { readLimits, readPending, readSigactions, SIGNAL } from '../linux/signal.ts';
-import type { Clocks } from '../linux/timekeeping.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings, newFindings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
+import type { ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
-import { captureThread, type ThreadSource } from './thread.ts';
+import { captureThread } from './thread.ts';
+import { applyPatches, type MemoryPatch } from './timeout.ts';
 import { captureIntervalTimers, capturePosixTimers } from './timers.ts';
 
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
-  readonly clocks: Clocks;
   readonly files: FileCapture;
   readonly memory: MemoryCapture;
   /** Small numbers for kernel objects that processes can share. */
@@ -191,14 +191,23 @@ export function captureProcess(source: ProcessSource, group: TaskGroup): Process
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems);
-  const owner = { findings, sigactions, sharedPending: signal.sharedPendingSignal };
+  const memory = captureMemory(source, group, findings);
+  const patches: MemoryPatch[] = [];
+  const owner = {
+    findings,
+    sigactions,
+    sharedPending: signal.sharedPendingSignal,
+    vmas: memory.vmas,
+    patches,
+  };
+  const captured = threads.map((task) => captureThread(source, task, owner));
   return {
     ...identity(kernel, group),
     state: stateOf(group),
     exitCode: 0,
     stopSignal: stateOf(group) === 'stopped' ? leader.jobctl & STOP_SIGNAL_MASK : 0,
-    threads: threads.map((task) => captureThread(source, task, owner)),
-    memory: captureMemory(source, group, findings),
+    threads: captured,
+    memory: applyPatches(memory, kernel.physical, patches),
     filesId: source.ids.of(leader.files),
     fsId: source.ids.of(leader.fs),
     sighandId: source.ids.of(leader.sighand),

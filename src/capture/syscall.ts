@@ -57,7 +57,8 @@ const ENOSYS = -38n;
 const ERESTARTSYS = -512n;
 const ERESTARTNOINTR = -513n;
 const ERESTARTNOHAND = -514n;
-const ERESTART_RESTARTBLOCK = -516n;
+/** The call goes on where `task_struct.restart_block` says. */
+export const ERESTART_RESTARTBLOCK = -516n;
 /** Writes of at most this many bytes to a pipe happen at once or not at all (pipe(7)). */
 const PIPE_BUF = 4096;
 

@@ -2,40 +2,15 @@ import { wasInUserMode } from '../linux/current.ts';
 import { listEmpty } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
-import { type KernelSigaction, readPending } from '../linux/signal.ts';
-import { syscallName } from '../linux/unistd.ts';
+import { readPending } from '../linux/signal.ts';
 import { readUser } from '../linux/user-memory.ts';
-import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
-import type { Findings } from '../model/verdict.ts';
+import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, struct } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
+import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { captureRegisters } from './registers.ts';
-import { decideSyscall, EINTR_RESULT, type SyscallDecision } from './syscall.ts';
-import { syscallState } from './syscall-state.ts';
-import { takesDescriptor } from './syscall-table.ts';
 
-/** What all threads of a capture have in common. */
-export interface ThreadSource {
-  readonly kernel: Kernel;
-  /** CPU of each task that was executing, by task address. */
-  readonly running: ReadonlyMap<bigint, number>;
-  /** Address of the task on the CPU that panicked, or undefined. */
-  readonly panicked: bigint | undefined;
-}
-
-/** What a thread shares with the others of its process. */
-export interface ThreadOwner {
-  readonly findings: Findings;
-  readonly sigactions: readonly KernelSigaction[];
-  /** Signals pending for the whole process. */
-  readonly sharedPending: bigint;
-}
-
-const SA_RESTART = 0x1000_0000n;
-/** The instruction `syscall`: 0f 05. */
-const SYSCALL_BYTES = 2n;
-const SYSCALL_OPCODE = 0x050f;
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
 /** Offset of `rseq_cs` in struct rseq (include/uapi/linux/rseq.h). */
@@ -49,36 +24,9 @@ const SCHED_DEADLINE = 6;
 const DEFAULT_TIMER_SLACK = 50_000n;
 const SCHED_RESET_ON_FORK = 0x4000_0000;
 
-function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
-  const deliverable = (task.pendingSignal | owner.sharedPending) & ~blocked;
-  let any = false;
-  let noRestart = false;
-  for (const [i, action] of owner.sigactions.entries()) {
-    if (((deliverable >> BigInt(i)) & 1n) === 0n || action.handler <= 1n) continue;
-    any = true;
-    if ((action.flags & SA_RESTART) === 0n) noRestart = true;
-  }
-  return { any, noRestart };
-}
-
 /** sigsuspend, ppoll and their like put a mask in force for their own time only: the real one is saved. */
 function blockedSignals(task: Task): bigint {
   return task.restore_sigmask ? task.saved_sigmask : task.blocked;
-}
-
-function applyDecision(registers: UserRegisters, decision: SyscallDecision): UserRegisters {
-  const done = { ...registers, origAx: 0xffff_ffff_ffff_ffffn };
-  switch (decision.outcome) {
-    case 'resume':
-    case 'refuse':
-      return registers;
-    case 'restart':
-      return { ...done, ax: registers.origAx, ip: registers.ip - SYSCALL_BYTES };
-    case 'result':
-      return { ...done, ax: BigInt.asUintN(64, decision.value) };
-    default:
-      return { ...done, ax: BigInt.asUintN(64, EINTR_RESULT) };
-  }
 }
 
 /** Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort handler. */
@@ -104,57 +52,6 @@ function rseqOf(kernel: Kernel, task: Task, pgd: bigint): Rseq | undefined {
     sizeBytes: task.rseq_len ?? RSEQ_BYTES,
     signature: task.rseq_sig,
     criticalSection: cs?.readBigUInt64LE(0) ?? 0n,
-  };
-}
-
-/** A call can be made again only where the instruction before the return address is `syscall`. */
-function isAfterSyscall(kernel: Kernel, pgd: bigint, ip: bigint): boolean {
-  const code = readUser(kernel, pgd, Number(ip - SYSCALL_BYTES), Number(SYSCALL_BYTES));
-  return code === undefined || code.readUInt16LE(0) === SYSCALL_OPCODE;
-}
-
-interface Interrupted {
-  readonly registers: UserRegisters;
-  readonly record: SyscallOutcomeRecord;
-}
-
-/** Finds out about the thread's system call, and gives it the registers with which it goes on. */
-function interruptedCall(
-  source: ThreadSource,
-  task: Task,
-  registers: UserRegisters,
-  pending: ReturnType<typeof handlers>,
-  pgd: bigint,
-  findings: Findings,
-): Interrupted {
-  const { kernel } = source;
-  const state = syscallState(kernel, {
-    task,
-    registers,
-    onCpu: source.running.has(task.address),
-    panicked: source.panicked === task.address,
-    handlerPending: pending.any,
-    interruptedByHandler: pending.noRestart,
-  });
-  const decision = decideSyscall(state);
-  if (state.number === -1)
-    return { registers, record: { outcome: 'resume', syscall: undefined, reason: decision.reason } };
-  const name = syscallName(state.number);
-  const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, registers.di)) : undefined;
-  if (decision.outcome === 'in-doubt') {
-    findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason: decision.reason });
-  }
-  if (decision.outcome === 'refuse')
-    findings.reasons.push(`thread ${task.pid} was in ${name}: ${decision.reason}`);
-  if (decision.outcome === 'restart' && !isAfterSyscall(kernel, pgd, registers.ip)) {
-    findings.reasons.push(
-      `thread ${task.pid} was in ${name}, but there is no syscall instruction where it returns to`,
-    );
-  }
-  const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
-  return {
-    registers: applyDecision(registers, decision),
-    record: { outcome, syscall: name, reason: decision.reason },
   };
 }
 
@@ -217,14 +114,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const { pgd } = kernel.bind(mmStruct).at(task.mm);
   const blocked = blockedSignals(task);
   const rseq = rseqOf(kernel, task, pgd);
-  const call = interruptedCall(
-    source,
-    task,
-    captured.registers,
-    handlers(task, owner, blocked),
-    pgd,
-    findings,
-  );
+  const call = interruptedCall(source, task, captured.registers, blocked, pgd, owner);
   return {
     tid: task.pid,
     comm: task.comm,

@@ -1,0 +1,144 @@
+import { type Deadline, restartDeadline } from '../linux/hrtimer-sleeper.ts';
+import type { Task } from '../linux/sched.ts';
+import type { KernelSigaction } from '../linux/signal.ts';
+import { type Clocks, clockReading } from '../linux/timekeeping.ts';
+import { syscallName } from '../linux/unistd.ts';
+import { readUser } from '../linux/user-memory.ts';
+import type { Vma } from '../model/memory.ts';
+import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
+import type { Findings } from '../model/verdict.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
+import { syscallState } from './syscall-state.ts';
+import { takesDescriptor } from './syscall-table.ts';
+import { canPatch, type MemoryPatch, withRemainingTime } from './timeout.ts';
+
+/** What all threads of a capture have in common. */
+export interface ThreadSource {
+  readonly kernel: Kernel;
+  /** CPU of each task that was executing, by task address. */
+  readonly running: ReadonlyMap<bigint, number>;
+  /** Address of the task on the CPU that panicked, or undefined. */
+  readonly panicked: bigint | undefined;
+  readonly clocks: Clocks;
+  /** When tasks that sleep with a timeout were to wake up, by task address. */
+  readonly deadlines: ReadonlyMap<bigint, Deadline>;
+}
+
+/** What a thread shares with the others of its process. */
+export interface ThreadOwner {
+  readonly findings: Findings;
+  readonly sigactions: readonly KernelSigaction[];
+  /** Signals pending for the whole process. */
+  readonly sharedPending: bigint;
+  readonly vmas: readonly Vma[];
+  /** Filled with what has to change in memory for calls that are made again. */
+  readonly patches: MemoryPatch[];
+}
+
+const SA_RESTART = 0x1000_0000n;
+/** The instruction `syscall`: 0f 05. */
+const SYSCALL_BYTES = 2n;
+const SYSCALL_OPCODE = 0x050f;
+function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
+  const deliverable = (task.pendingSignal | owner.sharedPending) & ~blocked;
+  let any = false;
+  let noRestart = false;
+  for (const [i, action] of owner.sigactions.entries()) {
+    if (((deliverable >> BigInt(i)) & 1n) === 0n || action.handler <= 1n) continue;
+    any = true;
+    if ((action.flags & SA_RESTART) === 0n) noRestart = true;
+  }
+  return { any, noRestart };
+}
+
+function applyDecision(registers: UserRegisters, decision: SyscallDecision): UserRegisters {
+  const done = { ...registers, origAx: 0xffff_ffff_ffff_ffffn };
+  switch (decision.outcome) {
+    case 'resume':
+    case 'refuse':
+      return registers;
+    case 'restart':
+      return { ...done, ax: registers.origAx, ip: registers.ip - SYSCALL_BYTES };
+    case 'result':
+      return { ...done, ax: BigInt.asUintN(64, decision.value) };
+    default:
+      return { ...done, ax: BigInt.asUintN(64, EINTR_RESULT) };
+  }
+}
+
+/** A call can be made again only where the instruction before the return address is `syscall`. */
+function isAfterSyscall(kernel: Kernel, pgd: bigint, ip: bigint): boolean {
+  const code = readUser(kernel, pgd, Number(ip - SYSCALL_BYTES), Number(SYSCALL_BYTES));
+  return code === undefined || code.readUInt16LE(0) === SYSCALL_OPCODE;
+}
+
+/** What becomes of a thread's system call. */
+export interface Interrupted {
+  readonly registers: UserRegisters;
+  readonly record: SyscallOutcomeRecord;
+}
+
+/** Finds out about the thread's system call, and gives it the registers with which it goes on. */
+export function interruptedCall(
+  source: ThreadSource,
+  task: Task,
+  registers: UserRegisters,
+  blocked: bigint,
+  pgd: bigint,
+  owner: ThreadOwner,
+): Interrupted {
+  const { kernel } = source;
+  const { findings } = owner;
+  const pending = handlers(task, owner, blocked);
+  const state = syscallState(kernel, {
+    task,
+    registers,
+    onCpu: source.running.has(task.address),
+    panicked: source.panicked === task.address,
+    handlerPending: pending.any,
+    interruptedByHandler: pending.noRestart,
+  });
+  const decision = decideSyscall(state);
+  const { reason } = decision;
+  if (state.number === -1) return { registers, record: { outcome: 'resume', syscall: undefined, reason } };
+  const name = syscallName(state.number);
+  const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, registers.di)) : undefined;
+  if (decision.outcome === 'in-doubt') findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason });
+  if (decision.outcome === 'refuse') findings.reasons.push(`thread ${task.pid} was in ${name}: ${reason}`);
+  const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
+  const record = { outcome, syscall: name, reason };
+  const after = applyDecision(registers, decision);
+  if (decision.outcome !== 'restart') return { registers: after, record };
+  if (!isAfterSyscall(kernel, pgd, registers.ip)) {
+    findings.reasons.push(
+      `thread ${task.pid} was in ${name}, but there is no syscall instruction where it returns to`,
+    );
+  }
+  const deadline =
+    state.ax === ERESTART_RESTARTBLOCK ? restartDeadline(kernel, task) : source.deadlines.get(task.address);
+  return { registers: forTheRest(source, task, name, after, deadline, owner), record };
+}
+
+/** Registers for a call that is made again, but only for the rest of its time. */
+function forTheRest(
+  source: ThreadSource,
+  task: Task,
+  name: string,
+  registers: UserRegisters,
+  deadline: Deadline | undefined,
+  owner: ThreadOwner,
+): UserRegisters {
+  const now = deadline === undefined ? undefined : clockReading(source.clocks, deadline.clock);
+  if (deadline === undefined || now === undefined) return registers;
+  const remaining = deadline.expires > now ? deadline.expires - now : 0n;
+  const changed = withRemainingTime(name, registers, remaining);
+  if (changed === undefined) return registers;
+  if (changed.patch === undefined) return changed.registers;
+  if (!canPatch(owner.vmas, changed.patch)) {
+    owner.findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
+    return registers;
+  }
+  owner.patches.push(changed.patch);
+  return changed.registers;
+}

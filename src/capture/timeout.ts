@@ -1,0 +1,131 @@
+import type { AddressSpace, PageOverride, Vma } from '../model/memory.ts';
+import type { UserRegisters } from '../model/process.ts';
+import type { PhysicalMemory } from '../vmcore/physical.ts';
+
+/** Bytes of user memory to be changed before the process goes on. */
+export interface MemoryPatch {
+  readonly address: number;
+  readonly bytes: Uint8Array;
+}
+
+type Register = 'di' | 'si' | 'dx' | 'r10' | 'r8';
+
+/** How a system call is told how long to wait at most. */
+type Timeout =
+  /** Milliseconds in a register; negative: for ever. */
+  | { readonly kind: 'milliseconds'; readonly register: Register }
+  /** Address of a relative time that the program keeps: a copy is made where the stack is free. */
+  | { readonly kind: 'timespec'; readonly register: Register }
+  /** Address of a relative time that the kernel updates itself when the call is interrupted. */
+  | { readonly kind: 'updated'; readonly register: Register; readonly unit: 'timespec' | 'timeval' };
+
+const timeouts: ReadonlyMap<string, Timeout> = new Map<string, Timeout>([
+  ['nanosleep', { kind: 'timespec', register: 'di' }],
+  ['clock_nanosleep', { kind: 'timespec', register: 'dx' }],
+  ['poll', { kind: 'milliseconds', register: 'dx' }],
+  ['epoll_wait', { kind: 'milliseconds', register: 'r10' }],
+  ['epoll_pwait', { kind: 'milliseconds', register: 'r10' }],
+  ['epoll_pwait2', { kind: 'timespec', register: 'r10' }],
+  ['rt_sigtimedwait', { kind: 'timespec', register: 'dx' }],
+  ['semtimedop', { kind: 'timespec', register: 'r10' }],
+  ['futex', { kind: 'timespec', register: 'r10' }],
+  ['ppoll', { kind: 'updated', register: 'dx', unit: 'timespec' }],
+  ['select', { kind: 'updated', register: 'r8', unit: 'timeval' }],
+  ['pselect6', { kind: 'updated', register: 'r8', unit: 'timespec' }],
+]);
+
+const TIMER_ABSTIME = 1n;
+/** FUTEX_WAIT takes a relative time, all other operations an absolute one. */
+const FUTEX_CMD_MASK = 0x7fn;
+const PAGE = 4096;
+/** Bytes below the stack pointer that belong to the running function (System V ABI, x86-64). */
+const RED_ZONE = 128;
+const TIMESPEC_BYTES = 16;
+const SECOND = 1_000_000_000n;
+
+function isAbsolute(name: string, registers: UserRegisters): boolean {
+  if (name === 'clock_nanosleep') return (registers.si & TIMER_ABSTIME) !== 0n;
+  return name === 'futex' && (registers.si & FUTEX_CMD_MASK) !== 0n;
+}
+
+function timeBytes(nanoseconds: bigint, unit: 'timespec' | 'timeval'): Buffer {
+  const bytes = Buffer.alloc(TIMESPEC_BYTES);
+  bytes.writeBigInt64LE(nanoseconds / SECOND, 0);
+  bytes.writeBigInt64LE((nanoseconds % SECOND) / (unit === 'timeval' ? 1000n : 1n), 8);
+  return bytes;
+}
+
+/**
+ * Changes a call that is made again so that it waits only for what was left of its time. Returns the registers for it and the
+ * memory that has to change, or undefined if the call has no relative timeout.
+ *
+ * @param remaining nanoseconds, at least 0
+ */
+export function withRemainingTime(
+  name: string,
+  registers: UserRegisters,
+  remaining: bigint,
+): { registers: UserRegisters; patch: MemoryPatch | undefined } | undefined {
+  const timeout = timeouts.get(name);
+  if (timeout === undefined || isAbsolute(name, registers)) return undefined;
+  const { register } = timeout;
+  if (timeout.kind === 'milliseconds') {
+    const milliseconds = (remaining + 999_999n) / 1_000_000n;
+    return { registers: { ...registers, [register]: milliseconds }, patch: undefined };
+  }
+  if (registers[register] === 0n) return undefined;
+  if (timeout.kind === 'updated') {
+    const address = Number(registers[register]);
+    return { registers, patch: { address, bytes: timeBytes(remaining, timeout.unit) } };
+  }
+  const below = Number(registers.sp) - RED_ZONE - TIMESPEC_BYTES;
+  const address = below - (below % TIMESPEC_BYTES);
+  return {
+    registers: { ...registers, [register]: BigInt(address) },
+    patch: { address, bytes: timeBytes(remaining, 'timespec') },
+  };
+}
+
+/** Whether memory at an address is the process's own and can be written to. */
+export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch): boolean {
+  return vmas.some(
+    ({ start, end, kind, prot }) =>
+      address >= start &&
+      address + bytes.length <= end &&
+      (kind === 'anonymous' || kind === 'file-private') &&
+      (prot & 2) !== 0,
+  );
+}
+
+function pageOf(memory: AddressSpace, physical: PhysicalMemory, address: number): Buffer {
+  for (const { runs } of memory.vmas) {
+    for (const run of runs) {
+      if (address < run.address || address >= run.address + run.pages * PAGE) continue;
+      return Buffer.from(physical.view(run.physical + (address - run.address), PAGE));
+    }
+  }
+  return Buffer.alloc(PAGE);
+}
+
+/** The address space with the patches applied, as pages that replace the dead kernel's. */
+export function applyPatches(
+  memory: AddressSpace,
+  physical: PhysicalMemory,
+  patches: readonly MemoryPatch[],
+): AddressSpace {
+  const pages = new Map<number, Buffer>();
+  for (const { address, bytes } of patches) {
+    for (const [i, byte] of bytes.entries()) {
+      const page = address + i - ((address + i) % PAGE);
+      let content = pages.get(page);
+      if (content === undefined) {
+        content = pageOf(memory, physical, page);
+        pages.set(page, content);
+      }
+      content[address + i - page] = byte;
+    }
+  }
+  const overrides: PageOverride[] = [...pages].map(([address, bytes]) => ({ address, bytes }));
+  if (overrides.length === 0) return memory;
+  return { ...memory, overrides: overrides.toSorted((a, b) => a.address - b.address) };
+}
