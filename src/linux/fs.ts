@@ -101,18 +101,22 @@ const timespecTimes = struct('inode', {
   atimeNanoseconds: longNumber.at('i_atime.tv_nsec'),
   mtimeSeconds: longNumber.at('i_mtime.tv_sec'),
   mtimeNanoseconds: longNumber.at('i_mtime.tv_nsec'),
+  ctimeSeconds: longNumber.at('i_ctime.tv_sec'),
 });
 const splitTimes = struct('inode', {
   atimeSeconds: longNumber.at('i_atime_sec'),
   atimeNanoseconds: u32.at('i_atime_nsec'),
   mtimeSeconds: longNumber.at('i_mtime_sec'),
   mtimeNanoseconds: u32.at('i_mtime_nsec'),
+  ctimeSeconds: longNumber.at('i_ctime_sec'),
 });
 
 export interface InodeTimes {
   /** Microseconds since 1970; below 2^53 until the year 2255. */
   readonly accessedMicroseconds: number;
   readonly modifiedMicroseconds: number;
+  /** When content, name or attributes changed last, in seconds: the one time that programs cannot set. */
+  readonly changedSeconds: number;
 }
 
 /** When an inode was last read and written. */
@@ -123,5 +127,6 @@ export function inodeTimes(kernel: Kernel, inode: bigint): InodeTimes {
   return {
     accessedMicroseconds: times.atimeSeconds * 1e6 + Math.floor(times.atimeNanoseconds / 1000),
     modifiedMicroseconds: times.mtimeSeconds * 1e6 + Math.floor(times.mtimeNanoseconds / 1000),
+    changedSeconds: times.ctimeSeconds,
   };
 }

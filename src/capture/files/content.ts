@@ -55,7 +55,8 @@ export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile 
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
   const runs = type === fileType.regular ? fileContent(kernel, file, 'the deleted file') : [];
-  return { id, identity: file.identity, ...inodeTimes(kernel, file.inode.address), runs };
+  const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
+  return { id, identity: file.identity, accessedMicroseconds, modifiedMicroseconds, runs };
 }
 
 /** A file of a memory file system, to be made again under its name. Throws as `ghostOf`. */

@@ -14,7 +14,7 @@ const PAGE_SIZE = 4096;
  * How long a journal may hold back what it was told (ext4 commits every 5 s, xfs writes its log every 30 s): of a file that was
  * changed since then, pages that are clean may still be missing on the disk, with the blocks that were allocated for them.
  */
-const RECENT_MICROSECONDS = 60e6;
+const RECENT_SECONDS = 60;
 
 /** What is to be written back, and what cannot be, as sentences. */
 export interface Unwritten {
@@ -32,8 +32,8 @@ export function unwrittenFile(
   clocks: Clocks,
 ): UnwrittenFile | string | undefined {
   if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
-  const times = inodeTimes(kernel, inode.address);
-  const isRecent = times.modifiedMicroseconds > Number(clocks.realtime / 1000n) - RECENT_MICROSECONDS;
+  const { changedSeconds, ...times } = inodeTimes(kernel, inode.address);
+  const isRecent = changedSeconds > Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
   const cache = pageCache(kernel, inode.i_mapping, false);
   if (cache.unwritten.length === 0 && !isRecent) return undefined;
   const path = inodePaths(kernel, inode.address)[0]?.path;

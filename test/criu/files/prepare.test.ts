@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { writePreparation } from '../../../src/criu/files/preparation.ts';
+import { prepareFiles } from '../../../src/criu/files/prepare.ts';
+import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
+import { type FileIdentity, type GroupFiles, noFiles } from '../../../src/model/file.ts';
+
+/** Every byte of old memory is the low byte of its page's number. */
+const source: PageSource = {
+  writeRuns: (fd, runs) =>
+    runs.reduce((sum, { physical, length }) => {
+      const bytes = Buffer.from(Array.from({ length }, (_, i) => Math.floor((physical + i) / 4096)));
+      return sum + writeSync(fd, bytes);
+    }, 0),
+};
+
+suite('preparing files', () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'prepare-'));
+  after(() => rmSync(scratch, { recursive: true }));
+  const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  let number = 0;
+
+  function identity(changes: Partial<FileIdentity>): FileIdentity {
+    return {
+      fileSystem: 'tmpfs',
+      onDisk: false,
+      inode: 1,
+      generation: 0,
+      mode: 0o100600,
+      ...own,
+      sizeBytes: 0,
+      rdev: 0,
+      ...changes,
+    };
+  }
+
+  function written(files: Partial<GroupFiles>): string {
+    const images = new ImageDirectory(join(scratch, `images-${number++}`));
+    writePreparation({ ...noFiles, ...files }, images, source);
+    images.close();
+    return images.path;
+  }
+
+  test('makes directories and sparse files with owner, mode and content', () => {
+    const [directory, path] = [join(scratch, 'deep'), join(scratch, 'deep', 'file')];
+    const images = written({
+      directoriesToMake: [{ path: directory, mode: 0o1711, ...own }],
+      filesToMake: [
+        {
+          path,
+          identity: identity({ mode: 0o100640, sizeBytes: 3 * 4096 + 2 }),
+          runs: [
+            { address: 0, pages: 1, physical: 7 * 4096 },
+            { address: 3 * 4096, pages: 1, physical: 9 * 4096 },
+          ],
+        },
+      ],
+    });
+    assert.deepEqual(prepareFiles(images), []);
+    assert.equal(statSync(directory).mode & 0o7777, 0o1711);
+    assert.equal(statSync(path).mode & 0o7777, 0o640);
+    const content = readFileSync(path);
+    assert.equal(content.length, 3 * 4096 + 2);
+    assert.deepEqual(
+      [0, 4095, 4096, 3 * 4096 - 1, 3 * 4096, 3 * 4096 + 1].map((at) => content[at]),
+      [7, 7, 0, 0, 9, 9],
+    );
+  });
+
+  test('makes a FIFO again', () => {
+    const path = join(scratch, 'fifo');
+    assert.deepEqual(
+      prepareFiles(written({ filesToMake: [{ path, identity: identity({ mode: 0o010620 }), runs: [] }] })),
+      [],
+    );
+    assert.ok(statSync(path).isFIFO());
+    assert.equal(statSync(path).mode & 0o7777, 0o620);
+  });
+
+  test('makes a file that two groups share once, and finds one that was there before', () => {
+    const path = join(scratch, 'shared');
+    const images = written({ filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), runs: [] }] });
+    const made = new Set<string>();
+    assert.deepEqual(prepareFiles(images, made), []);
+    assert.deepEqual(prepareFiles(images, made), []);
+    assert.deepEqual(prepareFiles(images), [{ path, problem: 'is there already' }]);
+  });
+
+  test('finds a file that is gone, another one, of another type or of another size', () => {
+    const path = join(scratch, 'checked');
+    writeFileSync(path, 'twelve bytes');
+    mkdirSync(join(scratch, 'a directory'));
+    const { ino: inode } = statSync(path);
+    const same = identity({ onDisk: true, inode, sizeBytes: 12, mode: 0o100644 });
+    const check = (at: string, was: FileIdentity) =>
+      prepareFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(({ problem }) => problem);
+    assert.deepEqual(check(path, same), []);
+    assert.deepEqual(check(`${path}?`, same), ['is not there']);
+    assert.deepEqual(check(join(scratch, 'a directory'), same), ['is a directory and was a regular file']);
+    assert.deepEqual(check(path, { ...same, sizeBytes: 13 }), ['has 12 bytes instead of 13']);
+    assert.deepEqual(check(path, { ...same, inode: inode + 1 }), [
+      `is another file than before the panic (inode ${inode}, was ${inode + 1})`,
+    ]);
+  });
+});

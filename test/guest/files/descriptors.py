@@ -1,0 +1,293 @@
+"""Holds one descriptor of every kind; on SIGUSR2 looks at each and writes what it found as JSON.
+
+python3 descriptors.py DIRECTORY: DIRECTORY/ready appears when all are open, DIRECTORY/found.json after SIGUSR2.
+"""
+import ctypes, errno, fcntl, json, os, pty, select, signal, socket, struct, sys, termios, time, tty
+
+libc = ctypes.CDLL(None, use_errno=True)
+directory = sys.argv[1]
+os.makedirs(directory, exist_ok=True)
+os.makedirs('/tmp/deep/er', exist_ok=True)
+os.chmod('/tmp/deep', 0o711)
+path = lambda name: os.path.join(directory, name)
+
+
+class Itimerspec(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ('interval_s', 'interval_ns', 'value_s', 'value_ns')]
+
+
+def timerfd(clock, value, interval, flags=0):
+    fd = libc.timerfd_create(clock, os.O_NONBLOCK)
+    spec = Itimerspec(int(interval), int(interval % 1 * 1e9), int(value), int(value % 1 * 1e9))
+    libc.timerfd_settime(fd, flags, ctypes.byref(spec), None)
+    return fd
+
+
+def gettime(fd):
+    spec = Itimerspec()
+    libc.timerfd_gettime(fd, ctypes.byref(spec))
+    return spec.value_s + spec.value_ns / 1e9, spec.interval_s + spec.interval_ns / 1e9
+
+
+# Pipes, FIFOs
+pipe_r, pipe_w = os.pipe()
+fcntl.fcntl(pipe_w, 1031, 262144)  # F_SETPIPE_SZ
+os.write(pipe_w, b'in the pipe ' * 1000)
+half_r, half_w = os.pipe()
+os.write(half_w, b'last words')
+os.close(half_w)
+os.mkfifo(path('fifo'))
+fifo = os.open(path('fifo'), os.O_RDWR | os.O_NONBLOCK)
+os.write(fifo, b'fifo bytes')
+
+# Files
+file = open(path('data'), 'w+')
+file.write('x' * 5000)
+file.flush()
+os.lseek(file.fileno(), 1234, 0)
+duplicate = os.dup(file.fileno())
+again = os.open(path('data'), os.O_RDONLY)
+log = os.open(path('log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.write(log, b'before\n')
+listing = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+handle = os.open('/etc/passwd', os.O_PATH)
+devices = [os.open(f'/dev/{name}', os.O_RDWR) for name in ('null', 'zero', 'full', 'urandom')]
+meminfo = os.open('/proc/meminfo', os.O_RDONLY)
+own_status = os.open('/proc/self/status', os.O_RDONLY)
+
+
+def unlinked(name):
+    f = open(name, 'w+')
+    f.write(name * 2000)
+    f.flush()
+    os.unlink(name)
+    return f
+
+
+ghosts = [unlinked('/tmp/ghost'), unlinked(path('ghost'))]
+on_tmpfs = open('/tmp/deep/er/file', 'w+')
+on_tmpfs.write('tmpfs' * 3000)
+on_tmpfs.flush()
+memfd = os.memfd_create('kept', 0)
+os.write(memfd, b'memfd content ' * 1000)
+flock = open(path('flock'), 'w')
+fcntl.flock(flock, fcntl.LOCK_EX)
+posix_lock = open(path('posix'), 'w')
+posix_lock.write('0123456789' * 10)
+posix_lock.flush()
+fcntl.lockf(posix_lock, fcntl.LOCK_EX, 10, 5)
+
+# Sockets
+stream = socket.socketpair()
+stream[0].send(b'a stream')
+stream[0].send(b' of two')
+stream[1].send(b'back')
+datagram = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+datagram[0].send(b'one')
+datagram[0].send(b'two')
+sequence = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sequence[0].send(b'first')
+sequence[0].send(b'second')
+closed = socket.socketpair()
+closed[1].send(b'good bye')
+closed[1].close()
+big = socket.socketpair()
+big[0].setblocking(False)
+big_sent = big[0].send(bytes(range(256)) * 400)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('/tmp/deep/listener')
+os.chmod('/tmp/deep/listener', 0o640)
+listener.listen(5)
+client = socket.socket(socket.AF_UNIX)
+client.connect('/tmp/deep/listener')
+accepted, _ = listener.accept()
+client.send(b'client says')
+waiting = socket.socket(socket.AF_UNIX)
+waiting.connect('/tmp/deep/listener')
+abstract = socket.socket(socket.AF_UNIX)
+abstract.bind('\0descriptors')
+abstract.listen(7)
+bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+bound.bind(path('bound'))
+tcp = socket.socket()
+tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 3, 500000))
+tcp.bind(('127.0.0.1', 7777))
+tcp.listen(9)
+tcp6 = socket.socket(socket.AF_INET6)
+tcp6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+tcp6.bind(('::', 7778))
+tcp6.listen(3)
+unbound = socket.socket()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(('0.0.0.0', 5555))
+udp_connected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp_connected.connect(('127.0.0.1', 5555))
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+netlink.bind((0, 0))
+
+# Anonymous inodes
+eventfd = libc.eventfd(42, os.O_NONBLOCK)
+far = timerfd(1, 5000, 7)
+absolute = timerfd(1, time.monotonic() + 3000, 0, 1)
+periodic = timerfd(1, 0.01, 0.25)
+idle = timerfd(0, 0, 0)
+mask = (ctypes.c_ulong * 16)()
+mask[0] = 1 << (signal.SIGUSR1 - 1)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+signalfd = libc.signalfd(-1, ctypes.byref(mask), os.O_NONBLOCK)
+inotify = libc.inotify_init1(os.O_NONBLOCK)
+watch = libc.inotify_add_watch(inotify, directory.encode(), 0x100)
+epoll = select.epoll()
+epoll.register(stream[0].fileno(), select.EPOLLIN)
+epoll.register(pipe_r, select.EPOLLIN | select.EPOLLET)
+epoll.register(tcp.fileno(), select.EPOLLIN)
+epoll.register(eventfd, select.EPOLLIN | select.EPOLLONESHOT)
+
+# A terminal
+master, slave = pty.openpty()
+attributes = termios.tcgetattr(slave)
+attributes[3] &= ~termios.ECHO
+termios.tcsetattr(slave, termios.TCSANOW, attributes)
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 99, 0, 0))
+os.write(slave, b'output of the slave\n')
+os.write(master, b'a line for the slave\n')
+
+fcntl.fcntl(stream[0].fileno(), fcntl.F_SETOWN, os.getpid())
+os.set_inheritable(pipe_w, True)
+
+
+def drain(read):
+    parts = []
+    try:
+        while part := read():
+            parts.append(part)
+    except BlockingIOError:
+        pass
+    return parts
+
+
+def text(parts):
+    return [part.decode('latin1') for part in parts]
+
+
+def reading(fd, size=1 << 20):
+    os.set_blocking(fd, False)
+    return text(drain(lambda: os.read(fd, size)))
+
+
+def receiving(sock):
+    sock.setblocking(False)
+    return text(drain(lambda: sock.recv(1 << 20)))
+
+
+def content(fd):
+    return os.pread(fd, 1 << 20, 0).decode('latin1')
+
+
+def lock_elsewhere(name, how):
+    other = os.open(path(name), os.O_RDWR)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            how(other)
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] >> 8
+
+
+def connect(family, address):
+    probe = socket.socket(family)
+    probe.settimeout(5)
+    probe.connect(address)
+    probe.close()
+    return True
+
+
+def look():
+    found = {}
+    # CRIU opens files with O_LARGEFILE, and directories without O_DIRECTORY.
+    kept = ~(0o100000 | 0o200000)
+    found['flags'] = {fd: [fcntl.fcntl(fd, fcntl.F_GETFL) & kept, fcntl.fcntl(fd, fcntl.F_GETFD)]
+                      for fd in sorted(map(int, os.listdir('/proc/self/fd'))) if os.path.exists(f'/proc/self/fd/{fd}') and fd < 200}
+    found['links'] = {fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0].replace(str(os.getpid()), 'PID') for fd in found['flags']}
+    found['cloexec'] = os.get_inheritable(pipe_w)
+    found['owner'] = fcntl.fcntl(stream[0].fileno(), fcntl.F_GETOWN) == os.getpid()
+    found['epoll'] = sorted(epoll.poll(0)) == sorted([(stream[0].fileno(), 1), (pipe_r, 1), (eventfd, 1)])
+    found['pipe'] = [fcntl.fcntl(pipe_r, 1032), ''.join(reading(pipe_r))]
+    found['half pipe'] = [reading(half_r), os.read(half_r, 1).decode()]
+    found['fifo'] = reading(fifo)
+    found['offsets'] = [os.lseek(fd, 0, 1) for fd in (file.fileno(), duplicate, again)]
+    os.lseek(duplicate, 4000, 0)
+    found['shared offset'] = os.lseek(file.fileno(), 0, 1)
+    os.write(log, b'after\n')
+    found['log'] = open(path('log')).read()
+    found['listing'] = sorted(os.listdir(listing))[:3]
+    found['handle'] = os.readlink(f'/proc/self/fd/{handle}')
+    found['zero'] = os.read(devices[1], 4).decode()
+    found['proc'] = [os.pread(meminfo, 8, 0).decode(), f'Pid:\t{os.getpid()}' in content(own_status)]
+    found['ghosts'] = [[content(g.fileno()), os.lseek(g.fileno(), 0, 1), os.fstat(g.fileno()).st_nlink] for g in ghosts]
+    found['tmpfs'] = [content(on_tmpfs.fileno()) == 'tmpfs' * 3000, oct(os.stat('/tmp/deep').st_mode)]
+    found['memfd'] = [content(memfd) == 'memfd content ' * 1000, os.lseek(memfd, 0, 1)]
+    found['flock held'] = lock_elsewhere('flock', lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    found['lock held'] = [lock_elsewhere('posix', lambda fd: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at))
+                          for at in (4, 5, 14, 15)]
+    found['stream'] = [''.join(receiving(stream[1])), ''.join(receiving(stream[0]))]
+    found['datagram'] = receiving(datagram[1])
+    found['sequence'] = receiving(sequence[1])
+    found['closed'] = [receiving(closed[0]), closed[0].recv(1).decode()]
+    received = ''.join(receiving(big[1])).encode('latin1')
+    found['big'] = len(received) == big_sent and received == (bytes(range(256)) * 400)[:big_sent]
+    found['accepted'] = [receiving(accepted), accepted.send(b'answer'), client.recv(9).decode()]
+    late, _ = listener.accept()
+    waiting.send(b'late')
+    found['late'] = late.recv(9).decode()
+    found['socket file'] = [oct(os.stat('/tmp/deep/listener').st_mode), connect(socket.AF_UNIX, '/tmp/deep/listener')]
+    found['abstract'] = connect(socket.AF_UNIX, '\0descriptors')
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    probe.sendto(b'hello', path('bound'))
+    found['bound'] = bound.recv(9).decode()
+    found['tcp'] = [connect(socket.AF_INET, ('127.0.0.1', 7777)), tcp.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR),
+                    struct.unpack('ll', tcp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)), tcp.getsockname()]
+    found['tcp6'] = [connect(socket.AF_INET6, ('::1', 7778)), tcp6.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)]
+    found['unbound'] = unbound.getsockname()
+    udp_connected.send(b'datagram')
+    found['udp'] = [udp.recv(99).decode(), udp_connected.getpeername()]
+    found['netlink'] = netlink.getsockname()[0] == os.getpid()
+    found['eventfd'] = struct.unpack('Q', os.read(eventfd, 8))[0]
+    found['far'] = [4800 < gettime(far)[0] <= 5000, gettime(far)[1]]
+    found['absolute'] = 2800 < gettime(absolute)[0] <= 3000
+    ticks = struct.unpack('Q', os.read(periodic, 8))[0]
+    found['periodic'] = [ticks > 8, 0 < gettime(periodic)[0] <= 0.25, gettime(periodic)[1]]
+    found['idle'] = gettime(idle)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    found['signalfd'] = struct.unpack('I', os.read(signalfd, 128)[:4])[0] == signal.SIGUSR1
+    open(path('new'), 'w').close()
+    events = ''.join(reading(inotify)).encode('latin1')
+    found['inotify'] = [struct.unpack('iIII', events[-32:-16])[0] == watch, events[-16:].rstrip(b'\0').decode()]
+    found['terminal'] = [struct.unpack('HHHH', fcntl.ioctl(master, termios.TIOCGWINSZ, b'\0' * 8))[:2],
+                         bool(termios.tcgetattr(slave)[3] & termios.ECHO), ''.join(reading(master)), ''.join(reading(slave))]
+    return found
+
+
+def on_signal(*_):
+    try:
+        found = look()
+    except BaseException as problem:
+        import traceback
+        found = {'problem': traceback.format_exc()}
+    with open(path('found.tmp'), 'w') as out:
+        json.dump(found, out, indent=1)
+    os.rename(path('found.tmp'), path('found.json'))
+
+
+signal.signal(signal.SIGUSR2, on_signal)
+time.sleep(0.5)
+child = os.fork()
+if child == 0:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+else:
+    open(path('ready'), 'w').close()
+while True:
+    time.sleep(3600)

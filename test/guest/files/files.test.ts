@@ -1,0 +1,112 @@
+// Boots one guest per release, without a crash kernel: a program that holds a descriptor of every kind is read out of the
+// guest's memory, killed, restored by CRIU from the images, and looks at each descriptor itself.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { captureProcesses } from '../../../src/capture/index.ts';
+import { writeImages } from '../../../src/criu/index.ts';
+import type { CaptureResult } from '../../../src/model/group.ts';
+import { openKernel } from '../../../src/vmcore/open.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from '../harness.ts';
+
+const subject = join(import.meta.dirname, 'descriptors.py');
+const pattern = '[p]ython3 /root/descriptors.py';
+
+suite(`files of processes on ${release}`, () => {
+  let guest: TestGuest;
+  const scratch = scratchDirectory();
+
+  before(async () => {
+    guest = await bootTestGuest('files', { install: false, packages: ['python3', 'criu', 'tmux', 'socat'] });
+    await guest.copyIn(subject, '/root/descriptors.py');
+  });
+  after(async () => {
+    scratch.remove();
+    await guest?.down();
+  });
+
+  async function startSubject(): Promise<number> {
+    await guest.sh(
+      `for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1; rm -rf /root/d /tmp/deep`,
+    );
+    const pid = await guest.background('exec python3 /root/descriptors.py /root/d >/root/d.log 2>&1');
+    await guest.until('test -e /root/d/ready', 60);
+    return pid;
+  }
+
+  async function lookAround(pid: number): Promise<Record<string, unknown>> {
+    await guest.sh(`kill -USR2 ${pid}`);
+    const found: Record<string, unknown> = JSON.parse(await guest.until('cat /root/d/found.json', 60));
+    assert.equal(found.problem, undefined);
+    return found;
+  }
+
+  /** Captures processes out of the running guest's memory; the dump stays open for `use`. */
+  async function captured<T>(
+    roots: readonly number[],
+    use: (result: CaptureResult, kernel: ReturnType<typeof openKernel>) => T,
+  ): Promise<T> {
+    const file = join(scratch.path, 'vmcore');
+    await guest.vmcore(file);
+    const kernel = openKernel(file);
+    try {
+      return use(captureProcesses(kernel, { roots, includeDescendants: true }), kernel);
+    } finally {
+      kernel.close();
+    }
+  }
+
+  async function reasons(root: number): Promise<string[]> {
+    return captured([root], ({ refused }) => refused.flatMap((refusal) => [...refusal.reasons]));
+  }
+
+  test('descriptors of every kind come back as they were', async () => {
+    const expected = await lookAround(await startSubject());
+    const pid = await startSubject();
+    const images = join(scratch.path, 'images');
+    await captured([pid], ({ groups, refused }, kernel) => {
+      assert.deepEqual(refused, []);
+      assert.equal(groups.length, 1);
+      writeImages(groups[0]!, kernel.physical, images);
+    });
+    await guest.sh(`for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1`);
+    await guest.copyIn(images, '/root/images');
+    await guest.sh(
+      'cd /root/images; criu restore -D . -d --file-locks --manage-cgroups=ignore -o restore.log || grep Error restore.log',
+    );
+    const found = await lookAround(pid);
+    for (const [what, value] of Object.entries(expected)) assert.deepEqual(found[what], value, what);
+  });
+
+  test('an established TCP connection is refused with the peer and the descriptor', async () => {
+    await guest.background('exec socat -u TCP-LISTEN:7070,reuseaddr OPEN:/dev/null');
+    const pid = await guest.background('sleep 1; exec socat -u OPEN:/dev/zero TCP:127.0.0.1:7070');
+    await guest.until(`ss -tnp state established | grep -q pid=${pid}`, 20);
+    const found = await reasons(pid);
+    await guest.sh('pkill socat');
+    assert.match(found.join('\n'), /^has an established TCP connection to 127\.0\.0\.1:\d+ \(fd \d+\)$/m);
+  });
+
+  test('a pipe to a process that is not protected is refused by its name', async () => {
+    const shell = await guest.background('yes | sleep 600');
+    const yes = Number(await guest.until(`pgrep -P ${shell} -x yes`, 20));
+    const found = await reasons(yes);
+    const sleeper = await guest.sh(`pgrep -P ${shell} -x sleep`);
+    await guest.sh(`kill ${shell} ${yes}`);
+    assert.deepEqual(found, [`has a pipe to PID ${sleeper} (sleep), which is not protected (fd 1)`]);
+  });
+
+  test('a terminal whose master somebody else holds is refused by its name', async () => {
+    await guest.sh('tmux new-session -d "exec sleep 600"');
+    const sleeper = Number(await guest.until('pgrep -n -x sleep', 20));
+    const server = await guest.sh('pgrep -o tmux');
+    const found = await reasons(sleeper);
+    await guest.sh('tmux kill-server');
+    assert.match(
+      found.join('\n'),
+      new RegExp(
+        `has the terminal /dev/pts/\\d+, whose master is held by PID ${server} \\(tmux: server\\), which is not protected`,
+      ),
+    );
+  });
+});
