@@ -3,7 +3,6 @@ import type { Process } from '../model/process.ts';
 import { writeCores } from './core.ts';
 import { writeFileImages } from './files/index.ts';
 import { writePreparation } from './files/preparation.ts';
-import { writePreparation } from './files/preparation.ts';
 import { ImageDirectory, type PageSource } from './image.ts';
 import { writeMm } from './mm.ts';
 import { PageStores } from './pagemap.ts';
@@ -102,7 +101,6 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
       boottime: timespec(group.clocks.boottime),
     });
     writeFileImages(group.files, images, source);
-    writePreparation(group.files, images, source);
     writePreparation(group.files, images, source);
     writeRestorePlan(directory, group);
     if (processes[0] !== group.processes[0]) images.image('fdinfo', processes[0]!.filesId);
