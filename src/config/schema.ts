@@ -38,7 +38,7 @@ const crashKernel = z
 const crashProcedure = z
   .strictObject({
     'time-limit-seconds': z.number().positive().max(3600).default(10),
-    fallback: z.enum(['continue', 'restart-service', 'give-up']).default('continue'),
+    fallback: z.enum(['continue', 'restart', 'give-up']).default('continue'),
   })
   .prefault({});
 

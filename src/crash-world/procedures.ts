@@ -1,116 +1,101 @@
-import { captureCrashProcedures, type RecordSource } from '../capture/crash-procedure.ts';
+import { rmSync } from 'node:fs';
 import type { Config } from '../config/schema.ts';
-import { applyCrashProcedures, type ProcedureOccasion, type ProcedurePlan } from '../criu/crash-procedure.ts';
+import type { ProcedurePlan } from '../criu/crash-procedure.ts';
 import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
-import { dropProcedures, keepWithoutProcedures } from '../criu/procedure-fallback.ts';
+import { dropProcedures } from '../criu/procedure-fallback.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
-import { restoreImages } from '../criu/restore.ts';
-import type { ProcessGroup } from '../model/group.ts';
-import type { ProcessReport } from '../report/schema.ts';
-import { messageOf } from './stages.ts';
+import { type RestoreOptions, restoreImages } from '../criu/restore.ts';
+import type { ProcessReport, Report } from '../report/schema.ts';
+import type { RestoredGroup } from './restore-stage.ts';
+import { messageOf, StageSkipped } from './stages.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
 type DeliveredPlan = Extract<ProcedurePlan, { state: 'delivered' }>;
 
-/** A group that was restored, and where its images are. */
-export interface RestoredGroup {
-  readonly pids: readonly number[];
-  readonly directory: string;
+/** Processes of a group that run a crash procedure as soon as they are restored, and may end in it. */
+export function processesWithProcedure(plans: readonly ProcedurePlan[]): ReadonlySet<number> {
+  return new Set(delivered(plans).map(({ pid }) => pid));
 }
 
-/** What became of the procedures. */
-export interface ProceduresResult {
-  /** By pid, for the report. */
-  readonly reports: ReadonlyMap<number, ProcedureReport>;
-  /** Processes that are gone: their procedures ended them, or the fallback did. */
-  readonly ended: ReadonlySet<number>;
+function delivered(plans: readonly ProcedurePlan[]): DeliveredPlan[] {
+  return plans.filter((plan) => plan.state === 'delivered');
+}
+
+/** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
+export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
+  try {
+    return new ProcedureWatch();
+  } catch (error) {
+    report.notes.push(`crash procedures are not watched: ${messageOf(error)}`);
+    return undefined;
+  }
 }
 
 /**
- * The crash procedures of one incident: found while the groups are captured, delivered with their images, watched
- * when they run. To be made before the first group is restored.
+ * Waits for the crash procedures of the restored groups, at most their time limits, does what the configuration says about
+ * those that failed, enters all of it into the report, and removes the images that were kept for it.
+ *
+ * @param restore how `criu restore` is run, for the fallback that restores without the procedure
+ * @returns the groups with those processes that are still there
  */
-export class Procedures {
-  readonly #occasion: ProcedureOccasion;
-  readonly #settings: Settings;
-  readonly #plans: ProcedurePlan[] = [];
-  /** Undefined where the kernel tells nothing of processes; `notes` has the reason. */
-  readonly #watch: ProcedureWatch | undefined;
-  readonly notes: string[] = [];
-
-  constructor(occasion: ProcedureOccasion, settings: Settings) {
-    this.#occasion = occasion;
-    this.#settings = settings;
-    try {
-      this.#watch = new ProcedureWatch();
-    } catch (error) {
-      this.notes.push(`crash procedures are not watched: ${messageOf(error)}`);
-    }
+export async function procedureStage(
+  restored: readonly RestoredGroup[],
+  watch: ProcedureWatch | undefined,
+  config: Config,
+  restore: RestoreOptions,
+  report: Report,
+): Promise<RestoredGroup[]> {
+  const waiting = restored.flatMap((group) => delivered(group.imaged.plans).map((plan) => ({ plan, group })));
+  if (waiting.length === 0 || watch === undefined) {
+    throw new StageSkipped('no procedure to wait for');
   }
-
-  /** The group as its images are to be written; the same group if it has no valid record. */
-  apply(kernel: RecordSource, group: ProcessGroup): ProcessGroup {
-    const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), this.#occasion);
-    this.#plans.push(...applied.plans);
-    return applied.group;
+  const settings = config['crash-procedure'];
+  const limit = settings['time-limit-seconds'] * 1000;
+  const outcomes = await watch.outcomes(
+    waiting.map(({ plan }) => plan),
+    limit,
+  );
+  watch.close();
+  const ended = new Set<number>();
+  for (const { plan, group } of waiting) {
+    const outcome = outcomes.find(({ pid }) => pid === plan.pid);
+    if (outcome === undefined) continue;
+    const conclusion = await conclude(plan, outcome, group, settings, restore);
+    const entry = report.processes.find(({ pid }) => pid === plan.pid);
+    if (entry !== undefined) entry.crashProcedure = conclusion.report;
+    if (!conclusion.alive) ended.add(plan.pid);
   }
-
-  /** To be called when a group's images are written, with the group as it was captured. */
-  keep(captured: ProcessGroup, directory: string): void {
-    keepWithoutProcedures(captured, this.#plans, directory);
+  if (config.images.keep !== 'always') {
+    for (const { group } of waiting) rmSync(group.imaged.directory, { recursive: true, force: true });
   }
+  return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
+}
 
-  /** Processes that may end by themselves as soon as they are restored. */
-  get mayEnd(): ReadonlySet<number> {
-    return new Set(this.#delivered.map(({ pid }) => pid));
-  }
+interface Conclusion {
+  readonly report: ProcedureReport;
+  readonly alive: boolean;
+}
 
-  /** Waits for the procedures of the restored groups, at most their time limits, and does what the configuration says. */
-  async finish(groups: readonly RestoredGroup[]): Promise<ProceduresResult> {
-    const reports = new Map<number, ProcedureReport>();
-    const ended = new Set<number>();
-    for (const plan of this.#plans) {
-      if (plan.state === 'ignored')
-        reports.set(plan.pid, { delivery: 'none', state: 'ignored', detail: plan.reason });
-    }
-    const groupOf = new Map(groups.flatMap((group) => group.pids.map((pid) => [pid, group] as const)));
-    const waiting = this.#delivered.filter(({ pid }) => groupOf.has(pid));
-    const limit = this.#settings['time-limit-seconds'] * 1000;
-    const outcomes = (await this.#watch?.outcomes(waiting, limit)) ?? [];
-    this.#watch?.close();
-    for (const plan of waiting) {
-      const outcome = outcomes.find(({ pid }) => pid === plan.pid);
-      const group = groupOf.get(plan.pid);
-      if (outcome === undefined || group === undefined) {
-        reports.set(plan.pid, { delivery: plan.procedure.delivery.kind, state: 'delivered' });
-        continue;
-      }
-      const { report, alive } = await this.#conclude(plan, outcome, group);
-      reports.set(plan.pid, report);
-      if (!alive) ended.add(plan.pid);
-    }
-    return { reports, ended };
+async function conclude(
+  plan: DeliveredPlan,
+  { state, detail }: ProcedureOutcome,
+  group: RestoredGroup,
+  { fallback }: Settings,
+  restore: RestoreOptions,
+): Promise<Conclusion> {
+  const delivery = plan.procedure.delivery.kind;
+  if (state !== 'crashed' && state !== 'overran') {
+    const report = { delivery, state, ...(detail === undefined ? {} : { detail }) };
+    return { report, alive: state !== 'exited' && state !== 'gave-up' };
   }
+  const { alive, note } = await fallBack(plan, state, fallback, group, restore);
+  return { report: { delivery, state, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };
+}
 
-  get #delivered(): DeliveredPlan[] {
-    return this.#plans.filter((plan) => plan.state === 'delivered');
-  }
-
-  async #conclude(
-    plan: DeliveredPlan,
-    { state, detail }: ProcedureOutcome,
-    group: RestoredGroup,
-  ): Promise<{ report: ProcedureReport; alive: boolean }> {
-    const delivery = plan.procedure.delivery.kind;
-    const report: ProcedureReport = { delivery, state, ...(detail === undefined ? {} : { detail }) };
-    if (state !== 'crashed' && state !== 'overran') {
-      return { report, alive: state !== 'exited' && state !== 'gave-up' };
-    }
-    const { fallback } = this.#settings;
-    const { alive, note } = await fallBack(plan, state, fallback, group);
-    return { report: { ...report, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };
-  }
+interface FallenBack {
+  readonly alive: boolean;
+  readonly note: string;
 }
 
 /** What the configuration wants of a process whose procedure failed. */
@@ -119,19 +104,20 @@ async function fallBack(
   state: 'crashed' | 'overran',
   fallback: Settings['fallback'],
   group: RestoredGroup,
-): Promise<{ alive: boolean; note: string }> {
-  if (fallback !== 'continue') {
+  restore: RestoreOptions,
+): Promise<FallenBack> {
+  try {
+    if (fallback === 'continue') {
+      return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group, restore);
+    }
     if (state === 'overran') process.kill(plan.pid, 'SIGKILL');
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
-  }
-  try {
-    return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group);
   } catch (error) {
-    return { alive: state === 'overran', note: `it could not continue: ${messageOf(error)}` };
+    return { alive: state === 'overran', note: messageOf(error) };
   }
 }
 
-function leaveProcedure({ pid, procedure, frame }: DeliveredPlan): { alive: boolean; note: string } {
+function leaveProcedure({ pid, procedure, frame }: DeliveredPlan): FallenBack {
   if (frame !== undefined) forceContinue(pid, procedure, frame);
   return { alive: true, note: 'taken out of it' };
 }
@@ -139,13 +125,12 @@ function leaveProcedure({ pid, procedure, frame }: DeliveredPlan): { alive: bool
 /** Only for a process on its own: what was restored together with others has gone on with them. */
 async function restoreWithout(
   { pid, procedure }: DeliveredPlan,
-  group: RestoredGroup,
-): Promise<{ alive: boolean; note: string }> {
-  if (group.pids.length > 1) {
-    return { alive: false, note: 'given up: processes that belong to it have gone on' };
-  }
-  dropProcedures(group.directory);
-  const result = await restoreImages(group.directory);
+  { imaged, pids }: RestoredGroup,
+  restore: RestoreOptions,
+): Promise<FallenBack> {
+  if (pids.length > 1) return { alive: false, note: 'given up: processes that belong to it have gone on' };
+  dropProcedures(imaged.directory);
+  const result = await restoreImages(imaged.directory, restore);
   if (!result.restored) return { alive: false, note: `it could not be restored again: ${result.reason}` };
   abandonRecord(pid, procedure.address);
   return { alive: true, note: 'restored again without it' };

@@ -1,19 +1,24 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
+import { captureUnwritten } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
+import { writeBack } from '../criu/files/write-back.ts';
 import { createIncident, incidentId, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { planAdoptions } from './adoption.ts';
+import { captureStage, type ImagedGroup, imageStage } from './capture-stage.ts';
 import { startCpus } from './cpus.ts';
+import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { mountOldWorld } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { reclaimMemory } from './reclaim.ts';
+import { criuVersion, filesStage, type RestoredGroup, restoreStage } from './restore-stage.ts';
 import {
   type Candidate,
   explainUnmatched,
@@ -22,7 +27,7 @@ import {
   selectProcesses,
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
-import { placeInCgroups, writeDropIn, writeSettleUnit } from './units.ts';
+import { keepTemporaryFiles, placeInCgroups, writeDropIn, writeSettleUnit } from './units.ts';
 
 const VMCORE = '/proc/vmcore';
 
@@ -49,7 +54,7 @@ export async function resurrect(): Promise<void> {
   if (opened.kernel === undefined) {
     report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   } else {
-    await workOn(opened.kernel, panicAt, manifest, place, stages);
+    await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
   }
   report.state = 'restored';
   saveReport(report, place.incidents);
@@ -93,25 +98,70 @@ function newReport(id: string, manifest: Manifest): Report {
   };
 }
 
-async function workOn(
-  kernel: Kernel,
-  panicAt: bigint,
-  manifest: Manifest,
-  place: Place,
-  stages: Stages,
-): Promise<void> {
+/** All that the stages share. */
+interface Work {
+  readonly kernel: Kernel;
+  readonly panicAt: bigint;
+  readonly manifest: Manifest;
+  readonly place: Place;
+  readonly stages: Stages;
+}
+
+async function workOn(work: Work): Promise<void> {
+  const { kernel, panicAt, manifest, place, stages } = work;
   const { report } = stages;
   const started = Date.now() / 1000 - uptimeSeconds();
   report.secondsToCrashKernel = Number((started - Number(panicAt) / 1e9).toFixed(1));
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
   await stages.run('mounts', () => report.notes.push(...mountOldWorld(kernel)));
+  await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
+  const imaged = selection === undefined ? [] : await capture(work, selection);
   kernel.close();
   await stages.run('memory', () => {
     report.memory.reclaimedBytes = reclaimMemory();
   });
   await stages.run('cpus', () => report.notes.push(...startCpus().failed));
-  await stages.run('handover', () => handOver([], selection?.candidates ?? [], report));
+  const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
+  const restored = (await stages.run('restore', () => restoreStage(ready, manifest.config, report))) ?? [];
+  await stages.run('handover', () => handOver(restored, selection?.candidates ?? [], report));
+}
+
+/** From the selection to images on the disk. */
+async function capture(work: Work, selection: Selection): Promise<ImagedGroup[]> {
+  const { kernel, panicAt, manifest, place, stages } = work;
+  const { report } = stages;
+  const groups = await stages.run('capture', () => {
+    const barred = barredProcess(report, manifest, place);
+    return captureStage(kernel, selection, criuVersion(), barred, report);
+  });
+  const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
+  return (
+    (await stages.run('images', () => {
+      const directory = join(manifest.config.images.directory, place.id);
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      return imageStage(kernel, groups ?? [], directory, occasion, report);
+    })) ?? []
+  );
+}
+
+/** The process on the panicking CPU, if it has been there too often. */
+function barredProcess(
+  report: Report,
+  manifest: Manifest,
+  place: Place,
+): { pid: number; reason: string } | undefined {
+  const { panic } = report;
+  if (panic?.process === undefined) return undefined;
+  const reason = crashLoop(panic, earlierReports(place.id, place.incidents), manifest.config);
+  return reason === undefined ? undefined : { pid: panic.process.pid, reason };
+}
+
+/** Writes to the disks what the dead kernel had promised to; without it files would be older than the processes that use them. */
+function writeBackDirtyPages(kernel: Kernel, report: Report): void {
+  const { files, problems } = captureUnwritten(kernel);
+  const result = writeBack(files, kernel.physical);
+  report.notes.push(...problems, ...result.problems.map(({ path, problem }) => `${path} ${problem}`));
 }
 
 function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {
@@ -137,10 +187,11 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
 
 /** Lets systemd find the restored processes where they belong. */
 function handOver(
-  restored: readonly { group: number; pids: readonly number[] }[],
+  restored: readonly RestoredGroup[],
   candidates: readonly Candidate[],
   report: Report,
 ): void {
+  keepTemporaryFiles();
   const adoptions = planAdoptions(restored, candidates);
   for (const adoption of adoptions) {
     report.notes.push(...placeInCgroups(adoption));

@@ -8,7 +8,7 @@ import type { Report } from '../report/schema.ts';
 import { type Adoption, SLICE, type UnitAdoption } from './adoption.ts';
 import { readHandover } from './handover.ts';
 import { messageOf, Stages } from './stages.ts';
-import { removeDropIn } from './units.ts';
+import { removeDropIn, TMPFILES } from './units.ts';
 
 /**
  * The crash world's work when the system has booted: services have taken up their processes, the others get scopes, units become what they
@@ -37,7 +37,8 @@ async function adoptAll(adoptions: readonly Adoption[], report: Report): Promise
   }
   const units = adoptions.filter(({ kind }) => kind === 'unit');
   for (const { unit } of units) removeDropIn(unit);
-  if (units.length > 0) systemctl('daemon-reload');
+  removeDropIn(TMPFILES);
+  systemctl('daemon-reload');
 }
 
 function noteAdopted(report: Report, { unit, processes }: Adoption): void {

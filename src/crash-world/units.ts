@@ -1,11 +1,13 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PAYLOAD_DIRECTORY, RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import type { Adoption, UnitAdoption } from './adoption.ts';
+import { runtimeProgram } from './restore-stage.ts';
 
 const CGROUPS = '/sys/fs/cgroup';
 const UNITS = '/run/systemd/system';
 const DROP_IN = '90-otherworld.conf';
+export const TMPFILES = 'systemd-tmpfiles-setup.service';
 const SETTLE = 'otherworld-settle.service';
 const ADOPT = join(RUN_DIRECTORY, 'adopt');
 
@@ -71,16 +73,19 @@ export function removeDropIn(unit: string, units: string = UNITS): void {
 }
 
 /** The command that runs a part of the crash world's program with the runtime of the initramfs. */
-export function runtimeCommand(part: string): string[] {
-  const library = join(RUNTIME_DIRECTORY, 'lib');
-  return [
-    join(library, 'ld-linux-x86-64.so.2'),
-    '--library-path',
-    library,
-    join(RUNTIME_DIRECTORY, 'bin/node'),
-    join(PAYLOAD_DIRECTORY, 'crash-world.mjs'),
-    part,
-  ];
+export function crashWorldCommand(part: string): string[] {
+  return [...runtimeProgram('node'), join(PAYLOAD_DIRECTORY, 'crash-world.mjs'), part];
+}
+
+/**
+ * Lets the boot leave alone what the processes have in /tmp and the like: for a boot systemd-tmpfiles also removes (`D` of
+ * tmpfiles.d(5); Debian 12 empties /tmp so), and for the processes there was none.
+ */
+export function keepTemporaryFiles(units: string = UNITS): void {
+  const directory = join(units, `${TMPFILES}.d`);
+  mkdirSync(directory, { recursive: true });
+  const start = 'systemd-tmpfiles --create --boot --exclude-prefix=/dev';
+  writeFileSync(join(directory, DROP_IN), `[Service]\nExecStart=\nExecStart=${start}\n`);
 }
 
 /** Makes systemd finish the resurrection when it has booted: `settle` of the crash world's program. */
@@ -98,7 +103,7 @@ Before=shutdown.target
 
 [Service]
 Type=exec
-ExecStart=${runtimeCommand('settle').join(' ')}
+ExecStart=${crashWorldCommand('settle').join(' ')}
 `,
   );
   rmSync(join(wants, SETTLE), { force: true });

@@ -23,7 +23,7 @@ const crashProcedure = z.strictObject({
   delivery: z.enum(['call', 'signal', 'none']),
   state: z.enum(['ignored', 'delivered', 'continued', 'gave-up', 'replaced', 'exited', 'crashed', 'overran']),
   detail: z.string().optional(),
-  fallback: z.enum(['continue', 'restart-service', 'give-up']).optional(),
+  fallback: z.enum(['continue', 'restart', 'give-up']).optional(),
 });
 
 const processReport = z.strictObject({

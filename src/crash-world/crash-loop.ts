@@ -1,0 +1,51 @@
+import type { Config } from '../config/schema.ts';
+import { IncidentError, listIncidents, loadReport } from '../report/incident.ts';
+import type { PanicReport, Report } from '../report/schema.ts';
+
+/** What ran on the CPU that panicked. */
+export type PanickingProcess = NonNullable<PanicReport['process']>;
+
+/** Reports of earlier incidents that can be read. */
+export function earlierReports(current: string, incidents: string): Report[] {
+  return listIncidents(incidents)
+    .filter((id) => id !== current)
+    .flatMap((id) => {
+      try {
+        return [loadReport(id, incidents)];
+      } catch (error) {
+        if (error instanceof IncidentError) return [];
+        throw error;
+      }
+    });
+}
+
+/**
+ * Why the process that was on the panicking CPU is not brought back once more: it was there in as many incidents, within as short a time, as the
+ * configuration allows. After a reboot it has another pid, so it is known by program, name and user.
+ * @param earlier reports of the incidents before this one
+ * @returns undefined if it may come back
+ */
+export function crashLoop(
+  panic: PanicReport,
+  earlier: readonly Report[],
+  config: Config,
+): string | undefined {
+  const { incidents, 'within-minutes': minutes } = config['crash-loop'];
+  const { process } = panic;
+  if (process === undefined) return undefined;
+  const since = Date.parse(panic.at) - minutes * 60_000;
+  const alike = earlier.filter(
+    (report) =>
+      report.panic?.process !== undefined &&
+      isSame(report.panic.process, process) &&
+      Date.parse(report.panic.at) >= since &&
+      Date.parse(report.panic.at) <= Date.parse(panic.at),
+  );
+  const count = alike.length + 1;
+  if (count < incidents) return undefined;
+  return `was on the panicking CPU in ${count} incidents within ${minutes} minutes, this one included`;
+}
+
+function isSame(left: PanickingProcess, right: PanickingProcess): boolean {
+  return left.comm === right.comm && left.exe === right.exe && left.uid === right.uid;
+}

@@ -1,0 +1,59 @@
+import { describeRule } from '../config/protection.ts';
+import type { ProcessGroup } from '../model/group.ts';
+import type { Process } from '../model/process.ts';
+import { type Refusal, verdictOf } from '../model/verdict.ts';
+import type { ProcessReport } from '../report/schema.ts';
+import { serviceOf } from './adoption.ts';
+import type { Candidate, Selected } from './select.ts';
+
+/** What selection knows of a process. */
+export interface Known {
+  readonly selected: readonly Selected[];
+  readonly candidates: readonly Candidate[];
+}
+
+function identity(pid: number, known: Known): Partial<ProcessReport> {
+  const candidate = known.candidates.find((other) => other.pid === pid);
+  const rule = known.selected.find((other) => other.candidate.pid === pid)?.rule;
+  const unit = serviceOf(candidate?.cgroup);
+  return {
+    ...(candidate?.exe === undefined ? {} : { exe: candidate.exe }),
+    ...(rule === undefined ? {} : { protectedBy: describeRule(rule) }),
+    ...(unit === undefined ? {} : { unit }),
+  };
+}
+
+/** The report's entry of a process that was captured and may come back. */
+export function capturedReport(process: Process, group: ProcessGroup, known: Known): ProcessReport {
+  const { checks, repairs, inDoubt, notes } = process.findings;
+  return {
+    pid: process.pid,
+    comm: process.comm,
+    ...identity(process.pid, known),
+    group: group.id,
+    verdict: verdictOf(process.findings),
+    outcome: 'pending',
+    reasons: [],
+    checks: [...checks],
+    repairs: [...repairs],
+    inDoubt: [...inDoubt],
+    notes: [...notes],
+  };
+}
+
+/** The report's entry of a process that is not brought back. */
+export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
+  const candidate = known.candidates.find((other) => other.pid === refusal.pid);
+  return {
+    pid: refusal.pid,
+    comm: refusal.comm || candidate?.comm || '?',
+    ...identity(refusal.pid, known),
+    verdict: 'refused',
+    outcome: 'refused',
+    reasons: [...refusal.reasons],
+    checks: [],
+    repairs: [],
+    inDoubt: [],
+    notes: [],
+  };
+}

@@ -1,0 +1,97 @@
+import { execFileSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { RUNTIME_DIRECTORY } from '../config/paths.ts';
+import type { Config } from '../config/schema.ts';
+import { prepareFiles } from '../criu/files/prepare.ts';
+import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
+import type { Report } from '../report/schema.ts';
+import { concludeGroup, type ImagedGroup } from './capture-stage.ts';
+import { readMemory } from './meminfo.ts';
+import { messageOf } from './stages.ts';
+
+/** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
+const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
+
+/** The command that starts a program of the runtime with the runtime's own libraries. */
+export function runtimeProgram(name: string): string[] {
+  const library = join(RUNTIME_DIRECTORY, 'lib');
+  return [
+    join(library, 'ld-linux-x86-64.so.2'),
+    '--library-path',
+    library,
+    join(RUNTIME_DIRECTORY, 'bin', name),
+  ];
+}
+
+/** The version of the CRIU that will restore; undefined if it does not say. */
+export function criuVersion(): CriuVersion | undefined {
+  const [program = '', ...args] = runtimeProgram('criu');
+  return parseCriuVersion(execFileSync(program, [...args, '--version'], { encoding: 'utf8' }));
+}
+
+/**
+ * Makes the files that the groups need and compares those that must still be there. Groups with another file than before the panic are
+ * reported as failed.
+ * @returns the groups that may be restored
+ */
+export function filesStage(groups: readonly ImagedGroup[], report: Report): ImagedGroup[] {
+  const made = new Set<string>();
+  return groups.filter(({ group, directory }) => {
+    const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
+    if (problems.length > 0) concludeGroup(report, group.id, 'failed', problems);
+    return problems.length === 0;
+  });
+}
+
+/** A group that runs again. */
+export interface RestoredGroup {
+  readonly group: number;
+  readonly pids: readonly number[];
+  readonly imaged: ImagedGroup;
+}
+
+/** Restores the groups one after the other; one that fails leaves nothing behind and does not concern the others. */
+export async function restoreStage(
+  groups: readonly ImagedGroup[],
+  config: Config,
+  report: Report,
+): Promise<RestoredGroup[]> {
+  const restored: RestoredGroup[] = [];
+  for (const imaged of groups) {
+    const { group, directory } = imaged;
+    try {
+      const pids = await restoreOne(imaged, report);
+      if (pids !== undefined) restored.push({ group: group.id, pids, imaged });
+      if (pids !== undefined && config.images.keep !== 'always')
+        rmSync(directory, { recursive: true, force: true });
+    } catch (error) {
+      console.error(error);
+      concludeGroup(report, group.id, 'failed', [messageOf(error)]);
+    }
+    if (config.images.keep === 'never') rmSync(directory, { recursive: true, force: true });
+  }
+  return restored;
+}
+
+async function restoreOne(
+  { group, directory, pagesBytes }: ImagedGroup,
+  report: Report,
+): Promise<readonly number[] | undefined> {
+  const { available } = readMemory();
+  if (available < pagesBytes + RESTORE_MARGIN_BYTES) {
+    const mebibytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
+    concludeGroup(report, group.id, 'failed', [
+      `needs ${mebibytes(pagesBytes)} MiB, and the crash world has ${mebibytes(available)} MiB left`,
+    ]);
+    return undefined;
+  }
+  const result = await restoreImages(directory, { command: runtimeProgram('criu') });
+  if (result.restored) {
+    concludeGroup(report, group.id, 'restored', []);
+    report.notes.push(...result.notes);
+    return result.pids;
+  }
+  concludeGroup(report, group.id, 'failed', [result.reason, ...result.errors.slice(1, 4)]);
+  return undefined;
+}
