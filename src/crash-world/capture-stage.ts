@@ -4,6 +4,7 @@ import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import { captureProcesses } from '../capture/index.ts';
 import { applyCrashProcedures, type ProcedurePlan } from '../criu/crash-procedure.ts';
 import { type CriuVersion, restoreProblems, writeImages } from '../criu/index.ts';
+import { keepWithoutProcedures } from '../criu/procedure-fallback.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
@@ -95,6 +96,7 @@ export function imageStage(
     try {
       const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
+      keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);
       return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
     } catch (error) {

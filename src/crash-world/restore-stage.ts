@@ -8,6 +8,7 @@ import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index
 import type { Report } from '../report/schema.ts';
 import { concludeGroup, type ImagedGroup } from './capture-stage.ts';
 import { readMemory } from './meminfo.ts';
+import { processesWithProcedure } from './procedures.ts';
 import { messageOf } from './stages.ts';
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
@@ -60,22 +61,26 @@ export async function restoreStage(
   const restored: RestoredGroup[] = [];
   for (const imaged of groups) {
     const { group, directory } = imaged;
+    const runsProcedures = processesWithProcedure(imaged.plans);
+    let pids: readonly number[] | undefined;
     try {
-      const pids = await restoreOne(imaged, report);
+      pids = await restoreOne(imaged, runsProcedures, report);
       if (pids !== undefined) restored.push({ group: group.id, pids, imaged });
-      if (pids !== undefined && config.images.keep !== 'always')
-        rmSync(directory, { recursive: true, force: true });
     } catch (error) {
       console.error(error);
       concludeGroup(report, group.id, 'failed', [messageOf(error)]);
     }
-    if (config.images.keep === 'never') rmSync(directory, { recursive: true, force: true });
+    // The fallback of a procedure may need the images once more.
+    const done = pids === undefined ? config.images.keep === 'never' : config.images.keep !== 'always';
+    if (done && (pids === undefined || runsProcedures.size === 0))
+      rmSync(directory, { recursive: true, force: true });
   }
   return restored;
 }
 
 async function restoreOne(
   { group, directory, pagesBytes }: ImagedGroup,
+  mayEnd: ReadonlySet<number>,
   report: Report,
 ): Promise<readonly number[] | undefined> {
   const { available } = readMemory();
@@ -86,7 +91,7 @@ async function restoreOne(
     ]);
     return undefined;
   }
-  const result = await restoreImages(directory, { command: runtimeProgram('criu') });
+  const result = await restoreImages(directory, { command: runtimeProgram('criu'), mayEnd });
   if (result.restored) {
     concludeGroup(report, group.id, 'restored', []);
     report.notes.push(...result.notes);

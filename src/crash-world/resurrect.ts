@@ -17,8 +17,15 @@ import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { mountOldWorld } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
+import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { reclaimMemory } from './reclaim.ts';
-import { criuVersion, filesStage, type RestoredGroup, restoreStage } from './restore-stage.ts';
+import {
+  criuVersion,
+  filesStage,
+  type RestoredGroup,
+  restoreStage,
+  runtimeProgram,
+} from './restore-stage.ts';
 import {
   type Candidate,
   explainUnmatched,
@@ -123,8 +130,12 @@ async function workOn(work: Work): Promise<void> {
   });
   await stages.run('cpus', () => report.notes.push(...startCpus().failed));
   const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
+  const watch = openProcedureWatch(report);
   const restored = (await stages.run('restore', () => restoreStage(ready, manifest.config, report))) ?? [];
-  await stages.run('handover', () => handOver(restored, selection?.candidates ?? [], report));
+  const running = await stages.run('procedures', () =>
+    procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
+  );
+  await stages.run('handover', () => handOver(running ?? restored, selection?.candidates ?? [], report));
 }
 
 /** From the selection to images on the disk. */
