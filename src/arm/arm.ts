@@ -6,7 +6,7 @@ import type { Armed, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { buildBundle } from './bundle.ts';
-import { crashCommandLine, loopsPerJiffy } from './command-line.ts';
+import { bootApicId, crashCommandLine, loopsPerJiffy } from './command-line.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
 import { type MemoryRange, parseIomem, reclaimableRanges } from './iomem.ts';
@@ -113,13 +113,12 @@ function load(config: Config, manifest: Manifest, parts: Parts, image: string): 
 
 function commandLineOf(config: Config, release: string, ranges: readonly MemoryRange[]): string {
   const kernelConfig = `/boot/config-${release}`;
+  const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
   return crashCommandLine({
     main: readFileSync('/proc/cmdline', 'utf8'),
     ranges,
-    loopsPerJiffy: loopsPerJiffy(
-      readFileSync('/proc/cpuinfo', 'utf8'),
-      existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : '',
-    ),
+    loopsPerJiffy: loopsPerJiffy(cpuinfo, existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : ''),
+    bootApicId: bootApicId(cpuinfo),
     rebootAfterSeconds: config.panic['reboot-after-seconds'],
     add: config['crash-kernel']['add-parameters'],
     remove: config['crash-kernel']['remove-parameters'],

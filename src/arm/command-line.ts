@@ -9,7 +9,7 @@ const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;
 const DROPPED = new Set(
   `BOOT_IMAGE initrd kexec_jump_back_entry crashkernel init rdinit mem memmap maxcpus nr_cpus possible_cpus hugepages
   hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
-  lpj single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
+  lpj disable_cpu_apicid single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
 );
 
 /**
@@ -26,6 +26,11 @@ export interface CommandLineInputs {
   readonly ranges: readonly MemoryRange[];
   /** Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known. */
   readonly loopsPerJiffy: number | undefined;
+  /**
+   * APIC id of the processor that the firmware boots. If another one panics, this one must not be started again: INIT would reset the machine.
+   * Kernels before 6.7 have to be told, newer ones see it themselves (arch/x86/kernel/cpu/topology.c).
+   */
+  readonly bootApicId: number | undefined;
   /** Seconds after which a panic of the crash kernel reboots; 0 waits for ever. */
   readonly rebootAfterSeconds: number;
   readonly add: readonly string[];
@@ -59,6 +64,7 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
     'memhp_default_state=offline',
     'modprobe.blacklist=nd_pmem',
     ...(inputs.loopsPerJiffy === undefined ? [] : [`lpj=${inputs.loopsPerJiffy}`]),
+    ...(inputs.bootApicId === undefined ? [] : [`disable_cpu_apicid=${inputs.bootApicId}`]),
     ...inputs.ranges.map(memmapParameter),
     ...inputs.add,
   ].join(' ');
@@ -90,4 +96,10 @@ export function loopsPerJiffy(cpuinfo: string, kernelConfig: string): number | u
   const bogomips = Number(/^bogomips\s*:\s*([0-9.]+)$/m.exec(cpuinfo)?.[1]);
   const hz = Number(/^CONFIG_HZ=(\d+)$/m.exec(kernelConfig)?.[1]);
   return bogomips > 0 && hz > 0 ? Math.round((bogomips * 500_000) / hz) : undefined;
+}
+
+/** The APIC id of the first processor in /proc/cpuinfo, which is the one that the firmware boots. */
+export function bootApicId(cpuinfo: string): number | undefined {
+  const id = /^initial apicid\s*:\s*(\d+)$/m.exec(cpuinfo)?.[1];
+  return id === undefined ? undefined : Number(id);
 }

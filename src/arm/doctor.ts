@@ -95,7 +95,7 @@ const PROGRAMS = [
   ['mksquashfs', 'squashfs-tools'],
   ['criu', 'criu'],
   ['systemctl', 'systemd'],
-  ['busctl', 'systemd'],
+  ['systemd-run', 'systemd'],
   ['losetup', 'mount'],
   ['ip', 'iproute2'],
 ] as const;

@@ -14,6 +14,15 @@ export function parseCpuList(text: string): number[] {
     });
 }
 
+/** Why CPUs of the dead world are missing, for the report; empty if none is. */
+export function missingCpus(before: number, online: number): string[] {
+  if (online >= before) return [];
+  return [
+    `${online} of ${before} CPUs are used; the processor that the firmware booted stays off ` +
+      'when another one panicked, because starting it again would reset the machine',
+  ];
+}
+
 /**
  * Starts the CPUs that the crash kernel left alone (`maxcpus=1`).
  * @returns how many are online now, and those that did not start, with the kernel's reason

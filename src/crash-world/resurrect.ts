@@ -12,7 +12,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { planAdoptions } from './adoption.ts';
 import { captureStage, type ImagedGroup, imageStage } from './capture-stage.ts';
-import { startCpus } from './cpus.ts';
+import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { mountOldWorld } from './mounts.ts';
@@ -124,11 +124,15 @@ async function workOn(work: Work): Promise<void> {
   await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const imaged = selection === undefined ? [] : await capture(work, selection);
+  const cpus = kernel.cpus.length;
   kernel.close();
   await stages.run('memory', () => {
     report.memory.reclaimedBytes = reclaimMemory();
   });
-  await stages.run('cpus', () => report.notes.push(...startCpus().failed));
+  await stages.run('cpus', () => {
+    const { online, failed } = startCpus();
+    report.notes.push(...failed, ...missingCpus(cpus, online));
+  });
   const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
   const watch = openProcedureWatch(report);
   const restored = (await stages.run('restore', () => restoreStage(ready, manifest.config, report))) ?? [];

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { addRule, loadRules, type ProtectionRule, saveRules } from '../config/protection.ts';
@@ -64,30 +64,18 @@ async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<void> {
   if (found !== String(mainPid)) throw new Error(`has main process ${found} instead of ${mainPid}`);
 }
 
-/** systemd.directives: a scope is made over the bus only; PID 1's own socket works without a bus daemon. */
+/** Moves the processes named by its arguments into its own cgroup, and ends. */
+const JOIN =
+  'own=$(sed -n s/^0:://p /proc/self/cgroup); for pid; do echo $pid >/sys/fs/cgroup$own/cgroup.procs; done';
+
+/** A scope lives as long as there are processes in it, here those that are moved in by the one that it is made with. */
 function startScope({ unit, processes }: Adoption): void {
-  const pids = processes.map(({ pid }) => String(pid));
-  const properties = [
-    'Description',
-    's',
-    'Processes brought back by Otherworld',
-    'Slice',
-    's',
-    SLICE,
-    'PIDs',
-    'au',
-  ];
-  execFileSync(
-    'busctl',
-    [
-      '--address=unix:path=/run/systemd/private',
-      'call',
-      ...['org.freedesktop.systemd1', '/org/freedesktop/systemd1', 'org.freedesktop.systemd1.Manager'],
-      ...['StartTransientUnit', 'ssa(sv)a(sa(sv))', unit, 'replace', '3', ...properties],
-      ...[String(pids.length), ...pids, '0'],
-    ],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
-  );
+  const pids = processes.map(({ pid }) => String(pid)).filter((pid) => existsSync(`/proc/${pid}`));
+  const description = '--description=Processes brought back by Otherworld';
+  const options = ['--scope', '--quiet', '--collect', `--unit=${unit}`, `--slice=${SLICE}`, description];
+  execFileSync('systemd-run', [...options, 'sh', '-c', JOIN, 'sh', ...pids], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
 }
 
 /** Rules for a pid go on to hold for the process that was brought back under it. */

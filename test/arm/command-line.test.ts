@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { crashCommandLine, loopsPerJiffy, splitCommandLine } from '../../src/arm/command-line.ts';
+import { bootApicId, crashCommandLine, loopsPerJiffy, splitCommandLine } from '../../src/arm/command-line.ts';
 import { ArmError } from '../../src/arm/errors.ts';
 
 const inputs = {
   main: 'BOOT_IMAGE=/boot/vmlinuz root=UUID=12 ro quiet console=ttyS0 crashkernel=320M resume=/dev/sda2',
   ranges: [{ start: 2 ** 27, end: 2 ** 28 }],
   loopsPerJiffy: 12345,
+  bootApicId: 0,
   rebootAfterSeconds: 10,
   add: [],
   remove: [],
@@ -61,4 +62,11 @@ test('quoted values stay whole', () => {
 test('loops per jiffy come from bogomips and HZ', () => {
   assert.equal(loopsPerJiffy('x : 1\nbogomips\t: 4000.00\n', 'CONFIG_HZ_250=y\nCONFIG_HZ=250\n'), 8_000_000);
   assert.equal(loopsPerJiffy('', 'CONFIG_HZ=250\n'), undefined);
+});
+
+test('the boot processor is kept from being reset', () => {
+  assert.equal(bootApicId('processor\t: 0\ninitial apicid\t: 4\nprocessor\t: 1\ninitial apicid\t: 6\n'), 4);
+  assert.ok(
+    splitCommandLine(crashCommandLine({ ...inputs, bootApicId: 4 })).includes('disable_cpu_apicid=4'),
+  );
 });
