@@ -51,8 +51,8 @@ export interface TestGuest {
   vmcore(file: string): Promise<number>;
   /** Kills the kernel, waits for the crash world and returns its report. */
   panic(fault?: Fault, waitSeconds?: number): Promise<Report>;
-  /** Everything on the console so far. */
-  console(): string;
+  /** Waits until the console has it; fails the test, with the console's end, if that takes too long. */
+  consoleSays(words: RegExp, seconds?: number): Promise<void>;
   down(): Promise<void>;
 }
 
@@ -90,7 +90,7 @@ function openTestGuest(name: string): TestGuest {
     copyOut: (source, destination) => copyFiles(name, `${name}:${source}`, destination),
     vmcore: (file) => dumpGuest(name, file),
     panic: (fault = 'sysrq', waitSeconds = 300) => panicAndReport(name, fault, waitSeconds),
-    console: () => readFileSync(guestPaths(name).consoleLog, 'latin1'),
+    consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
     down: () => removeGuest(name),
   };
 }
@@ -118,6 +118,16 @@ async function retry(name: string, script: string, seconds: number): Promise<str
       if (performance.now() > end) throw error;
       await sleep(1000);
     }
+  }
+}
+
+async function consoleSays(name: string, words: RegExp, seconds: number): Promise<void> {
+  const end = performance.now() + seconds * 1000;
+  while (!words.test(readFileSync(guestPaths(name).consoleLog, 'latin1'))) {
+    if (performance.now() > end) {
+      throw new Error(`the console of ${name} does not say ${words}; its end:\n${consoleTail(name, 20)}`);
+    }
+    await sleep(500);
   }
 }
 

@@ -1,9 +1,12 @@
 // Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is involved.
+// The last tests kill its kernel.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { strike } from '../../lab/fault.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 
 function readHead(file: string, length: number): string {
@@ -88,7 +91,7 @@ suite(`a guest with ${release}`, () => {
 
   test('copy takes a large file there and back, bit by bit', async () => {
     const [original, copy] = [join(scratch.path, 'original'), join(scratch.path, 'copy')];
-    writeFileSync(original, randomBytes(64 * 2 ** 20));
+    writeFileSync(original, randomBytes(32 * 2 ** 20));
     await guest.copyIn(original, '/root/large');
     await guest.copyOut('/root/large', copy);
     assert.ok(readFileSync(original).equals(readFileSync(copy)));
@@ -105,5 +108,31 @@ suite(`a guest with ${release}`, () => {
     assert.ok(head.includes(`OSRELEASE=${await guest.sh('uname -r')}\n`));
     assert.match(head, /^KERNELOFFSET=/m);
     assert.ok(Number(await guest.sh('cut -d. -f1 /proc/uptime')) >= uptime);
+  });
+
+  test('a guest that is not armed is not killed by mistake', async () => {
+    await assert.rejects(guest.panic(), /is not armed/);
+  });
+
+  test('bug makes the kernel run into an invalid opcode', async () => {
+    await strike(guest.name, 'bug');
+    await guest.consoleSays(/invalid opcode: 0000 \[#1\]/);
+    await guest.consoleSays(/RIP: 0010:__x64_sys_sethostname\+0x0\//);
+  });
+
+  test('oops makes the kernel read through a bad pointer', async () => {
+    await strike(guest.name, 'oops');
+    await guest.consoleSays(/BUG: kernel NULL pointer dereference, address: 0000000000000010/);
+    await guest.consoleSays(/Oops: 0000 \[#2\]|Oops: Oops: 0000 \[#2\]/);
+  });
+
+  test('nmi panics the kernel, and the vmcore of the dead guest has its last words', async () => {
+    await strike(guest.name, 'nmi');
+    await guest.consoleSays(/end Kernel panic - not syncing: NMI: Not continuing/);
+    const file = join(scratch.path, 'dead');
+    await guest.vmcore(file);
+    const main = join(import.meta.dirname, '../../src/cli/main.ts');
+    const log = execFileSync(process.execPath, [main, 'inspect', file, 'log'], { encoding: 'utf8' });
+    assert.match(log.slice(-4000), /Kernel panic - not syncing: NMI: Not continuing/);
   });
 });
