@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import {
+  createIncident,
+  IncidentError,
+  latestIncident,
+  listIncidents,
+  loadReport,
+  saveReport,
+} from '../../src/report/incident.ts';
+import { printReport, styleFor } from '../../src/report/print.ts';
+import { type ProcessReport, type Report, reportJsonSchema, reportSchema } from '../../src/report/schema.ts';
+import { emptyReport } from './example.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-report-'));
+after(() => rmSync(directory, { recursive: true }));
+
+function process(pid: number, more: Partial<ProcessReport>): ProcessReport {
+  const nothing = { reasons: [], checks: [], repairs: [], inDoubt: [], notes: [] };
+  return { pid, comm: `p${pid}`, verdict: 'sound', outcome: 'restored', ...nothing, ...more };
+}
+
+const full: Report = {
+  ...emptyReport(),
+  panic: {
+    at: '2026-01-01T12:00:00.000Z',
+    message: 'Kernel panic - not syncing: sysrq triggered crash',
+    release: '6.12.0',
+    uptimeSeconds: 4000,
+    cpu: 1,
+    process: { pid: 9, comm: 'sh', uid: 0 },
+  },
+  processes: [
+    process(1, { adopted: 'web.service' }),
+    process(2, {
+      verdict: 'refused',
+      outcome: 'refused',
+      reasons: ['has an established TCP connection to 10.0.2.2:5432 (fd 7)'],
+    }),
+    process(3, { verdict: 'repaired', repairs: [{ what: 'VMA count', used: '12', instead: '13' }] }),
+  ],
+  unmatchedRules: ['--command joe'],
+};
+
+test('reports come back as they were saved; the latest one is the last', () => {
+  const first = createIncident(new Date('2026-01-01T12:00:00.700Z'), directory);
+  const second = createIncident(new Date('2026-01-01T12:00:00.900Z'), directory);
+  assert.deepEqual([first, second], ['2026-01-01T12-00-00Z', '2026-01-01T12-00-00Z-2']);
+  assert.equal(statSync(join(directory, first)).mode & 0o777, 0o700);
+  saveReport({ ...full, id: first }, directory);
+  assert.deepEqual(loadReport(first, directory), { ...full, id: first });
+  assert.equal(statSync(join(directory, first, 'report.json')).mode & 0o777, 0o600);
+  assert.deepEqual(listIncidents(directory), [first, second]);
+  assert.equal(latestIncident(directory), second);
+});
+
+test('a missing, unfinished or damaged report is named', () => {
+  assert.throws(() => loadReport('2026-01-01T12-00-00Z-2', directory), /has no report yet/);
+  assert.throws(() => loadReport('2020-01-01T00-00-00Z', directory), /no incident .*; there are 2026-/);
+  assert.throws(() => loadReport('../../etc', directory), IncidentError);
+  writeFileSync(join(directory, '2026-01-01T12-00-00Z-2', 'report.json'), '{"version": 2}');
+  assert.throws(() => loadReport('2026-01-01T12-00-00Z-2', directory), /is damaged/);
+});
+
+test('people read what came back, what did not and why', () => {
+  const text = printReport(full, styleFor(false));
+  assert.match(text, /^2 of 3 protected processes run again$/m);
+  assert.match(text, /^ +1 {2}p1 +restored {2}in web\.service$/m);
+  assert.match(
+    text,
+    /^ +2 {2}p2 +refused$\n +has an established TCP connection to 10\.0\.2\.2:5432 \(fd 7\)$/m,
+  );
+  assert.match(text, /repaired: VMA count: 12 instead of 13/);
+  assert.match(text, /^no process matched --command joe$/m);
+  assert.match(text, /up 1 h 6 min/);
+  assert.match(text, /320 MiB reserved, 176 MiB used at most, 1024 MiB taken back/);
+});
+
+test('there is colour on a terminal only', () => {
+  assert.ok(!printReport(full, styleFor(false)).includes('\u001b'));
+  assert.ok(printReport(full, styleFor(true)).includes('\u001b[32m'));
+});
+
+test('the published schema is the one that reports are checked with', () => {
+  const published: unknown = JSON.parse(
+    readFileSync(new URL('../../docs/report.schema.json', import.meta.url), 'utf8'),
+  );
+  assert.deepEqual(published, reportJsonSchema());
+  assert.equal(reportSchema.safeParse({ ...full, surprise: 1 }).success, false);
+});
