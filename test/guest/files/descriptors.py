@@ -130,7 +130,8 @@ netlink.bind((0, 0))
 eventfd = libc.eventfd(42, os.O_NONBLOCK)
 far = timerfd(1, 5000, 7)
 absolute = timerfd(1, time.monotonic() + 3000, 0, 1)
-periodic = timerfd(1, 0.01, 0.25)
+armed = time.monotonic()
+periodic = timerfd(1, 0.25, 0.25)
 idle = timerfd(0, 0, 0)
 mask = (ctypes.c_ulong * 16)()
 mask[0] = 1 << (signal.SIGUSR1 - 1)
@@ -259,7 +260,7 @@ def look():
     found['far'] = [4800 < gettime(far)[0] <= 5000, gettime(far)[1]]
     found['absolute'] = 2800 < gettime(absolute)[0] <= 3000
     ticks = struct.unpack('Q', os.read(periodic, 8))[0]
-    found['periodic'] = [ticks > 8, 0 < gettime(periodic)[0] <= 0.25, gettime(periodic)[1]]
+    found['periodic'] = [abs(ticks - (time.monotonic() - armed) / 0.25) < 3, 0 < gettime(periodic)[0] <= 0.25, gettime(periodic)[1]]
     found['idle'] = gettime(idle)
     os.kill(os.getpid(), signal.SIGUSR1)
     found['signalfd'] = struct.unpack('I', os.read(signalfd, 128)[:4])[0] == signal.SIGUSR1
