@@ -2,7 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
-import { restoreOptions } from './files/index.ts';
+import { logStreamsOf, restoreOptions } from './files/index.ts';
+import { logStreamSchema } from './files/log-stream.ts';
 
 const FILE_NAME = 'restore.json';
 
@@ -11,6 +12,8 @@ const planSchema = z.strictObject({
   pids: z.array(z.int()),
   /** Options of `criu restore` that the group asks for. */
   options: z.array(z.string()),
+  /** Sockets to the journal, which is another one now. */
+  logStreams: z.array(logStreamSchema),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */
@@ -28,6 +31,7 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     options: restoreOptions(group.files),
+    logStreams: logStreamsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
     timerSlacks: threads.flatMap(({ tid, timerSlackNanoseconds }) =>

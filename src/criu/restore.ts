@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
+import { openLogStreams } from './files/index.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
 
 /** How `criu restore` is run. */
@@ -76,16 +77,21 @@ function run(
   } = options;
   const [program = 'criu', ...first] = command;
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
-  args.push('--log-file', LOG, '-v4', ...plan.options, ...extra);
+  const streams = openLogStreams(plan.logStreams);
+  args.push('--log-file', LOG, '-v4', ...plan.options, ...streams.options, ...extra);
   // Children get the personality of whoever forks them, and CRIU does not set it.
   const before = setPersonality(0xffff_ffff);
   setPersonality(plan.personality);
-  const child = spawn(program, [...first, ...args], { env, stdio: 'ignore' });
+  const child = spawn(program, [...first, ...args], {
+    env,
+    stdio: ['ignore', 'ignore', 'ignore', ...streams.fds],
+  });
   setPersonality(before);
   return new Promise((resolve) => {
     const timer = setTimeout(() => child.kill('SIGKILL'), timeoutSeconds * 1000);
     const end = (status: string, ok: boolean) => {
       clearTimeout(timer);
+      streams.finish(ok);
       resolve({ status, ok });
     };
     child.on('error', (error) => end(error.message, false));

@@ -65,6 +65,11 @@ export interface UnixSocket extends SocketCommon {
   /** The file has been unlinked. */
   readonly deleted: boolean;
   readonly queue: readonly SocketPacket[];
+  /**
+   * Set if the other end was the journal's and is made anew: what the process writes there goes to the new system's
+   * journal under this name (SYSLOG_IDENTIFIER).
+   */
+  readonly logStream: string | undefined;
 }
 
 export interface InetSocket extends SocketCommon {

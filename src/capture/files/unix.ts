@@ -11,7 +11,7 @@ import {
   tcpState,
 } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
-import type { SocketPacket, SocketState, UnixSocket } from '../../model/socket.ts';
+import { type SocketPacket, type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { directoriesAbove, namedFile } from './named.ts';
@@ -48,6 +48,27 @@ function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined
     }
   }
   return undefined;
+}
+
+/** Where the journal takes what services write to standard output (systemd-journald-stdout.socket). */
+const JOURNAL_STREAM = '/run/systemd/journal/stdout';
+
+/**
+ * The name under which the journal is to take what is written to a socket, if its other end is the journal's. Text that the
+ * journal had not read is lost; the stream itself can be had again from the new journal.
+ */
+function logStreamOf(context: CaptureContext, unix: UnixSock, sock: Sock): string | undefined {
+  const { kernel } = context;
+  if (unix.peer === 0n || sock.sk_type !== SOCK_STREAM) return undefined;
+  const peer = kernel.bind(sockStruct).at(unix.peer);
+  const name = showUnixName(unixName(kernel, kernel.bind(unixSock).at(unix.peer)));
+  if (name !== JOURNAL_STREAM || sockFlag(kernel, peer, 'dead')) return undefined;
+  const own = context.system.holdersOfObject(sock.address);
+  if (context.system.holdersOfObject(unix.peer).some(({ isProtected }) => isProtected)) return undefined;
+  const unread = packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0);
+  if (unread > 0)
+    context.noteHolders(own, `${unread} bytes of output that the journal had not read are lost`);
+  return own[0]?.comm ?? 'unknown';
 }
 
 /** Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed. */
@@ -174,18 +195,20 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
       'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
     );
   }
+  const logStream = logStreamOf(context, unix, sock);
   return {
     type: 'unix',
     ...context.common(file),
     inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
     socketType: sock.sk_type,
-    state,
+    state: logStream === undefined ? state : socketState.close,
     options,
-    shutdown: shutdownOf(sock),
+    shutdown: logStream === undefined ? shutdownOf(sock) : 0,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
-    peerInode: isListening ? 0 : peerInode(context, unix, sock),
+    peerInode: isListening || logStream !== undefined ? 0 : peerInode(context, unix, sock),
     name,
     ...socketFile(context, unix, name),
     queue,
+    logStream,
   };
 }

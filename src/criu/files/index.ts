@@ -114,6 +114,8 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
   for (const lock of files.locks) writeLock(images, lock);
 }
 
+export { logStreamsOf, openLogStreams } from './log-stream.ts';
+
 /** Options of `criu restore` that the files of a group ask for. */
 export function restoreOptions(files: GroupFiles): string[] {
   return files.locks.length > 0 ? ['--file-locks'] : [];
