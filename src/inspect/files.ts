@@ -1,9 +1,9 @@
-import { dentryName, dentryStruct, resolvePath } from '../linux/dcache.ts';
 import { type FdSlot, fdSlots } from '../linux/fdtable.ts';
 import { type File, fileAt, filePosition, openFlags } from '../linux/file.ts';
-import { fileSystemOf, fileType, inodeStruct } from '../linux/fs.ts';
+import { fileType, inodeStruct } from '../linux/fs.ts';
 import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { openFileName } from './file-name.ts';
 import { type Report, table } from './report.ts';
 import { requireTask } from './tasks.ts';
 
@@ -27,27 +27,11 @@ const TYPE_NAMES = new Map<number, string>([
   [fileType.character, 'char'],
   [fileType.fifo, 'fifo'],
 ]);
-/** File systems without paths: their files are named by type and inode number (d_dname of each). */
-const NUMBERED = new Map([
-  ['pipefs', 'pipe'],
-  ['sockfs', 'socket'],
-]);
-
 function modeText(file: File, slot: FdSlot): string {
   const access = ['r', 'w', 'rw'][file.f_flags & openFlags.accessMode] ?? '?';
   const flag = (bit: number, name: string): string => ((file.f_flags & bit) !== 0 ? `,${name}` : '');
   const cloexec = slot.closeOnExec ? ',cloexec' : '';
   return access + flag(openFlags.append, 'append') + flag(openFlags.nonblock, 'nonblock') + cloexec;
-}
-
-function fileNameOf(kernel: Kernel, file: File, inodeNumber: number, superBlock: bigint): string {
-  const { name } = fileSystemOf(kernel, superBlock);
-  const kind = NUMBERED.get(name);
-  if (kind !== undefined) return `${kind}:[${inodeNumber}]`;
-  if (name === 'anon_inodefs')
-    return `anon_inode:${dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry))}`;
-  const { path, deleted } = resolvePath(kernel, file.f_mnt, file.f_dentry);
-  return path + (deleted ? ' (deleted)' : '');
 }
 
 function fileRow(kernel: Kernel, slot: FdSlot): FileRow {
@@ -60,7 +44,7 @@ function fileRow(kernel: Kernel, slot: FdSlot): FileRow {
     type: TYPE_NAMES.get(inode.i_mode & fileType.mask) ?? 'anon',
     mode: modeText(file, slot),
     position: Number(filePosition(file)),
-    name: fileNameOf(kernel, file, inode.i_ino, inode.i_sb),
+    name: openFileName(kernel, file, inode),
   };
 }
 
@@ -73,15 +57,18 @@ function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
   }
 }
 
-/** Open files of a process; a damaged one is listed as such. */
-export function filesReport(kernel: Kernel, pid: number): Report {
+/** Open files of a process by descriptor; a damaged one is listed as such. Throws a VmcoreError if the table is. */
+export function listFiles(kernel: Kernel, pid: number): FileRow[] {
   const { files } = requireTask(kernel, pid);
-  const rows =
-    files === 0n
-      ? []
-      : fdSlots(kernel, files)
-          .filter(({ file }) => file !== 0n)
-          .map((slot) => readableRow(kernel, slot));
+  if (files === 0n) return [];
+  return fdSlots(kernel, files)
+    .filter(({ file }) => file !== 0n)
+    .map((slot) => readableRow(kernel, slot));
+}
+
+/** Open files of a process. */
+export function filesReport(kernel: Kernel, pid: number): Report {
+  const rows = listFiles(kernel, pid);
   return {
     json: () => ({ pid, files: rows }),
     text: () =>

@@ -1,4 +1,3 @@
-import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
 import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
 import { type Mm, mmStruct, specialMappingName, type VmArea } from '../linux/mm.ts';
@@ -6,6 +5,7 @@ import { forEachVma } from '../linux/vma.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u64 } from '../vmcore/view.ts';
+import { openFileName } from './file-name.ts';
 import type { Report } from './report.ts';
 import { listProcesses, requireTask } from './tasks.ts';
 
@@ -45,12 +45,6 @@ function anonymousName(kernel: Kernel, mm: Mm, area: VmArea): string {
   return '';
 }
 
-/** Newlines in names are shown as the kernel shows them there: \012. */
-function fileName(kernel: Kernel, mount: bigint, dentry: bigint): string {
-  const { path, deleted } = resolvePath(kernel, mount, dentry);
-  return path.replaceAll('\n', '\\012') + (deleted ? ' (deleted)' : '');
-}
-
 function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
   const common = { start: area.vm_start, end: area.vm_end, permissions: permissions(area.vm_flags) };
   if (area.vm_file === 0n) {
@@ -64,7 +58,8 @@ function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
     offset: area.vm_pgoff * PAGE,
     device: [major(s_dev), minor(s_dev)].map((part) => part.toString(16).padStart(2, '0')).join(':'),
     inode: inode.i_ino,
-    name: fileName(kernel, file.f_mnt, file.f_dentry),
+    // The kernel shows newlines in names as it shows them here
+    name: openFileName(kernel, file, inode).replaceAll('\n', '\\012'),
   };
 }
 

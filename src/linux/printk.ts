@@ -136,12 +136,10 @@ export function* forEachLogRecord(kernel: Kernel): Generator<LogRecord> {
 
 const NANOSECONDS = 1_000_000_000n;
 
-/** A record the way dmesg(1) prints it: seconds since boot in brackets, before each line. */
+/** A record the way dmesg(1) prints it: seconds since boot in brackets, further lines indented below the first. */
 export function formatLogRecord(record: LogRecord): string {
   const seconds = (record.timeNanoseconds / NANOSECONDS).toString().padStart(5);
   const micros = ((record.timeNanoseconds % NANOSECONDS) / 1000n).toString().padStart(6, '0');
-  return record.text
-    .split('\n')
-    .map((line) => `[${seconds}.${micros}] ${line}`)
-    .join('\n');
+  const prefix = `[${seconds}.${micros}] `;
+  return prefix + record.text.replaceAll('\n', `\n${' '.repeat(prefix.length)}`);
 }

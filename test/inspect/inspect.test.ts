@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { Command } from 'commander';
 import { registerInspect } from '../../src/cli/inspect.ts';
-import { filesReport } from '../../src/inspect/files.ts';
+import { listFiles } from '../../src/inspect/files.ts';
 import { logReport } from '../../src/inspect/log.ts';
 import { mapsReport } from '../../src/inspect/maps.ts';
 import { structReport } from '../../src/inspect/struct.ts';
@@ -25,9 +25,9 @@ for (const release of releases) {
 
     it('for its open files', () => {
       for (const { pid, files } of truth.processes) {
-        const report = filesReport(kernel, pid).json() as { files: { fd: number; name: string }[] };
+        const found = listFiles(kernel, pid);
         assert.deepEqual(
-          report.files.map(({ fd, name }) => `${fd} ${name}`),
+          found.map(({ fd, name }) => `${fd} ${name}`),
           files,
         );
       }

@@ -135,11 +135,11 @@ for (const release of releases) {
       );
     });
 
-    it('is printed line by line', () => {
+    it('is printed as dmesg prints it', () => {
       const [record] = records;
       assert.ok(record !== undefined);
       const printed = formatLogRecord({ ...record, timeNanoseconds: 12_345_678_901n, text: 'one\ntwo' });
-      assert.equal(printed, '[   12.345678] one\n[   12.345678] two');
+      assert.equal(printed, '[   12.345678] one\n               two');
     });
   });
 }

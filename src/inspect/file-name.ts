@@ -1,0 +1,39 @@
+import { dentryName, dentryStruct, resolvePath } from '../linux/dcache.ts';
+import type { File } from '../linux/file.ts';
+import { fileSystemOf, type Inode } from '../linux/fs.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { pointer, struct } from '../vmcore/view.ts';
+
+/** A namespace behind a file of nsfs; `proc_ns_operations.name` is `net`, `mnt` … (include/linux/proc_ns.h). */
+const nsCommon = struct('ns_common', { ops: pointer });
+const procNsOperations = struct('proc_ns_operations', { name: pointer });
+const MAX_NS_NAME = 32;
+
+/**
+ * Names of files that have no path, by file system, as the d_dname operation of each gives them. 6.9 moved
+ * pidfds from anon_inodefs to pidfs without changing their name.
+ */
+const names: Readonly<Record<string, (kernel: Kernel, file: File, inode: Inode) => string>> = {
+  pipefs: (_, __, { i_ino }) => `pipe:[${i_ino}]`,
+  sockfs: (_, __, { i_ino }) => `socket:[${i_ino}]`,
+  anon_inodefs: (kernel, file) =>
+    `anon_inode:${dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry))}`,
+  pidfs: () => 'anon_inode:[pidfd]',
+  nsfs: (kernel, _, { i_ino, i_private }) => {
+    const operations = kernel.bind(procNsOperations).at(kernel.bind(nsCommon).at(i_private).ops);
+    return `${kernel.memory.cstring(operations.name, MAX_NS_NAME)}:[${i_ino}]`;
+  },
+};
+
+/**
+ * What readlink(2) of /proc/PID/fd/N gives for an open file, and /proc/PID/maps for a mapped one. Throws a VmcoreError
+ * where structures are damaged.
+ */
+export function openFileName(kernel: Kernel, file: File, inode: Inode): string {
+  const fileSystem = fileSystemOf(kernel, inode.i_sb).name;
+  const special = Object.hasOwn(names, fileSystem) ? names[fileSystem] : undefined;
+  if (special !== undefined) return special(kernel, file, inode);
+  const { path, deleted, root } = resolvePath(kernel, file.f_mnt, file.f_dentry);
+  // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) never had a name to lose: simple_dname().
+  return deleted || root === 'internal' ? `${path} (deleted)` : path;
+}
