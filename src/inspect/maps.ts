@@ -45,22 +45,37 @@ function anonymousName(kernel: Kernel, mm: Mm, area: VmArea): string {
   return '';
 }
 
-function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
-  const common = { start: area.vm_start, end: area.vm_end, permissions: permissions(area.vm_flags) };
-  if (area.vm_file === 0n) {
-    return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
-  }
-  const file = kernel.bind(fileStruct).at(area.vm_file);
+/** What a line says of the mapped file. */
+type MappedFile = Pick<MapRow, 'device' | 'inode' | 'name'>;
+
+/** The files of a dump by mount and dentry: most are libraries that all processes map. */
+const filesByKernel = new WeakMap<Kernel, Map<string, MappedFile>>();
+
+function mappedFile(kernel: Kernel, address: bigint): MappedFile {
+  const known = filesByKernel.get(kernel) ?? new Map<string, MappedFile>();
+  filesByKernel.set(kernel, known);
+  const file = kernel.bind(fileStruct).at(address);
+  const key = `${file.f_mnt} ${file.f_dentry}`;
+  const found = known.get(key);
+  if (found !== undefined) return found;
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
   const { s_dev } = kernel.bind(superBlockStruct).at(inode.i_sb);
-  return {
-    ...common,
-    offset: area.vm_pgoff * PAGE,
+  const result = {
     device: [major(s_dev), minor(s_dev)].map((part) => part.toString(16).padStart(2, '0')).join(':'),
     inode: inode.i_ino,
     // The kernel shows newlines in names as it shows them here
     name: openFileName(kernel, file, inode).replaceAll('\n', '\\012'),
   };
+  known.set(key, result);
+  return result;
+}
+
+function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
+  const common = { start: area.vm_start, end: area.vm_end, permissions: permissions(area.vm_flags) };
+  if (area.vm_file === 0n) {
+    return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
+  }
+  return { ...common, offset: area.vm_pgoff * PAGE, ...mappedFile(kernel, area.vm_file) };
 }
 
 /** Memory areas of a process, ascending; empty for a kernel thread. Throws a VmcoreError where structures are damaged. */

@@ -27,6 +27,7 @@ export class BtfLayouts implements Layouts {
   readonly btf: Btf;
   readonly #structs = new Map<string, number | undefined>();
   readonly #members = new Map<string, MemberLayout | undefined>();
+  readonly #enumerators = new Map<string, number | undefined>();
   #budget = 0;
 
   constructor(btf: Btf) {
@@ -50,7 +51,8 @@ export class BtfLayouts implements Layouts {
   }
 
   enumerator(name: string): number | undefined {
-    return this.btf.enumerator(name);
+    if (!this.#enumerators.has(name)) this.#enumerators.set(name, this.btf.enumerator(name));
+    return this.#enumerators.get(name);
   }
 
   member(structName: string, path: string): MemberLayout | undefined {

@@ -69,7 +69,6 @@ export class Btf {
   /** Byte offset of each type in `#words`; type 0 is void. */
   readonly #starts: Uint32Array;
   readonly #slots: Int32Array;
-  #enumerators: Map<string, number> | undefined;
 
   /** Throws a VmcoreError if the bytes are no BTF or are damaged. */
   constructor(raw: Uint8Array) {
@@ -211,10 +210,31 @@ export class Btf {
     }
   }
 
-  /** Value of an enumerator of any enum; 64-bit ones only as far as a number holds them. */
+  /** Value of an enumerator of any enum, the first of that name; 64-bit ones only as far as a number holds them. */
   enumerator(name: string): number | undefined {
-    this.#enumerators ??= this.#readEnumerators();
-    return this.#enumerators.get(name);
+    const words = this.#words;
+    const nameAt = this.#stringOffsets(name);
+    if (nameAt.size === 0) return undefined;
+    for (let id = 1; id < this.typeCount; id++) {
+      const kind = this.kind(id);
+      if (kind !== BTF_KIND.ENUM && kind !== BTF_KIND.ENUM64) continue;
+      const first = this.#starts[id]! + TYPE;
+      const bytes = kind === BTF_KIND.ENUM ? 8 : 12;
+      const end = first + this.vlen(id) * bytes;
+      for (let at = first; at < end; at += bytes) {
+        if (nameAt.has(words.getUint32(at, true))) return this.enumerators(id)[(at - first) / bytes]?.value;
+      }
+    }
+    return undefined;
+  }
+
+  /** Where a string is among the strings: usually once, since compilers and pahole store equal ones once. */
+  #stringOffsets(text: string): Set<number> {
+    const strings = Buffer.from(this.#strings.buffer, this.#strings.byteOffset, this.#strings.length);
+    const wanted = Buffer.from(`\0${text}\0`, 'latin1');
+    const offsets = new Set<number>();
+    for (let at = strings.indexOf(wanted); at >= 0; at = strings.indexOf(wanted, at + 1)) offsets.add(at + 1);
+    return offsets;
   }
 
   #start(id: number): number {
@@ -267,15 +287,5 @@ export class Btf {
       if (budget < 0) throw damaged('most types have the same name');
       slots[slot] = id;
     }
-  }
-
-  #readEnumerators(): Map<string, number> {
-    const values = new Map<string, number>();
-    for (let id = 1; id < this.typeCount; id++) {
-      const kind = this.kind(id);
-      if (kind !== BTF_KIND.ENUM && kind !== BTF_KIND.ENUM64) continue;
-      for (const { name, value } of this.enumerators(id)) if (!values.has(name)) values.set(name, value);
-    }
-    return values;
   }
 }
