@@ -32,7 +32,7 @@ async function sshOptions(name: string): Promise<string[]> {
     LogLevel: 'ERROR',
     Compression: 'no',
     ForwardX11: 'no',
-    ConnectTimeout: '30',
+    ConnectTimeout: '60',
     ServerAliveInterval: '15',
     ServerAliveCountMax: '20',
     Ciphers: 'aes128-ctr,chacha20-poly1305@openssh.com',

@@ -33,6 +33,7 @@ export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
 export async function runTests(selection: TestSelection): Promise<number> {
   const runId = String(process.pid);
   process.env.OTHERWORLD_TEST_RUN = runId;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopAt(signal, runId));
   const files = testFiles(selection.filter);
   const guestFiles = files.filter(isGuestTest);
   const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
@@ -83,6 +84,11 @@ async function runFiles(files: readonly string[], concurrency: number, counts: C
   const output = stream.compose(spec());
   output.pipe(process.stdout, { end: false });
   await new Promise<void>((resolve, reject) => output.on('end', resolve).on('error', reject));
+}
+
+/** A run that is broken off ends its guests, too. */
+function stopAt(signal: 'SIGINT' | 'SIGTERM', runId: string): void {
+  removeLeftGuests(runId).finally(() => process.kill(process.pid, signal));
 }
 
 async function removeLeftGuests(runId: string): Promise<void> {

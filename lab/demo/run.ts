@@ -10,7 +10,7 @@ import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { type CounterStatus, observe, readCounter, wasCheckedWhole } from './observation.ts';
-import { buildPrograms } from './programs.ts';
+import { buildPrograms, type Programs } from './programs.ts';
 import { askPython, demoPackages, inGuest, protectScene, setScene } from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
 
@@ -54,12 +54,17 @@ export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]
     progress.step('installing Otherworld and arming it');
     await installOtherworld(guest);
     await armGuest(guest);
-    await setScene(guest, programs, progress);
-    await protectScene(guest);
-    return verify(await panicAndLook(guest, stage));
+    return await demonstrate(guest, programs, stage);
   } finally {
     if (!options.keep) await removeGuest(guest);
   }
+}
+
+/** The demo in a guest that is armed. */
+export async function demonstrate(guest: string, programs: Programs, stage: Stage): Promise<Row[]> {
+  await setScene(guest, programs, stage.progress);
+  await protectScene(guest);
+  return verify(await panicAndLook(guest, stage));
 }
 
 async function panicAndLook(guest: string, stage: Stage): Promise<Evidence> {
