@@ -5,6 +5,8 @@ import { writeDurably } from '../config/durable-file.ts';
 import type { Armed, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
+import { encodeProfile } from '../vmcore/profile.ts';
+import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
 import { bootApicId, crashCommandLine, loopsPerJiffy } from './command-line.ts';
 import { ArmError } from './errors.ts';
@@ -129,6 +131,7 @@ function payload(manifest: Manifest, bundle: string): PayloadFile[] {
   return [
     { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')), mode: 0o700 },
     { name: 'crash-world.mjs', data: readFileSync(bundle) },
+    { name: 'profile', data: encodeProfile(takeProfile()) },
     { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
   ];
 }

@@ -52,15 +52,20 @@ export function isInstalled(unit: string, directories: readonly string[] = UNIT_
 /**
  * Who takes up the restored processes. A service takes up its processes if all that it had are back; with any of them missing it is
  * not the service that it was: then systemd starts it afresh, and what did come back goes to a scope, one for each group.
- * @param restored pids of each group that was restored
+ * @param restored each group that was restored: all its processes, and those that are still there
  * @param candidates all processes of the dead world
  */
 export function planAdoptions(
-  restored: readonly { readonly group: number; readonly pids: readonly number[] }[],
+  restored: readonly {
+    readonly group: number;
+    readonly members: readonly number[];
+    readonly pids: readonly number[];
+  }[],
   candidates: readonly Candidate[],
   installed: (unit: string) => boolean = isInstalled,
 ): Adoption[] {
-  const back = new Set(restored.flatMap(({ pids }) => pids));
+  const back = new Set(restored.flatMap(({ members }) => members));
+  const alive = new Set(restored.flatMap(({ pids }) => pids));
   const units = new Map<string, Candidate[]>();
   for (const candidate of candidates) {
     const unit = serviceOf(candidate.cgroup);
@@ -69,14 +74,12 @@ export function planAdoptions(
   const adoptions: Adoption[] = [];
   const taken = new Set<number>();
   for (const [unit, members] of units) {
-    if (!members.every(({ pid }) => back.has(pid)) || !installed(unit)) continue;
-    for (const { pid } of members) taken.add(pid);
-    adoptions.push({
-      kind: 'unit',
-      unit,
-      mainPid: mainProcess(members).pid,
-      processes: members.map(placeOf),
-    });
+    const main = mainProcess(members);
+    const isWhole = members.every(({ pid }) => back.has(pid)) && alive.has(main.pid);
+    if (!isWhole || !installed(unit)) continue;
+    const processes = members.filter(({ pid }) => alive.has(pid));
+    for (const { pid } of processes) taken.add(pid);
+    adoptions.push({ kind: 'unit', unit, mainPid: main.pid, processes: processes.map(placeOf) });
   }
   for (const { group, pids } of restored) {
     const rest = pids.filter((pid) => !taken.has(pid));

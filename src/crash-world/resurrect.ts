@@ -10,6 +10,7 @@ import { createIncident, incidentId, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
+import { readProfile } from '../vmcore/profile.ts';
 import { planAdoptions } from './adoption.ts';
 import { captureStage, type ImagedGroup, imageStage } from './capture-stage.ts';
 import { missingCpus, startCpus } from './cpus.ts';
@@ -52,12 +53,15 @@ export async function resurrect(): Promise<void> {
   const manifest = manifestSchema.parse(
     JSON.parse(readFileSync(join(PAYLOAD_DIRECTORY, 'manifest.json'), 'utf8')),
   );
-  const opened = openDeadKernel();
+  const start = uptimeSeconds();
+  const opened = openDeadKernel(join(PAYLOAD_DIRECTORY, 'profile'));
   const panicAt =
     opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
   const report = newReport(place.id, manifest);
   const stages = new Stages(report, (current) => saveReport(current, place.incidents));
+  if (opened.note !== undefined) report.notes.push(opened.note);
+  stages.note('open', start, opened.kernel === undefined ? 'failed' : 'done');
   if (opened.kernel === undefined) {
     report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   } else {
@@ -68,13 +72,27 @@ export async function resurrect(): Promise<void> {
   writeSettleUnit();
 }
 
-function openDeadKernel(): { kernel: Kernel; error?: undefined } | { kernel: undefined; error: unknown } {
+interface Opened {
+  readonly kernel: Kernel | undefined;
+  readonly error?: unknown;
+  /** Why the profile was not used. */
+  readonly note?: string;
+}
+
+/** With the profile that was taken when the kernel was healthy; if that does not fit, with what the dead kernel says of itself. */
+function openDeadKernel(profilePath: string): Opened {
+  let note: string | undefined;
   try {
-    return { kernel: openKernel(VMCORE) };
+    return { kernel: openKernel(VMCORE, readProfile(profilePath)) };
+  } catch (error) {
+    note = `the profile was not used: ${messageOf(error)}`;
+  }
+  try {
+    return { kernel: openKernel(VMCORE), note };
   } catch (error) {
     say(`the dead kernel cannot be read: ${messageOf(error)}`);
     console.error(error);
-    return { kernel: undefined, error };
+    return { kernel: undefined, error, note };
   }
 }
 
@@ -207,7 +225,12 @@ function handOver(
   report: Report,
 ): void {
   keepTemporaryFiles();
-  const adoptions = planAdoptions(restored, candidates);
+  const groups = restored.map(({ group, pids, imaged }) => ({
+    group,
+    pids,
+    members: imaged.group.processes.map(({ pid }) => pid),
+  }));
+  const adoptions = planAdoptions(groups, candidates);
   for (const adoption of adoptions) {
     report.notes.push(...placeInCgroups(adoption));
     if (adoption.kind === 'unit') writeDropIn(adoption);

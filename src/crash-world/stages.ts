@@ -41,11 +41,12 @@ export class Stages {
         console.error(error);
       }
     }
-    this.#note(name, start, outcome, detail);
+    this.note(name, start, outcome, detail);
     return result;
   }
 
-  #note(name: string, start: number, outcome: Stage['outcome'], detail: string | undefined): void {
+  /** Enters a step that was made before there was a report. */
+  note(name: string, start: number, outcome: Stage['outcome'] = 'done', detail?: string): void {
     const { total, used } = readMemory();
     const { memory } = this.report;
     if (total <= memory.reservedBytes) {
@@ -54,7 +55,7 @@ export class Stages {
     }
     this.report.stages.push({
       name,
-      startSeconds: start,
+      startSeconds: Number(start.toFixed(2)),
       durationSeconds: Number((uptimeSeconds() - start).toFixed(2)),
       outcome,
       ...(detail === undefined ? {} : { detail }),

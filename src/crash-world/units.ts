@@ -11,7 +11,10 @@ export const TMPFILES = 'systemd-tmpfiles-setup.service';
 const SETTLE = 'otherworld-settle.service';
 const ADOPT = join(RUN_DIRECTORY, 'adopt');
 
-/** Moves processes into the cgroups that they are to be in; systemd finds them there. @returns what did not work */
+/**
+ * Moves processes into the cgroups that they are to be in; systemd finds them there. One that has ended meanwhile needs no place.
+ * @returns what did not work
+ */
 export function placeInCgroups(adoption: Adoption): string[] {
   return adoption.processes.flatMap(({ pid, cgroup }) => {
     try {
@@ -44,7 +47,6 @@ Type=notify
 NotifyAccess=all
 Restart=no
 PIDFile=
-BusName=
 ExecCondition=
 ExecStartPre=
 ExecStart=

@@ -135,8 +135,13 @@ export async function restoreImages(directory: string, options: RestoreOptions =
   const { status, ok } = await run(directory, plan, options);
   const seconds = (performance.now() - started) / 1000;
   const logPath = join(directory, LOG);
-  const missing = plan.pids.filter((pid) => !options.mayEnd?.has(pid) && !existsSync(`/proc/${pid}`));
-  if (ok && missing.length === 0) return { restored: true, pids: plan.pids, seconds, notes: finish(plan) };
+  const there = plan.pids.filter((pid) => options.mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
+  const missing = plan.pids.filter((pid) => !there.includes(pid));
+  if (ok && there.length > 0) {
+    // Restored, and done with its work since: a `sleep` whose time was over.
+    const ended = missing.map((pid) => `process ${pid} ended as soon as it ran again`);
+    return { restored: true, pids: there, seconds, notes: [...ended, ...finish(plan)] };
+  }
   const errors = logErrors(readLog(logPath)).slice(0, MAX_ERRORS);
   const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);
   return { restored: false, reason, errors, logPath, seconds };

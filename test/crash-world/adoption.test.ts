@@ -14,6 +14,10 @@ const service = '/system.slice/web.service';
 const session = '/user.slice/user-0.slice/session-1.scope';
 const installed = (): boolean => true;
 
+function group(id: number, members: number[], pids = members) {
+  return { group: id, members, pids };
+}
+
 test('a service is found anywhere in the path, but not in a user manager', () => {
   assert.equal(serviceOf('/system.slice/web.service'), 'web.service');
   assert.equal(serviceOf('/system.slice/system-web.slice/web@1.service/sub'), 'web@1.service');
@@ -28,7 +32,7 @@ test('a service takes up its processes, the one that systemd started as main pro
     candidate(20, service),
     candidate(40, `${service}/sub`),
   ];
-  const plan = planAdoptions([{ group: 20, pids: [20, 30, 40] }], candidates, installed);
+  const plan = planAdoptions([group(20, [20, 30, 40])], candidates, installed);
   assert.equal(plan.length, 1);
   assert.ok(plan[0]?.kind === 'unit');
   assert.equal(plan[0].mainPid, 20);
@@ -37,7 +41,7 @@ test('a service takes up its processes, the one that systemd started as main pro
 
 test('a service of which a process is missing starts afresh; what is there goes to a scope', () => {
   const candidates = [candidate(20, service), candidate(21, service)];
-  const plan = planAdoptions([{ group: 21, pids: [21] }], candidates, installed);
+  const plan = planAdoptions([group(21, [21])], candidates, installed);
   assert.deepEqual(plan, [
     {
       kind: 'scope',
@@ -47,17 +51,23 @@ test('a service of which a process is missing starts afresh; what is there goes 
   ]);
 });
 
+test('a short-lived child that has ended since does not keep a service from taking up the rest', () => {
+  const candidates = [candidate(20, service), candidate(21, service, { parentPid: 20 })];
+  const plan = planAdoptions([group(20, [20, 21], [20])], candidates, installed);
+  assert.ok(plan[0]?.kind === 'unit');
+  assert.deepEqual(plan[0].processes, [{ pid: 20, cgroup: service }]);
+  const [rest] = planAdoptions([group(20, [20, 21], [21])], candidates, installed);
+  assert.equal(rest?.kind, 'scope', 'without its main process there is no service');
+});
+
 test('a transient unit is gone with its kernel: its processes go to a scope', () => {
-  const plan = planAdoptions([{ group: 20, pids: [20] }], [candidate(20, service)], () => false);
+  const plan = planAdoptions([group(20, [20])], [candidate(20, service)], () => false);
   assert.equal(plan[0]?.kind, 'scope');
 });
 
 test('each group outside services has a scope of its own', () => {
   const candidates = [candidate(5, session), candidate(6, session), candidate(7, service)];
-  const restored = [
-    { group: 5, pids: [5] },
-    { group: 6, pids: [6] },
-  ];
+  const restored = [group(5, [5]), group(6, [6])];
   const units = planAdoptions(restored, candidates, installed).map(({ unit }) => unit);
   assert.deepEqual(units, ['otherworld-5.scope', 'otherworld-6.scope']);
 });
