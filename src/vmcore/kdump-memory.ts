@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
+import type { DumpContent } from './content.ts';
 import { decompressPage } from './decompress.ts';
 import { AddressError } from './errors.ts';
-import type { Mapping } from './mapping.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
 
@@ -19,9 +19,7 @@ const WRITE_PAGES = 256;
 
 /** What a kdump-compressed file is made of. */
 interface Parts {
-  readonly path: string;
-  /** The whole file. */
-  readonly mapping: Mapping;
+  readonly content: DumpContent;
   /** One bit for each page frame: is memory. */
   readonly existing: Buffer;
   /** One bit for each page frame: is in the file. */
@@ -111,7 +109,7 @@ export class CompressedMemory implements PhysicalMemory {
 
   close(): void {
     this.#cache.clear();
-    this.#parts.mapping.unmap();
+    this.#parts.content.unmap();
   }
 
   #absent(physical: number): AddressError {
@@ -147,17 +145,17 @@ export class CompressedMemory implements PhysicalMemory {
   }
 
   #decompress(frame: number): Uint8Array {
-    const { data, length } = this.#parts.mapping;
-    const at = this.#parts.descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES;
-    if (at + DESCRIPTOR_BYTES > length)
-      throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
-    const offset = data.getUint32(at, true) + data.getUint32(at + 4, true) * 0x1_0000_0000;
-    const size = data.getUint32(at + 8, true);
-    const flags = data.getUint32(at + 12, true);
-    if (offset === 0 || size === 0 || size > PAGE || offset + size > length) {
+    const { content, descriptorsAt } = this.#parts;
+    const raw = content.bytes(descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
+    if (raw === undefined) throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
+    const descriptor = new DataView(raw.buffer, raw.byteOffset, DESCRIPTOR_BYTES);
+    const offset = descriptor.getUint32(0, true) + descriptor.getUint32(4, true) * 0x1_0000_0000;
+    const size = descriptor.getUint32(8, true);
+    const data = offset === 0 || size === 0 || size > PAGE ? undefined : content.bytes(offset, size);
+    if (data === undefined) {
       throw new AddressError(frame * PAGE, 'is missing from an incomplete or damaged dump (physical)');
     }
-    return decompressPage(new Uint8Array(data.buffer, data.byteOffset + offset, size), flags, PAGE);
+    return decompressPage(data, descriptor.getUint32(12, true), PAGE);
   }
 }
 

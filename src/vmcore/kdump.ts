@@ -1,8 +1,8 @@
+import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
 import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { CompressedMemory } from './kdump-memory.ts';
-import { mapFile, type VmcoreFile } from './mapping.ts';
 
 /** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on x86-64. */
 const HEADER = {
@@ -31,7 +31,7 @@ export function isKdump(magic: Buffer): boolean {
 }
 
 function readPart(
-  file: VmcoreFile,
+  content: DumpContent,
   subHeader: Buffer,
   at: number,
   limit: number,
@@ -40,9 +40,8 @@ function readPart(
   const offset = subHeader.readBigUInt64LE(at);
   const length = subHeader.readBigUInt64LE(at + 8);
   if (offset === 0n || length === 0n) return undefined;
-  if (length > BigInt(limit) || offset > BigInt(file.sizeBytes))
-    throw new FormatError(file.path, `damaged: ${what}`);
-  return file.readExact(Number(offset), Number(length), what);
+  if (length > BigInt(limit) || offset > 1n << 52n) throw new FormatError(content.path, `damaged: ${what}`);
+  return requireBytes(content, Number(offset), Number(length), what);
 }
 
 function cpuNotesOf(notes: Buffer | undefined): CpuNote[] {
@@ -57,15 +56,16 @@ function cpuNotesOf(notes: Buffer | undefined): CpuNote[] {
  * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed when they are
  * read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`), or another page size.
  */
-export function openKdump(file: VmcoreFile): DumpSource {
-  const header = file.readExact(0, HEADER.bytes, 'the header');
+export function openKdump(content: DumpContent): DumpSource {
+  const { path } = content;
+  const header = requireBytes(content, 0, HEADER.bytes, 'the header');
   const version = header.readInt32LE(HEADER.version);
   const blockSize = header.readInt32LE(HEADER.blockSize);
-  if (blockSize !== PAGE) throw new FormatError(file.path, `has blocks of ${blockSize} bytes, not ${PAGE}`);
-  const subHeader = file.readExact(PAGE, SUB_HEADER.bytes, 'the sub header');
+  if (blockSize !== PAGE) throw new FormatError(path, `has blocks of ${blockSize} bytes, not ${PAGE}`);
+  const subHeader = requireBytes(content, PAGE, SUB_HEADER.bytes, 'the sub header');
   if (subHeader.readInt32LE(SUB_HEADER.split) !== 0) {
     throw new FormatError(
-      file.path,
+      path,
       'is one part of several: join them with `makedumpfile --reassemble PARTS DUMP`',
     );
   }
@@ -76,19 +76,18 @@ export function openKdump(file: VmcoreFile): DumpSource {
   const bitmapBytes = header.readUInt32LE(HEADER.bitmapBlocks) * PAGE;
   const bitmapAt = (1 + header.readUInt32LE(HEADER.subHeaderBlocks)) * PAGE;
   if (maxMapnr > bitmapBytes * 4)
-    throw new FormatError(file.path, `damaged: no bitmap for ${maxMapnr} page frames`);
-  const bitmaps = file.readExact(bitmapAt, bitmapBytes, 'the bitmaps of its pages');
+    throw new FormatError(path, `damaged: no bitmap for ${maxMapnr} page frames`);
+  const bitmaps = requireBytes(content, bitmapAt, bitmapBytes, 'the bitmaps of its pages');
   const vmcoreinfo =
     version < VERSION_VMCOREINFO
       ? undefined
-      : readPart(file, subHeader, SUB_HEADER.vmcoreinfo, MAX_VMCOREINFO_BYTES, 'VMCOREINFO');
+      : readPart(content, subHeader, SUB_HEADER.vmcoreinfo, MAX_VMCOREINFO_BYTES, 'VMCOREINFO');
   const notes =
     version < VERSION_NOTE
       ? undefined
-      : readPart(file, subHeader, SUB_HEADER.note, MAX_NOTE_BYTES, 'the notes');
+      : readPart(content, subHeader, SUB_HEADER.note, MAX_NOTE_BYTES, 'the notes');
   const physical = new CompressedMemory({
-    path: file.path,
-    mapping: mapFile(file.path, file.fd, 0, file.sizeBytes),
+    content,
     existing: bitmaps.subarray(0, bitmapBytes / 2),
     dumped: bitmaps.subarray(bitmapBytes / 2),
     frames: maxMapnr,

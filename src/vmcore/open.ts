@@ -1,4 +1,5 @@
 import { fullAddressSpace, imageMatches, initialAddressSpace, readBases } from './address-space.ts';
+import { flattenedContent, isFlattened, plainContent, requireBytes } from './content.ts';
 import { DeadKernel } from './dead-kernel.ts';
 import { type DumpSource, openElf } from './elf.ts';
 import { FormatError, ProfileError, VmcoreError } from './errors.ts';
@@ -11,8 +12,6 @@ import type { Profile } from './profile.ts';
 import type { SymbolTable } from './symbols.ts';
 import { parseVmcoreinfo, searchVmcoreinfo, vmcoreinfoSymbol } from './vmcoreinfo.ts';
 
-/** How makedumpfile -F starts what it writes to a pipe. */
-const FLATTENED = Buffer.from('makedumpfile\0');
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 
 /** Opens the file as what its first bytes say it is. */
@@ -20,9 +19,14 @@ export function openSource(file: VmcoreFile): DumpSource {
   if (file.sizeBytes === 0) throw new FormatError(file.path, 'is empty');
   const magic = file.readExact(0, Math.min(16, file.sizeBytes), 'the first bytes');
   if (magic.subarray(0, 4).equals(ELF_MAGIC)) return openElf(file);
-  if (isKdump(magic)) return openKdump(file);
-  if (magic.subarray(0, FLATTENED.length).equals(FLATTENED)) {
-    throw new FormatError(file.path, 'is flattened: write it out with `makedumpfile -R DUMP < FILE` first');
+  if (isKdump(magic)) return openKdump(plainContent(file));
+  if (isFlattened(magic)) {
+    const content = flattenedContent(file);
+    if (isKdump(requireBytes(content, 0, 16, 'the header'))) return openKdump(content);
+    throw new FormatError(
+      file.path,
+      'is a flattened ELF dump: write it out with `makedumpfile -R DUMP < FILE` first',
+    );
   }
   throw new FormatError(file.path, 'is no vmcore: neither an ELF core nor a kdump-compressed dump');
 }

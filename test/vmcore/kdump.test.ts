@@ -29,6 +29,23 @@ function sameMemory(kernel: Kernel): void {
   }
 }
 
+/** The file as `makedumpfile -F` would write it: the header comes first with wrong content, and again at the end. */
+function flatten(whole: Buffer): Buffer {
+  const header = Buffer.alloc(4096);
+  header.write('makedumpfile\0', 'latin1');
+  const block = (offset: number, data: Buffer): Buffer[] => {
+    const place = Buffer.alloc(16);
+    place.writeBigInt64BE(BigInt(offset));
+    place.writeBigInt64BE(BigInt(data.length), 8);
+    return [place, data];
+  };
+  const parts = [header, ...block(0, Buffer.alloc(9000))];
+  for (let at = 8000; at < whole.length; at += 70_001)
+    parts.push(...block(at, whole.subarray(at, at + 70_001)));
+  parts.push(...block(0, whole.subarray(0, 8500)), Buffer.alloc(16, 0xff));
+  return Buffer.concat(parts);
+}
+
 describe('a kdump-compressed dump', () => {
   for (const compression of ['none', 'zlib', 'lzo', 'snappy', 'zstd'] as const) {
     it(`with ${compression} pages holds the same memory and the same processes as the ELF dump`, () => {
@@ -38,6 +55,36 @@ describe('a kdump-compressed dump', () => {
       kernel.close();
     });
   }
+
+  it('is read out of a flattened file, whose blocks come in any order and over each other', () => {
+    const whole = readFileSync(dump('zstd'));
+    writeFileSync(scratch('kdump-flat'), flatten(whole));
+    const kernel = openKernel(scratch('kdump-flat'));
+    sameMemory(kernel);
+    kernel.close();
+    writeFileSync(scratch('kdump-flat'), flatten(whole.subarray(0, -20_000)));
+    const partly = openKernel(scratch('kdump-flat'));
+    assert.throws(
+      () => sameMemory(partly),
+      /is missing from an incomplete or damaged dump|lies behind the end/,
+    );
+    partly.close();
+  });
+
+  it('is refused if it is flattened and damaged', () => {
+    const flat = flatten(readFileSync(dump('zstd')));
+    for (const [at, value] of [
+      [4096, -7n],
+      [4104, -1n],
+      [4104, 0n],
+      [4104, 1n << 60n],
+    ] as const) {
+      const copy = Buffer.from(flat);
+      copy.writeBigInt64BE(value, at);
+      writeFileSync(scratch('kdump-flat'), copy);
+      assert.throws(() => openKernel(scratch('kdump-flat')), FormatError);
+    }
+  });
 
   it('writes runs of memory to a file', () => {
     const kernel = openKernel(dump('zstd'));

@@ -76,7 +76,7 @@ describe('a file that is no vmcore', () => {
     refuse(
       'flat',
       Buffer.concat([Buffer.from('makedumpfile\0\0\0\0'), Buffer.alloc(8192)]),
-      /makedumpfile -R/,
+      /damaged: the block at byte 4096/,
     );
     const elf = dumpBytes('debian13').subarray(0, 4096);
     const changed = (at: number, value: number): Buffer => {
