@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Report } from '../inspect/report.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
+import { readProfile } from '../vmcore/profile.ts';
 import { wholeNumber } from './arguments.ts';
 
 /** One way of looking at a dump; loads only what it needs. */
@@ -71,7 +72,7 @@ const views: Readonly<Record<string, View>> = {
 };
 
 const HELP = `
-FILE is /proc/vmcore, an ELF vmcore, a kdump-compressed file of makedumpfile, or QEMU's dump-guest-memory.
+FILE is /proc/vmcore, an ELF vmcore, a kdump-compressed file of makedumpfile, or a dump by QEMU or libvirt.
 No debug package is needed: symbols and types are read from the dump.
 
 What to look at:
@@ -84,7 +85,17 @@ Examples:
   otherworld inspect vmcore maps 812
   otherworld inspect vmcore struct task_struct init_task --json`;
 
-async function inspect(file: string, name: string, args: readonly string[], json: boolean): Promise<void> {
+interface InspectOptions {
+  readonly json?: boolean;
+  readonly profile?: string;
+}
+
+async function inspect(
+  file: string,
+  name: string,
+  args: readonly string[],
+  options: InspectOptions,
+): Promise<void> {
   const view = Object.hasOwn(views, name) ? views[name] : undefined;
   if (view === undefined) {
     throw new InvalidArgumentError(`there is no view "${name}": ${Object.keys(views).join(', ')}`);
@@ -92,9 +103,10 @@ async function inspect(file: string, name: string, args: readonly string[], json
   const [least, most] = view.count;
   if (args.length < least || args.length > most)
     throw new InvalidArgumentError(`usage: otherworld inspect FILE ${view.usage}`);
-  const kernel = openKernel(file);
+  const profile = options.profile === undefined ? undefined : readProfile(options.profile);
+  const kernel = openKernel(file, profile);
   const report = await view.report(kernel, args);
-  process.stdout.write(`${json ? JSON.stringify(report.json(), null, 2) : report.text()}\n`);
+  process.stdout.write(`${options.json === true ? JSON.stringify(report.json(), null, 2) : report.text()}\n`);
   if (name !== 'summary')
     for (const warning of kernel.warnings) process.stderr.write(`otherworld: ${file}: ${warning}\n`);
 }
@@ -108,8 +120,9 @@ export function registerInspect(program: Command): void {
     .argument('[view]', 'what to look at', 'summary')
     .argument('[argument...]', 'PID, structure, symbol or address')
     .option('--json', 'print JSON')
+    .option('--profile <file>', 'take symbols and types from a profile of the same boot, not from the dump')
     .addHelpText('after', HELP)
-    .action((file: string, view: string, args: string[], options: { json?: boolean }) =>
-      inspect(file, view, args, options.json === true),
+    .action((file: string, view: string, args: string[], options: InspectOptions) =>
+      inspect(file, view, args, options),
     );
 }
