@@ -118,7 +118,7 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
     futexRlaLen: robustList.sizeBytes,
     schedNice: thread.nice,
     schedPolicy: thread.policy,
-    schedPrio: thread.rtPriority,
+    schedPrio: thread.rtPriority === 0 ? undefined : thread.rtPriority,
     blkSigset: thread.blockedSignals,
     sas: {
       ssSp: altStack.sp,

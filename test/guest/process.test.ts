@@ -1,0 +1,160 @@
+// Boots one guest per release, without a crash kernel: processes are read out of its memory while they live, compared with
+// what CRIU itself says of them, killed, and restored by CRIU from our images.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { captureProcesses } from '../../src/capture/index.ts';
+import { type ImageSummary, writeImages } from '../../src/criu/index.ts';
+import type { CaptureResult } from '../../src/model/group.ts';
+import { openKernel } from '../../src/vmcore/open.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { compareImages } from './images.ts';
+
+const programs = join(import.meta.dirname, 'programs');
+
+suite(`processes on ${release}`, () => {
+  let guest: TestGuest;
+  const scratch = scratchDirectory();
+
+  before(async () => {
+    guest = await bootTestGuest('process', { install: false, packages: ['python3', 'criu', 'procps'] });
+    const state = join(scratch.path, 'state');
+    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
+    await guest.copyIn(state, '/root/state');
+    await guest.copyIn(join(programs, 'sequence.py'), '/root/sequence.py');
+  });
+  after(async () => {
+    scratch.remove();
+    await guest?.down();
+  });
+
+  /** Captures processes out of the living guest; images of the only group are written to `directory` if one is named. */
+  async function capture(
+    roots: readonly number[],
+    directory?: string,
+  ): Promise<CaptureResult & { images?: ImageSummary }> {
+    const file = join(scratch.path, 'vmcore');
+    await guest.vmcore(file);
+    const kernel = openKernel(file);
+    try {
+      const result = captureProcesses(kernel, { roots, includeDescendants: true });
+      if (directory === undefined) return result;
+      assert.deepEqual(result.refused, []);
+      assert.equal(result.groups.length, 1);
+      return { ...result, images: writeImages(result.groups[0]!, kernel.physical, directory) };
+    } finally {
+      kernel.close();
+    }
+  }
+
+  /** Captures, kills and restores; tries again if a thread happens to compute on a CPU, which is refused. */
+  async function bringBack(name: string, roots: readonly number[]): Promise<ImageSummary> {
+    const directory = join(scratch.path, name);
+    let images: ImageSummary | undefined;
+    for (let i = 0; images === undefined; i++) {
+      try {
+        ({ images } = await capture(roots, directory));
+      } catch (error) {
+        if (i === 4 || !String(error).includes('was computing on')) throw error;
+      }
+    }
+    const pids = roots.join(' ');
+    await guest.sh(`for p in ${pids}; do pkill -9 -P $p; kill -9 $p; done; sleep 1; rm -rf /root/${name}`);
+    await guest.copyIn(directory, `/root/${name}`);
+    await guest.sh(
+      `criu restore -d -D /root/${name} -o restore.log -v4 || { grep Error /root/${name}/restore.log; exit 1; }`,
+    );
+    return images;
+  }
+
+  async function startState(): Promise<number> {
+    await guest.sh('pkill -9 -f "^[/]root/state" || true; sleep 0.5; rm -f /tmp/state');
+    const pid = await guest.background('exec /root/state /tmp/state');
+    await guest.until('grep -q "ok 3" /tmp/state', 60);
+    return pid;
+  }
+
+  test('a process with everything comes back with everything: threads, memory, signals, timers, children', async () => {
+    const pid = await startState();
+    const images = await bringBack('everything', [pid]);
+    assert.equal(images.syntheticRootPid, undefined);
+    await guest.sh(': > /tmp/state');
+    await guest.until('test $(wc -l < /tmp/state) -ge 3', 30);
+    const lines = await guest.sh('cat /tmp/state');
+    assert.doesNotMatch(lines, /lost/);
+    assert.match(lines, /^ok \d+$/m);
+    const tree = await guest.sh(`ps -o stat=,comm= -p ${pid} --ppid ${pid}`);
+    assert.match(tree, /state-of-things/);
+    assert.match(tree, /^Z/m);
+    assert.match(tree, /^T/m);
+  });
+
+  test('our images say what CRIU says of the same process', async () => {
+    const pid = await startState();
+    await guest.sh(`kill -STOP ${pid}; sleep 0.5; rm -rf /root/theirs`);
+    const [ours, theirs] = [join(scratch.path, 'ours'), join(scratch.path, 'theirs')];
+    await capture([pid], ours);
+    await guest.sh(`mkdir /root/theirs; criu dump -t ${pid} -D /root/theirs --leave-stopped -o dump.log`);
+    await guest.copyOut('/root/theirs', theirs);
+    compareImages(pid, theirs, ours);
+    await guest.sh(`kill -CONT ${pid}`);
+  });
+
+  test('both ends of a pipe come back without their parent, and not a byte is lost or doubled', async () => {
+    const parent = await guest.background(
+      'python3 /root/sequence.py write | python3 /root/sequence.py check /tmp/sequence; true',
+    );
+    await guest.until('test -s /tmp/sequence', 30);
+    await guest.sh('sleep 2');
+    const ends = (await guest.sh(`pgrep -P ${parent}`)).split('\n').map(Number);
+    assert.equal(ends.length, 2);
+    const images = await bringBack('pipe', ends);
+    assert.deepEqual([...images.roots].sort(), ends.sort());
+    assert.notEqual(images.syntheticRootPid, undefined);
+    const seen = Number(await guest.sh('cat /tmp/sequence'));
+    await guest.until(`test "$(cut -d' ' -f1 /tmp/sequence)" -gt ${seen + 600}`, 60);
+    assert.match(await guest.sh('cat /tmp/sequence'), /^\d+$/);
+    await guest.sh(`kill -9 ${ends.join(' ')}`);
+  });
+
+  test('a sleep that is made again lasts as long as it would have', async () => {
+    const pid = await guest.background(
+      'cut -d" " -f1 /proc/uptime > /tmp/begun; sleep 40; cut -d" " -f1 /proc/uptime > /tmp/ended',
+    );
+    await guest.sh('sleep 10');
+    await bringBack('sleep', [pid]);
+    await guest.until('test -s /tmp/ended', 60);
+    const [begun = 0, ended = 0] = (await guest.sh('cat /tmp/begun /tmp/ended')).split('\n').map(Number);
+    assert.ok(ended - begun > 39.9 && ended - begun < 42, `${ended - begun} s`);
+  });
+
+  test('what cannot be kept is refused by name', async () => {
+    const start = async (script: string): Promise<number> => {
+      const pid = await guest.background(script);
+      await guest.sh('sleep 1');
+      return pid;
+    };
+    const seccomp =
+      'import ctypes,time; l=ctypes.CDLL(None); l.prctl(38,1,0,0,0); f=(ctypes.c_ubyte*8)(6,0,0,0,0,0,255,127); ' +
+      'class_=type("F",(ctypes.Structure,),{"_fields_":[("n",ctypes.c_ushort),("p",ctypes.c_void_p)]}); ' +
+      'print(l.prctl(22,2,ctypes.byref(class_(1,ctypes.addressof(f)))), flush=True); time.sleep(1000)';
+    const cases: [RegExp, number][] = [
+      [/is in a uts namespace of its own/, await start('exec unshare --uts sleep 1000')],
+      [/is in a PID namespace/, await start('unshare --pid --fork sleep 1000')],
+      [/has a seccomp filter/, await start(`exec python3 -c '${seccomp}'`)],
+      [/was computing on/, await start('exec sh -c "while :; do :; done"')],
+    ];
+    const { groups, refused } = await capture(cases.map(([, pid]) => pid));
+    await guest.sh(`pkill -9 sleep; kill -9 ${cases.map(([, pid]) => pid).join(' ')} || true`);
+    assert.deepEqual(groups, []);
+    for (const [reason, pid] of cases) {
+      const reasons = refused.filter((refusal) => refusal.pid === pid).flatMap((refusal) => refusal.reasons);
+      const all = refused.flatMap((refusal) => refusal.reasons);
+      assert.ok(
+        [...reasons, ...all].some((text) => reason.test(text)),
+        `${reason} in ${JSON.stringify(refused)}`,
+      );
+    }
+  });
+});
