@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { pageFrames } from './page-frame.ts';
 import { xaForEach, xaIsValue } from './xarray.ts';
 
 /** `struct address_space` (include/linux/fs.h): the page cache of an inode. */
@@ -97,7 +98,8 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
       if (!isShmem && dirtyBits.some(has)) partial += span;
       continue;
     }
-    const pfn = kernel.pageToPfn(entry) + (index - page.index);
+    const frames = pageFrames(kernel, entry, index - page.index + span, 'page cache');
+    const pfn = frames / PAGE_SIZE + (index - page.index);
     runs.add(index, pfn, span);
     (dirtyBits.some(has) ? unwritten : written).add(index, pfn, span);
   }

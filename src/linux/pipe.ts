@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { pageFrames } from './page-frame.ts';
 
 /** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
 export const pipeInodeInfo = struct('pipe_inode_info', {
@@ -54,7 +55,7 @@ export function pipeContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
       throw new ContainerError('pipe', pipe.address, `has a buffer of ${len} bytes at ${offset}`);
     }
     if (len === 0) continue;
-    const physical = kernel.pageToPfn(page) * PAGE_SIZE + offset;
+    const physical = pageFrames(kernel, page, Math.ceil((offset + len) / PAGE_SIZE), 'pipe buffer') + offset;
     buffers.push({ physical, length: len, packet: (flags & PIPE_BUF_FLAG_PACKET) !== 0 });
     bytes += len;
   }

@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
+import { pageFrames, requirePhysical } from './page-frame.ts';
 
 /** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
 export const skBuff = struct('sk_buff', {
@@ -74,6 +75,7 @@ function kernelRuns(kernel: Kernel, address: bigint, length: number): Run[] {
   while (left > 0) {
     const chunk = Math.min(left, PAGE_SIZE - Number(at & 0xfffn));
     const physical = kernel.memory.translate(at);
+    requirePhysical(kernel, physical, chunk, 'sk_buff.data');
     const last = runs.at(-1);
     if (last !== undefined && last.physical + last.length === physical) last.length += chunk;
     else runs.push({ physical, length: chunk });
@@ -92,7 +94,8 @@ function fragments(kernel: Kernel, skb: SkBuff): Run[] {
   const Frag = kernel.hasMember('skb_frag', 'netmem') ? kernel.bind(netmemFrag) : kernel.bind(bioVecFrag);
   return Array.from({ length: count }, (_, i) => {
     const { page, length, offset } = Frag.at(shared.frags + BigInt(i * Frag.size));
-    return { physical: kernel.pageToPfn(page) * PAGE_SIZE + offset, length };
+    const pages = Math.ceil((offset + length) / PAGE_SIZE);
+    return { physical: pageFrames(kernel, page, pages, 'sk_buff fragment') + offset, length };
   });
 }
 

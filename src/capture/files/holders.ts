@@ -31,7 +31,7 @@ export class SystemFiles {
   readonly byObject = new Map<bigint, Holder[]>();
   /** Addresses of all socks that a process holds. */
   readonly sockets = new Set<bigint>();
-  /** Processes whose table could not be read, with the reason: their share in anything is unknown. */
+  /** Tables and files that could not be read, with their process: its share in things is not known. */
   readonly unreadable: { readonly pid: number; readonly comm: string; readonly problem: string }[] = [];
 
   constructor(kernel: Kernel, protectedPids: ReadonlySet<number>) {
@@ -39,15 +39,20 @@ export class SystemFiles {
       const task = taskAt(kernel, address);
       if (task.files === 0n) continue;
       const { pid, comm } = task;
-      try {
-        for (const { fd, file } of fdSlots(kernel, task.files)) {
-          if (file === 0n) continue;
-          this.#add(kernel, { pid, comm, fd, file, isProtected: protectedPids.has(pid) });
+      const attempt = (step: () => void) => {
+        try {
+          step();
+        } catch (error) {
+          if (!(error instanceof VmcoreError)) throw error;
+          this.unreadable.push({ pid, comm, problem: error.message });
         }
-      } catch (error) {
-        if (!(error instanceof VmcoreError)) throw error;
-        this.unreadable.push({ pid, comm, problem: error.message });
-      }
+      };
+      attempt(() => {
+        for (const { fd, file } of fdSlots(kernel, task.files)) {
+          const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
+          if (file !== 0n) attempt(() => this.#add(kernel, holder));
+        }
+      });
     }
   }
 

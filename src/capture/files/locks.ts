@@ -4,6 +4,7 @@ import { inodeStruct } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import type { FileLock } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders.ts';
 
@@ -37,6 +38,16 @@ function locksOnInode(context: CaptureContext, flctx: bigint, holders: readonly 
   });
 }
 
+/** The inode of an open file; undefined for a damaged one, which its descriptor is refused for. */
+function inodeOf(kernel: Kernel, address: bigint): bigint | undefined {
+  try {
+    return fileAt(kernel, address)?.f_inode;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
+}
+
 /** All locks that protected processes hold. Leases and damaged locks become reasons against their owner. */
 export function captureLocks(context: CaptureContext): FileLock[] {
   const { kernel, system } = context;
@@ -46,9 +57,8 @@ export function captureLocks(context: CaptureContext): FileLock[] {
     const own = holders
       .filter(({ isProtected }) => isProtected)
       .toSorted((a, b) => a.pid - b.pid || a.fd - b.fd);
-    const file = own.length === 0 ? undefined : fileAt(kernel, address);
-    if (file === undefined) continue;
-    byInode.set(file.f_inode, [...(byInode.get(file.f_inode) ?? []), ...own]);
+    const inode = own.length === 0 ? undefined : inodeOf(kernel, address);
+    if (inode !== undefined) byInode.set(inode, [...(byInode.get(inode) ?? []), ...own]);
   }
   const locks: FileLock[] = [];
   for (const [inode, holders] of byInode) {

@@ -12,6 +12,7 @@ import {
 } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
 import { type SocketPacket, type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { directoriesAbove, namedFile } from './named.ts';
@@ -41,10 +42,15 @@ function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined
   const { kernel, system } = context;
   const Sock = kernel.bind(sockStruct);
   for (const address of system.sockets) {
-    const sock = Sock.at(address);
-    if (sock.family !== family.unix || sock.state !== tcpState.listen) continue;
-    if (waitingEnds(context, sock).includes(peer)) {
-      return { sock: address, holders: system.holdersOfObject(address) };
+    try {
+      const sock = Sock.at(address);
+      if (sock.family !== family.unix || sock.state !== tcpState.listen) continue;
+      if (waitingEnds(context, sock).includes(peer)) {
+        return { sock: address, holders: system.holdersOfObject(address) };
+      }
+    } catch (error) {
+      // Somebody else's damaged socket.
+      if (!(error instanceof VmcoreError)) throw error;
     }
   }
   return undefined;
