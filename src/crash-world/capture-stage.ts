@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import { captureProcesses } from '../capture/index.ts';
 import { applyCrashProcedures, type ProcedurePlan } from '../criu/crash-procedure.ts';
+import { writeBack } from '../criu/files/write-back.ts';
 import { type CriuVersion, restoreProblems, writeImages } from '../criu/index.ts';
 import { keepWithoutProcedures } from '../criu/procedure-fallback.ts';
 import type { ProcessGroup } from '../model/group.ts';
@@ -96,6 +97,8 @@ export function imageStage(
     try {
       const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
+      const { problems } = writeBack(group.files.unwritten, kernel.physical);
+      report.notes.push(...problems.map(({ path, problem }) => `${path} ${problem}`));
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);
       return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];

@@ -97,6 +97,20 @@ function share(context: CaptureContext, address: bigint, file: OpenFile): void {
 }
 
 /**
+ * Refuses numbers that no sound kernel holds: everything that is said of a file is a count, a size, a time or a set of bits, at least
+ * 0 and below 2^53 (bigints: 2^64).
+ */
+function checkNumbers(value: unknown, name: string): void {
+  const isOff =
+    typeof value === 'number'
+      ? !Number.isSafeInteger(value) || value < 0
+      : typeof value === 'bigint' && (value < 0n || value > 0xffff_ffff_ffff_ffffn);
+  if (isOff) throw new FileRefusal(`has a file whose ${name} is ${value}`);
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
+  for (const [key, inner] of Object.entries(value)) checkNumbers(inner, Array.isArray(value) ? name : key);
+}
+
+/**
  * The open file at the address of a struct file; the same for the same address. Throws a FileRefusal (the same every time) if
  * it cannot be brought back, for damaged structures as well.
  */
@@ -108,6 +122,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     const file = fileAt(context.kernel, address);
     if (file === undefined) throw new FileRefusal('has a descriptor of what is no open file');
     const captured = captureKind(context, file);
+    checkNumbers(captured, captured.type);
     share(context, address, captured);
     context.opened.set(address, captured);
     context.files.set(captured.id, captured);

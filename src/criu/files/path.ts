@@ -30,7 +30,9 @@ export function writeRemap(images: ImageDirectory, { id, ghostId }: PathFile): v
     .entry(RemapFilePathEntrySchema, { origId: id, remapId: ghostId, remapType: RemapType.GHOST });
 }
 
-function time(microseconds: number): { tvSec: bigint; tvUsec: bigint } {
+/** Times before 1970 become 1970: CRIU's entry has no sign. */
+function time(moment: number): { tvSec: bigint; tvUsec: bigint } {
+  const microseconds = Math.max(0, moment);
   return { tvSec: BigInt(Math.floor(microseconds / 1e6)), tvUsec: BigInt(microseconds % 1e6) };
 }
 
