@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { consoleTail } from './boot.ts';
 import { answers, dropConnection, execCaptured } from './channel.ts';
+import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
 import { type Fault, strike } from './fault.ts';
 import { guestPid, readRunningGuest } from './guest.ts';

@@ -13,6 +13,7 @@ interface UpOptions {
   install: string[];
   forward: { host: number; guest: number }[];
   append: string;
+  quick: boolean;
   arm: boolean;
 }
 
@@ -28,6 +29,11 @@ export function registerLabUp(lab: Command): void {
     .option('--install <packages>', 'Debian packages, separated by commas', packageList, [])
     .option('--forward <host:guest>', 'a TCP port of 127.0.0.1 that leads into the guest', forward, [])
     .option('--append <parameters>', 'more kernel parameters', '')
+    .option(
+      '--quick',
+      'start from a snapshot of a guest like this that has booted; the first makes it',
+      false,
+    )
     .option('--no-arm', 'install, but do not arm')
     .action(up);
 }
@@ -60,6 +66,7 @@ async function up(name: string, options: UpOptions): Promise<void> {
       crashKernelMiB: options.crashkernel,
       forwards: options.forward,
       append: options.append,
+      quick: options.quick,
     },
     progress,
   );

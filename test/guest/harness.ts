@@ -2,9 +2,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { bootGuest, consoleTail, removeGuest } from '../../lab/boot.ts';
+import { bootGuest, removeGuest } from '../../lab/boot.ts';
 import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts';
 import type { CommandResult } from '../../lab/command.ts';
+import { consoleTail } from '../../lab/console-log.ts';
 import type { Fault } from '../../lab/fault.ts';
 import { guestPaths } from '../../lab/guest.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
@@ -27,6 +28,8 @@ export interface TestGuestOptions {
   crashKernelMiB?: number;
   /** `false`: Otherworld is installed, no crash kernel is loaded. */
   arm?: boolean;
+  /** `false`: boots from the beginning, where else a snapshot of a guest that has booted may do. */
+  quick?: boolean;
   /** `false`: a bare guest, without Otherworld's sources. */
   install?: boolean;
 }
@@ -63,7 +66,17 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320, packages = [] } = options;
   const progress = stderrProgress();
   await bootGuest(
-    { name, release, packages, memoryMiB, cpus, crashKernelMiB, forwards: [], append: '' },
+    {
+      name,
+      release,
+      packages,
+      memoryMiB,
+      cpus,
+      crashKernelMiB,
+      forwards: [],
+      append: '',
+      quick: options.quick ?? true,
+    },
     progress,
   );
   const guest = openTestGuest(name);

@@ -22,7 +22,7 @@ suite(`a guest with ${release}`, () => {
   const scratch = scratchDirectory();
 
   before(async () => {
-    guest = await bootTestGuest('lab', { install: false });
+    guest = await bootTestGuest('lab', { install: false, quick: false });
   });
   after(async () => {
     scratch.remove();

@@ -1,0 +1,15 @@
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { guestPaths } from './guest.ts';
+
+/** The last lines that the guest wrote to its console. */
+export function consoleTail(name: string, lines: number): string {
+  const { consoleLog } = guestPaths(name);
+  if (!existsSync(consoleLog)) return '';
+  const size = statSync(consoleLog).size;
+  const length = Math.min(size, 64 * 1024);
+  const buffer = Buffer.alloc(length);
+  const fd = openSync(consoleLog, 'r');
+  readSync(fd, buffer, 0, length, size - length);
+  closeSync(fd);
+  return buffer.toString('utf8').replaceAll('\r', '').trimEnd().split('\n').slice(-lines).join('\n');
+}
