@@ -19,9 +19,10 @@ const MAX_NOTE_BYTES = 64 << 20;
 const MAPPING_GAP = 1 << 20;
 /**
  * Mapping `/proc/vmcore` fills page tables at once (2 MiB of them for 1 GiB), out of a small crash kernel's memory, so
- * it is mapped in pieces as they are needed. A regular file costs nothing until it is touched.
+ * it is mapped in pieces as they are needed; a regular file costs nothing until it is touched. Pieces end where memory
+ * blocks do (128 MiB), because a piece that is partly ordinary memory again, partly old memory, cannot be mapped.
  */
-const PROC_PIECE = 256 << 20;
+const PROC_PIECE = 128 << 20;
 const MAX_MAPPINGS = 8192;
 
 /** What a dump file of any kind gives. */
@@ -104,13 +105,15 @@ function clip(file: VmcoreFile, loads: readonly ProgramHeader[], warnings: strin
   return useful;
 }
 
-/** Splits loads into pieces of at most `piece` bytes. */
+/** Splits loads at physical addresses that are multiples of `piece`. */
 function cut(loads: readonly ProgramHeader[], piece: number): ProgramHeader[] {
   return loads.flatMap((load) => {
     const parts: ProgramHeader[] = [];
-    for (let at = 0; at < load.fileBytes; at += piece) {
-      const fileBytes = Math.min(piece, load.fileBytes - at);
-      parts.push({ ...load, offset: load.offset + at, physical: load.physical + at, fileBytes });
+    for (let at = 0; at < load.fileBytes; ) {
+      const physical = load.physical + at;
+      const fileBytes = Math.min(piece - (physical % piece), load.fileBytes - at);
+      parts.push({ ...load, offset: load.offset + at, physical, fileBytes });
+      at += fileBytes;
     }
     return parts;
   });
@@ -136,10 +139,11 @@ function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[], piece: n
   let end = 0;
   for (const load of cut(loads, piece).toSorted((a, b) => a.offset - b.offset)) {
     const first = group[0];
-    if (
+    const isApart =
       first !== undefined &&
-      (load.offset > end + MAPPING_GAP || load.offset + load.fileBytes > first.offset + piece)
-    ) {
+      (load.offset > end + MAPPING_GAP ||
+        Math.floor(load.physical / piece) !== Math.floor(first.physical / piece));
+    if (isApart) {
       finish();
       end = 0;
     }

@@ -1,4 +1,4 @@
-import { AddressError } from './errors.ts';
+import { AddressError, FormatError } from './errors.ts';
 import { type Mapping, writeVectors } from './mapping.ts';
 import type { Window } from './view.ts';
 
@@ -16,7 +16,10 @@ export interface PhysicalMemory {
   has(physical: number, length: number): boolean;
   /** `length` bytes; contiguous memory of a mapped file is not copied. Throws an AddressError if any is absent. */
   window(physical: number, length: number): Window;
-  /** The same, or undefined if a byte is absent or not adjacent in the file: never copies a mapped file. */
+  /**
+   * The same, or undefined if a byte is absent or not adjacent in the file: never copies a mapped file. Throws an
+   * AddressError only if the operating system refuses to map it.
+   */
   contiguous(physical: number, length: number): Window | undefined;
   /** Like `window`, as a byte array over the same memory. Read-only: writing to it kills the process. */
   view(physical: number, length: number): Uint8Array;
@@ -25,17 +28,28 @@ export interface PhysicalMemory {
   close(): void;
 }
 
-/** A mapping that is made when it is first used. */
+/** A mapping that is made when it is first used. One that cannot be made leaves its memory out of the dump. */
 export class SharedMapping {
   readonly #map: () => Mapping;
   #mapping: Mapping | undefined;
+  #problem: string | undefined;
 
   constructor(map: () => Mapping) {
     this.#map = map;
   }
 
-  get(): Mapping {
-    this.#mapping ??= this.#map();
+  /** Throws an AddressError that names `physical` if the mapping cannot be made. */
+  get(physical: number): Mapping {
+    if (this.#mapping !== undefined) return this.#mapping;
+    try {
+      if (this.#problem === undefined) this.#mapping = this.#map();
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      this.#problem = error.message;
+    }
+    if (this.#mapping === undefined) {
+      throw new AddressError(physical, `cannot be mapped (physical; ${this.#problem})`);
+    }
     return this.#mapping;
   }
 
@@ -93,7 +107,10 @@ export class MappedMemory implements PhysicalMemory {
   contiguous(physical: number, length: number): Window | undefined {
     const segment = this.#find(physical);
     if (segment === undefined || physical + length > segment.physical + segment.length) return undefined;
-    return { data: segment.mapping.get().data, offset: segment.offset + (physical - segment.physical) };
+    return {
+      data: segment.mapping.get(physical).data,
+      offset: segment.offset + (physical - segment.physical),
+    };
   }
 
   window(physical: number, length: number): Window {
@@ -124,7 +141,7 @@ export class MappedMemory implements PhysicalMemory {
         if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
         const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
         const offset = segment.offset + (at - segment.physical);
-        vectors.push({ address: segment.mapping.get().address + BigInt(offset), length });
+        vectors.push({ address: segment.mapping.get(at).address + BigInt(offset), length });
         at += length;
       }
     }
