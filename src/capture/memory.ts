@@ -19,11 +19,16 @@ import type { FileCapture, MappedFile } from './file-capture.ts';
 import { privatePages } from './pages.ts';
 
 const PAGE = 4096;
+/** Pages that one page fault can bring. */
+const HUGE_PAGE = 512;
 
 /** What the capture of an address space needs to know of its process. */
 export interface MemoryOwner {
   readonly pid: number;
-  readonly threads: number;
+  /** Addresses of its tasks. */
+  readonly threads: readonly bigint[];
+  /** A thread was on a CPU, maybe in the middle of a page fault. */
+  readonly isRunning: boolean;
   readonly memoryId: number;
   readonly findings: Findings;
 }
@@ -160,10 +165,10 @@ export class MemoryCapture {
       reasons.push('its memory belongs to a user namespace');
   }
 
-  /** Up to 6.1 each thread keeps up to 64 page counts for itself before it adds them (SPLIT_RSS_COUNTING). */
+  /** Page tables that lost entries are found out: the kernel counts the pages that it puts in. */
   #checkRss(mm: Mm, own: number, owner: MemoryOwner): void {
-    const { anon } = rssOf(this.#kernel, mm);
-    const slack = this.#kernel.hasMember('task_struct', 'rss_stat') ? 64 * owner.threads : 0;
+    const { anon } = rssOf(this.#kernel, mm, owner.threads);
+    const slack = owner.isRunning ? HUGE_PAGE : 0;
     const what = 'anonymous pages in the page tables against the rss counter';
     const { findings } = owner;
     if (Math.abs(anon - own) <= slack) {
@@ -171,7 +176,10 @@ export class MemoryCapture {
       return;
     }
     findings.checks.push({ what, result: 'differs', detail: `${own} against ${anon}` });
-    findings.repairs.push({ what: 'resident pages', used: 'the page tables', instead: 'the rss counter' });
+    if (own < anon)
+      findings.reasons.push(`has ${own} pages in its page tables, but the kernel counted ${anon}`);
+    else
+      findings.repairs.push({ what: 'resident pages', used: 'the page tables', instead: 'the rss counter' });
   }
 
   #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {

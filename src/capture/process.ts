@@ -120,7 +120,8 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
   const { mm } = group.leader;
   return source.memory.capture(mm, {
     pid: group.pid,
-    threads: group.threads.length,
+    threads: group.threads.map(({ address }) => address),
+    isRunning: group.threads.some(({ address }) => source.running.has(address)),
     memoryId: source.ids.of(mm),
     findings,
   });

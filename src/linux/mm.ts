@@ -1,5 +1,16 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, optional, pointer, s32, struct, u64, ulongNumber, type ViewOf } from '../vmcore/view.ts';
+import {
+  addressOf,
+  array,
+  optional,
+  pointer,
+  s32,
+  struct,
+  u64,
+  ulongNumber,
+  type ViewOf,
+} from '../vmcore/view.ts';
+import { percpuCounterSum } from './percpu.ts';
 
 /** `struct mm_struct` (include/linux/mm_types.h). */
 export const mmStruct = struct('mm_struct', {
@@ -90,7 +101,7 @@ export function savedAuxv(kernel: Kernel, mm: Mm): bigint[] {
 /** Indices of `rss_stat` (include/linux/mm_types_task.h). */
 const MM_COUNTERS = { file: 0, anon: 1, swap: 2, shmem: 3 } as const;
 
-/** Pages of a process by kind. Up to 6.1 the numbers lag behind by up to 64 per thread. */
+/** Pages of a process by kind. */
 export interface Rss {
   readonly file: number;
   readonly anon: number;
@@ -98,22 +109,24 @@ export interface Rss {
   readonly shmem: number;
 }
 
-const percpuCounter = struct('percpu_counter', { count: addressOf('count'), counters: pointer });
+/** Up to 6.1 each thread counts for itself and adds its counts up every 64 page faults (SPLIT_RSS_COUNTING). */
+const taskRssStat = struct('task_struct', { counts: array(s32).at('rss_stat.count') });
 
-function percpuCounterSum(kernel: Kernel, address: bigint): number {
-  const counter = kernel.bind(percpuCounter).at(address);
-  let sum = Number(BigInt.asIntN(64, kernel.memory.u64(counter.count)));
-  for (const cpu of kernel.cpus) sum += kernel.memory.s32(kernel.perCpu(counter.counters, cpu));
-  return sum;
-}
-
-/** Resident and swapped pages as the kernel counts them. 6.2 made the counters per-CPU. */
-export function rssOf(kernel: Kernel, mm: Mm): Rss {
+/**
+ * Resident and swapped pages as the kernel counts them; 6.2 made the counters per-CPU. `threads` are the addresses of the
+ * process's tasks; without them the counts of 6.1 are some pages short or over.
+ */
+export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): Rss {
   const perCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');
+  const perTask = kernel.hasMember('task_struct', 'rss_stat.count');
   const size = BigInt(perCpu ? kernel.sizeOf('percpu_counter') : 8);
+  const own = perTask ? threads.map((task) => kernel.bind(taskRssStat).at(task).counts) : [];
   const value = (index: number): number => {
     const address = mm.rss_stat + BigInt(index) * size;
-    return perCpu ? percpuCounterSum(kernel, address) : Number(BigInt.asIntN(64, kernel.memory.u64(address)));
+    const common = perCpu
+      ? percpuCounterSum(kernel, address)
+      : Number(BigInt.asIntN(64, kernel.memory.u64(address)));
+    return own.reduce((sum, counts) => sum + (counts[index] ?? 0), common);
   };
   return {
     file: value(MM_COUNTERS.file),
