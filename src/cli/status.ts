@@ -20,10 +20,12 @@ function print(status: Status): string {
     const found = processes.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
     return `  ${rule.padEnd(28)}  ${found || 'no such process now'}`;
   });
+  const memory =
+    `memory: ${mebibytes(status.reservedBytes)} reserved, ${mebibytes(status.neededBytes)} needed, ` +
+    `${mebibytes(status.reclaimableBytes)} taken back after a panic`;
   return [
     explain[status.state],
-    `memory: ${mebibytes(status.reservedBytes)} reserved, ${mebibytes(status.neededBytes)} needed, ` +
-      `${mebibytes(status.reclaimableBytes)} taken back after a panic`,
+    ...(status.state === 'crash world' ? [] : [memory]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
   ].join('\n');

@@ -49,6 +49,22 @@ export function isInstalled(unit: string, directories: readonly string[] = UNIT_
   );
 }
 
+/** The scope of a group that no service takes up. */
+function scopeOf(group: number): { unit: string; cgroup: string } {
+  const unit = `otherworld-${group}.scope`;
+  return { unit, cgroup: `/${SLICE}/${unit}` };
+}
+
+/** The cgroup in which a group is restored: its first process's own, if a service will want it there. */
+export function birthplace(
+  group: number,
+  cgroup: string | undefined,
+  installed: (unit: string) => boolean = isInstalled,
+): string {
+  const unit = serviceOf(cgroup);
+  return cgroup !== undefined && unit !== undefined && installed(unit) ? cgroup : scopeOf(group).cgroup;
+}
+
 /**
  * Who takes up the restored processes. A service takes up its processes if all that it had are back; with any of them missing it is
  * not the service that it was: then systemd starts it afresh, and what did come back goes to a scope, one for each group.
@@ -84,12 +100,8 @@ export function planAdoptions(
   for (const { group, pids } of restored) {
     const rest = pids.filter((pid) => !taken.has(pid));
     if (rest.length === 0) continue;
-    const unit = `otherworld-${group}.scope`;
-    adoptions.push({
-      kind: 'scope',
-      unit,
-      processes: rest.map((pid) => ({ pid, cgroup: `/${SLICE}/${unit}` })),
-    });
+    const { unit, cgroup } = scopeOf(group);
+    adoptions.push({ kind: 'scope', unit, processes: rest.map((pid) => ({ pid, cgroup })) });
   }
   return adoptions;
 }

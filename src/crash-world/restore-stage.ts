@@ -7,6 +7,7 @@ import { prepareFiles } from '../criu/files/prepare.ts';
 import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
 import type { Report } from '../report/schema.ts';
 import { concludeGroup, type ImagedGroup } from './capture-stage.ts';
+import { withinCgroup } from './cgroups.ts';
 import { readMemory } from './meminfo.ts';
 import { processesWithProcedure } from './procedures.ts';
 import { messageOf } from './stages.ts';
@@ -52,11 +53,14 @@ export interface RestoredGroup {
   readonly imaged: ImagedGroup;
 }
 
-/** Restores the groups one after the other; one that fails leaves nothing behind and does not concern the others. */
+/**
+ * Restores the groups one after the other, each in its cgroup; one that fails leaves nothing behind and does not concern the others.
+ */
 export async function restoreStage(
   groups: readonly ImagedGroup[],
   config: Config,
   report: Report,
+  birthplaceOf: (group: ImagedGroup) => string,
 ): Promise<RestoredGroup[]> {
   const restored: RestoredGroup[] = [];
   for (const imaged of groups) {
@@ -64,7 +68,7 @@ export async function restoreStage(
     const runsProcedures = processesWithProcedure(imaged.plans);
     let pids: readonly number[] | undefined;
     try {
-      pids = await restoreOne(imaged, runsProcedures, report);
+      pids = await withinCgroup(birthplaceOf(imaged), () => restoreOne(imaged, runsProcedures, report));
       if (pids !== undefined) restored.push({ group: group.id, pids, imaged });
     } catch (error) {
       console.error(error);

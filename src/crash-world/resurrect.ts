@@ -11,8 +11,9 @@ import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
-import { planAdoptions } from './adoption.ts';
+import { birthplace, planAdoptions } from './adoption.ts';
 import { captureStage, type ImagedGroup, imageStage } from './capture-stage.ts';
+import { placeInCgroups } from './cgroups.ts';
 import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
@@ -35,7 +36,7 @@ import {
   selectProcesses,
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
-import { keepTemporaryFiles, placeInCgroups, writeDropIn, writeSettleUnit } from './units.ts';
+import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
 
 const VMCORE = '/proc/vmcore';
 
@@ -153,11 +154,15 @@ async function workOn(work: Work): Promise<void> {
   });
   const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
   const watch = openProcedureWatch(report);
-  const restored = (await stages.run('restore', () => restoreStage(ready, manifest.config, report))) ?? [];
+  const candidates = selection?.candidates ?? [];
+  const birthplaceOf = ({ group }: ImagedGroup): string =>
+    birthplace(group.id, candidates.find(({ pid }) => pid === group.id)?.cgroup);
+  const restored =
+    (await stages.run('restore', () => restoreStage(ready, manifest.config, report, birthplaceOf))) ?? [];
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
   );
-  await stages.run('handover', () => handOver(running ?? restored, selection?.candidates ?? [], report));
+  await stages.run('handover', () => handOver(running ?? restored, candidates, report));
 }
 
 /** From the selection to images on the disk. */

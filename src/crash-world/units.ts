@@ -1,34 +1,14 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
-import type { Adoption, UnitAdoption } from './adoption.ts';
+import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './restore-stage.ts';
 
-const CGROUPS = '/sys/fs/cgroup';
 const UNITS = '/run/systemd/system';
 const DROP_IN = '90-otherworld.conf';
 export const TMPFILES = 'systemd-tmpfiles-setup.service';
 const SETTLE = 'otherworld-settle.service';
 const ADOPT = join(RUN_DIRECTORY, 'adopt');
-
-/**
- * Moves processes into the cgroups that they are to be in; systemd finds them there. One that has ended meanwhile needs no place.
- * @returns what did not work
- */
-export function placeInCgroups(adoption: Adoption): string[] {
-  return adoption.processes.flatMap(({ pid, cgroup }) => {
-    try {
-      const directory = join(CGROUPS, cgroup);
-      mkdirSync(directory, { recursive: true });
-      writeFileSync(join(directory, 'cgroup.procs'), String(pid));
-      return [];
-    } catch (error) {
-      return [
-        `process ${pid} into cgroup ${cgroup}: ${error instanceof Error ? error.message : String(error)}`,
-      ];
-    }
-  });
-}
 
 /** Started by systemd in place of a service's program: it only says which process is the service. */
 const ADOPT_SCRIPT = `#!/bin/sh

@@ -1,0 +1,182 @@
+// Boots one armed guest per release with 256 MiB reserved: arming, protection and configuration as an administrator meets them; then
+// kills its kernel and looks at what systemd, the rules and the incident have made of the processes that came back.
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import type { Report } from '../../src/report/schema.ts';
+import { bootTestGuest, release, type TestGuest } from './harness.ts';
+
+const MIB = 2 ** 20;
+
+/** Services of different kinds; what they run sleeps, so that nothing of them is in the middle of a change. */
+const UNITS = {
+  'simple-log': 'ExecStart=/bin/sh -c "echo ready; while :; do sleep 3600; done"',
+  forking:
+    'Type=forking\nPIDFile=/run/forking.pid\nExecStart=/bin/sh -c "sleep 3600 & echo $$! >/run/forking.pid"',
+  'by-hand': 'ExecStart=/bin/sleep 3600',
+  bystander: 'ExecStart=/bin/sleep 3600',
+} as const;
+
+function unitFile(name: string, service: string): string {
+  return `[Unit]\nDescription=${name}\n[Service]\n${service}\n[Install]\nWantedBy=multi-user.target\n`;
+}
+
+suite(`arming and adoption with ${release}`, () => {
+  let guest: TestGuest;
+
+  before(async () => {
+    guest = await bootTestGuest('arming', { crashKernelMiB: 256 });
+  });
+  after(() => guest?.down());
+
+  const mainPid = async (unit: string): Promise<number> =>
+    Number(await guest.sh(`systemctl show --value --property=MainPID ${unit}`));
+  const kernel = (name: string): Promise<string> => guest.sh(`cat /proc/sys/kernel/${name}`);
+
+  test('the doctor finds nothing missing', async () => {
+    const findings: { state: string }[] = JSON.parse(await guest.sh('otherworld doctor --json'));
+    assert.deepEqual(
+      findings.filter(({ state }) => state === 'missing'),
+      [],
+    );
+  });
+
+  test('status tells that the system is armed, with memory enough', async () => {
+    const status = JSON.parse(await guest.sh('otherworld status --json'));
+    assert.equal(status.state, 'armed');
+    assert.equal(status.reservedBytes, 256 * MIB);
+    assert.ok(status.neededBytes <= 256 * MIB, `${status.neededBytes / MIB} MiB needed`);
+  });
+
+  test('disarm unloads the crash kernel and puts the panic settings back; arm is back in seconds', async () => {
+    assert.equal(await kernel('panic_on_oops'), '1');
+    await guest.sh('otherworld disarm');
+    assert.equal(await kernel('panic_on_oops'), '0');
+    assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '0');
+    assert.equal((await guest.exec(['otherworld', 'status'])).status, 1);
+    await guest.sh('otherworld arm');
+    assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '1');
+    assert.equal(await kernel('panic_on_oops'), '1');
+  });
+
+  test('a wrong configuration is named with its line, and nothing is changed', async () => {
+    await guest.sh(
+      'mkdir -p /etc/otherworld; printf "[panic]\\non-oops = 3\\n" >/etc/otherworld/otherworld.toml',
+    );
+    const { status, stderr } = await guest.exec(['otherworld', 'arm']);
+    assert.equal(status, 1);
+    assert.match(stderr, /^otherworld: \/etc\/otherworld\/otherworld\.toml:2: panic\.on-oops: /);
+    await guest.sh('rm /etc/otherworld/otherworld.toml');
+    assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '1');
+  });
+
+  test('what is protected is shown, and can be taken back', async () => {
+    await guest.sh('otherworld protect --command nobody --unit nobody');
+    assert.match(await guest.sh('otherworld status'), /--unit nobody\.service +no such process now/);
+    await guest.sh('otherworld unprotect --command nobody --unit nobody');
+    assert.equal((await guest.exec(['otherworld', 'unprotect', '--command', 'nobody'])).status, 1);
+    assert.equal((await guest.exec(['otherworld', 'protect', '--pid', '4000000'])).status, 1);
+    assert.equal((await guest.exec(['otherworld', 'protect'])).status, 2);
+  });
+
+  suite('after a panic', () => {
+    let report: Report;
+    const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0 };
+
+    before(async () => {
+      for (const [name, service] of Object.entries(UNITS)) {
+        await guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${unitFile(name, service)}EOF`);
+      }
+      await guest.sh('systemctl daemon-reload; systemctl -q enable --now simple-log forking bystander');
+      await guest.sh('systemctl start by-hand; mkdir -p /tmp/directory');
+      before_.simple = await mainPid('simple-log');
+      before_.forking = await mainPid('forking');
+      before_.byHand = await mainPid('by-hand');
+      before_.bystander = await mainPid('bystander');
+      before_.loose = await guest.background('cd /tmp/directory; exec sleep 3601');
+      await guest.sh(
+        `otherworld protect --unit simple-log --unit forking --unit by-hand --pid ${before_.loose} --command nobody`,
+      );
+      report = await guest.panic();
+    });
+
+    test('the report tells what died, when and in whom, and keeps its log', async () => {
+      assert.equal(report.state, 'settled');
+      assert.match(report.panic?.message ?? '', /^Kernel panic - not syncing: sysrq triggered crash/);
+      assert.equal(report.panic?.process?.comm, 'sh');
+      assert.deepEqual(report.errors, []);
+      assert.deepEqual(report.unmatchedRules, ['--command nobody']);
+      const log = await guest.sh(`cat /var/lib/otherworld/incidents/${report.id}/dmesg.txt`);
+      assert.match(log, /Linux version/);
+      assert.match(log, /Kernel panic - not syncing: sysrq triggered crash/);
+    });
+
+    test('every protected process runs again, under its number', async () => {
+      const outcomes = report.processes.map(({ pid, outcome, reasons }) => ({ pid, outcome, reasons }));
+      assert.ok(
+        outcomes.every(({ outcome }) => outcome === 'restored'),
+        JSON.stringify(outcomes),
+      );
+      for (const pid of [before_.simple, before_.forking, before_.byHand, before_.loose]) {
+        assert.ok(outcomes.some((process) => process.pid === pid));
+        await guest.sh(`kill -0 ${pid}`);
+      }
+    });
+
+    test('services have taken up their processes: enabled, forking, and started by hand', async () => {
+      assert.equal(await mainPid('simple-log'), before_.simple);
+      assert.equal(await mainPid('forking'), before_.forking);
+      assert.equal(await mainPid('by-hand'), before_.byHand);
+      assert.equal(
+        await guest.sh(`cat /proc/${before_.simple}/cgroup`),
+        '0::/system.slice/simple-log.service',
+      );
+      assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
+    });
+
+    test('units are afterwards what they were: they restart and stop as ever', async () => {
+      assert.equal(await guest.sh('systemctl show --value --property=Type forking'), 'forking');
+      assert.equal(await guest.sh('systemctl show --value --property=DropInPaths forking'), '');
+      await guest.sh('systemctl restart forking; systemctl stop simple-log');
+      assert.notEqual(await mainPid('forking'), before_.forking);
+      assert.equal((await guest.exec(['kill', '-0', String(before_.simple)])).status, 1);
+    });
+
+    test('a service that was not protected was started afresh', async () => {
+      const fresh = await mainPid('bystander');
+      assert.notEqual(fresh, before_.bystander);
+      assert.ok(fresh > 200_000, `pid ${fresh}`);
+    });
+
+    test('what belongs to no service is in a scope of its own, and its rule holds on', async () => {
+      const path = await guest.sh(`cat /proc/${before_.loose}/cgroup`);
+      assert.equal(path, `0::/otherworld.slice/otherworld-${before_.loose}.scope`);
+      assert.equal(await guest.sh(`readlink /proc/${before_.loose}/cwd`), '/tmp/directory');
+      const status = JSON.parse((await guest.exec(['otherworld', 'status', '--json'])).stdout);
+      assert.equal(status.state, 'crash world');
+      const rule = status.rules.find(({ rule: name }: { rule: string }) => name === `--pid ${before_.loose}`);
+      assert.equal(rule.processes.length, 1);
+    });
+
+    test('old memory is back, and the crash world needed less than was reserved', async () => {
+      const { reservedBytes, peakUsedBytes, reclaimedBytes } = report.memory;
+      assert.equal(reservedBytes, 256 * MIB);
+      assert.ok(peakUsedBytes > 0 && peakUsedBytes < reservedBytes, `${peakUsedBytes / MIB} MiB used`);
+      assert.ok(reclaimedBytes >= 1024 * MIB);
+      const total = Number(await guest.sh("awk '/MemTotal/ { print $2 }' /proc/meminfo")) * 1024;
+      assert.ok(total > 1280 * MIB, `${total / MIB} MiB`);
+    });
+
+    test('images and the runtime are gone from disk and memory', async () => {
+      assert.equal(await guest.sh('find /var/lib/otherworld/images -name "*.img"'), '');
+      await guest.until('! mountpoint -q /run/otherworld/runtime && [ -z "$(losetup -a)" ]', 20);
+    });
+
+    test('report prints it for people', async () => {
+      const text = await guest.sh('otherworld report');
+      assert.match(text, new RegExp(`^Incident ${report.id}$`, 'm'));
+      assert.match(text, /^(\d+) of \1 protected processes run again$/m);
+      assert.match(text, /sleep +restored +in by-hand\.service/);
+      assert.equal((await guest.exec(['otherworld', 'report', '2000-01-01T00-00-00Z'])).status, 1);
+    });
+  });
+});
