@@ -5,6 +5,7 @@ import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
 import { readPending } from '../linux/signal.ts';
 import { readUser } from '../linux/user-memory.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
+import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, struct } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
@@ -53,6 +54,24 @@ function rseqOf(kernel: Kernel, task: Task, pgd: bigint): Rseq | undefined {
     signature: task.rseq_sig,
     criticalSection: cs?.readBigUInt64LE(0) ?? 0n,
   };
+}
+
+/** C libraries keep the thread pointer's own value where it points to; programs without one may keep anything there. */
+function checkThreadPointer(
+  kernel: Kernel,
+  task: Task,
+  pgd: bigint,
+  fsBase: bigint,
+  findings: Findings,
+): void {
+  const self = fsBase === 0n ? undefined : readUser(kernel, pgd, Number(fsBase), 8);
+  if (self === undefined) return;
+  check(
+    findings,
+    `FS base of thread ${task.pid} against its thread control block`,
+    fsBase,
+    self.readBigUInt64LE(0),
+  );
 }
 
 /** A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers. */
@@ -112,6 +131,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
   const { pgd } = kernel.bind(mmStruct).at(task.mm);
+  checkThreadPointer(kernel, task, pgd, captured.registers.fsBase, findings);
   const blocked = blockedSignals(task);
   const rseq = rseqOf(kernel, task, pgd);
   const call = interruptedCall(source, task, captured.registers, blocked, pgd, owner);

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { applyPatches, canPatch, withRemainingTime } from '../../src/capture/timeout.ts';
+import { areaOf, memoryOf, threadOf } from '../criu/processes.ts';
+
+const { registers } = threadOf(1);
+const stack = Number(registers.sp);
+
+function seconds(bytes: Uint8Array): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return [Number(view.getBigInt64(0, true)), Number(view.getBigInt64(8, true))];
+}
+
+describe('a call that is made again', () => {
+  it('gets the milliseconds that were left, rounded up', () => {
+    const changed = withRemainingTime('epoll_wait', { ...registers, r10: 60_000n }, 1_500_000n);
+    assert.equal(changed?.registers.r10, 2n);
+    assert.equal(changed?.patch, undefined);
+    assert.equal(withRemainingTime('poll', registers, 0n)?.registers.dx, 0n);
+  });
+
+  it('is told a shorter time in a copy below the red zone, and the time that the program keeps stays', () => {
+    const changed = withRemainingTime('nanosleep', { ...registers, di: 0x1234n }, 2_000_000_005n);
+    assert.ok(changed?.patch !== undefined);
+    assert.ok(changed.patch.address + 16 <= stack - 128);
+    assert.equal(changed.patch.address % 16, 0);
+    assert.equal(changed.registers.di, BigInt(changed.patch.address));
+    assert.deepEqual(seconds(changed.patch.bytes), [2, 5]);
+  });
+
+  it('finds the time shorter where the kernel itself would have written it: select, ppoll', () => {
+    const select = withRemainingTime('select', { ...registers, r8: 0x7000n }, 3_000_004_999n);
+    assert.equal(select?.patch?.address, 0x7000);
+    assert.deepEqual(seconds(select?.patch?.bytes ?? new Uint8Array()), [3, 4]);
+    assert.equal(select?.registers.r8, 0x7000n);
+  });
+
+  it('waits until the same moment if that is what it was told', () => {
+    assert.equal(withRemainingTime('clock_nanosleep', { ...registers, si: 1n, dx: 0x7000n }, 5n), undefined);
+    assert.equal(withRemainingTime('futex', { ...registers, si: 0x189n, r10: 0x7000n }, 5n), undefined);
+    assert.notEqual(withRemainingTime('futex', { ...registers, si: 0x80n, r10: 0x7000n }, 5n), undefined);
+  });
+
+  it('without a timeout stays as it is', () => {
+    assert.equal(withRemainingTime('read', registers, 5n), undefined);
+    assert.equal(withRemainingTime('ppoll', { ...registers, dx: 0n }, 5n), undefined);
+  });
+});
+
+describe('memory that changes with it', () => {
+  const patch = (address: number) => ({ address, bytes: new Uint8Array(16).fill(7) });
+  const vmas = [
+    areaOf(0x7000, 2),
+    areaOf(0x9000, 1, { prot: 1 }),
+    areaOf(0xb000, 1, { kind: 'shared-memory' }),
+  ];
+
+  it('is the own and writable memory of the process', () => {
+    assert.equal(canPatch(vmas, patch(0x7000)), true);
+    assert.equal(canPatch(vmas, patch(0x8ff8)), false);
+    assert.equal(canPatch(vmas, patch(0x9000)), false);
+    assert.equal(canPatch(vmas, patch(0xb000)), false);
+  });
+
+  it('is replaced by whole pages: of old memory, or of zeros where there was none', () => {
+    const runs = [{ address: 0x7000, pages: 1, physical: 0x40000 }];
+    const memory = memoryOf([areaOf(0x7000, 2, { runs })]);
+    const view = (_physical: number, length: number) => new Uint8Array(length).fill(1);
+    const ranges = {
+      ranges: [],
+      has: () => true,
+      contiguous: () => undefined,
+      writeRuns: () => 0,
+      close: () => undefined,
+    };
+    const window = () => ({ data: new DataView(new ArrayBuffer(0)), offset: 0 });
+    const physical = { ...ranges, view, window };
+    const { overrides = [] } = applyPatches(memory, physical, [patch(0x7ff8), patch(0x8800)]);
+    assert.deepEqual(
+      overrides.map(({ address, bytes }) => [address, bytes.length, bytes[0], bytes[0xff8]]),
+      [
+        [0x7000, 4096, 1, 7],
+        [0x8000, 4096, 7, 0],
+      ],
+    );
+    assert.equal(applyPatches(memory, physical, []), memory);
+  });
+});
