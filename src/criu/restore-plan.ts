@@ -2,8 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
-import { logStreamsOf, restoreOptions } from './files/index.ts';
-import { logStreamSchema } from './files/log-stream.ts';
+import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 
 const FILE_NAME = 'restore.json';
 
@@ -13,11 +12,13 @@ const planSchema = z.strictObject({
   /** Options of `criu restore` that the group asks for. */
   options: z.array(z.string()),
   /** Sockets to the journal, which is another one now. */
-  logStreams: z.array(logStreamSchema),
+  journalSockets: z.array(journalSocketSchema),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */
   affinities: z.array(z.strictObject({ tid: z.int(), cpus: z.array(z.int()) })),
+  /** ioprio_set(2) of threads that have a priority of their own. */
+  ioPriorities: z.array(z.strictObject({ tid: z.int(), priority: z.int() })),
   /** Nanoseconds, for threads with another timer slack than they started with. */
   timerSlacks: z.array(z.strictObject({ tid: z.int(), nanoseconds: z.int() })),
 });
@@ -31,9 +32,12 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     options: restoreOptions(group.files),
-    logStreams: logStreamsOf(group.files),
+    journalSockets: journalSocketsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
+    ioPriorities: threads.flatMap(({ tid, ioPriority }) =>
+      ioPriority === undefined ? [] : [{ tid, priority: ioPriority }],
+    ),
     timerSlacks: threads.flatMap(({ tid, timerSlackNanoseconds }) =>
       timerSlackNanoseconds === undefined ? [] : [{ tid, nanoseconds: timerSlackNanoseconds }],
     ),

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
-import { openLogStreams } from './files/index.ts';
+import { openJournalSockets } from './files/index.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
 
 /** How `criu restore` is run. */
@@ -44,8 +44,13 @@ const MAX_ERRORS = 20;
 /** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
 const CPU_SET_BYTES = 128;
 
+/** ioprio_set(2) has no function in the C library. */
+const IOPRIO_SET = 251;
+const IOPRIO_WHO_PROCESS = 1;
+
 const libc = koffi.load('libc.so.6');
 const setPersonality = libc.func('int personality(unsigned long persona)');
+const syscall = libc.func('long syscall(long number, long which, long who, long value)');
 const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
 
 /** `(00.012345)    343: Error (criu/files-reg.c:1234): text` of a CRIU log. */
@@ -77,21 +82,21 @@ function run(
   } = options;
   const [program = 'criu', ...first] = command;
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
-  const streams = openLogStreams(plan.logStreams);
-  args.push('--log-file', LOG, '-v4', ...plan.options, ...streams.options, ...extra);
+  const journal = openJournalSockets(plan.journalSockets);
+  args.push('--log-file', LOG, '-v4', ...plan.options, ...journal.options, ...extra);
   // Children get the personality of whoever forks them, and CRIU does not set it.
   const before = setPersonality(0xffff_ffff);
   setPersonality(plan.personality);
   const child = spawn(program, [...first, ...args], {
     env,
-    stdio: ['ignore', 'ignore', 'ignore', ...streams.fds],
+    stdio: ['ignore', 'ignore', 'ignore', ...journal.fds],
   });
   setPersonality(before);
   return new Promise((resolve) => {
     const timer = setTimeout(() => child.kill('SIGKILL'), timeoutSeconds * 1000);
     const end = (status: string, ok: boolean) => {
       clearTimeout(timer);
-      streams.finish(ok);
+      journal.finish(ok);
       resolve({ status, ok });
     };
     child.on('error', (error) => end(error.message, false));
@@ -110,6 +115,9 @@ function finish(plan: RestorePlan): string[] {
     for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
     if (setAffinity(tid, CPU_SET_BYTES, mask) !== 0)
       notes.push(`thread ${tid} may use other CPUs than before`);
+  }
+  for (const { tid, priority } of plan.ioPriorities) {
+    if (syscall(IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, priority) !== 0) notes.push(`thread ${tid} has another I/O priority`);
   }
   for (const { tid, nanoseconds } of plan.timerSlacks) {
     try {

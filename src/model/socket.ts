@@ -65,12 +65,17 @@ export interface UnixSocket extends SocketCommon {
   /** The file has been unlinked. */
   readonly deleted: boolean;
   readonly queue: readonly SocketPacket[];
-  /**
-   * Set if the other end was the journal's and is made anew: what the process writes there goes to the new system's
-   * journal under this name (SYSLOG_IDENTIFIER).
-   */
-  readonly logStream: string | undefined;
+  /** Set if the other end was the journal's, which is another one now. */
+  readonly journal: JournalSocket | undefined;
 }
+
+/**
+ * A socket to the system's log. What is written to a stream goes to the new journal, under `identifier` (SYSLOG_IDENTIFIER).
+ * A datagram socket finds that its peer is gone, as after a restart of the log daemon: the C library then opens it again.
+ */
+export type JournalSocket =
+  | { readonly kind: 'stream'; readonly identifier: string }
+  | { readonly kind: 'datagram' };
 
 export interface InetSocket extends SocketCommon {
   readonly type: 'inet';

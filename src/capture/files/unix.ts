@@ -11,7 +11,13 @@ import {
   tcpState,
 } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
-import { type SocketPacket, type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
+import {
+  type JournalSocket,
+  type SocketPacket,
+  type SocketState,
+  socketState,
+  type UnixSocket,
+} from '../../model/socket.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
@@ -20,6 +26,7 @@ import { FileRefusal } from './refusal.ts';
 import { shutdownOf, socketOptions } from './socket-options.ts';
 
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 
 /** ` (/run/foo.sock)`, from the name of either end. */
 function between(context: CaptureContext, ...ends: readonly UnixSock[]): string {
@@ -56,25 +63,33 @@ function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined
   return undefined;
 }
 
-/** Where the journal takes what services write to standard output (systemd-journald-stdout.socket). */
+/** Where the journal takes what services write to standard output, and what programs say by syslog(3) or sd_journal_send(3). */
 const JOURNAL_STREAM = '/run/systemd/journal/stdout';
+const JOURNAL_DATAGRAMS: ReadonlySet<string> = new Set([
+  '/run/systemd/journal/dev-log',
+  '/run/systemd/journal/socket',
+  '/dev/log',
+]);
 
 /**
- * The name under which the journal is to take what is written to a socket, if its other end is the journal's. Text that the
- * journal had not read is lost; the stream itself can be had again from the new journal.
+ * Tells a socket to the system's log, whose daemon is never among the protected processes. Text that it had not read is
+ * lost, which is noted.
  */
-function logStreamOf(context: CaptureContext, unix: UnixSock, sock: Sock): string | undefined {
-  const { kernel } = context;
-  if (unix.peer === 0n || sock.sk_type !== SOCK_STREAM) return undefined;
+function journalSocket(context: CaptureContext, unix: UnixSock, sock: Sock): JournalSocket | undefined {
+  const { kernel, system } = context;
+  if (unix.peer === 0n) return undefined;
   const peer = kernel.bind(sockStruct).at(unix.peer);
   const name = showUnixName(unixName(kernel, kernel.bind(unixSock).at(unix.peer)));
-  if (name !== JOURNAL_STREAM || sockFlag(kernel, peer, 'dead')) return undefined;
-  const own = context.system.holdersOfObject(sock.address);
-  if (context.system.holdersOfObject(unix.peer).some(({ isProtected }) => isProtected)) return undefined;
-  const unread = packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0);
-  if (unread > 0)
-    context.noteHolders(own, `${unread} bytes of output that the journal had not read are lost`);
-  return own[0]?.comm ?? 'unknown';
+  if (sockFlag(kernel, peer, 'dead')) return undefined;
+  if (system.holdersOfObject(unix.peer).some(({ isProtected }) => isProtected)) return undefined;
+  const own = system.holdersOfObject(sock.address);
+  if (sock.sk_type === SOCK_STREAM && name === JOURNAL_STREAM) {
+    const unread = packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0);
+    if (unread > 0)
+      context.noteHolders(own, `${unread} bytes of output that the journal had not read are lost`);
+    return { kind: 'stream', identifier: own[0]?.comm ?? 'unknown' };
+  }
+  return sock.sk_type === SOCK_DGRAM && JOURNAL_DATAGRAMS.has(name) ? { kind: 'datagram' } : undefined;
 }
 
 /** Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed. */
@@ -201,20 +216,20 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
       'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
     );
   }
-  const logStream = logStreamOf(context, unix, sock);
+  const journal = journalSocket(context, unix, sock);
   return {
     type: 'unix',
     ...context.common(file),
     inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
     socketType: sock.sk_type,
-    state: logStream === undefined ? state : socketState.close,
+    state: journal === undefined ? state : socketState.close,
     options,
-    shutdown: logStream === undefined ? shutdownOf(sock) : 0,
+    shutdown: journal === undefined ? shutdownOf(sock) : 0,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
-    peerInode: isListening || logStream !== undefined ? 0 : peerInode(context, unix, sock),
+    peerInode: isListening || journal !== undefined ? 0 : peerInode(context, unix, sock),
     name,
     ...socketFile(context, unix, name),
     queue,
-    logStream,
+    journal,
   };
 }

@@ -114,7 +114,7 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
   for (const lock of files.locks) writeLock(images, lock);
 }
 
-export { logStreamsOf, openLogStreams } from './log-stream.ts';
+export { journalSocketSchema, journalSocketsOf, openJournalSockets } from './journal-socket.ts';
 
 /** Options of `criu restore` that the files of a group ask for. */
 export function restoreOptions(files: GroupFiles): string[] {

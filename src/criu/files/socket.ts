@@ -11,6 +11,11 @@ import {
 } from '../proto/gen/socket_pb.ts';
 import { head } from './common.ts';
 
+/**
+ * Flag of a socket that somebody else opens (criu/sk-unix.c); CRIU then makes no peer of its own for a datagram socket.
+ */
+const USK_CALLBACK = 1 << 2;
+
 function seconds(microseconds: number): bigint {
   return BigInt(Math.floor(microseconds / 1e6));
 }
@@ -65,7 +70,7 @@ export function unixEntry(socket: UnixSocket): MessageInitShape<typeof UnixSkEnt
     ino: socket.inode,
     type: socket.socketType,
     state: socket.state,
-    uflags: 0,
+    uflags: socket.journal === undefined ? 0 : USK_CALLBACK,
     backlog: socket.backlog,
     peer: socket.peerInode,
     opts: socketOptions(socket.options),

@@ -5,7 +5,8 @@ import { z } from 'zod';
 import type { GroupFiles } from '../../model/file.ts';
 
 const AF_UNIX = 1;
-const SOCK_STREAM = 1;
+/** SOCK_STREAM and SOCK_DGRAM. */
+const socketTypes = { stream: 1, datagram: 2 } as const;
 const SOCK_CLOEXEC = 0o2000000;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -16,21 +17,25 @@ const libc = koffi.load('libc.so.6');
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 
-/** A socket to the journal that is to be connected anew. */
-export const logStreamSchema = z.strictObject({
+/** A socket to the journal, for which CRIU is handed another one. */
+export const journalSocketSchema = z.strictObject({
   /** By this number CRIU's images know the socket. */
   inode: z.int(),
+  kind: z.enum(['stream', 'datagram']),
+  /** The name that the journal is to show. */
   identifier: z.string(),
   nonblocking: z.boolean(),
 });
 
-export type LogStream = z.infer<typeof logStreamSchema>;
+export type PlannedJournalSocket = z.infer<typeof journalSocketSchema>;
 
 /** The sockets of a group that lead to the journal. */
-export function logStreamsOf({ files }: GroupFiles): LogStream[] {
+export function journalSocketsOf({ files }: GroupFiles): PlannedJournalSocket[] {
   return files.flatMap((file) => {
-    if (file.type !== 'unix' || file.logStream === undefined) return [];
-    return [{ inode: file.inode, identifier: file.logStream, nonblocking: (file.flags & O_NONBLOCK) !== 0 }];
+    if (file.type !== 'unix' || file.journal === undefined) return [];
+    const { inode, journal, flags } = file;
+    const identifier = journal.kind === 'stream' ? journal.identifier : '';
+    return [{ inode, kind: journal.kind, identifier, nonblocking: (flags & O_NONBLOCK) !== 0 }];
   });
 }
 
@@ -48,7 +53,7 @@ done
 exec systemd-cat --identifier="$1" cat`;
 
 /** Descriptors and options for `criu restore`, and what to do when it has ended. */
-export interface OpenLogStreams {
+export interface OpenJournalSockets {
   /** For `spawn`, as descriptors from 3 on. */
   readonly fds: readonly number[];
   readonly options: readonly string[];
@@ -56,15 +61,15 @@ export interface OpenLogStreams {
   finish(isRestored: boolean): number[];
 }
 
-function makePair({ inode, nonblocking }: LogStream): [number, number] {
+function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, number] {
   const pair: [number, number] = [-1, -1];
-  const result: unknown = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-  if (result !== 0) throw new Error(`no socket for the log stream ${inode}: errno ${koffi.errno()}`);
+  const result: unknown = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC, 0, pair);
+  if (result !== 0) throw new Error(`no socket for ${inode} of the images: errno ${koffi.errno()}`);
   if (nonblocking) fcntl(pair[0], F_SETFL, O_NONBLOCK);
   return pair;
 }
 
-function startRelay(fd: number, { identifier }: LogStream): number | undefined {
+function startRelay(fd: number, { identifier }: PlannedJournalSocket): number | undefined {
   const relay = spawn('/bin/sh', ['-c', RELAY, 'otherworld-log', identifier], {
     stdio: [fd, 'ignore', 'ignore'],
     detached: true,
@@ -76,21 +81,22 @@ function startRelay(fd: number, { identifier }: LogStream): number | undefined {
 }
 
 /**
- * Makes a socket for each log stream, with one end for the process that is restored. What it writes waits in the socket until the
- * journal of the new system is there.
+ * Makes a socket for each of those that led to the journal, with one end for the process that is restored. What it writes to a stream
+ * waits in the socket until the journal of the new system is there; the other end of a datagram socket is closed.
  */
-export function openLogStreams(streams: readonly LogStream[]): OpenLogStreams {
-  let pairs = streams.map(makePair);
+export function openJournalSockets(sockets: readonly PlannedJournalSocket[]): OpenJournalSockets {
+  let pairs = sockets.map(makePair);
   return {
     fds: pairs.map(([process]) => process),
-    options: streams.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${FIRST_FD + i}]:socket:[${inode}]`]),
+    options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${FIRST_FD + i}]:socket:[${inode}]`]),
     finish: (isRestored) => {
       const open = pairs;
       pairs = [];
       return open.flatMap(([process, other], i) => {
         closeSync(process);
-        const stream = streams[i];
-        const pid = isRestored && stream !== undefined ? startRelay(other, stream) : undefined;
+        const socket = sockets[i];
+        const needsRelay = isRestored && socket?.kind === 'stream';
+        const pid = needsRelay ? startRelay(other, socket) : undefined;
         closeSync(other);
         return pid === undefined ? [] : [pid];
       });

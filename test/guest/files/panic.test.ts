@@ -1,0 +1,83 @@
+// Boots one armed guest per release and kills its kernel: a program with a descriptor of every kind, a service that talks to
+// the journal and a program that writes files go on in the crash world.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { bootTestGuest, release, type TestGuest } from '../harness.ts';
+
+const subject = join(import.meta.dirname, 'descriptors.py');
+const pattern = '[p]ython3 /root/descriptors.py';
+
+/** Writes a numbered line a second to a file on the disk, never synchronised, and to one on tmpfs. */
+const writer = `exec 3>/root/unsynced 4>/tmp/on-tmpfs; i=0
+while :; do i=$((i+1)); echo line $i >&3; echo line $i >&4; sleep 1; done`;
+const talker = 'i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done';
+
+suite(`files across a panic of ${release}`, () => {
+  let guest: TestGuest;
+  let expected: Record<string, unknown>;
+  let subjectPid: number;
+
+  async function startSubject(): Promise<number> {
+    await guest.sh(
+      `for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1; rm -rf /root/d /tmp/deep`,
+    );
+    const pid = await guest.background('exec python3 /root/descriptors.py /root/d >/root/d.log 2>&1');
+    await guest.until('test -e /root/d/ready', 60);
+    return pid;
+  }
+
+  async function lookAround(pid: number): Promise<Record<string, unknown>> {
+    await guest.sh(`kill -USR2 ${pid}`);
+    const found: Record<string, unknown> = JSON.parse(await guest.until('cat /root/d/found.json', 60));
+    assert.equal(found.problem, undefined);
+    return found;
+  }
+
+  before(async () => {
+    guest = await bootTestGuest('filespanic', { packages: ['python3'] });
+    await guest.copyIn(subject, '/root/descriptors.py');
+    expected = await lookAround(await startSubject());
+    subjectPid = await startSubject();
+    await guest.sh(
+      `cat >/root/writer.sh <<'END'\n${writer}\nEND\ncat >/root/talker.sh <<'END'\n${talker}\nEND`,
+    );
+    const writerPid = await guest.background('exec sh /root/writer.sh');
+    await guest.sh('systemd-run --unit=talker sh /root/talker.sh');
+    await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
+    const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
+    for (const pid of [subjectPid, writerPid, talkerPid]) await guest.sh(`otherworld protect --pid ${pid}`);
+    const report = await guest.panic();
+    const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
+    assert.deepEqual(
+      lost.map(({ comm, reasons }) => [comm, ...reasons]),
+      [],
+    );
+  });
+  after(async () => {
+    await guest?.down();
+  });
+
+  test('descriptors of every kind come back as they were', async () => {
+    const found = await lookAround(subjectPid);
+    for (const [what, value] of Object.entries(expected)) assert.deepEqual(found[what], value, what);
+  });
+
+  test('a file that was never synchronised and one on tmpfs have every line', async () => {
+    const before = Number(await guest.sh('wc -l </root/unsynced'));
+    await guest.until(`test "$(wc -l </root/unsynced)" -gt ${before + 2}`, 60);
+    for (const file of ['/root/unsynced', '/tmp/on-tmpfs']) {
+      const lines = (await guest.sh(`cat ${file}`)).split('\n');
+      assert.deepEqual(
+        lines,
+        lines.map((_, i) => `line ${i + 1}`),
+      );
+    }
+  });
+
+  test('a service goes on talking to the journal, which is another one now', async () => {
+    const ticks = "journalctl -b -t sh -o cat | sed -n 's/^tick //p'";
+    const before = Number(await guest.until(`${ticks} | tail -n1 | grep .`, 120));
+    await guest.until(`test "$(${ticks} | tail -n1)" -gt ${before + 2}`, 60);
+  });
+});
