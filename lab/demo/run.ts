@@ -18,6 +18,7 @@ import { type Evidence, type Row, verify } from './verify.ts';
 export interface DemoOptions {
   readonly guest: string;
   readonly release: Release;
+  readonly cpus: number;
   /** Leaves the guest running at the end. */
   readonly keep: boolean;
 }
@@ -30,7 +31,7 @@ export interface Stage {
 }
 
 /** Longest time from the fault to the crash world's report. */
-const panicWaitSeconds = 300;
+const panicWaitSeconds = 600;
 
 const typedAfterwards = 'And this was typed in the other world.';
 
@@ -40,12 +41,12 @@ const typedAfterwards = 'And this was typed in the other world.';
  * @throws LabError if the guest, a program or the crash world does not come as far as a comparison
  */
 export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]> {
-  const { guest, release } = options;
+  const { guest, release, cpus } = options;
   const { progress } = stage;
   const programs = await buildPrograms(release, progress);
   await bootGuest(
     {
-      ...{ name: guest, release, packages: [...demoPackages], memoryMiB: 2048, cpus: 2 },
+      ...{ name: guest, release, packages: [...demoPackages], memoryMiB: 2048, cpus },
       ...{ crashKernelMiB: 320, forwards: [], append: '' },
     },
     progress,
