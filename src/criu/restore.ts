@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
-import { openJournalSockets } from './files/index.ts';
+import { openJournalSockets, withNonlocalBind } from './files/index.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
 
 /** How `criu restore` is run. */
@@ -117,7 +117,8 @@ function finish(plan: RestorePlan): string[] {
       notes.push(`thread ${tid} may use other CPUs than before`);
   }
   for (const { tid, priority } of plan.ioPriorities) {
-    if (syscall(IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, priority) !== 0) notes.push(`thread ${tid} has another I/O priority`);
+    if (syscall(IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, priority) !== 0)
+      notes.push(`thread ${tid} has another I/O priority`);
   }
   for (const { tid, nanoseconds } of plan.timerSlacks) {
     try {
@@ -140,7 +141,7 @@ function readLog(path: string): string {
 export async function restoreImages(directory: string, options: RestoreOptions = {}): Promise<RestoreResult> {
   const plan = readRestorePlan(directory);
   const started = performance.now();
-  const { status, ok } = await run(directory, plan, options);
+  const { status, ok } = await withNonlocalBind(() => run(directory, plan, options));
   const seconds = (performance.now() - started) / 1000;
   const logPath = join(directory, LOG);
   const there = plan.pids.filter((pid) => options.mayEnd?.has(pid) || existsSync(`/proc/${pid}`));

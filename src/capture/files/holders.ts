@@ -29,8 +29,9 @@ export class SystemFiles {
   readonly byFile = new Map<bigint, Holder[]>();
   /** By the address of what two files can share: pipe_inode_info, sock, tty_struct. */
   readonly byObject = new Map<bigint, Holder[]>();
-  /** Addresses of all socks that a process holds. */
+  /** Addresses of all socks and terminals that a process holds. */
   readonly sockets = new Set<bigint>();
+  readonly terminals = new Set<bigint>();
   /** Tables and files that could not be read, with their process: its share in things is not known. */
   readonly unreadable: { readonly pid: number; readonly comm: string; readonly problem: string }[] = [];
 
@@ -73,6 +74,7 @@ export class SystemFiles {
     const { kind, object } = sharedObject(kernel, holder.file);
     if (object === undefined) return;
     if (kind === 'socket') this.sockets.add(object);
+    if (kind === 'tty') this.terminals.add(object);
     const holders = this.byObject.get(object);
     if (holders !== undefined) holders.push(holder);
     else this.byObject.set(object, [holder]);

@@ -88,6 +88,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   }
   if (inMulticastGroups(kernel, inet)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
   if (inetFlag(kernel, inet, 'transparent')) throw new FileRefusal(`has a transparent socket on ${where}`);
+  checkNetwork(sock, ends, isUdp);
   noteQueues(context, sock, isTcp, where);
   const options = socketOptions(kernel, socket, sock);
   return {
@@ -110,6 +111,25 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     interfaceName: scopeOf(context, sock, ends, family, where),
     tcp: isTcp ? tcpSettings(kernel, sock.address) : undefined,
   };
+}
+
+/** LOOPBACK_IFINDEX: the one interface that is up while processes are restored. */
+const LOOPBACK = 1;
+
+function isLoopback(address: Uint8Array): boolean {
+  const [first] = address;
+  return address.length === 4 ? first === 127 : address.every((byte, i) => byte === (i === 15 ? 1 : 0));
+}
+
+/** Processes are restored before the network is up: what needs it at once cannot come back. */
+function checkNetwork(sock: Sock, ends: Endpoints, isUdp: boolean): void {
+  const { destinationAddress, destinationPort } = ends;
+  if (isUdp && destinationPort !== 0 && !isLoopback(destinationAddress)) {
+    throw new FileRefusal(
+      `has a UDP socket connected to ${showEndpoint(destinationAddress, destinationPort)}`,
+    );
+  }
+  if (sock.boundInterface > LOOPBACK) throw new FileRefusal('has a socket bound to a network interface');
 }
 
 /** Interface of a link-local source address, without which it cannot be bound again. */

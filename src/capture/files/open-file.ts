@@ -11,7 +11,7 @@ import { capturePathFile } from './path.ts';
 import { capturePipe } from './pipe.ts';
 import { FileRefusal } from './refusal.ts';
 import { captureSocket } from './socket.ts';
-import { captureTerminal } from './terminal.ts';
+import { captureHungUpTerminal, captureTerminal } from './terminal.ts';
 
 /** Files of which two users need not come back together: the same offset in a file is all that they share. */
 const separable: ReadonlySet<OpenFile['type']> = new Set(['path']);
@@ -52,7 +52,7 @@ function captureKind(context: CaptureContext, file: File): OpenFile {
     case 'eventpoll':
       return captureEventpoll(context, file, (address) => captureOpenFile(context, address).id);
     case 'hung-up-tty':
-      throw new FileRefusal('has a terminal that was hung up');
+      return captureHungUpTerminal(context, file);
     case undefined:
       return captureWithoutKind(context, file);
     default:

@@ -115,6 +115,7 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
 }
 
 export { journalSocketSchema, journalSocketsOf, openJournalSockets } from './journal-socket.ts';
+export { withNonlocalBind } from './nonlocal-bind.ts';
 
 /** Options of `criu restore` that the files of a group ask for. */
 export function restoreOptions(files: GroupFiles): string[] {

@@ -154,6 +154,9 @@ fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 99, 0, 0))
 os.write(slave, b'output of the slave\n')
 os.write(master, b'a line for the slave\n')
 
+hung_master, hung = pty.openpty()
+os.close(hung_master)
+
 fcntl.fcntl(stream[0].fileno(), fcntl.F_SETOWN, os.getpid())
 os.set_inheritable(pipe_w, True)
 
@@ -212,7 +215,7 @@ def look():
     kept = ~(0o100000 | 0o200000)
     found['flags'] = {fd: [fcntl.fcntl(fd, fcntl.F_GETFL) & kept, fcntl.fcntl(fd, fcntl.F_GETFD)]
                       for fd in sorted(map(int, os.listdir('/proc/self/fd'))) if os.path.exists(f'/proc/self/fd/{fd}') and fd < 200}
-    found['links'] = {fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0].replace(str(os.getpid()), 'PID') for fd in found['flags']}
+    found['links'] = {fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0].replace(str(os.getpid()), 'PID') for fd in found['flags'] if fd != hung}
     found['cloexec'] = os.get_inheritable(pipe_w)
     found['owner'] = fcntl.fcntl(stream[0].fileno(), fcntl.F_GETOWN) == os.getpid()
     found['epoll'] = sorted(epoll.poll(0)) == sorted([(stream[0].fileno(), 1), (pipe_r, 1), (eventfd, 1)])
@@ -270,6 +273,10 @@ def look():
     found['inotify'] = [struct.unpack('iIII', events[-32:-16])[0] == watch, events[-16:].rstrip(b'\0').decode()]
     found['terminal'] = [struct.unpack('HHHH', fcntl.ioctl(master, termios.TIOCGWINSZ, b'\0' * 8))[:2],
                          bool(termios.tcgetattr(slave)[3] & termios.ECHO), ''.join(reading(master)), ''.join(reading(slave))]
+    try:
+        os.write(hung, b'x')
+    except OSError as problem:
+        found['hung'] = [os.read(hung, 1).decode(), problem.errno == errno.EIO]
     return found
 
 
