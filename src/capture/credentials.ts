@@ -1,5 +1,5 @@
 import { type Cred, readCred } from '../linux/cred.ts';
-import { apparmorLabel, selinuxInForce } from '../linux/lsm.ts';
+import { apparmorLabel, hasLandlockDomain, selinuxInForce } from '../linux/lsm.ts';
 import { hasNoNewPrivs, type Task } from '../linux/sched.ts';
 import type { Credentials } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -62,6 +62,7 @@ export function captureCredentials(kernel: Kernel, task: Task): CapturedCredenti
   if (cred.keyrings.process !== 0n) problems.push('has a process keyring');
   const label = apparmorLabel(kernel, cred.security);
   if (label !== undefined && label !== 'unconfined') problems.push(`is confined by AppArmor (${label})`);
+  if (hasLandlockDomain(kernel, cred.security)) problems.push('has restricted itself with Landlock');
   if (selinuxInForce(kernel)) problems.push('has a label of SELinux');
   return { credentials: toModel(cred, task), problems };
 }

@@ -1,6 +1,7 @@
 import { panicCpu, runningTasks } from '../linux/current.ts';
 import { sleepDeadlines } from '../linux/hrtimer-sleeper.ts';
-import { findPid } from '../linux/pid.ts';
+import { findPid, forEachTask } from '../linux/pid.ts';
+import { taskAt } from '../linux/sched.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
@@ -73,6 +74,20 @@ class FreePids {
     while (findPid(this.#kernel, this.#next) !== undefined) this.#next--;
     return this.#next--;
   }
+}
+
+/** Who uses which address space. A task list that is damaged is read as far as it goes. */
+function memoryUsers(kernel: Kernel): Map<bigint, number[]> {
+  const users = new Map<bigint, number[]>();
+  try {
+    for (const address of forEachTask(kernel)) {
+      const { mm, tgid } = taskAt(kernel, address);
+      if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), tgid]);
+    }
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+  }
+  return users;
 }
 
 /** Splits groups into those that can come back and those with a process that cannot. */
@@ -157,6 +172,7 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
     deadlines: sleepDeadlines(kernel),
     files,
     memory,
+    memoryUsers: memoryUsers(kernel),
     ids,
   };
   const processes = captureAll(source, groups, refused);

@@ -34,6 +34,8 @@ export interface ThreadOwner {
   readonly vmas: readonly Vma[];
   /** Filled with what has to change in memory for calls that are made again. */
   readonly patches: MemoryPatch[];
+  /** Set if a thread has SIGSTOP pending. */
+  stopping: boolean;
 }
 
 const SA_RESTART = 0x1000_0000n;

@@ -1,15 +1,16 @@
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
-import { readLimits, readPending, readSigactions, SIGNAL } from '../linux/signal.ts';
+import { readLimits, readSigactions, SIGNAL } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings, newFindings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
-import type { ThreadSource } from './interrupted-call.ts';
+import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
+import { capturePending } from './pending.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
@@ -19,6 +20,8 @@ import { captureIntervalTimers, capturePosixTimers } from './timers.ts';
 export interface ProcessSource extends ThreadSource {
   readonly files: FileCapture;
   readonly memory: MemoryCapture;
+  /** Pids of all processes that use an address space, by its address. */
+  readonly memoryUsers: ReadonlyMap<bigint, readonly number[]>;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -42,6 +45,7 @@ const initNsproxy = 'init_nsproxy';
 /** `signal_struct.pids[]`, and the roles that say in which group and session a process is. */
 const signalPids = struct('signal_struct', { pids: addressOf() });
 const SIGCHLD = 17;
+const SIGSTOP = 19;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
 /** `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left out. */
@@ -111,6 +115,13 @@ function stateOf(group: TaskGroup): Process['state'] {
   return stopped || (group.leader.__state & taskState.stopped) !== 0 ? 'stopped' : 'alive';
 }
 
+/** Whether a live process is stopped, or was about to, and by which signal. */
+function stopOf(group: TaskGroup, stopping: boolean): Pick<Process, 'state' | 'stopSignal'> {
+  if (stateOf(group) === 'stopped')
+    return { state: 'stopped', stopSignal: group.leader.jobctl & STOP_SIGNAL_MASK };
+  return stopping ? { state: 'stopped', stopSignal: SIGSTOP } : { state: 'alive', stopSignal: 0 };
+}
+
 /** A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c). */
 function exitCodeOf({ leader, signal }: TaskGroup): number {
   return (signal.flags & SIGNAL.groupExit) !== 0 ? signal.group_exit_code : leader.exit_code;
@@ -118,6 +129,8 @@ function exitCodeOf({ leader, signal }: TaskGroup): number {
 
 function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
   const { mm } = group.leader;
+  const others = (source.memoryUsers.get(mm) ?? []).filter((pid) => pid !== group.pid);
+  if (others.length > 0) findings.reasons.push(`shares its address space with ${others.join(', ')}`);
   return source.memory.capture(mm, {
     pid: group.pid,
     threads: group.threads.map(({ address }) => address),
@@ -192,21 +205,21 @@ export function captureProcess(source: ProcessSource, group: TaskGroup): Process
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems);
+  const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
+  if (pending.killed) findings.reasons.push('was being killed');
   const memory = captureMemory(source, group, findings);
   const patches: MemoryPatch[] = [];
-  const owner = {
-    findings,
-    sigactions,
-    sharedPending: signal.sharedPendingSignal,
+  const sharedPending = signal.sharedPendingSignal;
+  const owner: ThreadOwner = {
+    ...{ findings, sigactions, sharedPending, patches },
     vmas: memory.vmas,
-    patches,
+    stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
   return {
     ...identity(kernel, group),
-    state: stateOf(group),
+    ...stopOf(group, owner.stopping),
     exitCode: 0,
-    stopSignal: stateOf(group) === 'stopped' ? leader.jobctl & STOP_SIGNAL_MASK : 0,
     threads: captured,
     memory: applyPatches(memory, kernel.physical, patches),
     filesId: source.ids.of(leader.files),
@@ -217,9 +230,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup): Process
     umask: fs.umask,
     personality: leader.personality,
     sigactions,
-    sharedPendingSignals: readPending(kernel, signal.sharedPendingList, signal.sharedPendingSignal).map(
-      ({ info }) => info,
-    ),
+    sharedPendingSignals: pending.signals,
     intervalTimers: captureIntervalTimers(kernel, signal, threads, source.clocks),
     posixTimers: timers.timers,
     limits: readLimits(kernel, signal),

@@ -2,14 +2,14 @@ import { wasInUserMode } from '../linux/current.ts';
 import { listEmpty } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
-import { readPending } from '../linux/signal.ts';
 import { readUser } from '../linux/user-memory.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct } from '../vmcore/view.ts';
+import { addressOf, struct, u16 } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
+import { capturePending } from './pending.ts';
 import { captureRegisters } from './registers.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
@@ -25,8 +25,12 @@ const SCHED_DEADLINE = 6;
 const DEFAULT_TIMER_SLACK = 50_000n;
 const SCHED_RESET_ON_FORK = 0x4000_0000;
 
-/** sigsuspend, ppoll and their like put a mask in force for their own time only: the real one is saved. */
+/**
+ * Some calls put a mask in force for their own time only, and save the real one: sigsuspend, ppoll and their like in
+ * `saved_sigmask`, sigtimedwait in `real_blocked`.
+ */
 function blockedSignals(task: Task): bigint {
+  if (task.real_blocked !== 0n) return task.real_blocked;
   return task.restore_sigmask ? task.saved_sigmask : task.blocked;
 }
 
@@ -106,6 +110,15 @@ function schedulingProblem(kernel: Kernel, task: Task): string | undefined {
   return undefined;
 }
 
+const ioContext = struct('io_context', { ioprio: u16 });
+
+/** ioprio_set(2); undefined for a thread that has none of its own. */
+function ioPriorityOf(kernel: Kernel, task: Task): number | undefined {
+  if ((task.io_context ?? 0n) === 0n) return undefined;
+  const { ioprio } = kernel.bind(ioContext).at(task.io_context ?? 0n);
+  return ioprio === 0 ? undefined : ioprio;
+}
+
 /** Undefined for a thread that may use every CPU. */
 function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
   const cpus = allowedCpus(kernel, task);
@@ -128,6 +141,9 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const captured = captureRegisters(kernel, task, cpu !== undefined && lost === undefined);
   captured.problems.forEach(say);
   findings.notes.push(...captured.notes);
+  const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
+  if (pending.killed) say('was being killed');
+  if (pending.stopped) owner.stopping = true;
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
   const { pgd } = kernel.bind(mmStruct).at(task.mm);
@@ -145,7 +161,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     robustList: { head: task.robust_list, sizeBytes: task.robust_list === 0n ? 0 : ROBUST_LIST_BYTES },
     rseq,
     blockedSignals: blocked,
-    pendingSignals: readPending(kernel, task.pendingList, task.pendingSignal).map(({ info }) => info),
+    pendingSignals: pending.signals,
     altStack: { sp: task.sas_ss_sp, sizeBytes: task.sas_ss_size, flags: task.sas_ss_flags },
     parentDeathSignal: task.pdeath_signal,
     credentials: cred.credentials,
@@ -153,6 +169,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     nice: niceOf(task),
     rtPriority: task.rt_priority,
     cpus: affinityOf(kernel, task),
+    ioPriority: ioPriorityOf(kernel, task),
     timerSlackNanoseconds:
       task.timer_slack_ns === DEFAULT_TIMER_SLACK ? undefined : Number(task.timer_slack_ns),
     syscall: call.record,

@@ -5,6 +5,7 @@ import { pointer, s32, struct, u8 } from '../vmcore/view.ts';
 const blobSizes = struct('lsm_blob_sizes', { lbs_cred: s32 });
 const aaLabel = struct('aa_label', { hname: pointer });
 const aaNamespace = struct('aa_ns', { unconfined: pointer });
+const landlockCredSecurity = struct('landlock_cred_security', { domain: pointer });
 const selinuxState = struct('selinux_state', { initialized: u8 });
 
 /** Longest profile name that is read for a message. */
@@ -35,4 +36,14 @@ export function selinuxInForce(kernel: Kernel): boolean {
   const state = kernel.symbolMaybe('selinux_state');
   if (state === undefined || !kernel.hasMember('selinux_state', 'initialized')) return false;
   return kernel.bind(selinuxState).at(state).initialized !== 0;
+}
+
+/** Whether a `struct cred` is restricted by Landlock; `security` is its blob. */
+export function hasLandlockDomain(kernel: Kernel, security: bigint): boolean {
+  const sizes = kernel.symbolMaybe('landlock_blob_sizes');
+  const initialized = kernel.symbolMaybe('landlock_initialized');
+  if (sizes === undefined || security === 0n || initialized === undefined) return false;
+  if (kernel.memory.u8(initialized) === 0) return false;
+  const offset = kernel.bind(blobSizes).at(sizes).lbs_cred;
+  return kernel.bind(landlockCredSecurity).at(security + BigInt(offset)).domain !== 0n;
 }

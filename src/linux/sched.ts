@@ -58,6 +58,7 @@ export const taskStruct = struct('task_struct', {
   real_cred: pointer,
   cred: pointer,
   comm: cstring,
+  io_context: optional(pointer),
   fs: pointer,
   files: pointer,
   io_uring: optional(pointer),

@@ -110,6 +110,8 @@ export interface Thread {
   readonly rtPriority: number;
   /** CPUs that the thread may use; undefined: all. */
   readonly cpus?: readonly number[];
+  /** ioprio_set(2): class and level; undefined: none of its own. */
+  readonly ioPriority?: number;
   /** PR_SET_TIMERSLACK; undefined: the default of its process. */
   readonly timerSlackNanoseconds?: number;
   /** What becomes of the system call that the thread was in; for the report and the crash procedure. */
