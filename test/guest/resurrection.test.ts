@@ -1,0 +1,79 @@
+// Boots one armed guest per release, starts processes with every kind of state, kills the kernel with a BUG, and lets the
+// processes say themselves in the crash world whether they are what they were.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import type { Report } from '../../src/report/schema.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+
+const programs = join(import.meta.dirname, 'programs');
+
+suite(`resurrection on ${release}`, () => {
+  let guest: TestGuest;
+  let report: Report;
+  const pids = { state: 0, pipe: 0, sleeper: 0, busy: [0, 0] };
+
+  const reported = (pid: number) => report.processes.find((process) => process.pid === pid);
+
+  before(async () => {
+    const scratch = scratchDirectory();
+    const state = join(scratch.path, 'state');
+    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
+    guest = await bootTestGuest('resurrection', { packages: ['python3', 'procps'] });
+    await guest.sh('mkdir -p /srv/out; chmod 1777 /srv/out');
+    await guest.copyIn(state, '/srv/state');
+    scratch.remove();
+    await guest.copyIn(join(programs, 'sequence.py'), '/srv/sequence.py');
+    pids.state = await guest.background('exec /srv/state /srv/out/state');
+    pids.pipe = await guest.background(
+      'python3 /srv/sequence.py write | python3 /srv/sequence.py check /srv/out/sequence; true',
+    );
+    pids.sleeper = await guest.background(
+      'cat /proc/uptime > /srv/out/begun; sleep 150; cat /proc/uptime > /srv/out/ended',
+    );
+    await guest.until('grep -q "ok 3" /srv/out/state', 60);
+    await guest.until('test -s /srv/out/sequence', 60);
+    pids.busy = [
+      await guest.background('while :; do :; done'),
+      await guest.background('while :; do :; done'),
+    ];
+    for (const pid of [pids.state, pids.pipe, pids.sleeper, ...pids.busy]) {
+      await guest.sh(`otherworld protect --pid ${pid}`);
+    }
+    report = await guest.panic('bug');
+  });
+  after(() => guest?.down());
+
+  test('a process with everything goes on with everything', async () => {
+    assert.equal(reported(pids.state)?.outcome, 'restored');
+    await guest.sh(': > /srv/out/state');
+    await guest.until('test $(wc -l < /srv/out/state) -ge 3', 60);
+    const lines = await guest.sh('cat /srv/out/state');
+    assert.doesNotMatch(lines, /lost/);
+    assert.match(lines, /^ok \d+$/m);
+  });
+
+  test('not a byte between the ends of a pipe is lost or doubled', async () => {
+    assert.equal(reported(pids.pipe)?.outcome, 'restored');
+    const seen = Number.parseInt(await guest.sh('cat /srv/out/sequence'), 10);
+    await guest.until(`test "$(cut -d' ' -f1 /srv/out/sequence)" -gt ${seen + 600}`, 90);
+    assert.match(await guest.sh('cat /srv/out/sequence'), /^\d+$/);
+  });
+
+  test('the clock that does not count sleep in a dead kernel goes on, and a sleep ends when it would have', async () => {
+    await guest.until('test -s /srv/out/ended', 200);
+    const [begun = 0, ended = 0] = (await guest.sh('cat /srv/out/begun /srv/out/ended'))
+      .split('\n')
+      .map((line) => Number.parseFloat(line));
+    assert.ok(ended - begun > 149.9 && ended - begun < 154, `${ended - begun} s`);
+  });
+
+  test('a process that computed on a CPU is refused for its lost registers, or it was not on one', async () => {
+    for (const pid of pids.busy) {
+      const process = reported(pid);
+      if (process?.outcome !== 'restored') assert.match(process?.reasons.join() ?? '', /was computing on/);
+      else assert.match(await guest.sh(`ps -o stat= -p ${pid}`), /^R/);
+    }
+  });
+});
