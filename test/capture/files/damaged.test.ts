@@ -1,0 +1,81 @@
+// Damages the memory that a capture of files looks at, in many ways, and asks that every end is a typed one, in time.
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import type { FileTask } from '../../../src/capture/file-capture.ts';
+import { captureFiles } from '../../../src/capture/files/index.ts';
+import { captureUnwritten } from '../../../src/capture/files/write-back.ts';
+import { forEachTask } from '../../../src/linux/pid.ts';
+import { taskAt } from '../../../src/linux/sched.ts';
+import { VmcoreError } from '../../../src/vmcore/errors.ts';
+import type { Kernel } from '../../../src/vmcore/kernel.ts';
+import { openFile } from '../../../src/vmcore/mapping.ts';
+import { kernelFrom, openSource } from '../../../src/vmcore/open.ts';
+import { PAGE, RecordingMemory } from '../../fixtures/vmcore/recording-memory.ts';
+import { dumpPath, releases } from '../../vmcore/fixtures.ts';
+
+const RUNS = 150;
+/** A capture of the fixture takes a few milliseconds. */
+const LIMIT_MILLISECONDS = 5000;
+
+function userTasks(kernel: Kernel): FileTask[] {
+  return [...forEachTask(kernel)]
+    .map((address) => taskAt(kernel, address))
+    .filter(({ files, mm }) => files !== 0n && mm !== 0n)
+    .map((task, i) => ({ pid: task.pid, task: task.address, filesId: i + 1 }));
+}
+
+function captureAll(kernel: Kernel): readonly string[] {
+  const tasks = userTasks(kernel);
+  const capture = captureFiles(kernel, tasks);
+  capture.groupFiles(new Set(tasks.map(({ pid }) => pid)));
+  captureUnwritten(kernel);
+  return [...capture.refusals.values()].flat();
+}
+
+for (const release of releases) {
+  suite(`damaged files of ${release}`, () => {
+    const file = openFile(dumpPath(release));
+    const source = openSource(file);
+    const open = (memory: RecordingMemory) => kernelFrom(file, { ...source, physical: memory });
+    const whole = new RecordingMemory(source.physical);
+    const kernel = open(whole);
+    captureAll(kernel);
+    whole.touched.clear();
+    const reasons = captureAll(kernel);
+    const frames = [...whole.touched];
+
+    test('reasons are sentences that name their descriptor', () => {
+      assert.ok(reasons.length > 0);
+      for (const reason of reasons) assert.match(reason, /^(has|is|maps|runs|shares) .*\(fd \d+\)$/);
+    });
+
+    test('end in a result or a typed error', () => {
+      const damage = fc.record({
+        frame: fc.nat(frames.length - 1),
+        word: fc.nat(PAGE / 8 - 1),
+        bytes: fc.oneof(
+          fc.uint8Array({ minLength: 8, maxLength: 8 }),
+          fc.constant(new Uint8Array(8)),
+          fc.constant(new Uint8Array(8).fill(0xff)),
+        ),
+      });
+      fc.assert(
+        fc.property(fc.array(damage, { minLength: 1, maxLength: 12 }), (damages) => {
+          const memory = new RecordingMemory(source.physical);
+          for (const { frame, word, bytes } of damages) {
+            memory.replace((frames[frame] ?? 0) * PAGE + word * 8, bytes);
+          }
+          const started = performance.now();
+          try {
+            captureAll(open(memory));
+          } catch (error) {
+            if (!(error instanceof VmcoreError)) throw error;
+          }
+          assert.ok(performance.now() - started < LIMIT_MILLISECONDS);
+        }),
+        { numRuns: RUNS },
+      );
+    });
+  });
+}
