@@ -32,6 +32,14 @@ export function captureSignalfd(context: CaptureContext, file: File): SignalFd {
 export function captureTimerfd(context: CaptureContext, file: File): TimerFd {
   const state = timerfdState(context.kernel, file.private_data, context.clocks);
   const onWallClock = state.clock === CLOCK.realtime || state.clock === CLOCK.realtimeAlarm;
+  const isAbsolute = (state.settimeFlags & timerfdFlags.absolute) !== 0;
+  if (onWallClock && isAbsolute && state.remainingNanoseconds > 0n) {
+    const holders = context.system.holdersOfFile(file.address);
+    context.noteHolders(
+      holders,
+      'a timer set to a time of day goes off later by as long as the system was away',
+    );
+  }
   const settimeFlags = onWallClock ? state.settimeFlags : state.settimeFlags & ~timerfdFlags.absolute;
   return { type: 'timerfd', ...context.common(file), ...state, settimeFlags };
 }

@@ -65,6 +65,9 @@ export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
   if (type !== fileType.regular && type !== fileType.fifo) {
     throw new FileRefusal(`has ${file.path} open, a device node on ${file.fileSystem.name}`);
   }
+  if (file.inode.i_nlink > 1) {
+    throw new FileRefusal(`has ${file.path} open, which has more than one name on ${file.fileSystem.name}`);
+  }
   const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : [];
   return { path: file.path, identity: file.identity, runs };
 }

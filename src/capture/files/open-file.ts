@@ -118,6 +118,8 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
   const known = context.opened.get(address);
   if (known instanceof FileRefusal) throw known;
   if (known !== undefined) return known;
+  // Found again before it is captured, the file is an epoll that leads back to itself, which no sound kernel has.
+  context.opened.set(address, new FileRefusal('has an epoll that watches itself'));
   try {
     const file = fileAt(context.kernel, address);
     if (file === undefined) throw new FileRefusal('has a descriptor of what is no open file');

@@ -12,6 +12,13 @@ const pattern = '[p]ython3 /root/descriptors.py';
 const writer = `exec 3>/root/unsynced 4>/tmp/on-tmpfs; i=0
 while :; do i=$((i+1)); echo line $i >&3; echo line $i >&4; sleep 1; done`;
 const talker = 'i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done';
+/** Keeps its socket to the log open between the messages. */
+const caller = `import syslog, time
+n = 0
+while True:
+    n += 1
+    syslog.syslog('call %d' % n)
+    time.sleep(1)`;
 
 suite(`files across a panic of ${release}`, () => {
   let guest: TestGuest;
@@ -40,13 +47,15 @@ suite(`files across a panic of ${release}`, () => {
     expected = await lookAround(await startSubject());
     subjectPid = await startSubject();
     await guest.sh(
-      `cat >/root/writer.sh <<'END'\n${writer}\nEND\ncat >/root/talker.sh <<'END'\n${talker}\nEND`,
+      `cat >/root/writer.sh <<'END'\n${writer}\nEND\ncat >/root/talker.sh <<'END'\n${talker}\nEND\ncat >/root/caller.py <<'END'\n${caller}\nEND`,
     );
     const writerPid = await guest.background('exec sh /root/writer.sh');
+    const callerPid = await guest.background('exec python3 /root/caller.py');
     await guest.sh('systemd-run --unit=talker sh /root/talker.sh');
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
-    for (const pid of [subjectPid, writerPid, talkerPid]) await guest.sh(`otherworld protect --pid ${pid}`);
+    for (const pid of [subjectPid, writerPid, talkerPid, callerPid])
+      await guest.sh(`otherworld protect --pid ${pid}`);
     const report = await guest.panic();
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
     assert.deepEqual(
@@ -73,6 +82,12 @@ suite(`files across a panic of ${release}`, () => {
         lines.map((_, i) => `line ${i + 1}`),
       );
     }
+  });
+
+  test('a program goes on calling syslog', async () => {
+    const calls = "journalctl -b -o cat | sed -n 's/^call //p'";
+    const before = Number(await guest.until(`${calls} | tail -n1 | grep .`, 120));
+    await guest.until(`test "$(${calls} | tail -n1)" -gt ${before + 2}`, 60);
   });
 
   test('a service goes on talking to the journal, which is another one now', async () => {
