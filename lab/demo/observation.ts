@@ -46,6 +46,17 @@ export function wasCheckedWhole(before: CounterStatus, after: CounterStatus): bo
   return after.leastCheckedByThread - before.mostCheckedByThread >= after.wordsOfThread;
 }
 
+/** The status in a few lines for people. */
+export function describeCounter(status: CounterStatus): string {
+  const { pid, sizeMiB, threads, passes, wordsChecked, vectorChecks, errors } = status;
+  return [
+    `pid ${pid}, ${sizeMiB} MiB of pattern, ${threads} threads`,
+    `${wordsChecked} words checked and written anew, ${passes} whole passes`,
+    `${vectorChecks} times all vector registers after a system call`,
+    `${errors} errors`,
+  ].join('\n');
+}
+
 /** The counter's status file, now. */
 export async function readCounter(guest: string): Promise<CounterStatus> {
   return counterStatus.parse(JSON.parse(await inGuest(guest, scripts.counter)));

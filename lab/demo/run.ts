@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { printReport, styleFor } from '../../src/report/print.ts';
 import { type Report, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
-import { execCaptured } from '../channel.ts';
 import { LabError } from '../error.ts';
 import { guestPaths } from '../guest.ts';
 import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
-import { type CounterStatus, observe, readCounter, wasCheckedWhole } from './observation.ts';
+import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, type Programs } from './programs.ts';
 import { askPython, demoPackages, inGuest, protectScene, setScene } from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
@@ -75,7 +75,7 @@ async function panicAndLook(guest: string, stage: Stage): Promise<Evidence> {
   stage.show('JOE with a crash procedure', before.rescueScreen);
   stage.show('Python, with variables', before.pythonScreen);
   stage.show('Redis: keys, and a digest of all of them', before.redisKeys);
-  stage.show('counter', JSON.stringify(before.counter));
+  stage.show('counter', describeCounter(before.counter));
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
   const start = performance.now();
@@ -100,10 +100,7 @@ interface Known extends Pick<Evidence, 'before' | 'pythonBefore'> {
 async function look(guest: string, stage: Stage, known: Known): Promise<Evidence> {
   const { before, pythonBefore, words } = known;
   const report = await readReport(guest, known.incident);
-  stage.show(
-    `otherworld report ${known.incident}`,
-    await inGuest(guest, `otherworld report ${known.incident}`),
-  );
+  stage.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
   const firstCount = await readCounter(guest);
   stage.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, firstCount);
@@ -147,14 +144,12 @@ function missing(error: unknown): string {
 }
 
 async function readReport(guest: string, incident: string): Promise<Report> {
-  const { stdout } = await execCaptured(guest, ['otherworld', 'report', incident, '--json']);
-  return reportSchema.parse(JSON.parse(stdout));
+  const text = await inGuest(guest, `cat /var/lib/otherworld/incidents/${incident}/report.json`);
+  return reportSchema.parse(JSON.parse(text));
 }
 
 /** The lines from the panic's cause to its end, without the stack dump in between. */
 function panicWords(console: string): string[] {
   const lines = console.split(/\r?\n/);
-  return lines
-    .filter((line) => /sysrq: Trigger|Kernel panic|\bBUG:|Oops:|Kernel Offset|Linux version/.test(line))
-    .slice(0, 8);
+  return lines.filter((line) => /sysrq: Trigger|Kernel panic|\bBUG:|Oops:/.test(line)).slice(0, 8);
 }

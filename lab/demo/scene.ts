@@ -46,9 +46,13 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
 
 /** Protects what the scene started, each with its descendants. */
 export async function protectScene(guest: string): Promise<void> {
-  const pids = `$(tmux -L demo display -p '#{pid}') $(tmux -L rescue display -p '#{pid}') \
-    $(redis-cli info server | tr -d '\\r' | sed -n 's/^process_id://p') $(cat ${directory}/counter.pid)`;
-  await inGuest(guest, `for pid in ${pids}; do otherworld protect --pid $pid || exit 1; done`);
+  const pids = [
+    "$(tmux -L demo display -p '#{pid}')",
+    "$(tmux -L rescue display -p '#{pid}')",
+    "$(redis-cli info server | tr -d '\\r' | sed -n 's/^process_id://p')",
+    `$(cat ${directory}/counter.pid)`,
+  ];
+  await inGuest(guest, `otherworld protect ${pids.map((pid) => `--pid ${pid}`).join(' ')}`);
 }
 
 const startEditors = `

@@ -1,8 +1,13 @@
 import type { Row } from './verify.ts';
 
-/** A terminal screen in a frame, without the empty lines at its end. */
+const widest = 116;
+
+/** A terminal screen in a frame, without empty lines at its end; what is too wide is cut. */
 export function frame(title: string, screen: string): string {
-  const lines = screen.trimEnd().split('\n');
+  const lines = screen
+    .trimEnd()
+    .split('\n')
+    .map((line) => [...line].slice(0, widest).join(''));
   const width = Math.max(title.length + 2, ...lines.map((line) => [...line].length));
   const top = `┌ ${title} ${'─'.repeat(width - title.length)}┐`;
   const body = lines.map((line) => `│ ${line}${' '.repeat(width - [...line].length)} │`);

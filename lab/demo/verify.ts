@@ -125,7 +125,7 @@ function counterRows({ before, after, firstCount }: Evidence): Row[] {
       'survival',
       'counter: monotonic clock',
       `outage ${seconds(outage)}`,
-      `stood still but ${seconds(monotonic)}`,
+      `went on, a step of ${seconds(monotonic)}`,
       monotonic < outage / 2,
     ),
   ];
