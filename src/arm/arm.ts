@@ -128,10 +128,12 @@ function commandLineOf(config: Config, release: string, ranges: readonly MemoryR
 }
 
 function payload(manifest: Manifest, bundle: string): PayloadFile[] {
+  const limit = Math.round(manifest.config['crash-kernel']['time-limit-minutes'] * 60);
   return [
     { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')), mode: 0o700 },
     { name: 'crash-world.mjs', data: readFileSync(bundle) },
     { name: 'profile', data: encodeProfile(takeProfile()) },
+    { name: 'time-limit', data: Buffer.from(`${limit}\n`) },
     { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
   ];
 }

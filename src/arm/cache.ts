@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { CACHE_DIRECTORY } from '../config/paths.ts';
 
 /** A short hash over anything that JSON can write. */
@@ -24,6 +24,12 @@ export function treeStamp(directory: string): (string | number)[][] {
     .map(fileStamp);
 }
 
+/** Where the cache has the file of these inputs, if it has it. */
+export function cachedPath(kind: string, inputs: unknown): { path: string; exists: boolean } {
+  const path = join(CACHE_DIRECTORY, `${kind}-${hashOf(inputs)}`);
+  return { path, exists: existsSync(path) };
+}
+
 /**
  * A file of the cache, built if it is not there; older files of the same kind are removed.
  * @param kind first part of the file's name, without a dash
@@ -34,9 +40,9 @@ export function cached(
   inputs: unknown,
   build: (path: string) => void,
 ): { path: string; built: boolean } {
-  const name = `${kind}-${hashOf(inputs)}`;
-  const path = join(CACHE_DIRECTORY, name);
-  if (existsSync(path)) return { path, built: false };
+  const { path, exists } = cachedPath(kind, inputs);
+  const name = basename(path);
+  if (exists) return { path, built: false };
   mkdirSync(CACHE_DIRECTORY, { recursive: true, mode: 0o700 });
   const beside = `${path}.new`;
   rmSync(beside, { recursive: true, force: true });

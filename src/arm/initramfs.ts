@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { cached, fileStamp, treeStamp } from './cache.ts';
+import { cached, cachedPath, fileStamp, treeStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
 import { cpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
@@ -38,15 +38,30 @@ function configuration(modules: 'dep' | 'most'): string {
 /**
  * The part of the crash initramfs that finds and mounts the root file system, made by the distribution's own mkinitramfs with a
  * configuration of ours (as kdump-tools does). For the running kernel it holds the modules that this machine's
- * root file system needs; for another kernel all common ones.
+ * root file system needs; if it was prepared before the kernel ran, all common ones.
  * @throws ArmError if initramfs-tools is missing or fails
  */
 export function buildBaseInitramfs(kernelRelease: string): { path: string; built: boolean } {
   if (findProgram('mkinitramfs') === undefined) {
     throw new ArmError('mkinitramfs is not installed: apt-get install initramfs-tools');
   }
-  const modules = kernelRelease === runningRelease() ? 'dep' : 'most';
-  const inputs = [
+  const kind = `base.${kernelRelease}`;
+  const prepared = cachedPath(kind, inputsOf(kernelRelease, 'most'));
+  const modules = kernelRelease === runningRelease() && !prepared.exists ? 'dep' : 'most';
+  return cached(kind, inputsOf(kernelRelease, modules), (path) => {
+    try {
+      makeInitramfs(kernelRelease, modules, path);
+    } catch (error) {
+      // `dep` cannot tell what the root file system needs on some storage stacks.
+      if (modules === 'most') throw error;
+      makeInitramfs(kernelRelease, 'most', path);
+    }
+  });
+}
+
+/** What the archive depends on. */
+function inputsOf(kernelRelease: string, modules: 'dep' | 'most'): unknown {
+  return [
     configuration(modules),
     kernelRelease,
     treeStamp(SCRIPTS),
@@ -56,15 +71,6 @@ export function buildBaseInitramfs(kernelRelease: string): { path: string; built
     ...['/etc/fstab', '/etc/crypttab', `/lib/modules/${kernelRelease}/modules.dep`].map(fileStamp),
     modules === 'dep' ? rootDevice() : undefined,
   ];
-  return cached(`base.${kernelRelease}`, inputs, (path) => {
-    try {
-      makeInitramfs(kernelRelease, modules, path);
-    } catch (error) {
-      // `dep` cannot tell what the root file system needs on some storage stacks.
-      if (modules === 'most') throw error;
-      makeInitramfs(kernelRelease, 'most', path);
-    }
-  });
 }
 
 function rootDevice(): string {

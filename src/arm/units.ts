@@ -25,7 +25,6 @@ RequiresMountsFor=/var/lib/otherworld /var/cache/otherworld
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=${command('arm')}
-ExecStop=${command('disarm')}
 
 [Install]
 WantedBy=multi-user.target

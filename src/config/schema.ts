@@ -31,6 +31,7 @@ const panic = z
 const crashKernel = z
   .strictObject({
     'add-parameters': z.array(z.string().regex(/^\S+$/, 'one parameter without spaces')).default([]),
+    'time-limit-minutes': z.number().min(1).max(1440).default(30),
     'remove-parameters': z.array(z.string().regex(/^[^\s=]+$/, 'the name of a parameter')).default([]),
   })
   .prefault({});

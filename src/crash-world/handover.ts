@@ -8,6 +8,8 @@ const place = z.strictObject({ pid: z.int(), cgroup: z.string() });
 /** What the part of the crash world before systemd leaves to the part after it. */
 export const handoverSchema = z.strictObject({
   incident: z.string(),
+  /** The directory that holds the incident's. */
+  incidents: z.string(),
   adoptions: z.array(
     z.discriminatedUnion('kind', [
       z.strictObject({

@@ -29,8 +29,10 @@ prepare() {
 say "the crash world begins"
 prepare >$run/init.log 2>&1
 if [ -x $runtime/bin/node ]; then
-    # A session of its own: nothing that is restored may find itself in one with PID 1's terminal.
-    setsid --wait $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/node \
+    # A session of its own: nothing that is restored may find itself in one with PID 1's terminal. And a limit: whatever a
+    # damaged kernel's memory makes of the program, the machine boots.
+    setsid --wait timeout --kill-after=10 "$(cat $run/payload/time-limit)" \
+        $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/node \
         --max-semi-space-size=4 $run/payload/crash-world.mjs resurrect </dev/null >>$run/init.log 2>&1 ||
         say "resurrection ended with status $?; see $run/init.log"
 else

@@ -61,6 +61,9 @@ export async function resurrect(): Promise<void> {
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
   const report = newReport(place.id, manifest);
   const stages = new Stages(report, (current) => saveReport(current, place.incidents));
+  // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
+  writeHandover({ incident: place.id, incidents: place.incidents, adoptions: [] });
+  writeSettleUnit();
   if (opened.note !== undefined) report.notes.push(opened.note);
   stages.note('open', start, opened.kernel === undefined ? 'failed' : 'done');
   if (opened.kernel === undefined) {
@@ -70,7 +73,6 @@ export async function resurrect(): Promise<void> {
   }
   report.state = 'restored';
   saveReport(report, place.incidents);
-  writeSettleUnit();
 }
 
 interface Opened {
@@ -162,7 +164,7 @@ async function workOn(work: Work): Promise<void> {
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
   );
-  await stages.run('handover', () => handOver(running ?? restored, candidates, report));
+  await stages.run('handover', () => handOver(running ?? restored, candidates, place, report));
 }
 
 /** From the selection to images on the disk. */
@@ -227,6 +229,7 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
 function handOver(
   restored: readonly RestoredGroup[],
   candidates: readonly Candidate[],
+  place: Place,
   report: Report,
 ): void {
   keepTemporaryFiles();
@@ -241,7 +244,8 @@ function handOver(
     if (adoption.kind === 'unit') writeDropIn(adoption);
   }
   writeHandover({
-    incident: report.id,
+    incident: place.id,
+    incidents: place.incidents,
     adoptions: adoptions.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
   });
 }

@@ -16,16 +16,30 @@ import { removeDropIn, TMPFILES } from './units.ts';
  */
 export async function settle(): Promise<void> {
   const handover = readHandover();
-  const report = loadReport(handover.incident);
-  const stages = new Stages(report, saveReport);
+  const save = (current: Report): void => saveReport(current, handover.incidents);
+  const report = loadReport(handover.incident, handover.incidents);
+  if (report.state === 'running') concludeBrokenOff(report);
+  const stages = new Stages(report, save);
   await stages.run('services', () => adoptAll(handover.adoptions, report));
   await stages.run('rules', () => renewPidRules(report));
   await stages.run('settled', releaseRuntime);
   report.state = 'settled';
-  saveReport(report);
+  save(report);
+}
+
+/** The program before the boot was ended: by its time limit, for want of memory, or by an error of its own. */
+function concludeBrokenOff(report: Report): void {
+  const last = report.stages.at(-1)?.name ?? 'none';
+  report.errors.push(`the resurrection was broken off; the last stage that ended was: ${last}`);
+  for (const process of report.processes) {
+    if (process.outcome !== 'pending') continue;
+    process.outcome = 'failed';
+    process.reasons.push('the resurrection was broken off before it was restored');
+  }
 }
 
 async function adoptAll(adoptions: readonly Adoption[], report: Report): Promise<void> {
+  const afresh: string[] = [];
   for (const adoption of adoptions) {
     try {
       if (adoption.kind === 'unit') await adoptUnit(adoption);
@@ -33,12 +47,15 @@ async function adoptAll(adoptions: readonly Adoption[], report: Report): Promise
       noteAdopted(report, adoption);
     } catch (error) {
       report.errors.push(`${adoption.unit}: ${messageOf(error)}`);
+      if (adoption.kind === 'unit' && !existsSync(`/proc/${adoption.mainPid}`)) afresh.push(adoption.unit);
     }
   }
   const units = adoptions.filter(({ kind }) => kind === 'unit');
   for (const { unit } of units) removeDropIn(unit);
   removeDropIn(TMPFILES);
   systemctl('daemon-reload');
+  // The main process ended before its service could take it up: as at any other end of it.
+  for (const unit of afresh) systemctl('restart', '--no-block', unit);
 }
 
 function noteAdopted(report: Report, { unit, processes }: Adoption): void {
