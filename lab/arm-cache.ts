@@ -1,10 +1,10 @@
-import { readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CACHE_DIRECTORY } from '../src/config/paths.ts';
-import { makeCacheDirectory } from './cache.ts';
+import { makeCacheDirectory, withLock } from './cache.ts';
 import { copyFiles, execCaptured } from './channel.ts';
 import { LabError } from './error.ts';
-import { readGuest } from './guest.ts';
+import { guestPaths, readGuest } from './guest.ts';
 
 /**
  * What `otherworld arm` builds in a guest (compressed runtime, initramfs) follows from the Debian system of its image,
@@ -12,27 +12,41 @@ import { readGuest } from './guest.ts';
  * whether it still fits.
  */
 export async function lendArmCache(name: string): Promise<void> {
+  const lent = join(guestPaths(name).directory, 'lent');
+  rmSync(lent, { recursive: true, force: true });
+  mkdirSync(lent);
+  // Links, because another guest may replace the files while these are being sent.
   const directory = keptFor(name);
-  if (keptFiles(directory).length === 0) return;
-  await guestCommand(name, ['rm', '-rf', CACHE_DIRECTORY]);
-  await copyFiles(name, directory, `${name}:${CACHE_DIRECTORY}`);
-  await guestCommand(name, ['chmod', '700', CACHE_DIRECTORY]);
+  await withLock(ARM_LOCK, async () => {
+    for (const file of readdirSync(directory)) linkSync(join(directory, file), join(lent, file));
+  });
+  if (readdirSync(lent).length > 0) {
+    await guestCommand(name, ['rm', '-rf', CACHE_DIRECTORY]);
+    await copyFiles(name, lent, `${name}:${CACHE_DIRECTORY}`);
+    await guestCommand(name, ['chmod', '700', CACHE_DIRECTORY]);
+  }
+  rmSync(lent, { recursive: true, force: true });
 }
 
 /** Takes over what a guest's `otherworld arm` has built anew. */
 export async function keepArmCache(name: string): Promise<void> {
   const directory = keptFor(name);
-  const kept = keptFiles(directory);
   const listing = await guestCommand(name, ['ls', CACHE_DIRECTORY]);
-  const fresh = listing.split('\n').filter((file) => file !== '' && !kept.includes(file));
-  for (const file of fresh) {
-    const incomplete = join(makeCacheDirectory('arm'), `${name}.incomplete`);
-    rmSync(incomplete, { recursive: true, force: true });
-    await copyFiles(name, `${name}:${join(CACHE_DIRECTORY, file)}`, incomplete);
-    for (const old of kept) if (kindOf(old) === kindOf(file)) rmSync(join(directory, old), { force: true });
-    renameSync(incomplete, join(directory, file));
+  for (const file of listing.split('\n').filter(Boolean)) {
+    if (existsSync(join(directory, file))) continue;
+    const fetched = join(guestPaths(name).directory, 'fetched');
+    await copyFiles(name, `${name}:${join(CACHE_DIRECTORY, file)}`, fetched);
+    await withLock(ARM_LOCK, async () => {
+      for (const old of readdirSync(directory)) {
+        if (kindOf(old) === kindOf(file)) rmSync(join(directory, old), { force: true });
+      }
+      renameSync(fetched, join(directory, file));
+    });
   }
 }
+
+/** Held while files are listed and linked, or replaced; never while they are sent. */
+const ARM_LOCK = 'arm';
 
 /** Files of the cache are called KIND-HASH; of each kind arm keeps one. */
 function kindOf(file: string): string {
@@ -41,10 +55,6 @@ function kindOf(file: string): string {
 
 function keptFor(name: string): string {
   return makeCacheDirectory('arm', readGuest(name).systemKey);
-}
-
-function keptFiles(directory: string): string[] {
-  return readdirSync(directory);
 }
 
 async function guestCommand(name: string, command: readonly string[]): Promise<string> {
