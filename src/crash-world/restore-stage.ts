@@ -59,7 +59,7 @@ export interface RestoredGroup {
 export async function restoreStage(
   groups: readonly ImagedGroup[],
   config: Config,
-  report: Report,
+  { report, save }: { readonly report: Report; readonly save: () => void },
   birthplaceOf: (group: ImagedGroup) => string,
 ): Promise<RestoredGroup[]> {
   const restored: RestoredGroup[] = [];
@@ -74,6 +74,7 @@ export async function restoreStage(
       console.error(error);
       concludeGroup(report, group.id, 'failed', [messageOf(error)]);
     }
+    save();
     // The fallback of a procedure may need the images once more.
     const done = pids === undefined ? config.images.keep === 'never' : config.images.keep !== 'always';
     if (done && (pids === undefined || runsProcedures.size === 0))

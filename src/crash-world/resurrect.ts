@@ -160,7 +160,9 @@ async function workOn(work: Work): Promise<void> {
   const birthplaceOf = ({ group }: ImagedGroup): string =>
     birthplace(group.id, candidates.find(({ pid }) => pid === group.id)?.cgroup);
   const restored =
-    (await stages.run('restore', () => restoreStage(ready, manifest.config, report, birthplaceOf))) ?? [];
+    (await stages.run('restore', () =>
+      restoreStage(ready, manifest.config, { report, save: () => stages.save() }, birthplaceOf),
+    )) ?? [];
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
   );

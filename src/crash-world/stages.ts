@@ -63,6 +63,11 @@ export class Stages {
       memoryUsedBytes: used,
     });
     say(`${name}: ${outcome}${detail === undefined ? '' : ` (${detail.split('\n')[0]})`}`);
+    this.save();
+  }
+
+  /** Saves the report as it is. */
+  save(): void {
     try {
       this.#save(this.report);
     } catch (error) {
