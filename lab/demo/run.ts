@@ -19,6 +19,8 @@ export interface DemoOptions {
   readonly guest: string;
   readonly release: Release;
   readonly cpus: number;
+  /** Starts from a snapshot of a guest that has booted; the first one makes it. */
+  readonly quick: boolean;
   /** Leaves the guest running at the end. */
   readonly keep: boolean;
 }
@@ -41,13 +43,13 @@ const typedAfterwards = 'And this was typed in the other world.';
  * @throws LabError if the guest, a program or the crash world does not come as far as a comparison
  */
 export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]> {
-  const { guest, release, cpus } = options;
+  const { guest, release, cpus, quick } = options;
   const { progress } = stage;
   const programs = await buildPrograms(release, progress);
   await bootGuest(
     {
       ...{ name: guest, release, packages: [...demoPackages], memoryMiB: 2048, cpus },
-      ...{ crashKernelMiB: 320, forwards: [], append: '' },
+      ...{ crashKernelMiB: 320, forwards: [], append: '', quick },
     },
     progress,
   );

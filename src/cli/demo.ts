@@ -16,6 +16,7 @@ export function registerDemo(program: Command): void {
     .description('real programs in a real guest outlive the death of its kernel')
     .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
     .option('--cpus <n>', 'virtual CPUs of the guest', wholeNumber, 1)
+    .option('--quick', 'start from a snapshot of a guest that has booted; the first time makes it')
     .option('--keep', 'leave the guest running: otherworld lab exec demo -- ...')
     .option('--json', 'print the table as JSON')
     .addHelpText('after', NOTE)
@@ -25,6 +26,7 @@ export function registerDemo(program: Command): void {
 interface DemoCommandOptions {
   release: string;
   cpus: number;
+  quick?: boolean;
   keep?: boolean;
   json?: boolean;
 }
