@@ -26,8 +26,7 @@ suite(`an incident with ${release}`, () => {
   before(async () => {
     guest = await bootTestGuest('incident', { arm: false });
     await guest.sh(
-      'truncate -s 24M /root/small.img && mkfs.ext4 -q /root/small.img && mkdir -p /mnt/small /etc/otherworld' +
-        ' && echo "/root/small.img /mnt/small ext4 loop 0 0" >>/etc/fstab && mount /mnt/small',
+      'mkdir -p /mnt/small /etc/otherworld && echo "tmpfs /mnt/small tmpfs size=24M 0 0" >>/etc/fstab && mount /mnt/small',
     );
     await guest.sh(`cat >/etc/otherworld/otherworld.toml <<'EOF'\n${CONFIG}EOF`);
     await guest.sh('otherworld arm', 300);
