@@ -60,7 +60,10 @@ suite(`processes on ${release}`, () => {
       }
     }
     const pids = roots.join(' ');
-    await guest.sh(`for p in ${pids}; do pkill -9 -P $p; kill -9 $p; done; sleep 1; rm -rf /root/${name}`);
+    // Stopped first, so that a shell does not go on to its next command when its child is killed.
+    await guest.sh(
+      `kill -STOP ${pids}; for p in ${pids}; do pkill -9 -P $p; kill -9 $p; done; sleep 1; rm -rf /root/${name}`,
+    );
     await guest.copyIn(directory, `/root/${name}`);
     await guest.sh(
       `criu restore -d -D /root/${name} -o restore.log -v4 || { grep Error /root/${name}/restore.log; exit 1; }`,
