@@ -46,6 +46,8 @@ export class CaptureContext {
   readonly terminals = new Map<number, Terminal>();
   /** By the address of the tty_struct; /dev/tty by -1n. */
   readonly terminalsByTty = new Map<bigint, Terminal>();
+  /** Files that their other holders, who do not come back, no longer matter to. */
+  readonly parted = new Set<bigint>();
   readonly memfds = new Map<number, MemfdInode>();
   readonly sharedMemory = new Map<number, SharedMemory>();
   /** Inodes of the files on disks, by path. */

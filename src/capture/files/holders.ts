@@ -74,7 +74,7 @@ export class SystemFiles {
     const { kind, object } = sharedObject(kernel, holder.file);
     if (object === undefined) return;
     if (kind === 'socket') this.sockets.add(object);
-    if (kind === 'tty') this.terminals.add(object);
+    if (kind === 'tty' || kind === 'hung-up-tty') this.terminals.add(object);
     const holders = this.byObject.get(object);
     if (holders !== undefined) holders.push(holder);
     else this.byObject.set(object, [holder]);
@@ -92,6 +92,7 @@ function sharedObject(kernel: Kernel, address: bigint): { kind?: FileKind; objec
     case 'socket':
       return { kind, object: kernel.bind(socketStruct).at(file.private_data).sk };
     case 'tty':
+    case 'hung-up-tty':
       return { kind, object: ttyOfFile(kernel, file).address };
     default:
       return {};

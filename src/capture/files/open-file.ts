@@ -6,12 +6,13 @@ import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from 
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';
 import { showHolder } from './holders.ts';
+import { captureHungUpTerminal } from './hung-up-terminal.ts';
 import { captureMemfd, memoryFileKind } from './memory-file.ts';
 import { capturePathFile } from './path.ts';
 import { capturePipe } from './pipe.ts';
 import { FileRefusal } from './refusal.ts';
 import { captureSocket } from './socket.ts';
-import { captureHungUpTerminal, captureTerminal } from './terminal.ts';
+import { captureTerminal } from './terminal.ts';
 
 /** Files of which two users need not come back together: the same offset in a file is all that they share. */
 const separable: ReadonlySet<OpenFile['type']> = new Set(['path']);
@@ -79,7 +80,7 @@ function share(context: CaptureContext, address: bigint, file: OpenFile): void {
   const holders = context.system.holdersOfFile(address);
   const outsider = holders.find(({ isProtected }) => !isProtected);
   const what = kindNames[file.type];
-  if (outsider !== undefined) {
+  if (outsider !== undefined && !context.parted.has(address)) {
     if (!separable.has(file.type)) {
       throw new FileRefusal(`shares ${what} with ${showHolder(outsider)}, which is not protected`);
     }

@@ -2,7 +2,6 @@ import type { File } from '../../linux/file.ts';
 import { major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
 import { hasTtyFlag, type Tty, ttyDriverKind, ttyInput, ttyOfFile, ttyStruct } from '../../linux/tty.ts';
-import type { PathFile } from '../../model/file.ts';
 import type {
   Terminal,
   TerminalFile,
@@ -13,6 +12,7 @@ import type {
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
+import { hangUp, isForeign, MAX_PTY_INDEX } from './hung-up-terminal.ts';
 import { type NamedFile, namedFile } from './named.ts';
 import { pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
@@ -22,8 +22,6 @@ import { type PutBack, putBackInput, putBackOutput } from './terminal-input.ts';
 const TTY_MAJOR = 4;
 const TTYAUX_MAJOR = 5;
 const MAX_NR_CONSOLES = 63;
-/** CRIU up to 4.1 opens at most 32 masters while it looks for the one with the right number. */
-const MAX_PTY_INDEX = 31;
 
 function kindOf(kernel: Kernel, tty: Tty, named: NamedFile): TerminalKind {
   const rdev = named.inode.i_rdev;
@@ -120,6 +118,7 @@ export function captureTerminal(context: CaptureContext, file: File): TerminalFi
   const tty = ttyOfFile(kernel, file);
   const kind = kindOf(kernel, tty, named);
   const driver = ttyDriverKind(kernel, tty);
+  if (driver === 'pty-slave' && isForeign(context, tty)) return hangUp(context, file, tty);
   if (driver === 'pty-master' || driver === 'pty-slave') sharePty(context, tty, driver);
   // /dev/tty is another file on a terminal that has its own entry as well.
   const key = kind === 'current' ? -1n : tty.address;
@@ -136,62 +135,4 @@ export function captureTerminal(context: CaptureContext, file: File): TerminalFi
     terminalId: terminal.id,
     pathFile: pathFile(context, named, { ...common, id: context.nextId(), position: 0n }),
   };
-}
-
-/** UNIX98_PTY_SLAVE_MAJOR. */
-const PTY_SLAVE_MAJOR = 136;
-
-/** A number that no terminal of the dead system has, from the highest that CRIU can make downwards. */
-function freePtyIndex(context: CaptureContext): number {
-  const Tty = context.kernel.bind(ttyStruct);
-  const used = new Set([...context.system.terminals].map((address) => Tty.at(address).index));
-  for (const { ptyIndex } of context.terminals.values()) used.add(ptyIndex ?? -1);
-  for (let index = MAX_PTY_INDEX; index >= 0; index--) {
-    if (!used.has(index)) return index;
-  }
-  throw new FileRefusal('has a terminal that was hung up, and no number is free to make it again');
-}
-
-/**
- * An open file on a terminal that was hung up, as what is started from a login and outlives it has. It reads as ended and cannot be
- * written to; it is made again under a number that is free. Throws a FileRefusal for a terminal that is no pty.
- */
-export function captureHungUpTerminal(context: CaptureContext, file: File): TerminalFile {
-  const { kernel } = context;
-  const named = namedFile(kernel, file.f_mnt, file.f_dentry);
-  const { i_rdev: rdev, i_uid: uid, i_gid: gid, i_sb, i_mode: mode } = named.inode;
-  if (major(rdev) !== PTY_SLAVE_MAJOR)
-    throw new FileRefusal(`has the terminal ${named.path} open, which was hung up`);
-  const index = freePtyIndex(context);
-  const device = PTY_SLAVE_MAJOR * 256 + index;
-  const terminal: Terminal = {
-    id: context.nextId(),
-    kind: 'pty-slave',
-    ptyIndex: index,
-    locked: false,
-    exclusive: false,
-    packetMode: false,
-    session: 0,
-    foregroundGroup: 0,
-    rdev: device,
-    device: userDevice(kernel.bind(superBlockStruct).at(i_sb).s_dev),
-    uid,
-    gid,
-    settings: undefined,
-    unread: new Uint8Array(0),
-  };
-  context.terminals.set(terminal.id, terminal);
-  const common = context.common(file);
-  const identity = { ...named.identity, mode, rdev: device };
-  const path = `/dev/pts/${index}`;
-  const pathFile: PathFile = {
-    ...common,
-    type: 'path',
-    id: context.nextId(),
-    path,
-    position: 0n,
-    identity,
-    ghostId: undefined,
-  };
-  return { type: 'terminal', ...common, terminalId: terminal.id, pathFile };
 }

@@ -104,6 +104,7 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
   if (holders.length > 0) {
     const outsider = holders.find(({ isProtected }) => !isProtected);
     if (outsider !== undefined) {
+      if (isServed(context, unix)) return hungUp(context, sock, outsider, via);
       throw new FileRefusal(
         `has a unix socket connected to ${showHolder(outsider)}${via}, which is not protected`,
       );
@@ -119,6 +120,33 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
     throw new FileRefusal(`has a unix socket connected${via} to an end that no process holds`);
   }
   return waitingPeer(context, sock, peer, listener, via);
+}
+
+/**
+ * Whether a socket is the server's end of a connection that was accepted from a listening socket which comes back: it has the same
+ * address as that (unix_stream_connect in net/unix/af_unix.c shares it). Every server must expect that a client goes.
+ */
+function isServed(context: CaptureContext, unix: UnixSock): boolean {
+  const { kernel, system } = context;
+  if (unix.addr === 0n) return false;
+  return [...system.sockets].some((address) => {
+    const sock = kernel.bind(sockStruct).at(address);
+    return (
+      sock.family === family.unix &&
+      sock.state === tcpState.listen &&
+      kernel.bind(unixSock).at(address).addr === unix.addr &&
+      system.holdersOfObject(address).every(({ isProtected }) => isProtected)
+    );
+  });
+}
+
+/** Peer 0 of an established socket: closed by the other side. */
+function hungUp(context: CaptureContext, sock: Sock, client: Holder, via: string): 0 {
+  context.noteHolders(
+    context.system.holdersOfObject(sock.address),
+    `the connection from ${showHolder(client)}${via} is closed: that process was not protected`,
+  );
+  return 0;
 }
 
 /** A connection that has not been accepted yet: it is made again, which is possible only while nothing was sent. */
@@ -217,6 +245,9 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     );
   }
   const journal = journalSocket(context, unix, sock);
+  const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
+  const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
+  const isClosed = isConnection && peer === 0;
   return {
     type: 'unix',
     ...context.common(file),
@@ -224,9 +255,9 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state: journal === undefined ? state : socketState.close,
     options,
-    shutdown: journal === undefined ? shutdownOf(sock) : 0,
+    shutdown: isClosed ? 3 : journal === undefined ? shutdownOf(sock) : 0,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
-    peerInode: isListening || journal !== undefined ? 0 : peerInode(context, unix, sock),
+    peerInode: peer,
     name,
     ...socketFile(context, unix, name),
     queue,

@@ -56,6 +56,14 @@ suite(`files of processes on ${release}`, () => {
     }
   }
 
+  async function restore(images: string): Promise<void> {
+    await guest.sh('rm -rf /root/images');
+    await guest.copyIn(images, '/root/images');
+    await guest.sh(
+      'cd /root/images; criu restore -D . -d --file-locks --manage-cgroups=ignore -o restore.log || { grep Error restore.log; exit 1; }',
+    );
+  }
+
   async function reasons(root: number): Promise<string[]> {
     return captured([root], ({ refused }) => refused.flatMap((refusal) => [...refusal.reasons]));
   }
@@ -70,12 +78,30 @@ suite(`files of processes on ${release}`, () => {
       writeImages(groups[0]!, kernel.physical, images);
     });
     await guest.sh(`for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1`);
-    await guest.copyIn(images, '/root/images');
-    await guest.sh(
-      'cd /root/images; criu restore -D . -d --file-locks --manage-cgroups=ignore -o restore.log || grep Error restore.log',
-    );
+    await restore(images);
     const found = await lookAround(pid);
     for (const [what, value] of Object.entries(expected)) assert.deepEqual(found[what], value, what);
+  });
+
+  test('a server of terminals comes back without the client that was attached', async () => {
+    await guest.sh('tmux new-session -d -s kept sh');
+    await guest.background('sleep 600 | TERM=xterm script -qfc "tmux attach -t kept" /dev/null >/dev/null');
+    await guest.until('tmux list-clients | grep -q kept', 30);
+    await guest.sh("tmux send-keys -t kept 'X=kept' Enter; sleep 2");
+    const server = Number(await guest.sh("tmux display-message -p '#{pid}'"));
+    const images = join(scratch.path, 'server');
+    const notes = await captured([server], ({ groups, refused }, kernel) => {
+      assert.deepEqual(refused, []);
+      writeImages(groups[0]!, kernel.physical, images);
+      return groups[0]!.processes.flatMap(({ findings }) => findings.notes).join('\n');
+    });
+    assert.match(notes, /the terminal \/dev\/pts\/\d+ of PID \d+ \(script\) is hung up/);
+    assert.match(notes, /the connection from PID \d+ \(tmux: client\) .*is closed/);
+    await guest.sh(`kill -9 ${server} $(pgrep -P ${server}); sleep 1; rm -f /tmp/tmux-0/default`);
+    await restore(images);
+    await guest.sh("tmux send-keys -t kept 'echo X is $X' Enter");
+    await guest.until('tmux capture-pane -p -t kept | grep -qx "X is kept"', 30);
+    assert.equal(await guest.sh('tmux list-clients; tmux kill-server'), '');
   });
 
   test('an established TCP connection is refused with the peer and the descriptor', async () => {
