@@ -23,6 +23,12 @@ interface Counts {
   skipped: number;
 }
 
+/**
+ * A guest keeps two cores busy for a part of its time only: booting is the work of one CPU, and tests wait. More than two
+ * would make each other late on the two cores that tests have to get by with.
+ */
+const GUESTS_AT_ONCE = 2;
+
 /** Names of guests that tests boot begin with this, so that none outlives the run, whatever its test did. */
 export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
 
@@ -48,7 +54,7 @@ export async function runTests(selection: TestSelection): Promise<number> {
     for (const release of guestFiles.length > 0 ? selection.guestReleases : []) {
       console.log(`\nGuests with Debian ${release}`);
       process.env.OTHERWORLD_TEST_RELEASE = release;
-      await runFiles(guestFiles, 1, counts);
+      await runFiles(guestFiles, GUESTS_AT_ONCE, counts);
     }
   } finally {
     await removeLeftGuests(runId);
