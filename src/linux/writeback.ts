@@ -1,9 +1,13 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct } from '../vmcore/view.ts';
-import { fileSystemOf, SB_RDONLY, superBlockStruct } from './fs.ts';
+import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
 import { listForEachEntry } from './list.ts';
 
-const superBlockWriteback = struct('super_block', { s_bdi: pointer, s_inodes_wb: addressOf('s_inodes_wb') });
+const superBlockWriteback = struct('super_block', {
+  s_bdi: pointer,
+  s_inodes: addressOf('s_inodes'),
+  s_inodes_wb: addressOf('s_inodes_wb'),
+});
 const backingDevInfo = struct('backing_dev_info', { wb_list: addressOf('wb_list') });
 
 /** `struct bdi_writeback` (include/linux/backing-dev-defs.h): a root one, and one for each cgroup that wrote. */
@@ -18,6 +22,7 @@ const inodeLists = struct('inode', {
   i_sb: pointer,
   i_io_list: addressOf('i_io_list'),
   i_wb_list: addressOf('i_wb_list'),
+  i_sb_list: addressOf('i_sb_list'),
 });
 
 /** Inodes and writeback structures that one list can hold in a sound machine. */
@@ -55,5 +60,19 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Set<bigint>
     for (const head of [wb.b_dirty, wb.b_io, wb.b_more_io]) add(head, 'i_io_list');
   }
   add(s_inodes_wb, 'i_wb_list');
+  return found;
+}
+
+/**
+ * Addresses of the inodes in memory that were changed after a time of CLOCK_REALTIME, in seconds. Writeback is done with an inode
+ * as soon as its pages are on the disk; its size and its blocks may still wait for the next commit of the journal. Throws a
+ * ContainerError if the list is damaged.
+ */
+export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Set<bigint> {
+  const { s_inodes } = kernel.bind(superBlockWriteback).at(superBlock);
+  const found = new Set<bigint>();
+  for (const inode of listForEachEntry(kernel, s_inodes, kernel.bind(inodeLists), 'i_sb_list', MAX_INODES)) {
+    if (inodeTimes(kernel, inode.address).changedSeconds > sinceSeconds) found.add(inode.address);
+  }
   return found;
 }

@@ -3,7 +3,7 @@ import { fileSystemOf, fileType, type Inode, inodeStruct, inodeTimes } from '../
 import { pageCache } from '../../linux/pagemap.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
-import { unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
+import { recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
 import type { UnwrittenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -15,6 +15,10 @@ const PAGE_SIZE = 4096;
  * changed since then, pages that are clean may still be missing on the disk, with the blocks that were allocated for them.
  */
 const RECENT_SECONDS = 60;
+
+function recentSince(clocks: Clocks): number {
+  return Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
+}
 
 /** What is to be written back, and what cannot be, as sentences. */
 export interface Unwritten {
@@ -33,7 +37,7 @@ export function unwrittenFile(
 ): UnwrittenFile | string | undefined {
   if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
   const { changedSeconds, ...times } = inodeTimes(kernel, inode.address);
-  const isRecent = changedSeconds > Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
+  const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);
   if (cache.unwritten.length === 0 && !isRecent) return undefined;
   const path = inodePaths(kernel, inode.address)[0]?.path;
@@ -64,10 +68,12 @@ export function captureUnwritten(kernel: Kernel, clocks: Clocks = readClocks(ker
     }
   };
   const Inode = kernel.bind(inodeStruct);
+  const since = recentSince(clocks);
+  const none = new Set<bigint>();
   for (const disk of attempt('the list of file systems', () => writableDisks(kernel)) ?? []) {
-    const inodes =
-      attempt('a list of changed files', () => unwrittenInodes(kernel, disk)) ?? new Set<bigint>();
-    for (const address of inodes) {
+    const unwritten = attempt('a list of changed files', () => unwrittenInodes(kernel, disk)) ?? none;
+    const recent = attempt('the list of inodes', () => recentlyChangedInodes(kernel, disk, since)) ?? none;
+    for (const address of unwritten.union(recent)) {
       const file = attempt('a changed file', () => unwrittenFile(kernel, Inode.at(address), clocks));
       if (typeof file === 'string') problems.push(file);
       else if (file !== undefined) files.push(file);
