@@ -41,7 +41,10 @@ async function demo(options: DemoCommandOptions): Promise<void> {
   };
   const release = parseRelease(options.release);
   const rows = await runDemo(
-    { guest: 'demo', release, cpus: options.cpus, keep: options.keep === true },
+    {
+      ...{ guest: 'demo', release, cpus: options.cpus },
+      ...{ quick: options.quick === true, keep: options.keep === true },
+    },
     stage,
   );
   const ok = rows.every((row) => row.ok);
