@@ -28,6 +28,7 @@ export function examine(config: Config): Finding[] {
     ...sysctls(config),
     rival(),
     lockdown(),
+    rootDevice(),
     storage(config),
   ];
 }
@@ -159,6 +160,17 @@ function lockdown(): Finding {
   const todo =
     'expect refusals: under lockdown the crash kernel must be signed, and sysctl and kexec are restricted';
   return { what: 'lockdown', state: 'advice', found: mode, todo };
+}
+
+/** The crash initramfs mounts the root file system as the ordinary one does, questions included. */
+function rootDevice(): Finding {
+  const what = 'root file system';
+  const source = runProgram('findmnt', ['-no', 'SOURCE', '--nofsroot', '/']).trim();
+  const layers = source.startsWith('/dev/') ? runProgram('lsblk', ['-sno', 'TYPE', source]).split(/\s+/) : [];
+  if (!layers.includes('crypt')) return { what, state: 'good', found: source };
+  const todo =
+    'after a panic its passphrase is asked for on the console, unless the initramfs can find the key';
+  return { what, state: 'advice', found: `${source}, encrypted`, todo };
 }
 
 function storage(config: Config): Finding {

@@ -26,6 +26,8 @@ prepare() {
     done
 }
 
+OTHERWORLD_BEGAN=$(cut -d ' ' -f 1 /proc/uptime)
+export OTHERWORLD_BEGAN
 say "the crash world begins"
 prepare >$run/init.log 2>&1
 if [ -x $runtime/bin/node ]; then

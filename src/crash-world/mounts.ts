@@ -69,16 +69,28 @@ function tmpfsOptions(kernel: Kernel, { mount }: MountPoint): string {
   ].join(',');
 }
 
+/** Longest time for all file systems of /etc/fstab; one that waits for a device that never comes must not stop the rest. */
+const MOUNT_MILLISECONDS = 60_000;
+
 /**
- * Mounts what the dead world had mounted: the file systems of /etc/fstab and every tmpfs. A tmpfs that is there already (/dev/shm) gets the size of
- * then, because its own is half of a crash kernel's little memory.
+ * Mounts the file systems of /etc/fstab that are not mounted yet, but for those of the network, which is not there.
  * @returns what could not be mounted, with the reason
  */
-export function mountOldWorld(kernel: Kernel): string[] {
+export function mountFileSystems(): string[] {
+  const { status, stderr, error } = spawnSync('mount', ['-a', '-O', 'no_netdev'], {
+    encoding: 'utf8',
+    timeout: MOUNT_MILLISECONDS,
+  });
+  return status === 0 ? [] : [`mount -a: ${stderr?.trim() || error?.message || 'failed'}`];
+}
+
+/**
+ * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the size of then, because its own is half
+ * of a crash kernel's little memory.
+ * @returns what could not be mounted, with the reason
+ */
+export function mountOldTmpfs(kernel: Kernel): string[] {
   const problems: string[] = [];
-  const fstab = spawnSync('mount', ['-a', '-O', 'no_netdev'], { encoding: 'utf8', timeout: 60_000 });
-  if (fstab.status !== 0)
-    problems.push(`mount -a: ${fstab.stderr.trim() || fstab.error?.message || 'failed'}`);
   const mounted = mountedPaths();
   for (const { path, options } of oldTmpfsMounts(kernel)) {
     try {

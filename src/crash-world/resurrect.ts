@@ -17,7 +17,7 @@ import { placeInCgroups } from './cgroups.ts';
 import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
-import { mountOldWorld } from './mounts.ts';
+import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { reclaimMemory } from './reclaim.ts';
@@ -54,6 +54,9 @@ export async function resurrect(): Promise<void> {
   const manifest = manifestSchema.parse(
     JSON.parse(readFileSync(join(PAYLOAD_DIRECTORY, 'manifest.json'), 'utf8')),
   );
+  const begun = uptimeSeconds();
+  // Incidents, rules and images may be on another file system than the root.
+  const unmounted = mountFileSystems();
   const start = uptimeSeconds();
   const opened = openDeadKernel(join(PAYLOAD_DIRECTORY, 'profile'));
   const panicAt =
@@ -64,8 +67,12 @@ export async function resurrect(): Promise<void> {
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
   writeHandover({ incident: place.id, incidents: place.incidents, adoptions: [] });
   writeSettleUnit();
-  if (opened.note !== undefined) report.notes.push(opened.note);
-  stages.note('open', start, opened.kernel === undefined ? 'failed' : 'done');
+  report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]));
+  const initBegan = Number(process.env.OTHERWORLD_BEGAN ?? begun);
+  stages.note('boot', 0, { end: initBegan });
+  stages.note('start', initBegan, { end: begun });
+  stages.note('disks', begun, { end: start });
+  stages.note('open', start, { outcome: opened.kernel === undefined ? 'failed' : 'done' });
   if (opened.kernel === undefined) {
     report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   } else {
@@ -138,10 +145,13 @@ interface Work {
 async function workOn(work: Work): Promise<void> {
   const { kernel, panicAt, manifest, place, stages } = work;
   const { report } = stages;
-  const started = Date.now() / 1000 - uptimeSeconds();
-  report.secondsToCrashKernel = Number((started - Number(panicAt) / 1e9).toFixed(1));
+  const toCrashKernel = Date.now() / 1000 - uptimeSeconds() - Number(panicAt) / 1e9;
+  // Out of all proportion where the hardware clock keeps local time.
+  if (toCrashKernel > -2 && toCrashKernel < 600) {
+    report.secondsToCrashKernel = Number(Math.max(0, toCrashKernel).toFixed(1));
+  }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
-  await stages.run('mounts', () => report.notes.push(...mountOldWorld(kernel)));
+  await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
   await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const imaged = selection === undefined ? [] : await capture(work, selection);

@@ -1,7 +1,8 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { addRule, loadRules, type ProtectionRule, saveRules } from '../config/protection.ts';
 import { loadReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
@@ -22,7 +23,13 @@ export async function settle(): Promise<void> {
   const stages = new Stages(report, save);
   await stages.run('services', () => adoptAll(handover.adoptions, report));
   await stages.run('rules', () => renewPidRules(report));
-  await stages.run('settled', releaseRuntime);
+  await stages.run('settled', () => {
+    copyFileSync(
+      join(RUN_DIRECTORY, 'init.log'),
+      join(handover.incidents, handover.incident, 'crash-world.log'),
+    );
+    releaseRuntime();
+  });
   report.state = 'settled';
   save(report);
 }

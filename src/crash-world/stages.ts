@@ -7,6 +7,12 @@ export class StageSkipped extends Error {
   override readonly name = 'StageSkipped';
 }
 
+interface StageEnd {
+  readonly end?: number;
+  readonly outcome?: Stage['outcome'];
+  readonly detail?: string | undefined;
+}
+
 /** Seconds since this kernel started. */
 export function uptimeSeconds(): number {
   return Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
@@ -41,12 +47,16 @@ export class Stages {
         console.error(error);
       }
     }
-    this.note(name, start, outcome, detail);
+    this.note(name, start, { outcome, detail });
     return result;
   }
 
-  /** Enters a step that was made before there was a report. */
-  note(name: string, start: number, outcome: Stage['outcome'] = 'done', detail?: string): void {
+  /** Enters a step by hand: one that was made before there was a report. `end` is now, unless given. */
+  note(
+    name: string,
+    start: number,
+    { end = uptimeSeconds(), outcome = 'done', detail }: StageEnd = {},
+  ): void {
     const { total, used } = readMemory();
     const { memory } = this.report;
     if (total <= memory.reservedBytes) {
@@ -56,7 +66,7 @@ export class Stages {
     this.report.stages.push({
       name,
       startSeconds: Number(start.toFixed(2)),
-      durationSeconds: Number((uptimeSeconds() - start).toFixed(2)),
+      durationSeconds: Number((end - start).toFixed(2)),
       outcome,
       ...(detail === undefined ? {} : { detail }),
       memoryTotalBytes: total,

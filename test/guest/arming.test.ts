@@ -78,6 +78,20 @@ suite(`arming and adoption with ${release}`, () => {
     assert.equal((await guest.exec(['otherworld', 'protect'])).status, 2);
   });
 
+  test('it can be armed at every boot, and prepared when a kernel is installed', async () => {
+    await guest.sh('otherworld arm --install');
+    assert.equal(await guest.sh('systemctl is-enabled otherworld-arm'), 'enabled');
+    await guest.sh('otherworld disarm; systemctl restart otherworld-arm');
+    assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '1');
+    await guest.sh('/etc/kernel/postinst.d/zz-otherworld "$(uname -r)" /boot/vmlinuz-"$(uname -r)"');
+    await guest.sh('otherworld disarm --uninstall');
+    assert.equal(
+      (await guest.exec(['systemctl', 'is-enabled', 'otherworld-arm'])).stdout.trim(),
+      'not-found',
+    );
+    await guest.sh('otherworld arm');
+  });
+
   suite('after a panic', () => {
     let report: Report;
     const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0 };
