@@ -38,7 +38,8 @@ before(async () => {
   const source = join(import.meta.dirname, 'procedure-subject.c');
   const headers = join(import.meta.dirname, '../../sdk/c');
   execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-static', '-I', headers, source, '-o', program]);
-  guest = await bootTestGuest('crash-procedure');
+  // One CPU: a thread that computes on another one at the panic would be refused.
+  guest = await bootTestGuest('crash-procedure', { cpus: 1 });
   await guest.sh('mkdir -p /root/procedures');
   await guest.copyIn(program, '/root/subject');
   scratch.remove();
