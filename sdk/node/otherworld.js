@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { readdirSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { crc32 } from 'node:zlib';
@@ -47,6 +48,7 @@ export function onKernelCrash(callback, { signal = 'SIGPWR', timeLimitMillisecon
   process.on(signal, listener);
   fill(record, number, timeLimitMilliseconds);
   registered = true;
+  warnOfIoUring();
   return () => {
     if (!registered) return;
     registered = false;
@@ -56,7 +58,27 @@ export function onKernelCrash(callback, { signal = 'SIGPWR', timeLimitMillisecon
   };
 }
 
-/** The five functions of the C library by which a memory file gets mapped: JavaScript itself has no way to do it. */
+/** A process with an io_uring is refused, whatever it has registered. */
+function warnOfIoUring() {
+  if (!readdirSync('/proc/self/fd').some((fd) => linkOf(fd).includes('[io_uring]'))) return;
+  process.emitWarning(
+    'this process uses io_uring and cannot be brought back: start it with UV_USE_IO_URING=0',
+    {
+      code: 'OTHERWORLD_IO_URING',
+    },
+  );
+}
+
+function linkOf(fd) {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    // Closed since the directory was read.
+    return '';
+  }
+}
+
+/** The functions of the C library by which a memory file gets mapped: JavaScript itself has no way to do it. */
 function loadLibc() {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     throw new NotRegisteredError(
