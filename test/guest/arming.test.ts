@@ -85,10 +85,7 @@ suite(`arming and adoption with ${release}`, () => {
     assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '1');
     await guest.sh('/etc/kernel/postinst.d/zz-otherworld "$(uname -r)" /boot/vmlinuz-"$(uname -r)"');
     await guest.sh('otherworld disarm --uninstall');
-    assert.equal(
-      (await guest.exec(['systemctl', 'is-enabled', 'otherworld-arm'])).stdout.trim(),
-      'not-found',
-    );
+    assert.equal(await guest.sh('systemctl show --value --property=LoadState otherworld-arm'), 'not-found');
     await guest.sh('otherworld arm');
   });
 
