@@ -1,33 +1,51 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { build } from 'esbuild';
+import { bundleOptions } from '../src/arm/bundle.ts';
 import { keepArmCache, lendArmCache } from './arm-cache.ts';
 import { execCaptured } from './channel.ts';
 import { LabError } from './error.ts';
+import { guestPaths } from './guest.ts';
 import { repositoryRoot } from './node-tree.ts';
 
 /** Where Otherworld lives on a machine; Node.js and the libraries are in the guest's image already. */
 const HOME = '/usr/lib/otherworld';
 
-/** What of the repository a machine needs besides `node_modules`. */
-const PARTS = ['package.json', 'LICENSE', 'src', 'lab', 'sdk'];
+/** What of the repository is installed as it is; the programs are bundles of `src`, in `lib`. */
+const PARTS = ['package.json', 'LICENSE', 'docs', 'sdk', 'src/arm/initramfs', 'src/crash-world/init.sh'];
 
 const COMMAND = `#!/bin/sh
-exec ${HOME}/node_modules/node/bin/node ${HOME}/src/cli/main.ts "$@"
+exec ${HOME}/node_modules/node/bin/node ${HOME}/lib/otherworld.mjs "$@"
 `;
 
 /**
- * Puts the sources of this repository into a guest and makes `otherworld` a command there, as a package would.
- * @throws LabError if the guest does not take them
+ * Puts Otherworld into a guest and makes `otherworld` a command there, as a package would.
+ * @throws LabError if the guest does not take it
  */
 export async function installOtherworld(name: string): Promise<void> {
-  const parts = PARTS.filter((part) => existsSync(join(repositoryRoot, part)));
-  const tar = spawnSync('tar', ['-c', '-C', repositoryRoot, '--owner=0', '--group=0', ...parts], {
-    maxBuffer: 256 * 2 ** 20,
-  });
-  if (tar.status !== 0) throw new LabError(`packing the sources failed: ${tar.stderr.toString()}`);
-  await guestScript(name, `cd ${HOME} && rm -rf ${PARTS.join(' ')} && tar -xf -`, tar.stdout);
+  const built = join(guestPaths(name).directory, 'installation');
+  rmSync(built, { recursive: true, force: true });
+  await buildPrograms(join(built, 'lib'));
+  const folders = ['-C', repositoryRoot, ...PARTS, '-C', built, 'lib'];
+  const tar = spawnSync('tar', ['-c', '--owner=0', '--group=0', ...folders], { maxBuffer: 256 * 2 ** 20 });
+  rmSync(built, { recursive: true, force: true });
+  if (tar.status !== 0) throw new LabError(`packing Otherworld failed: ${tar.stderr.toString()}`);
+  await guestScript(name, `cd ${HOME} && rm -rf ${PARTS.join(' ')} lib && tar -xf -`, tar.stdout);
   await guestScript(name, 'cat > /usr/bin/otherworld && chmod 755 /usr/bin/otherworld', COMMAND);
+}
+
+/** The command, with a file for each of its subcommands, and the crash world's program. */
+async function buildPrograms(directory: string): Promise<void> {
+  const source = join(repositoryRoot, 'src');
+  const entryPoints = { otherworld: join(source, 'cli/installed.ts') };
+  const names = { outExtension: { '.js': '.mjs' }, chunkNames: '[name]-[hash]' };
+  await build({ ...bundleOptions, ...names, entryPoints, outdir: directory, splitting: true });
+  await build({
+    ...bundleOptions,
+    entryPoints: [join(source, 'crash-world/main.ts')],
+    outfile: join(directory, 'crash-world.mjs'),
+  });
 }
 
 async function guestScript(name: string, script: string, input: string | Buffer): Promise<void> {

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { writeDurably } from '../config/durable-file.ts';
+import { INSTALLATION } from '../config/installation.ts';
 import type { Armed, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
@@ -21,7 +22,7 @@ import {
 } from './kexec.ts';
 import { neededBytes } from './memory-need.ts';
 import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
-import { buildRuntime, INSTALLATION } from './runtime.ts';
+import { buildRuntime } from './runtime.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
 /** Told before each step that may take more than a second. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { CACHE_DIRECTORY } from '../config/paths.ts';
 
@@ -22,6 +22,12 @@ export function treeStamp(directory: string): (string | number)[][] {
     .map((name) => join(directory, name))
     .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
     .map(fileStamp);
+}
+
+/** The text of all files in a directory: two copies of it are the same input. */
+export function contents(directory: string): string[][] {
+  const files = readdirSync(directory).sort();
+  return files.map((name) => [name, readFileSync(join(directory, name), 'utf8')]);
 }
 
 /** Where the cache has the file of these inputs, if it has it. */

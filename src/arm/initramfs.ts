@@ -13,11 +13,11 @@ import {
 } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { cached, cachedPath, fileStamp, treeStamp } from './cache.ts';
+import { INSTALLATION } from '../config/installation.ts';
+import { cached, cachedPath, contents, fileStamp, treeStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
 import { cpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
-import { INSTALLATION } from './runtime.ts';
 
 const SCRIPTS = join(INSTALLATION, 'src/arm/initramfs');
 
@@ -64,7 +64,7 @@ function inputsOf(kernelRelease: string, modules: 'dep' | 'most'): unknown {
   return [
     configuration(modules),
     kernelRelease,
-    treeStamp(SCRIPTS),
+    contents(SCRIPTS),
     ...['/usr/share/initramfs-tools', '/etc/initramfs-tools', '/etc/modprobe.d', '/lib/modprobe.d'].map(
       treeStamp,
     ),

@@ -9,15 +9,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { INSTALLATION } from '../config/installation.ts';
 import { cached, fileStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
 import { withoutSections } from './elf.ts';
 import { ArmError } from './errors.ts';
 import { sharedLibraries } from './libraries.ts';
-
-/** The directory that holds `src` and `node_modules` of this installation. */
-export const INSTALLATION = join(dirname(fileURLToPath(import.meta.url)), '../..');
 
 /** Raise when the steps below change in a way that the inputs' stamps do not show. */
 const LAYOUT_VERSION = 1;

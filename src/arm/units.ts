@@ -1,16 +1,17 @@
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { INSTALLATION } from '../config/installation.ts';
 import { CRASH_WORLD_PARAMETER } from '../config/paths.ts';
 import { runProgram } from './command.ts';
-import { INSTALLATION } from './runtime.ts';
 
 const UNIT = 'otherworld-arm.service';
 const UNIT_PATH = `/etc/systemd/system/${UNIT}`;
 /** Debian runs these when a kernel is installed, with its release as first argument. */
 const KERNEL_HOOK = '/etc/kernel/postinst.d/zz-otherworld';
 
+/** The program that is running now: of a checkout, or of an installed bundle. */
 function command(...args: string[]): string {
-  return [process.execPath, join(INSTALLATION, 'src/cli/main.ts'), ...args].join(' ');
+  return [process.execPath, realpathSync(process.argv[1] ?? ''), ...args].join(' ');
 }
 
 function unit(): string {

@@ -1,0 +1,79 @@
+import { readFileSync } from 'node:fs';
+import { enableCompileCache } from 'node:module';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { INSTALLATION } from '../config/installation.ts';
+
+/** What every command file exports: it adds its command (with options and action) to the program. */
+type Register = (program: Command) => void;
+
+/**
+ * One entry per command. Modules are loaded only when their command is called (or for the
+ * overall help), so that starting one command does not pay for the libraries of the others.
+ */
+export type Commands = Readonly<Record<string, () => Promise<Register>>>;
+
+function version(): string {
+  const file = readFileSync(join(INSTALLATION, 'package.json'), 'utf8');
+  const content: unknown = JSON.parse(file);
+  const isWhole = typeof content === 'object' && content !== null && 'version' in content;
+  return isWhole ? String(content.version) : '';
+}
+
+/** Keeps what Node made of the TypeScript sources: starting again takes a third less. Where that cannot be kept, it does without. */
+function keepCompiled(): void {
+  enableCompileCache(join(homedir(), '.cache', 'otherworld', 'compiled'));
+}
+
+async function buildProgram(commands: Commands, commandName: string | undefined): Promise<Command> {
+  const program = new Command('otherworld')
+    .description('Applications that outlive their kernel')
+    .version(version())
+    .option('--debug', 'show stack traces of errors')
+    .enablePositionalOptions()
+    .exitOverride();
+  const chosen = commandName === undefined ? undefined : commands[commandName];
+  const loaders = chosen === undefined ? Object.values(commands) : [chosen];
+  for (const load of loaders) (await load())(program);
+  for (const command of program.commands) command.exitOverride();
+  return program;
+}
+
+/** Errors may carry the exit status that the command is to end with; any other error ends with 1. */
+function exitStatusOf(error: unknown): number {
+  if (error instanceof Error && 'exitStatus' in error && typeof error.exitStatus === 'number') {
+    return error.exitStatus;
+  }
+  return 1;
+}
+
+/** `--debug` is accepted anywhere before `--`; what follows `--` belongs to somebody else's command. */
+function takeDebug(argv: readonly string[]): { debug: boolean; args: string[] } {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
+  const args = argv.filter((arg, index) => index >= end || arg !== '--debug');
+  return { debug: args.length < argv.length, args };
+}
+
+/**
+ * Runs the command of this process's command line.
+ * @returns the exit status: 0, 1 for an error, 2 for a wrong command line, or the one that an error carries
+ */
+export async function runCommandLine(commands: Commands): Promise<number> {
+  keepCompiled();
+  const { debug, args } = takeDebug(process.argv.slice(2));
+  try {
+    const program = await buildProgram(
+      commands,
+      args.find((arg) => !arg.startsWith('-')),
+    );
+    await program.parseAsync([...args], { from: 'user' });
+    return typeof process.exitCode === 'number' ? process.exitCode : 0;
+  } catch (error) {
+    const printed = error instanceof CommanderError && !(error instanceof InvalidArgumentError);
+    if (printed) return error.exitCode === 0 ? 0 : 2;
+    if (debug) console.error(error);
+    else console.error(`otherworld: ${error instanceof Error ? error.message : String(error)}`);
+    return error instanceof InvalidArgumentError ? 2 : exitStatusOf(error);
+  }
+}
