@@ -45,6 +45,7 @@ struct worker {
   _Atomic uint64_t clock_backwards;
   _Atomic uint64_t largest_monotonic_gap; /* nanoseconds between two looks at the clock */
   _Atomic uint64_t largest_realtime_gap;
+  _Atomic uint64_t checked_since_gap; /* words since the largest gap in real time: since an outage */
   int64_t last_monotonic;
   int64_t last_realtime;
 };
@@ -73,15 +74,17 @@ static int64_t read_clock(clockid_t clock) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static void note_largest(_Atomic uint64_t *largest, int64_t gap) {
-  if (gap > 0 && (uint64_t)gap > *largest) *largest = (uint64_t)gap;
+static int note_largest(_Atomic uint64_t *largest, int64_t gap) {
+  if (gap <= 0 || (uint64_t)gap <= *largest) return 0;
+  *largest = (uint64_t)gap;
+  return 1;
 }
 
 static void watch_clocks(struct worker *worker) {
   int64_t monotonic = read_clock(CLOCK_MONOTONIC), realtime = read_clock(CLOCK_REALTIME);
   if (monotonic < worker->last_monotonic) worker->clock_backwards++;
   note_largest(&worker->largest_monotonic_gap, monotonic - worker->last_monotonic);
-  note_largest(&worker->largest_realtime_gap, realtime - worker->last_realtime);
+  if (note_largest(&worker->largest_realtime_gap, realtime - worker->last_realtime)) worker->checked_since_gap = 0;
   worker->last_monotonic = monotonic;
   worker->last_realtime = realtime;
 }
@@ -133,6 +136,7 @@ static void check_block(struct worker *worker, uint64_t from, uint64_t to, uint6
     worker->words[i] = value_of(worker->first + i, pass + 1);
   }
   worker->checked += to - from;
+  worker->checked_since_gap += to - from;
 }
 
 static void *work(void *argument) {
@@ -186,15 +190,14 @@ static int describe(char *text, size_t room) {
   uint64_t errors = SUM(wrong_words) + SUM(wrong_vectors) + SUM(wrong_locals) + SUM(clock_backwards);
   return snprintf(text, room,
                   "{\"pid\":%d,\"sizeMiB\":%llu,\"threads\":%u,\"errors\":%llu,\"passes\":%llu,\"wordsChecked\":%llu,"
-                  "\"leastCheckedByThread\":%llu,\"mostCheckedByThread\":%llu,\"wordsOfThread\":%llu,"
+                  "\"leastCheckedSinceLargestGap\":%llu,\"wordsOfThread\":%llu,"
                   "\"vectorChecks\":%llu,\"wrongWords\":%llu,\"wrongVectors\":%llu,\"wrongLocals\":%llu,"
                   "\"clockBackwards\":%llu,\"monotonicNanoseconds\":%lld,\"realtimeNanoseconds\":%lld,"
                   "\"largestMonotonicGapNanoseconds\":%llu,\"largestRealtimeGapNanoseconds\":%llu,\"vectors\":\"%s\","
                   "\"procedureRuns\":%u,\"incident\":\"%s\"}\n",
                   (int)getpid(), (unsigned long long)size_mib, worker_count, (unsigned long long)errors,
                   (unsigned long long)LEAST(passes), (unsigned long long)SUM(checked),
-                  (unsigned long long)LEAST(checked), (unsigned long long)LARGEST(checked),
-                  (unsigned long long)LARGEST(words_owned), (unsigned long long)SUM(naps),
+                  (unsigned long long)LEAST(checked_since_gap), (unsigned long long)LARGEST(words_owned), (unsigned long long)SUM(naps),
                   (unsigned long long)SUM(wrong_words), (unsigned long long)SUM(wrong_vectors),
                   (unsigned long long)SUM(wrong_locals), (unsigned long long)SUM(clock_backwards),
                   (long long)read_clock(CLOCK_MONOTONIC), (long long)read_clock(CLOCK_REALTIME),

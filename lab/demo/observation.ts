@@ -11,8 +11,7 @@ export const counterStatus = z.object({
   errors: z.int(),
   passes: z.int(),
   wordsChecked: z.int(),
-  leastCheckedByThread: z.int(),
-  mostCheckedByThread: z.int(),
+  leastCheckedSinceLargestGap: z.int(),
   wordsOfThread: z.int(),
   vectorChecks: z.int(),
   monotonicNanoseconds: z.number(),
@@ -41,9 +40,13 @@ export interface Observation {
   readonly isCrashKernel: boolean;
 }
 
-/** Whether every word of the counter's memory was checked between two looks: each thread went all round its part. */
+/**
+ * Whether every word of the counter's memory was checked since an outage that came after `before`: each thread has seen a larger
+ * gap in real time than ever before, and has gone all round its part since.
+ */
 export function wasCheckedWhole(before: CounterStatus, after: CounterStatus): boolean {
-  return after.leastCheckedByThread - before.mostCheckedByThread >= after.wordsOfThread;
+  const outage = after.largestRealtimeGapNanoseconds > before.largestRealtimeGapNanoseconds;
+  return outage && after.leastCheckedSinceLargestGap >= after.wordsOfThread;
 }
 
 /** The status in a few lines for people. */

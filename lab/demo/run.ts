@@ -103,9 +103,8 @@ async function look(guest: string, stage: Stage, known: Known): Promise<Evidence
   const { before, pythonBefore, words } = known;
   const report = await readReport(guest, known.incident);
   stage.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
-  const firstCount = await readCounter(guest);
   stage.progress.step('waiting until the counter has been through all its memory again');
-  await waitForWholeCheck(guest, firstCount);
+  await waitForWholeCheck(guest, before.counter);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   stage.show('JOE, afterwards', after.joeScreen);
@@ -122,16 +121,15 @@ async function look(guest: string, stage: Stage, known: Known): Promise<Evidence
       typedAfterwards,
       report,
       secondsSincePanic,
-      firstCount,
     },
     lastWords: words.find((line) => line.includes('Kernel panic'))?.replace(/^\[ *[\d.]+\] /, ''),
   };
 }
 
-/** Waits until the counter has been all through its memory since `first`; the table tells if it never was. */
-async function waitForWholeCheck(guest: string, first: CounterStatus): Promise<void> {
+/** Waits until the counter has been all through its memory since the panic; the table tells if it never was. */
+async function waitForWholeCheck(guest: string, before: CounterStatus): Promise<void> {
   const end = performance.now() + 90_000;
-  while (performance.now() < end && !wasCheckedWhole(first, await readCounter(guest))) await sleep(1000);
+  while (performance.now() < end && !wasCheckedWhole(before, await readCounter(guest))) await sleep(1000);
 }
 
 async function typeMore(guest: string): Promise<string> {

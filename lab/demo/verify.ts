@@ -1,5 +1,5 @@
 import type { Report } from '../../src/report/schema.ts';
-import { type CounterStatus, type Observation, wasCheckedWhole } from './observation.ts';
+import { type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
 /** One thing that has to be true after the panic. */
@@ -15,8 +15,6 @@ export interface Row {
 export interface Evidence {
   readonly before: Observation;
   readonly after: Observation;
-  /** The counter's first status after the panic. */
-  readonly firstCount: CounterStatus;
   /** Digest of the Python interpreter's variables. */
   readonly pythonBefore: string;
   readonly pythonAfter: string;
@@ -103,12 +101,12 @@ function pidsOf(processes: string): string {
     .join(' ');
 }
 
-function counterRows({ before, after, firstCount }: Evidence): Row[] {
+function counterRows({ before, after }: Evidence): Row[] {
   const [old, now] = [before.counter, after.counter];
   const seconds = (nanoseconds: number): string => `${(nanoseconds / 1e9).toFixed(1)} s`;
   const outage = now.largestRealtimeGapNanoseconds;
   const monotonic = now.largestMonotonicGapNanoseconds;
-  const checkedWhole = wasCheckedWhole(firstCount, now);
+  const checkedWhole = wasCheckedWhole(old, now);
   const counting =
     now.wordsChecked > old.wordsChecked && now.vectorChecks > old.vectorChecks && now.pid === old.pid;
   return [
