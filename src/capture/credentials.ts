@@ -3,6 +3,7 @@ import { apparmorLabel, hasLandlockDomain, selinuxInForce } from '../linux/lsm.t
 import { hasNoNewPrivs, type Task } from '../linux/sched.ts';
 import type { Credentials } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { lostKeys } from './task-attributes.ts';
 
 /** Credentials, and reasons against restoring them. */
 export interface CapturedCredentials {
@@ -60,6 +61,8 @@ export function captureCredentials(kernel: Kernel, task: Task): CapturedCredenti
   if (cred.userNamespace !== kernel.symbol('init_user_ns')) problems.push('is in a user namespace');
   if (cred.keyrings.thread !== 0n) problems.push('has a thread keyring');
   if (cred.keyrings.process !== 0n) problems.push('has a process keyring');
+  const keys = lostKeys(kernel, cred.keyrings.session);
+  if (keys.length > 0) problems.push(`has keys in its session keyring (${keys.join(', ')})`);
   const label = apparmorLabel(kernel, cred.security);
   if (label !== undefined && label !== 'unconfined') problems.push(`is confined by AppArmor (${label})`);
   if (hasLandlockDomain(kernel, cred.security)) problems.push('has restricted itself with Landlock');

@@ -1,21 +1,22 @@
 import {
+  coredumpFilterOf,
   dumpableOf,
-  isThpDisabled,
+  hasMmFlag,
   type Mm,
   mmStruct,
   rssOf,
   savedAuxv,
   specialMappingName,
-  type VmArea,
   vdsoPages,
 } from '../linux/mm.ts';
 import { PageDescriptors } from '../linux/page.ts';
-import { adviceOf, VM, VM_HIGH } from '../linux/vm-flags.ts';
+import { adviceOf, VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
 import type { AddressSpace, PageRun, Vma, VmaKind } from '../model/memory.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
+import { type Area, addressSpaceNotes, addressSpaceProblems, areaProblem } from './memory-attributes.ts';
 import { privatePages } from './pages.ts';
 
 const PAGE = 4096;
@@ -31,15 +32,6 @@ export interface MemoryOwner {
   readonly isRunning: boolean;
   readonly memoryId: number;
   readonly findings: Findings;
-}
-
-interface Area {
-  readonly view: VmArea;
-  readonly start: number;
-  readonly end: number;
-  /** Low and high word of vm_flags. */
-  readonly flags: number;
-  readonly flagsHigh: number;
 }
 
 function hexRange({ start, end }: Area): string {
@@ -77,19 +69,6 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
   return areas;
 }
 
-/** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
-function unsupported(area: Area): string | undefined {
-  const { flags, flagsHigh, view } = area;
-  if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
-  if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
-  if ((flags & (VM.uffdMissing | VM.uffdWp)) !== 0 || (view.userfaultfd ?? 0n) !== 0n)
-    return 'is watched by a userfaultfd';
-  if ((flagsHigh & VM_HIGH.pkey) !== 0) return 'has a memory protection key';
-  if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
-  if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
-  return undefined;
-}
-
 function openFlags(flags: number): number {
   return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
 }
@@ -122,10 +101,12 @@ export class MemoryCapture {
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
-    this.#checkAddressSpace(mm, owner);
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm));
+    const areas = readAreas(this.#kernel, mm, owner);
+    owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     let own = 0;
     const vmas: Vma[] = [];
-    for (const area of readAreas(this.#kernel, mm, owner)) {
+    for (const area of areas) {
       const vma = this.#area(mm, area, owner);
       if (vma === undefined) continue;
       if (vma.kind === 'anonymous' || vma.kind === 'file-private') {
@@ -149,20 +130,11 @@ export class MemoryCapture {
       envEnd: mm.env_end,
       savedAuxv: savedAuxv(this.#kernel, mm),
       dumpable: dumpableOf(mm),
-      thpDisabled: isThpDisabled(mm),
+      thpDisabled: hasMmFlag(mm, 'disableThp'),
+      coredumpFilter: coredumpFilterOf(mm),
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
       vmas,
     };
-  }
-
-  #checkAddressSpace(mm: Mm, owner: MemoryOwner): void {
-    const { reasons } = owner.findings;
-    if (mm.ldt !== 0n) reasons.push('has a local descriptor table (modify_ldt)');
-    if ((mm.ioctx_table ?? 0n) !== 0n) reasons.push('has an asynchronous I/O context (io_setup)');
-    if ((mm.def_flags & VM.locked) !== 0)
-      reasons.push('has locked all its future memory (mlockall MCL_FUTURE)');
-    if (mm.user_ns !== this.#kernel.symbol('init_user_ns'))
-      reasons.push('its memory belongs to a user namespace');
   }
 
   /** Page tables that lost entries are found out: the kernel counts the pages that it puts in. */
@@ -189,7 +161,7 @@ export class MemoryCapture {
       return undefined;
     };
     const special = specialMappingName(this.#kernel, view);
-    const problem = special === undefined ? unsupported(area) : undefined;
+    const problem = special === undefined ? areaProblem(area) : undefined;
     if (problem !== undefined) return refuse(problem);
     const file = this.#file(area, owner.pid);
     if (file?.kind === 'refused') return refuse(`cannot be kept: ${file.reason}`);

@@ -11,6 +11,7 @@ import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import { capturePending } from './pending.ts';
+import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
@@ -200,7 +201,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup): Process
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
-  findings.notes.push(...(files.notes.get(group.pid) ?? []));
+  findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);

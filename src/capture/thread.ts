@@ -1,16 +1,16 @@
 import { wasInUserMode } from '../linux/current.ts';
-import { listEmpty } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
 import { readUser } from '../linux/user-memory.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct, u16 } from '../vmcore/view.ts';
+import { struct, u16 } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
 import { captureRegisters } from './registers.ts';
+import { threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
@@ -20,7 +20,6 @@ const RSEQ_CS = 8;
 const RSEQ_CS_BYTES = 32;
 /** Size of struct robust_list_head, the only one set_robust_list(2) takes. */
 const ROBUST_LIST_BYTES = 24;
-const SCHED_DEADLINE = 6;
 /** Nanoseconds (init/init_task.c). */
 const DEFAULT_TIMER_SLACK = 50_000n;
 const SCHED_RESET_ON_FORK = 0x4000_0000;
@@ -88,28 +87,6 @@ function lostOnCpu(kernel: Kernel, task: Task, cpu: number | undefined): string 
     : `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
 }
 
-/** Operations of System V semaphores that the kernel would undo at exit; threads share a list that is mostly empty. */
-const semUndoList = struct('sem_undo_list', { list_proc: addressOf() });
-
-function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
-  return task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoList).at(task.sysvUndo).list_proc);
-}
-
-function schedulingProblem(kernel: Kernel, task: Task): string | undefined {
-  if (task.policy === SCHED_DEADLINE) return 'has the deadline scheduling policy';
-  if (task.ptrace !== 0) return 'is traced by a debugger';
-  if (task.seccompMode !== 0) return `has a seccomp ${task.seccompMode === 2 ? 'filter' : 'mode'}`;
-  if (task.syscallDispatch !== 0) return 'has its system calls redirected (syscall user dispatch)';
-  if ((task.io_uring ?? 0n) !== 0n) return 'uses io_uring';
-  if (task.vfork_done !== 0n) return 'has not left vfork yet';
-  if ((task.compat_robust_list ?? 0n) !== 0n) return 'has a 32-bit robust list';
-  if (hasSemaphoreUndo(kernel, task)) return 'has System V semaphores to undo';
-  if ((task.mempolicy ?? 0n) !== 0n) return 'has a memory policy';
-  if (task.in_execve) return 'was in the middle of execve';
-  if (task.atomic_flags >= 8) return 'has limits on speculative execution of its own (prctl)';
-  return undefined;
-}
-
 const ioContext = struct('io_context', { ioprio: u16 });
 
 /** ioprio_set(2); undefined for a thread that has none of its own. */
@@ -136,8 +113,8 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const cpu = source.running.get(task.address);
   const lost = lostOnCpu(kernel, task, cpu);
   if (lost !== undefined) findings.reasons.push(lost);
-  const problem = schedulingProblem(kernel, task);
-  if (problem !== undefined) say(problem);
+  threadProblems(kernel, task).forEach(say);
+  findings.notes.push(...threadNotes(task));
   const captured = captureRegisters(kernel, task, cpu !== undefined && lost === undefined);
   captured.problems.forEach(say);
   findings.notes.push(...captured.notes);

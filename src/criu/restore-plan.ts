@@ -2,9 +2,12 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
+import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 
 const FILE_NAME = 'restore.json';
+
+const optionName = z.custom<LateOptionName>((name) => typeof name === 'string' && name in lateOptions);
 
 const planSchema = z.strictObject({
   /** Processes that must be there afterwards. */
@@ -21,10 +24,33 @@ const planSchema = z.strictObject({
   ioPriorities: z.array(z.strictObject({ tid: z.int(), priority: z.int() })),
   /** Nanoseconds, for threads with another timer slack than they started with. */
   timerSlacks: z.array(z.strictObject({ tid: z.int(), nanoseconds: z.int() })),
+  /** /proc/PID/coredump_filter. */
+  coredumpFilters: z.array(z.strictObject({ pid: z.int(), filter: z.int() })),
+  /** Socket options that CRIU has no field for, with a process and a descriptor that lead to the socket. */
+  socketOptions: z.array(
+    z.strictObject({
+      pid: z.int(),
+      fd: z.int(),
+      options: z.array(z.strictObject({ name: optionName, value: z.union([z.int(), z.string()]) })),
+    }),
+  ),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
 export type RestorePlan = z.infer<typeof planSchema>;
+
+/** Where each socket with such options is found again. */
+function socketOptionsOf({ files, processes }: ProcessGroup): RestorePlan['socketOptions'] {
+  return files.files.flatMap((file) => {
+    if (!('lateOptions' in file) || file.lateOptions.length === 0) return [];
+    for (const { filesId, descriptors } of files.tables) {
+      const fd = descriptors.find(({ fileId }) => fileId === file.id)?.fd;
+      const pid = processes.find((process) => process.filesId === filesId)?.pid;
+      if (fd !== undefined && pid !== undefined) return [{ pid, fd, options: [...file.lateOptions] }];
+    }
+    return [];
+  });
+}
 
 /** Writes the plan next to the images. */
 export function writeRestorePlan(directory: string, group: ProcessGroup): void {
@@ -41,6 +67,10 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
     timerSlacks: threads.flatMap(({ tid, timerSlackNanoseconds }) =>
       timerSlackNanoseconds === undefined ? [] : [{ tid, nanoseconds: timerSlackNanoseconds }],
     ),
+    coredumpFilters: group.processes.flatMap(({ pid, memory }) =>
+      memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
+    ),
+    socketOptions: socketOptionsOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, { mode: 0o600 });
 }

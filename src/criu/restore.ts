@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { openJournalSockets, withNonlocalBind } from './files/index.ts';
+import { applyLateSettings } from './late-settings.ts';
+import { preparePreResume } from './pre-resume.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
 
 /** How `criu restore` is run. */
@@ -41,17 +43,9 @@ export type RestoreResult =
 const LOG = 'restore.log';
 const DEFAULT_TIMEOUT_SECONDS = 120;
 const MAX_ERRORS = 20;
-/** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
-const CPU_SET_BYTES = 128;
-
-/** ioprio_set(2) has no function in the C library. */
-const IOPRIO_SET = 251;
-const IOPRIO_WHO_PROCESS = 1;
 
 const libc = koffi.load('libc.so.6');
 const setPersonality = libc.func('int personality(unsigned long persona)');
-const syscall = libc.func('long syscall(long number, long which, long who, long value)');
-const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
 
 /** `(00.012345)    343: Error (criu/files-reg.c:1234): text` of a CRIU log. */
 const errorLine = /^\([\d.]+\)\s*(?:\d+: )?Error \([^)]*\): (.*)$/;
@@ -107,29 +101,6 @@ function run(
   });
 }
 
-/** What CRIU does not restore: CPU affinity and timer slack. */
-function finish(plan: RestorePlan): string[] {
-  const notes: string[] = [];
-  for (const { tid, cpus } of plan.affinities) {
-    const mask = Buffer.alloc(CPU_SET_BYTES);
-    for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
-    if (setAffinity(tid, CPU_SET_BYTES, mask) !== 0)
-      notes.push(`thread ${tid} may use other CPUs than before`);
-  }
-  for (const { tid, priority } of plan.ioPriorities) {
-    if (syscall(IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, priority) !== 0)
-      notes.push(`thread ${tid} has another I/O priority`);
-  }
-  for (const { tid, nanoseconds } of plan.timerSlacks) {
-    try {
-      writeFileSync(`/proc/${tid}/timerslack_ns`, String(nanoseconds));
-    } catch {
-      notes.push(`thread ${tid} has the default timer slack`);
-    }
-  }
-  return notes;
-}
-
 function readLog(path: string): string {
   return existsSync(path) ? readFileSync(path, 'utf8') : '';
 }
@@ -141,7 +112,11 @@ function readLog(path: string): string {
 export async function restoreImages(directory: string, options: RestoreOptions = {}): Promise<RestoreResult> {
   const plan = readRestorePlan(directory);
   const started = performance.now();
-  const { status, ok } = await withNonlocalBind(() => run(directory, plan, options));
+  const preResume = preparePreResume(directory, () => applyLateSettings(plan));
+  const { status, ok } = await withNonlocalBind(() =>
+    run(directory, plan, { ...options, extra: [...preResume.options, ...(options.extra ?? [])] }),
+  );
+  const lateNotes = preResume.finish();
   const seconds = (performance.now() - started) / 1000;
   const logPath = join(directory, LOG);
   const there = plan.pids.filter((pid) => options.mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
@@ -149,7 +124,12 @@ export async function restoreImages(directory: string, options: RestoreOptions =
   if (ok && there.length > 0) {
     // Restored, and done with its work since: a `sleep` whose time was over.
     const ended = missing.map((pid) => `process ${pid} ended as soon as it ran again`);
-    return { restored: true, pids: there, seconds, notes: [...ended, ...finish(plan)] };
+    return {
+      restored: true,
+      pids: there,
+      seconds,
+      notes: [...ended, ...(lateNotes ?? applyLateSettings(plan))],
+    };
   }
   const errors = logErrors(readLog(logPath)).slice(0, MAX_ERRORS);
   const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);

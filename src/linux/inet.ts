@@ -9,11 +9,9 @@ import {
   struct,
   u8,
   u16,
-  u32,
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
-import { ticksPerSecond } from './jiffies.ts';
 import type { Sock } from './sock.ts';
 
 /**
@@ -33,81 +31,61 @@ export const inetSock = struct('inet_sock', {
   inet_flags: optional(ulongNumber),
   freebind: optional(u8),
   transparent: optional(u8),
-  hdrincl: optional(u8),
+  recverr: optional(u8),
+  recverr_rfc4884: optional(u8),
+  mc_loop: optional(u8),
+  mc_all: optional(u8),
+  bind_address_no_port: optional(u8),
+  min_ttl: u8,
+  mc_ttl: u8,
+  pmtudisc: u8,
+  uc_index: s32,
+  mc_index: s32,
+  // 6.3
+  local_port_range: optional(bytes),
+  inet_opt: pointer,
   pinet6: pointer,
   mc_list: pointer,
 });
 
 export type InetSock = ViewOf<typeof inetSock>;
 
-/** Numbers of the bits in `inet_flags` are enumerators of the kernel from 6.6 on. */
+/**
+ * Options that are one bit. The number in `inet_flags` is the kernel's own enumerator from 6.6 on; before that they are bit fields, or the
+ * bit of `cmsg_flags` that is given here (IP_CMSG_* of include/net/inet_sock.h).
+ */
 const inetFlags = {
-  freebind: 'INET_FLAGS_FREEBIND',
-  pktinfo: 'INET_FLAGS_PKTINFO',
-  transparent: 'INET_FLAGS_TRANSPARENT',
-};
+  pktinfo: ['INET_FLAGS_PKTINFO', 0],
+  ttl: ['INET_FLAGS_TTL', 1],
+  tos: ['INET_FLAGS_TOS', 2],
+  recvopts: ['INET_FLAGS_RECVOPTS', 3],
+  retopts: ['INET_FLAGS_RETOPTS', 4],
+  passsec: ['INET_FLAGS_PASSSEC', 5],
+  origdstaddr: ['INET_FLAGS_ORIGDSTADDR', 6],
+  checksum: ['INET_FLAGS_CHECKSUM', 7],
+  recvfragsize: ['INET_FLAGS_RECVFRAGSIZE', 8],
+  recverr: ['INET_FLAGS_RECVERR', 'recverr'],
+  recverrRfc4884: ['INET_FLAGS_RECVERR_RFC4884', 'recverr_rfc4884'],
+  freebind: ['INET_FLAGS_FREEBIND', 'freebind'],
+  transparent: ['INET_FLAGS_TRANSPARENT', 'transparent'],
+  mcLoop: ['INET_FLAGS_MC_LOOP', 'mc_loop'],
+  mcAll: ['INET_FLAGS_MC_ALL', 'mc_all'],
+  bindAddressNoPort: ['INET_FLAGS_BIND_ADDRESS_NO_PORT', 'bind_address_no_port'],
+} as const;
 
-/** IP_CMSG_PKTINFO (include/net/inet_sock.h), in `cmsg_flags` before 6.6. */
-const IP_CMSG_PKTINFO = 1;
+export type InetFlag = keyof typeof inetFlags;
+
+/** Bit `number` of a word. */
+export function bitOf(word: number, number: number): 0 | 1 {
+  return Math.floor(word / 2 ** number) % 2 === 1 ? 1 : 0;
+}
 
 /** An option of an IP socket that is one bit. */
-export function inetFlag(kernel: Kernel, sock: InetSock, flag: keyof typeof inetFlags): boolean {
-  if (sock.inet_flags !== undefined) {
-    return Math.floor(sock.inet_flags / 2 ** kernel.enumerator(inetFlags[flag])) % 2 === 1;
-  }
-  if (flag === 'pktinfo') return ((sock.cmsg_flags ?? 0) & IP_CMSG_PKTINFO) !== 0;
-  return (flag === 'freebind' ? sock.freebind : sock.transparent) === 1;
-}
-
-const ipv6Pinfo = struct('ipv6_pinfo', {
-  rxinfo: u8.at('rxopt.bits.rxinfo'),
-  ipv6_mc_list: pointer,
-});
-
-/** IPV6_RECVPKTINFO. */
-export function recvPktinfo6(kernel: Kernel, sock: InetSock): boolean {
-  return sock.pinet6 !== 0n && kernel.bind(ipv6Pinfo).at(sock.pinet6).rxinfo === 1;
-}
-
-/** Whether a socket has joined multicast groups (IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP). */
-export function inMulticastGroups(kernel: Kernel, sock: InetSock): boolean {
-  if (sock.mc_list !== 0n) return true;
-  return sock.pinet6 !== 0n && kernel.bind(ipv6Pinfo).at(sock.pinet6).ipv6_mc_list !== 0n;
-}
-
-const tcpSock = struct('tcp_sock', {
-  nonagle: u8,
-  repair: u8,
-  keepalive_time: u32,
-  keepalive_intvl: u32,
-  keepalive_probes: u8,
-});
-
-/** Bits of tcp_sock.nonagle (include/net/tcp.h). */
-const TCP_NAGLE_OFF = 1;
-const TCP_NAGLE_CORK = 2;
-
-export interface TcpSettings {
-  readonly cork: boolean;
-  readonly nodelay: boolean;
-  /** undefined: the system's default. */
-  readonly keepCount: number | undefined;
-  readonly keepIdleSeconds: number | undefined;
-  readonly keepIntervalSeconds: number | undefined;
-}
-
-/** The options of SOL_TCP that an unconnected or listening socket hands on. */
-export function tcpSettings(kernel: Kernel, sock: bigint): TcpSettings {
-  const tcp = kernel.bind(tcpSock).at(sock);
-  const hz = ticksPerSecond(kernel);
-  const seconds = (jiffies: number) => (jiffies === 0 ? undefined : Math.round(jiffies / hz));
-  return {
-    cork: (tcp.nonagle & TCP_NAGLE_CORK) !== 0,
-    nodelay: (tcp.nonagle & TCP_NAGLE_OFF) !== 0,
-    keepCount: tcp.keepalive_probes === 0 ? undefined : tcp.keepalive_probes,
-    keepIdleSeconds: seconds(tcp.keepalive_time),
-    keepIntervalSeconds: seconds(tcp.keepalive_intvl),
-  };
+export function inetFlag(kernel: Kernel, sock: InetSock, flag: InetFlag): boolean {
+  const [enumerator, before] = inetFlags[flag];
+  if (sock.inet_flags !== undefined) return bitOf(sock.inet_flags, kernel.enumerator(enumerator)) === 1;
+  if (typeof before === 'number') return bitOf(sock.cmsg_flags ?? 0, before) === 1;
+  return sock[before] === 1;
 }
 
 /** A port of two bytes in network order. */

@@ -4,8 +4,10 @@ import {
   array,
   optional,
   pointer,
+  s16,
   s32,
   struct,
+  u16,
   u64,
   ulongNumber,
   type ViewOf,
@@ -38,6 +40,10 @@ export const mmStruct = struct('mm_struct', {
   ldt: pointer.at('context.ldt'),
   vdso: ulongNumber.at('context.vdso'),
   vdsoImage: pointer.at('context.vdso_image'),
+  // 6.4, address tags that the CPU leaves out (LAM)
+  lamMask: optional(u64.at('context.lam_cr3_mask')),
+  pkeyMap: optional(u16.at('context.pkey_allocation_map')),
+  executeOnlyPkey: optional(s16.at('context.execute_only_pkey')),
   ioctx_table: optional(pointer),
   user_ns: pointer,
   exe_file: pointer,
@@ -57,6 +63,8 @@ export const vmAreaStruct = struct('vm_area_struct', {
   vm_file: pointer,
   vm_private_data: pointer,
   userfaultfd: optional(pointer.at('vm_userfaultfd_ctx.ctx')),
+  vm_policy: optional(pointer),
+  anon_name: optional(pointer),
 });
 
 const vdsoImageStruct = struct('vdso_image', { data: pointer, size: ulongNumber });
@@ -64,12 +72,28 @@ const specialMapping = struct('vm_special_mapping', { name: pointer });
 
 export type VmArea = ViewOf<typeof vmAreaStruct>;
 
-/** Bits of `mm_struct.flags` (include/linux/sched/coredump.h): dumpable is the low two, 24 is PR_SET_THP_DISABLE. */
+/**
+ * Bits of `mm_struct.flags` (include/linux/sched/coredump.h), the same in 6.1 and 6.12; MDWE came with 6.3, merging of all areas
+ * with 6.4, where it had the bit that is MDWE's second one since 6.7.
+ */
+export const MMF = { hasUprobes: 19, disableThp: 24, hasMdwe: 28, mdweNoInherit: 29, mergeAny: 30 } as const;
+/** Bits of /proc/PID/coredump_filter: the nine above those of PR_GET_DUMPABLE. */
+const DUMP_FILTER_SHIFT = 2;
+const DUMP_FILTER_BITS = 9;
+
+/** Whether a MMF_* flag is set. */
+export function hasMmFlag(mm: Mm, flag: keyof typeof MMF): boolean {
+  return Math.floor(mm.flags / 2 ** MMF[flag]) % 2 === 1;
+}
+
+/** PR_GET_DUMPABLE: 0, 1 or 2. */
 export function dumpableOf(mm: Mm): number {
   return mm.flags % 4;
 }
-export function isThpDisabled(mm: Mm): boolean {
-  return Math.floor(mm.flags / 2 ** 24) % 2 === 1;
+
+/** What /proc/PID/coredump_filter shows. */
+export function coredumpFilterOf(mm: Mm): number {
+  return Math.floor(mm.flags / 2 ** DUMP_FILTER_SHIFT) % 2 ** DUMP_FILTER_BITS;
 }
 
 /** Name of a special mapping (`[vdso]`, `[vvar]`), or undefined if the area is none. */

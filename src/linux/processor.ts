@@ -16,6 +16,8 @@ export const threadStruct = struct('task_struct', {
   // 6.6, shadow stacks
   features: optional(u64.at('thread.features')),
   fpstate: pointer.at('thread.fpu.fpstate'),
+  // 5.16; what a process may use of the registers that need a permission, kept with its first thread
+  permissions: optional(u64.at('thread.fpu.perm.__state_perm')),
 });
 
 export type ThreadStruct = ViewOf<typeof threadStruct>;

@@ -7,6 +7,7 @@ import {
   pointer,
   s32,
   struct,
+  u8,
   u32,
   u64,
   ulongNumber,
@@ -86,6 +87,12 @@ export const taskStruct = struct('task_struct', {
   default_timer_slack_ns: u64,
   sysvUndo: pointer.at('sysvsem.undo_list'),
   mempolicy: optional(pointer),
+  core_cookie: optional(u64),
+  user_event_mm: optional(pointer),
+  uclampMin: optional(u32.at('uclamp_req[0].user_defined')),
+  uclampMax: optional(u32.at('uclamp_req[1].user_defined')),
+  // 6.12: a slice that sched_setattr(2) asked for
+  custom_slice: optional(u8.at('se.custom_slice')),
 });
 
 export type Task = ViewOf<typeof taskStruct>;
@@ -104,13 +111,23 @@ export const taskState = {
 } as const;
 
 /** Bits of `task_struct.flags`. PF_IO_WORKER is bit 4 and PF_KTHREAD bit 21 in 5.12 and later. */
-export const PF = { exiting: 0x4, ioWorker: 0x10, kthread: 0x0020_0000, userWorker: 0x4000 } as const;
+export const PF = {
+  exiting: 0x4,
+  ioWorker: 0x10,
+  mceProcess: 0x80,
+  userWorker: 0x4000,
+  memallocNoio: 0x0008_0000,
+  localThrottle: 0x0010_0000,
+  kthread: 0x0020_0000,
+  mceEarly: 0x0800_0000,
+} as const;
 
 /** Bits of `thread_info.flags` (arch/x86/include/asm/thread_info.h): the same in 6.1 and 6.12. */
 export const TIF = {
   sigpending: 2,
   ssbd: 5,
   specIb: 9,
+  specL1dFlush: 10,
   needFpuLoad: 14,
   nocpuid: 15,
   notsc: 16,

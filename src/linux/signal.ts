@@ -1,6 +1,18 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, bool, pointer, s16, s32, s64, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
+import {
+  addressOf,
+  bool,
+  optional,
+  pointer,
+  s16,
+  s32,
+  s64,
+  struct,
+  u32,
+  u64,
+  type ViewOf,
+} from '../vmcore/view.ts';
 
 /** `struct signal_struct` (include/linux/sched/signal.h): what the threads of a process share. */
 export const signalStruct = struct('signal_struct', {
@@ -26,6 +38,8 @@ export const signalStruct = struct('signal_struct', {
   sumSchedRuntime: u64.at('sum_sched_runtime'),
   rlim: addressOf('rlim'),
   oom_score_adj: s16,
+  oom_score_adj_min: s16,
+  autogroup: optional(pointer),
   pids: addressOf('pids'),
 });
 
@@ -33,6 +47,13 @@ export type Signal = ViewOf<typeof signalStruct>;
 
 /** `signal_struct.flags`: the group has stopped, or is exiting. */
 export const SIGNAL = { stopStopped: 0x1, stopContinued: 0x2, groupExit: 0x4 } as const;
+
+const autogroupStruct = struct('autogroup', { nice: s32 });
+
+/** Nice value of a session's scheduling group (/proc/PID/autogroup); 0 where there is none. */
+export function autogroupNice(kernel: Kernel, { autogroup }: Signal): number {
+  return (autogroup ?? 0n) === 0n ? 0 : kernel.bind(autogroupStruct).at(autogroup ?? 0n).nice;
+}
 
 const sighandStruct = struct('sighand_struct', { action: addressOf('action') });
 const kSigaction = struct('k_sigaction', {

@@ -1,6 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
+  optional,
   pointer,
   s16,
   s32,
@@ -10,6 +11,7 @@ import {
   u16,
   u32,
   u64,
+  uint,
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
@@ -56,16 +58,25 @@ export const sockStruct = struct('sock', {
   sk_ack_backlog: u32,
   sk_max_ack_backlog: u32,
   sk_filter: pointer,
+  sk_reuseport_cb: pointer,
+  sk_tsflags: uint,
+  sk_bind_phc: s32,
+  sk_peek_off: s32,
+  sk_max_pacing_rate: u64,
+  sk_ll_usec: optional(u32),
+  sk_prefer_busy_poll: optional(u8),
+  sk_busy_poll_budget: optional(u16),
   sk_socket: pointer,
   sk_err: s32,
   receiveQueue: addressOf('sk_receive_queue'),
   writeQueue: addressOf('sk_write_queue'),
+  errorQueue: addressOf('sk_error_queue'),
 });
 
 export type Sock = ViewOf<typeof sockStruct>;
 
 /** Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have them here. */
-export const socketFlag = { passCredentials: 3, passSecurity: 4 } as const;
+export const socketFlag = { passCredentials: 3, passSecurity: 4, passPidfd: 7 } as const;
 
 /** Address families (include/linux/socket.h). */
 export const family = { unix: 1, inet: 2, inet6: 10, netlink: 16, packet: 17 } as const;
@@ -98,6 +109,18 @@ const optionFlags = {
   broadcast: 'SOCK_BROADCAST',
   urgentInline: 'SOCK_URGINLINE',
   localRoute: 'SOCK_LOCALROUTE',
+  debug: 'SOCK_DBG',
+  receiveTimestamp: 'SOCK_RCVTSTAMP',
+  nanoseconds: 'SOCK_RCVTSTAMPNS',
+  newTimestamps: 'SOCK_TSTAMP_NEW',
+  overflow: 'SOCK_RXQ_OVFL',
+  wifiStatus: 'SOCK_WIFI_STATUS',
+  noFcs: 'SOCK_NOFCS',
+  selectErrorQueue: 'SOCK_SELECT_ERR_QUEUE',
+  zeroCopy: 'SOCK_ZEROCOPY',
+  filterLocked: 'SOCK_FILTER_LOCKED',
+  transmitTime: 'SOCK_TXTIME',
+  receiveMark: 'SOCK_RCVMARK',
 } as const;
 
 export type SockFlag = keyof typeof optionFlags;
@@ -105,4 +128,30 @@ export type SockFlag = keyof typeof optionFlags;
 /** Whether a bit of `sk_flags` is set. */
 export function sockFlag(kernel: Kernel, sock: Sock, flag: SockFlag): boolean {
   return ((sock.flags >> BigInt(kernel.enumerator(optionFlags[flag]))) & 1n) !== 0n;
+}
+
+const skFilter = struct('sk_filter', { prog: pointer });
+const bpfProg = struct('bpf_prog', { orig_prog: pointer });
+const sockFprog = struct('sock_fprog_kern', { len: u16, filter: pointer });
+const sockReuseport = struct('sock_reuseport', { prog: pointer });
+/** BPF_MAXINSNS (include/uapi/linux/bpf_common.h). */
+const MAX_INSTRUCTIONS = 4096;
+
+/**
+ * A socket's filter as SO_ATTACH_FILTER took it, eight bytes (struct sock_filter) an instruction; empty if it has none. Undefined for
+ * one that did not come that way (SO_ATTACH_BPF).
+ */
+export function socketFilter(kernel: Kernel, sock: Sock): bigint[] | undefined {
+  if (sock.sk_filter === 0n) return [];
+  const original = kernel.bind(bpfProg).at(kernel.bind(skFilter).at(sock.sk_filter).prog).orig_prog;
+  if (original === 0n) return undefined;
+  const { len, filter } = kernel.bind(sockFprog).at(original);
+  if (len === 0 || len > MAX_INSTRUCTIONS) return undefined;
+  const raw = kernel.memory.read(filter, len * 8);
+  return Array.from({ length: len }, (_, i) => raw.readBigUInt64LE(i * 8));
+}
+
+/** Whether a program chooses among the sockets of an SO_REUSEPORT group. */
+export function hasReuseportProgram(kernel: Kernel, sock: Sock): boolean {
+  return sock.sk_reuseport_cb !== 0n && kernel.bind(sockReuseport).at(sock.sk_reuseport_cb).prog !== 0n;
 }

@@ -31,7 +31,10 @@ export const VM = {
   mergeable: 0x8000_0000,
 } as const;
 
-/** Bits 32 and up, counted from 32: four bits of protection key, and the shadow stack (6.6). */
+/**
+ * Bits 32 and up, counted from 32: four bits of protection key, and the shadow stack (6.6). MAP_DROPPABLE (6.11) is not among them:
+ * such an area is also one of MADV_WIPEONFORK, MADV_DONTDUMP and MAP_NORESERVE, and what the kernel may drop it need not.
+ */
 export const VM_HIGH = { pkey: 0xf, shadowStack: 0x20, sealed: 0x8000_0000 } as const;
 
 /** madvise(2) numbers of the advice that stays with an area (include/uapi/asm-generic/mman-common.h). */

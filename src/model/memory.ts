@@ -71,6 +71,8 @@ export interface AddressSpace {
   /** MMF_DUMPABLE_MASK bits of mm->flags: 0, 1 or 2 as in PR_GET_DUMPABLE. */
   readonly dumpable: number;
   readonly thpDisabled: boolean;
+  /** /proc/PID/coredump_filter; undefined: the system's default. */
+  readonly coredumpFilter?: number;
   /** Id of the executable in the group's files. */
   readonly exeFileId: number;
   readonly vmas: readonly Vma[];

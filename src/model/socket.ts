@@ -1,4 +1,5 @@
 import type { OpenFileCommon, PhysicalRun } from './file.ts';
+import type { LateOption } from './socket-option.ts';
 
 /** Options of SOL_SOCKET, as getsockopt(2) reports them. */
 export interface SocketOptions {
@@ -25,6 +26,8 @@ export interface SocketOptions {
   readonly lingerSeconds: number | undefined;
   /** SO_BINDTODEVICE, undefined if not bound. */
   readonly boundDevice: string | undefined;
+  /** SO_ATTACH_FILTER: a `struct sock_filter` of eight bytes each; empty for none. */
+  readonly filter: readonly bigint[];
 }
 
 /** `sk_shutdown`: RCV_SHUTDOWN 1 | SEND_SHUTDOWN 2. */
@@ -41,6 +44,8 @@ interface SocketCommon extends OpenFileCommon {
   readonly socketType: number;
   readonly state: SocketState;
   readonly options: SocketOptions;
+  /** Options that CRIU has no field for, in the order in which they have to be set. */
+  readonly lateOptions: readonly LateOption[];
   readonly shutdown: Shutdown;
 }
 

@@ -2,7 +2,8 @@
 export type FieldSpec =
   | {
       readonly kind: 'integer';
-      readonly bytes: 1 | 2 | 4 | 8;
+      /** 0: up to 4, whatever the kernel has. */
+      readonly bytes: 0 | 1 | 2 | 4 | 8;
       readonly signed: boolean;
       readonly as: 'number' | 'bigint';
     }
@@ -54,7 +55,7 @@ export type View<F extends Fields> = { readonly address: bigint } & {
 /** The view type of a declaration: `type Task = ViewOf<typeof taskStruct>`. */
 export type ViewOf<D> = D extends StructDecl<infer F> ? View<F> : never;
 
-const integer = (bytes: 1 | 2 | 4 | 8, signed: boolean, as: 'number' | 'bigint'): FieldSpec => ({
+const integer = (bytes: 0 | 1 | 2 | 4 | 8, signed: boolean, as: 'number' | 'bigint'): FieldSpec => ({
   kind: 'integer',
   bytes,
   signed,
@@ -71,6 +72,8 @@ export const u32 = new Field<number>(integer(4, false, 'number'));
 export const s8 = new Field<number>(integer(1, true, 'number'));
 export const s16 = new Field<number>(integer(2, true, 'number'));
 export const s32 = new Field<number>(integer(4, true, 'number'));
+/** An unsigned number of at most 32 bits whose size differs between releases. */
+export const uint = new Field<number>(integer(0, false, 'number'));
 /** 64-bit masks, cookies and anything that may use all its bits: bigint. */
 export const u64 = new Field<bigint>(integer(8, false, 'bigint'));
 export const s64 = new Field<bigint>(integer(8, true, 'bigint'));

@@ -176,16 +176,17 @@ class MemberBinder {
     if (!['integer', 'enum', 'bool', 'pointer'].includes(layout.kind)) {
       this.#fail(path, `is ${layout.kind}, not an integer`);
     }
+    const bytes = spec.bytes === 0 ? Math.min(layout.sizeBytes, 4) : spec.bytes;
     if (layout.bits !== undefined) {
-      if (layout.bits.width > spec.bytes * 8) this.#fail(path, `has ${layout.bits.width} bits`);
+      if (layout.bits.width > bytes * 8) this.#fail(path, `has ${layout.bits.width} bits`);
       const read = readBits(this.#size, layout, spec.signed, name);
       return spec.as === 'number' ? read : (view) => BigInt(Number(read(view)));
     }
-    this.#expectSize(layout, spec.bytes, path, 'declared');
-    if (spec.bytes === 8 && spec.as === 'number') {
+    this.#expectSize(layout, bytes, path, 'declared');
+    if (bytes === 8 && spec.as === 'number') {
       return readLongNumber(this.#size, layout.offsetBytes, spec.signed, name);
     }
-    return this.#plain(layout, path, loader(spec.bytes, spec.signed));
+    return this.#plain(layout, path, loader(bytes, spec.signed));
   }
 
   #bool(layout: MemberLayout, path: string): Read {

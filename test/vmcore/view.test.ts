@@ -15,6 +15,7 @@ import {
   u16,
   u32,
   u64,
+  uint,
   ulongNumber,
 } from '../../src/vmcore/view.ts';
 import { openFixture, openPatched, word } from './fixtures.ts';
@@ -54,6 +55,14 @@ describe('a typed view', () => {
     assert.equal(Task.has('thp'), false);
     assert.equal(Task.has('pid'), true);
     assert.notEqual(Task.at(init).flags & 0x0020_0000, 0, 'swapper is a kernel thread');
+  });
+
+  it('reads a number whose size is left open, and refuses one of 64 bits for it', () => {
+    const open = struct('task_struct', { pid: uint, policy: uint, wide: uint.at('sched_reset_on_fork') });
+    const view = kernel.bind(open).at(init);
+    assert.deepEqual([view.pid, view.policy, view.wide], [0, 0, 0]);
+    assert.equal(kernel.bind(struct('task_struct', { flags: uint })).at(init).flags, Task.at(init).flags);
+    assert.throws(() => kernel.bind(struct('task_struct', { utime: uint })), /utime .* has 8 bytes, not 4/);
   });
 
   it('finds the structure around a member', () => {

@@ -4,20 +4,24 @@ import {
   type InetSock,
   inetFlag,
   inetSock,
-  inMulticastGroups,
   interfaceName,
   isScoped,
   networkPort,
-  recvPktinfo6,
   showEndpoint,
-  tcpSettings,
 } from '../../linux/inet.ts';
+import { type Ipv6Pinfo, ipv6PinfoOf, rxoptFlag } from '../../linux/ipv6.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, type Socket, tcpState } from '../../linux/sock.ts';
+import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
+import { udpSock } from '../../linux/udp.ts';
 import type { InetSocket, SocketState } from '../../model/socket.ts';
+import type { LateOption } from '../../model/socket-option.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
+import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
-import { shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
+import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
 const SOCK = { stream: 1, dgram: 2 } as const;
@@ -61,9 +65,37 @@ function noteQueues(context: CaptureContext, sock: Sock, isTcp: boolean, where: 
   if (waiting > 0) {
     context.noteHolders(holders, `${waiting} connections to ${where} that waited to be accepted are lost`);
   }
-  const datagrams = isTcp ? 0 : skbQueue(context.kernel, sock.receiveQueue).length;
+  const datagrams = isTcp ? 0 : unreadDatagrams(context.kernel, sock);
   if (datagrams > 0)
     context.noteHolders(holders, `${datagrams} datagrams to ${where} that were not read are lost`);
+  const errors = skbQueue(context.kernel, sock.errorQueue).length;
+  if (errors > 0) context.noteHolders(holders, `${errors} messages in the error queue of ${where} are lost`);
+}
+
+/** Datagrams wait in two queues: the second is the reader's own. */
+function unreadDatagrams(kernel: Kernel, sock: Sock): number {
+  const { reader_queue } = kernel.bind(udpSock).at(sock.address);
+  return skbQueue(kernel, sock.receiveQueue).length + skbQueue(kernel, reader_queue).length;
+}
+
+/** Everything that is set on the socket once CRIU has made it; refuses what cannot be set again. */
+function lateOptions(
+  kernel: Kernel,
+  socket: Socket,
+  sock: Sock,
+  inet: InetSock,
+  isTcp: boolean,
+): LateOption[] {
+  return [
+    ...lateSocketOptions(kernel, socket, sock),
+    ...ipOptions(kernel, sock, inet),
+    ...(isTcp ? tcpOptions(kernel, sock) : udpOptions(kernel, sock)),
+  ];
+}
+
+/** Whether a socket has joined multicast groups (IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP). */
+function inMulticastGroups(inet: InetSock, six: Ipv6Pinfo | undefined): boolean {
+  return inet.mc_list !== 0n || (six !== undefined && six.ipv6_mc_list !== 0n);
 }
 
 /**
@@ -86,7 +118,8 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   if (skbQueue(kernel, sock.writeQueue).length > 0) {
     throw new FileRefusal(`has a socket on ${where} with data that was not sent`);
   }
-  if (inMulticastGroups(kernel, inet)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
+  const six = ipv6PinfoOf(kernel, inet);
+  if (inMulticastGroups(inet, six)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
   if (inetFlag(kernel, inet, 'transparent')) throw new FileRefusal(`has a transparent socket on ${where}`);
   checkNetwork(sock, ends, isUdp);
   noteQueues(context, sock, isTcp, where);
@@ -98,6 +131,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state,
     options,
+    lateOptions: lateOptions(kernel, socket, sock, inet, isTcp),
     shutdown: isTcp && state === tcpState.listen ? 0 : shutdownOf(sock),
     family,
     protocol,
@@ -105,11 +139,11 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     backlog: state === tcpState.listen ? sock.sk_max_ack_backlog : 0,
     v6only: sock.ipv6only !== 0,
     freebind: inetFlag(kernel, inet, 'freebind'),
-    pktinfo: family === 10 ? recvPktinfo6(kernel, inet) : inetFlag(kernel, inet, 'pktinfo'),
+    pktinfo: six === undefined ? inetFlag(kernel, inet, 'pktinfo') : rxoptFlag(six, 'rxinfo') === 1,
     tos: inet.tos,
     ttl: inet.uc_ttl < 0 ? 0 : inet.uc_ttl,
     interfaceName: scopeOf(context, sock, ends, family, where),
-    tcp: isTcp ? tcpSettings(kernel, sock.address) : undefined,
+    tcp: isTcp ? tcpSettings(kernel, kernel.bind(tcpSock).at(sock.address)) : undefined,
   };
 }
 

@@ -1,19 +1,47 @@
 import type { File } from '../../linux/file.ts';
 import { inodeStruct } from '../../linux/fs.ts';
-import { netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
+import { bitOf } from '../../linux/inet.ts';
+import { type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import { type Sock, type Socket, tcpState } from '../../linux/sock.ts';
 import type { NetlinkSocket } from '../../model/socket.ts';
+import type { LateOption, LateOptionName } from '../../model/socket-option.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
-import { shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
 
-/** CRIU keeps 32 multicast groups of a netlink socket. */
-const MAX_GROUP_WORDS = 1;
+/** CRIU keeps 32 multicast groups of a netlink socket; the others are joined once it has made the socket. */
+const CRIU_GROUP_WORDS = 1;
+
+/** Bits of `netlink_sock.flags` (net/netlink/af_netlink.h) that are options, the same in 6.1 and 6.12. */
+const optionBits: readonly (readonly [bit: number, name: LateOptionName])[] = [
+  [1, 'NETLINK_PKTINFO'],
+  [2, 'NETLINK_BROADCAST_ERROR'],
+  [3, 'NETLINK_NO_ENOBUFS'],
+  [4, 'NETLINK_LISTEN_ALL_NSID'],
+  [5, 'NETLINK_CAP_ACK'],
+  [6, 'NETLINK_EXT_ACK'],
+  [7, 'NETLINK_GET_STRICT_CHK'],
+];
+const KNOWN_FLAGS = 0xfe;
+
+function netlinkOptions({ flags, portid }: NetlinkSock, groups: readonly number[]): LateOption[] {
+  const options = optionBits.flatMap(([bit, name]) => (bitOf(flags, bit) === 1 ? [{ name, value: 1 }] : []));
+  // Without an address CRIU does not bind the socket, which is how it joins groups.
+  const first = portid === 0 ? 0 : CRIU_GROUP_WORDS * 32;
+  const memberships = groups.flatMap((word, i) =>
+    Array.from({ length: 32 }, (_, bit) => i * 32 + bit).filter(
+      (group) => group >= first && bitOf(word, group % 32) === 1,
+    ),
+  );
+  return [
+    ...options,
+    ...memberships.map((group): LateOption => ({ name: 'NETLINK_ADD_MEMBERSHIP', value: group + 1 })),
+  ];
+}
 
 /**
- * A netlink socket that has nothing to read. Throws a FileRefusal if messages wait in it, a dump is running on it,
- * listens to groups beyond the 32nd.
+ * A netlink socket that has nothing to read. Throws a FileRefusal if messages wait in it or a dump is running on it.
  */
 export function captureNetlink(
   context: CaptureContext,
@@ -27,18 +55,10 @@ export function captureNetlink(
   if (waiting > 0 || netlink.cb_running) {
     throw new FileRefusal(`has a netlink socket (protocol ${sock.sk_protocol}) with unread messages`);
   }
-  if (netlink.flags !== 0) {
+  if ((netlink.flags & ~KNOWN_FLAGS) !== 0) {
     throw new FileRefusal(`has a netlink socket (protocol ${sock.sk_protocol}) with options of its own`);
   }
   const groups = netlinkGroups(kernel, netlink);
-  if (groups.length > 0 && netlink.portid === 0) {
-    throw new FileRefusal(
-      `has a netlink socket (protocol ${sock.sk_protocol}) in groups but without an address`,
-    );
-  }
-  if (groups.length > MAX_GROUP_WORDS) {
-    throw new FileRefusal(`has a netlink socket (protocol ${sock.sk_protocol}) in groups beyond the 32nd`);
-  }
   return {
     type: 'netlink',
     ...context.common(file),
@@ -46,11 +66,12 @@ export function captureNetlink(
     socketType: sock.sk_type,
     state: sock.state === tcpState.established ? 1 : 7,
     options: socketOptions(kernel, socket, sock),
+    lateOptions: [...lateSocketOptions(kernel, socket, sock), ...netlinkOptions(netlink, groups)],
     shutdown: shutdownOf(sock),
     protocol: sock.sk_protocol,
     portId: netlink.portid,
     destinationPortId: netlink.dst_portid,
     destinationGroup: netlink.dst_group,
-    groups,
+    groups: netlink.portid === 0 ? [] : groups.slice(0, CRIU_GROUP_WORDS),
   };
 }

@@ -1,7 +1,16 @@
 import { interfaceName } from '../../linux/inet.ts';
 import { ticksPerSecond } from '../../linux/jiffies.ts';
-import { type Sock, type Socket, socketFlag, sockFlag } from '../../linux/sock.ts';
+import {
+  hasReuseportProgram,
+  type Sock,
+  type Socket,
+  type SockFlag,
+  socketFilter,
+  socketFlag,
+  sockFlag,
+} from '../../linux/sock.ts';
 import type { Shutdown, SocketOptions } from '../../model/socket.ts';
+import { changedOptions, type LateOption } from '../../model/socket-option.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -18,12 +27,58 @@ function hasSocketFlag(socket: Socket, flag: keyof typeof socketFlag): boolean {
   return Math.floor(socket.flags / 2 ** socketFlag[flag]) % 2 === 1;
 }
 
+/** SOF_TIMESTAMPING_OPT_ID and _BIND_PHC: stamps are numbered, or come from a clock of the network card. */
+const STAMPS_WITH_STATE = (1 << 7) | (1 << 15);
+/** A pacing rate without a limit; sockets on which nothing was set have it in 32 or in 64 bits. */
+const NO_PACING = [0xffff_ffff_ffff_ffffn, 0xffff_ffffn];
+
+function checkOptions(kernel: Kernel, sock: Sock): void {
+  if (hasReuseportProgram(kernel, sock))
+    throw new FileRefusal('has a socket with a program that chooses among sockets (SO_ATTACH_REUSEPORT_*)');
+  if (sockFlag(kernel, sock, 'transmitTime'))
+    throw new FileRefusal('has a socket that sends at given times (SO_TXTIME)');
+  if ((sock.sk_tsflags & STAMPS_WITH_STATE) !== 0)
+    throw new FileRefusal('has a socket that numbers its time stamps (SO_TIMESTAMPING)');
+  if (sock.sk_max_pacing_rate > 0xffff_ffffn && !NO_PACING.includes(sock.sk_max_pacing_rate))
+    throw new FileRefusal('has a socket with a pacing rate above 32 bits (SO_MAX_PACING_RATE)');
+}
+
+/** Options of SOL_SOCKET that CRIU has no field for. Throws a FileRefusal for those that cannot be set again. */
+export function lateSocketOptions(kernel: Kernel, socket: Socket, sock: Sock): LateOption[] {
+  checkOptions(kernel, sock);
+  const bit = (flag: SockFlag) => (sockFlag(kernel, sock, flag) ? 1 : 0);
+  const isNew = bit('newTimestamps') === 1;
+  const stamp = bit('receiveTimestamp') - bit('nanoseconds');
+  return changedOptions([
+    ['SO_DEBUG', bit('debug'), 0],
+    [isNew ? 'SO_TIMESTAMP_NEW' : 'SO_TIMESTAMP_OLD', stamp, 0],
+    [isNew ? 'SO_TIMESTAMPNS_NEW' : 'SO_TIMESTAMPNS_OLD', bit('nanoseconds'), 0],
+    [isNew ? 'SO_TIMESTAMPING_NEW' : 'SO_TIMESTAMPING_OLD', sock.sk_tsflags, 0],
+    ['SO_RXQ_OVFL', bit('overflow'), 0],
+    ['SO_WIFI_STATUS', bit('wifiStatus'), 0],
+    ['SO_NOFCS', bit('noFcs'), 0],
+    ['SO_RCVMARK', bit('receiveMark'), 0],
+    ['SO_SELECT_ERR_QUEUE', bit('selectErrorQueue'), 0],
+    ['SO_ZEROCOPY', bit('zeroCopy'), 0],
+    ['SO_LOCK_FILTER', bit('filterLocked'), 0],
+    ['SO_PEEK_OFF', sock.sk_peek_off, -1],
+    ['SO_BUSY_POLL', sock.sk_ll_usec, kernel.memory.u32(kernel.symbol('sysctl_net_busy_read'))],
+    ['SO_PREFER_BUSY_POLL', sock.sk_prefer_busy_poll, 0],
+    ['SO_BUSY_POLL_BUDGET', sock.sk_busy_poll_budget, 0],
+    ['SO_PASSPIDFD', hasSocketFlag(socket, 'passPidfd') ? 1 : 0, 0],
+    ...(NO_PACING.includes(sock.sk_max_pacing_rate)
+      ? []
+      : [['SO_MAX_PACING_RATE', Number(sock.sk_max_pacing_rate), 0] as const]),
+  ]);
+}
+
 /**
- * The options of SOL_SOCKET. Throws a FileRefusal for what cannot be carried: a socket filter, or an interface that is not
- * known any more.
+ * The options of SOL_SOCKET that CRIU carries. Throws a FileRefusal for what cannot be carried: a filter that is no classic one, or
+ * an interface that is not known any more.
  */
 export function socketOptions(kernel: Kernel, socket: Socket, sock: Sock): SocketOptions {
-  if (sock.sk_filter !== 0n) throw new FileRefusal('has a socket with a filter');
+  const filter = socketFilter(kernel, sock);
+  if (filter === undefined) throw new FileRefusal('has a socket with a filter (SO_ATTACH_BPF)');
   const hz = ticksPerSecond(kernel);
   const index = sock.boundInterface;
   const boundDevice = index === 0 ? undefined : interfaceName(kernel, sock, index);
@@ -50,6 +105,7 @@ export function socketOptions(kernel: Kernel, socket: Socket, sock: Sock): Socke
     oobInline: sockFlag(kernel, sock, 'urgentInline'),
     lingerSeconds: sockFlag(kernel, sock, 'linger') ? Math.round(sock.sk_lingertime / hz) : undefined,
     boundDevice,
+    filter,
   };
 }
 

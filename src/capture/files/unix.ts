@@ -23,7 +23,7 @@ import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { directoriesAbove, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
-import { shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
 
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -255,6 +255,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state: journal === undefined ? state : socketState.close,
     options,
+    lateOptions: lateSocketOptions(kernel, socket, sock),
     shutdown: isClosed ? 3 : journal === undefined ? shutdownOf(sock) : 0,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
     peerInode: peer,

@@ -24,6 +24,14 @@ function rest(microseconds: number): bigint {
   return BigInt(microseconds % 1e6);
 }
 
+/** A `struct sock_filter` with its members in the opposite order (encode_filter in criu/sockets.c). */
+function filterInstruction(instruction: bigint): bigint {
+  const code = instruction & 0xffffn;
+  const jumpTrue = (instruction >> 16n) & 0xffn;
+  const jumpFalse = (instruction >> 24n) & 0xffn;
+  return (instruction >> 32n) | (jumpFalse << 32n) | (jumpTrue << 40n) | (code << 48n);
+}
+
 function socketOptions(options: SocketOptions): MessageInitShape<typeof SkOptsEntrySchema> {
   const { sendTimeoutMicroseconds: send, receiveTimeoutMicroseconds: receive } = options;
   return {
@@ -48,6 +56,7 @@ function socketOptions(options: SocketOptions): MessageInitShape<typeof SkOptsEn
     soBufLock: options.bufferLock,
     ...(options.lingerSeconds === undefined ? {} : { soLinger: options.lingerSeconds }),
     ...(options.boundDevice === undefined ? {} : { soBoundDev: options.boundDevice }),
+    soFilter: options.filter.map(filterInstruction),
   };
 }
 

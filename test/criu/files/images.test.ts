@@ -52,8 +52,9 @@ const options: SocketOptions = {
   oobInline: false,
   lingerSeconds: 5,
   boundDevice: undefined,
+  filter: [],
 };
-const socket = { owner, flags: 2, inode: 77, options, shutdown: 0 as const };
+const socket = { owner, flags: 2, inode: 77, options, lateOptions: [], shutdown: 0 as const };
 
 function pathFile(changes: Partial<PathFile>): PathFile {
   return {

@@ -1,0 +1,78 @@
+import { hasMmFlag, type Mm, type VmArea } from '../linux/mm.ts';
+import { VM, VM_HIGH } from '../linux/vm-flags.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+
+/** One memory area with its flags as two words. */
+export interface Area {
+  readonly view: VmArea;
+  readonly start: number;
+  readonly end: number;
+  /** Low and high word of vm_flags. */
+  readonly flags: number;
+  readonly flagsHigh: number;
+}
+
+/** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
+export function areaProblem(area: Area): string | undefined {
+  const { flags, flagsHigh, view } = area;
+  if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
+  if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
+  if ((flags & (VM.uffdMissing | VM.uffdWp)) !== 0 || (view.userfaultfd ?? 0n) !== 0n)
+    return 'is watched by a userfaultfd';
+  if ((flags & VM.sync) !== 0) return 'maps persistent memory (MAP_SYNC)';
+  if ((flagsHigh & VM_HIGH.pkey) !== 0) return 'has a memory protection key';
+  if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
+  if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
+  return undefined;
+}
+
+/** Keys of pkey_alloc(2); key 0 and the one that the kernel took for execute-only memory are not the program's. */
+function hasProtectionKeys({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
+  const own = executeOnlyPkey > 0 ? 1 << executeOnlyPkey : 0;
+  return (pkeyMap & ~1 & ~own) !== 0;
+}
+
+/** What an address space as a whole has that nobody can give it again. */
+export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
+  const problems: (string | false)[] = [
+    mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
+    (mm.ioctx_table ?? 0n) !== 0n && 'has an asynchronous I/O context (io_setup)',
+    (mm.def_flags & VM.locked) !== 0 && 'has locked all its future memory (mlockall MCL_FUTURE)',
+    mm.user_ns !== kernel.symbol('init_user_ns') && 'its memory belongs to a user namespace',
+    hasMmFlag(mm, 'hasMdwe') && 'has given up making memory executable (PR_SET_MDWE)',
+    hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
+    (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
+    hasProtectionKeys(mm) && 'has allocated memory protection keys (pkey_alloc)',
+  ];
+  return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/** How many areas have what; a sentence for each that has any. */
+function countNote(areas: readonly Area[], has: (area: Area) => boolean, what: string): string[] {
+  const count = areas.filter(has).length;
+  return count === 0 ? [] : [`${count} memory areas ${what}`];
+}
+
+/** What an address space loses without a change in what its program computes; sentences for the report. */
+export function addressSpaceNotes(mm: Mm, areas: readonly Area[]): string[] {
+  const mergesAll =
+    hasMmFlag(mm, 'mergeAny') || (hasMmFlag(mm, 'mdweNoInherit') && !hasMmFlag(mm, 'hasMdwe'));
+  return [
+    ...(mergesAll ? ['new memory is no longer offered for merging (PR_SET_MEMORY_MERGE)'] : []),
+    ...countNote(
+      areas,
+      ({ view }) => (view.vm_policy ?? 0n) !== 0n,
+      'have lost their NUMA memory policy (mbind)',
+    ),
+    ...countNote(
+      areas,
+      ({ view }) => (view.anon_name ?? 0n) !== 0n,
+      'have lost their name (PR_SET_VMA_ANON_NAME)',
+    ),
+    ...countNote(
+      areas,
+      ({ flags }) => (flags & VM.lockOnFault) !== 0,
+      'that were locked page by page as they were used (MLOCK_ONFAULT) are locked as a whole',
+    ),
+  ];
+}

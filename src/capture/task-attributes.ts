@@ -1,0 +1,89 @@
+import { sessionKeys } from '../linux/keyring.ts';
+import { listEmpty } from '../linux/list.ts';
+import { threadStruct } from '../linux/processor.ts';
+import { hasThreadFlag, PF, type Task, TIF } from '../linux/sched.ts';
+import { autogroupNice, type Signal } from '../linux/signal.ts';
+import { permittedTracers } from '../linux/yama.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, struct } from '../vmcore/view.ts';
+
+/** SCHED_NORMAL, FIFO, RR, BATCH, IDLE (include/uapi/linux/sched.h): those that CRIU sets. */
+const restorablePolicies: ReadonlySet<number> = new Set([0, 1, 2, 3, 5]);
+const SCHED_DEADLINE = 6;
+/** PFA_SPEC_SSB_DISABLE (3) to PFA_SPEC_SSB_NOEXEC (7) of `atomic_flags`; below are no_new_privs and cpuset's. */
+const FIRST_SPECULATION_FLAG = 8;
+/** PR_SET_IO_FLUSHER sets both (kernel/sys.c). */
+const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
+/** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
+const AMX = 1n << 18n;
+
+/** Operations of System V semaphores that the kernel would undo at exit; threads share a list that is mostly empty. */
+const semUndoList = struct('sem_undo_list', { list_proc: addressOf() });
+
+function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
+  return task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoList).at(task.sysvUndo).list_proc);
+}
+
+function policyProblem({ policy }: Task): string | undefined {
+  if (policy === SCHED_DEADLINE) return 'has the deadline scheduling policy';
+  return restorablePolicies.has(policy) ? undefined : `has scheduling policy ${policy}`;
+}
+
+/** What a thread has asked the kernel for and nobody can give it again. */
+export function threadProblems(kernel: Kernel, task: Task): string[] {
+  const { permissions } = kernel.bind(threadStruct).at(task.address);
+  const problems: (string | false | undefined)[] = [
+    policyProblem(task),
+    task.ptrace !== 0 && 'is traced by a debugger',
+    task.seccompMode !== 0 && `has a seccomp ${task.seccompMode === 2 ? 'filter' : 'mode'}`,
+    task.syscallDispatch !== 0 && 'has its system calls redirected (syscall user dispatch)',
+    (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
+    task.vfork_done !== 0n && 'has not left vfork yet',
+    (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
+    hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
+    task.in_execve && 'was in the middle of execve',
+    (task.atomic_flags >= FIRST_SPECULATION_FLAG || hasThreadFlag(task, TIF.specL1dFlush)) &&
+      'has limits on speculative execution of its own (prctl)',
+    (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',
+    (task.user_event_mm ?? 0n) !== 0n && 'has registered user events for tracing',
+    ((permissions ?? 0n) & AMX) !== 0n && 'has asked for AMX registers (arch_prctl)',
+  ];
+  return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/** What a thread loses without a change in what it computes; sentences for the report. */
+export function threadNotes(task: Task): string[] {
+  const lost: (string | false)[] = [
+    (task.mempolicy ?? 0n) !== 0n && 'NUMA memory policy (set_mempolicy)',
+    (task.uclampMin === 1 || task.uclampMax === 1) && 'utilization clamps (sched_setattr)',
+    (task.custom_slice ?? 0) !== 0 && 'time slice (sched_setattr)',
+    (task.flags & (PF.mceProcess | PF.mceEarly)) !== 0 && 'policy on memory errors (PR_MCE_KILL)',
+    (task.flags & IO_FLUSHER) === IO_FLUSHER && 'mark as an I/O flusher (PR_SET_IO_FLUSHER)',
+  ];
+  return lost
+    .filter((what): what is string => typeof what === 'string')
+    .map((what) => `thread ${task.pid} has lost its ${what}`);
+}
+
+/** The same for what belongs to a whole process. */
+export function processNotes(kernel: Kernel, leader: Task, signal: Signal): string[] {
+  const notes: string[] = [];
+  const { oom_score_adj: score, oom_score_adj_min: lowest } = signal;
+  if (lowest < score)
+    notes.push(`it can no longer lower its oom_score_adj from ${score} to ${lowest} without privilege`);
+  const nice = autogroupNice(kernel, signal);
+  if (nice !== 0) notes.push(`the nice value ${nice} of its autogroup is lost`);
+  const tracers = permittedTracers(kernel, leader.address);
+  if (tracers > 0) notes.push(`${tracers} permissions to trace it (PR_SET_PTRACER) are lost`);
+  return notes;
+}
+
+/** systemd puts the id of a service's start into its session keyring; INVOCATION_ID says the same. */
+const INVOCATION = 'user invocation_id';
+
+/** Keys of the session keyring that are lost with it, the system's own left out: `user NAME`. */
+export function lostKeys(kernel: Kernel, keyring: bigint): string[] {
+  return sessionKeys(kernel, keyring)
+    .map(({ type, description }) => `${type} ${description}`)
+    .filter((key) => key !== INVOCATION);
+}

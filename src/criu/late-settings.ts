@@ -1,0 +1,96 @@
+import { closeSync, writeFileSync } from 'node:fs';
+import koffi from 'koffi';
+import { type LateOption, lateOptions } from '../model/socket-option.ts';
+import type { RestorePlan } from './restore-plan.ts';
+
+/** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
+const CPU_SET_BYTES = 128;
+/** System calls without a function in every C library. */
+const SYS = { ioprioSet: 251, pidfdOpen: 434, pidfdGetfd: 438 } as const;
+const IOPRIO_WHO_PROCESS = 1;
+
+const libc = koffi.load('libc.so.6');
+const syscall = libc.func('long syscall(long number, long first, long second, long third)');
+const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
+const setOption = libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t size)');
+
+function setAffinities({ affinities }: RestorePlan): string[] {
+  return affinities.flatMap(({ tid, cpus }) => {
+    const mask = Buffer.alloc(CPU_SET_BYTES);
+    for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
+    return setAffinity(tid, CPU_SET_BYTES, mask) === 0
+      ? []
+      : [`thread ${tid} may use other CPUs than before`];
+  });
+}
+
+function setIoPriorities({ ioPriorities }: RestorePlan): string[] {
+  return ioPriorities.flatMap(({ tid, priority }) =>
+    syscall(SYS.ioprioSet, IOPRIO_WHO_PROCESS, tid, priority) === 0
+      ? []
+      : [`thread ${tid} has another I/O priority`],
+  );
+}
+
+/** Writes a file of /proc; the note if that is not possible. */
+function setFile(path: string, value: number, note: string): string[] {
+  try {
+    writeFileSync(path, String(value));
+    return [];
+  } catch {
+    return [note];
+  }
+}
+
+function bytesOf({ value }: LateOption): Buffer {
+  if (typeof value === 'string') return Buffer.from(value, 'latin1');
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value | 0);
+  return bytes;
+}
+
+/** The process's own open socket, as a descriptor of ours; -1 if there is none. */
+function takeDescriptor(pid: number, fd: number): number {
+  const pidfd = Number(syscall(SYS.pidfdOpen, pid, 0, 0));
+  if (pidfd < 0) return -1;
+  try {
+    return Number(syscall(SYS.pidfdGetfd, pidfd, fd, 0));
+  } finally {
+    closeSync(pidfd);
+  }
+}
+
+function setSocketOptions({ socketOptions }: RestorePlan): string[] {
+  return socketOptions.flatMap(({ pid, fd, options }) => {
+    const socket = takeDescriptor(pid, fd);
+    if (socket < 0) return [`the socket fd ${fd} of process ${pid} has lost its options`];
+    try {
+      return options.flatMap((option) => {
+        const [level, number] = lateOptions[option.name];
+        const value = bytesOf(option);
+        if (setOption(socket, level, number, value, value.length) === 0) return [];
+        return [`the socket fd ${fd} of process ${pid} has lost ${option.name} (errno ${koffi.errno()})`];
+      });
+    } finally {
+      closeSync(socket);
+    }
+  });
+}
+
+/**
+ * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, socket
+ * options. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ */
+export function applyLateSettings(plan: RestorePlan): string[] {
+  return [
+    ...setAffinities(plan),
+    ...setIoPriorities(plan),
+    ...plan.timerSlacks.flatMap(({ tid, nanoseconds }) =>
+      setFile(`/proc/${tid}/timerslack_ns`, nanoseconds, `thread ${tid} has the default timer slack`),
+    ),
+    ...plan.coredumpFilters.flatMap(({ pid, filter }) =>
+      setFile(`/proc/${pid}/coredump_filter`, filter, `process ${pid} has the default coredump_filter`),
+    ),
+    ...setSocketOptions(plan),
+  ];
+}

@@ -1,0 +1,61 @@
+import { execFileSync } from 'node:child_process';
+import { constants, openSync, rmSync, writeFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { join } from 'node:path';
+
+const SCRIPT = 'pre-resume.sh';
+const ASKS = 'pre-resume.asks';
+const GOES = 'pre-resume.goes';
+
+/** CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. */
+const text = `#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
+cd "$(dirname "$0")" && echo >${ASKS} && read -r _ <${GOES}
+`;
+
+/** A step that is done while the restored processes exist but do not run yet. */
+export interface PreResume {
+  /** For `criu restore`. */
+  readonly options: readonly string[];
+  /** To be called when `criu` has ended. Returns what the step returned, or undefined if CRIU did not get so far. */
+  finish(): string[] | undefined;
+}
+
+function makeFifo(path: string): number {
+  rmSync(path, { force: true });
+  execFileSync('mkfifo', ['-m', '600', '--', path]);
+  // Open at both ends, so that neither opening nor reading ever waits for the other side.
+  return openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+}
+
+/**
+ * Has CRIU wait for `step` before it lets the processes go: an action script asks through one FIFO in the images' directory
+ * and reads the answer from another. `finish` takes both away.
+ */
+export function preparePreResume(directory: string, step: () => string[]): PreResume {
+  const paths = [SCRIPT, ASKS, GOES].map((name) => join(directory, name));
+  const [script = '', asks = '', goes = ''] = paths;
+  rmSync(script, { force: true });
+  writeFileSync(script, text, { mode: 0o700 });
+  const asking = new Socket({ fd: makeFifo(asks), readable: true, writable: false });
+  const answer = new Socket({ fd: makeFifo(goes), readable: false, writable: true });
+  let notes: string[] | undefined;
+  asking.on('error', () => undefined);
+  answer.on('error', () => undefined);
+  asking.on('data', () => {
+    try {
+      notes ??= step();
+    } finally {
+      answer.write('\n');
+    }
+  });
+  return {
+    options: ['--action-script', script],
+    finish: () => {
+      asking.destroy();
+      answer.destroy();
+      for (const path of paths) rmSync(path, { force: true });
+      return notes;
+    },
+  };
+}

@@ -1,0 +1,30 @@
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, s32, struct, u8, u16, ulongNumber, type ViewOf } from '../vmcore/view.ts';
+import { bitOf } from './inet.ts';
+
+/** `struct udp_sock` (include/linux/udp.h). */
+export const udpSock = struct('udp_sock', {
+  udp_flags: ulongNumber,
+  pending: s32,
+  encap_type: u8,
+  gso_size: u16,
+  pcslen: u16,
+  pcrlen: u16,
+  /** Datagrams that a reader has already moved out of the socket's receive queue. */
+  reader_queue: addressOf('reader_queue'),
+});
+
+export type UdpSock = ViewOf<typeof udpSock>;
+
+/** Enumerators of the bits in `udp_flags`. */
+const flags = {
+  cork: 'UDP_FLAGS_CORK',
+  noCheck6Tx: 'UDP_FLAGS_NO_CHECK6_TX',
+  noCheck6Rx: 'UDP_FLAGS_NO_CHECK6_RX',
+  gro: 'UDP_FLAGS_GRO_ENABLED',
+} as const;
+
+/** An option of a UDP socket that is one bit. */
+export function udpFlag(kernel: Kernel, udp: UdpSock, flag: keyof typeof flags): 0 | 1 {
+  return bitOf(udp.udp_flags, kernel.enumerator(flags[flag]));
+}

@@ -1,0 +1,128 @@
+/** Levels of setsockopt(2). */
+const [SOL_IP, SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_IPV6, SOL_NETLINK] = [0, 1, 6, 17, 41, 270];
+
+type Table = Readonly<Record<string, readonly [level: number, option: number]>>;
+
+/**
+ * Socket options that CRIU, or CRIU 3.17, has no field for, with the numbers of include/uapi. They are set on the socket before
+ * its processes run on. All take an int, but TCP_CONGESTION takes a name.
+ */
+export const lateOptions = {
+  SO_DEBUG: [SOL_SOCKET, 1],
+  SO_PRIORITY: [SOL_SOCKET, 12],
+  SO_TIMESTAMP_OLD: [SOL_SOCKET, 29],
+  SO_TIMESTAMPNS_OLD: [SOL_SOCKET, 35],
+  SO_TIMESTAMPING_OLD: [SOL_SOCKET, 37],
+  SO_RXQ_OVFL: [SOL_SOCKET, 40],
+  SO_WIFI_STATUS: [SOL_SOCKET, 41],
+  SO_PEEK_OFF: [SOL_SOCKET, 42],
+  SO_NOFCS: [SOL_SOCKET, 43],
+  SO_LOCK_FILTER: [SOL_SOCKET, 44],
+  SO_SELECT_ERR_QUEUE: [SOL_SOCKET, 45],
+  SO_BUSY_POLL: [SOL_SOCKET, 46],
+  SO_MAX_PACING_RATE: [SOL_SOCKET, 47],
+  SO_ZEROCOPY: [SOL_SOCKET, 60],
+  SO_TIMESTAMP_NEW: [SOL_SOCKET, 63],
+  SO_TIMESTAMPNS_NEW: [SOL_SOCKET, 64],
+  SO_TIMESTAMPING_NEW: [SOL_SOCKET, 65],
+  SO_PREFER_BUSY_POLL: [SOL_SOCKET, 69],
+  SO_BUSY_POLL_BUDGET: [SOL_SOCKET, 70],
+  SO_RCVMARK: [SOL_SOCKET, 75],
+  SO_PASSPIDFD: [SOL_SOCKET, 76],
+  IP_TOS: [SOL_IP, 1],
+  IP_TTL: [SOL_IP, 2],
+  IP_RECVOPTS: [SOL_IP, 6],
+  IP_RETOPTS: [SOL_IP, 7],
+  IP_PKTINFO: [SOL_IP, 8],
+  IP_MTU_DISCOVER: [SOL_IP, 10],
+  IP_RECVERR: [SOL_IP, 11],
+  IP_RECVTTL: [SOL_IP, 12],
+  IP_RECVTOS: [SOL_IP, 13],
+  IP_PASSSEC: [SOL_IP, 18],
+  IP_RECVORIGDSTADDR: [SOL_IP, 20],
+  IP_MINTTL: [SOL_IP, 21],
+  IP_CHECKSUM: [SOL_IP, 23],
+  IP_BIND_ADDRESS_NO_PORT: [SOL_IP, 24],
+  IP_RECVFRAGSIZE: [SOL_IP, 25],
+  IP_RECVERR_RFC4884: [SOL_IP, 26],
+  IP_MULTICAST_TTL: [SOL_IP, 33],
+  IP_MULTICAST_LOOP: [SOL_IP, 34],
+  IP_MULTICAST_ALL: [SOL_IP, 49],
+  IP_LOCAL_PORT_RANGE: [SOL_IP, 51],
+  IPV6_2292PKTINFO: [SOL_IPV6, 2],
+  IPV6_2292HOPOPTS: [SOL_IPV6, 3],
+  IPV6_2292DSTOPTS: [SOL_IPV6, 4],
+  IPV6_2292RTHDR: [SOL_IPV6, 5],
+  IPV6_2292HOPLIMIT: [SOL_IPV6, 8],
+  IPV6_FLOWINFO: [SOL_IPV6, 11],
+  IPV6_UNICAST_HOPS: [SOL_IPV6, 16],
+  IPV6_MULTICAST_HOPS: [SOL_IPV6, 18],
+  IPV6_MULTICAST_LOOP: [SOL_IPV6, 19],
+  IPV6_MTU_DISCOVER: [SOL_IPV6, 23],
+  IPV6_MTU: [SOL_IPV6, 24],
+  IPV6_RECVERR: [SOL_IPV6, 25],
+  IPV6_MULTICAST_ALL: [SOL_IPV6, 29],
+  IPV6_RECVERR_RFC4884: [SOL_IPV6, 31],
+  IPV6_FLOWINFO_SEND: [SOL_IPV6, 33],
+  IPV6_RECVPKTINFO: [SOL_IPV6, 49],
+  IPV6_RECVHOPLIMIT: [SOL_IPV6, 51],
+  IPV6_RECVHOPOPTS: [SOL_IPV6, 53],
+  IPV6_RECVRTHDR: [SOL_IPV6, 56],
+  IPV6_RECVDSTOPTS: [SOL_IPV6, 58],
+  IPV6_RECVPATHMTU: [SOL_IPV6, 60],
+  IPV6_DONTFRAG: [SOL_IPV6, 62],
+  IPV6_RECVTCLASS: [SOL_IPV6, 66],
+  IPV6_TCLASS: [SOL_IPV6, 67],
+  IPV6_AUTOFLOWLABEL: [SOL_IPV6, 70],
+  IPV6_ADDR_PREFERENCES: [SOL_IPV6, 72],
+  IPV6_MINHOPCOUNT: [SOL_IPV6, 73],
+  IPV6_RECVORIGDSTADDR: [SOL_IPV6, 74],
+  IPV6_RECVFRAGSIZE: [SOL_IPV6, 77],
+  TCP_NODELAY: [SOL_TCP, 1],
+  TCP_MAXSEG: [SOL_TCP, 2],
+  TCP_CORK: [SOL_TCP, 3],
+  TCP_SYNCNT: [SOL_TCP, 7],
+  TCP_LINGER2: [SOL_TCP, 8],
+  TCP_DEFER_ACCEPT: [SOL_TCP, 9],
+  TCP_WINDOW_CLAMP: [SOL_TCP, 10],
+  TCP_CONGESTION: [SOL_TCP, 13],
+  TCP_THIN_LINEAR_TIMEOUTS: [SOL_TCP, 16],
+  TCP_USER_TIMEOUT: [SOL_TCP, 18],
+  TCP_FASTOPEN: [SOL_TCP, 23],
+  TCP_NOTSENT_LOWAT: [SOL_TCP, 25],
+  TCP_SAVE_SYN: [SOL_TCP, 27],
+  TCP_FASTOPEN_CONNECT: [SOL_TCP, 30],
+  TCP_FASTOPEN_NO_COOKIE: [SOL_TCP, 34],
+  TCP_INQ: [SOL_TCP, 36],
+  TCP_TX_DELAY: [SOL_TCP, 37],
+  UDP_CORK: [SOL_UDP, 1],
+  UDP_NO_CHECK6_TX: [SOL_UDP, 101],
+  UDP_NO_CHECK6_RX: [SOL_UDP, 102],
+  UDP_SEGMENT: [SOL_UDP, 103],
+  UDP_GRO: [SOL_UDP, 104],
+  NETLINK_ADD_MEMBERSHIP: [SOL_NETLINK, 1],
+  NETLINK_PKTINFO: [SOL_NETLINK, 3],
+  NETLINK_BROADCAST_ERROR: [SOL_NETLINK, 4],
+  NETLINK_NO_ENOBUFS: [SOL_NETLINK, 5],
+  NETLINK_LISTEN_ALL_NSID: [SOL_NETLINK, 8],
+  NETLINK_CAP_ACK: [SOL_NETLINK, 10],
+  NETLINK_EXT_ACK: [SOL_NETLINK, 11],
+  NETLINK_GET_STRICT_CHK: [SOL_NETLINK, 12],
+} as const satisfies Table;
+
+export type LateOptionName = keyof typeof lateOptions;
+
+/** One call of setsockopt(2); a number is the int's 32 bits, without a sign. */
+export interface LateOption {
+  readonly name: LateOptionName;
+  readonly value: number | string;
+}
+
+/** Options that are not as a new socket has them: `[name, value, what a new socket has]`. */
+export function changedOptions(
+  options: readonly (readonly [name: LateOptionName, value: number | undefined, initial: number])[],
+): LateOption[] {
+  return options.flatMap(([name, value, initial]) =>
+    value === undefined || value === initial ? [] : [{ name, value }],
+  );
+}

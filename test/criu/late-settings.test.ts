@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import koffi from 'koffi';
+import { z } from 'zod';
+import { applyLateSettings } from '../../src/criu/late-settings.ts';
+import { restoreImages } from '../../src/criu/restore.ts';
+import { type RestorePlan, writeRestorePlan } from '../../src/criu/restore-plan.ts';
+import { changedOptions, type LateOption, lateOptions } from '../../src/model/socket-option.ts';
+import { groupOf, memoryOf, processOf } from './processes.ts';
+
+/** libuv's handle of a server. */
+const handle = z.object({ fd: z.int() });
+const libc = koffi.load('libc.so.6');
+const getOption = libc.func(
+  'int getsockopt(int fd, int level, int option, _Out_ int *value, _Inout_ uint32_t *size)',
+);
+
+function optionOf(fd: number, name: LateOption['name']): number {
+  const value = [0];
+  assert.equal(getOption(fd, ...lateOptions[name], value, [4]), 0);
+  return value[0] ?? 0;
+}
+
+const plan: RestorePlan = {
+  ...{ pids: [process.pid], options: [], journalSockets: [], personality: 0 },
+  ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [], socketOptions: [] },
+};
+
+describe('what CRIU leaves to be done', () => {
+  it('is set on a socket of the process: the socket itself, not a copy', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { fd } = handle.parse(Reflect.get(server, '_handle'));
+    const options: LateOption[] = [
+      { name: 'TCP_DEFER_ACCEPT', value: 7 },
+      { name: 'IP_TOS', value: 0x10 },
+      { name: 'TCP_LINGER2', value: 0xffff_ffff },
+    ];
+    assert.deepEqual(applyLateSettings({ ...plan, socketOptions: [{ pid: process.pid, fd, options }] }), []);
+    assert.equal(optionOf(fd, 'TCP_DEFER_ACCEPT'), 7);
+    assert.equal(optionOf(fd, 'IP_TOS'), 0x10);
+    assert.equal(optionOf(fd, 'TCP_LINGER2'), -1);
+    server.close();
+  });
+
+  it('is told if it could not be done', () => {
+    const socketOptions = [{ pid: process.pid, fd: 9999, options: [{ name: 'IP_TOS', value: 1 } as const] }];
+    assert.match(applyLateSettings({ ...plan, socketOptions })[0] ?? '', /fd 9999 .* has lost its options/);
+  });
+
+  it('is an option only where it is not as a new socket has it', () => {
+    const changed = changedOptions([
+      ['IP_TOS', 0, 0],
+      ['IP_TTL', 9, -1],
+      ['IP_LOCAL_PORT_RANGE', undefined, 0],
+    ]);
+    assert.deepEqual(changed, [{ name: 'IP_TTL', value: 9 }]);
+  });
+
+  it('is done before the processes run on, while criu waits', async () => {
+    const filter = () => readFileSync('/proc/self/coredump_filter', 'utf8').trim();
+    const before = filter();
+    const directory = mkdtempSync(join(tmpdir(), 'otherworld-late-'));
+    const memory = { ...memoryOf([]), coredumpFilter: 0x1f };
+    writeRestorePlan(directory, groupOf([processOf(process.pid, { memory })]));
+    const script = `#!/bin/sh
+while [ "$1" != --action-script ]; do shift; done
+look() { cat /proc/${process.pid}/coredump_filter >>"${directory}/seen"; }
+CRTOOLS_SCRIPT_ACTION=post-restore "$2"; look
+CRTOOLS_SCRIPT_ACTION=pre-resume "$2"; look
+`;
+    writeFileSync(join(directory, 'criu'), script, { mode: 0o755 });
+    const result = await restoreImages(directory, { command: [join(directory, 'criu')], timeoutSeconds: 10 });
+    assert.deepEqual(result.restored && result.notes, []);
+    const seen = readFileSync(join(directory, 'seen'), 'utf8').trim().split('\n');
+    assert.deepEqual(seen, [before, '0000001f']);
+    assert.deepEqual(readdirSync(directory).sort(), ['criu', 'restore.json', 'seen']);
+    writeFileSync('/proc/self/coredump_filter', `0x${before}`);
+    rmSync(directory, { recursive: true });
+  });
+});
