@@ -1,7 +1,8 @@
-import { panicCpu, runningTasks } from '../linux/current.ts';
+import { panicCpu, type RunningTasks, runningTasks } from '../linux/current.ts';
 import { sleepDeadlines } from '../linux/hrtimer-sleeper.ts';
-import { findPid, forEachTask } from '../linux/pid.ts';
+import { findPid } from '../linux/pid.ts';
 import { taskAt } from '../linux/sched.ts';
+import { listTasks, type TaskList } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
@@ -11,7 +12,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
-import { captureProcess, type ProcessSource, SharedIds } from './process.ts';
+import { captureProcess, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
 import { selectProcesses, type TaskGroup } from './tasks.ts';
 
 /** Which processes to capture. */
@@ -64,30 +65,53 @@ function captureAll(source: ProcessSource, groups: readonly TaskGroup[], refused
 /** Hands out process ids that nobody has, from below those of the crash world's own processes. */
 class FreePids {
   readonly #kernel: Kernel;
+  readonly #known: ReadonlySet<number>;
   #next = HIGHEST_FREE_PID;
 
-  constructor(kernel: Kernel) {
+  /** `groups` are all that comes back: their numbers must be left free even if the table of PIDs cannot be read. */
+  constructor(kernel: Kernel, groups: readonly TaskGroup[]) {
     this.#kernel = kernel;
+    this.#known = new Set(groups.flatMap(({ allThreads }) => allThreads.map(({ pid }) => pid)));
   }
 
   next(): number {
-    while (findPid(this.#kernel, this.#next) !== undefined) this.#next--;
+    while (this.#isTaken(this.#next)) this.#next--;
     return this.#next--;
+  }
+
+  #isTaken(pid: number): boolean {
+    if (this.#known.has(pid)) return true;
+    try {
+      return findPid(this.#kernel, pid) !== undefined;
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      return false;
+    }
   }
 }
 
-/** Who uses which address space. A task list that is damaged is read as far as it goes. */
-function memoryUsers(kernel: Kernel): Map<bigint, number[]> {
-  const users = new Map<bigint, number[]>();
-  try {
-    for (const address of forEachTask(kernel)) {
+/** Who uses which address space, as far as processes can be read. */
+function memoryUsers(kernel: Kernel, list: TaskList): MemoryUsers {
+  const byMm = new Map<bigint, number[]>();
+  let isComplete = list.isComplete && list.lost.length === 0;
+  for (const address of list.tasks) {
+    try {
       const { mm, tgid } = taskAt(kernel, address);
-      if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), tgid]);
+      if (mm !== 0n) byMm.set(mm, [...(byMm.get(mm) ?? []), tgid]);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      isComplete = false;
     }
-  } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
   }
-  return users;
+  return { byMm, isComplete };
+}
+
+/** The tasks whose system calls may have killed the kernel. */
+function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<bigint> {
+  const cpu = panicCpu(kernel);
+  if (cpu === undefined) return new Set();
+  const there = [...cpuOf].filter(([, on]) => on === cpu).map(([task]) => task);
+  return new Set(there.length > 0 ? there : cpuOf.keys());
 }
 
 /** Splits groups into those that can come back and those with a process that cannot. */
@@ -144,35 +168,47 @@ function tiedTo(
 
 /**
  * Captures processes of a dead kernel into plain groups that can be restored, and says of every other one why it cannot. Nothing that a
- * damaged process holds keeps the others from coming back. Throws a VmcoreError only if the kernel's common structures
- * (clocks, PID table) cannot be read.
+ * damaged process holds keeps the others from coming back, and a common structure that is damaged (the list of tasks, the
+ * table of PIDs, timer queues) only those whose state follows from it. Nothing is thrown for a damaged dump: without clocks or layouts
+ * every process is refused.
  */
 export function captureProcesses(kernel: Kernel, request: CaptureRequest): CaptureResult {
-  const refused: Refusal[] = [];
-  const { groups, missing } = selectProcesses(kernel, request.roots, request.includeDescendants);
-  for (const pid of missing) refused.push({ pid, comm: '', reasons: ['there is no such process'] });
+  try {
+    return capture(kernel, request);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    const reasons = [`what all processes depend on cannot be read: ${error.message}`];
+    return { groups: [], refused: request.roots.map((pid) => ({ pid, comm: '', reasons })) };
+  }
+}
+
+function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
+  const list = listTasks(kernel);
+  const selected = selectProcesses(kernel, list, request.roots, request.includeDescendants);
+  const { groups, missing } = selected;
+  const refused: Refusal[] = [...selected.refused];
+  const none = list.isComplete ? 'there is no such process' : `cannot be found: ${list.damage.join('; ')}`;
+  for (const pid of missing) refused.push({ pid, comm: '', reasons: [none] });
   const ids = new SharedIds();
   const clocks = readClocks(kernel);
   const living = groups.filter(({ threads }) => threads.length > 0);
-  const files = captureFiles(
-    kernel,
-    living.map(({ pid, leader }) => ({ pid, task: leader.address, filesId: ids.of(leader.files) })),
-    clocks,
-  );
+  const tasks = living.map(({ pid, leader }) => ({
+    pid,
+    task: leader.address,
+    filesId: ids.of(leader.files),
+  }));
+  const files = captureFiles(kernel, tasks, clocks, list);
   const running = runningTasks(kernel);
-  const cpu = panicCpu(kernel);
-  const panicked = [...running].find(([, on]) => on === cpu)?.[0];
-  const memory = new MemoryCapture(kernel, files);
   const source = {
-    freePids: new FreePids(kernel),
+    freePids: new FreePids(kernel, groups),
     kernel,
     running,
-    panicked,
+    panicked: panickedTasks(kernel, running),
     clocks,
     deadlines: sleepDeadlines(kernel),
     files,
-    memory,
-    memoryUsers: memoryUsers(kernel),
+    memory: new MemoryCapture(kernel, files),
+    memoryUsers: memoryUsers(kernel, list),
     ids,
   };
   const processes = captureAll(source, groups, refused);

@@ -1,4 +1,5 @@
-import { type Deadline, restartDeadline } from '../linux/hrtimer-sleeper.ts';
+import type { RunningTasks } from '../linux/current.ts';
+import { type Deadline, type Deadlines, restartDeadline, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
 import { type Clocks, clockReading } from '../linux/timekeeping.ts';
@@ -11,18 +12,16 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
 import { syscallState } from './syscall-state.ts';
 import { takesDescriptor } from './syscall-table.ts';
-import { canPatch, type MemoryPatch, withRemainingTime } from './timeout.ts';
+import { canPatch, hasRelativeTimeout, type MemoryPatch, withRemainingTime } from './timeout.ts';
 
 /** What all threads of a capture have in common. */
 export interface ThreadSource {
   readonly kernel: Kernel;
-  /** CPU of each task that was executing, by task address. */
-  readonly running: ReadonlyMap<bigint, number>;
-  /** Address of the task on the CPU that panicked, or undefined. */
-  readonly panicked: bigint | undefined;
+  readonly running: RunningTasks;
+  /** Address of the task on the CPU that panicked; all that were executing if it cannot be told which of them it was. */
+  readonly panicked: ReadonlySet<bigint>;
   readonly clocks: Clocks;
-  /** When tasks that sleep with a timeout were to wake up, by task address. */
-  readonly deadlines: ReadonlyMap<bigint, Deadline>;
+  readonly deadlines: Deadlines;
 }
 
 /** What a thread shares with the others of its process. */
@@ -96,8 +95,8 @@ export function interruptedCall(
   const state = syscallState(kernel, {
     task,
     registers,
-    onCpu: source.running.has(task.address),
-    panicked: source.panicked === task.address,
+    onCpu: source.running.cpuOf.has(task.address),
+    panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
     interruptedByHandler: pending.noRestart,
   });
@@ -118,7 +117,14 @@ export function interruptedCall(
     );
   }
   const deadline =
-    state.ax === ERESTART_RESTARTBLOCK ? restartDeadline(kernel, task) : source.deadlines.get(task.address);
+    state.ax === ERESTART_RESTARTBLOCK
+      ? restartDeadline(kernel, task)
+      : sleepDeadline(kernel, source.deadlines, task);
+  if (deadline === undefined && source.deadlines.damage.length > 0 && hasRelativeTimeout(name, after)) {
+    findings.reasons.push(
+      `thread ${task.pid} waits in ${name} for a time of which nothing tells how much was left: ${source.deadlines.damage.join('; ')}`,
+    );
+  }
   return { registers: forTheRest(source, task, name, after, deadline, owner), record };
 }
 

@@ -1,3 +1,4 @@
+import { mmStruct } from '../linux/mm.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
@@ -17,12 +18,19 @@ import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
 import { captureIntervalTimers, capturePosixTimers } from './timers.ts';
 
+/** Who uses which address space. */
+export interface MemoryUsers {
+  /** Pids of all processes that use an address space, by its address. */
+  readonly byMm: ReadonlyMap<bigint, readonly number[]>;
+  /** Whether all processes of the system could be asked. */
+  readonly isComplete: boolean;
+}
+
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
   readonly files: FileCapture;
   readonly memory: MemoryCapture;
-  /** Pids of all processes that use an address space, by its address. */
-  readonly memoryUsers: ReadonlyMap<bigint, readonly number[]>;
+  readonly memoryUsers: MemoryUsers;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -130,12 +138,17 @@ function exitCodeOf({ leader, signal }: TaskGroup): number {
 
 function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
   const { mm } = group.leader;
-  const others = (source.memoryUsers.get(mm) ?? []).filter((pid) => pid !== group.pid);
+  const { byMm, isComplete } = source.memoryUsers;
+  const others = (byMm.get(mm) ?? []).filter((pid) => pid !== group.pid);
+  const users = source.kernel.bind(mmStruct).at(mm).mm_users;
+  if (!isComplete && users > group.threads.length) {
+    findings.reasons.push('may share its address space with a process that cannot be read');
+  }
   if (others.length > 0) findings.reasons.push(`shares its address space with ${others.join(', ')}`);
   return source.memory.capture(mm, {
     pid: group.pid,
     threads: group.threads.map(({ address }) => address),
-    isRunning: group.threads.some(({ address }) => source.running.has(address)),
+    isRunning: group.threads.some(({ address }) => source.running.cpuOf.has(address)),
     memoryId: source.ids.of(mm),
     findings,
   });

@@ -1,7 +1,10 @@
-import { listForEachEntry } from '../linux/list.ts';
+import { listForEachEntry, listReadEntries } from '../linux/list.ts';
 import { findPid, pidTask } from '../linux/pid.ts';
 import { PF, type Task, taskAt, taskState, taskStruct } from '../linux/sched.ts';
 import { type Signal, signalStruct } from '../linux/signal.ts';
+import type { TaskList } from '../linux/task-list.ts';
+import type { Refusal } from '../model/verdict.ts';
+import { ContainerError, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
 /** A process of the dead kernel: its leader, what its threads share, and its live threads, the leader first if it lives. */
@@ -39,49 +42,103 @@ export function taskGroup(kernel: Kernel, leader: Task): TaskGroup {
   };
 }
 
-/** Children of all threads of a process; kernel threads have none of interest. */
-function childrenOf(kernel: Kernel, group: TaskGroup): Task[] {
-  const type = kernel.bind(taskStruct);
-  return group.allThreads
-    .flatMap((thread) => [...listForEachEntry(kernel, thread.children, type, 'sibling', MAX_TASKS)])
-    .filter((child) => (child.flags & PF.kthread) === 0);
+/** A task's own word on its parent. */
+function realParent(kernel: Kernel, task: bigint): bigint | undefined {
+  return readable(() => taskAt(kernel, task).real_parent);
 }
 
-/** The process with a number, or undefined. A thread's number stands for its process. */
-export function findProcess(kernel: Kernel, pid: number): TaskGroup | undefined {
-  const entry = findPid(kernel, pid);
-  const address = entry === undefined ? undefined : pidTask(kernel, entry, 'PIDTYPE_PID');
-  if (address === undefined) return undefined;
-  const task = taskAt(kernel, address);
-  if ((task.flags & PF.kthread) !== 0) return undefined;
-  return taskGroup(kernel, taskAt(kernel, task.group_leader));
+/** Children of all threads of a process; kernel threads have none of interest. Where a list of them is damaged, all who name it as their parent. */
+function childrenOf(kernel: Kernel, list: TaskList, group: TaskGroup): Task[] {
+  const type = kernel.bind(taskStruct);
+  const lists = group.allThreads.map(({ children }) =>
+    listReadEntries(kernel, children, type, 'sibling', MAX_TASKS),
+  );
+  const children = new Map(lists.flatMap(({ entries }) => entries.map((task) => [task.address, task])));
+  if (lists.some(({ damage }) => damage !== undefined)) {
+    const parents = new Set(group.allThreads.map(({ address }) => address));
+    for (const task of list.tasks) {
+      const parent = realParent(kernel, task);
+      if (parent !== undefined && parents.has(parent)) children.set(task, taskAt(kernel, task));
+    }
+  }
+  return [...children.values()].filter((child) => readable(() => (child.flags & PF.kthread) === 0) ?? true);
+}
+
+/** Address of the task with a number, by the table of PIDs or, where that is damaged or has none, among all processes. */
+function taskOf(kernel: Kernel, list: TaskList, pid: number): bigint | undefined {
+  const listed = () => list.tasks.find((task) => readable(() => taskAt(kernel, task).pid) === pid);
+  try {
+    const entry = findPid(kernel, pid);
+    return (entry === undefined ? undefined : pidTask(kernel, entry, 'PIDTYPE_PID')) ?? listed();
+  } catch (error) {
+    const found = error instanceof VmcoreError ? listed() : undefined;
+    if (found === undefined) throw error;
+    return found;
+  }
 }
 
 /**
- * The wanted processes, with their descendants if asked for, parents before their children, each once. Pids that no process
- * has come back in `missing`.
+ * The process with a number, or undefined. A thread's number stands for its process. Throws a VmcoreError if it, or what leads to it,
+ * cannot be read.
  */
+export function findProcess(kernel: Kernel, list: TaskList, pid: number): TaskGroup | undefined {
+  const address = taskOf(kernel, list, pid);
+  if (address === undefined) return undefined;
+  const task = taskAt(kernel, address);
+  if ((task.flags & PF.kthread) !== 0) return undefined;
+  const leader = taskAt(kernel, task.group_leader);
+  if (leader.pid !== leader.tgid || leader.tgid !== task.tgid) {
+    throw new ContainerError(
+      'task',
+      address,
+      `is one of process ${task.tgid}, but its leader of ${leader.tgid}`,
+    );
+  }
+  return taskGroup(kernel, leader);
+}
+
+/** The processes to capture. */
+export interface SelectedTasks {
+  /** Parents before their children, each once. */
+  readonly groups: readonly TaskGroup[];
+  /** Wanted numbers that no process has. */
+  readonly missing: readonly number[];
+  /** Wanted processes that cannot be read. */
+  readonly refused: readonly Refusal[];
+}
+
+/** The wanted processes, with their descendants if asked for. */
 export function selectProcesses(
   kernel: Kernel,
+  list: TaskList,
   roots: readonly number[],
   includeDescendants: boolean,
-): { groups: TaskGroup[]; missing: number[] } {
+): SelectedTasks {
   const groups = new Map<number, TaskGroup>();
   const missing: number[] = [];
+  const refused: Refusal[] = [];
   const queue: TaskGroup[] = [];
-  for (const pid of roots) {
-    const group = findProcess(kernel, pid);
-    if (group === undefined) missing.push(pid);
-    else queue.push(group);
-  }
+  const attempt = (pid: number, comm: string, step: () => TaskGroup | undefined): void => {
+    try {
+      const group = step();
+      if (group === undefined) missing.push(pid);
+      else queue.push(group);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      refused.push({ pid, comm, reasons: [`cannot be read: ${error.message}`] });
+    }
+  };
+  for (const pid of roots) attempt(pid, '', () => findProcess(kernel, list, pid));
   for (let group = queue.shift(); group !== undefined; group = queue.shift()) {
     if (groups.has(group.pid)) continue;
     groups.set(group.pid, group);
-    if (includeDescendants) {
-      queue.push(...childrenOf(kernel, group).map((child) => taskGroup(kernel, child)));
+    if (!includeDescendants) continue;
+    for (const child of childrenOf(kernel, list, group)) {
+      const [pid, comm] = [readable(() => child.pid) ?? 0, readable(() => child.comm) ?? ''];
+      attempt(pid, comm, () => taskGroup(kernel, child));
     }
   }
-  return { groups: parentsFirst(kernel, groups), missing };
+  return { groups: parentsFirst(kernel, groups), missing, refused };
 }
 
 /** The process that a process's parent is, in the sense of getppid(2). */
@@ -93,7 +150,7 @@ function parentsFirst(kernel: Kernel, groups: ReadonlyMap<number, TaskGroup>): T
   const sorted = new Map<number, TaskGroup>();
   const add = (group: TaskGroup, depth: number): void => {
     if (sorted.has(group.pid) || depth > groups.size) return;
-    const parent = groups.get(parentPid(kernel, group));
+    const parent = groups.get(readable(() => parentPid(kernel, group)) ?? 0);
     if (parent !== undefined && parent !== group) add(parent, depth + 1);
     sorted.set(group.pid, group);
   };

@@ -78,13 +78,19 @@ function checkThreadPointer(
 }
 
 /** A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers. */
-function lostOnCpu(kernel: Kernel, task: Task, cpu: number | undefined): string | undefined {
-  if (cpu === undefined) return undefined;
+function lostOnCpu(kernel: Kernel, task: Task, cpu: number): string | undefined {
   const userMode = wasInUserMode(kernel, cpu, task.pid);
   if (userMode === false) return undefined;
   return userMode === true
     ? `thread ${task.pid} was computing on CPU ${cpu}: its vector registers are lost`
     : `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
+}
+
+/** A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for the panic. */
+function lostCpu({ running }: ThreadSource, task: Task): string | undefined {
+  if (task.on_cpu === 0) return undefined;
+  const where = running.unknown.length > 0 ? ` (CPU ${running.unknown.join(', ')} cannot be read)` : '';
+  return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
 
 const ioContext = struct('io_context', { ioprio: u16 });
@@ -110,8 +116,8 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const { kernel } = source;
   const { findings } = owner;
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
-  const cpu = source.running.get(task.address);
-  const lost = lostOnCpu(kernel, task, cpu);
+  const cpu = source.running.cpuOf.get(task.address);
+  const lost = cpu === undefined ? lostCpu(source, task) : lostOnCpu(kernel, task, cpu);
   if (lost !== undefined) findings.reasons.push(lost);
   threadProblems(kernel, task).forEach(say);
   findings.notes.push(...threadNotes(task));

@@ -86,6 +86,14 @@ export function withRemainingTime(
   };
 }
 
+/** Whether a call waits at most for a time from its beginning on, so that what was left of it has to be known. */
+export function hasRelativeTimeout(name: string, registers: UserRegisters): boolean {
+  const timeout = timeouts.get(name);
+  if (timeout === undefined || isAbsolute(name, registers)) return false;
+  const value = registers[timeout.register];
+  return timeout.kind === 'milliseconds' ? BigInt.asIntN(32, value) > 0n : value !== 0n;
+}
+
 /** Whether memory at an address is the process's own and can be written to. */
 export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch): boolean {
   return vmas.some(
@@ -98,6 +106,8 @@ export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch):
 }
 
 function pageOf(memory: AddressSpace, physical: PhysicalMemory, address: number): Buffer {
+  const replaced = memory.overrides?.find((page) => page.address === address);
+  if (replaced !== undefined) return Buffer.from(replaced.bytes);
   for (const { runs } of memory.vmas) {
     for (const run of runs) {
       if (address < run.address || address >= run.address + run.pages * PAGE) continue;
@@ -125,7 +135,8 @@ export function applyPatches(
       content[address + i - page] = byte;
     }
   }
-  const overrides: PageOverride[] = [...pages].map(([address, bytes]) => ({ address, bytes }));
-  if (overrides.length === 0) return memory;
+  if (pages.size === 0) return memory;
+  const kept = memory.overrides?.filter(({ address }) => !pages.has(address)) ?? [];
+  const overrides: PageOverride[] = [...kept, ...[...pages].map(([address, bytes]) => ({ address, bytes }))];
   return { ...memory, overrides: overrides.toSorted((a, b) => a.address - b.address) };
 }

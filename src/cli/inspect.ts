@@ -108,7 +108,8 @@ async function inspect(
   const report = await view.report(kernel, args);
   process.stdout.write(`${options.json === true ? JSON.stringify(report.json(), null, 2) : report.text()}\n`);
   if (name !== 'summary')
-    for (const warning of kernel.warnings) process.stderr.write(`otherworld: ${file}: ${warning}\n`);
+    for (const warning of [...kernel.warnings, ...(report.warnings ?? [])])
+      process.stderr.write(`otherworld: ${file}: ${warning}\n`);
 }
 
 /** `otherworld inspect`: looks into a dump. */

@@ -1,8 +1,9 @@
 import { currentTask, panicCpu } from '../linux/current.ts';
-import { forEachLogRecord, formatLogRecord, type LogRecord } from '../linux/printk.ts';
+import { panicReason } from '../linux/panic.ts';
+import { formatLogRecord, type LogRecord, readLog } from '../linux/printk.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { PanicReport } from '../report/schema.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { readCandidate } from './select.ts';
 
@@ -15,14 +16,7 @@ export interface OldLog {
 
 /** Reads the log; a ring that is damaged somewhere gives what is before that place. */
 export function readOldLog(kernel: Kernel): OldLog & { readonly damage: string | undefined } {
-  const records: LogRecord[] = [];
-  let damage: string | undefined;
-  try {
-    for (const record of forEachLogRecord(kernel)) records.push(record);
-  } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
-    damage = error.message;
-  }
+  const { records, damage } = readLog(kernel);
   return { text: records.map((record) => `${formatLogRecord(record)}\n`).join(''), records, damage };
 }
 
@@ -42,18 +36,15 @@ export function panicTimeNanoseconds(kernel: Kernel): bigint {
   return crashTime;
 }
 
-const PANIC_LINE = /^Kernel panic - not syncing: /;
-
 /** What is known of the panic itself. */
 export function describePanic(kernel: Kernel, log: OldLog, atNanoseconds: bigint): PanicReport {
-  const line = log.records.findLast(({ text }) => PANIC_LINE.test(text));
   const last = log.records.at(-1);
   const cpu = readable(() => panicCpu(kernel));
   const running =
     cpu === undefined ? undefined : readable(() => readCandidate(kernel, currentTask(kernel, cpu)));
   return {
     at: new Date(Number(atNanoseconds / 1_000_000n)).toISOString(),
-    message: line?.text ?? last?.text ?? 'the kernel left no message',
+    message: panicReason(log.records) ?? last?.text ?? 'the kernel left no message',
     release: kernel.release,
     uptimeSeconds: Number((last?.timeNanoseconds ?? 0n) / 1_000_000n) / 1000,
     ...(cpu === undefined ? {} : { cpu }),
@@ -68,13 +59,4 @@ export function describePanic(kernel: Kernel, log: OldLog, atNanoseconds: bigint
           },
         }),
   };
-}
-
-function readable<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof VmcoreError) return undefined;
-    throw error;
-  }
 }

@@ -5,7 +5,7 @@ import { cgroupPath } from '../linux/cgroup.ts';
 import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
 import { mmStruct } from '../linux/mm.ts';
-import { forEachTask } from '../linux/pid.ts';
+import { listTasks } from '../linux/task-list.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
@@ -31,12 +31,13 @@ const NANOSECONDS_PER_TICK = 10_000_000n;
 
 /**
  * All live processes with an address space: no kernel threads, no zombies. A process whose program or cgroup cannot be read is listed without; one
- * whose task cannot be read at all is left out and named in `unreadable`.
+ * whose task cannot be read at all is left out and named in `unreadable`, with what is wrong with the kernel's lists of processes.
  */
 export function listCandidates(kernel: Kernel): { candidates: Candidate[]; unreadable: string[] } {
   const candidates: Candidate[] = [];
-  const unreadable: string[] = [];
-  for (const address of forEachTask(kernel)) {
+  const { tasks, lost, damage } = listTasks(kernel);
+  const unreadable = [...damage, ...lost.map(({ pid, problem }) => `process ${pid}: ${problem}`)];
+  for (const address of tasks) {
     try {
       const candidate = readCandidate(kernel, address);
       if (candidate !== undefined) candidates.push(candidate);

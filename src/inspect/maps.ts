@@ -116,7 +116,7 @@ function gateLine(kernel: Kernel): string[] {
 
 /** The memory maps of all user processes; one that is damaged has its problem in place of its map. */
 export function allMapsReport(kernel: Kernel): Report {
-  const { rows } = listProcesses(kernel);
+  const { rows, unreadable, damage } = listProcesses(kernel);
   const processes = rows
     .filter(({ rssKib }) => rssKib !== undefined)
     .map(({ pid, comm }) => ({ pid, comm, maps: mapsOrProblem(kernel, pid) }));
@@ -126,6 +126,7 @@ export function allMapsReport(kernel: Kernel): Report {
     }),
     text: () =>
       processes.map(({ pid, comm, maps }) => `${pid} ${comm}\n${mapsText(kernel, maps)}`).join('\n\n'),
+    warnings: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
   };
 }
 

@@ -1,4 +1,3 @@
-import { hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Report, table } from './report.ts';
 import { listProcesses, type ProcessRow } from './tasks.ts';
@@ -12,16 +11,14 @@ function cells(row: ProcessRow): (string | number)[] {
 
 /** All processes, as `ps` would have shown them; `>` marks what was on a CPU. RSS is in KiB. */
 export function psReport(kernel: Kernel): Report {
-  const { rows, unreadable } = listProcesses(kernel);
+  const { rows, unreadable, damage } = listProcesses(kernel);
   return {
-    json: () => ({
-      processes: rows,
-      unreadable: unreadable.map(({ address, problem }) => ({ address: hex(address), problem })),
-    }),
+    json: () => ({ processes: rows, unreadable, damage }),
     text: () =>
       [
         table(['PID', 'PPID', 'THR', 'CPU', 'ST', '     RSS', 'COMMAND'], rows.map(cells)),
-        ...unreadable.map(({ address, problem }) => `task ${hex(address)}: ${problem}`),
+        ...unreadable.map(({ task, problem }) => `${task}: ${problem}`),
       ].join('\n'),
+    warnings: damage,
   };
 }

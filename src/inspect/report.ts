@@ -4,6 +4,8 @@ export interface Report {
   json(): unknown;
   /** Lines without the last newline. */
   text(): string;
+  /** What is missing from it because the kernel is damaged; for people, apart from what was found. */
+  readonly warnings?: readonly string[];
 }
 
 /** Right-aligns numbers and left-aligns the rest, each column as wide as its widest cell. */

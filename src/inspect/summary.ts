@@ -1,8 +1,10 @@
-import { forEachTask } from '../linux/pid.ts';
-import { forEachLogRecord } from '../linux/printk.ts';
+import { panicCpu } from '../linux/current.ts';
+import { panicReason } from '../linux/panic.ts';
+import { readLog } from '../linux/printk.ts';
 import { taskAt } from '../linux/sched.ts';
+import { listTasks } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, struct } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
@@ -18,9 +20,6 @@ const NANOSECONDS = 1e9;
 const MIB = 2 ** 20;
 const PAGE_SHIFT = 12;
 
-/** The first words of the kernel when it died, at the start of a line of the log. */
-const DEATH = /^(Kernel panic - not syncing: .*|BUG: .*|Oops: .*|kernel BUG at .*|sysrq: Trigger a crash)/m;
-
 /** One fact of the summary; a fact that cannot be read says why instead of stopping the others. */
 function attempt<T>(read: () => T): T | string {
   try {
@@ -31,19 +30,24 @@ function attempt<T>(read: () => T): T | string {
   }
 }
 
+/** A living kernel may have survived an oops; one that died says so by the CPU that panicked. */
 function panicMessage(kernel: Kernel): string {
-  let found = '';
-  for (const { text, facility } of forEachLogRecord(kernel)) {
-    const message = facility === 0 ? DEATH.exec(text)?.[1] : undefined;
-    if (message !== undefined && (found === '' || message.startsWith('Kernel panic'))) found = message;
-  }
-  return found === '' ? 'none in the log: the kernel was alive' : found;
+  const { records, damage } = readLog(kernel);
+  const reason = panicReason(records);
+  const hasDied = panicCpu(kernel) !== undefined;
+  if (hasDied) return reason ?? `no reason in the log${damage === undefined ? '' : ` (${damage})`}`;
+  return reason === undefined ? 'none: the kernel was alive' : `none: the kernel was alive after "${reason}"`;
 }
 
-function taskCounts(kernel: Kernel): { processes: number; kernelThreads: number } {
-  const counts = { processes: 0, kernelThreads: 0 };
+/** Processes and kernel threads, and, of a damaged kernel, processes that cannot be read. */
+function taskCounts(kernel: Kernel): { processes: number; kernelThreads: number; unreadable: number } {
+  const { tasks, lost } = listTasks(kernel);
+  const counts = { processes: 0, kernelThreads: 0, unreadable: lost.length };
   const bound = kernel.bind(taskMm);
-  for (const task of forEachTask(kernel)) counts[bound.at(task).mm === 0n ? 'kernelThreads' : 'processes']++;
+  for (const task of tasks) {
+    const mm = readable(() => bound.at(task).mm);
+    counts[mm === undefined ? 'unreadable' : mm === 0n ? 'kernelThreads' : 'processes']++;
+  }
   return counts;
 }
 
@@ -119,7 +123,8 @@ export function summaryReport(kernel: Kernel): Report {
       'tasks',
       typeof all.tasks === 'string'
         ? all.tasks
-        : `${all.tasks.processes} processes, ${all.tasks.kernelThreads} kernel threads`,
+        : `${all.tasks.processes} processes, ${all.tasks.kernelThreads} kernel threads` +
+          (all.tasks.unreadable === 0 ? '' : `, ${all.tasks.unreadable} that cannot be read`),
     ],
     ['panic', all.panic],
     ...all.warnings.map((warning): [string, string] => ['warning', warning]),

@@ -1,7 +1,8 @@
 import { mmStruct, rssOf } from '../linux/mm.ts';
-import { findTaskByPid, forEachTask, forEachThread } from '../linux/pid.ts';
+import { findTaskByPid, forEachThread } from '../linux/pid.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
-import { isDamage, VmcoreError } from '../vmcore/errors.ts';
+import { listTasks } from '../linux/task-list.ts';
+import { hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, s32, struct, u32 } from '../vmcore/view.ts';
 
@@ -69,29 +70,52 @@ function processRow(kernel: Kernel, task: Task): ProcessRow {
 
 /** A process that could not be read, so that the others still are. */
 export interface UnreadableTask {
-  readonly address: bigint;
+  /** Its number, or the address of its `task_struct` if not even that is known. */
+  readonly task: string;
   readonly problem: string;
 }
 
-/** All processes. One whose structures are damaged is listed as such; a damaged task list throws. */
-export function listProcesses(kernel: Kernel): { rows: ProcessRow[]; unreadable: UnreadableTask[] } {
+/** What could be read of the processes. */
+export interface ProcessListing {
+  readonly rows: readonly ProcessRow[];
+  readonly unreadable: readonly UnreadableTask[];
+  /** What is wrong with the kernel's lists of them; empty if nothing is. */
+  readonly damage: readonly string[];
+}
+
+/** All processes. One whose structures are damaged is listed as such; a damaged list of tasks is made up for by the table of PIDs. */
+export function listProcesses(kernel: Kernel): ProcessListing {
+  const { tasks, lost, damage } = listTasks(kernel);
   const rows: ProcessRow[] = [];
-  const unreadable: UnreadableTask[] = [];
-  for (const address of forEachTask(kernel)) {
+  const unreadable = lost.map(({ pid, problem }) => ({ task: `process ${pid}`, problem }));
+  for (const address of tasks) {
     try {
       rows.push(processRow(kernel, taskAt(kernel, address)));
     } catch (error) {
       if (!isDamage(error)) throw error;
-      unreadable.push({ address, problem: error.message });
+      unreadable.push({ task: `task ${hex(address)}`, problem: error.message });
     }
   }
-  return { rows, unreadable };
+  return { rows, unreadable, damage };
 }
 
-/** The task of a PID or TID; throws a VmcoreError if there is none. */
+/** The task of a PID or TID, also where the table of PIDs is damaged; throws a VmcoreError if there is none. */
 export function requireTask(kernel: Kernel, pid: number): Task {
-  const address = findTaskByPid(kernel, pid);
+  const address = taskByPid(kernel, pid);
   if (address === undefined)
-    throw new VmcoreError(`${kernel.path} has no process ${pid}; \`inspect FILE ps\` lists them`);
+    throw new VmcoreError(
+      `${kernel.path} has no process ${pid}; \`otherworld inspect ${kernel.path} ps\` lists them`,
+    );
   return taskAt(kernel, address);
+}
+
+function taskByPid(kernel: Kernel, pid: number): bigint | undefined {
+  try {
+    return findTaskByPid(kernel, pid);
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    const found = listTasks(kernel).tasks.find((task) => readable(() => taskAt(kernel, task).pid) === pid);
+    if (found === undefined) throw error;
+    return found;
+  }
 }

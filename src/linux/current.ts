@@ -1,5 +1,6 @@
+import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct } from '../vmcore/view.ts';
+import { pointer, s32, struct } from '../vmcore/view.ts';
 
 const pcpuHot = struct('pcpu_hot', { current_task: pointer });
 
@@ -16,9 +17,42 @@ export function panicCpu(kernel: Kernel): number | undefined {
   return cpu >= 0 ? cpu : undefined;
 }
 
-/** The task that was executing on each CPU, by address of its task_struct. */
-export function runningTasks(kernel: Kernel): Map<bigint, number> {
-  return new Map(kernel.cpus.map((cpu) => [currentTask(kernel, cpu), cpu]));
+const runqueue = struct('rq', { curr: pointer });
+const onCpu = struct('task_struct', { on_cpu: s32 });
+
+/** The tasks that were executing on a CPU, and how sure that is. */
+export interface RunningTasks {
+  /** By the address of the task_struct. */
+  readonly cpuOf: ReadonlyMap<bigint, number>;
+  /** CPUs of which nothing tells what they were executing. */
+  readonly unknown: readonly number[];
+}
+
+/**
+ * The task that was executing on each CPU. A task that does not itself say so (`on_cpu`) is not believed; the CPU's run queue is asked
+ * then. Throws a VmcoreError only if it cannot be told which CPUs there were.
+ */
+export function runningTasks(kernel: Kernel): RunningTasks {
+  const cpuOf = new Map<bigint, number>();
+  const unknown: number[] = [];
+  for (const cpu of kernel.cpus) {
+    const task =
+      executing(kernel, () => currentTask(kernel, cpu)) ??
+      executing(kernel, () => kernel.bind(runqueue).at(kernel.perCpu('runqueues', cpu)).curr);
+    if (task === undefined) unknown.push(cpu);
+    else cpuOf.set(task, cpu);
+  }
+  return { cpuOf, unknown };
+}
+
+function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
+  try {
+    const task = read();
+    return kernel.bind(onCpu).at(task).on_cpu === 0 ? undefined : task;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
 }
 
 /** Selector bits that tell user mode from kernel mode. */

@@ -1,6 +1,6 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, pointer, s32, s64, struct, u8, u64, ulongNumber } from '../vmcore/view.ts';
 import { rbTreeForEach } from './rbtree.ts';
 import type { Task } from './sched.ts';
 import { CLOCK } from './timekeeping.ts';
@@ -26,31 +26,87 @@ const CLOCK_BASES = 8;
 /** Timers of one CPU and clock: one for each thread that sleeps, and some. */
 const MAX_TIMERS = 1 << 22;
 
+/** What the timers of all CPUs tell. */
+export interface Deadlines {
+  /** By the address of the task. */
+  readonly byTask: ReadonlyMap<bigint, Deadline>;
+  /** Sentences about the queues that could not be read whole: tasks that wait in one of these may be missing. */
+  readonly damage: readonly string[];
+}
+
 /**
- * Deadlines of all tasks that sleep on a high-resolution timer (nanosleep, poll, select, epoll_wait, futex ... with a timeout), by
- * address of the task. A damaged queue is left out: its sleepers have no deadline then.
+ * Deadlines of all tasks that sleep on a high-resolution timer (nanosleep, poll, select, epoll_wait, futex ... with a timeout). Of a
+ * damaged queue those are read that come before the damage.
  */
-export function sleepDeadlines(kernel: Kernel): ReadonlyMap<bigint, Deadline> {
-  const wakeup = kernel.symbol('hrtimer_wakeup');
-  const sleeper = kernel.bind(hrtimerSleeper);
-  const base = kernel.bind(clockBase);
-  const deadlines = new Map<bigint, Deadline>();
+export function sleepDeadlines(kernel: Kernel): Deadlines {
+  const byTask = new Map<bigint, Deadline>();
+  const damage: string[] = [];
   for (const cpu of kernel.cpus) {
-    const { clock_base: first } = kernel.bind(cpuBase).at(kernel.perCpu('hrtimer_bases', cpu));
     for (let i = 0; i < CLOCK_BASES; i++) {
-      const { clockid, active } = base.at(first + BigInt(i * base.size));
       try {
-        for (const node of rbTreeForEach(kernel, active, MAX_TIMERS)) {
-          const view = sleeper.containerOf(node, 'node');
-          if (view.function === wakeup)
-            deadlines.set(view.task, { clock: clockid, expires: view.softExpires });
-        }
+        readQueue(kernel, cpu, i, byTask);
       } catch (error) {
-        if (!(error instanceof ContainerError)) throw error;
+        if (!(error instanceof VmcoreError)) throw error;
+        damage.push(`timer queue ${i} of CPU ${cpu}: ${error.message}`);
       }
     }
   }
-  return deadlines;
+  return { byTask, damage };
+}
+
+function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigint, Deadline>): void {
+  const wakeup = kernel.symbol('hrtimer_wakeup');
+  const sleeper = kernel.bind(hrtimerSleeper);
+  const base = kernel.bind(clockBase);
+  const { clock_base: first } = kernel.bind(cpuBase).at(kernel.perCpu('hrtimer_bases', cpu));
+  const { clockid, active } = base.at(first + BigInt(index * base.size));
+  for (const node of rbTreeForEach(kernel, active, MAX_TIMERS)) {
+    const view = sleeper.containerOf(node, 'node');
+    if (view.function === wakeup) byTask.set(view.task, { clock: clockid, expires: view.softExpires });
+  }
+}
+
+const kernelStack = struct('task_struct', { sp: u64.at('thread.sp'), stack: pointer });
+/** `timer.base`: the queue that a timer is on, whose clock it runs on. */
+const sleeperBase = struct('hrtimer_sleeper', {
+  base: pointer.at('timer.base'),
+  state: u8.at('timer.state'),
+});
+const HRTIMER_ENQUEUED = 1;
+const STACK_BYTES = 16384n;
+
+/**
+ * When a task was to wake up; undefined if it sleeps without a timeout. Where queues are damaged, the timer itself is looked for where the
+ * sleeping task keeps it: on its kernel stack.
+ */
+export function sleepDeadline(kernel: Kernel, deadlines: Deadlines, task: Task): Deadline | undefined {
+  const known = deadlines.byTask.get(task.address);
+  if (known !== undefined || deadlines.damage.length === 0) return known;
+  try {
+    return sleeperOnStack(kernel, task);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
+}
+
+function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
+  const sleeper = kernel.bind(hrtimerSleeper);
+  const wakeup = kernel.symbol('hrtimer_wakeup');
+  const { sp, stack } = kernel.bind(kernelStack).at(task.address);
+  const end = stack + STACK_BYTES;
+  if (sp < stack || sp >= end) return undefined;
+  const bytes = kernel.memory.read(sp, Number(end - sp));
+  const found: Deadline[] = [];
+  for (let at = 0; at + sleeper.size <= bytes.length; at += 8) {
+    if (bytes.readBigUInt64LE(at + sleeper.offsetOf('task')) !== task.address) continue;
+    if (bytes.readBigUInt64LE(at + sleeper.offsetOf('function')) !== wakeup) continue;
+    const { base, state } = kernel.bind(sleeperBase).at(sp + BigInt(at));
+    if ((state & HRTIMER_ENQUEUED) === 0) continue;
+    const { softExpires } = sleeper.at(sp + BigInt(at));
+    found.push({ clock: kernel.bind(clockBase).at(base).clockid, expires: softExpires });
+  }
+  return found.length === 1 ? found[0] : undefined;
 }
 
 /** `task_struct.restart_block`: what a call that was interrupted by a stop or a signal had still to wait for. */

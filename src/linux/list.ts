@@ -1,4 +1,4 @@
-import { ContainerError, hex } from '../vmcore/errors.ts';
+import { ContainerError, hex, VmcoreError } from '../vmcore/errors.ts';
 import type { Fields } from '../vmcore/field.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Bound, pointer, struct, type View } from '../vmcore/view.ts';
@@ -56,4 +56,62 @@ export function* listForEachEntry<F extends Fields>(
 ): Generator<View<F>> {
   const offset = BigInt(bound.offsetOf(member));
   for (const node of listForEach(kernel, head, limit)) yield bound.at(node - offset);
+}
+
+/** What could be read of a list. */
+export interface ListRead {
+  /** Addresses of the `struct list_head` in the elements; those of a damaged list are in order, with a gap. */
+  readonly nodes: readonly bigint[];
+  /** What is wrong with the list; undefined if it was read whole. */
+  readonly damage: string | undefined;
+}
+
+/**
+ * The list at `head`, or, if it is damaged, what is left of it from both of its ends: every element is confirmed by the one that it
+ * was reached from. Nothing is thrown for a damaged list.
+ */
+export function listRead(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): ListRead {
+  const nodes: bigint[] = [];
+  try {
+    for (const node of listForEach(kernel, head, limit)) nodes.push(node);
+    return { nodes, damage: undefined };
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    const rest = backwards(kernel, head, new Set(nodes), limit);
+    return { nodes: [...nodes, ...rest.toReversed()], damage: error.message };
+  }
+}
+
+/** Elements from the list's end up to where it is damaged, or to one that is known. */
+function backwards(kernel: Kernel, head: bigint, known: Set<bigint>, limit: number): bigint[] {
+  const bound = kernel.bind(listHead);
+  const nodes: bigint[] = [];
+  try {
+    let following = head;
+    let node = bound.at(head).prev;
+    while (node !== head && !known.has(node) && nodes.length < limit) {
+      const { next, prev } = bound.at(node);
+      if (next !== following) break;
+      known.add(node);
+      nodes.push(node);
+      following = node;
+      node = prev;
+    }
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+  }
+  return nodes;
+}
+
+/** Views of the structures in a list, read as {@link listRead} does. */
+export function listReadEntries<F extends Fields>(
+  kernel: Kernel,
+  head: bigint,
+  bound: Bound<F>,
+  member: string,
+  limit: number = DEFAULT_LIMIT,
+): { readonly entries: readonly View<F>[]; readonly damage: string | undefined } {
+  const offset = BigInt(bound.offsetOf(member));
+  const { nodes, damage } = listRead(kernel, head, limit);
+  return { entries: nodes.map((node) => bound.at(node - offset)), damage };
 }

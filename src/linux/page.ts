@@ -1,4 +1,4 @@
-import { AddressError } from '../vmcore/errors.ts';
+import { AddressError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, struct } from '../vmcore/view.ts';
 
@@ -109,12 +109,29 @@ function owner(head: Descriptor, tail: number): PageOwner {
   return { kind: 'anonymous', index: isKsm ? undefined : head.index + tail };
 }
 
-/** `zero_pfn`, and the 512 frames of the huge zero page if there is one. */
+const HUGE_FRAMES = 512;
+
+/**
+ * The frame of `empty_zero_page`, and the 512 frames of the huge zero page if there is one. The kernel keeps their numbers in variables besides
+ * (`zero_pfn`, `huge_zero_pfn`), which are believed only where they agree: what is taken for zeros by mistake would be lost. Pages of zeros
+ * that cannot be told are found to be no memory of a process, which is then refused.
+ */
 function zeroPages(kernel: Kernel): ReadonlySet<number> {
   const pages = new Set<number>();
-  pages.add(kernel.memory.ulongNumber(kernel.symbol('zero_pfn')));
-  const huge = kernel.symbolMaybe('huge_zero_pfn');
-  const first = huge === undefined ? -1n : BigInt.asIntN(64, kernel.memory.u64(huge));
-  if (first > 0n) for (let i = 0; i < 512; i++) pages.add(Number(first) + i);
+  const small = readable(() => kernel.memory.translate(kernel.symbol('empty_zero_page')) / PAGE);
+  const counted = readable(() => kernel.memory.ulongNumber(kernel.symbol('zero_pfn')));
+  if (small !== undefined && small === counted) pages.add(small);
+  const huge = readable(() => hugeZeroPage(kernel));
+  if (huge !== undefined) for (let i = 0; i < HUGE_FRAMES; i++) pages.add(huge + i);
   return pages;
+}
+
+/** First frame of the huge zero page; 6.10 made the page a folio. */
+function hugeZeroPage(kernel: Kernel): number | undefined {
+  const counted = kernel.symbolMaybe('huge_zero_pfn');
+  const pointer = kernel.symbolMaybe('huge_zero_folio') ?? kernel.symbolMaybe('huge_zero_page');
+  if (counted === undefined || pointer === undefined) return undefined;
+  const page = kernel.memory.pointer(pointer);
+  const first = page === 0n ? -1 : kernel.pageToPfn(page);
+  return BigInt(first) === kernel.memory.u64(counted) ? first : undefined;
 }

@@ -1,4 +1,4 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, embed, pointer, struct, u8, u16, u32, u64, type ViewOf } from '../vmcore/view.ts';
 import { readNode } from './container.ts';
@@ -132,6 +132,25 @@ export function* forEachLogRecord(kernel: Kernel): Generator<LogRecord> {
       device: info.subsystem === '' ? '' : `${info.subsystem}:${info.device}`,
     };
   }
+}
+
+/** What could be read of the log. */
+export interface LogRead {
+  readonly records: readonly LogRecord[];
+  /** What is wrong with the ring behind the last record; undefined if it was read to its end. */
+  readonly damage: string | undefined;
+}
+
+/** The records of the log; of a damaged ring those that come before the damage. */
+export function readLog(kernel: Kernel): LogRead {
+  const records: LogRecord[] = [];
+  try {
+    for (const record of forEachLogRecord(kernel)) records.push(record);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return { records, damage: error.message };
+  }
+  return { records, damage: undefined };
 }
 
 const NANOSECONDS = 1_000_000_000n;

@@ -1,4 +1,4 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { s64, struct, u32, u64 } from '../vmcore/view.ts';
 
@@ -28,11 +28,25 @@ const TIMEKEEPER_OFFSET = 8n;
 const SECOND = 1_000_000_000n;
 
 /**
- * Reads the clocks. The base of CLOCK_MONOTONIC is kept twice (as nanoseconds and as wall time minus an offset); throws a
- * ContainerError if the two differ.
+ * Reads the clocks. The base of CLOCK_MONOTONIC is kept twice (as nanoseconds and as wall time minus an offset). Where the two differ,
+ * because the kernel died while it changed them or because they are damaged, the copy is read that the kernel prepares each
+ * change in (`shadow_timekeeper`, up to 6.12). Throws a VmcoreError if neither is believable.
  */
 export function readClocks(kernel: Kernel): Clocks {
-  const address = kernel.symbol('tk_core') + TIMEKEEPER_OFFSET;
+  try {
+    return clocksAt(kernel, kernel.symbol('tk_core') + TIMEKEEPER_OFFSET);
+  } catch (error) {
+    const shadow = kernel.symbolMaybe('shadow_timekeeper');
+    if (!(error instanceof VmcoreError) || shadow === undefined) throw error;
+    try {
+      return clocksAt(kernel, shadow);
+    } catch (second) {
+      throw second instanceof VmcoreError ? error : second;
+    }
+  }
+}
+
+function clocksAt(kernel: Kernel, address: bigint): Clocks {
   const tk = kernel.bind(timekeeperStruct).at(address);
   const other = (tk.xtime_sec + tk.wallToMonotonicSec) * SECOND + tk.wallToMonotonicNsec;
   if (tk.base !== other || tk.base < 0n || tk.shift > 32) {

@@ -82,3 +82,13 @@ export class ProfileError extends VmcoreError {
 export function isDamage(error: unknown): error is AddressError | ContainerError {
   return error instanceof AddressError || error instanceof ContainerError;
 }
+
+/** What `read` returns, or undefined where that cannot be read (any VmcoreError): for callers to whom the reason does not matter. */
+export function readable<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
+}

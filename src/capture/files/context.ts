@@ -2,6 +2,7 @@ import type { File } from '../../linux/file.ts';
 import { fileOwner } from '../../linux/file.ts';
 import type { Inode } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
+import type { TaskList } from '../../linux/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type {
   DirectoryToMake,
@@ -61,11 +62,11 @@ export class CaptureContext {
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
-  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[]) {
+  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[], list: TaskList) {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
-    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()));
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list);
   }
 
   /** A number that no file, ghost or shared memory of this capture has yet; from 1 on. */

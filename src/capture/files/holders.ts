@@ -1,11 +1,11 @@
 import { fdSlots } from '../../linux/fdtable.ts';
 import { fileAt } from '../../linux/file.ts';
 import { type FileKind, fileKind } from '../../linux/file-kind.ts';
-import { forEachTask } from '../../linux/pid.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { socketStruct } from '../../linux/sock.ts';
+import type { TaskList } from '../../linux/task-list.ts';
 import { ttyOfFile } from '../../linux/tty.ts';
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
 /** A descriptor somewhere in the system. */
@@ -32,29 +32,49 @@ export class SystemFiles {
   /** Addresses of all socks and terminals that a process holds. */
   readonly sockets = new Set<bigint>();
   readonly terminals = new Set<bigint>();
-  /** Tables and files that could not be read, with their process: its share in things is not known. */
-  readonly unreadable: { readonly pid: number; readonly comm: string; readonly problem: string }[] = [];
+  /**
+   * Why there may be holders that are not known: processes, tables and files that cannot be read. Empty in a sound kernel. What they share with others
+   * is then told by counts: see {@link unknownHolders}.
+   */
+  readonly unreadable: string[] = [];
 
-  constructor(kernel: Kernel, protectedPids: ReadonlySet<number>) {
-    for (const address of forEachTask(kernel)) {
-      const task = taskAt(kernel, address);
-      if (task.files === 0n) continue;
-      const { pid, comm } = task;
-      const attempt = (step: () => void) => {
-        try {
-          step();
-        } catch (error) {
-          if (!(error instanceof VmcoreError)) throw error;
-          this.unreadable.push({ pid, comm, problem: error.message });
-        }
-      };
-      attempt(() => {
-        for (const { fd, file } of fdSlots(kernel, task.files)) {
-          const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
-          if (file !== 0n) attempt(() => this.#add(kernel, holder));
-        }
-      });
-    }
+  constructor(kernel: Kernel, protectedPids: ReadonlySet<number>, list: TaskList) {
+    if (!list.isComplete) this.unreadable.push(...list.damage);
+    for (const { pid, problem } of list.lost) this.unreadable.push(`process ${pid}: ${problem}`);
+    for (const address of list.tasks) this.#addTask(kernel, address, protectedPids);
+  }
+
+  #addTask(kernel: Kernel, address: bigint, protectedPids: ReadonlySet<number>): void {
+    let who = `the task at ${hex(address)}`;
+    const attempt = (step: () => void) => {
+      try {
+        step();
+      } catch (error) {
+        if (!(error instanceof VmcoreError)) throw error;
+        this.unreadable.push(`the files of ${who}: ${error.message}`);
+      }
+    };
+    attempt(() => {
+      const { pid, comm, files } = taskAt(kernel, address);
+      if (files === 0n) return;
+      who = `PID ${pid} (${comm})`;
+      for (const { fd, file } of fdSlots(kernel, files)) {
+        const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
+        if (file !== 0n) attempt(() => this.#add(kernel, holder));
+      }
+    });
+  }
+
+  /**
+   * Whether anybody may hold something besides those that were found: only if somebody's files cannot be read, and then if the kernel counts more
+   * holders than were found.
+   *
+   * @returns a sentence for a refusal, or undefined
+   */
+  unknownHolders(counted: number, found: number): string | undefined {
+    if (this.unreadable.length === 0 || counted <= found) return undefined;
+    const more = this.unreadable.length > 1 ? ` (and ${this.unreadable.length - 1} more)` : '';
+    return `${counted} hold it, of whom ${found} are known: ${this.unreadable[0]}${more}`;
   }
 
   /** Holders of a struct file. */

@@ -4,6 +4,7 @@ import { taskAt } from '../../linux/sched.ts';
 import { sessionOf, type Tty, ttyStruct } from '../../linux/tty.ts';
 import type { PathFile } from '../../model/file.ts';
 import type { Terminal, TerminalFile } from '../../model/terminal.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { namedFile } from './named.ts';
@@ -18,7 +19,8 @@ const PTY_SLAVE_MAJOR = 136;
 /** A number that no terminal of the dead system has, from the highest that CRIU can make downwards. */
 function freePtyIndex(context: CaptureContext): number {
   const Tty = context.kernel.bind(ttyStruct);
-  const used = new Set([...context.system.terminals].map((address) => Tty.at(address).index));
+  // A terminal that cannot be read does not come back, so its number is free.
+  const used = new Set([...context.system.terminals].map((address) => readable(() => Tty.at(address).index)));
   for (const { ptyIndex } of context.terminals.values()) used.add(ptyIndex ?? -1);
   for (let index = MAX_PTY_INDEX; index >= 0; index--) {
     if (!used.has(index)) return index;

@@ -1,4 +1,5 @@
 import { taskAt } from '../../linux/sched.ts';
+import { listTasks, type TaskList } from '../../linux/task-list.ts';
 import { type Clocks, readClocks } from '../../linux/timekeeping.ts';
 import type { FdTable } from '../../model/file.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -22,15 +23,18 @@ function joinTables(context: CaptureContext, tasks: readonly FileTask[]): void {
 
 /**
  * Captures the files of all protected processes at once: who shares what can only be told for all together. Reasons against
- * a process are in `refusals`; nothing is thrown for a damaged file. Throws a VmcoreError if the list of processes itself, or
- * the clocks, cannot be read.
+ * a process are in `refusals`; nothing is thrown for a damaged file, nor for a damaged list of processes: what may be shared with one that
+ * is not known is then refused. Throws a VmcoreError if the clocks cannot be read.
+ *
+ * @param list all processes of the system
  */
 export function captureFiles(
   kernel: Kernel,
   tasks: readonly FileTask[],
   clocks: Clocks = readClocks(kernel),
+  list: TaskList = listTasks(kernel),
 ): FileCapture {
-  const context = new CaptureContext(kernel, clocks, tasks);
+  const context = new CaptureContext(kernel, clocks, tasks, list);
   const tables = new Map<number, FdTable>(tasks.map((task) => [task.pid, captureTable(context, task)]));
   joinTables(context, tasks);
   const locks = captureLocks(context);

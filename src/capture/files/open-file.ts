@@ -76,8 +76,12 @@ function captureWithoutKind(context: CaptureContext, file: File): OpenFile {
 }
 
 /** Holders of the file itself; a file that several processes share joins them, or is refused if one is not protected. */
-function share(context: CaptureContext, address: bigint, file: OpenFile): void {
+function share(context: CaptureContext, address: bigint, file: OpenFile, count: number): void {
   const holders = context.system.holdersOfFile(address);
+  const unknown = context.system.unknownHolders(count, holders.length);
+  if (unknown !== undefined && !separable.has(file.type)) {
+    throw new FileRefusal(`has ${kindNames[file.type]} that others may hold: ${unknown}`);
+  }
   const outsider = holders.find(({ isProtected }) => !isProtected);
   const what = kindNames[file.type];
   if (outsider !== undefined && !context.parted.has(address)) {
@@ -126,7 +130,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     if (file === undefined) throw new FileRefusal('has a descriptor of what is no open file');
     const captured = captureKind(context, file);
     checkNumbers(captured, captured.type);
-    share(context, address, captured);
+    share(context, address, captured, Number(file.f_count));
     context.opened.set(address, captured);
     context.files.set(captured.id, captured);
     return captured;

@@ -66,6 +66,10 @@ function sharePty(context: CaptureContext, tty: Tty, kind: 'pty-master' | 'pty-s
   }
   if (masters.length === 0)
     throw new FileRefusal(`has the terminal ${name}, whose master is held by no process`);
+  // The slave is counted once more as long as its master is open (pty_common_install).
+  const slave = kind === 'pty-slave' ? tty : context.kernel.bind(ttyStruct).at(tty.link);
+  const unknown = system.unknownHolders(slave.count - 1, new Set(slaves.map(({ file }) => file)).size);
+  if (unknown !== undefined) throw new FileRefusal(`has the terminal ${name}, and ${unknown}`);
   context.join(
     [...own, ...other].map(({ pid }) => pid),
     `pty ${tty.index}`,

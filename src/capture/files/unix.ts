@@ -18,7 +18,7 @@ import {
   socketState,
   type UnixSocket,
 } from '../../model/socket.ts';
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { directoriesAbove, namedFile } from './named.ts';
@@ -129,7 +129,7 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
 function isServed(context: CaptureContext, unix: UnixSock): boolean {
   const { kernel, system } = context;
   if (unix.addr === 0n) return false;
-  return [...system.sockets].some((address) => {
+  const listens = (address: bigint): boolean => {
     const sock = kernel.bind(sockStruct).at(address);
     return (
       sock.family === family.unix &&
@@ -137,7 +137,9 @@ function isServed(context: CaptureContext, unix: UnixSock): boolean {
       kernel.bind(unixSock).at(address).addr === unix.addr &&
       system.holdersOfObject(address).every(({ isProtected }) => isProtected)
     );
-  });
+  };
+  // Of a socket that is damaged nobody is a client who comes back.
+  return [...system.sockets].some((address) => readable(() => listens(address)) ?? false);
 }
 
 /** Peer 0 of an established socket: closed by the other side. */
