@@ -1,17 +1,19 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { cacheDirectory } from '../lab/cache.ts';
 
 /**
- * drgn, crash and makedumpfile as Debian 13 ships them, in a chroot under the cache, with the debug symbols
+ * drgn and crash as Debian 13 ships them, in a chroot under the cache, with the debug symbols
  * of one kernel that drgn and crash need to read a dump (Otherworld needs none).
  */
 export interface Peers {
   readonly root: string;
   /** Path, inside the chroot, of the kernel image with DWARF. */
   readonly vmlinux: string;
+  /** `drgn VERSION and crash VERSION`, of the packages. */
+  readonly versions: string;
 }
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
@@ -20,10 +22,6 @@ const SOURCES = [
   `deb [signed-by=${KEYRING}] http://deb.debian.org/debian-security trixie-security main`,
 ];
 const PACKAGES = ['python3-drgn', 'crash', 'makedumpfile'];
-
-function cacheDirectory(): string {
-  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'otherworld');
-}
 
 /**
  * Builds (first time: about a minute and a 320 MB download) or finds the chroot for kernel `release`, for example
@@ -36,10 +34,13 @@ export function preparePeers(release: string): Peers {
     .update([...SOURCES, release, ...PACKAGES].join('\n'))
     .digest('hex')
     .slice(0, 16);
-  const root = join(cacheDirectory(), 'peers', key);
+  const root = cacheDirectory('peers', key);
   const vmlinux = `/usr/lib/debug/boot/vmlinux-${release}`;
-  if (existsSync(join(root, vmlinux))) return { root, vmlinux };
+  if (!existsSync(join(root, vmlinux))) buildRoot(root, vmlinux, release);
+  return { root, vmlinux, versions: packageVersions(root) };
+}
 
+function buildRoot(root: string, vmlinux: string, release: string): void {
   const building = `${root}.building`;
   rmSync(building, { recursive: true, force: true });
   mkdirSync(dirname(building), { recursive: true });
@@ -56,9 +57,18 @@ export function preparePeers(release: string): Peers {
     `dpkg-deb --fsys-tarfile linux-image-*-dbg_*.deb | tar -x -C / .${vmlinux}`,
     'rm linux-image-*-dbg_*.deb',
   ].join(' && ');
-  runIn({ root: building, vmlinux }, ['sh', '-ec', fetchAndUnpack], { network: true });
+  execFileSync('cp', ['/etc/resolv.conf', '/etc/hosts', join(building, 'etc')]);
+  execFileSync('chroot', [building, 'sh', '-ec', fetchAndUnpack], { stdio: ['ignore', 'ignore', 'inherit'] });
+  rmSync(root, { recursive: true, force: true });
   renameSync(building, root);
-  return { root, vmlinux };
+}
+
+function packageVersions(root: string): string {
+  const version = (name: string): string => {
+    const status = execFileSync('dpkg-query', ['--root', root, '-s', name], { encoding: 'utf8' });
+    return /^Version: ([^-+~]+)/m.exec(status)?.[1] ?? '?';
+  };
+  return `drgn ${version('python3-drgn')} and crash ${version('crash')}`;
 }
 
 /** The command line that runs `command` in the chroot with the host folder `shared` visible as /mnt. */
@@ -66,14 +76,4 @@ export function peerCommand(peers: Peers, shared: string, command: readonly stri
   const inside =
     'mount --bind "$1" "$0/mnt" && mount -t proc proc "$0/proc" && root=$0 && shift && exec chroot "$root" "$@"';
   return ['unshare', '--mount', 'sh', '-ec', inside, peers.root, shared, ...command];
-}
-
-function runIn(peers: Peers, command: readonly string[], options: { network: boolean }): void {
-  if (options.network) {
-    execFileSync('cp', ['/etc/resolv.conf', '/etc/hosts', join(peers.root, 'etc')]);
-  }
-  const [program, ...args] = ['chroot', peers.root, ...command] as const;
-  const run = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  if (run.status !== 0)
-    throw new Error(`in ${peers.root}: ${command.join(' ')} ended with status ${run.status}`);
 }

@@ -1,11 +1,12 @@
-import { spawnSync } from 'node:child_process';
+import { runCommand } from '../lab/command.ts';
+import { LabError } from '../lab/error.ts';
 
-/** A command of a comparison. `before` runs untimed ahead of every run, to put things back. */
+/** A command of a comparison. `before` and `after` are not in its time: they put things back, and read what it printed. */
 export interface Contender {
   readonly name: string;
   readonly command: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
   readonly before?: () => void;
+  readonly after?: (output: string) => void;
 }
 
 export interface Timing {
@@ -16,47 +17,39 @@ export interface Timing {
   readonly output: string;
 }
 
+/** Longest time of one run; crash needs 11 s for the largest here. */
+const RUN_SECONDS = 120;
+
 /**
  * Runs the contenders in turn (A B C, A B C, ...) so that a drift of the machine's speed meets all of them alike; the
  * first round warms up and is not counted.
  *
- * @throws Error with the end of standard error when a command fails: a failed run has no time.
+ * @throws LabError with the end of standard error when a command fails: a failed run has no time.
  */
-export function race(contenders: readonly Contender[], rounds: number): Timing[] {
-  const seconds = contenders.map(() => [] as number[]);
-  const outputs = contenders.map(() => '');
+export async function race(contenders: readonly Contender[], rounds: number): Promise<Timing[]> {
+  const timings = contenders.map(({ name }) => ({ name, seconds: [] as number[], output: '' }));
   for (let round = 0; round <= rounds; round++) {
     for (const [index, contender] of contenders.entries()) {
       contender.before?.();
-      const run = runOnce(contender);
-      outputs[index] = run.output;
-      if (round > 0) seconds[index]?.push(run.seconds);
+      const run = await runOnce(contender);
+      const timing = timings[index]!;
+      contender.after?.(run.output);
+      timing.output = run.output;
+      if (round > 0) timing.seconds.push(run.seconds);
     }
   }
-  return contenders.map(({ name }, index) => ({
-    name,
-    seconds: seconds[index] ?? [],
-    output: outputs[index] ?? '',
-  }));
+  return timings;
 }
 
-function runOnce({ name, command, env }: Contender): { seconds: number; output: string } {
-  const [program, ...args] = command;
-  if (program === undefined) throw new Error(`${name} has an empty command`);
-  const start = process.hrtime.bigint();
-  const run = spawnSync(program, args, {
-    env: { ...process.env, ...env },
-    encoding: 'utf8',
-    maxBuffer: 1 << 30,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const elapsed = Number(process.hrtime.bigint() - start) / 1e9;
-  if (run.status !== 0) {
-    throw new Error(
-      `${name}: ${command.join(' ')} ended with ${run.status ?? run.signal}\n${run.stderr.slice(-2000)}`,
-    );
+async function runOnce({ name, command }: Contender): Promise<{ seconds: number; output: string }> {
+  const [program = '', ...args] = command;
+  const start = performance.now();
+  const { status, stdout, stderr } = await runCommand(program, args, { timeoutSeconds: RUN_SECONDS });
+  const seconds = (performance.now() - start) / 1000;
+  if (status !== 0) {
+    throw new LabError(`${name}: ${command.join(' ')} ended with ${status}\n${stderr.slice(-2000)}`);
   }
-  return { seconds: elapsed, output: run.stdout };
+  return { seconds, output: stdout };
 }
 
 /** Median of at least one number. */
@@ -69,19 +62,7 @@ export function median(values: readonly number[]): number {
   return (lower + upper) / 2;
 }
 
-/** Markdown table: median, minimum and maximum seconds, and each median divided by that of the first row. */
-export function timingTable(timings: readonly Timing[]): string {
-  const reference = timings[0];
-  if (reference === undefined) return '';
-  const base = median(reference.seconds);
-  const rows = timings.map(({ name, seconds }) => {
-    const middle = median(seconds);
-    const cells = [middle, Math.min(...seconds), Math.max(...seconds)].map((value) => value.toFixed(3));
-    return `| ${name} | ${cells.join(' | ')} | ${(middle / base).toFixed(2)} |`;
-  });
-  return [
-    '| command | median s | min s | max s | ratio |',
-    '| --- | ---: | ---: | ---: | ---: |',
-    ...rows,
-  ].join('\n');
+/** Median, least and most, in that order. */
+export function spread(values: readonly number[]): [number, number, number] {
+  return [median(values), Math.min(...values), Math.max(...values)];
 }
