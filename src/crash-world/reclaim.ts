@@ -24,9 +24,11 @@ export class ReclaimError extends Error {
  */
 export function reclaimMemory(): number {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
+  waitForRegions();
   const regions = readdirSync(REGIONS)
     .filter((name) => name.startsWith('region'))
     .sort((a, b) => address(join(REGIONS, a, 'resource')) - address(join(REGIONS, b, 'resource')));
+  if (regions.length === 0) throw new ReclaimError(`${REGIONS} shows no region of old memory`);
   let bytes = 0;
   for (const region of regions) {
     const dax = makeDevice(region);
@@ -34,6 +36,13 @@ export function reclaimMemory(): number {
     bytes += putOnline();
   }
   return bytes;
+}
+
+/** The kernel registers regions and their namespaces asynchronously; reading `wait_probe` waits for all (drivers/nvdimm/core.c). */
+function waitForRegions(): void {
+  for (const bus of readdirSync(REGIONS).filter((name) => name.startsWith('ndbus'))) {
+    readFileSync(join(REGIONS, bus, 'wait_probe'));
+  }
 }
 
 function modprobe(module: string): void {
