@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { putProgramHeadersFirst } from './elf-layout.ts';
 import { LabError } from './error.ts';
 import { guestPaths, readRunningGuest } from './guest.ts';
 import { withQmp } from './qmp.ts';
@@ -18,5 +19,6 @@ export async function dumpGuest(name: string, file: string): Promise<number> {
   );
   const { size } = statSync(path);
   if (size === 0) throw new LabError(`QEMU wrote nothing to ${path}`);
+  putProgramHeadersFirst(path);
   return size;
 }

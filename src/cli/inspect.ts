@@ -3,7 +3,15 @@ import type { Report } from '../inspect/report.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
-import { wholeNumber } from './arguments.ts';
+
+/** PID_MAX_LIMIT on 64 bits. */
+const MAX_PID = 1 << 22;
+
+function pidOf(text: string): number {
+  if (!/^\d{1,7}$/.test(text) || Number(text) > MAX_PID)
+    throw new InvalidArgumentError(`"${text}" is no PID: a whole number is wanted, such as \`ps\` lists`);
+  return Number(text);
+}
 
 /** One way of looking at a dump; loads only what it needs. */
 interface View {
@@ -33,7 +41,7 @@ const views: Readonly<Record<string, View>> = {
     count: [0, 1],
     report: async (kernel, [pid]) => {
       const { allMapsReport, mapsReport } = await import('../inspect/maps.ts');
-      return pid === undefined ? allMapsReport(kernel) : mapsReport(kernel, wholeNumber(pid));
+      return pid === undefined ? allMapsReport(kernel) : mapsReport(kernel, pidOf(pid));
     },
   },
   files: {
@@ -41,14 +49,14 @@ const views: Readonly<Record<string, View>> = {
     description: 'open files',
     count: [1, 1],
     report: async (kernel, [pid = '']) =>
-      (await import('../inspect/files.ts')).filesReport(kernel, wholeNumber(pid)),
+      (await import('../inspect/files.ts')).filesReport(kernel, pidOf(pid)),
   },
   threads: {
     usage: 'threads PID',
     description: 'threads, the system call each is in, its user registers',
     count: [1, 1],
     report: async (kernel, [pid = '']) =>
-      (await import('../inspect/threads.ts')).threadsReport(kernel, wholeNumber(pid)),
+      (await import('../inspect/threads.ts')).threadsReport(kernel, pidOf(pid)),
   },
   log: {
     usage: 'log',
@@ -106,7 +114,8 @@ async function inspect(
   const profile = options.profile === undefined ? undefined : readProfile(options.profile);
   const kernel = openKernel(file, profile);
   const report = await view.report(kernel, args);
-  process.stdout.write(`${options.json === true ? JSON.stringify(report.json(), null, 2) : report.text()}\n`);
+  const output = options.json === true ? JSON.stringify(report.json(), null, 2) : report.text();
+  if (output !== '') process.stdout.write(`${output}\n`);
   if (name !== 'summary')
     for (const warning of [...kernel.warnings, ...(report.warnings ?? [])])
       process.stderr.write(`otherworld: ${file}: ${warning}\n`);

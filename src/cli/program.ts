@@ -55,12 +55,24 @@ function takeDebug(argv: readonly string[]): { debug: boolean; args: string[] } 
   return { debug: args.length < argv.length, args };
 }
 
+/** 128 + SIGPIPE: what a shell says of a program whose reader has read enough (`| head`). */
+const READER_GONE = 141;
+
+/** Ends without a word when nobody reads the output any more. */
+function endWithReader(): void {
+  process.stdout.on('error', (error) => {
+    if ('code' in error && error.code === 'EPIPE') process.exit(READER_GONE);
+    throw error;
+  });
+}
+
 /**
  * Runs the command of this process's command line.
  * @returns the exit status: 0, 1 for an error, 2 for a wrong command line, or the one that an error carries
  */
 export async function runCommandLine(commands: Commands): Promise<number> {
   keepCompiled();
+  endWithReader();
   const { debug, args } = takeDebug(process.argv.slice(2));
   try {
     const program = await buildProgram(

@@ -1,6 +1,7 @@
 import { dentryName, dentryStruct, resolvePath } from '../linux/dcache.ts';
 import type { File } from '../linux/file.ts';
 import { fileSystemOf, type Inode } from '../linux/fs.ts';
+import { mountOf } from '../linux/mount.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct } from '../vmcore/view.ts';
 
@@ -34,6 +35,12 @@ export function openFileName(kernel: Kernel, file: File, inode: Inode): string {
   const special = Object.hasOwn(names, fileSystem) ? names[fileSystem] : undefined;
   if (special !== undefined) return special(kernel, file, inode);
   const { path, deleted, root } = resolvePath(kernel, file.f_mnt, file.f_dentry);
-  // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) never had a name to lose: simple_dname().
+  const dentry = kernel.bind(dentryStruct).at(file.f_dentry);
+  const isRoot = dentry.address === mountOf(kernel, file.f_mnt).mnt_root;
+  // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) are no child of its root, and never had a name to
+  // lose: simple_dname().
+  if (root === 'internal' && dentry.d_parent === dentry.address && !isRoot) {
+    return `/${Buffer.from(dentryName(kernel, dentry), 'latin1').toString('utf8')} (deleted)`;
+  }
   return deleted || root === 'internal' ? `${path} (deleted)` : path;
 }

@@ -69,7 +69,9 @@ export function listFiles(kernel: Kernel, pid: number): FileRow[] {
 /** Open files of a process. */
 export function filesReport(kernel: Kernel, pid: number): Report {
   const rows = listFiles(kernel, pid);
+  const { comm, files } = requireTask(kernel, pid);
   return {
+    warnings: files !== 0n ? [] : [`process ${pid} (${comm}) has no file table: it has ended`],
     json: () => ({ pid, files: rows }),
     text: () =>
       table(

@@ -152,7 +152,13 @@ function mapsText(kernel: Kernel, maps: MapRow[] | VmcoreError): string {
 /** The memory map of a process, character for character as /proc/PID/maps had it. */
 export function mapsReport(kernel: Kernel, pid: number): Report {
   const rows = listMaps(kernel, pid);
-  return { json: () => ({ pid, ...mapsJson(rows) }), text: () => mapsText(kernel, rows) };
+  const { comm } = requireTask(kernel, pid);
+  return {
+    json: () => ({ pid, ...mapsJson(rows) }),
+    text: () => mapsText(kernel, rows),
+    warnings:
+      rows.length > 0 ? [] : [`process ${pid} (${comm}) has no memory: a kernel thread, or it has ended`],
+  };
 }
 
 function hexNumber(value: number): string {

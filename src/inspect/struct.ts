@@ -1,6 +1,6 @@
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
 import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
-import { BindError, hex, VmcoreError } from '../vmcore/errors.ts';
+import { hex, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Report } from './report.ts';
 import { formatValue, ValueReader } from './values.ts';
@@ -85,12 +85,27 @@ export function parseAddress(kernel: Kernel, text: string): bigint {
   return symbol;
 }
 
-/** The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a BindError if there is none. */
+const MAX_SIMILAR = 5;
+
+/** Names of structures that somebody may have meant who gave one that does not exist. */
+function similar(btf: Btf, name: string): string {
+  const wanted = name.toLowerCase();
+  const found = new Set<string>();
+  for (let id = 1; id < btf.typeCount && found.size < MAX_SIMILAR; id++) {
+    const kind = btf.kind(id);
+    if (kind !== BTF_KIND.STRUCT && kind !== BTF_KIND.UNION) continue;
+    const known = btf.name(id);
+    if (known.toLowerCase().includes(wanted)) found.add(known);
+  }
+  return found.size === 0 ? '' : `; there is ${[...found].join(', ')}`;
+}
+
+/** The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a VmcoreError if there is none. */
 export function structReport(kernel: Kernel, name: string, address?: string): Report {
   const { btf } = kernel.layouts;
   const id = kernel.layouts.structId(name);
   if (id === undefined || ![BTF_KIND.STRUCT, BTF_KIND.UNION].some((kind) => kind === btf.kind(id))) {
-    throw new BindError(name, undefined, kernel.release, 'does not exist');
+    throw new VmcoreError(`kernel ${kernel.release} has no struct or union ${name}${similar(btf, name)}`);
   }
   if (address === undefined) {
     const members = (): unknown[] => new BtfFormat(btf).members(id).map(jsonMember);

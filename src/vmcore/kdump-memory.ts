@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import type { DumpContent } from './content.ts';
 import { decompressPage } from './decompress.ts';
-import { AddressError } from './errors.ts';
+import { AddressError, readable } from './errors.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
 
@@ -112,6 +112,15 @@ export class CompressedMemory implements PhysicalMemory {
     this.#parts.content.unmap();
   }
 
+  /** Whether the file holds the page that it says is the last in it: makedumpfile writes them in ascending order. */
+  hasLastPage(): boolean {
+    const { dumped, frames } = this.#parts;
+    let frame = frames - 1;
+    while (frame >= 0 && !isSet(dumped, frame)) frame--;
+    if (frame < 0) return true;
+    return readable(() => this.#compressed(frame)) !== undefined;
+  }
+
   #absent(physical: number): AddressError {
     const isMemory = isSet(this.#parts.existing, Math.floor(physical / PAGE));
     return new AddressError(
@@ -145,6 +154,12 @@ export class CompressedMemory implements PhysicalMemory {
   }
 
   #decompress(frame: number): Uint8Array {
+    const { data, flags } = this.#compressed(frame);
+    return decompressPage(data, flags, PAGE);
+  }
+
+  /** A page as it is in the file. Throws an AddressError if the file does not hold it. */
+  #compressed(frame: number): { readonly data: Uint8Array; readonly flags: number } {
     const { content, descriptorsAt } = this.#parts;
     const raw = content.bytes(descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
     if (raw === undefined) throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
@@ -155,7 +170,7 @@ export class CompressedMemory implements PhysicalMemory {
     if (data === undefined) {
       throw new AddressError(frame * PAGE, 'is missing from an incomplete or damaged dump (physical)');
     }
-    return decompressPage(data, descriptor.getUint32(12, true), PAGE);
+    return { data, flags: descriptor.getUint32(12, true) };
   }
 }
 

@@ -93,13 +93,15 @@ export function openKdump(content: DumpContent): DumpSource {
     frames: maxMapnr,
     descriptorsAt: bitmapAt + bitmapBytes,
   });
+  const warnings: string[] = [];
+  if ((header.readUInt32LE(HEADER.status) & STATUS_INCOMPLETE) !== 0)
+    warnings.push('incomplete: makedumpfile ran out of room, so some pages are missing');
+  else if (!physical.hasLastPage())
+    warnings.push('truncated: the file ends before its last page, so some pages are missing');
   return {
     physical,
     cpuNotes: cpuNotesOf(notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
-    warnings:
-      (header.readUInt32LE(HEADER.status) & STATUS_INCOMPLETE) !== 0
-        ? ['incomplete: makedumpfile ran out of room, so some pages are missing']
-        : [],
+    warnings,
   };
 }

@@ -109,9 +109,11 @@ export interface VmcoreFile {
   close(): void;
 }
 
-function openProblem(error: unknown): string {
+/** Why a file could not be opened, in words. */
+export function openProblem(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   if (code === 'ENOENT') return 'no such file';
+  if (code === 'EISDIR') return 'is a directory';
   if (code === 'EACCES') return 'permission denied; run as root';
   return error instanceof Error ? error.message : String(error);
 }

@@ -28,7 +28,10 @@ export function openSource(file: VmcoreFile): DumpSource {
       'is a flattened ELF dump: write it out with `makedumpfile -R DUMP < FILE` first',
     );
   }
-  throw new FormatError(file.path, 'is no vmcore: neither an ELF core nor a kdump-compressed dump');
+  throw new FormatError(
+    file.path,
+    'is no vmcore: neither an ELF core (/proc/vmcore, a dump by QEMU or libvirt) nor a kdump-compressed dump of makedumpfile',
+  );
 }
 
 interface Located {
@@ -47,7 +50,9 @@ function locateKernel(file: VmcoreFile, source: DumpSource, profile: Profile | u
     if (located !== undefined) return located;
     throw new FormatError(
       file.path,
-      'the kernel is not where VMCOREINFO says: the dump is damaged or incomplete',
+      ['the kernel is not where VMCOREINFO says: the dump is damaged or incomplete', ...source.warnings].join(
+        '; ',
+      ),
     );
   }
   if (profile !== undefined && profile.vmcoreinfo !== '') {

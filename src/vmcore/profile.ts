@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { ProfileError } from './errors.ts';
+import { openProblem } from './mapping.ts';
 import { ProfileSymbols } from './profile-symbols.ts';
 import type { SymbolTable } from './symbols.ts';
 
@@ -99,7 +100,13 @@ export function writeProfile(path: string, profile: TakenProfile): void {
   renameSync(`${path}.new`, path);
 }
 
-/** Reads a profile from a file; throws a ProfileError if it is damaged. */
+/** Reads a profile from a file; throws a ProfileError if it cannot be read or is damaged. */
 export function readProfile(path: string): Profile {
-  return decodeProfile(readFileSync(path), path);
+  let content: Buffer;
+  try {
+    content = readFileSync(path);
+  } catch (error) {
+    throw new ProfileError(`the profile ${path} cannot be opened: ${openProblem(error)}`);
+  }
+  return decodeProfile(content, path);
 }
