@@ -6,7 +6,7 @@ import { listTasks, type TaskList } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
-import type { Refusal } from '../model/verdict.ts';
+import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
@@ -52,9 +52,11 @@ function zombieProblem({ state, exitCode }: Process): string | undefined {
 
 function captureAll(source: ProcessSource, groups: readonly TaskGroup[], refused: Refusal[]): Process[] {
   return groups.flatMap((group) => {
+    const findings = newFindings();
+    // What was found before something could not be read may be why.
     const refuse = (reason: string) =>
-      refused.push({ pid: group.pid, comm: group.leader.comm, reasons: [reason] });
-    const process = attempt(refuse, () => captureProcess(source, group));
+      refused.push({ pid: group.pid, comm: group.leader.comm, reasons: [...findings.reasons, reason] });
+    const process = attempt(refuse, () => captureProcess(source, group, findings));
     if (process === undefined) return [];
     const zombie = zombieProblem(process);
     if (zombie !== undefined) process.findings.reasons.push(zombie);

@@ -5,7 +5,7 @@ import { PF, type Task, taskState } from '../linux/sched.ts';
 import { readLimits, readSigactions, SIGNAL } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
-import { check, type Findings, newFindings } from '../model/verdict.ts';
+import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
@@ -202,13 +202,12 @@ function membarriers(kernel: Kernel, leader: Task): number {
 }
 
 /**
- * Captures one process. What cannot be kept is in `findings.reasons` of the result; throws a VmcoreError if a structure cannot be
+ * Captures one process. What cannot be kept goes to `findings.reasons`; throws a VmcoreError if a structure cannot be
  * read at all.
  */
-export function captureProcess(source: ProcessSource, group: TaskGroup): Process {
+export function captureProcess(source: ProcessSource, group: TaskGroup, findings: Findings): Process {
   const { kernel, files } = source;
   const { leader, signal, threads } = group;
-  const findings = newFindings();
   checkTree(kernel, group, findings);
   if (threads.length === 0) return zombie(kernel, group, findings);
   checkNamespaces(kernel, group, findings);

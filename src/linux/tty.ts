@@ -45,6 +45,7 @@ export const ttyStruct = struct('tty_struct', {
   session: pointer.at('ctrl.session'),
   packet: bool.at('ctrl.packet'),
   stopped: bool.at('flow.stopped'),
+  tcoStopped: bool.at('flow.tco_stopped'),
   link: pointer,
   disc_data: pointer,
   port: pointer,

@@ -1,6 +1,6 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, bool, pointer, struct } from '../vmcore/view.ts';
-import { listForEachEntry } from './list.ts';
+import { listReadEntries } from './list.ts';
 
 /** `struct ptrace_relation` (security/yama/yama_lsm.c): who may trace whom, as prctl(PR_SET_PTRACER) said. */
 const ptraceRelation = struct('ptrace_relation', { tracee: pointer, invalid: bool, node: addressOf('node') });
@@ -8,14 +8,13 @@ const ptraceRelation = struct('ptrace_relation', { tracee: pointer, invalid: boo
 const MAX_RELATIONS = 1 << 20;
 
 /**
- * How many others a process (the address of its first thread) has permitted to trace it; 0 where Yama is not in the kernel. Throws a
- * ContainerError if the list is damaged.
+ * How many others a process (the address of its first thread) has permitted to trace it; 0 where Yama is not in the kernel. Of a
+ * damaged list as much is read as can be.
  */
 export function permittedTracers(kernel: Kernel, tracee: bigint): number {
   const head = kernel.symbolMaybe('ptracer_relations');
   if (head === undefined || !kernel.hasMember('ptrace_relation', 'tracee')) return 0;
   const Relation = kernel.bind(ptraceRelation);
-  return [...listForEachEntry(kernel, head, Relation, 'node', MAX_RELATIONS)].filter(
-    (relation) => relation.tracee === tracee && !relation.invalid,
-  ).length;
+  const { entries } = listReadEntries(kernel, head, Relation, 'node', MAX_RELATIONS);
+  return entries.filter((relation) => relation.tracee === tracee && !relation.invalid).length;
 }

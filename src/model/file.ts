@@ -201,18 +201,28 @@ export interface FdTable {
   readonly descriptors: readonly FileDescriptor[];
 }
 
+/** An extended attribute (an ACL is one) as setxattr(2) takes it. */
+export interface ExtendedAttribute {
+  readonly name: string;
+  readonly value: Uint8Array;
+}
+
 /** A directory that has to exist before the restore, with its owner and mode. */
 export interface DirectoryToMake {
   readonly path: string;
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
+  readonly attributes: readonly ExtendedAttribute[];
 }
 
 /** A file whose file system went with the old kernel and that is made again, with its content. */
 export interface FileToMake {
   readonly path: string;
   readonly identity: FileIdentity;
+  readonly accessedMicroseconds: number;
+  readonly modifiedMicroseconds: number;
+  readonly attributes: readonly ExtendedAttribute[];
   readonly runs: readonly PageRun[];
 }
 

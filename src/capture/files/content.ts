@@ -3,7 +3,7 @@ import { type PageCache, pageCache } from '../../linux/pagemap.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import type { PageRun } from '../../model/memory.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { isMemoryFileSystem, type NamedFile } from './named.ts';
+import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 
 const PAGE_SIZE = 4096;
@@ -69,5 +69,8 @@ export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
     throw new FileRefusal(`has ${file.path} open, which has more than one name on ${file.fileSystem.name}`);
   }
   const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : [];
-  return { path: file.path, identity: file.identity, runs };
+  const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
+  const attributes = attributesOf(kernel, file.fileSystem, file.inode.address);
+  const { path, identity } = file;
+  return { path, identity, accessedMicroseconds, modifiedMicroseconds, attributes, runs };
 }

@@ -8,7 +8,8 @@ import {
   userDevice,
 } from '../../linux/fs.ts';
 import type { Mount } from '../../linux/mount.ts';
-import type { DirectoryToMake, FileIdentity } from '../../model/file.ts';
+import { tmpfsXattrs } from '../../linux/xattr.ts';
+import type { DirectoryToMake, ExtendedAttribute, FileIdentity } from '../../model/file.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -41,6 +42,11 @@ const kernelFileSystems: ReadonlySet<string> = new Set([
 /** Whether files of a file system have to be made again, with their content. */
 export function isMemoryFileSystem(name: string): boolean {
   return memoryFileSystems.has(name);
+}
+
+/** Extended attributes of an inode that went with the kernel; none of one on a disk, where they still are. */
+export function attributesOf(kernel: Kernel, fileSystem: FileSystem, inode: bigint): ExtendedAttribute[] {
+  return fileSystem.name === 'tmpfs' ? tmpfsXattrs(kernel, inode) : [];
 }
 
 export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
@@ -98,7 +104,8 @@ export function directoriesAbove(kernel: Kernel, file: NamedFile, self = false):
     if (depth > 0 || self) {
       const { i_mode: mode, i_uid: uid, i_gid: gid } = kernel.bind(inodeStruct).at(dentry.d_inode);
       if ((mode & fileType.mask) !== fileType.directory) break;
-      directories.unshift({ path, mode: mode & 0o7777, uid, gid });
+      const attributes = attributesOf(kernel, file.fileSystem, dentry.d_inode);
+      directories.unshift({ path, mode: mode & 0o7777, uid, gid, attributes });
     }
     dentry = Dentry.at(dentry.d_parent);
     path = path.slice(0, path.lastIndexOf('/'));

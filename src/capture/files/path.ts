@@ -1,10 +1,11 @@
 import { inodePaths } from '../../linux/dcache.ts';
+import { isDnotified } from '../../linux/dnotify.ts';
 import { type File, filePosition, fmode, openFlags } from '../../linux/file.ts';
 import { fileType, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/file.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
-import { directoriesAbove, isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
+import { attributesOf, directoriesAbove, isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom, kmsg. */
@@ -79,6 +80,13 @@ function positionOf(file: File, named: NamedFile): bigint | undefined {
   return position;
 }
 
+/** CRIU makes deleted files without their ACLs and other attributes. */
+function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode, path }: NamedFile): void {
+  if (attributesOf(context.kernel, fileSystem, inode.address).length === 0) return;
+  const holders = context.system.holdersOfFile(file.address);
+  context.noteHolders(holders, `the deleted file ${path} has lost its extended attributes`);
+}
+
 /**
  * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that cannot be, a
  * VmcoreError if its structures are damaged.
@@ -90,7 +98,11 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   }
   if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
   checkProc(context, named);
-  return pathFile(context, named, { ...context.common(file), position: positionOf(file, named) });
+  if (isDnotified(context.kernel, file.address, file.f_inode))
+    throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
+  const captured = pathFile(context, named, { ...context.common(file), position: positionOf(file, named) });
+  if (captured.ghostId !== undefined) noteAttributes(context, file, named);
+  return captured;
 }
 
 /** The same for a directory entry without an open file: a mapping, an executable, a working directory. */

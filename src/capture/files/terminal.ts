@@ -1,7 +1,15 @@
 import type { File } from '../../linux/file.ts';
 import { major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
-import { hasTtyFlag, type Tty, ttyDriverKind, ttyInput, ttyOfFile, ttyStruct } from '../../linux/tty.ts';
+import {
+  hasTtyFlag,
+  lineDiscipline,
+  type Tty,
+  ttyDriverKind,
+  ttyInput,
+  ttyOfFile,
+  ttyStruct,
+} from '../../linux/tty.ts';
 import type {
   Terminal,
   TerminalFile,
@@ -91,6 +99,14 @@ function captureTty(context: CaptureContext, tty: Tty, kind: TerminalKind, named
   const real = kind === 'pty-master' ? kernel.bind(ttyStruct).at(tty.link) : tty;
   if (isPty && tty.index > MAX_PTY_INDEX) {
     throw new FileRefusal(`has /dev/pts/${tty.index} open; CRIU makes terminals up to ${MAX_PTY_INDEX} only`);
+  }
+  const discipline = lineDiscipline(kernel, tty);
+  if (discipline !== 0) throw new FileRefusal(`has ${named.path} open with line discipline ${discipline}`);
+  if (isPty && (tty.stopped || tty.tcoStopped)) {
+    context.noteHolders(
+      context.system.holdersOfObject(tty.address),
+      `output to /dev/pts/${tty.index} that was stopped (Ctrl-S) goes on`,
+    );
   }
   const number = (pid: bigint) => (pid === 0n ? 0 : pidNr(kernel, pid));
   const { i_sb, i_rdev, i_uid: uid, i_gid: gid } = named.inode;

@@ -21,7 +21,7 @@ import {
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
-import { directoriesAbove, namedFile } from './named.ts';
+import { attributesOf, directoriesAbove, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
 
@@ -189,6 +189,7 @@ function packets(context: CaptureContext, sock: Sock, isStream: boolean): Socket
 /** The socket's file, if it is bound to a path, and what has to be made for it. */
 function socketFile(
   context: CaptureContext,
+  sock: Sock,
   unix: UnixSock,
   name: Uint8Array,
 ): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory'> {
@@ -198,6 +199,10 @@ function socketFile(
   const named = namedFile(kernel, unix.mnt, unix.dentry);
   const { mode, uid, gid } = named.identity;
   context.directories.set(named.path, directoriesAbove(kernel, named));
+  if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
+    const holders = context.system.holdersOfObject(sock.address);
+    context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
+  }
   const text = Buffer.from(name).toString('utf8');
   const isRelative = !text.startsWith('/');
   if (isRelative && !named.path.endsWith(`/${text}`)) {
@@ -262,7 +267,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
     peerInode: peer,
     name,
-    ...socketFile(context, unix, name),
+    ...socketFile(context, sock, unix, name),
     queue,
     journal,
   };

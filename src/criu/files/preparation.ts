@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { GroupFiles } from '../../model/file.ts';
+import type { ExtendedAttribute, GroupFiles } from '../../model/file.ts';
 import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
 import { contentRuns } from './path.ts';
 
@@ -20,20 +20,32 @@ const identity = z.object({
   rdev: z.number(),
 });
 
+/** The value is in Base64. */
+const attributes = z.array(z.object({ name: z.string(), value: z.base64() }));
+
 const preparationSchema = z.object({
   version: z.literal(1),
-  directories: z.array(z.object({ path: z.string(), mode: z.number(), uid: z.number(), gid: z.number() })),
+  directories: z.array(
+    z.object({ path: z.string(), mode: z.number(), uid: z.number(), gid: z.number(), attributes }),
+  ),
   /** `content` names a file of this directory in which the chunks lie one after the other. */
   files: z.array(
     z.object({
       path: z.string(),
       identity,
+      attributes,
+      accessedMicroseconds: z.number(),
+      modifiedMicroseconds: z.number(),
       content: z.string(),
       chunks: z.array(z.object({ offset: z.number(), length: z.number() })),
     }),
   ),
   checks: z.array(z.object({ path: z.string(), identity })),
 });
+
+function encoded(list: readonly ExtendedAttribute[]): z.infer<typeof attributes> {
+  return list.map(({ name, value }) => ({ name, value: Buffer.from(value).toString('base64') }));
+}
 
 export type Preparation = z.infer<typeof preparationSchema>;
 
@@ -44,16 +56,19 @@ export type Preparation = z.infer<typeof preparationSchema>;
 export function writePreparation(files: GroupFiles, images: ImageDirectory, source: PageSource): void {
   const preparation: Preparation = {
     version: 1,
-    directories: [...files.directoriesToMake],
-    files: files.filesToMake.map(({ path, identity: was, runs }, number) => {
+    directories: files.directoriesToMake.map((directory) => ({
+      ...directory,
+      attributes: encoded(directory.attributes),
+    })),
+    files: files.filesToMake.map(({ runs, attributes: own, ...file }, number) => {
       const content = `made-${number}.raw`;
       const image = new ImageFile(join(images.path, content), []);
       try {
-        const chunks = contentRuns(runs, was.sizeBytes);
+        const chunks = contentRuns(runs, file.identity.sizeBytes);
         image.runs(source, chunks);
         return {
-          path,
-          identity: was,
+          ...file,
+          attributes: encoded(own),
           content,
           chunks: chunks.map(({ offset, length }) => ({ offset, length })),
         };

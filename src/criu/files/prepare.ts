@@ -11,9 +11,11 @@ import {
   readSync,
   type Stats,
   statSync,
+  utimesSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import koffi from 'koffi';
 import type { FileIdentity } from '../../model/file.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { type Preparation, readPreparation } from './preparation.ts';
@@ -31,12 +33,26 @@ const S_IFIFO = 0o010000;
 /** Bytes that are copied at a time. */
 const BLOCK = 1 << 20;
 
+const setxattr = koffi
+  .load('libc.so.6')
+  .func('int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)');
+
+/** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
+function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
+  for (const { name, value } of attributes) {
+    const bytes = Buffer.from(value, 'base64');
+    if (setxattr(path, name, bytes, bytes.length, 0) !== 0)
+      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
+  }
+}
+
 function makeDirectories({ directories }: Preparation): void {
-  for (const { path, mode, uid, gid } of directories) {
+  for (const { path, mode, uid, gid, attributes } of directories) {
     if (existsSync(path)) continue;
     mkdirSync(path);
     chownSync(path, uid, gid);
     chmodSync(path, mode);
+    setAttributes(path, attributes);
   }
 }
 
@@ -73,6 +89,8 @@ function makeFile(directory: string, file: Preparation['files'][number]): void {
   }
   chownSync(path, uid, gid);
   chmodSync(path, mode & 0o7777);
+  setAttributes(path, file.attributes);
+  utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
 }
 
 const typeNames: Readonly<Record<number, string>> = {

@@ -3,10 +3,15 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
+import koffi from 'koffi';
 import { writePreparation } from '../../../src/criu/files/preparation.ts';
 import { prepareFiles } from '../../../src/criu/files/prepare.ts';
 import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
 import { type FileIdentity, type GroupFiles, noFiles } from '../../../src/model/file.ts';
+
+const getxattr = koffi
+  .load('libc.so.6')
+  .func('long getxattr(const char *path, const char *name, void *value, size_t size)');
 
 /** Every byte of old memory is the low byte of its page's number. */
 const source: PageSource = {
@@ -21,6 +26,7 @@ suite('preparing files', () => {
   const scratch = mkdtempSync(join(tmpdir(), 'prepare-'));
   after(() => rmSync(scratch, { recursive: true }));
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  const plain = { accessedMicroseconds: 1e6, modifiedMicroseconds: 2e6, attributes: [] };
   let number = 0;
 
   function identity(changes: Partial<FileIdentity>): FileIdentity {
@@ -47,11 +53,12 @@ suite('preparing files', () => {
   test('makes directories and sparse files with owner, mode and content', () => {
     const [directory, path] = [join(scratch, 'deep'), join(scratch, 'deep', 'file')];
     const images = written({
-      directoriesToMake: [{ path: directory, mode: 0o1711, ...own }],
+      directoriesToMake: [{ path: directory, mode: 0o1711, ...own, attributes: [] }],
       filesToMake: [
         {
           path,
           identity: identity({ mode: 0o100640, sizeBytes: 3 * 4096 + 2 }),
+          ...plain,
           runs: [
             { address: 0, pages: 1, physical: 7 * 4096 },
             { address: 3 * 4096, pages: 1, physical: 9 * 4096 },
@@ -62,6 +69,7 @@ suite('preparing files', () => {
     assert.deepEqual(prepareFiles(images), []);
     assert.equal(statSync(directory).mode & 0o7777, 0o1711);
     assert.equal(statSync(path).mode & 0o7777, 0o640);
+    assert.equal(statSync(path).mtimeMs, 2000);
     const content = readFileSync(path);
     assert.equal(content.length, 3 * 4096 + 2);
     assert.deepEqual(
@@ -70,10 +78,25 @@ suite('preparing files', () => {
     );
   });
 
+  test('sets extended attributes, and has a problem with one that cannot be set', () => {
+    const make = (name: string, attribute: string) => {
+      const attributes = [{ name: attribute, value: Buffer.from('blue') }];
+      const file = { path: join(scratch, name), identity: identity({}), ...plain, attributes, runs: [] };
+      return prepareFiles(written({ filesToMake: [file] }));
+    };
+    assert.deepEqual(make('coloured', 'user.colour'), []);
+    const value = Buffer.alloc(8);
+    assert.equal(getxattr(join(scratch, 'coloured'), 'user.colour', value, value.length), 4);
+    assert.equal(value.toString('latin1', 0, 4), 'blue');
+    assert.match(make('odd', 'odd.colour')[0]?.problem ?? '', /attribute odd.colour: errno 95/);
+  });
+
   test('makes a FIFO again', () => {
     const path = join(scratch, 'fifo');
     assert.deepEqual(
-      prepareFiles(written({ filesToMake: [{ path, identity: identity({ mode: 0o010620 }), runs: [] }] })),
+      prepareFiles(
+        written({ filesToMake: [{ path, identity: identity({ mode: 0o010620 }), ...plain, runs: [] }] }),
+      ),
       [],
     );
     assert.ok(statSync(path).isFIFO());
@@ -82,7 +105,9 @@ suite('preparing files', () => {
 
   test('makes a file that two groups share once, and finds one that was there before', () => {
     const path = join(scratch, 'shared');
-    const images = written({ filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), runs: [] }] });
+    const images = written({
+      filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), ...plain, runs: [] }],
+    });
     const made = new Set<string>();
     assert.deepEqual(prepareFiles(images, made), []);
     assert.deepEqual(prepareFiles(images, made), []);
