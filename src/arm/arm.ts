@@ -10,6 +10,7 @@ import { encodeProfile } from '../vmcore/profile.ts';
 import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
 import { bootApicId, crashCommandLine, loopsPerJiffy } from './command-line.ts';
+import type { CpioEntry } from './cpio.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
 import { type MemoryRange, parseIomem, reclaimableRanges } from './iomem.ts';
@@ -23,6 +24,7 @@ import {
 import { neededBytes } from './memory-need.ts';
 import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
 import { buildRuntime } from './runtime.ts';
+import { firmwareHasSrat, SRAT_PATH, singleNodeSrat } from './srat.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
 /** Told before each step that may take more than a second. */
@@ -91,6 +93,7 @@ function load(config: Config, manifest: Manifest, parts: Parts, image: string): 
   const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
   const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
   const initramfsBytes = assembleInitramfs(
+    earlyFiles(),
     parts.base,
     parts.runtime,
     payload(manifest, parts.bundle),
@@ -137,6 +140,13 @@ function payload(manifest: Manifest, bundle: string): PayloadFile[] {
     { name: 'time-limit', data: Buffer.from(`${limit}\n`) },
     { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
   ];
+}
+
+/** What the kernel has to have before it counts its memory. */
+function earlyFiles(): CpioEntry[] {
+  if (firmwareHasSrat()) return [];
+  const table = singleNodeSrat(parseIomem(readFileSync('/proc/iomem', 'utf8')));
+  return [{ path: SRAT_PATH, mode: 0o400, data: table }];
 }
 
 function sizeOf(range: MemoryRange | undefined): number {

@@ -8,7 +8,7 @@ const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;
 /** Parameters of the main kernel that are wrong for the crash kernel: about other memory, another init or the loader. */
 const DROPPED = new Set(
   `BOOT_IMAGE initrd kexec_jump_back_entry crashkernel init rdinit mem memmap maxcpus nr_cpus possible_cpus hugepages
-  hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
+  numa hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
   lpj disable_cpu_apicid single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
 );
 

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { INSTALLATION } from '../config/installation.ts';
 import { cached, cachedPath, contents, fileStamp, treeStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
-import { cpioArchive } from './cpio.ts';
+import { type CpioEntry, cpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
 
 const SCRIPTS = join(INSTALLATION, 'src/arm/initramfs');
@@ -104,11 +104,12 @@ export interface PayloadFile {
 }
 
 /**
- * Writes the whole crash initramfs: mkinitramfs's archive and behind it an uncompressed one with the runtime and the payload.
- * (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
+ * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with the
+ * runtime and the payload. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
  * @returns its size in bytes
  */
 export function assembleInitramfs(
+  early: readonly CpioEntry[],
   base: string,
   runtime: string,
   payload: readonly PayloadFile[],
@@ -118,10 +119,12 @@ export function assembleInitramfs(
     { path: 'otherworld/runtime.squashfs', mode: 0o400, data: readFileSync(runtime) },
     ...payload.map(({ name, data, mode = 0o600 }) => ({ path: `otherworld/payload/${name}`, mode, data })),
   ]);
+  const first = early.length === 0 ? [] : cpioArchive(early);
   const head = readFileSync(base);
   const fd = openSync(path, 'w', 0o600);
   try {
-    for (const part of [head, Buffer.alloc((4 - (head.length % 4)) % 4), ...archive]) writeWhole(fd, part);
+    for (const part of [...first, head, Buffer.alloc((4 - (head.length % 4)) % 4), ...archive])
+      writeWhole(fd, part);
   } finally {
     closeSync(fd);
   }

@@ -9,6 +9,13 @@ const BLOCKS = '/sys/devices/system/memory';
 /** Alignment of a device-dax: a huge page, which any memory block is a multiple of. */
 const ALIGN_BYTES = 2 ** 21;
 
+/** What became of the old memory. */
+export interface Reclaimed {
+  readonly bytes: number;
+  /** A sentence for each range that could not be taken back. */
+  readonly failures: readonly string[];
+}
+
 /** Old memory could not be taken back; what had been taken before stays. */
 export class ReclaimError extends Error {
   override readonly name = 'ReclaimError';
@@ -19,10 +26,10 @@ export class ReclaimError extends Error {
  * hot-added memory, then is put online. After this nothing of the dead kernel can be read any more. The steps are those of ndctl and
  * daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in rising order,
  * because the descriptors of each need memory that the one before has brought.
- * @returns bytes taken back
- * @throws ReclaimError naming the step that failed, if not everything could be taken back
+ * @returns what was taken back, and why a range was not
+ * @throws ReclaimError if nothing can be taken back
  */
-export function reclaimMemory(): number {
+export function reclaimMemory(): Reclaimed {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
   waitForRegions();
   const regions = readdirSync(REGIONS)
@@ -30,12 +37,23 @@ export function reclaimMemory(): number {
     .sort((a, b) => address(join(REGIONS, a, 'resource')) - address(join(REGIONS, b, 'resource')));
   if (regions.length === 0) throw new ReclaimError(`${REGIONS} shows no region of old memory`);
   let bytes = 0;
+  const failures: string[] = [];
   for (const region of regions) {
-    const dax = makeDevice(region);
-    handToKmem(dax);
-    bytes += putOnline();
+    try {
+      handToKmem(makeDevice(region));
+      bytes += putOnline();
+    } catch (error) {
+      if (!(error instanceof ReclaimError)) throw error;
+      failures.push(`${describeRegion(region)} was not taken back: ${error.message}`);
+    }
   }
-  return bytes;
+  return { bytes, failures };
+}
+
+function describeRegion(region: string): string {
+  const start = address(join(REGIONS, region, 'resource'));
+  const mebibytes = address(join(REGIONS, region, 'size')) / 2 ** 20;
+  return `old memory at 0x${start.toString(16)} (${mebibytes} MiB)`;
 }
 
 /** The kernel registers regions and their namespaces asynchronously; reading `wait_probe` waits for all (drivers/nvdimm/core.c). */
@@ -62,7 +80,8 @@ function write(path: string, value: string): void {
   try {
     writeFileSync(path, value);
   } catch (error) {
-    throw new ReclaimError(`writing ${value} to ${path} failed`, { cause: error });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ReclaimError(`writing ${value} to ${path} failed: ${why}`, { cause: error });
   }
 }
 

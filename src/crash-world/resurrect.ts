@@ -158,7 +158,9 @@ async function workOn(work: Work): Promise<void> {
   const cpus = kernel.cpus.length;
   kernel.close();
   await stages.run('memory', () => {
-    report.memory.reclaimedBytes = reclaimMemory();
+    const { bytes, failures } = reclaimMemory();
+    report.memory.reclaimedBytes = bytes;
+    report.errors.push(...failures);
   });
   await stages.run('cpus', () => {
     const { online, failed } = startCpus();

@@ -7,7 +7,9 @@ import { after, test } from 'node:test';
 import { cpioArchive } from '../../src/arm/cpio.ts';
 import { withoutSections } from '../../src/arm/elf.ts';
 import { ArmError } from '../../src/arm/errors.ts';
+import { parseIomem } from '../../src/arm/iomem.ts';
 import { parseLdd, sharedLibraries } from '../../src/arm/libraries.ts';
+import { singleNodeSrat } from '../../src/arm/srat.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-arm-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -52,4 +54,14 @@ test('cpio reads the archive back: names, modes, content', (t) => {
   assert.match(listing, /^drwx------ .* a$/m);
   assert.match(listing, /^-rwxr-xr-x .* a\/run$/m);
   assert.match(listing, /^-rw-r--r-- .* 0 .* empty$/m);
+});
+
+test('the affinity table has a right checksum, and one node that reaches to the end of memory', () => {
+  const table = singleNodeSrat(
+    parseIomem('00001000-0009ffff : System RAM\n100000000-27fffffff : System RAM\n'),
+  );
+  assert.equal(table.readUInt32LE(4), table.length);
+  assert.equal(table.reduce((sum, byte) => sum + byte, 0) % 256, 0);
+  const memory = table.subarray(48);
+  assert.deepEqual([memory.readBigUInt64LE(8), memory.readBigUInt64LE(16)], [0n, 0x280000000n]);
 });
