@@ -4,7 +4,7 @@ import type { LogRecord } from './printk.ts';
 const PANIC = /^Kernel panic - not syncing: (.*)$/;
 /** What panic() is called with where an oops or a warning, which was printed before, is the real reason. */
 const AFTER_OOPS = /^Fatal exception/;
-const AFTER_WARNING = /^panic_on_warn set/;
+const AFTER_WARNING = /^(\w+: )?panic_on_warn set/;
 /**
  * The first lines of what kills a task in the kernel: page faults (arch/x86/mm/fault.c), BUG() (lib/bug.c), traps (arch/x86/kernel/traps.c),
  * and of die() itself: `Oops: 0002 [#1] ...`, `invalid opcode: 0000 [#1] ...`, which 6.9 put `Oops: ` in front of.

@@ -84,5 +84,14 @@ describe('memory that changes with it', () => {
       ],
     );
     assert.equal(applyPatches(memory, physical, []), memory);
+    // A page that is replaced already is changed once more, not replaced twice.
+    const again = applyPatches({ ...memory, overrides }, physical, [patch(0x7ff0)]);
+    assert.deepEqual(
+      again.overrides?.map(({ address }) => address),
+      overrides.map(({ address }) => address),
+    );
+    const [before, after] = [overrides[0]?.bytes, again.overrides?.[0]?.bytes];
+    assert.deepEqual(after?.subarray(0xff8), before?.subarray(0xff8));
+    assert.notDeepEqual(after, before);
   });
 });

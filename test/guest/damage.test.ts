@@ -1,0 +1,246 @@
+// Boots one guest with processes of several kinds, dumps its memory, and captures them from copies of the dump that are damaged at
+// chosen places and at random ones: a damaged structure may harm those whose state follows from it, by name, and nobody else.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import fc from 'fast-check';
+import { captureProcesses } from '../../src/capture/index.ts';
+import { currentTask } from '../../src/linux/current.ts';
+import { findTaskByPid } from '../../src/linux/pid.ts';
+import { taskAt } from '../../src/linux/sched.ts';
+import type { CaptureResult } from '../../src/model/group.ts';
+import { VmcoreError } from '../../src/vmcore/errors.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
+import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
+import { PAGE, RecordingMemory } from '../fixtures/vmcore/recording-memory.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+
+/** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 */
+const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 150);
+/** A capture of this guest takes a fifth of a second. */
+const LIMIT_MILLISECONDS = 10_000;
+const ZERO = Buffer.alloc(8);
+
+const programs = join(import.meta.dirname, 'programs');
+
+/** Bytes to put at a kernel address. */
+type Patch = readonly [address: bigint, bytes: Uint8Array];
+
+/** Pids of a capture, the processes of a group joined by `+`. */
+function groupsOf({ groups }: CaptureResult): string[] {
+  return groups.map(({ processes }) => processes.map(({ pid }) => pid).join('+'));
+}
+
+function reasonsOf({ refused }: CaptureResult, pid: number): string {
+  return refused.find((refusal) => refusal.pid === pid)?.reasons.join('; ') ?? '';
+}
+
+suite(`a damaged kernel of ${release}`, () => {
+  let guest: TestGuest;
+  const scratch = scratchDirectory();
+  let file: VmcoreFile;
+  let source: ReturnType<typeof openSource>;
+  let kernel: Kernel;
+  /** A program of many parts, a pipeline, a sleeper, and a pair on a pipe of whom only the first is protected. */
+  let pids: { state: number; pipeline: number; sleeper: number; reader: number };
+  let writer: number;
+  let whole: CaptureResult;
+  let frames: number[];
+
+  const open = (memory: RecordingMemory): Kernel => kernelFrom(file, { ...source, physical: memory });
+  const capture = (of: Kernel): CaptureResult =>
+    captureProcesses(of, { roots: Object.values(pids), includeDescendants: true });
+  const damaged = (...patches: readonly Patch[]): CaptureResult => {
+    const memory = new RecordingMemory(source.physical);
+    for (const [address, bytes] of patches) memory.replace(kernel.memory.translate(address), bytes);
+    return capture(open(memory));
+  };
+  const task = (pid: number): bigint => findTaskByPid(kernel, pid) ?? 0n;
+  const member = (structure: string, path: string): bigint =>
+    BigInt(kernel.layouts.member(structure, path)?.offsetBytes ?? 0);
+  const listHead = (): bigint => kernel.symbol('init_task') + member('task_struct', 'tasks');
+  const pidTable = (): bigint =>
+    kernel.symbol('init_pid_ns') +
+    member('pid_namespace', 'idr') +
+    member('idr', 'idr_rt') +
+    member('xarray', 'xa_head');
+
+  before(async () => {
+    guest = await bootTestGuest('damage', { install: false, packages: ['python3', 'criu', 'procps'] });
+    const state = join(scratch.path, 'state');
+    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
+    await guest.copyIn(state, '/root/state');
+    await guest.copyIn(join(programs, 'sequence.py'), '/root/sequence.py');
+    pids = {
+      state: await guest.background('exec /root/state /tmp/state'),
+      pipeline: await guest.background(
+        'python3 /root/sequence.py write | python3 /root/sequence.py check /tmp/sequence; true',
+      ),
+      sleeper: await guest.background('exec sleep 100000'),
+      reader: await guest.background('mkfifo /tmp/fifo; exec sleep 100000 < /tmp/fifo'),
+    };
+    writer = await guest.background('exec sleep 100000 > /tmp/fifo');
+    await guest.until('grep -q ok /tmp/state && [ -s /tmp/sequence ] && [ $(pgrep -cx sleep) -ge 3 ]', 60);
+    await guest.vmcore(join(scratch.path, 'dump'));
+    await guest.down();
+    file = openFile(join(scratch.path, 'dump'));
+    source = openSource(file);
+    const memory = new RecordingMemory(source.physical);
+    kernel = open(memory);
+    capture(kernel);
+    memory.touched.clear();
+    whole = capture(kernel);
+    frames = [...memory.touched];
+  });
+  after(() => scratch.remove());
+
+  test('whole, gives all but the one whose pipe somebody else holds', () => {
+    assert.equal(whole.groups.length, 3);
+    assert.match(reasonsOf(whole, pids.reader), new RegExp(`a FIFO to PID ${writer} `));
+  });
+
+  test('a list of tasks that is cut off is made up for by the table of PIDs', () => {
+    assert.deepEqual(groupsOf(damaged([listHead(), ZERO])), groupsOf(whole));
+    const middle = task(writer) + member('task_struct', 'tasks');
+    const result = damaged([middle, ZERO], [middle + 8n, ZERO]);
+    assert.deepEqual(groupsOf(result), groupsOf(whole));
+    assert.deepEqual(result.refused, whole.refused);
+  });
+
+  test('a table of PIDs that is damaged is made up for by the list of tasks', () => {
+    assert.deepEqual(groupsOf(damaged([pidTable(), ZERO])), groupsOf(whole));
+    assert.deepEqual(groupsOf(damaged([pidTable(), Buffer.alloc(8, 0xff)])), groupsOf(whole));
+  });
+
+  test('with both damaged, what others may hold is refused, and nothing else', () => {
+    const middle = task(writer) + member('task_struct', 'tasks');
+    const result = damaged([middle, ZERO], [middle + 8n, ZERO], [pidTable(), Buffer.alloc(8, 0xff)]);
+    for (const group of groupsOf(whole)) {
+      const pid = Number.parseInt(group, 10);
+      const isFound = groupsOf(result).includes(group) || reasonsOf(result, pid) !== '';
+      assert.ok(isFound, `${group}: ${groupsOf(result)}`);
+    }
+    assert.doesNotMatch(groupsOf(result).join(), new RegExp(`\\b${pids.reader}\\b`));
+  });
+
+  test('a process whose task_struct is gone is refused alone', () => {
+    const result = damaged([task(pids.sleeper), Buffer.alloc(PAGE / 2)]);
+    assert.deepEqual(
+      groupsOf(result),
+      groupsOf(whole).filter((group) => group !== String(pids.sleeper)),
+    );
+    assert.match(reasonsOf(result, pids.sleeper), /./);
+  });
+
+  test('a stranger whose files cannot be read harms those only who share with somebody unknown', () => {
+    const unreadable = damaged([taskAt(kernel, task(writer)).files, Buffer.alloc(256, 0xff)]);
+    assert.deepEqual(groupsOf(unreadable), groupsOf(whole));
+    assert.match(reasonsOf(unreadable, pids.reader), /a pipe|FIFO/);
+  });
+
+  test('children of a process whose list of them is damaged are found by their parent', () => {
+    const children = task(pids.pipeline) + member('task_struct', 'children');
+    assert.deepEqual(groupsOf(damaged([children, Buffer.alloc(8, 0x11)])), groupsOf(whole));
+  });
+
+  test('clocks are read from the copy that the kernel keeps, and without it everybody is refused', () => {
+    const timekeeper = [kernel.symbol('tk_core'), Buffer.alloc(128, 0xff)] as const;
+    const result = damaged(timekeeper);
+    assert.deepEqual(groupsOf(result), groupsOf(whole));
+    const apart = (result.groups[0]?.clocks.monotonic ?? 0n) - (whole.groups[0]?.clocks.monotonic ?? 0n);
+    assert.ok(apart <= 0n && apart > -1_000_000_000n, `${apart} ns`);
+    const none = damaged(timekeeper, [kernel.symbol('shadow_timekeeper'), Buffer.alloc(128, 0xff)]);
+    assert.deepEqual(none.groups, []);
+    assert.match(reasonsOf(none, pids.sleeper), /timekeeper at 0x/);
+  });
+
+  test('timers on a damaged queue are found on the stacks of those who sleep', () => {
+    const patches = kernel.cpus.flatMap((cpu) => {
+      const base = kernel.perCpu('hrtimer_bases', cpu) + member('hrtimer_cpu_base', 'clock_base');
+      const size = BigInt(kernel.sizeOf('hrtimer_clock_base'));
+      const root = member('hrtimer_clock_base', 'active.rb_root');
+      return Array.from(
+        { length: 8 },
+        (_, i): Patch => [base + BigInt(i) * size + root, Buffer.alloc(8, 0x22)],
+      );
+    });
+    const sleeper = (result: CaptureResult) =>
+      result.groups.flatMap(({ processes }) => processes).find(({ pid }) => pid === pids.sleeper)?.memory
+        ?.overrides;
+    const result = damaged(...patches);
+    assert.deepEqual(groupsOf(result), groupsOf(whole));
+    assert.notEqual(sleeper(whole), undefined);
+    assert.deepEqual(sleeper(result), sleeper(whole));
+  });
+
+  test('a CPU that hides its task is asked by its run queue', () => {
+    const hot = kernel.symbolMaybe('pcpu_hot');
+    const patches = kernel.cpus.map(
+      (cpu): Patch => [
+        kernel.perCpu(hot ?? 'current_task', cpu) +
+          (hot === undefined ? 0n : member('pcpu_hot', 'current_task')),
+        ZERO,
+      ],
+    );
+    assert.ok(kernel.cpus.every((cpu) => currentTask(kernel, cpu) !== 0n));
+    assert.deepEqual(groupsOf(damaged(...patches)), groupsOf(whole));
+  });
+
+  test('ends in groups or in refusals with reasons, in time, whatever is damaged', () => {
+    const place = fc.record({ frame: fc.nat(frames.length - 1), word: fc.nat(PAGE / 8 - 1) });
+    const damage = fc.oneof(
+      fc.record({ kind: fc.constant('bit' as const), place, bit: fc.nat(63) }),
+      fc.record({ kind: fc.constant('page' as const), place }),
+      fc.record({
+        kind: fc.constant('bytes' as const),
+        place,
+        bytes: fc.uint8Array({ minLength: 8, maxLength: 8 }),
+      }),
+      fc.record({ kind: fc.constant('word' as const), place, from: place }),
+    );
+    const at = ({ frame, word }: { frame: number; word: number }): number =>
+      (frames[frame] ?? 0) * PAGE + word * 8;
+    let survived = 0;
+    fc.assert(
+      fc.property(fc.array(damage, { minLength: 1, maxLength: 8 }), (damages) => {
+        const memory = new RecordingMemory(source.physical);
+        for (const one of damages) {
+          const to = at(one.place);
+          if (one.kind === 'page') memory.replace(to - (to % PAGE), Buffer.alloc(PAGE));
+          else if (one.kind === 'bytes') memory.replace(to, one.bytes);
+          else if (one.kind === 'word') memory.replace(to, source.physical.view(at(one.from), 8));
+          else {
+            const bytes = Buffer.from(source.physical.view(to, 8));
+            bytes[one.bit >> 3] = (bytes[one.bit >> 3] ?? 0) ^ (1 << (one.bit & 7));
+            memory.replace(to, bytes);
+          }
+        }
+        const started = performance.now();
+        const result = captureOrRefuse(() => capture(open(memory)));
+        assert.ok(performance.now() - started < LIMIT_MILLISECONDS);
+        if (result === undefined) return;
+        const known = new Set([
+          ...result.groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)),
+          ...result.refused.map(({ pid }) => pid),
+        ]);
+        for (const pid of Object.values(pids)) assert.ok(known.has(pid), `${pid} is nowhere`);
+        for (const { pid, reasons } of result.refused) assert.ok(reasons.length > 0, `${pid} has no reason`);
+        if (result.groups.length > 0) survived++;
+      }),
+      { numRuns: RUNS },
+    );
+    assert.ok(survived > RUNS / 2, `${survived} of ${RUNS} brought somebody back`);
+  });
+
+  /** A kernel that cannot even be opened any more is a typed error; a capture never is one. */
+  function captureOrRefuse(run: () => CaptureResult): CaptureResult | undefined {
+    try {
+      return run();
+    } catch (error) {
+      if (error instanceof VmcoreError && !(error.stack ?? '').includes('captureProcesses')) return undefined;
+      throw error;
+    }
+  }
+});
