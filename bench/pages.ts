@@ -10,14 +10,9 @@ import { withGuest, withScratch } from './guest.ts';
 import { dumpDead } from './tasks.ts';
 import { median, race, spread } from './timing.ts';
 
-/** How the pages of a process lie in physical memory. */
+/** How the pages of a process lie in physical memory: see large-process.py. */
 const LAYOUTS = ['huge', 'scattered'] as const;
 type Layout = (typeof LAYOUTS)[number];
-
-const DESCRIPTIONS: Readonly<Record<Layout, string>> = {
-  huge: 'as the kernel gives it',
-  scattered: 'scattered: no neighbouring pages are neighbours in physical memory',
-};
 
 const MIB = 2 ** 20;
 
@@ -42,15 +37,16 @@ export async function benchPages(quick: boolean, progress: Progress): Promise<st
     });
     const rows: string[][] = [];
     for (const layout of LAYOUTS) {
-      progress.step(`extracting the process whose memory is ${DESCRIPTIONS[layout]}`);
+      progress.step(`extracting the process of ${layout} pages`);
       rows.push(...(await compare(directory, pids[layout], layout, rounds)));
     }
     return [
       `Processes of ${sizeMib} MiB in a guest of ${guestMib} MiB (Linux ${kernel}) that died; vmcore, images and the copies of \`cp\` are on one`,
       `tmpfs. In turn, ${rounds} rounds after one that warms up. The speed is that of \`cp\` in the same rounds, divided: more is better. "Pages`,
-      'alone" is the time that the command spends in writing pages, without its start, symbols, types, checks and other images.',
+      'alone" is the time that the command spends in writing pages, without its start, symbols, types, checks and other images. One process has its',
+      'memory as the kernel gives it, in huge pages; of the other no two neighbouring pages are neighbours in physical memory, the worst that can be.',
       '',
-      markdownTable(['memory of the process', 'runs', 'median s', 'min s', 'max s', 'speed'], rows),
+      markdownTable(['', 'runs', 'median s', 'min s', 'max s', 'speed'], rows),
     ].join('\n');
   });
 }
@@ -108,7 +104,7 @@ async function compare(directory: string, pid: number, layout: Layout, rounds: n
   empty();
   const base = median(copy!.seconds);
   const row = (name: string, count: string, seconds: readonly number[]): string[] => [
-    `${DESCRIPTIONS[layout]}: ${name}`,
+    `${layout} pages: ${name}`,
     count,
     ...spread(seconds).map((value) => value.toFixed(3)),
     (base / median(seconds)).toFixed(2),

@@ -46,7 +46,7 @@ export async function benchTasks(quick: boolean, progress: Progress): Promise<st
     ]);
     return [
       `A guest of ${GUEST_MIB / 1024} GiB (Linux ${kernel}) that died with ${processes} programs of six kinds running; whole commands in turn, ${rounds}`,
-      `rounds after one that warms up. All three list the same ${same.processes} processes with the same ${same.areas} memory areas.`,
+      `rounds after one that warms up. All three list the same ${same.processes} processes with the same ${same.areas} memory areas (compared line by line).`,
       `${peers.versions} are Debian 13's, with the kernel's debug package; Otherworld needs none. The peers run in a chroot,`,
       `which is ${median(entering!.seconds).toFixed(2)} s of their time.`,
       '',
@@ -102,23 +102,32 @@ interface Counts {
   readonly areas: number;
 }
 
-/** Brings each output to the same form: `PID COMM` lines, each followed by its areas as `START-END FILE`. */
+/**
+ * Brings each output to the same form, `PID COMM` lines each followed by its areas as `START-END FILE`, and compares. Without
+ * files with crash, which repeats the mount point's path for files of other mounts.
+ */
 function compareLists(lists: readonly { name: string; output: string }[]): Counts {
-  const [reference, ...others] = lists.map(({ name, output }) => ({ name, lines: canonicalLines(output) }));
-  for (const { name, lines } of others) {
-    const at = lines.findIndex((line, index) => line !== reference!.lines[index]);
-    if (at < 0 && lines.length === reference!.lines.length) continue;
+  const [otherworld, drgn, crash] = lists.map(({ output }) => canonicalLines(output));
+  const withoutFiles = (lines: readonly string[]): string[] => lines.map((line) => line.replace(/ \/.*/, ''));
+  requireSame(otherworld!, drgn!, 'drgn');
+  requireSame(withoutFiles(otherworld!), withoutFiles(crash!), 'crash');
+  const areas = otherworld!.filter((line) => line.startsWith('  ')).length;
+  return { processes: otherworld!.length - areas, areas };
+}
+
+function requireSame(ours: readonly string[], theirs: readonly string[], name: string): void {
+  const length = Math.max(ours.length, theirs.length);
+  for (let at = 0; at < length; at++) {
+    if (ours[at] === theirs[at]) continue;
     throw new LabError(
-      `the lists differ at line ${at}: ${reference!.name} has "${reference!.lines[at]}", ${name} "${lines[at]}"`,
+      `the lists differ at line ${at}: otherworld has "${ours[at]}", ${name} "${theirs[at]}"`,
     );
   }
-  const areas = reference!.lines.filter((line) => line.startsWith('  ')).length;
-  return { processes: reference!.lines.length - areas, areas };
 }
 
 /** Of Otherworld's lines (those of /proc/PID/maps), tasks-drgn.py's (address, flags, file), or crash's (VMA, start, end, flags, file). */
 const AREA =
-  /^(?:[0-9a-f]{16} +)?0*(?<start>[0-9a-f]{1,16})[- ]0*(?<end>[0-9a-f]{1,16}) (?:[r-][w-][x-][ps] \S+ \S+ \d+|[0-9a-f]+) *(?<file>\/.*)?/;
+  /^(?:[0-9a-f]{16} +)?0*(?<start>[0-9a-f]{1,12})[- ] *0*(?<end>[0-9a-f]{1,12}) +(?:[r-][w-][x-][ps] \S+ \S+ \d+|[0-9a-f]+) *(?<file>\/.*)?/;
 const PROCESS = /^(?:(?<pid>\d+) (?<comm>.+)|PID: (?<crashPid>\d+) .*COMMAND: "(?<crashComm>.*)")$/;
 
 function canonicalLines(output: string): string[] {
