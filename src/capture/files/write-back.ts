@@ -3,7 +3,7 @@ import { fileSystemOf, fileType, type Inode, inodeStruct, inodeTimes } from '../
 import { pageCache } from '../../linux/pagemap.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
-import { recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
+import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
 import type { UnwrittenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -41,6 +41,8 @@ export function unwrittenFile(
   const cache = pageCache(kernel, inode.i_mapping, false);
   if (cache.unwritten.length === 0 && !isRecent) return undefined;
   const path = inodePaths(kernel, inode.address)[0]?.path;
+  // What is written already and nobody has by name is as it would be after any crash.
+  if (path === undefined && cache.unwritten.length === 0) return undefined;
   const name = path ?? `inode ${inode.i_ino}`;
   if (cache.partial > 0) return `${name}: ${cache.partial} pages of it are valid only in part`;
   if (path === undefined) return `${name} has data that was not written, and no known path`;
@@ -69,10 +71,14 @@ export function captureUnwritten(kernel: Kernel, clocks: Clocks = readClocks(ker
   };
   const Inode = kernel.bind(inodeStruct);
   const since = recentSince(clocks);
-  const none = new Set<bigint>();
-  for (const disk of attempt('the list of file systems', () => writableDisks(kernel)) ?? []) {
-    const unwritten = attempt('a list of changed files', () => unwrittenInodes(kernel, disk)) ?? none;
-    const recent = attempt('the list of inodes', () => recentlyChangedInodes(kernel, disk, since)) ?? none;
+  const found = (what: string, part: () => Found): ReadonlySet<bigint> => {
+    const { addresses, damage } = attempt(what, part) ?? { addresses: new Set<bigint>(), damage: [] };
+    problems.push(...damage.map((problem) => `${what}: ${problem}`));
+    return addresses;
+  };
+  for (const disk of found('the list of file systems', () => writableDisks(kernel))) {
+    const unwritten = found('a list of changed files', () => unwrittenInodes(kernel, disk));
+    const recent = found('the list of inodes', () => recentlyChangedInodes(kernel, disk, since));
     for (const address of unwritten.union(recent)) {
       const file = attempt('a changed file', () => unwrittenFile(kernel, Inode.at(address), clocks));
       if (typeof file === 'string') problems.push(file);

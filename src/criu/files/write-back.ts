@@ -37,25 +37,57 @@ function isMissing(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }
 
-/** Opens the file if it is the same inode; a file that the disk does not know yet is made, if all of it is there. */
-function openSame(path: string, file: UnwrittenFile): number | string {
-  const { identity, isWhole } = file;
-  let fd: number;
-  try {
-    fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
-  } catch (error) {
-    if (!isMissing(error)) throw error;
-    if (!isWhole) return 'is not on the disk, and not whole in memory';
-    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    fchownSync(fd, identity.uid, identity.gid);
-    fchmodSync(fd, identity.mode & 0o7777);
-    return fd;
-  }
+/** Opens the file; undefined if its inode number or generation is another one. */
+function openSame(path: string, { identity }: UnwrittenFile, access: number): number | undefined {
+  const fd = openSync(path, access | constants.O_NOFOLLOW);
   const generation = inodeGeneration(fd);
   const isSame = generation === undefined || identity.generation === 0 || generation === identity.generation;
   if (fstatSync(fd).ino === identity.inode && isSame) return fd;
   closeSync(fd);
-  return 'is another file than before the panic; what was to be written to it is lost';
+  return undefined;
+}
+
+/** Opens the file for writing; one that the disk does not know yet is made, if all of it is there. A string says why not. */
+function openToWrite(path: string, file: UnwrittenFile): number | string {
+  const { identity, isWhole } = file;
+  try {
+    const fd = openSame(path, file, constants.O_RDWR);
+    return fd ?? 'is another file than before the panic; what was to be written to it is lost';
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+  if (!isWhole) return 'is not on the disk, and not whole in memory';
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  fchownSync(fd, identity.uid, identity.gid);
+  fchmodSync(fd, identity.mode & 0o7777);
+  return fd;
+}
+
+/**
+ * Whether the disk has all of it: so it is with most files that were changed lately, and each write that is not made saves one
+ * disk's round trip. Opens it for reading only, because a program that runs may not be opened for writing.
+ */
+function isOnDisk(path: string, file: UnwrittenFile, memory: OldMemory): boolean {
+  if (file.dirty.length > 0) return false;
+  let fd: number | undefined;
+  try {
+    fd = openSame(path, file, constants.O_RDONLY);
+    return fd !== undefined && hasSameContent(fd, file, memory);
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+function hasSameContent(fd: number, file: UnwrittenFile, memory: OldMemory): boolean {
+  const { sizeBytes } = file.identity;
+  const { size, mtimeMs } = fstatSync(fd);
+  if (size !== sizeBytes || Math.abs(mtimeMs - file.modifiedMicroseconds / 1e3) >= 1) return false;
+  return contentRuns(file.clean, sizeBytes).every(({ offset, physical, length }) =>
+    blocksOf(memory.view(physical, length)).every(({ block, at }) => isSameBlock(fd, block, offset + at)),
+  );
 }
 
 function writeAt(fd: number, data: Uint8Array, offset: number): void {
@@ -64,14 +96,24 @@ function writeAt(fd: number, data: Uint8Array, offset: number): void {
   }
 }
 
+function blocksOf(data: Uint8Array): { block: Uint8Array; at: number }[] {
+  const count = Math.ceil(data.length / BLOCK);
+  return Array.from({ length: count }, (_, i) => ({
+    block: data.subarray(i * BLOCK, (i + 1) * BLOCK),
+    at: i * BLOCK,
+  }));
+}
+
+function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
+  const onDisk = Buffer.allocUnsafe(block.length);
+  return readSync(fd, onDisk, 0, block.length, offset) === block.length && onDisk.equals(block);
+}
+
 /** Writes only the blocks that the disk has otherwise; returns the bytes written. */
 function writeIfDifferent(fd: number, data: Uint8Array, offset: number): number {
-  const onDisk = Buffer.allocUnsafe(Math.min(BLOCK, data.length));
   let bytes = 0;
-  for (let at = 0; at < data.length; at += BLOCK) {
-    const block = data.subarray(at, at + BLOCK);
-    const got = readSync(fd, onDisk, 0, block.length, offset + at);
-    if (got === block.length && onDisk.subarray(0, got).equals(block)) continue;
+  for (const { block, at } of blocksOf(data)) {
+    if (isSameBlock(fd, block, offset + at)) continue;
     writeAt(fd, block, offset + at);
     bytes += block.length;
   }
@@ -88,10 +130,7 @@ function writeFile(fd: number, file: UnwrittenFile, memory: OldMemory): number {
   for (const { offset, physical, length } of contentRuns(file.clean, sizeBytes)) {
     bytes += writeIfDifferent(fd, memory.view(physical, length), offset);
   }
-  const { size, mtimeMs } = fstatSync(fd);
-  // Most files that were changed lately are whole on the disk; each fsync that is not made saves one disk's round trip.
-  if (bytes === 0 && size === sizeBytes && Math.abs(mtimeMs - file.modifiedMicroseconds / 1e3) < 1) return 0;
-  if (size !== sizeBytes) ftruncateSync(fd, sizeBytes);
+  ftruncateSync(fd, sizeBytes);
   futimesSync(fd, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
   fsyncSync(fd);
   return bytes;
@@ -108,7 +147,8 @@ export function writeBack(files: readonly UnwrittenFile[], memory: OldMemory, ro
   for (const file of files) {
     const { path } = file;
     try {
-      const fd = openSame(join(root, path), file);
+      if (isOnDisk(join(root, path), file, memory)) continue;
+      const fd = openToWrite(join(root, path), file);
       if (typeof fd === 'string') {
         problems.push({ path, problem: fd });
         continue;
