@@ -127,9 +127,14 @@ function judge(
   const kept: ProcessGroup[] = [];
   for (const members of groups) {
     const culprits = members.filter(({ findings, ppid }) => findings.reasons.length > 0 || lost.has(ppid));
+    const pids = new Set(members.map(({ pid }) => pid));
+    const refuse = (reason: string) => {
+      for (const { pid, comm } of members) refused.push({ pid, comm, reasons: [reason] });
+    };
     if (culprits.length === 0) {
-      const pids = new Set(members.map(({ pid }) => pid));
-      const { files, sharedMemory } = source.files.groupFiles(pids);
+      const captured = attempt(refuse, () => source.files.groupFiles(pids));
+      if (captured === undefined) continue;
+      const { files, sharedMemory } = captured;
       const freePid = source.freePids.next();
       kept.push({
         id: members[0]?.pid ?? 0,

@@ -2,7 +2,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
-import { forEachMountPoint, type MountPoint } from '../linux/mount-table.ts';
+import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
 
@@ -40,15 +41,25 @@ const EPHEMERAL = /^\/run\/credentials\//;
 
 /**
  * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode and owner of then: what is restored has to find its
- * files and sockets where they were, and the system's own mount units leave alone what is mounted already.
+ * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
+ * Throws a VmcoreError if no mount can be.
  */
-export function oldTmpfsMounts(kernel: Kernel): TmpfsMount[] {
-  return [...forEachMountPoint(kernel)]
-    .filter(
-      ({ type, path, mount }) =>
-        type === 'tmpfs' && !EPHEMERAL.test(path) && isWholeFileSystem(kernel, mount),
-    )
-    .map((point) => ({ path: point.path, options: tmpfsOptions(kernel, point) }));
+export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
+  const { points, problems } = readMounts(kernel);
+  const unreadable = [...problems];
+  const mounts = points
+    .filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path))
+    .flatMap((point): TmpfsMount[] => {
+      try {
+        if (!isWholeFileSystem(kernel, point.mount)) return [];
+        return [{ path: point.path, options: tmpfsOptions(kernel, point) }];
+      } catch (error) {
+        if (!(error instanceof VmcoreError)) throw error;
+        unreadable.push(`tmpfs on ${point.path}: ${error.message}`);
+        return [];
+      }
+    });
+  return { mounts, problems: unreadable };
 }
 
 function isWholeFileSystem(kernel: Kernel, mount: MountPoint['mount']): boolean {
@@ -90,9 +101,9 @@ export function mountFileSystems(): string[] {
  * @returns what could not be mounted, with the reason
  */
 export function mountOldTmpfs(kernel: Kernel): string[] {
-  const problems: string[] = [];
+  const { mounts, problems } = readTmpfsMounts(kernel);
   const mounted = mountedPaths();
-  for (const { path, options } of oldTmpfsMounts(kernel)) {
+  for (const { path, options } of mounts) {
     try {
       mountTmpfs(path, options, mounted.has(path));
     } catch (error) {
@@ -100,6 +111,16 @@ export function mountOldTmpfs(kernel: Kernel): string[] {
     }
   }
   return problems;
+}
+
+/** Without any mount that can be read the processes whose files were on one are found out by their files. */
+function readTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
+  try {
+    return oldTmpfsMounts(kernel);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return { mounts: [], problems: [`the mounts of the dead system: ${error.message}`] };
+  }
 }
 
 function mountTmpfs(path: string, options: string, mounted: boolean): void {

@@ -1,7 +1,8 @@
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
-import { listForEachEntry } from './list.ts';
+import { listEmpty, listReadEntries } from './list.ts';
 
 const superBlockWriteback = struct('super_block', {
   s_bdi: pointer,
@@ -28,51 +29,75 @@ const inodeLists = struct('inode', {
 /** Inodes and writeback structures that one list can hold in a sound machine. */
 const MAX_INODES = 1 << 24;
 
-/** Addresses of the super blocks of file systems on disks that are mounted for writing. */
-export function writableDisks(kernel: Kernel): bigint[] {
-  const all = listForEachEntry(
-    kernel,
-    kernel.symbol('super_blocks'),
-    kernel.bind(superBlockStruct),
-    's_list',
-  );
-  return [...all]
-    .filter((sb) => sb.s_root !== 0n && (sb.s_flags & SB_RDONLY) === 0n)
-    .map(({ address }) => address)
-    .filter((address) => fileSystemOf(kernel, address).onDisk);
+/** Addresses of structures that a list or several hold, and what is wrong with the lists: of a damaged one something may be missing. */
+export interface Found {
+  readonly addresses: ReadonlySet<bigint>;
+  readonly damage: readonly string[];
+}
+
+/** The super blocks of file systems on disks that are mounted for writing. */
+export function writableDisks(kernel: Kernel): Found {
+  const all = listReadEntries(kernel, kernel.symbol('super_blocks'), kernel.bind(superBlockStruct), 's_list');
+  const damage = all.damage === undefined ? [] : [all.damage];
+  const addresses = new Set<bigint>();
+  for (const sb of all.entries) {
+    try {
+      const isWritable = sb.s_root !== 0n && (sb.s_flags & SB_RDONLY) === 0n;
+      if (isWritable && fileSystemOf(kernel, sb.address).onDisk) addresses.add(sb.address);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      damage.push(error.message);
+    }
+  }
+  return { addresses, damage };
 }
 
 /**
- * Addresses of the inodes of a super block that have something that the disk may not have: those on the lists of dirty inodes
- * of its device, and those with pages being written. Throws a ContainerError if a list is damaged.
+ * The inodes of a super block that have something that the disk may not have: those on the lists of dirty inodes of its device, and those
+ * with pages being written.
  */
-export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Set<bigint> {
+export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
   const Inode = kernel.bind(inodeLists);
-  const found = new Set<bigint>();
+  const addresses = new Set<bigint>();
+  const damage: string[] = [];
   const add = (head: bigint, member: 'i_io_list' | 'i_wb_list') => {
-    for (const inode of listForEachEntry(kernel, head, Inode, member, MAX_INODES)) {
-      if (inode.i_sb === superBlock) found.add(inode.address);
+    const read = listReadEntries(kernel, head, Inode, member, MAX_INODES);
+    if (read.damage !== undefined) damage.push(read.damage);
+    for (const inode of read.entries) {
+      if (readable(() => inode.i_sb) === superBlock) addresses.add(inode.address);
     }
   };
   const { s_bdi, s_inodes_wb } = kernel.bind(superBlockWriteback).at(superBlock);
+  add(s_inodes_wb, 'i_wb_list');
   const { wb_list } = kernel.bind(backingDevInfo).at(s_bdi);
-  for (const wb of listForEachEntry(kernel, wb_list, kernel.bind(bdiWriteback), 'bdi_node', MAX_INODES)) {
+  const devices = listReadEntries(kernel, wb_list, kernel.bind(bdiWriteback), 'bdi_node', MAX_INODES);
+  if (devices.damage !== undefined) damage.push(devices.damage);
+  for (const wb of devices.entries) {
     for (const head of [wb.b_dirty, wb.b_io, wb.b_more_io]) add(head, 'i_io_list');
   }
-  add(s_inodes_wb, 'i_wb_list');
-  return found;
+  return { addresses, damage };
 }
 
 /**
- * Addresses of the inodes in memory that were changed after a time of CLOCK_REALTIME, in seconds. Writeback is done with an inode
- * as soon as its pages are on the disk; its size and its blocks may still wait for the next commit of the journal. Throws a
- * ContainerError if the list is damaged.
+ * The inodes in memory that were changed after a time of CLOCK_REALTIME, in seconds. Writeback is done with an inode as soon as its pages are on
+ * the disk; its size and its blocks may still wait for the next commit of the journal.
  */
-export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Set<bigint> {
+export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Found {
   const { s_inodes } = kernel.bind(superBlockWriteback).at(superBlock);
-  const found = new Set<bigint>();
-  for (const inode of listForEachEntry(kernel, s_inodes, kernel.bind(inodeLists), 'i_sb_list', MAX_INODES)) {
-    if (inodeTimes(kernel, inode.address).changedSeconds > sinceSeconds) found.add(inode.address);
-  }
-  return found;
+  const all = listReadEntries(kernel, s_inodes, kernel.bind(inodeLists), 'i_sb_list', MAX_INODES);
+  const changed = all.entries
+    .map(({ address }) => address)
+    .filter((inode) => (readable(() => inodeTimes(kernel, inode).changedSeconds) ?? 0) > sinceSeconds);
+  return { addresses: new Set(changed), damage: all.damage === undefined ? [] : [all.damage] };
+}
+
+/** Bits of `inode.i_state` of an inode that is to be written: I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES. */
+const I_DIRTY = 7;
+const inodeState = struct('inode', { i_state: ulongNumber });
+
+/** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
+export function isWritten(kernel: Kernel, inode: bigint): boolean {
+  const { i_state } = kernel.bind(inodeState).at(inode);
+  const { i_io_list, i_wb_list } = kernel.bind(inodeLists).at(inode);
+  return i_state % (I_DIRTY + 1) === 0 && listEmpty(kernel, i_io_list) && listEmpty(kernel, i_wb_list);
 }

@@ -101,7 +101,8 @@ for (const release of releases) {
       };
       assert.equal(values.value.comm, 'swapper/0');
       assert.equal(values.value.pid, 0);
-      assert.throws(() => structReport(kernel, 'nothing'), /struct nothing of kernel .* does not exist/);
+      assert.throws(() => structReport(kernel, 'nothing'), /kernel .* has no struct or union nothing$/);
+      assert.throws(() => structReport(kernel, 'Task_Struct'), /; there is .*task_struct/);
       assert.throws(() => structReport(kernel, 'list_head', 'nowhere'), /neither an address/);
     });
 
@@ -113,10 +114,14 @@ for (const release of releases) {
         `0x${(address + 16n).toString(16)} init_task+0x10`,
       );
       assert.throws(() => symbolReport(kernel, 'no_such_symbol'), /has no symbol no_such_symbol/);
+      assert.match(symbolReport(kernel, '0x10').text(), /^0x10 /);
     });
 
-    it('says which process does not exist', () => {
+    it('says which process does not exist, and which has nothing to show', () => {
       assert.throws(() => mapsReport(kernel, 4000), /has no process 4000/);
+      const thread = mapsReport(kernel, 2);
+      assert.equal(thread.text(), '');
+      assert.match(thread.warnings?.[0] ?? '', /process 2 \(kthreadd\) has no memory/);
     });
   });
 }
@@ -164,5 +169,13 @@ describe('the command otherworld inspect', () => {
     assert.equal(status, 1);
     assert.equal(stdout, '');
     assert.match(stderr, /^otherworld: .* has no process 99999; .*\n$/);
+    assert.match(spawn('maps', 'x').stderr, /^otherworld: "x" is no PID: .*\n$/);
+  });
+
+  it('ends quietly when its reader has read enough', () => {
+    const script = `"${process.execPath}" "${main}" inspect "${dumpPath('debian13')}" maps | head -n 1; echo $PIPESTATUS`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+    assert.equal(stderr, '');
+    assert.match(stdout, /^1 \w+\n(0|141)\n$/);
   });
 });

@@ -1,8 +1,10 @@
+import { isWritten } from '../../linux/writeback.ts';
 import type { FdTable, FileLock, GroupFiles, OpenFile, PathFile, UnwrittenFile } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
 import type { Terminal } from '../../model/terminal.ts';
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
+import { FileRefusal } from './refusal.ts';
 import { unwrittenFile } from './write-back.ts';
 
 /** The path of every file that is opened by one. */
@@ -83,20 +85,28 @@ function preparation(
   };
 }
 
-/** What of a file may be missing on its disk; a problem there shows when the file is checked before the restore. */
+/**
+ * What of a file may be missing on its disk. Throws a FileRefusal if that cannot be told of a file that the kernel had not written:
+ * what comes back would find an older content.
+ */
 function unwrittenAt(context: CaptureContext, path: string): UnwrittenFile | undefined {
+  const { kernel, clocks } = context;
   const inode = context.inodesOnDisk.get(path);
   if (inode === undefined) return undefined;
+  let problem: string;
   try {
-    const file = unwrittenFile(context.kernel, inode, context.clocks);
-    return typeof file === 'string' ? undefined : file;
+    const file = unwrittenFile(kernel, inode, clocks);
+    if (typeof file !== 'string') return file;
+    problem = file;
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
-    return undefined;
+    problem = error.message;
   }
+  if (readable(() => isWritten(kernel, inode.address)) === true) return undefined;
+  throw new FileRefusal(`uses ${path}, of which the disk may not have all: ${problem}`);
 }
 
-/** The part of a capture that belongs to a group of processes. */
+/** The part of a capture that belongs to a group of processes. Throws a FileRefusal if one of its files cannot come back as it was. */
 export function groupFiles(
   context: CaptureContext,
   tables: ReadonlyMap<number, FdTable>,
