@@ -164,7 +164,12 @@ export class MemoryCapture {
     const problem = special === undefined ? areaProblem(area) : undefined;
     if (problem !== undefined) return refuse(problem);
     const file = this.#file(area, owner.pid);
-    if (file?.kind === 'refused') return refuse(`cannot be kept: ${file.reason}`);
+    if (file?.kind === 'refused') {
+      // One reason for all areas of a file: a library has five of them.
+      const reason = `maps a file that cannot be kept: ${file.reason}`;
+      if (!owner.findings.reasons.includes(reason)) owner.findings.reasons.push(reason);
+      return undefined;
+    }
     const kind = kindOf(area, special, file);
     if (kind === undefined)
       return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);

@@ -61,16 +61,28 @@ function processLines(process: ProcessReport, style: Style): string[] {
   const name = `${String(process.pid).padStart(7)}  ${process.comm.padEnd(15)}`;
   return [
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
-    ...process.reasons.map((reason) => `           ${reason}`),
+    ...shortened(process.reasons, 'reasons').map((reason) => `           ${reason}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
     ),
     ...process.inDoubt.map(
       ({ tid, syscall, reason }) => `           in doubt: ${syscall} of thread ${tid}: ${reason}`,
     ),
+    ...shortened(process.notes, 'notes').map((note) => `           note: ${note}`),
     ...(process.crashProcedure?.detail
       ? [`           crash procedure: ${process.crashProcedure.detail}`]
       : []),
+  ];
+}
+
+/** As many as a reader takes in; the file has all. */
+const MOST_LINES = 8;
+
+function shortened(lines: readonly string[], what: string): readonly string[] {
+  if (lines.length <= MOST_LINES) return lines;
+  return [
+    ...lines.slice(0, MOST_LINES - 1),
+    `and ${lines.length - MOST_LINES + 1} more ${what}, in report.json`,
   ];
 }
 

@@ -34,7 +34,7 @@ const full: Report = {
     process: { pid: 9, comm: 'sh', uid: 0 },
   },
   processes: [
-    process(1, { adopted: 'web.service' }),
+    process(1, { adopted: 'web.service', notes: ['has lost a note'] }),
     process(2, {
       verdict: 'refused',
       outcome: 'refused',
@@ -65,8 +65,18 @@ test('a missing, unfinished or damaged report is named', () => {
   assert.throws(() => loadReport('2026-01-01T12-00-00Z-2', directory), /is damaged/);
 });
 
+test('of many reasons people read the first ones, and how many there are besides', () => {
+  const reasons = Array.from({ length: 12 }, (_, index) => `reason ${index}`);
+  const text = printReport(
+    { ...full, processes: [process(2, { outcome: 'refused', reasons })] },
+    styleFor(false),
+  );
+  assert.match(text, /reason 6\n +and 5 more reasons, in report\.json$/m);
+});
+
 test('people read what came back, what did not and why', () => {
   const text = printReport(full, styleFor(false));
+  assert.match(text, /^ +note: has lost a note$/m);
   assert.match(text, /^2 of 3 protected processes run again$/m);
   assert.match(text, /^ +1 {2}p1 +restored {2}in web\.service$/m);
   assert.match(
