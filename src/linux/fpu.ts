@@ -69,7 +69,7 @@ interface ComponentLayout {
   readonly flags: readonly number[];
 }
 
-/** Sizes, standard offsets and flags that the kernel read from CPUID at boot. */
+/** Sizes, standard offsets and flags that the kernel read from CPUID at boot; of components that the processor lacks all ones. */
 function componentLayout(kernel: Kernel): ComponentLayout {
   const count = 19;
   const table = (symbol: string): number[] => {
@@ -77,6 +77,21 @@ function componentLayout(kernel: Kernel): ComponentLayout {
     return Array.from({ length: count }, (_, i) => raw.readUInt32LE(i * 4));
   };
   return { sizes: table('xstate_sizes'), offsets: table('xstate_offsets'), flags: table('xstate_flags') };
+}
+
+/** Sizes of components that are the same on every processor (SDM volume 1, chapter 13); 0 where that is not so. */
+const ARCHITECTURAL_SIZES: readonly number[] = [0, 0, 256, 64, 64, 64, 512, 1024, 0, 8];
+
+/** Throws a ContainerError if the size of a component in use is impossible: all registers behind it would be in the wrong place. */
+function checkSizes(kernel: Kernel, { sizes }: ComponentLayout, inUse: bigint): void {
+  for (const [number, size] of sizes.entries()) {
+    if (number < 2 || !has(inUse, number)) continue;
+    const expected = ARCHITECTURAL_SIZES[number] ?? 0;
+    if (size === 0 || size > MAX_FPSTATE || (expected !== 0 && size !== expected)) {
+      const address = kernel.symbol('xstate_sizes');
+      throw new ContainerError('xstate_sizes', address, `has ${size} bytes for component ${number}`);
+    }
+  }
 }
 
 function has(mask: bigint, feature: number): boolean {
@@ -135,6 +150,7 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
     );
   }
   const layout = componentLayout(kernel);
+  checkSizes(kernel, layout, BigInt.asUintN(63, xcompBv) | state.user_xfeatures);
   const components: XstateComponent[] = [];
   for (let number = 2; number < layout.sizes.length; number++) {
     if (!has(state.user_xfeatures, number)) continue;

@@ -1,3 +1,4 @@
+import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
@@ -103,9 +104,17 @@ export function specialMappingName(kernel: Kernel, area: VmArea): string | undef
   return kernel.memory.cstring(kernel.bind(specialMapping).at(area.vm_private_data).name, 32);
 }
 
-/** Frames of the kernel's own vDSO image, page by page: processes map these, and read them on first use only. */
+/** A vDSO has two or three pages. */
+const MAX_VDSO_BYTES = 1 << 20;
+
+/**
+ * Frames of the kernel's own vDSO image, page by page: processes map these, and read them on first use only. Throws a VmcoreError if the image is not
+ * there, or far too large.
+ */
 export function vdsoPages(kernel: Kernel, mm: Mm): number[] {
   const image = kernel.bind(vdsoImageStruct).at(mm.vdsoImage);
+  if (image.size > MAX_VDSO_BYTES)
+    throw new ContainerError('vdso_image', image.address, `has ${image.size} bytes`);
   return Array.from({ length: Math.ceil(image.size / 4096) }, (_, page) =>
     kernel.memory.translate(image.data + BigInt(page * 4096)),
   );
