@@ -1,3 +1,5 @@
+import { captureUnwritten } from '../../src/capture/files/write-back.ts';
+import { captureProcesses } from '../../src/capture/index.ts';
 import { filesReport } from '../../src/inspect/files.ts';
 import { logReport } from '../../src/inspect/log.ts';
 import { allMapsReport } from '../../src/inspect/maps.ts';
@@ -35,6 +37,13 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
   yield () => {
     pids.push(...listProcesses(kernel).rows.map(({ pid }) => pid));
   };
+  // The fixtures lack most of what a capture reads (test/guest/damage.test.ts has it all): here it has to refuse, with reasons.
+  yield () => {
+    const { groups, refused } = captureProcesses(kernel, { roots: pids, includeDescendants: true });
+    if (groups.length + refused.length === 0 && pids.length > 0) throw new Error('a capture says nothing');
+    if (refused.some(({ reasons }) => reasons.length === 0)) throw new Error('a refusal has no reason');
+  };
+  yield () => captureUnwritten(kernel);
   for (const pid of pids) {
     yield () => filesReport(kernel, pid).text();
     yield () => threadsReport(kernel, pid).text();
