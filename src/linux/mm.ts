@@ -4,6 +4,7 @@ import {
   addressOf,
   array,
   optional,
+  pageAddress,
   pointer,
   s16,
   s32,
@@ -54,8 +55,8 @@ export type Mm = ViewOf<typeof mmStruct>;
 
 /** `struct vm_area_struct`. */
 export const vmAreaStruct = struct('vm_area_struct', {
-  vm_start: ulongNumber,
-  vm_end: ulongNumber,
+  vm_start: pageAddress,
+  vm_end: pageAddress,
   vm_mm: pointer,
   vm_flags: u64,
   anon_vma: pointer,

@@ -6,6 +6,8 @@ export type FieldSpec =
       readonly bytes: 0 | 1 | 2 | 4 | 8;
       readonly signed: boolean;
       readonly as: 'number' | 'bigint';
+      /** Holds the address of a page. */
+      readonly isPage?: true;
     }
   | { readonly kind: 'pointer' }
   | { readonly kind: 'bool' }
@@ -82,6 +84,17 @@ export const s64 = new Field<bigint>(integer(8, true, 'bigint'));
  * number, which is ten times cheaper than a bigint; a larger value throws an AddressError that names the member.
  */
 export const ulongNumber = new Field<number>(integer(8, false, 'number'));
+/**
+ * An `unsigned long` that holds the address of a page of user space, as a number: with five levels of page tables it may be as high as 2^56, and a
+ * multiple of 4096 below that is exact.
+ */
+export const pageAddress = new Field<number>({
+  kind: 'integer',
+  bytes: 8,
+  signed: false,
+  as: 'number',
+  isPage: true,
+});
 /** A `long` between -2^53 and 2^53, as a number; a larger value throws. */
 export const longNumber = new Field<number>(integer(8, true, 'number'));
 /** A pointer's value, as bigint; 0n is NULL. It also binds to an `unsigned long` that holds a pointer. */

@@ -69,9 +69,14 @@ function memberWindow(view: StructView, size: number, offset: number, length: nu
   }
 }
 
-function safeInteger(value: bigint, view: StructView, offset: number, name: string): number {
+/** User space ends here with five levels of page tables; multiples of 4096 up to it are exact as numbers. */
+const USER_END = 2 ** 56;
+const PAGE = 4096;
+
+function safeInteger(value: bigint, view: StructView, offset: number, name: string, isPage = false): number {
   const number = Number(value);
-  if (!Number.isSafeInteger(number)) {
+  const isExactPage = isPage && number <= USER_END && number % PAGE === 0 && BigInt(number) === value;
+  if (!Number.isSafeInteger(number) && !isExactPage) {
     throw new AddressError(view.address + BigInt(offset), `holds ${value}, far too large to be true`, name);
   }
   return number;
@@ -87,12 +92,12 @@ function loader(bytes: number, signed: boolean): Load {
 }
 
 /** 64-bit integers that are wanted as numbers: two 32-bit loads, no bigint. */
-function readLongNumber(size: number, offset: number, signed: boolean, name: string): Read {
+function readLongNumber(size: number, offset: number, signed: boolean, name: string, isPage = false): Read {
   return (view) => {
     const { data, offset: base } = memberWindow(view, size, offset, 8, name);
     const high = signed ? data.getInt32(base + offset + 4, true) : data.getUint32(base + offset + 4, true);
     if (high >= 0x200000 || high < -0x200000) {
-      return safeInteger(data.getBigUint64(base + offset, true), view, offset, name);
+      return safeInteger(data.getBigUint64(base + offset, true), view, offset, name, isPage);
     }
     return high * 0x1_0000_0000 + data.getUint32(base + offset, true);
   };
@@ -184,7 +189,7 @@ class MemberBinder {
     }
     this.#expectSize(layout, bytes, path, 'declared');
     if (bytes === 8 && spec.as === 'number') {
-      return readLongNumber(this.#size, layout.offsetBytes, spec.signed, name);
+      return readLongNumber(this.#size, layout.offsetBytes, spec.signed, name, spec.isPage === true);
     }
     return this.#plain(layout, path, loader(bytes, spec.signed));
   }

@@ -9,6 +9,7 @@ import {
   cstring,
   embed,
   optional,
+  pageAddress,
   pointer,
   s32,
   struct,
@@ -148,5 +149,19 @@ describe('reading', () => {
     const patched = openPatched('debian13', [{ physical, bytes: word(0x7fff_0000_0000_0000n) }]);
     const view = patched.bind(struct('task_struct', { atomic_flags: ulongNumber })).at(init);
     assert.throws(() => view.atomic_flags, /task_struct\.atomic_flags.* far too large/);
+  });
+
+  it('takes the address of a page up to where user space ends with five levels, and nothing between pages there', () => {
+    const flags = kernel.bind(struct('task_struct', { flags: u32 })).offsetOf('atomic_flags');
+    const physical = kernel.memory.translate(init + BigInt(flags));
+    const page = struct('task_struct', { page: pageAddress.at('atomic_flags') });
+    const read = (value: bigint): number =>
+      openPatched('debian13', [{ physical, bytes: word(value) }])
+        .bind(page)
+        .at(init).page;
+    assert.equal(BigInt(read(0x80_0000_0000_1000n)), 0x80_0000_0000_1000n);
+    assert.equal(read(0x7fff_ffff_e001n), 0x7fff_ffff_e001);
+    assert.throws(() => read(0x80_0000_0000_1001n), /far too large/);
+    assert.throws(() => read(0x180_0000_0000_1000n), /far too large/);
   });
 });
