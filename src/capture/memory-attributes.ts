@@ -1,4 +1,4 @@
-import { hasMmFlag, type Mm, type VmArea } from '../linux/mm.ts';
+import { dumpableOf, hasMmFlag, type Mm, type VmArea } from '../linux/mm.ts';
 import { VM, VM_HIGH } from '../linux/vm-flags.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
@@ -12,9 +12,13 @@ export interface Area {
   readonly flagsHigh: number;
 }
 
+/** End of user space with four levels of page tables, up to where CRIU moves areas to their place (compel_task_size). */
+const HIGHEST = 2 ** 47;
+
 /** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
 export function areaProblem(area: Area): string | undefined {
   const { flags, flagsHigh, view } = area;
+  if (area.end > HIGHEST) return 'is above 128 TiB (five levels of page tables), which CRIU leaves out';
   if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
   if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
   if ((flags & (VM.uffdMissing | VM.uffdWp)) !== 0 || (view.userfaultfd ?? 0n) !== 0n)
@@ -59,6 +63,7 @@ export function addressSpaceNotes(mm: Mm, areas: readonly Area[]): string[] {
     hasMmFlag(mm, 'mergeAny') || (hasMmFlag(mm, 'mdweNoInherit') && !hasMmFlag(mm, 'hasMdwe'));
   return [
     ...(mergesAll ? ['new memory is no longer offered for merging (PR_SET_MEMORY_MERGE)'] : []),
+    ...(dumpableOf(mm) === 2 ? ['it leaves no core dump any more, where root could read one'] : []),
     ...countNote(
       areas,
       ({ view }) => (view.vm_policy ?? 0n) !== 0n,

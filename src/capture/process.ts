@@ -1,3 +1,4 @@
+import { readCred } from '../linux/cred.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
@@ -12,7 +13,7 @@ import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import { capturePending } from './pending.ts';
-import { processNotes } from './task-attributes.ts';
+import { processNotes, sysvFindings } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
@@ -214,6 +215,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   checkThreadsShare(group, findings);
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
   findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));
+  const sysv = sysvFindings(kernel, leader, readCred(kernel, leader.real_cred).euid);
+  findings.reasons.push(...sysv.problems);
+  findings.notes.push(...sysv.notes);
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);

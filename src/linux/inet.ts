@@ -44,6 +44,7 @@ export const inetSock = struct('inet_sock', {
   // 6.3
   local_port_range: optional(bytes),
   inet_opt: pointer,
+  ipv6_fl_list: optional(pointer),
   pinet6: pointer,
   mc_list: pointer,
 });

@@ -29,7 +29,8 @@ const ipv6Pinfo = struct('ipv6_pinfo', {
   stickyPktinfo: bytes.at('sticky_pktinfo'),
   ipv6_mc_list: pointer,
   ipv6_ac_list: pointer,
-  ipv6_fl_list: pointer,
+  // a later 6.12 keeps it in the inet_sock
+  ipv6_fl_list: optional(pointer),
   opt: pointer,
   recverr: optional(u8),
   recverr_rfc4884: optional(u8),

@@ -1,6 +1,6 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
 import { pageFrames } from './page-frame.ts';
 
 /** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
@@ -13,6 +13,7 @@ export const pipeInodeInfo = struct('pipe_inode_info', {
   writers: u32,
   files: u32,
   bufs: pointer,
+  watch_queue: optional(pointer),
 });
 
 export type PipeInodeInfo = ViewOf<typeof pipeInodeInfo>;

@@ -68,6 +68,8 @@ export const sockStruct = struct('sock', {
   sk_busy_poll_budget: optional(u16),
   sk_socket: pointer,
   sk_err: s32,
+  sk_peer_pid: pointer,
+  sk_peer_cred: pointer,
   receiveQueue: addressOf('sk_receive_queue'),
   writeQueue: addressOf('sk_write_queue'),
   errorQueue: addressOf('sk_error_queue'),

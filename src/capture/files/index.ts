@@ -1,7 +1,10 @@
 import { taskAt } from '../../linux/sched.ts';
+import { signalStruct } from '../../linux/signal.ts';
 import { listTasks, type TaskList } from '../../linux/task-list.ts';
 import { type Clocks, readClocks } from '../../linux/timekeeping.ts';
+import { ttyStruct } from '../../linux/tty.ts';
 import type { FdTable } from '../../model/file.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { FileCapture, FileTask } from '../file-capture.ts';
 import { CaptureContext } from './context.ts';
@@ -21,6 +24,17 @@ function joinTables(context: CaptureContext, tasks: readonly FileTask[]): void {
   for (const pids of byTable.values()) context.join(pids, 'a file table');
 }
 
+/** A controlling terminal comes back with an open file on it, not by itself. */
+function noteLostTerminals(context: CaptureContext, tasks: readonly FileTask[]): void {
+  const { kernel } = context;
+  for (const { pid, task } of tasks) {
+    const tty = readable(() => kernel.bind(signalStruct).at(taskAt(kernel, task).signal).tty) ?? 0n;
+    if (tty === 0n || context.terminalsByTty.has(tty)) continue;
+    const name = readable(() => kernel.bind(ttyStruct).at(tty).name) ?? 'a terminal';
+    context.note(pid, `${name} is no longer its controlling terminal: no protected process has it open`);
+  }
+}
+
 /**
  * Captures the files of all protected processes at once: who shares what can only be told for all together. Reasons against
  * a process are in `refusals`; nothing is thrown for a damaged file, nor for a damaged list of processes: what may be shared with one that
@@ -37,6 +51,7 @@ export function captureFiles(
   const context = new CaptureContext(kernel, clocks, tasks, list);
   const tables = new Map<number, FdTable>(tasks.map((task) => [task.pid, captureTable(context, task)]));
   joinTables(context, tasks);
+  noteLostTerminals(context, tasks);
   const locks = captureLocks(context);
   return {
     edges: context.edges,

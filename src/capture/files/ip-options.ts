@@ -15,7 +15,8 @@ function checkOptions(inet: InetSock, six: Ipv6Pinfo | undefined): void {
   const interfaces = [inet.uc_index, inet.mc_index, six?.ucast_oif ?? 0, six?.mcast_oif ?? 0];
   if (interfaces.some((index) => index !== 0) || six?.stickyPktinfo.some((byte) => byte !== 0))
     throw new FileRefusal('has a socket that sends through a network interface of its choice');
-  if (six !== undefined && (six.ipv6_ac_list !== 0n || six.ipv6_fl_list !== 0n))
+  const labels = six?.ipv6_fl_list ?? inet.ipv6_fl_list ?? 0n;
+  if (labels !== 0n || (six !== undefined && six.ipv6_ac_list !== 0n))
     throw new FileRefusal('has a socket with IPv6 anycast addresses or flow labels');
 }
 

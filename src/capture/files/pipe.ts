@@ -27,6 +27,7 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
     throw new FileRefusal(`has a pipe with ${pipe.files} ends, of which only ${files} are held by a process`);
   }
   if ((file.f_flags & openFlags.direct) !== 0) throw new FileRefusal('has a pipe in packet mode (O_DIRECT)');
+  if ((pipe.watch_queue ?? 0n) !== 0n) throw new FileRefusal('has a pipe for notifications of the kernel');
   const id = inode.i_ino;
   if (!context.pipes.has(id)) {
     const { buffers, bytes } = pipeContent(kernel, pipe);

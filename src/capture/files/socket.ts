@@ -25,6 +25,10 @@ export function captureSocket(context: CaptureContext, file: File): UnixSocket |
     throw new FileRefusal('has a socket that does not point back to its file');
   const sock = kernel.bind(sockStruct).at(socket.sk);
   if (sock.sk_socket !== socket.address) throw new FileRefusal('has a socket whose two halves do not match');
+  if (sock.sk_err !== 0) {
+    const holders = context.system.holdersOfObject(sock.address);
+    context.noteHolders(holders, `the error ${sock.sk_err} that waited on a socket (SO_ERROR) is lost`);
+  }
   switch (sock.family) {
     case family.unix:
       return captureUnix(context, file, socket, sock);

@@ -1,3 +1,4 @@
+import { readCred } from '../../linux/cred.ts';
 import type { File } from '../../linux/file.ts';
 import { inodeStruct } from '../../linux/fs.ts';
 import { type SkBuff, skbData, skbQueue } from '../../linux/skbuff.ts';
@@ -212,6 +213,19 @@ function socketFile(
   return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory };
 }
 
+/** CRIU makes sockets as root: SO_PEERCRED, of a listening socket's new clients as well, then tells of root instead of another user. */
+function notePeerCredentials(context: CaptureContext, sock: Sock, name: Uint8Array): void {
+  if (sock.sk_peer_cred === 0n) return;
+  const { euid, egid } = readCred(context.kernel, sock.sk_peer_cred);
+  if (euid === 0 && egid === 0) return;
+  const where = name.length === 0 ? 'a unix socket' : `the unix socket ${showUnixName(name)}`;
+  const holders = context.system.holdersOfObject(sock.address);
+  context.noteHolders(
+    holders,
+    `SO_PEERCRED of ${where} tells of root, no longer of user ${euid}, group ${egid}`,
+  );
+}
+
 function stateOf(sock: Sock): SocketState {
   if (sock.state === tcpState.listen) return 10;
   if (sock.state === tcpState.established) return 1;
@@ -253,6 +267,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   }
   const journal = journalSocket(context, unix, sock);
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
+  notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
   const isClosed = isConnection && peer === 0;
   return {

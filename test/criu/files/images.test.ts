@@ -181,11 +181,14 @@ suite('images of files', () => {
       tos: 0,
       ttl: 0,
       interfaceName: undefined,
+      options: { ...options, filter: [0x0000ffff_02_01_0006n] },
       tcp: { cork: false, nodelay: true, keepCount: 3, keepIdleSeconds: 60, keepIntervalSeconds: undefined },
     };
     const { src_addr, src_port, proto, state, opts } = fileEntry(inet, 'isk');
     assert.deepEqual([src_addr, src_port, proto, state], [['10.0.2.15'], 6379, 'TCP', 'LISTEN']);
-    const { so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt } = Object(opts);
+    const { so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt, so_filter } = Object(opts);
+    // code 6, jt 1, jf 2, k 0xffff: the other way round in the image.
+    assert.deepEqual(so_filter.map(BigInt), [0x0006_01_02_0000ffffn]);
     assert.deepEqual([so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt], [3, 500000, 5, 3]);
   });
 
