@@ -48,6 +48,7 @@ export async function procedureStage(
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) => delivered(group.imaged.plans).map((plan) => ({ plan, group })));
   if (waiting.length === 0 || watch === undefined) {
+    watch?.close();
     throw new StageSkipped('no procedure to wait for');
   }
   const settings = config['crash-procedure'];

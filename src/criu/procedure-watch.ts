@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CrashProcedure, readProcedureState, recordLayout } from '../model/crash-procedure.ts';
 import { type ProcessEvent, ProcessEvents } from './process-events.ts';
@@ -32,6 +32,23 @@ export class ProcedureWatch {
   readonly #events = new ProcessEvents();
   /** The first event of each process: one that executes a program and ends was replaced. */
   readonly #ends = new Map<number, ProcessEvent>();
+  /** While processes are restored, nobody waits for outcomes, and events come by the thousand. */
+  readonly #collecting = setInterval(() => this.#collectAhead(), pollMilliseconds).unref();
+
+  /** What goes wrong here goes wrong again, and is told, when outcomes are asked for. */
+  #collectAhead(): void {
+    try {
+      this.#collect();
+    } catch {
+      clearInterval(this.#collecting);
+    }
+  }
+
+  #collect(): void {
+    for (const event of this.#events.take()) {
+      if (!this.#ends.has(event.pid)) this.#ends.set(event.pid, event);
+    }
+  }
 
   /**
    * Waits until every procedure has ended or its time is over. A process is not touched.
@@ -48,13 +65,11 @@ export class ProcedureWatch {
     while (waiting.size > 0) {
       // The records first: a process that continued and then ended has continued.
       const states = [...waiting].map((process) => [process, fromRecord(process)] as const);
-      for (const event of this.#events.take()) {
-        if (!this.#ends.has(event.pid)) this.#ends.set(event.pid, event);
-      }
+      this.#collect();
       for (const [process, state] of states) {
         const limit = process.procedure.timeLimitMilliseconds ?? defaultLimitMilliseconds;
         const over = performance.now() - start >= limit ? atLimit(process, limit) : undefined;
-        const outcome = state ?? fromEvent(this.#ends.get(process.pid)) ?? over;
+        const outcome = state ?? fromEvent(this.#ends.get(process.pid)) ?? this.#unseen(process) ?? over;
         if (outcome === undefined) continue;
         found.set(process.pid, { pid: process.pid, ...outcome });
         waiting.delete(process);
@@ -64,7 +79,14 @@ export class ProcedureWatch {
     return processes.flatMap(({ pid }) => found.get(pid) ?? []);
   }
 
+  /** A process that is gone, when an event was lost that would tell how. */
+  #unseen({ pid }: WatchedProcess): End | undefined {
+    if (!this.#events.lost || existsSync(`/proc/${pid}`)) return undefined;
+    return { state: 'exited', detail: 'and the kernel had no room to tell how' };
+  }
+
   close(): void {
+    clearInterval(this.#collecting);
     this.#events.close();
   }
 }

@@ -13,6 +13,11 @@ const PROC_EVENT_EXEC = 0x0000_0002;
 const PROC_EVENT_EXIT = 0x8000_0000;
 const NLMSG_DONE = 3;
 const EAGAIN = 11;
+const ENOBUFS = 105;
+const SOL_SOCKET = 1;
+const SO_RCVBUFFORCE = 33;
+/** Room for some ten thousand events: a restore of many threads makes thousands in a second. */
+const RECEIVE_BYTES = 16 * 2 ** 20;
 
 const netlinkHeaderBytes = 16;
 const connectorHeaderBytes = 20;
@@ -37,7 +42,8 @@ export class ProcessEventsError extends Error {
  */
 export class ProcessEvents {
   readonly #fd: number;
-  readonly #buffer = Buffer.alloc(65536);
+  readonly #buffer = Buffer.alloc(4096);
+  #lost = false;
 
   /** Listens from now on. Throws a ProcessEventsError if the kernel refuses. */
   constructor() {
@@ -48,6 +54,9 @@ export class ProcessEvents {
     address.writeUInt16LE(AF_NETLINK, 0);
     address.writeUInt32LE(CN_IDX_PROC, 8);
     const request = listenRequest();
+    const size = Buffer.alloc(4);
+    size.writeInt32LE(RECEIVE_BYTES);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, size.length);
     const failed =
       bind(fd, address, address.length) !== 0 || send(fd, request, request.length, 0) !== request.length;
     if (!failed) return;
@@ -56,7 +65,12 @@ export class ProcessEvents {
     throw new ProcessEventsError(`the kernel does not tell of process events (errno ${errno})`);
   }
 
-  /** What happened since the last call, in order. Does not wait. Throws if events were lost (ENOBUFS). */
+  /** Whether the kernel had no room for some event. */
+  get lost(): boolean {
+    return this.#lost;
+  }
+
+  /** What happened since the last call, in order. Does not wait. Throws a ProcessEventsError if nothing more will be told. */
   take(): ProcessEvent[] {
     const events: ProcessEvent[] = [];
     for (;;) {
@@ -64,7 +78,10 @@ export class ProcessEvents {
       if (length < 0) {
         const errno = koffi.errno();
         if (errno === EAGAIN) return events;
-        throw new ProcessEventsError(`process events were lost (errno ${errno})`);
+        if (errno !== ENOBUFS)
+          throw new ProcessEventsError(`process events cannot be received (errno ${errno})`);
+        this.#lost = true;
+        continue;
       }
       const event = parseEvent(this.#buffer.subarray(0, length));
       if (event !== undefined) events.push(event);
@@ -79,6 +96,7 @@ export class ProcessEvents {
 const libc = koffi.load('libc.so.6');
 const socket = libc.func('int socket(int domain, int type, int protocol)');
 const bind = libc.func('int bind(int fd, void *address, uint32_t length)');
+const setsockopt = libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t length)');
 const send = libc.func('int64_t send(int fd, void *data, size_t length, int flags)');
 const recv = libc.func('int64_t recv(int fd, void *data, size_t length, int flags)');
 

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
 import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
 import { forceContinue } from '../../src/criu/force-continue.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../../src/criu/procedure-watch.ts';
+import { ProcessEvents } from '../../src/criu/process-events.ts';
 import { type Subject, stage, start, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1n };
@@ -59,4 +61,20 @@ test('a procedure that overruns its time is left, and its thread goes on where i
   const { wrong, runs, state } = JSON.parse((await subject.lines.next()).value);
   assert.deepEqual({ wrong, runs, state }, { wrong: 0, runs: 1, state: 4 });
   assert.equal(await subject.exit, '0');
+});
+
+test('no event is lost while nobody looks, though many processes come and go', () => {
+  const events = new ProcessEvents();
+  const { pid } = spawnSync('sh', [
+    '-c',
+    'i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i + 1)); done; exit 7',
+  ]);
+  const seen = events.take();
+  assert.equal(events.lost, false);
+  assert.equal(seen.filter((event) => event.kind === 'exec').length >= 501, true);
+  assert.deepEqual(
+    seen.find((event) => event.pid === pid && event.kind === 'exit'),
+    { kind: 'exit', pid, status: 7 << 8 },
+  );
+  events.close();
 });
