@@ -62,7 +62,7 @@ export function onKernelCrash(callback, { signal = 'SIGPWR', timeLimitMillisecon
 function warnOfIoUring() {
   if (!readdirSync('/proc/self/fd').some((fd) => linkOf(fd).includes('[io_uring]'))) return;
   process.emitWarning(
-    'this process uses io_uring and cannot be brought back: start it with UV_USE_IO_URING=0',
+    'this process uses io_uring and cannot be brought back: set sysctl kernel.io_uring_disabled=2 before it starts',
     {
       code: 'OTHERWORLD_IO_URING',
     },

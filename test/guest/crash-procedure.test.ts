@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Report } from '../../src/report/schema.ts';
-import { bootTestGuest, scratchDirectory, type TestGuest } from './harness.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 
 const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as const;
 const badRecords = ['checksum', 'entry', 'stack', 'handler'] as const;
@@ -22,9 +22,30 @@ let guest: TestGuest;
 let report: Report;
 const pids = new Map<Mode, number>();
 const ticksBefore = new Map<Mode, number>();
+let nodePid = 0;
 
 async function status(mode: Mode): Promise<Status> {
   return JSON.parse(await guest.sh(`cat /root/procedures/${mode}`));
+}
+
+const nodeProgram = `
+import { writeFileSync } from 'node:fs';
+import { onKernelCrash } from '/usr/lib/otherworld/sdk/node/otherworld.js';
+onKernelCrash(({ id, resurrections }) => writeFileSync('/root/procedures/told', JSON.stringify({ id, resurrections })));
+setInterval(() => writeFileSync('/root/procedures/node', JSON.stringify({ at: Date.now() })), 200);
+`;
+
+/** Node.js goes without io_uring only where the kernel has none to give: Linux 6.6 has a switch for that. */
+const hasIoUringSwitch = release === 'trixie';
+
+/** Starts the Node.js program and protects it. */
+async function startNode(): Promise<void> {
+  if (hasIoUringSwitch) await guest.sh('sysctl -q kernel.io_uring_disabled=2');
+  await guest.exec(['sh', '-c', 'cat > /root/procedure.mjs'], { input: nodeProgram });
+  const node = '/usr/lib/otherworld/node_modules/node/bin/node';
+  nodePid = await guest.background(`exec ${node} /root/procedure.mjs`);
+  await guest.until(`grep -q memfd:otherworld /proc/${nodePid}/maps && grep -q at /root/procedures/node`, 60);
+  await guest.sh(`otherworld protect --pid ${nodePid}`);
 }
 
 /** What the report says of the procedure of the subject in this mode. */
@@ -48,6 +69,7 @@ before(async () => {
     await guest.until(`grep -q ticks /root/procedures/${mode}`, 20);
     await guest.sh(`otherworld protect --pid ${pids.get(mode)}`);
   }
+  await startNode();
   for (const mode of [...modes, ...badRecords]) ticksBefore.set(mode, (await status(mode)).ticks);
   report = await guest.panic();
 });
@@ -62,6 +84,21 @@ for (const mode of ['continue', 'signal'] as const) {
     assert.ok(ticks > (ticksBefore.get(mode) ?? Infinity));
   });
 }
+
+test('a Node.js program without io_uring is told of its incident, and its event loop goes on', async () => {
+  const process = report.processes.find(({ pid }) => pid === nodePid);
+  if (!hasIoUringSwitch) {
+    assert.equal(process?.outcome, 'refused');
+    assert.match(process?.reasons[0] ?? '', /io_uring/);
+    return;
+  }
+  assert.deepEqual(process?.reasons, []);
+  assert.equal(process?.crashProcedure?.state, 'continued');
+  const told = JSON.parse(await guest.sh('cat /root/procedures/told'));
+  assert.deepEqual(told, { id: report.id, resurrections: 1 });
+  const first = await guest.sh('cat /root/procedures/node');
+  await guest.until(`! grep -qF '${first}' /root/procedures/node`, 20);
+});
 
 test('a procedure that executes another program keeps its PID', async () => {
   assert.equal(reported('replace')?.state, 'replaced');
