@@ -72,13 +72,15 @@ function compareThread(tid: number, theirs: string, ours: string): void {
 const MAP_SHARED = 1;
 const PROT_EXEC = 4;
 const VVAR = 1 << 12;
+/** CRIU up to 4.1 does not look for this advice, but takes it from the images. */
+const MADV_WIPEONFORK = 1n << 18n;
 
 /** Areas with what decides about them; for shared memory CRIU has two ways to say the same. */
 function areas(mm: MmEntry): string[] {
   return mm.vmas.map(({ start, end, prot, flags, status, madv }) => {
     const range = `${start.toString(16)}-${end.toString(16)} ${prot}`;
     const isShared = (flags & MAP_SHARED) !== 0;
-    const advice = (status & VVAR) !== 0 ? 0n : madv;
+    const advice = (status & VVAR) !== 0 ? 0n : madv & ~MADV_WIPEONFORK;
     return isShared ? `${range} shared` : `${range} ${flags.toString(16)} ${status.toString(16)} ${advice}`;
   });
 }

@@ -35,7 +35,7 @@ export function tcpOptions(kernel: Kernel, sock: Sock): LateOption[] {
       ['TCP_DEFER_ACCEPT', deferAcceptSeconds(tcp.deferAccept), 0],
       ['TCP_WINDOW_CLAMP', tcp.window_clamp, 0],
       ['TCP_THIN_LINEAR_TIMEOUTS', tcp.thin_lto, 0],
-      ['TCP_USER_TIMEOUT', Math.round((tcp.userTimeout * 1000) / hz), 0],
+      ['TCP_USER_TIMEOUT', tcp.userTimeout, 0],
       ['TCP_FASTOPEN', tcp.fastOpenQueue, 0],
       ['TCP_NOTSENT_LOWAT', tcp.notsent_lowat, 0],
       ['TCP_SAVE_SYN', tcp.save_syn, 0],

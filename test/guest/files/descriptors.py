@@ -68,6 +68,14 @@ ghosts = [unlinked('/tmp/ghost'), unlinked(path('ghost'))]
 on_tmpfs = open('/tmp/deep/er/file', 'w+')
 on_tmpfs.write('tmpfs' * 3000)
 on_tmpfs.flush()
+acl = struct.pack('<I' + 'HHI' * 5, 2, 1, 6, 0xffffffff, 2, 4, 1234, 4, 4, 0xffffffff, 16, 4, 0xffffffff, 32, 0, 0xffffffff)
+attributes = {'trusted.colour': b'blue', 'trusted.empty': b'', 'system.posix_acl_access': acl}
+os.makedirs('/dev/shm/kept', exist_ok=True)
+os.setxattr('/dev/shm/kept', 'system.posix_acl_default', acl)
+shm = open('/dev/shm/kept/file', 'w')
+for attribute, value in attributes.items():
+    os.setxattr('/dev/shm/kept/file', attribute, value)
+os.utime('/dev/shm/kept/file', (1e9, 1.5e9))
 memfd = os.memfd_create('kept', 0)
 os.write(memfd, b'memfd content ' * 1000)
 flock = open(path('flock'), 'w')
@@ -157,6 +165,48 @@ os.write(master, b'a line for the slave\n')
 hung_master, hung = pty.openpty()
 os.close(hung_master)
 
+# Options that CRIU has no field for: socket, level, option, value
+WITH_FILTER = struct.pack('HBBI', 0x06, 0, 0, 0xffff)  # return the whole packet
+filter_code = ctypes.create_string_buffer(WITH_FILTER)
+udp_options = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp6_options = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+udp_options.setsockopt(1, 26, struct.pack('HxxxxxxQ', 1, ctypes.addressof(filter_code)))  # SO_ATTACH_FILTER
+options = [(sock, level, option, value) for sock, level, settings in [
+    (tcp, 6, {1: 1, 2: 1000, 8: 17, 9: 7, 18: 12345, 23: 16, 25: 4096, 27: 1}),
+    (tcp, 0, {1: 0x10, 2: 42, 21: 3}),
+    (tcp, 1, {12: 5}),
+    (tcp6, 41, {16: 43, 67: 0x20, 70: 0, 73: 2}),
+    (udp_options, 0, {6: 1, 8: 1, 10: 5, 11: 1, 12: 1, 13: 1, 20: 1, 33: 7, 34: 0, 49: 0}),
+    (udp_options, 1, {29: 1, 40: 1, 44: 1, 47: 123456}),
+    (udp_options, 17, {104: 1}),
+    (udp6_options, 41, {18: 9, 19: 0, 23: 2, 25: 1, 33: 1, 49: 1, 51: 1, 62: 1, 66: 1, 72: 1}),
+    (udp6_options, 1, {35: 1, 37: 0x18}),
+    (bound, 1, {29: 1, 42: 0}),
+    (netlink, 270, {3: 1, 10: 1, 11: 1, 12: 1}),
+] for option, value in settings.items()]
+for sock, level, option, value in options:
+    sock.setsockopt(level, option, value)
+tcp.setsockopt(6, 13, b'reno')
+netlink.setsockopt(270, 1, 33)  # NETLINK_ADD_MEMBERSHIP
+
+# Odd modes
+semisealed = os.memfd_create('sealed', os.MFD_ALLOW_SEALING)
+fcntl.fcntl(semisealed, 1033, 0x2 | 0x4)  # F_ADD_SEALS
+clock_change = timerfd(0, time.time() + 100000, 0, 3)  # TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET
+exclusive = select.epoll()
+exclusive.register(fifo, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+packets, packets_slave = pty.openpty()
+fcntl.ioctl(packets, 0x5420, struct.pack('i', 1))  # TIOCPKT
+fcntl.ioctl(packets_slave, termios.TIOCEXCL)
+signals = []
+signal.signal(signal.SIGRTMIN + 1, lambda *_: signals.append(1))
+fcntl.fcntl(bound, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(bound, 10, signal.SIGRTMIN + 1)  # F_SETSIG
+fcntl.fcntl(bound, fcntl.F_SETFL, fcntl.fcntl(bound, fcntl.F_GETFL) | os.O_ASYNC)
+lock_file = os.open(path('ofd'), os.O_RDWR | os.O_CREAT)
+os.write(lock_file, b'0123456789')
+fcntl.fcntl(lock_file, 37, struct.pack('hhqqi', fcntl.F_RDLCK, 0, 2, 3, 0))  # F_OFD_SETLK
+
 fcntl.fcntl(stream[0].fileno(), fcntl.F_SETOWN, os.getpid())
 os.set_inheritable(pipe_w, True)
 
@@ -189,6 +239,11 @@ def content(fd):
     return os.pread(fd, 1 << 20, 0).decode('latin1')
 
 
+def settings(fd, *names):
+    lines = open(f'/proc/self/fdinfo/{fd}').read().splitlines()
+    return [line for line in lines if line.startswith(names)]
+
+
 def lock_elsewhere(name, how):
     other = os.open(path(name), os.O_RDWR)
     pid = os.fork()
@@ -218,6 +273,16 @@ def look():
     found['links'] = {fd: os.readlink(f'/proc/self/fd/{fd}').split(':')[0].replace(str(os.getpid()), 'PID') for fd in found['flags'] if fd != hung}
     found['cloexec'] = os.get_inheritable(pipe_w)
     found['owner'] = fcntl.fcntl(stream[0].fileno(), fcntl.F_GETOWN) == os.getpid()
+    found['options'] = [[level, option, value, sock.getsockopt(level, option)] for sock, level, option, value in options]
+    found['congestion'] = tcp.getsockopt(6, 13, 16).rstrip(b'\0').decode()
+    found['filter'] = len(udp_options.getsockopt(1, 26, 8))  # instructions, not bytes
+    found['memberships'] = netlink.getsockopt(270, 9, 64).hex()
+    found['seals'] = fcntl.fcntl(semisealed, 1034)
+    found['cancelled by a change of the clock'] = settings(clock_change, 'settime flags')
+    found['exclusive'] = [line.split()[3] for line in settings(exclusive.fileno(), 'tfd')]
+    found['packets'] = [struct.unpack('i', fcntl.ioctl(fd, request, b'\0' * 4))[0]
+                        for fd, request in ((packets, 0x80045438), (packets_slave, 0x80045440))]
+    found['signal'] = fcntl.fcntl(bound, 11)
     found['epoll'] = sorted(epoll.poll(0)) == sorted([(stream[0].fileno(), 1), (pipe_r, 1), (eventfd, 1)])
     found['pipe'] = [fcntl.fcntl(pipe_r, 1032), ''.join(reading(pipe_r))]
     found['half pipe'] = [reading(half_r), os.read(half_r, 1).decode()]
@@ -233,10 +298,15 @@ def look():
     found['proc'] = [os.pread(meminfo, 8, 0).decode(), f'Pid:\t{os.getpid()}' in content(own_status)]
     found['ghosts'] = [[content(g.fileno()), os.lseek(g.fileno(), 0, 1), os.fstat(g.fileno()).st_nlink] for g in ghosts]
     found['tmpfs'] = [content(on_tmpfs.fileno()) == 'tmpfs' * 3000, oct(os.stat('/tmp/deep').st_mode)]
+    found['attributes'] = [[name, os.getxattr('/dev/shm/kept/file', name).hex()] for name in sorted(os.listxattr('/dev/shm/kept/file'))]
+    found['times'] = [os.stat('/dev/shm/kept/file').st_mtime, oct(os.stat('/dev/shm/kept/file').st_mode)]
+    found['default ACL'] = os.getxattr('/dev/shm/kept', 'system.posix_acl_default').hex()
     found['memfd'] = [content(memfd) == 'memfd content ' * 1000, os.lseek(memfd, 0, 1)]
     found['flock held'] = lock_elsewhere('flock', lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
     found['lock held'] = [lock_elsewhere('posix', lambda fd: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at))
                           for at in (4, 5, 14, 15)]
+    found['open file lock'] = [lock_elsewhere('ofd', lambda fd: fcntl.fcntl(fd, 37, struct.pack('hhqqi', fcntl.F_WRLCK, 0, at, 1, 0)))
+                               for at in (1, 2, 4, 5)]
     found['stream'] = [''.join(receiving(stream[1])), ''.join(receiving(stream[0]))]
     found['datagram'] = receiving(datagram[1])
     found['sequence'] = receiving(sequence[1])
@@ -252,6 +322,7 @@ def look():
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     probe.sendto(b'hello', path('bound'))
     found['bound'] = bound.recv(9).decode()
+    found['asynchronous'] = len(signals)
     found['tcp'] = [connect(socket.AF_INET, ('127.0.0.1', 7777)), tcp.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR),
                     struct.unpack('ll', tcp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)), tcp.getsockname()]
     found['tcp6'] = [connect(socket.AF_INET6, ('::1', 7778)), tcp6.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)]

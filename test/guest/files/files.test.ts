@@ -8,6 +8,7 @@ import { writeImages } from '../../../src/criu/index.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import { openKernel } from '../../../src/vmcore/open.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from '../harness.ts';
+import { installRestore, restoreIn } from '../restore-program.ts';
 
 const subject = join(import.meta.dirname, 'descriptors.py');
 const pattern = '[p]ython3 /root/descriptors.py';
@@ -19,6 +20,7 @@ suite(`files of processes on ${release}`, () => {
   before(async () => {
     guest = await bootTestGuest('files', { install: false, packages: ['python3', 'criu', 'tmux', 'socat'] });
     await guest.copyIn(subject, '/root/descriptors.py');
+    await installRestore(guest);
   });
   after(async () => {
     scratch.remove();
@@ -57,11 +59,7 @@ suite(`files of processes on ${release}`, () => {
   }
 
   async function restore(images: string): Promise<void> {
-    await guest.sh('rm -rf /root/images');
-    await guest.copyIn(images, '/root/images');
-    await guest.sh(
-      'cd /root/images; criu restore -D . -d --file-locks --manage-cgroups=ignore -o restore.log || { grep Error restore.log; exit 1; }',
-    );
+    assert.deepEqual(await restoreIn(guest, images), []);
   }
 
   async function reasons(root: number): Promise<string[]> {

@@ -64,16 +64,53 @@ static void *helper(void *argument) {
   return 0;
 }
 
+static void write_file(const char *path, const char *text) {
+  FILE *file = fopen(path, "w");
+  MUST(file && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
 // Answers each byte with its successor; also proves that memory written before fork and after it is right in both.
 static void run_child(void) {
   memset(copied, 'c', 4096);
+  prctl(PR_SET_PDEATHSIG, SIGHUP);
   char c;
   while (read(to_child[0], &c, 1) == 1) {
     c++;
+    int signal = 0;
     if (copied[0] != 'c' || copied[8192] != 'p') c = '!';
+    if (prctl(PR_GET_PDEATHSIG, &signal) != 0 || signal != SIGHUP) c = '?';
     if (write(from_child[1], &c, 1) != 1) break;
   }
   _exit(0);
+}
+
+// The flags of an area, as smaps has them.
+static void area_flags(char *address, char *flags) {
+  char line[512], start[32];
+  int found = 0;
+  flags[0] = 0;
+  snprintf(start, sizeof start, "%lx-", (unsigned long)address);
+  FILE *smaps = fopen("/proc/self/smaps", "r");
+  while (smaps && fgets(line, sizeof line, smaps)) {
+    if (strncmp(line, start, strlen(start)) == 0) found = 1;
+    if (found && sscanf(line, "VmFlags: %127[^\n]", flags) == 1) break;
+  }
+  if (smaps) fclose(smaps);
+}
+
+// What no image of CRIU has a field for.
+static void ask_the_kernel(void) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(0, &one);
+  MUST(sched_setaffinity(0, sizeof one, &one) == 0);
+  MUST(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 6) == 0);
+  MUST(prctl(PR_SET_TIMERSLACK, 123456) == 0 && prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0);
+  MUST(prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0) == 0);
+  unsigned long nodes = 1;
+  MUST(syscall(SYS_set_mempolicy, 1, &nodes, 8) == 0);
+  write_file("/proc/self/coredump_filter", "0x1f");
+  write_file("/proc/self/autogroup", "7");
 }
 
 static void setup(const char *path) {
@@ -82,6 +119,12 @@ static void setup(const char *path) {
   MUST(anonymous != MAP_FAILED);
   for (int i = 0; i < 256; i += 3) memset(anonymous + i * 4096, i, 4096);
   MUST(madvise(anonymous, 1 << 20, MADV_DONTDUMP) == 0 && mlock(anonymous, 8192) == 0);
+  MUST(madvise(anonymous + (1 << 19), 4096, MADV_MERGEABLE) == 0);
+  MUST(madvise(anonymous + (1 << 19) + 8192, 4096, MADV_WIPEONFORK) == 0);
+  MUST(madvise(anonymous + (1 << 19) + 16384, 4096, MADV_DONTFORK) == 0);
+  unsigned long nodes = 1;
+  MUST(syscall(SYS_mbind, anonymous + (1 << 19) + 24576, 4096, 1, &nodes, 8, 0) == 0);
+  MUST(syscall(SYS_mlock2, anonymous + (1 << 19) + 32768, 4096, 1) == 0);
   huge = mmap(0, 8 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   MUST(madvise(huge, 8 << 20, MADV_HUGEPAGE) == 0);
   for (int i = 0; i < 8 << 20; i += 4096) memset(huge + i, i >> 12, 4096);
@@ -98,6 +141,7 @@ static void setup(const char *path) {
   close(fd);
   shared = mmap(0, 1 << 16, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   for (int i = 0; i < 1 << 14; i++) shared[i] = i * 5;
+  ask_the_kernel();
   MUST(pipe(to_child) == 0 && pipe(from_child) == 0);
   MUST((child = fork()) >= 0);
   if (child == 0) run_child();
@@ -138,8 +182,7 @@ static void setup(const char *path) {
   MUST(chdir("/usr") == 0);
   prctl(PR_SET_NAME, "state-of-things");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  FILE *score = fopen("/proc/self/oom_score_adj", "w");
-  MUST(score && fprintf(score, "123") > 0 && fclose(score) == 0);
+  write_file("/proc/self/oom_score_adj", "123");
   if (getuid() == 0) {
     gid_t groups[] = {4, 100, 1000};
     MUST(setgroups(3, groups) == 0 && prctl(PR_SET_KEEPCAPS, 1) == 0);
@@ -192,6 +235,22 @@ static void check_identity(void) {
   CHECK("session", getsid(0) == getpid() && getpgid(0) == getpid());
 }
 
+static void check_settings(void) {
+  cpu_set_t cpus;
+  CHECK("CPU affinity", sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) == 1 && CPU_ISSET(0, &cpus));
+  CHECK("I/O priority", syscall(SYS_ioprio_get, 1, 0) == (2 << 13 | 6));
+  CHECK("timer slack", prctl(PR_GET_TIMERSLACK) == 123456);
+  char text[32] = "", flags[128];
+  int fd = open("/proc/self/coredump_filter", O_RDONLY);
+  CHECK("coredump_filter", read(fd, text, 31) > 0 && strtol(text, 0, 16) == 0x1f);
+  close(fd);
+  static const char *const expected[] = {"mg", "wf", "dc"};
+  for (int i = 0; i < 3; i++) {
+    area_flags(anonymous + (1 << 19) + i * 8192, flags);
+    CHECK(expected[i], strstr(flags, expected[i]) && strstr(flags, "dd"));
+  }
+}
+
 static void check_children(void) {
   char c = 'a' + count % 20, answer = 0;
   CHECK("pipe to the child", write(to_child[1], &c, 1) == 1 && read(from_child[0], &answer, 1) == 1 && answer == c + 1);
@@ -216,6 +275,7 @@ int main(int argc, char **argv) {
     check_memory();
     check_signals();
     check_identity();
+    check_settings();
     check_children();
     CHECK("thread-local storage", tls == 0x1234);
     char line[300];
