@@ -114,7 +114,8 @@ export class MemoryCapture {
       }
       vmas.push(vma);
     }
-    this.#checkRss(mm, own, owner);
+    // Areas that are refused are missing from the sum.
+    if (vmas.length === areas.length) this.#checkRss(mm, own, owner);
     return {
       id: owner.memoryId,
       startCode: mm.start_code,
