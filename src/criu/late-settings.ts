@@ -9,9 +9,12 @@ const CPU_SET_BYTES = 128;
 const SYS = { ioprioSet: 251, pidfdOpen: 434, pidfdGetfd: 438 } as const;
 const IOPRIO_WHO_PROCESS = 1;
 
+const TIOCEXCL = 0x540c;
+
 const libc = koffi.load('libc.so.6');
 const syscall = libc.func('long syscall(long number, long first, long second, long third)');
 const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
+const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
 const setOption = libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t size)');
 
 function setAffinities({ affinities }: RestorePlan): string[] {
@@ -49,7 +52,7 @@ function bytesOf({ value }: LateOption): Buffer {
   return bytes;
 }
 
-/** The process's own open socket, as a descriptor of ours; -1 if there is none. */
+/** The process's own open file, as a descriptor of ours; -1 if there is none. */
 function takeDescriptor(pid: number, fd: number): number {
   const pidfd = Number(syscall(SYS.pidfdOpen, pid, 0, 0));
   if (pidfd < 0) return -1;
@@ -77,9 +80,19 @@ function setSocketOptions({ socketOptions }: RestorePlan): string[] {
   });
 }
 
+/** `exclusive` of CRIU's images is not looked at when they are restored. */
+function setExclusive({ exclusiveTerminals }: RestorePlan): string[] {
+  return exclusiveTerminals.flatMap(({ pid, fd }) => {
+    const terminal = takeDescriptor(pid, fd);
+    const done = terminal >= 0 && ioctl(terminal, TIOCEXCL, 0) === 0;
+    if (terminal >= 0) closeSync(terminal);
+    return done ? [] : [`the terminal fd ${fd} of process ${pid} can be opened by others again`];
+  });
+}
+
 /**
  * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, socket
- * options. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ * options, exclusive terminals. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
  */
 export function applyLateSettings(plan: RestorePlan): string[] {
   return [
@@ -92,5 +105,6 @@ export function applyLateSettings(plan: RestorePlan): string[] {
       setFile(`/proc/${pid}/coredump_filter`, filter, `process ${pid} has the default coredump_filter`),
     ),
     ...setSocketOptions(plan),
+    ...setExclusive(plan),
   ];
 }

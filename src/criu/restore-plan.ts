@@ -34,22 +34,39 @@ const planSchema = z.strictObject({
       options: z.array(z.strictObject({ name: optionName, value: z.union([z.int(), z.string()]) })),
     }),
   ),
+  /** A process and a descriptor that lead to a terminal that nobody else may open (TIOCEXCL). */
+  exclusiveTerminals: z.array(z.strictObject({ pid: z.int(), fd: z.int() })),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
 export type RestorePlan = z.infer<typeof planSchema>;
 
-/** Where each socket with such options is found again. */
-function socketOptionsOf({ files, processes }: ProcessGroup): RestorePlan['socketOptions'] {
-  return files.files.flatMap((file) => {
-    if (!('lateOptions' in file) || file.lateOptions.length === 0) return [];
-    for (const { filesId, descriptors } of files.tables) {
-      const fd = descriptors.find(({ fileId }) => fileId === file.id)?.fd;
-      const pid = processes.find((process) => process.filesId === filesId)?.pid;
-      if (fd !== undefined && pid !== undefined) return [{ pid, fd, options: [...file.lateOptions] }];
-    }
-    return [];
-  });
+/** A process of the group, and a descriptor in it, that lead to an open file; empty if none does. */
+function holderOf({ files, processes }: ProcessGroup, id: number): { pid: number; fd: number }[] {
+  for (const { filesId, descriptors } of files.tables) {
+    const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
+    const pid = processes.find((process) => process.filesId === filesId)?.pid;
+    if (fd !== undefined && pid !== undefined) return [{ pid, fd }];
+  }
+  return [];
+}
+
+function socketOptionsOf(group: ProcessGroup): RestorePlan['socketOptions'] {
+  return group.files.files.flatMap((file) =>
+    'lateOptions' in file && file.lateOptions.length > 0
+      ? holderOf(group, file.id).map((holder) => ({ ...holder, options: [...file.lateOptions] }))
+      : [],
+  );
+}
+
+function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
+  const { files, terminals } = group.files;
+  return terminals
+    .filter(({ exclusive }) => exclusive)
+    .flatMap(({ id }) => {
+      const file = files.find((candidate) => candidate.type === 'terminal' && candidate.terminalId === id);
+      return file === undefined ? [] : holderOf(group, file.id);
+    });
 }
 
 /** Writes the plan next to the images. */
@@ -71,6 +88,7 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
       memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
     ),
     socketOptions: socketOptionsOf(group),
+    exclusiveTerminals: exclusiveTerminalsOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, { mode: 0o600 });
 }

@@ -28,7 +28,14 @@ function optionOf(fd: number, name: LateOption['name']): number {
 
 const plan: RestorePlan = {
   ...{ pids: [process.pid], options: [], journalSockets: [], personality: 0 },
-  ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [], socketOptions: [] },
+  ...{
+    affinities: [],
+    ioPriorities: [],
+    timerSlacks: [],
+    coredumpFilters: [],
+    socketOptions: [],
+    exclusiveTerminals: [],
+  },
 };
 
 describe('what CRIU leaves to be done', () => {

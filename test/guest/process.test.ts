@@ -86,7 +86,13 @@ suite(`processes on ${release}`, () => {
     const images = await bringBack('everything', [pid]);
     assert.equal(images.syntheticRootPid, undefined);
     const lost = [/NUMA memory policy \(set_mempolicy\)/, /NUMA memory policy \(mbind\)/, /MLOCK_ONFAULT/];
-    for (const note of [...lost, /PR_MCE_KILL/, /PR_SET_PTRACER/, /nice value 7 of its autogroup/])
+    for (const note of [
+      ...lost,
+      /PR_MCE_KILL/,
+      /PR_SET_PTRACER/,
+      /nice value 7 of its autogroup/,
+      /SO_PEERCRED .* user 1000/,
+    ])
       assert.match(images.notes.join('\n'), note);
     await guest.sh(': > /tmp/state');
     await guest.until('test $(wc -l < /tmp/state) -ge 3', 30);

@@ -198,6 +198,7 @@ exclusive.register(fifo, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 packets, packets_slave = pty.openpty()
 fcntl.ioctl(packets, 0x5420, struct.pack('i', 1))  # TIOCPKT
 fcntl.ioctl(packets_slave, termios.TIOCEXCL)
+fcntl.ioctl(packets, 0x40045431, struct.pack('i', 1))  # TIOCSPTLCK
 signals = []
 signal.signal(signal.SIGRTMIN + 1, lambda *_: signals.append(1))
 fcntl.fcntl(bound, fcntl.F_SETOWN, os.getpid())
@@ -281,7 +282,7 @@ def look():
     found['cancelled by a change of the clock'] = settings(clock_change, 'settime flags')
     found['exclusive'] = [line.split()[3] for line in settings(exclusive.fileno(), 'tfd')]
     found['packets'] = [struct.unpack('i', fcntl.ioctl(fd, request, b'\0' * 4))[0]
-                        for fd, request in ((packets, 0x80045438), (packets_slave, 0x80045440))]
+                        for fd, request in ((packets, 0x80045438), (packets, 0x80045439), (packets_slave, 0x80045440))]
     found['signal'] = fcntl.fcntl(bound, 11)
     found['epoll'] = sorted(epoll.poll(0)) == sorted([(stream[0].fileno(), 1), (pipe_r, 1), (eventfd, 1)])
     found['pipe'] = [fcntl.fcntl(pipe_r, 1032), ''.join(reading(pipe_r))]

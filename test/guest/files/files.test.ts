@@ -58,6 +58,23 @@ suite(`files of processes on ${release}`, () => {
     }
   }
 
+  /** The same, tried again while a thread happens to compute on a CPU, which is refused. */
+  async function capturedSound<T>(
+    roots: readonly number[],
+    use: (result: CaptureResult, kernel: ReturnType<typeof openKernel>) => T,
+  ): Promise<T> {
+    for (let i = 0; ; i++) {
+      try {
+        return await captured(roots, (result, kernel) => {
+          assert.deepEqual(result.refused, []);
+          return use(result, kernel);
+        });
+      } catch (error) {
+        if (i === 4 || !String(error).includes('was computing on')) throw error;
+      }
+    }
+  }
+
   async function restore(images: string): Promise<void> {
     assert.deepEqual(await restoreIn(guest, images), []);
   }
@@ -88,8 +105,8 @@ suite(`files of processes on ${release}`, () => {
     await guest.sh("tmux send-keys -t kept 'X=kept' Enter; sleep 2");
     const server = Number(await guest.sh("tmux display-message -p '#{pid}'"));
     const images = join(scratch.path, 'server');
-    const notes = await captured([server], ({ groups, refused }, kernel) => {
-      assert.deepEqual(refused, []);
+    // It computes now and then, and is refused if the dump is made just then.
+    const notes = await capturedSound([server], ({ groups }, kernel) => {
       writeImages(groups[0]!, kernel.physical, images);
       return groups[0]!.processes.flatMap(({ findings }) => findings.notes).join('\n');
     });
@@ -118,6 +135,17 @@ suite(`files of processes on ${release}`, () => {
     const sleeper = await guest.sh(`pgrep -P ${shell} -x sleep`);
     await guest.sh(`kill ${shell} ${yes}`);
     assert.deepEqual(found, [`has a pipe to PID ${sleeper} (sleep), which is not protected (fd 1)`]);
+  });
+
+  test('a controlling terminal that no protected process has open is noted', async () => {
+    await guest.sh('tmux new-session -d "exec sleep 700 </dev/null >/dev/null 2>&1"');
+    const sleeper = Number(await guest.until('pgrep -n -f "^sleep 700"', 20));
+    const notes = await captured([sleeper], ({ groups, refused }) => {
+      assert.deepEqual(refused, []);
+      return groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
+    });
+    await guest.sh('tmux kill-server');
+    assert.match(notes.join('\n'), /pts\/?\d+ is no longer its controlling terminal/);
   });
 
   test('a terminal whose master somebody else holds is refused by its name', async () => {

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -188,6 +189,8 @@ static void setup(const char *path) {
     MUST(setgroups(3, groups) == 0 && prctl(PR_SET_KEEPCAPS, 1) == 0);
     MUST(setresgid(1000, 1000, 1000) == 0 && setresuid(1000, 1000, 1000) == 0);
   }
+  int pair[2];
+  MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
 }
 
 static void check_memory(void) {
