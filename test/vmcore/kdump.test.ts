@@ -111,6 +111,19 @@ describe('a kdump-compressed dump', () => {
     assert.throws(() => kernel.physical.view(missing, 8), /is missing from an incomplete or damaged dump/);
   });
 
+  it('says that it is cut off, and is read as far as it goes', () => {
+    const whole = readFileSync(dump('zlib'));
+    assert.deepEqual(openKernel(dump('zlib')).warnings, []);
+    writeFileSync(scratch('kdump-cut'), whole.subarray(0, whole.length - 5000));
+    const kernel = openKernel(scratch('kdump-cut'));
+    assert.match(kernel.warnings.join(), /^truncated: the file ends before its last page/);
+    const [first] = elf.physical.ranges;
+    assert.equal(kernel.physical.view(first?.physical ?? 0, 8).length, 8);
+    const last = elf.physical.ranges.at(-1);
+    const missing = (last?.physical ?? 0) + (last?.length ?? 0) - 4096;
+    assert.throws(() => kernel.physical.view(missing, 8), /is missing from an incomplete or damaged dump/);
+  });
+
   it('is refused if it is one of several parts or has other pages', () => {
     assert.throws(() => openKernel(dump('zlib', { split: true })), /--reassemble/);
     assert.throws(() => openKernel(dump('zlib', { blockSize: 65536 })), /blocks of 65536 bytes/);
