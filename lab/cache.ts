@@ -1,5 +1,15 @@
 import { createHash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,6 +30,24 @@ export function makeCacheDirectory(...parts: readonly string[]): string {
 /** A short, stable key of anything JSON can express; cached artefacts are named by the key of their inputs. */
 export function cacheKey(inputs: unknown): string {
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
+}
+
+/** Days after which what nobody has used is removed. */
+const KEPT_DAYS = 14;
+
+/** Notes that a directory of the cache is in use; what `removeUnused` goes by. */
+export function markUsed(directory: string): void {
+  const now = new Date();
+  utimesSync(directory, now, now);
+}
+
+/** Removes the directories of a kind that nobody has used for two weeks: images and snapshots take most of a gigabyte each. */
+export function removeUnused(kind: string): void {
+  const parent = makeCacheDirectory(kind);
+  for (const name of readdirSync(parent)) {
+    const age = Date.now() - (statSync(join(parent, name), { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+    if (age > KEPT_DAYS * 86_400_000) rmSync(join(parent, name), { recursive: true, force: true });
+  }
 }
 
 /**

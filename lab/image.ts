@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { cacheDirectory, cacheKey, makeCacheDirectory, withLock } from './cache.ts';
+import { cacheDirectory, cacheKey, makeCacheDirectory, markUsed, removeUnused, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
@@ -74,6 +74,7 @@ async function planImage(release: Release, packages: readonly string[], progress
 
 async function buildImage(plan: Plan, directory: string, progress: Progress): Promise<void> {
   const { release, install } = plan;
+  for (const kind of ['images', 'snapshots']) removeUnused(kind);
   const base = join(makeCacheDirectory('build'), plan.systemKey);
   if (!existsSync(base)) {
     progress.step(`building the Debian image ${release} (first time only)`);
@@ -123,6 +124,7 @@ function openImage(plan: Plan): GuestImage {
   const directory = cacheDirectory('images', plan.key);
   const kernel = readdirSync(directory).find((name) => name.startsWith('vmlinuz-'));
   if (!kernel) throw new LabError(`${directory} has no kernel: remove it, and it is built again`);
+  markUsed(directory);
   const kernelRelease = kernel.slice('vmlinuz-'.length);
   return {
     systemKey: plan.systemKey,

@@ -2,7 +2,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync }
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { cacheDirectory, cacheKey } from './cache.ts';
+import { cacheDirectory, cacheKey, markUsed } from './cache.ts';
 import { execCaptured } from './channel.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
@@ -37,6 +37,7 @@ function snapshotDirectory({ options, image, qemu, accelerator }: Machine): stri
 export function findSnapshot(machine: Machine): Snapshot | undefined {
   const directory = snapshotDirectory(machine);
   if (!existsSync(directory)) return undefined;
+  markUsed(directory);
   return {
     restore: (paths) => {
       copyFileSync(join(directory, 'console.log'), paths.consoleLog);
