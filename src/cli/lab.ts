@@ -7,8 +7,9 @@ import { registerLabUp } from './lab-up.ts';
 const EXAMPLE = `
 Example: see what a panic does to a program.
   otherworld lab up play --install redis-server,redis-tools
-  otherworld lab exec play -- otherworld protect --unit redis-server
+  otherworld lab exec play -- sh -c 'systemctl stop redis-server; redis-server --save "" --daemonize yes'
   otherworld lab exec play -- redis-cli set key value
+  otherworld lab exec play -- otherworld protect --command redis-server
   otherworld lab panic play
   otherworld lab exec play -- redis-cli get key
   otherworld lab down play`;
