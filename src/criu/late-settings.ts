@@ -15,6 +15,7 @@ const libc = koffi.load('libc.so.6');
 const syscall = libc.func('long syscall(long number, long first, long second, long third)');
 const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
 const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
+const changeOwner = libc.func('int fchown(int fd, uint32_t uid, uint32_t gid)');
 const setOption = libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t size)');
 
 function setAffinities({ affinities }: RestorePlan): string[] {
@@ -63,17 +64,25 @@ function takeDescriptor(pid: number, fd: number): number {
   }
 }
 
-function setSocketOptions({ socketOptions }: RestorePlan): string[] {
-  return socketOptions.flatMap(({ pid, fd, options }) => {
+function own(socket: number, uid: number, gid: number): boolean {
+  return (uid === 0 && gid === 0) || changeOwner(socket, uid, gid) === 0;
+}
+
+function setSockets({ sockets }: RestorePlan): string[] {
+  return sockets.flatMap(({ pid, fd, uid, gid, options }) => {
     const socket = takeDescriptor(pid, fd);
     if (socket < 0) return [`the socket fd ${fd} of process ${pid} has lost its options`];
     try {
-      return options.flatMap((option) => {
+      const owner = own(socket, uid, gid)
+        ? []
+        : [`the socket fd ${fd} of process ${pid} belongs to root now`];
+      const lost = options.flatMap((option) => {
         const [level, number] = lateOptions[option.name];
         const value = bytesOf(option);
         if (setOption(socket, level, number, value, value.length) === 0) return [];
         return [`the socket fd ${fd} of process ${pid} has lost ${option.name} (errno ${koffi.errno()})`];
       });
+      return [...owner, ...lost];
     } finally {
       closeSync(socket);
     }
@@ -91,8 +100,8 @@ function setExclusive({ exclusiveTerminals }: RestorePlan): string[] {
 }
 
 /**
- * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, socket
- * options, exclusive terminals. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, owners
+ * and options of sockets, exclusive terminals. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
  */
 export function applyLateSettings(plan: RestorePlan): string[] {
   return [
@@ -104,7 +113,7 @@ export function applyLateSettings(plan: RestorePlan): string[] {
     ...plan.coredumpFilters.flatMap(({ pid, filter }) =>
       setFile(`/proc/${pid}/coredump_filter`, filter, `process ${pid} has the default coredump_filter`),
     ),
-    ...setSocketOptions(plan),
+    ...setSockets(plan),
     ...setExclusive(plan),
   ];
 }

@@ -26,11 +26,13 @@ const planSchema = z.strictObject({
   timerSlacks: z.array(z.strictObject({ tid: z.int(), nanoseconds: z.int() })),
   /** /proc/PID/coredump_filter. */
   coredumpFilters: z.array(z.strictObject({ pid: z.int(), filter: z.int() })),
-  /** Socket options that CRIU has no field for, with a process and a descriptor that lead to the socket. */
-  socketOptions: z.array(
+  /** Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a descriptor that lead there. */
+  sockets: z.array(
     z.strictObject({
       pid: z.int(),
       fd: z.int(),
+      uid: z.int(),
+      gid: z.int(),
       options: z.array(z.strictObject({ name: optionName, value: z.union([z.int(), z.string()]) })),
     }),
   ),
@@ -51,12 +53,13 @@ function holderOf({ files, processes }: ProcessGroup, id: number): { pid: number
   return [];
 }
 
-function socketOptionsOf(group: ProcessGroup): RestorePlan['socketOptions'] {
-  return group.files.files.flatMap((file) =>
-    'lateOptions' in file && file.lateOptions.length > 0
-      ? holderOf(group, file.id).map((holder) => ({ ...holder, options: [...file.lateOptions] }))
-      : [],
-  );
+function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
+  return group.files.files.flatMap((file) => {
+    if (!('lateOptions' in file)) return [];
+    const { lateOptions: options, uid, gid } = file;
+    if (options.length === 0 && uid === 0 && gid === 0) return [];
+    return holderOf(group, file.id).map((holder) => ({ ...holder, uid, gid, options: [...options] }));
+  });
 }
 
 function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
@@ -87,7 +90,7 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
     coredumpFilters: group.processes.flatMap(({ pid, memory }) =>
       memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
     ),
-    socketOptions: socketOptionsOf(group),
+    sockets: socketsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, { mode: 0o600 });

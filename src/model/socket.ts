@@ -40,6 +40,9 @@ export type SocketState = (typeof socketState)[keyof typeof socketState];
 interface SocketCommon extends OpenFileCommon {
   /** Inode number in sockfs, by which sockets name each other. */
   readonly inode: number;
+  /** Who made the socket. */
+  readonly uid: number;
+  readonly gid: number;
   /** SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5. */
   readonly socketType: number;
   readonly state: SocketState;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { fstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ const plan: RestorePlan = {
     ioPriorities: [],
     timerSlacks: [],
     coredumpFilters: [],
-    socketOptions: [],
+    sockets: [],
     exclusiveTerminals: [],
   },
 };
@@ -48,7 +48,12 @@ describe('what CRIU leaves to be done', () => {
       { name: 'IP_TOS', value: 0x10 },
       { name: 'TCP_LINGER2', value: 0xffff_ffff },
     ];
-    assert.deepEqual(applyLateSettings({ ...plan, socketOptions: [{ pid: process.pid, fd, options }] }), []);
+    // Others than root can only give away to themselves.
+    const [uid, gid] =
+      process.getuid?.() === 0 ? [1234, 5678] : [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+    const sockets = [{ pid: process.pid, fd, uid, gid, options }];
+    assert.deepEqual(applyLateSettings({ ...plan, sockets }), []);
+    assert.deepEqual([fstatSync(fd).uid, fstatSync(fd).gid], [uid, gid]);
     assert.equal(optionOf(fd, 'TCP_DEFER_ACCEPT'), 7);
     assert.equal(optionOf(fd, 'IP_TOS'), 0x10);
     assert.equal(optionOf(fd, 'TCP_LINGER2'), -1);
@@ -56,8 +61,8 @@ describe('what CRIU leaves to be done', () => {
   });
 
   it('is told if it could not be done', () => {
-    const socketOptions = [{ pid: process.pid, fd: 9999, options: [{ name: 'IP_TOS', value: 1 } as const] }];
-    assert.match(applyLateSettings({ ...plan, socketOptions })[0] ?? '', /fd 9999 .* has lost its options/);
+    const sockets = [{ pid: process.pid, fd: 9999, uid: 0, gid: 0, options: [] }];
+    assert.match(applyLateSettings({ ...plan, sockets })[0] ?? '', /fd 9999 .* has lost its options/);
   });
 
   it('is an option only where it is not as a new socket has it', () => {

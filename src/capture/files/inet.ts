@@ -1,5 +1,4 @@
 import type { File } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
 import {
   type InetSock,
   inetFlag,
@@ -20,7 +19,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
-import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
@@ -127,7 +126,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   return {
     type: 'inet',
     ...context.common(file),
-    inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
+    ...socketIdentity(kernel, file),
     socketType: sock.sk_type,
     state,
     options,

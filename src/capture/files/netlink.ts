@@ -1,5 +1,4 @@
 import type { File } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
 import { bitOf } from '../../linux/inet.ts';
 import { type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
@@ -8,7 +7,7 @@ import type { NetlinkSocket } from '../../model/socket.ts';
 import type { LateOption, LateOptionName } from '../../model/socket-option.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
-import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 
 /** CRIU keeps 32 multicast groups of a netlink socket; the others are joined once it has made the socket. */
 const CRIU_GROUP_WORDS = 1;
@@ -62,7 +61,7 @@ export function captureNetlink(
   return {
     type: 'netlink',
     ...context.common(file),
-    inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
+    ...socketIdentity(kernel, file),
     socketType: sock.sk_type,
     state: sock.state === tcpState.established ? 1 : 7,
     options: socketOptions(kernel, socket, sock),

@@ -1,3 +1,5 @@
+import type { File } from '../../linux/file.ts';
+import { inodeStruct } from '../../linux/fs.ts';
 import { interfaceName } from '../../linux/inet.ts';
 import { ticksPerSecond } from '../../linux/jiffies.ts';
 import {
@@ -113,4 +115,10 @@ export function socketOptions(kernel: Kernel, socket: Socket, sock: Sock): Socke
 export function shutdownOf(sock: Sock): Shutdown {
   const bits = sock.sk_shutdown & 3;
   return bits === 0 ? 0 : bits === 1 ? 1 : bits === 2 ? 2 : 3;
+}
+
+/** What fstat(2) shows of a socket: its number in sockfs, and its owner, which netfilter and routing rules go by as well. */
+export function socketIdentity(kernel: Kernel, file: File): { inode: number; uid: number; gid: number } {
+  const { i_ino: inode, i_uid: uid, i_gid: gid } = kernel.bind(inodeStruct).at(file.f_inode);
+  return { inode, uid, gid };
 }

@@ -1,6 +1,5 @@
 import { readCred } from '../../linux/cred.ts';
 import type { File } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
 import { type SkBuff, skbData, skbQueue } from '../../linux/skbuff.ts';
 import {
   family,
@@ -24,7 +23,7 @@ import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
-import { lateSocketOptions, shutdownOf, socketOptions } from './socket-options.ts';
+import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -273,7 +272,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   return {
     type: 'unix',
     ...context.common(file),
-    inode: kernel.bind(inodeStruct).at(file.f_inode).i_ino,
+    ...socketIdentity(kernel, file),
     socketType: sock.sk_type,
     state: journal === undefined ? state : socketState.close,
     options,

@@ -54,7 +54,7 @@ const options: SocketOptions = {
   boundDevice: undefined,
   filter: [],
 };
-const socket = { owner, flags: 2, inode: 77, options, lateOptions: [], shutdown: 0 as const };
+const socket = { owner, flags: 2, inode: 77, uid: 0, gid: 0, options, lateOptions: [], shutdown: 0 as const };
 
 function pathFile(changes: Partial<PathFile>): PathFile {
   return {

@@ -34,7 +34,7 @@ static pid_t child, zombie, stopped;
 static timer_t timer;
 static volatile sig_atomic_t usr2, alarms;
 static stack_t stack;
-static int to_child[2], from_child[2];
+static int to_child[2], from_child[2], pair[2];
 static pthread_t helpers[2];
 static pid_t tids[2];
 static __thread unsigned long tls = 0x1234;
@@ -189,7 +189,6 @@ static void setup(const char *path) {
     MUST(setgroups(3, groups) == 0 && prctl(PR_SET_KEEPCAPS, 1) == 0);
     MUST(setresgid(1000, 1000, 1000) == 0 && setresuid(1000, 1000, 1000) == 0);
   }
-  int pair[2];
   MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
 }
 
@@ -235,6 +234,8 @@ static void check_identity(void) {
   memset(text, 0, sizeof text);
   CHECK("oom_score_adj", read(fd, text, 20) > 0 && atoi(text) == 123);
   close(fd);
+  struct stat status;
+  CHECK("owner of a socket", fstat(pair[0], &status) == 0 && status.st_uid == 1000 && status.st_gid == 1000);
   CHECK("session", getsid(0) == getpid() && getpgid(0) == getpid());
 }
 
