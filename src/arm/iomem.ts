@@ -14,6 +14,8 @@ export interface IomemEntry extends MemoryRange {
 
 /** Memory blocks that can be put online one by one are at least this large on x86-64 (MIN_MEMORY_BLOCK_SIZE). */
 const MEMORY_BLOCK_BYTES = 128 * 2 ** 20;
+/** What a device-dax keeps for itself at the start of its range (info block, aligned to a huge page); its memory begins after it. */
+const DAX_LABEL_BYTES = 2 * 2 ** 20;
 
 /**
  * Reads the text of /proc/iomem.
@@ -40,7 +42,8 @@ export function crashKernelRanges(entries: readonly IomemEntry[]): MemoryRange[]
 }
 
 /**
- * The parts of System RAM that the crash world can take back: whole memory blocks outside the reserved memory.
+ * The parts of System RAM that the crash world can take back: whole memory blocks outside the reserved memory, each part with room for
+ * its device-dax's label before the first block.
  * Large ranges are cut so that the page descriptors of each part (1.6 % of it) fit into what the parts before
  * it have brought. One memory block is left out at each cut: the kernel would join ranges that touch
  * (e820__update_table).
@@ -52,7 +55,7 @@ export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes:
     .filter((entry) => entry.name === 'System RAM' && entry.depth === 0)
     .flatMap((ram) => reserved.reduce(subtract, [{ start: ram.start, end: ram.end }]))
     .map(({ start, end }) => ({
-      start: Math.ceil(start / MEMORY_BLOCK_BYTES) * MEMORY_BLOCK_BYTES,
+      start: Math.ceil((start + DAX_LABEL_BYTES) / MEMORY_BLOCK_BYTES) * MEMORY_BLOCK_BYTES,
       end: Math.floor(end / MEMORY_BLOCK_BYTES) * MEMORY_BLOCK_BYTES,
     }))
     .filter(({ start, end }) => start < end);
@@ -79,12 +82,17 @@ function cutToGrow(ranges: readonly MemoryRange[], reservedBytes: number): Memor
     while (start < range.end) {
       const limit = Math.max(1, Math.floor((present * GROWTH) / MEMORY_BLOCK_BYTES)) * MEMORY_BLOCK_BYTES;
       const end = Math.min(range.end, start + limit);
-      parts.push({ start, end });
+      parts.push({ start: start - DAX_LABEL_BYTES, end });
       present += end - start;
       start = end + MEMORY_BLOCK_BYTES;
     }
   }
   return parts;
+}
+
+/** Bytes of memory that a range of reclaimableRanges brings. */
+export function blockBytes({ start, end }: MemoryRange): number {
+  return end - start - DAX_LABEL_BYTES;
 }
 
 /** `memmap=SIZE!START`: the crash kernel sees the range as persistent memory (kernel-parameters.txt). */

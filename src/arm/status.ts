@@ -3,7 +3,7 @@ import { release as runningRelease } from 'node:os';
 import { type Matchable, matchesRule } from '../config/match.ts';
 import { allRules, describeRule, loadRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
-import { parseIomem, reclaimableRanges } from './iomem.ts';
+import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { liveProcesses } from './live-processes.ts';
 import { isCrashWorld, readArmed } from './state.ts';
@@ -44,7 +44,7 @@ export function readStatus(config: Config): Status {
     armedAt: loaded ? armed?.manifest.armedAt : undefined,
     reservedBytes: reservedBytes(),
     neededBytes: armed?.neededBytes,
-    reclaimableBytes: armed?.manifest.ranges.reduce((sum, { start, end }) => sum + end - start, 0),
+    reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
     rules: allRules(config, loadRules()).map((rule) => ruleStatus(rule, processes)),
   };
 }
