@@ -138,13 +138,20 @@ suite(`files of processes on ${release}`, () => {
   });
 
   test('a controlling terminal that no protected process has open is noted', async () => {
-    await guest.sh('tmux new-session -d "exec sleep 700 </dev/null >/dev/null 2>&1"');
-    const sleeper = Number(await guest.until('pgrep -n -f "^sleep 700"', 20));
+    const script = [
+      'import os, pty, time',
+      'master, slave = pty.openpty()',
+      'name = os.ttyname(slave)',
+      'if os.fork() == 0: os.setsid(); os.open(name, os.O_RDWR); os.closerange(0, 20)',
+      'time.sleep(1000)',
+    ].join('\n');
+    const holder = await guest.background(`exec python3 -c '${script}'`);
+    const sleeper = Number(await guest.until(`sleep 1; pgrep -P ${holder}`, 20));
     const notes = await captured([sleeper], ({ groups, refused }) => {
       assert.deepEqual(refused, []);
       return groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
     });
-    await guest.sh('tmux kill-server');
+    await guest.sh(`kill -9 ${sleeper} ${holder}`);
     assert.match(notes.join('\n'), /pts\/?\d+ is no longer its controlling terminal/);
   });
 
