@@ -66,6 +66,8 @@ export const sockStruct = struct('sock', {
   sk_ll_usec: optional(u32),
   sk_prefer_busy_poll: optional(u8),
   sk_busy_poll_budget: optional(u16),
+  sk_reserved_mem: optional(u32),
+  sk_txrehash: optional(u8),
   sk_socket: pointer,
   sk_err: s32,
   sk_peer_pid: pointer,

@@ -67,6 +67,9 @@ export function lateSocketOptions(kernel: Kernel, socket: Socket, sock: Sock): L
     ['SO_BUSY_POLL', sock.sk_ll_usec, kernel.memory.u32(kernel.symbol('sysctl_net_busy_read'))],
     ['SO_PREFER_BUSY_POLL', sock.sk_prefer_busy_poll, 0],
     ['SO_BUSY_POLL_BUDGET', sock.sk_busy_poll_budget, 0],
+    ['SO_RESERVE_MEM', sock.sk_reserved_mem, 0],
+    // Anything but 0 is the system's default or became it by listen(2).
+    ['SO_TXREHASH', sock.sk_txrehash === 0 ? 0 : undefined, 1],
     ['SO_PASSPIDFD', hasSocketFlag(socket, 'passPidfd') ? 1 : 0, 0],
     ...(NO_PACING.includes(sock.sk_max_pacing_rate)
       ? []

@@ -174,7 +174,7 @@ udp_options.setsockopt(1, 26, struct.pack('HxxxxxxQ', 1, ctypes.addressof(filter
 options = [(sock, level, option, value) for sock, level, settings in [
     (tcp, 6, {1: 1, 2: 1000, 8: 17, 9: 7, 18: 12345, 23: 16, 25: 4096, 27: 1}),
     (tcp, 0, {1: 0x10, 2: 42, 21: 3}),
-    (tcp, 1, {12: 5}),
+    (tcp, 1, {12: 5, 74: 0}),
     (tcp6, 41, {16: 43, 67: 0x20, 70: 0, 73: 2}),
     (udp_options, 0, {6: 1, 8: 1, 10: 5, 11: 1, 12: 1, 13: 1, 20: 1, 33: 7, 34: 0, 49: 0}),
     (udp_options, 1, {29: 1, 40: 1, 44: 1, 47: 123456}),
