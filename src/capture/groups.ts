@@ -1,9 +1,12 @@
 import type { SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 
+/** What of a process says with whom it belongs together. */
+export type Member = Pick<Process, 'pid' | 'ppid' | 'pgid' | 'sid' | 'comm' | 'memory' | 'findings'>;
+
 /** Processes that have to be restored together, and what ties each of them to another one. */
-export interface Grouping {
-  readonly groups: readonly (readonly Process[])[];
+export interface Grouping<M extends Member> {
+  readonly groups: readonly (readonly M[])[];
   /** One tie of each process, for explaining a refusal: `parent`, `session`, `pipe 4711` ... */
   readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
 }
@@ -24,7 +27,7 @@ class UnionFind {
 }
 
 /** Ties that follow from the processes themselves: family, session, process group, shared memory. */
-function ownEdges(processes: readonly Process[]): SharingEdge[] {
+function ownEdges(processes: readonly Member[]): SharingEdge[] {
   const edges: SharingEdge[] = [];
   const pids = new Set(processes.map(({ pid }) => pid));
   const first = new Map<string, number>();
@@ -48,7 +51,10 @@ function ownEdges(processes: readonly Process[]): SharingEdge[] {
 }
 
 /** Joins processes that share something into groups; the order of processes is kept. */
-export function groupProcesses(processes: readonly Process[], fileEdges: readonly SharingEdge[]): Grouping {
+export function groupProcesses<M extends Member>(
+  processes: readonly M[],
+  fileEdges: readonly SharingEdge[],
+): Grouping<M> {
   const known = new Set(processes.map(({ pid }) => pid));
   const edges = [...ownEdges(processes), ...fileEdges].filter(
     ({ pids: [a, b] }) => known.has(a) && known.has(b),
@@ -60,7 +66,7 @@ export function groupProcesses(processes: readonly Process[], fileEdges: readonl
     sets.join(a, b);
     for (const pid of [a, b]) ties.set(pid, [...(ties.get(pid) ?? []), edge]);
   }
-  const groups = new Map<number, Process[]>();
+  const groups = new Map<number, M[]>();
   for (const process of processes) {
     const root = sets.find(process.pid);
     groups.set(root, [...(groups.get(root) ?? []), process]);

@@ -10,10 +10,10 @@ import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
-import { groupProcesses } from './groups.ts';
+import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
-import { captureProcess, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
-import { selectProcesses, type TaskGroup } from './tasks.ts';
+import { captureProcess, knownIdentity, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
+import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 
 /** Which processes to capture. */
 export interface CaptureRequest {
@@ -50,17 +50,38 @@ function zombieProblem({ state, exitCode }: Process): string | undefined {
     : undefined;
 }
 
-function captureAll(source: ProcessSource, groups: readonly TaskGroup[], refused: Refusal[]): Process[] {
-  return groups.flatMap((group) => {
+/** A process that cannot be captured: those who belong together with it cannot come back either. */
+interface LostProcess extends Member {
+  readonly isLost: true;
+}
+
+type Candidate = Process | LostProcess;
+
+function isWhole(candidate: Candidate): candidate is Process {
+  return !('isLost' in candidate);
+}
+
+function captureAll(source: ProcessSource, groups: readonly TaskGroup[]): Candidate[] {
+  return groups.map((group): Candidate => {
     const findings = newFindings();
     // What was found before something could not be read may be why.
-    const refuse = (reason: string) =>
-      refused.push({ pid: group.pid, comm: group.leader.comm, reasons: [...findings.reasons, reason] });
+    const refuse = (reason: string) => findings.reasons.push(reason);
     const process = attempt(refuse, () => captureProcess(source, group, findings));
-    if (process === undefined) return [];
+    if (process === undefined) {
+      return { ...knownIdentity(source.kernel, group), memory: undefined, findings, isLost: true };
+    }
     const zombie = zombieProblem(process);
     if (zombie !== undefined) process.findings.reasons.push(zombie);
-    return [process];
+    return process;
+  });
+}
+
+/** Processes that were not even found whole, as members of the groups that they belong to. */
+function lostProcesses(refused: SelectedTasks['refused']): LostProcess[] {
+  return refused.map(({ pid, ppid, comm, reasons }) => {
+    const findings = newFindings();
+    findings.reasons.push(...reasons);
+    return { pid, ppid, pgid: -pid, sid: -pid, comm, memory: undefined, findings, isLost: true };
   });
 }
 
@@ -119,19 +140,19 @@ function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<big
 /** Splits groups into those that can come back and those with a process that cannot. */
 function judge(
   source: ProcessSource & { readonly freePids: FreePids },
-  processes: readonly Process[],
-  lost: ReadonlySet<number>,
+  candidates: readonly Candidate[],
 ): { groups: ProcessGroup[]; refused: Refusal[] } {
-  const { groups, ties } = groupProcesses(processes, source.files.edges);
+  const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
   for (const members of groups) {
-    const culprits = members.filter(({ findings, ppid }) => findings.reasons.length > 0 || lost.has(ppid));
+    const culprits = members.filter(({ findings }) => findings.reasons.length > 0);
+    const processes = members.filter(isWhole);
     const pids = new Set(members.map(({ pid }) => pid));
     const refuse = (reason: string) => {
       for (const { pid, comm } of members) refused.push({ pid, comm, reasons: [reason] });
     };
-    if (culprits.length === 0) {
+    if (culprits.length === 0 && processes.length === members.length) {
       const captured = attempt(refuse, () => source.files.groupFiles(pids));
       if (captured === undefined) continue;
       const { files, sharedMemory } = captured;
@@ -139,17 +160,15 @@ function judge(
       kept.push({
         id: members[0]?.pid ?? 0,
         freePid,
-        processes: members,
+        processes,
         files,
         sharedMemory,
         clocks: source.clocks,
       });
       continue;
     }
-    for (const { pid, comm, findings, ppid } of members) {
-      const own = lost.has(ppid)
-        ? [...findings.reasons, `its parent ${ppid} cannot come back`]
-        : findings.reasons;
+    for (const { pid, comm, findings } of members) {
+      const own = findings.reasons;
       refused.push({
         pid,
         comm,
@@ -162,7 +181,7 @@ function judge(
 
 function tiedTo(
   pid: number,
-  culprits: readonly Process[],
+  culprits: readonly Member[],
   ties: readonly { pids: readonly [number, number]; why: string }[],
 ): string {
   for (const { pids, why } of ties) {
@@ -193,7 +212,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   const list = listTasks(kernel);
   const selected = selectProcesses(kernel, list, request.roots, request.includeDescendants);
   const { groups, missing } = selected;
-  const refused: Refusal[] = [...selected.refused];
+  const refused: Refusal[] = [];
   const none = list.isComplete ? 'there is no such process' : `cannot be found: ${list.damage.join('; ')}`;
   for (const pid of missing) refused.push({ pid, comm: '', reasons: [none] });
   const ids = new SharedIds();
@@ -218,8 +237,6 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     memoryUsers: memoryUsers(kernel, list),
     ids,
   };
-  const processes = captureAll(source, groups, refused);
-  const lost = new Set(refused.map(({ pid }) => pid));
-  const result = judge(source, processes, lost);
+  const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);
   return { groups: result.groups, refused: [...refused, ...result.refused] };
 }

@@ -7,6 +7,7 @@ import { readLimits, readSigactions, SIGNAL } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
+import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
@@ -194,6 +195,24 @@ function identity(kernel: Kernel, group: TaskGroup): Pick<Process, 'pid' | 'ppid
   };
 }
 
+/**
+ * As much of {@link Process} as says with whom a process belongs together that cannot be captured: numbers that cannot be read either are none
+ * that another process has.
+ */
+export function knownIdentity(
+  kernel: Kernel,
+  group: TaskGroup,
+): Pick<Process, 'pid' | 'ppid' | 'pgid' | 'sid' | 'comm'> {
+  const { pid, leader, foundBy = 0 } = group;
+  return {
+    pid,
+    ppid: readable(() => parentPid(kernel, group)) ?? foundBy,
+    pgid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_PGID')) ?? -pid,
+    sid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_SID')) ?? -pid,
+    comm: readable(() => leader.comm) ?? '',
+  };
+}
+
 /** `mm_struct.membarrier_state`, where the kernel has it. */
 const membarrierState = struct('mm_struct', { state: s32.at('membarrier_state') });
 
@@ -210,6 +229,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const { kernel, files } = source;
   const { leader, signal, threads } = group;
   checkTree(kernel, group, findings);
+  if (group.problem !== undefined) findings.reasons.push(group.problem);
   if (threads.length === 0) return zombie(kernel, group, findings);
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);

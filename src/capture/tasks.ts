@@ -15,6 +15,10 @@ export interface TaskGroup {
   readonly threads: readonly Task[];
   /** All threads on the list, the dead ones too. */
   readonly allThreads: readonly Task[];
+  /** Why it cannot come back, as far as its relatives tell. */
+  readonly problem?: string | undefined;
+  /** The process among whose children it was found; undefined for a root. */
+  readonly foundBy?: number | undefined;
 }
 
 /** PID_MAX_LIMIT of 64-bit kernels: no process has more threads, no machine more processes. */
@@ -47,21 +51,36 @@ function realParent(kernel: Kernel, task: bigint): bigint | undefined {
   return readable(() => taskAt(kernel, task).real_parent);
 }
 
-/** Children of all threads of a process; kernel threads have none of interest. Where a list of them is damaged, all who name it as their parent. */
-function childrenOf(kernel: Kernel, list: TaskList, group: TaskGroup): Task[] {
+/** Children of a process, and why some may be missing. */
+interface Children {
+  readonly tasks: readonly Task[];
+  readonly problem: string | undefined;
+}
+
+/**
+ * Children of all threads of a process; kernel threads have none of interest. Where a list of them is damaged, all who name it as their parent: these
+ * are all only if the parents of all processes can be read.
+ */
+function childrenOf(kernel: Kernel, list: TaskList, group: TaskGroup): Children {
   const type = kernel.bind(taskStruct);
   const lists = group.allThreads.map(({ children }) =>
     listReadEntries(kernel, children, type, 'sibling', MAX_TASKS),
   );
   const children = new Map(lists.flatMap(({ entries }) => entries.map((task) => [task.address, task])));
-  if (lists.some(({ damage }) => damage !== undefined)) {
+  const damage = lists.find((read) => read.damage !== undefined)?.damage;
+  let isComplete = damage === undefined || (list.isComplete && list.lost.length === 0);
+  if (damage !== undefined) {
     const parents = new Set(group.allThreads.map(({ address }) => address));
     for (const task of list.tasks) {
       const parent = realParent(kernel, task);
-      if (parent !== undefined && parents.has(parent)) children.set(task, taskAt(kernel, task));
+      if (parent === undefined) isComplete = false;
+      else if (parents.has(parent)) children.set(task, taskAt(kernel, task));
     }
   }
-  return [...children.values()].filter((child) => readable(() => (child.flags & PF.kthread) === 0) ?? true);
+  return {
+    tasks: [...children.values()].filter((child) => readable(() => (child.flags & PF.kthread) === 0) ?? true),
+    problem: isComplete ? undefined : `may have children that cannot be found: ${damage}`,
+  };
 }
 
 /** Address of the task with a number, by the table of PIDs or, where that is damaged or has none, among all processes. */
@@ -103,8 +122,8 @@ export interface SelectedTasks {
   readonly groups: readonly TaskGroup[];
   /** Wanted numbers that no process has. */
   readonly missing: readonly number[];
-  /** Wanted processes that cannot be read. */
-  readonly refused: readonly Refusal[];
+  /** Wanted processes that cannot be read, with the one among whose children each was found (0 for a root). */
+  readonly refused: readonly (Refusal & { readonly ppid: number })[];
 }
 
 /** The wanted processes, with their descendants if asked for. */
@@ -116,16 +135,21 @@ export function selectProcesses(
 ): SelectedTasks {
   const groups = new Map<number, TaskGroup>();
   const missing: number[] = [];
-  const refused: Refusal[] = [];
+  const refused: (Refusal & { readonly ppid: number })[] = [];
   const queue: TaskGroup[] = [];
-  const attempt = (pid: number, comm: string, step: () => TaskGroup | undefined): void => {
+  const attempt = (
+    pid: number,
+    comm: string,
+    step: () => TaskGroup | undefined,
+    foundBy?: number | undefined,
+  ): void => {
     try {
       const group = step();
       if (group === undefined) missing.push(pid);
-      else queue.push(group);
+      else queue.push({ ...group, foundBy });
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
-      refused.push({ pid, comm, reasons: [`cannot be read: ${error.message}`] });
+      refused.push({ pid, comm, ppid: foundBy ?? 0, reasons: [`cannot be read: ${error.message}`] });
     }
   };
   for (const pid of roots) attempt(pid, '', () => findProcess(kernel, list, pid));
@@ -133,9 +157,11 @@ export function selectProcesses(
     if (groups.has(group.pid)) continue;
     groups.set(group.pid, group);
     if (!includeDescendants) continue;
-    for (const child of childrenOf(kernel, list, group)) {
+    const { tasks, problem } = childrenOf(kernel, list, group);
+    groups.set(group.pid, { ...group, problem });
+    for (const child of tasks) {
       const [pid, comm] = [readable(() => child.pid) ?? 0, readable(() => child.comm) ?? ''];
-      attempt(pid, comm, () => taskGroup(kernel, child));
+      attempt(pid, comm, () => taskGroup(kernel, child), group.pid);
     }
   }
   return { groups: parentsFirst(kernel, groups), missing, refused };

@@ -55,6 +55,8 @@ export function pipeContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
     if (offset + len > 512 * PAGE_SIZE) {
       throw new ContainerError('pipe', pipe.address, `has a buffer of ${len} bytes at ${offset}`);
     }
+    if (page === 0n)
+      throw new ContainerError('pipe', pipe.address, `has no page in slot ${slot}, which is in use`);
     if (len === 0) continue;
     const physical = pageFrames(kernel, page, Math.ceil((offset + len) / PAGE_SIZE), 'pipe buffer') + offset;
     buffers.push({ physical, length: len, packet: (flags & PIPE_BUF_FLAG_PACKET) !== 0 });

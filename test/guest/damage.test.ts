@@ -140,6 +140,21 @@ suite(`a damaged kernel of ${release}`, () => {
     assert.match(reasonsOf(unreadable, pids.reader), /a pipe|FIFO/);
   });
 
+  test('a process that loses its child does not come back without it', () => {
+    const pair = groupsOf(whole).find((group) => group.startsWith(`${pids.pipeline}+`)) ?? '';
+    const [, child = 0] = pair.split('+').map(Number);
+    const { mm } = taskAt(kernel, task(child));
+    const lost = damaged([mm + member('mm_struct', 'mm_mt.ma_root'), Buffer.alloc(8, 0x33)]);
+    assert.match(reasonsOf(lost, child), /maple tree at 0x/);
+    assert.match(reasonsOf(lost, pids.pipeline), new RegExp(`is tied to ${child} `));
+    const gone = damaged([task(child), Buffer.alloc(kernel.sizeOf('task_struct'))]);
+    assert.deepEqual(
+      groupsOf(gone),
+      groupsOf(whole).filter((group) => group !== pair),
+    );
+    assert.match(reasonsOf(gone, pids.pipeline), /./);
+  });
+
   test('children of a process whose list of them is damaged are found by their parent', () => {
     const children = task(pids.pipeline) + member('task_struct', 'children');
     assert.deepEqual(groupsOf(damaged([children, Buffer.alloc(8, 0x11)])), groupsOf(whole));
@@ -227,6 +242,16 @@ suite(`a damaged kernel of ${release}`, () => {
         ]);
         for (const pid of Object.values(pids)) assert.ok(known.has(pid), `${pid} is nowhere`);
         for (const { pid, reasons } of result.refused) assert.ok(reasons.length > 0, `${pid} has no reason`);
+        // Who belongs together comes back together, or not at all.
+        const together = groupsOf(result).map((group) => group.split('+'));
+        for (const members of groupsOf(whole).map((group) => group.split('+'))) {
+          const found = together.find((group) => members.some((pid) => group.includes(pid))) ?? members;
+          assert.deepEqual(
+            members.filter((pid) => !found.includes(pid)),
+            [],
+            `of ${members} only ${found}`,
+          );
+        }
         if (result.groups.length > 0) survived++;
       }),
       { numRuns: RUNS },

@@ -23,6 +23,9 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
   const holders = context.system.holdersOfObject(pipe.address);
   context.shareAmong(holders, named ? 'a FIFO' : 'a pipe');
   const files = new Set(holders.map((holder) => holder.file)).size;
+  if (files > pipe.files) {
+    throw new FileRefusal(`has a pipe that is damaged: ${files} ends are held, but it counts ${pipe.files}`);
+  }
   if (files < pipe.files) {
     throw new FileRefusal(`has a pipe with ${pipe.files} ends, of which only ${files} are held by a process`);
   }
