@@ -132,7 +132,11 @@ function incidentOf(process: Process, occasion: ProcedureOccasion): ProcedureInc
 
 function withOverrides(process: Process, pages: readonly PageOverride[]): Process {
   if (process.memory === undefined) return process;
-  const overrides = [...(process.memory.overrides ?? []), ...pages].toSorted((a, b) => a.address - b.address);
+  // The record and the procedure's own stack are written anew: what was to be changed there for another reason no longer matters.
+  const isRewritten = (address: number): boolean =>
+    pages.some((page) => address >= page.address && address < page.address + page.bytes.length);
+  const kept = (process.memory.overrides ?? []).filter(({ address }) => !isRewritten(address));
+  const overrides = [...kept, ...pages].toSorted((a, b) => a.address - b.address);
   return { ...process, memory: { ...process.memory, overrides } };
 }
 
