@@ -1,6 +1,6 @@
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, pointer, struct } from '../vmcore/view.ts';
 import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
 import { listEmpty, listReadEntries } from './list.ts';
 
@@ -93,11 +93,16 @@ export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceS
 
 /** Bits of `inode.i_state` of an inode that is to be written: I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES. */
 const I_DIRTY = 7;
-const inodeState = struct('inode', { i_state: ulongNumber });
+/** An `unsigned long` up to 6.11, 32 bits since then; the low ones are in the same place. */
+const inodeState = struct('inode', { i_state: addressOf() });
 
 /** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
 export function isWritten(kernel: Kernel, inode: bigint): boolean {
   const { i_state } = kernel.bind(inodeState).at(inode);
   const { i_io_list, i_wb_list } = kernel.bind(inodeLists).at(inode);
-  return i_state % (I_DIRTY + 1) === 0 && listEmpty(kernel, i_io_list) && listEmpty(kernel, i_wb_list);
+  return (
+    (kernel.memory.u32(i_state) & I_DIRTY) === 0 &&
+    listEmpty(kernel, i_io_list) &&
+    listEmpty(kernel, i_wb_list)
+  );
 }
