@@ -93,7 +93,7 @@ export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceS
 
 /** Bits of `inode.i_state` of an inode that is to be written: I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES. */
 const I_DIRTY = 7;
-/** An `unsigned long` up to 6.11, 32 bits since 6.12; the low ones are in the same place. */
+/** An `unsigned long` in 6.1, 32 bits in 6.12; the low ones are in the same place. */
 const inodeState = struct('inode', { i_state: addressOf() });
 
 /** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
