@@ -21,7 +21,7 @@ const SOCKET = '/root/redis.sock';
  */
 export async function benchRedis(quick: boolean, progress: Progress): Promise<string> {
   const pairs = quick ? 2 : 6;
-  const requests = quick ? 5_000 : 25_000;
+  const requests = quick ? 5_000 : 50_000;
   const options = { memoryMiB: GUEST_MIB, arm: true };
   return withGuest('redis', options, progress, async (guest, { kernelRelease }) => {
     await startRedis(guest);

@@ -23,7 +23,7 @@ const GUEST_MIB = 2048;
  */
 export async function benchTasks(quick: boolean, progress: Progress): Promise<string> {
   const processes = quick ? 60 : 300;
-  const rounds = quick ? 2 : 7;
+  const rounds = quick ? 2 : 5;
   return withScratch((GUEST_MIB + 64) * 2 ** 20, async (directory) => {
     const dump = join(directory, 'vmcore');
     const guest = { memoryMiB: GUEST_MIB, arm: false };
