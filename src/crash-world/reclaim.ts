@@ -21,39 +21,48 @@ export class ReclaimError extends Error {
   override readonly name = 'ReclaimError';
 }
 
+/** Physical addresses in bytes; `end` is the first byte after the range. */
+interface MemoryRange {
+  readonly start: number;
+  readonly end: number;
+}
+
 /**
  * Takes the dead world's memory back: each range that the command line declared as persistent memory (`memmap=SIZE!START`) becomes a device-dax, then
  * hot-added memory, then is put online. After this nothing of the dead kernel can be read any more. The steps are those of ndctl and
  * daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in rising order,
- * because the descriptors of each need memory that the one before has brought.
+ * because the descriptors of each need memory that the one before has brought. Real persistent memory of the machine is not touched.
+ * @param ranges what `arm` declared, in rising order
  * @returns what was taken back, and why a range was not
  * @throws ReclaimError if nothing can be taken back
  */
-export function reclaimMemory(): Reclaimed {
+export function reclaimMemory(ranges: readonly MemoryRange[]): Reclaimed {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
   waitForRegions();
-  const regions = readdirSync(REGIONS)
-    .filter((name) => name.startsWith('region'))
-    .sort((a, b) => address(join(REGIONS, a, 'resource')) - address(join(REGIONS, b, 'resource')));
-  if (regions.length === 0) throw new ReclaimError(`${REGIONS} shows no region of old memory`);
+  const regions = readdirSync(REGIONS).filter((name) => name.startsWith('region'));
   let bytes = 0;
   const failures: string[] = [];
-  for (const region of regions) {
+  for (const range of ranges) {
     try {
+      const region = regions.find((name) => isRegionOf(name, range));
+      if (region === undefined) throw new ReclaimError(`${REGIONS} has no region of this address and size`);
       handToKmem(makeDevice(region));
-      bytes += putOnline();
+      bytes += putOnline(range);
     } catch (error) {
       if (!(error instanceof ReclaimError)) throw error;
-      failures.push(`${describeRegion(region)} was not taken back: ${error.message}`);
+      failures.push(`${describeRange(range)} was not taken back: ${error.message}`);
     }
   }
   return { bytes, failures };
 }
 
-function describeRegion(region: string): string {
-  const start = address(join(REGIONS, region, 'resource'));
-  const mebibytes = address(join(REGIONS, region, 'size')) / 2 ** 20;
-  return `old memory at 0x${start.toString(16)} (${mebibytes} MiB)`;
+function isRegionOf(region: string, { start, end }: MemoryRange): boolean {
+  const [resource, size] = ['resource', 'size'].map((file) => address(join(REGIONS, region, file)));
+  return resource === start && size === end - start;
+}
+
+function describeRange({ start, end }: MemoryRange): string {
+  return `old memory at 0x${start.toString(16)} (${(end - start) / 2 ** 20} MiB)`;
 }
 
 /** The kernel registers regions and their namespaces asynchronously; reading `wait_probe` waits for all (drivers/nvdimm/core.c). */
@@ -110,13 +119,15 @@ function handToKmem(dax: string): void {
 }
 
 /**
- * Puts every offline block online for the kernel's own use as well as for processes: a movable-only zone several times as large as
- * the rest would leave the kernel without memory for itself.
+ * Puts every offline block of the range online for the kernel's own use as well as for processes: a movable-only zone several times
+ * as large as the rest would leave the kernel without memory for itself.
  */
-function putOnline(): number {
+function putOnline({ start, end }: MemoryRange): number {
   const blockBytes = Number.parseInt(readFileSync(join(BLOCKS, 'block_size_bytes'), 'utf8'), 16);
   let bytes = 0;
   for (const name of readdirSync(BLOCKS).filter((entry) => /^memory\d+$/.test(entry))) {
+    const first = Number(name.slice('memory'.length)) * blockBytes;
+    if (first < start || first + blockBytes > end) continue;
     const state = join(BLOCKS, name, 'state');
     if (readFileSync(state, 'utf8').trim() !== 'offline') continue;
     write(state, 'online_kernel');

@@ -158,7 +158,7 @@ async function workOn(work: Work): Promise<void> {
   const cpus = kernel.cpus.length;
   kernel.close();
   await stages.run('memory', () => {
-    const { bytes, failures } = reclaimMemory();
+    const { bytes, failures } = reclaimMemory(manifest.ranges);
     report.memory.reclaimedBytes = bytes;
     report.errors.push(...failures);
   });
@@ -220,9 +220,10 @@ function writeBackDirtyPages(kernel: Kernel, report: Report): void {
 
 function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {
   const log = readOldLog(kernel);
+  // Before the file: a full disk must not hide who panicked from the protection against crash loops.
+  report.panic = describePanic(kernel, log, panicAt);
   writeFileSync(join(place.incidents, place.id, 'dmesg.txt'), log.text, { mode: 0o600 });
   if (log.damage !== undefined) report.notes.push(`the dead kernel's log is incomplete: ${log.damage}`);
-  report.panic = describePanic(kernel, log, panicAt);
 }
 
 interface Selection {
