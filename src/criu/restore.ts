@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { openJournalSockets, withNonlocalBind } from './files/index.ts';
@@ -16,7 +16,7 @@ export interface RestoreOptions {
   readonly extra?: readonly string[];
   /** Processes that may have ended when `criu` returns, because a crash procedure decides about them. */
   readonly mayEnd?: ReadonlySet<number>;
-  /** After this long `criu` is killed, which ends what it had restored so far. Default 120 s. */
+  /** After this long `criu` is killed, and what it had restored so far. Default: two minutes, and more for much memory. */
   readonly timeoutSeconds?: number;
 }
 
@@ -41,7 +41,9 @@ export type RestoreResult =
     };
 
 const LOG = 'restore.log';
-const DEFAULT_TIMEOUT_SECONDS = 120;
+const LEAST_TIMEOUT_SECONDS = 120;
+/** A tenth of what a slow disk reads. */
+const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
 const MAX_ERRORS = 20;
 
 const libc = koffi.load('libc.so.6');
@@ -68,11 +70,12 @@ function run(
   plan: RestorePlan,
   options: RestoreOptions,
 ): Promise<{ status: string; ok: boolean }> {
+  const present = plan.pids.filter((pid) => existsSync(`/proc/${pid}`));
   const {
     command = ['criu'],
     env = process.env,
     extra = [],
-    timeoutSeconds = DEFAULT_TIMEOUT_SECONDS,
+    timeoutSeconds = defaultTimeoutSeconds(directory),
   } = options;
   const [program = 'criu', ...first] = command;
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
@@ -96,9 +99,21 @@ function run(
     child.on('error', (error) => end(error.message, false));
     child.on('exit', (code, signal) => {
       const late = signal === 'SIGKILL' ? ` after ${timeoutSeconds} s` : '';
+      if (signal !== null) endProcesses(plan.pids.filter((pid) => !present.includes(pid)));
       end(signal === null ? `status ${code}` : `${signal}${late}`, code === 0);
     });
   });
+}
+
+function defaultTimeoutSeconds(directory: string): number {
+  const pages = readdirSync(directory).filter((name) => name.startsWith('pages-'));
+  const bytes = pages.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+  return LEAST_TIMEOUT_SECONDS + Math.ceil(bytes / SLOWEST_BYTES_PER_SECOND);
+}
+
+/** A `criu` that was killed leaves the processes that it had made, waiting for it for ever. */
+function endProcesses(pids: readonly number[]): void {
+  for (const pid of pids.filter((pid) => existsSync(`/proc/${pid}`))) process.kill(pid, 'SIGKILL');
 }
 
 function readLog(path: string): string {
@@ -107,7 +122,7 @@ function readLog(path: string): string {
 
 /**
  * Restores the group whose images are in `directory`. Nothing is left of a group that could not be restored: CRIU ends what it
- * had made. Throws only if the directory holds no images of a group.
+ * had made, and if it is killed for its time, that is done here. Throws only if the directory holds no images of a group.
  */
 export async function restoreImages(directory: string, options: RestoreOptions = {}): Promise<RestoreResult> {
   const plan = readRestorePlan(directory);
