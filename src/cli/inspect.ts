@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Report } from '../inspect/report.ts';
+import { printable } from '../report/printable.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
@@ -114,11 +115,11 @@ async function inspect(
   const profile = options.profile === undefined ? undefined : readProfile(options.profile);
   const kernel = openKernel(file, profile);
   const report = await view.report(kernel, args);
-  const output = options.json === true ? JSON.stringify(report.json(), null, 2) : report.text();
+  const output = options.json === true ? JSON.stringify(report.json(), null, 2) : printable(report.text());
   if (output !== '') process.stdout.write(`${output}\n`);
   if (name !== 'summary')
     for (const warning of [...kernel.warnings, ...(report.warnings ?? [])])
-      process.stderr.write(`otherworld: ${file}: ${warning}\n`);
+      process.stderr.write(printable(`otherworld: ${file}: ${warning}\n`));
 }
 
 /** `otherworld inspect`: looks into a dump. */

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { readStatus, type Status } from '../arm/status.ts';
 import { loadConfig } from '../config/config.ts';
+import { printable } from '../report/printable.ts';
 import { requireRoot } from './root.ts';
 
 const mebibytes = (bytes: number | undefined): string =>
@@ -40,7 +41,7 @@ export function registerStatus(program: Command): void {
     .action((options: { json?: boolean }) => {
       requireRoot('status');
       const status = readStatus(loadConfig());
-      console.log(options.json ? JSON.stringify(status, undefined, 2) : print(status));
+      console.log(options.json ? JSON.stringify(status, undefined, 2) : printable(print(status)));
       process.exitCode = status.state === 'armed' ? 0 : 1;
     });
 }

@@ -1,4 +1,5 @@
-import type { ProcessReport, Report } from './schema.ts';
+import { printable } from './printable.ts';
+import { type ProcessReport, type Report, reportSchema } from './schema.ts';
 
 /** How text is emphasised: with escape sequences on a terminal, not at all elsewhere. */
 export interface Style {
@@ -18,7 +19,8 @@ export function styleFor(isTerminal: boolean): Style {
 }
 
 /** An incident for people: what died, what came back, what did not and why, and how long it took. */
-export function printReport(report: Report, style: Style): string {
+export function printReport(raw: Report, style: Style): string {
+  const report = withPrintableTexts(raw);
   return [
     ...heading(report, style),
     '',
@@ -28,6 +30,12 @@ export function printReport(report: Report, style: Style): string {
     ...section('Errors', report.errors),
     ...section('Notes', report.notes),
   ].join('\n');
+}
+
+function withPrintableTexts(report: Report): Report {
+  const revive = (_: string, value: unknown): unknown =>
+    typeof value === 'string' ? printable(value) : value;
+  return reportSchema.parse(JSON.parse(JSON.stringify(report), revive));
 }
 
 function heading(report: Report, style: Style): string[] {

@@ -74,6 +74,15 @@ test('of many reasons people read the first ones, and how many there are besides
   assert.match(text, /reason 6\n +and 5 more reasons, in report\.json$/m);
 });
 
+test('no escape sequence of a name reaches the terminal', () => {
+  const text = printReport(
+    { ...full, processes: [process(1, { comm: 'a\u001b[2J\u009b' })] },
+    styleFor(false),
+  );
+  assert.match(text, /a\\x1b\[2J\\x9b/);
+  assert.doesNotMatch(text, /(?!\n)\p{Cc}/u);
+});
+
 test('people read what came back, what did not and why', () => {
   const text = printReport(full, styleFor(false));
   assert.match(text, /^ +note: has lost a note$/m);
