@@ -6,7 +6,7 @@ import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { listTasks } from '../linux/task-list.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
 
@@ -68,15 +68,6 @@ export function readCandidate(kernel: Kernel, address: bigint): Candidate | unde
 function exePath(kernel: Kernel, mm: bigint): string {
   const exe = kernel.bind(fileStruct).at(kernel.bind(mmStruct).at(mm).exe_file);
   return resolvePath(kernel, exe.f_mnt, exe.f_dentry).path;
-}
-
-function readable<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof VmcoreError) return undefined;
-    throw error;
-  }
 }
 
 /** A process that a rule names. */
