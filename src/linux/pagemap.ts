@@ -71,9 +71,9 @@ class Runs {
 }
 
 /**
- * The page cache of an `address_space`. Every page must point back to the address space and know its place in it. Throws a
- * ContainerError if one does not, or if there are more pages than `nrpages` says. Shadow entries are left out; `isShmem`
- * tells that value entries are swap entries.
+ * The page cache of an `address_space`. Every page must point back to the address space and know its place in it, and there must be as
+ * many as `nrpages` says, which counts base pages and no value entries. Throws a ContainerError otherwise: a page that was lost would read as
+ * zeros, or as what the disk has. Shadow entries are left out; `isShmem` tells that value entries are swap entries.
  */
 export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
   const space = kernel.bind(addressSpace).at(mapping);
@@ -83,28 +83,30 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
   const [runs, unwritten, written] = [new Runs(), new Runs(), new Runs()];
   let swapped = 0;
   let partial = 0;
-  for (const { index, span, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES)) {
+  let found = 0;
+  for (const { index, span, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES, true)) {
     if (xaIsValue(entry)) {
       if (isShmem) swapped += span;
       continue;
     }
     const page = Page.at(entry);
-    if (page.mapping !== mapping || page.index > index || page.index + 2 ** 18 < index) {
+    // While khugepaged puts a huge page together, up to 6.1 other places than its first hold it too, and its content is not there yet.
+    if (page.mapping !== mapping || page.index !== index) {
       throw new ContainerError('page cache', mapping, `holds a page at ${index} that does not belong there`);
     }
+    found += span;
     const has = (bit: number) => Math.floor(page.flags / bit) % 2 === 1;
     // Shared memory allocated by fallocate but never written is not up to date and reads as zeros.
     if (!has(uptodate)) {
       if (!isShmem && dirtyBits.some(has)) partial += span;
       continue;
     }
-    const frames = pageFrames(kernel, entry, index - page.index + span, 'page cache');
-    const pfn = frames / PAGE_SIZE + (index - page.index);
+    const pfn = pageFrames(kernel, entry, span, 'page cache') / PAGE_SIZE;
     runs.add(index, pfn, span);
     (dirtyBits.some(has) ? unwritten : written).add(index, pfn, span);
   }
-  if (runs.pages > space.nrpages) {
-    throw new ContainerError('page cache', mapping, `holds ${runs.pages} pages but counts ${space.nrpages}`);
+  if (found !== space.nrpages) {
+    throw new ContainerError('page cache', mapping, `holds ${found} pages but counts ${space.nrpages}`);
   }
   return {
     runs: runs.list,

@@ -51,6 +51,8 @@ function isSibling(entry: bigint): boolean {
 interface Node {
   readonly address: bigint;
   readonly shift: number;
+  /** Slots in use, as the kernel counts them; reserved and sibling slots are among them. */
+  readonly count: number;
   readonly slots: readonly bigint[];
 }
 
@@ -76,7 +78,7 @@ function readXaNode(
       throw new ContainerError('xarray', xa, `is damaged: node ${hex(address)} is not where it belongs`);
     const { data, offset: at } = kernel.memory.window(node.slots, SLOTS * 8);
     const slots = Array.from({ length: SLOTS }, (_, i) => data.getBigUint64(at + i * 8, true));
-    return { address, shift: node.shift, slots };
+    return { address, shift: node.shift, count: node.count, slots };
   });
 }
 
@@ -86,7 +88,25 @@ function spanOf(node: Node, slot: number): number {
   return (siblings + 1) * 2 ** node.shift;
 }
 
-function* walkNode(kernel: Kernel, xa: bigint, node: Node, base: number): Generator<XarrayEntry> {
+/** A slot that was lost leaves fewer than the node counts. */
+function checkCount(xa: bigint, { address, count, slots }: Node): void {
+  const used = slots.filter((entry) => entry !== 0n).length;
+  if (used !== count)
+    throw new ContainerError(
+      'xarray',
+      xa,
+      `is damaged: ${hex(address)} has ${used} entries and counts ${count}`,
+    );
+}
+
+function* walkNode(
+  kernel: Kernel,
+  xa: bigint,
+  node: Node,
+  base: number,
+  isCounted: boolean,
+): Generator<XarrayEntry> {
+  if (isCounted) checkCount(xa, node);
   for (let slot = 0; slot < SLOTS; slot++) {
     const entry = node.slots[slot] ?? 0n;
     if (entry === 0n) continue;
@@ -94,7 +114,7 @@ function* walkNode(kernel: Kernel, xa: bigint, node: Node, base: number): Genera
     if (isNode(entry)) {
       if (node.shift === 0)
         throw new ContainerError('xarray', xa, `is damaged: ${hex(node.address)} has a node below it`);
-      yield* walkNode(kernel, xa, readXaNode(kernel, xa, entry, node, slot), index);
+      yield* walkNode(kernel, xa, readXaNode(kernel, xa, entry, node, slot), index, isCounted);
     } else if (!isInternal(entry)) yield { index, span: spanOf(node, slot), entry };
   }
 }
@@ -102,11 +122,15 @@ function* walkNode(kernel: Kernel, xa: bigint, node: Node, base: number): Genera
 /**
  * Entries of a `struct xarray` or `struct radix_tree_root` at `xa`, ascending. Reserved (zero) entries are left out. Throws
  * a ContainerError for a tree that is damaged or has more than `limit` entries.
+ *
+ * @param isCounted whether each node's count of slots is that of its entries: it is in an xarray; an IDR also counts numbers that are
+ * reserved and have nothing yet (calculate_count, lib/radix-tree.c)
  */
 export function* xaForEach(
   kernel: Kernel,
   xa: bigint,
   limit: number = DEFAULT_LIMIT,
+  isCounted = false,
 ): Generator<XarrayEntry> {
   const head = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
   if (head === 0n || head === XA_ZERO_ENTRY) return;
@@ -115,7 +139,7 @@ export function* xaForEach(
     return;
   }
   let count = 0;
-  for (const entry of walkNode(kernel, xa, readXaNode(kernel, xa, head, undefined, 0), 0)) {
+  for (const entry of walkNode(kernel, xa, readXaNode(kernel, xa, head, undefined, 0), 0, isCounted)) {
     checkLimit('xarray', xa, ++count, limit);
     yield entry;
   }
