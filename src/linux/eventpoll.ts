@@ -1,3 +1,4 @@
+import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
@@ -30,5 +31,13 @@ const MAX_WATCHES = 1 << 22;
 export function epitems(kernel: Kernel, eventpoll: bigint): Epitem[] {
   const { root } = kernel.bind(eventpollStruct).at(eventpoll);
   const items = [...rbTreeForEachEntry(kernel, root, kernel.bind(epitem), 'rbn', MAX_WATCHES)];
-  return items.filter((item) => item.ep === eventpoll);
+  const stranger = items.find((item) => item.ep !== eventpoll);
+  if (stranger !== undefined) {
+    throw new ContainerError(
+      'eventpoll',
+      eventpoll,
+      `holds the watch at ${hex(stranger.address)} of another one`,
+    );
+  }
+  return items;
 }
