@@ -50,23 +50,32 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
     }),
   );
   const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE, 0);
-  if (
-    !check(owner.findings, 'mm->map_count against the areas in the maple tree', mm.map_count, areas.length)
-  ) {
-    owner.findings.repairs.push({
-      what: 'number of memory areas',
-      used: 'the maple tree',
-      instead: 'map_count',
-    });
-  }
-  if (!check(owner.findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages)) {
-    owner.findings.repairs.push({
-      what: 'size of the address space',
-      used: 'the areas',
-      instead: 'total_vm',
-    });
-  }
+  checkAreas(mm, areas.length, pages, owner.findings);
   return areas;
+}
+
+/**
+ * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that the tree has lost is missing from
+ * both.
+ */
+function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): void {
+  const numberAgrees = check(
+    findings,
+    'mm->map_count against the areas in the maple tree',
+    mm.map_count,
+    areas,
+  );
+  const sizeAgrees = check(findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages);
+  if (!numberAgrees && !sizeAgrees && (areas < mm.map_count || pages < mm.total_vm)) {
+    findings.reasons.push(
+      `has ${areas} memory areas of ${pages} pages, but the kernel counted ${mm.map_count} of ${mm.total_vm}`,
+    );
+    return;
+  }
+  if (!numberAgrees)
+    findings.repairs.push({ what: 'number of memory areas', used: 'the maple tree', instead: 'map_count' });
+  if (!sizeAgrees)
+    findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
 }
 
 function openFlags(flags: number): number {

@@ -101,23 +101,33 @@ function checkThreadsShare(group: TaskGroup, findings: Findings): void {
   }
 }
 
+/**
+ * The list of threads against `nr_threads`, which counts those that have ended and are not reaped too, and `live`, which a thread leaves
+ * first of all when it ends (do_exit, kernel/exit.c): who lives is missing from the list if it has fewer.
+ */
+function checkThreadCount({ signal, threads, allThreads }: TaskGroup, findings: Findings): void {
+  const { nr_threads: counted, live } = signal;
+  const what = 'signal->nr_threads against the thread list';
+  const agrees = check(findings, what, counted, allThreads.length);
+  if (threads.length < live) {
+    findings.reasons.push(`has ${threads.length} live threads on its list, but the kernel counted ${live}`);
+  } else if (!agrees && allThreads.length < counted && threads.length !== live) {
+    findings.reasons.push(`has ${allThreads.length} threads on its list, but the kernel counted ${counted}`);
+  } else if (!agrees) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
+}
+
 function checkTree(kernel: Kernel, group: TaskGroup, findings: Findings): void {
-  const { leader, signal, threads, allThreads } = group;
-  check(findings, 'signal->nr_threads against the thread list', signal.nr_threads, allThreads.length);
-  check(
-    findings,
-    'task->tgid against the number of its struct pid',
-    leader.pid,
-    pidNr(kernel, leader.thread_pid),
-  );
+  const { leader, signal, threads } = group;
+  checkThreadCount(group, findings);
+  const what = 'task->tgid against the number of its struct pid';
+  if (!check(findings, what, leader.pid, pidNr(kernel, leader.thread_pid)))
+    findings.repairs.push({ what, used: 'the list', instead: 'the count' });
   if (threads.length > 0 && threads[0]?.pid !== leader.pid)
     findings.reasons.push('its first thread has ended, others live');
   if (leader.exit_signal !== SIGCHLD)
     findings.reasons.push(`tells its parent with signal ${leader.exit_signal}, not SIGCHLD`);
   if ((signal.flags & SIGNAL.groupExit) !== 0 && threads.length > 0)
     findings.reasons.push('was about to end');
-  const unusual = findings.checks.filter(({ result }) => result === 'differs');
-  for (const { what } of unusual) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
 }
 
 function stateOf(group: TaskGroup): Process['state'] {

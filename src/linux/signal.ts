@@ -17,6 +17,7 @@ import {
 /** `struct signal_struct` (include/linux/sched/signal.h): what the threads of a process share. */
 export const signalStruct = struct('signal_struct', {
   nr_threads: s32,
+  live: s32.at('live.counter'),
   thread_head: addressOf('thread_head'),
   sharedPendingList: addressOf('shared_pending.list'),
   sharedPendingSignal: u64.at('shared_pending.signal.sig[0]'),
