@@ -21,6 +21,7 @@ import type { Terminal } from '../../model/terminal.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { FileTask } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
+import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** What a capture of files has found so far; every kind of file adds its own. */
@@ -29,6 +30,9 @@ export class CaptureContext {
   readonly clocks: Clocks;
   readonly tasks: ReadonlyMap<number, FileTask>;
   readonly system: SystemFiles;
+  readonly mappers: Mappers;
+  /** All processes of the system. */
+  readonly list: TaskList;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
@@ -66,7 +70,9 @@ export class CaptureContext {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
+    this.list = list;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list);
+    this.mappers = new Mappers(kernel, this.tasks, list);
   }
 
   /** A number that no file, ghost or shared memory of this capture has yet; from 1 on. */

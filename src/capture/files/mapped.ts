@@ -5,7 +5,7 @@ import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
 import { captureMemfdInode, captureSharedMemory, memoryFileKind } from './memory-file.ts';
-import { type NamedFile, namedFile } from './named.ts';
+import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
 import { pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -36,6 +36,8 @@ function mapMemory(
 ): MappedFile {
   const { pid } = use;
   const inode = context.kernel.bind(inodeStruct).at(file.f_inode);
+  const sharing = context.mappers.sharing(inode.i_mapping, 'shared', use.shared ? pid : undefined);
+  context.join(sharing, 'shared memory');
   const { shmid } = captureSharedMemory(context, inode, kind);
   context.useMemory(pid, shmid);
   if (kind === 'anonymous') return { kind, shmid };
@@ -69,6 +71,10 @@ function mapOrRefuse(context: CaptureContext, address: bigint, use: MappingUse):
   }
   if (use.shared && (file.f_flags & openFlags.accessMode) === 0 && use.openFlags !== 0) {
     throw new FileRefusal(`has a writable mapping of ${named.path}, which it opened for reading only`);
+  }
+  // A file in memory that several write to through mappings is how they talk to each other; one on a disk is there for all of them.
+  if (use.shared && use.openFlags !== 0 && isMemoryFileSystem(named.fileSystem.name)) {
+    context.join(context.mappers.sharing(named.inode.i_mapping, 'writable', use.pid), 'shared memory');
   }
   const mapped = placeholder(context, named, use.openFlags);
   context.use(use.pid, mapped);

@@ -1,5 +1,6 @@
 import { type File, fileAt } from '../../linux/file.ts';
 import { fileKind } from '../../linux/file-kind.ts';
+import { inodeStruct } from '../../linux/fs.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
@@ -64,7 +65,7 @@ function captureKind(context: CaptureContext, file: File): OpenFile {
 function captureWithoutKind(context: CaptureContext, file: File): OpenFile {
   switch (memoryFileKind(context, file)) {
     case 'memfd':
-      return captureMemfd(context, file);
+      return captureSharedMemfd(context, file);
     case 'sysv':
       throw new FileRefusal('has a System V shared memory segment open as a file');
     case 'anonymous':
@@ -73,6 +74,14 @@ function captureWithoutKind(context: CaptureContext, file: File): OpenFile {
     case undefined:
       return capturePathFile(context, file);
   }
+}
+
+/** A memfd, whose memory others can share without a descriptor: by mapping it. */
+function captureSharedMemfd(context: CaptureContext, file: File): OpenFile {
+  const { i_mapping } = context.kernel.bind(inodeStruct).at(file.f_inode);
+  const holders = context.system.holdersOfFile(file.address).map(({ pid }) => pid);
+  context.join([...holders, ...context.mappers.sharing(i_mapping, 'shared')], 'shared memory');
+  return captureMemfd(context, file);
 }
 
 /** Holders of the file itself; a file that several processes share joins them, or is refused if one is not protected. */

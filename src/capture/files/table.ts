@@ -6,10 +6,11 @@ import type { FileTask } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
 import { captureOpenFile } from './open-file.ts';
 import { FileRefusal } from './refusal.ts';
+import { checkReserved } from './reserved.ts';
 
 /** A descriptor that both sources, array and bitmap, say is open. */
 function checkSlot({ fd, file, inBitmap }: FdSlot): boolean {
-  // A number that is reserved while its file is being opened: the system call will be made again.
+  // Reserved while its file is being opened: see checkReserved.
   if (file === 0n) return false;
   if (!inBitmap) throw new FileRefusal(`has fd ${fd} in the table but not in the bitmap of open descriptors`);
   return true;
@@ -23,7 +24,9 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
   const descriptors: FileDescriptor[] = [];
   const reasons = new Map<FileRefusal, number>();
   try {
-    for (const slot of fdSlots(context.kernel, taskAt(context.kernel, task).files)) {
+    const { files } = taskAt(context.kernel, task);
+    const slots = fdSlots(context.kernel, files);
+    for (const slot of slots) {
       const { fd, closeOnExec } = slot;
       try {
         if (!checkSlot(slot)) continue;
@@ -33,9 +36,12 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
         if (!reasons.has(error)) reasons.set(error, fd);
       }
     }
+    checkReserved(context, files, slots);
   } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
-    context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
+    if (error instanceof FileRefusal) context.refuse(pid, error.reason);
+    else if (error instanceof VmcoreError)
+      context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
+    else throw error;
   }
   for (const [{ reason }, fd] of reasons) context.refuse(pid, `${reason} (fd ${fd})`);
   return { filesId, descriptors };

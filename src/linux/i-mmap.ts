@@ -1,0 +1,44 @@
+import { ContainerError } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { addressOf, pointer, s32, struct, u64 } from '../vmcore/view.ts';
+import { rbTreeForEachEntry } from './rbtree.ts';
+import { VM } from './vm-flags.ts';
+
+/** `address_space.i_mmap` (include/linux/fs.h): an interval tree of all areas that map an inode, and how many of them can write to it. */
+const addressSpace = struct('address_space', {
+  i_mmap: addressOf('i_mmap'),
+  i_mmap_writable: s32.at('i_mmap_writable.counter'),
+});
+const mappedArea = struct('vm_area_struct', { rb: addressOf('shared.rb'), vm_mm: pointer, vm_flags: u64 });
+
+/** More areas than map one file in a sound machine. */
+const MAX_MAPPERS = 1 << 22;
+
+/** An area that maps an inode. */
+export interface Mapping {
+  /** Address of the mm_struct. */
+  readonly mm: bigint;
+  /** VM_MAYSHARE: what others write is seen there; not a private copy. */
+  readonly isShared: boolean;
+  /** A shared one that can write, or can be made to (vma_is_shared_maywrite). */
+  readonly isWritable: boolean;
+}
+
+/**
+ * All areas of all processes that map the inode of an `address_space`, in no order; the walk is in proportion to their number. Throws a
+ * ContainerError if the tree is damaged, or has fewer writable shared areas than the kernel counts.
+ */
+export function mappingsOf(kernel: Kernel, mapping: bigint): Mapping[] {
+  const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpace).at(mapping);
+  const areas = rbTreeForEachEntry(kernel, i_mmap, kernel.bind(mappedArea), 'rb', MAX_MAPPERS);
+  const mappings = Array.from(areas, ({ vm_mm: mm, vm_flags }): Mapping => {
+    const flags = Number(vm_flags & 0xffff_ffffn);
+    const isWritable = (flags & VM.shared) !== 0 && (flags & VM.mayWrite) !== 0;
+    return { mm, isShared: (flags & VM.mayShare) !== 0, isWritable };
+  });
+  const writable = mappings.filter(({ isWritable }) => isWritable).length;
+  if (writable < counted) {
+    throw new ContainerError('i_mmap', mapping, `has ${writable} writable areas but counts ${counted}`);
+  }
+  return mappings;
+}
