@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
-import { type ImageSummary, restoreProblems, writeImages } from '../criu/index.ts';
+import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -83,9 +83,13 @@ async function extract(file: string, { pid, out, json }: Options): Promise<void>
   const kernel = await openKernel(file);
   try {
     const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
-    const groups = captured.groups.filter((group) => restoreProblems(group, undefined).length === 0);
-    const problems = captured.groups.flatMap((group) => restoreProblems(group, undefined));
-    const refused = [...captured.refused, ...problems];
+    const groups: ProcessGroup[] = [];
+    const refused = [...captured.refused];
+    for (const group of captured.groups) {
+      const problems = restoreProblems(group, undefined);
+      if (problems.length === 0) groups.push(group);
+      else refused.push(...wholeGroup(group, problems));
+    }
     const extracted = groups.map((group) => ({
       group,
       images: writeImages(group, kernel.physical, groups.length === 1 ? out : join(out, String(group.id))),

@@ -11,7 +11,7 @@ import { writeRestorePlan } from './restore-plan.ts';
 import { syntheticRoot } from './synthetic-root.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
-export { type CriuVersion, parseCriuVersion, restoreProblems } from './limits.ts';
+export { type CriuVersion, parseCriuVersion, restoreProblems, wholeGroup } from './limits.ts';
 export { type RestoreOptions, type RestoreResult, restoreImages } from './restore.ts';
 
 /** What was written for a group. */

@@ -47,3 +47,15 @@ export function restoreProblems(group: ProcessGroup, version: CriuVersion | unde
     return reasons.length === 0 ? [] : [{ pid: process.pid, comm: process.comm, reasons }];
   });
 }
+
+/** Refuses a whole group: its culprits with their reasons, the others because of them. */
+export function wholeGroup(group: ProcessGroup, problems: readonly Refusal[]): Refusal[] {
+  const culprits = [...new Map(problems.map(({ pid, comm }) => [pid, `${pid} (${comm})`])).values()].join(
+    ', ',
+  );
+  return group.processes.map(({ pid, comm }) => {
+    const own = problems.filter((problem) => problem.pid === pid).flatMap(({ reasons }) => reasons);
+    const reasons = own.length > 0 ? own : [`belongs together with ${culprits}, which cannot come back`];
+    return { pid, comm, reasons };
+  });
+}
