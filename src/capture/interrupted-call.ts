@@ -1,9 +1,10 @@
 import type { RunningTasks } from '../linux/current.ts';
-import { type Deadline, type Deadlines, restartDeadline, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
+import { type Deadlines, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
+import { restartDeadline, restartedCall } from '../linux/restart-block.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
 import { type Clocks, clockReading } from '../linux/timekeeping.ts';
-import { syscallName } from '../linux/unistd.ts';
+import { syscallName, syscallNumber } from '../linux/unistd.ts';
 import { readUser } from '../linux/user-memory.ts';
 import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
@@ -12,7 +13,13 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
 import { syscallState } from './syscall-state.ts';
 import { takesDescriptor } from './syscall-table.ts';
-import { canPatch, hasRelativeTimeout, type MemoryPatch, withRemainingTime } from './timeout.ts';
+import {
+  canPatch,
+  hasRelativeTimeout,
+  isToldTheRest,
+  type MemoryPatch,
+  withRemainingTime,
+} from './timeout.ts';
 
 /** What all threads of a capture have in common. */
 export interface ThreadSource {
@@ -80,21 +87,48 @@ export interface Interrupted {
   readonly record: SyscallOutcomeRecord;
 }
 
+/** A thread that goes on with a call by restart_syscall(2) makes that call itself: the new kernel does not know of it. */
+function asMade(kernel: Kernel, task: Task, registers: UserRegisters): UserRegisters {
+  if (syscallName(Number(BigInt.asIntN(64, registers.origAx))) !== 'restart_syscall') return registers;
+  const name = restartedCall(kernel, task, registers.di);
+  const number = name === undefined ? undefined : syscallNumber(name);
+  return number === undefined ? registers : { ...registers, origAx: BigInt(number) };
+}
+
+/** What was left of a call's relative timeout: see `SyscallState`. */
+function timeLeftOf(
+  source: ThreadSource,
+  task: Task,
+  registers: UserRegisters,
+): bigint | 'unknown' | undefined {
+  const { kernel, deadlines, clocks } = source;
+  if (!hasRelativeTimeout(syscallName(Number(BigInt.asIntN(64, registers.origAx))), registers))
+    return undefined;
+  const deadline =
+    BigInt.asIntN(64, registers.ax) === ERESTART_RESTARTBLOCK
+      ? restartDeadline(kernel, task)
+      : sleepDeadline(kernel, deadlines, task, source.running.cpuOf.has(task.address));
+  const now = deadline === undefined ? undefined : clockReading(clocks, deadline.clock);
+  if (deadline === undefined || now === undefined) return 'unknown';
+  return deadline.expires > now ? deadline.expires - now : 0n;
+}
+
 /** Finds out about the thread's system call, and gives it the registers with which it goes on. */
 export function interruptedCall(
   source: ThreadSource,
   task: Task,
-  registers: UserRegisters,
+  found: UserRegisters,
   blocked: bigint,
   pgd: bigint,
   owner: ThreadOwner,
 ): Interrupted {
   const { kernel } = source;
   const { findings } = owner;
+  const registers = asMade(kernel, task, found);
   const pending = handlers(task, owner, blocked);
+  const timeLeft = timeLeftOf(source, task, registers);
   const state = syscallState(kernel, {
-    task,
-    registers,
+    ...{ task, pgd, registers, timeLeft },
     onCpu: source.running.cpuOf.has(task.address),
     panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
@@ -103,7 +137,7 @@ export function interruptedCall(
   const decision = decideSyscall(state);
   const { reason } = decision;
   if (state.number === -1) return { registers, record: { outcome: 'resume', syscall: undefined, reason } };
-  const name = syscallName(state.number);
+  const name = syscallName(Number(BigInt.asIntN(64, registers.origAx)));
   const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, registers.di)) : undefined;
   if (decision.outcome === 'in-doubt') findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason });
   if (decision.outcome === 'refuse') findings.reasons.push(`thread ${task.pid} was in ${name}: ${reason}`);
@@ -116,16 +150,7 @@ export function interruptedCall(
       `thread ${task.pid} was in ${name}, but there is no syscall instruction where it returns to`,
     );
   }
-  const deadline =
-    state.ax === ERESTART_RESTARTBLOCK
-      ? restartDeadline(kernel, task)
-      : sleepDeadline(kernel, source.deadlines, task);
-  if (deadline === undefined && source.deadlines.damage.length > 0 && hasRelativeTimeout(name, after)) {
-    findings.reasons.push(
-      `thread ${task.pid} waits in ${name} for a time of which nothing tells how much was left: ${source.deadlines.damage.join('; ')}`,
-    );
-  }
-  return { registers: forTheRest(source, task, name, after, deadline, owner), record };
+  return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
 }
 
 /** Registers for a call that is made again, but only for the rest of its time. */
@@ -134,17 +159,27 @@ function forTheRest(
   task: Task,
   name: string,
   registers: UserRegisters,
-  deadline: Deadline | undefined,
+  timeLeft: bigint | 'unknown' | undefined,
   owner: ThreadOwner,
 ): UserRegisters {
-  const now = deadline === undefined ? undefined : clockReading(source.clocks, deadline.clock);
-  if (deadline === undefined || now === undefined) return registers;
-  const remaining = deadline.expires > now ? deadline.expires - now : 0n;
-  const changed = withRemainingTime(name, registers, remaining);
+  const { findings } = owner;
+  if (timeLeft === undefined) return registers;
+  if (timeLeft === 'unknown') {
+    const { damage } = source.deadlines;
+    if (damage.length > 0) {
+      findings.reasons.push(
+        `thread ${task.pid} waits in ${name} for a time of which nothing tells how much was left: ${damage.join('; ')}`,
+      );
+    } else if (!isToldTheRest(name)) {
+      findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
+    }
+    return registers;
+  }
+  const changed = withRemainingTime(name, registers, timeLeft);
   if (changed === undefined) return registers;
   if (changed.patch === undefined) return changed.registers;
   if (!canPatch(owner.vmas, changed.patch)) {
-    owner.findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
+    findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
     return registers;
   }
   owner.patches.push(changed.patch);

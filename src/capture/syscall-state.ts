@@ -4,21 +4,28 @@ import { fileKind } from '../linux/file-kind.ts';
 import { fileType, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
 import { type Task, taskState } from '../linux/sched.ts';
-import { socketStruct } from '../linux/sock.ts';
-import { syscallName } from '../linux/unistd.ts';
+import { type Sock, socketStruct, sockStruct } from '../linux/sock.ts';
+import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
+import { syscallName, syscallNumber } from '../linux/unistd.ts';
+import { readUser } from '../linux/user-memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';
+import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
+import { syscallRow } from './syscall-table.ts';
 
 /** What of a thread decides about its system call besides its registers. */
 export interface ThreadSituation {
   readonly task: Task;
+  /** `mm_struct.pgd` of its memory. */
+  readonly pgd: bigint;
   readonly registers: UserRegisters;
   readonly onCpu: boolean;
   readonly panicked: boolean;
   /** Signals that are about to be delivered to a handler, and whether one of those handlers lacks SA_RESTART. */
   readonly handlerPending: boolean;
   readonly interruptedByHandler: boolean;
+  readonly timeLeft: SyscallState['timeLeft'];
 }
 
 /** Longest transfer that the kernel makes at once (MAX_RW_COUNT). */
@@ -28,10 +35,26 @@ const SOCK_STREAM = 1;
 const MSG_WAITALL = 0x100n;
 /** include/uapi/linux/futex.h: the operation without its flags. */
 const FUTEX_CMD_MASK = 0x7fn;
-const futexWaits: ReadonlySet<bigint> = new Set([0n, 9n]);
-const futexWakes: ReadonlySet<bigint> = new Set([1n, 10n]);
+const futexCommands: ReadonlyMap<bigint, NonNullable<SyscallState['futex']>> = new Map([
+  [0n, 'wait'],
+  [9n, 'wait'],
+  [1n, 'wake'],
+  [10n, 'wake'],
+  [6n, 'lock'],
+  [8n, 'lock'],
+  [13n, 'lock'],
+  [7n, 'unlock'],
+  [11n, 'wait-requeue'],
+]);
+/** The thread that has a priority-inheriting lock, in its word. */
+const FUTEX_TID_MASK = 0x3fff_ffff;
 
 const reads: ReadonlySet<string> = new Set(['read', 'readv', 'recvfrom', 'recvmsg']);
+/** Calls on a socket that wait as long as SO_RCVTIMEO says, and those that wait as long as SO_SNDTIMEO says. */
+const receives: ReadonlySet<string> = new Set([...reads, 'accept', 'accept4', 'recvmmsg']);
+const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
+/** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
+const NO_TIMEOUT = (1n << 63n) - 1n;
 /** Calls of the transfer class whose buffer and length are the second and third argument. */
 const plainBuffer: ReadonlySet<string> = new Set(['read', 'write', 'sendto', 'recvfrom']);
 
@@ -45,9 +68,13 @@ function activityOf({ task, onCpu, registers }: ThreadSituation): Activity {
 function futexOf(name: string, registers: UserRegisters): SyscallState['futex'] {
   if (name === 'futex_wait' || name === 'futex_waitv') return 'wait';
   if (name !== 'futex') return undefined;
-  const command = registers.si & FUTEX_CMD_MASK;
-  if (futexWaits.has(command)) return 'wait';
-  return futexWakes.has(command) ? 'wake' : 'other';
+  return futexCommands.get(registers.si & FUTEX_CMD_MASK) ?? 'other';
+}
+
+/** The task's tid is its number for the program too: processes in PID namespaces are refused. */
+function ownsFutex(kernel: Kernel, { task, registers, pgd }: ThreadSituation): boolean | undefined {
+  const word = readUser(kernel, pgd, Number(registers.di), 4);
+  return word === undefined ? undefined : (word.readUInt32LE(0) & FUTEX_TID_MASK) === task.pid;
 }
 
 function throughOf(kernel: Kernel, file: File): Transfer['through'] {
@@ -64,49 +91,92 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
     : 'other';
 }
 
-function transferOf(kernel: Kernel, name: string, situation: ThreadSituation): Transfer | undefined {
-  const { task, registers, onCpu } = situation;
+/** The open file that is the first argument of a call. */
+function fileOf(kernel: Kernel, { task, registers }: ThreadSituation): File | undefined {
   const fd = Number(BigInt.asIntN(32, registers.di));
   const slot = fdSlots(kernel, task.files).find((candidate) => candidate.fd === fd);
-  const file = slot === undefined || slot.file === 0n ? undefined : fileAt(kernel, slot.file);
-  if (file === undefined) return undefined;
+  return slot === undefined || slot.file === 0n ? undefined : fileAt(kernel, slot.file);
+}
+
+function sockOf(kernel: Kernel, file: File): Sock | undefined {
+  if (fileKind(kernel, file.f_op) !== 'socket') return undefined;
+  const { sk } = kernel.bind(socketStruct).at(file.private_data);
+  return sk === 0n ? undefined : kernel.bind(sockStruct).at(sk);
+}
+
+function waitsForMore(kernel: Kernel, name: string, registers: UserRegisters, file: File): boolean {
+  if (fileKind(kernel, file.f_op) === 'tty') return readsMinimum(ttyOfFile(kernel, file)) > 1;
+  const flags = name === 'recvmsg' ? registers.dx : name === 'recvfrom' ? registers.r10 : 0n;
+  return (flags & MSG_WAITALL) !== 0n || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
+}
+
+function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
+  const { task, registers, onCpu } = situation;
   const direction = reads.has(name) ? 'read' : 'write';
   const length = registers.dx < MAX_RW_COUNT ? registers.dx : MAX_RW_COUNT;
   const known = plainBuffer.has(name) && !onCpu;
-  const flags = name === 'recvmsg' ? registers.dx : name === 'recvfrom' ? registers.r10 : 0n;
   return {
     through: throughOf(kernel, file),
     direction,
-    append: (file.f_flags & openFlags.append) !== 0,
+    append: doesAppend(name, registers, file),
     requestedBytes: plainBuffer.has(name) ? Number(length) : Number.MAX_SAFE_INTEGER,
     doneBytes: known ? transferProgress(kernel, task, direction, registers.si, length) : undefined,
-    waitsForAll: (flags & MSG_WAITALL) !== 0n,
+    waitsForMore: waitsForMore(kernel, name, registers, file),
   };
+}
+
+function doesAppend(name: string, registers: UserRegisters, file: File): boolean {
+  return (file.f_flags & openFlags.append) !== 0 || appends(name, registers);
+}
+
+function hasSocketTimeout(kernel: Kernel, name: string, file: File): boolean {
+  if (!receives.has(name) && !sends.has(name)) return false;
+  const sock = sockOf(kernel, file);
+  if (sock === undefined) return false;
+  return (receives.has(name) ? sock.sk_rcvtimeo : sock.sk_sndtimeo) !== NO_TIMEOUT;
+}
+
+function reasonAgainstTwice(
+  kernel: Kernel,
+  name: string,
+  { registers, pgd }: ThreadSituation,
+  file: File | undefined,
+): string | undefined {
+  if (positionedWrites.has(name) && file !== undefined && doesAppend(name, registers, file)) {
+    return 'it appends to a file, and may have done so';
+  }
+  return notTwice(name, registers, (address) => readUser(kernel, pgd, Number(address), 8)?.readBigUInt64LE());
+}
+
+/** Whether what becomes of a call depends on the file that its first argument is. */
+function asksForFile(name: string): boolean {
+  const { class: kind } = syscallRow(name);
+  const moves = kind === 'transfer' || positionedWrites.has(name);
+  return moves || kind === 'close' || receives.has(name) || sends.has(name);
 }
 
 /** Collects what `decideSyscall` has to know. Throws a VmcoreError if the file table cannot be read. */
 export function syscallState(kernel: Kernel, situation: ThreadSituation): SyscallState {
   const { registers } = situation;
   const number = Number(BigInt.asIntN(64, registers.origAx));
-  const name = syscallName(number);
-  const isTransfer = [
-    'read',
-    'write',
-    'readv',
-    'writev',
-    'sendto',
-    'recvfrom',
-    'sendmsg',
-    'recvmsg',
-  ].includes(name);
+  const called = syscallName(number);
+  const name = withoutPosition(called, registers);
+  const file = asksForFile(name) ? fileOf(kernel, situation) : undefined;
+  const futex = futexOf(name, registers);
+  const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
   return {
-    number,
+    number: name === called ? number : (syscallNumber(name) ?? number),
     ax: BigInt.asIntN(64, registers.ax),
     activity: activityOf(situation),
     panicked: situation.panicked,
     handlerPending: situation.handlerPending,
     interruptedByHandler: situation.interruptedByHandler,
-    futex: futexOf(name, registers),
-    transfer: isTransfer ? transferOf(kernel, name, situation) : undefined,
+    futex,
+    ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(kernel, situation) : undefined,
+    transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
+    isOpen: file !== undefined,
+    hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
+    notTwice: reasonAgainstTwice(kernel, name, situation, file),
+    timeLeft: situation.timeLeft,
   };
 }

@@ -1,7 +1,9 @@
 /**
  * What a system call that was in progress needs, by what it does to the world. The reason is printed in the report.
  *
- * - `pure`: no effect, or the same effect again. It is restarted whatever the task was doing.
+ * - `pure`: no effect, or the same effect again. It is restarted whatever the task was doing, unless its arguments make it `once`
+ *   (src/capture/syscall-repeat.ts).
+ * - `close`: takes a descriptor away before anything else; whether it has done so is looked up.
  * - `wait`: waits, and takes something when the wait is over. Asleep, nothing has been taken yet; otherwise in doubt.
  * - `transfer`: moves bytes through a file descriptor; how far it came is looked up.
  * - `futex`: waits or wakes on a futex word; a wait that ends for no reason is what every caller has to expect.
@@ -9,7 +11,7 @@
  * - `partial`: moves bytes or messages in several steps, of which none can be looked up.
  * - `never`: a process in the middle of it is not there any more, or not yet.
  */
-export type SyscallClass = 'pure' | 'wait' | 'transfer' | 'futex' | 'once' | 'partial' | 'never';
+export type SyscallClass = 'pure' | 'close' | 'wait' | 'transfer' | 'futex' | 'once' | 'partial' | 'never';
 
 /** One row of the table: all the calls that are treated alike, and why. */
 export interface SyscallRow {
@@ -37,12 +39,12 @@ export const syscallTable: readonly SyscallRow[] = [
     reason: 'sets what it sets to the same value again',
     calls: `rt_sigaction rt_sigprocmask sigaltstack brk mprotect pkey_mprotect madvise munmap mlock mlock2 munlock
       munlockall mlockall msync fsync fdatasync sync syncfs sync_file_range truncate ftruncate fallocate fadvise64
-      readahead chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat chdir
-      fchdir chroot umask close close_range dup2 dup3 shutdown bind listen setsockopt setuid setgid setreuid setregid
-      setresuid setresgid setfsuid setfsgid setgroups setpgid setpriority setrlimit prlimit64 capset prctl
-      arch_prctl personality sethostname set_tid_address set_robust_list rseq sched_setaffinity sched_setparam
+      readahead chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
+      fchdir dup2 dup3 listen setsockopt setuid setgid setreuid setregid
+      setresuid setresgid setgroups setpgid setpriority setrlimit prlimit64 capset prctl
+      arch_prctl sethostname set_tid_address set_robust_list sched_setaffinity sched_setparam
       sched_setscheduler sched_setattr ioprio_set mbind set_mempolicy set_mempolicy_home_node membarrier
-      timer_settime timerfd_settime setitimer epoll_ctl inotify_add_watch setxattr lsetxattr fsetxattr seccomp
+      timer_settime timerfd_settime setitimer epoll_ctl inotify_add_watch setxattr lsetxattr fsetxattr
       process_madvise flock move_pages migrate_pages`,
   },
   {
@@ -55,12 +57,17 @@ export const syscallTable: readonly SyscallRow[] = [
     class: 'pure',
     reason: 'waits for a time or for events, and takes nothing',
     calls: `nanosleep clock_nanosleep poll ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 pause rt_sigsuspend
-      sched_yield restart_syscall`,
+      sched_yield`,
   },
   {
     class: 'pure',
     reason: 'reads or writes at a position that it is given',
     calls: 'pread64 pwrite64 preadv pwritev preadv2 pwritev2',
+  },
+  {
+    class: 'close',
+    reason: 'takes the descriptor away first',
+    calls: 'close',
   },
   {
     class: 'wait',
@@ -84,6 +91,11 @@ export const syscallTable: readonly SyscallRow[] = [
     calls: 'sendfile splice tee vmsplice copy_file_range sendmmsg process_vm_writev',
   },
   {
+    class: 'partial',
+    reason: 'goes on with a call that nothing names',
+    calls: 'restart_syscall',
+  },
+  {
     class: 'never',
     reason: 'the process was about to become another one, or to end',
     calls: 'execve execveat exit exit_group',
@@ -99,7 +111,13 @@ export const syscallTable: readonly SyscallRow[] = [
     calls: `clone clone3 fork vfork kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal rename
       renameat renameat2 link linkat unlink unlinkat symlink symlinkat mkdir mkdirat rmdir mknod mknodat creat mount
       umount2 ioctl mremap shmat shmdt shmctl semctl msgctl timer_create timer_delete unshare setns setsid
-      removexattr lremovexattr fremovexattr reboot ptrace alarm mq_open mq_unlink mq_notify keyctl add_key`,
+      removexattr lremovexattr fremovexattr reboot ptrace alarm mq_open mq_unlink mq_notify keyctl add_key
+      bind shutdown seccomp rseq close_range`,
+  },
+  {
+    class: 'once',
+    reason: 'says or goes by what was before, which it has perhaps changed',
+    calls: 'umask personality setfsuid setfsgid chdir chroot',
   },
 ];
 
@@ -121,7 +139,7 @@ export function syscallRow(name: string): SyscallRow {
 /** System calls whose first argument is a file descriptor, for reports. */
 const onDescriptor: ReadonlySet<string> = new Set(
   `read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 sendto recvfrom sendmsg recvmsg
-  sendmmsg recvmmsg accept accept4 connect fcntl ioctl flock fsync fdatasync ftruncate fallocate getdents64
+  sendmmsg recvmmsg accept accept4 connect close fcntl ioctl flock fsync fdatasync ftruncate fallocate getdents64
   epoll_wait epoll_pwait epoll_pwait2 splice tee vmsplice copy_file_range`.split(/\s+/),
 );
 

@@ -20,8 +20,11 @@ export interface Transfer {
   readonly requestedBytes: number;
   /** Bytes that were moved already; undefined where that could not be found out. */
   readonly doneBytes: number | undefined;
-  /** recv with MSG_WAITALL: bytes may have been taken while it sleeps. */
-  readonly waitsForAll: boolean;
+  /**
+   * A read that goes on waiting when it has got something: recv with MSG_WAITALL or SO_RCVLOWAT, a terminal in raw mode with VMIN
+   * above 1. What a terminal gave is in a buffer of the kernel meanwhile (iterate_tty_read), not counted in `doneBytes`.
+   */
+  readonly waitsForMore: boolean;
 }
 
 /** A thread's system call at the panic. */
@@ -37,9 +40,21 @@ export interface SyscallState {
   readonly interruptedByHandler: boolean;
   /** Any signal handler will run first. */
   readonly handlerPending: boolean;
-  /** What a futex call does: waiting and waking may both be repeated, other operations may not. */
-  readonly futex: 'wait' | 'wake' | 'other' | undefined;
+  /** What a futex call does: waiting and waking may both be repeated, locks tell in their word who has them. */
+  readonly futex: 'wait' | 'wake' | 'lock' | 'unlock' | 'wait-requeue' | 'other' | undefined;
+  /** The futex word names this thread as the owner; undefined where it is no lock or cannot be read. */
+  readonly ownsFutex: boolean | undefined;
   readonly transfer: Transfer | undefined;
+  /** The descriptor that is the first argument is open. */
+  readonly isOpen: boolean;
+  /** The socket that the call is made on has a time limit (SO_RCVTIMEO, SO_SNDTIMEO) for it. */
+  readonly hasSocketTimeout: boolean;
+  /** Why this call must not be made twice, though others of its name may be. */
+  readonly notTwice: string | undefined;
+  /**
+   * Nanoseconds that were left of a time that counts from the beginning of the call; undefined for a call without such a time.
+   */
+  readonly timeLeft: bigint | 'unknown' | undefined;
 }
 
 /** What becomes of the call. */
@@ -52,7 +67,8 @@ export type SyscallDecision =
   | { readonly outcome: 'refuse'; readonly reason: string };
 
 const EINTR = 4n;
-const ENOSYS = -38n;
+/** `ax` of a call that has no result yet. */
+export const ENOSYS = -38n;
 /** include/linux/errno.h: codes that the kernel never shows to user space. */
 const ERESTARTSYS = -512n;
 const ERESTARTNOINTR = -513n;
@@ -95,19 +111,19 @@ function transferDecision(transfer: Transfer, activity: Activity): SyscallDecisi
       ? { outcome: 'in-doubt', reason: 'it appends to a file, and may have done so' }
       : { outcome: 'restart', reason: 'it reads or writes a file at the same position again' };
   }
-  if (through === 'tty' && direction === 'write') {
-    return { outcome: 'in-doubt', reason: 'it writes to a terminal, and some of it may be on the screen' };
-  }
-  if (doneBytes !== undefined) {
-    return doneBytes === 0
-      ? { outcome: 'restart', reason: 'not a byte was moved' }
-      : { outcome: 'result', value: BigInt(doneBytes), reason: `${doneBytes} bytes were moved` };
+  if (through === 'tty') return terminalDecision(transfer, activity);
+  const movesByPieces = through === 'pipe' || through === 'stream-socket';
+  if (movesByPieces && doneBytes === 0) return { outcome: 'restart', reason: 'not a byte was moved' };
+  // A stream of AF_UNIX copies a piece before it sends it: blocked in between, it has counted what nobody gets.
+  const isAhead = through === 'stream-socket' && direction === 'write' && activity === 'blocked';
+  if (movesByPieces && doneBytes !== undefined && !isAhead) {
+    return { outcome: 'result', value: BigInt(doneBytes), reason: `${doneBytes} bytes were moved` };
   }
   if (activity === 'asleep') {
-    if (direction === 'read' && !transfer.waitsForAll && through !== 'tty') {
+    if (direction === 'read' && !transfer.waitsForMore) {
       return { outcome: 'restart', reason: 'it takes nothing while it waits' };
     }
-    if (through === 'message-socket' || through === 'other') {
+    if (direction === 'write' && !movesByPieces) {
       return { outcome: 'restart', reason: 'it sends a message at once or not at all' };
     }
     if (through === 'pipe' && direction === 'write' && transfer.requestedBytes <= PIPE_BUF) {
@@ -115,6 +131,15 @@ function transferDecision(transfer: Transfer, activity: Activity): SyscallDecisi
     }
   }
   return { outcome: 'in-doubt', reason: 'some of the bytes may have been moved' };
+}
+
+function terminalDecision({ direction, waitsForMore }: Transfer, activity: Activity): SyscallDecision {
+  if (direction === 'write') {
+    return { outcome: 'in-doubt', reason: 'it writes to a terminal, and some of it may be on the screen' };
+  }
+  return activity === 'asleep' && !waitsForMore
+    ? { outcome: 'restart', reason: 'it takes nothing while it waits' }
+    : { outcome: 'in-doubt', reason: 'it may have taken input from the terminal' };
 }
 
 function futexDecision(state: SyscallState): SyscallDecision {
@@ -125,9 +150,25 @@ function futexDecision(state: SyscallState): SyscallDecision {
         : { outcome: 'result', value: 0n, reason: 'a futex wait may end for no reason at any time' };
     case 'wake':
       return { outcome: 'restart', reason: 'a waiter that is woken for no reason goes on waiting' };
+    case 'lock':
+    case 'unlock':
+      return futexLockDecision(state);
+    case 'wait-requeue':
+      return state.activity === 'asleep'
+        ? { outcome: 'restart', reason: 'it compares the futex word again' }
+        : { outcome: 'in-doubt', reason: 'it may have got the lock already' };
     default:
       return { outcome: 'in-doubt', reason: 'it changes a futex word or moves waiters' };
   }
+}
+
+/** Priority-inheriting locks are handed on with their word: whoever it names has the lock (kernel/futex/pi.c). */
+function futexLockDecision({ futex, ownsFutex }: SyscallState): SyscallDecision {
+  if (ownsFutex === undefined) return { outcome: 'in-doubt', reason: 'its futex word cannot be read' };
+  if (ownsFutex === (futex === 'lock')) {
+    return { outcome: 'result', value: 0n, reason: 'the futex word says that it is done' };
+  }
+  return { outcome: 'restart', reason: 'the futex word says that it is not done' };
 }
 
 function unfinished(state: SyscallState, name: string): SyscallDecision {
@@ -135,7 +176,13 @@ function unfinished(state: SyscallState, name: string): SyscallDecision {
   const asleep = state.activity === 'asleep';
   switch (row.class) {
     case 'pure':
-      return { outcome: 'restart', reason: row.reason };
+      return state.notTwice === undefined || asleep
+        ? { outcome: 'restart', reason: row.reason }
+        : { outcome: 'in-doubt', reason: state.notTwice };
+    case 'close':
+      return state.isOpen
+        ? { outcome: 'in-doubt', reason: 'its descriptor is open, or open again' }
+        : { outcome: 'result', value: 0n, reason: 'its descriptor is closed' };
     case 'futex':
       return futexDecision(state);
     case 'transfer':
@@ -154,6 +201,21 @@ function unfinished(state: SyscallState, name: string): SyscallDecision {
   }
 }
 
+/** What the time that a call may take changes about making it again. */
+function inTime(state: SyscallState, name: string, decision: SyscallDecision): SyscallDecision {
+  if (decision.outcome !== 'restart') return decision;
+  if (state.hasSocketTimeout) {
+    // sock_intr_errno() (include/net/sock.h)
+    return { outcome: 'eintr', reason: 'a wait on a socket with a time limit is never restarted' };
+  }
+  if (state.timeLeft === 0n && (name === 'nanosleep' || name === 'clock_nanosleep')) {
+    return { outcome: 'result', value: 0n, reason: 'its time was over' };
+  }
+  return state.timeLeft === 'unknown' && state.activity !== 'asleep'
+    ? { outcome: 'in-doubt', reason: 'nothing tells how much of its time was left' }
+    : decision;
+}
+
 /**
  * Decides what becomes of the system call that a thread was in: DESIGN's table, the details in
  * `syscallTable`. Pure: everything it has to know is in `state`.
@@ -162,9 +224,11 @@ export function decideSyscall(state: SyscallState): SyscallDecision {
   if (state.number === -1) return { outcome: 'resume', reason: 'it was in no system call' };
   if (state.ax !== ENOSYS) return finished(state, state.ax);
   const name = syscallName(state.number);
-  const decision = unfinished(state, name);
-  if (state.panicked && decision.outcome !== 'refuse') {
-    return { outcome: 'eintr', reason: 'this is the call in which the kernel died; it is not made again' };
-  }
-  return decision;
+  const decision = inTime(state, name, unfinished(state, name));
+  if (!state.panicked || decision.outcome === 'refuse' || decision.outcome === 'result') return decision;
+  const known = decision.outcome === 'in-doubt' ? `, and ${decision.reason}` : '';
+  return {
+    outcome: 'in-doubt',
+    reason: `this is the call in which the kernel died; it is not made again${known}`,
+  };
 }

@@ -94,6 +94,11 @@ export function hasRelativeTimeout(name: string, registers: UserRegisters): bool
   return timeout.kind === 'milliseconds' ? BigInt.asIntN(32, value) > 0n : value !== 0n;
 }
 
+/** Whether the kernel itself writes what is left of the time to where the program keeps it, when the call is interrupted. */
+export function isToldTheRest(name: string): boolean {
+  return timeouts.get(name)?.kind === 'updated';
+}
+
 /** Whether memory at an address is the process's own and can be written to. */
 export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch): boolean {
   return vmas.some(

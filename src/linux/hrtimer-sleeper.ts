@@ -1,9 +1,8 @@
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct, u8, u64, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, pointer, s32, s64, struct, u8, u64 } from '../vmcore/view.ts';
 import { rbTreeForEach } from './rbtree.ts';
 import type { Task } from './sched.ts';
-import { CLOCK } from './timekeeping.ts';
 
 /** `struct hrtimer_sleeper` (include/linux/hrtimer.h): on the stack of a task that sleeps until a time at most. */
 const hrtimerSleeper = struct('hrtimer_sleeper', {
@@ -76,12 +75,19 @@ const HRTIMER_ENQUEUED = 1;
 const STACK_BYTES = 16384n;
 
 /**
- * When a task was to wake up; undefined if it sleeps without a timeout. Where queues are damaged, the timer itself is looked for where the
- * sleeping task keeps it: on its kernel stack.
+ * When a task was to wake up; undefined if it sleeps without a timeout. A timer that has fired is on no queue any more, and one in a
+ * damaged queue may not be found there: those are looked for where a task that does not execute keeps its own, on its kernel stack.
+ *
+ * @param isOnCpu the task was executing: nothing tells which part of its stack is in use
  */
-export function sleepDeadline(kernel: Kernel, deadlines: Deadlines, task: Task): Deadline | undefined {
+export function sleepDeadline(
+  kernel: Kernel,
+  deadlines: Deadlines,
+  task: Task,
+  isOnCpu: boolean,
+): Deadline | undefined {
   const known = deadlines.byTask.get(task.address);
-  if (known !== undefined || deadlines.damage.length === 0) return known;
+  if (known !== undefined || isOnCpu) return known;
   try {
     return sleeperOnStack(kernel, task);
   } catch (error) {
@@ -90,6 +96,7 @@ export function sleepDeadline(kernel: Kernel, deadlines: Deadlines, task: Task):
   }
 }
 
+/** hrtimer_wakeup() (kernel/time/hrtimer.c) takes the task out of the sleeper when the timer has fired. */
 function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
   const sleeper = kernel.bind(hrtimerSleeper);
   const wakeup = kernel.symbol('hrtimer_wakeup');
@@ -99,39 +106,13 @@ function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
   const bytes = kernel.memory.read(sp, Number(end - sp));
   const found: Deadline[] = [];
   for (let at = 0; at + sleeper.size <= bytes.length; at += 8) {
-    if (bytes.readBigUInt64LE(at + sleeper.offsetOf('task')) !== task.address) continue;
     if (bytes.readBigUInt64LE(at + sleeper.offsetOf('function')) !== wakeup) continue;
+    const waiter = bytes.readBigUInt64LE(at + sleeper.offsetOf('task'));
     const { base, state } = kernel.bind(sleeperBase).at(sp + BigInt(at));
-    if ((state & HRTIMER_ENQUEUED) === 0) continue;
+    const isQueued = (state & HRTIMER_ENQUEUED) !== 0;
+    if (waiter !== (isQueued ? task.address : 0n)) continue;
     const { softExpires } = sleeper.at(sp + BigInt(at));
     found.push({ clock: kernel.bind(clockBase).at(base).clockid, expires: softExpires });
   }
   return found.length === 1 ? found[0] : undefined;
-}
-
-/** `task_struct.restart_block`: what a call that was interrupted by a stop or a signal had still to wait for. */
-const restartBlock = struct('task_struct', {
-  fn: pointer.at('restart_block.fn'),
-  sleepClock: s32.at('restart_block.nanosleep.clockid'),
-  sleepExpires: s64.at('restart_block.nanosleep.expires'),
-  futexTime: s64.at('restart_block.futex.time'),
-  pollHasTimeout: s32.at('restart_block.poll.has_timeout'),
-  pollSeconds: ulongNumber.at('restart_block.poll.tv_sec'),
-  pollNanoseconds: ulongNumber.at('restart_block.poll.tv_nsec'),
-});
-
-/** The deadline in a task's restart block: for a call that ended with -ERESTART_RESTARTBLOCK. */
-export function restartDeadline(kernel: Kernel, task: Task): Deadline | undefined {
-  const block = kernel.bind(restartBlock).at(task.address);
-  if (block.fn === kernel.symbolMaybe('hrtimer_nanosleep_restart')) {
-    return { clock: block.sleepClock, expires: block.sleepExpires };
-  }
-  if (block.fn === kernel.symbolMaybe('futex_wait_restart') && block.futexTime > 0n) {
-    return { clock: CLOCK.monotonic, expires: block.futexTime };
-  }
-  if (block.fn === kernel.symbolMaybe('do_restart_poll') && block.pollHasTimeout !== 0) {
-    const expires = BigInt(block.pollSeconds) * 1_000_000_000n + BigInt(block.pollNanoseconds);
-    return { clock: CLOCK.monotonic, expires };
-  }
-  return undefined;
 }

@@ -70,6 +70,15 @@ export function sessionOf(kernel: Kernel, signal: bigint): bigint {
   return kernel.bind(signalPids).at(signal).pids[kernel.enumerator('PIDTYPE_SID')] ?? 0n;
 }
 
+/** c_lflag: line by line. Where c_cc[] keeps VMIN (include/uapi/asm-generic/termbits-common.h). */
+const ICANON = 2;
+const VMIN = 6;
+
+/** How many bytes a read waits for at least (n_tty_read, drivers/tty/n_tty.c); 1 for a terminal that is read by lines. */
+export function readsMinimum({ termios }: Tty): number {
+  return (termios.c_lflag & ICANON) !== 0 ? 1 : (termios.c_cc[VMIN] ?? 1);
+}
+
 const ttyDriver = struct('tty_driver', {
   name: pointer,
   major: s32,

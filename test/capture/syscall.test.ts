@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { decideSyscall, type SyscallState, type Transfer } from '../../src/capture/syscall.ts';
+import { appends, notTwice, withoutPosition } from '../../src/capture/syscall-repeat.ts';
 import { syscallRow, syscallTable } from '../../src/capture/syscall-table.ts';
 import { syscallName, syscallNumber } from '../../src/linux/unistd.ts';
+import { threadOf } from '../criu/processes.ts';
 
 const ENOSYS = -38n;
 
@@ -17,7 +19,12 @@ function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
     interruptedByHandler: false,
     handlerPending: false,
     futex: undefined,
+    ownsFutex: undefined,
     transfer: undefined,
+    isOpen: true,
+    hasSocketTimeout: false,
+    notTwice: undefined,
+    timeLeft: undefined,
     ...over,
   };
 }
@@ -29,7 +36,7 @@ function transfer(over: Partial<Transfer>): Transfer {
     append: false,
     requestedBytes: 1 << 20,
     doneBytes: undefined,
-    waitsForAll: false,
+    waitsForMore: false,
     ...over,
   };
 }
@@ -77,9 +84,34 @@ describe('a thread that was', () => {
   });
 
   it('waiting for a disk makes a call again that changes nothing the second time', () => {
-    for (const name of ['pread64', 'pwrite64', 'fsync', 'stat', 'openat', 'munmap']) {
+    for (const name of ['pread64', 'pwrite64', 'fsync', 'stat', 'openat', 'munmap', 'ftruncate', 'dup2']) {
       assert.equal(outcome(inCall(name, { activity: 'blocked' })), 'restart', name);
     }
+  });
+
+  it('in a call whose arguments make it one that must not happen twice makes it again only from its sleep', () => {
+    const state = { notTwice: 'it must not exist' };
+    assert.equal(outcome(inCall('openat', { ...state, activity: 'blocked' })), 'in-doubt');
+    assert.equal(outcome(inCall('openat', { ...state, activity: 'running' })), 'in-doubt');
+    assert.equal(outcome(inCall('openat', state)), 'restart');
+  });
+
+  it('in a call that answers with what was set before, or goes on from where it was, is in doubt if it ran', () => {
+    for (const name of ['umask', 'personality', 'chdir', 'chroot', 'bind', 'close_range', 'seccomp']) {
+      assert.equal(outcome(inCall(name, { activity: 'running' })), 'in-doubt', name);
+    }
+  });
+
+  it('in close has closed what is not open, and never closes what may be another thread’s', () => {
+    const closed = decideSyscall(inCall('close', { isOpen: false, activity: 'blocked' }));
+    assert.deepEqual(closed, { outcome: 'result', value: 0n, reason: 'its descriptor is closed' });
+    for (const activity of ['asleep', 'blocked', 'running'] as const) {
+      assert.equal(outcome(inCall('close', { activity })), 'in-doubt', activity);
+    }
+  });
+
+  it('in a call that nothing names is in doubt: the new kernel would not know how it goes on', () => {
+    assert.equal(outcome(inCall('restart_syscall')), 'in-doubt');
   });
 
   it('in a call that must not happen twice is in doubt, whether on a CPU or waiting for a disk', () => {
@@ -89,9 +121,14 @@ describe('a thread that was', () => {
     }
   });
 
-  it('in the call that killed the kernel never makes it again', () => {
-    assert.equal(outcome(inCall('write', { activity: 'running', panicked: true })), 'eintr');
-    assert.equal(outcome(inCall('stat', { activity: 'running', panicked: true })), 'eintr');
+  it('in the call that killed the kernel never makes it again, and is in doubt unless its result is known', () => {
+    const killed = { activity: 'running', panicked: true } as const;
+    for (const name of ['write', 'stat', 'rename', 'clone']) {
+      assert.equal(outcome(inCall(name, killed)), 'in-doubt', name);
+    }
+    assert.equal(outcome(inCall('close', { ...killed, isOpen: false })), 'result');
+    assert.equal(outcome(inCall('read', { ...killed, ax: 5n })), 'result');
+    assert.equal(outcome(inCall('execve', killed)), 'refuse');
   });
 
   it('about to become another program, or to end, does not come back', () => {
@@ -136,6 +173,111 @@ describe('a futex call', () => {
   });
 });
 
+describe('a lock that inherits priority', () => {
+  const locking = (over: Partial<SyscallState>) => inCall('futex', { futex: 'lock', ...over });
+
+  it('is the thread’s if its word says so, even if the thread has not noticed', () => {
+    const got = decideSyscall(locking({ ownsFutex: true, activity: 'running' }));
+    assert.equal(got.outcome === 'result' && got.value, 0n);
+  });
+
+  it('is waited for again if not: no such call ever ends with EINTR', () => {
+    for (const activity of ['asleep', 'blocked', 'running'] as const) {
+      assert.equal(outcome(locking({ ownsFutex: false, activity })), 'restart', activity);
+    }
+    assert.equal(outcome(locking({ activity: 'running' })), 'in-doubt');
+  });
+
+  it('is given back once', () => {
+    const unlocking = { futex: 'unlock', activity: 'running' } as const;
+    assert.equal(outcome(inCall('futex', { ...unlocking, ownsFutex: true })), 'restart');
+    assert.equal(outcome(inCall('futex', { ...unlocking, ownsFutex: false })), 'result');
+  });
+});
+
+describe('a call with a time of its own', () => {
+  it('that was over has ended: a sleep is not slept a second time', () => {
+    for (const name of ['nanosleep', 'clock_nanosleep']) {
+      const over = decideSyscall(inCall(name, { activity: 'running', timeLeft: 0n }));
+      assert.equal(over.outcome === 'result' && over.value, 0n, name);
+    }
+    assert.equal(outcome(inCall('poll', { activity: 'running', timeLeft: 0n })), 'restart');
+  });
+
+  it('of which nothing tells what was left is in doubt, unless the thread was asleep in it', () => {
+    for (const name of ['nanosleep', 'epoll_wait', 'select']) {
+      assert.equal(outcome(inCall(name, { activity: 'running', timeLeft: 'unknown' })), 'in-doubt', name);
+      assert.equal(outcome(inCall(name, { timeLeft: 'unknown' })), 'restart', name);
+      assert.equal(outcome(inCall(name, { activity: 'running', timeLeft: 5n })), 'restart', name);
+    }
+  });
+
+  it('on a socket (SO_RCVTIMEO) ends with EINTR, as it does for any signal', () => {
+    const limited = { hasSocketTimeout: true };
+    const reading = transfer({ direction: 'read', through: 'stream-socket' });
+    assert.equal(outcome(inCall('accept', limited)), 'eintr');
+    assert.equal(outcome(inCall('recvfrom', { ...limited, transfer: reading })), 'eintr');
+    const some = { ...limited, transfer: { ...reading, doneBytes: 3 } };
+    assert.equal(outcome(inCall('recvfrom', some)), 'result');
+  });
+});
+
+describe('the same call', () => {
+  const { registers } = threadOf(1);
+  const twice = (name: string, over: Partial<typeof registers>, flags?: bigint) =>
+    notTwice(
+      name,
+      { ...registers, di: 0n, si: 0n, dx: 0n, r10: 0n, r8: 0n, r9: 0n, ...over },
+      () => flags,
+    ) === undefined;
+
+  it('opens a file again, but does not make one again that must be new', () => {
+    assert.equal(twice('openat', { dx: 0o101n }), true);
+    assert.equal(twice('openat', { dx: 0o301n }), false);
+    assert.equal(twice('open', { si: 0o301n }), false);
+    assert.equal(twice('openat2', {}, 0o301n), false);
+    assert.equal(twice('openat2', {}, 0o1n), true);
+    assert.equal(twice('openat2', {}), false);
+  });
+
+  it('goes to a place in a file again, but not a step further', () => {
+    assert.equal(twice('lseek', { si: 4n, dx: 0n }), true);
+    assert.equal(twice('lseek', { si: 0n, dx: 1n }), true);
+    assert.equal(twice('lseek', { si: 4n, dx: 1n }), false);
+  });
+
+  it('allocates again, but moves nothing again', () => {
+    assert.equal(twice('fallocate', { si: 1n }), true);
+    assert.equal(twice('fallocate', { si: 8n }), false);
+    assert.equal(twice('fallocate', { si: 0x20n }), false);
+  });
+
+  it('sets again, unless it tells what was set before', () => {
+    for (const name of ['rt_sigprocmask', 'rt_sigaction', 'setitimer']) {
+      assert.equal(twice(name, {}), true, name);
+      assert.equal(twice(name, { dx: 0x7000n }), false, name);
+    }
+    assert.equal(twice('timer_settime', { r10: 0x7000n }), false);
+    assert.equal(twice('prlimit64', { r10: 0x7000n }), true);
+    assert.equal(twice('prlimit64', { dx: 0x6000n, r10: 0x7000n }), false);
+  });
+
+  it('changes what epoll watches, but adds nothing again', () => {
+    assert.equal(twice('epoll_ctl', { si: 3n }), true);
+    assert.equal(twice('epoll_ctl', { si: 1n }), false);
+    assert.equal(twice('epoll_ctl', { si: 2n }), false);
+  });
+
+  it('with a position of -1 is one without a position', () => {
+    const nowhere = { ...registers, r10: (1n << 64n) - 1n, r9: 0x10n };
+    assert.equal(withoutPosition('pwritev2', nowhere), 'writev');
+    assert.equal(withoutPosition('preadv2', nowhere), 'readv');
+    assert.equal(withoutPosition('pwritev2', { ...nowhere, r10: 0n }), 'pwritev2');
+    assert.equal(appends('pwritev2', nowhere), true);
+    assert.equal(appends('pwritev2', { ...nowhere, r9: 0n }), false);
+  });
+});
+
 describe('a transfer', () => {
   it('ends with the bytes that were moved, or is made again if there were none', () => {
     const done = decideSyscall(
@@ -165,17 +307,36 @@ describe('a transfer', () => {
     assert.equal(outcome(inCall('sendto', { transfer: transfer({ through: 'stream-socket' }) })), 'in-doubt');
   });
 
-  it('that reads takes nothing while it sleeps, unless it waits for all', () => {
+  it('of a message that was copied but waits for room is sent again: unix_dgram_sendmsg copies first', () => {
+    const copied = transfer({ through: 'message-socket', requestedBytes: 100, doneBytes: 100 });
+    assert.equal(outcome(inCall('sendto', { transfer: copied })), 'restart');
+    assert.equal(outcome(inCall('sendto', { transfer: copied, activity: 'running' })), 'in-doubt');
+  });
+
+  it('to a stream that waits for a page may have counted a piece that it has not sent', () => {
+    const ahead = transfer({ through: 'stream-socket', doneBytes: 4096 });
+    assert.equal(outcome(inCall('write', { transfer: ahead, activity: 'blocked' })), 'in-doubt');
+    assert.equal(outcome(inCall('write', { transfer: ahead })), 'result');
+  });
+
+  it('that reads takes nothing while it sleeps, unless it waits for more', () => {
     const reading = { direction: 'read', through: 'stream-socket' } as const;
     assert.equal(outcome(inCall('recvfrom', { transfer: transfer(reading) })), 'restart');
     assert.equal(
-      outcome(inCall('recvfrom', { transfer: transfer({ ...reading, waitsForAll: true }) })),
+      outcome(inCall('recvfrom', { transfer: transfer({ ...reading, waitsForMore: true }) })),
       'in-doubt',
     );
     assert.equal(
       outcome(inCall('recvfrom', { transfer: transfer(reading), activity: 'running' })),
       'in-doubt',
     );
+  });
+
+  it('from a terminal is in doubt where the kernel keeps input aside: with VMIN above 1, and while it runs', () => {
+    const reading = transfer({ direction: 'read', through: 'tty', doneBytes: 0 });
+    assert.equal(outcome(inCall('read', { transfer: reading })), 'restart');
+    assert.equal(outcome(inCall('read', { transfer: { ...reading, waitsForMore: true } })), 'in-doubt');
+    assert.equal(outcome(inCall('read', { transfer: reading, activity: 'running' })), 'in-doubt');
   });
 
   it('to a terminal may be on the screen already', () => {

@@ -1,0 +1,121 @@
+import type { UserRegisters } from '../model/process.ts';
+
+type Arguments = Pick<UserRegisters, 'di' | 'si' | 'dx' | 'r10' | 'r8' | 'r9'>;
+
+/** When a call that may be made twice as a rule may not, by its arguments. */
+interface Exception {
+  readonly when: (registers: Arguments) => boolean;
+  readonly reason: string;
+}
+
+const O_CREAT_EXCL = 0o300n;
+const IPC_CREAT_EXCL = 0o3000n;
+const MAP_FIXED_NOREPLACE = 0x10_0000n;
+const FALLOC_COLLAPSE_OR_INSERT = 0x28n;
+const XATTR_CREATE = 1n;
+const SEEK_CUR = 1n;
+const EPOLL_CTL_MOD = 3n;
+/** Levels of setsockopt(2) of which every option is a value; other levels have options that join, add and leave. */
+const optionLevels: ReadonlySet<bigint> = new Set([1n, 6n]);
+
+const int = (value: bigint): bigint => BigInt.asUintN(32, value);
+const all = (value: bigint, bits: bigint): boolean => (value & bits) === bits;
+
+function tellsOld(register: keyof Arguments): Exception {
+  return {
+    when: (registers) => registers[register] !== 0n,
+    reason: 'it tells what was set before, which it has perhaps changed',
+  };
+}
+
+function creates(register: keyof Arguments, bits: bigint): Exception {
+  return {
+    when: (registers) => all(registers[register], bits),
+    reason: 'it makes something that must not exist, and may have made it',
+  };
+}
+
+const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
+  ['rt_sigaction', tellsOld('dx')],
+  ['rt_sigprocmask', tellsOld('dx')],
+  ['sigaltstack', tellsOld('si')],
+  ['setitimer', tellsOld('dx')],
+  ['timer_settime', tellsOld('r10')],
+  ['timerfd_settime', tellsOld('r10')],
+  ['prlimit64', { ...tellsOld('r10'), when: ({ dx, r10 }) => dx !== 0n && r10 !== 0n }],
+  ['open', creates('si', O_CREAT_EXCL)],
+  ['openat', creates('dx', O_CREAT_EXCL)],
+  ['shmget', creates('dx', IPC_CREAT_EXCL)],
+  ['semget', creates('dx', IPC_CREAT_EXCL)],
+  ['msgget', creates('si', IPC_CREAT_EXCL)],
+  ['mmap', creates('r10', MAP_FIXED_NOREPLACE)],
+  ['setxattr', creates('r8', XATTR_CREATE)],
+  ['lsetxattr', creates('r8', XATTR_CREATE)],
+  ['fsetxattr', creates('r8', XATTR_CREATE)],
+  [
+    'fallocate',
+    {
+      when: ({ si }) => (si & FALLOC_COLLAPSE_OR_INSERT) !== 0n,
+      reason: 'it moves what follows in the file, and may have done so',
+    },
+  ],
+  [
+    'lseek',
+    {
+      when: ({ si, dx }) => int(dx) === SEEK_CUR && si !== 0n,
+      reason: 'it moves the position, and may have done so',
+    },
+  ],
+  [
+    'epoll_ctl',
+    {
+      when: ({ si }) => int(si) !== EPOLL_CTL_MOD,
+      reason: 'it adds or takes away a descriptor, and may have done so',
+    },
+  ],
+  [
+    'setsockopt',
+    {
+      when: ({ si }) => !optionLevels.has(int(si)),
+      reason: 'it may add or take away something a second time',
+    },
+  ],
+]);
+
+/**
+ * Why a call that the table calls `pure` must not be made twice with these arguments; undefined if it may be.
+ *
+ * @param flagsAt reads the flags at the address of an open_how (openat2(2)); undefined if that memory cannot be read
+ */
+export function notTwice(
+  name: string,
+  registers: Arguments,
+  flagsAt: (address: bigint) => bigint | undefined,
+): string | undefined {
+  if (name === 'openat2') {
+    const exception = creates('dx', O_CREAT_EXCL);
+    const flags = flagsAt(registers.dx);
+    return flags === undefined || all(flags, O_CREAT_EXCL) ? exception.reason : undefined;
+  }
+  const exception = exceptions.get(name);
+  return exception?.when(registers) === true ? exception.reason : undefined;
+}
+
+/** Flags of preadv2(2) and pwritev2(2). */
+const RWF_APPEND = 0x10n;
+const ANY_POSITION = (1n << 64n) - 1n;
+
+/** The calls that preadv2 and pwritev2 are if they are not given a position. */
+export function withoutPosition(name: string, { r10 }: Arguments): string {
+  if (BigInt.asUintN(64, r10) !== ANY_POSITION) return name;
+  if (name === 'preadv2') return 'readv';
+  return name === 'pwritev2' ? 'writev' : name;
+}
+
+/** Whether a write was told to append, whatever its descriptor says. */
+export function appends(name: string, { r9 }: Arguments): boolean {
+  return name === 'pwritev2' && (r9 & RWF_APPEND) !== 0n;
+}
+
+/** Writes at a position, which on a descriptor that appends (O_APPEND) write at the end all the same (pwrite(2)). */
+export const positionedWrites: ReadonlySet<string> = new Set(['pwrite64', 'pwritev', 'pwritev2']);
