@@ -72,6 +72,20 @@ function unrestorable(xstateBv: bigint): string[] {
   return problems;
 }
 
+/** The control bits of MXCSR: rounding, masks, flush to zero; the others tell which exceptions have happened. */
+const MXCSR_CONTROL = 0xffc0;
+/** Where FXSAVE has the control word and MXCSR, and what both are at the start of a program. */
+const FCW = { offset: 0, usual: 0x37f } as const;
+const MXCSR = { offset: 24, usual: 0x1f80 } as const;
+
+/** Whether rounding and exceptions are what every program starts with: functions have to preserve these (System V ABI). */
+export function hasDefaultModes(fxsave: Buffer): boolean {
+  return (
+    fxsave.readUInt16LE(FCW.offset) === FCW.usual &&
+    (fxsave.readUInt32LE(MXCSR.offset) & MXCSR_CONTROL) === MXCSR.usual
+  );
+}
+
 /**
  * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the kernel died: its
  * vector registers were in the CPU, and a stock kernel saves them nowhere (unless TIF_NEED_FPU_LOAD says that
@@ -95,9 +109,13 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): Ca
   if (onCpu && !hasThreadFlag(task, TIF.needFpuLoad)) {
     if (BigInt.asIntN(64, regs.orig_ax) === -1n) {
       problems.push('was computing on a CPU: its vector registers are lost');
-    } else {
+    } else if (hasDefaultModes(xstate.fxsave)) {
       notes.push(
-        `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing`,
+        `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing; its floating-point modes are those of when it last left a CPU, the usual ones`,
+      );
+    } else {
+      problems.push(
+        'was in a system call on a CPU and has floating-point modes of its own, which it may have changed since they were saved',
       );
     }
   }

@@ -1,6 +1,7 @@
 import { wasInUserMode } from '../linux/current.ts';
 import { mmStruct } from '../linux/mm.ts';
-import { allowedCpus, niceOf, type Task } from '../linux/sched.ts';
+import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
+import { syscallName } from '../linux/unistd.ts';
 import { readUser } from '../linux/user-memory.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
@@ -10,6 +11,7 @@ import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
 import { captureRegisters } from './registers.ts';
+import { ENOSYS } from './syscall.ts';
 import { threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
@@ -24,13 +26,26 @@ const ROBUST_LIST_BYTES = 24;
 const DEFAULT_TIMER_SLACK = 50_000n;
 const SCHED_RESET_ON_FORK = 0x4000_0000;
 
+/** Signals that no mask can hold: SIGKILL and SIGSTOP. */
+const UNMASKABLE = (1n << 8n) | (1n << 18n);
+
 /**
- * Some calls put a mask in force for their own time only, and save the real one: sigsuspend, ppoll and their like in
- * `saved_sigmask`, sigtimedwait in `real_blocked`.
+ * Some calls put a mask in force for their own time only, and save the real one: ppoll and their like in `saved_sigmask`,
+ * sigtimedwait in `real_blocked`. sigsuspend saves it, too, but says so (`restore_sigmask`) only when its sleep is over.
  */
-function blockedSignals(task: Task): bigint {
+function blockedSignals(kernel: Kernel, task: Task, registers: UserRegisters, pgd: bigint): bigint {
   if (task.real_blocked !== 0n) return task.real_blocked;
-  return task.restore_sigmask ? task.saved_sigmask : task.blocked;
+  if (task.restore_sigmask || isSuspended(kernel, task, registers, pgd)) return task.saved_sigmask;
+  return task.blocked;
+}
+
+/** In sigsuspend(), with its mask in force (kernel/signal.c). */
+function isSuspended(kernel: Kernel, task: Task, registers: UserRegisters, pgd: bigint): boolean {
+  if (syscallName(Number(BigInt.asIntN(64, registers.origAx))) !== 'rt_sigsuspend') return false;
+  if (BigInt.asIntN(64, registers.ax) !== ENOSYS) return false;
+  if ((task.__state & taskState.interruptible) !== 0) return true;
+  const mask = readUser(kernel, pgd, Number(registers.di), 8)?.readBigUInt64LE();
+  return mask !== undefined && task.blocked === (mask & ~UNMASKABLE);
 }
 
 /** Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort handler. */
@@ -131,7 +146,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   cred.problems.forEach(say);
   const { pgd } = kernel.bind(mmStruct).at(task.mm);
   checkThreadPointer(kernel, task, pgd, captured.registers.fsBase, findings);
-  const blocked = blockedSignals(task);
+  const blocked = blockedSignals(kernel, task, captured.registers, pgd);
   const rseq = rseqOf(kernel, task, pgd);
   const call = interruptedCall(source, task, captured.registers, blocked, pgd, owner);
   return {
