@@ -2,7 +2,7 @@ import { describeRule } from '../config/protection.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
-import type { ProcessReport } from '../report/schema.ts';
+import type { ProcessReport, Report } from '../report/schema.ts';
 import { serviceOf } from './adoption.ts';
 import type { Candidate, Selected } from './select.ts';
 
@@ -56,4 +56,18 @@ export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
     inDoubt: [],
     notes: [],
   };
+}
+
+/** Sets the outcome of all processes of a group. */
+export function concludeGroup(
+  report: Report,
+  group: number,
+  outcome: 'restored' | 'failed',
+  reasons: readonly string[],
+): void {
+  for (const process of report.processes) {
+    if (process.group !== group) continue;
+    process.outcome = outcome;
+    process.reasons.push(...reasons);
+  }
 }

@@ -3,13 +3,14 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
-import { prepareFiles } from '../criu/files/prepare.ts';
 import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
 import type { Report } from '../report/schema.ts';
-import { concludeGroup, type ImagedGroup } from './capture-stage.ts';
 import { withinCgroup } from './cgroups.ts';
+import type { ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
+import { prepareFiles } from './prepare.ts';
 import { processesWithProcedure } from './procedures.ts';
+import { concludeGroup } from './process-reports.ts';
 import { messageOf } from './stages.ts';
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */

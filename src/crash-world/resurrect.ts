@@ -5,18 +5,18 @@ import { captureUnwritten } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
-import { writeBack } from '../criu/files/write-back.ts';
 import { createIncident, incidentId, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
 import { birthplace, planAdoptions } from './adoption.ts';
-import { captureStage, type ImagedGroup, imageStage } from './capture-stage.ts';
+import { captureStage } from './capture-stage.ts';
 import { placeInCgroups } from './cgroups.ts';
 import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
+import { type ImagedGroup, imageStage } from './image-stage.ts';
 import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
@@ -37,6 +37,7 @@ import {
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
+import { type WriteBackResult, writeBack } from './write-back.ts';
 
 const VMCORE = '/proc/vmcore';
 
@@ -152,9 +153,9 @@ async function workOn(work: Work): Promise<void> {
   }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
   await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
-  await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
+  const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
-  const imaged = selection === undefined ? [] : await capture(work, selection);
+  const imaged = selection === undefined ? [] : await capture(work, selection, writtenBack ?? new Map());
   const cpus = kernel.cpus.length;
   kernel.close();
   await stages.run('memory', () => {
@@ -182,12 +183,16 @@ async function workOn(work: Work): Promise<void> {
 }
 
 /** From the selection to images on the disk. */
-async function capture(work: Work, selection: Selection): Promise<ImagedGroup[]> {
+async function capture(
+  work: Work,
+  selection: Selection,
+  writtenBack: WriteBackResult['outcomes'],
+): Promise<ImagedGroup[]> {
   const { kernel, panicAt, manifest, place, stages } = work;
   const { report } = stages;
   const groups = await stages.run('capture', () => {
     const barred = barredProcess(report, manifest, place);
-    return captureStage(kernel, selection, criuVersion(), barred, report);
+    return captureStage(kernel, selection, criuVersion(), barred, writtenBack, report);
   });
   const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
   return (
@@ -212,10 +217,11 @@ function barredProcess(
 }
 
 /** Writes to the disks what the dead kernel had promised to; without it files would be older than the processes that use them. */
-function writeBackDirtyPages(kernel: Kernel, report: Report): void {
+function writeBackDirtyPages(kernel: Kernel, report: Report): WriteBackResult['outcomes'] {
   const { files, problems } = captureUnwritten(kernel);
   const result = writeBack(files, kernel.physical);
   report.notes.push(...problems, ...result.problems.map(({ path, problem }) => `${path} ${problem}`));
+  return result.outcomes;
 }
 
 function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {

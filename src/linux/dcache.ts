@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
@@ -47,8 +48,10 @@ export type PathRoot =
   | 'internal'; // a kernel-internal mount: pipefs, sockfs, anonymous inodes, shmem
 
 export interface ResolvedPath {
-  /** Absolute from the root of its mount namespace; from the file system's root if detached or internal. UTF-8. */
+  /** Absolute from the root of its mount namespace; from the file system's root if detached or internal. */
   readonly path: string;
+  /** The dentries of the directories above it, as a walk from the root meets them: one for each component of the path, the root first. */
+  readonly directories: readonly bigint[];
   /** The last component has been unlinked. */
   readonly deleted: boolean;
   readonly root: PathRoot;
@@ -70,9 +73,18 @@ export function initialMountNamespace(kernel: Kernel): bigint {
   return kernel.bind(initNsproxy).at(kernel.symbol('init_nsproxy')).mnt_ns;
 }
 
+/** Bytes of a name or path as text. Throws a ContainerError if they are not UTF-8: any text for them would name another file. */
+function decodePath(dentry: bigint, bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString('utf8');
+  const shown = bytes
+    .toString('latin1')
+    .replace(/[^ -~]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  throw new ContainerError('dentry', dentry, `has a name that is not UTF-8: ${shown}`);
+}
+
 /**
  * The path of a dentry on a mount, as d_path(9) builds it but from the root of the namespace instead of the process's.
- * `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX bytes.
+ * `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX bytes, or is not UTF-8.
  */
 export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: bigint): ResolvedPath {
   const Dentry = kernel.bind(dentryStruct);
@@ -81,14 +93,16 @@ export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: big
   let dentry = Dentry.at(dentryAddress);
   const deleted = isUnlinked(dentry);
   const parts: string[] = [];
+  const directories: bigint[] = [];
   let length = 0;
   for (let steps = 0; steps <= PATH_MAX; steps++) {
     const escaped = dentry.d_parent === dentry.address && dentry.address !== mount.mnt_root;
     if (dentry.address === mount.mnt_root || escaped) {
       if (mount.mnt_parent === mount.address || escaped) {
-        const path = Buffer.from(`/${parts.toReversed().join('/')}`, 'latin1').toString('utf8');
-        const root = rootKind(kernel, first);
-        return { path, deleted, root: escaped && root === 'initial' ? 'detached' : root, mount: first };
+        const path = decodePath(dentryAddress, Buffer.from(`/${parts.toReversed().join('/')}`, 'latin1'));
+        const kind = rootKind(kernel, first);
+        const root = escaped && kind === 'initial' ? 'detached' : kind;
+        return { path, directories: directories.toReversed(), deleted, root, mount: first };
       }
       dentry = Dentry.at(mount.mnt_mountpoint);
       mount = mountOf(kernel, mount.mnt_parent, 'mount');
@@ -99,6 +113,7 @@ export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: big
     if (length > PATH_MAX) break;
     parts.push(name);
     dentry = Dentry.at(dentry.d_parent);
+    directories.push(dentry.address);
   }
   throw new ContainerError('dentry', dentryAddress, 'has a path that does not end');
 }
@@ -119,7 +134,8 @@ function isBelow(kernel: Kernel, dentry: Dentry, root: bigint): boolean {
 
 /**
  * The paths by which an inode can be reached in the initial mount namespace, as far as the dentry cache knows its names:
- * one a name, on the first mount that shows it. Throws a ContainerError if the cache is damaged.
+ * one a name, on the first mount that shows it. Names that are not UTF-8 are left out if there is another one. Throws a ContainerError if
+ * there is none, or if the cache is damaged.
  */
 export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
   const { i_dentry, i_sb } = kernel.bind(inodeStruct).at(inode);
@@ -129,6 +145,7 @@ export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
     ...listForEachEntry(kernel, s_mounts, kernel.bind(mountStruct), 'mnt_instance', MAX_ALIASES),
   ].filter((mount) => mount.mnt_ns === initial);
   const paths: ResolvedPath[] = [];
+  let unreadable: ContainerError | undefined;
   for (const dentry of hlistForEachEntry(
     kernel,
     i_dentry,
@@ -138,7 +155,14 @@ export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
   )) {
     if (isUnlinked(dentry)) continue;
     const mount = mounts.find(({ mnt_root }) => isBelow(kernel, dentry, mnt_root));
-    if (mount !== undefined) paths.push(resolvePath(kernel, vfsmountOf(kernel, mount), dentry.address));
+    if (mount === undefined) continue;
+    try {
+      paths.push(resolvePath(kernel, vfsmountOf(kernel, mount), dentry.address));
+    } catch (error) {
+      if (!(error instanceof ContainerError)) throw error;
+      unreadable = error;
+    }
   }
+  if (paths.length === 0 && unreadable !== undefined) throw unreadable;
   return paths;
 }

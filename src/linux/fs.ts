@@ -47,6 +47,7 @@ export const superBlockStruct = struct('super_block', {
   s_inodes: addressOf('s_inodes'),
   s_mounts: addressOf('s_mounts'),
   s_id: cstring,
+  s_uuid: addressOf('s_uuid'),
 });
 
 export type SuperBlock = ViewOf<typeof superBlockStruct>;
@@ -95,6 +96,29 @@ export function fileSystemOf(kernel: Kernel, superBlock: bigint): FileSystem {
   return { name: kernel.memory.cstring(type.name, 64), onDisk: (type.fs_flags & FS_REQUIRES_DEV) !== 0 };
 }
 
+/** By what a file system is found again, though its device has another number after the panic. */
+export interface FileSystemIdentity {
+  /** `s_magic`, as statfs(2) gives it. */
+  readonly magic: number;
+  /** `s_uuid` in hexadecimal; undefined if it has none. */
+  readonly uuid: string | undefined;
+  /** Number of its device then, as stat(2) gives it. */
+  readonly device: number;
+}
+
+const UUID_BYTES = 16;
+
+/** The identity of a super block's file system. */
+export function fileSystemIdentity(kernel: Kernel, superBlock: bigint): FileSystemIdentity {
+  const { s_magic, s_uuid, s_dev } = kernel.bind(superBlockStruct).at(superBlock);
+  const uuid = kernel.memory.read(s_uuid, UUID_BYTES);
+  return {
+    magic: s_magic,
+    uuid: uuid.every((byte) => byte === 0) ? undefined : uuid.toString('hex'),
+    device: userDevice(s_dev),
+  };
+}
+
 /** Seconds and nanoseconds of an inode's times. 6.11 split the timespecs into seconds and nanoseconds. */
 const timespecTimes = struct('inode', {
   atimeSeconds: longNumber.at('i_atime.tv_sec'),
@@ -115,6 +139,9 @@ export interface InodeTimes {
   /** Microseconds since 1970; below 2^53 until the year 2255. */
   readonly accessedMicroseconds: number;
   readonly modifiedMicroseconds: number;
+  /** The same, whole: nanoseconds since 1970. */
+  readonly accessedNanoseconds: bigint;
+  readonly modifiedNanoseconds: bigint;
   /** When content, name or attributes changed last, in seconds: the one time that programs cannot set. */
   readonly changedSeconds: number;
 }
@@ -127,6 +154,8 @@ export function inodeTimes(kernel: Kernel, inode: bigint): InodeTimes {
   return {
     accessedMicroseconds: times.atimeSeconds * 1e6 + Math.floor(times.atimeNanoseconds / 1000),
     modifiedMicroseconds: times.mtimeSeconds * 1e6 + Math.floor(times.mtimeNanoseconds / 1000),
+    accessedNanoseconds: BigInt(times.atimeSeconds) * 1_000_000_000n + BigInt(times.atimeNanoseconds),
+    modifiedNanoseconds: BigInt(times.mtimeSeconds) * 1_000_000_000n + BigInt(times.mtimeNanoseconds),
     changedSeconds: times.ctimeSeconds,
   };
 }

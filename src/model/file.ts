@@ -232,13 +232,35 @@ export interface FileToCheck {
   readonly identity: FileIdentity;
 }
 
+/** A directory on the way to a file, by what it is recognised. */
+export interface DirectoryIdentity {
+  readonly inode: number;
+  readonly generation: number;
+}
+
+/** A file system, by what it is recognised when its device has another number. */
+export interface FileSystemPlace {
+  /** As statfs(2) gives it. */
+  readonly magic: number;
+  /** Hexadecimal; undefined if it has none. */
+  readonly uuid: string | undefined;
+  /** Number of its device at the panic, as stat(2) gives it. */
+  readonly device: number;
+}
+
 /** A file on a disk with data that may not have been written to it. */
 export interface UnwrittenFile {
+  /** Absolute. */
   readonly path: string;
+  /** The directories from the root to the file's own: one for each component of the path. */
+  readonly directories: readonly DirectoryIdentity[];
+  readonly fileSystem: FileSystemPlace;
   /** `sizeBytes` is the size that the file has to have. */
   readonly identity: FileIdentity;
-  readonly accessedMicroseconds: number;
-  readonly modifiedMicroseconds: number;
+  /** Sectors of 512 bytes that it takes; undefined where the file system keeps that number elsewhere. */
+  readonly sectors: number | undefined;
+  readonly accessedNanoseconds: bigint;
+  readonly modifiedNanoseconds: bigint;
   /** Pages that the disk does not have; the last one may reach over the end of the file. */
   readonly dirty: readonly PageRun[];
   /**
@@ -246,7 +268,7 @@ export interface UnwrittenFile {
    * they are on the disk. Empty for other files.
    */
   readonly clean: readonly PageRun[];
-  /** The pages are the whole file: it can be made anew if the disk does not know it yet. */
+  /** The pages are the whole file, and no more: it can be made anew if the disk does not know it yet. */
   readonly isWhole: boolean;
 }
 
@@ -263,7 +285,7 @@ export interface GroupFiles {
   readonly directoriesToMake: readonly DirectoryToMake[];
   readonly filesToMake: readonly FileToMake[];
   readonly filesToCheck: readonly FileToCheck[];
-  /** Files on disks that have to be written back before they are checked. */
+  /** Files on disks of which something may not have been written: all of it has to be there before they are opened again. */
   readonly unwritten: readonly UnwrittenFile[];
 }
 

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { dentryName, dentryStruct } from '../../linux/dcache.ts';
 import { type File, filePosition } from '../../linux/file.ts';
 import { fileSystemOf, type Inode, inodeStruct } from '../../linux/fs.ts';
@@ -54,10 +55,12 @@ export function captureMemfdInode(context: CaptureContext, file: File): MemfdIno
   const known = context.memfds.get(shmid);
   if (known !== undefined) return known;
   const name = dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)).slice(MEMFD_PREFIX.length);
+  const bytes = Buffer.from(name, 'latin1');
+  if (!isUtf8(bytes)) throw new FileRefusal('has a memfd whose name is not UTF-8');
   const memfd: MemfdInode = {
     inodeId: shmid,
     shmid,
-    name: Buffer.from(name, 'latin1').toString('utf8'),
+    name: bytes.toString('utf8'),
     uid: inode.i_uid,
     gid: inode.i_gid,
     mode: inode.i_mode,

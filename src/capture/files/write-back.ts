@@ -1,10 +1,18 @@
-import { inodePaths } from '../../linux/dcache.ts';
-import { fileSystemOf, fileType, type Inode, inodeStruct, inodeTimes } from '../../linux/fs.ts';
-import { pageCache } from '../../linux/pagemap.ts';
+import { dentryStruct, inodePaths, type ResolvedPath } from '../../linux/dcache.ts';
+import {
+  type FileSystem,
+  fileSystemIdentity,
+  fileSystemOf,
+  fileType,
+  type Inode,
+  inodeStruct,
+  inodeTimes,
+} from '../../linux/fs.ts';
+import { type PageCache, pageCache } from '../../linux/pagemap.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
 import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
-import type { UnwrittenFile } from '../../model/file.ts';
+import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { identityOf } from './named.ts';
@@ -26,6 +34,29 @@ export interface Unwritten {
   readonly problems: readonly string[];
 }
 
+function directoryIdentity(kernel: Kernel, dentry: bigint): DirectoryIdentity {
+  const { d_inode } = kernel.bind(dentryStruct).at(dentry);
+  const { i_ino, i_generation } = kernel.bind(inodeStruct).at(d_inode);
+  return { inode: i_ino, generation: i_generation };
+}
+
+/** Whether pages are cached from the beginning to the end of a file, and none after it. */
+function isWhole({ runs }: PageCache, sizeBytes: number): boolean {
+  let end = 0;
+  for (const { address, pages } of runs) {
+    if (address !== end) return false;
+    end += pages * PAGE_SIZE;
+  }
+  return end === Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+}
+
+/** File systems that keep the number of a file's blocks in `inode.i_blocks` at all times; XFS does not. */
+const blockCounters: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4']);
+
+function sectorsOf(inode: Inode, { name }: FileSystem): number | undefined {
+  return blockCounters.has(name) ? inode.i_blocks : undefined;
+}
+
 /**
  * What of a regular file may be missing on the disk; undefined if nothing is, a sentence if it cannot be told. Throws a
  * VmcoreError if the inode or its page cache is damaged.
@@ -36,20 +67,34 @@ export function unwrittenFile(
   clocks: Clocks,
 ): UnwrittenFile | string | undefined {
   if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
-  const { changedSeconds, ...times } = inodeTimes(kernel, inode.address);
+  const { changedSeconds, accessedNanoseconds, modifiedNanoseconds } = inodeTimes(kernel, inode.address);
   const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);
   if (cache.unwritten.length === 0 && !isRecent) return undefined;
-  const path = inodePaths(kernel, inode.address)[0]?.path;
+  const place = inodePaths(kernel, inode.address)[0];
   // What is written already and nobody has by name is as it would be after any crash.
-  if (path === undefined && cache.unwritten.length === 0) return undefined;
-  const name = path ?? `inode ${inode.i_ino}`;
+  if (place === undefined && cache.unwritten.length === 0) return undefined;
+  const name = place?.path ?? `inode ${inode.i_ino}`;
   if (cache.partial > 0) return `${name}: ${cache.partial} pages of it are valid only in part`;
-  if (path === undefined) return `${name} has data that was not written, and no known path`;
-  const isWhole = cache.cached >= Math.ceil(inode.i_size / PAGE_SIZE);
-  const identity = identityOf(inode, fileSystemOf(kernel, inode.i_sb));
-  const clean = isRecent ? cache.written : [];
-  return { path, identity, ...times, dirty: cache.unwritten, clean, isWhole: isWhole && isRecent };
+  if (place === undefined) return `${name} has data that was not written, and no known path`;
+  const fileSystem = fileSystemOf(kernel, inode.i_sb);
+  return {
+    path: place.path,
+    directories: place.directories.map((dentry) => directoryIdentity(kernel, dentry)),
+    fileSystem: fileSystemIdentity(kernel, inode.i_sb),
+    identity: identityOf(inode, fileSystem),
+    sectors: sectorsOf(inode, fileSystem),
+    accessedNanoseconds,
+    modifiedNanoseconds,
+    dirty: cache.unwritten,
+    clean: isRecent ? cache.written : [],
+    isWhole: isRecent && !isMountRoot(kernel, inode, place) && isWhole(cache, inode.i_size),
+  };
+}
+
+/** A file that is mounted by itself: the directory that shows it is not its own. */
+function isMountRoot(kernel: Kernel, inode: Inode, { mount }: ResolvedPath): boolean {
+  return kernel.bind(dentryStruct).at(mount.mnt_root).d_inode === inode.address;
 }
 
 /**

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import koffi from 'koffi';
-import { writePreparation } from '../../../src/criu/files/preparation.ts';
-import { prepareFiles } from '../../../src/criu/files/prepare.ts';
-import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
-import { type FileIdentity, type GroupFiles, noFiles } from '../../../src/model/file.ts';
+import { prepareFiles } from '../../src/crash-world/prepare.ts';
+import { writePreparation } from '../../src/criu/files/preparation.ts';
+import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
+import { type FileIdentity, type GroupFiles, noFiles } from '../../src/model/file.ts';
 
 const getxattr = koffi
   .load('libc.so.6')

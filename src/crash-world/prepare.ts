@@ -16,9 +16,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
-import type { FileIdentity } from '../../model/file.ts';
+import { type Preparation, readPreparation } from '../criu/files/preparation.ts';
+import type { FileIdentity } from '../model/file.ts';
 import { inodeGeneration } from './inode-generation.ts';
-import { type Preparation, readPreparation } from './preparation.ts';
 
 /** Why a group cannot be restored: a file that it has open is not what it was. */
 export interface FileProblem {

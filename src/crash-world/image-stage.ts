@@ -1,0 +1,67 @@
+import { rmSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
+import { captureCrashProcedures } from '../capture/crash-procedure.ts';
+import { applyCrashProcedures, type ProcedurePlan } from '../criu/crash-procedure.ts';
+import { writeImages } from '../criu/index.ts';
+import { keepWithoutProcedures } from '../criu/procedure-fallback.ts';
+import type { ProcessGroup } from '../model/group.ts';
+import type { Report } from '../report/schema.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { concludeGroup } from './process-reports.ts';
+import { messageOf } from './stages.ts';
+
+/** A group whose images are on the disk. */
+export interface ImagedGroup {
+  readonly group: ProcessGroup;
+  readonly directory: string;
+  /** Bytes of memory that the group will take. */
+  readonly pagesBytes: number;
+  readonly plans: readonly ProcedurePlan[];
+}
+
+/**
+ * Writes the images of each group into a directory of its own, with the crash procedures of its processes applied. A group that cannot be written is reported
+ * as failed, and leaves nothing behind.
+ */
+export function imageStage(
+  kernel: Kernel,
+  groups: readonly ProcessGroup[],
+  images: string,
+  occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
+  report: Report,
+): ImagedGroup[] {
+  return groups.flatMap((group) => {
+    const directory = join(images, `group-${group.id}`);
+    try {
+      const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
+      const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
+      keepWithoutProcedures(group, applied.plans, directory);
+      notePlans(report, applied.plans);
+      return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
+    } catch (error) {
+      console.error(error);
+      const free = freeMebibytes(images);
+      rmSync(directory, { recursive: true, force: true });
+      concludeGroup(report, group.id, 'failed', [
+        `its images could not be written: ${messageOf(error)} (${free} MiB are free in ${images})`,
+      ]);
+      return [];
+    }
+  });
+}
+
+function freeMebibytes(directory: string): number {
+  const { bavail, bsize } = statfsSync(directory);
+  return Math.floor((bavail * bsize) / 2 ** 20);
+}
+
+function notePlans(report: Report, plans: readonly ProcedurePlan[]): void {
+  for (const plan of plans) {
+    const process = report.processes.find(({ pid }) => pid === plan.pid);
+    if (process === undefined) continue;
+    process.crashProcedure =
+      plan.state === 'delivered'
+        ? { delivery: plan.procedure.delivery.kind, state: 'delivered' }
+        : { delivery: 'none', state: 'ignored', detail: `the record ${plan.reason}` };
+  }
+}

@@ -1,0 +1,86 @@
+import { type BigIntStats, readSync } from 'node:fs';
+import type { UnwrittenFile } from '../model/file.ts';
+import { WriteBackRefusal } from './old-directories.ts';
+import type { OldMemory } from './write-back.ts';
+
+const PAGE_SIZE = 4096;
+const SECTOR = 512;
+/** Sectors of a block, which a file may have gained or lost for its attributes. */
+const BLOCK_SECTORS = 8;
+
+function isZero(bytes: Uint8Array): boolean {
+  return bytes.every((byte) => byte === 0);
+}
+
+/** What the last page in memory has after the end of the file; undefined if it is not in memory or the file ends with a page. */
+function tailOf({ identity, dirty, clean }: UnwrittenFile, memory: OldMemory): Uint8Array | undefined {
+  const { sizeBytes } = identity;
+  const used = sizeBytes % PAGE_SIZE;
+  if (used === 0) return undefined;
+  const page = sizeBytes - used;
+  const run = [...dirty, ...clean].find(
+    ({ address, pages }) => address <= page && page < address + pages * PAGE_SIZE,
+  );
+  return run === undefined
+    ? undefined
+    : memory.view(run.physical + (page - run.address) + used, PAGE_SIZE - used);
+}
+
+/**
+ * The kernel fills the last page with zeros when it cuts a file (truncate_inode_partial_folio), and every new page. Zeros in memory after the
+ * end, where the disk has something, say that the file was cut there.
+ */
+function isCutInMemory(fd: number, file: UnwrittenFile, memory: OldMemory): boolean {
+  const tail = tailOf(file, memory);
+  if (tail === undefined || !isZero(tail)) return false;
+  const onDisk = Buffer.alloc(tail.length);
+  const length = readSync(fd, onDisk, 0, onDisk.length, file.identity.sizeBytes);
+  return !isZero(onDisk.subarray(0, length));
+}
+
+/** Whether memory counts so many fewer blocks than the disk as the file lost bytes. */
+function hasFreedBlocks({ identity, sectors }: UnwrittenFile, { size, blocks }: BigIntStats): boolean {
+  if (sectors === undefined) return false;
+  const lost = Math.floor((Number(size) - identity.sizeBytes) / SECTOR) - (BLOCK_SECTORS - 1);
+  return Number(blocks) - sectors >= Math.max(BLOCK_SECTORS, lost);
+}
+
+/** Whether a page in memory lies wholly after the end. */
+function hasPagesAfterEnd({ identity, dirty, clean }: UnwrittenFile): boolean {
+  const end = Math.ceil(identity.sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  return [...dirty, ...clean].some(({ address, pages }) => address + pages * PAGE_SIZE > end);
+}
+
+/** Whether the page with the last byte is in memory. */
+function hasLastPage({ identity, dirty, clean }: UnwrittenFile): boolean {
+  const last = identity.sizeBytes - 1;
+  return [...dirty, ...clean].some(
+    ({ address, pages }) => address <= last && last < address + pages * PAGE_SIZE,
+  );
+}
+
+/**
+ * Asks a second witness where the disk has another size than the inode in memory: one bad bit in it must not cut a file, or blow it up. A
+ * shorter file needs zeros after its end where the disk has none, or as many fewer blocks, and no page after its end; a longer one needs its
+ * last page in memory, or more blocks than the disk knows of. Throws a WriteBackRefusal if there is none.
+ */
+export function checkSize(fd: number, stats: BigIntStats, file: UnwrittenFile, memory: OldMemory): void {
+  const { sizeBytes } = file.identity;
+  const onDisk = Number(stats.size);
+  if (onDisk === sizeBytes) return;
+  const { sectors } = file;
+  const isTold =
+    sizeBytes < onDisk
+      ? !hasPagesAfterEnd(file) && (isCutInMemory(fd, file, memory) || hasFreedBlocks(file, stats))
+      : hasLastPage(file) || (sectors !== undefined && sectors > Number(stats.blocks));
+  if (isTold) return;
+  throw new WriteBackRefusal(
+    `has ${onDisk} bytes on the disk and had ${sizeBytes} in memory, of which there is no second sign: nothing was written to it`,
+  );
+}
+
+/** Whether what is in memory of a whole file ends where its size says. */
+export function endsWithZeros(file: UnwrittenFile, memory: OldMemory): boolean {
+  const tail = tailOf(file, memory);
+  return tail === undefined || isZero(tail);
+}

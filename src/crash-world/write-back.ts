@@ -1,0 +1,245 @@
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import koffi from 'koffi';
+import { contentRuns } from '../criu/files/path.ts';
+import type { UnwrittenFile } from '../model/file.ts';
+import {
+  checkFileSystem,
+  inDirectory,
+  isMissing,
+  isSameInode,
+  OldDirectories,
+  WriteBackRefusal,
+} from './old-directories.ts';
+import { checkSize, endsWithZeros } from './old-size.ts';
+import type { FileProblem } from './prepare.ts';
+
+/** Old memory that can be looked at without a copy; `PhysicalMemory` of src/vmcore is one. */
+export interface OldMemory {
+  view(physical: number, length: number): Uint8Array;
+}
+
+export interface WriteBackResult {
+  /** Files that were written to, or made. */
+  readonly written: readonly string[];
+  readonly bytes: number;
+  /** Files of which the disk does not have what it should: nothing was written to them, unless the problem says that writing failed. */
+  readonly problems: readonly FileProblem[];
+  /** By `inodeKey`: undefined for a file of which the disk has all, else its problem. */
+  readonly outcomes: ReadonlyMap<string, string | undefined>;
+}
+
+/** Bytes that are compared at a time. */
+const BLOCK = 1 << 18;
+const S_IFMT = 0o170000;
+const S_ISUID_S_ISGID = 0o6000;
+const NANOSECONDS = 1_000_000_000n;
+
+const libc = koffi.load('libc.so.6');
+const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
+const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
+
+/** By what an inode of the dead system is known: its file system's device and its number. */
+export function inodeKey({ fileSystem, identity }: UnwrittenFile): string {
+  return `${fileSystem.device}:${identity.inode}`;
+}
+
+function blocksOf(data: Uint8Array): { block: Uint8Array; at: number }[] {
+  const count = Math.ceil(data.length / BLOCK);
+  return Array.from({ length: count }, (_, i) => ({
+    block: data.subarray(i * BLOCK, (i + 1) * BLOCK),
+    at: i * BLOCK,
+  }));
+}
+
+function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
+  const onDisk = Buffer.allocUnsafe(block.length);
+  return readSync(fd, onDisk, 0, block.length, offset) === block.length && onDisk.equals(block);
+}
+
+function hasSameContent(fd: number, { clean, identity }: UnwrittenFile, memory: OldMemory): boolean {
+  return contentRuns(clean, identity.sizeBytes).every(({ offset, physical, length }) =>
+    blocksOf(memory.view(physical, length)).every(({ block, at }) => isSameBlock(fd, block, offset + at)),
+  );
+}
+
+function writeAt(fd: number, data: Uint8Array, offset: number): void {
+  for (let done = 0; done < data.length; ) {
+    done += writeSync(fd, data, done, data.length - done, offset + done);
+  }
+}
+
+/** Writes only the blocks that the disk has otherwise; returns the bytes written. */
+function writeIfDifferent(fd: number, data: Uint8Array, offset: number): number {
+  let bytes = 0;
+  for (const { block, at } of blocksOf(data)) {
+    if (isSameBlock(fd, block, offset + at)) continue;
+    writeAt(fd, block, offset + at);
+    bytes += block.length;
+  }
+  return bytes;
+}
+
+function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): number {
+  const { sizeBytes } = file.identity;
+  let bytes = 0;
+  for (const { offset, physical, length } of contentRuns(file.dirty, sizeBytes)) {
+    writeAt(fd, memory.view(physical, length), offset);
+    bytes += length;
+  }
+  for (const { offset, physical, length } of contentRuns(file.clean, sizeBytes)) {
+    bytes += writeIfDifferent(fd, memory.view(physical, length), offset);
+  }
+  if (fstatSync(fd).size !== sizeBytes) ftruncateSync(fd, sizeBytes);
+  return bytes;
+}
+
+/** Sets both times to the nanosecond. A program that runs may be open for reading only. */
+function setTimes(fd: number, { accessedNanoseconds, modifiedNanoseconds }: UnwrittenFile): void {
+  const times = Buffer.alloc(32);
+  for (const [i, time] of [accessedNanoseconds, modifiedNanoseconds].entries()) {
+    const nanoseconds = ((time % NANOSECONDS) + NANOSECONDS) % NANOSECONDS;
+    times.writeBigInt64LE((time - nanoseconds) / NANOSECONDS, i * 16);
+    times.writeBigInt64LE(nanoseconds, i * 16 + 8);
+  }
+  if (futimens(fd, times) !== 0) throw new Error(`its times cannot be set (errno ${koffi.errno()})`);
+}
+
+/** Bytes that were written; undefined if the disk had everything. */
+type Written = number | undefined;
+
+/** Whoever may write to a file loses its capabilities by it, and its set-user-ID bit: neither may come to stand beside foreign content. */
+function checkPrivileges(fd: number, stats: BigIntStats, { identity }: UnwrittenFile): void {
+  const { mode, uid, gid } = identity;
+  if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
+    throw new WriteBackRefusal('has another mode or owner on the disk than it had');
+  }
+  if (Number(fgetxattr(fd, 'security.capability', null, 0)) >= 0) {
+    throw new WriteBackRefusal('has file capabilities, which a write would take away');
+  }
+}
+
+/** Brings an existing file up to date. Opens it for writing only if something is to be written: a program that runs may not be. */
+function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
+  const found = lstatSync(path);
+  if ((found.mode & S_IFMT) !== (file.identity.mode & S_IFMT) || found.ino !== file.identity.inode) {
+    throw new WriteBackRefusal('is another file than before the panic; what was to be written to it is lost');
+  }
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    if (!isSameInode(fd, file.identity)) {
+      throw new WriteBackRefusal(
+        'is another file than before the panic; what was to be written to it is lost',
+      );
+    }
+    checkFileSystem(fd, file);
+    const stats = fstatSync(fd, { bigint: true });
+    if (
+      file.dirty.length > 0 ||
+      Number(stats.size) !== file.identity.sizeBytes ||
+      !hasSameContent(fd, file, memory)
+    ) {
+      checkPrivileges(fd, stats, file);
+      checkSize(fd, stats, file, memory);
+      return withFile(openSync(`/proc/self/fd/${fd}`, constants.O_RDWR), (writable) => {
+        const bytes = writeContent(writable, file, memory);
+        setTimes(writable, file);
+        fsyncSync(writable);
+        return bytes;
+      });
+    }
+    if (stats.mtimeNs === file.modifiedNanoseconds) return undefined;
+    setTimes(fd, file);
+    fsyncSync(fd);
+    return 0;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function withFile<T>(fd: number, use: (fd: number) => T): T {
+  try {
+    return use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again. */
+function makeFile(directory: number, path: string, file: UnwrittenFile, memory: OldMemory): number {
+  const { mode, uid, gid } = file.identity;
+  if (!file.isWhole || !endsWithZeros(file, memory)) {
+    throw new WriteBackRefusal('is not on the disk, and not whole in memory');
+  }
+  if ((mode & S_ISUID_S_ISGID) !== 0) {
+    throw new WriteBackRefusal('is not on the disk, and a set-user-ID program is not made anew');
+  }
+  checkFileSystem(directory, file);
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    return withFile(fd, () => {
+      const bytes = writeContent(fd, file, memory);
+      fchownSync(fd, uid, gid);
+      fchmodSync(fd, mode & 0o7777);
+      setTimes(fd, file);
+      fsyncSync(fd);
+      fsyncSync(directory);
+      return bytes;
+    });
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  }
+}
+
+function writeOne(directories: OldDirectories, file: UnwrittenFile, memory: OldMemory): Written {
+  const { directory, name } = directories.parentOf(file);
+  const path = inDirectory(directory, name);
+  try {
+    return updateFile(path, file, memory);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+  return makeFile(directory, path, file, memory);
+}
+
+/**
+ * Writes to the disks what the dead kernel had in memory only: data, sizes and times, in place. `root` is where the old root
+ * file system is mounted. A file that is not certainly the one it was, by its directories, file system, inode, owner and size, is left
+ * alone and reported.
+ */
+export function writeBack(files: readonly UnwrittenFile[], memory: OldMemory, root = '/'): WriteBackResult {
+  const written: string[] = [];
+  const outcomes = new Map<string, string | undefined>();
+  const problems: FileProblem[] = [];
+  let bytes = 0;
+  const directories = new OldDirectories(root);
+  for (const file of files) {
+    let problem: string | undefined;
+    try {
+      const count = writeOne(directories, file, memory);
+      bytes += count ?? 0;
+      if (count !== undefined) written.push(file.path);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
+      problems.push({ path: file.path, problem });
+    }
+    outcomes.set(inodeKey(file), problem);
+  }
+  directories.close();
+  return { written, bytes, problems, outcomes };
+}
