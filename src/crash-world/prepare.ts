@@ -9,12 +9,14 @@ import {
   mkdirSync,
   openSync,
   readSync,
+  realpathSync,
   type Stats,
+  statfsSync,
   statSync,
   utimesSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import koffi from 'koffi';
 import { type Preparation, readPreparation } from '../criu/files/preparation.ts';
 import type { FileIdentity } from '../model/file.ts';
@@ -46,9 +48,25 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
   }
 }
 
+/** TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h. */
+const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
+
+/**
+ * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file
+ * system, and its path has no link in it.
+ */
+function checkParent(path: string): void {
+  const parent = dirname(path);
+  if (realpathSync(parent) !== parent) throw new Error(`${parent} is behind a symbolic link`);
+  if (!memoryFileSystems.includes(statfsSync(parent).type >>> 0)) {
+    throw new Error(`${parent} is on a disk and was in memory: a mount is missing`);
+  }
+}
+
 function makeDirectories({ directories }: Preparation): void {
   for (const { path, mode, uid, gid, attributes } of directories) {
     if (existsSync(path)) continue;
+    checkParent(path);
     mkdirSync(path);
     chownSync(path, uid, gid);
     chmodSync(path, mode);
@@ -74,6 +92,7 @@ function copyChunks(from: number, to: number, chunks: Preparation['files'][numbe
 function makeFile(directory: string, file: Preparation['files'][number]): void {
   const { path, identity } = file;
   const { mode, uid, gid, sizeBytes } = identity;
+  checkParent(path);
   if ((mode & S_IFMT) === S_IFIFO) {
     if (!existsSync(path)) execFileSync('mkfifo', ['--', path]);
   } else {

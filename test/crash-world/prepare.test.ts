@@ -1,5 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -23,8 +34,11 @@ const source: PageSource = {
 };
 
 suite('preparing files', () => {
-  const scratch = mkdtempSync(join(tmpdir(), 'prepare-'));
-  after(() => rmSync(scratch, { recursive: true }));
+  const scratch = mkdtempSync('/dev/shm/prepare-');
+  const onDisk = mkdtempSync(join(tmpdir(), 'prepare-'));
+  after(() => {
+    for (const directory of [scratch, onDisk]) rmSync(directory, { recursive: true });
+  });
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const plain = { accessedMicroseconds: 1e6, modifiedMicroseconds: 2e6, attributes: [] };
   let number = 0;
@@ -78,17 +92,40 @@ suite('preparing files', () => {
     );
   });
 
-  test('sets extended attributes, and has a problem with one that cannot be set', () => {
+  // tmpfs has attributes of users since 6.6 only, trusted ones always.
+  test('sets extended attributes, and has a problem with one that cannot be set', {
+    skip: own.uid !== 0,
+  }, () => {
     const make = (name: string, attribute: string) => {
       const attributes = [{ name: attribute, value: Buffer.from('blue') }];
       const file = { path: join(scratch, name), identity: identity({}), ...plain, attributes, runs: [] };
       return prepareFiles(written({ filesToMake: [file] }));
     };
-    assert.deepEqual(make('coloured', 'user.colour'), []);
+    assert.deepEqual(make('coloured', 'trusted.colour'), []);
     const value = Buffer.alloc(8);
-    assert.equal(getxattr(join(scratch, 'coloured'), 'user.colour', value, value.length), 4);
+    assert.equal(getxattr(join(scratch, 'coloured'), 'trusted.colour', value, value.length), 4);
     assert.equal(value.toString('latin1', 0, 4), 'blue');
     assert.match(make('odd', 'odd.colour')[0]?.problem ?? '', /attribute odd.colour: errno 95/);
+  });
+
+  const isDisk = statfsSync(tmpdir()).type !== statfsSync('/dev/shm').type;
+  test('makes nothing on a disk or behind a symbolic link', { skip: !isDisk }, () => {
+    symlinkSync(scratch, join(scratch, 'link'));
+    for (const [place, problem] of [
+      [onDisk, /is on a disk and was in memory: a mount is missing/],
+      [join(scratch, 'link'), /is behind a symbolic link/],
+    ] as const) {
+      const [path, directory] = [join(place, 'made'), join(place, 'made too')];
+      const problems = prepareFiles(
+        written({
+          directoriesToMake: [{ path: directory, mode: 0o700, ...own, attributes: [] }],
+          filesToMake: [{ path, identity: identity({}), ...plain, runs: [] }],
+        }),
+      );
+      assert.equal(problems.length, 2);
+      for (const one of problems) assert.match(one.problem, problem);
+      assert.ok(!existsSync(path) && !existsSync(directory));
+    }
   });
 
   test('makes a FIFO again', () => {
