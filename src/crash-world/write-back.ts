@@ -44,6 +44,7 @@ export interface WriteBackResult {
 
 /** Bytes that are compared at a time. */
 const BLOCK = 1 << 18;
+const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
 const S_IFMT = 0o170000;
 const S_ISUID_S_ISGID = 0o6000;
 const NANOSECONDS = 1_000_000_000n;
@@ -52,9 +53,9 @@ const libc = koffi.load('libc.so.6');
 const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
 const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
 
-/** By what an inode of the dead system is known: its file system's device and its number. */
-export function inodeKey({ fileSystem, identity }: UnwrittenFile): string {
-  return `${fileSystem.device}:${identity.inode}`;
+/** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
+export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
+  return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
 function blocksOf(data: Uint8Array): { block: Uint8Array; at: number }[] {
@@ -136,14 +137,12 @@ function checkPrivileges(fd: number, stats: BigIntStats, { identity }: Unwritten
 function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
   const found = lstatSync(path);
   if ((found.mode & S_IFMT) !== (file.identity.mode & S_IFMT) || found.ino !== file.identity.inode) {
-    throw new WriteBackRefusal('is another file than before the panic; what was to be written to it is lost');
+    throw new WriteBackRefusal(ANOTHER);
   }
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     if (!isSameInode(fd, file.identity)) {
-      throw new WriteBackRefusal(
-        'is another file than before the panic; what was to be written to it is lost',
-      );
+      throw new WriteBackRefusal(ANOTHER);
     }
     checkFileSystem(fd, file);
     const stats = fstatSync(fd, { bigint: true });
