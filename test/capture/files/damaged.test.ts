@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import type { FileTask } from '../../../src/capture/file-capture.ts';
 import { captureFiles, FileRefusal } from '../../../src/capture/files/index.ts';
 import { captureUnwritten } from '../../../src/capture/files/write-back.ts';
+import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { forEachTask } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import type { FileDescriptor } from '../../../src/model/file.ts';
@@ -80,6 +81,22 @@ for (const release of releases) {
     test('reasons are sentences that name their descriptor', () => {
       assert.ok(reasons.length > 0);
       for (const reason of reasons) assert.match(reason, /^(has|is|maps|runs|shares) .*\(fd \d+\)$/);
+    });
+
+    /** The process with the most descriptors. */
+    const { pid, task, slots } = userTasks(kernel)
+      .map((one) => ({ ...one, slots: fdSlots(kernel, taskAt(kernel, one.task).files) }))
+      .reduce((most, one) => (one.slots.length > most.slots.length ? one : most));
+    const at = (structure: string, member: string): bigint =>
+      BigInt(kernel.layouts.member(structure, member)?.offsetBytes ?? 0);
+
+    test('refuse who lost a descriptor, and do not just miss it', () => {
+      const table = kernel.memory.pointer(taskAt(kernel, task).files + at('files_struct', 'fdt'));
+      const slot = kernel.memory.pointer(table + at('fdtable', 'fd')) + BigInt((slots[1]?.fd ?? 0) * 8);
+      const memory = new RecordingMemory(source.physical);
+      memory.replace(kernel.memory.translate(slot), Buffer.alloc(8));
+      const lost = (captureAll(open(memory)).reasons.get(pid) ?? []).join('; ');
+      assert.match(lost, /descriptors without a file \(1\), of which its system calls can be opening 0/);
     });
 
     test('end in the same descriptors, a reason or a typed error', () => {
