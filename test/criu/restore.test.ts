@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { parseCriuVersion, restoreProblems } from '../../src/criu/limits.ts';
+import { parseCriuVersion, restoreProblems, wholeGroup } from '../../src/criu/limits.ts';
 import { logErrors, restoreImages } from '../../src/criu/restore.ts';
 import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
 import { groupOf, processOf, threadOf } from './processes.ts';
@@ -80,5 +80,19 @@ describe('what CRIU cannot restore', () => {
     assert.match(restoreProblems(groupOf([orphan]), recent)[0]?.reasons[0] ?? '', /wants signal 15/);
     const child = processOf(10, { ppid: 9, threads: [threadOf(10, { parentDeathSignal: 15 })] });
     assert.deepEqual(restoreProblems(groupOf([processOf(9), child]), recent), []);
+  });
+});
+
+describe('a group of whom one cannot be restored', () => {
+  it('is refused as a whole, each by name', () => {
+    const group = groupOf([processOf(7), processOf(8)]);
+    const refused = wholeGroup(group, [{ pid: 7, comm: 'one', reasons: ['is impossible'] }]);
+    assert.deepEqual(
+      refused.map(({ pid, reasons }) => [pid, reasons]),
+      [
+        [7, ['is impossible']],
+        [8, ['belongs together with 7 (one), which cannot come back']],
+      ],
+    );
   });
 });
