@@ -7,8 +7,15 @@ import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { currentTask } from '../../src/linux/current.ts';
-import { findTaskByPid } from '../../src/linux/pid.ts';
+import { epitems } from '../../src/linux/eventpoll.ts';
+import { fdSlots } from '../../src/linux/fdtable.ts';
+import { fileAt } from '../../src/linux/file.ts';
+import { fileKind } from '../../src/linux/file-kind.ts';
+import { mmStruct } from '../../src/linux/mm.ts';
+import { findTaskByPid, forEachThread } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import { VM } from '../../src/linux/vm-flags.ts';
+import { forEachVma } from '../../src/linux/vma.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -16,6 +23,7 @@ import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
 import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
 import { PAGE, RecordingMemory } from '../fixtures/vmcore/recording-memory.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { silentDifferences } from './same-capture.ts';
 
 /** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 */
 const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 150);
@@ -43,8 +51,8 @@ suite(`a damaged kernel of ${release}`, () => {
   let file: VmcoreFile;
   let source: ReturnType<typeof openSource>;
   let kernel: Kernel;
-  /** A program of many parts, a pipeline, a sleeper, and a pair on a pipe of whom only the first is protected. */
-  let pids: { state: number; pipeline: number; sleeper: number; reader: number };
+  /** A program of many parts, a pipeline, a sleeper, a pair that shares memory, and a pair on a pipe of whom only the first is protected. */
+  let pids: { state: number; pipeline: number; sleeper: number; watcher: number; reader: number };
   let writer: number;
   let whole: CaptureResult;
   let frames: number[];
@@ -73,16 +81,21 @@ suite(`a damaged kernel of ${release}`, () => {
     execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
     await guest.copyIn(state, '/root/state');
     await guest.copyIn(join(programs, 'sequence.py'), '/root/sequence.py');
+    await guest.copyIn(join(programs, 'watcher.py'), '/root/watcher.py');
     pids = {
       state: await guest.background('exec /root/state /tmp/state'),
       pipeline: await guest.background(
         'python3 /root/sequence.py write | python3 /root/sequence.py check /tmp/sequence; true',
       ),
       sleeper: await guest.background('exec sleep 100000'),
+      watcher: await guest.background('exec python3 /root/watcher.py'),
       reader: await guest.background('mkfifo /tmp/fifo; exec sleep 100000 < /tmp/fifo'),
     };
     writer = await guest.background('exec sleep 100000 > /tmp/fifo');
-    await guest.until('grep -q ok /tmp/state && [ -s /tmp/sequence ] && [ $(pgrep -cx sleep) -ge 3 ]', 60);
+    await guest.until(
+      'grep -q ok /tmp/state && [ -s /tmp/sequence ] && [ -S /tmp/watcher ] && [ $(pgrep -cx sleep) -ge 3 ]',
+      60,
+    );
     await guest.vmcore(join(scratch.path, 'dump'));
     await guest.down();
     file = openFile(join(scratch.path, 'dump'));
@@ -97,7 +110,7 @@ suite(`a damaged kernel of ${release}`, () => {
   after(() => scratch.remove());
 
   test('whole, gives all but the one whose pipe somebody else holds', () => {
-    assert.equal(whole.groups.length, 3);
+    assert.equal(whole.groups.length, 4, whole.refused.map(({ pid }) => reasonsOf(whole, pid)).join('\n'));
     assert.match(reasonsOf(whole, pids.reader), new RegExp(`a FIFO to PID ${writer} `));
   });
 
@@ -203,6 +216,86 @@ suite(`a damaged kernel of ${release}`, () => {
     assert.deepEqual(groupsOf(damaged(...patches)), groupsOf(whole));
   });
 
+  /** Areas of the watcher. */
+  const areas = () => [
+    ...forEachVma(kernel, kernel.bind(mmStruct).at(taskAt(kernel, task(pids.watcher)).mm)),
+  ];
+  const fdtable = (pid: number) =>
+    kernel.memory.pointer(taskAt(kernel, task(pid)).files + member('files_struct', 'fdt'));
+  const othersThan = (pid: number) =>
+    groupsOf(whole).filter((group) => !group.split('+').includes(String(pid)));
+  const refusesOnly = (pid: number, result: CaptureResult, reason: RegExp): void => {
+    assert.match(reasonsOf(result, pid), reason);
+    assert.deepEqual(groupsOf(result), othersThan(pid));
+    assert.deepEqual(silentDifferences(whole, result), []);
+  };
+
+  test('memory that an unprotected process maps as well is refused', () => {
+    const pair = groupsOf(whole).find((group) => group.startsWith(`${pids.watcher}+`)) ?? '';
+    const child = Number(pair.split('+')[1]);
+    const alone = captureProcesses(kernel, { roots: [child], includeDescendants: false });
+    const reason = new RegExp(`memory that PID ${pids.watcher} \\(python3\\) maps as well`);
+    assert.match(reasonsOf(alone, child), reason);
+  });
+
+  test('a page that shared memory has lost is no page of zeros', () => {
+    const shared = areas().find(
+      (area) => area.vm_file !== 0n && (Number(area.vm_flags & 0xffn) & VM.mayShare) !== 0,
+    );
+    const mapping = kernel.memory.pointer((shared?.vm_file ?? 0n) + member('file', 'f_mapping'));
+    const node = kernel.memory.pointer(mapping + member('address_space', 'i_pages.xa_head')) & ~3n;
+    const slot = node + member('xa_node', 'slots') + 8n;
+    refusesOnly(pids.watcher, damaged([slot, ZERO]), /has 2 entries and counts 3/);
+    const counted = damaged([slot, ZERO], [node + member('xa_node', 'count'), Buffer.from([2])]);
+    refusesOnly(pids.watcher, counted, /holds 2 pages but counts 3/);
+  });
+
+  test('a descriptor that the table has lost is not one that is being opened', () => {
+    const slot = (pid: number, fd: bigint) =>
+      kernel.memory.pointer(fdtable(pid) + member('fdtable', 'fd')) + fd * 8n;
+    refusesOnly(
+      pids.sleeper,
+      damaged([slot(pids.sleeper, 1n), ZERO]),
+      /descriptors without a file \(1\), of which its system calls can be opening 0/,
+    );
+    refusesOnly(
+      pids.watcher,
+      damaged([slot(pids.watcher, 0n), ZERO]),
+      /descriptors without a file \(0, \d+\), of which its system calls can be opening 1/,
+    );
+  });
+
+  test('a watch that says that it is of another epoll is not left out', () => {
+    const file = fdSlots(kernel, taskAt(kernel, task(pids.watcher)).files)
+      .flatMap((slot) => (slot.file === 0n ? [] : (fileAt(kernel, slot.file) ?? [])))
+      .find(({ f_op }) => fileKind(kernel, f_op) === 'eventpoll');
+    const item = epitems(kernel, file?.private_data ?? 0n)[0];
+    const ep = (item?.address ?? 0n) + member('epitem', 'ep');
+    const result = damaged([ep, source.physical.view(kernel.memory.translate(listHead()), 8)]);
+    refusesOnly(pids.watcher, result, /eventpoll at 0x.* holds the watch at 0x.* of another one/);
+  });
+
+  test('an area that the maple tree has lost keeps its process from coming back', () => {
+    const area = areas().find(({ vm_file }) => vm_file !== 0n);
+    const pointer = Buffer.alloc(8);
+    pointer.writeBigUInt64LE(area?.address ?? 0n);
+    const memory = new RecordingMemory(source.physical);
+    for (const frame of frames) {
+      const at = Buffer.from(source.physical.view(frame * PAGE, PAGE)).indexOf(pointer);
+      if (at >= 0) memory.replace(frame * PAGE + at, ZERO);
+    }
+    refusesOnly(pids.watcher, capture(open(memory)), /memory areas of \d+ pages, but the kernel counted/);
+  });
+
+  test('a thread that the list has lost keeps its process from coming back', () => {
+    const [first = 0n, lost = 0n, next] = [...forEachThread(kernel, task(pids.state))];
+    assert.notEqual(next, undefined);
+    const at = member('task_struct', 'thread_node');
+    const copy = (from: bigint) => Buffer.from(source.physical.view(kernel.memory.translate(from), 8));
+    const result = damaged([first + at, copy(lost + at)], [(next ?? 0n) + at + 8n, copy(lost + at + 8n)]);
+    refusesOnly(pids.state, result, /live threads on its list, but the kernel counted/);
+  });
+
   test('ends in groups or in refusals with reasons, in time, whatever is damaged', () => {
     const place = fc.record({ frame: fc.nat(frames.length - 1), word: fc.nat(PAGE / 8 - 1) });
     const damage = fc.oneof(
@@ -241,6 +334,7 @@ suite(`a damaged kernel of ${release}`, () => {
           ...result.refused.map(({ pid }) => pid),
         ]);
         for (const pid of Object.values(pids)) assert.ok(known.has(pid), `${pid} is nowhere`);
+        assert.deepEqual(silentDifferences(whole, result), []);
         for (const { pid, reasons } of result.refused) assert.ok(reasons.length > 0, `${pid} has no reason`);
         // Who belongs together comes back together, or not at all.
         const together = groupsOf(result).map((group) => group.split('+'));
