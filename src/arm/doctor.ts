@@ -5,6 +5,7 @@ import type { Config } from '../config/schema.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { panicSysctls } from './panic-sysctls.ts';
+import { isCrashWorld } from './state.ts';
 
 /** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
 export interface Finding {
@@ -18,6 +19,7 @@ export interface Finding {
 
 /** Examines the running system without changing anything. */
 export function examine(config: Config): Finding[] {
+  if (isCrashWorld()) return [crashWorld()];
   const release = runningRelease();
   return [
     ...kernelConfig(release),
@@ -31,6 +33,12 @@ export function examine(config: Config): Finding[] {
     rootDevice(),
     storage(config),
   ];
+}
+
+function crashWorld(): Finding {
+  const todo =
+    'reboot when it suits you: it cannot be armed again yet, and a second panic would not be survived';
+  return { what: 'this boot', state: 'missing', found: 'is a crash world', todo };
 }
 
 /** Kernel options and what each is for; a module will do. */

@@ -8,13 +8,23 @@ export function liveProcess(pid: number): Matchable | undefined {
     const end = stat.lastIndexOf(')');
     const fields = stat.slice(end + 2).split(' ');
     if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
-    const exe = readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
+    const exe = exePath(pid);
     const cgroup = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1];
     return { pid, comm: stat.slice(stat.indexOf('(') + 1, end), exe, cgroup, startTicks: Number(fields[19]) };
   } catch (error) {
     // Gone in the meantime, or a kernel thread, which has no exe.
     if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
       return undefined;
+    throw error;
+  }
+}
+
+/** Where the program of a process is hidden from us (EACCES: PID 1 of some containers), its name is all that rules can go by. */
+function exePath(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EACCES') return undefined;
     throw error;
   }
 }

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
+import { isDeepStrictEqual } from 'node:util';
+import type { Manifest } from '../config/manifest.ts';
 import { type Matchable, matchesRule } from '../config/match.ts';
 import { allRules, describeRule, loadRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
@@ -33,10 +35,7 @@ export function readStatus(config: Config): Status {
   const armed = readArmed();
   const loaded = isCrashKernelLoaded();
   const processes = liveProcesses();
-  const hint =
-    armed === undefined || !loaded
-      ? undefined
-      : staleness(armed.manifest.ranges, armed.manifest.reservedBytes);
+  const hint = armed === undefined || !loaded ? undefined : staleness(armed.manifest, config);
   return {
     kernel: runningRelease(),
     state: stateOf(loaded, armed !== undefined, hint !== undefined),
@@ -56,11 +55,15 @@ function stateOf(loaded: boolean, ours: boolean, stale: boolean): Status['state'
   return stale ? 'stale' : 'armed';
 }
 
-/** Memory may have been added or removed since; the crash kernel would not know. */
-function staleness(ranges: readonly { start: number; end: number }[], reserved: number): string | undefined {
-  const now = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
-  const same = JSON.stringify(now) === JSON.stringify(ranges);
-  return same ? undefined : "the machine's memory has changed since: run otherworld arm again";
+/** What the crash world would go by is how things were when it was armed. */
+function staleness(manifest: Manifest, config: Config): string | undefined {
+  const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), manifest.reservedBytes);
+  if (!isDeepStrictEqual(ranges, manifest.ranges)) {
+    return "the machine's memory has changed since: run otherworld arm again";
+  }
+  return isDeepStrictEqual(config, manifest.config)
+    ? undefined
+    : 'the configuration has changed since, and the crash world would not know: run otherworld arm again';
 }
 
 function ruleStatus(rule: ProtectionRule, processes: readonly Matchable[]): RuleStatus {

@@ -1,8 +1,11 @@
+import { existsSync } from 'node:fs';
 import { release } from 'node:os';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { arm, prepare } from '../arm/arm.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
+import { UsageError } from './protect.ts';
 import { requireRoot } from './root.ts';
 
 interface ArmOptions {
@@ -18,6 +21,7 @@ async function run(options: ArmOptions): Promise<void> {
   requireRoot('arm');
   const config = loadConfig();
   const progress = (step: string): void => console.error(`otherworld: ${step}`);
+  if (options.kernel !== undefined) checkKernel(options.kernel, options.buildOnly === true);
   if (options.buildOnly) {
     await prepare(options.kernel ?? release(), progress);
     return;
@@ -32,6 +36,13 @@ async function run(options: ArmOptions): Promise<void> {
   console.log(
     `armed for ${manifest.release}: ${mebibytes(manifest.reservedBytes)} reserved, ${mebibytes(neededBytes)} needed`,
   );
+}
+
+function checkKernel(kernel: string, buildOnly: boolean): void {
+  if (!buildOnly)
+    throw new UsageError('--kernel goes with --build-only: only the running kernel can be armed');
+  const modules = join('/lib/modules', kernel);
+  if (!existsSync(modules)) throw new Error(`there is no kernel ${kernel}: ${modules} is not there`);
 }
 
 /** `otherworld arm` */

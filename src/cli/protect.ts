@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { liveProcess } from '../arm/live-processes.ts';
+import { liveProcess, liveProcesses } from '../arm/live-processes.ts';
+import { matchesRule } from '../config/match.ts';
 import {
   addRule,
   describeRule,
@@ -8,6 +9,7 @@ import {
   saveRules,
   unitName,
 } from '../config/protection.ts';
+import { printable } from '../report/printable.ts';
 import { wholeNumber } from './arguments.ts';
 import { requireRoot } from './root.ts';
 
@@ -52,6 +54,8 @@ export function requireTarget(options: TargetOptions): void {
 }
 
 function pidRule(pid: number): ProtectionRule {
+  if (pid === 1)
+    throw new Error('process 1 cannot be protected: the crash world has its own; name services with --unit');
   const process = liveProcess(pid);
   if (process === undefined)
     throw new Error(`there is no process ${pid} (kernel threads and zombies do not count)`);
@@ -67,7 +71,12 @@ function protect(options: TargetOptions): void {
     ...options.unit.map((unit): ProtectionRule => ({ kind: 'unit', unit: unitName(unit) })),
   ];
   saveRules(fresh.reduce(addRule, loadRules()));
-  for (const rule of fresh) console.log(`protected: ${describeRule(rule)}`);
+  const processes = liveProcesses();
+  for (const rule of fresh) {
+    const found = processes.filter((process) => matchesRule(rule, process));
+    const names = found.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
+    console.log(printable(`protected: ${describeRule(rule)}: ${names || 'no such process now'}`));
+  }
 }
 
 /** `otherworld protect` */

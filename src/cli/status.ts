@@ -4,15 +4,14 @@ import { loadConfig } from '../config/config.ts';
 import { printable } from '../report/printable.ts';
 import { requireRoot } from './root.ts';
 
-const mebibytes = (bytes: number | undefined): string =>
-  bytes === undefined ? '?' : `${Math.round(bytes / 2 ** 20)} MiB`;
+const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
 
 function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
   const explain: Record<Status['state'], string> = {
     armed: `armed for ${status.kernel}${since}`,
     stale: `armed for ${status.kernel}${since}, but ${status.hint}`,
-    'not armed': `not armed (kernel ${status.kernel}): otherworld arm`,
+    'not armed': `not armed (kernel ${status.kernel}): ${status.reservedBytes === 0 ? 'no memory is reserved for it, see otherworld doctor' : 'otherworld arm'}`,
     'armed by another program': 'a crash kernel is loaded, but not by Otherworld: otherworld arm replaces it',
     'crash world':
       'this is the crash world: a second panic would reboot the machine; reboot when it suits you',
@@ -21,9 +20,12 @@ function print(status: Status): string {
     const found = processes.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
     return `  ${rule.padEnd(28)}  ${found || 'no such process now'}`;
   });
-  const memory =
-    `memory: ${mebibytes(status.reservedBytes)} reserved, ${mebibytes(status.neededBytes)} needed, ` +
-    `${mebibytes(status.reclaimableBytes)} taken back after a panic`;
+  const { neededBytes, reclaimableBytes } = status;
+  const memory = [
+    `memory: ${mebibytes(status.reservedBytes)} reserved`,
+    ...(neededBytes === undefined ? [] : [`${mebibytes(neededBytes)} needed`]),
+    ...(reclaimableBytes === undefined ? [] : [`${mebibytes(reclaimableBytes)} taken back after a panic`]),
+  ].join(', ');
   return [
     explain[status.state],
     ...(status.state === 'crash world' ? [] : [memory]),

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { CONFIG_PATH } from '../config/config.ts';
 import {
   describeRule,
   loadRules,
@@ -26,7 +27,9 @@ function unprotect(options: TargetOptions & { all?: boolean }): void {
   ];
   for (const target of targets) {
     if (removeRule(before, target).length === before.length)
-      throw new Error(`there is no rule ${describeRule(target)}`);
+      throw new Error(
+        `there is no rule ${describeRule(target)} of protect; those of ${CONFIG_PATH} are changed there`,
+      );
   }
   saveRules(targets.reduce((rules, target) => removeRule(rules, target), before));
   for (const target of targets) console.log(`no longer protected: ${describeRule(target)}`);
