@@ -71,7 +71,8 @@ export function addressSpaceNotes(mm: Mm, areas: readonly Area[]): string[] {
     ),
     ...countNote(
       areas,
-      ({ view }) => (view.anon_name ?? 0n) !== 0n,
+      // Before 6.2 the name of an area without a file shares its place with the file's tree.
+      ({ view }) => view.vm_file === 0n && (view.anon_name ?? 0n) !== 0n,
       'have lost their name (PR_SET_VMA_ANON_NAME)',
     ),
     ...countNote(
