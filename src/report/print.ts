@@ -109,13 +109,14 @@ function timing(report: Report): string[] {
     );
   });
   const since = start === undefined ? '' : `, which started about ${start.toFixed(0)} s after the panic`;
-  return [`Stages, in seconds since the crash kernel started${since}`, ...lines, ''];
+  const columns = `  ${'stage'.padEnd(14)}${'begins'.padStart(8)}${'takes'.padStart(8)}  memory at its end`;
+  return [`Stages, in seconds since the crash kernel started${since}`, columns, ...lines, ''];
 }
 
 function memoryLines({ memory }: Report): string[] {
   return [
-    `Memory: ${mebibytes(memory.reservedBytes)} MiB reserved, ${mebibytes(memory.peakUsedBytes)} MiB used at most, ` +
-      `${mebibytes(memory.reclaimedBytes)} MiB taken back`,
+    `Memory: ${mebibytes(memory.reservedBytes)} MiB reserved, at most ${mebibytes(memory.peakUsedBytes)} MiB used ` +
+      `until old memory was taken back (${mebibytes(memory.reclaimedBytes)} MiB)`,
   ];
 }
 

@@ -95,7 +95,7 @@ test('people read what came back, what did not and why', () => {
   assert.match(text, /repaired: VMA count: 12 instead of 13/);
   assert.match(text, /^no process matched --command joe$/m);
   assert.match(text, /up 1 h 6 min/);
-  assert.match(text, /320 MiB reserved, 176 MiB used at most, 1024 MiB taken back/);
+  assert.match(text, /320 MiB reserved, at most 176 MiB used until old memory was taken back \(1024 MiB\)/);
 });
 
 test('there is colour on a terminal only', () => {
