@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { inGuest } from './scene.ts';
+import { counterStatusPath, inGuest } from './scene.ts';
 
 const directory = '/root/demo';
 
@@ -84,7 +84,7 @@ const scripts = {
   pythonScreen: 'tmux -L demo capture-pane -p -t python',
   redisKeys: `redis-cli --raw eval "${digestOfKeys}" 0`,
   redisRunId: "redis-cli info server | tr -d '\\r' | sed -n 's/^run_id://p'",
-  counter: `cat ${directory}/counter.status`,
+  counter: `cat ${counterStatusPath}`,
   processes: [
     `show() { echo "$1 $2 $(cat /proc/$2/comm)"; }`,
     `show tmux ${pidOf('demo', 'joe', 'pid')}`,

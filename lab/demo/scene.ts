@@ -9,6 +9,9 @@ export const demoPackages = ['joe', 'tmux', 'redis-server', 'redis-tools', 'pyth
 /** Where the demo's files are in the guest. */
 const directory = '/root/demo';
 
+/** Written anew each second; on a tmpfs, so that no second of it waits for a disk when the kernel dies. */
+export const counterStatusPath = '/run/demo-counter.status';
+
 /** What is on disk before anybody types. */
 export const savedText = 'Dear reader,\n';
 
@@ -41,7 +44,7 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
   await startPython(guest);
   progress.step('starting the counter: 256 MiB of pattern, 4 threads');
   await inGuest(guest, startCounter);
-  await until(guest, `grep -q '"wordsChecked":[1-9]' ${directory}/counter.status`, 60);
+  await until(guest, `grep -q '"wordsChecked":[1-9]' ${counterStatusPath}`, 60);
 }
 
 /** Protects what the scene started, each with its descendants. */
@@ -129,7 +132,7 @@ export async function askPython(guest: string, word: string): Promise<string> {
 
 const startCounter = `
 cd ${directory}
-setsid ./counter --size 256 --threads 4 --status ${directory}/counter.status </dev/null >counter.log 2>&1 &
+setsid ./counter --size 256 --threads 4 --status ${counterStatusPath} </dev/null >counter.log 2>&1 &
 echo $! > counter.pid
 `;
 

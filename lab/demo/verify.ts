@@ -122,8 +122,8 @@ function counterRows({ before, after }: Evidence): Row[] {
     row(
       'survival',
       'counter: monotonic clock',
-      `outage ${seconds(outage)}`,
-      `went on, a step of ${seconds(monotonic)}`,
+      `an outage of ${seconds(outage)}`,
+      `stood still, but for ${seconds(monotonic)}`,
       monotonic < outage / 2,
     ),
   ];
