@@ -29,16 +29,30 @@ export async function bootGuest(options: GuestOptions, progress: Progress): Prom
   progress.step(`${snapshot ? 'waking' : 'booting'} ${options.name}: ${what}`);
   const paths = makeGuestDirectory(options.name);
   const source = snapshot?.restore(paths) ?? { disk: image.rootDisk, diskFormat: 'raw' };
-  const state = await startMachine(machine, paths, source);
-  if (snapshot) await wake(options.name);
-  if (!(await answers(options.name, BOOT_SECONDS))) {
-    const end = consoleTail(options.name, 20);
-    await stopGuest(options.name);
-    throw new LabError(`guest ${options.name} did not come up; the end of its console:\n${end}`);
-  }
-  if (snapshot) await setClock(options.name);
-  else if (options.quick) await takeSnapshot(machine, progress);
+  const state = await startMachine(machine, paths, source).catch((error: unknown) => {
+    rmSync(paths.directory, { recursive: true, force: true });
+    throw error;
+  });
+  await comeUp(machine, snapshot, progress).catch((error: unknown) => {
+    throw keptForALook(options.name, error);
+  });
   return state;
+}
+
+async function comeUp(
+  machine: Machine,
+  snapshot: ReturnType<typeof findSnapshot>,
+  progress: Progress,
+): Promise<void> {
+  const { name, quick } = machine.options;
+  if (snapshot) await wake(name);
+  if (!(await answers(name, BOOT_SECONDS))) {
+    const end = consoleTail(name, 20);
+    await stopGuest(name);
+    throw new LabError(`guest ${name} did not come up; the end of its console:\n${end}`);
+  }
+  if (snapshot) await setClock(name);
+  else if (quick) await takeSnapshot(machine, progress);
 }
 
 async function planMachine(options: GuestOptions, progress: Progress): Promise<Machine> {
@@ -55,6 +69,17 @@ async function planMachine(options: GuestOptions, progress: Progress): Promise<M
   const image = await prepareImage(options.release, options.packages, progress);
   const accelerator = await chooseAccelerator(qemu, image, progress);
   return { options, image, qemu, accelerator, sshPort: await freePort() };
+}
+
+/** The error of a guest that is there, but not as it was to be, with how to get rid of it. */
+export function keptForALook(name: string, error: unknown): LabError {
+  const message = error instanceof Error ? error.message : String(error);
+  const status = error instanceof LabError ? error.exitStatus : 1;
+  return new LabError(
+    `${message}\nthe guest is kept for a look: otherworld lab log ${name}; otherworld lab down ${name} removes it`,
+    status,
+    error,
+  );
 }
 
 /** Ends a guest at once, as pulling the plug would, and removes what is left of it. */

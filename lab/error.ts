@@ -4,8 +4,8 @@ export class LabError extends Error {
   /** Exit status of the command that ends with this error. */
   readonly exitStatus: number;
 
-  constructor(message: string, exitStatus = 1) {
-    super(message);
+  constructor(message: string, exitStatus = 1, cause?: unknown) {
+    super(message, { cause });
     this.exitStatus = exitStatus;
   }
 }

@@ -1,51 +1,58 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { bootGuest } from '../../lab/boot.ts';
+import { bootGuest, keptForALook } from '../../lab/boot.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
 import { stderrProgress } from '../../lab/progress.ts';
 import { parseRelease } from '../../lab/release.ts';
+import { checkSizes } from '../../lab/sizes.ts';
 import { wholeNumber } from './arguments.ts';
+
+interface Forward {
+  host: number;
+  guest: number;
+}
 
 interface UpOptions {
   release: string;
   memory: number;
   cpus: number;
   crashkernel: number;
-  install: string[];
-  forward: { host: number; guest: number }[];
-  append: string;
-  quick: boolean;
+  install?: string[];
+  forward?: Forward[];
+  append?: string;
+  quick?: boolean;
   arm: boolean;
 }
 
 /** `otherworld lab up NAME`: a fresh guest in which Otherworld is installed and armed. */
 export function registerLabUp(lab: Command): void {
   lab
-    .command('up <name>')
+    .command('up')
     .description('boot a fresh guest in which Otherworld is installed and armed')
+    .argument('<name>', "what to call it: letters, digits, '.', '_' and '-', at most 32")
     .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
     .option('--memory <MiB>', 'memory of the guest', wholeNumber, 2048)
     .option('--cpus <n>', 'virtual CPUs', wholeNumber, 2)
     .option('--crashkernel <MiB>', 'memory reserved for the crash kernel', wholeNumber, 320)
-    .option('--install <packages>', 'Debian packages, separated by commas', packageList, [])
-    .option('--forward <host:guest>', 'a TCP port of 127.0.0.1 that leads into the guest', forward, [])
-    .option('--append <parameters>', 'more kernel parameters', '')
     .option(
-      '--quick',
-      'start from a snapshot of a guest like this that has booted; the first makes it',
-      false,
+      '--install <packages>',
+      'Debian packages, separated by commas: redis-server,redis-tools',
+      packageList,
     )
+    .option('--forward <host:guest>', 'a TCP port of 127.0.0.1 that leads into the guest: 8080:80', forward)
+    .option('--append <parameters>', 'more kernel parameters')
+    .option('--quick', 'start from a snapshot of a guest like this that has booted; the first makes it')
     .option('--no-arm', 'install, but do not arm')
     .action(up);
 }
 
-function packageList(text: string, previous: string[]): string[] {
+function packageList(text: string, previous: string[] = []): string[] {
   const names = text.split(',').filter(Boolean);
   const wrong = names.find((name) => !/^[a-z0-9][a-z0-9+.-]*$/.test(name));
   if (wrong !== undefined) throw new InvalidArgumentError(`'${wrong}' is no name of a Debian package.`);
   return [...previous, ...names];
 }
 
-function forward(text: string, previous: UpOptions['forward']): UpOptions['forward'] {
+function forward(text: string, previous: Forward[] = []): Forward[] {
   const match = /^(\d{1,5}):(\d{1,5})$/.exec(text);
   const [host, guest] = [Number(match?.[1]), Number(match?.[2])];
   if (!(host > 0 && host < 65536 && guest > 0 && guest < 65536)) {
@@ -56,25 +63,28 @@ function forward(text: string, previous: UpOptions['forward']): UpOptions['forwa
 
 async function up(name: string, options: UpOptions): Promise<void> {
   const progress = stderrProgress();
-  await bootGuest(
-    {
-      name,
-      release: parseRelease(options.release),
-      packages: options.install,
-      memoryMiB: options.memory,
-      cpus: options.cpus,
-      crashKernelMiB: options.crashkernel,
-      forwards: options.forward,
-      append: options.append,
-      quick: options.quick,
-    },
-    progress,
-  );
-  progress.step('installing Otherworld');
-  await installOtherworld(name);
-  if (options.arm) {
-    progress.step('arming');
-    await armGuest(name);
+  const guest = {
+    name,
+    release: parseRelease(options.release),
+    packages: options.install ?? [],
+    memoryMiB: options.memory,
+    cpus: options.cpus,
+    crashKernelMiB: options.crashkernel,
+    forwards: options.forward ?? [],
+    append: options.append ?? '',
+    quick: options.quick,
+  };
+  checkSizes(guest, options.arm);
+  await bootGuest(guest, progress);
+  try {
+    progress.step('installing Otherworld');
+    await installOtherworld(name);
+    if (options.arm) {
+      progress.step('arming');
+      await armGuest(name);
+    }
+  } catch (error) {
+    throw keptForALook(name, error);
   }
   progress.step(`${name} is up${options.arm ? ' and armed' : ''}: otherworld lab exec ${name} -- CMD`);
 }

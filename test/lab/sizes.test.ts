@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { checkSizes } from '../../lab/sizes.ts';
+
+const usual = { memoryMiB: 2048, cpus: 2, crashKernelMiB: 320 };
+
+suite('sizes of a guest', () => {
+  test('the usual ones will do, and small ones that leave enough', () => {
+    checkSizes(usual, true);
+    checkSizes({ memoryMiB: 704, cpus: 1, crashKernelMiB: 320 }, true);
+    checkSizes({ memoryMiB: 512, cpus: 1, crashKernelMiB: 0 }, false);
+  });
+
+  test('too little memory is refused by the name of its option', () => {
+    assert.throws(() => checkSizes({ ...usual, memoryMiB: 511 }, true), /--memory 511.*at least 512 MiB/);
+    assert.throws(() => checkSizes({ ...usual, cpus: 0 }, true), /--cpus 0/);
+  });
+
+  test('a crash kernel that leaves too little is refused with what would do', () => {
+    assert.throws(
+      () => checkSizes({ ...usual, memoryMiB: 703 }, true),
+      /leaves 383 MiB.*--memory 704 or more/,
+    );
+    assert.throws(() => checkSizes({ ...usual, crashKernelMiB: 4096 }, false), /leaves 0 MiB/);
+  });
+
+  test('arming without memory for a crash kernel is refused', () => {
+    assert.throws(() => checkSizes({ ...usual, crashKernelMiB: 0 }, true), /--crashkernel 0.*--no-arm/);
+  });
+});
