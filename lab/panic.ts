@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
+import { CRASH_WORLD_PARAMETER, INCIDENTS_DIRECTORY } from '../src/config/paths.ts';
+import { type Report, reportSchema } from '../src/report/schema.ts';
 import { answers, dropConnection, execCaptured } from './channel.ts';
 import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
@@ -7,9 +9,6 @@ import { type Fault, strike } from './fault.ts';
 import { guestPid, readRunningGuest } from './guest.ts';
 import { isArmed } from './install.ts';
 import type { Progress } from './progress.ts';
-
-/** Directory of incidents in a guest. */
-const INCIDENTS = '/var/lib/otherworld/incidents';
 
 /** How a panic in the lab is to go. */
 export interface PanicOptions {
@@ -23,7 +22,7 @@ export interface PanicOptions {
 /**
  * Kills a guest's kernel and waits until the crash world has reported.
  * @returns the id of the incident; undefined for an unarmed guest
- * @throws LabError if the guest is not armed, or never reports (with the end of its console)
+ * @throws LabError if the guest is not armed or in its crash world, or never reports (with the end of its console)
  */
 export async function panicGuest(
   name: string,
@@ -31,11 +30,7 @@ export async function panicGuest(
   progress: Progress,
 ): Promise<string | undefined> {
   readRunningGuest(name);
-  if (!options.unarmed && !(await isArmed(name))) {
-    throw new LabError(
-      `guest ${name} is not armed: 'lab exec ${name} -- otherworld arm' (or --unarmed to panic anyway)`,
-    );
-  }
+  if (!options.unarmed && !(await isArmed(name))) await refuseUnarmed(name);
   const known = await incidentStates(name);
   const start = performance.now();
   progress.step(`killing the kernel of ${name} (${options.fault})`);
@@ -53,6 +48,17 @@ export async function panicGuest(
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   progress.step(`incident ${incident.id} is ${incident.state}, ${seconds} s after the fault`);
   return incident.id;
+}
+
+/** @throws LabError always, with what can be done in the world that the guest is in */
+async function refuseUnarmed(name: string): Promise<never> {
+  const { stdout } = await execCaptured(name, ['cat', '/proc/cmdline'], { timeoutSeconds: 30 });
+  throw new LabError(
+    stdout.includes(CRASH_WORLD_PARAMETER)
+      ? `guest ${name} is in its crash world already, and would not survive another panic: ` +
+          `'lab down ${name}' and 'lab up ${name}' start anew (or --unarmed to panic anyway)`
+      : `guest ${name} is not armed: 'lab exec ${name} -- otherworld arm' (or --unarmed to panic anyway)`,
+  );
 }
 
 interface Incident {
@@ -87,10 +93,27 @@ function onlyUnreachable(error: unknown): undefined {
 const report = z.object({ id: z.string(), state: z.string() });
 
 async function incidentStates(name: string): Promise<Incident[]> {
-  const script = `for file in ${INCIDENTS}/*/report.json; do [ ! -e "$file" ] || { cat "$file"; printf '\\0'; }; done`;
+  const script = `for file in ${INCIDENTS_DIRECTORY}/*/report.json; do [ ! -e "$file" ] || { cat "$file"; printf '\\0'; }; done`;
   const { stdout } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds: 20 });
   return stdout
     .split('\0')
     .filter((text) => text.trim() !== '')
     .map((text) => report.parse(JSON.parse(text)));
+}
+
+/**
+ * Reads an incident's report out of a guest: as a file, because while services start a command of the guest's own
+ * takes many times as long.
+ * @throws LabError if it cannot be read, or is of another version than this
+ */
+export async function readReport(name: string, incident: string): Promise<Report> {
+  const path = `${INCIDENTS_DIRECTORY}/${incident}/report.json`;
+  const { status, stdout, stderr } = await execCaptured(name, ['cat', path]);
+  if (status !== 0) throw new LabError(`reading ${path} in ${name} failed: ${stderr.trim()}`);
+  const parsed = reportSchema.safeParse(JSON.parse(stdout));
+  if (parsed.success) return parsed.data;
+  throw new LabError(
+    `${path} in ${name} is not a report of this version's making (${z.prettifyError(parsed.error)}); ` +
+      `'lab exec ${name} -- otherworld report ${incident}' prints it`,
+  );
 }

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { execCaptured } from '../../lab/channel.ts';
 import { faults, parseFault } from '../../lab/fault.ts';
-import { panicGuest } from '../../lab/panic.ts';
+import { panicGuest, readReport } from '../../lab/panic.ts';
 import { stderrProgress } from '../../lab/progress.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
+import { printReport, styleFor } from '../report/print.ts';
 import { wholeNumber } from './arguments.ts';
 
 interface PanicCommandOptions {
@@ -34,15 +34,16 @@ export function registerLabPanic(lab: Command): void {
 }
 
 async function panic(name: string, options: PanicCommandOptions): Promise<void> {
+  const progress = stderrProgress();
   const incident = await panicGuest(
     name,
     { fault: parseFault(options.by), waitSeconds: options.wait, unarmed: options.unarmed === true },
-    stderrProgress(),
+    progress,
   );
   if (incident === undefined) return;
-  const command = ['otherworld', 'report', incident, ...(options.json ? ['--json'] : [])];
-  const { status, stdout, stderr } = await execCaptured(name, command);
-  process.stdout.write(stdout);
-  process.stderr.write(stderr);
-  process.exitCode = status;
+  progress.step('reading its report');
+  const report = await readReport(name, incident);
+  console.log(
+    options.json ? JSON.stringify(report, undefined, 2) : printReport(report, styleFor(process.stdout.isTTY)),
+  );
 }
