@@ -6,14 +6,17 @@ import { guestPaths, readRunningGuest } from './guest.ts';
 const LEAVE = 0x1d;
 
 /**
- * Connects this terminal to the root shell on the guest's second serial port, until Ctrl-] or the end of input.
- * @throws LabError if the guest does not run
+ * Connects this terminal to the root shell on the guest's second serial port, until Ctrl-].
+ * @throws LabError if standard input is no terminal, or the guest does not run
  */
 export async function attachConsole(name: string): Promise<void> {
+  if (!process.stdin.isTTY) {
+    throw new LabError(`lab console needs a terminal; a command goes through 'lab exec ${name} -- COMMAND'`);
+  }
   readRunningGuest(name);
   const socket = createConnection(guestPaths(name).shell);
   const { stdin, stdout } = process;
-  if (stdin.isTTY) stdin.setRawMode(true);
+  stdin.setRawMode(true);
   try {
     await new Promise<void>((resolve, reject) => {
       socket.on('connect', () => socket.write('\n'));
@@ -23,12 +26,13 @@ export async function attachConsole(name: string): Promise<void> {
       stdin.on('end', () => socket.end());
       stdin.on('data', (data: Buffer) => {
         const leave = data.indexOf(LEAVE);
+        if (!socket.writable) return;
         if (leave < 0) socket.write(data);
         else socket.end(data.subarray(0, leave));
       });
     });
   } finally {
-    if (stdin.isTTY) stdin.setRawMode(false);
+    stdin.setRawMode(false);
     stdin.pause();
     socket.destroy();
   }

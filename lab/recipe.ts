@@ -18,7 +18,8 @@ IPv6AcceptRA=no
 
 /**
  * A root shell on the second serial port, for `lab console`: it works when the network does not. It is no login
- * session, so that no user manager has to start for it.
+ * session, so that no user manager has to start for it. An interactive shell does not end at SIGTERM, and a reboot would
+ * wait for it.
  */
 const consoleService = `[Unit]
 Description=Root shell on the second serial port
@@ -34,6 +35,8 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS1
 TTYReset=yes
+KillSignal=SIGHUP
+TimeoutStopSec=2
 UtmpIdentifier=ttyS1
 
 [Install]
