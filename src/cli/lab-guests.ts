@@ -38,7 +38,7 @@ function list(options: { json?: boolean }): void {
     guest.running ? 'running' : 'stopped',
     guest.kernelRelease,
     `${guest.memoryMiB} MiB`,
-    `${guest.cpus} CPUs`,
+    guest.cpus === 1 ? '1 CPU' : `${guest.cpus} CPUs`,
     guest.accelerator,
     guest.forwards.map(({ host, guest: port }) => `${host}:${port}`).join(' '),
   ]);

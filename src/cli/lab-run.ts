@@ -6,12 +6,15 @@ import { wholeNumber } from './arguments.ts';
 /** Exit status of `lab exec` when the command could not be run at all. */
 const EXEC_FAILED = 125;
 
+const EXEC_USAGE = '<name> [options] -- <command> [argument...]';
+
 /** `otherworld lab exec` and `lab copy`: using a guest. */
 export function registerLabRun(lab: Command): void {
   lab
     .command('exec <name> <command...>')
-    .usage('<name> [options] -- <command> [argument...]')
+    .usage(EXEC_USAGE)
     .description('run a command in a guest, as root; exit status, output and error are those of the command')
+    .showHelpAfterError(`Usage: otherworld lab exec ${EXEC_USAGE}`)
     .option('--timeout <seconds>', 'end it after this time with status 124', wholeNumber)
     .option('-t, --tty', 'give it a terminal')
     .action(async (name: string, command: string[], options: { timeout?: number; tty?: boolean }) => {

@@ -7,7 +7,7 @@ import { registerLabUp } from './lab-up.ts';
 const EXAMPLE = `
 Example: see what a panic does to a program.
   otherworld lab up play --install redis-server,redis-tools
-  otherworld lab exec play -- sh -c 'systemctl stop redis-server; redis-server --save "" --daemonize yes'
+  otherworld lab exec play -- sh -c 'systemctl stop redis-server; redis-server --save "" --daemonize yes >/dev/null 2>&1'
   otherworld lab exec play -- redis-cli set key value
   otherworld lab exec play -- otherworld protect --command redis-server
   otherworld lab panic play
