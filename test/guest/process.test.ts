@@ -23,6 +23,9 @@ suite(`processes on ${release}`, () => {
     const state = join(scratch.path, 'state');
     execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
     await guest.copyIn(state, '/root/state');
+    const parked = join(scratch.path, 'parked');
+    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', parked, join(programs, 'parked.c')]);
+    await guest.copyIn(parked, '/root/parked');
     for (const name of ['sequence.py', 'peculiar.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
     await installRestore(guest);
@@ -51,11 +54,15 @@ suite(`processes on ${release}`, () => {
     }
   }
 
-  /** Captures, kills and restores; tries again if a thread happens to compute on a CPU, which is refused. */
+  /**
+   * Captures, kills and restores; tries again if a thread happens to compute on a CPU, which is refused. `whenKilled` is a shell
+   * script that runs before the processes are restored.
+   */
   async function bringBack(
     name: string,
     roots: readonly number[],
-  ): Promise<ImageSummary & { notes: readonly string[] }> {
+    whenKilled = ':',
+  ): Promise<ImageSummary & { notes: readonly string[]; groups: CaptureResult['groups'] }> {
     const directory = join(scratch.path, name);
     let images: ImageSummary | undefined;
     let groups: CaptureResult['groups'] = [];
@@ -68,10 +75,11 @@ suite(`processes on ${release}`, () => {
     }
     const pids = roots.join(' ');
     // Stopped first, so that a shell does not go on to its next command when its child is killed.
-    await guest.sh(`kill -STOP ${pids}; for p in ${pids}; do pkill -9 -P $p; kill -9 $p; done; sleep 1`);
+    const kill = `kill -STOP ${pids}; for p in ${pids}; do pkill -9 -P $p; kill -9 $p; done`;
+    await guest.sh(`${kill}; ${whenKilled}; sleep 1`);
     assert.deepEqual(await restoreIn(guest, directory), []);
     const notes = groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
-    return { ...images, notes };
+    return { ...images, notes, groups };
   }
 
   async function startState(): Promise<number> {
@@ -137,11 +145,48 @@ suite(`processes on ${release}`, () => {
     const pid = await guest.background(
       'cut -d" " -f1 /proc/uptime > /tmp/begun; sleep 40; cut -d" " -f1 /proc/uptime > /tmp/ended',
     );
-    await guest.sh('sleep 10');
+    // A sleep that was stopped goes on by restart_syscall(2), of which the next kernel knows nothing.
+    await guest.sh('sleep 5; pkill -STOP -x sleep; pkill -CONT -x sleep; sleep 5');
     await bringBack('sleep', [pid]);
     await guest.until('test -s /tmp/ended', 60);
     const [begun = 0, ended = 0] = (await guest.sh('cat /tmp/begun /tmp/ended')).split('\n').map(Number);
     assert.ok(ended - begun > 39.9 && ended - begun < 42, `${ended - begun} s`);
+  });
+
+  test('threads go on in calls of which the kernel knew more than it showed', async () => {
+    const pid = await guest.background('exec /root/parked /tmp/parked 2>&1');
+    await guest.until('grep -q ready /tmp/parked', 30);
+    // Keeps the sleeping thread from running when its time is over: real time alone is ahead of it on its CPU.
+    await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
+    const hog = await guest.background('exec timeout 40 chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
+    await guest.sh('sleep 8');
+    const { groups } = await bringBack('calls', [pid], `kill ${hog}`);
+    await guest.sh('echo 950000 > /proc/sys/kernel/sched_rt_runtime_us');
+    const [{ threads, findings } = assert.fail()] = groups.flatMap(({ processes }) => processes);
+    const callOf = (name: string) => threads.find(({ comm }) => comm === name)?.syscall;
+    assert.equal(callOf('suspended')?.outcome, 'restart');
+    assert.equal(callOf('sending')?.outcome, 'restart');
+    assert.equal(callOf('reading')?.outcome, 'in-doubt');
+    assert.deepEqual(callOf('sleeping'), {
+      outcome: 'result',
+      syscall: 'clock_nanosleep',
+      reason: 'its time was over',
+    });
+    assert.deepEqual(
+      findings.inDoubt.map(({ syscall }) => syscall),
+      ['read'],
+    );
+    await guest.sh(`kill -HUP ${pid}`);
+    await guest.until('grep -q done /tmp/parked', 30);
+    const lines = (await guest.sh('cat /tmp/parked')).split('\n');
+    for (const line of [
+      'sigsuspend: errno 4, USR1 1, TERM 1, USR2 0',
+      'send: 4',
+      'received: in order 1, 4 last, more -1',
+      'read: -1, errno 4',
+      'nanosleep: 0',
+    ])
+      assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
   });
 
   test('what cannot be kept is refused by name', async () => {

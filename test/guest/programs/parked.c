@@ -1,0 +1,138 @@
+// Parks a thread in each of some system calls of which the kernel knows more than it shows, says "ready", and at SIGHUP lets them all
+// go on and says what each of them got. The results go to the file named by its argument.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MUST(condition) do { if (!(condition)) { fprintf(stderr, "line %d: %s\n", __LINE__, strerror(errno)); exit(1); } } while (0)
+
+enum { SUSPENDED, SENDING, READING, SLEEPING, THREADS };
+static pthread_t threads[THREADS];
+static int out, sender, receiver, master, terminal, queued;
+
+static void say(const char *format, ...) {
+  char line[200];
+  va_list arguments;
+  va_start(arguments, format);
+  int n = vsnprintf(line, sizeof line, format, arguments);
+  va_end(arguments);
+  MUST(write(out, line, n) == n);
+}
+
+static void on_signal(int signal) { (void)signal; }
+
+// Its own mask blocks SIGUSR1 and SIGTERM; while it waits only SIGUSR2 is blocked.
+static void *suspended(void *argument) {
+  prctl(PR_SET_NAME, "suspended");
+  sigset_t own, meanwhile;
+  sigemptyset(&own);
+  sigaddset(&own, SIGUSR1);
+  sigaddset(&own, SIGTERM);
+  sigaddset(&own, SIGHUP);
+  sigemptyset(&meanwhile);
+  sigaddset(&meanwhile, SIGUSR2);
+  sigaddset(&meanwhile, SIGHUP);
+  MUST(pthread_sigmask(SIG_SETMASK, &own, 0) == 0);
+  sigsuspend(&meanwhile);
+  MUST(pthread_sigmask(SIG_SETMASK, 0, &own) == 0);
+  say("sigsuspend: errno %d, USR1 %d, TERM %d, USR2 %d\n", errno, sigismember(&own, SIGUSR1), sigismember(&own, SIGTERM), sigismember(&own, SIGUSR2));
+  return argument;
+}
+
+static void *sending(void *argument) {
+  prctl(PR_SET_NAME, "sending");
+  ssize_t n = send(sender, "last", 4, 0);
+  say("send: %zd\n", n);
+  return argument;
+}
+
+// The kernel has taken two bytes from the terminal already when it goes on waiting for the other two.
+static void *reading(void *argument) {
+  prctl(PR_SET_NAME, "reading");
+  char bytes[16];
+  ssize_t n = read(terminal, bytes, sizeof bytes);
+  say("read: %zd, errno %d\n", n, n < 0 ? errno : 0);
+  return argument;
+}
+
+// Ahead of every ordinary thread, on the last CPU only: whoever is ahead of it there keeps it from seeing that its time is over.
+static void *sleeping(void *argument) {
+  prctl(PR_SET_NAME, "sleeping");
+  cpu_set_t last;
+  CPU_ZERO(&last);
+  CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &last);
+  struct sched_param first = {.sched_priority = 1};
+  MUST(sched_setaffinity(0, sizeof last, &last) == 0 && sched_setscheduler(0, SCHED_FIFO, &first) == 0);
+  struct timespec delay = {8, 0};
+  int result = nanosleep(&delay, 0);
+  say("nanosleep: %d\n", result);
+  return argument;
+}
+
+static void setup(void) {
+  struct sigaction action = {.sa_handler = on_signal};
+  MUST(sigaction(SIGUSR1, &action, 0) == 0);
+  struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0otherworld-parked"};
+  MUST((receiver = socket(AF_UNIX, SOCK_DGRAM, 0)) >= 0 && (sender = socket(AF_UNIX, SOCK_DGRAM, 0)) >= 0);
+  MUST(bind(receiver, (struct sockaddr *)&name, sizeof(sa_family_t) + 18) == 0);
+  MUST(connect(sender, (struct sockaddr *)&name, sizeof(sa_family_t) + 18) == 0);
+  while (send(sender, &queued, sizeof queued, MSG_DONTWAIT) == sizeof queued) queued++;
+  MUST(errno == EAGAIN && queued > 1);
+  MUST((master = posix_openpt(O_RDWR | O_NOCTTY)) >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+  MUST((terminal = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);
+  struct termios raw;
+  MUST(tcgetattr(terminal, &raw) == 0);
+  cfmakeraw(&raw);
+  raw.c_cc[VMIN] = 4;
+  MUST(tcsetattr(terminal, TCSANOW, &raw) == 0);
+}
+
+static void release(void) {
+  pthread_kill(threads[SUSPENDED], SIGUSR1);
+  int inOrder = 1;
+  for (int i = 0; i < queued; i++) {
+    int number = -1;
+    if (recv(receiver, &number, sizeof number, 0) != sizeof number || number != i) inOrder = 0;
+  }
+  char text[8] = "";
+  ssize_t n = recv(receiver, text, sizeof text, 0);
+  pthread_join(threads[SENDING], 0);
+  ssize_t more = recv(receiver, text + 4, 4, MSG_DONTWAIT);
+  say("received: in order %d, %zd %.4s, more %zd\n", inOrder, n, text, more);
+  MUST(write(master, "cdef", 4) == 4);
+  for (int i = 0; i < THREADS; i++) if (i != SENDING) pthread_join(threads[i], 0);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 2) return 2;
+  MUST((out = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666)) >= 0);
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  MUST(pthread_sigmask(SIG_BLOCK, &hangup, 0) == 0);
+  setup();
+  void *(*const bodies[THREADS])(void *) = {suspended, sending, reading, sleeping};
+  for (int i = 0; i < THREADS; i++) MUST(pthread_create(&threads[i], 0, bodies[i], 0) == 0);
+  sleep(1);
+  MUST(write(master, "ab", 2) == 2);
+  sleep(1);
+  say("ready\n");
+  int signal;
+  MUST(sigwait(&hangup, &signal) == 0);
+  release();
+  say("done\n");
+  return 0;
+}
