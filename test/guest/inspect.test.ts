@@ -130,12 +130,10 @@ suite(`inspecting a living guest with ${release}`, () => {
   });
 
   test('does the same with a profile that the guest took of itself', async () => {
-    await guest.exec([
-      '/usr/lib/otherworld/node_modules/node/bin/node',
-      '--input-type=module',
-      '-e',
-      PROFILE,
-    ]);
+    await guest.copyIn(join(import.meta.dirname, '../../src/vmcore'), '/usr/lib/otherworld/src/vmcore');
+    const node = '/usr/lib/otherworld/node_modules/node/bin/node';
+    const { status, stderr } = await guest.exec([node, '--input-type=module', '-e', PROFILE]);
+    assert.equal(status, 0, stderr);
     await guest.copyOut('/root/profile', join(scratch.path, 'profile'));
     const profile = readProfile(join(scratch.path, 'profile'));
     const other = openKernel(dump, profile);
