@@ -201,8 +201,9 @@ suite(`processes on ${release}`, () => {
       'print(l.prctl(22,2,ctypes.byref(class_(1,ctypes.addressof(f)))), flush=True); time.sleep(1000)';
     /** What the kernel of this release, or its processor, does not have is left out. */
     const peculiar = async (what: string, reason: RegExp): Promise<[RegExp, number][]> => {
-      const pid = await guest.background(`exec python3 /root/peculiar.py ${what} >/tmp/peculiar 2>&1`);
-      const line = await guest.until('grep . /tmp/peculiar', 30);
+      const output = `/tmp/peculiar.${what}`;
+      const pid = await guest.background(`exec python3 /root/peculiar.py ${what} >${output} 2>&1`);
+      const line = await guest.until(`grep . ${output}`, 30);
       assert.match(line, /^(ready$|impossible: (Function not implemented|Invalid argument))/);
       return line === 'ready' ? [[reason, pid]] : [];
     };
