@@ -17,10 +17,13 @@ export interface TestSelection {
   guestReleases: readonly Release[];
 }
 
-interface Counts {
+/** What the runs so far came to. */
+interface Tally {
   passed: number;
   failed: number;
   skipped: number;
+  /** A line for each test that failed: where it is, its name and what it said. */
+  failures: string[];
 }
 
 /**
@@ -42,27 +45,28 @@ export async function runTests(selection: TestSelection): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopAt(signal, runId));
   const files = testFiles(selection.filter);
   const guestFiles = files.filter(isGuestTest);
-  const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     if (selection.unit) {
       await runFiles(
         files.filter((file) => !isGuestTest(file)),
         availableParallelism(),
-        counts,
+        tally,
       );
     }
     for (const release of guestFiles.length > 0 ? selection.guestReleases : []) {
       console.log(`\nGuests with Debian ${release}`);
       process.env.OTHERWORLD_TEST_RELEASE = release;
-      await runFiles(guestFiles, GUESTS_AT_ONCE, counts);
+      await runFiles(guestFiles, GUESTS_AT_ONCE, tally, ` on ${release}`);
     }
   } finally {
     await removeLeftGuests(runId);
   }
-  const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : '';
-  console.log(`${counts.passed} passed, ${counts.failed} failed${skipped}`);
-  if (counts.passed + counts.failed === 0) console.error('otherworld: no test matches');
-  return counts.failed === 0 && counts.passed > 0 ? 0 : 1;
+  const { passed, failed, skipped, failures } = tally;
+  if (failures.length > 0) console.log(`\nFailed:\n${failures.map((line) => `  ${line}`).join('\n')}\n`);
+  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+  if (passed + failed === 0) console.error('otherworld: no test matches');
+  return failed === 0 && passed > 0 ? 0 : 1;
 }
 
 function testFiles(filter: string): string[] {
@@ -77,20 +81,35 @@ function isGuestTest(file: string): boolean {
 }
 
 /** Every file runs in a process of its own. */
-async function runFiles(files: readonly string[], concurrency: number, counts: Counts): Promise<void> {
+async function runFiles(
+  files: readonly string[],
+  concurrency: number,
+  tally: Tally,
+  where = '',
+): Promise<void> {
   if (files.length === 0) return;
   const stream = run({ files: [...files], concurrency, cwd: repositoryRoot });
   stream.on('test:summary', (summary) => {
     if (summary.file !== undefined) return;
-    counts.passed += summary.counts.passed;
-    counts.failed +=
+    tally.passed += summary.counts.passed;
+    tally.failed +=
       summary.counts.tests - summary.counts.passed - summary.counts.skipped - summary.counts.todo;
-    counts.skipped += summary.counts.skipped;
+    tally.skipped += summary.counts.skipped;
+  });
+  stream.on('test:fail', ({ name, file, line, details }) => {
+    // A suite fails with its tests, and they have lines of their own.
+    if ('failureType' in details.error && details.error.failureType === 'subtestsFailed') return;
+    const place = file === undefined ? '' : `${relative(repositoryRoot, file)}:${line}${where}: `;
+    tally.failures.push(`${place}${name}: ${messageOf(details.error)}`);
   });
   const output = stream.compose(spec());
   output.pipe(process.stdout, { end: false });
   await new Promise<void>((resolve, reject) => output.on('end', resolve).on('error', reject));
 }
+
+/** In one line, of 300 characters at most. The runner wraps what a test has thrown. */
+const messageOf = (error: Error): string =>
+  (error.cause instanceof Error ? error.cause : error).message.replace(/\s+/g, ' ').slice(0, 300);
 
 /** A run that is broken off ends its guests, too. */
 function stopAt(signal: 'SIGINT' | 'SIGTERM', runId: string): void {
