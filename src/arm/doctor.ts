@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { dirname } from 'node:path';
+import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/config.ts';
 import type { Config } from '../config/schema.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
@@ -18,10 +19,12 @@ export interface Finding {
 }
 
 /** Examines the running system without changing anything. */
-export function examine(config: Config): Finding[] {
+export function examine(configPath: string = CONFIG_PATH): Finding[] {
   if (isCrashWorld()) return [crashWorld()];
   const release = runningRelease();
+  const { config, findings } = configuration(configPath);
   return [
+    ...findings,
     ...kernelConfig(release),
     existsFinding('kernel image', kernelImage(release), 'reboot into an installed kernel'),
     crashMemory(),
@@ -33,6 +36,22 @@ export function examine(config: Config): Finding[] {
     rootDevice(),
     storage(config),
   ];
+}
+
+/** With a configuration that is wrong, what depends on it is examined with the defaults. */
+function configuration(path: string): { config: Config; findings: Finding[] } {
+  const what = 'configuration';
+  try {
+    const config = loadConfig(path);
+    const found = existsSync(path) ? path : `${path} is not there, and the defaults hold`;
+    return { config, findings: [{ what, state: 'good', found }] };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const findings = error.message
+      .split('\n')
+      .map((found): Finding => ({ what, state: 'missing', found, todo: 'mend that line' }));
+    return { config: defaultConfig(), findings };
+  }
 }
 
 function crashWorld(): Finding {

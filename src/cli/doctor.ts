@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { examine, type Finding } from '../arm/doctor.ts';
-import { loadConfig } from '../config/config.ts';
 import { styleFor } from '../report/print.ts';
 import { requireRoot } from './root.ts';
 
@@ -27,7 +26,7 @@ export function registerDoctor(program: Command): void {
     .option('--json', 'as JSON')
     .action((options: { json?: boolean }) => {
       requireRoot('doctor');
-      const findings = examine(loadConfig());
+      const findings = examine();
       console.log(options.json ? JSON.stringify(findings, undefined, 2) : print(findings));
       process.exitCode = findings.some(({ state }) => state === 'missing') ? 1 : 0;
     });

@@ -52,7 +52,7 @@ export function loadConfig(path: string = CONFIG_PATH): Config {
  * @throws ConfigError
  */
 export function parseConfig(text: string, path: string): Config {
-  const result = configSchema.safeParse(parseToml(text, path));
+  const result = configSchema.safeParse(parseToml(text, path), { error: wording });
   if (result.success) return result.data;
   throw new ConfigError(path, problemsOf(text, result.error.issues));
 }
@@ -68,16 +68,48 @@ function parseToml(text: string, path: string): unknown {
 }
 
 function problemsOf(text: string, issues: readonly z.core.$ZodIssue[]): ConfigProblem[] {
-  return issues.flatMap((issue) => {
+  const problems = issues.flatMap((issue) => {
     const path = issue.path.filter((part) => typeof part !== 'symbol');
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) =>
-        problem(text, [...path, key], `unknown key ${[...path, key].join('.')}`),
-      );
+      return issue.keys.map((key) => problem(text, [...path, key], `unknown key ${nameOf([...path, key])}`));
     }
-    return [problem(text, path, `${path.join('.')}: ${issue.message}`)];
+    return [problem(text, path, `${nameOf(path)}: ${issue.message}`)];
   });
+  return problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
 }
+
+/** `images.keep`, `element 1 of protect.commands`. */
+function nameOf(path: KeyPath): string {
+  const last = path.at(-1);
+  return typeof last === 'number' ? `element ${last + 1} of ${nameOf(path.slice(0, -1))}` : path.join('.');
+}
+
+/** What is wanted instead, for an administrator; undefined where the schema itself says it. */
+function wording(issue: z.core.$ZodRawIssue): string | undefined {
+  switch (issue.code) {
+    case 'invalid_type':
+      return `${KINDS[issue.expected] ?? issue.expected} is wanted, not ${JSON.stringify(issue.input)}`;
+    case 'invalid_value':
+      return `one of ${issue.values.map((value) => JSON.stringify(value)).join(', ')} is wanted, not ${JSON.stringify(issue.input)}`;
+    case 'too_small':
+      if (issue.origin === 'string') return 'it is empty';
+      return `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum} is wanted, not ${issue.input}`;
+    case 'too_big':
+      return `at most ${issue.maximum} is wanted, not ${issue.input}`;
+    default:
+      return undefined;
+  }
+}
+
+/** The schema's kinds of values, as TOML calls them. */
+const KINDS: Readonly<Record<string, string>> = {
+  string: 'a string in quotes',
+  array: 'an array of strings in quotes',
+  boolean: 'true or false',
+  number: 'a number',
+  int: 'a whole number',
+  object: 'a table',
+};
 
 function problem(text: string, path: KeyPath, message: string): ConfigProblem {
   return { line: lineOfKey(text, path), message };

@@ -30,9 +30,13 @@ const panic = z
 
 const crashKernel = z
   .strictObject({
-    'add-parameters': z.array(z.string().regex(/^\S+$/, 'one parameter without spaces')).default([]),
+    'add-parameters': z
+      .array(z.string().regex(/^\S+$/, 'one parameter without spaces is wanted'))
+      .default([]),
     'time-limit-minutes': z.number().min(1).max(1440).default(30),
-    'remove-parameters': z.array(z.string().regex(/^[^\s=]+$/, 'the name of a parameter')).default([]),
+    'remove-parameters': z
+      .array(z.string().regex(/^[^\s=]+$/, 'the name of a parameter, without a value, is wanted'))
+      .default([]),
   })
   .prefault({});
 

@@ -64,7 +64,12 @@ suite(`arming and adoption with ${release}`, () => {
     );
     const { status, stderr } = await guest.exec(['otherworld', 'arm']);
     assert.equal(status, 1);
-    assert.match(stderr, /^otherworld: \/etc\/otherworld\/otherworld\.toml:2: panic\.on-oops: /);
+    const problem = '/etc/otherworld/otherworld.toml:2: panic.on-oops: true or false is wanted, not 3';
+    assert.equal(stderr, `otherworld: ${problem}\n`);
+    const doctor = await guest.exec(['otherworld', 'doctor']);
+    assert.equal(doctor.status, 1);
+    assert.ok(doctor.stdout.includes(problem), doctor.stdout);
+    assert.match(doctor.stdout, /good +memory for the crash kernel/);
     await guest.sh('rm /etc/otherworld/otherworld.toml');
     assert.equal(await guest.sh('cat /sys/kernel/kexec_crash_loaded'), '1');
   });
