@@ -6,8 +6,9 @@ import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import type { OldMemory } from './old-size.ts';
 import { capturedReport, type Known, refusedReport } from './process-reports.ts';
-import { inodeKey, type OldMemory, type WriteBackResult, writeBack } from './write-back.ts';
+import { inodeKey, type WriteBackResult, writeBack } from './write-back.ts';
 
 /**
  * Captures the selected processes and their descendants, and enters all of them into the report. What must not or cannot come back is refused there, group by

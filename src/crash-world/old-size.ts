@@ -1,12 +1,16 @@
 import { type BigIntStats, readSync } from 'node:fs';
 import type { UnwrittenFile } from '../model/file.ts';
 import { WriteBackRefusal } from './old-directories.ts';
-import type { OldMemory } from './write-back.ts';
 
 const PAGE_SIZE = 4096;
 const SECTOR = 512;
 /** Sectors of a block, which a file may have gained or lost for its attributes. */
 const BLOCK_SECTORS = 8;
+
+/** Old memory that can be looked at without a copy; `PhysicalMemory` of src/vmcore is one. */
+export interface OldMemory {
+  view(physical: number, length: number): Uint8Array;
+}
 
 function isZero(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 0);

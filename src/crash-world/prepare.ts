@@ -19,7 +19,7 @@ import {
 import { dirname, join } from 'node:path';
 import koffi from 'koffi';
 import { type Preparation, readPreparation } from '../criu/files/preparation.ts';
-import type { FileIdentity } from '../model/file.ts';
+import type { FileIdentity } from '../model/open-file.ts';
 import { inodeGeneration } from './inode-generation.ts';
 
 /** Why a group cannot be restored: a file that it has open is not what it was. */

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { Config } from '../config/schema.ts';
-import type { ProcedurePlan } from '../criu/crash-procedure.ts';
+import { type DeliveredPlan, deliveredPlans } from '../criu/crash-procedure.ts';
 import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
 import { dropProcedures } from '../criu/procedure-fallback.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
@@ -11,16 +11,6 @@ import { messageOf, StageSkipped } from './stages.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
-type DeliveredPlan = Extract<ProcedurePlan, { state: 'delivered' }>;
-
-/** Processes of a group that run a crash procedure as soon as they are restored, and may end in it. */
-export function processesWithProcedure(plans: readonly ProcedurePlan[]): ReadonlySet<number> {
-  return new Set(delivered(plans).map(({ pid }) => pid));
-}
-
-function delivered(plans: readonly ProcedurePlan[]): DeliveredPlan[] {
-  return plans.filter((plan) => plan.state === 'delivered');
-}
 
 /** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
 export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
@@ -46,7 +36,9 @@ export async function procedureStage(
   restore: RestoreOptions,
   report: Report,
 ): Promise<RestoredGroup[]> {
-  const waiting = restored.flatMap((group) => delivered(group.imaged.plans).map((plan) => ({ plan, group })));
+  const waiting = restored.flatMap((group) =>
+    deliveredPlans(group.imaged.plans).map((plan) => ({ plan, group })),
+  );
   if (waiting.length === 0 || watch === undefined) {
     watch?.close();
     throw new StageSkipped('no procedure to wait for');

@@ -3,13 +3,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
+import { deliveredPlans } from '../criu/crash-procedure.ts';
 import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
 import type { Report } from '../report/schema.ts';
 import { withinCgroup } from './cgroups.ts';
 import type { ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
 import { prepareFiles } from './prepare.ts';
-import { processesWithProcedure } from './procedures.ts';
 import { concludeGroup } from './process-reports.ts';
 import { messageOf } from './stages.ts';
 
@@ -66,7 +66,7 @@ export async function restoreStage(
   const restored: RestoredGroup[] = [];
   for (const imaged of groups) {
     const { group, directory } = imaged;
-    const runsProcedures = processesWithProcedure(imaged.plans);
+    const runsProcedures = new Set(deliveredPlans(imaged.plans).map(({ pid }) => pid));
     let pids: readonly number[] | undefined;
     try {
       pids = await withinCgroup(birthplaceOf(imaged), () => restoreOne(imaged, runsProcedures, report));

@@ -24,13 +24,8 @@ import {
   OldDirectories,
   WriteBackRefusal,
 } from './old-directories.ts';
-import { checkSize, endsWithZeros } from './old-size.ts';
+import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';
 import type { FileProblem } from './prepare.ts';
-
-/** Old memory that can be looked at without a copy; `PhysicalMemory` of src/vmcore is one. */
-export interface OldMemory {
-  view(physical: number, length: number): Uint8Array;
-}
 
 export interface WriteBackResult {
   /** Files that were written to, or made. */

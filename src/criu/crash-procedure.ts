@@ -39,6 +39,13 @@ export type ProcedurePlan = { readonly pid: number; readonly comm: string } & (
   | { readonly state: 'ignored'; readonly reason: string }
 );
 
+export type DeliveredPlan = Extract<ProcedurePlan, { state: 'delivered' }>;
+
+/** The plans of processes that run their procedure as soon as they are restored, and may end in it. */
+export function deliveredPlans(plans: readonly ProcedurePlan[]): DeliveredPlan[] {
+  return plans.filter((plan) => plan.state === 'delivered');
+}
+
 /**
  * Changes a captured group so that its processes run their crash procedures when they are restored. With delivery by
  * call the first thread starts at the entry point, and the context in which it was interrupted waits in a signal frame

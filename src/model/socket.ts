@@ -1,4 +1,4 @@
-import type { OpenFileCommon, PhysicalRun } from './file.ts';
+import type { OpenFileCommon, PhysicalRun } from './open-file.ts';
 import type { LateOption } from './socket-option.ts';
 
 /** Options of SOL_SOCKET, as getsockopt(2) reports them. */

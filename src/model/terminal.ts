@@ -1,4 +1,4 @@
-import type { OpenFileCommon, PathFile } from './file.ts';
+import type { OpenFileCommon, PathFile } from './open-file.ts';
 
 /** `struct ktermios` without the speeds, which c_cflag holds. */
 export interface Termios {

@@ -18,7 +18,8 @@ import koffi from 'koffi';
 import { prepareFiles } from '../../src/crash-world/prepare.ts';
 import { writePreparation } from '../../src/criu/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
-import { type FileIdentity, type GroupFiles, noFiles } from '../../src/model/file.ts';
+import { type GroupFiles, noFiles } from '../../src/model/file.ts';
+import type { FileIdentity } from '../../src/model/open-file.ts';
 
 const getxattr = koffi
   .load('libc.so.6')

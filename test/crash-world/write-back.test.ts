@@ -26,11 +26,11 @@ import { inodeGeneration } from '../../src/crash-world/inode-generation.ts';
 import { inodeKey, writeBack } from '../../src/crash-world/write-back.ts';
 import {
   type DirectoryIdentity,
-  type FileIdentity,
   type FileSystemPlace,
   noFiles,
   type UnwrittenFile,
 } from '../../src/model/file.ts';
+import type { FileIdentity } from '../../src/model/open-file.ts';
 
 const PAGE = 4096;
 const isRoot = process.getuid?.() === 0;

@@ -6,17 +6,16 @@ import type { TaskList } from '../../linux/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type {
   DirectoryToMake,
-  FileOwner,
   FileToMake,
   GhostFile,
   MemfdFile,
   MemfdInode,
   OpenFile,
-  PathFile,
   Pipe,
 } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
 import type { SharedMemory } from '../../model/memory.ts';
+import type { FileOwner, PathFile } from '../../model/open-file.ts';
 import type { Terminal } from '../../model/terminal.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { FileTask } from '../file-capture.ts';

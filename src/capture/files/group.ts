@@ -1,6 +1,7 @@
 import { isWritten } from '../../linux/writeback.ts';
-import type { FdTable, FileLock, GroupFiles, OpenFile, PathFile, UnwrittenFile } from '../../model/file.ts';
+import type { FdTable, FileLock, GroupFiles, OpenFile, UnwrittenFile } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
+import type { PathFile } from '../../model/open-file.ts';
 import type { Terminal } from '../../model/terminal.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';

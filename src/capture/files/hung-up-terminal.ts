@@ -2,7 +2,7 @@ import type { File } from '../../linux/file.ts';
 import { major, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { sessionOf, type Tty, ttyStruct } from '../../linux/tty.ts';
-import type { PathFile } from '../../model/file.ts';
+import type { PathFile } from '../../model/open-file.ts';
 import type { Terminal, TerminalFile } from '../../model/terminal.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';

@@ -1,6 +1,7 @@
 import { type File, fileAt, openFlags, pathStruct } from '../../linux/file.ts';
 import { fileType, inodeStruct } from '../../linux/fs.ts';
-import type { FileOwner, MemfdFile, PathFile } from '../../model/file.ts';
+import type { MemfdFile } from '../../model/file.ts';
+import type { FileOwner, PathFile } from '../../model/open-file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';

@@ -9,7 +9,8 @@ import {
 } from '../../linux/fs.ts';
 import type { Mount } from '../../linux/mount.ts';
 import { tmpfsXattrs } from '../../linux/xattr.ts';
-import type { DirectoryToMake, ExtendedAttribute, FileIdentity } from '../../model/file.ts';
+import type { DirectoryToMake, ExtendedAttribute } from '../../model/file.ts';
+import type { FileIdentity } from '../../model/open-file.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { FileRefusal } from './refusal.ts';
 

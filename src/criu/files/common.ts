@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { FileOwner, OpenFileCommon } from '../../model/file.ts';
+import type { FileOwner, OpenFileCommon } from '../../model/open-file.ts';
 import type { FownEntrySchema } from '../proto/gen/regfile_pb.ts';
 
 /** O_CLOEXEC belongs to the descriptor; CRIU opens files with the flags as they are. */

@@ -1,5 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { FdTable, FileLock, GroupFiles, OpenFile, PathFile } from '../../model/file.ts';
+import type { FdTable, FileLock, GroupFiles, OpenFile } from '../../model/file.ts';
+import type { PathFile } from '../../model/open-file.ts';
 import type { Terminal } from '../../model/terminal.ts';
 import type { ImageDirectory, PageSource } from '../image.ts';
 import { FdinfoEntrySchema, FileEntrySchema, FileLockEntrySchema, FileType } from '../proto/gen/files_pb.ts';

@@ -1,6 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { GhostFile, PathFile } from '../../model/file.ts';
+import type { GhostFile } from '../../model/file.ts';
 import type { PageRun } from '../../model/memory.ts';
+import type { PathFile } from '../../model/open-file.ts';
 import type { ImageDirectory, PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,

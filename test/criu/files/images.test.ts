@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { writeFileImages } from '../../../src/criu/files/index.ts';
 import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
-import { type FileIdentity, type GroupFiles, noFiles, type PathFile } from '../../../src/model/file.ts';
+import { type GroupFiles, noFiles } from '../../../src/model/file.ts';
+import type { FileIdentity, PathFile } from '../../../src/model/open-file.ts';
 import type { InetSocket, SocketOptions, UnixSocket } from '../../../src/model/socket.ts';
 import type { Terminal } from '../../../src/model/terminal.ts';
 
