@@ -122,8 +122,8 @@ function counterRows({ before, after }: Evidence): Row[] {
     row(
       'survival',
       'counter: monotonic clock',
-      `an outage of ${seconds(outage)}`,
-      `stood still, but for ${seconds(monotonic)}`,
+      '',
+      `shows ${seconds(monotonic)} of an outage of ${seconds(outage)}`,
       monotonic < outage / 2,
     ),
   ];
