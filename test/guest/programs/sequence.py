@@ -11,15 +11,23 @@ if sys.argv[1] == "write":
         while data:
             data = data[os.write(1, data):]
 
+
+def tell(line):
+    """Whoever reads the file finds a whole line."""
+    with open(sys.argv[2] + ".new", "w") as file:
+        file.write(line + "\n")
+    os.rename(sys.argv[2] + ".new", sys.argv[2])
+
+
 expected = 0
 rest = b""
 while True:
     rest += os.read(0, 3000)
     while len(rest) >= 10:
         if int(rest[:10]) != expected:
-            open(sys.argv[2], "w").write(f"{rest[:10]} instead of {expected}\n")
+            tell(f"{rest[:10]} instead of {expected}")
             sys.exit(1)
         expected += 1
         rest = rest[10:]
-    open(sys.argv[2], "w").write(f"{expected}\n")
+    tell(f"{expected}")
     time.sleep(0.5)
