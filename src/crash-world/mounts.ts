@@ -39,27 +39,40 @@ export function mountedPaths(mountinfo: string = readFileSync('/proc/self/mounti
 /** systemd makes these anew for each service and each boot; nobody who is restored has them open. */
 const EPHEMERAL = /^\/run\/credentials\//;
 
+/** The dead world's tmpfs mounts that show their file system from its root, and what cannot be read. Throws a VmcoreError if no mount can be. */
+export function tmpfsPoints(kernel: Kernel): { points: MountPoint[]; problems: string[] } {
+  const { points, problems } = readMounts(kernel);
+  const unreadable = [...problems];
+  const candidates = points.filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path));
+  const whole = candidates.filter(({ path, mount }) => {
+    try {
+      return isWholeFileSystem(kernel, mount);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      unreadable.push(`tmpfs on ${path}: ${error.message}`);
+      return false;
+    }
+  });
+  return { points: whole, problems: unreadable };
+}
+
 /**
  * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode and owner of then: what is restored has to find its
  * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
  * Throws a VmcoreError if no mount can be.
  */
 export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
-  const { points, problems } = readMounts(kernel);
-  const unreadable = [...problems];
-  const mounts = points
-    .filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path))
-    .flatMap((point): TmpfsMount[] => {
-      try {
-        if (!isWholeFileSystem(kernel, point.mount)) return [];
-        return [{ path: point.path, options: tmpfsOptions(kernel, point) }];
-      } catch (error) {
-        if (!(error instanceof VmcoreError)) throw error;
-        unreadable.push(`tmpfs on ${point.path}: ${error.message}`);
-        return [];
-      }
-    });
-  return { mounts, problems: unreadable };
+  const { points, problems } = tmpfsPoints(kernel);
+  const mounts = points.flatMap((point): TmpfsMount[] => {
+    try {
+      return [{ path: point.path, options: tmpfsOptions(kernel, point) }];
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      problems.push(`tmpfs on ${point.path}: ${error.message}`);
+      return [];
+    }
+  });
+  return { mounts, problems };
 }
 
 function isWholeFileSystem(kernel: Kernel, mount: MountPoint['mount']): boolean {

@@ -1,26 +1,8 @@
-import { execFileSync } from 'node:child_process';
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  realpathSync,
-  type Stats,
-  statfsSync,
-  statSync,
-  utimesSync,
-  writeSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
-import koffi from 'koffi';
-import { type Preparation, readPreparation } from '../criu/files/preparation.ts';
+import { closeSync, lstatSync, openSync, type Stats, statSync } from 'node:fs';
+import { readPreparation } from '../criu/files/preparation.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { inodeGeneration } from './inode-generation.ts';
+import { makeDirectory, makeFile } from './make-files.ts';
 
 /** Why a group cannot be restored: a file that it has open is not what it was. */
 export interface FileProblem {
@@ -31,86 +13,6 @@ export interface FileProblem {
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
-const S_IFIFO = 0o010000;
-/** Bytes that are copied at a time. */
-const BLOCK = 1 << 20;
-
-const setxattr = koffi
-  .load('libc.so.6')
-  .func('int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)');
-
-/** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
-function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
-  for (const { name, value } of attributes) {
-    const bytes = Buffer.from(value, 'base64');
-    if (setxattr(path, name, bytes, bytes.length, 0) !== 0)
-      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
-  }
-}
-
-/** TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h. */
-const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
-
-/**
- * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file
- * system, and its path has no link in it.
- */
-function checkParent(path: string): void {
-  const parent = dirname(path);
-  if (realpathSync(parent) !== parent) throw new Error(`${parent} is behind a symbolic link`);
-  if (!memoryFileSystems.includes(statfsSync(parent).type >>> 0)) {
-    throw new Error(`${parent} is on a disk and was in memory: a mount is missing`);
-  }
-}
-
-function makeDirectories({ directories }: Preparation): void {
-  for (const { path, mode, uid, gid, attributes } of directories) {
-    if (existsSync(path)) continue;
-    checkParent(path);
-    mkdirSync(path);
-    chownSync(path, uid, gid);
-    chmodSync(path, mode);
-    setAttributes(path, attributes);
-  }
-}
-
-function copyChunks(from: number, to: number, chunks: Preparation['files'][number]['chunks']): void {
-  const block = Buffer.allocUnsafe(BLOCK);
-  let at = 0;
-  for (const { offset, length } of chunks) {
-    for (let done = 0; done < length; ) {
-      const got = readSync(from, block, 0, Math.min(BLOCK, length - done), at + done);
-      if (got === 0) throw new Error('the content in the images is too short');
-      let written = 0;
-      while (written < got) written += writeSync(to, block, written, got - written, offset + done + written);
-      done += got;
-    }
-    at += length;
-  }
-}
-
-function makeFile(directory: string, file: Preparation['files'][number]): void {
-  const { path, identity } = file;
-  const { mode, uid, gid, sizeBytes } = identity;
-  checkParent(path);
-  if ((mode & S_IFMT) === S_IFIFO) {
-    if (!existsSync(path)) execFileSync('mkfifo', ['--', path]);
-  } else {
-    const from = openSync(join(directory, file.content), 'r');
-    const to = openSync(path, 'wx', 0o600);
-    try {
-      copyChunks(from, to, file.chunks);
-      ftruncateSync(to, sizeBytes);
-    } finally {
-      closeSync(to);
-      closeSync(from);
-    }
-  }
-  chownSync(path, uid, gid);
-  chmodSync(path, mode & 0o7777);
-  setAttributes(path, file.attributes);
-  utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
-}
 
 const typeNames: Readonly<Record<number, string>> = {
   32768: 'a regular file',
@@ -177,7 +79,7 @@ export function prepareFiles(directory: string, made: Set<string> = new Set()): 
     }
   };
   attempt('directories', () => {
-    makeDirectories(preparation);
+    for (const one of preparation.directories) makeDirectory(one);
     return undefined;
   });
   for (const file of preparation.files) {

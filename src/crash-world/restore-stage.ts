@@ -47,6 +47,12 @@ export function filesStage(groups: readonly ImagedGroup[], report: Report): Imag
   });
 }
 
+/** Memory that is left when all groups have what they need. */
+export function spareBytes(groups: readonly ImagedGroup[]): number {
+  const needed = groups.reduce((sum, { pagesBytes }) => sum + pagesBytes, 0);
+  return readMemory().available - needed - RESTORE_MARGIN_BYTES;
+}
+
 /** A group that runs again. */
 export interface RestoredGroup {
   readonly group: number;

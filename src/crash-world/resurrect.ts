@@ -17,6 +17,7 @@ import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { type ImagedGroup, imageStage } from './image-stage.ts';
+import { makeMemoryFiles, removePidFiles, type SavedMemoryFiles, saveMemoryFiles } from './memory-files.ts';
 import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
@@ -27,6 +28,7 @@ import {
   type RestoredGroup,
   restoreStage,
   runtimeProgram,
+  spareBytes,
 } from './restore-stage.ts';
 import {
   type Candidate,
@@ -155,7 +157,7 @@ async function workOn(work: Work): Promise<void> {
   await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
   const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
-  const imaged = selection === undefined ? [] : await capture(work, selection, writtenBack ?? new Map());
+  const { imaged, memoryFiles } = await capture(work, selection, writtenBack ?? new Map());
   const cpus = kernel.cpus.length;
   kernel.close();
   await stages.run('memory', () => {
@@ -168,6 +170,10 @@ async function workOn(work: Work): Promise<void> {
     report.notes.push(...failed, ...missingCpus(cpus, online));
   });
   const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
+  if (memoryFiles !== undefined) {
+    const { keep } = manifest.config.images;
+    await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(ready), keep, report));
+  }
   const watch = openProcedureWatch(report);
   const candidates = selection?.candidates ?? [];
   const birthplaceOf = ({ group }: ImagedGroup): string =>
@@ -179,29 +185,45 @@ async function workOn(work: Work): Promise<void> {
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
   );
-  await stages.run('handover', () => handOver(running ?? restored, candidates, place, report));
+  await stages.run('handover', () => {
+    const alive = running ?? restored;
+    if (memoryFiles !== undefined) removePidFiles(memoryFiles, new Set(alive.flatMap(({ pids }) => pids)));
+    handOver(alive, candidates, place, report);
+  });
 }
 
-/** From the selection to images on the disk. */
+/** What is on the disk before the old memory is taken back. */
+interface Captured {
+  readonly imaged: readonly ImagedGroup[];
+  readonly memoryFiles: SavedMemoryFiles | undefined;
+}
+
+/** From the selection to images on the disk. Without a selection, the files on tmpfs are saved all the same. */
 async function capture(
   work: Work,
-  selection: Selection,
+  selection: Selection | undefined,
   writtenBack: WriteBackResult['outcomes'],
-): Promise<ImagedGroup[]> {
+): Promise<Captured> {
   const { kernel, panicAt, manifest, place, stages } = work;
   const { report } = stages;
-  const groups = await stages.run('capture', () => {
-    const barred = barredProcess(report, manifest, place);
-    return captureStage(kernel, selection, criuVersion(), barred, writtenBack, report);
-  });
+  const groups =
+    selection === undefined
+      ? []
+      : ((await stages.run('capture', () => {
+          const barred = barredProcess(report, manifest, place);
+          return captureStage(kernel, selection, criuVersion(), barred, writtenBack, report);
+        })) ?? []);
   const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
-  return (
-    (await stages.run('images', () => {
-      const directory = join(manifest.config.images.directory, place.id);
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
-      return imageStage(kernel, groups ?? [], directory, occasion, report);
-    })) ?? []
+  const directory = join(manifest.config.images.directory, place.id);
+  const imaged = await stages.run('images', () => {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    return imageStage(kernel, groups, directory, occasion, report);
+  });
+  const captured = (imaged ?? []).map(({ group }) => group);
+  const memoryFiles = await stages.run('save-tmpfs', () =>
+    saveMemoryFiles(kernel, captured, directory, report),
   );
+  return { imaged: imaged ?? [], memoryFiles };
 }
 
 /** The process on the panicking CPU, if it has been there too often. */

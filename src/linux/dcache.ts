@@ -40,6 +40,27 @@ export function isUnlinked(dentry: Dentry): boolean {
   return dentry.d_hashPprev === 0n && dentry.d_parent !== dentry.address;
 }
 
+/** 6.8 turned the list of a directory's entries into an hlist. */
+const childrenHlist = struct('dentry', { children: addressOf('d_children') });
+const childrenList = struct('dentry', { children: addressOf('d_subdirs') });
+
+/**
+ * What the dentry cache knows in a directory: on tmpfs everything that is there. Negative dentries and unlinked ones are left out.
+ * Throws a ContainerError, after what comes before it, where the list is damaged or longer than `limit`.
+ */
+export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
+  const Dentry = kernel.bind(dentryStruct);
+  const children = kernel.hasMember('dentry', 'd_children')
+    ? hlistForEachEntry(kernel, kernel.bind(childrenHlist).at(directory).children, Dentry, 'd_sib', limit)
+    : listForEachEntry(kernel, kernel.bind(childrenList).at(directory).children, Dentry, 'd_child', limit);
+  for (const child of children) {
+    if (child.d_parent !== directory) {
+      throw new ContainerError('dentry', directory, 'lists an entry of another directory');
+    }
+    if (child.d_inode !== 0n && !isUnlinked(child)) yield child;
+  }
+}
+
 /** Where a path ends when it is followed upwards. */
 export type PathRoot =
   | 'initial' // the root of the initial mount namespace
@@ -74,7 +95,7 @@ export function initialMountNamespace(kernel: Kernel): bigint {
 }
 
 /** Bytes of a name or path as text. Throws a ContainerError if they are not UTF-8: any text for them would name another file. */
-function decodePath(dentry: bigint, bytes: Buffer): string {
+export function decodePath(dentry: bigint, bytes: Buffer): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
   const shown = bytes
     .toString('latin1')

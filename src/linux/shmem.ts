@@ -1,5 +1,8 @@
+import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import type { Inode } from './fs.ts';
+import { pageCache } from './pagemap.ts';
 
 /** `struct shmem_inode_info` (include/linux/shmem_fs.h), around the inode of tmpfs, memfd and shared anonymous memory. */
 const shmemInodeInfo = struct('shmem_inode_info', {
@@ -15,3 +18,22 @@ export function shmemSeals(kernel: Kernel, inode: bigint): number {
 
 /** What memfd_create and shmem_file_setup put before a name (mm/memfd.c, mm/shmem.c). */
 export const MEMFD_PREFIX = 'memfd:';
+
+const inodeLink = struct('inode', { i_link: pointer });
+/** A symbolic link is shorter than a page (mm/shmem.c). */
+const MAX_TARGET = 4096;
+
+/** Where a symbolic link of tmpfs leads, as bytes. Throws a VmcoreError if it is damaged, or in swap. */
+export function shmemSymlink(kernel: Kernel, inode: Inode): Buffer {
+  const length = inode.i_size;
+  if (length <= 0 || length >= MAX_TARGET) {
+    throw new ContainerError('inode', inode.address, `is a symbolic link of ${length} bytes`);
+  }
+  const { i_link } = kernel.bind(inodeLink).at(inode.address);
+  if (i_link !== 0n) return kernel.memory.read(i_link, length);
+  const [page] = pageCache(kernel, inode.i_mapping, true).runs;
+  if (page === undefined || page.address !== 0) {
+    throw new ContainerError('inode', inode.address, 'is a symbolic link that is not in memory');
+  }
+  return Buffer.from(kernel.physical.view(page.physical, length));
+}

@@ -171,6 +171,29 @@ export interface FileToMake {
   readonly runs: readonly PageRun[];
 }
 
+/** A symbolic link that is made again. */
+export interface SymlinkToMake {
+  readonly path: string;
+  readonly target: string;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Another name of a file that is made again. */
+export interface NameToMake {
+  readonly path: string;
+  readonly of: string;
+}
+
+/** Everything with a name on memory file systems, whoever has it open. */
+export interface MemoryFiles {
+  /** Parents before their children. */
+  readonly directoriesToMake: readonly DirectoryToMake[];
+  readonly filesToMake: readonly FileToMake[];
+  readonly symlinksToMake: readonly SymlinkToMake[];
+  readonly namesToMake: readonly NameToMake[];
+}
+
 /** A file or directory on a disk that must be the same one after the panic. */
 export interface FileToCheck {
   readonly path: string;

@@ -11,7 +11,7 @@ const PAGE_SIZE = 4096;
 const SECTOR = 512;
 
 /** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
-function within(runs: readonly PageRun[], sizeBytes: number): PageRun[] {
+export function within(runs: readonly PageRun[], sizeBytes: number): PageRun[] {
   const end = Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
   return runs.flatMap(({ address, pages, physical }) => {
     const kept = Math.min(pages, (end - address) / PAGE_SIZE);

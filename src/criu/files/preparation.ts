@@ -1,12 +1,14 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { ExtendedAttribute, GroupFiles } from '../../model/file.ts';
+import type { ExtendedAttribute, FileToMake, GroupFiles, MemoryFiles } from '../../model/file.ts';
 import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
 import { contentRuns } from './path.ts';
 
 /** What is to be made and to be checked before `criu restore`; lies next to CRIU's images, which do not know of it. */
 const PREPARATION = 'preparation.json';
+/** The content of the files that are to be made, one after the other. */
+const CONTENT = 'made.raw';
 
 const identity = z.object({
   fileSystem: z.string(),
@@ -24,11 +26,11 @@ const identity = z.object({
 const attributes = z.array(z.object({ name: z.string(), value: z.base64() }));
 
 const preparationSchema = z.object({
-  version: z.literal(1),
+  version: z.literal(2),
   directories: z.array(
     z.object({ path: z.string(), mode: z.number(), uid: z.number(), gid: z.number(), attributes }),
   ),
-  /** `content` names a file of this directory in which the chunks lie one after the other. */
+  /** The chunks lie one after the other in the content file, from `contentOffset` on; `offset` is where they belong. */
   files: z.array(
     z.object({
       path: z.string(),
@@ -36,10 +38,12 @@ const preparationSchema = z.object({
       attributes,
       accessedMicroseconds: z.number(),
       modifiedMicroseconds: z.number(),
-      content: z.string(),
+      contentOffset: z.number(),
       chunks: z.array(z.object({ offset: z.number(), length: z.number() })),
     }),
   ),
+  symlinks: z.array(z.object({ path: z.string(), target: z.string(), uid: z.number(), gid: z.number() })),
+  names: z.array(z.object({ path: z.string(), of: z.string() })),
   checks: z.array(z.object({ path: z.string(), identity })),
 });
 
@@ -49,38 +53,54 @@ function encoded(list: readonly ExtendedAttribute[]): z.infer<typeof attributes>
 
 export type Preparation = z.infer<typeof preparationSchema>;
 
+/** What of a group, or of nobody's files, is prepared. */
+export type FilesToPrepare = Pick<GroupFiles, 'directoriesToMake' | 'filesToMake'> &
+  Partial<Pick<GroupFiles, 'filesToCheck'> & MemoryFiles>;
+
 /**
  * Writes what `prepareFiles` needs: `preparation.json`, and the content of every file that went with the old kernel. Throws
  * an ImageWriteError.
  */
-export function writePreparation(files: GroupFiles, images: ImageDirectory, source: PageSource): void {
+export function writePreparation(files: FilesToPrepare, images: ImageDirectory, source: PageSource): void {
   const preparation: Preparation = {
-    version: 1,
+    version: 2,
     directories: files.directoriesToMake.map((directory) => ({
       ...directory,
       attributes: encoded(directory.attributes),
     })),
-    files: files.filesToMake.map(({ runs, attributes: own, ...file }, number) => {
-      const content = `made-${number}.raw`;
-      const image = new ImageFile(join(images.path, content), []);
-      try {
-        const chunks = contentRuns(runs, file.identity.sizeBytes);
-        image.runs(source, chunks);
-        return {
-          ...file,
-          attributes: encoded(own),
-          content,
-          chunks: chunks.map(({ offset, length }) => ({ offset, length })),
-        };
-      } finally {
-        image.close();
-      }
-    }),
-    checks: [...files.filesToCheck],
+    files: writeContents(files.filesToMake, join(images.path, CONTENT), source),
+    symlinks: [...(files.symlinksToMake ?? [])],
+    names: [...(files.namesToMake ?? [])],
+    checks: [...(files.filesToCheck ?? [])],
   };
   writeFileSync(join(images.path, PREPARATION), `${JSON.stringify(preparation, undefined, 1)}\n`, {
     mode: 0o600,
   });
+}
+
+function writeContents(files: readonly FileToMake[], path: string, source: PageSource): Preparation['files'] {
+  if (files.length === 0) return [];
+  const image = new ImageFile(path, []);
+  try {
+    return files.map(({ runs, attributes: own, ...file }) => {
+      const contentOffset = image.sizeBytes;
+      const chunks = contentRuns(runs, file.identity.sizeBytes);
+      image.runs(source, chunks);
+      return {
+        ...file,
+        attributes: encoded(own),
+        contentOffset,
+        chunks: chunks.map(({ offset, length }) => ({ offset, length })),
+      };
+    });
+  } finally {
+    image.close();
+  }
+}
+
+/** The content file of a directory that `writePreparation` wrote. */
+export function contentPath(directory: string): string {
+  return join(directory, CONTENT);
 }
 
 /** Reads what `writePreparation` wrote. Throws if the file is missing or damaged. */

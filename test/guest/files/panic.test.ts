@@ -20,9 +20,22 @@ while True:
     syslog.syslog('call %d' % n)
     time.sleep(1)`;
 
+/** Files on tmpfs that nobody has open, of every kind: in /tmp if that is one (Debian 13), and in /dev/shm. */
+const furnish = `for d in /tmp /dev/shm; do
+  mkdir -p $d/kept/deep; chmod 2750 $d/kept/deep; chown 33:33 $d/kept/deep; cd $d/kept
+  head -c 3000000 /dev/urandom >deep/random; truncate -s 9000000 deep/random; chmod 640 deep/random; touch -d 2001-02-03 deep/random
+  printf 'two\nlines' >"$(printf 'a\nb ü')"; : >empty; mkfifo -m 600 fifo; ln deep/random other-name; setfattr -n user.what -v why empty
+  ln -s deep/random short; ln -s "$(printf '%0300d' 7)" long; chown -h 33:33 long; echo gone >deleted; rm deleted
+done`;
+const inventory = `for d in /tmp /dev/shm; do cd $d/kept
+  find . -printf '%P %y %m %U:%G %s %n %l\n' | sort; find . -type f -exec sha256sum {} + | sort; stat -c %y deep/random
+  getfattr -n user.what empty; [ deep/random -ef other-name ] && echo same
+done 2>&1`;
+
 suite(`files across a panic of ${release}`, () => {
   let guest: TestGuest;
   let expected: Record<string, unknown>;
+  let furniture: string;
   let subjectPid: number;
 
   async function startSubject(): Promise<number> {
@@ -42,7 +55,7 @@ suite(`files across a panic of ${release}`, () => {
   }
 
   before(async () => {
-    guest = await bootTestGuest('filespanic', { packages: ['python3'] });
+    guest = await bootTestGuest('filespanic', { packages: ['python3', 'attr'] });
     await guest.copyIn(subject, '/root/descriptors.py');
     expected = await lookAround(await startSubject());
     subjectPid = await startSubject();
@@ -56,10 +69,18 @@ suite(`files across a panic of ${release}`, () => {
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
     for (const pid of [subjectPid, writerPid, talkerPid, callerPid])
       await guest.sh(`otherworld protect --pid ${pid}`);
+    await guest.sh(furnish);
+    await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
+    await guest.sh('echo 1 >/run/others.pid; echo text >/run/writer.text');
+    furniture = await guest.sh(inventory);
     const report = await guest.panic();
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
     assert.deepEqual(
       lost.map(({ comm, reasons }) => [comm, ...reasons]),
+      [],
+    );
+    assert.deepEqual(
+      report.notes.filter((note) => note.includes('tmpfs')),
       [],
     );
     const notFound = /another (directory|file system)|a directory no longer|another mode or owner/;
@@ -87,6 +108,18 @@ suite(`files across a panic of ${release}`, () => {
         lines.map((_, i) => `line ${i + 1}`),
       );
     }
+  });
+
+  test('what nobody had open on tmpfs is there again, as it was', async () => {
+    assert.match(furniture, /^same$/m);
+    assert.equal(await guest.sh(inventory), furniture);
+  });
+
+  test('of what a boot makes anew only the files that name a living process are there again', async () => {
+    const pids = await guest.sh('cat /run/writer.pid /run/lock/caller');
+    for (const pid of pids.split(/\s+/)) await guest.sh(`kill -0 ${pid}`);
+    assert.equal((await guest.exec(['cat', '/run/others.pid'])).status, 1);
+    assert.equal((await guest.exec(['cat', '/run/writer.text'])).status, 1);
   });
 
   test('a program goes on calling syslog', async () => {

@@ -1,0 +1,128 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  lchownSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  symlinkSync,
+  utimesSync,
+  writeSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import koffi from 'koffi';
+import { contentPath, type Preparation } from '../criu/files/preparation.ts';
+
+const S_IFMT = 0o170000;
+const S_IFIFO = 0o010000;
+/** Bytes that are copied at a time. */
+const BLOCK = 1 << 20;
+
+type ToMake = Preparation['files'][number];
+
+const setxattr = koffi
+  .load('libc.so.6')
+  .func('int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)');
+
+/** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
+function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
+  for (const { name, value } of attributes) {
+    const bytes = Buffer.from(value, 'base64');
+    if (setxattr(path, name, bytes, bytes.length, 0) !== 0)
+      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
+  }
+}
+
+/** TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h. */
+const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
+
+/**
+ * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file
+ * system, and its path has no link in it.
+ */
+function checkParent(path: string): void {
+  const parent = dirname(path);
+  if (realpathSync(parent) !== parent) throw new Error(`${parent} is behind a symbolic link`);
+  if (!memoryFileSystems.includes(statfsSync(parent).type >>> 0)) {
+    throw new Error(`${parent} is on a disk and was in memory: a mount is missing`);
+  }
+}
+
+/** Makes a directory, unless it is there. Throws an Error if it cannot be made where it was. */
+export function makeDirectory({
+  path,
+  mode,
+  uid,
+  gid,
+  attributes,
+}: Preparation['directories'][number]): void {
+  if (existsSync(path)) return;
+  checkParent(path);
+  mkdirSync(path);
+  chownSync(path, uid, gid);
+  chmodSync(path, mode);
+  setAttributes(path, attributes);
+}
+
+function copyChunks(from: number, to: number, { contentOffset, chunks }: ToMake): void {
+  const block = Buffer.allocUnsafe(BLOCK);
+  let at = contentOffset;
+  for (const { offset, length } of chunks) {
+    for (let done = 0; done < length; ) {
+      const got = readSync(from, block, 0, Math.min(BLOCK, length - done), at + done);
+      if (got === 0) throw new Error('the content in the images is too short');
+      let written = 0;
+      while (written < got) written += writeSync(to, block, written, got - written, offset + done + written);
+      done += got;
+    }
+    at += length;
+  }
+}
+
+/** Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was. */
+export function makeFile(directory: string, file: ToMake): void {
+  const { path, identity } = file;
+  const { mode, uid, gid, sizeBytes } = identity;
+  checkParent(path);
+  if ((mode & S_IFMT) === S_IFIFO) {
+    if (!existsSync(path)) execFileSync('mkfifo', ['--', path]);
+  } else {
+    const from = openSync(contentPath(directory), 'r');
+    const to = openSync(path, 'wx', 0o600);
+    try {
+      copyChunks(from, to, file);
+      ftruncateSync(to, sizeBytes);
+    } catch (error) {
+      rmSync(path);
+      throw error;
+    } finally {
+      closeSync(to);
+      closeSync(from);
+    }
+  }
+  chownSync(path, uid, gid);
+  chmodSync(path, mode & 0o7777);
+  setAttributes(path, file.attributes);
+  utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
+}
+
+/** Makes a symbolic link. Throws an Error if it is there, or cannot be made where it was. */
+export function makeSymlink({ path, target, uid, gid }: Preparation['symlinks'][number]): void {
+  checkParent(path);
+  symlinkSync(target, path);
+  lchownSync(path, uid, gid);
+}
+
+/** Gives a file another name. Throws an Error if that is there, or the file is not. */
+export function makeName({ path, of }: Preparation['names'][number]): void {
+  checkParent(path);
+  linkSync(of, path);
+}
