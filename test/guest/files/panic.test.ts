@@ -20,14 +20,16 @@ while True:
     syslog.syslog('call %d' % n)
     time.sleep(1)`;
 
-/** Files on tmpfs that nobody has open, of every kind: in /tmp if that is one (Debian 13), and in /dev/shm. */
-const furnish = `for d in /tmp /dev/shm; do
+/** Debian 12 has /tmp on its disk. */
+const tmpfs = "$(findmnt -rnt tmpfs -o TARGET | grep -xE '/tmp|/dev/shm')";
+/** Files on tmpfs that nobody has open, of every kind. */
+const furnish = `for d in ${tmpfs}; do
   mkdir -p $d/kept/deep; chmod 2750 $d/kept/deep; chown 33:33 $d/kept/deep; cd $d/kept
   head -c 3000000 /dev/urandom >deep/random; truncate -s 9000000 deep/random; chmod 640 deep/random; touch -d 2001-02-03 deep/random
   printf 'two\nlines' >"$(printf 'a\nb ü')"; : >empty; mkfifo -m 600 fifo; ln deep/random other-name; setfattr -n user.what -v why empty
   ln -s deep/random short; ln -s "$(printf '%0300d' 7)" long; chown -h 33:33 long; echo gone >deleted; rm deleted
 done`;
-const inventory = `for d in /tmp /dev/shm; do cd $d/kept
+const inventory = `for d in ${tmpfs}; do cd $d/kept
   find . -printf '%P %y %m %U:%G %s %n %l\n' | sort; find . -type f -exec sha256sum {} + | sort; stat -c %y deep/random
   getfattr -n user.what empty; [ deep/random -ef other-name ] && echo same
 done 2>&1`;
