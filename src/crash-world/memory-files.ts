@@ -51,7 +51,9 @@ function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): Me
   return { ...files, filesToMake: files.filesToMake.filter(({ path }) => !made.has(path)) };
 }
 
-function noteProblems(problems: readonly string[], report: Report): void {
+type Notes = Pick<Report, 'notes'>;
+
+function noteProblems(problems: readonly string[], report: Notes): void {
   report.notes.push(...problems.slice(0, NAMED_PROBLEMS).map((problem) => `lost from tmpfs: ${problem}`));
   const more = problems.length - NAMED_PROBLEMS;
   if (more > 0) report.notes.push(`lost from tmpfs: ${more} more files`);
@@ -66,7 +68,7 @@ export function makeMemoryFiles(
   { directory }: SavedMemoryFiles,
   availableBytes: number,
   keep: Config['images']['keep'],
-  report: Report,
+  report: Notes,
 ): void {
   const { directories, files, symlinks, names } = readPreparation(directory);
   const problems: string[] = [];

@@ -6,12 +6,15 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { captureProcesses } from '../../src/capture/index.ts';
+import { type CapturedMemoryFiles, captureMemoryFiles } from '../../src/capture/memory-files.ts';
 import { currentTask } from '../../src/linux/current.ts';
+import { dentryChildren, dentryName } from '../../src/linux/dcache.ts';
 import { epitems } from '../../src/linux/eventpoll.ts';
 import { fdSlots } from '../../src/linux/fdtable.ts';
 import { fileAt } from '../../src/linux/file.ts';
 import { fileKind } from '../../src/linux/file-kind.ts';
 import { mmStruct } from '../../src/linux/mm.ts';
+import { readMounts } from '../../src/linux/mount-table.ts';
 import { findTaskByPid, forEachThread } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { VM } from '../../src/linux/vm-flags.ts';
@@ -60,11 +63,12 @@ suite(`a damaged kernel of ${release}`, () => {
   const open = (memory: RecordingMemory): Kernel => kernelFrom(file, { ...source, physical: memory });
   const capture = (of: Kernel): CaptureResult =>
     captureProcesses(of, { roots: Object.values(pids), includeDescendants: true });
-  const damaged = (...patches: readonly Patch[]): CaptureResult => {
+  const withDamage = (...patches: readonly Patch[]): Kernel => {
     const memory = new RecordingMemory(source.physical);
     for (const [address, bytes] of patches) memory.replace(kernel.memory.translate(address), bytes);
-    return capture(open(memory));
+    return open(memory);
   };
+  const damaged = (...patches: readonly Patch[]): CaptureResult => capture(withDamage(...patches));
   const task = (pid: number): bigint => findTaskByPid(kernel, pid) ?? 0n;
   const member = (structure: string, path: string): bigint =>
     BigInt(kernel.layouts.member(structure, path)?.offsetBytes ?? 0);
@@ -106,6 +110,7 @@ suite(`a damaged kernel of ${release}`, () => {
       reader: await guest.background('mkfifo /tmp/fifo; exec sleep 100000 < /tmp/fifo'),
     };
     writer = await guest.background('exec sleep 100000 > /tmp/fifo');
+    await guest.sh('mkdir /dev/shm/kept; cd /dev/shm/kept; for i in 1 2 3; do echo $i >$i; done');
     await guest.until(
       'grep -q ok /tmp/state && [ -s /tmp/sequence ] && [ -S /tmp/watcher ] && [ $(pgrep -cx sleep) -ge 3 ]',
       60,
@@ -248,6 +253,38 @@ suite(`a damaged kernel of ${release}`, () => {
     const alone = captureProcesses(kernel, { roots: [child], includeDescendants: false });
     const reason = new RegExp(`memory that PID ${pids.watcher} \\(python3\\) maps as well`);
     assert.match(reasonsOf(alone, child), reason);
+  });
+
+  test('of a directory on tmpfs that has lost its entries, or one of them, that is told', () => {
+    const point = readMounts(kernel).points.find(({ path }) => path === '/dev/shm') ?? assert.fail();
+    const files = (of: Kernel): CapturedMemoryFiles => captureMemoryFiles(of, [point], new Set());
+    const paths = ({ files: { filesToMake } }: CapturedMemoryFiles) =>
+      filesToMake.map(({ path }) => path).sort();
+    const found = files(kernel);
+    assert.deepEqual(found.problems, []);
+    assert.deepEqual(
+      paths(found),
+      ['1', '2', '3'].map((name) => `/dev/shm/kept/${name}`),
+    );
+    const kept = [...dentryChildren(kernel, point.mount.mnt_root, 100)].find(
+      (dentry) => dentryName(kernel, dentry) === 'kept',
+    );
+    const directory = kept?.address ?? assert.fail();
+    const isHlist = kernel.hasMember('dentry', 'd_children');
+    const head = directory + member('dentry', isHlist ? 'd_children' : 'd_subdirs');
+    const self = Buffer.alloc(16);
+    self.writeBigUInt64LE(head, 0);
+    self.writeBigUInt64LE(head, 8);
+    const emptied = files(withDamage([head, isHlist ? ZERO : self]));
+    assert.deepEqual([paths(emptied), emptied.problems], [[], ['/dev/shm: 3 files are in no directory']]);
+    const [, second] = [...dentryChildren(kernel, directory, 100)];
+    const link = (second?.address ?? 0n) + member('dentry', isHlist ? 'd_sib' : 'd_child');
+    const cut = files(withDamage([link, Buffer.alloc(8, 0x41)]));
+    assert.equal(paths(cut).length, 2);
+    assert.match(
+      cut.problems.join('\n'),
+      /^\/dev\/shm\/kept cannot be read: .*\n.*: 1 files are in no directory$/,
+    );
   });
 
   test('a page that shared memory has lost is no page of zeros', () => {
