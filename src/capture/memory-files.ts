@@ -49,18 +49,21 @@ export function isFilledAtBoot(path: string): boolean {
  * Everything that has a name on the dead world's tmpfs mounts: directories, regular files with their content, FIFOs, symbolic links, other
  * names of the same file. Sockets are left out: nobody listens on them, unless their process comes back, and that makes them again. Of the
  * file systems that a boot fills anew only files are kept that name one of `pids` in their first line.
+ * What a mount hides is left out: nobody could reach it by its name.
  * @param points whole file systems; one that is mounted twice is looked at once
+ * @param mountpoints the directories on which anything is mounted
  */
 export function captureMemoryFiles(
   kernel: Kernel,
   points: readonly MountPoint[],
+  mountpoints: ReadonlySet<bigint>,
   pids: ReadonlySet<number>,
 ): CapturedMemoryFiles {
-  const walk = new Walk(kernel, pids);
+  const walk = new Walk(kernel, mountpoints, pids);
   const superBlocks = new Set<bigint>();
   for (const point of points) {
     const { mnt_sb, mnt_root } = point.mount;
-    if (superBlocks.has(mnt_sb)) continue;
+    if (superBlocks.has(mnt_sb) || mountpoints.has(mnt_root)) continue;
     superBlocks.add(mnt_sb);
     walk.fileSystem(point.path, mnt_sb, mnt_root);
   }
@@ -71,10 +74,14 @@ export function captureMemoryFiles(
 interface Pending {
   readonly path: string;
   readonly dentry: bigint;
+  readonly fileSystem: FileSystem;
+  /** All is kept; nothing, because a mount hides it; or those files only that name a process. */
+  readonly keep: 'all' | 'nothing' | 'pid-files';
 }
 
 class Walk {
   readonly #kernel: Kernel;
+  readonly #mountpoints: ReadonlySet<bigint>;
   readonly #pids: ReadonlySet<number>;
   readonly #directories: DirectoryToMake[] = [];
   readonly #files: FileToMake[] = [];
@@ -82,12 +89,13 @@ class Walk {
   readonly #names: NameToMake[] = [];
   readonly #pidFiles: PidFile[] = [];
   readonly #problems: string[] = [];
-  /** The first path of every inode. */
-  readonly #paths = new Map<bigint, string>();
+  /** Inodes that have been met, with their first path if that is kept. */
+  readonly #met = new Map<bigint, string | undefined>();
   #left = MAX_NAMES;
 
-  constructor(kernel: Kernel, pids: ReadonlySet<number>) {
+  constructor(kernel: Kernel, mountpoints: ReadonlySet<bigint>, pids: ReadonlySet<number>) {
     this.#kernel = kernel;
+    this.#mountpoints = mountpoints;
     this.#pids = pids;
   }
 
@@ -106,13 +114,11 @@ class Walk {
 
   fileSystem(path: string, superBlock: bigint, root: bigint): void {
     this.#attempt(path, () => {
+      const keep = isFilledAtBoot(path) ? 'pid-files' : 'all';
       const fileSystem = fileSystemOf(this.#kernel, superBlock);
-      const keepsAll = !isFilledAtBoot(path);
-      const pending: Pending[] = [{ path, dentry: root }];
-      for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
-        this.#directory(at, fileSystem, keepsAll, pending);
-      }
-      if (keepsAll) this.#checkInodes(path, superBlock, root);
+      const pending: Pending[] = [{ path, dentry: root, fileSystem, keep }];
+      for (let at = pending.pop(); at !== undefined; at = pending.pop()) pending.push(...this.#directory(at));
+      if (keep === 'all') this.#checkInodes(path, superBlock, root);
     });
   }
 
@@ -126,47 +132,72 @@ class Walk {
     }
   }
 
-  #directory(at: Pending, fileSystem: FileSystem, keepsAll: boolean, pending: Pending[]): void {
+  /** @returns the directories in it */
+  #directory(at: Pending): Pending[] {
+    const within: Pending[] = [];
     this.#attempt(at.path, () => {
+      let hidden = 0;
       for (const child of dentryChildren(this.#kernel, at.dentry, this.#left)) {
         this.#left--;
+        if (at.keep === 'nothing') hidden++;
         this.#attempt(`a file in ${at.path}`, () => {
-          const bytes = Buffer.from(dentryName(this.#kernel, child), 'latin1');
-          const path = `${at.path === '/' ? '' : at.path}/${decodePath(child.address, bytes)}`;
-          if (Buffer.byteLength(path) >= PATH_MAX) {
-            this.#problems.push(`${at.path} has files whose paths are too long`);
-            return;
-          }
-          this.#attempt(path, () => this.#entry(path, child, fileSystem, keepsAll, pending));
+          const path = this.#pathOf(at, child);
+          this.#attempt(path, () => {
+            const directory = this.#entry(path, child, at);
+            if (directory !== undefined) within.push(directory);
+          });
         });
       }
+      if (hidden > 0) this.#problems.push(`${at.path}: ${hidden} files that a mount hid`);
     });
+    return within;
   }
 
-  #entry(path: string, child: Dentry, fileSystem: FileSystem, keepsAll: boolean, pending: Pending[]): void {
+  #pathOf({ path }: Pending, child: Dentry): string {
+    const name = dentryName(this.#kernel, child);
+    if (name === '.' || name === '..' || name.includes('/')) throw new VmcoreError('its name is none');
+    const whole = `${path === '/' ? '' : path}/${decodePath(child.address, Buffer.from(name, 'latin1'))}`;
+    if (Buffer.byteLength(whole) >= PATH_MAX) throw new VmcoreError('its path is too long');
+    return whole;
+  }
+
+  /** @returns the directory, if it is one */
+  #entry(path: string, child: Dentry, { fileSystem, keep }: Pending): Pending | undefined {
     const inode = this.#kernel.bind(inodeStruct).at(child.d_inode);
     const type = inode.i_mode & fileType.mask;
+    if (keep === 'nothing') this.#met.set(inode.address, undefined);
     if (type === fileType.directory) {
-      pending.push({ path, dentry: child.address });
-      if (!keepsAll) return;
-      this.#paths.set(inode.address, path);
-      const { i_mode, i_uid: uid, i_gid: gid } = inode;
-      const attributes = attributesOf(this.#kernel, fileSystem, inode.address);
-      this.#directories.push({ path, mode: i_mode & 0o7777, uid, gid, attributes });
-    } else if (keepsAll) {
+      if (keep === 'all') this.#directoryToMake(path, inode, fileSystem);
+      const isHidden = this.#mountpoints.has(child.address);
+      return { path, dentry: child.address, fileSystem, keep: isHidden ? 'nothing' : keep };
+    }
+    if (keep === 'all') {
       this.#file(path, inode, type, fileSystem);
-    } else if (type === fileType.regular && inode.i_size > 0 && inode.i_size <= PID_FILE_BYTES) {
+    } else if (
+      keep === 'pid-files' &&
+      type === fileType.regular &&
+      inode.i_size > 0 &&
+      inode.i_size <= PID_FILE_BYTES
+    ) {
       this.#pidFile(path, inode, fileSystem);
     }
+    return undefined;
+  }
+
+  #directoryToMake(path: string, inode: Inode, fileSystem: FileSystem): void {
+    this.#met.set(inode.address, path);
+    const { i_mode, i_uid: uid, i_gid: gid } = inode;
+    const attributes = attributesOf(this.#kernel, fileSystem, inode.address);
+    this.#directories.push({ path, mode: i_mode & 0o7777, uid, gid, attributes });
   }
 
   #file(path: string, inode: Inode, type: number, fileSystem: FileSystem): void {
-    const first = this.#paths.get(inode.address);
+    const first = this.#met.get(inode.address);
     if (first !== undefined) {
       this.#names.push({ path, of: first });
       return;
     }
-    this.#paths.set(inode.address, path);
+    this.#met.set(inode.address, path);
     switch (type) {
       case fileType.regular:
       case fileType.fifo:
@@ -224,7 +255,7 @@ class Walk {
     if (damage !== undefined) this.#problems.push(`${path}: the list of its files: ${damage}`);
     const { d_inode } = kernel.bind(dentryStruct).at(root);
     const lost = entries.filter(
-      ({ address, i_nlink }) => i_nlink > 0 && address !== d_inode && !this.#paths.has(address),
+      ({ address, i_nlink }) => i_nlink > 0 && address !== d_inode && !this.#met.has(address),
     );
     if (lost.length > 0) this.#problems.push(`${path}: ${lost.length} files are in no directory`);
   }

@@ -32,7 +32,8 @@ export function saveMemoryFiles(
   report: Report,
 ): SavedMemoryFiles {
   const pids = new Set(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
-  const { files, pidFiles, problems } = captureMemoryFiles(kernel, tmpfsPoints(kernel).points, pids);
+  const { points, mountpoints } = tmpfsPoints(kernel);
+  const { files, pidFiles, problems } = captureMemoryFiles(kernel, points, mountpoints, pids);
   noteProblems(problems, report);
   const directory = join(images, 'tmpfs');
   try {

@@ -39,8 +39,18 @@ export function mountedPaths(mountinfo: string = readFileSync('/proc/self/mounti
 /** systemd makes these anew for each service and each boot; nobody who is restored has them open. */
 const EPHEMERAL = /^\/run\/credentials\//;
 
-/** The dead world's tmpfs mounts that show their file system from its root, and what cannot be read. Throws a VmcoreError if no mount can be. */
-export function tmpfsPoints(kernel: Kernel): { points: MountPoint[]; problems: string[] } {
+/** Where the dead world had its tmpfs. */
+export interface TmpfsPoints {
+  /** Mounts that show their file system from its root. */
+  readonly points: readonly MountPoint[];
+  /** The dentries on which anything was mounted. */
+  readonly mountpoints: ReadonlySet<bigint>;
+  /** What cannot be read. */
+  readonly problems: readonly string[];
+}
+
+/** Throws a VmcoreError if no mount can be read. */
+export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
   const { points, problems } = readMounts(kernel);
   const unreadable = [...problems];
   const candidates = points.filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path));
@@ -53,7 +63,10 @@ export function tmpfsPoints(kernel: Kernel): { points: MountPoint[]; problems: s
       return false;
     }
   });
-  return { points: whole, problems: unreadable };
+  const mountpoints = new Set(
+    points.filter(({ mount }) => mount.mnt_parent !== mount.address).map(({ mount }) => mount.mnt_mountpoint),
+  );
+  return { points: whole, mountpoints, problems: unreadable };
 }
 
 /**
@@ -62,7 +75,8 @@ export function tmpfsPoints(kernel: Kernel): { points: MountPoint[]; problems: s
  * Throws a VmcoreError if no mount can be.
  */
 export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
-  const { points, problems } = tmpfsPoints(kernel);
+  const { points, problems: unreadable } = tmpfsPoints(kernel);
+  const problems = [...unreadable];
   const mounts = points.flatMap((point): TmpfsMount[] => {
     try {
       return [{ path: point.path, options: tmpfsOptions(kernel, point) }];
