@@ -9,7 +9,7 @@ import {
   inodeTimes,
   superBlockStruct,
 } from '../linux/fs.ts';
-import { listReadEntries } from '../linux/list.ts';
+import { listForEachEntry } from '../linux/list.ts';
 import type { MountPoint } from '../linux/mount-table.ts';
 import { pageCache } from '../linux/pagemap.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
@@ -19,8 +19,15 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { within } from './files/content.ts';
 import { attributesOf, identityOf } from './files/named.ts';
 
-/** Names on all memory file systems together that are looked at. */
-const MAX_NAMES = 1 << 20;
+/**
+ * What the crash world's little memory can spare for the model of these files, which any user can make many of, and
+ * what a file takes of it besides its path, attributes and runs.
+ */
+const MODEL_BYTES = 8 * 2 ** 20;
+const FILE_MODEL_BYTES = 600;
+const RUN_MODEL_BYTES = 100;
+/** Inodes of one file system that are looked at. */
+const MAX_INODES = 1 << 22;
 /** PATH_MAX of include/uapi/linux/limits.h. */
 const PATH_MAX = 4096;
 /** Of a file that may hold nothing but a process id and a few words. */
@@ -40,69 +47,85 @@ export interface CapturedMemoryFiles {
   readonly problems: readonly string[];
 }
 
-/** Whether a boot fills a file system anew with what it needs: what others have there is kept by name only. */
-export function isFilledAtBoot(path: string): boolean {
+/** Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong. */
+function isFilledAtBoot(path: string): boolean {
   return path === '/run' || path.startsWith('/run/');
 }
 
 /**
  * Everything that has a name on the dead world's tmpfs mounts: directories, regular files with their content, FIFOs, symbolic links, other
  * names of the same file. Sockets are left out: nobody listens on them, unless their process comes back, and that makes them again. Of the
- * file systems that a boot fills anew only files are kept that name one of `pids` in their first line.
- * What a mount hides is left out: nobody could reach it by its name.
+ * file systems that a boot fills anew only files are kept that name one of `pids` in their first line, and their directories.
+ * What a mount hides is left out, too: nobody could reach it by its name.
  * @param points whole file systems; one that is mounted twice is looked at once
- * @param mountpoints the directories on which anything is mounted
+ * @param mounts all mounts of the namespace
  */
 export function captureMemoryFiles(
   kernel: Kernel,
   points: readonly MountPoint[],
-  mountpoints: ReadonlySet<bigint>,
+  mounts: readonly MountPoint[],
   pids: ReadonlySet<number>,
 ): CapturedMemoryFiles {
-  const walk = new Walk(kernel, mountpoints, pids);
-  const superBlocks = new Set<bigint>();
-  for (const point of points) {
-    const { mnt_sb, mnt_root } = point.mount;
-    if (superBlocks.has(mnt_sb) || mountpoints.has(mnt_root)) continue;
-    superBlocks.add(mnt_sb);
-    walk.fileSystem(point.path, mnt_sb, mnt_root);
+  const covered = new Set(
+    mounts
+      .filter(({ mount }) => mount.mnt_parent !== mount.address)
+      .map(({ mount }) => placeKey(mount.mnt_parent, mount.mnt_mountpoint)),
+  );
+  const walk = new Walk(kernel, covered, pids);
+  const visible = points.filter(({ mount }) => !covered.has(placeKey(mount.address, mount.mnt_root)));
+  const walked = new Set<bigint>();
+  for (const point of visible) {
+    if (!walked.has(point.mount.mnt_sb)) walk.fileSystem(point);
+    walked.add(point.mount.mnt_sb);
   }
-  return walk.result();
+  const hidden = points.filter(({ mount }) => !walked.has(mount.mnt_sb));
+  const { problems, ...found } = walk.result();
+  return { ...found, problems: [...problems, ...hidden.map(({ path }) => `${path}: a mount hid all of it`)] };
 }
 
-/** A directory that is still to be looked into. */
-interface Pending {
+/** Where something is mounted: a dentry as one mount shows it. */
+const placeKey = (mount: bigint, dentry: bigint): string => `${mount}:${dentry}`;
+
+interface Directory {
   readonly path: string;
   readonly dentry: bigint;
+  readonly inode: bigint;
   readonly fileSystem: FileSystem;
+  readonly mount: bigint;
   /** All is kept; nothing, because a mount hides it; or those files only that name a process. */
   readonly keep: 'all' | 'nothing' | 'pid-files';
+  /** Undefined for the root of the file system. */
+  readonly parent: Directory | undefined;
 }
+
+class OutOfRoom extends Error {}
 
 class Walk {
   readonly #kernel: Kernel;
-  readonly #mountpoints: ReadonlySet<bigint>;
+  readonly #covered: ReadonlySet<string>;
   readonly #pids: ReadonlySet<number>;
-  readonly #directories: DirectoryToMake[] = [];
+  readonly #directories = new Map<bigint, DirectoryToMake>();
   readonly #files: FileToMake[] = [];
   readonly #symlinks: SymlinkToMake[] = [];
   readonly #names: NameToMake[] = [];
   readonly #pidFiles: PidFile[] = [];
   readonly #problems: string[] = [];
-  /** Inodes that have been met, with their first path if that is kept. */
-  readonly #met = new Map<bigint, string | undefined>();
-  #left = MAX_NAMES;
+  /** How many names of an inode have been met. */
+  readonly #met = new Map<bigint, number>();
+  /** The first path of an inode that is kept. */
+  readonly #paths = new Map<bigint, string>();
+  #room = MODEL_BYTES;
 
-  constructor(kernel: Kernel, mountpoints: ReadonlySet<bigint>, pids: ReadonlySet<number>) {
+  constructor(kernel: Kernel, covered: ReadonlySet<string>, pids: ReadonlySet<number>) {
     this.#kernel = kernel;
-    this.#mountpoints = mountpoints;
+    this.#covered = covered;
     this.#pids = pids;
   }
 
   result(): CapturedMemoryFiles {
     return {
       files: {
-        directoriesToMake: this.#directories,
+        directoriesToMake: [...this.#directories.values()],
         filesToMake: this.#files,
         symlinksToMake: this.#symlinks,
         namesToMake: this.#names,
@@ -112,13 +135,29 @@ class Walk {
     };
   }
 
-  fileSystem(path: string, superBlock: bigint, root: bigint): void {
+  fileSystem({ path, mount }: MountPoint): void {
+    const keep: Directory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
     this.#attempt(path, () => {
-      const keep = isFilledAtBoot(path) ? 'pid-files' : 'all';
-      const fileSystem = fileSystemOf(this.#kernel, superBlock);
-      const pending: Pending[] = [{ path, dentry: root, fileSystem, keep }];
-      for (let at = pending.pop(); at !== undefined; at = pending.pop()) pending.push(...this.#directory(at));
-      if (keep === 'all') this.#checkInodes(path, superBlock, root);
+      const fileSystem = fileSystemOf(this.#kernel, mount.mnt_sb);
+      const { d_inode: inode } = this.#kernel.bind(dentryStruct).at(mount.mnt_root);
+      const root = {
+        dentry: mount.mnt_root,
+        inode,
+        fileSystem,
+        mount: mount.address,
+        keep,
+        parent: undefined,
+      };
+      const pending: Directory[] = [{ path, ...root }];
+      let isWhole = true;
+      try {
+        for (let at = pending.pop(); at !== undefined; at = pending.pop()) this.#directory(at, pending);
+      } catch (error) {
+        if (!(error instanceof OutOfRoom)) throw error;
+        isWhole = false;
+      }
+      if (keep === 'all') this.#checkInodes(path, mount.mnt_sb, inode, isWhole);
+      else if (!isWhole) this.#problems.push(`${path}: has more files than the crash world has room for`);
     });
   }
 
@@ -132,84 +171,76 @@ class Walk {
     }
   }
 
-  /** @returns the directories in it */
-  #directory(at: Pending): Pending[] {
-    const within: Pending[] = [];
+  #spend(bytes: number): void {
+    this.#room -= bytes;
+    if (this.#room < 0) throw new OutOfRoom();
+  }
+
+  #directory(at: Directory, pending: Directory[]): void {
+    let hidden = 0;
     this.#attempt(at.path, () => {
-      let hidden = 0;
-      for (const child of dentryChildren(this.#kernel, at.dentry, this.#left)) {
-        this.#left--;
+      for (const child of dentryChildren(this.#kernel, at.dentry, MAX_INODES)) {
+        this.#spend(FILE_MODEL_BYTES);
+        this.#met.set(child.d_inode, (this.#met.get(child.d_inode) ?? 0) + 1);
         if (at.keep === 'nothing') hidden++;
         this.#attempt(`a file in ${at.path}`, () => {
           const path = this.#pathOf(at, child);
-          this.#attempt(path, () => {
-            const directory = this.#entry(path, child, at);
-            if (directory !== undefined) within.push(directory);
-          });
+          this.#attempt(path, () => this.#entry(path, child, at, pending));
         });
       }
-      if (hidden > 0) this.#problems.push(`${at.path}: ${hidden} files that a mount hid`);
     });
-    return within;
+    if (hidden > 0) this.#problems.push(`${at.path}: ${hidden} files that a mount hid`);
   }
 
-  #pathOf({ path }: Pending, child: Dentry): string {
+  #pathOf({ path }: Directory, child: Dentry): string {
     const name = dentryName(this.#kernel, child);
     if (name === '.' || name === '..' || name.includes('/')) throw new VmcoreError('its name is none');
     const whole = `${path === '/' ? '' : path}/${decodePath(child.address, Buffer.from(name, 'latin1'))}`;
     if (Buffer.byteLength(whole) >= PATH_MAX) throw new VmcoreError('its path is too long');
+    this.#spend(2 * whole.length);
     return whole;
   }
 
-  /** @returns the directory, if it is one */
-  #entry(path: string, child: Dentry, { fileSystem, keep }: Pending): Pending | undefined {
+  #entry(path: string, child: Dentry, at: Directory, pending: Directory[]): void {
     const inode = this.#kernel.bind(inodeStruct).at(child.d_inode);
     const type = inode.i_mode & fileType.mask;
-    if (keep === 'nothing') this.#met.set(inode.address, undefined);
     if (type === fileType.directory) {
-      if (keep === 'all') this.#directoryToMake(path, inode, fileSystem);
-      const isHidden = this.#mountpoints.has(child.address);
-      return { path, dentry: child.address, fileSystem, keep: isHidden ? 'nothing' : keep };
+      const keep = this.#covered.has(placeKey(at.mount, child.address)) ? 'nothing' : at.keep;
+      const directory = { ...at, path, dentry: child.address, inode: inode.address, keep, parent: at };
+      if (at.keep === 'all') this.#keepDirectory(directory);
+      pending.push(directory);
+    } else if (at.keep === 'all') {
+      this.#file(path, inode, type, at.fileSystem);
+    } else if (at.keep === 'pid-files' && type === fileType.regular) {
+      this.#pidFile(path, inode, at);
     }
-    if (keep === 'all') {
-      this.#file(path, inode, type, fileSystem);
-    } else if (
-      keep === 'pid-files' &&
-      type === fileType.regular &&
-      inode.i_size > 0 &&
-      inode.i_size <= PID_FILE_BYTES
-    ) {
-      this.#pidFile(path, inode, fileSystem);
-    }
-    return undefined;
   }
 
-  #directoryToMake(path: string, inode: Inode, fileSystem: FileSystem): void {
-    this.#met.set(inode.address, path);
-    const { i_mode, i_uid: uid, i_gid: gid } = inode;
-    const attributes = attributesOf(this.#kernel, fileSystem, inode.address);
-    this.#directories.push({ path, mode: i_mode & 0o7777, uid, gid, attributes });
+  #keepDirectory({ path, inode, fileSystem }: Directory): void {
+    const { i_mode, i_uid: uid, i_gid: gid } = this.#kernel.bind(inodeStruct).at(inode);
+    const attributes = attributesOf(this.#kernel, fileSystem, inode);
+    this.#spend(attributes.reduce((sum, { value }) => sum + 2 * value.length, 0));
+    this.#directories.set(inode, { path, mode: i_mode & 0o7777, uid, gid, attributes });
   }
 
   #file(path: string, inode: Inode, type: number, fileSystem: FileSystem): void {
-    const first = this.#met.get(inode.address);
+    const first = this.#paths.get(inode.address);
     if (first !== undefined) {
       this.#names.push({ path, of: first });
       return;
     }
-    this.#met.set(inode.address, path);
     switch (type) {
       case fileType.regular:
       case fileType.fifo:
         this.#files.push(this.#fileToMake(path, inode, type, fileSystem));
+        this.#paths.set(inode.address, path);
         return;
       case fileType.symlink: {
         const target = shmemSymlink(this.#kernel, inode);
-        if (!isUtf8(target)) {
-          this.#problems.push(`${path} leads to a name that is not UTF-8`);
-          return;
-        }
+        if (!isUtf8(target)) throw new VmcoreError('it leads to a name that is not UTF-8');
+        this.#spend(target.length);
         this.#symlinks.push({ path, target: target.toString('utf8'), uid: inode.i_uid, gid: inode.i_gid });
+        this.#paths.set(inode.address, path);
         return;
       }
       case fileType.socket:
@@ -222,41 +253,48 @@ class Walk {
   #fileToMake(path: string, inode: Inode, type: number, fileSystem: FileSystem): FileToMake {
     const kernel = this.#kernel;
     const cache = type === fileType.regular ? pageCache(kernel, inode.i_mapping, true) : undefined;
-    if (cache !== undefined && cache.swapped > 0)
+    if (cache !== undefined && cache.swapped > 0) {
       throw new VmcoreError(`${cache.swapped} of its pages are in swap`);
+    }
+    const attributes = attributesOf(kernel, fileSystem, inode.address);
+    const runs = within(cache?.runs ?? [], inode.i_size);
+    this.#spend(RUN_MODEL_BYTES * runs.length);
+    this.#spend(attributes.reduce((sum, { value }) => sum + 2 * value.length, 0));
     const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, inode.address);
-    return {
-      path,
-      identity: identityOf(inode, fileSystem),
-      accessedMicroseconds,
-      modifiedMicroseconds,
-      attributes: attributesOf(kernel, fileSystem, inode.address),
-      runs: within(cache?.runs ?? [], inode.i_size),
-    };
+    const identity = identityOf(inode, fileSystem);
+    return { path, identity, accessedMicroseconds, modifiedMicroseconds, attributes, runs };
   }
 
-  #pidFile(path: string, inode: Inode, fileSystem: FileSystem): void {
-    const file = this.#fileToMake(path, inode, fileType.regular, fileSystem);
+  #pidFile(path: string, inode: Inode, at: Directory): void {
+    if (inode.i_size <= 0 || inode.i_size > PID_FILE_BYTES) return;
+    const file = this.#fileToMake(path, inode, fileType.regular, at.fileSystem);
     const [run] = file.runs;
     if (run === undefined) return;
     const text = Buffer.from(this.#kernel.physical.view(run.physical, inode.i_size)).toString('latin1');
     const pid = Number(/^\s*(\d+)\s*?(\n|$)/.exec(text)?.[1]);
     if (!this.#pids.has(pid)) return;
+    const above: Directory[] = [];
+    for (let up = at; up.parent !== undefined; up = up.parent) above.unshift(up);
+    for (const directory of above) this.#keepDirectory(directory);
     this.#files.push(file);
     this.#pidFiles.push({ path, pid });
   }
 
-  /** The second source: every inode of the file system that has a name must have been met under one. */
-  #checkInodes(path: string, superBlock: bigint, root: bigint): void {
-    const kernel = this.#kernel;
-    const { s_inodes } = kernel.bind(superBlockStruct).at(superBlock);
-    const Inode = kernel.bind(inodeStruct);
-    const { entries, damage } = listReadEntries(kernel, s_inodes, Inode, 'i_sb_list', 2 * MAX_NAMES);
-    if (damage !== undefined) this.#problems.push(`${path}: the list of its files: ${damage}`);
-    const { d_inode } = kernel.bind(dentryStruct).at(root);
-    const lost = entries.filter(
-      ({ address, i_nlink }) => i_nlink > 0 && address !== d_inode && !this.#met.has(address),
-    );
-    if (lost.length > 0) this.#problems.push(`${path}: ${lost.length} files are in no directory`);
+  /** The second source: every inode of the file system must have been met under as many names as it counts. */
+  #checkInodes(path: string, superBlock: bigint, root: bigint, isWhole: boolean): void {
+    const { s_inodes } = this.#kernel.bind(superBlockStruct).at(superBlock);
+    const Inode = this.#kernel.bind(inodeStruct);
+    let lost = 0;
+    let names = 0;
+    for (const inode of listForEachEntry(this.#kernel, s_inodes, Inode, 'i_sb_list', MAX_INODES)) {
+      const { address, i_nlink, i_mode } = inode;
+      if (i_nlink === 0 || address === root) continue;
+      const met = this.#met.get(address) ?? 0;
+      if (met === 0) lost++;
+      else if ((i_mode & fileType.mask) !== fileType.directory) names += Math.max(0, i_nlink - met);
+    }
+    const why = isWhole ? 'are in no directory' : 'are more than the crash world has room for';
+    if (lost > 0) this.#problems.push(`${path}: ${lost} files ${why}`);
+    if (names > 0) this.#problems.push(`${path}: ${names} other names of files ${why}`);
   }
 }

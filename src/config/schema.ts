@@ -17,6 +17,16 @@ const images = z
   })
   .prefault({});
 
+const tmpfs = z
+  .strictObject({
+    'max-mebibytes': z
+      .int()
+      .min(0)
+      .max(2 ** 30)
+      .default(1024),
+  })
+  .prefault({});
+
 const panic = z
   .strictObject({
     'on-oops': z.boolean().default(true),
@@ -58,6 +68,7 @@ const crashLoop = z
 export const configSchema = z.strictObject({
   protect,
   images,
+  tmpfs,
   panic,
   'crash-kernel': crashKernel,
   'crash-procedure': crashProcedure,

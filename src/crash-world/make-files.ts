@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -17,6 +16,7 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs';
+import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import koffi from 'koffi';
 import { contentPath, type Preparation } from '../criu/files/preparation.ts';
@@ -28,9 +28,25 @@ const BLOCK = 1 << 20;
 
 type ToMake = Preparation['files'][number];
 
-const setxattr = koffi
-  .load('libc.so.6')
-  .func('int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)');
+const libc = koffi.load('libc.so.6');
+const setxattr = libc.func(
+  'int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)',
+);
+const removexattr = libc.func('int lremovexattr(const char *path, const char *name)');
+const mkfifo = libc.func('int mkfifo(const char *path, uint32_t mode)');
+
+/** What a new file gets from a default ACL of its directory. */
+const INHERITED = ['system.posix_acl_access', 'system.posix_acl_default'];
+/** The file has no such attribute; its file system knows none. */
+const NONE: readonly number[] = [constants.errno.ENODATA, constants.errno.EOPNOTSUPP];
+
+/** Takes away the ACLs that a new file has inherited. Throws an Error if one cannot be taken away. */
+function removeInherited(path: string): void {
+  for (const name of INHERITED) {
+    if (removexattr(path, name) !== 0 && !NONE.includes(koffi.errno()))
+      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
+  }
+}
 
 /** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
 function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
@@ -56,17 +72,20 @@ function checkParent(path: string): void {
   }
 }
 
+type Directory = Preparation['directories'][number];
+
 /** Makes a directory, unless it is there. Throws an Error if it cannot be made where it was. */
-export function makeDirectory({
-  path,
-  mode,
-  uid,
-  gid,
-  attributes,
-}: Preparation['directories'][number]): void {
-  if (existsSync(path)) return;
+export function makeDirectory(directory: Directory): void {
+  if (existsSync(directory.path)) return;
+  checkParent(directory.path);
+  mkdirSync(directory.path);
+  applyDirectory(directory);
+}
+
+/** Gives a directory its owner, mode and attributes. Throws an Error if it is not where it was. */
+export function applyDirectory({ path, mode, uid, gid, attributes }: Directory): void {
   checkParent(path);
-  mkdirSync(path);
+  removeInherited(path);
   chownSync(path, uid, gid);
   chmodSync(path, mode);
   setAttributes(path, attributes);
@@ -93,7 +112,7 @@ export function makeFile(directory: string, file: ToMake): void {
   const { mode, uid, gid, sizeBytes } = identity;
   checkParent(path);
   if ((mode & S_IFMT) === S_IFIFO) {
-    if (!existsSync(path)) execFileSync('mkfifo', ['--', path]);
+    if (!existsSync(path) && mkfifo(path, 0o600) !== 0) throw new Error(`mkfifo: errno ${koffi.errno()}`);
   } else {
     const from = openSync(contentPath(directory), 'r');
     const to = openSync(path, 'wx', 0o600);
@@ -108,6 +127,7 @@ export function makeFile(directory: string, file: ToMake): void {
       closeSync(from);
     }
   }
+  removeInherited(path);
   chownSync(path, uid, gid);
   chmodSync(path, mode & 0o7777);
   setAttributes(path, file.attributes);

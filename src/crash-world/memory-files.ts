@@ -4,12 +4,12 @@ import { captureMemoryFiles, type PidFile } from '../capture/memory-files.ts';
 import type { Config } from '../config/schema.ts';
 import { type Preparation, readPreparation, writePreparation } from '../criu/files/preparation.ts';
 import { ImageDirectory } from '../criu/image.ts';
-import type { MemoryFiles } from '../model/file.ts';
+import type { FileToMake, MemoryFiles } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
-import { tmpfsPoints } from './mounts.ts';
+import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
+import { mountedPaths, tmpfsPoints } from './mounts.ts';
 import { messageOf } from './stages.ts';
 
 /** Files on tmpfs, between the dead kernel's memory and the new one's. */
@@ -18,27 +18,34 @@ export interface SavedMemoryFiles {
   readonly pidFiles: readonly PidFile[];
 }
 
+type Notes = Pick<Report, 'notes'>;
+
+const PAGE = 4096;
+/** Memory that a name takes: inode and dentry, generously. */
+const NAME_BYTES = 2048;
 /** More files than these that did not come back are counted, not named. */
 const NAMED_PROBLEMS = 20;
 
 /**
- * Writes everything that is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of the
- * images. What cannot be read is noted; throws if it cannot be written, and leaves nothing behind then.
+ * Writes what is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of the images.
+ * What cannot be read, or is more than the configuration allows, is noted; throws if it cannot be written, and leaves nothing behind then.
  */
 export function saveMemoryFiles(
   kernel: Kernel,
   groups: readonly ProcessGroup[],
   images: string,
-  report: Report,
+  limits: Config['tmpfs'],
+  report: Notes,
 ): SavedMemoryFiles {
   const pids = new Set(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
-  const { points, mountpoints } = tmpfsPoints(kernel);
-  const { files, pidFiles, problems } = captureMemoryFiles(kernel, points, mountpoints, pids);
-  noteProblems(problems, report);
+  const { points, mounts } = tmpfsPoints(kernel);
+  const { files, pidFiles, problems } = captureMemoryFiles(kernel, points, mounts, pids);
+  const limited = withinLimit(withoutThoseOf(groups, files), limits['max-mebibytes']);
+  noteProblems([...problems, ...limited.problems], report);
   const directory = join(images, 'tmpfs');
   try {
     const destination = new ImageDirectory(directory);
-    writePreparation(withoutThoseOf(groups, files), destination, kernel.physical);
+    writePreparation(limited.files, destination, kernel.physical);
     destination.close();
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });
@@ -52,7 +59,28 @@ function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): Me
   return { ...files, filesToMake: files.filesToMake.filter(({ path }) => !made.has(path)) };
 }
 
-type Notes = Pick<Report, 'notes'>;
+/** Pages that a file holds, in bytes: holes take nothing. */
+export function contentBytes({ runs }: FileToMake): number {
+  return runs.reduce((sum, { pages }) => sum + pages * PAGE, 0);
+}
+
+/** The smallest files first, so that as many as possible are kept. */
+export function withinLimit(
+  files: MemoryFiles,
+  maxMebibytes: number,
+): { files: MemoryFiles; problems: string[] } {
+  let left = maxMebibytes * 2 ** 20;
+  const problems: string[] = [];
+  const filesToMake = files.filesToMake
+    .toSorted((a, b) => contentBytes(a) - contentBytes(b))
+    .filter((file) => {
+      left -= contentBytes(file);
+      if (left >= 0) return true;
+      problems.push(`${file.path}: more than tmpfs.max-mebibytes (${maxMebibytes}) in all`);
+      return false;
+    });
+  return { files: { ...files, filesToMake }, problems };
+}
 
 function noteProblems(problems: readonly string[], report: Notes): void {
   report.notes.push(...problems.slice(0, NAMED_PROBLEMS).map((problem) => `lost from tmpfs: ${problem}`));
@@ -61,12 +89,12 @@ function noteProblems(problems: readonly string[], report: Notes): void {
 }
 
 /**
- * Makes again what `saveMemoryFiles` wrote, where groups have not made it already. What cannot be made, or needs more memory than
- * is left, is noted, and the saved directory stays.
- * @param availableBytes what files may take
+ * Makes again what `saveMemoryFiles` wrote, before any group makes its own files or any process runs. What cannot be made, or needs more
+ * memory than is left, is noted, and the saved directory stays.
+ * @param availableBytes what the files may take
  */
 export function makeMemoryFiles(
-  { directory }: SavedMemoryFiles,
+  { directory }: Pick<SavedMemoryFiles, 'directory'>,
   availableBytes: number,
   keep: Config['images']['keep'],
   report: Notes,
@@ -75,23 +103,29 @@ export function makeMemoryFiles(
   const problems: string[] = [];
   const attempt = (path: string, step: () => void): void => {
     try {
-      if (lstatSync(path, { throwIfNoEntry: false }) === undefined) step();
+      step();
     } catch (error) {
       problems.push(`${path}: ${messageOf(error)}`);
     }
   };
-  for (const one of directories) attempt(one.path, () => makeDirectory(one));
   let left = availableBytes;
-  for (const file of files) {
-    attempt(file.path, () => {
-      const bytes = contentBytes(file);
+  const make = (path: string, bytes: number, step: () => void): void =>
+    attempt(path, () => {
+      if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) throw new Error('is there already');
       if (bytes > left) throw new Error(`its ${bytes} bytes do not fit into the memory that is left`);
-      makeFile(directory, file);
+      step();
       left -= bytes;
     });
+  const mounted = mountedPaths();
+  for (const one of directories) {
+    const isThere = lstatSync(one.path, { throwIfNoEntry: false })?.isDirectory() === true;
+    if (!isThere) make(one.path, NAME_BYTES, () => makeDirectory(one));
+    // One that a mount needed above it is there, but not as it was. What is mounted has an owner and a mode of its own.
+    else if (!mounted.has(one.path)) attempt(one.path, () => applyDirectory(one));
   }
-  for (const one of symlinks) attempt(one.path, () => makeSymlink(one));
-  for (const one of names) attempt(one.path, () => makeName(one));
+  for (const file of files) make(file.path, memoryOf(file), () => makeFile(directory, file));
+  for (const one of symlinks) make(one.path, NAME_BYTES, () => makeSymlink(one));
+  for (const one of names) make(one.path, NAME_BYTES, () => makeName(one));
   noteProblems(problems, report);
   if (problems.length === 0 ? keep === 'always' : keep !== 'never') {
     if (problems.length > 0) report.notes.push(`what did not come back of tmpfs is in ${directory}`);
@@ -100,13 +134,19 @@ export function makeMemoryFiles(
   rmSync(directory, { recursive: true, force: true });
 }
 
-function contentBytes({ chunks }: Preparation['files'][number]): number {
-  return chunks.reduce((sum, { length }) => sum + length, 0);
+function memoryOf({ chunks }: Preparation['files'][number]): number {
+  return chunks.reduce((sum, { length }) => sum + Math.ceil(length / PAGE) * PAGE, NAME_BYTES);
 }
 
-/** Removes the files that name processes which did not come back after all: their number will be another's. */
-export function removePidFiles({ pidFiles }: SavedMemoryFiles, running: ReadonlySet<number>): void {
-  for (const { path, pid } of pidFiles) {
-    if (!running.has(pid)) rmSync(path, { force: true });
-  }
+/**
+ * Names the PID files of processes that did not come back after all. They are not removed: other processes run by now, and what
+ * root removes behind their backs could be another file.
+ */
+export function noteStalePidFiles(
+  { pidFiles }: Pick<SavedMemoryFiles, 'pidFiles'>,
+  running: ReadonlySet<number>,
+  report: Notes,
+): void {
+  const stale = pidFiles.filter(({ pid }) => !running.has(pid));
+  report.notes.push(...stale.map(({ path, pid }) => `${path} names process ${pid}, which did not come back`));
 }

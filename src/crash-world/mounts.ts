@@ -8,8 +8,8 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
 
 const superBlockInfo = struct('super_block', { s_fs_info: pointer });
-/** include/linux/shmem_fs.h; 0 blocks is no limit. */
-const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber });
+/** include/linux/shmem_fs.h; 0 is no limit. */
+const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, max_inodes: ulongNumber });
 
 const PAGE = 4096;
 /** MNT_* of include/linux/mount.h, with the names that mount(8) gives them. */
@@ -43,18 +43,18 @@ const EPHEMERAL = /^\/run\/credentials\//;
 export interface TmpfsPoints {
   /** Mounts that show their file system from its root. */
   readonly points: readonly MountPoint[];
-  /** The dentries on which anything was mounted. */
-  readonly mountpoints: ReadonlySet<bigint>;
+  /** These and all other mounts. */
+  readonly mounts: readonly MountPoint[];
   /** What cannot be read. */
   readonly problems: readonly string[];
 }
 
 /** Throws a VmcoreError if no mount can be read. */
 export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
-  const { points, problems } = readMounts(kernel);
+  const { points: mounts, problems } = readMounts(kernel);
   const unreadable = [...problems];
-  const candidates = points.filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path));
-  const whole = candidates.filter(({ path, mount }) => {
+  const candidates = mounts.filter(({ type, path }) => type === 'tmpfs' && !EPHEMERAL.test(path));
+  const points = candidates.filter(({ path, mount }) => {
     try {
       return isWholeFileSystem(kernel, mount);
     } catch (error) {
@@ -63,10 +63,7 @@ export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
       return false;
     }
   });
-  const mountpoints = new Set(
-    points.filter(({ mount }) => mount.mnt_parent !== mount.address).map(({ mount }) => mount.mnt_mountpoint),
-  );
-  return { points: whole, mountpoints, problems: unreadable };
+  return { points, mounts, problems: unreadable };
 }
 
 /**
@@ -97,12 +94,13 @@ function tmpfsOptions(kernel: Kernel, { mount }: MountPoint): string {
   const root = kernel.bind(dentryStruct).at(mount.mnt_root);
   const inode = kernel.bind(inodeStruct).at(root.d_inode);
   const info = kernel.bind(superBlockInfo).at(mount.mnt_sb).s_fs_info;
-  const blocks = kernel.bind(shmemInfo).at(info).max_blocks;
+  const { max_blocks, max_inodes } = kernel.bind(shmemInfo).at(info);
   return [
     `mode=${(inode.i_mode & 0o7777).toString(8).padStart(4, '0')}`,
     `uid=${inode.i_uid}`,
     `gid=${inode.i_gid}`,
-    `size=${blocks * PAGE}`,
+    `size=${max_blocks * PAGE}`,
+    `nr_inodes=${max_inodes}`,
     ...MOUNT_FLAGS.filter(([flag]) => (mount.mnt_flags & flag) !== 0).map(([, name]) => name),
   ].join(',');
 }
@@ -123,7 +121,7 @@ export function mountFileSystems(): string[] {
 }
 
 /**
- * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the size of then, because its own is half
+ * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the limits of then, because its own are those
  * of a crash kernel's little memory.
  * @returns what could not be mounted, with the reason
  */
@@ -152,8 +150,10 @@ function readTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: stri
 
 function mountTmpfs(path: string, options: string, mounted: boolean): void {
   if (mounted) {
-    const size = options.split(',').find((option) => option.startsWith('size='));
-    execFileSync('mount', ['-o', `remount,${size}`, path], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const limits = options.split(',').filter((option) => /^(size|nr_inodes)=/.test(option));
+    execFileSync('mount', ['-o', ['remount', ...limits].join(), path], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     return;
   }
   mkdirSync(path, { recursive: true });

@@ -9,6 +9,7 @@ import type { Report } from '../report/schema.ts';
 import { withinCgroup } from './cgroups.ts';
 import type { ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
+import { contentBytes } from './memory-files.ts';
 import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
 import { messageOf } from './stages.ts';
@@ -47,10 +48,17 @@ export function filesStage(groups: readonly ImagedGroup[], report: Report): Imag
   });
 }
 
-/** Memory that is left when all groups have what they need. */
+/** Memory that is left when all groups have what they and their files on tmpfs need. */
 export function spareBytes(groups: readonly ImagedGroup[]): number {
-  const needed = groups.reduce((sum, { pagesBytes }) => sum + pagesBytes, 0);
-  return readMemory().available - needed - RESTORE_MARGIN_BYTES;
+  const needed = groups.reduce(
+    (sum, { pagesBytes, group }) =>
+      sum +
+      pagesBytes +
+      RESTORE_MARGIN_BYTES +
+      group.files.filesToMake.reduce((bytes, file) => bytes + contentBytes(file), 0),
+    0,
+  );
+  return readMemory().available - needed;
 }
 
 /** A group that runs again. */

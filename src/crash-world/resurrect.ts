@@ -17,7 +17,12 @@ import { missingCpus, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { type ImagedGroup, imageStage } from './image-stage.ts';
-import { makeMemoryFiles, removePidFiles, type SavedMemoryFiles, saveMemoryFiles } from './memory-files.ts';
+import {
+  makeMemoryFiles,
+  noteStalePidFiles,
+  type SavedMemoryFiles,
+  saveMemoryFiles,
+} from './memory-files.ts';
 import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
@@ -169,11 +174,11 @@ async function workOn(work: Work): Promise<void> {
     const { online, failed } = startCpus();
     report.notes.push(...failed, ...missingCpus(cpus, online));
   });
-  const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
   if (memoryFiles !== undefined) {
     const { keep } = manifest.config.images;
-    await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(ready), keep, report));
+    await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(imaged), keep, report));
   }
+  const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
   const watch = openProcedureWatch(report);
   const candidates = selection?.candidates ?? [];
   const birthplaceOf = ({ group }: ImagedGroup): string =>
@@ -187,8 +192,9 @@ async function workOn(work: Work): Promise<void> {
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;
-    if (memoryFiles !== undefined) removePidFiles(memoryFiles, new Set(alive.flatMap(({ pids }) => pids)));
     handOver(alive, candidates, place, report);
+    const pids = new Set(alive.flatMap((group) => group.pids));
+    if (memoryFiles !== undefined) noteStalePidFiles(memoryFiles, pids, report);
   });
 }
 
@@ -221,7 +227,7 @@ async function capture(
   });
   const captured = (imaged ?? []).map(({ group }) => group);
   const memoryFiles = await stages.run('save-tmpfs', () =>
-    saveMemoryFiles(kernel, captured, directory, report),
+    saveMemoryFiles(kernel, captured, directory, manifest.config.tmpfs, report),
   );
   return { imaged: imaged ?? [], memoryFiles };
 }

@@ -14,10 +14,15 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
-import { makeMemoryFiles, removePidFiles } from '../../src/crash-world/memory-files.ts';
+import koffi from 'koffi';
+import { makeMemoryFiles, noteStalePidFiles, withinLimit } from '../../src/crash-world/memory-files.ts';
 import { writePreparation } from '../../src/criu/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
 import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
+
+const getxattr = koffi
+  .load('libc.so.6')
+  .func('long getxattr(const char *path, const char *name, void *value, size_t size)');
 
 /** Every byte of old memory is the low byte of its page's number. */
 const source: PageSource = {
@@ -58,12 +63,13 @@ suite('files on tmpfs', () => {
     };
   }
 
-  function saved(files: Partial<MemoryFiles>): { directory: string; pidFiles: [] } {
+  const none = { directoriesToMake: [], filesToMake: [], symlinksToMake: [], namesToMake: [] };
+
+  function saved(files: Partial<MemoryFiles>): { directory: string } {
     const images = new ImageDirectory(join(scratch, `images-${number++}`));
-    const none = { directoriesToMake: [], filesToMake: [], symlinksToMake: [], namesToMake: [] };
     writePreparation({ ...none, ...files }, images, source);
     images.close();
-    return { directory: images.path, pidFiles: [] };
+    return { directory: images.path };
   }
 
   test('are made with all their names, and nothing is left of the saved ones', () => {
@@ -85,12 +91,73 @@ suite('files on tmpfs', () => {
     assert.ok(!existsSync(one.directory));
   });
 
-  test('that a group has made already are left alone', () => {
-    writeFileSync(join(place, 'taken'), 'by a group');
+  test('that are there already are left alone, and named', () => {
+    writeFileSync(join(place, 'taken'), 'by somebody');
     const notes: string[] = [];
     makeMemoryFiles(saved({ filesToMake: [file('taken', 3, 5)] }), 1 << 20, 'failed', { notes });
+    assert.match(notes[0] ?? '', /^lost from tmpfs: .*taken: is there already$/);
+    assert.equal(readFileSync(join(place, 'taken'), 'utf8'), 'by somebody');
+  });
+
+  test('a directory that a mount needed gets its own mode; one that is mounted keeps it', () => {
+    mkdirSync(join(place, 'private'));
+    const one = { path: join(place, 'private'), mode: 0o700, ...own, attributes: [] };
+    const mounted = { path: '/dev/shm', mode: 0o700, ...own, attributes: [] };
+    const { mode } = statSync('/dev/shm');
+    const notes: string[] = [];
+    makeMemoryFiles(saved({ directoriesToMake: [one, mounted] }), 0, 'failed', { notes });
     assert.deepEqual(notes, []);
-    assert.equal(readFileSync(join(place, 'taken'), 'utf8'), 'by a group');
+    assert.equal(statSync(one.path).mode & 0o7777, 0o700);
+    assert.equal(statSync('/dev/shm').mode, mode);
+  });
+
+  test('inherit nothing from the default ACL of their directory', () => {
+    const entry = (tag: number, permissions: number, id = 0xffff_ffff) => {
+      const bytes = Buffer.alloc(8);
+      bytes.writeUInt16LE(tag, 0);
+      bytes.writeUInt16LE(permissions, 2);
+      bytes.writeUInt32LE(id, 4);
+      return bytes;
+    };
+    // user::rwx, user:65534:rwx, group::r-x, mask::rwx, other::r-x, after version 2.
+    const value = Buffer.concat([
+      Buffer.from([2, 0, 0, 0]),
+      entry(1, 7),
+      entry(2, 7, 65534),
+      entry(4, 5),
+      entry(16, 7),
+      entry(32, 5),
+    ]);
+    const parent = join(place, 'shared');
+    const attributes = [{ name: 'system.posix_acl_default', value }];
+    const one = saved({
+      directoriesToMake: [
+        { path: parent, mode: 0o755, ...own, attributes },
+        { path: join(parent, 'inner'), mode: 0o750, ...own, attributes: [] },
+      ],
+      filesToMake: [file('shared/file', 3, 5)],
+    });
+    const notes: string[] = [];
+    makeMemoryFiles(one, 1 << 20, 'failed', { notes });
+    assert.deepEqual(notes, []);
+    const found = Buffer.alloc(1024);
+    const acl = (path: string, kind: string) =>
+      getxattr(path, `system.posix_acl_${kind}`, found, found.length);
+    assert.equal(acl(parent, 'default'), value.length);
+    for (const path of [join(parent, 'inner'), join(parent, 'file')])
+      for (const kind of ['access', 'default']) assert.ok(acl(path, kind) <= 0, `${path} ${kind}`);
+    assert.equal(statSync(join(parent, 'file')).mode & 0o7777, 0o640);
+  });
+
+  test('of more than the configuration allows the smallest are kept', () => {
+    const filesToMake = [file('c', 1, 2 ** 20), file('a', 1, 4096), file('b', 1, 2 ** 20 - 4096)];
+    const { files, problems } = withinLimit({ ...none, filesToMake }, 1);
+    assert.deepEqual(
+      files.filesToMake.map(({ path }) => path.at(-1)),
+      ['a', 'b'],
+    );
+    assert.match(problems.join(), /c: more than tmpfs\.max-mebibytes \(1\) in all$/);
+    assert.equal(withinLimit({ ...none, filesToMake }, 0).files.filesToMake.length, 0);
   });
 
   test('that do not fit into memory are named and kept, and their names with them; others are made', () => {
@@ -100,8 +167,8 @@ suite('files on tmpfs', () => {
     };
     const one = saved(files);
     const notes: string[] = [];
-    makeMemoryFiles(one, 8999, 'failed', { notes });
-    assert.match(notes[0] ?? '', /^lost from tmpfs: .*large: its 9000 bytes do not fit into the memory/);
+    makeMemoryFiles(one, 10000, 'failed', { notes });
+    assert.match(notes[0] ?? '', /^lost from tmpfs: .*large: its 14336 bytes do not fit into the memory/);
     assert.match(notes[1] ?? '', /^lost from tmpfs: .*other: ENOENT/);
     assert.equal(notes[2], `what did not come back of tmpfs is in ${one.directory}`);
     assert.deepEqual(readdirSync(place), ['small']);
@@ -128,13 +195,13 @@ suite('files on tmpfs', () => {
     assert.equal(lstatSync(join(place, 'cut'), { throwIfNoEntry: false }), undefined);
   });
 
-  test('that name a process which did not come back are removed', () => {
-    for (const name of ['alive', 'dead']) writeFileSync(join(place, name), '1\n');
+  test('that name a process which did not come back are named', () => {
     const pidFiles = [
-      { path: join(place, 'alive'), pid: 10 },
-      { path: join(place, 'dead'), pid: 11 },
+      { path: '/run/alive', pid: 10 },
+      { path: '/run/dead', pid: 11 },
     ];
-    removePidFiles({ directory: '', pidFiles }, new Set([10]));
-    assert.deepEqual(readdirSync(place), ['alive']);
+    const notes: string[] = [];
+    noteStalePidFiles({ pidFiles }, new Set([10]), { notes });
+    assert.deepEqual(notes, ['/run/dead names process 11, which did not come back']);
   });
 });

@@ -258,7 +258,7 @@ suite(`a damaged kernel of ${release}`, () => {
 
   test('of a directory on tmpfs that has lost its entries, or one of them, that is told', () => {
     const point = readMounts(kernel).points.find(({ path }) => path === '/dev/shm') ?? assert.fail();
-    const files = (of: Kernel): CapturedMemoryFiles => captureMemoryFiles(of, [point], new Set(), new Set());
+    const files = (of: Kernel): CapturedMemoryFiles => captureMemoryFiles(of, [point], [point], new Set());
     const paths = ({ files: { filesToMake } }: CapturedMemoryFiles) =>
       filesToMake.map(({ path }) => path).sort();
     const found = files(kernel);

@@ -73,7 +73,7 @@ export function writePreparation(files: FilesToPrepare, images: ImageDirectory, 
     names: [...(files.namesToMake ?? [])],
     checks: [...(files.filesToCheck ?? [])],
   };
-  writeFileSync(join(images.path, PREPARATION), `${JSON.stringify(preparation, undefined, 1)}\n`, {
+  writeFileSync(join(images.path, PREPARATION), `${JSON.stringify(preparation)}\n`, {
     mode: 0o600,
   });
 }

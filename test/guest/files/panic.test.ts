@@ -74,6 +74,12 @@ suite(`files across a panic of ${release}`, () => {
     await guest.sh(furnish);
     await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
     await guest.sh('echo 1 >/run/others.pid; echo text >/run/writer.text');
+    await guest.sh(`mkdir -m 750 /run/daemon; echo ${writerPid} >/run/daemon/pid`);
+    const renamer = await guest.background(
+      'exec 5>/dev/shm/first; echo old >&5; ln /dev/shm/first /dev/shm/second; rm /dev/shm/first; while sleep 1; do echo new >&5; done',
+    );
+    await guest.until('test -e /dev/shm/second && ! test -e /dev/shm/first', 30);
+    await guest.sh(`otherworld protect --pid ${renamer}`);
     furniture = await guest.sh(inventory);
     const report = await guest.panic();
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
@@ -117,9 +123,17 @@ suite(`files across a panic of ${release}`, () => {
     assert.equal(await guest.sh(inventory), furniture);
   });
 
+  test('a file on tmpfs that is open under a name which it lost goes on under its other name', async () => {
+    await guest.until("grep -c new /dev/shm/second | grep -q '[0-9]'", 30);
+    const before = Number(await guest.sh('grep -c new /dev/shm/second'));
+    await guest.until(`test "$(grep -c new /dev/shm/second)" -gt ${before + 1}`, 60);
+    assert.equal(await guest.sh('head -n1 /dev/shm/second'), 'old');
+  });
+
   test('of what a boot makes anew only the files that name a living process are there again', async () => {
-    const pids = await guest.sh('cat /run/writer.pid /run/lock/caller');
-    for (const pid of pids.split(/\s+/)) await guest.sh(`kill -0 ${pid}`);
+    const pids = await guest.sh('cat /run/writer.pid /run/lock/caller /run/daemon/pid');
+    for (const pid of pids.trim().split(/\s+/)) await guest.sh(`kill -0 ${pid}`);
+    assert.equal(await guest.sh('stat -c %a /run/daemon'), '750');
     assert.equal((await guest.exec(['cat', '/run/others.pid'])).status, 1);
     assert.equal((await guest.exec(['cat', '/run/writer.text'])).status, 1);
   });
