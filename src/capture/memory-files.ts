@@ -115,6 +115,8 @@ class Walk {
   /** The first path of an inode that is kept. */
   readonly #paths = new Map<bigint, string>();
   #room = MODEL_BYTES;
+  /** Of the room, what the file systems that are still to come have for themselves. */
+  #reserve = 0;
 
   constructor(kernel: Kernel, covered: ReadonlySet<string>, pids: ReadonlySet<number>) {
     this.#kernel = kernel;
@@ -136,6 +138,8 @@ class Walk {
   }
 
   fileSystem({ path, mount }: MountPoint): void {
+    // Somebody's many files on one file system must not be the loss of all others.
+    this.#reserve = this.#room / 2;
     const keep: Directory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
     this.#attempt(path, () => {
       const fileSystem = fileSystemOf(this.#kernel, mount.mnt_sb);
@@ -173,7 +177,7 @@ class Walk {
 
   #spend(bytes: number): void {
     this.#room -= bytes;
-    if (this.#room < 0) throw new OutOfRoom();
+    if (this.#room < this.#reserve) throw new OutOfRoom();
   }
 
   #directory(at: Directory, pending: Directory[]): void {
