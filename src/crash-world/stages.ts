@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Report, Stage } from '../report/schema.ts';
-import { belowOwnPeak, readMemory } from './meminfo.ts';
+import { belowOwnPeak, forgetOwnPeak, readMemory } from './meminfo.ts';
 
 /** What a stage that did nothing ends with, and why. */
 export class StageSkipped extends Error {
@@ -62,6 +62,7 @@ export class Stages {
     if (total <= memory.reservedBytes) {
       const peak = memory.reservedBytes - total + used + belowOwnPeak();
       memory.peakUsedBytes = Math.max(memory.peakUsedBytes, peak);
+      forgetOwnPeak();
     }
     this.report.stages.push({
       name,
