@@ -3,7 +3,7 @@ const MIB = 2 ** 20;
 /** Kernel image, page descriptors and boot-time allocations of the crash kernel: reserved size minus MemTotal, with a margin. */
 const KERNEL_BYTES = 48 * MIB;
 /** User space of the crash world at its peak: Node.js with the bundle, the model of what is captured, CRIU, shell, page cache that cannot be dropped. */
-const USER_SPACE_BYTES = 112 * MIB;
+const USER_SPACE_BYTES = 128 * MIB;
 /** sizeof(struct page) for 4096 bytes. */
 const PAGE_DESCRIPTOR_SHARE = 64 / 4096;
 
