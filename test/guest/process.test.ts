@@ -207,8 +207,6 @@ suite(`processes on ${release}`, () => {
       assert.match(line, /^(ready$|impossible: (Function not implemented|Invalid argument))/);
       return line === 'ready' ? [[reason, pid]] : [];
     };
-    // Lets one that computes keep its CPU: off it, its registers are in memory, and it would come back.
-    await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
     const cases: [RegExp, number][] = [
       ...(await peculiar('key', /has keys in its session keyring \(user peculiar\)/)),
       ...(await peculiar('mdwe', /has given up making memory executable/)),
@@ -221,10 +219,13 @@ suite(`processes on ${release}`, () => {
       [/is in a uts namespace of its own/, await start('exec unshare --uts sleep 1000')],
       [/is in a PID namespace/, await start('unshare --pid --fork sleep 1000')],
       [/has a seccomp filter/, await start(`exec python3 -c '${seccomp}'`)],
-      [/was computing on/, await start('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"')],
-      // Later ones would have the probe, too.
+      // Whatever sleeps later would have the probe, too.
       ...(await peculiar('uprobe', /has probes of a tracer in its code/)),
     ];
+    // Keeps its CPU from all others: off it, its registers would be in memory, and it would come back.
+    await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
+    const spinner = await start('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
+    cases.push([/was computing on/, spinner]);
     const { groups, refused } = await capture(cases.map(([, pid]) => pid));
     await guest.sh(`pkill -9 sleep; kill -9 ${cases.map(([, pid]) => pid).join(' ')} || true`);
     await guest.sh('echo 950000 > /proc/sys/kernel/sched_rt_runtime_us');
