@@ -26,6 +26,8 @@ export function captureStage(
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
   const { groups, refused } = captureProcesses(kernel, { roots, includeDescendants: true });
+  // Instead of what the selection had entered.
+  report.processes.length = 0;
   for (const refusal of refused) report.processes.push(refusedReport(refusal, known));
   return groups.filter((group) => {
     const problems = [

@@ -23,6 +23,21 @@ function identity(pid: number, known: Known): Partial<ProcessReport> {
   };
 }
 
+/** The report's entry of a process that a rule names, until it is captured or refused. */
+export function selectedReport({ candidate, rule }: Selected): ProcessReport {
+  const { pid, comm, exe } = candidate;
+  const unit = serviceOf(candidate.cgroup);
+  return {
+    pid,
+    comm,
+    ...(exe === undefined ? {} : { exe }),
+    protectedBy: describeRule(rule),
+    ...(unit === undefined ? {} : { unit }),
+    outcome: 'pending',
+    ...{ reasons: [], checks: [], repairs: [], inDoubt: [], notes: [] },
+  };
+}
+
 /** The report's entry of a process that was captured and may come back. */
 export function capturedReport(process: Process, group: ProcessGroup, known: Known): ProcessReport {
   const { checks, repairs, inDoubt, notes } = process.findings;
@@ -56,6 +71,15 @@ export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
     inDoubt: [],
     notes: [],
   };
+}
+
+/** Processes of which a stage that failed, or did not end, had still to decide. */
+export function concludePending(report: Report, reason: string): void {
+  for (const process of report.processes) {
+    if (process.outcome !== 'pending') continue;
+    process.outcome = 'failed';
+    process.reasons.push(reason);
+  }
 }
 
 /** Sets the outcome of all processes of a group. */

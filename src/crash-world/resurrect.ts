@@ -26,6 +26,7 @@ import {
 import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
+import { concludePending, selectedReport } from './process-reports.ts';
 import { reclaimMemory } from './reclaim.ts';
 import {
   criuVersion,
@@ -86,6 +87,7 @@ export async function resurrect(): Promise<void> {
   } else {
     await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
   }
+  concludePending(report, 'a stage failed before it was restored: see the errors');
   report.state = 'restored';
   saveReport(report, place.incidents);
 }
@@ -270,6 +272,7 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
   const { candidates, unreadable } = listCandidates(kernel);
   report.notes.push(...unreadable);
   const { selected, unmatched } = selectProcesses(rules, candidates);
+  report.processes.push(...selected.map(selectedReport));
   report.unmatchedRules.push(...unmatched.map((rule) => explainUnmatched(rule, candidates)));
   return { selected, candidates };
 }

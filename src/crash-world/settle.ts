@@ -8,6 +8,7 @@ import { loadReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import { type Adoption, SLICE, type UnitAdoption } from './adoption.ts';
 import { readHandover } from './handover.ts';
+import { concludePending } from './process-reports.ts';
 import { messageOf, Stages } from './stages.ts';
 import { removeDropIn, TMPFILES } from './units.ts';
 
@@ -38,11 +39,7 @@ export async function settle(): Promise<void> {
 function concludeBrokenOff(report: Report): void {
   const last = report.stages.at(-1)?.name ?? 'none';
   report.errors.push(`the resurrection was broken off; the last stage that ended was: ${last}`);
-  for (const process of report.processes) {
-    if (process.outcome !== 'pending') continue;
-    process.outcome = 'failed';
-    process.reasons.push('the resurrection was broken off before it was restored');
-  }
+  concludePending(report, 'the resurrection was broken off before it was restored');
 }
 
 async function adoptAll(adoptions: readonly Adoption[], report: Report): Promise<void> {

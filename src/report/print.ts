@@ -52,10 +52,17 @@ function heading(report: Report, style: Style): string[] {
 
 function processes(report: Report, style: Style): string[] {
   const { processes: all } = report;
-  if (all.length === 0) return ['No protected process was running.', ...unmatched(report), ''];
+  if (all.length === 0) return [nobody(report), ...unmatched(report), ''];
   const back = all.filter((process) => process.outcome === 'restored').length;
   const rows = all.flatMap((process) => processLines(process, style));
   return [`${back} of ${all.length} protected processes run again`, ...rows, ...unmatched(report), ''];
+}
+
+function nobody({ stages }: Report): string {
+  const wereSelected = stages.some(({ name, outcome }) => name === 'selection' && outcome === 'done');
+  return wereSelected
+    ? 'No protected process was running.'
+    : 'Which protected processes were running is not known.';
 }
 
 function processLines(process: ProcessReport, style: Style): string[] {

@@ -34,7 +34,10 @@ const processReport = z.strictObject({
   protectedBy: z.string().optional().meta({ description: 'the rule that names it; absent for descendants' }),
   unit: z.string().optional().meta({ description: 'systemd unit that it belonged to' }),
   group: z.int().optional().meta({ description: 'processes with the same number were restored together' }),
-  verdict: z.enum(['sound', 'repaired', 'refused']),
+  verdict: z
+    .enum(['sound', 'repaired', 'refused'])
+    .optional()
+    .meta({ description: 'absent if it was not captured' }),
   outcome: z
     .enum(['pending', 'restored', 'refused', 'failed'])
     .meta({ description: 'pending: the report was written before it was decided' }),

@@ -74,6 +74,22 @@ test('of many reasons people read the first ones, and how many there are besides
   assert.match(text, /reason 6\n +and 5 more reasons, in report\.json$/m);
 });
 
+test('that nobody was protected is said only where it is known', () => {
+  const stage = {
+    name: 'selection',
+    startSeconds: 1,
+    durationSeconds: 1,
+    memoryTotalBytes: 2,
+    memoryUsedBytes: 1,
+  };
+  const of = (outcome: 'done' | 'failed') =>
+    printReport({ ...emptyReport(), stages: [{ ...stage, outcome }] }, styleFor(false));
+  assert.match(of('done'), /^No protected process was running\.$/m);
+  for (const text of [of('failed'), printReport(emptyReport(), styleFor(false))]) {
+    assert.match(text, /^Which protected processes were running is not known\.$/m);
+  }
+});
+
 test('no escape sequence of a name reaches the terminal', () => {
   const text = printReport(
     { ...full, processes: [process(1, { comm: 'a\u001b[2J\u009b' })] },
