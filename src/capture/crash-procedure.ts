@@ -43,7 +43,7 @@ function captureRecord(kernel: RecordSource, process: Process, areas: readonly V
   const ignored = (reason: string): CapturedProcedure => ({ pid: process.pid, valid: false, reason });
   if (areas.length > 1) return ignored(`is one of ${areas.length} records; a process has one`);
   if (area.kind !== 'file-private') return ignored('is mapped shared; a record is mapped private');
-  const run = area.runs[0];
+  const [run] = area.runs;
   if (run === undefined || run.address !== area.start) return ignored('was never written');
   const bytes = Uint8Array.from(kernel.physical.view(run.physical, readBytes));
   const vmas = process.memory?.vmas ?? [];

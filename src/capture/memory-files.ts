@@ -14,6 +14,7 @@ import type { MountPoint } from '../linux/mount-table.ts';
 import { pageCache } from '../linux/pagemap.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
+import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { within } from './files/content.ts';
@@ -21,11 +22,12 @@ import { attributesOf, identityOf } from './files/named.ts';
 
 /**
  * What the crash world's little memory can spare for the model of these files, which any user can make many of, and
- * what a file takes of it besides its path, attributes and runs.
+ * what a file takes of it besides its path, attributes and extents (what lies between two holes).
  */
 const MODEL_BYTES = 8 * 2 ** 20;
 const FILE_MODEL_BYTES = 600;
-const RUN_MODEL_BYTES = 100;
+const EXTENT_MODEL_BYTES = 100;
+const PAGE = 4096;
 /** Inodes of one file system that are looked at. */
 const MAX_INODES = 1 << 22;
 /** PATH_MAX of include/uapi/linux/limits.h. */
@@ -81,6 +83,16 @@ export function captureMemoryFiles(
   const hidden = points.filter(({ mount }) => !walked.has(mount.mnt_sb));
   const { problems, ...found } = walk.result();
   return { ...found, problems: [...problems, ...hidden.map(({ path }) => `${path}: a mount hid all of it`)] };
+}
+
+function extentsOf(runs: PageRuns): number {
+  let extents = 0;
+  let end = -1;
+  for (const { address, pages } of runs) {
+    if (address !== end) extents++;
+    end = address + pages * PAGE;
+  }
+  return extents;
 }
 
 /** Where something is mounted: a dentry as one mount shows it. */
@@ -261,8 +273,8 @@ class Walk {
       throw new VmcoreError(`${cache.swapped} of its pages are in swap`);
     }
     const attributes = attributesOf(kernel, fileSystem, inode.address);
-    const runs = within(cache?.runs ?? [], inode.i_size);
-    this.#spend(RUN_MODEL_BYTES * runs.length);
+    const runs = within(cache?.runs ?? listedRuns([]), inode.i_size);
+    this.#spend(EXTENT_MODEL_BYTES * extentsOf(runs));
     this.#spend(attributes.reduce((sum, { value }) => sum + 2 * value.length, 0));
     const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, inode.address);
     const identity = identityOf(inode, fileSystem);

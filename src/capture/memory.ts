@@ -12,7 +12,8 @@ import {
 import { PageDescriptors } from '../linux/page.ts';
 import { adviceOf, VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
-import type { AddressSpace, PageRun, Vma, VmaKind } from '../model/memory.ts';
+import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
+import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
@@ -22,6 +23,7 @@ import { privatePages } from './pages.ts';
 const PAGE = 4096;
 /** Pages that one page fault can bring. */
 const HUGE_PAGE = 512;
+const NONE = listedRuns([]);
 
 /** What the capture of an address space needs to know of its process. */
 export interface MemoryOwner {
@@ -119,7 +121,7 @@ export class MemoryCapture {
       const vma = this.#area(mm, area, owner);
       if (vma === undefined) continue;
       if (vma.kind === 'anonymous' || vma.kind === 'file-private') {
-        own += vma.runs.reduce((sum, run) => sum + run.pages, 0);
+        own += vma.runs.pages;
       }
       vmas.push(vma);
     }
@@ -209,9 +211,9 @@ export class MemoryCapture {
     return this.#files.mappedFile(area.view.vm_file, { pid, shared, openFlags: openFlags(area.flags) });
   }
 
-  #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): readonly PageRun[] {
+  #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
-    if (kind !== 'anonymous' && kind !== 'file-private') return [];
+    if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
     const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
@@ -226,12 +228,12 @@ export class MemoryCapture {
   }
 
   /** The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used. */
-  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): readonly PageRun[] {
+  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
     const pages = vdsoPages(this.#kernel, mm);
     if (pages.length * PAGE !== area.end - area.start || mm.vdso !== area.start) {
       refuse('does not agree with the kernel about the vDSO');
-      return [];
+      return NONE;
     }
-    return pages.map((physical, i) => ({ address: area.start + i * PAGE, pages: 1, physical }));
+    return listedRuns(pages.map((physical, i) => ({ address: area.start + i * PAGE, pages: 1, physical })));
   }
 }

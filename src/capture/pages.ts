@@ -1,16 +1,14 @@
-import type { PageDescriptors } from '../linux/page.ts';
-import type { PageRun } from '../model/memory.ts';
+import type { OwnedFrames, PageDescriptors } from '../linux/page.ts';
+import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../model/page-runs.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { type PageRun as MappedRun, walkUserPages } from '../vmcore/page-table.ts';
+import { type MappedRun, walkUserPages } from '../vmcore/page-table.ts';
 
 const PAGE = 4096;
 
 /** What the page tables say about one area. */
 export interface AreaPages {
-  /** Pages of the process's own, by rising address. */
-  readonly runs: readonly PageRun[];
-  /** Number of pages in `runs`. */
-  readonly own: number;
+  /** Pages of the process's own. */
+  readonly runs: PageRuns;
   /** Pages that are the file's, or zeros. */
   readonly others: number;
   /** First address that has something else than a page (swapped out, being migrated, poisoned), and how many. */
@@ -29,61 +27,40 @@ export interface AreaShape {
   readonly ofFile: boolean;
 }
 
-class Collector {
+/** What one walk over the page tables found. */
+class Tally {
   readonly #shape: AreaShape;
-  readonly #pages: PageDescriptors;
-  readonly runs: { address: number; pages: number; physical: number }[] = [];
   own = 0;
   others = 0;
   missing = 0;
   firstMissing: MappedRun | undefined;
   wrong: string | undefined;
 
-  constructor(shape: AreaShape, pages: PageDescriptors) {
+  constructor(shape: AreaShape) {
     this.#shape = shape;
-    this.#pages = pages;
   }
 
-  visit(run: MappedRun): void {
-    if (run.kind === 'swap') {
-      this.missing += run.pages;
-      this.firstMissing ??= run;
-      return;
-    }
-    for (let i = 0; i < run.pages; i++) this.#page(run.address + i * PAGE, run.pfn + i);
+  notPresent(run: MappedRun): void {
+    this.missing += run.pages;
+    this.firstMissing ??= run;
   }
 
-  #page(address: number, pfn: number): void {
-    if (this.#pages.isZeroPage(pfn)) {
-      this.others++;
-      return;
+  /** Counts frames; returns whether they are the process's own. */
+  frames(address: number, { owner, index, frames }: OwnedFrames): boolean {
+    if (owner === 'zeros' || (owner === 'cache' && this.#shape.ofFile)) {
+      this.others += frames;
+      return false;
     }
-    const owner = this.#pages.ownerOf(pfn);
-    if (owner.kind === 'anonymous') {
-      const index = (address - this.#shape.start) / PAGE + this.#shape.pgoff;
-      if (owner.index !== undefined && owner.index !== index) {
-        this.wrong ??= `the page at 0x${address.toString(16)} belongs to place ${owner.index}, not ${index}`;
-      }
-      this.#add(address, pfn);
-    } else if (owner.kind === 'cache' && this.#shape.ofFile) {
-      this.others++;
-    } else {
+    if (owner !== 'anonymous' && owner !== 'merged') {
       this.wrong ??= `the frame at 0x${address.toString(16)} is no anonymous memory`;
+      return false;
     }
-  }
-
-  #add(address: number, pfn: number): void {
-    this.own++;
-    const last = this.runs.at(-1);
-    if (
-      last !== undefined &&
-      last.address + last.pages * PAGE === address &&
-      last.physical + last.pages * PAGE === pfn * PAGE
-    ) {
-      last.pages++;
-    } else {
-      this.runs.push({ address, pages: 1, physical: pfn * PAGE });
+    const place = (address - this.#shape.start) / PAGE + this.#shape.pgoff;
+    if (owner === 'anonymous' && index !== place) {
+      this.wrong ??= `the page at 0x${address.toString(16)} belongs to place ${index}, not ${place}`;
     }
+    this.own += frames;
+    return true;
   }
 }
 
@@ -102,17 +79,31 @@ export function privatePages(
   shape: AreaShape,
   descriptors: PageDescriptors,
 ): AreaPages {
-  const collector = new Collector(shape, descriptors);
-  walkUserPages(kernel, pgd, shape.start, shape.end, (run) => collector.visit(run));
-  const { firstMissing, missing } = collector;
+  function* own(tally: Tally): Generator<PageRun> {
+    for (const run of walkUserPages(kernel, pgd, shape.start, shape.end)) {
+      if (run.kind === 'swap') {
+        tally.notPresent(run);
+        continue;
+      }
+      for (let done = 0; done < run.pages; ) {
+        const found = descriptors.ownerOf(run.pfn + done, run.pages - done);
+        const [address, physical] = [run.address + done * PAGE, (run.pfn + done) * PAGE];
+        if (tally.frames(address, found)) yield { address, pages: found.frames, physical };
+        done += found.frames;
+      }
+    }
+  }
+  const tally = new Tally(shape);
+  for (const _ of own(tally));
+  const { firstMissing, missing, others, wrong } = tally;
+  const what = `the memory area at 0x${shape.start.toString(16)}`;
   return {
-    runs: collector.runs,
-    own: collector.own,
-    others: collector.others,
+    runs: foundRuns(what, tally.own, () => joinRuns(own(new Tally(shape)))),
+    others,
     notPresent:
       firstMissing === undefined
         ? undefined
         : { pages: missing, first: firstMissing.address, type: swapType(firstMissing) },
-    wrong: collector.wrong,
+    wrong,
   };
 }

@@ -113,7 +113,8 @@ export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch):
 function pageOf(memory: AddressSpace, physical: PhysicalMemory, address: number): Buffer {
   const replaced = memory.overrides?.find((page) => page.address === address);
   if (replaced !== undefined) return Buffer.from(replaced.bytes);
-  for (const { runs } of memory.vmas) {
+  for (const { start, end, runs } of memory.vmas) {
+    if (address < start || address >= end) continue;
     for (const run of runs) {
       if (address < run.address || address >= run.address + run.pages * PAGE) continue;
       return Buffer.from(physical.view(run.physical + (address - run.address), PAGE));

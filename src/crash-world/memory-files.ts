@@ -61,7 +61,7 @@ function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): Me
 
 /** Pages that a file holds, in bytes: holes take nothing. */
 export function contentBytes({ runs }: FileToMake): number {
-  return runs.reduce((sum, { pages }) => sum + pages * PAGE, 0);
+  return runs.pages * PAGE;
 }
 
 /** The smallest files first, so that as many as possible are kept. */

@@ -1,5 +1,6 @@
 import { type BigIntStats, readSync } from 'node:fs';
 import type { UnwrittenFile } from '../model/file.ts';
+import type { PageRun } from '../model/page-runs.ts';
 import { WriteBackRefusal } from './old-directories.ts';
 
 const PAGE_SIZE = 4096;
@@ -16,13 +17,18 @@ function isZero(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 0);
 }
 
+function* inMemory({ dirty, clean }: UnwrittenFile): Generator<PageRun> {
+  yield* dirty;
+  yield* clean;
+}
+
 /** What the last page in memory has after the end of the file; undefined if it is not in memory or the file ends with a page. */
-function tailOf({ identity, dirty, clean }: UnwrittenFile, memory: OldMemory): Uint8Array | undefined {
-  const { sizeBytes } = identity;
+function tailOf(file: UnwrittenFile, memory: OldMemory): Uint8Array | undefined {
+  const { sizeBytes } = file.identity;
   const used = sizeBytes % PAGE_SIZE;
   if (used === 0) return undefined;
   const page = sizeBytes - used;
-  const run = [...dirty, ...clean].find(
+  const run = inMemory(file).find(
     ({ address, pages }) => address <= page && page < address + pages * PAGE_SIZE,
   );
   return run === undefined
@@ -50,17 +56,15 @@ function hasFreedBlocks({ identity, sectors }: UnwrittenFile, { size, blocks }: 
 }
 
 /** Whether a page in memory lies wholly after the end. */
-function hasPagesAfterEnd({ identity, dirty, clean }: UnwrittenFile): boolean {
-  const end = Math.ceil(identity.sizeBytes / PAGE_SIZE) * PAGE_SIZE;
-  return [...dirty, ...clean].some(({ address, pages }) => address + pages * PAGE_SIZE > end);
+function hasPagesAfterEnd(file: UnwrittenFile): boolean {
+  const end = Math.ceil(file.identity.sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  return inMemory(file).some(({ address, pages }) => address + pages * PAGE_SIZE > end);
 }
 
 /** Whether the page with the last byte is in memory. */
-function hasLastPage({ identity, dirty, clean }: UnwrittenFile): boolean {
-  const last = identity.sizeBytes - 1;
-  return [...dirty, ...clean].some(
-    ({ address, pages }) => address <= last && last < address + pages * PAGE_SIZE,
-  );
+function hasLastPage(file: UnwrittenFile): boolean {
+  const last = file.identity.sizeBytes - 1;
+  return inMemory(file).some(({ address, pages }) => address <= last && last < address + pages * PAGE_SIZE);
 }
 
 /**

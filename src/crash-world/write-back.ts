@@ -142,7 +142,7 @@ function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Writt
     checkFileSystem(fd, file);
     const stats = fstatSync(fd, { bigint: true });
     if (
-      file.dirty.length > 0 ||
+      file.dirty.pages > 0 ||
       Number(stats.size) !== file.identity.sizeBytes ||
       !hasSameContent(fd, file, memory)
     ) {

@@ -6,6 +6,9 @@ import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
 /** First word of every image but the inventory (criu/include/magic.h). */
 const IMG_COMMON_MAGIC = 0x54564319;
 
+/** Runs that are handed on at a time: bounds the memory for the list, not the copy. */
+export const MAX_RUNS = 4096;
+
 /** A run of bytes that lies in contiguous frames of the dead machine's memory. */
 export interface PhysicalRun {
   readonly physical: number;
@@ -60,7 +63,18 @@ export class ImageFile {
   }
 
   /** Appends old memory. Throws if the source wrote less than the runs hold. */
-  runs(source: PageSource, runs: readonly PhysicalRun[]): void {
+  runs(source: PageSource, runs: Iterable<PhysicalRun>): void {
+    let batch: PhysicalRun[] = [];
+    for (const run of runs) {
+      batch.push(run);
+      if (batch.length < MAX_RUNS) continue;
+      this.#batch(source, batch);
+      batch = [];
+    }
+    if (batch.length > 0) this.#batch(source, batch);
+  }
+
+  #batch(source: PageSource, runs: readonly PhysicalRun[]): void {
     const expected = runs.reduce((sum, run) => sum + run.length, 0);
     const written = source.writeRuns(this.fd, runs);
     if (written !== expected) {

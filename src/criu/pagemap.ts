@@ -1,13 +1,12 @@
-import type { AddressSpace, PageOverride, PageRun, SharedMemory } from '../model/memory.ts';
-import type { ImageDirectory, PageSource, PhysicalRun } from './image.ts';
+import type { AddressSpace, PageOverride, SharedMemory } from '../model/memory.ts';
+import type { PageRun } from '../model/page-runs.ts';
+import { type ImageDirectory, type ImageFile, MAX_RUNS, type PageSource, type PhysicalRun } from './image.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from './proto/gen/pagemap_pb.ts';
 import { isPrivate } from './vma.ts';
 
 const PAGE = 4096;
 /** `flags` of a pagemap entry: the pages are in the store. */
 const PE_PRESENT = 4;
-/** Runs handed to one writeRuns call; bounds the memory for the list, not the copy. */
-const BATCH = 4096;
 
 /** Consecutive pages and where they come from: old memory, or bytes that replace it. */
 interface Piece {
@@ -28,8 +27,7 @@ function cutRun(run: PageRun, from: number, to: number): Piece | undefined {
 }
 
 /** Runs with the replaced pages taken out, and the replacements put in their places. */
-function pieces(runs: readonly PageRun[], overrides: readonly PageOverride[]): Piece[] {
-  const result: Piece[] = [];
+function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): Generator<Piece> {
   let next = 0;
   for (const run of runs) {
     let at = run.address;
@@ -37,19 +35,34 @@ function pieces(runs: readonly PageRun[], overrides: readonly PageOverride[]): P
     while (next < overrides.length && overrides[next]!.address < end) {
       const { address, bytes } = overrides[next]!;
       const before = cutRun(run, at, address);
-      if (before !== undefined) result.push(before);
-      result.push({ address, pages: bytes.length / PAGE, from: { bytes } });
+      if (before !== undefined) yield before;
+      yield { address, pages: bytes.length / PAGE, from: { bytes } };
       at = Math.max(at, address + bytes.length);
       next++;
     }
     const rest = cutRun(run, at, end);
-    if (rest !== undefined) result.push(rest);
+    if (rest !== undefined) yield rest;
   }
   for (; next < overrides.length; next++) {
     const { address, bytes } = overrides[next]!;
-    result.push({ address, pages: bytes.length / PAGE, from: { bytes } });
+    yield { address, pages: bytes.length / PAGE, from: { bytes } };
   }
-  return result;
+}
+
+function* privatePieces({ vmas, overrides = [] }: AddressSpace): Generator<Piece> {
+  for (const vma of vmas.filter(isPrivate)) {
+    yield* pieces(
+      vma.runs,
+      overrides.filter(({ address }) => address >= vma.start && address < vma.end),
+    );
+  }
+}
+
+function* piecesUpTo(runs: Iterable<PageRun>, limit: number): Generator<Piece> {
+  for (const run of runs) {
+    const piece = cutRun(run, 0, limit);
+    if (piece !== undefined) yield piece;
+  }
 }
 
 /** Numbers the page stores of a group: `pages-1.img`, `pages-2.img` ... */
@@ -67,24 +80,16 @@ export class PageStores {
 
   /** Writes `pagemap-PID.img` and its store for the private pages of an address space. */
   writeProcess(pid: number, memory: AddressSpace): void {
-    const overrides = memory.overrides ?? [];
-    const all = memory.vmas.filter(isPrivate).flatMap((vma) =>
-      pieces(
-        vma.runs,
-        overrides.filter(({ address }) => address >= vma.start && address < vma.end),
-      ),
-    );
-    this.#write(this.#images.image('pagemap', pid), all);
+    this.#write(this.#images.image('pagemap', pid), privatePieces(memory));
   }
 
   /** The same for shared memory, as far as anybody maps it: CRIU refuses pages beyond that. */
   writeSharedMemory(memory: SharedMemory, mappedBytes: number): void {
     const limit = memory.origin === 'memfd' ? Math.ceil(memory.sizeBytes / PAGE) * PAGE : mappedBytes;
-    const all = memory.runs.flatMap((run) => cutRun(run, 0, limit) ?? []);
-    this.#write(this.#images.image('pagemap-shmem', memory.shmid), all);
+    this.#write(this.#images.image('pagemap-shmem', memory.shmid), piecesUpTo(memory.runs, limit));
   }
 
-  #write(pagemap: ReturnType<ImageDirectory['image']>, all: readonly Piece[]): void {
+  #write(pagemap: ImageFile, all: Iterable<Piece>): void {
     const pagesId = ++this.#lastId;
     const store = this.#images.pages(pagesId);
     pagemap.entry(PagemapHeadSchema, { pagesId });
@@ -96,22 +101,21 @@ export class PageStores {
     };
     let batch: PhysicalRun[] = [];
     const writeBatch = () => {
-      if (batch.length > 0) store.runs(this.#source, batch);
+      store.runs(this.#source, batch);
       batch = [];
     };
-    for (const piece of all) {
-      if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === piece.address)
-        entry.nrPages += piece.pages;
+    for (const { address, pages, from } of all) {
+      if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === address) entry.nrPages += pages;
       else {
         flush();
-        entry = { vaddr: piece.address, nrPages: piece.pages };
+        entry = { vaddr: address, nrPages: pages };
       }
-      if ('bytes' in piece.from) {
+      if ('bytes' in from) {
         writeBatch();
-        store.bytes(piece.from.bytes);
+        store.bytes(from.bytes);
       } else {
-        batch.push({ physical: piece.from.physical, length: piece.pages * PAGE });
-        if (batch.length >= BATCH) writeBatch();
+        batch.push({ physical: from.physical, length: pages * PAGE });
+        if (batch.length >= MAX_RUNS) writeBatch();
       }
     }
     flush();

@@ -1,3 +1,4 @@
+import { listedRuns } from '../model/page-runs.ts';
 import type { Process, Thread } from '../model/process.ts';
 
 /**
@@ -82,7 +83,7 @@ export function syntheticRoot(pid: number, id: number, model: Process): Process 
           ...{ growsDown: false, heap: false, stack: false, hugetlb: false, locked: false, noReserve: false },
           advice: [],
           offsetBytes: 0,
-          runs: [],
+          runs: listedRuns([]),
         },
       ],
       overrides: [{ address: CODE, bytes }],

@@ -15,21 +15,27 @@ const MAPPING_ANON = 1;
 const MAPPING_KSM = 3;
 const PAGE = 4096;
 
-export type PageOwner =
-  /** Anonymous memory; `index` is its place in its area (`linear_page_index`), or undefined for a KSM page. */
-  | { readonly kind: 'anonymous'; readonly index: number | undefined }
-  /** Of a file's page cache, or of shared memory. */
-  | { readonly kind: 'cache' }
-  /** Neither: reserved, of a driver, or free. */
-  | { readonly kind: 'other' };
+/**
+ * What owns a frame:
+ * - `anonymous`: a process's own memory;
+ * - `merged`: the same, merged by KSM with equal pages elsewhere;
+ * - `cache`: a file's page cache, or shared memory;
+ * - `zeros`: the kernel's page of zeros, small or huge: it holds nothing;
+ * - `other`: none of them: reserved, of a driver, or free.
+ */
+export type PageOwner = 'anonymous' | 'merged' | 'cache' | 'zeros' | 'other';
 
-interface Descriptor {
-  readonly low: number;
-  readonly head: bigint;
+/** Frames in a row of one kind of owner; anonymous ones at rising places of their area. */
+export interface OwnedFrames {
+  readonly owner: PageOwner;
+  /** Place of the first frame in its area (`linear_page_index`); has a meaning for `anonymous` only. */
   readonly index: number;
-  readonly isFree: boolean;
-  readonly hasMapping: boolean;
+  /** How many, at least 1. */
+  readonly frames: number;
 }
+
+/** The largest compound page is 1 GiB. */
+const MAX_COMPOUND = 1 << 18;
 
 /** Reads descriptors of page frames: one look-up of kernel memory for all that are in one page of vmemmap. */
 export class PageDescriptors {
@@ -41,6 +47,11 @@ export class PageDescriptors {
   #base = 0;
   #first = -1;
   #last = -2;
+  /** The compound page met last: its head's address plus one, as its tails have it in two words, and what its head says. */
+  #compound = { low: 0, high: 0, pfn: 0, owner: 'other' as PageOwner, index: 0 };
+  /** What `#look` found. */
+  #owner: PageOwner = 'other';
+  #index = 0;
 
   constructor(kernel: Kernel) {
     const type = kernel.bind(pageStruct);
@@ -55,37 +66,67 @@ export class PageDescriptors {
     this.#zeroPages = zeroPages(kernel);
   }
 
-  /** Whether the frame is the kernel's page of zeros, small or huge: it holds nothing. */
-  isZeroPage(pfn: number): boolean {
-    return this.#zeroPages.has(pfn);
-  }
-
-  /** What owns a frame. Throws an AddressError if it has no descriptor in the dump. */
-  ownerOf(pfn: number): PageOwner {
-    const page = this.#read(pfn);
-    if ((page.head & 1n) === 1n) {
-      const head = this.#kernel.pageToPfn(page.head - 1n);
-      if (head >= pfn || pfn - head >= 1 << 18)
-        throw new AddressError(page.head, 'is no head of a compound page');
-      return owner(this.#read(head), pfn - head);
+  /**
+   * What owns a frame and those that follow it, at most `limit`, up to the first that has another owner or is not at the next
+   * place of its area. Throws an AddressError if one has no descriptor in the dump.
+   */
+  ownerOf(pfn: number, limit: number): OwnedFrames {
+    this.#look(pfn);
+    const owner = this.#owner;
+    const index = this.#index;
+    let frames = 1;
+    for (; frames < limit; frames++) {
+      this.#look(pfn + frames);
+      if (this.#owner !== owner || (owner === 'anonymous' && this.#index !== index + frames)) break;
     }
-    return owner(page, 0);
+    return { owner, index, frames };
   }
 
-  #read(pfn: number): Descriptor {
-    if (pfn < this.#first || pfn > this.#last) this.#load(pfn);
+  /** Sets owner and index: this is called for each page of every process, so it makes no objects and no bigints. */
+  #look(pfn: number): void {
+    if (this.#zeroPages.has(pfn)) {
+      this.#owner = 'zeros';
+      return;
+    }
+    const at = this.#locate(pfn) + this.#offsets.head;
+    const low = this.#data!.getUint32(at, true);
+    if ((low & 1) === 0) {
+      this.#lookAtHead(pfn);
+      return;
+    }
+    const high = this.#data!.getUint32(at + 4, true);
+    if (low !== this.#compound.low || high !== this.#compound.high) this.#lookAtCompound(pfn, low, high);
+    this.#owner = this.#compound.owner;
+    this.#index = this.#compound.index + (pfn - this.#compound.pfn);
+  }
+
+  /** The head of the compound page that frame `tail` belongs to. */
+  #lookAtCompound(tail: number, low: number, high: number): void {
+    const address = (BigInt(high) << 32n) | BigInt(low - 1);
+    const pfn = this.#kernel.pageToPfn(address);
+    if (pfn >= tail || tail - pfn >= MAX_COMPOUND)
+      throw new AddressError(address, 'is no head of a compound page');
+    this.#lookAtHead(pfn);
+    this.#compound = { low, high, pfn, owner: this.#owner, index: this.#index };
+  }
+
+  #lookAtHead(pfn: number): void {
+    const at = this.#locate(pfn);
     const data = this.#data!;
-    const at = this.#base + (pfn - this.#first) * this.#size;
-    const low = data.getUint32(at + this.#offsets.mapping, true);
-    const high = data.getUint32(at + this.#offsets.mapping + 4, true);
-    const indexHigh = data.getUint32(at + this.#offsets.index + 4, true);
-    return {
-      low,
-      hasMapping: low !== 0 || high !== 0,
-      head: data.getBigUint64(at + this.#offsets.head, true),
-      index: indexHigh * 0x1_0000_0000 + data.getUint32(at + this.#offsets.index, true),
-      isFree: data.getInt32(at + this.#offsets.refcount, true) <= 0,
-    };
+    const { mapping, index, refcount } = this.#offsets;
+    const low = data.getUint32(at + mapping, true);
+    const hasMapping = low !== 0 || data.getUint32(at + mapping + 4, true) !== 0;
+    if (!hasMapping || data.getInt32(at + refcount, true) <= 0) this.#owner = 'other';
+    else if ((low & MAPPING_ANON) === 0) this.#owner = 'cache';
+    else if ((low & MAPPING_KSM) === MAPPING_KSM) this.#owner = 'merged';
+    else this.#owner = 'anonymous';
+    this.#index = data.getUint32(at + index + 4, true) * 0x1_0000_0000 + data.getUint32(at + index, true);
+  }
+
+  /** Where a frame's descriptor is in `#data`. */
+  #locate(pfn: number): number {
+    if (pfn < this.#first || pfn > this.#last) this.#load(pfn);
+    return this.#base + (pfn - this.#first) * this.#size;
   }
 
   /** Descriptors are 64 bytes: those of 64 frames share a page of vmemmap. */
@@ -100,13 +141,6 @@ export class PageDescriptors {
     this.#first = first;
     this.#last = first + count - 1;
   }
-}
-
-function owner(head: Descriptor, tail: number): PageOwner {
-  if (!head.hasMapping || head.isFree) return { kind: 'other' };
-  if ((head.low & MAPPING_ANON) === 0) return { kind: 'cache' };
-  const isKsm = (head.low & MAPPING_KSM) === MAPPING_KSM;
-  return { kind: 'anonymous', index: isKsm ? undefined : head.index + tail };
 }
 
 const HUGE_FRAMES = 512;

@@ -1,5 +1,5 @@
-import type { PageRun } from './memory.ts';
 import type { FileIdentity, OpenFileCommon, PathFile, PhysicalRun } from './open-file.ts';
+import type { PageRuns } from './page-runs.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from './socket.ts';
 import type { Terminal, TerminalFile } from './terminal.ts';
 
@@ -119,7 +119,7 @@ export interface GhostFile {
   readonly identity: FileIdentity;
   readonly accessedMicroseconds: number;
   readonly modifiedMicroseconds: number;
-  readonly runs: readonly PageRun[];
+  readonly runs: PageRuns;
 }
 
 /** A lock on a file, as fcntl(2) and flock(2) set them. */
@@ -168,7 +168,7 @@ export interface FileToMake {
   readonly accessedMicroseconds: number;
   readonly modifiedMicroseconds: number;
   readonly attributes: readonly ExtendedAttribute[];
-  readonly runs: readonly PageRun[];
+  readonly runs: PageRuns;
 }
 
 /** A symbolic link that is made again. */
@@ -230,12 +230,12 @@ export interface UnwrittenFile {
   readonly accessedNanoseconds: bigint;
   readonly modifiedNanoseconds: bigint;
   /** Pages that the disk does not have; the last one may reach over the end of the file. */
-  readonly dirty: readonly PageRun[];
+  readonly dirty: PageRuns;
   /**
    * The other pages in memory, of a file that was changed so shortly before the panic that the journal may not know yet where
    * they are on the disk. Empty for other files.
    */
-  readonly clean: readonly PageRun[];
+  readonly clean: PageRuns;
   /** The pages are the whole file, and no more: it can be made anew if the disk does not know it yet. */
   readonly isWhole: boolean;
 }

@@ -1,11 +1,4 @@
-/** Pages that are consecutive in an address space (or an object) and lie in consecutive frames of old memory. */
-export interface PageRun {
-  /** User address of the first page, or byte offset in the object; a multiple of 4096. */
-  readonly address: number;
-  readonly pages: number;
-  /** Physical address of the first frame. */
-  readonly physical: number;
-}
+import type { PageRuns } from './page-runs.ts';
 
 /** Whole pages that the images get instead of the dead kernel's, or besides them; the area is a private one. */
 export interface PageOverride {
@@ -48,8 +41,8 @@ export interface Vma {
   readonly fileOpenFlags?: number;
   /** Id of the SharedMemory behind the area. */
   readonly shmid?: number;
-  /** The area's own pages, by rising address; empty for file-shared and shared-memory. */
-  readonly runs: readonly PageRun[];
+  /** The area's own pages; none for file-shared and shared-memory. */
+  readonly runs: PageRuns;
 }
 
 /** An address space (`mm_struct`). */
@@ -90,5 +83,5 @@ export interface SharedMemory {
   /** i_size of the inode. */
   readonly sizeBytes: number;
   /** `address` of a run is the offset in the object. */
-  readonly runs: readonly PageRun[];
+  readonly runs: PageRuns;
 }

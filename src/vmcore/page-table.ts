@@ -26,7 +26,7 @@ export interface PageTable {
 }
 
 /** A run of pages of the same kind: adjacent in virtual memory and, if present, in physical memory too. */
-export interface PageRun {
+export interface MappedRun {
   /** User address of the first page. */
   readonly address: number;
   /** Number of 4 KiB pages. */
@@ -73,36 +73,8 @@ export function translatePage(physical: PhysicalMemory, table: PageTable, page: 
   return undefined;
 }
 
-type Visit = (run: PageRun) => void;
-
-/** Collects single entries into runs before they are handed on. */
-class RunBuilder {
-  readonly #visit: Visit;
-  #run: PageRun | undefined;
-
-  constructor(visit: Visit) {
-    this.#visit = visit;
-  }
-
-  add(next: PageRun): void {
-    const run = this.#run;
-    if (run !== undefined && continues(run, next)) {
-      this.#run = { ...run, pages: run.pages + next.pages };
-      return;
-    }
-    this.flush();
-    this.#run = next;
-  }
-
-  flush(): void {
-    const run = this.#run;
-    this.#run = undefined;
-    if (run !== undefined) this.#visit(run);
-  }
-}
-
 /** Whether `next` goes on where `run` ends, with the same flags but for accessed and soft-dirty. */
-function continues(run: PageRun, next: PageRun): boolean {
+function continues(run: MappedRun, next: MappedRun): boolean {
   return (
     run.kind === 'present' &&
     next.kind === 'present' &&
@@ -114,96 +86,117 @@ function continues(run: PageRun, next: PageRun): boolean {
   );
 }
 
-interface Walk {
-  readonly physical: PhysicalMemory;
-  /** Tables on the way so far: one table has one place, so meeting it again means damage. */
-  readonly seen: Set<number>;
-  readonly start: number;
-  readonly end: number;
-  readonly runs: RunBuilder;
-}
-
 /** Whether an entry maps a page, as pte_present() says. A huge entry that is being split counts too. */
 function isPresent(low: number, level: number): boolean {
   return (low & (level > 1 ? PRESENT | PROTNONE | HUGE : PRESENT | PROTNONE)) !== 0;
 }
 
-function visitEntry(walk: Walk, level: number, low: number, high: number, address: number): void {
-  const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
-  const from = Math.max(address, walk.start);
-  const pages = (Math.min(address + bytes, walk.end) - from) / PAGE;
-  if (!isPresent(low, level)) {
-    walk.runs.add({
+/** A table on the way down, and the next of its entries. */
+interface Step {
+  readonly data: DataView;
+  readonly offset: number;
+  readonly base: number;
+  readonly level: number;
+  readonly tableAddress: number;
+  readonly last: number;
+  index: number;
+}
+
+class Walk {
+  readonly #physical: PhysicalMemory;
+  readonly #start: number;
+  readonly #end: number;
+  /** Tables met so far: one table has one place, so meeting it again means damage. */
+  readonly #seen = new Set<number>();
+
+  constructor(physical: PhysicalMemory, start: number, end: number) {
+    this.#physical = physical;
+    this.#start = start;
+    this.#end = end;
+  }
+
+  enter(base: number, level: number, tableAddress: number): Step {
+    if (this.#seen.has(base)) throw new ContainerError('page table', BigInt(base), 'is in the tree twice');
+    this.#seen.add(base);
+    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    return {
+      ...this.#physical.window(base, PAGE),
+      base,
+      level,
+      tableAddress,
+      last: Math.min(511, Math.ceil((this.#end - tableAddress) / bytes) - 1),
+      index: Math.max(0, Math.floor((this.#start - tableAddress) / bytes)),
+    };
+  }
+
+  /** What a leaf entry maps of the range. */
+  leaf(
+    level: number,
+    low: number,
+    high: number,
+    address: number,
+  ): { -readonly [Key in keyof MappedRun]: MappedRun[Key] } {
+    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    const from = Math.max(address, this.#start);
+    const found = {
       address: from,
-      pages,
-      kind: 'swap',
-      pfn: 0,
+      pages: (Math.min(address + bytes, this.#end) - from) / PAGE,
       entryLow: low,
       entryHigh: high,
       pageSizeBytes: bytes,
-    });
-    return;
-  }
-  const frame = (low & PRESENT) !== 0 ? frameOf(low, high) : frameOf(~low >>> 0, ~high >>> 0);
-  const pfn = (frame - (frame % bytes) + (from - address)) / PAGE;
-  walk.runs.add({
-    address: from,
-    pages,
-    kind: 'present',
-    pfn,
-    entryLow: low,
-    entryHigh: high,
-    pageSizeBytes: bytes,
-  });
-}
-
-function walkTable(walk: Walk, base: number, level: number, tableAddress: number): void {
-  if (walk.seen.has(base)) throw new ContainerError('page table', BigInt(base), 'is in the tree twice');
-  walk.seen.add(base);
-  const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
-  const { data, offset } = walk.physical.window(base, PAGE);
-  const first = Math.max(0, Math.floor((walk.start - tableAddress) / bytes));
-  const last = Math.min(511, Math.ceil((walk.end - tableAddress) / bytes) - 1);
-  for (let index = first; index <= last; index++) {
-    const low = data.getUint32(offset + index * 8, true);
-    const high = data.getUint32(offset + index * 8 + 4, true);
-    if (low === 0 && high === 0) continue;
-    const address = tableAddress + index * bytes;
-    if (level > 1 && (low & PRESENT) !== 0 && (low & HUGE) === 0) {
-      walkTable(walk, frameOf(low, high), level - 1, address);
-    } else if (level > 3)
-      throw new ContainerError('page table', BigInt(base), `has a leaf at level ${level}`);
-    else visitEntry(walk, level, low, high, address);
+    };
+    if (!isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
+    const frame = (low & PRESENT) !== 0 ? frameOf(low, high) : frameOf(~low >>> 0, ~high >>> 0);
+    return { ...found, kind: 'present', pfn: (frame - (frame % bytes) + (from - address)) / PAGE };
   }
 }
 
 /**
- * Visits the pages that a page table maps between two user addresses (page-aligned, `end` exclusive), in order, as runs.
- * Pages never touched are not visited. Throws a ContainerError for a damaged tree, an AddressError for a table that is
- * not in the dump.
+ * The pages that a page table maps between two user addresses (page-aligned, `end` exclusive), in order, as runs. Pages never
+ * touched are left out. Throws a ContainerError for a damaged tree, an AddressError for a table that is not in the dump.
  */
-export function walkPages(
+export function* walkPages(
   physical: PhysicalMemory,
   table: PageTable,
   start: number,
   end: number,
-  visit: (run: PageRun) => void,
-): void {
+): Generator<MappedRun, void, undefined> {
   if (end <= start) return;
-  const runs = new RunBuilder(visit);
-  walkTable({ physical, start, end, runs, seen: new Set() }, table.root, table.levels, 0);
-  runs.flush();
+  const walk = new Walk(physical, start, end);
+  const path = [walk.enter(table.root, table.levels, 0)];
+  let run: ReturnType<Walk['leaf']> | undefined;
+  for (let step = path.at(-1); step !== undefined; step = path.at(-1)) {
+    const { data, offset, level, index } = step;
+    if (index > step.last) {
+      path.pop();
+      continue;
+    }
+    step.index++;
+    const low = data.getUint32(offset + index * 8, true);
+    const high = data.getUint32(offset + index * 8 + 4, true);
+    if (low === 0 && high === 0) continue;
+    const address = step.tableAddress + index * (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    if (level > 1 && (low & PRESENT) !== 0 && (low & HUGE) === 0) {
+      path.push(walk.enter(frameOf(low, high), level - 1, address));
+      continue;
+    }
+    if (level > 3) throw new ContainerError('page table', BigInt(step.base), `has a leaf at level ${level}`);
+    const next = walk.leaf(level, low, high, address);
+    if (run !== undefined && continues(run, next)) run.pages += next.pages;
+    else {
+      if (run !== undefined) yield run;
+      run = next;
+    }
+  }
+  if (run !== undefined) yield run;
 }
 
-/**
- * The same for a process: `pgd` is `mm_struct.pgd`, a direct-map address.
- */
+/** The same for a process: `pgd` is `mm_struct.pgd`, a direct-map address. */
 export function walkUserPages(
   kernel: Kernel,
   pgd: bigint,
   start: number,
   end: number,
-  visit: (run: PageRun) => void,
-): void {
-  walkPages(kernel.physical, kernel.memory.userTable(pgd), start, end, visit);
+): Generator<MappedRun, void, undefined> {
+  return walkPages(kernel.physical, kernel.memory.userTable(pgd), start, end);
 }

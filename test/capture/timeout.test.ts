@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { applyPatches, canPatch, withRemainingTime } from '../../src/capture/timeout.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 import { areaOf, memoryOf, threadOf } from '../criu/processes.ts';
 
 const { registers } = threadOf(1);
@@ -63,7 +64,7 @@ describe('memory that changes with it', () => {
   });
 
   it('is replaced by whole pages: of old memory, or of zeros where there was none', () => {
-    const runs = [{ address: 0x7000, pages: 1, physical: 0x40000 }];
+    const runs = listedRuns([{ address: 0x7000, pages: 1, physical: 0x40000 }]);
     const memory = memoryOf([areaOf(0x7000, 2, { runs })]);
     const view = (_physical: number, length: number) => new Uint8Array(length).fill(1);
     const ranges = {

@@ -19,6 +19,7 @@ import { makeMemoryFiles, noteStalePidFiles, withinLimit } from '../../src/crash
 import { writePreparation } from '../../src/criu/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
 import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 
 const getxattr = koffi
   .load('libc.so.6')
@@ -59,7 +60,7 @@ suite('files on tmpfs', () => {
       accessedMicroseconds: 1e6,
       modifiedMicroseconds: 2e6,
       attributes: [],
-      runs: [{ address: 0, pages: Math.ceil(sizeBytes / 4096), physical: page * 4096 }],
+      runs: listedRuns([{ address: 0, pages: Math.ceil(sizeBytes / 4096), physical: page * 4096 }]),
     };
   }
 

@@ -20,6 +20,7 @@ import { writePreparation } from '../../src/criu/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
 import { type GroupFiles, noFiles } from '../../src/model/file.ts';
 import type { FileIdentity } from '../../src/model/open-file.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 
 const getxattr = koffi
   .load('libc.so.6')
@@ -74,10 +75,10 @@ suite('preparing files', () => {
           path,
           identity: identity({ mode: 0o100640, sizeBytes: 3 * 4096 + 2 }),
           ...plain,
-          runs: [
+          runs: listedRuns([
             { address: 0, pages: 1, physical: 7 * 4096 },
             { address: 3 * 4096, pages: 1, physical: 9 * 4096 },
-          ],
+          ]),
         },
       ],
     });
@@ -99,7 +100,13 @@ suite('preparing files', () => {
   }, () => {
     const make = (name: string, attribute: string) => {
       const attributes = [{ name: attribute, value: Buffer.from('blue') }];
-      const file = { path: join(scratch, name), identity: identity({}), ...plain, attributes, runs: [] };
+      const file = {
+        path: join(scratch, name),
+        identity: identity({}),
+        ...plain,
+        attributes,
+        runs: listedRuns([]),
+      };
       return prepareFiles(written({ filesToMake: [file] }));
     };
     assert.deepEqual(make('coloured', 'trusted.colour'), []);
@@ -120,7 +127,7 @@ suite('preparing files', () => {
       const problems = prepareFiles(
         written({
           directoriesToMake: [{ path: directory, mode: 0o700, ...own, attributes: [] }],
-          filesToMake: [{ path, identity: identity({}), ...plain, runs: [] }],
+          filesToMake: [{ path, identity: identity({}), ...plain, runs: listedRuns([]) }],
         }),
       );
       assert.equal(problems.length, 2);
@@ -133,7 +140,9 @@ suite('preparing files', () => {
     const path = join(scratch, 'fifo');
     assert.deepEqual(
       prepareFiles(
-        written({ filesToMake: [{ path, identity: identity({ mode: 0o010620 }), ...plain, runs: [] }] }),
+        written({
+          filesToMake: [{ path, identity: identity({ mode: 0o010620 }), ...plain, runs: listedRuns([]) }],
+        }),
       ),
       [],
     );
@@ -144,7 +153,7 @@ suite('preparing files', () => {
   test('makes a file that two groups share once, and finds one that was there before', () => {
     const path = join(scratch, 'shared');
     const images = written({
-      filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), ...plain, runs: [] }],
+      filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), ...plain, runs: listedRuns([]) }],
     });
     const made = new Set<string>();
     assert.deepEqual(prepareFiles(images, made), []);

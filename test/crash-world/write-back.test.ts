@@ -31,6 +31,7 @@ import {
   type UnwrittenFile,
 } from '../../src/model/file.ts';
 import type { FileIdentity } from '../../src/model/open-file.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 
 const PAGE = 4096;
 const isRoot = process.getuid?.() === 0;
@@ -109,8 +110,8 @@ suite('writing back', () => {
       sectors: undefined,
       accessedNanoseconds: 1_000_000_000_000_000_001n,
       modifiedNanoseconds: 1_500_000_000_123_456_789n,
-      dirty: [],
-      clean: [],
+      dirty: listedRuns([]),
+      clean: listedRuns([]),
       isWhole: false,
       ...changes,
     };
@@ -129,7 +130,9 @@ suite('writing back', () => {
 
   test('puts dirty pages in their place, with the size of then', () => {
     put('grown', 'x'.repeat(100));
-    const { written, bytes, problems } = back(unwritten('/grown', PAGE + 10, { dirty: [page(PAGE, 2)] }));
+    const { written, bytes, problems } = back(
+      unwritten('/grown', PAGE + 10, { dirty: listedRuns([page(PAGE, 2)]) }),
+    );
     assert.deepEqual(problems, []);
     assert.deepEqual(written, ['/grown']);
     assert.equal(bytes, 10);
@@ -138,17 +141,17 @@ suite('writing back', () => {
 
   test('sets times to the nanosecond, before 1970 as well', () => {
     put('times', 'a'.repeat(5));
-    back(unwritten('/times', 5, { clean: [page(0, 0)] }));
+    back(unwritten('/times', 5, { clean: listedRuns([page(0, 0)]) }));
     const { atimeNs, mtimeNs } = statSync(join(root, 'times'), { bigint: true });
     assert.deepEqual([atimeNs, mtimeNs], [1_000_000_000_000_000_001n, 1_500_000_000_123_456_789n]);
-    assert.deepEqual(back(unwritten('/times', 5, { clean: [page(0, 0)] })).written, []);
-    back(unwritten('/times', 5, { clean: [page(0, 0)], modifiedNanoseconds: -1n }));
+    assert.deepEqual(back(unwritten('/times', 5, { clean: listedRuns([page(0, 0)]) })).written, []);
+    back(unwritten('/times', 5, { clean: listedRuns([page(0, 0)]), modifiedNanoseconds: -1n }));
     assert.equal(statSync(join(root, 'times'), { bigint: true }).mtimeNs, -1n);
   });
 
   test('cuts a file where memory has zeros after its end and the disk has not', () => {
     put('cut', 'z'.repeat(100));
-    assert.deepEqual(back(unwritten('/cut', 10, { clean: [page(0, 25)] })).problems, []);
+    assert.deepEqual(back(unwritten('/cut', 10, { clean: listedRuns([page(0, 25)]) })).problems, []);
     assert.equal(content('cut'), 'z'.repeat(10));
   });
 
@@ -165,19 +168,19 @@ suite('writing back', () => {
       {},
       { sectors: 24 },
       { sectors: 23 },
-      { clean: [page(0, 3)] },
-      { dirty: [page(0, 25), page(PAGE, 3)] },
+      { clean: listedRuns([page(0, 3)]) },
+      { dirty: listedRuns([page(0, 25), page(PAGE, 3)]) },
     ]) {
       refused(unwritten('/long', 10, changes), /has 12288 bytes on the disk and had 10 in memory/);
       assert.equal(content('long'), long);
     }
     put('zeros', '\0'.repeat(100));
-    refused(unwritten('/zeros', 50, { clean: [page(0, 24)] }), /no second sign/);
+    refused(unwritten('/zeros', 50, { clean: listedRuns([page(0, 24)]) }), /no second sign/);
   });
 
   test('does not make a file longer on the word of its size alone', () => {
     put('short', 'y');
-    refused(unwritten('/short', 2 ** 40, { dirty: [page(0, 3)] }), /no second sign/);
+    refused(unwritten('/short', 2 ** 40, { dirty: listedRuns([page(0, 3)]) }), /no second sign/);
     refused(unwritten('/short', 2 ** 40, { sectors: 0 }), /no second sign/);
     assert.equal(content('short'), 'y');
     assert.deepEqual(back(unwritten('/short', 10 * PAGE, { sectors: 80 })).problems, []);
@@ -186,13 +189,13 @@ suite('writing back', () => {
 
   test('writes clean pages only where the disk has something else', () => {
     put('clean', 'a'.repeat(PAGE) + 'x'.repeat(PAGE));
-    const { bytes } = back(unwritten('/clean', 2 * PAGE, { clean: [page(0, 0), page(PAGE, 1)] }));
+    const { bytes } = back(unwritten('/clean', 2 * PAGE, { clean: listedRuns([page(0, 0), page(PAGE, 1)]) }));
     assert.equal(bytes, PAGE);
     assert.equal(content('clean'), 'a'.repeat(PAGE) + 'b'.repeat(PAGE));
   });
 
   test('makes a file that the disk does not know yet, if all of it is in memory', () => {
-    const dirty = [page(0, 0), page(PAGE, 25)];
+    const dirty = listedRuns([page(0, 0), page(PAGE, 25)]);
     const { problems } = back(unwritten('/new', PAGE + 10, { dirty, isWhole: true }));
     assert.deepEqual(problems, []);
     assert.equal(content('new'), 'a'.repeat(PAGE) + 'z'.repeat(10));
@@ -201,7 +204,7 @@ suite('writing back', () => {
   });
 
   test('does not make a file of which a part may be missing, or a set-user-ID program', () => {
-    const whole = { dirty: [page(0, 25)], isWhole: true };
+    const whole = { dirty: listedRuns([page(0, 25)]), isWhole: true };
     refused(unwritten('/half', 10, { ...whole, isWhole: false }), /is not on the disk, and not whole/);
     refused(unwritten('/half', 9, whole), /is not on the disk, and not whole/);
     refused(unwritten('/half', 10, whole, { mode: 0o104755 }), /set-user-ID/);
@@ -209,7 +212,7 @@ suite('writing back', () => {
   });
 
   test('makes nothing behind a symbolic link, nor in another directory of the same name', () => {
-    const whole = { dirty: [page(0, 25)], isWhole: true };
+    const whole = { dirty: listedRuns([page(0, 25)]), isWhole: true };
     for (const name of ['profile.d', 'mine']) mkdirSync(join(root, name));
     put('profile.d/known', '');
     const made = unwritten('/mine/evil.sh', 10, whole);
@@ -230,14 +233,14 @@ suite('writing back', () => {
 
   test('writes to no file through a symbolic link', () => {
     put('target', 'untouched');
-    const file = unwritten('/target', 9, { dirty: [page(0, 0)] });
+    const file = unwritten('/target', 9, { dirty: listedRuns([page(0, 0)]) });
     symlinkSync('target', join(root, 'link'));
     refused({ ...file, path: '/link' }, /another file than before the panic/);
     assert.equal(content('target'), 'untouched');
   });
 
   test('makes nothing on another file system', () => {
-    const whole = { dirty: [page(0, 25)], isWhole: true };
+    const whole = { dirty: listedRuns([page(0, 25)]), isWhole: true };
     put('there', 'untouched');
     const { magic, uuid, device } = placeAt(root);
     for (const fileSystem of [
@@ -260,7 +263,7 @@ suite('writing back', () => {
     execFileSync('mount', ['-t', 'tmpfs', 'none', mounted]);
     let file: UnwrittenFile;
     try {
-      file = unwritten('/mounted/new', 10, { dirty: [page(0, 25)], isWhole: true });
+      file = unwritten('/mounted/new', 10, { dirty: listedRuns([page(0, 25)]), isWhole: true });
     } finally {
       execFileSync('umount', [mounted]);
     }
@@ -273,9 +276,9 @@ suite('writing back', () => {
     put('capable', 'a'.repeat(PAGE));
     assert.equal(setxattr(path, 'security.capability', netRaw, netRaw.length, 0), 0);
     const isCapable = () => Number(getxattr(path, 'security.capability', null, 0)) === netRaw.length;
-    assert.deepEqual(back(unwritten('/capable', PAGE, { clean: [page(0, 0)] })).problems, []);
+    assert.deepEqual(back(unwritten('/capable', PAGE, { clean: listedRuns([page(0, 0)]) })).problems, []);
     assert.ok(isCapable());
-    refused(unwritten('/capable', PAGE, { dirty: [page(0, 1)] }), /has file capabilities/);
+    refused(unwritten('/capable', PAGE, { dirty: listedRuns([page(0, 1)]) }), /has file capabilities/);
     refused(unwritten('/capable', 0, { sectors: 0 }), /has file capabilities/);
     assert.ok(isCapable());
     assert.equal(content('capable'), 'a'.repeat(PAGE));
@@ -283,7 +286,7 @@ suite('writing back', () => {
 
   test('writes nothing to a file that has another mode or owner', () => {
     put('secret', 'public');
-    const file = unwritten('/secret', 6, { dirty: [page(0, 1)] });
+    const file = unwritten('/secret', 6, { dirty: listedRuns([page(0, 1)]) });
     chmodSync(join(root, 'secret'), 0o666);
     refused(file, /another mode or owner/);
     assert.equal(content('secret'), 'public');
@@ -291,7 +294,7 @@ suite('writing back', () => {
 
   test('leaves a file alone that is not the one it was', () => {
     put('other', 'untouched');
-    const dirty = [page(0, 0)];
+    const dirty = listedRuns([page(0, 0)]);
     refused(unwritten('/other', 9, { dirty }, { inode: 1 }), /another file than before the panic/);
     const generation = (withOpen(join(root, 'other'), inodeGeneration) ?? 0) + 1;
     refused(unwritten('/other', 9, { dirty }, { generation }), /another file than before the panic/);
@@ -302,8 +305,8 @@ suite('writing back', () => {
     mkdirSync(join(root, 'directory'));
     put('fine', '');
     const { problems, written } = back(
-      unwritten('/directory', 9, { dirty: [page(0, 0)] }, { mode: 0o100640 }),
-      unwritten('/fine', 3, { dirty: [page(0, 0)] }),
+      unwritten('/directory', 9, { dirty: listedRuns([page(0, 0)]) }, { mode: 0o100640 }),
+      unwritten('/fine', 3, { dirty: listedRuns([page(0, 0)]) }),
     );
     assert.deepEqual(written, ['/fine']);
     assert.match(problems[0]?.problem ?? '', /another file than before/);
@@ -313,7 +316,7 @@ suite('writing back', () => {
     put('log', 'y'.repeat(100));
     const bad = unwritten('/log', 10, {});
     put('data', '');
-    const good = unwritten('/data', 3, { dirty: [page(0, 0)] });
+    const good = unwritten('/data', 3, { dirty: listedRuns([page(0, 0)]) });
     const { outcomes } = back(bad, good);
     assert.equal(outcomes.get(inodeKey(good)), undefined);
     const group = (...files: UnwrittenFile[]) => ({
@@ -335,7 +338,7 @@ suite('writing back', () => {
 
   test('a file that writing back did not come upon is written when a group uses it, and once only', () => {
     put('missed', '');
-    const file = unwritten('/missed', 3, { dirty: [page(0, 0)] });
+    const file = unwritten('/missed', 3, { dirty: listedRuns([page(0, 0)]) });
     const group = { processes: [], files: { ...noFiles, unwritten: [file] } };
     assert.deepEqual(unwrittenIn(group, new Map(), memory, root), []);
     assert.equal(content('missed'), 'aaa');

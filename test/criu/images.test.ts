@@ -11,6 +11,7 @@ import { CoreEntrySchema } from '../../src/criu/proto/gen/core_pb.ts';
 import { MmEntrySchema } from '../../src/criu/proto/gen/mm_pb.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/proto/gen/pagemap_pb.ts';
 import { PstreeEntrySchema } from '../../src/criu/proto/gen/pstree_pb.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 import { areaOf, groupOf, memoryOf, processOf, threadOf } from './processes.ts';
 
 /** Old memory in which every page is filled with the low byte of its frame number. */
@@ -46,11 +47,11 @@ function only<Desc extends DescMessage>(schema: Desc, path: string): MessageShap
 describe('images of a process', () => {
   const directory = mkdtempSync(join(tmpdir(), 'otherworld-images-'));
   const path = (name: string) => join(directory, name);
-  const runs = [
+  const runs = listedRuns([
     { address: 0x400000, pages: 2, physical: 0x5000 },
     { address: 0x402000, pages: 1, physical: 0x9000 },
     { address: 0x404000, pages: 1, physical: 0xa000 },
-  ];
+  ]);
 
   before(() => {
     const memory = memoryOf([areaOf(0x400000, 16, { runs, heap: true, advice: [16] })], {

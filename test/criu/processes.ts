@@ -1,6 +1,7 @@
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { AddressSpace, Vma } from '../../src/model/memory.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 import type { Process, Thread } from '../../src/model/process.ts';
 import { newFindings } from '../../src/model/verdict.ts';
 
@@ -14,7 +15,7 @@ export function areaOf(start: number, pages: number, over: Partial<Vma> = {}): V
     ...{ growsDown: false, heap: false, stack: false, hugetlb: false, locked: false, noReserve: false },
     advice: [],
     offsetBytes: 0,
-    runs: [],
+    runs: listedRuns([]),
     ...over,
   };
 }

@@ -1,13 +1,13 @@
 import type { OpenFile } from '../../src/model/file.ts';
 import type { CaptureResult, ProcessGroup } from '../../src/model/group.ts';
-import type { PageRun } from '../../src/model/memory.ts';
+import type { PageRuns } from '../../src/model/page-runs.ts';
 import type { Process } from '../../src/model/process.ts';
 
 /** Parts of a process, each as a text that is the same in every capture of it, whatever numbers the capture gave. */
 type Shape = ReadonlyMap<string, string>;
 
-function showRuns(runs: readonly PageRun[]): string {
-  return runs.map(({ address, pages, physical }) => `${address}+${pages}@${physical}`).join(' ');
+function showRuns(runs: PageRuns): string {
+  return [...runs].map(({ address, pages, physical }) => `${address}+${pages}@${physical}`).join(' ');
 }
 
 class GroupShape {

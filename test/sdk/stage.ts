@@ -7,6 +7,7 @@ import type { MemfdFile } from '../../src/model/file.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { Vma } from '../../src/model/memory.ts';
+import { listedRuns } from '../../src/model/page-runs.ts';
 import type { FpuState, Process, Sigaction, Thread, UserRegisters } from '../../src/model/process.ts';
 import { newFindings } from '../../src/model/verdict.ts';
 import { build } from './build.ts';
@@ -153,7 +154,7 @@ function vmasOf(pid: number): Vma[] {
     const end = Number.parseInt(to ?? '', 16);
     const prot = (rights[0] === 'r' ? 1 : 0) | (rights[1] === 'w' ? 2 : 0) | (rights[2] === 'x' ? 4 : 0);
     const isRecord = text.includes('/memfd:otherworld');
-    const runs = isRecord ? [{ address: start, pages: 1, physical: start }] : [];
+    const runs = listedRuns(isRecord ? [{ address: start, pages: 1, physical: start }] : []);
     const kind = isRecord ? 'file-private' : 'anonymous';
     return { start, end, prot, kind, runs, fileId: isRecord ? 1 : undefined } as unknown as Vma;
   });

@@ -51,7 +51,7 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
   for (const task of forEachTask(kernel)) {
     yield () => {
       const { mm } = taskAt(kernel, task);
-      if (mm !== 0n) walkUserPages(kernel, kernel.bind(mmStruct).at(mm).pgd, 0, 2 ** 47, () => undefined);
+      if (mm !== 0n) for (const _ of walkUserPages(kernel, kernel.bind(mmStruct).at(mm).pgd, 0, 2 ** 47));
     };
   }
 }

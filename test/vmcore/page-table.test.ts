@@ -6,7 +6,7 @@ import { taskAt } from '../../src/linux/sched.ts';
 import { readUser } from '../../src/linux/user-memory.ts';
 import { AddressError, ContainerError } from '../../src/vmcore/errors.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
-import { type PageRun, translatePage, walkPages, walkUserPages } from '../../src/vmcore/page-table.ts';
+import { type MappedRun, translatePage, walkPages, walkUserPages } from '../../src/vmcore/page-table.ts';
 import { bindStruct, struct, u64 } from '../../src/vmcore/view.ts';
 import { openFixture, releases, truthOf } from './fixtures.ts';
 import { HUGE, NX, PAGE, PRESENT, PROTNONE, TableBuilder } from './tables.ts';
@@ -14,10 +14,8 @@ import { HUGE, NX, PAGE, PRESENT, PROTNONE, TableBuilder } from './tables.ts';
 const MIB2 = 2 << 20;
 const GIB = 1 << 30;
 
-function runs(builder: TableBuilder, start: number, end: number): PageRun[] {
-  const found: PageRun[] = [];
-  walkPages(builder.memory(), builder.table, start, end, (run) => found.push(run));
-  return found;
+function runs(builder: TableBuilder, start: number, end: number): MappedRun[] {
+  return [...walkPages(builder.memory(), builder.table, start, end)];
 }
 
 for (const levels of [4, 5] as const) {
@@ -144,15 +142,13 @@ for (const release of releases) {
     });
 
     it('has a page that mprotect(PROT_NONE) took away from the program', () => {
-      const found: PageRun[] = [];
-      walkUserPages(kernel, pgd, program.areas, program.areas + PAGE, (run) => found.push(run));
+      const found = [...walkUserPages(kernel, pgd, program.areas, program.areas + PAGE)];
       assert.equal(found[0]?.kind, 'present');
       assert.equal(Buffer.from(kernel.physical.view((found[0]?.pfn ?? 0) * PAGE, 7)).toString(), 'area 0\0');
     });
 
     it('has transparent huge pages', () => {
-      const found: PageRun[] = [];
-      walkUserPages(kernel, pgd, program.huge, program.huge + 2 * MIB2, (run) => found.push(run));
+      const found = [...walkUserPages(kernel, pgd, program.huge, program.huge + 2 * MIB2)];
       assert.equal(
         found.reduce((sum, { pages }) => sum + pages, 0),
         1024,

@@ -1,7 +1,7 @@
 import { fileType, inodeTimes } from '../../linux/fs.ts';
 import { type PageCache, pageCache } from '../../linux/pagemap.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
-import type { PageRun } from '../../model/memory.ts';
+import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
@@ -9,14 +9,19 @@ import { FileRefusal } from './refusal.ts';
 const PAGE_SIZE = 4096;
 /** st_blocks counts in these. */
 const SECTOR = 512;
+const NONE = listedRuns([]);
 
 /** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
-export function within(runs: readonly PageRun[], sizeBytes: number): PageRun[] {
+export function within(runs: PageRuns, sizeBytes: number): PageRuns {
   const end = Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
-  return runs.flatMap(({ address, pages, physical }) => {
-    const kept = Math.min(pages, (end - address) / PAGE_SIZE);
-    return kept <= 0 ? [] : [{ address, pages: kept, physical }];
-  });
+  function* inside(): Generator<PageRun> {
+    for (const { address, pages, physical } of runs) {
+      const kept = Math.min(pages, (end - address) / PAGE_SIZE);
+      if (kept > 0) yield { address, pages: kept, physical };
+    }
+  }
+  const pages = inside().reduce((sum, run) => sum + run.pages, 0);
+  return { pages, [Symbol.iterator]: inside };
 }
 
 function cacheOf(kernel: Kernel, file: NamedFile): PageCache {
@@ -32,17 +37,16 @@ function cacheOf(kernel: Kernel, file: NamedFile): PageCache {
  * Content of a regular file out of the page cache. Of a file on a disk every page must be there. Throws a FileRefusal if
  * that is not so, a ContainerError if the page cache is damaged.
  */
-export function fileContent(kernel: Kernel, file: NamedFile, what: string): PageRun[] {
+export function fileContent(kernel: Kernel, file: NamedFile, what: string): PageRuns {
   const { inode } = file;
   const cache = cacheOf(kernel, file);
   const runs = within(cache.runs, inode.i_size);
-  const cached = runs.reduce((sum, run) => sum + run.pages, 0);
   const needed = Math.ceil(inode.i_size / PAGE_SIZE);
   // Nothing allocated on the disk: what is not in memory is a hole.
   const isSparse = inode.i_blocks * SECTOR === 0;
-  if (file.fileSystem.onDisk && cached < needed && !isSparse) {
+  if (file.fileSystem.onDisk && runs.pages < needed && !isSparse) {
     throw new FileRefusal(
-      `has ${what} ${file.path} open, of which ${needed - cached} of ${needed} pages are on the disk only`,
+      `has ${what} ${file.path} open, of which ${needed - runs.pages} of ${needed} pages are on the disk only`,
     );
   }
   return runs;
@@ -54,7 +58,7 @@ export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile 
   if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
-  const runs = type === fileType.regular ? fileContent(kernel, file, 'the deleted file') : [];
+  const runs = type === fileType.regular ? fileContent(kernel, file, 'the deleted file') : NONE;
   const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
   return { id, identity: file.identity, accessedMicroseconds, modifiedMicroseconds, runs };
 }
@@ -68,7 +72,7 @@ export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
   if (file.inode.i_nlink > 1) {
     throw new FileRefusal(`has ${file.path} open, which has more than one name on ${file.fileSystem.name}`);
   }
-  const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : [];
+  const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : NONE;
   const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
   const attributes = attributesOf(kernel, file.fileSystem, file.inode.address);
   const { path, identity } = file;

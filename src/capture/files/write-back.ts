@@ -13,6 +13,7 @@ import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
 import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { listedRuns } from '../../model/page-runs.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { identityOf } from './named.ts';
@@ -70,10 +71,10 @@ export function unwrittenFile(
   const { changedSeconds, accessedNanoseconds, modifiedNanoseconds } = inodeTimes(kernel, inode.address);
   const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);
-  if (cache.unwritten.length === 0 && !isRecent) return undefined;
+  if (cache.unwritten.pages === 0 && !isRecent) return undefined;
   const place = inodePaths(kernel, inode.address)[0];
   // What is written already and nobody has by name is as it would be after any crash.
-  if (place === undefined && cache.unwritten.length === 0) return undefined;
+  if (place === undefined && cache.unwritten.pages === 0) return undefined;
   const name = place?.path ?? `inode ${inode.i_ino}`;
   if (cache.partial > 0) return `${name}: ${cache.partial} pages of it are valid only in part`;
   if (place === undefined) return `${name} has data that was not written, and no known path`;
@@ -87,7 +88,7 @@ export function unwrittenFile(
     accessedNanoseconds,
     modifiedNanoseconds,
     dirty: cache.unwritten,
-    clean: isRecent ? cache.written : [],
+    clean: isRecent ? cache.written : listedRuns([]),
     isWhole: isRecent && !isMountRoot(kernel, inode, place) && isWhole(cache, inode.i_size),
   };
 }

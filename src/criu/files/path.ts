@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { GhostFile } from '../../model/file.ts';
-import type { PageRun } from '../../model/memory.ts';
 import type { PathFile } from '../../model/open-file.ts';
+import type { PageRuns } from '../../model/page-runs.ts';
 import type { ImageDirectory, PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,
@@ -38,14 +38,14 @@ function time(moment: number): { tvSec: bigint; tvUsec: bigint } {
 }
 
 /** Runs of pages as bytes, cut off at the end of the file. */
-export function contentRuns(
-  runs: readonly PageRun[],
+export function* contentRuns(
+  runs: PageRuns,
   sizeBytes: number,
-): { offset: number; physical: number; length: number }[] {
-  return runs.flatMap(({ address, pages, physical }) => {
+): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
+  for (const { address, pages, physical } of runs) {
     const length = Math.min(pages * PAGE_SIZE, sizeBytes - address);
-    return length <= 0 ? [] : [{ offset: address, physical, length }];
-  });
+    if (length > 0) yield { offset: address, physical, length };
+  }
 }
 
 /** `ghost-file-ID.img`: the content in chunks, holes left out. */

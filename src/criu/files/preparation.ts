@@ -25,6 +25,9 @@ const identity = z.object({
 /** The value is in Base64. */
 const attributes = z.array(z.object({ name: z.string(), value: z.base64() }));
 
+const chunk = z.object({ offset: z.number(), length: z.number() });
+type Chunk = z.infer<typeof chunk>;
+
 const preparationSchema = z.object({
   version: z.literal(2),
   directories: z.array(
@@ -39,7 +42,7 @@ const preparationSchema = z.object({
       accessedMicroseconds: z.number(),
       modifiedMicroseconds: z.number(),
       contentOffset: z.number(),
-      chunks: z.array(z.object({ offset: z.number(), length: z.number() })),
+      chunks: z.array(chunk),
     }),
   ),
   symlinks: z.array(z.object({ path: z.string(), target: z.string(), uid: z.number(), gid: z.number() })),
@@ -84,18 +87,29 @@ function writeContents(files: readonly FileToMake[], path: string, source: PageS
   try {
     return files.map(({ runs, attributes: own, ...file }) => {
       const contentOffset = image.sizeBytes;
-      const chunks = contentRuns(runs, file.identity.sizeBytes);
-      image.runs(source, chunks);
+      const { sizeBytes } = file.identity;
+      image.runs(source, contentRuns(runs, sizeBytes));
       return {
         ...file,
         attributes: encoded(own),
         contentOffset,
-        chunks: chunks.map(({ offset, length }) => ({ offset, length })),
+        chunks: chunksOf(contentRuns(runs, sizeBytes)),
       };
     });
   } finally {
     image.close();
   }
+}
+
+/** What is adjacent in the file is adjacent in the content, wherever it was in memory. */
+function chunksOf(runs: Iterable<Chunk>): Chunk[] {
+  const chunks: { offset: number; length: number }[] = [];
+  for (const { offset, length } of runs) {
+    const last = chunks.at(-1);
+    if (last !== undefined && last.offset + last.length === offset) last.length += length;
+    else chunks.push({ offset, length });
+  }
+  return chunks;
 }
 
 /** The content file of a directory that `writePreparation` wrote. */

@@ -9,6 +9,7 @@ import { writeFileImages } from '../../../src/criu/files/index.ts';
 import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
 import { type GroupFiles, noFiles } from '../../../src/model/file.ts';
 import type { FileIdentity, PathFile } from '../../../src/model/open-file.ts';
+import { listedRuns } from '../../../src/model/page-runs.ts';
 import type { InetSocket, SocketOptions, UnixSocket } from '../../../src/model/socket.ts';
 import type { Terminal } from '../../../src/model/terminal.ts';
 
@@ -113,7 +114,7 @@ suite('images of files', () => {
         identity,
         accessedMicroseconds: 1_500_000,
         modifiedMicroseconds: -5,
-        runs: [{ address: 4096, pages: 1, physical: 0 }],
+        runs: listedRuns([{ address: 4096, pages: 1, physical: 0 }]),
       },
     ];
     const files = { files: [pathFile({ ghostId: 42 })], ghosts };
