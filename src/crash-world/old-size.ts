@@ -10,7 +10,8 @@ const BLOCK_SECTORS = 8;
 
 /** Old memory that can be looked at without a copy; `PhysicalMemory` of src/vmcore is one. */
 export interface OldMemory {
-  view(physical: number, length: number): Uint8Array;
+  /** The bytes may be gone when `use` has ended. */
+  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T;
 }
 
 function isZero(bytes: Uint8Array): boolean {
@@ -33,7 +34,9 @@ function tailOf(file: UnwrittenFile, memory: OldMemory): Uint8Array | undefined 
   );
   return run === undefined
     ? undefined
-    : memory.view(run.physical + (page - run.address) + used, PAGE_SIZE - used);
+    : memory.withView(run.physical + (page - run.address) + used, PAGE_SIZE - used, (bytes) =>
+        Buffer.from(bytes),
+      );
 }
 
 /**

@@ -16,6 +16,7 @@ import {
 import koffi from 'koffi';
 import { contentRuns } from '../criu/files/path.ts';
 import type { UnwrittenFile } from '../model/file.ts';
+import type { PageRuns } from '../model/page-runs.ts';
 import {
   checkFileSystem,
   inDirectory,
@@ -53,12 +54,16 @@ export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string 
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
-function blocksOf(data: Uint8Array): { block: Uint8Array; at: number }[] {
-  const count = Math.ceil(data.length / BLOCK);
-  return Array.from({ length: count }, (_, i) => ({
-    block: data.subarray(i * BLOCK, (i + 1) * BLOCK),
-    at: i * BLOCK,
-  }));
+/** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
+function* blocksOf(
+  runs: PageRuns,
+  sizeBytes: number,
+): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
+  for (const { offset, physical, length } of contentRuns(runs, sizeBytes)) {
+    for (let at = 0; at < length; at += BLOCK) {
+      yield { offset: offset + at, physical: physical + at, length: Math.min(BLOCK, length - at) };
+    }
+  }
 }
 
 function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
@@ -67,8 +72,8 @@ function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
 }
 
 function hasSameContent(fd: number, { clean, identity }: UnwrittenFile, memory: OldMemory): boolean {
-  return contentRuns(clean, identity.sizeBytes).every(({ offset, physical, length }) =>
-    blocksOf(memory.view(physical, length)).every(({ block, at }) => isSameBlock(fd, block, offset + at)),
+  return blocksOf(clean, identity.sizeBytes).every(({ offset, physical, length }) =>
+    memory.withView(physical, length, (block) => isSameBlock(fd, block, offset)),
   );
 }
 
@@ -78,26 +83,21 @@ function writeAt(fd: number, data: Uint8Array, offset: number): void {
   }
 }
 
-/** Writes only the blocks that the disk has otherwise; returns the bytes written. */
-function writeIfDifferent(fd: number, data: Uint8Array, offset: number): number {
-  let bytes = 0;
-  for (const { block, at } of blocksOf(data)) {
-    if (isSameBlock(fd, block, offset + at)) continue;
-    writeAt(fd, block, offset + at);
-    bytes += block.length;
-  }
-  return bytes;
-}
-
+/** Writes the dirty pages, and of the clean ones those blocks that the disk has otherwise; returns the bytes written. */
 function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): number {
   const { sizeBytes } = file.identity;
   let bytes = 0;
-  for (const { offset, physical, length } of contentRuns(file.dirty, sizeBytes)) {
-    writeAt(fd, memory.view(physical, length), offset);
+  for (const { offset, physical, length } of blocksOf(file.dirty, sizeBytes)) {
+    memory.withView(physical, length, (block) => writeAt(fd, block, offset));
     bytes += length;
   }
-  for (const { offset, physical, length } of contentRuns(file.clean, sizeBytes)) {
-    bytes += writeIfDifferent(fd, memory.view(physical, length), offset);
+  for (const { offset, physical, length } of blocksOf(file.clean, sizeBytes)) {
+    const isWritten = memory.withView(physical, length, (block) => {
+      if (isSameBlock(fd, block, offset)) return false;
+      writeAt(fd, block, offset);
+      return true;
+    });
+    if (isWritten) bytes += length;
   }
   if (fstatSync(fd).size !== sizeBytes) ftruncateSync(fd, sizeBytes);
   return bytes;

@@ -2,6 +2,7 @@ import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-note
 import { FormatError } from './errors.ts';
 import { mapFile, type VmcoreFile } from './mapping.ts';
 import { MappedMemory, type PhysicalMemory, type Segment, SharedMapping } from './physical.ts';
+import { ProcVmcoreMemory } from './proc-vmcore.ts';
 
 const ELF_HEADER = 64;
 const PROGRAM_HEADER = 56;
@@ -17,12 +18,6 @@ const MAX_PROGRAM_HEADERS = 1 << 20;
 const MAX_NOTE_BYTES = 64 << 20;
 /** Segments that are nearer in the file than this share a mapping. */
 const MAPPING_GAP = 1 << 20;
-/**
- * Mapping `/proc/vmcore` fills page tables at once (2 MiB of them for 1 GiB), out of a small crash kernel's memory, so
- * it is mapped in pieces as they are needed; a regular file costs nothing until it is touched. Pieces end where memory
- * blocks do (128 MiB), because a piece that is partly ordinary memory again, partly old memory, cannot be mapped.
- */
-const PROC_PIECE = 128 << 20;
 const MAX_MAPPINGS = 8192;
 
 /** What a dump file of any kind gives. */
@@ -105,22 +100,8 @@ function clip(file: VmcoreFile, loads: readonly ProgramHeader[], warnings: strin
   return useful;
 }
 
-/** Splits loads at physical addresses that are multiples of `piece`. */
-function cut(loads: readonly ProgramHeader[], piece: number): ProgramHeader[] {
-  return loads.flatMap((load) => {
-    const parts: ProgramHeader[] = [];
-    for (let at = 0; at < load.fileBytes; ) {
-      const physical = load.physical + at;
-      const fileBytes = Math.min(piece - (physical % piece), load.fileBytes - at);
-      parts.push({ ...load, offset: load.offset + at, physical, fileBytes });
-      at += fileBytes;
-    }
-    return parts;
-  });
-}
-
-/** Lays mappings over the loads: one for loads that lie together in the file, none larger than `piece`. */
-function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[], piece: number): Segment[] {
+/** Lays mappings over the loads: one for loads that lie together in the file. That costs nothing until something is touched. */
+function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[]): Segment[] {
   const segments: Segment[] = [];
   let group: ProgramHeader[] = [];
   let mappings = 0;
@@ -137,13 +118,8 @@ function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[], piece: n
     group = [];
   };
   let end = 0;
-  for (const load of cut(loads, piece).toSorted((a, b) => a.offset - b.offset)) {
-    const first = group[0];
-    const isApart =
-      first !== undefined &&
-      (load.offset > end + MAPPING_GAP ||
-        Math.floor(load.physical / piece) !== Math.floor(first.physical / piece));
-    if (isApart) {
+  for (const load of loads.toSorted((a, b) => a.offset - b.offset)) {
+    if (group.length > 0 && load.offset > end + MAPPING_GAP) {
       finish();
       end = 0;
     }
@@ -178,6 +154,12 @@ export function openElf(file: VmcoreFile): DumpSource {
     headers.filter(({ type }) => type === PT_LOAD),
     warnings,
   );
-  const piece = file.path === '/proc/vmcore' ? PROC_PIECE : Number.MAX_SAFE_INTEGER;
-  return { physical: new MappedMemory(layMappings(file, loads, piece)), cpuNotes, vmcoreinfo, warnings };
+  const physical =
+    file.path === '/proc/vmcore'
+      ? new ProcVmcoreMemory(
+          file,
+          loads.map(({ fileBytes: length, ...load }) => ({ ...load, length })),
+        )
+      : new MappedMemory(layMappings(file, loads));
+  return { physical, cpuNotes, vmcoreinfo, warnings };
 }

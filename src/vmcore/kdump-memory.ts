@@ -93,6 +93,10 @@ export class CompressedMemory implements PhysicalMemory {
     return new Uint8Array(data.buffer, data.byteOffset + offset, length);
   }
 
+  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
+    return use(this.view(physical, length));
+  }
+
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number {
     let total = 0;
     for (const run of runs) {

@@ -20,7 +20,7 @@ export interface Mapping {
   readonly fileOffset: number;
   readonly length: number;
   /** Address of the first byte in this process: for iovecs. */
-  readonly address: bigint;
+  readonly address: number;
   readonly data: DataView;
   unmap(): void;
 }
@@ -45,7 +45,7 @@ export function mapFile(path: string, fd: number, fileOffset: number, length: nu
   return {
     fileOffset,
     length,
-    address: base + BigInt(slack),
+    address: Number(base) + slack,
     data: new DataView(buffer, slack, length),
     unmap: () => {
       munmap(base, mapped);
@@ -53,49 +53,77 @@ export function mapFile(path: string, fd: number, fileOffset: number, length: nu
   };
 }
 
-/** Writes memory of this process, given as (address, length) pairs, to a file; returns the bytes written. */
-export function writeVectors(fd: number, vectors: readonly { address: bigint; length: number }[]): number {
-  let total = 0;
-  for (let first = 0; first < vectors.length; first += IOV_MAX) {
-    total += writeBatch(fd, vectors.slice(first, first + IOV_MAX));
-  }
-  return total;
-}
+/** Words of an iovec: the address, low and high, and the length. */
+const IOVEC_WORDS = 4;
+const WORD = 0x1_0000_0000;
 
-function writeBatch(fd: number, vectors: readonly { address: bigint; length: number }[]): number {
-  const iov = new BigUint64Array(vectors.length * 2);
-  let left = 0;
-  vectors.forEach(({ address, length }, i) => {
-    iov[i * 2] = address;
-    iov[i * 2 + 1] = BigInt(length);
-    left += length;
-  });
-  const total = left;
-  let next = 0;
-  while (left > 0) {
-    const rest = iov.subarray(next * 2);
-    const result: unknown = writev(fd, rest, rest.length / 2);
-    let done = Number(result);
-    if (!(done > 0)) {
-      const errno = koffi.errno();
-      if (done < 0 && errno === EINTR) continue;
-      throw new Error(
-        `writev to file descriptor ${fd} failed after ${total - left} of ${total} bytes (errno ${errno})`,
-      );
+/** Writes memory of this process to a file, IOV_MAX pieces with one writev call. */
+export class VectorWriter {
+  readonly #fd: number;
+  readonly #iov = new Uint32Array(IOV_MAX * IOVEC_WORDS);
+  #count = 0;
+  #waiting = 0;
+  #written = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Bytes written so far. */
+  get written(): number {
+    return this.#written;
+  }
+
+  /** Adds memory, which has to stay mapped until it is written: at the latest by `flush`. */
+  add(address: number, length: number): void {
+    if (this.#count === IOV_MAX) this.flush();
+    this.#set(this.#count++, address, length);
+    this.#waiting += length;
+  }
+
+  /** Writes all that was added. Throws an Error if the file takes no more. */
+  flush(): void {
+    let next = 0;
+    while (this.#waiting > 0) {
+      const rest = this.#iov.subarray(next * IOVEC_WORDS, this.#count * IOVEC_WORDS);
+      const result: unknown = writev(this.#fd, rest, this.#count - next);
+      const done = Number(result);
+      if (!(done > 0)) {
+        const errno = koffi.errno();
+        if (done < 0 && errno === EINTR) continue;
+        throw new Error(
+          `writev to file descriptor ${this.#fd} failed after ${this.#written} bytes, with ${this.#waiting} to go (errno ${errno})`,
+        );
+      }
+      this.#waiting -= done;
+      this.#written += done;
+      next = this.#skip(next, done);
     }
-    left -= done;
-    while (done > 0) {
-      const length = Number(iov[next * 2 + 1]);
-      if (done < length) {
-        iov[next * 2] = (iov[next * 2] ?? 0n) + BigInt(done);
-        iov[next * 2 + 1] = BigInt(length - done);
+    this.#count = 0;
+  }
+
+  /** The first piece that is not wholly written, cut to what is left of it. */
+  #skip(first: number, bytes: number): number {
+    let next = first;
+    for (let left = bytes; left > 0; next++) {
+      const at = next * IOVEC_WORDS;
+      const length = this.#iov[at + 2]! + this.#iov[at + 3]! * WORD;
+      if (left < length) {
+        this.#set(next, this.#iov[at]! + this.#iov[at + 1]! * WORD + left, length - left);
         break;
       }
-      done -= length;
-      next++;
+      left -= length;
     }
+    return next;
   }
-  return total;
+
+  #set(index: number, address: number, length: number): void {
+    const at = index * IOVEC_WORDS;
+    this.#iov[at] = address;
+    this.#iov[at + 1] = Math.floor(address / WORD);
+    this.#iov[at + 2] = length;
+    this.#iov[at + 3] = Math.floor(length / WORD);
+  }
 }
 
 /** A file opened for reading: small headers are read, memory is mapped. */

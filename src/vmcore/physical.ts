@@ -1,5 +1,5 @@
 import { AddressError, FormatError } from './errors.ts';
-import { type Mapping, writeVectors } from './mapping.ts';
+import { type Mapping, VectorWriter } from './mapping.ts';
 import type { Window } from './view.ts';
 
 /** A range of physical memory; both in bytes. */
@@ -23,6 +23,11 @@ export interface PhysicalMemory {
   contiguous(physical: number, length: number): Window | undefined;
   /** Like `window`, as a byte array over the same memory. Read-only: writing to it kills the process. */
   view(physical: number, length: number): Uint8Array;
+  /**
+   * Calls `use` with bytes that are looked at once: they may be gone when it has ended. For what is large; `view` may keep memory of the crash
+   * kernel for each part of old memory that it was called for.
+   */
+  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T;
   /** Writes runs of memory to a file, straight from the mapping (writev); returns the bytes written. */
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number;
   close(): void;
@@ -66,16 +71,18 @@ export interface Segment extends PhysicalRange {
   readonly offset: number;
 }
 
-/** Sorts segments and cuts what overlaps: `/proc/vmcore` has the kernel's text twice. */
-function disjoint(segments: readonly Segment[]): Segment[] {
-  const sorted = segments.filter(({ length }) => length > 0).toSorted((a, b) => a.physical - b.physical);
-  const result: Segment[] = [];
+/** Sorts ranges and cuts what overlaps: `/proc/vmcore` and copies of it have the kernel's text twice. */
+export function disjoint<Range extends PhysicalRange & { readonly offset: number }>(
+  ranges: readonly Range[],
+): Range[] {
+  const sorted = ranges.filter(({ length }) => length > 0).toSorted((a, b) => a.physical - b.physical);
+  const result: Range[] = [];
   let end = 0;
-  for (const segment of sorted) {
-    const cut = Math.max(0, end - segment.physical);
-    if (cut >= segment.length) continue;
-    const { physical, length, offset, mapping } = segment;
-    result.push({ physical: physical + cut, length: length - cut, offset: offset + cut, mapping });
+  for (const range of sorted) {
+    const cut = Math.max(0, end - range.physical);
+    if (cut >= range.length) continue;
+    const { physical, length, offset } = range;
+    result.push({ ...range, physical: physical + cut, length: length - cut, offset: offset + cut });
     end = physical + length;
   }
   return result;
@@ -133,19 +140,23 @@ export class MappedMemory implements PhysicalMemory {
     return new Uint8Array(data.buffer, data.byteOffset + offset, length);
   }
 
+  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
+    return use(this.view(physical, length));
+  }
+
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number {
-    const vectors: { address: bigint; length: number }[] = [];
+    const writer = new VectorWriter(fd);
     for (const run of runs) {
       for (let at = run.physical; at < run.physical + run.length; ) {
         const segment = this.#find(at);
         if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
         const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
-        const offset = segment.offset + (at - segment.physical);
-        vectors.push({ address: segment.mapping.get(at).address + BigInt(offset), length });
+        writer.add(segment.mapping.get(at).address + segment.offset + (at - segment.physical), length);
         at += length;
       }
     }
-    return writeVectors(fd, vectors);
+    writer.flush();
+    return writer.written;
   }
 
   close(): void {

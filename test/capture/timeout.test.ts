@@ -71,6 +71,7 @@ describe('memory that changes with it', () => {
       ranges: [],
       has: () => true,
       contiguous: () => undefined,
+      withView: () => assert.fail(),
       writeRuns: () => 0,
       close: () => undefined,
     };

@@ -46,9 +46,9 @@ const netRaw = Buffer.from('0100000200200000000000000000000000000000', 'hex');
 
 /** Page N of old memory is full of the letter N (`a` is 0); after byte 10 of page 25 and all over page 24 there are zeros. */
 const memory = {
-  view: (physical: number, length: number): Uint8Array =>
-    Buffer.from(
-      Array.from({ length }, (_, i) => {
+  withView: <T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T =>
+    use(
+      Uint8Array.from({ length }, (_, i) => {
         const page = Math.floor((physical + i) / PAGE);
         if (page === 24 || (page === 25 && (physical + i) % PAGE >= 10)) return 0;
         return 97 + page;

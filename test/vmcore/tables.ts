@@ -24,7 +24,7 @@ export class TableBuilder {
 
   memory(): MappedMemory {
     const data = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length);
-    const mapping = { fileOffset: 0, length: this.bytes.length, address: 0n, data, unmap: () => undefined };
+    const mapping = { fileOffset: 0, length: this.bytes.length, address: 0, data, unmap: () => undefined };
     return new MappedMemory([
       { physical: 0, length: this.bytes.length, mapping: new SharedMapping(() => mapping), offset: 0 },
     ]);
