@@ -40,6 +40,10 @@ export interface WriteBackResult {
 
 /** Bytes that are compared at a time. */
 const BLOCK = 1 << 18;
+/** One for all comparisons: what is allocated for each adds up before it is collected. */
+const onDisk = Buffer.alloc(BLOCK);
+/** POSIX_FADV_DONTNEED. */
+const FADV_DONTNEED = 4;
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
 const S_IFMT = 0o170000;
 const S_ISUID_S_ISGID = 0o6000;
@@ -47,6 +51,7 @@ const NANOSECONDS = 1_000_000_000n;
 
 const libc = koffi.load('libc.so.6');
 const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
+const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
 const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
 
 /** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
@@ -66,9 +71,11 @@ function* blocksOf(
   }
 }
 
+/** Leaves nothing of the file in the page cache: there the crash world's own program would have to make room for it. */
 function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
-  const onDisk = Buffer.allocUnsafe(block.length);
-  return readSync(fd, onDisk, 0, block.length, offset) === block.length && onDisk.equals(block);
+  const read = readSync(fd, onDisk, 0, block.length, offset);
+  fadvise(fd, offset, block.length, FADV_DONTNEED);
+  return read === block.length && onDisk.subarray(0, read).equals(block);
 }
 
 function hasSameContent(fd: number, { clean, identity }: UnwrittenFile, memory: OldMemory): boolean {

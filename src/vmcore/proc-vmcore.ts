@@ -9,8 +9,8 @@ import type { Window } from './view.ts';
  * piece reaches over the end of a memory block of 128 MiB: what is partly ordinary memory again, partly old memory, cannot be mapped.
  */
 const PIECE = 2 << 20;
-/** Pieces that stay mapped for memory that is only written out: 8 GiB. */
-const PASSING_PIECES = 4096;
+/** Pieces that stay mapped for memory that is only written out: 4 GiB, 8 MiB of page tables. */
+const PASSING_PIECES = 2048;
 
 /** A range of physical memory and where it is in the file. */
 export interface FileRange extends PhysicalRange {
