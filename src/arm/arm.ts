@@ -21,7 +21,7 @@ import {
   reservedBytes,
   unloadCrashKernel,
 } from './kexec.ts';
-import { neededBytes } from './memory-need.ts';
+import { neededBytes, POSSIBLE_CPUS, possibleCpus } from './memory-need.ts';
 import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
 import { buildRuntime } from './runtime.ts';
 import { firmwareHasSrat, SRAT_PATH, singleNodeSrat } from './srat.ts';
@@ -99,7 +99,12 @@ function load(config: Config, manifest: Manifest, parts: Parts, image: string): 
     payload(manifest, parts.bundle),
     initramfs,
   );
-  const needed = neededBytes(initramfsBytes, statSync(parts.runtime).size, sizeOf(manifest.ranges[0]));
+  const needed = neededBytes({
+    initramfsBytes,
+    runtimeBytes: statSync(parts.runtime).size,
+    firstRangeBytes: sizeOf(manifest.ranges[0]),
+    cpus: possibleCpus(readFileSync(POSSIBLE_CPUS, 'utf8'), commandLine),
+  });
   if (needed > manifest.reservedBytes) {
     throw new ArmError(
       `${mebibytes(manifest.reservedBytes)} MiB are reserved for the crash kernel, it needs ${mebibytes(needed)}: ` +

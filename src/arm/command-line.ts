@@ -9,7 +9,7 @@ const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;
 const DROPPED = new Set(
   `BOOT_IMAGE initrd kexec_jump_back_entry crashkernel init rdinit mem memmap maxcpus nr_cpus possible_cpus hugepages
   numa hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
-  lpj disable_cpu_apicid single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
+  lpj swiotlb disable_cpu_apicid single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
 );
 
 /**
@@ -17,6 +17,20 @@ const DROPPED = new Set(
  * (criu restore: "Unable to create a thread: -17" otherwise); pid_max is the kernel's PID_MAX_LIMIT.
  */
 const PID_PARAMETERS = ['sysctl.kernel.pid_max=4194304', 'sysctl.kernel.ns_last_pid=200000'];
+
+/**
+ * Bounce buffers for devices that reach only the first 4 GiB. The kernel's default of 64 MiB, which it takes wherever there is memory above them,
+ * is a fourth of what kdump reserves.
+ */
+export const BOUNCE_BYTES = 8 * 2 ** 20;
+/** IO_TLB_SIZE (include/linux/swiotlb.h). */
+const BOUNCE_SLAB = 2048;
+
+/** `swiotlb=` with a size for the crash kernel, and what the main kernel's says of forcing. */
+function bounceParameter(main: readonly string[]): string {
+  const forcing = main.map((parameter) => /^swiotlb=.*\b((?:no)?force)$/.exec(parameter)?.[1]);
+  return [`swiotlb=${BOUNCE_BYTES / BOUNCE_SLAB}`, ...forcing.filter((word) => word !== undefined)].join(',');
+}
 
 /** What the crash kernel's command line is made from. */
 export interface CommandLineInputs {
@@ -44,7 +58,8 @@ export interface CommandLineInputs {
  * @throws ArmError if there is no root= or the line is too long for the kernel
  */
 export function crashCommandLine(inputs: CommandLineInputs): string {
-  const kept = splitCommandLine(inputs.main).filter((parameter) => {
+  const main = splitCommandLine(inputs.main);
+  const kept = main.filter((parameter) => {
     const name = parameterName(parameter);
     return !DROPPED.has(name) && !inputs.remove.includes(name) && !name.startsWith('otherworld.');
   });
@@ -63,6 +78,7 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
     ...PID_PARAMETERS,
     'memhp_default_state=offline',
     'modprobe.blacklist=nd_pmem',
+    bounceParameter(main),
     ...(inputs.loopsPerJiffy === undefined ? [] : [`lpj=${inputs.loopsPerJiffy}`]),
     ...(inputs.bootApicId === undefined ? [] : [`disable_cpu_apicid=${inputs.bootApicId}`]),
     ...inputs.ranges.map(memmapParameter),
@@ -80,6 +96,12 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
 /** Parameters are separated by blanks; a value may be in double quotes and then hold blanks (lib/cmdline.c). */
 export function splitCommandLine(line: string): string[] {
   return line.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
+}
+
+/** The value of a parameter that is given; of the last one, if it is given several times. */
+export function parameterValue(line: string, name: string): string | undefined {
+  const last = splitCommandLine(line).findLast((parameter) => parameterName(parameter) === name);
+  return last?.slice(name.length + 1);
 }
 
 /** The name of a parameter; the kernel takes `-` for `_`. */

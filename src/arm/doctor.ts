@@ -5,6 +5,7 @@ import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/c
 import type { Config } from '../config/schema.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
+import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
 
@@ -111,8 +112,8 @@ function crashMemory(): Finding {
   const what = 'memory for the crash kernel';
   const bytes = reservedBytes();
   if (bytes > 0) return { what, state: 'good', found: `${bytes / 2 ** 20} MiB reserved` };
-  const todo =
-    'add crashkernel=320M to GRUB_CMDLINE_LINUX in /etc/default/grub, run update-grub, reboot (or the like for your boot loader)';
+  const suggested = suggestedReservation(possibleCpus(readFileSync(POSSIBLE_CPUS, 'utf8')));
+  const todo = `add crashkernel=${suggested / 2 ** 20}M to GRUB_CMDLINE_LINUX in /etc/default/grub, run update-grub, reboot (or the like for your boot loader)`;
   return { what, state: 'missing', found: 'none reserved', todo };
 }
 

@@ -14,12 +14,17 @@ export function parseCpuList(text: string): number[] {
     });
 }
 
-/** Why CPUs of the dead world are missing, for the report; empty if none is. */
-export function missingCpus(before: number, online: number): string[] {
+/**
+ * Why CPUs of the dead world are missing, for the report; empty if none is.
+ * @param commandLine of the crash kernel
+ */
+export function missingCpus(before: number, online: number, commandLine: string): string[] {
   if (online >= before) return [];
+  const used = `${online} of ${before} CPUs are used; `;
+  if (/(^|\s)nr_cpus=/.test(commandLine))
+    return [`${used}nr_cpus= of the crash kernel's command line allows no more`];
   return [
-    `${online} of ${before} CPUs are used; the processor that the firmware booted stays off ` +
-      'when another one panicked, because starting it again would reset the machine',
+    `${used}the processor that the firmware booted stays off when another one panicked, because starting it again would reset the machine`,
   ];
 }
 

@@ -174,7 +174,7 @@ async function workOn(work: Work): Promise<void> {
   });
   await stages.run('cpus', () => {
     const { online, failed } = startCpus();
-    report.notes.push(...failed, ...missingCpus(cpus, online));
+    report.notes.push(...failed, ...missingCpus(cpus, online, readFileSync('/proc/cmdline', 'utf8')));
   });
   if (memoryFiles !== undefined) {
     const { keep } = manifest.config.images;

@@ -33,6 +33,17 @@ test('the crash world gets one CPU, its init, free pids, offline memory and the 
   }
 });
 
+test("bounce buffers are small; forcing them is the main kernel's affair", () => {
+  const bounce = (main: string) =>
+    splitCommandLine(crashCommandLine({ ...inputs, main: `root=/dev/vda ${main}` })).filter((parameter) =>
+      parameter.startsWith('swiotlb='),
+    );
+  assert.deepEqual(bounce('quiet'), ['swiotlb=4096']);
+  assert.deepEqual(bounce('swiotlb=65536'), ['swiotlb=4096']);
+  assert.deepEqual(bounce('swiotlb=65536,2,force'), ['swiotlb=4096,force']);
+  assert.deepEqual(bounce('swiotlb=noforce'), ['swiotlb=4096,noforce']);
+});
+
 test('an own command line gives the same again', () => {
   const once = crashCommandLine(inputs);
   assert.equal(crashCommandLine({ ...inputs, main: `${once} elfcorehdr=0x1` }).split(' memmap=').length, 2);

@@ -44,8 +44,9 @@ test('lists of CPUs are read as sysfs writes them', () => {
   assert.deepEqual(parseCpuList('0-2,5\n'), [0, 1, 2, 5]);
   assert.deepEqual(parseCpuList('0\n'), [0]);
   assert.deepEqual(parseCpuList('\n'), []);
-  assert.equal(missingCpus(2, 2).length, 0);
-  assert.match(missingCpus(2, 1)[0] ?? '', /^1 of 2 CPUs/);
+  assert.equal(missingCpus(2, 2, '').length, 0);
+  assert.match(missingCpus(2, 1, 'maxcpus=1')[0] ?? '', /^1 of 2 CPUs .*firmware booted/);
+  assert.match(missingCpus(16, 4, 'maxcpus=1 nr_cpus=4')[0] ?? '', /^4 of 16 CPUs .*nr_cpus=/);
 });
 
 test('memory is read in bytes', () => {
