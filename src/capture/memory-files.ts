@@ -11,7 +11,6 @@ import {
 } from '../linux/fs.ts';
 import { listForEachEntry } from '../linux/list.ts';
 import type { MountPoint } from '../linux/mount-table.ts';
-import { pageCache } from '../linux/pagemap.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
@@ -19,6 +18,7 @@ import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { within } from './files/content.ts';
 import { attributesOf, identityOf } from './files/named.ts';
+import { pageCache } from './files/page-cache.ts';
 
 /**
  * What the crash world's little memory can spare for the model of these files, which any user can make many of, and

@@ -1,5 +1,4 @@
-import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../model/page-runs.ts';
-import { ContainerError, hex } from '../vmcore/errors.ts';
+import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 import { pageFrames } from './page-frame.ts';
@@ -19,7 +18,6 @@ const pageStruct = struct('page', {
   index: ulongNumber.at('index'),
 });
 
-const PAGE_SIZE = 4096;
 /** Entries of one page cache: a file of 4 TiB. */
 const MAX_PAGES = 1 << 30;
 
@@ -28,32 +26,32 @@ function pageFlag(kernel: Kernel, name: string): number {
   return 2 ** kernel.enumerator(name);
 }
 
-/** Which pages of a file the page cache holds. */
-export interface PageCache {
-  /** Pages whose content is valid (PG_uptodate); `address` of a run is the byte offset in the file. */
-  readonly runs: PageRuns;
-  /** Of these, those that the disk does not have yet (dirty, or on their way there), and the others. */
-  readonly unwritten: PageRuns;
-  readonly written: PageRuns;
-  /** Dirty pages of which only parts are valid (blocks smaller than a page): their content cannot be told. */
-  readonly partial: number;
-  /** Pages of shared memory that are in swap. */
-  readonly swapped: number;
-}
+/**
+ * What the page cache has of a page:
+ * - `unwritten`: its content, which the disk does not have yet (dirty, or on its way there);
+ * - `written`: its content (PG_uptodate);
+ * - `partial`: only part of its content, which is dirty (blocks smaller than a page): which part cannot be told;
+ * - `swapped`: of shared memory, a place in swap.
+ */
+export type CachedState = 'unwritten' | 'written' | 'partial' | 'swapped';
 
-/** What is known of pages in the cache. */
-type PageState = 'unwritten' | 'written' | 'partial' | 'swapped';
-
-interface CachedPages {
+/** Pages of one folio, or of one swap entry. */
+export interface CachedPages {
+  /** Index of the first in the file. */
   readonly index: number;
   readonly pages: number;
-  readonly state: PageState;
-  /** Physical address of the first frame, for what is in memory. */
+  readonly state: CachedState;
+  /** Physical address of the first frame, for what is in memory; else 0. */
   readonly physical: number;
 }
 
-/** Goes through a page cache and checks it; throws as `pageCache`. */
-function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
+/**
+ * The page cache of an `address_space`. Every page must point back to the address space and know its place in it, and there must be as
+ * many as `nrpages` says, which counts base pages and no value entries. Throws a ContainerError otherwise: a page that was lost would read as
+ * zeros, or as what the disk has. Shadow entries are left out, and pages that are not there yet; `isShmem` tells that value entries are
+ * swap entries.
+ */
+export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
   const space = kernel.bind(addressSpace).at(mapping);
   const Page = kernel.bind(pageStruct);
   const uptodate = pageFlag(kernel, 'PG_uptodate');
@@ -83,30 +81,4 @@ function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Genera
   if (found !== space.nrpages) {
     throw new ContainerError('page cache', mapping, `holds ${found} pages but counts ${space.nrpages}`);
   }
-}
-
-/**
- * The page cache of an `address_space`. Every page must point back to the address space and know its place in it, and there must be as
- * many as `nrpages` says, which counts base pages and no value entries. Throws a ContainerError otherwise: a page that was lost would read as
- * zeros, or as what the disk has. Shadow entries are left out; `isShmem` tells that value entries are swap entries.
- */
-export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
-  const count = { unwritten: 0, written: 0, partial: 0, swapped: 0 };
-  for (const { pages, state } of cachedPages(kernel, mapping, isShmem)) count[state] += pages;
-  const runsOf = (...states: readonly PageState[]): PageRuns => {
-    function* runs(): Generator<PageRun> {
-      for (const { index, pages, state, physical } of cachedPages(kernel, mapping, isShmem)) {
-        if (states.includes(state)) yield { address: index * PAGE_SIZE, pages, physical };
-      }
-    }
-    const pages = states.reduce((sum, state) => sum + count[state], 0);
-    return foundRuns(`the page cache ${hex(mapping)}`, pages, () => joinRuns(runs()));
-  };
-  return {
-    runs: runsOf('unwritten', 'written'),
-    unwritten: runsOf('unwritten'),
-    written: runsOf('written'),
-    partial: count.partial,
-    swapped: count.swapped,
-  };
 }

@@ -2,7 +2,7 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
 import type { Inode } from './fs.ts';
-import { pageCache } from './pagemap.ts';
+import { cachedPages } from './pagemap.ts';
 
 /** `struct shmem_inode_info` (include/linux/shmem_fs.h), around the inode of tmpfs, memfd and shared anonymous memory. */
 const shmemInodeInfo = struct('shmem_inode_info', {
@@ -31,8 +31,8 @@ export function shmemSymlink(kernel: Kernel, inode: Inode): Buffer {
   }
   const { i_link } = kernel.bind(inodeLink).at(inode.address);
   if (i_link !== 0n) return kernel.memory.read(i_link, length);
-  const [page] = pageCache(kernel, inode.i_mapping, true).runs;
-  if (page === undefined || page.address !== 0) {
+  const [page] = [...cachedPages(kernel, inode.i_mapping, true)];
+  if (page === undefined || page.index !== 0 || page.state === 'swapped') {
     throw new ContainerError('inode', inode.address, 'is a symbolic link that is not in memory');
   }
   return Buffer.from(kernel.physical.view(page.physical, length));

@@ -1,9 +1,9 @@
 import { fileType, inodeTimes } from '../../linux/fs.ts';
-import { type PageCache, pageCache } from '../../linux/pagemap.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
+import { type PageCache, pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
 
 const PAGE_SIZE = 4096;

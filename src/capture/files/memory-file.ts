@@ -2,11 +2,11 @@ import { isUtf8 } from 'node:buffer';
 import { dentryName, dentryStruct } from '../../linux/dcache.ts';
 import { type File, filePosition } from '../../linux/file.ts';
 import { fileSystemOf, type Inode, inodeStruct } from '../../linux/fs.ts';
-import { pageCache } from '../../linux/pagemap.ts';
 import { MEMFD_PREFIX, shmemSeals } from '../../linux/shmem.ts';
 import type { MemfdFile, MemfdInode } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
 import type { CaptureContext } from './context.ts';
+import { pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** What a file on the kernel's own tmpfs mount is. */

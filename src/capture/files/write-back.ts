@@ -8,7 +8,6 @@ import {
   inodeStruct,
   inodeTimes,
 } from '../../linux/fs.ts';
-import { type PageCache, pageCache } from '../../linux/pagemap.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
 import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
@@ -17,6 +16,7 @@ import { listedRuns } from '../../model/page-runs.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { identityOf } from './named.ts';
+import { type PageCache, pageCache } from './page-cache.ts';
 
 const PAGE_SIZE = 4096;
 /**
