@@ -44,7 +44,7 @@ export interface MappedRun {
 
 /** Frame address of an entry's two words (read unsigned), without its flag bits. */
 function frameOf(low: number, high: number): number {
-  return (high & FRAME_HIGH) * WORD + (low - (low % PAGE));
+  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE - 1)) >>> 0);
 }
 
 /**
@@ -147,7 +147,7 @@ class Walk {
     };
     if (!isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
     const frame = (low & PRESENT) !== 0 ? frameOf(low, high) : frameOf(~low >>> 0, ~high >>> 0);
-    return { ...found, kind: 'present', pfn: (frame - (frame % bytes) + (from - address)) / PAGE };
+    return { ...found, kind: 'present', pfn: (Math.floor(frame / bytes) * bytes + (from - address)) / PAGE };
   }
 }
 

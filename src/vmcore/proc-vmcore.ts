@@ -154,12 +154,13 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   }
 
   #pieceStart(range: FileRange, physical: number): number {
-    return Math.max(range.physical, physical - (physical % this.#sizes.piece));
+    const { piece } = this.#sizes;
+    return Math.max(range.physical, Math.floor(physical / piece) * piece);
   }
 
   #pieceEnd({ physical: start, length }: FileRange, physical: number): number {
     const { piece } = this.#sizes;
-    return Math.min(start + length, physical - (physical % piece) + piece);
+    return Math.min(start + length, (Math.floor(physical / piece) + 1) * piece);
   }
 
   #require(physical: number): FileRange {
