@@ -26,10 +26,13 @@ export const BOUNCE_BYTES = 8 * 2 ** 20;
 /** IO_TLB_SIZE (include/linux/swiotlb.h). */
 const BOUNCE_SLAB = 2048;
 
-/** `swiotlb=` with a size for the crash kernel, and what the main kernel's says of forcing. */
-function bounceParameter(main: readonly string[]): string {
-  const forcing = main.map((parameter) => /^swiotlb=.*\b((?:no)?force)$/.exec(parameter)?.[1]);
-  return [`swiotlb=${BOUNCE_BYTES / BOUNCE_SLAB}`, ...forcing.filter((word) => word !== undefined)].join(',');
+/**
+ * `swiotlb=` with a size for the crash kernel, in one area (the kernel makes one for each processor and each as large as it must be), and what
+ * the main kernel's says of forcing.
+ */
+function bounceParameter(main: string): string {
+  const forcing = /\b(?:no)?force$/.exec(parameterValue(main, 'swiotlb') ?? '');
+  return [`swiotlb=${BOUNCE_BYTES / BOUNCE_SLAB}`, 1, ...(forcing ?? [])].join(',');
 }
 
 /** What the crash kernel's command line is made from. */
@@ -58,8 +61,7 @@ export interface CommandLineInputs {
  * @throws ArmError if there is no root= or the line is too long for the kernel
  */
 export function crashCommandLine(inputs: CommandLineInputs): string {
-  const main = splitCommandLine(inputs.main);
-  const kept = main.filter((parameter) => {
+  const kept = splitCommandLine(inputs.main).filter((parameter) => {
     const name = parameterName(parameter);
     return !DROPPED.has(name) && !inputs.remove.includes(name) && !name.startsWith('otherworld.');
   });
@@ -78,7 +80,7 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
     ...PID_PARAMETERS,
     'memhp_default_state=offline',
     'modprobe.blacklist=nd_pmem',
-    bounceParameter(main),
+    bounceParameter(inputs.main),
     ...(inputs.loopsPerJiffy === undefined ? [] : [`lpj=${inputs.loopsPerJiffy}`]),
     ...(inputs.bootApicId === undefined ? [] : [`disable_cpu_apicid=${inputs.bootApicId}`]),
     ...inputs.ranges.map(memmapParameter),

@@ -45,7 +45,7 @@ function captureRecord(kernel: RecordSource, process: Process, areas: readonly V
   if (area.kind !== 'file-private') return ignored('is mapped shared; a record is mapped private');
   const [run] = area.runs;
   if (run === undefined || run.address !== area.start) return ignored('was never written');
-  const bytes = Uint8Array.from(kernel.physical.view(run.physical, readBytes));
+  const bytes = kernel.physical.withView(run.physical, readBytes, (page) => Uint8Array.from(page));
   const vmas = process.memory?.vmas ?? [];
   const parsed = parseCrashProcedure(bytes, area.start, {
     pid: process.pid,

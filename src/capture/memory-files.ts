@@ -286,7 +286,9 @@ class Walk {
     const file = this.#fileToMake(path, inode, fileType.regular, at.fileSystem);
     const [run] = file.runs;
     if (run === undefined) return;
-    const text = Buffer.from(this.#kernel.physical.view(run.physical, inode.i_size)).toString('latin1');
+    const text = this.#kernel.physical.withView(run.physical, inode.i_size, (bytes) =>
+      Buffer.from(bytes).toString('latin1'),
+    );
     const pid = Number(/^\s*(\d+)\s*?(\n|$)/.exec(text)?.[1]);
     if (!this.#pids.has(pid)) return;
     const above: Directory[] = [];

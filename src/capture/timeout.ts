@@ -117,7 +117,7 @@ function pageOf(memory: AddressSpace, physical: PhysicalMemory, address: number)
     if (address < start || address >= end) continue;
     for (const run of runs) {
       if (address < run.address || address >= run.address + run.pages * PAGE) continue;
-      return Buffer.from(physical.view(run.physical + (address - run.address), PAGE));
+      return physical.withView(run.physical + (address - run.address), PAGE, (bytes) => Buffer.from(bytes));
     }
   }
   return Buffer.alloc(PAGE);

@@ -26,22 +26,23 @@ export function captureStage(
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
   const { groups, refused } = captureProcesses(kernel, { roots, includeDescendants: true });
-  // Instead of what the selection had entered.
-  report.processes.length = 0;
-  for (const refusal of refused) report.processes.push(refusedReport(refusal, known));
-  return groups.filter((group) => {
+  const entries = refused.map((refusal) => refusedReport(refusal, known));
+  const kept = groups.filter((group) => {
     const problems = [
       ...barredIn(group, barred),
       ...restoreProblems(group, criu),
       ...unwrittenIn(group, writtenBack, kernel.physical),
     ];
     if (problems.length > 0) {
-      for (const refusal of wholeGroup(group, problems)) report.processes.push(refusedReport(refusal, known));
+      for (const refusal of wholeGroup(group, problems)) entries.push(refusedReport(refusal, known));
       return false;
     }
-    for (const process of group.processes) report.processes.push(capturedReport(process, group, known));
+    for (const process of group.processes) entries.push(capturedReport(process, group, known));
     return true;
   });
+  // Instead of what the selection had entered.
+  report.processes = entries;
+  return kept;
 }
 
 function barredIn(group: ProcessGroup, barred: { pid: number; reason: string } | undefined): Refusal[] {

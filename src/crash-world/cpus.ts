@@ -21,8 +21,8 @@ export function parseCpuList(text: string): number[] {
 export function missingCpus(before: number, online: number, commandLine: string): string[] {
   if (online >= before) return [];
   const used = `${online} of ${before} CPUs are used; `;
-  if (/(^|\s)nr_cpus=/.test(commandLine))
-    return [`${used}nr_cpus= of the crash kernel's command line allows no more`];
+  const limit = Number(/(?:^|\s)nr_cpus=(\d+)/.exec(commandLine)?.[1] ?? before);
+  if (limit < before) return [`${used}nr_cpus= of the crash kernel's command line allows no more`];
   return [
     `${used}the processor that the firmware booted stays off when another one panicked, because starting it again would reset the machine`,
   ];

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { captureUnwritten } from '../capture/files/write-back.ts';
+import { unwrittenFiles } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
@@ -248,8 +248,8 @@ function barredProcess(
 
 /** Writes to the disks what the dead kernel had promised to; without it files would be older than the processes that use them. */
 function writeBackDirtyPages(kernel: Kernel, report: Report): WriteBackResult['outcomes'] {
-  const { files, problems } = captureUnwritten(kernel);
-  const result = writeBack(files, kernel.physical);
+  const problems: string[] = [];
+  const result = writeBack(unwrittenFiles(kernel, problems), kernel.physical);
   report.notes.push(...problems, ...result.problems.map(({ path, problem }) => `${path} ${problem}`));
   return result.outcomes;
 }

@@ -71,7 +71,7 @@ function* blocksOf(
   }
 }
 
-/** Leaves nothing of the file in the page cache: there the crash world's own program would have to make room for it. */
+/** Leaves little of the file in the page cache: there the crash world's own program would have to make room for it. */
 function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
   const read = readSync(fd, onDisk, 0, block.length, offset);
   fadvise(fd, offset, block.length, FADV_DONTNEED);
@@ -222,7 +222,7 @@ function writeOne(directories: OldDirectories, file: UnwrittenFile, memory: OldM
  * file system is mounted. A file that is not certainly the one it was, by its directories, file system, inode, owner and size, is left
  * alone and reported.
  */
-export function writeBack(files: readonly UnwrittenFile[], memory: OldMemory, root = '/'): WriteBackResult {
+export function writeBack(files: Iterable<UnwrittenFile>, memory: OldMemory, root = '/'): WriteBackResult {
   const written: string[] = [];
   const outcomes = new Map<string, string | undefined>();
   const problems: FileProblem[] = [];

@@ -103,6 +103,34 @@ function backwards(kernel: Kernel, head: bigint, known: Set<bigint>, limit: numb
   return nodes;
 }
 
+/**
+ * Calls `visit` with a view of each structure in a list, read as {@link listRead} does, without keeping any of them: for lists of any length.
+ * `visit` must not throw a VmcoreError. @returns what is wrong with the list
+ */
+export function listVisit<F extends Fields>(
+  kernel: Kernel,
+  head: bigint,
+  bound: Bound<F>,
+  member: string,
+  limit: number,
+  visit: (view: View<F>) => void,
+): string | undefined {
+  const offset = BigInt(bound.offsetOf(member));
+  let visited = 0;
+  try {
+    for (const node of listForEach(kernel, head, limit)) {
+      visited++;
+      visit(bound.at(node - offset));
+    }
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    const { nodes, damage } = listRead(kernel, head, limit);
+    for (const node of nodes.slice(visited)) visit(bound.at(node - offset));
+    return damage;
+  }
+}
+
 /** Views of the structures in a list, read as {@link listRead} does. */
 export function listReadEntries<F extends Fields>(
   kernel: Kernel,

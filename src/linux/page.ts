@@ -95,17 +95,18 @@ export class PageDescriptors {
       return;
     }
     const high = this.#data!.getUint32(at + 4, true);
-    if (low !== this.#compound.low || high !== this.#compound.high) this.#lookAtCompound(pfn, low, high);
+    if (low !== this.#compound.low || high !== this.#compound.high) this.#lookAtCompound(low, high);
+    const distance = pfn - this.#compound.pfn;
+    if (distance <= 0 || distance >= MAX_COMPOUND)
+      throw new AddressError(this.#kernel.pfnToPage(this.#compound.pfn), 'is no head of a compound page');
     this.#owner = this.#compound.owner;
-    this.#index = this.#compound.index + (pfn - this.#compound.pfn);
+    this.#index = this.#compound.index + distance;
   }
 
-  /** The head of the compound page that frame `tail` belongs to. */
-  #lookAtCompound(tail: number, low: number, high: number): void {
+  /** The head of the compound page that a tail names. */
+  #lookAtCompound(low: number, high: number): void {
     const address = (BigInt(high) << 32n) | BigInt(low - 1);
     const pfn = this.#kernel.pageToPfn(address);
-    if (pfn >= tail || tail - pfn >= MAX_COMPOUND)
-      throw new AddressError(address, 'is no head of a compound page');
     this.#lookAtHead(pfn);
     this.#compound = { low, high, pfn, owner: this.#owner, index: this.#index };
   }

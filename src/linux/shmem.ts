@@ -35,5 +35,5 @@ export function shmemSymlink(kernel: Kernel, inode: Inode): Buffer {
   if (page === undefined || page.index !== 0 || page.state === 'swapped') {
     throw new ContainerError('inode', inode.address, 'is a symbolic link that is not in memory');
   }
-  return Buffer.from(kernel.physical.view(page.physical, length));
+  return kernel.physical.withView(page.physical, length, (bytes) => Buffer.from(bytes));
 }

@@ -16,7 +16,8 @@ export function readUser(kernel: Kernel, pgd: bigint, address: number, length: n
     const part = Math.min(length - done, PAGE - inPage);
     const frame = translatePage(kernel.physical, table, Math.floor(at / PAGE));
     if (frame === undefined || !kernel.physical.has(frame + inPage, part)) return undefined;
-    result.set(kernel.physical.view(frame + inPage, part), done);
+    const to = done;
+    kernel.physical.withView(frame + inPage, part, (bytes) => result.set(bytes, to));
     done += part;
   }
   return result;

@@ -2,7 +2,7 @@ import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct } from '../vmcore/view.ts';
 import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
-import { listEmpty, listReadEntries } from './list.ts';
+import { listEmpty, listReadEntries, listVisit } from './list.ts';
 
 const superBlockWriteback = struct('super_block', {
   s_bdi: pointer,
@@ -61,11 +61,10 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
   const addresses = new Set<bigint>();
   const damage: string[] = [];
   const add = (head: bigint, member: 'i_io_list' | 'i_wb_list') => {
-    const read = listReadEntries(kernel, head, Inode, member, MAX_INODES);
-    if (read.damage !== undefined) damage.push(read.damage);
-    for (const inode of read.entries) {
+    const problem = listVisit(kernel, head, Inode, member, MAX_INODES, (inode) => {
       if (readable(() => inode.i_sb) === superBlock) addresses.add(inode.address);
-    }
+    });
+    if (problem !== undefined) damage.push(problem);
   };
   const { s_bdi, s_inodes_wb } = kernel.bind(superBlockWriteback).at(superBlock);
   add(s_inodes_wb, 'i_wb_list');
@@ -84,11 +83,13 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
  */
 export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Found {
   const { s_inodes } = kernel.bind(superBlockWriteback).at(superBlock);
-  const all = listReadEntries(kernel, s_inodes, kernel.bind(inodeLists), 'i_sb_list', MAX_INODES);
-  const changed = all.entries
-    .map(({ address }) => address)
-    .filter((inode) => (readable(() => inodeTimes(kernel, inode).changedSeconds) ?? 0) > sinceSeconds);
-  return { addresses: new Set(changed), damage: all.damage === undefined ? [] : [all.damage] };
+  const addresses = new Set<bigint>();
+  const Inode = kernel.bind(inodeLists);
+  const damage = listVisit(kernel, s_inodes, Inode, 'i_sb_list', MAX_INODES, ({ address }) => {
+    const changed = readable(() => inodeTimes(kernel, address).changedSeconds) ?? 0;
+    if (changed > sinceSeconds) addresses.add(address);
+  });
+  return { addresses, damage: damage === undefined ? [] : [damage] };
 }
 
 /** Bits of `inode.i_state` of an inode that is to be written: I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES. */

@@ -26,6 +26,7 @@ export function listedRuns(list: readonly PageRun[]): PageRuns {
  * throws an Error that names `what` if they are not as many pages as they were.
  */
 export function foundRuns(what: string, pages: number, find: () => Iterable<PageRun>): PageRuns {
+  if (pages === 0) return listedRuns([]);
   return {
     pages,
     *[Symbol.iterator]() {

@@ -155,7 +155,7 @@ export interface ResourceLimit {
   readonly hard: bigint;
 }
 
-/** A process as it was when its kernel died; plain data, enough to rebuild it. */
+/** A process as it was when its kernel died; enough to rebuild it, as long as old memory is there for its pages. */
 export interface Process {
   readonly pid: number;
   readonly ppid: number;

@@ -41,12 +41,16 @@ export function mapFile(path: string, fd: number, fileOffset: number, length: nu
   const slack = fileOffset % PAGE;
   const mapped = length + slack;
   const base = addressOf(mmap(null, mapped, PROT_READ, MAP_SHARED, fd, fileOffset - slack), path, mapped);
-  const buffer = koffi.view(base, mapped);
+  let data: DataView | undefined;
   return {
     fileOffset,
     length,
     address: Number(base) + slack,
-    data: new DataView(buffer, slack, length),
+    // Made for those only that look at it: V8 counts the bytes behind it as its own, and collects garbage for them.
+    get data() {
+      data ??= new DataView(koffi.view(base, mapped), slack, length);
+      return data;
+    },
     unmap: () => {
       munmap(base, mapped);
     },

@@ -4,6 +4,8 @@ import type { PhysicalMemory } from './physical.ts';
 import type { Window, WindowSource } from './view.ts';
 
 const PAGE = 4096;
+/** Translations that are remembered. */
+const MAX_WALKED = 1 << 16;
 /** The canonical upper half begins here with 5-level tables (and later with 4-level ones). */
 const KERNEL_HALF = 0xff00_0000_0000_0000n;
 /** __START_KERNEL_map (arch/x86/include/asm/page_64_types.h). */
@@ -68,6 +70,7 @@ export class KernelMemory implements WindowSource {
     if (frame === undefined) {
       frame = translatePage(this.#physical, this.#space.table, page);
       if (frame === undefined) throw new AddressError(address, 'is not mapped by the kernel');
+      if (this.#walked.size >= MAX_WALKED) this.#walked.clear();
       this.#walked.set(page, frame);
     }
     return frame + Number(address & 0xfffn);
@@ -164,7 +167,8 @@ export class KernelMemory implements WindowSource {
     for (let done = 0; done < length; ) {
       const at = address + BigInt(done);
       const part = Math.min(length - done, PAGE - Number(at & 0xfffn));
-      copy.set(this.#physical.view(this.translate(at), part), done);
+      const to = done;
+      this.#physical.withView(this.translate(at), part, (bytes) => copy.set(bytes, to));
       done += part;
     }
     return copy;

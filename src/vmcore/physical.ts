@@ -14,18 +14,18 @@ export interface PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   /** Whether all of these bytes are in the dump. */
   has(physical: number, length: number): boolean;
-  /** `length` bytes; contiguous memory of a mapped file is not copied. Throws an AddressError if any is absent. */
+  /** `length` bytes; what lies in one piece of a mapped file is not copied. Throws an AddressError if any is absent. */
   window(physical: number, length: number): Window;
   /**
-   * The same, or undefined if a byte is absent or not adjacent in the file: never copies a mapped file. Throws an
+   * The same, or undefined if a byte is absent or not in the same piece of the file: never copies a mapped file. Throws an
    * AddressError only if the operating system refuses to map it.
    */
   contiguous(physical: number, length: number): Window | undefined;
   /** Like `window`, as a byte array over the same memory. Read-only: writing to it kills the process. */
   view(physical: number, length: number): Uint8Array;
   /**
-   * Calls `use` with bytes that are looked at once: they may be gone when it has ended. For what is large; `view` may keep memory of the crash
-   * kernel for each part of old memory that it was called for.
+   * Calls `use` with bytes that are looked at once: they may be gone when it has ended, or when it looks at other memory. For what processes
+   * and files have; `view` may take memory of the crash kernel for each part of old memory that it was called for, and keep it.
    */
   withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T;
   /** Writes runs of memory to a file, straight from the mapping (writev); returns the bytes written. */

@@ -24,7 +24,7 @@ export interface PieceSizes {
 
 /**
  * The dead machine's memory in the crash world. Pieces with something that is looked at stay mapped, because what was looked at may be
- * looked at again; of those with memory that is only written out, the ones written last.
+ * looked at again; of those with memory that is only written out, the ones mapped last.
  */
 export class ProcVmcoreMemory implements PhysicalMemory {
   readonly ranges: readonly FileRange[];
@@ -34,6 +34,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   /** The one that was mapped first comes first. */
   readonly #passing = new Map<number, Mapping>();
   #lastRange: FileRange | undefined;
+  #isClosed = false;
 
   constructor(
     file: VmcoreFile,
@@ -98,6 +99,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
 
   close(): void {
     for (const mapping of [...this.#kept.values(), ...this.#passing.values()]) mapping.unmap();
+    this.#isClosed = true;
     this.#kept.clear();
     this.#passing.clear();
   }
@@ -145,6 +147,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   #map(range: FileRange, physical: number): Mapping {
     const start = this.#pieceStart(range, physical);
     const length = this.#pieceEnd(range, physical) - start;
+    if (this.#isClosed) throw new AddressError(physical, 'is asked for after the dump was closed (physical)');
     try {
       return mapFile(this.#file.path, this.#file.fd, range.offset + (start - range.physical), length);
     } catch (error) {

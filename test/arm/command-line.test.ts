@@ -38,10 +38,11 @@ test("bounce buffers are small; forcing them is the main kernel's affair", () =>
     splitCommandLine(crashCommandLine({ ...inputs, main: `root=/dev/vda ${main}` })).filter((parameter) =>
       parameter.startsWith('swiotlb='),
     );
-  assert.deepEqual(bounce('quiet'), ['swiotlb=4096']);
-  assert.deepEqual(bounce('swiotlb=65536'), ['swiotlb=4096']);
-  assert.deepEqual(bounce('swiotlb=65536,2,force'), ['swiotlb=4096,force']);
-  assert.deepEqual(bounce('swiotlb=noforce'), ['swiotlb=4096,noforce']);
+  assert.deepEqual(bounce('quiet'), ['swiotlb=4096,1']);
+  assert.deepEqual(bounce('swiotlb=65536'), ['swiotlb=4096,1']);
+  assert.deepEqual(bounce('swiotlb=65536,2,force'), ['swiotlb=4096,1,force']);
+  assert.deepEqual(bounce('swiotlb=force swiotlb=noforce'), ['swiotlb=4096,1,noforce']);
+  assert.deepEqual(bounce('swiotlb=noforce'), ['swiotlb=4096,1,noforce']);
 });
 
 test('an own command line gives the same again', () => {

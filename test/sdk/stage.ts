@@ -81,7 +81,10 @@ export async function stage(pid: number): Promise<Staged> {
     kernel: {
       symbolMaybe: () => 0n,
       memory: { u32: (address: bigint) => state.components[Number(address) / 4]?.[0] ?? 0 },
-      physical: { view: (address: number, length: number) => readMemory(pid, address, length) },
+      physical: {
+        withView: <T>(address: number, length: number, use: (bytes: Uint8Array) => T): T =>
+          use(readMemory(pid, address, length)),
+      },
     } as unknown as RecordSource,
     apply: (changed) => applyTo(helper, changed, state),
   };

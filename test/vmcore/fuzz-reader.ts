@@ -1,4 +1,4 @@
-import { captureUnwritten } from '../../src/capture/files/write-back.ts';
+import { unwrittenFiles } from '../../src/capture/files/write-back.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { filesReport } from '../../src/inspect/files.ts';
 import { logReport } from '../../src/inspect/log.ts';
@@ -43,7 +43,7 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
     if (groups.length + refused.length === 0 && pids.length > 0) throw new Error('a capture says nothing');
     if (refused.some(({ reasons }) => reasons.length === 0)) throw new Error('a refusal has no reason');
   };
-  yield () => captureUnwritten(kernel);
+  yield () => [...unwrittenFiles(kernel, [])];
   for (const pid of pids) {
     yield () => filesReport(kernel, pid).text();
     yield () => threadsReport(kernel, pid).text();

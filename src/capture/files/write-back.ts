@@ -29,12 +29,6 @@ function recentSince(clocks: Clocks): number {
   return Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
 }
 
-/** What is to be written back, and what cannot be, as sentences. */
-export interface Unwritten {
-  readonly files: readonly UnwrittenFile[];
-  readonly problems: readonly string[];
-}
-
 function directoryIdentity(kernel: Kernel, dentry: bigint): DirectoryIdentity {
   const { d_inode } = kernel.bind(dentryStruct).at(dentry);
   const { i_ino, i_generation } = kernel.bind(inodeStruct).at(d_inode);
@@ -100,12 +94,14 @@ function isMountRoot(kernel: Kernel, inode: Inode, { mount }: ResolvedPath): boo
 
 /**
  * The files on disks that hold data which the dead kernel had promised and not written: dirty pages of every mounted disk file
- * system, and all cached pages of files that were changed within the last minute. A damaged file or list becomes a problem;
- * nothing is thrown but what makes the clocks unreadable.
+ * system, and all cached pages of files that were changed within the last minute; one after the other, because they may be very many. A damaged
+ * file or list becomes a sentence in `problems`; nothing is thrown but what makes the clocks unreadable.
  */
-export function captureUnwritten(kernel: Kernel, clocks: Clocks = readClocks(kernel)): Unwritten {
-  const files: UnwrittenFile[] = [];
-  const problems: string[] = [];
+export function* unwrittenFiles(
+  kernel: Kernel,
+  problems: string[],
+  clocks: Clocks = readClocks(kernel),
+): Generator<UnwrittenFile> {
   const attempt = <T>(what: string, part: () => T): T | undefined => {
     try {
       return part();
@@ -128,8 +124,7 @@ export function captureUnwritten(kernel: Kernel, clocks: Clocks = readClocks(ker
     for (const address of unwritten.union(recent)) {
       const file = attempt('a changed file', () => unwrittenFile(kernel, Inode.at(address), clocks));
       if (typeof file === 'string') problems.push(file);
-      else if (file !== undefined) files.push(file);
+      else if (file !== undefined) yield file;
     }
   }
-  return { files, problems };
 }

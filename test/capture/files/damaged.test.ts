@@ -4,7 +4,7 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import type { FileTask } from '../../../src/capture/file-capture.ts';
 import { captureFiles, FileRefusal } from '../../../src/capture/files/index.ts';
-import { captureUnwritten } from '../../../src/capture/files/write-back.ts';
+import { unwrittenFiles } from '../../../src/capture/files/write-back.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { forEachTask } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
@@ -38,14 +38,15 @@ function captureAll(kernel: Kernel): Captured {
   const tasks = userTasks(kernel);
   const capture = captureFiles(kernel, tasks);
   capture.groupFiles(new Set(tasks.map(({ pid }) => pid)));
-  captureUnwritten(kernel);
+  for (const _ of unwrittenFiles(kernel, []));
   const descriptors = new Map(
     tasks.map(({ pid }) => {
       const { tables, files } = capture.groupFiles(new Set([pid])).files;
-      const show = ({ fd, fileId, closeOnExec }: FileDescriptor): string => {
+      // Not close-on-exec: the kernel has nothing to hold that bit against.
+      const show = ({ fd, fileId }: FileDescriptor): string => {
         const file = files.find(({ id }) => id === fileId);
         const watches = file?.type === 'eventpoll' ? file.targets.map((target) => target.fd).toSorted() : [];
-        return `${fd} ${file?.type} ${closeOnExec} ${watches}`;
+        return `${fd} ${file?.type} ${watches}`;
       };
       return [pid, tables.flatMap((table) => table.descriptors.map(show))] as const;
     }),
