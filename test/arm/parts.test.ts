@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -39,8 +39,7 @@ test('a missing library is named', () => {
   assert.throws(() => parseLdd('criu', '\tlibnet.so.1 => not found\n'), /criu lacks .*libnet\.so\.1/);
 });
 
-test('cpio reads the archive back: names, modes, content', (t) => {
-  if (spawnSync('cpio', ['--version']).error) return t.skip('cpio is not installed');
+test('cpio reads the archive back: names, modes, content', () => {
   const entries = [
     { path: 'a/b/c', mode: 0o600, data: Buffer.from('hello') },
     { path: 'a/run', mode: 0o755, data: Buffer.from('#!/bin/sh\n') },
