@@ -71,8 +71,49 @@ export interface Segment extends PhysicalRange {
   readonly offset: number;
 }
 
-/** Sorts ranges and cuts what overlaps: `/proc/vmcore` and copies of it have the kernel's text twice. */
-export function disjoint<Range extends PhysicalRange & { readonly offset: number }>(
+/** Ranges of physical memory and where they are: sorted, with what overlaps cut (`/proc/vmcore` and copies of it have the kernel's text twice). */
+export class RangeTable<Range extends PhysicalRange & { readonly offset: number }> {
+  readonly ranges: readonly Range[];
+  #last: Range | undefined;
+
+  constructor(ranges: readonly Range[]) {
+    this.ranges = disjoint(ranges);
+    this.#last = this.ranges[0];
+  }
+
+  /** The range that an address is in. */
+  find(physical: number): Range | undefined {
+    const last = this.#last;
+    if (last !== undefined && physical >= last.physical && physical < last.physical + last.length)
+      return last;
+    let low = 0;
+    let high = this.ranges.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const range = this.ranges[middle];
+      if (range === undefined) return undefined;
+      if (physical < range.physical) high = middle - 1;
+      else if (physical >= range.physical + range.length) low = middle + 1;
+      else {
+        this.#last = range;
+        return range;
+      }
+    }
+    return undefined;
+  }
+
+  /** Whether all of these bytes are in ranges. */
+  cover(physical: number, length: number): boolean {
+    for (let at = physical; at < physical + length; ) {
+      const range = this.find(at);
+      if (range === undefined) return false;
+      at = range.physical + range.length;
+    }
+    return true;
+  }
+}
+
+function disjoint<Range extends PhysicalRange & { readonly offset: number }>(
   ranges: readonly Range[],
 ): Range[] {
   const sorted = ranges.filter(({ length }) => length > 0).toSorted((a, b) => a.physical - b.physical);
@@ -91,28 +132,19 @@ export function disjoint<Range extends PhysicalRange & { readonly offset: number
 /** Physical memory of a dump whose pages lie in the file as they were: an ELF vmcore. */
 export class MappedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
-  readonly #segments: readonly Segment[];
-  #last: Segment | undefined;
+  readonly #segments: RangeTable<Segment>;
 
   constructor(segments: readonly Segment[]) {
-    this.#segments = disjoint(segments);
-    this.ranges = this.#segments;
-    this.#last = this.#segments[0];
+    this.#segments = new RangeTable(segments);
+    this.ranges = this.#segments.ranges;
   }
 
   has(physical: number, length: number): boolean {
-    let at = physical;
-    const end = physical + length;
-    while (at < end) {
-      const segment = this.#find(at);
-      if (segment === undefined) return false;
-      at = segment.physical + segment.length;
-    }
-    return true;
+    return this.#segments.cover(physical, length);
   }
 
   contiguous(physical: number, length: number): Window | undefined {
-    const segment = this.#find(physical);
+    const segment = this.#segments.find(physical);
     if (segment === undefined || physical + length > segment.physical + segment.length) return undefined;
     return {
       data: segment.mapping.get(physical).data,
@@ -126,7 +158,7 @@ export class MappedMemory implements PhysicalMemory {
     if (!this.has(physical, length)) throw new AddressError(physical, 'is not in the dump (physical)');
     const copy = Buffer.alloc(length);
     for (let at = physical; at < physical + length; ) {
-      const segment = this.#find(at);
+      const segment = this.#segments.find(at);
       if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
       const part = Math.min(physical + length, segment.physical + segment.length) - at;
       copy.set(this.view(at, part), at - physical);
@@ -148,7 +180,7 @@ export class MappedMemory implements PhysicalMemory {
     const writer = new VectorWriter(fd);
     for (const run of runs) {
       for (let at = run.physical; at < run.physical + run.length; ) {
-        const segment = this.#find(at);
+        const segment = this.#segments.find(at);
         if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
         const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
         writer.add(segment.mapping.get(at).address + segment.offset + (at - segment.physical), length);
@@ -160,26 +192,6 @@ export class MappedMemory implements PhysicalMemory {
   }
 
   close(): void {
-    for (const { mapping } of this.#segments) mapping.unmap();
-  }
-
-  #find(physical: number): Segment | undefined {
-    const last = this.#last;
-    if (last !== undefined && physical >= last.physical && physical < last.physical + last.length)
-      return last;
-    let low = 0;
-    let high = this.#segments.length - 1;
-    while (low <= high) {
-      const middle = (low + high) >> 1;
-      const segment = this.#segments[middle];
-      if (segment === undefined) return undefined;
-      if (physical < segment.physical) high = middle - 1;
-      else if (physical >= segment.physical + segment.length) low = middle + 1;
-      else {
-        this.#last = segment;
-        return segment;
-      }
-    }
-    return undefined;
+    for (const { mapping } of this.#segments.ranges) mapping.unmap();
   }
 }

@@ -1,6 +1,6 @@
 import { AddressError, FormatError } from './errors.ts';
 import { type Mapping, mapFile, VectorWriter, type VmcoreFile } from './mapping.ts';
-import { disjoint, type PhysicalMemory, type PhysicalRange } from './physical.ts';
+import { type PhysicalMemory, type PhysicalRange, RangeTable } from './physical.ts';
 import type { Window } from './view.ts';
 
 /**
@@ -28,12 +28,12 @@ export interface PieceSizes {
  */
 export class ProcVmcoreMemory implements PhysicalMemory {
   readonly ranges: readonly FileRange[];
+  readonly #table: RangeTable<FileRange>;
   readonly #file: VmcoreFile;
   readonly #sizes: PieceSizes;
   readonly #kept = new Map<number, Mapping>();
   /** The one that was mapped first comes first. */
   readonly #passing = new Map<number, Mapping>();
-  #lastRange: FileRange | undefined;
   #isClosed = false;
 
   constructor(
@@ -42,21 +42,17 @@ export class ProcVmcoreMemory implements PhysicalMemory {
     sizes: PieceSizes = { piece: PIECE, passing: PASSING_PIECES },
   ) {
     this.#file = file;
-    this.ranges = disjoint(ranges);
+    this.#table = new RangeTable(ranges);
+    this.ranges = this.#table.ranges;
     this.#sizes = sizes;
   }
 
   has(physical: number, length: number): boolean {
-    for (let at = physical; at < physical + length; ) {
-      const range = this.#find(at);
-      if (range === undefined) return false;
-      at = range.physical + range.length;
-    }
-    return true;
+    return this.#table.cover(physical, length);
   }
 
   contiguous(physical: number, length: number): Window | undefined {
-    const range = this.#find(physical);
+    const range = this.#table.find(physical);
     if (range === undefined || physical + length > this.#pieceEnd(range, physical)) return undefined;
     const { data } = this.#keep(range, physical);
     return { data, offset: physical - this.#pieceStart(range, physical) };
@@ -167,20 +163,9 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   }
 
   #require(physical: number): FileRange {
-    const range = this.#find(physical);
+    const range = this.#table.find(physical);
     if (range === undefined) throw absent(physical);
     return range;
-  }
-
-  #find(physical: number): FileRange | undefined {
-    const last = this.#lastRange;
-    if (last !== undefined && physical >= last.physical && physical < last.physical + last.length)
-      return last;
-    const found = this.ranges.find(
-      ({ physical: start, length }) => physical >= start && physical < start + length,
-    );
-    if (found !== undefined) this.#lastRange = found;
-    return found;
   }
 }
 
