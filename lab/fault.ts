@@ -1,7 +1,7 @@
 import { execCaptured } from './channel.ts';
 import { LabError } from './error.ts';
 import { connectGdb } from './gdb-remote.ts';
-import { guestPaths } from './guest.ts';
+import { guestPaths, readRunningGuest } from './guest.ts';
 import { withQmp } from './qmp.ts';
 
 /** Ways to kill a guest's kernel. */
@@ -26,18 +26,20 @@ const BAD_POINTER = Buffer.from('488b042510000000', 'hex');
 
 /**
  * Does to the guest's kernel what kills it; returns at once, a moment before it dies.
+ * @param cpu the one on which it is to die; undefined: any
  * @throws LabError if the fault cannot be placed
  */
-export async function strike(name: string, fault: Fault): Promise<void> {
+export async function strike(name: string, fault: Fault, cpu?: number): Promise<void> {
+  if (cpu !== undefined) checkCpu(name, fault, cpu);
   switch (fault) {
     case 'sysrq':
-      return runLater(name, 'echo c > /proc/sysrq-trigger');
+      return runLater(name, 'echo c > /proc/sysrq-trigger', cpu);
     case 'bug':
       await plant(name, UD2);
-      return runLater(name, CALL_VICTIM);
+      return runLater(name, CALL_VICTIM, cpu);
     case 'oops':
       await plant(name, BAD_POINTER);
-      return runLater(name, CALL_VICTIM);
+      return runLater(name, CALL_VICTIM, cpu);
     case 'nmi':
       await guestShell(name, 'echo 1 > /proc/sys/kernel/unknown_nmi_panic');
       await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
@@ -50,9 +52,16 @@ async function guestShell(name: string, script: string): Promise<string> {
   return stdout;
 }
 
+function checkCpu(name: string, fault: Fault, cpu: number): void {
+  if (fault === 'nmi') throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
+  const { cpus } = readRunningGuest(name);
+  if (cpu >= cpus) throw new LabError(`--cpu ${cpu}: guest ${name} has CPUs 0 to ${cpus - 1}`);
+}
+
 /** In the background of the guest, so that our own connection is closed in order before the kernel dies. */
-async function runLater(name: string, script: string): Promise<void> {
-  await guestShell(name, `(sleep 0.5; ${script}) </dev/null >/dev/null 2>&1 &`);
+async function runLater(name: string, script: string, cpu: number | undefined): Promise<void> {
+  const pin = cpu === undefined ? '' : `taskset -pc ${cpu} $$; `;
+  await guestShell(name, `sh -c 'sleep 0.5; ${pin}${script}' </dev/null >/dev/null 2>&1 &`);
 }
 
 /** Puts machine code over the beginning of a function of the running kernel, through QEMU's gdbstub. */

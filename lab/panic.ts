@@ -13,6 +13,8 @@ import type { Progress } from './progress.ts';
 /** How a panic in the lab is to go. */
 export interface PanicOptions {
   fault: Fault;
+  /** On which CPU; undefined: any. */
+  cpu?: number | undefined;
   /** Longest time from the fault to the crash world's report. */
   waitSeconds: number;
   /** Strike even if no crash kernel is loaded, and wait for nothing. */
@@ -34,7 +36,7 @@ export async function panicGuest(
   const known = await incidentStates(name);
   const start = performance.now();
   progress.step(`killing the kernel of ${name} (${options.fault})`);
-  await strike(name, options.fault);
+  await strike(name, options.fault, options.cpu);
   await dropConnection(name);
   if (options.unarmed) return undefined;
   // What answers within the first seconds may still be the old world.

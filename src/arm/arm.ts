@@ -3,7 +3,7 @@ import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { writeDurably } from '../config/durable-file.ts';
 import { INSTALLATION } from '../config/installation.ts';
-import type { Armed, Manifest } from '../config/manifest.ts';
+import type { Armed, Manifest, MemoryRange } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { encodeProfile } from '../vmcore/profile.ts';
@@ -13,7 +13,7 @@ import { bootApicId, crashCommandLine, loopsPerJiffy } from './command-line.ts';
 import type { CpioEntry } from './cpio.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
-import { type MemoryRange, parseIomem, reclaimableRanges } from './iomem.ts';
+import { parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,

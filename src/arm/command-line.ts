@@ -1,6 +1,7 @@
+import type { MemoryRange } from '../config/manifest.ts';
 import { CRASH_WORLD_PARAMETER, PAYLOAD_DIRECTORY } from '../config/paths.ts';
 import { ArmError } from './errors.ts';
-import { type MemoryRange, memmapParameter } from './iomem.ts';
+import { memmapParameter } from './iomem.ts';
 
 /** COMMAND_LINE_SIZE of x86-64 without the final zero byte, and without the `elfcorehdr=0x... ` that the kernel adds. */
 const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;

@@ -1,10 +1,5 @@
+import type { MemoryRange } from '../config/manifest.ts';
 import { ArmError } from './errors.ts';
-
-/** Physical addresses in bytes; `end` is the first byte after the range. Both are below 2^53. */
-export interface MemoryRange {
-  readonly start: number;
-  readonly end: number;
-}
 
 /** An entry of /proc/iomem; `depth` is 0 for an entry at the left margin. */
 export interface IomemEntry extends MemoryRange {

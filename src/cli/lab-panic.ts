@@ -8,6 +8,7 @@ import { wholeNumber } from './arguments.ts';
 
 interface PanicCommandOptions {
   by: string;
+  cpu?: number;
   wait: number;
   unarmed?: boolean;
   json?: boolean;
@@ -19,6 +20,7 @@ export function registerLabPanic(lab: Command): void {
     .command('panic <name>')
     .description("kill a guest's kernel, wait for the crash world's report and print it")
     .option('--by <fault>', `how: ${faults.join(', ')}`, 'sysrq')
+    .option('--cpu <number>', 'on which CPU; without it, on any', wholeNumber)
     .option('--wait <seconds>', 'longest time until the report', wholeNumber, 180)
     .option('--unarmed', 'also if no crash kernel is loaded; waits for nothing')
     .option('--json', 'print the report as JSON')
@@ -37,7 +39,12 @@ async function panic(name: string, options: PanicCommandOptions): Promise<void> 
   const progress = stderrProgress();
   const incident = await panicGuest(
     name,
-    { fault: parseFault(options.by), waitSeconds: options.wait, unarmed: options.unarmed === true },
+    {
+      fault: parseFault(options.by),
+      cpu: options.cpu,
+      waitSeconds: options.wait,
+      unarmed: options.unarmed === true,
+    },
     progress,
   );
   if (incident === undefined) return;

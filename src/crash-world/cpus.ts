@@ -47,3 +47,8 @@ export function startCpus(): { online: number; failed: string[] } {
   }
   return { online: online.size, failed };
 }
+
+/** The APIC ids of the CPUs that this kernel uses, as the processors themselves say. */
+export function runningApicIds(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): Set<number> {
+  return new Set([...cpuinfo.matchAll(/^initial apicid\s*:\s*(\d+)$/gm)].map(([, id]) => Number(id)));
+}

@@ -2,16 +2,21 @@ import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { MemoryRange } from '../config/manifest.ts';
 
 const REGIONS = '/sys/bus/nd/devices';
 const DAX = '/sys/bus/dax';
 const BLOCKS = '/sys/devices/system/memory';
 /** Alignment of a device-dax: a huge page, which any memory block is a multiple of. */
 const ALIGN_BYTES = 2 ** 21;
+/** Where a device-dax's label is written, from the start of its range (nd_pfn_init in drivers/nvdimm/pfn_devs.c). */
+const LABEL = { start: 4096, end: 8192 };
 
 /** What became of the old memory. */
 export interface Reclaimed {
   readonly bytes: number;
+  /** Memory in which something is still needed, untouched: it may be taken back later. */
+  readonly withheld: readonly MemoryRange[];
   /** A sentence for each range that could not be taken back. */
   readonly failures: readonly string[];
 }
@@ -21,39 +26,51 @@ export class ReclaimError extends Error {
   override readonly name = 'ReclaimError';
 }
 
-/** Physical addresses in bytes; `end` is the first byte after the range. */
-interface MemoryRange {
-  readonly start: number;
-  readonly end: number;
-}
-
 /**
  * Takes the dead world's memory back: each range that the command line declared as persistent memory (`memmap=SIZE!START`) becomes a device-dax, then
- * hot-added memory, then is put online. After this nothing of the dead kernel can be read any more. The steps are those of ndctl and
+ * hot-added memory, then is put online, but for the blocks that are still needed. After this nothing of the dead kernel can be read any more. The
+ * steps are those of ndctl and
  * daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in rising order,
  * because the descriptors of each need memory that the one before has brought. Real persistent memory of the machine is not touched.
- * @param ranges what `arm` declared, in rising order
- * @returns what was taken back, and why a range was not
+ * @param ranges what `arm` declared, in rising order, or what was withheld before
+ * @param needed what must stay as it is
  * @throws ReclaimError if nothing can be taken back
  */
-export function reclaimMemory(ranges: readonly MemoryRange[]): Reclaimed {
+export function reclaimMemory(ranges: readonly MemoryRange[], needed: readonly MemoryRange[]): Reclaimed {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
   waitForRegions();
-  const regions = readdirSync(REGIONS).filter((name) => name.startsWith('region'));
   let bytes = 0;
+  const withheld: MemoryRange[] = [];
   const failures: string[] = [];
   for (const range of ranges) {
     try {
-      const region = regions.find((name) => isRegionOf(name, range));
-      if (region === undefined) throw new ReclaimError(`${REGIONS} has no region of this address and size`);
-      handToKmem(makeDevice(region));
-      bytes += putOnline(range);
+      if (blocksIn(range).length === 0) {
+        if (overlaps({ start: range.start + LABEL.start, end: range.start + LABEL.end }, needed)) {
+          withheld.push(range);
+          continue;
+        }
+        hotAdd(range);
+      }
+      const online = putOnline(range, needed);
+      bytes += online.bytes;
+      withheld.push(...online.withheld);
     } catch (error) {
       if (!(error instanceof ReclaimError)) throw error;
       failures.push(`${describeRange(range)} was not taken back: ${error.message}`);
     }
   }
-  return { bytes, failures };
+  return { bytes, withheld, failures };
+}
+
+function overlaps({ start, end }: MemoryRange, others: readonly MemoryRange[]): boolean {
+  return others.some((other) => start < other.end && other.start < end);
+}
+
+/** Makes a range memory of this kernel, all of it offline: nothing in it changes but the device's label. */
+function hotAdd(range: MemoryRange): void {
+  const region = readdirSync(REGIONS).find((name) => name.startsWith('region') && isRegionOf(name, range));
+  if (region === undefined) throw new ReclaimError(`${REGIONS} has no region of this address and size`);
+  handToKmem(makeDevice(region));
 }
 
 function isRegionOf(region: string, { start, end }: MemoryRange): boolean {
@@ -118,20 +135,41 @@ function handToKmem(dax: string): void {
   if (!existsSync(driver)) write(join(DAX, 'drivers/kmem/bind'), dax);
 }
 
+/** A block of memory that can be put online. */
+interface Block extends MemoryRange {
+  readonly directory: string;
+}
+
+/** The blocks that are in a range as a whole, in rising order. */
+function blocksIn({ start, end }: MemoryRange): Block[] {
+  const bytes = Number.parseInt(readFileSync(join(BLOCKS, 'block_size_bytes'), 'utf8'), 16);
+  return readdirSync(BLOCKS)
+    .flatMap((name) => {
+      const number = /^memory(\d+)$/.exec(name)?.[1];
+      if (number === undefined) return [];
+      const first = Number(number) * bytes;
+      return [{ start: first, end: first + bytes, directory: join(BLOCKS, name) }];
+    })
+    .filter((block) => block.start >= start && block.end <= end)
+    .sort((one, other) => one.start - other.start);
+}
+
 /**
- * Puts every offline block of the range online for the kernel's own use as well as for processes: a movable-only zone several times
- * as large as the rest would leave the kernel without memory for itself.
+ * Puts every offline block of the range online for the kernel's own use as well as for processes, unless it is needed: a movable-only zone
+ * several times as large as the rest would leave the kernel without memory for itself.
  */
-function putOnline({ start, end }: MemoryRange): number {
-  const blockBytes = Number.parseInt(readFileSync(join(BLOCKS, 'block_size_bytes'), 'utf8'), 16);
+function putOnline(range: MemoryRange, needed: readonly MemoryRange[]): Omit<Reclaimed, 'failures'> {
   let bytes = 0;
-  for (const name of readdirSync(BLOCKS).filter((entry) => /^memory\d+$/.test(entry))) {
-    const first = Number(name.slice('memory'.length)) * blockBytes;
-    if (first < start || first + blockBytes > end) continue;
-    const state = join(BLOCKS, name, 'state');
+  const withheld: MemoryRange[] = [];
+  for (const { start, end, directory } of blocksIn(range)) {
+    const state = join(directory, 'state');
     if (readFileSync(state, 'utf8').trim() !== 'offline') continue;
+    if (overlaps({ start, end }, needed)) {
+      withheld.push({ start, end });
+      continue;
+    }
     write(state, 'online_kernel');
-    bytes += blockBytes;
+    bytes += end - start;
   }
-  return bytes;
+  return { bytes, withheld };
 }

@@ -5,6 +5,7 @@ import { unwrittenFiles } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
+import { haltedCpus } from '../linux/halted-cpus.ts';
 import { createIncident, incidentId, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -13,7 +14,7 @@ import { readProfile } from '../vmcore/profile.ts';
 import { birthplace, planAdoptions } from './adoption.ts';
 import { captureStage } from './capture-stage.ts';
 import { placeInCgroups } from './cgroups.ts';
-import { missingCpus, startCpus } from './cpus.ts';
+import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { type ImagedGroup, imageStage } from './image-stage.ts';
@@ -27,7 +28,6 @@ import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
-import { reclaimMemory } from './reclaim.ts';
 import {
   criuVersion,
   filesStage,
@@ -44,6 +44,7 @@ import {
   selectProcesses,
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
+import { describeWithheld, neededMemory, takeBack } from './take-back.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
 import { type WriteBackResult, writeBack } from './write-back.ts';
 
@@ -166,16 +167,22 @@ async function workOn(work: Work): Promise<void> {
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const { imaged, memoryFiles } = await capture(work, selection, writtenBack ?? new Map());
   const cpus = kernel.cpus.length;
+  const halted = haltedCpus(kernel);
   kernel.close();
-  await stages.run('memory', () => {
-    const { bytes, failures } = reclaimMemory(manifest.ranges);
-    report.memory.reclaimedBytes = bytes;
-    report.errors.push(...failures);
-  });
+  const withheld = await stages.run('memory', () =>
+    takeBack(manifest.ranges, neededMemory(halted, runningApicIds()), report),
+  );
   await stages.run('cpus', () => {
     const { online, failed } = startCpus();
     report.notes.push(...failed, ...missingCpus(cpus, online, readFileSync('/proc/cmdline', 'utf8')));
   });
+  if (withheld !== undefined && withheld.length > 0) {
+    await stages.run('withheld-memory', () => {
+      const needed = neededMemory(halted, runningApicIds());
+      const left = takeBack(withheld, needed, report);
+      if (left.length > 0) report.notes.push(describeWithheld(left, needed));
+    });
+  }
   if (memoryFiles !== undefined) {
     const { keep } = manifest.config.images;
     await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(imaged), keep, report));

@@ -68,8 +68,12 @@ export class DeadKernel implements Kernel {
   }
 
   get cpus(): readonly number[] {
-    this.#cpus ??= this.#onlineCpus();
+    this.#cpus ??= this.#cpusOf('__cpu_online_mask');
     return this.#cpus;
+  }
+
+  get presentCpus(): readonly number[] {
+    return this.#cpusOf('__cpu_present_mask');
   }
 
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F> {
@@ -158,11 +162,11 @@ export class DeadKernel implements Kernel {
     return this.memory.read(start, Number(bytes));
   }
 
-  #onlineCpus(): number[] {
+  #cpusOf(symbol: string): number[] {
     const possible = this.memory.u32(this.symbol('nr_cpu_ids'));
     if (possible === 0 || possible > MAX_CPUS)
       throw new VmcoreError(`the dump is damaged: nr_cpu_ids is ${possible}`);
-    const mask = this.memory.read(this.symbol('__cpu_online_mask'), Math.ceil(possible / 8));
+    const mask = this.memory.read(this.symbol(symbol), Math.ceil(possible / 8));
     const cpus: number[] = [];
     for (let cpu = 0; cpu < possible; cpu++) {
       if (((mask[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0) cpus.push(cpu);

@@ -21,6 +21,8 @@ export interface Kernel {
   readonly warnings: readonly string[];
   /** CPUs that were online, ascending. */
   readonly cpus: readonly number[];
+  /** CPUs that were there, online or not, ascending. */
+  readonly presentCpus: readonly number[];
 
   /** Binds a declaration to this kernel (remembered per declaration); throws a BindError. */
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F>;

@@ -1,5 +1,5 @@
 import { AddressError } from './errors.ts';
-import { type PageTable, translatePage } from './page-table.ts';
+import { type PageTable, pageNumber, translatePage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Window, WindowSource } from './view.ts';
 
@@ -65,7 +65,7 @@ export class KernelMemory implements WindowSource {
     if (address < KERNEL_HALF || address > 0xffff_ffff_ffff_ffffn) {
       throw new AddressError(address, 'is not a kernel address');
     }
-    const page = Number((address >> 12n) & 0x1fff_ffff_ffffn);
+    const page = pageNumber(address);
     let frame = this.#walked.get(page);
     if (frame === undefined) {
       frame = translatePage(this.#physical, this.#space.table, page);

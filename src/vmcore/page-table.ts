@@ -47,13 +47,24 @@ function frameOf(low: number, high: number): number {
   return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE - 1)) >>> 0);
 }
 
+/** The number of the page that holds a virtual address: the address without its low 12 bits and its sign (below 2^45, so it fits a number). */
+export function pageNumber(address: bigint): number {
+  return Number((address >> 12n) & 0x1fff_ffff_ffffn);
+}
+
 /**
- * Physical address of a virtual page, or undefined if it is not mapped. `page` is the address without its low
- * 12 bits, shifted (below 2^45, so it fits a number). Throws an AddressError if a table is not in the dump.
+ * Physical address of a virtual page (its number), or undefined if it is not mapped. Throws an AddressError if a table is not in the dump.
+ * @param met gets the physical address of each table on the way
  */
-export function translatePage(physical: PhysicalMemory, table: PageTable, page: number): number | undefined {
+export function translatePage(
+  physical: PhysicalMemory,
+  table: PageTable,
+  page: number,
+  met?: Set<number>,
+): number | undefined {
   let base = table.root;
   for (let level = table.levels; level >= 1; level--) {
+    met?.add(base);
     const span = PAGES_PER_ENTRY[level] ?? 1;
     const index = Math.floor(page / span) % 512;
     const { data, offset } = physical.window(base + index * 8, 8);

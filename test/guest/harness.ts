@@ -52,8 +52,8 @@ export interface TestGuest {
   copyOut(source: string, destination: string): Promise<void>;
   /** Writes the guest's memory as an ELF vmcore. */
   vmcore(file: string): Promise<number>;
-  /** Kills the kernel, waits for the crash world and returns its report. */
-  panic(fault?: Fault, waitSeconds?: number): Promise<Report>;
+  /** Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report. */
+  panic(fault?: Fault, cpu?: number): Promise<Report>;
   /** Waits until the console has it; fails the test, with the console's end, if that takes too long. */
   consoleSays(words: RegExp, seconds?: number): Promise<void>;
   down(): Promise<void>;
@@ -102,7 +102,7 @@ function openTestGuest(name: string): TestGuest {
     copyIn: (source, destination) => copyFiles(name, source, `${name}:${destination}`),
     copyOut: (source, destination) => copyFiles(name, `${name}:${source}`, destination),
     vmcore: (file) => dumpGuest(name, file),
-    panic: (fault = 'sysrq', waitSeconds = 300) => panicAndReport(name, fault, waitSeconds),
+    panic: (fault = 'sysrq', cpu) => panicAndReport(name, fault, cpu),
     consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
     down: () => removeGuest(name),
   };
@@ -144,8 +144,9 @@ async function consoleSays(name: string, words: RegExp, seconds: number): Promis
   }
 }
 
-async function panicAndReport(name: string, fault: Fault, waitSeconds: number): Promise<Report> {
-  const incident = await panicGuest(name, { fault, waitSeconds, unarmed: false }, stderrProgress());
+async function panicAndReport(name: string, fault: Fault, cpu: number | undefined): Promise<Report> {
+  const options = { fault, cpu, waitSeconds: 300, unarmed: false };
+  const incident = await panicGuest(name, options, stderrProgress());
   const { stdout } = await execCaptured(name, [
     'cat',
     `/var/lib/otherworld/incidents/${incident}/report.json`,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A program with a crash procedure, good or bad, that ticks on and says in a file how it is.
+ * A program with a crash procedure, good or bad, that ticks at every SIGHUP and says in a file how it is.
+ * Between the ticks it is in clock_nanosleep.
  *     procedure-subject MODE DIRECTORY
  * Good: continue, replace, exit, fault, overrun, signal. Bad records: checksum, entry, stack, handler. */
 #define _GNU_SOURCE
@@ -35,6 +36,8 @@ static int procedure(void *argument) {
   return OTHERWORLD_CONTINUE;
 }
 
+static void on_tick(int number) { (void)number; }
+
 static void on_signal(int number) {
   (void)number;
   runs++;
@@ -65,9 +68,10 @@ int main(int argc, char **argv) {
   if (argc != 3) return 2;
   mode = argv[1];
   snprintf(status_path, sizeof status_path, "%s/%s", argv[2], mode);
+  signal(SIGHUP, on_tick);
   if (enroll() != 0) return 3;
   for (ticks = 0;; ticks++) {
-    const struct timespec time = {0, 200000000};
+    const struct timespec time = {3600, 0};
     write_status(ticks);
     nanosleep(&time, NULL);
   }
