@@ -17,6 +17,8 @@ export interface GuestOptions {
   forwards: readonly { host: number; guest: number }[];
   /** More kernel parameters. */
   append: string;
+  /** More arguments for QEMU: devices. */
+  devices?: readonly string[];
   /** Start from a snapshot of a guest like this that has booted; the first one makes it. */
   quick?: boolean;
 }
@@ -101,5 +103,6 @@ function qemuArguments({ options, image, qemu, accelerator, sshPort }: Machine, 
     ...['-device', 'virtio-blk-pci,drive=disk'],
     ...['-netdev', `user,id=net,ipv6=off${forwards}`, '-device', 'virtio-net-pci,netdev=net,romfile='],
     ...['-device', 'virtio-rng-pci', '-device', 'vmcoreinfo'],
+    ...(options.devices ?? []),
   ];
 }

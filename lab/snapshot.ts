@@ -28,6 +28,7 @@ function snapshotDirectory({ options, image, qemu, accelerator }: Machine): stri
     memoryMiB,
     cpus,
     kernelParameters(options),
+    ...(options.devices ?? []),
     qemu.version,
   ];
   return cacheDirectory('snapshots', cacheKey([...inputs, accelerator]));

@@ -44,6 +44,7 @@ import {
   selectProcesses,
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
+import { stopStrayDma } from './stray-dma.ts';
 import { describeWithheld, neededMemory, takeBack } from './take-back.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
 import { type WriteBackResult, writeBack } from './write-back.ts';
@@ -169,9 +170,10 @@ async function workOn(work: Work): Promise<void> {
   const cpus = kernel.cpus.length;
   const halted = haltedCpus(kernel);
   kernel.close();
-  const withheld = await stages.run('memory', () =>
-    takeBack(manifest.ranges, neededMemory(halted, runningApicIds()), report),
-  );
+  const withheld = await stages.run('memory', () => {
+    stopStrayDma();
+    return takeBack(manifest.ranges, neededMemory(halted, runningApicIds()), report);
+  });
   await stages.run('cpus', () => {
     const { online, failed } = startCpus();
     report.notes.push(...failed, ...missingCpus(cpus, online, readFileSync('/proc/cmdline', 'utf8')));

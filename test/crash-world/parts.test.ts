@@ -3,10 +3,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { missingCpus, parseCpuList } from '../../src/crash-world/cpus.ts';
+import { missingCpus, parseCpuList, runningApicIds } from '../../src/crash-world/cpus.ts';
 import { readMemory } from '../../src/crash-world/meminfo.ts';
 import { mountedPaths } from '../../src/crash-world/mounts.ts';
 import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
+import { describeWithheld, neededMemory } from '../../src/crash-world/take-back.ts';
 import { removeDropIn, writeSettleUnit } from '../../src/crash-world/units.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
@@ -47,6 +48,25 @@ test('lists of CPUs are read as sysfs writes them', () => {
   assert.equal(missingCpus(2, 2, '').length, 0);
   assert.match(missingCpus(2, 1, 'maxcpus=1')[0] ?? '', /^1 of 2 CPUs .*firmware booted/);
   assert.match(missingCpus(16, 4, 'maxcpus=1 nr_cpus=4')[0] ?? '', /^4 of 16 CPUs .*nr_cpus=/);
+});
+
+test('CPUs are told apart by what they say themselves', () => {
+  const cpuinfo =
+    'processor\t: 0\napicid\t\t: 1\ninitial apicid\t: 1\n\nprocessor\t: 1\ninitial apicid\t: 12\n';
+  assert.deepEqual([...runningApicIds(cpuinfo)], [1, 12]);
+});
+
+test('what a CPU stands in that this kernel has not started is needed; all, if that is not known', () => {
+  const known = { cpu: 0, apicId: 0, memory: [{ physical: 0x1000, length: 0x2000 }] };
+  const unknown = { cpu: 1, apicId: 8, memory: undefined };
+  const everything = [{ start: 0, end: Number.POSITIVE_INFINITY }];
+  assert.deepEqual(neededMemory([known, unknown], new Set([0, 8])), []);
+  assert.deepEqual(neededMemory([known, unknown], new Set([8])), [{ start: 0x1000, end: 0x3000 }]);
+  assert.deepEqual(neededMemory([known, unknown], new Set([0])), everything);
+  assert.deepEqual(neededMemory(undefined, new Set([0])), everything);
+  const left = [{ start: 0, end: 2 ** 27 }];
+  assert.match(describeWithheld(left, neededMemory([known], new Set())), /^128 MiB of .* halted in them$/);
+  assert.match(describeWithheld(left, neededMemory([unknown], new Set())), /not known where$/);
 });
 
 test('memory is read in bytes', () => {

@@ -26,6 +26,8 @@ export interface TestGuestOptions {
   memoryMiB?: number;
   cpus?: number;
   crashKernelMiB?: number;
+  /** More arguments for QEMU. */
+  devices?: readonly string[];
   /** `false`: Otherworld is installed, no crash kernel is loaded. */
   arm?: boolean;
   /** `false`: boots from the beginning, where else a snapshot of a guest that has booted may do. */
@@ -75,7 +77,9 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
       crashKernelMiB,
       forwards: [],
       append: '',
-      quick: options.quick ?? true,
+      devices: options.devices ?? [],
+      // Devices of all kinds can be had, not all of them in a snapshot.
+      quick: options.quick ?? options.devices === undefined,
     },
     progress,
   );

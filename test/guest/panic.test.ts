@@ -1,8 +1,26 @@
 // Boots one armed guest per release and kills its kernel: what `lab panic` promises, whatever is protected.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { guestPaths } from '../../lab/guest.ts';
+import { withQmp } from '../../lab/qmp.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
+
+/** A disk that the system does without. */
+const disk = {
+  arguments: [
+    ...['-blockdev', 'driver=null-co,node-name=second,size=1048576'],
+    ...['-device', 'nvme,drive=second,serial=second'],
+  ],
+  /** PCI class of an NVMe controller. */
+  class: '0x010802',
+};
+
+/** PCI_COMMAND_MASTER. */
+const MASTER = 4;
+/** An NVMe controller's CC and its bit EN (NVM Express Base Specification, 3.1.3.5). */
+const CONFIGURATION = 0x14;
+const ENABLED = 1;
 
 suite(`a panic of an armed guest with ${release}`, () => {
   let guest: TestGuest;
@@ -10,14 +28,29 @@ suite(`a panic of an armed guest with ${release}`, () => {
   let report: Report;
   const bootId = 'cat /proc/sys/kernel/random/boot_id';
 
+  /** The command register of the second disk's controller. */
+  const command = async (): Promise<number> => {
+    const script = `cd "$(dirname "$(grep -lx ${disk.class} /sys/bus/pci/devices/*/class)")"; od -An -tu2 -j4 -N2 config`;
+    return Number(await guest.sh(script));
+  };
+
   before(async () => {
-    guest = await bootTestGuest('panic');
+    guest = await bootTestGuest('panic', { devices: disk.arguments });
     bootIdBefore = await guest.sh(bootId);
   });
   after(() => guest?.down());
 
   test('lab up leaves the guest armed, with the command installed', async () => {
     assert.match(await guest.sh('otherworld status'), /^armed for 6\./);
+  });
+
+  test('a device at work may write to memory', async () => {
+    assert.equal(await guest.sh('lsblk -dno NAME,SERIAL | grep second'), 'nvme0n1 second');
+    assert.equal((await command()) & MASTER, MASTER);
+    // In the crash world it has no driver, as it is with most network cards of a real machine.
+    await guest.sh(
+      `mkdir -p /etc/otherworld; printf '[crash-kernel]\nadd-parameters = ["initcall_blacklist=nvme_init"]\n' >/etc/otherworld/otherworld.toml; otherworld arm`,
+    );
   });
 
   test('lab panic returns when the crash world has settled, with its report', async () => {
@@ -39,5 +72,19 @@ suite(`a panic of an armed guest with ${release}`, () => {
     // With panic_on_oops the kernel leaves for the crash kernel from within the oops, before it would say "panic".
     assert.match(log.slice(-8000), /invalid opcode/);
     assert.match(log.slice(-8000), /RIP: 0010:__x64_sys_sethostname\+0x0\//);
+  });
+
+  test('a device that has no driver was reset, and cannot write to the memory that was taken back', async () => {
+    assert.ok(report.memory.reclaimedBytes > 0);
+    assert.equal(await guest.sh('lsblk -dno NAME'), 'vda');
+    assert.equal((await command()) & MASTER, 0);
+    const resource = `cat "$(dirname "$(grep -lx ${disk.class} /sys/bus/pci/devices/*/class)")"/resource`;
+    const registers = Number((await guest.sh(resource)).split(' ')[0]);
+    const answer = await withQmp(guestPaths(guest.name).qmp, (qmp) =>
+      qmp.execute('human-monitor-command', {
+        'command-line': `xp /1wx 0x${(registers + CONFIGURATION).toString(16)}`,
+      }),
+    );
+    assert.equal(Number(String(answer).trim().split(': ')[1]) & ENABLED, 0, String(answer));
   });
 });
