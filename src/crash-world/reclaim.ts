@@ -15,8 +15,8 @@ const LABEL = { start: 4096, end: 8192 };
 /** What became of the old memory. */
 export interface Reclaimed {
   readonly bytes: number;
-  /** Memory in which something is still needed, untouched: it may be taken back later. */
-  readonly withheld: readonly MemoryRange[];
+  /** Memory that is as it was, because it is needed. */
+  readonly withheldBytes: number;
   /** A sentence for each range that could not be taken back. */
   readonly failures: readonly string[];
 }
@@ -28,40 +28,44 @@ export class ReclaimError extends Error {
 
 /**
  * Takes the dead world's memory back: each range that the command line declared as persistent memory (`memmap=SIZE!START`) becomes a device-dax, then
- * hot-added memory, then is put online, but for the blocks that are still needed. After this nothing of the dead kernel can be read any more. The
- * steps are those of ndctl and
- * daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in rising order,
- * because the descriptors of each need memory that the one before has brought. Real persistent memory of the machine is not touched.
- * @param ranges what `arm` declared, in rising order, or what was withheld before
+ * hot-added memory, then is put online, but for the blocks that are needed. After this nothing else of the dead kernel can be read any more. The steps
+ * are those of ndctl and daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in
+ * rising order, because the descriptors of each need memory that the one before has brought. Real persistent memory of the machine is not touched.
+ * @param ranges what `arm` declared, in rising order
  * @param needed what must stay as it is
  * @throws ReclaimError if nothing can be taken back
  */
 export function reclaimMemory(ranges: readonly MemoryRange[], needed: readonly MemoryRange[]): Reclaimed {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
   waitForRegions();
-  let bytes = 0;
-  const withheld: MemoryRange[] = [];
   const failures: string[] = [];
-  for (const range of ranges) {
+  const succeeds = (what: MemoryRange, step: () => void): boolean => {
     try {
-      if (blocksIn(range).length === 0) {
-        if (overlaps({ start: range.start + LABEL.start, end: range.start + LABEL.end }, needed)) {
-          withheld.push(range);
-          continue;
-        }
-        hotAdd(range);
-      }
-      const online = putOnline(range, needed);
-      bytes += online.bytes;
-      withheld.push(...online.withheld);
+      step();
+      return true;
     } catch (error) {
       if (!(error instanceof ReclaimError)) throw error;
-      failures.push(`${describeRange(range)} was not taken back: ${error.message}`);
+      failures.push(`${describeRange(what)} was not taken back: ${error.message}`);
+      return false;
+    }
+  };
+  let bytes = 0;
+  let withheldBytes = 0;
+  for (const range of ranges) {
+    const label = { start: range.start + LABEL.start, end: range.start + LABEL.end };
+    if (overlaps(label, needed)) withheldBytes += range.end - range.start;
+    else if (succeeds(range, () => hotAdd(range))) {
+      for (const block of blocksIn(range)) {
+        const blockBytes = block.end - block.start;
+        if (overlaps(block, needed)) withheldBytes += blockBytes;
+        else if (succeeds(block, () => putOnline(block))) bytes += blockBytes;
+      }
     }
   }
-  return { bytes, withheld, failures };
+  return { bytes, withheldBytes, failures };
 }
 
+/** Whether a range has something in common with one of the others. */
 function overlaps({ start, end }: MemoryRange, others: readonly MemoryRange[]): boolean {
   return others.some((other) => start < other.end && other.start < end);
 }
@@ -155,21 +159,9 @@ function blocksIn({ start, end }: MemoryRange): Block[] {
 }
 
 /**
- * Puts every offline block of the range online for the kernel's own use as well as for processes, unless it is needed: a movable-only zone
- * several times as large as the rest would leave the kernel without memory for itself.
+ * Puts a block online for the kernel's own use as well as for processes: a movable-only zone several times as large as the rest would leave the
+ * kernel without memory for itself.
  */
-function putOnline(range: MemoryRange, needed: readonly MemoryRange[]): Omit<Reclaimed, 'failures'> {
-  let bytes = 0;
-  const withheld: MemoryRange[] = [];
-  for (const { start, end, directory } of blocksIn(range)) {
-    const state = join(directory, 'state');
-    if (readFileSync(state, 'utf8').trim() !== 'offline') continue;
-    if (overlaps({ start, end }, needed)) {
-      withheld.push({ start, end });
-      continue;
-    }
-    write(state, 'online_kernel');
-    bytes += end - start;
-  }
-  return { bytes, withheld };
+function putOnline({ directory }: Block): void {
+  write(join(directory, 'state'), 'online_kernel');
 }

@@ -5,7 +5,6 @@ import { unwrittenFiles } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
-import { haltedCpus } from '../linux/halted-cpus.ts';
 import { createIncident, incidentId, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -14,7 +13,6 @@ import { readProfile } from '../vmcore/profile.ts';
 import { birthplace, planAdoptions } from './adoption.ts';
 import { captureStage } from './capture-stage.ts';
 import { placeInCgroups } from './cgroups.ts';
-import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { type ImagedGroup, imageStage } from './image-stage.ts';
@@ -44,8 +42,7 @@ import {
   selectProcesses,
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
-import { stopStrayDma } from './stray-dma.ts';
-import { describeWithheld, neededMemory, takeBack } from './take-back.ts';
+import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
 import { type WriteBackResult, writeBack } from './write-back.ts';
 
@@ -167,24 +164,9 @@ async function workOn(work: Work): Promise<void> {
   const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const { imaged, memoryFiles } = await capture(work, selection, writtenBack ?? new Map());
-  const cpus = kernel.cpus.length;
-  const halted = haltedCpus(kernel);
+  const needed = (await stages.run('cpus', () => cpusStage(kernel, report))) ?? [EVERYTHING];
   kernel.close();
-  const withheld = await stages.run('memory', () => {
-    stopStrayDma();
-    return takeBack(manifest.ranges, neededMemory(halted, runningApicIds()), report);
-  });
-  await stages.run('cpus', () => {
-    const { online, failed } = startCpus();
-    report.notes.push(...failed, ...missingCpus(cpus, online, readFileSync('/proc/cmdline', 'utf8')));
-  });
-  if (withheld !== undefined && withheld.length > 0) {
-    await stages.run('withheld-memory', () => {
-      const needed = neededMemory(halted, runningApicIds());
-      const left = takeBack(withheld, needed, report);
-      if (left.length > 0) report.notes.push(describeWithheld(left, needed));
-    });
-  }
+  await stages.run('memory', () => memoryStage(manifest.ranges, needed, report));
   if (memoryFiles !== undefined) {
     const { keep } = manifest.config.images;
     await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(imaged), keep, report));

@@ -1,64 +1,104 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { say } from './stages.ts';
+import { messageOf, say } from './stages.ts';
 
 const DEVICES = '/sys/bus/pci/devices';
-/** Base classes (PCI Code and ID Assignment Specification). What bridges forward is their devices'; a display may be the console. */
-const BRIDGE = 0x06;
-const DISPLAY = 0x03;
-/** PCI_COMMAND and its bit PCI_COMMAND_MASTER (include/uapi/linux/pci_regs.h). */
-const COMMAND = 4;
-const MASTER = 1 << 2;
+/** In the configuration space, with its bit for bus mastering (include/uapi/linux/pci_regs.h). */
+const PCI_COMMAND = 4;
+const PCI_COMMAND_MASTER = 1 << 2;
+/** What a device answers that is not there any more. */
+const NOBODY = 0xffff;
+/** Classes, without the programming interface (include/linux/pci_ids.h). */
+const PCI_BASE_CLASS_BRIDGE = 0x06;
+const PCI_BASE_CLASS_DISPLAY = 0x03;
+const PCI_CLASS_SYSTEM_IOMMU = 0x0806;
 /** Ways to reset one function and nothing beside it (pci_reset_fn_methods in drivers/pci/pci.c). */
 const FUNCTION_RESETS = new Set(['device_specific', 'flr', 'af_flr']);
 
-/** A device could not be kept from memory. */
+/** A device can still write to memory. */
 export class StrayDmaError extends Error {
   override readonly name = 'StrayDmaError';
 }
 
 /**
- * Keeps PCI devices without a driver from writing to memory. Nobody shut them down when the kernel died, and they still have its buffers: a network card
- * writes every packet that arrives into memory that belongs to somebody else once it is taken back. A device that has a driver was reset by
- * that. The others are reset if that concerns nothing else, and lose the permission to read and write memory until a driver gives it back, as at any
- * kexec (pci_device_shutdown).
- * @throws StrayDmaError if a device keeps the permission
+ * Ends the bus mastering (DMA) of PCI devices without a driver. Nobody shut them down when the kernel died, and they still have its buffers: a
+ * network card writes every packet that arrives into memory that belongs to somebody else once it is taken back. Bus mastering is switched off, as
+ * at any kexec (pci_device_shutdown), and the device reset if that concerns nothing else, so that it has forgotten the buffers when a driver
+ * switches it on again. Devices with a driver are left to it, and bridges forward what is their devices'.
+ * @throws StrayDmaError if a device stays a bus master
  */
-export function stopStrayDma(devices = DEVICES): void {
+export function clearBusMasters(devices = DEVICES): void {
   for (const name of readdirSync(devices)) {
     const device = join(devices, name);
-    if (isStray(device)) quiet(device, name);
+    if (!existsSync(join(device, 'driver')) && isMaster(device) && !isPassive(device)) clearMaster(device);
   }
 }
 
-function isStray(device: string): boolean {
-  return !existsSync(join(device, 'driver')) && isMaster(device) && baseClass(device) !== BRIDGE;
+function classOf(device: string): number {
+  return Number(readFileSync(join(device, 'class'), 'utf8')) >> 8;
 }
 
-function baseClass(device: string): number {
-  return Number(readFileSync(join(device, 'class'), 'utf8')) >> 16;
+/** Whether the device does not use memory on behalf of a driver. */
+function isPassive(device: string): boolean {
+  const deviceClass = classOf(device);
+  return deviceClass >> 8 === PCI_BASE_CLASS_BRIDGE || deviceClass === PCI_CLASS_SYSTEM_IOMMU;
+}
+
+/** Only these two bytes are read: some devices do not bear being asked for all of their configuration space. */
+function readCommand(device: string): number {
+  const file = openSync(join(device, 'config'), 'r');
+  try {
+    const bytes = Buffer.alloc(2);
+    readSync(file, bytes, 0, 2, PCI_COMMAND);
+    return bytes.readUInt16LE();
+  } finally {
+    closeSync(file);
+  }
 }
 
 function isMaster(device: string): boolean {
-  return (readFileSync(join(device, 'config')).readUInt16LE(COMMAND) & MASTER) !== 0;
+  const command = readCommand(device);
+  return command !== NOBODY && (command & PCI_COMMAND_MASTER) !== 0;
 }
 
-function quiet(device: string, name: string): void {
-  let problem = 'it still is a bus master';
+function clearMaster(device: string): void {
+  let problem = 'bus mastering does not let itself be switched off';
   try {
-    reset(device);
-    // Only what is enabled can be disabled, and disabling takes the permission away (do_pci_disable_device).
-    for (const value of ['1', '0']) writeFileSync(join(device, 'enable'), value);
+    writeCommand(device, readCommand(device) & ~PCI_COMMAND_MASTER);
   } catch (error) {
-    problem = error instanceof Error ? error.message : String(error);
+    problem = messageOf(error);
   }
-  if (isMaster(device)) throw new StrayDmaError(`the device ${name} cannot be kept from memory: ${problem}`);
+  if (isMaster(device)) throw new StrayDmaError(`${device} can still write to memory: ${problem}`);
+  reset(device);
 }
 
-/** Resets the function, if there is a way that concerns nothing else. One that does not let itself be reset is quiet until its driver comes. */
+function writeCommand(device: string, command: number): void {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16LE(command);
+  const file = openSync(join(device, 'config'), 'r+');
+  try {
+    writeSync(file, bytes, 0, 2, PCI_COMMAND);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/**
+ * Resets the function, if there is a way that concerns nothing else; a display may be the console. The kernel keeps the command register over it. One that
+ * does not let itself be reset writes nothing until its driver comes.
+ */
 function reset(device: string): void {
   const methods = join(device, 'reset_method');
-  if (!existsSync(methods) || baseClass(device) === DISPLAY) return;
+  if (!existsSync(methods) || classOf(device) >> 8 === PCI_BASE_CLASS_DISPLAY) return;
   const method = readFileSync(methods, 'utf8')
     .trim()
     .split(' ')
@@ -67,7 +107,8 @@ function reset(device: string): void {
   try {
     writeFileSync(methods, method);
     writeFileSync(join(device, 'reset'), '1');
+    writeFileSync(methods, 'default');
   } catch (error) {
-    say(`${device} was not reset: ${String(error)}`);
+    say(`${device} was not reset: ${messageOf(error)}`);
   }
 }

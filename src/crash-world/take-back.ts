@@ -1,12 +1,29 @@
+import { readFileSync } from 'node:fs';
 import type { MemoryRange } from '../config/manifest.ts';
-import type { HaltedCpu } from '../linux/halted-cpus.ts';
+import { type HaltedCpu, haltedCpus } from '../linux/halted-cpus.ts';
 import type { Report } from '../report/schema.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { reclaimMemory } from './reclaim.ts';
+import { clearBusMasters } from './stray-dma.ts';
 
-const EVERYTHING: MemoryRange = { start: 0, end: Number.POSITIVE_INFINITY };
+/** What is needed where it is not known what is. */
+export const EVERYTHING: MemoryRange = { start: 0, end: Number.POSITIVE_INFINITY };
 
 /**
- * The old memory that CPUs stand in which this kernel has not started: all of it, if that is not known of one.
+ * Starts the CPUs, which takes them out of the dead kernel's memory.
+ * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
+ */
+export function cpusStage(kernel: Kernel, report: Report): MemoryRange[] {
+  const halted = haltedCpus(kernel);
+  const { online, failed } = startCpus();
+  const commandLine = readFileSync('/proc/cmdline', 'utf8');
+  report.notes.push(...failed, ...missingCpus(kernel.cpus.length, online, commandLine));
+  return neededMemory(halted, runningApicIds());
+}
+
+/**
+ * The old memory that CPUs are halted in which this kernel has not started: all of it, if that is not known of one.
  * @param halted the dead kernel's CPUs; undefined if it could not be told which there were
  * @param running APIC ids of the CPUs that this kernel uses
  */
@@ -23,23 +40,26 @@ export function neededMemory(
     );
 }
 
-/** Takes ranges of old memory back, enters what that brought into the report, and returns what had to be left alone. */
-export function takeBack(
+/**
+ * Takes old memory back, all but the blocks that are needed.
+ * @throws StrayDmaError if a device may still write into it, ReclaimError if the kernel cannot do this
+ */
+export function memoryStage(
   ranges: readonly MemoryRange[],
   needed: readonly MemoryRange[],
   report: Report,
-): readonly MemoryRange[] {
-  const { bytes, withheld, failures } = reclaimMemory(ranges, needed);
-  report.memory.reclaimedBytes += bytes;
+): void {
+  clearBusMasters();
+  const { bytes, withheldBytes, failures } = reclaimMemory(ranges, needed);
+  report.memory.reclaimedBytes = bytes;
   report.errors.push(...failures);
-  return withheld;
-}
-
-/** What the report says of memory that stays withheld. */
-export function describeWithheld(withheld: readonly MemoryRange[], needed: readonly MemoryRange[]): string {
-  const bytes = withheld.reduce((sum, { start, end }) => sum + end - start, 0);
-  const left = `${bytes / 2 ** 20} MiB of old memory are not taken back: `;
-  return needed.includes(EVERYTHING)
-    ? `${left}a processor that stays off is halted in them, and it is not known where`
-    : `${left}a processor that stays off is halted in them`;
+  if (needed.includes(EVERYTHING)) {
+    report.errors.push(
+      'no old memory is taken back: it is not known where a processor that stays off is halted',
+    );
+  } else if (withheldBytes > 0) {
+    report.notes.push(
+      `${withheldBytes / 2 ** 20} MiB of old memory are not taken back: processors that stay off are halted in them`,
+    );
+  }
 }

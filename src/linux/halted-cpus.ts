@@ -1,8 +1,10 @@
-import { readable } from '../vmcore/errors.ts';
+import { BindError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pageNumber, translatePage } from '../vmcore/page-table.ts';
 import type { PhysicalRange } from '../vmcore/physical.ts';
 import { addressOf, pointer, struct, u16, u32 } from '../vmcore/view.ts';
+import { currentTask } from './current.ts';
+import { threadSize } from './ptrace.ts';
 
 const PAGE = 4096;
 /** Pages that one page table maps. */
@@ -16,15 +18,17 @@ const mmPgd = struct('mm_struct', { pgd: pointer });
 
 /** The stacks of a CPU for what may come at any time (arch/x86/include/asm/cpu_entry_area.h). */
 const exceptionStacks = struct('cea_exception_stacks', { nmi: addressOf('NMI_stack') });
+const taskStack = struct('task_struct', { stack: pointer });
 
 const cpuInfo = struct('cpuinfo_x86', { initialApicId: u16.at('initial_apicid') });
 /** Since 6.7. */
 const cpuTopology = struct('cpuinfo_x86', { initialApicId: u32.at('topo.initial_apicid') });
 
 /**
- * A CPU of the dead kernel. Those that did not panic were halted by an NMI, in the kernel's text, on their NMI stack, and with the page tables of whoever ran
- * there (crash_nmi_callback in arch/x86/kernel/reboot.c). They do not sleep for ever: after a system management interrupt a processor executes
- * HLT once more, or goes on behind it, and where there is no text, table or stack any more it shuts down, which resets the machine.
+ * A CPU of the dead kernel. Those that did not panic were halted by an NMI, in the kernel's text and with the page tables of whoever ran there
+ * (crash_nmi_callback in arch/x86/kernel/reboot.c): on the stack of NMIs where that was the kernel, on the task's where it was user mode. One that was
+ * offline waits in mwait_play_dead for a write to its own variable, or halts. None of them sleeps for ever: after a system management interrupt
+ * a processor executes HLT once more or goes on behind it, and where there is no text, table or stack any more it shuts down, which resets the machine.
  */
 export interface HaltedCpu {
   readonly cpu: number;
@@ -36,14 +40,13 @@ export interface HaltedCpu {
 
 /** The CPUs of the dead kernel, the one that panicked among them; undefined if it cannot be told which there were. */
 export function haltedCpus(kernel: Kernel): HaltedCpu[] | undefined {
-  return readable(() => {
-    const online = new Set(kernel.cpus);
-    return kernel.presentCpus.map((cpu) => ({
+  return readable(() =>
+    kernel.presentCpus.map((cpu) => ({
       cpu,
       apicId: apicId(kernel, cpu),
-      memory: readable(() => memoryOf(kernel, cpu, online.has(cpu))),
-    }));
-  });
+      memory: readable(() => memoryOf(kernel, cpu)),
+    })),
+  );
 }
 
 function apicId(kernel: Kernel, cpu: number): number {
@@ -51,15 +54,14 @@ function apicId(kernel: Kernel, cpu: number): number {
   return kernel.bind(decl).at(kernel.perCpu('cpu_info', cpu)).initialApicId;
 }
 
-/** @param isOnline a CPU that was taken offline got no NMI */
-function memoryOf(kernel: Kernel, cpu: number, isOnline: boolean): PhysicalRange[] | undefined {
+function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
   const { loaded_mm: mm } = kernel.bind(tlbState).at(kernel.perCpu('cpu_tlbstate', cpu));
   if (mm === LOADED_MM_SWITCHING) return undefined;
   const table = kernel.memory.userTable(kernel.bind(mmPgd).at(mm).pgd);
-  const tables = new Set<number>();
   const [text, end] = [kernel.symbol('_text'), kernel.symbol('_etext')];
-  const pages = isOnline ? nmiStackPages(kernel, cpu) : [];
+  const pages = [...stackPages(kernel, cpu), ...mwaitPage(kernel, cpu)];
   for (let page = pageNumber(text); page <= pageNumber(end); page += TABLE_PAGES) pages.push(page);
+  const tables = new Set<number>();
   const frames = pages.flatMap((page) => translatePage(kernel.physical, table, page, tables) ?? []);
   if (frames.length < pages.length) return undefined;
   return [
@@ -68,10 +70,30 @@ function memoryOf(kernel: Kernel, cpu: number, isOnline: boolean): PhysicalRange
   ];
 }
 
-/** The numbers of the pages of a CPU's NMI stack. */
-function nmiStackPages(kernel: Kernel, cpu: number): number[] {
+/** The numbers of the pages of both stacks that a CPU may be halted on. */
+function stackPages(kernel: Kernel, cpu: number): number[] {
   const stacks = kernel.memory.pointer(kernel.perCpu('cea_exception_stacks', cpu));
-  const first = pageNumber(kernel.bind(exceptionStacks).at(stacks).nmi);
-  const bytes = kernel.layouts.member('cea_exception_stacks', 'NMI_stack')?.sizeBytes ?? 0;
-  return Array.from({ length: bytes / PAGE }, (_, index) => first + index);
+  const { nmi } = kernel.bind(exceptionStacks).at(stacks);
+  const { stack } = kernel.bind(taskStack).at(currentTask(kernel, cpu));
+  return [
+    ...pagesOf(nmi, memberSize(kernel, 'cea_exception_stacks', 'NMI_stack')),
+    ...pagesOf(stack, threadSize(kernel)),
+  ];
+}
+
+/** Kernels from 6.1 on (and updates of older ones) write there to end an offline CPU's wait. */
+function mwaitPage(kernel: Kernel, cpu: number): number[] {
+  const variable = kernel.symbolMaybe('mwait_cpu_dead');
+  return variable === undefined ? [] : [pageNumber(kernel.perCpu(variable, cpu))];
+}
+
+function memberSize(kernel: Kernel, structure: string, member: string): number {
+  const layout = kernel.layouts.member(structure, member);
+  if (layout === undefined) throw new BindError(structure, member, kernel.release, 'does not exist');
+  return layout.sizeBytes;
+}
+
+/** Page numbers from a page-aligned address on. */
+function pagesOf(address: bigint, bytes: number): number[] {
+  return Array.from({ length: bytes / PAGE }, (_, index) => pageNumber(address) + index);
 }

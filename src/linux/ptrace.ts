@@ -38,7 +38,7 @@ export const USER_DS = 0x2bn;
  * Size of a kernel stack. KASAN would double it, but no distribution ships a kernel with it. THREAD_SIZE is a
  * macro, so the size of `union thread_union` (stack[THREAD_SIZE / sizeof(long)]) is asked for first.
  */
-function threadSize(kernel: Kernel): number {
+export function threadSize(kernel: Kernel): number {
   return kernel.layouts.sizeOf('thread_union') ?? 16384;
 }
 

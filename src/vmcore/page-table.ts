@@ -54,17 +54,17 @@ export function pageNumber(address: bigint): number {
 
 /**
  * Physical address of a virtual page (its number), or undefined if it is not mapped. Throws an AddressError if a table is not in the dump.
- * @param met gets the physical address of each table on the way
+ * @param tables gets the physical address of each table on the way
  */
 export function translatePage(
   physical: PhysicalMemory,
   table: PageTable,
   page: number,
-  met?: Set<number>,
+  tables?: Set<number>,
 ): number | undefined {
   let base = table.root;
   for (let level = table.levels; level >= 1; level--) {
-    met?.add(base);
+    tables?.add(base);
     const span = PAGES_PER_ENTRY[level] ?? 1;
     const index = Math.floor(page / span) % 512;
     const { data, offset } = physical.window(base + index * 8, 8);

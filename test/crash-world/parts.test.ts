@@ -7,7 +7,7 @@ import { missingCpus, parseCpuList, runningApicIds } from '../../src/crash-world
 import { readMemory } from '../../src/crash-world/meminfo.ts';
 import { mountedPaths } from '../../src/crash-world/mounts.ts';
 import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
-import { describeWithheld, neededMemory } from '../../src/crash-world/take-back.ts';
+import { neededMemory } from '../../src/crash-world/take-back.ts';
 import { removeDropIn, writeSettleUnit } from '../../src/crash-world/units.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
@@ -64,9 +64,6 @@ test('what a CPU stands in that this kernel has not started is needed; all, if t
   assert.deepEqual(neededMemory([known, unknown], new Set([8])), [{ start: 0x1000, end: 0x3000 }]);
   assert.deepEqual(neededMemory([known, unknown], new Set([0])), everything);
   assert.deepEqual(neededMemory(undefined, new Set([0])), everything);
-  const left = [{ start: 0, end: 2 ** 27 }];
-  assert.match(describeWithheld(left, neededMemory([known], new Set())), /^128 MiB of .* halted in them$/);
-  assert.match(describeWithheld(left, neededMemory([unknown], new Set())), /not known where$/);
 });
 
 test('memory is read in bytes', () => {

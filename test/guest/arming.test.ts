@@ -157,8 +157,10 @@ suite(`arming and adoption with ${release}`, () => {
       // For the system management interrupt below.
       await installProgram(guest, 'smi');
       await guest.sh(
-        `printf '[crash-kernel]\nadd-parameters = ["iomem=relaxed"]\n' >/etc/otherworld/otherworld.toml; otherworld arm`,
+        `printf '[crash-kernel]\nadd-parameters = ["iomem=relaxed", "nox2apic"]\n' >/etc/otherworld/otherworld.toml; otherworld arm`,
       );
+      // CPU 0 dies on the stack of a task that computes, which is not the stack that it would be halted on otherwise.
+      await guest.background('exec taskset -c 0 sh -c "while :; do :; done"');
       report = await guest.panic('sysrq', 1);
     });
 
@@ -267,14 +269,16 @@ suite(`arming and adoption with ${release}`, () => {
       const physical = async (address: bigint): Promise<number> =>
         Number(/gpa: (0x[0-9a-f]+)/.exec(await askMonitor(guest, `gva2gpa 0x${address.toString(16)}`))?.[1]);
       for (const address of [await physical(rip), await physical(rsp), Number(tables & ~0xfffn)]) {
+        assert.ok(address > 0, 'what CPU 0 is halted in is not mapped any more');
         const state = `/sys/devices/system/memory/memory${Math.floor(address / blockBytes)}/state`;
         const online = await guest.sh(`cat ${state} 2>/dev/null || echo not there`);
         assert.notEqual(online, 'online', `0x${address.toString(16)}`);
       }
+      const bootId = await guest.sh('cat /proc/sys/kernel/random/boot_id');
       await guest.sh('smi 0');
-      await guest.until('[ -e /proc/self ]', 10);
+      await guest.sh('sleep 2');
       assert.notEqual(await registerOfCpu0(guest, 'RIP'), rip);
-      assert.match(await askMonitor(guest, 'info status'), /running/);
+      assert.equal(await guest.sh('cat /proc/sys/kernel/random/boot_id'), bootId);
     });
   });
 });
