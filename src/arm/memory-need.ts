@@ -8,6 +8,8 @@ const KERNEL_BYTES = 48 * MIB;
 const USER_SPACE_BYTES = 124 * MIB;
 /** What the kernel keeps for each processor that may be started later: measured as the difference between 2 and 16. */
 const PER_CPU_BYTES = 1.25 * MIB;
+/** What starting one takes, its threads above all: 9 MiB for 14. */
+const PER_STARTED_CPU_BYTES = 0.65 * MIB;
 /** sizeof(struct page) for 4096 bytes. */
 const PAGE_DESCRIPTOR_SHARE = 64 / 4096;
 
@@ -30,7 +32,7 @@ export interface CrashWorldParts {
 
 /**
  * Memory that the crash world needs, in bytes: either while the initramfs is unpacked (it is there twice) or while the first
- * range of old memory gets its page descriptors.
+ * range of old memory gets its page descriptors, with all processors started.
  */
 export function neededBytes({
   initramfsBytes,
@@ -40,14 +42,15 @@ export function neededBytes({
 }: CrashWorldParts): number {
   // The modules of the base archive unpack to about three times their size.
   const unpacking = initramfsBytes + runtimeBytes + 3 * (initramfsBytes - runtimeBytes);
-  const running = runtimeBytes + USER_SPACE_BYTES + firstRangeBytes * PAGE_DESCRIPTOR_SHARE;
+  const started = cpus * PER_STARTED_CPU_BYTES;
+  const running = runtimeBytes + USER_SPACE_BYTES + started + firstRangeBytes * PAGE_DESCRIPTOR_SHARE;
   const kernel = KERNEL_BYTES + BOUNCE_BYTES + cpus * PER_CPU_BYTES;
   return Math.ceil((kernel + Math.max(unpacking, running)) / MIB) * MIB;
 }
 
 /** What to reserve, in bytes: a multiple of 32 MiB. */
 export function suggestedReservation(cpus: number): number {
-  const more = Math.max(0, cpus - FEW_CPUS) * PER_CPU_BYTES;
+  const more = Math.max(0, cpus - FEW_CPUS) * (PER_CPU_BYTES + PER_STARTED_CPU_BYTES);
   return Math.ceil((SUGGESTED_BYTES + more) / (32 * MIB)) * 32 * MIB;
 }
 

@@ -12,7 +12,7 @@ const parts = {
 
 test('the need grows with the processors, and with the larger of unpacking and running', () => {
   const few = neededBytes(parts);
-  assert.equal(neededBytes({ ...parts, cpus: 130 }) - few, 160 * MIB);
+  assert.equal(neededBytes({ ...parts, cpus: 102 }) - few, 190 * MIB);
   assert.ok(neededBytes({ ...parts, firstRangeBytes: 2048 * MIB }) > few);
   assert.ok(
     neededBytes({ ...parts, initramfsBytes: 140 * MIB }) >
