@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/config.ts';
 import type { Config } from '../config/schema.ts';
 import { findProgram, runProgram } from './command.ts';
@@ -34,6 +34,7 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     ...sysctls(config),
     rival(),
     lockdown(),
+    watchdog(),
     rootDevice(),
     storage(config),
   ];
@@ -188,6 +189,24 @@ function lockdown(): Finding {
   const todo =
     'expect refusals: under lockdown the crash kernel must be signed, and sysctl and kexec are restricted';
   return { what: 'lockdown', state: 'advice', found: mode, todo };
+}
+
+const WATCHDOGS = '/sys/class/watchdog';
+
+/** A watchdog in hardware runs on when the kernel dies, and nobody answers it before the crash world's systemd. */
+export function watchdog(directory = WATCHDOGS): Finding {
+  const what = 'watchdog';
+  const attribute = (name: string, file: string): string | undefined => {
+    const path = join(directory, name, file);
+    return existsSync(path) ? readFileSync(path, 'utf8').trim() : undefined;
+  };
+  const names = existsSync(directory) ? readdirSync(directory) : [];
+  const name = names.find((each) => attribute(each, 'state') === 'active');
+  if (name === undefined) return { what, state: 'good', found: 'none is running' };
+  const found = `${attribute(name, 'identity') ?? name} resets the machine after ${attribute(name, 'timeout')} s without an answer`;
+  const todo =
+    'give it more time than a resurrection takes (RuntimeWatchdogSec= in /etc/systemd/system.conf), or stop it';
+  return { what, state: 'advice', found, todo };
 }
 
 /** The crash initramfs mounts the root file system as the ordinary one does, questions included. */

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { cpioArchive } from '../../src/arm/cpio.ts';
+import { watchdog } from '../../src/arm/doctor.ts';
 import { withoutSections } from '../../src/arm/elf.ts';
 import { ArmError } from '../../src/arm/errors.ts';
 import { parseIomem } from '../../src/arm/iomem.ts';
@@ -63,4 +64,21 @@ test('the affinity table has a right checksum, and one node that reaches to the 
   assert.equal(table.reduce((sum, byte) => sum + byte, 0) % 256, 0);
   const memory = table.subarray(48);
   assert.deepEqual([memory.readBigUInt64LE(8), memory.readBigUInt64LE(16)], [0n, 0x280000000n]);
+});
+
+test('a watchdog that runs is advice, with its time', () => {
+  const watchdogs = join(directory, 'watchdog');
+  assert.equal(watchdog(watchdogs).state, 'good');
+  for (const [name, state] of [
+    ['watchdog0', 'inactive'],
+    ['watchdog1', 'active'],
+  ] as const) {
+    mkdirSync(join(watchdogs, name), { recursive: true });
+    writeFileSync(join(watchdogs, name, 'state'), `${state}\n`);
+    writeFileSync(join(watchdogs, name, 'identity'), `${name} timer\n`);
+    writeFileSync(join(watchdogs, name, 'timeout'), '30\n');
+  }
+  const { state, found } = watchdog(watchdogs);
+  assert.equal(state, 'advice');
+  assert.equal(found, 'watchdog1 timer resets the machine after 30 s without an answer');
 });

@@ -120,8 +120,14 @@ suite(`a guest with ${release}`, () => {
     await guest.consoleSays(/RIP: 0010:__x64_sys_sethostname\+0x0\//);
   });
 
-  test('oops makes the kernel read through a bad pointer', async () => {
-    await strike(guest.name, 'oops');
+  test('a CPU that is not there, or cannot be chosen, is an error', async () => {
+    await assert.rejects(strike(guest.name, 'sysrq', 2), /--cpu 2: guest \S+ has CPUs 0 to 1$/);
+    await assert.rejects(strike(guest.name, 'nmi', 0), /--cpu: QEMU gives an NMI to all CPUs/);
+  });
+
+  test('oops makes the kernel read through a bad pointer, on the CPU that is asked for', async () => {
+    await strike(guest.name, 'oops', 1);
+    await guest.consoleSays(/\] CPU: 1 .*PID: \d+ Comm: hostname/);
     await guest.consoleSays(/BUG: kernel NULL pointer dereference, address: 0000000000000010/);
     await guest.consoleSays(/Oops: 0000 \[#2\]|Oops: Oops: 0000 \[#2\]/);
   });
