@@ -318,14 +318,19 @@ suite(`a damaged kernel of ${release}`, () => {
     );
   });
 
-  test('a watch that says that it is of another epoll is not left out', () => {
+  test('an epoll that is not what its file says, and a watch that is not what it says or is lost, keep the process from coming back', () => {
     const file = fdSlots(kernel, taskAt(kernel, task(pids.watcher)).files)
       .flatMap((slot) => (slot.file === 0n ? [] : (fileAt(kernel, slot.file) ?? [])))
       .find(({ f_op }) => fileKind(kernel, f_op) === 'eventpoll');
-    const item = epitems(kernel, file?.private_data ?? 0n)[0];
+    const eventpoll = file?.private_data ?? 0n;
+    const item = epitems(kernel, file?.address ?? 0n, eventpoll)[0];
     const ep = (item?.address ?? 0n) + member('epitem', 'ep');
-    const result = damaged([ep, source.physical.view(kernel.memory.translate(listHead()), 8)]);
-    refusesOnly(pids.watcher, result, /eventpoll at 0x.* holds the watch at 0x.* of another one/);
+    const stranger = damaged([ep, source.physical.view(kernel.memory.translate(listHead()), 8)]);
+    refusesOnly(pids.watcher, stranger, /eventpoll at 0x.* holds the watch at 0x.* of another one/);
+    const zeroed = damaged([eventpoll, Buffer.alloc(kernel.sizeOf('eventpoll'))]);
+    refusesOnly(pids.watcher, zeroed, /eventpoll at 0x.* says that it is of the file at 0x0/);
+    const emptied = damaged([eventpoll + member('eventpoll', 'rbr'), ZERO]);
+    refusesOnly(pids.watcher, emptied, /eventpoll at 0x.* has lost the watch at 0x/);
   });
 
   test('an area that the maple tree has lost keeps its process from coming back', () => {

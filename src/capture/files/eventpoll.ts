@@ -1,8 +1,9 @@
-import { type Epitem, epitems } from '../../linux/eventpoll.ts';
+import { type Epitem, epitems, watchesOf } from '../../linux/eventpoll.ts';
 import { fdSlots } from '../../linux/fdtable.ts';
 import type { File } from '../../linux/file.ts';
 import { taskAt } from '../../linux/sched.ts';
 import type { EventPoll, EventPollTarget } from '../../model/file.ts';
+import { ContainerError, hex } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders.ts';
 import { FileRefusal } from './refusal.ts';
@@ -23,7 +24,9 @@ export function captureEventpoll(
   const task = opener === undefined ? undefined : context.tasks.get(opener.pid);
   if (opener === undefined || task === undefined) throw new FileRefusal('has an epoll that nobody holds');
   const slots = fdSlots(kernel, taskAt(kernel, task.task).files);
-  const targets = epitems(kernel, file.private_data).map((item): EventPollTarget => {
+  const items = epitems(kernel, file.address, file.private_data);
+  checkWatches(context, file, items, new Set(slots.map((slot) => slot.file)));
+  const targets = items.map((item): EventPollTarget => {
     const same = slots.filter((slot) => slot.file === item.file);
     const slot = same.find(({ fd }) => fd === item.fd) ?? same[0];
     if (slot === undefined) {
@@ -33,6 +36,25 @@ export function captureEventpoll(
     return { fd: slot.fd, fileId: idOf(item.file), events: item.events, data: item.data };
   });
   return { type: 'eventpoll', ...context.common(file), targets };
+}
+
+/** Every watch that a file of the process says this epoll has must be in its tree: a tree that has lost some looks like a whole one. */
+function checkWatches(
+  { kernel }: CaptureContext,
+  { private_data: eventpoll }: File,
+  items: readonly Epitem[],
+  files: ReadonlySet<bigint>,
+): void {
+  const known = new Set(items.map(({ address }) => address));
+  for (const watched of files) {
+    if (watched === 0n) continue;
+    const lost = watchesOf(kernel, watched).find(
+      ({ ep, address }) => ep === eventpoll && !known.has(address),
+    );
+    if (lost !== undefined) {
+      throw new ContainerError('eventpoll', eventpoll, `has lost the watch at ${hex(lost.address)}`);
+    }
+  }
 }
 
 function noteMoved(context: CaptureContext, holders: readonly Holder[], item: Epitem, fd: number): void {
