@@ -24,7 +24,9 @@ function print(status: Status): string {
   const memory = [
     `memory: ${mebibytes(status.reservedBytes)} reserved`,
     ...(neededBytes === undefined ? [] : [`${mebibytes(neededBytes)} needed`]),
-    ...(reclaimableBytes === undefined ? [] : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
+    ...(reclaimableBytes === undefined
+      ? []
+      : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
   ].join(', ');
   return [
     explain[status.state],
