@@ -45,6 +45,11 @@ export function isMemoryFileSystem(name: string): boolean {
   return memoryFileSystems.has(name);
 }
 
+/** Whether the new kernel makes a file system's files anew. */
+export function isKernelFileSystem(name: string): boolean {
+  return kernelFileSystems.has(name);
+}
+
 /** Extended attributes of an inode that went with the kernel; none of one on a disk, where they still are. */
 export function attributesOf(kernel: Kernel, fileSystem: FileSystem, inode: bigint): ExtendedAttribute[] {
   return fileSystem.name === 'tmpfs' ? tmpfsXattrs(kernel, inode) : [];

@@ -5,7 +5,14 @@ import { fileType, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
-import { attributesOf, directoriesAbove, isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
+import {
+  attributesOf,
+  directoriesAbove,
+  isKernelFileSystem,
+  isMemoryFileSystem,
+  type NamedFile,
+  namedFile,
+} from './named.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom, kmsg. */
@@ -80,6 +87,29 @@ function positionOf(file: File, named: NamedFile): bigint | undefined {
   return position;
 }
 
+/** Memory of a process, and what there is of each of its pages: their positions are addresses. */
+const byAddress = /^\/proc\/\d+\/(task\/\d+\/)?(mem|pagemap)$/;
+
+/**
+ * What the kernel writes while it is read, and the entries of a directory in memory, are not the same again: whoever had read a
+ * part of it goes on in another text.
+ */
+function noteReadInPart(context: CaptureContext, file: File, named: NamedFile, position: bigint): void {
+  const { path, inode, fileSystem } = named;
+  if (position === 0n || (file.f_mode & fmode.read) === 0 || byAddress.test(path)) return;
+  const type = inode.i_mode & fileType.mask;
+  const isDirectory = type === fileType.directory;
+  const isText = type === fileType.regular && isKernelFileSystem(fileSystem.name);
+  if (!isText && !(isDirectory && !fileSystem.onDisk)) return;
+  const holders = context.system.holdersOfFile(file.address);
+  context.noteHolders(
+    holders,
+    isDirectory
+      ? `the directory ${path} was read in part and is made anew: read on, entries can be missing or come twice`
+      : `${path} was read as far as byte ${position} and is written anew: read on, it need not fit what was read before`,
+  );
+}
+
 /** CRIU makes deleted files without their ACLs and other attributes. */
 function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode, path }: NamedFile): void {
   if (attributesOf(context.kernel, fileSystem, inode.address).length === 0) return;
@@ -100,7 +130,9 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   checkProc(context, named);
   if (isDnotified(context.kernel, file.address, file.f_inode))
     throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
-  const captured = pathFile(context, named, { ...context.common(file), position: positionOf(file, named) });
+  const position = positionOf(file, named);
+  if (position !== undefined) noteReadInPart(context, file, named, position);
+  const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
   return captured;
 }

@@ -155,6 +155,32 @@ suite(`files of processes on ${release}`, () => {
     assert.match(notes.join('\n'), /pts\/?\d+ is no longer its controlling terminal/);
   });
 
+  test('files that the kernel writes anew, and directories in memory, are noted if they were read in part', async () => {
+    const script = [
+      'import ctypes, os, time',
+      'for f in "/proc/meminfo", "/proc/self/mem": os.lseek(os.open(f, os.O_RDONLY), 10, 0)',
+      'os.open("/proc/stat", os.O_RDONLY)',
+      'libc = ctypes.CDLL(None)',
+      'libc.syscall(217, os.open("/dev/shm", os.O_RDONLY), ctypes.create_string_buffer(48), 48)',
+      'libc.syscall(217, os.open("/etc", os.O_RDONLY), ctypes.create_string_buffer(48), 48)',
+      'time.sleep(1000)',
+    ].join('\n');
+    const reader = await guest.background(`touch /dev/shm/a /dev/shm/b; exec python3 -c '${script}'`);
+    await guest.until(`ls -l /proc/${reader}/fd | grep -q /etc && sleep 1`, 20);
+    const notes = await captured([reader], ({ groups, refused }) => {
+      assert.deepEqual(refused, []);
+      return groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
+    });
+    await guest.sh(`kill -9 ${reader}; rm /dev/shm/a /dev/shm/b`);
+    assert.deepEqual(
+      notes.filter((note) => note.includes('anew')),
+      [
+        '/proc/meminfo was read as far as byte 10 and is written anew: read on, it need not fit what was read before',
+        'the directory /dev/shm was read in part and is made anew: read on, entries can be missing or come twice',
+      ],
+    );
+  });
+
   test('a terminal whose master somebody else holds is refused by its name', async () => {
     await guest.sh('tmux new-session -d "exec sleep 600"');
     const sleeper = Number(await guest.until('pgrep -n -x sleep', 20));
