@@ -2,13 +2,9 @@
 // kills its kernel, on the CPU that the firmware did not boot, and looks at what systemd, the rules and the incident have made of the processes that came back,
 // and at the CPU that stays off.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { guestPaths } from '../../lab/guest.ts';
-import { withQmp } from '../../lab/qmp.ts';
 import type { Report } from '../../src/report/schema.ts';
-import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const MIB = 2 ** 20;
 
@@ -25,38 +21,17 @@ function unitFile(name: string, service: string): string {
   return `[Unit]\nDescription=${name}\n[Service]\n${service}\n[Install]\nWantedBy=multi-user.target\n`;
 }
 
-/** Compiles a program of this directory into the guest. */
-async function installProgram(guest: TestGuest, name: string): Promise<void> {
-  const scratch = scratchDirectory();
-  try {
-    const program = join(scratch.path, name);
-    const source = join(import.meta.dirname, 'programs', `${name}.c`);
-    execFileSync('gcc', ['-O1', '-Wall', '-static', '-o', program, source]);
-    await guest.copyIn(program, `/usr/local/bin/${name}`);
-  } finally {
-    scratch.remove();
-  }
-}
-
 /** A process with more memory than the crash world has, in as many runs of pages as there can be. @returns its pid */
 async function startLarge(guest: TestGuest): Promise<number> {
-  await installProgram(guest, 'scattered');
+  await guest.program('scattered');
   const pid = await guest.background('exec scattered 768 /var/large');
   await guest.until('grep -q ready /var/large', 120);
   return pid;
 }
 
-/** What QEMU's monitor answers about CPU 0. */
-async function askMonitor(guest: TestGuest, command: string): Promise<string> {
-  const answer = await withQmp(guestPaths(guest.name).qmp, (qmp) =>
-    qmp.execute('human-monitor-command', { 'command-line': command, 'cpu-index': 0 }),
-  );
-  return String(answer);
-}
-
 /** A register of CPU 0. */
 async function registerOfCpu0(guest: TestGuest, name: string): Promise<bigint> {
-  const value = new RegExp(`\\b${name}=([0-9a-f]+)`).exec(await askMonitor(guest, 'info registers'))?.[1];
+  const value = new RegExp(`\\b${name}=([0-9a-f]+)`).exec(await guest.monitor('info registers'))?.[1];
   return BigInt(`0x${value}`);
 }
 
@@ -155,7 +130,7 @@ suite(`arming and adoption with ${release}`, () => {
       );
       await guest.sh(`otherworld protect --pid ${before_.large}`);
       // For the system management interrupt below.
-      await installProgram(guest, 'smi');
+      await guest.program('smi');
       await guest.sh(
         `printf '[crash-kernel]\nadd-parameters = ["iomem=relaxed", "nox2apic"]\n' >/etc/otherworld/otherworld.toml; otherworld arm`,
       );
@@ -267,7 +242,7 @@ suite(`arming and adoption with ${release}`, () => {
         await registerOfCpu0(guest, 'CR3'),
       ];
       const physical = async (address: bigint): Promise<number> =>
-        Number(/gpa: (0x[0-9a-f]+)/.exec(await askMonitor(guest, `gva2gpa 0x${address.toString(16)}`))?.[1]);
+        Number(/gpa: (0x[0-9a-f]+)/.exec(await guest.monitor(`gva2gpa 0x${address.toString(16)}`))?.[1]);
       for (const address of [await physical(rip), await physical(rsp), Number(tables & ~0xfffn)]) {
         assert.ok(address > 0, 'what CPU 0 is halted in is not mapped any more');
         const state = `/sys/devices/system/memory/memory${Math.floor(address / blockBytes)}/state`;

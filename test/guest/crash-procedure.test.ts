@@ -1,10 +1,8 @@
 // Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Report } from '../../src/report/schema.ts';
-import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as const;
 const badRecords = ['checksum', 'entry', 'stack', 'handler'] as const;
@@ -60,18 +58,12 @@ function reported(mode: Mode) {
 }
 
 before(async () => {
-  const scratch = scratchDirectory();
-  const program = join(scratch.path, 'subject');
-  const source = join(import.meta.dirname, 'procedure-subject.c');
-  const headers = join(import.meta.dirname, '../../sdk/c');
-  execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-static', '-I', headers, source, '-o', program]);
   // One CPU: a thread that computes on another one at the panic would be refused.
   guest = await bootTestGuest('crash-procedure', { cpus: 1 });
   await guest.sh('mkdir -p /root/procedures');
-  await guest.copyIn(program, '/root/subject');
-  scratch.remove();
+  await guest.program('procedure-subject');
   for (const mode of [...modes, ...badRecords]) {
-    pids.set(mode, await guest.background(`exec /root/subject ${mode} /root/procedures`));
+    pids.set(mode, await guest.background(`exec procedure-subject ${mode} /root/procedures`));
     const clockNanosleep = 230;
     await guest.until(`grep -q '^${clockNanosleep} ' /proc/${pids.get(mode)}/syscall`, 20);
     await guest.sh(`otherworld protect --pid ${pids.get(mode)}`);

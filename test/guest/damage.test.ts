@@ -1,7 +1,6 @@
 // Boots one guest with processes of several kinds, dumps its memory, and captures them from copies of the dump that are damaged at
 // chosen places and at random ones: a damaged structure may harm those whose state follows from it, by name, and nobody else.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
@@ -95,13 +94,11 @@ suite(`a damaged kernel of ${release}`, () => {
 
   before(async () => {
     guest = await bootTestGuest('damage', { install: false, packages: ['python3', 'criu', 'procps'] });
-    const state = join(scratch.path, 'state');
-    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
-    await guest.copyIn(state, '/root/state');
+    await guest.program('state');
     await guest.copyIn(join(programs, 'sequence.py'), '/root/sequence.py');
     await guest.copyIn(join(programs, 'watcher.py'), '/root/watcher.py');
     pids = {
-      state: await guest.background('exec /root/state /tmp/state'),
+      state: await guest.background('exec state /tmp/state'),
       pipeline: await guest.background(
         'python3 /root/sequence.py write | python3 /root/sequence.py check /tmp/sequence; true',
       ),

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { guestPaths } from '../../lab/guest.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
 import { panicGuest } from '../../lab/panic.ts';
 import { stderrProgress } from '../../lab/progress.ts';
+import { withQmp } from '../../lab/qmp.ts';
 import { parseRelease, type Release } from '../../lab/release.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
@@ -52,10 +54,14 @@ export interface TestGuest {
   until(script: string, seconds: number): Promise<string>;
   copyIn(source: string, destination: string): Promise<void>;
   copyOut(source: string, destination: string): Promise<void>;
+  /** Compiles a C program of test/guest/programs, which the guest then has as a command of that name. */
+  program(name: string): Promise<void>;
   /** Writes the guest's memory as an ELF vmcore. */
   vmcore(file: string): Promise<number>;
   /** Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report. */
   panic(fault?: Fault, cpu?: number): Promise<Report>;
+  /** What QEMU's monitor answers, about one CPU where the command is about one. */
+  monitor(command: string, cpu?: number): Promise<string>;
   /** Waits until the console has it; fails the test, with the console's end, if that takes too long. */
   consoleSays(words: RegExp, seconds?: number): Promise<void>;
   down(): Promise<void>;
@@ -105,8 +111,10 @@ function openTestGuest(name: string): TestGuest {
     until: (script, seconds) => retry(name, script, seconds),
     copyIn: (source, destination) => copyFiles(name, source, `${name}:${destination}`),
     copyOut: (source, destination) => copyFiles(name, `${name}:${source}`, destination),
+    program: (program) => installProgram(name, program),
     vmcore: (file) => dumpGuest(name, file),
     panic: (fault = 'sysrq', cpu) => panicAndReport(name, fault, cpu),
+    monitor: (command, cpu = 0) => askMonitor(name, command, cpu),
     consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
     down: () => removeGuest(name),
   };
@@ -146,6 +154,27 @@ async function consoleSays(name: string, words: RegExp, seconds: number): Promis
     }
     await sleep(500);
   }
+}
+
+async function installProgram(name: string, program: string): Promise<void> {
+  const scratch = scratchDirectory();
+  const compiled = join(scratch.path, program);
+  const source = join(import.meta.dirname, 'programs', `${program}.c`);
+  const sdk = join(import.meta.dirname, '../../sdk/c');
+  try {
+    const options = ['-O1', '-Wall', '-Wextra', '-static', '-pthread', '-I', sdk];
+    execFileSync('gcc', [...options, '-o', compiled, source]);
+    await copyFiles(name, compiled, `${name}:/usr/local/bin/${program}`);
+  } finally {
+    scratch.remove();
+  }
+}
+
+async function askMonitor(name: string, command: string, cpu: number): Promise<string> {
+  const answer = await withQmp(guestPaths(name).qmp, (qmp) =>
+    qmp.execute('human-monitor-command', { 'command-line': command, 'cpu-index': cpu }),
+  );
+  return String(answer);
 }
 
 async function panicAndReport(name: string, fault: Fault, cpu: number | undefined): Promise<Report> {

@@ -1,8 +1,6 @@
 // Boots one armed guest per release and kills its kernel: what `lab panic` promises, whatever is protected.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { guestPaths } from '../../lab/guest.ts';
-import { withQmp } from '../../lab/qmp.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
@@ -36,11 +34,8 @@ suite(`a panic of an armed guest with ${release}`, () => {
   /** A register of the controller, asked from outside. */
   const register = async (offset: number): Promise<number> => {
     const base = Number((await inDevice('cat resource')).split(' ')[0]);
-    const question = { 'command-line': `xp /1wx 0x${(base + offset).toString(16)}` };
-    const answer = await withQmp(guestPaths(guest.name).qmp, (qmp) =>
-      qmp.execute('human-monitor-command', question),
-    );
-    return Number(String(answer).trim().split(': ')[1]);
+    const answer = await guest.monitor(`xp /1wx 0x${(base + offset).toString(16)}`);
+    return Number(answer.trim().split(': ')[1]);
   };
 
   before(async () => {

@@ -1,7 +1,6 @@
 // Boots one guest per release, without a crash kernel: processes are read out of its memory while they live, compared with
 // what CRIU itself says of them, killed, and restored by CRIU from our images.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
@@ -20,12 +19,8 @@ suite(`processes on ${release}`, () => {
 
   before(async () => {
     guest = await bootTestGuest('process', { install: false, packages: ['python3', 'criu', 'procps'] });
-    const state = join(scratch.path, 'state');
-    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', state, join(programs, 'state.c')]);
-    await guest.copyIn(state, '/root/state');
-    const parked = join(scratch.path, 'parked');
-    execFileSync('gcc', ['-O1', '-Wall', '-static', '-pthread', '-o', parked, join(programs, 'parked.c')]);
-    await guest.copyIn(parked, '/root/parked');
+    await guest.program('state');
+    await guest.program('parked');
     for (const name of ['sequence.py', 'peculiar.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
     await installRestore(guest);
@@ -83,8 +78,8 @@ suite(`processes on ${release}`, () => {
   }
 
   async function startState(): Promise<number> {
-    await guest.sh('pkill -9 -f "^[/]root/state" || true; sleep 0.5; rm -f /tmp/state');
-    const pid = await guest.background('exec /root/state /tmp/state');
+    await guest.sh('pkill -9 -f "^state /tmp" || true; sleep 0.5; rm -f /tmp/state');
+    const pid = await guest.background('exec state /tmp/state');
     await guest.until('grep -q "ok 3" /tmp/state', 60);
     return pid;
   }
@@ -154,7 +149,7 @@ suite(`processes on ${release}`, () => {
   });
 
   test('threads go on in calls of which the kernel knew more than it showed', async () => {
-    const pid = await guest.background('exec /root/parked /tmp/parked 2>&1');
+    const pid = await guest.background('exec parked /tmp/parked 2>&1');
     await guest.until('grep -q ready /tmp/parked', 30);
     // Keeps the sleeping thread from running when its time is over: real time alone is ahead of it on its CPU.
     await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');

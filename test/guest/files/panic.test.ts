@@ -9,16 +9,32 @@ const subject = join(import.meta.dirname, 'descriptors.py');
 const pattern = '[p]ython3 /root/descriptors.py';
 
 /** Writes a numbered line a second to a file on the disk, never synchronised, and to one on tmpfs. */
-const writer = `exec 3>/root/unsynced 4>/tmp/on-tmpfs; i=0
-while :; do i=$((i+1)); echo line $i >&3; echo line $i >&4; sleep 1; done`;
-const talker = 'i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done';
-/** Keeps its socket to the log open between the messages. */
-const caller = `import syslog, time
-n = 0
+const writer = `import itertools, time
+files = [open(name, 'w', buffering=1) for name in ('/root/unsynced', '/tmp/on-tmpfs')]
+for n in itertools.count(1):
+    for file in files: print('line', n, file=file)
+    time.sleep(1)`;
+/** Writes to a file on tmpfs that has got another name since it was opened. */
+const renamer = `import os, time
+file = open('/dev/shm/first', 'w', buffering=1)
+print('old', file=file)
+os.link('/dev/shm/first', '/dev/shm/second')
+os.remove('/dev/shm/first')
 while True:
-    n += 1
+    time.sleep(1)
+    print('new', file=file)`;
+const talker = `import itertools, time
+for n in itertools.count(1):
+    print('tick', n, flush=True)
+    time.sleep(1)`;
+/** Keeps its socket to the log open between the messages. */
+const caller = `import itertools, syslog, time
+for n in itertools.count(1):
     syslog.syslog('call %d' % n)
     time.sleep(1)`;
+/** All of them run on one CPU, and the kernel dies on it: whoever computes on another one is refused. */
+const programs = { writer, renamer, talker, caller };
+const run = (name: keyof typeof programs): string => `taskset -c 0 python3 /root/${name}.py`;
 
 /** Debian 12 has /tmp on its disk. */
 const tmpfs = "$(findmnt -rnt tmpfs -o TARGET | grep -xE '/tmp|/dev/shm')";
@@ -44,7 +60,9 @@ suite(`files across a panic of ${release}`, () => {
     await guest.sh(
       `for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1; rm -rf /root/d /tmp/deep`,
     );
-    const pid = await guest.background('exec python3 /root/descriptors.py /root/d >/root/d.log 2>&1');
+    const pid = await guest.background(
+      'exec taskset -c 0 python3 /root/descriptors.py /root/d >/root/d.log 2>&1',
+    );
     await guest.until('test -e /root/d/ready', 60);
     return pid;
   }
@@ -61,27 +79,23 @@ suite(`files across a panic of ${release}`, () => {
     await guest.copyIn(subject, '/root/descriptors.py');
     expected = await lookAround(await startSubject());
     subjectPid = await startSubject();
-    await guest.sh(
-      `cat >/root/writer.sh <<'END'\n${writer}\nEND\ncat >/root/talker.sh <<'END'\n${talker}\nEND\ncat >/root/caller.py <<'END'\n${caller}\nEND`,
-    );
-    const writerPid = await guest.background('exec sh /root/writer.sh');
-    const callerPid = await guest.background('exec python3 /root/caller.py');
-    await guest.sh('systemd-run --unit=talker sh /root/talker.sh');
+    for (const [name, text] of Object.entries(programs))
+      await guest.sh(`cat >/root/${name}.py <<'END'\n${text}\nEND`);
+    const writerPid = await guest.background(`exec ${run('writer')}`);
+    const callerPid = await guest.background(`exec ${run('caller')}`);
+    const renamerPid = await guest.background(`exec ${run('renamer')}`);
+    await guest.sh(`systemd-run --unit=talker --property=SyslogIdentifier=talker ${run('talker')}`);
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
-    for (const pid of [subjectPid, writerPid, talkerPid, callerPid])
+    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid])
       await guest.sh(`otherworld protect --pid ${pid}`);
     await guest.sh(furnish);
     await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
     await guest.sh('echo 1 >/run/others.pid; echo text >/run/writer.text');
     await guest.sh(`mkdir -m 750 /run/daemon; echo ${writerPid} >/run/daemon/pid`);
-    const renamer = await guest.background(
-      'exec 5>/dev/shm/first; echo old >&5; ln /dev/shm/first /dev/shm/second; rm /dev/shm/first; while sleep 1; do echo new >&5; done',
-    );
     await guest.until('test -e /dev/shm/second && ! test -e /dev/shm/first', 30);
-    await guest.sh(`otherworld protect --pid ${renamer}`);
     furniture = await guest.sh(inventory);
-    const report = await guest.panic();
+    const report = await guest.panic('sysrq', 0);
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
     assert.deepEqual(
       lost.map(({ comm, reasons }) => [comm, ...reasons]),
@@ -145,7 +159,7 @@ suite(`files across a panic of ${release}`, () => {
   });
 
   test('a service goes on talking to the journal, which is another one now', async () => {
-    const ticks = "journalctl -b -t sh -o cat | sed -n 's/^tick //p'";
+    const ticks = "journalctl -b -t talker -o cat | sed -n 's/^tick //p'";
     const before = Number(await guest.until(`${ticks} | tail -n1 | grep .`, 120));
     await guest.until(`test "$(${ticks} | tail -n1)" -gt ${before + 2}`, 60);
   });

@@ -85,18 +85,28 @@ static void run_child(void) {
   _exit(0);
 }
 
-// The flags of an area, as smaps has them.
+static void boot_id(char *text) {
+  int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+  MUST(fd >= 0 && read(fd, text, 36) == 36);
+  close(fd);
+}
+
+// The flags of an area, as smaps has them. If the kernel dies meanwhile, what follows is written by the next one and need not fit.
 static void area_flags(char *address, char *flags) {
-  char line[512], start[32];
-  int found = 0;
-  flags[0] = 0;
+  char line[512], start[32], before[36], after[36];
   snprintf(start, sizeof start, "%lx-", (unsigned long)address);
-  FILE *smaps = fopen("/proc/self/smaps", "r");
-  while (smaps && fgets(line, sizeof line, smaps)) {
-    if (strncmp(line, start, strlen(start)) == 0) found = 1;
-    if (found && sscanf(line, "VmFlags: %127[^\n]", flags) == 1) break;
-  }
-  if (smaps) fclose(smaps);
+  do {
+    int found = 0;
+    flags[0] = 0;
+    boot_id(before);
+    FILE *smaps = fopen("/proc/self/smaps", "r");
+    while (smaps && fgets(line, sizeof line, smaps)) {
+      if (strncmp(line, start, strlen(start)) == 0) found = 1;
+      if (found && sscanf(line, "VmFlags: %127[^\n]", flags) == 1) break;
+    }
+    if (smaps) fclose(smaps);
+    boot_id(after);
+  } while (memcmp(before, after, sizeof before) != 0);
 }
 
 // What no image of CRIU has a field for.
