@@ -77,13 +77,21 @@ export interface UnixSocket extends SocketCommon {
   readonly journal: JournalSocket | undefined;
 }
 
+/** How the journal treats what is written to a stream. */
+export interface JournalStream {
+  /** SYSLOG_IDENTIFIER of the messages; may be empty. */
+  readonly identifier: string;
+  /** 0 (emergency) to 7 (debug): of lines that do not begin with a level of their own, like `<3>`. */
+  readonly level: number;
+  /** Whether such a beginning is looked for. */
+  readonly levelPrefix: boolean;
+}
+
 /**
- * A socket to the system's log. What is written to a stream goes to the new journal, under `identifier` (SYSLOG_IDENTIFIER).
+ * A socket to the system's log. What is written to a stream goes to the new journal, which treats it as the old one did.
  * A datagram socket finds that its peer is gone, as after a restart of the log daemon: the C library then opens it again.
  */
-export type JournalSocket =
-  | { readonly kind: 'stream'; readonly identifier: string }
-  | { readonly kind: 'datagram' };
+export type JournalSocket = ({ readonly kind: 'stream' } & JournalStream) | { readonly kind: 'datagram' };
 
 export interface InetSocket extends SocketCommon {
   readonly type: 'inet';

@@ -11,16 +11,11 @@ import {
   tcpState,
 } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
-import {
-  type JournalSocket,
-  type SocketPacket,
-  type SocketState,
-  socketState,
-  type UnixSocket,
-} from '../../model/socket.ts';
+import { type SocketPacket, type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
+import { journalSocket } from './journal.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
@@ -61,35 +56,6 @@ function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined
     }
   }
   return undefined;
-}
-
-/** Where the journal takes what services write to standard output, and what programs say by syslog(3) or sd_journal_send(3). */
-const JOURNAL_STREAM = '/run/systemd/journal/stdout';
-const JOURNAL_DATAGRAMS: ReadonlySet<string> = new Set([
-  '/run/systemd/journal/dev-log',
-  '/run/systemd/journal/socket',
-  '/dev/log',
-]);
-
-/**
- * Tells a socket to the system's log, whose daemon is never among the protected processes. Text that it had not read is
- * lost, which is noted.
- */
-function journalSocket(context: CaptureContext, unix: UnixSock, sock: Sock): JournalSocket | undefined {
-  const { kernel, system } = context;
-  if (unix.peer === 0n) return undefined;
-  const peer = kernel.bind(sockStruct).at(unix.peer);
-  const name = showUnixName(unixName(kernel, kernel.bind(unixSock).at(unix.peer)));
-  if (sockFlag(kernel, peer, 'dead')) return undefined;
-  if (system.holdersOfObject(unix.peer).some(({ isProtected }) => isProtected)) return undefined;
-  const own = system.holdersOfObject(sock.address);
-  if (sock.sk_type === SOCK_STREAM && name === JOURNAL_STREAM) {
-    const unread = packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0);
-    if (unread > 0)
-      context.noteHolders(own, `${unread} bytes of output that the journal had not read are lost`);
-    return { kind: 'stream', identifier: own[0]?.comm ?? 'unknown' };
-  }
-  return sock.sk_type === SOCK_DGRAM && JOURNAL_DATAGRAMS.has(name) ? { kind: 'datagram' } : undefined;
 }
 
 /** Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed. */
@@ -264,7 +230,9 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
       'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
     );
   }
-  const journal = journalSocket(context, unix, sock);
+  const journal = journalSocket(context, unix, sock, (peer) =>
+    packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0),
+  );
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
   notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;

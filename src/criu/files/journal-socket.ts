@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import koffi from 'koffi';
 import { z } from 'zod';
 import type { GroupFiles } from '../../model/file.ts';
+import type { JournalStream } from '../../model/socket.ts';
 
 const AF_UNIX = 1;
 /** SOCK_STREAM and SOCK_DGRAM. */
@@ -18,14 +19,21 @@ const socketpair = libc.func('int socketpair(int domain, int type, int protocol,
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 
 /** A socket to the journal, for which CRIU is handed another one. */
-export const journalSocketSchema = z.strictObject({
+const common = {
   /** By this number CRIU's images know the socket. */
   inode: z.int(),
-  kind: z.enum(['stream', 'datagram']),
-  /** The name that the journal is to show. */
-  identifier: z.string(),
   nonblocking: z.boolean(),
-});
+};
+export const journalSocketSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ ...common, kind: z.literal('datagram') }),
+  z.strictObject({
+    ...common,
+    kind: z.literal('stream'),
+    identifier: z.string(),
+    level: z.int(),
+    levelPrefix: z.boolean(),
+  }),
+]);
 
 export type PlannedJournalSocket = z.infer<typeof journalSocketSchema>;
 
@@ -33,9 +41,7 @@ export type PlannedJournalSocket = z.infer<typeof journalSocketSchema>;
 export function journalSocketsOf({ files }: GroupFiles): PlannedJournalSocket[] {
   return files.flatMap((file) => {
     if (file.type !== 'unix' || file.journal === undefined) return [];
-    const { inode, journal, flags } = file;
-    const identifier = journal.kind === 'stream' ? journal.identifier : '';
-    return [{ inode, kind: journal.kind, identifier, nonblocking: (flags & O_NONBLOCK) !== 0 }];
+    return [{ inode: file.inode, nonblocking: (file.flags & O_NONBLOCK) !== 0, ...file.journal }];
   });
 }
 
@@ -50,7 +56,7 @@ until [ -S /run/systemd/journal/stdout ]; do
     [ $i -gt 1200 ] && exec cat >/dev/null
     sleep 0.5
 done
-exec systemd-cat --identifier="$1" cat`;
+exec systemd-cat --identifier="$1" --priority="$2" --level-prefix="$3" cat`;
 
 /** Descriptors and options for `criu restore`, and what to do when it has ended. */
 export interface OpenJournalSockets {
@@ -69,8 +75,9 @@ function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, 
   return pair;
 }
 
-function startRelay(fd: number, { identifier }: PlannedJournalSocket): number | undefined {
-  const relay = spawn('/bin/sh', ['-c', RELAY, 'otherworld-log', identifier], {
+function startRelay(fd: number, { identifier, level, levelPrefix }: JournalStream): number | undefined {
+  const settings = [identifier, String(level), String(levelPrefix)];
+  const relay = spawn('/bin/sh', ['-c', RELAY, 'otherworld-log', ...settings], {
     stdio: [fd, 'ignore', 'ignore'],
     detached: true,
     cwd: '/',
@@ -95,8 +102,7 @@ export function openJournalSockets(sockets: readonly PlannedJournalSocket[]): Op
       return open.flatMap(([process, other], i) => {
         closeSync(process);
         const socket = sockets[i];
-        const needsRelay = isRestored && socket?.kind === 'stream';
-        const pid = needsRelay ? startRelay(other, socket) : undefined;
+        const pid = isRestored && socket?.kind === 'stream' ? startRelay(other, socket) : undefined;
         closeSync(other);
         return pid === undefined ? [] : [pid];
       });
