@@ -79,7 +79,7 @@ export interface UnixSocket extends SocketCommon {
 
 /** How the journal treats what is written to a stream. */
 export interface JournalStream {
-  /** SYSLOG_IDENTIFIER of the messages; may be empty. */
+  /** SYSLOG_IDENTIFIER of the messages. */
   readonly identifier: string;
   /** 0 (emergency) to 7 (debug): of lines that do not begin with a level of their own, like `<3>`. */
   readonly level: number;
@@ -88,7 +88,8 @@ export interface JournalStream {
 }
 
 /**
- * A socket to the system's log. What is written to a stream goes to the new journal, which treats it as the old one did.
+ * A socket to the system's log. What is written to a stream goes to the new journal, with the same identifier and level.
+ *
  * A datagram socket finds that its peer is gone, as after a restart of the log daemon: the C library then opens it again.
  */
 export type JournalSocket = ({ readonly kind: 'stream' } & JournalStream) | { readonly kind: 'datagram' };

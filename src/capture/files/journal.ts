@@ -19,11 +19,13 @@ const JOURNAL_DATAGRAMS: ReadonlySet<string> = new Set([
 ]);
 /** Beside that socket: a file for each stream, named `DEVICE:INODE` of the journal's end. */
 const STREAMS = 'streams';
-/** More streams than the journal takes, and entries beside its sockets (STDOUT_STREAMS_MAX of journald-stream.c). */
-const MAX_ENTRIES = 8192;
+/** More entries in a directory of the journal are taken for damage (STDOUT_STREAMS_MAX of journald-stream.c: 4096, later 65536). */
+const MAX_ENTRIES = 1 << 17;
 const MAX_STATE_BYTES = 4096;
 /** The three bits of a priority that are its level; the others are the facility. */
 const LEVEL_MASK = 7;
+/** LOG_KERN, which the journal leaves out, and LOG_DAEMON, which systemd gives to every service. */
+const usualFacilities: ReadonlySet<number> = new Set([0, 3]);
 
 /** The escapes of C besides `\ooo`. */
 const escapes: Readonly<Record<string, string>> = {
@@ -44,7 +46,7 @@ function unescapeC(text: string): string {
   return Buffer.from(bytes, 'latin1').toString('utf8');
 }
 
-/** How the journal treats a stream, and what of it no other stream can be told. */
+/** How the journal treats a stream, and notes on what of it no other stream can be told. */
 export interface StreamState {
   readonly stream: JournalStream;
   readonly lost: readonly string[];
@@ -65,19 +67,23 @@ export function parseStreamState(text: string): StreamState | undefined {
   const levelPrefix = fields.get('LEVEL_PREFIX');
   if (priority === undefined || !/^\d{1,3}$/.test(priority)) return undefined;
   if (levelPrefix !== '0' && levelPrefix !== '1') return undefined;
+  const facility = Number(priority) >> 3;
   const lost = [
-    fields.get('FORWARD_TO_SYSLOG') === '1' && 'syslog',
-    fields.get('FORWARD_TO_KMSG') === '1' && 'the log of the kernel',
-    fields.get('FORWARD_TO_CONSOLE') === '1' && 'the console',
+    !usualFacilities.has(facility) && `its output has lost its facility ${facility} (SyslogFacility=)`,
+    fields.get('FORWARD_TO_SYSLOG') === '1' && 'its output is no longer forwarded to syslog',
+    fields.get('FORWARD_TO_KMSG') === '1' && "its output is no longer forwarded to the kernel's log",
+    fields.get('FORWARD_TO_CONSOLE') === '1' && 'its output is no longer forwarded to the console',
   ];
   const identifier = unescapeC(fields.get('IDENTIFIER') ?? '');
+  // The journal takes it as a line: these can only be damage.
+  if (/[\0\n]/.test(identifier)) return undefined;
   return {
     stream: {
       identifier,
       level: Number(priority) & LEVEL_MASK,
       levelPrefix: levelPrefix === '1',
     },
-    lost: lost.filter((place) => place !== false),
+    lost: lost.filter((note) => note !== false),
   };
 }
 
@@ -96,8 +102,8 @@ function childNamed(
 function smallFile(kernel: Kernel, dentry: bigint): string | undefined {
   const { i_mapping, i_size } = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(dentry).d_inode);
   const [first] = pageCache(kernel, i_mapping, true).runs;
-  if (first?.address !== 0 || i_size > MAX_STATE_BYTES) return undefined;
-  return Buffer.from(kernel.physical.view(first.physical, i_size)).toString('latin1');
+  if (first?.address !== 0 || i_size <= 0 || i_size > MAX_STATE_BYTES) return undefined;
+  return kernel.physical.withView(first.physical, i_size, (bytes) => Buffer.from(bytes).toString('latin1'));
 }
 
 /** @param peer the journal's end of a stream, which has the path of the socket that it was accepted from */
@@ -136,15 +142,15 @@ export function journalSocket(
   if (unread > 0)
     context.noteHolders(holders, `${unread} bytes of output that the journal had not read are lost`);
   const state = readable(() => streamState(kernel, peer));
-  const identifier = holders[0]?.comm ?? 'unknown';
+  const command = holders[0]?.comm ?? 'unknown';
   if (state === undefined) {
     context.noteHolders(
       holders,
-      `how the journal treated its output cannot be found: it is level 6 (info) of ${identifier} now`,
+      `how the journal treated its output cannot be found: it is level 6 (info) of ${command} now`,
     );
-    return { kind: 'stream', identifier, level: 6, levelPrefix: true };
+    return { kind: 'stream', identifier: command, level: 6, levelPrefix: true };
   }
-  for (const place of state.lost)
-    context.noteHolders(holders, `its output is no longer forwarded by the journal to ${place}`);
-  return { kind: 'stream', ...state.stream };
+  for (const note of state.lost) context.noteHolders(holders, note);
+  // Without one the journal shows the name of whoever writes, which will be the relay.
+  return { kind: 'stream', ...state.stream, identifier: state.stream.identifier || command };
 }

@@ -105,8 +105,8 @@ function noteReadInPart(context: CaptureContext, file: File, named: NamedFile, p
   context.noteHolders(
     holders,
     isDirectory
-      ? `the directory ${path} was read in part and is made anew: read on, entries can be missing or come twice`
-      : `${path} was read as far as byte ${position} and is written anew: read on, it need not fit what was read before`,
+      ? `the directory ${path} is open at an entry in its middle and is made anew: read on from there, entries can be missing or come twice`
+      : `${path} is open at byte ${position} and is written anew: read on from there, it need not fit what was read before`,
   );
 }
 

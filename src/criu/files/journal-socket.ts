@@ -18,19 +18,19 @@ const libc = koffi.load('libc.so.6');
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 
-/** A socket to the journal, for which CRIU is handed another one. */
 const common = {
   /** By this number CRIU's images know the socket. */
   inode: z.int(),
   nonblocking: z.boolean(),
 };
+/** A socket to the journal, for which CRIU is handed another one. */
 export const journalSocketSchema = z.discriminatedUnion('kind', [
   z.strictObject({ ...common, kind: z.literal('datagram') }),
   z.strictObject({
     ...common,
     kind: z.literal('stream'),
-    identifier: z.string(),
-    level: z.int(),
+    identifier: z.string().regex(/^[^\0\n]*$/),
+    level: z.int().min(0).max(7),
     levelPrefix: z.boolean(),
   }),
 ]);

@@ -28,7 +28,20 @@ test('an identifier is freed of its escapes, and may be missing', () => {
 
 test('where else the journal forwarded it to is said', () => {
   const forwarded = FILE.replace('TO_KMSG=0', 'TO_KMSG=1').replace('TO_CONSOLE=0', 'TO_CONSOLE=1');
-  assert.deepEqual(parseStreamState(forwarded)?.lost, ['the log of the kernel', 'the console']);
+  assert.deepEqual(parseStreamState(forwarded)?.lost, [
+    "its output is no longer forwarded to the kernel's log",
+    'its output is no longer forwarded to the console',
+  ]);
+});
+
+test('a facility that systemd does not give on its own is said', () => {
+  const lost = ['its output has lost its facility 16 (SyslogFacility=)'];
+  assert.deepEqual(parseStreamState(FILE.replace('=30', '=134'))?.lost, lost);
+});
+
+test('an identifier that would be more than a line is damage', () => {
+  for (const bad of ['a\\000b', 'a\0b', 'a\\nb'])
+    assert.equal(parseStreamState(FILE.replace('a name', bad)), undefined);
 });
 
 test('a file without a priority, or with an impossible one, is not taken for such a file', () => {

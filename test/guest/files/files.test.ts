@@ -175,8 +175,8 @@ suite(`files of processes on ${release}`, () => {
     assert.deepEqual(
       notes.filter((note) => note.includes('anew')),
       [
-        '/proc/meminfo was read as far as byte 10 and is written anew: read on, it need not fit what was read before',
-        'the directory /dev/shm was read in part and is made anew: read on, entries can be missing or come twice',
+        '/proc/meminfo is open at byte 10 and is written anew: read on from there, it need not fit what was read before',
+        'the directory /dev/shm is open at an entry in its middle and is made anew: read on from there, entries can be missing or come twice',
       ],
     );
   });
