@@ -142,7 +142,8 @@ export function journalSocket(
   if (unread > 0)
     context.noteHolders(holders, `${unread} bytes of output that the journal had not read are lost`);
   const state = readable(() => streamState(kernel, peer));
-  const command = holders[0]?.comm ?? 'unknown';
+  // A thread may give itself any name; the journal takes a line.
+  const command = (holders[0]?.comm ?? 'unknown').replace(/[\0\n]/g, '?');
   if (state === undefined) {
     context.noteHolders(
       holders,

@@ -105,7 +105,7 @@ function noteReadInPart(context: CaptureContext, file: File, named: NamedFile, p
   context.noteHolders(
     holders,
     isDirectory
-      ? `the directory ${path} is open at an entry in its middle and is made anew: read on from there, entries can be missing or come twice`
+      ? `the directory ${path} is open beyond its first entry and is made anew: read on from there, entries can be missing or come twice`
       : `${path} is open at byte ${position} and is written anew: read on from there, it need not fit what was read before`,
   );
 }

@@ -176,7 +176,7 @@ suite(`files of processes on ${release}`, () => {
       notes.filter((note) => note.includes('anew')),
       [
         '/proc/meminfo is open at byte 10 and is written anew: read on from there, it need not fit what was read before',
-        'the directory /dev/shm is open at an entry in its middle and is made anew: read on from there, entries can be missing or come twice',
+        'the directory /dev/shm is open beyond its first entry and is made anew: read on from there, entries can be missing or come twice',
       ],
     );
   });
