@@ -1,4 +1,6 @@
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, fsyncSync, openSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import koffi from 'koffi';
 import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
 import { isSameFileSystem } from './file-system-identity.ts';
 import { inodeGeneration } from './inode-generation.ts';
@@ -11,6 +13,20 @@ export class WriteBackRefusal extends Error {
 /** Directories that are held open at a time. */
 const MAX_OPEN = 256;
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+/** linux/fs.h */
+const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
+/** Names of a directory that are looked through for a file: the crash world's memory is small. */
+const MAX_NAMES = 1 << 16;
+/** __NR_getdents64 of x86-64, and the members of `struct linux_dirent64`. */
+const SYS_GETDENTS64 = 217;
+const ENTRY = { inode: 0, length: 16, name: 19 };
+
+const libc = koffi.load('libc.so.6');
+const renameat2 = libc.func(
+  'int renameat2(int olddirfd, const char *oldpath, int newdirfd, const char *newpath, unsigned int flags)',
+);
+const getdents64 = libc.func('long syscall(long number, int fd, _Out_ uint8_t *buffer, size_t size)');
 
 /** The name by which a file in an open directory can be given to any system call: no symbolic link is on the way. */
 export function inDirectory(directory: number, name: string): string {
@@ -28,13 +44,108 @@ function codeOf(error: unknown): unknown {
   return error instanceof Error && 'code' in error ? error.code : undefined;
 }
 
+/** The entries of a block that getdents64(2) has filled. */
+export function* directoryEntries(block: Buffer): Generator<{ inode: number; name: string }> {
+  for (let at = 0; at < block.length; ) {
+    const next = at + block.readUInt16LE(at + ENTRY.length);
+    const end = block.indexOf(0, at + ENTRY.name);
+    yield {
+      inode: Number(block.readBigUInt64LE(at + ENTRY.inode)),
+      name: block.toString('utf8', at + ENTRY.name, end),
+    };
+    at = next;
+  }
+}
+
+/** A directory of the dead system, held open. */
+export class OldDirectory {
+  readonly fd: number;
+  /** When a name in it was last made or taken away, as far as the disk knew when it was mounted. */
+  readonly #modifiedNanoseconds: bigint;
+  #names: Map<number, string> | undefined;
+
+  /** @param modifiedNanoseconds its time on the disk before anything was written back */
+  constructor(fd: number, modifiedNanoseconds: bigint) {
+    this.fd = fd;
+    this.#modifiedNanoseconds = modifiedNanoseconds;
+  }
+
+  /** Whether the disk has the directory as it was some time before the panic: names can differ, and memory is right about them. */
+  isOlderThan({ directoryModifiedNanoseconds }: UnwrittenFile): boolean {
+    return this.#modifiedNanoseconds < directoryModifiedNanoseconds;
+  }
+
+  /** A path of a name in it. */
+  pathOf(name: string): string {
+    return inDirectory(this.fd, name);
+  }
+
+  /**
+   * The name that an inode has in it on the disk; undefined if there is none, or there are too many names to look. Throws an Error if the directory
+   * cannot be read.
+   */
+  nameOf(inode: number): string | undefined {
+    this.#names ??= this.#readNames();
+    return this.#names.get(inode);
+  }
+
+  /** Gives a name that is free to what has another. Throws an Error if that cannot be done. */
+  move(inode: number, from: string, to: string): void {
+    this.#rename(from, to, RENAME_NOREPLACE);
+    this.#names?.set(inode, to);
+  }
+
+  /** Exchanges what two names stand for, at once; `inode` is the one that gets the name `to`. Throws an Error if that cannot be done. */
+  exchange(inode: number, from: string, to: string): void {
+    this.#rename(from, to, RENAME_EXCHANGE);
+    this.#names?.set(inode, to);
+  }
+
+  /** Brings its names to the disk. */
+  sync(): void {
+    fsyncSync(this.fd);
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+
+  #rename(from: string, to: string, flags: number): void {
+    if (renameat2(this.fd, from, this.fd, to, flags) === 0) return;
+    const errno = koffi.errno();
+    const [name = errno] = Object.entries(osConstants.errno).find(([, value]) => value === errno) ?? [];
+    throw new Error(`${from} cannot be renamed to ${to}: ${name}`);
+  }
+
+  #readNames(): Map<number, string> {
+    const names = new Map<number, string>();
+    const block = Buffer.alloc(1 << 16);
+    const fd = openSync(this.pathOf('.'), DIRECTORY);
+    try {
+      for (;;) {
+        const length = Number(getdents64(SYS_GETDENTS64, fd, block, block.length));
+        if (length < 0) throw new Error(`its directory cannot be read (errno ${koffi.errno()})`);
+        if (length === 0) return names;
+        for (const { inode, name } of directoryEntries(block.subarray(0, length))) {
+          if (name !== '.' && name !== '..') names.set(inode, name);
+        }
+        if (names.size > MAX_NAMES) return new Map();
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
 /**
  * The directories of the dead system. Every component of a path must be the very directory that it was (inode number and generation), and
  * none a symbolic link: the users of the dead system chose what its memory says, and what is written here is written as root.
  */
 export class OldDirectories {
   readonly #root: string;
-  readonly #open = new Map<string, number>();
+  readonly #open = new Map<string, OldDirectory>();
+  /** Of all directories that ever were open here: what is written back changes them. */
+  readonly #modified = new Map<string, bigint>();
 
   /** @param root where the old root file system is mounted */
   constructor(root: string) {
@@ -42,10 +153,13 @@ export class OldDirectories {
   }
 
   /**
-   * The descriptor of the directory of a file and the file's name in it. The descriptor is valid until the next call. Throws a
+   * The directory of a file and the file's name in it. The directory is valid until the next call. Throws a
    * WriteBackRefusal if a directory on the way is not there or is not the one it was.
    */
-  parentOf({ path, directories }: UnwrittenFile): { readonly directory: number; readonly name: string } {
+  parentOf({ path, directories }: UnwrittenFile): {
+    readonly directory: OldDirectory;
+    readonly name: string;
+  } {
     const names = path.split('/').slice(1);
     const name = names.pop();
     if (name === undefined || directories.length !== names.length + 1) {
@@ -56,24 +170,27 @@ export class OldDirectories {
     let directory = this.#directory('/', this.#root, directories[0]);
     for (const [depth, component] of names.entries()) {
       at = `${at}/${component}`;
-      directory = this.#directory(at, inDirectory(directory, component), directories[depth + 1]);
+      directory = this.#directory(at, directory.pathOf(component), directories[depth + 1]);
     }
     return { directory, name };
   }
 
-  #directory(path: string, opened: string, was: DirectoryIdentity | undefined): number {
-    let fd = this.#open.get(path);
-    if (fd === undefined) {
-      fd = openDirectory(path, opened);
-      this.#open.set(path, fd);
+  #directory(path: string, opened: string, was: DirectoryIdentity | undefined): OldDirectory {
+    let directory = this.#open.get(path);
+    if (directory === undefined) {
+      const fd = openDirectory(path, opened);
+      const modified = this.#modified.get(path) ?? fstatSync(fd, { bigint: true }).mtimeNs;
+      this.#modified.set(path, modified);
+      directory = new OldDirectory(fd, modified);
+      this.#open.set(path, directory);
     }
-    if (was !== undefined && isSameInode(fd, was)) return fd;
+    if (was !== undefined && isSameInode(directory.fd, was)) return directory;
     throw new WriteBackRefusal(`is in ${path}, which is another directory than before the panic`);
   }
 
   /** Closes all directories. */
   close(): void {
-    for (const fd of this.#open.values()) closeSync(fd);
+    for (const directory of this.#open.values()) directory.close();
     this.#open.clear();
   }
 }
@@ -94,9 +211,4 @@ export function checkFileSystem(fd: number, { fileSystem }: UnwrittenFile): void
   if (!isSameFileSystem(fd, fileSystem)) {
     throw new WriteBackRefusal('is on another file system than before the panic');
   }
-}
-
-/** Whether nothing has that name any more. */
-export function isMissing(error: unknown): boolean {
-  return codeOf(error) === 'ENOENT';
 }

@@ -161,7 +161,7 @@ async function workOn(work: Work): Promise<void> {
   }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
   await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
-  const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, report));
+  const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, place, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const { imaged, memoryFiles } = await capture(work, selection, writtenBack ?? new Map());
   const needed = (await stages.run('cpus', () => cpusStage(kernel, report))) ?? [EVERYTHING];
@@ -210,7 +210,9 @@ async function capture(
       ? []
       : ((await stages.run('capture', () => {
           const barred = barredProcess(report, manifest, place);
-          return captureStage(kernel, selection, criuVersion(), barred, writtenBack, report);
+          const world = { memory: kernel.physical, incident: place.id };
+          const conditions = { criu: criuVersion(), barred, writtenBack, world };
+          return captureStage(kernel, selection, conditions, report);
         })) ?? []);
   const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
   const directory = join(manifest.config.images.directory, place.id);
@@ -238,10 +240,11 @@ function barredProcess(
 }
 
 /** Writes to the disks what the dead kernel had promised to; without it files would be older than the processes that use them. */
-function writeBackDirtyPages(kernel: Kernel, report: Report): WriteBackResult['outcomes'] {
+function writeBackDirtyPages(kernel: Kernel, { id }: Place, report: Report): WriteBackResult['outcomes'] {
   const problems: string[] = [];
-  const result = writeBack(unwrittenFiles(kernel, problems), kernel.physical);
-  report.notes.push(...problems, ...result.problems.map(({ path, problem }) => `${path} ${problem}`));
+  const world = { memory: kernel.physical, incident: id };
+  const result = writeBack(unwrittenFiles(kernel, problems), world);
+  report.notes.push(...problems, ...result.notes);
   return result.outcomes;
 }
 

@@ -1,32 +1,33 @@
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  fchmodSync,
-  fchownSync,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  lstatSync,
-  openSync,
-  readSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
-import koffi from 'koffi';
-import { contentRuns } from '../criu/files/path.ts';
-import type { UnwrittenFile } from '../model/file.ts';
-import type { PageRuns } from '../model/page-runs.ts';
+import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
 import {
   checkFileSystem,
-  inDirectory,
-  isMissing,
   isSameInode,
   OldDirectories,
+  type OldDirectory,
   WriteBackRefusal,
 } from './old-directories.ts';
-import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';
+import { FOR_A_LOOK, makeFile, updateFile, type Written, withFile } from './old-file.ts';
+import type { OldMemory } from './old-size.ts';
 import type { FileProblem } from './prepare.ts';
+
+/** Where the files of the dead system are, on the disks and in memory. */
+export interface OldWorld {
+  readonly memory: OldMemory;
+  /** Names what is kept of files that had been replaced. */
+  readonly incident: string;
+  /** Where the old root file system is mounted; else `/`. */
+  readonly root?: string;
+}
+
+/** What became of a file. */
+export interface WriteBackOutcome {
+  /** Why the disk does not have what it should; undefined if it has. */
+  readonly problem?: string;
+  /** A file that the disk did not know was made: the dead system's programs knew it by another inode. */
+  readonly made?: DirectoryIdentity;
+}
 
 export interface WriteBackResult {
   /** Files that were written to, or made. */
@@ -34,213 +35,150 @@ export interface WriteBackResult {
   readonly bytes: number;
   /** Files of which the disk does not have what it should: nothing was written to them, unless the problem says that writing failed. */
   readonly problems: readonly FileProblem[];
-  /** By `inodeKey`: undefined for a file of which the disk has all, else its problem. */
-  readonly outcomes: ReadonlyMap<string, string | undefined>;
+  /** By `inodeKey`. */
+  readonly outcomes: ReadonlyMap<string, WriteBackOutcome>;
+  /** Sentences for the report. */
+  readonly notes: readonly string[];
 }
 
-/** Bytes that are compared at a time. */
-const BLOCK = 1 << 18;
-/** One for all comparisons: what is allocated for each adds up before it is collected. */
-const onDisk = Buffer.alloc(BLOCK);
-/** POSIX_FADV_DONTNEED. */
-const FADV_DONTNEED = 4;
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
+const NAME_MAX = 255;
 const S_IFMT = 0o170000;
-const S_ISUID_S_ISGID = 0o6000;
-const NANOSECONDS = 1_000_000_000n;
-
-const libc = koffi.load('libc.so.6');
-const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
-const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
-const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
 
 /** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
 export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
-/** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
-function* blocksOf(
-  runs: PageRuns,
-  sizeBytes: number,
-): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
-  for (const { offset, physical, length } of contentRuns(runs, sizeBytes)) {
-    for (let at = 0; at < length; at += BLOCK) {
-      yield { offset: offset + at, physical: physical + at, length: Math.min(BLOCK, length - at) };
-    }
-  }
+/** What was done to a file and to names. */
+interface Done extends Pick<WriteBackOutcome, 'made'> {
+  /** Undefined if the disk had everything. */
+  readonly bytes: Written;
+  /** The path that the disk had for it. */
+  readonly renamedFrom?: string;
+  /** What the disk had under its name, an older file, has this path now. */
+  readonly displacedTo?: string;
 }
 
-/** Leaves little of the file in the page cache: there the crash world's own program would have to make room for it. */
-function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
-  const read = readSync(fd, onDisk, 0, block.length, offset);
-  fadvise(fd, offset, block.length, FADV_DONTNEED);
-  return read === block.length && onDisk.subarray(0, read).equals(block);
+/** Whether what has a name on the disk is the file of then. */
+function isTheFile(path: string, found: Stats, { identity }: UnwrittenFile): boolean {
+  if ((found.mode & S_IFMT) !== (identity.mode & S_IFMT) || found.ino !== identity.inode) return false;
+  return withFile(openSync(path, FOR_A_LOOK), (fd) => isSameInode(fd, identity));
 }
 
-function hasSameContent(fd: number, { clean, identity }: UnwrittenFile, memory: OldMemory): boolean {
-  return blocksOf(clean, identity.sizeBytes).every(({ offset, physical, length }) =>
-    memory.withView(physical, length, (block) => isSameBlock(fd, block, offset)),
-  );
+/** The other name that the disk has for a file whose only name memory knows: it was renamed since. */
+function oldNameOf(directory: OldDirectory, file: UnwrittenFile): string | undefined {
+  if (file.links !== 1 || !directory.isOlderThan(file)) return undefined;
+  const name = directory.nameOf(file.identity.inode);
+  if (name === undefined) return undefined;
+  const path = directory.pathOf(name);
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found?.nlink === 1 && isTheFile(path, found, file) ? name : undefined;
 }
 
-function writeAt(fd: number, data: Uint8Array, offset: number): void {
-  for (let done = 0; done < data.length; ) {
-    done += writeSync(fd, data, done, data.length - done, offset + done);
-  }
+/** A name for what the disk had instead of a file: hidden, so that nothing takes it for one of a directory's files. */
+function nameAside(name: string, { ino }: Stats, incident: string): string {
+  const aside = `.${name}.otherworld-${incident}`;
+  return Buffer.byteLength(aside) <= NAME_MAX ? aside : `.otherworld-${incident}-${ino}`;
 }
 
-/** Writes the dirty pages, and of the clean ones those blocks that the disk has otherwise; returns the bytes written. */
-function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): number {
-  const { sizeBytes } = file.identity;
-  let bytes = 0;
-  for (const { offset, physical, length } of blocksOf(file.dirty, sizeBytes)) {
-    memory.withView(physical, length, (block) => writeAt(fd, block, offset));
-    bytes += length;
-  }
-  for (const { offset, physical, length } of blocksOf(file.clean, sizeBytes)) {
-    const isWritten = memory.withView(physical, length, (block) => {
-      if (isSameBlock(fd, block, offset)) return false;
-      writeAt(fd, block, offset);
-      return true;
-    });
-    if (isWritten) bytes += length;
-  }
-  if (fstatSync(fd).size !== sizeBytes) ftruncateSync(fd, sizeBytes);
-  return bytes;
+/** A path in the directory of a file. */
+function beside({ path }: UnwrittenFile, name: string): string {
+  return join(dirname(path), name);
 }
 
-/** Sets both times to the nanosecond. A program that runs may be open for reading only. */
-function setTimes(fd: number, { accessedNanoseconds, modifiedNanoseconds }: UnwrittenFile): void {
-  const times = Buffer.alloc(32);
-  for (const [i, time] of [accessedNanoseconds, modifiedNanoseconds].entries()) {
-    const nanoseconds = ((time % NANOSECONDS) + NANOSECONDS) % NANOSECONDS;
-    times.writeBigInt64LE((time - nanoseconds) / NANOSECONDS, i * 16);
-    times.writeBigInt64LE(nanoseconds, i * 16 + 8);
+/** A file of which the disk knows neither this name nor what stands behind it. */
+function placeMissing(directory: OldDirectory, name: string, file: UnwrittenFile, memory: OldMemory): Done {
+  const oldName = oldNameOf(directory, file);
+  if (oldName !== undefined) {
+    checkFileSystem(directory.fd, file);
+    directory.move(file.identity.inode, oldName, name);
+    directory.sync();
+    const bytes = updateFile(directory.pathOf(name), file, memory) ?? 0;
+    return { bytes, renamedFrom: beside(file, oldName) };
   }
-  if (futimens(fd, times) !== 0) throw new Error(`its times cannot be set (errno ${koffi.errno()})`);
-}
-
-/** Bytes that were written; undefined if the disk had everything. */
-type Written = number | undefined;
-
-/** Whoever may write to a file loses its capabilities by it, and its set-user-ID bit: neither may come to stand beside foreign content. */
-function checkPrivileges(fd: number, stats: BigIntStats, { identity }: UnwrittenFile): void {
-  const { mode, uid, gid } = identity;
-  if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
-    throw new WriteBackRefusal('has another mode or owner on the disk than it had');
-  }
-  if (Number(fgetxattr(fd, 'security.capability', null, 0)) >= 0) {
-    throw new WriteBackRefusal('has file capabilities, which a write would take away');
-  }
-}
-
-/** Brings an existing file up to date. Opens it for writing only if something is to be written: a program that runs may not be. */
-function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
-  const found = lstatSync(path);
-  if ((found.mode & S_IFMT) !== (file.identity.mode & S_IFMT) || found.ino !== file.identity.inode) {
-    throw new WriteBackRefusal(ANOTHER);
-  }
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    if (!isSameInode(fd, file.identity)) {
-      throw new WriteBackRefusal(ANOTHER);
-    }
-    checkFileSystem(fd, file);
-    const stats = fstatSync(fd, { bigint: true });
-    if (
-      file.dirty.pages > 0 ||
-      Number(stats.size) !== file.identity.sizeBytes ||
-      !hasSameContent(fd, file, memory)
-    ) {
-      checkPrivileges(fd, stats, file);
-      checkSize(fd, stats, file, memory);
-      return withFile(openSync(`/proc/self/fd/${fd}`, constants.O_RDWR), (writable) => {
-        const bytes = writeContent(writable, file, memory);
-        setTimes(writable, file);
-        fsyncSync(writable);
-        return bytes;
-      });
-    }
-    if (stats.mtimeNs === file.modifiedNanoseconds) return undefined;
-    setTimes(fd, file);
-    fsyncSync(fd);
-    return 0;
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function withFile<T>(fd: number, use: (fd: number) => T): T {
-  try {
-    return use(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again. */
-function makeFile(directory: number, path: string, file: UnwrittenFile, memory: OldMemory): number {
-  const { mode, uid, gid } = file.identity;
-  if (!file.isWhole || !endsWithZeros(file, memory)) {
-    throw new WriteBackRefusal('is not on the disk, and not whole in memory');
-  }
-  if ((mode & S_ISUID_S_ISGID) !== 0) {
-    throw new WriteBackRefusal('is not on the disk, and a set-user-ID program is not made anew');
-  }
-  checkFileSystem(directory, file);
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-  try {
-    return withFile(fd, () => {
-      const bytes = writeContent(fd, file, memory);
-      fchownSync(fd, uid, gid);
-      fchmodSync(fd, mode & 0o7777);
-      setTimes(fd, file);
-      fsyncSync(fd);
-      fsyncSync(directory);
-      return bytes;
-    });
-  } catch (error) {
-    unlinkSync(path);
-    throw error;
-  }
-}
-
-function writeOne(directories: OldDirectories, file: UnwrittenFile, memory: OldMemory): Written {
-  const { directory, name } = directories.parentOf(file);
-  const path = inDirectory(directory, name);
-  try {
-    return updateFile(path, file, memory);
-  } catch (error) {
-    if (!isMissing(error)) throw error;
-  }
-  return makeFile(directory, path, file, memory);
+  if (file.links !== 1) throw new WriteBackRefusal('is not on the disk under this name, and has others');
+  return makeFile(directory, name, file, memory);
 }
 
 /**
- * Writes to the disks what the dead kernel had in memory only: data, sizes and times, in place. `root` is where the old root
- * file system is mounted. A file that is not certainly the one it was, by its directories, file system, inode, owner and size, is left
- * alone and reported.
+ * A file whose name another one has on the disk: it took the name's place so shortly before the panic that the journal did not have it. That
+ * is believed if the disk's directory is older than memory's. The other file may be all that is left of something, and is kept.
  */
-export function writeBack(files: Iterable<UnwrittenFile>, memory: OldMemory, root = '/'): WriteBackResult {
+function placeInstead(
+  directory: OldDirectory,
+  name: string,
+  found: Stats,
+  file: UnwrittenFile,
+  { memory, incident }: OldWorld,
+): Done {
+  if (file.links !== 1 || found.isDirectory() || !directory.isOlderThan(file)) {
+    throw new WriteBackRefusal(ANOTHER);
+  }
+  checkFileSystem(directory.fd, file);
+  const aside = nameAside(name, found, incident);
+  const displacedTo = beside(file, aside);
+  const oldName = oldNameOf(directory, file);
+  if (oldName !== undefined) {
+    directory.exchange(file.identity.inode, oldName, name);
+    directory.move(found.ino, oldName, aside);
+    directory.sync();
+    const bytes = updateFile(directory.pathOf(name), file, memory) ?? 0;
+    return { bytes, renamedFrom: beside(file, oldName), displacedTo };
+  }
+  const done = makeFile(directory, aside, file, memory);
+  try {
+    directory.exchange(found.ino, name, aside);
+  } catch (error) {
+    unlinkSync(directory.pathOf(aside));
+    throw error;
+  }
+  directory.sync();
+  return { ...done, displacedTo };
+}
+
+function writeOne(directories: OldDirectories, file: UnwrittenFile, world: OldWorld): Done {
+  const { directory, name } = directories.parentOf(file);
+  const path = directory.pathOf(name);
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return placeMissing(directory, name, file, world.memory);
+  if (isTheFile(path, found, file)) return { bytes: updateFile(path, file, world.memory) };
+  return placeInstead(directory, name, found, file, world);
+}
+
+/**
+ * Writes to the disks what the dead kernel had in memory only: data, sizes, times and names, in place. A file that is not certainly the one it
+ * was, by its directories, file system, inode, owner and size, is left alone and reported.
+ */
+export function writeBack(files: Iterable<UnwrittenFile>, world: OldWorld): WriteBackResult {
   const written: string[] = [];
-  const outcomes = new Map<string, string | undefined>();
+  const outcomes = new Map<string, WriteBackOutcome>();
   const problems: FileProblem[] = [];
+  const notes: string[] = [];
+  const displaced = new Map<string, string>();
   let bytes = 0;
-  const directories = new OldDirectories(root);
+  const directories = new OldDirectories(world.root ?? '/');
   for (const file of files) {
-    let problem: string | undefined;
+    const { path } = file;
     try {
-      const count = writeOne(directories, file, memory);
-      bytes += count ?? 0;
-      if (count !== undefined) written.push(file.path);
+      const done = writeOne(directories, file, world);
+      bytes += done.bytes ?? 0;
+      if (done.bytes !== undefined) written.push(path);
+      if (done.displacedTo !== undefined) displaced.set(done.displacedTo, path);
+      // That one was in the way only.
+      if (done.renamedFrom !== undefined) displaced.delete(done.renamedFrom);
+      outcomes.set(inodeKey(file), { made: done.made });
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error);
-      problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
-      problems.push({ path: file.path, problem });
+      const problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
+      problems.push({ path, problem });
+      notes.push(`${path} ${problem}`);
+      outcomes.set(inodeKey(file), { problem });
     }
-    outcomes.set(inodeKey(file), problem);
   }
   directories.close();
-  return { written, bytes, problems, outcomes };
+  for (const [aside, path] of displaced) {
+    notes.push(`${path} had replaced another file, which the disk still had: that one is ${aside} now`);
+  }
+  return { written, bytes, problems, outcomes, notes };
 }

@@ -222,6 +222,10 @@ export interface UnwrittenFile {
   readonly path: string;
   /** The directories from the root to the file's own: one for each component of the path. */
   readonly directories: readonly DirectoryIdentity[];
+  /** When a name in the file's own directory was last made or taken away. */
+  readonly directoryModifiedNanoseconds: bigint;
+  /** Names that the file has. */
+  readonly links: number;
   readonly fileSystem: FileSystemPlace;
   /** `sizeBytes` is the size that the file has to have. */
   readonly identity: FileIdentity;

@@ -4,9 +4,11 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -20,7 +22,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import koffi from 'koffi';
-import { unwrittenIn } from '../../src/crash-world/capture-stage.ts';
+import { filesToFind, outcomesOf, unwrittenIn } from '../../src/crash-world/capture-stage.ts';
 import { fileSystemUuid } from '../../src/crash-world/file-system-identity.ts';
 import { inodeGeneration } from '../../src/crash-world/inode-generation.ts';
 import { inodeKey, writeBack } from '../../src/crash-world/write-back.ts';
@@ -94,6 +96,8 @@ suite('writing back', () => {
     return {
       path,
       directories: above.map(directoryAt),
+      directoryModifiedNanoseconds: 0n,
+      links: 1,
       fileSystem: placeAt(above.at(-1) ?? root),
       identity: {
         fileSystem: 'ext4',
@@ -117,7 +121,8 @@ suite('writing back', () => {
     };
   }
 
-  const back = (...files: UnwrittenFile[]) => writeBack(files, memory, root);
+  const world = { memory, incident: 'ID', root };
+  const back = (...files: UnwrittenFile[]) => writeBack(files, world);
   const content = (path: string) => readFileSync(join(root, path), 'latin1');
   const put = (path: string, text: string) => writeFileSync(join(root, path), text);
   /** Writes back and expects that nothing comes of it but a problem. */
@@ -312,20 +317,132 @@ suite('writing back', () => {
     assert.match(problems[0]?.problem ?? '', /another file than before/);
   });
 
+  suite('of which the journal did not have the names', () => {
+    const later = BigInt(Date.now() + 60_000) * 1_000_000n;
+    const dirty = listedRuns([page(0, 25)]);
+    /** In a directory of its own, which the dead kernel changed after the disk had it last. */
+    const moved = (
+      path: string,
+      changes: Partial<UnwrittenFile> = {},
+      identity: Partial<FileIdentity> = {},
+    ) =>
+      unwritten(
+        path,
+        10,
+        { directoryModifiedNanoseconds: later, dirty, isWhole: true, ...changes },
+        identity,
+      );
+    const inodeOf = (path: string) => statSync(join(root, path)).ino;
+    const names = (path: string) => readdirSync(join(root, path)).toSorted();
+
+    test('a file that took the place of another is put there, and the other is kept', () => {
+      mkdirSync(join(root, 'replaced'));
+      put('replaced/f', 'older');
+      const file = moved('/replaced/f', {}, { inode: 1 });
+      const { problems, notes, outcomes } = back(file);
+      assert.deepEqual(problems, []);
+      assert.deepEqual(notes, [
+        '/replaced/f had replaced another file, which the disk still had: that one is /replaced/.f.otherworld-ID now',
+      ]);
+      assert.equal(content('replaced/f'), 'z'.repeat(10));
+      assert.equal(content('replaced/.f.otherworld-ID'), 'older');
+      assert.equal(outcomes.get(inodeKey(file))?.made?.inode, inodeOf('replaced/f'));
+    });
+
+    test('a file that was renamed over another has its content from the disk and from memory', () => {
+      mkdirSync(join(root, 'renamed'));
+      put('renamed/f.new', 'x'.repeat(PAGE + 10));
+      put('renamed/f', 'older');
+      const identity = { inode: inodeOf('renamed/f.new'), sizeBytes: PAGE + 10 };
+      const changes = { dirty: listedRuns([page(PAGE, 25)]), isWhole: false };
+      const { problems, notes, outcomes } = back(moved('/renamed/f', changes, identity));
+      assert.deepEqual(problems, []);
+      assert.equal(notes.length, 1);
+      assert.equal(content('renamed/f'), 'x'.repeat(PAGE) + 'z'.repeat(10));
+      assert.equal(inodeOf('renamed/f'), identity.inode);
+      assert.deepEqual(names('renamed'), ['.f.otherworld-ID', 'f']);
+      assert.deepEqual([...outcomes.values()], [{ made: undefined }]);
+    });
+
+    test('files that moved on by one, as logs do, all have their names, in whatever order they come', () => {
+      for (const order of [
+        [0, 1, 2],
+        [2, 1, 0],
+        [1, 0, 2],
+        [0, 2, 1],
+      ]) {
+        rmSync(join(root, 'logs'), { recursive: true, force: true });
+        mkdirSync(join(root, 'logs'));
+        put('logs/log', 'first');
+        put('logs/log.1', 'second');
+        const clean = { dirty: listedRuns([]), isWhole: false };
+        const of = (name: string, now: string, size: number) =>
+          moved(`/logs/${now}`, clean, { inode: inodeOf(`logs/${name}`), sizeBytes: size, mode: 0o100644 });
+        const files = [moved('/logs/log', {}, { inode: 1 }), of('log', 'log.1', 5), of('log.1', 'log.2', 6)];
+        const { problems, notes } = back(...order.flatMap((i) => files[i] ?? []));
+        assert.deepEqual([problems, notes], [[], []], order.join());
+        assert.deepEqual(names('logs'), ['log', 'log.1', 'log.2']);
+        assert.deepEqual(
+          names('logs').map((name) => content(`logs/${name}`)),
+          ['z'.repeat(10), 'first', 'second'],
+        );
+      }
+    });
+
+    test('nothing is moved if the disk has the directory of the panic, or the file has more names', () => {
+      mkdirSync(join(root, 'still'));
+      put('still/f', 'older');
+      put('still/g', 'x'.repeat(10));
+      const { mtimeNs } = statSync(join(root, 'still'), { bigint: true });
+      const another = /another file than before the panic/;
+      refused(moved('/still/f', { directoryModifiedNanoseconds: mtimeNs }, { inode: 1 }), another);
+      refused(moved('/still/f', { links: 2 }, { inode: 1 }), another);
+      refused(moved('/still/f', { isWhole: false }, { inode: 1 }), /not whole in memory/);
+      refused(moved('/still/new', { links: 2 }), /not on the disk under this name, and has others/);
+      refused(moved('/still/new', { links: 2 }, { inode: inodeOf('still/g') }), /and has others/);
+      linkSync(join(root, 'still/g'), join(root, 'still/h'));
+      refused(moved('/still/new', { isWhole: false }, { inode: inodeOf('still/g') }), /not whole/);
+      mkdirSync(join(root, 'still/d'));
+      refused(moved('/still/d', {}, { inode: 1, mode: 0o100644 }), another);
+      assert.deepEqual(names('still'), ['d', 'f', 'g', 'h']);
+      assert.equal(content('still/f'), 'older');
+    });
+
+    test('what is kept of a file with a long name has a shorter one', () => {
+      mkdirSync(join(root, 'long-names'));
+      const name = 'ü'.repeat(125);
+      put(`long-names/${name}`, 'older');
+      const aside = `.otherworld-ID-${inodeOf(`long-names/${name}`)}`;
+      assert.deepEqual(back(moved(`/long-names/${name}`, {}, { inode: 1 })).problems, []);
+      assert.deepEqual(names('long-names'), [aside, name]);
+    });
+
+    test('a group finds the file that was made, under its new inode', () => {
+      const file = moved('/brand-new');
+      const { outcomes } = back(file);
+      const [found] = filesToFind(
+        { filesToCheck: [{ path: '/brand-new', identity: file.identity }], unwritten: [file] },
+        outcomes,
+      );
+      assert.equal(found?.identity.inode, inodeOf('brand-new'));
+      assert.notEqual(found?.identity.inode, file.identity.inode);
+    });
+  });
+
   test('a group whose file could not be written back does not come back', () => {
     put('log', 'y'.repeat(100));
     const bad = unwritten('/log', 10, {});
     put('data', '');
     const good = unwritten('/data', 3, { dirty: listedRuns([page(0, 0)]) });
     const { outcomes } = back(bad, good);
-    assert.equal(outcomes.get(inodeKey(good)), undefined);
+    assert.equal(outcomes.get(inodeKey(good))?.problem, undefined);
     const group = (...files: UnwrittenFile[]) => ({
       processes: [],
       files: { ...noFiles, unwritten: files },
     });
-    assert.deepEqual(unwrittenIn(group(good), outcomes, memory, root), []);
+    assert.deepEqual(unwrittenIn(group(good), outcomes), []);
     const members = [{ pid: 7, comm: 'db' }];
-    const refusals = unwrittenIn({ ...group(bad, good), processes: members }, outcomes, memory, root);
+    const refusals = unwrittenIn({ ...group(bad, good), processes: members }, outcomes);
     assert.deepEqual(
       refusals.map(({ pid }) => pid),
       [7],
@@ -340,10 +457,11 @@ suite('writing back', () => {
     put('missed', '');
     const file = unwritten('/missed', 3, { dirty: listedRuns([page(0, 0)]) });
     const group = { processes: [], files: { ...noFiles, unwritten: [file] } };
-    assert.deepEqual(unwrittenIn(group, new Map(), memory, root), []);
+    const { outcomes } = outcomesOf(group.files, new Map(), world);
+    assert.deepEqual(unwrittenIn(group, outcomes), []);
     assert.equal(content('missed'), 'aaa');
     truncateSync(join(root, 'missed'), 0);
-    assert.deepEqual(unwrittenIn(group, new Map([[inodeKey(file), undefined]]), memory, root), []);
+    assert.deepEqual(unwrittenIn(group, outcomesOf(group.files, outcomes, world).outcomes), []);
     assert.equal(content('missed'), '');
   });
 });

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -185,6 +186,12 @@ async function panicAndReport(name: string, fault: Fault, cpu: number | undefine
     `/var/lib/otherworld/incidents/${incident}/report.json`,
   ]);
   return reportSchema.parse(JSON.parse(stdout));
+}
+
+/** Fails the test, with the report's reasons, if a process does not run again. */
+export function assertRestored(report: Report, pid: number): void {
+  const found = report.processes.find((process) => process.pid === pid);
+  assert.deepEqual([found?.outcome, ...(found?.reasons ?? [])], ['restored'], `process ${pid}`);
 }
 
 /** A directory of the host for a test's files; `remove` takes it away. */

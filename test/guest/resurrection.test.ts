@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import type { Report } from '../../src/report/schema.ts';
-import { bootTestGuest, release, type TestGuest } from './harness.ts';
+import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const programs = join(import.meta.dirname, 'programs');
 
@@ -12,8 +12,6 @@ suite(`resurrection on ${release}`, () => {
   let guest: TestGuest;
   let report: Report;
   const pids = { state: 0, pipe: 0, sleeper: 0, busy: [0, 0] };
-
-  const reported = (pid: number) => report.processes.find((process) => process.pid === pid);
 
   before(async () => {
     guest = await bootTestGuest('resurrection', { packages: ['python3', 'procps'] });
@@ -42,7 +40,7 @@ suite(`resurrection on ${release}`, () => {
   after(() => guest?.down());
 
   test('a process with everything goes on with everything', async () => {
-    assert.equal(reported(pids.state)?.outcome, 'restored');
+    assertRestored(report, pids.state);
     await guest.sh(': > /srv/out/state');
     await guest.until('test $(wc -l < /srv/out/state) -ge 3', 60);
     const lines = await guest.sh('cat /srv/out/state');
@@ -51,13 +49,14 @@ suite(`resurrection on ${release}`, () => {
   });
 
   test('not a byte between the ends of a pipe is lost or doubled', async () => {
-    assert.equal(reported(pids.pipe)?.outcome, 'restored');
+    assertRestored(report, pids.pipe);
     const seen = Number.parseInt(await guest.sh('cat /srv/out/sequence'), 10);
     await guest.until(`test "$(cut -d' ' -f1 /srv/out/sequence)" -gt ${seen + 600}`, 90);
     assert.match(await guest.sh('cat /srv/out/sequence'), /^\d+$/);
   });
 
   test('the clock that does not count sleep in a dead kernel goes on, and a sleep ends when it would have', async () => {
+    assertRestored(report, pids.sleeper);
     await guest.until('test -s /srv/out/ended', 200);
     const [begun = 0, ended = 0] = (await guest.sh('cat /srv/out/begun /srv/out/ended'))
       .split('\n')
@@ -67,7 +66,7 @@ suite(`resurrection on ${release}`, () => {
 
   test('a process that computed on a CPU is refused for its lost registers, or it was not on one', async () => {
     for (const pid of pids.busy) {
-      const process = reported(pid);
+      const process = report.processes.find((other) => other.pid === pid);
       if (process?.outcome !== 'restored') assert.match(process?.reasons.join() ?? '', /was computing on/);
       else assert.match(await guest.sh(`ps -o stat= -p ${pid}`), /^R/);
     }

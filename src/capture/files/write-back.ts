@@ -29,6 +29,13 @@ function recentSince(clocks: Clocks): number {
   return Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
 }
 
+/** When a name in the directory of a file was last made or taken away. */
+function directoryModified(kernel: Kernel, directories: readonly bigint[]): bigint {
+  const own = directories.at(-1);
+  if (own === undefined) return 0n;
+  return inodeTimes(kernel, kernel.bind(dentryStruct).at(own).d_inode).modifiedNanoseconds;
+}
+
 function directoryIdentity(kernel: Kernel, dentry: bigint): DirectoryIdentity {
   const { d_inode } = kernel.bind(dentryStruct).at(dentry);
   const { i_ino, i_generation } = kernel.bind(inodeStruct).at(d_inode);
@@ -76,6 +83,8 @@ export function unwrittenFile(
   return {
     path: place.path,
     directories: place.directories.map((dentry) => directoryIdentity(kernel, dentry)),
+    directoryModifiedNanoseconds: directoryModified(kernel, place.directories),
+    links: inode.i_nlink,
     fileSystem: fileSystemIdentity(kernel, inode.i_sb),
     identity: identityOf(inode, fileSystem),
     sectors: sectorsOf(inode, fileSystem),

@@ -32,8 +32,32 @@ const caller = `import itertools, syslog, time
 for n in itertools.count(1):
     syslog.syslog('call %d' % n)
     time.sleep(1)`;
+/**
+ * Makes a file, replaces one and renames one when it is told to, just before the panic: the journal does not have it yet. All of them
+ * stay open.
+ */
+const saver = `import os, signal, time
+os.makedirs('/root/saver'); os.chdir('/root/saver')
+def make(name, text):
+    file = open(name, 'w', buffering=1)
+    print(text, file=file)
+    return file
+signal.signal(signal.SIGUSR1, lambda *_: None)
+make('current', 'older')
+log = make('log', 'first')
+make('ready', '')
+os.sync()
+signal.pause()
+new = make('new', 'made')
+current = make('current.new', 'newer')
+os.rename('current.new', 'current')
+os.rename('log', 'log.1')
+after = make('log', 'second')
+while True:
+    time.sleep(1)
+    for file in (new, current, log, after): print('line', file=file)`;
 /** All of them run on one CPU, and the kernel dies on it: whoever computes on another one is refused. */
-const programs = { writer, renamer, talker, caller };
+const programs = { writer, renamer, talker, caller, saver };
 const run = (name: keyof typeof programs): string => `taskset -c 0 python3 /root/${name}.py`;
 
 /** Debian 12 has /tmp on its disk. */
@@ -87,9 +111,10 @@ suite(`files across a panic of ${release}`, () => {
     await guest.sh(
       `systemd-run --unit=talker --property=SyslogIdentifier=talker --property=SyslogLevel=warning ${run('talker')}`,
     );
+    const saverPid = await guest.background(`exec ${run('saver')}`);
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
-    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid])
+    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid])
       await guest.sh(`otherworld protect --pid ${pid}`);
     await guest.sh(furnish);
     await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
@@ -97,6 +122,9 @@ suite(`files across a panic of ${release}`, () => {
     await guest.sh(`mkdir -m 750 /run/daemon; echo ${writerPid} >/run/daemon/pid`);
     await guest.until('test -e /dev/shm/second && ! test -e /dev/shm/first', 30);
     furniture = await guest.sh(inventory);
+    await guest.until('test -e /root/saver/ready', 30);
+    await guest.sh('mount -o remount,commit=300 /; sync');
+    await guest.sh(`kill -USR1 ${saverPid}; until grep -qs second /root/saver/log; do sleep 0.1; done`);
     const report = await guest.panic('sysrq', 0);
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
     assert.deepEqual(
@@ -131,6 +159,22 @@ suite(`files across a panic of ${release}`, () => {
         lines,
         lines.map((_, i) => `line ${i + 1}`),
       );
+    }
+  });
+
+  test('files that were made, replaced and renamed when the journal did not have it yet are what they were', async () => {
+    const names = await guest.sh('cd /root/saver; rm -f .current.otherworld-*; ls -A');
+    assert.equal(names, 'current\nlog\nlog.1\nnew\nready');
+    for (const [name, first] of Object.entries({
+      new: 'made',
+      current: 'newer',
+      'log.1': 'first',
+      log: 'second',
+    })) {
+      const before = Number(await guest.sh(`wc -l </root/saver/${name}`));
+      await guest.until(`test "$(wc -l </root/saver/${name})" -gt ${before + 1}`, 60);
+      const lines = (await guest.sh(`cat /root/saver/${name}`)).split('\n');
+      assert.deepEqual(lines, [first, ...lines.slice(1).map(() => 'line')], name);
     }
   });
 

@@ -1,0 +1,185 @@
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import koffi from 'koffi';
+import { contentRuns } from '../criu/files/path.ts';
+import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
+import type { PageRuns } from '../model/page-runs.ts';
+import { inodeGeneration } from './inode-generation.ts';
+import { checkFileSystem, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
+import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';
+
+/** Bytes that are compared at a time. */
+const BLOCK = 1 << 18;
+/** One for all comparisons: what is allocated for each adds up before it is collected. */
+const onDisk = Buffer.alloc(BLOCK);
+/** POSIX_FADV_DONTNEED. */
+const FADV_DONTNEED = 4;
+export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const S_ISUID_S_ISGID = 0o6000;
+const NANOSECONDS = 1_000_000_000n;
+
+const libc = koffi.load('libc.so.6');
+const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
+const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
+const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
+
+/** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
+function* blocksOf(
+  runs: PageRuns,
+  sizeBytes: number,
+): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
+  for (const { offset, physical, length } of contentRuns(runs, sizeBytes)) {
+    for (let at = 0; at < length; at += BLOCK) {
+      yield { offset: offset + at, physical: physical + at, length: Math.min(BLOCK, length - at) };
+    }
+  }
+}
+
+/** Leaves little of the file in the page cache: there the crash world's own program would have to make room for it. */
+function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
+  const read = readSync(fd, onDisk, 0, block.length, offset);
+  fadvise(fd, offset, block.length, FADV_DONTNEED);
+  return read === block.length && onDisk.subarray(0, read).equals(block);
+}
+
+function hasSameContent(fd: number, { clean, identity }: UnwrittenFile, memory: OldMemory): boolean {
+  return blocksOf(clean, identity.sizeBytes).every(({ offset, physical, length }) =>
+    memory.withView(physical, length, (block) => isSameBlock(fd, block, offset)),
+  );
+}
+
+function writeAt(fd: number, data: Uint8Array, offset: number): void {
+  for (let done = 0; done < data.length; ) {
+    done += writeSync(fd, data, done, data.length - done, offset + done);
+  }
+}
+
+/** Writes the dirty pages, and of the clean ones those blocks that the disk has otherwise; returns the bytes written. */
+function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): number {
+  const { sizeBytes } = file.identity;
+  let bytes = 0;
+  for (const { offset, physical, length } of blocksOf(file.dirty, sizeBytes)) {
+    memory.withView(physical, length, (block) => writeAt(fd, block, offset));
+    bytes += length;
+  }
+  for (const { offset, physical, length } of blocksOf(file.clean, sizeBytes)) {
+    const isWritten = memory.withView(physical, length, (block) => {
+      if (isSameBlock(fd, block, offset)) return false;
+      writeAt(fd, block, offset);
+      return true;
+    });
+    if (isWritten) bytes += length;
+  }
+  if (fstatSync(fd).size !== sizeBytes) ftruncateSync(fd, sizeBytes);
+  return bytes;
+}
+
+/** Sets both times to the nanosecond. A program that runs may be open for reading only. */
+function setTimes(fd: number, { accessedNanoseconds, modifiedNanoseconds }: UnwrittenFile): void {
+  const times = Buffer.alloc(32);
+  for (const [i, time] of [accessedNanoseconds, modifiedNanoseconds].entries()) {
+    const nanoseconds = ((time % NANOSECONDS) + NANOSECONDS) % NANOSECONDS;
+    times.writeBigInt64LE((time - nanoseconds) / NANOSECONDS, i * 16);
+    times.writeBigInt64LE(nanoseconds, i * 16 + 8);
+  }
+  if (futimens(fd, times) !== 0) throw new Error(`its times cannot be set (errno ${koffi.errno()})`);
+}
+
+/** Bytes that were written; undefined if the disk had everything. */
+export type Written = number | undefined;
+
+/** Whoever may write to a file loses its capabilities by it, and its set-user-ID bit: neither may come to stand beside foreign content. */
+function checkPrivileges(fd: number, stats: BigIntStats, { identity }: UnwrittenFile): void {
+  const { mode, uid, gid } = identity;
+  if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
+    throw new WriteBackRefusal('has another mode or owner on the disk than it had');
+  }
+  if (Number(fgetxattr(fd, 'security.capability', null, 0)) >= 0) {
+    throw new WriteBackRefusal('has file capabilities, which a write would take away');
+  }
+}
+
+/** Brings a file that is the one of then up to date. Opens it for writing only if something is to be written: a program that runs may not be. */
+export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
+  const fd = openSync(path, FOR_A_LOOK);
+  try {
+    checkFileSystem(fd, file);
+    const stats = fstatSync(fd, { bigint: true });
+    if (
+      file.dirty.pages > 0 ||
+      Number(stats.size) !== file.identity.sizeBytes ||
+      !hasSameContent(fd, file, memory)
+    ) {
+      checkPrivileges(fd, stats, file);
+      checkSize(fd, stats, file, memory);
+      return withFile(openSync(`/proc/self/fd/${fd}`, constants.O_RDWR), (writable) => {
+        const bytes = writeContent(writable, file, memory);
+        setTimes(writable, file);
+        fsyncSync(writable);
+        return bytes;
+      });
+    }
+    if (stats.mtimeNs === file.modifiedNanoseconds) return undefined;
+    setTimes(fd, file);
+    fsyncSync(fd);
+    return 0;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function withFile<T>(fd: number, use: (fd: number) => T): T {
+  try {
+    return use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again.
+ * @param name the one that it is to have at first
+ */
+export function makeFile(
+  directory: OldDirectory,
+  name: string,
+  file: UnwrittenFile,
+  memory: OldMemory,
+): { readonly bytes: number; readonly made: DirectoryIdentity } {
+  const { mode, uid, gid } = file.identity;
+  if (!file.isWhole || !endsWithZeros(file, memory)) {
+    throw new WriteBackRefusal('is not on the disk, and not whole in memory');
+  }
+  if ((mode & S_ISUID_S_ISGID) !== 0) {
+    throw new WriteBackRefusal('is not on the disk, and a set-user-ID program is not made anew');
+  }
+  checkFileSystem(directory.fd, file);
+  const path = directory.pathOf(name);
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    return withFile(fd, () => {
+      const bytes = writeContent(fd, file, memory);
+      fchownSync(fd, uid, gid);
+      fchmodSync(fd, mode & 0o7777);
+      setTimes(fd, file);
+      fsyncSync(fd);
+      directory.sync();
+      return { bytes, made: { inode: fstatSync(fd).ino, generation: inodeGeneration(fd) ?? 0 } };
+    });
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  }
+}
