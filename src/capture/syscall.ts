@@ -107,9 +107,12 @@ function finished(state: SyscallState, ax: bigint): SyscallDecision {
 function transferDecision(transfer: Transfer, activity: Activity): SyscallDecision {
   const { direction, doneBytes, through } = transfer;
   if (through === 'regular') {
-    return direction === 'write' && transfer.append
-      ? { outcome: 'in-doubt', reason: 'it appends to a file, and may have done so' }
-      : { outcome: 'restart', reason: 'it reads or writes a file at the same position again' };
+    if (direction === 'read' || !transfer.append) {
+      return { outcome: 'restart', reason: 'it reads or writes a file at the same position again' };
+    }
+    return doneBytes === 0
+      ? { outcome: 'restart', reason: 'it appends to a file, and not a byte was moved' }
+      : { outcome: 'in-doubt', reason: 'it appends to a file, and may have done so' };
   }
   if (through === 'tty') return terminalDecision(transfer, activity);
   const movesByPieces = through === 'pipe' || through === 'stream-socket';

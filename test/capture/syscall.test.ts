@@ -287,13 +287,21 @@ describe('a transfer', () => {
     assert.equal(outcome(inCall('write', { transfer: transfer({ doneBytes: 0 }) })), 'restart');
   });
 
-  it('to a file is made again at the same position, unless it appends', () => {
+  it('to a file is made again at the same position, unless it appended a part', () => {
     const file = { through: 'regular' } as const;
     assert.equal(outcome(inCall('write', { transfer: transfer(file), activity: 'blocked' })), 'restart');
     assert.equal(
       outcome(inCall('write', { transfer: transfer({ ...file, append: true }), activity: 'blocked' })),
       'in-doubt',
     );
+    for (const [doneBytes, expected] of [
+      [0, 'restart'],
+      [1, 'in-doubt'],
+      [undefined, 'in-doubt'],
+    ] as const) {
+      const appended = transfer({ ...file, append: true, doneBytes });
+      assert.equal(outcome(inCall('write', { transfer: appended, activity: 'blocked' })), expected);
+    }
     assert.equal(
       outcome(inCall('read', { transfer: transfer({ ...file, direction: 'read' }), activity: 'blocked' })),
       'restart',
