@@ -1,13 +1,13 @@
 import { captureProcesses } from '../capture/index.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/index.ts';
-import type { FileToCheck, GroupFiles } from '../model/file.ts';
+import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { capturedReport, type Known, refusedReport } from './process-reports.ts';
-import { inodeKey, type OldWorld, type WriteBackResult, writeBack } from './write-back.ts';
+import type { WriteBack } from './write-back.ts';
 
 /** What decides, besides the processes themselves, who can come back. */
 export interface CaptureConditions {
@@ -15,10 +15,8 @@ export interface CaptureConditions {
   readonly criu: CriuVersion | undefined;
   /** A process that is not brought back whatever its state, with the reason. */
   readonly barred: { readonly pid: number; readonly reason: string } | undefined;
-  /** What became of the files that were written back. */
-  readonly writtenBack: WriteBackResult['outcomes'];
-  /** Where those are to be written that were not. */
-  readonly world: OldWorld;
+  /** What has written the disks' files back. */
+  readonly writeBack: WriteBack;
 }
 
 /**
@@ -28,30 +26,31 @@ export interface CaptureConditions {
 export function captureStage(
   kernel: Kernel,
   known: Known,
-  { criu, barred, writtenBack, world }: CaptureConditions,
+  { criu, barred, writeBack }: CaptureConditions,
   report: Report,
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
   const { groups, refused } = captureProcesses(kernel, { roots, includeDescendants: true });
   const entries = refused.map((refusal) => refusedReport(refusal, known));
   const kept = groups.flatMap((group) => {
-    const { outcomes, notes } = outcomesOf(group.files, writtenBack, world);
-    report.notes.push(...notes);
     const problems = [
       ...barredIn(group, barred),
       ...restoreProblems(group, criu),
-      ...unwrittenIn(group, outcomes),
+      ...unwrittenIn(group, writeBack, (sentence) => report.notes.push(sentence)),
     ];
     if (problems.length > 0) {
       for (const refusal of wholeGroup(group, problems)) entries.push(refusedReport(refusal, known));
       return [];
     }
-    const made = madeFiles(group.files, outcomes);
+    const made = madeFiles(group.files, writeBack).map(
+      ({ file: { path, identity }, made: { inode } }) =>
+        `${path} is made anew: inode ${inode} instead of ${identity.inode}`,
+    );
     for (const process of group.processes) {
       const entry = capturedReport(process, group, known);
       entries.push({ ...entry, notes: [...entry.notes, ...made] });
     }
-    return [{ ...group, files: { ...group.files, filesToCheck: filesToFind(group.files, outcomes) } }];
+    return [{ ...group, files: { ...group.files, filesToCheck: filesToFind(group.files, writeBack) } }];
   });
   // Instead of what the selection had entered.
   report.processes = entries;
@@ -66,57 +65,54 @@ function barredIn(group: ProcessGroup, barred: { pid: number; reason: string } |
 }
 
 /**
- * What became of the files of a group. A file that writing back did not come upon (its lists were damaged) is written now.
+ * Refuses the processes of a group that uses a file of which the disk does not have all: they would go on with an older content. A file that
+ * writing back did not come upon (its lists were damaged) is written now.
  */
-export function outcomesOf(
-  { unwritten }: Pick<GroupFiles, 'unwritten'>,
-  writtenBack: WriteBackResult['outcomes'],
-  world: OldWorld,
-): Pick<WriteBackResult, 'outcomes' | 'notes'> {
-  const missed = unwritten.filter((file) => !writtenBack.has(inodeKey(file)));
-  const { outcomes, notes } = writeBack(missed, world);
-  const all = unwritten.map((file) => {
-    const key = inodeKey(file);
-    return [key, outcomes.get(key) ?? writtenBack.get(key) ?? {}] as const;
-  });
-  return { outcomes: new Map(all), notes };
-}
-
-/** Refuses the processes of a group that uses a file of which the disk does not have all: they would go on with an older content. */
 export function unwrittenIn(
   group: {
     readonly processes: readonly Pick<Process, 'pid' | 'comm'>[];
     readonly files: Pick<GroupFiles, 'unwritten'>;
   },
-  outcomes: WriteBackResult['outcomes'],
+  writeBack: WriteBack,
+  note: (sentence: string) => void,
 ): Refusal[] {
-  const reasons = group.files.unwritten.flatMap((file) => {
-    const problem = outcomes.get(inodeKey(file))?.problem;
+  const { unwritten } = group.files;
+  writeBack.write(
+    unwritten.filter((file) => writeBack.outcomeOf(file) === undefined),
+    note,
+  );
+  const reasons = unwritten.flatMap((file) => {
+    const problem = writeBack.outcomeOf(file)?.problem;
     return problem === undefined ? [] : [`uses ${file.path}, which ${problem}`];
   });
   if (reasons.length === 0) return [];
   return group.processes.map(({ pid, comm }) => ({ pid, comm, reasons }));
 }
 
-/** Sentences for a process that can remember the inode of a file. */
-function madeFiles(
-  { unwritten }: Pick<GroupFiles, 'unwritten'>,
-  outcomes: WriteBackResult['outcomes'],
-): string[] {
+/** The files of a group that were made: another inode than the group knew. */
+function madeFiles({ unwritten }: Pick<GroupFiles, 'unwritten'>, writeBack: WriteBack): MadeFile[] {
   return unwritten.flatMap((file) => {
-    const made = outcomes.get(inodeKey(file))?.made;
-    if (made === undefined) return [];
-    return [
-      `${file.path} was not on the disk yet and is made anew: inode ${made.inode} instead of ${file.identity.inode}`,
-    ];
+    const made = writeBack.outcomeOf(file)?.made;
+    return made === undefined ? [] : [{ file, made }];
   });
 }
 
-/** The files that are to be there when a group is restored: those that had to be made have other inodes than the group knew. */
+interface MadeFile {
+  readonly file: UnwrittenFile;
+  readonly made: DirectoryIdentity;
+}
+
+/** The files that are to be there when a group is restored. They are known by their inodes: a path can be one of several. */
 export function filesToFind(
   { filesToCheck, unwritten }: Pick<GroupFiles, 'filesToCheck' | 'unwritten'>,
-  outcomes: WriteBackResult['outcomes'],
+  writeBack: WriteBack,
 ): FileToCheck[] {
-  const made = new Map(unwritten.map((file) => [file.path, outcomes.get(inodeKey(file))?.made]));
-  return filesToCheck.map((file) => ({ ...file, identity: { ...file.identity, ...made.get(file.path) } }));
+  const made = madeFiles({ unwritten }, writeBack);
+  return filesToCheck.map((checked) => {
+    const { inode, generation } = checked.identity;
+    const found = made.find(
+      ({ file: { identity } }) => identity.inode === inode && identity.generation === generation,
+    );
+    return { ...checked, identity: { ...checked.identity, ...found?.made } };
+  });
 }

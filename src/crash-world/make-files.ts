@@ -41,7 +41,7 @@ const INHERITED = ['system.posix_acl_access', 'system.posix_acl_default'];
 const NONE: readonly number[] = [constants.errno.ENODATA, constants.errno.EOPNOTSUPP];
 
 /** Takes away the ACLs that a new file has inherited. Throws an Error if one cannot be taken away. */
-function removeInherited(path: string): void {
+export function removeInherited(path: string): void {
   for (const name of INHERITED) {
     if (removexattr(path, name) !== 0 && !NONE.includes(koffi.errno()))
       throw new Error(`attribute ${name}: errno ${koffi.errno()}`);

@@ -4,6 +4,7 @@ import koffi from 'koffi';
 import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
 import { isSameFileSystem } from './file-system-identity.ts';
 import { inodeGeneration } from './inode-generation.ts';
+import { withFile } from './with-file.ts';
 
 /** Why nothing can be written to a file; the message goes on after its path. */
 export class WriteBackRefusal extends Error {
@@ -16,17 +17,16 @@ const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOL
 /** linux/fs.h */
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
-/** Names of a directory that are looked through for a file: the crash world's memory is small. */
+/** Names of directories that are kept at a time, and that a directory may have to be looked through: the crash world's memory is small. */
 const MAX_NAMES = 1 << 16;
-/** __NR_getdents64 of x86-64, and the members of `struct linux_dirent64`. */
-const SYS_GETDENTS64 = 217;
+/** Where the members of a `struct dirent64` are (getdents64(2)). */
 const ENTRY = { inode: 0, length: 16, name: 19 };
 
 const libc = koffi.load('libc.so.6');
 const renameat2 = libc.func(
   'int renameat2(int olddirfd, const char *oldpath, int newdirfd, const char *newpath, unsigned int flags)',
 );
-const getdents64 = libc.func('long syscall(long number, int fd, _Out_ uint8_t *buffer, size_t size)');
+const getdents64 = libc.func('long getdents64(int fd, _Out_ uint8_t *buffer, size_t size)');
 
 /** The name by which a file in an open directory can be given to any system call: no symbolic link is on the way. */
 export function inDirectory(directory: number, name: string): string {
@@ -45,7 +45,7 @@ function codeOf(error: unknown): unknown {
 }
 
 /** The entries of a block that getdents64(2) has filled. */
-export function* directoryEntries(block: Buffer): Generator<{ inode: number; name: string }> {
+export function* directoryEntries(block: Buffer): Generator<Entry> {
   for (let at = 0; at < block.length; ) {
     const next = at + block.readUInt16LE(at + ENTRY.length);
     const end = block.indexOf(0, at + ENTRY.name);
@@ -57,17 +57,24 @@ export function* directoryEntries(block: Buffer): Generator<{ inode: number; nam
   }
 }
 
+/** An entry of a directory. */
+export interface Entry {
+  readonly inode: number;
+  readonly name: string;
+}
+
 /** A directory of the dead system, held open. */
 export class OldDirectory {
   readonly fd: number;
   /** When a name in it was last made or taken away, as far as the disk knew when it was mounted. */
   readonly #modifiedNanoseconds: bigint;
-  #names: Map<number, string> | undefined;
+  readonly #index: NameIndex;
 
   /** @param modifiedNanoseconds its time on the disk before anything was written back */
-  constructor(fd: number, modifiedNanoseconds: bigint) {
+  constructor(fd: number, modifiedNanoseconds: bigint, index: NameIndex) {
     this.fd = fd;
     this.#modifiedNanoseconds = modifiedNanoseconds;
+    this.#index = index;
   }
 
   /** Whether the disk has the directory as it was some time before the panic: names can differ, and memory is right about them. */
@@ -85,20 +92,20 @@ export class OldDirectory {
    * cannot be read.
    */
   nameOf(inode: number): string | undefined {
-    this.#names ??= this.#readNames();
-    return this.#names.get(inode);
+    return this.#index.namesIn(this).get(inode);
   }
 
-  /** Gives a name that is free to what has another. Throws an Error if that cannot be done. */
-  move(inode: number, from: string, to: string): void {
-    this.#rename(from, to, RENAME_NOREPLACE);
-    this.#names?.set(inode, to);
+  /** Gives an entry a name that is free. Throws an Error if that cannot be done. */
+  move(entry: Entry, to: string): void {
+    this.#rename(entry.name, to, RENAME_NOREPLACE);
+    this.#index.changed(this, { ...entry, name: to });
   }
 
-  /** Exchanges what two names stand for, at once; `inode` is the one that gets the name `to`. Throws an Error if that cannot be done. */
-  exchange(inode: number, from: string, to: string): void {
-    this.#rename(from, to, RENAME_EXCHANGE);
-    this.#names?.set(inode, to);
+  /** Exchanges the names of two entries, at once. Throws an Error if that cannot be done. */
+  exchange(one: Entry, other: Entry): void {
+    this.#rename(one.name, other.name, RENAME_EXCHANGE);
+    this.#index.changed(this, { ...one, name: other.name });
+    this.#index.changed(this, { ...other, name: one.name });
   }
 
   /** Brings its names to the disk. */
@@ -116,25 +123,49 @@ export class OldDirectory {
     const [name = errno] = Object.entries(osConstants.errno).find(([, value]) => value === errno) ?? [];
     throw new Error(`${from} cannot be renamed to ${to}: ${name}`);
   }
+}
 
-  #readNames(): Map<number, string> {
-    const names = new Map<number, string>();
-    const block = Buffer.alloc(1 << 16);
-    const fd = openSync(this.pathOf('.'), DIRECTORY);
-    try {
-      for (;;) {
-        const length = Number(getdents64(SYS_GETDENTS64, fd, block, block.length));
-        if (length < 0) throw new Error(`its directory cannot be read (errno ${koffi.errno()})`);
-        if (length === 0) return names;
-        for (const { inode, name } of directoryEntries(block.subarray(0, length))) {
-          if (name !== '.' && name !== '..') names.set(inode, name);
-        }
-        if (names.size > MAX_NAMES) return new Map();
-      }
-    } finally {
-      closeSync(fd);
+/** The names of directories by inode, for as many directories as have room. */
+class NameIndex {
+  readonly #names = new Map<OldDirectory, Map<number, string>>();
+  #size = 0;
+
+  namesIn(directory: OldDirectory): ReadonlyMap<number, string> {
+    let names = this.#names.get(directory);
+    if (names === undefined) {
+      names = readNames(directory);
+      if (this.#size + names.size > MAX_NAMES) this.clear();
+      this.#size += names.size;
+      this.#names.set(directory, names);
     }
+    return names;
   }
+
+  changed(directory: OldDirectory, { inode, name }: Entry): void {
+    this.#names.get(directory)?.set(inode, name);
+  }
+
+  clear(): void {
+    this.#names.clear();
+    this.#size = 0;
+  }
+}
+
+/** None of a directory that has too many. */
+function readNames(directory: OldDirectory): Map<number, string> {
+  const names = new Map<number, string>();
+  const block = Buffer.alloc(1 << 16);
+  return withFile(openSync(directory.pathOf('.'), DIRECTORY), (fd) => {
+    for (;;) {
+      const length = Number(getdents64(fd, block, block.length));
+      if (length < 0) throw new Error(`its directory cannot be read (errno ${koffi.errno()})`);
+      if (length === 0) return names;
+      for (const { inode, name } of directoryEntries(block.subarray(0, length))) {
+        if (name !== '.' && name !== '..') names.set(inode, name);
+      }
+      if (names.size > MAX_NAMES) return new Map();
+    }
+  });
 }
 
 /**
@@ -146,6 +177,7 @@ export class OldDirectories {
   readonly #open = new Map<string, OldDirectory>();
   /** Of all directories that ever were open here: what is written back changes them. */
   readonly #modified = new Map<string, bigint>();
+  readonly #index = new NameIndex();
 
   /** @param root where the old root file system is mounted */
   constructor(root: string) {
@@ -181,17 +213,18 @@ export class OldDirectories {
       const fd = openDirectory(path, opened);
       const modified = this.#modified.get(path) ?? fstatSync(fd, { bigint: true }).mtimeNs;
       this.#modified.set(path, modified);
-      directory = new OldDirectory(fd, modified);
+      directory = new OldDirectory(fd, modified, this.#index);
       this.#open.set(path, directory);
     }
     if (was !== undefined && isSameInode(directory.fd, was)) return directory;
     throw new WriteBackRefusal(`is in ${path}, which is another directory than before the panic`);
   }
 
-  /** Closes all directories. */
+  /** Closes all directories; they are opened again when they are asked for. */
   close(): void {
     for (const directory of this.#open.values()) directory.close();
     this.#open.clear();
+    this.#index.clear();
   }
 }
 

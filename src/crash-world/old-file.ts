@@ -1,6 +1,5 @@
 import {
   type BigIntStats,
-  closeSync,
   constants,
   fchmodSync,
   fchownSync,
@@ -17,8 +16,10 @@ import { contentRuns } from '../criu/files/path.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
 import type { PageRuns } from '../model/page-runs.ts';
 import { inodeGeneration } from './inode-generation.ts';
+import { removeInherited } from './make-files.ts';
 import { checkFileSystem, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
 import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';
+import { withFile } from './with-file.ts';
 
 /** Bytes that are compared at a time. */
 const BLOCK = 1 << 18;
@@ -27,12 +28,14 @@ const onDisk = Buffer.alloc(BLOCK);
 /** POSIX_FADV_DONTNEED. */
 const FADV_DONTNEED = 4;
 export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const CAPABILITY = 'security.capability';
 const S_ISUID_S_ISGID = 0o6000;
 const NANOSECONDS = 1_000_000_000n;
 
 const libc = koffi.load('libc.so.6');
 const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
 const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
+const fremovexattr = libc.func('int fremovexattr(int fd, const char *name)');
 const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
 
 /** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
@@ -106,15 +109,14 @@ function checkPrivileges(fd: number, stats: BigIntStats, { identity }: Unwritten
   if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
     throw new WriteBackRefusal('has another mode or owner on the disk than it had');
   }
-  if (Number(fgetxattr(fd, 'security.capability', null, 0)) >= 0) {
+  if (Number(fgetxattr(fd, CAPABILITY, null, 0)) >= 0) {
     throw new WriteBackRefusal('has file capabilities, which a write would take away');
   }
 }
 
 /** Brings a file that is the one of then up to date. Opens it for writing only if something is to be written: a program that runs may not be. */
 export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
-  const fd = openSync(path, FOR_A_LOOK);
-  try {
+  return withFile(openSync(path, FOR_A_LOOK), (fd) => {
     checkFileSystem(fd, file);
     const stats = fstatSync(fd, { bigint: true });
     if (
@@ -135,21 +137,12 @@ export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory)
     setTimes(fd, file);
     fsyncSync(fd);
     return 0;
-  } finally {
-    closeSync(fd);
-  }
-}
-
-export function withFile<T>(fd: number, use: (fd: number) => T): T {
-  try {
-    return use(fd);
-  } finally {
-    closeSync(fd);
-  }
+  });
 }
 
 /**
- * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again.
+ * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again. The directory is not
+ * synchronised.
  * @param name the one that it is to have at first
  */
 export function makeFile(
@@ -165,21 +158,39 @@ export function makeFile(
   if ((mode & S_ISUID_S_ISGID) !== 0) {
     throw new WriteBackRefusal('is not on the disk, and a set-user-ID program is not made anew');
   }
+  if (file.hasAcl) throw new WriteBackRefusal('is not on the disk, and had an access control list');
   checkFileSystem(directory.fd, file);
   const path = directory.pathOf(name);
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
     return withFile(fd, () => {
       const bytes = writeContent(fd, file, memory);
+      removeInherited(path);
       fchownSync(fd, uid, gid);
       fchmodSync(fd, mode & 0o7777);
       setTimes(fd, file);
       fsyncSync(fd);
-      directory.sync();
       return { bytes, made: { inode: fstatSync(fd).ino, generation: inodeGeneration(fd) ?? 0 } };
     });
   } catch (error) {
     unlinkSync(path);
     throw error;
   }
+}
+
+/**
+ * Takes away what makes a program more than its caller: a file that stays under another name must not go on having it. Returns
+ * whether there was something. Throws an Error if the file is not there or cannot be changed.
+ */
+export function disarmFile(path: string): boolean {
+  return withFile(openSync(path, FOR_A_LOOK), (fd) => {
+    const { mode } = fstatSync(fd);
+    const isCapable = Number(fgetxattr(fd, CAPABILITY, null, 0)) >= 0;
+    if (isCapable && fremovexattr(fd, CAPABILITY) !== 0) {
+      throw new Error(`its capabilities cannot be removed (errno ${koffi.errno()})`);
+    }
+    const isSetId = (mode & S_ISUID_S_ISGID) !== 0;
+    if (isSetId) fchmodSync(fd, mode & 0o7777 & ~S_ISUID_S_ISGID);
+    return isCapable || isSetId;
+  });
 }

@@ -44,7 +44,7 @@ import {
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
 import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
-import { type WriteBackResult, writeBack } from './write-back.ts';
+import { WriteBack } from './write-back.ts';
 
 const VMCORE = '/proc/vmcore';
 
@@ -161,9 +161,10 @@ async function workOn(work: Work): Promise<void> {
   }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
   await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
-  const writtenBack = await stages.run('write-back', () => writeBackDirtyPages(kernel, place, report));
+  const writeBack = new WriteBack({ memory: kernel.physical, incident: place.id });
+  await stages.run('write-back', () => writeBackDirtyPages(kernel, writeBack, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
-  const { imaged, memoryFiles } = await capture(work, selection, writtenBack ?? new Map());
+  const { imaged, memoryFiles } = await capture(work, selection, writeBack);
   const needed = (await stages.run('cpus', () => cpusStage(kernel, report))) ?? [EVERYTHING];
   kernel.close();
   await stages.run('memory', () => memoryStage(manifest.ranges, needed, report));
@@ -201,7 +202,7 @@ interface Captured {
 async function capture(
   work: Work,
   selection: Selection | undefined,
-  writtenBack: WriteBackResult['outcomes'],
+  writeBack: WriteBack,
 ): Promise<Captured> {
   const { kernel, panicAt, manifest, place, stages } = work;
   const { report } = stages;
@@ -210,9 +211,7 @@ async function capture(
       ? []
       : ((await stages.run('capture', () => {
           const barred = barredProcess(report, manifest, place);
-          const world = { memory: kernel.physical, incident: place.id };
-          const conditions = { criu: criuVersion(), barred, writtenBack, world };
-          return captureStage(kernel, selection, conditions, report);
+          return captureStage(kernel, selection, { criu: criuVersion(), barred, writeBack }, report);
         })) ?? []);
   const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
   const directory = join(manifest.config.images.directory, place.id);
@@ -240,12 +239,14 @@ function barredProcess(
 }
 
 /** Writes to the disks what the dead kernel had promised to; without it files would be older than the processes that use them. */
-function writeBackDirtyPages(kernel: Kernel, { id }: Place, report: Report): WriteBackResult['outcomes'] {
+function writeBackDirtyPages(kernel: Kernel, writeBack: WriteBack, report: Report): void {
   const problems: string[] = [];
-  const world = { memory: kernel.physical, incident: id };
-  const result = writeBack(unwrittenFiles(kernel, problems), world);
-  report.notes.push(...problems, ...result.notes);
-  return result.outcomes;
+  const note = (sentence: string) => report.notes.push(sentence);
+  try {
+    writeBack.write(unwrittenFiles(kernel, problems), note);
+  } finally {
+    problems.forEach(note);
+  }
 }
 
 function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {

@@ -1,16 +1,11 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
-import {
-  checkFileSystem,
-  isSameInode,
-  OldDirectories,
-  type OldDirectory,
-  WriteBackRefusal,
-} from './old-directories.ts';
-import { FOR_A_LOOK, makeFile, updateFile, type Written, withFile } from './old-file.ts';
+import { inodeGeneration } from './inode-generation.ts';
+import { isSameInode, OldDirectories, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
+import { disarmFile, FOR_A_LOOK, makeFile, updateFile, type Written } from './old-file.ts';
 import type { OldMemory } from './old-size.ts';
-import type { FileProblem } from './prepare.ts';
+import { withFile } from './with-file.ts';
 
 /** Where the files of the dead system are, on the disks and in memory. */
 export interface OldWorld {
@@ -23,22 +18,15 @@ export interface OldWorld {
 
 /** What became of a file. */
 export interface WriteBackOutcome {
-  /** Why the disk does not have what it should; undefined if it has. */
+  /**
+   * Why the disk does not have what it should: then nothing was written to the file and its name is where it was, unless the problem says that
+   * writing failed. Undefined if the disk has everything.
+   */
   readonly problem?: string;
-  /** A file that the disk did not know was made: the dead system's programs knew it by another inode. */
+  /** Bytes that were written; undefined if the disk had everything. */
+  readonly bytes?: Written;
+  /** The file was made: the dead system's programs knew it by another inode. */
   readonly made?: DirectoryIdentity;
-}
-
-export interface WriteBackResult {
-  /** Files that were written to, or made. */
-  readonly written: readonly string[];
-  readonly bytes: number;
-  /** Files of which the disk does not have what it should: nothing was written to them, unless the problem says that writing failed. */
-  readonly problems: readonly FileProblem[];
-  /** By `inodeKey`. */
-  readonly outcomes: ReadonlyMap<string, WriteBackOutcome>;
-  /** Sentences for the report. */
-  readonly notes: readonly string[];
 }
 
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
@@ -50,25 +38,27 @@ export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string 
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
-/** What was done to a file and to names. */
-interface Done extends Pick<WriteBackOutcome, 'made'> {
-  /** Undefined if the disk had everything. */
-  readonly bytes: Written;
-  /** The path that the disk had for it. */
-  readonly renamedFrom?: string;
-  /** What the disk had under its name, an older file, has this path now. */
-  readonly displacedTo?: string;
-}
-
 /** Whether what has a name on the disk is the file of then. */
 function isTheFile(path: string, found: Stats, { identity }: UnwrittenFile): boolean {
   if ((found.mode & S_IFMT) !== (identity.mode & S_IFMT) || found.ino !== identity.inode) return false;
   return withFile(openSync(path, FOR_A_LOOK), (fd) => isSameInode(fd, identity));
 }
 
-/** The other name that the disk has for a file whose only name memory knows: it was renamed since. */
+/**
+ * Whether memory can be believed about the names of a file: it has one only, the disk has its directory as it was some time before, and
+ * numbers of inodes mean something there, because generations tell when one is used again.
+ */
+function mayBeMoved(directory: OldDirectory, file: UnwrittenFile): boolean {
+  return (
+    file.links === 1 &&
+    directory.isOlderThan(file) &&
+    file.identity.generation !== 0 &&
+    inodeGeneration(directory.fd) !== undefined
+  );
+}
+
+/** The other name that the disk has for a file in its directory: it was renamed since. */
 function oldNameOf(directory: OldDirectory, file: UnwrittenFile): string | undefined {
-  if (file.links !== 1 || !directory.isOlderThan(file)) return undefined;
   const name = directory.nameOf(file.identity.inode);
   if (name === undefined) return undefined;
   const path = directory.pathOf(name);
@@ -87,98 +77,140 @@ function beside({ path }: UnwrittenFile, name: string): string {
   return join(dirname(path), name);
 }
 
-/** A file of which the disk knows neither this name nor what stands behind it. */
-function placeMissing(directory: OldDirectory, name: string, file: UnwrittenFile, memory: OldMemory): Done {
-  const oldName = oldNameOf(directory, file);
-  if (oldName !== undefined) {
-    checkFileSystem(directory.fd, file);
-    directory.move(file.identity.inode, oldName, name);
-    directory.sync();
-    const bytes = updateFile(directory.pathOf(name), file, memory) ?? 0;
-    return { bytes, renamedFrom: beside(file, oldName) };
-  }
-  if (file.links !== 1) throw new WriteBackRefusal('is not on the disk under this name, and has others');
-  return makeFile(directory, name, file, memory);
-}
-
-/**
- * A file whose name another one has on the disk: it took the name's place so shortly before the panic that the journal did not have it. That
- * is believed if the disk's directory is older than memory's. The other file may be all that is left of something, and is kept.
- */
-function placeInstead(
-  directory: OldDirectory,
-  name: string,
-  found: Stats,
-  file: UnwrittenFile,
-  { memory, incident }: OldWorld,
-): Done {
-  if (file.links !== 1 || found.isDirectory() || !directory.isOlderThan(file)) {
-    throw new WriteBackRefusal(ANOTHER);
-  }
-  checkFileSystem(directory.fd, file);
-  const aside = nameAside(name, found, incident);
-  const displacedTo = beside(file, aside);
-  const oldName = oldNameOf(directory, file);
-  if (oldName !== undefined) {
-    directory.exchange(file.identity.inode, oldName, name);
-    directory.move(found.ino, oldName, aside);
-    directory.sync();
-    const bytes = updateFile(directory.pathOf(name), file, memory) ?? 0;
-    return { bytes, renamedFrom: beside(file, oldName), displacedTo };
-  }
-  const done = makeFile(directory, aside, file, memory);
-  try {
-    directory.exchange(found.ino, name, aside);
-  } catch (error) {
-    unlinkSync(directory.pathOf(aside));
-    throw error;
-  }
-  directory.sync();
-  return { ...done, displacedTo };
-}
-
-function writeOne(directories: OldDirectories, file: UnwrittenFile, world: OldWorld): Done {
-  const { directory, name } = directories.parentOf(file);
-  const path = directory.pathOf(name);
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return placeMissing(directory, name, file, world.memory);
-  if (isTheFile(path, found, file)) return { bytes: updateFile(path, file, world.memory) };
-  return placeInstead(directory, name, found, file, world);
+/** What the disk had under the name of a file, and where that is now. */
+interface Displaced {
+  readonly file: UnwrittenFile;
+  readonly aside: string;
 }
 
 /**
  * Writes to the disks what the dead kernel had in memory only: data, sizes, times and names, in place. A file that is not certainly the one it
  * was, by its directories, file system, inode, owner and size, is left alone and reported.
  */
-export function writeBack(files: Iterable<UnwrittenFile>, world: OldWorld): WriteBackResult {
-  const written: string[] = [];
-  const outcomes = new Map<string, WriteBackOutcome>();
-  const problems: FileProblem[] = [];
-  const notes: string[] = [];
-  const displaced = new Map<string, string>();
-  let bytes = 0;
-  const directories = new OldDirectories(world.root ?? '/');
-  for (const file of files) {
-    const { path } = file;
+export class WriteBack {
+  readonly #world: OldWorld;
+  readonly #directories: OldDirectories;
+  readonly #outcomes = new Map<string, WriteBackOutcome>();
+  /** By path. */
+  readonly #displaced = new Map<string, Displaced>();
+  #notes: string[] = [];
+
+  constructor(world: OldWorld) {
+    this.#world = world;
+    this.#directories = new OldDirectories(world.root ?? '/');
+  }
+
+  /** What became of a file; undefined if it was not written back. */
+  outcomeOf(file: UnwrittenFile): WriteBackOutcome | undefined {
+    return this.#outcomes.get(inodeKey(file));
+  }
+
+  /**
+   * Writes files back.
+   * @param note takes sentences for the report
+   */
+  write(files: Iterable<UnwrittenFile>, note: (sentence: string) => void): void {
     try {
-      const done = writeOne(directories, file, world);
-      bytes += done.bytes ?? 0;
-      if (done.bytes !== undefined) written.push(path);
-      if (done.displacedTo !== undefined) displaced.set(done.displacedTo, path);
-      // That one was in the way only.
-      if (done.renamedFrom !== undefined) displaced.delete(done.renamedFrom);
-      outcomes.set(inodeKey(file), { made: done.made });
+      for (const file of files) this.#outcomes.set(inodeKey(file), this.#attempt(file));
+    } finally {
+      for (const sentence of [...this.#notes, ...this.#settle()]) note(sentence);
+      this.#notes = [];
+      this.#directories.close();
+    }
+  }
+
+  #attempt(file: UnwrittenFile): WriteBackOutcome {
+    try {
+      return this.#writeOne(file);
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error);
       const problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
-      problems.push({ path, problem });
-      notes.push(`${path} ${problem}`);
-      outcomes.set(inodeKey(file), { problem });
+      this.#notes.push(`${file.path} ${problem}`);
+      return { problem };
     }
   }
-  directories.close();
-  for (const [aside, path] of displaced) {
-    notes.push(`${path} had replaced another file, which the disk still had: that one is ${aside} now`);
+
+  #writeOne(file: UnwrittenFile): WriteBackOutcome {
+    const { directory, name } = this.#directories.parentOf(file);
+    const path = directory.pathOf(name);
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return this.#placeMissing(directory, name, file);
+    if (isTheFile(path, found, file)) return { bytes: updateFile(path, file, this.#world.memory) };
+    return this.#placeInstead(directory, name, found, file);
   }
-  return { written, bytes, problems, outcomes, notes };
+
+  /** A file of which the disk does not know this name. */
+  #placeMissing(directory: OldDirectory, name: string, file: UnwrittenFile): WriteBackOutcome {
+    const { memory } = this.#world;
+    const oldName = mayBeMoved(directory, file) ? oldNameOf(directory, file) : undefined;
+    if (oldName !== undefined) {
+      const bytes = updateFile(directory.pathOf(oldName), file, memory) ?? 0;
+      directory.move({ inode: file.identity.inode, name: oldName }, name);
+      this.#wasRenamed(file, oldName);
+      directory.sync();
+      return { bytes };
+    }
+    if (file.links !== 1) throw new WriteBackRefusal('is not on the disk under this name, and has others');
+    const made = makeFile(directory, name, file, memory);
+    directory.sync();
+    return made;
+  }
+
+  /**
+   * A file whose name another one has on the disk: it took the name's place so shortly before the panic that the journal did not have it. The
+   * other file may be all that is left of something, and is kept.
+   */
+  #placeInstead(directory: OldDirectory, name: string, found: Stats, file: UnwrittenFile): WriteBackOutcome {
+    if (!found.isFile() || !mayBeMoved(directory, file)) throw new WriteBackRefusal(ANOTHER);
+    const { memory, incident } = this.#world;
+    const aside = nameAside(name, found, incident);
+    const oldName = oldNameOf(directory, file);
+    if (oldName !== undefined) {
+      const bytes = updateFile(directory.pathOf(oldName), file, memory) ?? 0;
+      directory.exchange({ inode: file.identity.inode, name: oldName }, { inode: found.ino, name });
+      this.#wasRenamed(file, oldName);
+      this.#wasDisplaced(file, oldName);
+      directory.move({ inode: found.ino, name: oldName }, aside);
+      this.#displaced.delete(beside(file, oldName));
+      this.#wasDisplaced(file, aside);
+      directory.sync();
+      return { bytes };
+    }
+    const outcome = makeFile(directory, aside, file, memory);
+    try {
+      directory.exchange({ inode: outcome.made.inode, name: aside }, { inode: found.ino, name });
+    } catch (error) {
+      unlinkSync(directory.pathOf(aside));
+      throw error;
+    }
+    this.#wasDisplaced(file, aside);
+    directory.sync();
+    return outcome;
+  }
+
+  #wasDisplaced(file: UnwrittenFile, aside: string): void {
+    this.#displaced.set(beside(file, aside), { file, aside });
+  }
+
+  #wasRenamed(file: UnwrittenFile, oldName: string): void {
+    const was = beside(file, oldName);
+    // It had only been in the way of another one.
+    if (this.#displaced.delete(was)) return;
+    this.#notes.push(`${file.path} was ${was} on the disk, and was renamed shortly before the panic`);
+  }
+
+  /** What is said of the files that nobody has claimed, after taking away what must not outlive their replacement. */
+  *#settle(): Generator<string> {
+    for (const [path, { file, aside }] of this.#displaced) {
+      yield `what the disk had as ${file.path} is ${path} now: it was replaced, or had got another name, shortly before the panic`;
+      try {
+        if (disarmFile(this.#directories.parentOf(file).directory.pathOf(aside))) {
+          yield `${path} is no set-user-ID program any more, and has no file capabilities`;
+        }
+      } catch (error) {
+        yield `${path} may still be a set-user-ID program: ${error instanceof Error ? error.message : error}`;
+      }
+    }
+    this.#displaced.clear();
+  }
 }

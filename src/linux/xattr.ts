@@ -30,8 +30,15 @@ export interface Xattr {
   readonly value: Uint8Array;
 }
 
+const isAcl = (address: bigint): boolean => address !== 0n && address < FIRST_SENTINEL;
+
+/** Whether an inode (its address) of any file system is known to have an access control list beyond its mode. */
+export function hasAcl(kernel: Kernel, inode: bigint): boolean {
+  return isAcl(kernel.bind(inodeAcls).at(inode).i_acl);
+}
+
 function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {
-  if (address === 0n || address >= FIRST_SENTINEL) return [];
+  if (!isAcl(address)) return [];
   const { a_count, a_entries } = kernel.bind(posixAcl).at(address);
   if (a_count * ACL_ENTRY_BYTES > MAX_SIZE)
     throw new ContainerError('posix_acl', address, `has ${a_count} entries`);

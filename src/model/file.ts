@@ -226,6 +226,8 @@ export interface UnwrittenFile {
   readonly directoryModifiedNanoseconds: bigint;
   /** Names that the file has. */
   readonly links: number;
+  /** It has an access control list beyond its mode. */
+  readonly hasAcl: boolean;
   readonly fileSystem: FileSystemPlace;
   /** `sizeBytes` is the size that the file has to have. */
   readonly identity: FileIdentity;

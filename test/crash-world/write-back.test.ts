@@ -22,10 +22,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import koffi from 'koffi';
-import { filesToFind, outcomesOf, unwrittenIn } from '../../src/crash-world/capture-stage.ts';
+import { filesToFind, unwrittenIn } from '../../src/crash-world/capture-stage.ts';
 import { fileSystemUuid } from '../../src/crash-world/file-system-identity.ts';
 import { inodeGeneration } from '../../src/crash-world/inode-generation.ts';
-import { inodeKey, writeBack } from '../../src/crash-world/write-back.ts';
+import { WriteBack } from '../../src/crash-world/write-back.ts';
 import {
   type DirectoryIdentity,
   type FileSystemPlace,
@@ -98,6 +98,7 @@ suite('writing back', () => {
       directories: above.map(directoryAt),
       directoryModifiedNanoseconds: 0n,
       links: 1,
+      hasAcl: false,
       fileSystem: placeAt(above.at(-1) ?? root),
       identity: {
         fileSystem: 'ext4',
@@ -122,14 +123,28 @@ suite('writing back', () => {
   }
 
   const world = { memory, incident: 'ID', root };
-  const back = (...files: UnwrittenFile[]) => writeBack(files, world);
+  /** Writes files back, and collects what became of them. */
+  function back(...files: UnwrittenFile[]) {
+    const writeBack = new WriteBack(world);
+    const notes: string[] = [];
+    writeBack.write(files, (note) => notes.push(note));
+    const outcomes = files.map((file) => ({ path: file.path, ...writeBack.outcomeOf(file) }));
+    return {
+      writeBack,
+      notes,
+      problems: outcomes.flatMap(({ path, problem }) => (problem === undefined ? [] : { path, problem })),
+      written: outcomes.flatMap(({ path, bytes }) => (bytes === undefined ? [] : path)),
+      bytes: outcomes.reduce((sum, { bytes = 0 }) => sum + bytes, 0),
+    };
+  }
   const content = (path: string) => readFileSync(join(root, path), 'latin1');
   const put = (path: string, text: string) => writeFileSync(join(root, path), text);
   /** Writes back and expects that nothing comes of it but a problem. */
   function refused(file: UnwrittenFile, problem: RegExp): void {
-    const { written, bytes, problems } = back(file);
+    const { written, bytes, problems, notes } = back(file);
     assert.deepEqual({ written, bytes }, { written: [], bytes: 0 });
     assert.equal(problems.length, 1);
+    assert.deepEqual(notes, [`${file.path} ${problems[0]?.problem}`]);
     assert.match(problems[0]?.problem ?? '', problem);
   }
 
@@ -318,50 +333,67 @@ suite('writing back', () => {
   });
 
   suite('of which the journal did not have the names', () => {
-    const later = BigInt(Date.now() + 60_000) * 1_000_000n;
     const dirty = listedRuns([page(0, 25)]);
-    /** In a directory of its own, which the dead kernel changed after the disk had it last. */
-    const moved = (
-      path: string,
+    let directory = '';
+    let panic = 0n;
+
+    /** Begins a directory that the dead kernel changed after the disk had it last. */
+    function begin(name: string, files: Record<string, string>): void {
+      directory = name;
+      rmSync(join(root, name), { recursive: true, force: true });
+      mkdirSync(join(root, name));
+      for (const [file, text] of Object.entries(files)) put(`${name}/${file}`, text);
+      const { mtimeNs } = statSync(join(root, name), { bigint: true });
+      panic = mtimeNs + 1n;
+    }
+    /** A file that memory has there. */
+    function moved(
+      name: string,
       changes: Partial<UnwrittenFile> = {},
       identity: Partial<FileIdentity> = {},
-    ) =>
-      unwritten(
-        path,
-        10,
-        { directoryModifiedNanoseconds: later, dirty, isWhole: true, ...changes },
-        identity,
-      );
-    const inodeOf = (path: string) => statSync(join(root, path)).ino;
-    const names = (path: string) => readdirSync(join(root, path)).toSorted();
+    ): UnwrittenFile {
+      const known = { directoryModifiedNanoseconds: panic, dirty, isWhole: true, ...changes };
+      const { path, identity: own, ...rest } = unwritten(`/${directory}/${name}`, 10, known);
+      return { path, ...rest, identity: { ...own, inode: 1, generation: 1, ...identity } };
+    }
+    /** By what the dead kernel knew a file that the disk has under this name. */
+    const as = (name: string): Pick<FileIdentity, 'inode' | 'generation' | 'sizeBytes' | 'mode'> => {
+      const { ino: inode, size: sizeBytes, mode } = statSync(join(root, directory, name));
+      const generation = withOpen(join(root, directory, name), inodeGeneration) ?? 0;
+      return { inode, generation, sizeBytes, mode };
+    };
+    const clean = { dirty: listedRuns([]), isWhole: false };
+    const names = () => readdirSync(join(root, directory)).toSorted();
+    const contents = () => Object.fromEntries(names().map((name) => [name, content(`${directory}/${name}`)]));
+    const displaced = (name: string, aside: string) =>
+      `what the disk had as /${directory}/${name} is /${directory}/${aside} now: it was replaced, or had got another name, shortly before the panic`;
+    const renamed = (name: string, from: string) =>
+      `/${directory}/${name} was /${directory}/${from} on the disk, and was renamed shortly before the panic`;
 
     test('a file that took the place of another is put there, and the other is kept', () => {
-      mkdirSync(join(root, 'replaced'));
-      put('replaced/f', 'older');
-      const file = moved('/replaced/f', {}, { inode: 1 });
-      const { problems, notes, outcomes } = back(file);
+      begin('replaced', { f: 'older' });
+      const file = moved('f');
+      const { problems, notes, writeBack } = back(file);
+      assert.deepEqual([problems, notes], [[], [displaced('f', '.f.otherworld-ID')]]);
+      assert.deepEqual(contents(), { '.f.otherworld-ID': 'older', f: 'z'.repeat(10) });
+      assert.equal(writeBack.outcomeOf(file)?.made?.inode, as('f').inode);
+    });
+
+    test('several are, whatever that does to the time of their directory', () => {
+      begin('several', { f: 'older', g: 'older' });
+      const { problems } = back(moved('f'), moved('g'), moved('h'));
       assert.deepEqual(problems, []);
-      assert.deepEqual(notes, [
-        '/replaced/f had replaced another file, which the disk still had: that one is /replaced/.f.otherworld-ID now',
-      ]);
-      assert.equal(content('replaced/f'), 'z'.repeat(10));
-      assert.equal(content('replaced/.f.otherworld-ID'), 'older');
-      assert.equal(outcomes.get(inodeKey(file))?.made?.inode, inodeOf('replaced/f'));
+      assert.deepEqual(names(), ['.f.otherworld-ID', '.g.otherworld-ID', 'f', 'g', 'h']);
     });
 
     test('a file that was renamed over another has its content from the disk and from memory', () => {
-      mkdirSync(join(root, 'renamed'));
-      put('renamed/f.new', 'x'.repeat(PAGE + 10));
-      put('renamed/f', 'older');
-      const identity = { inode: inodeOf('renamed/f.new'), sizeBytes: PAGE + 10 };
+      begin('renamed', { 'f.new': 'x'.repeat(PAGE + 10), f: 'older' });
+      const identity = as('f.new');
       const changes = { dirty: listedRuns([page(PAGE, 25)]), isWhole: false };
-      const { problems, notes, outcomes } = back(moved('/renamed/f', changes, identity));
-      assert.deepEqual(problems, []);
-      assert.equal(notes.length, 1);
-      assert.equal(content('renamed/f'), 'x'.repeat(PAGE) + 'z'.repeat(10));
-      assert.equal(inodeOf('renamed/f'), identity.inode);
-      assert.deepEqual(names('renamed'), ['.f.otherworld-ID', 'f']);
-      assert.deepEqual([...outcomes.values()], [{ made: undefined }]);
+      const { problems, notes } = back(moved('f', changes, identity));
+      assert.deepEqual([problems, notes], [[], [renamed('f', 'f.new'), displaced('f', '.f.otherworld-ID')]]);
+      assert.deepEqual(contents(), { '.f.otherworld-ID': 'older', f: 'x'.repeat(PAGE) + 'z'.repeat(10) });
+      assert.equal(as('f').inode, identity.inode);
     });
 
     test('files that moved on by one, as logs do, all have their names, in whatever order they come', () => {
@@ -371,61 +403,126 @@ suite('writing back', () => {
         [1, 0, 2],
         [0, 2, 1],
       ]) {
-        rmSync(join(root, 'logs'), { recursive: true, force: true });
-        mkdirSync(join(root, 'logs'));
-        put('logs/log', 'first');
-        put('logs/log.1', 'second');
-        const clean = { dirty: listedRuns([]), isWhole: false };
-        const of = (name: string, now: string, size: number) =>
-          moved(`/logs/${now}`, clean, { inode: inodeOf(`logs/${name}`), sizeBytes: size, mode: 0o100644 });
-        const files = [moved('/logs/log', {}, { inode: 1 }), of('log', 'log.1', 5), of('log.1', 'log.2', 6)];
+        begin('logs', { log: 'first', 'log.1': 'second' });
+        const files = [moved('log'), moved('log.1', clean, as('log')), moved('log.2', clean, as('log.1'))];
         const { problems, notes } = back(...order.flatMap((i) => files[i] ?? []));
-        assert.deepEqual([problems, notes], [[], []], order.join());
-        assert.deepEqual(names('logs'), ['log', 'log.1', 'log.2']);
-        assert.deepEqual(
-          names('logs').map((name) => content(`logs/${name}`)),
-          ['z'.repeat(10), 'first', 'second'],
+        assert.deepEqual(problems, [], order.join());
+        assert.ok(
+          notes.every((note) => note.includes('was renamed')),
+          notes.join(),
         );
+        assert.deepEqual(contents(), { log: 'z'.repeat(10), 'log.1': 'first', 'log.2': 'second' });
       }
     });
 
-    test('nothing is moved if the disk has the directory of the panic, or the file has more names', () => {
-      mkdirSync(join(root, 'still'));
-      put('still/f', 'older');
-      put('still/g', 'x'.repeat(10));
-      const { mtimeNs } = statSync(join(root, 'still'), { bigint: true });
-      const another = /another file than before the panic/;
-      refused(moved('/still/f', { directoryModifiedNanoseconds: mtimeNs }, { inode: 1 }), another);
-      refused(moved('/still/f', { links: 2 }, { inode: 1 }), another);
-      refused(moved('/still/f', { isWhole: false }, { inode: 1 }), /not whole in memory/);
-      refused(moved('/still/new', { links: 2 }), /not on the disk under this name, and has others/);
-      refused(moved('/still/new', { links: 2 }, { inode: inodeOf('still/g') }), /and has others/);
-      linkSync(join(root, 'still/g'), join(root, 'still/h'));
-      refused(moved('/still/new', { isWhole: false }, { inode: inodeOf('still/g') }), /not whole/);
+    test('two files that changed places do so', () => {
+      begin('swapped', { a: 'one', b: 'two' });
+      const files = [moved('a', clean, as('b')), moved('b', clean, as('a'))];
+      const { problems, notes } = back(...files);
+      assert.deepEqual([problems, notes], [[], [renamed('a', 'b')]]);
+      assert.deepEqual(contents(), { a: 'two', b: 'one' });
+    });
+
+    test('a file that cannot be brought up to date is not renamed either', () => {
+      begin('refused', { f: 'good', 'f.new': '' });
+      const other = { ...as('f.new'), mode: 0o100600 };
+      refused(moved('f', {}, { ...other, sizeBytes: 10 }), /another mode or owner/);
+      refused(moved('f', clean, { ...as('f.new'), sizeBytes: 10 }), /no second sign/);
+      refused(moved('g', {}, { ...other, sizeBytes: 10 }), /another mode or owner/);
+      assert.deepEqual(contents(), { f: 'good', 'f.new': '' });
+    });
+
+    test('what was set aside is named even if its own turn ends badly', () => {
+      begin('badly', { log: 'first' });
+      const rotated = moved('log.1', { ...clean, links: 2 }, as('log'));
+      const { problems, notes } = back(moved('log'), rotated);
+      assert.match(problems[0]?.problem ?? '', /not on the disk under this name, and has others/);
+      assert.ok(notes.includes(displaced('log', '.log.otherworld-ID')), notes.join());
+      assert.deepEqual(contents(), { '.log.otherworld-ID': 'first', log: 'z'.repeat(10) });
+    });
+
+    test('what was set aside is no set-user-ID program any more', { skip: !isRoot }, () => {
+      begin('armed', { f: 'older', g: 'older' });
+      chmodSync(join(root, 'armed/f'), 0o4755);
+      setxattr(join(root, 'armed/g'), 'security.capability', netRaw, netRaw.length, 0);
+      const { notes } = back(moved('f', {}, { mode: 0o100755 }), moved('g'));
+      for (const name of ['f', 'g']) {
+        const aside = `.${name}.otherworld-ID`;
+        assert.ok(
+          notes.includes(`/armed/${aside} is no set-user-ID program any more, and has no file capabilities`),
+          notes.join(),
+        );
+        assert.equal(getxattr(join(root, 'armed', aside), 'security.capability', null, 0), -1);
+        assert.equal(statSync(join(root, 'armed', aside)).mode & 0o6000, 0);
+      }
+    });
+
+    test('nothing is moved where memory need not be right', () => {
+      begin('still', { f: 'older', g: 'x'.repeat(10) });
+      symlinkSync('g', join(root, 'still/link'));
       mkdirSync(join(root, 'still/d'));
-      refused(moved('/still/d', {}, { inode: 1, mode: 0o100644 }), another);
-      assert.deepEqual(names('still'), ['d', 'f', 'g', 'h']);
+      linkSync(join(root, 'still/g'), join(root, 'still/h'));
+      const { mtimeNs } = statSync(join(root, 'still'), { bigint: true });
+      panic = mtimeNs + 1n;
+      const before = names();
+      const another = /another file than before the panic/;
+      const { uuid, magic, device } = placeAt(join(root, 'still'));
+      const elsewhere = { fileSystem: { uuid, magic: magic + 1, device } };
+      refused(moved('f', { directoryModifiedNanoseconds: mtimeNs }), another);
+      refused(moved('f', { links: 2 }), another);
+      refused(moved('f', {}, { generation: 0 }), another);
+      refused(moved('f', { isWhole: false }), /not whole in memory/);
+      refused(moved('f', { hasAcl: true }), /had an access control list/);
+      refused(moved('f', elsewhere), /on another file system/);
+      for (const name of ['d', 'link']) refused(moved(name, {}, { mode: 0o100644 }), another);
+      refused(moved('new', { links: 2 }), /not on the disk under this name, and has others/);
+      refused(moved('new', { links: 2 }, as('g')), /and has others/);
+      refused(moved('new', { isWhole: false }, as('g')), /not whole/);
+      const { generation, ...of } = as('f');
+      refused(moved('new', { isWhole: false }, { ...of, generation: generation + 1 }), /not whole/);
+      refused(moved('new', { ...clean, ...elsewhere }, as('f')), /on another file system/);
+      const now = { ...clean, directoryModifiedNanoseconds: mtimeNs };
+      refused(moved('new', now, as('f')), /not whole/);
+      assert.deepEqual(names(), before);
       assert.equal(content('still/f'), 'older');
     });
 
-    test('what is kept of a file with a long name has a shorter one', () => {
-      mkdirSync(join(root, 'long-names'));
-      const name = 'ü'.repeat(125);
-      put(`long-names/${name}`, 'older');
-      const aside = `.otherworld-ID-${inodeOf(`long-names/${name}`)}`;
-      assert.deepEqual(back(moved(`/long-names/${name}`, {}, { inode: 1 })).problems, []);
-      assert.deepEqual(names('long-names'), [aside, name]);
+    test('nothing is set aside where something has that name', () => {
+      begin('taken', { f: 'older', '.f.otherworld-ID': 'kept', 'f.new': 'x'.repeat(10) });
+      refused(moved('f'), /cannot be written: EEXIST/);
+      assert.deepEqual(contents(), { '.f.otherworld-ID': 'kept', f: 'older', 'f.new': 'x'.repeat(10) });
+      const { problems, notes } = back(moved('f', { dirty: listedRuns([]) }, as('f.new')));
+      assert.match(problems[0]?.problem ?? '', /f.new cannot be renamed to .f.otherworld-ID: EEXIST/);
+      assert.ok(notes.includes(displaced('f', 'f.new')), notes.join());
+      assert.deepEqual(contents(), { '.f.otherworld-ID': 'kept', f: 'x'.repeat(10), 'f.new': 'older' });
     });
 
-    test('a group finds the file that was made, under its new inode', () => {
-      const file = moved('/brand-new');
-      const { outcomes } = back(file);
-      const [found] = filesToFind(
-        { filesToCheck: [{ path: '/brand-new', identity: file.identity }], unwritten: [file] },
-        outcomes,
+    test('what is kept of a file with a long name has a shorter one', () => {
+      const name = 'ü'.repeat(125);
+      begin('long-names', { [name]: 'older' });
+      const aside = `.otherworld-ID-${as(name).inode}`;
+      assert.deepEqual(back(moved(name)).problems, []);
+      assert.deepEqual(names(), [aside, name]);
+    });
+
+    test('a group finds the file that was made, under its new inode and whatever path it used', () => {
+      begin('found', {});
+      const [file, other] = [moved('new'), moved('other', {}, { inode: 2 })];
+      const { writeBack } = back(file);
+      const found = filesToFind(
+        {
+          filesToCheck: [
+            { path: '/bound/new', identity: file.identity },
+            { path: '/found/new', identity: other.identity },
+          ],
+          unwritten: [file],
+        },
+        writeBack,
       );
-      assert.equal(found?.identity.inode, inodeOf('brand-new'));
-      assert.notEqual(found?.identity.inode, file.identity.inode);
+      assert.deepEqual(
+        found.map(({ identity }) => identity.inode),
+        [as('new').inode, 2],
+      );
     });
   });
 
@@ -434,15 +531,15 @@ suite('writing back', () => {
     const bad = unwritten('/log', 10, {});
     put('data', '');
     const good = unwritten('/data', 3, { dirty: listedRuns([page(0, 0)]) });
-    const { outcomes } = back(bad, good);
-    assert.equal(outcomes.get(inodeKey(good))?.problem, undefined);
+    const { writeBack } = back(bad, good);
+    const note = () => assert.fail('written already');
     const group = (...files: UnwrittenFile[]) => ({
       processes: [],
       files: { ...noFiles, unwritten: files },
     });
-    assert.deepEqual(unwrittenIn(group(good), outcomes), []);
+    assert.deepEqual(unwrittenIn(group(good), writeBack, note), []);
     const members = [{ pid: 7, comm: 'db' }];
-    const refusals = unwrittenIn({ ...group(bad, good), processes: members }, outcomes);
+    const refusals = unwrittenIn({ ...group(bad, good), processes: members }, writeBack, note);
     assert.deepEqual(
       refusals.map(({ pid }) => pid),
       [7],
@@ -457,11 +554,11 @@ suite('writing back', () => {
     put('missed', '');
     const file = unwritten('/missed', 3, { dirty: listedRuns([page(0, 0)]) });
     const group = { processes: [], files: { ...noFiles, unwritten: [file] } };
-    const { outcomes } = outcomesOf(group.files, new Map(), world);
-    assert.deepEqual(unwrittenIn(group, outcomes), []);
+    const { writeBack } = back();
+    assert.deepEqual(unwrittenIn(group, writeBack, assert.fail), []);
     assert.equal(content('missed'), 'aaa');
     truncateSync(join(root, 'missed'), 0);
-    assert.deepEqual(unwrittenIn(group, outcomesOf(group.files, outcomes, world).outcomes), []);
+    assert.deepEqual(unwrittenIn(group, writeBack, assert.fail), []);
     assert.equal(content('missed'), '');
   });
 });

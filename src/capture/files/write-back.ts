@@ -11,6 +11,7 @@ import {
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
 import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
+import { hasAcl } from '../../linux/xattr.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import { listedRuns } from '../../model/page-runs.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
@@ -85,6 +86,7 @@ export function unwrittenFile(
     directories: place.directories.map((dentry) => directoryIdentity(kernel, dentry)),
     directoryModifiedNanoseconds: directoryModified(kernel, place.directories),
     links: inode.i_nlink,
+    hasAcl: hasAcl(kernel, inode.address),
     fileSystem: fileSystemIdentity(kernel, inode.i_sb),
     identity: identityOf(inode, fileSystem),
     sectors: sectorsOf(inode, fileSystem),

@@ -79,6 +79,8 @@ suite(`files across a panic of ${release}`, () => {
   let expected: Record<string, unknown>;
   let furniture: string;
   let subjectPid: number;
+  let notes: string;
+  let saverNotes: string;
 
   async function startSubject(): Promise<number> {
     await guest.sh(
@@ -126,6 +128,8 @@ suite(`files across a panic of ${release}`, () => {
     await guest.sh('mount -o remount,commit=300 /; sync');
     await guest.sh(`kill -USR1 ${saverPid}; until grep -qs second /root/saver/log; do sleep 0.1; done`);
     const report = await guest.panic('sysrq', 0);
+    notes = report.notes.join('\n');
+    saverNotes = report.processes.find(({ pid }) => pid === saverPid)?.notes.join('\n') ?? '';
     const lost = report.processes.filter(({ outcome }) => outcome !== 'restored');
     assert.deepEqual(
       lost.map(({ comm, reasons }) => [comm, ...reasons]),
@@ -163,8 +167,15 @@ suite(`files across a panic of ${release}`, () => {
   });
 
   test('files that were made, replaced and renamed when the journal did not have it yet are what they were', async () => {
-    const names = await guest.sh('cd /root/saver; rm -f .current.otherworld-*; ls -A');
-    assert.equal(names, 'current\nlog\nlog.1\nnew\nready');
+    // The journal did not have it: else this would show nothing.
+    assert.equal(await guest.sh('cat /root/saver/.current.otherworld-*'), 'older');
+    assert.match(
+      notes,
+      /^what the disk had as \/root\/saver\/current is \/root\/saver\/.current.otherworld-/m,
+    );
+    assert.match(notes, /^\/root\/saver\/log.1 was /m);
+    assert.match(saverNotes, /^\/root\/saver\/current is made anew: inode \d+ instead of \d+$/m);
+    assert.equal(await guest.sh('ls /root/saver'), 'current\nlog\nlog.1\nnew\nready');
     for (const [name, first] of Object.entries({
       new: 'made',
       current: 'newer',
