@@ -8,16 +8,21 @@ import { assertRestored, bootTestGuest, release, type TestGuest } from './harnes
 
 const programs = join(import.meta.dirname, 'programs');
 
+/** Two bytes per second for what is read from the disk of the root file system. */
+const slowDown =
+  'echo "$(lsblk -nro MAJ:MIN,TYPE | sed -n "s/ disk$//p" | head -n1) rbps=2" > /sys/fs/cgroup/slow/io.max';
+
 suite(`resurrection on ${release}`, () => {
   let guest: TestGuest;
   let report: Report;
-  const pids = { state: 0, pipe: 0, sleeper: 0, busy: [0, 0] };
+  const pids = { state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
 
   before(async () => {
     guest = await bootTestGuest('resurrection', { packages: ['python3', 'procps'] });
     await guest.sh('mkdir -p /srv/out; chmod 1777 /srv/out');
     await guest.program('state');
-    await guest.copyIn(join(programs, 'sequence.py'), '/srv/sequence.py');
+    for (const name of ['sequence.py', 'appender.py'])
+      await guest.copyIn(join(programs, name), `/srv/${name}`);
     pids.state = await guest.background('exec state /srv/out/state');
     pids.pipe = await guest.background(
       'taskset -pc 0 $$; python3 /srv/sequence.py write | python3 /srv/sequence.py check /srv/out/sequence; true',
@@ -27,11 +32,18 @@ suite(`resurrection on ${release}`, () => {
     );
     await guest.until('grep -q "ok 3" /srv/out/state', 60);
     await guest.until('test -s /srv/out/sequence', 60);
+    await guest.sh('echo +io > /sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/slow');
+    pids.appender = await guest.background(
+      'echo $$ > /sys/fs/cgroup/slow/cgroup.procs; exec taskset -c 0 python3 /srv/appender.py /srv/out/appended',
+    );
+    await guest.until('test -e /srv/out/appended.ready', 60);
+    await guest.sh(slowDown);
+    await guest.until(`grep -q ext4_buffered_write_iter /proc/${pids.appender}/stack`, 30);
     pids.busy = [
       await guest.background('while :; do :; done'),
       await guest.background('while :; do :; done'),
     ];
-    for (const pid of [pids.state, pids.pipe, pids.sleeper, ...pids.busy]) {
+    for (const pid of [pids.state, pids.pipe, pids.sleeper, pids.appender, ...pids.busy]) {
       await guest.sh(`otherworld protect --pid ${pid}`);
     }
     // On the CPU of those who are to come back: whoever computes on another one is refused.
@@ -53,6 +65,18 @@ suite(`resurrection on ${release}`, () => {
     const seen = Number.parseInt(await guest.sh('cat /srv/out/sequence'), 10);
     await guest.until(`test "$(cut -d' ' -f1 /srv/out/sequence)" -gt ${seen + 600}`, 90);
     assert.match(await guest.sh('cat /srv/out/sequence'), /^\d+ *$/);
+  });
+
+  test('a program that waited for the disk in the middle of an append appends every line once', async () => {
+    assertRestored(report, pids.appender);
+    await guest.until('test $(wc -l < /srv/out/appended) -ge 6', 60);
+    const lines = (await guest.sh('cat /srv/out/appended')).split('\n');
+    assert.deepEqual(
+      lines,
+      lines.map((_, i) => `line ${i + 1}`),
+    );
+    const appender = report.processes.find(({ pid }) => pid === pids.appender);
+    assert.deepEqual(appender?.inDoubt, []);
   });
 
   test('the clock that does not count sleep in a dead kernel goes on, and a sleep ends when it would have', async () => {
