@@ -28,6 +28,7 @@ const onDisk = Buffer.alloc(BLOCK);
 /** POSIX_FADV_DONTNEED. */
 const FADV_DONTNEED = 4;
 export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const ACL = 'system.posix_acl_access';
 const CAPABILITY = 'security.capability';
 const S_ISUID_S_ISGID = 0o6000;
 const NANOSECONDS = 1_000_000_000n;
@@ -140,25 +141,34 @@ export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory)
   });
 }
 
+/** Whether a file on the disk has the mode, owner and group that it had, and an access control list if it had one. */
+export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): boolean {
+  const { mode, uid, gid } = fstatSync(fd);
+  const isSame = mode === identity.mode && uid === identity.uid && gid === identity.gid;
+  return isSame && Number(fgetxattr(fd, ACL, null, 0)) >= 0 === hasAcl;
+}
+
 /**
  * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again. The directory is not
  * synchronised.
  * @param name the one that it is to have at first
+ * @param situation what is wrong with the disk, for the message if the file cannot be made
  */
 export function makeFile(
   directory: OldDirectory,
   name: string,
   file: UnwrittenFile,
   memory: OldMemory,
+  situation: string,
 ): { readonly bytes: number; readonly made: DirectoryIdentity } {
   const { mode, uid, gid } = file.identity;
   if (!file.isWhole || !endsWithZeros(file, memory)) {
-    throw new WriteBackRefusal('is not on the disk, and not whole in memory');
+    throw new WriteBackRefusal(`${situation}, and not whole in memory`);
   }
   if ((mode & S_ISUID_S_ISGID) !== 0) {
-    throw new WriteBackRefusal('is not on the disk, and a set-user-ID program is not made anew');
+    throw new WriteBackRefusal(`${situation}, and a set-user-ID program is not made anew`);
   }
-  if (file.hasAcl) throw new WriteBackRefusal('is not on the disk, and had an access control list');
+  if (file.hasAcl) throw new WriteBackRefusal(`${situation}, and had an access control list`);
   checkFileSystem(directory.fd, file);
   const path = directory.pathOf(name);
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
@@ -178,19 +188,25 @@ export function makeFile(
   }
 }
 
+/** What was done to a file that could be a program with rights of its own. */
+export type Disarmed = 'nothing' | 'disarmed' | 'has other names';
+
 /**
- * Takes away what makes a program more than its caller: a file that stays under another name must not go on having it. Returns
- * whether there was something. Throws an Error if the file is not there or cannot be changed.
+ * Takes away what gives a program more rights than its caller has: a file that stays under another name must not go on having them. One that has
+ * still other names is left as it is, for they are in use. Throws an Error if the file is not there or cannot be changed.
  */
-export function disarmFile(path: string): boolean {
+export function disarmFile(path: string): Disarmed {
   return withFile(openSync(path, FOR_A_LOOK), (fd) => {
-    const { mode } = fstatSync(fd);
+    const { mode, nlink } = fstatSync(fd);
     const isCapable = Number(fgetxattr(fd, CAPABILITY, null, 0)) >= 0;
+    const isSetId = (mode & S_ISUID_S_ISGID) !== 0;
+    if (!isCapable && !isSetId) return 'nothing';
+    if (nlink > 1) return 'has other names';
     if (isCapable && fremovexattr(fd, CAPABILITY) !== 0) {
       throw new Error(`its capabilities cannot be removed (errno ${koffi.errno()})`);
     }
-    const isSetId = (mode & S_ISUID_S_ISGID) !== 0;
     if (isSetId) fchmodSync(fd, mode & 0o7777 & ~S_ISUID_S_ISGID);
-    return isCapable || isSetId;
+    fsyncSync(fd);
+    return 'disarmed';
   });
 }

@@ -70,6 +70,17 @@ function hasLastPage(file: UnwrittenFile): boolean {
   return inMemory(file).some(({ address, pages }) => address <= last && last < address + pages * PAGE_SIZE);
 }
 
+/** Whether every page from an offset to the end of the file is in memory. */
+export function isInMemoryFrom(file: UnwrittenFile, offset: number): boolean {
+  const runs = [...inMemory(file)].toSorted((a, b) => a.address - b.address);
+  let at = offset - (offset % PAGE_SIZE);
+  for (const { address, pages } of runs) {
+    if (address > at) break;
+    at = Math.max(at, address + pages * PAGE_SIZE);
+  }
+  return at >= file.identity.sizeBytes;
+}
+
 /**
  * Asks a second witness where the disk has another size than the inode in memory: one bad bit in it must not cut a file, or blow it up. A
  * shorter file needs zeros after its end where the disk has none, or as many fewer blocks, and no page after its end; a longer one needs its

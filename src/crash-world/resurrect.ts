@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { unwrittenFiles } from '../capture/files/write-back.ts';
+import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { allRules, loadRules } from '../config/protection.ts';
@@ -161,7 +161,11 @@ async function workOn(work: Work): Promise<void> {
   }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
   await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
-  const writeBack = new WriteBack({ memory: kernel.physical, incident: place.id });
+  const writeBack = new WriteBack({
+    memory: kernel.physical,
+    isNamed: (file, name) => isNamed(kernel, file, name),
+    incident: place.id,
+  });
   await stages.run('write-back', () => writeBackDirtyPages(kernel, writeBack, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const { imaged, memoryFiles } = await capture(work, selection, writeBack);

@@ -3,13 +3,15 @@ import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { isSameInode, OldDirectories, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
-import { disarmFile, FOR_A_LOOK, makeFile, updateFile, type Written } from './old-file.ts';
-import type { OldMemory } from './old-size.ts';
+import { disarmFile, FOR_A_LOOK, hasSameAccess, makeFile, updateFile, type Written } from './old-file.ts';
+import { isInMemoryFrom, type OldMemory } from './old-size.ts';
 import { withFile } from './with-file.ts';
 
 /** Where the files of the dead system are, on the disks and in memory. */
 export interface OldWorld {
   readonly memory: OldMemory;
+  /** Whether the dead kernel knew something by a name in the directory of a file. */
+  isNamed(file: UnwrittenFile, name: string): boolean;
   /** Names what is kept of files that had been replaced. */
   readonly incident: string;
   /** Where the old root file system is mounted; else `/`. */
@@ -57,13 +59,19 @@ function mayBeMoved(directory: OldDirectory, file: UnwrittenFile): boolean {
   );
 }
 
-/** The other name that the disk has for a file in its directory: it was renamed since. */
+/**
+ * The other name that the disk has for a file in its directory: it was renamed since. Undefined if there is none, or if what is there would not
+ * be the file with what is in memory: it has other rights there, or ends before what is in memory begins.
+ */
 function oldNameOf(directory: OldDirectory, file: UnwrittenFile): string | undefined {
   const name = directory.nameOf(file.identity.inode);
   if (name === undefined) return undefined;
   const path = directory.pathOf(name);
   const found = lstatSync(path, { throwIfNoEntry: false });
-  return found?.nlink === 1 && isTheFile(path, found, file) ? name : undefined;
+  if (found?.nlink !== 1 || !isTheFile(path, found, file)) return undefined;
+  if (found.size < file.identity.sizeBytes && !isInMemoryFrom(file, found.size)) return undefined;
+  const isSame = withFile(openSync(path, FOR_A_LOOK), (fd) => hasSameAccess(fd, file));
+  return isSame ? name : undefined;
 }
 
 /** A name for what the disk had instead of a file: hidden, so that nothing takes it for one of a directory's files. */
@@ -83,9 +91,15 @@ interface Displaced {
   readonly aside: string;
 }
 
+/** Says of a file that its turn comes when all others had theirs. */
+class Later extends Error {}
+
+/** Made files that are named one by one. */
+const MAX_NAMED = 10;
+
 /**
- * Writes to the disks what the dead kernel had in memory only: data, sizes, times and names, in place. A file that is not certainly the one it
- * was, by its directories, file system, inode, owner and size, is left alone and reported.
+ * Writes to the disks what the dead kernel had in memory only: data, sizes and times, in place, and names. A file that is not certainly the
+ * one it was, by its directories, file system, inode, owner and size, is left alone and reported.
  */
 export class WriteBack {
   readonly #world: OldWorld;
@@ -93,6 +107,9 @@ export class WriteBack {
   readonly #outcomes = new Map<string, WriteBackOutcome>();
   /** By path. */
   readonly #displaced = new Map<string, Displaced>();
+  /** Files whose old name something else has in memory: by path, until it is their turn. */
+  readonly #deferred = new Map<string, UnwrittenFile>();
+  #made: string[] = [];
   #notes: string[] = [];
 
   constructor(world: OldWorld) {
@@ -111,38 +128,75 @@ export class WriteBack {
    */
   write(files: Iterable<UnwrittenFile>, note: (sentence: string) => void): void {
     try {
-      for (const file of files) this.#outcomes.set(inodeKey(file), this.#attempt(file));
+      for (const file of files) this.#attempt(file, false);
+      for (const [path, file] of this.#deferred) {
+        this.#attempt(file, true);
+        this.#deferred.delete(path);
+      }
     } finally {
-      for (const sentence of [...this.#notes, ...this.#settle()]) note(sentence);
+      for (const sentence of [...this.#notes, ...this.#aboutMade(), ...this.#settle()]) note(sentence);
       this.#notes = [];
+      this.#made = [];
+      this.#deferred.clear();
+      this.#displaced.clear();
       this.#directories.close();
     }
   }
 
-  #attempt(file: UnwrittenFile): WriteBackOutcome {
+  #attempt(file: UnwrittenFile, isLast: boolean): void {
     try {
-      return this.#writeOne(file);
+      this.#outcomes.set(inodeKey(file), this.#writeOne(file, isLast));
     } catch (error) {
+      if (error instanceof Later) {
+        this.#deferred.set(file.path, file);
+        return;
+      }
       const text = error instanceof Error ? error.message : String(error);
       const problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
       this.#notes.push(`${file.path} ${problem}`);
-      return { problem };
+      this.#outcomes.set(inodeKey(file), { problem });
     }
   }
 
-  #writeOne(file: UnwrittenFile): WriteBackOutcome {
+  #writeOne(file: UnwrittenFile, isLast: boolean): WriteBackOutcome {
     const { directory, name } = this.#directories.parentOf(file);
     const path = directory.pathOf(name);
     const found = lstatSync(path, { throwIfNoEntry: false });
-    if (found === undefined) return this.#placeMissing(directory, name, file);
-    if (isTheFile(path, found, file)) return { bytes: updateFile(path, file, this.#world.memory) };
-    return this.#placeInstead(directory, name, found, file);
+    if (found !== undefined && isTheFile(path, found, file)) {
+      return { bytes: updateFile(path, file, this.#world.memory) };
+    }
+    const isMovable = mayBeMoved(directory, file);
+    if (found !== undefined && !(isMovable && found.isFile())) throw new WriteBackRefusal(ANOTHER);
+    const oldName = isMovable ? oldNameOf(directory, file) : undefined;
+    if (oldName !== undefined) this.#checkOldName(file, oldName, isLast);
+    return found === undefined
+      ? this.#placeMissing(directory, name, file, oldName)
+      : this.#placeInstead(directory, name, found, file, oldName);
+  }
+
+  /**
+   * What has the old name in memory must have been put there, or no file would be left under that name. Throws a `Later` if that may still
+   * happen, a WriteBackRefusal if not.
+   */
+  #checkOldName(file: UnwrittenFile, oldName: string, isLast: boolean): void {
+    const was = beside(file, oldName);
+    if (this.#displaced.has(was) || !this.#world.isNamed(file, oldName)) return;
+    if (!isLast) throw new Later();
+    // One of those that have changed places.
+    if (this.#deferred.has(was)) return;
+    throw new WriteBackRefusal(
+      `is ${was} on the disk, and stays there, because what had that name at the panic cannot be put there`,
+    );
   }
 
   /** A file of which the disk does not know this name. */
-  #placeMissing(directory: OldDirectory, name: string, file: UnwrittenFile): WriteBackOutcome {
+  #placeMissing(
+    directory: OldDirectory,
+    name: string,
+    file: UnwrittenFile,
+    oldName: string | undefined,
+  ): WriteBackOutcome {
     const { memory } = this.#world;
-    const oldName = mayBeMoved(directory, file) ? oldNameOf(directory, file) : undefined;
     if (oldName !== undefined) {
       const bytes = updateFile(directory.pathOf(oldName), file, memory) ?? 0;
       directory.move({ inode: file.identity.inode, name: oldName }, name);
@@ -151,7 +205,8 @@ export class WriteBack {
       return { bytes };
     }
     if (file.links !== 1) throw new WriteBackRefusal('is not on the disk under this name, and has others');
-    const made = makeFile(directory, name, file, memory);
+    const made = makeFile(directory, name, file, memory, 'is not on the disk');
+    this.#made.push(file.path);
     directory.sync();
     return made;
   }
@@ -160,11 +215,15 @@ export class WriteBack {
    * A file whose name another one has on the disk: it took the name's place so shortly before the panic that the journal did not have it. The
    * other file may be all that is left of something, and is kept.
    */
-  #placeInstead(directory: OldDirectory, name: string, found: Stats, file: UnwrittenFile): WriteBackOutcome {
-    if (!found.isFile() || !mayBeMoved(directory, file)) throw new WriteBackRefusal(ANOTHER);
+  #placeInstead(
+    directory: OldDirectory,
+    name: string,
+    found: Stats,
+    file: UnwrittenFile,
+    oldName: string | undefined,
+  ): WriteBackOutcome {
     const { memory, incident } = this.#world;
     const aside = nameAside(name, found, incident);
-    const oldName = oldNameOf(directory, file);
     if (oldName !== undefined) {
       const bytes = updateFile(directory.pathOf(oldName), file, memory) ?? 0;
       directory.exchange({ inode: file.identity.inode, name: oldName }, { inode: found.ino, name });
@@ -176,13 +235,14 @@ export class WriteBack {
       directory.sync();
       return { bytes };
     }
-    const outcome = makeFile(directory, aside, file, memory);
+    const outcome = makeFile(directory, aside, file, memory, 'has another file in its place on the disk');
     try {
       directory.exchange({ inode: outcome.made.inode, name: aside }, { inode: found.ino, name });
     } catch (error) {
       unlinkSync(directory.pathOf(aside));
       throw error;
     }
+    this.#made.push(file.path);
     this.#wasDisplaced(file, aside);
     directory.sync();
     return outcome;
@@ -194,23 +254,32 @@ export class WriteBack {
 
   #wasRenamed(file: UnwrittenFile, oldName: string): void {
     const was = beside(file, oldName);
-    // It had only been in the way of another one.
-    if (this.#displaced.delete(was)) return;
-    this.#notes.push(`${file.path} was ${was} on the disk, and was renamed shortly before the panic`);
+    const onDisk = this.#displaced.get(was)?.file.path ?? was;
+    this.#displaced.delete(was);
+    this.#notes.push(`${file.path} was ${onDisk} on the disk, and was renamed shortly before the panic`);
   }
 
-  /** What is said of the files that nobody has claimed, after taking away what must not outlive their replacement. */
+  #aboutMade(): string[] {
+    const count = this.#made.length;
+    if (count === 0) return [];
+    const named = this.#made.slice(0, MAX_NAMED).join(', ');
+    const more = count > MAX_NAMED ? ` and ${count - MAX_NAMED} more` : '';
+    return [`files that the disk did not have are made anew, without extended attributes: ${named}${more}`];
+  }
+
+  /** What is said of the files that nobody has claimed, after taking away the rights that must not outlive their replacement. */
   *#settle(): Generator<string> {
     for (const [path, { file, aside }] of this.#displaced) {
       yield `what the disk had as ${file.path} is ${path} now: it was replaced, or had got another name, shortly before the panic`;
       try {
-        if (disarmFile(this.#directories.parentOf(file).directory.pathOf(aside))) {
+        const done = disarmFile(this.#directories.parentOf(file).directory.pathOf(aside));
+        if (done === 'disarmed')
           yield `${path} is no set-user-ID program any more, and has no file capabilities`;
-        }
+        if (done === 'has other names')
+          yield `${path} is a set-user-ID program or has file capabilities, as have its other names`;
       } catch (error) {
         yield `${path} may still be a set-user-ID program: ${error instanceof Error ? error.message : error}`;
       }
     }
-    this.#displaced.clear();
   }
 }

@@ -61,6 +61,18 @@ export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number
   }
 }
 
+/**
+ * Whether the dentry cache knows something by a name in a directory. Throws a VmcoreError if the directory's list is damaged or longer than
+ * `limit`.
+ */
+export function hasChild(kernel: Kernel, directory: bigint, name: string, limit: number): boolean {
+  const bytes = Buffer.from(name).toString('latin1');
+  for (const child of dentryChildren(kernel, directory, limit)) {
+    if (child.d_nameLength === bytes.length && dentryName(kernel, child) === bytes) return true;
+  }
+  return false;
+}
+
 /** Where a path ends when it is followed upwards. */
 export type PathRoot =
   | 'initial' // the root of the initial mount namespace

@@ -222,7 +222,9 @@ export interface UnwrittenFile {
   readonly path: string;
   /** The directories from the root to the file's own: one for each component of the path. */
   readonly directories: readonly DirectoryIdentity[];
-  /** When a name in the file's own directory was last made or taken away. */
+  /** Address of the `struct dentry` of the file's own directory. */
+  readonly directoryDentry: bigint;
+  /** When a name in that directory was last made or taken away. */
   readonly directoryModifiedNanoseconds: bigint;
   /** Names that the file has. */
   readonly links: number;

@@ -18,8 +18,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import koffi from 'koffi';
 import { filesToFind, unwrittenIn } from '../../src/crash-world/capture-stage.ts';
@@ -78,7 +77,8 @@ function placeAt(path: string): FileSystemPlace {
 }
 
 suite('writing back', () => {
-  const root = mkdtempSync(join(tmpdir(), 'write-back-'));
+  // On a disk, where inodes have generations: /tmp can be in memory.
+  const root = mkdtempSync('/var/tmp/write-back-');
   after(() => rmSync(root, { recursive: true }));
 
   /** A file of the dead system as it lies in `root`, or as it will lie there. */
@@ -96,6 +96,7 @@ suite('writing back', () => {
     return {
       path,
       directories: above.map(directoryAt),
+      directoryDentry: 0n,
       directoryModifiedNanoseconds: 0n,
       links: 1,
       hasAcl: false,
@@ -122,10 +123,13 @@ suite('writing back', () => {
     };
   }
 
-  const world = { memory, incident: 'ID', root };
+  /** Names that memory has besides those of the files that are written back. */
+  const others = new Set<string>();
   /** Writes files back, and collects what became of them. */
   function back(...files: UnwrittenFile[]) {
-    const writeBack = new WriteBack(world);
+    const known = new Set([...others, ...files.map(({ path }) => path)]);
+    const isNamed = ({ path }: UnwrittenFile, name: string) => known.has(join(dirname(path), name));
+    const writeBack = new WriteBack({ memory, isNamed, incident: 'ID', root });
     const notes: string[] = [];
     writeBack.write(files, (note) => notes.push(note));
     const outcomes = files.map((file) => ({ path: file.path, ...writeBack.outcomeOf(file) }));
@@ -343,8 +347,11 @@ suite('writing back', () => {
       rmSync(join(root, name), { recursive: true, force: true });
       mkdirSync(join(root, name));
       for (const [file, text] of Object.entries(files)) put(`${name}/${file}`, text);
-      const { mtimeNs } = statSync(join(root, name), { bigint: true });
-      panic = mtimeNs + 1n;
+      diskKnows();
+    }
+    /** The disk has all that was done to the directory until now. */
+    function diskKnows(): void {
+      panic = statSync(join(root, directory), { bigint: true }).mtimeNs + 1n;
     }
     /** A file that memory has there. */
     function moved(
@@ -365,6 +372,8 @@ suite('writing back', () => {
     const clean = { dirty: listedRuns([]), isWhole: false };
     const names = () => readdirSync(join(root, directory)).toSorted();
     const contents = () => Object.fromEntries(names().map((name) => [name, content(`${directory}/${name}`)]));
+    const made = (...files: string[]) =>
+      `files that the disk did not have are made anew, without extended attributes: ${files.map((name) => `/${directory}/${name}`).join(', ')}`;
     const displaced = (name: string, aside: string) =>
       `what the disk had as /${directory}/${name} is /${directory}/${aside} now: it was replaced, or had got another name, shortly before the panic`;
     const renamed = (name: string, from: string) =>
@@ -374,7 +383,7 @@ suite('writing back', () => {
       begin('replaced', { f: 'older' });
       const file = moved('f');
       const { problems, notes, writeBack } = back(file);
-      assert.deepEqual([problems, notes], [[], [displaced('f', '.f.otherworld-ID')]]);
+      assert.deepEqual([problems, notes], [[], [made('f'), displaced('f', '.f.otherworld-ID')]]);
       assert.deepEqual(contents(), { '.f.otherworld-ID': 'older', f: 'z'.repeat(10) });
       assert.equal(writeBack.outcomeOf(file)?.made?.inode, as('f').inode);
     });
@@ -407,9 +416,10 @@ suite('writing back', () => {
         const files = [moved('log'), moved('log.1', clean, as('log')), moved('log.2', clean, as('log.1'))];
         const { problems, notes } = back(...order.flatMap((i) => files[i] ?? []));
         assert.deepEqual(problems, [], order.join());
-        assert.ok(
-          notes.every((note) => note.includes('was renamed')),
-          notes.join(),
+        assert.deepEqual(
+          notes.toSorted(),
+          [made('log'), renamed('log.1', 'log'), renamed('log.2', 'log.1')].toSorted(),
+          order.join(),
         );
         assert.deepEqual(contents(), { log: 'z'.repeat(10), 'log.1': 'first', 'log.2': 'second' });
       }
@@ -419,17 +429,104 @@ suite('writing back', () => {
       begin('swapped', { a: 'one', b: 'two' });
       const files = [moved('a', clean, as('b')), moved('b', clean, as('a'))];
       const { problems, notes } = back(...files);
-      assert.deepEqual([problems, notes], [[], [renamed('a', 'b')]]);
+      assert.deepEqual([problems, notes], [[], [renamed('a', 'b'), renamed('b', 'a')]]);
       assert.deepEqual(contents(), { a: 'two', b: 'one' });
     });
 
-    test('a file that cannot be brought up to date is not renamed either', () => {
-      begin('refused', { f: 'good', 'f.new': '' });
-      const other = { ...as('f.new'), mode: 0o100600 };
-      refused(moved('f', {}, { ...other, sizeBytes: 10 }), /another mode or owner/);
-      refused(moved('f', clean, { ...as('f.new'), sizeBytes: 10 }), /no second sign/);
-      refused(moved('g', {}, { ...other, sizeBytes: 10 }), /another mode or owner/);
-      assert.deepEqual(contents(), { f: 'good', 'f.new': '' });
+    test('a file that has other rights on the disk, or would get gaps, is not renamed', () => {
+      begin('refused', { f: 'good', 'f.new': 'x'.repeat(10) });
+      const now = as('f.new');
+      const whole = /another file in its place on the disk, and not whole/;
+      refused(moved('f', clean, { ...now, mode: 0o100600 }), whole);
+      refused(moved('f', clean, { ...now, uid: 1 }), whole);
+      refused(moved('f', clean, { ...now, gid: 1 }), whole);
+      refused(moved('g', { ...clean, hasAcl: true }, now), /is not on the disk, and not whole/);
+      const grown = { ...now, sizeBytes: 2 * PAGE + 10 };
+      refused(moved('f', { ...clean, sectors: 24 }, grown), whole);
+      refused(moved('f', { isWhole: false, dirty: listedRuns([page(2 * PAGE, 25)]) }, grown), whole);
+      assert.deepEqual(contents(), { f: 'good', 'f.new': 'x'.repeat(10) });
+      const { problems } = back(moved('f', {}, { ...now, mode: 0o100600 }));
+      assert.deepEqual(problems, []);
+      assert.equal(as('f').mode, 0o100600);
+      assert.equal(content('refused/f'), 'z'.repeat(10));
+    });
+
+    test('a name is not taken away before what has it in memory is there', () => {
+      for (const names of [
+        ['f', 'f~'],
+        ['f~', 'f'],
+      ]) {
+        begin('backup', { f: 'good' });
+        const files = names.map((name) =>
+          name === 'f' ? moved('f', { hasAcl: true }) : moved('f~', clean, as('f')),
+        );
+        const { problems } = back(...files);
+        assert.match(problems.map(({ problem }) => problem).join(), /had an access control list/);
+        assert.match(
+          problems.map(({ problem }) => problem).join(),
+          /is \/backup\/f on the disk, and stays there/,
+        );
+        assert.deepEqual(contents(), { f: 'good' });
+      }
+      begin('link', { conf: 'good' });
+      others.add('/link/conf');
+      refused(moved('conf.real', clean, as('conf')), /is \/link\/conf on the disk, and stays there/);
+      others.clear();
+      assert.deepEqual(contents(), { conf: 'good' });
+    });
+
+    test('a file that is missed at first is found out to have been renamed later', () => {
+      begin('late', { f: 'older', 'g.new': 'x'.repeat(10) });
+      const { writeBack } = back(moved('f'));
+      const late = moved('g', clean, as('g.new'));
+      writeBack.write([late], () => undefined);
+      assert.equal(writeBack.outcomeOf(late)?.problem, undefined);
+      assert.deepEqual(names(), ['.f.otherworld-ID', 'f', 'g']);
+    });
+
+    test('a file system without generations is not believed', { skip: !isRoot }, () => {
+      begin('vague', {});
+      execFileSync('mount', ['-t', 'tmpfs', 'none', join(root, 'vague')]);
+      try {
+        put('vague/f', 'older');
+        put('vague/f.new', 'x'.repeat(10));
+        panic = BigInt(Date.now() + 60_000) * 1_000_000n;
+        refused(moved('f'), /another file than before the panic/);
+        refused(moved('g', clean, as('f.new')), /not whole/);
+      } finally {
+        execFileSync('umount', [join(root, 'vague')]);
+      }
+    });
+
+    test('many files that are made are not all named', () => {
+      begin('many', {});
+      const { notes } = back(...Array.from({ length: 12 }, (_, i) => moved(`f${i}`)));
+      assert.equal(notes.length, 1);
+      assert.match(notes[0] ?? '', /\/many\/f9 and 2 more$/);
+    });
+
+    test('what a directory gives to new files is taken away from one that had no access control list', {
+      skip: !isRoot,
+    }, () => {
+      begin('inherited', {});
+      const entry = (tag: number, permissions: number, id = 0xffff_ffff) => {
+        const bytes = Buffer.alloc(8);
+        bytes.writeUInt16LE(tag, 0);
+        bytes.writeUInt16LE(permissions, 2);
+        bytes.writeUInt32LE(id, 4);
+        return bytes;
+      };
+      const acl = Buffer.concat([
+        Buffer.from([2, 0, 0, 0]),
+        ...[entry(1, 7), entry(2, 7, 1000), entry(4, 5), entry(16, 7), entry(32, 5)],
+      ]);
+      const path = join(root, 'inherited');
+      assert.equal(setxattr(path, 'system.posix_acl_default', acl, acl.length, 0), 0);
+      put('inherited/plain', '');
+      assert.ok(Number(getxattr(join(path, 'plain'), 'system.posix_acl_access', null, 0)) > 0);
+      assert.deepEqual(back(moved('f')).problems, []);
+      assert.equal(getxattr(join(path, 'f'), 'system.posix_acl_access', null, 0), -1);
+      assert.equal(as('f').mode, 0o100640);
     });
 
     test('what was set aside is named even if its own turn ends badly', () => {
@@ -457,13 +554,28 @@ suite('writing back', () => {
       }
     });
 
+    test('a set-user-ID program that has other names keeps its bit, and that is said', () => {
+      begin('names', { g: 'older' });
+      chmodSync(join(root, 'names/g'), 0o4755);
+      linkSync(join(root, 'names/g'), join(root, 'names/h'));
+      diskKnows();
+      const { notes } = back(moved('g', {}, { mode: 0o100755 }));
+      assert.ok(
+        notes.includes(
+          '/names/.g.otherworld-ID is a set-user-ID program or has file capabilities, as have its other names',
+        ),
+        notes.join(),
+      );
+      assert.equal(as('h').mode, 0o104755);
+    });
+
     test('nothing is moved where memory need not be right', () => {
       begin('still', { f: 'older', g: 'x'.repeat(10) });
       symlinkSync('g', join(root, 'still/link'));
       mkdirSync(join(root, 'still/d'));
       linkSync(join(root, 'still/g'), join(root, 'still/h'));
-      const { mtimeNs } = statSync(join(root, 'still'), { bigint: true });
-      panic = mtimeNs + 1n;
+      diskKnows();
+      const mtimeNs = panic - 1n;
       const before = names();
       const another = /another file than before the panic/;
       const { uuid, magic, device } = placeAt(join(root, 'still'));
@@ -491,7 +603,7 @@ suite('writing back', () => {
       begin('taken', { f: 'older', '.f.otherworld-ID': 'kept', 'f.new': 'x'.repeat(10) });
       refused(moved('f'), /cannot be written: EEXIST/);
       assert.deepEqual(contents(), { '.f.otherworld-ID': 'kept', f: 'older', 'f.new': 'x'.repeat(10) });
-      const { problems, notes } = back(moved('f', { dirty: listedRuns([]) }, as('f.new')));
+      const { problems, notes } = back(moved('f', clean, as('f.new')));
       assert.match(problems[0]?.problem ?? '', /f.new cannot be renamed to .f.otherworld-ID: EEXIST/);
       assert.ok(notes.includes(displaced('f', 'f.new')), notes.join());
       assert.deepEqual(contents(), { '.f.otherworld-ID': 'kept', f: 'x'.repeat(10), 'f.new': 'older' });
@@ -507,7 +619,7 @@ suite('writing back', () => {
 
     test('a group finds the file that was made, under its new inode and whatever path it used', () => {
       begin('found', {});
-      const [file, other] = [moved('new'), moved('other', {}, { inode: 2 })];
+      const [file, other] = [moved('new'), moved('other', {}, { generation: 2 })];
       const { writeBack } = back(file);
       const found = filesToFind(
         {
@@ -521,7 +633,7 @@ suite('writing back', () => {
       );
       assert.deepEqual(
         found.map(({ identity }) => identity.inode),
-        [as('new').inode, 2],
+        [as('new').inode, 1],
       );
     });
   });

@@ -1,4 +1,4 @@
-import { dentryStruct, inodePaths, type ResolvedPath } from '../../linux/dcache.ts';
+import { dentryStruct, hasChild, inodePaths, type ResolvedPath } from '../../linux/dcache.ts';
 import {
   type FileSystem,
   fileSystemIdentity,
@@ -14,7 +14,7 @@ import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } fro
 import { hasAcl } from '../../linux/xattr.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import { listedRuns } from '../../model/page-runs.ts';
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { identityOf } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
@@ -30,11 +30,12 @@ function recentSince(clocks: Clocks): number {
   return Number(clocks.realtime / 1_000_000_000n) - RECENT_SECONDS;
 }
 
-/** When a name in the directory of a file was last made or taken away. */
-function directoryModified(kernel: Kernel, directories: readonly bigint[]): bigint {
-  const own = directories.at(-1);
-  if (own === undefined) return 0n;
-  return inodeTimes(kernel, kernel.bind(dentryStruct).at(own).d_inode).modifiedNanoseconds;
+/** Entries of a directory that are looked through for a name. */
+const MAX_ENTRIES = 1 << 20;
+
+/** Whether the dead kernel knew something by a name in the directory of a file, or that cannot be told. */
+export function isNamed(kernel: Kernel, { directoryDentry }: UnwrittenFile, name: string): boolean {
+  return readable(() => hasChild(kernel, directoryDentry, name, MAX_ENTRIES)) ?? true;
 }
 
 function directoryIdentity(kernel: Kernel, dentry: bigint): DirectoryIdentity {
@@ -80,11 +81,15 @@ export function unwrittenFile(
   const name = place?.path ?? `inode ${inode.i_ino}`;
   if (cache.partial > 0) return `${name}: ${cache.partial} pages of it are valid only in part`;
   if (place === undefined) return `${name} has data that was not written, and no known path`;
+  const directoryDentry = place.directories.at(-1);
+  if (directoryDentry === undefined) return `${name} has data that was not written, and is in no directory`;
   const fileSystem = fileSystemOf(kernel, inode.i_sb);
   return {
     path: place.path,
     directories: place.directories.map((dentry) => directoryIdentity(kernel, dentry)),
-    directoryModifiedNanoseconds: directoryModified(kernel, place.directories),
+    directoryDentry,
+    directoryModifiedNanoseconds: inodeTimes(kernel, kernel.bind(dentryStruct).at(directoryDentry).d_inode)
+      .modifiedNanoseconds,
     links: inode.i_nlink,
     hasAcl: hasAcl(kernel, inode.address),
     fileSystem: fileSystemIdentity(kernel, inode.i_sb),

@@ -1,13 +1,17 @@
-"""Appends numbered lines to a file. The disk is made slow (io.max of its own cgroup) as soon as `FILE.ready` is there: the next line needs the
-last page of the file, which is not in memory, so the program is caught waiting for the disk in the middle of write(2).
+"""Appends numbered lines to a file. When `FILE.ready` is there, it waits for SIGUSR1. If the disk has been made slow meanwhile (io.max of its cgroup),
+it is caught in the middle of write(2): the next line needs the last page of the file, which is not in memory.
 """
 import os
+import signal
 import sys
 import time
 
 path = sys.argv[1]
 file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 lines = 0
+
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
 
 
 def append():
@@ -30,6 +34,6 @@ forget()
 append()
 forget()
 os.close(os.open(path + ".ready", os.O_WRONLY | os.O_CREAT))
-time.sleep(5)
+signal.pause()
 while True:
     append()
