@@ -39,7 +39,7 @@ suite(`resurrection on ${release}`, () => {
     await guest.until('test -e /srv/out/appended.ready', 60);
     await guest.sh(slowDown);
     const waits = `grep -q ext4_buffered_write_iter /proc/${pids.appender}/stack`;
-    await guest.sh(`kill -USR1 ${pids.appender}; sleep 3; ${waits}; sleep 3; ${waits}`);
+    await guest.sh(`kill -USR1 ${pids.appender}; sleep 3; ${waits} && sleep 3 && ${waits}`);
     pids.busy = [
       await guest.background('while :; do :; done'),
       await guest.background('while :; do :; done'),

@@ -11,7 +11,7 @@ file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 lines = 0
 
 
-signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 
 def append():
@@ -34,6 +34,6 @@ forget()
 append()
 forget()
 os.close(os.open(path + ".ready", os.O_WRONLY | os.O_CREAT))
-signal.pause()
+signal.sigwait([signal.SIGUSR1])
 while True:
     append()
