@@ -7,7 +7,7 @@ import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { capturedReport, type Known, refusedReport } from './process-reports.ts';
-import type { WriteBack } from './write-back.ts';
+import type { WriteBack } from './write-back/index.ts';
 
 /** What decides, besides the processes themselves, who can come back. */
 export interface CaptureConditions {

@@ -44,7 +44,7 @@ import {
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
 import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
-import { WriteBack } from './write-back.ts';
+import { WriteBack } from './write-back/index.ts';
 
 const VMCORE = '/proc/vmcore';
 

@@ -22,9 +22,9 @@ import { dirname, join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import koffi from 'koffi';
 import { filesToFind, unwrittenIn } from '../../src/crash-world/capture-stage.ts';
-import { fileSystemUuid } from '../../src/crash-world/file-system-identity.ts';
 import { inodeGeneration } from '../../src/crash-world/inode-generation.ts';
-import { WriteBack } from '../../src/crash-world/write-back.ts';
+import { fileSystemUuid } from '../../src/crash-world/write-back/identity.ts';
+import { WriteBack } from '../../src/crash-world/write-back/index.ts';
 import {
   type DirectoryIdentity,
   type FileSystemPlace,

@@ -1,7 +1,7 @@
 import { type BigIntStats, readSync } from 'node:fs';
-import type { UnwrittenFile } from '../model/file.ts';
-import type { PageRun } from '../model/page-runs.ts';
-import { WriteBackRefusal } from './old-directories.ts';
+import type { UnwrittenFile } from '../../model/file.ts';
+import type { PageRun } from '../../model/page-runs.ts';
+import { WriteBackRefusal } from './refusal.ts';
 
 const PAGE_SIZE = 4096;
 const SECTOR = 512;

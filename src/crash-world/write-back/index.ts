@@ -1,11 +1,14 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
-import { inodeGeneration } from './inode-generation.ts';
-import { isSameInode, OldDirectories, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
+import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { inodeGeneration } from '../inode-generation.ts';
+import { withFile } from '../with-file.ts';
+import { isSameInode } from './identity.ts';
+import { OldDirectories } from './old-directories.ts';
+import type { OldDirectory } from './old-directory.ts';
 import { disarmFile, FOR_A_LOOK, hasSameAccess, makeFile, updateFile, type Written } from './old-file.ts';
 import { isInMemoryFrom, type OldMemory } from './old-size.ts';
-import { withFile } from './with-file.ts';
+import { WriteBackRefusal } from './refusal.ts';
 
 /** Where the files of the dead system are, on the disks and in memory. */
 export interface OldWorld {

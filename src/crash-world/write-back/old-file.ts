@@ -12,14 +12,16 @@ import {
   writeSync,
 } from 'node:fs';
 import koffi from 'koffi';
-import { contentRuns } from '../criu/files/path.ts';
-import type { DirectoryIdentity, UnwrittenFile } from '../model/file.ts';
-import type { PageRuns } from '../model/page-runs.ts';
-import { inodeGeneration } from './inode-generation.ts';
-import { removeInherited } from './make-files.ts';
-import { checkFileSystem, type OldDirectory, WriteBackRefusal } from './old-directories.ts';
+import { contentRuns } from '../../criu/files/path.ts';
+import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import type { PageRuns } from '../../model/page-runs.ts';
+import { inodeGeneration } from '../inode-generation.ts';
+import { removeInherited } from '../make-files.ts';
+import { withFile } from '../with-file.ts';
+import { checkFileSystem } from './identity.ts';
+import type { OldDirectory } from './old-directory.ts';
 import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';
-import { withFile } from './with-file.ts';
+import { WriteBackRefusal } from './refusal.ts';
 
 /** Bytes that are compared at a time. */
 const BLOCK = 1 << 18;

@@ -1,6 +1,8 @@
 import { fstatSync, statfsSync } from 'node:fs';
 import koffi from 'koffi';
-import type { FileSystemPlace } from '../model/file.ts';
+import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../model/file.ts';
+import { inodeGeneration } from '../inode-generation.ts';
+import { WriteBackRefusal } from './refusal.ts';
 
 const ioctl = koffi
   .load('libc.so.6')
@@ -46,4 +48,18 @@ export function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
   if (statfsSync(`/proc/self/fd/${fd}`).type >>> 0 !== was.magic >>> 0) return false;
   const uuid = was.uuid === undefined ? undefined : fileSystemUuid(fd);
   return uuid === undefined ? fstatSync(fd).dev === was.device : uuid === was.uuid;
+}
+
+/** Throws a WriteBackRefusal if an open file or directory is on another file system than a file was. */
+export function checkFileSystem(fd: number, { fileSystem }: UnwrittenFile): void {
+  if (!isSameFileSystem(fd, fileSystem)) {
+    throw new WriteBackRefusal('is on another file system than before the panic');
+  }
+}
+
+/** Whether an open file or directory has the inode number and, where both are known, the generation of then. */
+export function isSameInode(fd: number, was: DirectoryIdentity): boolean {
+  if (fstatSync(fd).ino !== was.inode) return false;
+  const generation = was.generation === 0 ? undefined : inodeGeneration(fd);
+  return generation === undefined || generation === was.generation;
 }
