@@ -89,17 +89,18 @@ export function unwrittenIn(
   return group.processes.map(({ pid, comm }) => ({ pid, comm, reasons }));
 }
 
+/** A file that writing back had to make. */
+interface MadeFile {
+  readonly file: UnwrittenFile;
+  readonly made: DirectoryIdentity;
+}
+
 /** The files of a group that were made: another inode than the group knew. */
 function madeFiles({ unwritten }: Pick<GroupFiles, 'unwritten'>, writeBack: WriteBack): MadeFile[] {
   return unwritten.flatMap((file) => {
     const made = writeBack.outcomeOf(file)?.made;
     return made === undefined ? [] : [{ file, made }];
   });
-}
-
-interface MadeFile {
-  readonly file: UnwrittenFile;
-  readonly made: DirectoryIdentity;
 }
 
 /** The files that are to be there when a group is restored. They are known by their inodes: a path can be one of several. */

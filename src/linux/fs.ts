@@ -58,6 +58,8 @@ const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32
 const FS_REQUIRES_DEV = 1;
 /** `super_block.s_flags`: mounted read-only. */
 export const SB_RDONLY = 1n;
+/** `super_block.s_flags`: the file system knows access control lists. */
+export const SB_POSIXACL = 1n << 16n;
 
 /** File type bits of a mode (include/uapi/linux/stat.h). */
 export const fileType = {

@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { inodeStruct, SB_POSIXACL, superBlockStruct } from './fs.ts';
 import { listForEach } from './list.ts';
 import { rbTreeForEach } from './rbtree.ts';
 
@@ -30,15 +31,19 @@ export interface Xattr {
   readonly value: Uint8Array;
 }
 
-const isAcl = (address: bigint): boolean => address !== 0n && address < FIRST_SENTINEL;
-
-/** Whether an inode (its address) of any file system is known to have an access control list beyond its mode. */
-export function hasAcl(kernel: Kernel, inode: bigint): boolean {
-  return isAcl(kernel.bind(inodeAcls).at(inode).i_acl);
+/**
+ * Whether an inode (its address) of any file system has an access control list beyond its mode; undefined if memory does not tell, because the kernel
+ * has not looked since it read the inode. Of a file that it made it knows (posix_acl_create).
+ */
+export function hasAcl(kernel: Kernel, inode: bigint): boolean | undefined {
+  const { i_acl } = kernel.bind(inodeAcls).at(inode);
+  if (i_acl < FIRST_SENTINEL) return i_acl !== 0n;
+  const { i_sb } = kernel.bind(inodeStruct).at(inode);
+  return (kernel.bind(superBlockStruct).at(i_sb).s_flags & SB_POSIXACL) === 0n ? false : undefined;
 }
 
 function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {
-  if (!isAcl(address)) return [];
+  if (address === 0n || address >= FIRST_SENTINEL) return [];
   const { a_count, a_entries } = kernel.bind(posixAcl).at(address);
   if (a_count * ACL_ENTRY_BYTES > MAX_SIZE)
     throw new ContainerError('posix_acl', address, `has ${a_count} entries`);

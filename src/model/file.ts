@@ -228,8 +228,8 @@ export interface UnwrittenFile {
   readonly directoryModifiedNanoseconds: bigint;
   /** Names that the file has. */
   readonly links: number;
-  /** It has an access control list beyond its mode. */
-  readonly hasAcl: boolean;
+  /** It has an access control list beyond its mode; undefined if memory does not tell. */
+  readonly hasAcl: boolean | undefined;
   readonly fileSystem: FileSystemPlace;
   /** `sizeBytes` is the size that the file has to have. */
   readonly identity: FileIdentity;

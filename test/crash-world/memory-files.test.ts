@@ -20,6 +20,7 @@ import { writePreparation } from '../../src/criu/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
 import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
+import { sharedAcl } from './acl.ts';
 
 const getxattr = koffi
   .load('libc.so.6')
@@ -113,22 +114,7 @@ suite('files on tmpfs', () => {
   });
 
   test('inherit nothing from the default ACL of their directory', () => {
-    const entry = (tag: number, permissions: number, id = 0xffff_ffff) => {
-      const bytes = Buffer.alloc(8);
-      bytes.writeUInt16LE(tag, 0);
-      bytes.writeUInt16LE(permissions, 2);
-      bytes.writeUInt32LE(id, 4);
-      return bytes;
-    };
-    // user::rwx, user:65534:rwx, group::r-x, mask::rwx, other::r-x, after version 2.
-    const value = Buffer.concat([
-      Buffer.from([2, 0, 0, 0]),
-      entry(1, 7),
-      entry(2, 7, 65534),
-      entry(4, 5),
-      entry(16, 7),
-      entry(32, 5),
-    ]);
+    const value = sharedAcl(65534);
     const parent = join(place, 'shared');
     const attributes = [{ name: 'system.posix_acl_default', value }];
     const one = saved({

@@ -29,6 +29,7 @@ const BLOCK = 1 << 18;
 const onDisk = Buffer.alloc(BLOCK);
 /** POSIX_FADV_DONTNEED. */
 const FADV_DONTNEED = 4;
+/** Flags that open a file without changing it, waiting for it, or following a link. */
 export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const ACL = 'system.posix_acl_access';
 const CAPABILITY = 'security.capability';
@@ -143,11 +144,13 @@ export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory)
   });
 }
 
-/** Whether a file on the disk has the mode, owner and group that it had, and an access control list if it had one. */
+/** Whether a file on the disk has the mode, owner and group that it had, and an access control list if it is known to have had one. */
 export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): boolean {
   const { mode, uid, gid } = fstatSync(fd);
   const isSame = mode === identity.mode && uid === identity.uid && gid === identity.gid;
-  return isSame && Number(fgetxattr(fd, ACL, null, 0)) >= 0 === hasAcl;
+  if (!isSame || hasAcl === undefined) return isSame;
+  const hasNow = Number(fgetxattr(fd, ACL, null, 0)) >= 0;
+  return hasNow === hasAcl;
 }
 
 /**
@@ -170,7 +173,11 @@ export function makeFile(
   if ((mode & S_ISUID_S_ISGID) !== 0) {
     throw new WriteBackRefusal(`${situation}, and a set-user-ID program is not made anew`);
   }
-  if (file.hasAcl) throw new WriteBackRefusal(`${situation}, and had an access control list`);
+  if (file.hasAcl !== false) {
+    throw new WriteBackRefusal(
+      `${situation}, and ${file.hasAcl ? 'had' : 'may have had'} an access control list`,
+    );
+  }
   checkFileSystem(directory.fd, file);
   const path = directory.pathOf(name);
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
