@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { openJournalSockets, withNonlocalBind } from './files/index.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { preparePreResume } from './pre-resume.ts';
+import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
 
 /** How `criu restore` is run. */
@@ -40,30 +41,12 @@ export type RestoreResult =
       readonly seconds: number;
     };
 
-const LOG = 'restore.log';
 const LEAST_TIMEOUT_SECONDS = 120;
 /** A tenth of what a slow disk reads. */
 const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
-const MAX_ERRORS = 20;
 
 const libc = koffi.load('libc.so.6');
 const setPersonality = libc.func('int personality(unsigned long persona)');
-
-/** `(00.012345)    343: Error (criu/files-reg.c:1234): text` of a CRIU log. */
-const errorLine = /^\([\d.]+\)\s*(?:\d+: )?Error \([^)]*\): (.*)$/;
-
-/** The messages of a CRIU log's error lines, without times and places in its source. */
-export function logErrors(log: string): string[] {
-  return log
-    .split('\n')
-    .flatMap((line) => errorLine.exec(line)?.[1] ?? [])
-    .filter((line, i, all) => all.indexOf(line) === i);
-}
-
-/** The first error that is not a consequence of another: CRIU reports the cause first. */
-function reasonOf(errors: readonly string[], status: string): string {
-  return errors.length === 0 ? `criu ended with ${status} and said nothing` : `criu: ${errors[0]}`;
-}
 
 function run(
   directory: string,
@@ -80,7 +63,7 @@ function run(
   const [program = 'criu', ...first] = command;
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
   const journal = openJournalSockets(plan.journalSockets);
-  args.push('--log-file', LOG, '-v4', ...plan.options, ...journal.options, ...extra);
+  args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...journal.options, ...extra);
   // Children get the personality of whoever forks them, and CRIU does not set it.
   const before = setPersonality(0xffff_ffff);
   setPersonality(plan.personality);
@@ -116,10 +99,6 @@ function endProcesses(pids: readonly number[]): void {
   for (const pid of pids.filter((pid) => existsSync(`/proc/${pid}`))) process.kill(pid, 'SIGKILL');
 }
 
-function readLog(path: string): string {
-  return existsSync(path) ? readFileSync(path, 'utf8') : '';
-}
-
 /**
  * Restores the group whose images are in `directory`. Nothing is left of a group that could not be restored: CRIU ends what it
  * had made, and if it is killed for its time, that is done here. Throws only if the directory holds no images of a group.
@@ -133,7 +112,7 @@ export async function restoreImages(directory: string, options: RestoreOptions =
   );
   const lateNotes = preResume.finish();
   const seconds = (performance.now() - started) / 1000;
-  const logPath = join(directory, LOG);
+  const logPath = join(directory, RESTORE_LOG);
   const there = plan.pids.filter((pid) => options.mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
   const missing = plan.pids.filter((pid) => !there.includes(pid));
   if (ok && there.length > 0) {
@@ -146,7 +125,7 @@ export async function restoreImages(directory: string, options: RestoreOptions =
       notes: [...ended, ...(lateNotes ?? applyLateSettings(plan))],
     };
   }
-  const errors = logErrors(readLog(logPath)).slice(0, MAX_ERRORS);
+  const errors = readErrors(directory);
   const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);
   return { restored: false, reason, errors, logPath, seconds };
 }

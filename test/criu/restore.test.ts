@@ -4,26 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parseCriuVersion, restoreProblems, wholeGroup } from '../../src/criu/limits.ts';
-import { logErrors, restoreImages } from '../../src/criu/restore.ts';
+import { restoreImages } from '../../src/criu/restore.ts';
 import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
 import { groupOf, processOf, threadOf } from './processes.ts';
 
 const old = { major: 3, minor: 17 };
 const recent = { major: 4, minor: 1 };
-
-describe('the log of criu', () => {
-  it('gives its errors without times and places, each once', () => {
-    const log = [
-      '(00.000100) Version: 4.1.1 (gitid 0)',
-      '(00.012345)    343: Error (criu/files-reg.c:2117): File usr/bin/x has bad size 1 (expect 2)',
-      '(00.012399)    343: Error (criu/files-reg.c:2117): File usr/bin/x has bad size 1 (expect 2)',
-      '(00.020000) Warn  (criu/cr-restore.c:1): nothing',
-      '(00.200000) Error (criu/cr-restore.c:2537): Restoring FAILED.',
-      '',
-    ].join('\n');
-    assert.deepEqual(logErrors(log), ['File usr/bin/x has bad size 1 (expect 2)', 'Restoring FAILED.']);
-  });
-});
 
 describe('a restore', () => {
   const fakeCriu = async (script: string) => {
