@@ -47,8 +47,8 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
       view,
       start: view.vm_start,
       end: view.vm_end,
-      flags: Number(view.vm_flags & 0xffff_ffffn),
-      flagsHigh: Number(view.vm_flags >> 32n),
+      flags: view.vm_flags.low,
+      flagsHigh: view.vm_flags.high,
     }),
   );
   const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE, 0);

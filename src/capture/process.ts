@@ -139,7 +139,7 @@ function stateOf(group: TaskGroup): Process['state'] {
 /** Whether a live process is stopped, or was about to, and by which signal. */
 function stopOf(group: TaskGroup, stopping: boolean): Pick<Process, 'state' | 'stopSignal'> {
   if (stateOf(group) === 'stopped')
-    return { state: 'stopped', stopSignal: group.leader.jobctl & STOP_SIGNAL_MASK };
+    return { state: 'stopped', stopSignal: group.leader.jobctl.low & STOP_SIGNAL_MASK };
   return stopping ? { state: 'stopped', stopSignal: SIGSTOP } : { state: 'alive', stopSignal: 0 };
 }
 

@@ -13,7 +13,7 @@ import { addressOf, struct } from '../vmcore/view.ts';
 const restorablePolicies: ReadonlySet<number> = new Set([0, 1, 2, 3, 5]);
 const SCHED_DEADLINE = 6;
 /** PFA_SPEC_SSB_DISABLE (3) to PFA_SPEC_SSB_NOEXEC (7) of `atomic_flags`; below are no_new_privs and cpuset's. */
-const FIRST_SPECULATION_FLAG = 8;
+const FIRST_SPECULATION_FLAG = 3;
 /** PR_SET_IO_FLUSHER sets both (kernel/sys.c). */
 const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
@@ -38,13 +38,14 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     policyProblem(task),
     task.ptrace !== 0 && 'is traced by a debugger',
     task.seccompMode !== 0 && `has a seccomp ${task.seccompMode === 2 ? 'filter' : 'mode'}`,
-    task.syscallDispatch !== 0 && 'has its system calls redirected (syscall user dispatch)',
+    (task.dispatchOffset !== 0n || task.dispatchSelector !== 0n) &&
+      'has its system calls redirected (syscall user dispatch)',
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     task.vfork_done !== 0n && 'has not left vfork yet',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
     task.in_execve && 'was in the middle of execve',
-    (task.atomic_flags >= FIRST_SPECULATION_FLAG || hasThreadFlag(task, TIF.specL1dFlush)) &&
+    (!task.atomic_flags.isBelow(FIRST_SPECULATION_FLAG) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',
     (task.user_event_mm ?? 0n) !== 0n && 'has registered user events for tracing',

@@ -1,10 +1,11 @@
 import { fileStruct } from '../linux/file.ts';
 import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
 import { type Mm, mmStruct, specialMappingName, type VmArea } from '../linux/mm.ts';
+import { VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u64 } from '../vmcore/view.ts';
+import { type Flags, flags, struct } from '../vmcore/view.ts';
 import { openFileName } from './file-name.ts';
 import type { Report } from './report.ts';
 import { listProcesses, requireTask } from './tasks.ts';
@@ -20,21 +21,15 @@ export interface MapRow {
   readonly name: string;
 }
 
-const VM_READ = 1n;
-const VM_WRITE = 2n;
-const VM_EXEC = 4n;
-const VM_MAYSHARE = 0x80n;
 const PAGE = 4096;
 /** The [vsyscall] page, mapped by the kernel into every 64-bit process (arch/x86/entry/vsyscall). */
 const VSYSCALL = 0xffff_ffff_ff60_0000n;
 /** enum of `vsyscall_mode`. */
 const VSYSCALL_NONE = 2;
 
-function permissions(flags: bigint): string {
-  const bit = (mask: bigint, letter: string): string => ((flags & mask) !== 0n ? letter : '-');
-  return (
-    bit(VM_READ, 'r') + bit(VM_WRITE, 'w') + bit(VM_EXEC, 'x') + ((flags & VM_MAYSHARE) !== 0n ? 's' : 'p')
-  );
+function permissions({ low }: Flags): string {
+  const bit = (mask: number, letter: string): string => ((low & mask) !== 0 ? letter : '-');
+  return bit(VM.read, 'r') + bit(VM.write, 'w') + bit(VM.exec, 'x') + ((low & VM.mayShare) !== 0 ? 's' : 'p');
 }
 
 function anonymousName(kernel: Kernel, mm: Mm, area: VmArea): string {
@@ -102,7 +97,7 @@ function formatRow(row: MapRow): string {
   return row.name === '' ? line : line.padEnd(NAME_COLUMN) + row.name;
 }
 
-const gateVma = struct('vm_area_struct', { vm_flags: u64 });
+const gateVma = struct('vm_area_struct', { vm_flags: flags });
 
 /** The line of the vsyscall page, if the kernel shows one. */
 function gateLine(kernel: Kernel): string[] {

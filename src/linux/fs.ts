@@ -2,12 +2,12 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
   cstring,
+  flags,
   longNumber,
   pointer,
   struct,
   u16,
   u32,
-  u64,
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
@@ -40,7 +40,7 @@ export type Inode = ViewOf<typeof inodeStruct>;
 export const superBlockStruct = struct('super_block', {
   s_list: addressOf('s_list'),
   s_dev: u32,
-  s_flags: u64,
+  s_flags: flags,
   s_magic: ulongNumber,
   s_type: pointer,
   s_root: pointer,
@@ -56,10 +56,10 @@ const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32
 
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
 const FS_REQUIRES_DEV = 1;
-/** `super_block.s_flags`: mounted read-only. */
-export const SB_RDONLY = 1n;
-/** `super_block.s_flags`: the file system knows access control lists. */
-export const SB_POSIXACL = 1n << 16n;
+/** Bit of `super_block.s_flags`: mounted read-only. */
+export const SB_RDONLY = 0;
+/** Bit of `super_block.s_flags`: the file system knows access control lists. */
+export const SB_POSIXACL = 16;
 
 /** File type bits of a mode (include/uapi/linux/stat.h). */
 export const fileType = {

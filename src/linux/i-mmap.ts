@@ -1,6 +1,6 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, struct, u64 } from '../vmcore/view.ts';
+import { addressOf, flags, pointer, s32, struct } from '../vmcore/view.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
 import { VM } from './vm-flags.ts';
 
@@ -9,7 +9,7 @@ const addressSpace = struct('address_space', {
   i_mmap: addressOf('i_mmap'),
   i_mmap_writable: s32.at('i_mmap_writable.counter'),
 });
-const mappedArea = struct('vm_area_struct', { rb: addressOf('shared.rb'), vm_mm: pointer, vm_flags: u64 });
+const mappedArea = struct('vm_area_struct', { rb: addressOf('shared.rb'), vm_mm: pointer, vm_flags: flags });
 
 /** More areas than map one file in a sound machine. */
 const MAX_MAPPERS = 1 << 22;
@@ -32,9 +32,9 @@ export function mappingsOf(kernel: Kernel, mapping: bigint): Mapping[] {
   const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpace).at(mapping);
   const areas = rbTreeForEachEntry(kernel, i_mmap, kernel.bind(mappedArea), 'rb', MAX_MAPPERS);
   const mappings = Array.from(areas, ({ vm_mm: mm, vm_flags }): Mapping => {
-    const flags = Number(vm_flags & 0xffff_ffffn);
-    const isWritable = (flags & VM.shared) !== 0 && (flags & VM.mayWrite) !== 0;
-    return { mm, isShared: (flags & VM.mayShare) !== 0, isWritable };
+    const { low } = vm_flags;
+    const isWritable = (low & VM.shared) !== 0 && (low & VM.mayWrite) !== 0;
+    return { mm, isShared: (low & VM.mayShare) !== 0, isWritable };
   });
   const writable = mappings.filter(({ isWritable }) => isWritable).length;
   if (writable < counted) {

@@ -2,6 +2,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
   bytes,
+  flags,
   optional,
   pointer,
   s16,
@@ -9,7 +10,6 @@ import {
   struct,
   u8,
   u16,
-  ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
 import type { Sock } from './sock.ts';
@@ -28,7 +28,7 @@ export const inetSock = struct('inet_sock', {
   uc_ttl: s16,
   tos: u8,
   cmsg_flags: optional(u16),
-  inet_flags: optional(ulongNumber),
+  inet_flags: optional(flags),
   freebind: optional(u8),
   transparent: optional(u8),
   recverr: optional(u8),
@@ -76,15 +76,15 @@ const inetFlags = {
 
 export type InetFlag = keyof typeof inetFlags;
 
-/** Bit `number` of a word. */
+/** Bit `number` of a word of at most 32 bits. */
 export function bitOf(word: number, number: number): 0 | 1 {
-  return Math.floor(word / 2 ** number) % 2 === 1 ? 1 : 0;
+  return ((word >>> number) & 1) === 1 ? 1 : 0;
 }
 
 /** An option of an IP socket that is one bit. */
 export function inetFlag(kernel: Kernel, sock: InetSock, flag: InetFlag): boolean {
   const [enumerator, before] = inetFlags[flag];
-  if (sock.inet_flags !== undefined) return bitOf(sock.inet_flags, kernel.enumerator(enumerator)) === 1;
+  if (sock.inet_flags !== undefined) return sock.inet_flags.has(kernel.enumerator(enumerator));
   if (typeof before === 'number') return bitOf(sock.cmsg_flags ?? 0, before) === 1;
   return sock[before] === 1;
 }

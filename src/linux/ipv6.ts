@@ -64,7 +64,7 @@ export const rxopt = {
 } as const;
 
 /** Bit fields of ipv6_pinfo, and the enumerators of the bits that they became. */
-const flags = {
+const ipv6Flags = {
   recverr: 'INET_FLAGS_RECVERR6',
   recverr_rfc4884: 'INET_FLAGS_RECVERR6_RFC4884',
   sndflow: 'INET_FLAGS_SNDFLOW',
@@ -81,10 +81,15 @@ export function ipv6PinfoOf(kernel: Kernel, sock: InetSock): Ipv6Pinfo | undefin
 }
 
 /** An option of IPv6 that is one bit. */
-export function ipv6Flag(kernel: Kernel, sock: InetSock, pinfo: Ipv6Pinfo, flag: keyof typeof flags): 0 | 1 {
+export function ipv6Flag(
+  kernel: Kernel,
+  sock: InetSock,
+  pinfo: Ipv6Pinfo,
+  flag: keyof typeof ipv6Flags,
+): 0 | 1 {
   const own = pinfo[flag];
   if (own !== undefined) return own === 1 ? 1 : 0;
-  return bitOf(sock.inet_flags ?? 0, kernel.enumerator(flags[flag]));
+  return sock.inet_flags?.has(kernel.enumerator(ipv6Flags[flag])) === true ? 1 : 0;
 }
 
 /** Whether a bit of `rxopt` is set. */

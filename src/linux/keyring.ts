@@ -1,10 +1,10 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, array, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, array, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 
 /** `struct key` (include/linux/key.h); a keyring keeps pointers to its keys in an associative array. */
 const keyStruct = struct('key', {
-  flags: ulongNumber,
+  flags,
   type: pointer,
   description: pointer,
   keys: addressOf('keys'),
@@ -62,7 +62,7 @@ export function sessionKeys(kernel: Kernel, keyring: bigint): KeyName[] {
     seen.add(address);
     for (const leaf of leavesOf(kernel, Key.at(address).keys)) {
       const key = Key.at(leaf);
-      if (GONE.some((bit) => Math.floor(key.flags / 2 ** bit) % 2 === 1)) continue;
+      if (GONE.some((bit) => key.flags.has(bit))) continue;
       const type = kernel.memory.cstring(kernel.bind(keyType).at(key.type).name, MAX_DESCRIPTION);
       if (type === 'keyring') walk(leaf, depth + 1);
       else keys.push({ type, description: kernel.memory.cstring(key.description, MAX_DESCRIPTION) });

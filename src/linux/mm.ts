@@ -3,6 +3,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
   array,
+  flags,
   optional,
   pageAddress,
   pointer,
@@ -24,7 +25,7 @@ export const mmStruct = struct('mm_struct', {
   mm_users: s32,
   membarrier_state: optional(s32),
   total_vm: ulongNumber,
-  def_flags: ulongNumber,
+  def_flags: flags,
   start_code: ulongNumber,
   end_code: ulongNumber,
   start_data: ulongNumber,
@@ -38,7 +39,7 @@ export const mmStruct = struct('mm_struct', {
   env_end: ulongNumber,
   saved_auxv: addressOf('saved_auxv'),
   rss_stat: addressOf('rss_stat'),
-  flags: ulongNumber,
+  flags,
   ldt: pointer.at('context.ldt'),
   vdso: ulongNumber.at('context.vdso'),
   vdsoImage: pointer.at('context.vdso_image'),
@@ -58,7 +59,7 @@ export const vmAreaStruct = struct('vm_area_struct', {
   vm_start: pageAddress,
   vm_end: pageAddress,
   vm_mm: pointer,
-  vm_flags: u64,
+  vm_flags: flags,
   anon_vma: pointer,
   vm_ops: pointer,
   vm_pgoff: ulongNumber,
@@ -85,17 +86,17 @@ const DUMP_FILTER_BITS = 9;
 
 /** Whether a MMF_* flag is set. */
 export function hasMmFlag(mm: Mm, flag: keyof typeof MMF): boolean {
-  return Math.floor(mm.flags / 2 ** MMF[flag]) % 2 === 1;
+  return mm.flags.has(MMF[flag]);
 }
 
 /** PR_GET_DUMPABLE: 0, 1 or 2. */
 export function dumpableOf(mm: Mm): number {
-  return mm.flags % 4;
+  return mm.flags.low & 3;
 }
 
 /** What /proc/PID/coredump_filter shows. */
 export function coredumpFilterOf(mm: Mm): number {
-  return Math.floor(mm.flags / 2 ** DUMP_FILTER_SHIFT) % 2 ** DUMP_FILTER_BITS;
+  return (mm.flags.low >>> DUMP_FILTER_SHIFT) & (2 ** DUMP_FILTER_BITS - 1);
 }
 
 /** Name of a special mapping (`[vdso]`, `[vvar]`), or undefined if the area is none. */

@@ -1,5 +1,5 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { bool, pointer, struct, u32, ulongNumber, type ViewOf } from '../vmcore/view.ts';
+import { bool, flags, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
 
 /** `struct netlink_sock` (net/netlink/af_netlink.h). */
 export const netlinkSock = struct('netlink_sock', {
@@ -8,7 +8,7 @@ export const netlinkSock = struct('netlink_sock', {
   dst_group: u32,
   ngroups: u32,
   groups: pointer,
-  flags: ulongNumber,
+  flags,
   cb_running: bool,
 });
 

@@ -1,6 +1,6 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 import { pageFrames } from './page-frame.ts';
 import { xaForEach, xaIsValue } from './xarray.ts';
 
@@ -9,22 +9,17 @@ const addressSpace = struct('address_space', {
   host: pointer,
   i_pages: addressOf('i_pages'),
   nrpages: ulongNumber,
-  flags: ulongNumber,
 });
 
 const pageStruct = struct('page', {
-  flags: ulongNumber.at('flags'),
+  // 6.18 made it a structure of one member; the top bits are node, zone and, without vmemmap, section
+  flags: flags.at('flags'),
   mapping: pointer.at('mapping'),
   index: ulongNumber.at('index'),
 });
 
 /** Entries of one page cache: a file of 4 TiB. */
 const MAX_PAGES = 1 << 30;
-
-/** Page flags by their number in VMCOREINFO or by their enumerator. */
-function pageFlag(kernel: Kernel, name: string): number {
-  return 2 ** kernel.enumerator(name);
-}
 
 /**
  * What the page cache has of a page:
@@ -54,8 +49,8 @@ export interface CachedPages {
 export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
   const space = kernel.bind(addressSpace).at(mapping);
   const Page = kernel.bind(pageStruct);
-  const uptodate = pageFlag(kernel, 'PG_uptodate');
-  const dirtyBits = [pageFlag(kernel, 'PG_dirty'), pageFlag(kernel, 'PG_writeback')];
+  const uptodate = kernel.enumerator('PG_uptodate');
+  const dirtyBits = [kernel.enumerator('PG_dirty'), kernel.enumerator('PG_writeback')];
   let found = 0;
   for (const { index, span: pages, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES, true)) {
     if (xaIsValue(entry)) {
@@ -68,9 +63,9 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
       throw new ContainerError('page cache', mapping, `holds a page at ${index} that does not belong there`);
     }
     found += pages;
-    const has = (bit: number) => Math.floor(page.flags / bit) % 2 === 1;
-    const isDirty = dirtyBits.some(has);
-    if (has(uptodate)) {
+    const pageFlags = page.flags;
+    const isDirty = dirtyBits.some((bit) => pageFlags.has(bit));
+    if (pageFlags.has(uptodate)) {
       const physical = pageFrames(kernel, entry, pages, 'page cache');
       yield { index, pages, state: isDirty ? 'unwritten' : 'written', physical };
     } else if (isDirty && !isShmem) {

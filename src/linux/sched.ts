@@ -3,6 +3,7 @@ import {
   addressOf,
   bool,
   cstring,
+  flags,
   optional,
   pointer,
   s32,
@@ -10,14 +11,13 @@ import {
   u8,
   u32,
   u64,
-  ulongNumber,
   type View,
   type ViewOf,
 } from '../vmcore/view.ts';
 
 /** `struct task_struct` (include/linux/sched.h), as far as processes are rebuilt from it. */
 export const taskStruct = struct('task_struct', {
-  threadFlags: ulongNumber.at('thread_info.flags'),
+  threadFlags: flags.at('thread_info.flags'),
   status: u32.at('thread_info.status'),
   __state: u32,
   stack: pointer,
@@ -36,12 +36,12 @@ export const taskStruct = struct('task_struct', {
   exit_code: s32,
   exit_signal: s32,
   pdeath_signal: s32,
-  jobctl: ulongNumber,
+  jobctl: flags,
   personality: u32,
   in_execve: bool,
   restore_sigmask: bool,
   frozen: bool,
-  atomic_flags: ulongNumber,
+  atomic_flags: flags,
   pid: s32,
   tgid: s32,
   real_parent: pointer,
@@ -76,7 +76,9 @@ export const taskStruct = struct('task_struct', {
   sas_ss_flags: u32,
   loginuid: optional(u32),
   seccompMode: s32.at('seccomp.mode'),
-  syscallDispatch: ulongNumber.at('syscall_dispatch.offset'),
+  /** Where system calls are allowed all the same: any addresses. */
+  dispatchOffset: u64.at('syscall_dispatch.offset'),
+  dispatchSelector: pointer.at('syscall_dispatch.selector'),
   robust_list: u64,
   compat_robust_list: optional(u64),
   rseq: u64,
@@ -142,12 +144,12 @@ export const TS_COMPAT = 2;
 
 /** Whether a TIF_* flag of the task is set. */
 export function hasThreadFlag(task: Task, bit: number): boolean {
-  return Math.floor(task.threadFlags / 2 ** bit) % 2 === 1;
+  return task.threadFlags.has(bit);
 }
 
 /** prctl(PR_SET_NO_NEW_PRIVS). */
 export function hasNoNewPrivs(task: Task): boolean {
-  return Math.floor(task.atomic_flags / 2 ** PFA_NO_NEW_PRIVS) % 2 === 1;
+  return task.atomic_flags.has(PFA_NO_NEW_PRIVS);
 }
 
 /** Nice value, -20 to 19 (include/linux/sched/prio.h). */

@@ -1,6 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
+  flags,
   optional,
   pointer,
   s16,
@@ -20,7 +21,7 @@ import {
 export const socketStruct = struct('socket', {
   state: u32,
   type: s16,
-  flags: ulongNumber,
+  flags,
   file: pointer,
   sk: pointer,
 });
@@ -40,7 +41,7 @@ export const sockStruct = struct('sock', {
   reuseport: u8.at('__sk_common.skc_reuseport'),
   ipv6only: u8.at('__sk_common.skc_ipv6only'),
   boundInterface: s32.at('__sk_common.skc_bound_dev_if'),
-  flags: u64.at('__sk_common.skc_flags'),
+  flags: flags.at('__sk_common.skc_flags'),
   net: pointer.at('__sk_common.skc_net.net'),
   sk_type: u16,
   sk_protocol: u16,
@@ -131,7 +132,7 @@ export type SockFlag = keyof typeof optionFlags;
 
 /** Whether a bit of `sk_flags` is set. */
 export function sockFlag(kernel: Kernel, sock: Sock, flag: SockFlag): boolean {
-  return ((sock.flags >> BigInt(kernel.enumerator(optionFlags[flag]))) & 1n) !== 0n;
+  return sock.flags.has(kernel.enumerator(optionFlags[flag]));
 }
 
 const skFilter = struct('sk_filter', { prog: pointer });

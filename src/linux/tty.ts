@@ -7,6 +7,7 @@ import {
   bytes,
   cstring,
   embed,
+  flags,
   pointer,
   s16,
   s32,
@@ -35,7 +36,7 @@ export const ttyStruct = struct('tty_struct', {
   index: s32,
   driver: pointer,
   ldisc: pointer,
-  flags: ulongNumber,
+  flags,
   count: s32,
   name: cstring,
   termios: embed(ktermios),
@@ -57,7 +58,7 @@ export type Tty = ViewOf<typeof ttyStruct>;
 export const ttyFlag = { otherClosed: 2, exclusive: 3, ptyLock: 16, hupped: 18 } as const;
 
 export function hasTtyFlag(tty: Tty, flag: keyof typeof ttyFlag): boolean {
-  return Math.floor(tty.flags / 2 ** ttyFlag[flag]) % 2 === 1;
+  return tty.flags.has(ttyFlag[flag]);
 }
 
 const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });

@@ -1,10 +1,9 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, s32, struct, u8, u16, ulongNumber, type ViewOf } from '../vmcore/view.ts';
-import { bitOf } from './inet.ts';
+import { addressOf, flags, s32, struct, u8, u16, type ViewOf } from '../vmcore/view.ts';
 
 /** `struct udp_sock` (include/linux/udp.h). */
 export const udpSock = struct('udp_sock', {
-  udp_flags: ulongNumber,
+  udp_flags: flags,
   pending: s32,
   encap_type: u8,
   gso_size: u16,
@@ -17,7 +16,7 @@ export const udpSock = struct('udp_sock', {
 export type UdpSock = ViewOf<typeof udpSock>;
 
 /** Enumerators of the bits in `udp_flags`. */
-const flags = {
+const udpFlags = {
   cork: 'UDP_FLAGS_CORK',
   noCheck6Tx: 'UDP_FLAGS_NO_CHECK6_TX',
   noCheck6Rx: 'UDP_FLAGS_NO_CHECK6_RX',
@@ -25,6 +24,6 @@ const flags = {
 } as const;
 
 /** An option of a UDP socket that is one bit. */
-export function udpFlag(kernel: Kernel, udp: UdpSock, flag: keyof typeof flags): 0 | 1 {
-  return bitOf(udp.udp_flags, kernel.enumerator(flags[flag]));
+export function udpFlag(kernel: Kernel, udp: UdpSock, flag: keyof typeof udpFlags): 0 | 1 {
+  return udp.udp_flags.has(kernel.enumerator(udpFlags[flag])) ? 1 : 0;
 }

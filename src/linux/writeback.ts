@@ -42,7 +42,7 @@ export function writableDisks(kernel: Kernel): Found {
   const addresses = new Set<bigint>();
   for (const sb of all.entries) {
     try {
-      const isWritable = sb.s_root !== 0n && (sb.s_flags & SB_RDONLY) === 0n;
+      const isWritable = sb.s_root !== 0n && !sb.s_flags.has(SB_RDONLY);
       if (isWritable && fileSystemOf(kernel, sb.address).onDisk) addresses.add(sb.address);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;

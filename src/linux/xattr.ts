@@ -39,7 +39,7 @@ export function hasAcl(kernel: Kernel, inode: bigint): boolean | undefined {
   const { i_acl } = kernel.bind(inodeAcls).at(inode);
   if (i_acl < FIRST_SENTINEL) return i_acl !== 0n;
   const { i_sb } = kernel.bind(inodeStruct).at(inode);
-  return (kernel.bind(superBlockStruct).at(i_sb).s_flags & SB_POSIXACL) === 0n ? false : undefined;
+  return kernel.bind(superBlockStruct).at(i_sb).s_flags.has(SB_POSIXACL) ? undefined : false;
 }
 
 function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {

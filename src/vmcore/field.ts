@@ -1,3 +1,5 @@
+import type { Flags } from './flags.ts';
+
 /** How a member is read: what a {@link Field} stands for at run time. */
 export type FieldSpec =
   | {
@@ -9,6 +11,7 @@ export type FieldSpec =
       /** Holds the address of a page. */
       readonly isPage?: true;
     }
+  | { readonly kind: 'flags' }
   | { readonly kind: 'pointer' }
   | { readonly kind: 'bool' }
   | { readonly kind: 'cstring' }
@@ -76,12 +79,13 @@ export const s16 = new Field<number>(integer(2, true, 'number'));
 export const s32 = new Field<number>(integer(4, true, 'number'));
 /** An unsigned number of at most 32 bits whose size differs between releases. */
 export const uint = new Field<number>(integer(0, false, 'number'));
-/** 64-bit masks, cookies and anything that may use all its bits: bigint. */
+/** Registers, signal masks, cookies and anything else that may use all its bits: bigint. */
 export const u64 = new Field<bigint>(integer(8, false, 'bigint'));
 export const s64 = new Field<bigint>(integer(8, true, 'bigint'));
 /**
  * An `unsigned long` that stays below 2^53 in a sound kernel (user addresses, counts, sizes, frame numbers), read as a
- * number, which is ten times cheaper than a bigint; a larger value throws an AddressError that names the member.
+ * number, which is ten times cheaper than a bigint; a larger value throws an AddressError that names the member. A set of flags is no
+ * such number: see {@link flags}.
  */
 export const ulongNumber = new Field<number>(integer(8, false, 'number'));
 /**
@@ -97,6 +101,8 @@ export const pageAddress = new Field<number>({
 });
 /** A `long` between -2^53 and 2^53, as a number; a larger value throws. */
 export const longNumber = new Field<number>(integer(8, true, 'number'));
+/** A set of flags, of 32 or 64 bits: nothing is too large to be true. */
+export const flags = new Field<Flags>({ kind: 'flags' });
 /** A pointer's value, as bigint; 0n is NULL. It also binds to an `unsigned long` that holds a pointer. */
 export const pointer = new Field<bigint>({ kind: 'pointer' });
 /** `bool` (one byte, or a bit field of one bit). */

@@ -1,8 +1,10 @@
 import { AddressError, BindError } from './errors.ts';
 import type { Field, FieldSpec, Fields, StructDecl, View } from './field.ts';
+import { Flags } from './flags.ts';
 import type { Layouts, MemberLayout } from './layout.ts';
 
 export * from './field.ts';
+export type { Flags } from './flags.ts';
 
 /** Bytes somewhere in the dump: `data` from byte `offset` on. Nothing was copied if memory is contiguous there. */
 export interface Window {
@@ -136,6 +138,8 @@ class MemberBinder {
         return (view) => view.address + BigInt(offsetBytes);
       case 'integer':
         return this.#integer(spec, layout, path);
+      case 'flags':
+        return this.#flags(layout, path);
       case 'pointer':
         this.#expectSize(layout, 8, path, 'a pointer');
         return this.#plain(layout, path, loader(8, false));
@@ -175,8 +179,7 @@ class MemberBinder {
   }
 
   #integer(spec: FieldSpec & { kind: 'integer' }, outer: MemberLayout, path: string): Read {
-    let layout = outer;
-    while (layout.kind === 'struct' && layout.only !== undefined) layout = layout.only;
+    const layout = innermost(outer);
     const name = `${this.#structure}.${path}`;
     if (!['integer', 'enum', 'bool', 'pointer'].includes(layout.kind)) {
       this.#fail(path, `is ${layout.kind}, not an integer`);
@@ -192,6 +195,21 @@ class MemberBinder {
       return readLongNumber(this.#size, layout.offsetBytes, spec.signed, name, spec.isPage === true);
     }
     return this.#plain(layout, path, loader(bytes, spec.signed));
+  }
+
+  #flags(outer: MemberLayout, path: string): Read {
+    const layout = innermost(outer);
+    const { offsetBytes: at, sizeBytes } = layout;
+    if (layout.kind !== 'integer' || layout.bits !== undefined || (sizeBytes !== 4 && sizeBytes !== 8)) {
+      this.#fail(path, `is ${layout.kind} of ${sizeBytes} bytes, not a word of flags`);
+    }
+    const size = this.#size;
+    const name = `${this.#structure}.${path}`;
+    return (view) => {
+      const { data, offset } = memberWindow(view, size, at, sizeBytes, name);
+      const low = data.getUint32(offset + at, true);
+      return new Flags(low, sizeBytes === 8 ? data.getUint32(offset + at + 4, true) : 0);
+    };
   }
 
   #bool(layout: MemberLayout, path: string): Read {
@@ -245,6 +263,13 @@ class MemberBinder {
     }
     return (view) => reads.map((read) => read(view));
   }
+}
+
+/** What a structure of one member (`atomic_t`) holds; any other layout as it is. */
+function innermost(outer: MemberLayout): MemberLayout {
+  let layout = outer;
+  while (layout.kind === 'struct' && layout.only !== undefined) layout = layout.only;
+  return layout;
 }
 
 /** The element layout of an array is relative to the element; this moves it (and what is in it) to its place. */

@@ -289,8 +289,7 @@ suite(`a damaged kernel of ${release}`, () => {
     const shared = areas().find(
       // Python maps a file of the C library, too, shared but not writable.
       (area) =>
-        area.vm_file !== 0n &&
-        [VM.mayShare, VM.write].every((flag) => (Number(area.vm_flags & 0xffn) & flag) !== 0),
+        area.vm_file !== 0n && [VM.mayShare, VM.write].every((flag) => (area.vm_flags.low & flag) !== 0),
     );
     const mapping = kernel.memory.pointer((shared?.vm_file ?? 0n) + member('file', 'f_mapping'));
     const node = kernel.memory.pointer(mapping + member('address_space', 'i_pages.xa_head')) & ~3n;

@@ -8,6 +8,7 @@ import {
   bytes,
   cstring,
   embed,
+  flags,
   optional,
   pageAddress,
   pointer,
@@ -140,6 +141,33 @@ describe('reading', () => {
       /reading task_struct\.pid: address 0x[0-9a-f]+ is not a kernel address/,
     );
     assert.throws(() => Task.at(kernel.physicalToVirtual(2 ** 45)).pid, AddressError);
+  });
+
+  it('takes a set of flags for no number, whatever bits are set', () => {
+    const at = init + BigInt(kernel.bind(struct('task_struct', { flags: u32 })).offsetOf('atomic_flags'));
+    const physical = kernel.memory.translate(at);
+    const words = struct('task_struct', { atomic_flags: flags, flags });
+    const of = (value: bigint) =>
+      openPatched('debian13', [{ physical, bytes: word(value) }])
+        .bind(words)
+        .at(init).atomic_flags;
+    const wide = of(0x8057_ffff_c000_0009n);
+    const set = Array.from({ length: 64 }, (_, bit) => bit).filter((bit) => wide.has(bit));
+    assert.deepEqual([set.slice(0, 4), set.slice(-4), set.length], [[0, 3, 30, 31], [50, 52, 54, 63], 26]);
+    assert.equal(String(wide), '0x8057ffffc0000009');
+    assert.deepEqual(
+      [4, 3, 31, 32, 63].map((bit) => of(8n).isBelow(bit)),
+      [true, false, true, true, true],
+    );
+    assert.deepEqual(
+      [31, 32, 40, 41].map((bit) => of(1n << 40n).isBelow(bit)),
+      [false, false, false, true],
+    );
+    assert.equal(kernel.bind(words).at(init).flags.has(21), true, 'swapper is a kernel thread');
+    assert.throws(
+      () => kernel.bind(struct('task_struct', { comm: flags })),
+      /comm .* is array of 16 bytes, not a word of flags/,
+    );
   });
 
   it('refuses a number that no sound kernel holds', () => {

@@ -25,7 +25,7 @@ const optionBits: readonly (readonly [bit: number, name: LateOptionName])[] = [
 const KNOWN_FLAGS = 0xfe;
 
 function netlinkOptions({ flags, portid }: NetlinkSock, groups: readonly number[]): LateOption[] {
-  const options = optionBits.flatMap(([bit, name]) => (bitOf(flags, bit) === 1 ? [{ name, value: 1 }] : []));
+  const options = optionBits.flatMap(([bit, name]) => (flags.has(bit) ? [{ name, value: 1 }] : []));
   // Without an address CRIU does not bind the socket, which is how it joins groups.
   const first = portid === 0 ? 0 : CRIU_GROUP_WORDS * 32;
   const memberships = groups.flatMap((word, i) =>
@@ -54,7 +54,8 @@ export function captureNetlink(
   if (waiting > 0 || netlink.cb_running) {
     throw new FileRefusal(`has a netlink socket (protocol ${sock.sk_protocol}) with unread messages`);
   }
-  if ((netlink.flags & ~KNOWN_FLAGS) !== 0) {
+  const { low, high } = netlink.flags;
+  if ((low & ~KNOWN_FLAGS) !== 0 || high !== 0) {
     throw new FileRefusal(`has a netlink socket (protocol ${sock.sk_protocol}) with options of its own`);
   }
   const groups = netlinkGroups(kernel, netlink);

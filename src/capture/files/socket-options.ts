@@ -26,7 +26,7 @@ function timeoutMicroseconds(hz: number, jiffies: bigint): number {
 }
 
 function hasSocketFlag(socket: Socket, flag: keyof typeof socketFlag): boolean {
-  return Math.floor(socket.flags / 2 ** socketFlag[flag]) % 2 === 1;
+  return socket.flags.has(socketFlag[flag]);
 }
 
 /** SOF_TIMESTAMPING_OPT_ID and _BIND_PHC: stamps are numbered, or come from a clock of the network card. */

@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { ghostOf } from '../../src/capture/files/content.ts';
+import { CaptureContext } from '../../src/capture/files/context.ts';
+import { captureSharedMemory } from '../../src/capture/files/memory-file.ts';
+import { identityOf } from '../../src/capture/files/named.ts';
+import { pageCache } from '../../src/capture/files/page-cache.ts';
+import { type Inode, inodeStruct } from '../../src/linux/fs.ts';
+import { mountStruct } from '../../src/linux/mount.ts';
+import { cachedPages } from '../../src/linux/pagemap.ts';
+import type { PageRuns } from '../../src/model/page-runs.ts';
+import { releases } from '../vmcore/fixtures.ts';
+import { MadeKernel } from '../vmcore/made-kernel.ts';
+
+const PAGE = 4096;
+/** `page->flags` of node 1 and zone Normal with NODES_SHIFT 10: node from bit 54 on, zone in bits 52 and 53. */
+const NODE_1 = 0x57_ffff_c000_0000n;
+const flag = { locked: 0, writeback: 1, uptodate: 3, dirty: 4 } as const;
+
+/** A page of a file: its place, its content, and the names of its flags. */
+interface MadePage {
+  readonly index: number;
+  readonly fill: number;
+  readonly flags: readonly (keyof typeof flag)[];
+}
+
+for (const release of releases) {
+  suite(`page cache of ${release} on the second NUMA node`, () => {
+    /** A kernel with one inode whose page cache has these pages. */
+    const made = (pages: readonly MadePage[]): { kernel: MadeKernel; inode: Inode } => {
+      const kernel = new MadeKernel(release);
+      kernel.enumerators.set('PG_uptodate', flag.uptodate);
+      kernel.enumerators.set('PG_dirty', flag.dirty);
+      kernel.enumerators.set('PG_writeback', flag.writeback);
+      const inode = kernel.allocate('inode');
+      const mapping = kernel.memberAddress('inode', inode, 'i_data');
+      kernel.set('inode', inode, 'i_mapping', mapping);
+      kernel.set('inode', inode, 'i_mode', 0o100600);
+      kernel.set('inode', inode, 'i_size', 8 * PAGE);
+      const node = kernel.allocate('xa_node');
+      kernel.set('address_space', mapping, 'nrpages', pages.length);
+      kernel.set('address_space', mapping, 'i_pages.xa_head', node | 2n);
+      kernel.set('xa_node', node, 'count', pages.length);
+      for (const { index, fill, flags } of pages) {
+        const page = kernel.pfnToPage(kernel.frame(fill));
+        kernel.set('xa_node', node, `slots[${index}]`, page);
+        kernel.set('page', page, 'mapping', mapping);
+        kernel.set('page', page, 'index', index);
+        kernel.set(
+          'page',
+          page,
+          'flags',
+          flags.reduce((word, name) => word | (1n << BigInt(flag[name])), NODE_1),
+        );
+      }
+      return { kernel, inode: kernel.bind(inodeStruct).at(inode) };
+    };
+    /** The first byte of each page, by its number. */
+    const contentOf = (kernel: MadeKernel, runs: PageRuns): number[][] =>
+      [...runs].flatMap(({ address, pages, physical }) =>
+        Array.from({ length: pages }, (_, i) => [
+          address / PAGE + i,
+          kernel.physical.view(physical + i * PAGE, 1)[0] ?? -1,
+        ]),
+      );
+    const three: readonly MadePage[] = [
+      { index: 0, fill: 0xa0, flags: ['uptodate'] },
+      { index: 2, fill: 0xa2, flags: ['uptodate', 'dirty'] },
+      { index: 3, fill: 0xa3, flags: ['uptodate', 'writeback'] },
+    ];
+
+    test('a page is told to be dirty, being written, or clean by its flags, whatever its node', () => {
+      const { kernel, inode } = made(three);
+      const states = [...cachedPages(kernel, inode.i_mapping, false)].map(({ index, state }) => [
+        index,
+        state,
+      ]);
+      assert.deepEqual(states, [
+        [0, 'written'],
+        [2, 'unwritten'],
+        [3, 'unwritten'],
+      ]);
+      const cache = pageCache(kernel, inode.i_mapping, false);
+      assert.deepEqual(contentOf(kernel, cache.unwritten), [
+        [2, 0xa2],
+        [3, 0xa3],
+      ]);
+      assert.deepEqual(contentOf(kernel, cache.written), [[0, 0xa0]]);
+    });
+
+    test('a page that is not up to date has no content: of a file it is valid in part, of shared memory zeros', () => {
+      const { kernel, inode } = made([
+        { index: 1, fill: 1, flags: ['locked', 'dirty'] },
+        { index: 5, fill: 5, flags: ['locked'] },
+      ]);
+      assert.equal(pageCache(kernel, inode.i_mapping, false).partial, 1);
+      assert.deepEqual(contentOf(kernel, pageCache(kernel, inode.i_mapping, true).runs), []);
+    });
+
+    test('a memfd has what was written to it', () => {
+      const { kernel, inode } = made(three);
+      const list = { tasks: [], lost: [], damage: [], isComplete: true };
+      const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
+      const context = new CaptureContext(kernel, clocks, [], list);
+      const { sizeBytes, runs } = captureSharedMemory(context, inode, 'memfd');
+      assert.equal(sizeBytes, 8 * PAGE);
+      assert.deepEqual(contentOf(kernel, runs), [
+        [0, 0xa0],
+        [2, 0xa2],
+        [3, 0xa3],
+      ]);
+    });
+
+    test('a deleted file of a tmpfs has what was written to it', () => {
+      const { kernel, inode } = made(three);
+      const fileSystem = { name: 'tmpfs', onDisk: false };
+      const mount = kernel.bind(mountStruct).at(0n);
+      const identity = identityOf(inode, fileSystem);
+      const file = { path: '/tmp/gone', deleted: true, mount, dentry: 0n, inode, fileSystem, identity };
+      assert.deepEqual(contentOf(kernel, ghostOf(kernel, file, 1).runs), [
+        [0, 0xa0],
+        [2, 0xa2],
+        [3, 0xa3],
+      ]);
+    });
+
+    test('a page of another file is found out', () => {
+      const { kernel, inode } = made(three);
+      kernel.set('page', kernel.pfnToPage(kernel.frame() - 1), 'index', 9);
+      assert.throws(() => [...cachedPages(kernel, inode.i_mapping, false)], /page at 3 that does not belong/);
+    });
+  });
+}
