@@ -89,10 +89,18 @@ ${Object.values(views)
   .map(({ usage, description }) => `  ${usage.padEnd(24)}${description}`)
   .join('\n')}
 
+Exit status: 0 whole, 1 nothing could be read, 2 wrong command line, 3 incomplete: what is missing or doubtful is marked
+where it belongs and named on standard error. The fields of --json are in docs/inspect.md.
+
 Examples:
   otherworld inspect vmcore
   otherworld inspect vmcore maps 812
   otherworld inspect vmcore struct task_struct init_task --json`;
+
+/** Something is missing from what was shown, or doubtful in it: exit status 3, to be told from a file that cannot be read. */
+class IncompleteError extends Error {
+  readonly exitStatus = 3;
+}
 
 interface InspectOptions {
   readonly json?: boolean;
@@ -115,11 +123,22 @@ async function inspect(
   const profile = options.profile === undefined ? undefined : readProfile(options.profile);
   const kernel = openKernel(file, profile);
   const report = await view.report(kernel, args);
-  const output = options.json === true ? JSON.stringify(report.json(), null, 2) : printable(report.text());
+  const { problems = [], remarks = [] } = report;
+  const output =
+    options.json === true
+      ? JSON.stringify({ ...report.json(), problems, warnings: kernel.warnings }, null, 2)
+      : printable(report.text());
   if (output !== '') process.stdout.write(`${output}\n`);
-  if (name !== 'summary')
-    for (const warning of [...kernel.warnings, ...(report.warnings ?? [])])
-      process.stderr.write(printable(`otherworld: ${file}: ${warning}\n`));
+  const notes = [...(name === 'summary' ? [] : kernel.warnings), ...remarks, ...shortened(problems)];
+  for (const note of notes) process.stderr.write(printable(`otherworld: ${file}: ${note}\n`));
+  if (problems.length > 0) throw new IncompleteError(`${file}: what is shown is incomplete`);
+}
+
+const MAX_PROBLEMS = 20;
+
+function shortened(problems: readonly string[]): string[] {
+  const rest = problems.length - MAX_PROBLEMS;
+  return [...problems.slice(0, MAX_PROBLEMS), ...(rest > 0 ? [`and ${rest} more of the kind`] : [])];
 }
 
 /** `otherworld inspect`: looks into a dump. */

@@ -1,6 +1,6 @@
 import { currentTask, panicCpu } from '../linux/current.ts';
 import { panicReason } from '../linux/panic.ts';
-import { formatLogRecord, type LogRecord, readLog } from '../linux/printk.ts';
+import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { PanicReport } from '../report/schema.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
@@ -14,10 +14,10 @@ export interface OldLog {
   readonly records: readonly LogRecord[];
 }
 
-/** Reads the log; a ring that is damaged somewhere gives what is before that place. */
+/** Reads the log; of a damaged one all that is left, with a line wherever something is missing. */
 export function readOldLog(kernel: Kernel): OldLog & { readonly damage: string | undefined } {
-  const { records, damage } = readLog(kernel);
-  return { text: records.map((record) => `${formatLogRecord(record)}\n`).join(''), records, damage };
+  const { records, entries, damage } = readLog(kernel);
+  return { text: entries.map((entry) => `${formatLogEntry(entry)}\n`).join(''), records, damage };
 }
 
 /**

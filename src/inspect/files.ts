@@ -71,7 +71,7 @@ export function filesReport(kernel: Kernel, pid: number): Report {
   const rows = listFiles(kernel, pid);
   const { comm, files } = requireTask(kernel, pid);
   return {
-    warnings: files !== 0n ? [] : [`process ${pid} (${comm}) has no file table: it has ended`],
+    remarks: files !== 0n ? [] : [`process ${pid} (${comm}) has no file table: it has ended`],
     json: () => ({ pid, files: rows }),
     text: () =>
       table(

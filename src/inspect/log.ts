@@ -1,15 +1,17 @@
-import { formatLogRecord, readLog } from '../linux/printk.ts';
+import { formatLogEntry, isGap, type LogEntry, readLog } from '../linux/printk.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Report } from './report.ts';
 
-/** The dead kernel's messages, as dmesg(1) prints them; of a damaged log what comes before the damage. */
+function entryJson(entry: LogEntry): object {
+  return isGap(entry) ? entry : { ...entry, timeNanoseconds: Number(entry.timeNanoseconds) };
+}
+
+/** The dead kernel's messages, as dmesg(1) prints them, with a line for what is missing of them. */
 export function logReport(kernel: Kernel): Report {
-  const { records, damage } = readLog(kernel);
+  const { entries, damage } = readLog(kernel);
   return {
-    json: () => ({
-      records: records.map((record) => ({ ...record, timeNanoseconds: Number(record.timeNanoseconds) })),
-    }),
-    text: () => records.map(formatLogRecord).join('\n'),
-    warnings: damage === undefined ? [] : [`the log is incomplete: ${damage}`],
+    json: () => ({ records: entries.map(entryJson) }),
+    text: () => entries.map(formatLogEntry).join('\n'),
+    problems: damage === undefined ? [] : [`the log is incomplete: ${damage}`],
   };
 }

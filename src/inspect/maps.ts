@@ -121,7 +121,7 @@ export function allMapsReport(kernel: Kernel): Report {
     }),
     text: () =>
       processes.map(({ pid, comm, maps }) => `${pid} ${comm}\n${mapsText(kernel, maps)}`).join('\n\n'),
-    warnings: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
+    problems: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
   };
 }
 
@@ -151,7 +151,7 @@ export function mapsReport(kernel: Kernel, pid: number): Report {
   return {
     json: () => ({ pid, ...mapsJson(rows) }),
     text: () => mapsText(kernel, rows),
-    warnings:
+    remarks:
       rows.length > 0 ? [] : [`process ${pid} (${comm}) has no memory: a kernel thread, or it has ended`],
   };
 }

@@ -19,6 +19,6 @@ export function psReport(kernel: Kernel): Report {
         table(['PID', 'PPID', 'THR', 'CPU', 'ST', '     RSS', 'COMMAND'], rows.map(cells)),
         ...unreadable.map(({ task, problem }) => `${task}: ${problem}`),
       ].join('\n'),
-    warnings: damage,
+    problems: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
   };
 }

@@ -1,11 +1,13 @@
 /** What an inspection found: for machines and for people. Only one of the two is asked for. */
 export interface Report {
   /** Plain data for JSON; addresses are strings such as `0xffff888003a4c000`. */
-  json(): unknown;
+  json(): object;
   /** Lines without the last newline. */
   text(): string;
-  /** What is missing from it because the kernel is damaged; for people, apart from what was found. */
-  readonly warnings?: readonly string[];
+  /** What is missing from it or doubtful in it, as sentences: the command says so and ends with another status. */
+  readonly problems?: readonly string[];
+  /** What explains an empty answer that is whole. */
+  readonly remarks?: readonly string[];
 }
 
 /** Right-aligns numbers and left-aligns the rest, each column as wide as its widest cell. */

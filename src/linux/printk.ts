@@ -1,4 +1,5 @@
-import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
+import { bytesToText } from '../vmcore/byte-text.ts';
+import { ContainerError, isDamage, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, embed, pointer, struct, u8, u16, u32, u64, type ViewOf } from '../vmcore/view.ts';
 import { readNode } from './container.ts';
@@ -11,7 +12,11 @@ const prbDescRing = struct('prb_desc_ring', {
   headId: u64.at('head_id'),
   tailId: u64.at('tail_id'),
 });
-const prbDataRing = struct('prb_data_ring', { sizeBits: u32.at('size_bits'), data: pointer });
+const prbDataRing = struct('prb_data_ring', {
+  sizeBits: u32.at('size_bits'),
+  data: pointer,
+  tailLpos: u64.at('tail_lpos'),
+});
 const printkRingbuffer = struct('printk_ringbuffer', {
   descRing: embed(prbDescRing).at('desc_ring'),
   textRing: embed(prbDataRing).at('text_data_ring'),
@@ -34,9 +39,11 @@ const printkInfo = struct('printk_info', {
 
 /** Bits of a descriptor's id; the two above are its state. */
 const ID_BITS = 62;
+/** Enough for a record each millisecond in seven weeks; the ids begin below 2^32. */
+const SEQUENCE_BITS = 32;
 const STATE_SHIFT = 62n;
-const STATE_COMMITTED = 1n;
-const STATE_FINALIZED = 2n;
+const STATE_RESERVED = 0n;
+const STATE_REUSABLE = 3n;
 /** Each text block starts with the id of its descriptor. */
 const BLOCK_ID_BYTES = 8;
 /** CONFIG_LOG_BUF_SHIFT is at most 25; `log_buf_len=` at most 2^31 bytes. */
@@ -59,9 +66,28 @@ export interface LogRecord {
   readonly text: string;
   /** Device that it is about, as `subsystem:name`; empty for most. */
   readonly device: string;
+  /** Why the text may not be what was written; undefined if nothing speaks against it. */
+  readonly doubt?: string;
+}
+
+/** Records that are not there, though the ring counts them: one after the other, between two others. */
+export interface LogGap {
+  /** Sequence number of the first. */
+  readonly sequence: number;
+  readonly missing: number;
+  /** What is wrong with the first: a sentence without its subject. */
+  readonly problem: string;
+}
+
+export type LogEntry = LogRecord | LogGap;
+
+/** Whether an entry stands for records that are missing. */
+export function isGap(entry: LogEntry): entry is LogGap {
+  return 'missing' in entry;
 }
 
 type Ring = ViewOf<typeof printkRingbuffer>;
+type Desc = ViewOf<typeof prbDesc>;
 
 function checkRing(address: bigint, ring: Ring): void {
   const { countBits } = ring.descRing;
@@ -75,82 +101,213 @@ function checkRing(address: bigint, ring: Ring): void {
   }
 }
 
-/** The text of a descriptor; undefined if another record has since been written over it. */
-function readText(
-  kernel: Kernel,
-  ring: Ring,
-  desc: ViewOf<typeof prbDesc>,
-  id: bigint,
-  length: number,
-): string | undefined {
-  const { begin, next } = desc;
-  if ((begin & 1n) === 1n && (next & 1n) === 1n) return '';
-  const { sizeBits, data } = ring.textRing;
-  const size = 2 ** sizeBits;
-  // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
-  const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
-  const start = isWrapped ? 0 : Number(BigInt.asUintN(sizeBits, begin));
-  const room = isWrapped ? Number(BigInt.asUintN(sizeBits, next)) : Number(BigInt.asUintN(64, next - begin));
-  if (room < BLOCK_ID_BYTES || start + room > size) return undefined;
-  const { memory } = kernel;
-  if (BigInt.asUintN(ID_BITS, memory.u64(data + BigInt(start))) !== id) return undefined;
-  const bytes = memory.read(data + BigInt(start + BLOCK_ID_BYTES), Math.min(length, room - BLOCK_ID_BYTES));
-  return bytes.toString('utf8');
-}
+/** What is known of one place of the ring. */
+type Slot = LogRecord | 'overwritten' | { readonly problem: string };
 
-/**
- * Records of the kernel's log, oldest first. Records that were being written or have been overwritten are left out. Throws
- * a ContainerError if the ring itself is damaged.
- */
-export function* forEachLogRecord(kernel: Kernel): Generator<LogRecord> {
-  const address = kernel.memory.pointer(kernel.symbol('prb'));
-  const ring = kernel.bind(printkRingbuffer).at(address);
-  readNode('printk ring', address, address, () => checkRing(address, ring));
-  const descs = kernel.bind(prbDesc);
-  const infos = kernel.bind(printkInfo);
-  const { countBits, headId, tailId, descs: descTable, infos: infoTable } = ring.descRing;
-  const count = Number(BigInt.asUintN(ID_BITS, headId - tailId)) + 1;
-  if (count > 2 ** countBits)
-    throw new ContainerError('printk ring', address, `is damaged: it holds ${count} records`);
-  for (let i = 0; i < count; i++) {
-    const id = BigInt.asUintN(ID_BITS, tailId + BigInt(i));
-    const index = BigInt.asUintN(countBits, id);
-    const desc = descs.at(descTable + index * BigInt(descs.size));
-    const state = desc.stateVar >> STATE_SHIFT;
-    if (BigInt.asUintN(ID_BITS, desc.stateVar) !== id) continue;
-    if (state !== STATE_COMMITTED && state !== STATE_FINALIZED) continue;
-    const info = infos.at(infoTable + index * BigInt(infos.size));
-    const text = readText(kernel, ring, desc, id, info.text_len);
-    if (text === undefined) continue;
-    yield {
-      sequence: Number(info.seq),
+/** Reads single records of a ring. */
+class RingReader {
+  readonly #kernel: Kernel;
+  readonly #ring: Ring;
+  readonly #countBits: number;
+
+  constructor(kernel: Kernel, ring: Ring) {
+    this.#kernel = kernel;
+    this.#ring = ring;
+    this.#countBits = ring.descRing.countBits;
+  }
+
+  /**
+   * Descriptors are used in turn, and the first of all has the id that is a whole round before 0 (DESC0_ID, as an unsigned int): so an id tells
+   * the record's number.
+   */
+  sequenceOf(id: bigint): number {
+    return Number(BigInt.asUintN(SEQUENCE_BITS, id + (1n << BigInt(this.#countBits))));
+  }
+
+  desc(id: bigint): Desc {
+    const descs = this.#kernel.bind(prbDesc);
+    return descs.at(this.#ring.descRing.descs + this.#index(id) * BigInt(descs.size));
+  }
+
+  /** Whether a record is in the ring by this id, as only a head or tail that is damaged does not tell. */
+  isWritten(id: bigint): boolean {
+    try {
+      const { stateVar } = this.desc(id);
+      const state = stateVar >> STATE_SHIFT;
+      return (
+        BigInt.asUintN(ID_BITS, stateVar) === BigInt.asUintN(ID_BITS, id) &&
+        state !== STATE_RESERVED &&
+        state !== STATE_REUSABLE
+      );
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return false;
+    }
+  }
+
+  slot(id: bigint): Slot {
+    try {
+      return this.#slot(id);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return { problem: `cannot be read: ${error.message}` };
+    }
+  }
+
+  #slot(id: bigint): Slot {
+    const desc = this.desc(id);
+    const { stateVar } = desc;
+    const state = stateVar >> STATE_SHIFT;
+    const found = BigInt.asUintN(ID_BITS, stateVar);
+    const round = 1n << BigInt(this.#countBits);
+    const isBeingReserved = state === STATE_REUSABLE && found === BigInt.asUintN(ID_BITS, id - round);
+    if (isBeingReserved) return { problem: 'was being written when the kernel died' };
+    if (found !== id) return { problem: 'is damaged: its descriptor is not its own' };
+    if (state === STATE_RESERVED) return { problem: 'was being written when the kernel died' };
+    if (state === STATE_REUSABLE) {
+      if (this.#isBeforeText(desc)) return 'overwritten';
+      return { problem: 'is damaged: it is given up, but its text is not overwritten' };
+    }
+    return this.#record(id, desc);
+  }
+
+  #record(id: bigint, desc: Desc): Slot {
+    const infos = this.#kernel.bind(printkInfo);
+    const info = infos.at(this.#ring.descRing.infos + this.#index(id) * BigInt(infos.size));
+    const sequence = this.sequenceOf(id);
+    if (BigInt.asUintN(SEQUENCE_BITS, info.seq) !== BigInt(sequence)) {
+      return { problem: `is damaged: it says that it is record ${info.seq}` };
+    }
+    const text = this.#text(desc, id, info.text_len);
+    if (text === undefined) {
+      return this.#isBeforeText(desc) ? 'overwritten' : { problem: 'is damaged: its text is not its own' };
+    }
+    return {
+      sequence,
       timeNanoseconds: info.ts_nsec,
       facility: info.facility,
       level: info.level,
       callerId: info.caller_id,
-      text,
+      text: bytesToText(text),
       device: info.subsystem === '' ? '' : `${info.subsystem}:${info.device}`,
+      ...(text.includes(0) || text.includes(0xff) ? { doubt: 'bytes of its text are 0x00 or 0xff' } : {}),
     };
   }
+
+  /** The text of a descriptor; undefined if it is not where the descriptor says. */
+  #text(desc: Desc, id: bigint, length: number): Buffer | undefined {
+    const { begin, next } = desc;
+    if (hasNoText(desc)) return length === 0 ? Buffer.alloc(0) : undefined;
+    const { sizeBits, data } = this.#ring.textRing;
+    // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
+    const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
+    const start = isWrapped ? 0 : Number(BigInt.asUintN(sizeBits, begin));
+    const room = isWrapped
+      ? Number(BigInt.asUintN(sizeBits, next))
+      : Number(BigInt.asUintN(64, next - begin));
+    if (room < BLOCK_ID_BYTES + length || start + room > 2 ** sizeBits) return undefined;
+    const { memory } = this.#kernel;
+    if (BigInt.asUintN(ID_BITS, memory.u64(data + BigInt(start))) !== id) return undefined;
+    return memory.read(data + BigInt(start + BLOCK_ID_BYTES), length);
+  }
+
+  /** Whether the ring of texts has given up a descriptor's block; one without a text needs none. */
+  #isBeforeText(desc: Desc): boolean {
+    return hasNoText(desc) || BigInt.asIntN(64, this.#ring.textRing.tailLpos - desc.begin) > 0n;
+  }
+
+  #index(id: bigint): bigint {
+    return BigInt.asUintN(this.#countBits, id);
+  }
+}
+
+/** NO_LPOS for an empty text, FAILED_LPOS where there was no room for one: both are odd, which no place is. */
+function hasNoText({ begin, next }: Desc): boolean {
+  return (begin & 1n) === 1n && (next & 1n) === 1n;
+}
+
+/** First and last id of a ring, and what is wrong with those that it names itself. */
+interface Extent {
+  readonly first: bigint;
+  readonly count: number;
+  readonly damage: string | undefined;
+}
+
+/** The ring says where it begins and ends; a record beyond that is one that it has lost. */
+function extentOf(reader: RingReader, address: bigint, ring: Ring): Extent {
+  const { countBits, headId, tailId } = ring.descRing;
+  const most = 2 ** countBits;
+  let first = tailId;
+  let count = Number(BigInt.asUintN(ID_BITS, headId - tailId)) + 1;
+  if (count > most) throw new ContainerError('printk ring', address, `is damaged: it holds ${count} records`);
+  const before = count;
+  while (count < most && reader.isWritten(tailId + BigInt(count))) count++;
+  for (; count < most && reader.isWritten(first - 1n); count++) first -= 1n;
+  const damage = count === before ? undefined : `it counts ${before} records of at least ${count}`;
+  return { first, count, damage };
 }
 
 /** What could be read of the log. */
 export interface LogRead {
   readonly records: readonly LogRecord[];
-  /** What is wrong with the ring behind the last record; undefined if it was read to its end. */
+  /** Records and, between them, what is missing: oldest first. */
+  readonly entries: readonly LogEntry[];
+  /** What is wrong with the log, as a sentence; undefined if it is whole. */
   readonly damage: string | undefined;
 }
 
-/** The records of the log; of a damaged ring those that come before the damage. */
+function damageOf(entries: readonly LogEntry[], ringDamage: string | undefined): string | undefined {
+  const gaps = entries.filter(isGap);
+  const missing = gaps.reduce((sum, gap) => sum + gap.missing, 0);
+  const doubtful = entries.filter((entry) => !isGap(entry) && entry.doubt !== undefined).length;
+  const [first] = gaps;
+  const sentences = [
+    ...(ringDamage === undefined ? [] : [ringDamage]),
+    ...(first === undefined
+      ? []
+      : [`${missing} of its records are missing (record ${first.sequence} ${first.problem})`]),
+    ...(doubtful === 0 ? [] : [`${doubtful} of its records are doubtful`]),
+  ];
+  return sentences.length === 0 ? undefined : sentences.join('; ');
+}
+
+function readEntries(kernel: Kernel): { entries: LogEntry[]; damage: string | undefined } {
+  const address = kernel.memory.pointer(kernel.symbol('prb'));
+  const ring = kernel.bind(printkRingbuffer).at(address);
+  readNode('printk ring', address, address, () => checkRing(address, ring));
+  const reader = new RingReader(kernel, ring);
+  const { first, count, damage } = extentOf(reader, address, ring);
+  const entries: LogEntry[] = [];
+  let gap: (LogGap & { missing: number }) | undefined;
+  for (let i = 0; i < count; i++) {
+    const id = BigInt.asUintN(ID_BITS, first + BigInt(i));
+    const slot = reader.slot(id);
+    if (slot === 'overwritten') continue;
+    if ('sequence' in slot) {
+      entries.push(slot);
+      gap = undefined;
+    } else if (gap !== undefined) gap.missing++;
+    else {
+      gap = { sequence: reader.sequenceOf(id), missing: 1, problem: slot.problem };
+      entries.push(gap);
+    }
+  }
+  return { entries, damage };
+}
+
+/**
+ * The kernel's log, oldest record first. Records that have been overwritten are left out; where one is missing that should be there (damaged,
+ * not in the dump, or being written when the kernel died), a gap says so. Throws nothing for a damaged log.
+ */
 export function readLog(kernel: Kernel): LogRead {
-  const records: LogRecord[] = [];
   try {
-    for (const record of forEachLogRecord(kernel)) records.push(record);
+    const { entries, damage } = readEntries(kernel);
+    const records = entries.filter((entry): entry is LogRecord => !isGap(entry));
+    return { records, entries, damage: damageOf(entries, damage) };
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
-    return { records, damage: error.message };
+    return { records: [], entries: [], damage: error.message };
   }
-  return { records, damage: undefined };
 }
 
 const NANOSECONDS = 1_000_000_000n;
@@ -161,4 +318,16 @@ export function formatLogRecord(record: LogRecord): string {
   const micros = ((record.timeNanoseconds % NANOSECONDS) / 1000n).toString().padStart(6, '0');
   const prefix = `[${seconds}.${micros}] `;
   return prefix + record.text.replaceAll('\n', `\n${' '.repeat(prefix.length)}`);
+}
+
+/** The same with a line for what is missing or doubtful: no line of the kernel begins that way. */
+export function formatLogEntry(entry: LogEntry): string {
+  if (isGap(entry)) {
+    const { sequence, missing, problem } = entry;
+    return missing === 1
+      ? `--- record ${sequence} is missing: it ${problem}`
+      : `--- ${missing} records are missing from ${sequence} on: the first ${problem}`;
+  }
+  const doubt = entry.doubt === undefined ? '' : `\n--- record ${entry.sequence} is doubtful: ${entry.doubt}`;
+  return formatLogRecord(entry) + doubt;
 }

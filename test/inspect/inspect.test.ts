@@ -11,7 +11,7 @@ import { structReport } from '../../src/inspect/struct.ts';
 import { symbolReport } from '../../src/inspect/symbol.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { threadsReport } from '../../src/inspect/threads.ts';
-import { dumpPath, openFixture, releases, truthOf } from '../vmcore/fixtures.ts';
+import { dumpPath, openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
 for (const release of releases) {
   const kernel = openFixture(release);
@@ -121,7 +121,7 @@ for (const release of releases) {
       assert.throws(() => mapsReport(kernel, 4000), /has no process 4000/);
       const thread = mapsReport(kernel, 2);
       assert.equal(thread.text(), '');
-      assert.match(thread.warnings?.[0] ?? '', /process 2 \(kthreadd\) has no memory/);
+      assert.match(thread.remarks?.[0] ?? '', /process 2 \(kthreadd\) has no memory/);
     });
   });
 }
@@ -170,6 +170,26 @@ describe('the command otherworld inspect', () => {
     assert.equal(stdout, '');
     assert.match(stderr, /^otherworld: .* has no process 99999; .*\n$/);
     assert.match(spawn('maps', 'x').stderr, /^otherworld: "x" is no PID: .*\n$/);
+  });
+
+  it('ends with a status of its own, and says so in JSON, where something is missing', () => {
+    const kernel = openFixture('debian13');
+    const ring = kernel.memory.pointer(kernel.symbol('prb'));
+    const infos = kernel.layouts.member('printk_ringbuffer', 'desc_ring.infos')?.offsetBytes ?? 0;
+    const physical = kernel.memory.translate(kernel.memory.pointer(ring + BigInt(infos)));
+    const { path } = openPatched('debian13', [{ physical: physical + 8192, bytes: Buffer.alloc(4096) }]);
+    const text = spawnSync(process.execPath, [main, 'inspect', path, 'log'], { encoding: 'utf8' });
+    assert.equal(text.status, 3);
+    assert.match(text.stdout, /^--- \d+ records are missing from \d+ on: the first is damaged/m);
+    assert.match(
+      text.stderr,
+      /: the log is incomplete: \d+ of its records are missing .*\n.*is incomplete\n$/,
+    );
+    const json = spawnSync(process.execPath, [main, 'inspect', path, 'log', '--json'], { encoding: 'utf8' });
+    assert.equal(json.status, 3);
+    const { records, problems } = JSON.parse(json.stdout) as { records: object[]; problems: string[] };
+    assert.equal(problems.length, 1);
+    assert.ok(records.some((record) => 'missing' in record));
   });
 
   it('ends quietly when its reader has read enough', () => {

@@ -4,14 +4,14 @@ import { fileStruct } from '../../src/linux/file.ts';
 import { mmStruct, rssOf } from '../../src/linux/mm.ts';
 import { percpuCounterSum } from '../../src/linux/percpu.ts';
 import { findTaskByPid, forEachTask } from '../../src/linux/pid.ts';
-import { forEachLogRecord, formatLogRecord } from '../../src/linux/printk.ts';
+import { formatLogEntry, formatLogRecord, type LogGap, readLog } from '../../src/linux/printk.ts';
 import { rbTreeForEach, rbTreeForEachEntry } from '../../src/linux/rbtree.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { forEachVma } from '../../src/linux/vma.ts';
 import { ContainerError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { pointer, struct } from '../../src/vmcore/view.ts';
-import { openFixture, openPatched, releases, truthOf, word } from '../vmcore/fixtures.ts';
+import { openFixture, openPatched, releases, truthOf, withoutPage, word } from '../vmcore/fixtures.ts';
 
 const mapped = struct('vm_area_struct', { vm_mm: pointer });
 
@@ -70,7 +70,7 @@ for (const release of releases) {
   });
 
   describe(`the log of ${release}`, () => {
-    const records = [...forEachLogRecord(kernel)];
+    const { records, damage } = readLog(kernel);
     const ring = kernel.memory.pointer(kernel.symbol('prb'));
     const member = (structName: string, path: string): bigint =>
       BigInt(kernel.layouts.member(structName, path)?.offsetBytes ?? 0);
@@ -83,6 +83,12 @@ for (const release of releases) {
     const headId = kernel.memory.u64(descRing + member('prb_desc_ring', 'head_id'));
     const last = descs + BigInt.asUintN(countBits, headId) * BigInt(kernel.sizeOf('prb_desc'));
     const begin = last + member('prb_desc', 'text_blk_lpos.begin');
+    const infos = kernel.memory.pointer(descRing + member('prb_desc_ring', 'infos'));
+    /** Address of the `printk_info` of a record, counted from the end if negative. */
+    const info = (record: number): bigint =>
+      infos +
+      BigInt(Math.floor(record < 0 ? records.length + record : record) * kernel.sizeOf('printk_info'));
+    const textLength = member('printk_info', 'text_len');
 
     it('has all records in order, with level, facility and time', () => {
       assert.deepEqual(
@@ -105,34 +111,105 @@ for (const release of releases) {
         [begin + 8n, lap + 16n],
         [data, BigInt.asUintN(62, headId)],
         [data + 8n, text.readBigUInt64LE()],
+        [textRing + member('prb_data_ring', 'tail_lpos'), 1n],
+        [info(-1) + textLength, ((kernel.memory.u64(info(-1) + textLength) >> 16n) << 16n) | 8n],
       );
-      const found = [...forEachLogRecord(wrapped)];
+      const { records: found } = readLog(wrapped);
       assert.equal(found.at(-1)?.text, 'Wrapped ');
       assert.equal(found.length, records.length - 1);
       assert.equal(found[0]?.sequence, 1);
     });
 
-    it('leaves out a record that is being written, and one without text is empty', () => {
+    it('says of a record that it is being written, and one without text is empty', () => {
       const state = kernel.memory.u64(last);
-      assert.equal(
-        [...forEachLogRecord(withWords([last, BigInt.asUintN(62, state)]))].length,
-        records.length - 1,
+      const written = readLog(withWords([last, BigInt.asUintN(62, state)]));
+      assert.deepEqual(written.records, records.slice(0, -1));
+      assert.match(
+        formatLogEntry(written.entries.at(-1) ?? assert.fail()),
+        /^--- record \d+ is missing: it was being written when the kernel died$/,
       );
-      const empty = [...forEachLogRecord(withWords([begin, 3n], [begin + 8n, 3n]))].at(-1);
-      assert.equal(empty?.text, '');
+      const empty = readLog(withWords([begin, 3n], [begin + 8n, 3n], [info(-1) + textLength, 0n])).records;
+      assert.equal(empty.at(-1)?.text, '');
+    });
+
+    /** The log with a page of zeros over an address, and what it should say of it. */
+    const withPage = (address: bigint, byte = 0) =>
+      readLog(
+        openPatched(release, [
+          {
+            physical: Math.floor(kernel.memory.translate(address) / 4096) * 4096,
+            bytes: Buffer.alloc(4096, byte),
+          },
+        ]),
+      );
+    /** Every record is there as it was, or a gap or a doubt stands in its place. */
+    const assertMarked = ({ entries, damage: found }: ReturnType<typeof readLog>, what: string) => {
+      const seen = new Set<number>();
+      for (const entry of entries) {
+        if ('missing' in entry) for (let i = 0; i < entry.missing; i++) seen.add(entry.sequence + i);
+        else {
+          seen.add(entry.sequence);
+          if (entry.doubt === undefined) assert.deepEqual(entry, records[entry.sequence], what);
+        }
+      }
+      assert.deepEqual(
+        [...seen].sort((a, b) => a - b),
+        [...records.keys()],
+        what,
+      );
+      assert.notEqual(found, undefined, what);
+    };
+
+    it('marks what is missing where a page of the ring is lost', () => {
+      assert.equal(damage, undefined);
+      for (const byte of [0, 0xff]) {
+        const lostInfos = withPage(info(records.length / 2), byte);
+        assertMarked(lostInfos, 'infos');
+        assert.match(lostInfos.damage ?? '', /^\d+ of its records are missing \(record \d+ is damaged: /);
+        assertMarked(withPage(descs, byte), 'descriptors');
+        assertMarked(withPage(data + 4096n, byte), 'text');
+      }
+      const [gap] = withPage(info(records.length / 2)).entries.filter((entry) => 'missing' in entry);
+      const { sequence, missing } = (gap ?? assert.fail()) as LogGap;
+      assert.ok(missing > 10 && sequence > 0);
+    });
+
+    it('has all records but those on a page that is not in the dump', () => {
+      const lost = descs - (descs % 4096n) + 4096n;
+      const absent = withoutPage(release, kernel.memory.translate(lost));
+      const log = readLog(absent);
+      assertMarked(log, 'absent');
+      assert.match(log.damage ?? '', /cannot be read: .* is not in the dump/);
+      assert.ok(log.records.length > records.length / 3);
+    });
+
+    it('shows a record as doubtful of whose text a part is zero', () => {
+      const text = kernel.memory.u64(begin);
+      const at = data + BigInt.asUintN(Number(sizeBits), text) + 16n;
+      const log = readLog(withWords([at, 0n]));
+      assertMarked(log, 'zeros');
+      assert.match(formatLogEntry(log.entries.at(-1) ?? assert.fail()), /\n--- record \d+ is doubtful: /);
+      assert.equal(log.damage, '1 of its records are doubtful');
+    });
+
+    it('is read beyond the end that a damaged ring names, and before its beginning', () => {
+      const head = descRing + member('prb_desc_ring', 'head_id');
+      const tail = descRing + member('prb_desc_ring', 'tail_id');
+      for (const words of [[head, headId - 3n] as const, [tail, headId - 20n] as const]) {
+        const log = readLog(withWords(words));
+        assertMarked(log, 'extent');
+        assert.match(log.damage ?? '', /^it counts \d+ records of at least \d+$/);
+        assert.deepEqual(log.records, records);
+      }
     });
 
     it('is refused if the ring says that it is larger than any', () => {
       const size = textRing + member('prb_data_ring', 'size_bits');
-      assert.throws(
-        () => [...forEachLogRecord(withWords([size, kernel.memory.u64(size) | 0x80n]))],
-        /printk ring .* is damaged/,
-      );
+      const large = readLog(withWords([size, kernel.memory.u64(size) | 0x80n]));
+      assert.deepEqual(large.entries, []);
+      assert.match(large.damage ?? '', /printk ring .* is damaged/);
       const tail = descRing + member('prb_desc_ring', 'tail_id');
-      assert.throws(
-        () => [...forEachLogRecord(withWords([tail, 12345n]))],
-        /printk ring .* it holds \d+ records/,
-      );
+      assert.match(readLog(withWords([tail, 12345n])).damage ?? '', /printk ring .* it holds \d+ records/);
     });
 
     it('is printed as dmesg prints it', () => {

@@ -18,6 +18,8 @@ import { openKernel } from '../../src/vmcore/open.ts';
 export const releases = ['debian13', 'debian12'] as const;
 export type Release = (typeof releases)[number];
 
+const PAGE = 4096;
+
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-vmcore-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
@@ -61,6 +63,37 @@ export function openPatched(
     writeSync(fd, replacement, 0, replacement.length, fileOffset(bytes, physical));
   }
   closeSync(fd);
+  return openKernel(path);
+}
+
+/** A copy of the dump in which the page of a physical address is missing, opened. */
+export function withoutPage(release: Release, physical: number): Kernel {
+  const path = scratch(`patched-${copies++}`);
+  const bytes = dumpBytes(release);
+  const page = Math.floor(physical / PAGE) * PAGE;
+  const headers = Number(bytes.readBigUInt64LE(32));
+  const count = bytes.readUInt16LE(56);
+  const segments = Array.from({ length: count }, (_, i) =>
+    bytes.subarray(headers + i * 56, headers + i * 56 + 56),
+  );
+  const cut = segments.find((segment) => {
+    const start = Number(segment.readBigUInt64LE(24));
+    const inside = page >= start && page < start + Number(segment.readBigUInt64LE(32));
+    return segment.readUInt32LE(0) === 1 && inside;
+  });
+  if (cut === undefined)
+    throw new Error(`the fixture does not hold physical address ${physical.toString(16)}`);
+  const rest = Buffer.from(cut);
+  const before = page - Number(cut.readBigUInt64LE(24));
+  const after = BigInt(before + PAGE);
+  for (const at of [8, 24]) rest.writeBigUInt64LE(cut.readBigUInt64LE(at) + after, at);
+  for (const at of [32, 40]) rest.writeBigUInt64LE(cut.readBigUInt64LE(at) - after, at);
+  for (const at of [32, 40]) cut.writeBigUInt64LE(BigInt(before), at);
+  // The table moves to the end of the file, where there is room for one more.
+  const table = Buffer.concat([...segments, rest]);
+  bytes.writeBigUInt64LE(BigInt(bytes.length), 32);
+  bytes.writeUInt16LE(count + 1, 56);
+  writeFileSync(path, Buffer.concat([bytes, table]));
   return openKernel(path);
 }
 
