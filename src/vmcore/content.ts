@@ -4,6 +4,8 @@ import { mapFile, type VmcoreFile } from './mapping.ts';
 /** The bytes of a dump file by their place in it, mapped. */
 export interface DumpContent {
   readonly path: string;
+  /** The file ends where more should follow: a flattened file without its end mark. */
+  readonly isCut: boolean;
   /** Bytes from `offset` on, not copied if they lie together; undefined if the file does not hold them all. */
   bytes(offset: number, length: number): Uint8Array | undefined;
   unmap(): void;
@@ -25,6 +27,7 @@ export function plainContent(file: VmcoreFile): DumpContent {
     offset >= 0 && length >= 0 && offset + length <= file.sizeBytes;
   return {
     path: file.path,
+    isCut: false,
     bytes: (offset, length) =>
       isWithin(offset, length) ? new Uint8Array(data.buffer, data.byteOffset + offset, length) : undefined,
     unmap,
@@ -94,13 +97,13 @@ class Blocks {
   }
 }
 
-function readBlocks(file: VmcoreFile, data: DataView): Blocks {
+function readBlocks(file: VmcoreFile, data: DataView): { blocks: Blocks; isCut: boolean } {
   const blocks = new Blocks();
   let at = FLATTENED_HEADER;
   for (let count = 0; at + BLOCK_HEADER <= file.sizeBytes; count++) {
     const start = data.getBigInt64(at);
     const length = data.getBigInt64(at + 8);
-    if (start === END_MARK) return blocks;
+    if (start === END_MARK) return { blocks, isCut: false };
     at += BLOCK_HEADER;
     const isSane =
       start >= 0n && start < 1n << 52n && length > 0n && length < 1n << 52n && count < MAX_BLOCKS;
@@ -115,17 +118,18 @@ function readBlocks(file: VmcoreFile, data: DataView): Blocks {
     }
     at += Number(length);
   }
-  return blocks;
+  return { blocks, isCut: true };
 }
 
 /** A file that was written for a pipe: blocks with their places, in any order. Throws a FormatError if it is damaged. */
 export function flattenedContent(file: VmcoreFile): DumpContent {
   const { data, unmap } = mapFile(file.path, file.fd, 0, file.sizeBytes);
-  const blocks = readBlocks(file, data);
+  const { blocks, isCut } = readBlocks(file, data);
   const view = (at: number, length: number): Uint8Array =>
     new Uint8Array(data.buffer, data.byteOffset + at, length);
   return {
     path: file.path,
+    isCut,
     unmap,
     bytes: (offset, length) => {
       let index = blocks.indexAfter(offset);

@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import type { DumpContent } from './content.ts';
 import { decompressPage } from './decompress.ts';
-import { AddressError, readable } from './errors.ts';
+import { AddressError, VmcoreError } from './errors.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
 
@@ -16,6 +16,13 @@ const RANK_FRAMES = 4096;
 const MAX_RANGES = 65_536;
 /** Pages collected before they are written. */
 const WRITE_PAGES = 256;
+
+/** Descriptors that are looked at, from the last one back, for the end of the pages: those of the page of zeros do not count. */
+const LAST_DESCRIPTORS = 4096;
+const DESCRIPTOR_CHUNK = 4096;
+
+/** Whether pages that the file should hold are not in it: it was cut off, or its writer ran out of room. */
+export type MissingPages = 'none' | 'behind the end' | 'never written';
 
 /** What a kdump-compressed file is made of. */
 interface Parts {
@@ -116,13 +123,32 @@ export class CompressedMemory implements PhysicalMemory {
     this.#parts.content.unmap();
   }
 
-  /** Whether the file holds the page that it says is the last in it: makedumpfile writes them in ascending order. */
-  hasLastPage(): boolean {
-    const { dumped, frames } = this.#parts;
-    let frame = frames - 1;
-    while (frame >= 0 && !isSet(dumped, frame)) frame--;
-    if (frame < 0) return true;
-    return readable(() => this.#compressed(frame)) !== undefined;
+  /**
+   * What the file lacks of its pages, as far as the last of their descriptors tell. makedumpfile and QEMU write pages in ascending order, but
+   * those that are zero once only: so the last descriptors often are that one's, and the first of another page before them is of the last page
+   * that was written.
+   */
+  missingPages(): MissingPages {
+    const { content, dumped, descriptorsAt } = this.#parts;
+    let count = 0;
+    for (const byte of dumped.subarray(0, Math.ceil(this.#parts.frames / 8))) count += ONES[byte]!;
+    let zeroPage: number | undefined;
+    let others = 0;
+    for (let end = count; end > 0 && others < LAST_DESCRIPTORS; end -= DESCRIPTOR_CHUNK) {
+      const start = Math.max(0, end - DESCRIPTOR_CHUNK);
+      const raw = content.bytes(descriptorsAt + start * DESCRIPTOR_BYTES, (end - start) * DESCRIPTOR_BYTES);
+      if (raw === undefined) return 'behind the end';
+      const chunk = new DataView(raw.buffer, raw.byteOffset, raw.length);
+      for (let at = raw.length - DESCRIPTOR_BYTES; at >= 0; at -= DESCRIPTOR_BYTES) {
+        const { offset, size } = readDescriptor(chunk, at);
+        if (offset === zeroPage) continue;
+        if (offset === 0) return 'never written';
+        if (content.bytes(offset, size) === undefined) return 'behind the end';
+        if (zeroPage !== undefined) others++;
+        zeroPage ??= offset;
+      }
+    }
+    return 'none';
   }
 
   #absent(physical: number): AddressError {
@@ -157,9 +183,15 @@ export class CompressedMemory implements PhysicalMemory {
     return window;
   }
 
+  /** Throws an AddressError if that page is damaged or is not in the file: others may be whole. */
   #decompress(frame: number): Uint8Array {
     const { data, flags } = this.#compressed(frame);
-    return decompressPage(data, flags, PAGE);
+    try {
+      return decompressPage(data, flags, PAGE);
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      throw new AddressError(frame * PAGE, `cannot be read (physical): ${error.message}`);
+    }
   }
 
   /** A page as it is in the file. Throws an AddressError if the file does not hold it. */
@@ -167,15 +199,21 @@ export class CompressedMemory implements PhysicalMemory {
     const { content, descriptorsAt } = this.#parts;
     const raw = content.bytes(descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
     if (raw === undefined) throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
-    const descriptor = new DataView(raw.buffer, raw.byteOffset, DESCRIPTOR_BYTES);
-    const offset = descriptor.getUint32(0, true) + descriptor.getUint32(4, true) * 0x1_0000_0000;
-    const size = descriptor.getUint32(8, true);
+    const { offset, size, flags } = readDescriptor(
+      new DataView(raw.buffer, raw.byteOffset, DESCRIPTOR_BYTES),
+      0,
+    );
     const data = offset === 0 || size === 0 || size > PAGE ? undefined : content.bytes(offset, size);
     if (data === undefined) {
       throw new AddressError(frame * PAGE, 'is missing from an incomplete or damaged dump (physical)');
     }
-    return { data, flags: descriptor.getUint32(12, true) };
+    return { data, flags };
   }
+}
+
+function readDescriptor(view: DataView, at: number): { offset: number; size: number; flags: number } {
+  const offset = view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
+  return { offset, size: view.getUint32(at + 8, true), flags: view.getUint32(at + 12, true) };
 }
 
 /** Ranges of frames that are memory. */

@@ -93,15 +93,20 @@ export function openKdump(content: DumpContent): DumpSource {
     frames: maxMapnr,
     descriptorsAt: bitmapAt + bitmapBytes,
   });
-  const warnings: string[] = [];
-  if ((header.readUInt32LE(HEADER.status) & STATUS_INCOMPLETE) !== 0)
-    warnings.push('incomplete: makedumpfile ran out of room, so some pages are missing');
-  else if (!physical.hasLastPage())
-    warnings.push('truncated: the file ends before its last page, so some pages are missing');
   return {
     physical,
     cpuNotes: cpuNotesOf(notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
-    warnings,
+    warnings: lackOf(physical, header.readUInt32LE(HEADER.status), content.isCut),
   };
+}
+
+/** What is missing from the file, as a sentence. */
+function lackOf(physical: CompressedMemory, status: number, isCut: boolean): string[] {
+  const missing = physical.missingPages();
+  if ((status & STATUS_INCOMPLETE) !== 0 || missing === 'never written')
+    return ['incomplete: makedumpfile ran out of room, so some pages are missing'];
+  return missing === 'none' && !isCut
+    ? []
+    : ['truncated: the file ends before its last page, so some pages are missing'];
 }

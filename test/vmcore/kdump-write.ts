@@ -36,12 +36,30 @@ export interface KdumpFaults {
   readonly incomplete?: boolean;
   readonly split?: boolean;
   readonly blockSize?: number;
+  /** So many pages of zeros follow the last page. */
+  readonly zeroPagesAtEnd?: number;
+  /** What `makedumpfile -d` was given. */
+  readonly dumpLevel?: number;
+  /** Which pages that made it leave out. */
+  readonly leavesOut?: (frame: number) => boolean;
 }
 
-/**
- * Writes memory as a kdump-compressed file of header version 6 (makedumpfile's diskdump_mod.h). A page that does not become
- * smaller is stored as it is, as makedumpfile does, but for LZO, whose encoder here never makes it smaller.
- */
+interface StoredPage {
+  readonly data: Buffer;
+  readonly flags: number;
+}
+
+/** A page that does not become smaller is stored as it is. */
+function storedPage(page: Uint8Array, compression: Compression): StoredPage {
+  const data = compressions[compression](page);
+  return data.length < PAGE ? { data, flags: FLAGS[compression] } : { data: Buffer.from(page), flags: 0 };
+}
+
+function setBit(bitmap: Buffer, frame: number): void {
+  bitmap.writeUInt8(bitmap.readUInt8(frame >> 3) | (1 << (frame & 7)), frame >> 3);
+}
+
+/** Writes memory as a kdump-compressed file of header version 6 (makedumpfile's diskdump_mod.h). */
 export function writeKdump(
   memory: PhysicalMemory,
   vmcoreinfo: string,
@@ -49,17 +67,21 @@ export function writeKdump(
   faults: KdumpFaults = {},
 ): Buffer {
   const last = memory.ranges.at(-1);
-  const frames = ((last?.physical ?? 0) + (last?.length ?? 0)) / PAGE;
+  const held = ((last?.physical ?? 0) + (last?.length ?? 0)) / PAGE;
+  const frames = held + (faults.zeroPagesAtEnd ?? 0);
   const bitmapBlocks = Math.ceil(frames / 8 / PAGE);
-  const bitmap = Buffer.alloc(bitmapBlocks * PAGE);
-  const pages: { data: Buffer; flags: number }[] = [];
+  const existing = Buffer.alloc(bitmapBlocks * PAGE);
+  const dumped = Buffer.alloc(bitmapBlocks * PAGE);
+  const pages: StoredPage[] = [];
+  // makedumpfile and QEMU write a page of zeros once, before the others.
+  const zeroes = storedPage(Buffer.alloc(PAGE), compression);
   for (let frame = 0; frame < frames; frame++) {
-    if (!memory.has(frame * PAGE, PAGE)) continue;
-    bitmap.writeUInt8(bitmap.readUInt8(frame >> 3) | (1 << (frame & 7)), frame >> 3);
-    const page = memory.view(frame * PAGE, PAGE);
-    const data = compressions[compression](page);
-    const smaller = data.length < PAGE;
-    pages.push(smaller ? { data, flags: FLAGS[compression] } : { data: Buffer.from(page), flags: 0 });
+    if (frame < held && !memory.has(frame * PAGE, PAGE)) continue;
+    setBit(existing, frame);
+    if (faults.leavesOut?.(frame) === true) continue;
+    setBit(dumped, frame);
+    const page = frame < held ? memory.view(frame * PAGE, PAGE) : Buffer.alloc(PAGE);
+    pages.push(page.every((byte) => byte === 0) ? zeroes : storedPage(page, compression));
   }
   const info = Buffer.from(vmcoreinfo, 'latin1');
   const header = Buffer.alloc(PAGE);
@@ -70,21 +92,23 @@ export function writeKdump(
   header.writeInt32LE(1, 432);
   header.writeUInt32LE(bitmapBlocks * 2, 436);
   const subHeader = Buffer.alloc(PAGE);
+  subHeader.writeInt32LE(faults.dumpLevel ?? 0, 8);
   subHeader.writeInt32LE(faults.split === true ? 1 : 0, 12);
   subHeader.writeBigUInt64LE(BigInt(PAGE + 512), 32);
   subHeader.writeBigUInt64LE(BigInt(info.length), 40);
   subHeader.writeBigUInt64LE(BigInt(frames), 96);
   info.copy(subHeader, 512);
   const descriptors = Buffer.alloc(pages.length * 24);
-  let at = (2 + bitmapBlocks * 2) * PAGE + descriptors.length;
-  pages.forEach(({ data, flags }, i) => {
-    descriptors.writeBigUInt64LE(
-      BigInt(faults.incomplete === true && i > pages.length - 10 ? 0 : at),
-      i * 24,
-    );
-    descriptors.writeUInt32LE(data.length, i * 24 + 8);
-    descriptors.writeUInt32LE(flags, i * 24 + 12);
-    at += data.length;
+  const start = (2 + bitmapBlocks * 2) * PAGE + descriptors.length;
+  let at = start + zeroes.data.length;
+  pages.forEach((page, i) => {
+    const isZero = page === zeroes;
+    const offset = faults.incomplete === true && i > pages.length - 10 ? 0 : isZero ? start : at;
+    descriptors.writeBigUInt64LE(BigInt(offset), i * 24);
+    descriptors.writeUInt32LE(page.data.length, i * 24 + 8);
+    descriptors.writeUInt32LE(page.flags, i * 24 + 12);
+    if (!isZero) at += page.data.length;
   });
-  return Buffer.concat([header, subHeader, bitmap, bitmap, descriptors, ...pages.map(({ data }) => data)]);
+  const data = [zeroes, ...pages.filter((page) => page !== zeroes)].map((page) => page.data);
+  return Buffer.concat([header, subHeader, existing, dumped, descriptors, ...data]);
 }

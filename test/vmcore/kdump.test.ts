@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { listProcesses } from '../../src/inspect/tasks.ts';
+import { findTaskByPid } from '../../src/linux/pid.ts';
 import { decompressPage, PAGE_FLAGS } from '../../src/vmcore/decompress.ts';
 import { FormatError, VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -122,6 +123,52 @@ describe('a kdump-compressed dump', () => {
     const last = elf.physical.ranges.at(-1);
     const missing = (last?.physical ?? 0) + (last?.length ?? 0) - 4096;
     assert.throws(() => kernel.physical.view(missing, 8), /is missing from an incomplete or damaged dump/);
+  });
+
+  it('says that it is cut off where the last pages are those of zeros, which are stored once', () => {
+    for (const zeroPagesAtEnd of [1, 20_000]) {
+      const whole = readFileSync(dump('zlib', { zeroPagesAtEnd }));
+      assert.deepEqual(openKernel(dump('zlib', { zeroPagesAtEnd })).warnings, []);
+      writeFileSync(scratch('kdump-cut'), whole.subarray(0, Math.floor(whole.length * 0.99)));
+      assert.match(openKernel(scratch('kdump-cut')).warnings.join(), /^truncated: the file ends/);
+    }
+  });
+
+  it('says that it is cut off where a flattened file has no end mark', () => {
+    const flat = flatten(readFileSync(dump('zlib')));
+    writeFileSync(scratch('kdump-flat'), flat);
+    assert.deepEqual(openKernel(scratch('kdump-flat')).warnings, []);
+    writeFileSync(scratch('kdump-flat'), flat.subarray(0, -16));
+    assert.match(openKernel(scratch('kdump-flat')).warnings.join(), /^truncated: /);
+  });
+
+  it('loses what is on a page that cannot be decompressed, and nothing else', () => {
+    const path = dump('zlib');
+    const whole = openKernel(path);
+    const lost = whole.memory.translate(findTaskByPid(whole, 1) ?? 0n);
+    const bytes = readFileSync(path);
+    const rank = elf.physical.ranges.reduce(
+      (sum, { physical, length }) => sum + Math.max(0, Math.min(length, lost - physical)) / 4096,
+      0,
+    );
+    const bitmaps = bytes.readUInt32LE(436) * 4096;
+    const at = Number(bytes.readBigUInt64LE(2 * 4096 + bitmaps + Math.floor(rank) * 24));
+    bytes.fill(0x55, at, at + 60);
+    writeFileSync(scratch('kdump-page'), bytes);
+    const kernel = openKernel(scratch('kdump-page'));
+    const { rows, unreadable } = listProcesses(kernel);
+    const all = listProcesses(elf).rows;
+    assert.ok(rows.length > all.length / 2);
+    assert.ok(rows.length + unreadable.length >= all.length);
+    assert.match(
+      unreadable.map(({ problem }) => problem).join('\n'),
+      /cannot be read \(physical\): a page of the dump/,
+    );
+    for (const row of rows)
+      assert.deepEqual(
+        row,
+        all.find(({ pid }) => pid === row.pid),
+      );
   });
 
   it('is refused if it is one of several parts or has other pages', () => {
