@@ -5,7 +5,7 @@ import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
 import { type Clocks, clockReading } from '../linux/timekeeping.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import { readUser } from '../linux/user-memory.ts';
+import type { UserMemory } from '../linux/user-memory.ts';
 import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
 import type { Findings } from '../model/verdict.ts';
@@ -16,6 +16,7 @@ import { takesDescriptor } from './syscall-table.ts';
 import {
   canPatch,
   hasRelativeTimeout,
+  isReadable,
   isToldTheRest,
   type MemoryPatch,
   withRemainingTime,
@@ -38,6 +39,8 @@ export interface ThreadOwner {
   /** Signals pending for the whole process. */
   readonly sharedPending: bigint;
   readonly vmas: readonly Vma[];
+  /** The memory of the process. */
+  readonly user: UserMemory;
   /** Filled with what has to change in memory for calls that are made again. */
   readonly patches: MemoryPatch[];
   /** Set if a thread has SIGSTOP pending. */
@@ -75,10 +78,13 @@ function applyDecision(registers: UserRegisters, decision: SyscallDecision): Use
   }
 }
 
-/** A call can be made again only where the instruction before the return address is `syscall`. */
-function isAfterSyscall(kernel: Kernel, pgd: bigint, ip: bigint): boolean {
-  const code = readUser(kernel, pgd, Number(ip - SYSCALL_BYTES), Number(SYSCALL_BYTES));
-  return code === undefined || code.readUInt16LE(0) === SYSCALL_OPCODE;
+/** Why a call cannot be made again: it can only where the instruction before the return address is `syscall`. */
+export function problemOfReturn(user: UserMemory, ip: bigint): string | undefined {
+  const code = user.read(ip - SYSCALL_BYTES, Number(SYSCALL_BYTES));
+  if (code.kind === 'unknown')
+    return `whether there is a syscall instruction where it returns to cannot be told: ${code.why}`;
+  const isSyscall = code.kind === 'bytes' && code.bytes.readUInt16LE(0) === SYSCALL_OPCODE;
+  return isSyscall ? undefined : 'there is no syscall instruction where it returns to';
 }
 
 /** What becomes of a thread's system call. */
@@ -119,7 +125,6 @@ export function interruptedCall(
   task: Task,
   found: UserRegisters,
   blocked: bigint,
-  pgd: bigint,
   owner: ThreadOwner,
 ): Interrupted {
   const { kernel } = source;
@@ -128,7 +133,7 @@ export function interruptedCall(
   const pending = handlers(task, owner, blocked);
   const timeLeft = timeLeftOf(source, task, registers);
   const state = syscallState(kernel, {
-    ...{ task, pgd, registers, timeLeft },
+    ...{ task, user: owner.user, registers, timeLeft },
     onCpu: source.running.cpuOf.has(task.address),
     panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
@@ -145,11 +150,8 @@ export function interruptedCall(
   const record = { outcome, syscall: name, reason };
   const after = applyDecision(registers, decision);
   if (decision.outcome !== 'restart') return { registers: after, record };
-  if (!isAfterSyscall(kernel, pgd, registers.ip)) {
-    findings.reasons.push(
-      `thread ${task.pid} was in ${name}, but there is no syscall instruction where it returns to`,
-    );
-  }
+  const problem = problemOfReturn(owner.user, registers.ip);
+  if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
 }
 
@@ -178,7 +180,7 @@ function forTheRest(
   const changed = withRemainingTime(name, registers, timeLeft);
   if (changed === undefined) return registers;
   if (changed.patch === undefined) return changed.registers;
-  if (!canPatch(owner.vmas, changed.patch)) {
+  if (!canPatch(owner.vmas, changed.patch) || !isReadable(owner.user, changed.patch)) {
     findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
     return registers;
   }

@@ -4,6 +4,7 @@ import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
 import { readLimits, readSigactions, SIGNAL } from '../linux/signal.ts';
+import { UserMemory } from '../linux/user-memory.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
@@ -255,11 +256,13 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) findings.reasons.push('was being killed');
   const memory = captureMemory(source, group, findings);
+  const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
   const owner: ThreadOwner = {
     ...{ findings, sigactions, sharedPending, patches },
     vmas: memory.vmas,
+    user,
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
@@ -268,7 +271,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     ...stopOf(group, owner.stopping),
     exitCode: 0,
     threads: captured,
-    memory: applyPatches(memory, kernel.physical, patches),
+    memory: applyPatches(memory, user, patches),
     filesId: source.ids.of(leader.files),
     fsId: source.ids.of(leader.fs),
     sighandId: source.ids.of(leader.sighand),

@@ -7,7 +7,7 @@ import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, socketStruct, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import { readUser } from '../linux/user-memory.ts';
+import type { UserMemory } from '../linux/user-memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';
@@ -17,8 +17,7 @@ import { syscallRow } from './syscall-table.ts';
 /** What of a thread decides about its system call besides its registers. */
 export interface ThreadSituation {
   readonly task: Task;
-  /** `mm_struct.pgd` of its memory. */
-  readonly pgd: bigint;
+  readonly user: UserMemory;
   readonly registers: UserRegisters;
   readonly onCpu: boolean;
   readonly panicked: boolean;
@@ -72,9 +71,9 @@ function futexOf(name: string, registers: UserRegisters): SyscallState['futex'] 
 }
 
 /** The task's tid is its number for the program too: processes in PID namespaces are refused. */
-function ownsFutex(kernel: Kernel, { task, registers, pgd }: ThreadSituation): boolean | undefined {
-  const word = readUser(kernel, pgd, Number(registers.di), 4);
-  return word === undefined ? undefined : (word.readUInt32LE(0) & FUTEX_TID_MASK) === task.pid;
+export function ownsFutex(task: Pick<Task, 'pid'>, user: UserMemory, address: bigint): boolean | undefined {
+  const word = user.read(address, 4);
+  return word.kind === 'bytes' ? (word.bytes.readUInt32LE(0) & FUTEX_TID_MASK) === task.pid : undefined;
 }
 
 function throughOf(kernel: Kernel, file: File): Transfer['through'] {
@@ -137,15 +136,17 @@ function hasSocketTimeout(kernel: Kernel, name: string, file: File): boolean {
 }
 
 function reasonAgainstTwice(
-  kernel: Kernel,
   name: string,
-  { registers, pgd }: ThreadSituation,
+  { registers, user }: ThreadSituation,
   file: File | undefined,
 ): string | undefined {
   if (positionedWrites.has(name) && file !== undefined && doesAppend(name, registers, file)) {
     return 'it appends to a file, and may have done so';
   }
-  return notTwice(name, registers, (address) => readUser(kernel, pgd, Number(address), 8)?.readBigUInt64LE());
+  return notTwice(name, registers, (address) => {
+    const flags = user.read(address, 8);
+    return flags.kind === 'bytes' ? flags.bytes.readBigUInt64LE() : undefined;
+  });
 }
 
 /** Whether what becomes of a call depends on the file that its first argument is. */
@@ -172,11 +173,14 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
     handlerPending: situation.handlerPending,
     interruptedByHandler: situation.interruptedByHandler,
     futex,
-    ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(kernel, situation) : undefined,
+    ownsFutex:
+      futex === 'lock' || futex === 'unlock'
+        ? ownsFutex(situation.task, situation.user, registers.di)
+        : undefined,
     transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
     isOpen: file !== undefined,
     hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
-    notTwice: reasonAgainstTwice(kernel, name, situation, file),
+    notTwice: reasonAgainstTwice(name, situation, file),
     timeLeft: situation.timeLeft,
   };
 }

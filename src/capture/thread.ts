@@ -1,10 +1,8 @@
 import { wasInUserMode } from '../linux/current.ts';
-import { mmStruct } from '../linux/mm.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import { syscallName } from '../linux/unistd.ts';
-import { readUser } from '../linux/user-memory.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
-import { check, type Findings } from '../model/verdict.ts';
+import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u16 } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
@@ -17,7 +15,7 @@ import { threadNotes, threadProblems } from './task-attributes.ts';
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
 /** Offset of `rseq_cs` in struct rseq (include/uapi/linux/rseq.h). */
-const RSEQ_CS = 8;
+const RSEQ_CS = 8n;
 /** struct rseq_cs: version and flags, start_ip, post_commit_offset, abort_ip. */
 const RSEQ_CS_BYTES = 32;
 /** Size of struct robust_list_head, the only one set_robust_list(2) takes. */
@@ -29,43 +27,67 @@ const SCHED_RESET_ON_FORK = 0x4000_0000;
 /** Signals that no mask can hold: SIGKILL and SIGSTOP. */
 const UNMASKABLE = (1n << 8n) | (1n << 18n);
 
+/** Whose memory is read, and where it goes what cannot be told. */
+type MemoryOwner = Pick<ThreadOwner, 'user' | 'findings'>;
+
+type MaskedTask = Pick<
+  Task,
+  'pid' | '__state' | 'blocked' | 'real_blocked' | 'saved_sigmask' | 'restore_sigmask'
+>;
+
 /**
  * Some calls put a mask in force for their own time only, and save the real one: ppoll and their like in `saved_sigmask`,
  * sigtimedwait in `real_blocked`. sigsuspend saves it, too, but says so (`restore_sigmask`) only when its sleep is over.
  */
-function blockedSignals(kernel: Kernel, task: Task, registers: UserRegisters, pgd: bigint): bigint {
+export function blockedSignals(task: MaskedTask, registers: UserRegisters, owner: MemoryOwner): bigint {
   if (task.real_blocked !== 0n) return task.real_blocked;
-  if (task.restore_sigmask || isSuspended(kernel, task, registers, pgd)) return task.saved_sigmask;
+  if (task.restore_sigmask || isSuspended(task, registers, owner)) return task.saved_sigmask;
   return task.blocked;
 }
 
+/** What a thread has at an address; undefined where nothing is mapped. Where that cannot be told, its process is refused: `what` is how it matters. */
+function readUser(
+  { user, findings }: MemoryOwner,
+  address: bigint,
+  length: number,
+  what: string,
+): Buffer | undefined {
+  const read = user.read(address, length);
+  if (read.kind === 'bytes') return read.bytes;
+  if (read.kind === 'unknown') findings.reasons.push(`${what} cannot be told: ${read.why}`);
+  return undefined;
+}
+
 /** In sigsuspend(), with its mask in force (kernel/signal.c). */
-function isSuspended(kernel: Kernel, task: Task, registers: UserRegisters, pgd: bigint): boolean {
+function isSuspended(task: MaskedTask, registers: UserRegisters, owner: MemoryOwner): boolean {
   if (syscallName(Number(BigInt.asIntN(64, registers.origAx))) !== 'rt_sigsuspend') return false;
   if (BigInt.asIntN(64, registers.ax) !== ENOSYS) return false;
   if ((task.__state & taskState.interruptible) !== 0) return true;
-  const mask = readUser(kernel, pgd, Number(registers.di), 8)?.readBigUInt64LE();
+  const what = `which signals thread ${task.pid}, which was in rt_sigsuspend, has blocked`;
+  const mask = readUser(owner, registers.di, 8, what)?.readBigUInt64LE();
   return mask !== undefined && task.blocked === (mask & ~UNMASKABLE);
 }
 
 /** Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort handler. */
-function abortRseq(
-  kernel: Kernel,
-  pgd: bigint,
+export function abortRseq(
+  { pid }: Pick<Task, 'pid'>,
+  owner: MemoryOwner,
   rseq: Rseq | undefined,
   registers: UserRegisters,
 ): UserRegisters {
   if (rseq === undefined || rseq.criticalSection === 0n) return registers;
-  const section = readUser(kernel, pgd, Number(rseq.criticalSection), RSEQ_CS_BYTES);
+  const what = `whether thread ${pid} was in a restartable sequence (rseq)`;
+  const section = readUser(owner, rseq.criticalSection, RSEQ_CS_BYTES, what);
   if (section === undefined) return registers;
   const inside = registers.ip - section.readBigUInt64LE(8);
   if (inside < 0n || inside >= section.readBigUInt64LE(16)) return registers;
   return { ...registers, ip: section.readBigUInt64LE(24) };
 }
 
-function rseqOf(kernel: Kernel, task: Task, pgd: bigint): Rseq | undefined {
+function rseqOf(task: Task, owner: ThreadOwner): Rseq | undefined {
   if (task.rseq === 0n) return undefined;
-  const cs = readUser(kernel, pgd, Number(task.rseq) + RSEQ_CS, 8);
+  const what = `whether thread ${task.pid} was in a restartable sequence (rseq)`;
+  const cs = readUser(owner, task.rseq + RSEQ_CS, 8, what);
   return {
     pointer: task.rseq,
     sizeBytes: task.rseq_len ?? RSEQ_BYTES,
@@ -75,21 +97,12 @@ function rseqOf(kernel: Kernel, task: Task, pgd: bigint): Rseq | undefined {
 }
 
 /** C libraries keep the thread pointer's own value where it points to; programs without one may keep anything there. */
-function checkThreadPointer(
-  kernel: Kernel,
-  task: Task,
-  pgd: bigint,
-  fsBase: bigint,
-  findings: Findings,
-): void {
-  const self = fsBase === 0n ? undefined : readUser(kernel, pgd, Number(fsBase), 8);
-  if (self === undefined) return;
-  check(
-    findings,
-    `FS base of thread ${task.pid} against its thread control block`,
-    fsBase,
-    self.readBigUInt64LE(0),
-  );
+function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: ThreadOwner): void {
+  if (fsBase === 0n) return;
+  const what = `FS base of thread ${task.pid} against its thread control block`;
+  const self = user.read(fsBase, 8);
+  if (self.kind === 'bytes') check(findings, what, fsBase, self.bytes.readBigUInt64LE(0));
+  else if (self.kind === 'unknown') findings.notes.push(`${what} was not checked: ${self.why}`);
 }
 
 /** A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers. */
@@ -144,15 +157,14 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   if (pending.stopped) owner.stopping = true;
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
-  const { pgd } = kernel.bind(mmStruct).at(task.mm);
-  checkThreadPointer(kernel, task, pgd, captured.registers.fsBase, findings);
-  const blocked = blockedSignals(kernel, task, captured.registers, pgd);
-  const rseq = rseqOf(kernel, task, pgd);
-  const call = interruptedCall(source, task, captured.registers, blocked, pgd, owner);
+  checkThreadPointer(task, captured.registers.fsBase, owner);
+  const blocked = blockedSignals(task, captured.registers, owner);
+  const rseq = rseqOf(task, owner);
+  const call = interruptedCall(source, task, captured.registers, blocked, owner);
   return {
     tid: task.pid,
     comm: task.comm,
-    registers: abortRseq(kernel, pgd, rseq, call.registers),
+    registers: abortRseq(task, owner, rseq, call.registers),
     fpu: captured.fpu,
     tls: captured.tls,
     clearChildTid: task.clear_child_tid,

@@ -1,6 +1,7 @@
+import type { UserMemory } from '../linux/user-memory.ts';
 import type { AddressSpace, PageOverride, Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
-import type { PhysicalMemory } from '../vmcore/physical.ts';
+import { ContainerError } from '../vmcore/errors.ts';
 
 /** Bytes of user memory to be changed before the process goes on. */
 export interface MemoryPatch {
@@ -110,23 +111,26 @@ export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch):
   );
 }
 
-function pageOf(memory: AddressSpace, physical: PhysicalMemory, address: number): Buffer {
-  const replaced = memory.overrides?.find((page) => page.address === address);
-  if (replaced !== undefined) return Buffer.from(replaced.bytes);
-  for (const { start, end, runs } of memory.vmas) {
-    if (address < start || address >= end) continue;
-    for (const run of runs) {
-      if (address < run.address || address >= run.address + run.pages * PAGE) continue;
-      return physical.withView(run.physical + (address - run.address), PAGE, (bytes) => Buffer.from(bytes));
-    }
-  }
-  return Buffer.alloc(PAGE);
+/** Whether all of the pages that a patch changes are known as a whole: what it leaves has to stay as it is. */
+export function isReadable(user: Pick<UserMemory, 'read'>, { address, bytes }: MemoryPatch): boolean {
+  const first = address - (address % PAGE);
+  const end = Math.ceil((address + bytes.length) / PAGE) * PAGE;
+  return user.read(BigInt(first), end - first).kind === 'bytes';
 }
 
-/** The address space with the patches applied, as pages that replace the dead kernel's. */
+/** Throws a ContainerError if the page cannot be read: patches are only made where it can. */
+function pageOf(memory: AddressSpace, user: Pick<UserMemory, 'read'>, address: number): Buffer {
+  const replaced = memory.overrides?.find((page) => page.address === address);
+  if (replaced !== undefined) return Buffer.from(replaced.bytes);
+  const page = user.read(BigInt(address), PAGE);
+  if (page.kind === 'bytes') return page.bytes;
+  throw new ContainerError('page to be changed', BigInt(address), 'cannot be read');
+}
+
+/** The address space with the patches applied, as pages that replace the dead kernel's. Each has to be {@link isReadable}. */
 export function applyPatches(
   memory: AddressSpace,
-  physical: PhysicalMemory,
+  user: Pick<UserMemory, 'read'>,
   patches: readonly MemoryPatch[],
 ): AddressSpace {
   const pages = new Map<number, Buffer>();
@@ -135,7 +139,7 @@ export function applyPatches(
       const page = address + i - ((address + i) % PAGE);
       let content = pages.get(page);
       if (content === undefined) {
-        content = pageOf(memory, physical, page);
+        content = pageOf(memory, user, page);
         pages.set(page, content);
       }
       content[address + i - page] = byte;

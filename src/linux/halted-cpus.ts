@@ -1,6 +1,6 @@
 import { BindError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pageNumber, translatePage } from '../vmcore/page-table.ts';
+import { pageNumber, translateKernelPage } from '../vmcore/page-table.ts';
 import type { PhysicalRange } from '../vmcore/physical.ts';
 import { addressOf, pointer, struct, u16, u32 } from '../vmcore/view.ts';
 import { currentTask } from './current.ts';
@@ -62,7 +62,7 @@ function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
   const pages = [...stackPages(kernel, cpu), ...mwaitPage(kernel, cpu)];
   for (let page = pageNumber(text); page <= pageNumber(end); page += TABLE_PAGES) pages.push(page);
   const tables = new Set<number>();
-  const frames = pages.flatMap((page) => translatePage(kernel.physical, table, page, tables) ?? []);
+  const frames = pages.flatMap((page) => translateKernelPage(kernel.physical, table, page, tables) ?? []);
   if (frames.length < pages.length) return undefined;
   return [
     { physical: kernel.memory.translate(text), length: Number(end - text) },

@@ -1,8 +1,10 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { fileStruct } from './file.ts';
+import { fileSystemOf, inodeStruct } from './fs.ts';
 import { pageFrames } from './page-frame.ts';
-import { xaForEach, xaIsValue } from './xarray.ts';
+import { xaForEach, xaIsValue, xaLoad } from './xarray.ts';
 
 /** `struct address_space` (include/linux/fs.h): the page cache of an inode. */
 const addressSpace = struct('address_space', {
@@ -76,4 +78,37 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
   if (found !== space.nrpages) {
     throw new ContainerError('page cache', mapping, `holds ${found} pages but counts ${space.nrpages}`);
   }
+}
+
+const PAGE_SIZE = 4096;
+/** Pages of the largest folio: 1 GiB. */
+const MAX_FOLIO = 1 << 18;
+
+/** Where one page of a file is: in memory; nowhere, so that it reads as zeros; behind the end of the file; on a disk or in swap. */
+export type CachedPage =
+  | { readonly kind: 'page'; readonly physical: number }
+  | { readonly kind: 'hole' | 'behind-end' | 'elsewhere' };
+
+/** One page of an open file (its `struct file`), by its place in the file. Throws a VmcoreError if what leads there is damaged. */
+export function cachedPageOf(kernel: Kernel, file: bigint, index: number): CachedPage {
+  const { f_mapping: mapping } = kernel.bind(fileStruct).at(file);
+  const space = kernel.bind(addressSpace).at(mapping);
+  const inode = kernel.bind(inodeStruct).at(space.host);
+  if (index * PAGE_SIZE >= inode.i_size) return { kind: 'behind-end' };
+  const entry = xaLoad(kernel, space.i_pages, index);
+  const withoutContent = (): CachedPage => ({
+    kind: fileSystemOf(kernel, inode.i_sb).name === 'tmpfs' ? 'hole' : 'elsewhere',
+  });
+  if (entry === 0n) return withoutContent();
+  if (xaIsValue(entry)) return { kind: 'elsewhere' };
+  const page = kernel.bind(pageStruct).at(entry);
+  const inFolio = index - page.index;
+  if (page.mapping !== mapping || inFolio < 0 || inFolio >= MAX_FOLIO) {
+    throw new ContainerError('page cache', mapping, `holds a page at ${index} that does not belong there`);
+  }
+  if (!page.flags.has(kernel.enumerator('PG_uptodate'))) return withoutContent();
+  return {
+    kind: 'page',
+    physical: pageFrames(kernel, entry, inFolio + 1, 'page cache') + inFolio * PAGE_SIZE,
+  };
 }

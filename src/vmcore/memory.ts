@@ -1,5 +1,5 @@
 import { AddressError } from './errors.ts';
-import { type PageTable, pageNumber, translatePage } from './page-table.ts';
+import { type PageTable, pageNumber, translateKernelPage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Window, WindowSource } from './view.ts';
 
@@ -68,7 +68,7 @@ export class KernelMemory implements WindowSource {
     const page = pageNumber(address);
     let frame = this.#walked.get(page);
     if (frame === undefined) {
-      frame = translatePage(this.#physical, this.#space.table, page);
+      frame = translateKernelPage(this.#physical, this.#space.table, page);
       if (frame === undefined) throw new AddressError(address, 'is not mapped by the kernel');
       if (this.#walked.size >= MAX_WALKED) this.#walked.clear();
       this.#walked.set(page, frame);

@@ -53,10 +53,11 @@ export function pageNumber(address: bigint): number {
 }
 
 /**
- * Physical address of a virtual page (its number), or undefined if it is not mapped. Throws an AddressError if a table is not in the dump.
+ * Physical address of a page (its number) of the kernel's own addresses, or undefined if it is not mapped: in the kernel's tables a page that is
+ * not present is none, whatever else its entry says (KFENCE takes pages away so). Memory of a process is for {@link walkPages}. Throws an AddressError if a table is not in the dump.
  * @param tables gets the physical address of each table on the way
  */
-export function translatePage(
+export function translateKernelPage(
   physical: PhysicalMemory,
   table: PageTable,
   page: number,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { applyPatches, canPatch, withRemainingTime } from '../../src/capture/timeout.ts';
-import { listedRuns } from '../../src/model/page-runs.ts';
+import { applyPatches, canPatch, isReadable, withRemainingTime } from '../../src/capture/timeout.ts';
+import type { UserRead } from '../../src/linux/user-memory.ts';
 import { areaOf, memoryOf, threadOf } from '../criu/processes.ts';
 
 const { registers } = threadOf(1);
@@ -63,22 +63,27 @@ describe('memory that changes with it', () => {
     assert.equal(canPatch(vmas, patch(0xb000)), false);
   });
 
+  it('is left alone where a page of it cannot be read as a whole', () => {
+    const unknown: UserRead = { kind: 'unknown', why: 'it is on a disk' };
+    const second = (address: bigint, length: number): UserRead =>
+      address + BigInt(length) > 0x8000n ? unknown : { kind: 'bytes', bytes: Buffer.alloc(length) };
+    assert.equal(isReadable({ read: second }, patch(0x7ff0)), true);
+    assert.equal(isReadable({ read: second }, patch(0x7ff8)), false);
+    assert.throws(
+      () => applyPatches(memoryOf([]), { read: () => unknown }, [patch(0x7000)]),
+      /cannot be read/,
+    );
+  });
+
   it('is replaced by whole pages: of old memory, or of zeros where there was none', () => {
-    const runs = listedRuns([{ address: 0x7000, pages: 1, physical: 0x40000 }]);
-    const memory = memoryOf([areaOf(0x7000, 2, { runs })]);
-    const view = (_physical: number, length: number) => new Uint8Array(length).fill(1);
-    const ranges = {
-      ranges: [],
-      has: () => true,
-      contiguous: () => undefined,
-      withView: <T>(address: number, length: number, use: (bytes: Uint8Array) => T): T =>
-        use(view(address, length)),
-      writeRuns: () => 0,
-      close: () => undefined,
+    const memory = memoryOf([areaOf(0x7000, 2)]);
+    const user = {
+      read: (address: bigint, length: number): UserRead => ({
+        kind: 'bytes',
+        bytes: Buffer.alloc(length, address === 0x7000n ? 1 : 0),
+      }),
     };
-    const window = () => ({ data: new DataView(new ArrayBuffer(0)), offset: 0 });
-    const physical = { ...ranges, view, window };
-    const { overrides = [] } = applyPatches(memory, physical, [patch(0x7ff8), patch(0x8800)]);
+    const { overrides = [] } = applyPatches(memory, user, [patch(0x7ff8), patch(0x8800)]);
     assert.deepEqual(
       overrides.map(({ address, bytes }) => [address, bytes.length, bytes[0], bytes[0xff8]]),
       [
@@ -86,9 +91,9 @@ describe('memory that changes with it', () => {
         [0x8000, 4096, 7, 0],
       ],
     );
-    assert.equal(applyPatches(memory, physical, []), memory);
+    assert.equal(applyPatches(memory, user, []), memory);
     // A page that is replaced already is changed once more, not replaced twice.
-    const again = applyPatches({ ...memory, overrides }, physical, [patch(0x7ff0)]);
+    const again = applyPatches({ ...memory, overrides }, user, [patch(0x7ff0)]);
     assert.deepEqual(
       again.overrides?.map(({ address }) => address),
       overrides.map(({ address }) => address),

@@ -5,55 +5,22 @@ import { CaptureContext } from '../../src/capture/files/context.ts';
 import { captureSharedMemory } from '../../src/capture/files/memory-file.ts';
 import { identityOf } from '../../src/capture/files/named.ts';
 import { pageCache } from '../../src/capture/files/page-cache.ts';
-import { type Inode, inodeStruct } from '../../src/linux/fs.ts';
+import type { Inode } from '../../src/linux/fs.ts';
 import { mountStruct } from '../../src/linux/mount.ts';
 import { cachedPages } from '../../src/linux/pagemap.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';
 import { releases } from '../vmcore/fixtures.ts';
+import { type MadePage, makeFile } from '../vmcore/made-file.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
 
 const PAGE = 4096;
-/** `page->flags` of node 1 and zone Normal with NODES_SHIFT 10: node from bit 54 on, zone in bits 52 and 53. */
-const NODE_1 = 0x57_ffff_c000_0000n;
-const flag = { locked: 0, writeback: 1, uptodate: 3, dirty: 4 } as const;
-
-/** A page of a file: its place, its content, and the names of its flags. */
-interface MadePage {
-  readonly index: number;
-  readonly fill: number;
-  readonly flags: readonly (keyof typeof flag)[];
-}
-
 for (const release of releases) {
   suite(`page cache of ${release} on the second NUMA node`, () => {
-    /** A kernel with one inode whose page cache has these pages. */
-    const made = (pages: readonly MadePage[]): { kernel: MadeKernel; inode: Inode } => {
+    const made = (
+      pages: readonly MadePage[],
+    ): { kernel: MadeKernel; inode: Inode; frames: readonly number[] } => {
       const kernel = new MadeKernel(release);
-      kernel.enumerators.set('PG_uptodate', flag.uptodate);
-      kernel.enumerators.set('PG_dirty', flag.dirty);
-      kernel.enumerators.set('PG_writeback', flag.writeback);
-      const inode = kernel.allocate('inode');
-      const mapping = kernel.memberAddress('inode', inode, 'i_data');
-      kernel.set('inode', inode, 'i_mapping', mapping);
-      kernel.set('inode', inode, 'i_mode', 0o100600);
-      kernel.set('inode', inode, 'i_size', 8 * PAGE);
-      const node = kernel.allocate('xa_node');
-      kernel.set('address_space', mapping, 'nrpages', pages.length);
-      kernel.set('address_space', mapping, 'i_pages.xa_head', node | 2n);
-      kernel.set('xa_node', node, 'count', pages.length);
-      for (const { index, fill, flags } of pages) {
-        const page = kernel.pfnToPage(kernel.frame(fill));
-        kernel.set('xa_node', node, `slots[${index}]`, page);
-        kernel.set('page', page, 'mapping', mapping);
-        kernel.set('page', page, 'index', index);
-        kernel.set(
-          'page',
-          page,
-          'flags',
-          flags.reduce((word, name) => word | (1n << BigInt(flag[name])), NODE_1),
-        );
-      }
-      return { kernel, inode: kernel.bind(inodeStruct).at(inode) };
+      return { kernel, ...makeFile(kernel, 'tmpfs', pages) };
     };
     /** The first byte of each page, by its number. */
     const contentOf = (kernel: MadeKernel, runs: PageRuns): number[][] =>
@@ -125,8 +92,8 @@ for (const release of releases) {
     });
 
     test('a page of another file is found out', () => {
-      const { kernel, inode } = made(three);
-      kernel.set('page', kernel.pfnToPage(kernel.frame() - 1), 'index', 9);
+      const { kernel, inode, frames } = made(three);
+      kernel.set('page', kernel.pfnToPage(frames[2] ?? 0), 'index', 9);
       assert.throws(() => [...cachedPages(kernel, inode.i_mapping, false)], /page at 3 that does not belong/);
     });
   });
