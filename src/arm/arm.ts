@@ -1,11 +1,15 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { writeDurably } from '../config/durable-file.ts';
 import { INSTALLATION } from '../config/installation.ts';
 import type { Armed, Manifest, MemoryRange } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
+import { configuredRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
+import { lockDirectory } from '../system/directory-lock.ts';
+import { StateError } from '../system/state-error.ts';
+import { replaceFile } from '../system/state-file.ts';
+import { findUser } from '../system/users.ts';
 import { encodeProfile } from '../vmcore/profile.ts';
 import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
@@ -30,6 +34,9 @@ import { isCrashWorld, readArmed } from './state.ts';
 /** Told before each step that may take more than a second. */
 export type Progress = (step: string) => void;
 
+/** On a slow machine, with a kernel that is being installed. */
+const LONGEST_BUILD_SECONDS = 1800;
+
 /** The parts of a crash initramfs that are built in advance and kept in the cache. */
 interface Parts {
   readonly base: string;
@@ -42,6 +49,17 @@ interface Parts {
  * @throws ArmError
  */
 export async function prepare(kernelRelease: string, progress: Progress): Promise<Parts> {
+  using _lock = lockCache(progress);
+  return build(kernelRelease, progress);
+}
+
+/** One `arm` at a time: the cache, the crash kernel and the sysctls are changed in several steps. */
+function lockCache(progress: Progress): Disposable {
+  const onWait = (): void => progress('waiting for another otherworld that arms or builds');
+  return lockDirectory(CACHE_DIRECTORY, { timeoutSeconds: LONGEST_BUILD_SECONDS, onWait });
+}
+
+async function build(kernelRelease: string, progress: Progress): Promise<Parts> {
   progress('runtime: Node.js, CRIU and their libraries as a squashfs');
   const runtime = buildRuntime();
   const bundle = await buildBundle();
@@ -56,6 +74,7 @@ export async function prepare(kernelRelease: string, progress: Progress): Promis
  * @throws ArmError saying what is missing
  */
 export async function arm(config: Config, progress: Progress): Promise<Armed> {
+  using _lock = lockCache(progress);
   if (isCrashWorld()) {
     throw new ArmError(
       'this is a crash world already, and it cannot be armed again yet: reboot when it suits you',
@@ -73,7 +92,8 @@ export async function arm(config: Config, progress: Progress): Promise<Armed> {
     );
   }
   const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
-  const parts = await prepare(release, progress);
+  const rules = rulesOf(config);
+  const parts = await build(release, progress);
   const manifest: Manifest = {
     version: 1,
     release,
@@ -82,14 +102,39 @@ export async function arm(config: Config, progress: Progress): Promise<Armed> {
     reservedBytes: reserved,
     ranges,
     config,
+    rules,
   };
   mkdirSync(INCIDENTS_DIRECTORY, { recursive: true, mode: 0o700 });
   mkdirSync(STATE_DIRECTORY, { recursive: true, mode: 0o700 });
   progress('loading the crash kernel');
-  return load(config, manifest, parts, image);
+  return load(config, manifest, parts, image, sysctlsBeforeArming(progress));
 }
 
-function load(config: Config, manifest: Manifest, parts: Parts, image: string): Armed {
+/** The configuration's rules; the crash world has no directory of users to ask. */
+function rulesOf(config: Config): ProtectionRule[] {
+  const { rules, problems } = configuredRules(config, findUser);
+  if (problems.length > 0) throw new ArmError(`the configuration is wrong: ${problems.join('; ')}`);
+  return [...rules];
+}
+
+/** As `arm` noted them first. */
+function sysctlsBeforeArming(progress: Progress): Readonly<Record<string, string>> {
+  try {
+    return readArmed()?.sysctlsBefore ?? {};
+  } catch (error) {
+    if (!(error instanceof StateError)) throw error;
+    progress(`${error.message}; the panic sysctls of now count as those from before`);
+    return {};
+  }
+}
+
+function load(
+  config: Config,
+  manifest: Manifest,
+  parts: Parts,
+  image: string,
+  sysctls: Readonly<Record<string, string>>,
+): Armed {
   const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
   const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
   const initramfsBytes = assembleInitramfs(
@@ -116,9 +161,9 @@ function load(config: Config, manifest: Manifest, parts: Parts, image: string): 
   } finally {
     rmSync(initramfs, { force: true });
   }
-  const sysctlsBefore = { ...setPanicSysctls(config), ...readArmed()?.sysctlsBefore };
+  const sysctlsBefore = { ...setPanicSysctls(config), ...sysctls };
   const armed: Armed = { manifest, commandLine, initramfsBytes, neededBytes: needed, sysctlsBefore };
-  writeDurably(ARMED_PATH, `${JSON.stringify(armed)}\n`);
+  replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);
   return armed;
 }
 
@@ -165,12 +210,16 @@ function mebibytes(bytes: number): number {
 /**
  * Unloads the crash kernel and puts the panic sysctls back.
  * @returns whether anything was loaded
+ * @throws StateError, when it is unloaded, if the note of how the sysctls were is damaged
  */
 export function disarm(): boolean {
+  using _lock = lockDirectory(CACHE_DIRECTORY);
   const loaded = isCrashKernelLoaded();
   if (loaded) unloadCrashKernel();
-  const armed = readArmed();
-  if (armed !== undefined) restoreSysctls(armed.sysctlsBefore);
-  rmSync(ARMED_PATH, { force: true });
+  try {
+    restoreSysctls(readArmed()?.sysctlsBefore ?? {});
+  } finally {
+    rmSync(ARMED_PATH, { force: true });
+  }
   return loaded;
 }

@@ -10,7 +10,9 @@ export function liveProcess(pid: number): Matchable | undefined {
     if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
     const exe = exePath(pid);
     const cgroup = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1];
-    return { pid, comm: stat.slice(stat.indexOf('(') + 1, end), exe, cgroup, startTicks: Number(fields[19]) };
+    const owner = ownerOf(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    const comm = stat.slice(stat.indexOf('(') + 1, end);
+    return { pid, comm, exe, cgroup, startTicks: Number(fields[19]), owner };
   } catch (error) {
     // Gone in the meantime, or a kernel thread, which has no exe.
     if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
@@ -27,6 +29,12 @@ function exePath(pid: number): string | undefined {
     if (error instanceof Error && 'code' in error && error.code === 'EACCES') return undefined;
     throw error;
   }
+}
+
+/** `Uid:` of /proc/PID/status: real, effective, saved and file system user id (proc(5)). */
+function ownerOf(status: string): number | undefined {
+  const [, real, saved] = /^Uid:\t(\d+)\t\d+\t(\d+)/m.exec(status) ?? [];
+  return real !== undefined && real === saved ? Number(real) : undefined;
 }
 
 /** All running processes with a program. */

@@ -1,18 +1,24 @@
 import { readFileSync } from 'node:fs';
+import { z } from 'zod';
 import { type Armed, armedSchema } from '../config/manifest.ts';
 import { ARMED_PATH, CRASH_WORLD_PARAMETER } from '../config/paths.ts';
+import { StateError } from '../system/state-error.ts';
+import { readStateFile } from '../system/state-file.ts';
 import { splitCommandLine } from './command-line.ts';
 
-/** What the last `arm` of this boot loaded; undefined if it was not us, or nobody. */
+/**
+ * What the last `arm` of this boot loaded; undefined if it was not us, or nobody.
+ * @throws StateError if the file that says so is damaged, or of another version
+ */
 export function readArmed(path: string = ARMED_PATH): Armed | undefined {
-  let text: string;
+  const text = readStateFile(path);
+  if (text === undefined) return undefined;
   try {
-    text = readFileSync(path, 'utf8');
+    return armedSchema.parse(JSON.parse(text));
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
+    throw new StateError(`${path} is damaged (${why}): run otherworld arm, which writes it anew`);
   }
-  return armedSchema.parse(JSON.parse(text));
 }
 
 /** Whether the running kernel is a crash kernel of ours. */

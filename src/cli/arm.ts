@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { arm, prepare } from '../arm/arm.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
-import { UsageError } from './protect.ts';
+import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 
 interface ArmOptions {

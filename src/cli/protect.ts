@@ -1,87 +1,67 @@
 import type { Command } from 'commander';
-import { liveProcess, liveProcesses } from '../arm/live-processes.ts';
-import { matchesRule } from '../config/match.ts';
-import {
-  addRule,
-  describeRule,
-  loadRules,
-  type ProtectionRule,
-  saveRules,
-  unitName,
-} from '../config/protection.ts';
+import { liveProcesses } from '../arm/live-processes.ts';
+import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
+import { addRules, describeRule, type ProtectionRule, updateRules } from '../config/protection.ts';
 import { printable } from '../report/printable.ts';
-import { wholeNumber } from './arguments.ts';
 import { requireRoot } from './root.ts';
+import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
 
-/** Options that name what a rule is about; any of them may be given several times. */
-export interface TargetOptions {
-  pid: number[];
-  command: string[];
-  unit: string[];
-}
-
-const collect = (value: string, previous: string[]): string[] => [...previous, value];
-
-/** Adds the options to a command. */
-export function targetOptions(command: Command): Command {
-  return command
-    .option(
-      '--pid <pid>',
-      'one process',
-      (text: string, previous: number[]) => [...previous, wholeNumber(text)],
-      [] as number[],
-    )
-    .option(
-      '--command <name>',
-      "every process of this name, or whose program's file has it",
-      collect,
-      [] as string[],
-    )
-    .option('--unit <unit>', 'every process of this systemd unit', collect, [] as string[]);
-}
-
-/** The exit status for a wrong use of a command. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-  readonly exitStatus = 2;
-}
-
-/** Throws a UsageError if no target is named. */
-export function requireTarget(options: TargetOptions): void {
-  if (options.pid.length + options.command.length + options.unit.length === 0) {
-    throw new UsageError('say what: --pid PID, --command NAME or --unit UNIT');
+/** Why a process cannot be protected by its pid; undefined if it can. */
+function pidProblem(pid: number, processes: ReadonlyMap<number, Matchable>): string | undefined {
+  if (pid === 1) {
+    return 'process 1 cannot be protected: the crash world has its own; name services with --unit';
   }
+  if (processes.has(pid)) return undefined;
+  return `there is no process ${pid} (kernel threads and zombies do not count): it is not protected`;
 }
 
-function pidRule(pid: number): ProtectionRule {
-  if (pid === 1)
-    throw new Error('process 1 cannot be protected: the crash world has its own; name services with --unit');
-  const process = liveProcess(pid);
-  if (process === undefined)
-    throw new Error(`there is no process ${pid} (kernel threads and zombies do not count)`);
-  return { kind: 'pid', pid, startTicks: process.startTicks, comm: process.comm };
+/** Rules for the processes that there are, and a sentence for each that there is not. */
+export function pidRules(
+  pids: readonly number[],
+  processes: ReadonlyMap<number, Matchable>,
+): { rules: ProtectionRule[]; problems: string[] } {
+  const problems: string[] = [];
+  const rules = [...new Set(pids)].flatMap((pid): ProtectionRule[] => {
+    const problem = pidProblem(pid, processes);
+    if (problem !== undefined) problems.push(problem);
+    const process = problem === undefined ? processes.get(pid) : undefined;
+    return process === undefined
+      ? []
+      : [{ kind: 'pid', pid, startTicks: process.startTicks, comm: process.comm }];
+  });
+  return { rules, problems };
 }
 
 function protect(options: TargetOptions): void {
   requireRoot('protect');
   requireTarget(options);
-  const fresh: ProtectionRule[] = [
-    ...options.pid.map(pidRule),
-    ...options.command.map((name): ProtectionRule => ({ kind: 'command', name })),
-    ...options.unit.map((unit): ProtectionRule => ({ kind: 'unit', unit: unitName(unit) })),
-  ];
-  saveRules(fresh.reduce(addRule, loadRules()));
+  const named = namedTargets(options);
   const processes = liveProcesses();
-  for (const rule of fresh) {
-    const found = processes.filter((process) => matchesRule(rule, process));
-    const names = found.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
-    console.log(printable(`protected: ${describeRule(rule)}: ${names || 'no such process now'}`));
-  }
+  const { rules, problems } = pidRules(options.pid, new Map(processes.map((one) => [one.pid, one])));
+  const fresh = [...rules, ...named];
+  if (fresh.length > 0) problems.push(...updateRules((saved) => addRules(saved, fresh)).problems);
+  for (const rule of fresh) console.log(printable(`protected: ${found(rule, processes)}`));
+  for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
+  if (problems.length > 0) process.exitCode = 1;
+}
+
+/** A rule with what it holds for now. */
+function found(rule: ProtectionRule, processes: readonly Matchable[]): string {
+  const matching = processes.filter((process) => matchesRule(rule, process));
+  const names = matching.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
+  if (names !== '') return `${describeRule(rule)}: ${names}`;
+  const others = describeNamesakes(
+    rule,
+    processes.filter((process) => isNamesake(rule, process)),
+  );
+  return `${describeRule(rule)}: no such process now${others === '' ? '' : ` (${others})`}`;
 }
 
 /** `otherworld protect` */
 export function registerProtect(program: Command): void {
   targetOptions(program.command('protect'))
-    .description('bring these processes and their descendants back after a panic; holds across reboots')
+    .description(
+      'bring these processes and their descendants back after a panic; holds across reboots. Exit status 1 if one of them cannot be protected; the others are',
+    )
     .action(protect);
 }

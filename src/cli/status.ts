@@ -16,9 +16,10 @@ function print(status: Status): string {
     'crash world':
       'this is the crash world: a second panic would reboot the machine; reboot when it suits you',
   };
-  const rules = status.rules.map(({ rule, processes }) => {
+  const rules = status.rules.map(({ rule, processes, hint }) => {
     const found = processes.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
-    return `  ${rule.padEnd(28)}  ${found || 'no such process now'}`;
+    const nobody = `no such process now${hint === undefined ? '' : ` (${hint})`}`;
+    return `  ${rule.padEnd(28)}  ${found || nobody}`;
   });
   const { neededBytes, reclaimableBytes } = status;
   const memory = [
@@ -33,10 +34,11 @@ function print(status: Status): string {
     ...(status.state === 'crash world' ? [] : [memory]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
+    ...status.ruleProblems,
   ].join('\n');
 }
 
-/** `otherworld status`: exit status 0 if armed, 1 if not. */
+/** `otherworld status`: exit status 0 if armed, with all rules that there were; 1 if not. */
 export function registerStatus(program: Command): void {
   program
     .command('status')
@@ -46,6 +48,6 @@ export function registerStatus(program: Command): void {
       requireRoot('status');
       const status = readStatus(loadConfig());
       console.log(options.json ? JSON.stringify(status, undefined, 2) : printable(print(status)));
-      process.exitCode = status.state === 'armed' ? 0 : 1;
+      process.exitCode = status.state === 'armed' && status.ruleProblems.length === 0 ? 0 : 1;
     });
 }

@@ -2,43 +2,61 @@ import type { Command } from 'commander';
 import { CONFIG_PATH } from '../config/config.ts';
 import {
   describeRule,
-  loadRules,
   type RuleTarget,
-  removeRule,
-  saveRules,
-  unitName,
+  removeRules,
+  targetKey,
+  type UpdatedRules,
+  updateRules,
 } from '../config/protection.ts';
-import { requireTarget, type TargetOptions, targetOptions } from './protect.ts';
+import { printable } from '../report/printable.ts';
 import { requireRoot } from './root.ts';
+import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
 
 function unprotect(options: TargetOptions & { all?: boolean }): void {
   requireRoot('unprotect');
-  const before = loadRules();
   if (options.all) {
-    saveRules([]);
-    console.log(`${before.length} rules removed`);
+    const updated = updateRules(() => []);
+    console.log(`${updated.before.length} rules removed`);
+    complain(updated.problems);
     return;
   }
   requireTarget(options);
   const targets: RuleTarget[] = [
     ...options.pid.map((pid): RuleTarget => ({ kind: 'pid', pid })),
-    ...options.command.map((name): RuleTarget => ({ kind: 'command', name })),
-    ...options.unit.map((unit): RuleTarget => ({ kind: 'unit', unit: unitName(unit) })),
+    ...namedTargets(options),
   ];
-  for (const target of targets) {
-    if (removeRule(before, target).length === before.length)
-      throw new Error(
+  const updated = updateRules((rules) => removeRules(rules, targets));
+  const { there, missing } = partition(targets, updated);
+  for (const target of there) console.log(printable(`no longer protected: ${describeRule(target)}`));
+  complain([
+    ...missing.map(
+      (target) =>
         `there is no rule ${describeRule(target)} of protect; those of ${CONFIG_PATH} are changed there`,
-      );
-  }
-  saveRules(targets.reduce((rules, target) => removeRule(rules, target), before));
-  for (const target of targets) console.log(`no longer protected: ${describeRule(target)}`);
+    ),
+    ...updated.problems,
+  ]);
+}
+
+function partition(
+  targets: readonly RuleTarget[],
+  { before }: UpdatedRules,
+): { there: RuleTarget[]; missing: RuleTarget[] } {
+  const known = new Set(before.map(targetKey));
+  const isThere = (target: RuleTarget): boolean => known.has(targetKey(target));
+  return { there: targets.filter(isThere), missing: targets.filter((target) => !isThere(target)) };
+}
+
+function complain(problems: readonly string[]): void {
+  for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
+  if (problems.length > 0) process.exitCode = 1;
 }
 
 /** `otherworld unprotect` */
 export function registerUnprotect(program: Command): void {
   targetOptions(program.command('unprotect'))
-    .description('take back what protect said')
+    .description(
+      'take back what protect said. Exit status 1 if there is no such rule; the others are taken back',
+    )
     .option('--all', 'every rule')
     .action(unprotect);
 }

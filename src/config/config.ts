@@ -109,6 +109,7 @@ const KINDS: Readonly<Record<string, string>> = {
   number: 'a number',
   int: 'a whole number',
   object: 'a table',
+  record: 'a table',
 };
 
 function problem(text: string, path: KeyPath, message: string): ConfigProblem {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ruleSchema } from './protection.ts';
 import { configSchema } from './schema.ts';
 
 const range = z.strictObject({ start: z.number(), end: z.number() });
@@ -22,6 +23,8 @@ export const manifestSchema = z.strictObject({
   /** Old memory to take back: physical addresses in bytes, whole memory blocks. */
   ranges: z.array(range),
   config: configSchema,
+  /** The configuration's rules, with the numbers that its users had. */
+  rules: z.array(ruleSchema).default([]),
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;

@@ -1,6 +1,8 @@
-import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { z } from 'zod';
-import { writeDurably } from './durable-file.ts';
+import { lockDirectory } from '../system/directory-lock.ts';
+import { readStateFile, removeLeftovers, replaceFile, setAside } from '../system/state-file.ts';
+import type { User } from '../system/users.ts';
 import { PROTECTION_PATH } from './paths.ts';
 import type { Config } from './schema.ts';
 
@@ -11,78 +13,145 @@ const pidRule = z.strictObject({
   startTicks: z.int().nonnegative(),
   comm: z.string(),
 });
-const commandRule = z.strictObject({ kind: z.literal('command'), name: z.string().min(1) });
-const unitRule = z.strictObject({ kind: z.literal('unit'), unit: z.string().min(1) });
+/** Whose processes and units are meant; root's, if it is not there. */
+const user = z.strictObject({ name: z.string().min(1), uid: z.int().positive() }).optional();
+const commandRule = z.strictObject({ kind: z.literal('command'), name: z.string().min(1), user });
+const unitRule = z.strictObject({ kind: z.literal('unit'), unit: z.string().min(1), user });
 
-const ruleSchema = z.discriminatedUnion('kind', [pidRule, commandRule, unitRule]);
-const fileSchema = z.strictObject({ version: z.literal(1), rules: z.array(ruleSchema) });
+export const ruleSchema = z.discriminatedUnion('kind', [pidRule, commandRule, unitRule]);
+/** Its rules are looked at one by one: a damaged one costs no other. */
+const fileSchema = z.object({ version: z.literal(1), rules: z.array(z.unknown()) });
 
-/** Protects one process, all processes of a command or all processes of a systemd unit, each with its descendants. */
+/**
+ * Protects one process, all processes of a command or all processes of a systemd unit, each with its descendants. Commands and units are a user's:
+ * root's, unless another one is named.
+ */
 export type ProtectionRule = z.infer<typeof ruleSchema>;
 
-/** The protection rules cannot be read or make no sense. */
-export class ProtectionError extends Error {
-  override readonly name = 'ProtectionError';
+/** What could be read of the rules. */
+export interface LoadedRules {
+  readonly rules: readonly ProtectionRule[];
+  /** What is wrong with the file, a sentence for each fault; the rules that it concerns are lost, the others hold. */
+  readonly problems: readonly string[];
+}
+
+/** The rules set by `otherworld protect`; none if nothing was ever protected. Never throws: a damaged file costs what it held, and is named. */
+export function loadRules(path: string = PROTECTION_PATH): LoadedRules {
+  let held: unknown[];
+  try {
+    const text = readStateFile(path);
+    if (text === undefined) return { rules: [], problems: [] };
+    held = fileSchema.parse(JSON.parse(text)).rules;
+  } catch (error) {
+    return { rules: [], problems: [`${path} cannot be used, and its rules are lost: ${whyOf(error)}`] };
+  }
+  const rules: ProtectionRule[] = [];
+  const problems: string[] = [];
+  for (const [index, one] of held.entries()) {
+    const { data, error } = ruleSchema.safeParse(one);
+    if (data !== undefined) rules.push(data);
+    else problems.push(`${path}: rule ${index + 1} of ${held.length} is damaged, and lost: ${whyOf(error)}`);
+  }
+  return { rules, problems };
+}
+
+function whyOf(error: unknown): string {
+  const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
+  return why.replaceAll(/\s*\n\s*/g, '; ');
+}
+
+/** What a change of the rules came upon. */
+export interface UpdatedRules {
+  readonly before: readonly ProtectionRule[];
+  readonly after: readonly ProtectionRule[];
+  /** What was wrong with the file, and where it is kept. */
+  readonly problems: readonly string[];
 }
 
 /**
- * The rules set by `otherworld protect`; none if nothing was ever protected.
- * @throws ProtectionError if the file is damaged
+ * Changes the rules so that they survive a panic in the very next moment; other processes that do the same wait meanwhile. A damaged file is kept under
+ * another name.
+ * @throws StateError if the directory is not root's alone, or another process does not end its change
  */
-export function loadRules(path: string = PROTECTION_PATH): ProtectionRule[] {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    throw error;
-  }
-  try {
-    return fileSchema.parse(JSON.parse(text)).rules;
-  } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
-    throw new ProtectionError(`${path} is damaged (${why}); remove it and protect the processes again`);
-  }
+export function updateRules(
+  change: (rules: readonly ProtectionRule[]) => readonly ProtectionRule[],
+  path: string = PROTECTION_PATH,
+): UpdatedRules {
+  using _lock = lockDirectory(dirname(path));
+  removeLeftovers(path);
+  const { rules: before, problems } = loadRules(path);
+  const after = change(before);
+  const kept = problems.length === 0 ? [] : [`the damaged file is kept: ${setAside(path)}`];
+  replaceFile(path, `${JSON.stringify({ version: 1, rules: after }, undefined, 2)}\n`);
+  return { before, after, problems: [...problems, ...kept] };
 }
 
-/** Writes the rules so that they survive a panic in the very next moment. */
-export function saveRules(rules: readonly ProtectionRule[], path: string = PROTECTION_PATH): void {
-  writeDurably(path, `${JSON.stringify({ version: 1, rules }, undefined, 2)}\n`);
+/**
+ * The rules of the configuration file.
+ * @param userOf the user of a name or number
+ * @returns those whose user there is, and a sentence for each user that there is not
+ */
+export function configuredRules(
+  { protect }: Pick<Config, 'protect'>,
+  userOf: (name: string) => User | undefined,
+): LoadedRules {
+  const rules: ProtectionRule[] = [...namedRules(protect, undefined)];
+  const problems: string[] = [];
+  for (const [name, names] of Object.entries(protect.users)) {
+    const found = userOf(name);
+    if (found === undefined) problems.push(`protect.users.${name}: this system has no user ${name}`);
+    else rules.push(...namedRules(names, found));
+  }
+  return { rules, problems };
 }
 
-/** The rules of the configuration file and those of `otherworld protect` together. */
-export function allRules(config: Config, saved: readonly ProtectionRule[]): ProtectionRule[] {
+/** Rules for what has a name; `user` undefined is root. */
+export function namedRules(
+  { commands, units }: { readonly commands: readonly string[]; readonly units: readonly string[] },
+  user: User | undefined,
+): ProtectionRule[] {
+  const whose = user === undefined || user.uid === 0 ? {} : { user };
   return [
-    ...config.protect.commands.map((name): ProtectionRule => ({ kind: 'command', name })),
-    ...config.protect.units.map((unit): ProtectionRule => ({ kind: 'unit', unit: unitName(unit) })),
-    ...saved,
+    ...commands.map((name): ProtectionRule => ({ kind: 'command', name, ...whose })),
+    ...units.map((unit): ProtectionRule => ({ kind: 'unit', unit: unitName(unit), ...whose })),
   ];
 }
 
-/** Adds a rule; a rule that is there already, or an old one of the same pid, is replaced. */
-export function addRule(rules: readonly ProtectionRule[], rule: ProtectionRule): ProtectionRule[] {
-  return [...rules.filter((other) => !sameTarget(other, rule)), rule];
+/** Adds rules; one that is there already, or an old one of the same pid, is replaced. */
+export function addRules(
+  rules: readonly ProtectionRule[],
+  fresh: readonly ProtectionRule[],
+): ProtectionRule[] {
+  const latest = new Map(fresh.map((rule) => [targetKey(rule), rule]));
+  return [...rules.filter((rule) => !latest.has(targetKey(rule))), ...latest.values()];
 }
 
-/** The rules without those that name this target. */
-export function removeRule(rules: readonly ProtectionRule[], rule: RuleTarget): ProtectionRule[] {
-  return rules.filter((other) => !sameTarget(other, rule));
+/** The rules without those that have these targets. */
+export function removeRules(
+  rules: readonly ProtectionRule[],
+  targets: readonly RuleTarget[],
+): ProtectionRule[] {
+  const gone = new Set(targets.map(targetKey));
+  return rules.filter((rule) => !gone.has(targetKey(rule)));
 }
 
 /** What a rule is about, without the details that pin it. */
 export type RuleTarget =
   | { readonly kind: 'pid'; readonly pid: number }
-  | { readonly kind: 'command'; readonly name: string }
-  | { readonly kind: 'unit'; readonly unit: string };
+  | { readonly kind: 'command'; readonly name: string; readonly user?: User | undefined }
+  | { readonly kind: 'unit'; readonly unit: string; readonly user?: User | undefined };
 
-function sameTarget(left: RuleTarget, right: RuleTarget): boolean {
-  return describeRule(left) === describeRule(right);
+/** The same for two rules with the same target: a user is known by the number. */
+export function targetKey(rule: RuleTarget): string {
+  if (rule.kind === 'pid') return `pid ${rule.pid}`;
+  return `${rule.kind} ${rule.user?.uid ?? 0} ${rule.kind === 'command' ? rule.name : rule.unit}`;
 }
 
-/** A rule as people write it: `--pid 4711`, `--command redis-server`, `--unit redis.service`. */
+/** A rule as people write it: `--pid 4711`, `--command tmux --user alice`, `--unit redis.service`. */
 export function describeRule(rule: RuleTarget): string {
   if (rule.kind === 'pid') return `--pid ${rule.pid}`;
-  return rule.kind === 'command' ? `--command ${rule.name}` : `--unit ${rule.unit}`;
+  const what = rule.kind === 'command' ? `--command ${rule.name}` : `--unit ${rule.unit}`;
+  return rule.user === undefined ? what : `${what} --user ${rule.user.name}`;
 }
 
 /** A unit's full name: `redis` is `redis.service`, as systemctl takes it. */

@@ -3,11 +3,13 @@ import { z } from 'zod';
 const absolutePath = z.string().startsWith('/', 'an absolute path is wanted');
 
 /** A fixed set of keys: a key that nobody reads is a typing error that would go unnoticed. */
+const names = {
+  commands: z.array(z.string().min(1)).default([]),
+  units: z.array(z.string().min(1)).default([]),
+};
+/** Commands and units of root, and those of other users by name or number. */
 const protect = z
-  .strictObject({
-    commands: z.array(z.string().min(1)).default([]),
-    units: z.array(z.string().min(1)).default([]),
-  })
+  .strictObject({ ...names, users: z.record(z.string().min(1), z.strictObject(names)).default({}) })
   .prefault({});
 
 const images = z

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { systemPlace } from '../config/unit-place.ts';
 import type { Candidate } from './select.ts';
 
 /** Restored processes of one systemd service, to be taken up by it. */
@@ -25,12 +26,14 @@ export type Adoption = UnitAdoption | ScopeAdoption;
 export const SLICE = 'otherworld.slice';
 
 /**
- * The system service that a cgroup belongs to; undefined for sessions, user managers and what is outside systemd's tree.
+ * The system service that a cgroup belongs to; undefined for sessions, user managers and what is outside systemd's tree. What a container
+ * has below its own cgroup is not the system's, whatever its name.
  * @param path as in /proc/PID/cgroup
  */
 export function serviceOf(path: string | undefined): string | undefined {
-  if (path === undefined || path.startsWith('/user.slice/')) return undefined;
-  return path.split('/').find((part) => part.endsWith('.service'));
+  if (path === undefined) return undefined;
+  const { slices, unit } = systemPlace(path);
+  return slices[0] !== 'user.slice' && unit?.endsWith('.service') ? unit : undefined;
 }
 
 /** Directories in which systemd looks for units that outlive a boot (systemd.unit(5)). */

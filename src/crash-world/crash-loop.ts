@@ -1,22 +1,26 @@
 import type { Config } from '../config/schema.ts';
-import { IncidentError, listIncidents, loadReport } from '../report/incident.ts';
+import { listIncidents, loadReport } from '../report/incident.ts';
 import type { PanicReport, Report } from '../report/schema.ts';
 
 /** What ran on the CPU that panicked. */
 export type PanickingProcess = NonNullable<PanicReport['process']>;
 
-/** Reports of earlier incidents that can be read. */
-export function earlierReports(current: string, incidents: string): Report[] {
-  return listIncidents(incidents)
-    .filter((id) => id !== current)
-    .flatMap((id) => {
-      try {
-        return [loadReport(id, incidents)];
-      } catch (error) {
-        if (error instanceof IncidentError) return [];
-        throw error;
-      }
-    });
+/** Reports of earlier incidents that can be read; a sentence for each that cannot. */
+export function earlierReports(
+  current: string,
+  incidents: string,
+): { readonly reports: Report[]; readonly problems: string[] } {
+  const reports: Report[] = [];
+  const problems: string[] = [];
+  for (const id of listIncidents(incidents).filter((other) => other !== current)) {
+    try {
+      reports.push(loadReport(id, incidents));
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      problems.push(`the incident ${id} does not count for crash loops: ${why}`);
+    }
+  }
+  return { reports, problems };
 }
 
 /**

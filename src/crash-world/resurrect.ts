@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
 import { type Manifest, manifestSchema } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
-import { allRules, loadRules } from '../config/protection.ts';
-import { createIncident, incidentId, saveReport } from '../report/incident.ts';
+import { loadRules } from '../config/protection.ts';
+import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -70,7 +70,7 @@ export async function resurrect(): Promise<void> {
   const panicAt =
     opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
-  const report = newReport(place.id, manifest);
+  const report = newReport(place.id, runningRelease(), manifest.reservedBytes);
   const stages = new Stages(report, (current) => saveReport(current, place.incidents));
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
   writeHandover({ incident: place.id, incidents: place.incidents, adoptions: [] });
@@ -125,21 +125,6 @@ function openIncident(panicAt: Date): Place {
     mkdirSync(join(incidents, id), { recursive: true, mode: 0o700 });
     return { id, incidents };
   }
-}
-
-function newReport(id: string, manifest: Manifest): Report {
-  return {
-    version: 1,
-    id,
-    state: 'running',
-    crashKernelRelease: runningRelease(),
-    stages: [],
-    processes: [],
-    unmatchedRules: [],
-    memory: { reservedBytes: manifest.reservedBytes, peakUsedBytes: 0, reclaimedBytes: 0 },
-    errors: [],
-    notes: [],
-  };
 }
 
 /** All that the stages share. */
@@ -238,7 +223,9 @@ function barredProcess(
 ): { pid: number; reason: string } | undefined {
   const { panic } = report;
   if (panic?.process === undefined) return undefined;
-  const reason = crashLoop(panic, earlierReports(place.id, place.incidents), manifest.config);
+  const { reports, problems } = earlierReports(place.id, place.incidents);
+  report.notes.push(...problems);
+  const reason = crashLoop(panic, reports, manifest.config);
   return reason === undefined ? undefined : { pid: panic.process.pid, reason };
 }
 
@@ -267,7 +254,9 @@ interface Selection {
 }
 
 function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
-  const rules = allRules(manifest.config, loadRules());
+  const saved = loadRules();
+  report.errors.push(...saved.problems);
+  const rules = [...manifest.rules, ...saved.rules];
   const { candidates, unreadable } = listCandidates(kernel);
   report.notes.push(...unreadable);
   const { selected, unmatched } = selectProcesses(rules, candidates);

@@ -1,6 +1,5 @@
-import { type Matchable, matchesRule } from '../config/match.ts';
-import type { ProtectionRule } from '../config/protection.ts';
-import { describeRule } from '../config/protection.ts';
+import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
+import { describeRule, type ProtectionRule } from '../config/protection.ts';
 import { cgroupPath } from '../linux/cgroup.ts';
 import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
@@ -24,7 +23,7 @@ const task = struct('task_struct', {
   real_parent: pointer,
   start_boottime: u64,
 });
-const cred = struct('cred', { uid: u32 });
+const cred = struct('cred', { uid: u32, suid: u32 });
 
 /** USER_HZ is 100 on x86-64 (include/asm-generic/param.h). */
 const NANOSECONDS_PER_TICK = 10_000_000n;
@@ -54,12 +53,14 @@ export function readCandidate(kernel: Kernel, address: bigint): Candidate | unde
   const view = kernel.bind(task).at(address);
   const { mm } = view;
   if (mm === 0n) return undefined;
+  const { uid, suid } = kernel.bind(cred).at(view.cred);
   return {
     pid: view.tgid,
     parentPid: kernel.bind(task).at(view.real_parent).tgid,
     comm: Buffer.from(view.comm, 'latin1').toString('utf8'),
     exe: readable(() => exePath(kernel, mm)),
-    uid: kernel.bind(cred).at(view.cred).uid,
+    uid,
+    owner: uid === suid ? uid : undefined,
     cgroup: readable(() => cgroupPath(kernel, address)),
     startTicks: Number(view.start_boottime / NANOSECONDS_PER_TICK),
   };
@@ -94,7 +95,14 @@ export function selectProcesses(
 
 /** Why a rule found nothing, for the report. */
 export function explainUnmatched(rule: ProtectionRule, candidates: readonly Candidate[]): string {
-  const other = rule.kind === 'pid' ? candidates.find(({ pid }) => pid === rule.pid) : undefined;
+  if (rule.kind !== 'pid') {
+    const others = describeNamesakes(
+      rule,
+      candidates.filter((candidate) => isNamesake(rule, candidate)),
+    );
+    return others === '' ? describeRule(rule) : `${describeRule(rule)} (${others})`;
+  }
+  const other = candidates.find(({ pid }) => pid === rule.pid);
   const reused = other === undefined ? '' : ` (that pid was another process by then: ${other.comm})`;
-  return `${describeRule(rule)}${rule.kind === 'pid' ? ` [${rule.comm}]` : ''}${reused}`;
+  return `${describeRule(rule)} [${rule.comm}]${reused}`;
 }

@@ -1,14 +1,15 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync } from 'node:fs';
+import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
-import { addRule, loadRules, type ProtectionRule, saveRules } from '../config/protection.ts';
-import { loadReport, saveReport } from '../report/incident.ts';
+import { resumeReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import { type Adoption, SLICE, type UnitAdoption } from './adoption.ts';
 import { readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
+import { renewPidRules } from './renew-rules.ts';
 import { messageOf, Stages } from './stages.ts';
 import { removeDropIn, TMPFILES } from './units.ts';
 
@@ -19,17 +20,17 @@ import { removeDropIn, TMPFILES } from './units.ts';
 export async function settle(): Promise<void> {
   const handover = readHandover();
   const save = (current: Report): void => saveReport(current, handover.incidents);
-  const report = loadReport(handover.incident, handover.incidents);
+  const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
   const stages = new Stages(report, save);
   await stages.run('services', () => adoptAll(handover.adoptions, report));
   await stages.run('rules', () => renewPidRules(report));
   await stages.run('settled', () => {
+    releaseRuntime();
     copyFileSync(
       join(RUN_DIRECTORY, 'init.log'),
       join(handover.incidents, handover.incident, 'crash-world.log'),
     );
-    releaseRuntime();
   });
   report.state = 'settled';
   save(report);
@@ -97,26 +98,6 @@ function startScope({ unit, processes }: Adoption): void {
   execFileSync('systemd-run', [...options, 'sh', '-c', JOIN, 'sh', ...pids], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-}
-
-/** Rules for a pid go on to hold for the process that was brought back under it. */
-function renewPidRules(report: Report): void {
-  const back = new Set(
-    report.processes.filter(({ outcome }) => outcome === 'restored').map(({ pid }) => pid),
-  );
-  let rules = loadRules();
-  for (const rule of rules) {
-    if (rule.kind !== 'pid' || !back.has(rule.pid)) continue;
-    const renewed: ProtectionRule = { ...rule, startTicks: startTicks(rule.pid) };
-    rules = addRule(rules, renewed);
-  }
-  saveRules(rules);
-}
-
-/** Field 22 of /proc/PID/stat; the command's name before it may hold blanks and brackets. */
-export function startTicks(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
 }
 
 /** The runtime's memory is given back when this program, which runs from it, has ended. */

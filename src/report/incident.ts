@@ -1,8 +1,8 @@
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { writeDurably } from '../config/durable-file.ts';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
+import { replaceFile, setAside } from '../system/state-file.ts';
 import { type Report, reportSchema } from './schema.ts';
 
 /** An incident cannot be shown; the message says which and why. */
@@ -34,9 +34,46 @@ export function createIncident(panic: Date, incidents: string = INCIDENTS_DIRECT
   }
 }
 
+/** The report of an incident of which nothing is known yet. */
+export function newReport(id: string, crashKernelRelease: string, reservedBytes: number): Report {
+  return {
+    version: 1,
+    id,
+    state: 'running',
+    crashKernelRelease,
+    stages: [],
+    processes: [],
+    unmatchedRules: [],
+    memory: { reservedBytes, peakUsedBytes: 0, reclaimedBytes: 0 },
+    errors: [],
+    notes: [],
+  };
+}
+
+/**
+ * The report of an incident, to be gone on with: if it cannot be read, it is kept under another name, and a new one says so.
+ * @throws what keeping it under another name throws
+ */
+export function resumeReport(
+  id: string,
+  crashKernelRelease: string,
+  incidents: string = INCIDENTS_DIRECTORY,
+): Report {
+  try {
+    return loadReport(id, incidents);
+  } catch (error) {
+    const report = newReport(id, crashKernelRelease, 0);
+    const path = join(incidents, id, 'report.json');
+    const kept = existsSync(path) ? `; it is kept: ${setAside(path)}` : '';
+    const why = error instanceof Error ? error.message : String(error);
+    report.errors.push(`the report of what was done before the boot is lost: ${why}${kept}`);
+    return report;
+  }
+}
+
 /** Writes a report so that it outlives a crash in the next moment. */
 export function saveReport(report: Report, incidents: string = INCIDENTS_DIRECTORY): void {
-  writeDurably(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, undefined, 2)}\n`);
+  replaceFile(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, undefined, 2)}\n`);
 }
 
 /** Ids of all incidents, oldest first. */

@@ -7,7 +7,17 @@ import { isInstalled, planAdoptions, serviceOf } from '../../src/crash-world/ado
 import type { Candidate } from '../../src/crash-world/select.ts';
 
 function candidate(pid: number, cgroup: string, more: Partial<Candidate> = {}): Candidate {
-  return { pid, parentPid: 1, comm: `p${pid}`, exe: undefined, uid: 0, cgroup, startTicks: pid, ...more };
+  return {
+    pid,
+    parentPid: 1,
+    comm: `p${pid}`,
+    exe: undefined,
+    uid: 0,
+    owner: 0,
+    cgroup,
+    startTicks: pid,
+    ...more,
+  };
 }
 
 const service = '/system.slice/web.service';
@@ -24,6 +34,14 @@ test('a service is found anywhere in the path, but not in a user manager', () =>
   assert.equal(serviceOf('/user.slice/user-0.slice/user@0.service/app.slice/x.service'), undefined);
   assert.equal(serviceOf('/user.slice/user-0.slice/session-1.scope'), undefined);
   assert.equal(serviceOf('/'), undefined);
+});
+
+test("a container's own units are not the system's", () => {
+  assert.equal(serviceOf('/system.slice/docker-1.scope/system.slice/redis.service'), undefined);
+  assert.equal(
+    serviceOf('/system.slice/nspawn@1.service/payload/system.slice/x.service'),
+    'nspawn@1.service',
+  );
 });
 
 test('a service takes up its processes, the one that systemd started as main process', () => {

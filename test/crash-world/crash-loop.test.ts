@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { defaultConfig } from '../../src/config/config.ts';
-import { crashLoop } from '../../src/crash-world/crash-loop.ts';
+import { crashLoop, earlierReports } from '../../src/crash-world/crash-loop.ts';
+import { saveReport } from '../../src/report/incident.ts';
 import { emptyReport } from '../report/example.ts';
 
 const culprit = { pid: 7, comm: 'culprit', exe: '/usr/bin/culprit', uid: 0 };
@@ -40,4 +44,20 @@ test('older incidents do not count, nor do those of a clock that ran ahead', () 
 test('the configuration sets how often within how long', () => {
   const strict = { ...config, 'crash-loop': { incidents: 1, 'within-minutes': 1 } };
   assert.ok(crashLoop(panicAt(0), [], strict));
+});
+
+test('an incident whose report is damaged, or of another kind altogether, costs no other one', () => {
+  const incidents = mkdtempSync(join(tmpdir(), 'otherworld-earlier-'));
+  const [good, damaged, odd] = ['2026-01-01T12-00-00Z', '2026-01-02T12-00-00Z', '2026-01-03T12-00-00Z'];
+  saveReport({ ...emptyReport(), id: good }, incidents);
+  mkdirSync(join(incidents, damaged));
+  writeFileSync(join(incidents, damaged, 'report.json'), '{');
+  mkdirSync(join(incidents, odd, 'report.json'), { recursive: true });
+  const { reports, problems } = earlierReports('', incidents);
+  rmSync(incidents, { recursive: true });
+  assert.deepEqual(
+    reports.map(({ id }) => id),
+    [good],
+  );
+  assert.equal(problems.length, 2);
 });

@@ -14,6 +14,7 @@ const candidate: Candidate = {
   startTicks: 1,
   parentPid: 1,
   uid: 0,
+  owner: 0,
 };
 
 test('a process that a rule names is in the report before it is captured, and stays there if that never ends', () => {

@@ -5,7 +5,17 @@ import { type Candidate, explainUnmatched, selectProcesses } from '../../src/cra
 
 function candidate(pid: number, comm: string, more: Partial<Candidate> = {}): Candidate {
   const exe = `/usr/bin/${comm}`;
-  return { pid, parentPid: 1, comm, exe, uid: 0, cgroup: '/init.scope', startTicks: 100 * pid, ...more };
+  return {
+    pid,
+    parentPid: 1,
+    comm,
+    exe,
+    uid: 0,
+    owner: 0,
+    cgroup: '/init.scope',
+    startTicks: 100 * pid,
+    ...more,
+  };
 }
 
 const redis = candidate(10, 'redis-server', { cgroup: '/system.slice/redis-server.service' });

@@ -9,6 +9,8 @@ import {
   latestIncident,
   listIncidents,
   loadReport,
+  newReport,
+  resumeReport,
   saveReport,
 } from '../../src/report/incident.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
@@ -125,4 +127,17 @@ test('the published schema is the one that reports are checked with', () => {
   );
   assert.deepEqual(published, reportJsonSchema());
   assert.equal(reportSchema.safeParse({ ...full, surprise: 1 }).success, false);
+});
+
+test('a report that is damaged before it is finished is kept, and the work goes on in a new one', () => {
+  const id = createIncident(new Date('2026-02-01T12:00:00Z'), directory);
+  saveReport({ ...newReport(id, '6.12.0', 0), notes: ['a note'] }, directory);
+  assert.deepEqual(resumeReport(id, '6.12.0', directory).notes, ['a note']);
+  writeFileSync(join(directory, id, 'report.json'), '{"version":');
+  const report = resumeReport(id, '6.12.0', directory);
+  assert.match(report.errors.join(), /is lost: .* is damaged: .*; it is kept: .*report\.json\.damaged-/);
+  saveReport(report, directory);
+  assert.deepEqual(loadReport(id, directory).errors, report.errors);
+  const kept = report.errors[0]?.split('it is kept: ')[1] ?? '';
+  assert.equal(readFileSync(kept, 'utf8'), '{"version":');
 });

@@ -1,0 +1,51 @@
+import { readFileSync } from 'node:fs';
+import { PROTECTION_PATH } from '../config/paths.ts';
+import { addRules, type ProtectionRule, removeRules, updateRules } from '../config/protection.ts';
+import type { Report } from '../report/schema.ts';
+
+type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
+
+/**
+ * Rules for a pid go on to hold for the process that was brought back under it; the rule of one that has ended since goes, with a note. No process
+ * costs the rule of another.
+ * @param startTicksOf field 22 of /proc/PID/stat; undefined for a process that has ended
+ */
+export function renewPidRules(
+  report: Pick<Report, 'processes' | 'notes' | 'errors'>,
+  path: string = PROTECTION_PATH,
+  startTicksOf: (pid: number) => number | undefined = startTicks,
+): void {
+  const back = new Set(
+    report.processes.filter(({ outcome }) => outcome === 'restored').map(({ pid }) => pid),
+  );
+  const isBack = (rule: ProtectionRule): rule is PidRule => rule.kind === 'pid' && back.has(rule.pid);
+  const { problems } = updateRules((rules) => {
+    const renewed: PidRule[] = [];
+    const ended: PidRule[] = [];
+    for (const rule of rules.filter(isBack)) {
+      const ticks = startTicksOf(rule.pid);
+      if (ticks === undefined) ended.push(rule);
+      else renewed.push({ ...rule, startTicks: ticks });
+    }
+    report.notes.push(
+      ...ended.map(({ pid, comm }) => `the rule --pid ${pid} [${comm}] goes: that process has ended since`),
+    );
+    return addRules(removeRules(rules, ended), renewed);
+  }, path);
+  report.errors.push(...problems);
+}
+
+/** Field 22 of /proc/PID/stat; the command's name before it may hold blanks and brackets. Undefined if there is no such process any more. */
+export function startTicks(pid: number): number | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  } catch (error) {
+    // ESRCH: it ended between opening and reading.
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
+      return undefined;
+    throw error;
+  }
+  const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return state === 'Z' || state === 'X' ? undefined : Number(rest[18]);
+}
