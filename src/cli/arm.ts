@@ -2,9 +2,12 @@ import { existsSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { arm, prepare } from '../arm/arm.ts';
+import { arm, type Progress, prepare } from '../arm/arm.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
+import type { Config } from '../config/schema.ts';
+import { configuredLimits, prune } from '../report/prune.ts';
+import { StateError } from '../system/state-error.ts';
 import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 
@@ -27,6 +30,7 @@ async function run(options: ArmOptions): Promise<void> {
     return;
   }
   const armed = await arm(config, progress);
+  endOldImages(config, progress);
   if (options.install) for (const path of installUnits()) progress(`wrote ${path}`);
   if (options.json) {
     console.log(JSON.stringify(armed, undefined, 2));
@@ -36,6 +40,16 @@ async function run(options: ArmOptions): Promise<void> {
   console.log(
     `armed for ${manifest.release}: ${mebibytes(manifest.reservedBytes)} reserved, ${mebibytes(neededBytes)} needed`,
   );
+}
+
+/** What a resurrection that was broken off by a reset has left, and what is over its limits. The system is armed whatever comes of it. */
+function endOldImages(config: Config, progress: Progress): void {
+  try {
+    prune(configuredLimits(config), { images: config.images.directory }).problems.forEach(progress);
+  } catch (error) {
+    if (!(error instanceof StateError)) throw error;
+    progress(error.message);
+  }
 }
 
 function checkKernel(kernel: string, buildOnly: boolean): void {

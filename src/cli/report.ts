@@ -1,13 +1,22 @@
 import type { Command } from 'commander';
-import { latestIncident, listIncidents, loadReport } from '../report/incident.ts';
+import { isCrashWorld } from '../arm/state.ts';
+import { loadConfig } from '../config/config.ts';
+import { IncidentError, latestIncident, listIncidents, loadReport } from '../report/incident.ts';
 import { printReport, styleFor } from '../report/print.ts';
+import { printable } from '../report/printable.ts';
+import { configuredLimits, type Limits, type Pruned, prune, removeIncident } from '../report/prune.ts';
 import { reportJsonSchema } from '../report/schema.ts';
+import { days, positiveNumber, UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 
 interface ReportOptions {
   json?: boolean;
   list?: boolean;
   schema?: boolean;
+  prune?: boolean;
+  keep?: number;
+  olderThan?: number;
+  images?: boolean;
 }
 
 function show(id: string | undefined, options: ReportOptions): void {
@@ -16,6 +25,13 @@ function show(id: string | undefined, options: ReportOptions): void {
     return;
   }
   requireRoot('report');
+  if (options.prune) {
+    remove(id, options);
+    return;
+  }
+  if (options.keep !== undefined || options.olderThan !== undefined || options.images) {
+    throw new UsageError('--keep, --older-than and --images go with --prune');
+  }
   if (options.list) {
     const ids = listIncidents();
     console.log(options.json ? JSON.stringify(ids, undefined, 2) : ids.join('\n'));
@@ -29,6 +45,73 @@ function show(id: string | undefined, options: ReportOptions): void {
   );
 }
 
+/** `report --prune`: removes incidents and images, and says which. */
+function remove(id: string | undefined, options: ReportOptions): void {
+  const config = loadConfig();
+  const images = config.images.directory;
+  const pruned =
+    id === undefined
+      ? prune(limitsOf(configuredLimits(config), options), { images, unfinished: unfinished() })
+      : removeNamed(id, images, options);
+  if (options.json) console.log(JSON.stringify(pruned, undefined, 2));
+  else printPruned(pruned);
+  if (pruned.problems.length > 0) process.exitCode = 1;
+}
+
+/** What is named on the command line holds instead of what the configuration says. */
+export function limitsOf(
+  limits: Limits,
+  { keep, olderThan, images }: Pick<ReportOptions, 'keep' | 'olderThan' | 'images'>,
+): Limits {
+  if (images && keep !== undefined) throw new UsageError('--images goes with --older-than, not with --keep');
+  if (images) {
+    const noIncidents = { incidents: Number.POSITIVE_INFINITY, incidentsMaxAgeDays: 0 };
+    const all = olderThan === undefined;
+    return {
+      ...limits,
+      ...noIncidents,
+      imagesMaxAgeDays: olderThan ?? 0,
+      keepImages: all ? 'never' : limits.keepImages,
+    };
+  }
+  return {
+    ...limits,
+    incidents: keep ?? limits.incidents,
+    incidentsMaxAgeDays: olderThan ?? limits.incidentsMaxAgeDays,
+  };
+}
+
+function removeNamed(id: string, images: string, options: ReportOptions): Pruned {
+  if (options.keep !== undefined || options.olderThan !== undefined || options.images) {
+    throw new UsageError(
+      'an incident that is named is removed whole: without --keep, --older-than and --images',
+    );
+  }
+  if (!listIncidents().includes(id)) throw new IncidentError(`there is no incident ${id}`);
+  if (id === unfinished()) throw new IncidentError(`incident ${id} is at work still`);
+  const problems = removeIncident(id, images);
+  return { incidents: problems.length === 0 ? [id] : [], images: [], problems };
+}
+
+/** In the crash world, the incident that has made it, until it has settled. */
+function unfinished(): string | undefined {
+  const latest = latestIncident();
+  if (latest === undefined || !isCrashWorld()) return undefined;
+  try {
+    return loadReport(latest).state === 'settled' ? undefined : latest;
+  } catch (error) {
+    if (error instanceof IncidentError) return latest;
+    throw error;
+  }
+}
+
+function printPruned({ incidents, images, problems }: Pruned): void {
+  for (const id of incidents) console.log(`removed: incident ${id}`);
+  for (const id of images.filter((one) => !incidents.includes(one))) console.log(`removed: images of ${id}`);
+  if (incidents.length + images.length + problems.length === 0) console.log('nothing is over its limits');
+  for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
+}
+
 /** `otherworld report` */
 export function registerReport(program: Command): void {
   program
@@ -37,5 +120,12 @@ export function registerReport(program: Command): void {
     .option('--json', 'as JSON')
     .option('--list', 'ids of all incidents')
     .option('--schema', 'the JSON Schema of the report')
+    .option(
+      '--prune',
+      'remove what is over the limits of the configuration, or the incident that is named; the latest stays',
+    )
+    .option('--keep <incidents>', 'with --prune: how many incidents stay', positiveNumber)
+    .option('--older-than <days>', 'with --prune: remove what is older', days)
+    .option('--images', 'with --prune: remove images only, what processes held in memory')
     .action(show);
 }

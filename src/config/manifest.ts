@@ -1,4 +1,7 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { z } from 'zod';
+import { PAYLOAD_DIRECTORY } from './paths.ts';
 import { ruleSchema } from './protection.ts';
 import { configSchema } from './schema.ts';
 
@@ -28,6 +31,11 @@ export const manifestSchema = z.strictObject({
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;
+
+/** The manifest that this crash world was loaded with. */
+export function loadManifest(payload: string = PAYLOAD_DIRECTORY): Manifest {
+  return manifestSchema.parse(JSON.parse(readFileSync(join(payload, 'manifest.json'), 'utf8')));
+}
 
 /** What `arm` notes about itself in /run/otherworld, for `status` and `disarm`. */
 export const armedSchema = z.strictObject({

@@ -2,6 +2,9 @@ import { z } from 'zod';
 
 const absolutePath = z.string().startsWith('/', 'an absolute path is wanted');
 
+/** 0: no limit. */
+const ageDays = z.number().min(0).max(36_500);
+
 /** A fixed set of keys: a key that nobody reads is a typing error that would go unnoticed. */
 const names = {
   commands: z.array(z.string().min(1)).default([]),
@@ -16,6 +19,14 @@ const images = z
   .strictObject({
     directory: absolutePath.default('/var/lib/otherworld/images'),
     keep: z.enum(['never', 'failed', 'always']).default('failed'),
+    'max-age-days': ageDays.default(30),
+  })
+  .prefault({});
+
+const incidents = z
+  .strictObject({
+    keep: z.int().min(1).max(10_000).default(100),
+    'max-age-days': ageDays.default(365),
   })
   .prefault({});
 
@@ -70,6 +81,7 @@ const crashLoop = z
 export const configSchema = z.strictObject({
   protect,
   images,
+  incidents,
   tmpfs,
   panic,
   'crash-kernel': crashKernel,

@@ -1,10 +1,10 @@
 import { rmSync, statfsSync } from 'node:fs';
-import { join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import { applyCrashProcedures, type ProcedurePlan } from '../criu/crash-procedure.ts';
 import { writeImages } from '../criu/index.ts';
 import { keepWithoutProcedures } from '../criu/procedure-fallback.ts';
 import type { ProcessGroup } from '../model/group.ts';
+import { groupDirectory } from '../report/images.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { concludeGroup } from './process-reports.ts';
@@ -19,6 +19,9 @@ export interface ImagedGroup {
   readonly plans: readonly ProcedurePlan[];
 }
 
+/** Ends the images of a group of which it is known what became of it: they are not needed any more. */
+export type EndImages = (group: ImagedGroup, isRestored: boolean) => void;
+
 /**
  * Writes the images of each group into a directory of its own, with the crash procedures of its processes applied. A group that cannot be written is reported
  * as failed, and leaves nothing behind.
@@ -31,7 +34,7 @@ export function imageStage(
   report: Report,
 ): ImagedGroup[] {
   return groups.flatMap((group) => {
-    const directory = join(images, `group-${group.id}`);
+    const directory = groupDirectory(images, group.id);
     try {
       const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);

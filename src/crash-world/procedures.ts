@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs';
 import type { Config } from '../config/schema.ts';
 import { type DeliveredPlan, deliveredPlans } from '../criu/crash-procedure.ts';
 import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
@@ -6,6 +5,7 @@ import { dropProcedures } from '../criu/procedure-fallback.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
 import { type RestoreOptions, restoreImages } from '../criu/restore.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
+import type { EndImages } from './image-stage.ts';
 import type { RestoredGroup } from './restore-stage.ts';
 import { messageOf, StageSkipped } from './stages.ts';
 
@@ -24,7 +24,7 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
 
 /**
  * Waits for the crash procedures of the restored groups, at most their time limits, does what the configuration says about
- * those that failed, enters all of it into the report, and removes the images that were kept for it.
+ * those that failed, enters all of it into the report, and ends the images that were kept for it, whatever happens.
  *
  * @param restore how `criu restore` is run, for the fallback that restores without the procedure
  * @returns the groups with those processes that are still there
@@ -32,24 +32,35 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
 export async function procedureStage(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
-  config: Config,
+  settings: Settings,
   restore: RestoreOptions,
-  report: Report,
+  { report, endImages }: { readonly report: Report; readonly endImages: EndImages },
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) =>
     deliveredPlans(group.imaged.plans).map((plan) => ({ plan, group })),
   );
-  if (waiting.length === 0 || watch === undefined) {
+  try {
+    if (waiting.length === 0 || watch === undefined) throw new StageSkipped('no procedure to wait for');
+    const ended = await concludeAll(waiting, watch, settings, restore, report);
+    return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
+  } finally {
     watch?.close();
-    throw new StageSkipped('no procedure to wait for');
+    for (const group of new Set(waiting.map(({ group }) => group))) endImages(group.imaged, true);
   }
-  const settings = config['crash-procedure'];
-  const limit = settings['time-limit-seconds'] * 1000;
+}
+
+/** @returns the processes that are not there any more */
+async function concludeAll(
+  waiting: readonly { readonly plan: DeliveredPlan; readonly group: RestoredGroup }[],
+  watch: ProcedureWatch,
+  settings: Settings,
+  restore: RestoreOptions,
+  report: Report,
+): Promise<ReadonlySet<number>> {
   const outcomes = await watch.outcomes(
     waiting.map(({ plan }) => plan),
-    limit,
+    settings['time-limit-seconds'] * 1000,
   );
-  watch.close();
   const ended = new Set<number>();
   for (const { plan, group } of waiting) {
     const outcome = outcomes.find(({ pid }) => pid === plan.pid);
@@ -59,10 +70,7 @@ export async function procedureStage(
     if (entry !== undefined) entry.crashProcedure = conclusion.report;
     if (!conclusion.alive) ended.add(plan.pid);
   }
-  if (config.images.keep !== 'always') {
-    for (const { group } of waiting) rmSync(group.imaged.directory, { recursive: true, force: true });
-  }
-  return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
+  return ended;
 }
 
 interface Conclusion {

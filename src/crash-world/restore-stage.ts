@@ -1,13 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
-import type { Config } from '../config/schema.ts';
 import { deliveredPlans } from '../criu/crash-procedure.ts';
 import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
 import type { Report } from '../report/schema.ts';
 import { withinCgroup } from './cgroups.ts';
-import type { ImagedGroup } from './image-stage.ts';
+import type { EndImages, ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
 import { contentBytes } from './memory-files.ts';
 import { prepareFiles } from './prepare.ts';
@@ -39,12 +37,19 @@ export function criuVersion(): CriuVersion | undefined {
  * reported as failed.
  * @returns the groups that may be restored
  */
-export function filesStage(groups: readonly ImagedGroup[], report: Report): ImagedGroup[] {
+export function filesStage(
+  groups: readonly ImagedGroup[],
+  report: Report,
+  endImages: EndImages,
+): ImagedGroup[] {
   const made = new Set<string>();
-  return groups.filter(({ group, directory }) => {
+  return groups.filter((imaged) => {
+    const { group, directory } = imaged;
     const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
-    if (problems.length > 0) concludeGroup(report, group.id, 'failed', problems);
-    return problems.length === 0;
+    if (problems.length === 0) return true;
+    concludeGroup(report, group.id, 'failed', problems);
+    endImages(imaged, false);
+    return false;
   });
 }
 
@@ -73,13 +78,16 @@ export interface RestoredGroup {
  */
 export async function restoreStage(
   groups: readonly ImagedGroup[],
-  config: Config,
-  { report, save }: { readonly report: Report; readonly save: () => void },
+  {
+    report,
+    save,
+    endImages,
+  }: { readonly report: Report; readonly save: () => void; readonly endImages: EndImages },
   birthplaceOf: (group: ImagedGroup) => string,
 ): Promise<RestoredGroup[]> {
   const restored: RestoredGroup[] = [];
   for (const imaged of groups) {
-    const { group, directory } = imaged;
+    const { group } = imaged;
     const runsProcedures = new Set(deliveredPlans(imaged.plans).map(({ pid }) => pid));
     let pids: readonly number[] | undefined;
     try {
@@ -91,9 +99,7 @@ export async function restoreStage(
     }
     save();
     // The fallback of a procedure may need the images once more.
-    const done = pids === undefined ? config.images.keep === 'never' : config.images.keep !== 'always';
-    if (done && (pids === undefined || runsProcedures.size === 0))
-      rmSync(directory, { recursive: true, force: true });
+    if (pids === undefined || runsProcedures.size === 0) endImages(imaged, pids !== undefined);
   }
   return restored;
 }

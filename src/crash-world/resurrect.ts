@@ -1,10 +1,11 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
-import { type Manifest, manifestSchema } from '../config/manifest.ts';
+import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
+import { endGroupImages } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -15,7 +16,7 @@ import { captureStage } from './capture-stage.ts';
 import { placeInCgroups } from './cgroups.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
-import { type ImagedGroup, imageStage } from './image-stage.ts';
+import { type EndImages, type ImagedGroup, imageStage } from './image-stage.ts';
 import {
   makeMemoryFiles,
   noteStalePidFiles,
@@ -59,9 +60,7 @@ interface Place {
  * restore, and what systemd needs to take up the processes. Never throws; what goes wrong is in the report.
  */
 export async function resurrect(): Promise<void> {
-  const manifest = manifestSchema.parse(
-    JSON.parse(readFileSync(join(PAYLOAD_DIRECTORY, 'manifest.json'), 'utf8')),
-  );
+  const manifest = loadManifest();
   const begun = uptimeSeconds();
   // Incidents, rules and images may be on another file system than the root.
   const unmounted = mountFileSystems();
@@ -161,17 +160,32 @@ async function workOn(work: Work): Promise<void> {
     const { keep } = manifest.config.images;
     await stages.run('make-tmpfs', () => makeMemoryFiles(memoryFiles, spareBytes(imaged), keep, report));
   }
-  const ready = (await stages.run('files', () => filesStage(imaged, report))) ?? [];
+  const { images } = manifest.config;
+  const incident = join(place.incidents, place.id);
+  const endImages: EndImages = ({ group, directory }, isRestored) => {
+    const problems = endGroupImages(dirname(directory), group.id, incident, {
+      keep: images.keep,
+      isRestored,
+    });
+    report.notes.push(...problems);
+  };
+  const ready = (await stages.run('files', () => filesStage(imaged, report, endImages))) ?? [];
   const watch = openProcedureWatch(report);
   const candidates = selection?.candidates ?? [];
   const birthplaceOf = ({ group }: ImagedGroup): string =>
     birthplace(group.id, candidates.find(({ pid }) => pid === group.id)?.cgroup);
   const restored =
     (await stages.run('restore', () =>
-      restoreStage(ready, manifest.config, { report, save: () => stages.save() }, birthplaceOf),
+      restoreStage(ready, { report, save: () => stages.save(), endImages }, birthplaceOf),
     )) ?? [];
   const running = await stages.run('procedures', () =>
-    procedureStage(restored, watch, manifest.config, { command: runtimeProgram('criu') }, report),
+    procedureStage(
+      restored,
+      watch,
+      manifest.config['crash-procedure'],
+      { command: runtimeProgram('criu') },
+      { report, endImages },
+    ),
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;

@@ -3,8 +3,10 @@ import { copyFileSync, existsSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { resumeReport, saveReport } from '../report/incident.ts';
+import { configuredLimits, prune } from '../report/prune.ts';
 import type { Report } from '../report/schema.ts';
 import { type Adoption, SLICE, type UnitAdoption } from './adoption.ts';
 import { readHandover } from './handover.ts';
@@ -25,6 +27,7 @@ export async function settle(): Promise<void> {
   const stages = new Stages(report, save);
   await stages.run('services', () => adoptAll(handover.adoptions, report));
   await stages.run('rules', () => renewPidRules(report));
+  await stages.run('sweep', () => sweep(handover.incidents, report));
   await stages.run('settled', () => {
     releaseRuntime();
     copyFileSync(
@@ -34,6 +37,14 @@ export async function settle(): Promise<void> {
   });
   report.state = 'settled';
   save(report);
+}
+
+/** Ends images that no stage has ended, by the report as it was saved after the last stage, and what is older or more than the configuration keeps. */
+function sweep(incidents: string, report: Report): void {
+  const manifest = loadManifest();
+  const { directory } = manifest.config.images;
+  const { problems } = prune(configuredLimits(manifest.config), { images: directory, incidents });
+  report.notes.push(...problems);
 }
 
 /** The program before the boot was ended: by its time limit, for want of memory, or by an error of its own. */

@@ -17,6 +17,11 @@ export function incidentId(panic: Date): string {
   return `${panic.toISOString().slice(0, 19).replaceAll(':', '-')}Z`;
 }
 
+/** When an incident's kernel panicked, by its id: milliseconds since 1970, to a second. */
+export function incidentTime(id: string): number {
+  return Date.parse(`${id.slice(0, 13)}:${id.slice(14, 16)}:${id.slice(17, 19)}Z`);
+}
+
 /**
  * Makes the directory of a new incident (mode 0700); a second incident of the same second gets a number behind its id.
  * @returns the id
@@ -76,7 +81,7 @@ export function saveReport(report: Report, incidents: string = INCIDENTS_DIRECTO
   replaceFile(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, undefined, 2)}\n`);
 }
 
-/** Ids of all incidents, oldest first. */
+/** Ids of all incidents that have a directory here, oldest first. */
 export function listIncidents(incidents: string = INCIDENTS_DIRECTORY): string[] {
   const found = statSync(incidents, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(incidents) : [];
   return found.filter((name) => ID.test(name)).sort();
