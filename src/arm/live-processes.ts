@@ -1,10 +1,11 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { Matchable } from '../config/match.ts';
+import { bytesToText } from '../vmcore/byte-text.ts';
 
 /** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
 export function liveProcess(pid: number): Matchable | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const stat = bytesToText(readFileSync(`/proc/${pid}/stat`));
     const end = stat.lastIndexOf(')');
     const fields = stat.slice(end + 2).split(' ');
     if (fields[0] === 'Z' || fields[0] === 'X') return undefined;

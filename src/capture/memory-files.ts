@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { type Dentry, decodePath, dentryChildren, dentryName, dentryStruct } from '../linux/dcache.ts';
+import { type Dentry, dentryChildren, dentryName, dentryStruct, requireWholePath } from '../linux/dcache.ts';
 import {
   type FileSystem,
   fileSystemOf,
@@ -211,7 +211,7 @@ class Walk {
   #pathOf({ path }: Directory, child: Dentry): string {
     const name = dentryName(this.#kernel, child);
     if (name === '.' || name === '..' || name.includes('/')) throw new VmcoreError('its name is none');
-    const whole = `${path === '/' ? '' : path}/${decodePath(child.address, Buffer.from(name, 'latin1'))}`;
+    const whole = `${path === '/' ? '' : path}/${requireWholePath(child.address, name)}`;
     if (Buffer.byteLength(whole) >= PATH_MAX) throw new VmcoreError('its path is too long');
     this.#spend(2 * whole.length);
     return whole;

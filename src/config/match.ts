@@ -1,3 +1,4 @@
+import { bytesToText } from '../vmcore/byte-text.ts';
 import type { ProtectionRule } from './protection.ts';
 import { slicesUser, systemPlace, type UnitPlace, userManagersPlace } from './unit-place.ts';
 
@@ -65,7 +66,7 @@ function whose(owner: number | undefined): string {
 }
 
 function hasName(name: string, { comm, exe }: Matchable): boolean {
-  return comm === Buffer.from(name).subarray(0, COMM_BYTES).toString() || exe?.split('/').at(-1) === name;
+  return comm === bytesToText(Buffer.from(name).subarray(0, COMM_BYTES)) || exe?.split('/').at(-1) === name;
 }
 
 /** A slice stands for all in it, a unit for all below it. */

@@ -57,7 +57,7 @@ export function readCandidate(kernel: Kernel, address: bigint): Candidate | unde
   return {
     pid: view.tgid,
     parentPid: kernel.bind(task).at(view.real_parent).tgid,
-    comm: Buffer.from(view.comm, 'latin1').toString('utf8'),
+    comm: view.comm,
     exe: readable(() => exePath(kernel, mm)),
     uid,
     owner: uid === suid ? uid : undefined,

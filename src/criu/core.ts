@@ -1,5 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Credentials, IntervalTimer, PosixTimer, Process, Thread } from '../model/process.ts';
+import { textToBytes } from '../vmcore/byte-text.ts';
 import type { ImageDirectory } from './image.ts';
 import {
   CoreEntrySchema,
@@ -91,7 +92,7 @@ function taskCore(process: Process): MessageInitShape<typeof TaskCoreEntrySchema
     personality: process.personality,
     flags: 0,
     blkSigset: process.threads[0]?.blockedSignals ?? 0n,
-    comm: process.comm,
+    comm: textToBytes(process.comm),
     timers: {
       real: itimer(intervalTimers.real),
       virt: itimer(intervalTimers.virtual),
@@ -128,7 +129,7 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
     pdeathSig: thread.parentDeathSignal === 0 ? undefined : thread.parentDeathSignal,
     signalsP: queue(thread.pendingSignals),
     creds: credsEntry(thread.credentials),
-    comm: thread.comm,
+    comm: textToBytes(thread.comm),
     rseqEntry:
       rseq === undefined
         ? undefined

@@ -1,6 +1,7 @@
 import { closeSync, writeFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { type LateOption, lateOptions } from '../model/socket-option.ts';
+import { textToBytes } from '../vmcore/byte-text.ts';
 import type { RestorePlan } from './restore-plan.ts';
 
 /** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
@@ -47,7 +48,7 @@ function setFile(path: string, value: number, note: string): string[] {
 }
 
 function bytesOf({ value }: LateOption): Buffer {
-  if (typeof value === 'string') return Buffer.from(value, 'latin1');
+  if (typeof value === 'string') return textToBytes(value);
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(value | 0);
   return bytes;

@@ -1,7 +1,8 @@
-import { dentryName, dentryStruct, resolvePath } from '../linux/dcache.ts';
+import { dentryName, dentryStruct, resolveAnyPath } from '../linux/dcache.ts';
 import type { File } from '../linux/file.ts';
 import { fileSystemOf, type Inode } from '../linux/fs.ts';
 import { mountOf } from '../linux/mount.ts';
+import { showText } from '../vmcore/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct } from '../vmcore/view.ts';
 
@@ -18,7 +19,7 @@ const names: Readonly<Record<string, (kernel: Kernel, file: File, inode: Inode) 
   pipefs: (_, __, { i_ino }) => `pipe:[${i_ino}]`,
   sockfs: (_, __, { i_ino }) => `socket:[${i_ino}]`,
   anon_inodefs: (kernel, file) =>
-    `anon_inode:${dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry))}`,
+    `anon_inode:${showText(dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)))}`,
   pidfs: () => 'anon_inode:[pidfd]',
   nsfs: (kernel, _, { i_ino, i_private }) => {
     const operations = kernel.bind(procNsOperations).at(kernel.bind(nsCommon).at(i_private).ops);
@@ -27,20 +28,21 @@ const names: Readonly<Record<string, (kernel: Kernel, file: File, inode: Inode) 
 };
 
 /**
- * What readlink(2) of /proc/PID/fd/N gives for an open file, and /proc/PID/maps for a mapped one. Throws a VmcoreError
- * where structures are damaged.
+ * What readlink(2) of /proc/PID/fd/N gives for an open file, and /proc/PID/maps for a mapped one. A name
+ * that is not UTF-8 is written as `showText` (byte-text.ts) writes it. Throws a VmcoreError where structures are damaged.
  */
 export function openFileName(kernel: Kernel, file: File, inode: Inode): string {
   const fileSystem = fileSystemOf(kernel, inode.i_sb).name;
   const special = Object.hasOwn(names, fileSystem) ? names[fileSystem] : undefined;
   if (special !== undefined) return special(kernel, file, inode);
-  const { path, deleted, root } = resolvePath(kernel, file.f_mnt, file.f_dentry);
+  const { path, deleted, root } = resolveAnyPath(kernel, file.f_mnt, file.f_dentry);
   const dentry = kernel.bind(dentryStruct).at(file.f_dentry);
   const isRoot = dentry.address === mountOf(kernel, file.f_mnt).mnt_root;
   // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) are no child of its root, and never had a name to
   // lose: simple_dname().
   if (root === 'internal' && dentry.d_parent === dentry.address && !isRoot) {
-    return `/${Buffer.from(dentryName(kernel, dentry), 'latin1').toString('utf8')} (deleted)`;
+    return `${showText(`/${dentryName(kernel, dentry)}`)} (deleted)`;
   }
-  return deleted || root === 'internal' ? `${path} (deleted)` : path;
+  const shown = showText(path);
+  return deleted || root === 'internal' ? `${shown} (deleted)` : shown;
 }

@@ -5,7 +5,7 @@ import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openFileName } from './file-name.ts';
 import { type Report, table } from './report.ts';
-import { requireTask } from './tasks.ts';
+import { commOf, requireTask } from './tasks.ts';
 
 /** One open file descriptor. */
 export interface FileRow {
@@ -16,6 +16,8 @@ export interface FileRow {
   readonly position: number;
   /** What readlink of /proc/PID/fd/N gives. */
   readonly name: string;
+  /** Why the row is doubtful, or parts of it are not known; these are 0, or `?`. */
+  readonly problem?: string;
 }
 
 const TYPE_NAMES = new Map<number, string>([
@@ -35,17 +37,23 @@ function modeText(file: File, slot: FdSlot): string {
 }
 
 function fileRow(kernel: Kernel, slot: FdSlot): FileRow {
+  const { fd } = slot;
+  if (slot.file === 0n) return unknownRow(fd, 'no file is there: it is being opened, or damaged');
   const file = fileAt(kernel, slot.file);
-  if (file === undefined)
-    return { fd: slot.fd, type: '?', mode: '?', position: 0, name: 'damaged: no open file is there' };
+  if (file === undefined) return unknownRow(fd, 'no open file is there');
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
   return {
-    fd: slot.fd,
+    fd,
     type: TYPE_NAMES.get(inode.i_mode & fileType.mask) ?? 'anon',
     mode: modeText(file, slot),
     position: Number(filePosition(file)),
     name: openFileName(kernel, file, inode),
+    ...(slot.inBitmap ? {} : { problem: 'the table does not count it as open' }),
   };
+}
+
+function unknownRow(fd: number, problem: string): FileRow {
+  return { fd, type: '?', mode: '?', position: 0, name: '?', problem };
 }
 
 function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
@@ -53,7 +61,7 @@ function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
     return fileRow(kernel, slot);
   } catch (error) {
     if (!isDamage(error)) throw error;
-    return { fd: slot.fd, type: '?', mode: '?', position: 0, name: `damaged: ${error.message}` };
+    return unknownRow(slot.fd, error.message);
   }
 }
 
@@ -61,22 +69,25 @@ function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
 export function listFiles(kernel: Kernel, pid: number): FileRow[] {
   const { files } = requireTask(kernel, pid);
   if (files === 0n) return [];
-  return fdSlots(kernel, files)
-    .filter(({ file }) => file !== 0n)
-    .map((slot) => readableRow(kernel, slot));
+  return fdSlots(kernel, files).map((slot) => readableRow(kernel, slot));
 }
 
 /** Open files of a process. */
 export function filesReport(kernel: Kernel, pid: number): Report {
   const rows = listFiles(kernel, pid);
-  const { comm, files } = requireTask(kernel, pid);
+  const task = requireTask(kernel, pid);
+  const name = ({ name: shown, problem }: FileRow): string =>
+    problem === undefined ? shown : `${shown} --- ${problem}`;
   return {
-    remarks: files !== 0n ? [] : [`process ${pid} (${comm}) has no file table: it has ended`],
+    remarks: task.files === 0n ? [`process ${pid} (${commOf(task)}) has no file table: it has ended`] : [],
+    problems: rows.flatMap(({ fd, problem }) =>
+      problem === undefined ? [] : [`descriptor ${fd}: ${problem}`],
+    ),
     json: () => ({ pid, files: rows }),
     text: () =>
       table(
         ['FD', 'TYPE', 'MODE', 'POSITION', 'NAME'],
-        rows.map(({ fd, type, mode, position, name }) => [fd, type, mode, position, name]),
+        rows.map((row) => [row.fd, row.type, row.mode, row.position, name(row)]),
       ),
   };
 }

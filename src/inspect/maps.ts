@@ -3,12 +3,12 @@ import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
 import { type Mm, mmStruct, specialMappingName, type VmArea } from '../linux/mm.ts';
 import { VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Flags, flags, struct } from '../vmcore/view.ts';
 import { openFileName } from './file-name.ts';
 import type { Report } from './report.ts';
-import { listProcesses, requireTask } from './tasks.ts';
+import { commOf, listProcesses, requireTask } from './tasks.ts';
 
 /** One memory area, with what a line of /proc/PID/maps says. Addresses and offset in bytes. */
 export interface MapRow {
@@ -19,6 +19,15 @@ export interface MapRow {
   readonly device: string;
   readonly inode: number;
   readonly name: string;
+  /** Why parts of it are not known; these are 0, or `?`. */
+  readonly problem?: string;
+}
+
+/** What could be read of a process's memory areas. */
+export interface Maps {
+  readonly rows: readonly MapRow[];
+  /** Sentences about areas that are missing; empty if none is. */
+  readonly missing: readonly string[];
 }
 
 const PAGE = 4096;
@@ -66,26 +75,43 @@ function mappedFile(kernel: Kernel, address: bigint): MappedFile {
 }
 
 function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
-  const common = { start: area.vm_start, end: area.vm_end, permissions: permissions(area.vm_flags) };
-  if (area.vm_file === 0n) {
-    return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
+  const range = { start: area.vm_start, end: area.vm_end };
+  try {
+    const common = { ...range, permissions: permissions(area.vm_flags) };
+    if (area.vm_file === 0n) {
+      return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
+    }
+    return { ...common, offset: area.vm_pgoff * PAGE, ...mappedFile(kernel, area.vm_file) };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    const known = readable(() => permissions(area.vm_flags)) ?? '????';
+    const unknown = { offset: 0, device: '??:??', inode: 0, name: '?' };
+    return { ...range, permissions: known, ...unknown, problem: error.message };
   }
-  return { ...common, offset: area.vm_pgoff * PAGE, ...mappedFile(kernel, area.vm_file) };
 }
 
-/** Memory areas of a process, ascending; empty for a kernel thread. Throws a VmcoreError where structures are damaged. */
-export function listMaps(kernel: Kernel, pid: number): MapRow[] {
-  const task = requireTask(kernel, pid);
-  if (task.mm === 0n) return [];
-  const mm = kernel.bind(mmStruct).at(task.mm);
+/** Memory areas of a process, ascending, as far as they can be read; none for a kernel thread. Throws a VmcoreError if there is no such process. */
+export function readMaps(kernel: Kernel, pid: number): Maps {
+  const { mm: address } = requireTask(kernel, pid);
+  if (address === 0n) return { rows: [], missing: [] };
+  const mm = kernel.bind(mmStruct).at(address);
   const rows: MapRow[] = [];
-  for (const area of forEachVma(kernel, mm)) rows.push(mapRow(kernel, mm, area));
-  if (rows.length !== mm.map_count) {
-    throw new VmcoreError(
-      `process ${pid} is damaged: it has ${mm.map_count} areas, but ${rows.length} were found`,
-    );
+  try {
+    for (const area of forEachVma(kernel, mm)) rows.push(mapRow(kernel, mm, area));
+    return { rows, missing: lackOf(rows.length, mm.map_count) };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    const after = rows.at(-1)?.end ?? 0;
+    const counted = readable(() => mm.map_count - rows.length);
+    const count = counted === undefined || counted <= 0 ? 'some' : String(counted);
+    return { rows, missing: [`${count} areas from ${hexNumber(after)} on are missing: ${error.message}`] };
   }
-  return rows;
+}
+
+function lackOf(found: number, counted: number): string[] {
+  return found === counted
+    ? []
+    : [`some areas are missing, or too many: the kernel counted ${counted}, ${found} were found`];
 }
 
 /** Width at which the kernel starts the name (fs/proc/task_mmu.c: 25 characters and 6 for each byte of a pointer). */
@@ -94,7 +120,8 @@ const NAME_COLUMN = 73;
 function formatRow(row: MapRow): string {
   const address = (value: number): string => value.toString(16).padStart(8, '0');
   const line = `${address(row.start)}-${address(row.end)} ${row.permissions} ${address(row.offset)} ${row.device} ${row.inode} `;
-  return row.name === '' ? line : line.padEnd(NAME_COLUMN) + row.name;
+  const name = row.problem === undefined ? row.name : `${row.name} --- ${row.problem}`;
+  return name === '' ? line : line.padEnd(NAME_COLUMN) + name;
 }
 
 const gateVma = struct('vm_area_struct', { vm_flags: flags });
@@ -109,50 +136,77 @@ function gateLine(kernel: Kernel): string[] {
   return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
 }
 
-/** The memory maps of all user processes; one that is damaged has its problem in place of its map. */
-export function allMapsReport(kernel: Kernel): Report {
-  const { rows, unreadable, damage } = listProcesses(kernel);
-  const processes = rows
-    .filter(({ rssKib }) => rssKib !== undefined)
-    .map(({ pid, comm }) => ({ pid, comm, maps: mapsOrProblem(kernel, pid) }));
-  return {
-    json: () => ({
-      processes: processes.map(({ pid, comm, maps }) => ({ pid, comm, ...mapsJson(maps) })),
-    }),
-    text: () =>
-      processes.map(({ pid, comm, maps }) => `${pid} ${comm}\n${mapsText(kernel, maps)}`).join('\n\n'),
-    problems: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
-  };
+/** What is wrong with a process's map, as sentences that name it. */
+function problemsOf(pid: number, comm: string, { rows, missing }: Maps): string[] {
+  const doubtful = rows.filter(({ problem }) => problem !== undefined);
+  const [first] = doubtful;
+  const sentences =
+    first === undefined
+      ? missing
+      : [
+          ...missing,
+          `${doubtful.length} areas cannot be read whole (${hexNumber(first.start)}: ${first.problem})`,
+        ];
+  return sentences.map((sentence) => `process ${pid} (${comm}): ${sentence}`);
 }
 
-function mapsOrProblem(kernel: Kernel, pid: number): MapRow[] | VmcoreError {
+function mapsJson({ rows, missing }: Maps): object {
+  const maps = rows.map((row) => ({ ...row, start: hexNumber(row.start), end: hexNumber(row.end) }));
+  return { maps, missing };
+}
+
+function mapsText(kernel: Kernel, { rows, missing }: Maps): string {
+  return [
+    ...rows.map(formatRow),
+    ...missing.map((sentence) => `--- ${sentence}`),
+    ...(rows.length > 0 ? gateLine(kernel) : []),
+  ].join('\n');
+}
+
+function mapsOrProblem(kernel: Kernel, pid: number): Maps {
   try {
-    return listMaps(kernel, pid);
+    return readMaps(kernel, pid);
   } catch (error) {
-    if (error instanceof VmcoreError) return error;
-    throw error;
+    if (!(error instanceof VmcoreError)) throw error;
+    return { rows: [], missing: [`all areas are missing: ${error.message}`] };
   }
 }
 
-function mapsJson(maps: MapRow[] | VmcoreError): { maps: unknown[] } | { problem: string } {
-  if (maps instanceof VmcoreError) return { problem: maps.message };
-  return { maps: maps.map((row) => ({ ...row, start: hexNumber(row.start), end: hexNumber(row.end) })) };
-}
-
-function mapsText(kernel: Kernel, maps: MapRow[] | VmcoreError): string {
-  if (maps instanceof VmcoreError) return maps.message;
-  return [...maps.map(formatRow), ...(maps.length > 0 ? gateLine(kernel) : [])].join('\n');
+/** The memory maps of all user processes; what is missing of one stands in its place. */
+export function allMapsReport(kernel: Kernel): Report {
+  const { rows, unreadable, damage } = listProcesses(kernel);
+  const processes = rows
+    .filter(({ hasMemory }) => hasMemory)
+    .map(({ pid, comm }) => ({ pid, comm, maps: mapsOrProblem(kernel, pid) }));
+  const lost = unreadable.map(({ task, problem }) => `${task} cannot be read: ${problem}`);
+  return {
+    json: () => ({
+      processes: processes.map(({ pid, comm, maps }) => ({ pid, comm, ...mapsJson(maps) })),
+      unreadable,
+    }),
+    text: () =>
+      [
+        ...processes.map(({ pid, comm, maps }) => `${pid} ${comm}\n${mapsText(kernel, maps)}`),
+        ...lost.map((sentence) => `--- ${sentence}`),
+      ].join('\n\n'),
+    problems: [
+      ...damage,
+      ...lost,
+      ...processes.flatMap(({ pid, comm, maps }) => problemsOf(pid, comm, maps)),
+    ],
+  };
 }
 
 /** The memory map of a process, character for character as /proc/PID/maps had it. */
 export function mapsReport(kernel: Kernel, pid: number): Report {
-  const rows = listMaps(kernel, pid);
-  const { comm } = requireTask(kernel, pid);
+  const maps = readMaps(kernel, pid);
+  const comm = commOf(requireTask(kernel, pid));
+  const isEmpty = maps.rows.length + maps.missing.length === 0;
   return {
-    json: () => ({ pid, ...mapsJson(rows) }),
-    text: () => mapsText(kernel, rows),
-    remarks:
-      rows.length > 0 ? [] : [`process ${pid} (${comm}) has no memory: a kernel thread, or it has ended`],
+    json: () => ({ pid, ...mapsJson(maps) }),
+    text: () => mapsText(kernel, maps),
+    remarks: isEmpty ? [`process ${pid} (${comm}) has no memory: a kernel thread, or it has ended`] : [],
+    problems: problemsOf(pid, comm, maps),
   };
 }
 

@@ -4,21 +4,26 @@ import { listProcesses, type ProcessRow } from './tasks.ts';
 
 function cells(row: ProcessRow): (string | number)[] {
   const name = row.isKernelThread ? `[${row.comm}]` : row.comm;
-  const rss = row.rssKib === undefined ? '-' : String(row.rssKib);
+  const rss = String(row.rssKib ?? (row.hasMemory ? '?' : '-'));
   const cpu = `${row.running ? '>' : ''}${row.cpu ?? '-'}`;
-  return [row.pid, row.ppid, row.threads, cpu.padStart(3), row.state, rss.padStart(8), name];
+  const mark = row.problem === undefined ? '' : ` --- ${row.problem}`;
+  return [row.pid, row.ppid, row.threads, cpu.padStart(3), row.state, rss.padStart(8), name + mark];
 }
 
 /** All processes, as `ps` would have shown them; `>` marks what was on a CPU. RSS is in KiB. */
 export function psReport(kernel: Kernel): Report {
   const { rows, unreadable, damage } = listProcesses(kernel);
+  const lost = unreadable.map(({ task, problem }) => `${task} cannot be read: ${problem}`);
+  const doubtful = rows.flatMap(({ pid, comm, problem }) =>
+    problem === undefined ? [] : [`process ${pid} (${comm}): ${problem}`],
+  );
   return {
     json: () => ({ processes: rows, unreadable, damage }),
     text: () =>
       [
         table(['PID', 'PPID', 'THR', 'CPU', 'ST', '     RSS', 'COMMAND'], rows.map(cells)),
-        ...unreadable.map(({ task, problem }) => `${task}: ${problem}`),
+        ...lost.map((sentence) => `--- ${sentence}`),
       ].join('\n'),
-    problems: [...damage, ...unreadable.map(({ task, problem }) => `${task}: ${problem}`)],
+    problems: [...damage, ...lost, ...doubtful],
   };
 }

@@ -1,6 +1,6 @@
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
 import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
-import { hex, VmcoreError } from '../vmcore/errors.ts';
+import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Report } from './report.ts';
 import { formatValue, ValueReader } from './values.ts';
@@ -85,6 +85,16 @@ export function parseAddress(kernel: Kernel, text: string): bigint {
   return symbol;
 }
 
+const PAGE = 4096n;
+
+/** Whether the dump has any page of a structure. */
+function hasBytes(kernel: Kernel, address: bigint, sizeBytes: number): boolean {
+  for (let at = address; at < address + BigInt(sizeBytes); at += PAGE - (at % PAGE)) {
+    if (readable(() => kernel.memory.u8(at)) !== undefined) return true;
+  }
+  return false;
+}
+
 const MAX_SIMILAR = 5;
 
 /** Names of structures that somebody may have meant who gave one that does not exist. */
@@ -115,8 +125,11 @@ export function structReport(kernel: Kernel, name: string, address?: string): Re
     };
   }
   const at = parseAddress(kernel, address);
-  const value = new ValueReader(kernel, btf).read(id, at);
+  if (!hasBytes(kernel, at, btf.sizeOf(id))) kernel.memory.window(at, 1);
+  const reader = new ValueReader(kernel, btf);
+  const value = reader.read(id, at);
   return {
+    problems: reader.problems,
     json: () => ({ name, address: hex(at), value }),
     text: () => `(struct ${name} at ${hex(at)}) ${formatValue(value)}`,
   };

@@ -4,10 +4,12 @@ import { readLog } from '../linux/printk.ts';
 import { taskAt } from '../linux/sched.ts';
 import { listTasks } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
+import { showText } from '../vmcore/byte-text.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, struct } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
+import { commOf } from './tasks.ts';
 
 const utsNamespace = struct('uts_namespace', {
   nodename: cstring.at('name.nodename'),
@@ -21,18 +23,24 @@ const MIB = 2 ** 20;
 const PAGE_SHIFT = 12;
 
 /** One fact of the summary; a fact that cannot be read says why instead of stopping the others. */
-function attempt<T>(read: () => T): T | string {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof VmcoreError) return `unreadable: ${error.message}`;
-    throw error;
-  }
+type Attempt = <T>(what: string, read: () => T) => T | string;
+
+function attemptInto(problems: string[]): Attempt {
+  return (what, read) => {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      problems.push(`${what} cannot be read: ${error.message}`);
+      return `unreadable: ${error.message}`;
+    }
+  };
 }
 
 /** A living kernel may have survived an oops; one that died says so by the CPU that panicked. */
-function panicMessage(kernel: Kernel): string {
+function panicMessage(kernel: Kernel, problems: string[]): string {
   const { records, damage } = readLog(kernel);
+  if (damage !== undefined) problems.push(`the log is incomplete: ${damage}`);
   const reason = panicReason(records);
   const hasDied = panicCpu(kernel) !== undefined;
   if (hasDied) return reason ?? `no reason in the log${damage === undefined ? '' : ` (${damage})`}`;
@@ -40,14 +48,19 @@ function panicMessage(kernel: Kernel): string {
 }
 
 /** Processes and kernel threads, and, of a damaged kernel, processes that cannot be read. */
-function taskCounts(kernel: Kernel): { processes: number; kernelThreads: number; unreadable: number } {
-  const { tasks, lost } = listTasks(kernel);
+function taskCounts(
+  kernel: Kernel,
+  problems: string[],
+): { processes: number; kernelThreads: number; unreadable: number } {
+  const { tasks, lost, damage } = listTasks(kernel);
+  problems.push(...damage);
   const counts = { processes: 0, kernelThreads: 0, unreadable: lost.length };
   const bound = kernel.bind(taskMm);
   for (const task of tasks) {
     const mm = readable(() => bound.at(task).mm);
     counts[mm === undefined ? 'unreadable' : mm === 0n ? 'kernelThreads' : 'processes']++;
   }
+  if (counts.unreadable > 0) problems.push(`${counts.unreadable} processes cannot be read`);
   return counts;
 }
 
@@ -65,19 +78,20 @@ function running(kernel: Kernel): string[] {
   if (offset === undefined) return [];
   return kernel.cpus.map((cpu) => {
     const task = taskAt(kernel, kernel.memory.pointer(kernel.perCpu('runqueues', cpu) + BigInt(offset)));
-    return `${cpu}: ${task.comm} (${task.pid})`;
+    return `${cpu}: ${commOf(task)} (${task.pid})`;
   });
 }
 
-function facts(kernel: Kernel) {
+function facts(kernel: Kernel, problems: string[]) {
+  const attempt = attemptInto(problems);
   const uts = kernel.bind(utsNamespace).at(kernel.symbol('init_uts_ns'));
   const bytes = kernel.physical.ranges.reduce((sum, { length }) => sum + length, 0);
   return {
     file: kernel.path,
     release: kernel.release,
-    version: attempt(() => uts.version),
-    machine: attempt(() => uts.machine),
-    nodename: attempt(() => uts.nodename),
+    version: attempt('the version', () => showText(uts.version)),
+    machine: attempt('the machine', () => showText(uts.machine)),
+    nodename: attempt('the nodename', () => showText(uts.nodename)),
     buildId: kernel.vmcoreinfo.get('BUILD-ID') ?? '',
     kaslrOffset: `0x${kernel.vmcoreinfo.get('KERNELOFFSET') ?? '0'}`,
     pageTableLevels: kernel.memory.addressSpace.table.levels,
@@ -85,11 +99,11 @@ function facts(kernel: Kernel) {
     highestFrame:
       ((kernel.physical.ranges.at(-1)?.physical ?? 0) + (kernel.physical.ranges.at(-1)?.length ?? 0)) /
       2 ** PAGE_SHIFT,
-    cpus: attempt(() => kernel.cpus.length),
-    running: attempt(() => running(kernel)),
-    clocks: attempt(() => clocks(kernel)),
-    tasks: attempt(() => taskCounts(kernel)),
-    panic: attempt(() => panicMessage(kernel)),
+    cpus: attempt('the number of CPUs', () => kernel.cpus.length),
+    running: attempt('what was running', () => running(kernel)),
+    clocks: attempt('the clocks', () => clocks(kernel)),
+    tasks: attempt('the list of tasks', () => taskCounts(kernel, problems)),
+    panic: attempt('the panic', () => panicMessage(kernel, problems)),
     warnings: kernel.warnings,
   };
 }
@@ -106,7 +120,8 @@ function uptimeText(seconds: number): string {
 
 /** What one looks at first: which kernel, which machine, what it was doing, how it died. */
 export function summaryReport(kernel: Kernel): Report {
-  const all = facts(kernel);
+  const problems: string[] = [];
+  const all = facts(kernel, problems);
   const lines = (): [string, string][] => [
     ['file', all.file],
     ['kernel', `${all.release} (${all.machine})`],
@@ -130,6 +145,7 @@ export function summaryReport(kernel: Kernel): Report {
     ...all.warnings.map((warning): [string, string] => ['warning', warning]),
   ];
   return {
+    problems: [...kernel.warnings, ...problems],
     json: () => all,
     text: () =>
       lines()

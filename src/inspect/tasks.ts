@@ -1,8 +1,10 @@
 import { mmStruct, rssOf } from '../linux/mm.ts';
 import { findTaskByPid, forEachThread } from '../linux/pid.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
+import { signalStruct } from '../linux/signal.ts';
 import { listTasks } from '../linux/task-list.ts';
-import { hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
+import { showText } from '../vmcore/byte-text.ts';
+import { ContainerError, hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, s32, struct, u32 } from '../vmcore/view.ts';
 
@@ -42,30 +44,68 @@ export interface ProcessRow {
   /** On a CPU when the dump was made. */
   readonly running: boolean;
   readonly state: string;
-  /** Undefined for a kernel thread. */
+  /** Undefined for a kernel thread, and where it cannot be read. */
   readonly rssKib: number | undefined;
   readonly comm: string;
   readonly isKernelThread: boolean;
+  /** Has memory of its own: no kernel thread, not ended. */
+  readonly hasMemory: boolean;
+  /** Why parts of the row are not known: its parent is then -1, its threads 0. */
+  readonly problem?: string;
+}
+
+/** A task's name for people and JSON. */
+export function commOf(task: Task): string {
+  return showText(task.comm);
 }
 
 const PAGE_KIB = 4;
 
+/** Reads a part of a row: of what cannot be read the reason is kept, and something else is put in its place. */
+type Attempt = <T, U>(read: () => T, otherwise: U) => T | U;
+
 function processRow(kernel: Kernel, task: Task): ProcessRow {
+  const problems: string[] = [];
+  const attempt: Attempt = (read, otherwise) => {
+    try {
+      return read();
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      problems.push(error.message);
+      return otherwise;
+    }
+  };
   const isKernelThread = (task.flags & PF.kthread) !== 0;
-  const rss = task.mm === 0n ? undefined : rssOf(kernel, kernel.bind(mmStruct).at(task.mm));
-  let threads = 0;
-  for (const _ of forEachThread(kernel, task.address)) threads++;
+  const hasMemory = task.mm !== 0n && !isKernelThread;
   return {
     pid: task.pid,
-    ppid: task.real_parent === 0n ? 0 : taskAt(kernel, task.real_parent).tgid,
-    threads,
+    ppid: attempt(() => (task.real_parent === 0n ? 0 : taskAt(kernel, task.real_parent).tgid), -1),
+    threads: attempt(() => threadCount(kernel, task), 0),
     cpu: cpuOf(kernel, task),
     running: task.on_cpu !== 0,
     state: stateLetter(task),
-    rssKib: rss === undefined || isKernelThread ? undefined : (rss.file + rss.anon + rss.shmem) * PAGE_KIB,
-    comm: task.comm,
+    rssKib: hasMemory ? attempt(() => rssKibOf(kernel, task), undefined) : undefined,
+    comm: commOf(task),
     isKernelThread,
+    hasMemory,
+    ...(problems.length === 0 ? {} : { problem: problems.join('; ') }),
   };
+}
+
+/** Throws a ContainerError where the kernel counted others than are on the list. */
+function threadCount(kernel: Kernel, task: Task): number {
+  let found = 0;
+  for (const _ of forEachThread(kernel, task.address)) found++;
+  const { nr_threads: counted } = kernel.bind(signalStruct).at(task.signal);
+  if (counted !== found) {
+    throw new ContainerError('signal_struct', task.signal, `counts ${counted} threads, ${found} were found`);
+  }
+  return found;
+}
+
+function rssKibOf(kernel: Kernel, task: Task): number {
+  const { file, anon, shmem } = rssOf(kernel, kernel.bind(mmStruct).at(task.mm));
+  return (file + anon + shmem) * PAGE_KIB;
 }
 
 /** A process that could not be read, so that the others still are. */

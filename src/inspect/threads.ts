@@ -1,10 +1,11 @@
 import { forEachThread } from '../linux/pid.ts';
 import { taskPtRegs, USER_CS, USER32_CS } from '../linux/ptrace.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
-import { hex } from '../vmcore/errors.ts';
+import { signalStruct } from '../linux/signal.ts';
+import { hex, isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Report, table } from './report.ts';
-import { cpuOf, requireTask, stateLetter } from './tasks.ts';
+import { commOf, cpuOf, requireTask, stateLetter } from './tasks.ts';
 
 /** One thread, and the user registers that it last entered the kernel with. */
 export interface ThreadRow {
@@ -17,6 +18,8 @@ export interface ThreadRow {
   readonly userIp: string | undefined;
   readonly userSp: string | undefined;
   readonly comm: string;
+  /** Why parts of it are not known. */
+  readonly problem?: string;
 }
 
 const NO_SYSTEM_CALL = 0xffff_ffff_ffff_ffffn;
@@ -27,7 +30,7 @@ function threadRow(kernel: Kernel, task: Task): ThreadRow {
     state: stateLetter(task),
     cpu: cpuOf(kernel, task),
     running: task.on_cpu !== 0,
-    comm: task.comm,
+    comm: commOf(task),
   };
   const none = { systemCall: undefined, userIp: undefined, userSp: undefined };
   if ((task.flags & PF.kthread) !== 0 || task.stack === 0n) return { ...common, ...none };
@@ -43,12 +46,43 @@ function threadRow(kernel: Kernel, task: Task): ThreadRow {
   };
 }
 
+/** A row of a thread of which parts cannot be read. */
+function readableRow(kernel: Kernel, address: bigint): ThreadRow {
+  const task = taskAt(kernel, address);
+  try {
+    return threadRow(kernel, task);
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    return {
+      tid: readable(() => task.pid) ?? -1,
+      state: readable(() => stateLetter(task)) ?? '?',
+      cpu: readable(() => cpuOf(kernel, task)),
+      running: readable(() => task.on_cpu !== 0) ?? false,
+      ...{ systemCall: undefined, userIp: undefined, userSp: undefined },
+      comm: readable(() => commOf(task)) ?? '?',
+      problem: error.message,
+    };
+  }
+}
+
+/** The threads that are on the list of a process, and what is wrong with that list: the kernel counts them as well. */
+function readThreads(kernel: Kernel, leader: Task): { rows: ThreadRow[]; missing: string[] } {
+  const rows: ThreadRow[] = [];
+  try {
+    for (const address of forEachThread(kernel, leader.address)) rows.push(readableRow(kernel, address));
+    const { nr_threads: counted } = kernel.bind(signalStruct).at(leader.signal);
+    const missing =
+      counted === rows.length ? [] : [`the kernel counted ${counted} threads, ${rows.length} were found`];
+    return { rows, missing };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    return { rows, missing: [`threads are missing: ${error.message}`] };
+  }
+}
+
 /** Threads of a process: state, system call, user registers. */
 export function threadsReport(kernel: Kernel, pid: number): Report {
-  const leader = requireTask(kernel, pid);
-  const rows: ThreadRow[] = [];
-  for (const address of forEachThread(kernel, leader.address))
-    rows.push(threadRow(kernel, taskAt(kernel, address)));
+  const { rows, missing } = readThreads(kernel, requireTask(kernel, pid));
   const header = ['TID', 'CPU', 'ST', 'SYSCALL', 'USER IP', 'USER SP', 'COMMAND'];
   const cells = (row: ThreadRow): (string | number)[] => [
     row.tid,
@@ -57,7 +91,14 @@ export function threadsReport(kernel: Kernel, pid: number): Report {
     String(row.systemCall ?? '-').padStart(7),
     row.userIp ?? '-',
     row.userSp ?? '-',
-    row.comm,
+    row.problem === undefined ? row.comm : `${row.comm} --- ${row.problem}`,
   ];
-  return { json: () => ({ pid, threads: rows }), text: () => table(header, rows.map(cells)) };
+  return {
+    json: () => ({ pid, threads: rows, missing }),
+    text: () => [table(header, rows.map(cells)), ...missing.map((sentence) => `--- ${sentence}`)].join('\n'),
+    problems: [
+      ...missing,
+      ...rows.flatMap(({ tid, problem }) => (problem === undefined ? [] : [`thread ${tid}: ${problem}`])),
+    ],
+  };
 }

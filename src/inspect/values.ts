@@ -1,14 +1,44 @@
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
-import { hex, VmcoreError } from '../vmcore/errors.ts';
+import { showText } from '../vmcore/byte-text.ts';
+import { hex, isDamage, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
+/** The elements of an array that are shown, and how many there are besides. */
+export class CutArray {
+  readonly elements: readonly Value[];
+  readonly more: number;
+
+  constructor(elements: readonly Value[], more: number) {
+    this.elements = elements;
+    this.more = more;
+  }
+}
+
+/** A value that the dump does not have. */
+export class Unreadable {
+  readonly unreadable: string;
+
+  constructor(problem: string) {
+    this.unreadable = problem;
+  }
+}
+
 /** A value as JSON holds it: pointers and 64-bit numbers beyond 2^53 are hexadecimal strings. */
-export type Value = number | string | boolean | readonly Value[] | { readonly [member: string]: Value };
+export type Value =
+  | number
+  | string
+  | boolean
+  | readonly Value[]
+  | CutArray
+  | Unreadable
+  | { readonly [member: string]: Value };
 
 /** Elements of an array, bytes of a string, and members in all, that are shown. */
 const MAX_ELEMENTS = 64;
+const MAX_CHARACTERS = 65_536;
 const MAX_MEMBERS = 20_000;
 const MAX_DEPTH = 24;
+const TOO_LARGE = `of the structure ${MAX_MEMBERS} members are shown`;
 const SIGNED = 1 << 24;
 const BOOL = 1 << 26;
 
@@ -17,16 +47,38 @@ export class ValueReader {
   readonly #kernel: Kernel;
   readonly #btf: Btf;
   #budget = MAX_MEMBERS;
+  readonly #problems: string[] = [];
 
   constructor(kernel: Kernel, btf: Btf) {
     this.#kernel = kernel;
     this.#btf = btf;
   }
 
-  /** The value of a type at an address. Throws an AddressError where memory is missing. */
+  /** What could not be read of all values, as sentences. */
+  get problems(): readonly string[] {
+    return this.#problems;
+  }
+
+  /** The value of a type at an address; where memory is missing, an {@link Unreadable} is in its place. */
   read(typeId: number, address: bigint, depth = 0): Value {
-    if (depth > MAX_DEPTH || this.#budget-- <= 0)
-      throw new VmcoreError('the structure is too large to be shown');
+    if (depth <= MAX_DEPTH && this.#budget-- > 0) {
+      return this.#attempt(hex(address), () => this.#read(typeId, address, depth));
+    }
+    if (!this.#problems.includes(TOO_LARGE)) this.#problems.push(TOO_LARGE);
+    return new Unreadable('not shown');
+  }
+
+  #attempt(what: string, read: () => Value): Value {
+    try {
+      return read();
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#problems.push(`the value at ${what} cannot be read: ${error.message}`);
+      return new Unreadable(error.message);
+    }
+  }
+
+  #read(typeId: number, address: bigint, depth: number): Value {
     const btf = this.#btf;
     const id = btf.strip(typeId);
     switch (btf.kind(id)) {
@@ -69,8 +121,10 @@ export class ValueReader {
       const { name, typeId, bits, bitFieldWidth } = btf.member(id, i);
       const at = address + BigInt(bits >>> 3);
       const value =
-        bitFieldWidth === 0 ? this.read(typeId, at, depth + 1) : this.#bitField(at, bits & 7, bitFieldWidth);
-      if (name === '' && typeof value === 'object' && !Array.isArray(value)) Object.assign(result, value);
+        bitFieldWidth === 0
+          ? this.read(typeId, at, depth + 1)
+          : this.#attempt(hex(at), () => this.#bitField(at, bits & 7, bitFieldWidth));
+      if (name === '' && isStructure(value)) Object.assign(result, value);
       else result[name] = value;
     }
     return result;
@@ -89,12 +143,14 @@ export class ValueReader {
       this.#btf.ownSize(element) === 1 &&
       this.#isChar(elementId)
     ) {
-      return this.#kernel.memory.cstring(address, Math.min(count, 4096));
+      return showText(this.#kernel.memory.cstring(address, Math.min(count, MAX_CHARACTERS)));
     }
     const size = BigInt(this.#btf.sizeOf(element));
-    return Array.from({ length: Math.min(count, MAX_ELEMENTS) }, (_, i) =>
+    const shown = Math.min(count, MAX_ELEMENTS);
+    const elements = Array.from({ length: shown }, (_, i) =>
       this.read(element, address + BigInt(i) * size, depth + 1),
     );
+    return shown < count ? new CutArray(elements, count - shown) : elements;
   }
 
   #isChar(typeId: number): boolean {
@@ -111,18 +167,34 @@ function asNumber(value: bigint): Value {
 export function formatValue(value: Value, indent = ''): string {
   if (typeof value === 'string') return value.startsWith('0x') ? value : JSON.stringify(value);
   if (typeof value !== 'object') return String(value);
+  if (value instanceof Unreadable) return `/* unreadable: ${value.unreadable} */`;
+  if (value instanceof CutArray) return formatList(value.elements, value.more, indent);
+  if (isList(value)) return formatList(value, 0, indent);
   const inner = `${indent}\t`;
-  if (isList(value)) {
-    if (value.every((item) => typeof item !== 'object'))
-      return `{ ${value.map((item) => formatValue(item)).join(', ')} }`;
-    return `{\n${value.map((item, i) => `${inner}[${i}] = ${formatValue(item, inner)},\n`).join('')}${indent}}`;
-  }
   const lines = Object.entries(value).map(
     ([name, item]) => `${inner}.${name} = ${formatValue(item, inner)},\n`,
   );
   return `{\n${lines.join('')}${indent}}`;
 }
 
+function formatList(elements: readonly Value[], more: number, indent: string): string {
+  const inner = `${indent}\t`;
+  const rest = more === 0 ? '' : `/* and ${more} more */`;
+  if (elements.every((item) => typeof item !== 'object'))
+    return `{ ${elements.map((item) => formatValue(item)).join(', ')}${rest === '' ? '' : `, ${rest}`} }`;
+  const lines = elements.map((item, i) => `${inner}[${i}] = ${formatValue(item, inner)},\n`);
+  return `{\n${lines.join('')}${rest === '' ? '' : `${inner}${rest}\n`}${indent}}`;
+}
+
 function isList(value: Value): value is readonly Value[] {
   return Array.isArray(value);
+}
+
+function isStructure(value: Value): value is { readonly [member: string]: Value } {
+  return (
+    typeof value === 'object' &&
+    !isList(value) &&
+    !(value instanceof CutArray) &&
+    !(value instanceof Unreadable)
+  );
 }

@@ -1,3 +1,4 @@
+import { isWholeText, showText } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct } from '../vmcore/view.ts';
@@ -18,7 +19,7 @@ const NAME_MAX = 255;
 /**
  * The path of a task's cgroup below the root of the version 2 hierarchy, as in `/proc/PID/cgroup`: `/` or `/system.slice/x.service`.
  * @param task address of the `task_struct`
- * @throws ContainerError if the way up does not end
+ * @throws ContainerError if the way up does not end, or is not UTF-8
  */
 export function cgroupPath(kernel: Kernel, task: bigint): string {
   const set = kernel.bind(taskCgroups).at(task).cgroups;
@@ -31,5 +32,9 @@ export function cgroupPath(kernel: Kernel, task: bigint): string {
     }
     parts.push(kernel.memory.cstring(node.name, NAME_MAX + 1));
   }
-  return `/${parts.toReversed().join('/')}`;
+  const path = `/${parts.toReversed().join('/')}`;
+  if (!isWholeText(path)) {
+    throw new ContainerError('cgroup', group.address, `has a name that is not UTF-8: ${showText(path)}`);
+  }
+  return path;
 }

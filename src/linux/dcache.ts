@@ -1,4 +1,4 @@
-import { isUtf8 } from 'node:buffer';
+import { bytesToText, isWholeText, showText, textToBytes } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
@@ -24,7 +24,7 @@ export type Dentry = ViewOf<typeof dentryStruct>;
 const NAME_MAX = 255;
 const PATH_MAX = 4096;
 
-/** A dentry's name as bytes turned into latin1, so that nothing is lost. Throws a ContainerError if too long or empty. */
+/** A dentry's name, as text that stands for its bytes (byte-text.ts). Throws a ContainerError if too long or empty. */
 export function dentryName(kernel: Kernel, dentry: Dentry): string {
   const length = dentry.d_nameLength;
   if (length === 0 || length > NAME_MAX) {
@@ -32,7 +32,7 @@ export function dentryName(kernel: Kernel, dentry: Dentry): string {
   }
   const bytes = kernel.memory.read(dentry.d_nameAddress, length);
   if (bytes.includes(0)) throw new ContainerError('dentry', dentry.address, 'has a zero byte in its name');
-  return bytes.toString('latin1');
+  return bytesToText(bytes);
 }
 
 /** d_unlinked: not in the hash of names any more, and not the root of its file system. */
@@ -66,9 +66,9 @@ export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number
  * `limit`.
  */
 export function hasChild(kernel: Kernel, directory: bigint, name: string, limit: number): boolean {
-  const bytes = Buffer.from(name).toString('latin1');
+  const { length } = textToBytes(name);
   for (const child of dentryChildren(kernel, directory, limit)) {
-    if (child.d_nameLength === bytes.length && dentryName(kernel, child) === bytes) return true;
+    if (child.d_nameLength === length && dentryName(kernel, child) === name) return true;
   }
   return false;
 }
@@ -106,13 +106,10 @@ export function initialMountNamespace(kernel: Kernel): bigint {
   return kernel.bind(initNsproxy).at(kernel.symbol('init_nsproxy')).mnt_ns;
 }
 
-/** Bytes of a name or path as text. Throws a ContainerError if they are not UTF-8: any text for them would name another file. */
-export function decodePath(dentry: bigint, bytes: Buffer): string {
-  if (isUtf8(bytes)) return bytes.toString('utf8');
-  const shown = bytes
-    .toString('latin1')
-    .replace(/[^ -~]/g, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`);
-  throw new ContainerError('dentry', dentry, `has a name that is not UTF-8: ${shown}`);
+/** A name or path that can be used as one. Throws a ContainerError if its bytes are not UTF-8: opened as text, they would name another file. */
+export function requireWholePath(dentry: bigint, path: string): string {
+  if (isWholeText(path)) return path;
+  throw new ContainerError('dentry', dentry, `has a name that is not UTF-8: ${showText(path)}`);
 }
 
 /**
@@ -120,6 +117,13 @@ export function decodePath(dentry: bigint, bytes: Buffer): string {
  * `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX bytes, or is not UTF-8.
  */
 export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: bigint): ResolvedPath {
+  const resolved = resolveAnyPath(kernel, vfsmount, dentryAddress);
+  requireWholePath(dentryAddress, resolved.path);
+  return resolved;
+}
+
+/** The same for a path that is only shown: its text may stand for bytes that are not UTF-8 (byte-text.ts). */
+export function resolveAnyPath(kernel: Kernel, vfsmount: bigint, dentryAddress: bigint): ResolvedPath {
   const Dentry = kernel.bind(dentryStruct);
   const first = mountOf(kernel, vfsmount);
   let mount = first;
@@ -132,7 +136,7 @@ export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: big
     const escaped = dentry.d_parent === dentry.address && dentry.address !== mount.mnt_root;
     if (dentry.address === mount.mnt_root || escaped) {
       if (mount.mnt_parent === mount.address || escaped) {
-        const path = decodePath(dentryAddress, Buffer.from(`/${parts.toReversed().join('/')}`, 'latin1'));
+        const path = `/${parts.toReversed().join('/')}`;
         const kind = rootKind(kernel, first);
         const root = escaped && kind === 'initial' ? 'detached' : kind;
         return { path, directories: directories.toReversed(), deleted, root, mount: first };
@@ -142,7 +146,7 @@ export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: big
       continue;
     }
     const name = dentryName(kernel, dentry);
-    length += name.length + 1;
+    length += dentry.d_nameLength + 1;
     if (length > PATH_MAX) break;
     parts.push(name);
     dentry = Dentry.at(dentry.d_parent);

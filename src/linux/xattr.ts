@@ -1,3 +1,4 @@
+import { isWholeText } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
@@ -66,7 +67,9 @@ export function tmpfsXattrs(kernel: Kernel, inode: bigint): Xattr[] {
     const { address, name, size } = Attribute.containerOf(link, 'link');
     if (size > MAX_SIZE) throw new ContainerError('simple_xattr', address, `has ${size} bytes`);
     const value = kernel.memory.read(address + BigInt(Attribute.offsetOf('value')), size);
-    return { name: kernel.memory.cstring(name, MAX_NAME), value };
+    const text = kernel.memory.cstring(name, MAX_NAME);
+    if (!isWholeText(text)) throw new ContainerError('simple_xattr', address, 'has a name that is not UTF-8');
+    return { name: text, value };
   });
   const { i_acl, i_default_acl } = kernel.bind(inodeAcls).at(inode);
   return [

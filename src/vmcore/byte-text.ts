@@ -44,14 +44,17 @@ export function isWholeText(text: string): boolean {
   return text.isWellFormed();
 }
 
+/** Text with each byte that is not UTF-8 written as `\xe9`: for sentences that have a name in them. */
+export function showBytes(text: string): string {
+  return text.replace(/[\udc80-\udcff]/gu, (byte) => `\\x${(byte.charCodeAt(0) - ESCAPE).toString(16)}`);
+}
+
 /**
  * Text for people and JSON: itself, or, if its bytes are not UTF-8, what a shell makes those bytes of: `$'caf\xe9'`. Text that begins that way
  * is written so as well, so that each text stands for one name.
  */
 export function showText(text: string): string {
   if (isWholeText(text) && !text.startsWith("$'")) return text;
-  const quoted = text
-    .replace(/[\\']/g, '\\$&')
-    .replace(/[\udc80-\udcff]/gu, (byte) => `\\x${(byte.charCodeAt(0) - ESCAPE).toString(16)}`);
+  const quoted = showBytes(text.replace(/[\\']/g, '\\$&'));
   return `$'${quoted}'`;
 }

@@ -107,7 +107,7 @@ export const flags = new Field<Flags>({ kind: 'flags' });
 export const pointer = new Field<bigint>({ kind: 'pointer' });
 /** `bool` (one byte, or a bit field of one bit). */
 export const bool = new Field<boolean>({ kind: 'bool' });
-/** A `char` array up to its first zero byte, as latin1 (each byte one character: nothing is lost). */
+/** A `char` array up to its first zero byte, as text of which `textToBytes` (byte-text.ts) makes the same bytes again. */
 export const cstring = new Field<string>({ kind: 'cstring' });
 /** The member's bytes, copied out of the dump. */
 export const bytes = new Field<Buffer>({ kind: 'bytes' });

@@ -1,3 +1,4 @@
+import { bytesToText } from './byte-text.ts';
 import { AddressError } from './errors.ts';
 import { type PageTable, pageNumber, translateKernelPage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';
@@ -145,19 +146,22 @@ export class KernelMemory implements WindowSource {
     return high * 0x1_0000_0000 + data.getUint32(offset, true);
   }
 
-  /** Bytes up to the first zero, or `max` of them, as latin1. */
+  /** Bytes up to the first zero, or `max` of them, as text of which `textToBytes` makes the same bytes again. */
   cstring(address: bigint, max: number): string {
-    let text = '';
-    for (let at = address; text.length < max; ) {
-      const part = Math.min(max - text.length, PAGE - Number(at & 0xfffn));
+    const parts: Buffer[] = [];
+    let at = address;
+    for (let left = max; left > 0; ) {
+      const part = Math.min(left, PAGE - Number(at & 0xfffn));
       const { data, offset } = this.window(at, part);
       const bytes = Buffer.from(data.buffer, data.byteOffset + offset, part);
       const end = bytes.indexOf(0);
-      if (end >= 0) return text + bytes.toString('latin1', 0, end);
-      text += bytes.toString('latin1');
+      // Copied: a window of old memory may be gone when the next is looked at.
+      parts.push(Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)));
+      if (end >= 0) break;
+      left -= part;
       at += BigInt(part);
     }
-    return text;
+    return bytesToText(Buffer.concat(parts));
   }
 
   #copy(address: bigint, length: number): Buffer {

@@ -1,3 +1,4 @@
+import { bytesToText } from './byte-text.ts';
 import { AddressError, BindError } from './errors.ts';
 import type { Field, FieldSpec, Fields, StructDecl, View } from './field.ts';
 import { Flags } from './flags.ts';
@@ -230,7 +231,7 @@ class MemberBinder {
     return (view) => {
       const all = read(view);
       const end = all.indexOf(0);
-      return all.toString('latin1', 0, end < 0 ? all.length : end);
+      return bytesToText(end < 0 ? all : all.subarray(0, end));
     };
   }
 

@@ -12,6 +12,7 @@ import { MmEntrySchema } from '../../src/criu/proto/gen/mm_pb.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/proto/gen/pagemap_pb.ts';
 import { PstreeEntrySchema } from '../../src/criu/proto/gen/pstree_pb.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
+import { bytesToText } from '../../src/vmcore/byte-text.ts';
 import { areaOf, groupOf, memoryOf, processOf, threadOf } from './processes.ts';
 
 /** Old memory in which every page is filled with the low byte of its frame number. */
@@ -85,15 +86,30 @@ describe('images of a process', () => {
   it('hold what belongs to the process in the first thread only', () => {
     const first = only(CoreEntrySchema, path('core-700.img'));
     const second = only(CoreEntrySchema, path('core-701.img'));
-    assert.equal(first.tc?.comm, 'subject');
+    assert.equal(String(first.tc?.comm), 'subject');
     assert.equal(first.tc?.sigactions.length, 62);
     assert.equal(second.tc, undefined);
-    assert.equal(second.threadCore?.comm, 'thread-701');
+    assert.equal(String(second.threadCore?.comm), 'thread-701');
     assert.equal(second.threadCore?.schedNice, -3);
     assert.deepEqual(first.threadCore?.creds?.capBnd, [0xffff_ffff, 0x1ff]);
     assert.equal(first.threadInfo?.gpregs?.r15, 15n);
     assert.equal(first.threadInfo?.fpregs?.xmmSpace.length, 64);
     assert.equal(first.threadInfo?.fpregs?.xsave?.ymmhSpace.length, 64);
+  });
+
+  it('have names byte for byte, whether these are UTF-8 or end within a character', () => {
+    for (const bytes of [
+      Buffer.from('naïve'),
+      Buffer.from('ééééééé\xc3', 'latin1'),
+      Buffer.from('éééééééé').subarray(0, 15),
+    ]) {
+      const named = mkdtempSync(join(tmpdir(), 'otherworld-images-'));
+      const comm = bytesToText(bytes);
+      writeImages(groupOf([processOf(700, { comm, threads: [{ ...threadOf(700), comm }] })]), source, named);
+      const { tc, threadCore } = only(CoreEntrySchema, join(named, 'core-700.img'));
+      for (const found of [tc?.comm, threadCore?.comm]) assert.deepEqual(Buffer.from(found ?? []), bytes);
+      rmSync(named, { recursive: true });
+    }
   });
 
   it('describe areas in bytes, flags and advice', () => {

@@ -164,11 +164,12 @@ describe('a kdump-compressed dump', () => {
       unreadable.map(({ problem }) => problem).join('\n'),
       /cannot be read \(physical\): a page of the dump/,
     );
-    for (const row of rows)
+    for (const row of rows.filter(({ problem }) => problem === undefined)) {
       assert.deepEqual(
         row,
         all.find(({ pid }) => pid === row.pid),
       );
+    }
   });
 
   it('is refused if it is one of several parts or has other pages', () => {

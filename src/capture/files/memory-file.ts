@@ -1,10 +1,10 @@
-import { isUtf8 } from 'node:buffer';
 import { dentryName, dentryStruct } from '../../linux/dcache.ts';
 import { type File, filePosition } from '../../linux/file.ts';
 import { fileSystemOf, type Inode, inodeStruct } from '../../linux/fs.ts';
 import { MEMFD_PREFIX, shmemSeals } from '../../linux/shmem.ts';
 import type { MemfdFile, MemfdInode } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
+import { isWholeText, showText } from '../../vmcore/byte-text.ts';
 import type { CaptureContext } from './context.ts';
 import { pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
@@ -55,12 +55,11 @@ export function captureMemfdInode(context: CaptureContext, file: File): MemfdIno
   const known = context.memfds.get(shmid);
   if (known !== undefined) return known;
   const name = dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)).slice(MEMFD_PREFIX.length);
-  const bytes = Buffer.from(name, 'latin1');
-  if (!isUtf8(bytes)) throw new FileRefusal('has a memfd whose name is not UTF-8');
+  if (!isWholeText(name)) throw new FileRefusal(`has a memfd whose name is not UTF-8: ${showText(name)}`);
   const memfd: MemfdInode = {
     inodeId: shmid,
     shmid,
-    name: bytes.toString('utf8'),
+    name,
     uid: inode.i_uid,
     gid: inode.i_gid,
     mode: inode.i_mode,
