@@ -1,6 +1,6 @@
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct } from '../vmcore/view.ts';
+import { addressOf, flags, pointer, struct } from '../vmcore/view.ts';
 import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
 import { listEmpty, listReadEntries, listVisit } from './list.ts';
 
@@ -92,18 +92,22 @@ export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceS
   return { addresses, damage: damage === undefined ? [] : [damage] };
 }
 
-/** Bits of `inode.i_state` of an inode that is to be written: I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES. */
-const I_DIRTY = 7;
-/** An `unsigned long` in 6.1, 32 bits in 6.12; the low ones are in the same place. */
-const inodeState = struct('inode', { i_state: addressOf() });
+/** Bits of `inode.i_state` of an inode that is to be written (I_DIRTY_*). 6.12 gave them other places, and the member 32 bits instead of 64. */
+export const dirtyBefore612 = { sync: 1 << 0, datasync: 1 << 1, pages: 1 << 2 } as const;
+export const dirtySince612 = { sync: 1 << 3, datasync: 1 << 4, pages: 1 << 5 } as const;
+const inodeState = struct('inode', { i_state: flags });
+
+function dirtyMask(kernel: Kernel): number {
+  const isSince612 = kernel.layouts.member('inode', 'i_state')?.sizeBytes === 4;
+  const { sync, datasync, pages } = isSince612 ? dirtySince612 : dirtyBefore612;
+  return sync | datasync | pages;
+}
 
 /** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
 export function isWritten(kernel: Kernel, inode: bigint): boolean {
   const { i_state } = kernel.bind(inodeState).at(inode);
   const { i_io_list, i_wb_list } = kernel.bind(inodeLists).at(inode);
   return (
-    (kernel.memory.u32(i_state) & I_DIRTY) === 0 &&
-    listEmpty(kernel, i_io_list) &&
-    listEmpty(kernel, i_wb_list)
+    (i_state.low & dirtyMask(kernel)) === 0 && listEmpty(kernel, i_io_list) && listEmpty(kernel, i_wb_list)
   );
 }
