@@ -6,6 +6,7 @@ import type { Armed, Manifest, MemoryRange } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
+import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
 import { StateError } from '../system/state-error.ts';
 import { replaceFile } from '../system/state-file.ts';
@@ -68,12 +69,21 @@ async function build(kernelRelease: string, progress: Progress): Promise<Parts> 
   return { base: base.path, runtime: runtime.path, bundle: bundle.path };
 }
 
+/** Whether a kernel is of a series that was not checked. @throws ArmError if it is and that is not allowed */
+export function isUnchecked(release: string, isAllowed: boolean): boolean {
+  const problem = uncheckedRelease(release);
+  if (problem !== undefined && !isAllowed)
+    throw new ArmError(`${problem}; boot a kernel of a checked series, or arm with --unchecked`);
+  return problem !== undefined;
+}
+
 /**
  * Arms the running system: builds the crash initramfs (or takes it from the cache), loads it with the running kernel's own image as crash
  * kernel, and sets the panic sysctls. Whatever was loaded before is replaced.
+ * @param allowUnchecked also a kernel of a series that was not checked
  * @throws ArmError saying what is missing
  */
-export async function arm(config: Config, progress: Progress): Promise<Armed> {
+export async function arm(config: Config, progress: Progress, allowUnchecked = false): Promise<Armed> {
   using _lock = lockCache(progress);
   if (isCrashWorld()) {
     throw new ArmError(
@@ -81,6 +91,7 @@ export async function arm(config: Config, progress: Progress): Promise<Armed> {
     );
   }
   const release = runningRelease();
+  const unchecked = isUnchecked(release, allowUnchecked);
   const image = kernelImage(release);
   if (!existsSync(image))
     throw new ArmError(`${image} is gone: the running kernel was removed; reboot into an installed one`);
@@ -97,6 +108,7 @@ export async function arm(config: Config, progress: Progress): Promise<Armed> {
   const manifest: Manifest = {
     version: 1,
     release,
+    unchecked,
     bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
     armedAt: new Date().toISOString(),
     reservedBytes: reserved,

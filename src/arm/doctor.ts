@@ -3,6 +3,7 @@ import { release as runningRelease } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/config.ts';
 import type { Config } from '../config/schema.ts';
+import { seriesOf, uncheckedRelease } from '../linux/kernel-releases.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
@@ -26,6 +27,7 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
   const { config, findings } = configuration(configPath);
   return [
     ...findings,
+    kernelSeries(release),
     ...kernelConfig(release),
     existsFinding('kernel image', kernelImage(release), 'reboot into an installed kernel'),
     crashMemory(),
@@ -60,6 +62,15 @@ function crashWorld(): Finding {
   const todo =
     'reboot when it suits you: it cannot be armed again yet, and a second panic would not be survived';
   return { what: 'this boot', state: 'missing', found: 'is a crash world', todo };
+}
+
+/** Whether what is believed of the kernel without its saying so was checked for its series. */
+export function kernelSeries(release: string): Finding {
+  const what = 'kernel series';
+  const found = uncheckedRelease(release);
+  if (found === undefined) return { what, state: 'good', found: `${seriesOf(release)}, which was checked` };
+  const todo = 'boot a kernel of a checked series, or accept the risk: otherworld arm --unchecked';
+  return { what, state: 'missing', found, todo };
 }
 
 /** Kernel options and what each is for; a module will do. */

@@ -14,7 +14,7 @@ function command(...args: string[]): string {
   return [process.execPath, realpathSync(process.argv[1] ?? ''), ...args].join(' ');
 }
 
-function unit(): string {
+function unit(unchecked: boolean): string {
   return `[Unit]
 Description=Otherworld: load the crash kernel that brings processes back
 Documentation=file:${join(INSTALLATION, 'docs/arming.md')}
@@ -25,7 +25,7 @@ RequiresMountsFor=/var/lib/otherworld /var/cache/otherworld
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=${command('arm')}
+ExecStart=${command('arm', ...(unchecked ? ['--unchecked'] : []))}
 
 [Install]
 WantedBy=multi-user.target
@@ -39,9 +39,13 @@ exec ${command('arm', '--build-only', '--kernel', '"$1"')}
 `;
 }
 
-/** Makes the system arm at each boot, and prepare when a kernel is installed. @returns the files written */
-export function installUnits(): string[] {
-  write(UNIT_PATH, unit(), 0o644);
+/**
+ * Makes the system arm at each boot, and prepare when a kernel is installed.
+ * @param unchecked also on kernels of a series that was not checked
+ * @returns the files written
+ */
+export function installUnits(unchecked: boolean): string[] {
+  write(UNIT_PATH, unit(unchecked), 0o644);
   write(KERNEL_HOOK, kernelHook(), 0o755);
   runProgram('systemctl', ['daemon-reload']);
   runProgram('systemctl', ['enable', UNIT]);

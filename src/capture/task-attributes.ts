@@ -2,7 +2,7 @@ import { type SysvObject, sysvObjects } from '../linux/ipc.ts';
 import { sessionKeys } from '../linux/keyring.ts';
 import { listEmpty } from '../linux/list.ts';
 import { threadStruct } from '../linux/processor.ts';
-import { hasThreadFlag, PF, type Task, TIF } from '../linux/sched.ts';
+import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
 import { readable } from '../vmcore/errors.ts';
@@ -12,8 +12,6 @@ import { addressOf, struct } from '../vmcore/view.ts';
 /** SCHED_NORMAL, FIFO, RR, BATCH, IDLE (include/uapi/linux/sched.h): those that CRIU sets. */
 const restorablePolicies: ReadonlySet<number> = new Set([0, 1, 2, 3, 5]);
 const SCHED_DEADLINE = 6;
-/** PFA_SPEC_SSB_DISABLE (3) to PFA_SPEC_SSB_NOEXEC (7) of `atomic_flags`; below are no_new_privs and cpuset's. */
-const FIRST_SPECULATION_FLAG = 3;
 /** PR_SET_IO_FLUSHER sets both (kernel/sys.c). */
 const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
@@ -45,7 +43,7 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
     task.in_execve && 'was in the middle of execve',
-    (!task.atomic_flags.isBelow(FIRST_SPECULATION_FLAG) || hasThreadFlag(task, TIF.specL1dFlush)) &&
+    (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',
     (task.user_event_mm ?? 0n) !== 0n && 'has registered user events for tracing',

@@ -15,6 +15,7 @@ interface ArmOptions {
   install?: boolean;
   buildOnly?: boolean;
   kernel?: string;
+  unchecked?: boolean;
   json?: boolean;
 }
 
@@ -29,9 +30,9 @@ async function run(options: ArmOptions): Promise<void> {
     await prepare(options.kernel ?? release(), progress);
     return;
   }
-  const armed = await arm(config, progress);
+  const armed = await arm(config, progress, options.unchecked === true);
   endOldImages(config, progress);
-  if (options.install) for (const path of installUnits()) progress(`wrote ${path}`);
+  if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
   if (options.json) {
     console.log(JSON.stringify(armed, undefined, 2));
     return;
@@ -69,6 +70,7 @@ export function registerArm(program: Command): void {
     .option('--install', 'also arm at every boot, and prepare for kernels when they are installed')
     .option('--build-only', 'build the crash initramfs into the cache, load nothing')
     .option('--kernel <release>', 'with --build-only: the kernel to build for (default: the running one)')
+    .option('--unchecked', 'also on a kernel of a series that was not checked (see docs/arming.md)')
     .option('--json', 'print what was loaded as JSON')
     .action(run);
 }

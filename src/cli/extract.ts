@@ -3,14 +3,17 @@ import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
 import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
+import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
+import { printable } from '../report/printable.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { wholeNumber } from './arguments.ts';
 
 interface Options {
   readonly pid: readonly number[];
   readonly out: string;
+  readonly unchecked?: boolean;
   readonly json?: boolean;
 }
 
@@ -24,6 +27,9 @@ class RefusedError extends Error {
   readonly exitStatus = 3;
 }
 
+/** The dump is of a kernel that was not checked. */
+class UncheckedError extends Error {}
+
 function pids(value: string, before: readonly number[] = []): number[] {
   return [...before, wholeNumber(value)];
 }
@@ -32,6 +38,14 @@ function checkDirectory(directory: string): void {
   if (existsSync(directory) && readdirSync(directory).length > 0) {
     throw new InvalidArgumentError(`${directory} is not empty; name a new directory with --out`);
   }
+}
+
+/** Images from a kernel that nobody has checked are made on request only. */
+function checkRelease(file: string, release: string, allowed: boolean): void {
+  const problem = uncheckedRelease(release);
+  if (problem === undefined) return;
+  if (!allowed) throw new UncheckedError(`${file}: ${problem}; --unchecked extracts all the same`);
+  process.stderr.write(printable(`otherworld: ${file}: ${problem}\n`));
 }
 
 function toJson(extracted: readonly Extracted[], refused: readonly Refusal[]): string {
@@ -78,10 +92,11 @@ function print(extracted: readonly Extracted[], refused: readonly Refusal[]): vo
   }
 }
 
-async function extract(file: string, { pid, out, json }: Options): Promise<void> {
+async function extract(file: string, { pid, out, unchecked, json }: Options): Promise<void> {
   checkDirectory(out);
   const kernel = await openKernel(file);
   try {
+    checkRelease(file, kernel.release, unchecked === true);
     const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
     const groups: ProcessGroup[] = [];
     const refused = [...captured.refused];
@@ -119,6 +134,7 @@ export function registerExtract(program: Command): void {
       '--out <dir>',
       'new directory for the images; one below it per group if there are several',
     )
+    .option('--unchecked', 'also from a kernel of a series that was not checked')
     .option('--json', 'print what was found as JSON')
     .action(extract);
 }

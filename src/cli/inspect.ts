@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Report } from '../inspect/report.ts';
+import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -124,12 +125,19 @@ async function inspect(
   const kernel = openKernel(file, profile);
   const report = await view.report(kernel, args);
   const { problems = [], remarks = [] } = report;
+  const release = uncheckedRelease(kernel.release);
+  const unchecked = release === undefined ? [] : [release];
   const output =
     options.json === true
-      ? JSON.stringify({ ...report.json(), problems, warnings: kernel.warnings }, null, 2)
+      ? JSON.stringify({ ...report.json(), problems, warnings: [...kernel.warnings, ...unchecked] }, null, 2)
       : printable(report.text());
   if (output !== '') process.stdout.write(`${output}\n`);
-  const notes = [...(name === 'summary' ? [] : kernel.warnings), ...remarks, ...shortened(problems)];
+  const notes = [
+    ...(name === 'summary' ? [] : kernel.warnings),
+    ...unchecked,
+    ...remarks,
+    ...shortened(problems),
+  ];
   for (const note of notes) process.stderr.write(printable(`otherworld: ${file}: ${note}\n`));
   if (problems.length > 0) throw new IncompleteError(`${file}: what is shown is incomplete`);
 }

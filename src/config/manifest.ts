@@ -18,6 +18,8 @@ export const manifestSchema = z.strictObject({
   version: z.literal(1),
   /** `uname -r` of the main kernel. */
   release: z.string(),
+  /** The main kernel's series was not checked, and it was armed with --unchecked. */
+  unchecked: z.boolean().default(false),
   /** /proc/sys/kernel/random/boot_id of the main kernel. */
   bootId: z.string(),
   armedAt: z.string(),

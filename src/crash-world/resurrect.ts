@@ -5,6 +5,7 @@ import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
 import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
+import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { endGroupImages } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
@@ -83,6 +84,7 @@ export async function resurrect(): Promise<void> {
   if (opened.kernel === undefined) {
     report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   } else {
+    report.notes.push(...releaseNotes(opened.kernel.release, manifest));
     await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
   }
   concludePending(report, 'a stage failed before it was restored: see the errors');
@@ -112,6 +114,13 @@ function openDeadKernel(profilePath: string): Opened {
     console.error(error);
     return { kernel: undefined, error, note };
   }
+}
+
+/** What the report says of a kernel whose series was not checked: somebody has accepted that, or its memory is not of the kernel that was armed. */
+function releaseNotes(release: string, { unchecked }: Manifest): string[] {
+  const problem = uncheckedRelease(release);
+  if (problem === undefined) return [];
+  return [`${problem}${unchecked ? ' (armed with --unchecked)' : ''}`];
 }
 
 function openIncident(panicAt: Date): Place {

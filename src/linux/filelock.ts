@@ -31,7 +31,7 @@ const lockWithoutCore = struct('file_lock', {
 });
 
 /** Bits of the flags (include/linux/filelock.h). */
-const FL = { posix: 1, flock: 2, delegation: 4, lease: 32, ofdlck: 1024 } as const;
+export const FL = { posix: 1, flock: 2, delegation: 4, lease: 32, ofdlck: 1024 } as const;
 
 export interface KernelFileLock {
   readonly kind: 'posix' | 'flock' | 'ofd' | 'lease';

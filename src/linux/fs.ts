@@ -55,7 +55,7 @@ export type SuperBlock = ViewOf<typeof superBlockStruct>;
 const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
 
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
-const FS_REQUIRES_DEV = 1;
+export const FS_REQUIRES_DEV = 1;
 /** Bit of `super_block.s_flags`: mounted read-only. */
 export const SB_RDONLY = 0;
 /** Bit of `super_block.s_flags`: the file system knows access control lists. */

@@ -1,6 +1,7 @@
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct, u8, u64 } from '../vmcore/view.ts';
+import { HRTIMER_ENQUEUED } from './hrtimer.ts';
 import { rbTreeForEach } from './rbtree.ts';
 import type { Task } from './sched.ts';
 
@@ -71,7 +72,6 @@ const sleeperBase = struct('hrtimer_sleeper', {
   base: pointer.at('timer.base'),
   state: u8.at('timer.state'),
 });
-const HRTIMER_ENQUEUED = 1;
 const STACK_BYTES = 16384n;
 
 /**

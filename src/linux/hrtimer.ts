@@ -13,7 +13,7 @@ const hrtimerStruct = struct('hrtimer', {
 const clockBase = struct('hrtimer_clock_base', { clockid: s32 });
 
 /** HRTIMER_STATE_ENQUEUED (include/linux/hrtimer.h). */
-const ENQUEUED = 1;
+export const HRTIMER_ENQUEUED = 1;
 
 export interface HrtimerState {
   readonly active: boolean;
@@ -28,7 +28,7 @@ export interface HrtimerState {
 /** State of the hrtimer at `address`. `remaining` is 0 for a timer that is not active. */
 export function readHrtimer(kernel: Kernel, address: bigint, clocks: Clocks): HrtimerState {
   const timer = kernel.bind(hrtimerStruct).at(address);
-  const active = (timer.state & ENQUEUED) !== 0;
+  const active = (timer.state & HRTIMER_ENQUEUED) !== 0;
   if (timer.base === 0n) return { active: false, clock: 0, expires: 0n, remaining: 0n };
   const clock = kernel.bind(clockBase).at(timer.base).clockid;
   const left = timer.expires - (clockReading(clocks, clock) ?? clocks.monotonic);

@@ -18,10 +18,10 @@ const inotifyMark = struct('inotify_inode_mark', {
 const connector = struct('fsnotify_mark_connector', { obj: pointer });
 const inodeMarks = struct('inode', { i_fsnotify_marks: addressOf('i_fsnotify_marks') });
 
+/** Bits of `fsnotify_mark.flags` (FSNOTIFY_MARK_FLAG_*). */
+export const MARK = { exclUnlink: 0x10, oneshot: 0x20 } as const;
 /** IN_ALL_EVENTS, and what the flags of a mark are in inotify_add_watch(2). */
 const IN_ALL_EVENTS = 0xfff;
-const MARK_EXCL_UNLINK = 0x10;
-const MARK_ONESHOT = 0x20;
 export const IN_EXCL_UNLINK = 0x0400_0000;
 export const IN_ONESHOT = 0x8000_0000;
 
@@ -53,8 +53,8 @@ export function inotifyState(kernel: Kernel, group: bigint): InotifyState {
         ? object
         : kernel.bind(inodeMarks).containerOf(object, 'i_fsnotify_marks').address;
     const extra =
-      ((mark.flags & MARK_EXCL_UNLINK) === 0 ? 0 : IN_EXCL_UNLINK) +
-      ((mark.flags & MARK_ONESHOT) === 0 ? 0 : IN_ONESHOT);
+      ((mark.flags & MARK.exclUnlink) === 0 ? 0 : IN_EXCL_UNLINK) +
+      ((mark.flags & MARK.oneshot) === 0 ? 0 : IN_ONESHOT);
     marks.push({ wd: mark.wd, mask: (mark.mask & IN_ALL_EVENTS) + extra, inode });
   }
   return { queued, marks: marks.toSorted((a, b) => a.wd - b.wd) };

@@ -17,8 +17,8 @@ const assocArrayShortcut = struct('assoc_array_shortcut', { next_node: pointer }
 /** Low bits of a pointer in the array (include/linux/assoc_array_priv.h): node or shortcut, and which; of a leaf: a keyring. */
 const META = 1n;
 const SUBTYPE = 2n;
-/** KEY_FLAG_DEAD, _REVOKED, _INVALIDATED: keys that nobody can use any more. */
-const GONE = [0, 1, 5];
+/** Bits of `key.flags` (KEY_FLAG_*) of keys that nobody can use any more. */
+export const KEY_GONE = { dead: 0, revoked: 1, invalidated: 5 } as const;
 /** Longest description that is read for a message; keyrings may be nested six deep (security/keys/keyring.c). */
 const MAX_DESCRIPTION = 128;
 const MAX_DEPTH = 6;
@@ -62,7 +62,7 @@ export function sessionKeys(kernel: Kernel, keyring: bigint): KeyName[] {
     seen.add(address);
     for (const leaf of leavesOf(kernel, Key.at(address).keys)) {
       const key = Key.at(leaf);
-      if (GONE.some((bit) => key.flags.has(bit))) continue;
+      if (Object.values(KEY_GONE).some((bit) => key.flags.has(bit))) continue;
       const type = kernel.memory.cstring(kernel.bind(keyType).at(key.type).name, MAX_DESCRIPTION);
       if (type === 'keyring') walk(leaf, depth + 1);
       else keys.push({ type, description: kernel.memory.cstring(key.description, MAX_DESCRIPTION) });

@@ -14,6 +14,17 @@ export const netlinkSock = struct('netlink_sock', {
 
 export type NetlinkSock = ViewOf<typeof netlinkSock>;
 
+/** Bits of `netlink_sock.flags` that are options. */
+export const NETLINK_F = {
+  pktinfo: 1,
+  broadcastError: 2,
+  noEnobufs: 3,
+  listenAllNsid: 4,
+  capAck: 5,
+  extAck: 6,
+  strictCheck: 7,
+} as const;
+
 /** More multicast groups than any netlink family has. */
 const MAX_GROUPS = 1 << 16;
 

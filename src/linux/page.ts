@@ -10,9 +10,8 @@ const pageStruct = struct('page', {
   refcount: addressOf('_refcount'),
 });
 
-/** Low bits of `page->mapping` (PAGE_MAPPING_FLAGS): 1 is anonymous memory, 3 is a page merged by KSM. */
-const MAPPING_ANON = 1;
-const MAPPING_KSM = 3;
+/** Low bits of `page->mapping` (PAGE_MAPPING_FLAGS): anonymous memory, and a page merged by KSM. */
+export const PAGE_MAPPING = { anon: 1, ksm: 3 } as const;
 const PAGE = 4096;
 
 /**
@@ -118,8 +117,8 @@ export class PageDescriptors {
     const low = data.getUint32(at + mapping, true);
     const hasMapping = low !== 0 || data.getUint32(at + mapping + 4, true) !== 0;
     if (!hasMapping || data.getInt32(at + refcount, true) <= 0) this.#owner = 'other';
-    else if ((low & MAPPING_ANON) === 0) this.#owner = 'cache';
-    else if ((low & MAPPING_KSM) === MAPPING_KSM) this.#owner = 'merged';
+    else if ((low & PAGE_MAPPING.anon) === 0) this.#owner = 'cache';
+    else if ((low & PAGE_MAPPING.ksm) === PAGE_MAPPING.ksm) this.#owner = 'merged';
     else this.#owner = 'anonymous';
     this.#index = data.getUint32(at + index + 4, true) * 0x1_0000_0000 + data.getUint32(at + index, true);
   }

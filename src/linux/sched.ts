@@ -137,8 +137,8 @@ export const TIF = {
   addr32: 29,
 } as const;
 
-/** Bit 0 of `task_struct.atomic_flags`. */
-const PFA_NO_NEW_PRIVS = 0;
+/** Bits of `task_struct.atomic_flags`; from the second on all are limits on speculation, below it is cpuset's. */
+export const PFA = { noNewPrivs: 0, specSsbDisable: 3 } as const;
 /** `thread_info.status`: TS_COMPAT, the running system call came through a 32-bit entry. */
 export const TS_COMPAT = 2;
 
@@ -149,7 +149,7 @@ export function hasThreadFlag(task: Task, bit: number): boolean {
 
 /** prctl(PR_SET_NO_NEW_PRIVS). */
 export function hasNoNewPrivs(task: Task): boolean {
-  return task.atomic_flags.has(PFA_NO_NEW_PRIVS);
+  return task.atomic_flags.has(PFA.noNewPrivs);
 }
 
 /** Nice value, -20 to 19 (include/linux/sched/prio.h). */

@@ -32,10 +32,17 @@ export const VM = {
 } as const;
 
 /**
- * Bits 32 and up, counted from 32: four bits of protection key, and the shadow stack (6.6). MAP_DROPPABLE (6.11) is not among them:
+ * Bits 32 and up, counted from 32: four bits of protection key, the shadow stack (6.6; before that userfaultfd's third flag had its
+ * place), and that flag. MAP_DROPPABLE (6.11) is not among them:
  * such an area is also one of MADV_WIPEONFORK, MADV_DONTDUMP and MAP_NORESERVE, and what the kernel may drop it need not.
  */
-export const VM_HIGH = { pkey: 0xf, shadowStack: 0x20, sealed: 0x8000_0000 } as const;
+export const VM_HIGH = {
+  pkey: 0xf,
+  shadowStack: 0x20,
+  uffdMinorBefore66: 0x20,
+  uffdMinor: 0x40,
+  sealed: 0x8000_0000,
+} as const;
 
 /** madvise(2) numbers of the advice that stays with an area (include/uapi/asm-generic/mman-common.h). */
 const stickyAdvice: readonly (readonly [flag: number, advice: number])[] = [

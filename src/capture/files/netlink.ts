@@ -1,6 +1,6 @@
 import type { File } from '../../linux/file.ts';
 import { bitOf } from '../../linux/inet.ts';
-import { type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
+import { NETLINK_F, type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import { type Sock, type Socket, tcpState } from '../../linux/sock.ts';
 import type { NetlinkSocket } from '../../model/socket.ts';
@@ -12,15 +12,14 @@ import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './
 /** CRIU keeps 32 multicast groups of a netlink socket; the others are joined once it has made the socket. */
 const CRIU_GROUP_WORDS = 1;
 
-/** Bits of `netlink_sock.flags` (net/netlink/af_netlink.h) that are options, the same in 6.1 and 6.12. */
 const optionBits: readonly (readonly [bit: number, name: LateOptionName])[] = [
-  [1, 'NETLINK_PKTINFO'],
-  [2, 'NETLINK_BROADCAST_ERROR'],
-  [3, 'NETLINK_NO_ENOBUFS'],
-  [4, 'NETLINK_LISTEN_ALL_NSID'],
-  [5, 'NETLINK_CAP_ACK'],
-  [6, 'NETLINK_EXT_ACK'],
-  [7, 'NETLINK_GET_STRICT_CHK'],
+  [NETLINK_F.pktinfo, 'NETLINK_PKTINFO'],
+  [NETLINK_F.broadcastError, 'NETLINK_BROADCAST_ERROR'],
+  [NETLINK_F.noEnobufs, 'NETLINK_NO_ENOBUFS'],
+  [NETLINK_F.listenAllNsid, 'NETLINK_LISTEN_ALL_NSID'],
+  [NETLINK_F.capAck, 'NETLINK_CAP_ACK'],
+  [NETLINK_F.extAck, 'NETLINK_EXT_ACK'],
+  [NETLINK_F.strictCheck, 'NETLINK_GET_STRICT_CHK'],
 ];
 const KNOWN_FLAGS = 0xfe;
 
