@@ -28,7 +28,9 @@ export async function installOtherworld(name: string): Promise<void> {
   rmSync(built, { recursive: true, force: true });
   await buildPrograms(join(built, 'lib'));
   const folders = ['-C', repositoryRoot, ...PARTS, '-C', built, 'lib'];
-  const tar = spawnSync('tar', ['-c', '--owner=0', '--group=0', ...folders], { maxBuffer: 256 * 2 ** 20 });
+  const tar = spawnSync('tar', ['-c', '--owner=0', '--group=0', '--mode=go-w', ...folders], {
+    maxBuffer: 256 * 2 ** 20,
+  });
   rmSync(built, { recursive: true, force: true });
   if (tar.status !== 0) throw new LabError(`packing Otherworld failed: ${tar.stderr.toString()}`);
   await guestScript(name, `cd ${HOME} && rm -rf ${PARTS.join(' ')} lib && tar -xf -`, tar.stdout);

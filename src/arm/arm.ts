@@ -7,6 +7,7 @@ import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } fro
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
+import { makeImagesDirectory } from '../report/images.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
 import { StateError } from '../system/state-error.ts';
 import { replaceFile } from '../system/state-file.ts';
@@ -81,7 +82,7 @@ export function isUnchecked(release: string, isAllowed: boolean): boolean {
  * Arms the running system: builds the crash initramfs (or takes it from the cache), loads it with the running kernel's own image as crash
  * kernel, and sets the panic sysctls. Whatever was loaded before is replaced.
  * @param allowUnchecked also a kernel of a series that was not checked
- * @throws ArmError saying what is missing
+ * @throws ArmError saying what is missing; Error if others can write to the directory of images
  */
 export async function arm(config: Config, progress: Progress, allowUnchecked = false): Promise<Armed> {
   using _lock = lockCache(progress);
@@ -104,6 +105,7 @@ export async function arm(config: Config, progress: Progress, allowUnchecked = f
   }
   const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
   const rules = rulesOf(config);
+  makeImagesDirectory(config.images.directory);
   const parts = await build(release, progress);
   const manifest: Manifest = {
     version: 1,

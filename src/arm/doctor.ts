@@ -2,13 +2,18 @@ import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'nod
 import { release as runningRelease } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/config.ts';
+import { INSTALLATION } from '../config/installation.ts';
 import type { Config } from '../config/schema.ts';
 import { seriesOf, uncheckedRelease } from '../linux/kernel-releases.ts';
+import { IMAGES_REMEDY } from '../report/images.ts';
+import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
+import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
+import { unitsAreInstalled } from './units.ts';
 
 /** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
 export interface Finding {
@@ -39,6 +44,7 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     watchdog(),
     rootDevice(),
     storage(config),
+    installation(),
   ];
 }
 
@@ -239,6 +245,15 @@ function storage(config: Config): Finding {
   if (!statSync(existing).isDirectory()) {
     return { what, state: 'missing', found: `${existing} is no directory`, todo: 'change images.directory' };
   }
+  const distrusted = pathProblem(directory, 'allowed');
+  if (distrusted !== undefined) {
+    return {
+      what,
+      state: 'missing',
+      found: distrusted,
+      todo: `what processes hold in memory is kept there: ${IMAGES_REMEDY}`,
+    };
+  }
   const { bavail, bsize } = statfsSync(existing);
   const free = Math.floor((bavail * bsize) / 2 ** 20);
   const memory = Number(/^MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) / 1024;
@@ -247,4 +262,17 @@ function storage(config: Config): Finding {
   const todo =
     'protected processes whose memory does not fit cannot come back: make room, or set images.directory';
   return { what, state: 'advice', found, todo };
+}
+
+/** What the system would run as root at each boot. */
+function installation(): Finding {
+  const what = 'installation';
+  const problem = installationProblem();
+  if (problem === undefined) return { what, state: 'good', found: `${INSTALLATION} is root's alone` };
+  if (!unitsAreInstalled()) {
+    const found = `${problem}: arm --install refuses it`;
+    return { what, state: 'advice', found, todo: INSTALLATION_REMEDY };
+  }
+  const found = `${problem}, and root runs it at every boot`;
+  return { what, state: 'missing', found, todo: `${INSTALLATION_REMEDY}; then arm --install from there` };
 }

@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, realpathSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { INSTALLATION } from '../config/installation.ts';
 import { CRASH_WORLD_PARAMETER } from '../config/paths.ts';
+import { replaceFile } from '../system/state-file.ts';
 import { runProgram } from './command.ts';
 
 const UNIT = 'otherworld-arm.service';
@@ -45,21 +46,21 @@ exec ${command('arm', '--build-only', '--kernel', '"$1"')}
  * @returns the files written
  */
 export function installUnits(unchecked: boolean): string[] {
-  write(UNIT_PATH, unit(unchecked), 0o644);
-  write(KERNEL_HOOK, kernelHook(), 0o755);
+  replaceFile(UNIT_PATH, unit(unchecked), 0o644);
+  replaceFile(KERNEL_HOOK, kernelHook(), 0o755);
   runProgram('systemctl', ['daemon-reload']);
   runProgram('systemctl', ['enable', UNIT]);
   return [UNIT_PATH, KERNEL_HOOK];
 }
 
-function write(path: string, content: string, mode: number): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, content, { mode });
+/** Whether the system arms at each boot. */
+export function unitsAreInstalled(): boolean {
+  return existsSync(UNIT_PATH);
 }
 
 /** Undoes installUnits. @returns whether anything was installed */
 export function removeUnits(): boolean {
-  if (!existsSync(UNIT_PATH)) return false;
+  if (!unitsAreInstalled()) return false;
   runProgram('systemctl', ['disable', UNIT]);
   for (const path of [UNIT_PATH, KERNEL_HOOK]) rmSync(path, { force: true });
   runProgram('systemctl', ['daemon-reload']);

@@ -3,8 +3,10 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { arm, type Progress, prepare } from '../arm/arm.ts';
+import { INSTALLATION_REMEDY, installationProblem } from '../arm/own-installation.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
+import { INSTALLATION } from '../config/installation.ts';
 import type { Config } from '../config/schema.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
 import { StateError } from '../system/state-error.ts';
@@ -30,6 +32,7 @@ async function run(options: ArmOptions): Promise<void> {
     await prepare(options.kernel ?? release(), progress);
     return;
   }
+  if (options.install) requireOwnInstallation();
   const armed = await arm(config, progress, options.unchecked === true);
   endOldImages(config, progress);
   if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
@@ -51,6 +54,14 @@ function endOldImages(config: Config, progress: Progress): void {
     if (!(error instanceof StateError)) throw error;
     progress(error.message);
   }
+}
+
+function requireOwnInstallation(): void {
+  const problem = installationProblem();
+  if (problem === undefined) return;
+  throw new Error(
+    `with --install root would run ${INSTALLATION} at every boot, and ${problem}: ${INSTALLATION_REMEDY}, and call it from there`,
+  );
 }
 
 function checkKernel(kernel: string, buildOnly: boolean): void {

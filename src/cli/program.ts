@@ -1,9 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { INSTALLATION } from '../config/installation.ts';
+import { keepCompiled } from './compile-cache.ts';
 
 /** What every command file exports: it adds its command (with options and action) to the program. */
 type Register = (program: Command) => void;
@@ -19,11 +18,6 @@ function version(): string {
   const content: unknown = JSON.parse(file);
   const isWhole = typeof content === 'object' && content !== null && 'version' in content;
   return isWhole ? String(content.version) : '';
-}
-
-/** Keeps what Node made of the TypeScript sources: starting again takes a third less. Where that cannot be kept, it does without. */
-function keepCompiled(): void {
-  enableCompileCache(join(homedir(), '.cache', 'otherworld', 'compiled'));
 }
 
 async function buildProgram(commands: Commands, commandName: string | undefined): Promise<Command> {

@@ -20,6 +20,7 @@ import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import koffi from 'koffi';
 import { contentPath, type Preparation } from '../criu/files/preparation.ts';
+import { openImage } from '../criu/image.ts';
 
 const S_IFMT = 0o170000;
 const S_IFIFO = 0o010000;
@@ -114,7 +115,7 @@ export function makeFile(directory: string, file: ToMake): void {
   if ((mode & S_IFMT) === S_IFIFO) {
     if (!existsSync(path) && mkfifo(path, 0o600) !== 0) throw new Error(`mkfifo: errno ${koffi.errno()}`);
   } else {
-    const from = openSync(contentPath(directory), 'r');
+    const from = openImage(contentPath(directory));
     const to = openSync(path, 'wx', 0o600);
     try {
       copyChunks(from, to, file);

@@ -6,7 +6,7 @@ import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
-import { endGroupImages } from '../report/images.ts';
+import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -228,7 +228,7 @@ async function capture(
   const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
   const directory = join(manifest.config.images.directory, place.id);
   const imaged = await stages.run('images', () => {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeImagesDirectory(directory);
     return imageStage(kernel, groups, directory, occasion, report);
   });
   const captured = (imaged ?? []).map(({ group }) => group);

@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
@@ -21,6 +21,24 @@ export interface PageSource {
   writeRuns(fd: number, runs: readonly PhysicalRun[]): number;
 }
 
+/** Images are new files: nobody's link, and none of another capture. */
+const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** Opens a file among the images for reading, not through a link. */
+export function openImage(path: string): number {
+  return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+}
+
+/** The text of a file among the images, not through a link. */
+export function readImageText(path: string): string {
+  const fd = openImage(path);
+  try {
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** One image file, open for appending. */
 export class ImageFile {
   readonly path: string;
@@ -29,7 +47,7 @@ export class ImageFile {
 
   constructor(path: string, words: readonly number[]) {
     this.path = path;
-    this.fd = openSync(path, 'w', 0o600);
+    this.fd = openSync(path, NEW_FILE, 0o600);
     const head = Buffer.alloc(4 * words.length);
     for (const [i, word] of words.entries()) {
       head.writeUInt32LE(word, 4 * i);

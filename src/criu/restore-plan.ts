@@ -1,9 +1,10 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
 import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
+import { readImageText } from './image.ts';
 
 const FILE_NAME = 'restore.json';
 
@@ -93,10 +94,13 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
     sockets: socketsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
   };
-  writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, { mode: 0o600 });
+  writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {
+    flag: 'wx',
+    mode: 0o600,
+  });
 }
 
 /** Reads the plan; throws if the directory has none or it is not one. */
 export function readRestorePlan(directory: string): RestorePlan {
-  return planSchema.parse(JSON.parse(readFileSync(join(directory, FILE_NAME), 'utf8')));
+  return planSchema.parse(JSON.parse(readImageText(join(directory, FILE_NAME))));
 }

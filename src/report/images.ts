@@ -1,14 +1,26 @@
-import { copyFileSync, lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import { copyFileSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/schema.ts';
+import { RESTORE_LOG } from '../criu/restore-log.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import type { Report } from './schema.ts';
 
 type Keep = Config['images']['keep'];
 
 const GROUP = /^group-(\d+)$/;
-/** CRIU's log among the images of a group. */
-const LOG = 'restore.log';
+/** What to do about a directory of images that others can change. */
+export const IMAGES_REMEDY =
+  'set images.directory to one that only root can write to, with all that is above it';
+
+/**
+ * Makes the directory in which images are, or those of one incident, with mode 0700.
+ * @throws Error if others than root can write to it or to a directory above it: they could put something else in the place of what is restored
+ */
+export function makeImagesDirectory(directory: string): void {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const problem = pathProblem(directory);
+  if (problem !== undefined) throw new Error(`${problem}: ${IMAGES_REMEDY}`);
+}
 
 /** Where a group's images are below those of its incident. */
 export function groupDirectory(images: string, group: number): string {
@@ -33,8 +45,8 @@ export function endGroupImages(
   { keep, isRestored }: { readonly keep: Keep; readonly isRestored: boolean },
 ): string[] {
   const directory = groupDirectory(images, group);
-  const problems = attempt(`${join(directory, LOG)} cannot be kept`, () =>
-    takeLog(join(directory, LOG), join(incident, `restore-${group}.log`)),
+  const problems = attempt(`${join(directory, RESTORE_LOG)} cannot be kept`, () =>
+    takeLog(join(directory, RESTORE_LOG), join(incident, `restore-${group}.log`)),
   );
   if (imagesStay(keep, isRestored)) return problems;
   return [...problems, ...attempt(`${directory} cannot be removed`, () => removeTree(directory))];

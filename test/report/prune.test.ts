@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -15,7 +16,7 @@ import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { limitsOf } from '../../src/cli/report.ts';
 import { defaultConfig } from '../../src/config/config.ts';
-import { endGroupImages, endImages } from '../../src/report/images.ts';
+import { endGroupImages, endImages, makeImagesDirectory } from '../../src/report/images.ts';
 import { createIncident, listIncidents, saveReport } from '../../src/report/incident.ts';
 import { configuredLimits, type Limits, prune, removeIncident } from '../../src/report/prune.ts';
 import type { ProcessReport } from '../../src/report/schema.ts';
@@ -177,4 +178,15 @@ test('what the command line says holds instead of the configuration', () => {
   });
   assert.equal(limitsOf(limits, { images: true, olderThan: 2 }).keepImages, 'failed');
   assert.throws(() => limitsOf(limits, { images: true, keep: 1 }), /--images goes with --older-than/);
+});
+
+test('images are not put where others can write', () => {
+  const place = join(directory, `place-${number++}`);
+  makeImagesDirectory(join(place, 'images'));
+  assert.equal(statSync(join(place, 'images')).mode & 0o777, 0o700);
+  chmodSync(place, 0o775);
+  assert.throws(
+    () => makeImagesDirectory(join(place, 'images')),
+    /place-\d+ can be written by others \(mode 775\): set images\.directory to one that only root can write to/,
+  );
 });

@@ -1,8 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ExtendedAttribute, FileToMake, GroupFiles, MemoryFiles } from '../../model/file.ts';
-import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
+import { type ImageDirectory, ImageFile, type PageSource, readImageText } from '../image.ts';
 import { contentRuns } from './path.ts';
 
 /** What is to be made and to be checked before `criu restore`; lies next to CRIU's images, which do not know of it. */
@@ -77,6 +77,7 @@ export function writePreparation(files: FilesToPrepare, images: ImageDirectory, 
     checks: [...(files.filesToCheck ?? [])],
   };
   writeFileSync(join(images.path, PREPARATION), `${JSON.stringify(preparation)}\n`, {
+    flag: 'wx',
     mode: 0o600,
   });
 }
@@ -119,5 +120,5 @@ export function contentPath(directory: string): string {
 
 /** Reads what `writePreparation` wrote. Throws if the file is missing or damaged. */
 export function readPreparation(directory: string): Preparation {
-  return preparationSchema.parse(JSON.parse(readFileSync(join(directory, PREPARATION), 'utf8')));
+  return preparationSchema.parse(JSON.parse(readImageText(join(directory, PREPARATION))));
 }

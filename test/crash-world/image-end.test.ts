@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { defaultConfig } from '../../src/config/config.ts';
+import type { ImagedGroup } from '../../src/crash-world/image-stage.ts';
+import { procedureStage } from '../../src/crash-world/procedures.ts';
+import { filesStage } from '../../src/crash-world/restore-stage.ts';
+import { StageSkipped } from '../../src/crash-world/stages.ts';
+import type { ProcedurePlan } from '../../src/criu/crash-procedure.ts';
+import { writePreparation } from '../../src/criu/files/preparation.ts';
+import { ImageDirectory } from '../../src/criu/image.ts';
+import type { CrashProcedure } from '../../src/model/crash-procedure.ts';
+import { noFiles } from '../../src/model/file.ts';
+import { groupOf, processOf } from '../criu/processes.ts';
+import { emptyReport } from '../report/example.ts';
+
+const scratch = mkdtempSync(join(tmpdir(), 'otherworld-image-end-'));
+after(() => rmSync(scratch, { recursive: true }));
+
+function imagedGroup(
+  pid: number,
+  files: Partial<typeof noFiles> = {},
+  plans: ProcedurePlan[] = [],
+): ImagedGroup {
+  const images = new ImageDirectory(join(scratch, `group-${pid}`));
+  writePreparation({ ...noFiles, ...files }, images, { writeRuns: () => 0 });
+  images.close();
+  return { group: groupOf([processOf(pid)]), directory: images.path, pagesBytes: 0, plans };
+}
+
+/** Notes which groups' images are ended, and as what. */
+function ends(): { ended: string[]; endImages: (group: ImagedGroup, isRestored: boolean) => void } {
+  const ended: string[] = [];
+  return {
+    ended,
+    endImages: ({ group }, isRestored) => ended.push(`${group.id} ${isRestored ? 'restored' : 'failed'}`),
+  };
+}
+
+test('images of a group that is dropped for a changed file are ended', () => {
+  const gone = {
+    path: join(scratch, 'gone'),
+    identity: {
+      ...{ fileSystem: 'ext4', onDisk: true, inode: 1, generation: 0, mode: 0o100600 },
+      ...{ uid: 0, gid: 0, sizeBytes: 0, rdev: 0 },
+    },
+  };
+  const { ended, endImages } = ends();
+  const groups = [imagedGroup(10), imagedGroup(11, { filesToCheck: [gone] })];
+  const left = filesStage(groups, emptyReport(), endImages);
+  assert.deepEqual(left, groups.slice(0, 1));
+  assert.deepEqual(ended, ['11 failed']);
+});
+
+test('images that were kept for a procedure are ended when nobody watches procedures', async () => {
+  const procedure: CrashProcedure = {
+    ...{ address: 0x1000, timeLimitMilliseconds: undefined, resurrections: 0 },
+    delivery: { kind: 'signal', signal: 10 },
+  };
+  const plans: ProcedurePlan[] = [{ pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined }];
+  const { ended, endImages } = ends();
+  const restored = [
+    { group: 20, pids: [20], imaged: imagedGroup(20, {}, plans) },
+    { group: 21, pids: [21], imaged: imagedGroup(21) },
+  ];
+  const settings = defaultConfig()['crash-procedure'];
+  await assert.rejects(
+    procedureStage(restored, undefined, settings, {}, { report: emptyReport(), endImages }),
+    StageSkipped,
+  );
+  assert.deepEqual(ended, ['20 restored']);
+});
+
+test('an image is a new file: it is not written or read through a link', () => {
+  const path = join(scratch, 'once');
+  mkdirSync(path);
+  new ImageDirectory(path).image('pstree').close();
+  assert.throws(() => new ImageDirectory(path).image('pstree'), { code: 'EEXIST' });
+});
