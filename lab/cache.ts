@@ -13,11 +13,27 @@ import {
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { CACHE_DIRECTORY } from '../src/config/paths.ts';
+import { pathProblem } from '../src/system/trusted-path.ts';
 
-/** Everything that the lab builds or downloads lives here: `$XDG_CACHE_HOME/otherworld`, else `~/.cache/otherworld`. */
+/**
+ * Where everything is that the lab builds or downloads: `$XDG_CACHE_HOME/otherworld`, else `~/.cache/otherworld`. Root runs programs from there: where that
+ * is a user's (sudo with the user's HOME), it is a directory of root's instead.
+ */
+export function labCache(
+  isRoot: boolean = process.geteuid?.() === 0,
+  base: string = process.env.XDG_CACHE_HOME || join(homedir(), '.cache'),
+): string {
+  const wanted = join(base, 'otherworld');
+  return isRoot && pathProblem(wanted, 'allowed') !== undefined ? join(CACHE_DIRECTORY, 'lab') : wanted;
+}
+
+let directory: string | undefined;
+
+/** A directory or file below the lab's cache. */
 export function cacheDirectory(...parts: readonly string[]): string {
-  const base = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  return join(base, 'otherworld', ...parts);
+  directory ??= labCache();
+  return join(directory, ...parts);
 }
 
 /** As `cacheDirectory`, and makes it. */

@@ -1,5 +1,6 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
+import { replaceFile } from '../system/state-file.ts';
 import { ProfileError } from './errors.ts';
 import { openProblem } from './mapping.ts';
 import { ProfileSymbols } from './profile-symbols.ts';
@@ -96,8 +97,7 @@ export function decodeProfile(content: Uint8Array, path = 'the profile'): Profil
 
 /** Writes a profile, whole or not at all. */
 export function writeProfile(path: string, profile: TakenProfile): void {
-  writeFileSync(`${path}.new`, encodeProfile(profile), { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  replaceFile(path, encodeProfile(profile));
 }
 
 /** Reads a profile from a file; throws a ProfileError if it cannot be read or is damaged. */

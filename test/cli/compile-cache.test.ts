@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { labCache } from '../../lab/cache.ts';
 import { compileCacheDirectory } from '../../src/cli/compile-cache.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-compiled-'));
@@ -23,4 +24,13 @@ test('root keeps nothing where others can write, or a link leads there', () => {
   mkdirSync(join(directory, 'linked'));
   symlinkSync(join(open, 'compiled'), join(directory, 'linked/compiled'));
   assert.equal(compileCacheDirectory(true, '/root', join(directory, 'linked')), undefined);
+});
+
+test("what root runs of the lab is not kept in a user's home either", () => {
+  const home = join(directory, 'home');
+  mkdirSync(home, { mode: 0o755 });
+  assert.equal(labCache(true, home), join(home, 'otherworld'));
+  chmodSync(home, 0o777);
+  assert.equal(labCache(true, home), '/var/cache/otherworld/lab');
+  assert.equal(labCache(false, home), join(home, 'otherworld'));
 });
