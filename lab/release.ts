@@ -11,7 +11,10 @@ export function parseRelease(name: string): Release {
   return release;
 }
 
-/** What every guest has: a small Debian with systemd, and what Otherworld needs on any machine. */
+/**
+ * What every guest has: a small Debian with systemd, what Otherworld needs on any machine, and what Debian recommends to those that have it
+ * and that concerns Otherworld (busybox, whose programs replace others in an initramfs).
+ */
 export const basePackages: readonly string[] = [
   'systemd',
   'systemd-sysv',
@@ -24,6 +27,7 @@ export const basePackages: readonly string[] = [
   'openssh-server',
   'linux-image-cloud-amd64',
   'initramfs-tools',
+  'busybox',
   'zstd',
   'criu',
   'libatomic1',

@@ -15,7 +15,8 @@ import { findUser } from '../system/users.ts';
 import { encodeProfile } from '../vmcore/profile.ts';
 import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
-import { bootApicId, crashCommandLine, loopsPerJiffy } from './command-line.ts';
+import { runProgram } from './command.ts';
+import { bootApicId, crashCommandLine, loopsPerJiffy, timerWorks } from './command-line.ts';
 import type { CpioEntry } from './cpio.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
@@ -189,6 +190,7 @@ function commandLineOf(config: Config, release: string, ranges: readonly MemoryR
     ranges,
     loopsPerJiffy: loopsPerJiffy(cpuinfo, existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : ''),
     bootApicId: bootApicId(cpuinfo),
+    timerWorks: timerWorks(runProgram('dmesg', [])),
     rebootAfterSeconds: config.panic['reboot-after-seconds'],
     add: config['crash-kernel']['add-parameters'],
     remove: config['crash-kernel']['remove-parameters'],

@@ -49,6 +49,8 @@ export interface CommandLineInputs {
    * Kernels before 6.7 have to be told, newer ones see it themselves (arch/x86/kernel/cpu/topology.c).
    */
   readonly bootApicId: number | undefined;
+  /** The main kernel's timer interrupt is known to arrive through the I/O APIC. */
+  readonly timerWorks: boolean;
   /** Seconds after which a panic of the crash kernel reboots; 0 waits for ever. */
   readonly rebootAfterSeconds: number;
   readonly add: readonly string[];
@@ -82,6 +84,7 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
     'memhp_default_state=offline',
     'modprobe.blacklist=nd_pmem',
     bounceParameter(inputs.main),
+    ...(inputs.timerWorks ? ['no_timer_check'] : []),
     ...(inputs.loopsPerJiffy === undefined ? [] : [`lpj=${inputs.loopsPerJiffy}`]),
     ...(inputs.bootApicId === undefined ? [] : [`disable_cpu_apicid=${inputs.bootApicId}`]),
     ...inputs.ranges.map(memmapParameter),
@@ -121,6 +124,16 @@ export function loopsPerJiffy(cpuinfo: string, kernelConfig: string): number | u
   const bogomips = Number(/^bogomips\s*:\s*([0-9.]+)$/m.exec(cpuinfo)?.[1]);
   const hz = Number(/^CONFIG_HZ=(\d+)$/m.exec(kernelConfig)?.[1]);
   return bogomips > 0 && hz > 0 ? Math.round((bogomips * 500_000) / hz) : undefined;
+}
+
+/**
+ * Whether the main kernel has tried its timer interrupt at boot and found that it arrives the first way, directly through the I/O APIC
+ * (check_timer in arch/x86/kernel/apic/io_apic.c). The crash kernel need not try again then: the trial waits for some interrupts within some
+ * loops of the processor, and where a busy host gives neither, it panics.
+ * @param log the kernel's log of this boot, or what is left of it
+ */
+export function timerWorks(log: string): boolean {
+  return /\.\.TIMER: vector=/.test(log) && !/8254 timer not connected to IO-APIC/.test(log);
 }
 
 /** The APIC id of the first processor in /proc/cpuinfo, which is the one that the firmware boots. */

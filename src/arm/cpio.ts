@@ -3,12 +3,16 @@ import { Buffer } from 'node:buffer';
 /** One member of an initramfs archive; paths have no leading slash. */
 export interface CpioEntry {
   readonly path: string;
+  /** Permissions; those of a symbolic link do not matter. */
   readonly mode: number;
+  /** The content of a file, or where a symbolic link leads. */
   readonly data: Uint8Array;
+  readonly kind?: 'file' | 'link';
 }
 
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
+const S_IFLNK = 0o120000;
 
 function padding(length: number): Buffer {
   return Buffer.alloc((4 - (length % 4)) % 4);
@@ -37,7 +41,9 @@ export function cpioArchive(entries: readonly CpioEntry[]): Buffer[] {
   let index = 1;
   return [
     ...[...directories].flatMap((path) => member(index++, path, S_IFDIR | 0o700, nothing)),
-    ...entries.flatMap((entry) => member(index++, entry.path, S_IFREG | entry.mode, entry.data)),
+    ...entries.flatMap(({ path, kind, mode, data }) =>
+      member(index++, path, (kind === 'link' ? S_IFLNK : S_IFREG) | mode, data),
+    ),
     ...member(0, 'TRAILER!!!', 0, nothing),
   ];
 }

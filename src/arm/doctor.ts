@@ -14,6 +14,7 @@ import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts'
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
 import { unitsAreInstalled } from './units.ts';
+import { TOOLS } from './tools.ts';
 
 /** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
 export interface Finding {
@@ -143,7 +144,7 @@ const PROGRAMS = [
   ['criu', 'criu'],
   ['systemctl', 'systemd'],
   ['systemd-run', 'systemd'],
-  ['losetup', 'mount'],
+  ...TOOLS,
   ['ip', 'iproute2'],
 ] as const;
 

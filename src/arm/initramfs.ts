@@ -18,6 +18,7 @@ import { cached, cachedPath, contents, fileStamp, treeStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
 import { type CpioEntry, cpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
+import { toolFiles } from './tools.ts';
 
 const SCRIPTS = join(INSTALLATION, 'src/arm/initramfs');
 
@@ -104,8 +105,8 @@ export interface PayloadFile {
 }
 
 /**
- * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with the
- * runtime and the payload. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
+ * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with our
+ * programs, the runtime and the payload. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
  * @returns its size in bytes
  */
 export function assembleInitramfs(
@@ -116,8 +117,20 @@ export function assembleInitramfs(
   path: string,
 ): number {
   const archive = cpioArchive([
+    ...toolFiles(),
     { path: 'otherworld/runtime.squashfs', mode: 0o400, data: readFileSync(runtime) },
-    ...payload.map(({ name, data, mode = 0o600 }) => ({ path: `otherworld/payload/${name}`, mode, data })),
+    ...payload.map(({ name, data, mode = 0o600 }) => ({
+      path: `otherworld/run/payload/${name}`,
+      mode,
+      data,
+    })),
+    // The bundle looks for its native module beside itself.
+    {
+      path: 'otherworld/run/node_modules',
+      kind: 'link',
+      mode: 0o777,
+      data: Buffer.from('runtime/node_modules'),
+    },
   ]);
   const first = early.length === 0 ? [] : cpioArchive(early);
   const head = readFileSync(base);

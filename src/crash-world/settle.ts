@@ -113,7 +113,6 @@ function startScope({ unit, processes }: Adoption): void {
 
 /** The runtime's memory is given back when this program, which runs from it, has ended. */
 function releaseRuntime(): void {
-  const device = execFileSync('findmnt', ['-no', 'SOURCE', RUNTIME_DIRECTORY], { encoding: 'utf8' }).trim();
+  // The loop device was made by mount, and goes with the file system.
   spawnSync('umount', ['--lazy', RUNTIME_DIRECTORY]);
-  if (device.startsWith('/dev/loop')) spawnSync('losetup', ['--detach', device]);
 }

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bootApicId, crashCommandLine, loopsPerJiffy, splitCommandLine } from '../../src/arm/command-line.ts';
+import {
+  bootApicId,
+  crashCommandLine,
+  loopsPerJiffy,
+  splitCommandLine,
+  timerWorks,
+} from '../../src/arm/command-line.ts';
 import { ArmError } from '../../src/arm/errors.ts';
 
 const inputs = {
@@ -8,6 +14,7 @@ const inputs = {
   ranges: [{ start: 2 ** 27, end: 2 ** 28 }],
   loopsPerJiffy: 12345,
   bootApicId: 0,
+  timerWorks: true,
   rebootAfterSeconds: 10,
   add: [],
   remove: [],
@@ -81,4 +88,13 @@ test('the boot processor is kept from being reset', () => {
   assert.ok(
     splitCommandLine(crashCommandLine({ ...inputs, bootApicId: 4 })).includes('disable_cpu_apicid=4'),
   );
+});
+
+test('the timer is tried again unless the main kernel found that its interrupt arrives directly', () => {
+  const tried = '[    0.1] ..TIMER: vector=0x30 apic1=0 pin1=2 apic2=-1 pin2=-1\n';
+  assert.ok(timerWorks(tried));
+  assert.ok(!timerWorks(`${tried}[    0.2] ..MP-BIOS bug: 8254 timer not connected to IO-APIC\n`));
+  assert.ok(!timerWorks('[  9.0] the beginning is gone\n'));
+  assert.ok(splitCommandLine(crashCommandLine(inputs)).includes('no_timer_check'));
+  assert.ok(!crashCommandLine({ ...inputs, timerWorks: false }).includes('no_timer_check'));
 });

@@ -45,7 +45,8 @@ test('cpio reads the archive back: names, modes, content', () => {
     { path: 'a/b/c', mode: 0o600, data: Buffer.from('hello') },
     { path: 'a/run', mode: 0o755, data: Buffer.from('#!/bin/sh\n') },
     { path: 'empty', mode: 0o644, data: Buffer.alloc(0) },
-  ];
+    { path: 'link', kind: 'link', mode: 0o777, data: Buffer.from('a/b') },
+  ] as const;
   const archive = Buffer.concat(cpioArchive(entries));
   assert.equal(archive.length % 4, 0);
   execFileSync('cpio', ['-i', '--quiet'], { cwd: directory, input: archive });
@@ -54,6 +55,7 @@ test('cpio reads the archive back: names, modes, content', () => {
   assert.match(listing, /^drwx------ .* a$/m);
   assert.match(listing, /^-rwxr-xr-x .* a\/run$/m);
   assert.match(listing, /^-rw-r--r-- .* 0 .* empty$/m);
+  assert.match(listing, /^lrwxrwxrwx .* link -> a\/b$/m);
 });
 
 test('the affinity table has a right checksum, and one node that reaches to the end of memory', () => {
