@@ -15,7 +15,7 @@ import { findUser } from '../system/users.ts';
 import { encodeProfile } from '../vmcore/profile.ts';
 import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
-import { runProgram } from './command.ts';
+import { findProgram, runProgram } from './command.ts';
 import { bootApicId, crashCommandLine, loopsPerJiffy, timerWorks } from './command-line.ts';
 import type { CpioEntry } from './cpio.ts';
 import { ArmError } from './errors.ts';
@@ -190,11 +190,18 @@ function commandLineOf(config: Config, release: string, ranges: readonly MemoryR
     ranges,
     loopsPerJiffy: loopsPerJiffy(cpuinfo, existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : ''),
     bootApicId: bootApicId(cpuinfo),
-    timerWorks: timerWorks(runProgram('dmesg', [])),
+    timerWorks: timerWorks(kernelLog()),
     rebootAfterSeconds: config.panic['reboot-after-seconds'],
     add: config['crash-kernel']['add-parameters'],
     remove: config['crash-kernel']['remove-parameters'],
   });
+}
+
+/** The kernel's log of this boot; if its beginning has been overwritten, as the journal has it. */
+function kernelLog(): string {
+  const ring = runProgram('dmesg', []);
+  if (ring.includes('Linux version ') || findProgram('journalctl') === undefined) return ring;
+  return runProgram('journalctl', ['--dmesg', '--boot', '--quiet', '--output=cat']);
 }
 
 function payload(manifest: Manifest, bundle: string): PayloadFile[] {

@@ -13,8 +13,8 @@ import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
-import { unitsAreInstalled } from './units.ts';
 import { TOOLS } from './tools.ts';
+import { unitsAreInstalled } from './units.ts';
 
 /** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
 export interface Finding {

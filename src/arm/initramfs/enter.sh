@@ -12,7 +12,7 @@ if [ ! -h /dev ] && [ -z "$drop_caps" ]; then
     unset debug MODPROBE_OPTIONS DPKG_ARCH ROOTFLAGS ROOTFSTYPE ROOTDELAY ROOT IP BOOT BOOTIF DEVICE UBIMTD blacklist break \
         panic quiet readonly resume resume_offset noresume fastboot forcefsck fsckfix starttime
     # In a shell of its own first: where there is no console, a redirection that fails would be the end.
-    if (: <"$rootmnt/dev/console" >"$rootmnt/dev/console") 2>/dev/null; then
+    if (: <"$rootmnt/dev/console" >"$rootmnt/dev/console") 2>"$rootmnt/dev/null"; then
         exec <"$rootmnt/dev/console" >"$rootmnt/dev/console" 2>&1
     fi
     exec /otherworld/lib/ld-linux-x86-64.so.2 --library-path /otherworld/lib /otherworld/bin/switch_root \
