@@ -9,8 +9,14 @@ export function perCpuPtr(kernel: Kernel, pointerValue: bigint, cpu: number): bi
   return kernel.perCpu(pointerValue, cpu);
 }
 
-/** The exact value of a `struct percpu_counter`: the common count and what each online CPU has not yet added to it. */
+/**
+ * The exact value of a `struct percpu_counter`: the common count and what each CPU has not yet added to it. One that was taken offline has added
+ * all (percpu_counter_cpu_dead), one that never was online has none.
+ */
 export function percpuCounterSum(kernel: Kernel, address: bigint): number {
   const { count, counters } = kernel.bind(percpuCounter).at(address);
-  return kernel.cpus.reduce((sum, cpu) => sum + kernel.memory.s32(perCpuPtr(kernel, counters, cpu)), count);
+  return kernel.possibleCpus.reduce(
+    (sum, cpu) => sum + kernel.memory.s32(perCpuPtr(kernel, counters, cpu)),
+    count,
+  );
 }

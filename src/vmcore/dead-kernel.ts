@@ -46,6 +46,7 @@ export class DeadKernel implements Kernel {
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
   #layouts: BtfLayouts | undefined;
   #cpus: readonly number[] | undefined;
+  #possibleCpus: readonly number[] | undefined;
   #pageBytes: number | undefined;
 
   constructor({ file, release, info, source, memory, symbols, btf, bases }: Parts) {
@@ -68,12 +69,24 @@ export class DeadKernel implements Kernel {
   }
 
   get cpus(): readonly number[] {
-    this.#cpus ??= this.#cpusOf('__cpu_online_mask');
+    // stop_this_cpu() (arch/x86/kernel/process.c) clears a CPU's bit in the online mask; only hotplug clears the one in the active mask.
+    this.#cpus ??= [
+      ...new Set([
+        ...this.#cpusOf(this.symbol('__cpu_online_mask')),
+        ...this.#cpusOf(this.symbolMaybe('__cpu_active_mask')),
+      ]),
+    ].sort((a, b) => a - b);
     return this.#cpus;
   }
 
+  get possibleCpus(): readonly number[] {
+    const mask = this.symbolMaybe('__cpu_possible_mask');
+    this.#possibleCpus ??= mask === undefined ? this.cpus : this.#cpusOf(mask);
+    return this.#possibleCpus;
+  }
+
   get presentCpus(): readonly number[] {
-    return this.#cpusOf('__cpu_present_mask');
+    return this.#cpusOf(this.symbol('__cpu_present_mask'));
   }
 
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F> {
@@ -162,11 +175,12 @@ export class DeadKernel implements Kernel {
     return this.memory.read(start, Number(bytes));
   }
 
-  #cpusOf(symbol: string): number[] {
+  #cpusOf(address: bigint | undefined): number[] {
+    if (address === undefined) return [];
     const possible = this.memory.u32(this.symbol('nr_cpu_ids'));
     if (possible === 0 || possible > MAX_CPUS)
       throw new VmcoreError(`the dump is damaged: nr_cpu_ids is ${possible}`);
-    const mask = this.memory.read(this.symbol(symbol), Math.ceil(possible / 8));
+    const mask = this.memory.read(address, Math.ceil(possible / 8));
     const cpus: number[] = [];
     for (let cpu = 0; cpu < possible; cpu++) {
       if (((mask[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0) cpus.push(cpu);

@@ -19,8 +19,10 @@ export interface Kernel {
   readonly layouts: BtfLayouts;
   /** What is wrong with the dump although it can be read. */
   readonly warnings: readonly string[];
-  /** CPUs that were online, ascending. */
+  /** CPUs that were online when the kernel died, ascending: also those that panic() has stopped since, which it takes off its online mask. */
   readonly cpus: readonly number[];
+  /** CPUs that have per-CPU memory, ascending, whether they ever were online or not. */
+  readonly possibleCpus: readonly number[];
   /** CPUs that were there, online or not, ascending. */
   readonly presentCpus: readonly number[];
 

@@ -33,6 +33,7 @@ export class MadeKernel implements Kernel {
   readonly warnings = [];
   readonly cpus: readonly number[];
   readonly presentCpus: readonly number[];
+  readonly possibleCpus: readonly number[];
   readonly layouts: BtfLayouts;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
@@ -49,6 +50,7 @@ export class MadeKernel implements Kernel {
     this.layouts = fixture.layouts;
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);
     this.presentCpus = this.cpus;
+    this.possibleCpus = this.cpus;
     const descriptors = SECOND_NODE_PAGES * this.sizeOf('page');
     const vmemmap = { physical: 0x1000_0000, bytes: Buffer.alloc(descriptors) };
     this.#slabs = [
