@@ -2,11 +2,14 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
+import { dumpProblems } from '../capture/left-out.ts';
 import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
+import { writeWhole } from '../criu/whole-directory.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { printable } from '../report/printable.ts';
+import { wellFormed } from '../vmcore/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { wholeNumber } from './arguments.ts';
 
@@ -48,7 +51,11 @@ function checkRelease(file: string, release: string, allowed: boolean): void {
   process.stderr.write(printable(`otherworld: ${file}: ${problem}\n`));
 }
 
-function toJson(extracted: readonly Extracted[], refused: readonly Refusal[]): string {
+function toJson(
+  extracted: readonly Extracted[],
+  refused: readonly Refusal[],
+  warnings: readonly string[],
+): string {
   const groups = extracted.map(({ group, images }) => ({
     directory: images.directory,
     roots: images.roots,
@@ -64,52 +71,66 @@ function toJson(extracted: readonly Extracted[], refused: readonly Refusal[]): s
       notes: findings.notes,
     })),
   }));
-  return JSON.stringify({ groups, refused }, null, 2);
+  return JSON.stringify({ groups, refused, warnings }, wellFormed, 2);
 }
 
 function mebibytes(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
+/** Names and reasons may hold escape sequences of anybody's making. */
+function say(line: string): void {
+  console.log(printable(line));
+}
+
 function print(extracted: readonly Extracted[], refused: readonly Refusal[]): void {
   for (const { group, images } of extracted) {
-    console.log(`${images.directory}: ${images.files.length} images, ${mebibytes(images.sizeBytes)}`);
+    say(`${images.directory}: ${images.files.length} images, ${mebibytes(images.sizeBytes)}`);
     for (const { pid, comm, state, threads, findings } of group.processes) {
       const what =
         state === 'zombie' ? 'zombie' : `${threads.length} thread${threads.length === 1 ? '' : 's'}`;
-      console.log(`  ${String(pid).padStart(7)}  ${comm.padEnd(16)} ${verdictOf(findings)}, ${what}`);
-      for (const { what: subject, used } of findings.repairs)
-        console.log(`           ${subject}: ${used} used`);
+      say(`  ${String(pid).padStart(7)}  ${comm.padEnd(16)} ${verdictOf(findings)}, ${what}`);
+      for (const { what: subject, used } of findings.repairs) say(`           ${subject}: ${used} used`);
       for (const { tid, syscall, reason } of findings.inDoubt) {
-        console.log(`           in doubt: ${syscall} of thread ${tid}: ${reason}`);
+        say(`           in doubt: ${syscall} of thread ${tid}: ${reason}`);
       }
-      for (const note of findings.notes) console.log(`           ${note}`);
+      for (const note of findings.notes) say(`           ${note}`);
     }
   }
   for (const { pid, comm, reasons } of refused) {
-    console.log(`refused ${String(pid).padStart(7)}  ${comm}`);
-    for (const reason of reasons) console.log(`           ${reason}`);
+    say(`refused ${String(pid).padStart(7)}  ${comm}`);
+    for (const reason of reasons) say(`           ${reason}`);
   }
 }
 
 async function extract(file: string, { pid, out, unchecked, json }: Options): Promise<void> {
   checkDirectory(out);
-  const kernel = await openKernel(file);
+  const kernel = openKernel(file);
   try {
     checkRelease(file, kernel.release, unchecked === true);
     const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
     const groups: ProcessGroup[] = [];
     const refused = [...captured.refused];
     for (const group of captured.groups) {
-      const problems = restoreProblems(group, undefined);
+      const problems = [...restoreProblems(group, undefined), ...dumpProblems(kernel, group)];
       if (problems.length === 0) groups.push(group);
       else refused.push(...wholeGroup(group, problems));
     }
-    const extracted = groups.map((group) => ({
+    const place = (directory: string, { id }: ProcessGroup) =>
+      groups.length === 1 ? directory : join(directory, String(id));
+    const write = (directory: string) =>
+      groups.map((group) => ({
+        group,
+        images: writeImages(group, kernel.physical, place(directory, group)),
+      }));
+    const written = groups.length === 0 ? [] : writeWhole(out, write);
+    const extracted = written.map(({ group, images }) => ({
       group,
-      images: writeImages(group, kernel.physical, groups.length === 1 ? out : join(out, String(group.id))),
+      images: { ...images, directory: place(out, group) },
     }));
-    if (json === true) console.log(toJson(extracted, refused));
+    const warnings = [...kernel.warnings];
+    for (const warning of warnings) process.stderr.write(printable(`otherworld: ${file}: ${warning}\n`));
+    if (json === true) console.log(toJson(extracted, refused, warnings));
     else print(extracted, refused);
     if (refused.length > 0) {
       throw new RefusedError(`${refused.length} of the processes cannot be brought back`);
@@ -135,6 +156,12 @@ export function registerExtract(program: Command): void {
       'new directory for the images; one below it per group if there are several',
     )
     .option('--unchecked', 'also from a kernel of a series that was not checked')
-    .option('--json', 'print what was found as JSON')
+    .option('--json', 'print what was found as JSON; its fields are in docs/inspect.md')
+    .addHelpText(
+      'after',
+      `
+Exit status: 0 all were extracted, 1 error (DIR has nothing new in it), 2 wrong command line, 3 some were refused: each
+with its reasons.`,
+    )
     .action(extract);
 }

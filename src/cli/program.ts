@@ -52,12 +52,15 @@ function takeDebug(argv: readonly string[]): { debug: boolean; args: string[] } 
 /** 128 + SIGPIPE: what a shell says of a program whose reader has read enough (`| head`). */
 const READER_GONE = 141;
 
-/** Ends without a word when nobody reads the output any more. */
+/** Ends without a word when nobody reads the output any more, and with a message where it cannot be written. */
 function endWithReader(): void {
   process.stdout.on('error', (error) => {
     if ('code' in error && error.code === 'EPIPE') process.exit(READER_GONE);
-    throw error;
+    process.stderr.write(`otherworld: the output cannot be written: ${error.message}\n`);
+    process.exit(1);
   });
+  // Nowhere is left to say it.
+  process.stderr.on('error', () => process.exit(1));
 }
 
 /**

@@ -73,14 +73,13 @@ export class ImageFile {
 
   /** Appends raw bytes, such as the content of a pipe after its entry. */
   bytes(data: Uint8Array): void {
-    let done = 0;
-    while (done < data.length) {
-      done += writeSync(this.fd, data, done, data.length - done);
-    }
+    this.#named(() => {
+      for (let done = 0; done < data.length; ) done += writeSync(this.fd, data, done, data.length - done);
+    });
     this.#sizeBytes += data.length;
   }
 
-  /** Appends old memory. Throws if the source wrote less than the runs hold. */
+  /** Appends old memory. Throws an ImageWriteError if the file does not take all of it, and what the source throws. */
   runs(source: PageSource, runs: Iterable<PhysicalRun>): void {
     let batch: PhysicalRun[] = [];
     for (const run of runs) {
@@ -94,7 +93,7 @@ export class ImageFile {
 
   #batch(source: PageSource, runs: readonly PhysicalRun[]): void {
     const expected = runs.reduce((sum, run) => sum + run.length, 0);
-    const written = source.writeRuns(this.fd, runs);
+    const written = this.#named(() => source.writeRuns(this.fd, runs));
     if (written !== expected) {
       throw new ImageWriteError(this.path, `${written} of ${expected} bytes of old memory were written`);
     }
@@ -103,6 +102,16 @@ export class ImageFile {
 
   close(): void {
     closeSync(this.fd);
+  }
+
+  /** An error of the file system becomes one that names the file. */
+  #named<T>(write: () => T): T {
+    try {
+      return write();
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error)) throw error;
+      throw new ImageWriteError(this.path, error.message);
+    }
   }
 }
 

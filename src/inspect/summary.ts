@@ -5,6 +5,7 @@ import { taskAt } from '../linux/sched.ts';
 import { listTasks } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import { showText } from '../vmcore/byte-text.ts';
+import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, struct } from '../vmcore/view.ts';
@@ -104,6 +105,7 @@ function facts(kernel: Kernel, problems: string[]) {
     clocks: attempt('the clocks', () => clocks(kernel)),
     tasks: attempt('the list of tasks', () => taskCounts(kernel, problems)),
     panic: attempt('the panic', () => panicMessage(kernel, problems)),
+    leftOut: describeDumpLevel(kernel.dumpLevel),
     warnings: kernel.warnings,
   };
 }
@@ -129,6 +131,7 @@ export function summaryReport(kernel: Kernel): Report {
     ['build id', all.buildId],
     ['node', all.nodename],
     ['memory', `${all.memoryMib} MiB in ${kernel.physical.ranges.length} ranges`],
+    ...(all.leftOut === undefined ? [] : [['left out', all.leftOut] as [string, string]]),
     ['address space', `${all.pageTableLevels} levels, kernel moved by ${all.kaslrOffset}`],
     ['CPUs', String(all.cpus)],
     ['running', typeof all.running === 'string' ? all.running : all.running.join(', ')],

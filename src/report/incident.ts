@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
 import { replaceFile, setAside } from '../system/state-file.ts';
-import { showBytes } from '../vmcore/byte-text.ts';
+import { wellFormed } from '../vmcore/byte-text.ts';
 import { type Report, reportSchema } from './schema.ts';
 
 /** An incident cannot be shown; the message says which and why. */
@@ -77,14 +77,9 @@ export function resumeReport(
   }
 }
 
-/** JSON readers do not agree on text that is not well formed. */
-function writable(_: string, value: unknown): unknown {
-  return typeof value === 'string' ? showBytes(value) : value;
-}
-
 /** Writes a report so that it outlives a crash in the next moment. */
 export function saveReport(report: Report, incidents: string = INCIDENTS_DIRECTORY): void {
-  replaceFile(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, writable, 2)}\n`);
+  replaceFile(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, wellFormed, 2)}\n`);
 }
 
 /** Ids of all incidents that have a directory here, oldest first. */

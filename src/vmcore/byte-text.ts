@@ -49,6 +49,11 @@ export function showBytes(text: string): string {
   return text.replace(/[\udc80-\udcff]/gu, (byte) => `\\x${(byte.charCodeAt(0) - ESCAPE).toString(16)}`);
 }
 
+/** For JSON.stringify: readers do not agree on text that is not well formed. */
+export function wellFormed(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? showBytes(value) : value;
+}
+
 /**
  * Text for people and JSON: itself, or, if its bytes are not UTF-8, what a shell makes those bytes of: `$'caf\xe9'`. Text that begins that way
  * is written so as well, so that each text stands for one name.

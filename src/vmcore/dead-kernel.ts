@@ -37,6 +37,7 @@ export class DeadKernel implements Kernel {
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   readonly cpuNotes: readonly CpuNote[];
   readonly warnings: readonly string[];
+  readonly dumpLevel: number | undefined;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly #file: VmcoreFile;
@@ -55,6 +56,7 @@ export class DeadKernel implements Kernel {
     this.vmcoreinfo = info;
     this.cpuNotes = source.cpuNotes;
     this.warnings = source.warnings;
+    this.dumpLevel = source.dumpLevel;
     this.memory = memory;
     this.physical = source.physical;
     this.#file = file;

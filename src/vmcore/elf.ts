@@ -1,7 +1,13 @@
 import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { mapFile, type VmcoreFile } from './mapping.ts';
-import { MappedMemory, type PhysicalMemory, type Segment, SharedMapping } from './physical.ts';
+import {
+  MappedMemory,
+  type PhysicalMemory,
+  type PhysicalRange,
+  type Segment,
+  SharedMapping,
+} from './physical.ts';
 import { ProcVmcoreMemory } from './proc-vmcore.ts';
 
 const ELF_HEADER = 64;
@@ -28,6 +34,8 @@ export interface DumpSource {
   readonly vmcoreinfo: string | undefined;
   /** What is wrong with the dump but does not keep it from being read. */
   readonly warnings: readonly string[];
+  /** Which pages makedumpfile was told to leave out, as its option -d says it; undefined if the file does not tell. */
+  readonly dumpLevel?: number;
 }
 
 interface ProgramHeader {
@@ -35,6 +43,8 @@ interface ProgramHeader {
   readonly offset: number;
   readonly physical: number;
   readonly fileBytes: number;
+  /** Of memory; what the file has less of is zeros, or was left out. */
+  readonly memoryBytes: number;
 }
 
 function safeNumber(value: bigint, file: VmcoreFile, what: string): number {
@@ -80,6 +90,7 @@ function programHeaders(file: VmcoreFile): ProgramHeader[] {
       offset: safeNumber(table.readBigUInt64LE(at + 8), file, 'a segment offset'),
       physical: safeNumber(table.readBigUInt64LE(at + 24), file, 'a physical address'),
       fileBytes: safeNumber(table.readBigUInt64LE(at + 32), file, 'a segment size'),
+      memoryBytes: safeNumber(table.readBigUInt64LE(at + 40), file, 'a segment size'),
     });
   }
   return headers;
@@ -98,6 +109,16 @@ function clip(file: VmcoreFile, loads: readonly ProgramHeader[], warnings: strin
   if (useful.length === 0)
     throw new FormatError(file.path, 'holds no memory (no PT_LOAD segment within the file)');
   return useful;
+}
+
+/** makedumpfile leaves pages out at the end of a segment, which is then shorter in the file than in memory. */
+function leftOutOf(headers: readonly ProgramHeader[]): PhysicalRange[] {
+  return headers
+    .filter(({ type, fileBytes, memoryBytes }) => type === PT_LOAD && memoryBytes > fileBytes)
+    .map(({ physical, fileBytes, memoryBytes }) => ({
+      physical: physical + fileBytes,
+      length: memoryBytes - fileBytes,
+    }));
 }
 
 /** Lays mappings over the loads: one for loads that lie together in the file. That costs nothing until something is touched. */
@@ -160,6 +181,6 @@ export function openElf(file: VmcoreFile): DumpSource {
           file,
           loads.map(({ fileBytes: length, ...load }) => ({ ...load, length })),
         )
-      : new MappedMemory(layMappings(file, loads));
+      : new MappedMemory(layMappings(file, loads), leftOutOf(headers));
   return { physical, cpuNotes, vmcoreinfo, warnings };
 }

@@ -151,12 +151,15 @@ export class CompressedMemory implements PhysicalMemory {
     return 'none';
   }
 
+  leftOut(physical: number): boolean {
+    const { existing, dumped } = this.#parts;
+    const frame = Math.floor(physical / PAGE);
+    return isSet(existing, frame) && !isSet(dumped, frame);
+  }
+
   #absent(physical: number): AddressError {
-    const isMemory = isSet(this.#parts.existing, Math.floor(physical / PAGE));
-    return new AddressError(
-      physical,
-      isMemory ? 'was left out of the dump (physical)' : 'is not in the dump (physical)',
-    );
+    const problem = this.leftOut(physical) ? 'was left out of the dump' : 'is not in the dump';
+    return new AddressError(physical, `${problem} (physical)`);
   }
 
   /** How many pages are in the file before a frame's. */

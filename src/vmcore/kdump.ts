@@ -15,7 +15,7 @@ const HEADER = {
   bytes: 464,
 } as const;
 /** Offsets in `struct kdump_sub_header`, and the header version that introduced each. */
-const SUB_HEADER = { split: 12, vmcoreinfo: 32, note: 48, maxMapnr64: 96, bytes: 104 } as const;
+const SUB_HEADER = { dumpLevel: 8, split: 12, vmcoreinfo: 32, note: 48, maxMapnr64: 96, bytes: 104 } as const;
 const VERSION_VMCOREINFO = 3;
 const VERSION_NOTE = 4;
 const VERSION_64_BIT = 6;
@@ -95,6 +95,7 @@ export function openKdump(content: DumpContent): DumpSource {
   });
   return {
     physical,
+    dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
     cpuNotes: cpuNotesOf(notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
     warnings: lackOf(physical, header.readUInt32LE(HEADER.status), content.isCut),

@@ -19,6 +19,8 @@ export interface Kernel {
   readonly layouts: BtfLayouts;
   /** What is wrong with the dump although it can be read. */
   readonly warnings: readonly string[];
+  /** Which pages makedumpfile was told to leave out (its option -d); undefined if the dump does not tell. */
+  readonly dumpLevel?: number | undefined;
   /** CPUs that were online when the kernel died, ascending: also those that panic() has stopped since, which it takes off its online mask. */
   readonly cpus: readonly number[];
   /** CPUs that have per-CPU memory, ascending, whether they ever were online or not. */

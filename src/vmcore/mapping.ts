@@ -1,4 +1,6 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs';
+import { constants } from 'node:os';
+import { getSystemErrorMap } from 'node:util';
 import koffi from 'koffi';
 import { FormatError } from './errors.ts';
 
@@ -15,6 +17,23 @@ const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flag
 const munmap = libc.func('int munmap(void *addr, size_t length)');
 const writev = libc.func('int64_t writev(int fd, void *iov, int count)');
 
+/** A file takes no more. `code` is the name of the errno, as in Node's own errors. */
+export class WriteError extends Error {
+  override readonly name = 'WriteError';
+  readonly code: string;
+
+  constructor(errno: number) {
+    super(errnoText(errno));
+    this.code = getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
+  }
+}
+
+/** `no space left on device (ENOSPC)`. */
+function errnoText(errno: number): string {
+  const [code, words] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'error'];
+  return `${words} (${code})`;
+}
+
 /** A part of a file in memory: `data` covers `length` bytes from file offset `fileOffset`. */
 export interface Mapping {
   readonly fileOffset: number;
@@ -27,7 +46,7 @@ export interface Mapping {
 
 function addressOf(pointer: unknown, path: string, length: number): bigint {
   if (typeof pointer !== 'bigint' || pointer === MAP_FAILED || pointer === -1n) {
-    throw new FormatError(path, `mmap of ${length} bytes failed (errno ${koffi.errno()})`);
+    throw new FormatError(path, `mmap of ${length} bytes failed (${errnoText(koffi.errno())})`);
   }
   return pointer;
 }
@@ -85,7 +104,7 @@ export class VectorWriter {
     this.#waiting += length;
   }
 
-  /** Writes all that was added. Throws an Error if the file takes no more. */
+  /** Writes all that was added. Throws a WriteError if the file takes no more. */
   flush(): void {
     let next = 0;
     while (this.#waiting > 0) {
@@ -95,9 +114,7 @@ export class VectorWriter {
       if (!(done > 0)) {
         const errno = koffi.errno();
         if (done < 0 && errno === EINTR) continue;
-        throw new Error(
-          `writev to file descriptor ${this.#fd} failed after ${this.#written} bytes, with ${this.#waiting} to go (errno ${errno})`,
-        );
+        throw new WriteError(done < 0 ? errno : constants.errno.EIO);
       }
       this.#waiting -= done;
       this.#written += done;
@@ -150,6 +167,31 @@ export function openProblem(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** `f_type` of tmpfs (include/uapi/linux/magic.h). */
+const TMPFS_MAGIC = 0x0102_1994;
+const BLOCK = 512;
+
+/**
+ * What keeps a file from being mapped: tmpfs gives a hole that is read through a mapping a page of its own, and kills the reader with SIGBUS if it
+ * has none left. A size of no blocks is a tmpfs without a limit.
+ */
+export function holesProblem(
+  file: { readonly size: number; readonly blocks: number },
+  { type, blocks, bavail, bsize }: Readonly<Record<'type' | 'blocks' | 'bavail' | 'bsize', number>>,
+): string | undefined {
+  const holes = file.size - file.blocks * BLOCK;
+  const free = bavail * bsize;
+  if (type !== TMPFS_MAGIC || blocks === 0 || holes <= free) return undefined;
+  return (
+    `has holes of ${mebibytes(holes)} MiB, which take room when they are read, on a tmpfs with ${mebibytes(free)} MiB free: ` +
+    'copy it to a disk, or free that much'
+  );
+}
+
+function mebibytes(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20);
+}
+
 /**
  * Opens a vmcore. Throws a FormatError if that fails or it is no regular file (`/proc/vmcore` is one: procfs
  * gives it the size of the dead kernel's memory).
@@ -162,9 +204,10 @@ export function openFile(path: string): VmcoreFile {
     throw new FormatError(path, `cannot be opened: ${openProblem(error)}`);
   }
   const stat = fstatSync(fd);
-  if (!stat.isFile()) {
+  const problem = stat.isFile() ? holesProblem(stat, statfsSync(path)) : 'is not a regular file';
+  if (problem !== undefined) {
     closeSync(fd);
-    throw new FormatError(path, 'is not a regular file');
+    throw new FormatError(path, problem);
   }
   return {
     path,

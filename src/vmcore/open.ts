@@ -3,6 +3,7 @@ import { flattenedContent, isFlattened, plainContent, requireBytes } from './con
 import { DeadKernel } from './dead-kernel.ts';
 import { type DumpSource, openElf } from './elf.ts';
 import { FormatError, ProfileError, VmcoreError } from './errors.ts';
+import { describeForeign } from './foreign.ts';
 import { Kallsyms, readKallsymsTables } from './kallsyms.ts';
 import { isKdump, openKdump } from './kdump.ts';
 import type { Kernel } from './kernel.ts';
@@ -28,10 +29,7 @@ export function openSource(file: VmcoreFile): DumpSource {
       'is a flattened ELF dump: write it out with `makedumpfile -R DUMP < FILE` first',
     );
   }
-  throw new FormatError(
-    file.path,
-    'is no vmcore: neither an ELF core (/proc/vmcore, a dump by QEMU or libvirt) nor a kdump-compressed dump of makedumpfile',
-  );
+  throw new FormatError(file.path, describeForeign(file));
 }
 
 interface Located {

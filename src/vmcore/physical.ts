@@ -14,6 +14,8 @@ export interface PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   /** Whether all of these bytes are in the dump. */
   has(physical: number, length: number): boolean;
+  /** Whether an address is of memory that the dump's writer left out on purpose (makedumpfile -d), as far as the dump tells. */
+  leftOut?(physical: number): boolean;
   /** `length` bytes; what lies in one piece of a mapped file is not copied. Throws an AddressError if any is absent. */
   window(physical: number, length: number): Window;
   /**
@@ -133,10 +135,22 @@ function disjoint<Range extends PhysicalRange & { readonly offset: number }>(
 export class MappedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #segments: RangeTable<Segment>;
+  readonly #leftOut: RangeTable<PhysicalRange & { readonly offset: number }>;
 
-  constructor(segments: readonly Segment[]) {
+  /** @param leftOut what the file says is memory, and does not hold */
+  constructor(segments: readonly Segment[], leftOut: readonly PhysicalRange[] = []) {
     this.#segments = new RangeTable(segments);
     this.ranges = this.#segments.ranges;
+    this.#leftOut = new RangeTable(leftOut.map((range) => ({ ...range, offset: 0 })));
+  }
+
+  leftOut(physical: number): boolean {
+    return this.#segments.find(physical) === undefined && this.#leftOut.find(physical) !== undefined;
+  }
+
+  #absent(physical: number): AddressError {
+    const problem = this.leftOut(physical) ? 'was left out of the dump' : 'is not in the dump';
+    return new AddressError(physical, `${problem} (physical)`);
   }
 
   has(physical: number, length: number): boolean {
@@ -155,11 +169,11 @@ export class MappedMemory implements PhysicalMemory {
   window(physical: number, length: number): Window {
     const window = this.contiguous(physical, length);
     if (window !== undefined) return window;
-    if (!this.has(physical, length)) throw new AddressError(physical, 'is not in the dump (physical)');
+    if (!this.has(physical, length)) throw this.#absent(physical);
     const copy = Buffer.alloc(length);
     for (let at = physical; at < physical + length; ) {
       const segment = this.#segments.find(at);
-      if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
+      if (segment === undefined) throw this.#absent(at);
       const part = Math.min(physical + length, segment.physical + segment.length) - at;
       copy.set(this.view(at, part), at - physical);
       at += part;
@@ -181,7 +195,7 @@ export class MappedMemory implements PhysicalMemory {
     for (const run of runs) {
       for (let at = run.physical; at < run.physical + run.length; ) {
         const segment = this.#segments.find(at);
-        if (segment === undefined) throw new AddressError(at, 'is not in the dump (physical)');
+        if (segment === undefined) throw this.#absent(at);
         const length = Math.min(run.physical + run.length, segment.physical + segment.length) - at;
         writer.add(segment.mapping.get(at).address + segment.offset + (at - segment.physical), length);
         at += length;

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { FormatError, VmcoreError } from '../../src/vmcore/errors.ts';
+import { holesProblem } from '../../src/vmcore/mapping.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { dumpBytes, dumpPath, openFixture, releases, scratch, truthOf } from './fixtures.ts';
 
@@ -87,6 +89,42 @@ describe('a file that is no vmcore', () => {
     refuse('executable', changed(16, 2), /not a core/);
     refuse('arm', changed(18, 183), /another architecture/);
     refuse('elf32', changed(4, 0x101), /64-bit/);
+  });
+
+  it('is called what it is, with what to do about it', () => {
+    const raw = Buffer.alloc(2 << 20);
+    raw.write('OSRELEASE=6.1.0\nSYMBOL(init_uts_ns)=ffffffff81000000\n', 5 * 4096, 'latin1');
+    const marked = (at: number, magic: string): Buffer => {
+      const bytes = Buffer.alloc(8192);
+      bytes.write(magic, at, 'latin1');
+      return bytes;
+    };
+    refuse('gzip', gzipSync(dumpBytes('debian13').subarray(0, 9000)), /is compressed with gzip: unpack it/);
+    refuse('zstd', zstdCompressSync(Buffer.alloc(9000)), /is compressed with zstd: unpack it/);
+    refuse('xz', marked(0, '\xfd7zXZ\0'), /is compressed with xz/);
+    refuse('migration', marked(0, 'QEVM\0\0\0\x03'), /migration stream .*dump-guest-memory/);
+    refuse('save', marked(0, 'LibvirtQemudSave'), /saved state of libvirt .*virsh dump --memory-only/);
+    refuse('lime', marked(0, 'EMiL\x01'), /LiME/);
+    refuse('swap', marked(4086, 'S1SUSPEND'), /hibernation image/);
+    refuse('raw', raw, /is raw memory, .*dump-guest-memory/);
+  });
+
+  it('is not mapped where reading its holes would kill the reader', () => {
+    const sparse = { size: 100 << 20, blocks: (20 << 20) / 512 };
+    const tmpfs = (bavail: number, blocks = 50_000, type = 0x01021994) => ({
+      type,
+      blocks,
+      bavail,
+      bsize: 4096,
+    });
+    assert.match(
+      holesProblem(sparse, tmpfs(100)) ?? '',
+      /has holes of 80 MiB, .* on a tmpfs with 1 MiB free: copy it/,
+    );
+    assert.equal(holesProblem(sparse, tmpfs(40_000)), undefined);
+    assert.equal(holesProblem(sparse, tmpfs(0, 0)), undefined);
+    assert.equal(holesProblem(sparse, tmpfs(0, 50_000, 0xef53)), undefined);
+    assert.equal(holesProblem({ size: 100 << 20, blocks: (100 << 20) / 512 }, tmpfs(0)), undefined);
   });
 
   it('is refused if it does not exist or is a directory', () => {
