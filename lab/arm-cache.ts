@@ -2,8 +2,7 @@ import { existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync } from
 import { join } from 'node:path';
 import { CACHE_DIRECTORY } from '../src/config/paths.ts';
 import { makeCacheDirectory, withLock } from './cache.ts';
-import { copyFiles, execCaptured } from './channel.ts';
-import { LabError } from './error.ts';
+import { copyFiles, execChecked, LOOK_SECONDS } from './channel.ts';
 import { guestPaths, readGuest } from './guest.ts';
 
 /**
@@ -57,8 +56,6 @@ function keptFor(name: string): string {
   return makeCacheDirectory('arm', readGuest(name).systemKey);
 }
 
-async function guestCommand(name: string, command: readonly string[]): Promise<string> {
-  const { status, stdout, stderr } = await execCaptured(name, command, { timeoutSeconds: 60 });
-  if (status !== 0) throw new LabError(`in guest ${name}: ${stderr.trim()}`);
-  return stdout;
+function guestCommand(name: string, command: readonly string[]): Promise<string> {
+  return execChecked(name, command, { timeoutSeconds: LOOK_SECONDS });
 }

@@ -5,6 +5,7 @@ import { processExists } from './cache.ts';
 import { answers, dropConnection } from './channel.ts';
 import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
+import { furnish } from './furnish.ts';
 import { type GuestState, guestPaths, guestPid, makeGuestDirectory, readGuest } from './guest.ts';
 import { prepareImage } from './image.ts';
 import { type GuestOptions, type Machine, startMachine } from './machine.ts';
@@ -14,7 +15,7 @@ import { findQemu } from './qemu.ts';
 import { withQmp } from './qmp.ts';
 import { findSnapshot, setClock, takeSnapshot, wake } from './snapshot.ts';
 
-/** Longest time from QEMU's start to sshd's greeting; a software-emulated guest takes 15 to 30 s. */
+/** Longest time from QEMU's start to sshd's greeting, of the guest's own; a software-emulated guest takes 15 to 30 s. */
 const BOOT_SECONDS = 240;
 
 /**
@@ -24,7 +25,7 @@ const BOOT_SECONDS = 240;
 export async function bootGuest(options: GuestOptions, progress: Progress): Promise<GuestState> {
   const machine = await planMachine(options, progress);
   const { image, accelerator } = machine;
-  const snapshot = options.quick ? findSnapshot(machine) : undefined;
+  const snapshot = isQuick(options) ? findSnapshot(machine) : undefined;
   const what = `Debian ${options.release}, ${image.kernelRelease}, ${accelerator}`;
   progress.step(`${snapshot ? 'waking' : 'booting'} ${options.name}: ${what}`);
   const paths = makeGuestDirectory(options.name);
@@ -44,7 +45,7 @@ async function comeUp(
   snapshot: ReturnType<typeof findSnapshot>,
   progress: Progress,
 ): Promise<void> {
-  const { name, quick } = machine.options;
+  const { name } = machine.options;
   if (snapshot) await wake(name);
   if (!(await answers(name, BOOT_SECONDS))) {
     const end = consoleTail(name, 20);
@@ -52,7 +53,13 @@ async function comeUp(
     throw new LabError(`guest ${name} did not come up; the end of its console:\n${end}`);
   }
   if (snapshot) await setClock(name);
-  else if (quick) await takeSnapshot(machine, progress);
+  else if (isQuick(machine.options)) await takeSnapshot(machine, progress);
+  await furnish(name, machine.options);
+}
+
+/** A snapshot holds the first disk alone. */
+function isQuick({ quick, disks = 1 }: GuestOptions): boolean {
+  return quick === true && disks === 1;
 }
 
 async function planMachine(options: GuestOptions, progress: Progress): Promise<Machine> {

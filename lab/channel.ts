@@ -5,9 +5,13 @@ import { guestKey } from './channel-key.ts';
 import { type CommandResult, runCommand } from './command.ts';
 import { LabError } from './error.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
+import { guestClock } from './guest-time.ts';
 
 /** Status that ssh itself ends with when it cannot connect. */
 const SSH_FAILED = 255;
+
+/** Status of a command that was ended because its time was up, as timeout(1) has it. */
+const TIMED_OUT = 124;
 
 /** `--` ends ssh's own options, so that a command may begin with '-'. */
 const destination = ['--', 'root@127.0.0.1'];
@@ -43,6 +47,9 @@ async function sshOptions(name: string): Promise<string[]> {
   };
   return ['-F', '/dev/null', ...Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`])];
 }
+
+/** Longest time for a command that takes no time in a guest that works, on however busy a host. */
+export const LOOK_SECONDS = 300;
 
 /** How a command in a guest is to be run. */
 export interface ExecOptions {
@@ -86,6 +93,27 @@ export async function execCaptured(
   return result;
 }
 
+/**
+ * As `execCaptured`, for what must succeed: a command that fails, or does not end in time, is an error that says so.
+ * @returns what it printed
+ * @throws LabError
+ */
+export async function execChecked(
+  name: string,
+  command: readonly string[],
+  options: ExecOptions & { input?: string | Buffer } = {},
+): Promise<string> {
+  const { status, stdout, stderr } = await execCaptured(name, command, options);
+  if (status === 0) return stdout;
+  const what = command.join(' ').slice(0, 80);
+  if (status === TIMED_OUT) {
+    throw new LabError(
+      `in guest ${name}: '${what}' did not end within ${options.timeoutSeconds} s; is the host busy?`,
+    );
+  }
+  throw new LabError(`in guest ${name}: ${stderr.trim() || `'${what}' ended with status ${status}`}`);
+}
+
 /** `timeout` in the guest ends the command there; the host's own limit covers a guest that hangs. */
 function remoteCommand(command: readonly string[], options: ExecOptions): string {
   const prefix = options.timeoutSeconds ? ['timeout', '-k', '5', String(options.timeoutSeconds)] : [];
@@ -115,7 +143,7 @@ async function waitFor(
     child.on('close', (code) => resolve(code ?? 137));
   });
   clearTimeout(timer);
-  if (timedOut) return { status: 124 };
+  if (timedOut) return { status: TIMED_OUT };
   if (status === SSH_FAILED) await explainFailure(name, '');
   return { status };
 }
@@ -158,11 +186,15 @@ export async function dropConnection(name: string): Promise<void> {
   ]);
 }
 
-/** Waits until the guest's sshd greets. @returns false when the time is up or QEMU has ended */
+/**
+ * Waits until the guest's sshd greets.
+ * @param seconds of the guest's own time
+ * @returns false when the time is up or QEMU has ended
+ */
 export async function answers(name: string, seconds: number): Promise<boolean> {
   const { sshPort } = readRunningGuest(name);
-  const end = performance.now() + seconds * 1000;
-  while (performance.now() < end) {
+  const elapsed = guestClock(guestPid(name) ?? 0);
+  while (elapsed() < seconds) {
     if (guestPid(name) === undefined) return false;
     if (await greets(sshPort)) return true;
     await sleep(200);

@@ -1,4 +1,4 @@
-import { execCaptured } from './channel.ts';
+import { execChecked, LOOK_SECONDS } from './channel.ts';
 import { LabError } from './error.ts';
 import { connectGdb } from './gdb-remote.ts';
 import { guestPaths, readRunningGuest } from './guest.ts';
@@ -46,10 +46,8 @@ export async function strike(name: string, fault: Fault, cpu?: number): Promise<
   }
 }
 
-async function guestShell(name: string, script: string): Promise<string> {
-  const { status, stdout, stderr } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds: 60 });
-  if (status !== 0) throw new LabError(`in guest ${name}: ${stderr.trim() || `status ${status}`}`);
-  return stdout;
+function guestShell(name: string, script: string): Promise<string> {
+  return execChecked(name, ['sh', '-c', script], { timeoutSeconds: LOOK_SECONDS });
 }
 
 function checkCpu(name: string, fault: Fault, cpu: number): void {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import { bundleOptions } from '../src/arm/bundle.ts';
 import { keepArmCache, lendArmCache } from './arm-cache.ts';
-import { execCaptured } from './channel.ts';
+import { execCaptured, execChecked, LOOK_SECONDS } from './channel.ts';
 import { LabError } from './error.ts';
 import { guestPaths } from './guest.ts';
 import { repositoryRoot } from './node-tree.ts';
@@ -68,10 +68,11 @@ export async function armGuest(name: string): Promise<void> {
   await keepArmCache(name);
 }
 
-/** Whether a crash kernel is loaded in the guest, in the words of its kernel. */
+/**
+ * Whether a crash kernel is loaded in the guest, in the words of its kernel.
+ * @throws LabError if the guest does not say
+ */
 export async function isArmed(name: string): Promise<boolean> {
-  const { stdout } = await execCaptured(name, ['cat', '/sys/kernel/kexec_crash_loaded'], {
-    timeoutSeconds: 30,
-  });
-  return stdout.trim() === '1';
+  const file = '/sys/kernel/kexec_crash_loaded';
+  return (await execChecked(name, ['cat', file], { timeoutSeconds: LOOK_SECONDS })).trim() === '1';
 }

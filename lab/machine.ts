@@ -1,13 +1,15 @@
 import { type Accelerator, acceleratorArguments } from './accelerator.ts';
 import { runChecked, runCommand } from './command.ts';
 import { LabError } from './error.ts';
+import type { Furniture } from './furnish.ts';
 import { type GuestPaths, type GuestState, writeGuest } from './guest.ts';
 import type { GuestImage } from './image.ts';
 import type { Qemu } from './qemu.ts';
 import type { Release } from './release.ts';
+import { diskArguments, makeExtraDisks, sizeArguments } from './topology.ts';
 
 /** What a guest is to be like. */
-export interface GuestOptions {
+export interface GuestOptions extends Furniture {
   name: string;
   release: Release;
   packages: readonly string[];
@@ -52,6 +54,7 @@ export async function startMachine(
   const { qemu } = machine;
   const overlay = ['create', '-q', '-f', 'qcow2', '-F', source.diskFormat, '-b', source.disk, paths.disk];
   await runChecked(qemu.img, overlay, { env: qemu.environment });
+  await makeExtraDisks(machine.options, paths, qemu);
   const state = describeGuest(machine);
   writeGuest(state);
   const incoming = source.memory === undefined ? [] : ['-incoming', `file:${source.memory}`];
@@ -88,7 +91,7 @@ function qemuArguments({ options, image, qemu, accelerator, sshPort }: Machine, 
   const forwards = [{ host: sshPort, guest: 22 }, ...options.forwards]
     .map(({ host, guest }) => `,hostfwd=tcp:127.0.0.1:${host}-:${guest}`)
     .join('');
-  const size = ['-m', String(options.memoryMiB), '-smp', String(options.cpus)];
+  const size = sizeArguments(options.memoryMiB, options.cpus, options);
   return [
     ...qemu.firmwareArguments,
     ...acceleratorArguments(accelerator),
@@ -101,6 +104,7 @@ function qemuArguments({ options, image, qemu, accelerator, sshPort }: Machine, 
     ...['-blockdev', `file,node-name=file,filename=${paths.disk},cache.no-flush=on`],
     ...['-blockdev', 'qcow2,node-name=disk,file=file,cache.no-flush=on'],
     ...['-device', 'virtio-blk-pci,drive=disk'],
+    ...diskArguments(options, paths),
     ...['-netdev', `user,id=net,ipv6=off${forwards}`, '-device', 'virtio-net-pci,netdev=net,romfile='],
     ...['-device', 'virtio-rng-pci', '-device', 'vmcoreinfo'],
     ...(options.devices ?? []),

@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { CRASH_WORLD_PARAMETER, INCIDENTS_DIRECTORY } from '../src/config/paths.ts';
 import { type Report, reportSchema } from '../src/report/schema.ts';
-import { answers, dropConnection, execCaptured } from './channel.ts';
+import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
 import { type Fault, strike } from './fault.ts';
 import { guestPid, readRunningGuest } from './guest.ts';
+import { guestClock } from './guest-time.ts';
 import { isArmed } from './install.ts';
 import type { Progress } from './progress.ts';
 
@@ -15,7 +16,7 @@ export interface PanicOptions {
   fault: Fault;
   /** On which CPU; undefined: any. */
   cpu?: number | undefined;
-  /** Longest time from the fault to the crash world's report. */
+  /** Longest time from the fault to the crash world's report, of the guest's own time. */
   waitSeconds: number;
   /** Strike even if no crash kernel is loaded, and wait for nothing. */
   unarmed: boolean;
@@ -33,7 +34,7 @@ export async function panicGuest(
 ): Promise<string | undefined> {
   readRunningGuest(name);
   if (!options.unarmed && !(await isArmed(name))) await refuseUnarmed(name);
-  const known = await incidentStates(name);
+  const known = await incidentStates(name, LOOK_SECONDS);
   const start = performance.now();
   progress.step(`killing the kernel of ${name} (${options.fault})`);
   await strike(name, options.fault, options.cpu);
@@ -41,7 +42,7 @@ export async function panicGuest(
   if (options.unarmed) return undefined;
   // What answers within the first seconds may still be the old world.
   await sleep(1500);
-  const incident = await newIncident(name, known, start + options.waitSeconds * 1000);
+  const incident = await newIncident(name, known, options.waitSeconds);
   if (incident === undefined) {
     throw new LabError(
       `the crash world of ${name} did not report within ${options.waitSeconds} s; the end of its console:\n${consoleTail(name, 30)}`,
@@ -54,14 +55,17 @@ export async function panicGuest(
 
 /** @throws LabError always, with what can be done in the world that the guest is in */
 async function refuseUnarmed(name: string): Promise<never> {
-  const { stdout } = await execCaptured(name, ['cat', '/proc/cmdline'], { timeoutSeconds: 30 });
+  const parameters = await execChecked(name, ['cat', '/proc/cmdline'], { timeoutSeconds: LOOK_SECONDS });
   throw new LabError(
-    stdout.includes(CRASH_WORLD_PARAMETER)
+    parameters.includes(CRASH_WORLD_PARAMETER)
       ? `guest ${name} is in its crash world already, and would not survive another panic: ` +
           `'lab down ${name}' and 'lab up ${name}' start anew (or --unarmed to panic anyway)`
       : `guest ${name} is not armed: 'lab exec ${name} -- otherworld arm' (or --unarmed to panic anyway)`,
   );
 }
+
+/** A look may have gone to the dying kernel, and then never ends; the next one goes to the crash world. */
+const TRY_SECONDS = 60;
 
 interface Incident {
   id: string;
@@ -69,16 +73,21 @@ interface Incident {
   state: string;
 }
 
-/** Waits for an incident that was not known before to settle. @returns it, as far as it came in time */
+/**
+ * Waits for an incident that was not known before to settle.
+ * @param seconds of the guest's own time
+ * @returns it, as far as it came in time
+ */
 async function newIncident(
   name: string,
   known: readonly Incident[],
-  end: number,
+  seconds: number,
 ): Promise<Incident | undefined> {
   let latest: Incident | undefined;
-  while (performance.now() < end && guestPid(name) !== undefined && latest?.state !== 'settled') {
-    if (await answers(name, (end - performance.now()) / 1000)) {
-      const states = await incidentStates(name).catch(onlyUnreachable);
+  const elapsed = guestClock(guestPid(name) ?? 0);
+  while (elapsed() < seconds && guestPid(name) !== undefined && latest?.state !== 'settled') {
+    if (await answers(name, seconds - elapsed())) {
+      const states = await incidentStates(name, TRY_SECONDS).catch(onlyUnreachable);
       latest = states?.find(({ id }) => known.every((old) => old.id !== id)) ?? latest;
     }
     if (latest?.state !== 'settled') await sleep(1000);
@@ -94,10 +103,10 @@ function onlyUnreachable(error: unknown): undefined {
 
 const report = z.object({ id: z.string(), state: z.string() });
 
-async function incidentStates(name: string): Promise<Incident[]> {
+async function incidentStates(name: string, timeoutSeconds: number): Promise<Incident[]> {
   const script = `for file in ${INCIDENTS_DIRECTORY}/*/report.json; do [ ! -e "$file" ] || { cat "$file"; printf '\\0'; }; done`;
-  const { stdout } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds: 20 });
-  return stdout
+  const texts = await execChecked(name, ['sh', '-c', script], { timeoutSeconds });
+  return texts
     .split('\0')
     .filter((text) => text.trim() !== '')
     .map((text) => report.parse(JSON.parse(text)));
@@ -110,9 +119,8 @@ async function incidentStates(name: string): Promise<Incident[]> {
  */
 export async function readReport(name: string, incident: string): Promise<Report> {
   const path = `${INCIDENTS_DIRECTORY}/${incident}/report.json`;
-  const { status, stdout, stderr } = await execCaptured(name, ['cat', path]);
-  if (status !== 0) throw new LabError(`reading ${path} in ${name} failed: ${stderr.trim()}`);
-  const parsed = reportSchema.safeParse(JSON.parse(stdout));
+  const text = await execChecked(name, ['cat', path], { timeoutSeconds: LOOK_SECONDS });
+  const parsed = reportSchema.safeParse(JSON.parse(text));
   if (parsed.success) return parsed.data;
   throw new LabError(
     `${path} in ${name} is not a report of this version's making (${z.prettifyError(parsed.error)}); ` +

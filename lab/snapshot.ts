@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { cacheDirectory, cacheKey, markUsed } from './cache.ts';
-import { execCaptured } from './channel.ts';
+import { execChecked, LOOK_SECONDS } from './channel.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
 import { type GuestPaths, guestPaths } from './guest.ts';
@@ -21,12 +21,13 @@ export interface Snapshot {
 }
 
 function snapshotDirectory({ options, image, qemu, accelerator }: Machine): string {
-  const { memoryMiB, cpus } = options;
+  const { memoryMiB, cpus, numaNodes = 1 } = options;
   const inputs = [
     MACHINE_VERSION,
     basename(image.directory),
     memoryMiB,
     cpus,
+    numaNodes,
     kernelParameters(options),
     ...(options.devices ?? []),
     qemu.version,
@@ -110,6 +111,7 @@ export async function wake(name: string): Promise<void> {
 /** A guest that wakes from a snapshot believes that no time has passed. */
 export async function setClock(name: string): Promise<void> {
   // Opens the connection, so that the next command takes no time.
-  await execCaptured(name, ['true'], { timeoutSeconds: 60 });
-  await execCaptured(name, ['date', '--set', `@${(Date.now() / 1000).toFixed(3)}`], { timeoutSeconds: 60 });
+  await execChecked(name, ['true'], { timeoutSeconds: LOOK_SECONDS });
+  const now = `@${(Date.now() / 1000).toFixed(3)}`;
+  await execChecked(name, ['date', '--set', now], { timeoutSeconds: LOOK_SECONDS });
 }

@@ -1,5 +1,4 @@
-import { copyFiles, execCaptured } from '../channel.ts';
-import { LabError } from '../error.ts';
+import { copyFiles, execChecked } from '../channel.ts';
 import type { Progress } from '../progress.ts';
 import type { Programs } from './programs.ts';
 
@@ -22,11 +21,8 @@ export const unsavedText = 'none of this has been saved when the kernel dies.';
 const redisStrings = 20_000;
 
 /** Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails. */
-export async function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
-  const { status, stdout, stderr } = await execCaptured(guest, ['sh', '-c', script], { timeoutSeconds });
-  if (status !== 0)
-    throw new LabError(`in the guest, status ${status}: ${script}\n${stdout}${stderr}`.trimEnd());
-  return stdout;
+export function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
+  return execChecked(guest, ['sh', '-c', script], { timeoutSeconds });
 }
 
 /** Brings the programs into the guest and starts everything that is to survive. */

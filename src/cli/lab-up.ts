@@ -16,6 +16,10 @@ interface UpOptions {
   memory: number;
   cpus: number;
   crashkernel: number;
+  numa: number;
+  disk: number;
+  users?: boolean;
+  lastPid?: number;
   install?: string[];
   forward?: Forward[];
   append?: string;
@@ -33,6 +37,19 @@ export function registerLabUp(lab: Command): void {
     .option('--memory <MiB>', 'memory of the guest', wholeNumber, 2048)
     .option('--cpus <n>', 'virtual CPUs', wholeNumber, 2)
     .option('--crashkernel <MiB>', 'memory reserved for the crash kernel', wholeNumber, 320)
+    .option('--numa <nodes>', 'NUMA nodes, among which memory and CPUs are divided', wholeNumber, 1)
+    .option(
+      '--disk <n>',
+      "disks, the system's included; the others are mounted at /srv/disk2 and so on",
+      wholeNumber,
+      1,
+    )
+    .option('--users', 'two users besides root, alice and bob, with groups of their own')
+    .option(
+      '--last-pid <number>',
+      'the next process gets the number after it: 4000000, as on a server',
+      wholeNumber,
+    )
     .option(
       '--install <packages>',
       'Debian packages, separated by commas: redis-server,redis-tools',
@@ -70,6 +87,10 @@ async function up(name: string, options: UpOptions): Promise<void> {
     memoryMiB: options.memory,
     cpus: options.cpus,
     crashKernelMiB: options.crashkernel,
+    numaNodes: options.numa,
+    disks: options.disk,
+    users: options.users === true,
+    lastPid: options.lastPid ?? 0,
     forwards: options.forward ?? [],
     append: options.append ?? '',
     quick: options.quick,

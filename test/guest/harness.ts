@@ -9,6 +9,7 @@ import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts'
 import type { CommandResult } from '../../lab/command.ts';
 import { consoleTail } from '../../lab/console-log.ts';
 import type { Fault } from '../../lab/fault.ts';
+import type { Furniture } from '../../lab/furnish.ts';
 import { guestPaths } from '../../lab/guest.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
 import { panicGuest } from '../../lab/panic.ts';
@@ -29,6 +30,8 @@ export interface TestGuestOptions {
   memoryMiB?: number;
   cpus?: number;
   crashKernelMiB?: number;
+  /** NUMA nodes, disks, users and numbers of processes. */
+  furniture?: Furniture;
   /** More arguments for QEMU. */
   devices?: readonly string[];
   /** `false`: Otherworld is installed, no crash kernel is loaded. */
@@ -82,6 +85,7 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
       memoryMiB,
       cpus,
       crashKernelMiB,
+      ...options.furniture,
       forwards: [],
       append: '',
       devices: options.devices ?? [],

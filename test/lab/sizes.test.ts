@@ -24,6 +24,19 @@ suite('sizes of a guest', () => {
     assert.throws(() => checkSizes({ ...usual, crashKernelMiB: 4096 }, false), /leaves 0 MiB/);
   });
 
+  test('nodes need CPUs and memory, disks have a limit, numbers of processes too', () => {
+    checkSizes({ ...usual, numaNodes: 2, disks: 20, lastPid: 4_194_303 }, true);
+    assert.throws(() => checkSizes({ ...usual, numaNodes: 3 }, true), /--numa 3: .*--cpus 2/);
+    assert.throws(
+      () => checkSizes({ ...usual, memoryMiB: 704, cpus: 4, numaNodes: 4 }, true),
+      /--memory 1024/,
+    );
+    assert.throws(() => checkSizes({ ...usual, numaNodes: 0 }, true), /--numa 0/);
+    assert.throws(() => checkSizes({ ...usual, disks: 0 }, true), /--disk 0/);
+    assert.throws(() => checkSizes({ ...usual, disks: 21 }, true), /--disk 21: from 1 to 20/);
+    assert.throws(() => checkSizes({ ...usual, lastPid: 4_194_304 }, true), /--last-pid 4194304/);
+  });
+
   test('arming without memory for a crash kernel is refused', () => {
     assert.throws(() => checkSizes({ ...usual, crashKernelMiB: 0 }, true), /--crashkernel 0.*--no-arm/);
   });
