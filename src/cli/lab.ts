@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { registerLabFixture } from './lab-fixture.ts';
 import { registerLabGuests } from './lab-guests.ts';
 import { registerLabPanic } from './lab-panic.ts';
 import { registerLabRun } from './lab-run.ts';
@@ -24,4 +25,5 @@ export function registerLab(program: Command): void {
   registerLabRun(lab);
   registerLabPanic(lab);
   registerLabGuests(lab);
+  registerLabFixture(lab);
 }

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
+import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { type CapturedMemoryFiles, captureMemoryFiles } from '../../src/capture/memory-files.ts';
 import { currentTask } from '../../src/linux/current.ts';
@@ -23,7 +24,6 @@ import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
 import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
-import { PAGE, RecordingMemory } from '../fixtures/vmcore/recording-memory.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 import { silentDifferences } from './same-capture.ts';
 

@@ -17,7 +17,7 @@ const mapped = struct('vm_area_struct', { vm_mm: pointer });
 
 for (const release of releases) {
   const kernel = openFixture(release);
-  const { program } = truthOf(release);
+  const { program, kinds } = truthOf(release);
   const withWords = (...words: readonly (readonly [address: bigint, value: bigint])[]): Kernel =>
     openPatched(
       release,
@@ -25,11 +25,11 @@ for (const release of releases) {
     );
 
   describe(`red-black trees of ${release}`, () => {
-    const mm = kernel.bind(mmStruct).at(taskAt(kernel, findTaskByPid(kernel, 1) ?? 0n).mm);
-    const busybox = kernel.bind(fileStruct).at(mm.exe_file).f_mapping;
-    const root = busybox + BigInt(kernel.layouts.member('address_space', 'i_mmap')?.offsetBytes ?? 0);
+    const mm = kernel.bind(mmStruct).at(taskAt(kernel, findTaskByPid(kernel, kinds.pid) ?? 0n).mm);
+    const shared = kernel.bind(fileStruct).at(mm.exe_file).f_mapping;
+    const root = shared + BigInt(kernel.layouts.member('address_space', 'i_mmap')?.offsetBytes ?? 0);
 
-    it('have every area in which the file of init is mapped', () => {
+    it('have every area in which a program that several processes run is mapped', () => {
       const areas = [...rbTreeForEachEntry(kernel, root, kernel.bind(mapped), 'shared.rb')].map(
         ({ address }) => address,
       );
@@ -38,7 +38,7 @@ for (const release of releases) {
         const task = taskAt(kernel, address);
         if (task.mm === 0n) continue;
         for (const area of forEachVma(kernel, kernel.bind(mmStruct).at(task.mm))) {
-          if (area.vm_file !== 0n && kernel.bind(fileStruct).at(area.vm_file).f_mapping === busybox)
+          if (area.vm_file !== 0n && kernel.bind(fileStruct).at(area.vm_file).f_mapping === shared)
             expected.push(area.address);
         }
       }

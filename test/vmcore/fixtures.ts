@@ -139,11 +139,22 @@ export interface Truth {
     readonly huge: number;
     readonly shared: number;
   };
+  /** PIDs of guest-kinds.c, of its companions and of its children. */
+  readonly kinds: {
+    readonly pid: number;
+    readonly tcp: number;
+    readonly systemV: number;
+    readonly seccomp: number;
+    readonly nothing: number;
+    readonly stopped: number;
+    readonly zombie: number;
+  };
 }
 
 export function truthOf(release: Release): Truth {
   const processes: (TrueProcess & { stat: string })[] = [];
   const symbols = new Map<string, bigint>();
+  let kinds = { pid: 0, tcp: 0, systemV: 0, seccomp: 0, nothing: 0, stopped: 0, zombie: 0 };
   let program = { pid: 0, areas: 0, huge: 0, shared: 0 };
   for (const line of content(`${release}.truth`).toString('latin1').split('\n')) {
     const space = line.indexOf(' ');
@@ -158,8 +169,13 @@ export function truthOf(release: Release): Truth {
     else if (key === 'program') {
       const [pid = 0, areas = 0, huge = 0, shared = 0] = rest.split(' ').map(Number);
       program = { pid, areas, huge, shared };
+    } else if (key === 'kinds') {
+      const [pid = 0, tcp = 0, systemV = 0, seccomp = 0, nothing = 0, stopped = 0, zombie = 0] = rest
+        .split(' ')
+        .map(Number);
+      kinds = { pid, tcp, systemV, seccomp, nothing, stopped, zombie };
     }
   }
   for (const { files } of processes) files.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10));
-  return { processes, symbols, program };
+  return { processes, symbols, program, kinds };
 }

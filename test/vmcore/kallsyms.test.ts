@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { encodeKallsyms } from '../../lab/fixture/kallsyms-encode.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import { Kallsyms, type KallsymsTables } from '../../src/vmcore/kallsyms.ts';
-import { encodeKallsyms } from '../fixtures/vmcore/kallsyms-encode.ts';
 
 const BASE = 0xffff_ffff_8100_0000n;
 const longName = `long_${'x'.repeat(300)}`;

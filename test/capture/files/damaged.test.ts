@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
+import { PAGE, RecordingMemory } from '../../../lab/fixture/recording-memory.ts';
 import type { FileTask } from '../../../src/capture/file-capture.ts';
 import { captureFiles, FileRefusal } from '../../../src/capture/files/index.ts';
 import { unwrittenFiles } from '../../../src/capture/files/write-back.ts';
@@ -13,7 +14,6 @@ import { VmcoreError } from '../../../src/vmcore/errors.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFile } from '../../../src/vmcore/mapping.ts';
 import { kernelFrom, openSource } from '../../../src/vmcore/open.ts';
-import { PAGE, RecordingMemory } from '../../fixtures/vmcore/recording-memory.ts';
 import { dumpPath, releases } from '../../vmcore/fixtures.ts';
 
 const RUNS = 150;
