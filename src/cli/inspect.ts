@@ -75,7 +75,7 @@ const views: Readonly<Record<string, View>> = {
   },
   symbol: {
     usage: 'symbol NAME',
-    description: "a symbol's address, or the symbol at an address (0x...)",
+    description: "a symbol's address, or the symbol at an address (0x...), also of modules",
     count: [1, 1],
     report: async (kernel, [name = '']) => (await import('../inspect/symbol.ts')).symbolReport(kernel, name),
   },

@@ -128,7 +128,15 @@ export class DeadKernel implements Kernel {
   }
 
   symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined {
-    return this.#symbols.symbolAt(address);
+    return this.#isInImage(address) ? this.#symbols.symbolAt(address) : undefined;
+  }
+
+  /** The table of symbols does not say where the last one ends, nor what is no symbol's. */
+  #isInImage(address: bigint): boolean {
+    const start = this.symbolMaybe('_text') ?? this.symbolMaybe('_stext');
+    const end = this.symbolMaybe('_end');
+    if (start !== undefined && end !== undefined && address >= start && address < end) return true;
+    return address < (this.symbolMaybe('__per_cpu_end') ?? 0n);
   }
 
   perCpu(symbolOrAddress: string | bigint, cpu: number): bigint {

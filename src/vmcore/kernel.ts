@@ -40,7 +40,7 @@ export interface Kernel {
   /** Address of a symbol of the kernel proper (modules' symbols are not searched); throws a SymbolError. */
   symbol(name: string): bigint;
   symbolMaybe(name: string): bigint | undefined;
-  /** The symbol at or below an address of the kernel image. */
+  /** The symbol at or below an address of the kernel image, or below an offset into per-CPU memory; none elsewhere (linux/module.ts has modules'). */
   symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined;
 
   /** A per-CPU variable's address on one CPU; throws a SymbolError or, for a CPU that never was, an AddressError. */

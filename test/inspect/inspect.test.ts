@@ -11,7 +11,9 @@ import { structReport } from '../../src/inspect/struct.ts';
 import { symbolReport } from '../../src/inspect/symbol.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { threadsReport } from '../../src/inspect/threads.ts';
-import { dumpPath, openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
+import { findTaskByPid } from '../../src/linux/pid.ts';
+import { taskAt } from '../../src/linux/sched.ts';
+import { dumpPath, openFixture, openPatched, releases, truthOf, withoutPage } from '../vmcore/fixtures.ts';
 
 for (const release of releases) {
   const kernel = openFixture(release);
@@ -106,6 +108,26 @@ for (const release of releases) {
       assert.throws(() => structReport(kernel, 'list_head', 'nowhere'), /neither an address/);
     });
 
+    it('marks what it does not show of an array, and what the dump does not have of a structure', () => {
+      const task = taskAt(kernel, findTaskByPid(kernel, truth.program.pid) ?? 0n);
+      const mask = structReport(kernel, 'cpumask', '__cpu_online_mask');
+      assert.match(mask.text(), /\.bits = \{ 3, 0, .*, 0, \/\* and 64 more \*\/ \}/);
+      const { value } = JSON.parse(JSON.stringify(mask.json())) as {
+        value: { bits: { elements: unknown[]; more: number } };
+      };
+      assert.deepEqual([value.bits.elements.length, value.bits.more], [64, 64]);
+      assert.deepEqual(mask.problems, []);
+
+      const last = task.address + BigInt(kernel.layouts.member('task_struct', 'thread')?.offsetBytes ?? 0);
+      const partly = withoutPage(release, kernel.memory.translate(last));
+      const found = structReport(partly, 'task_struct', `0x${task.address.toString(16)}`);
+      const isShown = kernel.memory.translate(last) - kernel.memory.translate(task.address) > 4096;
+      if (isShown) assert.match(found.text(), new RegExp(`\\.tgid = ${truth.program.pid},`));
+      assert.match(found.text(), /\/\* unreadable: address 0x[0-9a-f]+ is not in the dump/);
+      assert.ok((found.problems ?? []).length > 0);
+      assert.throws(() => structReport(kernel, 'list_head', '0x1000'), /is not a kernel address/);
+    });
+
     it('shows symbols both ways', () => {
       const address = kernel.symbol('init_task');
       assert.equal(symbolReport(kernel, 'init_task').text(), `0x${address.toString(16)} init_task`);
@@ -114,7 +136,7 @@ for (const release of releases) {
         `0x${(address + 16n).toString(16)} init_task+0x10`,
       );
       assert.throws(() => symbolReport(kernel, 'no_such_symbol'), /has no symbol no_such_symbol/);
-      assert.throws(() => symbolReport(kernel, '0x1'), /no symbol of kernel .* is at or below 0x1/);
+      assert.throws(() => symbolReport(kernel, '0x1'), /0x1 is neither in kernel .* nor in a module of it/);
     });
 
     it('says which process does not exist, and which has nothing to show', () => {
