@@ -5,22 +5,12 @@ import type { Candidate } from './select.ts';
 
 /** Restored processes of one systemd service, to be taken up by it. */
 export interface UnitAdoption {
-  readonly kind: 'unit';
   readonly unit: string;
   /** The unit's main process: what systemd watches and restarts. */
   readonly mainPid: number;
-  /** All of its processes with the cgroups that they were in. */
-  readonly processes: readonly { readonly pid: number; readonly cgroup: string }[];
+  /** All of its processes, with the cgroup below the unit's own that each was in: `` or `/sub`. */
+  readonly processes: readonly { readonly pid: number; readonly below: string }[];
 }
-
-/** Restored processes that belong to no service: they get a scope of ours. */
-export interface ScopeAdoption {
-  readonly kind: 'scope';
-  readonly unit: string;
-  readonly processes: readonly { readonly pid: number; readonly cgroup: string }[];
-}
-
-export type Adoption = UnitAdoption | ScopeAdoption;
 
 /** Slice of the scopes. */
 export const SLICE = 'otherworld.slice';
@@ -52,37 +42,23 @@ export function isInstalled(unit: string, directories: readonly string[] = UNIT_
   );
 }
 
-/** The scope of a group that no service takes up. */
-function scopeOf(group: number): { unit: string; cgroup: string } {
+/** The scope of a group: it is restored there, and what no service takes up stays there. */
+export function scopeOf(group: number): { readonly unit: string; readonly cgroup: string } {
   const unit = `otherworld-${group}.scope`;
   return { unit, cgroup: `/${SLICE}/${unit}` };
 }
 
-/** The cgroup in which a group is restored: its first process's own, if a service will want it there. */
-export function birthplace(
-  group: number,
-  cgroup: string | undefined,
-  installed: (unit: string) => boolean = isInstalled,
-): string {
-  const unit = serviceOf(cgroup);
-  return cgroup !== undefined && unit !== undefined && installed(unit) ? cgroup : scopeOf(group).cgroup;
-}
-
 /**
- * Who takes up the restored processes. A service takes up its processes if all that it had are back; with any of them missing it is
- * not the service that it was: then systemd starts it afresh, and what did come back goes to a scope, one for each group.
+ * Which services take up restored processes. A service takes up its processes if all that it had are back; with any of them missing it is
+ * not the service that it was: then systemd starts it afresh, and what did come back stays in the scopes of its groups.
  * @param restored each group that was restored: all its processes, and those that are still there
  * @param candidates all processes of the dead world
  */
 export function planAdoptions(
-  restored: readonly {
-    readonly group: number;
-    readonly members: readonly number[];
-    readonly pids: readonly number[];
-  }[],
+  restored: readonly { readonly members: readonly number[]; readonly pids: readonly number[] }[],
   candidates: readonly Candidate[],
   installed: (unit: string) => boolean = isInstalled,
-): Adoption[] {
+): UnitAdoption[] {
   const back = new Set(restored.flatMap(({ members }) => members));
   const alive = new Set(restored.flatMap(({ pids }) => pids));
   const units = new Map<string, Candidate[]>();
@@ -90,27 +66,24 @@ export function planAdoptions(
     const unit = serviceOf(candidate.cgroup);
     if (unit !== undefined) units.set(unit, [...(units.get(unit) ?? []), candidate]);
   }
-  const adoptions: Adoption[] = [];
-  const taken = new Set<number>();
-  for (const [unit, members] of units) {
+  return [...units].flatMap(([unit, members]) => {
     const main = mainProcess(members);
     const isWhole = members.every(({ pid }) => back.has(pid)) && alive.has(main.pid);
-    if (!isWhole || !installed(unit)) continue;
-    const processes = members.filter(({ pid }) => alive.has(pid));
-    for (const { pid } of processes) taken.add(pid);
-    adoptions.push({ kind: 'unit', unit, mainPid: main.pid, processes: processes.map(placeOf) });
-  }
-  for (const { group, pids } of restored) {
-    const rest = pids.filter((pid) => !taken.has(pid));
-    if (rest.length === 0) continue;
-    const { unit, cgroup } = scopeOf(group);
-    adoptions.push({ kind: 'scope', unit, processes: rest.map((pid) => ({ pid, cgroup })) });
-  }
-  return adoptions;
+    if (!isWhole || !installed(unit)) return [];
+    const processes = members
+      .filter(({ pid }) => alive.has(pid))
+      .map(({ pid, cgroup }) => ({ pid, below: belowUnit(unit, cgroup) }));
+    return [{ unit, mainPid: main.pid, processes }];
+  });
 }
 
-function placeOf({ pid, cgroup }: Candidate): { pid: number; cgroup: string } {
-  return { pid, cgroup: cgroup ?? '/' };
+/** `/sub` of `/system.slice/x.service/sub`. */
+function belowUnit(unit: string, cgroup = ''): string {
+  const parts = cgroup.split('/');
+  return parts
+    .slice(parts.indexOf(unit) + 1)
+    .map((part) => `/${part}`)
+    .join('');
 }
 
 /** The oldest of the processes whose parent is outside the unit: the one that systemd started. */

@@ -1,6 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Adoption } from './adoption.ts';
 
 const CGROUPS = '/sys/fs/cgroup';
 const ROOT = '/';
@@ -23,22 +22,4 @@ export async function withinCgroup<T>(cgroup: string, run: () => Promise<T>): Pr
   } finally {
     move(0, ROOT);
   }
-}
-
-/**
- * Moves processes into the cgroups that they are to be in; systemd finds them there. One that has ended meanwhile needs no place.
- * @returns what did not work
- */
-export function placeInCgroups(adoption: Adoption): string[] {
-  return adoption.processes.flatMap(({ pid, cgroup }) => {
-    try {
-      move(pid, cgroup);
-      return [];
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ESRCH') return [];
-      return [
-        `process ${pid} into cgroup ${cgroup}: ${error instanceof Error ? error.message : String(error)}`,
-      ];
-    }
-  });
 }

@@ -3,24 +3,24 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 
-const place = z.strictObject({ pid: z.int(), cgroup: z.string() });
+/** A process that was restored: its start time in this world tells it from a later one with its number. */
+const restoredProcess = z.strictObject({ pid: z.int(), startTicks: z.int(), isZombie: z.boolean() });
 
 /** What the part of the crash world before systemd leaves to the part after it. */
 export const handoverSchema = z.strictObject({
   incident: z.string(),
   /** The directory that holds the incident's. */
   incidents: z.string(),
-  adoptions: z.array(
-    z.discriminatedUnion('kind', [
-      z.strictObject({
-        kind: z.literal('unit'),
-        unit: z.string(),
-        mainPid: z.int(),
-        processes: z.array(place),
-      }),
-      z.strictObject({ kind: z.literal('scope'), unit: z.string(), processes: z.array(place) }),
-    ]),
+  /** Services that take up processes. */
+  units: z.array(
+    z.strictObject({
+      unit: z.string(),
+      mainPid: z.int(),
+      processes: z.array(z.strictObject({ pid: z.int(), below: z.string() })),
+    }),
   ),
+  /** The groups that were restored, with those of their processes that were there at the end of it. */
+  groups: z.array(z.strictObject({ group: z.int(), processes: z.array(restoredProcess) })),
 });
 
 export type Handover = z.infer<typeof handoverSchema>;

@@ -12,9 +12,8 @@ import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
-import { birthplace, planAdoptions } from './adoption.ts';
+import { planAdoptions, scopeOf } from './adoption.ts';
 import { captureStage } from './capture-stage.ts';
-import { placeInCgroups } from './cgroups.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
 import { type EndImages, type ImagedGroup, imageStage } from './image-stage.ts';
@@ -28,6 +27,7 @@ import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
+import { processStat } from './process-stat.ts';
 import {
   criuVersion,
   filesStage,
@@ -73,7 +73,7 @@ export async function resurrect(): Promise<void> {
   const report = newReport(place.id, runningRelease(), manifest.reservedBytes);
   const stages = new Stages(report, (current) => saveReport(current, place.incidents));
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
-  writeHandover({ incident: place.id, incidents: place.incidents, adoptions: [] });
+  writeHandover({ incident: place.id, incidents: place.incidents, units: [], groups: [] });
   writeSettleUnit();
   report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]));
   const initBegan = Number(process.env.OTHERWORLD_BEGAN ?? begun);
@@ -180,9 +180,8 @@ async function workOn(work: Work): Promise<void> {
   };
   const ready = (await stages.run('files', () => filesStage(imaged, report, endImages))) ?? [];
   const watch = openProcedureWatch(report);
-  const candidates = selection?.candidates ?? [];
-  const birthplaceOf = ({ group }: ImagedGroup): string =>
-    birthplace(group.id, candidates.find(({ pid }) => pid === group.id)?.cgroup);
+  // Not in the cgroup of a service: systemd may end what it finds there when the service's start fails.
+  const birthplaceOf = ({ group }: ImagedGroup): string => scopeOf(group.id).cgroup;
   const restored =
     (await stages.run('restore', () =>
       restoreStage(ready, { report, save: () => stages.save(), endImages }, birthplaceOf),
@@ -198,7 +197,7 @@ async function workOn(work: Work): Promise<void> {
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;
-    handOver(alive, candidates, place, report);
+    handOver(alive, selection?.candidates ?? [], place);
     const pids = new Set(alive.flatMap((group) => group.pids));
     if (memoryFiles !== undefined) noteStalePidFiles(memoryFiles, pids, report);
   });
@@ -288,27 +287,25 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
   return { selected, candidates };
 }
 
-/** Lets systemd find the restored processes where they belong. */
-function handOver(
-  restored: readonly RestoredGroup[],
-  candidates: readonly Candidate[],
-  place: Place,
-  report: Report,
-): void {
+/** Tells the part after systemd's start, and the services' helpers, which processes there are. */
+function handOver(restored: readonly RestoredGroup[], candidates: readonly Candidate[], place: Place): void {
   keepTemporaryFiles();
-  const groups = restored.map(({ group, pids, imaged }) => ({
-    group,
+  const groups = restored.map(({ pids, imaged }) => ({
     pids,
     members: imaged.group.processes.map(({ pid }) => pid),
   }));
-  const adoptions = planAdoptions(groups, candidates);
-  for (const adoption of adoptions) {
-    report.notes.push(...placeInCgroups(adoption));
-    if (adoption.kind === 'unit') writeDropIn(adoption);
-  }
+  const units = planAdoptions(groups, candidates);
+  for (const adoption of units) writeDropIn(adoption);
   writeHandover({
     incident: place.id,
     incidents: place.incidents,
-    adoptions: adoptions.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
+    units: units.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
+    groups: restored.map(({ group, pids }) => ({
+      group,
+      processes: pids.flatMap((pid) => {
+        const now = processStat(pid);
+        return now === undefined ? [] : [{ pid, ...now }];
+      }),
+    })),
   });
 }

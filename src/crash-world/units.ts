@@ -1,57 +1,134 @@
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './restore-stage.ts';
 
 const UNITS = '/run/systemd/system';
-const DROP_IN = '90-otherworld.conf';
+/** Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl edit` among them. */
+const DROP_IN = 'zzzz-otherworld.conf';
 export const TMPFILES = 'systemd-tmpfiles-setup.service';
 const SETTLE = 'otherworld-settle.service';
-const ADOPT = join(RUN_DIRECTORY, 'adopt');
 
-/** Started by systemd in place of a service's program: it only says which process is the service. */
-const ADOPT_SCRIPT = `#!/bin/sh
-kill -0 "$1" || exit 1
-exec systemd-notify --ready --pid="$1" --status="brought back by Otherworld"
+/** Where the helper and its lists of processes are. */
+const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
+const ADOPT_SCRIPT = 'adopt.sh';
+
+/**
+ * Started by systemd in place of a service's program, with the unit's name. Nothing of it can end a process that it is to take up: these are
+ * outside the unit's cgroup, which is what systemd signals, until systemd has the main process and calls the unit active. Only
+ * then they are moved. The message to systemd comes from this shell, which is in the unit's cgroup: `systemd-notify --pid` would
+ * send it in the name of the main process (src/notify/notify.c, 252), which is not.
+ */
+const ADOPT = `#!/bin/sh
+unit=$1
+list=$(dirname "$0")/$unit
+main=$(sed -n '1s/ .*//p' "$list")
+own=$(sed -n 's/^0:://p' /proc/self/cgroup)/
+case $own in
+*/"$unit"/*) ;;
+*) echo "the helper is in cgroup $own, not in that of $unit" >&2; exit 1 ;;
+esac
+top=/sys/fs/cgroup\${own%%/"$unit"/*}/$unit
+systemd-notify --ready --status="brought back by Otherworld" "MAINPID=$main" || exit 1
+if [ "$(systemctl show --property=MainPID --value -- "$unit")" != "$main" ]; then
+    echo "systemd does not take process $main as the main process of $unit" >&2
+    exit 1
+fi
+while read -r pid below; do
+    mkdir -p "$top$below"
+    echo "$pid" >"$top$below/cgroup.procs" || [ ! -e "/proc/$pid" ] || echo "process $pid stays outside" >&2
+done <"$list"
+exit 0
 `;
 
 /**
  * For the time of the boot, a service that is to take up its processes does not start its program: Type=notify and a helper that names the
- * main process. `+` runs the helper as root and outside the unit's sandbox (systemd.service(5)). The unit's other
- * settings stay, and after the boot the drop-in goes.
+ * main process. `+` runs the helper as root and outside the unit's sandbox. What systemd does before it even runs the helper may fail in this world
+ * (a processor, a file or a directory that is not there), what it does when a start fails may hurt (commands that clean up, the removal of
+ * the runtime directory, a reboot): all that is left out. Conditions held when the service was started. The unit's other settings stay, and
+ * after the boot the drop-in goes. The settings are in systemd.unit(5), systemd.service(5) and systemd.exec(5) of 252 and 257.
  */
-function dropIn({ mainPid }: UnitAdoption): string {
-  return `[Service]
+const ADOPTING = `[Unit]
+ConditionPathExists=
+AssertPathExists=
+StartLimitIntervalSec=0
+RefuseManualStart=no
+FailureAction=none
+SuccessAction=none
+
+[Service]
 Type=notify
 NotifyAccess=all
 Restart=no
+TimeoutStartSec=5min
 PIDFile=
 ExecCondition=
 ExecStartPre=
 ExecStart=
-ExecStart=+${ADOPT} ${mainPid}
+ExecStart=+/bin/sh ${join(ADOPT_DIRECTORY, ADOPT_SCRIPT)} %n
 ExecStartPost=
+ExecStop=
+ExecStopPost=
+CPUAffinity=
+NUMAPolicy=default
+NUMAMask=
+EnvironmentFile=
+LoadCredential=
+LoadCredentialEncrypted=
+RootDirectory=
+RootImage=
+WorkingDirectory=
+RuntimeDirectoryPreserve=yes
+StandardInput=null
+StandardOutput=journal
+StandardError=inherit
 `;
+
+/** Writes a service's drop-in, and for the helper the processes with the main one first. */
+export function writeDropIn(
+  { unit, mainPid, processes }: UnitAdoption,
+  units: string = UNITS,
+  helpers: string = ADOPT_DIRECTORY,
+): void {
+  writeUnitDropIn(unit, ADOPTING, units);
+  const main = processes.filter(({ pid }) => pid === mainPid);
+  const others = processes.filter(({ pid }) => pid !== mainPid);
+  const list = [...main, ...others].map(({ pid, below }) => `${pid} ${below}\n`).join('');
+  mkdirSync(helpers, { recursive: true, mode: 0o700 });
+  writeFileSync(join(helpers, unit), list, { mode: 0o600 });
+  writeFileSync(join(helpers, ADOPT_SCRIPT), ADOPT, { mode: 0o700 });
 }
 
-/** Writes a service's drop-in. */
-export function writeDropIn(adoption: UnitAdoption, units: string = UNITS): void {
-  const directory = join(units, `${adoption.unit}.d`);
+function writeUnitDropIn(unit: string, text: string, units: string): void {
+  const directory = join(units, `${unit}.d`);
   mkdirSync(directory, { recursive: true });
-  writeFileSync(join(directory, DROP_IN), dropIn(adoption));
-  writeFileSync(ADOPT, ADOPT_SCRIPT, { mode: 0o700 });
+  writeFileSync(join(directory, DROP_IN), text);
+}
+
+/**
+ * For a service of Type=dbus whose name nobody has on the bus: systemd ends the processes of such a service as soon as it looks
+ * (service_bus_name_owner_change in src/core/service.c). Until the next boot it is watched by its main process alone.
+ */
+export function writeNamelessDropIn(unit: string, units: string = UNITS): void {
+  writeUnitDropIn(unit, '[Service]\nType=exec\n', units);
+}
+
+/**
+ * The `Type=` that a unit has without the drop-in of the boot (config_parse_service_type, service_add_default... of src/core/service.c).
+ * @param text what `systemctl cat` prints, in the order in which systemd reads it
+ */
+export function typeOf(text: string, busName: string): string {
+  const set = [...text.matchAll(/^[ \t]*Type[ \t]*=[ \t]*(\S*)/gm)].map(([, type]) => type);
+  return set.at(-1) ?? (busName === '' ? 'simple' : 'dbus');
 }
 
 /** Removes a service's drop-in; the next daemon-reload makes the unit what it was. */
 export function removeDropIn(unit: string, units: string = UNITS): void {
   const directory = join(units, `${unit}.d`);
   rmSync(join(directory, DROP_IN), { force: true });
-  try {
-    rmSync(directory, { recursive: false });
-  } catch {
-    // Somebody else's drop-ins are in it.
-  }
+  // Somebody else's drop-ins may be in it.
+  if (existsSync(directory) && readdirSync(directory).length === 0) rmdirSync(directory);
 }
 
 /** The command that runs a part of the crash world's program with the runtime of the initramfs. */
@@ -64,10 +141,8 @@ export function crashWorldCommand(part: string): string[] {
  * tmpfiles.d(5); Debian 12 empties /tmp so), and for the processes there was none.
  */
 export function keepTemporaryFiles(units: string = UNITS): void {
-  const directory = join(units, `${TMPFILES}.d`);
-  mkdirSync(directory, { recursive: true });
   const start = 'systemd-tmpfiles --create --boot --exclude-prefix=/dev';
-  writeFileSync(join(directory, DROP_IN), `[Service]\nExecStart=\nExecStart=${start}\n`);
+  writeUnitDropIn(TMPFILES, `[Service]\nExecStart=\nExecStart=${start}\n`, units);
 }
 
 /** Makes systemd finish the resurrection when it has booted: `settle` of the crash world's program. */

@@ -53,9 +53,13 @@ function heading(report: Report, style: Style): string[] {
 function processes(report: Report, style: Style): string[] {
   const { processes: all } = report;
   if (all.length === 0) return [nobody(report), ...unmatched(report), ''];
-  const back = all.filter((process) => process.outcome === 'restored').length;
+  const back = all.filter(({ outcome }) => outcome === 'restored');
+  const ended = back.filter((process) => process.ended !== undefined).length;
+  const since =
+    ended === 0 ? '' : `, ${ended} more came back and ${ended === 1 ? 'has' : 'have'} ended since`;
   const rows = all.flatMap((process) => processLines(process, style));
-  return [`${back} of ${all.length} protected processes run again`, ...rows, ...unmatched(report), ''];
+  const heading = `${back.length - ended} of ${all.length} protected processes run again${since}`;
+  return [heading, ...rows, ...unmatched(report), ''];
 }
 
 function nobody({ stages }: Report): string {
@@ -66,11 +70,12 @@ function nobody({ stages }: Report): string {
 }
 
 function processLines(process: ProcessReport, style: Style): string[] {
-  const good = process.outcome === 'restored';
+  const good = process.outcome === 'restored' && process.ended === undefined;
   const outcome = (good ? style.good : style.bad)(process.outcome.padEnd(8));
   const details = [
     process.verdict === 'repaired' ? 'repaired' : '',
     process.adopted ? `in ${process.adopted}` : '',
+    process.ended ? `has ended since, ${process.ended}` : '',
     process.crashProcedure ? `crash procedure ${process.crashProcedure.state}` : '',
   ].filter(Boolean);
   const name = `${String(process.pid).padStart(7)}  ${process.comm.padEnd(15)}`;

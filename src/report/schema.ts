@@ -47,7 +47,14 @@ const processReport = z.strictObject({
   inDoubt: z.array(inDoubt),
   notes: z.array(z.string()),
   crashProcedure: crashProcedure.optional(),
-  adopted: z.string().optional().meta({ description: 'unit or scope that holds it in the crash world' }),
+  adopted: z
+    .string()
+    .optional()
+    .meta({ description: 'unit or scope that it is in when the report is settled' }),
+  ended: z.string().optional().meta({
+    description:
+      'it was restored and has ended since: when; absent while it runs, or before the report is settled',
+  }),
 });
 
 const stage = z.strictObject({

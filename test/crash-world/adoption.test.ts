@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { isInstalled, planAdoptions, serviceOf } from '../../src/crash-world/adoption.ts';
+import { isInstalled, planAdoptions, scopeOf, serviceOf } from '../../src/crash-world/adoption.ts';
 import type { Candidate } from '../../src/crash-world/select.ts';
 
 function candidate(pid: number, cgroup: string, more: Partial<Candidate> = {}): Candidate {
@@ -21,11 +21,10 @@ function candidate(pid: number, cgroup: string, more: Partial<Candidate> = {}): 
 }
 
 const service = '/system.slice/web.service';
-const session = '/user.slice/user-0.slice/session-1.scope';
 const installed = (): boolean => true;
 
-function group(id: number, members: number[], pids = members) {
-  return { group: id, members, pids };
+function group(members: number[], pids = members) {
+  return { members, pids };
 }
 
 test('a service is found anywhere in the path, but not in a user manager', () => {
@@ -48,46 +47,41 @@ test('a service takes up its processes, the one that systemd started as main pro
   const candidates = [
     candidate(30, service, { parentPid: 20 }),
     candidate(20, service),
-    candidate(40, `${service}/sub`),
+    candidate(40, `${service}/sub/sub`),
   ];
-  const plan = planAdoptions([group(20, [20, 30, 40])], candidates, installed);
+  const plan = planAdoptions([group([20, 30, 40])], candidates, installed);
   assert.equal(plan.length, 1);
-  assert.ok(plan[0]?.kind === 'unit');
-  assert.equal(plan[0].mainPid, 20);
-  assert.deepEqual(plan[0].processes[2], { pid: 40, cgroup: `${service}/sub` });
+  assert.equal(plan[0]?.mainPid, 20);
+  assert.deepEqual(plan[0]?.processes[1], { pid: 20, below: '' });
+  assert.deepEqual(plan[0]?.processes[2], { pid: 40, below: '/sub/sub' });
 });
 
-test('a service of which a process is missing starts afresh; what is there goes to a scope', () => {
+test('a service of which a process is missing starts afresh, and takes nothing up', () => {
   const candidates = [candidate(20, service), candidate(21, service)];
-  const plan = planAdoptions([group(21, [21])], candidates, installed);
-  assert.deepEqual(plan, [
-    {
-      kind: 'scope',
-      unit: 'otherworld-21.scope',
-      processes: [{ pid: 21, cgroup: '/otherworld.slice/otherworld-21.scope' }],
-    },
-  ]);
+  assert.deepEqual(planAdoptions([group([21])], candidates, installed), []);
 });
 
 test('a short-lived child that has ended since does not keep a service from taking up the rest', () => {
   const candidates = [candidate(20, service), candidate(21, service, { parentPid: 20 })];
-  const plan = planAdoptions([group(20, [20, 21], [20])], candidates, installed);
-  assert.ok(plan[0]?.kind === 'unit');
-  assert.deepEqual(plan[0].processes, [{ pid: 20, cgroup: service }]);
-  const [rest] = planAdoptions([group(20, [20, 21], [21])], candidates, installed);
-  assert.equal(rest?.kind, 'scope', 'without its main process there is no service');
+  const plan = planAdoptions([group([20, 21], [20])], candidates, installed);
+  assert.deepEqual(plan[0]?.processes, [{ pid: 20, below: '' }]);
+  const rest = planAdoptions([group([20, 21], [21])], candidates, installed);
+  assert.deepEqual(rest, [], 'without its main process there is no service');
 });
 
-test('a transient unit is gone with its kernel: its processes go to a scope', () => {
-  const plan = planAdoptions([group(20, [20])], [candidate(20, service)], () => false);
-  assert.equal(plan[0]?.kind, 'scope');
+test('a transient unit is gone with its kernel: it takes nothing up', () => {
+  assert.deepEqual(
+    planAdoptions([group([20])], [candidate(20, service)], () => false),
+    [],
+  );
 });
 
-test('each group outside services has a scope of its own', () => {
-  const candidates = [candidate(5, session), candidate(6, session), candidate(7, service)];
-  const restored = [group(5, [5]), group(6, [6])];
-  const units = planAdoptions(restored, candidates, installed).map(({ unit }) => unit);
-  assert.deepEqual(units, ['otherworld-5.scope', 'otherworld-6.scope']);
+test('each group is restored in a scope of its own, outside what systemd ends when a start fails', () => {
+  assert.deepEqual(scopeOf(5), {
+    unit: 'otherworld-5.scope',
+    cgroup: '/otherworld.slice/otherworld-5.scope',
+  });
+  assert.equal(serviceOf(scopeOf(5).cgroup), undefined);
 });
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));

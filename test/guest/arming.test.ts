@@ -14,6 +14,10 @@ const UNITS = {
   forking:
     'Type=forking\nPIDFile=/run/forking.pid\nExecStart=/bin/sh -c "sleep 3600 & echo $$! >/run/forking.pid"',
   'by-hand': 'ExecStart=/bin/sleep 3600',
+  // systemd refuses to start it while there is anything in its cgroup, and ends that.
+  stubborn: 'SendSIGKILL=no\nExecStart=/bin/sleep 3600',
+  // The processor that the crash world does not have.
+  pinned: 'CPUAffinity=1\nExecStart=/bin/sleep 3600',
   bystander: 'ExecStart=/bin/sleep 3600',
 } as const;
 
@@ -112,15 +116,22 @@ suite(`arming and adoption with ${release}`, () => {
   suite('after a panic', () => {
     let report: Report;
     const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0, large: 0 };
+    const delicate = { stubborn: 0, pinned: 0 };
 
     before(async () => {
       for (const [name, service] of Object.entries(UNITS)) {
         await guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${unitFile(name, service)}EOF`);
       }
+      // As `systemctl edit` writes it.
+      await guest.sh(`mkdir /etc/systemd/system/stubborn.service.d
+        printf '[Service]\\nExecStart=\\nExecStart=/bin/sleep 3599\\n' >/etc/systemd/system/stubborn.service.d/override.conf`);
       await guest.sh('systemctl daemon-reload; systemctl -q enable --now simple-log forking bystander');
+      await guest.sh('systemctl -q enable --now stubborn pinned');
       await guest.sh('systemctl start by-hand; mkdir -p /tmp/directory');
       before_.simple = await mainPid('simple-log');
       before_.forking = await mainPid('forking');
+      delicate.stubborn = await mainPid('stubborn');
+      delicate.pinned = await mainPid('pinned');
       before_.byHand = await mainPid('by-hand');
       before_.bystander = await mainPid('bystander');
       before_.loose = await guest.background('cd /tmp/directory; exec sleep 3601');
@@ -129,6 +140,7 @@ suite(`arming and adoption with ${release}`, () => {
         `otherworld protect --unit simple-log --unit forking --unit by-hand --pid ${before_.loose} --command nobody`,
       );
       await guest.sh(`otherworld protect --pid ${before_.large}`);
+      await guest.sh('otherworld protect --unit stubborn --unit pinned');
       // For the system management interrupt below.
       await guest.program('smi');
       await guest.sh(
@@ -177,6 +189,16 @@ suite(`arming and adoption with ${release}`, () => {
         '0::/system.slice/simple-log.service',
       );
       assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
+    });
+
+    test('adoption ends nothing that it adopts, and the report says what runs', async () => {
+      for (const [unit, pid] of Object.entries(delicate)) {
+        assert.equal(await mainPid(unit), pid);
+        assert.equal(await guest.sh(`cat /proc/${pid}/cgroup`), `0::/system.slice/${unit}.service`);
+        const process = report.processes.find((other) => other.pid === pid);
+        assert.deepEqual([process?.adopted, process?.ended], [`${unit}.service`, undefined]);
+      }
+      assert.equal(await guest.sh('systemctl show --value --property=DropInPaths pinned'), '');
     });
 
     test('units are afterwards what they were: they restart and stop as ever', async () => {

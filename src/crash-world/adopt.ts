@@ -1,0 +1,117 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Report } from '../report/schema.ts';
+import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
+import type { Handover } from './handover.ts';
+import { cgroupOf, processStat } from './process-stat.ts';
+import { messageOf } from './stages.ts';
+import { removeDropIn, TMPFILES, typeOf, writeNamelessDropIn } from './units.ts';
+
+/** How long a service may go on being started after everything else is up: the helper's own limit is longer. */
+const MOST_TRIES = 100;
+const BETWEEN_TRIES_MS = 200;
+
+/**
+ * Lets systemd have the restored processes: services take up theirs, what is left gets scopes, and the units become what they were. What a
+ * service does not take up runs on in its group's scope, and the report says why.
+ */
+export async function adoptAll(
+  { units, groups }: Pick<Handover, 'units' | 'groups'>,
+  report: Report,
+): Promise<void> {
+  const afresh: string[] = [];
+  for (const adoption of units) {
+    const problem = await adoptUnit(adoption);
+    if (problem === undefined) continue;
+    const isThere = processStat(adoption.mainPid)?.isZombie === false;
+    if (!isThere) afresh.push(adoption.unit);
+    report.errors.push(`${adoption.unit} did not take up its processes: ${problem}`);
+  }
+  for (const { group, processes } of groups) {
+    const left = processes.map(({ pid }) => pid).filter((pid) => cgroupOf(pid) === scopeOf(group).cgroup);
+    try {
+      if (left.length > 0) startScope(group, left);
+    } catch (error) {
+      report.errors.push(`${scopeOf(group).unit}: ${messageOf(error)}`);
+    }
+  }
+  for (const { unit } of units) restoreUnit(unit, report);
+  removeDropIn(TMPFILES);
+  systemctl('daemon-reload');
+  // The main process ended before its service could take it up: as at any other end of it.
+  for (const unit of afresh) systemctl('restart', '--no-block', unit);
+}
+
+function systemctl(...args: string[]): string {
+  return execFileSync('systemctl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
+}
+
+/** Properties of a unit, by name. */
+function show(unit: string, ...names: string[]): Map<string, string> {
+  const lines = systemctl('show', ...names.map((name) => `--property=${name}`), '--', unit).split('\n');
+  return new Map(lines.map((line) => [line.split('=', 1)[0] ?? '', line.slice(line.indexOf('=') + 1)]));
+}
+
+/**
+ * Enabled services have taken up their processes during the boot; one that was started by hand, or whose start failed, is started now.
+ * @returns why systemd does not have the main process; undefined if it has
+ */
+async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<string | undefined> {
+  try {
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
+      await sleep(BETWEEN_TRIES_MS);
+    }
+    // Whether that succeeds is seen by what is there afterwards.
+    spawnSync('systemctl', ['start', '--', unit], { stdio: 'ignore' });
+    const now = show(unit, 'MainPID', 'ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'LoadState');
+    return now.get('MainPID') === String(mainPid) ? undefined : whyNot(mainPid, now);
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** What systemd says of a unit that does not have the main process. */
+export function whyNot(mainPid: number, now: ReadonlyMap<string, string>): string {
+  if (now.get('LoadState') !== 'loaded') return `the unit is ${now.get('LoadState')}`;
+  const other = now.get('MainPID');
+  if (other !== undefined && other !== '0') return `it has main process ${other} instead of ${mainPid}`;
+  const status = now.get('ExecMainStatus') === '0' ? '' : `, status ${now.get('ExecMainStatus')}`;
+  return `it is ${now.get('ActiveState')} (${now.get('SubState')}, ${now.get('Result')}${status})`;
+}
+
+/** Makes a unit what it was before the boot, as far as that does not end what it has taken up. */
+function restoreUnit(unit: string, report: Report): void {
+  removeDropIn(unit);
+  try {
+    const busName = show(unit, 'BusName').get('BusName') ?? '';
+    if (busName === '' || typeOf(systemctl('cat', '--', unit), busName) !== 'dbus' || hasOwner(busName))
+      return;
+    writeNamelessDropIn(unit);
+    report.notes.push(
+      `${unit} is of Type=exec until the next boot: nobody has the name ${busName} on the bus`,
+    );
+  } catch (error) {
+    report.errors.push(`${unit}: ${messageOf(error)}`);
+  }
+}
+
+function hasOwner(busName: string): boolean {
+  const bus = 'org.freedesktop.DBus';
+  const call = ['--system', 'call', bus, '/org/freedesktop/DBus', bus, 'NameHasOwner', 's', busName];
+  return spawnSync('busctl', call, { encoding: 'utf8' }).stdout?.trim() === 'b true';
+}
+
+/** Moves the processes named by its arguments into its own cgroup, and ends. One that has ended meanwhile needs no place. */
+const JOIN = `own=$(sed -n s/^0:://p /proc/self/cgroup)
+for pid; do echo $pid >/sys/fs/cgroup$own/cgroup.procs || [ ! -e /proc/$pid ] || exit 1; done`;
+
+/** A scope lives as long as there are processes in it, here those that are moved in by the one that it is made with. */
+function startScope(group: number, pids: readonly number[]): void {
+  const description = '--description=Processes brought back by Otherworld';
+  const name = [`--unit=${scopeOf(group).unit}`, `--slice=${SLICE}`, description];
+  const options = ['--scope', '--quiet', '--collect', ...name];
+  execFileSync('systemd-run', [...options, 'sh', '-c', JOIN, 'sh', ...pids.map(String)], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+}

@@ -1,0 +1,50 @@
+import type { Report } from '../report/schema.ts';
+import { scopeOf } from './adoption.ts';
+import type { Handover } from './handover.ts';
+import { cgroupOf, processStat } from './process-stat.ts';
+
+type Groups = Handover['groups'];
+
+/** How processes are looked at; another one for tests. */
+export interface Looking {
+  readonly stat: typeof processStat;
+  readonly cgroup: typeof cgroupOf;
+}
+
+const looking: Looking = { stat: processStat, cgroup: cgroupOf };
+
+/** The unit or scope that a cgroup belongs to, or, outside systemd's, the cgroup. */
+export function unitOf(cgroup: string): string {
+  return cgroup.split('/').find((part) => /\.(service|scope)$/.test(part)) ?? cgroup;
+}
+
+/** The restored groups after a resurrection that was broken off before it said which: what is in their scopes now. */
+export function groupsInScopes(report: Report, look: Looking = looking): Groups {
+  const groups = new Map<number, Groups[number]['processes']>();
+  for (const { pid, group, outcome } of report.processes) {
+    if (outcome !== 'restored' || group === undefined || look.cgroup(pid) !== scopeOf(group).cgroup) continue;
+    const now = look.stat(pid);
+    if (now !== undefined) groups.set(group, [...(groups.get(group) ?? []), { pid, ...now }]);
+  }
+  return [...groups].map(([group, processes]) => ({ group, processes }));
+}
+
+/**
+ * Enters into the report what runs now: the unit or scope that each restored process is in, and which have ended since they ran again. A pid
+ * alone says nothing: it may be another process's by now.
+ */
+export function noteWhatRuns(groups: Groups, report: Report, look: Looking = looking): void {
+  const known = new Map(
+    groups.flatMap(({ processes }) => processes.map((process) => [process.pid, process])),
+  );
+  for (const process of report.processes) {
+    if (process.outcome !== 'restored') continue;
+    const restored = known.get(process.pid);
+    const now = look.stat(process.pid);
+    const cgroup = look.cgroup(process.pid);
+    const isSame = restored !== undefined && now?.startTicks === restored.startTicks;
+    if (!isSame || cgroup === undefined || (now.isZombie && !restored.isZombie)) {
+      process.ended = restored === undefined ? 'before the system booted' : 'while the system booted';
+    } else process.adopted = unitOf(cgroup);
+  }
+}

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { whyNot } from '../../src/crash-world/adopt.ts';
+import { removeDropIn, typeOf, writeDropIn } from '../../src/crash-world/units.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));
+after(() => rmSync(directory, { recursive: true }));
+const [units, helpers] = [join(directory, 'units'), join(directory, 'helpers')];
+const adoption = {
+  unit: 'web@a\\x2db.service',
+  mainPid: 20,
+  processes: [
+    { pid: 19, below: '/sub' },
+    { pid: 20, below: '' },
+  ],
+};
+
+function dropIn(): string {
+  writeDropIn(adoption, units, helpers);
+  const [name = ''] = readdirSync(join(units, `${adoption.unit}.d`));
+  return readFileSync(join(units, `${adoption.unit}.d`, name), 'utf8');
+}
+
+test('the drop-in of the boot has the last word, over that of systemctl edit as well', () => {
+  dropIn();
+  const [name = ''] = readdirSync(join(units, `${adoption.unit}.d`));
+  assert.deepEqual(['override.conf', name].toSorted().at(-1), name);
+  removeDropIn(adoption.unit, units);
+  assert.deepEqual(readdirSync(units), []);
+});
+
+test('what may fail before the helper runs, and what hurts when a start fails, is left out for the boot', () => {
+  const lines = dropIn().split('\n');
+  const resets =
+    'ConditionPathExists AssertPathExists ExecCondition ExecStartPre ExecStartPost ExecStop ExecStopPost PIDFile ' +
+    'CPUAffinity EnvironmentFile LoadCredential RootDirectory WorkingDirectory';
+  for (const name of resets.split(' ')) assert.ok(lines.includes(`${name}=`), name);
+  for (const line of ['Restart=no', 'FailureAction=none', 'RuntimeDirectoryPreserve=yes', 'Type=notify']) {
+    assert.ok(lines.includes(line), line);
+  }
+});
+
+test('the helper is told by a file, whatever the name of the unit is, with the main process first', () => {
+  assert.match(dropIn(), /^ExecStart=\+\/bin\/sh \S+ %n$/m);
+  assert.equal(readFileSync(join(helpers, adoption.unit), 'utf8'), '20 \n19 /sub\n');
+});
+
+test('a process is moved into the cgroup of the unit only when systemd calls that active', () => {
+  dropIn();
+  const script = readFileSync(join(helpers, 'adopt.sh'), 'utf8');
+  const [notify, asked, moved] = ['systemd-notify', 'systemctl show', 'cgroup.procs'].map((word) =>
+    script.indexOf(word),
+  );
+  assert.ok(notify !== undefined && asked !== undefined && moved !== undefined);
+  assert.ok(0 < notify && notify < asked && asked < moved);
+});
+
+test('the type of a unit is the last one that is set, or follows from a name on the bus', () => {
+  assert.equal(
+    typeOf('# /usr/x\n[Service]\nType=dbus\n# /etc/y\n[Service]\nType = forking\n', 'a.b'),
+    'forking',
+  );
+  assert.equal(typeOf('[Service]\nExecStart=/bin/x\n', 'a.b'), 'dbus');
+  assert.equal(typeOf('[Service]\nExecStart=/bin/x\n', ''), 'simple');
+});
+
+test('why a service has not taken up its processes is said in the words of systemd', () => {
+  const now = {
+    LoadState: 'loaded',
+    ActiveState: 'failed',
+    SubState: 'failed',
+    Result: 'exit-code',
+    ExecMainStatus: '214',
+    MainPID: '0',
+  };
+  const of = (more: Partial<typeof now>) => whyNot(20, new Map(Object.entries({ ...now, ...more })));
+  assert.equal(of({}), 'it is failed (failed, exit-code, status 214)');
+  assert.equal(of({ MainPID: '300' }), 'it has main process 300 instead of 20');
+  assert.equal(of({ LoadState: 'masked' }), 'the unit is masked');
+});
