@@ -8,6 +8,7 @@ import { writeWhole } from '../criu/whole-directory.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
+import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -94,12 +95,12 @@ function print(extracted: readonly Extracted[], refused: readonly Refusal[]): vo
       for (const { tid, syscall, reason } of findings.inDoubt) {
         say(`           in doubt: ${syscall} of thread ${tid}: ${reason}`);
       }
-      for (const note of findings.notes) say(`           ${note}`);
+      for (const { text } of groupReasons(findings.notes)) say(`           ${text}`);
     }
   }
   for (const { pid, comm, reasons } of refused) {
     say(`refused ${String(pid).padStart(7)}  ${comm}`);
-    for (const reason of reasons) say(`           ${reason}`);
+    for (const { text } of groupReasons(reasons)) say(`           ${text}`);
   }
 }
 

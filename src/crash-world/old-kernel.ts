@@ -1,5 +1,5 @@
 import { currentTask, panicCpu } from '../linux/current.ts';
-import { panicReason } from '../linux/panic.ts';
+import { lastWords, panicReason } from '../linux/panic.ts';
 import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { PanicReport } from '../report/schema.ts';
@@ -44,7 +44,7 @@ export function describePanic(kernel: Kernel, log: OldLog, atNanoseconds: bigint
     cpu === undefined ? undefined : readable(() => readCandidate(kernel, currentTask(kernel, cpu)));
   return {
     at: new Date(Number(atNanoseconds / 1_000_000n)).toISOString(),
-    message: panicReason(log.records) ?? last?.text ?? 'the kernel left no message',
+    message: panicReason(log.records) ?? lastWords(log.records) ?? 'the kernel left no message',
     release: kernel.release,
     uptimeSeconds: Number((last?.timeNanoseconds ?? 0n) / 1_000_000n) / 1000,
     ...(cpu === undefined ? {} : { cpu }),

@@ -17,20 +17,29 @@ function identity(pid: number, known: Known): Partial<ProcessReport> {
   const rule = known.selected.find((other) => other.candidate.pid === pid)?.rule;
   const unit = serviceOf(candidate?.cgroup);
   return {
-    ...(candidate?.exe === undefined ? {} : { exe: candidate.exe }),
+    ...shown(candidate),
     ...(rule === undefined ? {} : { protectedBy: describeRule(rule) }),
     ...(unit === undefined ? {} : { unit }),
   };
 }
 
+/** By what people know a process, besides its name. */
+function shown(candidate: Candidate | undefined): Pick<ProcessReport, 'exe' | 'commandLine'> {
+  const { exe, commandLine } = candidate ?? {};
+  return {
+    ...(exe === undefined ? {} : { exe }),
+    ...(commandLine === undefined ? {} : { commandLine }),
+  };
+}
+
 /** The report's entry of a process that a rule names, until it is captured or refused. */
 export function selectedReport({ candidate, rule }: Selected): ProcessReport {
-  const { pid, comm, exe } = candidate;
+  const { pid, comm } = candidate;
   const unit = serviceOf(candidate.cgroup);
   return {
     pid,
     comm,
-    ...(exe === undefined ? {} : { exe }),
+    ...shown(candidate),
     protectedBy: describeRule(rule),
     ...(unit === undefined ? {} : { unit }),
     outcome: 'pending',

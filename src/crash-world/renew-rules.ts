@@ -18,12 +18,14 @@ export function renewPidRules(
   const back = new Set(
     report.processes.filter(({ outcome }) => outcome === 'restored').map(({ pid }) => pid),
   );
+  // Another process may have its pid by now.
+  const gone = new Set(report.processes.filter(({ ended }) => ended !== undefined).map(({ pid }) => pid));
   const isBack = (rule: ProtectionRule): rule is PidRule => rule.kind === 'pid' && back.has(rule.pid);
   const { problems } = updateRules((rules) => {
     const renewed: PidRule[] = [];
     const ended: PidRule[] = [];
     for (const rule of rules.filter(isBack)) {
-      const ticks = startTicksOf(rule.pid);
+      const ticks = gone.has(rule.pid) ? undefined : startTicksOf(rule.pid);
       if (ticks === undefined) ended.push(rule);
       else renewed.push({ ...rule, startTicks: ticks });
     }

@@ -5,6 +5,8 @@ import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { listTasks } from '../linux/task-list.ts';
+import { UserMemory } from '../linux/user-memory.ts';
+import { printable } from '../report/printable.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
@@ -13,6 +15,8 @@ import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
 export interface Candidate extends Matchable {
   readonly parentPid: number;
   readonly uid: number;
+  /** Its arguments with blanks between them, at most 200 characters; absent if they are not in memory. */
+  readonly commandLine?: string | undefined;
 }
 
 const task = struct('task_struct', {
@@ -61,6 +65,7 @@ export function readCandidate(kernel: Kernel, address: bigint): Candidate | unde
     exe: readable(() => exePath(kernel, mm)),
     uid,
     owner: uid === suid ? uid : undefined,
+    commandLine: readable(() => commandLine(kernel, mm)),
     cgroup: readable(() => cgroupPath(kernel, address)),
     startTicks: Number(view.start_boottime / NANOSECONDS_PER_TICK),
   };
@@ -69,6 +74,27 @@ export function readCandidate(kernel: Kernel, address: bigint): Candidate | unde
 function exePath(kernel: Kernel, mm: bigint): string {
   const exe = kernel.bind(fileStruct).at(kernel.bind(mmStruct).at(mm).exe_file);
   return resolvePath(kernel, exe.f_mnt, exe.f_dentry).path;
+}
+
+/** As much of the arguments as tells processes of one name apart. */
+const MOST_ARGUMENT_BYTES = 800;
+const MOST_CHARACTERS = 200;
+
+/** The arguments as they are in the process's memory now, as /proc/PID/cmdline shows them. */
+function commandLine(kernel: Kernel, mm: bigint): string | undefined {
+  const view = kernel.bind(mmStruct).at(mm);
+  const { arg_start, arg_end } = view;
+  const length = Math.min(arg_end - arg_start, MOST_ARGUMENT_BYTES);
+  const read = length > 0 ? new UserMemory(kernel, view).read(BigInt(arg_start), length) : undefined;
+  return read?.kind === 'bytes' ? showArguments(read.bytes) : undefined;
+}
+
+/** Arguments for people: blanks between them, nothing that is not printable, cut. Undefined if there are none. */
+export function showArguments(bytes: Buffer): string | undefined {
+  const text = bytes.toString('utf8').replace(/\0+$/, '').replaceAll('\0', ' ');
+  const shown = printable(text.replaceAll(/[\n\t]/g, ' ')).trim();
+  if (shown === '') return undefined;
+  return shown.length > MOST_CHARACTERS ? `${shown.slice(0, MOST_CHARACTERS - 1)}…` : shown;
 }
 
 /** A process that a rule names. */

@@ -61,7 +61,8 @@ export class Stages {
     const { memory } = this.report;
     if (total <= memory.reservedBytes) {
       const peak = memory.reservedBytes - total + used + belowOwnPeak();
-      memory.peakUsedBytes = Math.max(memory.peakUsedBytes, peak);
+      // The bound from above may count what was only read from the disk; nobody uses more than there is.
+      memory.peakUsedBytes = Math.min(memory.reservedBytes, Math.max(memory.peakUsedBytes, peak));
       forgetOwnPeak();
     }
     this.report.stages.push({

@@ -100,14 +100,32 @@ export function isScoped(address: Uint8Array): boolean {
   return (first === 0xfe && (second & 0xc0) === 0x80) || (first === 0xff && (second & 0x0f) <= 2);
 }
 
-/** `10.0.2.2:5432` or `[::1]:5432`. */
+/** `10.0.2.2:5432` or `[::1]:5432`; an IPv4 address inside an IPv6 one is shown as what it is. */
 export function showEndpoint(address: Uint8Array, port: number): string {
-  if (address.length === 4) return `${address.join('.')}:${port}`;
-  const groups = Array.from({ length: 8 }, (_, i) =>
-    ((address[2 * i]! << 8) | address[2 * i + 1]!).toString(16),
+  const four = isMapped(address) ? address.subarray(12) : address;
+  return four.length === 4 ? `${four.join('.')}:${port}` : `[${showIpv6(address)}]:${port}`;
+}
+
+/** ::ffff:0:0/96 (RFC 4291, 2.5.5.2): what a socket of IPv6 that serves IPv4 too has as its peer. */
+function isMapped(address: Uint8Array): boolean {
+  return address.length === 16 && address.every((byte, i) => i > 11 || byte === (i < 10 ? 0 : 0xff));
+}
+
+/** The text of an IPv6 address that RFC 5952 recommends: lower case, the first longest run of zero groups as `::`. */
+export function showIpv6(address: Uint8Array): string {
+  const groups = Array.from(
+    { length: 8 },
+    (_, i) => ((address[2 * i] ?? 0) << 8) | (address[2 * i + 1] ?? 0),
   );
-  const text = groups.join(':').replace(/(^|:)(0:)+0($|:)|(^|:)0:(0:)+/, '::');
-  return `[${text.replace(/:{3,}/, '::')}]:${port}`;
+  const zerosFrom = groups.map((_, i) => {
+    const end = groups.findIndex((group, at) => at >= i && group !== 0);
+    return (end === -1 ? groups.length : end) - i;
+  });
+  const longest = Math.max(...zerosFrom);
+  const hex = (part: readonly number[]): string => part.map((group) => group.toString(16)).join(':');
+  if (longest < 2) return hex(groups);
+  const start = zerosFrom.indexOf(longest);
+  return `${hex(groups.slice(0, start))}::${hex(groups.slice(start + longest))}`;
 }
 
 const netDevice = struct('net_device', {

@@ -7,16 +7,17 @@ const AFTER_OOPS = /^Fatal exception/;
 const AFTER_WARNING = /^(\w+: )?panic_on_warn set/;
 /**
  * The first lines of what kills a task in the kernel: page faults (arch/x86/mm/fault.c), BUG() (lib/bug.c), traps (arch/x86/kernel/traps.c),
- * and of die() itself: `Oops: 0002 [#1] ...`, `invalid opcode: 0000 [#1] ...`, which 6.9 put `Oops: ` in front of.
+ * and of die() itself: `Oops: 0002 [#1] ...`, `invalid opcode: 0000 [#1] ...`, which 6.9 put `Oops: ` in front of. What stands before the
+ * number can be any sentence: `general protection fault, probably for non-canonical address 0x...: 0000 [#1]`.
  */
 const OOPS: readonly RegExp[] = [
   /^BUG: /,
   /^kernel BUG at /,
-  /^general protection fault/,
+  /^(Oops: )?general protection fault/,
   /^(traps: )?PANIC: /,
   /^kernel tried to execute NX-protected page/,
   /^Unable to handle kernel /,
-  /^[\w .-]+(: [\w .-]+)*: [0-9a-f]{4} \[#\d+\]/,
+  /: [0-9a-f]{4} \[#\d+\]/,
 ];
 /** Complaints that a kernel may survive: watchdogs, hung tasks, stalls, an unknown NMI, SysRq-c. */
 const COMPLAINT: readonly RegExp[] = [
@@ -75,4 +76,21 @@ export function panicReason(records: Iterable<Pick<LogRecord, 'text' | 'facility
   if (AFTER_OOPS.test(said)) return oops ?? panic;
   if (AFTER_WARNING.test(said)) return warning ?? panic;
   return panic ?? oops ?? complaint;
+}
+
+/** Lines of the dump of registers and calls that follows the first words of an oops (show_regs, show_stack, print_modules). */
+const DUMP: readonly RegExp[] = [
+  /^(Modules linked in|CPU|Hardware name|RIP|RSP|R[A-D1-9S][X0-9IP]|FS|CS|DR\d|CR\d|PKRU|Code|Call Trace|Workqueue|Tainted)\b/,
+  /^\s|^ ?<\/?[A-Z]+>|^#PF: |^PGD |^---\[ |^-+\[ cut here|^Kernel Offset: /,
+];
+
+/**
+ * The kernel's last words where no line says why it died: the last one that is not part of a dump of registers.
+ * @returns undefined for an empty log
+ */
+export function lastWords(records: readonly Pick<LogRecord, 'text' | 'facility'>[]): string | undefined {
+  const own = records.filter(({ facility }) => facility === 0).flatMap(({ text }) => text.split('\n'));
+  return (
+    own.findLast((line) => line.trim() !== '' && !DUMP.some((pattern) => pattern.test(line))) ?? own.at(-1)
+  );
 }

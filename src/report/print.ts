@@ -1,5 +1,6 @@
+import { groupReasons } from './causes.ts';
 import { printable } from './printable.ts';
-import { type ProcessReport, type Report, reportSchema } from './schema.ts';
+import { type ProcessReport, type Report, reportSchema, type Stage } from './schema.ts';
 
 /** How text is emphasised: with escape sequences on a terminal, not at all elsewhere. */
 export interface Style {
@@ -27,6 +28,7 @@ export function printReport(raw: Report, style: Style): string {
     ...processes(report, style),
     ...timing(report),
     ...memoryLines(report),
+    ...whatToDo(report),
     ...section('Errors', report.errors),
     ...section('Notes', report.notes),
   ].join('\n');
@@ -81,29 +83,39 @@ function processLines(process: ProcessReport, style: Style): string[] {
   const name = `${String(process.pid).padStart(7)}  ${process.comm.padEnd(15)}`;
   return [
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
-    ...shortened(process.reasons, 'reasons').map((reason) => `           ${reason}`),
+    ...commandLine(process),
+    ...groupReasons(process.reasons).map(({ text }) => `           ${text}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
     ),
     ...process.inDoubt.map(
       ({ tid, syscall, reason }) => `           in doubt: ${syscall} of thread ${tid}: ${reason}`,
     ),
-    ...shortened(process.notes, 'notes').map((note) => `           note: ${note}`),
+    ...groupReasons(process.notes).map(({ text }) => `           note: ${text}`),
     ...(process.crashProcedure?.detail
       ? [`           crash procedure: ${process.crashProcedure.detail}`]
       : []),
   ];
 }
 
-/** As many as a reader takes in; the file has all. */
-const MOST_LINES = 8;
+/** What to do about the reasons of all processes: each advice once, with how many it is for. */
+function whatToDo(report: Report): string[] {
+  const advice = new Map<string, number>();
+  for (const { reasons } of report.processes) {
+    const own = new Set(groupReasons(reasons).flatMap((cause) => cause.advice ?? []));
+    for (const text of own) advice.set(text, (advice.get(text) ?? 0) + 1);
+  }
+  const lines = [...advice].map(
+    ([text, count]) => `${count} ${count === 1 ? 'process' : 'processes'}: ${text}`,
+  );
+  return section('What to do', lines);
+}
 
-function shortened(lines: readonly string[], what: string): readonly string[] {
-  if (lines.length <= MOST_LINES) return lines;
-  return [
-    ...lines.slice(0, MOST_LINES - 1),
-    `and ${lines.length - MOST_LINES + 1} more ${what}, in report.json`,
-  ];
+/** The command line, where it says more than the name, of which the kernel keeps 15 letters. */
+function commandLine({ comm, commandLine: line, exe }: ProcessReport): string[] {
+  const says = line ?? exe;
+  const isName = says === comm || says?.endsWith(`/${comm}`) === true;
+  return says === undefined || isName ? [] : [`           ${says}`];
 }
 
 function unmatched(report: Report): string[] {
@@ -114,7 +126,8 @@ function timing(report: Report): string[] {
   const start = report.secondsToCrashKernel;
   const lines = report.stages.map((stage) => {
     const failed = stage.outcome === 'done' ? '' : `  ${stage.outcome}`;
-    const used = `${mebibytes(stage.memoryUsedBytes)} of ${mebibytes(stage.memoryTotalBytes)} MiB used`;
+    const { used: usedBytes, total } = memoryAt(stage, report.memory);
+    const used = `${mebibytes(usedBytes)} of ${mebibytes(total)} MiB used`;
     return (
       `  ${stage.name.padEnd(14)}${stage.startSeconds.toFixed(2).padStart(8)}` +
       `${stage.durationSeconds.toFixed(2).padStart(8)}  ${used}${failed}${stage.detail ? `  ${stage.detail}` : ''}`
@@ -123,6 +136,18 @@ function timing(report: Report): string[] {
   const since = start === undefined ? '' : `, which started about ${start.toFixed(0)} s after the panic`;
   const columns = `  ${'stage'.padEnd(14)}${'begins'.padStart(8)}${'takes'.padStart(8)}  memory at its end`;
   return [`Stages, in seconds since the crash kernel started${since}`, columns, ...lines, ''];
+}
+
+/**
+ * Memory at the end of a stage, to be compared with what is reserved: until old memory was taken back, what MemTotal leaves out (the kernel,
+ * its page descriptors) is in use as well.
+ */
+function memoryAt(
+  { memoryUsedBytes, memoryTotalBytes }: Stage,
+  { reservedBytes }: Report['memory'],
+): { used: number; total: number } {
+  const kernel = Math.max(0, reservedBytes - memoryTotalBytes);
+  return { used: memoryUsedBytes + kernel, total: memoryTotalBytes + kernel };
 }
 
 function memoryLines({ memory }: Report): string[] {

@@ -30,6 +30,10 @@ const processReport = z.strictObject({
   pid: z.int(),
   comm: z.string(),
   exe: z.string().optional(),
+  commandLine: z
+    .string()
+    .optional()
+    .meta({ description: 'its arguments with blanks between them, cut; absent if they are not in memory' }),
   /** Set for a process that a rule names; its descendants come along with it. */
   protectedBy: z.string().optional().meta({ description: 'the rule that names it; absent for descendants' }),
   unit: z.string().optional().meta({ description: 'systemd unit that it belonged to' }),

@@ -33,6 +33,13 @@ test('a process that has ended costs its own rule, and the others hold for what 
   assert.deepEqual(report.errors, []);
 });
 
+test('a rule does not go over to another process that has the pid by now', () => {
+  updateRules((rules) => [...rules.filter(({ kind }) => kind !== 'pid'), rule(20, 1)], path);
+  const processes = [{ ...process(20, 'restored'), ended: 'while the system booted' }];
+  renewPidRules({ ...emptyReport(), processes }, path, () => 99);
+  assert.ok(!loadRules(path).rules.some((other) => other.kind === 'pid' && other.pid === 20));
+});
+
 test('a damaged rule is named, and costs no other', () => {
   writeFileSync(path, JSON.stringify({ version: 1, rules: [{ kind: 'pid' }, rule(10, 1)] }));
   const report = { ...emptyReport(), processes: [process(10, 'restored')] };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { panicReason } from '../../src/linux/panic.ts';
+import { lastWords, panicReason } from '../../src/linux/panic.ts';
 
 /** Records of a log as dmesg prints it; lines that were written by programs begin with `user:`. */
 function records(text: string): { text: string; facility: number }[] {
@@ -24,6 +24,32 @@ describe('the reason of a panic', () => {
 [   41.600100]  <TASK>
 [   41.601656] Modules linked in: button nfnetlink qemu_fw_cfg virtio_rng ip_tables x_tables autofs4 virtio_net`;
     assert.equal(reason(log), 'Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI');
+  });
+
+  it('is a general protection fault, whatever die() says between its name and its number (6.12)', () => {
+    const first =
+      'Oops: general protection fault, probably for non-canonical address 0xdead000000000122: 0000 [#1] PREEMPT SMP NOPTI';
+    const log = `
+[   41.595850] ${first}
+[   41.596347] CPU: 1 UID: 0 PID: 419 Comm: x Kdump: loaded Not tainted 6.12.117+deb13-cloud-amd64 #1
+[   41.601656] Modules linked in: button nfnetlink qemu_fw_cfg`;
+    assert.equal(reason(log), first);
+  });
+
+  it('is, where no line says it, the last one that is not part of a dump of registers', () => {
+    const log = `
+[   41.5] something went wrong in a way that nobody knows
+[   41.6] CPU: 1 UID: 0 PID: 419 Comm: x
+[   41.6] RIP: 0010:__x64_sys_sethostname+0x0/0x240
+[   41.6] RAX: 0000000000000000 RBX: 0000000000000000
+[   41.6] R10: 0000000000000000 R11: 0000000000000000
+[   41.6] Call Trace:
+[   41.6]  <TASK>
+[   41.6] Modules linked in: button nfnetlink qemu_fw_cfg
+user:[   41.7] a program's own words`;
+    assert.equal(reason(log), undefined);
+    assert.equal(lastWords(records(log)), 'something went wrong in a way that nobody knows');
+    assert.equal(lastWords([]), undefined);
   });
 
   it('is the fault and not what die() makes of it', () => {

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { groupReasons } from '../../src/report/causes.ts';
 import {
   createIncident,
   IncidentError,
@@ -67,13 +68,60 @@ test('a missing, unfinished or damaged report is named', () => {
   assert.throws(() => loadReport('2026-01-01T12-00-00Z-2', directory), /is damaged/);
 });
 
-test('of many reasons people read the first ones, and how many there are besides', () => {
-  const reasons = Array.from({ length: 12 }, (_, index) => `reason ${index}`);
-  const text = printReport(
-    { ...full, processes: [process(2, { outcome: 'refused', reasons })] },
+function refused(...reasons: string[]): string {
+  return printReport(
+    { ...full, processes: [process(2, { outcome: 'refused', verdict: 'refused', reasons })] },
     styleFor(false),
   );
-  assert.match(text, /reason 6\n +and 5 more reasons, in report\.json$/m);
+}
+
+test('however many reasons one cause gives, it is one line, and no other cause is hidden', () => {
+  const connections = Array.from(
+    { length: 18 },
+    (_, i) => `has an established TCP connection to 10.0.2.2:${5432 + i} (fd ${7 + i})`,
+  );
+  const threads = Array.from({ length: 529 }, (_, i) => `thread ${i} is about to be told apart`);
+  const text = refused(...connections, ...threads, 'has a seccomp filter');
+  assert.match(
+    text,
+    /TCP connection to 10\.0\.2\.2:5432 \(fd 7\); and 17 more like it \(10\.0\.2\.2:5433 fd 8, .*5437 fd 12 and 12 more\)$/m,
+  );
+  assert.match(
+    text,
+    /thread 0 is about to be told apart; and 528 more like it \(1, 2, 3, 4, 5 and 523 more\)$/m,
+  );
+  assert.match(text, /^ +has a seccomp filter$/m);
+  assert.equal(text.match(/TCP connection to/g)?.length, 1);
+});
+
+test('what different words say are different causes, in the order in which they were found', () => {
+  const reasons = [
+    'is in a net namespace of its own',
+    'is in a mnt namespace of its own',
+    'has a seccomp filter',
+  ];
+  assert.deepEqual(
+    groupReasons(reasons).map(({ text, count }) => [text, count]),
+    reasons.map((text) => [text, 1]),
+  );
+  assert.deepEqual(
+    groupReasons([
+      'has a pipe to PID 9 (less), which is not protected',
+      'has a pipe to PID 12 (sh), which is not protected',
+    ]).map(({ text }) => text),
+    ['has a pipe to PID 9 (less), which is not protected; and 1 more like it (12 sh)'],
+  );
+});
+
+test('what can be done about the reasons is said once for all processes', () => {
+  const reasons = ['has an established TCP connection to 10.0.2.2:5432 (fd 7)', 'has a seccomp filter'];
+  const processes = [2, 3].map((pid) => process(pid, { outcome: 'refused', reasons }));
+  const text = printReport({ ...full, processes }, styleFor(false));
+  assert.match(
+    text,
+    /^What to do$\n {2}2 processes: connections do not outlive .*\n {2}2 processes: a service has a seccomp/m,
+  );
+  assert.doesNotMatch(printReport({ ...full, processes: [process(1, {})] }, styleFor(false)), /What to do/);
 });
 
 test('that nobody was protected is said only where it is known', () => {
@@ -114,6 +162,30 @@ test('people read what came back, what did not and why', () => {
   assert.match(text, /^no process matched --command joe$/m);
   assert.match(text, /up 1 h 6 min/);
   assert.match(text, /320 MiB reserved, at most 176 MiB used until old memory was taken back \(1024 MiB\)/);
+});
+
+test('what is in use at the end of a stage can be compared with what is reserved', () => {
+  const MIB = 2 ** 20;
+  const stage = { startSeconds: 1, durationSeconds: 1, outcome: 'done' as const };
+  const [small, large] = [
+    { ...stage, name: 'images', memoryTotalBytes: 264 * MIB, memoryUsedBytes: 120 * MIB },
+    { ...stage, name: 'memory', memoryTotalBytes: 1264 * MIB, memoryUsedBytes: 130 * MIB },
+  ];
+  const text = printReport({ ...full, stages: [small, large] }, styleFor(false));
+  assert.match(text, /images .* 176 of 320 MiB used$/m);
+  assert.match(text, /memory .* 130 of 1264 MiB used$/m);
+});
+
+test('processes of one name are told apart by their command lines', () => {
+  const text = printReport(
+    {
+      ...full,
+      processes: [process(1, { commandLine: 'nginx: worker process' }), process(2, { exe: '/bin/x' })],
+    },
+    styleFor(false),
+  );
+  assert.match(text, /^ +1 {2}p1 +restored\n +nginx: worker process$/m);
+  assert.match(text, /^ +2 {2}p2 +restored\n +\/bin\/x$/m);
 });
 
 test('there is colour on a terminal only', () => {

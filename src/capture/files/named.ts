@@ -1,4 +1,4 @@
-import { dentryStruct, resolvePath } from '../../linux/dcache.ts';
+import { decodePath, dentryName, dentryStruct, resolvePath } from '../../linux/dcache.ts';
 import {
   type FileSystem,
   fileSystemOf,
@@ -70,6 +70,37 @@ export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
 }
 
 /**
+ * What a file on a mount that no mount namespace shows is, by its file system: mqueue's is the IPC namespace's own (ipc/mqueue.c), the others
+ * are mounted inside the kernel only (fs/aio.c, mm/secretmem.c).
+ */
+const hiddenFiles: Readonly<Record<string, (name: string) => string>> = {
+  mqueue: (name) => `has the POSIX message queue /${name} open`,
+  aio: () => 'has an asynchronous I/O context (io_setup)',
+  secretmem: () => 'has secret memory (memfd_secret)',
+};
+
+/** Why a file on such a mount is refused; `name` is its last component, which is all the name that a file inside the kernel has. */
+export function withoutMountReason(
+  fileSystem: string,
+  name: string,
+  path: string,
+  root: 'detached' | 'internal',
+): string {
+  const known = hiddenFiles[fileSystem]?.(name);
+  if (known !== undefined) return known;
+  return root === 'detached'
+    ? `has ${path} open on a ${fileSystem} file system that is no longer mounted there`
+    : `has ${name} of the kernel's own ${fileSystem} file system open`;
+}
+
+function withoutMount(kernel: Kernel, address: bigint, path: string, root: 'detached' | 'internal'): string {
+  const dentry = kernel.bind(dentryStruct).at(address);
+  const { i_sb } = kernel.bind(inodeStruct).at(dentry.d_inode);
+  const name = decodePath(address, Buffer.from(dentryName(kernel, dentry), 'latin1'));
+  return withoutMountReason(fileSystemOf(kernel, i_sb).name, name, path, root);
+}
+
+/**
  * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace, on an unmounted file
  * system, has no path at all, or is on a file system of which nothing is known; a VmcoreError if it cannot be read.
  */
@@ -79,9 +110,8 @@ export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFil
     case 'other-namespace':
       throw new FileRefusal(`has ${path} open in a mount namespace of its own`);
     case 'detached':
-      throw new FileRefusal(`has ${path} open on a file system that is no longer mounted there`);
     case 'internal':
-      throw new FileRefusal(`has ${path} open, which is inside the kernel only`);
+      throw new FileRefusal(withoutMount(kernel, dentry, path, root));
     case 'initial':
   }
   const inode = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(dentry).d_inode);

@@ -149,6 +149,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
       error instanceof FileRefusal
         ? error
         : new FileRefusal(`has a file that cannot be read: ${error.message}`);
+    refusal.file ??= address;
     context.opened.set(address, refusal);
     throw refusal;
   }

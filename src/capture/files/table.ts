@@ -16,13 +16,31 @@ function checkSlot({ fd, file, inBitmap }: FdSlot): boolean {
   return true;
 }
 
+/** Refused files of a table, each with the descriptor that is the file's own: a file can also be refused through an epoll that watches it. */
+export class RefusedDescriptors {
+  readonly #found = new Map<FileRefusal, { readonly fd: number; readonly isOwn: boolean }>();
+
+  add(refusal: FileRefusal, { fd, file }: Pick<FdSlot, 'fd' | 'file'>): void {
+    const isOwn = refusal.file === undefined || refusal.file === file;
+    const known = this.#found.get(refusal);
+    if (known === undefined || (isOwn && !known.isOwn)) this.#found.set(refusal, { fd, isOwn });
+  }
+
+  /** The reasons, one for each file. */
+  sentences(): string[] {
+    return [...this.#found].map(
+      ([{ reason }, { fd, isOwn }]) => `${reason} (${isOwn ? 'fd' : 'watched by fd'} ${fd})`,
+    );
+  }
+}
+
 /**
  * The descriptors of a process. Every file that cannot be brought back is a reason against the process; the table then lacks
  * its descriptor.
  */
 export function captureTable(context: CaptureContext, { pid, task, filesId }: FileTask): FdTable {
   const descriptors: FileDescriptor[] = [];
-  const reasons = new Map<FileRefusal, number>();
+  const reasons = new RefusedDescriptors();
   try {
     const { files } = taskAt(context.kernel, task);
     const slots = fdSlots(context.kernel, files);
@@ -33,7 +51,7 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
         descriptors.push({ fd, fileId: captureOpenFile(context, slot.file).id, closeOnExec });
       } catch (error) {
         if (!(error instanceof FileRefusal)) throw error;
-        if (!reasons.has(error)) reasons.set(error, fd);
+        reasons.add(error, slot);
       }
     }
     checkReserved(context, files, slots);
@@ -43,6 +61,6 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
       context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
     else throw error;
   }
-  for (const [{ reason }, fd] of reasons) context.refuse(pid, `${reason} (fd ${fd})`);
+  for (const reason of reasons.sentences()) context.refuse(pid, reason);
   return { filesId, descriptors };
 }

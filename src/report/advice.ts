@@ -1,0 +1,149 @@
+/** What can be done about a kind of reason. */
+interface Advice {
+  /** Sentences of this kind, as they follow after "the process". */
+  readonly pattern: RegExp;
+  readonly advice: string;
+}
+
+const KERNEL_OBJECT =
+  'the program holds an object of the kernel that cannot be made again: look for a setting that makes it do without';
+
+/** The first that matches counts: what is special stands before what is general. */
+const table: readonly Advice[] = [
+  {
+    pattern: /^is tied to |^belongs together with /,
+    advice: 'it comes back when what it belongs to does: see the reasons of that process',
+  },
+  {
+    pattern: /(an established|connecting by) TCP/,
+    advice:
+      'connections do not outlive the kernel yet: let connections that idle be closed, or keep them in a process of their own ' +
+      'that is not protected (a proxy or a pool) and is connected to over a listening socket',
+  },
+  {
+    pattern: /UDP socket connected|network interface|multicast groups|transparent socket|anycast/,
+    advice:
+      'the network comes up after the processes: the program must not bind to an interface or connect a UDP socket',
+  },
+  {
+    pattern: /which is not protected|is not protected$|of which nothing is known|that others may hold/,
+    advice:
+      'protect the other process too (`otherworld protect`), or run the program so that it shares nothing with it: ' +
+      'as a service, or under tmux or screen that is protected',
+  },
+  {
+    pattern: /seccomp/,
+    advice:
+      'a service has a seccomp filter from SystemCallFilter=, RestrictAddressFamilies=, RestrictNamespaces=, ' +
+      'MemoryDenyWriteExecute= and others of systemd.exec(5): a drop-in can set them back; some programs make one themselves',
+  },
+  {
+    pattern: /namespace/,
+    advice:
+      'containers and sandboxes do not come back yet: for a service, a drop-in can set back PrivateTmp=, PrivateDevices=, ' +
+      'ProtectSystem=, ProtectHome= and the like (systemd.exec(5))',
+  },
+  {
+    pattern: /AppArmor|SELinux|Landlock|PR_SET_MDWE/,
+    advice:
+      'the confinement cannot be given again: without it the program comes back (aa-disable, a setting of the unit)',
+  },
+  {
+    pattern: /keyring/,
+    advice:
+      'KeyringMode= of the unit, and whoever puts keys there (pam_keyinit, kerberos), decide about the keyring',
+  },
+  {
+    pattern: /io_uring/,
+    advice:
+      'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',
+  },
+  {
+    pattern: /asynchronous I\/O|io_setup|\[aio\]/,
+    advice: 'let the program do without kernel AIO (io_setup): most have a setting for it',
+  },
+  {
+    pattern: /swap/,
+    advice: 'keep its pages out of swap: MemorySwapMax=0 for the unit, mlockall(2), or swapoff',
+  },
+  {
+    pattern:
+      /pages are on the disk only|of which the disk may not have all|runs a program that is in memory only/,
+    advice: 'restart programs whose files were replaced or deleted (needrestart tells which)',
+  },
+  {
+    pattern: /vector registers|floating-point modes|on a CPU|on CPU \d+, and nothing/,
+    advice:
+      'a thread that computes at the moment of the panic is lost, others are not: what must come back is better in a process that waits ' +
+      'most of the time',
+  },
+  {
+    pattern: /System V|message queue|semaphore set/,
+    advice:
+      'System V and POSIX objects that outlive their users went with the kernel: let the program make them anew',
+  },
+  {
+    pattern: /pkey|memory protection key/,
+    advice:
+      'memory protection keys cannot be given again: look for a setting that makes the program do without',
+  },
+  {
+    pattern: /hugetlbfs/,
+    advice: 'let the program use transparent huge pages instead of hugetlbfs',
+  },
+  {
+    pattern: /traced by a debugger|uprobes|user events|breakpoints/,
+    advice: 'end debuggers and tracers when they are not needed',
+  },
+  {
+    pattern: /\bterminal\b|line discipline|\/dev\/pts\/|\/dev\/tty/,
+    advice: 'run it under tmux or screen and protect that, or without a terminal',
+  },
+  {
+    pattern: /device|driver/,
+    advice:
+      'what a driver keeps for an open device cannot be read: the program must do without, or open it only when needed',
+  },
+  {
+    pattern: /unix socket|SCM_RIGHTS|netlink socket/,
+    advice:
+      'what was on its way in a socket cannot be made again: it is a matter of the moment, or of a setting of the program',
+  },
+  {
+    pattern:
+      /^has an? (open )?(pidfd|userfaultfd|perf event|BPF object|fanotify|lease|eventfd in|pipe in packet)|memfd_secret|secret memory/,
+    advice: KERNEL_OBJECT,
+  },
+  {
+    pattern: /is another file than before|is not there|bytes instead of|which has more than one name/,
+    advice: 'the disk does not have the file that the process had: it has to be started anew',
+  },
+  {
+    pattern: /^needs \d+ MiB/,
+    advice:
+      'reserve more memory with crashkernel=, protect less, or look whether all old memory was taken back',
+  },
+  {
+    pattern: /^criu: |^criu ended/,
+    advice: "CRIU's own log is restore.log in the images of the incident, if images.keep leaves them",
+  },
+  {
+    pattern: /which CRIU before \d/,
+    advice: 'a newer CRIU has it (Debian 13)',
+  },
+  {
+    pattern: /^thread \d+ (was in|waits in|was on)/,
+    advice: 'a matter of the moment at which the kernel died: nothing is wrong with the program',
+  },
+  {
+    pattern:
+      /damaged|impossible|cannot be read|but the kernel counted|does not agree|in the bitmap|without a file/,
+    advice:
+      'the memory that describes it is damaged, which may be what killed the kernel: it has to be started anew',
+  },
+];
+
+/** @returns what to do about a reason; undefined if there is nothing to say that the reason does not */
+export function adviceFor(reason: string): string | undefined {
+  return table.find(({ pattern }) => pattern.test(reason))?.advice;
+}
