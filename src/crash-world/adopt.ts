@@ -4,6 +4,7 @@ import type { Report } from '../report/schema.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
 import type { Handover } from './handover.ts';
 import { cgroupOf, processStat } from './process-stat.ts';
+import { limitProperties } from './scope-limits.ts';
 import { messageOf } from './stages.ts';
 import { removeDropIn, TMPFILES, typeOf, writeNamelessDropIn } from './units.ts';
 
@@ -27,13 +28,10 @@ export async function adoptAll(
     if (!isThere) afresh.push(adoption.unit);
     report.errors.push(`${adoption.unit} did not take up its processes: ${problem}`);
   }
-  for (const { group, processes } of groups) {
-    const left = processes.map(({ pid }) => pid).filter((pid) => cgroupOf(pid) === scopeOf(group).cgroup);
-    try {
-      if (left.length > 0) startScope(group, left);
-    } catch (error) {
-      report.errors.push(`${scopeOf(group).unit}: ${messageOf(error)}`);
-    }
+  for (const group of groups) {
+    const isLeft = (pid: number): boolean => cgroupOf(pid) === scopeOf(group.group).cgroup;
+    const left = group.processes.map(({ pid }) => pid).filter(isLeft);
+    if (left.length > 0) report.errors.push(...startScope(group, left));
   }
   for (const { unit } of units) restoreUnit(unit, report);
   removeDropIn(TMPFILES);
@@ -106,11 +104,34 @@ function hasOwner(busName: string): boolean {
 const JOIN = `own=$(sed -n s/^0:://p /proc/self/cgroup)
 for pid; do echo $pid >/sys/fs/cgroup$own/cgroup.procs || [ ! -e /proc/$pid ] || exit 1; done`;
 
-/** A scope lives as long as there are processes in it, here those that are moved in by the one that it is made with. */
-function startScope(group: number, pids: readonly number[]): void {
+/**
+ * Starts the scope of a group with its limits, or without, if systemd does not take these. It lives as long as there are processes in it, here those
+ * that are moved in by the one that it is made with.
+ * @returns what went wrong
+ */
+function startScope({ group, limits }: Handover['groups'][number], pids: readonly number[]): string[] {
+  const { unit } = scopeOf(group);
+  const properties = limitProperties(limits);
+  try {
+    runScope(unit, properties, pids);
+    return [];
+  } catch (error) {
+    if (properties.length === 0) return [`${unit}: ${messageOf(error)}`];
+    const problem = `${unit} is without its limits (${properties.join(', ')}): ${messageOf(error)}`;
+    return [problem, ...startScope({ group, limits: {}, processes: [] }, pids)];
+  }
+}
+
+function runScope(unit: string, properties: readonly string[], pids: readonly number[]): void {
   const description = '--description=Processes brought back by Otherworld';
-  const name = [`--unit=${scopeOf(group).unit}`, `--slice=${SLICE}`, description];
-  const options = ['--scope', '--quiet', '--collect', ...name];
+  const name = [`--unit=${unit}`, `--slice=${SLICE}`, description];
+  const options = [
+    '--scope',
+    '--quiet',
+    '--collect',
+    ...name,
+    ...properties.map((value) => `--property=${value}`),
+  ];
   execFileSync('systemd-run', [...options, 'sh', '-c', JOIN, 'sh', ...pids.map(String)], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { RUN_DIRECTORY } from '../config/paths.ts';
+import { scopeLimitsSchema } from './scope-limits.ts';
 
 /** A process that was restored: its start time in this world tells it from a later one with its number. */
 const restoredProcess = z.strictObject({ pid: z.int(), startTicks: z.int(), isZombie: z.boolean() });
@@ -20,7 +21,14 @@ export const handoverSchema = z.strictObject({
     }),
   ),
   /** The groups that were restored, with those of their processes that were there at the end of it. */
-  groups: z.array(z.strictObject({ group: z.int(), processes: z.array(restoredProcess) })),
+  groups: z.array(
+    z.strictObject({
+      group: z.int(),
+      processes: z.array(restoredProcess),
+      /** Of the scope that holds what no service takes up. */
+      limits: scopeLimitsSchema,
+    }),
+  ),
 });
 
 export type Handover = z.infer<typeof handoverSchema>;

@@ -5,6 +5,7 @@ import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
 import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
+import type { CgroupLimits } from '../linux/cgroup-limits.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
@@ -36,6 +37,7 @@ import {
   runtimeProgram,
   spareBytes,
 } from './restore-stage.ts';
+import { limitsOfGroup, readLimits } from './scope-limits.ts';
 import {
   type Candidate,
   explainUnmatched,
@@ -162,6 +164,8 @@ async function workOn(work: Work): Promise<void> {
   await stages.run('write-back', () => writeBackDirtyPages(kernel, writeBack, report));
   const selection = await stages.run('selection', () => select(kernel, manifest, report));
   const { imaged, memoryFiles } = await capture(work, selection, writeBack);
+  const limits = readLimits(kernel, imagedPids(imaged));
+  report.notes.push(...limits.unreadable);
   const needed = (await stages.run('cpus', () => cpusStage(kernel, report))) ?? [EVERYTHING];
   kernel.close();
   await stages.run('memory', () => memoryStage(manifest.ranges, needed, report));
@@ -197,7 +201,7 @@ async function workOn(work: Work): Promise<void> {
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;
-    handOver(alive, selection?.candidates ?? [], place);
+    report.notes.push(...handOver(alive, selection?.candidates ?? [], limits.limits, place));
     const pids = new Set(alive.flatMap((group) => group.pids));
     if (memoryFiles !== undefined) noteStalePidFiles(memoryFiles, pids, report);
   });
@@ -287,25 +291,38 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
   return { selected, candidates };
 }
 
-/** Tells the part after systemd's start, and the services' helpers, which processes there are. */
-function handOver(restored: readonly RestoredGroup[], candidates: readonly Candidate[], place: Place): void {
+/** Tells the part after systemd's start, and the services' helpers, which processes there are. @returns what of their limits is lost */
+function handOver(
+  restored: readonly RestoredGroup[],
+  candidates: readonly Candidate[],
+  limits: ReadonlyMap<number, CgroupLimits>,
+  place: Place,
+): string[] {
   keepTemporaryFiles();
-  const groups = restored.map(({ pids, imaged }) => ({
-    pids,
-    members: imaged.group.processes.map(({ pid }) => pid),
-  }));
+  const groups = restored.map(({ pids, imaged }) => ({ pids, members: imagedPids([imaged]) }));
   const units = planAdoptions(groups, candidates);
   for (const adoption of units) writeDropIn(adoption);
+  const taken = new Set(units.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
+  const placed = restored.map(({ group, pids }) => {
+    const left = pids.filter((pid) => !taken.has(pid));
+    return { group, pids, ...limitsOfGroup(left.map((pid) => ({ pid, limits: limits.get(pid) ?? {} }))) };
+  });
   writeHandover({
     incident: place.id,
     incidents: place.incidents,
     units: units.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
-    groups: restored.map(({ group, pids }) => ({
+    groups: placed.map(({ group, pids, limits: own }) => ({
       group,
+      limits: own,
       processes: pids.flatMap((pid) => {
         const now = processStat(pid);
         return now === undefined ? [] : [{ pid, ...now }];
       }),
     })),
   });
+  return placed.flatMap(({ notes }) => notes);
+}
+
+function imagedPids(imaged: readonly ImagedGroup[]): number[] {
+  return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
 }

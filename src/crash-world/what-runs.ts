@@ -26,14 +26,18 @@ export function groupsInScopes(report: Report, look: Looking = looking): Groups 
     const now = look.stat(pid);
     if (now !== undefined) groups.set(group, [...(groups.get(group) ?? []), { pid, ...now }]);
   }
-  return [...groups].map(([group, processes]) => ({ group, processes }));
+  return [...groups].map(([group, processes]) => ({ group, processes, limits: {} }));
 }
 
 /**
  * Enters into the report what runs now: the unit or scope that each restored process is in, and which have ended since they ran again. A pid
  * alone says nothing: it may be another process's by now.
  */
-export function noteWhatRuns(groups: Groups, report: Report, look: Looking = looking): void {
+export function noteWhatRuns(
+  groups: readonly Pick<Groups[number], 'processes'>[],
+  report: Report,
+  look: Looking = looking,
+): void {
   const known = new Map(
     groups.flatMap(({ processes }) => processes.map((process) => [process.pid, process])),
   );

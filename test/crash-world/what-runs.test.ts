@@ -62,7 +62,7 @@ test('a process that was restored as a zombie is there as one; one that ended be
 
 test('after a resurrection that was broken off, what is in the scope of its group was restored', () => {
   assert.deepEqual(groupsInScopes(restored(), look), [
-    { group: 1, processes: [{ pid: 4, startTicks: 40, isZombie: true }] },
+    { group: 1, processes: [{ pid: 4, startTicks: 40, isZombie: true }], limits: {} },
   ]);
 });
 
