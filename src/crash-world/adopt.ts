@@ -6,7 +6,7 @@ import type { Handover } from './handover.ts';
 import { cgroupOf, processStat } from './process-stat.ts';
 import { limitProperties } from './scope-limits.ts';
 import { messageOf } from './stages.ts';
-import { removeDropIn, TMPFILES, typeOf, writeNamelessDropIn } from './units.ts';
+import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
 
 /** How long a service may go on being started after everything else is up: the helper's own limit is longer. */
 const MOST_TRIES = 100;
@@ -34,7 +34,7 @@ export async function adoptAll(
     if (left.length > 0) report.errors.push(...startScope(group, left));
   }
   for (const { unit } of units) restoreUnit(unit, report);
-  removeDropIn(TMPFILES);
+  removeSystemDropIns();
   systemctl('daemon-reload');
   // The main process ended before its service could take it up: as at any other end of it.
   for (const unit of afresh) systemctl('restart', '--no-block', unit);

@@ -7,6 +7,7 @@ import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config
 import { loadRules } from '../config/protection.ts';
 import type { CgroupLimits } from '../linux/cgroup-limits.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
+import type { GroupFiles } from '../model/file.ts';
 import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
@@ -47,7 +48,7 @@ import {
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
 import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
-import { keepTemporaryFiles, writeDropIn, writeSettleUnit } from './units.ts';
+import { keepTemporaryFiles, writeDropIn, writeJournalDropIn, writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
 const VMCORE = '/proc/vmcore';
@@ -302,6 +303,7 @@ function handOver(
   const groups = restored.map(({ pids, imaged }) => ({ pids, members: imagedPids([imaged]) }));
   const units = planAdoptions(groups, candidates);
   for (const adoption of units) writeDropIn(adoption);
+  if (restored.some(({ imaged }) => hasStreams(imaged.group.files))) writeJournalDropIn();
   const taken = new Set(units.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
   const placed = restored.map(({ group, pids }) => {
     const left = pids.filter((pid) => !taken.has(pid));
@@ -321,6 +323,10 @@ function handOver(
     })),
   });
   return placed.flatMap(({ notes }) => notes);
+}
+
+function hasStreams({ files }: Pick<GroupFiles, 'files'>): boolean {
+  return files.some((file) => file.type === 'unix' && file.journal?.kind === 'stream');
 }
 
 function imagedPids(imaged: readonly ImagedGroup[]): number[] {

@@ -1,13 +1,15 @@
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
+import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/index.ts';
 import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './restore-stage.ts';
 
 const UNITS = '/run/systemd/system';
 /** Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl edit` among them. */
 const DROP_IN = 'zzzz-otherworld.conf';
-export const TMPFILES = 'systemd-tmpfiles-setup.service';
+const TMPFILES = 'systemd-tmpfiles-setup.service';
+const JOURNAL = 'systemd-journald.service';
 const SETTLE = 'otherworld-settle.service';
 
 /** Where the helper and its lists of processes are. */
@@ -143,6 +145,25 @@ export function crashWorldCommand(part: string): string[] {
 export function keepTemporaryFiles(units: string = UNITS): void {
   const start = 'systemd-tmpfiles --create --boot --exclude-prefix=/dev';
   writeUnitDropIn(TMPFILES, `[Service]\nExecStart=\nExecStart=${start}\n`, units);
+}
+
+/**
+ * For the time of the boot, has the journal take up the streams of restored processes when it starts. Whatever becomes of that, the journal starts, and who keeps
+ * the streams until then is told.
+ */
+export function writeJournalDropIn(units: string = UNITS): void {
+  const give = ['/usr/bin/timeout', '20', ...crashWorldCommand('journal')].join(' ');
+  const tell = `mv ${STREAMS_GIVEN} ${STREAMS_TAKEN} || : >>${STREAMS_TAKEN}`;
+  writeUnitDropIn(
+    JOURNAL,
+    `[Service]\nNotifyAccess=all\nExecStartPre=-+${give}\nExecStartPre=-+/bin/sh -c "${tell}"\n`,
+    units,
+  );
+}
+
+/** Makes units of the system what they were before the boot. */
+export function removeSystemDropIns(units: string = UNITS): void {
+  for (const unit of [TMPFILES, JOURNAL]) removeDropIn(unit, units);
 }
 
 /** Makes systemd finish the resurrection when it has booted: `settle` of the crash world's program. */

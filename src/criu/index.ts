@@ -11,6 +11,7 @@ import { writeRestorePlan } from './restore-plan.ts';
 import { syntheticRoot } from './synthetic-root.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
+export { RELAY_NAME, STREAMS_GIVEN, STREAMS_TAKEN } from './files/index.ts';
 export { type CriuVersion, parseCriuVersion, restoreProblems, wholeGroup } from './limits.ts';
 export { type RestoreOptions, type RestoreResult, restoreImages } from './restore.ts';
 

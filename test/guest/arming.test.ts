@@ -117,6 +117,7 @@ suite(`arming and adoption with ${release}`, () => {
     let report: Report;
     const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0, large: 0 };
     const delicate = { stubborn: 0, pinned: 0 };
+    let limited = 0;
 
     before(async () => {
       for (const [name, service] of Object.entries(UNITS)) {
@@ -132,6 +133,10 @@ suite(`arming and adoption with ${release}`, () => {
       before_.forking = await mainPid('forking');
       delicate.stubborn = await mainPid('stubborn');
       delicate.pinned = await mainPid('pinned');
+      await guest.sh(
+        'systemd-run --quiet --unit=limited -p MemoryMax=200M -p TasksMax=50 -p CPUQuota=40% sleep 3602',
+      );
+      limited = await mainPid('limited');
       before_.byHand = await mainPid('by-hand');
       before_.bystander = await mainPid('bystander');
       before_.loose = await guest.background('cd /tmp/directory; exec sleep 3601');
@@ -140,7 +145,7 @@ suite(`arming and adoption with ${release}`, () => {
         `otherworld protect --unit simple-log --unit forking --unit by-hand --pid ${before_.loose} --command nobody`,
       );
       await guest.sh(`otherworld protect --pid ${before_.large}`);
-      await guest.sh('otherworld protect --unit stubborn --unit pinned');
+      await guest.sh('otherworld protect --unit stubborn --unit pinned --unit limited');
       // For the system management interrupt below.
       await guest.program('smi');
       await guest.sh(
@@ -199,6 +204,24 @@ suite(`arming and adoption with ${release}`, () => {
         assert.deepEqual([process?.adopted, process?.ended], [`${unit}.service`, undefined]);
       }
       assert.equal(await guest.sh('systemctl show --value --property=DropInPaths pinned'), '');
+    });
+
+    test('the limits of a transient unit hold on', async () => {
+      const scope = report.processes.find(({ pid }) => pid === limited)?.adopted ?? '';
+      const names = ['MemoryMax', 'TasksMax', 'CPUQuotaPerSecUSec'];
+      const shown = await guest.sh(`systemctl show -p ${names.join(' -p ')} ${scope}`);
+      assert.deepEqual(shown.split('\n').toSorted(), [
+        'CPUQuotaPerSecUSec=400ms',
+        'MemoryMax=209715200',
+        'TasksMax=50',
+      ]);
+    });
+
+    test('a service has its own processes in its cgroup and no others, and writes to the journal itself', async () => {
+      const procs = await guest.sh('cat /sys/fs/cgroup/system.slice/simple-log.service/cgroup.procs');
+      const own = await guest.sh(`echo ${before_.simple}; pgrep -P ${before_.simple}`);
+      assert.deepEqual(procs.split('\n').toSorted(), own.split('\n').toSorted());
+      assert.equal(await guest.sh('pgrep -c -f otherworld-log || true'), '0');
     });
 
     test('units are afterwards what they were: they restart and stop as ever', async () => {

@@ -115,7 +115,14 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
   for (const lock of files.locks) writeLock(images, lock);
 }
 
-export { journalSocketSchema, journalSocketsOf, openJournalSockets } from './journal-socket.ts';
+export {
+  journalSocketSchema,
+  journalSocketsOf,
+  openJournalSockets,
+  RELAY_NAME,
+  STREAMS_GIVEN,
+  STREAMS_TAKEN,
+} from './journal-socket.ts';
 export { withNonlocalBind } from './nonlocal-bind.ts';
 
 /** Options of `criu restore` that the files of a group ask for. */

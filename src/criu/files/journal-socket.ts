@@ -11,11 +11,16 @@ const socketTypes = { stream: 1, datagram: 2 } as const;
 const SOCK_CLOEXEC = 0o2000000;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
+const SOL_SOCKET = 1;
+const SO_PASSCRED = 16;
 /** First descriptor that `criu` gets besides the standard ones. */
 const FIRST_FD = 3;
 
 const libc = koffi.load('libc.so.6');
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
+const setsockopt = libc.func(
+  'int setsockopt(int fd, int level, int name, const int *value, uint32_t length)',
+);
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 
 const common = {
@@ -45,18 +50,33 @@ export function journalSocketsOf({ files }: GroupFiles): PlannedJournalSocket[] 
   });
 }
 
+/** How a relay is called: the first of its script's arguments. */
+export const RELAY_NAME = 'otherworld-log';
+/** The sockets that the journal has taken up itself, a line `socket:[INODE]` for each; made when that is decided. */
+export const STREAMS_TAKEN = '/run/otherworld/streams-taken';
+/** The same list while it is made. */
+export const STREAMS_GIVEN = `${STREAMS_TAKEN}.part`;
+
 /**
- * Waits until the new system's journal takes streams, then copies what the process writes to it. Without a journal for ten
- * minutes the text is thrown away, so that the process does not block.
+ * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there already, or the new one does not take it
+ * up, the relay copies what the process writes. Without a journal for ten minutes the text is thrown away, so that the process does not
+ * block.
  */
 const RELAY = `
+copy() { exec systemd-cat --identifier="$1" --priority="$2" --level-prefix="$3" cat; }
 i=0
-until [ -S /run/systemd/journal/stdout ]; do
-    i=$((i + 1))
-    [ $i -gt 1200 ] && exec cat >/dev/null
-    sleep 0.5
-done
-exec systemd-cat --identifier="$1" --priority="$2" --level-prefix="$3" cat`;
+wait_for() {
+    until [ "$1" "$2" ]; do
+        i=$((i + 1))
+        [ $i -gt 1200 ] && exec cat >/dev/null
+        sleep 0.5
+    done
+}
+[ -S /run/systemd/journal/stdout ] && copy "$@"
+wait_for -e ${STREAMS_TAKEN}
+grep -qxF "$(readlink /proc/$$/fd/0)" ${STREAMS_TAKEN} && exit 0
+wait_for -S /run/systemd/journal/stdout
+copy "$@"`;
 
 /** Descriptors and options for `criu restore`, and what to do when it has ended. */
 export interface OpenJournalSockets {
@@ -72,12 +92,18 @@ function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, 
   const result: unknown = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC, 0, pair);
   if (result !== 0) throw new Error(`no socket for ${inode} of the images: errno ${koffi.errno()}`);
   if (nonblocking) fcntl(pair[0], F_SETFL, O_NONBLOCK);
+  // The journal tells by its sender whose a text is, also one that was written before the journal was there.
+  setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, [1], 4);
   return pair;
 }
 
-function startRelay(fd: number, { identifier, level, levelPrefix }: JournalStream): number | undefined {
-  const settings = [identifier, String(level), String(levelPrefix)];
-  const relay = spawn('/bin/sh', ['-c', RELAY, 'otherworld-log', ...settings], {
+/** The arguments of `sh` for a relay. */
+export function relayArguments({ identifier, level, levelPrefix }: JournalStream): string[] {
+  return ['-c', RELAY, RELAY_NAME, identifier, String(level), String(levelPrefix)];
+}
+
+function startRelay(fd: number, stream: JournalStream): number | undefined {
+  const relay = spawn('/bin/sh', relayArguments(stream), {
     stdio: [fd, 'ignore', 'ignore'],
     detached: true,
     cwd: '/',

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { closeSync, fstatSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import koffi from 'koffi';
+import {
+  relayOf,
+  standardInputOf,
+  storeDescriptor,
+  streamState,
+} from '../../src/crash-world/journal-streams.ts';
+import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
+import { relayArguments } from '../../src/criu/files/journal-socket.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-streams-'));
+after(() => rmSync(directory, { recursive: true }));
+
+test('a relay is told by its command line, which says how its stream is treated', () => {
+  const stream = { identifier: 'a b', level: 4, levelPrefix: true };
+  assert.deepEqual(relayOf(`${['/bin/sh', ...relayArguments(stream)].join('\0')}\0`), stream);
+});
+
+test('a stream is taken from the process that keeps it', () => {
+  const keeper = spawn('sleep', ['60'], { stdio: ['pipe', 'ignore', 'ignore'] });
+  try {
+    const fd = standardInputOf(keeper.pid ?? 0);
+    assert.equal(`socket:[${fstatSync(fd).ino}]`, readlinkSync(`/proc/${keeper.pid}/fd/0`));
+    closeSync(fd);
+  } finally {
+    keeper.kill('SIGKILL');
+  }
+});
+
+test('another process is no relay, whatever it runs', () => {
+  assert.equal(relayOf('/bin/sh\0-c\0exec x\0otherworld\0web\x006\0true\0'), undefined);
+  assert.equal(relayOf('/bin/sh\0-c\0exec x\0otherworld-log\0web\x0077\0true\0'), undefined);
+  assert.equal(relayOf(''), undefined);
+});
+
+test('what the journal is told of a stream is what it keeps of its own', () => {
+  assert.equal(
+    streamState({ identifier: 'a "b" $c\\', level: 4, levelPrefix: false }),
+    'PRIORITY=4\nLEVEL_PREFIX=0\nFORWARD_TO_SYSLOG=0\nFORWARD_TO_KMSG=0\nFORWARD_TO_CONSOLE=0\n' +
+      'IDENTIFIER="a \\"b\\" \\$c\\\\"\n',
+  );
+  assert.doesNotMatch(streamState({ identifier: '', level: 6, levelPrefix: true }), /IDENTIFIER/);
+});
+
+test('the service manager gets the descriptor itself', () => {
+  const path = join(directory, 'notify');
+  const libc = koffi.load('libc.so.6');
+  const socket = libc.func('int socket(int domain, int type, int protocol)');
+  const bind = libc.func('int bind(int fd, const uint8_t *address, uint32_t length)');
+  const recv = libc.func('long recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)');
+  const address = Buffer.alloc(110);
+  address.writeUInt16LE(1, 0);
+  address.write(path, 2);
+  const manager: unknown = socket(1, 2, 0);
+  assert.ok(typeof manager === 'number' && bind(manager, address, 2 + path.length + 1) === 0);
+  storeDescriptor(path, 0);
+  const text = Buffer.alloc(64);
+  const length: unknown = recv(manager, text, text.length, 0x40);
+  assert.equal(text.toString('latin1', 0, Number(length)), 'FDSTORE=1');
+  closeSync(manager);
+});
+
+test('whatever becomes of the streams, the journal starts, and the relays are told', () => {
+  writeJournalDropIn(directory);
+  const text = readFileSync(join(directory, 'systemd-journald.service.d/zzzz-otherworld.conf'), 'utf8');
+  const commands = text.split('\n').filter((line) => line.startsWith('ExecStartPre='));
+  assert.ok(commands.length === 2 && commands.every((line) => line.startsWith('ExecStartPre=-+')));
+  assert.match(commands[0] ?? '', /timeout 20 .* journal$/);
+  assert.match(commands[1] ?? '', /\|\| : >>\/run\/otherworld\/streams-taken"$/);
+  removeSystemDropIns(directory);
+  assert.throws(() => readFileSync(join(directory, 'systemd-journald.service.d/zzzz-otherworld.conf')));
+});
