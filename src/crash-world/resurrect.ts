@@ -5,19 +5,18 @@ import { isNamed, unwrittenFiles } from '../capture/files/write-back.ts';
 import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
-import type { CgroupLimits } from '../linux/cgroup-limits.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
-import type { GroupFiles } from '../model/file.ts';
 import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
-import { planAdoptions, scopeOf } from './adoption.ts';
+import { scopeOf } from './adoption.ts';
 import { captureStage } from './capture-stage.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { writeHandover } from './handover.ts';
+import { handoverStage, imagedPids } from './handover-stage.ts';
 import { type EndImages, type ImagedGroup, imageStage } from './image-stage.ts';
 import {
   makeMemoryFiles,
@@ -29,16 +28,8 @@ import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
-import { processStat } from './process-stat.ts';
-import {
-  criuVersion,
-  filesStage,
-  type RestoredGroup,
-  restoreStage,
-  runtimeProgram,
-  spareBytes,
-} from './restore-stage.ts';
-import { limitsOfGroup, readLimits } from './scope-limits.ts';
+import { criuVersion, filesStage, restoreStage, runtimeProgram, spareBytes } from './restore-stage.ts';
+import { readLimits } from './scope-limits.ts';
 import {
   type Candidate,
   explainUnmatched,
@@ -48,7 +39,7 @@ import {
 } from './select.ts';
 import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
 import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
-import { keepTemporaryFiles, writeDropIn, writeJournalDropIn, writeSettleUnit } from './units.ts';
+import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
 const VMCORE = '/proc/vmcore';
@@ -202,7 +193,7 @@ async function workOn(work: Work): Promise<void> {
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;
-    report.notes.push(...handOver(alive, selection?.candidates ?? [], limits.limits, place));
+    report.notes.push(...handoverStage(alive, selection?.candidates ?? [], limits.limits, place));
     const pids = new Set(alive.flatMap((group) => group.pids));
     if (memoryFiles !== undefined) noteStalePidFiles(memoryFiles, pids, report);
   });
@@ -290,45 +281,4 @@ function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
   report.processes.push(...selected.map(selectedReport));
   report.unmatchedRules.push(...unmatched.map((rule) => explainUnmatched(rule, candidates)));
   return { selected, candidates };
-}
-
-/** Tells the part after systemd's start, and the services' helpers, which processes there are. @returns what of their limits is lost */
-function handOver(
-  restored: readonly RestoredGroup[],
-  candidates: readonly Candidate[],
-  limits: ReadonlyMap<number, CgroupLimits>,
-  place: Place,
-): string[] {
-  keepTemporaryFiles();
-  const groups = restored.map(({ pids, imaged }) => ({ pids, members: imagedPids([imaged]) }));
-  const units = planAdoptions(groups, candidates);
-  for (const adoption of units) writeDropIn(adoption);
-  if (restored.some(({ imaged }) => hasStreams(imaged.group.files))) writeJournalDropIn();
-  const taken = new Set(units.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
-  const placed = restored.map(({ group, pids }) => {
-    const left = pids.filter((pid) => !taken.has(pid));
-    return { group, pids, ...limitsOfGroup(left.map((pid) => ({ pid, limits: limits.get(pid) ?? {} }))) };
-  });
-  writeHandover({
-    incident: place.id,
-    incidents: place.incidents,
-    units: units.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
-    groups: placed.map(({ group, pids, limits: own }) => ({
-      group,
-      limits: own,
-      processes: pids.flatMap((pid) => {
-        const now = processStat(pid);
-        return now === undefined ? [] : [{ pid, ...now }];
-      }),
-    })),
-  });
-  return placed.flatMap(({ notes }) => notes);
-}
-
-function hasStreams({ files }: Pick<GroupFiles, 'files'>): boolean {
-  return files.some((file) => file.type === 'unix' && file.journal?.kind === 'stream');
-}
-
-function imagedPids(imaged: readonly ImagedGroup[]): number[] {
-  return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
 }

@@ -1,4 +1,4 @@
-import { decodePath, dentryName, dentryStruct, resolvePath } from '../../linux/dcache.ts';
+import { dentryName, dentryStruct, resolvePath } from '../../linux/dcache.ts';
 import {
   type FileSystem,
   fileSystemOf,
@@ -11,6 +11,8 @@ import type { Mount } from '../../linux/mount.ts';
 import { tmpfsXattrs } from '../../linux/xattr.ts';
 import type { DirectoryToMake, ExtendedAttribute } from '../../model/file.ts';
 import type { FileIdentity } from '../../model/open-file.ts';
+import { showText } from '../../vmcore/byte-text.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -96,7 +98,8 @@ export function withoutMountReason(
 function withoutMount(kernel: Kernel, address: bigint, path: string, root: 'detached' | 'internal'): string {
   const dentry = kernel.bind(dentryStruct).at(address);
   const { i_sb } = kernel.bind(inodeStruct).at(dentry.d_inode);
-  const name = decodePath(address, Buffer.from(dentryName(kernel, dentry), 'latin1'));
+  // Files inside the kernel may have none.
+  const name = showText(readable(() => dentryName(kernel, dentry)) ?? 'a file');
   return withoutMountReason(fileSystemOf(kernel, i_sb).name, name, path, root);
 }
 
