@@ -1,7 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { RUN_DIRECTORY } from '../config/paths.ts';
+import { StateError } from '../system/state-error.ts';
+import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { scopeLimitsSchema } from './scope-limits.ts';
 
 /** A process that was restored: its start time in this world tells it from a later one with its number. */
@@ -35,11 +36,14 @@ export type Handover = z.infer<typeof handoverSchema>;
 
 const PATH = join(RUN_DIRECTORY, 'handover.json');
 
-export function writeHandover(handover: Handover): void {
-  writeFileSync(PATH, JSON.stringify(handover), { mode: 0o600 });
+/** Writes it, whole or not at all. */
+export function writeHandover(handover: Handover, path: string = PATH): void {
+  replaceFile(path, JSON.stringify(handover));
 }
 
-/** @throws if there is none: nothing was resurrected on this boot */
-export function readHandover(): Handover {
-  return handoverSchema.parse(JSON.parse(readFileSync(PATH, 'utf8')));
+/** @throws StateError if there is none: nothing was resurrected on this boot; other errors if it is damaged */
+export function readHandover(path: string = PATH): Handover {
+  const text = readStateFile(path);
+  if (text === undefined) throw new StateError(`${path} is not there: nothing was resurrected on this boot`);
+  return handoverSchema.parse(JSON.parse(text));
 }

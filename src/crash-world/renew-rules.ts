@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { PROTECTION_PATH } from '../config/paths.ts';
 import { addRules, type ProtectionRule, removeRules, updateRules } from '../config/protection.ts';
 import type { Report } from '../report/schema.ts';
+import { processStat } from './process-stat.ts';
 
 type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
 
@@ -37,17 +37,8 @@ export function renewPidRules(
   report.errors.push(...problems);
 }
 
-/** Field 22 of /proc/PID/stat; the command's name before it may hold blanks and brackets. Undefined if there is no such process any more. */
+/** Field 22 of /proc/PID/stat. Undefined if there is no such process any more. */
 export function startTicks(pid: number): number | undefined {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  } catch (error) {
-    // ESRCH: it ended between opening and reading.
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
-      return undefined;
-    throw error;
-  }
-  const [state, ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return state === 'Z' || state === 'X' ? undefined : Number(rest[18]);
+  const stat = processStat(pid);
+  return stat === undefined || stat.isZombie ? undefined : stat.startTicks;
 }
