@@ -1,14 +1,13 @@
-import { fileType, inodeTimes } from '../../linux/fs.ts';
+import { fileType, inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type FileExtent, restIsHoles } from './holes.ts';
 import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
 
 const PAGE_SIZE = 4096;
-/** st_blocks counts in these. */
-const SECTOR = 512;
 const NONE = listedRuns([]);
 
 /** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
@@ -33,34 +32,46 @@ function cacheOf(kernel: Kernel, file: NamedFile): PageCache {
   return cache;
 }
 
-/**
- * Content of a regular file out of the page cache. Of a file on a disk every page must be there. Throws a FileRefusal if
- * that is not so, a ContainerError if the page cache is damaged.
- */
-export function fileContent(kernel: Kernel, file: NamedFile, what: string): PageRuns {
-  const { inode } = file;
-  const cache = cacheOf(kernel, file);
-  const runs = within(cache.runs, inode.i_size);
-  const needed = Math.ceil(inode.i_size / PAGE_SIZE);
-  // Nothing allocated on the disk: what is not in memory is a hole.
-  const isSparse = inode.i_blocks * SECTOR === 0;
-  if (file.fileSystem.onDisk && runs.pages < needed && !isSparse) {
-    throw new FileRefusal(
-      `has ${what} ${file.path} open, of which ${needed - runs.pages} of ${needed} pages are on the disk only`,
-    );
-  }
-  return runs;
+function extentOf(kernel: Kernel, { inode, fileSystem }: NamedFile): FileExtent {
+  return {
+    sizeBytes: inode.i_size,
+    sectors: sectorsOf(inode, fileSystem),
+    blockBytes: kernel.bind(superBlockStruct).at(inode.i_sb).s_blocksize,
+  };
 }
 
-/** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete in memory. */
+/**
+ * Content of a deleted regular file: of one on a disk every page must be in memory, or be a hole. Throws a
+ * FileRefusal if that is not so, a ContainerError if the page cache is damaged.
+ */
+function deletedContent(kernel: Kernel, file: NamedFile): Pick<GhostFile, 'runs'> {
+  const { inode, path } = file;
+  const cache = cacheOf(kernel, file);
+  const runs = within(cache.runs, inode.i_size);
+  if (!file.fileSystem.onDisk) return { runs };
+  if (cache.partial > 0) {
+    throw new FileRefusal(
+      `has the deleted file ${path} open, of which ${cache.partial} pages are valid only in part`,
+    );
+  }
+  const needed = Math.ceil(inode.i_size / PAGE_SIZE);
+  if (runs.pages >= needed || restIsHoles(kernel.physical, extentOf(kernel, file), cache.written)) {
+    return { runs };
+  }
+  throw new FileRefusal(
+    `has the deleted file ${path} open, of which ${needed - runs.pages} of ${needed} pages are on the disk only`,
+  );
+}
+
+/** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete. */
 export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile {
   const type = file.inode.i_mode & fileType.mask;
   if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
-  const runs = type === fileType.regular ? fileContent(kernel, file, 'the deleted file') : NONE;
+  const content = type === fileType.regular ? deletedContent(kernel, file) : { runs: NONE };
   const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
-  return { id, identity: file.identity, accessedMicroseconds, modifiedMicroseconds, runs };
+  return { id, identity: file.identity, accessedMicroseconds, modifiedMicroseconds, ...content };
 }
 
 /** A file of a memory file system, to be made again under its name. Throws as `ghostOf`. */
@@ -72,7 +83,7 @@ export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
   if (file.inode.i_nlink > 1) {
     throw new FileRefusal(`has ${file.path} open, which has more than one name on ${file.fileSystem.name}`);
   }
-  const runs = type === fileType.regular ? fileContent(kernel, file, 'the file') : NONE;
+  const runs = type === fileType.regular ? within(cacheOf(kernel, file).runs, file.inode.i_size) : NONE;
   const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
   const attributes = attributesOf(kernel, file.fileSystem, file.inode.address);
   const { path, identity } = file;

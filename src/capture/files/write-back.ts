@@ -1,12 +1,12 @@
 import { dentryStruct, hasChild, inodePaths, type ResolvedPath } from '../../linux/dcache.ts';
 import {
-  type FileSystem,
   fileSystemIdentity,
   fileSystemOf,
   fileType,
   type Inode,
   inodeStruct,
   inodeTimes,
+  sectorsOf,
 } from '../../linux/fs.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import { readClocks } from '../../linux/timekeeping.ts';
@@ -52,13 +52,6 @@ function isWhole({ runs }: PageCache, sizeBytes: number): boolean {
     end += pages * PAGE_SIZE;
   }
   return end === Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
-}
-
-/** File systems that keep the number of a file's blocks in `inode.i_blocks` at all times; XFS does not. */
-const blockCounters: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4']);
-
-function sectorsOf(inode: Inode, { name }: FileSystem): number | undefined {
-  return blockCounters.has(name) ? inode.i_blocks : undefined;
 }
 
 /**
