@@ -11,6 +11,26 @@ export interface FileTask {
   readonly filesId: number;
 }
 
+/** A regular file of a disk, as it is after the panic; open until `close`. */
+export interface DiskFile {
+  readonly inode: number;
+  /** S_IFMT and permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly sizeBytes: number;
+  readonly modifiedNanoseconds: bigint;
+  /** The bytes from `offset` on; undefined if there are fewer, or the disk cannot read them. */
+  read(offset: number, length: number): Buffer | undefined;
+  close(): void;
+}
+
+/** The disks of the dead system, where they are mounted. */
+export interface Disks {
+  /** A regular file by its path; undefined if there is none, or a symbolic link is on the way. */
+  open(path: string): DiskFile | undefined;
+}
+
 /** What a `vm_area_struct.vm_file` stands for. */
 export type MappedFile =
   /** A file that can be opened again under its path (or is recreated); `fileId` is its entry in files.img. */

@@ -9,6 +9,7 @@ import type { Process } from '../model/process.ts';
 import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import type { Disks } from './file-capture.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
@@ -21,6 +22,8 @@ export interface CaptureRequest {
   readonly roots: readonly number[];
   /** Whether children, and their children, are wanted too. */
   readonly includeDescendants: boolean;
+  /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
+  readonly disks?: Disks;
 }
 
 /** The crash kernel gives its processes ids from 200000 on (kernel.ns_last_pid). */
@@ -223,7 +226,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const files = captureFiles(kernel, tasks, clocks, list);
+  const files = captureFiles(kernel, tasks, clocks, list, request.disks);
   const running = runningTasks(kernel);
   const source = {
     freePids: new FreePids(kernel, groups),

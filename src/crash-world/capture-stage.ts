@@ -6,6 +6,7 @@ import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { mountedDisks } from './disk-files.ts';
 import { capturedReport, type Known, refusedReport } from './process-reports.ts';
 import type { WriteBack } from './write-back/index.ts';
 
@@ -30,7 +31,11 @@ export function captureStage(
   report: Report,
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused } = captureProcesses(kernel, { roots, includeDescendants: true });
+  const { groups, refused } = captureProcesses(kernel, {
+    roots,
+    includeDescendants: true,
+    disks: mountedDisks,
+  });
   const entries = refused.map((refusal) => refusedReport(refusal, known));
   const kept = groups.flatMap((group) => {
     const problems = [

@@ -113,13 +113,23 @@ export interface Pipe {
   readonly dataBytes: number;
 }
 
-/** Content of a file that has no name any more. Bytes that no run holds are zero. */
+/** Bytes of a file on a disk, to be copied from there to the same places of another one. */
+export interface ContentOnDisk {
+  readonly path: string;
+  readonly inode: number;
+  /** Ascending, not overlapping, none beyond the end. */
+  readonly ranges: readonly { readonly offset: number; readonly length: number }[];
+}
+
+/** Content of a file that has no name any more. Bytes that neither a run nor `onDisk` holds are zero. */
 export interface GhostFile {
   readonly id: number;
   readonly identity: FileIdentity;
   readonly accessedMicroseconds: number;
   readonly modifiedMicroseconds: number;
   readonly runs: PageRuns;
+  /** What is in no memory, and a copy of the file has. */
+  readonly onDisk?: ContentOnDisk;
 }
 
 /** A lock on a file, as fcntl(2) and flock(2) set them. */

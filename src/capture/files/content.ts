@@ -2,6 +2,8 @@ import { fileType, inodeTimes, sectorsOf, superBlockStruct } from '../../linux/f
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import type { Disks } from '../file-capture.ts';
+import { contentOfCopy } from './copy-on-disk.ts';
 import { type FileExtent, restIsHoles } from './holes.ts';
 import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
@@ -41,10 +43,14 @@ function extentOf(kernel: Kernel, { inode, fileSystem }: NamedFile): FileExtent 
 }
 
 /**
- * Content of a deleted regular file: of one on a disk every page must be in memory, or be a hole. Throws a
+ * Content of a deleted regular file: of one on a disk every page must be in memory, be a hole, or be on the disk in a copy of the file. Throws a
  * FileRefusal if that is not so, a ContainerError if the page cache is damaged.
  */
-function deletedContent(kernel: Kernel, file: NamedFile): Pick<GhostFile, 'runs'> {
+function deletedContent(
+  kernel: Kernel,
+  file: NamedFile,
+  disks: Disks | undefined,
+): Pick<GhostFile, 'runs' | 'onDisk'> {
   const { inode, path } = file;
   const cache = cacheOf(kernel, file);
   const runs = within(cache.runs, inode.i_size);
@@ -58,18 +64,22 @@ function deletedContent(kernel: Kernel, file: NamedFile): Pick<GhostFile, 'runs'
   if (runs.pages >= needed || restIsHoles(kernel.physical, extentOf(kernel, file), cache.written)) {
     return { runs };
   }
+  const { modifiedNanoseconds } = inodeTimes(kernel, inode.address);
+  const deleted = { path, identity: file.identity, modifiedNanoseconds, runs };
+  const onDisk = disks === undefined ? undefined : contentOfCopy(kernel.physical, deleted, disks);
+  if (onDisk !== undefined) return { runs, onDisk };
   throw new FileRefusal(
     `has the deleted file ${path} open, of which ${needed - runs.pages} of ${needed} pages are on the disk only`,
   );
 }
 
 /** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete. */
-export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile {
+export function ghostOf(kernel: Kernel, file: NamedFile, id: number, disks?: Disks): GhostFile {
   const type = file.inode.i_mode & fileType.mask;
   if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
-  const content = type === fileType.regular ? deletedContent(kernel, file) : { runs: NONE };
+  const content = type === fileType.regular ? deletedContent(kernel, file, disks) : { runs: NONE };
   const { accessedMicroseconds, modifiedMicroseconds } = inodeTimes(kernel, file.inode.address);
   return { id, identity: file.identity, accessedMicroseconds, modifiedMicroseconds, ...content };
 }
@@ -78,7 +88,8 @@ export function ghostOf(kernel: Kernel, file: NamedFile, id: number): GhostFile 
 export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
   const type = file.inode.i_mode & fileType.mask;
   if (type !== fileType.regular && type !== fileType.fifo) {
-    throw new FileRefusal(`has ${file.path} open, a device node on ${file.fileSystem.name}`);
+    const what = type === fileType.symlink ? 'symbolic link' : 'device node';
+    throw new FileRefusal(`has ${file.path} open, a ${what} on ${file.fileSystem.name}`);
   }
   if (file.inode.i_nlink > 1) {
     throw new FileRefusal(`has ${file.path} open, which has more than one name on ${file.fileSystem.name}`);

@@ -18,7 +18,7 @@ import type { SharedMemory } from '../../model/memory.ts';
 import type { FileOwner, PathFile } from '../../model/open-file.ts';
 import type { Terminal } from '../../model/terminal.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { FileTask } from '../file-capture.ts';
+import type { Disks, FileTask } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
@@ -32,6 +32,8 @@ export class CaptureContext {
   readonly mappers: Mappers;
   /** All processes of the system. */
   readonly list: TaskList;
+  /** Undefined where a dump is looked at on another machine. */
+  readonly disks: Disks | undefined;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
@@ -65,11 +67,12 @@ export class CaptureContext {
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
-  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[], list: TaskList) {
+  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[], list: TaskList, disks?: Disks) {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
+    this.disks = disks;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list);
     this.mappers = new Mappers(kernel, this.tasks, list);
   }

@@ -6,7 +6,7 @@ import { ttyStruct } from '../../linux/tty.ts';
 import type { FdTable } from '../../model/file.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { FileCapture, FileTask } from '../file-capture.ts';
+import type { Disks, FileCapture, FileTask } from '../file-capture.ts';
 import { CaptureContext } from './context.ts';
 import { groupFiles } from './group.ts';
 import { captureLocks } from './locks.ts';
@@ -41,14 +41,16 @@ function noteLostTerminals(context: CaptureContext, tasks: readonly FileTask[]):
  * is not known is then refused. Throws a VmcoreError if the clocks cannot be read.
  *
  * @param list all processes of the system
+ * @param disks where copies of deleted files are looked for
  */
 export function captureFiles(
   kernel: Kernel,
   tasks: readonly FileTask[],
   clocks: Clocks = readClocks(kernel),
   list: TaskList = listTasks(kernel),
+  disks?: Disks,
 ): FileCapture {
-  const context = new CaptureContext(kernel, clocks, tasks, list);
+  const context = new CaptureContext(kernel, clocks, tasks, list, disks);
   const tables = new Map<number, FdTable>(tasks.map((task) => [task.pid, captureTable(context, task)]));
   joinTables(context, tasks);
   noteLostTerminals(context, tasks);

@@ -57,7 +57,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   }
   let ghost = context.ghostsByInode.get(file.inode.address);
   if (ghost === undefined) {
-    ghost = ghostOf(kernel, file, context.nextId());
+    ghost = ghostOf(kernel, file, context.nextId(), context.disks);
     context.ghostsByInode.set(file.inode.address, ghost);
     context.ghosts.set(ghost.id, ghost);
   }

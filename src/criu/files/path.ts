@@ -1,8 +1,9 @@
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { GhostFile } from '../../model/file.ts';
+import type { ContentOnDisk, GhostFile } from '../../model/file.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
-import type { ImageDirectory, PageSource } from '../image.ts';
+import { type ImageDirectory, type ImageFile, ImageWriteError, type PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,
   GhostFileEntrySchema,
@@ -48,7 +49,7 @@ export function* contentRuns(
   }
 }
 
-/** `ghost-file-ID.img`: the content in chunks, holes left out. */
+/** `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's error, if part of it cannot be had. */
 export function writeGhost(images: ImageDirectory, source: PageSource, ghost: GhostFile): void {
   const { uid, gid, mode, sizeBytes, rdev, inode } = ghost.identity;
   const isRegular = (mode & S_IFMT) === S_IFREG;
@@ -67,5 +68,29 @@ export function writeGhost(images: ImageDirectory, source: PageSource, ghost: Gh
   for (const { offset, physical, length } of contentRuns(ghost.runs, sizeBytes)) {
     image.entry(GhostChunkEntrySchema, { len: BigInt(length), off: BigInt(offset) });
     image.runs(source, [{ physical, length }]);
+  }
+  if (ghost.onDisk !== undefined) writeContentOnDisk(image, ghost.onDisk);
+}
+
+/** Bytes of a file that are held in memory at a time. */
+const PIECE = 1 << 20;
+
+/** Throws an ImageWriteError if the file is another one by now, or ends before the ranges do. */
+function writeContentOnDisk(image: ImageFile, { path, inode, ranges }: ContentOnDisk): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    if (fstatSync(fd).ino !== inode) throw new ImageWriteError(image.path, `${path} is another file now`);
+    const buffer = Buffer.allocUnsafe(PIECE);
+    for (const { offset, length } of ranges) {
+      image.entry(GhostChunkEntrySchema, { len: BigInt(length), off: BigInt(offset) });
+      for (let done = 0; done < length; ) {
+        const count = readSync(fd, buffer, 0, Math.min(PIECE, length - done), offset + done);
+        if (count === 0) throw new ImageWriteError(image.path, `${path} ends at byte ${offset + done}`);
+        image.bytes(buffer.subarray(0, count));
+        done += count;
+      }
+    }
+  } finally {
+    closeSync(fd);
   }
 }

@@ -1,7 +1,7 @@
 // Writes images of files and reads them with CRIU's own tool.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -127,6 +127,28 @@ suite('images of files', () => {
       [4, 4096, 'abcd'],
     );
     assert.deepEqual(decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
+  });
+
+  test('of a deleted file what is in no memory, out of its copy on a disk', () => {
+    const path = join(scratch, 'copy');
+    writeFileSync(path, `${'a'.repeat(4096)}copy`);
+    const ghost = {
+      id: 42,
+      identity,
+      accessedMicroseconds: 0,
+      modifiedMicroseconds: 0,
+      runs: listedRuns([{ address: 0, pages: 1, physical: 0 }]),
+    };
+    const written = (inode: number) => {
+      const onDisk = { path, inode, ranges: [{ offset: 4096, length: 4 }] };
+      const files = { files: [pathFile({ ghostId: 42 })], ghosts: [{ ...ghost, onDisk }] };
+      return decoded(files, 'ghost-file-2a');
+    };
+    const { ino } = statSync(path);
+    const [, memory, disk] = written(ino);
+    assert.deepEqual([memory?.off, memory?.len, disk?.off, disk?.len], [0, 4096, 4096, 4]);
+    assert.equal(Buffer.from(String(disk?.extra), 'base64').toString(), 'copy');
+    assert.throws(() => written(ino + 1), /copy is another file now/);
   });
 
   test('the content of a pipe after its size', () => {

@@ -65,6 +65,10 @@ def unlinked(name):
 
 
 ghosts = [unlinked('/tmp/ghost'), unlinked(path('ghost'))]
+sparse = unlinked(path('sparse'))
+os.ftruncate(sparse.fileno(), 1 << 24)
+os.pwrite(sparse.fileno(), b'middle' * 1000, 9 << 20)
+os.fsync(sparse.fileno())
 on_tmpfs = open('/tmp/deep/er/file', 'w+')
 on_tmpfs.write('tmpfs' * 3000)
 on_tmpfs.flush()
@@ -298,6 +302,8 @@ def look():
     found['zero'] = os.read(devices[1], 4).decode()
     found['proc'] = [os.pread(meminfo, 8, 0).decode(), f'Pid:\t{os.getpid()}' in content(own_status)]
     found['ghosts'] = [[content(g.fileno()), os.lseek(g.fileno(), 0, 1), os.fstat(g.fileno()).st_nlink] for g in ghosts]
+    chunks = [os.pread(sparse.fileno(), 1 << 20, at << 20).strip(b'\0').decode() for at in range(17)]
+    found['sparse'] = [chunks, os.fstat(sparse.fileno()).st_size, os.fstat(sparse.fileno()).st_blocks < 1000]
     found['tmpfs'] = [content(on_tmpfs.fileno()) == 'tmpfs' * 3000, oct(os.stat('/tmp/deep').st_mode)]
     found['attributes'] = [[name, os.getxattr('/dev/shm/kept/file', name).hex()] for name in sorted(os.listxattr('/dev/shm/kept/file'))]
     found['times'] = [os.stat('/dev/shm/kept/file').st_mtime, oct(os.stat('/dev/shm/kept/file').st_mode)]

@@ -56,8 +56,27 @@ after = make('log', 'second')
 while True:
     time.sleep(1)
     for file in (new, current, log, after): print('line', file=file)`;
+/**
+ * Maps a library that is then replaced by a copy of itself, as when its package is installed again, and of which most is in no memory by the time of
+ * the panic.
+ */
+const upgraded = `import ctypes, os, subprocess, time
+library = '/root/upgraded/library.so'
+copy = lambda source, to: subprocess.run(['cp', '-a', source, to], check=True)
+os.makedirs('/root/upgraded')
+copy(os.path.realpath('/lib/x86_64-linux-gnu/libm.so.6'), library)
+os.sync()
+fd = os.open(library, os.O_RDONLY)
+libm = ctypes.CDLL(library)
+copy(library, library + '.new')
+os.rename(library + '.new', library)
+os.sync()
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+os.close(fd)
+open('/root/upgraded/ready', 'w').close()
+while True: time.sleep(1000)`;
 /** All of them run on one CPU, and the kernel dies on it: whoever computes on another one is refused. */
-const programs = { writer, renamer, talker, caller, saver };
+const programs = { writer, renamer, talker, caller, saver, upgraded };
 const run = (name: keyof typeof programs): string => `taskset -c 0 python3 /root/${name}.py`;
 
 /** Debian 12 has /tmp on its disk. */
@@ -74,6 +93,11 @@ const inventory = `for d in ${tmpfs}; do cd $d/kept
   getfattr -n user.what empty; [ deep/random -ef other-name ] && echo same
 done 2>&1`;
 
+/** A link to the deleted library that a process maps. */
+function mappedLibrary(pid: number): string {
+  return `$(find /proc/${pid}/map_files -lname '*/library.so*(deleted)' | head -n1)`;
+}
+
 suite(`files across a panic of ${release}`, () => {
   let guest: TestGuest;
   let expected: Record<string, unknown>;
@@ -81,6 +105,7 @@ suite(`files across a panic of ${release}`, () => {
   let subjectPid: number;
   let notes: string;
   let saverNotes: string;
+  let upgradedPid: number;
 
   async function startSubject(): Promise<number> {
     await guest.sh(
@@ -114,9 +139,15 @@ suite(`files across a panic of ${release}`, () => {
       `systemd-run --unit=talker --property=SyslogIdentifier=talker --property=SyslogLevel=warning ${run('talker')}`,
     );
     const saverPid = await guest.background(`exec ${run('saver')}`);
+    upgradedPid = await guest.background(`exec ${run('upgraded')}`);
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
-    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid])
+    await guest.until('test -e /root/upgraded/ready', 60);
+    const inMemory = Number(await guest.sh(`fincore -nro PAGES ${mappedLibrary(upgradedPid)}`));
+    const pages = Number(await guest.sh('echo $(($(stat -c %s /root/upgraded/library.so) / 4096))'));
+    // Else this would show nothing.
+    assert.ok(inMemory > 0 && inMemory < pages, `${inMemory} of ${pages} pages are in memory`);
+    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid, upgradedPid])
       await guest.sh(`otherworld protect --pid ${pid}`);
     await guest.sh(furnish);
     await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
@@ -208,6 +239,12 @@ suite(`files across a panic of ${release}`, () => {
     assert.equal(await guest.sh('stat -c %a /run/daemon'), '750');
     assert.equal((await guest.exec(['cat', '/run/others.pid'])).status, 1);
     assert.equal((await guest.exec(['cat', '/run/writer.text'])).status, 1);
+  });
+
+  test('a library that was replaced by a copy of itself is whole, what was in no memory included', async () => {
+    const mapped = mappedLibrary(upgradedPid);
+    assert.match(await guest.sh(`readlink ${mapped}`), /library\.so.* \(deleted\)$/);
+    assert.equal(await guest.sh(`cmp ${mapped} /root/upgraded/library.so && echo same`), 'same');
   });
 
   test('a program goes on calling syslog', async () => {
