@@ -13,7 +13,7 @@ import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, type Socket, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
 import { udpSock } from '../../linux/udp.ts';
-import type { InetSocket, SocketState } from '../../model/socket.ts';
+import { type InetSocket, type Shutdown, type SocketState, socketState } from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
@@ -42,20 +42,73 @@ function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
   };
 }
 
-/** The state as an image has it; refuses connections, which have to be kept on both sides. */
-function tcpStateOf(sock: Sock, { destinationAddress, destinationPort }: Endpoints): SocketState {
-  switch (sock.state) {
-    case tcpState.listen:
-      return 10;
-    case tcpState.close:
-      return 7;
-    case tcpState.synSent:
-      throw new FileRefusal(`is connecting by TCP to ${showEndpoint(destinationAddress, destinationPort)}`);
-    default:
-      throw new FileRefusal(
-        `has an established TCP connection to ${showEndpoint(destinationAddress, destinationPort)}`,
-      );
-  }
+/**
+ * The ends of a TCP socket that has no connection. One that had, or wanted, a connection still knows its peer, and the port that it has given back
+ * (inet_put_port, net/ipv4/inet_hashtables.c): CRIU would connect it again.
+ */
+export function withoutConnection(ends: Endpoints, inet: Pick<InetSock, 'inet_num'>): Endpoints {
+  return {
+    ...ends,
+    sourcePort: inet.inet_num === 0 ? 0 : ends.sourcePort,
+    destinationAddress: new Uint8Array(ends.destinationAddress.length),
+    destinationPort: 0,
+  };
+}
+
+/** What a program has in each state in which two ends have to be kept in step; `PEER` stands for the other one. */
+const connections: Readonly<Record<number, string>> = {
+  [tcpState.established]: 'has an established TCP connection to PEER',
+  [tcpState.synSent]: 'is connecting by TCP to PEER',
+  [tcpState.synReceived]: 'is being connected by TCP to PEER',
+  [tcpState.finWait1]: 'is ending a TCP connection to PEER',
+  [tcpState.finWait2]: 'has a TCP connection to PEER, of which it has ended its own side',
+  [tcpState.closeWait]: 'has a TCP connection to PEER, which that has ended',
+  [tcpState.lastAck]: 'is ending a TCP connection to PEER',
+  [tcpState.closing]: 'is ending a TCP connection to PEER',
+};
+
+/** The state as an image has it. Throws a FileRefusal for connections, and for states that no open socket has. */
+export function tcpStateOf(state: number, ends: Endpoints): SocketState {
+  if (state === tcpState.listen || state === tcpState.close) return state;
+  const sentence = connections[state];
+  if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
+  const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  throw new FileRefusal(sentence.replace('PEER', peer));
+}
+
+/** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
+const CONNECTING = 2;
+
+/**
+ * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that the peer has ended once it is shut
+ * down, without the error, and what came before would be taken for all. Not shut down it says that it is not connected.
+ */
+export function tcpShutdown(
+  sock: Pick<Sock, 'state' | 'sk_shutdown' | 'sk_err'>,
+  socket: Pick<Socket, 'state'>,
+): Shutdown {
+  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === CONNECTING) return 0;
+  return shutdownOf(sock);
+}
+
+/** What came before the end of a connection and was not read is in no image. */
+function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
+  const bytes = skbQueue(kernel, sock.receiveQueue).reduce((sum, { len }) => sum + len, 0);
+  if (sock.state !== tcpState.close || bytes === 0) return;
+  const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  throw new FileRefusal(`has data from a TCP connection to ${peer} that has ended, and has not read it`);
+}
+
+/** The ends and the state of a TCP socket. Throws a FileRefusal if it has a connection, or had one and has not read all of it. */
+function unconnectedTcp(
+  kernel: Kernel,
+  sock: Sock,
+  inet: InetSock,
+  ends: Endpoints,
+): { state: SocketState; ends: Endpoints } {
+  const state = tcpStateOf(sock.state, ends);
+  checkUnread(kernel, sock, ends);
+  return { state, ends: withoutConnection(ends, inet) };
 }
 
 function noteQueues(context: CaptureContext, sock: Sock, isTcp: boolean, where: string): void {
@@ -88,7 +141,7 @@ function lateOptions(
   return [
     ...lateSocketOptions(kernel, socket, sock),
     ...ipOptions(kernel, sock, inet),
-    ...(isTcp ? tcpOptions(kernel, sock) : udpOptions(kernel, sock)),
+    ...(isTcp ? tcpOptions(kernel, sock, networkPort(inet.destinationPort) !== 0) : udpOptions(kernel, sock)),
   ];
 }
 
@@ -111,9 +164,14 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     throw new FileRefusal(`has an IP socket of type ${sock.sk_type} and protocol ${protocol}`);
   }
   const inet = kernel.bind(inetSock).at(sock.address);
-  const ends = endpoints(inet, family);
-  const state = isTcp ? tcpStateOf(sock, ends) : sock.state === tcpState.established ? 1 : 7;
-  const where = showEndpoint(ends.sourceAddress, ends.sourcePort);
+  const before = endpoints(inet, family);
+  const { state, ends } = isTcp
+    ? unconnectedTcp(kernel, sock, inet, before)
+    : {
+        state: sock.state === tcpState.established ? socketState.established : socketState.close,
+        ends: before,
+      };
+  const where = showEndpoint(before.sourceAddress, before.sourcePort);
   if (skbQueue(kernel, sock.writeQueue).length > 0) {
     throw new FileRefusal(`has a socket on ${where} with data that was not sent`);
   }
@@ -131,7 +189,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     state,
     options,
     lateOptions: lateOptions(kernel, socket, sock, inet, isTcp),
-    shutdown: isTcp && state === tcpState.listen ? 0 : shutdownOf(sock),
+    shutdown: isTcp ? tcpShutdown(sock, socket) : shutdownOf(sock),
     family,
     protocol,
     ...ends,

@@ -9,11 +9,25 @@ const SOCK_STREAM = 1;
 /** IP_PMTUDISC_WANT, and IP_PMTUDISC_DONT, which sockets start with if net.ipv4.ip_no_pmtu_disc is set. */
 const PMTUDISC_WANT = 1;
 
-function checkOptions(inet: InetSock, six: Ipv6Pinfo | undefined): void {
+/**
+ * Interfaces that the program chose to send through. Those for multicast of a stream are the kernel's own: the one that an accepted connection came in
+ * on (tcp_v4_syn_recv_sock, tcp_v6_syn_recv_sock), and setsockopt(2) does not take them.
+ */
+export function chosenInterfaces(
+  isStream: boolean,
+  inet: Pick<InetSock, 'uc_index' | 'mc_index'>,
+  six: Pick<Ipv6Pinfo, 'ucast_oif' | 'mcast_oif'> | undefined,
+): number[] {
+  const unicast = [inet.uc_index, six?.ucast_oif ?? 0];
+  const multicast = isStream ? [] : [inet.mc_index, six?.mcast_oif ?? 0];
+  return [...unicast, ...multicast].filter((index) => index !== 0);
+}
+
+function checkOptions(isStream: boolean, inet: InetSock, six: Ipv6Pinfo | undefined): void {
   if (inet.inet_opt !== 0n || (six !== undefined && six.opt !== 0n))
     throw new FileRefusal('has a socket with IP options of its own (IP_OPTIONS)');
-  const interfaces = [inet.uc_index, inet.mc_index, six?.ucast_oif ?? 0, six?.mcast_oif ?? 0];
-  if (interfaces.some((index) => index !== 0) || six?.stickyPktinfo.some((byte) => byte !== 0))
+  const hasChosen = chosenInterfaces(isStream, inet, six).length > 0;
+  if (hasChosen || six?.stickyPktinfo.some((byte) => byte !== 0))
     throw new FileRefusal('has a socket that sends through a network interface of its choice');
   const labels = six?.ipv6_fl_list ?? inet.ipv6_fl_list ?? 0n;
   if (labels !== 0n || (six !== undefined && six.ipv6_ac_list !== 0n))
@@ -94,7 +108,7 @@ function ipv6Options(kernel: Kernel, sock: Sock, inet: InetSock, six: Ipv6Pinfo)
  */
 export function ipOptions(kernel: Kernel, sock: Sock, inet: InetSock): LateOption[] {
   const six = ipv6PinfoOf(kernel, inet);
-  checkOptions(inet, six);
+  checkOptions(sock.sk_type === SOCK_STREAM, inet, six);
   const four = ipv4Options(kernel, sock, inet);
   return six === undefined ? four : [...four, ...ipv6Options(kernel, sock, inet, six)];
 }

@@ -115,7 +115,7 @@ export function socketOptions(kernel: Kernel, socket: Socket, sock: Sock): Socke
 }
 
 /** `sk_shutdown` as its two bits. */
-export function shutdownOf(sock: Sock): Shutdown {
+export function shutdownOf(sock: Pick<Sock, 'sk_shutdown'>): Shutdown {
   const bits = sock.sk_shutdown & 3;
   return bits === 0 ? 0 : bits === 1 ? 1 : bits === 2 ? 2 : 3;
 }

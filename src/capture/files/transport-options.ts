@@ -18,8 +18,11 @@ function checkTcp(tcp: TcpSock): void {
     throw new FileRefusal('has a TCP socket with a key of its own (TCP_FASTOPEN_KEY)');
 }
 
-/** Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be set again. */
-export function tcpOptions(kernel: Kernel, sock: Sock): LateOption[] {
+/**
+ * Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be set again.
+ * @param wasConnected whether the socket has, or had, a connection
+ */
+export function tcpOptions(kernel: Kernel, sock: Sock, wasConnected: boolean): LateOption[] {
   const tcp = kernel.bind(tcpSock).at(sock.address);
   checkTcp(tcp);
   const hz = ticksPerSecond(kernel);
@@ -33,7 +36,8 @@ export function tcpOptions(kernel: Kernel, sock: Sock): LateOption[] {
       ['TCP_SYNCNT', tcp.synRetries, 0],
       ['TCP_LINGER2', tcp.linger2 < 0 ? MINUS_ONE : Math.round(tcp.linger2 / hz), 0],
       ['TCP_DEFER_ACCEPT', deferAcceptSeconds(tcp.deferAccept), 0],
-      ['TCP_WINDOW_CLAMP', tcp.window_clamp, 0],
+      // A connection has one of the kernel's own, which stays when it has ended.
+      ['TCP_WINDOW_CLAMP', wasConnected ? 0 : tcp.window_clamp, 0],
       ['TCP_THIN_LINEAR_TIMEOUTS', tcp.thin_lto, 0],
       ['TCP_USER_TIMEOUT', tcp.userTimeout, 0],
       ['TCP_FASTOPEN', tcp.fastOpenQueue, 0],

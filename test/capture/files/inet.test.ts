@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { tcpShutdown, tcpStateOf, withoutConnection } from '../../../src/capture/files/inet.ts';
+import { chosenInterfaces } from '../../../src/capture/files/ip-options.ts';
+import { FileRefusal } from '../../../src/capture/files/refusal.ts';
+import { tcpState } from '../../../src/linux/sock.ts';
+
+const ends = {
+  sourceAddress: Uint8Array.of(10, 0, 2, 15),
+  sourcePort: 40000,
+  destinationAddress: Uint8Array.of(10, 0, 2, 2),
+  destinationPort: 5432,
+};
+
+suite('a TCP socket', () => {
+  test('comes back in two states, and is refused by name in each that has a peer', () => {
+    const sentences = Object.values(tcpState).map((state) => {
+      try {
+        return tcpStateOf(state, ends);
+      } catch (error) {
+        assert.ok(error instanceof FileRefusal);
+        return error.reason;
+      }
+    });
+    assert.deepEqual(sentences, [
+      'has an established TCP connection to 10.0.2.2:5432',
+      'is connecting by TCP to 10.0.2.2:5432',
+      'is being connected by TCP to 10.0.2.2:5432',
+      'is ending a TCP connection to 10.0.2.2:5432',
+      'has a TCP connection to 10.0.2.2:5432, of which it has ended its own side',
+      // Only the kernel's own remainder of a connection waits so long.
+      'has a TCP socket in the impossible state 6',
+      7,
+      'has a TCP connection to 10.0.2.2:5432, which that has ended',
+      'is ending a TCP connection to 10.0.2.2:5432',
+      10,
+      'is ending a TCP connection to 10.0.2.2:5432',
+    ]);
+  });
+
+  test('that had a connection is not connected again, and has given its port back', () => {
+    assert.deepEqual(withoutConnection(ends, { inet_num: 0 }), {
+      sourceAddress: ends.sourceAddress,
+      sourcePort: 0,
+      destinationAddress: new Uint8Array(4),
+      destinationPort: 0,
+    });
+    assert.equal(withoutConnection(ends, { inet_num: 40000 }).sourcePort, 40000);
+  });
+
+  test('reads as ended after its peer has ended, not after an error', () => {
+    const CONNECTING = 2;
+    const CONNECTED = 3;
+    const closed = { state: tcpState.close, sk_shutdown: 3, sk_err: 0 };
+    assert.equal(tcpShutdown(closed, { state: CONNECTED }), 3);
+    assert.equal(tcpShutdown({ ...closed, sk_err: 104 }, { state: CONNECTED }), 0);
+    assert.equal(tcpShutdown(closed, { state: CONNECTING }), 0);
+    assert.equal(tcpShutdown({ ...closed, state: tcpState.listen }, { state: CONNECTED }), 0);
+  });
+
+  test('sends through no interface of its choice where the kernel keeps the one that it was reached through', () => {
+    const accepted = [
+      { uc_index: 0, mc_index: 2 },
+      { ucast_oif: 0, mcast_oif: 2 },
+    ] as const;
+    assert.deepEqual(chosenInterfaces(true, ...accepted), []);
+    assert.deepEqual(chosenInterfaces(false, ...accepted), [2, 2]);
+    const chosen = [
+      { uc_index: 3, mc_index: 2 },
+      { ucast_oif: 4, mcast_oif: 2 },
+    ] as const;
+    assert.deepEqual(chosenInterfaces(true, ...chosen), [3, 4]);
+  });
+});
