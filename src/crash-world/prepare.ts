@@ -1,4 +1,4 @@
-import { closeSync, lstatSync, openSync, type Stats, statSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
 import { readPreparation } from '../criu/files/preparation.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { inodeGeneration } from './inode-generation.ts';
@@ -53,9 +53,12 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
   return undefined;
 }
 
-/** Whether a file is still the one it was; a sentence's end if it is not. */
+/**
+ * Whether a file is still the one it was; a sentence's end if it is not. A link at the end of the path is not followed: paths come out of the dead
+ * kernel without any, but where the link itself is open (O_PATH with O_NOFOLLOW).
+ */
 export function checkFile(path: string, was: FileIdentity): string | undefined {
-  const stats = statSync(path, { throwIfNoEntry: false });
+  const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats === undefined ? 'is not there' : compare(path, stats, was);
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -175,6 +176,25 @@ suite('preparing files', () => {
     assert.deepEqual(check(path, { ...same, sizeBytes: 13 }), ['has 12 bytes instead of 13']);
     assert.deepEqual(check(path, { ...same, inode: inode + 1 }), [
       `is another file than before the panic (inode ${inode}, was ${inode + 1})`,
+    ]);
+  });
+
+  test('finds a symbolic link by itself, wherever it leads, and takes none for the file that it leads to', () => {
+    const path = join(onDisk, 'file');
+    const dangling = join(onDisk, 'dangling');
+    const link = join(onDisk, 'link');
+    writeFileSync(path, '');
+    symlinkSync('/nowhere', dangling);
+    symlinkSync(path, link);
+    const check = (at: string, changes: Partial<FileIdentity>) => {
+      const was = identity({ onDisk: true, inode: lstatSync(at).ino, ...changes });
+      return prepareFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(
+        ({ problem }) => problem,
+      );
+    };
+    for (const at of [dangling, link]) assert.deepEqual(check(at, { mode: 0o120777 }), []);
+    assert.deepEqual(check(link, { inode: statSync(path).ino }), [
+      'is a symbolic link and was a regular file',
     ]);
   });
 });
