@@ -94,6 +94,17 @@ function kindOf(area: Area, special: string | undefined, file: MappedFile | unde
   return file.kind === 'regular' ? 'file-shared' : 'shared-memory';
 }
 
+/**
+ * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores it with a vDSO only
+ * (vdso_proxify, criu/pie/parasite-vdso.c).
+ */
+export function withoutLoneVvar(vmas: readonly Vma[], findings: Pick<Findings, 'notes'>): readonly Vma[] {
+  const hasVdso = vmas.some(({ kind }) => kind === 'vdso');
+  if (hasVdso || !vmas.some(({ kind }) => kind === 'vvar')) return vmas;
+  findings.notes.push('its area [vvar] is gone: it had unmapped the vDSO that reads it');
+  return vmas.filter(({ kind }) => kind !== 'vvar');
+}
+
 /** Captures address spaces; keeps what is the same for all of a kernel's. */
 export class MemoryCapture {
   readonly #kernel: Kernel;
@@ -145,7 +156,7 @@ export class MemoryCapture {
       thpDisabled: hasMmFlag(mm, 'disableThp'),
       coredumpFilter: coredumpFilterOf(mm),
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
-      vmas,
+      vmas: withoutLoneVvar(vmas, owner.findings),
     };
   }
 
