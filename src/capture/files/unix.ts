@@ -64,7 +64,10 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
   if (unix.peer === 0n) return 0;
   const peer = kernel.bind(sockStruct).at(unix.peer);
   const peerUnix = kernel.bind(unixSock).at(unix.peer);
-  if (sockFlag(kernel, peer, 'dead')) return 0;
+  if (sockFlag(kernel, peer, 'dead')) {
+    if (sock.sk_type === SOCK_DGRAM) noteLostPeer(context, unix, peerUnix, sock);
+    return 0;
+  }
   const holders = context.system.holdersOfObject(unix.peer);
   const via = between(context, unix, peerUnix);
   if (holders.length > 0) {
@@ -86,6 +89,14 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
     throw new FileRefusal(`has a unix socket connected${via} to an end that no process holds`);
   }
   return waitingPeer(context, sock, peer, listener, via);
+}
+
+/** The first message to a socket that has been closed ends with ECONNREFUSED, and only then the sender is not connected any more. */
+function noteLostPeer(context: CaptureContext, unix: UnixSock, peer: UnixSock, sock: Sock): void {
+  context.noteHolders(
+    context.system.holdersOfObject(sock.address),
+    `a datagram socket${between(context, unix, peer)} whose peer has gone is not connected any more: what is sent next ends with ENOTCONN, not ECONNREFUSED`,
+  );
 }
 
 /**
@@ -133,6 +144,11 @@ function waitingPeer(
   }
   if (skbQueue(context.kernel, peer.receiveQueue).length > 0) {
     throw new FileRefusal(`has a unix socket${via} that has not been accepted yet, with data on its way`);
+  }
+  // CRIU connects as root, and so it would be taken for root's by who accepts it.
+  const { euid } = readCred(context.kernel, peer.sk_peer_cred);
+  if (euid !== 0) {
+    throw new FileRefusal(`has a unix socket of user ${euid}${via} that has not been accepted yet`);
   }
   const pids = [...context.system.holdersOfObject(sock.address), ...listener.holders].map(({ pid }) => pid);
   context.join(pids, 'a unix socket');
@@ -198,16 +214,25 @@ function stateOf(sock: Sock): SocketState {
   throw new FileRefusal(`has a unix socket in the impossible state ${sock.state}`);
 }
 
+/** Bytes that wait in the receive queue of a socket. */
+function unreadBytes(context: CaptureContext, sock: Sock): number {
+  const isStream = sock.sk_type === SOCK_STREAM;
+  return packets(context, sock, isStream).reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** Connections of clients that have gone, or do not come back, are lost, with what these had sent. */
 function noteWaiting(context: CaptureContext, sock: Sock, name: Uint8Array): void {
+  const { kernel, system } = context;
   const lost = waitingEnds(context, sock).filter((end) => {
-    const client = context.kernel.bind(unixSock).at(end).peer;
-    return client === 0n || context.system.holdersOfObject(client).every(({ isProtected }) => !isProtected);
-  }).length;
-  if (lost === 0) return;
-  const holders = context.system.holdersOfObject(sock.address);
+    const client = kernel.bind(unixSock).at(end).peer;
+    return client === 0n || system.holdersOfObject(client).every(({ isProtected }) => !isProtected);
+  });
+  if (lost.length === 0) return;
+  const bytes = lost.reduce((sum, end) => sum + unreadBytes(context, kernel.bind(sockStruct).at(end)), 0);
+  const sent = bytes === 0 ? '' : `, with ${bytes} bytes that had been sent through them`;
   context.noteHolders(
-    holders,
-    `${lost} connections to ${showUnixName(name)} that waited to be accepted are lost`,
+    system.holdersOfObject(sock.address),
+    `${lost.length} connections to ${showUnixName(name)} that waited to be accepted are lost${sent}`,
   );
 }
 
@@ -230,9 +255,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
       'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
     );
   }
-  const journal = journalSocket(context, unix, sock, (peer) =>
-    packets(context, peer, true).reduce((sum, { bytes }) => sum + bytes, 0),
-  );
+  const journal = journalSocket(context, unix, sock, (peer) => unreadBytes(context, peer));
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
   notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
