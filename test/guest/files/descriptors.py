@@ -51,6 +51,8 @@ log = os.open(path('log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.write(log, b'before\n')
 listing = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 handle = os.open('/etc/passwd', os.O_PATH)
+os.symlink('/nowhere', path('dangling'))
+dangling = os.open(path('dangling'), os.O_PATH | os.O_NOFOLLOW)
 devices = [os.open(f'/dev/{name}', os.O_RDWR) for name in ('null', 'zero', 'full', 'urandom')]
 meminfo = os.open('/proc/meminfo', os.O_RDONLY)
 own_status = os.open('/proc/self/status', os.O_RDONLY)
@@ -121,6 +123,17 @@ abstract.bind('\0descriptors')
 abstract.listen(7)
 bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 bound.bind(path('bound'))
+server, caller = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+server.bind(path('server'))
+caller.bind(path('caller'))
+caller.connect(path('server'))
+caller.send(b'request')
+ended_listener = socket.create_server(('127.0.0.1', 7779))
+ended = [socket.create_connection(('127.0.0.1', 7779)), ended_listener.accept()[0]]
+for end in ended:
+    end.shutdown(socket.SHUT_WR)
+while any(end.getsockopt(6, 11, 1) != b'\x07' for end in ended):  # TCP_INFO: the state is TCP_CLOSE
+    time.sleep(0.01)
 tcp = socket.socket()
 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 3, 500000))
@@ -261,6 +274,13 @@ def lock_elsewhere(name, how):
     return os.waitpid(pid, 0)[1] >> 8
 
 
+def errno_of(call):
+    try:
+        return call()
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+
+
 def connect(family, address):
     probe = socket.socket(family)
     probe.settimeout(5)
@@ -299,6 +319,7 @@ def look():
     found['log'] = open(path('log')).read()
     found['listing'] = sorted(os.listdir(listing))[:3]
     found['handle'] = os.readlink(f'/proc/self/fd/{handle}')
+    found['dangling'] = [os.readlink('', dir_fd=dangling), oct(os.fstat(dangling).st_mode)]
     found['zero'] = os.read(devices[1], 4).decode()
     found['proc'] = [os.pread(meminfo, 8, 0).decode(), f'Pid:\t{os.getpid()}' in content(own_status)]
     found['ghosts'] = [[content(g.fileno()), os.lseek(g.fileno(), 0, 1), os.fstat(g.fileno()).st_nlink] for g in ghosts]
@@ -330,6 +351,9 @@ def look():
     probe.sendto(b'hello', path('bound'))
     found['bound'] = bound.recv(9).decode()
     found['asynchronous'] = len(signals)
+    found['caller'] = [server.recvfrom(9), caller.send(b'again'), server.recvfrom(9), caller.getpeername()]
+    found['caller'] = [str(each) for each in found['caller']]
+    found['ended'] = [[end.recv(1).decode(), errno_of(lambda: end.send(b'x')), errno_of(end.getpeername)] for end in ended]
     found['tcp'] = [connect(socket.AF_INET, ('127.0.0.1', 7777)), tcp.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR),
                     struct.unpack('ll', tcp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)), tcp.getsockname()]
     found['tcp6'] = [connect(socket.AF_INET6, ('::1', 7778)), tcp6.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)]
