@@ -65,7 +65,26 @@ function fileEntry(file: OpenFile, terminals: ReadonlyMap<number, Terminal>): Fi
   }
 }
 
-/** Files in the order in which CRIU has to read them: a path before what is opened by it. */
+/**
+ * Files in the order in which CRIU has to read them: a unix socket after the one that it is connected to. A peer that comes later, and is not connected to
+ * the socket in turn, is not found (try_resolve_unix_peer, criu/sk-unix.c).
+ */
+function peersFirst(files: readonly OpenFile[]): Iterable<OpenFile> {
+  const sockets = new Map(files.flatMap((file) => (file.type === 'unix' ? [[file.inode, file]] : [])));
+  const ordered = new Set<OpenFile>();
+  for (const file of files) {
+    const chain: OpenFile[] = [];
+    for (let at: OpenFile | undefined = file; at !== undefined; ) {
+      if (ordered.has(at) || chain.includes(at)) break;
+      chain.unshift(at);
+      at = at.type === 'unix' ? sockets.get(at.peerInode) : undefined;
+    }
+    for (const one of chain) ordered.add(one);
+  }
+  return ordered;
+}
+
+/** A path comes before what is opened by it. */
 function withPaths(file: OpenFile): readonly (OpenFile | PathFile)[] {
   return file.type === 'fifo' || file.type === 'terminal' ? [file.pathFile, file] : [file];
 }
@@ -102,7 +121,7 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
   const terminals = new Map(files.terminals.map((terminal) => [terminal.id, terminal]));
   const byId = new Map(files.files.map((file) => [file.id, file]));
   const image = images.image('files');
-  for (const file of files.files.flatMap(withPaths)) {
+  for (const file of [...peersFirst(files.files)].flatMap(withPaths)) {
     image.entry(FileEntrySchema, fileEntry(file, terminals));
     if (file.type === 'path') writeRemap(images, file);
     if (file.type === 'unix') writeUnixQueue(images, source, file);

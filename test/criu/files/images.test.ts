@@ -185,6 +185,19 @@ suite('images of files', () => {
     assert.deepEqual([packet?.id_for, packet?.length], [3, 2]);
   });
 
+  test('a unix socket after the one that it is connected to, which is not looked for among later ones', () => {
+    const unix = (id: number, peer: number): UnixSocket => ({
+      ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
+      ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
+      ...{ file: undefined, deleted: false, queue: [], journal: undefined },
+    });
+    const order = (...files: readonly UnixSocket[]) => decoded({ files }, 'files').map(({ id }) => id);
+    assert.deepEqual(order(unix(1, 2), unix(2, 0), unix(3, 2)), [2, 1, 3]);
+    assert.deepEqual(order(unix(1, 2), unix(2, 3), unix(3, 0)), [3, 2, 1]);
+    assert.deepEqual(order(unix(1, 1), unix(2, 3), unix(3, 2)).toSorted(), [1, 2, 3]);
+    assert.deepEqual(order(unix(1, 9)), [1]);
+  });
+
   test('an IPv4 socket with its address, options and time limits', () => {
     const inet: InetSocket = {
       ...socket,

@@ -123,7 +123,7 @@ abstract.bind('\0descriptors')
 abstract.listen(7)
 bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 bound.bind(path('bound'))
-server, caller = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+caller, server = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
 server.bind(path('server'))
 caller.bind(path('caller'))
 caller.connect(path('server'))
