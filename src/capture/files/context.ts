@@ -54,6 +54,8 @@ export class CaptureContext {
   readonly terminalsByTty = new Map<bigint, Terminal>();
   /** Files that their other holders, who do not come back, no longer matter to. */
   readonly parted = new Set<bigint>();
+  /** Addresses of listening unix sockets, by their `unix_address`; found when first asked for. */
+  unixListeners: ReadonlyMap<bigint, readonly bigint[]> | undefined;
   readonly memfds = new Map<number, MemfdInode>();
   readonly sharedMemory = new Map<number, SharedMemory>();
   /** Inodes of the files on disks, by path. */

@@ -78,6 +78,9 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
         `has a unix socket connected to ${showHolder(outsider)}${via}, which is not protected`,
       );
     }
+    if (isSender(context, peerUnix, sock)) {
+      throw new FileRefusal(`has a unix socket connected${via} to one that is connected to a third`);
+    }
     context.join(
       [...context.system.holdersOfObject(sock.address), ...holders].map(({ pid }) => pid),
       'a unix socket',
@@ -89,6 +92,14 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
     throw new FileRefusal(`has a unix socket connected${via} to an end that no process holds`);
   }
   return waitingPeer(context, sock, peer, listener, via);
+}
+
+/**
+ * Whether the peer of a socket is connected to another one. It was connected later, then: afterwards nobody but its own peer may connect to it
+ * (unix_may_send, net/unix/af_unix.c), and CRIU does not know the order.
+ */
+function isSender({ kernel }: CaptureContext, { peer }: UnixSock, sock: Sock): boolean {
+  return peer !== 0n && peer !== sock.address && !sockFlag(kernel, kernel.bind(sockStruct).at(peer), 'dead');
 }
 
 /** The first message to a socket that has been closed ends with ECONNREFUSED, and only then the sender is not connected any more. */
@@ -103,20 +114,24 @@ function noteLostPeer(context: CaptureContext, unix: UnixSock, peer: UnixSock, s
  * Whether a socket is the server's end of a connection that was accepted from a listening socket which comes back: it has the same
  * address as that (unix_stream_connect in net/unix/af_unix.c shares it). Every server must expect that a client goes.
  */
-function isServed(context: CaptureContext, unix: UnixSock): boolean {
+function isServed(context: CaptureContext, { addr }: UnixSock): boolean {
+  const listeners = listenersByAddress(context).get(addr) ?? [];
+  const isOurs = ({ isProtected }: Holder) => isProtected;
+  return listeners.some((sock) => context.system.holdersOfObject(sock).every(isOurs));
+}
+
+/** Addresses of listening unix sockets, by their `unix_address`. Of a socket that is damaged nobody is a client who comes back. */
+function listenersByAddress(context: CaptureContext): ReadonlyMap<bigint, readonly bigint[]> {
   const { kernel, system } = context;
-  if (unix.addr === 0n) return false;
-  const listens = (address: bigint): boolean => {
-    const sock = kernel.bind(sockStruct).at(address);
-    return (
-      sock.family === family.unix &&
-      sock.state === tcpState.listen &&
-      kernel.bind(unixSock).at(address).addr === unix.addr &&
-      system.holdersOfObject(address).every(({ isProtected }) => isProtected)
-    );
-  };
-  // Of a socket that is damaged nobody is a client who comes back.
-  return [...system.sockets].some((address) => readable(() => listens(address)) ?? false);
+  context.unixListeners ??= Map.groupBy(
+    [...system.sockets].filter((address) => {
+      const sock = kernel.bind(sockStruct).at(address);
+      const listens = () => sock.family === family.unix && sock.state === tcpState.listen;
+      return readable(listens) ?? false;
+    }),
+    (address) => readable(() => kernel.bind(unixSock).at(address).addr) ?? 0n,
+  );
+  return context.unixListeners;
 }
 
 /** Peer 0 of an established socket: closed by the other side. */
@@ -260,6 +275,12 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
   const isClosed = isConnection && peer === 0;
+  if (isConnection && name.length > 0 && !listenersByAddress(context).has(unix.addr)) {
+    context.noteHolders(
+      context.system.holdersOfObject(sock.address),
+      `the connected socket ${showUnixName(name)} has lost its name`,
+    );
+  }
   return {
     type: 'unix',
     ...context.common(file),
