@@ -90,6 +90,9 @@ suite(`files of processes on ${release}`, () => {
     await captured([pid], ({ groups, refused }, kernel) => {
       assert.deepEqual(refused, []);
       assert.equal(groups.length, 1);
+      const notes = groups[0]!.processes.flatMap(({ findings }) => findings.notes);
+      const lost = '1 connections to @descriptors that waited to be accepted are lost';
+      assert.ok(notes.includes(`${lost}, with 10 bytes that had been sent through them`), notes.join('\n'));
       writeImages(groups[0]!, kernel.physical, images);
     });
     await guest.sh(`for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1`);
