@@ -4,6 +4,7 @@ import { tcpShutdown, tcpStateOf, withoutConnection } from '../../../src/capture
 import { chosenInterfaces } from '../../../src/capture/files/ip-options.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
 import { tcpState } from '../../../src/linux/sock.ts';
+import { adviceFor } from '../../../src/report/advice.ts';
 
 const ends = {
   sourceAddress: Uint8Array.of(10, 0, 2, 15),
@@ -36,6 +37,9 @@ suite('a TCP socket', () => {
       10,
       'is ending a TCP connection to 10.0.2.2:5432',
     ]);
+    const refused = sentences.filter((sentence) => String(sentence).includes('10.0.2.2'));
+    for (const sentence of refused)
+      assert.match(adviceFor(String(sentence)) ?? '', /^connections do not outlive/);
   });
 
   test('that had a connection is not connected again, and has given its port back', () => {
