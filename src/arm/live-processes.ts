@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { Matchable } from '../config/match.ts';
+import { printableArguments } from '../report/printable.ts';
 import { bytesToText } from '../vmcore/byte-text.ts';
 
 /** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
@@ -16,6 +17,17 @@ export function liveProcess(pid: number): Matchable | undefined {
     return { pid, comm, exe, cgroup, startTicks: Number(fields[19]), owner };
   } catch (error) {
     // Gone in the meantime, or a kernel thread, which has no exe.
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
+      return undefined;
+    throw error;
+  }
+}
+
+/** The arguments of a running process for people; undefined if it is gone or has none. */
+export function liveCommandLine(pid: number): string | undefined {
+  try {
+    return printableArguments(readFileSync(`/proc/${pid}/cmdline`));
+  } catch (error) {
     if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
       return undefined;
     throw error;

@@ -8,13 +8,19 @@ import type { Config } from '../config/schema.ts';
 import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
-import { liveProcesses } from './live-processes.ts';
+import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isCrashWorld, readArmed } from './state.ts';
+
+/** A process that a rule holds for. */
+export interface ProtectedProcess extends Pick<Matchable, 'pid' | 'comm'> {
+  /** Its arguments with blanks between them, cut: the kernel keeps 15 letters of a name only. */
+  readonly commandLine: string | undefined;
+}
 
 /** A rule and the processes that it holds for now, descendants not counted. */
 export interface RuleStatus {
   readonly rule: string;
-  readonly processes: readonly Pick<Matchable, 'pid' | 'comm'>[];
+  readonly processes: readonly ProtectedProcess[];
   /** Where it holds none: processes of that name that are not meant, and what would name them. */
   readonly hint?: string;
 }
@@ -90,7 +96,7 @@ function ruleStatus(rule: ProtectionRule, processes: readonly Matchable[]): Rule
         );
   return {
     rule: describeRule(rule),
-    processes: matching.map(({ pid, comm }) => ({ pid, comm })),
+    processes: matching.map(({ pid, comm }) => ({ pid, comm, commandLine: liveCommandLine(pid) })),
     ...(others === '' ? {} : { hint: others }),
   };
 }

@@ -1,10 +1,21 @@
 import type { Command } from 'commander';
-import { readStatus, type Status } from '../arm/status.ts';
+import { type ProtectedProcess, readStatus, type Status } from '../arm/status.ts';
 import { loadConfig } from '../config/config.ts';
 import { printable } from '../report/printable.ts';
 import { requireRoot } from './root.ts';
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
+
+const MOST_CHARACTERS = 60;
+
+/** How processes are called in one line: by their names, or, where some have the same one, by their command lines. */
+export function namesOf(processes: readonly ProtectedProcess[]): string[] {
+  const names = processes.map(({ comm }) => comm);
+  return processes.map(({ pid, comm, commandLine }) => {
+    const isShared = names.indexOf(comm) !== names.lastIndexOf(comm);
+    return `${isShared ? (commandLine ?? comm).slice(0, MOST_CHARACTERS) : comm} (${pid})`;
+  });
+}
 
 function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
@@ -17,7 +28,7 @@ function print(status: Status): string {
       'this is the crash world: a second panic would reboot the machine; reboot when it suits you',
   };
   const rules = status.rules.map(({ rule, processes, hint }) => {
-    const found = processes.map(({ pid, comm }) => `${comm} (${pid})`).join(', ');
+    const found = namesOf(processes).join(', ');
     const nobody = `no such process now${hint === undefined ? '' : ` (${hint})`}`;
     return `  ${rule.padEnd(28)}  ${found || nobody}`;
   });

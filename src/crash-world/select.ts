@@ -6,7 +6,7 @@ import { fileStruct } from '../linux/file.ts';
 import { mmStruct } from '../linux/mm.ts';
 import { listTasks } from '../linux/task-list.ts';
 import { UserMemory } from '../linux/user-memory.ts';
-import { printable } from '../report/printable.ts';
+import { printableArguments } from '../report/printable.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
@@ -78,7 +78,6 @@ function exePath(kernel: Kernel, mm: bigint): string {
 
 /** As much of the arguments as tells processes of one name apart. */
 const MOST_ARGUMENT_BYTES = 800;
-const MOST_CHARACTERS = 200;
 
 /** The arguments as they are in the process's memory now, as /proc/PID/cmdline shows them. */
 function commandLine(kernel: Kernel, mm: bigint): string | undefined {
@@ -86,15 +85,7 @@ function commandLine(kernel: Kernel, mm: bigint): string | undefined {
   const { arg_start, arg_end } = view;
   const length = Math.min(arg_end - arg_start, MOST_ARGUMENT_BYTES);
   const read = length > 0 ? new UserMemory(kernel, view).read(BigInt(arg_start), length) : undefined;
-  return read?.kind === 'bytes' ? showArguments(read.bytes) : undefined;
-}
-
-/** Arguments for people: blanks between them, nothing that is not printable, cut. Undefined if there are none. */
-export function showArguments(bytes: Buffer): string | undefined {
-  const text = bytes.toString('utf8').replace(/\0+$/, '').replaceAll('\0', ' ');
-  const shown = printable(text.replaceAll(/[\n\t]/g, ' ')).trim();
-  if (shown === '') return undefined;
-  return shown.length > MOST_CHARACTERS ? `${shown.slice(0, MOST_CHARACTERS - 1)}…` : shown;
+  return read?.kind === 'bytes' ? printableArguments(read.bytes) : undefined;
 }
 
 /** A process that a rule names. */

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ProtectionRule } from '../../src/config/protection.ts';
-import {
-  type Candidate,
-  explainUnmatched,
-  selectProcesses,
-  showArguments,
-} from '../../src/crash-world/select.ts';
+import { type Candidate, explainUnmatched, selectProcesses } from '../../src/crash-world/select.ts';
 
 function candidate(pid: number, comm: string, more: Partial<Candidate> = {}): Candidate {
   const exe = `/usr/bin/${comm}`;
@@ -67,11 +62,4 @@ test('rules that name no process are listed, with what became of the pid', () =>
     explainUnmatched(rule, all),
     '--pid 10 [old] (that pid was another process by then: redis-server)',
   );
-});
-
-test('arguments are shown with blanks between them, without what a terminal would obey, and cut', () => {
-  assert.equal(showArguments(Buffer.from('nginx: worker process\0\0\0')), 'nginx: worker process');
-  assert.equal(showArguments(Buffer.from('sh\0-c\0a\nb \u001b[2J\0')), 'sh -c a b \\x1b[2J');
-  assert.equal(showArguments(Buffer.from('\0\0')), undefined);
-  assert.equal(showArguments(Buffer.from('x'.repeat(500)))?.length, 200);
 });

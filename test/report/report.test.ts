@@ -15,6 +15,7 @@ import {
   saveReport,
 } from '../../src/report/incident.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
+import { printableArguments } from '../../src/report/printable.ts';
 import { type ProcessReport, type Report, reportJsonSchema, reportSchema } from '../../src/report/schema.ts';
 import { emptyReport } from './example.ts';
 
@@ -212,4 +213,11 @@ test('a report that is damaged before it is finished is kept, and the work goes 
   assert.deepEqual(loadReport(id, directory).errors, report.errors);
   const kept = report.errors[0]?.split('it is kept: ')[1] ?? '';
   assert.equal(readFileSync(kept, 'utf8'), '{"version":');
+});
+
+test('arguments are shown with blanks between them, without what a terminal would obey, and cut', () => {
+  assert.equal(printableArguments(Buffer.from('nginx: worker process\0\0\0')), 'nginx: worker process');
+  assert.equal(printableArguments(Buffer.from('sh\0-c\0a\nb \u001b[2J\0')), 'sh -c a b \\x1b[2J');
+  assert.equal(printableArguments(Buffer.from('\0\0')), undefined);
+  assert.equal(printableArguments(Buffer.from('x'.repeat(500)))?.length, 200);
 });
