@@ -6,7 +6,9 @@ interface Advice {
 }
 
 const KERNEL_OBJECT =
-  'the program holds an object of the kernel that cannot be made again: look for a setting that makes it do without';
+  'something that the program has from the kernel cannot be made again: look for a setting that makes it do without';
+
+const MOMENT = 'a matter of the moment at which the kernel died: nothing is wrong with the program';
 
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
@@ -111,8 +113,34 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /^has an? (open )?(pidfd|userfaultfd|perf event|BPF object|fanotify|lease|eventfd in|pipe in packet)|memfd_secret|secret memory/,
-    advice: KERNEL_OBJECT,
+      /tags in its addresses|AMX|CPUID|time stamp counter|I\/O ports|descriptor table|speculative execution|shadow stack/,
+    advice:
+      'a setting of the processor that the program, its runtime or its starter has asked for: it comes back without',
+  },
+  {
+    pattern: /scheduling policy|core scheduling/,
+    advice: 'another scheduling policy comes back: chrt(1), CPUSchedulingPolicy= of the unit',
+  },
+  {
+    pattern: /locked all its future memory/,
+    advice:
+      'MCL_CURRENT (or LimitMEMLOCK= of the unit) instead of MCL_FUTURE, if the program has a setting for it',
+  },
+  {
+    pattern: /32-bit/,
+    advice: '32-bit programs do not come back: the 64-bit one does',
+  },
+  {
+    pattern: /has ended with exit code/,
+    advice: 'it is dead already, and keeps others back until its parent waits for it',
+  },
+  {
+    pattern: /in the middle of execve|has not left vfork|was about to end|was being killed|cannot be told/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /open (on|in) an? .*(file system|mount namespace)/,
+    advice: 'only local file systems of the initial mount namespace are there when processes come back',
   },
   {
     pattern: /is another file than before|is not there|bytes instead of|which has more than one name/,
@@ -133,13 +161,17 @@ const table: readonly Advice[] = [
   },
   {
     pattern: /^thread \d+ (was in|waits in|was on)/,
-    advice: 'a matter of the moment at which the kernel died: nothing is wrong with the program',
+    advice: MOMENT,
   },
   {
     pattern:
       /damaged|impossible|cannot be read|but the kernel counted|does not agree|in the bitmap|without a file/,
     advice:
       'the memory that describes it is damaged, which may be what killed the kernel: it has to be started anew',
+  },
+  {
+    pattern: /^(\.\.\. |has |is |uses |shares |maps |may |runs |the memory area )/,
+    advice: KERNEL_OBJECT,
   },
 ];
 

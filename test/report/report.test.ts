@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { adviceFor } from '../../src/report/advice.ts';
 import { groupReasons } from '../../src/report/causes.ts';
 import {
   createIncident,
@@ -123,6 +124,24 @@ test('what can be done about the reasons is said once for all processes', () => 
     /^What to do$\n {2}2 processes: connections do not outlive .*\n {2}2 processes: a service has a seccomp/m,
   );
   assert.doesNotMatch(printReport({ ...full, processes: [process(1, {})] }, styleFor(false)), /What to do/);
+});
+
+test('for every reason that the documents name there is something to say', () => {
+  for (const page of ['processes', 'files']) {
+    const text = readFileSync(new URL(`../../docs/${page}.md`, import.meta.url), 'utf8');
+    const [, refused = ''] = text.split('## Refused, in these words');
+    const rows = (refused.split('\n## ')[0] ?? '').split('\n').filter((line) => line.startsWith('| `'));
+    assert.ok(rows.length > 5);
+    const sentences = rows.flatMap(
+      (row) => row.split(' | ')[0]?.match(/`(has|is|uses|shares|may|runs)[^`]+`/g) ?? [],
+    );
+    assert.deepEqual(
+      sentences
+        .map((sentence) => sentence.slice(1, -1))
+        .filter((sentence) => adviceFor(sentence) === undefined),
+      [],
+    );
+  }
 });
 
 test('that nobody was protected is said only where it is known', () => {
