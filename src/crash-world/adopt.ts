@@ -1,4 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
+import { rmdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Report } from '../report/schema.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
@@ -32,6 +34,7 @@ export async function adoptAll(
     const isLeft = (pid: number): boolean => cgroupOf(pid) === scopeOf(group.group).cgroup;
     const left = group.processes.map(({ pid }) => pid).filter(isLeft);
     if (left.length > 0) report.errors.push(...startScope(group, left));
+    else removeCgroup(scopeOf(group.group).cgroup);
   }
   for (const { unit } of units) restoreUnit(unit, report);
   removeSystemDropIns();
@@ -98,6 +101,17 @@ function hasOwner(busName: string): boolean {
   const bus = 'org.freedesktop.DBus';
   const call = ['--system', 'call', bus, '/org/freedesktop/DBus', bus, 'NameHasOwner', 's', busName];
   return spawnSync('busctl', call, { encoding: 'utf8' }).stdout?.trim() === 'b true';
+}
+
+/** Removes a cgroup that nobody is in any more; one that a zombie still counts in stays, and does no harm. */
+function removeCgroup(cgroup: string): void {
+  try {
+    rmdirSync(join('/sys/fs/cgroup', cgroup));
+  } catch (error) {
+    const isExpected =
+      error instanceof Error && 'code' in error && ['EBUSY', 'ENOENT'].includes(`${error.code}`);
+    if (!isExpected) throw error;
+  }
 }
 
 /** Moves the processes named by its arguments into its own cgroup, and ends. One that has ended meanwhile needs no place. */
