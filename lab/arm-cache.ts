@@ -17,7 +17,8 @@ export async function lendArmCache(name: string): Promise<void> {
   // Links, because another guest may replace the files while these are being sent.
   const directory = keptFor(name);
   await withLock(ARM_LOCK, async () => {
-    for (const file of readdirSync(directory)) linkSync(join(directory, file), join(lent, file));
+    for (const file of readdirSync(directory).filter(isBuilt))
+      linkSync(join(directory, file), join(lent, file));
   });
   if (readdirSync(lent).length > 0) {
     await guestCommand(name, ['rm', '-rf', CACHE_DIRECTORY]);
@@ -31,7 +32,7 @@ export async function lendArmCache(name: string): Promise<void> {
 export async function keepArmCache(name: string): Promise<void> {
   const directory = keptFor(name);
   const listing = await guestCommand(name, ['ls', CACHE_DIRECTORY]);
-  for (const file of listing.split('\n').filter(Boolean)) {
+  for (const file of listing.split('\n').filter(isBuilt)) {
     if (existsSync(join(directory, file))) continue;
     const fetched = join(guestPaths(name).directory, 'fetched');
     await copyFiles(name, `${name}:${join(CACHE_DIRECTORY, file)}`, fetched);
@@ -46,6 +47,11 @@ export async function keepArmCache(name: string): Promise<void> {
 
 /** Held while files are listed and linked, or replaced; never while they are sent. */
 const ARM_LOCK = 'arm';
+
+/** What arm has built, and not the directory in which Node.js keeps what it has compiled. */
+function isBuilt(name: string): boolean {
+  return /-[0-9a-f]+$/.test(name);
+}
 
 /** Files of the cache are called KIND-HASH; of each kind arm keeps one. */
 function kindOf(file: string): string {
