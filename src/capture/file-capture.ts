@@ -1,6 +1,7 @@
 import type { GroupFiles } from '../model/file.ts';
 import type { SharingEdge } from '../model/group.ts';
 import type { SharedMemory } from '../model/memory.ts';
+import type { Repair } from '../model/verdict.ts';
 
 /** A process whose files are to be captured. */
 export interface FileTask {
@@ -61,6 +62,8 @@ export interface FileCapture {
   readonly refusals: ReadonlyMap<number, readonly string[]>;
   /** Facts for the report that change nothing, by pid; complete once all mappings have been asked for. */
   readonly notes: ReadonlyMap<number, readonly string[]>;
+  /** What was not believed of files, by pid. */
+  readonly repairs: ReadonlyMap<number, readonly Repair[]>;
   /** The file behind a mapping; the same struct file gives the same ids every time. */
   mappedFile(file: bigint, use: MappingUse): MappedFile;
   /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */

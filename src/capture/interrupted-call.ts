@@ -3,7 +3,7 @@ import { type Deadlines, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
 import { restartDeadline, restartedCall } from '../linux/restart-block.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
-import { type Clocks, clockReading } from '../linux/timekeeping.ts';
+import { type Clocks, clockReading, coarseness } from '../linux/timekeeping.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
 import type { UserMemory } from '../linux/user-memory.ts';
 import type { Vma } from '../model/memory.ts';
@@ -139,6 +139,11 @@ export function interruptedCall(
     handlerPending: pending.any,
     interruptedByHandler: pending.noRestart,
   });
+  const coarse = coarseness(source.clocks);
+  if (coarse !== undefined && typeof timeLeft === 'bigint')
+    findings.reasons.push(
+      `thread ${task.pid} waits for a time of which nothing tells how much was left: ${coarse}`,
+    );
   const decision = decideSyscall(state);
   const { reason } = decision;
   if (state.number === -1) return { registers, record: { outcome: 'resume', syscall: undefined, reason } };

@@ -10,6 +10,8 @@ export interface Area {
   /** Low and high word of vm_flags. */
   readonly flags: number;
   readonly flagsHigh: number;
+  /** A userfaultfd watches it. */
+  readonly isWatched: boolean;
 }
 
 /** End of user space with four levels of page tables, up to where CRIU moves areas to their place (compel_task_size). */
@@ -17,12 +19,11 @@ const HIGHEST = 2 ** 47;
 
 /** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
 export function areaProblem(area: Area): string | undefined {
-  const { flags, flagsHigh, view } = area;
+  const { flags, flagsHigh } = area;
   if (area.end > HIGHEST) return 'is above 128 TiB (five levels of page tables), which CRIU leaves out';
   if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
   if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
-  if ((flags & (VM.uffdMissing | VM.uffdWp)) !== 0 || (view.userfaultfd ?? 0n) !== 0n)
-    return 'is watched by a userfaultfd';
+  if (area.isWatched) return 'is watched by a userfaultfd';
   if ((flags & VM.sync) !== 0) return 'maps persistent memory (MAP_SYNC)';
   if ((flagsHigh & VM_HIGH.pkey) !== 0) return 'has a memory protection key';
   if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';

@@ -18,6 +18,7 @@ import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import { type Area, addressSpaceNotes, addressSpaceProblems, areaProblem } from './memory-attributes.ts';
+import { believedArea, hexRange } from './memory-flags.ts';
 import { privatePages } from './pages.ts';
 
 const PAGE = 4096;
@@ -36,21 +37,8 @@ export interface MemoryOwner {
   readonly findings: Findings;
 }
 
-function hexRange({ start, end }: Area): string {
-  return `0x${start.toString(16)}-0x${end.toString(16)}`;
-}
-
 function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
-  const areas = Array.from(
-    forEachVma(kernel, mm),
-    (view): Area => ({
-      view,
-      start: view.vm_start,
-      end: view.vm_end,
-      flags: view.vm_flags.low,
-      flagsHigh: view.vm_flags.high,
-    }),
-  );
+  const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
   const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE, 0);
   checkAreas(mm, areas.length, pages, owner.findings);
   return areas;

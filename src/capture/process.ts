@@ -19,7 +19,7 @@ import { processNotes, sysvFindings } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
-import { captureIntervalTimers, capturePosixTimers } from './timers.ts';
+import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
 
 /** Who uses which address space. */
 export interface MemoryUsers {
@@ -245,6 +245,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
+  findings.repairs.push(...(files.repairs.get(group.pid) ?? []), ...clockRepairs(source.clocks));
   findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));
   const sysv = sysvFindings(kernel, leader, readCred(kernel, leader.real_cred).euid);
   findings.reasons.push(...sysv.problems);
@@ -252,7 +253,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
-  findings.reasons.push(...timers.problems);
+  const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
+  findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) findings.reasons.push('was being killed');
   const memory = captureMemory(source, group, findings);
@@ -281,7 +283,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     personality: leader.personality,
     sigactions,
     sharedPendingSignals: pending.signals,
-    intervalTimers: captureIntervalTimers(kernel, signal, threads, source.clocks),
+    intervalTimers,
     posixTimers: timers.timers,
     limits: readLimits(kernel, signal),
     oomScoreAdj: signal.oom_score_adj,

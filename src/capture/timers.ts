@@ -2,8 +2,9 @@ import { readHrtimer } from '../linux/hrtimer.ts';
 import { readPosixTimers } from '../linux/posix-timers.ts';
 import type { Task } from '../linux/sched.ts';
 import type { Signal } from '../linux/signal.ts';
-import { CLOCK, type Clocks } from '../linux/timekeeping.ts';
+import { CLOCK, type Clocks, coarseness } from '../linux/timekeeping.ts';
 import type { IntervalTimer, PosixTimer, Process } from '../model/process.ts';
+import type { Repair } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
 /** Nanoseconds to microseconds, rounded up: an armed timer stays armed. */
@@ -73,4 +74,26 @@ export function capturePosixTimers(
     };
   });
   return { timers, problems };
+}
+
+/** Timers that count down on a clock which is known too badly; CPU time is no such clock. */
+export function clockProblems(
+  clocks: Clocks,
+  { real }: Process['intervalTimers'],
+  timers: readonly PosixTimer[],
+): string[] {
+  const coarse = coarseness(clocks);
+  if (coarse === undefined) return [];
+  const isSet = ({ clock, remainingNanoseconds }: PosixTimer): boolean =>
+    remainingNanoseconds > 0n && clock !== CLOCK.processCputime && clock !== CLOCK.threadCputime;
+  return real.remainingMicroseconds > 0 || timers.some(isSet)
+    ? [`has a timer that is set, and ${coarse}`]
+    : [];
+}
+
+/** What was believed instead of the timekeeper, for every process: all see the clocks. */
+export function clockRepairs({ estimate }: Clocks): Repair[] {
+  if (estimate === undefined) return [];
+  const seconds = Number(estimate.accuracyNanoseconds) / 1e9;
+  return [{ what: 'clocks', used: `${estimate.used}, to about ${seconds.toFixed(1)} s`, instead: 'tk_core' }];
 }

@@ -1,3 +1,4 @@
+import { crashTime } from '../linux/clock-witnesses.ts';
 import { currentTask, panicCpu } from '../linux/current.ts';
 import { lastWords, panicReason } from '../linux/panic.ts';
 import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
@@ -25,15 +26,15 @@ export function readOldLog(kernel: Kernel): OldLog & { readonly damage: string |
  * crash code itself; the timekeeper is exact to a tick, and is believed if the two agree.
  */
 export function panicTimeNanoseconds(kernel: Kernel): bigint {
-  const crashTime = BigInt(kernel.vmcoreinfo.get('CRASHTIME') ?? 0) * 1_000_000_000n;
+  const crashed = crashTime(kernel) ?? 0n;
   try {
     const { realtime } = readClocks(kernel);
-    const apart = realtime - crashTime;
-    if (crashTime === 0n || (apart > -2_000_000_000n && apart < 2_000_000_000n)) return realtime;
+    const apart = realtime - crashed;
+    if (crashed === 0n || (apart > -2_000_000_000n && apart < 2_000_000_000n)) return realtime;
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
   }
-  return crashTime;
+  return crashed;
 }
 
 /** What is known of the panic itself. */

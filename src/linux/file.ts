@@ -58,15 +58,24 @@ export const openFlags = {
 /** Largest number of open files that is taken for a sound `f_count`. */
 const MAX_FILE_COUNT = 1n << 32n;
 
+const dentryInode = struct('dentry', { d_inode: pointer });
+
+/** Whether `f_count` is a number that a file which is open can have. */
+export function isCounted({ f_count }: File): boolean {
+  return f_count > 0n && f_count < MAX_FILE_COUNT;
+}
+
 /**
  * An open file. Throws a VmcoreError if the address is not mapped, and undefined comes back if what is there is not a
- * live struct file: not opened, no references, or an inode that differs from the dentry's.
+ * live struct file: not opened, no references, or so many that the count must be wrong, and an inode that differs from the dentry's.
  */
 export function fileAt(kernel: Kernel, address: bigint): File | undefined {
   const file = kernel.bind(fileStruct).at(address);
   const opened = (file.f_mode & (fmode.opened | fmode.path)) !== 0;
-  const counted = file.f_count > 0n && file.f_count < MAX_FILE_COUNT;
-  return opened && counted && file.f_inode !== 0n && file.f_op !== 0n ? file : undefined;
+  if (!opened || file.f_count === 0n || file.f_inode === 0n || file.f_op === 0n) return undefined;
+  return isCounted(file) || kernel.bind(dentryInode).at(file.f_dentry).d_inode === file.f_inode
+    ? file
+    : undefined;
 }
 
 /** `f_pos` as a signed 64-bit offset. */

@@ -8,14 +8,32 @@ const frequencies = [250, 1000, 100, 300] as const;
 const INITIAL_SECONDS = 300;
 /** How far uptime in ticks and uptime on the clock may be apart: two seconds and one percent. */
 const SLACK_SECONDS = 2;
+const NANOSECONDS = 1_000_000_000n;
 
-/** CONFIG_HZ, found by comparing `jiffies_64` with the time of the next tick. Throws a VmcoreError if none fits. */
-export function ticksPerSecond(kernel: Kernel): number {
-  const jiffies = Number(kernel.memory.u64(kernel.symbol('jiffies_64')));
-  const uptime = Number(kernel.memory.u64(kernel.symbol('tick_next_period'))) / 1e9;
-  for (const hz of frequencies) {
-    const seconds = (jiffies - (2 ** 32 - INITIAL_SECONDS * hz)) / hz;
-    if (Math.abs(seconds - uptime) <= SLACK_SECONDS + uptime / 100) return hz;
-  }
-  throw new VmcoreError(`jiffies ${jiffies} do not fit an uptime of ${uptime.toFixed(0)} s at any CONFIG_HZ`);
+/** Nanoseconds since boot by `jiffies_64`, for each value that CONFIG_HZ can have. */
+export function uptimesByJiffies(kernel: Kernel): bigint[] {
+  const jiffies = kernel.memory.u64(kernel.symbol('jiffies_64'));
+  return frequencies.map((hz) => {
+    const ticks = jiffies - (2n ** 32n - BigInt(INITIAL_SECONDS * hz));
+    return (ticks * NANOSECONDS) / BigInt(hz);
+  });
+}
+
+/**
+ * CONFIG_HZ, found by comparing `jiffies_64` with the time since boot in nanoseconds. Throws a VmcoreError if none fits.
+ *
+ * @param now CLOCK_MONOTONIC; the time of the next tick if it is not given
+ */
+export function ticksPerSecond(
+  kernel: Kernel,
+  now: bigint = kernel.memory.u64(kernel.symbol('tick_next_period')),
+): number {
+  const uptime = Number(now) / 1e9;
+  const uptimes = uptimesByJiffies(kernel);
+  const index = uptimes.findIndex(
+    (time) => Math.abs(Number(time) / 1e9 - uptime) <= SLACK_SECONDS + uptime / 100,
+  );
+  const hz = frequencies[index];
+  if (hz !== undefined) return hz;
+  throw new VmcoreError(`jiffies do not fit an uptime of ${uptime.toFixed(0)} s at any CONFIG_HZ`);
 }

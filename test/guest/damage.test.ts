@@ -188,15 +188,51 @@ suite(`a damaged kernel of ${release}`, () => {
     assert.deepEqual(groupsOf(damaged([children, Buffer.alloc(8, 0x11)])), groupsOf(whole));
   });
 
-  test('clocks are read from the copy that the kernel keeps, and without it everybody is refused', () => {
+  /** What was not believed of a process, as `WHAT: USED`. */
+  const repairsOf = ({ groups }: CaptureResult, pid: number): string[] =>
+    groups
+      .flatMap(({ processes }) => processes)
+      .filter((process) => process.pid === pid)
+      .flatMap(({ findings }) => findings.repairs.map(({ what, used }) => `${what}: ${used}`));
+
+  test('clocks are read from the copy that the kernel keeps, and without it from all else that has a time', () => {
     const timekeeper = [kernel.symbol('tk_core'), Buffer.alloc(128, 0xff)] as const;
     const result = damaged(timekeeper);
     assert.deepEqual(groupsOf(result), groupsOf(whole));
     const apart = (result.groups[0]?.clocks.monotonic ?? 0n) - (whole.groups[0]?.clocks.monotonic ?? 0n);
     assert.ok(apart <= 0n && apart > -1_000_000_000n, `${apart} ns`);
-    const none = damaged(timekeeper, [kernel.symbol('shadow_timekeeper'), Buffer.alloc(128, 0xff)]);
+    assert.deepEqual(repairsOf(result, pids.sleeper), ['clocks: shadow_timekeeper, to about 0.1 s']);
+    const both = [timekeeper, [kernel.symbol('shadow_timekeeper'), Buffer.alloc(128, 0xff)]] as const;
+    const ticks = damaged(...both);
+    assert.deepEqual(groupsOf(ticks), groupsOf(whole));
+    const [repair, ...others] = repairsOf(ticks, pids.sleeper);
+    assert.match(repair ?? '', /^clocks: (vdso_data|tick_next_period), to about 0\.2 s$/);
+    assert.deepEqual(others, []);
+    const clockOf = (capture: CaptureResult) => capture.groups[0]?.clocks.monotonic ?? 0n;
+    const ahead = clockOf(ticks) - clockOf(whole);
+    assert.ok(ahead >= 0n && ahead < 1_000_000_000n, `${ahead} ns`);
+    // What is exact to a tick is gone: jiffies, the log and the run queues are left.
+    const shown = kernel.symbolMaybe('_vdso_data');
+    const exact: Patch[] = [
+      ...both,
+      ...(shown === undefined ? [] : [[shown, Buffer.alloc(512, 0xff)] as const]),
+    ];
+    const coarse = damaged(...exact, [kernel.symbol('tick_next_period'), ZERO]);
+    assert.match(
+      reasonsOf(coarse, pids.sleeper),
+      /for a time of which nothing tells .*: the clocks are known to/,
+    );
+    assert.notDeepEqual(coarse.groups, []);
+    const rest: Patch[] = ['tick_next_period', 'jiffies_64', 'prb'].map((name) => [
+      kernel.symbol(name),
+      ZERO,
+    ]);
+    const queues = kernel.cpus.map(
+      (cpu): Patch => [kernel.perCpu('runqueues', cpu) + member('rq', 'clock'), ZERO],
+    );
+    const none = damaged(...exact, ...rest, ...queues);
     assert.deepEqual(none.groups, []);
-    assert.match(reasonsOf(none, pids.sleeper), /timekeeper at 0x/);
+    assert.match(reasonsOf(none, pids.sleeper), /no clock is confirmed by another; timekeeper at 0x/);
   });
 
   test('timers on a damaged queue are found on the stacks of those who sleep', () => {
@@ -327,6 +363,26 @@ suite(`a damaged kernel of ${release}`, () => {
     refusesOnly(pids.watcher, zeroed, /eventpoll at 0x.* says that it is of the file at 0x0/);
     const emptied = damaged([eventpoll + member('eventpoll', 'rbr'), ZERO]);
     refusesOnly(pids.watcher, emptied, /eventpoll at 0x.* has lost the watch at 0x/);
+  });
+
+  test('a count of references and a flag of an area that something else contradicts are not believed', () => {
+    const file = fdSlots(kernel, taskAt(kernel, task(pids.watcher)).files)
+      .flatMap((slot) => (slot.file === 0n ? [] : (fileAt(kernel, slot.file) ?? [])))
+      .find(({ f_op }) => fileKind(kernel, f_op) === 'eventpoll');
+    const count = Buffer.from([1, 0, 0, 0, 0, 1, 0, 0]);
+    const counted = damaged([(file?.address ?? 0n) + member('file', 'f_count'), count]);
+    assert.deepEqual(groupsOf(counted), groupsOf(whole));
+    assert.deepEqual(repairsOf(counted, pids.watcher), ['references to an epoll: the file tables']);
+    const area = areas().find(({ vm_file, vm_ops }) => vm_file === 0n && vm_ops === 0n);
+    const flags = Buffer.alloc(8);
+    flags.writeUInt32LE(((area?.vm_flags.low ?? 0) | VM.uffdMissing | VM.io) >>> 0, 0);
+    flags.writeUInt32LE(area?.vm_flags.high ?? 0, 4);
+    const flagged = damaged([(area?.address ?? 0n) + member('vm_area_struct', 'vm_flags'), flags]);
+    assert.deepEqual(groupsOf(flagged), groupsOf(whole));
+    assert.deepEqual(
+      repairsOf(flagged, pids.watcher).map((repair) => repair.replace(/^.*: /, '')),
+      ['vm_userfaultfd_ctx, which is NULL', 'vm_file and vm_ops, which say that it is anonymous'],
+    );
   });
 
   test('an area that the maple tree has lost keeps its process from coming back', () => {

@@ -15,6 +15,8 @@ const VMEMMAP = 0xffff_ea00_0000_0000n;
 /** Where the second node's memory begins: behind a hole. */
 const SECOND_NODE = 0x1_4000_0000;
 const SECOND_NODE_PAGES = 64;
+/** Pages of a CPU's area. */
+const CPU_PAGES = 4;
 
 interface Slab {
   readonly physical: number;
@@ -71,8 +73,20 @@ export class MadeKernel implements Kernel {
 
   /** The address of a fresh zeroed structure. */
   allocate(structName: string): bigint {
-    if (this.sizeOf(structName) > PAGE) throw new Error(`struct ${structName} is larger than a page`);
-    return this.physicalToVirtual(this.tables.allocate());
+    return this.#pages(Math.ceil(this.sizeOf(structName) / PAGE));
+  }
+
+  /** The same for a per-CPU variable, which gets the symbol `name`. */
+  allocatePerCpu(name: string, structName: string): void {
+    if (this.sizeOf(structName) > CPU_PAGES * PAGE) throw new Error(`struct ${structName} is too large`);
+    this.symbols.set(name, this.#pages(CPU_PAGES * this.cpus.length));
+  }
+
+  /** A variable of eight bytes with a name. */
+  variable(name: string, value: bigint): void {
+    const address = this.symbols.get(name) ?? this.#pages(1);
+    this.symbols.set(name, address);
+    this.write(address, word(value));
   }
 
   /** A fresh page of the second node, filled with a byte: its frame number. */
@@ -137,10 +151,10 @@ export class MadeKernel implements Kernel {
     return undefined;
   }
 
-  /** Each CPU's area is one page behind the one before it. */
+  /** Each CPU's area is some pages behind the one before it. */
   perCpu(symbolOrAddress: string | bigint, cpu: number): bigint {
     const base = typeof symbolOrAddress === 'string' ? this.symbol(symbolOrAddress) : symbolOrAddress;
-    return base + BigInt(cpu * PAGE);
+    return base + BigInt(cpu * CPU_PAGES * PAGE);
   }
 
   pfnToPage(pfn: number): bigint {
@@ -163,6 +177,13 @@ export class MadeKernel implements Kernel {
 
   close(): void {
     this.physical.close();
+  }
+
+  /** Fresh zeroed pages in a row. */
+  #pages(count: number): bigint {
+    const first = this.tables.allocate();
+    for (let i = 1; i < count; i++) this.tables.allocate();
+    return this.physicalToVirtual(first);
   }
 
   #member(structName: string, path: string): MemberLayout {

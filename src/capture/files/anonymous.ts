@@ -4,7 +4,7 @@ import type { File } from '../../linux/file.ts';
 import { inodeStruct, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { inotifyState } from '../../linux/inotify.ts';
 import { signalfdContext } from '../../linux/signalfd.ts';
-import { CLOCK } from '../../linux/timekeeping.ts';
+import { CLOCK, coarseness } from '../../linux/timekeeping.ts';
 import { timerfdFlags, timerfdState } from '../../linux/timerfd.ts';
 import type { EventFd, Inotify, InotifyWatch, SignalFd, TimerFd } from '../../model/file.ts';
 import type { CaptureContext } from './context.ts';
@@ -31,6 +31,9 @@ export function captureSignalfd(context: CaptureContext, file: File): SignalFd {
  */
 export function captureTimerfd(context: CaptureContext, file: File): TimerFd {
   const state = timerfdState(context.kernel, file.private_data, context.clocks);
+  const coarse = coarseness(context.clocks);
+  if (coarse !== undefined && state.remainingNanoseconds > 0n)
+    throw new FileRefusal(`has a timerfd that is set, and ${coarse}`);
   const onWallClock = state.clock === CLOCK.realtime || state.clock === CLOCK.realtimeAlarm;
   const isAbsolute = (state.settimeFlags & timerfdFlags.absolute) !== 0;
   if (onWallClock && isAbsolute && state.remainingNanoseconds > 0n) {

@@ -17,6 +17,7 @@ import type { SharingEdge } from '../../model/group.ts';
 import type { SharedMemory } from '../../model/memory.ts';
 import type { FileOwner, PathFile } from '../../model/open-file.ts';
 import type { Terminal } from '../../model/terminal.ts';
+import type { Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Disks, FileTask } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
@@ -38,6 +39,7 @@ export class CaptureContext {
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
   readonly notes = new Map<number, string[]>();
+  readonly repairs = new Map<number, Repair[]>();
 
   /** Open files by the address of their struct file; a refusal is remembered too. */
   readonly opened = new Map<bigint, OpenFile | FileRefusal>();
@@ -101,6 +103,13 @@ export class CaptureContext {
 
   note(pid: number, note: string): void {
     append(this.notes, pid, note);
+  }
+
+  /** What was not believed of a file that these hold. */
+  repairHolders(holders: readonly Holder[], repair: Repair): void {
+    for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid))) {
+      this.repairs.set(pid, [...(this.repairs.get(pid) ?? []), repair]);
+    }
   }
 
   /** Notes for every protected holder. */

@@ -59,6 +59,7 @@ export function captureFiles(
     edges: context.edges,
     refusals: context.refusals,
     notes: context.notes,
+    repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
     exeFile: (file, pid) => captureExecutable(context, file, pid),
     directory: (path, pid) => captureDirectory(context, path, pid),

@@ -1,4 +1,4 @@
-import { type File, fileAt } from '../../linux/file.ts';
+import { type File, fileAt, isCounted } from '../../linux/file.ts';
 import { fileKind } from '../../linux/file-kind.ts';
 import { inodeStruct } from '../../linux/fs.ts';
 import type { OpenFile } from '../../model/file.ts';
@@ -140,6 +140,11 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     const captured = captureKind(context, file);
     checkNumbers(captured, captured.type);
     share(context, address, captured, Number(file.f_count));
+    if (!isCounted(file)) {
+      const what = `references to ${kindNames[captured.type]}`;
+      const holders = context.system.holdersOfFile(address);
+      context.repairHolders(holders, { what, used: 'the file tables', instead: `f_count (${file.f_count})` });
+    }
     context.opened.set(address, captured);
     context.files.set(captured.id, captured);
     return captured;

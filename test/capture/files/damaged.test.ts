@@ -10,6 +10,7 @@ import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { forEachTask } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import type { FileDescriptor } from '../../../src/model/file.ts';
+import type { Repair } from '../../../src/model/verdict.ts';
 import { VmcoreError } from '../../../src/vmcore/errors.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFile } from '../../../src/vmcore/mapping.ts';
@@ -31,6 +32,7 @@ function userTasks(kernel: Kernel): FileTask[] {
 interface Captured {
   readonly reasons: ReadonlyMap<number, readonly string[]>;
   readonly notes: ReadonlyMap<number, readonly string[]>;
+  readonly repairs: ReadonlyMap<number, readonly Repair[]>;
   readonly descriptors: ReadonlyMap<number, readonly string[]>;
 }
 
@@ -51,7 +53,7 @@ function captureAll(kernel: Kernel): Captured {
       return [pid, tables.flatMap((table) => table.descriptors.map(show))] as const;
     }),
   );
-  return { reasons: capture.refusals, notes: capture.notes, descriptors };
+  return { reasons: capture.refusals, notes: capture.notes, repairs: capture.repairs, descriptors };
 }
 
 /** A process that lost or gained a descriptor or a watch has a reason or a note that it did not have. */
@@ -98,6 +100,24 @@ for (const release of releases) {
       memory.replace(kernel.memory.translate(slot), Buffer.alloc(8));
       const lost = (captureAll(open(memory)).reasons.get(pid) ?? []).join('; ');
       assert.match(lost, /descriptors without a file \(1\), of which its system calls can be opening 0/);
+    });
+
+    test('a count of references that cannot be true is not believed, and costs nobody the file', () => {
+      const holder = undamaged.descriptors.entries().find(([, files]) => files.length > 0);
+      const [owner = 0, files = []] = holder ?? [];
+      const fd = Number.parseInt(files[0] ?? '', 10);
+      const { task: address = 0n } = userTasks(kernel).find((one) => one.pid === owner) ?? {};
+      const slot = fdSlots(kernel, taskAt(kernel, address).files).find((one) => one.fd === fd);
+      const memory = new RecordingMemory(source.physical);
+      const count = Buffer.alloc(8);
+      count.writeBigUInt64LE((1n << 40n) + 1n);
+      memory.replace(kernel.memory.translate((slot?.file ?? 0n) + at('file', 'f_count')), count);
+      const captured = captureAll(open(memory));
+      assert.deepEqual(captured.descriptors.get(owner), files);
+      assert.deepEqual(captured.reasons.get(owner), undamaged.reasons.get(owner));
+      assert.deepEqual(captured.repairs.get(owner), [
+        { what: 'references to an open file', used: 'the file tables', instead: 'f_count (1099511627777)' },
+      ]);
     });
 
     test('end in the same descriptors, a reason or a typed error', () => {

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { areaProblem } from '../../src/capture/memory-attributes.ts';
+import { believedArea } from '../../src/capture/memory-flags.ts';
+import { vmAreaStruct } from '../../src/linux/mm.ts';
+import { VM } from '../../src/linux/vm-flags.ts';
+import { newFindings } from '../../src/model/verdict.ts';
+import { releases } from '../vmcore/fixtures.ts';
+import { makeFile } from '../vmcore/made-file.ts';
+import { MadeKernel } from '../vmcore/made-kernel.ts';
+import { type MadeArea, MadeProcess } from '../vmcore/made-process.ts';
+
+const BASE = 0x7f00_0000_0000;
+const USUAL = 0x73n;
+
+for (const release of releases) {
+  suite(`flags of memory areas of ${release}`, () => {
+    /** What is believed of an area, what is refused of it, and what was repaired. */
+    const believed = (area: (kernel: MadeKernel) => Omit<MadeArea, 'start' | 'pages'>) => {
+      const kernel = new MadeKernel(release);
+      const process = new MadeProcess(kernel, [{ start: BASE, pages: 2, ...area(kernel) }]);
+      const findings = newFindings();
+      const found = believedArea(kernel, kernel.bind(vmAreaStruct).at(process.areas[0] ?? 0n), findings);
+      return { flags: found.flags, problem: areaProblem(found), repairs: findings.repairs };
+    };
+    const context = 'vm_userfaultfd_ctx.ctx';
+    const withFlags = (flags: number | bigint) => USUAL | BigInt(flags);
+
+    test('an area with nothing special is left as it is', () => {
+      assert.deepEqual(
+        believed(() => ({ flags: USUAL })),
+        { flags: 0x73, problem: undefined, repairs: [] },
+      );
+    });
+
+    /** The third flag of userfaultfd, whose bit shadow stacks took in 6.6. */
+    const minor = 1n << (release === 'debian12' ? 37n : 38n);
+
+    test('a userfaultfd is believed where the area has its context as well, or nothing but that', () => {
+      const watched = 'is watched by a userfaultfd';
+      for (const flags of [USUAL, withFlags(VM.uffdMissing), withFlags(VM.uffdWp), withFlags(minor)]) {
+        const { problem, repairs } = believed((kernel) => ({
+          flags,
+          members: { [context]: kernel.allocate('file') },
+        }));
+        assert.deepEqual([problem, repairs], [watched, []], flags.toString(16));
+      }
+    });
+
+    test('a userfaultfd of which the area has no context is a bit that was flipped', () => {
+      for (const flag of [VM.uffdMissing, VM.uffdWp, minor]) {
+        const { flags, problem, repairs } = believed(() => ({ flags: withFlags(flag) }));
+        assert.deepEqual([flags, problem], [0x73, undefined]);
+        assert.deepEqual(repairs, [
+          {
+            what: 'the memory area 0x7f0000000000-0x7f0000002000',
+            used: 'vm_userfaultfd_ctx, which is NULL',
+            instead: 'userfaultfd flags',
+          },
+        ]);
+      }
+    });
+
+    test('a context that leads nowhere, of an area without the flags, is a bit that was flipped', () => {
+      const { problem, repairs } = believed(() => ({ flags: USUAL, members: { [context]: 1n << 40n } }));
+      assert.equal(problem, undefined);
+      assert.deepEqual(
+        repairs.map(({ used }) => used),
+        ['vm_flags'],
+      );
+    });
+
+    test('anonymous memory is no device, no huge page of hugetlbfs and no persistent memory', () => {
+      for (const flag of [VM.pfnMap, VM.io, VM.mixedMap, VM.hugetlb, VM.sync]) {
+        const { flags, problem, repairs } = believed(() => ({ flags: withFlags(flag) }));
+        assert.deepEqual([flags, problem, repairs.length], [0x73, undefined, 1]);
+        const { problem: ofDevice } = believed(() => ({ flags: withFlags(flag), isSpecial: true }));
+        assert.notEqual(ofDevice, undefined);
+      }
+    });
+
+    test('a file that is not on hugetlbfs is not of huge pages', () => {
+      const of = (fileSystem: string) =>
+        believed((kernel) => ({
+          flags: withFlags(VM.hugetlb),
+          file: makeFile(kernel, fileSystem, []).file,
+        }));
+      assert.equal(of('hugetlbfs').problem, 'is of huge pages from hugetlbfs');
+      assert.deepEqual([of('ext4').problem, of('ext4').flags], [undefined, 0x73]);
+      assert.match(of('ext4').repairs[0]?.used ?? '', /its file, which is on ext4/);
+    });
+  });
+}
