@@ -78,9 +78,16 @@ function applyDecision(registers: UserRegisters, decision: SyscallDecision): Use
   }
 }
 
-/** Why a call cannot be made again: it can only where the instruction before the return address is `syscall`. */
-export function problemOfReturn(user: UserMemory, ip: bigint): string | undefined {
+/**
+ * Why a call cannot be made again: it can only where the instruction before the return address is `syscall`. A page of a program that was not used
+ * for long may be in its file only; then the registers tell, of which that instruction leaves two twice (Intel SDM, volume 2, SYSCALL).
+ */
+export function problemOfReturn(
+  user: UserMemory,
+  { ip, cx, flags, r11 }: Pick<UserRegisters, 'ip' | 'cx' | 'flags' | 'r11'>,
+): string | undefined {
   const code = user.read(ip - SYSCALL_BYTES, Number(SYSCALL_BYTES));
+  if (code.kind === 'unknown' && cx === ip && r11 === flags) return undefined;
   if (code.kind === 'unknown')
     return `whether there is a syscall instruction where it returns to cannot be told: ${code.why}`;
   const isSyscall = code.kind === 'bytes' && code.bytes.readUInt16LE(0) === SYSCALL_OPCODE;
@@ -155,7 +162,7 @@ export function interruptedCall(
   const record = { outcome, syscall: name, reason };
   const after = applyDecision(registers, decision);
   if (decision.outcome !== 'restart') return { registers: after, record };
-  const problem = problemOfReturn(owner.user, registers.ip);
+  const problem = problemOfReturn(owner.user, registers);
   if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
 }

@@ -110,6 +110,7 @@ for (const release of releases) {
 
   suite(`what follows from user memory of ${release}`, () => {
     const { registers } = threadOf(1);
+    const returning = (ip: bigint) => ({ ip, cx: 0n, flags: 0x246n, r11: 0x246n });
     const page = (): MadeProcess => new MadeProcess(new MadeKernel(release), [{ start: BASE, pages: 2 }]);
 
     test('a call is made again where the instruction before is `syscall`, also in a page that was taken away', () => {
@@ -117,18 +118,28 @@ for (const release of releases) {
       const pfn = process.kernel.frame();
       process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE + 0x100), Buffer.from([0x0f, 0x05]));
       process.map(BASE, pfn, 'taken');
-      assert.equal(problemOfReturn(process.user, BigInt(BASE + 0x102)), undefined);
+      assert.equal(problemOfReturn(process.user, returning(BigInt(BASE + 0x102))), undefined);
       assert.match(
-        problemOfReturn(process.user, BigInt(BASE + 0x104)) ?? '',
+        problemOfReturn(process.user, returning(BigInt(BASE + 0x104))) ?? '',
         /^there is no syscall instruction where it returns to$/,
       );
     });
 
     test('a call is not made again where nothing is mapped, or where that cannot be told', () => {
       const process = page();
-      assert.match(problemOfReturn(process.user, 0x1000n) ?? '', /^there is no syscall instruction/);
+      assert.match(
+        problemOfReturn(process.user, returning(0x1000n)) ?? '',
+        /^there is no syscall instruction/,
+      );
       process.swapOut(BASE);
-      assert.match(problemOfReturn(process.user, BigInt(BASE + 0x102)) ?? '', /cannot be told: .* in swap/);
+      assert.match(
+        problemOfReturn(process.user, returning(BigInt(BASE + 0x102))) ?? '',
+        /cannot be told: .* in swap/,
+      );
+      // The instruction leaves the return address and the flags in other registers, too.
+      const left = { ip: BigInt(BASE + 0x102), cx: BigInt(BASE + 0x102), flags: 0x246n, r11: 0x246n };
+      assert.equal(problemOfReturn(process.user, left), undefined);
+      assert.match(problemOfReturn(process.user, { ...left, r11: 0x202n }) ?? '', /cannot be told/);
     });
 
     /** A thread that has not gone to sleep yet in sigsuspend, with the mask that is at the start of the page. */
