@@ -75,6 +75,7 @@ function processRow(kernel: Kernel, task: Task): ProcessRow {
       return otherwise;
     }
   };
+  attempt(() => checkPid(kernel, task), undefined);
   const isKernelThread = (task.flags & PF.kthread) !== 0;
   const hasMemory = task.mm !== 0n && !isKernelThread;
   return {
@@ -90,6 +91,12 @@ function processRow(kernel: Kernel, task: Task): ProcessRow {
     hasMemory,
     ...(problems.length === 0 ? {} : { problem: problems.join('; ') }),
   };
+}
+
+/** Throws a ContainerError unless the table of PIDs has the task under the number that it has itself. */
+function checkPid(kernel: Kernel, { address, pid }: Task): void {
+  if (findTaskByPid(kernel, pid) !== address)
+    throw new ContainerError('task', address, `is not the one that the table of PIDs has as ${pid}`);
 }
 
 /** Throws a ContainerError where the kernel counted others than are on the list. */

@@ -46,6 +46,12 @@ const STATE_RESERVED = 0n;
 const STATE_REUSABLE = 3n;
 /** Each text block starts with the id of its descriptor. */
 const BLOCK_ID_BYTES = 8;
+/** Places of texts that are none (kernel/printk/printk_ringbuffer.h). */
+const FAILED_LPOS = 1n;
+const NO_LPOS = 3n;
+const MAX_SLACK = 32;
+/** Records that are looked for on both sides of those that the ring counts. */
+const MAX_LOST = 512;
 /** CONFIG_LOG_BUF_SHIFT is at most 25; `log_buf_len=` at most 2^31 bytes. */
 const MAX_COUNT_BITS = 26;
 const MAX_SIZE_BITS = 31;
@@ -178,10 +184,15 @@ class RingReader {
     if (BigInt.asUintN(SEQUENCE_BITS, info.seq) !== BigInt(sequence)) {
       return { problem: `is damaged: it says that it is record ${info.seq}` };
     }
+    if (desc.begin === FAILED_LPOS && desc.next === FAILED_LPOS) {
+      return { problem: 'had no room in the ring for its text' };
+    }
     const text = this.#text(desc, id, info.text_len);
     if (text === undefined) {
-      return this.#isBeforeText(desc) ? 'overwritten' : { problem: 'is damaged: its text is not its own' };
+      const isGone = !hasNoText(desc) && this.#isBeforeText(desc);
+      return isGone ? 'overwritten' : { problem: 'is damaged: its text is not its own' };
     }
+    const doubt = doubtOf(desc, text);
     return {
       sequence,
       timeNanoseconds: info.ts_nsec,
@@ -190,14 +201,15 @@ class RingReader {
       callerId: info.caller_id,
       text: bytesToText(text),
       device: info.subsystem === '' ? '' : `${info.subsystem}:${info.device}`,
-      ...(text.includes(0) || text.includes(0xff) ? { doubt: 'bytes of its text are 0x00 or 0xff' } : {}),
+      ...(doubt === undefined ? {} : { doubt }),
     };
   }
 
   /** The text of a descriptor; undefined if it is not where the descriptor says. */
   #text(desc: Desc, id: bigint, length: number): Buffer | undefined {
     const { begin, next } = desc;
-    if (hasNoText(desc)) return length === 0 ? Buffer.alloc(0) : undefined;
+    if (hasNoText(desc))
+      return length === 0 && begin === NO_LPOS && next === NO_LPOS ? Buffer.alloc(0) : undefined;
     const { sizeBits, data } = this.#ring.textRing;
     // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
     const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
@@ -221,6 +233,14 @@ class RingReader {
   }
 }
 
+/** Why a text may not be what was written. Its block is longer than it by a prefix, a newline, a zero byte and what fills up a word. */
+function doubtOf(desc: Desc, text: Buffer): string | undefined {
+  if (text.includes(0) || text.includes(0xff)) return 'bytes of its text are 0x00 or 0xff';
+  const isShort =
+    !hasNoText(desc) && desc.next - desc.begin > BigInt(BLOCK_ID_BYTES + text.length + MAX_SLACK);
+  return isShort ? `it says that its text has ${text.length} bytes, and has room for more` : undefined;
+}
+
 /** NO_LPOS for an empty text, FAILED_LPOS where there was no room for one: both are odd, which no place is. */
 function hasNoText({ begin, next }: Desc): boolean {
   return (begin & 1n) === 1n && (next & 1n) === 1n;
@@ -241,8 +261,17 @@ function extentOf(reader: RingReader, address: bigint, ring: Ring): Extent {
   let count = Number(BigInt.asUintN(ID_BITS, headId - tailId)) + 1;
   if (count > most) throw new ContainerError('printk ring', address, `is damaged: it holds ${count} records`);
   const before = count;
-  while (count < most && reader.isWritten(tailId + BigInt(count))) count++;
-  for (; count < most && reader.isWritten(first - 1n); count++) first -= 1n;
+  for (let ahead = Math.min(most - count, MAX_LOST); ahead > 0; ahead--) {
+    if (!reader.isWritten(tailId + BigInt(count + ahead - 1))) continue;
+    count += ahead;
+    break;
+  }
+  for (let behind = Math.min(most - count, MAX_LOST); behind > 0; behind--) {
+    if (!reader.isWritten(tailId - BigInt(behind))) continue;
+    first = tailId - BigInt(behind);
+    count += behind;
+    break;
+  }
   const damage = count === before ? undefined : `it counts ${before} records of at least ${count}`;
   return { first, count, damage };
 }

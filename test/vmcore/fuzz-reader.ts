@@ -14,6 +14,13 @@ import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { walkUserPages } from '../../src/vmcore/page-table.ts';
+import { type Views, viewsOf } from './views.ts';
+
+/** Which dump to read, and of which of its processes to show all. */
+export interface FuzzQuestion {
+  readonly path: string;
+  readonly pids: readonly number[];
+}
 
 /** What came of reading one dump. */
 export interface FuzzAnswer {
@@ -21,6 +28,8 @@ export interface FuzzAnswer {
   readonly refused: number;
   /** How many found something. */
   readonly read: number;
+  /** All that `inspect` shows of the processes that the whole dump has; undefined if the kernel was not found. */
+  readonly views: Views | undefined;
   /** The stack of an error that is none, which is a fault of the reader. */
   readonly fault: string | undefined;
   readonly rssMib: number;
@@ -56,7 +65,8 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
   }
 }
 
-function read(path: string): FuzzAnswer {
+function read(path: string, pids: readonly number[]): FuzzAnswer {
+  let views: Views | undefined;
   const answer = { refused: 0, read: 0, fault: undefined as string | undefined };
   const attempt = (look: () => unknown): void => {
     try {
@@ -73,14 +83,15 @@ function read(path: string): FuzzAnswer {
       attempt(() => {
         for (const look of looks(kernel)) attempt(look);
       });
+      views = viewsOf(kernel, pids);
       kernel.close();
     });
   } catch (error) {
     answer.fault = error instanceof Error ? (error.stack ?? error.message) : String(error);
   }
-  return { ...answer, rssMib: Math.round(process.memoryUsage.rss() / 2 ** 20) };
+  return { ...answer, views, rssMib: Math.round(process.memoryUsage.rss() / 2 ** 20) };
 }
 
-process.on('message', (path: string) => {
-  process.send?.(read(path));
+process.on('message', ({ path, pids }: FuzzQuestion) => {
+  process.send?.(read(path, pids));
 });

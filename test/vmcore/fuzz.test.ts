@@ -4,8 +4,10 @@ import { unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { dumpBytes, releases, scratch } from './fixtures.ts';
-import type { FuzzAnswer } from './fuzz-reader.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { dumpBytes, openFixture, releases, scratch } from './fixtures.ts';
+import type { FuzzAnswer, FuzzQuestion } from './fuzz-reader.ts';
+import { silentWholeViews, viewsOf } from './views.ts';
 
 /** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 node --test test/vmcore/fuzz.test.ts */
 const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 60);
@@ -82,7 +84,7 @@ function storm(copy: Buffer, seed: number, words: number): void {
 class Reader {
   #child: ChildProcess | undefined;
 
-  async read(path: string): Promise<FuzzAnswer> {
+  async read(question: FuzzQuestion): Promise<FuzzAnswer> {
     this.#child ??= fork(join(import.meta.dirname, 'fuzz-reader.ts'));
     const child = this.#child;
     return await new Promise((resolve, reject) => {
@@ -98,7 +100,7 @@ class Reader {
       const timer = setTimeout(() => fail(`did not end within ${LIMIT_SECONDS} s`), LIMIT_SECONDS * 1000);
       child.once('message', (answer: FuzzAnswer) => settle(() => resolve(answer)));
       child.once('exit', (code, signal) => fail(`the reader died (${signal ?? code})`));
-      child.send(path);
+      child.send(question);
     });
   }
 
@@ -116,6 +118,9 @@ describe('a mutated dump', () => {
     it(`of ${release} is read or refused, in bounded time and memory`, async () => {
       const whole = dumpBytes(release);
       const path = scratch(`fuzz-${release}`);
+      const healthy = openFixture(release);
+      const pids = listProcesses(healthy).rows.flatMap(({ pid, hasMemory }) => (hasMemory ? [pid] : []));
+      const views = viewsOf(healthy, pids);
       let [refused, read] = [0, 0];
       await fc.assert(
         fc.asyncProperty(
@@ -125,9 +130,10 @@ describe('a mutated dump', () => {
             const copy = Buffer.from(whole);
             for (const change of changes) apply(copy, change);
             writeFileSync(path, copy.subarray(0, length ?? copy.length));
-            const answer = await reader.read(path);
+            const answer = await reader.read({ path, pids });
             unlinkSync(path);
             assert.equal(answer.fault, undefined);
+            assert.deepEqual(silentWholeViews(views, answer.views ?? {}), []);
             assert.ok(answer.rssMib < LIMIT_RSS_MIB, `${answer.rssMib} MiB`);
             refused += answer.refused;
             read += answer.read;

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { VmcoreError } from '../../src/vmcore/errors.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { openFile } from '../../src/vmcore/mapping.ts';
+import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
+import { dumpPath, openFixture, releases } from './fixtures.ts';
+import { logView, silentViews, viewsOf } from './views.ts';
+
+/** Every page of the log's ring is lost in turn, and of the others one in so many; all of them with OTHERWORLD_FUZZ_RUNS. */
+const STRIDE = process.env.OTHERWORLD_FUZZ_RUNS === undefined ? 61 : 1;
+
+/** What can have become of a page. */
+const losses = {
+  absent: (memory: RecordingMemory, frame: number) => memory.lose(frame),
+  zeroed: (memory: RecordingMemory, frame: number) => memory.replace(frame * PAGE, Buffer.alloc(PAGE)),
+  set: (memory: RecordingMemory, frame: number) => memory.replace(frame * PAGE, Buffer.alloc(PAGE, 0xff)),
+};
+
+for (const release of releases) {
+  describe(`a dump of ${release} that has lost a page`, () => {
+    const file = openFile(dumpPath(release));
+    const source = openSource(file);
+    const healthy = openFixture(release);
+    const pids = listProcesses(healthy).rows.flatMap(({ pid, hasMemory }) => (hasMemory ? [pid] : []));
+    const whole = viewsOf(healthy, pids);
+
+    function damaged(lose: (memory: RecordingMemory) => void): Kernel | undefined {
+      const memory = new RecordingMemory(source.physical);
+      lose(memory);
+      try {
+        return kernelFrom(file, { ...source, physical: memory });
+      } catch (error) {
+        if (error instanceof VmcoreError) return undefined;
+        throw error;
+      }
+    }
+
+    /** Frames that reading something touches, ascending. */
+    function framesOf(look: (kernel: Kernel) => unknown): number[] {
+      const memory = new RecordingMemory(source.physical);
+      const kernel = kernelFrom(file, { ...source, physical: memory });
+      // What every look needs is not what this one is about.
+      kernel.layouts.sizeOf('task_struct');
+      memory.touched.clear();
+      look(kernel);
+      return [...memory.touched].sort((a, b) => a - b);
+    }
+
+    for (const [loss, lose] of Object.entries(losses)) {
+      it(`shows every record of the log or says that it is missing (${loss})`, () => {
+        const frames = framesOf(logView);
+        assert.ok(frames.length > 12, `${frames.length} pages`);
+        let shown = 0;
+        for (const frame of frames) {
+          const kernel = damaged((memory) => lose(memory, frame));
+          if (kernel === undefined) continue;
+          const log = logView(kernel);
+          const silent = silentViews({ log: logView(healthy) }, { log }, 'content');
+          assert.deepEqual(silent, [], `page ${frame}`);
+          shown += Object.keys(log.rows).length;
+        }
+        const all = Object.keys(logView(healthy).rows).length * frames.length;
+        assert.ok(shown > all / 2, `${shown} of ${all}`);
+      });
+
+      it(`shows every row of the other views or marks it (${loss})`, () => {
+        const frames = framesOf((kernel) => viewsOf(kernel, pids)).filter((_, i) => i % STRIDE === 0);
+        for (const frame of frames) {
+          const kernel = damaged((memory) => lose(memory, frame));
+          if (kernel === undefined) continue;
+          assert.deepEqual(silentViews(whole, viewsOf(kernel, pids), 'rows'), [], `page ${frame}`);
+        }
+      });
+    }
+  });
+}
