@@ -12,6 +12,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import type { Disks } from './file-capture.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
+import { ipcLosses, ipcObjects } from './ipc.ts';
 import { MemoryCapture } from './memory.ts';
 import { captureProcess, knownIdentity, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
@@ -207,7 +208,7 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
     const reasons = [`what all processes depend on cannot be read: ${error.message}`];
-    return { groups: [], refused: request.roots.map((pid) => ({ pid, comm: '', reasons })) };
+    return { notes: [], groups: [], refused: request.roots.map((pid) => ({ pid, comm: '', reasons })) };
   }
 }
 
@@ -228,6 +229,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   }));
   const files = captureFiles(kernel, tasks, clocks, list, request.disks);
   const running = runningTasks(kernel);
+  const ipc = ipcObjects(kernel);
   const source = {
     freePids: new FreePids(kernel, groups),
     kernel,
@@ -238,8 +240,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     files,
     memory: new MemoryCapture(kernel, files),
     memoryUsers: memoryUsers(kernel, list),
+    ipc,
     ids,
   };
   const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);
-  return { groups: result.groups, refused: [...refused, ...result.refused] };
+  return { groups: result.groups, refused: [...refused, ...result.refused], notes: ipcLosses(ipc) };
 }

@@ -1,11 +1,9 @@
-import { type SysvObject, sysvObjects } from '../linux/ipc.ts';
 import { sessionKeys } from '../linux/keyring.ts';
 import { listEmpty } from '../linux/list.ts';
 import { threadStruct } from '../linux/processor.ts';
 import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
-import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, struct } from '../vmcore/view.ts';
 
@@ -87,24 +85,4 @@ export function lostKeys(kernel: Kernel, keyring: bigint): string[] {
   return sessionKeys(kernel, keyring)
     .map(({ type, description }) => `${type} ${description}`)
     .filter((key) => key !== INVOCATION);
-}
-
-/**
- * Semaphores and messages of System V belong to no process and went with the kernel: a problem of those who used them last, and a
- * note for the others of the same user, who may know them, too.
- */
-export function sysvFindings(
-  kernel: Kernel,
-  leader: Task,
-  uid: number,
-): { problems: string[]; notes: string[] } {
-  const objects = readable(() => sysvObjects(kernel)) ?? [];
-  const isUser = ({ users }: SysvObject) => users.includes(leader.thread_pid);
-  const name = ({ kind, id }: SysvObject) => `the System V ${kind} ${id}`;
-  return {
-    problems: objects.filter(isUser).map((object) => `uses ${name(object)}, which went with the kernel`),
-    notes: objects
-      .filter((object) => !isUser(object) && object.uid === uid)
-      .map((object) => `${name(object)} of its user went with the kernel`),
-  };
 }

@@ -31,11 +31,12 @@ export function captureStage(
   report: Report,
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused } = captureProcesses(kernel, {
+  const { groups, refused, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     disks: mountedDisks,
   });
+  report.notes.push(...notes);
   const entries = refused.map((refusal) => refusedReport(refusal, known));
   const kept = groups.flatMap((group) => {
     const problems = [

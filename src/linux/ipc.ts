@@ -1,7 +1,8 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { idrForEach } from './idr.ts';
+import { listForEachEntry } from './list.ts';
 
 /** `struct ipc_namespace` has the three tables in this order: semaphores, messages, shared memory (ipc/util.h). */
 const ipcNamespace = struct('ipc_namespace', { ids: addressOf('ids') });
@@ -9,53 +10,151 @@ const ipcIds = struct('ipc_ids', { ipcs_idr: addressOf('ipcs_idr') });
 const semArray = struct('sem_array', {
   id: s32.at('sem_perm.id'),
   uid: u32.at('sem_perm.uid'),
+  cuid: u32.at('sem_perm.cuid'),
   sem_perm: addressOf('sem_perm'),
+  pending_alter: addressOf('pending_alter'),
+  pending_const: addressOf('pending_const'),
   sem_nsems: s32,
 });
-const semStruct = struct('sem', { sempid: pointer });
+const semStruct = struct('sem', {
+  sempid: pointer,
+  pending_alter: addressOf('pending_alter'),
+  pending_const: addressOf('pending_const'),
+});
+/** An operation that sleeps (semop). */
+const semQueue = struct('sem_queue', { list: addressOf('list'), pid: pointer });
 const msgQueue = struct('msg_queue', {
   id: s32.at('q_perm.id'),
   uid: u32.at('q_perm.uid'),
+  cuid: u32.at('q_perm.cuid'),
   q_perm: addressOf('q_perm'),
   q_lspid: pointer,
   q_lrpid: pointer,
+  q_receivers: addressOf('q_receivers'),
+  q_senders: addressOf('q_senders'),
 });
+/** Threads that sleep in msgrcv and msgsnd. */
+const msgReceiver = struct('msg_receiver', { list: addressOf('r_list'), task: pointer.at('r_tsk') });
+const msgSender = struct('msg_sender', { list: addressOf('list'), task: pointer.at('tsk') });
+const shmidKernel = struct('shmid_kernel', {
+  id: s32.at('shm_perm.id'),
+  uid: u32.at('shm_perm.uid'),
+  cuid: u32.at('shm_perm.cuid'),
+  shm_perm: addressOf('shm_perm'),
+  shm_cprid: pointer,
+  shm_lprid: pointer,
+});
+const threadGroup = struct('task_struct', { signal: pointer });
+const pidOfGroup = struct('signal_struct', { pids: addressOf('pids') });
 
 /** IPCMNI_EXTEND and the limit of kernel.sem. */
 const MAX_OBJECTS = 1 << 24;
 const MAX_SEMAPHORES = 65536;
 
-/** A set of semaphores or a queue of messages; they belong to the kernel, not to a process. */
-export interface SysvObject {
-  readonly kind: 'semaphore set' | 'message queue';
-  readonly id: number;
-  readonly uid: number;
-  /** Addresses of the `struct pid` of processes that used it last. */
+export type IpcKind =
+  | 'System V semaphore set'
+  | 'System V message queue'
+  | 'System V shared memory segment'
+  | 'POSIX message queue';
+
+/** Something that processes meet in; it belongs to the kernel, and outlives its users. */
+export interface IpcObject {
+  readonly kind: IpcKind;
+  /** The number of one of System V, the path of a POSIX message queue. */
+  readonly name: string;
+  /** Owner and maker. */
+  readonly uids: readonly number[];
+  /**
+   * Addresses of the `struct pid` of processes that made it, used it last or sleep in a call on it, as far as the kernel keeps them: not who made semaphores or a
+   * queue, and nobody of a POSIX message queue.
+   */
   readonly users: readonly bigint[];
 }
 
-function semaphoreUsers(kernel: Kernel, set: bigint, count: number): bigint[] {
-  if (count < 0 || count > MAX_SEMAPHORES)
-    throw new ContainerError('sem_array', set, `has ${count} semaphores`);
-  const Sem = kernel.bind(semStruct);
-  const first = set + BigInt(kernel.bind(semArray).offsetOf('sems'));
-  return Array.from({ length: count }, (_, i) => Sem.at(first + BigInt(i * Sem.size)).sempid);
+/** `task_tgid` of a task: the `struct pid` of its process. */
+function processPid(kernel: Kernel, task: bigint): bigint {
+  const { pids } = kernel.bind(pidOfGroup).at(kernel.bind(threadGroup).at(task).signal);
+  return kernel.memory.pointer(pids + BigInt(kernel.enumerator('PIDTYPE_TGID') * 8));
 }
 
-/** System V semaphores and message queues of the initial IPC namespace. Throws a VmcoreError if a table is damaged. */
-export function sysvObjects(kernel: Kernel): SysvObject[] {
-  const { ids } = kernel.bind(ipcNamespace).at(kernel.symbol('init_ipc_ns'));
-  const Ids = kernel.bind(ipcIds);
-  const table = (number: number) => [
-    ...idrForEach(kernel, Ids.at(ids + BigInt(number * Ids.size)).ipcs_idr, MAX_OBJECTS),
+function known(pids: readonly bigint[]): bigint[] {
+  return [...new Set(pids)].filter((pid) => pid !== 0n);
+}
+
+function semaphoreSet(kernel: Kernel, entry: bigint): IpcObject {
+  const set = kernel.bind(semArray).containerOf(entry, 'sem_perm');
+  const { address, id, uid, cuid, sem_nsems: count } = set;
+  if (count < 0 || count > MAX_SEMAPHORES)
+    throw new ContainerError('sem_array', address, `has ${count} semaphores`);
+  const Sem = kernel.bind(semStruct);
+  const first = address + BigInt(kernel.bind(semArray).offsetOf('sems'));
+  const all = Array.from({ length: count }, (_, i) => Sem.at(first + BigInt(i * Sem.size)));
+  const sleepers = [set, ...all]
+    .flatMap(({ pending_alter, pending_const }) => [pending_alter, pending_const])
+    .flatMap((list) => [...listForEachEntry(kernel, list, kernel.bind(semQueue), 'list')]);
+  const users = known([...all.map(({ sempid }) => sempid), ...sleepers.map(({ pid }) => pid)]);
+  return { kind: 'System V semaphore set', name: String(id), uids: [uid, cuid], users };
+}
+
+function messageQueue(kernel: Kernel, entry: bigint): IpcObject {
+  const queue = kernel.bind(msgQueue).containerOf(entry, 'q_perm');
+  const sleepers = [
+    ...listForEachEntry(kernel, queue.q_receivers, kernel.bind(msgReceiver), 'list'),
+    ...listForEachEntry(kernel, queue.q_senders, kernel.bind(msgSender), 'list'),
   ];
-  const sets = table(0).map(({ entry }): SysvObject => {
-    const { address, id, uid, sem_nsems } = kernel.bind(semArray).containerOf(entry, 'sem_perm');
-    return { kind: 'semaphore set', id, uid, users: semaphoreUsers(kernel, address, sem_nsems) };
-  });
-  const queues = table(1).map(({ entry }): SysvObject => {
-    const { id, uid, q_lspid, q_lrpid } = kernel.bind(msgQueue).containerOf(entry, 'q_perm');
-    return { kind: 'message queue', id, uid, users: [q_lspid, q_lrpid] };
-  });
-  return [...sets, ...queues];
+  const users = known([
+    queue.q_lspid,
+    queue.q_lrpid,
+    ...sleepers.map(({ task }) => processPid(kernel, task)),
+  ]);
+  return {
+    kind: 'System V message queue',
+    name: String(queue.id),
+    uids: [queue.uid, queue.cuid],
+    users,
+  };
+}
+
+function segment(kernel: Kernel, entry: bigint): IpcObject {
+  const { id, uid, cuid, shm_cprid, shm_lprid } = kernel.bind(shmidKernel).containerOf(entry, 'shm_perm');
+  const users = known([shm_cprid, shm_lprid]);
+  return { kind: 'System V shared memory segment', name: String(id), uids: [uid, cuid], users };
+}
+
+/** Objects of one kind, and why not all of them are there. */
+export interface IpcObjects {
+  readonly objects: readonly IpcObject[];
+  readonly problems: readonly string[];
+}
+
+function table(
+  kernel: Kernel,
+  number: number,
+  what: string,
+  read: (kernel: Kernel, entry: bigint) => IpcObject,
+): IpcObjects {
+  const objects: IpcObject[] = [];
+  try {
+    const { ids } = kernel.bind(ipcNamespace).at(kernel.symbol('init_ipc_ns'));
+    const Ids = kernel.bind(ipcIds);
+    const idr = Ids.at(ids + BigInt(number * Ids.size)).ipcs_idr;
+    for (const { entry } of idrForEach(kernel, idr, MAX_OBJECTS)) objects.push(read(kernel, entry));
+    return { objects, problems: [] };
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return { objects, problems: [`${what} cannot be read: ${error.message}`] };
+  }
+}
+
+/** System V semaphores, message queues and shared memory of the initial IPC namespace, attached or not. */
+export function sysvObjects(kernel: Kernel): IpcObjects {
+  const tables = [
+    table(kernel, 0, 'System V semaphores', semaphoreSet),
+    table(kernel, 1, 'System V message queues', messageQueue),
+    table(kernel, 2, 'System V shared memory', segment),
+  ];
+  return {
+    objects: tables.flatMap(({ objects }) => objects),
+    problems: tables.flatMap(({ problems }) => problems),
+  };
 }

@@ -33,4 +33,6 @@ export interface ProcessGroup {
 export interface CaptureResult {
   readonly groups: readonly ProcessGroup[];
   readonly refused: readonly Refusal[];
+  /** What was lost with the kernel, whoever it concerns. */
+  readonly notes: readonly string[];
 }

@@ -194,12 +194,19 @@ suite(`processes on ${release}`, () => {
       'import ctypes,time; l=ctypes.CDLL(None); l.prctl(38,1,0,0,0); f=(ctypes.c_ubyte*8)(6,0,0,0,0,0,255,127); ' +
       'class_=type("F",(ctypes.Structure,),{"_fields_":[("n",ctypes.c_ushort),("p",ctypes.c_void_p)]}); ' +
       'print(l.prctl(22,2,ctypes.byref(class_(1,ctypes.addressof(f)))), flush=True); time.sleep(1000)';
+    /** Numbers of msgrcv, and of semop or semtimedop. */
+    const sleepsIn = new Map([
+      ['receiver', '70'],
+      ['waiter', '65|220'],
+    ]);
     /** What the kernel of this release, or its processor, does not have is left out. */
     const peculiar = async (what: string, reason: RegExp): Promise<[RegExp, number][]> => {
       const output = `/tmp/peculiar.${what}`;
       const pid = await guest.background(`exec python3 /root/peculiar.py ${what} >${output} 2>&1`);
       const line = await guest.until(`grep . ${output}`, 30);
       assert.match(line, /^(ready$|impossible: (Function not implemented|Invalid argument))/);
+      const call = sleepsIn.get(what);
+      if (call !== undefined) await guest.until(`grep -Eq '^(${call}) ' /proc/${pid}/syscall`, 30);
       return line === 'ready' ? [[reason, pid]] : [];
     };
     const cases: [RegExp, number][] = [
@@ -209,6 +216,12 @@ suite(`processes on ${release}`, () => {
       ...(await peculiar('mseal', /is sealed/)),
       ...(await peculiar('semaphore', /uses the System V semaphore set \d+, which went with the kernel/)),
       ...(await peculiar('message', /uses the System V message queue \d+, which went with the kernel/)),
+      ...(await peculiar(
+        'segment',
+        /uses the System V shared memory segment \d+, which went with the kernel/,
+      )),
+      ...(await peculiar('receiver', /uses the System V message queue \d+, which went with the kernel/)),
+      ...(await peculiar('waiter', /uses the System V semaphore set \d+, which went with the kernel/)),
       ...(await peculiar('dnotify', /has \/root open and watches it by signals \(F_NOTIFY\) \(fd \d+\)/)),
       ...(await peculiar('reuseport', /has a socket with a program that chooses among sockets/)),
       [/is in a uts namespace of its own/, await start('exec unshare --uts sleep 1000')],
@@ -224,14 +237,18 @@ suite(`processes on ${release}`, () => {
     );
     const spinner = await start('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
     cases.push([/was computing on/, spinner]);
-    const { groups, refused } = await capture(cases.map(([, pid]) => pid));
+    const queue = 'import ctypes; ctypes.CDLL("librt.so.1").mq_open(b"/peculiar", 0o102, 0o600, None)';
+    await guest.sh(`python3 -c '${queue}'`);
+    const { groups, refused, notes } = await capture(cases.map(([, pid]) => pid));
+    assert.match(notes.join('\n'), /System V shared memory segment \d+ of user 0 went with the kernel/);
+    assert.match(notes.join('\n'), /POSIX message queue \/peculiar of user 0 went with the kernel/);
     await guest.sh(`pkill -9 sleep; kill -9 ${cases.map(([, pid]) => pid).join(' ')} || true`);
     await guest.sh('echo 950000 > /proc/sys/kernel/sched_rt_runtime_us');
     assert.deepEqual(
       groups.flatMap(({ processes }) => processes.map(({ pid, comm }) => `${pid} ${comm}`)),
       [],
     );
-    assert.ok(cases.length >= (release === 'trixie' ? 13 : 11), `${cases.length} cases`);
+    assert.ok(cases.length >= (release === 'trixie' ? 16 : 14), `${cases.length} cases`);
     for (const [reason, pid] of cases) {
       const reasons = refused.filter((refusal) => refusal.pid === pid).flatMap((refusal) => refusal.reasons);
       const all = refused.flatMap((refusal) => refusal.reasons);
