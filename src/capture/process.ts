@@ -259,6 +259,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
+  findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) findings.reasons.push('was being killed');
   const memory = captureMemory(source, group, findings);

@@ -1,4 +1,4 @@
-import { readHrtimer } from '../linux/hrtimer.ts';
+import { type HrtimerState, nextPeriod, readHrtimer } from '../linux/hrtimer.ts';
 import { readPosixTimers } from '../linux/posix-timers.ts';
 import type { Task } from '../linux/sched.ts';
 import type { Signal } from '../linux/signal.ts';
@@ -18,6 +18,14 @@ function cpuTimer(expires: bigint, interval: bigint, used: bigint): IntervalTime
   return { intervalMicroseconds: microseconds(interval), remainingMicroseconds: microseconds(left) };
 }
 
+/** ITIMER_REAL is queued again only when its SIGALRM is taken (dequeue_signal, kernel/signal.c); until then its next period is this. */
+export function realTimeLeft(
+  { active, remaining, left }: Pick<HrtimerState, 'active' | 'remaining' | 'left'>,
+  interval: bigint,
+): bigint {
+  return active || interval === 0n ? remaining : nextPeriod(left, interval);
+}
+
 /** The three interval timers of setitimer(2). */
 export function captureIntervalTimers(
   kernel: Kernel,
@@ -31,7 +39,7 @@ export function captureIntervalTimers(
   return {
     real: {
       intervalMicroseconds: microseconds(signal.it_real_incr),
-      remainingMicroseconds: microseconds(real.remaining),
+      remainingMicroseconds: microseconds(realTimeLeft(real, signal.it_real_incr)),
     },
     virtual: cpuTimer(signal.virtExpires, signal.virtInterval, user),
     prof: cpuTimer(signal.profExpires, signal.profInterval, total),
@@ -50,17 +58,23 @@ const restorableClocks: ReadonlySet<number> = new Set([
 /** `clock_getcpuclockid(0)`, as the kernel keeps CLOCK_PROCESS_CPUTIME_ID: ~0 << 3 | CPUCLOCK_SCHED. */
 const OWN_PROCESS_CPU_CLOCK = -6;
 
+function lateTimer(id: number): string {
+  return `its timer ${id} (timer_create), set to a time of day, goes off later by as long as the system was away`;
+}
+
 /** POSIX timers, and reasons why one of them cannot be restored. */
 export function capturePosixTimers(
   kernel: Kernel,
   signal: Signal,
   threads: readonly Task[],
   clocks: Clocks,
-): { timers: PosixTimer[]; problems: string[] } {
+): { timers: PosixTimer[]; problems: string[]; notes: string[] } {
   const problems: string[] = [];
+  const notes: string[] = [];
   const timers = readPosixTimers(kernel, signal, threads, clocks).map((timer): PosixTimer => {
     const clock = timer.clock === OWN_PROCESS_CPU_CLOCK ? CLOCK.processCputime : timer.clock;
     if (!restorableClocks.has(clock)) problems.push(`has a timer on clock ${timer.clock}`);
+    if (timer.isTimeOfDay) notes.push(lateTimer(timer.id));
     return {
       id: timer.id,
       clock,
@@ -73,7 +87,7 @@ export function capturePosixTimers(
       remainingNanoseconds: timer.remaining,
     };
   });
-  return { timers, problems };
+  return { timers, problems, notes };
 }
 
 /** Timers that count down on a clock which is known too badly; CPU time is no such clock. */

@@ -2,12 +2,13 @@ import { closeSync, writeFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { type LateOption, lateOptions } from '../model/socket-option.ts';
 import { textToBytes } from '../vmcore/byte-text.ts';
+import { takeDescriptor } from './descriptor.ts';
 import type { RestorePlan } from './restore-plan.ts';
+import { setWallClockTimers } from './wall-clock-timers.ts';
 
 /** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
 const CPU_SET_BYTES = 128;
-/** System calls without a function in every C library. */
-const SYS = { ioprioSet: 251, pidfdOpen: 434, pidfdGetfd: 438 } as const;
+const SYS_ioprio_set = 251;
 const IOPRIO_WHO_PROCESS = 1;
 
 const TIOCEXCL = 0x540c;
@@ -31,7 +32,7 @@ function setAffinities({ affinities }: RestorePlan): string[] {
 
 function setIoPriorities({ ioPriorities }: RestorePlan): string[] {
   return ioPriorities.flatMap(({ tid, priority }) =>
-    syscall(SYS.ioprioSet, IOPRIO_WHO_PROCESS, tid, priority) === 0
+    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority) === 0
       ? []
       : [`thread ${tid} has another I/O priority`],
   );
@@ -52,17 +53,6 @@ function bytesOf({ value }: LateOption): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(value | 0);
   return bytes;
-}
-
-/** The process's own open file, as a descriptor of ours; -1 if there is none. */
-function takeDescriptor(pid: number, fd: number): number {
-  const pidfd = Number(syscall(SYS.pidfdOpen, pid, 0, 0));
-  if (pidfd < 0) return -1;
-  try {
-    return Number(syscall(SYS.pidfdGetfd, pidfd, fd, 0));
-  } finally {
-    closeSync(pidfd);
-  }
 }
 
 function own(socket: number, uid: number, gid: number): boolean {
@@ -102,7 +92,7 @@ function setExclusive({ exclusiveTerminals }: RestorePlan): string[] {
 
 /**
  * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, owners
- * and options of sockets, exclusive terminals. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ * and options of sockets, exclusive terminals, timers on the wall clock. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
  */
 export function applyLateSettings(plan: RestorePlan): string[] {
   return [
@@ -116,5 +106,6 @@ export function applyLateSettings(plan: RestorePlan): string[] {
     ),
     ...setSockets(plan),
     ...setExclusive(plan),
+    ...setWallClockTimers(plan),
   ];
 }

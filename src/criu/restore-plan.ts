@@ -7,8 +7,11 @@ import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/i
 import { readImageText } from './image.ts';
 
 const FILE_NAME = 'restore.json';
+const SECOND = 1_000_000_000n;
 
 const optionName = z.custom<LateOptionName>((name) => typeof name === 'string' && name in lateOptions);
+
+const timespec = z.strictObject({ seconds: z.int(), nanoseconds: z.int() });
 
 const planSchema = z.strictObject({
   /** Processes that must be there afterwards. */
@@ -39,6 +42,18 @@ const planSchema = z.strictObject({
   ),
   /** A process and a descriptor that lead to a terminal that nobody else may open (TIOCEXCL). */
   exclusiveTerminals: z.array(z.strictObject({ pid: z.int(), fd: z.int() })),
+  /** Absolute timerfds on the wall clock; see `WallClockTimer` of the model. */
+  wallClockTimers: z.array(
+    z.strictObject({
+      pid: z.int(),
+      fd: z.int(),
+      flags: z.int(),
+      expires: timespec,
+      interval: timespec,
+      ticks: z.int(),
+      waitsForRead: z.boolean(),
+    }),
+  ),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
@@ -73,6 +88,23 @@ function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTermin
     });
 }
 
+function timespecOf(nanoseconds: bigint): z.infer<typeof timespec> {
+  return { seconds: Number(nanoseconds / SECOND), nanoseconds: Number(nanoseconds % SECOND) };
+}
+
+function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'timerfd' || file.wallClock === undefined) return [];
+    const { flags, expiresNanoseconds, ticks, waitsForRead } = file.wallClock;
+    const expires = timespecOf(expiresNanoseconds);
+    const interval = timespecOf(file.intervalNanoseconds);
+    return holderOf(group, file.id).map((holder) => ({
+      ...{ ...holder, flags, expires, interval, waitsForRead },
+      ticks: Number(ticks),
+    }));
+  });
+}
+
 /** Writes the plan next to the images. */
 export function writeRestorePlan(directory: string, group: ProcessGroup): void {
   const threads = group.processes.flatMap((process) => process.threads);
@@ -93,6 +125,7 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
     ),
     sockets: socketsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
+    wallClockTimers: wallClockTimersOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {
     flag: 'wx',

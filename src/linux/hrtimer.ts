@@ -23,14 +23,23 @@ export interface HrtimerState {
   readonly expires: bigint;
   /** Nanoseconds until it goes off; at least 1 for an active timer that should have gone off already. */
   readonly remaining: bigint;
+  /** The same for a timer that is not active: 0 or less if its time has come. */
+  readonly left: bigint;
+}
+
+/** Nanoseconds to the next period of a timer that went off `-left` ago (hrtimer_forward). */
+export function nextPeriod(left: bigint, interval: bigint): bigint {
+  if (left > 0n || interval <= 0n) return left > 0n ? left : 0n;
+  return interval - (-left % interval);
 }
 
 /** State of the hrtimer at `address`. `remaining` is 0 for a timer that is not active. */
 export function readHrtimer(kernel: Kernel, address: bigint, clocks: Clocks): HrtimerState {
   const timer = kernel.bind(hrtimerStruct).at(address);
   const active = (timer.state & HRTIMER_ENQUEUED) !== 0;
-  if (timer.base === 0n) return { active: false, clock: 0, expires: 0n, remaining: 0n };
+  if (timer.base === 0n) return { active: false, clock: 0, expires: 0n, remaining: 0n, left: 0n };
   const clock = kernel.bind(clockBase).at(timer.base).clockid;
   const left = timer.expires - (clockReading(clocks, clock) ?? clocks.monotonic);
-  return { active, clock, expires: timer.expires, remaining: !active ? 0n : left > 0n ? left : 1n };
+  const remaining = !active ? 0n : left > 0n ? left : 1n;
+  return { active, clock, expires: timer.expires, remaining, left };
 }

@@ -1,7 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct } from '../vmcore/view.ts';
 import { hlistForEach } from './hlist.ts';
-import { readHrtimer } from './hrtimer.ts';
+import { type HrtimerState, nextPeriod, readHrtimer } from './hrtimer.ts';
 import { listForEach } from './list.ts';
 import { pidNr } from './pid.ts';
 import type { Task } from './sched.ts';
@@ -15,7 +15,6 @@ const kItimer = struct('k_itimer', {
   it_id: s32,
   it_overrun: s64,
   it_overrun_last: s64,
-  it_requeue_pending: s32,
   it_sigev_notify: s32,
   it_interval: s64,
   it_pid: pointer,
@@ -47,6 +46,8 @@ export interface KernelPosixTimer {
   readonly overrun: number;
   readonly interval: bigint;
   readonly remaining: bigint;
+  /** It is set to a time of the wall clock: relative timers are in the queue of CLOCK_MONOTONIC (hrtimer_init). */
+  readonly isTimeOfDay: boolean;
 }
 
 /** CPU time of a process or thread in nanoseconds. */
@@ -54,10 +55,17 @@ function cpuTimeOf(signal: Signal, threads: readonly Task[]): bigint {
   return threads.reduce((sum, task) => sum + task.sum_exec_runtime, signal.sumSchedRuntime);
 }
 
-/** A periodic timer that has expired and waits for its signal to be taken goes on from its next period. */
-function forward(remaining: bigint, interval: bigint): bigint {
-  if (remaining > 0n) return remaining;
-  return interval > 0n ? interval - (-remaining % interval) : 0n;
+/**
+ * What timer_gettime(2) shows (common_timer_get): a periodic timer that has gone off is queued again only when its signal is taken, and
+ * one without a signal (SIGEV_NONE) is never queued at all. Both go on from period to period.
+ */
+export function timeLeft(
+  timer: Pick<HrtimerState, 'active' | 'remaining' | 'left'>,
+  notify: number,
+  interval: bigint,
+): bigint {
+  if (timer.active) return timer.remaining;
+  return interval > 0n || notify === SIGEV_NONE ? nextPeriod(timer.left, interval) : 0n;
 }
 
 /**
@@ -81,13 +89,14 @@ export function readPosixTimers(
     const isCpu =
       timer.it_clock < 0 || timer.it_clock === CLOCK.processCputime || timer.it_clock === CLOCK.threadCputime;
     let remaining: bigint;
+    let isTimeOfDay = false;
     if (isCpu) {
       const used = cpuTimeOf(signal, threads);
-      remaining = timer.cpuExpires === 0n ? 0n : forward(timer.cpuExpires - used, interval);
+      remaining = timer.cpuExpires === 0n ? 0n : nextPeriod(timer.cpuExpires - used, interval);
     } else {
       const state = readHrtimer(kernel, timer.realTimer, clocks);
-      const waitsForSignal = !state.active && timer.it_requeue_pending !== 0 && interval > 0n;
-      remaining = state.active ? state.remaining : waitsForSignal ? interval : 0n;
+      remaining = timeLeft(state, timer.it_sigev_notify, interval);
+      isTimeOfDay = state.clock === CLOCK.realtime || state.clock === CLOCK.tai;
     }
     const info = timer.sigq === 0n ? undefined : kernel.bind(timerSigqueue).at(timer.sigq).info;
     return {
@@ -101,6 +110,7 @@ export function readPosixTimers(
       overrun: Number(timer.it_overrun_last > 0n ? timer.it_overrun_last : 0n),
       interval,
       remaining,
+      isTimeOfDay: isTimeOfDay && remaining > 0n,
     };
   }).toSorted((a, b) => a.id - b.id);
 }

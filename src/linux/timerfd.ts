@@ -1,6 +1,6 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, s64, struct, u8, u16, u64 } from '../vmcore/view.ts';
-import { type Clocks, clockReading } from './timekeeping.ts';
+import { CLOCK, type Clocks, clockReading } from './timekeeping.ts';
 
 /** `struct timerfd_ctx` (fs/timerfd.c): a high-resolution timer, or an alarm timer for the *_ALARM clocks. */
 const timerfdContext = struct('timerfd_ctx', {
@@ -19,13 +19,31 @@ const timerfdContext = struct('timerfd_ctx', {
 
 const hrtimerClockBase = struct('hrtimer_clock_base', { clockid: s32 });
 
-/** CLOCK_REALTIME_ALARM and CLOCK_BOOTTIME_ALARM (include/uapi/linux/time.h). */
-const alarmClocks: ReadonlySet<number> = new Set([8, 9]);
+/** The clocks whose timers wake a sleeping machine. */
+export function isAlarmClock(clock: number): boolean {
+  return clock === CLOCK.realtimeAlarm || clock === CLOCK.boottimeAlarm;
+}
+
 /** HRTIMER_STATE_ENQUEUED and ALARMTIMER_STATE_ENQUEUED. */
 const ENQUEUED = 1;
 
 /** TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET of timerfd_settime(2). */
 export const timerfdFlags = { absolute: 1, cancelOnSet: 2 } as const;
+
+/** A timerfd as the kernel keeps it. Times in nanoseconds. */
+export interface TimerFdContext {
+  readonly clock: number;
+  readonly interval: bigint;
+  readonly ticks: bigint;
+  readonly settimeFlags: number;
+  /** It has gone off since it was set or read. */
+  readonly hasExpired: boolean;
+  readonly isQueued: boolean;
+  /** On the clock of the queue that it is, or was, in. */
+  readonly expires: bigint;
+  /** What that clock shows. */
+  readonly now: bigint;
+}
 
 export interface TimerFdState {
   readonly clock: number;
@@ -37,25 +55,37 @@ export interface TimerFdState {
   readonly remainingNanoseconds: bigint;
 }
 
-/**
- * The state of a timerfd at the time of `clocks`. A periodic timer that has expired is
- * not queued again before it is read: it is moved forward here as do_timerfd_gettime does. Throws a VmcoreError if the
- * context cannot be read.
- */
-export function timerfdState(kernel: Kernel, context: bigint, clocks: Clocks): TimerFdState {
+/** The timerfd behind `file->private_data`. Throws a VmcoreError if it cannot be read. */
+export function readTimerfd(kernel: Kernel, context: bigint, clocks: Clocks): TimerFdContext {
   const timer = kernel.bind(timerfdContext).at(context);
-  const alarm = alarmClocks.has(timer.clockid);
-  const expires = alarm ? timer.alarmExpires : timer.timerExpires;
-  const queued = ((alarm ? timer.alarmState : timer.timerState) & ENQUEUED) !== 0;
+  const alarm = isAlarmClock(timer.clockid);
   const base = alarm ? timer.alarmTimerBase : timer.timerBase;
-  const interval = timer.tintv;
-  let ticks = timer.ticks;
+  const baseClock = base === 0n ? CLOCK.monotonic : kernel.bind(hrtimerClockBase).at(base).clockid;
+  return {
+    clock: timer.clockid,
+    interval: timer.tintv,
+    ticks: timer.ticks,
+    settimeFlags: timer.settime_flags,
+    hasExpired: timer.expired !== 0,
+    isQueued: ((alarm ? timer.alarmState : timer.timerState) & ENQUEUED) !== 0,
+    expires: alarm ? timer.alarmExpires : timer.timerExpires,
+    now: clockReading(clocks, baseClock) ?? clocks.monotonic,
+  };
+}
+
+/** A periodic timer that has gone off is not queued again before it is read (timerfd_read). */
+export function waitsForRead({ hasExpired, interval }: TimerFdContext): boolean {
+  return hasExpired && interval > 0n;
+}
+
+/** The state of a timerfd; a periodic one that waits to be read is moved forward as do_timerfd_gettime does. */
+export function timerfdState(timer: TimerFdContext): TimerFdState {
+  const { interval } = timer;
+  let { ticks } = timer;
   let remaining = 0n;
-  const waitsForRead = timer.expired !== 0 && interval > 0n;
-  if (queued || waitsForRead) {
-    const clock = kernel.bind(hrtimerClockBase).at(base).clockid;
-    remaining = expires - (clockReading(clocks, clock) ?? clocks.monotonic);
-    if (remaining <= 0n && waitsForRead) {
+  if (timer.isQueued || waitsForRead(timer)) {
+    remaining = timer.expires - timer.now;
+    if (remaining <= 0n && waitsForRead(timer)) {
       const periods = -remaining / interval + 1n;
       ticks += periods - 1n;
       remaining += periods * interval;
@@ -64,10 +94,10 @@ export function timerfdState(kernel: Kernel, context: bigint, clocks: Clocks): T
     if (remaining <= 0n) remaining = 1n;
   }
   return {
-    clock: timer.clockid,
+    clock: timer.clock,
     intervalNanoseconds: interval,
     ticks,
-    settimeFlags: timer.settime_flags,
+    settimeFlags: timer.settimeFlags,
     remainingNanoseconds: remaining,
   };
 }

@@ -35,15 +35,29 @@ export interface EventPoll extends OpenFileCommon {
   readonly targets: readonly EventPollTarget[];
 }
 
+/** An absolute timerfd on CLOCK_REALTIME, as it has to be set with the clock of the next kernel. */
+export interface WallClockTimer {
+  /** TFD_TIMER_* of timerfd_settime(2). */
+  readonly flags: number;
+  /** The time of day that it is set to, in nanoseconds since 1970; 0 means disarmed. */
+  readonly expiresNanoseconds: bigint;
+  /** As the kernel had counted them: of a periodic timer that waits to be read only the first. */
+  readonly ticks: bigint;
+  /** It is periodic and has gone off: what it misses is counted when it is read. */
+  readonly waitsForRead: boolean;
+}
+
 export interface TimerFd extends OpenFileCommon {
   readonly type: 'timerfd';
   readonly clock: number;
   /** Expirations that were not read. */
   readonly ticks: bigint;
+  /** TFD_TIMER_* but for TFD_TIMER_ABSTIME: `remainingNanoseconds` is relative. */
   readonly settimeFlags: number;
   /** 0 means disarmed. */
   readonly remainingNanoseconds: bigint;
   readonly intervalNanoseconds: bigint;
+  readonly wallClock?: WallClockTimer;
 }
 
 export interface SignalFd extends OpenFileCommon {

@@ -9,9 +9,9 @@ import koffi from 'koffi';
 import { z } from 'zod';
 import { applyLateSettings } from '../../src/criu/late-settings.ts';
 import { restoreImages } from '../../src/criu/restore.ts';
-import { type RestorePlan, writeRestorePlan } from '../../src/criu/restore-plan.ts';
+import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
 import { changedOptions, type LateOption, lateOptions } from '../../src/model/socket-option.ts';
-import { groupOf, memoryOf, processOf } from './processes.ts';
+import { groupOf, lateNothing, memoryOf, processOf } from './processes.ts';
 
 /** libuv's handle of a server. */
 const handle = z.object({ fd: z.int() });
@@ -25,18 +25,6 @@ function optionOf(fd: number, name: LateOption['name']): number {
   assert.equal(getOption(fd, ...lateOptions[name], value, [4]), 0);
   return value[0] ?? 0;
 }
-
-const plan: RestorePlan = {
-  ...{ pids: [process.pid], options: [], journalSockets: [], personality: 0 },
-  ...{
-    affinities: [],
-    ioPriorities: [],
-    timerSlacks: [],
-    coredumpFilters: [],
-    sockets: [],
-    exclusiveTerminals: [],
-  },
-};
 
 describe('what CRIU leaves to be done', () => {
   it('is set on a socket of the process: the socket itself, not a copy', async () => {
@@ -52,7 +40,7 @@ describe('what CRIU leaves to be done', () => {
     const [uid, gid] =
       process.getuid?.() === 0 ? [1234, 5678] : [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
     const sockets = [{ pid: process.pid, fd, uid, gid, options }];
-    assert.deepEqual(applyLateSettings({ ...plan, sockets }), []);
+    assert.deepEqual(applyLateSettings({ ...lateNothing, sockets }), []);
     assert.deepEqual([fstatSync(fd).uid, fstatSync(fd).gid], [uid, gid]);
     assert.equal(optionOf(fd, 'TCP_DEFER_ACCEPT'), 7);
     assert.equal(optionOf(fd, 'IP_TOS'), 0x10);
@@ -62,7 +50,7 @@ describe('what CRIU leaves to be done', () => {
 
   it('is told if it could not be done', () => {
     const sockets = [{ pid: process.pid, fd: 9999, uid: 0, gid: 0, options: [] }];
-    assert.match(applyLateSettings({ ...plan, sockets })[0] ?? '', /fd 9999 .* has lost its options/);
+    assert.match(applyLateSettings({ ...lateNothing, sockets })[0] ?? '', /fd 9999 .* has lost its options/);
   });
 
   it('is an option only where it is not as a new socket has it', () => {

@@ -1,3 +1,4 @@
+import type { RestorePlan } from '../../src/criu/restore-plan.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { AddressSpace, Vma } from '../../src/model/memory.ts';
@@ -148,3 +149,10 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
     clocks: { monotonic: 123_000_000_456n, boottime: 124_000_000_456n },
   };
 }
+
+/** A plan of a restore after which nothing is left to be set. */
+export const lateNothing: RestorePlan = {
+  ...{ pids: [process.pid], options: [], journalSockets: [], personality: 0 },
+  ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
+  ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [] },
+};

@@ -5,8 +5,15 @@ import { inodeStruct, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { inotifyState } from '../../linux/inotify.ts';
 import { signalfdContext } from '../../linux/signalfd.ts';
 import { CLOCK, coarseness } from '../../linux/timekeeping.ts';
-import { timerfdFlags, timerfdState } from '../../linux/timerfd.ts';
-import type { EventFd, Inotify, InotifyWatch, SignalFd, TimerFd } from '../../model/file.ts';
+import {
+  isAlarmClock,
+  readTimerfd,
+  type TimerFdContext,
+  timerfdFlags,
+  timerfdState,
+  waitsForRead,
+} from '../../linux/timerfd.ts';
+import type { EventFd, Inotify, InotifyWatch, SignalFd, TimerFd, WallClockTimer } from '../../model/file.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -25,26 +32,44 @@ export function captureSignalfd(context: CaptureContext, file: File): SignalFd {
   return { type: 'signalfd', ...context.common(file), mask: ~sigmask & ALL_SIGNALS };
 }
 
+/** How an absolute timer on the wall clock is set once more: with the time of day that it was set to. */
+export function wallClockTimer(timer: TimerFdContext): WallClockTimer | undefined {
+  if (timer.clock !== CLOCK.realtime || (timer.settimeFlags & timerfdFlags.absolute) === 0) return undefined;
+  const waits = waitsForRead(timer);
+  return {
+    flags: timer.settimeFlags,
+    expiresNanoseconds: timer.isQueued || waits ? timer.expires : 0n,
+    ticks: timer.ticks,
+    waitsForRead: waits,
+  };
+}
+
 /**
- * A timerfd. An absolute timer on a clock that goes on across the panic is the same as a relative one with the time that
- * remains; an absolute timer on the wall clock keeps its flags.
+ * A timerfd. An absolute timer is the same as a relative one with the time that remains: CRIU adds the time of its clock to the time of
+ * an absolute one, so that one with nothing left goes off. What that loses on the wall clock, which does not stand still while the
+ * system is away, is set afterwards. Throws a FileRefusal for clocks that CRIU does not know.
  */
 export function captureTimerfd(context: CaptureContext, file: File): TimerFd {
-  const state = timerfdState(context.kernel, file.private_data, context.clocks);
+  const timer = readTimerfd(context.kernel, file.private_data, context.clocks);
+  if (isAlarmClock(timer.clock))
+    throw new FileRefusal('has a timerfd that wakes the machine (CLOCK_*_ALARM)');
+  const state = timerfdState(timer);
+  const wallClock = wallClockTimer(timer);
   const coarse = coarseness(context.clocks);
-  if (coarse !== undefined && state.remainingNanoseconds > 0n)
+  if (wallClock === undefined && coarse !== undefined && state.remainingNanoseconds > 0n)
     throw new FileRefusal(`has a timerfd that is set, and ${coarse}`);
-  const onWallClock = state.clock === CLOCK.realtime || state.clock === CLOCK.realtimeAlarm;
-  const isAbsolute = (state.settimeFlags & timerfdFlags.absolute) !== 0;
-  if (onWallClock && isAbsolute && state.remainingNanoseconds > 0n) {
+  if (wallClock !== undefined && (wallClock.flags & timerfdFlags.cancelOnSet) !== 0) {
     const holders = context.system.holdersOfFile(file.address);
     context.noteHolders(
       holders,
-      'a timer set to a time of day goes off later by as long as the system was away',
+      'its timers on the wall clock are cancelled, as they ask for when it is set',
     );
   }
-  const settimeFlags = onWallClock ? state.settimeFlags : state.settimeFlags & ~timerfdFlags.absolute;
-  return { type: 'timerfd', ...context.common(file), ...state, settimeFlags };
+  const settimeFlags = state.settimeFlags & ~timerfdFlags.absolute;
+  return {
+    ...{ type: 'timerfd', ...context.common(file), ...state, settimeFlags },
+    ...(wallClock === undefined ? {} : { wallClock }),
+  };
 }
 
 /** An inotify file with its watches by path. Throws a FileRefusal if a watched inode has no known path. */
