@@ -12,11 +12,14 @@ const SYS_ioprio_set = 251;
 const IOPRIO_WHO_PROCESS = 1;
 
 const TIOCEXCL = 0x540c;
+const F_SETFL = 4;
+const F_SETPIPE_SZ = 1031;
 
 const libc = koffi.load('libc.so.6');
 const syscall = libc.func('long syscall(long number, long first, long second, long third)');
 const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
 const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
+const fileControl = libc.func('int fcntl(int fd, int command, long argument)');
 const changeOwner = libc.func('int fchown(int fd, uint32_t uid, uint32_t gid)');
 const setOption = libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t size)');
 
@@ -90,9 +93,21 @@ function setExclusive({ exclusiveTerminals }: RestorePlan): string[] {
   });
 }
 
+function setFifos({ fifos }: RestorePlan): string[] {
+  return fifos.flatMap(({ pid, fd, flags, capacityBytes }) => {
+    const fifo = takeDescriptor(pid, fd);
+    const done =
+      fifo >= 0 &&
+      fileControl(fifo, F_SETFL, flags) === 0 &&
+      fileControl(fifo, F_SETPIPE_SZ, capacityBytes) === capacityBytes;
+    if (fifo >= 0) closeSync(fifo);
+    return done ? [] : [`the FIFO fd ${fd} of process ${pid} has other flags or another size`];
+  });
+}
+
 /**
  * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, owners
- * and options of sockets, exclusive terminals, timers on the wall clock. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ * and options of sockets, exclusive terminals, timers on the wall clock, FIFOs. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
  */
 export function applyLateSettings(plan: RestorePlan): string[] {
   return [
@@ -107,5 +122,6 @@ export function applyLateSettings(plan: RestorePlan): string[] {
     ...setSockets(plan),
     ...setExclusive(plan),
     ...setWallClockTimers(plan),
+    ...setFifos(plan),
   ];
 }

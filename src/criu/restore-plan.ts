@@ -54,6 +54,8 @@ const planSchema = z.strictObject({
       waitsForRead: z.boolean(),
     }),
   ),
+  /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
+  fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
@@ -86,6 +88,14 @@ function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTermin
       const file = files.find((candidate) => candidate.type === 'terminal' && candidate.terminalId === id);
       return file === undefined ? [] : holderOf(group, file.id);
     });
+}
+
+function fifosOf(group: ProcessGroup): RestorePlan['fifos'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'fifo' || !file.waitsForWriter) return [];
+    const capacityBytes = group.files.pipes.find(({ id }) => id === file.pipeId)?.capacityBytes ?? 0;
+    return holderOf(group, file.id).map((holder) => ({ ...holder, flags: file.flags, capacityBytes }));
+  });
 }
 
 function timespecOf(nanoseconds: bigint): z.infer<typeof timespec> {
@@ -126,6 +136,7 @@ export function writeRestorePlan(directory: string, group: ProcessGroup): void {
     sockets: socketsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
+    fifos: fifosOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {
     flag: 'wx',

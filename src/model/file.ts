@@ -14,6 +14,8 @@ export interface FifoFile extends OpenFileCommon {
   readonly type: 'fifo';
   readonly pipeId: number;
   readonly pathFile: PathFile;
+  /** Opened for reading without a writer, and none has come since: it must not see one while it is made again. */
+  readonly waitsForWriter: boolean;
 }
 
 export interface EventFd extends OpenFileCommon {

@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { fstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import koffi from 'koffi';
 import { z } from 'zod';
@@ -19,6 +30,9 @@ const libc = koffi.load('libc.so.6');
 const getOption = libc.func(
   'int getsockopt(int fd, int level, int option, _Out_ int *value, _Inout_ uint32_t *size)',
 );
+
+const fileControl = libc.func('int fcntl(int fd, int command, long argument)');
+const [F_GETFL, F_GETPIPE_SZ] = [3, 1032];
 
 function optionOf(fd: number, name: LateOption['name']): number {
   const value = [0];
@@ -46,6 +60,18 @@ describe('what CRIU leaves to be done', () => {
     assert.equal(optionOf(fd, 'IP_TOS'), 0x10);
     assert.equal(optionOf(fd, 'TCP_LINGER2'), -1);
     server.close();
+  });
+
+  it('is set on a FIFO that had to be opened without waiting', () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'otherworld-fifo-')), 'fifo');
+    execFileSync('mkfifo', [path]);
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const fifos = [{ pid: process.pid, fd, flags: 0o100000, capacityBytes: 16384 }];
+    assert.deepEqual(applyLateSettings({ ...lateNothing, fifos }), []);
+    assert.equal(fileControl(fd, F_GETFL, 0) & constants.O_NONBLOCK, 0);
+    assert.equal(fileControl(fd, F_GETPIPE_SZ, 0), 16384);
+    closeSync(fd);
+    rmSync(dirname(path), { recursive: true });
   });
 
   it('is told if it could not be done', () => {

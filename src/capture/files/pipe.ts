@@ -1,14 +1,31 @@
 import { resolvePath } from '../../linux/dcache.ts';
-import type { File } from '../../linux/file.ts';
-import { openFlags } from '../../linux/file.ts';
+import { type File, fileAt, openFlags } from '../../linux/file.ts';
 import { inodeStruct } from '../../linux/fs.ts';
-import { pipeContent, pipeInodeInfo } from '../../linux/pipe.ts';
+import { type PipeInodeInfo, pipeContent, pipeInodeInfo, waitsForWriter } from '../../linux/pipe.ts';
 import type { FifoFile, PipeFile } from '../../model/file.ts';
 import type { CaptureContext } from './context.ts';
 import { capturePathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
 
 const PAGE_SIZE = 4096;
+
+/**
+ * See `waitsForWriter`. Such an end cannot be made again together with one that has seen a writer, nor with data in the FIFO: each needs a
+ * writer for a moment. Throws a FileRefusal then.
+ */
+function waitsForFirstWriter(context: CaptureContext, file: File, pipe: PipeInodeInfo): boolean {
+  const { kernel, system } = context;
+  if (!waitsForWriter(kernel, file, pipe)) return false;
+  const all = new Set(system.holdersOfObject(pipe.address).map((holder) => holder.file));
+  const others = [...all].map((address) => fileAt(kernel, address));
+  if (
+    pipe.head !== pipe.tail ||
+    others.some((other) => other === undefined || !waitsForWriter(kernel, other, pipe))
+  ) {
+    throw new FileRefusal('has a FIFO whose writers had gone when it was opened once more');
+  }
+  return true;
+}
 
 /**
  * One end of a pipe or a FIFO, with what is in it. Throws a FileRefusal if another process that is not protected holds an
@@ -39,5 +56,8 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
     context.pipes.set(id, { id, named, capacityBytes: pipe.max_usage * PAGE_SIZE, data, dataBytes: bytes });
   }
   if (!named) return { type: 'pipe', ...context.common(file), pipeId: id };
-  return { type: 'fifo', ...context.common(file), pipeId: id, pathFile: capturePathFile(context, file) };
+  return {
+    ...{ type: 'fifo', ...context.common(file), pipeId: id, pathFile: capturePathFile(context, file) },
+    waitsForWriter: waitsForFirstWriter(context, file, pipe),
+  };
 }

@@ -7,7 +7,7 @@ import { FdinfoEntrySchema, FileEntrySchema, FileLockEntrySchema, FileType } fro
 import { eventfd, eventpoll, inotify, memfd, signalfd, timerfd, writeMemfdInode } from './anonymous.ts';
 import { head } from './common.ts';
 import { regFile, writeGhost, writeRemap } from './path.ts';
-import { writePipeData } from './pipe.ts';
+import { openedFifo, writePipeData } from './pipe.ts';
 import { inetEntry, netlinkEntry, unixEntry, writeUnixQueue } from './socket.ts';
 import { terminalFile, writeTerminal } from './terminal.ts';
 
@@ -119,9 +119,10 @@ function writeLock(images: ImageDirectory, { kind, type, pid, fd, start, length 
  */
 export function writeFileImages(files: GroupFiles, images: ImageDirectory, source: PageSource): void {
   const terminals = new Map(files.terminals.map((terminal) => [terminal.id, terminal]));
-  const byId = new Map(files.files.map((file) => [file.id, file]));
+  const opened = files.files.map(openedFifo);
+  const byId = new Map(opened.map((file) => [file.id, file]));
   const image = images.image('files');
-  for (const file of [...peersFirst(files.files)].flatMap(withPaths)) {
+  for (const file of [...peersFirst(opened)].flatMap(withPaths)) {
     image.entry(FileEntrySchema, fileEntry(file, terminals));
     if (file.type === 'path') writeRemap(images, file);
     if (file.type === 'unix') writeUnixQueue(images, source, file);

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { writeFileImages } from '../../../src/criu/files/index.ts';
 import { ImageDirectory, type PageSource } from '../../../src/criu/image.ts';
-import { type GroupFiles, noFiles } from '../../../src/model/file.ts';
+import { type FifoFile, type GroupFiles, noFiles } from '../../../src/model/file.ts';
 import type { FileIdentity, PathFile } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import type { InetSocket, SocketOptions, UnixSocket } from '../../../src/model/socket.ts';
@@ -149,6 +149,26 @@ suite('images of files', () => {
     assert.deepEqual([memory?.off, memory?.len, disk?.off, disk?.len], [0, 4096, 4096, 4]);
     assert.equal(Buffer.from(String(disk?.extra), 'base64').toString(), 'copy');
     assert.throws(() => written(ino + 1), /copy is another file now/);
+  });
+
+  test('a FIFO that waits for its first writer as a file, so that CRIU opens it without one', () => {
+    const named = pathFile({ id: 6, path: '/fifo', position: undefined });
+    const fifo = { type: 'fifo', id: 5, flags: 0o100000, owner, pipeId: 3, pathFile: named } as const;
+    const waiting = { ...fifo, waitsForWriter: true };
+    const tables = [{ filesId: 4, descriptors: [{ fd: 7, fileId: 5, closeOnExec: false }] }];
+    const kinds = (file: FifoFile) => decoded({ files: [file] }, 'files').map(({ type, id }) => [type, id]);
+    assert.deepEqual(kinds(waiting), [['REG', 5]]);
+    assert.deepEqual(kinds({ ...fifo, waitsForWriter: false }), [
+      ['REG', 6],
+      ['FIFO', 5],
+    ]);
+    const { name, pos, flags } = fileEntry(waiting, 'reg');
+    assert.equal(name, '/fifo');
+    assert.ok(pos === -1 || Number(pos) === 2 ** 64, `${pos}`);
+    assert.match(String(flags), /NONBLOCK|0x8800/);
+    assert.deepEqual(decoded({ files: [waiting], tables }, 'fdinfo-4'), [
+      { id: 5, flags: 0, type: 'REG', fd: 7 },
+    ]);
   });
 
   test('the content of a pipe after its size', () => {
