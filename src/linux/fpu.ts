@@ -165,5 +165,8 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
     }
     components.push({ number, data });
   }
-  return { fxsave: legacyRegion(area, xstateBv), xstateBv: xstateBv & state.user_xfeatures, components };
+  // The area's bit is as old as its copy: without it the rights would be those of a thread without keys.
+  const keys = pkru === 0 ? 0n : 1n << BigInt(XFEATURE.pkru);
+  const inUse = ((xstateBv & ~(1n << BigInt(XFEATURE.pkru))) | keys) & state.user_xfeatures;
+  return { fxsave: legacyRegion(area, xstateBv), xstateBv: inUse, components };
 }
