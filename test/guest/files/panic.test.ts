@@ -57,24 +57,30 @@ while True:
     time.sleep(1)
     for file in (new, current, log, after): print('line', file=file)`;
 /**
- * Maps a library that is then replaced by a copy of itself, as when its package is installed again, and of which most is in no memory by the time of
- * the panic.
+ * Runs a program and maps a library that are then replaced by copies of themselves, as when their packages are installed again, and of which
+ * most is in no memory by the time of the panic.
  */
-const upgraded = `import ctypes, os, subprocess, time
-library = '/root/upgraded/library.so'
-copy = lambda source, to: subprocess.run(['cp', '-a', source, to], check=True)
-os.makedirs('/root/upgraded')
-copy(os.path.realpath('/lib/x86_64-linux-gnu/libm.so.6'), library)
-os.sync()
-fd = os.open(library, os.O_RDONLY)
+const upgraded = `import ctypes, os, subprocess, sys, time
+program, library = names = '/root/upgraded/program', '/root/upgraded/library.so'
+copy = lambda source, to: subprocess.run(['cp', '-a', os.path.realpath(source), to], check=True)
+if sys.executable != program:
+    os.makedirs('/root/upgraded')
+    copy(sys.executable, program)
+    copy('/lib/x86_64-linux-gnu/libm.so.6', library)
+    os.sync()
+    os.execv(program, [program, *sys.argv])
+files = [os.open(name, os.O_RDONLY) for name in names]
 libm = ctypes.CDLL(library)
-copy(library, library + '.new')
-os.rename(library + '.new', library)
+for name in names:
+    copy(name, name + '.new')
+    os.rename(name + '.new', name)
 os.sync()
-os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-os.close(fd)
+for file in files:
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
 open('/root/upgraded/ready', 'w').close()
 while True: time.sleep(1000)`;
+const upgradedFiles = ['program', 'library.so'] as const;
 /** All of them run on one CPU, and the kernel dies on it: whoever computes on another one is refused. */
 const programs = { writer, renamer, talker, caller, saver, upgraded };
 const run = (name: keyof typeof programs): string => `taskset -c 0 python3 /root/${name}.py`;
@@ -93,9 +99,9 @@ const inventory = `for d in ${tmpfs}; do cd $d/kept
   getfattr -n user.what empty; [ deep/random -ef other-name ] && echo same
 done 2>&1`;
 
-/** A link to the deleted library that a process maps. */
-function mappedLibrary(pid: number): string {
-  return `$(find /proc/${pid}/map_files -lname '*/library.so*(deleted)' | head -n1)`;
+/** A link to a deleted file of /root/upgraded that a process maps. */
+function mapped(pid: number, name: string): string {
+  return `$(find /proc/${pid}/map_files -lname '/root/upgraded/${name}*(deleted)' | head -n1)`;
 }
 
 suite(`files across a panic of ${release}`, () => {
@@ -143,10 +149,12 @@ suite(`files across a panic of ${release}`, () => {
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
     const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
     await guest.until('test -e /root/upgraded/ready', 60);
-    const inMemory = Number(await guest.sh(`fincore -nro PAGES ${mappedLibrary(upgradedPid)}`));
-    const pages = Number(await guest.sh('echo $(($(stat -c %s /root/upgraded/library.so) / 4096))'));
-    // Else this would show nothing.
-    assert.ok(inMemory > 0 && inMemory < pages, `${inMemory} of ${pages} pages are in memory`);
+    for (const name of upgradedFiles) {
+      const inMemory = Number(await guest.sh(`fincore -nro PAGES ${mapped(upgradedPid, name)}`));
+      const pages = Number(await guest.sh(`echo $(($(stat -c %s /root/upgraded/${name}) / 4096))`));
+      // Else this would show nothing.
+      assert.ok(inMemory > 0 && inMemory < pages, `${inMemory} of ${pages} pages of ${name} are in memory`);
+    }
     for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid, upgradedPid])
       await guest.sh(`otherworld protect --pid ${pid}`);
     await guest.sh(furnish);
@@ -241,10 +249,13 @@ suite(`files across a panic of ${release}`, () => {
     assert.equal((await guest.exec(['cat', '/run/writer.text'])).status, 1);
   });
 
-  test('a library that was replaced by a copy of itself is whole, what was in no memory included', async () => {
-    const mapped = mappedLibrary(upgradedPid);
-    assert.match(await guest.sh(`readlink ${mapped}`), /library\.so.* \(deleted\)$/);
-    assert.equal(await guest.sh(`cmp ${mapped} /root/upgraded/library.so && echo same`), 'same');
+  test('a program and a library that were replaced by copies are whole, what was in no memory included', async () => {
+    for (const name of upgradedFiles) {
+      const file = mapped(upgradedPid, name);
+      assert.match(await guest.sh(`readlink ${file}`), / \(deleted\)$/);
+      assert.equal(await guest.sh(`cmp ${file} /root/upgraded/${name} && echo same`), 'same');
+    }
+    assert.match(await guest.sh(`readlink /proc/${upgradedPid}/exe`), /program.* \(deleted\)$/);
   });
 
   test('a program goes on calling syslog', async () => {
