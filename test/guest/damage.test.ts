@@ -7,7 +7,8 @@ import fc from 'fast-check';
 import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { type CapturedMemoryFiles, captureMemoryFiles } from '../../src/capture/memory-files.ts';
-import { currentTask } from '../../src/linux/current.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { currentTask, runningTasks } from '../../src/linux/current.ts';
 import { dentryChildren, dentryName } from '../../src/linux/dcache.ts';
 import { epitems } from '../../src/linux/eventpoll.ts';
 import { fdSlots } from '../../src/linux/fdtable.ts';
@@ -16,6 +17,7 @@ import { fileKind } from '../../src/linux/file-kind.ts';
 import { mmStruct } from '../../src/linux/mm.ts';
 import { readMounts } from '../../src/linux/mount-table.ts';
 import { findTaskByPid, forEachThread } from '../../src/linux/pid.ts';
+import { readLog } from '../../src/linux/printk.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { VM } from '../../src/linux/vm-flags.ts';
 import { forEachVma } from '../../src/linux/vma.ts';
@@ -23,7 +25,8 @@ import type { CaptureResult } from '../../src/model/group.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
-import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
+import { kernelFrom, openKernel, openSource } from '../../src/vmcore/open.ts';
+import { logView, silentViews } from '../vmcore/views.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 import { silentDifferences } from './same-capture.ts';
 
@@ -113,6 +116,9 @@ suite(`a damaged kernel of ${release}`, () => {
       60,
     );
     await dumpAtRest();
+    await guest.background('sleep 1; echo c > /proc/sysrq-trigger');
+    await guest.consoleSays(/end Kernel panic/, 120);
+    await guest.vmcore(join(scratch.path, 'stopped'));
     await guest.down();
     const memory = new RecordingMemory(source.physical);
     kernel = open(memory);
@@ -126,6 +132,37 @@ suite(`a damaged kernel of ${release}`, () => {
   test('whole, gives all but the one whose pipe somebody else holds', () => {
     assert.equal(whole.groups.length, 4, whole.refused.map(({ pid }) => reasonsOf(whole, pid)).join('\n'));
     assert.match(reasonsOf(whole, pids.reader), new RegExp(`a FIFO to PID ${writer} `));
+  });
+
+  test('dead without a crash kernel, has all CPUs that it stopped, what they ran, and what they counted', () => {
+    const stopped = openKernel(join(scratch.path, 'stopped'));
+    assert.deepEqual(stopped.cpus, kernel.cpus);
+    const { cpuOf, unknown } = runningTasks(stopped);
+    assert.deepEqual([new Set(cpuOf.values()), unknown], [new Set(kernel.cpus), []]);
+    const sizeOf = (of: Kernel) => listProcesses(of).rows.find(({ pid }) => pid === pids.sleeper)?.rssKib;
+    assert.equal(sizeOf(stopped), sizeOf(kernel));
+    assert.equal(readLog(stopped).damage, undefined);
+    stopped.close();
+  });
+
+  test('has its whole log, or says what is missing, whatever page of it is lost', () => {
+    const memory = new RecordingMemory(source.physical);
+    const all = logView(open(memory));
+    memory.touched.clear();
+    const log = logView(open(memory));
+    assert.deepEqual([log.marked, Object.keys(log.rows)], [[], Object.keys(all.rows)]);
+    let lost = 0;
+    for (const frame of memory.touched) {
+      for (const byte of [0, 0xff]) {
+        const other = new RecordingMemory(source.physical);
+        other.replace(frame * PAGE, Buffer.alloc(PAGE, byte));
+        const damagedLog = captureOrRefuse(() => logView(open(other)));
+        if (damagedLog === undefined) continue;
+        assert.deepEqual(silentViews({ log }, { log: damagedLog }, 'content'), [], `page ${frame}`);
+        if (damagedLog.marked.length > 0) lost++;
+      }
+    }
+    assert.ok(lost > 10, `${lost} pages were of the log`);
   });
 
   test('a list of tasks that is cut off is made up for by the table of PIDs', () => {
@@ -464,7 +501,7 @@ suite(`a damaged kernel of ${release}`, () => {
   });
 
   /** A kernel that cannot even be opened any more is a typed error; a capture never is one. */
-  function captureOrRefuse(run: () => CaptureResult): CaptureResult | undefined {
+  function captureOrRefuse<T>(run: () => T): T | undefined {
     try {
       return run();
     } catch (error) {
