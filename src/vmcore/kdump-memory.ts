@@ -1,13 +1,11 @@
 import { writeSync } from 'node:fs';
-import type { DumpContent } from './content.ts';
 import { decompressPage } from './decompress.ts';
 import { AddressError, VmcoreError } from './errors.ts';
+import { type Bitmaps, countFrames, DESCRIPTOR_BYTES, ONES, readDescriptor } from './kdump-bitmap.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
 
 const PAGE = 4096;
-/** `struct page_desc`: offset, size, flags, page flags. */
-const DESCRIPTOR_BYTES = 24;
 /** Pages kept decompressed: 64 MiB. */
 const CACHED_PAGES = 16_384;
 /** Pages between two counts of the bitmap. */
@@ -24,26 +22,6 @@ const DESCRIPTOR_CHUNK = 4096;
 /** Whether pages that the file should hold are not in it: it was cut off, or its writer ran out of room. */
 export type MissingPages = 'none' | 'behind the end' | 'never written';
 
-/** What a kdump-compressed file is made of. */
-interface Parts {
-  readonly content: DumpContent;
-  /** One bit for each page frame: is memory. */
-  readonly existing: Buffer;
-  /** One bit for each page frame: is in the file. */
-  readonly dumped: Buffer;
-  readonly frames: number;
-  /** Where the page descriptors start: one for each set bit of `dumped`. */
-  readonly descriptorsAt: number;
-}
-
-function popcount(byte: number): number {
-  let value = byte - ((byte >> 1) & 0x55);
-  value = (value & 0x33) + ((value >> 2) & 0x33);
-  return (value + (value >> 4)) & 0x0f;
-}
-
-const ONES = Uint8Array.from({ length: 256 }, (_, byte) => popcount(byte));
-
 function isSet(bitmap: Buffer, frame: number): boolean {
   return ((bitmap[frame >> 3] ?? 0) & (1 << (frame & 7))) !== 0;
 }
@@ -51,12 +29,12 @@ function isSet(bitmap: Buffer, frame: number): boolean {
 /** Physical memory of a kdump-compressed file; pages are decompressed when they are read, the last ones are kept. */
 export class CompressedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
-  readonly #parts: Parts;
+  readonly #parts: Bitmaps;
   /** How many pages are in the file before each RANK_FRAMES frames. */
   readonly #ranks: Uint32Array;
   readonly #cache = new Map<number, Window>();
 
-  constructor(parts: Parts) {
+  constructor(parts: Bitmaps) {
     this.#parts = parts;
     this.ranges = rangesOf(parts);
     this.#ranks = new Uint32Array(Math.ceil(parts.frames / RANK_FRAMES) + 1);
@@ -130,8 +108,7 @@ export class CompressedMemory implements PhysicalMemory {
    */
   missingPages(): MissingPages {
     const { content, dumped, descriptorsAt } = this.#parts;
-    let count = 0;
-    for (const byte of dumped.subarray(0, Math.ceil(this.#parts.frames / 8))) count += ONES[byte]!;
+    const count = countFrames(dumped, this.#parts.frames);
     let zeroPage: number | undefined;
     let others = 0;
     for (let end = count; end > 0 && others < LAST_DESCRIPTORS; end -= DESCRIPTOR_CHUNK) {
@@ -214,13 +191,8 @@ export class CompressedMemory implements PhysicalMemory {
   }
 }
 
-function readDescriptor(view: DataView, at: number): { offset: number; size: number; flags: number } {
-  const offset = view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
-  return { offset, size: view.getUint32(at + 8, true), flags: view.getUint32(at + 12, true) };
-}
-
 /** Ranges of frames that are memory. */
-function rangesOf({ existing, frames }: Parts): PhysicalRange[] {
+function rangesOf({ existing, frames }: Bitmaps): PhysicalRange[] {
   const ranges: { physical: number; length: number }[] = [];
   let start = -1;
   for (let frame = 0; frame <= frames; frame++) {

@@ -2,6 +2,7 @@ import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
 import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
+import { checkBitmap } from './kdump-bitmap.ts';
 import { CompressedMemory } from './kdump-memory.ts';
 
 /** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on x86-64. */
@@ -86,19 +87,25 @@ export function openKdump(content: DumpContent): DumpSource {
     version < VERSION_NOTE
       ? undefined
       : readPart(content, subHeader, SUB_HEADER.note, MAX_NOTE_BYTES, 'the notes');
-  const physical = new CompressedMemory({
+  const parts = {
     content,
     existing: bitmaps.subarray(0, bitmapBytes / 2),
     dumped: bitmaps.subarray(bitmapBytes / 2),
     frames: maxMapnr,
     descriptorsAt: bitmapAt + bitmapBytes,
-  });
+  };
+  const { dumped, warning, problem } = checkBitmap(parts);
+  if (problem !== undefined) throw new FormatError(path, problem);
+  const physical = new CompressedMemory({ ...parts, dumped });
   return {
     physical,
     dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
     cpuNotes: cpuNotesOf(notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
-    warnings: lackOf(physical, header.readUInt32LE(HEADER.status), content.isCut),
+    warnings: [
+      ...(warning === undefined ? [] : [warning]),
+      ...lackOf(physical, header.readUInt32LE(HEADER.status), content.isCut),
+    ],
   };
 }
 

@@ -142,6 +142,38 @@ describe('a kdump-compressed dump', () => {
     assert.match(openKernel(scratch('kdump-flat')).warnings.join(), /^truncated: /);
   });
 
+  it('has every page in its place although a bit of the bitmap is wrong, or is refused', () => {
+    const path = dump('zlib');
+    const whole = readFileSync(path);
+    const bitmapBytes = (whole.readUInt32LE(436) * 4096) / 2;
+    const [first] = elf.physical.ranges;
+    const frame = (first?.physical ?? 0) / 4096;
+    for (const bit of [frame, frame + 1, 0]) {
+      const flipped = Buffer.from(whole);
+      const at = 2 * 4096 + bitmapBytes + (bit >> 3);
+      flipped.writeUInt8(flipped.readUInt8(at) ^ (1 << (bit & 7)), at);
+      writeFileSync(scratch('kdump-bit'), flipped);
+      const kernel = openKernel(scratch('kdump-bit'));
+      assert.match(
+        kernel.warnings.join(),
+        /^damaged: its bitmap counts \d+ pages, and it has \d+; the bitmap of all/,
+      );
+      sameMemory(kernel);
+      kernel.close();
+    }
+    const last = elf.physical.ranges.at(-1);
+    const leavesOut = (one: number) => one === (last?.physical ?? 0) / 4096;
+    const filtered = readFileSync(dump('zlib', { dumpLevel: 31, leavesOut }));
+    assert.deepEqual(openKernel(dump('zlib', { dumpLevel: 31, leavesOut })).warnings, []);
+    const at = 2 * 4096 + bitmapBytes + (frame >> 3);
+    filtered.writeUInt8(filtered.readUInt8(at) ^ (1 << (frame & 7)), at);
+    writeFileSync(scratch('kdump-bit'), filtered);
+    assert.throws(
+      () => openKernel(scratch('kdump-bit')),
+      /its bitmap counts \d+ pages, and it has \d+: which/,
+    );
+  });
+
   it('loses what is on a page that cannot be decompressed, and nothing else', () => {
     const path = dump('zlib');
     const whole = openKernel(path);
