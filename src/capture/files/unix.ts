@@ -1,6 +1,6 @@
 import { readCred } from '../../linux/cred.ts';
 import type { File } from '../../linux/file.ts';
-import { type SkBuff, skbData, skbQueue } from '../../linux/skbuff.ts';
+import { skbQueue } from '../../linux/skbuff.ts';
 import {
   family,
   type Sock,
@@ -10,8 +10,8 @@ import {
   sockStruct,
   tcpState,
 } from '../../linux/sock.ts';
-import { showUnixName, type UnixSock, unixControl, unixName, unixSock } from '../../linux/unix.ts';
-import { type SocketPacket, type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
+import { showUnixName, type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
+import { type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
@@ -19,8 +19,8 @@ import { journalSocket } from './journal.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { unixQueue, unreadBytes } from './unix-queue.ts';
 
-const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 
 /** ` (/run/foo.sock)`, from the name of either end. */
@@ -170,19 +170,6 @@ function waitingPeer(
   return socketInode(context.kernel, context.kernel.bind(sockStruct).at(listener.sock).sk_socket);
 }
 
-function packets(context: CaptureContext, sock: Sock, isStream: boolean): SocketPacket[] {
-  const { kernel } = context;
-  return skbQueue(kernel, sock.receiveQueue).flatMap((skb: SkBuff): SocketPacket[] => {
-    const { consumed, files } = unixControl(kernel, skb);
-    if (files.length > 0) {
-      throw new FileRefusal(`has a unix socket with ${files.length} open files on their way (SCM_RIGHTS)`);
-    }
-    const skip = isStream ? consumed : 0;
-    const bytes = skb.len - skip;
-    return bytes === 0 && isStream ? [] : [{ data: skbData(kernel, skb, skip), bytes }];
-  });
-}
-
 /** The socket's file, if it is bound to a path, and what has to be made for it. */
 function socketFile(
   context: CaptureContext,
@@ -229,12 +216,6 @@ function stateOf(sock: Sock): SocketState {
   throw new FileRefusal(`has a unix socket in the impossible state ${sock.state}`);
 }
 
-/** Bytes that wait in the receive queue of a socket. */
-function unreadBytes(context: CaptureContext, sock: Sock): number {
-  const isStream = sock.sk_type === SOCK_STREAM;
-  return packets(context, sock, isStream).reduce((sum, { bytes }) => sum + bytes, 0);
-}
-
 /** Connections of clients that have gone, or do not come back, are lost, with what these had sent. */
 function noteWaiting(context: CaptureContext, sock: Sock, name: Uint8Array): void {
   const { kernel, system } = context;
@@ -243,7 +224,7 @@ function noteWaiting(context: CaptureContext, sock: Sock, name: Uint8Array): voi
     return client === 0n || system.holdersOfObject(client).every(({ isProtected }) => !isProtected);
   });
   if (lost.length === 0) return;
-  const bytes = lost.reduce((sum, end) => sum + unreadBytes(context, kernel.bind(sockStruct).at(end)), 0);
+  const bytes = lost.reduce((sum, end) => sum + unreadBytes(kernel, kernel.bind(sockStruct).at(end)), 0);
   const sent = bytes === 0 ? '' : `, with ${bytes} bytes that had been sent through them`;
   context.noteHolders(
     system.holdersOfObject(sock.address),
@@ -264,13 +245,13 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   if ((unix.oob_skb ?? 0n) !== 0n) throw new FileRefusal('has a unix socket with out-of-band data');
   const isListening = state === tcpState.listen;
   if (isListening) noteWaiting(context, sock, name);
-  const queue = isListening ? [] : packets(context, sock, sock.sk_type === SOCK_STREAM);
+  const queue = isListening ? [] : unixQueue(context, sock);
   if (queue.length > 0 && options.passCredentials) {
     throw new FileRefusal(
       'has a unix socket with data whose sender would be reported as another (SO_PASSCRED)',
     );
   }
-  const journal = journalSocket(context, unix, sock, (peer) => unreadBytes(context, peer));
+  const journal = journalSocket(context, unix, sock, (peer) => unreadBytes(kernel, peer));
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
   notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
