@@ -1,14 +1,14 @@
 import { fileStruct } from '../linux/file.ts';
 import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
-import { type Mm, mmStruct, specialMappingName, type VmArea } from '../linux/mm.ts';
+import { type Mm, specialMappingName, type VmArea } from '../linux/mm.ts';
 import { VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
-import { isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
+import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Flags, flags, struct } from '../vmcore/view.ts';
 import { openFileName } from './file-name.ts';
 import type { Report } from './report.ts';
-import { commOf, listProcesses, requireTask } from './tasks.ts';
+import { commOf, listProcesses, mmOf, requireTask } from './tasks.ts';
 
 /** One memory area, with what a line of /proc/PID/maps says. Addresses and offset in bytes. */
 export interface MapRow {
@@ -92,9 +92,9 @@ function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
 
 /** Memory areas of a process, ascending, as far as they can be read; none for a kernel thread. Throws a VmcoreError if there is no such process. */
 export function readMaps(kernel: Kernel, pid: number): Maps {
-  const { mm: address } = requireTask(kernel, pid);
-  if (address === 0n) return { rows: [], missing: [] };
-  const mm = kernel.bind(mmStruct).at(address);
+  const task = requireTask(kernel, pid);
+  if (task.mm === 0n) return { rows: [], missing: [] };
+  const mm = mmOf(kernel, task);
   const rows: MapRow[] = [];
   try {
     for (const area of forEachVma(kernel, mm)) rows.push(mapRow(kernel, mm, area));
@@ -167,7 +167,7 @@ function mapsOrProblem(kernel: Kernel, pid: number): Maps {
   try {
     return readMaps(kernel, pid);
   } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
+    if (!isDamage(error)) throw error;
     return { rows: [], missing: [`all areas are missing: ${error.message}`] };
   }
 }
@@ -199,7 +199,7 @@ export function allMapsReport(kernel: Kernel): Report {
 
 /** The memory map of a process, character for character as /proc/PID/maps had it. */
 export function mapsReport(kernel: Kernel, pid: number): Report {
-  const maps = readMaps(kernel, pid);
+  const maps = mapsOrProblem(kernel, pid);
   const comm = commOf(requireTask(kernel, pid));
   const isEmpty = maps.rows.length + maps.missing.length === 0;
   return {

@@ -1,4 +1,4 @@
-import { mmStruct, rssOf } from '../linux/mm.ts';
+import { type Mm, mmStruct, rssOf } from '../linux/mm.ts';
 import { findTaskByPid, forEachThread } from '../linux/pid.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
@@ -110,8 +110,15 @@ function threadCount(kernel: Kernel, task: Task): number {
   return found;
 }
 
+/** The address space of a task that has one. Throws a ContainerError unless it says that it is somebody's: zeros would say that it is empty. */
+export function mmOf(kernel: Kernel, { mm: address }: Task): Mm {
+  const mm = kernel.bind(mmStruct).at(address);
+  if (mm.mm_users <= 0) throw new ContainerError('mm_struct', address, `has ${mm.mm_users} users`);
+  return mm;
+}
+
 function rssKibOf(kernel: Kernel, task: Task): number {
-  const { file, anon, shmem } = rssOf(kernel, kernel.bind(mmStruct).at(task.mm));
+  const { file, anon, shmem } = rssOf(kernel, mmOf(kernel, task));
   return (file + anon + shmem) * PAGE_KIB;
 }
 

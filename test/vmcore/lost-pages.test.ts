@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
+import { findTaskByPid } from '../../src/linux/pid.ts';
+import { taskAt } from '../../src/linux/sched.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile } from '../../src/vmcore/mapping.ts';
@@ -26,6 +28,11 @@ for (const release of releases) {
     const healthy = openFixture(release);
     const pids = listProcesses(healthy).rows.flatMap(({ pid, hasMemory }) => (hasMemory ? [pid] : []));
     const whole = viewsOf(healthy, pids);
+    // A page of zeros over one says that the process has no memory.
+    const mms = pids.slice(-2).map((pid) => {
+      const { mm } = taskAt(healthy, findTaskByPid(healthy, pid) ?? 0n);
+      return Math.floor(healthy.memory.translate(mm) / PAGE);
+    });
 
     function damaged(lose: (memory: RecordingMemory) => void): Kernel | undefined {
       const memory = new RecordingMemory(source.physical);
@@ -67,7 +74,8 @@ for (const release of releases) {
       });
 
       it(`shows every row of the other views or marks it (${loss})`, () => {
-        const frames = framesOf((kernel) => viewsOf(kernel, pids)).filter((_, i) => i % STRIDE === 0);
+        const all = framesOf((kernel) => viewsOf(kernel, pids));
+        const frames = [...all.filter((_, i) => i % STRIDE === 0), ...mms];
         for (const frame of frames) {
           const kernel = damaged((memory) => lose(memory, frame));
           if (kernel === undefined) continue;
