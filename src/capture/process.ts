@@ -16,7 +16,7 @@ import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import { ipcFindings } from './ipc.ts';
 import type { MemoryCapture } from './memory.ts';
-import { capturePending } from './pending.ts';
+import { capturePending, LOSES_TRAP } from './pending.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -171,6 +171,9 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
   });
 }
 
+const TELLS_PARENT =
+  'its parent is told once more that it has stopped: a shell may take it for its current job';
+
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
 
 function zombie(kernel: Kernel, group: TaskGroup, findings: Findings): Process {
@@ -262,6 +265,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) findings.reasons.push('was being killed');
+  if (pending.trapped) findings.reasons.push(LOSES_TRAP);
   const memory = captureMemory(source, group, findings);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
@@ -273,9 +277,11 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
+  const stop = stopOf(group, owner.stopping);
+  if (stop.state === 'stopped') findings.notes.push(TELLS_PARENT);
   return {
     ...identity(kernel, group),
-    ...stopOf(group, owner.stopping),
+    ...stop,
     exitCode: 0,
     threads: captured,
     memory: applyPatches(memory, user, patches),
