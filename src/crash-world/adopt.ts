@@ -28,7 +28,9 @@ export async function adoptAll(
     if (problem === undefined) continue;
     const isThere = processStat(adoption.mainPid)?.isZombie === false;
     if (!isThere) afresh.push(adoption.unit);
-    report.errors.push(`${adoption.unit} did not take up its processes: ${problem}`);
+    const where = scopesOf(adoption, groups).join(', ');
+    const now = where === '' ? 'they have ended' : `they run on in ${where}`;
+    report.errors.push(`${adoption.unit} did not take up its processes: ${problem}; ${now}`);
   }
   for (const group of groups) {
     const isLeft = (pid: number): boolean => cgroupOf(pid) === scopeOf(group.group).cgroup;
@@ -41,6 +43,15 @@ export async function adoptAll(
   systemctl('daemon-reload');
   // The main process ended before its service could take it up: as at any other end of it.
   for (const unit of afresh) systemctl('restart', '--no-block', unit);
+}
+
+/** The scopes in which processes of a service are now. */
+function scopesOf({ processes }: UnitAdoption, groups: Handover['groups']): string[] {
+  const cgroups = new Set(processes.map(({ pid }) => cgroupOf(pid)));
+  return groups
+    .map(({ group }) => scopeOf(group))
+    .filter(({ cgroup }) => cgroups.has(cgroup))
+    .map(({ unit }) => unit);
 }
 
 function systemctl(...args: string[]): string {
@@ -64,21 +75,26 @@ async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<string | unde
       await sleep(BETWEEN_TRIES_MS);
     }
     // Whether that succeeds is seen by what is there afterwards.
-    spawnSync('systemctl', ['start', '--', unit], { stdio: 'ignore' });
+    const { stderr } = spawnSync('systemctl', ['start', '--', unit], { encoding: 'utf8' });
     const now = show(unit, 'MainPID', 'ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'LoadState');
-    return now.get('MainPID') === String(mainPid) ? undefined : whyNot(mainPid, now);
+    return now.get('MainPID') === String(mainPid) ? undefined : whyNot(mainPid, now, stderr);
   } catch (error) {
     return messageOf(error);
   }
 }
 
-/** What systemd says of a unit that does not have the main process. */
-export function whyNot(mainPid: number, now: ReadonlyMap<string, string>): string {
+/**
+ * What systemd says of a unit that does not have the main process.
+ * @param said what `systemctl start` said
+ */
+export function whyNot(mainPid: number, now: ReadonlyMap<string, string>, said = ''): string {
   if (now.get('LoadState') !== 'loaded') return `the unit is ${now.get('LoadState')}`;
   const other = now.get('MainPID');
   if (other !== undefined && other !== '0') return `it has main process ${other} instead of ${mainPid}`;
   const status = now.get('ExecMainStatus') === '0' ? '' : `, status ${now.get('ExecMainStatus')}`;
-  return `it is ${now.get('ActiveState')} (${now.get('SubState')}, ${now.get('Result')}${status})`;
+  const [first = ''] = said.split('\n');
+  const state = `it is ${now.get('ActiveState')} (${now.get('SubState')}, ${now.get('Result')}${status})`;
+  return first === '' ? state : `${state}: ${first}`;
 }
 
 /** Makes a unit what it was before the boot, as far as that does not end what it has taken up. */

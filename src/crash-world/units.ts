@@ -147,16 +147,19 @@ export function keepTemporaryFiles(units: string = UNITS): void {
   writeUnitDropIn(TMPFILES, `[Service]\nExecStart=\nExecStart=${start}\n`, units);
 }
 
+/** How long the journal waits for the streams: a very busy machine takes a minute to start Node.js. */
+const MOST_SECONDS = 180;
+
 /**
  * For the time of the boot, has the journal take up the streams of restored processes when it starts. Whatever becomes of that, the journal starts, and who keeps
  * the streams until then is told.
  */
 export function writeJournalDropIn(units: string = UNITS): void {
-  const give = ['/usr/bin/timeout', '20', ...crashWorldCommand('journal')].join(' ');
+  const give = ['/usr/bin/timeout', String(MOST_SECONDS), ...crashWorldCommand('journal')].join(' ');
   const tell = `mv ${STREAMS_GIVEN} ${STREAMS_TAKEN} || : >>${STREAMS_TAKEN}`;
   writeUnitDropIn(
     JOURNAL,
-    `[Service]\nNotifyAccess=all\nExecStartPre=-+${give}\nExecStartPre=-+/bin/sh -c "${tell}"\n`,
+    `[Service]\nNotifyAccess=all\nTimeoutStartSec=${2 * MOST_SECONDS}\nExecStartPre=-+${give}\nExecStartPre=-+/bin/sh -c "${tell}"\n`,
     units,
   );
 }

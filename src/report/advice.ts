@@ -135,7 +135,8 @@ const table: readonly Advice[] = [
     advice: 'it is dead already, and keeps others back until its parent waits for it',
   },
   {
-    pattern: /in the middle of execve|has not left vfork|was about to end|was being killed|cannot be told/,
+    pattern:
+      /in the middle of execve|shares its address space|in execve|has not left vfork|was about to end|was being killed|cannot be told/,
     advice: MOMENT,
   },
   {

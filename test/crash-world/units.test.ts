@@ -78,6 +78,11 @@ test('why a service has not taken up its processes is said in the words of syste
   };
   const of = (more: Partial<typeof now>) => whyNot(20, new Map(Object.entries({ ...now, ...more })));
   assert.equal(of({}), 'it is failed (failed, exit-code, status 214)');
+  const dependency = 'A dependency job for web.service failed.\nSee journalctl';
+  assert.match(
+    whyNot(20, new Map(Object.entries(now)), dependency),
+    /\): A dependency job for web.service failed\.$/,
+  );
   assert.equal(of({ MainPID: '300' }), 'it has main process 300 instead of 20');
   assert.equal(of({ LoadState: 'masked' }), 'the unit is masked');
 });
