@@ -1,28 +1,31 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
 import { type MountPoint, readMounts } from '../linux/mount-table.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import {
+  limitTmpfs,
+  makeReadOnly,
+  mountTmpfs,
+  restrictMount,
+  type TmpfsFlags,
+  wasReadOnly,
+} from './tmpfs-mount.ts';
 
 const superBlockInfo = struct('super_block', { s_fs_info: pointer });
 /** include/linux/shmem_fs.h; 0 is no limit. */
 const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, max_inodes: ulongNumber });
 
 const PAGE = 4096;
-/** MNT_* of include/linux/mount.h, with the names that mount(8) gives them. */
-const MOUNT_FLAGS = [
-  [0x1, 'nosuid'],
-  [0x2, 'nodev'],
-  [0x4, 'noexec'],
-] as const;
-
 /** A tmpfs of the dead world, empty again. */
 export interface TmpfsMount {
   readonly path: string;
-  readonly options: string;
+  /** Size, mode and owner, as mount(2) takes them. */
+  readonly data: string;
+  readonly flags: TmpfsFlags;
 }
 
 /** Mount points of the crash world's /proc/self/mountinfo; octal escapes are undone (proc(5)). */
@@ -67,7 +70,7 @@ export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
 }
 
 /**
- * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode and owner of then: what is restored has to find its
+ * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode, owner and flags of then: what is restored has to find its
  * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
  * Throws a VmcoreError if no mount can be.
  */
@@ -76,7 +79,9 @@ export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems
   const problems = [...unreadable];
   const mounts = points.flatMap((point): TmpfsMount[] => {
     try {
-      return [{ path: point.path, options: tmpfsOptions(kernel, point) }];
+      const superBlock = kernel.bind(superBlockStruct).at(point.mount.mnt_sb).s_flags.low;
+      const flags = { mount: point.mount.mnt_flags, superBlock };
+      return [{ path: point.path, data: tmpfsData(kernel, point), flags }];
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       problems.push(`tmpfs on ${point.path}: ${error.message}`);
@@ -90,7 +95,7 @@ function isWholeFileSystem(kernel: Kernel, mount: MountPoint['mount']): boolean 
   return kernel.bind(superBlockStruct).at(mount.mnt_sb).s_root === mount.mnt_root;
 }
 
-function tmpfsOptions(kernel: Kernel, { mount }: MountPoint): string {
+function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
   const root = kernel.bind(dentryStruct).at(mount.mnt_root);
   const inode = kernel.bind(inodeStruct).at(root.d_inode);
   const info = kernel.bind(superBlockInfo).at(mount.mnt_sb).s_fs_info;
@@ -101,7 +106,6 @@ function tmpfsOptions(kernel: Kernel, { mount }: MountPoint): string {
     `gid=${inode.i_gid}`,
     `size=${max_blocks * PAGE}`,
     `nr_inodes=${max_inodes}`,
-    ...MOUNT_FLAGS.filter(([flag]) => (mount.mnt_flags & flag) !== 0).map(([, name]) => name),
   ].join(',');
 }
 
@@ -120,22 +124,47 @@ export function mountFileSystems(): string[] {
   return status === 0 ? [] : [`mount -a: ${stderr?.trim() || error?.message || 'failed'}`];
 }
 
+/** The crash world's own programs lie below it. */
+const OWN = '/run';
+
+/** Does something for each mount. @returns what did not work, with the reason */
+function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) => void): string[] {
+  return mounts.flatMap((mount) => {
+    try {
+      step(mount);
+      return [];
+    } catch (error) {
+      return [`tmpfs on ${mount.path}: ${error instanceof Error ? error.message : String(error)}`];
+    }
+  });
+}
+
 /**
  * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the limits of then, because its own are those
- * of a crash kernel's little memory.
- * @returns what could not be mounted, with the reason
+ * of a crash kernel's little memory, and allows no more than it did. All can be written to until `protectOldTmpfs`.
+ * @returns the mounts, and what could not be mounted, with the reason
  */
-export function mountOldTmpfs(kernel: Kernel): string[] {
+export function mountOldTmpfs(kernel: Kernel): {
+  readonly mounts: readonly TmpfsMount[];
+  readonly problems: string[];
+} {
   const { mounts, problems } = readTmpfsMounts(kernel);
   const mounted = mountedPaths();
-  for (const { path, options } of mounts) {
-    try {
-      mountTmpfs(path, options, mounted.has(path));
-    } catch (error) {
-      problems.push(`tmpfs on ${path}: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-  return problems;
+  const failed = forEachMount(mounts, ({ path, data, flags }) => {
+    if (!mounted.has(path)) return mountTmpfs(path, data, flags);
+    limitTmpfs(path, data);
+    if (path !== OWN) restrictMount(path, flags);
+  });
+  return { mounts, problems: [...problems, ...failed] };
+}
+
+/**
+ * Makes those read-only that were. To be called when their files are made.
+ * @returns what could not be made read-only, with the reason
+ */
+export function protectOldTmpfs(mounts: readonly TmpfsMount[]): string[] {
+  const readOnly = mounts.filter(({ path, flags }) => path !== OWN && wasReadOnly(flags));
+  return forEachMount(readOnly, ({ path, flags }) => makeReadOnly(path, flags));
 }
 
 /** Without any mount that can be read the processes whose files were on one are found out by their files. */
@@ -146,18 +175,4 @@ function readTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: stri
     if (!(error instanceof VmcoreError)) throw error;
     return { mounts: [], problems: [`the mounts of the dead system: ${error.message}`] };
   }
-}
-
-function mountTmpfs(path: string, options: string, mounted: boolean): void {
-  if (mounted) {
-    const limits = options.split(',').filter((option) => /^(size|nr_inodes)=/.test(option));
-    execFileSync('mount', ['-o', ['remount', ...limits].join(), path], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    return;
-  }
-  mkdirSync(path, { recursive: true });
-  execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', path], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
 }

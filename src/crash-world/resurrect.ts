@@ -24,7 +24,7 @@ import {
   type SavedMemoryFiles,
   saveMemoryFiles,
 } from './memory-files.ts';
-import { mountFileSystems, mountOldTmpfs } from './mounts.ts';
+import { mountFileSystems, mountOldTmpfs, protectOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
@@ -147,7 +147,11 @@ async function workOn(work: Work): Promise<void> {
     report.secondsToCrashKernel = Number(Math.max(0, toCrashKernel).toFixed(1));
   }
   await stages.run('log', () => saveLog(kernel, panicAt, place, report));
-  await stages.run('mounts', () => report.notes.push(...mountOldTmpfs(kernel)));
+  const mounts = await stages.run('mounts', () => {
+    const mounted = mountOldTmpfs(kernel);
+    report.notes.push(...mounted.problems);
+    return mounted.mounts;
+  });
   const writeBack = new WriteBack({
     memory: kernel.physical,
     isNamed: (file, name) => isNamed(kernel, file, name),
@@ -175,6 +179,7 @@ async function workOn(work: Work): Promise<void> {
     report.notes.push(...problems);
   };
   const ready = (await stages.run('files', () => filesStage(imaged, report, endImages))) ?? [];
+  report.notes.push(...protectOldTmpfs(mounts ?? []));
   const watch = openProcedureWatch(report);
   // Not in the cgroup of a service: systemd may end what it finds there when the service's start fails.
   const birthplaceOf = ({ group }: ImagedGroup): string => scopeOf(group.id).cgroup;
