@@ -13,7 +13,15 @@ import { repositoryRoot } from './node-tree.ts';
 const HOME = '/usr/lib/otherworld';
 
 /** What of the repository is installed as it is; the programs are bundles of `src`, in `lib`. */
-const PARTS = ['package.json', 'LICENSE', 'docs', 'sdk', 'src/arm/initramfs', 'src/crash-world/init.sh'];
+const PARTS = [
+  'package.json',
+  'LICENSE',
+  'docs',
+  'sdk',
+  'src/arm/initramfs',
+  'src/crash-world/init.sh',
+  'src/crash-world/give-up.sh',
+];
 
 const COMMAND = `#!/bin/sh
 exec ${HOME}/node_modules/node/bin/node ${HOME}/lib/otherworld.mjs "$@"

@@ -69,12 +69,15 @@ const TRY_SECONDS = 60;
 
 interface Incident {
   id: string;
-  /** `settled` once the crash world has booted and the report is complete. */
+  /** Of FINAL once the report is complete. */
   state: string;
 }
 
+/** Nothing more comes: the crash world has booted, or the ordinary system after it. */
+const FINAL: readonly string[] = ['settled', 'abandoned'] satisfies Report['state'][];
+
 /**
- * Waits for an incident that was not known before to settle.
+ * Waits for an incident that was not known before to be finished.
  * @param seconds of the guest's own time
  * @returns it, as far as it came in time
  */
@@ -85,12 +88,12 @@ async function newIncident(
 ): Promise<Incident | undefined> {
   let latest: Incident | undefined;
   const elapsed = guestClock(guestPid(name) ?? 0);
-  while (elapsed() < seconds && guestPid(name) !== undefined && latest?.state !== 'settled') {
+  while (elapsed() < seconds && guestPid(name) !== undefined && !FINAL.includes(latest?.state ?? '')) {
     if (await answers(name, seconds - elapsed())) {
       const states = await incidentStates(name, TRY_SECONDS).catch(onlyUnreachable);
       latest = states?.find(({ id }) => known.every((old) => old.id !== id)) ?? latest;
     }
-    if (latest?.state !== 'settled') await sleep(1000);
+    if (!FINAL.includes(latest?.state ?? '')) await sleep(1000);
   }
   return latest;
 }

@@ -208,11 +208,21 @@ function payload(manifest: Manifest, bundle: string): PayloadFile[] {
   const limit = Math.round(manifest.config['crash-kernel']['time-limit-minutes'] * 60);
   return [
     { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')), mode: 0o700 },
+    { name: 'give-up.sh', data: readFileSync(join(INSTALLATION, 'src/crash-world/give-up.sh')) },
+    text('reboot-after', manifest.config.panic['reboot-after-seconds']),
+    text('reserved-bytes', manifest.reservedBytes),
+    text('system-node', process.execPath),
+    text('system-modules', join(INSTALLATION, 'node_modules')),
     { name: 'crash-world.mjs', data: readFileSync(bundle) },
     { name: 'profile', data: encodeProfile(takeProfile()) },
-    { name: 'time-limit', data: Buffer.from(`${limit}\n`) },
+    text('time-limit', limit),
     { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
   ];
+}
+
+/** A file that a shell reads. */
+function text(name: string, value: string | number): PayloadFile {
+  return { name, data: Buffer.from(`${value}\n`) };
 }
 
 /** What the kernel has to have before it counts its memory. */

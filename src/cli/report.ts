@@ -98,7 +98,8 @@ function unfinished(): string | undefined {
   const latest = latestIncident();
   if (latest === undefined || !isCrashWorld()) return undefined;
   try {
-    return loadReport(latest).state === 'settled' ? undefined : latest;
+    const { state } = loadReport(latest);
+    return state === 'settled' || state === 'abandoned' ? undefined : latest;
   } catch (error) {
     if (error instanceof IncidentError) return latest;
     throw error;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # PID 1 of the crash world: brings back the protected processes, then becomes the system's own init. Whatever fails
-# on the way, the last line is reached and the machine boots.
+# on the way, the end is reached: the machine boots here if there may be somebody to keep, else into its ordinary system.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 run=/run/otherworld
@@ -26,6 +26,31 @@ prepare() {
     done
 }
 
+# Nothing was brought back, and a crash kernel is no place to stay in for nothing: an incident says why, and the machine
+# reboots as it would after any panic.
+give_up() {
+    say "nothing is brought back: $1"
+    sh $run/payload/give-up.sh "$1"
+    seconds=$(cat $run/payload/reboot-after)
+    [ "$seconds" != 0 ] || return
+    say "the machine reboots in $seconds s"
+    sleep "$seconds"
+    sync
+    mount -o remount,ro /
+    echo b >/proc/sysrq-trigger
+    sleep 60
+}
+
+# `otherworld doctor --deep` boots this far; it has no root file system with programs, and no dead kernel.
+case " $(cat /proc/cmdline) " in
+*' otherworld.deep '*)
+    $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/criu --version &&
+        $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/node \
+            $run/payload/crash-world.mjs self-test && say "deep: the program runs"
+    echo b >/proc/sysrq-trigger
+    ;;
+esac
+
 OTHERWORLD_BEGAN=$(cut -d ' ' -f 1 /proc/uptime)
 export OTHERWORLD_BEGAN
 say "the crash world begins"
@@ -33,11 +58,23 @@ prepare >$run/init.log 2>&1
 if [ -x $runtime/bin/node ]; then
     # A session of its own: nothing that is restored may find itself in one with PID 1's terminal. And a limit: whatever a
     # damaged kernel's memory makes of the program, the machine boots.
-    setsid --wait timeout --kill-after=10 "$(cat $run/payload/time-limit)" \
+    limit=$(cat $run/payload/time-limit)
+    setsid --wait timeout --kill-after=10 "$limit" \
         $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/node \
-        --max-semi-space-size=4 $run/payload/crash-world.mjs resurrect </dev/null >>$run/init.log 2>&1 ||
-        say "resurrection ended with status $?; see $run/init.log"
+        --max-semi-space-size=4 $run/payload/crash-world.mjs resurrect </dev/null >>$run/init.log 2>&1
+    status=$?
+    case $status in
+    0) problem= ;;
+    124) problem="the resurrection was ended after its time limit of $limit s" ;;
+    137) problem="the resurrection was killed, for want of memory or after its time limit of $limit s" ;;
+    *) problem="the resurrection ended with status $status: $(tail -n 1 $run/init.log)" ;;
+    esac
 else
-    say "the runtime is not mounted, nothing can be brought back"
+    problem="the runtime is not mounted"
+fi
+if [ -n "$problem" ]; then
+    say "$problem; see $run/init.log"
+    # This file is there from the first restore on: then there may be processes that run again.
+    [ -e $run/restoring ] || give_up "$problem"
 fi
 exec /sbin/init </dev/console >/dev/console 2>&1

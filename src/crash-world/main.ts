@@ -2,19 +2,24 @@ import { say } from './stages.ts';
 
 /**
  * The program that the crash initramfs carries: `resurrect` before the system's init, `journal` before the journal starts, `settle` when the
- * system has booted.
+ * system has booted; `give-up REASON` if nothing was brought back, `self-test` before it is loaded.
  */
 async function main(part: string | undefined): Promise<void> {
   if (part === 'resurrect') await (await import('./resurrect.ts')).resurrect();
   else if (part === 'journal') (await import('./journal-streams.ts')).giveStreams();
   else if (part === 'settle') await (await import('./settle.ts')).settle();
-  else throw new Error(`unknown part ${part}: resurrect, journal or settle`);
+  else if (part === 'give-up')
+    (await import('./give-up.ts')).giveUp(process.argv[3] ?? 'no reason was given');
+  else if (part === 'self-test') (await import('./self-test.ts')).selfTest();
+  else throw new Error(`unknown part ${part}: resurrect, journal, settle, give-up or self-test`);
 }
 
 try {
   await main(process.argv[2]);
 } catch (error) {
+  // Last, on one line: init.sh takes it for the reason.
   console.error(error);
+  console.error(error instanceof Error ? error.message.split('\n')[0] : error);
   say(`${process.argv[2]} failed: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = 1;
 }

@@ -42,17 +42,21 @@ import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
+/** From the first restore on there may be processes to stay in the crash world for, whatever becomes of this program: init.sh looks for it. */
+const RESTORING = join(RUN_DIRECTORY, 'restoring');
+
 const VMCORE = '/proc/vmcore';
 
 /** Where the incident is kept; in memory if the disk cannot be written to. */
-interface Place {
+export interface Place {
   readonly id: string;
   readonly incidents: string;
 }
 
 /**
  * The crash world's work before the system's init starts: the log and the incident, capture, images, the old memory and CPUs,
- * restore, and what systemd needs to take up the processes. Never throws; what goes wrong is in the report.
+ * restore, and what systemd needs to take up the processes. What goes wrong is in the report.
+ * @throws if the dead kernel cannot be read at all: then there is nothing to stay in the crash world for
  */
 export async function resurrect(): Promise<void> {
   const manifest = loadManifest();
@@ -60,7 +64,7 @@ export async function resurrect(): Promise<void> {
   // Incidents, rules and images may be on another file system than the root.
   const unmounted = mountFileSystems();
   const start = uptimeSeconds();
-  const opened = openDeadKernel(join(PAYLOAD_DIRECTORY, 'profile'));
+  const opened = openDeadKernel();
   const panicAt =
     opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
@@ -76,17 +80,16 @@ export async function resurrect(): Promise<void> {
   stages.note('disks', begun, { end: start });
   stages.note('open', start, { outcome: opened.kernel === undefined ? 'failed' : 'done' });
   if (opened.kernel === undefined) {
-    report.errors.push(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
-  } else {
-    report.notes.push(...releaseNotes(opened.kernel.release, manifest));
-    await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
+    throw new Error(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   }
+  report.notes.push(...releaseNotes(opened.kernel.release, manifest));
+  await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
   concludePending(report, 'a stage failed before it was restored: see the errors');
   report.state = 'restored';
   saveReport(report, place.incidents);
 }
 
-interface Opened {
+export interface Opened {
   readonly kernel: Kernel | undefined;
   readonly error?: unknown;
   /** Why the profile was not used. */
@@ -94,7 +97,7 @@ interface Opened {
 }
 
 /** With the profile that was taken when the kernel was healthy; if that does not fit, with what the dead kernel says of itself. */
-function openDeadKernel(profilePath: string): Opened {
+export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile')): Opened {
   let note: string | undefined;
   try {
     return { kernel: openKernel(VMCORE, readProfile(profilePath)) };
@@ -117,7 +120,8 @@ function releaseNotes(release: string, { unchecked }: Manifest): string[] {
   return [`${problem}${unchecked ? ' (armed with --unchecked)' : ''}`];
 }
 
-function openIncident(panicAt: Date): Place {
+/** Makes the directory of an incident. */
+export function openIncident(panicAt: Date): Place {
   try {
     return { id: createIncident(panicAt), incidents: INCIDENTS_DIRECTORY };
   } catch (error) {
@@ -181,6 +185,7 @@ async function workOn(work: Work): Promise<void> {
   const ready = (await stages.run('files', () => filesStage(imaged, report, endImages))) ?? [];
   report.notes.push(...protectOldTmpfs(mounts ?? []));
   const watch = openProcedureWatch(report);
+  if (ready.length > 0) writeFileSync(RESTORING, '');
   // Not in the cgroup of a service: systemd may end what it finds there when the service's start fails.
   const birthplaceOf = ({ group }: ImagedGroup): string => scopeOf(group.id).cgroup;
   const restored =
@@ -263,7 +268,8 @@ function writeBackDirtyPages(kernel: Kernel, writeBack: WriteBack, report: Repor
   }
 }
 
-function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {
+/** Saves the dead kernel's log, and what it says of the panic. */
+export function saveLog(kernel: Kernel, panicAt: bigint, place: Place, report: Report): void {
   const log = readOldLog(kernel);
   // Before the file: a full disk must not hide who panicked from the protection against crash loops.
   report.panic = describePanic(kernel, log, panicAt);

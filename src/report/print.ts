@@ -45,6 +45,8 @@ function heading(report: Report, style: Style): string[] {
   const lines = [
     style.strong(`Incident ${report.id}`) + (report.state === 'settled' ? '' : ` (${report.state})`),
   ];
+  if (report.state === 'abandoned')
+    lines.push('  nothing was brought back, and the machine rebooted into its ordinary system');
   if (panic === undefined) return [...lines, '  the dead kernel could not be read'];
   lines.push(`  ${panic.message}`);
   lines.push(`  kernel ${panic.release}, up ${duration(panic.uptimeSeconds)}, died ${panic.at}`);

@@ -101,8 +101,9 @@ export const reportSchema = z
   .strictObject({
     version: z.literal(1),
     id: z.string(),
-    state: z.enum(['running', 'restored', 'settled']).meta({
-      description: 'restored: the processes run, the system boots around them; settled: it has booted',
+    state: z.enum(['running', 'restored', 'settled', 'abandoned']).meta({
+      description:
+        'restored: the processes run, the system boots around them; settled: it has booted; abandoned: nothing could be brought back, and the machine has rebooted into its ordinary system',
     }),
     panic: panic.optional().meta({ description: 'absent if the dead kernel could not be read' }),
     crashKernelRelease: z.string(),

@@ -1,0 +1,65 @@
+import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
+import { release as runningRelease } from 'node:os';
+import { join } from 'node:path';
+import { loadManifest } from '../config/manifest.ts';
+import { RUN_DIRECTORY } from '../config/paths.ts';
+import { newReport, resumeReport, saveReport } from '../report/incident.ts';
+import type { Report } from '../report/schema.ts';
+import { readHandover } from './handover.ts';
+import { mountFileSystems } from './mounts.ts';
+import { panicTimeNanoseconds } from './old-kernel.ts';
+import { concludePending } from './process-reports.ts';
+import { openDeadKernel, openIncident, type Place, saveLog } from './resurrect.ts';
+import { messageOf } from './stages.ts';
+
+/** Tells give-up.sh that there is a report. */
+const WRITTEN = join(RUN_DIRECTORY, 'given-up');
+
+/**
+ * Writes the incident of a crash world that has brought nothing back: why, the dead kernel's log, and what this world itself has written. Goes on with
+ * the incident that the resurrection has begun, if it has. First the report, then what may fail.
+ */
+export function giveUp(reason: string): void {
+  const begun = begunIncident();
+  const place = begun ?? newPlace();
+  const save = (report: Report): void => saveReport(report, place.incidents);
+  const report =
+    begun === undefined
+      ? newReport(place.id, runningRelease(), loadManifest().reservedBytes)
+      : resumeReport(begun.id, runningRelease(), begun.incidents);
+  report.errors.push(reason);
+  concludePending(report, `nothing was brought back: ${reason}`);
+  report.state = 'abandoned';
+  save(report);
+  writeFileSync(WRITTEN, '');
+  const directory = join(place.incidents, place.id);
+  if (!existsSync(join(directory, 'dmesg.txt'))) saveDeadLog(place, report);
+  copyFileSync(join(RUN_DIRECTORY, 'init.log'), join(directory, 'crash-world.log'));
+  save(report);
+}
+
+function begunIncident(): Place | undefined {
+  try {
+    const { incident, incidents } = readHandover();
+    return { id: incident, incidents };
+  } catch {
+    // The resurrection did not come so far.
+    return undefined;
+  }
+}
+
+/** The panic's time is not known before the dead kernel is read, which may fail. */
+function newPlace(): Place {
+  mountFileSystems();
+  return openIncident(new Date());
+}
+
+function saveDeadLog(place: Place, report: Report): void {
+  try {
+    const { kernel, error } = openDeadKernel();
+    if (kernel === undefined) throw error;
+    saveLog(kernel, panicTimeNanoseconds(kernel), place, report);
+  } catch (error) {
+    report.errors.push(`the dead kernel's log cannot be read: ${messageOf(error)}`);
+  }
+}
