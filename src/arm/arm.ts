@@ -1,7 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import { INSTALLATION } from '../config/installation.ts';
 import type { Armed, Manifest, MemoryRange } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
@@ -12,15 +11,12 @@ import { lockDirectory } from '../system/directory-lock.ts';
 import { StateError } from '../system/state-error.ts';
 import { replaceFile } from '../system/state-file.ts';
 import { findUser } from '../system/users.ts';
-import { encodeProfile } from '../vmcore/profile.ts';
-import { takeProfile } from '../vmcore/take-profile.ts';
 import { buildBundle } from './bundle.ts';
-import { findProgram, runProgram } from './command.ts';
-import { bootApicId, crashCommandLine, loopsPerJiffy, timerWorks } from './command-line.ts';
-import type { CpioEntry } from './cpio.ts';
+import { commandLineOf, earlyFiles, payload } from './crash-world-files.ts';
+import { bootInQemu, requireQemu } from './deep.ts';
 import { ArmError } from './errors.ts';
-import { assembleInitramfs, buildBaseInitramfs, type PayloadFile } from './initramfs.ts';
-import { parseIomem, reclaimableRanges } from './iomem.ts';
+import { assembleInitramfs, buildBaseInitramfs, ownFiles } from './initramfs.ts';
+import { crashKernelRanges, parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,
@@ -28,11 +24,13 @@ import {
   reservedBytes,
   unloadCrashKernel,
 } from './kexec.ts';
+import { locateMark, newMark } from './loaded-mark.ts';
 import { neededBytes, POSSIBLE_CPUS, possibleCpus } from './memory-need.ts';
+import { requireNoObstacle } from './obstacles.ts';
 import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
 import { buildRuntime } from './runtime.ts';
-import { firmwareHasSrat, SRAT_PATH, singleNodeSrat } from './srat.ts';
 import { isCrashWorld, readArmed } from './state.ts';
+import { tryInitramfs } from './trial.ts';
 
 /** Told before each step that may take more than a second. */
 export type Progress = (step: string) => void;
@@ -87,6 +85,31 @@ export function isUnchecked(release: string, isAllowed: boolean): boolean {
  */
 export async function arm(config: Config, progress: Progress, allowUnchecked = false): Promise<Armed> {
   using _lock = lockCache(progress);
+  return load(await plan(config, progress, allowUnchecked), earlierArmed(progress), progress);
+}
+
+/**
+ * Boots what `arm` would load in QEMU, up to the crash world's program. Nothing is loaded here.
+ * @throws ArmError saying what is missing, or how far it came
+ */
+export async function tryBoot(config: Config, progress: Progress): Promise<string> {
+  const qemu = requireQemu();
+  using _lock = lockCache(progress);
+  const { manifest, parts, image } = await plan(config, progress, true);
+  const own = ownFiles(parts.runtime, payload(manifest, parts.bundle), newMark());
+  const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
+  progress('booting the crash kernel in QEMU');
+  return bootInQemu(qemu, { image, base: parts.base, own, commandLine, memoryBytes: manifest.reservedBytes });
+}
+
+/** All that is to be loaded, built or taken from the cache. */
+interface Plan {
+  readonly manifest: Manifest;
+  readonly parts: Parts;
+  readonly image: string;
+}
+
+async function plan(config: Config, progress: Progress, allowUnchecked: boolean): Promise<Plan> {
   if (isCrashWorld()) {
     throw new ArmError(
       'this is a crash world already, and it cannot be armed again yet: reboot when it suits you',
@@ -97,6 +120,7 @@ export async function arm(config: Config, progress: Progress, allowUnchecked = f
   const image = kernelImage(release);
   if (!existsSync(image))
     throw new ArmError(`${image} is gone: the running kernel was removed; reboot into an installed one`);
+  requireNoObstacle(image);
   const reserved = reservedBytes();
   if (reserved === 0) {
     throw new ArmError(
@@ -121,8 +145,7 @@ export async function arm(config: Config, progress: Progress, allowUnchecked = f
   };
   mkdirSync(INCIDENTS_DIRECTORY, { recursive: true, mode: 0o700 });
   mkdirSync(STATE_DIRECTORY, { recursive: true, mode: 0o700 });
-  progress('loading the crash kernel');
-  return load(config, manifest, parts, image, sysctlsBeforeArming(progress));
+  return { manifest, parts, image };
 }
 
 /** The configuration's rules; the crash world has no directory of users to ask. */
@@ -132,35 +155,29 @@ function rulesOf(config: Config): ProtectionRule[] {
   return [...rules];
 }
 
-/** As `arm` noted them first. */
-function sysctlsBeforeArming(progress: Progress): Readonly<Record<string, string>> {
+/** What an earlier `arm` of this boot noted; undefined if there was none or it cannot be read. */
+function earlierArmed(progress: Progress): Armed | undefined {
   try {
-    return readArmed()?.sysctlsBefore ?? {};
+    return readArmed();
   } catch (error) {
     if (!(error instanceof StateError)) throw error;
     progress(`${error.message}; the panic sysctls of now count as those from before`);
-    return {};
+    return undefined;
   }
 }
 
-function load(
-  config: Config,
-  manifest: Manifest,
-  parts: Parts,
-  image: string,
-  sysctls: Readonly<Record<string, string>>,
-): Armed {
+function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, progress: Progress): Armed {
+  const { config } = manifest;
   const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
   const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
-  const initramfsBytes = assembleInitramfs(
-    earlyFiles(),
-    parts.base,
-    parts.runtime,
-    payload(manifest, parts.bundle),
-    initramfs,
-  );
+  const mark = newMark();
+  const own = ownFiles(parts.runtime, payload(manifest, parts.bundle), mark);
+  progress('trying what the crash initramfs will run');
+  tryInitramfs(parts.base, own, manifest.release);
+  const initramfsBytes = assembleInitramfs(earlyFiles(), parts.base, own, initramfs);
   const needed = neededBytes({
     initramfsBytes,
+    baseBytes: statSync(parts.base).size,
     runtimeBytes: statSync(parts.runtime).size,
     firstRangeBytes: sizeOf(manifest.ranges[0]),
     cpus: possibleCpus(readFileSync(POSSIBLE_CPUS, 'utf8'), commandLine),
@@ -171,65 +188,25 @@ function load(
         `boot with crashkernel=${Math.ceil(mebibytes(needed) / 32) * 32}M`,
     );
   }
+  progress('loading the crash kernel');
   try {
+    // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a busy machine's CPU for long.
+    if (earlier !== undefined) forget(earlier);
     loadCrashKernel(image, initramfs, commandLine);
   } finally {
     rmSync(initramfs, { force: true });
   }
-  const sysctlsBefore = { ...setPanicSysctls(config), ...sysctls };
-  const armed: Armed = { manifest, commandLine, initramfsBytes, neededBytes: needed, sysctlsBefore };
+  const reserved = crashKernelRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')));
+  const armed: Armed = {
+    manifest,
+    commandLine,
+    initramfsBytes,
+    neededBytes: needed,
+    mark: { text: mark, address: locateMark(mark, reserved) },
+    sysctlsBefore: setPanicSysctls(config),
+  };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);
   return armed;
-}
-
-function commandLineOf(config: Config, release: string, ranges: readonly MemoryRange[]): string {
-  const kernelConfig = `/boot/config-${release}`;
-  const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
-  return crashCommandLine({
-    main: readFileSync('/proc/cmdline', 'utf8'),
-    ranges,
-    loopsPerJiffy: loopsPerJiffy(cpuinfo, existsSync(kernelConfig) ? readFileSync(kernelConfig, 'utf8') : ''),
-    bootApicId: bootApicId(cpuinfo),
-    timerWorks: timerWorks(kernelLog()),
-    rebootAfterSeconds: config.panic['reboot-after-seconds'],
-    add: config['crash-kernel']['add-parameters'],
-    remove: config['crash-kernel']['remove-parameters'],
-  });
-}
-
-/** The kernel's log of this boot; if its beginning has been overwritten, as the journal has it. */
-function kernelLog(): string {
-  const ring = runProgram('dmesg', []);
-  if (ring.includes('Linux version ') || findProgram('journalctl') === undefined) return ring;
-  return runProgram('journalctl', ['--dmesg', '--boot', '--quiet', '--output=cat']);
-}
-
-function payload(manifest: Manifest, bundle: string): PayloadFile[] {
-  const limit = Math.round(manifest.config['crash-kernel']['time-limit-minutes'] * 60);
-  return [
-    { name: 'init', data: readFileSync(join(INSTALLATION, 'src/crash-world/init.sh')), mode: 0o700 },
-    { name: 'give-up.sh', data: readFileSync(join(INSTALLATION, 'src/crash-world/give-up.sh')) },
-    text('reboot-after', manifest.config.panic['reboot-after-seconds']),
-    text('reserved-bytes', manifest.reservedBytes),
-    text('system-node', process.execPath),
-    text('system-modules', join(INSTALLATION, 'node_modules')),
-    { name: 'crash-world.mjs', data: readFileSync(bundle) },
-    { name: 'profile', data: encodeProfile(takeProfile()) },
-    text('time-limit', limit),
-    { name: 'manifest.json', data: Buffer.from(JSON.stringify(manifest)) },
-  ];
-}
-
-/** A file that a shell reads. */
-function text(name: string, value: string | number): PayloadFile {
-  return { name, data: Buffer.from(`${value}\n`) };
-}
-
-/** What the kernel has to have before it counts its memory. */
-function earlyFiles(): CpioEntry[] {
-  if (firmwareHasSrat()) return [];
-  const table = singleNodeSrat(parseIomem(readFileSync('/proc/iomem', 'utf8')));
-  return [{ path: SRAT_PATH, mode: 0o400, data: table }];
 }
 
 function sizeOf(range: MemoryRange | undefined): number {
@@ -240,6 +217,12 @@ function mebibytes(bytes: number): number {
   return Math.round(bytes / 2 ** 20);
 }
 
+/** The system is as it was before it was armed, but for the crash kernel. */
+function forget({ sysctlsBefore, manifest }: Armed): void {
+  restoreSysctls(sysctlsBefore, manifest.config);
+  rmSync(ARMED_PATH, { force: true });
+}
+
 /**
  * Unloads the crash kernel and puts the panic sysctls back.
  * @returns whether anything was loaded
@@ -248,11 +231,12 @@ function mebibytes(bytes: number): number {
 export function disarm(): boolean {
   using _lock = lockDirectory(CACHE_DIRECTORY);
   const loaded = isCrashKernelLoaded();
-  if (loaded) unloadCrashKernel();
   try {
-    restoreSysctls(readArmed()?.sysctlsBefore ?? {});
+    const armed = readArmed();
+    if (armed !== undefined) forget(armed);
   } finally {
     rmSync(ARMED_PATH, { force: true });
+    if (loaded) unloadCrashKernel();
   }
   return loaded;
 }

@@ -3,7 +3,8 @@ import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { ArmError } from './errors.ts';
 
-const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** Where the system's programs are, whatever the caller's PATH. */
+export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** The path of a program of the system, or undefined; sbin counts even where it is not in the caller's PATH. */
 export function findProgram(name: string): string | undefined {

@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer';
+import { ArmError } from './errors.ts';
 
 /** One member of an initramfs archive; paths have no leading slash. */
 export interface CpioEntry {
@@ -10,6 +11,9 @@ export interface CpioEntry {
   readonly kind?: 'file' | 'link';
 }
 
+const MAGIC = '070701';
+const HEADER_BYTES = 110;
+const TRAILER = 'TRAILER!!!';
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
@@ -20,7 +24,7 @@ function padding(length: number): Buffer {
 
 function member(index: number, name: string, mode: number, data: Uint8Array): Buffer[] {
   const fields = [index, mode, 0, 0, 1, 0, data.length, ...[0, 0, 0, 0], Buffer.byteLength(name) + 1, 0];
-  const header = `070701${fields.map((field) => field.toString(16).padStart(8, '0')).join('')}${name}\0`;
+  const header = `${MAGIC}${fields.map((field) => field.toString(16).padStart(8, '0')).join('')}${name}\0`;
   const head = Buffer.from(header);
   return [
     head,
@@ -44,8 +48,35 @@ export function cpioArchive(entries: readonly CpioEntry[]): Buffer[] {
     ...entries.flatMap(({ path, kind, mode, data }) =>
       member(index++, path, (kind === 'link' ? S_IFLNK : S_IFREG) | mode, data),
     ),
-    ...member(0, 'TRAILER!!!', 0, nothing),
+    ...member(0, TRAILER, 0, nothing),
   ];
+}
+
+/** Whether an archive begins at an offset. */
+export function isCpioArchive(file: Buffer, at: number): boolean {
+  return file.toString('latin1', at, at + MAGIC.length) === MAGIC;
+}
+
+/**
+ * Where the archive that begins at an offset ends: behind its trailer.
+ * @throws ArmError if it is cut off
+ */
+export function archiveEnd(file: Buffer, start: number): number {
+  let at = start;
+  while (isCpioArchive(file, at)) {
+    const field = (index: number): number =>
+      Number.parseInt(file.toString('latin1', at + 6 + index * 8, at + 14 + index * 8), 16);
+    const [size, nameLength] = [field(6), field(11)];
+    const name = file.toString('latin1', at + HEADER_BYTES, at + HEADER_BYTES + nameLength - 1);
+    const data = start + aligned(at + HEADER_BYTES + nameLength - start);
+    at = start + aligned(data + size - start);
+    if (name === TRAILER) return at;
+  }
+  throw new ArmError('an archive of the initramfs is cut off');
+}
+
+function aligned(length: number): number {
+  return Math.ceil(length / 4) * 4;
 }
 
 function parentsOf(path: string): string[] {

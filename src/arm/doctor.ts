@@ -10,6 +10,7 @@ import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
+import { obstacles } from './obstacles.ts';
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
@@ -26,7 +27,7 @@ export interface Finding {
   readonly todo?: string;
 }
 
-/** Examines the running system without changing anything. */
+/** Examines the running system, which is afterwards as it was. */
 export function examine(configPath: string = CONFIG_PATH): Finding[] {
   if (isCrashWorld()) return [crashWorld()];
   const release = runningRelease();
@@ -41,7 +42,7 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     criuVersion(),
     ...sysctls(config),
     rival(),
-    lockdown(),
+    ...obstacles(kernelImage(release)),
     watchdog(),
     rootDevice(),
     storage(config),
@@ -198,15 +199,6 @@ function rival(): Finding {
   if (others.length === 0) return { what, state: 'good', found: 'none is loaded at boot' };
   const todo = `systemctl disable --now ${others.join(' ')}`;
   return { what, state: 'missing', found: `${others.join(', ')} loads its own crash kernel`, todo };
-}
-
-function lockdown(): Finding {
-  const path = '/sys/kernel/security/lockdown';
-  const mode = existsSync(path) ? /\[(\w+)\]/.exec(readFileSync(path, 'utf8'))?.[1] : 'none';
-  if (mode === undefined || mode === 'none') return { what: 'lockdown', state: 'good', found: 'off' };
-  const todo =
-    'expect refusals: under lockdown the crash kernel must be signed, and sysctl and kexec are restricted';
-  return { what: 'lockdown', state: 'advice', found: mode, todo };
 }
 
 const WATCHDOGS = '/sys/class/watchdog';

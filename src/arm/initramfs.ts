@@ -18,8 +18,10 @@ import { cached, cachedPath, contents, fileStamp, treeStamp } from './cache.ts';
 import { findProgram, runProgram } from './command.ts';
 import { type CpioEntry, cpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
+import { markFile } from './loaded-mark.ts';
 import { toolFiles } from './tools.ts';
 
+const RUNTIME_FILE = 'otherworld/runtime.squashfs';
 const SCRIPTS = join(INSTALLATION, 'src/arm/initramfs');
 
 /** zstd at a low level: the image is unpacked once, from memory, and built under a user's eyes. */
@@ -104,21 +106,11 @@ export interface PayloadFile {
   readonly mode?: number;
 }
 
-/**
- * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with our
- * programs, the runtime and the payload. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
- * @returns its size in bytes
- */
-export function assembleInitramfs(
-  early: readonly CpioEntry[],
-  base: string,
-  runtime: string,
-  payload: readonly PayloadFile[],
-  path: string,
-): number {
-  const archive = cpioArchive([
+/** What the crash initramfs has of ours, behind mkinitramfs's archive: our programs, the runtime, the payload and the mark. */
+export function ownFiles(runtime: string, payload: readonly PayloadFile[], mark: string): CpioEntry[] {
+  return [
     ...toolFiles(),
-    { path: 'otherworld/runtime.squashfs', mode: 0o400, data: readFileSync(runtime) },
+    { path: RUNTIME_FILE, mode: 0o400, data: readFileSync(runtime) },
     ...payload.map(({ name, data, mode = 0o600 }) => ({
       path: `otherworld/run/payload/${name}`,
       mode,
@@ -131,12 +123,26 @@ export function assembleInitramfs(
       mode: 0o777,
       data: Buffer.from('runtime/node_modules'),
     },
-  ]);
+    markFile(mark),
+  ];
+}
+
+/**
+ * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with our
+ * own files. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
+ * @returns its size in bytes
+ */
+export function assembleInitramfs(
+  early: readonly CpioEntry[],
+  base: string,
+  own: readonly CpioEntry[],
+  path: string,
+): number {
   const first = early.length === 0 ? [] : cpioArchive(early);
   const head = readFileSync(base);
   const fd = openSync(path, 'w', 0o600);
   try {
-    for (const part of [...first, head, Buffer.alloc((4 - (head.length % 4)) % 4), ...archive])
+    for (const part of [...first, head, Buffer.alloc((4 - (head.length % 4)) % 4), ...cpioArchive(own)])
       writeWhole(fd, part);
   } finally {
     closeSync(fd);

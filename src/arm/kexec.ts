@@ -22,7 +22,7 @@ export function kernelImage(kernelRelease: string): string {
 }
 
 /**
- * Loads a crash kernel in place of the one that may be loaded: through kexec_file_load(2), which also takes a kernel under lockdown if
+ * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile there is none. Done through kexec_file_load(2), which also takes a kernel under lockdown if
  * it is signed, else through kexec_load(2).
  * @throws ArmError if the kernel does not take it
  */
@@ -41,9 +41,15 @@ export function loadCrashKernel(image: string, initramfs: string, commandLine: s
   if (!isCrashKernelLoaded()) throw new ArmError('kexec ended well, but /sys/kernel/kexec_crash_loaded is 0');
 }
 
-/** Unloads the crash kernel. */
+/** Unloads the crash kernel: under lockdown only the call that takes signed kernels is there. */
 export function unloadCrashKernel(): void {
-  runProgram(requireKexec(), ['-p', '-u']);
+  const kexec = requireKexec();
+  try {
+    runProgram(kexec, ['-p', '-s', '-u']);
+  } catch (error) {
+    if (!(error instanceof ArmError)) throw error;
+    runProgram(kexec, ['-p', '-c', '-u']);
+  }
 }
 
 function requireKexec(): string {

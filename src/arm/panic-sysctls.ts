@@ -46,10 +46,18 @@ export function setPanicSysctls(config: Config, directory = '/proc/sys/kernel'):
   return before;
 }
 
-/** Puts sysctls back. */
+/**
+ * Puts the sysctls back that are still as the configuration wanted them; one that somebody has set since is left alone.
+ * @param before what setPanicSysctls returned
+ * @param config the configuration that it was called with
+ */
 export function restoreSysctls(
   before: Readonly<Record<string, string>>,
+  config: Config,
   directory = '/proc/sys/kernel',
 ): void {
-  for (const [name, value] of Object.entries(before)) writeFileSync(join(directory, name), value);
+  for (const { name, now, wanted } of panicSysctls(config, directory)) {
+    const value = before[name];
+    if (value !== undefined && now === wanted) writeFileSync(join(directory, name), value);
+  }
 }

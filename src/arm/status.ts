@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
-import type { Manifest } from '../config/manifest.ts';
+import type { Armed, Manifest } from '../config/manifest.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { configuredRules, describeRule, loadRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
@@ -9,6 +9,8 @@ import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
+import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
+import { protectedNeed } from './protected-need.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
 /** A process that a rule holds for. */
@@ -29,12 +31,21 @@ export interface RuleStatus {
 export interface Status {
   readonly kernel: string;
   /** `crash world`: the processes live here after a panic, and another one would not be survived. */
-  readonly state: 'armed' | 'not armed' | 'armed by another program' | 'stale' | 'crash world';
-  /** Why it is stale, what to do. */
+  readonly state:
+    | 'armed'
+    | 'not armed'
+    | 'armed by another program'
+    | 'cannot tell'
+    | 'stale'
+    | 'crash world';
+  /** Why it is stale or cannot be told, what to do. */
   readonly hint: string | undefined;
   readonly armedAt: string | undefined;
   readonly reservedBytes: number;
+  /** For the crash world, and the processes that are protected now. */
   readonly neededBytes: number | undefined;
+  /** That more is needed than is reserved, and what to do; undefined if it is enough. */
+  readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
   readonly rules: readonly RuleStatus[];
   /** Rules that are lost, because of damage to their file or because their user is gone; a sentence each. */
@@ -48,30 +59,66 @@ export function readStatus(config: Config): Status {
   const processes = liveProcesses();
   const configured = configuredRules(config, findUser);
   const saved = loadRules();
-  const hint =
-    armed === undefined || !loaded ? undefined : staleness(armed.manifest, config, configured.rules);
+  const rules = [...configured.rules, ...saved.rules];
+  const neededBytes = armed === undefined ? undefined : totalNeed(armed.neededBytes, rules, processes);
+  const { state, hint } = loaded
+    ? stateOf(armed, (manifest) => staleness(manifest, config, configured.rules))
+    : { state: 'not armed' as const, hint: undefined };
   return {
     kernel: runningRelease(),
-    state: stateOf(loaded, armed !== undefined, hint !== undefined),
+    state: isCrashWorld() ? 'crash world' : state,
     hint,
     armedAt: loaded ? armed?.manifest.armedAt : undefined,
     reservedBytes: reservedBytes(),
-    neededBytes: armed?.neededBytes,
+    neededBytes,
+    memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
-    rules: [...configured.rules, ...saved.rules].map((rule) => ruleStatus(rule, processes)),
+    rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
   };
+}
+
+function totalNeed(
+  crashWorldBytes: number,
+  rules: readonly ProtectionRule[],
+  processes: readonly Matchable[],
+): number {
+  const named = processes.filter((process) => rules.some((rule) => matchesRule(rule, process)));
+  return Math.ceil(crashWorldBytes + protectedNeed(named.map(({ pid }) => pid)));
+}
+
+/** What to say where the processes that are protected now need more than there is; undefined where they do not. */
+export function memoryProblem(neededBytes: number | undefined, reserved: number): string | undefined {
+  if (neededBytes === undefined || neededBytes <= reserved) return undefined;
+  return (
+    `the processes that are protected now may need ${mebibytes(neededBytes)} MiB in the crash world, and ` +
+    `${mebibytes(reserved)} are reserved: boot with crashkernel=${Math.ceil(mebibytes(neededBytes) / 32) * 32}M, or protect fewer`
+  );
+}
+
+function mebibytes(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20);
 }
 
 function withRemedy(problem: string): string {
   return `${problem}: protect again what it held (otherworld protect keeps the damaged file under another name)`;
 }
 
-function stateOf(loaded: boolean, ours: boolean, stale: boolean): Status['state'] {
-  if (isCrashWorld()) return 'crash world';
-  if (!loaded) return 'not armed';
-  if (!ours) return 'armed by another program';
-  return stale ? 'stale' : 'armed';
+/**
+ * What the loaded crash kernel is.
+ * @param armed what `arm` noted of what it loaded on this boot; undefined if it loaded nothing
+ * @param isLoaded looks whether that is what is loaded now
+ */
+export function stateOf(
+  armed: Armed | undefined,
+  staleness: (manifest: Manifest) => string | undefined,
+  isLoaded: (mark: LoadedMark) => boolean | string = isStillLoaded,
+): Pick<Status, 'state' | 'hint'> {
+  const ours = armed === undefined ? false : isLoaded(armed.mark);
+  if (armed === undefined || ours === false) return { state: 'armed by another program', hint: undefined };
+  const hint = staleness(armed.manifest);
+  if (hint !== undefined) return { state: 'stale', hint };
+  return ours === true ? { state: 'armed', hint } : { state: 'cannot tell', hint: ours };
 }
 
 /** What the crash world would go by is how things were when it was armed. */

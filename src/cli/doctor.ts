@@ -1,5 +1,8 @@
 import type { Command } from 'commander';
+import { tryBoot } from '../arm/arm.ts';
 import { examine, type Finding } from '../arm/doctor.ts';
+import { ArmError } from '../arm/errors.ts';
+import { ConfigError, loadConfig } from '../config/config.ts';
 import { styleFor } from '../report/print.ts';
 import { requireRoot } from './root.ts';
 
@@ -18,15 +21,27 @@ function print(findings: readonly Finding[]): string {
   ].join('\n');
 }
 
+async function booted(): Promise<Finding> {
+  const what = 'crash world in QEMU';
+  try {
+    const found = await tryBoot(loadConfig(), (step) => console.error(`otherworld: ${step}`));
+    return { what, state: 'good', found };
+  } catch (error) {
+    if (!(error instanceof ArmError || error instanceof ConfigError)) throw error;
+    return { what, state: 'missing', found: error.message, todo: 'see docs/arming.md, "What arm does"' };
+  }
+}
+
 /** `otherworld doctor`: exit status 1 if something is missing. */
 export function registerDoctor(program: Command): void {
   program
     .command('doctor')
     .description('what this machine needs to be armed, and what to change')
+    .option('--deep', 'also build what would be loaded, and boot it in QEMU up to its program')
     .option('--json', 'as JSON')
-    .action((options: { json?: boolean }) => {
+    .action(async (options: { json?: boolean; deep?: boolean }) => {
       requireRoot('doctor');
-      const findings = examine();
+      const findings = [...examine(), ...(options.deep ? [await booted()] : [])];
       console.log(options.json ? JSON.stringify(findings, undefined, 2) : print(findings));
       process.exitCode = findings.some(({ state }) => state === 'missing') ? 1 : 0;
     });

@@ -24,6 +24,7 @@ function print(status: Status): string {
     stale: `armed for ${status.kernel}${since}, but ${status.hint}`,
     'not armed': `not armed (kernel ${status.kernel}): ${status.reservedBytes === 0 ? 'no memory is reserved for it, see otherworld doctor' : 'otherworld arm'}`,
     'armed by another program': 'a crash kernel is loaded, but not by Otherworld: otherworld arm replaces it',
+    'cannot tell': `a crash kernel is loaded, and otherworld arm loaded one${since}; whether it is the same cannot be told: ${status.hint}`,
     'crash world':
       'this is the crash world: a second panic would reboot the machine; reboot when it suits you',
   };
@@ -46,10 +47,11 @@ function print(status: Status): string {
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
     ...status.ruleProblems,
+    ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
   ].join('\n');
 }
 
-/** `otherworld status`: exit status 0 if armed, with all rules that there were; 1 if not. */
+/** `otherworld status`: exit status 0 if armed, with all rules that there were and memory enough for what they hold; 1 if not. */
 export function registerStatus(program: Command): void {
   program
     .command('status')
@@ -59,6 +61,7 @@ export function registerStatus(program: Command): void {
       requireRoot('status');
       const status = readStatus(loadConfig());
       console.log(options.json ? JSON.stringify(status, undefined, 2) : printable(print(status)));
-      process.exitCode = status.state === 'armed' && status.ruleProblems.length === 0 ? 0 : 1;
+      const isWell = status.ruleProblems.length === 0 && status.memoryProblem === undefined;
+      process.exitCode = status.state === 'armed' && isWell ? 0 : 1;
     });
 }

@@ -48,6 +48,8 @@ export const armedSchema = z.strictObject({
   neededBytes: z.number(),
   /** Panic sysctls as they were before. */
   sysctlsBefore: z.record(z.string(), z.string()),
+  /** A text in the initramfs that was loaded, and its physical address, by which it is known again. */
+  mark: z.strictObject({ text: z.string(), address: z.int().optional() }),
 });
 
 export type Armed = z.infer<typeof armedSchema>;

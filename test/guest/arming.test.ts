@@ -1,5 +1,5 @@
 // Boots one armed guest per release with memory above 4 GiB and 256 MiB reserved: arming, protection and configuration as an administrator meets them; then
-// kills its kernel, on the CPU that the firmware did not boot, and looks at what systemd, the rules and the incident have made of the processes that came back,
+// kills its kernel twice: in a crash world that can do nothing, which reboots, and then on the CPU that the firmware did not boot, and looks at what systemd, the rules and the incident have made of the processes that came back,
 // and at the CPU that stays off.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
@@ -77,6 +77,49 @@ suite(`arming and adoption with ${release}`, () => {
     assert.equal(await kernel('panic_on_oops'), '1');
   });
 
+  test("another program's crash kernel is not taken for ours", async () => {
+    await guest.sh(
+      'kexec -p -s --reuse-cmdline --initrd=/boot/initrd.img-"$(uname -r)" /boot/vmlinuz-"$(uname -r)"',
+    );
+    const { status, stdout } = await guest.exec(['otherworld', 'status', '--json']);
+    assert.equal(status, 1);
+    assert.equal(JSON.parse(stdout).state, 'armed by another program');
+  });
+
+  test('while a crash kernel is loaded, nothing panics that would limp on otherwise', async () => {
+    // Found before the system's own; the panic sysctls are those of the armed system until then.
+    const watching = `#!/bin/sh\ncat /proc/sys/kernel/panic_on_oops >>/run/seen\nexec /usr/sbin/kexec "$@"\n`;
+    assert.equal(await kernel('panic_on_oops'), '1');
+    await guest.sh(`printf '${watching}' >/usr/local/sbin/kexec; chmod +x /usr/local/sbin/kexec`);
+    await guest.sh('otherworld arm');
+    await guest.sh('rm /usr/local/sbin/kexec');
+    assert.match(await guest.sh('cat /run/seen'), /^0(\n0)*$/);
+    assert.equal(await kernel('panic_on_oops'), '1');
+    assert.equal(JSON.parse(await guest.sh('otherworld status --json')).state, 'armed');
+  });
+
+  test('what does not work is found out before it is loaded, and what is loaded stays', async () => {
+    const file = await guest.sh('ls /var/cache/otherworld/runtime-*');
+    await guest.sh(`cp ${file} /root/runtime; dd if=/dev/zero of=${file} bs=64 count=1 conv=notrunc`);
+    const { status, stderr } = await guest.exec(['otherworld', 'arm']);
+    await guest.sh(`cat /root/runtime >${file}; rm /root/runtime`);
+    assert.equal(status, 1);
+    assert.match(stderr, /the crash initramfs was tried before it is loaded, and does not work:/);
+    assert.equal(JSON.parse(await guest.sh('otherworld status --json')).state, 'armed');
+    assert.equal(await guest.sh('grep -c /trial /proc/mounts || true'), '0');
+  });
+
+  test('a kernel that cannot be armed is found out before anything is built', async () => {
+    const before_ = await kernel('kptr_restrict');
+    await guest.sh('sysctl -qw kernel.kptr_restrict=2');
+    const doctor = await guest.exec(['otherworld', 'doctor']);
+    const arm = await guest.exec(['otherworld', 'arm']);
+    await guest.sh(`sysctl -qw kernel.kptr_restrict=${before_}`);
+    assert.match(doctor.stdout, /missing +the kernel's symbols/);
+    assert.deepEqual([doctor.status, arm.status], [1, 1]);
+    assert.match(arm.stderr, /^otherworld: the kernel's symbols: .*kernel\.kptr_restrict is 2/);
+  });
+
   test('a wrong configuration is named with its line, and nothing is changed', async () => {
     await guest.sh(
       'mkdir -p /etc/otherworld; printf "[panic]\\non-oops = 3\\n" >/etc/otherworld/otherworld.toml',
@@ -111,6 +154,35 @@ suite(`arming and adoption with ${release}`, () => {
     await guest.sh('otherworld disarm --uninstall');
     assert.equal(await guest.sh('systemctl show --value --property=LoadState otherworld-arm'), 'not-found');
     await guest.sh('otherworld arm');
+  });
+
+  suite('a crash world that cannot mount its runtime', () => {
+    let report: Report;
+
+    before(async () => {
+      await guest.sh(
+        `mkdir -p /etc/otherworld; printf '[crash-kernel]\nadd-parameters = ["module_blacklist=squashfs"]\n' >/etc/otherworld/otherworld.toml`,
+      );
+      await guest.sh('otherworld arm; sysctl -qw kernel.kexec_load_disabled=1');
+      const arm = await guest.exec(['otherworld', 'arm']);
+      assert.match(arm.stderr, /^otherworld: loading a crash kernel: kernel\.kexec_load_disabled is 1/);
+      report = await guest.panic('sysrq');
+    });
+
+    test("leaves an incident that says why, with the dead kernel's log", async () => {
+      assert.equal(report.state, 'abandoned');
+      assert.deepEqual(report.errors, ['the runtime is not mounted']);
+      assert.match(report.panic?.message ?? '', /sysrq triggered crash/);
+      const log = await guest.sh(`cat /var/lib/otherworld/incidents/${report.id}/dmesg.txt`);
+      assert.match(log, /Kernel panic - not syncing: sysrq triggered crash/);
+      assert.match(await guest.sh('otherworld report'), /the machine rebooted into its ordinary system/);
+    });
+
+    test('reboots into the ordinary system, which can be armed', async () => {
+      assert.doesNotMatch(await guest.sh('cat /proc/cmdline'), /otherworld\.crash-world/);
+      assert.equal((await guest.exec(['otherworld', 'status'])).status, 1);
+      await guest.sh('rm /etc/otherworld/otherworld.toml; otherworld arm; otherworld status');
+    });
   });
 
   suite('after a panic', () => {

@@ -1,0 +1,77 @@
+import { randomBytes } from 'node:crypto';
+import type { MemoryRange } from '../config/manifest.ts';
+import type { CpioEntry } from './cpio.ts';
+import { Kcore } from './kcore.ts';
+
+/** What is read at a time where a mark is looked for. */
+const PIECE_BYTES = 8 * 2 ** 20;
+
+/** A text that no other initramfs has: by it the loaded crash kernel is known as the one that `arm` built. */
+export function newMark(): string {
+  return `otherworld-${randomBytes(24).toString('hex')}`;
+}
+
+/** The file that carries a mark; nobody reads it there. */
+export function markFile(mark: string): CpioEntry {
+  return { path: 'otherworld/mark', mode: 0o400, data: Buffer.from(mark, 'latin1') };
+}
+
+/** The part of Kcore that is used here. */
+export interface PhysicalMemory {
+  readPhysical(address: number, length: number): Buffer;
+}
+
+/**
+ * Where in the reserved memory a mark lies: from the top down, as kexec loads.
+ * @returns a physical address; undefined if it is not there
+ */
+export function findMark(
+  memory: PhysicalMemory,
+  mark: string,
+  reserved: readonly MemoryRange[],
+): number | undefined {
+  const wanted = Buffer.from(mark, 'latin1');
+  for (const { start, end } of reserved.toReversed()) {
+    for (let top = end; top > start; top -= PIECE_BYTES) {
+      const bottom = Math.max(start, top - PIECE_BYTES);
+      // With the beginning of the piece above: the mark may lie across.
+      const at = memory.readPhysical(bottom, Math.min(end, top + wanted.length) - bottom).indexOf(wanted);
+      if (at !== -1) return bottom + at;
+    }
+  }
+  return undefined;
+}
+
+/** A mark that was found after loading. */
+export interface LoadedMark {
+  readonly text: string;
+  /** Physical; absent if it could not be looked for. */
+  readonly address?: number | undefined;
+}
+
+/**
+ * Whether the crash kernel that is loaded is the one with this mark.
+ * @returns a sentence why it cannot be told, where it cannot
+ */
+export function isStillLoaded({ text, address }: LoadedMark): boolean | string {
+  if (address === undefined)
+    return 'when it was loaded, the kernel did not show it in its memory (/proc/kcore)';
+  try {
+    using memory = new Kcore();
+    return memory.readPhysical(address, text.length).equals(Buffer.from(text, 'latin1'));
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    return `the kernel does not show what is loaded: ${error.message}`;
+  }
+}
+
+/** Where the mark of what has just been loaded lies; undefined if the kernel does not show it. */
+export function locateMark(mark: string, reserved: readonly MemoryRange[]): number | undefined {
+  try {
+    using memory = new Kcore();
+    return findMark(memory, mark, reserved);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error) return undefined;
+    throw error;
+  }
+}
