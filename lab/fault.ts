@@ -1,11 +1,14 @@
-import { execChecked, LOOK_SECONDS } from './channel.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { LabError } from './error.ts';
 import { connectGdb } from './gdb-remote.ts';
-import { guestPaths, readRunningGuest } from './guest.ts';
-import { withQmp } from './qmp.ts';
+import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
+import { guestClock } from './guest-time.ts';
+import { type Qmp, withQmp } from './qmp.ts';
 
 /** Ways to kill a guest's kernel. */
-export const faults = ['sysrq', 'bug', 'oops', 'nmi'] as const;
+export const faults = ['sysrq', 'bug', 'oops', 'nmi', 'hang'] as const;
 export type Fault = (typeof faults)[number];
 
 /** @throws LabError for an unknown name */
@@ -24,6 +27,9 @@ const UD2 = Buffer.from('0f0b', 'hex');
 /** `mov 0x10,%rax`: reads through a bad pointer, as a structure's member of a null pointer would. */
 const BAD_POINTER = Buffer.from('488b042510000000', 'hex');
 
+/** `cli`, and `jmp` to itself. */
+const ENDLESS_LOOP = Buffer.from('faebfe', 'hex');
+
 /**
  * Does to the guest's kernel what kills it; returns at once, a moment before it dies.
  * @param cpu the one on which it is to die; undefined: any
@@ -41,17 +47,73 @@ export async function strike(name: string, fault: Fault, cpu?: number): Promise<
       await plant(name, BAD_POINTER);
       return runLater(name, CALL_VICTIM, cpu);
     case 'nmi':
-      await guestShell(name, 'echo 1 > /proc/sys/kernel/unknown_nmi_panic');
-      await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
+      await guestShell(name, PANIC_ON_NMI);
+      return injectNmi(name);
+    case 'hang':
+      await guestShell(name, PANIC_ON_NMI);
+      await hang(name);
+      return injectNmi(name);
   }
 }
+
+const PANIC_ON_NMI = 'echo 1 > /proc/sys/kernel/unknown_nmi_panic';
+
+/** As a watchdog or a management controller does, which is outside of the machine. */
+async function injectNmi(name: string): Promise<void> {
+  await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
+}
+
+/** Sends every CPU into an endless loop with interrupts off: nothing in the guest can tell any more that it hangs. */
+async function hang(name: string): Promise<void> {
+  const { cpus } = readRunningGuest(name);
+  await plant(name, ENDLESS_LOOP);
+  // All at once: a CPU that hangs answers no other's request.
+  const start = `at=$(($(date +%s) + 3)); for cpu in $(seq 0 ${cpus - 1}); do
+    taskset -c $cpu sh -c "while [ \\$(date +%s) -lt $at ]; do :; done; exec ${CALL_VICTIM}" & done`;
+  await runLater(name, start, undefined);
+  await dropConnection(name);
+  const elapsed = guestClock(guestPid(name) ?? 0);
+  while (!(await anyLoops(name, cpus)) || (await answers(name, HUNG_SECONDS))) {
+    if (elapsed() > LOOK_SECONDS) throw new LabError(`guest ${name} does not hang`);
+  }
+}
+
+/** A guest in which a CPU loops, and that does not answer for so long, hangs: the others wait for that CPU. */
+const HUNG_SECONDS = 10;
+
+async function anyLoops(name: string, cpus: number): Promise<boolean> {
+  return withQmp(guestPaths(name).qmp, async (qmp) => {
+    for (let cpu = 0; cpu < cpus; cpu++) if (await loops(qmp, cpu)) return true;
+    return false;
+  });
+}
+
+/** Whether a CPU has interrupts off and is at the same instruction as a moment ago. */
+async function loops(qmp: Qmp, cpu: number): Promise<boolean> {
+  const look = async (): Promise<{ ip: string | undefined; interrupts: boolean }> => {
+    const text = z
+      .string()
+      .parse(
+        await qmp.execute('human-monitor-command', { 'command-line': 'info registers', 'cpu-index': cpu }),
+      );
+    const flags = Number.parseInt(/RFL=([0-9a-f]+)/.exec(text)?.[1] ?? '', 16);
+    return { ip: /RIP=([0-9a-f]+)/.exec(text)?.[1], interrupts: (flags & EFLAGS_IF) !== 0 };
+  };
+  const first = await look();
+  await sleep(500);
+  const second = await look();
+  return !first.interrupts && !second.interrupts && first.ip === second.ip;
+}
+
+const EFLAGS_IF = 0x200;
 
 function guestShell(name: string, script: string): Promise<string> {
   return execChecked(name, ['sh', '-c', script], { timeoutSeconds: LOOK_SECONDS });
 }
 
 function checkCpu(name: string, fault: Fault, cpu: number): void {
-  if (fault === 'nmi') throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
+  if (fault === 'nmi' || fault === 'hang')
+    throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
   const { cpus } = readRunningGuest(name);
   if (cpu >= cpus) throw new LabError(`--cpu ${cpu}: guest ${name} has CPUs 0 to ${cpus - 1}`);
 }

@@ -22,7 +22,7 @@ export interface GuestImage {
 }
 
 /** Raise when the steps below change in a way that the key's other inputs do not show. */
-const RECIPE_VERSION = 2;
+const RECIPE_VERSION = 3;
 const DISK_SIZE = '8G';
 
 /** What an image is made of, and the keys that follow from it. */

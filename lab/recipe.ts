@@ -100,6 +100,8 @@ export const enabledUnits = ['systemd-networkd.service', 'otherworld-lab-console
 
 /** Units that only cost time in a guest that lives for minutes. */
 export const maskedUnits = [
+  // Compiles its profiles, which confine nothing that runs here.
+  'apparmor.service',
   'apt-daily.timer',
   'apt-daily-upgrade.timer',
   'cxl-monitor.service',

@@ -11,10 +11,7 @@ export function parseRelease(name: string): Release {
   return release;
 }
 
-/**
- * What every guest has: a small Debian with systemd, what Otherworld needs on any machine, and what Debian recommends to those that have it
- * and that concerns Otherworld (busybox, whose programs replace others in an initramfs).
- */
+/** What every guest has, with what Debian recommends: a small system with systemd, and what Otherworld needs on any machine. */
 export const basePackages: readonly string[] = [
   'systemd',
   'systemd-sysv',
@@ -27,7 +24,6 @@ export const basePackages: readonly string[] = [
   'openssh-server',
   'linux-image-cloud-amd64',
   'initramfs-tools',
-  'busybox',
   'zstd',
   'criu',
   'libatomic1',

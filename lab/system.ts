@@ -28,7 +28,10 @@ export async function buildSystem(
   renameSync(work, directory);
 }
 
-/** Downloaded packages are kept in the cache, and taken from there the next time. */
+/**
+ * With the packages that Debian recommends, as an ordinary machine has them: some replace what another brings (busybox in an initramfs),
+ * or decide what a program may do (apparmor). Downloaded packages are kept in the cache, and taken from there the next time.
+ */
 function mmdebstrapArguments(target: string, release: Release): string[] {
   const archives = makeCacheDirectory('apt', release, 'archives');
   return [
@@ -39,12 +42,14 @@ function mmdebstrapArguments(target: string, release: Release): string[] {
     '--skip=essential/unlink',
     '--quiet',
     `--include=${basePackages.join(',')}`,
-    '--aptopt=Apt::Install-Recommends "false"',
+    '--aptopt=Apt::Install-Recommends "true"',
     '--dpkgopt=path-exclude=/usr/share/man/*',
     '--dpkgopt=path-exclude=/usr/share/info/*',
     '--dpkgopt=path-exclude=/usr/share/locale/*',
     '--dpkgopt=path-exclude=/usr/share/doc/*',
     '--dpkgopt=force-unsafe-io',
+    // Alternatives have links there, whose pages are left out above.
+    `--setup-hook=for n in 1 2 3 4 5 6 7 8; do mkdir -p "$1"/usr/share/man/man$n; done`,
     `--setup-hook=mkdir -p "$1"/var/cache/apt/archives`,
     `--setup-hook=sync-in ${archives} /var/cache/apt/archives`,
     `--customize-hook=sync-out /var/cache/apt/archives ${archives}`,
