@@ -18,7 +18,10 @@ import { withQmp } from '../../lab/qmp.ts';
 import { parseRelease, type Release } from '../../lab/release.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
+import type { CaptureResult } from '../../src/model/group.ts';
 import { type Report, reportSchema } from '../../src/report/schema.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
+import { openKernel } from '../../src/vmcore/open.ts';
 
 /** The Debian release that this run of the tests is about: `otherworld test` runs them once for each. */
 export const release: Release = parseRelease(process.env.OTHERWORLD_TEST_RELEASE ?? 'trixie');
@@ -56,12 +59,21 @@ export interface TestGuest {
   background(script: string): Promise<number>;
   /** Runs the script once a second until it succeeds. */
   until(script: string, seconds: number): Promise<string>;
+  /** Waits until a process has stopped, sleeps ... : a letter of /proc/PID/stat, or several. */
+  untilState(pid: number, letters: string, seconds?: number): Promise<void>;
+  /** Ends processes and waits until they are gone. */
+  kill(pids: readonly number[]): Promise<void>;
   copyIn(source: string, destination: string): Promise<void>;
   copyOut(source: string, destination: string): Promise<void>;
   /** Compiles a C program of test/guest/programs, which the guest then has as a command of that name. */
   program(name: string): Promise<void>;
   /** Writes the guest's memory as an ELF vmcore. */
   vmcore(file: string): Promise<number>;
+  /**
+   * Dumps the guest's memory to a file, again and again until `find` finds in it the state that the test is about.
+   * @returns what it finds
+   */
+  dumpUntil<T>(file: string, find: (kernel: Kernel) => T | undefined): Promise<T>;
   /** Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report. */
   panic(fault?: Fault, cpu?: number): Promise<Report>;
   /** What QEMU's monitor answers, about one CPU where the command is about one. */
@@ -114,10 +126,21 @@ function openTestGuest(name: string): TestGuest {
     background: async (script) =>
       Number(await sh(`setsid sh -c ${quote(script)} </dev/null >/dev/null 2>&1 & echo $!`)),
     until: (script, seconds) => retry(name, script, seconds),
+    untilState: async (pid, letters, seconds = 60) => {
+      await retry(name, `grep -q '^State:.[${letters}]' /proc/${pid}/status`, seconds);
+    },
+    kill: async (pids) => {
+      if (pids.length === 0) return;
+      const all = pids.join(' ');
+      await sh(
+        `kill -9 ${all} 2>/dev/null; for p in ${all}; do while [ -e /proc/$p ]; do sleep 0.1; done; done`,
+      );
+    },
     copyIn: (source, destination) => copyFiles(name, source, `${name}:${destination}`),
     copyOut: (source, destination) => copyFiles(name, `${name}:${source}`, destination),
     program: (program) => installProgram(name, program),
     vmcore: (file) => dumpGuest(name, file),
+    dumpUntil: (file, find) => dumpUntil(name, file, find),
     panic: (fault = 'sysrq', cpu) => panicAndReport(name, fault, cpu),
     monitor: (command, cpu = 0) => askMonitor(name, command, cpu),
     consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
@@ -173,6 +196,28 @@ async function installProgram(name: string, program: string): Promise<void> {
   } finally {
     scratch.remove();
   }
+}
+
+/** As many dumps as a state of some likelihood takes: a test that is about a rare one prepares it. */
+const MOST_DUMPS = 30;
+
+async function dumpUntil<T>(name: string, file: string, find: (kernel: Kernel) => T | undefined): Promise<T> {
+  for (let i = 0; i < MOST_DUMPS; i++) {
+    await dumpGuest(name, file);
+    const kernel = openKernel(file);
+    try {
+      const found = find(kernel);
+      if (found !== undefined) return found;
+    } finally {
+      kernel.close();
+    }
+  }
+  throw new Error(`${name} was not in the state that the test is about in any of ${MOST_DUMPS} dumps`);
+}
+
+/** Whether it was only for the moment that a capture refused somebody. */
+export function wasComputing({ refused }: CaptureResult): boolean {
+  return refused.some(({ reasons }) => reasons.some((reason) => reason.includes('was computing on')));
 }
 
 async function askMonitor(name: string, command: string, cpu: number): Promise<string> {

@@ -6,8 +6,8 @@ import { after, before, suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
 import { writeImages } from '../../../src/criu/index.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
-import { openKernel } from '../../../src/vmcore/open.ts';
-import { bootTestGuest, release, scratchDirectory, type TestGuest } from '../harness.ts';
+import type { Kernel } from '../../../src/vmcore/kernel.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest, wasComputing } from '../harness.ts';
 import { installRestore, restoreIn } from '../restore-program.ts';
 
 const subject = join(import.meta.dirname, 'descriptors.py');
@@ -27,10 +27,14 @@ suite(`files of processes on ${release}`, () => {
     await guest?.down();
   });
 
+  async function endSubject(): Promise<void> {
+    const pids = await guest.sh(`pgrep -f '${pattern}' || true`);
+    await guest.kill(pids.split('\n').filter(Boolean).map(Number));
+  }
+
   async function startSubject(): Promise<number> {
-    await guest.sh(
-      `for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1; rm -rf /root/d /tmp/deep`,
-    );
+    await endSubject();
+    await guest.sh('rm -rf /root/d /tmp/deep');
     const pid = await guest.background('exec python3 /root/descriptors.py /root/d >/root/d.log 2>&1');
     await guest.until('test -e /root/d/ready', 60);
     return pid;
@@ -43,36 +47,19 @@ suite(`files of processes on ${release}`, () => {
     return found;
   }
 
-  /** Captures processes out of the running guest's memory; the dump stays open for `use`. */
+  /**
+   * Captures processes out of a dump of the running guest, made when none of them computes, which is refused; the dump stays open
+   * for `use`.
+   */
   async function captured<T>(
     roots: readonly number[],
-    use: (result: CaptureResult, kernel: ReturnType<typeof openKernel>) => T,
+    use: (result: CaptureResult, kernel: Kernel) => T,
   ): Promise<T> {
-    const file = join(scratch.path, 'vmcore');
-    await guest.vmcore(file);
-    const kernel = openKernel(file);
-    try {
-      return use(captureProcesses(kernel, { roots, includeDescendants: true }), kernel);
-    } finally {
-      kernel.close();
-    }
-  }
-
-  /** The same, tried again while a thread happens to compute on a CPU, which is refused. */
-  async function capturedSound<T>(
-    roots: readonly number[],
-    use: (result: CaptureResult, kernel: ReturnType<typeof openKernel>) => T,
-  ): Promise<T> {
-    for (let i = 0; ; i++) {
-      try {
-        return await captured(roots, (result, kernel) => {
-          assert.deepEqual(result.refused, []);
-          return use(result, kernel);
-        });
-      } catch (error) {
-        if (i === 4 || !String(error).includes('was computing on')) throw error;
-      }
-    }
+    const { found } = await guest.dumpUntil(join(scratch.path, 'vmcore'), (kernel) => {
+      const result = captureProcesses(kernel, { roots, includeDescendants: true });
+      return wasComputing(result) ? undefined : { found: use(result, kernel) };
+    });
+    return found;
   }
 
   async function restore(images: string): Promise<void> {
@@ -95,7 +82,7 @@ suite(`files of processes on ${release}`, () => {
       assert.ok(notes.includes(`${lost}, with 10 bytes that had been sent through them`), notes.join('\n'));
       writeImages(groups[0]!, kernel.physical, images);
     });
-    await guest.sh(`for p in $(pgrep -f '${pattern}'); do kill -9 $p; done; sleep 1`);
+    await endSubject();
     await restore(images);
     const found = await lookAround(pid);
     for (const [what, value] of Object.entries(expected)) assert.deepEqual(found[what], value, what);
@@ -105,17 +92,20 @@ suite(`files of processes on ${release}`, () => {
     await guest.sh('tmux new-session -d -s kept sh');
     await guest.background('sleep 600 | TERM=xterm script -qfc "tmux attach -t kept" /dev/null >/dev/null');
     await guest.until('tmux list-clients | grep -q kept', 30);
-    await guest.sh("tmux send-keys -t kept 'X=kept' Enter; sleep 2");
+    await guest.sh("tmux send-keys -t kept 'X=kept; echo $X now' Enter");
+    await guest.until('tmux capture-pane -p -t kept | grep -qx "kept now"', 30);
     const server = Number(await guest.sh("tmux display-message -p '#{pid}'"));
     const images = join(scratch.path, 'server');
-    // It computes now and then, and is refused if the dump is made just then.
-    const notes = await capturedSound([server], ({ groups }, kernel) => {
+    const notes = await captured([server], ({ groups, refused }, kernel) => {
+      assert.deepEqual(refused, []);
       writeImages(groups[0]!, kernel.physical, images);
       return groups[0]!.processes.flatMap(({ findings }) => findings.notes).join('\n');
     });
     assert.match(notes, /the terminal \/dev\/pts\/\d+ of PID \d+ \(script\) is hung up/);
     assert.match(notes, /the connection from PID \d+ \(tmux: client\) .*is closed/);
-    await guest.sh(`kill -9 ${server} $(pgrep -P ${server}); sleep 1; rm -f /tmp/tmux-0/default`);
+    const family = await guest.sh(`echo ${server}; pgrep -P ${server}`);
+    await guest.kill(family.split('\n').map(Number));
+    await guest.sh('rm -f /tmp/tmux-0/default');
     await restore(images);
     await guest.sh("tmux send-keys -t kept 'echo X is $X' Enter");
     await guest.until('tmux capture-pane -p -t kept | grep -qx "X is kept"', 30);
@@ -124,7 +114,7 @@ suite(`files of processes on ${release}`, () => {
 
   test('an established TCP connection is refused with the peer and the descriptor', async () => {
     await guest.background('exec socat -u TCP-LISTEN:7070,reuseaddr OPEN:/dev/null');
-    const pid = await guest.background('sleep 1; exec socat -u OPEN:/dev/zero TCP:127.0.0.1:7070');
+    const pid = await guest.background('exec socat -u OPEN:/dev/zero TCP:127.0.0.1:7070,retry=60');
     await guest.until(`ss -tnp state established | grep -q pid=${pid}`, 20);
     const found = await reasons(pid);
     await guest.sh('pkill socat');
@@ -149,7 +139,9 @@ suite(`files of processes on ${release}`, () => {
       'time.sleep(1000)',
     ].join('\n');
     const holder = await guest.background(`exec python3 -c '${script}'`);
-    const sleeper = Number(await guest.until(`sleep 1; pgrep -P ${holder}`, 20));
+    const sleeper = Number(await guest.until(`pgrep -P ${holder}`, 30));
+    await guest.until(`cut -d' ' -f7 /proc/${sleeper}/stat | grep -vx 0`, 30);
+    await guest.untilState(sleeper, 'S');
     const notes = await captured([sleeper], ({ groups, refused }) => {
       assert.deepEqual(refused, []);
       return groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
@@ -169,7 +161,10 @@ suite(`files of processes on ${release}`, () => {
       'time.sleep(1000)',
     ].join('\n');
     const reader = await guest.background(`touch /dev/shm/a /dev/shm/b; exec python3 -c '${script}'`);
-    await guest.until(`ls -l /proc/${reader}/fd | grep -q /etc && sleep 1`, 20);
+    await guest.until(
+      `ls -l /proc/${reader}/fd | grep -q /etc && grep -q '^230 ' /proc/${reader}/syscall`,
+      30,
+    );
     const notes = await captured([reader], ({ groups, refused }) => {
       assert.deepEqual(refused, []);
       return groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
