@@ -26,6 +26,7 @@ import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
 import { kernelFrom, openKernel, openSource } from '../../src/vmcore/open.ts';
+import { processorMilliseconds } from '../processor-time.ts';
 import { logView, silentViews } from '../vmcore/views.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 import { silentDifferences } from './same-capture.ts';
@@ -474,9 +475,9 @@ suite(`a damaged kernel of ${release}`, () => {
             memory.replace(to, bytes);
           }
         }
-        const started = performance.now();
+        const started = processorMilliseconds();
         const result = captureOrRefuse(() => capture(open(memory)));
-        assert.ok(performance.now() - started < LIMIT_MILLISECONDS);
+        assert.ok(processorMilliseconds() - started < LIMIT_MILLISECONDS);
         if (result === undefined) return;
         const known = new Set([
           ...result.groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)),

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { encodeKallsyms } from '../../lab/fixture/kallsyms-encode.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import { Kallsyms, type KallsymsTables } from '../../src/vmcore/kallsyms.ts';
+import { processorMilliseconds } from '../processor-time.ts';
 
 const BASE = 0xffff_ffff_8100_0000n;
 const longName = `long_${'x'.repeat(300)}`;
@@ -74,11 +75,11 @@ describe('kallsyms', () => {
   it('does not take long over a table of names that are all the same', () => {
     const count = 1 << 18;
     const names = new Uint8Array(count * 2).map((_, i) => (i % 2 === 0 ? 1 : 68));
-    const started = performance.now();
+    const started = processorMilliseconds();
     assert.throws(
       () => new Kallsyms({ ...tables(), count, names, offsets: new Uint8Array(count * 4) }, stext),
       /the same/,
     );
-    assert.ok(performance.now() - started < 5000);
+    assert.ok(processorMilliseconds() - started < 5000);
   });
 });

@@ -15,6 +15,7 @@ import { VmcoreError } from '../../../src/vmcore/errors.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFile } from '../../../src/vmcore/mapping.ts';
 import { kernelFrom, openSource } from '../../../src/vmcore/open.ts';
+import { processorMilliseconds } from '../../processor-time.ts';
 import { dumpPath, releases } from '../../vmcore/fixtures.ts';
 
 const RUNS = 150;
@@ -136,13 +137,13 @@ for (const release of releases) {
           for (const { frame, word, bytes } of damages) {
             memory.replace((frames[frame] ?? 0) * PAGE + word * 8, bytes);
           }
-          const started = performance.now();
+          const started = processorMilliseconds();
           try {
             assertSame(undamaged, captureAll(open(memory)));
           } catch (error) {
             if (!(error instanceof VmcoreError || error instanceof FileRefusal)) throw error;
           }
-          assert.ok(performance.now() - started < LIMIT_MILLISECONDS);
+          assert.ok(processorMilliseconds() - started < LIMIT_MILLISECONDS);
         }),
         { numRuns: RUNS },
       );
