@@ -19,6 +19,7 @@ export const basePackages: readonly string[] = [
   'dbus',
   'libpam-systemd',
   'kmod',
+  'e2fsprogs',
   'iproute2',
   'procps',
   'openssh-server',
