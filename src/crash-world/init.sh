@@ -77,4 +77,7 @@ if [ -n "$problem" ]; then
     # This file is there from the first restore on: then there may be processes that run again.
     [ -e $run/restoring ] || give_up "$problem"
 fi
+# What was restored and did not come to run: the program was ended before it let its processes go.
+unreleased=/sys/fs/cgroup/otherworld-restore/cgroup.kill
+[ ! -e $unreleased ] || echo 1 >$unreleased
 exec /sbin/init </dev/console >/dev/console 2>&1

@@ -3,10 +3,11 @@ import { type DeliveredPlan, deliveredPlans } from '../criu/crash-procedure.ts';
 import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
 import { dropProcedures } from '../criu/procedure-fallback.ts';
 import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
-import { type RestoreOptions, restoreImages } from '../criu/restore.ts';
+import { restoreImages } from '../criu/restore.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
+import { scopeOf } from './adoption.ts';
 import type { EndImages } from './image-stage.ts';
-import type { RestoredGroup } from './restore-stage.ts';
+import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
 import { messageOf, StageSkipped } from './stages.ts';
 
 type Settings = Config['crash-procedure'];
@@ -26,14 +27,12 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
  * Waits for the crash procedures of the restored groups, at most their time limits, does what the configuration says about
  * those that failed, enters all of it into the report, and ends the images that were kept for it, whatever happens.
  *
- * @param restore how `criu restore` is run, for the fallback that restores without the procedure
  * @returns the groups with those processes that are still there
  */
 export async function procedureStage(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
   settings: Settings,
-  restore: RestoreOptions,
   { report, endImages }: { readonly report: Report; readonly endImages: EndImages },
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) =>
@@ -41,7 +40,7 @@ export async function procedureStage(
   );
   try {
     if (waiting.length === 0 || watch === undefined) throw new StageSkipped('no procedure to wait for');
-    const ended = await concludeAll(waiting, watch, settings, restore, report);
+    const ended = await concludeAll(waiting, watch, settings, report);
     return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
   } finally {
     watch?.close();
@@ -54,7 +53,6 @@ async function concludeAll(
   waiting: readonly { readonly plan: DeliveredPlan; readonly group: RestoredGroup }[],
   watch: ProcedureWatch,
   settings: Settings,
-  restore: RestoreOptions,
   report: Report,
 ): Promise<ReadonlySet<number>> {
   const outcomes = await watch.outcomes(
@@ -65,7 +63,7 @@ async function concludeAll(
   for (const { plan, group } of waiting) {
     const outcome = outcomes.find(({ pid }) => pid === plan.pid);
     if (outcome === undefined) continue;
-    const conclusion = await conclude(plan, outcome, group, settings, restore);
+    const conclusion = await conclude(plan, outcome, group, settings);
     const entry = report.processes.find(({ pid }) => pid === plan.pid);
     if (entry !== undefined) entry.crashProcedure = conclusion.report;
     if (!conclusion.alive) ended.add(plan.pid);
@@ -83,14 +81,13 @@ async function conclude(
   { state, detail }: ProcedureOutcome,
   group: RestoredGroup,
   { fallback }: Settings,
-  restore: RestoreOptions,
 ): Promise<Conclusion> {
   const delivery = plan.procedure.delivery.kind;
   if (state !== 'crashed' && state !== 'overran') {
     const report = { delivery, state, ...(detail === undefined ? {} : { detail }) };
     return { report, alive: state !== 'exited' && state !== 'gave-up' };
   }
-  const { alive, note } = await fallBack(plan, state, fallback, group, restore);
+  const { alive, note } = await fallBack(plan, state, fallback, group);
   return { report: { delivery, state, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };
 }
 
@@ -105,11 +102,10 @@ async function fallBack(
   state: 'crashed' | 'overran',
   fallback: Settings['fallback'],
   group: RestoredGroup,
-  restore: RestoreOptions,
 ): Promise<FallenBack> {
   try {
     if (fallback === 'continue') {
-      return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group, restore);
+      return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group);
     }
     if (state === 'overran') process.kill(plan.pid, 'SIGKILL');
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
@@ -126,12 +122,11 @@ function leaveProcedure({ pid, procedure, frame }: DeliveredPlan): FallenBack {
 /** Only for a process on its own: what was restored together with others has gone on with them. */
 async function restoreWithout(
   { pid, procedure }: DeliveredPlan,
-  { imaged, pids }: RestoredGroup,
-  restore: RestoreOptions,
+  { group, imaged, pids }: RestoredGroup,
 ): Promise<FallenBack> {
   if (pids.length > 1) return { alive: false, note: 'given up: processes that belong to it have gone on' };
   dropProcedures(imaged.directory);
-  const result = await restoreImages(imaged.directory, restore);
+  const result = await restoreImages(imaged.directory, restoreOptionsOf(imaged), scopeOf(group).cgroup);
   if (!result.restored) return { alive: false, note: `it could not be restored again: ${result.reason}` };
   abandonRecord(pid, procedure.address);
   return { alive: true, note: 'restored again without it' };

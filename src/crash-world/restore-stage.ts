@@ -2,9 +2,17 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { deliveredPlans } from '../criu/crash-procedure.ts';
-import { type CriuVersion, parseCriuVersion, restoreImages } from '../criu/index.ts';
+import {
+  type CriuVersion,
+  type HeldGroup,
+  holdImages,
+  parseCriuVersion,
+  type Restored,
+  type RestoreOptions,
+} from '../criu/index.ts';
 import type { Report } from '../report/schema.ts';
-import { withinCgroup } from './cgroups.ts';
+import { examineGroup } from './examine.ts';
+import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import type { EndImages, ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
 import { contentBytes } from './memory-files.ts';
@@ -32,6 +40,12 @@ export function criuVersion(): CriuVersion | undefined {
   return parseCriuVersion(execFileSync(program, [...args, '--version'], { encoding: 'utf8' }));
 }
 
+/** A group that may be restored. */
+export interface ReadyGroup extends ImagedGroup {
+  /** What was at the paths of all groups' files when they were made and compared. */
+  readonly found: FoundFiles;
+}
+
 /**
  * Makes the files that the groups need and compares those that must still be there. Groups with another file than before the panic are
  * reported as failed.
@@ -41,16 +55,29 @@ export function filesStage(
   groups: readonly ImagedGroup[],
   report: Report,
   endImages: EndImages,
-): ImagedGroup[] {
+): ReadyGroup[] {
   const made = new Set<string>();
-  return groups.filter((imaged) => {
+  const found = new Map<string, FoundFile>();
+  return groups.flatMap((imaged) => {
     const { group, directory } = imaged;
     const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
-    if (problems.length === 0) return true;
-    concludeGroup(report, group.id, 'failed', problems);
-    endImages(imaged, false);
-    return false;
+    if (problems.length > 0) {
+      concludeGroup(report, group.id, 'failed', problems);
+      endImages(imaged, false);
+      return [];
+    }
+    noteFound(group.files, found);
+    return [{ ...imaged, found }];
   });
+}
+
+/** How the images of a group are restored. */
+export function restoreOptionsOf({ group, found, plans }: ReadyGroup): RestoreOptions {
+  return {
+    command: runtimeProgram('criu'),
+    mayEnd: new Set(deliveredPlans(plans).map(({ pid }) => pid)),
+    examine: () => examineGroup(group, found),
+  };
 }
 
 /** Memory that is left when all groups have what they and their files on tmpfs need. */
@@ -70,45 +97,78 @@ export function spareBytes(groups: readonly ImagedGroup[]): number {
 export interface RestoredGroup {
   readonly group: number;
   readonly pids: readonly number[];
-  readonly imaged: ImagedGroup;
+  readonly imaged: ReadyGroup;
 }
 
 /**
- * Restores the groups one after the other, each in its cgroup; one that fails leaves nothing behind and does not concern the others.
+ * Restores the groups one after the other, holds all of them until the last one is restored, and lets them run together, each in its cgroup: whoever runs
+ * finds all the others there, and cannot change a file between the look at it and its opening by another. One that fails leaves nothing behind and
+ * does not concern the others.
  */
 export async function restoreStage(
-  groups: readonly ImagedGroup[],
+  groups: readonly ReadyGroup[],
   {
     report,
     save,
     endImages,
   }: { readonly report: Report; readonly save: () => void; readonly endImages: EndImages },
   birthplaceOf: (group: ImagedGroup) => string,
+  optionsOf: (group: ReadyGroup) => RestoreOptions = restoreOptionsOf,
 ): Promise<RestoredGroup[]> {
-  const restored: RestoredGroup[] = [];
-  for (const imaged of groups) {
-    const { group } = imaged;
-    const runsProcedures = new Set(deliveredPlans(imaged.plans).map(({ pid }) => pid));
-    let pids: readonly number[] | undefined;
-    try {
-      pids = await withinCgroup(birthplaceOf(imaged), () => restoreOne(imaged, runsProcedures, report));
-      if (pids !== undefined) restored.push({ group: group.id, pids, imaged });
-    } catch (error) {
-      console.error(error);
-      concludeGroup(report, group.id, 'failed', [messageOf(error)]);
-    }
+  const held: { ready: ReadyGroup; hold: HeldGroup }[] = [];
+  for (const ready of groups) {
+    const hold = await concluding(ready, report, () => holdOne(ready, optionsOf(ready), report));
+    if (hold !== undefined) held.push({ ready, hold });
+    else endImages(ready, false);
     save();
-    // The fallback of a procedure may need the images once more.
-    if (pids === undefined || runsProcedures.size === 0) endImages(imaged, pids !== undefined);
   }
+  const restored: RestoredGroup[] = [];
+  for (const { ready, hold } of held) {
+    const { group } = ready;
+    const released = await concluding(ready, report, () => letGo(hold, birthplaceOf(ready)));
+    if (released === undefined) {
+      endImages(ready, false);
+      continue;
+    }
+    concludeGroup(report, group.id, 'restored', []);
+    report.notes.push(...released.notes);
+    restored.push({ group: group.id, pids: released.pids, imaged: ready });
+    // The fallback of a procedure may need the images once more.
+    if (deliveredPlans(ready.plans).length === 0) endImages(ready, true);
+  }
+  save();
   return restored;
 }
 
-async function restoreOne(
-  { group, directory, pagesBytes }: ImagedGroup,
-  mayEnd: ReadonlySet<number>,
+async function letGo(hold: HeldGroup, cgroup: string): Promise<Restored> {
+  try {
+    return hold.release(cgroup);
+  } catch (error) {
+    await hold.end();
+    throw error;
+  }
+}
+
+/** What goes wrong with one group is that group's. */
+async function concluding<T>(
+  { group }: ReadyGroup,
   report: Report,
-): Promise<readonly number[] | undefined> {
+  step: () => T | Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await step();
+  } catch (error) {
+    console.error(error);
+    concludeGroup(report, group.id, 'failed', [messageOf(error)]);
+    return undefined;
+  }
+}
+
+async function holdOne(
+  { group, directory, pagesBytes }: ReadyGroup,
+  options: RestoreOptions,
+  report: Report,
+): Promise<HeldGroup | undefined> {
   const { available } = readMemory();
   if (available < pagesBytes + RESTORE_MARGIN_BYTES) {
     const mebibytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
@@ -117,12 +177,9 @@ async function restoreOne(
     ]);
     return undefined;
   }
-  const result = await restoreImages(directory, { command: runtimeProgram('criu'), mayEnd });
-  if (result.restored) {
-    concludeGroup(report, group.id, 'restored', []);
-    report.notes.push(...result.notes);
-    return result.pids;
-  }
-  concludeGroup(report, group.id, 'failed', [result.reason, ...result.errors.slice(1, 4)]);
+  const result = await holdImages(directory, options);
+  if (result.restored === 'held') return result;
+  const more = result.errors.filter((error) => !result.reason.endsWith(error));
+  concludeGroup(report, group.id, 'failed', [result.reason, ...more.slice(0, 3)]);
   return undefined;
 }

@@ -28,7 +28,7 @@ import { mountFileSystems, mountOldTmpfs, protectOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
-import { criuVersion, filesStage, restoreStage, runtimeProgram, spareBytes } from './restore-stage.ts';
+import { criuVersion, filesStage, restoreStage, spareBytes } from './restore-stage.ts';
 import { readLimits } from './scope-limits.ts';
 import {
   type Candidate,
@@ -193,13 +193,7 @@ async function workOn(work: Work): Promise<void> {
       restoreStage(ready, { report, save: () => stages.save(), endImages }, birthplaceOf),
     )) ?? [];
   const running = await stages.run('procedures', () =>
-    procedureStage(
-      restored,
-      watch,
-      manifest.config['crash-procedure'],
-      { command: runtimeProgram('criu') },
-      { report, endImages },
-    ),
+    procedureStage(restored, watch, manifest.config['crash-procedure'], { report, endImages }),
   );
   await stages.run('handover', () => {
     const alive = running ?? restored;

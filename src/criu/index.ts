@@ -13,7 +13,16 @@ import { writeInventory, writeTree } from './tree.ts';
 
 export { RELAY_NAME, STREAMS_GIVEN, STREAMS_TAKEN } from './files/index.ts';
 export { type CriuVersion, parseCriuVersion, restoreProblems, wholeGroup } from './limits.ts';
-export { type RestoreOptions, type RestoreResult, restoreImages } from './restore.ts';
+export {
+  type HeldGroup,
+  holdImages,
+  type Restored,
+  type RestoreFailure,
+  type RestoreOptions,
+  type RestoreResult,
+  restoreImages,
+} from './restore.ts';
+export { moveTo } from './restore-cgroup.ts';
 
 /** What was written for a group. */
 export interface ImageSummary {
@@ -103,7 +112,8 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
     });
     writeFileImages(group.files, images, source);
     writePreparation(group.files, images, source);
-    writeRestorePlan(directory, group);
+    const syntheticRootPid = processes.length > group.processes.length ? processes[0]?.pid : undefined;
+    writeRestorePlan(directory, group, syntheticRootPid);
     if (processes[0] !== group.processes[0]) images.image('fdinfo', processes[0]!.filesId);
     return {
       directory,
@@ -111,7 +121,7 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
       sizeBytes: images.sizeBytes,
       pagesBytes: stores.sizeBytes,
       roots: roots.map(({ pid }) => pid),
-      syntheticRootPid: processes.length > group.processes.length ? processes[0]?.pid : undefined,
+      syntheticRootPid,
     };
   } finally {
     images.close();

@@ -7,18 +7,21 @@ const SCRIPT = 'pre-resume.sh';
 const ASKS = 'pre-resume.asks';
 const GOES = 'pre-resume.goes';
 
-/** CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. */
+/**
+ * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits is said, because CRIU runs
+ * it through a shell or directly. CRIU goes on whatever the status is: without an answer, it has to be ended.
+ */
 const text = `#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
-cd "$(dirname "$0")" && echo >${ASKS} && read -r _ <${GOES}
+cd "$(dirname "$0")" && echo "$$ $PPID" >${ASKS} && read -r _ <${GOES}
 `;
 
 /** A step that is done while the restored processes exist but do not run yet. */
 export interface PreResume {
   /** For `criu restore`. */
   readonly options: readonly string[];
-  /** To be called when `criu` has ended. Returns what the step returned, or undefined if CRIU did not get so far. */
-  finish(): string[] | undefined;
+  /** To be called when `criu` has ended. Returns whether the step was done. */
+  finish(): boolean;
 }
 
 function makeFifo(path: string): number {
@@ -31,23 +34,26 @@ function makeFifo(path: string): number {
 /**
  * Has CRIU wait for `step` before it lets the processes go: an action script asks through one FIFO in the images' directory
  * and reads the answer from another. `finish` takes both away.
+ *
+ * @param step gets the processes that wait: the script and what has called it. Must not throw
+ * @returns an object whose `finish` says whether `step` has returned true; after anything else CRIU goes on waiting
  */
-export function preparePreResume(directory: string, step: () => string[]): PreResume {
+export function preparePreResume(
+  directory: string,
+  step: (waiting: readonly number[]) => boolean,
+): PreResume {
   const paths = [SCRIPT, ASKS, GOES].map((name) => join(directory, name));
   const [script = '', asks = '', goes = ''] = paths;
   rmSync(script, { force: true });
   writeFileSync(script, text, { mode: 0o700 });
   const asking = new Socket({ fd: makeFifo(asks), readable: true, writable: false });
   const answer = new Socket({ fd: makeFifo(goes), readable: false, writable: true });
-  let notes: string[] | undefined;
+  let done = false;
   asking.on('error', () => undefined);
   answer.on('error', () => undefined);
-  asking.on('data', () => {
-    try {
-      notes ??= step();
-    } finally {
-      answer.write('\n');
-    }
+  asking.on('data', (data) => {
+    done ||= step((data.toString('latin1').match(/\d+/g) ?? []).map(Number));
+    if (done) answer.write('\n');
   });
   return {
     options: ['--action-script', script],
@@ -55,7 +61,7 @@ export function preparePreResume(directory: string, step: () => string[]): PreRe
       asking.destroy();
       answer.destroy();
       for (const path of paths) rmSync(path, { force: true });
-      return notes;
+      return done;
     },
   };
 }

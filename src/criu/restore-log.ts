@@ -43,7 +43,7 @@ export function readErrors(directory: string): string[] {
   return existsSync(path) ? logErrors(readFileSync(path, 'utf8')).slice(0, MAX_ERRORS) : [];
 }
 
-/** CRIU reports the cause first, and its consequences after it. */
+/** One sentence: CRIU reports the cause first, and its consequences after it. */
 export function reasonOf(errors: readonly string[], status: string): string {
   return errors.length === 0 ? `criu ended with ${status} and said nothing` : `criu: ${errors[0]}`;
 }

@@ -16,6 +16,8 @@ const timespec = z.strictObject({ seconds: z.int(), nanoseconds: z.int() });
 const planSchema = z.strictObject({
   /** Processes that must be there afterwards. */
   pids: z.array(z.int()),
+  /** The fabricated parent, which ends as soon as it runs. */
+  rootPid: z.int().optional(),
   /** Options of `criu restore` that the group asks for. */
   options: z.array(z.string()),
   /** Sockets to the journal, which is another one now. */
@@ -115,11 +117,12 @@ function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] 
   });
 }
 
-/** Writes the plan next to the images. */
-export function writeRestorePlan(directory: string, group: ProcessGroup): void {
+/** Writes the plan next to the images; `rootPid` is the fabricated parent's, if the group has one. */
+export function writeRestorePlan(directory: string, group: ProcessGroup, rootPid?: number): void {
   const threads = group.processes.flatMap((process) => process.threads);
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
+    ...(rootPid === undefined ? {} : { rootPid }),
     options: restoreOptions(group.files),
     journalSockets: journalSocketsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,

@@ -1,131 +1,151 @@
-import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import koffi from 'koffi';
-import { openJournalSockets, withNonlocalBind } from './files/index.ts';
+import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from './files/index.ts';
 import { applyLateSettings } from './late-settings.ts';
-import { preparePreResume } from './pre-resume.ts';
+import { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
+import { type CriuOptions, runCriu } from './run-criu.ts';
 
-/** How `criu restore` is run. */
-export interface RestoreOptions {
-  /** The command and its first arguments; `criu` from the search path if not given. */
-  readonly command?: readonly string[];
-  readonly env?: NodeJS.ProcessEnv;
-  /** More options for `criu restore`. */
-  readonly extra?: readonly string[];
-  /** Processes that may have ended when `criu` returns, because a crash procedure decides about them. */
+/** How a group is restored. */
+export interface RestoreOptions extends CriuOptions {
+  /** Where cgroup v2 is mounted; `/sys/fs/cgroup` if not given. */
+  readonly cgroups?: string;
+  /**
+   * Looks at the restored processes before they run; returns what is not as it has to be, one end of a sentence for each. With any, or if it throws, the
+   * group is ended.
+   */
+  readonly examine?: () => readonly string[];
+  /** Processes that may have ended when they are looked for, because a crash procedure decides about them. */
   readonly mayEnd?: ReadonlySet<number>;
-  /** After this long `criu` is killed, and what it had restored so far. Default: two minutes, and more for much memory. */
-  readonly timeoutSeconds?: number;
+}
+
+/** Nothing is left of the group. */
+export interface RestoreFailure {
+  readonly restored: false;
+  /** One short sentence. */
+  readonly reason: string;
+  /** The log's lines with errors, or what was found wrong; first ones first. */
+  readonly errors: readonly string[];
+  readonly logPath: string;
+  readonly seconds: number;
+}
+
+/** The processes run. */
+export interface Restored {
+  readonly restored: true;
+  /** Processes that are there now. */
+  readonly pids: readonly number[];
+  readonly seconds: number;
+  /** Small things that could not be set again. */
+  readonly notes: readonly string[];
 }
 
 /** What came of it. */
-export type RestoreResult =
-  | {
-      readonly restored: true;
-      /** Processes that are there now. */
-      readonly pids: readonly number[];
-      readonly seconds: number;
-      /** Small things that could not be set again. */
-      readonly notes: readonly string[];
-    }
-  | {
-      readonly restored: false;
-      /** One short sentence. */
-      readonly reason: string;
-      /** The log's lines with errors, first ones first. */
-      readonly errors: readonly string[];
-      readonly logPath: string;
-      readonly seconds: number;
-    };
+export type RestoreResult = Restored | RestoreFailure;
 
-const LEAST_TIMEOUT_SECONDS = 120;
-/** A tenth of what a slow disk reads. */
-const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
-
-const libc = koffi.load('libc.so.6');
-const setPersonality = libc.func('int personality(unsigned long persona)');
-
-function run(
-  directory: string,
-  plan: RestorePlan,
-  options: RestoreOptions,
-): Promise<{ status: string; ok: boolean }> {
-  const present = plan.pids.filter((pid) => existsSync(`/proc/${pid}`));
-  const {
-    command = ['criu'],
-    env = process.env,
-    extra = [],
-    timeoutSeconds = defaultTimeoutSeconds(directory),
-  } = options;
-  const [program = 'criu', ...first] = command;
-  const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
-  const journal = openJournalSockets(plan.journalSockets);
-  args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...journal.options, ...extra);
-  // Children get the personality of whoever forks them, and CRIU does not set it.
-  const before = setPersonality(0xffff_ffff);
-  setPersonality(plan.personality);
-  const child = spawn(program, [...first, ...args], {
-    env,
-    stdio: ['ignore', 'ignore', 'ignore', ...journal.fds],
-  });
-  setPersonality(before);
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => child.kill('SIGKILL'), timeoutSeconds * 1000);
-    const end = (status: string, ok: boolean) => {
-      clearTimeout(timer);
-      journal.finish(ok);
-      resolve({ status, ok });
-    };
-    child.on('error', (error) => end(error.message, false));
-    child.on('exit', (code, signal) => {
-      const late = signal === 'SIGKILL' ? ` after ${timeoutSeconds} s` : '';
-      if (signal !== null) endProcesses(plan.pids.filter((pid) => !present.includes(pid)));
-      end(signal === null ? `status ${code}` : `${signal}${late}`, code === 0);
-    });
-  });
-}
-
-function defaultTimeoutSeconds(directory: string): number {
-  const pages = readdirSync(directory).filter((name) => name.startsWith('pages-'));
-  const bytes = pages.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
-  return LEAST_TIMEOUT_SECONDS + Math.ceil(bytes / SLOWEST_BYTES_PER_SECOND);
-}
-
-/** A `criu` that was killed leaves the processes that it had made, waiting for it for ever. */
-function endProcesses(pids: readonly number[]): void {
-  for (const pid of pids.filter((pid) => existsSync(`/proc/${pid}`))) process.kill(pid, 'SIGKILL');
+/** The processes are there as they will be, and do not run. To be released or ended. */
+export interface HeldGroup {
+  readonly restored: 'held';
+  /**
+   * Lets the processes run on.
+   * @param cgroup where, as in /proc/PID/cgroup; where this program is if not given
+   */
+  release(cgroup?: string): Restored;
+  /** Ends them. Throws an Error if one of them does not end. */
+  end(): Promise<void>;
 }
 
 /**
- * Restores the group whose images are in `directory`. Nothing is left of a group that could not be restored: CRIU ends what it
- * had made, and if it is killed for its time, that is done here. Throws only if the directory holds no images of a group.
+ * Restores the group whose images are in `directory` as far as the moment before its processes run: they are frozen, with everything set that CRIU does not
+ * set, and `examine` has found them right. Nothing is left of a group that could not be restored, whoever has ended CRIU. Throws
+ * only if the directory holds no images of a group, or no cgroup can be made.
  */
-export async function restoreImages(directory: string, options: RestoreOptions = {}): Promise<RestoreResult> {
+export async function holdImages(
+  directory: string,
+  options: RestoreOptions = {},
+): Promise<HeldGroup | RestoreFailure> {
   const plan = readRestorePlan(directory);
   const started = performance.now();
-  const preResume = preparePreResume(directory, () => applyLateSettings(plan));
-  const { status, ok } = await withNonlocalBind(() =>
-    run(directory, plan, { ...options, extra: [...preResume.options, ...(options.extra ?? [])] }),
-  );
-  const lateNotes = preResume.finish();
-  const seconds = (performance.now() - started) / 1000;
-  const logPath = join(directory, RESTORE_LOG);
-  const there = plan.pids.filter((pid) => options.mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
-  const missing = plan.pids.filter((pid) => !there.includes(pid));
-  if (ok && there.length > 0) {
-    // Restored, and done with its work since: a `sleep` whose time was over.
-    const ended = missing.map((pid) => `process ${pid} ended as soon as it ran again`);
-    return {
-      restored: true,
-      pids: there,
-      seconds,
-      notes: [...ended, ...(lateNotes ?? applyLateSettings(plan))],
-    };
+  const seconds = (): number => (performance.now() - started) / 1000;
+  const cgroup = new RestoreCgroup(options.cgroups);
+  let journal: OpenJournalSockets | undefined;
+  const end = async (): Promise<void> => {
+    journal?.finish(false);
+    await cgroup.end();
+  };
+  const fail = async (reason: string, errors: readonly string[]): Promise<RestoreFailure> => {
+    const left: string[] = [];
+    await end().catch((error: unknown) => left.push(error instanceof Error ? error.message : String(error)));
+    const logPath = join(directory, RESTORE_LOG);
+    return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
+  };
+  try {
+    const sockets = openJournalSockets(plan.journalSockets);
+    journal = sockets;
+    const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, sockets, options));
+    if (!run.held) {
+      const errors = readErrors(directory);
+      return await fail(run.endedFor ?? reasonOf(errors, run.status), errors);
+    }
+    await cgroup.frozen();
+    const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
+    if (problems[0] !== undefined) return await fail(problems[0], problems);
+    const notes = applyLateSettings(plan);
+    return heldGroup(
+      { plan, cgroup, journal: sockets, notes, seconds: seconds(), mayEnd: options.mayEnd },
+      end,
+    );
+  } catch (error) {
+    return await fail(error instanceof Error ? error.message : String(error), []);
   }
-  const errors = readErrors(directory);
-  const reason = ok ? `${missing.join(', ')} ended at once` : reasonOf(errors, status);
-  return { restored: false, reason, errors, logPath, seconds };
+}
+
+/** Who is missing, and who is there and should not be. */
+function strangers({ pids, rootPid }: RestorePlan, members: readonly number[]): string[] {
+  const missing = pids.filter((pid) => !members.includes(pid));
+  const others = members.filter((pid) => pid !== rootPid && !pids.includes(pid));
+  return [
+    ...missing.map((pid) => `process ${pid} ended before it ran again`),
+    ...others.map((pid) => `criu has left process ${pid}, which is none of the group`),
+  ];
+}
+
+interface Holding {
+  readonly plan: RestorePlan;
+  readonly cgroup: RestoreCgroup;
+  readonly journal: OpenJournalSockets;
+  readonly notes: readonly string[];
+  readonly seconds: number;
+  readonly mayEnd: ReadonlySet<number> | undefined;
+}
+
+function heldGroup(
+  { plan, cgroup, journal, notes, seconds, mayEnd }: Holding,
+  end: () => Promise<void>,
+): HeldGroup {
+  return {
+    restored: 'held',
+    release: (place) => {
+      const moved = cgroup.release(place);
+      journal.finish(true);
+      const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
+      // Restored, and done with its work since: a `sleep` whose time was over.
+      const ended = plan.pids
+        .filter((pid) => !pids.includes(pid))
+        .map((pid) => `process ${pid} ended as soon as it ran again`);
+      return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved] };
+    },
+    end,
+  };
+}
+
+/** Restores a group on its own, and lets it run at once, in `cgroup`; see `holdImages` and `HeldGroup`. */
+export async function restoreImages(
+  directory: string,
+  options: RestoreOptions = {},
+  cgroup?: string,
+): Promise<RestoreResult> {
+  const group = await holdImages(directory, options);
+  return group.restored === 'held' ? group.release(cgroup) : group;
 }

@@ -50,7 +50,10 @@ test('images of a group that is dropped for a changed file are ended', () => {
   const { ended, endImages } = ends();
   const groups = [imagedGroup(10), imagedGroup(11, { filesToCheck: [gone] })];
   const left = filesStage(groups, emptyReport(), endImages);
-  assert.deepEqual(left, groups.slice(0, 1));
+  assert.deepEqual(
+    left.map(({ directory }) => directory),
+    groups.slice(0, 1).map(({ directory }) => directory),
+  );
   assert.deepEqual(ended, ['11 failed']);
 });
 
@@ -61,13 +64,14 @@ test('images that were kept for a procedure are ended when nobody watches proced
   };
   const plans: ProcedurePlan[] = [{ pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined }];
   const { ended, endImages } = ends();
+  const found = new Map();
   const restored = [
-    { group: 20, pids: [20], imaged: imagedGroup(20, {}, plans) },
-    { group: 21, pids: [21], imaged: imagedGroup(21) },
+    { group: 20, pids: [20], imaged: { ...imagedGroup(20, {}, plans), found } },
+    { group: 21, pids: [21], imaged: { ...imagedGroup(21), found } },
   ];
   const settings = defaultConfig()['crash-procedure'];
   await assert.rejects(
-    procedureStage(restored, undefined, settings, {}, { report: emptyReport(), endImages }),
+    procedureStage(restored, undefined, settings, { report: emptyReport(), endImages }),
     StageSkipped,
   );
   assert.deepEqual(ended, ['20 restored']);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
@@ -19,9 +19,10 @@ import { describe, it } from 'node:test';
 import koffi from 'koffi';
 import { z } from 'zod';
 import { applyLateSettings } from '../../src/criu/late-settings.ts';
-import { restoreImages } from '../../src/criu/restore.ts';
+import { holdImages } from '../../src/criu/restore.ts';
 import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
 import { changedOptions, type LateOption, lateOptions } from '../../src/model/socket-option.ts';
+import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
 import { groupOf, lateNothing, memoryOf, processOf } from './processes.ts';
 
 /** libuv's handle of a server. */
@@ -88,25 +89,28 @@ describe('what CRIU leaves to be done', () => {
     assert.deepEqual(changed, [{ name: 'IP_TTL', value: 9 }]);
   });
 
-  it('is done before the processes run on, while criu waits', async () => {
-    const filter = () => readFileSync('/proc/self/coredump_filter', 'utf8').trim();
+  it('is done before the processes run on', needsCgroups, async () => {
+    const subject = spawn('sleep', ['1000']);
+    const filter = () => readFileSync(`/proc/${subject.pid}/coredump_filter`, 'utf8').trim();
     const before = filter();
     const directory = mkdtempSync(join(tmpdir(), 'otherworld-late-'));
     const memory = { ...memoryOf([]), coredumpFilter: 0x1f };
-    writeRestorePlan(directory, groupOf([processOf(process.pid, { memory })]));
-    const script = `#!/bin/sh
-while [ "$1" != --action-script ]; do shift; done
-look() { cat /proc/${process.pid}/coredump_filter >>"${directory}/seen"; }
-CRTOOLS_SCRIPT_ACTION=post-restore "$2"; look
-CRTOOLS_SCRIPT_ACTION=pre-resume "$2"; look
-`;
-    writeFileSync(join(directory, 'criu'), script, { mode: 0o755 });
-    const result = await restoreImages(directory, { command: [join(directory, 'criu')], timeoutSeconds: 10 });
-    assert.deepEqual(result.restored && result.notes, []);
-    const seen = readFileSync(join(directory, 'seen'), 'utf8').trim().split('\n');
+    writeRestorePlan(directory, groupOf([processOf(subject.pid ?? 0, { memory })]));
+    const script = [findOwn, findAction, `echo ${subject.pid} >$own/cgroup.procs`, 'action pre-resume'];
+    writeFileSync(join(directory, 'criu'), `#!/bin/sh\n${script.join('\n')}\n`, { mode: 0o755 });
+    const seen: string[] = [];
+    const examine = () => {
+      seen.push(filter());
+      return [];
+    };
+    const command = [join(directory, 'criu')];
+    const group = await holdImages(directory, { command, cgroups, examine, timeoutSeconds: 20 });
+    assert.ok(group.restored === 'held', group.restored === false ? group.reason : '');
+    seen.push(filter());
+    assert.deepEqual(group.release().notes, []);
     assert.deepEqual(seen, [before, '0000001f']);
-    assert.deepEqual(readdirSync(directory).sort(), ['criu', 'restore.json', 'seen']);
-    writeFileSync('/proc/self/coredump_filter', `0x${before}`);
+    assert.deepEqual(readdirSync(directory).sort(), ['criu', 'restore.json']);
+    subject.kill('SIGKILL');
     rmSync(directory, { recursive: true });
   });
 });

@@ -138,6 +138,7 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
 export {
   journalSocketSchema,
   journalSocketsOf,
+  type OpenJournalSockets,
   openJournalSockets,
   RELAY_NAME,
   STREAMS_GIVEN,

@@ -1,0 +1,156 @@
+import { type BigIntStats, readdirSync, readlinkSync, statSync } from 'node:fs';
+import type { OpenFile } from '../model/file.ts';
+import type { ProcessGroup } from '../model/group.ts';
+import type { Vma } from '../model/memory.ts';
+import type { PathFile } from '../model/open-file.ts';
+import type { Process } from '../model/process.ts';
+import { type FoundFiles, generationOf, hasLastingInodes } from './found-file.ts';
+
+const S_IFMT = 0o170000;
+
+/** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
+const links: Partial<Record<OpenFile['type'], string>> = {
+  pipe: 'pipe:[',
+  unix: 'socket:[',
+  inet: 'socket:[',
+  netlink: 'socket:[',
+  eventfd: 'anon_inode:[eventfd]',
+  eventpoll: 'anon_inode:[eventpoll]',
+  timerfd: 'anon_inode:[timerfd]',
+  signalfd: 'anon_inode:[signalfd]',
+  inotify: 'anon_inode:inotify',
+  memfd: '/memfd:',
+};
+
+/** A file of a restored process, to be looked at without going by its path. */
+interface Held {
+  /** A link of /proc that leads to the file itself. */
+  readonly link: string;
+  /** `process 427: fd 3`, for people. */
+  readonly place: string;
+}
+
+/** Looks at the files of one restored group. */
+class Examination {
+  readonly #files: ReadonlyMap<number, OpenFile>;
+  readonly #found: FoundFiles;
+  /** Files that were compared already, by device, inode and path: libraries are mapped in many pieces. */
+  readonly #same = new Set<string>();
+
+  constructor(group: ProcessGroup, found: FoundFiles) {
+    this.#files = new Map(group.files.files.map((file) => [file.id, file]));
+    this.#found = found;
+  }
+
+  /** What is wrong with a file, as the end of a sentence; undefined if it is the one that it has to be. */
+  problem(link: string, id: number): string | undefined {
+    const file = this.#files.get(id);
+    if (file === undefined) return `is file ${id}, which is not in the model`;
+    if (file.type === 'path') return this.#path(link, file);
+    if (file.type === 'fifo') return this.#path(link, file.pathFile);
+    if (file.type === 'terminal')
+      return statSync(link).isCharacterDevice() ? undefined : `is ${readlinkSync(link)} and was a terminal`;
+    const begin = links[file.type] ?? '';
+    const name = readlinkSync(link);
+    return name.startsWith(begin) ? undefined : `is ${name} and was ${begin}`;
+  }
+
+  #path(link: string, file: PathFile): string | undefined {
+    const stats = statSync(link, { bigint: true });
+    const key = `${stats.dev} ${stats.ino} ${file.path} ${file.ghostId}`;
+    if (this.#same.has(key)) return undefined;
+    const problem = this.#compare(link, stats, file);
+    if (problem === undefined) this.#same.add(key);
+    return problem;
+  }
+
+  #compare(link: string, stats: BigIntStats, file: PathFile): string | undefined {
+    const { path, ghostId, identity } = file;
+    const other = `is another file than ${path}`;
+    if ((Number(stats.mode) & S_IFMT) !== (identity.mode & S_IFMT)) return `${other}, of another type`;
+    if (ghostId !== undefined)
+      return stats.isFile() && stats.nlink > 0n ? `has a name, and ${path} was deleted` : undefined;
+    const found = this.#found.get(path);
+    if (found === undefined || !hasLastingInodes(file)) {
+      const name = readlinkSync(link);
+      return name === path ? undefined : `is ${name} and was ${path}`;
+    }
+    const { dev, ino, rdev } = found.stats;
+    if (stats.dev !== dev || stats.ino !== ino || stats.rdev !== rdev) {
+      return `${other} (inode ${stats.ino} on device ${stats.dev}, and ${ino} on ${dev} was checked)`;
+    }
+    return generationOf(link, stats, file) === found.generation ? undefined : `${other}, made since`;
+  }
+}
+
+function descriptorsOf(process: Process, group: ProcessGroup): { held: Held; id: number | undefined }[] {
+  const table = group.files.tables.find(({ filesId }) => filesId === process.filesId);
+  const ids = new Map(table?.descriptors.map(({ fd, fileId }) => [fd, fileId]));
+  const open = readdirSync(`/proc/${process.pid}/fd`).map(Number);
+  return [...new Set([...ids.keys(), ...open])].map((fd) => ({
+    held: { link: `/proc/${process.pid}/fd/${fd}`, place: `fd ${fd}` },
+    id: ids.get(fd),
+  }));
+}
+
+/** Areas of files, as the kernel has them now: it may have joined neighbours. */
+function mappingsOf({ pid, memory }: Process): { held: Held; id: number | undefined }[] {
+  const vmas = memory?.vmas ?? [];
+  const byStart = new Map(vmas.map((vma) => [vma.start, vma]));
+  return readdirSync(`/proc/${pid}/map_files`).flatMap((range) => {
+    const start = Number.parseInt(range, 16);
+    const vma = byStart.get(start) ?? vmas.find((area) => start >= area.start && start < area.end);
+    if (vma !== undefined && !isOfFile(vma)) return [];
+    const held = { link: `/proc/${pid}/map_files/${range}`, place: `the mapping ${range}` };
+    return [{ held, id: vma?.fileId }];
+  });
+}
+
+function isOfFile({ kind }: Vma): boolean {
+  return kind === 'file-private' || kind === 'file-shared';
+}
+
+/** Areas of files that are none any more. */
+function lostMappings({ pid, memory }: Process): string[] {
+  const ranges = readdirSync(`/proc/${pid}/map_files`).map((range) =>
+    range.split('-').map((address) => Number.parseInt(address, 16)),
+  );
+  const starts = new Set(ranges.map(([from]) => from));
+  return (memory?.vmas ?? [])
+    .filter((vma) => isOfFile(vma) && !starts.has(vma.start))
+    .filter(({ start }) => !ranges.some(([from = 0, to = 0]) => start >= from && start < to))
+    .map(({ start }) => `process ${pid}: the mapping at 0x${start.toString(16)} is of no file any more`);
+}
+
+/**
+ * Compares every file of a group's restored processes (descriptors, mappings, program, working and root directory) with what was found before the first
+ * process ran again, through the processes themselves: no path is followed, so it does not matter what is at a path now. The processes have to be held.
+ *
+ * @returns a sentence for each file that is not what it has to be
+ * @throws the file system's error if one cannot be looked at
+ */
+export function examineGroup(group: ProcessGroup, found: FoundFiles): string[] {
+  const examination = new Examination(group, found);
+  return group.processes
+    .filter(({ state }) => state !== 'zombie')
+    .flatMap((process) => {
+      const { pid, memory, cwdFileId, rootFileId } = process;
+      const own = (name: string, place: string, id: number | undefined) => ({
+        held: { link: `/proc/${pid}/${name}`, place },
+        id,
+      });
+      const all = [
+        ...descriptorsOf(process, group),
+        ...mappingsOf(process),
+        own('exe', 'the program', memory?.exeFileId),
+        own('cwd', 'the working directory', cwdFileId),
+        own('root', 'the root directory', rootFileId),
+      ];
+      const problems = all.flatMap(({ held: { link, place }, id }) => {
+        const problem =
+          id === undefined ? `is ${readlinkSync(link)}, and it had none` : examination.problem(link, id);
+        return problem === undefined ? [] : [`process ${pid}: ${place} ${problem}`];
+      });
+      return [...problems, ...lostMappings(process)];
+    });
+}

@@ -1,0 +1,54 @@
+import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
+import type { GroupFiles } from '../model/file.ts';
+import type { PathFile } from '../model/open-file.ts';
+import { inodeGeneration } from './inode-generation.ts';
+
+const S_IFMT = 0o170000n;
+const S_IFREG = 0o100000n;
+
+/** What was at a path when a group's files were checked; by this it is known again in the restored process. */
+export interface FoundFile {
+  readonly stats: BigIntStats;
+  /** Of a regular file on a disk; undefined where there is none. */
+  readonly generation: number | undefined;
+}
+
+/** By path. */
+export type FoundFiles = ReadonlyMap<string, FoundFile>;
+
+/** The paths by which the files of a group are opened, those of deleted files not. */
+export function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
+  return files.flatMap((file) => {
+    const named = file.type === 'fifo' ? file.pathFile : file;
+    return named.type === 'path' && named.ghostId === undefined ? [named] : [];
+  });
+}
+
+/** File systems whose inodes are numbered once and for all while they are mounted; those of /proc/sys are not. */
+export function hasLastingInodes({ identity }: PathFile): boolean {
+  return identity.onDisk || ['tmpfs', 'ramfs', 'devtmpfs'].includes(identity.fileSystem);
+}
+
+/** The generation of a regular file on a disk. Throws the file system's error. */
+export function generationOf(path: string, stats: BigIntStats, { identity }: PathFile): number | undefined {
+  if (!identity.onDisk || (stats.mode & S_IFMT) !== S_IFREG) return undefined;
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    return inodeGeneration(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Notes what is at the paths of a group's files now. To be called when they are made and checked, before any process of the dead world runs: what
+ * is opened by a path later has to be the same. What is not there, because the restore itself makes it, is not noted.
+ */
+export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): void {
+  for (const file of openedPaths(files)) {
+    if (found.has(file.path)) continue;
+    const stats = lstatSync(file.path, { bigint: true, throwIfNoEntry: false });
+    if (stats !== undefined)
+      found.set(file.path, { stats, generation: generationOf(file.path, stats, file) });
+  }
+}
