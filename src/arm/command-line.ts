@@ -13,11 +13,15 @@ const DROPPED = new Set(
   lpj swiotlb disable_cpu_apicid single emergency rescue systemd.unit elfcorehdr`.split(/\s+/),
 );
 
+/** pid_max is the kernel's PID_MAX_LIMIT: any number may be wanted. */
+const PID_MAX = 2 ** 22;
 /**
- * Pids of the crash world start above what the dead world used, so that every process finds its own pid free
- * (criu restore: "Unable to create a thread: -17" otherwise); pid_max is the kernel's PID_MAX_LIMIT.
+ * Numbers of the crash world's first processes, and of threads of its kernel that are made with them, before its program chooses a range that is
+ * clear of the dead world's. The numbers that a machine comes to last, or never if its own pid_max is lower; and room for the
+ * thousands of processes that an initramfs may start.
  */
-const PID_PARAMETERS = ['sysctl.kernel.pid_max=4194304', 'sysctl.kernel.ns_last_pid=200000'];
+const FIRST_PID = PID_MAX - 8192;
+const PID_PARAMETERS = [`sysctl.kernel.pid_max=${PID_MAX}`, `sysctl.kernel.ns_last_pid=${FIRST_PID - 1}`];
 
 /**
  * Bounce buffers for devices that reach only the first 4 GiB. The kernel's default of 64 MiB, which it takes wherever there is memory above them,

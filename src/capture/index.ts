@@ -1,6 +1,6 @@
 import { panicCpu, type RunningTasks, runningTasks } from '../linux/current.ts';
 import { sleepDeadlines } from '../linux/hrtimer-sleeper.ts';
-import { findPid } from '../linux/pid.ts';
+import { findPid, longestFreeRange, usedNumbers } from '../linux/pid.ts';
 import { taskAt } from '../linux/sched.ts';
 import { listTasks, type TaskList } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
@@ -26,9 +26,6 @@ export interface CaptureRequest {
   /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
   readonly disks?: Disks;
 }
-
-/** The crash kernel gives its processes ids from 200000 on (kernel.ns_last_pid). */
-const HIGHEST_FREE_PID = 199_999;
 
 /** Runs a part of the capture; an error in reading the dump becomes a reason against the process. */
 function attempt<T>(refuse: (reason: string) => void, part: () => T): T | undefined {
@@ -89,16 +86,17 @@ function lostProcesses(refused: SelectedTasks['refused']): LostProcess[] {
   });
 }
 
-/** Hands out process ids that nobody has, from below those of the crash world's own processes. */
+/** Hands out process ids that nobody has, from the end of the longest free range: the crash world's own processes begin at its other end. */
 class FreePids {
   readonly #kernel: Kernel;
   readonly #known: ReadonlySet<number>;
-  #next = HIGHEST_FREE_PID;
+  #next: number;
 
   /** `groups` are all that comes back: their numbers must be left free even if the table of PIDs cannot be read. */
   constructor(kernel: Kernel, groups: readonly TaskGroup[]) {
     this.#kernel = kernel;
     this.#known = new Set(groups.flatMap(({ allThreads }) => allThreads.map(({ pid }) => pid)));
+    this.#next = longestFreeRange([...usedNumbers(kernel).numbers, ...this.#known]).last;
   }
 
   next(): number {

@@ -55,14 +55,25 @@ OTHERWORLD_BEGAN=$(cut -d ' ' -f 1 /proc/uptime)
 export OTHERWORLD_BEGAN
 say "the crash world begins"
 prepare >$run/init.log 2>&1
-if [ -x $runtime/bin/node ]; then
+
+# Runs the program; its end is in $status.
+resurrect() {
     # A session of its own: nothing that is restored may find itself in one with PID 1's terminal. And a limit: whatever a
     # damaged kernel's memory makes of the program, the machine boots.
-    limit=$(cat $run/payload/time-limit)
     setsid --wait timeout --kill-after=10 "$limit" \
         $runtime/lib/ld-linux-x86-64.so.2 --library-path $runtime/lib $runtime/bin/node \
         --max-semi-space-size=4 $run/payload/crash-world.mjs resurrect </dev/null >>$run/init.log 2>&1
     status=$?
+}
+
+if [ -x $runtime/bin/node ]; then
+    limit=$(cat $run/payload/time-limit)
+    resurrect
+    # A process that is to come back had the number that the program has now (STATUS_AGAIN): it gets another.
+    if [ $status = 75 ]; then
+        export OTHERWORLD_AGAIN=1
+        resurrect
+    fi
     case $status in
     0) problem= ;;
     124) problem="the resurrection was ended after its time limit of $limit s" ;;

@@ -1,3 +1,4 @@
+import { NumberWanted, STATUS_AGAIN } from './pids.ts';
 import { say } from './stages.ts';
 
 /**
@@ -17,6 +18,10 @@ async function main(part: string | undefined): Promise<void> {
 try {
   await main(process.argv[2]);
 } catch (error) {
+  if (error instanceof NumberWanted) {
+    say(error.message);
+    process.exit(STATUS_AGAIN);
+  }
   // Last, on one line: init.sh takes it for the reason.
   console.error(error);
   console.error(error instanceof Error ? error.message.split('\n')[0] : error);

@@ -10,12 +10,14 @@ import {
   type Restored,
   type RestoreOptions,
 } from '../criu/index.ts';
+import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
 import { examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import type { EndImages, ImagedGroup } from './image-stage.ts';
 import { readMemory } from './meminfo.ts';
 import { contentBytes } from './memory-files.ts';
+import { startNumbersAt, takenNumbers } from './pids.ts';
 import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
 import { messageOf } from './stages.ts';
@@ -76,6 +78,7 @@ export function restoreOptionsOf({ group, found, plans }: ReadyGroup): RestoreOp
   return {
     command: runtimeProgram('criu'),
     mayEnd: new Set(deliveredPlans(plans).map(({ pid }) => pid)),
+    taken: takenNumbers,
     examine: () => examineGroup(group, found),
   };
 }
@@ -111,12 +114,20 @@ export async function restoreStage(
     report,
     save,
     endImages,
-  }: { readonly report: Report; readonly save: () => void; readonly endImages: EndImages },
+    numbers,
+  }: {
+    readonly report: Report;
+    readonly save: () => void;
+    readonly endImages: EndImages;
+    /** Where the numbers of CRIU and its helpers begin. */
+    readonly numbers?: NumberRange | undefined;
+  },
   birthplaceOf: (group: ImagedGroup) => string,
   optionsOf: (group: ReadyGroup) => RestoreOptions = restoreOptionsOf,
 ): Promise<RestoredGroup[]> {
   const held: { ready: ReadyGroup; hold: HeldGroup }[] = [];
   for (const ready of groups) {
+    if (numbers !== undefined) startNumbersAt(numbers);
     const hold = await concluding(ready, report, () => holdOne(ready, optionsOf(ready), report));
     if (hold !== undefined) held.push({ ready, hold });
     else endImages(ready, false);

@@ -6,6 +6,7 @@ import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { INCIDENTS_DIRECTORY, PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { loadRules } from '../config/protection.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
+import { type NumberRange, usedNumbers } from '../linux/pid.ts';
 import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
@@ -26,6 +27,7 @@ import {
 } from './memory-files.ts';
 import { mountFileSystems, mountOldTmpfs, protectOldTmpfs } from './mounts.ts';
 import { describePanic, panicTimeNanoseconds, readOldLog } from './old-kernel.ts';
+import { keepClear, NumberWanted } from './pids.ts';
 import { openProcedureWatch, procedureStage } from './procedures.ts';
 import { concludePending, selectedReport } from './process-reports.ts';
 import { criuVersion, filesStage, restoreStage, spareBytes } from './restore-stage.ts';
@@ -56,7 +58,8 @@ export interface Place {
 /**
  * The crash world's work before the system's init starts: the log and the incident, capture, images, the old memory and CPUs,
  * restore, and what systemd needs to take up the processes. What goes wrong is in the report.
- * @throws if the dead kernel cannot be read at all: then there is nothing to stay in the crash world for
+ * @throws if the dead kernel cannot be read at all: then there is nothing to stay in the crash world for; a NumberWanted, before it has done anything, if it
+ * has to be started once more
  */
 export async function resurrect(): Promise<void> {
   const manifest = loadManifest();
@@ -65,6 +68,7 @@ export async function resurrect(): Promise<void> {
   const unmounted = mountFileSystems();
   const start = uptimeSeconds();
   const opened = openDeadKernel();
+  const own = opened.kernel === undefined ? undefined : ownNumbers(opened.kernel);
   const panicAt =
     opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
@@ -73,7 +77,7 @@ export async function resurrect(): Promise<void> {
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
   writeHandover({ incident: place.id, incidents: place.incidents, units: [], groups: [] });
   writeSettleUnit();
-  report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]));
+  report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]), ...(own?.notes ?? []));
   const initBegan = Number(process.env.OTHERWORLD_BEGAN ?? begun);
   stages.note('boot', 0, { end: initBegan });
   stages.note('start', initBegan, { end: begun });
@@ -83,7 +87,7 @@ export async function resurrect(): Promise<void> {
     throw new Error(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
   }
   report.notes.push(...releaseNotes(opened.kernel.release, manifest));
-  await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages });
+  await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages, numbers: own?.range });
   concludePending(report, 'a stage failed before it was restored: see the errors');
   report.state = 'restored';
   saveReport(report, place.incidents);
@@ -110,6 +114,25 @@ export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile'))
     say(`the dead kernel cannot be read: ${messageOf(error)}`);
     console.error(error);
     return { kernel: undefined, error, note };
+  }
+}
+
+/**
+ * Keeps the crash world's own processes clear of the dead world's numbers. Throws a NumberWanted if this program is in the way itself, the first time that it
+ * runs.
+ */
+function ownNumbers(kernel: Kernel): { readonly range?: NumberRange; readonly notes: readonly string[] } {
+  try {
+    const { numbers, problem } = usedNumbers(kernel);
+    const { range, isInTheWay } = keepClear(numbers);
+    if (isInTheWay && process.env.OTHERWORLD_AGAIN === undefined) {
+      kernel.close();
+      throw new NumberWanted('the numbers of this program are wanted, it is started under others');
+    }
+    return { range, notes: problem === undefined ? [] : [problem] };
+  } catch (error) {
+    if (error instanceof NumberWanted) throw error;
+    return { notes: [`the crash world's processes have numbers that may be wanted: ${messageOf(error)}`] };
   }
 }
 
@@ -140,10 +163,12 @@ interface Work {
   readonly manifest: Manifest;
   readonly place: Place;
   readonly stages: Stages;
+  /** Numbers for the processes that this program starts. */
+  readonly numbers: NumberRange | undefined;
 }
 
 async function workOn(work: Work): Promise<void> {
-  const { kernel, panicAt, manifest, place, stages } = work;
+  const { kernel, panicAt, manifest, place, stages, numbers } = work;
   const { report } = stages;
   const toCrashKernel = Date.now() / 1000 - uptimeSeconds() - Number(panicAt) / 1e9;
   // Out of all proportion where the hardware clock keeps local time.
@@ -190,7 +215,7 @@ async function workOn(work: Work): Promise<void> {
   const birthplaceOf = ({ group }: ImagedGroup): string => scopeOf(group.id).cgroup;
   const restored =
     (await stages.run('restore', () =>
-      restoreStage(ready, { report, save: () => stages.save(), endImages }, birthplaceOf),
+      restoreStage(ready, { report, save: () => stages.save(), endImages, numbers }, birthplaceOf),
     )) ?? [];
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config['crash-procedure'], { report, endImages }),

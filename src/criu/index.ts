@@ -112,8 +112,7 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
     });
     writeFileImages(group.files, images, source);
     writePreparation(group.files, images, source);
-    const syntheticRootPid = processes.length > group.processes.length ? processes[0]?.pid : undefined;
-    writeRestorePlan(directory, group, syntheticRootPid);
+    writeRestorePlan(directory, group, processes);
     if (processes[0] !== group.processes[0]) images.image('fdinfo', processes[0]!.filesId);
     return {
       directory,
@@ -121,7 +120,7 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
       sizeBytes: images.sizeBytes,
       pagesBytes: stores.sizeBytes,
       roots: roots.map(({ pid }) => pid),
-      syntheticRootPid,
+      syntheticRootPid: processes.length > group.processes.length ? processes[0]?.pid : undefined,
     };
   } finally {
     images.close();

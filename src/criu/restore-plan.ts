@@ -2,9 +2,11 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
+import type { Process } from '../model/process.ts';
 import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 import { readImageText } from './image.ts';
+import { neededNumbers } from './numbers.ts';
 
 const FILE_NAME = 'restore.json';
 const SECOND = 1_000_000_000n;
@@ -16,6 +18,8 @@ const timespec = z.strictObject({ seconds: z.int(), nanoseconds: z.int() });
 const planSchema = z.strictObject({
   /** Processes that must be there afterwards. */
   pids: z.array(z.int()),
+  /** Numbers that have to be free: of processes, threads, and whom CRIU makes for a moment. */
+  numbers: z.array(z.int()),
   /** The fabricated parent, which ends as soon as it runs. */
   rootPid: z.int().optional(),
   /** Options of `criu restore` that the group asks for. */
@@ -117,12 +121,20 @@ function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] 
   });
 }
 
-/** Writes the plan next to the images; `rootPid` is the fabricated parent's, if the group has one. */
-export function writeRestorePlan(directory: string, group: ProcessGroup, rootPid?: number): void {
+/**
+ * Writes the plan next to the images.
+ * @param processes as in the images: with the fabricated parent before the others, if the group has one
+ */
+export function writeRestorePlan(
+  directory: string,
+  group: ProcessGroup,
+  processes: readonly Process[] = group.processes,
+): void {
   const threads = group.processes.flatMap((process) => process.threads);
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
-    ...(rootPid === undefined ? {} : { rootPid }),
+    numbers: neededNumbers(processes),
+    ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
     options: restoreOptions(group.files),
     journalSockets: journalSocketsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,

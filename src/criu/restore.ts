@@ -11,6 +11,8 @@ import { type CriuOptions, runCriu } from './run-criu.ts';
 export interface RestoreOptions extends CriuOptions {
   /** Where cgroup v2 is mounted; `/sys/fs/cgroup` if not given. */
   readonly cgroups?: string;
+  /** Says of numbers of processes and threads which are taken; one end of a sentence for each. With any, nothing is tried. */
+  readonly taken?: (numbers: readonly number[]) => readonly string[];
   /**
    * Looks at the restored processes before they run; returns what is not as it has to be, one end of a sentence for each. With any, or if it throws, the
    * group is ended.
@@ -68,6 +70,11 @@ export async function holdImages(
   const plan = readRestorePlan(directory);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
+  const [taken, ...others] = options.taken?.(plan.numbers) ?? [];
+  if (taken !== undefined) {
+    const logPath = join(directory, RESTORE_LOG);
+    return { restored: false, reason: taken, errors: others, logPath, seconds: seconds() };
+  }
   const cgroup = new RestoreCgroup(options.cgroups);
   let journal: OpenJournalSockets | undefined;
   const end = async (): Promise<void> => {

@@ -1,4 +1,4 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { DEFAULT_LIMIT } from './container.ts';
@@ -37,6 +37,42 @@ export function* forEachPid(
   for (const { id, entry } of idrForEach(kernel, ns.idr, Math.min(MAX_PIDS, DEFAULT_LIMIT * 4))) {
     yield { nr: id, pid: entry };
   }
+}
+
+/** RESERVED_PIDS: numbers below are given out once, when a system boots. */
+const FIRST_LATER = 300;
+
+/** Numbers from `first` to `last`, both included. */
+export interface NumberRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Every number of the initial namespace, of processes, threads, process groups and sessions; as far as the table can be read. */
+export function usedNumbers(kernel: Kernel): {
+  readonly numbers: readonly number[];
+  readonly problem: string | undefined;
+} {
+  const numbers: number[] = [];
+  try {
+    for (const { nr } of forEachPid(kernel)) numbers.push(nr);
+    return { numbers, problem: undefined };
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return { numbers, problem: `the table of PIDs: ${error.message}` };
+  }
+}
+
+/** The longest stretch of numbers that none of `used` is in; of equal ones the last. */
+export function longestFreeRange(used: readonly number[]): NumberRange {
+  const bounds = [...used.filter((number) => number >= FIRST_LATER), MAX_PIDS].toSorted((a, b) => a - b);
+  let longest: NumberRange = { first: FIRST_LATER, last: FIRST_LATER - 1 };
+  let first = FIRST_LATER;
+  for (const number of bounds) {
+    if (number - first >= longest.last - longest.first + 1) longest = { first, last: number - 1 };
+    first = number + 1;
+  }
+  return longest;
 }
 
 /** The first task that uses a `struct pid` in a role (pid_task()), as the address of its `task_struct`; or undefined. */

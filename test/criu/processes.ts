@@ -152,7 +152,7 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
 
 /** A plan of a restore after which nothing is left to be set. */
 export const lateNothing: RestorePlan = {
-  ...{ pids: [process.pid], options: [], journalSockets: [], personality: 0 },
+  ...{ pids: [process.pid], numbers: [], options: [], journalSockets: [], personality: 0 },
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
   ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [] },
 };

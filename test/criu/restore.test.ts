@@ -33,7 +33,7 @@ class Subject {
   readonly pid = this.#process.pid ?? 0;
 
   constructor(name = 'criu') {
-    writeRestorePlan(this.directory, groupOf([processOf(this.pid)]), 1);
+    writeRestorePlan(this.directory, groupOf([processOf(this.pid)]));
     this.command = [join(this.directory, name)];
   }
 
@@ -160,6 +160,18 @@ describe('a restore', needsCgroups, () => {
     assert.ok(group.restored === 'held');
     await group.end();
     assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
+  });
+
+  it('is not tried if somebody has a number that it needs', async () => {
+    const one = subject(good);
+    const asked: number[] = [];
+    const taken = (numbers: readonly number[]) => {
+      asked.push(...numbers);
+      return ['the number is taken'];
+    };
+    assert.equal(reasonOf(await one.hold({ taken })), 'the number is taken');
+    assert.deepEqual(asked, [one.pid]);
+    assert.ok(isAlive(one.pid));
   });
 
   it('without criu says so', async () => {

@@ -25,6 +25,8 @@ suite(`resurrection on ${release}`, () => {
     for (const name of ['sequence.py', 'appender.py'])
       await guest.copyIn(join(programs, name), `/srv/${name}`);
     pids.state = await guest.background('exec state /srv/out/state');
+    // As on a server that has run for months: the others have numbers at the other end.
+    await guest.sh('echo 4189999 > /proc/sys/kernel/ns_last_pid');
     pids.pipe = await guest.background(
       'taskset -pc 0 $$; python3 /srv/sequence.py write | python3 /srv/sequence.py check /srv/out/sequence; true',
     );
@@ -62,6 +64,11 @@ suite(`resurrection on ${release}`, () => {
     const lines = await guest.sh('cat /srv/out/state');
     assert.doesNotMatch(lines, /lost/);
     assert.match(lines, /^ok \d+$/m);
+  });
+
+  test('processes come back under the highest numbers as under low ones', () => {
+    assert.ok(pids.state < 100_000 && pids.pipe >= 4_190_000 && pids.sleeper >= 4_190_000);
+    for (const pid of [pids.state, pids.pipe, pids.sleeper]) assertRestored(report, pid);
   });
 
   test('not a byte between the ends of a pipe is lost or doubled', async () => {
