@@ -1,11 +1,8 @@
 import { readPending } from '../linux/signal.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-const SIGTRAP = 5;
 const SIGKILL = 9;
 const SIGSTOP = 19;
-
-export const LOSES_TRAP = 'has a pending SIGTRAP, which CRIU would take for that of its own breakpoint';
 
 /** Pending signals as far as they can be queued again, and what the others mean. */
 export interface CapturedPending {
@@ -13,8 +10,6 @@ export interface CapturedPending {
   readonly signals: readonly Uint8Array[];
   /** SIGKILL is pending: the process was about to end. */
   readonly killed: boolean;
-  /** SIGTRAP is pending: CRIU takes it for that of its own breakpoint. */
-  readonly trapped: boolean;
   /** SIGSTOP is pending: the process was about to stop, and comes back stopped. */
   readonly stopped: boolean;
 }
@@ -25,7 +20,6 @@ export function capturePending(kernel: Kernel, list: bigint, mask: bigint): Capt
   return {
     signals: pending.flatMap(({ signal, info }) => (signal === SIGKILL || signal === SIGSTOP ? [] : [info])),
     killed: pending.some(({ signal }) => signal === SIGKILL),
-    trapped: pending.some(({ signal }) => signal === SIGTRAP),
     stopped: pending.some(({ signal }) => signal === SIGSTOP),
   };
 }

@@ -4,7 +4,7 @@ import { mmStruct } from '../linux/mm.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
-import { readLimits, readSigactions, SIGNAL } from '../linux/signal.ts';
+import { readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import { UserMemory } from '../linux/user-memory.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
@@ -16,7 +16,7 @@ import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import { ipcFindings } from './ipc.ts';
 import type { MemoryCapture } from './memory.ts';
-import { capturePending, LOSES_TRAP } from './pending.ts';
+import { capturePending } from './pending.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -141,11 +141,21 @@ function stateOf(group: TaskGroup): Process['state'] {
   return stopped || (group.leader.__state & taskState.stopped) !== 0 ? 'stopped' : 'alive';
 }
 
-/** Whether a live process is stopped, or was about to, and by which signal. */
-function stopOf(group: TaskGroup, stopping: boolean): Pick<Process, 'state' | 'stopSignal'> {
-  if (stateOf(group) === 'stopped')
-    return { state: 'stopped', stopSignal: group.leader.jobctl.low & STOP_SIGNAL_MASK };
-  return stopping ? { state: 'stopped', stopSignal: SIGSTOP } : { state: 'alive', stopSignal: 0 };
+/** Whether a live process is stopped, or was about to, by which signal, and what its parent knows of it. */
+function stopOf(group: TaskGroup, stopping: boolean): Pick<Process, 'state' | 'stopSignal' | 'stopNotice'> {
+  if (stateOf(group) === 'stopped') {
+    const stopSignal = group.leader.jobctl.low & STOP_SIGNAL_MASK;
+    return { state: 'stopped', stopSignal, stopNotice: stopNoticeOf(group.signal) };
+  }
+  return stopping
+    ? { state: 'stopped', stopSignal: SIGSTOP, stopNotice: 'unsent' }
+    : { state: 'alive', stopSignal: 0 };
+}
+
+/** wait(2) takes the code away that it is told (wait_task_stopped, kernel/exit.c). */
+function stopNoticeOf({ flags, group_exit_code }: Signal): 'unsent' | 'sent' | 'taken' {
+  if ((flags & SIGNAL.stopStopped) === 0) return 'unsent';
+  return group_exit_code === 0 ? 'taken' : 'sent';
 }
 
 /** A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c). */
@@ -170,9 +180,6 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
     findings,
   });
 }
-
-const TELLS_PARENT =
-  'its parent is told once more that it has stopped: a shell may take it for its current job';
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
 
@@ -265,7 +272,6 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) findings.reasons.push('was being killed');
-  if (pending.trapped) findings.reasons.push(LOSES_TRAP);
   const memory = captureMemory(source, group, findings);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
@@ -277,11 +283,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
-  const stop = stopOf(group, owner.stopping);
-  if (stop.state === 'stopped') findings.notes.push(TELLS_PARENT);
   return {
     ...identity(kernel, group),
-    ...stop,
+    ...stopOf(group, owner.stopping),
     exitCode: 0,
     threads: captured,
     memory: applyPatches(memory, user, patches),

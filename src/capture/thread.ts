@@ -7,7 +7,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u16 } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
-import { capturePending, LOSES_TRAP } from './pending.ts';
+import { capturePending } from './pending.ts';
 import { captureRegisters } from './registers.ts';
 import { ENOSYS } from './syscall.ts';
 import { threadNotes, threadProblems } from './task-attributes.ts';
@@ -154,7 +154,6 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   findings.notes.push(...captured.notes);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) say('was being killed');
-  if (pending.trapped) say(LOSES_TRAP);
   if (pending.stopped) owner.stopping = true;
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);

@@ -10,6 +10,7 @@ import {
 import type { CredsEntrySchema } from './proto/gen/creds_pb.ts';
 import type { SignalQueueEntrySchema } from './proto/gen/signal_pb.ts';
 import type { ItimerEntrySchema, PosixTimerEntrySchema } from './proto/gen/timers_pb.ts';
+import { SIGTRAP, signalNumber } from './signals-plan.ts';
 import { x86ThreadInfo } from './x86.ts';
 
 /** `mtype`: x86-64. */
@@ -44,8 +45,11 @@ function credsEntry(credentials: Credentials): MessageInitShape<typeof CredsEntr
   };
 }
 
+/** Pending signals but for SIGTRAP, which CRIU would take for its own breakpoint's: those come back later (`held-signals.ts`). */
 function queue(signals: readonly Uint8Array[]): MessageInitShape<typeof SignalQueueEntrySchema> {
-  return { signals: signals.map((siginfo) => ({ siginfo })) };
+  return {
+    signals: signals.filter((siginfo) => signalNumber(siginfo) !== SIGTRAP).map((siginfo) => ({ siginfo })),
+  };
 }
 
 function itimer({
@@ -105,7 +109,6 @@ function taskCore(process: Process): MessageInitShape<typeof TaskCoreEntrySchema
     oomScoreAdj: process.oomScoreAdj,
     sigactions: sigactionEntries(process),
     childSubreaper: process.childSubreaper,
-    stopSigno: process.stopSignal === 0 ? undefined : process.stopSignal,
     membarrierRegistrationMask:
       process.membarrierRegistrations === 0 ? undefined : process.membarrierRegistrations,
   };

@@ -84,6 +84,16 @@ export class RestoreCgroup {
       throw new Error('its processes cannot be stopped');
   }
 
+  /** Lets one of the frozen processes run, where CRIU's own were. */
+  takeOut(pid: number): void {
+    writeFileSync(join(this.#criu, 'cgroup.procs'), String(pid));
+  }
+
+  /** Freezes it again. */
+  putBack(pid: number): void {
+    writeFileSync(join(this.#processes, 'cgroup.procs'), String(pid));
+  }
+
   /** The processes in here that are not CRIU's; those that have ended are not among them. */
   members(): number[] {
     return readFileSync(join(this.#processes, 'cgroup.procs'), 'latin1')

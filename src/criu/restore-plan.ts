@@ -6,7 +6,10 @@ import type { Process } from '../model/process.ts';
 import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 import { readImageText } from './image.ts';
+
 import { neededNumbers } from './numbers.ts';
+
+import { signalsOf, signalsSchema } from './signals-plan.ts';
 
 const FILE_NAME = 'restore.json';
 const SECOND = 1_000_000_000n;
@@ -62,6 +65,8 @@ const planSchema = z.strictObject({
   ),
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
+  /** Signals of every process, children before their parents. */
+  signals: z.array(signalsSchema),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
@@ -152,6 +157,7 @@ export function writeRestorePlan(
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
+    signals: signalsOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {
     flag: 'wx',

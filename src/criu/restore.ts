@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from './files/index.ts';
+import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
@@ -98,7 +99,7 @@ export async function holdImages(
     await cgroup.frozen();
     const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
-    const notes = applyLateSettings(plan);
+    const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     return heldGroup(
       { plan, cgroup, journal: sockets, notes, seconds: seconds(), mayEnd: options.mayEnd },
       end,

@@ -167,6 +167,8 @@ export interface Process {
   readonly exitCode: number;
   /** The signal that stopped the process; 0 unless it is stopped. */
   readonly stopSignal: number;
+  /** Of a stopped process, what its parent has been told: nothing yet, by SIGCHLD, or by wait(2) as well. */
+  readonly stopNotice?: 'unsent' | 'sent' | 'taken';
   /** Empty for a zombie; otherwise the first is the thread-group leader. */
   readonly threads: readonly Thread[];
   readonly memory: AddressSpace | undefined;

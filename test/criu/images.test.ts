@@ -61,8 +61,12 @@ describe('images of a process', () => {
         { address: 0x406000, bytes: new Uint8Array(8192).fill(0xdd) },
       ],
     });
-    const threads = [threadOf(700), threadOf(701)];
-    writeImages(groupOf([processOf(700, { memory, threads })]), source, directory);
+    const pending = (...numbers: number[]) =>
+      numbers.map((number) => Uint8Array.of(number, ...new Uint8Array(127)));
+    const threads = [threadOf(700, { pendingSignals: pending(12, 5, 12) }), threadOf(701)];
+    const sharedPendingSignals = pending(5, 10);
+    const process = processOf(700, { memory, threads, sharedPendingSignals });
+    writeImages(groupOf([process]), source, directory);
   });
 
   after(() => rmSync(directory, { recursive: true }));
@@ -95,6 +99,13 @@ describe('images of a process', () => {
     assert.equal(first.threadInfo?.gpregs?.r15, 15n);
     assert.equal(first.threadInfo?.fpregs?.xmmSpace.length, 64);
     assert.equal(first.threadInfo?.fpregs?.xsave?.ymmhSpace.length, 64);
+  });
+
+  it('have no SIGTRAP among the pending signals: CRIU takes each for that of its breakpoint', () => {
+    const signals = (list: Uint8Array[] | undefined) => list?.map((info) => info[0]);
+    const { tc, threadCore } = only(CoreEntrySchema, path('core-700.img'));
+    assert.deepEqual(signals(tc?.signalsS?.signals.map(({ siginfo }) => siginfo)), [10]);
+    assert.deepEqual(signals(threadCore?.signalsP?.signals.map(({ siginfo }) => siginfo)), [12, 12]);
   });
 
   it('have names byte for byte, whether these are UTF-8 or end within a character', () => {

@@ -23,6 +23,7 @@ suite(`processes on ${release}`, () => {
     guest = await bootTestGuest('process', { install: false, packages: ['python3', 'criu', 'procps'] });
     await guest.program('state');
     await guest.program('parked');
+    await guest.program('pending');
     for (const name of ['sequence.py', 'peculiar.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
     await installRestore(guest);
@@ -193,6 +194,31 @@ suite(`processes on ${release}`, () => {
       'nanosleep: 0',
     ])
       assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
+  });
+
+  test('timers, pending signals, stopped children and a FIFO are what they would have been', async () => {
+    const start = async (name: string): Promise<number> => {
+      const pid = await guest.background(
+        `exec pending /tmp/${name} ${name.includes('quiet') ? 'quiet' : ''}`,
+      );
+      await guest.until(`grep -q ready /tmp/${name}`, 30);
+      return pid;
+    };
+    const result = async (name: string): Promise<string[]> => {
+      await guest.sh(`touch /tmp/${name}.go`);
+      await guest.until(`grep -q done /tmp/${name}`, 60);
+      return (await guest.sh(`cat /tmp/${name}`)).split('\n');
+    };
+    for (const kind of ['', '-quiet']) {
+      await start(`stayed${kind}`);
+      const pid = await start(`left${kind}`);
+      const { notes } = await bringBack(`left${kind}`, [pid]);
+      assert.match(notes.join('\n'), /its timers on the wall clock are cancelled/);
+      const stayed = await result(`stayed${kind}`);
+      // The wall clock has gone on without the others.
+      const expected = stayed.map((line) => (line === 'cancelled: no' ? 'cancelled: yes' : line));
+      assert.deepEqual(await result(`left${kind}`), expected);
+    }
   });
 
   test('what cannot be kept is refused by name', async () => {
