@@ -109,6 +109,15 @@ test('a procedure that ends its process is reported with its status', async () =
   assert.equal(await guest.sh(`test -e /proc/${pids.get('exit')} || echo gone`), 'gone');
 });
 
+test('rules for a pid hold for those that run again, and one that has ended costs its own only', async () => {
+  assert.equal(report.stages.find(({ name }) => name === 'rules')?.outcome, 'done');
+  const rules = await guest.sh('otherworld status || true');
+  for (const mode of [...modes, ...badRecords].filter((one) => one !== 'exit')) {
+    assert.match(rules, new RegExp(`--pid ${pids.get(mode)} +[^ ]+ \\(${pids.get(mode)}\\)`), mode);
+  }
+  assert.ok(!rules.includes(`--pid ${pids.get('exit')} `), rules);
+});
+
 // One that crashed is restored anew, without it; one that overran its time is taken out of it.
 for (const [mode, state, runs] of [
   ['fault', 'crashed', 0],
