@@ -11,9 +11,11 @@ export function newMark(): string {
   return `otherworld-${randomBytes(24).toString('hex')}`;
 }
 
+export const MARK_PATH = 'otherworld/mark';
+
 /** The file that carries a mark; nobody reads it there. */
 export function markFile(mark: string): CpioEntry {
-  return { path: 'otherworld/mark', mode: 0o400, data: Buffer.from(mark, 'latin1') };
+  return { path: MARK_PATH, mode: 0o400, data: Buffer.from(mark, 'latin1') };
 }
 
 /** The part of Kcore that is used here. */

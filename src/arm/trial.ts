@@ -1,29 +1,64 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { INSTALLATION } from '../config/installation.ts';
 import { CACHE_DIRECTORY } from '../config/paths.ts';
+import { cached } from './cache.ts';
 import { runProgram, SYSTEM_PATH } from './command.ts';
 import { archiveEnd, type CpioEntry, cpioArchive, isCpioArchive } from './cpio.ts';
 import { ArmError } from './errors.ts';
+import { MARK_PATH } from './loaded-mark.ts';
 
 const SCRIPT = join(INSTALLATION, 'src/arm/initramfs/trial.sh');
 const LONGEST_OUTPUT = 2 ** 20;
 
+/** What is another at each arming, and no program: whoever reads it was tried. */
+const CHANGING = new Set([
+  'otherworld/run/payload/profile',
+  'otherworld/run/payload/manifest.json',
+  MARK_PATH,
+]);
+
+/** What a trial's outcome depends on, by content. */
+export function trialInputs(base: Buffer, own: readonly CpioEntry[], kernelRelease: string): unknown {
+  const digest = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
+  const lasting = own.filter(({ path }) => !CHANGING.has(path));
+  return [
+    kernelRelease,
+    readFileSync(SCRIPT, 'utf8'),
+    digest(base),
+    ...lasting.map(({ path, mode, data }) => [path, mode, digest(data)]),
+  ];
+}
+
 /**
- * Unpacks the crash initramfs as the kernel would, and runs in it what its scripts will run after a panic: the script that mounts the runtime, Node.js,
- * CRIU and the crash world's own program. It is done in a mount namespace of its own, which leaves nothing behind.
+ * Tries a crash initramfs, unless one of the same programs, libraries and scripts, byte for byte, has passed before (a note of that is kept in
+ * the cache).
  * @param base mkinitramfs's archive
  * @param own what follows it
  * @throws ArmError saying what does not work
  */
 export function tryInitramfs(base: string, own: readonly CpioEntry[], kernelRelease: string): void {
+  const archive = readFileSync(base);
+  cached('trial', trialInputs(archive, own, kernelRelease), (path) => {
+    tryOnce(archive, own, kernelRelease);
+    writeFileSync(path, '');
+  });
+}
+
+/**
+ * Unpacks the crash initramfs as the kernel would, and runs in it what its scripts will run after a panic: the script that mounts the runtime, Node.js,
+ * CRIU and the crash world's own program. It is done in a mount namespace of its own, which leaves nothing behind.
+ * @throws ArmError saying what does not work
+ */
+function tryOnce(base: Buffer, own: readonly CpioEntry[], kernelRelease: string): void {
   const tree = join(CACHE_DIRECTORY, 'trial');
   rmSync(tree, { recursive: true, force: true });
   mkdirSync(tree, { mode: 0o700 });
   try {
-    for (const archive of [...archivesOf(readFileSync(base)), Buffer.concat(cpioArchive(own))])
+    for (const archive of [...archivesOf(base), Buffer.concat(cpioArchive(own))])
       runProgram('cpio', ['-i', '-d', '-u', '--quiet', '--no-absolute-filenames', '-D', tree], {
         input: archive,
       });

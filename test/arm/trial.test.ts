@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { cpioArchive } from '../../src/arm/cpio.ts';
 import { ArmError } from '../../src/arm/errors.ts';
-import { archivesOf } from '../../src/arm/trial.ts';
+import { markFile } from '../../src/arm/loaded-mark.ts';
+import { archivesOf, trialInputs } from '../../src/arm/trial.ts';
 
 const archive = (path: string, length: number): Buffer =>
   Buffer.concat(cpioArchive([{ path, mode: 0o600, data: Buffer.alloc(length, 1) }]));
@@ -23,4 +24,36 @@ test('what is cut off, damaged or compressed in another way is an error', () => 
   assert.throws(() => archivesOf(whole.subarray(0, 100)), ArmError);
   assert.throws(() => archivesOf(whole.subarray(0, whole.length - 5)), /archive is damaged/);
   assert.throws(() => archivesOf(Buffer.from('\x5d\0\0lzma')), /neither with zstd nor with gzip/);
+});
+
+test('a trial counts for what is the same byte for byte; profile, configuration and mark are read by what was tried', () => {
+  const file = (path: string, text: string) => ({ path, mode: 0o600, data: Buffer.from(text) });
+  const inputs = (
+    program: string,
+    mode: number,
+    profile: string,
+    base = 'base',
+    release = '6.12.1',
+  ): string =>
+    JSON.stringify(
+      trialInputs(
+        Buffer.from(base),
+        [
+          { ...file('otherworld/run/payload/crash-world.mjs', program), mode },
+          file('otherworld/run/payload/profile', profile),
+          file('otherworld/run/payload/manifest.json', profile),
+          markFile(profile),
+        ],
+        release,
+      ),
+    );
+  const tried = inputs('program', 0o600, 'now');
+  assert.equal(inputs('program', 0o600, 'later'), tried);
+  const others = [
+    inputs('another', 0o600, 'now'),
+    inputs('program', 0o700, 'now'),
+    inputs('program', 0o600, 'now', 'another base'),
+    inputs('program', 0o600, 'now', 'base', '6.12.2'),
+  ];
+  assert.equal(new Set([tried, ...others]).size, 5);
 });
