@@ -18,6 +18,10 @@ function codeOf(error: unknown): unknown {
   return error instanceof Error && 'code' in error ? error.code : undefined;
 }
 
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /**
  * Moves a process, whole, into a cgroup, which is made if it is not there; 0 is the process that asks.
  *
@@ -103,28 +107,33 @@ export class RestoreCgroup {
   }
 
   /**
-   * Lets the processes run on, each in `cgroup`, so that what they fork begins there too. To be called when CRIU has ended.
+   * Lets the processes run on, each in `cgroup`, so that what they fork begins there too; where that is not possible, in the root's. To be called when
+   * CRIU has ended. They run when this returns, whatever else goes wrong.
    *
    * @param cgroup as in /proc/PID/cgroup; without one, where this program is
-   * @returns a sentence for each process that is in another place now
+   * @returns a sentence for each process that is in another place now, and if this cgroup cannot be removed
    */
   release(cgroup: string = this.#home): string[] {
-    const notes = this.members().flatMap((pid) => {
-      try {
-        moveTo(pid, cgroup, this.#mount);
-        return [];
-      } catch (error) {
-        if (codeOf(error) === 'ESRCH') return [];
-        return [
-          `process ${pid} is not in cgroup ${cgroup}: ${error instanceof Error ? error.message : error}`,
-        ];
-      }
-    });
+    const notes = this.members().flatMap((pid) => this.#moveOut(pid, cgroup));
     writeFileSync(join(this.#processes, 'cgroup.freeze'), '0');
-    // What could not be moved: its cgroup is not to stay.
-    for (const pid of this.members()) moveTo(pid, ROOT, this.#mount);
-    this.#remove();
-    return notes;
+    try {
+      this.#remove();
+      return notes;
+    } catch (error) {
+      return [...notes, `the cgroup ${this.#path} cannot be removed: ${messageOf(error)}`];
+    }
+  }
+
+  /** A process that has ended is in no place. */
+  #moveOut(pid: number, cgroup: string): string[] {
+    try {
+      moveTo(pid, cgroup, this.#mount);
+      return [];
+    } catch (error) {
+      if (codeOf(error) === 'ESRCH') return [];
+      const problem = `process ${pid} is not in cgroup ${cgroup}: ${messageOf(error)}`;
+      return cgroup === ROOT ? [problem] : [problem, ...this.#moveOut(pid, ROOT)];
+    }
   }
 
   /** Kills everything in the cgroup; does not wait. */

@@ -12,7 +12,7 @@ import {
   type RestoreFailure,
   type RestoreOptions,
 } from '../../src/criu/restore.ts';
-import { moveTo } from '../../src/criu/restore-cgroup.ts';
+import { moveTo, RestoreCgroup } from '../../src/criu/restore-cgroup.ts';
 import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
 import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
 import { groupOf, processOf, threadOf } from './processes.ts';
@@ -152,6 +152,22 @@ describe('a restore', needsCgroups, () => {
     });
     assert.equal(reasonOf(unclear), 'cannot be looked at');
     for (const { pid, ran } of [one, other]) assert.ok(!isAlive(pid) && !existsSync(ran));
+  });
+
+  it('goes on, and says so, where its cgroup cannot be made or removed', async () => {
+    const one = subject(good);
+    const group = await one.hold();
+    assert.ok(group.restored === 'held');
+    const { pids, notes } = group.release('/cgroup.procs/below');
+    assert.deepEqual(pids, [one.pid]);
+    assert.match(notes[0] ?? '', new RegExp(`^process ${one.pid} is not in cgroup /cgroup.procs/below: `));
+    assert.equal(notes.length, 1);
+    assert.match(readFileSync(`/proc/${one.pid}/cgroup`, 'latin1'), /^0::\/$/m);
+    while (!existsSync(one.ran)) await sleep(5);
+    const cgroup = new RestoreCgroup(cgroups);
+    cgroup.takeOut(one.pid);
+    assert.match(cgroup.release()[0] ?? '', /^the cgroup .* cannot be removed: EBUSY/);
+    await cgroup.end();
   });
 
   it('that was held can be ended', async () => {
