@@ -83,12 +83,12 @@ if [ -x $runtime/bin/node ]; then
 else
     problem="the runtime is not mounted"
 fi
-if [ -n "$problem" ]; then
-    say "$problem; see $run/init.log"
-    # This file is there from the first restore on: then there may be processes that run again.
-    [ -e $run/restoring ] || give_up "$problem"
-fi
 # What was restored and did not come to run: the program was ended before it let its processes go.
 unreleased=/sys/fs/cgroup/otherworld-restore/cgroup.kill
 [ ! -e $unreleased ] || echo 1 >$unreleased
+if [ -n "$problem" ]; then
+    say "$problem; see $run/init.log"
+    # This file is there when the first processes are let go: then there may be some that run again.
+    [ -e $run/released ] || give_up "$problem"
+fi
 exec /sbin/init </dev/console >/dev/console 2>&1

@@ -114,11 +114,14 @@ export async function restoreStage(
     report,
     save,
     endImages,
+    beforeRelease,
     numbers,
   }: {
     readonly report: Report;
     readonly save: () => void;
     readonly endImages: EndImages;
+    /** Called when there is a group to let go, before the first one runs. */
+    readonly beforeRelease: () => void;
     /** Where the numbers of CRIU and its helpers begin. */
     readonly numbers?: NumberRange | undefined;
   },
@@ -127,12 +130,15 @@ export async function restoreStage(
 ): Promise<RestoredGroup[]> {
   const held: { ready: ReadyGroup; hold: HeldGroup }[] = [];
   for (const ready of groups) {
-    if (numbers !== undefined) startNumbersAt(numbers);
-    const hold = await concluding(ready, report, () => holdOne(ready, optionsOf(ready), report));
+    const hold = await concluding(ready, report, () => {
+      if (numbers !== undefined) startNumbersAt(numbers);
+      return holdOne(ready, optionsOf(ready), report);
+    });
     if (hold !== undefined) held.push({ ready, hold });
     else endImages(ready, false);
     save();
   }
+  if (held.length > 0) beforeRelease();
   const restored: RestoredGroup[] = [];
   for (const { ready, hold } of held) {
     const { group } = ready;

@@ -44,8 +44,8 @@ import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
-/** From the first restore on there may be processes to stay in the crash world for, whatever becomes of this program: init.sh looks for it. */
-const RESTORING = join(RUN_DIRECTORY, 'restoring');
+/** From now on there may be processes to stay in the crash world for, whatever becomes of this program: init.sh looks for it. */
+const RELEASED = join(RUN_DIRECTORY, 'released');
 
 const VMCORE = '/proc/vmcore';
 
@@ -210,12 +210,21 @@ async function workOn(work: Work): Promise<void> {
   const ready = (await stages.run('files', () => filesStage(imaged, report, endImages))) ?? [];
   report.notes.push(...protectOldTmpfs(mounts ?? []));
   const watch = openProcedureWatch(report);
-  if (ready.length > 0) writeFileSync(RESTORING, '');
   // Not in the cgroup of a service: systemd may end what it finds there when the service's start fails.
   const birthplaceOf = ({ group }: ImagedGroup): string => scopeOf(group.id).cgroup;
   const restored =
     (await stages.run('restore', () =>
-      restoreStage(ready, { report, save: () => stages.save(), endImages, numbers }, birthplaceOf),
+      restoreStage(
+        ready,
+        {
+          report,
+          save: () => stages.save(),
+          endImages,
+          beforeRelease: () => writeFileSync(RELEASED, ''),
+          numbers,
+        },
+        birthplaceOf,
+      ),
     )) ?? [];
   const running = await stages.run('procedures', () =>
     procedureStage(restored, watch, manifest.config['crash-procedure'], { report, endImages }),

@@ -79,10 +79,17 @@ suite('restoring groups', needsCgroups, () => {
     chmodSync(path(`${name}/criu`), 0o755);
   }
 
+  /** Who ran when the first group was about to be let go; undefined if none was. */
+  let ranBefore: boolean[] | undefined;
+
   async function stage(groups: readonly ReadyGroup[], report: Report): Promise<number[]> {
+    ranBefore = undefined;
+    const beforeRelease = (): void => {
+      ranBefore = groups.map((ready) => existsSync(`${ready.directory}-ran`));
+    };
     const restored = await restoreStage(
       groups,
-      { report, save: () => undefined, endImages: () => undefined },
+      { report, save: () => undefined, endImages: () => undefined, beforeRelease },
       () => place,
       (ready) => ({
         command: [join(ready.directory, 'criu')],
@@ -120,6 +127,7 @@ suite('restoring groups', needsCgroups, () => {
         ['restored', []],
       ],
     );
+    assert.deepEqual(ranBefore, [false, false]);
     while (!existsSync(path('first-ran'))) await sleep(5);
     assert.equal(readlinkSync(path('file')), '/etc/passwd');
   });
@@ -136,5 +144,13 @@ suite('restoring groups', needsCgroups, () => {
     assert.equal(second?.outcome, 'failed');
     assert.match(second?.reasons[0] ?? '', /^process \d+: fd 3 is another file than \/.*\/file/);
     assert.ok(!existsSync(path('second-ran')));
+  });
+
+  test('nothing says that somebody may run where no group can be restored', async () => {
+    const found = new Map<string, FoundFile>();
+    const groups = [await group('only', 'true', found)];
+    criu('only', groups[0]!, 'exit 1');
+    assert.deepEqual(await stage(groups, reportOf(groups)), []);
+    assert.equal(ranBefore, undefined);
   });
 });
