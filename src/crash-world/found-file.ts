@@ -43,12 +43,18 @@ export function generationOf(path: string, stats: BigIntStats, { identity }: Pat
 /**
  * Notes what is at the paths of a group's files now. To be called when they are made and checked, before any process of the dead world runs: what
  * is opened by a path later has to be the same. What is not there, because the restore itself makes it, is not noted.
+ * @returns a sentence for each file that cannot be looked at
  */
-export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): void {
-  for (const file of openedPaths(files)) {
-    if (found.has(file.path)) continue;
-    const stats = lstatSync(file.path, { bigint: true, throwIfNoEntry: false });
-    if (stats !== undefined)
-      found.set(file.path, { stats, generation: generationOf(file.path, stats, file) });
-  }
+export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): string[] {
+  return openedPaths(files).flatMap((file) => {
+    if (found.has(file.path)) return [];
+    try {
+      const stats = lstatSync(file.path, { bigint: true, throwIfNoEntry: false });
+      if (stats !== undefined)
+        found.set(file.path, { stats, generation: generationOf(file.path, stats, file) });
+      return [];
+    } catch (error) {
+      return [`${file.path} cannot be looked at: ${error instanceof Error ? error.message : error}`];
+    }
+  });
 }

@@ -63,12 +63,12 @@ export function filesStage(
   return groups.flatMap((imaged) => {
     const { group, directory } = imaged;
     const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
+    if (problems.length === 0) problems.push(...noteFound(group.files, found));
     if (problems.length > 0) {
       concludeGroup(report, group.id, 'failed', problems);
       endImages(imaged, false);
       return [];
     }
-    noteFound(group.files, found);
     return [{ ...imaged, found }];
   });
 }

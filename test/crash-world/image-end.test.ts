@@ -15,6 +15,7 @@ import type { CrashProcedure } from '../../src/model/crash-procedure.ts';
 import { noFiles } from '../../src/model/file.ts';
 import { groupOf, processOf } from '../criu/processes.ts';
 import { emptyReport } from '../report/example.ts';
+import { pathFileOf } from './live-group.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'otherworld-image-end-'));
 after(() => rmSync(scratch, { recursive: true }));
@@ -55,6 +56,20 @@ test('images of a group that is dropped for a changed file are ended', () => {
     groups.slice(0, 1).map(({ directory }) => directory),
   );
   assert.deepEqual(ended, ['11 failed']);
+});
+
+test("a file that cannot be looked at is its group's problem alone", () => {
+  const { ended, endImages } = ends();
+  const path = join(scratch, 'x'.repeat(300));
+  const one = imagedGroup(12);
+  const files = { ...one.group.files, files: [{ ...pathFileOf(1, scratch), path }] };
+  const groups = [{ ...one, group: { ...one.group, files } }, imagedGroup(13)];
+  const left = filesStage(groups, emptyReport(), endImages);
+  assert.deepEqual(
+    left.map(({ group }) => group.id),
+    [13],
+  );
+  assert.deepEqual(ended, ['12 failed']);
 });
 
 test('images that were kept for a procedure are ended when nobody watches procedures', async () => {
