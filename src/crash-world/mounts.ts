@@ -127,44 +127,64 @@ export function mountFileSystems(): string[] {
 /** The crash world's own programs lie below it. */
 const OWN = '/run';
 
-/** Does something for each mount. @returns what did not work, with the reason */
-function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) => void): string[] {
-  return mounts.flatMap((mount) => {
+/** What became of mounts. */
+interface Mounted {
+  /** With which it worked. */
+  readonly mounts: readonly TmpfsMount[];
+  /** What did not work, with the reason. */
+  readonly problems: readonly string[];
+}
+
+/** Does something for each mount. */
+function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) => void): Mounted {
+  const done: TmpfsMount[] = [];
+  const problems: string[] = [];
+  for (const mount of mounts) {
     try {
       step(mount);
-      return [];
+      done.push(mount);
     } catch (error) {
-      return [`tmpfs on ${mount.path}: ${error instanceof Error ? error.message : String(error)}`];
+      problems.push(`tmpfs on ${mount.path}: ${error instanceof Error ? error.message : String(error)}`);
     }
-  });
+  }
+  return { mounts: done, problems };
 }
 
 /**
  * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the limits of then, because its own are those
  * of a crash kernel's little memory, and allows no more than it did. All can be written to until `protectOldTmpfs`.
- * @returns the mounts, and what could not be mounted, with the reason
+ * @returns those that are mounted, and what could not be, with the reason
  */
-export function mountOldTmpfs(kernel: Kernel): {
-  readonly mounts: readonly TmpfsMount[];
-  readonly problems: string[];
-} {
+export function mountOldTmpfs(kernel: Kernel): Mounted {
   const { mounts, problems } = readTmpfsMounts(kernel);
-  const mounted = mountedPaths();
-  const failed = forEachMount(mounts, ({ path, data, flags }) => {
-    if (!mounted.has(path)) return mountTmpfs(path, data, flags);
+  const mounted = mountEach(mounts);
+  return { mounts: mounted.mounts, problems: [...problems, ...mounted.problems] };
+}
+
+/** Mounts each that is not mounted yet, and sets limits and flags of those that are; see `mountOldTmpfs`. */
+export function mountEach(mounts: readonly TmpfsMount[]): Mounted {
+  const paths = mountedPaths();
+  const there = mounts.filter(({ path }) => paths.has(path));
+  const missing = mounts.filter(({ path }) => !paths.has(path));
+  const limited = forEachMount(there, ({ path, data, flags }) => {
     limitTmpfs(path, data);
     if (path !== OWN) restrictMount(path, flags);
   });
-  return { mounts, problems: [...problems, ...failed] };
+  const mounted = forEachMount(missing, ({ path, data, flags }) => mountTmpfs(path, data, flags));
+  return {
+    mounts: [...there, ...mounted.mounts],
+    problems: [...limited.problems, ...mounted.problems],
+  };
 }
 
 /**
  * Makes those read-only that were. To be called when their files are made.
+ * @param mounts that are mounted: at the path of another there may be something else
  * @returns what could not be made read-only, with the reason
  */
-export function protectOldTmpfs(mounts: readonly TmpfsMount[]): string[] {
+export function protectOldTmpfs(mounts: readonly TmpfsMount[]): readonly string[] {
   const readOnly = mounts.filter(({ path, flags }) => path !== OWN && wasReadOnly(flags));
-  return forEachMount(readOnly, ({ path, flags }) => makeReadOnly(path, flags));
+  return forEachMount(readOnly, ({ path, flags }) => makeReadOnly(path, flags)).problems;
 }
 
 /** Without any mount that can be read the processes whose files were on one are found out by their files. */

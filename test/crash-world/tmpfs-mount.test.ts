@@ -16,6 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
+import { mountEach } from '../../src/crash-world/mounts.ts';
 import {
   makeReadOnly,
   mountTmpfs,
@@ -41,6 +42,16 @@ suite('a tmpfs of the dead world', () => {
       });
     }
     assert.deepEqual(readdirSync(join(scratch, 'elsewhere')), []);
+  });
+
+  test('that is not mounted is not made read-only either: another file system is at its path', () => {
+    symlinkSync('/', join(scratch, 'root'));
+    const path = join(scratch, 'root');
+    const { mounts, problems } = mountEach([
+      { path, data: 'size=4096', flags: { mount: 0x40, superBlock: 0 } },
+    ]);
+    assert.deepEqual(mounts, []);
+    assert.match(problems[0] ?? '', /^tmpfs on .*\/root: ENOTDIR/);
   });
 
   test('has its directories made', () => {
