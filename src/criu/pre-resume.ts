@@ -9,11 +9,13 @@ const GOES = 'pre-resume.goes';
 
 /**
  * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits is said, because CRIU runs
- * it through a shell or directly. CRIU goes on whatever the status is: without an answer, it has to be ended.
+ * it through a shell or directly. CRIU goes on whatever the status is: without an answer, as when who was asked has ended, the script stops itself, and
+ * CRIU waits until it is ended.
  */
 const text = `#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
-cd "$(dirname "$0")" && echo "$$ $PPID" >${ASKS} && read -r _ <${GOES}
+cd "\${0%/*}" && echo "$$ $PPID" >${ASKS} && read -r _ <${GOES} && exit 0
+kill -STOP $$
 `;
 
 /** A step that is done while the restored processes exist but do not run yet. */
