@@ -74,22 +74,31 @@ function forgetStops(tracee: Tracee, { stoppedChildren, keepsChildSignal }: Sign
   if (!ofThread && tracee.pending().some(isNews)) tracee.drop(SIGCHLD);
 }
 
+/** Throws if the process is not as it was held, or not frozen again. */
 async function restoreProcess(signals: SignalsPlan, freezer: Freezer): Promise<string[]> {
+  const notes = whileHeld(signals, freezer);
+  // What stops tells its parent when it is stopped already, and is at rest only afterwards.
+  if (signals.stopSignal !== undefined) await untilStopped(signals.pid);
+  await freezer.frozen();
+  return notes;
+}
+
+function whileHeld(signals: SignalsPlan, freezer: Freezer): string[] {
   const { pid, stopSignal } = signals;
-  const notes: string[] = [];
   const tracee = new Tracee(pid);
+  const notes: string[] = [];
   try {
     freezer.takeOut(pid);
     forgetStops(tracee, signals);
     notes.push(...restoreTrapAction(tracee, signals), ...restoreTraps(tracee, signals));
     if (stopSignal !== undefined) tracee.stop(stopSignal);
   } finally {
-    freezer.putBack(pid);
-    tracee.release();
+    try {
+      freezer.putBack(pid);
+    } finally {
+      tracee.release();
+    }
   }
-  // What stops tells its parent when it is stopped already, and is at rest only afterwards.
-  if (stopSignal !== undefined) await untilStopped(pid);
-  await freezer.frozen();
   return notes;
 }
 
@@ -113,6 +122,7 @@ function isChanged(signals: SignalsPlan): boolean {
 /**
  * Does to frozen processes what only they themselves can do: pending SIGTRAPs and the handler for them, which CRIU uses up, are put
  * back; what was stopped is stopped, and its parent learns of it only what it had not yet learnt. Returns a sentence for each thing that could not be done.
+ * Throws an Error if a process got out of hand on the way: it may have its signals blocked, be in the middle of a call, or run.
  *
  * @param freezer in which the processes are when this is called and when it is done
  */
@@ -123,10 +133,15 @@ export async function restoreSignals(plan: readonly SignalsPlan[], freezer: Free
     try {
       notes.push(...(await restoreProcess(signals, freezer)));
     } catch (error) {
-      notes.push(
-        `signals of process ${signals.pid} are not what they were: ${error instanceof Error ? error.message : error}`,
+      throw new Error(
+        `the signals of process ${signals.pid} cannot be made what they were: ${messageOf(error)}`,
+        { cause: error },
       );
     }
   }
   return notes;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -24,9 +24,11 @@ const subjectSchema = z.object({
 
 /** Two cgroups, of which one is frozen. */
 class TestFreezer implements Freezer {
-  readonly held = join(cgroups ?? '', `otherworld-test-frozen-${process.pid}`);
-  readonly free = join(cgroups ?? '', `otherworld-test-free-${process.pid}`);
-  constructor() {
+  readonly held: string;
+  readonly free: string;
+  constructor(name = 'signals') {
+    this.held = join(cgroups ?? '', `otherworld-test-${name}-frozen-${process.pid}`);
+    this.free = join(cgroups ?? '', `otherworld-test-${name}-free-${process.pid}`);
     for (const path of [this.held, this.free]) mkdirSync(path, { recursive: true });
     writeFileSync(join(this.held, 'cgroup.freeze'), '1');
   }
@@ -114,4 +116,25 @@ describe('signals of processes that are held', () => {
       });
     },
   );
+
+  it('cannot be told where a process is not held any more', needsCgroups, async () => {
+    const { pid = 0 } = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    const own = new TestFreezer('lost');
+    own.putBack(pid);
+    await own.frozen();
+    const before = readFileSync(`/proc/${pid}/status`, 'latin1').match(/^SigBlk:.*$/m)?.[0];
+    const lost: Freezer = {
+      takeOut: (one) => own.takeOut(one),
+      putBack: () => {
+        throw new Error('no way back');
+      },
+      frozen: () => own.frozen(),
+    };
+    const plan = [planOf(pid, { stoppedChildren: [{ pid: 1, isKnown: false }] })];
+    await assert.rejects(restoreSignals(plan, lost), /of process \d+ cannot be made .*: no way back$/);
+    const after = readFileSync(`/proc/${pid}/status`, 'latin1');
+    assert.match(after, /^TracerPid:\t0$/m);
+    assert.equal(after.match(/^SigBlk:.*$/m)?.[0], before);
+    await own.end();
+  });
 });
