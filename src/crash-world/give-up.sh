@@ -38,7 +38,7 @@ with_shell() {
     dmesg >"$directory/crash-kernel.txt"
     cp "$run/init.log" "$directory/crash-world.log"
     missing="the dead kernel's log could not be read without Node.js"
-    if command -v makedumpfile >/dev/null && makedumpfile --dump-dmesg /proc/vmcore "$directory/dmesg.txt"; then
+    if command -v makedumpfile >/dev/null && timeout --kill-after=5 300 makedumpfile --dump-dmesg /proc/vmcore "$directory/dmesg.txt"; then
         missing="the dead kernel's log was read by makedumpfile"
     fi
     cat >"$directory/report.json" <<EOF
