@@ -136,13 +136,13 @@ function heldGroup(
     restored: 'held',
     release: (place) => {
       const moved = cgroup.release(place);
-      journal.finish(true);
+      const lost = journal.finish(true);
       const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
       // Restored, and done with its work since: a `sleep` whose time was over.
       const ended = plan.pids
         .filter((pid) => !pids.includes(pid))
         .map((pid) => `process ${pid} ended as soon as it ran again`);
-      return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved] };
+      return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved, ...lost] };
     },
     end,
   };

@@ -83,8 +83,10 @@ export interface OpenJournalSockets {
   /** For `spawn`, as descriptors from 3 on. */
   readonly fds: readonly number[];
   readonly options: readonly string[];
-  /** Starts the relays, or, if the restore failed, drops everything; once. Returns the relays' process ids. */
-  finish(isRestored: boolean): number[];
+  /**
+   * Starts the relays, or, if the restore failed, drops everything; once. Returns a sentence for each stream whose relay cannot be started.
+   */
+  finish(isRestored: boolean): string[];
 }
 
 function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, number] {
@@ -102,22 +104,33 @@ export function relayArguments({ identifier, level, levelPrefix }: JournalStream
   return ['-c', RELAY, RELAY_NAME, identifier, String(level), String(levelPrefix)];
 }
 
-function startRelay(fd: number, stream: JournalStream): number | undefined {
-  const relay = spawn('/bin/sh', relayArguments(stream), {
-    stdio: [fd, 'ignore', 'ignore'],
-    detached: true,
-    cwd: '/',
-  });
-  relay.on('error', () => undefined);
-  relay.unref();
-  return relay.pid;
+/** @returns why it cannot be started, as a sentence; nothing if it is */
+function startRelay(shell: string, fd: number, stream: JournalStream): string[] {
+  const lost = `what is written to the journal as ${stream.identifier} is lost, and ends who writes it (SIGPIPE): its relay cannot be started`;
+  try {
+    const relay = spawn(shell, relayArguments(stream), {
+      stdio: [fd, 'ignore', 'ignore'],
+      detached: true,
+      cwd: '/',
+    });
+    // Without a process there is no number, and this tells why too late.
+    relay.on('error', () => undefined);
+    relay.unref();
+    return relay.pid === undefined ? [lost] : [];
+  } catch (error) {
+    return [`${lost} (${error instanceof Error ? error.message : error})`];
+  }
 }
 
 /**
  * Makes a socket for each of those that led to the journal, with one end for the process that is restored. What it writes to a stream
  * waits in the socket until the journal of the new system is there; the other end of a datagram socket is closed.
+ * @param shell that runs the relays
  */
-export function openJournalSockets(sockets: readonly PlannedJournalSocket[]): OpenJournalSockets {
+export function openJournalSockets(
+  sockets: readonly PlannedJournalSocket[],
+  shell = '/bin/sh',
+): OpenJournalSockets {
   let pairs = sockets.map(makePair);
   return {
     fds: pairs.map(([process]) => process),
@@ -128,9 +141,9 @@ export function openJournalSockets(sockets: readonly PlannedJournalSocket[]): Op
       return open.flatMap(([process, other], i) => {
         closeSync(process);
         const socket = sockets[i];
-        const pid = isRestored && socket?.kind === 'stream' ? startRelay(other, socket) : undefined;
+        const lost = isRestored && socket?.kind === 'stream' ? startRelay(shell, other, socket) : [];
         closeSync(other);
-        return pid === undefined ? [] : [pid];
+        return lost;
       });
     },
   };
