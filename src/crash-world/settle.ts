@@ -12,7 +12,7 @@ import { readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
 import { Stages } from './stages.ts';
-import { groupsInScopes, noteWhatRuns } from './what-runs.ts';
+import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
 /**
  * The crash world's work when the system has booted: services have taken up their processes, the others get scopes, units become what they
@@ -52,6 +52,7 @@ function sweep(incidents: string, report: Report): void {
 function concludeBrokenOff(report: Report): void {
   const last = report.stages.at(-1)?.name ?? 'none';
   report.errors.push(`the resurrection was broken off; the last stage that ended was: ${last}`);
+  noteReleased(report);
   concludePending(report, 'the resurrection was broken off before it was restored');
 }
 

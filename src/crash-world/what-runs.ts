@@ -18,6 +18,18 @@ export function unitOf(cgroup: string): string {
   return cgroup.split('/').find((part) => /\.(service|scope)$/.test(part)) ?? cgroup;
 }
 
+/**
+ * Enters as restored the processes of which a resurrection that was broken off while it let them go did not come to say so: nobody else is in the
+ * scope of their group.
+ */
+export function noteReleased(report: Report, look: Looking = looking): void {
+  for (const process of report.processes) {
+    const { pid, group, outcome } = process;
+    if (outcome !== 'pending' || group === undefined) continue;
+    if (look.cgroup(pid) === scopeOf(group).cgroup) process.outcome = 'restored';
+  }
+}
+
 /** The restored groups after a resurrection that was broken off before it said which: what is in their scopes now. */
 export function groupsInScopes(report: Report, look: Looking = looking): Groups {
   const groups = new Map<number, Groups[number]['processes']>();

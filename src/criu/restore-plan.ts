@@ -6,9 +6,7 @@ import type { Process } from '../model/process.ts';
 import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 import { readImageText } from './image.ts';
-
 import { neededNumbers } from './numbers.ts';
-
 import { signalsOf, signalsSchema } from './signals-plan.ts';
 
 const FILE_NAME = 'restore.json';

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { groupsInScopes, type Looking, noteWhatRuns, unitOf } from '../../src/crash-world/what-runs.ts';
+import {
+  groupsInScopes,
+  type Looking,
+  noteReleased,
+  noteWhatRuns,
+  unitOf,
+} from '../../src/crash-world/what-runs.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
@@ -64,6 +70,17 @@ test('after a resurrection that was broken off, what is in the scope of its grou
   assert.deepEqual(groupsInScopes(restored(), look), [
     { group: 1, processes: [{ pid: 4, startTicks: 40, isZombie: true }], limits: {} },
   ]);
+});
+
+test('a resurrection that was broken off while it let processes go has restored those that are in their scopes', () => {
+  const report = restored();
+  for (const process of report.processes) process.outcome = 'pending';
+  noteReleased(report, look);
+  assert.deepEqual(
+    report.processes.map(({ outcome }) => outcome),
+    ['pending', 'pending', 'pending', 'restored'],
+  );
+  assert.equal(groupsInScopes(report, look).length, 1);
 });
 
 test('the unit of a process is the first one in the path of its cgroup', () => {
