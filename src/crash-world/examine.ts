@@ -9,7 +9,7 @@ import { type FoundFiles, generationOf, hasLastingInodes } from './found-file.ts
 const S_IFMT = 0o170000;
 
 /** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
-const links: Partial<Record<OpenFile['type'], string>> = {
+const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, string> = {
   pipe: 'pipe:[',
   unix: 'socket:[',
   inet: 'socket:[',
@@ -50,7 +50,7 @@ class Examination {
     if (file.type === 'fifo') return this.#path(link, file.pathFile);
     if (file.type === 'terminal')
       return statSync(link).isCharacterDevice() ? undefined : `is ${readlinkSync(link)} and was a terminal`;
-    const begin = links[file.type] ?? '';
+    const begin = links[file.type];
     const name = readlinkSync(link);
     return name.startsWith(begin) ? undefined : `is ${name} and was ${begin}`;
   }
