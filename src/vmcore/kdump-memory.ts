@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { decompressPage } from './decompress.ts';
-import { AddressError, VmcoreError } from './errors.ts';
+import { AddressError, readable, VmcoreError } from './errors.ts';
 import { type Bitmaps, countFrames, DESCRIPTOR_BYTES, ONES, readDescriptor } from './kdump-bitmap.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
@@ -33,6 +33,8 @@ export class CompressedMemory implements PhysicalMemory {
   /** How many pages are in the file before each RANK_FRAMES frames. */
   readonly #ranks: Uint32Array;
   readonly #cache = new Map<number, Window>();
+  /** Found when it is first asked for. */
+  #missing: MissingPages | undefined;
 
   constructor(parts: Bitmaps) {
     this.#parts = parts;
@@ -46,6 +48,17 @@ export class CompressedMemory implements PhysicalMemory {
   }
 
   has(physical: number, length: number): boolean {
+    if (!this.#isMarked(physical, length)) return false;
+    this.#missing ??= this.missingPages();
+    if (this.#missing === 'none') return true;
+    for (let frame = Math.floor(physical / PAGE); frame * PAGE < physical + length; frame++) {
+      if (readable(() => this.#compressed(frame)) === undefined) return false;
+    }
+    return true;
+  }
+
+  /** Whether the bitmap says that all of these bytes are in the file; of a file that was cut off it says too much. */
+  #isMarked(physical: number, length: number): boolean {
     for (let frame = Math.floor(physical / PAGE); frame * PAGE < physical + length; frame++) {
       if (frame >= this.#parts.frames || !isSet(this.#parts.dumped, frame)) return false;
     }
@@ -54,7 +67,7 @@ export class CompressedMemory implements PhysicalMemory {
 
   contiguous(physical: number, length: number): Window | undefined {
     const offset = physical % PAGE;
-    if (offset + length > PAGE || !this.has(physical, length)) return undefined;
+    if (offset + length > PAGE || !this.#isMarked(physical, length)) return undefined;
     const page = this.#page(Math.floor(physical / PAGE));
     return { data: page.data, offset: page.offset + offset };
   }
@@ -62,7 +75,7 @@ export class CompressedMemory implements PhysicalMemory {
   window(physical: number, length: number): Window {
     const window = this.contiguous(physical, length);
     if (window !== undefined) return window;
-    if (!this.has(physical, length)) throw this.#absent(physical);
+    if (!this.#isMarked(physical, length)) throw this.#absent(physical);
     const copy = Buffer.alloc(length);
     for (let done = 0; done < length; ) {
       const at = physical + done;

@@ -94,7 +94,8 @@ export function openKdump(content: DumpContent): DumpSource {
     frames: maxMapnr,
     descriptorsAt: bitmapAt + bitmapBytes,
   };
-  const { dumped, warning, problem } = checkBitmap(parts);
+  const isIncomplete = (header.readUInt32LE(HEADER.status) & STATUS_INCOMPLETE) !== 0;
+  const { dumped, warning, problem } = checkBitmap(parts, isIncomplete);
   if (problem !== undefined) throw new FormatError(path, problem);
   const physical = new CompressedMemory({ ...parts, dumped });
   return {
@@ -102,17 +103,14 @@ export function openKdump(content: DumpContent): DumpSource {
     dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
     cpuNotes: cpuNotesOf(notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
-    warnings: [
-      ...(warning === undefined ? [] : [warning]),
-      ...lackOf(physical, header.readUInt32LE(HEADER.status), content.isCut),
-    ],
+    warnings: [...(warning === undefined ? [] : [warning]), ...lackOf(physical, isIncomplete, content.isCut)],
   };
 }
 
 /** What is missing from the file, as a sentence. */
-function lackOf(physical: CompressedMemory, status: number, isCut: boolean): string[] {
+function lackOf(physical: CompressedMemory, isIncomplete: boolean, isCut: boolean): string[] {
   const missing = physical.missingPages();
-  if ((status & STATUS_INCOMPLETE) !== 0 || missing === 'never written')
+  if (isIncomplete || missing === 'never written')
     return ['incomplete: makedumpfile ran out of room, so some pages are missing'];
   return missing === 'none' && !isCut
     ? []

@@ -34,6 +34,8 @@ const FLAGS: Readonly<Record<Compression, number>> = {
 /** What can be wrong with the file that is written. */
 export interface KdumpFaults {
   readonly incomplete?: boolean;
+  /** The frame where its second cycle would have begun: there was no room any more, and its bitmap was not written. */
+  readonly secondCycle?: number;
   readonly split?: boolean;
   readonly blockSize?: number;
   /** So many pages of zeros follow the last page. */
@@ -41,7 +43,7 @@ export interface KdumpFaults {
   /** What `makedumpfile -d` was given. */
   readonly dumpLevel?: number;
   /** Which pages that made it leave out. */
-  readonly leavesOut?: (frame: number) => boolean;
+  readonly leavesOut?: ((frame: number) => boolean) | undefined;
 }
 
 interface StoredPage {
@@ -73,13 +75,15 @@ export function writeKdump(
   const existing = Buffer.alloc(bitmapBlocks * PAGE);
   const dumped = Buffer.alloc(bitmapBlocks * PAGE);
   const pages: StoredPage[] = [];
+  const cycles = { unwritten: 0 };
   // makedumpfile and QEMU write a page of zeros once, before the others.
   const zeroes = storedPage(Buffer.alloc(PAGE), compression);
   for (let frame = 0; frame < frames; frame++) {
     if (frame < held && !memory.has(frame * PAGE, PAGE)) continue;
     setBit(existing, frame);
     if (faults.leavesOut?.(frame) === true) continue;
-    setBit(dumped, frame);
+    if (frame < (faults.secondCycle ?? frames)) setBit(dumped, frame);
+    else cycles.unwritten++;
     const page = frame < held ? memory.view(frame * PAGE, PAGE) : Buffer.alloc(PAGE);
     pages.push(page.every((byte) => byte === 0) ? zeroes : storedPage(page, compression));
   }
@@ -101,9 +105,10 @@ export function writeKdump(
   const descriptors = Buffer.alloc(pages.length * 24);
   const start = (2 + bitmapBlocks * 2) * PAGE + descriptors.length;
   let at = start + zeroes.data.length;
+  const lost = faults.incomplete === true ? 9 + cycles.unwritten : 0;
   pages.forEach((page, i) => {
     const isZero = page === zeroes;
-    const offset = faults.incomplete === true && i > pages.length - 10 ? 0 : isZero ? start : at;
+    const offset = i >= pages.length - lost ? 0 : isZero ? start : at;
     descriptors.writeBigUInt64LE(BigInt(offset), i * 24);
     descriptors.writeUInt32LE(page.data.length, i * 24 + 8);
     descriptors.writeUInt32LE(page.flags, i * 24 + 12);

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { decompressPage, PAGE_FLAGS } from '../../src/vmcore/decompress.ts';
-import { FormatError, VmcoreError } from '../../src/vmcore/errors.ts';
+import { AddressError, FormatError, VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { lzoDecompress } from '../../src/vmcore/lzo.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
@@ -28,6 +28,13 @@ function sameMemory(kernel: Kernel): void {
       Buffer.from(elf.physical.view(physical, length)).equals(kernel.physical.view(physical, length)),
     );
   }
+}
+
+/** The last page that is memory below an address. */
+function lastPageBefore({ physical }: Kernel, end: number): number {
+  let at = end - 4096;
+  while (!physical.has(at, 4096)) at -= 4096;
+  return at;
 }
 
 /** The file as `makedumpfile -F` would write it: the header comes first with wrong content, and again at the end. */
@@ -110,6 +117,28 @@ describe('a kdump-compressed dump', () => {
     const last = elf.physical.ranges.at(-1);
     const missing = (last?.physical ?? 0) + (last?.length ?? 0) - 4096;
     assert.throws(() => kernel.physical.view(missing, 8), /is missing from an incomplete or damaged dump/);
+  });
+
+  it('is read as far as it goes if there was no room for a cycle of makedumpfile, whose bitmap it lacks', () => {
+    const { physical = 0, length = 0 } = elf.physical.ranges.at(-1) ?? {};
+    const end = physical + length;
+    const early = elf.physical.ranges[0]?.physical ?? 0;
+    const secondCycle = end / 4096 - 1;
+    const lastOfFirst = lastPageBefore(elf, end - 4096);
+    for (const leavesOut of [undefined, (frame: number) => frame === early / 4096 + 1]) {
+      const kernel = openKernel(dump('zlib', { incomplete: true, secondCycle, leavesOut }));
+      assert.deepEqual(kernel.warnings, [
+        'incomplete: makedumpfile ran out of room, so some pages are missing',
+      ]);
+      assert.ok(kernel.physical.has(early, 4096));
+      assert.deepEqual(kernel.physical.view(early, 4096), new Uint8Array(elf.physical.view(early, 4096)));
+      // Of the first cycle the last pages have no content, and of the second there is nothing at all.
+      for (const at of [lastOfFirst, end - 4096]) {
+        assert.equal(kernel.physical.has(at, 4096), false);
+        assert.throws(() => kernel.physical.view(at, 8), AddressError);
+      }
+      kernel.close();
+    }
   });
 
   it('says that it is cut off, and is read as far as it goes', () => {
