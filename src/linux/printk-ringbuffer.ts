@@ -192,7 +192,7 @@ export class RingReader {
       const isGone = !hasNoText(desc) && this.#isBeforeText(desc);
       return isGone ? 'overwritten' : { problem: 'is damaged: its text is not its own' };
     }
-    const doubt = doubtOf(desc, text);
+    const doubt = doubtOf(text, hasNoText(desc) ? 0 : blockOf(desc, this.#ring.textRing.sizeBits).room);
     return {
       sequence,
       timeNanoseconds: info.ts_nsec,
@@ -211,12 +211,7 @@ export class RingReader {
     if (hasNoText(desc))
       return length === 0 && begin === NO_LPOS && next === NO_LPOS ? Buffer.alloc(0) : undefined;
     const { sizeBits, data } = this.#ring.textRing;
-    // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
-    const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
-    const start = isWrapped ? 0 : Number(BigInt.asUintN(sizeBits, begin));
-    const room = isWrapped
-      ? Number(BigInt.asUintN(sizeBits, next))
-      : Number(BigInt.asUintN(64, next - begin));
+    const { start, room } = blockOf(desc, sizeBits);
     if (room < BLOCK_ID_BYTES + length || start + room > 2 ** sizeBits) return undefined;
     const { memory } = this.#kernel;
     if (BigInt.asUintN(ID_BITS, memory.u64(data + BigInt(start))) !== id) return undefined;
@@ -233,12 +228,25 @@ export class RingReader {
   }
 }
 
-/** Why a text may not be what was written. Its block is longer than it by a prefix, a newline, a zero byte and what fills up a word. */
-function doubtOf(desc: Desc, text: Buffer): string | undefined {
+/** Where a descriptor's block is in the ring of texts, and how long: its id, and the text. */
+function blockOf({ begin, next }: Desc, sizeBits: number): { readonly start: number; readonly room: number } {
+  // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
+  const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
+  return isWrapped
+    ? { start: 0, room: Number(BigInt.asUintN(sizeBits, next)) }
+    : { start: Number(BigInt.asUintN(sizeBits, begin)), room: Number(BigInt.asUintN(64, next - begin)) };
+}
+
+/**
+ * Why a text may not be what was written. Its block is longer than it by a prefix, a newline, a zero byte and what fills up a word.
+ *
+ * @param room length of its block; 0 for an empty text, which needs none
+ */
+function doubtOf(text: Buffer, room: number): string | undefined {
   if (text.includes(0) || text.includes(0xff)) return 'bytes of its text are 0x00 or 0xff';
-  const isShort =
-    !hasNoText(desc) && desc.next - desc.begin > BigInt(BLOCK_ID_BYTES + text.length + MAX_SLACK);
-  return isShort ? `it says that its text has ${text.length} bytes, and has room for more` : undefined;
+  return room > BLOCK_ID_BYTES + text.length + MAX_SLACK
+    ? `it says that its text has ${text.length} bytes, and has room for more`
+    : undefined;
 }
 
 /** NO_LPOS for an empty text, FAILED_LPOS where there was no room for one: both are odd, which no place is. */
