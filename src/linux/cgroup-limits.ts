@@ -113,6 +113,11 @@ function tasksLimit(kernel: Kernel, task: bigint): CgroupLimits {
   return least >= NO_PIDS ? {} : { tasksMax: Number(least) };
 }
 
+/** `cpu.weight` of these shares; a cgroup that is to run only when nothing else does (`cpu.idle`) has fewer than the least weight stands for. */
+export function weightOf(shares: number): number {
+  return Math.max(1, Math.round((shares * USUAL_WEIGHT) / USUAL_SHARES));
+}
+
 function cpuLimits(kernel: Kernel, task: bigint): CgroupLimits {
   const Group = kernel.bind(taskGroup);
   const groups = [...upwards(kernel, cssOf(kernel, task, 'cpu'))].map((css) => Group.containerOf(css, 'css'));
@@ -120,7 +125,7 @@ function cpuLimits(kernel: Kernel, task: bigint): CgroupLimits {
   const share = ({ quota, period }: { quota: bigint; period: bigint }): number =>
     Number(quota) / Number(period);
   const [least] = limited.toSorted((a, b) => share(a) - share(b));
-  const weight = Math.round(((groups[0]?.shares ?? USUAL_SHARES) * USUAL_WEIGHT) / USUAL_SHARES);
+  const weight = weightOf(groups[0]?.shares ?? USUAL_SHARES);
   return definedOf({
     cpuQuotaMicroseconds: least === undefined ? undefined : Number(least.quota / 1000n),
     cpuPeriodMicroseconds: least === undefined ? undefined : Number(least.period / 1000n),

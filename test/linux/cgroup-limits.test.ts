@@ -1,0 +1,9 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { weightOf } from '../../src/linux/cgroup-limits.ts';
+
+test('the weight of a cgroup is one that it can be given again', () => {
+  // sched_weight_from_cgroup() and scale_load() of kernel/sched: weights 1, 20, 100 and 10000; and cpu.idle (WEIGHT_IDLEPRIO).
+  const shares = [10 * 1024, 205 * 1024, 1024 * 1024, 102_400 * 1024, 3 * 1024];
+  assert.deepEqual(shares.map(weightOf), [1, 20, 100, 10_000, 1]);
+});
