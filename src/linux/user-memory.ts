@@ -49,16 +49,27 @@ export class UserMemory {
       const part = Math.min(length - done, PAGE - inPage);
       const place = this.#placeOf(at - inPage);
       if (place.kind === 'unmapped' || place.kind === 'unknown') return place;
-      const to = done;
-      if (place.kind === 'frame') {
-        const { physical } = this.#kernel;
-        if (!physical.has(place.physical, PAGE))
-          return { kind: 'unknown', why: `the page at ${hexAddress(at - inPage)} is not in the dump` };
-        physical.withView(place.physical + inPage, part, (page) => bytes.set(page, to));
-      }
+      const why =
+        place.kind === 'frame'
+          ? this.#copy(place.physical + inPage, bytes.subarray(done, done + part), at - inPage)
+          : undefined;
+      if (why !== undefined) return { kind: 'unknown', why };
       done += part;
     }
     return { kind: 'bytes', bytes };
+  }
+
+  /** Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not have them. */
+  #copy(physical: number, to: Buffer, page: number): string | undefined {
+    const { physical: memory } = this.#kernel;
+    if (!memory.has(physical, to.length)) return `the page at ${hexAddress(page)} is not in the dump`;
+    try {
+      memory.withView(physical, to.length, (from) => to.set(from));
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      return error.message;
+    }
   }
 
   #placeOf(page: number): PagePlace {

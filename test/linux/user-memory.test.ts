@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { mock, suite, test } from 'node:test';
 import { problemOfReturn } from '../../src/capture/interrupted-call.ts';
 import { ownsFutex } from '../../src/capture/syscall-state.ts';
 import { abortRseq, blockedSignals } from '../../src/capture/thread.ts';
 import { newFindings } from '../../src/model/verdict.ts';
+import { AddressError } from '../../src/vmcore/errors.ts';
 import { threadOf } from '../criu/processes.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { makeFile } from '../vmcore/made-file.ts';
@@ -97,6 +98,12 @@ for (const release of releases) {
       const absent = anonymous();
       absent.map(BASE, 0x9_0000);
       assert.match(why(absent, BASE), /is not in the dump/);
+      const corrupt = anonymous();
+      corrupt.map(BASE, corrupt.kernel.frame(0x11));
+      mock.method(corrupt.kernel.physical, 'withView', () => {
+        throw new AddressError(BASE, 'cannot be read (physical): a page of the dump is damaged');
+      });
+      assert.match(why(corrupt, BASE), /a page of the dump is damaged/);
       const damaged = anonymous();
       damaged.kernel.tables.set(BigInt(BASE), PRESENT | HUGE, 4);
       assert.match(why(damaged, BASE), /has a leaf at level 4/);
