@@ -122,7 +122,7 @@ export interface SelectedTasks {
   readonly groups: readonly TaskGroup[];
   /** Wanted numbers that no process has. */
   readonly missing: readonly number[];
-  /** Wanted processes that cannot be read, with the one among whose children each was found (0 for a root). */
+  /** Wanted processes that cannot be read, each once, with the one among whose children each was found (0 for a root). */
   readonly refused: readonly (Refusal & { readonly ppid: number })[];
 }
 
@@ -136,6 +136,12 @@ export function selectProcesses(
   const groups = new Map<number, TaskGroup>();
   const missing: number[] = [];
   const refused: (Refusal & { readonly ppid: number })[] = [];
+  const refuse = (refusal: Refusal & { readonly ppid: number }): void => {
+    // It may be wanted itself, and be found as a child as well, which says more of it.
+    const before = refusal.pid === 0 ? -1 : refused.findIndex(({ pid }) => pid === refusal.pid);
+    if (before < 0) refused.push(refusal);
+    else if (refusal.ppid !== 0) refused[before] = refusal;
+  };
   const queue: TaskGroup[] = [];
   const attempt = (
     pid: number,
@@ -149,7 +155,7 @@ export function selectProcesses(
       else queue.push({ ...group, foundBy });
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
-      refused.push({ pid, comm, ppid: foundBy ?? 0, reasons: [`cannot be read: ${error.message}`] });
+      refuse({ pid, comm, ppid: foundBy ?? 0, reasons: [`cannot be read: ${error.message}`] });
     }
   };
   for (const pid of roots) attempt(pid, '', () => findProcess(kernel, list, pid));
