@@ -6,6 +6,8 @@ import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
 const PAGE = 4096;
+/** Bits of makedumpfile's option -d that leave out what processes have: caches, which files of theirs may be in, and their own pages. */
+const OF_PROCESSES = 2 | 4 | 8;
 
 /** Pages that are wanted of a dump. */
 interface Count {
@@ -32,10 +34,21 @@ function reasonOf(kernel: Kernel, { wanted, absent, leftOut }: Count, whose: str
   if (absent === 0) return [];
   const lack = `${absent} of ${wanted} pages of ${whose} are not in the dump`;
   if (leftOut === 0) return [`${lack}: it is incomplete`];
+  return [`${lack}: ${filtered(kernel)}`];
+}
+
+function filtered(kernel: Kernel): string {
   const level = describeDumpLevel(kernel.dumpLevel);
-  return [
-    `${lack}: it was filtered${level === undefined ? '' : `, without ${level}`}; a dump with makedumpfile -d 0 or -d 1 has them`,
-  ];
+  return `it was filtered${level === undefined ? '' : `, without ${level}`}; a dump with makedumpfile -d 0 or -d 1 has them`;
+}
+
+/**
+ * What to do about processes that are refused because what was looked for of them is not in the dump: most are, before their pages are
+ * counted. Undefined for a dump that was not filtered so, or does not say.
+ */
+export function filterAdvice(kernel: Kernel): string | undefined {
+  if (((kernel.dumpLevel ?? 0) & OF_PROCESSES) === 0) return undefined;
+  return `pages of processes may not be in the dump: ${filtered(kernel)}`;
 }
 
 function ownReasons(kernel: Kernel, process: Process): string[] {

@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
-import { dumpProblems } from '../capture/left-out.ts';
+import { dumpProblems, filterAdvice } from '../capture/left-out.ts';
 import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
 import { writeWhole } from '../criu/whole-directory.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
@@ -129,7 +129,8 @@ async function extract(file: string, { pid, out, unchecked, json }: Options): Pr
       group,
       images: { ...images, directory: place(out, group) },
     }));
-    const warnings = [...kernel.warnings];
+    const advice = refused.length === 0 ? undefined : filterAdvice(kernel);
+    const warnings = [...kernel.warnings, ...(advice === undefined ? [] : [advice])];
     for (const warning of warnings) process.stderr.write(printable(`otherworld: ${file}: ${warning}\n`));
     if (json === true) console.log(toJson(extracted, refused, warnings));
     else print(extracted, refused);

@@ -62,7 +62,10 @@ export class UserMemory {
   /** Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not have them. */
   #copy(physical: number, to: Buffer, page: number): string | undefined {
     const { physical: memory } = this.#kernel;
-    if (!memory.has(physical, to.length)) return `the page at ${hexAddress(page)} is not in the dump`;
+    if (!memory.has(physical, to.length)) {
+      const isFiltered = memory.leftOut?.(physical) === true;
+      return `the page at ${hexAddress(page)} ${isFiltered ? 'was left out of' : 'is not in'} the dump`;
+    }
     try {
       memory.withView(physical, to.length, (from) => to.set(from));
       return undefined;
