@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Report } from '../inspect/report.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
+import { wellFormed } from '../vmcore/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
@@ -129,7 +130,11 @@ async function inspect(
   const unchecked = release === undefined ? [] : [release];
   const output =
     options.json === true
-      ? JSON.stringify({ ...report.json(), problems, warnings: [...kernel.warnings, ...unchecked] }, null, 2)
+      ? JSON.stringify(
+          { ...report.json(), problems, warnings: [...kernel.warnings, ...unchecked] },
+          wellFormed,
+          2,
+        )
       : printable(report.text());
   if (output !== '') process.stdout.write(`${output}\n`);
   const notes = [

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { Command } from 'commander';
@@ -13,7 +14,16 @@ import { listProcesses } from '../../src/inspect/tasks.ts';
 import { threadsReport } from '../../src/inspect/threads.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
-import { dumpPath, openFixture, openPatched, releases, truthOf, withoutPage } from '../vmcore/fixtures.ts';
+import {
+  dumpBytes,
+  dumpPath,
+  openFixture,
+  openPatched,
+  releases,
+  scratch,
+  truthOf,
+  withoutPage,
+} from '../vmcore/fixtures.ts';
 
 for (const release of releases) {
   const kernel = openFixture(release);
@@ -212,6 +222,22 @@ describe('the command otherworld inspect', () => {
     const { records, problems } = JSON.parse(json.stdout) as { records: object[]; problems: string[] };
     assert.equal(problems.length, 1);
     assert.ok(records.some((record) => 'missing' in record));
+  });
+
+  it('shows bytes of the log that are not UTF-8 in JSON that every reader takes', () => {
+    const whole = dumpBytes('debian13');
+    const at = whole.indexOf('otherworld: marker line');
+    assert.ok(at > 0);
+    whole[at] = 0xe9;
+    const path = scratch('log-bytes');
+    writeFileSync(path, whole);
+    const { stdout } = spawnSync(process.execPath, [main, 'inspect', path, 'log', '--json'], {
+      encoding: 'utf8',
+      maxBuffer: 1 << 26,
+    });
+    const { records } = JSON.parse(stdout) as { records: { text?: string }[] };
+    assert.ok(records.some(({ text }) => text === '\\xe9therworld: marker line'));
+    assert.ok(records.every(({ text }) => text?.isWellFormed() !== false));
   });
 
   it('ends quietly when its reader has read enough', () => {
