@@ -29,6 +29,8 @@ const taskGroup = struct('task_group', {
 const PAGE = 4096;
 /** PAGE_COUNTER_MAX: no limit. */
 const NO_PAGES = 0x7_ffff_ffff_ffff;
+/** Pages of which the bytes are a number that is exact, 8 PiB. */
+const MOST_PAGES = Math.floor(Number.MAX_SAFE_INTEGER / PAGE);
 /** PIDS_MAX: one more than there can be. */
 const NO_PIDS = 4_194_305n;
 /** RUNTIME_INF. */
@@ -95,8 +97,9 @@ function memoryLimits(kernel: Kernel, task: bigint): CgroupLimits {
   });
 }
 
-function inBytes(pages: number | undefined): number | undefined {
-  return pages === undefined ? undefined : pages * PAGE;
+/** Whole pages in bytes; `max`, as what is protected may have it, and all that is more than any machine has, is the largest exact number. */
+export function inBytes(pages: number | undefined): number | undefined {
+  return pages === undefined ? undefined : Math.min(pages, MOST_PAGES) * PAGE;
 }
 
 function definedOf(limits: { [K in keyof CgroupLimits]: CgroupLimits[K] | undefined }): CgroupLimits {
