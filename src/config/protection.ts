@@ -56,8 +56,11 @@ export function loadRules(path: string = PROTECTION_PATH): LoadedRules {
 }
 
 function whyOf(error: unknown): string {
-  const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
-  return why.replaceAll(/\s*\n\s*/g, '; ');
+  if (error instanceof SyntaxError) return `it is not JSON (${error.message})`;
+  if (!(error instanceof z.ZodError)) return error instanceof Error ? error.message : String(error);
+  return error.issues
+    .map(({ path, message }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
+    .join('; ');
 }
 
 /** What a change of the rules came upon. */

@@ -116,7 +116,7 @@ test('a damaged file is named, costs what it held, and is kept when rules are wr
   writeFileSync(path, half);
   const { rules, problems } = loadRules(path);
   assert.deepEqual(rules, []);
-  assert.match(problems.join(), /protection\.json cannot be used, and its rules are lost: SyntaxError/);
+  assert.match(problems.join(), /protection\.json cannot be used, and its rules are lost: it is not JSON \(/);
   const updated = updateRules((before) => addRules(before, [redis]), path);
   assert.deepEqual(updated.before, []);
   const [, aside = ''] = /the damaged file is kept: (\S+)/.exec(updated.problems.join()) ?? [];
