@@ -9,6 +9,7 @@ import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
+import { checkSizes } from '../sizes.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, type Programs } from './programs.ts';
 import { askPython, demoPackages, inGuest, protectScene, setScene } from './scene.ts';
@@ -45,12 +46,11 @@ const typedAfterwards = 'And this was typed in the other world.';
 export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]> {
   const { guest, release, cpus, quick } = options;
   const { progress } = stage;
+  const sizes = { memoryMiB: 2048, cpus, crashKernelMiB: 320 };
+  checkSizes(sizes, true);
   const programs = await buildPrograms(release, progress);
   await bootGuest(
-    {
-      ...{ name: guest, release, packages: [...demoPackages], memoryMiB: 2048, cpus },
-      ...{ crashKernelMiB: 320, forwards: [], append: '', quick },
-    },
+    { ...{ name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick }, ...sizes },
     progress,
   );
   try {

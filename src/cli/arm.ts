@@ -25,6 +25,9 @@ const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB
 
 async function run(options: ArmOptions): Promise<void> {
   requireRoot('arm');
+  if (options.buildOnly && options.install) {
+    throw new UsageError('--install arms as well, and --build-only loads nothing: one of the two');
+  }
   const config = loadConfig();
   const progress = (step: string): void => console.error(`otherworld: ${step}`);
   if (options.kernel !== undefined) checkKernel(options.kernel, options.buildOnly === true);

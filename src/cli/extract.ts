@@ -1,6 +1,6 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
 import { dumpProblems, filterAdvice } from '../capture/left-out.ts';
 import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
@@ -12,7 +12,7 @@ import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
-import { wholeNumber } from './arguments.ts';
+import { UsageError, wholeNumber } from './arguments.ts';
 
 interface Options {
   readonly pid: readonly number[];
@@ -38,9 +38,14 @@ function pids(value: string, before: readonly number[] = []): number[] {
   return [...before, wholeNumber(value)];
 }
 
-function checkDirectory(directory: string): void {
-  if (existsSync(directory) && readdirSync(directory).length > 0) {
-    throw new InvalidArgumentError(`${directory} is not empty; name a new directory with --out`);
+/** Throws a UsageError if there is something already where images are to be. */
+export function checkDirectory(directory: string): void {
+  if (!existsSync(directory)) return;
+  if (!statSync(directory).isDirectory()) {
+    throw new UsageError(`${directory} is not a directory; name a new one with --out`);
+  }
+  if (readdirSync(directory).length > 0) {
+    throw new UsageError(`${directory} is not empty; name a new directory with --out`);
   }
 }
 

@@ -19,7 +19,18 @@ interface ReportOptions {
   images?: boolean;
 }
 
+/** Throws a UsageError where two things are asked for of which one would not be done. */
+export function requireOneThing(
+  id: string | undefined,
+  { schema, list, prune: isPrune }: ReportOptions,
+): void {
+  const asked = [schema && '--schema', list && '--list', isPrune && '--prune'].filter(Boolean);
+  if (asked.length > 1) throw new UsageError(`one at a time: ${asked.join(', ')}`);
+  if (id !== undefined && (schema || list)) throw new UsageError(`${asked[0]} goes without an incident`);
+}
+
 function show(id: string | undefined, options: ReportOptions): void {
+  requireOneThing(id, options);
   if (options.schema) {
     console.log(JSON.stringify(reportJsonSchema(), undefined, 2));
     return;
@@ -34,7 +45,8 @@ function show(id: string | undefined, options: ReportOptions): void {
   }
   if (options.list) {
     const ids = listIncidents();
-    console.log(options.json ? JSON.stringify(ids, undefined, 2) : ids.join('\n'));
+    if (options.json) console.log(JSON.stringify(ids, undefined, 2));
+    else for (const one of ids) console.log(one);
     return;
   }
   const chosen = id ?? latestIncident();

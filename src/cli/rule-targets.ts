@@ -35,10 +35,13 @@ export function targetOptions(command: Command): Command {
     );
 }
 
-/** Throws a UsageError if no target is named, or a user without anything of the user's. */
+/** Throws a UsageError if no target is named, a name is empty, or a user is named without anything of the user's. */
 export function requireTarget({ pid, command, unit, user }: TargetOptions): void {
   const names = command.length + unit.length;
   if (pid.length + names === 0) throw new UsageError('say what: --pid PID, --command NAME or --unit UNIT');
+  if ([...command, ...unit].includes('')) {
+    throw new UsageError('a name is empty: --command NAME, --unit UNIT');
+  }
   if (user !== undefined && names === 0) throw new UsageError('--user goes with --command or --unit');
 }
 

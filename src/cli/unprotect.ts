@@ -9,14 +9,22 @@ import {
   updateRules,
 } from '../config/protection.ts';
 import { printable } from '../report/printable.ts';
+import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
+
+/** Throws a UsageError if `--all` stands beside something that it would take back as well: one of the two is not meant. */
+export function requireAllAlone({ pid, command, unit, user }: TargetOptions): void {
+  if (pid.length + command.length + unit.length === 0 && user === undefined) return;
+  throw new UsageError('--all takes back every rule, whosever it is: name nothing beside it');
+}
 
 function unprotect(options: TargetOptions & { all?: boolean }): void {
   requireRoot('unprotect');
   if (options.all) {
+    requireAllAlone(options);
     const updated = updateRules(() => []);
-    console.log(`${updated.before.length} rules removed`);
+    console.log(`removed: ${updated.before.length === 1 ? '1 rule' : `${updated.before.length} rules`}`);
     complain(updated.problems);
     return;
   }

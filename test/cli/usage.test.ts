@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { runDemo } from '../../lab/demo/run.ts';
+import { UsageError } from '../../src/cli/arguments.ts';
+import { checkDirectory } from '../../src/cli/extract.ts';
+import { requireOneThing } from '../../src/cli/report.ts';
+import { requireTarget } from '../../src/cli/rule-targets.ts';
+import { requireAllAlone } from '../../src/cli/unprotect.ts';
+
+const none = { pid: [], command: [], unit: [] };
+
+test('an empty name is refused: as a rule it would count as damaged', () => {
+  assert.throws(() => requireTarget({ ...none, command: ['tmux', ''] }), /a name is empty/);
+  assert.throws(() => requireTarget({ ...none, unit: [''] }), /a name is empty/);
+});
+
+test('unprotect --all takes nothing beside it', () => {
+  requireAllAlone(none);
+  assert.throws(() => requireAllAlone({ ...none, pid: [5] }), UsageError);
+  assert.throws(() => requireAllAlone({ ...none, user: 'alice' }), UsageError);
+});
+
+test('report does one thing at a time', () => {
+  requireOneThing('some-incident', { prune: true });
+  requireOneThing(undefined, { list: true, json: true });
+  assert.throws(
+    () => requireOneThing(undefined, { list: true, prune: true }),
+    /one at a time: --list, --prune/,
+  );
+  assert.throws(() => requireOneThing('some-incident', { list: true }), /--list goes without an incident/);
+});
+
+test('images go into a directory that is new or empty', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'otherworld-usage-'));
+  try {
+    const file = join(directory, 'file');
+    checkDirectory(directory);
+    checkDirectory(file);
+    writeFileSync(file, '');
+    assert.throws(() => checkDirectory(file), /is not a directory; name a new one/);
+    assert.throws(() => checkDirectory(directory), /is not empty/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('a demo without a CPU is refused before anything is built', async () => {
+  const progress = {
+    step: (message: string) => {
+      throw new Error(`began with: ${message}`);
+    },
+  };
+  const options = { guest: 'usage', release: 'trixie', cpus: 0, quick: false, keep: false } as const;
+  await assert.rejects(
+    runDemo(options, { progress, show: () => undefined }),
+    /--cpus 0: a guest needs a CPU/,
+  );
+});
