@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
 import { type Armed, armedSchema } from '../config/manifest.ts';
 import { ARMED_PATH, CRASH_WORLD_PARAMETER } from '../config/paths.ts';
+import { damageOf } from '../system/damage.ts';
 import { StateError } from '../system/state-error.ts';
 import { readStateFile } from '../system/state-file.ts';
 import { splitCommandLine } from './command-line.ts';
@@ -16,8 +16,7 @@ export function readArmed(path: string = ARMED_PATH): Armed | undefined {
   try {
     return armedSchema.parse(JSON.parse(text));
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
-    throw new StateError(`${path} is damaged (${why}): run otherworld arm, which writes it anew`);
+    throw new StateError(`${path} is damaged (${damageOf(error)}): run otherworld arm, which writes it anew`);
   }
 }
 

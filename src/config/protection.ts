@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { z } from 'zod';
+import { damageOf } from '../system/damage.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
 import { readStateFile, removeLeftovers, replaceFile, setAside } from '../system/state-file.ts';
 import type { User } from '../system/users.ts';
@@ -43,24 +44,17 @@ export function loadRules(path: string = PROTECTION_PATH): LoadedRules {
     if (text === undefined) return { rules: [], problems: [] };
     held = fileSchema.parse(JSON.parse(text)).rules;
   } catch (error) {
-    return { rules: [], problems: [`${path} cannot be used, and its rules are lost: ${whyOf(error)}`] };
+    return { rules: [], problems: [`${path} cannot be used, and its rules are lost: ${damageOf(error)}`] };
   }
   const rules: ProtectionRule[] = [];
   const problems: string[] = [];
   for (const [index, one] of held.entries()) {
     const { data, error } = ruleSchema.safeParse(one);
     if (data !== undefined) rules.push(data);
-    else problems.push(`${path}: rule ${index + 1} of ${held.length} is damaged, and lost: ${whyOf(error)}`);
+    else
+      problems.push(`${path}: rule ${index + 1} of ${held.length} is damaged, and lost: ${damageOf(error)}`);
   }
   return { rules, problems };
-}
-
-function whyOf(error: unknown): string {
-  if (error instanceof SyntaxError) return `it is not JSON (${error.message})`;
-  if (!(error instanceof z.ZodError)) return error instanceof Error ? error.message : String(error);
-  return error.issues
-    .map(({ path, message }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
-    .join('; ');
 }
 
 /** What a change of the rules came upon. */

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
+import { damageOf } from '../system/damage.ts';
 import { replaceFile, setAside } from '../system/state-file.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import { type Report, reportSchema } from './schema.ts';
@@ -109,8 +109,7 @@ export function loadReport(id: string, incidents: string = INCIDENTS_DIRECTORY):
   try {
     return reportSchema.parse(JSON.parse(text));
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
-    throw new IncidentError(`${path} is damaged: ${why}`);
+    throw new IncidentError(`${path} is damaged: ${damageOf(error)}`);
   }
 }
 

@@ -125,6 +125,7 @@ function unmatched(report: Report): string[] {
 }
 
 function timing(report: Report): string[] {
+  if (report.stages.length === 0) return [];
   const start = report.secondsToCrashKernel;
   const lines = report.stages.map((stage) => {
     const failed = stage.outcome === 'done' ? '' : `  ${stage.outcome}`;

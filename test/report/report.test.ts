@@ -126,6 +126,13 @@ test('what can be done about the reasons is said once for all processes', () => 
   assert.doesNotMatch(printReport({ ...full, processes: [process(1, {})] }, styleFor(false)), /What to do/);
 });
 
+test('of an incident without stages no empty table of stages is printed', () => {
+  const stage = { name: 'boot', startSeconds: 0, durationSeconds: 1, outcome: 'done' } as const;
+  const stages = [{ ...stage, memoryTotalBytes: 1, memoryUsedBytes: 1 }];
+  assert.doesNotMatch(printReport({ ...full, stages: [] }, styleFor(false)), /^Stages,/m);
+  assert.match(printReport({ ...full, stages }, styleFor(false)), /^Stages,/m);
+});
+
 test('for every reason that the documents name there is something to say', () => {
   for (const page of ['processes', 'files']) {
     const text = readFileSync(new URL(`../../docs/${page}.md`, import.meta.url), 'utf8');
