@@ -61,7 +61,7 @@ function configuration(path: string): { config: Config; findings: Finding[] } {
     if (!(error instanceof ConfigError)) throw error;
     const findings = error.message
       .split('\n')
-      .map((found): Finding => ({ what, state: 'missing', found, todo: 'mend that line' }));
+      .map((found): Finding => ({ what, state: 'missing', found, todo: 'mend what it says' }));
     return { config: defaultConfig(), findings };
   }
 }

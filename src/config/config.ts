@@ -33,7 +33,7 @@ export function defaultConfig(): Config {
 /**
  * Reads and checks the configuration.
  * @returns the configuration with defaults filled in; the defaults alone if the file does not exist
- * @throws ConfigError with line numbers; other errors of reading the file as they are
+ * @throws ConfigError with line numbers, or without one if the file cannot be read
  */
 export function loadConfig(path: string = CONFIG_PATH): Config {
   let text: string;
@@ -41,7 +41,8 @@ export function loadConfig(path: string = CONFIG_PATH): Config {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return defaultConfig();
-    throw error;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ConfigError(path, [{ line: undefined, message: `cannot be read: ${why}` }]);
   }
   return parseConfig(text, path);
 }

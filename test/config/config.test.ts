@@ -20,6 +20,13 @@ test('an empty file and a missing file are the defaults', () => {
   assert.equal(defaultConfig().images.keep, 'failed');
 });
 
+test('a file that cannot be read is named', () => {
+  assert.throws(() => loadConfig(import.meta.dirname), {
+    name: 'ConfigError',
+    message: /\/config: cannot be read: EISDIR/,
+  });
+});
+
 test('what the file sets is taken, the rest keeps its default', () => {
   const config = parseConfig('[images]\nkeep = "always"\n[panic]\non-hung-task = true\n', 'x');
   assert.equal(config.images.keep, 'always');
