@@ -13,6 +13,8 @@ import { MARK_PATH } from './loaded-mark.ts';
 
 const SCRIPT = join(INSTALLATION, 'src/arm/initramfs/trial.sh');
 const LONGEST_OUTPUT = 2 ** 20;
+/** A module that hangs while it is loaded must not hold up a boot for ever. Emulated and on a busy host a trial takes two minutes. */
+const LONGEST_TRIAL_SECONDS = 600;
 
 /** What is another at each arming, and no program: whoever reads it was tried. */
 const CHANGING = new Set([
@@ -74,6 +76,8 @@ function runTrial(tree: string, kernelRelease: string): void {
     encoding: 'utf8',
     env: { ...process.env, PATH: SYSTEM_PATH, LC_ALL: 'C' },
     maxBuffer: LONGEST_OUTPUT,
+    timeout: LONGEST_TRIAL_SECONDS * 1000,
+    killSignal: 'SIGKILL',
   });
   if (error !== undefined) throw new ArmError(`the crash initramfs cannot be tried: ${error.message}`);
   if (status === 0) return;

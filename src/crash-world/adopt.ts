@@ -22,6 +22,23 @@ export async function adoptAll(
   { units, groups }: Pick<Handover, 'units' | 'groups'>,
   report: Report,
 ): Promise<void> {
+  let afresh: string[] = [];
+  try {
+    afresh = await takeUp({ units, groups }, report);
+  } finally {
+    for (const { unit } of units) restoreUnit(unit, report);
+    removeSystemDropIns();
+    systemctl('daemon-reload');
+  }
+  // The main process ended before its service could take it up: as at any other end of it.
+  for (const unit of afresh) systemctl('restart', '--no-block', unit);
+}
+
+/** @returns services whose main process has ended meanwhile */
+async function takeUp(
+  { units, groups }: Pick<Handover, 'units' | 'groups'>,
+  report: Report,
+): Promise<string[]> {
   const afresh: string[] = [];
   for (const adoption of units) {
     const problem = await adoptUnit(adoption);
@@ -38,11 +55,7 @@ export async function adoptAll(
     if (left.length > 0) report.errors.push(...startScope(group, left));
     else removeCgroup(scopeOf(group.group).cgroup);
   }
-  for (const { unit } of units) restoreUnit(unit, report);
-  removeSystemDropIns();
-  systemctl('daemon-reload');
-  // The main process ended before its service could take it up: as at any other end of it.
-  for (const unit of afresh) systemctl('restart', '--no-block', unit);
+  return afresh;
 }
 
 /** The scopes in which processes of a service are now. */

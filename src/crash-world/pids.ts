@@ -23,8 +23,10 @@ function statusField(pid: number | string, name: string): string | undefined {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'latin1');
     return new RegExp(`^${name}:\\t(.*)$`, 'm').exec(status)?.[1];
-  } catch {
-    // Nobody has the number.
+  } catch (error) {
+    // ENOENT: nobody has the number; ESRCH: it has ended meanwhile.
+    if (!(error instanceof Error && 'code' in error && /^(ENOENT|ESRCH)$/.test(String(error.code))))
+      throw error;
     return undefined;
   }
 }
