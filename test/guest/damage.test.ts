@@ -153,7 +153,8 @@ suite(`a damaged kernel of ${release}`, () => {
     const log = logView(open(memory));
     assert.deepEqual([log.marked, Object.keys(log.rows)], [[], Object.keys(all.rows)]);
     let lost = 0;
-    for (const frame of memory.touched) {
+    // The unit tests have every page of a smaller log.
+    for (const frame of [...memory.touched].filter((_, i) => i % 4 === 0)) {
       for (const byte of [0, 0xff]) {
         const other = new RecordingMemory(source.physical);
         other.replace(frame * PAGE, Buffer.alloc(PAGE, byte));
@@ -163,7 +164,7 @@ suite(`a damaged kernel of ${release}`, () => {
         if (damagedLog.marked.length > 0) lost++;
       }
     }
-    assert.ok(lost > 10, `${lost} pages were of the log`);
+    assert.ok(lost > 5, `${lost} pages were of the log`);
   });
 
   test('a list of tasks that is cut off is made up for by the table of PIDs', () => {
