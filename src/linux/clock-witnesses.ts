@@ -32,8 +32,10 @@ const vdsoData = struct('vdso_data', {
 });
 const runqueue = struct('rq', { clock: u64 });
 
-function witness(name: string, times: readonly bigint[], accuracy: bigint): ClockWitness {
-  return { name, times, accuracy };
+/** Undefined where there is no time: zeros are what lost memory reads as, and would confirm each other. */
+function witness(name: string, times: readonly bigint[], accuracy: bigint): ClockWitness | undefined {
+  const possible = times.filter((time) => time > 0n);
+  return possible.length === 0 ? undefined : { name, times: possible, accuracy };
 }
 
 /** What the kernel shows to programs without a call: CLOCK_MONOTONIC_COARSE, set with each update of the timekeeper. */
@@ -45,11 +47,11 @@ function vdsoClock(kernel: Kernel): ClockWitness | undefined {
 }
 
 /** When the next tick is due: the end of the tick in which the kernel died. */
-function nextTick(kernel: Kernel): ClockWitness {
+function nextTick(kernel: Kernel): ClockWitness | undefined {
   return witness('tick_next_period', [kernel.memory.u64(kernel.symbol('tick_next_period'))], TICK_ACCURACY);
 }
 
-function jiffies(kernel: Kernel): ClockWitness {
+function jiffies(kernel: Kernel): ClockWitness | undefined {
   return witness('jiffies_64', uptimesByJiffies(kernel), JIFFIES_ACCURACY);
 }
 

@@ -137,6 +137,13 @@ for (const release of releases) {
     test('are refused where one time is left that nothing confirms, or no distance between the clocks', () => {
       const alone = damage(made(), 'tk_core', 'shadow_timekeeper', 'tick_next_period', 'jiffies_64');
       assert.throws(() => readClocks(alone), /no clock is confirmed by another; timekeeper at 0x/);
+      // What is lost and reads as zeros confirms nothing.
+      const zeros = damage(made(), 'tk_core', 'shadow_timekeeper', 'jiffies_64');
+      zeros.write(zeros.symbol('tick_next_period'), Buffer.alloc(8));
+      for (const cpu of zeros.cpus) {
+        zeros.write(zeros.perCpu('runqueues', cpu), Buffer.alloc(zeros.sizeOf('rq')));
+      }
+      assert.throws(() => readClocks(zeros), /no clock is confirmed by another; timekeeper at 0x/);
       const apart = damage(made(), 'tk_core', 'shadow_timekeeper');
       for (const cpu of apart.cpus) apart.write(apart.perCpu('hrtimer_bases', cpu), Buffer.alloc(2048));
       assert.throws(() => readClocks(apart), /nothing tells how far the clocks were apart/);
