@@ -10,7 +10,8 @@ import type { CommandResult } from '../../lab/command.ts';
 import { consoleTail } from '../../lab/console-log.ts';
 import type { Fault } from '../../lab/fault.ts';
 import type { Furniture } from '../../lab/furnish.ts';
-import { guestPaths } from '../../lab/guest.ts';
+import { guestPaths, guestPid } from '../../lab/guest.ts';
+import { guestClock } from '../../lab/guest-time.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
 import { panicGuest } from '../../lab/panic.ts';
 import { stderrProgress } from '../../lab/progress.ts';
@@ -57,7 +58,7 @@ export interface TestGuest {
   sh(script: string, timeoutSeconds?: number): Promise<string>;
   /** Starts a shell script that lives on in the background, cut off from this connection. Returns its pid. */
   background(script: string): Promise<number>;
-  /** Runs the script once a second until it succeeds. */
+  /** Runs the script once a second until it succeeds; `seconds` of the guest's own time at most. */
   until(script: string, seconds: number): Promise<string>;
   /** Waits until a process has stopped, sleeps ... : a letter of /proc/PID/stat, or several. */
   untilState(pid: number, letters: string, seconds?: number): Promise<void>;
@@ -163,12 +164,12 @@ async function shell(name: string, script: string, timeoutSeconds: number): Prom
 }
 
 async function retry(name: string, script: string, seconds: number): Promise<string> {
-  const end = performance.now() + seconds * 1000;
+  const elapsed = guestClock(guestPid(name) ?? 0);
   for (;;) {
     try {
-      return await shell(name, script, 30);
+      return await shell(name, script, 60);
     } catch (error) {
-      if (performance.now() > end) throw error;
+      if (elapsed() > seconds) throw error;
       await sleep(1000);
     }
   }
