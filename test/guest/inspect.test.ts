@@ -11,6 +11,7 @@ import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { readProfile } from '../../src/vmcore/profile.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { installNodeProgram } from './node-programs.ts';
 
 /** One line per fact of each process, by three programs, since starting some for each process takes minutes. */
 const SNAPSHOT = `
@@ -18,11 +19,6 @@ grep -s '' /proc/[0-9]*/maps /proc/[0-9]*/comm
 find /proc/[0-9]*/fd -type l -printf '%p:%l\\n' 2>/dev/null
 find /proc/[0-9]*/task -mindepth 1 -maxdepth 1 -printf '%p:\\n' 2>/dev/null
 true`;
-
-const PROFILE = `
-import { takeProfile } from '/usr/lib/otherworld/src/vmcore/take-profile.ts';
-import { writeProfile } from '/usr/lib/otherworld/src/vmcore/profile.ts';
-writeProfile('/root/profile', takeProfile());`;
 
 type Facts = ReadonlyMap<number, { maps: string; files: string; comm: string; threads: number }>;
 
@@ -119,10 +115,7 @@ suite(`inspecting a living guest with ${release}`, () => {
   });
 
   test('does the same with a profile that the guest took of itself', async () => {
-    await guest.copyIn(join(import.meta.dirname, '../../src/vmcore'), '/usr/lib/otherworld/src/vmcore');
-    const node = '/usr/lib/otherworld/node_modules/node/bin/node';
-    const { status, stderr } = await guest.exec([node, '--input-type=module', '-e', PROFILE]);
-    assert.equal(status, 0, stderr);
+    await guest.sh(`${await installNodeProgram(guest, 'profile')} /root/profile`);
     await guest.copyOut('/root/profile', join(scratch.path, 'profile'));
     const profile = readProfile(join(scratch.path, 'profile'));
     const other = openKernel(dump, profile);

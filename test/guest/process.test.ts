@@ -11,12 +11,13 @@ import type { CaptureResult } from '../../src/model/group.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest, wasComputing } from './harness.ts';
 import { compareImages } from './images.ts';
-import { installRestore, restoreIn } from './restore-program.ts';
+import { installNodeProgram, restoreIn } from './node-programs.ts';
 
 const programs = join(import.meta.dirname, 'programs');
 
 suite(`processes on ${release}`, () => {
   let guest: TestGuest;
+  let restoreProgram: string;
   const scratch = scratchDirectory();
 
   before(async () => {
@@ -26,7 +27,7 @@ suite(`processes on ${release}`, () => {
     await guest.program('pending');
     for (const name of ['sequence.py', 'peculiar.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
-    await installRestore(guest);
+    restoreProgram = await installNodeProgram(guest, 'restore');
   });
   after(async () => {
     scratch.remove();
@@ -71,7 +72,7 @@ suite(`processes on ${release}`, () => {
     await guest.sh(`kill -STOP ${roots.join(' ')}`);
     await guest.kill(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
     await guest.sh(whenKilled);
-    assert.deepEqual(await restoreIn(guest, directory), []);
+    assert.deepEqual(await restoreIn(guest, restoreProgram, directory), []);
     const notes = groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
     return { ...images, notes, groups };
   }
@@ -164,7 +165,7 @@ suite(`processes on ${release}`, () => {
     await guest.until('grep -q ready /tmp/parked', 30);
     // Keeps the sleeping thread from running when its time is over: real time alone is ahead of it on its CPU.
     await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
-    const hog = await guest.background('exec timeout 40 chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
+    const hog = await guest.background('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
     const overdue = `grep -l '^Name:.sleeping' /proc/${pid}/task/*/status | xargs grep -q '^State:.R'`;
     await guest.until(overdue, 60);
     const { groups } = await bringBack('calls', [pid], `kill ${hog}`);

@@ -8,19 +8,20 @@ import { writeImages } from '../../../src/criu/index.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest, wasComputing } from '../harness.ts';
-import { installRestore, restoreIn } from '../restore-program.ts';
+import { installNodeProgram, restoreIn } from '../node-programs.ts';
 
 const subject = join(import.meta.dirname, 'descriptors.py');
 const pattern = '[p]ython3 /root/descriptors.py';
 
 suite(`files of processes on ${release}`, () => {
   let guest: TestGuest;
+  let restoreProgram: string;
   const scratch = scratchDirectory();
 
   before(async () => {
     guest = await bootTestGuest('files', { install: false, packages: ['python3', 'criu', 'tmux', 'socat'] });
     await guest.copyIn(subject, '/root/descriptors.py');
-    await installRestore(guest);
+    restoreProgram = await installNodeProgram(guest, 'restore');
   });
   after(async () => {
     scratch.remove();
@@ -63,7 +64,7 @@ suite(`files of processes on ${release}`, () => {
   }
 
   async function restore(images: string): Promise<void> {
-    assert.deepEqual(await restoreIn(guest, images), []);
+    assert.deepEqual(await restoreIn(guest, restoreProgram, images), []);
   }
 
   async function reasons(root: number): Promise<string[]> {
