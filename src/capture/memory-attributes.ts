@@ -17,6 +17,9 @@ export interface Area {
 /** End of user space with four levels of page tables, up to where CRIU moves areas to their place (compel_task_size). */
 const HIGHEST = 2 ** 47;
 
+/** As many as an entry of a page table has bits for (arch_max_pkey, arch/x86/include/asm/pkeys.h). */
+const PROTECTION_KEYS = 16;
+
 /** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
 export function areaProblem(area: Area): string | undefined {
   const { flags, flagsHigh } = area;
@@ -31,14 +34,17 @@ export function areaProblem(area: Area): string | undefined {
   return undefined;
 }
 
-/** Keys of pkey_alloc(2); key 0 and the one that the kernel took for execute-only memory are not the program's. */
-function hasProtectionKeys({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
-  const own = executeOnlyPkey > 0 ? 1 << executeOnlyPkey : 0;
-  return (pkeyMap & ~1 & ~own) !== 0;
+/** Keys of pkey_alloc(2), rising; key 0 and the one that the kernel took for execute-only memory are not the program's. */
+export function protectionKeysOf({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): number[] {
+  const keys = Array.from({ length: PROTECTION_KEYS }, (_, key) => key);
+  return keys.filter((key) => key > 0 && key !== executeOnlyPkey && (pkeyMap & (1 << key)) !== 0);
 }
 
-/** What an address space as a whole has that nobody can give it again. */
-export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
+/**
+ * What an address space as a whole has that nobody can give it again. `isRunning`: one of its threads was on a CPU, where its rights
+ * to protection keys are (PKRU).
+ */
+export function addressSpaceProblems(kernel: Kernel, mm: Mm, isRunning: boolean): string[] {
   const problems: (string | false)[] = [
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
     (mm.ioctx_table ?? 0n) !== 0n && 'has an asynchronous I/O context (io_setup)',
@@ -47,7 +53,9 @@ export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
     hasMmFlag(mm, 'hasMdwe') && 'has given up making memory executable (PR_SET_MDWE)',
     hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
     (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
-    hasProtectionKeys(mm) && 'has allocated memory protection keys (pkey_alloc)',
+    isRunning &&
+      protectionKeysOf(mm).length > 0 &&
+      'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
   ];
   return problems.filter((problem): problem is string => typeof problem === 'string');
 }

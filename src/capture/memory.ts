@@ -17,7 +17,13 @@ import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
-import { type Area, addressSpaceNotes, addressSpaceProblems, areaProblem } from './memory-attributes.ts';
+import {
+  type Area,
+  addressSpaceNotes,
+  addressSpaceProblems,
+  areaProblem,
+  protectionKeysOf,
+} from './memory-attributes.ts';
 import { believedArea, hexRange } from './memory-flags.ts';
 import { privatePages } from './pages.ts';
 
@@ -111,7 +117,7 @@ export class MemoryCapture {
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
-    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm));
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm, owner.isRunning));
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     let own = 0;
@@ -143,6 +149,7 @@ export class MemoryCapture {
       dumpable: dumpableOf(mm),
       thpDisabled: hasMmFlag(mm, 'disableThp'),
       coredumpFilter: coredumpFilterOf(mm),
+      protectionKeys: protectionKeysOf(mm),
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
       vmas: withoutLoneVvar(vmas, owner.findings),
     };

@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Freezer, messageOf, whileHeld } from './held-process.ts';
 import type { SignalsPlan } from './signals-plan.ts';
-import { Tracee, TraceeError } from './tracee.ts';
+import { type Tracee, TraceeError } from './tracee.ts';
 
 const SYS = { rtSigaction: 13, rtSigqueueinfo: 129, waitid: 247, rtTgsigqueueinfo: 297 } as const;
 const P_PID = 1;
@@ -15,16 +16,6 @@ const SIGCHLD = 17;
 /** `si_code` of a child that has stopped, and the offsets of it and of the child's number in siginfo_t. */
 const CLD_STOPPED = 5;
 const [SI_CODE, SI_PID] = [8, 16];
-
-/** Where the processes of a group are frozen, and how one of them gets out of there for a moment. */
-export interface Freezer {
-  /** The process is no longer frozen when this returns. */
-  takeOut(pid: number): void;
-  /** The process is frozen again. */
-  putBack(pid: number): void;
-  /** Waits until all of them are at rest: what has to stop has stopped, and has told its parent. */
-  frozen(): Promise<void>;
-}
 
 function restoreTraps(tracee: Tracee, { traps }: SignalsPlan): string[] {
   return traps.flatMap(({ tid, siginfo }) => {
@@ -76,29 +67,17 @@ function forgetStops(tracee: Tracee, { stoppedChildren, keepsChildSignal }: Sign
 
 /** Throws if the process is not as it was held, or not frozen again. */
 async function restoreProcess(signals: SignalsPlan, freezer: Freezer): Promise<string[]> {
-  const notes = whileHeld(signals, freezer);
+  const notes = whileHeld(signals.pid, freezer, (tracee) => restoreIn(tracee, signals));
   // What stops tells its parent when it is stopped already, and is at rest only afterwards.
   if (signals.stopSignal !== undefined) await untilStopped(signals.pid);
   await freezer.frozen();
   return notes;
 }
 
-function whileHeld(signals: SignalsPlan, freezer: Freezer): string[] {
-  const { pid, stopSignal } = signals;
-  const tracee = new Tracee(pid);
-  const notes: string[] = [];
-  try {
-    freezer.takeOut(pid);
-    forgetStops(tracee, signals);
-    notes.push(...restoreTrapAction(tracee, signals), ...restoreTraps(tracee, signals));
-    if (stopSignal !== undefined) tracee.stop(stopSignal);
-  } finally {
-    try {
-      freezer.putBack(pid);
-    } finally {
-      tracee.release();
-    }
-  }
+function restoreIn(tracee: Tracee, signals: SignalsPlan): string[] {
+  forgetStops(tracee, signals);
+  const notes = [...restoreTrapAction(tracee, signals), ...restoreTraps(tracee, signals)];
+  if (signals.stopSignal !== undefined) tracee.stop(signals.stopSignal);
   return notes;
 }
 
@@ -140,8 +119,4 @@ export async function restoreSignals(plan: readonly SignalsPlan[], freezer: Free
     }
   }
   return notes;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -6,6 +6,7 @@ import type { Process } from '../model/process.ts';
 import { type LateOptionName, lateOptions } from '../model/socket-option.ts';
 import { journalSocketSchema, journalSocketsOf, restoreOptions } from './files/index.ts';
 import { readImageText } from './image.ts';
+import { memoryKeysOf, memoryKeysSchema } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
 import { signalsOf, signalsSchema } from './signals-plan.ts';
 
@@ -63,6 +64,7 @@ const planSchema = z.strictObject({
   ),
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
+  memoryKeys: z.array(memoryKeysSchema),
   /** Signals of every process, children before their parents. */
   signals: z.array(signalsSchema),
 });
@@ -155,6 +157,7 @@ export function writeRestorePlan(
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
+    memoryKeys: memoryKeysOf(group),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {

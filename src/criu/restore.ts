@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from './files/index.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
+import { restoreMemoryKeys } from './memory-keys.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
@@ -99,6 +100,7 @@ export async function holdImages(
     await cgroup.frozen();
     const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
+    await restoreMemoryKeys(plan.memoryKeys, cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     return heldGroup(
       { plan, cgroup, journal: sockets, notes, seconds: seconds(), mayEnd: options.mayEnd },

@@ -66,6 +66,8 @@ export interface AddressSpace {
   readonly thpDisabled: boolean;
   /** /proc/PID/coredump_filter; undefined: the system's default. */
   readonly coredumpFilter?: number;
+  /** Memory protection keys of pkey_alloc(2), rising; none of them is on an area. */
+  readonly protectionKeys?: readonly number[];
   /** Id of the executable in the group's files. */
   readonly exeFileId: number;
   readonly vmas: readonly Vma[];

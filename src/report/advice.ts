@@ -85,9 +85,9 @@ const table: readonly Advice[] = [
       'System V and POSIX objects that outlive their users went with the kernel: let the program make them anew',
   },
   {
-    pattern: /pkey|memory protection key/,
+    pattern: /has a memory protection key/,
     advice:
-      'memory protection keys cannot be given again: look for a setting that makes the program do without',
+      'memory cannot get its protection key again: look for a setting that makes the program do without',
   },
   {
     pattern: /hugetlbfs/,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { areaProblem } from '../../src/capture/memory-attributes.ts';
+import { addressSpaceProblems, areaProblem, protectionKeysOf } from '../../src/capture/memory-attributes.ts';
 import { believedArea } from '../../src/capture/memory-flags.ts';
-import { vmAreaStruct } from '../../src/linux/mm.ts';
+import { mmStruct, vmAreaStruct } from '../../src/linux/mm.ts';
 import { VM } from '../../src/linux/vm-flags.ts';
 import { newFindings } from '../../src/model/verdict.ts';
 import { releases } from '../vmcore/fixtures.ts';
@@ -88,6 +88,21 @@ for (const release of releases) {
       assert.equal(of('hugetlbfs').problem, 'is of huge pages from hugetlbfs');
       assert.deepEqual([of('ext4').problem, of('ext4').flags], [undefined, 0x73]);
       assert.match(of('ext4').repairs[0]?.used ?? '', /its file, which is on ext4/);
+    });
+
+    test('memory protection keys are those that the program allocated, and a reason only where a CPU had the rights', () => {
+      const kernel = new MadeKernel(release);
+      kernel.variable('init_user_ns', 0n);
+      const address = kernel.allocate('mm_struct');
+      kernel.set('mm_struct', address, 'context.pkey_allocation_map', 0b10_0111);
+      kernel.set('mm_struct', address, 'context.execute_only_pkey', 2);
+      kernel.set('mm_struct', address, 'user_ns', kernel.symbol('init_user_ns'));
+      const mm = kernel.bind(mmStruct).at(address);
+      assert.deepEqual(protectionKeysOf(mm), [1, 5]);
+      assert.deepEqual(addressSpaceProblems(kernel, mm, false), []);
+      assert.deepEqual(addressSpaceProblems(kernel, mm, true), [
+        'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
+      ]);
     });
   });
 }

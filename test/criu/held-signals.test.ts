@@ -7,7 +7,8 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { type Freezer, restoreSignals } from '../../src/criu/held-signals.ts';
+import type { Freezer } from '../../src/criu/held-process.ts';
+import { restoreSignals } from '../../src/criu/held-signals.ts';
 import type { SignalsPlan } from '../../src/criu/signals-plan.ts';
 import { cgroups, needsCgroups } from './cgroups.ts';
 

@@ -154,5 +154,5 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
 export const lateNothing: RestorePlan = {
   ...{ pids: [process.pid], numbers: [], options: [], journalSockets: [], personality: 0 },
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
-  ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [], signals: [] },
+  ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [], memoryKeys: [], signals: [] },
 };

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -21,7 +22,7 @@
 
 enum { SUSPENDED, SENDING, READING, SLEEPING, THREADS };
 static pthread_t threads[THREADS];
-static int out, sender, receiver, master, terminal, queued;
+static int out, sender, receiver, master, terminal, queued, freed, kept;
 
 static void say(const char *format, ...) {
   char line[200];
@@ -82,7 +83,25 @@ static void *sleeping(void *argument) {
   return argument;
 }
 
+// Two memory protection keys, of which the first is free again; -1 where the processor has none.
+static void allocate_keys(void) {
+  freed = pkey_alloc(0, 0);
+  kept = pkey_alloc(0, PKEY_DISABLE_WRITE);
+  if (freed >= 0) MUST(kept > freed && pkey_free(freed) == 0);
+}
+
+static void look_at_keys(void) {
+  if (freed < 0) {
+    say("keys: none\n");
+    return;
+  }
+  void *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  int usable = pkey_mprotect(page, 4096, PROT_READ | PROT_WRITE, kept);
+  say("keys: kept %d, rights %d, next is the free one %d\n", usable, pkey_get(kept), pkey_alloc(0, 0) == freed);
+}
+
 static void setup(void) {
+  allocate_keys();
   struct sigaction action = {.sa_handler = on_signal};
   MUST(sigaction(SIGUSR1, &action, 0) == 0);
   struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0otherworld-parked"};
@@ -133,6 +152,7 @@ int main(int argc, char **argv) {
   int signal;
   MUST(sigwait(&hangup, &signal) == 0);
   release();
+  look_at_keys();
   say("done\n");
   return 0;
 }

@@ -1,5 +1,5 @@
 """Has one thing that cannot be brought back, named by the argument; prints `ready` and sleeps, or says why it cannot have it."""
-import ctypes, os, struct, sys, time
+import ctypes, mmap, os, struct, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 what = sys.argv[1]
@@ -30,7 +30,9 @@ elif what == 'key':
     must(libc.syscall(250, 1, 0))  # KEYCTL_JOIN_SESSION_KEYRING
     must(libc.syscall(248, b'user', b'peculiar', b'secret', 6, -3))
 elif what == 'pkey':
-    must(libc.syscall(330, 0, 0))
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    must(libc.syscall(329, ctypes.c_ulong(address), 4096, 3, must(libc.syscall(330, 0, 0))))  # pkey_mprotect
 elif what == 'uprobe':
     probe_of_a_tracer()
 elif what == 'semaphore':
