@@ -2,7 +2,7 @@
 // what CRIU itself says of them, killed, and restored by CRIU from our images.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, suite, type TestContext, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { type ImageSummary, writeImages } from '../../src/criu/index.ts';
 import { runningTasks } from '../../src/linux/current.ts';
@@ -54,13 +54,13 @@ suite(`processes on ${release}`, () => {
   }
 
   /**
-   * Captures when no thread computes on a CPU, which is refused, kills and restores. `whenKilled` is a shell script that runs before
-   * the processes are restored.
+   * Captures when no thread computes on a CPU, which is refused, kills and restores. `whenCaptured` is a shell script that runs before
+   * the processes are killed.
    */
   async function bringBack(
     name: string,
     roots: readonly number[],
-    whenKilled = ':',
+    whenCaptured = ':',
   ): Promise<ImageSummary & { notes: readonly string[]; groups: CaptureResult['groups'] }> {
     const directory = join(scratch.path, name);
     const { images = assert.fail(), groups } = await capture(
@@ -70,11 +70,28 @@ suite(`processes on ${release}`, () => {
     );
     // Stopped first, so that a shell does not go on to its next command when its child is killed.
     await guest.sh(`kill -STOP ${roots.join(' ')}`);
+    await guest.sh(whenCaptured);
     await guest.kill(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
-    await guest.sh(whenKilled);
     assert.deepEqual(await restoreIn(guest, restoreProgram, directory), []);
     const notes = groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
     return { ...images, notes, groups };
+  }
+
+  /** A program that keeps the second CPU from all others, of which the kernel takes care otherwise, until `end` is called or the test ends. */
+  async function hogCpu(t: TestContext): Promise<{ pid: number; end: string }> {
+    const settings = [
+      '/proc/sys/kernel/sched_rt_runtime_us',
+      // Linux 6.12 has a server for those that a real-time program keeps waiting.
+      ...(await guest.sh('ls /sys/kernel/debug/sched/fair_server/cpu*/runtime 2>/dev/null || true')).split(
+        '\n',
+      ),
+    ].filter(Boolean);
+    const before_ = (await guest.sh(`cat ${settings.join(' ')}`)).split('\n');
+    await guest.sh(settings.map((file, i) => `echo ${i === 0 ? -1 : 0} >${file}`).join('; '));
+    const pid = await guest.background('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
+    const end = `kill -9 ${pid} 2>/dev/null; ${settings.map((file, i) => `echo ${before_[i]} >${file}`).join('; ')}`;
+    t.after(() => guest.sh(end));
+    return { pid, end };
   }
 
   async function startState(): Promise<number> {
@@ -160,16 +177,14 @@ suite(`processes on ${release}`, () => {
     assert.ok(ended < (late + back + 40) / 2, `begun ${begun}, back ${back}, ended ${ended}`);
   });
 
-  test('threads go on in calls of which the kernel knew more than it showed', async () => {
+  test('threads go on in calls of which the kernel knew more than it showed', async (t) => {
     const pid = await guest.background('exec parked /tmp/parked 2>&1');
     await guest.until('grep -q ready /tmp/parked', 30);
-    // Keeps the sleeping thread from running when its time is over: real time alone is ahead of it on its CPU.
-    await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
-    const hog = await guest.background('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"');
+    // The sleeping thread does not run when its time is over.
+    const hog = await hogCpu(t);
     const overdue = `grep -l '^Name:.sleeping' /proc/${pid}/task/*/status | xargs grep -q '^State:.R'`;
     await guest.until(overdue, 60);
-    const { groups } = await bringBack('calls', [pid], `kill ${hog}`);
-    await guest.sh('echo 950000 > /proc/sys/kernel/sched_rt_runtime_us');
+    const { groups } = await bringBack('calls', [pid], hog.end);
     const [{ threads, findings } = assert.fail()] = groups.flatMap(({ processes }) => processes);
     const callOf = (name: string) => threads.find(({ comm }) => comm === name)?.syscall;
     assert.equal(callOf('suspended')?.outcome, 'restart');
@@ -224,7 +239,7 @@ suite(`processes on ${release}`, () => {
     }
   });
 
-  test('what cannot be kept is refused by name', async () => {
+  test('what cannot be kept is refused by name', async (t) => {
     /** Starts what becomes a program of that name, itself or its child. */
     const start = async (script: string, comm: string): Promise<number> => {
       const pid = await guest.background(script);
@@ -273,24 +288,19 @@ suite(`processes on ${release}`, () => {
       // Whatever sleeps later would have the probe, too.
       ...(await peculiar('uprobe', /has probes of a tracer in its code/)),
     ];
-    // Keeps its CPU from all others, of which Linux 6.12 has a server take care: off it, its registers would be in memory, and it would come back.
-    await guest.sh('echo -1 > /proc/sys/kernel/sched_rt_runtime_us');
-    await guest.sh(
-      'for file in /sys/kernel/debug/sched/fair_server/cpu*/runtime; do [ ! -e $file ] || echo 0 >$file; done',
-    );
-    const spinner = await start('exec chrt -f 50 taskset -c 1 sh -c "while :; do :; done"', 'sh');
-    cases.push([/was computing on/, spinner]);
+    // Off its CPU its registers would be in memory, and it would come back.
+    const hog = await hogCpu(t);
+    cases.push([/was computing on/, hog.pid]);
     const queue = 'import ctypes; ctypes.CDLL("librt.so.1").mq_open(b"/peculiar", 0o102, 0o600, None)';
     await guest.sh(`python3 -c '${queue}'`);
     const { groups, refused, notes } = await capture(
       cases.map(([, pid]) => pid),
       undefined,
-      (kernel) => runningTasks(kernel).cpuOf.get(findTaskByPid(kernel, spinner) ?? 0n) === 1,
+      (kernel) => runningTasks(kernel).cpuOf.get(findTaskByPid(kernel, hog.pid) ?? 0n) === 1,
     );
     assert.match(notes.join('\n'), /System V shared memory segment \d+ of user 0 went with the kernel/);
     assert.match(notes.join('\n'), /POSIX message queue \/peculiar of user 0 went with the kernel/);
     await guest.sh(`pkill -9 sleep; kill -9 ${cases.map(([, pid]) => pid).join(' ')} || true`);
-    await guest.sh('echo 950000 > /proc/sys/kernel/sched_rt_runtime_us');
     assert.deepEqual(
       groups.flatMap(({ processes }) => processes.map(({ pid, comm }) => `${pid} ${comm}`)),
       [],
