@@ -283,7 +283,7 @@ suite(`processes on ${release}`, () => {
       ...(await peculiar('dnotify', /has \/root open and watches it by signals \(F_NOTIFY\) \(fd \d+\)/)),
       ...(await peculiar('reuseport', /has a socket with a program that chooses among sockets/)),
       [/is in a uts namespace of its own/, await start('exec unshare --uts sleep 1000', 'sleep')],
-      [/is in a PID namespace/, await start('unshare --pid --fork sleep 1000', 'sleep')],
+      [/is in a PID namespace/, await start('exec unshare --pid --fork sleep 1000', 'sleep')],
       [/has a seccomp filter/, filtered],
       // Whatever sleeps later would have the probe, too.
       ...(await peculiar('uprobe', /has probes of a tracer in its code/)),
