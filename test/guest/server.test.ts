@@ -56,6 +56,11 @@ suite(`a server with ${release}`, () => {
       furniture: { numaNodes: 2, disks: 2, users: true, lastPid: LAST_PID },
     });
     await guest.copyIn(join(programs, 'holder.py'), '/srv/holder.py');
+    // As eager as it can be (milliseconds): under emulation the usual pace takes minutes.
+    const settings = ['scan_delay_ms', 'scan_period_min_ms', 'scan_period_max_ms'];
+    await guest.sh(
+      `cd /sys/kernel/debug/sched/numa_balancing; for f in ${settings.join(' ')}; do echo 100 >$f; done`,
+    );
   });
   after(() => guest?.down());
 

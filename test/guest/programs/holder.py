@@ -68,7 +68,7 @@ if vmstat("numa_pte_updates") > 0 or os.path.exists("/sys/devices/system/node/no
     # Balancing looks at a task while that computes.
     before = vmstat("numa_pte_updates")
     while vmstat("numa_pte_updates") - before < 2000:
-        pass
+        sum(range(100_000))
 with open(os.path.join(directory, "ready"), "w") as ready:
     ready.write(str(os.getpid()))
 count = lines = 0
