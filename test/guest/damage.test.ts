@@ -97,7 +97,7 @@ suite(`a damaged kernel of ${release}`, () => {
   }
 
   before(async () => {
-    guest = await bootTestGuest('damage', { install: false, packages: ['python3', 'criu', 'procps'] });
+    guest = await bootTestGuest('damage', { install: false });
     await guest.program('state');
     await guest.copyIn(join(programs, 'sequence.py'), '/root/sequence.py');
     await guest.copyIn(join(programs, 'watcher.py'), '/root/watcher.py');

@@ -29,8 +29,6 @@ export const release: Release = parseRelease(process.env.OTHERWORLD_TEST_RELEASE
 
 /** What a test's guest is to be like. */
 export interface TestGuestOptions {
-  /** Debian packages that the test needs in the guest. */
-  packages?: readonly string[];
   memoryMiB?: number;
   cpus?: number;
   crashKernelMiB?: number;
@@ -84,17 +82,20 @@ export interface TestGuest {
   down(): Promise<void>;
 }
 
+/** Debian packages that tests need in guests: the same in all, so that there is one image, and one snapshot of each size of guest. */
+const PACKAGES = ['attr', 'criu', 'numactl', 'procps', 'python3', 'socat', 'tmux'];
+
 /** Boots a guest of this run's release; a few words say what for. */
 export async function bootTestGuest(what: string, options: TestGuestOptions = {}): Promise<TestGuest> {
   const run = process.env.OTHERWORLD_TEST_RUN ?? String(process.pid);
   const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}`;
-  const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320, packages = [] } = options;
+  const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320 } = options;
   const progress = stderrProgress();
   await bootGuest(
     {
       name,
       release,
-      packages,
+      packages: PACKAGES,
       memoryMiB,
       cpus,
       crashKernelMiB,

@@ -21,7 +21,7 @@ suite(`processes on ${release}`, () => {
   const scratch = scratchDirectory();
 
   before(async () => {
-    guest = await bootTestGuest('process', { install: false, packages: ['python3', 'criu', 'procps'] });
+    guest = await bootTestGuest('process', { install: false });
     await guest.program('state');
     await guest.program('parked');
     await guest.program('pending');

@@ -19,7 +19,7 @@ suite(`resurrection on ${release}`, () => {
   const pids = { state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
 
   before(async () => {
-    guest = await bootTestGuest('resurrection', { packages: ['python3', 'procps'] });
+    guest = await bootTestGuest('resurrection');
     await guest.sh('mkdir -p /srv/out; chmod 1777 /srv/out');
     await guest.program('state');
     for (const name of ['sequence.py', 'appender.py'])

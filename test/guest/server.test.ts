@@ -50,7 +50,6 @@ suite(`a server with ${release}`, () => {
 
   before(async () => {
     guest = await bootTestGuest('server', {
-      packages: ['python3', 'numactl'],
       memoryMiB: 6144,
       cpus: 4,
       furniture: { numaNodes: 2, disks: 2, users: true, lastPid: LAST_PID },

@@ -19,7 +19,7 @@ suite(`files of processes on ${release}`, () => {
   const scratch = scratchDirectory();
 
   before(async () => {
-    guest = await bootTestGuest('files', { install: false, packages: ['python3', 'criu', 'tmux', 'socat'] });
+    guest = await bootTestGuest('files', { install: false });
     await guest.copyIn(subject, '/root/descriptors.py');
     restoreProgram = await installNodeProgram(guest, 'restore');
   });

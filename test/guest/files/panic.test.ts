@@ -138,7 +138,7 @@ suite(`files across a panic of ${release}`, () => {
   }
 
   before(async () => {
-    guest = await bootTestGuest('filespanic', { packages: ['python3', 'attr'] });
+    guest = await bootTestGuest('filespanic');
     await guest.copyIn(subject, '/root/descriptors.py');
     expected = await lookAround(await startSubject());
     subjectPid = await startSubject();
