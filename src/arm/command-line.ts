@@ -63,7 +63,7 @@ export interface CommandLineInputs {
 
 /**
  * The crash kernel's command line: the main kernel's (root=, console=, what drivers need), without what concerns its memory, and with
- * what makes a crash world: one CPU at first (maxcpus, not nr_cpus: the others come later), hot-added
+ * what makes a crash world: one CPU at first (maxcpus, not nr_cpus: its initramfs starts the others), hot-added
  * memory offline until a block is wanted, our init.
  * @throws ArmError if there is no root= or the line is too long for the kernel
  */

@@ -18,8 +18,12 @@ export const TOOLS = [
   ['rm', 'coreutils'],
 ] as const;
 
-/** The scripts that follow mkinitramfs's archive; those before it are given to mkinitramfs. */
-const SCRIPTS = ['tools.sh', 'enter.sh'];
+/** The scripts that follow mkinitramfs's archive, and where they are; those before it are given to mkinitramfs. */
+const SCRIPTS = {
+  'tools.sh': 'otherworld/tools.sh',
+  'enter.sh': 'otherworld/enter.sh',
+  'cpus.sh': 'conf/conf.d/otherworld',
+} as const;
 
 /**
  * What the crash initramfs runs of ours, in a directory of ours: programs, all their libraries with the dynamic linker, and scripts. No hook of the
@@ -36,8 +40,8 @@ export function toolFiles(): CpioEntry[] {
   return [
     ...programs.map(({ name, path }) => elfFile(`otherworld/bin/${name}`, path)),
     ...libraries.map(({ name, path }) => elfFile(`otherworld/lib/${name}`, path)),
-    ...SCRIPTS.map((name) => ({
-      path: `otherworld/${name}`,
+    ...Object.entries(SCRIPTS).map(([name, path]) => ({
+      path,
       mode: 0o500,
       data: readFileSync(join(INSTALLATION, 'src/arm/initramfs', name)),
     })),

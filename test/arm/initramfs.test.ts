@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,6 +41,23 @@ test('the programs of the crash initramfs are whole: they run with nothing but w
     assert.equal(status, 0, name);
     assert.match(stdout, new RegExp(`${name}.*(util-linux|coreutils)`), name);
   }
+});
+
+test('the CPUs that the crash kernel left alone are started by what /init reads first', () => {
+  const root = join(directory, 'cpus');
+  const states = { cpu1: '0\n', cpu2: '1\n', cpu3: '0\n' };
+  for (const [cpu, state] of Object.entries(states)) {
+    mkdirSync(join(root, cpu), { recursive: true });
+    writeFileSync(join(root, cpu, 'online'), state);
+  }
+  // The CPU that boots has no such file, and cpufreq is none.
+  for (const other of ['cpu0', 'cpufreq']) mkdirSync(join(root, other));
+  const file = toolFiles().find(({ path }) => path === 'conf/conf.d/otherworld');
+  const script = Buffer.from(file?.data ?? assert.fail()).toString();
+  execFileSync('sh', ['-eu'], { input: script.replaceAll('/sys/devices/system/cpu', root), stdio: 'pipe' });
+  for (const cpu of Object.keys(states))
+    assert.equal(readFileSync(join(root, cpu, 'online'), 'utf8').trim(), '1');
+  assert.equal(statSync(join(root, 'cpu2/online')).size, states.cpu2.length);
 });
 
 test('the scripts of the crash initramfs name every program by a path of our own', () => {

@@ -27,9 +27,10 @@ mount -t sysfs sysfs "$tree/sys"
 mount -t tmpfs tmpfs "$tree/run"
 
 [ -x "$tree/init" ] || fail "it has no /init"
-for script in /init /otherworld/tools.sh /otherworld/enter.sh; do
+for script in /init /otherworld/tools.sh /otherworld/enter.sh /conf/conf.d/otherworld; do
     inside /bin/sh -n $script || fail "its shell cannot read $script"
 done
+grep -q 'conf/conf\.d/\*' "$tree/init" || fail "its /init does not read the files in /conf/conf.d"
 last=$(grep '^/scripts/' "$tree/scripts/init-bottom/ORDER" | tail -n 1)
 [ "$last" = '/scripts/init-bottom/zz-otherworld "$@"' ] || fail "its last script is not ours: $last"
 for module in loop squashfs; do
