@@ -32,6 +32,12 @@ interface Tally {
  */
 const GUESTS_AT_ONCE = 2;
 
+/** A file of tests in guests of one release. */
+interface GuestJob {
+  readonly file: string;
+  readonly release: Release;
+}
+
 /** Names of guests that tests boot begin with this, so that none outlives the run, whatever its test did. */
 export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
 
@@ -48,17 +54,14 @@ export async function runTests(selection: TestSelection): Promise<number> {
   const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     if (selection.unit) {
-      await runFiles(
-        files.filter((file) => !isGuestTest(file)),
-        availableParallelism(),
-        tally,
-      );
+      const unitFiles = files.filter((file) => !isGuestTest(file));
+      await runFiles({ files: unitFiles, concurrency: availableParallelism() }, tally);
     }
-    for (const release of guestFiles.length > 0 ? selection.guestReleases : []) {
-      console.log(`\nGuests with Debian ${release}`);
-      process.env.OTHERWORLD_TEST_RELEASE = release;
-      await runFiles(guestFiles, GUESTS_AT_ONCE, tally, ` on ${release}`);
-    }
+    // The releases of a file are neighbours, so that two guests are at work up to the end.
+    await runInGuests(
+      guestFiles.flatMap((file) => selection.guestReleases.map((release) => ({ file, release }))),
+      tally,
+    );
   } finally {
     await removeLeftGuests(runId);
   }
@@ -80,15 +83,30 @@ function isGuestTest(file: string): boolean {
   return relative(repositoryRoot, file).startsWith('test/guest/');
 }
 
-/** Every file runs in a process of its own. */
+async function runInGuests(jobs: readonly GuestJob[], tally: Tally): Promise<void> {
+  const waiting = [...jobs];
+  const lane = async (): Promise<void> => {
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+      const { file, release } = job;
+      const env = { ...process.env, OTHERWORLD_TEST_RELEASE: release };
+      const start = performance.now();
+      console.log(`${relative(repositoryRoot, file)} on Debian ${release} ...`);
+      const output = await runFiles({ files: [file], concurrency: 1, env }, tally, ` on ${release}`);
+      const seconds = Math.round((performance.now() - start) / 1000);
+      console.log(`\n${relative(repositoryRoot, file)} on Debian ${release}, ${seconds} s\n${output}`);
+    }
+  };
+  await Promise.all(Array.from({ length: GUESTS_AT_ONCE }, lane));
+}
+
+/** Every file runs in a process of its own. With `env`, the output is kept. @returns it */
 async function runFiles(
-  files: readonly string[],
-  concurrency: number,
+  options: { files: string[]; concurrency: number; env?: NodeJS.ProcessEnv },
   tally: Tally,
   where = '',
-): Promise<void> {
-  if (files.length === 0) return;
-  const stream = run({ files: [...files], concurrency, cwd: repositoryRoot });
+): Promise<string> {
+  if (options.files.length === 0) return '';
+  const stream = run({ ...options, cwd: repositoryRoot });
   stream.on('test:summary', (summary) => {
     if (summary.file !== undefined) return;
     tally.passed += summary.counts.passed;
@@ -102,9 +120,12 @@ async function runFiles(
     const place = file === undefined ? '' : `${relative(repositoryRoot, file)}:${line}${where}: `;
     tally.failures.push(`${place}${name}: ${messageOf(details.error)}`);
   });
-  const output = stream.compose(spec());
-  output.pipe(process.stdout, { end: false });
-  await new Promise<void>((resolve, reject) => output.on('end', resolve).on('error', reject));
+  let kept = '';
+  for await (const text of stream.compose(spec())) {
+    if (options.env === undefined) process.stdout.write(text);
+    else kept += text;
+  }
+  return kept;
 }
 
 /** In one line, of 300 characters at most. The runner wraps what a test has thrown. */

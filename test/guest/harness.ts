@@ -36,6 +36,8 @@ export interface TestGuestOptions {
   furniture?: Furniture;
   /** More arguments for QEMU. */
   devices?: readonly string[];
+  /** Content of /etc/otherworld/otherworld.toml. */
+  configuration?: string;
   /** `false`: Otherworld is installed, no crash kernel is loaded. */
   arm?: boolean;
   /** `false`: boots from the beginning, where else a snapshot of a guest that has booted may do. */
@@ -111,6 +113,12 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   const guest = openTestGuest(name);
   try {
     if (options.install !== false) await installOtherworld(name);
+    const { configuration } = options;
+    if (configuration !== undefined) {
+      await guest.sh(
+        `mkdir -p /etc/otherworld; cat >/etc/otherworld/otherworld.toml <<'EOF'\n${configuration}EOF`,
+      );
+    }
     if (options.install !== false && options.arm !== false) await armGuest(name);
   } catch (error) {
     await guest.down();
