@@ -54,7 +54,11 @@ test('the CPUs that the crash kernel left alone are started by what /init reads 
   for (const other of ['cpu0', 'cpufreq']) mkdirSync(join(root, other));
   const file = toolFiles().find(({ path }) => path === 'conf/conf.d/otherworld');
   const script = Buffer.from(file?.data ?? assert.fail()).toString();
-  execFileSync('sh', ['-eu'], { input: script.replaceAll('/sys/devices/system/cpu', root), stdio: 'pipe' });
+  const run = (cpus: string): string =>
+    spawnSync('sh', ['-eu'], { input: script.replaceAll('/sys/devices/system/cpu', cpus), encoding: 'utf8' })
+      .stderr;
+  assert.equal(run(root), '');
+  assert.equal(run(join(directory, 'only one')), '');
   for (const cpu of Object.keys(states))
     assert.equal(readFileSync(join(root, cpu, 'online'), 'utf8').trim(), '1');
   assert.equal(statSync(join(root, 'cpu2/online')).size, states.cpu2.length);

@@ -2,7 +2,9 @@
 # Linux 6.1 uses the first queue of a disk only in a crash kernel, and its interrupt belongs to whichever CPUs come first in the
 # machine's topology (blk_mq_alloc_tag_set, irq_create_affinity_masks). If none of these runs, the first request waits for ever.
 for otherworld_cpu in /sys/devices/system/cpu/cpu[0-9]*/online; do
-    read -r otherworld_state <"$otherworld_cpu" 2>/dev/null || continue
+    # The only CPU has no such file.
+    [ -e "$otherworld_cpu" ] || continue
+    read -r otherworld_state <"$otherworld_cpu"
     # The crash world says in its report which did not start.
     [ "$otherworld_state" = 1 ] || echo 1 >"$otherworld_cpu" || :
 done
