@@ -55,7 +55,8 @@ export async function runTests(selection: TestSelection): Promise<number> {
   try {
     if (selection.unit) {
       const unitFiles = files.filter((file) => !isGuestTest(file));
-      await runFiles({ files: unitFiles, concurrency: availableParallelism() }, tally);
+      const write = (text: string): void => void process.stdout.write(text);
+      await runFiles({ files: unitFiles, concurrency: availableParallelism() }, tally, write);
     }
     // The releases of a file are neighbours, so that two guests are at work up to the end.
     await runInGuests(
@@ -86,26 +87,34 @@ function isGuestTest(file: string): boolean {
 async function runInGuests(jobs: readonly GuestJob[], tally: Tally): Promise<void> {
   const waiting = [...jobs];
   const lane = async (): Promise<void> => {
-    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
-      const { file, release } = job;
-      const env = { ...process.env, OTHERWORLD_TEST_RELEASE: release };
-      const start = performance.now();
-      console.log(`${relative(repositoryRoot, file)} on Debian ${release} ...`);
-      const output = await runFiles({ files: [file], concurrency: 1, env }, tally, ` on ${release}`);
-      const seconds = Math.round((performance.now() - start) / 1000);
-      console.log(`\n${relative(repositoryRoot, file)} on Debian ${release}, ${seconds} s\n${output}`);
-    }
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) await runInGuest(job, tally);
   };
-  await Promise.all(Array.from({ length: GUESTS_AT_ONCE }, lane));
+  const lanes = await Promise.allSettled(Array.from({ length: GUESTS_AT_ONCE }, lane));
+  for (const result of lanes) if (result.status === 'rejected') throw result.reason;
 }
 
-/** Every file runs in a process of its own. With `env`, the output is kept. @returns it */
+/** What the file's tests say is printed when they are done, and not among what others say. */
+async function runInGuest({ file, release }: GuestJob, tally: Tally): Promise<void> {
+  const title = `${relative(repositoryRoot, file)} on Debian ${release}`;
+  console.log(`${title} ...`);
+  const env = { ...process.env, OTHERWORLD_TEST_RELEASE: release };
+  const start = performance.now();
+  let said = '';
+  const keep = (text: string): void => {
+    said += text;
+  };
+  await runFiles({ files: [file], concurrency: 1, env }, tally, keep, ` on ${release}`);
+  console.log(`\n${title}: ${Math.round((performance.now() - start) / 1000)} s\n${said}`);
+}
+
+/** Every file runs in a process of its own; what the tests say is given to `write`. */
 async function runFiles(
   options: { files: string[]; concurrency: number; env?: NodeJS.ProcessEnv },
   tally: Tally,
+  write: (text: string) => void,
   where = '',
-): Promise<string> {
-  if (options.files.length === 0) return '';
+): Promise<void> {
+  if (options.files.length === 0) return;
   const stream = run({ ...options, cwd: repositoryRoot });
   stream.on('test:summary', (summary) => {
     if (summary.file !== undefined) return;
@@ -120,12 +129,7 @@ async function runFiles(
     const place = file === undefined ? '' : `${relative(repositoryRoot, file)}:${line}${where}: `;
     tally.failures.push(`${place}${name}: ${messageOf(details.error)}`);
   });
-  let kept = '';
-  for await (const text of stream.compose(spec())) {
-    if (options.env === undefined) process.stdout.write(text);
-    else kept += text;
-  }
-  return kept;
+  for await (const text of stream.compose(spec())) write(String(text));
 }
 
 /** In one line, of 300 characters at most. The runner wraps what a test has thrown. */

@@ -17,7 +17,7 @@ export interface Area {
 /** End of user space with four levels of page tables, up to where CRIU moves areas to their place (compel_task_size). */
 const HIGHEST = 2 ** 47;
 
-/** As many as an entry of a page table has bits for (arch_max_pkey, arch/x86/include/asm/pkeys.h). */
+/** An entry of a page table has four bits for a key (arch_max_pkey, arch/x86/include/asm/pkeys.h). */
 const PROTECTION_KEYS = 16;
 
 /** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
@@ -28,7 +28,6 @@ export function areaProblem(area: Area): string | undefined {
   if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
   if (area.isWatched) return 'is watched by a userfaultfd';
   if ((flags & VM.sync) !== 0) return 'maps persistent memory (MAP_SYNC)';
-  if ((flagsHigh & VM_HIGH.pkey) !== 0) return 'has a memory protection key';
   if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
   if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
   return undefined;
@@ -38,6 +37,25 @@ export function areaProblem(area: Area): string | undefined {
 export function protectionKeysOf({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): number[] {
   const keys = Array.from({ length: PROTECTION_KEYS }, (_, key) => key);
   return keys.filter((key) => key > 0 && key !== executeOnlyPkey && (pkeyMap & (1 << key)) !== 0);
+}
+
+/** The key of an area; 0 is that of memory without one of its own. */
+export function protectionKeyOf({ flagsHigh }: Area): number {
+  return flagsHigh & VM_HIGH.pkey;
+}
+
+/** Why an area cannot have its key again. */
+export function protectionKeyProblem(mm: Mm, area: Area): string | undefined {
+  const key = protectionKeyOf(area);
+  if (key === 0 || protectionKeysOf(mm).includes(key)) return undefined;
+  if (key === mm.executeOnlyPkey) return "can be executed only (by a memory protection key of the kernel's)";
+  return `has memory protection key ${key}, which is not allocated`;
+}
+
+/** Whether the map of keys can be: empty where the processor has none, else with key 0 and the kernel's own (init_new_context). */
+function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
+  const has = (key: number): boolean => (pkeyMap & (1 << key)) !== 0;
+  return pkeyMap === 0 || (has(0) && (executeOnlyPkey === -1 || has(executeOnlyPkey)));
 }
 
 /**
@@ -53,6 +71,7 @@ export function addressSpaceProblems(kernel: Kernel, mm: Mm, isRunning: boolean)
     hasMmFlag(mm, 'hasMdwe') && 'has given up making memory executable (PR_SET_MDWE)',
     hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
     (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
+    !hasSoundKeyMap(mm) && 'has a damaged map of memory protection keys',
     isRunning &&
       protectionKeysOf(mm).length > 0 &&
       'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',

@@ -22,6 +22,8 @@ import {
   addressSpaceNotes,
   addressSpaceProblems,
   areaProblem,
+  protectionKeyOf,
+  protectionKeyProblem,
   protectionKeysOf,
 } from './memory-attributes.ts';
 import { believedArea, hexRange } from './memory-flags.ts';
@@ -180,7 +182,7 @@ export class MemoryCapture {
       return undefined;
     };
     const special = specialMappingName(this.#kernel, view);
-    const problem = special === undefined ? areaProblem(area) : undefined;
+    const problem = special === undefined ? (areaProblem(area) ?? protectionKeyProblem(mm, area)) : undefined;
     if (problem !== undefined) return refuse(problem);
     const file = this.#file(area, owner.pid);
     if (file?.kind === 'refused') {
@@ -197,6 +199,7 @@ export class MemoryCapture {
       end: area.end,
       kind,
       prot: flags & (VM.read | VM.write | VM.exec),
+      protectionKey: protectionKeyOf(area),
       growsDown: (flags & VM.growsDown) !== 0,
       heap: kind === 'anonymous' && area.start <= mm.brk && area.end >= mm.start_brk && mm.brk > mm.start_brk,
       stack: area.start <= mm.start_stack && area.end > mm.start_stack,

@@ -9,6 +9,7 @@ import { cgroupOf, processStat } from './process-stat.ts';
 import { limitProperties } from './scope-limits.ts';
 import { messageOf } from './stages.ts';
 import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
+import { unitOf } from './what-runs.ts';
 
 /** How long a service may go on being started after everything else is up: the helper's own limit is longer. */
 const MOST_TRIES = 100;
@@ -79,9 +80,9 @@ function show(unit: string, ...names: string[]): Map<string, string> {
 
 /**
  * Enabled services have taken up their processes during the boot; one that was started by hand, or whose start failed, is started now.
- * @returns why systemd does not have the main process; undefined if it has
+ * @returns why systemd does not have the main process, or its cgroup not all of them; undefined if it has
  */
-async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<string | undefined> {
+async function adoptUnit({ unit, mainPid, processes }: UnitAdoption): Promise<string | undefined> {
   try {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
@@ -90,10 +91,30 @@ async function adoptUnit({ unit, mainPid }: UnitAdoption): Promise<string | unde
     // Whether that succeeds is seen by what is there afterwards.
     const { stderr } = spawnSync('systemctl', ['start', '--', unit], { encoding: 'utf8' });
     const now = show(unit, 'MainPID', 'ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'LoadState');
-    return now.get('MainPID') === String(mainPid) ? undefined : whyNot(mainPid, now, stderr);
+    if (now.get('MainPID') !== String(mainPid)) return whyNot(mainPid, now, stderr);
+    return await whoStaysOutside(() => outsideUnit({ unit, processes }));
   } catch (error) {
     return messageOf(error);
   }
+}
+
+/** The helper moves the processes only when systemd has the main one: some time after the unit is active. */
+async function whoStaysOutside(outside: () => readonly number[]): Promise<string | undefined> {
+  for (let tries = 0; tries < MOST_TRIES && outside().length > 0; tries++) await sleep(BETWEEN_TRIES_MS);
+  const pids = outside();
+  return pids.length === 0 ? undefined : `not moved into its cgroup: ${pids.join(', ')}`;
+}
+
+/** The processes of a service that are there, and not in its cgroup. */
+export function outsideUnit(
+  { unit, processes }: Pick<UnitAdoption, 'unit' | 'processes'>,
+  cgroup: (pid: number) => string | undefined = cgroupOf,
+): number[] {
+  const pids = processes.map(({ pid }) => pid);
+  return pids.filter((pid) => {
+    const path = cgroup(pid);
+    return path !== undefined && unitOf(path) !== unit;
+  });
 }
 
 /**

@@ -29,7 +29,7 @@ export function missingCpus(before: number, online: number, commandLine: string)
 }
 
 /**
- * Starts the CPUs that the crash kernel left alone (`maxcpus=1`).
+ * Starts the CPUs that are still off: those that did not start in the initramfs are tried again.
  * @returns how many are online now, and those that did not start, with the kernel's reason
  */
 export function startCpus(): { online: number; failed: string[] } {

@@ -11,7 +11,7 @@ import { clearBusMasters } from './stray-dma.ts';
 export const EVERYTHING: MemoryRange = { start: 0, end: Number.POSITIVE_INFINITY };
 
 /**
- * Starts the CPUs, which takes them out of the dead kernel's memory.
+ * Starts the CPUs that are still off, which takes them out of the dead kernel's memory.
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
 export function cpusStage(kernel: Kernel, report: Report): MemoryRange[] {

@@ -10,6 +10,7 @@ import type { ProcessGroup } from '../model/group.ts';
 import type { PageOverride } from '../model/memory.ts';
 import type { FpuState, Process, Thread, UserRegisters } from '../model/process.ts';
 import { buildSignalFrame } from './sigframe.ts';
+import { PKRU } from './x86.ts';
 
 const pageBytes = 4096;
 const siginfoBytes = 128;
@@ -22,7 +23,6 @@ const userCodeSelector = 0x33n;
 const plainFlags = 0x202n;
 const initialFcw = 0x37f;
 const initialMxcsr = 0x1f80;
-const pkruComponent = 9;
 
 /** The part of an incident that is the same for all processes. */
 export type ProcedureOccasion = Pick<ProcedureIncident, 'id' | 'panicTimeNanoseconds'>;
@@ -164,8 +164,8 @@ function initialFpu(fpu: FpuState): FpuState {
   const fxsave = Buffer.alloc(fpu.fxsave.length);
   fxsave.writeUInt16LE(initialFcw, 0);
   fxsave.writeUInt32LE(initialMxcsr, 24);
-  const components = fpu.components.filter(({ number }) => number === pkruComponent);
-  const bv = components.length > 0 ? 3n | (1n << BigInt(pkruComponent)) : 3n;
+  const components = fpu.components.filter(({ number }) => number === PKRU);
+  const bv = components.length > 0 ? 3n | (1n << BigInt(PKRU)) : 3n;
   return { fxsave, components, xstateBv: fpu.xstateBv === undefined ? undefined : bv };
 }
 

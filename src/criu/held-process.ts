@@ -27,7 +27,3 @@ export function whileHeld<T>(pid: number, freezer: Freezer, use: (tracee: Tracee
     }
   }
 }
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

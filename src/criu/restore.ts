@@ -4,6 +4,7 @@ import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from '.
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
+import { messageOf } from './message.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';
@@ -85,7 +86,7 @@ export async function holdImages(
   };
   const fail = async (reason: string, errors: readonly string[]): Promise<RestoreFailure> => {
     const left: string[] = [];
-    await end().catch((error: unknown) => left.push(error instanceof Error ? error.message : String(error)));
+    await end().catch((error: unknown) => left.push(messageOf(error)));
     const logPath = join(directory, RESTORE_LOG);
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
@@ -107,7 +108,7 @@ export async function holdImages(
       end,
     );
   } catch (error) {
-    return await fail(error instanceof Error ? error.message : String(error), []);
+    return await fail(messageOf(error), []);
   }
 }
 

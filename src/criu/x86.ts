@@ -10,6 +10,9 @@ import type {
 /** `mode` of the register entry: 64-bit code. */
 const NATIVE = 1;
 
+/** Number of the state component that has a thread's rights to memory protection keys: SDM volume 1, 13.1. */
+export const PKRU = 9;
+
 function regsEntry(registers: UserRegisters): MessageInitShape<typeof X86RegsEntrySchema> {
   return { ...registers, mode: NATIVE };
 }
@@ -55,7 +58,7 @@ function fpregsEntry({
             opmaskReg: doubleWords(component(5)),
             zmmUpper: doubleWords(component(6)),
             hi16Zmm: doubleWords(component(7)),
-            pkru: words(component(9)),
+            pkru: words(component(PKRU)),
           },
   };
 }

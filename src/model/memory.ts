@@ -24,6 +24,8 @@ export interface Vma {
   readonly kind: VmaKind;
   /** PROT_READ 1, PROT_WRITE 2, PROT_EXEC 4. */
   readonly prot: number;
+  /** Memory protection key of pkey_mprotect(2); 0 or undefined: none of its own. */
+  readonly protectionKey?: number;
   /** VM_GROWSDOWN: the main thread's stack, mostly. */
   readonly growsDown: boolean;
   readonly heap: boolean;
@@ -66,8 +68,8 @@ export interface AddressSpace {
   readonly thpDisabled: boolean;
   /** /proc/PID/coredump_filter; undefined: the system's default. */
   readonly coredumpFilter?: number;
-  /** Memory protection keys of pkey_alloc(2), rising; none of them is on an area. */
-  readonly protectionKeys?: readonly number[];
+  /** Memory protection keys of pkey_alloc(2), rising. */
+  readonly protectionKeys: readonly number[];
   /** Id of the executable in the group's files. */
   readonly exeFileId: number;
   readonly vmas: readonly Vma[];

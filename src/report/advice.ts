@@ -85,11 +85,6 @@ const table: readonly Advice[] = [
       'System V and POSIX objects that outlive their users went with the kernel: let the program make them anew',
   },
   {
-    pattern: /has a memory protection key/,
-    advice:
-      'memory cannot get its protection key again: look for a setting that makes the program do without',
-  },
-  {
     pattern: /hugetlbfs/,
     advice: 'let the program use transparent huge pages instead of hugetlbfs',
   },

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { addressSpaceProblems, areaProblem, protectionKeysOf } from '../../src/capture/memory-attributes.ts';
+import {
+  addressSpaceProblems,
+  areaProblem,
+  protectionKeyProblem,
+  protectionKeysOf,
+} from '../../src/capture/memory-attributes.ts';
 import { believedArea } from '../../src/capture/memory-flags.ts';
 import { mmStruct, vmAreaStruct } from '../../src/linux/mm.ts';
 import { VM } from '../../src/linux/vm-flags.ts';
@@ -98,11 +103,27 @@ for (const release of releases) {
       kernel.set('mm_struct', address, 'context.execute_only_pkey', 2);
       kernel.set('mm_struct', address, 'user_ns', kernel.symbol('init_user_ns'));
       const mm = kernel.bind(mmStruct).at(address);
+      const view = kernel.bind(vmAreaStruct).at(kernel.allocate('vm_area_struct'));
       assert.deepEqual(protectionKeysOf(mm), [1, 5]);
       assert.deepEqual(addressSpaceProblems(kernel, mm, false), []);
       assert.deepEqual(addressSpaceProblems(kernel, mm, true), [
         'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
       ]);
+      const keyed = (key: number): string | undefined =>
+        protectionKeyProblem(mm, { start: 0, end: 0, flags: 0, flagsHigh: key, isWatched: false, view });
+      assert.deepEqual([0, 1, 5].map(keyed), [undefined, undefined, undefined]);
+      assert.match(keyed(2) ?? '', /can be executed only/);
+      assert.match(keyed(3) ?? '', /has memory protection key 3, which is not allocated/);
+      for (const [map, own] of [
+        [0b10, 0xffff],
+        [0b11, 2],
+      ] as const) {
+        kernel.set('mm_struct', address, 'context.pkey_allocation_map', map);
+        kernel.set('mm_struct', address, 'context.execute_only_pkey', own);
+        assert.deepEqual(addressSpaceProblems(kernel, kernel.bind(mmStruct).at(address), false), [
+          'has a damaged map of memory protection keys',
+        ]);
+      }
     });
   });
 }

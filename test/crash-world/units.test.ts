@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { whyNot } from '../../src/crash-world/adopt.ts';
+import { outsideUnit, whyNot } from '../../src/crash-world/adopt.ts';
 import { removeDropIn, typeOf, writeDropIn } from '../../src/crash-world/units.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));
@@ -85,4 +85,17 @@ test('why a service has not taken up its processes is said in the words of syste
   );
   assert.equal(of({ MainPID: '300' }), 'it has main process 300 instead of 20');
   assert.equal(of({ LoadState: 'masked' }), 'the unit is masked');
+});
+
+test('processes that are not in the cgroup of their unit yet are told from those that have ended', () => {
+  const cgroups = new Map([
+    [20, '/system.slice/web.service'],
+    [21, '/system.slice/web.service/workers'],
+    [22, '/otherworld.slice/otherworld-22.scope'],
+  ]);
+  const processes = [20, 21, 22, 23].map((pid) => ({ pid, below: '' }));
+  assert.deepEqual(
+    outsideUnit({ unit: 'web.service', processes }, (pid) => cgroups.get(pid)),
+    [22],
+  );
 });

@@ -43,6 +43,7 @@ export function memoryOf(vmas: readonly Vma[], over: Partial<AddressSpace> = {})
     savedAuxv: [6n, 4096n, 0n, 0n],
     dumpable: 1,
     thpDisabled: false,
+    protectionKeys: [],
     exeFileId: 1,
     vmas,
     ...over,

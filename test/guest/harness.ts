@@ -90,7 +90,8 @@ const PACKAGES = ['attr', 'criu', 'numactl', 'procps', 'python3', 'socat', 'tmux
 /** Boots a guest of this run's release; a few words say what for. */
 export async function bootTestGuest(what: string, options: TestGuestOptions = {}): Promise<TestGuest> {
   const run = process.env.OTHERWORLD_TEST_RUN ?? String(process.pid);
-  const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}`;
+  // Guests of both releases run side by side.
+  const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}-${release[0]}`;
   const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320 } = options;
   const progress = stderrProgress();
   await bootGuest(

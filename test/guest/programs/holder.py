@@ -1,7 +1,7 @@
 """Holds memory and files with content of its own, and keeps them. holder.py DIRECTORY SEED
 
-Where the kernel balances memory between nodes, it waits until pages of its own have been taken away for that (PROT_NONE), and touches them no
-more. DIRECTORY/ready then has its pid. At each SIGUSR1 it looks at everything and appends "whole N" to DIRECTORY/found, or what is not; meanwhile it
+Where the kernel balances memory between nodes, it waits until the kernel has gone through its memory for that (and taken pages away: PROT_NONE), and
+touches it no more. DIRECTORY/ready then has its pid. At each SIGUSR1 it looks at everything and appends "whole N" to DIRECTORY/found, or what is not; meanwhile it
 appends a line to DIRECTORY/log, never synchronised.
 """
 import hashlib

@@ -23,6 +23,8 @@
 enum { SUSPENDED, SENDING, READING, SLEEPING, THREADS };
 static pthread_t threads[THREADS];
 static int out, sender, receiver, master, terminal, queued, freed, kept;
+static volatile int other_rights = -1;
+static void *guarded;
 
 static void say(const char *format, ...) {
   char line[200];
@@ -55,7 +57,9 @@ static void *suspended(void *argument) {
 
 static void *sending(void *argument) {
   prctl(PR_SET_NAME, "sending");
+  if (freed >= 0) MUST(pkey_set(kept, PKEY_DISABLE_ACCESS) == 0);
   ssize_t n = send(sender, "last", 4, 0);
+  if (freed >= 0) other_rights = pkey_get(kept);
   say("send: %zd\n", n);
   return argument;
 }
@@ -83,11 +87,28 @@ static void *sleeping(void *argument) {
   return argument;
 }
 
-// Two memory protection keys, of which the first is free again; -1 where the processor has none.
+// Two memory protection keys, of which the first is free again and the second is on a page; none where the processor has none.
 static void allocate_keys(void) {
   freed = pkey_alloc(0, 0);
-  kept = pkey_alloc(0, PKEY_DISABLE_WRITE);
-  if (freed >= 0) MUST(kept > freed && pkey_free(freed) == 0);
+  if (freed < 0) return;
+  MUST((kept = pkey_alloc(0, PKEY_DISABLE_WRITE)) > freed && pkey_free(freed) == 0);
+  guarded = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  MUST(guarded != MAP_FAILED && pkey_mprotect(guarded, 4096, PROT_READ | PROT_WRITE, kept) == 0);
+}
+
+// The key of the area at an address, as the kernel says.
+static int key_at(void *address) {
+  char line[256], begin[32];
+  int key = -1, inside = 0;
+  snprintf(begin, sizeof begin, "%lx-", (unsigned long)address);
+  FILE *maps = fopen("/proc/self/smaps", "r");
+  MUST(maps);
+  while (fgets(line, sizeof line, maps)) {
+    if (strncmp(line, begin, strlen(begin)) == 0) inside = 1;
+    if (inside && sscanf(line, "ProtectionKey: %d", &key) == 1) break;
+  }
+  fclose(maps);
+  return key;
 }
 
 static void look_at_keys(void) {
@@ -95,9 +116,8 @@ static void look_at_keys(void) {
     say("keys: none\n");
     return;
   }
-  void *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  int usable = pkey_mprotect(page, 4096, PROT_READ | PROT_WRITE, kept);
-  say("keys: kept %d, rights %d, next is the free one %d\n", usable, pkey_get(kept), pkey_alloc(0, 0) == freed);
+  say("keys: on its page %d, rights %d, of another thread %d, next is the free one %d\n", key_at(guarded) == kept, pkey_get(kept),
+      other_rights, pkey_alloc(0, 0) == freed);
 }
 
 static void setup(void) {
