@@ -1,4 +1,5 @@
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { CRASH_WORLD_PARAMETER } from '../src/config/paths.ts';
 import { guestPaths } from './guest.ts';
 
 /** The last lines that the guest wrote to its console. */
@@ -12,4 +13,13 @@ export function consoleTail(name: string, lines: number): string {
   readSync(fd, buffer, 0, length, size - length);
   closeSync(fd);
   return buffer.toString('utf8').replaceAll('\r', '').trimEnd().split('\n').slice(-lines).join('\n');
+}
+
+/** Whether the kernel that began last on the console is that of a crash world. */
+export function bootedCrashWorld(name: string): boolean {
+  const { consoleLog } = guestPaths(name);
+  const lines = existsSync(consoleLog)
+    ? readFileSync(consoleLog, 'latin1').match(/\] Command line: .*/g)
+    : null;
+  return lines?.at(-1)?.includes(CRASH_WORLD_PARAMETER) ?? false;
 }

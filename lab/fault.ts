@@ -56,6 +56,11 @@ export async function strike(name: string, fault: Fault, cpu?: number): Promise<
   }
 }
 
+/** Has the kernel panic at a fault after which it would go on otherwise, as it does where it is not armed. */
+export async function makeFatal(name: string, fault: Fault): Promise<void> {
+  if (fault === 'bug' || fault === 'oops') await guestShell(name, 'echo 1 > /proc/sys/kernel/panic_on_oops');
+}
+
 const PANIC_ON_NMI = 'echo 1 > /proc/sys/kernel/unknown_nmi_panic';
 
 /** As a watchdog or a management controller does, which is outside of the machine. */
@@ -111,7 +116,8 @@ function guestShell(name: string, script: string): Promise<string> {
   return execChecked(name, ['sh', '-c', script], { timeoutSeconds: LOOK_SECONDS });
 }
 
-function checkCpu(name: string, fault: Fault, cpu: number): void {
+/** @throws LabError if a fault cannot be made to strike on that CPU */
+export function checkCpu(name: string, fault: Fault, cpu: number): void {
   if (fault === 'nmi' || fault === 'hang')
     throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
   const { cpus } = readRunningGuest(name);

@@ -5,7 +5,7 @@ import { type Report, reportSchema } from '../src/report/schema.ts';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
-import { type Fault, strike } from './fault.ts';
+import { checkCpu, type Fault, makeFatal, strike } from './fault.ts';
 import { guestPid, readRunningGuest } from './guest.ts';
 import { guestClock } from './guest-time.ts';
 import { isArmed } from './install.ts';
@@ -33,10 +33,12 @@ export async function panicGuest(
   progress: Progress,
 ): Promise<string | undefined> {
   readRunningGuest(name);
+  if (options.cpu !== undefined) checkCpu(name, options.fault, options.cpu);
   if (!options.unarmed && !(await isArmed(name))) await refuseUnarmed(name);
   const known = await incidentStates(name, LOOK_SECONDS);
   const start = performance.now();
   progress.step(`killing the kernel of ${name} (${options.fault})`);
+  await makeFatal(name, options.fault);
   await strike(name, options.fault, options.cpu);
   await dropConnection(name);
   if (options.unarmed) return undefined;

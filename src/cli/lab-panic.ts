@@ -1,4 +1,6 @@
 import type { Command } from 'commander';
+import { bootedCrashWorld } from '../../lab/console-log.ts';
+import { LabError } from '../../lab/error.ts';
 import { faults, parseFault } from '../../lab/fault.ts';
 import { panicGuest, readReport } from '../../lab/panic.ts';
 import { stderrProgress } from '../../lab/progress.ts';
@@ -30,9 +32,19 @@ export function registerLabPanic(lab: Command): void {
     .description("write a guest's memory, living or dead, as an ELF vmcore with VMCOREINFO")
     .requiredOption('-o, --output <file>', 'the file to write')
     .action(async (name: string, options: { output: string }) => {
+      refuseCrashWorld(name);
       const bytes = await dumpGuest(name, options.output);
       console.log(`${options.output}: ${(bytes / 2 ** 20).toFixed(0)} MiB`);
     });
+}
+
+/** @throws LabError if the dead kernel's memory is in use again, though the dump would look like it: VMCOREINFO is the dead kernel's */
+function refuseCrashWorld(name: string): void {
+  if (!bootedCrashWorld(name)) return;
+  throw new LabError(
+    `guest ${name} is in its crash world, which takes the dead kernel's memory back: a dump would be of neither kernel. ` +
+      "'lab panic --unarmed' leaves a dead kernel that can be dumped",
+  );
 }
 
 async function panic(name: string, options: PanicCommandOptions): Promise<void> {

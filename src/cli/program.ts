@@ -26,6 +26,7 @@ async function buildProgram(commands: Commands, commandName: string | undefined)
     .version(version())
     .option('--debug', 'show stack traces of errors')
     .enablePositionalOptions()
+    .showHelpAfterError('--help, also after a command, tells what there is')
     .exitOverride();
   const chosen = commandName === undefined ? undefined : commands[commandName];
   const loaders = chosen === undefined ? Object.values(commands) : [chosen];

@@ -1,5 +1,6 @@
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { describeRule, type ProtectionRule } from '../config/protection.ts';
+import { readArguments } from '../linux/arguments.ts';
 import { cgroupPath } from '../linux/cgroup.ts';
 import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
@@ -79,13 +80,10 @@ function exePath(kernel: Kernel, mm: bigint): string {
 /** As much of the arguments as tells processes of one name apart. */
 const MOST_ARGUMENT_BYTES = 800;
 
-/** The arguments as they are in the process's memory now, as /proc/PID/cmdline shows them. */
 function commandLine(kernel: Kernel, mm: bigint): string | undefined {
   const view = kernel.bind(mmStruct).at(mm);
-  const { arg_start, arg_end } = view;
-  const length = Math.min(arg_end - arg_start, MOST_ARGUMENT_BYTES);
-  const read = length > 0 ? new UserMemory(kernel, view).read(BigInt(arg_start), length) : undefined;
-  return read?.kind === 'bytes' ? printableArguments(read.bytes) : undefined;
+  const bytes = readArguments(new UserMemory(kernel, view), view, MOST_ARGUMENT_BYTES);
+  return bytes === undefined ? undefined : printableArguments(bytes);
 }
 
 /** A process that a rule names. */

@@ -1,6 +1,9 @@
 // Boots one armed guest per release and kills its kernel: what `lab panic` promises, whatever is protected.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { bootedCrashWorld } from '../../lab/console-log.ts';
 import type { Report } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
@@ -46,6 +49,7 @@ suite(`a panic of an armed guest with ${release}`, () => {
 
   test('lab up leaves the guest armed, with the command installed', async () => {
     assert.match(await guest.sh('otherworld status'), /^armed for 6\./);
+    assert.equal(bootedCrashWorld(guest.name), false);
   });
 
   test('a device at work may write to memory', async () => {
@@ -70,6 +74,16 @@ suite(`a panic of an armed guest with ${release}`, () => {
     assert.notEqual(await guest.sh(bootId), bootIdBefore);
     assert.match(await guest.sh('cat /proc/cmdline'), /otherworld\.crash-world/);
     assert.match(await guest.sh(`otherworld report ${report.id}`), new RegExp(report.id));
+  });
+
+  test('lab vmcore refuses a dump that would look like one of the dead kernel', () => {
+    assert.equal(bootedCrashWorld(guest.name), true);
+    const command = join(import.meta.dirname, '../../otherworld');
+    const { status, stderr } = spawnSync(command, ['lab', 'vmcore', guest.name, '-o', '/dev/null'], {
+      encoding: 'utf8',
+    });
+    assert.equal(status, 1);
+    assert.match(stderr, /is in its crash world, which takes the dead kernel's memory back/);
   });
 
   test("the dead kernel's last words are kept with the incident", async () => {
