@@ -22,17 +22,28 @@ const OBJECT =
 /** What stands for an object in what two sentences have in common. */
 const HOLE = '\0';
 
+/** Sentences that say nothing of their own where another one is there, which they follow from. */
+const CONSEQUENCES = [
+  { of: /^is in a mnt namespace of its own/, follows: /in a mount namespace of its own$/ },
+] as const;
+
+function withoutConsequences(sentences: readonly string[]): string[] {
+  const known = CONSEQUENCES.filter(({ of }) => sentences.some((sentence) => of.test(sentence)));
+  return sentences.filter((sentence) => !known.some(({ follows }) => follows.test(sentence)));
+}
+
 function objectsOf(sentence: string): string[] {
   return sentence.match(OBJECT) ?? [];
 }
 
 /**
- * One line for each cause, in the order of the first reason of each; no cause is left out, however many there are.
+ * One line for each cause, in the order of the first reason of each; no cause is left out, however many there are, only what follows from
+ * another one.
  * @param sentences reasons, or notes, of one process
  */
 export function groupReasons(sentences: readonly string[]): Cause[] {
   const groups = new Map<string, string[]>();
-  for (const sentence of new Set(sentences)) {
+  for (const sentence of new Set(withoutConsequences(sentences))) {
     const key = sentence.replace(OBJECT, HOLE);
     groups.set(key, [...(groups.get(key) ?? []), sentence]);
   }

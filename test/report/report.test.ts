@@ -96,6 +96,17 @@ test('however many reasons one cause gives, it is one line, and no other cause i
   assert.equal(text.match(/TCP connection to/g)?.length, 1);
 });
 
+test('what follows from another reason is not told besides it', () => {
+  const files = [
+    'maps a file that cannot be kept: has /usr/bin/memcached open in a mount namespace of its own',
+    'has /usr/bin/memcached open in a mount namespace of its own',
+  ];
+  const namespace = 'is in a mnt namespace of its own';
+  const texts = (sentences: readonly string[]): string[] => groupReasons(sentences).map(({ text }) => text);
+  assert.deepEqual(texts([namespace, ...files]), [namespace]);
+  assert.deepEqual(texts(files), files);
+});
+
 test('what different words say are different causes, in the order in which they were found', () => {
   const reasons = [
     'is in a net namespace of its own',
