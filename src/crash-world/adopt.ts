@@ -9,7 +9,7 @@ import { cgroupOf, processStat } from './process-stat.ts';
 import { limitProperties } from './scope-limits.ts';
 import { messageOf } from './stages.ts';
 import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
-import { unitOf } from './what-runs.ts';
+import { type Looking, looking, unitOf } from './what-runs.ts';
 
 /** How long a service may go on being started after everything else is up: the helper's own limit is longer. */
 const MOST_TRIES = 100;
@@ -105,15 +105,15 @@ async function whoStaysOutside(outside: () => readonly number[]): Promise<string
   return pids.length === 0 ? undefined : `not moved into its cgroup: ${pids.join(', ')}`;
 }
 
-/** The processes of a service that are there, and not in its cgroup. */
+/** The living processes of a service that are not in its cgroup. A zombie cannot be moved. */
 export function outsideUnit(
   { unit, processes }: Pick<UnitAdoption, 'unit' | 'processes'>,
-  cgroup: (pid: number) => string | undefined = cgroupOf,
+  look: Looking = looking,
 ): number[] {
   const pids = processes.map(({ pid }) => pid);
   return pids.filter((pid) => {
-    const path = cgroup(pid);
-    return path !== undefined && unitOf(path) !== unit;
+    const cgroup = look.cgroup(pid);
+    return look.stat(pid)?.isZombie === false && cgroup !== undefined && unitOf(cgroup) !== unit;
   });
 }
 

@@ -11,7 +11,7 @@ export interface Looking {
   readonly cgroup: typeof cgroupOf;
 }
 
-const looking: Looking = { stat: processStat, cgroup: cgroupOf };
+export const looking: Looking = { stat: processStat, cgroup: cgroupOf };
 
 /** The unit or scope that a cgroup belongs to, or, outside systemd's, the cgroup. */
 export function unitOf(cgroup: string): string {

@@ -92,10 +92,12 @@ test('processes that are not in the cgroup of their unit yet are told from those
     [20, '/system.slice/web.service'],
     [21, '/system.slice/web.service/workers'],
     [22, '/otherworld.slice/otherworld-22.scope'],
+    [24, '/otherworld.slice/otherworld-24.scope'],
   ]);
-  const processes = [20, 21, 22, 23].map((pid) => ({ pid, below: '' }));
-  assert.deepEqual(
-    outsideUnit({ unit: 'web.service', processes }, (pid) => cgroups.get(pid)),
-    [22],
-  );
+  const processes = [20, 21, 22, 23, 24].map((pid) => ({ pid, below: '' }));
+  const look = {
+    stat: (pid: number) => (cgroups.has(pid) ? { startTicks: pid, isZombie: pid === 24 } : undefined),
+    cgroup: (pid: number) => cgroups.get(pid),
+  };
+  assert.deepEqual(outsideUnit({ unit: 'web.service', processes }, look), [22]);
 });
