@@ -71,29 +71,32 @@ export function bootInQemu(qemu: string, { image, base, own, commandLine, memory
     const memory = Math.ceil((memoryBytes + MORE_MEMORY_BYTES) / 2 ** 20);
     const boot = ['-kernel', image, '-initrd', initramfs, '-append', deepCommandLine(commandLine)];
     let output = '';
+    let isLate = false;
     for (const accelerator of ACCELERATORS) {
-      output = runQemu(qemu, [...MACHINE, '-m', String(memory), ...accelerator, ...boot]);
+      ({ output, isLate } = runQemu(qemu, [...MACHINE, '-m', String(memory), ...accelerator, ...boot]));
       if (output.includes(PASSED))
         return `booted to its program in ${Math.round((performance.now() - start) / 1000)} s`;
       // Where there is a /dev/kvm that does not work, not even a kernel starts.
       if (output.includes('Linux version ')) break;
     }
     const end = output.trim().split(/\r?\n/).slice(-12).join('\n  ');
+    const limit = isLate ? ` within ${LONGEST_BOOT_SECONDS} s, in which it was still at work` : '';
     throw new ArmError(
-      `the crash world did not come to its program in QEMU; the end of its console:\n  ${end}`,
+      `the crash world did not come to its program in QEMU${limit}; the end of its console:\n  ${end}`,
     );
   } finally {
     rmSync(initramfs, { force: true });
   }
 }
 
-/** What QEMU and the machine in it have said. */
-function runQemu(qemu: string, args: readonly string[]): string {
-  const { stdout, stderr } = spawnSync(qemu, args, {
+/** What QEMU and the machine in it have said, and whether it was ended for the time that it took. */
+function runQemu(qemu: string, args: readonly string[]): { output: string; isLate: boolean } {
+  const { stdout, stderr, error } = spawnSync(qemu, args, {
     encoding: 'latin1',
     maxBuffer: 64 * 2 ** 20,
     timeout: LONGEST_BOOT_SECONDS * 1000,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  return `${stdout}${stderr}`;
+  const isLate = error !== undefined && 'code' in error && error.code === 'ETIMEDOUT';
+  return { output: `${stdout}${stderr}`, isLate };
 }
