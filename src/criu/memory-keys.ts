@@ -70,8 +70,8 @@ export function giveKeys(tracee: Pick<Tracee, 'pid' | 'call'>, plan: MemoryKeysP
 }
 
 /**
- * Has frozen processes allocate their memory protection keys again and put them where they were. Throws an Error if one cannot: its program would take another key for
- * its own.
+ * Has frozen processes allocate their memory protection keys again and put them where they were. Throws an Error if one cannot: its program
+ * would take another key for its own.
  *
  * @param freezer in which the processes are when this is called and when it is done
  */
