@@ -1,4 +1,8 @@
 import type { Kernel } from '../vmcore/kernel.ts';
+import { cdevStruct } from './cdev.ts';
+import { dentryName, dentryStruct } from './dcache.ts';
+import { type File, fmode } from './file.ts';
+import { fileType, type Inode, inodeStruct } from './fs.ts';
 
 /** What an open file is, told by its `f_op`. */
 export type FileKind =
@@ -63,4 +67,49 @@ function kindsOf(kernel: Kernel): ReadonlyMap<bigint, FileKind> {
 /** The kind that file operations stand for; undefined for a file with a path, whatever is behind it. */
 export function fileKind(kernel: Kernel, fop: bigint): FileKind | undefined {
   return kindsOf(kernel).get(fop);
+}
+
+/** Names that anon_inode_getfile() gives to what has no inode of its own. */
+const anonymousNames: Readonly<Partial<Record<FileKind, string>>> = {
+  eventfd: '[eventfd]',
+  eventpoll: '[eventpoll]',
+  timerfd: '[timerfd]',
+  signalfd: '[signalfd]',
+  inotify: 'inotify',
+};
+
+/** A device's driver knows whether it is a terminal, whatever the file says (tty_cdev_add() in drivers/tty/tty_io.c). */
+function isTerminalDevice(kernel: Kernel, inode: Inode): boolean {
+  if ((inode.i_mode & fileType.mask) !== fileType.character || inode.i_cdev === 0n) return false;
+  return fileKind(kernel, kernel.bind(cdevStruct).at(inode.i_cdev).ops) === 'tty';
+}
+
+/** Whether the inode and the name can be those of a file of this kind. */
+function fits(kernel: Kernel, file: File, inode: Inode, kind: FileKind | undefined): boolean {
+  const type = inode.i_mode & fileType.mask;
+  switch (kind) {
+    case 'pipe':
+      return type === fileType.fifo;
+    case 'socket':
+      return type === fileType.socket;
+    case 'tty':
+    case 'hung-up-tty':
+      return isTerminalDevice(kernel, inode);
+    case undefined:
+      return type !== fileType.fifo && type !== fileType.socket && !isTerminalDevice(kernel, inode);
+    default: {
+      const name = anonymousNames[kind];
+      return name === undefined || dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)) === name;
+    }
+  }
+}
+
+/**
+ * Whether an open file's operations fit its inode, which says as well what it is. A file that was opened with O_PATH has none. Throws a
+ * VmcoreError if the inode or the name cannot be read.
+ */
+export function kindFits(kernel: Kernel, file: File): boolean {
+  if ((file.f_mode & fmode.path) !== 0) return true;
+  const inode = kernel.bind(inodeStruct).at(file.f_inode);
+  return fits(kernel, file, inode, fileKind(kernel, file.f_op));
 }
