@@ -1,8 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cdevStruct } from './cdev.ts';
 import { dentryName, dentryStruct } from './dcache.ts';
 import { type File, fmode } from './file.ts';
-import { fileType, type Inode, inodeStruct } from './fs.ts';
+import { fileType, type Inode, inodeStruct, major } from './fs.ts';
 
 /** What an open file is, told by its `f_op`. */
 export type FileKind =
@@ -78,11 +77,8 @@ const anonymousNames: Readonly<Partial<Record<FileKind, string>>> = {
   inotify: 'inotify',
 };
 
-/** A device's driver knows whether it is a terminal, whatever the file says (tty_cdev_add() in drivers/tty/tty_io.c). */
-function isTerminalDevice(kernel: Kernel, inode: Inode): boolean {
-  if ((inode.i_mode & fileType.mask) !== fileType.character || inode.i_cdev === 0n) return false;
-  return fileKind(kernel, kernel.bind(cdevStruct).at(inode.i_cdev).ops) === 'tty';
-}
+/** TTY_MAJOR, TTYAUX_MAJOR and UNIX98_PTY_SLAVE_MAJOR with its eight numbers (include/uapi/linux/major.h): nothing but terminals. */
+const terminalMajors: ReadonlySet<number> = new Set([4, 5, 136, 137, 138, 139, 140, 141, 142, 143]);
 
 /** Whether the inode and the name can be those of a file of this kind. */
 function fits(kernel: Kernel, file: File, inode: Inode, kind: FileKind | undefined): boolean {
@@ -94,9 +90,10 @@ function fits(kernel: Kernel, file: File, inode: Inode, kind: FileKind | undefin
       return type === fileType.socket;
     case 'tty':
     case 'hung-up-tty':
-      return isTerminalDevice(kernel, inode);
+      return type === fileType.character;
     case undefined:
-      return type !== fileType.fifo && type !== fileType.socket && !isTerminalDevice(kernel, inode);
+      if (type === fileType.character) return !terminalMajors.has(major(inode.i_rdev));
+      return type !== fileType.fifo && type !== fileType.socket;
     default: {
       const name = anonymousNames[kind];
       return name === undefined || dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)) === name;

@@ -28,8 +28,6 @@ export const inodeStruct = struct('inode', {
   i_fop: pointer,
   i_flctx: pointer,
   i_pipe: pointer,
-  // The same memory as i_pipe: of a character device.
-  i_cdev: pointer,
   i_data: addressOf('i_data'),
   i_dentry: addressOf('i_dentry'),
   i_sb_list: addressOf('i_sb_list'),
