@@ -55,9 +55,6 @@ function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
   }
 }
 
-/** Selector bits that tell user mode from kernel mode. */
-const PRIVILEGE = 3n;
-
 /**
  * Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none that can be told to be this
  * CPU's. `pid` is the task's that the CPU was executing: the crash note names it, QEMU's does not and is in the order of CPUs.
@@ -67,5 +64,5 @@ export function wasInUserMode(kernel: Kernel, cpu: number, pid: number): boolean
   const byOrder =
     kernel.cpuNotes.length === kernel.cpus.length ? kernel.cpuNotes[kernel.cpus.indexOf(cpu)] : undefined;
   const note = byPid.length === 1 ? byPid[0] : byOrder;
-  return note === undefined ? undefined : (note.registers.cs & PRIVILEGE) !== 0n;
+  return note === undefined ? undefined : kernel.architecture.notes.isUserMode(note.registers);
 }

@@ -1,4 +1,5 @@
-import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
+import { type Architecture, architectureOfElf, architectures } from '../arch/index.ts';
+import { type CpuNote, cpuNotesOf, type ElfNote, parseNotes } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { mapFile, type VmcoreFile } from './mapping.ts';
 import {
@@ -14,7 +15,6 @@ const ELF_HEADER = 64;
 const PROGRAM_HEADER = 56;
 const SECTION_HEADER = 64;
 const ET_CORE = 4;
-const EM_X86_64 = 62;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
 /** e_phnum says so when there are more than it can count; the number is then in section 0 (elf(5)). */
@@ -28,6 +28,7 @@ const MAX_MAPPINGS = 8192;
 
 /** What a dump file of any kind gives. */
 export interface DumpSource {
+  readonly architecture: Architecture;
   readonly physical: PhysicalMemory;
   readonly cpuNotes: readonly CpuNote[];
   /** Text of the VMCOREINFO note, if the dump has one. */
@@ -53,18 +54,22 @@ function safeNumber(value: bigint, file: VmcoreFile, what: string): number {
   return Number(value);
 }
 
-function checkHeader(file: VmcoreFile, header: Buffer): void {
+/** The architecture whose core it is; throws a FormatError if it is none that is read. */
+function checkHeader(file: VmcoreFile, header: Buffer): Architecture {
+  const architecture = architectureOfElf(header.readUInt16LE(18));
   const problem =
     header[4] !== 2 || header[5] !== 1
       ? 'is not a 64-bit little-endian ELF file'
       : header.readUInt16LE(16) !== ET_CORE
         ? 'is an ELF file, but not a core'
-        : header.readUInt16LE(18) !== EM_X86_64
-          ? 'is a core of another architecture than x86-64'
+        : architecture === undefined
+          ? `is a core of another architecture than ${architectures.map(({ name }) => name).join(', ')}`
           : header.readUInt16LE(54) !== PROGRAM_HEADER
             ? 'has program headers of an unknown size'
             : undefined;
-  if (problem !== undefined) throw new FormatError(file.path, problem);
+  if (problem !== undefined || architecture === undefined)
+    throw new FormatError(file.path, problem ?? 'is of an unknown architecture');
+  return architecture;
 }
 
 function programHeaderCount(file: VmcoreFile, header: Buffer): number {
@@ -74,9 +79,9 @@ function programHeaderCount(file: VmcoreFile, header: Buffer): number {
   return file.readExact(sections, SECTION_HEADER, 'ELF section 0').readUInt32LE(44);
 }
 
-function programHeaders(file: VmcoreFile): ProgramHeader[] {
+function programHeaders(file: VmcoreFile): { architecture: Architecture; headers: ProgramHeader[] } {
   const header = file.readExact(0, ELF_HEADER, 'the ELF header');
-  checkHeader(file, header);
+  const architecture = checkHeader(file, header);
   const count = programHeaderCount(file, header);
   if (count > MAX_PROGRAM_HEADERS) throw new FormatError(file.path, `damaged: ${count} program headers`);
   const start = safeNumber(header.readBigUInt64LE(32), file, 'the program header table');
@@ -93,7 +98,7 @@ function programHeaders(file: VmcoreFile): ProgramHeader[] {
       memoryBytes: safeNumber(table.readBigUInt64LE(at + 40), file, 'a segment size'),
     });
   }
-  return headers;
+  return { architecture, headers };
 }
 
 /** Cuts loads to what the file really holds, so that no mapping reaches past its end. */
@@ -156,19 +161,13 @@ function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[]): Segment
  * FormatError for a foreign or damaged file. Memory beyond a truncated file's end is left out, with a warning.
  */
 export function openElf(file: VmcoreFile): DumpSource {
-  const headers = programHeaders(file);
+  const { architecture, headers } = programHeaders(file);
   const warnings: string[] = [];
-  let vmcoreinfo: string | undefined;
-  const cpuNotes: CpuNote[] = [];
+  const notes: ElfNote[] = [];
   for (const { type, offset, fileBytes } of headers) {
     if (type !== PT_NOTE) continue;
     if (fileBytes > MAX_NOTE_BYTES) throw new FormatError(file.path, `damaged: ${fileBytes} bytes of notes`);
-    for (const note of parseNotes(file.readExact(offset, fileBytes, 'the notes'))) {
-      if (note.name === 'VMCOREINFO') vmcoreinfo = note.description.toString('latin1');
-      if (note.name !== 'CORE' || note.type !== NT_PRSTATUS) continue;
-      const registers = parsePrstatus(note.description);
-      if (registers !== undefined) cpuNotes.push(registers);
-    }
+    notes.push(...parseNotes(file.readExact(offset, fileBytes, 'the notes')));
   }
   const loads = clip(
     file,
@@ -182,5 +181,9 @@ export function openElf(file: VmcoreFile): DumpSource {
           loads.map(({ fileBytes: length, ...load }) => ({ ...load, length })),
         )
       : new MappedMemory(layMappings(file, loads), leftOutOf(headers));
-  return { physical, cpuNotes, vmcoreinfo, warnings };
+  const vmcoreinfo = notes.findLast(({ name }) => name === 'VMCOREINFO')?.description.toString('latin1');
+  return {
+    ...{ architecture, physical, vmcoreinfo, warnings },
+    cpuNotes: cpuNotesOf(notes, architecture.notes),
+  };
 }

@@ -1,13 +1,16 @@
+import { architectureOfUname, architectures } from '../arch/index.ts';
 import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
-import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
+import { cpuNotesOf, parseNotes } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { checkBitmap } from './kdump-bitmap.ts';
 import { CompressedMemory } from './kdump-memory.ts';
 
-/** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on x86-64. */
+/** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on 64-bit machines. */
 const HEADER = {
   version: 8,
+  /** `utsname.machine`: the fifth text of 65 bytes. */
+  machine: 272,
   status: 424,
   blockSize: 428,
   subHeaderBlocks: 432,
@@ -21,6 +24,7 @@ const VERSION_VMCOREINFO = 3;
 const VERSION_NOTE = 4;
 const VERSION_64_BIT = 6;
 const PAGE = 4096;
+const UTS_LENGTH = 65;
 /** makedumpfile ran out of room (DUMP_DH_COMPRESSED_INCOMPLETE). */
 const STATUS_INCOMPLETE = 8;
 const MAX_VMCOREINFO_BYTES = 1 << 20;
@@ -45,14 +49,6 @@ function readPart(
   return requireBytes(content, Number(offset), Number(length), what);
 }
 
-function cpuNotesOf(notes: Buffer | undefined): CpuNote[] {
-  if (notes === undefined) return [];
-  return parseNotes(notes)
-    .filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS)
-    .map(({ description }) => parsePrstatus(description))
-    .filter((note) => note !== undefined);
-}
-
 /**
  * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed when they are
  * read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`), or another page size.
@@ -61,6 +57,16 @@ export function openKdump(content: DumpContent): DumpSource {
   const { path } = content;
   const header = requireBytes(content, 0, HEADER.bytes, 'the header');
   const version = header.readInt32LE(HEADER.version);
+  const machine = header
+    .toString('latin1', HEADER.machine, HEADER.machine + UTS_LENGTH)
+    .replace(/\0.*$/s, '');
+  // A writer that did not know the machine left its name empty.
+  const architecture = machine === '' ? architectures[0] : architectureOfUname(machine);
+  if (architecture === undefined)
+    throw new FormatError(
+      path,
+      `is of ${machine}, not of ${architectures.map(({ name }) => name).join(', ')}`,
+    );
   const blockSize = header.readInt32LE(HEADER.blockSize);
   if (blockSize !== PAGE) throw new FormatError(path, `has blocks of ${blockSize} bytes, not ${PAGE}`);
   const subHeader = requireBytes(content, PAGE, SUB_HEADER.bytes, 'the sub header');
@@ -99,9 +105,10 @@ export function openKdump(content: DumpContent): DumpSource {
   if (problem !== undefined) throw new FormatError(path, problem);
   const physical = new CompressedMemory({ ...parts, dumped });
   return {
+    architecture,
     physical,
     dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
-    cpuNotes: cpuNotesOf(notes),
+    cpuNotes: notes === undefined ? [] : cpuNotesOf(parseNotes(notes), architecture.notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
     warnings: [...(warning === undefined ? [] : [warning]), ...lackOf(physical, isIncomplete, content.isCut)],
   };

@@ -1,3 +1,4 @@
+import type { Architecture } from '../arch/index.ts';
 import type { BtfLayouts } from './btf-layouts.ts';
 import type { CpuNote } from './elf-notes.ts';
 import type { Fields, StructDecl } from './field.ts';
@@ -11,6 +12,7 @@ export interface Kernel {
   readonly path: string;
   /** `uname -r`. */
   readonly release: string;
+  readonly architecture: Architecture;
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   /** Registers of each CPU when the dump was made, in the dump's order; may be empty. */
   readonly cpuNotes: readonly CpuNote[];

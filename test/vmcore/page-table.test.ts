@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { x86_64 } from '../../src/arch/x86-64/index.ts';
 import { mmStruct } from '../../src/linux/mm.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
@@ -105,7 +106,11 @@ describe('kernel memory behind page tables', () => {
   builder.set(base + 4096n, BigInt(second) | PRESENT);
   builder.bytes.fill(0x11, first, first + PAGE);
   builder.bytes.fill(0x22, second, second + PAGE);
-  const memory = new KernelMemory(builder.memory(), { table: builder.table, linear: [] });
+  const memory = new KernelMemory(builder.memory(), {
+    table: builder.table,
+    start: x86_64.kernelSpace.start,
+    linear: [],
+  });
 
   it('is read across pages that are not adjacent', () => {
     assert.deepEqual(memory.read(base + 4090n, 12), Buffer.from(`${'11'.repeat(6)}${'22'.repeat(6)}`, 'hex'));

@@ -1,0 +1,114 @@
+/**
+ * What has to be known of a processor architecture. To add one:
+ *
+ * 1. `src/arch/NAME/`: an {@link Architecture}, named in the list of `src/arch/index.ts`. It is data and small functions over numbers and
+ *    bytes, knows no kernel structure, and imports nothing of `src/` but this file.
+ *    - `pageTable`: the format of a page table entry. Tables have entries of 8 bytes and pages of 4 KiB, as x86-64's and arm64's have.
+ *    - `kernelSpace`: where kernel addresses are, and which are mapped by arithmetic.
+ *    - `notes`: registers in NT_PRSTATUS, in the order of `struct user_regs_struct`.
+ *    - `systemCalls`: numbers, and how a thread makes a call again or is given its result.
+ *    - `signalFrame`: what rt_sigreturn(2) takes a thread's context from.
+ * 2. `src/linux/arch/NAME/`: what the kernel's own headers of that architecture declare (`struct pt_regs`, `struct thread_struct`, the
+ *    vector state, what a halted processor still needs).
+ * 3. `src/criu/images/`: the architecture's part of CRIU's core image; `src/criu/restore/`: the registers that ptrace(2) sets.
+ * 4. `src/arm/`: the console and the processor options of a crash kernel's command line.
+ */
+export interface Architecture {
+  /** For messages: `x86-64`. */
+  readonly name: string;
+  /** As `uname -m` says it: `x86_64`. */
+  readonly unameMachine: string;
+  /** `e_machine` of its ELF files. */
+  readonly elfMachine: number;
+  readonly pageTable: PageTableFormat;
+  readonly kernelSpace: KernelSpace;
+  readonly notes: NoteFormat;
+}
+
+/**
+ * Entries of a page table, as two words of 32 bits. Levels count from 1, the table whose entries map single pages.
+ */
+export interface PageTableFormat {
+  /** Entries of a table, at every level. */
+  readonly entries: number;
+  /** Pages that one entry covers, by level; the first number is of no level. */
+  readonly pagesPerEntry: readonly number[];
+  /** Highest level at which an entry may map memory itself: a huge page. */
+  readonly largestPageLevel: number;
+  /** The entry leads to a table of the level below. */
+  isTable(low: number, level: number): boolean;
+  /** The processor would use the entry. */
+  isValid(low: number): boolean;
+  /** The entry has a frame, whether the processor may use it now or not: pte_present(), pmd_present(). */
+  isPresent(low: number, level: number): boolean;
+  /** Physical address in an entry that is present. */
+  frame(low: number, high: number): number;
+  /** Two entries that are present have the same flags, but for those that the processor sets as memory is used. */
+  isAlike(low: number, high: number, otherLow: number, otherHigh: number): boolean;
+  /** Number of the swap area in an entry that is neither empty nor present. */
+  swapType(high: number): number;
+}
+
+/** Paging structures: where the top table is, and how many levels. */
+export interface PageTable {
+  readonly format: PageTableFormat;
+  /** Physical address of the top-level table. */
+  readonly root: number;
+  readonly levels: number;
+}
+
+/** A range of kernel addresses that is mapped with one offset: the kernel image, the direct map. */
+export interface LinearRange {
+  readonly start: bigint;
+  readonly end: bigint;
+  /** Physical address of `start`. */
+  readonly physical: number;
+}
+
+/** How kernel addresses become physical ones. */
+export interface AddressSpace {
+  readonly table: PageTable;
+  /** Lowest address of the kernel's half. */
+  readonly start: bigint;
+  /** Tried in this order, before the page tables. */
+  readonly linear: readonly LinearRange[];
+}
+
+/** What VMCOREINFO says, by its lines `NUMBER(name)=` and `SYMBOL(name)=`. */
+export interface KernelNumbers {
+  number(name: string): number | undefined;
+  symbol(name: string): bigint | undefined;
+}
+
+/** A base address that the kernel chose at boot. */
+export interface BaseAddress {
+  /** The kernel's variable that has it; kernels that do not choose have none. */
+  readonly variable: string;
+  /** Without the variable. */
+  readonly fixed: bigint;
+}
+
+/** Where a kernel has its memory. */
+export interface KernelSpace {
+  /** Lowest address of the kernel's half, whatever the number of levels. */
+  readonly start: bigint;
+  /** Where the kernel image is linked to run without being moved. */
+  readonly imageStart: bigint;
+  /** The first translation, from VMCOREINFO alone; a sentence if that lacks what it takes, or if memory cannot be read. */
+  initial(info: KernelNumbers): AddressSpace | string;
+  /** The direct map and vmemmap, with page tables of so many levels. */
+  bases(levels: number): { readonly directMap: BaseAddress; readonly vmemmap: BaseAddress };
+  /** Both are multiples of this. */
+  readonly baseAlignment: bigint;
+}
+
+/** `struct elf_prstatus` and `struct user_regs_struct` of a note. */
+export interface NoteFormat {
+  /** Byte offsets of `pr_pid` and of `pr_reg`. */
+  readonly pid: number;
+  readonly registers: number;
+  /** Names of the 64-bit registers, in order. */
+  readonly names: readonly string[];
+  /** Whether the processor was executing a program, not the kernel. */
+  isUserMode(registers: Readonly<Record<string, bigint>>): boolean;
+}
