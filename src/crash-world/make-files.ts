@@ -19,8 +19,8 @@ import {
 import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import koffi from 'koffi';
-import { contentPath, type Preparation } from '../criu/files/preparation.ts';
-import { openImage } from '../criu/image.ts';
+import { contentPath, type Preparation } from '../criu/images/files/preparation.ts';
+import { openImage } from '../criu/images/image.ts';
 
 const S_IFMT = 0o170000;
 const S_IFIFO = 0o010000;

@@ -1,9 +1,9 @@
 import type { Config } from '../config/schema.ts';
-import { type DeliveredPlan, deliveredPlans } from '../criu/crash-procedure.ts';
-import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
-import { dropProcedures } from '../criu/procedure-fallback.ts';
-import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
-import { restoreImages } from '../criu/restore.ts';
+import { type DeliveredPlan, deliveredPlans } from '../criu/images/crash-procedure.ts';
+import { dropProcedures } from '../criu/images/procedure-fallback.ts';
+import { abandonRecord, forceContinue } from '../criu/restore/force-continue.ts';
+import { type ProcedureOutcome, ProcedureWatch } from '../criu/restore/procedure-watch.ts';
+import { restoreImages } from '../criu/restore/restore.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
 import { scopeOf } from './adoption.ts';
 import type { EndImages } from './image-stage.ts';

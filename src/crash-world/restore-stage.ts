@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
-import { deliveredPlans } from '../criu/crash-procedure.ts';
+import { deliveredPlans } from '../criu/images/crash-procedure.ts';
 import {
   type CriuVersion,
   type HeldGroup,
@@ -9,7 +9,7 @@ import {
   parseCriuVersion,
   type Restored,
   type RestoreOptions,
-} from '../criu/index.ts';
+} from '../criu/images/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
 import { examineGroup } from './examine.ts';

@@ -12,7 +12,7 @@ import {
   streamState,
 } from '../../src/crash-world/journal-streams.ts';
 import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
-import { relayArguments } from '../../src/criu/files/journal-socket.ts';
+import { relayArguments } from '../../src/criu/restore/journal-socket.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-streams-'));
 after(() => rmSync(directory, { recursive: true }));

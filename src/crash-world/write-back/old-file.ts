@@ -12,7 +12,7 @@ import {
   writeSync,
 } from 'node:fs';
 import koffi from 'koffi';
-import { contentRuns } from '../../criu/files/path.ts';
+import { contentRuns } from '../../criu/images/files/path.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
 import { inodeGeneration } from '../inode-generation.ts';

@@ -1,0 +1,91 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { FpuState, Thread, TlsSlot, UserRegisters } from '../../model/process.ts';
+import type {
+  X86FpregsEntrySchema,
+  X86RegsEntrySchema,
+  X86ThreadInfoSchema,
+  X86TlsEntrySchema,
+} from './proto/gen/core_x86_pb.ts';
+
+/** `mode` of the register entry: 64-bit code. */
+const NATIVE = 1;
+
+/** Number of the state component that has a thread's rights to memory protection keys: SDM volume 1, 13.1. */
+export const PKRU = 9;
+
+function regsEntry(registers: UserRegisters): MessageInitShape<typeof X86RegsEntrySchema> {
+  return { ...registers, mode: NATIVE };
+}
+
+function words(data: Uint8Array): number[] {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  return Array.from({ length: data.byteLength / 4 }, (_, i) => view.getUint32(i * 4, true));
+}
+
+function doubleWords(data: Uint8Array): bigint[] {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  return Array.from({ length: data.byteLength / 8 }, (_, i) => view.getBigUint64(i * 8, true));
+}
+
+/** Layout of the FXSAVE region: SDM volume 1, 10.5.1. */
+function fpregsEntry({
+  fxsave,
+  xstateBv,
+  components,
+}: FpuState): MessageInitShape<typeof X86FpregsEntrySchema> {
+  const view = new DataView(fxsave.buffer, fxsave.byteOffset, fxsave.byteLength);
+  const component = (number: number): Uint8Array =>
+    components.find((candidate) => candidate.number === number)?.data ?? new Uint8Array();
+  return {
+    cwd: view.getUint16(0, true),
+    swd: view.getUint16(2, true),
+    twd: view.getUint16(4, true),
+    fop: view.getUint16(6, true),
+    rip: view.getBigUint64(8, true),
+    rdp: view.getBigUint64(16, true),
+    mxcsr: view.getUint32(24, true),
+    mxcsrMask: view.getUint32(28, true),
+    stSpace: words(fxsave.subarray(32, 160)),
+    xmmSpace: words(fxsave.subarray(160, 416)),
+    xsave:
+      xstateBv === undefined
+        ? undefined
+        : {
+            xstateBv,
+            ymmhSpace: words(component(2)),
+            bndregState: doubleWords(component(3)),
+            bndcsrState: doubleWords(component(4)),
+            opmaskReg: doubleWords(component(5)),
+            zmmUpper: doubleWords(component(6)),
+            hi16Zmm: doubleWords(component(7)),
+            pkru: words(component(PKRU)),
+          },
+  };
+}
+
+/** struct user_desc from the eight bytes of a segment descriptor: fill_user_desc() in arch/x86/kernel/tls.c. */
+function tlsEntry({ entryNumber, low, high }: TlsSlot): MessageInitShape<typeof X86TlsEntrySchema> {
+  const bit = (n: number) => ((high >>> n) & 1) === 1;
+  return {
+    entryNumber,
+    baseAddr: ((low >>> 16) | ((high & 0xff) << 16) | (high & 0xff000000)) >>> 0,
+    limit: (low & 0xffff) | (high & 0xf0000),
+    seg32bit: bit(22),
+    contentsH: bit(11),
+    contentsL: bit(10),
+    readExecOnly: !bit(9),
+    limitInPages: bit(23),
+    segNotPresent: !bit(15),
+    usable: bit(20),
+  };
+}
+
+/** The architecture's part of a thread's core image. */
+export function x86ThreadInfo(thread: Thread): MessageInitShape<typeof X86ThreadInfoSchema> {
+  return {
+    clearTidAddr: thread.clearChildTid,
+    gpregs: regsEntry(thread.registers),
+    fpregs: fpregsEntry(thread.fpu),
+    tls: thread.tls.map(tlsEntry),
+  };
+}

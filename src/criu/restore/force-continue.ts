@@ -1,0 +1,74 @@
+import { closeSync, openSync, writeSync } from 'node:fs';
+import koffi from 'koffi';
+import { abandonedState, type CrashProcedure, recordLayout } from '../../model/crash-procedure.ts';
+import { frameBytes } from '../images/sigframe.ts';
+
+const PTRACE_GETREGS = 12;
+const PTRACE_SETREGS = 13;
+const PTRACE_DETACH = 17;
+const PTRACE_SEIZE = 0x4206;
+const PTRACE_INTERRUPT = 0x4207;
+const __WALL = 0x4000_0000;
+
+/** Offsets in `struct user_regs_struct` of x86-64 (sys/user.h), and its size. */
+const registerOffset = { origAx: 120, ip: 128, sp: 152 } as const;
+const registersBytes = 216;
+
+const libc = koffi.load('libc.so.6');
+const ptrace = libc.func('long ptrace(long request, int pid, void *address, void *data)');
+const waitpid = libc.func('int waitpid(int pid, void *status, int options)');
+
+/** A process could not be taken out of its procedure; the message names the step. */
+export class ForceContinueError extends Error {
+  override readonly name = 'ForceContinueError';
+}
+
+/**
+ * Ends a crash procedure that is still running, from outside: the first thread goes on where the kernel's death
+ * interrupted it, as if the procedure had returned. Memory that the procedure has changed stays changed, locks that it
+ * holds stay held. Throws a ForceContinueError if the process cannot be stopped.
+ *
+ * @param frame user address of the interrupted context on the procedure's stack
+ */
+export function forceContinue(pid: number, procedure: CrashProcedure, frame: number): void {
+  if (procedure.delivery.kind !== 'call') return;
+  attempt('seize', ptrace(PTRACE_SEIZE, pid, null, null));
+  try {
+    attempt('interrupt', ptrace(PTRACE_INTERRUPT, pid, null, null));
+    if (waitpid(pid, Buffer.alloc(4), __WALL) !== pid) fail('stop');
+    abandonRecord(pid, procedure.address);
+    const registers = Buffer.alloc(registersBytes);
+    attempt('read the registers of', ptrace(PTRACE_GETREGS, pid, null, registers));
+    registers.writeBigUInt64LE(BigInt(procedure.delivery.restorer), registerOffset.ip);
+    // As after the procedure's return, which takes the restorer's address off the stack.
+    registers.writeBigUInt64LE(BigInt(frame + frameBytes.returnAddress), registerOffset.sp);
+    // Not in a system call any more: nothing is to be restarted.
+    registers.writeBigInt64LE(-1n, registerOffset.origAx);
+    attempt('set the registers of', ptrace(PTRACE_SETREGS, pid, null, registers));
+  } finally {
+    ptrace(PTRACE_DETACH, pid, null, null);
+  }
+}
+
+/**
+ * Marks the record of a process: nobody waits for its procedure any more, and `otherworld_continue` does nothing.
+ * Throws the file system's error if the process is gone.
+ */
+export function abandonRecord(pid: number, recordAddress: number): void {
+  const state = Buffer.alloc(4);
+  state.writeUInt32LE(abandonedState);
+  const memory = openSync(`/proc/${pid}/mem`, 'r+');
+  try {
+    writeSync(memory, state, 0, state.length, recordAddress + recordLayout.state);
+  } finally {
+    closeSync(memory);
+  }
+}
+
+function attempt(what: string, result: number): void {
+  if (Number(result) < 0) fail(what);
+}
+
+function fail(what: string): never {
+  throw new ForceContinueError(`cannot ${what} the process (errno ${koffi.errno()})`);
+}
