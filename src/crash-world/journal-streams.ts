@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
-import { RELAY_NAME, STREAMS_GIVEN } from '../criu/images/index.ts';
+import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
 import { say } from './stages.ts';
 

@@ -19,8 +19,7 @@ import {
 import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import koffi from 'koffi';
-import { contentPath, type Preparation } from '../criu/images/files/preparation.ts';
-import { openImage } from '../criu/images/image.ts';
+import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
 
 const S_IFMT = 0o170000;
 const S_IFIFO = 0o010000;

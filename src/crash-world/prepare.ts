@@ -1,5 +1,5 @@
 import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
-import { readPreparation } from '../criu/images/files/preparation.ts';
+import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { makeDirectory, makeFile } from './make-files.ts';

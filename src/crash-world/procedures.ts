@@ -1,9 +1,13 @@
 import type { Config } from '../config/schema.ts';
-import { type DeliveredPlan, deliveredPlans } from '../criu/images/crash-procedure.ts';
-import { dropProcedures } from '../criu/images/procedure-fallback.ts';
-import { abandonRecord, forceContinue } from '../criu/restore/force-continue.ts';
-import { type ProcedureOutcome, ProcedureWatch } from '../criu/restore/procedure-watch.ts';
-import { restoreImages } from '../criu/restore/restore.ts';
+import { type DeliveredPlan, deliveredPlans } from '../criu/images/index.ts';
+import {
+  abandonRecord,
+  dropProcedures,
+  forceContinue,
+  type ProcedureOutcome,
+  ProcedureWatch,
+  restoreImages,
+} from '../criu/restore/index.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
 import { scopeOf } from './adoption.ts';
 import type { EndImages } from './image-stage.ts';

@@ -1,15 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
-import { deliveredPlans } from '../criu/images/crash-procedure.ts';
-import {
-  type CriuVersion,
-  type HeldGroup,
-  holdImages,
-  parseCriuVersion,
-  type Restored,
-  type RestoreOptions,
-} from '../criu/images/index.ts';
+import { type CriuVersion, deliveredPlans, parseCriuVersion } from '../criu/images/index.ts';
+import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
 import { examineGroup } from './examine.ts';

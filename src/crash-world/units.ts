@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
-import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/images/index.ts';
+import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/restore/names.ts';
 import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './restore-stage.ts';
 

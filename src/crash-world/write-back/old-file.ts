@@ -12,9 +12,9 @@ import {
   writeSync,
 } from 'node:fs';
 import koffi from 'koffi';
-import { contentRuns } from '../../criu/images/files/path.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
+import { contentRuns } from '../../model/page-runs.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { removeInherited } from '../make-files.ts';
 import { withFile } from '../with-file.ts';

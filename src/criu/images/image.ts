@@ -1,4 +1,4 @@
-import { closeSync, constants, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
@@ -23,21 +23,6 @@ export interface PageSource {
 
 /** Images are new files: nobody's link, and none of another capture. */
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-
-/** Opens a file among the images for reading, not through a link. */
-export function openImage(path: string): number {
-  return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-}
-
-/** The text of a file among the images, not through a link. */
-export function readImageText(path: string): string {
-  const fd = openImage(path);
-  try {
-    return readFileSync(fd, 'utf8');
-  } finally {
-    closeSync(fd);
-  }
-}
 
 /** One image file, open for appending. */
 export class ImageFile {

@@ -1,11 +1,10 @@
-import { copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessGroup } from '../../model/group.ts';
 import { writeCores } from './core.ts';
 import type { ProcedurePlan } from './crash-procedure.ts';
 import { ImageDirectory } from './image.ts';
-
-const directoryName = 'without-procedures';
+import { WITHOUT_PROCEDURES } from './image-names.ts';
 
 /**
  * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the processes that
@@ -22,18 +21,11 @@ export function keepWithoutProcedures(
   const delivered = new Set(plans.flatMap(({ pid, state }) => (state === 'delivered' ? [pid] : [])));
   const processes = group.processes.filter(({ pid }) => delivered.has(pid));
   if (processes.length === 0) return;
-  mkdirSync(join(directory, directoryName), { recursive: true, mode: 0o700 });
-  const images = new ImageDirectory(join(directory, directoryName));
+  mkdirSync(join(directory, WITHOUT_PROCEDURES), { recursive: true, mode: 0o700 });
+  const images = new ImageDirectory(join(directory, WITHOUT_PROCEDURES));
   try {
     for (const process of processes) writeCores(images, process);
   } finally {
     images.close();
   }
-}
-
-/** Puts what was kept into the images: the next restore runs no procedure. */
-export function dropProcedures(directory: string): void {
-  const kept = join(directory, directoryName);
-  if (!existsSync(kept)) return;
-  for (const name of readdirSync(kept)) copyFileSync(join(kept, name), join(directory, name));
 }

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SignalsPlan } from '../images/plan/signals.ts';
+import type { SignalsPlan } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
 import { messageOf } from './message.ts';
 import { type Tracee, TraceeError } from './tracee.ts';

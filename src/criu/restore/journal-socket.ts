@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import koffi from 'koffi';
-import { z } from 'zod';
-import type { GroupFiles } from '../../model/file.ts';
 import type { JournalStream } from '../../model/socket.ts';
+import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
+import { RELAY_NAME, STREAMS_TAKEN } from './names.ts';
 
 const AF_UNIX = 1;
 /** SOCK_STREAM and SOCK_DGRAM. */
@@ -22,40 +22,6 @@ const setsockopt = libc.func(
   'int setsockopt(int fd, int level, int name, const int *value, uint32_t length)',
 );
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
-
-const common = {
-  /** By this number CRIU's images know the socket. */
-  inode: z.int(),
-  nonblocking: z.boolean(),
-};
-/** A socket to the journal, for which CRIU is handed another one. */
-export const journalSocketSchema = z.discriminatedUnion('kind', [
-  z.strictObject({ ...common, kind: z.literal('datagram') }),
-  z.strictObject({
-    ...common,
-    kind: z.literal('stream'),
-    identifier: z.string().regex(/^[^\0\n]*$/),
-    level: z.int().min(0).max(7),
-    levelPrefix: z.boolean(),
-  }),
-]);
-
-export type PlannedJournalSocket = z.infer<typeof journalSocketSchema>;
-
-/** The sockets of a group that lead to the journal. */
-export function journalSocketsOf({ files }: GroupFiles): PlannedJournalSocket[] {
-  return files.flatMap((file) => {
-    if (file.type !== 'unix' || file.journal === undefined) return [];
-    return [{ inode: file.inode, nonblocking: (file.flags & O_NONBLOCK) !== 0, ...file.journal }];
-  });
-}
-
-/** How a relay is called: the first of its script's arguments. */
-export const RELAY_NAME = 'otherworld-log';
-/** The sockets that the journal has taken up itself, a line `socket:[INODE]` for each; made when that is decided. */
-export const STREAMS_TAKEN = '/run/otherworld/streams-taken';
-/** The same list while it is made. */
-export const STREAMS_GIVEN = `${STREAMS_TAKEN}.part`;
 
 /**
  * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there already, or the new one does not take it

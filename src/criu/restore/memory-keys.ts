@@ -1,8 +1,4 @@
-import { z } from 'zod';
-import type { ProcessGroup } from '../../model/group.ts';
-import type { AddressSpace } from '../../model/memory.ts';
-import type { Process } from '../../model/process.ts';
-import { PKRU } from '../images/x86.ts';
+import type { MemoryKeysPlan } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
 import { messageOf } from './message.ts';
 import type { Tracee } from './tracee.ts';
@@ -10,40 +6,6 @@ import type { Tracee } from './tracee.ts';
 const SYS = { pkeyMprotect: 329, pkeyAlloc: 330, pkeyFree: 331 } as const;
 /** PKRU has two bits for each key: SDM volume 3, 4.6.2. */
 const RIGHTS = 3;
-
-/** Memory protection keys that a process had allocated, and where it has them. */
-export const memoryKeysSchema = z.strictObject({
-  pid: z.int(),
-  /** Rising. */
-  keys: z.array(z.int()),
-  /** PKRU of the first thread, which has it again: its rights to all keys. */
-  pkru: z.int(),
-  /** Areas with a key: user address, length, PROT_READ 1 | PROT_WRITE 2 | PROT_EXEC 4. */
-  areas: z.array(z.strictObject({ start: z.int(), bytes: z.int(), prot: z.int(), key: z.int() })),
-});
-
-export type MemoryKeysPlan = z.infer<typeof memoryKeysSchema>;
-
-function pkruOf({ pid, threads }: Process): number {
-  const fpu = threads.find(({ tid }) => tid === pid)?.fpu;
-  const data = fpu?.components.find(({ number }) => number === PKRU)?.data;
-  return data === undefined ? 0 : Buffer.from(data).readUInt32LE(0);
-}
-
-function areasOf({ vmas }: AddressSpace): MemoryKeysPlan['areas'] {
-  return vmas.flatMap(({ start, end, prot, protectionKey: key = 0 }) =>
-    key === 0 ? [] : [{ start, bytes: end - start, prot, key }],
-  );
-}
-
-/** Which keys a group's processes have to allocate again, and to put where. */
-export function memoryKeysOf({ processes }: ProcessGroup): MemoryKeysPlan[] {
-  return processes.flatMap((process) => {
-    const { pid, memory } = process;
-    if (memory === undefined || memory.protectionKeys.length === 0) return [];
-    return [{ pid, keys: [...memory.protectionKeys], pkru: pkruOf(process), areas: areasOf(memory) }];
-  });
-}
 
 /**
  * The kernel gives the lowest key that is free, and sets the rights to it that it is asked for: asked for those that the thread has, it

@@ -1,8 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-
-/** Name of CRIU's log in the images' directory. */
-export const RESTORE_LOG = 'restore.log';
+import { RESTORE_LOG } from './names.ts';
 
 const MAX_ERRORS = 20;
 

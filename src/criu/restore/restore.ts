@@ -1,13 +1,16 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from '../images/files/index.ts';
-import { type RestorePlan, readRestorePlan } from '../images/plan/restore-plan.ts';
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
+import { type OpenJournalSockets, openJournalSockets } from './journal-socket.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { messageOf } from './message.ts';
+import { RESTORE_LOG } from './names.ts';
+import { withNonlocalBind } from './nonlocal-bind.ts';
+import { readRestorePlan } from './read-plan.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
-import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
+import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
 
 /** How a group is restored. */

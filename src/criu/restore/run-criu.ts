@@ -3,9 +3,9 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { RESTORE_LOG } from './names.ts';
 import { preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
-import { RESTORE_LOG } from './restore-log.ts';
 
 /** How `criu restore` is run. */
 export interface CriuOptions {

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import type { SignalsPlan } from '../../../src/criu/images/plan/signals.ts';
+import type { SignalsPlan } from '../../../src/criu/images/plan/restore-plan.ts';
 import type { Freezer } from '../../../src/criu/restore/held-process.ts';
 import { restoreSignals } from '../../../src/criu/restore/held-signals.ts';
 import { cgroups, needsCgroups } from './cgroups.ts';

@@ -18,7 +18,7 @@ import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import koffi from 'koffi';
 import { z } from 'zod';
-import { writeRestorePlan } from '../../../src/criu/images/plan/restore-plan.ts';
+import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import { applyLateSettings } from '../../../src/criu/restore/late-settings.ts';
 import { holdImages } from '../../../src/criu/restore/restore.ts';
 import { changedOptions, type LateOption, lateOptions } from '../../../src/model/socket-option.ts';

@@ -13,8 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseCriuVersion, restoreProblems, wholeGroup } from '../../../src/criu/images/limits.ts';
-import { writeRestorePlan } from '../../../src/criu/images/plan/restore-plan.ts';
+import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import {
   type HeldGroup,
   holdImages,
@@ -22,11 +21,8 @@ import {
   type RestoreOptions,
 } from '../../../src/criu/restore/restore.ts';
 import { moveTo, RestoreCgroup } from '../../../src/criu/restore/restore-cgroup.ts';
-import { groupOf, processOf, threadOf } from '../processes.ts';
+import { groupOf, processOf } from '../processes.ts';
 import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
-
-const old = { major: 3, minor: 17 };
-const recent = { major: 4, minor: 1 };
 
 /** Whether a process is there and no zombie. */
 function isAlive(pid: number): boolean {
@@ -216,40 +212,5 @@ describe('a restore without a cgroup file system', () => {
     writeRestorePlan(directory, groupOf([processOf(process.pid)]));
     await assert.rejects(holdImages(directory, { cgroups: directory }), /is no cgroup v2 file system/);
     rmSync(directory, { recursive: true });
-  });
-});
-
-describe('what CRIU cannot restore', () => {
-  it('depends on its version', () => {
-    assert.deepEqual(parseCriuVersion('Version: 3.17.1\nGitID: v3.17.1\n'), old);
-    assert.equal(parseCriuVersion('criu: not found'), undefined);
-    const [thread] = [threadOf(9)];
-    const hardened = threadOf(9, {
-      credentials: { ...thread!.credentials, noNewPrivs: true, capAmbient: 1n },
-    });
-    const group = groupOf([processOf(9, { threads: [hardened] })]);
-    assert.deepEqual(restoreProblems(group, recent), []);
-    assert.equal(restoreProblems(group, old)[0]?.reasons.length, 2);
-  });
-
-  it('is a signal for the death of a parent that stays dead', () => {
-    const orphan = processOf(9, { threads: [threadOf(9, { parentDeathSignal: 15 })] });
-    assert.match(restoreProblems(groupOf([orphan]), recent)[0]?.reasons[0] ?? '', /wants signal 15/);
-    const child = processOf(10, { ppid: 9, threads: [threadOf(10, { parentDeathSignal: 15 })] });
-    assert.deepEqual(restoreProblems(groupOf([processOf(9), child]), recent), []);
-  });
-});
-
-describe('a group of whom one cannot be restored', () => {
-  it('is refused as a whole, each by name', () => {
-    const group = groupOf([processOf(7), processOf(8)]);
-    const refused = wholeGroup(group, [{ pid: 7, comm: 'one', reasons: ['is impossible'] }]);
-    assert.deepEqual(
-      refused.map(({ pid, reasons }) => [pid, reasons]),
-      [
-        [7, ['is impossible']],
-        [8, ['belongs together with 7 (one), which cannot come back']],
-      ],
-    );
   });
 });

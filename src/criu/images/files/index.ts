@@ -135,17 +135,6 @@ export function writeFileImages(files: GroupFiles, images: ImageDirectory, sourc
   for (const lock of files.locks) writeLock(images, lock);
 }
 
-export {
-  journalSocketSchema,
-  journalSocketsOf,
-  type OpenJournalSockets,
-  openJournalSockets,
-  RELAY_NAME,
-  STREAMS_GIVEN,
-  STREAMS_TAKEN,
-} from '../../restore/journal-socket.ts';
-export { withNonlocalBind } from '../../restore/nonlocal-bind.ts';
-
 /** Options of `criu restore` that the files of a group ask for. */
 export function restoreOptions(files: GroupFiles): string[] {
   return files.locks.length > 0 ? ['--file-locks'] : [];

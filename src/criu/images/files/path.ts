@@ -2,7 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ContentOnDisk, GhostFile } from '../../../model/file.ts';
 import type { PathFile } from '../../../model/open-file.ts';
-import type { PageRuns } from '../../../model/page-runs.ts';
+import { contentRuns } from '../../../model/page-runs.ts';
 import { type ImageDirectory, type ImageFile, ImageWriteError, type PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,
@@ -15,7 +15,6 @@ import { head } from './common.ts';
 
 /** Position that tells CRIU not to seek. */
 const NO_SEEK = 0xffff_ffff_ffff_ffffn;
-const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 
@@ -36,17 +35,6 @@ export function writeRemap(images: ImageDirectory, { id, ghostId }: PathFile): v
 function time(moment: number): { tvSec: bigint; tvUsec: bigint } {
   const microseconds = Math.max(0, moment);
   return { tvSec: BigInt(Math.floor(microseconds / 1e6)), tvUsec: BigInt(microseconds % 1e6) };
-}
-
-/** Runs of pages as bytes, cut off at the end of the file. */
-export function* contentRuns(
-  runs: PageRuns,
-  sizeBytes: number,
-): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
-  for (const { address, pages, physical } of runs) {
-    const length = Math.min(pages * PAGE_SIZE, sizeBytes - address);
-    if (length > 0) yield { offset: address, physical, length };
-  }
 }
 
 /** `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's error, if part of it cannot be had. */

@@ -1,23 +1,61 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { z } from 'zod';
-import type { ProcessGroup } from '../../../model/group.ts';
-import type { Process } from '../../../model/process.ts';
 import { type LateOptionName, lateOptions } from '../../../model/socket-option.ts';
-import { memoryKeysOf, memoryKeysSchema } from '../../restore/memory-keys.ts';
-import { journalSocketSchema, journalSocketsOf, restoreOptions } from '../files/index.ts';
-import { readImageText } from '../image.ts';
-import { neededNumbers } from './numbers.ts';
-import { signalsOf, signalsSchema } from './signals.ts';
 
-const FILE_NAME = 'restore.json';
-const SECOND = 1_000_000_000n;
+/** Name of the plan's file, beside the images. */
+export const RESTORE_PLAN = 'restore.json';
 
 const optionName = z.custom<LateOptionName>((name) => typeof name === 'string' && name in lateOptions);
 
 const timespec = z.strictObject({ seconds: z.int(), nanoseconds: z.int() });
 
-const planSchema = z.strictObject({
+/** A 64-bit number, of which a part may not fit into JSON's. */
+const word = z.string().regex(/^0x[0-9a-f]+$/);
+
+const commonOfJournalSockets = {
+  /** By this number CRIU's images know the socket. */
+  inode: z.int(),
+  nonblocking: z.boolean(),
+};
+
+/** A socket to the journal, for which CRIU is handed another one. */
+const journalSocket = z.discriminatedUnion('kind', [
+  z.strictObject({ ...commonOfJournalSockets, kind: z.literal('datagram') }),
+  z.strictObject({
+    ...commonOfJournalSockets,
+    kind: z.literal('stream'),
+    identifier: z.string().regex(/^[^\0\n]*$/),
+    level: z.int().min(0).max(7),
+    levelPrefix: z.boolean(),
+  }),
+]);
+
+/** Memory protection keys that a process had allocated, and where it has them. */
+const memoryKeys = z.strictObject({
+  pid: z.int(),
+  /** Rising. */
+  keys: z.array(z.int()),
+  /** PKRU of the first thread, which has it again: its rights to all keys. */
+  pkru: z.int(),
+  /** Areas with a key: user address, length, PROT_READ 1 | PROT_WRITE 2 | PROT_EXEC 4. */
+  areas: z.array(z.strictObject({ start: z.int(), bytes: z.int(), prot: z.int(), key: z.int() })),
+});
+
+/** Signals of a process that are to be put right when CRIU is done with it. */
+const signals = z.strictObject({
+  pid: z.int(),
+  /** SIGTRAPs that are pending, for the process or for one thread; siginfo_t in base64. */
+  traps: z.array(z.strictObject({ tid: z.int().optional(), siginfo: z.base64() })),
+  /** What the process does with SIGTRAP, unless that is the default. */
+  trapAction: z.strictObject({ handler: word, flags: word, restorer: word, mask: word }).optional(),
+  /** Children that are stopped; `isKnown`: wait(2) has told so. */
+  stoppedChildren: z.array(z.strictObject({ pid: z.int(), isKnown: z.boolean() })),
+  /** SIGCHLD is pending, or is to be: nothing that a stopped child sends may be taken away. */
+  keepsChildSignal: z.boolean(),
+  /** The process is to be stopped, and seems to have been by this signal. */
+  stopSignal: z.int().optional(),
+});
+
+export const restorePlanSchema = z.strictObject({
   /** Processes that must be there afterwards. */
   pids: z.array(z.int()),
   /** Numbers that have to be free: of processes, threads, and whom CRIU makes for a moment. */
@@ -27,7 +65,7 @@ const planSchema = z.strictObject({
   /** Options of `criu restore` that the group asks for. */
   options: z.array(z.string()),
   /** Sockets to the journal, which is another one now. */
-  journalSockets: z.array(journalSocketSchema),
+  journalSockets: z.array(journalSocket),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */
@@ -38,7 +76,10 @@ const planSchema = z.strictObject({
   timerSlacks: z.array(z.strictObject({ tid: z.int(), nanoseconds: z.int() })),
   /** /proc/PID/coredump_filter. */
   coredumpFilters: z.array(z.strictObject({ pid: z.int(), filter: z.int() })),
-  /** Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a descriptor that lead there. */
+  /**
+   * Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a descriptor that
+   * lead there.
+   */
   sockets: z.array(
     z.strictObject({
       pid: z.int(),
@@ -64,109 +105,13 @@ const planSchema = z.strictObject({
   ),
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
-  memoryKeys: z.array(memoryKeysSchema),
+  memoryKeys: z.array(memoryKeys),
   /** Signals of every process, children before their parents. */
-  signals: z.array(signalsSchema),
+  signals: z.array(signals),
 });
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
-export type RestorePlan = z.infer<typeof planSchema>;
-
-/** A process of the group, and a descriptor in it, that lead to an open file; empty if none does. */
-function holderOf({ files, processes }: ProcessGroup, id: number): { pid: number; fd: number }[] {
-  for (const { filesId, descriptors } of files.tables) {
-    const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
-    const pid = processes.find((process) => process.filesId === filesId)?.pid;
-    if (fd !== undefined && pid !== undefined) return [{ pid, fd }];
-  }
-  return [];
-}
-
-function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
-  return group.files.files.flatMap((file) => {
-    if (!('lateOptions' in file)) return [];
-    const { lateOptions: options, uid, gid } = file;
-    if (options.length === 0 && uid === 0 && gid === 0) return [];
-    return holderOf(group, file.id).map((holder) => ({ ...holder, uid, gid, options: [...options] }));
-  });
-}
-
-function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
-  const { files, terminals } = group.files;
-  return terminals
-    .filter(({ exclusive }) => exclusive)
-    .flatMap(({ id }) => {
-      const file = files.find((candidate) => candidate.type === 'terminal' && candidate.terminalId === id);
-      return file === undefined ? [] : holderOf(group, file.id);
-    });
-}
-
-function fifosOf(group: ProcessGroup): RestorePlan['fifos'] {
-  return group.files.files.flatMap((file) => {
-    if (file.type !== 'fifo' || !file.waitsForWriter) return [];
-    const capacityBytes = group.files.pipes.find(({ id }) => id === file.pipeId)?.capacityBytes ?? 0;
-    return holderOf(group, file.id).map((holder) => ({ ...holder, flags: file.flags, capacityBytes }));
-  });
-}
-
-function timespecOf(nanoseconds: bigint): z.infer<typeof timespec> {
-  return { seconds: Number(nanoseconds / SECOND), nanoseconds: Number(nanoseconds % SECOND) };
-}
-
-function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] {
-  return group.files.files.flatMap((file) => {
-    if (file.type !== 'timerfd' || file.wallClock === undefined) return [];
-    const { flags, expiresNanoseconds, ticks, waitsForRead } = file.wallClock;
-    const expires = timespecOf(expiresNanoseconds);
-    const interval = timespecOf(file.intervalNanoseconds);
-    return holderOf(group, file.id).map((holder) => ({
-      ...{ ...holder, flags, expires, interval, waitsForRead },
-      ticks: Number(ticks),
-    }));
-  });
-}
-
-/**
- * Writes the plan next to the images.
- * @param processes as in the images: with the fabricated parent before the others, if the group has one
- */
-export function writeRestorePlan(
-  directory: string,
-  group: ProcessGroup,
-  processes: readonly Process[] = group.processes,
-): void {
-  const threads = group.processes.flatMap((process) => process.threads);
-  const plan: RestorePlan = {
-    pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
-    numbers: neededNumbers(processes),
-    ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
-    options: restoreOptions(group.files),
-    journalSockets: journalSocketsOf(group.files),
-    personality: group.processes[0]?.personality ?? 0,
-    affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
-    ioPriorities: threads.flatMap(({ tid, ioPriority }) =>
-      ioPriority === undefined ? [] : [{ tid, priority: ioPriority }],
-    ),
-    timerSlacks: threads.flatMap(({ tid, timerSlackNanoseconds }) =>
-      timerSlackNanoseconds === undefined ? [] : [{ tid, nanoseconds: timerSlackNanoseconds }],
-    ),
-    coredumpFilters: group.processes.flatMap(({ pid, memory }) =>
-      memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
-    ),
-    sockets: socketsOf(group),
-    exclusiveTerminals: exclusiveTerminalsOf(group),
-    wallClockTimers: wallClockTimersOf(group),
-    fifos: fifosOf(group),
-    memoryKeys: memoryKeysOf(group),
-    signals: signalsOf(group),
-  };
-  writeFileSync(join(directory, FILE_NAME), `${JSON.stringify(plan, null, 2)}\n`, {
-    flag: 'wx',
-    mode: 0o600,
-  });
-}
-
-/** Reads the plan; throws if the directory has none or it is not one. */
-export function readRestorePlan(directory: string): RestorePlan {
-  return planSchema.parse(JSON.parse(readImageText(join(directory, FILE_NAME))));
-}
+export type RestorePlan = z.infer<typeof restorePlanSchema>;
+export type PlannedJournalSocket = z.infer<typeof journalSocket>;
+export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
+export type SignalsPlan = z.infer<typeof signals>;

@@ -1,31 +1,11 @@
-import { z } from 'zod';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
+import type { SignalsPlan } from './restore-plan.ts';
 
 export const SIGTRAP = 5;
 const SIGCHLD = 17;
 const SIGSTOP = 19;
 const SIG_DFL = 0n;
-
-/** A 64-bit number, of which a part may not fit into JSON's. */
-const word = z.string().regex(/^0x[0-9a-f]+$/);
-
-/** Signals of a process that are to be put right when CRIU is done with it. */
-export const signalsSchema = z.strictObject({
-  pid: z.int(),
-  /** SIGTRAPs that are pending, for the process or for one thread; siginfo_t in base64. */
-  traps: z.array(z.strictObject({ tid: z.int().optional(), siginfo: z.base64() })),
-  /** What the process does with SIGTRAP, unless that is the default. */
-  trapAction: z.strictObject({ handler: word, flags: word, restorer: word, mask: word }).optional(),
-  /** Children that are stopped; `isKnown`: wait(2) has told so. */
-  stoppedChildren: z.array(z.strictObject({ pid: z.int(), isKnown: z.boolean() })),
-  /** SIGCHLD is pending, or is to be: nothing that a stopped child sends may be taken away. */
-  keepsChildSignal: z.boolean(),
-  /** The process is to be stopped, and seems to have been by this signal. */
-  stopSignal: z.int().optional(),
-});
-
-export type SignalsPlan = z.infer<typeof signalsSchema>;
 
 /** `si_signo` of a siginfo_t. */
 export function signalNumber(siginfo: Uint8Array): number {

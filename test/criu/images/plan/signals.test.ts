@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type SignalsPlan, signalsOf } from '../../../../src/criu/images/plan/signals.ts';
+import type { SignalsPlan } from '../../../../src/criu/images/plan/restore-plan.ts';
+import { signalsOf } from '../../../../src/criu/images/plan/signals.ts';
 import type { Process } from '../../../../src/model/process.ts';
 import { groupOf, processOf, threadOf } from '../../processes.ts';
 
