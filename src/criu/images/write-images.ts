@@ -2,6 +2,7 @@ import type { ProcessGroup } from '../../model/group.ts';
 import type { Process } from '../../model/process.ts';
 import { writeCores } from './core.ts';
 import { writeFileImages } from './files/index.ts';
+import { writeLocks } from './files/locks.ts';
 import { writePreparation } from './files/preparation.ts';
 import { ImageDirectory, type PageSource } from './image.ts';
 import { writeMm } from './mm.ts';
@@ -98,6 +99,7 @@ export function writeImages(group: ProcessGroup, source: PageSource, directory: 
       boottime: timespec(group.clocks.boottime),
     });
     writeFileImages(group.files, images, source);
+    writeLocks(group, images);
     writePreparation(group.files, images, source);
     writeRestorePlan(directory, group, processes);
     if (processes[0] !== group.processes[0]) images.image('fdinfo', processes[0]!.filesId);

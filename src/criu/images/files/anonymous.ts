@@ -2,6 +2,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type {
   EventFd,
   EventPoll,
+  GroupFiles,
   Inotify,
   MemfdFile,
   MemfdInode,
@@ -68,8 +69,7 @@ export function memfd(file: MemfdFile): MessageInitShape<typeof MemfdFileEntrySc
   return { ...head(file), pos: file.position, inodeId: file.inodeId };
 }
 
-/** `memfd.img`; the content is in `pagemap-shmem-SHMID.img`. */
-export function writeMemfdInode(images: ImageDirectory, inode: MemfdInode): void {
+function writeMemfdInode(images: ImageDirectory, inode: MemfdInode): void {
   const { name, uid, gid, mode, sizeBytes, shmid, seals, inodeId } = inode;
   images.image('memfd').entry(MemfdInodeEntrySchema, {
     name,
@@ -81,4 +81,9 @@ export function writeMemfdInode(images: ImageDirectory, inode: MemfdInode): void
     seals,
     inodeId: BigInt(inodeId),
   });
+}
+
+/** `memfd.img`; the content is in `pagemap-shmem-SHMID.img`. */
+export function writeMemfds({ memfds }: GroupFiles, images: ImageDirectory): void {
+  for (const inode of memfds) writeMemfdInode(images, inode);
 }

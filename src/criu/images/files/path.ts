@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { ContentOnDisk, GhostFile } from '../../../model/file.ts';
+import type { ContentOnDisk, GhostFile, GroupFiles } from '../../../model/file.ts';
 import type { PathFile } from '../../../model/open-file.ts';
 import { contentRuns } from '../../../model/page-runs.ts';
 import { type ImageDirectory, type ImageFile, ImageWriteError, type PageSource } from '../image.ts';
@@ -37,8 +37,7 @@ function time(moment: number): { tvSec: bigint; tvUsec: bigint } {
   return { tvSec: BigInt(Math.floor(microseconds / 1e6)), tvUsec: BigInt(microseconds % 1e6) };
 }
 
-/** `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's error, if part of it cannot be had. */
-export function writeGhost(images: ImageDirectory, source: PageSource, ghost: GhostFile): void {
+function writeGhost(images: ImageDirectory, source: PageSource, ghost: GhostFile): void {
   const { uid, gid, mode, sizeBytes, rdev, inode } = ghost.identity;
   const isRegular = (mode & S_IFMT) === S_IFREG;
   const image = images.image('ghost-file', ghost.id);
@@ -81,4 +80,12 @@ function writeContentOnDisk(image: ImageFile, { path, inode, ranges }: ContentOn
   } finally {
     closeSync(fd);
   }
+}
+
+/**
+ * `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's error, if part of
+ * it cannot be had.
+ */
+export function writeGhosts({ ghosts }: GroupFiles, images: ImageDirectory, source: PageSource): void {
+  for (const ghost of ghosts) writeGhost(images, source, ghost);
 }

@@ -16,6 +16,7 @@ import {
   type UnixSkEntrySchema,
 } from '../proto/gen/socket_pb.ts';
 import { head } from './common.ts';
+import type { FileReferences } from './kind.ts';
 
 /**
  * Flag of a socket that somebody else opens (criu/sk-unix.c); CRIU then makes no peer of its own for a datagram socket.
@@ -95,6 +96,15 @@ export function unixEntry(socket: UnixSocket): MessageInitShape<typeof UnixSkEnt
     ...(nameDirectory === undefined ? {} : { nameDir: nameDirectory }),
     ...(socket.deleted ? { deleted: true } : {}),
   };
+}
+
+/**
+ * The socket that one is connected to. CRIU does not find a peer that comes later, and is not connected to the socket in turn
+ * (try_resolve_unix_peer, criu/sk-unix.c).
+ */
+export function peerOf({ peerInode }: UnixSocket, { unixSockets }: FileReferences): UnixSocket[] {
+  const peer = unixSockets.get(peerInode);
+  return peer === undefined ? [] : [peer];
 }
 
 /** What was in a unix socket's queue, one entry a buffer, in `sk-queues.img`. */

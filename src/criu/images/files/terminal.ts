@@ -1,4 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { GroupFiles } from '../../../model/file.ts';
 import type {
   Terminal,
   TerminalFile,
@@ -80,8 +81,7 @@ function settingsEntries({ termios: current, lockedTermios, windowSize }: Termin
   };
 }
 
-/** `tty-info.img`, and `tty-data.img` for what had not been read. */
-export function writeTerminal(images: ImageDirectory, terminal: Terminal): void {
+function writeTerminal(images: ImageDirectory, terminal: Terminal): void {
   const { settings, ptyIndex, unread } = terminal;
   const id = ttyInfoId(terminal);
   images.image('tty-info').entry(TtyInfoEntrySchema, {
@@ -102,10 +102,18 @@ export function writeTerminal(images: ImageDirectory, terminal: Terminal): void 
   if (unread.length > 0) images.image('tty-data').entry(TtyDataEntrySchema, { ttyId: id, data: unread });
 }
 
-/** An open file on a terminal. */
+/** `tty-info.img`, and `tty-data.img` for what had not been read. */
+export function writeTerminals({ terminals }: GroupFiles, images: ImageDirectory): void {
+  for (const terminal of terminals) writeTerminal(images, terminal);
+}
+
+/** An open file on a terminal. Throws an Error if that is not in the model. */
 export function terminalFile(
   file: TerminalFile,
-  terminal: Terminal,
+  terminals: ReadonlyMap<number, Terminal>,
 ): MessageInitShape<typeof TtyFileEntrySchema> {
+  const terminal = terminals.get(file.terminalId);
+  if (terminal === undefined)
+    throw new Error(`terminal ${file.terminalId} of file ${file.id} is not in the model`);
   return { ...head(file), ttyInfoId: ttyInfoId(terminal), regfId: file.pathFile.id };
 }

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
-import { restoreOptions } from '../files/index.ts';
+import { lockOptions } from '../files/locks.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
@@ -81,7 +81,7 @@ export function writeRestorePlan(
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     numbers: neededNumbers(processes),
     ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
-    options: restoreOptions(group.files),
+    options: lockOptions(group.files),
     journalSockets: journalSocketsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
