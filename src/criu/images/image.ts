@@ -118,6 +118,7 @@ export class ImageWriteError extends Error {
 export class ImageDirectory {
   readonly path: string;
   readonly #open = new Map<string, ImageFile>();
+  readonly #pages: ImageFile[] = [];
 
   /** Creates the directory, readable by its owner only, if it does not exist. */
   constructor(path: string) {
@@ -132,9 +133,12 @@ export class ImageDirectory {
     return this.#file(`${name}${idSuffix(name, id)}.img`, words);
   }
 
-  /** The raw page store `pages-ID.img`, which has no magic number (RAW_IMAGE_MAGIC). */
-  pages(id: number): ImageFile {
-    return this.#file(`pages-${id}.img`, []);
+  /** The next of the raw page stores `pages-1.img`, `pages-2.img` ..., which have no magic number (RAW_IMAGE_MAGIC). */
+  newPages(): { readonly pagesId: number; readonly store: ImageFile } {
+    const pagesId = this.#pages.length + 1;
+    const store = this.#file(`pages-${pagesId}.img`, []);
+    this.#pages.push(store);
+    return { pagesId, store };
   }
 
   /** Names of the files created so far. */
@@ -144,7 +148,12 @@ export class ImageDirectory {
 
   /** Bytes in all files created so far. */
   get sizeBytes(): number {
-    return [...this.#open.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return sizeOf(this.#open.values());
+  }
+
+  /** Those of them that are pages of memory. */
+  get pagesBytes(): number {
+    return sizeOf(this.#pages);
   }
 
   close(): void {
@@ -161,6 +170,10 @@ export class ImageDirectory {
     }
     return file;
   }
+}
+
+function sizeOf(files: Iterable<ImageFile>): number {
+  return [...files].reduce((sum, file) => sum + file.sizeBytes, 0);
 }
 
 function idSuffix(name: ImageName, id: number | string | undefined): string {

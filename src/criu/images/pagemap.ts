@@ -65,61 +65,59 @@ function* piecesUpTo(runs: Iterable<PageRun>, limit: number): Generator<Piece> {
   }
 }
 
-/** Numbers the page stores of a group: `pages-1.img`, `pages-2.img` ... */
-export class PageStores {
-  readonly #images: ImageDirectory;
-  readonly #source: PageSource;
-  #lastId = 0;
-  /** Bytes stored so far. */
-  sizeBytes = 0;
-
-  constructor(images: ImageDirectory, source: PageSource) {
-    this.#images = images;
-    this.#source = source;
-  }
-
-  /** Writes `pagemap-PID.img` and its store for the private pages of an address space. */
-  writeProcess(pid: number, memory: AddressSpace): void {
-    this.#write(this.#images.image('pagemap', pid), privatePieces(memory));
-  }
-
-  /** The same for shared memory, as far as anybody maps it: CRIU refuses pages beyond that. */
-  writeSharedMemory(memory: SharedMemory, mappedBytes: number): void {
-    const limit = memory.origin === 'memfd' ? Math.ceil(memory.sizeBytes / PAGE) * PAGE : mappedBytes;
-    this.#write(this.#images.image('pagemap-shmem', memory.shmid), piecesUpTo(memory.runs, limit));
-  }
-
-  #write(pagemap: ImageFile, all: Iterable<Piece>): void {
-    const pagesId = ++this.#lastId;
-    const store = this.#images.pages(pagesId);
-    pagemap.entry(PagemapHeadSchema, { pagesId });
-    let entry: { vaddr: number; nrPages: number } | undefined;
-    const flush = () => {
-      if (entry === undefined) return;
-      const { vaddr, nrPages } = entry;
-      pagemap.entry(PagemapEntrySchema, { vaddr: BigInt(vaddr), nrPages, flags: PE_PRESENT });
-    };
-    let batch: PhysicalRun[] = [];
-    const writeBatch = () => {
-      store.runs(this.#source, batch);
-      batch = [];
-    };
-    for (const { address, pages, from } of all) {
-      if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === address) entry.nrPages += pages;
-      else {
-        flush();
-        entry = { vaddr: address, nrPages: pages };
-      }
-      if ('bytes' in from) {
-        writeBatch();
-        store.bytes(from.bytes);
-      } else {
-        batch.push({ physical: from.physical, length: pages * PAGE });
-        if (batch.length >= MAX_RUNS) writeBatch();
-      }
+function writePages(
+  images: ImageDirectory,
+  source: PageSource,
+  pagemap: ImageFile,
+  all: Iterable<Piece>,
+): void {
+  const { pagesId, store } = images.newPages();
+  pagemap.entry(PagemapHeadSchema, { pagesId });
+  let entry: { vaddr: number; nrPages: number } | undefined;
+  const flush = () => {
+    if (entry === undefined) return;
+    const { vaddr, nrPages } = entry;
+    pagemap.entry(PagemapEntrySchema, { vaddr: BigInt(vaddr), nrPages, flags: PE_PRESENT });
+  };
+  let batch: PhysicalRun[] = [];
+  const writeBatch = () => {
+    store.runs(source, batch);
+    batch = [];
+  };
+  for (const { address, pages, from } of all) {
+    if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === address) entry.nrPages += pages;
+    else {
+      flush();
+      entry = { vaddr: address, nrPages: pages };
     }
-    flush();
-    writeBatch();
-    this.sizeBytes += store.sizeBytes;
+    if ('bytes' in from) {
+      writeBatch();
+      store.bytes(from.bytes);
+    } else {
+      batch.push({ physical: from.physical, length: pages * PAGE });
+      if (batch.length >= MAX_RUNS) writeBatch();
+    }
   }
+  flush();
+  writeBatch();
+}
+
+/** Writes `pagemap-PID.img` and its store for the private pages of an address space. */
+export function writePrivatePages(
+  images: ImageDirectory,
+  source: PageSource,
+  pid: number,
+  memory: AddressSpace,
+): void {
+  writePages(images, source, images.image('pagemap', pid), privatePieces(memory));
+}
+
+/** The same for the pages of a shared memory, in `pagemap-shmem-SHMID.img`, as far as `sizeBytes`. */
+export function writeSharedPages(
+  images: ImageDirectory,
+  source: PageSource,
+  { shmid, runs }: SharedMemory,
+  sizeBytes: number,
+): void {
+  writePages(images, source, images.image('pagemap-shmem', shmid), piecesUpTo(runs, sizeBytes));
 }

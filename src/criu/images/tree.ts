@@ -1,9 +1,9 @@
-import type { Process } from '../../model/process.ts';
 import type { ImageDirectory } from './image.ts';
 import { IdsEntrySchema } from './proto/gen/ids_pb.ts';
 import { InventoryEntrySchema } from './proto/gen/inventory_pb.ts';
 import { PstreeEntrySchema } from './proto/gen/pstree_pb.ts';
 import { FsEntrySchema } from './proto/gen/regfile_pb.ts';
+import type { RootedGroup } from './rooted-group.ts';
 
 /** CRTOOLS_IMAGES_V1_1 (criu/include/magic.h). */
 const IMAGES_VERSION = 2;
@@ -35,10 +35,10 @@ export function writeInventory(images: ImageDirectory): void {
 }
 
 /** Writes `pstree.img`, and `ids-PID.img` and `fs-PID.img` of every process. The first process is the root. */
-export function writeTree(images: ImageDirectory, processes: readonly Process[]): void {
+export function writeTree({ tree }: Pick<RootedGroup, 'tree'>, images: ImageDirectory): void {
   const pstree = images.image('pstree');
-  const pids = new Set(processes.map(({ pid }) => pid));
-  for (const process of processes) {
+  const pids = new Set(tree.map(({ pid }) => pid));
+  for (const process of tree) {
     const { pid, ppid, pgid, sid } = process;
     const threads = process.threads.length === 0 ? [pid] : process.threads.map(({ tid }) => tid);
     pstree.entry(PstreeEntrySchema, { pid, ppid: pids.has(ppid) ? ppid : 0, pgid, sid, threads });
