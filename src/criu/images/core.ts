@@ -4,6 +4,7 @@ import { textToBytes } from '../../vmcore/byte-text.ts';
 import type { ImageDirectory } from './image.ts';
 import { SIGTRAP, signalNumber } from './plan/signals.ts';
 import {
+  CoreEntry_march,
   CoreEntrySchema,
   type TaskCoreEntrySchema,
   type ThreadCoreEntrySchema,
@@ -13,8 +14,6 @@ import type { SignalQueueEntrySchema } from './proto/gen/signal_pb.ts';
 import type { ItimerEntrySchema, PosixTimerEntrySchema } from './proto/gen/timers_pb.ts';
 import { x86ThreadInfo } from './x86.ts';
 
-/** `mtype`: x86-64. */
-const X86_64 = 1;
 /** `task_state` (compel/include/uapi/task-state.h); a zombie is TASK_DEAD in an image. */
 const taskStates = { alive: 1, zombie: 2, stopped: 3 } as const;
 /** sigaltstack(2): none. */
@@ -143,12 +142,14 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
 /** Writes `core-TID.img` of every thread of a process; the first thread's holds what belongs to the process. */
 export function writeCores(images: ImageDirectory, process: Process): void {
   if (process.threads.length === 0) {
-    images.image('core', process.pid).entry(CoreEntrySchema, { mtype: X86_64, tc: taskCore(process) });
+    images
+      .image('core', process.pid)
+      .entry(CoreEntrySchema, { mtype: CoreEntry_march.X86_64, tc: taskCore(process) });
     return;
   }
   for (const thread of process.threads) {
     images.image('core', thread.tid).entry(CoreEntrySchema, {
-      mtype: X86_64,
+      mtype: CoreEntry_march.X86_64,
       threadInfo: x86ThreadInfo(thread),
       tc: thread.tid === process.pid ? taskCore(process) : undefined,
       threadCore: threadCore(thread),

@@ -1,5 +1,5 @@
 import type { ImageDirectory } from './image.ts';
-import { IdsEntrySchema } from './proto/gen/ids_pb.ts';
+import { TaskKobjIdsEntrySchema } from './proto/gen/ids_pb.ts';
 import { InventoryEntrySchema } from './proto/gen/inventory_pb.ts';
 import { PstreeEntrySchema } from './proto/gen/pstree_pb.ts';
 import { FsEntrySchema } from './proto/gen/regfile_pb.ts';
@@ -43,7 +43,7 @@ export function writeTree({ tree }: Pick<RootedGroup, 'tree'>, images: ImageDire
     const threads = process.threads.length === 0 ? [pid] : process.threads.map(({ tid }) => tid);
     pstree.entry(PstreeEntrySchema, { pid, ppid: pids.has(ppid) ? ppid : 0, pgid, sid, threads });
     if (process.memory === undefined) continue;
-    images.image('ids', pid).entry(IdsEntrySchema, {
+    images.image('ids', pid).entry(TaskKobjIdsEntrySchema, {
       vmId: process.memory.id,
       filesId: process.filesId,
       fsId: process.fsId,

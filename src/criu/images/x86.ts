@@ -1,20 +1,18 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { FpuState, Thread, TlsSlot, UserRegisters } from '../../model/process.ts';
-import type {
-  X86FpregsEntrySchema,
-  X86RegsEntrySchema,
-  X86ThreadInfoSchema,
-  X86TlsEntrySchema,
+import {
+  type ThreadInfoX86Schema,
+  type UserDescTSchema,
+  type UserX86FpregsEntrySchema,
+  type UserX86RegsEntrySchema,
+  UserX86RegsMode,
 } from './proto/gen/core_x86_pb.ts';
-
-/** `mode` of the register entry: 64-bit code. */
-const NATIVE = 1;
 
 /** Number of the state component that has a thread's rights to memory protection keys: SDM volume 1, 13.1. */
 export const PKRU = 9;
 
-function regsEntry(registers: UserRegisters): MessageInitShape<typeof X86RegsEntrySchema> {
-  return { ...registers, mode: NATIVE };
+function regsEntry(registers: UserRegisters): MessageInitShape<typeof UserX86RegsEntrySchema> {
+  return { ...registers, mode: UserX86RegsMode.NATIVE };
 }
 
 function words(data: Uint8Array): number[] {
@@ -32,7 +30,7 @@ function fpregsEntry({
   fxsave,
   xstateBv,
   components,
-}: FpuState): MessageInitShape<typeof X86FpregsEntrySchema> {
+}: FpuState): MessageInitShape<typeof UserX86FpregsEntrySchema> {
   const view = new DataView(fxsave.buffer, fxsave.byteOffset, fxsave.byteLength);
   const component = (number: number): Uint8Array =>
     components.find((candidate) => candidate.number === number)?.data ?? new Uint8Array();
@@ -64,7 +62,7 @@ function fpregsEntry({
 }
 
 /** struct user_desc from the eight bytes of a segment descriptor: fill_user_desc() in arch/x86/kernel/tls.c. */
-function tlsEntry({ entryNumber, low, high }: TlsSlot): MessageInitShape<typeof X86TlsEntrySchema> {
+function tlsEntry({ entryNumber, low, high }: TlsSlot): MessageInitShape<typeof UserDescTSchema> {
   const bit = (n: number) => ((high >>> n) & 1) === 1;
   return {
     entryNumber,
@@ -81,7 +79,7 @@ function tlsEntry({ entryNumber, low, high }: TlsSlot): MessageInitShape<typeof 
 }
 
 /** The architecture's part of a thread's core image. */
-export function x86ThreadInfo(thread: Thread): MessageInitShape<typeof X86ThreadInfoSchema> {
+export function x86ThreadInfo(thread: Thread): MessageInitShape<typeof ThreadInfoX86Schema> {
   return {
     clearTidAddr: thread.clearChildTid,
     gpregs: regsEntry(thread.registers),

@@ -3,7 +3,7 @@ import type { GroupFiles, OpenFile } from '../../../model/file.ts';
 import type { UnixSocket } from '../../../model/socket.ts';
 import type { Terminal } from '../../../model/terminal.ts';
 import type { ImageDirectory, PageSource } from '../image.ts';
-import type { FileEntrySchema, FileType } from '../proto/gen/files_pb.ts';
+import type { FdTypes, FileEntrySchema } from '../proto/gen/files_pb.ts';
 
 type FileEntry = MessageInitShape<typeof FileEntrySchema>;
 
@@ -20,7 +20,7 @@ export interface FileReferences {
 /** What the images have of a kind of open file; `file_desc_ops` of CRIU is what it is read with. */
 export interface FileKind<File extends OpenFile> {
   /** What CRIU takes the file for, in its entry and in tables of descriptors. */
-  readonly fileType: FileType;
+  readonly fileType: FdTypes;
   /** Throws an Error if the file names something that the model does not have. */
   entry(file: File, references: FileReferences): EntryOfKind;
   /** The file as CRIU is told of it, where that is another kind. */

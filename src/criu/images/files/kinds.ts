@@ -1,5 +1,5 @@
 import type { OpenFile } from '../../../model/file.ts';
-import { FileType } from '../proto/gen/files_pb.ts';
+import { FdTypes } from '../proto/gen/files_pb.ts';
 import { eventfd, eventpoll, inotify, memfd, signalfd, timerfd, writeMemfds } from './anonymous.ts';
 import type { FileKind } from './kind.ts';
 import { regFile, writeGhosts, writeRemap } from './path.ts';
@@ -14,44 +14,44 @@ type FileKinds = {
 /** All kinds of open files. Whoever adds one to the model adds it here, and nowhere else in this directory. */
 export const fileKinds: FileKinds = {
   path: {
-    fileType: FileType.REG,
+    fileType: FdTypes.REG,
     entry: (file) => ({ reg: regFile(file) }),
     also: (file, images) => writeRemap(images, file),
     shared: writeGhosts,
   },
   pipe: {
-    fileType: FileType.PIPE,
+    fileType: FdTypes.PIPE,
     entry: (file) => ({ pipe: pipeEntry(file) }),
     shared: writePipes,
   },
   fifo: {
-    fileType: FileType.FIFO,
+    fileType: FdTypes.FIFO,
     entry: (file) => ({ fifo: fifoEntry(file) }),
     as: openedFifo,
     before: ({ pathFile }) => [pathFile],
     shared: writeFifos,
   },
   unix: {
-    fileType: FileType.UNIXSK,
+    fileType: FdTypes.UNIXSK,
     entry: (file) => ({ usk: unixEntry(file) }),
     before: peerOf,
     also: (file, images, source) => writeUnixQueue(images, source, file),
   },
-  inet: { fileType: FileType.INETSK, entry: (file) => ({ isk: inetEntry(file) }) },
-  netlink: { fileType: FileType.NETLINKSK, entry: (file) => ({ nlsk: netlinkEntry(file) }) },
+  inet: { fileType: FdTypes.INETSK, entry: (file) => ({ isk: inetEntry(file) }) },
+  netlink: { fileType: FdTypes.NETLINKSK, entry: (file) => ({ nlsk: netlinkEntry(file) }) },
   terminal: {
-    fileType: FileType.TTY,
+    fileType: FdTypes.TTY,
     entry: (file, { terminals }) => ({ tty: terminalFile(file, terminals) }),
     before: ({ pathFile }) => [pathFile],
     shared: writeTerminals,
   },
-  eventfd: { fileType: FileType.EVENTFD, entry: (file) => ({ efd: eventfd(file) }) },
-  eventpoll: { fileType: FileType.EVENTPOLL, entry: (file) => ({ epfd: eventpoll(file) }) },
-  timerfd: { fileType: FileType.TIMERFD, entry: (file) => ({ tfd: timerfd(file) }) },
-  signalfd: { fileType: FileType.SIGNALFD, entry: (file) => ({ sgfd: signalfd(file) }) },
-  inotify: { fileType: FileType.INOTIFY, entry: (file) => ({ ify: inotify(file) }) },
+  eventfd: { fileType: FdTypes.EVENTFD, entry: (file) => ({ efd: eventfd(file) }) },
+  eventpoll: { fileType: FdTypes.EVENTPOLL, entry: (file) => ({ epfd: eventpoll(file) }) },
+  timerfd: { fileType: FdTypes.TIMERFD, entry: (file) => ({ tfd: timerfd(file) }) },
+  signalfd: { fileType: FdTypes.SIGNALFD, entry: (file) => ({ sgfd: signalfd(file) }) },
+  inotify: { fileType: FdTypes.INOTIFY, entry: (file) => ({ ify: inotify(file) }) },
   memfd: {
-    fileType: FileType.MEMFD,
+    fileType: FdTypes.MEMFD,
     entry: (file) => ({ memfd: memfd(file) }),
     shared: writeMemfds,
   },

@@ -2,17 +2,17 @@
 // @generated from file core.proto (package otherworld.criu, syntax proto2)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { X86ThreadInfo } from "./core_x86_pb.ts";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { ThreadInfoX86 } from "./core_x86_pb.ts";
 import { file_core_x86 } from "./core_x86_pb.ts";
 import type { CredsEntry } from "./creds_pb.ts";
 import { file_creds } from "./creds_pb.ts";
-import type { IdsEntry } from "./ids_pb.ts";
+import type { TaskKobjIdsEntry } from "./ids_pb.ts";
 import { file_ids } from "./ids_pb.ts";
-import type { SigactionEntry, SignalQueueEntry } from "./signal_pb.ts";
+import type { SaEntry, SignalQueueEntry } from "./signal_pb.ts";
 import { file_signal } from "./signal_pb.ts";
-import type { TimersEntry } from "./timers_pb.ts";
+import type { TaskTimersEntry } from "./timers_pb.ts";
 import { file_timers } from "./timers_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file core.proto.
  */
 export const file_core: GenFile = /*@__PURE__*/
-  fileDesc("Cgpjb3JlLnByb3RvEg9vdGhlcndvcmxkLmNyaXUiJwoLUmxpbWl0RW50cnkSCwoDY3VyGAEgAigEEgsKA21heBgCIAIoBCI9CgxSbGltaXRzRW50cnkSLQoHcmxpbWl0cxgBIAMoCzIcLm90aGVyd29ybGQuY3JpdS5SbGltaXRFbnRyeSLRAwoNVGFza0NvcmVFbnRyeRISCgp0YXNrX3N0YXRlGAEgAigNEhEKCWV4aXRfY29kZRgCIAIoDRITCgtwZXJzb25hbGl0eRgDIAIoDRINCgVmbGFncxgEIAIoDRISCgpibGtfc2lnc2V0GAUgAigEEgwKBGNvbW0YBiACKAwSLAoGdGltZXJzGAcgASgLMhwub3RoZXJ3b3JsZC5jcml1LlRpbWVyc0VudHJ5Ei4KB3JsaW1pdHMYCCABKAsyHS5vdGhlcndvcmxkLmNyaXUuUmxpbWl0c0VudHJ5Eg4KBmNnX3NldBgJIAEoDRI0CglzaWduYWxzX3MYCiABKAsyIS5vdGhlcndvcmxkLmNyaXUuU2lnbmFsUXVldWVFbnRyeRIQCghsb2dpbnVpZBgNIAEoDRIVCg1vb21fc2NvcmVfYWRqGA4gASgFEjMKCnNpZ2FjdGlvbnMYDyADKAsyHy5vdGhlcndvcmxkLmNyaXUuU2lnYWN0aW9uRW50cnkSFwoPY2hpbGRfc3VicmVhcGVyGBIgASgIEhIKCnN0b3Bfc2lnbm8YFSABKA0SJAocbWVtYmFycmllcl9yZWdpc3RyYXRpb25fbWFzaxgWIAEoDSI8CghTYXNFbnRyeRINCgVzc19zcBgBIAIoBBIPCgdzc19zaXplGAIgAigEEhAKCHNzX2ZsYWdzGAMgAigNImgKCVJzZXFFbnRyeRIYChByc2VxX2FiaV9wb2ludGVyGAEgAigEEhUKDXJzZXFfYWJpX3NpemUYAiACKA0SEQoJc2lnbmF0dXJlGAMgAigNEhcKD3JzZXFfY3NfcG9pbnRlchgEIAEoBCKnAwoPVGhyZWFkQ29yZUVudHJ5EhEKCWZ1dGV4X3JsYRgBIAIoBBIVCg1mdXRleF9ybGFfbGVuGAIgAigNEhIKCnNjaGVkX25pY2UYAyABKBESFAoMc2NoZWRfcG9saWN5GAQgASgNEhIKCnNjaGVkX3ByaW8YBSABKA0SEgoKYmxrX3NpZ3NldBgGIAEoBBImCgNzYXMYByABKAsyGS5vdGhlcndvcmxkLmNyaXUuU2FzRW50cnkSEgoKcGRlYXRoX3NpZxgIIAEoDRI0CglzaWduYWxzX3AYCSABKAsyIS5vdGhlcndvcmxkLmNyaXUuU2lnbmFsUXVldWVFbnRyeRIqCgVjcmVkcxgKIAEoCzIbLm90aGVyd29ybGQuY3JpdS5DcmVkc0VudHJ5EhQKDHNlY2NvbXBfbW9kZRgLIAEoDRIWCg5zZWNjb21wX2ZpbHRlchgMIAEoDRIMCgRjb21tGA0gASgMEi4KCnJzZXFfZW50cnkYDyABKAsyGi5vdGhlcndvcmxkLmNyaXUuUnNlcUVudHJ5Eg4KBmNnX3NldBgQIAEoDSLaAQoJQ29yZUVudHJ5Eg0KBW10eXBlGAEgAigNEjMKC3RocmVhZF9pbmZvGAIgASgLMh4ub3RoZXJ3b3JsZC5jcml1Llg4NlRocmVhZEluZm8SKgoCdGMYAyABKAsyHi5vdGhlcndvcmxkLmNyaXUuVGFza0NvcmVFbnRyeRImCgNpZHMYBCABKAsyGS5vdGhlcndvcmxkLmNyaXUuSWRzRW50cnkSNQoLdGhyZWFkX2NvcmUYBSABKAsyIC5vdGhlcndvcmxkLmNyaXUuVGhyZWFkQ29yZUVudHJ5", [file_core_x86, file_creds, file_ids, file_signal, file_timers]);
+  fileDesc("Cgpjb3JlLnByb3RvEg9vdGhlcndvcmxkLmNyaXUiJwoLUmxpbWl0RW50cnkSCwoDY3VyGAEgAigEEgsKA21heBgCIAIoBCJBChBUYXNrUmxpbWl0c0VudHJ5Ei0KB3JsaW1pdHMYASADKAsyHC5vdGhlcndvcmxkLmNyaXUuUmxpbWl0RW50cnkivgMKDVRhc2tDb3JlRW50cnkSEgoKdGFza19zdGF0ZRgBIAIoDRIRCglleGl0X2NvZGUYAiACKA0SEwoLcGVyc29uYWxpdHkYAyACKA0SDQoFZmxhZ3MYBCACKA0SEgoKYmxrX3NpZ3NldBgFIAIoBBIMCgRjb21tGAYgAigMEjAKBnRpbWVycxgHIAEoCzIgLm90aGVyd29ybGQuY3JpdS5UYXNrVGltZXJzRW50cnkSMgoHcmxpbWl0cxgIIAEoCzIhLm90aGVyd29ybGQuY3JpdS5UYXNrUmxpbWl0c0VudHJ5Eg4KBmNnX3NldBgJIAEoDRI0CglzaWduYWxzX3MYCiABKAsyIS5vdGhlcndvcmxkLmNyaXUuU2lnbmFsUXVldWVFbnRyeRIQCghsb2dpbnVpZBgNIAEoDRIVCg1vb21fc2NvcmVfYWRqGA4gASgFEiwKCnNpZ2FjdGlvbnMYDyADKAsyGC5vdGhlcndvcmxkLmNyaXUuU2FFbnRyeRIXCg9jaGlsZF9zdWJyZWFwZXIYEiABKAgSJAocbWVtYmFycmllcl9yZWdpc3RyYXRpb25fbWFzaxgWIAEoDSJCCg5UaHJlYWRTYXNFbnRyeRINCgVzc19zcBgBIAIoBBIPCgdzc19zaXplGAIgAigEEhAKCHNzX2ZsYWdzGAMgAigNImgKCVJzZXFFbnRyeRIYChByc2VxX2FiaV9wb2ludGVyGAEgAigEEhUKDXJzZXFfYWJpX3NpemUYAiACKA0SEQoJc2lnbmF0dXJlGAMgAigNEhcKD3JzZXFfY3NfcG9pbnRlchgEIAEoBCK7AwoPVGhyZWFkQ29yZUVudHJ5EhEKCWZ1dGV4X3JsYRgBIAIoBBIVCg1mdXRleF9ybGFfbGVuGAIgAigNEhIKCnNjaGVkX25pY2UYAyABKBESFAoMc2NoZWRfcG9saWN5GAQgASgNEhIKCnNjaGVkX3ByaW8YBSABKA0SEgoKYmxrX3NpZ3NldBgGIAEoBBIsCgNzYXMYByABKAsyHy5vdGhlcndvcmxkLmNyaXUuVGhyZWFkU2FzRW50cnkSEgoKcGRlYXRoX3NpZxgIIAEoDRI0CglzaWduYWxzX3AYCSABKAsyIS5vdGhlcndvcmxkLmNyaXUuU2lnbmFsUXVldWVFbnRyeRIqCgVjcmVkcxgKIAEoCzIbLm90aGVyd29ybGQuY3JpdS5DcmVkc0VudHJ5EjIKDHNlY2NvbXBfbW9kZRgLIAEoDjIcLm90aGVyd29ybGQuY3JpdS5TZWNjb21wTW9kZRIWCg5zZWNjb21wX2ZpbHRlchgMIAEoDRIMCgRjb21tGA0gASgMEi4KCnJzZXFfZW50cnkYDyABKAsyGi5vdGhlcndvcmxkLmNyaXUuUnNlcUVudHJ5IqYCCglDb3JlRW50cnkSLwoFbXR5cGUYASACKA4yIC5vdGhlcndvcmxkLmNyaXUuQ29yZUVudHJ5Lm1hcmNoEjMKC3RocmVhZF9pbmZvGAIgASgLMh4ub3RoZXJ3b3JsZC5jcml1LlRocmVhZEluZm9YODYSKgoCdGMYAyABKAsyHi5vdGhlcndvcmxkLmNyaXUuVGFza0NvcmVFbnRyeRIuCgNpZHMYBCABKAsyIS5vdGhlcndvcmxkLmNyaXUuVGFza0tvYmpJZHNFbnRyeRI1Cgt0aHJlYWRfY29yZRgFIAEoCzIgLm90aGVyd29ybGQuY3JpdS5UaHJlYWRDb3JlRW50cnkiIAoFbWFyY2gSCwoHVU5LTk9XThAAEgoKBlg4Nl82NBABKjMKC1NlY2NvbXBNb2RlEgwKCGRpc2FibGVkEAASCgoGc3RyaWN0EAESCgoGZmlsdGVyEAI", [file_core_x86, file_creds, file_ids, file_signal, file_timers]);
 
 /**
  * @generated from message otherworld.criu.RlimitEntry
@@ -45,9 +45,9 @@ export const RlimitEntrySchema: GenMessage<RlimitEntry> = /*@__PURE__*/
   messageDesc(file_core, 0);
 
 /**
- * @generated from message otherworld.criu.RlimitsEntry
+ * @generated from message otherworld.criu.TaskRlimitsEntry
  */
-export type RlimitsEntry = Message<"otherworld.criu.RlimitsEntry"> & {
+export type TaskRlimitsEntry = Message<"otherworld.criu.TaskRlimitsEntry"> & {
   /**
    * @generated from field: repeated otherworld.criu.RlimitEntry rlimits = 1;
    */
@@ -55,10 +55,10 @@ export type RlimitsEntry = Message<"otherworld.criu.RlimitsEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.RlimitsEntry.
- * Use `create(RlimitsEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.TaskRlimitsEntry.
+ * Use `create(TaskRlimitsEntrySchema)` to create a new message.
  */
-export const RlimitsEntrySchema: GenMessage<RlimitsEntry> = /*@__PURE__*/
+export const TaskRlimitsEntrySchema: GenMessage<TaskRlimitsEntry> = /*@__PURE__*/
   messageDesc(file_core, 1);
 
 /**
@@ -100,14 +100,14 @@ export type TaskCoreEntry = Message<"otherworld.criu.TaskCoreEntry"> & {
   comm: Uint8Array;
 
   /**
-   * @generated from field: optional otherworld.criu.TimersEntry timers = 7;
+   * @generated from field: optional otherworld.criu.TaskTimersEntry timers = 7;
    */
-  timers?: TimersEntry | undefined;
+  timers?: TaskTimersEntry | undefined;
 
   /**
-   * @generated from field: optional otherworld.criu.RlimitsEntry rlimits = 8;
+   * @generated from field: optional otherworld.criu.TaskRlimitsEntry rlimits = 8;
    */
-  rlimits?: RlimitsEntry | undefined;
+  rlimits?: TaskRlimitsEntry | undefined;
 
   /**
    * @generated from field: optional uint32 cg_set = 9;
@@ -130,21 +130,14 @@ export type TaskCoreEntry = Message<"otherworld.criu.TaskCoreEntry"> & {
   oomScoreAdj: number;
 
   /**
-   * @generated from field: repeated otherworld.criu.SigactionEntry sigactions = 15;
+   * @generated from field: repeated otherworld.criu.SaEntry sigactions = 15;
    */
-  sigactions: SigactionEntry[];
+  sigactions: SaEntry[];
 
   /**
    * @generated from field: optional bool child_subreaper = 18;
    */
   childSubreaper: boolean;
-
-  /**
-   * known to CRIU 4 only
-   *
-   * @generated from field: optional uint32 stop_signo = 21;
-   */
-  stopSigno: number;
 
   /**
    * known to CRIU 4 only
@@ -164,9 +157,9 @@ export const TaskCoreEntrySchema: GenMessage<TaskCoreEntry> = /*@__PURE__*/
 /**
  * sigaltstack
  *
- * @generated from message otherworld.criu.SasEntry
+ * @generated from message otherworld.criu.ThreadSasEntry
  */
-export type SasEntry = Message<"otherworld.criu.SasEntry"> & {
+export type ThreadSasEntry = Message<"otherworld.criu.ThreadSasEntry"> & {
   /**
    * @generated from field: required uint64 ss_sp = 1;
    */
@@ -184,10 +177,10 @@ export type SasEntry = Message<"otherworld.criu.SasEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.SasEntry.
- * Use `create(SasEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.ThreadSasEntry.
+ * Use `create(ThreadSasEntrySchema)` to create a new message.
  */
-export const SasEntrySchema: GenMessage<SasEntry> = /*@__PURE__*/
+export const ThreadSasEntrySchema: GenMessage<ThreadSasEntry> = /*@__PURE__*/
   messageDesc(file_core, 3);
 
 /**
@@ -257,9 +250,9 @@ export type ThreadCoreEntry = Message<"otherworld.criu.ThreadCoreEntry"> & {
   blkSigset: bigint;
 
   /**
-   * @generated from field: optional otherworld.criu.SasEntry sas = 7;
+   * @generated from field: optional otherworld.criu.ThreadSasEntry sas = 7;
    */
-  sas?: SasEntry | undefined;
+  sas?: ThreadSasEntry | undefined;
 
   /**
    * @generated from field: optional uint32 pdeath_sig = 8;
@@ -277,9 +270,9 @@ export type ThreadCoreEntry = Message<"otherworld.criu.ThreadCoreEntry"> & {
   creds?: CredsEntry | undefined;
 
   /**
-   * @generated from field: optional uint32 seccomp_mode = 11;
+   * @generated from field: optional otherworld.criu.SeccompMode seccomp_mode = 11;
    */
-  seccompMode: number;
+  seccompMode: SeccompMode;
 
   /**
    * @generated from field: optional uint32 seccomp_filter = 12;
@@ -295,11 +288,6 @@ export type ThreadCoreEntry = Message<"otherworld.criu.ThreadCoreEntry"> & {
    * @generated from field: optional otherworld.criu.RseqEntry rseq_entry = 15;
    */
   rseqEntry?: RseqEntry | undefined;
-
-  /**
-   * @generated from field: optional uint32 cg_set = 16;
-   */
-  cgSet: number;
 };
 
 /**
@@ -316,16 +304,14 @@ export const ThreadCoreEntrySchema: GenMessage<ThreadCoreEntry> = /*@__PURE__*/
  */
 export type CoreEntry = Message<"otherworld.criu.CoreEntry"> & {
   /**
-   * 1 x86-64
-   *
-   * @generated from field: required uint32 mtype = 1;
+   * @generated from field: required otherworld.criu.CoreEntry.march mtype = 1;
    */
-  mtype: number;
+  mtype: CoreEntry_march;
 
   /**
-   * @generated from field: optional otherworld.criu.X86ThreadInfo thread_info = 2;
+   * @generated from field: optional otherworld.criu.ThreadInfoX86 thread_info = 2;
    */
-  threadInfo?: X86ThreadInfo | undefined;
+  threadInfo?: ThreadInfoX86 | undefined;
 
   /**
    * @generated from field: optional otherworld.criu.TaskCoreEntry tc = 3;
@@ -333,9 +319,9 @@ export type CoreEntry = Message<"otherworld.criu.CoreEntry"> & {
   tc?: TaskCoreEntry | undefined;
 
   /**
-   * @generated from field: optional otherworld.criu.IdsEntry ids = 4;
+   * @generated from field: optional otherworld.criu.TaskKobjIdsEntry ids = 4;
    */
-  ids?: IdsEntry | undefined;
+  ids?: TaskKobjIdsEntry | undefined;
 
   /**
    * @generated from field: optional otherworld.criu.ThreadCoreEntry thread_core = 5;
@@ -349,4 +335,61 @@ export type CoreEntry = Message<"otherworld.criu.CoreEntry"> & {
  */
 export const CoreEntrySchema: GenMessage<CoreEntry> = /*@__PURE__*/
   messageDesc(file_core, 6);
+
+/**
+ * @generated from enum otherworld.criu.CoreEntry.march
+ */
+export const CoreEntry_march = {
+  /**
+   * @generated from enum value: UNKNOWN = 0;
+   */
+  UNKNOWN: 0,
+
+  /**
+   * @generated from enum value: X86_64 = 1;
+   */
+  X86_64: 1,
+} as const;
+
+/**
+ * @generated from enum otherworld.criu.CoreEntry.march
+ */
+export type CoreEntry_march = (typeof CoreEntry_march)[keyof typeof CoreEntry_march];
+
+/**
+ * Describes the enum otherworld.criu.CoreEntry.march.
+ */
+export const CoreEntry_marchSchema: GenEnum<CoreEntry_march> = /*@__PURE__*/
+  enumDesc(file_core, 6, 0);
+
+/**
+ * @generated from enum otherworld.criu.SeccompMode
+ */
+export const SeccompMode = {
+  /**
+   * @generated from enum value: disabled = 0;
+   */
+  disabled: 0,
+
+  /**
+   * @generated from enum value: strict = 1;
+   */
+  strict: 1,
+
+  /**
+   * @generated from enum value: filter = 2;
+   */
+  filter: 2,
+} as const;
+
+/**
+ * @generated from enum otherworld.criu.SeccompMode
+ */
+export type SeccompMode = (typeof SeccompMode)[keyof typeof SeccompMode];
+
+/**
+ * Describes the enum otherworld.criu.SeccompMode.
+ */
+export const SeccompModeSchema: GenEnum<SeccompMode> = /*@__PURE__*/
+  enumDesc(file_core, 0);
 

@@ -2,22 +2,22 @@
 // @generated from file core_x86.proto (package otherworld.criu, syntax proto2)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file core_x86.proto.
  */
 export const file_core_x86: GenFile = /*@__PURE__*/
-  fileDesc("Cg5jb3JlX3g4Ni5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IvgCCgxYODZSZWdzRW50cnkSCwoDcjE1GAEgAigEEgsKA3IxNBgCIAIoBBILCgNyMTMYAyACKAQSCwoDcjEyGAQgAigEEgoKAmJwGAUgAigEEgoKAmJ4GAYgAigEEgsKA3IxMRgHIAIoBBILCgNyMTAYCCACKAQSCgoCcjkYCSACKAQSCgoCcjgYCiACKAQSCgoCYXgYCyACKAQSCgoCY3gYDCACKAQSCgoCZHgYDSACKAQSCgoCc2kYDiACKAQSCgoCZGkYDyACKAQSDwoHb3JpZ19heBgQIAIoBBIKCgJpcBgRIAIoBBIKCgJjcxgSIAIoBBINCgVmbGFncxgTIAIoBBIKCgJzcBgUIAIoBBIKCgJzcxgVIAIoBBIPCgdmc19iYXNlGBYgAigEEg8KB2dzX2Jhc2UYFyACKAQSCgoCZHMYGCACKAQSCgoCZXMYGSACKAQSCgoCZnMYGiACKAQSCgoCZ3MYGyACKAQSDAoEbW9kZRgcIAEoDSKpAQoNWDg2WHNhdmVFbnRyeRIRCgl4c3RhdGVfYnYYASACKAQSEgoKeW1taF9zcGFjZRgCIAMoDRIUCgxibmRyZWdfc3RhdGUYAyADKAQSFAoMYm5kY3NyX3N0YXRlGAQgAygEEhIKCm9wbWFza19yZWcYBSADKAQSEQoJem1tX3VwcGVyGAYgAygEEhAKCGhpMTZfem1tGAcgAygEEgwKBHBrcnUYCCADKA0i5gEKDlg4NkZwcmVnc0VudHJ5EgsKA2N3ZBgBIAIoDRILCgNzd2QYAiACKA0SCwoDdHdkGAMgAigNEgsKA2ZvcBgEIAIoDRILCgNyaXAYBSACKAQSCwoDcmRwGAYgAigEEg0KBW14Y3NyGAcgAigNEhIKCm14Y3NyX21hc2sYCCACKA0SEAoIc3Rfc3BhY2UYCSADKA0SEQoJeG1tX3NwYWNlGAogAygNEg8KB3BhZGRpbmcYCyADKA0SLQoFeHNhdmUYDSABKAsyHi5vdGhlcndvcmxkLmNyaXUuWDg2WHNhdmVFbnRyeSLZAQoLWDg2VGxzRW50cnkSFAoMZW50cnlfbnVtYmVyGAEgAigNEhEKCWJhc2VfYWRkchgCIAIoDRINCgVsaW1pdBgDIAIoDRIRCglzZWdfMzJiaXQYBCACKAgSEgoKY29udGVudHNfaBgFIAIoCBISCgpjb250ZW50c19sGAYgAigIEhYKDnJlYWRfZXhlY19vbmx5GAcgAigIEhYKDmxpbWl0X2luX3BhZ2VzGAggAigIEhcKD3NlZ19ub3RfcHJlc2VudBgJIAIoCBIOCgZ1c2FibGUYCiACKAgisgEKDVg4NlRocmVhZEluZm8SFgoOY2xlYXJfdGlkX2FkZHIYASACKAQSLQoGZ3ByZWdzGAIgAigLMh0ub3RoZXJ3b3JsZC5jcml1Llg4NlJlZ3NFbnRyeRIvCgZmcHJlZ3MYAyACKAsyHy5vdGhlcndvcmxkLmNyaXUuWDg2RnByZWdzRW50cnkSKQoDdGxzGAQgAygLMhwub3RoZXJ3b3JsZC5jcml1Llg4NlRsc0VudHJ5");
+  fileDesc("Cg5jb3JlX3g4Ni5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IqYDChBVc2VyWDg2UmVnc0VudHJ5EgsKA3IxNRgBIAIoBBILCgNyMTQYAiACKAQSCwoDcjEzGAMgAigEEgsKA3IxMhgEIAIoBBIKCgJicBgFIAIoBBIKCgJieBgGIAIoBBILCgNyMTEYByACKAQSCwoDcjEwGAggAigEEgoKAnI5GAkgAigEEgoKAnI4GAogAigEEgoKAmF4GAsgAigEEgoKAmN4GAwgAigEEgoKAmR4GA0gAigEEgoKAnNpGA4gAigEEgoKAmRpGA8gAigEEg8KB29yaWdfYXgYECACKAQSCgoCaXAYESACKAQSCgoCY3MYEiACKAQSDQoFZmxhZ3MYEyACKAQSCgoCc3AYFCACKAQSCgoCc3MYFSACKAQSDwoHZnNfYmFzZRgWIAIoBBIPCgdnc19iYXNlGBcgAigEEgoKAmRzGBggAigEEgoKAmVzGBkgAigEEgoKAmZzGBogAigEEgoKAmdzGBsgAigEEjYKBG1vZGUYHCABKA4yIC5vdGhlcndvcmxkLmNyaXUuVXNlclg4NlJlZ3NNb2RlOgZOQVRJVkUirQEKEVVzZXJYODZYc2F2ZUVudHJ5EhEKCXhzdGF0ZV9idhgBIAIoBBISCgp5bW1oX3NwYWNlGAIgAygNEhQKDGJuZHJlZ19zdGF0ZRgDIAMoBBIUCgxibmRjc3Jfc3RhdGUYBCADKAQSEgoKb3BtYXNrX3JlZxgFIAMoBBIRCgl6bW1fdXBwZXIYBiADKAQSEAoIaGkxNl96bW0YByADKAQSDAoEcGtydRgIIAMoDSLuAQoSVXNlclg4NkZwcmVnc0VudHJ5EgsKA2N3ZBgBIAIoDRILCgNzd2QYAiACKA0SCwoDdHdkGAMgAigNEgsKA2ZvcBgEIAIoDRILCgNyaXAYBSACKAQSCwoDcmRwGAYgAigEEg0KBW14Y3NyGAcgAigNEhIKCm14Y3NyX21hc2sYCCACKA0SEAoIc3Rfc3BhY2UYCSADKA0SEQoJeG1tX3NwYWNlGAogAygNEg8KB3BhZGRpbmcYCyADKA0SMQoFeHNhdmUYDSABKAsyIi5vdGhlcndvcmxkLmNyaXUuVXNlclg4NlhzYXZlRW50cnki4wEKCVVzZXJEZXNjVBIUCgxlbnRyeV9udW1iZXIYASACKA0SEQoJYmFzZV9hZGRyGAIgAigNEg0KBWxpbWl0GAMgAigNEhEKCXNlZ18zMmJpdBgEIAIoCBISCgpjb250ZW50c19oGAUgAigIEhIKCmNvbnRlbnRzX2wYBiACKAgSHAoOcmVhZF9leGVjX29ubHkYByACKAg6BHRydWUSFgoObGltaXRfaW5fcGFnZXMYCCACKAgSHQoPc2VnX25vdF9wcmVzZW50GAkgAigIOgR0cnVlEg4KBnVzYWJsZRgKIAIoCCK4AQoNVGhyZWFkSW5mb1g4NhIWCg5jbGVhcl90aWRfYWRkchgBIAIoBBIxCgZncHJlZ3MYAiACKAsyIS5vdGhlcndvcmxkLmNyaXUuVXNlclg4NlJlZ3NFbnRyeRIzCgZmcHJlZ3MYAyACKAsyIy5vdGhlcndvcmxkLmNyaXUuVXNlclg4NkZwcmVnc0VudHJ5EicKA3RscxgEIAMoCzIaLm90aGVyd29ybGQuY3JpdS5Vc2VyRGVzY1QqKQoPVXNlclg4NlJlZ3NNb2RlEgoKBk5BVElWRRABEgoKBkNPTVBBVBAC");
 
 /**
  * struct user_regs_struct
  *
- * @generated from message otherworld.criu.X86RegsEntry
+ * @generated from message otherworld.criu.UserX86RegsEntry
  */
-export type X86RegsEntry = Message<"otherworld.criu.X86RegsEntry"> & {
+export type UserX86RegsEntry = Message<"otherworld.criu.UserX86RegsEntry"> & {
   /**
    * @generated from field: required uint64 r15 = 1;
    */
@@ -154,26 +154,24 @@ export type X86RegsEntry = Message<"otherworld.criu.X86RegsEntry"> & {
   gs: bigint;
 
   /**
-   * 1 native, 2 compat
-   *
-   * @generated from field: optional uint32 mode = 28;
+   * @generated from field: optional otherworld.criu.UserX86RegsMode mode = 28 [default = NATIVE];
    */
-  mode: number;
+  mode: UserX86RegsMode;
 };
 
 /**
- * Describes the message otherworld.criu.X86RegsEntry.
- * Use `create(X86RegsEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.UserX86RegsEntry.
+ * Use `create(UserX86RegsEntrySchema)` to create a new message.
  */
-export const X86RegsEntrySchema: GenMessage<X86RegsEntry> = /*@__PURE__*/
+export const UserX86RegsEntrySchema: GenMessage<UserX86RegsEntry> = /*@__PURE__*/
   messageDesc(file_core_x86, 0);
 
 /**
  * The parts of the XSAVE area after the legacy region, each as it is in memory.
  *
- * @generated from message otherworld.criu.X86XsaveEntry
+ * @generated from message otherworld.criu.UserX86XsaveEntry
  */
-export type X86XsaveEntry = Message<"otherworld.criu.X86XsaveEntry"> & {
+export type UserX86XsaveEntry = Message<"otherworld.criu.UserX86XsaveEntry"> & {
   /**
    * @generated from field: required uint64 xstate_bv = 1;
    */
@@ -216,18 +214,18 @@ export type X86XsaveEntry = Message<"otherworld.criu.X86XsaveEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.X86XsaveEntry.
- * Use `create(X86XsaveEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.UserX86XsaveEntry.
+ * Use `create(UserX86XsaveEntrySchema)` to create a new message.
  */
-export const X86XsaveEntrySchema: GenMessage<X86XsaveEntry> = /*@__PURE__*/
+export const UserX86XsaveEntrySchema: GenMessage<UserX86XsaveEntry> = /*@__PURE__*/
   messageDesc(file_core_x86, 1);
 
 /**
  * The legacy FXSAVE region.
  *
- * @generated from message otherworld.criu.X86FpregsEntry
+ * @generated from message otherworld.criu.UserX86FpregsEntry
  */
-export type X86FpregsEntry = Message<"otherworld.criu.X86FpregsEntry"> & {
+export type UserX86FpregsEntry = Message<"otherworld.criu.UserX86FpregsEntry"> & {
   /**
    * @generated from field: required uint32 cwd = 1;
    */
@@ -284,24 +282,24 @@ export type X86FpregsEntry = Message<"otherworld.criu.X86FpregsEntry"> & {
   padding: number[];
 
   /**
-   * @generated from field: optional otherworld.criu.X86XsaveEntry xsave = 13;
+   * @generated from field: optional otherworld.criu.UserX86XsaveEntry xsave = 13;
    */
-  xsave?: X86XsaveEntry | undefined;
+  xsave?: UserX86XsaveEntry | undefined;
 };
 
 /**
- * Describes the message otherworld.criu.X86FpregsEntry.
- * Use `create(X86FpregsEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.UserX86FpregsEntry.
+ * Use `create(UserX86FpregsEntrySchema)` to create a new message.
  */
-export const X86FpregsEntrySchema: GenMessage<X86FpregsEntry> = /*@__PURE__*/
+export const UserX86FpregsEntrySchema: GenMessage<UserX86FpregsEntry> = /*@__PURE__*/
   messageDesc(file_core_x86, 2);
 
 /**
  * struct user_desc of a set_thread_area slot.
  *
- * @generated from message otherworld.criu.X86TlsEntry
+ * @generated from message otherworld.criu.UserDescT
  */
-export type X86TlsEntry = Message<"otherworld.criu.X86TlsEntry"> & {
+export type UserDescT = Message<"otherworld.criu.UserDescT"> & {
   /**
    * @generated from field: required uint32 entry_number = 1;
    */
@@ -333,7 +331,7 @@ export type X86TlsEntry = Message<"otherworld.criu.X86TlsEntry"> & {
   contentsL: boolean;
 
   /**
-   * @generated from field: required bool read_exec_only = 7;
+   * @generated from field: required bool read_exec_only = 7 [default = true];
    */
   readExecOnly: boolean;
 
@@ -343,7 +341,7 @@ export type X86TlsEntry = Message<"otherworld.criu.X86TlsEntry"> & {
   limitInPages: boolean;
 
   /**
-   * @generated from field: required bool seg_not_present = 9;
+   * @generated from field: required bool seg_not_present = 9 [default = true];
    */
   segNotPresent: boolean;
 
@@ -354,41 +352,71 @@ export type X86TlsEntry = Message<"otherworld.criu.X86TlsEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.X86TlsEntry.
- * Use `create(X86TlsEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.UserDescT.
+ * Use `create(UserDescTSchema)` to create a new message.
  */
-export const X86TlsEntrySchema: GenMessage<X86TlsEntry> = /*@__PURE__*/
+export const UserDescTSchema: GenMessage<UserDescT> = /*@__PURE__*/
   messageDesc(file_core_x86, 3);
 
 /**
- * @generated from message otherworld.criu.X86ThreadInfo
+ * @generated from message otherworld.criu.ThreadInfoX86
  */
-export type X86ThreadInfo = Message<"otherworld.criu.X86ThreadInfo"> & {
+export type ThreadInfoX86 = Message<"otherworld.criu.ThreadInfoX86"> & {
   /**
    * @generated from field: required uint64 clear_tid_addr = 1;
    */
   clearTidAddr: bigint;
 
   /**
-   * @generated from field: required otherworld.criu.X86RegsEntry gpregs = 2;
+   * @generated from field: required otherworld.criu.UserX86RegsEntry gpregs = 2;
    */
-  gpregs?: X86RegsEntry | undefined;
+  gpregs?: UserX86RegsEntry | undefined;
 
   /**
-   * @generated from field: required otherworld.criu.X86FpregsEntry fpregs = 3;
+   * @generated from field: required otherworld.criu.UserX86FpregsEntry fpregs = 3;
    */
-  fpregs?: X86FpregsEntry | undefined;
+  fpregs?: UserX86FpregsEntry | undefined;
 
   /**
-   * @generated from field: repeated otherworld.criu.X86TlsEntry tls = 4;
+   * @generated from field: repeated otherworld.criu.UserDescT tls = 4;
    */
-  tls: X86TlsEntry[];
+  tls: UserDescT[];
 };
 
 /**
- * Describes the message otherworld.criu.X86ThreadInfo.
- * Use `create(X86ThreadInfoSchema)` to create a new message.
+ * Describes the message otherworld.criu.ThreadInfoX86.
+ * Use `create(ThreadInfoX86Schema)` to create a new message.
  */
-export const X86ThreadInfoSchema: GenMessage<X86ThreadInfo> = /*@__PURE__*/
+export const ThreadInfoX86Schema: GenMessage<ThreadInfoX86> = /*@__PURE__*/
   messageDesc(file_core_x86, 4);
+
+/**
+ * 64-bit or 32-bit code
+ *
+ * @generated from enum otherworld.criu.UserX86RegsMode
+ */
+export const UserX86RegsMode = {
+  /**
+   * @generated from enum value: NATIVE = 1;
+   */
+  NATIVE: 1,
+
+  /**
+   * @generated from enum value: COMPAT = 2;
+   */
+  COMPAT: 2,
+} as const;
+
+/**
+ * 64-bit or 32-bit code
+ *
+ * @generated from enum otherworld.criu.UserX86RegsMode
+ */
+export type UserX86RegsMode = (typeof UserX86RegsMode)[keyof typeof UserX86RegsMode];
+
+/**
+ * Describes the enum otherworld.criu.UserX86RegsMode.
+ */
+export const UserX86RegsModeSchema: GenEnum<UserX86RegsMode> = /*@__PURE__*/
+  enumDesc(file_core_x86, 0);
 

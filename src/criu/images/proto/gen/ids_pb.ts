@@ -10,14 +10,14 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ids.proto.
  */
 export const file_ids: GenFile = /*@__PURE__*/
-  fileDesc("CglpZHMucHJvdG8SD290aGVyd29ybGQuY3JpdSLrAQoISWRzRW50cnkSDQoFdm1faWQYASACKA0SEAoIZmlsZXNfaWQYAiACKA0SDQoFZnNfaWQYAyACKA0SEgoKc2lnaGFuZF9pZBgEIAIoDRIRCglwaWRfbnNfaWQYBSABKA0SEQoJbmV0X25zX2lkGAYgASgNEhEKCWlwY19uc19pZBgHIAEoDRIRCgl1dHNfbnNfaWQYCCABKA0SEQoJbW50X25zX2lkGAkgASgNEhIKCnVzZXJfbnNfaWQYCiABKA0SFAoMY2dyb3VwX25zX2lkGAsgASgNEhIKCnRpbWVfbnNfaWQYDCABKA0");
+  fileDesc("CglpZHMucHJvdG8SD290aGVyd29ybGQuY3JpdSLzAQoQVGFza0tvYmpJZHNFbnRyeRINCgV2bV9pZBgBIAIoDRIQCghmaWxlc19pZBgCIAIoDRINCgVmc19pZBgDIAIoDRISCgpzaWdoYW5kX2lkGAQgAigNEhEKCXBpZF9uc19pZBgFIAEoDRIRCgluZXRfbnNfaWQYBiABKA0SEQoJaXBjX25zX2lkGAcgASgNEhEKCXV0c19uc19pZBgIIAEoDRIRCgltbnRfbnNfaWQYCSABKA0SEgoKdXNlcl9uc19pZBgKIAEoDRIUCgxjZ3JvdXBfbnNfaWQYCyABKA0SEgoKdGltZV9uc19pZBgMIAEoDQ");
 
 /**
  * Numbers that are equal for two tasks if and only if the tasks share the kernel object; also ids-PID.img.
  *
- * @generated from message otherworld.criu.IdsEntry
+ * @generated from message otherworld.criu.TaskKobjIdsEntry
  */
-export type IdsEntry = Message<"otherworld.criu.IdsEntry"> & {
+export type TaskKobjIdsEntry = Message<"otherworld.criu.TaskKobjIdsEntry"> & {
   /**
    * @generated from field: required uint32 vm_id = 1;
    */
@@ -80,9 +80,9 @@ export type IdsEntry = Message<"otherworld.criu.IdsEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.IdsEntry.
- * Use `create(IdsEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.TaskKobjIdsEntry.
+ * Use `create(TaskKobjIdsEntrySchema)` to create a new message.
  */
-export const IdsEntrySchema: GenMessage<IdsEntry> = /*@__PURE__*/
+export const TaskKobjIdsEntrySchema: GenMessage<TaskKobjIdsEntry> = /*@__PURE__*/
   messageDesc(file_ids, 0);
 

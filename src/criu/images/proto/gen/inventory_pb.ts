@@ -2,9 +2,9 @@
 // @generated from file inventory.proto (package otherworld.criu, syntax proto2)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { IdsEntry } from "./ids_pb.ts";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { TaskKobjIdsEntry } from "./ids_pb.ts";
 import { file_ids } from "./ids_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file inventory.proto.
  */
 export const file_inventory: GenFile = /*@__PURE__*/
-  fileDesc("Cg9pbnZlbnRvcnkucHJvdG8SD290aGVyd29ybGQuY3JpdSK/AQoOSW52ZW50b3J5RW50cnkSEwoLaW1nX3ZlcnNpb24YASACKA0SFQoNZmRpbmZvX3Blcl9pZBgCIAEoCBIrCghyb290X2lkcxgDIAEoCzIZLm90aGVyd29ybGQuY3JpdS5JZHNFbnRyeRIRCgluc19wZXJfaWQYBCABKAgSEwoLcm9vdF9jZ19zZXQYBSABKA0SDwoHbHNtdHlwZRgGIAEoDRIbChNuZXR3b3JrX2xvY2tfbWV0aG9kGAsgASgN", [file_ids]);
+  fileDesc("Cg9pbnZlbnRvcnkucHJvdG8SD290aGVyd29ybGQuY3JpdSLhAQoOSW52ZW50b3J5RW50cnkSEwoLaW1nX3ZlcnNpb24YASACKA0SFQoNZmRpbmZvX3Blcl9pZBgCIAEoCBIzCghyb290X2lkcxgDIAEoCzIhLm90aGVyd29ybGQuY3JpdS5UYXNrS29iaklkc0VudHJ5EhEKCW5zX3Blcl9pZBgEIAEoCBITCgtyb290X2NnX3NldBgFIAEoDRIpCgdsc210eXBlGAYgASgOMhgub3RoZXJ3b3JsZC5jcml1LkxzbXR5cGUSGwoTbmV0d29ya19sb2NrX21ldGhvZBgLIAEoDSowCgdMc210eXBlEgoKBk5PX0xTTRAAEgsKB1NFTElOVVgQARIMCghBUFBBUk1PUhAC", [file_ids]);
 
 /**
  * inventory.img: one entry, read first by `criu restore`.
@@ -31,9 +31,9 @@ export type InventoryEntry = Message<"otherworld.criu.InventoryEntry"> & {
   fdinfoPerId: boolean;
 
   /**
-   * @generated from field: optional otherworld.criu.IdsEntry root_ids = 3;
+   * @generated from field: optional otherworld.criu.TaskKobjIdsEntry root_ids = 3;
    */
-  rootIds?: IdsEntry | undefined;
+  rootIds?: TaskKobjIdsEntry | undefined;
 
   /**
    * @generated from field: optional bool ns_per_id = 4;
@@ -48,11 +48,9 @@ export type InventoryEntry = Message<"otherworld.criu.InventoryEntry"> & {
   rootCgSet: number;
 
   /**
-   * 0 none, 1 SELinux, 2 AppArmor
-   *
-   * @generated from field: optional uint32 lsmtype = 6;
+   * @generated from field: optional otherworld.criu.Lsmtype lsmtype = 6;
    */
-  lsmtype: number;
+  lsmtype: Lsmtype;
 
   /**
    * 0 iptables, 1 nftables, 2 skip
@@ -68,4 +66,35 @@ export type InventoryEntry = Message<"otherworld.criu.InventoryEntry"> & {
  */
 export const InventoryEntrySchema: GenMessage<InventoryEntry> = /*@__PURE__*/
   messageDesc(file_inventory, 0);
+
+/**
+ * @generated from enum otherworld.criu.Lsmtype
+ */
+export const Lsmtype = {
+  /**
+   * @generated from enum value: NO_LSM = 0;
+   */
+  NO_LSM: 0,
+
+  /**
+   * @generated from enum value: SELINUX = 1;
+   */
+  SELINUX: 1,
+
+  /**
+   * @generated from enum value: APPARMOR = 2;
+   */
+  APPARMOR: 2,
+} as const;
+
+/**
+ * @generated from enum otherworld.criu.Lsmtype
+ */
+export type Lsmtype = (typeof Lsmtype)[keyof typeof Lsmtype];
+
+/**
+ * Describes the enum otherworld.criu.Lsmtype.
+ */
+export const LsmtypeSchema: GenEnum<Lsmtype> = /*@__PURE__*/
+  enumDesc(file_inventory, 0);
 

@@ -55,7 +55,7 @@ export type VmaEntry = Message<"otherworld.criu.VmaEntry"> & {
   flags: number;
 
   /**
-   * what the area is, see vma-status.ts
+   * what the area is, see vma.ts
    *
    * @generated from field: required uint32 status = 7;
    */

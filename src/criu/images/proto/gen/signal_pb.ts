@@ -10,14 +10,14 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file signal.proto.
  */
 export const file_signal: GenFile = /*@__PURE__*/
-  fileDesc("CgxzaWduYWwucHJvdG8SD290aGVyd29ybGQuY3JpdSJSCg5TaWdhY3Rpb25FbnRyeRIRCglzaWdhY3Rpb24YASACKAQSDQoFZmxhZ3MYAiACKAQSEAoIcmVzdG9yZXIYAyACKAQSDAoEbWFzaxgEIAIoBCIfCgxTaWdpbmZvRW50cnkSDwoHc2lnaW5mbxgBIAIoDCJCChBTaWduYWxRdWV1ZUVudHJ5Ei4KB3NpZ25hbHMYASADKAsyHS5vdGhlcndvcmxkLmNyaXUuU2lnaW5mb0VudHJ5");
+  fileDesc("CgxzaWduYWwucHJvdG8SD290aGVyd29ybGQuY3JpdSJLCgdTYUVudHJ5EhEKCXNpZ2FjdGlvbhgBIAIoBBINCgVmbGFncxgCIAIoBBIQCghyZXN0b3JlchgDIAIoBBIMCgRtYXNrGAQgAigEIh8KDFNpZ2luZm9FbnRyeRIPCgdzaWdpbmZvGAEgAigMIkIKEFNpZ25hbFF1ZXVlRW50cnkSLgoHc2lnbmFscxgBIAMoCzIdLm90aGVyd29ybGQuY3JpdS5TaWdpbmZvRW50cnk");
 
 /**
  * SIG_DFL is 0, SIG_IGN is 1.
  *
- * @generated from message otherworld.criu.SigactionEntry
+ * @generated from message otherworld.criu.SaEntry
  */
-export type SigactionEntry = Message<"otherworld.criu.SigactionEntry"> & {
+export type SaEntry = Message<"otherworld.criu.SaEntry"> & {
   /**
    * @generated from field: required uint64 sigaction = 1;
    */
@@ -40,10 +40,10 @@ export type SigactionEntry = Message<"otherworld.criu.SigactionEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.SigactionEntry.
- * Use `create(SigactionEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.SaEntry.
+ * Use `create(SaEntrySchema)` to create a new message.
  */
-export const SigactionEntrySchema: GenMessage<SigactionEntry> = /*@__PURE__*/
+export const SaEntrySchema: GenMessage<SaEntry> = /*@__PURE__*/
   messageDesc(file_signal, 0);
 
 /**

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file timers.proto.
  */
 export const file_timers: GenFile = /*@__PURE__*/
-  fileDesc("Cgx0aW1lcnMucHJvdG8SD290aGVyd29ybGQuY3JpdSJHCgtJdGltZXJFbnRyeRIMCgRpc2VjGAEgAigEEg0KBWl1c2VjGAIgAigEEgwKBHZzZWMYAyACKAQSDQoFdnVzZWMYBCACKAQi1QEKD1Bvc2l4VGltZXJFbnRyeRINCgVpdF9pZBgBIAIoDRIQCghjbG9ja19pZBgCIAIoDRIQCghzaV9zaWdubxgDIAIoDRIXCg9pdF9zaWdldl9ub3RpZnkYBCACKA0SEQoJc2l2YWxfcHRyGAUgAigEEg8KB292ZXJydW4YBiACKA0SDAoEaXNlYxgHIAIoBBINCgVpbnNlYxgIIAIoBBIMCgR2c2VjGAkgAigEEg0KBXZuc2VjGAogAigEEhgKEG5vdGlmeV90aHJlYWRfaWQYCyABKAUiwgEKC1RpbWVyc0VudHJ5EioKBHJlYWwYASACKAsyHC5vdGhlcndvcmxkLmNyaXUuSXRpbWVyRW50cnkSKgoEdmlydBgCIAIoCzIcLm90aGVyd29ybGQuY3JpdS5JdGltZXJFbnRyeRIqCgRwcm9mGAMgAigLMhwub3RoZXJ3b3JsZC5jcml1Lkl0aW1lckVudHJ5Ei8KBXBvc2l4GAQgAygLMiAub3RoZXJ3b3JsZC5jcml1LlBvc2l4VGltZXJFbnRyeQ");
+  fileDesc("Cgx0aW1lcnMucHJvdG8SD290aGVyd29ybGQuY3JpdSJHCgtJdGltZXJFbnRyeRIMCgRpc2VjGAEgAigEEg0KBWl1c2VjGAIgAigEEgwKBHZzZWMYAyACKAQSDQoFdnVzZWMYBCACKAQi1QEKD1Bvc2l4VGltZXJFbnRyeRINCgVpdF9pZBgBIAIoDRIQCghjbG9ja19pZBgCIAIoDRIQCghzaV9zaWdubxgDIAIoDRIXCg9pdF9zaWdldl9ub3RpZnkYBCACKA0SEQoJc2l2YWxfcHRyGAUgAigEEg8KB292ZXJydW4YBiACKA0SDAoEaXNlYxgHIAIoBBINCgVpbnNlYxgIIAIoBBIMCgR2c2VjGAkgAigEEg0KBXZuc2VjGAogAigEEhgKEG5vdGlmeV90aHJlYWRfaWQYCyABKAUixgEKD1Rhc2tUaW1lcnNFbnRyeRIqCgRyZWFsGAEgAigLMhwub3RoZXJ3b3JsZC5jcml1Lkl0aW1lckVudHJ5EioKBHZpcnQYAiACKAsyHC5vdGhlcndvcmxkLmNyaXUuSXRpbWVyRW50cnkSKgoEcHJvZhgDIAIoCzIcLm90aGVyd29ybGQuY3JpdS5JdGltZXJFbnRyeRIvCgVwb3NpeBgEIAMoCzIgLm90aGVyd29ybGQuY3JpdS5Qb3NpeFRpbWVyRW50cnk");
 
 /**
  * setitimer: interval and remaining time, seconds and microseconds; remaining 0 means not armed.
@@ -116,9 +116,9 @@ export const PosixTimerEntrySchema: GenMessage<PosixTimerEntry> = /*@__PURE__*/
   messageDesc(file_timers, 1);
 
 /**
- * @generated from message otherworld.criu.TimersEntry
+ * @generated from message otherworld.criu.TaskTimersEntry
  */
-export type TimersEntry = Message<"otherworld.criu.TimersEntry"> & {
+export type TaskTimersEntry = Message<"otherworld.criu.TaskTimersEntry"> & {
   /**
    * @generated from field: required otherworld.criu.ItimerEntry real = 1;
    */
@@ -141,9 +141,9 @@ export type TimersEntry = Message<"otherworld.criu.TimersEntry"> & {
 };
 
 /**
- * Describes the message otherworld.criu.TimersEntry.
- * Use `create(TimersEntrySchema)` to create a new message.
+ * Describes the message otherworld.criu.TaskTimersEntry.
+ * Use `create(TaskTimersEntrySchema)` to create a new message.
  */
-export const TimersEntrySchema: GenMessage<TimersEntry> = /*@__PURE__*/
+export const TaskTimersEntrySchema: GenMessage<TaskTimersEntry> = /*@__PURE__*/
   messageDesc(file_timers, 2);
 
