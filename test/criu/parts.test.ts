@@ -5,7 +5,9 @@ import { describe, it } from 'node:test';
 
 const source = join(import.meta.dirname, '../../src');
 
-/** Everything that is loaded with a file below src/, itself included: files below src/, and packages by name. */
+/**
+ * Everything that is loaded with a file below src/, itself included: files below src/, and packages by name.
+ */
 function loadedWith(entry: string): string[] {
   const found = new Set<string>();
   const waiting = [entry];

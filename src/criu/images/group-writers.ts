@@ -10,7 +10,10 @@ import { writeSharedMemory } from './shared-memory.ts';
 import { writeNoDescriptors } from './synthetic-root.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
-/** Writes the images of one kind of resource that processes of a group share, or nothing if they have none of it. */
+/**
+ * Writes the images of one kind of resource that processes of a group share, or nothing if they have none of
+ * it.
+ */
 export type GroupWriter = (group: RootedGroup, images: ImageDirectory, source: PageSource) => void;
 
 /** Everything that is written for a group. A further resource is a file with its writer, and a line here. */

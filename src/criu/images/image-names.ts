@@ -54,5 +54,7 @@ export type ImageName = keyof typeof imageMagic;
 /** Images whose file name carries the id in hexadecimal (criu/image-desc.c: `%x`). */
 export const hexadecimalIds: ReadonlySet<ImageName> = new Set<ImageName>(['ghost-file', 'tcp-stream']);
 
-/** Directory beside a group's images with those that a restore without crash procedures needs in their place. */
+/**
+ * Directory beside a group's images with those that a restore without crash procedures needs in their place.
+ */
 export const WITHOUT_PROCEDURES = 'without-procedures';

@@ -1,6 +1,7 @@
 import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { PhysicalRun } from '../../model/open-file.ts';
 import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
 
 /** First word of every image but the inventory (criu/include/magic.h). */
@@ -8,12 +9,6 @@ const IMG_COMMON_MAGIC = 0x54564319;
 
 /** Runs that are handed on at a time: bounds the memory for the list, not the copy. */
 export const MAX_RUNS = 4096;
-
-/** A run of bytes that lies in contiguous frames of the dead machine's memory. */
-export interface PhysicalRun {
-  readonly physical: number;
-  readonly length: number;
-}
 
 /** Source of page contents; `PhysicalMemory` of src/vmcore is one. */
 export interface PageSource {
@@ -133,7 +128,10 @@ export class ImageDirectory {
     return this.#file(`${name}${idSuffix(name, id)}.img`, words);
   }
 
-  /** The next of the raw page stores `pages-1.img`, `pages-2.img` ..., which have no magic number (RAW_IMAGE_MAGIC). */
+  /**
+   * The next of the raw page stores `pages-1.img`, `pages-2.img` ..., which have no magic number
+   * (RAW_IMAGE_MAGIC).
+   */
   newPages(): { readonly pagesId: number; readonly store: ImageFile } {
     const pagesId = this.#pages.length + 1;
     const store = this.#file(`pages-${pagesId}.img`, []);

@@ -6,7 +6,7 @@ export {
   type ProcedurePlan,
 } from './crash-procedure.ts';
 export { type FilesToPrepare, writePreparation } from './files/preparation.ts';
-export { ImageDirectory, ImageWriteError, type PageSource, type PhysicalRun } from './image.ts';
+export { ImageDirectory, ImageWriteError, type PageSource } from './image.ts';
 export { type CriuVersion, parseCriuVersion, restoreProblems, wholeGroup } from './limits.ts';
 export { keepWithoutProcedures } from './procedure-fallback.ts';
 export { writeWhole } from './whole-directory.ts';

@@ -1,6 +1,7 @@
 import type { AddressSpace, PageOverride, SharedMemory } from '../../model/memory.ts';
+import type { PhysicalRun } from '../../model/open-file.ts';
 import type { PageRun } from '../../model/page-runs.ts';
-import { type ImageDirectory, type ImageFile, MAX_RUNS, type PageSource, type PhysicalRun } from './image.ts';
+import { type ImageDirectory, type ImageFile, MAX_RUNS, type PageSource } from './image.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from './proto/gen/pagemap_pb.ts';
 import { isPrivate } from './vma.ts';
 

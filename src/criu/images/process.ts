@@ -4,7 +4,9 @@ import { writeMm } from './mm.ts';
 import { writePrivatePages } from './pagemap.ts';
 import type { RootedGroup } from './rooted-group.ts';
 
-/** Writes `core-TID.img` of every thread, and `mm-PID.img`, `pagemap-PID.img` and the pages of every process. */
+/**
+ * Writes `core-TID.img` of every thread, and `mm-PID.img`, `pagemap-PID.img` and the pages of every process.
+ */
 export function writeProcesses(group: RootedGroup, images: ImageDirectory, source: PageSource): void {
   for (const process of group.tree) {
     writeCores(images, process);

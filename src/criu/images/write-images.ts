@@ -18,9 +18,9 @@ export interface ImageSummary {
 }
 
 /**
- * Writes CRIU's images of a group, so that CRIU 3.17 and 4.1 restore it. The directory is created, readable by its owner only.
- * Pages go from `source` to the images without a copy in JavaScript. Throws an ImageWriteError, or the file system's error, if
- * something could not be written.
+ * Writes CRIU's images of a group, so that CRIU 3.17 and 4.1 restore it. The directory is created, readable
+ * by its owner only. Pages go from `source` to the images without a copy in JavaScript. Throws an
+ * ImageWriteError, or the file system's error, if something could not be written.
  */
 export function writeImages(group: ProcessGroup, source: PageSource, directory: string): ImageSummary {
   const images = new ImageDirectory(directory);

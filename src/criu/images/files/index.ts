@@ -36,8 +36,8 @@ function writeTable(images: ImageDirectory, table: FdTable, byId: ReadonlyMap<nu
 }
 
 /**
- * Writes the images of all open files of a group: `files`, `fdinfo-*`, and what the kinds of files have besides. Throws an
- * ImageWriteError, or an Error if the model names a file that it does not have.
+ * Writes the images of all open files of a group: `files`, `fdinfo-*`, and what the kinds of files have
+ * besides. Throws an ImageWriteError, or an Error if the model names a file that it does not have.
  */
 export function writeFileImages(files: GroupFiles, images: ImageDirectory, source: PageSource): void {
   const references = referencesOf(files);

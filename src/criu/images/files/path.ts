@@ -83,8 +83,8 @@ function writeContentOnDisk(image: ImageFile, { path, inode, ranges }: ContentOn
 }
 
 /**
- * `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's error, if part of
- * it cannot be had.
+ * `ghost-file-ID.img`: the content in chunks, holes left out. Throws an ImageWriteError, or the file system's
+ * error, if part of it cannot be had.
  */
 export function writeGhosts({ ghosts }: GroupFiles, images: ImageDirectory, source: PageSource): void {
   for (const ghost of ghosts) writeGhost(images, source, ghost);

@@ -7,8 +7,8 @@ import { head } from './common.ts';
 const O_NONBLOCK = 0o4000;
 
 /**
- * A FIFO as CRIU is told of it. It opens one for reading and writing first, so that no opening waits; who reads has seen a writer
- * then. One that must not is opened as any file is by its path, without waiting.
+ * A FIFO as CRIU is told of it. It opens one for reading and writing first, so that no opening waits; who
+ * reads has seen a writer then. One that must not is opened as any file is by its path, without waiting.
  */
 export function openedFifo(file: FifoFile): OpenFile {
   if (!file.waitsForWriter) return file;

@@ -20,8 +20,8 @@ export type FilesToPrepare = Pick<GroupFiles, 'directoriesToMake' | 'filesToMake
   Partial<Pick<GroupFiles, 'filesToCheck'> & MemoryFiles>;
 
 /**
- * Writes what `prepareFiles` needs: `preparation.json`, and the content of every file that went with the old kernel. Throws
- * an ImageWriteError.
+ * Writes what `prepareFiles` needs: `preparation.json`, and the content of every file that went with the old
+ * kernel. Throws an ImageWriteError.
  */
 export function writePreparation(files: FilesToPrepare, images: ImageDirectory, source: PageSource): void {
   const preparation: Preparation = {

@@ -99,8 +99,8 @@ export function unixEntry(socket: UnixSocket): MessageInitShape<typeof UnixSkEnt
 }
 
 /**
- * The socket that one is connected to. CRIU does not find a peer that comes later, and is not connected to the socket in turn
- * (try_resolve_unix_peer, criu/sk-unix.c).
+ * The socket that one is connected to. CRIU does not find a peer that comes later, and is not connected to
+ * the socket in turn (try_resolve_unix_peer, criu/sk-unix.c).
  */
 export function peerOf({ peerInode }: UnixSocket, { unixSockets }: FileReferences): UnixSocket[] {
   const peer = unixSockets.get(peerInode);

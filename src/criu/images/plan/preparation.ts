@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
-/** What is to be made and to be checked before `criu restore`; lies next to CRIU's images, which do not know of it. */
+/**
+ * What is to be made and to be checked before `criu restore`; lies next to CRIU's images, which do not know
+ * of it.
+ */
 export const PREPARATION = 'preparation.json';
 /** The content of the files that are to be made, one after the other. */
 export const CONTENT = 'made.raw';
@@ -27,7 +30,10 @@ export const preparationSchema = z.object({
   directories: z.array(
     z.object({ path: z.string(), mode: z.number(), uid: z.number(), gid: z.number(), attributes }),
   ),
-  /** The chunks lie one after the other in the content file, from `contentOffset` on; `offset` is where they belong. */
+  /**
+   * The chunks lie one after the other in the content file, from `contentOffset` on; `offset` is where they
+   * belong.
+   */
   files: z.array(
     z.object({
       path: z.string(),

@@ -77,8 +77,8 @@ export const restorePlanSchema = z.strictObject({
   /** /proc/PID/coredump_filter. */
   coredumpFilters: z.array(z.strictObject({ pid: z.int(), filter: z.int() })),
   /**
-   * Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a descriptor that
-   * lead there.
+   * Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a
+   * descriptor that lead there.
    */
   sockets: z.array(
     z.strictObject({
