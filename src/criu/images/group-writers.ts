@@ -5,9 +5,8 @@ import { writePreparation } from './files/preparation.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
 import { writeRestorePlan } from './plan/write-plan.ts';
 import { writeProcesses } from './process.ts';
-import type { RootedGroup } from './rooted-group.ts';
+import { type RootedGroup, writeNoDescriptors } from './rooted-group.ts';
 import { writeSharedMemory } from './shared-memory.ts';
-import { writeNoDescriptors } from './synthetic-root.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
 /**

@@ -1,5 +1,6 @@
 import type { ProcessGroup } from '../../model/group.ts';
 import type { Process } from '../../model/process.ts';
+import type { ImageDirectory } from './image.ts';
 import { syntheticRoot } from './synthetic-root.ts';
 
 /** A group as its images have it: one tree. */
@@ -42,4 +43,12 @@ export function withOneRoot(group: ProcessGroup): RootedGroup {
     isRoot.has(process.pid) ? { ...process, ppid: fabricated.pid } : process,
   );
   return { ...group, tree: [fabricated, ...children], roots, fabricated };
+}
+
+/** Writes `fdinfo-FILESID.img` of a fabricated parent, which has nothing open. */
+export function writeNoDescriptors(
+  { fabricated }: Pick<RootedGroup, 'fabricated'>,
+  images: ImageDirectory,
+): void {
+  if (fabricated !== undefined) images.image('fdinfo', fabricated.filesId);
 }

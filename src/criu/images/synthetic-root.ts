@@ -1,7 +1,5 @@
 import { listedRuns } from '../../model/page-runs.ts';
 import type { Process, Thread } from '../../model/process.ts';
-import type { ImageDirectory } from './image.ts';
-import type { RootedGroup } from './rooted-group.ts';
 
 /**
  * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code from there on, and
@@ -102,12 +100,4 @@ export function syntheticRoot(pid: number, id: number, model: Process): Process 
     childSubreaper: false,
     membarrierRegistrations: 0,
   };
-}
-
-/** Writes `fdinfo-FILESID.img` of a fabricated parent, which has nothing open. */
-export function writeNoDescriptors(
-  { fabricated }: Pick<RootedGroup, 'fabricated'>,
-  images: ImageDirectory,
-): void {
-  if (fabricated !== undefined) images.image('fdinfo', fabricated.filesId);
 }
