@@ -1,11 +1,11 @@
 import type { RunningTasks } from '../linux/current.ts';
-import { type Deadlines, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
+import { type Deadlines, sleepDeadline } from '../linux/readers/hrtimer-sleeper.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import { restartDeadline, restartedCall } from '../linux/restart-block.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
 import { type Clocks, clockReading, coarseness } from '../linux/timekeeping.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import type { UserMemory } from '../linux/user-memory.ts';
 import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
 import type { Findings } from '../model/verdict.ts';

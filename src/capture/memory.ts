@@ -9,9 +9,9 @@ import {
   specialMappingName,
   vdsoPages,
 } from '../linux/mm.ts';
-import { PageDescriptors } from '../linux/page.ts';
+import { PageDescriptors } from '../linux/readers/page-owner.ts';
+import { forEachVma } from '../linux/readers/vma.ts';
 import { adviceOf, VM } from '../linux/vm-flags.ts';
-import { forEachVma } from '../linux/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';

@@ -1,4 +1,4 @@
-import type { OwnedFrames, PageDescriptors } from '../linux/page.ts';
+import type { OwnedFrames, PageDescriptors } from '../linux/readers/page-owner.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../model/page-runs.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type MappedRun, walkUserPages } from '../vmcore/page-table.ts';

@@ -1,13 +1,13 @@
 import { fdSlots } from '../linux/fdtable.ts';
 import { type File, fileAt, openFlags } from '../linux/file.ts';
-import { fileKind } from '../linux/file-kind.ts';
 import { fileType, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
+import { fileKind } from '../linux/readers/file-kind.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, socketStruct, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import type { UserMemory } from '../linux/user-memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';

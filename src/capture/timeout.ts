@@ -1,4 +1,4 @@
-import type { UserMemory } from '../linux/user-memory.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import type { AddressSpace, PageOverride, Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import { ContainerError } from '../vmcore/errors.ts';

@@ -1,4 +1,4 @@
-import type { CgroupLimits } from '../linux/cgroup-limits.ts';
+import type { CgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import type { GroupFiles } from '../model/file.ts';
 import { planAdoptions } from './adoption.ts';
 import { writeHandover } from './handover.ts';

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
-import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, ulongNumber } from '../vmcore/view.ts';

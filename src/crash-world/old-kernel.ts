@@ -1,7 +1,7 @@
-import { crashTime } from '../linux/clock-witnesses.ts';
 import { currentTask, panicCpu } from '../linux/current.ts';
 import { lastWords, panicReason } from '../linux/panic.ts';
 import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
+import { crashTime } from '../linux/readers/clock-witnesses.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import type { PanicReport } from '../report/schema.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';

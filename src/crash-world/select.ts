@@ -1,12 +1,12 @@
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { describeRule, type ProtectionRule } from '../config/protection.ts';
-import { readArguments } from '../linux/arguments.ts';
 import { cgroupPath } from '../linux/cgroup.ts';
 import { resolvePath } from '../linux/dcache.ts';
 import { fileStruct } from '../linux/file.ts';
 import { mmStruct } from '../linux/mm.ts';
-import { listTasks } from '../linux/task-list.ts';
-import { UserMemory } from '../linux/user-memory.ts';
+import { readArguments } from '../linux/readers/arguments.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
+import { UserMemory } from '../linux/readers/user-memory.ts';
 import { printableArguments } from '../report/printable.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

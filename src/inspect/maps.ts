@@ -1,8 +1,8 @@
 import { fileStruct } from '../linux/file.ts';
 import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
 import { type Mm, specialMappingName, type VmArea } from '../linux/mm.ts';
+import { forEachVma } from '../linux/readers/vma.ts';
 import { VM } from '../linux/vm-flags.ts';
-import { forEachVma } from '../linux/vma.ts';
 import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Flags, flags, struct } from '../vmcore/view.ts';

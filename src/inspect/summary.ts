@@ -1,8 +1,8 @@
 import { panicCpu } from '../linux/current.ts';
 import { panicReason } from '../linux/panic.ts';
 import { readLog } from '../linux/printk.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
 import { taskAt } from '../linux/sched.ts';
-import { listTasks } from '../linux/task-list.ts';
 import { readClocks } from '../linux/timekeeping.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';

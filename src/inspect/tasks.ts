@@ -1,8 +1,8 @@
 import { type Mm, mmStruct, rssOf } from '../linux/mm.ts';
 import { findTaskByPid, forEachThread } from '../linux/pid.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
-import { listTasks } from '../linux/task-list.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { ContainerError, hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

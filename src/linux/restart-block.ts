@@ -1,6 +1,6 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, s64, struct, ulongNumber } from '../vmcore/view.ts';
-import type { Deadline } from './hrtimer-sleeper.ts';
+import type { Deadline } from './readers/hrtimer-sleeper.ts';
 import type { Task } from './sched.ts';
 import { CLOCK } from './timekeeping.ts';
 

@@ -9,7 +9,7 @@ import {
   tickWitness,
   timeNear,
   timerOffset,
-} from './clock-witnesses.ts';
+} from './readers/clock-witnesses.ts';
 
 /** `struct timekeeper` (include/linux/timekeeper_internal.h). Times in nanoseconds. */
 const timekeeperStruct = struct('timekeeper', {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { applyPatches, canPatch, isReadable, withRemainingTime } from '../../src/capture/timeout.ts';
-import type { UserRead } from '../../src/linux/user-memory.ts';
+import type { UserRead } from '../../src/linux/readers/user-memory.ts';
 import { areaOf, memoryOf, threadOf } from '../criu/processes.ts';
 
 const { registers } = threadOf(1);

@@ -14,8 +14,8 @@ import {
   pidNr,
   pidTask,
 } from '../../src/linux/pid.ts';
+import { forEachVma } from '../../src/linux/readers/vma.ts';
 import { taskAt, taskStruct } from '../../src/linux/sched.ts';
-import { forEachVma } from '../../src/linux/vma.ts';
 import { xaForEach, xaLoad } from '../../src/linux/xarray.ts';
 import { ContainerError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';

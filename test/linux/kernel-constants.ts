@@ -17,7 +17,7 @@ import type { Series } from '../../src/linux/kernel-releases.ts';
 import { KEY_GONE } from '../../src/linux/keyring.ts';
 import { MMF } from '../../src/linux/mm.ts';
 import { NETLINK_F } from '../../src/linux/netlink.ts';
-import { PAGE_MAPPING } from '../../src/linux/page.ts';
+import { PAGE_MAPPING } from '../../src/linux/readers/page-owner.ts';
 import { PF, PFA, TIF, TS_COMPAT, taskState } from '../../src/linux/sched.ts';
 import { SIGNAL } from '../../src/linux/signal.ts';
 import { socketFlag } from '../../src/linux/sock.ts';

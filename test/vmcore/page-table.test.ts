@@ -3,8 +3,8 @@ import { describe, it } from 'node:test';
 import { x86_64 } from '../../src/arch/x86-64/index.ts';
 import { mmStruct } from '../../src/linux/mm.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
+import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { taskAt } from '../../src/linux/sched.ts';
-import { UserMemory } from '../../src/linux/user-memory.ts';
 import { AddressError, ContainerError } from '../../src/vmcore/errors.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import {

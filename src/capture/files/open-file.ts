@@ -1,6 +1,6 @@
 import { type File, fileAt, isCounted } from '../../linux/file.ts';
-import { fileKind, kindFits } from '../../linux/file-kind.ts';
 import { inodeStruct } from '../../linux/fs.ts';
+import { fileKind, kindFits } from '../../linux/readers/file-kind.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';

@@ -1,9 +1,9 @@
-import { VmcoreError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct, u8, u64 } from '../vmcore/view.ts';
-import { HRTIMER_ENQUEUED } from './hrtimer.ts';
-import { rbTreeForEach } from './rbtree.ts';
-import type { Task } from './sched.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, pointer, s32, s64, struct, u8, u64 } from '../../vmcore/view.ts';
+import { HRTIMER_ENQUEUED } from '../hrtimer.ts';
+import { rbTreeForEach } from '../rbtree.ts';
+import type { Task } from '../sched.ts';
 
 /** `struct hrtimer_sleeper` (include/linux/hrtimer.h): on the stack of a task that sleeps until a time at most. */
 const hrtimerSleeper = struct('hrtimer_sleeper', {

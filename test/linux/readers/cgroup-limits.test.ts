@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { scopeLimitsSchema } from '../../src/crash-world/scope-limits.ts';
-import { inBytes, weightOf } from '../../src/linux/cgroup-limits.ts';
+import { scopeLimitsSchema } from '../../../src/crash-world/scope-limits.ts';
+import { inBytes, weightOf } from '../../../src/linux/readers/cgroup-limits.ts';
 
 test('the weight of a cgroup is one that it can be given again', () => {
   // sched_weight_from_cgroup() and scale_load() of kernel/sched: weights 1, 20, 100 and 10000; and cpu.idle (WEIGHT_IDLEPRIO).

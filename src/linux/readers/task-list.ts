@@ -1,8 +1,8 @@
-import { VmcoreError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, s32, struct } from '../vmcore/view.ts';
-import { listRead } from './list.ts';
-import { forEachPid, pidTask } from './pid.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, s32, struct } from '../../vmcore/view.ts';
+import { listRead } from '../list.ts';
+import { forEachPid, pidTask } from '../pid.ts';
 
 const leaderLinks = struct('task_struct', { tasks: addressOf(), tgid: s32 });
 

@@ -1,10 +1,10 @@
-import { BindError, readable } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { pageNumber, translateKernelPage } from '../vmcore/page-table.ts';
-import type { PhysicalRange } from '../vmcore/physical.ts';
-import { addressOf, pointer, struct, u16, u32 } from '../vmcore/view.ts';
-import { currentTask } from './current.ts';
-import { threadSize } from './ptrace.ts';
+import { BindError, readable } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { pageNumber, translateKernelPage } from '../../vmcore/page-table.ts';
+import type { PhysicalRange } from '../../vmcore/physical.ts';
+import { addressOf, pointer, struct, u16, u32 } from '../../vmcore/view.ts';
+import { currentTask } from '../current.ts';
+import { threadSize } from '../ptrace.ts';
 
 const PAGE = 4096;
 /** Pages that one page table maps. */

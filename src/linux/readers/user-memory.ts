@@ -1,8 +1,8 @@
-import { VmcoreError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { walkUserPages } from '../vmcore/page-table.ts';
-import type { Mm, VmArea } from './mm.ts';
-import { cachedPageOf } from './pagemap.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { walkUserPages } from '../../vmcore/page-table.ts';
+import type { Mm, VmArea } from '../mm.ts';
+import { cachedPageOf } from '../pagemap.ts';
 import { forEachVma } from './vma.ts';
 
 const PAGE = 4096;

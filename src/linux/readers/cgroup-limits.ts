@@ -1,6 +1,6 @@
-import { ContainerError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u64, ulongNumber } from '../vmcore/view.ts';
+import { ContainerError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, pointer, struct, u64, ulongNumber } from '../../vmcore/view.ts';
 
 /** include/linux/cgroup-defs.h: the state of each controller that holds for a task, its cgroup's own or that of an ancestor. */
 const taskCgroups = struct('task_struct', { cgroups: pointer });

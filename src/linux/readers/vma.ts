@@ -1,9 +1,9 @@
-import { ContainerError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct } from '../vmcore/view.ts';
-import { checkLimit } from './container.ts';
-import { mtForEach } from './maple-tree.ts';
-import { type Mm, type VmArea, vmAreaStruct } from './mm.ts';
+import { ContainerError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { pointer, struct } from '../../vmcore/view.ts';
+import { checkLimit } from '../container.ts';
+import { mtForEach } from '../maple-tree.ts';
+import { type Mm, type VmArea, vmAreaStruct } from '../mm.ts';
 
 /** More areas than vm.max_map_count is ever set to. */
 const MAX_AREAS = 1 << 24;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readArguments } from '../../src/linux/arguments.ts';
-import type { UserRead } from '../../src/linux/user-memory.ts';
+import { readArguments } from '../../../src/linux/readers/arguments.ts';
+import type { UserRead } from '../../../src/linux/readers/user-memory.ts';
 
 const START = 0x7ffc_0000_0000;
 

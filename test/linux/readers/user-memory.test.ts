@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { mock, suite, test } from 'node:test';
-import { problemOfReturn } from '../../src/capture/interrupted-call.ts';
-import { ownsFutex } from '../../src/capture/syscall-state.ts';
-import { abortRseq, blockedSignals } from '../../src/capture/thread.ts';
-import { newFindings } from '../../src/model/verdict.ts';
-import { AddressError } from '../../src/vmcore/errors.ts';
-import { threadOf } from '../criu/processes.ts';
-import { releases } from '../vmcore/fixtures.ts';
-import { makeFile } from '../vmcore/made-file.ts';
-import { MadeKernel } from '../vmcore/made-kernel.ts';
-import { type MadeArea, MadeProcess } from '../vmcore/made-process.ts';
-import { HUGE, PRESENT } from '../vmcore/tables.ts';
+import { problemOfReturn } from '../../../src/capture/interrupted-call.ts';
+import { ownsFutex } from '../../../src/capture/syscall-state.ts';
+import { abortRseq, blockedSignals } from '../../../src/capture/thread.ts';
+import { newFindings } from '../../../src/model/verdict.ts';
+import { AddressError } from '../../../src/vmcore/errors.ts';
+import { threadOf } from '../../criu/processes.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { makeFile } from '../../vmcore/made-file.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
+import { type MadeArea, MadeProcess } from '../../vmcore/made-process.ts';
+import { HUGE, PRESENT } from '../../vmcore/tables.ts';
 
 const PAGE = 4096;
 const BASE = 0x7f00_0000_0000;

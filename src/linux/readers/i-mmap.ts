@@ -1,8 +1,8 @@
-import { ContainerError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, flags, pointer, s32, struct } from '../vmcore/view.ts';
-import { rbTreeForEachEntry } from './rbtree.ts';
-import { VM } from './vm-flags.ts';
+import { ContainerError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, flags, pointer, s32, struct } from '../../vmcore/view.ts';
+import { rbTreeForEachEntry } from '../rbtree.ts';
+import { VM } from '../vm-flags.ts';
 
 /** `address_space.i_mmap` (include/linux/fs.h): an interval tree of all areas that map an inode, and how many of them can write to it. */
 const addressSpace = struct('address_space', {

@@ -1,11 +1,11 @@
-import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct } from '../vmcore/view.ts';
-import { initialMountNamespace, resolvePath } from './dcache.ts';
-import { fileSystemOf, superBlockStruct } from './fs.ts';
-import { listReadEntries } from './list.ts';
-import { type Mount, mountStruct } from './mount.ts';
-import { rbTreeForEachEntry } from './rbtree.ts';
+import { hex, readable, VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, struct } from '../../vmcore/view.ts';
+import { initialMountNamespace, resolvePath } from '../dcache.ts';
+import { fileSystemOf, superBlockStruct } from '../fs.ts';
+import { listReadEntries } from '../list.ts';
+import { type Mount, mountStruct } from '../mount.ts';
+import { rbTreeForEachEntry } from '../rbtree.ts';
 
 /** 6.8 turned the list of a namespace's mounts into a tree ordered by id. */
 const namespaceList = struct('mnt_namespace', { list: addressOf() });

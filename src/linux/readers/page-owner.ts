@@ -1,6 +1,6 @@
-import { AddressError, readable } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct } from '../vmcore/view.ts';
+import { AddressError, readable } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, struct } from '../../vmcore/view.ts';
 
 /** `struct page` (include/linux/mm_types.h): where the members are that the scan below reads by itself. */
 const pageStruct = struct('page', {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { listRead } from '../../src/linux/list.ts';
-import { findTaskByPid, forEachTask } from '../../src/linux/pid.ts';
-import { taskAt } from '../../src/linux/sched.ts';
-import { listTasks } from '../../src/linux/task-list.ts';
-import type { Kernel } from '../../src/vmcore/kernel.ts';
-import { openFixture, openPatched, releases, word } from '../vmcore/fixtures.ts';
+import { listRead } from '../../../src/linux/list.ts';
+import { findTaskByPid, forEachTask } from '../../../src/linux/pid.ts';
+import { listTasks } from '../../../src/linux/readers/task-list.ts';
+import { taskAt } from '../../../src/linux/sched.ts';
+import type { Kernel } from '../../../src/vmcore/kernel.ts';
+import { openFixture, openPatched, releases, word } from '../../vmcore/fixtures.ts';
 
 function offset(kernel: Kernel, structure: string, path: string): bigint {
   return BigInt(kernel.layouts.member(structure, path)?.offsetBytes ?? 0);

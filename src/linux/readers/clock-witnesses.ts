@@ -1,8 +1,8 @@
-import { readable } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, s32, s64, struct, u64 } from '../vmcore/view.ts';
-import { uptimesByJiffies } from './jiffies.ts';
-import { readLog } from './printk.ts';
+import { readable } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { addressOf, s32, s64, struct, u64 } from '../../vmcore/view.ts';
+import { uptimesByJiffies } from '../jiffies.ts';
+import { readLog } from '../printk.ts';
 
 /** What something in memory says of CLOCK_MONOTONIC at the end. Nanoseconds. */
 export interface ClockWitness {
