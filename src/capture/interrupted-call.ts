@@ -1,7 +1,7 @@
 import type { RunningTasks } from '../linux/current.ts';
 import { type Deadlines, sleepDeadline } from '../linux/readers/hrtimer-sleeper.ts';
+import { restartDeadline, restartedCall } from '../linux/readers/restarted-call.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';
-import { restartDeadline, restartedCall } from '../linux/restart-block.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
 import { type Clocks, clockReading, coarseness } from '../linux/timekeeping.ts';

@@ -5,7 +5,7 @@ import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
-import { readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
+import { pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
@@ -58,8 +58,6 @@ export class SharedIds {
 
 const fsStruct = struct('fs_struct', { umask: s32, root: addressOf(), pwd: addressOf() });
 const initNsproxy = 'init_nsproxy';
-/** `signal_struct.pids[]`, and the roles that say in which group and session a process is. */
-const signalPids = struct('signal_struct', { pids: addressOf() });
 const SIGCHLD = 17;
 const SIGSTOP = 19;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
@@ -80,9 +78,8 @@ export function membarrierRegistrations(state: number): number {
   );
 }
 
-function pidOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
-  const { pids } = kernel.bind(signalPids).at(group.signal.address);
-  return pidNr(kernel, kernel.memory.pointer(pids + BigInt(kernel.enumerator(role) * 8)));
+function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
+  return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
 }
 
 function checkNamespaces(kernel: Kernel, group: TaskGroup, findings: Findings): void {
@@ -214,8 +211,8 @@ function identity(kernel: Kernel, group: TaskGroup): Pick<Process, 'pid' | 'ppid
   return {
     pid: group.pid,
     ppid: parentPid(kernel, group),
-    pgid: pidOfRole(kernel, group, 'PIDTYPE_PGID'),
-    sid: pidOfRole(kernel, group, 'PIDTYPE_SID'),
+    pgid: numberOfRole(kernel, group, 'PIDTYPE_PGID'),
+    sid: numberOfRole(kernel, group, 'PIDTYPE_SID'),
     comm: group.leader.comm,
   };
 }
@@ -232,18 +229,14 @@ export function knownIdentity(
   return {
     pid,
     ppid: readable(() => parentPid(kernel, group)) ?? foundBy,
-    pgid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_PGID')) ?? -pid,
-    sid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_SID')) ?? -pid,
+    pgid: readable(() => numberOfRole(kernel, group, 'PIDTYPE_PGID')) ?? -pid,
+    sid: readable(() => numberOfRole(kernel, group, 'PIDTYPE_SID')) ?? -pid,
     comm: readable(() => leader.comm) ?? '',
   };
 }
 
-/** `mm_struct.membarrier_state`, where the kernel has it. */
-const membarrierState = struct('mm_struct', { state: s32.at('membarrier_state') });
-
 function membarriers(kernel: Kernel, leader: Task): number {
-  if (!kernel.hasMember('mm_struct', 'membarrier_state')) return 0;
-  return membarrierRegistrations(kernel.bind(membarrierState).at(leader.mm).state);
+  return membarrierRegistrations(kernel.bind(mmStruct).at(leader.mm).membarrier_state ?? 0);
 }
 
 /**

@@ -1,5 +1,5 @@
 import { readXstate, XFEATURE, type Xstate } from '../linux/fpu.ts';
-import { TLS_ENTRIES, TLS_MIN, threadStruct } from '../linux/processor.ts';
+import { TLS_ENTRIES, TLS_MIN } from '../linux/processor.ts';
 import { type PtRegs, taskPtRegs, USER_CS, USER_DS, USER32_CS } from '../linux/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../model/process.ts';
@@ -93,7 +93,7 @@ export function hasDefaultModes(fxsave: Buffer): boolean {
  */
 export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): CapturedRegisters {
   const regs = taskPtRegs(kernel, task.stack);
-  const thread = kernel.bind(threadStruct).at(task.address);
+  const thread = task.thread;
   const xstate = readXstate(kernel, thread.fpstate, thread.pkru);
   const problems = unrestorable(xstate.xstateBv);
   const notes: string[] = [];

@@ -1,6 +1,5 @@
 import { sessionKeys } from '../linux/keyring.ts';
 import { listEmpty } from '../linux/list.ts';
-import { threadStruct } from '../linux/processor.ts';
 import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
@@ -29,7 +28,7 @@ function policyProblem({ policy }: Task): string | undefined {
 
 /** What a thread has asked the kernel for and nobody can give it again. */
 export function threadProblems(kernel: Kernel, task: Task): string[] {
-  const { permissions } = kernel.bind(threadStruct).at(task.address);
+  const { permissions } = task.thread;
   const problems: (string | false | undefined)[] = [
     policyProblem(task),
     task.ptrace !== 0 && 'is traced by a debugger',

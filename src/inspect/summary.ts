@@ -8,7 +8,7 @@ import { showText } from '../vmcore/byte-text.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, pointer, struct } from '../vmcore/view.ts';
+import { cstring, struct } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
 import { commOf } from './tasks.ts';
 
@@ -17,7 +17,6 @@ const utsNamespace = struct('uts_namespace', {
   version: cstring.at('name.version'),
   machine: cstring.at('name.machine'),
 });
-const taskMm = struct('task_struct', { mm: pointer });
 
 const NANOSECONDS = 1e9;
 const MIB = 2 ** 20;
@@ -56,9 +55,8 @@ function taskCounts(
   const { tasks, lost, damage } = listTasks(kernel);
   problems.push(...damage);
   const counts = { processes: 0, kernelThreads: 0, unreadable: lost.length };
-  const bound = kernel.bind(taskMm);
   for (const task of tasks) {
-    const mm = readable(() => bound.at(task).mm);
+    const mm = readable(() => taskAt(kernel, task).mm);
     counts[mm === undefined ? 'unreadable' : mm === 0n ? 'kernelThreads' : 'processes']++;
   }
   if (counts.unreadable > 0) problems.push(`${counts.unreadable} processes cannot be read`);

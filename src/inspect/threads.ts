@@ -5,7 +5,7 @@ import { signalStruct } from '../linux/signal.ts';
 import { hex, isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Report, table } from './report.ts';
-import { commOf, cpuOf, requireTask, stateLetter } from './tasks.ts';
+import { commOf, requireTask, stateLetter } from './tasks.ts';
 
 /** One thread, and the user registers that it last entered the kernel with. */
 export interface ThreadRow {
@@ -28,7 +28,7 @@ function threadRow(kernel: Kernel, task: Task): ThreadRow {
   const common = {
     tid: task.pid,
     state: stateLetter(task),
-    cpu: cpuOf(kernel, task),
+    cpu: task.cpu,
     running: task.on_cpu !== 0,
     comm: commOf(task),
   };
@@ -56,7 +56,7 @@ function readableRow(kernel: Kernel, address: bigint): ThreadRow {
     return {
       tid: readable(() => task.pid) ?? -1,
       state: readable(() => stateLetter(task)) ?? '?',
-      cpu: readable(() => cpuOf(kernel, task)),
+      cpu: readable(() => task.cpu),
       running: readable(() => task.on_cpu !== 0) ?? false,
       ...{ systemCall: undefined, userIp: undefined, userSp: undefined },
       comm: readable(() => commOf(task)) ?? '?',

@@ -15,6 +15,12 @@ const clockBase = struct('hrtimer_clock_base', { clockid: s32 });
 /** HRTIMER_STATE_ENQUEUED (include/linux/hrtimer.h). */
 export const HRTIMER_ENQUEUED = 1;
 
+/** When a sleep ends at the latest: absolute, in nanoseconds of a clock. */
+export interface Deadline {
+  readonly clock: number;
+  readonly expires: bigint;
+}
+
 export interface HrtimerState {
   readonly active: boolean;
   /** Clock id of the timer's base. */

@@ -3,6 +3,8 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { idrForEach } from './idr.ts';
 import { listForEachEntry } from './list.ts';
+import { taskAt } from './sched.ts';
+import { pidOfRole } from './signal.ts';
 
 /** `struct ipc_namespace` has the three tables in this order: semaphores, messages, shared memory (ipc/util.h). */
 const ipcNamespace = struct('ipc_namespace', { ids: addressOf('ids') });
@@ -44,8 +46,6 @@ const shmidKernel = struct('shmid_kernel', {
   shm_cprid: pointer,
   shm_lprid: pointer,
 });
-const threadGroup = struct('task_struct', { signal: pointer });
-const pidOfGroup = struct('signal_struct', { pids: addressOf('pids') });
 
 /** IPCMNI_EXTEND and the limit of kernel.sem. */
 const MAX_OBJECTS = 1 << 24;
@@ -73,8 +73,7 @@ export interface IpcObject {
 
 /** `task_tgid` of a task: the `struct pid` of its process. */
 function processPid(kernel: Kernel, task: bigint): bigint {
-  const { pids } = kernel.bind(pidOfGroup).at(kernel.bind(threadGroup).at(task).signal);
-  return kernel.memory.pointer(pids + BigInt(kernel.enumerator('PIDTYPE_TGID') * 8));
+  return pidOfRole(kernel, taskAt(kernel, task).signal, 'PIDTYPE_TGID');
 }
 
 function known(pids: readonly bigint[]): bigint[] {

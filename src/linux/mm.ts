@@ -2,7 +2,6 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
-  array,
   flags,
   optional,
   pageAddress,
@@ -16,6 +15,7 @@ import {
   type ViewOf,
 } from '../vmcore/view.ts';
 import { percpuCounterSum } from './percpu.ts';
+import { taskAt, taskStruct } from './sched.ts';
 
 /** `struct mm_struct` (include/linux/mm_types.h). */
 export const mmStruct = struct('mm_struct', {
@@ -144,18 +144,16 @@ export interface Rss {
   readonly shmem: number;
 }
 
-/** Up to 6.1 each thread counts for itself and adds its counts up every 64 page faults (SPLIT_RSS_COUNTING). */
-const taskRssStat = struct('task_struct', { counts: array(s32).at('rss_stat.count') });
-
 /**
  * Resident and swapped pages as the kernel counts them; 6.2 made the counters per-CPU. `threads` are the addresses of the
  * process's tasks; without them the counts of 6.1 are some pages short or over.
  */
 export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): Rss {
   const perCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');
-  const perTask = kernel.hasMember('task_struct', 'rss_stat.count');
   const size = BigInt(perCpu ? kernel.sizeOf('percpu_counter') : 8);
-  const own = perTask ? threads.map((task) => kernel.bind(taskRssStat).at(task).counts) : [];
+  const own = kernel.bind(taskStruct).has('rssCounts')
+    ? threads.map((task) => taskAt(kernel, task).rssCounts ?? [])
+    : [];
   const value = (index: number): number => {
     const address = mm.rss_stat + BigInt(index) * size;
     const common = perCpu

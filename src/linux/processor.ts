@@ -1,23 +1,25 @@
 import { addressOf, optional, pointer, struct, u16, u32, u64, type ViewOf } from '../vmcore/view.ts';
 
-/** `struct thread_struct` inside task_struct (arch/x86/include/asm/processor.h). */
-export const threadStruct = struct('task_struct', {
-  tls: addressOf('thread.tls_array'),
-  es: u16.at('thread.es'),
-  ds: u16.at('thread.ds'),
-  fsindex: u16.at('thread.fsindex'),
-  gsindex: u16.at('thread.gsindex'),
-  fsbase: u64.at('thread.fsbase'),
-  gsbase: u64.at('thread.gsbase'),
-  ptraceDr7: u64.at('thread.ptrace_dr7'),
-  ioBitmap: pointer.at('thread.io_bitmap'),
-  ioplEmul: u64.at('thread.iopl_emul'),
-  pkru: u32.at('thread.pkru'),
+/** `struct thread_struct` (arch/x86/include/asm/processor.h), `thread` of a task. */
+export const threadStruct = struct('thread_struct', {
+  /** The kernel stack pointer of a task that is not on a CPU. */
+  sp: u64,
+  tls: addressOf('tls_array'),
+  es: u16,
+  ds: u16,
+  fsindex: u16,
+  gsindex: u16,
+  fsbase: u64,
+  gsbase: u64,
+  ptraceDr7: u64.at('ptrace_dr7'),
+  ioBitmap: pointer.at('io_bitmap'),
+  ioplEmul: u64.at('iopl_emul'),
+  pkru: u32,
   // 6.6, shadow stacks
-  features: optional(u64.at('thread.features')),
-  fpstate: pointer.at('thread.fpu.fpstate'),
+  features: optional(u64),
+  fpstate: pointer.at('fpu.fpstate'),
   // 5.16; what a process may use of the registers that need a permission, kept with its first thread
-  permissions: optional(u64.at('thread.fpu.perm.__state_perm')),
+  permissions: optional(u64.at('fpu.perm.__state_perm')),
 });
 
 export type ThreadStruct = ViewOf<typeof threadStruct>;

@@ -2,6 +2,7 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
+  array,
   bool,
   optional,
   pointer,
@@ -41,13 +42,23 @@ export const signalStruct = struct('signal_struct', {
   oom_score_adj: s16,
   oom_score_adj_min: s16,
   autogroup: optional(pointer),
-  pids: addressOf('pids'),
+  /** By enum pid_type. */
+  pids: array(pointer),
 });
 
 export type Signal = ViewOf<typeof signalStruct>;
 
 /** `signal_struct.flags`: the group has stopped, or is exiting. */
 export const SIGNAL = { stopStopped: 0x1, stopContinued: 0x2, groupExit: 0x4 } as const;
+
+/** The `struct pid` of a process, or of the group or session that it is in; `signal` is the address of its `signal_struct`. */
+export function pidOfRole(
+  kernel: Kernel,
+  signal: bigint,
+  role: 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID',
+): bigint {
+  return kernel.bind(signalStruct).at(signal).pids[kernel.enumerator(role)] ?? 0n;
+}
 
 const autogroupStruct = struct('autogroup', { nice: s32 });
 

@@ -2,7 +2,6 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
-  array,
   bool,
   bytes,
   cstring,
@@ -62,14 +61,6 @@ export function hasTtyFlag(tty: Tty, flag: keyof typeof ttyFlag): boolean {
 }
 
 const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
-
-/** `signal_struct.pids`, by enum pid_type. */
-const signalPids = struct('signal_struct', { pids: array(pointer) });
-
-/** The session of a process as the address of its `struct pid`, by which a terminal names it too; `signal` is the signal_struct. */
-export function sessionOf(kernel: Kernel, signal: bigint): bigint {
-  return kernel.bind(signalPids).at(signal).pids[kernel.enumerator('PIDTYPE_SID')] ?? 0n;
-}
 
 /** c_lflag: line by line. Where c_cc[] keeps VMIN (include/uapi/asm-generic/termbits-common.h). */
 const ICANON = 2;

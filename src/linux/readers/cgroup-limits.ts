@@ -1,11 +1,8 @@
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u64, ulongNumber } from '../../vmcore/view.ts';
-
-/** include/linux/cgroup-defs.h: the state of each controller that holds for a task, its cgroup's own or that of an ancestor. */
-const taskCgroups = struct('task_struct', { cgroups: pointer });
-const cssSet = struct('css_set', { subsys: addressOf() });
-const cgroupSubsysState = struct('cgroup_subsys_state', { parent: pointer });
+import { addressOf, struct, u64, ulongNumber } from '../../vmcore/view.ts';
+import { cgroupSubsysStateStruct, cssSetStruct } from '../cgroup.ts';
+import { taskAt, taskGroupStruct } from '../sched.ts';
 
 /** include/linux/memcontrol.h, page_counter.h; in pages. The state of each controller begins with its `css`. */
 const memCgroup = struct('mem_cgroup', {
@@ -18,13 +15,6 @@ const memCgroup = struct('mem_cgroup', {
 });
 /** kernel/cgroup/pids.c. */
 const pidsCgroup = struct('pids_cgroup', { css: addressOf(), limit: u64.at('limit.counter') });
-/** kernel/sched/sched.h; in nanoseconds. */
-const taskGroup = struct('task_group', {
-  css: addressOf(),
-  shares: ulongNumber,
-  quota: u64.at('cfs_bandwidth.quota'),
-  period: u64.at('cfs_bandwidth.period'),
-});
 
 const PAGE = 4096;
 /** PAGE_COUNTER_MAX: no limit. */
@@ -56,7 +46,7 @@ export interface CgroupLimits {
 }
 
 function* upwards(kernel: Kernel, css: bigint): Generator<bigint> {
-  const State = kernel.bind(cgroupSubsysState);
+  const State = kernel.bind(cgroupSubsysStateStruct);
   let at = css;
   for (let depth = 0; at !== 0n; depth++) {
     if (depth === MAX_DEPTH) throw new ContainerError('cgroup_subsys_state', css, 'has no end upwards');
@@ -66,7 +56,7 @@ function* upwards(kernel: Kernel, css: bigint): Generator<bigint> {
 }
 
 function cssOf(kernel: Kernel, task: bigint, controller: 'memory' | 'pids' | 'cpu'): bigint {
-  const { subsys } = kernel.bind(cssSet).at(kernel.bind(taskCgroups).at(task).cgroups);
+  const { subsys } = kernel.bind(cssSetStruct).at(taskAt(kernel, task).cgroups);
   return kernel.memory.pointer(subsys + BigInt(kernel.enumerator(`${controller}_cgrp_id`) * 8));
 }
 
@@ -122,7 +112,7 @@ export function weightOf(shares: number): number {
 }
 
 function cpuLimits(kernel: Kernel, task: bigint): CgroupLimits {
-  const Group = kernel.bind(taskGroup);
+  const Group = kernel.bind(taskGroupStruct);
   const groups = [...upwards(kernel, cssOf(kernel, task, 'cpu'))].map((css) => Group.containerOf(css, 'css'));
   const limited = groups.filter(({ quota, period }) => quota !== NO_QUOTA && period !== 0n);
   const share = ({ quota, period }: { quota: bigint; period: bigint }): number =>

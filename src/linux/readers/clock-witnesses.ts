@@ -3,6 +3,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import { addressOf, s32, s64, struct, u64 } from '../../vmcore/view.ts';
 import { uptimesByJiffies } from '../jiffies.ts';
 import { readLog } from '../printk.ts';
+import { rqStruct } from '../sched.ts';
 
 /** What something in memory says of CLOCK_MONOTONIC at the end. Nanoseconds. */
 export interface ClockWitness {
@@ -30,7 +31,6 @@ const vdsoData = struct('vdso_data', {
   monotonicSec: u64.at('basetime[6].sec'),
   monotonicNsec: u64.at('basetime[6].nsec'),
 });
-const runqueue = struct('rq', { clock: u64 });
 
 /** Undefined where there is no time: zeros are what lost memory reads as, and would confirm each other. */
 function witness(name: string, times: readonly bigint[], accuracy: bigint): ClockWitness | undefined {
@@ -65,7 +65,7 @@ function lastRecord(kernel: Kernel): ClockWitness | undefined {
 /** The clock of the run queues: of those that agree most with each other the latest. */
 function runqueues(kernel: Kernel): ClockWitness | undefined {
   const clocks = kernel.cpus
-    .map((cpu) => readable(() => kernel.bind(runqueue).at(kernel.perCpu('runqueues', cpu)).clock))
+    .map((cpu) => readable(() => kernel.bind(rqStruct).at(kernel.perCpu('runqueues', cpu)).clock))
     .filter((clock) => clock !== undefined)
     .toSorted((a, b) => (a < b ? -1 : 1));
   const middle = clocks[clocks.length >> 1];

@@ -5,6 +5,7 @@ import type { PhysicalRange } from '../../vmcore/physical.ts';
 import { addressOf, pointer, struct, u16, u32 } from '../../vmcore/view.ts';
 import { currentTask } from '../current.ts';
 import { threadSize } from '../ptrace.ts';
+import { taskAt } from '../sched.ts';
 
 const PAGE = 4096;
 /** Pages that one page table maps. */
@@ -18,7 +19,6 @@ const mmPgd = struct('mm_struct', { pgd: pointer });
 
 /** The stacks of a CPU for what may come at any time (arch/x86/include/asm/cpu_entry_area.h). */
 const exceptionStacks = struct('cea_exception_stacks', { nmi: addressOf('NMI_stack') });
-const taskStack = struct('task_struct', { stack: pointer });
 
 const cpuInfo = struct('cpuinfo_x86', { initialApicId: u16.at('initial_apicid') });
 /** Since 6.7. */
@@ -74,7 +74,7 @@ function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
 function stackPages(kernel: Kernel, cpu: number): number[] {
   const stacks = kernel.memory.pointer(kernel.perCpu('cea_exception_stacks', cpu));
   const { nmi } = kernel.bind(exceptionStacks).at(stacks);
-  const { stack } = kernel.bind(taskStack).at(currentTask(kernel, cpu));
+  const { stack } = taskAt(kernel, currentTask(kernel, cpu));
   return [
     ...pagesOf(nmi, memberSize(kernel, 'cea_exception_stacks', 'NMI_stack')),
     ...pagesOf(stack, threadSize(kernel)),

@@ -1,7 +1,7 @@
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct, u8, u64 } from '../../vmcore/view.ts';
-import { HRTIMER_ENQUEUED } from '../hrtimer.ts';
+import { addressOf, pointer, s32, s64, struct, u8 } from '../../vmcore/view.ts';
+import { type Deadline, HRTIMER_ENQUEUED } from '../hrtimer.ts';
 import { rbTreeForEach } from '../rbtree.ts';
 import type { Task } from '../sched.ts';
 
@@ -14,12 +14,6 @@ const hrtimerSleeper = struct('hrtimer_sleeper', {
 });
 const cpuBase = struct('hrtimer_cpu_base', { clock_base: addressOf() });
 const clockBase = struct('hrtimer_clock_base', { clockid: s32, active: addressOf('active.rb_root') });
-
-/** When a sleep ends at the latest: absolute, in nanoseconds of a clock. */
-export interface Deadline {
-  readonly clock: number;
-  readonly expires: bigint;
-}
 
 /** HRTIMER_MAX_CLOCK_BASES: four clocks, each for hard and for soft interrupts. */
 const CLOCK_BASES = 8;
@@ -66,7 +60,6 @@ function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigin
   }
 }
 
-const kernelStack = struct('task_struct', { sp: u64.at('thread.sp'), stack: pointer });
 /** `timer.base`: the queue that a timer is on, whose clock it runs on. */
 const sleeperBase = struct('hrtimer_sleeper', {
   base: pointer.at('timer.base'),
@@ -100,7 +93,8 @@ export function sleepDeadline(
 function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
   const sleeper = kernel.bind(hrtimerSleeper);
   const wakeup = kernel.symbol('hrtimer_wakeup');
-  const { sp, stack } = kernel.bind(kernelStack).at(task.address);
+  const { stack } = task;
+  const { sp } = task.thread;
   const end = stack + STACK_BYTES;
   if (sp < stack || sp >= end) return undefined;
   const bytes = kernel.memory.read(sp, Number(end - sp));

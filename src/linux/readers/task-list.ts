@@ -1,10 +1,8 @@
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, s32, struct } from '../../vmcore/view.ts';
 import { listRead } from '../list.ts';
 import { forEachPid, pidTask } from '../pid.ts';
-
-const leaderLinks = struct('task_struct', { tasks: addressOf(), tgid: s32 });
+import { taskStruct } from '../sched.ts';
 
 /** PID_MAX_LIMIT on 64 bits. */
 const MAX_TASKS = 1 << 22;
@@ -28,7 +26,7 @@ export interface TaskList {
 
 /** Processes by the table of PIDs: every `struct pid` that a thread group leader uses. */
 function tasksByPid(kernel: Kernel): Omit<TaskList, 'isComplete'> & { readonly isWhole: boolean } {
-  const bound = kernel.bind(leaderLinks);
+  const bound = kernel.bind(taskStruct);
   const tasks: bigint[] = [];
   const lost: LostTask[] = [];
   const damage: string[] = [];
@@ -72,7 +70,7 @@ function leaderProblem(readTgid: () => number, nr: number): string | undefined {
  * table of PIDs (`init_pid_ns.idr`) has, are put together. Throws a VmcoreError only if the kernel's layouts cannot be read.
  */
 export function listTasks(kernel: Kernel): TaskList {
-  const bound = kernel.bind(leaderLinks);
+  const bound = kernel.bind(taskStruct);
   const { tasks: head } = bound.at(kernel.symbol('init_task'));
   const { nodes, damage } = listRead(kernel, head, MAX_TASKS);
   const tasks = nodes.map((node) => node - BigInt(bound.offsetOf('tasks')));
