@@ -1,6 +1,6 @@
 import { readCred } from '../linux/cred.ts';
 import type { IpcObjects } from '../linux/ipc.ts';
-import { mmStruct } from '../linux/mm.ts';
+import { mmStruct } from '../linux/mm-types.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';

@@ -1,6 +1,6 @@
 import { fdSlots } from '../linux/fdtable.ts';
-import { type File, fileAt, openFlags } from '../linux/file.ts';
-import { fileType, inodeStruct } from '../linux/fs.ts';
+import { fileAt, openFlags } from '../linux/file.ts';
+import { type File, fileType, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
 import { fileKind } from '../linux/readers/file-kind.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';

@@ -1,6 +1,5 @@
 import { dentryName, dentryStruct, resolveAnyPath } from '../linux/dcache.ts';
-import type { File } from '../linux/file.ts';
-import { fileSystemOf, type Inode } from '../linux/fs.ts';
+import { type File, fileSystemOf, type Inode } from '../linux/fs.ts';
 import { mountOf } from '../linux/mount.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

@@ -1,4 +1,5 @@
-import { type Mm, mmStruct, rssOf } from '../linux/mm.ts';
+import { rssOf } from '../linux/mm.ts';
+import { type Mm, mmStruct } from '../linux/mm-types.ts';
 import { findTaskByPid, forEachThread } from '../linux/pid.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';

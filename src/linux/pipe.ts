@@ -1,8 +1,9 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { optional, pointer, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
-import { type File, fmode } from './file.ts';
-import { pageFrames } from './page-frame.ts';
+import { optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { fmode } from './file.ts';
+import type { File } from './fs.ts';
+import { pageFrames } from './mm.ts';
 
 /** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
 export const pipeInodeInfo = struct('pipe_inode_info', {
@@ -20,17 +21,14 @@ export const pipeInodeInfo = struct('pipe_inode_info', {
 
 export type PipeInodeInfo = ViewOf<typeof pipeInodeInfo>;
 
-/** What a FIFO's reader remembers: how many writers there had been. 6.12 gave it a name of its own. */
-const fifoReader = struct('file', { writersBefore: u64.at('f_pipe', 'f_version') });
-
 /**
  * Whether a FIFO was opened for reading when nobody had it open for writing, and nobody has since: such a reader is not told that
  * the other side has hung up (pipe_poll, fs/pipe.c).
  */
-export function waitsForWriter(kernel: Kernel, file: File, { writers, w_counter }: PipeInodeInfo): boolean {
+export function waitsForWriter(file: File, { writers, w_counter }: PipeInodeInfo): boolean {
   const isReader = (file.f_mode & fmode.read) !== 0 && (file.f_mode & fmode.write) === 0;
   if (!isReader || writers !== 0) return false;
-  return kernel.bind(fifoReader).at(file.address).writersBefore === BigInt(w_counter);
+  return file.pipeWriters === BigInt(w_counter);
 }
 
 const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });

@@ -1,7 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
-import { pageFrames, requirePhysical } from './page-frame.ts';
+import { pageFrames, requirePhysical } from './mm.ts';
 
 /** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
 export const skBuff = struct('sk_buff', {

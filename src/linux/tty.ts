@@ -17,7 +17,7 @@ import {
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
-import type { File } from './file.ts';
+import type { File } from './fs.ts';
 
 const ktermios = struct('ktermios', {
   c_iflag: u32,

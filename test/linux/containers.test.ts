@@ -4,7 +4,7 @@ import { hlistForEach } from '../../src/linux/hlist.ts';
 import { idrFind, idrForEach } from '../../src/linux/idr.ts';
 import { listForEach, listForEachEntry } from '../../src/linux/list.ts';
 import { mtForEach } from '../../src/linux/maple-tree.ts';
-import { mmStruct } from '../../src/linux/mm.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import {
   findPid,
   findTaskByPid,

@@ -15,7 +15,7 @@ import { HRTIMER_ENQUEUED } from '../../src/linux/hrtimer.ts';
 import { MARK } from '../../src/linux/inotify.ts';
 import type { Series } from '../../src/linux/kernel-releases.ts';
 import { KEY_GONE } from '../../src/linux/keyring.ts';
-import { MMF } from '../../src/linux/mm.ts';
+import { MMF, VM, VM_HIGH } from '../../src/linux/mm.ts';
 import { NETLINK_F } from '../../src/linux/netlink.ts';
 import { PAGE_MAPPING } from '../../src/linux/readers/page-owner.ts';
 import { PF, PFA, TIF, TS_COMPAT, taskState } from '../../src/linux/sched.ts';
@@ -23,7 +23,6 @@ import { SIGNAL } from '../../src/linux/signal.ts';
 import { socketFlag } from '../../src/linux/sock.ts';
 import { ttyFlag } from '../../src/linux/tty.ts';
 import { syscallName } from '../../src/linux/unistd.ts';
-import { VM, VM_HIGH } from '../../src/linux/vm-flags.ts';
 import { dirtyBefore612, dirtySince612 } from '../../src/linux/writeback.ts';
 
 /** The kernel's names for macros and enumerators, and what is taken for them. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { fileStruct } from '../../src/linux/file.ts';
-import { mmStruct, rssOf } from '../../src/linux/mm.ts';
+import { fileStruct } from '../../src/linux/fs.ts';
+import { rssOf } from '../../src/linux/mm.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { percpuCounterSum } from '../../src/linux/percpu.ts';
 import { findTaskByPid, forEachTask } from '../../src/linux/pid.ts';
 import { formatLogEntry, formatLogRecord, type LogGap, readLog } from '../../src/linux/printk.ts';

@@ -1,4 +1,4 @@
-import { type Mm, mmStruct } from '../../src/linux/mm.ts';
+import { type Mm, mmStruct } from '../../src/linux/mm-types.ts';
 import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import type { MadeKernel } from './made-kernel.ts';
 import { HUGE, PRESENT, PROTNONE } from './tables.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { x86_64 } from '../../src/arch/x86-64/index.ts';
-import { mmStruct } from '../../src/linux/mm.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { taskAt } from '../../src/linux/sched.ts';

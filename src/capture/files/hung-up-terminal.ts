@@ -1,5 +1,4 @@
-import type { File } from '../../linux/file.ts';
-import { major, superBlockStruct, userDevice } from '../../linux/fs.ts';
+import { type File, major, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { pidOfRole } from '../../linux/signal.ts';
 import { type Tty, ttyStruct } from '../../linux/tty.ts';

@@ -1,4 +1,4 @@
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import {
   type InetSock,
   inetFlag,

@@ -1,4 +1,4 @@
-import { mmStruct } from '../../linux/mm.ts';
+import { mmStruct } from '../../linux/mm-types.ts';
 import { type Mapping, mappingsOf } from '../../linux/readers/i-mmap.ts';
 import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';

@@ -1,4 +1,4 @@
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { bitOf } from '../../linux/inet.ts';
 import { NETLINK_F, type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
 import { skbQueue } from '../../linux/skbuff.ts';

@@ -1,5 +1,5 @@
-import { type File, fileAt, isCounted } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { fileAt, isCounted } from '../../linux/file.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
 import { fileKind, kindFits } from '../../linux/readers/file-kind.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';

@@ -1,5 +1,4 @@
-import type { File } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
 import { interfaceName } from '../../linux/inet.ts';
 import { ticksPerSecond } from '../../linux/jiffies.ts';
 import {

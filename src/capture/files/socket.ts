@@ -1,4 +1,4 @@
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { family, socketStruct, sockStruct } from '../../linux/sock.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from '../../model/socket.ts';
 import type { CaptureContext } from './context.ts';

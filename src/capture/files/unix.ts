@@ -1,5 +1,5 @@
 import { readCred } from '../../linux/cred.ts';
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import {
   family,

@@ -1,4 +1,4 @@
-import type { Mm } from '../mm.ts';
+import type { Mm } from '../mm-types.ts';
 import type { UserMemory } from './user-memory.ts';
 
 /**

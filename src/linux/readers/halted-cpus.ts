@@ -4,6 +4,7 @@ import { pageNumber, translateKernelPage } from '../../vmcore/page-table.ts';
 import type { PhysicalRange } from '../../vmcore/physical.ts';
 import { addressOf, pointer, struct, u16, u32 } from '../../vmcore/view.ts';
 import { currentTask } from '../current.ts';
+import { mmStruct } from '../mm-types.ts';
 import { threadSize } from '../ptrace.ts';
 import { taskAt } from '../sched.ts';
 
@@ -15,7 +16,6 @@ const TABLE_PAGES = 512;
 const tlbState = struct('tlb_state', { loaded_mm: pointer });
 /** What `loaded_mm` is while CR3 is being changed. */
 const LOADED_MM_SWITCHING = 1n;
-const mmPgd = struct('mm_struct', { pgd: pointer });
 
 /** The stacks of a CPU for what may come at any time (arch/x86/include/asm/cpu_entry_area.h). */
 const exceptionStacks = struct('cea_exception_stacks', { nmi: addressOf('NMI_stack') });
@@ -57,7 +57,7 @@ function apicId(kernel: Kernel, cpu: number): number {
 function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
   const { loaded_mm: mm } = kernel.bind(tlbState).at(kernel.perCpu('cpu_tlbstate', cpu));
   if (mm === LOADED_MM_SWITCHING) return undefined;
-  const table = kernel.memory.userTable(kernel.bind(mmPgd).at(mm).pgd);
+  const table = kernel.memory.userTable(kernel.bind(mmStruct).at(mm).pgd);
   const [text, end] = [kernel.symbol('_text'), kernel.symbol('_etext')];
   const pages = [...stackPages(kernel, cpu), ...mwaitPage(kernel, cpu)];
   for (let page = pageNumber(text); page <= pageNumber(end); page += TABLE_PAGES) pages.push(page);

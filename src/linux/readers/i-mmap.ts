@@ -1,15 +1,9 @@
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, flags, pointer, s32, struct } from '../../vmcore/view.ts';
+import { addressSpaceStruct } from '../fs.ts';
+import { VM } from '../mm.ts';
+import { vmAreaStruct } from '../mm-types.ts';
 import { rbTreeForEachEntry } from '../rbtree.ts';
-import { VM } from '../vm-flags.ts';
-
-/** `address_space.i_mmap` (include/linux/fs.h): an interval tree of all areas that map an inode, and how many of them can write to it. */
-const addressSpace = struct('address_space', {
-  i_mmap: addressOf('i_mmap'),
-  i_mmap_writable: s32.at('i_mmap_writable.counter'),
-});
-const mappedArea = struct('vm_area_struct', { rb: addressOf('shared.rb'), vm_mm: pointer, vm_flags: flags });
 
 /** More areas than map one file in a sound machine. */
 const MAX_MAPPERS = 1 << 22;
@@ -29,8 +23,8 @@ export interface Mapping {
  * ContainerError if the tree is damaged, or has fewer writable shared areas than the kernel counts.
  */
 export function mappingsOf(kernel: Kernel, mapping: bigint): Mapping[] {
-  const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpace).at(mapping);
-  const areas = rbTreeForEachEntry(kernel, i_mmap, kernel.bind(mappedArea), 'rb', MAX_MAPPERS);
+  const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpaceStruct).at(mapping);
+  const areas = rbTreeForEachEntry(kernel, i_mmap, kernel.bind(vmAreaStruct), 'shared.rb', MAX_MAPPERS);
   const mappings = Array.from(areas, ({ vm_mm: mm, vm_flags }): Mapping => {
     const { low } = vm_flags;
     const isWritable = (low & VM.shared) !== 0 && (low & VM.mayWrite) !== 0;

@@ -1,14 +1,6 @@
 import { AddressError, readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, struct } from '../../vmcore/view.ts';
-
-/** `struct page` (include/linux/mm_types.h): where the members are that the scan below reads by itself. */
-const pageStruct = struct('page', {
-  compound_head: addressOf('compound_head'),
-  mapping: addressOf('mapping'),
-  index: addressOf('index'),
-  refcount: addressOf('_refcount'),
-});
+import { pageStruct } from '../mm-types.ts';
 
 /** Low bits of `page->mapping` (PAGE_MAPPING_FLAGS): anonymous memory, and a page merged by KSM. */
 export const PAGE_MAPPING = { anon: 1, ksm: 3 } as const;
@@ -60,7 +52,7 @@ export class PageDescriptors {
       head: type.offsetOf('compound_head'),
       mapping: type.offsetOf('mapping'),
       index: type.offsetOf('index'),
-      refcount: type.offsetOf('refcount'),
+      refcount: type.offsetOf('_refcount'),
     };
     this.#zeroPages = zeroPages(kernel);
   }

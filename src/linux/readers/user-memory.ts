@@ -1,7 +1,7 @@
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { walkUserPages } from '../../vmcore/page-table.ts';
-import type { Mm, VmArea } from '../mm.ts';
+import type { Mm, VmArea } from '../mm-types.ts';
 import { cachedPageOf } from '../pagemap.ts';
 import { forEachVma } from './vma.ts';
 

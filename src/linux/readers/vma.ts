@@ -1,16 +1,11 @@
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { pointer, struct } from '../../vmcore/view.ts';
 import { checkLimit } from '../container.ts';
 import { mtForEach } from '../maple-tree.ts';
-import { type Mm, type VmArea, vmAreaStruct } from '../mm.ts';
+import { type Mm, type VmArea, vmAreaStruct } from '../mm-types.ts';
 
 /** More areas than vm.max_map_count is ever set to. */
 const MAX_AREAS = 1 << 24;
-
-/** Until 6.1 areas were also linked in a list. */
-const mmList = struct('mm_struct', { mmap: pointer });
-const vmaList = struct('vm_area_struct', { vm_next: pointer });
 
 function checkArea(mm: Mm, area: VmArea, after: number): void {
   const problem =
@@ -37,12 +32,12 @@ function* fromMapleTree(kernel: Kernel, mm: Mm): Generator<VmArea> {
 
 function* fromList(kernel: Kernel, mm: Mm): Generator<VmArea> {
   const bound = kernel.bind(vmAreaStruct);
-  const links = kernel.bind(vmaList);
-  let address = kernel.bind(mmList).at(mm.address).mmap;
+  let address = mm.mmap ?? 0n;
   for (let count = 1; address !== 0n; count++) {
     checkLimit('list of memory areas', mm.address, count, MAX_AREAS);
-    yield bound.at(address);
-    address = links.at(address).vm_next;
+    const area = bound.at(address);
+    yield area;
+    address = area.vm_next ?? 0n;
   }
 }
 
