@@ -1,10 +1,11 @@
 import type { RunningTasks } from '../linux/current.ts';
+import { coarseness } from '../linux/readers/clocks.ts';
 import { type Deadlines, sleepDeadline } from '../linux/readers/hrtimer-sleeper.ts';
 import { restartDeadline, restartedCall } from '../linux/readers/restarted-call.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
-import { type Clocks, clockReading, coarseness } from '../linux/timekeeping.ts';
+import { type Clocks, clockReading } from '../linux/timekeeping.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
 import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';

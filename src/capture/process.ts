@@ -1,4 +1,5 @@
 import { readCred } from '../linux/cred.ts';
+import { fsStruct } from '../linux/fs-struct.ts';
 import type { IpcObjects } from '../linux/ipc.ts';
 import { mmStruct } from '../linux/mm-types.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
@@ -11,7 +12,6 @@ import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import { ipcFindings } from './ipc.ts';
@@ -56,7 +56,6 @@ export class SharedIds {
   }
 }
 
-const fsStruct = struct('fs_struct', { umask: s32, root: addressOf(), pwd: addressOf() });
 const initNsproxy = 'init_nsproxy';
 const SIGCHLD = 17;
 const SIGSTOP = 19;

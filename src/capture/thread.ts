@@ -1,10 +1,10 @@
 import { wasInUserMode } from '../linux/current.ts';
+import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import { syscallName } from '../linux/unistd.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u16 } from '../vmcore/view.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
@@ -121,12 +121,10 @@ function lostCpu({ running }: ThreadSource, task: Task): string | undefined {
   return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
 
-const ioContext = struct('io_context', { ioprio: u16 });
-
 /** ioprio_set(2); undefined for a thread that has none of its own. */
 function ioPriorityOf(kernel: Kernel, task: Task): number | undefined {
   if ((task.io_context ?? 0n) === 0n) return undefined;
-  const { ioprio } = kernel.bind(ioContext).at(task.io_context ?? 0n);
+  const { ioprio } = kernel.bind(ioContextStruct).at(task.io_context ?? 0n);
   return ioprio === 0 ? undefined : ioprio;
 }
 

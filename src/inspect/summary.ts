@@ -1,22 +1,16 @@
 import { panicCpu } from '../linux/current.ts';
 import { panicReason } from '../linux/panic.ts';
 import { readLog } from '../linux/printk.ts';
+import { readClocks } from '../linux/readers/clocks.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { taskAt } from '../linux/sched.ts';
-import { readClocks } from '../linux/timekeeping.ts';
+import { utsNamespaceStruct } from '../linux/utsname.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, struct } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
 import { commOf } from './tasks.ts';
-
-const utsNamespace = struct('uts_namespace', {
-  nodename: cstring.at('name.nodename'),
-  version: cstring.at('name.version'),
-  machine: cstring.at('name.machine'),
-});
 
 const NANOSECONDS = 1e9;
 const MIB = 2 ** 20;
@@ -83,7 +77,7 @@ function running(kernel: Kernel): string[] {
 
 function facts(kernel: Kernel, problems: string[]) {
   const attempt = attemptInto(problems);
-  const uts = kernel.bind(utsNamespace).at(kernel.symbol('init_uts_ns'));
+  const uts = kernel.bind(utsNamespaceStruct).at(kernel.symbol('init_uts_ns'));
   const bytes = kernel.physical.ranges.reduce((sum, { length }) => sum + length, 0);
   return {
     file: kernel.path,

@@ -1,7 +1,7 @@
 import { isWholeText, showText } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, u64 } from '../vmcore/view.ts';
 import { kernfsNodeStruct } from './kernfs.ts';
 import { taskAt } from './sched.ts';
 
@@ -12,7 +12,10 @@ import { taskAt } from './sched.ts';
 export const cssSetStruct = struct('css_set', { dfl_cgrp: pointer, subsys: addressOf() });
 /** What a controller keeps of a cgroup begins with its `css`. */
 export const cgroupSubsysStateStruct = struct('cgroup_subsys_state', { parent: pointer });
-const cgroupStruct = struct('cgroup', { kn: pointer });
+/** `struct pids_cgroup` (kernel/cgroup/pids.c). */
+export const pidsCgroupStruct = struct('pids_cgroup', { css: addressOf(), limit: u64.at('limit.counter') });
+/** `struct cgroup`. */
+export const cgroupStruct = struct('cgroup', { kn: pointer });
 
 /** Deepest hierarchy that is followed; cgroup.max.depth has no limit by default, systemd's trees have at most ten levels. */
 const MAX_DEPTH = 64;

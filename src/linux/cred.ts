@@ -33,7 +33,7 @@ const capabilitySets = [
 ] as const;
 type CapabilitySet = (typeof capabilitySets)[number];
 
-const groupInfoStruct = struct('group_info', { ngroups: s32 });
+export const groupInfoStruct = struct('group_info', { ngroups: s32 });
 
 /** NGROUPS_MAX (include/uapi/linux/limits.h). */
 const NGROUPS_MAX = 65536;

@@ -6,12 +6,15 @@ import { fsnotifyMarkConnectorStruct } from './fsnotify-backend.ts';
 import { hlistForEachEntry } from './hlist.ts';
 
 /** `struct dnotify_mark` (fs/notify/dnotify/dnotify.c); other groups' marks begin with a fsnotify_mark as well. */
-const dnotifyMark = struct('dnotify_mark', {
+export const dnotifyMark = struct('dnotify_mark', {
   group: pointer.at('fsn_mark.group'),
   obj_list: addressOf('fsn_mark.obj_list'),
   dn: pointer,
 });
-const dnotifyStruct = struct('dnotify_struct', { next: pointer.at('dn_next'), file: pointer.at('dn_filp') });
+export const dnotifyStruct = struct('dnotify_struct', {
+  next: pointer.at('dn_next'),
+  file: pointer.at('dn_filp'),
+});
 
 const MAX_MARKS = 1 << 16;
 

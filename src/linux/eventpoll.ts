@@ -6,10 +6,10 @@ import { hlistForEachEntry } from './hlist.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
 
 /** `struct eventpoll` (fs/eventpoll.c), the private_data of an epoll file. */
-const eventpollStruct = struct('eventpoll', { root: addressOf('rbr'), file: pointer });
+export const eventpollStruct = struct('eventpoll', { root: addressOf('rbr'), file: pointer });
 
 /** `struct epitem`: one watched file. */
-const epitem = struct('epitem', {
+export const epitem = struct('epitem', {
   rbn: addressOf('rbn'),
   fllink: addressOf('fllink'),
   file: pointer.at('ffd.file'),

@@ -3,7 +3,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, struct, u32, u64 } from '../vmcore/view.ts';
 
 /** `struct fpstate` (arch/x86/include/asm/fpu/types.h); 5.16 and later. */
-const fpstateStruct = struct('fpstate', {
+export const fpstateStruct = struct('fpstate', {
   size: u32,
   user_size: u32,
   xfeatures: u64,

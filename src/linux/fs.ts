@@ -114,7 +114,7 @@ export const addressSpaceStruct = struct('address_space', {
   i_mmap_writable: s32,
 });
 
-const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
+export const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
 
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
 export const FS_REQUIRES_DEV = 1;

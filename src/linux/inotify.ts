@@ -5,7 +5,7 @@ import { fsnotifyGroupStruct, fsnotifyMarkConnectorStruct } from './fsnotify-bac
 import { listForEachEntry } from './list.ts';
 
 /** `struct inotify_inode_mark` (fs/notify/inotify/inotify.h), which starts with the mark. */
-const inotifyMark = struct('inotify_inode_mark', {
+export const inotifyMark = struct('inotify_inode_mark', {
   wd: s32,
   mask: u32.at('fsn_mark.mask'),
   flags: u32.at('fsn_mark.flags'),

@@ -4,7 +4,7 @@ import { taskPtRegs } from './ptrace.ts';
 import type { Task } from './sched.ts';
 
 /** `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from others. */
-const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
+export const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
 
 /** Kernel stacks are 16 KiB. */
 const MAX_STACK = 16384n;

@@ -3,16 +3,19 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, array, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 
 /** `struct key` (include/linux/key.h); a keyring keeps pointers to its keys in an associative array. */
-const keyStruct = struct('key', {
+export const keyStruct = struct('key', {
   flags,
   type: pointer,
   description: pointer,
   keys: addressOf('keys'),
 });
-const keyType = struct('key_type', { name: pointer });
-const assocArray = struct('assoc_array', { root: pointer, leaves: ulongNumber.at('nr_leaves_on_tree') });
-const assocArrayNode = struct('assoc_array_node', { slots: array(pointer) });
-const assocArrayShortcut = struct('assoc_array_shortcut', { next_node: pointer });
+export const keyType = struct('key_type', { name: pointer });
+export const assocArray = struct('assoc_array', {
+  root: pointer,
+  leaves: ulongNumber.at('nr_leaves_on_tree'),
+});
+export const assocArrayNode = struct('assoc_array_node', { slots: array(pointer) });
+export const assocArrayShortcut = struct('assoc_array_shortcut', { next_node: pointer });
 
 /** Low bits of a pointer in the array (include/linux/assoc_array_priv.h): node or shortcut, and which; of a leaf: a keyring. */
 const META = 1n;

@@ -4,13 +4,13 @@ import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { DEFAULT_LIMIT } from './container.ts';
 import { idrFind, idrForEach } from './idr.ts';
 import { listForEachEntry } from './list.ts';
+import { pidNamespaceStruct } from './pid-namespace.ts';
 import { taskStruct } from './sched.ts';
 import { signalStruct } from './signal.ts';
 
 /** `struct pid` (include/linux/pid.h): a number's identity, in each namespace that knows it. */
 export const pid = struct('pid', { count: u32, level: u32, tasks: addressOf(), numbers: addressOf() });
 export const upid = struct('upid', { nr: s32, ns: pointer });
-const pidNamespace = struct('pid_namespace', { idr: addressOf(), level: u32 });
 
 /** What a task's PID links are for: enum pid_type. */
 export type PidType = 'PIDTYPE_PID' | 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID';
@@ -25,7 +25,7 @@ const MAX_PIDS = 1 << 22;
  * the namespace's table is damaged.
  */
 export function findPid(kernel: Kernel, nr: number, namespace?: bigint): bigint | undefined {
-  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  const ns = kernel.bind(pidNamespaceStruct).at(namespace ?? kernel.symbol('init_pid_ns'));
   const found = idrFind(kernel, ns.idr, nr);
   return found === 0n ? undefined : found;
 }
@@ -35,7 +35,7 @@ export function* forEachPid(
   kernel: Kernel,
   namespace?: bigint,
 ): Generator<{ readonly nr: number; readonly pid: bigint }> {
-  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  const ns = kernel.bind(pidNamespaceStruct).at(namespace ?? kernel.symbol('init_pid_ns'));
   for (const { id, entry } of idrForEach(kernel, ns.idr, Math.min(MAX_PIDS, DEFAULT_LIMIT * 4))) {
     yield { nr: id, pid: entry };
   }

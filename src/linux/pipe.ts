@@ -31,7 +31,7 @@ export function waitsForWriter(file: File, { writers, w_counter }: PipeInodeInfo
   return file.pipeWriters === BigInt(w_counter);
 }
 
-const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
+export const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
 
 const PAGE_SIZE = 4096;
 /** More slots than fs.pipe-max-size allows root to ask for (2^31 bytes, fs/pipe.c round_pipe_size). */

@@ -1,4 +1,4 @@
-import { addressOf, optional, pointer, struct, u16, u32, u64, type ViewOf } from '../vmcore/view.ts';
+import { addressOf, optional, pointer, struct, u16, u32, u64 } from '../vmcore/view.ts';
 
 /** `struct thread_struct` (arch/x86/include/asm/processor.h), `thread` of a task. */
 export const threadStruct = struct('thread_struct', {
@@ -22,7 +22,11 @@ export const threadStruct = struct('thread_struct', {
   permissions: optional(u64.at('fpu.perm.__state_perm')),
 });
 
-export type ThreadStruct = ViewOf<typeof threadStruct>;
+/** `struct cpuinfo_x86`. */
+export const cpuinfoX86Struct = struct('cpuinfo_x86', {
+  // 6.7 gave it another place and size
+  initialApicId: u32.at('topo.initial_apicid').or(u16.at('initial_apicid')),
+});
 
 /** Slots of set_thread_area in a task (GDT_ENTRY_TLS_ENTRIES). */
 export const TLS_ENTRIES = 3;

@@ -2,7 +2,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u64, type ViewOf } from '../vmcore/view.ts';
 
 /** `struct pt_regs` (arch/x86/include/asm/ptrace.h). With FRED the upper bits of cs and ss carry other things. */
-const ptRegsStruct = struct('pt_regs', {
+export const ptRegsStruct = struct('pt_regs', {
   r15: u64,
   r14: u64,
   r13: u64,

@@ -28,7 +28,7 @@ export const socketStruct = struct('socket', {
 
 export type Socket = ViewOf<typeof socketStruct>;
 
-const socketAlloc = struct('socket_alloc', {
+export const socketAlloc = struct('socket_alloc', {
   inode: ulongNumber.at('vfs_inode.i_ino'),
   socket: addressOf('socket'),
 });
@@ -135,10 +135,10 @@ export function sockFlag(kernel: Kernel, sock: Sock, flag: SockFlag): boolean {
   return sock.flags.has(kernel.enumerator(optionFlags[flag]));
 }
 
-const skFilter = struct('sk_filter', { prog: pointer });
-const bpfProg = struct('bpf_prog', { orig_prog: pointer });
-const sockFprog = struct('sock_fprog_kern', { len: u16, filter: pointer });
-const sockReuseport = struct('sock_reuseport', { prog: pointer });
+export const skFilter = struct('sk_filter', { prog: pointer });
+export const bpfProg = struct('bpf_prog', { orig_prog: pointer });
+export const sockFprog = struct('sock_fprog_kern', { len: u16, filter: pointer });
+export const sockReuseport = struct('sock_reuseport', { prog: pointer });
 /** BPF_MAXINSNS (include/uapi/linux/bpf_common.h). */
 const MAX_INSTRUCTIONS = 4096;
 

@@ -19,7 +19,7 @@ import {
 } from '../vmcore/view.ts';
 import type { File } from './fs.ts';
 
-const ktermios = struct('ktermios', {
+export const ktermios = struct('ktermios', {
   c_iflag: u32,
   c_oflag: u32,
   c_cflag: u32,
@@ -28,7 +28,7 @@ const ktermios = struct('ktermios', {
   c_cc: bytes,
 });
 
-const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
+export const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
 
 /** `struct tty_struct` (include/linux/tty.h): one end of a terminal; the two ends of a pty are each other's `link`. */
 export const ttyStruct = struct('tty_struct', {
@@ -60,7 +60,7 @@ export function hasTtyFlag(tty: Tty, flag: keyof typeof ttyFlag): boolean {
   return tty.flags.has(ttyFlag[flag]);
 }
 
-const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
+export const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
 
 /** c_lflag: line by line. Where c_cc[] keeps VMIN (include/uapi/asm-generic/termbits-common.h). */
 const ICANON = 2;
@@ -71,7 +71,7 @@ export function readsMinimum({ termios }: Tty): number {
   return (termios.c_lflag & ICANON) !== 0 ? 1 : (termios.c_cc[VMIN] ?? 1);
 }
 
-const ttyDriver = struct('tty_driver', {
+export const ttyDriver = struct('tty_driver', {
   name: pointer,
   major: s32,
   minor_start: s32,
@@ -110,7 +110,7 @@ export function ttyOfFile(kernel: Kernel, file: File): Tty {
 }
 
 const N_TTY_BUF_SIZE = 4096;
-const nTtyData = struct('n_tty_data', {
+export const nTtyData = struct('n_tty_data', {
   commit_head: ulongNumber,
   read_head: ulongNumber,
   read_tail: ulongNumber,
@@ -120,16 +120,16 @@ const nTtyData = struct('n_tty_data', {
   read_flags: bytes,
 });
 
-const ttyLdisc = struct('tty_ldisc', { ops: pointer });
-const ttyLdiscOps = struct('tty_ldisc_ops', { num: s32 });
+export const ttyLdisc = struct('tty_ldisc', { ops: pointer });
+export const ttyLdiscOps = struct('tty_ldisc_ops', { num: s32 });
 
 /** Number of the line discipline: 0 is N_TTY. */
 export function lineDiscipline(kernel: Kernel, tty: Tty): number {
   return kernel.bind(ttyLdiscOps).at(kernel.bind(ttyLdisc).at(tty.ldisc).ops).num;
 }
 
-const ttyPort = struct('tty_port', { head: pointer.at('buf.head') });
-const ttyBuffer = struct('tty_buffer', {
+export const ttyPort = struct('tty_port', { head: pointer.at('buf.head') });
+export const ttyBuffer = struct('tty_buffer', {
   next: pointer,
   used: u32,
   size: u32,

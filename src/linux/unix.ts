@@ -14,10 +14,10 @@ export const unixSock = struct('unix_sock', {
 
 export type UnixSock = ViewOf<typeof unixSock>;
 
-const unixAddress = struct('unix_address', { len: s32, name: addressOf('name') });
-const unixSkbParms = struct('unix_skb_parms', { pid: pointer, fp: pointer, consumed: u32 });
-const scmFpList = struct('scm_fp_list', { count: s16, fp: addressOf('fp') });
-const sockaddrUn = struct('sockaddr_un', { sun_family: u16 });
+export const unixAddress = struct('unix_address', { len: s32, name: addressOf('name') });
+export const unixSkbParms = struct('unix_skb_parms', { pid: pointer, fp: pointer, consumed: u32 });
+export const scmFpList = struct('scm_fp_list', { count: s16, fp: addressOf('fp') });
+export const sockaddrUn = struct('sockaddr_un', { sun_family: u16 });
 
 /** UNIX_PATH_MAX of include/uapi/linux/un.h. */
 const UNIX_PATH_MAX = 108;

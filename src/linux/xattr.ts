@@ -9,7 +9,7 @@ import { rbTreeForEach } from './rbtree.ts';
 import { shmemInodeInfo } from './shmem.ts';
 
 /** `struct simple_xattr` (include/linux/xattr.h); 6.2 put them into a tree instead of a list. */
-const simpleXattr = struct('simple_xattr', {
+export const simpleXattr = struct('simple_xattr', {
   link: addressOf().at('rb_node', 'list'),
   name: pointer,
   size: ulongNumber,

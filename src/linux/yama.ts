@@ -3,7 +3,11 @@ import { addressOf, bool, pointer, struct } from '../vmcore/view.ts';
 import { listReadEntries } from './list.ts';
 
 /** `struct ptrace_relation` (security/yama/yama_lsm.c): who may trace whom, as prctl(PR_SET_PTRACER) said. */
-const ptraceRelation = struct('ptrace_relation', { tracee: pointer, invalid: bool, node: addressOf('node') });
+export const ptraceRelation = struct('ptrace_relation', {
+  tracee: pointer,
+  invalid: bool,
+  node: addressOf('node'),
+});
 
 const MAX_RELATIONS = 1 << 20;
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { clockProblems, clockRepairs } from '../../src/capture/timers.ts';
 import { crashTime } from '../../src/linux/readers/clock-witnesses.ts';
-import { CLOCK, coarseness, readClocks } from '../../src/linux/timekeeping.ts';
+import { coarseness, readClocks } from '../../src/linux/readers/clocks.ts';
+import { CLOCK } from '../../src/linux/timekeeping.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
 

@@ -2,8 +2,9 @@ import { inodePaths } from '../../linux/dcache.ts';
 import { EFD_SEMAPHORE, eventfdContext } from '../../linux/eventfd.ts';
 import { type File, inodeStruct, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { inotifyState } from '../../linux/inotify.ts';
+import { coarseness } from '../../linux/readers/clocks.ts';
 import { signalfdContext } from '../../linux/signalfd.ts';
-import { CLOCK, coarseness } from '../../linux/timekeeping.ts';
+import { CLOCK } from '../../linux/timekeeping.ts';
 import {
   isAlarmClock,
   readTimerfd,

@@ -1,20 +1,8 @@
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, struct, u64, ulongNumber } from '../../vmcore/view.ts';
-import { cgroupSubsysStateStruct, cssSetStruct } from '../cgroup.ts';
+import { cgroupSubsysStateStruct, cssSetStruct, pidsCgroupStruct } from '../cgroup.ts';
+import { memCgroupStruct } from '../memcontrol.ts';
 import { taskAt, taskGroupStruct } from '../sched.ts';
-
-/** include/linux/memcontrol.h, page_counter.h; in pages. The state of each controller begins with its `css`. */
-const memCgroup = struct('mem_cgroup', {
-  css: addressOf(),
-  max: ulongNumber.at('memory.max'),
-  high: ulongNumber.at('memory.high'),
-  low: ulongNumber.at('memory.low'),
-  min: ulongNumber.at('memory.min'),
-  swapMax: ulongNumber.at('swap.max'),
-});
-/** kernel/cgroup/pids.c. */
-const pidsCgroup = struct('pids_cgroup', { css: addressOf(), limit: u64.at('limit.counter') });
 
 const PAGE = 4096;
 /** PAGE_COUNTER_MAX: no limit. */
@@ -67,7 +55,7 @@ function tightest(values: readonly number[], none: number): number | undefined {
 }
 
 function memoryLimits(kernel: Kernel, task: bigint): CgroupLimits {
-  const Memory = kernel.bind(memCgroup);
+  const Memory = kernel.bind(memCgroupStruct);
   const groups = [...upwards(kernel, cssOf(kernel, task, 'memory'))].map((css) =>
     Memory.containerOf(css, 'css'),
   );
@@ -97,7 +85,7 @@ function definedOf(limits: { [K in keyof CgroupLimits]: CgroupLimits[K] | undefi
 }
 
 function tasksLimit(kernel: Kernel, task: bigint): CgroupLimits {
-  const Pids = kernel.bind(pidsCgroup);
+  const Pids = kernel.bind(pidsCgroupStruct);
   const limits = [...upwards(kernel, cssOf(kernel, task, 'pids'))].map(
     (css) => Pids.containerOf(css, 'css').limit,
   );

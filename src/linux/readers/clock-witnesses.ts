@@ -1,9 +1,10 @@
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, s32, s64, struct, u64 } from '../../vmcore/view.ts';
+import { HRTIMER_MAX_CLOCK_BASES, hrtimerClockBaseStruct, hrtimerCpuBaseStruct } from '../hrtimer.ts';
 import { uptimesByJiffies } from '../jiffies.ts';
 import { readLog } from '../printk.ts';
 import { rqStruct } from '../sched.ts';
+import { vdsoDataStruct } from '../vdso.ts';
 
 /** What something in memory says of CLOCK_MONOTONIC at the end. Nanoseconds. */
 export interface ClockWitness {
@@ -26,12 +27,6 @@ const JIFFIES_ACCURACY = 5n * SECOND;
  */
 const schedClockAccuracy = (time: bigint): bigint => 60n * SECOND + time / 1000n;
 
-/** `struct vdso_data`, of which the first is the one of CLOCK_REALTIME and its like (include/vdso/datapage.h). */
-const vdsoData = struct('vdso_data', {
-  monotonicSec: u64.at('basetime[6].sec'),
-  monotonicNsec: u64.at('basetime[6].nsec'),
-});
-
 /** Undefined where there is no time: zeros are what lost memory reads as, and would confirm each other. */
 function witness(name: string, times: readonly bigint[], accuracy: bigint): ClockWitness | undefined {
   const possible = times.filter((time) => time > 0n);
@@ -42,7 +37,7 @@ function witness(name: string, times: readonly bigint[], accuracy: bigint): Cloc
 function vdsoClock(kernel: Kernel): ClockWitness | undefined {
   const address = kernel.symbolMaybe('_vdso_data');
   if (address === undefined || !kernel.hasMember('vdso_data', 'basetime[6].sec')) return undefined;
-  const { monotonicSec, monotonicNsec } = kernel.bind(vdsoData).at(address);
+  const { monotonicSec, monotonicNsec } = kernel.bind(vdsoDataStruct).at(address);
   return witness('vdso_data', [monotonicSec * SECOND + monotonicNsec], TICK_ACCURACY);
 }
 
@@ -95,11 +90,6 @@ export function timeNear({ times, accuracy }: ClockWitness, time: bigint, slack:
   });
 }
 
-const cpuBase = struct('hrtimer_cpu_base', { clock_base: addressOf() });
-const clockBase = struct('hrtimer_clock_base', { clockid: s32, offset: s64 });
-/** HRTIMER_MAX_CLOCK_BASES. */
-const CLOCK_BASES = 8;
-
 /**
  * How far a clock is ahead of CLOCK_MONOTONIC, by the timers of each CPU: what most of them say; undefined if none does.
  *
@@ -109,9 +99,11 @@ export function timerOffset(kernel: Kernel, clock: number): bigint | undefined {
   const counts = new Map<bigint, number>();
   for (const cpu of kernel.cpus) {
     const offset = readable(() => {
-      const base = kernel.bind(clockBase);
-      const { clock_base: first } = kernel.bind(cpuBase).at(kernel.perCpu('hrtimer_bases', cpu));
-      const bases = Array.from({ length: CLOCK_BASES }, (_, i) => base.at(first + BigInt(i * base.size)));
+      const base = kernel.bind(hrtimerClockBaseStruct);
+      const { clock_base: first } = kernel.bind(hrtimerCpuBaseStruct).at(kernel.perCpu('hrtimer_bases', cpu));
+      const bases = Array.from({ length: HRTIMER_MAX_CLOCK_BASES }, (_, i) =>
+        base.at(first + BigInt(i * base.size)),
+      );
       return bases.find(({ clockid }) => clockid === clock)?.offset;
     });
     if (offset !== undefined) counts.set(offset, (counts.get(offset) ?? 0) + 1);

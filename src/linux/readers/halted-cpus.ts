@@ -2,27 +2,20 @@ import { BindError, readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { pageNumber, translateKernelPage } from '../../vmcore/page-table.ts';
 import type { PhysicalRange } from '../../vmcore/physical.ts';
-import { addressOf, pointer, struct, u16, u32 } from '../../vmcore/view.ts';
+import { ceaExceptionStacksStruct } from '../cpu-entry-area.ts';
 import { currentTask } from '../current.ts';
 import { mmStruct } from '../mm-types.ts';
+import { cpuinfoX86Struct } from '../processor.ts';
 import { threadSize } from '../ptrace.ts';
 import { taskAt } from '../sched.ts';
+import { tlbStateStruct } from '../tlbflush.ts';
 
 const PAGE = 4096;
 /** Pages that one page table maps. */
 const TABLE_PAGES = 512;
 
-/** `struct tlb_state`, of each CPU (arch/x86/include/asm/tlbflush.h). */
-const tlbState = struct('tlb_state', { loaded_mm: pointer });
-/** What `loaded_mm` is while CR3 is being changed. */
+/** What `tlb_state.loaded_mm` is while CR3 is being changed. */
 const LOADED_MM_SWITCHING = 1n;
-
-/** The stacks of a CPU for what may come at any time (arch/x86/include/asm/cpu_entry_area.h). */
-const exceptionStacks = struct('cea_exception_stacks', { nmi: addressOf('NMI_stack') });
-
-const cpuInfo = struct('cpuinfo_x86', { initialApicId: u16.at('initial_apicid') });
-/** Since 6.7. */
-const cpuTopology = struct('cpuinfo_x86', { initialApicId: u32.at('topo.initial_apicid') });
 
 /**
  * A CPU of the dead kernel. Those that did not panic were halted by an NMI, in the kernel's text and with the page tables of whoever ran there
@@ -50,12 +43,11 @@ export function haltedCpus(kernel: Kernel): HaltedCpu[] | undefined {
 }
 
 function apicId(kernel: Kernel, cpu: number): number {
-  const decl = kernel.hasMember('cpuinfo_x86', 'topo.initial_apicid') ? cpuTopology : cpuInfo;
-  return kernel.bind(decl).at(kernel.perCpu('cpu_info', cpu)).initialApicId;
+  return kernel.bind(cpuinfoX86Struct).at(kernel.perCpu('cpu_info', cpu)).initialApicId;
 }
 
 function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
-  const { loaded_mm: mm } = kernel.bind(tlbState).at(kernel.perCpu('cpu_tlbstate', cpu));
+  const { loaded_mm: mm } = kernel.bind(tlbStateStruct).at(kernel.perCpu('cpu_tlbstate', cpu));
   if (mm === LOADED_MM_SWITCHING) return undefined;
   const table = kernel.memory.userTable(kernel.bind(mmStruct).at(mm).pgd);
   const [text, end] = [kernel.symbol('_text'), kernel.symbol('_etext')];
@@ -73,7 +65,7 @@ function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
 /** The numbers of the pages of both stacks that a CPU may be halted on. */
 function stackPages(kernel: Kernel, cpu: number): number[] {
   const stacks = kernel.memory.pointer(kernel.perCpu('cea_exception_stacks', cpu));
-  const { nmi } = kernel.bind(exceptionStacks).at(stacks);
+  const { nmi } = kernel.bind(ceaExceptionStacksStruct).at(stacks);
   const { stack } = taskAt(kernel, currentTask(kernel, cpu));
   return [
     ...pagesOf(nmi, memberSize(kernel, 'cea_exception_stacks', 'NMI_stack')),

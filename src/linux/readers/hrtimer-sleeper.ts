@@ -1,22 +1,16 @@
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct, u8 } from '../../vmcore/view.ts';
-import { type Deadline, HRTIMER_ENQUEUED } from '../hrtimer.ts';
+import {
+  type Deadline,
+  HRTIMER_ENQUEUED,
+  HRTIMER_MAX_CLOCK_BASES,
+  hrtimerClockBaseStruct,
+  hrtimerCpuBaseStruct,
+  hrtimerSleeperStruct,
+} from '../hrtimer.ts';
 import { rbTreeForEach } from '../rbtree.ts';
 import type { Task } from '../sched.ts';
 
-/** `struct hrtimer_sleeper` (include/linux/hrtimer.h): on the stack of a task that sleeps until a time at most. */
-const hrtimerSleeper = struct('hrtimer_sleeper', {
-  node: addressOf('timer.node.node'),
-  softExpires: s64.at('timer._softexpires'),
-  function: pointer.at('timer.function'),
-  task: pointer,
-});
-const cpuBase = struct('hrtimer_cpu_base', { clock_base: addressOf() });
-const clockBase = struct('hrtimer_clock_base', { clockid: s32, active: addressOf('active.rb_root') });
-
-/** HRTIMER_MAX_CLOCK_BASES: four clocks, each for hard and for soft interrupts. */
-const CLOCK_BASES = 8;
 /** Timers of one CPU and clock: one for each thread that sleeps, and some. */
 const MAX_TIMERS = 1 << 22;
 
@@ -36,7 +30,7 @@ export function sleepDeadlines(kernel: Kernel): Deadlines {
   const byTask = new Map<bigint, Deadline>();
   const damage: string[] = [];
   for (const cpu of kernel.cpus) {
-    for (let i = 0; i < CLOCK_BASES; i++) {
+    for (let i = 0; i < HRTIMER_MAX_CLOCK_BASES; i++) {
       try {
         readQueue(kernel, cpu, i, byTask);
       } catch (error) {
@@ -50,9 +44,9 @@ export function sleepDeadlines(kernel: Kernel): Deadlines {
 
 function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigint, Deadline>): void {
   const wakeup = kernel.symbol('hrtimer_wakeup');
-  const sleeper = kernel.bind(hrtimerSleeper);
-  const base = kernel.bind(clockBase);
-  const { clock_base: first } = kernel.bind(cpuBase).at(kernel.perCpu('hrtimer_bases', cpu));
+  const sleeper = kernel.bind(hrtimerSleeperStruct);
+  const base = kernel.bind(hrtimerClockBaseStruct);
+  const { clock_base: first } = kernel.bind(hrtimerCpuBaseStruct).at(kernel.perCpu('hrtimer_bases', cpu));
   const { clockid, active } = base.at(first + BigInt(index * base.size));
   for (const node of rbTreeForEach(kernel, active, MAX_TIMERS)) {
     const view = sleeper.containerOf(node, 'node');
@@ -60,11 +54,6 @@ function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigin
   }
 }
 
-/** `timer.base`: the queue that a timer is on, whose clock it runs on. */
-const sleeperBase = struct('hrtimer_sleeper', {
-  base: pointer.at('timer.base'),
-  state: u8.at('timer.state'),
-});
 const STACK_BYTES = 16384n;
 
 /**
@@ -91,7 +80,7 @@ export function sleepDeadline(
 
 /** hrtimer_wakeup() (kernel/time/hrtimer.c) takes the task out of the sleeper when the timer has fired. */
 function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
-  const sleeper = kernel.bind(hrtimerSleeper);
+  const sleeper = kernel.bind(hrtimerSleeperStruct);
   const wakeup = kernel.symbol('hrtimer_wakeup');
   const { stack } = task;
   const { sp } = task.thread;
@@ -102,11 +91,10 @@ function sleeperOnStack(kernel: Kernel, task: Task): Deadline | undefined {
   for (let at = 0; at + sleeper.size <= bytes.length; at += 8) {
     if (bytes.readBigUInt64LE(at + sleeper.offsetOf('function')) !== wakeup) continue;
     const waiter = bytes.readBigUInt64LE(at + sleeper.offsetOf('task'));
-    const { base, state } = kernel.bind(sleeperBase).at(sp + BigInt(at));
+    const { base, state, softExpires } = sleeper.at(sp + BigInt(at));
     const isQueued = (state & HRTIMER_ENQUEUED) !== 0;
     if (waiter !== (isQueued ? task.address : 0n)) continue;
-    const { softExpires } = sleeper.at(sp + BigInt(at));
-    found.push({ clock: kernel.bind(clockBase).at(base).clockid, expires: softExpires });
+    found.push({ clock: kernel.bind(hrtimerClockBaseStruct).at(base).clockid, expires: softExpires });
   }
   return found.length === 1 ? found[0] : undefined;
 }

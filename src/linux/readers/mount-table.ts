@@ -1,15 +1,10 @@
 import { hex, readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { addressOf, struct } from '../../vmcore/view.ts';
 import { initialMountNamespace, resolvePath } from '../dcache.ts';
 import { fileSystemOf, superBlockStruct } from '../fs.ts';
 import { listReadEntries } from '../list.ts';
-import { type Mount, mountStruct } from '../mount.ts';
+import { type Mount, mntNamespaceStruct, mountStruct } from '../mount.ts';
 import { rbTreeForEachEntry } from '../rbtree.ts';
-
-/** 6.8 turned the list of a namespace's mounts into a tree ordered by id. */
-const namespaceList = struct('mnt_namespace', { list: addressOf() });
-const namespaceTree = struct('mnt_namespace', { mounts: addressOf() });
 
 /** fs.mount-max of a system that has raised it far. */
 const MAX_MOUNTS = 1_000_000;
@@ -75,14 +70,13 @@ interface Mounts {
 
 function mountsOf(kernel: Kernel, namespace: bigint): Mounts {
   const Mounts = kernel.bind(mountStruct);
-  if (!kernel.hasMember('mount', 'mnt_node')) {
-    const { list } = kernel.bind(namespaceList).at(namespace);
+  const { list, mounts: root } = kernel.bind(mntNamespaceStruct).at(namespace);
+  if (list !== undefined) {
     const { entries, damage } = listReadEntries(kernel, list, Mounts, 'mnt_list', MAX_MOUNTS);
     return { mounts: entries, damage };
   }
   const mounts: Mount[] = [];
   try {
-    const { mounts: root } = kernel.bind(namespaceTree).at(namespace);
     for (const mount of rbTreeForEachEntry(kernel, root, Mounts, 'mnt_node', MAX_MOUNTS)) mounts.push(mount);
     return { mounts, damage: undefined };
   } catch (error) {

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { suite, test } from 'node:test';
+import { BindError } from '../../src/vmcore/errors.ts';
+import type { Fields, StructDecl } from '../../src/vmcore/view.ts';
+import { openFixture, type Release, releases } from '../vmcore/fixtures.ts';
+
+const root = join(import.meta.dirname, '../..');
+
+/** A call of `struct` with a name that is written there, type arguments or not; not a method of something else. */
+const DECLARATION = /(?<![\w.])struct\s*(?:<[^(]*>)?\(\s*(['"`])(?<name>\w+)\1/g;
+
+/** Where sources outside of the tests declare which structure. */
+const places = globSync('{src,lab,bench}/**/*.ts', { cwd: root }).flatMap((file) =>
+  [...readFileSync(join(root, file), 'utf8').matchAll(DECLARATION)].map((match) => ({
+    file,
+    name: match.groups?.name ?? '',
+  })),
+);
+
+function isDeclaration(value: unknown): value is StructDecl<Fields> {
+  return typeof value === 'object' && value !== null && 'name' in value && 'fields' in value;
+}
+
+/** Every declaration that is exported. */
+const declarations = new Map<string, StructDecl<Fields>>();
+for (const file of globSync('src/linux/*.ts', { cwd: root })) {
+  const exported: Record<string, unknown> = await import(join(root, file));
+  for (const value of Object.values(exported)) if (isDeclaration(value)) declarations.set(value.name, value);
+}
+
+/** Structures that only other releases have. */
+const missing: Readonly<Record<Release, readonly string[]>> = {
+  // 6.2 made pcpu_hot, 6.4 module_memory, and skb_frag is a bio_vec
+  debian12: ['module_memory', 'pcpu_hot', 'skb_frag'],
+  // 6.4 took module_layout away
+  debian13: ['module_layout'],
+};
+
+suite('structure declarations', () => {
+  test('are found in the sources', () => {
+    const find = (text: string): (string | undefined)[] =>
+      [...text.matchAll(DECLARATION)].map((match) => match.groups?.name);
+    assert.deepEqual(find("const a = struct('one', {}); b(struct<\n  Fields\n>(\n  'two',"), ['one', 'two']);
+    assert.deepEqual(find("koffi.struct('three', {}); construct('four')"), []);
+    assert.ok(places.length > 100, `${places.length}`);
+  });
+
+  test('are one for each structure', () => {
+    const files = Map.groupBy(places, ({ name }) => name);
+    const twice = [...files].filter(([, where]) => where.length > 1);
+    assert.deepEqual(
+      twice.map(([name, where]) => [name, where.map(({ file }) => file)]),
+      [],
+    );
+  });
+
+  test('are where the kernel headers have their modules, and exported', () => {
+    const elsewhere = places.filter(({ file }) => relative('src/linux', file).includes('/'));
+    assert.deepEqual(elsewhere, []);
+    assert.deepEqual(
+      [...declarations.keys()].toSorted(),
+      [...new Set(places.map(({ name }) => name))].toSorted(),
+    );
+  });
+
+  for (const release of releases) {
+    test(`fit the kernel of ${release}, with all their members`, () => {
+      const kernel = openFixture(release);
+      const problems: string[] = [];
+      for (const decl of declarations.values()) {
+        if (missing[release].includes(decl.name)) {
+          assert.equal(kernel.layouts.sizeOf(decl.name), undefined, decl.name);
+          continue;
+        }
+        try {
+          kernel.bind(decl).bindAll();
+        } catch (error) {
+          assert.ok(error instanceof BindError);
+          problems.push(error.message);
+        }
+      }
+      assert.deepEqual(problems, []);
+    });
+  }
+});
