@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { clockProblems, clockRepairs } from '../../src/capture/timers.ts';
-import { crashTime } from '../../src/linux/readers/clock-witnesses.ts';
-import { coarseness, readClocks } from '../../src/linux/readers/clocks.ts';
-import { CLOCK } from '../../src/linux/timekeeping.ts';
-import { releases } from '../vmcore/fixtures.ts';
-import { MadeKernel } from '../vmcore/made-kernel.ts';
+import { clockProblems, clockRepairs } from '../../../src/capture/timers.ts';
+import { crashTime } from '../../../src/linux/readers/clock-witnesses.ts';
+import { coarseness, readClocks } from '../../../src/linux/readers/clocks.ts';
+import { CLOCK } from '../../../src/linux/timekeeping.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
 
 const SECOND = 1_000_000_000n;
 const MILLISECOND = 1_000_000n;
