@@ -1,5 +1,5 @@
 import { semUndoListStruct } from '../linux/ipc.ts';
-import { sessionKeys } from '../linux/keyring.ts';
+import { sessionKeys } from '../linux/key.ts';
 import { listEmpty } from '../linux/list.ts';
 import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';

@@ -6,8 +6,8 @@ import { kernfsNodeStruct } from './kernfs.ts';
 import { taskAt } from './sched.ts';
 
 /**
- * `struct css_set` (include/linux/cgroup-defs.h), `cgroups` of a task: its place in the default (version 2) hierarchy, and the state of each
- * controller that holds for it, its cgroup's own or that of an ancestor.
+ * `struct css_set` (include/linux/cgroup-defs.h), `cgroups` of a task: its place in the default (version 2)
+ * hierarchy, and the state of each controller that holds for it, its cgroup's own or that of an ancestor.
  */
 export const cssSetStruct = struct('css_set', { dfl_cgrp: pointer, subsys: addressOf() });
 /** What a controller keeps of a cgroup begins with its `css`. */

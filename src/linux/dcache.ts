@@ -3,8 +3,7 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
 import { inodeStruct, superBlockStruct } from './fs.ts';
-import { hlistForEachEntry } from './hlist.ts';
-import { listForEachEntry } from './list.ts';
+import { hlistForEachEntry, listForEachEntry } from './list.ts';
 import { type Mount, mountOf, mountStruct, vfsmountOf } from './mount.ts';
 import { nsproxyStruct } from './nsproxy.ts';
 

@@ -3,7 +3,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct } from '../vmcore/view.ts';
 import { inodeStruct } from './fs.ts';
 import { fsnotifyMarkConnectorStruct } from './fsnotify-backend.ts';
-import { hlistForEachEntry } from './hlist.ts';
+import { hlistForEachEntry } from './list.ts';
 
 /** `struct dnotify_mark` (fs/notify/dnotify/dnotify.c); other groups' marks begin with a fsnotify_mark as well. */
 export const dnotifyMark = struct('dnotify_mark', {

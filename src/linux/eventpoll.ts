@@ -2,7 +2,7 @@ import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
 import { fileStruct } from './fs.ts';
-import { hlistForEachEntry } from './hlist.ts';
+import { hlistForEachEntry } from './list.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
 
 /** `struct eventpoll` (fs/eventpoll.c), the private_data of an epoll file. */

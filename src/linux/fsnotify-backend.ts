@@ -6,7 +6,10 @@ export const fsnotifyGroupStruct = struct('fsnotify_group', {
   marks_list: addressOf('marks_list'),
 });
 
-/** What a mark is attached to; before 6.9 `obj` points to the inode's `i_fsnotify_marks`, since then to the inode. */
+/**
+ * What a mark is attached to; before 6.9 `obj` points to the inode's `i_fsnotify_marks`, since then to the
+ * inode.
+ */
 export const fsnotifyMarkConnectorStruct = struct('fsnotify_mark_connector', {
   obj: pointer,
   list: addressOf('list'),

@@ -102,8 +102,8 @@ export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): 
 const PAGE = 4096;
 
 /**
- * The physical address of a `struct page`'s frame, all `pages` frames from there on being in the dump. Throws an AddressError that
- * names `what` if the pointer is not into vmemmap or a frame is missing.
+ * The physical address of a `struct page`'s frame, all `pages` frames from there on being in the dump. Throws
+ * an AddressError that names `what` if the pointer is not into vmemmap or a frame is missing.
  */
 export function pageFrames(kernel: Kernel, page: bigint, pages: number, what: string): number {
   const physical = kernel.pageToPfn(page) * PAGE;
@@ -119,8 +119,8 @@ export function requirePhysical(kernel: Kernel, physical: number, length: number
 }
 
 /**
- * Bits of `vm_area_struct.vm_flags` (include/linux/mm.h), the same in 6.1 and 6.12. Kept as two words: the bits
- * from 32 on are architecture's and newer ones, and a bigint per area and test would be slow.
+ * Bits of `vm_area_struct.vm_flags` (include/linux/mm.h), the same in 6.1 and 6.12. Kept as two words: the
+ * bits from 32 on are architecture's and newer ones, and a bigint per area and test would be slow.
  */
 export const VM = {
   read: 0x1,
@@ -152,9 +152,10 @@ export const VM = {
 } as const;
 
 /**
- * Bits 32 and up, counted from 32: four bits of protection key, the shadow stack (6.6; before that userfaultfd's third flag had its
- * place), and that flag. MAP_DROPPABLE (6.11) is not among them:
- * such an area is also one of MADV_WIPEONFORK, MADV_DONTDUMP and MAP_NORESERVE, and what the kernel may drop it need not.
+ * Bits 32 and up, counted from 32: four bits of protection key, the shadow stack (6.6; before that
+ * userfaultfd's third flag had its place), and that flag. MAP_DROPPABLE (6.11) is not among them: such an
+ * area is also one of MADV_WIPEONFORK, MADV_DONTDUMP and MAP_NORESERVE, and what the kernel may drop it need
+ * not.
  */
 export const VM_HIGH = {
   pkey: 0xf,

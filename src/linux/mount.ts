@@ -16,7 +16,10 @@ export const mountStruct = struct('mount', {
 
 export type Mount = ViewOf<typeof mountStruct>;
 
-/** `struct mnt_namespace` (fs/mount.h). 6.8 turned the list of its mounts into a tree ordered by id; before, `mounts` is their number. */
+/**
+ * `struct mnt_namespace` (fs/mount.h). 6.8 turned the list of its mounts into a tree ordered by id; before,
+ * `mounts` is their number.
+ */
 export const mntNamespaceStruct = struct('mnt_namespace', {
   list: optional(addressOf()),
   mounts: addressOf(),

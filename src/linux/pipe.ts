@@ -5,7 +5,10 @@ import { fmode } from './file.ts';
 import type { File } from './fs.ts';
 import { pageFrames } from './mm.ts';
 
-/** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
+/**
+ * `struct pipe_inode_info` (include/linux/pipe_fs_i.h; this module is named after fs/pipe.c, which all layers
+ * call it by).
+ */
 export const pipeInodeInfo = struct('pipe_inode_info', {
   head: u32,
   tail: u32,

@@ -1,8 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct } from '../vmcore/view.ts';
-import { hlistForEach } from './hlist.ts';
 import { type HrtimerState, nextPeriod, readHrtimer } from './hrtimer.ts';
-import { listForEach } from './list.ts';
+import { hlistForEach, listForEach } from './list.ts';
 import { pidNr } from './pid.ts';
 import type { Task } from './sched.ts';
 import type { Signal } from './signal.ts';

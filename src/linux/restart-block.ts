@@ -1,8 +1,8 @@
 import { pointer, s32, s64, struct, ulongNumber } from '../vmcore/view.ts';
 
 /**
- * `struct restart_block` (include/linux/restart_block.h), of a task: what a call that was interrupted by a stop or a signal had still to wait
- * for. The function tells which of the members have a meaning.
+ * `struct restart_block` (include/linux/restart_block.h), of a task: what a call that was interrupted by a
+ * stop or a signal had still to wait for. The function tells which of the members have a meaning.
  */
 export const restartBlockStruct = struct('restart_block', {
   fn: pointer,

@@ -115,7 +115,9 @@ export type Task = ViewOf<typeof taskStruct>;
 /** `struct rq` (kernel/sched/sched.h): the run queue of a CPU. */
 export const rqStruct = struct('rq', { clock: u64, curr: pointer });
 
-/** `struct task_group` (kernel/sched/sched.h), what the `cpu` controller keeps of a cgroup; in nanoseconds. */
+/**
+ * `struct task_group` (kernel/sched/sched.h), what the `cpu` controller keeps of a cgroup; in nanoseconds.
+ */
 export const taskGroupStruct = struct('task_group', {
   css: addressOf(),
   shares: ulongNumber,

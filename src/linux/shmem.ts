@@ -4,7 +4,10 @@ import { addressOf, struct, u32, ulongNumber } from '../vmcore/view.ts';
 import type { Inode } from './fs.ts';
 import { cachedPages } from './pagemap.ts';
 
-/** `struct shmem_inode_info` (include/linux/shmem_fs.h), around the inode of tmpfs, memfd and shared anonymous memory. */
+/**
+ * `struct shmem_inode_info` (include/linux/shmem_fs.h; this module is named after mm/shmem.c), around the
+ * inode of tmpfs, memfd and shared anonymous memory.
+ */
 export const shmemInodeInfo = struct('shmem_inode_info', {
   seals: u32,
   swapped: ulongNumber,

@@ -52,7 +52,10 @@ export type Signal = ViewOf<typeof signalStruct>;
 /** `signal_struct.flags`: the group has stopped, or is exiting. */
 export const SIGNAL = { stopStopped: 0x1, stopContinued: 0x2, groupExit: 0x4 } as const;
 
-/** The `struct pid` of a process, or of the group or session that it is in; `signal` is the address of its `signal_struct`. */
+/**
+ * The `struct pid` of a process, or of the group or session that it is in; `signal` is the address of its
+ * `signal_struct`.
+ */
 export function pidOfRole(
   kernel: Kernel,
   signal: bigint,

@@ -26,7 +26,10 @@ export const sharedInfo = struct('skb_shared_info', {
   frags: addressOf('frags'),
 });
 
-/** A page fragment; 6.6 renamed the members of `struct bio_vec`, which it had been, and 6.9 the page to netmem. */
+/**
+ * A page fragment; 6.6 renamed the members of `struct bio_vec`, which it had been, and 6.9 the page to
+ * netmem.
+ */
 export const netmemFrag = struct('skb_frag', {
   page: pointer.at('netmem'),
   length: u32.at('len'),

@@ -19,6 +19,7 @@ import {
 } from '../vmcore/view.ts';
 import type { File } from './fs.ts';
 
+/** `struct ktermios` (include/uapi/asm-generic/termbits.h). */
 export const ktermios = struct('ktermios', {
   c_iflag: u32,
   c_oflag: u32,
@@ -28,6 +29,7 @@ export const ktermios = struct('ktermios', {
   c_cc: bytes,
 });
 
+/** `struct winsize` (include/uapi/asm-generic/termios.h). */
 export const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
 
 /** `struct tty_struct` (include/linux/tty.h): one end of a terminal; the two ends of a pty are each other's `link`. */
@@ -60,6 +62,7 @@ export function hasTtyFlag(tty: Tty, flag: keyof typeof ttyFlag): boolean {
   return tty.flags.has(ttyFlag[flag]);
 }
 
+/** `struct tty_file_private`, the private_data of a terminal's file. */
 export const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
 
 /** c_lflag: line by line. Where c_cc[] keeps VMIN (include/uapi/asm-generic/termbits-common.h). */
@@ -71,6 +74,7 @@ export function readsMinimum({ termios }: Tty): number {
   return (termios.c_lflag & ICANON) !== 0 ? 1 : (termios.c_cc[VMIN] ?? 1);
 }
 
+/** `struct tty_driver` (include/linux/tty_driver.h). */
 export const ttyDriver = struct('tty_driver', {
   name: pointer,
   major: s32,
@@ -110,6 +114,7 @@ export function ttyOfFile(kernel: Kernel, file: File): Tty {
 }
 
 const N_TTY_BUF_SIZE = 4096;
+/** `struct n_tty_data` (drivers/tty/n_tty.c). */
 export const nTtyData = struct('n_tty_data', {
   commit_head: ulongNumber,
   read_head: ulongNumber,
@@ -120,6 +125,7 @@ export const nTtyData = struct('n_tty_data', {
   read_flags: bytes,
 });
 
+/** `struct tty_ldisc` and `struct tty_ldisc_ops` (include/linux/tty_ldisc.h). */
 export const ttyLdisc = struct('tty_ldisc', { ops: pointer });
 export const ttyLdiscOps = struct('tty_ldisc_ops', { num: s32 });
 
@@ -128,7 +134,9 @@ export function lineDiscipline(kernel: Kernel, tty: Tty): number {
   return kernel.bind(ttyLdiscOps).at(kernel.bind(ttyLdisc).at(tty.ldisc).ops).num;
 }
 
+/** `struct tty_port` (include/linux/tty_port.h). */
 export const ttyPort = struct('tty_port', { head: pointer.at('buf.head') });
+/** `struct tty_buffer` (include/linux/tty_buffer.h). */
 export const ttyBuffer = struct('tty_buffer', {
   next: pointer,
   used: u32,

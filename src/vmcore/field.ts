@@ -60,8 +60,8 @@ export class Field<out T> {
 export type Fields = Readonly<Record<string, Field<unknown>>>;
 
 /**
- * A structure declared once: the kernel's name for it and the members that the code uses. A member costs nothing where it is not read, and
- * need not be in every kernel for the others to be read: see `Bound`.
+ * A structure declared once: the kernel's name for it and the members that the code uses. A member costs
+ * nothing where it is not read, and need not be in every kernel for the others to be read: see `Bound`.
  */
 export interface StructDecl<F extends Fields> {
   readonly name: string;

@@ -30,7 +30,10 @@ export interface Kernel {
   /** CPUs that were there, online or not, ascending. */
   readonly presentCpus: readonly number[];
 
-  /** Binds a declaration to this kernel (remembered per declaration); throws a BindError if there is no such structure. */
+  /**
+   * Binds a declaration to this kernel (remembered per declaration); throws a BindError if there is no such
+   * structure.
+   */
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F>;
   /** Whether the structure has the member (a path): the way to tell releases apart. */
   hasMember(structName: string, path: string): boolean;

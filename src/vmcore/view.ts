@@ -22,8 +22,8 @@ export interface WindowSource {
 }
 
 /**
- * A declaration bound to one kernel's layout. Each member is bound when it is read first: what a kernel lacks fails who reads it, with a
- * BindError, and nobody else.
+ * A declaration bound to one kernel's layout. Each member is bound when it is read first: what a kernel lacks
+ * fails who reads it, with a BindError, and nobody else.
  */
 export interface Bound<F extends Fields> {
   readonly name: string;
@@ -328,8 +328,9 @@ function pathsOf(field: Field<unknown>, key: string): readonly string[] {
 }
 
 /**
- * Binds a declaration to a kernel's layouts. Throws a BindError if there is no such structure. Reading a member throws one that names structure,
- * member and release if it is not optional and missing, or has another size or another kind.
+ * Binds a declaration to a kernel's layouts. Throws a BindError if there is no such structure. Reading a
+ * member throws one that names structure, member and release if it is not optional and missing, or has
+ * another size or another kind.
  */
 export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Context): Bound<F> {
   const { layouts, release, source } = context;

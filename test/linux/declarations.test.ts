@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { suite, test } from 'node:test';
 import { BindError } from '../../src/vmcore/errors.ts';
 import type { Fields, StructDecl } from '../../src/vmcore/view.ts';
@@ -8,7 +8,10 @@ import { openFixture, type Release, releases } from '../vmcore/fixtures.ts';
 
 const root = join(import.meta.dirname, '../..');
 
-/** A call of `struct` with a name that is written there, type arguments or not; not a method of something else. */
+/**
+ * A call of `struct` with a name that is written there, type arguments or not; not a method of something
+ * else.
+ */
 const DECLARATION = /(?<![\w.])struct\s*(?:<[^(]*>)?\(\s*(['"`])(?<name>\w+)\1/g;
 
 /** Where sources outside of the tests declare which structure. */
@@ -28,6 +31,29 @@ const declarations = new Map<string, StructDecl<Fields>>();
 for (const file of globSync('src/linux/*.ts', { cwd: root })) {
   const exported: Record<string, unknown> = await import(join(root, file));
   for (const value of Object.values(exported)) if (isDeclaration(value)) declarations.set(value.name, value);
+}
+
+/** What each module of src/linux imports there, types too. */
+const imports = new Map(
+  globSync('src/linux/**/*.ts', { cwd: root }).map((file) => {
+    const specifiers = readFileSync(join(root, file), 'utf8').matchAll(/ from '(\.[^']+)'/g);
+    const targets = Array.from(specifiers, ([, specifier = '']) => join(dirname(file), specifier));
+    return [file, targets.filter((target) => target.startsWith('src/linux/'))] as const;
+  }),
+);
+
+/** A way from a module to itself; undefined if there is none. */
+function cycleFrom(start: string): readonly string[] | undefined {
+  const ways = (imports.get(start) ?? []).map((file) => [start, file]);
+  const seen = new Set<string>();
+  for (let way = ways.pop(); way !== undefined; way = ways.pop()) {
+    const last = way.at(-1) ?? '';
+    if (last === start) return way;
+    if (seen.has(last)) continue;
+    seen.add(last);
+    for (const file of imports.get(last) ?? []) ways.push([...way, file]);
+  }
+  return undefined;
 }
 
 /** Structures that only other releases have. */
@@ -63,6 +89,17 @@ suite('structure declarations', () => {
       [...declarations.keys()].toSorted(),
       [...new Set(places.map(({ name }) => name))].toSorted(),
     );
+  });
+
+  test('are in modules that do not import each other in a circle, nor those that gather from several', () => {
+    assert.ok(imports.size > 60, `${imports.size}`);
+    assert.deepEqual(
+      [...imports.keys()].flatMap((file) => cycleFrom(file) ?? []),
+      [],
+    );
+    const isReader = (file: string): boolean => file.startsWith('src/linux/readers/');
+    const upwards = [...imports].filter(([file, targets]) => !isReader(file) && targets.some(isReader));
+    assert.deepEqual(upwards, []);
   });
 
   for (const release of releases) {

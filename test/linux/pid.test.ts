@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
-import { hlistForEach } from '../../src/linux/hlist.ts';
+import { hlistForEach } from '../../src/linux/list.ts';
 import { findPid, findTaskByPid, forEachPid, longestFreeRange, pidNr, pidTask } from '../../src/linux/pid.ts';
 import { taskAt, taskStruct } from '../../src/linux/sched.ts';
 import { ContainerError } from '../../src/vmcore/errors.ts';

@@ -15,7 +15,10 @@ import {
 const TIMEKEEPER_OFFSET = 8n;
 const SECOND = 1_000_000_000n;
 
-/** How far CLOCK_MONOTONIC may be off, in words, if that is more than anybody bears who waits for a time; undefined if the clocks are exact. */
+/**
+ * How far CLOCK_MONOTONIC may be off, in words, if that is more than anybody bears who waits for a time;
+ * undefined if the clocks are exact.
+ */
 export function coarseness({ estimate }: Clocks): string | undefined {
   if (estimate === undefined || estimate.accuracyNanoseconds <= SECOND) return undefined;
   return `the clocks are known to about ${estimate.accuracyNanoseconds / SECOND} s only`;
@@ -27,10 +30,11 @@ interface Candidate {
 }
 
 /**
- * Reads the clocks. Everything in a timekeeper is kept twice (as nanoseconds, and as seconds and a rest), which has to agree, and with the next tick.
- * Where it does not, because the kernel died while it changed it or because it is damaged, the copy that the kernel prepares each change in
- * (`shadow_timekeeper`, up to 6.12) and all else that has a time are asked as well; what most of them agree with is used. Throws a VmcoreError if
- * nothing is confirmed by anything else.
+ * Reads the clocks. Everything in a timekeeper is kept twice (as nanoseconds, and as seconds and a rest),
+ * which has to agree, and with the next tick. Where it does not, because the kernel died while it changed it
+ * or because it is damaged, the copy that the kernel prepares each change in (`shadow_timekeeper`, up to
+ * 6.12) and all else that has a time are asked as well; what most of them agree with is used. Throws a
+ * VmcoreError if nothing is confirmed by anything else.
  */
 export function readClocks(kernel: Kernel): Clocks {
   const problems: string[] = [];
@@ -83,7 +87,10 @@ function byAgreement(kernel: Kernel, timekeepers: readonly Candidate[], problems
   return { ...allClocks(kernel, monotonic), estimate: { used: name, accuracyNanoseconds: 2n * accuracy } };
 }
 
-/** Of a witness's times the one that most others confirm, and of several the nearest to one of them; undefined if none is confirmed. */
+/**
+ * Of a witness's times the one that most others confirm, and of several the nearest to one of them; undefined
+ * if none is confirmed.
+ */
 function bestTime(witnesses: readonly ClockWitness[], one: ClockWitness) {
   const others = witnesses.filter((other) => other !== one);
   const [best] = one.times
@@ -96,7 +103,10 @@ function bestTime(witnesses: readonly ClockWitness[], one: ClockWitness) {
   return best === undefined || best.by === 0 ? undefined : best;
 }
 
-/** The other clocks, which have their distance from CLOCK_MONOTONIC with the timers of each CPU. Throws a VmcoreError if it is not there. */
+/**
+ * The other clocks, which have their distance from CLOCK_MONOTONIC with the timers of each CPU. Throws a
+ * VmcoreError if it is not there.
+ */
 function allClocks(kernel: Kernel, monotonic: bigint): Clocks {
   const [realtime, boottime, tai] = [CLOCK.realtime, CLOCK.boottime, CLOCK.tai].map((clock) =>
     timerOffset(kernel, clock),

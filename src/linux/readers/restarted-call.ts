@@ -23,9 +23,10 @@ export function restartDeadline(kernel: Kernel, task: Task): Deadline | undefine
 const LOWEST_ADDRESS = 4096n;
 
 /**
- * Name of the call that restart_syscall(2) goes on with: the kernel makes that call when a thread had been stopped in a sleep or a
- * poll. Its arguments are still those of the first call. Undefined where that cannot be told: a futex wait has emptied its restart
- * block by then (futex_wait_restart), and sleeps on other clocks keep something else there.
+ * Name of the call that restart_syscall(2) goes on with: the kernel makes that call when a thread had been
+ * stopped in a sleep or a poll. Its arguments are still those of the first call. Undefined where that cannot
+ * be told: a futex wait has emptied its restart block by then (futex_wait_restart), and sleeps on other
+ * clocks keep something else there.
  *
  * @param firstArgument the register di: an address for nanosleep, a clock for clock_nanosleep
  */
