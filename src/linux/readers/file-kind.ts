@@ -1,7 +1,7 @@
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { dentryName, dentryStruct } from '../dcache.ts';
-import { type File, fmode } from '../file.ts';
-import { fileType, type Inode, inodeStruct, major } from '../fs.ts';
+import { fmode } from '../file.ts';
+import { type File, fileType, type Inode, inodeStruct, major } from '../fs.ts';
 
 /** What an open file is, told by its `f_op`. */
 export type FileKind =
