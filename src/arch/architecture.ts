@@ -1,3 +1,5 @@
+import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
+
 /**
  * What has to be known of a processor architecture. To add one:
  *
@@ -6,7 +8,9 @@
  *    - `pageTable`: the format of a page table entry. Tables have entries of 8 bytes and pages of 4 KiB, as x86-64's and arm64's have.
  *    - `kernelSpace`: where kernel addresses are, and which are mapped by arithmetic.
  *    - `notes`: registers in NT_PRSTATUS, in the order of `struct user_regs_struct`.
- *    - `systemCalls`: numbers, and how a thread makes a call again or is given its result.
+ *    - `systemCalls`, `ptrace`: numbers, and how a thread makes a call, makes it again or is given its result.
+ *    - `stack`: what of it is in use.
+ *    - `programStart`: the first registers of a program, and of a function that is called.
  *    - `signalFrame`: what rt_sigreturn(2) takes a thread's context from.
  * 2. `src/linux/arch/NAME/`: what the kernel's own headers of that architecture declare (`struct pt_regs`, `struct thread_struct`, the
  *    vector state, what a halted processor still needs).
@@ -23,6 +27,105 @@ export interface Architecture {
   readonly pageTable: PageTableFormat;
   readonly kernelSpace: KernelSpace;
   readonly notes: NoteFormat;
+  readonly systemCalls: SystemCalls;
+  readonly stack: StackRules;
+  readonly ptrace: PtraceRegisters;
+  readonly signalFrame: SignalFrameFormat;
+  readonly programStart: ProgramStart;
+}
+
+/** A thread's registers, all of them. */
+export interface ThreadRegisters {
+  readonly registers: UserRegisters;
+  readonly fpu: FpuState;
+}
+
+/** How programs and functions start. */
+export interface ProgramStart {
+  /** Machine code of a program that ends at once, with status 0. It may lie anywhere. */
+  readonly exit: Uint8Array;
+  /** Registers of a program that starts at an address, with the stack pointer there. */
+  start(ip: number, sp: number): ThreadRegisters;
+  /** Registers of a thread that was just called with one argument: its thread pointer and its rights to memory stay. */
+  call(thread: ThreadRegisters, entry: number, argument: bigint, sp: number): ThreadRegisters;
+  /** The thread runs the architecture's own code, not that of a predecessor. */
+  isNative(registers: UserRegisters): boolean;
+  /** A thread's rights to memory protection keys, two bits for each (pkeys(7)); 0 where there are no keys. */
+  keyRights(fpu: FpuState): number;
+}
+
+/** What of a thread is in a signal frame. */
+export interface SignalContext {
+  readonly registers: UserRegisters;
+  readonly fpu: FpuState;
+  readonly blockedSignals: bigint;
+  readonly altStack: { readonly sp: bigint; readonly sizeBytes: bigint; readonly flags: number };
+}
+
+/** A signal frame as it lies on a stack. */
+export interface SignalFrame {
+  /** User address: the stack pointer with which the procedure starts; the return address is there. */
+  readonly address: number;
+  /** From `address` to the end of the vector state. */
+  readonly bytes: Uint8Array;
+}
+
+/** The frame from which rt_sigreturn(2) puts a thread back where it was: registers, vector state, blocked signals, alternate stack. */
+export interface SignalFrameFormat {
+  /** What a return takes off the stack. */
+  readonly returnAddressBytes: number;
+  /**
+   * @param top end of the stack that the frame is put on (exclusive)
+   * @param restorer user address that the frame's return address names
+   * @param stateOffsets where each component of the thread's vector state belongs, by its number
+   */
+  build(thread: SignalContext, top: number, restorer: number, stateOffsets: readonly number[]): SignalFrame;
+}
+
+/** Byte offsets in what PTRACE_GETREGS gives. */
+export interface PtraceRegisters {
+  /** Size of the whole. */
+  readonly bytes: number;
+  /** Number of a call that is to be made, and its result. */
+  readonly result: number;
+  /** Number of the call that the thread is in; -1 if it is in none. */
+  readonly current: number;
+  readonly arguments: readonly number[];
+  readonly instructionPointer: number;
+  readonly stackPointer: number;
+}
+
+/**
+ * How programs make system calls. Registers are those of a thread that has entered the kernel.
+ */
+export interface SystemCalls {
+  /** The instruction. */
+  readonly instruction: Uint8Array;
+  /** Name of a call; `syscall NUMBER` for one that is not known. */
+  name(number: number): string;
+  number(name: string): number | undefined;
+  /** Number of the call that a thread is in; -1 if it is in none. */
+  current(registers: UserRegisters): number;
+  /** All six arguments. */
+  arguments(registers: UserRegisters): readonly bigint[];
+  withArgument(registers: UserRegisters, index: number, value: bigint): UserRegisters;
+  /** What the call has returned so far, signed. */
+  result(registers: UserRegisters): bigint;
+  /** As if the thread had made another call with the same arguments. */
+  asCall(registers: UserRegisters, number: number): UserRegisters;
+  /** The thread makes its call again. */
+  again(registers: UserRegisters): UserRegisters;
+  /** The call is over and has returned a value. */
+  returning(registers: UserRegisters, value: bigint): UserRegisters;
+  /** The registers themselves say that the thread goes on behind the instruction. */
+  isBehindCall(registers: Pick<UserRegisters, 'ip' | 'cx' | 'flags' | 'r11'>): boolean;
+}
+
+/** The stack of a program (the architecture's System V ABI). */
+export interface StackRules {
+  /** Bytes below the stack pointer that belong to the running function. */
+  readonly redZoneBytes: number;
+  pointer(registers: UserRegisters): bigint;
 }
 
 /**

@@ -1,4 +1,3 @@
-import { syscallName } from '../linux/unistd.ts';
 import { syscallRow } from './syscall-table.ts';
 
 /** What the task did when the kernel died. */
@@ -29,8 +28,8 @@ export interface Transfer {
 
 /** A thread's system call at the panic. */
 export interface SyscallState {
-  /** -1: in none. */
-  readonly number: number;
+  /** Name of the call; undefined: in none. */
+  readonly call: string | undefined;
   /** `pt_regs.ax`: -ENOSYS until there is a result. */
   readonly ax: bigint;
   readonly activity: Activity;
@@ -224,9 +223,9 @@ function inTime(state: SyscallState, name: string, decision: SyscallDecision): S
  * `syscallTable`. Pure: everything it has to know is in `state`.
  */
 export function decideSyscall(state: SyscallState): SyscallDecision {
-  if (state.number === -1) return { outcome: 'resume', reason: 'it was in no system call' };
+  if (state.call === undefined) return { outcome: 'resume', reason: 'it was in no system call' };
   if (state.ax !== ENOSYS) return finished(state, state.ax);
-  const name = syscallName(state.number);
+  const name = state.call;
   const decision = inTime(state, name, unfinished(state, name));
   if (!state.panicked || decision.outcome === 'refuse' || decision.outcome === 'result') return decision;
   const known = decision.outcome === 'in-doubt' ? `, and ${decision.reason}` : '';

@@ -1,5 +1,6 @@
+import { USER_CS, USER32_CS } from '../arch/x86-64/registers.ts';
+import { taskPtRegs } from '../linux/arch/x86/ptrace.ts';
 import { forEachThread } from '../linux/pid.ts';
-import { taskPtRegs, USER_CS, USER32_CS } from '../linux/ptrace.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import { hex, isDamage, readable } from '../vmcore/errors.ts';

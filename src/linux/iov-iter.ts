@@ -1,6 +1,6 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u64 } from '../vmcore/view.ts';
-import { taskPtRegs } from './ptrace.ts';
+import { taskPtRegs } from './arch/x86/ptrace.ts';
 import type { Task } from './sched.ts';
 
 /** `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from others. */

@@ -1,9 +1,9 @@
 import { AddressError, ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { vdsoImageStruct } from './arch/x86/vdso.ts';
 import { type Mm, type VmArea, vmSpecialMappingStruct } from './mm-types.ts';
 import { percpuCounterSum } from './percpu.ts';
 import { taskAt, taskStruct } from './sched.ts';
-import { vdsoImageStruct } from './vdso.ts';
 
 /**
  * Bits of `mm_struct.flags` (include/linux/sched/coredump.h), the same in 6.1 and 6.12; MDWE came with 6.3, merging of all areas

@@ -16,7 +16,7 @@ import {
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
-import { threadStruct } from './processor.ts';
+import { threadStruct } from './arch/x86/processor.ts';
 import { restartBlockStruct } from './restart-block.ts';
 
 /** `struct task_struct` (include/linux/sched.h). */

@@ -1,3 +1,4 @@
+import { runningArchitecture } from '../../arch/index.ts';
 import {
   type CapturedProcedure,
   type CrashProcedure,
@@ -8,21 +9,14 @@ import {
 } from '../../model/crash-procedure.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { PageOverride } from '../../model/memory.ts';
-import type { FpuState, Process, Thread, UserRegisters } from '../../model/process.ts';
-import { buildSignalFrame } from './sigframe.ts';
-import { PKRU } from './x86.ts';
+import type { Process } from '../../model/process.ts';
 
 const pageBytes = 4096;
 const siginfoBytes = 128;
 const SI_QUEUE = -1;
 /** `si_value` of the signal: the version of the record. */
 const signalValue = 1;
-/** Selector of 64-bit user code (__USER_CS); a 32-bit thread has another. */
-const userCodeSelector = 0x33n;
-/** RFLAGS with interrupts enabled and the bit that is always set. */
-const plainFlags = 0x202n;
-const initialFcw = 0x37f;
-const initialMxcsr = 0x1f80;
+const { programStart, signalFrame } = runningArchitecture();
 
 /** The part of an incident that is the same for all processes. */
 export type ProcedureOccasion = Pick<ProcedureIncident, 'id' | 'panicTimeNanoseconds'>;
@@ -106,7 +100,7 @@ function applyCall(
   if (thread === undefined || thread.tid !== process.pid) {
     return ignored('cannot be called: the first thread has ended');
   }
-  if (thread.registers.cs !== userCodeSelector) {
+  if (!programStart.isNative(thread.registers)) {
     return ignored('cannot be called: the first thread runs 32-bit code');
   }
   const { stackBase, stackSizeBytes } = delivery;
@@ -114,14 +108,15 @@ function applyCall(
   if (thread.registers.sp > BigInt(stackBase) && thread.registers.sp <= BigInt(top)) {
     return ignored('is not called: the first thread was in its crash procedure already, and goes on in it');
   }
-  const frame = buildSignalFrame(thread, top, delivery.restorer, record.xstateOffsets);
+  const frame = signalFrame.build(thread, top, delivery.restorer, record.xstateOffsets);
   const first = stackBase + Math.floor((frame.address - stackBase) / pageBytes) * pageBytes;
   const stack = new Uint8Array(top - first);
   stack.set(frame.bytes, frame.address - first);
   const bytes = writeIncident(record.header, record.procedure, incident, frame.address);
   const page = { address: record.procedure.address, bytes };
   const changed = withOverrides(process, [page, { address: first, bytes: stack }]);
-  const threads = [startAt(thread, delivery, frame.address), ...others];
+  const started = programStart.call(thread, delivery.entry, delivery.argument, frame.address);
+  const threads = [{ ...thread, ...started }, ...others];
   return { process: { ...changed, threads }, procedure: record.procedure, frame: frame.address };
 }
 
@@ -145,28 +140,6 @@ function withOverrides(process: Process, pages: readonly PageOverride[]): Proces
   const kept = (process.memory.overrides ?? []).filter(({ address }) => !isRewritten(address));
   const overrides = [...kept, ...pages].toSorted((a, b) => a.address - b.address);
   return { ...process, memory: { ...process.memory, overrides } };
-}
-
-/** The thread as a function finds it that was just called with one argument; its FS base and all else is kept. */
-function startAt(thread: Thread, delivery: DeliveryByCall, sp: number): Thread {
-  const { cs, ss, fsBase, gsBase, ds, es, fs, gs } = thread.registers;
-  const registers: UserRegisters = {
-    ...{ r15: 0n, r14: 0n, r13: 0n, r12: 0n, bp: 0n, bx: 0n, r11: 0n, r10: 0n, r9: 0n, r8: 0n },
-    ...{ ax: 0n, cx: 0n, dx: 0n, si: 0n, di: delivery.argument },
-    ...{ origAx: 0xffffffffffffffffn, ip: BigInt(delivery.entry), flags: plainFlags, sp: BigInt(sp) },
-    ...{ cs, ss, fsBase, gsBase, ds, es, fs, gs },
-  };
-  return { ...thread, registers, fpu: initialFpu(thread.fpu) };
-}
-
-/** Floating point as at the start of a program; memory protection keys are not a register of computation and stay. */
-function initialFpu(fpu: FpuState): FpuState {
-  const fxsave = Buffer.alloc(fpu.fxsave.length);
-  fxsave.writeUInt16LE(initialFcw, 0);
-  fxsave.writeUInt32LE(initialMxcsr, 24);
-  const components = fpu.components.filter(({ number }) => number === PKRU);
-  const bv = components.length > 0 ? 3n | (1n << BigInt(PKRU)) : 3n;
-  return { fxsave, components, xstateBv: fpu.xstateBv === undefined ? undefined : bv };
 }
 
 /** `siginfo_t` of a signal that sigqueue(3) of the process itself would have sent. */

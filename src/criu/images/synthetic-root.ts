@@ -1,3 +1,4 @@
+import { runningArchitecture } from '../../arch/index.ts';
 import { listedRuns } from '../../model/page-runs.ts';
 import type { Process, Thread } from '../../model/process.ts';
 
@@ -7,32 +8,13 @@ import type { Process, Thread } from '../../model/process.ts';
  */
 const CODE = 0x400000;
 const PAGE = 4096;
-/** xor edi, edi; mov eax, 231 (exit_group); syscall; ud2 */
-const exitGroup = Uint8Array.from([0x31, 0xff, 0xb8, 0xe7, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]);
-const FCW = 0x37f;
-const MXCSR = 0x1f80;
-const MXCSR_MASK = 0xffff;
-
-function initialFxsave(): Uint8Array {
-  const fxsave = Buffer.alloc(512);
-  fxsave.writeUInt16LE(FCW, 0);
-  fxsave.writeUInt32LE(MXCSR, 24);
-  fxsave.writeUInt32LE(MXCSR_MASK, 28);
-  return fxsave;
-}
+const { programStart } = runningArchitecture();
 
 function thread(pid: number, model: Thread): Thread {
-  const zero = { r15: 0n, r14: 0n, r13: 0n, r12: 0n, bp: 0n, bx: 0n, r11: 0n, r10: 0n, r9: 0n, r8: 0n };
   return {
     tid: pid,
     comm: 'otherworld-root',
-    registers: {
-      ...zero,
-      ...{ ax: 0n, cx: 0n, dx: 0n, si: 0n, di: 0n, origAx: 0xffff_ffff_ffff_ffffn },
-      ...{ ip: BigInt(CODE), cs: 0x33n, flags: 0x202n, sp: BigInt(CODE + PAGE), ss: 0x2bn },
-      ...{ fsBase: 0n, gsBase: 0n, ds: 0n, es: 0n, fs: 0n, gs: 0n },
-    },
-    fpu: { fxsave: initialFxsave(), xstateBv: undefined, components: [] },
+    ...programStart.start(CODE, CODE + PAGE),
     tls: model.tls.map(({ entryNumber }) => ({ entryNumber, low: 0, high: 0 })),
     clearChildTid: 0n,
     robustList: { head: 0n, sizeBytes: 0 },
@@ -58,7 +40,7 @@ export function syntheticRoot(pid: number, id: number, model: Process): Process 
   const [first] = model.threads;
   if (first === undefined || model.memory === undefined) throw new Error(`process ${model.pid} is a zombie`);
   const bytes = new Uint8Array(PAGE);
-  bytes.set(exitGroup);
+  bytes.set(programStart.exit);
   const end = CODE + PAGE;
   return {
     ...model,

@@ -1,4 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { XFEATURE } from '../../arch/x86-64/xstate.ts';
 import type { FpuState, Thread, TlsSlot, UserRegisters } from '../../model/process.ts';
 import {
   type ThreadInfoX86Schema,
@@ -7,9 +8,6 @@ import {
   type UserX86RegsEntrySchema,
   UserX86RegsMode,
 } from './proto/gen/core_x86_pb.ts';
-
-/** Number of the state component that has a thread's rights to memory protection keys: SDM volume 1, 13.1. */
-export const PKRU = 9;
 
 function regsEntry(registers: UserRegisters): MessageInitShape<typeof UserX86RegsEntrySchema> {
   return { ...registers, mode: UserX86RegsMode.NATIVE };
@@ -50,13 +48,13 @@ function fpregsEntry({
         ? undefined
         : {
             xstateBv,
-            ymmhSpace: words(component(2)),
-            bndregState: doubleWords(component(3)),
-            bndcsrState: doubleWords(component(4)),
-            opmaskReg: doubleWords(component(5)),
-            zmmUpper: doubleWords(component(6)),
-            hi16Zmm: doubleWords(component(7)),
-            pkru: words(component(PKRU)),
+            ymmhSpace: words(component(XFEATURE.ymm)),
+            bndregState: doubleWords(component(XFEATURE.bndregs)),
+            bndcsrState: doubleWords(component(XFEATURE.bndcsr)),
+            opmaskReg: doubleWords(component(XFEATURE.opmask)),
+            zmmUpper: doubleWords(component(XFEATURE.zmmHi256)),
+            hi16Zmm: doubleWords(component(XFEATURE.hi16Zmm)),
+            pkru: words(component(XFEATURE.pkru)),
           },
   };
 }

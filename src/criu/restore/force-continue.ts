@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import koffi from 'koffi';
+import { runningArchitecture } from '../../arch/index.ts';
 import { abandonedState, type CrashProcedure, recordLayout } from '../../model/crash-procedure.ts';
-import { frameBytes } from '../images/sigframe.ts';
 
 const PTRACE_GETREGS = 12;
 const PTRACE_SETREGS = 13;
@@ -10,9 +10,7 @@ const PTRACE_SEIZE = 0x4206;
 const PTRACE_INTERRUPT = 0x4207;
 const __WALL = 0x4000_0000;
 
-/** Offsets in `struct user_regs_struct` of x86-64 (sys/user.h), and its size. */
-const registerOffset = { origAx: 120, ip: 128, sp: 152 } as const;
-const registersBytes = 216;
+const { ptrace: offsets, signalFrame } = runningArchitecture();
 
 const libc = koffi.load('libc.so.6');
 const ptrace = libc.func('long ptrace(long request, int pid, void *address, void *data)');
@@ -37,13 +35,13 @@ export function forceContinue(pid: number, procedure: CrashProcedure, frame: num
     attempt('interrupt', ptrace(PTRACE_INTERRUPT, pid, null, null));
     if (waitpid(pid, Buffer.alloc(4), __WALL) !== pid) fail('stop');
     abandonRecord(pid, procedure.address);
-    const registers = Buffer.alloc(registersBytes);
+    const registers = Buffer.alloc(offsets.bytes);
     attempt('read the registers of', ptrace(PTRACE_GETREGS, pid, null, registers));
-    registers.writeBigUInt64LE(BigInt(procedure.delivery.restorer), registerOffset.ip);
+    registers.writeBigUInt64LE(BigInt(procedure.delivery.restorer), offsets.instructionPointer);
     // As after the procedure's return, which takes the restorer's address off the stack.
-    registers.writeBigUInt64LE(BigInt(frame + frameBytes.returnAddress), registerOffset.sp);
+    registers.writeBigUInt64LE(BigInt(frame + signalFrame.returnAddressBytes), offsets.stackPointer);
     // Not in a system call any more: nothing is to be restarted.
-    registers.writeBigInt64LE(-1n, registerOffset.origAx);
+    registers.writeBigInt64LE(-1n, offsets.current);
     attempt('set the registers of', ptrace(PTRACE_SETREGS, pid, null, registers));
   } finally {
     ptrace(PTRACE_DETACH, pid, null, null);

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import koffi from 'koffi';
+import { runningArchitecture } from '../../arch/index.ts';
 
 const PTRACE_CONT = 7;
 const PTRACE_GETREGS = 12;
@@ -23,13 +24,7 @@ const SIGINFO_BYTES = 128;
 /** More than a process that lives has pending at a time, of the signals that are looked for. */
 const MAX_PEEKED = 4096;
 
-/** Offsets in `struct user_regs_struct` of x86-64 (sys/user.h), and its size. */
-const offsets = { rax: 80, origRax: 120, rip: 128, rsp: 152 } as const;
-/** Arguments of a system call, in their order: rdi, rsi, rdx, r10, r8, r9. */
-const argumentOffsets = [112, 104, 96, 56, 72, 64] as const;
-const REGISTERS_BYTES = 216;
-/** The instruction `syscall`. */
-const SYSCALL = Buffer.from([0x0f, 0x05]);
+const { ptrace: offsets, systemCalls } = runningArchitecture();
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
 
 const LIMIT_MILLISECONDS = 10_000;
@@ -120,16 +115,16 @@ export class Tracee {
   /** The result of a system call that a thread makes; a negative number is an error. Throws a TraceeError if it cannot make one. */
   call(tid: number, number: number, ...values: readonly number[]): number {
     const registers = Buffer.from(this.#saved(tid));
-    registers.writeBigUInt64LE(BigInt(number), offsets.rax);
-    registers.writeBigInt64LE(-1n, offsets.origRax);
-    registers.writeBigUInt64LE(BigInt(this.#syscallInstruction()), offsets.rip);
-    for (const [i, offset] of argumentOffsets.entries()) {
+    registers.writeBigUInt64LE(BigInt(number), offsets.result);
+    registers.writeBigInt64LE(-1n, offsets.current);
+    registers.writeBigUInt64LE(BigInt(this.#syscallInstruction()), offsets.instructionPointer);
+    for (const [i, offset] of offsets.arguments.entries()) {
       registers.writeBigUInt64LE(BigInt(values[i] ?? 0), offset);
     }
     this.#set(tid, registers);
     // Its beginning, and its end.
     for (let i = 0; i < 2; i++) this.#resumeTo(tid, PTRACE_SYSCALL, ({ kind }) => kind === 'syscall');
-    return Number(this.#get(tid).readBigInt64LE(offsets.rax));
+    return Number(this.#get(tid).readBigInt64LE(offsets.result));
   }
 
   /** Puts bytes into the process's memory, calls `use` with their address, and puts back what was there. */
@@ -218,7 +213,7 @@ export class Tracee {
   }
 
   #get(tid: number): Buffer {
-    const registers = Buffer.alloc(REGISTERS_BYTES);
+    const registers = Buffer.alloc(offsets.bytes);
     this.#must('read the registers of', ptrace(PTRACE_GETREGS, tid, 0, registers));
     return registers;
   }
@@ -249,7 +244,7 @@ export class Tracee {
       for (const { start, end } of code.toSorted((a, b) => a.end - a.start - (b.end - b.start))) {
         const bytes = Buffer.alloc(end - start);
         const length = readSync(memory, bytes, 0, bytes.length, start);
-        const found = bytes.subarray(0, length).indexOf(SYSCALL);
+        const found = bytes.subarray(0, length).indexOf(systemCalls.instruction);
         if (found >= 0) return start + found;
       }
     } finally {
@@ -260,7 +255,7 @@ export class Tracee {
 
   /** Where bytes can be for a moment: private memory that can be written to, of the stack if it is. */
   #scratch(length: number): number {
-    const stack = Number(this.#saved(this.pid).readBigUInt64LE(offsets.rsp));
+    const stack = Number(this.#saved(this.pid).readBigUInt64LE(offsets.stackPointer));
     const areas = areasOf(this.pid).filter(
       ({ start, end, access }) => access.startsWith('rw') && access.endsWith('p') && end - start >= length,
     );

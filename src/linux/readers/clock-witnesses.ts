@@ -1,10 +1,10 @@
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { vdsoDataStruct } from '../arch/x86/vdso.ts';
 import { HRTIMER_MAX_CLOCK_BASES, hrtimerClockBaseStruct, hrtimerCpuBaseStruct } from '../hrtimer.ts';
 import { uptimesByJiffies } from '../jiffies.ts';
 import { readLog } from '../printk.ts';
 import { rqStruct } from '../sched.ts';
-import { vdsoDataStruct } from '../vdso.ts';
 
 /** What something in memory says of CLOCK_MONOTONIC at the end. Nanoseconds. */
 export interface ClockWitness {

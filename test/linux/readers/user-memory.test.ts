@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mock, suite, test } from 'node:test';
+import { x86_64 } from '../../../src/arch/x86-64/index.ts';
 import { problemOfReturn } from '../../../src/capture/interrupted-call.ts';
 import { ownsFutex } from '../../../src/capture/syscall-state.ts';
 import { abortRseq, blockedSignals } from '../../../src/capture/thread.ts';
@@ -125,9 +126,12 @@ for (const release of releases) {
       const pfn = process.kernel.frame();
       process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE + 0x100), Buffer.from([0x0f, 0x05]));
       process.map(BASE, pfn, 'taken');
-      assert.equal(problemOfReturn(process.user, returning(BigInt(BASE + 0x102))), undefined);
+      assert.equal(
+        problemOfReturn(x86_64.systemCalls, process.user, returning(BigInt(BASE + 0x102))),
+        undefined,
+      );
       assert.match(
-        problemOfReturn(process.user, returning(BigInt(BASE + 0x104))) ?? '',
+        problemOfReturn(x86_64.systemCalls, process.user, returning(BigInt(BASE + 0x104))) ?? '',
         /^there is no syscall instruction where it returns to$/,
       );
     });
@@ -135,18 +139,21 @@ for (const release of releases) {
     test('a call is not made again where nothing is mapped, or where that cannot be told', () => {
       const process = page();
       assert.match(
-        problemOfReturn(process.user, returning(0x1000n)) ?? '',
+        problemOfReturn(x86_64.systemCalls, process.user, returning(0x1000n)) ?? '',
         /^there is no syscall instruction/,
       );
       process.swapOut(BASE);
       assert.match(
-        problemOfReturn(process.user, returning(BigInt(BASE + 0x102))) ?? '',
+        problemOfReturn(x86_64.systemCalls, process.user, returning(BigInt(BASE + 0x102))) ?? '',
         /cannot be told: .* in swap/,
       );
       // The instruction leaves the return address and the flags in other registers, too.
       const left = { ip: BigInt(BASE + 0x102), cx: BigInt(BASE + 0x102), flags: 0x246n, r11: 0x246n };
-      assert.equal(problemOfReturn(process.user, left), undefined);
-      assert.match(problemOfReturn(process.user, { ...left, r11: 0x202n }) ?? '', /cannot be told/);
+      assert.equal(problemOfReturn(x86_64.systemCalls, process.user, left), undefined);
+      assert.match(
+        problemOfReturn(x86_64.systemCalls, process.user, { ...left, r11: 0x202n }) ?? '',
+        /cannot be told/,
+      );
     });
 
     /** A thread that has not gone to sleep yet in sigsuspend, with the mask that is at the start of the page. */
@@ -160,10 +167,10 @@ for (const release of releases) {
       process.map(BASE, pfn, 'taken');
       const owner = { user: process.user, findings: newFindings() };
       const task = { ...suspended, restore_sigmask: false };
-      assert.equal(blockedSignals(task, inSigsuspend, owner), 0x2n);
+      assert.equal(blockedSignals(x86_64, task, inSigsuspend, owner), 0x2n);
       assert.deepEqual(owner.findings, newFindings());
       process.swapOut(BASE);
-      blockedSignals(task, inSigsuspend, owner);
+      blockedSignals(x86_64, task, inSigsuspend, owner);
       assert.match(owner.findings.reasons.join(), /^which signals thread 7, .* cannot be told: .* in swap/);
     });
 

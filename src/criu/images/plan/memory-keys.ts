@@ -1,13 +1,12 @@
+import { runningArchitecture } from '../../../arch/index.ts';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { AddressSpace } from '../../../model/memory.ts';
 import type { Process } from '../../../model/process.ts';
-import { PKRU } from '../x86.ts';
 import type { MemoryKeysPlan } from './restore-plan.ts';
 
 function pkruOf({ pid, threads }: Process): number {
   const fpu = threads.find(({ tid }) => tid === pid)?.fpu;
-  const data = fpu?.components.find(({ number }) => number === PKRU)?.data;
-  return data === undefined ? 0 : Buffer.from(data).readUInt32LE(0);
+  return fpu === undefined ? 0 : runningArchitecture().programStart.keyRights(fpu);
 }
 
 function areasOf({ vmas }: AddressSpace): MemoryKeysPlan['areas'] {

@@ -1,9 +1,11 @@
-import { readXstate, XFEATURE, type Xstate } from '../linux/fpu.ts';
-import { TLS_ENTRIES, TLS_MIN } from '../linux/processor.ts';
-import { type PtRegs, taskPtRegs, USER_CS, USER_DS, USER32_CS } from '../linux/ptrace.ts';
-import { hasThreadFlag, type Task, TIF } from '../linux/sched.ts';
-import type { FpuState, TlsSlot, UserRegisters } from '../model/process.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
+import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
+import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
+import { readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
+import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
+import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
+import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
+import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
 
 /** A thread's registers as the dead kernel saved them, or why they cannot be used. */
 export interface CapturedRegisters {
@@ -74,15 +76,12 @@ function unrestorable(xstateBv: bigint): string[] {
 
 /** The control bits of MXCSR: rounding, masks, flush to zero; the others tell which exceptions have happened. */
 const MXCSR_CONTROL = 0xffc0;
-/** Where FXSAVE has the control word and MXCSR, and what both are at the start of a program. */
-const FCW = { offset: 0, usual: 0x37f } as const;
-const MXCSR = { offset: 24, usual: 0x1f80 } as const;
 
 /** Whether rounding and exceptions are what every program starts with: functions have to preserve these (System V ABI). */
 export function hasDefaultModes(fxsave: Buffer): boolean {
   return (
-    fxsave.readUInt16LE(FCW.offset) === FCW.usual &&
-    (fxsave.readUInt32LE(MXCSR.offset) & MXCSR_CONTROL) === MXCSR.usual
+    fxsave.readUInt16LE(FXSAVE.fcw) === FXSAVE.initialFcw &&
+    (fxsave.readUInt32LE(FXSAVE.mxcsr) & MXCSR_CONTROL) === FXSAVE.initialMxcsr
   );
 }
 

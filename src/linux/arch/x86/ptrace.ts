@@ -1,5 +1,5 @@
-import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u64, type ViewOf } from '../vmcore/view.ts';
+import type { Kernel } from '../../../vmcore/kernel.ts';
+import { struct, u64, type ViewOf } from '../../../vmcore/view.ts';
 
 /** `struct pt_regs` (arch/x86/include/asm/ptrace.h). With FRED the upper bits of cs and ss carry other things. */
 export const ptRegsStruct = struct('pt_regs', {
@@ -28,11 +28,6 @@ export const ptRegsStruct = struct('pt_regs', {
 });
 
 export type PtRegs = ViewOf<typeof ptRegsStruct>;
-
-/** Selectors of 64-bit user code and of user data (arch/x86/include/asm/segment.h). */
-export const USER_CS = 0x33n;
-export const USER32_CS = 0x23n;
-export const USER_DS = 0x2bn;
 
 /**
  * Size of a kernel stack. KASAN would double it, but no distribution ships a kernel with it. THREAD_SIZE is a

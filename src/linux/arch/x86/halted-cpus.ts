@@ -1,14 +1,14 @@
-import { BindError, readable } from '../../vmcore/errors.ts';
-import type { Kernel } from '../../vmcore/kernel.ts';
-import { pageNumber, translateKernelPage } from '../../vmcore/page-table.ts';
-import type { PhysicalRange } from '../../vmcore/physical.ts';
-import { ceaExceptionStacksStruct } from '../cpu-entry-area.ts';
-import { currentTask } from '../current.ts';
-import { mmStruct } from '../mm-types.ts';
-import { cpuinfoX86Struct } from '../processor.ts';
-import { threadSize } from '../ptrace.ts';
-import { taskAt } from '../sched.ts';
-import { tlbStateStruct } from '../tlbflush.ts';
+import { BindError, readable } from '../../../vmcore/errors.ts';
+import type { Kernel } from '../../../vmcore/kernel.ts';
+import { pageNumber, translateKernelPage } from '../../../vmcore/page-table.ts';
+import type { PhysicalRange } from '../../../vmcore/physical.ts';
+import { currentTask } from '../../current.ts';
+import { mmStruct } from '../../mm-types.ts';
+import { taskAt } from '../../sched.ts';
+import { ceaExceptionStacksStruct } from './cpu-entry-area.ts';
+import { cpuinfoX86Struct } from './processor.ts';
+import { threadSize } from './ptrace.ts';
+import { tlbStateStruct } from './tlbflush.ts';
 
 const PAGE = 4096;
 /** Pages that one page table maps. */

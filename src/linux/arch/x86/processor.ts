@@ -1,4 +1,4 @@
-import { addressOf, optional, pointer, struct, u16, u32, u64 } from '../vmcore/view.ts';
+import { addressOf, optional, pointer, struct, u16, u32, u64 } from '../../../vmcore/view.ts';
 
 /** `struct thread_struct` (arch/x86/include/asm/processor.h), `thread` of a task. */
 export const threadStruct = struct('thread_struct', {

@@ -1,4 +1,6 @@
-import type { Thread, UserRegisters } from '../../model/process.ts';
+import type { SignalContext, SignalFrame, SignalFrameFormat } from '../architecture.ts';
+import type { UserRegisters } from './user-registers.ts';
+import { FXSAVE } from './xstate.ts';
 
 /**
  * Offsets in `struct rt_sigframe` of x86-64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h), which is what
@@ -17,7 +19,7 @@ const offset = {
 } as const;
 
 /** Sizes in bytes: of the frame without the vector state, and of the return address at its start. */
-export const frameBytes = { whole: 440, returnAddress: 8 } as const;
+const frameBytes = { whole: 440, returnAddress: 8 } as const;
 
 /** UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS. */
 const ucFlags = 7n;
@@ -44,7 +46,6 @@ const registerOrder = [
   'flags',
 ] as const satisfies readonly (keyof UserRegisters)[];
 
-const fxsaveBytes = 512;
 const xstateHeaderBytes = 64;
 /** `struct _fpx_sw_bytes`, in the part of the legacy region that the processor leaves to software. */
 const softwareBytes = { magic1: 464, extendedSize: 468, features: 472, stateSize: 480 } as const;
@@ -52,24 +53,9 @@ const FP_XSTATE_MAGIC1 = 0x46505853;
 const FP_XSTATE_MAGIC2 = 0x46505845;
 const x87AndSse = 3n;
 
-/** A signal frame as it lies on a stack. */
-export interface SignalFrame {
-  /** User address: the stack pointer with which the procedure starts; the return address is there. */
-  readonly address: number;
-  /** From `address` to the end of the vector state. */
-  readonly bytes: Uint8Array;
-}
-
-/**
- * Builds the frame from which rt_sigreturn(2) puts a thread back where it was: registers, vector state, blocked
- * signals and alternate stack.
- *
- * @param top end of the stack that the frame is put on (exclusive)
- * @param restorer user address that the frame's return address names
- * @param xstateOffsets where each XSAVE component of the thread belongs in the standard format, by its number
- */
-export function buildSignalFrame(
-  thread: Thread,
+/** Builds the frame, vector state included. */
+function build(
+  thread: SignalContext,
   top: number,
   restorer: number,
   xstateOffsets: readonly number[],
@@ -101,20 +87,20 @@ export function buildSignalFrame(
  * The thread's extended state in the standard format of XSAVE, with the marks by which the kernel knows its size
  * (arch/x86/kernel/fpu/signal.c). Without XSAVE the legacy region alone.
  */
-function buildXsaveArea(thread: Thread, xstateOffsets: readonly number[]): Uint8Array {
+function buildXsaveArea(thread: SignalContext, xstateOffsets: readonly number[]): Uint8Array {
   const { fxsave, xstateBv, components } = thread.fpu;
   const ends = components.map(({ number, data }) => componentOffset(number, xstateOffsets) + data.length);
-  const stateBytes = Math.max(fxsaveBytes + xstateHeaderBytes, ...ends);
+  const stateBytes = Math.max(FXSAVE.bytes + xstateHeaderBytes, ...ends);
   const area = Buffer.alloc(stateBytes + 4);
   area.set(fxsave.subarray(0, softwareBytes.magic1));
-  if (xstateBv === undefined) return area.subarray(0, fxsaveBytes);
+  if (xstateBv === undefined) return area.subarray(0, FXSAVE.bytes);
   // XRSTOR faults on a bit that user space may not have, such as that of a supervisor component.
   const features = components.reduce((bits, { number }) => bits | (1n << BigInt(number)), x87AndSse);
   area.writeUInt32LE(FP_XSTATE_MAGIC1, softwareBytes.magic1);
   area.writeUInt32LE(stateBytes + 4, softwareBytes.extendedSize);
   area.writeBigUInt64LE(features, softwareBytes.features);
   area.writeUInt32LE(stateBytes, softwareBytes.stateSize);
-  area.writeBigUInt64LE(xstateBv & features, fxsaveBytes);
+  area.writeBigUInt64LE(xstateBv & features, FXSAVE.bytes);
   for (const { number, data } of components) {
     area.set(data, componentOffset(number, xstateOffsets));
   }
@@ -132,3 +118,6 @@ function componentOffset(number: number, xstateOffsets: readonly number[]): numb
 function floorTo(value: number, multiple: number): number {
   return value - (value % multiple);
 }
+
+/** What a handler's return takes: `struct rt_sigframe`, with the vector state behind it. */
+export const signalFrame: SignalFrameFormat = { returnAddressBytes: frameBytes.returnAddress, build };

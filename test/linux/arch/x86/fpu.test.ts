@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { readXstate, XFEATURE } from '../../src/linux/fpu.ts';
-import { releases } from '../vmcore/fixtures.ts';
-import { MadeKernel } from '../vmcore/made-kernel.ts';
+import { XFEATURE } from '../../../../src/arch/x86-64/xstate.ts';
+import { readXstate } from '../../../../src/linux/arch/x86/fpu.ts';
+import { releases } from '../../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../../vmcore/made-kernel.ts';
 
 const COMPONENTS = 19;
 const PKRU_OFFSET = 2688;

@@ -1,6 +1,7 @@
-import { ContainerError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct, u32, u64 } from '../vmcore/view.ts';
+import { FXSAVE, XFEATURE } from '../../../arch/x86-64/xstate.ts';
+import { ContainerError } from '../../../vmcore/errors.ts';
+import type { Kernel } from '../../../vmcore/kernel.ts';
+import { addressOf, struct, u32, u64 } from '../../../vmcore/view.ts';
 
 /** `struct fpstate` (arch/x86/include/asm/fpu/types.h); 5.16 and later. */
 export const fpstateStruct = struct('fpstate', {
@@ -11,24 +12,6 @@ export const fpstateStruct = struct('fpstate', {
   regs: addressOf('regs'),
 });
 
-/** Numbers of the state components (SDM volume 1, chapter 13). */
-export const XFEATURE = {
-  fp: 0,
-  sse: 1,
-  ymm: 2,
-  bndregs: 3,
-  bndcsr: 4,
-  opmask: 5,
-  zmmHi256: 6,
-  hi16Zmm: 7,
-  pkru: 9,
-  pasid: 10,
-  cetUser: 11,
-  xtileCfg: 17,
-  xtileData: 18,
-} as const;
-
-const FXSAVE_BYTES = 512;
 /** The XSAVE header after the legacy region: XSTATE_BV, XCOMP_BV. */
 const XSTATE_BV = 512;
 const XCOMP_BV = 520;
@@ -39,11 +22,6 @@ const COMPACTED = 1n << 63n;
 const ALIGNED64 = 2;
 /** No XSAVE area is larger on any machine so far: AMX takes it to 11 KiB. */
 const MAX_FPSTATE = 64 * 1024;
-/** MXCSR and its mask in the legacy region; the values that the CPU starts with. */
-const MXCSR = 24;
-const MXCSR_MASK = 28;
-const MXCSR_INIT = 0x1f80;
-const FCW_INIT = 0x37f;
 const ST_SPACE = 32;
 const XMM_SPACE = 160;
 const LEGACY_END = 416;
@@ -101,7 +79,7 @@ function has(mask: bigint, feature: number): boolean {
 /** Offset of a component in an area with this XCOMP_BV: `xfeature_get_offset()` of arch/x86/kernel/fpu/xstate.c. */
 function offsetOf(layout: ComponentLayout, xcompBv: bigint, feature: number): number {
   if ((xcompBv & COMPACTED) === 0n) return layout.offsets[feature] ?? 0;
-  let offset = FXSAVE_BYTES + HEADER_BYTES;
+  let offset = FXSAVE.bytes + HEADER_BYTES;
   for (let i = 2; i < layout.sizes.length; i++) {
     if (!has(xcompBv, i)) continue;
     if (((layout.flags[i] ?? 0) & ALIGNED64) !== 0) offset = Math.ceil(offset / 64) * 64;
@@ -113,15 +91,16 @@ function offsetOf(layout: ComponentLayout, xcompBv: bigint, feature: number): nu
 
 /** The legacy region as ptrace shows it: parts that are not in use hold what the CPU starts with. */
 function legacyRegion(area: Buffer, inUse: bigint): Buffer {
-  const legacy = Buffer.alloc(FXSAVE_BYTES);
-  legacy.writeUInt16LE(FCW_INIT, 0);
-  legacy.writeUInt32LE(MXCSR_INIT, MXCSR);
+  const legacy = Buffer.alloc(FXSAVE.bytes);
+  legacy.writeUInt16LE(FXSAVE.initialFcw, FXSAVE.fcw);
+  legacy.writeUInt32LE(FXSAVE.initialMxcsr, FXSAVE.mxcsr);
   if (has(inUse, XFEATURE.fp)) {
-    area.copy(legacy, 0, 0, MXCSR);
+    area.copy(legacy, 0, 0, FXSAVE.mxcsr);
     area.copy(legacy, ST_SPACE, ST_SPACE, XMM_SPACE);
   }
-  if (has(inUse, XFEATURE.sse) || has(inUse, XFEATURE.ymm)) area.copy(legacy, MXCSR, MXCSR, MXCSR_MASK);
-  legacy.writeUInt32LE(area.readUInt32LE(MXCSR_MASK), MXCSR_MASK);
+  if (has(inUse, XFEATURE.sse) || has(inUse, XFEATURE.ymm))
+    area.copy(legacy, FXSAVE.mxcsr, FXSAVE.mxcsr, FXSAVE.mxcsrMask);
+  legacy.writeUInt32LE(area.readUInt32LE(FXSAVE.mxcsrMask), FXSAVE.mxcsrMask);
   if (has(inUse, XFEATURE.sse)) area.copy(legacy, XMM_SPACE, XMM_SPACE, LEGACY_END);
   return legacy;
 }
@@ -133,12 +112,12 @@ function legacyRegion(area: Buffer, inUse: bigint): Buffer {
  */
 export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstate {
   const state = kernel.bind(fpstateStruct).at(fpstate);
-  if (state.size < FXSAVE_BYTES || state.size > MAX_FPSTATE) {
+  if (state.size < FXSAVE.bytes || state.size > MAX_FPSTATE) {
     throw new ContainerError('fpstate', fpstate, `has a size of ${state.size} bytes`);
   }
   const area = kernel.memory.read(state.regs, state.size);
-  if (state.size < FXSAVE_BYTES + HEADER_BYTES) {
-    return { fxsave: area.subarray(0, FXSAVE_BYTES), xstateBv: 3n, components: [] };
+  if (state.size < FXSAVE.bytes + HEADER_BYTES) {
+    return { fxsave: area.subarray(0, FXSAVE.bytes), xstateBv: 3n, components: [] };
   }
   const xcompBv = area.readBigUInt64LE(XCOMP_BV);
   const xstateBv = area.readBigUInt64LE(XSTATE_BV);

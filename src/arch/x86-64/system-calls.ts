@@ -1,3 +1,5 @@
+import type { SystemCalls } from '../architecture.ts';
+
 /**
  * System calls of x86-64 by number, from 0 and from 424 on; `-` is a number that is not used
  * (arch/x86/entry/syscalls/syscall_64.tbl of Linux 6.12).
@@ -60,12 +62,30 @@ function numbered(names: string, from: number): [number, string][] {
     .filter(([, name]) => name !== '-');
 }
 
-/** Name of a system call; `syscall NUMBER` for one that is not known. */
-export function syscallName(number: number): string {
-  return byNumber.get(number) ?? `syscall ${number}`;
-}
+/** The instruction `syscall`. */
+const SYSCALL = Buffer.from([0x0f, 0x05]);
+/** `orig_ax` of a thread that is in no system call. */
+const NONE = 0xffff_ffff_ffff_ffffn;
+/** Registers of the arguments, in order. */
+const ARGUMENTS = ['di', 'si', 'dx', 'r10', 'r8', 'r9'] as const;
 
-/** Number of a system call, or undefined. */
-export function syscallNumber(name: string): number | undefined {
-  return byName.get(name);
-}
+/** System calls as programs make them: arch/x86/entry/entry_64.S, arch_do_signal_or_restart() in arch/x86/kernel/signal.c. */
+export const systemCalls: SystemCalls = {
+  instruction: SYSCALL,
+  name: (number) => byNumber.get(number) ?? `syscall ${number}`,
+  number: (name) => byName.get(name),
+  current: ({ origAx }) => Number(BigInt.asIntN(64, origAx)),
+  arguments: (registers) => ARGUMENTS.map((name) => registers[name]),
+  withArgument: (registers, index, value) => ({ ...registers, [ARGUMENTS[index] ?? 'di']: value }),
+  result: ({ ax }) => BigInt.asIntN(64, ax),
+  asCall: (registers, number) => ({ ...registers, origAx: BigInt(number) }),
+  again: (registers) => ({
+    ...registers,
+    origAx: NONE,
+    ax: registers.origAx,
+    ip: registers.ip - BigInt(SYSCALL.length),
+  }),
+  returning: (registers, value) => ({ ...registers, origAx: NONE, ax: BigInt.asUintN(64, value) }),
+  // The instruction leaves the return address in rcx and the flags in r11: SDM volume 2, SYSCALL.
+  isBehindCall: ({ ip, cx, flags, r11 }) => cx === ip && r11 === flags,
+};

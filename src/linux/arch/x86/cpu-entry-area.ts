@@ -1,4 +1,4 @@
-import { addressOf, struct } from '../vmcore/view.ts';
+import { addressOf, struct } from '../../../vmcore/view.ts';
 
 /**
  * `struct cea_exception_stacks`: the stacks of a CPU for what may come at any time
