@@ -1,4 +1,4 @@
-import { VmcoreError } from '../vmcore/errors.ts';
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { ID_BITS, isGap, type LogEntry, type LogGap, type LogRecord, openRing } from './printk-ringbuffer.ts';
 
@@ -28,15 +28,20 @@ function damageOf(entries: readonly LogEntry[], ringDamage: string | undefined):
   return sentences.length === 0 ? undefined : sentences.join('; ');
 }
 
+const OUT_OF_TURN = { problem: 'is damaged: its text is given up, and that of an older record is not' };
+
 function readEntries(kernel: Kernel): { entries: LogEntry[]; damage: string | undefined } {
   const { reader, extent } = openRing(kernel);
   const { first, count, damage } = extent;
   const entries: LogEntry[] = [];
   let gap: (LogGap & { missing: number }) | undefined;
+  const writers = readable(() => kernel.possibleCpus.length) ?? 1;
   for (let i = 0; i < count; i++) {
     const id = BigInt.asUintN(ID_BITS, first + BigInt(i));
-    const slot = reader.slot(id);
-    if (slot === 'overwritten') continue;
+    const found = reader.slot(id);
+    // The oldest texts are overwritten first. CPUs that write at the same time may have their texts in another order than their records.
+    if (found === 'overwritten' && entries.length < writers) continue;
+    const slot = found === 'overwritten' ? OUT_OF_TURN : found;
     if ('sequence' in slot) {
       entries.push(slot);
       gap = undefined;

@@ -127,6 +127,19 @@ for (const release of releases) {
       assert.ok(log.records.length > records.length / 3);
     });
 
+    it('misses a record whose text is said to be overwritten, while older ones are there', () => {
+      const tail = kernel.memory.u64(textRing + member('prb_data_ring', 'tail_lpos'));
+      const middle = BigInt(Math.floor(records.length / 2) * kernel.sizeOf('prb_desc'));
+      const log = readLog(
+        withWords([
+          descs + middle + member('prb_desc', 'text_blk_lpos.begin'),
+          BigInt.asUintN(64, tail - 512n),
+        ]),
+      );
+      assertMarked(log, 'out of turn');
+      assert.match(log.damage ?? '', /^1 of its records are missing .* its text is given up/);
+    });
+
     it('shows a record as doubtful of whose text a part is zero', () => {
       const text = kernel.memory.u64(begin);
       const at = data + BigInt.asUintN(Number(sizeBits), text) + 16n;
