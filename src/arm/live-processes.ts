@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { Matchable } from '../config/match.ts';
 import { printableArguments } from '../report/printable.ts';
+import { codeOf } from '../system/thrown.ts';
 import { bytesToText } from '../vmcore/byte-text.ts';
 
 /** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
@@ -39,7 +40,7 @@ function exePath(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EACCES') return undefined;
+    if (codeOf(error) === 'EACCES') return undefined;
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
 import type { GroupFiles } from '../model/file.ts';
 import type { PathFile } from '../model/open-file.ts';
+import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
 
 const S_IFMT = 0o170000n;
@@ -54,7 +55,7 @@ export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, F
         found.set(file.path, { stats, generation: generationOf(file.path, stats, file) });
       return [];
     } catch (error) {
-      return [`${file.path} cannot be looked at: ${error instanceof Error ? error.message : error}`];
+      return [`${file.path} cannot be looked at: ${messageOf(error)}`];
     }
   });
 }

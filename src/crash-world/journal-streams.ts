@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import koffi from 'koffi';
 import { RELAY_NAME, STREAMS_GIVEN } from '../criu/index.ts';
 import type { JournalStream } from '../model/socket.ts';
+import { messageOf } from '../system/thrown.ts';
 import { say } from './stages.ts';
 
 /** Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end (journald-stream.c, 252 and 257). */
@@ -144,7 +145,7 @@ export function giveStreams(): void {
       appendFileSync(STREAMS_GIVEN, `socket:[${ino}]\n`);
     } catch (error) {
       // Its relay copies then.
-      say(`the stream of ${stream.identifier}: ${error instanceof Error ? error.message : String(error)}`);
+      say(`the stream of ${stream.identifier}: ${messageOf(error)}`);
     }
   }
 }

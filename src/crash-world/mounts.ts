@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
 import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
@@ -144,7 +145,7 @@ function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) =
       step(mount);
       done.push(mount);
     } catch (error) {
-      problems.push(`tmpfs on ${mount.path}: ${error instanceof Error ? error.message : String(error)}`);
+      problems.push(`tmpfs on ${mount.path}: ${messageOf(error)}`);
     }
   }
   return { mounts: done, problems };

@@ -1,6 +1,7 @@
 import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
 import { readPreparation } from '../criu/files/preparation.ts';
 import type { FileIdentity } from '../model/open-file.ts';
+import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { makeDirectory, makeFile } from './make-files.ts';
 
@@ -77,7 +78,7 @@ export function prepareFiles(directory: string, made: Set<string> = new Set()): 
     } catch (error) {
       problems.push({
         path,
-        problem: `cannot be made or checked: ${error instanceof Error ? error.message : error}`,
+        problem: `cannot be made or checked: ${messageOf(error)}`,
       });
     }
   };

@@ -12,6 +12,7 @@ import {
 } from '../criu/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import type { EndImages, ImagedGroup } from './image-stage.ts';
@@ -20,7 +21,6 @@ import { contentBytes } from './memory-files.ts';
 import { startNumbersAt, takenNumbers } from './pids.ts';
 import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
-import { messageOf } from './stages.ts';
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
@@ -176,7 +176,7 @@ async function concluding<T>(
     return await step();
   } catch (error) {
     console.error(error);
-    concludeGroup(report, group.id, 'failed', [messageOf(error)]);
+    concludeGroup(report, group.id, 'failed', [messageWithCauses(error)]);
     return undefined;
   }
 }

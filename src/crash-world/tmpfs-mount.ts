@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { codeOf } from '../system/thrown.ts';
 
 /** Not in node's constants. */
 const O_PATH = 0o10000000;
@@ -60,7 +61,7 @@ function openOrMake(path: string): number {
   try {
     return openSync(path, DIRECTORY);
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    if (codeOf(error) !== 'ENOENT') throw error;
   }
   mkdirSync(path);
   return openSync(path, DIRECTORY);

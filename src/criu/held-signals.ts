@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../system/thrown.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
-import { messageOf } from './message.ts';
 import type { SignalsPlan } from './signals-plan.ts';
 import { type Tracee, TraceeError } from './tracee.ts';
 

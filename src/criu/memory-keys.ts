@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
+import { messageOf } from '../system/thrown.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
-import { messageOf } from './message.ts';
 import type { Tracee } from './tracee.ts';
 import { PKRU } from './x86.ts';
 

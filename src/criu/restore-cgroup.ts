@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf } from './message.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 
 /** Where cgroup v2 is mounted. */
 export const CGROUPS = '/sys/fs/cgroup';
@@ -14,10 +14,6 @@ const POLL_MILLISECONDS = 5;
 const LIMIT_MILLISECONDS = 10_000;
 
 let count = 0;
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : undefined;
-}
 
 /**
  * Moves a process, whole, into a cgroup, which is made if it is not there; 0 is the process that asks.

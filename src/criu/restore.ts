@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { messageOf } from '../system/thrown.ts';
 import { type OpenJournalSockets, openJournalSockets, withNonlocalBind } from './files/index.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
-import { messageOf } from './message.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG, readErrors, reasonOf } from './restore-log.ts';
 import { type RestorePlan, readRestorePlan } from './restore-plan.ts';

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
+import { messageOf } from '../system/thrown.ts';
 import { preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 import { RESTORE_LOG } from './restore-log.ts';
@@ -84,7 +85,7 @@ export async function runCriu(
       cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
       return true;
     } catch (error) {
-      kill.because(`its processes cannot be held: ${error instanceof Error ? error.message : error}`);
+      kill.because(`its processes cannot be held: ${messageOf(error)}`);
       return false;
     }
   });

@@ -2,6 +2,7 @@ import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import koffi from 'koffi';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { FormatError } from './errors.ts';
 
 const PROT_READ = 1;
@@ -160,11 +161,11 @@ export interface VmcoreFile {
 
 /** Why a file could not be opened, in words. */
 export function openProblem(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code === 'ENOENT') return 'no such file';
   if (code === 'EISDIR') return 'is a directory';
   if (code === 'EACCES') return 'permission denied; run as root';
-  return error instanceof Error ? error.message : String(error);
+  return messageOf(error);
 }
 
 /** `f_type` of tmpfs (include/uapi/linux/magic.h). */

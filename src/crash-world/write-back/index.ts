@@ -1,6 +1,7 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { messageOf } from '../../system/thrown.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { withFile } from '../with-file.ts';
 import { isSameInode } from './identity.ts';
@@ -154,7 +155,7 @@ export class WriteBack {
         this.#deferred.set(file.path, file);
         return;
       }
-      const text = error instanceof Error ? error.message : String(error);
+      const text = messageOf(error);
       const problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
       this.#notes.push(`${file.path} ${problem}`);
       this.#outcomes.set(inodeKey(file), { problem });
@@ -281,7 +282,7 @@ export class WriteBack {
         if (done === 'has other names')
           yield `${path} is a set-user-ID program or has file capabilities, as have its other names`;
       } catch (error) {
-        yield `${path} may still be a set-user-ID program: ${error instanceof Error ? error.message : error}`;
+        yield `${path} may still be a set-user-ID program: ${messageOf(error)}`;
       }
     }
   }

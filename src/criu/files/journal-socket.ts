@@ -4,6 +4,7 @@ import koffi from 'koffi';
 import { z } from 'zod';
 import type { GroupFiles } from '../../model/file.ts';
 import type { JournalStream } from '../../model/socket.ts';
+import { messageOf } from '../../system/thrown.ts';
 
 const AF_UNIX = 1;
 /** SOCK_STREAM and SOCK_DGRAM. */
@@ -118,7 +119,7 @@ function startRelay(shell: string, fd: number, stream: JournalStream): string[] 
     relay.unref();
     return relay.pid === undefined ? [lost] : [];
   } catch (error) {
-    return [`${lost} (${error instanceof Error ? error.message : error})`];
+    return [`${lost} (${messageOf(error)})`];
   }
 }
 
