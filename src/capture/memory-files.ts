@@ -14,6 +14,7 @@ import type { MountPoint } from '../linux/mount-table.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { within } from './files/content.ts';
@@ -27,7 +28,6 @@ import { pageCache } from './files/page-cache.ts';
 const MODEL_BYTES = 8 * 2 ** 20;
 const FILE_MODEL_BYTES = 600;
 const EXTENT_MODEL_BYTES = 100;
-const PAGE = 4096;
 /** Inodes of one file system that are looked at. */
 const MAX_INODES = 1 << 22;
 /** PATH_MAX of include/uapi/linux/limits.h. */
@@ -90,7 +90,7 @@ function extentsOf(runs: PageRuns): number {
   let end = -1;
   for (const { address, pages } of runs) {
     if (address !== end) extents++;
-    end = address + pages * PAGE;
+    end = address + pages * PAGE_SIZE;
   }
   return extents;
 }

@@ -7,6 +7,7 @@ import { ImageDirectory } from '../criu/image.ts';
 import type { FileToMake, MemoryFiles } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Report } from '../report/schema.ts';
+import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
@@ -20,7 +21,6 @@ export interface SavedMemoryFiles {
 
 type Notes = Pick<Report, 'notes'>;
 
-const PAGE = 4096;
 /** Memory that a name takes: inode and dentry, generously. */
 const NAME_BYTES = 2048;
 /** More files than these that did not come back are counted, not named. */
@@ -61,7 +61,7 @@ function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): Me
 
 /** Pages that a file holds, in bytes: holes take nothing. */
 export function contentBytes({ runs }: FileToMake): number {
-  return runs.pages * PAGE;
+  return runs.pages * PAGE_SIZE;
 }
 
 /** The smallest files first, so that as many as possible are kept. */
@@ -135,7 +135,7 @@ export function makeMemoryFiles(
 }
 
 function memoryOf({ chunks }: Preparation['files'][number]): number {
-  return chunks.reduce((sum, { length }) => sum + Math.ceil(length / PAGE) * PAGE, NAME_BYTES);
+  return chunks.reduce((sum, { length }) => sum + pageEnd(length), NAME_BYTES);
 }
 
 /**

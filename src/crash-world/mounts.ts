@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
 import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -20,7 +21,6 @@ const superBlockInfo = struct('super_block', { s_fs_info: pointer });
 /** include/linux/shmem_fs.h; 0 is no limit. */
 const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, max_inodes: ulongNumber });
 
-const PAGE = 4096;
 /** A tmpfs of the dead world, empty again. */
 export interface TmpfsMount {
   readonly path: string;
@@ -105,7 +105,7 @@ function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
     `mode=${(inode.i_mode & 0o7777).toString(8).padStart(4, '0')}`,
     `uid=${inode.i_uid}`,
     `gid=${inode.i_gid}`,
-    `size=${max_blocks * PAGE}`,
+    `size=${max_blocks * PAGE_SIZE}`,
     `nr_inodes=${max_inodes}`,
   ].join(',');
 }

@@ -1,5 +1,6 @@
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
+import { pageEnd } from '../system/page.ts';
 import { writeCores } from './core.ts';
 import { writeFileImages } from './files/index.ts';
 import { writePreparation } from './files/preparation.ts';
@@ -39,7 +40,6 @@ export interface ImageSummary {
 }
 
 const SECOND = 1_000_000_000n;
-const PAGE = 4096;
 
 /** Processes whose parent is not in the group. */
 function rootsOf(processes: readonly Process[]): Process[] {
@@ -82,7 +82,7 @@ function mappedExtent(processes: readonly Process[], shmid: number): number {
     .flatMap(({ memory }) => memory?.vmas ?? [])
     .filter((vma) => vma.shmid === shmid)
     .map((vma) => vma.offsetBytes + vma.end - vma.start);
-  return Math.ceil(Math.max(0, ...ends) / PAGE) * PAGE;
+  return pageEnd(Math.max(0, ...ends));
 }
 
 /**

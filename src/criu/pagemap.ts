@@ -1,10 +1,10 @@
 import type { AddressSpace, PageOverride, SharedMemory } from '../model/memory.ts';
 import type { PageRun } from '../model/page-runs.ts';
+import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { type ImageDirectory, type ImageFile, MAX_RUNS, type PageSource, type PhysicalRun } from './image.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from './proto/gen/pagemap_pb.ts';
 import { isPrivate } from './vma.ts';
 
-const PAGE = 4096;
 /** `flags` of a pagemap entry: the pages are in the store. */
 const PE_PRESENT = 4;
 
@@ -17,11 +17,11 @@ interface Piece {
 
 function cutRun(run: PageRun, from: number, to: number): Piece | undefined {
   const start = Math.max(run.address, from);
-  const end = Math.min(run.address + run.pages * PAGE, to);
+  const end = Math.min(run.address + run.pages * PAGE_SIZE, to);
   if (start >= end) return undefined;
   return {
     address: start,
-    pages: (end - start) / PAGE,
+    pages: (end - start) / PAGE_SIZE,
     from: { physical: run.physical + (start - run.address) },
   };
 }
@@ -31,12 +31,12 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   let next = 0;
   for (const run of runs) {
     let at = run.address;
-    const end = run.address + run.pages * PAGE;
+    const end = run.address + run.pages * PAGE_SIZE;
     while (next < overrides.length && overrides[next]!.address < end) {
       const { address, bytes } = overrides[next]!;
       const before = cutRun(run, at, address);
       if (before !== undefined) yield before;
-      yield { address, pages: bytes.length / PAGE, from: { bytes } };
+      yield { address, pages: bytes.length / PAGE_SIZE, from: { bytes } };
       at = Math.max(at, address + bytes.length);
       next++;
     }
@@ -45,7 +45,7 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   }
   for (; next < overrides.length; next++) {
     const { address, bytes } = overrides[next]!;
-    yield { address, pages: bytes.length / PAGE, from: { bytes } };
+    yield { address, pages: bytes.length / PAGE_SIZE, from: { bytes } };
   }
 }
 
@@ -85,7 +85,7 @@ export class PageStores {
 
   /** The same for shared memory, as far as anybody maps it: CRIU refuses pages beyond that. */
   writeSharedMemory(memory: SharedMemory, mappedBytes: number): void {
-    const limit = memory.origin === 'memfd' ? Math.ceil(memory.sizeBytes / PAGE) * PAGE : mappedBytes;
+    const limit = memory.origin === 'memfd' ? pageEnd(memory.sizeBytes) : mappedBytes;
     this.#write(this.#images.image('pagemap-shmem', memory.shmid), piecesUpTo(memory.runs, limit));
   }
 
@@ -105,7 +105,7 @@ export class PageStores {
       batch = [];
     };
     for (const { address, pages, from } of all) {
-      if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === address) entry.nrPages += pages;
+      if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE_SIZE === address) entry.nrPages += pages;
       else {
         flush();
         entry = { vaddr: address, nrPages: pages };
@@ -114,7 +114,7 @@ export class PageStores {
         writeBatch();
         store.bytes(from.bytes);
       } else {
-        batch.push({ physical: from.physical, length: pages * PAGE });
+        batch.push({ physical: from.physical, length: pages * PAGE_SIZE });
         if (batch.length >= MAX_RUNS) writeBatch();
       }
     }

@@ -1,12 +1,12 @@
 import { listedRuns } from '../model/page-runs.ts';
 import type { Process, Thread } from '../model/process.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 
 /**
  * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code from there on, and
  * does not see that the last area of a process is in the way.
  */
 const CODE = 0x400000;
-const PAGE = 4096;
 /** xor edi, edi; mov eax, 231 (exit_group); syscall; ud2 */
 const exitGroup = Uint8Array.from([0x31, 0xff, 0xb8, 0xe7, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]);
 const FCW = 0x37f;
@@ -29,7 +29,7 @@ function thread(pid: number, model: Thread): Thread {
     registers: {
       ...zero,
       ...{ ax: 0n, cx: 0n, dx: 0n, si: 0n, di: 0n, origAx: 0xffff_ffff_ffff_ffffn },
-      ...{ ip: BigInt(CODE), cs: 0x33n, flags: 0x202n, sp: BigInt(CODE + PAGE), ss: 0x2bn },
+      ...{ ip: BigInt(CODE), cs: 0x33n, flags: 0x202n, sp: BigInt(CODE + PAGE_SIZE), ss: 0x2bn },
       ...{ fsBase: 0n, gsBase: 0n, ds: 0n, es: 0n, fs: 0n, gs: 0n },
     },
     fpu: { fxsave: initialFxsave(), xstateBv: undefined, components: [] },
@@ -57,9 +57,9 @@ function thread(pid: number, model: Thread): Thread {
 export function syntheticRoot(pid: number, id: number, model: Process): Process {
   const [first] = model.threads;
   if (first === undefined || model.memory === undefined) throw new Error(`process ${model.pid} is a zombie`);
-  const bytes = new Uint8Array(PAGE);
+  const bytes = new Uint8Array(PAGE_SIZE);
   bytes.set(exitGroup);
-  const end = CODE + PAGE;
+  const end = CODE + PAGE_SIZE;
   return {
     ...model,
     ...{ pid, ppid: 0, pgid: pid, sid: pid },

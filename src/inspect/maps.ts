@@ -3,6 +3,7 @@ import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
 import { type Mm, specialMappingName, type VmArea } from '../linux/mm.ts';
 import { VM } from '../linux/vm-flags.ts';
 import { forEachVma } from '../linux/vma.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Flags, flags, struct } from '../vmcore/view.ts';
@@ -30,7 +31,6 @@ export interface Maps {
   readonly missing: readonly string[];
 }
 
-const PAGE = 4096;
 /** The [vsyscall] page, mapped by the kernel into every 64-bit process (arch/x86/entry/vsyscall). */
 const VSYSCALL = 0xffff_ffff_ff60_0000n;
 /** enum of `vsyscall_mode`. */
@@ -81,7 +81,7 @@ function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
     if (area.vm_file === 0n) {
       return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
     }
-    return { ...common, offset: area.vm_pgoff * PAGE, ...mappedFile(kernel, area.vm_file) };
+    return { ...common, offset: area.vm_pgoff * PAGE_SIZE, ...mappedFile(kernel, area.vm_file) };
   } catch (error) {
     if (!isDamage(error)) throw error;
     const known = readable(() => permissions(area.vm_flags)) ?? '????';
@@ -131,7 +131,7 @@ function gateLine(kernel: Kernel): string[] {
   const gate = kernel.symbolMaybe('gate_vma');
   const mode = kernel.symbolMaybe('vsyscall_mode');
   if (gate === undefined || mode === undefined || kernel.memory.u32(mode) === VSYSCALL_NONE) return [];
-  const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE)).toString(16)}`;
+  const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE_SIZE)).toString(16)}`;
   const flags = permissions(kernel.bind(gateVma).at(gate).vm_flags);
   return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
 }

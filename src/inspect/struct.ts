@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
 import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
 import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
@@ -85,7 +86,7 @@ export function parseAddress(kernel: Kernel, text: string): bigint {
   return symbol;
 }
 
-const PAGE = 4096n;
+const PAGE = BigInt(PAGE_SIZE);
 
 /** Whether the dump has any page of a structure. */
 function hasBytes(kernel: Kernel, address: bigint, sizeBytes: number): boolean {

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { BindError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pageNumber, translateKernelPage } from '../vmcore/page-table.ts';
@@ -6,7 +7,6 @@ import { addressOf, pointer, struct, u16, u32 } from '../vmcore/view.ts';
 import { currentTask } from './current.ts';
 import { threadSize } from './ptrace.ts';
 
-const PAGE = 4096;
 /** Pages that one page table maps. */
 const TABLE_PAGES = 512;
 
@@ -66,7 +66,7 @@ function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
   if (frames.length < pages.length) return undefined;
   return [
     { physical: kernel.memory.translate(text), length: Number(end - text) },
-    ...[...frames, ...tables].map((physical) => ({ physical, length: PAGE })),
+    ...[...frames, ...tables].map((physical) => ({ physical, length: PAGE_SIZE })),
   ];
 }
 
@@ -95,5 +95,5 @@ function memberSize(kernel: Kernel, structure: string, member: string): number {
 
 /** Page numbers from a page-aligned address on. */
 function pagesOf(address: bigint, bytes: number): number[] {
-  return Array.from({ length: bytes / PAGE }, (_, index) => pageNumber(address) + index);
+  return Array.from({ length: bytes / PAGE_SIZE }, (_, index) => pageNumber(address) + index);
 }

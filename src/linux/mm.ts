@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
@@ -117,8 +118,8 @@ export function vdsoPages(kernel: Kernel, mm: Mm): number[] {
   const image = kernel.bind(vdsoImageStruct).at(mm.vdsoImage);
   if (image.size > MAX_VDSO_BYTES)
     throw new ContainerError('vdso_image', image.address, `has ${image.size} bytes`);
-  return Array.from({ length: Math.ceil(image.size / 4096) }, (_, page) =>
-    kernel.memory.translate(image.data + BigInt(page * 4096)),
+  return Array.from({ length: Math.ceil(image.size / PAGE_SIZE) }, (_, page) =>
+    kernel.memory.translate(image.data + BigInt(page * PAGE_SIZE)),
   );
 }
 

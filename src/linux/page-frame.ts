@@ -1,7 +1,6 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { AddressError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-
-const PAGE_SIZE = 4096;
 
 /**
  * The physical address of a `struct page`'s frame, all `pages` frames from there on being in the dump. Throws an AddressError that

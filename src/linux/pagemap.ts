@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
@@ -80,7 +81,6 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
   }
 }
 
-const PAGE_SIZE = 4096;
 /** Pages of the largest folio: 1 GiB. */
 const MAX_FOLIO = 1 << 18;
 

@@ -2,13 +2,13 @@ import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import koffi from 'koffi';
+import { PAGE_SIZE } from '../system/page.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import { FormatError } from './errors.ts';
 
 const PROT_READ = 1;
 const MAP_SHARED = 1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
-const PAGE = 4096;
 const EINTR = 4;
 /** IOV_MAX of Linux: iovecs per writev call. */
 const IOV_MAX = 1024;
@@ -58,7 +58,7 @@ function addressOf(pointer: unknown, path: string, length: number): bigint {
  * its file is SIGBUS, which no JavaScript catches.
  */
 export function mapFile(path: string, fd: number, fileOffset: number, length: number): Mapping {
-  const slack = fileOffset % PAGE;
+  const slack = fileOffset % PAGE_SIZE;
   const mapped = length + slack;
   const base = addressOf(mmap(null, mapped, PROT_READ, MAP_SHARED, fd, fileOffset - slack), path, mapped);
   let data: DataView | undefined;

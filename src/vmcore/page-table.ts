@@ -1,8 +1,8 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from './errors.ts';
 import type { Kernel } from './kernel.ts';
 import type { PhysicalMemory } from './physical.ts';
 
-const PAGE = 4096;
 const PRESENT = 1;
 const HUGE = 1 << 7;
 /**
@@ -44,7 +44,7 @@ export interface MappedRun {
 
 /** Frame address of an entry's two words (read unsigned), without its flag bits. */
 function frameOf(low: number, high: number): number {
-  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE - 1)) >>> 0);
+  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE_SIZE - 1)) >>> 0);
 }
 
 /** The number of the page that holds a virtual address: the address without its low 12 bits and its sign (below 2^45, so it fits a number). */
@@ -77,8 +77,8 @@ export function translateKernelPage(
     if ((low & HUGE) !== 0) {
       if (level > 3)
         throw new ContainerError('page table', BigInt(base), `has a huge page at level ${level}`);
-      const bytes = span * PAGE;
-      return frame - (frame % bytes) + (page % span) * PAGE;
+      const bytes = span * PAGE_SIZE;
+      return frame - (frame % bytes) + (page % span) * PAGE_SIZE;
     }
     base = frame;
   }
@@ -91,7 +91,7 @@ function continues(run: MappedRun, next: MappedRun): boolean {
     run.kind === 'present' &&
     next.kind === 'present' &&
     run.pageSizeBytes === next.pageSizeBytes &&
-    run.address + run.pages * PAGE === next.address &&
+    run.address + run.pages * PAGE_SIZE === next.address &&
     run.pfn + run.pages === next.pfn &&
     ((run.entryLow ^ next.entryLow) & RUN_FLAGS) === 0 &&
     run.entryHigh >>> 20 === next.entryHigh >>> 20
@@ -130,9 +130,9 @@ class Walk {
   enter(base: number, level: number, tableAddress: number): Step {
     if (this.#seen.has(base)) throw new ContainerError('page table', BigInt(base), 'is in the tree twice');
     this.#seen.add(base);
-    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
     return {
-      ...this.#physical.window(base, PAGE),
+      ...this.#physical.window(base, PAGE_SIZE),
       base,
       level,
       tableAddress,
@@ -148,18 +148,22 @@ class Walk {
     high: number,
     address: number,
   ): { -readonly [Key in keyof MappedRun]: MappedRun[Key] } {
-    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
     const from = Math.max(address, this.#start);
     const found = {
       address: from,
-      pages: (Math.min(address + bytes, this.#end) - from) / PAGE,
+      pages: (Math.min(address + bytes, this.#end) - from) / PAGE_SIZE,
       entryLow: low,
       entryHigh: high,
       pageSizeBytes: bytes,
     };
     if (!isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
     const frame = (low & PRESENT) !== 0 ? frameOf(low, high) : frameOf(~low >>> 0, ~high >>> 0);
-    return { ...found, kind: 'present', pfn: (Math.floor(frame / bytes) * bytes + (from - address)) / PAGE };
+    return {
+      ...found,
+      kind: 'present',
+      pfn: (Math.floor(frame / bytes) * bytes + (from - address)) / PAGE_SIZE,
+    };
   }
 }
 
@@ -187,7 +191,7 @@ export function* walkPages(
     const low = data.getUint32(offset + index * 8, true);
     const high = data.getUint32(offset + index * 8 + 4, true);
     if (low === 0 && high === 0) continue;
-    const address = step.tableAddress + index * (PAGES_PER_ENTRY[level] ?? 1) * PAGE;
+    const address = step.tableAddress + index * (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
     if (level > 1 && (low & PRESENT) !== 0 && (low & HUGE) === 0) {
       path.push(walk.enter(frameOf(low, high), level - 1, address));
       continue;

@@ -1,6 +1,7 @@
 import { fileType, inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Disks } from '../file-capture.ts';
 import { contentOfCopy } from './copy-on-disk.ts';
@@ -9,12 +10,11 @@ import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
 
-const PAGE_SIZE = 4096;
 const NONE = listedRuns([]);
 
 /** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
 export function within(runs: PageRuns, sizeBytes: number): PageRuns {
-  const end = Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  const end = pageEnd(sizeBytes);
   function* inside(): Generator<PageRun> {
     for (const { address, pages, physical } of runs) {
       const kept = Math.min(pages, (end - address) / PAGE_SIZE);

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ContentOnDisk, GhostFile } from '../../model/file.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import { type ImageDirectory, type ImageFile, ImageWriteError, type PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,
@@ -15,7 +16,6 @@ import { head } from './common.ts';
 
 /** Position that tells CRIU not to seek. */
 const NO_SEEK = 0xffff_ffff_ffff_ffffn;
-const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 
