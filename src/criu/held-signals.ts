@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoText } from '../system/errno.ts';
 import { messageOf } from '../system/thrown.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
 import type { SignalsPlan } from './signals-plan.ts';
@@ -25,7 +26,7 @@ function restoreTraps(tracee: Tracee, { traps }: SignalsPlan): string[] {
         ? tracee.call(tracee.pid, SYS.rtSigqueueinfo, tracee.pid, SIGTRAP, address)
         : tracee.call(tid, SYS.rtTgsigqueueinfo, tracee.pid, tid, SIGTRAP, address),
     );
-    return result === 0 ? [] : [`process ${tracee.pid} has lost a pending SIGTRAP (errno ${-result})`];
+    return result === 0 ? [] : [`process ${tracee.pid} has lost a pending SIGTRAP (${errnoText(-result)})`];
   });
 }
 
@@ -46,7 +47,9 @@ function restoreTrapAction(tracee: Tracee, { trapAction }: SignalsPlan): string[
   const result = tracee.withBytes(bytes, (address) =>
     tracee.call(tracee.pid, SYS.rtSigaction, SIGTRAP, address, 0, SIGSET_BYTES),
   );
-  return result === 0 ? [] : [`process ${tracee.pid} has lost its handler of SIGTRAP (errno ${-result})`];
+  return result === 0
+    ? []
+    : [`process ${tracee.pid} has lost its handler of SIGTRAP (${errnoText(-result)})`];
 }
 
 /**

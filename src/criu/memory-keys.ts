@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
+import { errnoText } from '../system/errno.ts';
 import { messageOf } from '../system/thrown.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
 import type { Tracee } from './tracee.ts';
@@ -60,12 +61,12 @@ export function giveKeys(tracee: Pick<Tracee, 'pid' | 'call'>, plan: MemoryKeysP
   }
   for (const key of others) {
     const result = tracee.call(tracee.pid, SYS.pkeyFree, key);
-    if (result !== 0) throw new Error(`key ${key} cannot be freed (errno ${-result})`);
+    if (result !== 0) throw new Error(`key ${key} cannot be freed (${errnoText(-result)})`);
   }
   for (const { start, bytes, prot, key } of areas) {
     const result = tracee.call(tracee.pid, SYS.pkeyMprotect, start, bytes, prot, key);
     if (result !== 0)
-      throw new Error(`the area at 0x${start.toString(16)} does not get key ${key} (errno ${-result})`);
+      throw new Error(`the area at 0x${start.toString(16)} does not get key ${key} (${errnoText(-result)})`);
   }
 }
 

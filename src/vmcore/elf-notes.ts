@@ -1,35 +1,4 @@
-/** General registers in the order of the kernel's `struct user_regs_struct` (arch/x86/include/asm/user_64.h). */
-export const USER_REGISTERS = [
-  'r15',
-  'r14',
-  'r13',
-  'r12',
-  'bp',
-  'bx',
-  'r11',
-  'r10',
-  'r9',
-  'r8',
-  'ax',
-  'cx',
-  'dx',
-  'si',
-  'di',
-  'orig_ax',
-  'ip',
-  'cs',
-  'flags',
-  'sp',
-  'ss',
-  'fs_base',
-  'gs_base',
-  'ds',
-  'es',
-  'fs',
-  'gs',
-] as const;
-
-export type UserRegister = (typeof USER_REGISTERS)[number];
+import { USER_REGISTERS, type UserRegister } from '../system/user-registers.ts';
 
 /** One CPU at the moment of the dump (NT_PRSTATUS). */
 export interface CpuNote {

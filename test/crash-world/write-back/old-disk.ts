@@ -11,22 +11,21 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import koffi from 'koffi';
 import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import { fileSystemUuid } from '../../../src/crash-world/write-back/identity.ts';
 import { WriteBack } from '../../../src/crash-world/write-back/index.ts';
 import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../../src/model/file.ts';
 import type { FileIdentity } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { libcFunction } from '../../../src/system/libc.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 
 export const isRoot = process.getuid?.() === 0;
 
-const libc = koffi.load('libc.so.6');
-export const setxattr = libc.func(
-  'int setxattr(const char *path, const char *name, void *value, size_t size, int flags)',
-);
-export const getxattr = libc.func(
+export const setxattr = libcFunction<
+  [path: string, name: string, value: Uint8Array, size: number, flags: number]
+>('int setxattr(const char *path, const char *name, void *value, size_t size, int flags)');
+export const getxattr = libcFunction<[path: string, name: string, value: Uint8Array | null, size: number]>(
   'long getxattr(const char *path, const char *name, void *value, size_t size)',
 );
 /** A `struct vfs_ns_cap_data` of revision 2: CAP_NET_RAW, effective. */
