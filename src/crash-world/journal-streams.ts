@@ -3,7 +3,6 @@ import {
   closeSync,
   fstatSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   statSync,
   writeFileSync,
@@ -13,6 +12,7 @@ import { RELAY_NAME, STREAMS_GIVEN } from '../criu/index.ts';
 import type { JournalStream } from '../model/socket.ts';
 import { takeDescriptor } from '../system/descriptors.ts';
 import { checked } from '../system/libc.ts';
+import { ifThere, processNumbers } from '../system/proc.ts';
 import { AF_UNIX, connect, SOCK_DGRAM, sendDescriptor, socket } from '../system/sockets.ts';
 import { messageOf } from '../system/thrown.ts';
 import { say } from './stages.ts';
@@ -34,18 +34,13 @@ export function relayOf(commandLine: string): JournalStream | undefined {
 }
 
 function relays(): Relay[] {
-  return readdirSync('/proc').flatMap((name) => {
-    if (!/^\d+$/.test(name)) return [];
-    try {
+  return processNumbers().flatMap((pid) => {
+    const stream = ifThere(() => {
       // Whoever is not root says nothing about streams.
-      if (statSync(join('/proc', name)).uid !== 0) return [];
-      const stream = relayOf(readFileSync(join('/proc', name, 'cmdline'), 'utf8'));
-      return stream === undefined ? [] : [{ pid: Number(name), stream }];
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && ['ENOENT', 'ESRCH'].includes(`${error.code}`))
-        return [];
-      throw error;
-    }
+      if (statSync(`/proc/${pid}`).uid !== 0) return undefined;
+      return relayOf(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+    });
+    return stream === undefined ? [] : [{ pid, stream }];
   });
 }
 

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { cgroupOf } from '../system/proc.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 
 /** Where cgroup v2 is mounted. */
@@ -29,7 +30,7 @@ export function moveTo(pid: number, cgroup: string, mount: string = CGROUPS): vo
 
 /** The cgroup of this process in the unified hierarchy. */
 function ownCgroup(): string {
-  return /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? ROOT;
+  return cgroupOf('self') ?? ROOT;
 }
 
 /**
