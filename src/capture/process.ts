@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { readCred } from '../linux/cred.ts';
 import type { IpcObjects } from '../linux/ipc.ts';
 import { mmStruct } from '../linux/mm.ts';
@@ -60,8 +61,7 @@ const fsStruct = struct('fs_struct', { umask: s32, root: addressOf(), pwd: addre
 const initNsproxy = 'init_nsproxy';
 /** `signal_struct.pids[]`, and the roles that say in which group and session a process is. */
 const signalPids = struct('signal_struct', { pids: addressOf() });
-const SIGCHLD = 17;
-const SIGSTOP = 19;
+const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
 /** `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left out. */

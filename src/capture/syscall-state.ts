@@ -1,7 +1,7 @@
 import { fdSlots } from '../linux/fdtable.ts';
 import { type File, fileAt, openFlags } from '../linux/file.ts';
 import { fileKind } from '../linux/file-kind.ts';
-import { fileType, inodeStruct } from '../linux/fs.ts';
+import { inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
 import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, socketStruct, sockStruct } from '../linux/sock.ts';
@@ -9,6 +9,7 @@ import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import { syscallName, syscallNumber } from '../linux/unistd.ts';
 import type { UserMemory } from '../linux/user-memory.ts';
 import type { UserRegisters } from '../model/process.ts';
+import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
@@ -84,7 +85,7 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
     const { type } = kernel.bind(socketStruct).at(file.private_data);
     return type === SOCK_STREAM ? 'stream-socket' : 'message-socket';
   }
-  const type = kernel.bind(inodeStruct).at(file.f_inode).i_mode & fileType.mask;
+  const type = typeOf(kernel.bind(inodeStruct).at(file.f_inode).i_mode);
   return type === fileType.regular || type === fileType.block || type === fileType.directory
     ? 'regular'
     : 'other';

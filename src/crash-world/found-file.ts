@@ -4,9 +4,6 @@ import type { PathFile } from '../model/open-file.ts';
 import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
 
-const S_IFMT = 0o170000n;
-const S_IFREG = 0o100000n;
-
 /** What was at a path when a group's files were checked; by this it is known again in the restored process. */
 export interface FoundFile {
   readonly stats: BigIntStats;
@@ -32,7 +29,7 @@ export function hasLastingInodes({ identity }: PathFile): boolean {
 
 /** The generation of a regular file on a disk. Throws the file system's error. */
 export function generationOf(path: string, stats: BigIntStats, { identity }: PathFile): number | undefined {
-  if (!identity.onDisk || (stats.mode & S_IFMT) !== S_IFREG) return undefined;
+  if (!identity.onDisk || !stats.isFile()) return undefined;
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     return inodeGeneration(fd);

@@ -20,11 +20,10 @@ import { dirname } from 'node:path';
 import { contentPath, type Preparation } from '../criu/files/preparation.ts';
 import { openImage } from '../criu/image.ts';
 import { makeFifo } from '../system/file-calls.ts';
+import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { messageOf } from '../system/thrown.ts';
 import { removeAttribute, setAttribute } from '../system/xattr.ts';
 
-const S_IFMT = 0o170000;
-const S_IFIFO = 0o010000;
 /** Bytes that are copied at a time. */
 const BLOCK = 1 << 20;
 
@@ -107,7 +106,7 @@ export function makeFile(directory: string, file: ToMake): void {
   const { path, identity } = file;
   const { mode, uid, gid, sizeBytes } = identity;
   checkParent(path);
-  if ((mode & S_IFMT) === S_IFIFO) {
+  if (typeOf(mode) === fileType.fifo) {
     if (!existsSync(path)) makeFifo(path, 0o600);
   } else {
     const from = openImage(contentPath(directory));
@@ -125,7 +124,7 @@ export function makeFile(directory: string, file: ToMake): void {
   }
   removeInherited(path);
   chownSync(path, uid, gid);
-  chmodSync(path, mode & 0o7777);
+  chmodSync(path, permissionsOf(mode));
   setAttributes(path, file.attributes);
   utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
 }

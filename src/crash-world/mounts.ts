@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
 import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { permissionsOf } from '../system/file-mode.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
@@ -102,7 +103,7 @@ function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
   const info = kernel.bind(superBlockInfo).at(mount.mnt_sb).s_fs_info;
   const { max_blocks, max_inodes } = kernel.bind(shmemInfo).at(info);
   return [
-    `mode=${(inode.i_mode & 0o7777).toString(8).padStart(4, '0')}`,
+    `mode=${permissionsOf(inode.i_mode).toString(8).padStart(4, '0')}`,
     `uid=${inode.i_uid}`,
     `gid=${inode.i_gid}`,
     `size=${max_blocks * PAGE_SIZE}`,

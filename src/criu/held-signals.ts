@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoText } from '../system/errno.ts';
 import { messageOf } from '../system/thrown.ts';
@@ -13,8 +14,7 @@ const WSTOPPED = 2;
 const SIGSET_BYTES = 8;
 const POLL_MILLISECONDS = 2;
 const LIMIT_MILLISECONDS = 10_000;
-const SIGTRAP = 5;
-const SIGCHLD = 17;
+const { SIGTRAP, SIGCHLD } = constants.signals;
 /** `si_code` of a child that has stopped, and the offsets of it and of the child's number in siginfo_t. */
 const CLD_STOPPED = 5;
 const [SI_CODE, SI_PID] = [8, 16];

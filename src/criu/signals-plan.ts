@@ -1,10 +1,10 @@
+import { constants } from 'node:os';
 import { z } from 'zod';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 
-export const SIGTRAP = 5;
-const SIGCHLD = 17;
-const SIGSTOP = 19;
+export const { SIGTRAP } = constants.signals;
+const { SIGCHLD, SIGSTOP } = constants.signals;
 const SIG_DFL = 0n;
 
 /** A 64-bit number, of which a part may not fit into JSON's. */

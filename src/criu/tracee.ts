@@ -1,4 +1,5 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
 import { errnoText } from '../system/errno.ts';
 import {
   __WALL,
@@ -24,8 +25,7 @@ import { registerOffset, USER_REGISTERS_BYTES } from '../system/user-registers.t
 
 /** `PTRACE_EVENT_STOP`, as bits 16 and up of a status. */
 const EVENT_STOP = 128;
-const SIGTRAP = 5;
-const SIGSTOP = 19;
+const { SIGTRAP, SIGSTOP } = constants.signals;
 const SIGINFO_BYTES = 128;
 /** More than a process that lives has pending at a time, of the signals that are looked for. */
 const MAX_PEEKED = 4096;

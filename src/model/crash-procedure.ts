@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { crc32 } from 'node:zlib';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Vma } from './memory.ts';
@@ -109,8 +110,7 @@ const itemBytes = 128;
 export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
 
 const deliveryNumber = { call: 1, signal: 2 } as const;
-const SIGKILL = 9;
-const SIGSTOP = 19;
+const { SIGKILL, SIGSTOP } = constants.signals;
 const lastSignal = 64;
 const PROT_READ = 1;
 const PROT_WRITE = 2;

@@ -1,6 +1,7 @@
-import { fileType, inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
+import { inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
 import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Disks } from '../file-capture.ts';
@@ -75,7 +76,7 @@ function deletedContent(
 
 /** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete. */
 export function ghostOf(kernel: Kernel, file: NamedFile, id: number, disks?: Disks): GhostFile {
-  const type = file.inode.i_mode & fileType.mask;
+  const type = typeOf(file.inode.i_mode);
   if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
@@ -86,7 +87,7 @@ export function ghostOf(kernel: Kernel, file: NamedFile, id: number, disks?: Dis
 
 /** A file of a memory file system, to be made again under its name. Throws as `ghostOf`. */
 export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
-  const type = file.inode.i_mode & fileType.mask;
+  const type = typeOf(file.inode.i_mode);
   if (type !== fileType.regular && type !== fileType.fifo) {
     const what = type === fileType.symlink ? 'symbolic link' : 'device node';
     throw new FileRefusal(`has ${file.path} open, a ${what} on ${file.fileSystem.name}`);

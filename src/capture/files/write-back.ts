@@ -2,7 +2,6 @@ import { dentryStruct, hasChild, inodePaths, type ResolvedPath } from '../../lin
 import {
   fileSystemIdentity,
   fileSystemOf,
-  fileType,
   type Inode,
   inodeStruct,
   inodeTimes,
@@ -14,6 +13,7 @@ import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } fro
 import { hasAcl } from '../../linux/xattr.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import { listedRuns } from '../../model/page-runs.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
 import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -63,7 +63,7 @@ export function unwrittenFile(
   inode: Inode,
   clocks: Clocks,
 ): UnwrittenFile | string | undefined {
-  if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
+  if (typeOf(inode.i_mode) !== fileType.regular || inode.i_nlink === 0) return undefined;
   const { changedSeconds, accessedNanoseconds, modifiedNanoseconds } = inodeTimes(kernel, inode.address);
   const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);

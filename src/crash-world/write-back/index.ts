@@ -1,6 +1,7 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { typeOf } from '../../system/file-mode.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { withFile } from '../with-file.ts';
@@ -37,7 +38,6 @@ export interface WriteBackOutcome {
 
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
 const NAME_MAX = 255;
-const S_IFMT = 0o170000;
 
 /** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
 export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
@@ -46,7 +46,7 @@ export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string 
 
 /** Whether what has a name on the disk is the file of then. */
 function isTheFile(path: string, found: Stats, { identity }: UnwrittenFile): boolean {
-  if ((found.mode & S_IFMT) !== (identity.mode & S_IFMT) || found.ino !== identity.inode) return false;
+  if (typeOf(found.mode) !== typeOf(identity.mode) || found.ino !== identity.inode) return false;
   return withFile(openSync(path, FOR_A_LOOK), (fd) => isSameInode(fd, identity));
 }
 

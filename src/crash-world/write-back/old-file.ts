@@ -15,6 +15,7 @@ import { contentRuns } from '../../criu/files/path.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
 import { forgetCached, setTimes } from '../../system/file-calls.ts';
+import { permissionsOf, SET_ID } from '../../system/file-mode.ts';
 import { hasAttribute, removeOpenAttribute } from '../../system/xattr.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { removeInherited } from '../make-files.ts';
@@ -32,7 +33,6 @@ const onDisk = Buffer.alloc(BLOCK);
 export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const ACL = 'system.posix_acl_access';
 const CAPABILITY = 'security.capability';
-const S_ISUID_S_ISGID = 0o6000;
 
 /** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
 function* blocksOf(
@@ -151,7 +151,7 @@ export function makeFile(
   if (!file.isWhole || !endsWithZeros(file, memory)) {
     throw new WriteBackRefusal(`${situation}, and not whole in memory`);
   }
-  if ((mode & S_ISUID_S_ISGID) !== 0) {
+  if ((mode & SET_ID) !== 0) {
     throw new WriteBackRefusal(`${situation}, and a set-user-ID program is not made anew`);
   }
   if (file.hasAcl !== false) {
@@ -167,7 +167,7 @@ export function makeFile(
       const bytes = writeContent(fd, file, memory);
       removeInherited(path);
       fchownSync(fd, uid, gid);
-      fchmodSync(fd, mode & 0o7777);
+      fchmodSync(fd, permissionsOf(mode));
       setTimes(fd, file.accessedNanoseconds, file.modifiedNanoseconds);
       fsyncSync(fd);
       return { bytes, made: { inode: fstatSync(fd).ino, generation: inodeGeneration(fd) ?? 0 } };
@@ -189,11 +189,11 @@ export function disarmFile(path: string): Disarmed {
   return withFile(openSync(path, FOR_A_LOOK), (fd) => {
     const { mode, nlink } = fstatSync(fd);
     const isCapable = hasAttribute(fd, CAPABILITY);
-    const isSetId = (mode & S_ISUID_S_ISGID) !== 0;
+    const isSetId = (mode & SET_ID) !== 0;
     if (!isCapable && !isSetId) return 'nothing';
     if (nlink > 1) return 'has other names';
     if (isCapable) removeOpenAttribute(fd, CAPABILITY);
-    if (isSetId) fchmodSync(fd, mode & 0o7777 & ~S_ISUID_S_ISGID);
+    if (isSetId) fchmodSync(fd, permissionsOf(mode) & ~SET_ID);
     fsyncSync(fd);
     return 'disarmed';
   });

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { z } from 'zod';
 import type { GroupFiles } from '../../model/file.ts';
 import type { JournalStream } from '../../model/socket.ts';
@@ -16,7 +16,7 @@ import {
 import { messageOf } from '../../system/thrown.ts';
 
 const socketTypes = { stream: SOCK_STREAM, datagram: SOCK_DGRAM } as const;
-const O_NONBLOCK = 0o4000;
+const { O_NONBLOCK } = constants;
 const SO_PASSCRED = 16;
 const ENABLED = Buffer.from([1, 0, 0, 0]);
 /** First descriptor that `criu` gets besides the standard ones. */
