@@ -1,7 +1,8 @@
+import { parseNotes } from '../system/elf.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
-import { type CpuNote, NT_PRSTATUS, parseNotes, parsePrstatus } from './elf-notes.ts';
+import { type CpuNote, NT_PRSTATUS, parsePrstatus } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { checkBitmap } from './kdump-bitmap.ts';
 import { CompressedMemory } from './kdump-memory.ts';
