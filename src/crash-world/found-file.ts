@@ -15,7 +15,7 @@ export interface FoundFile {
 export type FoundFiles = ReadonlyMap<string, FoundFile>;
 
 /** The paths by which the files of a group are opened, those of deleted files not. */
-export function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
+function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
   return files.flatMap((file) => {
     const named = file.type === 'fifo' ? file.pathFile : file;
     return named.type === 'path' && named.ghostId === undefined ? [named] : [];

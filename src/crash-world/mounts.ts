@@ -76,7 +76,7 @@ export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
  * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
  * Throws a VmcoreError if no mount can be.
  */
-export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
+function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
   const { points, problems: unreadable } = tmpfsPoints(kernel);
   const problems = [...unreadable];
   const mounts = points.flatMap((point): TmpfsMount[] => {

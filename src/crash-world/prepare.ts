@@ -56,7 +56,7 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
  * Whether a file is still the one it was; a sentence's end if it is not. A link at the end of the path is not followed: paths come out of the dead
  * kernel without any, but where the link itself is open (O_PATH with O_NOFOLLOW).
  */
-export function checkFile(path: string, was: FileIdentity): string | undefined {
+function checkFile(path: string, was: FileIdentity): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats === undefined ? 'is not there' : compare(path, stats, was);
 }

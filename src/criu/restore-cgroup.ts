@@ -5,7 +5,7 @@ import { cgroupOf } from '../system/proc.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 
 /** Where cgroup v2 is mounted. */
-export const CGROUPS = '/sys/fs/cgroup';
+const CGROUPS = '/sys/fs/cgroup';
 /** Above the cgroups of all restores; the crash world's init ends what is left in it. */
 const PARENT = 'otherworld-restore';
 const ROOT = '/';

@@ -77,7 +77,7 @@ function layoutText(btf: Btf, id: number, name: string): string {
 }
 
 /** An address as people give it: `0xffff888003a4c000`, without `0x`, or a symbol's name. */
-export function parseAddress(kernel: Kernel, text: string): bigint {
+function parseAddress(kernel: Kernel, text: string): bigint {
   if (/^0x[0-9a-f]{1,16}$/i.test(text)) return BigInt(text);
   if (/^[0-9a-f]{16}$/i.test(text)) return BigInt(`0x${text}`);
   const symbol = kernel.symbolMaybe(text);

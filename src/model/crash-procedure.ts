@@ -14,7 +14,7 @@ export const recordSizeBytes = 16384;
 export const recordHeaderBytes = 160;
 
 /** Smallest stack for a procedure: a signal frame with 11 KiB of vector state, and room to work. */
-export const smallestStackBytes = 32768;
+const smallestStackBytes = 32768;
 
 /** The entry point runs in the first thread, on its own stack, and returns to the restorer. Addresses of the user. */
 export interface DeliveryByCall {

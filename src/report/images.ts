@@ -29,7 +29,7 @@ export function groupDirectory(images: string, group: number): string {
 }
 
 /** Whether images of a group stay, once it is known what became of it. */
-export function imagesStay(keep: Keep, isRestored: boolean): boolean {
+function imagesStay(keep: Keep, isRestored: boolean): boolean {
   return keep === 'always' || (keep === 'failed' && !isRestored);
 }
 

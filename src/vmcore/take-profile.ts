@@ -14,7 +14,7 @@ import type { TakenProfile } from './profile.ts';
 import { parseProcKallsyms } from './profile-symbols.ts';
 
 /** The running kernel's GNU build id, hexadecimal, from /sys/kernel/notes; throws a ProfileError if it has none. */
-export function runningBuildId(): string {
+function runningBuildId(): string {
   const note = parseNotes(readFileSync('/sys/kernel/notes')).find(
     ({ name, type }) => name === 'GNU' && type === NT_GNU_BUILD_ID,
   );

@@ -40,7 +40,7 @@ const ANOTHER = 'is another file than before the panic; what was to be written t
 const NAME_MAX = 255;
 
 /** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
-export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
+function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
