@@ -32,7 +32,7 @@ const SQUASHFS_OPTIONS = [
   '-no-progress',
 ];
 
-/** What of the koffi package runs: its JavaScript and the one native module. */
+/** What of the koffi package runs: its JavaScript, as src/system/libc.ts requires it, and the one native module. */
 const KOFFI_PARTS = ['package.json', 'index.cjs', 'src/koffi/index.cjs', 'src/koffi/src/static.cjs'].map(
   (part) => join('koffi', part),
 );

@@ -21,6 +21,7 @@ import { contentPath, type Preparation } from '../criu/files/preparation.ts';
 import { openImage } from '../criu/image.ts';
 import { makeFifo } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
+import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
 import { messageOf } from '../system/thrown.ts';
 import { removeAttribute, setAttribute } from '../system/xattr.ts';
 
@@ -52,8 +53,7 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
   }
 }
 
-/** TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h. */
-const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
+const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
 /**
  * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file

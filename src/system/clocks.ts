@@ -15,7 +15,10 @@ export const timerfdSettime = libcFunction<[fd: number, flags: number, value: Ui
   'int timerfd_settime(int fd, int flags, void *value, void *old)',
 );
 
-/** Sets the wall clock further (clock_adjtime(2)). @returns an errno with its sign changed if that is refused */
+/**
+ * Sets the wall clock further (clock_adjtime(2)).
+ * @returns an errno with its sign changed if that is refused
+ */
 export function moveWallClock(nanoseconds: bigint): number {
   const adjustment = Buffer.alloc(timex.sizeBytes);
   adjustment.writeUInt32LE(ADJ_SETOFFSET | ADJ_NANO, timex.modes);

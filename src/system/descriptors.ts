@@ -43,7 +43,7 @@ export function waitUntilReadable(fd: number, timeoutMilliseconds: number): bool
 
 /**
  * A process's own open file, not a copy, as a descriptor of ours (pidfd_getfd(2)).
- * @returns an errno with its sign changed if there is no such process or descriptor, or it is not ours to take
+ * @returns an errno with its sign changed if there is no such process or descriptor, or we may not take it
  */
 export function takeDescriptor(pid: number, fd: number): number {
   const pidfd = syscall(SYS_pidfd_open, pid, 0, 0);

@@ -15,8 +15,8 @@ export interface DirectoryEntry {
 }
 
 /**
- * The entries of an open directory from where it was read to, with their inode numbers, which node:fs does not tell;
- * `.` and `..` are among them.
+ * The entries of an open directory from where it was read to, `.` and `..` among them. Their inode numbers are
+ * what node:fs does not tell.
  * @throws SystemCallError
  */
 export function* directoryEntries(fd: number): Generator<DirectoryEntry, void, undefined> {

@@ -9,13 +9,18 @@ export function errnoName(errno: number): string {
   );
 }
 
-/** `ENOSPC, no space left on device`: an errno of Linux by its name and, where Node.js knows them, in words. */
+/**
+ * `ENOSPC, no space left on device`: an errno of Linux by its name and, where Node.js knows them, in words.
+ */
 export function errnoText(errno: number): string {
   const words = getSystemErrorMap().get(-errno)?.[1];
   return words === undefined ? errnoName(errno) : `${errnoName(errno)}, ${words}`;
 }
 
-/** A call into the kernel failed: `mount: EINVAL, invalid argument`. `code` is the errno's name, as in Node's own errors. */
+/**
+ * A call into the kernel failed: `mount: EINVAL, invalid argument`. `code` is the errno's name, as in Node's
+ * own errors.
+ */
 export class SystemCallError extends Error {
   override readonly name = 'SystemCallError';
   /** The function's name in libc. */

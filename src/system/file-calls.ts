@@ -28,7 +28,10 @@ export function setTimes(fd: number, accessedNanoseconds: bigint, modifiedNanose
   checked('futimens', futimens(fd, times));
 }
 
-/** Asks the kernel to let go of what it keeps of an open file in its page cache (posix_fadvise(2)); it need not. */
+/**
+ * Asks the kernel to let go of what it keeps of an open file in its page cache (posix_fadvise(2)); it need
+ * not.
+ */
 export function forgetCached(fd: number, offset: number, length: number): void {
   posixFadvise(fd, offset, length, FADV_DONTNEED);
 }

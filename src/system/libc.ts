@@ -12,7 +12,10 @@ interface Loaded {
 
 let loaded: Loaded | undefined;
 
-/** Loaded when something is called for the first time: most commands call nothing, and koffi's native module takes a while. */
+/**
+ * Loaded when something is called for the first time: most commands call nothing, and koffi's native module
+ * takes a while.
+ */
 function libc(): Loaded {
   if (loaded !== undefined) return loaded;
   const koffi: typeof import('koffi') = createRequire(import.meta.url)('koffi');
@@ -21,10 +24,10 @@ function libc(): Loaded {
 }
 
 /**
- * A function of libc of the kind that returns -1, or nothing below zero, and tells by errno why it failed.
+ * A function of libc of the kind that returns a number below zero when it has failed, and tells by errno why.
  * @param declaration in C; the type arguments are its arguments
  * @param structures that the declaration names
- * @returns the function. What it returns is as in the kernel: a number below zero is an errno with its sign changed
+ * @returns the function. As from the kernel itself, a result below zero is an errno with its sign changed
  */
 export function libcFunction<Arguments extends readonly unknown[]>(
   declaration: string,
@@ -52,7 +55,9 @@ export function checked(call: string, result: number): number {
   return result;
 }
 
-/** Memory of this process that V8 does not manage. Nothing keeps it from being unmapped while it is looked at. */
+/**
+ * Memory of this process that V8 does not manage. Nothing keeps it from being unmapped while it is looked at.
+ */
 export function memoryAt(address: number, length: number): ArrayBuffer {
   return libc().koffi.view(BigInt(address), length);
 }

@@ -34,7 +34,10 @@ export function processStat(pid: number, proc = '/proc'): ProcessStat | undefine
   return text === undefined ? undefined : parseStat(text);
 }
 
-/** The path of a process's cgroup in the version 2 hierarchy; undefined if there is no such process, or hierarchy. */
+/**
+ * The path of a process's cgroup in the version 2 hierarchy; undefined if there is no such process, or
+ * hierarchy.
+ */
 export function cgroupOf(pid: number | 'self', proc = '/proc'): string | undefined {
   const text = ifThere(() => readFileSync(join(proc, String(pid), 'cgroup'), 'utf8'));
   return text === undefined ? undefined : /^0::(.*)$/m.exec(text)?.[1];
@@ -48,8 +51,8 @@ export function processNumbers(proc = '/proc'): number[] {
 }
 
 /**
- * What is read of a process in /proc; undefined if nobody has the number (ENOENT), or the process has ended between the
- * opening of its file and the reading (ESRCH). Throws the file system's other errors.
+ * What is read of a process in /proc; undefined if nobody has the number (ENOENT), or the process has ended
+ * between the opening of its file and the reading (ESRCH). Throws the file system's other errors.
  */
 export function ifThere<T>(read: () => T): T | undefined {
   try {

@@ -68,7 +68,10 @@ const sendmsg = libcFunction<[fd: number, message: object, flags: number]>(
   structures,
 );
 
-/** Sends text and a descriptor, which the receiver gets as one of its own (SCM_RIGHTS of unix(7)). @throws SystemCallError */
+/**
+ * Sends text and a descriptor, which the receiver gets as one of its own (SCM_RIGHTS of unix(7)).
+ * @throws SystemCallError
+ */
 export function sendDescriptor(to: number, text: string, fd: number): void {
   const control = Buffer.alloc(24);
   control.writeBigUInt64LE(20n, 0);

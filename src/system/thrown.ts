@@ -11,7 +11,9 @@ export function messageWithCauses(thrown: unknown): string {
     : message;
 }
 
-/** `ENOENT`: the code of an error of Node.js or of a system call; undefined for anything else that was thrown. */
+/**
+ * `ENOENT`: the code of an error of Node.js or of a system call; undefined for anything else that was thrown.
+ */
 export function codeOf(thrown: unknown): string | undefined {
   const code = thrown instanceof Error && 'code' in thrown ? thrown.code : undefined;
   return typeof code === 'string' ? code : undefined;

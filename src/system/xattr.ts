@@ -20,7 +20,10 @@ export function setAttribute(path: string, name: string, value: Uint8Array): voi
   checked('lsetxattr', lsetxattr(path, name, value, value.length, 0));
 }
 
-/** Takes an extended attribute away from a file, or from a link itself, if it has it. @throws SystemCallError */
+/**
+ * Takes an extended attribute away from a file, or from a link itself, if it has it.
+ * @throws SystemCallError
+ */
 export function removeAttribute(path: string, name: string): void {
   const result = lremovexattr(path, name);
   if (!NONE.includes(result)) checked('lremovexattr', result);

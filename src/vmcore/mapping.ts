@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SystemCallError } from '../system/errno.ts';
+import { TMPFS_MAGIC } from '../system/file-systems.ts';
 import { memoryAt } from '../system/libc.ts';
 import { IOV_MAX, mapShared, unmap, writev } from '../system/mmap.ts';
 import { PAGE_SIZE } from '../system/page.ts';
@@ -137,8 +138,6 @@ export function openProblem(error: unknown): string {
   return messageOf(error);
 }
 
-/** `f_type` of tmpfs (include/uapi/linux/magic.h). */
-const TMPFS_MAGIC = 0x0102_1994;
 const BLOCK = 512;
 
 /**
