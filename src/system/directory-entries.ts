@@ -15,8 +15,8 @@ export interface DirectoryEntry {
 }
 
 /**
- * The entries of an open directory from where it was read to, `.` and `..` among them. Their inode numbers are
- * what node:fs does not tell.
+ * The entries of an open directory from where it was read to, `.` and `..` among them. node:fs does not tell
+ * their inode numbers.
  * @throws SystemCallError
  */
 export function* directoryEntries(fd: number): Generator<DirectoryEntry, void, undefined> {

@@ -89,7 +89,7 @@ export function parseProgramHeaders(table: Buffer): ProgramHeader[] {
   });
 }
 
-/** The notes of a PT_NOTE segment, up to the first that does not fit: the kernel pads the segment with zeros. */
+/** The notes of a PT_NOTE segment, up to the first that does not fit: the kernel pads it with zeros. */
 export function parseNotes(segment: Buffer): ElfNote[] {
   const notes: ElfNote[] = [];
   let at = 0;
