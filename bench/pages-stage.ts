@@ -1,6 +1,5 @@
 import { captureProcesses } from '../src/capture/index.ts';
-import type { PageSource } from '../src/criu/image.ts';
-import { writeImages } from '../src/criu/index.ts';
+import { type PageSource, writeImages } from '../src/criu/images/index.ts';
 import { openKernel } from '../src/vmcore/open.ts';
 
 /**

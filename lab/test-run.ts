@@ -138,7 +138,8 @@ const messageOf = (error: Error): string =>
 
 /** A run that is broken off ends its guests, too. */
 function stopAt(signal: 'SIGINT' | 'SIGTERM', runId: string): void {
-  removeLeftGuests(runId).finally(() => process.kill(process.pid, signal));
+  const end = (): boolean => process.kill(process.pid, signal);
+  removeLeftGuests(runId).then(end, end);
 }
 
 async function removeLeftGuests(runId: string): Promise<void> {

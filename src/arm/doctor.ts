@@ -8,6 +8,7 @@ import { seriesOf, uncheckedRelease } from '../linux/kernel-releases.ts';
 import { IMAGES_REMEDY } from '../report/images.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
+import type { Finding } from './finding.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
 import { obstacles } from './obstacles.ts';
@@ -16,16 +17,6 @@ import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
 import { TOOLS } from './tools.ts';
 import { unitsAreInstalled } from './units.ts';
-
-/** One thing that Otherworld needs. `missing` keeps it from working, `advice` weakens it. */
-export interface Finding {
-  readonly what: string;
-  readonly state: 'good' | 'advice' | 'missing';
-  /** What was found. */
-  readonly found: string;
-  /** What to change; absent if good. */
-  readonly todo?: string;
-}
 
 /** Examines the running system, which is afterwards as it was. */
 export function examine(configPath: string = CONFIG_PATH): Finding[] {

@@ -1,8 +1,8 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { findProgram, runProgram } from './command.ts';
-import type { Finding } from './doctor.ts';
 import { ArmError } from './errors.ts';
+import type { Finding } from './finding.ts';
 
 /** Why the running kernel would take no crash kernel, or could not be read by one: looked at before anything is built. */
 export function obstacles(image: string, root = '/'): Finding[] {

@@ -1,9 +1,9 @@
 import { panicCpu, type RunningTasks, runningTasks } from '../linux/current.ts';
-import { sleepDeadlines } from '../linux/hrtimer-sleeper.ts';
 import { findPid, longestFreeRange, usedNumbers } from '../linux/pid.ts';
+import { readClocks } from '../linux/readers/clocks.ts';
+import { sleepDeadlines } from '../linux/readers/hrtimer-sleeper.ts';
+import { listTasks, type TaskList } from '../linux/readers/task-list.ts';
 import { taskAt } from '../linux/sched.ts';
-import { listTasks, type TaskList } from '../linux/task-list.ts';
-import { readClocks } from '../linux/timekeeping.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { newFindings, type Refusal } from '../model/verdict.ts';

@@ -1,11 +1,12 @@
+import type { Architecture, SystemCalls } from '../arch/index.ts';
 import type { RunningTasks } from '../linux/current.ts';
-import { type Deadlines, sleepDeadline } from '../linux/hrtimer-sleeper.ts';
-import { restartDeadline, restartedCall } from '../linux/restart-block.ts';
+import { coarseness } from '../linux/readers/clocks.ts';
+import { type Deadlines, sleepDeadline } from '../linux/readers/hrtimer-sleeper.ts';
+import { restartDeadline, restartedCall } from '../linux/readers/restarted-call.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import type { Task } from '../linux/sched.ts';
 import type { KernelSigaction } from '../linux/signal.ts';
-import { type Clocks, clockReading, coarseness } from '../linux/timekeeping.ts';
-import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import type { UserMemory } from '../linux/user-memory.ts';
+import { type Clocks, clockReading } from '../linux/timekeeping.ts';
 import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
 import type { Findings } from '../model/verdict.ts';
@@ -48,9 +49,7 @@ export interface ThreadOwner {
 }
 
 const SA_RESTART = 0x1000_0000n;
-/** The instruction `syscall`: 0f 05. */
-const SYSCALL_BYTES = 2n;
-const SYSCALL_OPCODE = 0x050f;
+
 function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
   const deliverable = (task.pendingSignal | owner.sharedPending) & ~blocked;
   let any = false;
@@ -63,18 +62,21 @@ function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boole
   return { any, noRestart };
 }
 
-function applyDecision(registers: UserRegisters, decision: SyscallDecision): UserRegisters {
-  const done = { ...registers, origAx: 0xffff_ffff_ffff_ffffn };
+function applyDecision(
+  calls: SystemCalls,
+  registers: UserRegisters,
+  decision: SyscallDecision,
+): UserRegisters {
   switch (decision.outcome) {
     case 'resume':
     case 'refuse':
       return registers;
     case 'restart':
-      return { ...done, ax: registers.origAx, ip: registers.ip - SYSCALL_BYTES };
+      return calls.again(registers);
     case 'result':
-      return { ...done, ax: BigInt.asUintN(64, decision.value) };
+      return calls.returning(registers, decision.value);
     default:
-      return { ...done, ax: BigInt.asUintN(64, EINTR_RESULT) };
+      return calls.returning(registers, EINTR_RESULT);
   }
 }
 
@@ -83,14 +85,15 @@ function applyDecision(registers: UserRegisters, decision: SyscallDecision): Use
  * for long may be in its file only; then the registers tell, of which that instruction leaves two twice (Intel SDM, volume 2, SYSCALL).
  */
 export function problemOfReturn(
+  { instruction, isBehindCall }: Pick<SystemCalls, 'instruction' | 'isBehindCall'>,
   user: UserMemory,
-  { ip, cx, flags, r11 }: Pick<UserRegisters, 'ip' | 'cx' | 'flags' | 'r11'>,
+  registers: Pick<UserRegisters, 'ip' | 'cx' | 'flags' | 'r11'>,
 ): string | undefined {
-  const code = user.read(ip - SYSCALL_BYTES, Number(SYSCALL_BYTES));
-  if (code.kind === 'unknown' && cx === ip && r11 === flags) return undefined;
+  const code = user.read(registers.ip - BigInt(instruction.length), instruction.length);
+  if (code.kind === 'unknown' && isBehindCall(registers)) return undefined;
   if (code.kind === 'unknown')
     return `whether there is a syscall instruction where it returns to cannot be told: ${code.why}`;
-  const isSyscall = code.kind === 'bytes' && code.bytes.readUInt16LE(0) === SYSCALL_OPCODE;
+  const isSyscall = code.kind === 'bytes' && code.bytes.equals(instruction);
   return isSyscall ? undefined : 'there is no syscall instruction where it returns to';
 }
 
@@ -100,12 +103,18 @@ export interface Interrupted {
   readonly record: SyscallOutcomeRecord;
 }
 
+/** Name of the call that a thread is in. */
+function calledBy({ systemCalls }: Architecture, registers: UserRegisters): string {
+  return systemCalls.name(systemCalls.current(registers));
+}
+
 /** A thread that goes on with a call by restart_syscall(2) makes that call itself: the new kernel does not know of it. */
 function asMade(kernel: Kernel, task: Task, registers: UserRegisters): UserRegisters {
-  if (syscallName(Number(BigInt.asIntN(64, registers.origAx))) !== 'restart_syscall') return registers;
-  const name = restartedCall(kernel, task, registers.di);
-  const number = name === undefined ? undefined : syscallNumber(name);
-  return number === undefined ? registers : { ...registers, origAx: BigInt(number) };
+  const { systemCalls } = kernel.architecture;
+  if (calledBy(kernel.architecture, registers) !== 'restart_syscall') return registers;
+  const name = restartedCall(kernel, task, systemCalls.arguments(registers)[0] ?? 0n);
+  const number = name === undefined ? undefined : systemCalls.number(name);
+  return number === undefined ? registers : systemCalls.asCall(registers, number);
 }
 
 /** What was left of a call's relative timeout: see `SyscallState`. */
@@ -115,10 +124,11 @@ function timeLeftOf(
   registers: UserRegisters,
 ): bigint | 'unknown' | undefined {
   const { kernel, deadlines, clocks } = source;
-  if (!hasRelativeTimeout(syscallName(Number(BigInt.asIntN(64, registers.origAx))), registers))
-    return undefined;
+  const { systemCalls } = kernel.architecture;
+  const name = calledBy(kernel.architecture, registers);
+  if (!hasRelativeTimeout(name, systemCalls.arguments(registers))) return undefined;
   const deadline =
-    BigInt.asIntN(64, registers.ax) === ERESTART_RESTARTBLOCK
+    systemCalls.result(registers) === ERESTART_RESTARTBLOCK
       ? restartDeadline(kernel, task)
       : sleepDeadline(kernel, deadlines, task, source.running.cpuOf.has(task.address));
   const now = deadline === undefined ? undefined : clockReading(clocks, deadline.clock);
@@ -153,16 +163,19 @@ export function interruptedCall(
     );
   const decision = decideSyscall(state);
   const { reason } = decision;
-  if (state.number === -1) return { registers, record: { outcome: 'resume', syscall: undefined, reason } };
-  const name = syscallName(Number(BigInt.asIntN(64, registers.origAx)));
-  const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, registers.di)) : undefined;
+  if (state.call === undefined)
+    return { registers, record: { outcome: 'resume', syscall: undefined, reason } };
+  const { systemCalls } = kernel.architecture;
+  const name = calledBy(kernel.architecture, registers);
+  const [first = 0n] = systemCalls.arguments(registers);
+  const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, first)) : undefined;
   if (decision.outcome === 'in-doubt') findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason });
   if (decision.outcome === 'refuse') findings.reasons.push(`thread ${task.pid} was in ${name}: ${reason}`);
   const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
   const record = { outcome, syscall: name, reason };
-  const after = applyDecision(registers, decision);
+  const after = applyDecision(systemCalls, registers, decision);
   if (decision.outcome !== 'restart') return { registers: after, record };
-  const problem = problemOfReturn(owner.user, registers);
+  const problem = problemOfReturn(systemCalls, owner.user, registers);
   if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
 }
@@ -189,7 +202,7 @@ function forTheRest(
     }
     return registers;
   }
-  const changed = withRemainingTime(name, registers, timeLeft);
+  const changed = withRemainingTime(source.kernel.architecture, name, registers, timeLeft);
   if (changed === undefined) return registers;
   if (changed.patch === undefined) return changed.registers;
   if (!canPatch(owner.vmas, changed.patch) || !isReadable(owner.user, changed.patch)) {

@@ -1,5 +1,5 @@
-import { dumpableOf, hasMmFlag, type Mm, type VmArea } from '../linux/mm.ts';
-import { VM, VM_HIGH } from '../linux/vm-flags.ts';
+import { dumpableOf, hasMmFlag, VM, VM_HIGH } from '../linux/mm.ts';
+import type { Mm, VmArea } from '../linux/mm-types.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
 /** One memory area with its flags as two words. */

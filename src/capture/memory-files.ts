@@ -9,7 +9,7 @@ import {
   superBlockStruct,
 } from '../linux/fs.ts';
 import { listForEachEntry } from '../linux/list.ts';
-import type { MountPoint } from '../linux/mount-table.ts';
+import type { MountPoint } from '../linux/readers/mount-table.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';

@@ -1,7 +1,6 @@
-import { fileStruct } from '../linux/file.ts';
-import { fileSystemOf, inodeStruct } from '../linux/fs.ts';
-import type { VmArea } from '../linux/mm.ts';
-import { VM, VM_HIGH } from '../linux/vm-flags.ts';
+import { fileStruct, fileSystemOf, inodeStruct } from '../linux/fs.ts';
+import { VM, VM_HIGH } from '../linux/mm.ts';
+import type { VmArea } from '../linux/mm-types.ts';
 import type { Findings } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

@@ -1,17 +1,17 @@
 import {
+  adviceOf,
   coredumpFilterOf,
   dumpableOf,
   hasMmFlag,
-  type Mm,
-  mmStruct,
   rssOf,
   savedAuxv,
   specialMappingName,
+  VM,
   vdsoPages,
 } from '../linux/mm.ts';
-import { PageDescriptors } from '../linux/page.ts';
-import { adviceOf, VM } from '../linux/vm-flags.ts';
-import { forEachVma } from '../linux/vma.ts';
+import { type Mm, mmStruct } from '../linux/mm-types.ts';
+import { PageDescriptors } from '../linux/readers/page-owner.ts';
+import { forEachVma } from '../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';

@@ -1,4 +1,4 @@
-import type { OwnedFrames, PageDescriptors } from '../linux/page.ts';
+import type { OwnedFrames, PageDescriptors } from '../linux/readers/page-owner.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../model/page-runs.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -63,11 +63,6 @@ class Tally {
   }
 }
 
-/** Type of a swap entry: the top five bits (arch/x86/include/asm/pgtable_64.h). */
-function swapType(run: MappedRun): number {
-  return run.entryHigh >>> 27;
-}
-
 /**
  * Pages of a private area that are not in its file: walks the page tables and checks each frame against its descriptor, which
  * knows whether it is anonymous memory and its place in the area. Throws a VmcoreError for damaged tables.
@@ -102,7 +97,11 @@ export function privatePages(
     notPresent:
       firstMissing === undefined
         ? undefined
-        : { pages: missing, first: firstMissing.address, type: swapType(firstMissing) },
+        : {
+            pages: missing,
+            first: firstMissing.address,
+            type: kernel.architecture.pageTable.swapType(firstMissing.entryHigh),
+          },
     wrong,
   };
 }

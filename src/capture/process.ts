@@ -1,18 +1,18 @@
 import { constants } from 'node:os';
 import { readCred } from '../linux/cred.ts';
+import { fsStruct } from '../linux/fs-struct.ts';
 import type { IpcObjects } from '../linux/ipc.ts';
-import { mmStruct } from '../linux/mm.ts';
+import { mmStruct } from '../linux/mm-types.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
+import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
-import { readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
-import { UserMemory } from '../linux/user-memory.ts';
+import { pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, s32, struct } from '../vmcore/view.ts';
 import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import { ipcFindings } from './ipc.ts';
@@ -57,10 +57,7 @@ export class SharedIds {
   }
 }
 
-const fsStruct = struct('fs_struct', { umask: s32, root: addressOf(), pwd: addressOf() });
 const initNsproxy = 'init_nsproxy';
-/** `signal_struct.pids[]`, and the roles that say in which group and session a process is. */
-const signalPids = struct('signal_struct', { pids: addressOf() });
 const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
@@ -80,9 +77,8 @@ export function membarrierRegistrations(state: number): number {
   );
 }
 
-function pidOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
-  const { pids } = kernel.bind(signalPids).at(group.signal.address);
-  return pidNr(kernel, kernel.memory.pointer(pids + BigInt(kernel.enumerator(role) * 8)));
+function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
+  return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
 }
 
 function checkNamespaces(kernel: Kernel, group: TaskGroup, findings: Findings): void {
@@ -214,8 +210,8 @@ function identity(kernel: Kernel, group: TaskGroup): Pick<Process, 'pid' | 'ppid
   return {
     pid: group.pid,
     ppid: parentPid(kernel, group),
-    pgid: pidOfRole(kernel, group, 'PIDTYPE_PGID'),
-    sid: pidOfRole(kernel, group, 'PIDTYPE_SID'),
+    pgid: numberOfRole(kernel, group, 'PIDTYPE_PGID'),
+    sid: numberOfRole(kernel, group, 'PIDTYPE_SID'),
     comm: group.leader.comm,
   };
 }
@@ -232,18 +228,14 @@ export function knownIdentity(
   return {
     pid,
     ppid: readable(() => parentPid(kernel, group)) ?? foundBy,
-    pgid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_PGID')) ?? -pid,
-    sid: readable(() => pidOfRole(kernel, group, 'PIDTYPE_SID')) ?? -pid,
+    pgid: readable(() => numberOfRole(kernel, group, 'PIDTYPE_PGID')) ?? -pid,
+    sid: readable(() => numberOfRole(kernel, group, 'PIDTYPE_SID')) ?? -pid,
     comm: readable(() => leader.comm) ?? '',
   };
 }
 
-/** `mm_struct.membarrier_state`, where the kernel has it. */
-const membarrierState = struct('mm_struct', { state: s32.at('membarrier_state') });
-
 function membarriers(kernel: Kernel, leader: Task): number {
-  if (!kernel.hasMember('mm_struct', 'membarrier_state')) return 0;
-  return membarrierRegistrations(kernel.bind(membarrierState).at(leader.mm).state);
+  return membarrierRegistrations(kernel.bind(mmStruct).at(leader.mm).membarrier_state ?? 0);
 }
 
 /**

@@ -1,10 +1,9 @@
-import type { UserRegisters } from '../model/process.ts';
-
-type Arguments = Pick<UserRegisters, 'di' | 'si' | 'dx' | 'r10' | 'r8' | 'r9'>;
+/** The six arguments of a system call, in order. */
+type Arguments = readonly bigint[];
 
 /** When a call that may be made twice as a rule may not, by its arguments. */
 interface Exception {
-  readonly when: (registers: Arguments) => boolean;
+  readonly when: (given: Arguments) => boolean;
   readonly reason: string;
 }
 
@@ -21,62 +20,62 @@ const optionLevels: ReadonlySet<bigint> = new Set([1n, 6n]);
 const int = (value: bigint): bigint => BigInt.asUintN(32, value);
 const all = (value: bigint, bits: bigint): boolean => (value & bits) === bits;
 
-function tellsOld(register: keyof Arguments): Exception {
+function tellsOld(index: number): Exception {
   return {
-    when: (registers) => registers[register] !== 0n,
+    when: (given) => given[index] !== 0n,
     reason: 'it tells what was set before, which it has perhaps changed',
   };
 }
 
-function creates(register: keyof Arguments, bits: bigint): Exception {
+function creates(index: number, bits: bigint): Exception {
   return {
-    when: (registers) => all(registers[register], bits),
+    when: (given) => all(given[index] ?? 0n, bits),
     reason: 'it makes something that must not exist, and may have made it',
   };
 }
 
 const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
-  ['rt_sigaction', tellsOld('dx')],
-  ['rt_sigprocmask', tellsOld('dx')],
-  ['sigaltstack', tellsOld('si')],
-  ['setitimer', tellsOld('dx')],
-  ['timer_settime', tellsOld('r10')],
-  ['timerfd_settime', tellsOld('r10')],
-  ['prlimit64', { ...tellsOld('r10'), when: ({ dx, r10 }) => dx !== 0n && r10 !== 0n }],
-  ['open', creates('si', O_CREAT_EXCL)],
-  ['openat', creates('dx', O_CREAT_EXCL)],
-  ['shmget', creates('dx', IPC_CREAT_EXCL)],
-  ['semget', creates('dx', IPC_CREAT_EXCL)],
-  ['msgget', creates('si', IPC_CREAT_EXCL)],
-  ['mmap', creates('r10', MAP_FIXED_NOREPLACE)],
-  ['setxattr', creates('r8', XATTR_CREATE)],
-  ['lsetxattr', creates('r8', XATTR_CREATE)],
-  ['fsetxattr', creates('r8', XATTR_CREATE)],
+  ['rt_sigaction', tellsOld(2)],
+  ['rt_sigprocmask', tellsOld(2)],
+  ['sigaltstack', tellsOld(1)],
+  ['setitimer', tellsOld(2)],
+  ['timer_settime', tellsOld(3)],
+  ['timerfd_settime', tellsOld(3)],
+  ['prlimit64', { ...tellsOld(3), when: ([, , limit, old]) => limit !== 0n && old !== 0n }],
+  ['open', creates(1, O_CREAT_EXCL)],
+  ['openat', creates(2, O_CREAT_EXCL)],
+  ['shmget', creates(2, IPC_CREAT_EXCL)],
+  ['semget', creates(2, IPC_CREAT_EXCL)],
+  ['msgget', creates(1, IPC_CREAT_EXCL)],
+  ['mmap', creates(3, MAP_FIXED_NOREPLACE)],
+  ['setxattr', creates(4, XATTR_CREATE)],
+  ['lsetxattr', creates(4, XATTR_CREATE)],
+  ['fsetxattr', creates(4, XATTR_CREATE)],
   [
     'fallocate',
     {
-      when: ({ si }) => (si & FALLOC_COLLAPSE_OR_INSERT) !== 0n,
+      when: ([, mode = 0n]) => (mode & FALLOC_COLLAPSE_OR_INSERT) !== 0n,
       reason: 'it moves what follows in the file, and may have done so',
     },
   ],
   [
     'lseek',
     {
-      when: ({ si, dx }) => int(dx) === SEEK_CUR && si !== 0n,
+      when: ([, offset, whence = 0n]) => int(whence) === SEEK_CUR && offset !== 0n,
       reason: 'it moves the position, and may have done so',
     },
   ],
   [
     'epoll_ctl',
     {
-      when: ({ si }) => int(si) !== EPOLL_CTL_MOD,
+      when: ([, operation = 0n]) => int(operation) !== EPOLL_CTL_MOD,
       reason: 'it adds or takes away a descriptor, and may have done so',
     },
   ],
   [
     'setsockopt',
     {
-      when: ({ si }) => !optionLevels.has(int(si)),
+      when: ([, level = 0n]) => !optionLevels.has(int(level)),
       reason: 'it may add or take away something a second time',
     },
   ],
@@ -89,16 +88,16 @@ const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
  */
 export function notTwice(
   name: string,
-  registers: Arguments,
+  given: Arguments,
   flagsAt: (address: bigint) => bigint | undefined,
 ): string | undefined {
   if (name === 'openat2') {
-    const exception = creates('dx', O_CREAT_EXCL);
-    const flags = flagsAt(registers.dx);
+    const exception = creates(2, O_CREAT_EXCL);
+    const flags = flagsAt(given[2] ?? 0n);
     return flags === undefined || all(flags, O_CREAT_EXCL) ? exception.reason : undefined;
   }
   const exception = exceptions.get(name);
-  return exception?.when(registers) === true ? exception.reason : undefined;
+  return exception?.when(given) === true ? exception.reason : undefined;
 }
 
 /** Flags of preadv2(2) and pwritev2(2). */
@@ -106,15 +105,15 @@ const RWF_APPEND = 0x10n;
 const ANY_POSITION = (1n << 64n) - 1n;
 
 /** The calls that preadv2 and pwritev2 are if they are not given a position. */
-export function withoutPosition(name: string, { r10 }: Arguments): string {
-  if (BigInt.asUintN(64, r10) !== ANY_POSITION) return name;
+export function withoutPosition(name: string, [, , , position = 0n]: Arguments): string {
+  if (BigInt.asUintN(64, position) !== ANY_POSITION) return name;
   if (name === 'preadv2') return 'readv';
   return name === 'pwritev2' ? 'writev' : name;
 }
 
 /** Whether a write was told to append, whatever its descriptor says. */
-export function appends(name: string, { r9 }: Arguments): boolean {
-  return name === 'pwritev2' && (r9 & RWF_APPEND) !== 0n;
+export function appends(name: string, given: Arguments): boolean {
+  return name === 'pwritev2' && ((given[5] ?? 0n) & RWF_APPEND) !== 0n;
 }
 
 /** Writes at a position, which on a descriptor that appends (O_APPEND) write at the end all the same (pwrite(2)). */

@@ -1,13 +1,13 @@
 import { fdSlots } from '../linux/fdtable.ts';
-import { type File, fileAt, openFlags } from '../linux/file.ts';
-import { fileKind } from '../linux/file-kind.ts';
-import { inodeStruct } from '../linux/fs.ts';
+import { fileAt, openFlags } from '../linux/file.ts';
+import { type File, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
+import { socketStruct } from '../linux/net.ts';
+import { fileKind } from '../linux/readers/file-kind.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import { type Task, taskState } from '../linux/sched.ts';
-import { type Sock, socketStruct, sockStruct } from '../linux/sock.ts';
+import { type Sock, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
-import { syscallName, syscallNumber } from '../linux/unistd.ts';
-import type { UserMemory } from '../linux/user-memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -58,17 +58,17 @@ const NO_TIMEOUT = (1n << 63n) - 1n;
 /** Calls of the transfer class whose buffer and length are the second and third argument. */
 const plainBuffer: ReadonlySet<string> = new Set(['read', 'write', 'sendto', 'recvfrom']);
 
-function activityOf({ task, onCpu, registers }: ThreadSituation): Activity {
-  if (BigInt.asIntN(64, registers.origAx) === -1n) return 'user';
+function activityOf({ task, onCpu }: ThreadSituation, isInCall: boolean): Activity {
+  if (!isInCall) return 'user';
   if (onCpu) return 'running';
   if ((task.__state & taskState.interruptible) !== 0) return 'asleep';
   return (task.__state & taskState.uninterruptible) !== 0 ? 'blocked' : 'running';
 }
 
-function futexOf(name: string, registers: UserRegisters): SyscallState['futex'] {
+function futexOf(name: string, [, operation = 0n]: readonly bigint[]): SyscallState['futex'] {
   if (name === 'futex_wait' || name === 'futex_waitv') return 'wait';
   if (name !== 'futex') return undefined;
-  return futexCommands.get(registers.si & FUTEX_CMD_MASK) ?? 'other';
+  return futexCommands.get(operation & FUTEX_CMD_MASK) ?? 'other';
 }
 
 /** The task's tid is its number for the program too: processes in PID namespaces are refused. */
@@ -92,8 +92,8 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
 }
 
 /** The open file that is the first argument of a call. */
-function fileOf(kernel: Kernel, { task, registers }: ThreadSituation): File | undefined {
-  const fd = Number(BigInt.asIntN(32, registers.di));
+function fileOf(kernel: Kernel, task: Task, [first = 0n]: readonly bigint[]): File | undefined {
+  const fd = Number(BigInt.asIntN(32, first));
   const slot = fdSlots(kernel, task.files).find((candidate) => candidate.fd === fd);
   return slot === undefined || slot.file === 0n ? undefined : fileAt(kernel, slot.file);
 }
@@ -104,29 +104,31 @@ function sockOf(kernel: Kernel, file: File): Sock | undefined {
   return sk === 0n ? undefined : kernel.bind(sockStruct).at(sk);
 }
 
-function waitsForMore(kernel: Kernel, name: string, registers: UserRegisters, file: File): boolean {
+function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], file: File): boolean {
   if (fileKind(kernel, file.f_op) === 'tty') return readsMinimum(ttyOfFile(kernel, file)) > 1;
-  const flags = name === 'recvmsg' ? registers.dx : name === 'recvfrom' ? registers.r10 : 0n;
+  const flags = (name === 'recvmsg' ? given[2] : name === 'recvfrom' ? given[3] : 0n) ?? 0n;
   return (flags & MSG_WAITALL) !== 0n || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
 }
 
 function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
-  const { task, registers, onCpu } = situation;
+  const { task, onCpu } = situation;
+  const given = kernel.architecture.systemCalls.arguments(situation.registers);
+  const [, buffer = 0n, count = 0n] = given;
   const direction = reads.has(name) ? 'read' : 'write';
-  const length = registers.dx < MAX_RW_COUNT ? registers.dx : MAX_RW_COUNT;
+  const length = count < MAX_RW_COUNT ? count : MAX_RW_COUNT;
   const known = plainBuffer.has(name) && !onCpu;
   return {
     through: throughOf(kernel, file),
     direction,
-    append: doesAppend(name, registers, file),
+    append: doesAppend(name, given, file),
     requestedBytes: plainBuffer.has(name) ? Number(length) : Number.MAX_SAFE_INTEGER,
-    doneBytes: known ? transferProgress(kernel, task, direction, registers.si, length) : undefined,
-    waitsForMore: waitsForMore(kernel, name, registers, file),
+    doneBytes: known ? transferProgress(kernel, task, direction, buffer, length) : undefined,
+    waitsForMore: waitsForMore(kernel, name, given, file),
   };
 }
 
-function doesAppend(name: string, registers: UserRegisters, file: File): boolean {
-  return (file.f_flags & openFlags.append) !== 0 || appends(name, registers);
+function doesAppend(name: string, given: readonly bigint[], file: File): boolean {
+  return (file.f_flags & openFlags.append) !== 0 || appends(name, given);
 }
 
 function hasSocketTimeout(kernel: Kernel, name: string, file: File): boolean {
@@ -138,13 +140,14 @@ function hasSocketTimeout(kernel: Kernel, name: string, file: File): boolean {
 
 function reasonAgainstTwice(
   name: string,
-  { registers, user }: ThreadSituation,
+  given: readonly bigint[],
+  user: UserMemory,
   file: File | undefined,
 ): string | undefined {
-  if (positionedWrites.has(name) && file !== undefined && doesAppend(name, registers, file)) {
+  if (positionedWrites.has(name) && file !== undefined && doesAppend(name, given, file)) {
     return 'it appends to a file, and may have done so';
   }
-  return notTwice(name, registers, (address) => {
+  return notTwice(name, given, (address) => {
     const flags = user.read(address, 8);
     return flags.kind === 'bytes' ? flags.bytes.readBigUInt64LE() : undefined;
   });
@@ -159,29 +162,27 @@ function asksForFile(name: string): boolean {
 
 /** Collects what `decideSyscall` has to know. Throws a VmcoreError if the file table cannot be read. */
 export function syscallState(kernel: Kernel, situation: ThreadSituation): SyscallState {
-  const { registers } = situation;
-  const number = Number(BigInt.asIntN(64, registers.origAx));
-  const called = syscallName(number);
-  const name = withoutPosition(called, registers);
-  const file = asksForFile(name) ? fileOf(kernel, situation) : undefined;
-  const futex = futexOf(name, registers);
+  const { registers, task, user } = situation;
+  const { systemCalls } = kernel.architecture;
+  const number = systemCalls.current(registers);
+  const given = systemCalls.arguments(registers);
+  const name = withoutPosition(systemCalls.name(number), given);
+  const file = asksForFile(name) ? fileOf(kernel, task, given) : undefined;
+  const futex = futexOf(name, given);
   const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
   return {
-    number: name === called ? number : (syscallNumber(name) ?? number),
-    ax: BigInt.asIntN(64, registers.ax),
-    activity: activityOf(situation),
+    call: number === -1 ? undefined : name,
+    ax: systemCalls.result(registers),
+    activity: activityOf(situation, number !== -1),
     panicked: situation.panicked,
     handlerPending: situation.handlerPending,
     interruptedByHandler: situation.interruptedByHandler,
     futex,
-    ownsFutex:
-      futex === 'lock' || futex === 'unlock'
-        ? ownsFutex(situation.task, situation.user, registers.di)
-        : undefined,
+    ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(task, user, given[0] ?? 0n) : undefined,
     transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
     isOpen: file !== undefined,
     hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
-    notTwice: reasonAgainstTwice(name, situation, file),
+    notTwice: reasonAgainstTwice(name, given, user, file),
     timeLeft: situation.timeLeft,
   };
 }

@@ -1,5 +1,4 @@
 import { constants } from 'node:os';
-import { syscallName } from '../linux/unistd.ts';
 import { syscallRow } from './syscall-table.ts';
 
 const { errno } = constants;
@@ -32,8 +31,8 @@ export interface Transfer {
 
 /** A thread's system call at the panic. */
 export interface SyscallState {
-  /** -1: in none. */
-  readonly number: number;
+  /** Name of the call; undefined: in none. */
+  readonly call: string | undefined;
   /** `pt_regs.ax`: -ENOSYS until there is a result. */
   readonly ax: bigint;
   readonly activity: Activity;
@@ -227,9 +226,9 @@ function inTime(state: SyscallState, name: string, decision: SyscallDecision): S
  * `syscallTable`. Pure: everything it has to know is in `state`.
  */
 export function decideSyscall(state: SyscallState): SyscallDecision {
-  if (state.number === -1) return { outcome: 'resume', reason: 'it was in no system call' };
+  if (state.call === undefined) return { outcome: 'resume', reason: 'it was in no system call' };
   if (state.ax !== ENOSYS) return finished(state, state.ax);
-  const name = syscallName(state.number);
+  const name = state.call;
   const decision = inTime(state, name, unfinished(state, name));
   if (!state.panicked || decision.outcome === 'refuse' || decision.outcome === 'result') return decision;
   const known = decision.outcome === 'in-doubt' ? `, and ${decision.reason}` : '';

@@ -1,11 +1,10 @@
-import { sessionKeys } from '../linux/keyring.ts';
+import { semUndoListStruct } from '../linux/ipc.ts';
+import { sessionKeys } from '../linux/key.ts';
 import { listEmpty } from '../linux/list.ts';
-import { threadStruct } from '../linux/processor.ts';
 import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct } from '../vmcore/view.ts';
 
 /** SCHED_NORMAL, FIFO, RR, BATCH, IDLE (include/uapi/linux/sched.h): those that CRIU sets. */
 const restorablePolicies: ReadonlySet<number> = new Set([0, 1, 2, 3, 5]);
@@ -15,11 +14,10 @@ const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
 const AMX = 1n << 18n;
 
-/** Operations of System V semaphores that the kernel would undo at exit; threads share a list that is mostly empty. */
-const semUndoList = struct('sem_undo_list', { list_proc: addressOf() });
-
 function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
-  return task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoList).at(task.sysvUndo).list_proc);
+  return (
+    task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoListStruct).at(task.sysvUndo).list_proc)
+  );
 }
 
 function policyProblem({ policy }: Task): string | undefined {
@@ -29,7 +27,7 @@ function policyProblem({ policy }: Task): string | undefined {
 
 /** What a thread has asked the kernel for and nobody can give it again. */
 export function threadProblems(kernel: Kernel, task: Task): string[] {
-  const { permissions } = kernel.bind(threadStruct).at(task.address);
+  const { permissions } = task.thread;
   const problems: (string | false | undefined)[] = [
     policyProblem(task),
     task.ptrace !== 0 && 'is traced by a debugger',

@@ -1,8 +1,8 @@
 import { listForEachEntry, listReadEntries } from '../linux/list.ts';
 import { findPid, pidTask } from '../linux/pid.ts';
+import type { TaskList } from '../linux/readers/task-list.ts';
 import { PF, type Task, taskAt, taskState, taskStruct } from '../linux/sched.ts';
 import { type Signal, signalStruct } from '../linux/signal.ts';
-import type { TaskList } from '../linux/task-list.ts';
 import type { Refusal } from '../model/verdict.ts';
 import { ContainerError, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

@@ -1,14 +1,14 @@
+import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
+import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
-import { syscallName } from '../linux/unistd.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u16 } from '../vmcore/view.ts';
+import { captureRegisters } from './arch/x86-64.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
-import { captureRegisters } from './registers.ts';
 import { ENOSYS } from './syscall.ts';
 import { threadNotes, threadProblems } from './task-attributes.ts';
 
@@ -39,9 +39,14 @@ type MaskedTask = Pick<
  * Some calls put a mask in force for their own time only, and save the real one: ppoll and their like in `saved_sigmask`,
  * sigtimedwait in `real_blocked`. sigsuspend saves it, too, but says so (`restore_sigmask`) only when its sleep is over.
  */
-export function blockedSignals(task: MaskedTask, registers: UserRegisters, owner: MemoryOwner): bigint {
+export function blockedSignals(
+  architecture: Architecture,
+  task: MaskedTask,
+  registers: UserRegisters,
+  owner: MemoryOwner,
+): bigint {
   if (task.real_blocked !== 0n) return task.real_blocked;
-  if (task.restore_sigmask || isSuspended(task, registers, owner)) return task.saved_sigmask;
+  if (task.restore_sigmask || isSuspended(architecture, task, registers, owner)) return task.saved_sigmask;
   return task.blocked;
 }
 
@@ -59,12 +64,17 @@ function readUser(
 }
 
 /** In sigsuspend(), with its mask in force (kernel/signal.c). */
-function isSuspended(task: MaskedTask, registers: UserRegisters, owner: MemoryOwner): boolean {
-  if (syscallName(Number(BigInt.asIntN(64, registers.origAx))) !== 'rt_sigsuspend') return false;
-  if (BigInt.asIntN(64, registers.ax) !== ENOSYS) return false;
+function isSuspended(
+  { systemCalls }: Architecture,
+  task: MaskedTask,
+  registers: UserRegisters,
+  owner: MemoryOwner,
+): boolean {
+  if (systemCalls.name(systemCalls.current(registers)) !== 'rt_sigsuspend') return false;
+  if (systemCalls.result(registers) !== ENOSYS) return false;
   if ((task.__state & taskState.interruptible) !== 0) return true;
   const what = `which signals thread ${task.pid}, which was in rt_sigsuspend, has blocked`;
-  const mask = readUser(owner, registers.di, 8, what)?.readBigUInt64LE();
+  const mask = readUser(owner, systemCalls.arguments(registers)[0] ?? 0n, 8, what)?.readBigUInt64LE();
   return mask !== undefined && task.blocked === (mask & ~UNMASKABLE);
 }
 
@@ -121,12 +131,10 @@ function lostCpu({ running }: ThreadSource, task: Task): string | undefined {
   return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
 
-const ioContext = struct('io_context', { ioprio: u16 });
-
 /** ioprio_set(2); undefined for a thread that has none of its own. */
 function ioPriorityOf(kernel: Kernel, task: Task): number | undefined {
   if ((task.io_context ?? 0n) === 0n) return undefined;
-  const { ioprio } = kernel.bind(ioContext).at(task.io_context ?? 0n);
+  const { ioprio } = kernel.bind(ioContextStruct).at(task.io_context ?? 0n);
   return ioprio === 0 ? undefined : ioprio;
 }
 
@@ -158,7 +166,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
   checkThreadPointer(task, captured.registers.fsBase, owner);
-  const blocked = blockedSignals(task, captured.registers, owner);
+  const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
   const rseq = rseqOf(task, owner);
   const call = interruptedCall(source, task, captured.registers, blocked, owner);
   return {

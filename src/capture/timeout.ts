@@ -1,4 +1,5 @@
-import type { UserMemory } from '../linux/user-memory.ts';
+import type { Architecture } from '../arch/index.ts';
+import type { UserMemory } from '../linux/readers/user-memory.ts';
 import type { AddressSpace, PageOverride, Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import { PAGE_SIZE, pageEnd, pageStart } from '../system/page.ts';
@@ -10,43 +11,39 @@ export interface MemoryPatch {
   readonly bytes: Uint8Array;
 }
 
-type Register = 'di' | 'si' | 'dx' | 'r10' | 'r8';
-
-/** How a system call is told how long to wait at most. */
+/** How a system call is told how long to wait at most: by which of its arguments, counted from 0. */
 type Timeout =
-  /** Milliseconds in a register; negative: for ever. */
-  | { readonly kind: 'milliseconds'; readonly register: Register }
+  /** Milliseconds; negative: for ever. */
+  | { readonly kind: 'milliseconds'; readonly argument: number }
   /** Address of a relative time that the program keeps: a copy is made where the stack is free. */
-  | { readonly kind: 'timespec'; readonly register: Register }
+  | { readonly kind: 'timespec'; readonly argument: number }
   /** Address of a relative time that the kernel updates itself when the call is interrupted. */
-  | { readonly kind: 'updated'; readonly register: Register; readonly unit: 'timespec' | 'timeval' };
+  | { readonly kind: 'updated'; readonly argument: number; readonly unit: 'timespec' | 'timeval' };
 
 const timeouts: ReadonlyMap<string, Timeout> = new Map<string, Timeout>([
-  ['nanosleep', { kind: 'timespec', register: 'di' }],
-  ['clock_nanosleep', { kind: 'timespec', register: 'dx' }],
-  ['poll', { kind: 'milliseconds', register: 'dx' }],
-  ['epoll_wait', { kind: 'milliseconds', register: 'r10' }],
-  ['epoll_pwait', { kind: 'milliseconds', register: 'r10' }],
-  ['epoll_pwait2', { kind: 'timespec', register: 'r10' }],
-  ['rt_sigtimedwait', { kind: 'timespec', register: 'dx' }],
-  ['semtimedop', { kind: 'timespec', register: 'r10' }],
-  ['futex', { kind: 'timespec', register: 'r10' }],
-  ['ppoll', { kind: 'updated', register: 'dx', unit: 'timespec' }],
-  ['select', { kind: 'updated', register: 'r8', unit: 'timeval' }],
-  ['pselect6', { kind: 'updated', register: 'r8', unit: 'timespec' }],
+  ['nanosleep', { kind: 'timespec', argument: 0 }],
+  ['clock_nanosleep', { kind: 'timespec', argument: 2 }],
+  ['poll', { kind: 'milliseconds', argument: 2 }],
+  ['epoll_wait', { kind: 'milliseconds', argument: 3 }],
+  ['epoll_pwait', { kind: 'milliseconds', argument: 3 }],
+  ['epoll_pwait2', { kind: 'timespec', argument: 3 }],
+  ['rt_sigtimedwait', { kind: 'timespec', argument: 2 }],
+  ['semtimedop', { kind: 'timespec', argument: 3 }],
+  ['futex', { kind: 'timespec', argument: 3 }],
+  ['ppoll', { kind: 'updated', argument: 2, unit: 'timespec' }],
+  ['select', { kind: 'updated', argument: 4, unit: 'timeval' }],
+  ['pselect6', { kind: 'updated', argument: 4, unit: 'timespec' }],
 ]);
 
 const TIMER_ABSTIME = 1n;
 /** FUTEX_WAIT takes a relative time, all other operations an absolute one. */
 const FUTEX_CMD_MASK = 0x7fn;
-/** Bytes below the stack pointer that belong to the running function (System V ABI, x86-64). */
-const RED_ZONE = 128;
 const TIMESPEC_BYTES = 16;
 const SECOND = 1_000_000_000n;
 
-function isAbsolute(name: string, registers: UserRegisters): boolean {
-  if (name === 'clock_nanosleep') return (registers.si & TIMER_ABSTIME) !== 0n;
-  return name === 'futex' && (registers.si & FUTEX_CMD_MASK) !== 0n;
+function isAbsolute(name: string, [, second = 0n]: readonly bigint[]): boolean {
+  if (name === 'clock_nanosleep') return (second & TIMER_ABSTIME) !== 0n;
+  return name === 'futex' && (second & FUTEX_CMD_MASK) !== 0n;
 }
 
 function timeBytes(nanoseconds: bigint, unit: 'timespec' | 'timeval'): Buffer {
@@ -63,35 +60,37 @@ function timeBytes(nanoseconds: bigint, unit: 'timespec' | 'timeval'): Buffer {
  * @param remaining nanoseconds, at least 0
  */
 export function withRemainingTime(
+  { systemCalls, stack }: Architecture,
   name: string,
   registers: UserRegisters,
   remaining: bigint,
 ): { registers: UserRegisters; patch: MemoryPatch | undefined } | undefined {
   const timeout = timeouts.get(name);
-  if (timeout === undefined || isAbsolute(name, registers)) return undefined;
-  const { register } = timeout;
+  const given = systemCalls.arguments(registers);
+  if (timeout === undefined || isAbsolute(name, given)) return undefined;
+  const setTo = (value: bigint) => systemCalls.withArgument(registers, timeout.argument, value);
   if (timeout.kind === 'milliseconds') {
-    const milliseconds = (remaining + 999_999n) / 1_000_000n;
-    return { registers: { ...registers, [register]: milliseconds }, patch: undefined };
+    return { registers: setTo((remaining + 999_999n) / 1_000_000n), patch: undefined };
   }
-  if (registers[register] === 0n) return undefined;
+  const pointer = given[timeout.argument] ?? 0n;
+  if (pointer === 0n) return undefined;
   if (timeout.kind === 'updated') {
-    const address = Number(registers[register]);
+    const address = Number(pointer);
     return { registers, patch: { address, bytes: timeBytes(remaining, timeout.unit) } };
   }
-  const below = Number(registers.sp) - RED_ZONE - TIMESPEC_BYTES;
+  const below = Number(stack.pointer(registers)) - stack.redZoneBytes - TIMESPEC_BYTES;
   const address = below - (below % TIMESPEC_BYTES);
   return {
-    registers: { ...registers, [register]: BigInt(address) },
+    registers: setTo(BigInt(address)),
     patch: { address, bytes: timeBytes(remaining, 'timespec') },
   };
 }
 
-/** Whether a call waits at most for a time from its beginning on, so that what was left of it has to be known. */
-export function hasRelativeTimeout(name: string, registers: UserRegisters): boolean {
+/** Whether a call with these arguments waits at most for a time from its beginning on, so that what was left of it has to be known. */
+export function hasRelativeTimeout(name: string, given: readonly bigint[]): boolean {
   const timeout = timeouts.get(name);
-  if (timeout === undefined || isAbsolute(name, registers)) return false;
-  const value = registers[timeout.register];
+  if (timeout === undefined || isAbsolute(name, given)) return false;
+  const value = given[timeout.argument] ?? 0n;
   return timeout.kind === 'milliseconds' ? BigInt.asIntN(32, value) > 0n : value !== 0n;
 }
 

@@ -1,8 +1,9 @@
 import { type HrtimerState, nextPeriod, readHrtimer } from '../linux/hrtimer.ts';
 import { readPosixTimers } from '../linux/posix-timers.ts';
+import { coarseness } from '../linux/readers/clocks.ts';
 import type { Task } from '../linux/sched.ts';
 import type { Signal } from '../linux/signal.ts';
-import { CLOCK, type Clocks, coarseness } from '../linux/timekeeping.ts';
+import { CLOCK, type Clocks } from '../linux/timekeeping.ts';
 import type { IntervalTimer, PosixTimer, Process } from '../model/process.ts';
 import type { Repair } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { tryBoot } from '../arm/arm.ts';
-import { examine, type Finding } from '../arm/doctor.ts';
+import { examine } from '../arm/doctor.ts';
 import { ArmError } from '../arm/errors.ts';
+import type { Finding } from '../arm/finding.ts';
 import { ConfigError, loadConfig } from '../config/config.ts';
 import { styleFor } from '../report/print.ts';
 import { requireRoot } from './root.ts';

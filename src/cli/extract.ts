@@ -3,8 +3,13 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { captureProcesses } from '../capture/index.ts';
 import { dumpProblems, filterAdvice } from '../capture/left-out.ts';
-import { type ImageSummary, restoreProblems, wholeGroup, writeImages } from '../criu/index.ts';
-import { writeWhole } from '../criu/whole-directory.ts';
+import {
+  type ImageSummary,
+  restoreProblems,
+  wholeGroup,
+  writeImages,
+  writeWhole,
+} from '../criu/images/index.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';

@@ -1,5 +1,5 @@
 import { captureProcesses } from '../capture/index.ts';
-import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/index.ts';
+import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/index.ts';
 import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';

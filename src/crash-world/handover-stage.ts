@@ -1,4 +1,4 @@
-import type { CgroupLimits } from '../linux/cgroup-limits.ts';
+import type { CgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import type { GroupFiles } from '../model/file.ts';
 import { processStat } from '../system/proc.ts';
 import { planAdoptions } from './adoption.ts';

@@ -1,8 +1,11 @@
 import { rmSync, statfsSync } from 'node:fs';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
-import { applyCrashProcedures, type ProcedurePlan } from '../criu/crash-procedure.ts';
-import { writeImages } from '../criu/index.ts';
-import { keepWithoutProcedures } from '../criu/procedure-fallback.ts';
+import {
+  applyCrashProcedures,
+  keepWithoutProcedures,
+  type ProcedurePlan,
+  writeImages,
+} from '../criu/images/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { groupDirectory } from '../report/images.ts';
 import type { Report } from '../report/schema.ts';

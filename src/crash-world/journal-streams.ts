@@ -8,7 +8,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { RELAY_NAME, STREAMS_GIVEN } from '../criu/index.ts';
+import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
 import { takeDescriptor } from '../system/descriptors.ts';
 import { checked } from '../system/libc.ts';

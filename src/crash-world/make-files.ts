@@ -17,8 +17,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { contentPath, type Preparation } from '../criu/files/preparation.ts';
-import { openImage } from '../criu/image.ts';
+import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
 import { makeFifo } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';

@@ -2,13 +2,13 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
-import { type MountPoint, readMounts } from '../linux/mount-table.ts';
+import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
+import { shmemSbInfo } from '../linux/shmem.ts';
 import { permissionsOf } from '../system/file-mode.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct, ulongNumber } from '../vmcore/view.ts';
 import {
   limitTmpfs,
   makeReadOnly,
@@ -17,10 +17,6 @@ import {
   type TmpfsFlags,
   wasReadOnly,
 } from './tmpfs-mount.ts';
-
-const superBlockInfo = struct('super_block', { s_fs_info: pointer });
-/** include/linux/shmem_fs.h; 0 is no limit. */
-const shmemInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, max_inodes: ulongNumber });
 
 /** A tmpfs of the dead world, empty again. */
 export interface TmpfsMount {
@@ -100,8 +96,8 @@ function isWholeFileSystem(kernel: Kernel, mount: MountPoint['mount']): boolean 
 function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
   const root = kernel.bind(dentryStruct).at(mount.mnt_root);
   const inode = kernel.bind(inodeStruct).at(root.d_inode);
-  const info = kernel.bind(superBlockInfo).at(mount.mnt_sb).s_fs_info;
-  const { max_blocks, max_inodes } = kernel.bind(shmemInfo).at(info);
+  const info = kernel.bind(superBlockStruct).at(mount.mnt_sb).s_fs_info;
+  const { max_blocks, max_inodes } = kernel.bind(shmemSbInfo).at(info);
   return [
     `mode=${permissionsOf(inode.i_mode).toString(8).padStart(4, '0')}`,
     `uid=${inode.i_uid}`,

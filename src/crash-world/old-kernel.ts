@@ -1,8 +1,8 @@
-import { crashTime } from '../linux/clock-witnesses.ts';
 import { currentTask, panicCpu } from '../linux/current.ts';
 import { lastWords, panicReason } from '../linux/panic.ts';
 import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
-import { readClocks } from '../linux/timekeeping.ts';
+import { crashTime } from '../linux/readers/clock-witnesses.ts';
+import { readClocks } from '../linux/readers/clocks.ts';
 import type { PanicReport } from '../report/schema.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

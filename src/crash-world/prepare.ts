@@ -1,5 +1,5 @@
 import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
-import { readPreparation } from '../criu/files/preparation.ts';
+import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import { messageOf } from '../system/thrown.ts';

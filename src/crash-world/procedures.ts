@@ -1,9 +1,13 @@
 import type { Config } from '../config/schema.ts';
-import { type DeliveredPlan, deliveredPlans } from '../criu/crash-procedure.ts';
-import { abandonRecord, forceContinue } from '../criu/force-continue.ts';
-import { dropProcedures } from '../criu/procedure-fallback.ts';
-import { type ProcedureOutcome, ProcedureWatch } from '../criu/procedure-watch.ts';
-import { restoreImages } from '../criu/restore.ts';
+import { type DeliveredPlan, deliveredPlans } from '../criu/images/index.ts';
+import {
+  abandonRecord,
+  dropProcedures,
+  forceContinue,
+  type ProcedureOutcome,
+  ProcedureWatch,
+  restoreImages,
+} from '../criu/restore/index.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';

@@ -1,15 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
-import { RUNTIME_DIRECTORY } from '../config/paths.ts';
-import { deliveredPlans } from '../criu/crash-procedure.ts';
-import {
-  type CriuVersion,
-  type HeldGroup,
-  holdImages,
-  parseCriuVersion,
-  type Restored,
-  type RestoreOptions,
-} from '../criu/index.ts';
+import { type CriuVersion, deliveredPlans, parseCriuVersion } from '../criu/images/index.ts';
+import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
@@ -21,20 +12,10 @@ import { contentBytes } from './memory-files.ts';
 import { startNumbersAt, takenNumbers } from './pids.ts';
 import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
+import { runtimeProgram } from './runtime-program.ts';
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
-
-/** The command that starts a program of the runtime with the runtime's own libraries. */
-export function runtimeProgram(name: string): string[] {
-  const library = join(RUNTIME_DIRECTORY, 'lib');
-  return [
-    join(library, 'ld-linux-x86-64.so.2'),
-    '--library-path',
-    library,
-    join(RUNTIME_DIRECTORY, 'bin', name),
-  ];
-}
 
 /** The version of the CRIU that will restore; undefined if it does not say. */
 export function criuVersion(): CriuVersion | undefined {

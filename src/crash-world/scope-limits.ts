@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
-import { type CgroupLimits, cgroupLimits } from '../linux/cgroup-limits.ts';
 import { findTaskByPid } from '../linux/pid.ts';
+import { type CgroupLimits, cgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 

@@ -1,16 +1,17 @@
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { describeRule, type ProtectionRule } from '../config/protection.ts';
-import { readArguments } from '../linux/arguments.ts';
 import { cgroupPath } from '../linux/cgroup.ts';
+import { credStruct } from '../linux/cred.ts';
 import { resolvePath } from '../linux/dcache.ts';
-import { fileStruct } from '../linux/file.ts';
-import { mmStruct } from '../linux/mm.ts';
-import { listTasks } from '../linux/task-list.ts';
-import { UserMemory } from '../linux/user-memory.ts';
+import { fileStruct } from '../linux/fs.ts';
+import { mmStruct } from '../linux/mm-types.ts';
+import { readArguments } from '../linux/readers/arguments.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
+import { UserMemory } from '../linux/readers/user-memory.ts';
+import { taskAt } from '../linux/sched.ts';
 import { printableArguments } from '../report/printable.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, pointer, s32, struct, u32, u64 } from '../vmcore/view.ts';
 
 /** A process of the dead world, as far as rules look at it. */
 export interface Candidate extends Matchable {
@@ -19,16 +20,6 @@ export interface Candidate extends Matchable {
   /** Its arguments with blanks between them, at most 200 characters; absent if they are not in memory. */
   readonly commandLine?: string | undefined;
 }
-
-const task = struct('task_struct', {
-  tgid: s32,
-  comm: cstring,
-  mm: pointer,
-  cred: pointer,
-  real_parent: pointer,
-  start_boottime: u64,
-});
-const cred = struct('cred', { uid: u32, suid: u32 });
 
 /** USER_HZ is 100 on x86-64 (include/asm-generic/param.h). */
 const NANOSECONDS_PER_TICK = 10_000_000n;
@@ -55,13 +46,13 @@ export function listCandidates(kernel: Kernel): { candidates: Candidate[]; unrea
 
 /** What rules look at of the process with this `task_struct`; undefined for a kernel thread or a zombie. */
 export function readCandidate(kernel: Kernel, address: bigint): Candidate | undefined {
-  const view = kernel.bind(task).at(address);
+  const view = taskAt(kernel, address);
   const { mm } = view;
   if (mm === 0n) return undefined;
-  const { uid, suid } = kernel.bind(cred).at(view.cred);
+  const { uid, suid } = kernel.bind(credStruct).at(view.cred);
   return {
     pid: view.tgid,
-    parentPid: kernel.bind(task).at(view.real_parent).tgid,
+    parentPid: taskAt(kernel, view.real_parent).tgid,
     comm: view.comm,
     exe: readable(() => exePath(kernel, mm)),
     uid,

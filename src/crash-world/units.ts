@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
-import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/index.ts';
+import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/restore/names.ts';
 import type { UnitAdoption } from './adoption.ts';
-import { runtimeProgram } from './restore-stage.ts';
+import { runtimeProgram } from './runtime-program.ts';
 
 const UNITS = '/run/systemd/system';
 /** Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl edit` among them. */

@@ -1,14 +1,11 @@
 import { dentryName, dentryStruct, resolveAnyPath } from '../linux/dcache.ts';
-import type { File } from '../linux/file.ts';
-import { fileSystemOf, type Inode } from '../linux/fs.ts';
+import { type File, fileSystemOf, type Inode } from '../linux/fs.ts';
 import { mountOf } from '../linux/mount.ts';
+import { nsCommonStruct } from '../linux/ns-common.ts';
+import { procNsOperationsStruct } from '../linux/proc-ns.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct } from '../vmcore/view.ts';
 
-/** A namespace behind a file of nsfs; `proc_ns_operations.name` is `net`, `mnt` … (include/linux/proc_ns.h). */
-const nsCommon = struct('ns_common', { ops: pointer });
-const procNsOperations = struct('proc_ns_operations', { name: pointer });
 const MAX_NS_NAME = 32;
 
 /**
@@ -22,7 +19,7 @@ const names: Readonly<Record<string, (kernel: Kernel, file: File, inode: Inode) 
     `anon_inode:${showText(dentryName(kernel, kernel.bind(dentryStruct).at(file.f_dentry)))}`,
   pidfs: () => 'anon_inode:[pidfd]',
   nsfs: (kernel, _, { i_ino, i_private }) => {
-    const operations = kernel.bind(procNsOperations).at(kernel.bind(nsCommon).at(i_private).ops);
+    const operations = kernel.bind(procNsOperationsStruct).at(kernel.bind(nsCommonStruct).at(i_private).ops);
     return `${kernel.memory.cstring(operations.name, MAX_NS_NAME)}:[${i_ino}]`;
   },
 };

@@ -1,6 +1,6 @@
 import { type FdSlot, fdSlots } from '../linux/fdtable.ts';
-import { type File, fileAt, filePosition, openFlags } from '../linux/file.ts';
-import { inodeStruct } from '../linux/fs.ts';
+import { fileAt, filePosition, openFlags } from '../linux/file.ts';
+import { type File, inodeStruct } from '../linux/fs.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

@@ -1,12 +1,11 @@
-import { fileStruct } from '../linux/file.ts';
-import { inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
-import { type Mm, specialMappingName, type VmArea } from '../linux/mm.ts';
-import { VM } from '../linux/vm-flags.ts';
-import { forEachVma } from '../linux/vma.ts';
+import { fileStruct, inodeStruct, major, minor, superBlockStruct } from '../linux/fs.ts';
+import { specialMappingName, VM } from '../linux/mm.ts';
+import { type Mm, type VmArea, vmAreaStruct } from '../linux/mm-types.ts';
+import { forEachVma } from '../linux/readers/vma.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { type Flags, flags, struct } from '../vmcore/view.ts';
+import type { Flags } from '../vmcore/view.ts';
 import { openFileName } from './file-name.ts';
 import type { Report } from './report.ts';
 import { commOf, listProcesses, mmOf, requireTask } from './tasks.ts';
@@ -124,15 +123,13 @@ function formatRow(row: MapRow): string {
   return name === '' ? line : line.padEnd(NAME_COLUMN) + name;
 }
 
-const gateVma = struct('vm_area_struct', { vm_flags: flags });
-
 /** The line of the vsyscall page, if the kernel shows one. */
 function gateLine(kernel: Kernel): string[] {
   const gate = kernel.symbolMaybe('gate_vma');
   const mode = kernel.symbolMaybe('vsyscall_mode');
   if (gate === undefined || mode === undefined || kernel.memory.u32(mode) === VSYSCALL_NONE) return [];
   const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE_SIZE)).toString(16)}`;
-  const flags = permissions(kernel.bind(gateVma).at(gate).vm_flags);
+  const flags = permissions(kernel.bind(vmAreaStruct).at(gate).vm_flags);
   return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
 }
 

@@ -1,24 +1,17 @@
 import { panicCpu } from '../linux/current.ts';
 import { panicReason } from '../linux/panic.ts';
 import { readLog } from '../linux/printk.ts';
+import { readClocks } from '../linux/readers/clocks.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
 import { taskAt } from '../linux/sched.ts';
-import { listTasks } from '../linux/task-list.ts';
-import { readClocks } from '../linux/timekeeping.ts';
+import { utsNamespaceStruct } from '../linux/utsname.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, pointer, struct } from '../vmcore/view.ts';
 import type { Report } from './report.ts';
 import { commOf } from './tasks.ts';
-
-const utsNamespace = struct('uts_namespace', {
-  nodename: cstring.at('name.nodename'),
-  version: cstring.at('name.version'),
-  machine: cstring.at('name.machine'),
-});
-const taskMm = struct('task_struct', { mm: pointer });
 
 const NANOSECONDS = 1e9;
 const MIB = 2 ** 20;
@@ -56,9 +49,8 @@ function taskCounts(
   const { tasks, lost, damage } = listTasks(kernel);
   problems.push(...damage);
   const counts = { processes: 0, kernelThreads: 0, unreadable: lost.length };
-  const bound = kernel.bind(taskMm);
   for (const task of tasks) {
-    const mm = readable(() => bound.at(task).mm);
+    const mm = readable(() => taskAt(kernel, task).mm);
     counts[mm === undefined ? 'unreadable' : mm === 0n ? 'kernelThreads' : 'processes']++;
   }
   if (counts.unreadable > 0) problems.push(`${counts.unreadable} processes cannot be read`);
@@ -85,7 +77,7 @@ function running(kernel: Kernel): string[] {
 
 function facts(kernel: Kernel, problems: string[]) {
   const attempt = attemptInto(problems);
-  const uts = kernel.bind(utsNamespace).at(kernel.symbol('init_uts_ns'));
+  const uts = kernel.bind(utsNamespaceStruct).at(kernel.symbol('init_uts_ns'));
   const bytes = kernel.physical.ranges.reduce((sum, { length }) => sum + length, 0);
   return {
     file: kernel.path,

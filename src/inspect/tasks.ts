@@ -1,18 +1,12 @@
-import { type Mm, mmStruct, rssOf } from '../linux/mm.ts';
+import { rssOf } from '../linux/mm.ts';
+import { type Mm, mmStruct } from '../linux/mm-types.ts';
 import { findTaskByPid, forEachThread } from '../linux/pid.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
-import { listTasks } from '../linux/task-list.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { ContainerError, hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { optional, s32, struct, u32 } from '../vmcore/view.ts';
-
-/** 5.16 moved the number from `cpu` to `thread_info`. */
-const taskCpu = struct('task_struct', {
-  inThreadInfo: optional(u32.at('thread_info.cpu')),
-  inTask: optional(s32.at('cpu')),
-});
 
 /** Letters of /proc/PID/stat, by the bit of the state (TASK_REPORT of include/linux/sched.h). */
 const STATE_LETTERS = 'SDTtXZP';
@@ -27,12 +21,6 @@ export function stateLetter(task: Task): string {
     if ((state & (1 << bit)) !== 0) return STATE_LETTERS[bit] ?? '?';
   }
   return 'R';
-}
-
-/** The CPU that a task runs or last ran on; undefined in a kernel built for one. */
-export function cpuOf(kernel: Kernel, task: Task): number | undefined {
-  const { inThreadInfo, inTask } = kernel.bind(taskCpu).at(task.address);
-  return inThreadInfo ?? inTask;
 }
 
 /** One line of `inspect ps`. */
@@ -82,7 +70,7 @@ function processRow(kernel: Kernel, task: Task): ProcessRow {
     pid: task.pid,
     ppid: attempt(() => (task.real_parent === 0n ? 0 : taskAt(kernel, task.real_parent).tgid), -1),
     threads: attempt(() => threadCount(kernel, task), 0),
-    cpu: cpuOf(kernel, task),
+    cpu: task.cpu,
     running: task.on_cpu !== 0,
     state: stateLetter(task),
     rssKib: hasMemory ? attempt(() => rssKibOf(kernel, task), undefined) : undefined,

@@ -1,11 +1,12 @@
+import { USER_CS, USER32_CS } from '../arch/x86-64/registers.ts';
+import { taskPtRegs } from '../linux/arch/x86/ptrace.ts';
 import { forEachThread } from '../linux/pid.ts';
-import { taskPtRegs, USER_CS, USER32_CS } from '../linux/ptrace.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import { hex, isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Report, table } from './report.ts';
-import { commOf, cpuOf, requireTask, stateLetter } from './tasks.ts';
+import { commOf, requireTask, stateLetter } from './tasks.ts';
 
 /** One thread, and the user registers that it last entered the kernel with. */
 export interface ThreadRow {
@@ -28,7 +29,7 @@ function threadRow(kernel: Kernel, task: Task): ThreadRow {
   const common = {
     tid: task.pid,
     state: stateLetter(task),
-    cpu: cpuOf(kernel, task),
+    cpu: task.cpu,
     running: task.on_cpu !== 0,
     comm: commOf(task),
   };
@@ -56,7 +57,7 @@ function readableRow(kernel: Kernel, address: bigint): ThreadRow {
     return {
       tid: readable(() => task.pid) ?? -1,
       state: readable(() => stateLetter(task)) ?? '?',
-      cpu: readable(() => cpuOf(kernel, task)),
+      cpu: readable(() => task.cpu),
       running: readable(() => task.on_cpu !== 0) ?? false,
       ...{ systemCall: undefined, userIp: undefined, userSp: undefined },
       comm: readable(() => commOf(task)) ?? '?',

@@ -1,16 +1,21 @@
 import { isWholeText, showText } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, u64 } from '../vmcore/view.ts';
+import { kernfsNodeStruct } from './kernfs.ts';
+import { taskAt } from './sched.ts';
 
-/** include/linux/cgroup-defs.h: a task's place in the default (version 2) hierarchy. */
-const taskCgroups = struct('task_struct', { cgroups: pointer });
-const cssSet = struct('css_set', { dfl_cgrp: pointer });
-const cgroup = struct('cgroup', { kn: pointer });
-
-/** include/linux/kernfs.h. 6.15 renamed `parent`, which may only be followed under RCU since, to `__parent`. */
-const kernfsNode = struct('kernfs_node', { parent: pointer, name: pointer });
-const kernfsNodeRcu = struct('kernfs_node', { parent: pointer.at('__parent'), name: pointer });
+/**
+ * `struct css_set` (include/linux/cgroup-defs.h), `cgroups` of a task: its place in the default (version 2)
+ * hierarchy, and the state of each controller that holds for it, its cgroup's own or that of an ancestor.
+ */
+export const cssSetStruct = struct('css_set', { dfl_cgrp: pointer, subsys: addressOf() });
+/** What a controller keeps of a cgroup begins with its `css`. */
+export const cgroupSubsysStateStruct = struct('cgroup_subsys_state', { parent: pointer });
+/** `struct pids_cgroup` (kernel/cgroup/pids.c). */
+export const pidsCgroupStruct = struct('pids_cgroup', { css: addressOf(), limit: u64.at('limit.counter') });
+/** `struct cgroup`. */
+export const cgroupStruct = struct('cgroup', { kn: pointer });
 
 /** Deepest hierarchy that is followed; cgroup.max.depth has no limit by default, systemd's trees have at most ten levels. */
 const MAX_DEPTH = 64;
@@ -22,9 +27,9 @@ const NAME_MAX = 255;
  * @throws ContainerError if the way up does not end, or is not UTF-8
  */
 export function cgroupPath(kernel: Kernel, task: bigint): string {
-  const set = kernel.bind(taskCgroups).at(task).cgroups;
-  const group = kernel.bind(cgroup).at(kernel.bind(cssSet).at(set).dfl_cgrp);
-  const Node = kernel.bind(kernel.hasMember('kernfs_node', '__parent') ? kernfsNodeRcu : kernfsNode);
+  const set = taskAt(kernel, task).cgroups;
+  const group = kernel.bind(cgroupStruct).at(kernel.bind(cssSetStruct).at(set).dfl_cgrp);
+  const Node = kernel.bind(kernfsNodeStruct);
   const parts: string[] = [];
   for (let node = Node.at(group.kn); node.parent !== 0n; node = Node.at(node.parent)) {
     if (parts.length === MAX_DEPTH) {

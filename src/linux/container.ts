@@ -1,5 +1,9 @@
 import { AddressError, ContainerError, hex } from '../vmcore/errors.ts';
 
+/*
+ * What the walks of all containers share, lists, trees and tables: no header of the kernel.
+ */
+
 /** Elements that a walk follows before it says that the container does not end, unless its caller knows better. */
 export const DEFAULT_LIMIT = 1 << 20;
 

@@ -6,7 +6,7 @@ import { pointer, s32, struct, u32 } from '../vmcore/view.ts';
  * `struct cred` (include/linux/cred.h). A capability set is one 64-bit word since 6.3 and two 32-bit words before, which is
  * the same bytes.
  */
-const credStruct = struct('cred', {
+export const credStruct = struct('cred', {
   uid: u32,
   gid: u32,
   suid: u32,
@@ -33,7 +33,7 @@ const capabilitySets = [
 ] as const;
 type CapabilitySet = (typeof capabilitySets)[number];
 
-const groupInfoStruct = struct('group_info', { ngroups: s32 });
+export const groupInfoStruct = struct('group_info', { ngroups: s32 });
 
 /** NGROUPS_MAX (include/uapi/linux/limits.h). */
 const NGROUPS_MAX = 65536;

@@ -1,8 +1,9 @@
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, s32, struct } from '../vmcore/view.ts';
+import { pointer, struct } from '../vmcore/view.ts';
+import { rqStruct, taskAt } from './sched.ts';
 
-const pcpuHot = struct('pcpu_hot', { current_task: pointer });
+export const pcpuHot = struct('pcpu_hot', { current_task: pointer });
 
 /** The task that a CPU was executing: 6.2 moved `current_task` into the per-CPU `pcpu_hot`. */
 export function currentTask(kernel: Kernel, cpu: number): bigint {
@@ -16,9 +17,6 @@ export function panicCpu(kernel: Kernel): number | undefined {
   const cpu = kernel.memory.s32(kernel.symbol('panic_cpu'));
   return cpu >= 0 ? cpu : undefined;
 }
-
-const runqueue = struct('rq', { curr: pointer });
-const onCpu = struct('task_struct', { on_cpu: s32 });
 
 /** The tasks that were executing on a CPU, and how sure that is. */
 export interface RunningTasks {
@@ -38,7 +36,7 @@ export function runningTasks(kernel: Kernel): RunningTasks {
   for (const cpu of kernel.cpus) {
     const task =
       executing(kernel, () => currentTask(kernel, cpu)) ??
-      executing(kernel, () => kernel.bind(runqueue).at(kernel.perCpu('runqueues', cpu)).curr);
+      executing(kernel, () => kernel.bind(rqStruct).at(kernel.perCpu('runqueues', cpu)).curr);
     if (task === undefined) unknown.push(cpu);
     else cpuOf.set(task, cpu);
   }
@@ -48,15 +46,12 @@ export function runningTasks(kernel: Kernel): RunningTasks {
 function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
   try {
     const task = read();
-    return kernel.bind(onCpu).at(task).on_cpu === 0 ? undefined : task;
+    return taskAt(kernel, task).on_cpu === 0 ? undefined : task;
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
     return undefined;
   }
 }
-
-/** Selector bits that tell user mode from kernel mode. */
-const PRIVILEGE = 3n;
 
 /**
  * Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none that can be told to be this
@@ -67,5 +62,5 @@ export function wasInUserMode(kernel: Kernel, cpu: number, pid: number): boolean
   const byOrder =
     kernel.cpuNotes.length === kernel.cpus.length ? kernel.cpuNotes[kernel.cpus.indexOf(cpu)] : undefined;
   const note = byPid.length === 1 ? byPid[0] : byOrder;
-  return note === undefined ? undefined : (note.registers.cs & PRIVILEGE) !== 0n;
+  return note === undefined ? undefined : kernel.architecture.notes.isUserMode(note.registers);
 }

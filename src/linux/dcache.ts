@@ -1,11 +1,11 @@
 import { bytesToText, isWholeText, showText, textToBytes } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { addressOf, optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
 import { inodeStruct, superBlockStruct } from './fs.ts';
-import { hlistForEachEntry } from './hlist.ts';
-import { listForEachEntry } from './list.ts';
+import { hlistForEachEntry, listForEachEntry } from './list.ts';
 import { type Mount, mountOf, mountStruct, vfsmountOf } from './mount.ts';
+import { nsproxyStruct } from './nsproxy.ts';
 
 /** `struct dentry` (include/linux/dcache.h). */
 export const dentryStruct = struct('dentry', {
@@ -16,6 +16,9 @@ export const dentryStruct = struct('dentry', {
   d_sb: pointer,
   d_hashPprev: pointer.at('d_hash.pprev'),
   d_alias: addressOf('d_u.d_alias'),
+  // 6.8 turned the list of a directory's entries into an hlist
+  d_children: optional(addressOf()),
+  d_subdirs: optional(addressOf()),
 });
 
 export type Dentry = ViewOf<typeof dentryStruct>;
@@ -40,19 +43,17 @@ export function isUnlinked(dentry: Dentry): boolean {
   return dentry.d_hashPprev === 0n && dentry.d_parent !== dentry.address;
 }
 
-/** 6.8 turned the list of a directory's entries into an hlist. */
-const childrenHlist = struct('dentry', { children: addressOf('d_children') });
-const childrenList = struct('dentry', { children: addressOf('d_subdirs') });
-
 /**
  * What the dentry cache knows in a directory: on tmpfs everything that is there. Negative dentries and unlinked ones are left out.
  * Throws a ContainerError, after what comes before it, where the list is damaged or longer than `limit`.
  */
 export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
   const Dentry = kernel.bind(dentryStruct);
-  const children = kernel.hasMember('dentry', 'd_children')
-    ? hlistForEachEntry(kernel, kernel.bind(childrenHlist).at(directory).children, Dentry, 'd_sib', limit)
-    : listForEachEntry(kernel, kernel.bind(childrenList).at(directory).children, Dentry, 'd_child', limit);
+  const { d_children, d_subdirs = 0n } = Dentry.at(directory);
+  const children =
+    d_children === undefined
+      ? listForEachEntry(kernel, d_subdirs, Dentry, 'd_child', limit)
+      : hlistForEachEntry(kernel, d_children, Dentry, 'd_sib', limit);
   for (const child of children) {
     if (child.d_parent !== directory) {
       throw new ContainerError('dentry', directory, 'lists an entry of another directory');
@@ -99,11 +100,9 @@ function rootKind(kernel: Kernel, top: Mount): PathRoot {
   return namespace === initialMountNamespace(kernel) ? 'initial' : 'other-namespace';
 }
 
-const initNsproxy = struct('nsproxy', { mnt_ns: pointer });
-
 /** Address of the mount namespace that the system booted into. */
 export function initialMountNamespace(kernel: Kernel): bigint {
-  return kernel.bind(initNsproxy).at(kernel.symbol('init_nsproxy')).mnt_ns;
+  return kernel.bind(nsproxyStruct).at(kernel.symbol('init_nsproxy')).mnt_ns;
 }
 
 /** A name or path that can be used as one. Throws a ContainerError if its bytes are not UTF-8: opened as text, they would name another file. */

@@ -1,17 +1,20 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct } from '../vmcore/view.ts';
-import { hlistForEachEntry } from './hlist.ts';
+import { inodeStruct } from './fs.ts';
+import { fsnotifyMarkConnectorStruct } from './fsnotify-backend.ts';
+import { hlistForEachEntry } from './list.ts';
 
-const inodeMarks = struct('inode', { connector: pointer.at('i_fsnotify_marks') });
-const connectorStruct = struct('fsnotify_mark_connector', { list: addressOf('list') });
 /** `struct dnotify_mark` (fs/notify/dnotify/dnotify.c); other groups' marks begin with a fsnotify_mark as well. */
-const dnotifyMark = struct('dnotify_mark', {
+export const dnotifyMark = struct('dnotify_mark', {
   group: pointer.at('fsn_mark.group'),
   obj_list: addressOf('fsn_mark.obj_list'),
   dn: pointer,
 });
-const dnotifyStruct = struct('dnotify_struct', { next: pointer.at('dn_next'), file: pointer.at('dn_filp') });
+export const dnotifyStruct = struct('dnotify_struct', {
+  next: pointer.at('dn_next'),
+  file: pointer.at('dn_filp'),
+});
 
 const MAX_MARKS = 1 << 16;
 
@@ -21,10 +24,10 @@ const MAX_MARKS = 1 << 16;
  */
 export function isDnotified(kernel: Kernel, file: bigint, inode: bigint): boolean {
   const group = kernel.symbolMaybe('dnotify_group');
-  const { connector } = kernel.bind(inodeMarks).at(inode);
+  const { i_fsnotify_marks: connector } = kernel.bind(inodeStruct).at(inode);
   if (group === undefined || connector === 0n || !kernel.hasMember('dnotify_mark', 'dn')) return false;
   const dnotify = kernel.memory.pointer(group);
-  const { list } = kernel.bind(connectorStruct).at(connector);
+  const { list } = kernel.bind(fsnotifyMarkConnectorStruct).at(connector);
   for (const mark of hlistForEachEntry(kernel, list, kernel.bind(dnotifyMark), 'obj_list', MAX_MARKS)) {
     if (mark.group !== dnotify) continue;
     let at = mark.dn;

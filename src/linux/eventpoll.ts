@@ -1,14 +1,15 @@
 import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
-import { hlistForEachEntry } from './hlist.ts';
+import { fileStruct } from './fs.ts';
+import { hlistForEachEntry } from './list.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
 
 /** `struct eventpoll` (fs/eventpoll.c), the private_data of an epoll file. */
-const eventpollStruct = struct('eventpoll', { root: addressOf('rbr'), file: pointer });
+export const eventpollStruct = struct('eventpoll', { root: addressOf('rbr'), file: pointer });
 
 /** `struct epitem`: one watched file. */
-const epitem = struct('epitem', {
+export const epitem = struct('epitem', {
   rbn: addressOf('rbn'),
   fllink: addressOf('fllink'),
   file: pointer.at('ffd.file'),
@@ -25,9 +26,6 @@ export const EP_PRIVATE_BITS = 0xf000_0000;
 
 /** More watches than one epoll has in a sound machine. */
 const MAX_WATCHES = 1 << 22;
-
-/** What watches a file, whatever kind it is (`struct file`). */
-const watched = struct('file', { f_ep: pointer });
 
 /**
  * The watches of an epoll file (its `struct file`, and the `eventpoll` that is its private_data) in the order of the tree. Throws a ContainerError if
@@ -52,6 +50,6 @@ export function epitems(kernel: Kernel, file: bigint, eventpoll: bigint): Epitem
 
 /** The watches that a file (its `struct file`) knows of, of whatever epoll: a second source for those. Throws a ContainerError if the list is damaged. */
 export function watchesOf(kernel: Kernel, file: bigint): Epitem[] {
-  const { f_ep: head } = kernel.bind(watched).at(file);
+  const { f_ep: head } = kernel.bind(fileStruct).at(file);
   return head === 0n ? [] : [...hlistForEachEntry(kernel, head, kernel.bind(epitem), 'fllink', MAX_WATCHES)];
 }

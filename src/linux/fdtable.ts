@@ -2,9 +2,14 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, u32 } from '../vmcore/view.ts';
 
-const filesStruct = struct('files_struct', { fdt: pointer, count: u32, next_fd: u32 });
+export const filesStruct = struct('files_struct', { fdt: pointer, count: u32, next_fd: u32 });
 
-const fdtable = struct('fdtable', { max_fds: u32, fd: pointer, close_on_exec: pointer, open_fds: pointer });
+export const fdtable = struct('fdtable', {
+  max_fds: u32,
+  fd: pointer,
+  close_on_exec: pointer,
+  open_fds: pointer,
+});
 
 /** Kernel limit of descriptors in one process: sysctl fs.nr_open may not exceed it (fs/file.c, sysctl_nr_open_max). */
 const MAX_FDS = 0x7fff_ffc0;

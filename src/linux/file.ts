@@ -1,34 +1,6 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
-
-/** `struct file` (include/linux/fs.h). */
-export const fileStruct = struct('file', {
-  f_mnt: pointer.at('f_path.mnt'),
-  f_dentry: pointer.at('f_path.dentry'),
-  f_inode: pointer,
-  f_op: pointer,
-  f_mapping: pointer,
-  f_flags: u32,
-  f_mode: u32,
-  f_count: u64,
-  f_pos: u64,
-  f_cred: pointer,
-  private_data: pointer,
-  f_owner: addressOf('f_owner'),
-});
-
-export type File = ViewOf<typeof fileStruct>;
-
-const fownStruct = struct('fown_struct', {
-  pid: pointer,
-  pid_type: u32,
-  uid: u32,
-  euid: u32,
-  signum: s32,
-});
-
-/** `struct path`: a mount and a dentry on it. */
-export const pathStruct = struct('path', { mnt: pointer, dentry: pointer });
+import { dentryStruct } from './dcache.ts';
+import { type File, fileStruct, fownStruct } from './fs.ts';
 
 /** Bits of `f_mode` (include/linux/fs.h), the same in 6.1 and 6.12. */
 export const fmode = {
@@ -58,8 +30,6 @@ export const openFlags = {
 /** Largest number of open files that is taken for a sound `f_count`. */
 const MAX_FILE_COUNT = 1n << 32n;
 
-const dentryInode = struct('dentry', { d_inode: pointer });
-
 /** Whether `f_count` is a number that a file which is open can have. */
 export function isCounted({ f_count }: File): boolean {
   return f_count > 0n && f_count < MAX_FILE_COUNT;
@@ -73,7 +43,7 @@ export function fileAt(kernel: Kernel, address: bigint): File | undefined {
   const file = kernel.bind(fileStruct).at(address);
   const opened = (file.f_mode & (fmode.opened | fmode.path)) !== 0;
   if (!opened || file.f_count === 0n || file.f_inode === 0n || file.f_op === 0n) return undefined;
-  return isCounted(file) || kernel.bind(dentryInode).at(file.f_dentry).d_inode === file.f_inode
+  return isCounted(file) || kernel.bind(dentryStruct).at(file.f_dentry).d_inode === file.f_inode
     ? file
     : undefined;
 }
@@ -93,10 +63,10 @@ export interface Fown {
   readonly signum: number;
 }
 
-/** The file's owner. 6.12 made `f_owner` a pointer that stays NULL until F_SETOWN or F_SETSIG; before it is embedded. */
+/** The file's owner. */
 export function fileOwner(kernel: Kernel, file: File): Fown {
-  const embedded = kernel.hasMember('file', 'f_owner.pid');
-  const address = embedded ? file.f_owner : kernel.memory.u64(file.f_owner);
+  const isEmbedded = kernel.hasMember('file', 'f_owner.pid');
+  const address = isEmbedded ? file.f_owner : kernel.memory.u64(file.f_owner);
   if (address === 0n) return { pid: 0n, pidType: 0, uid: 0, euid: 0, signum: 0 };
   const { pid, pid_type, uid, euid, signum } = kernel.bind(fownStruct).at(address);
   return { pid, pidType: pid_type, uid, euid, signum };

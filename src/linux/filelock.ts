@@ -2,30 +2,21 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct, u8, u32 } from '../vmcore/view.ts';
 import { listForEachEntry } from './list.ts';
 
-const lockContext = struct('file_lock_context', {
+/** `struct file_lock_context` (include/linux/filelock.h), `i_flctx` of an inode. */
+export const fileLockContextStruct = struct('file_lock_context', {
   flc_flock: addressOf('flc_flock'),
   flc_posix: addressOf('flc_posix'),
   flc_lease: addressOf('flc_lease'),
 });
 
 /** `struct file_lock`; 6.9 moved most of it into `struct file_lock_core`. */
-const lockWithCore = struct('file_lock', {
-  list: addressOf('c.flc_list'),
-  owner: pointer.at('c.flc_owner'),
-  flags: u32.at('c.flc_flags'),
-  type: u8.at('c.flc_type'),
-  pid: s32.at('c.flc_pid'),
-  file: pointer.at('c.flc_file'),
-  fl_start: s64,
-  fl_end: s64,
-});
-const lockWithoutCore = struct('file_lock', {
-  list: addressOf('fl_list'),
-  owner: pointer.at('fl_owner'),
-  flags: u32.at('fl_flags'),
-  type: u8.at('fl_type'),
-  pid: s32.at('fl_pid'),
-  file: pointer.at('fl_file'),
+export const fileLockStruct = struct('file_lock', {
+  list: addressOf().at('c.flc_list', 'fl_list'),
+  owner: pointer.at('c.flc_owner', 'fl_owner'),
+  flags: u32.at('c.flc_flags', 'fl_flags'),
+  type: u8.at('c.flc_type', 'fl_type'),
+  pid: s32.at('c.flc_pid', 'fl_pid'),
+  file: pointer.at('c.flc_file', 'fl_file'),
   fl_start: s64,
   fl_end: s64,
 });
@@ -51,8 +42,8 @@ const MAX_LOCKS = 1 << 20;
 /** Locks and leases on an inode (`i_flctx`). Throws a ContainerError if a list is damaged. */
 export function fileLocks(kernel: Kernel, context: bigint): KernelFileLock[] {
   if (context === 0n) return [];
-  const heads = kernel.bind(lockContext).at(context);
-  const Lock = kernel.hasMember('file_lock', 'c') ? kernel.bind(lockWithCore) : kernel.bind(lockWithoutCore);
+  const heads = kernel.bind(fileLockContextStruct).at(context);
+  const Lock = kernel.bind(fileLockStruct);
   const locks: KernelFileLock[] = [];
   for (const head of [heads.flc_flock, heads.flc_posix, heads.flc_lease]) {
     for (const lock of listForEachEntry(kernel, head, Lock, 'list', MAX_LOCKS)) {

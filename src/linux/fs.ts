@@ -5,14 +5,16 @@ import {
   flags,
   longNumber,
   pointer,
+  s32,
   struct,
   u16,
   u32,
+  u64,
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
 
-/** `struct inode` (include/linux/fs.h). Times are elsewhere: see {@link inodeTimes}. */
+/** `struct inode` (include/linux/fs.h). */
 export const inodeStruct = struct('inode', {
   i_mode: u16,
   i_uid: u32,
@@ -24,6 +26,12 @@ export const inodeStruct = struct('inode', {
   i_rdev: u32,
   i_size: longNumber,
   i_blocks: ulongNumber,
+  // 6.11 split the timespecs into seconds and nanoseconds
+  atimeSeconds: longNumber.at('i_atime_sec', 'i_atime.tv_sec'),
+  atimeNanoseconds: u32.at('i_atime_nsec').or(longNumber.at('i_atime.tv_nsec')),
+  mtimeSeconds: longNumber.at('i_mtime_sec', 'i_mtime.tv_sec'),
+  mtimeNanoseconds: u32.at('i_mtime_nsec').or(longNumber.at('i_mtime.tv_nsec')),
+  ctimeSeconds: longNumber.at('i_ctime_sec', 'i_ctime.tv_sec'),
   i_generation: u32,
   i_fop: pointer,
   i_flctx: pointer,
@@ -31,6 +39,15 @@ export const inodeStruct = struct('inode', {
   i_data: addressOf('i_data'),
   i_dentry: addressOf('i_dentry'),
   i_sb_list: addressOf('i_sb_list'),
+  i_io_list: addressOf('i_io_list'),
+  i_wb_list: addressOf('i_wb_list'),
+  // 32 bits instead of 64 since 6.12
+  i_state: flags,
+  i_fsnotify_marks: pointer,
+  i_acl: pointer,
+  i_default_acl: pointer,
+  /** Where a symbolic link leads, if that is not in a page. */
+  i_link: pointer,
   i_private: pointer,
 });
 
@@ -49,11 +66,55 @@ export const superBlockStruct = struct('super_block', {
   s_mounts: addressOf('s_mounts'),
   s_id: cstring,
   s_uuid: addressOf('s_uuid'),
+  s_fs_info: pointer,
+  s_bdi: pointer,
+  s_inodes_wb: addressOf('s_inodes_wb'),
 });
 
 export type SuperBlock = ViewOf<typeof superBlockStruct>;
 
-const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
+/** `struct file` (include/linux/fs.h). */
+export const fileStruct = struct('file', {
+  f_mnt: pointer.at('f_path.mnt'),
+  f_dentry: pointer.at('f_path.dentry'),
+  f_inode: pointer,
+  f_op: pointer,
+  f_mapping: pointer,
+  f_flags: u32,
+  f_mode: u32,
+  f_count: u64,
+  f_pos: u64,
+  f_cred: pointer,
+  private_data: pointer,
+  // 6.12 made it a pointer that stays NULL until F_SETOWN or F_SETSIG; before it is embedded
+  f_owner: addressOf('f_owner'),
+  f_ep: pointer,
+  /** How many writers a FIFO had when it was opened for reading; 6.12 gave that a name of its own. */
+  pipeWriters: u64.at('f_pipe', 'f_version'),
+});
+
+export type File = ViewOf<typeof fileStruct>;
+
+/** `struct fown_struct`: who gets SIGIO for a file. */
+export const fownStruct = struct('fown_struct', {
+  pid: pointer,
+  pid_type: u32,
+  uid: u32,
+  euid: u32,
+  signum: s32,
+});
+
+/** `struct address_space`: the page cache of an inode, and an interval tree of all areas that map it. */
+export const addressSpaceStruct = struct('address_space', {
+  host: pointer,
+  i_pages: addressOf('i_pages'),
+  nrpages: ulongNumber,
+  i_mmap: addressOf('i_mmap'),
+  /** How many of the areas can write to it. */
+  i_mmap_writable: s32,
+});
+
+export const fileSystemType = struct('file_system_type', { name: pointer, fs_flags: u32 });
 
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
 export const FS_REQUIRES_DEV = 1;
@@ -121,22 +182,6 @@ export function fileSystemIdentity(kernel: Kernel, superBlock: bigint): FileSyst
   };
 }
 
-/** Seconds and nanoseconds of an inode's times. 6.11 split the timespecs into seconds and nanoseconds. */
-const timespecTimes = struct('inode', {
-  atimeSeconds: longNumber.at('i_atime.tv_sec'),
-  atimeNanoseconds: longNumber.at('i_atime.tv_nsec'),
-  mtimeSeconds: longNumber.at('i_mtime.tv_sec'),
-  mtimeNanoseconds: longNumber.at('i_mtime.tv_nsec'),
-  ctimeSeconds: longNumber.at('i_ctime.tv_sec'),
-});
-const splitTimes = struct('inode', {
-  atimeSeconds: longNumber.at('i_atime_sec'),
-  atimeNanoseconds: u32.at('i_atime_nsec'),
-  mtimeSeconds: longNumber.at('i_mtime_sec'),
-  mtimeNanoseconds: u32.at('i_mtime_nsec'),
-  ctimeSeconds: longNumber.at('i_ctime_sec'),
-});
-
 export interface InodeTimes {
   /** Microseconds since 1970; below 2^53 until the year 2255. */
   readonly accessedMicroseconds: number;
@@ -150,9 +195,7 @@ export interface InodeTimes {
 
 /** When an inode was last read and written. */
 export function inodeTimes(kernel: Kernel, inode: bigint): InodeTimes {
-  const times = kernel.hasMember('inode', 'i_atime_sec')
-    ? kernel.bind(splitTimes).at(inode)
-    : kernel.bind(timespecTimes).at(inode);
+  const times = kernel.bind(inodeStruct).at(inode);
   return {
     accessedMicroseconds: times.atimeSeconds * 1e6 + Math.floor(times.atimeNanoseconds / 1000),
     modifiedMicroseconds: times.mtimeSeconds * 1e6 + Math.floor(times.mtimeNanoseconds / 1000),

@@ -4,7 +4,7 @@ import { DEFAULT_LIMIT } from './container.ts';
 import { xaForEach, xaLoad } from './xarray.ts';
 
 /** `struct idr` (include/linux/idr.h): numbers to pointers, in a radix tree. */
-const idr = struct('idr', { root: addressOf('idr_rt'), base: u32.at('idr_base') });
+export const idr = struct('idr', { root: addressOf('idr_rt'), base: u32.at('idr_base') });
 
 /** Numbers and pointers of the `struct idr` at `address`, ascending. Throws a ContainerError if it is damaged. */
 export function* idrForEach(

@@ -1,17 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import {
-  addressOf,
-  bytes,
-  flags,
-  optional,
-  pointer,
-  s16,
-  s32,
-  struct,
-  u8,
-  u16,
-  type ViewOf,
-} from '../vmcore/view.ts';
+import { bytes, flags, optional, pointer, s16, s32, struct, u8, u16, type ViewOf } from '../vmcore/view.ts';
+import { netStruct } from './net-namespace.ts';
+import { netDeviceStruct } from './netdevice.ts';
 import type { Sock } from './sock.ts';
 
 /**
@@ -128,13 +118,6 @@ export function showIpv6(address: Uint8Array): string {
   return `${hex(groups.slice(0, start))}::${hex(groups.slice(start + longest))}`;
 }
 
-const netDevice = struct('net_device', {
-  ifindex: s32,
-  name: addressOf('name'),
-  dev_list: addressOf('dev_list'),
-});
-const netNamespace = struct('net', { dev_base_head: addressOf('dev_base_head') });
-
 /** IFNAMSIZ. */
 const IFNAMSIZ = 16;
 /** More interfaces than a machine has. */
@@ -142,8 +125,8 @@ const MAX_INTERFACES = 65536;
 
 /** The name of an interface of a socket's network namespace; undefined if there is none with the index. */
 export function interfaceName(kernel: Kernel, sock: Sock, index: number): string | undefined {
-  const Device = kernel.bind(netDevice);
-  const head = kernel.bind(netNamespace).at(sock.net).dev_base_head;
+  const Device = kernel.bind(netDeviceStruct);
+  const head = kernel.bind(netStruct).at(sock.net).dev_base_head;
   let at = kernel.memory.u64(head);
   for (let i = 0; i < MAX_INTERFACES && at !== head; i++) {
     const device = Device.containerOf(at, 'dev_list');

@@ -1,22 +1,17 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
+import { inodeStruct } from './fs.ts';
+import { fsnotifyGroupStruct, fsnotifyMarkConnectorStruct } from './fsnotify-backend.ts';
 import { listForEachEntry } from './list.ts';
 
-/** `struct fsnotify_group` (include/linux/fsnotify_backend.h), the private_data of an inotify file. */
-const fsnotifyGroup = struct('fsnotify_group', { q_len: u32, marks_list: addressOf('marks_list') });
-
 /** `struct inotify_inode_mark` (fs/notify/inotify/inotify.h), which starts with the mark. */
-const inotifyMark = struct('inotify_inode_mark', {
+export const inotifyMark = struct('inotify_inode_mark', {
   wd: s32,
   mask: u32.at('fsn_mark.mask'),
   flags: u32.at('fsn_mark.flags'),
   connector: pointer.at('fsn_mark.connector'),
   g_list: addressOf('fsn_mark.g_list'),
 });
-
-/** What a mark is attached to; before 6.9 `obj` points to the inode's `i_fsnotify_marks`, since then to the inode. */
-const connector = struct('fsnotify_mark_connector', { obj: pointer });
-const inodeMarks = struct('inode', { i_fsnotify_marks: addressOf('i_fsnotify_marks') });
 
 /** Bits of `fsnotify_mark.flags` (FSNOTIFY_MARK_FLAG_*). */
 export const MARK = { exclUnlink: 0x10, oneshot: 0x20 } as const;
@@ -42,8 +37,8 @@ export interface InotifyState {
 
 /** The state of an inotify file. Throws a ContainerError if the list of marks is damaged. */
 export function inotifyState(kernel: Kernel, group: bigint): InotifyState {
-  const { q_len: queued, marks_list } = kernel.bind(fsnotifyGroup).at(group);
-  const Connector = kernel.bind(connector);
+  const { q_len: queued, marks_list } = kernel.bind(fsnotifyGroupStruct).at(group);
+  const Connector = kernel.bind(fsnotifyMarkConnectorStruct);
   const pointsToInode = kernel.hasMember('fsnotify_mark_connector', 'prio');
   const marks: InotifyMark[] = [];
   for (const mark of listForEachEntry(kernel, marks_list, kernel.bind(inotifyMark), 'g_list', MAX_MARKS)) {
@@ -51,7 +46,7 @@ export function inotifyState(kernel: Kernel, group: bigint): InotifyState {
     const inode =
       pointsToInode || object === 0n
         ? object
-        : kernel.bind(inodeMarks).containerOf(object, 'i_fsnotify_marks').address;
+        : kernel.bind(inodeStruct).containerOf(object, 'i_fsnotify_marks').address;
     const extra =
       ((mark.flags & MARK.exclUnlink) === 0 ? 0 : IN_EXCL_UNLINK) +
       ((mark.flags & MARK.oneshot) === 0 ? 0 : IN_ONESHOT);

@@ -1,12 +1,10 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { struct, u64 } from '../vmcore/view.ts';
-import { taskPtRegs } from './ptrace.ts';
+import { taskPtRegs } from './arch/x86/ptrace.ts';
 import type { Task } from './sched.ts';
 
 /** `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from others. */
-const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
-/** `thread.sp`: the kernel stack pointer of a task that is not on a CPU. */
-const threadSp = struct('task_struct', { sp: u64.at('thread.sp') });
+export const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
 
 /** Kernel stacks are 16 KiB. */
 const MAX_STACK = 16384n;
@@ -27,7 +25,7 @@ export function transferProgress(
   if (!kernel.hasMember('iov_iter', 'ubuf')) return undefined;
   const ubufType = kernel.enumerator('ITER_UBUF');
   const offset = (member: string) => iter.offsetOf(member);
-  const low = kernel.bind(threadSp).at(task.address).sp;
+  const low = task.thread.sp;
   const high = taskPtRegs(kernel, task.stack).address;
   if (low >= high || high - low > MAX_STACK) return undefined;
   const stack = kernel.memory.read(low, Number(high - low));

@@ -2,12 +2,13 @@ import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { idrForEach } from './idr.ts';
+import { ipcIdsStruct, ipcNamespaceStruct } from './ipc-namespace.ts';
 import { listForEachEntry } from './list.ts';
+import { taskAt } from './sched.ts';
+import { pidOfRole } from './signal.ts';
 
-/** `struct ipc_namespace` has the three tables in this order: semaphores, messages, shared memory (ipc/util.h). */
-const ipcNamespace = struct('ipc_namespace', { ids: addressOf('ids') });
-const ipcIds = struct('ipc_ids', { ipcs_idr: addressOf('ipcs_idr') });
-const semArray = struct('sem_array', {
+/** `struct sem_array`, `struct sem` and so on: ipc/sem.c. */
+export const semArray = struct('sem_array', {
   id: s32.at('sem_perm.id'),
   uid: u32.at('sem_perm.uid'),
   cuid: u32.at('sem_perm.cuid'),
@@ -16,14 +17,17 @@ const semArray = struct('sem_array', {
   pending_const: addressOf('pending_const'),
   sem_nsems: s32,
 });
-const semStruct = struct('sem', {
+export const semStruct = struct('sem', {
   sempid: pointer,
   pending_alter: addressOf('pending_alter'),
   pending_const: addressOf('pending_const'),
 });
+/** Operations that the kernel would undo at exit; threads share a list that is mostly empty. */
+export const semUndoListStruct = struct('sem_undo_list', { list_proc: addressOf() });
 /** An operation that sleeps (semop). */
-const semQueue = struct('sem_queue', { list: addressOf('list'), pid: pointer });
-const msgQueue = struct('msg_queue', {
+export const semQueue = struct('sem_queue', { list: addressOf('list'), pid: pointer });
+/** `struct msg_queue` and so on: ipc/msg.c. */
+export const msgQueue = struct('msg_queue', {
   id: s32.at('q_perm.id'),
   uid: u32.at('q_perm.uid'),
   cuid: u32.at('q_perm.cuid'),
@@ -34,9 +38,10 @@ const msgQueue = struct('msg_queue', {
   q_senders: addressOf('q_senders'),
 });
 /** Threads that sleep in msgrcv and msgsnd. */
-const msgReceiver = struct('msg_receiver', { list: addressOf('r_list'), task: pointer.at('r_tsk') });
-const msgSender = struct('msg_sender', { list: addressOf('list'), task: pointer.at('tsk') });
-const shmidKernel = struct('shmid_kernel', {
+export const msgReceiver = struct('msg_receiver', { list: addressOf('r_list'), task: pointer.at('r_tsk') });
+export const msgSender = struct('msg_sender', { list: addressOf('list'), task: pointer.at('tsk') });
+/** ipc/shm.c. */
+export const shmidKernel = struct('shmid_kernel', {
   id: s32.at('shm_perm.id'),
   uid: u32.at('shm_perm.uid'),
   cuid: u32.at('shm_perm.cuid'),
@@ -44,8 +49,6 @@ const shmidKernel = struct('shmid_kernel', {
   shm_cprid: pointer,
   shm_lprid: pointer,
 });
-const threadGroup = struct('task_struct', { signal: pointer });
-const pidOfGroup = struct('signal_struct', { pids: addressOf('pids') });
 
 /** IPCMNI_EXTEND and the limit of kernel.sem. */
 const MAX_OBJECTS = 1 << 24;
@@ -73,8 +76,7 @@ export interface IpcObject {
 
 /** `task_tgid` of a task: the `struct pid` of its process. */
 function processPid(kernel: Kernel, task: bigint): bigint {
-  const { pids } = kernel.bind(pidOfGroup).at(kernel.bind(threadGroup).at(task).signal);
-  return kernel.memory.pointer(pids + BigInt(kernel.enumerator('PIDTYPE_TGID') * 8));
+  return pidOfRole(kernel, taskAt(kernel, task).signal, 'PIDTYPE_TGID');
 }
 
 function known(pids: readonly bigint[]): bigint[] {
@@ -135,8 +137,8 @@ function table(
 ): IpcObjects {
   const objects: IpcObject[] = [];
   try {
-    const { ids } = kernel.bind(ipcNamespace).at(kernel.symbol('init_ipc_ns'));
-    const Ids = kernel.bind(ipcIds);
+    const { ids } = kernel.bind(ipcNamespaceStruct).at(kernel.symbol('init_ipc_ns'));
+    const Ids = kernel.bind(ipcIdsStruct);
     const idr = Ids.at(ids + BigInt(number * Ids.size)).ipcs_idr;
     for (const { entry } of idrForEach(kernel, idr, MAX_OBJECTS)) objects.push(read(kernel, entry));
     return { objects, problems: [] };

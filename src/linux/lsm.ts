@@ -2,11 +2,15 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, struct, u8 } from '../vmcore/view.ts';
 
 /** Offsets of each security module's part in the blobs that modules share (include/linux/lsm_hooks.h). */
-const blobSizes = struct('lsm_blob_sizes', { lbs_cred: s32 });
-const aaLabel = struct('aa_label', { hname: pointer });
-const aaNamespace = struct('aa_ns', { unconfined: pointer });
-const landlockCredSecurity = struct('landlock_cred_security', { domain: pointer });
-const selinuxState = struct('selinux_state', { initialized: u8 });
+export const blobSizes = struct('lsm_blob_sizes', { lbs_cred: s32 });
+/** `struct aa_label` (security/apparmor/include/label.h). */
+export const aaLabel = struct('aa_label', { hname: pointer });
+/** `struct aa_ns` (security/apparmor/include/policy_ns.h). */
+export const aaNamespace = struct('aa_ns', { unconfined: pointer });
+/** `struct landlock_cred_security` (security/landlock/cred.h). */
+export const landlockCredSecurity = struct('landlock_cred_security', { domain: pointer });
+/** `struct selinux_state` (security/selinux/include/security.h). */
+export const selinuxState = struct('selinux_state', { initialized: u8 });
 
 /** Longest profile name that is read for a message. */
 const MAX_NAME = 256;

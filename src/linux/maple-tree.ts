@@ -4,10 +4,18 @@ import { addressOf, pointer, struct } from '../vmcore/view.ts';
 import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
 
 /** Since 6.1 (include/linux/maple_tree.h). */
-const mapleTree = struct('maple_tree', { root: pointer.at('ma_root') });
-const mapleRange64 = struct('maple_range_64', { parent: pointer, pivot: addressOf(), slot: addressOf() });
-const mapleArange64 = struct('maple_arange_64', { parent: pointer, pivot: addressOf(), slot: addressOf() });
-const mapleNode = struct('maple_node', { parent: pointer, slot: addressOf() });
+export const mapleTree = struct('maple_tree', { root: pointer.at('ma_root') });
+export const mapleRange64 = struct('maple_range_64', {
+  parent: pointer,
+  pivot: addressOf(),
+  slot: addressOf(),
+});
+export const mapleArange64 = struct('maple_arange_64', {
+  parent: pointer,
+  pivot: addressOf(),
+  slot: addressOf(),
+});
+export const mapleNode = struct('maple_node', { parent: pointer, slot: addressOf() });
 
 /** An encoded node pointer has the node's type in bits 3 to 6; nodes are aligned to 256 bytes. */
 const NODE_MASK = 255n;

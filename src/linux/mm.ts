@@ -1,80 +1,10 @@
 import { PAGE_SIZE } from '../system/page.ts';
-import { ContainerError } from '../vmcore/errors.ts';
+import { AddressError, ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import {
-  addressOf,
-  array,
-  flags,
-  optional,
-  pageAddress,
-  pointer,
-  s16,
-  s32,
-  struct,
-  u16,
-  u64,
-  ulongNumber,
-  type ViewOf,
-} from '../vmcore/view.ts';
+import { vdsoImageStruct } from './arch/x86/vdso.ts';
+import { type Mm, type VmArea, vmSpecialMappingStruct } from './mm-types.ts';
 import { percpuCounterSum } from './percpu.ts';
-
-/** `struct mm_struct` (include/linux/mm_types.h). */
-export const mmStruct = struct('mm_struct', {
-  mm_mt: addressOf('mm_mt'),
-  pgd: pointer,
-  map_count: s32,
-  mm_users: s32,
-  membarrier_state: optional(s32),
-  total_vm: ulongNumber,
-  def_flags: flags,
-  start_code: ulongNumber,
-  end_code: ulongNumber,
-  start_data: ulongNumber,
-  end_data: ulongNumber,
-  start_brk: ulongNumber,
-  brk: ulongNumber,
-  start_stack: ulongNumber,
-  arg_start: ulongNumber,
-  arg_end: ulongNumber,
-  env_start: ulongNumber,
-  env_end: ulongNumber,
-  saved_auxv: addressOf('saved_auxv'),
-  rss_stat: addressOf('rss_stat'),
-  flags,
-  ldt: pointer.at('context.ldt'),
-  vdso: ulongNumber.at('context.vdso'),
-  vdsoImage: pointer.at('context.vdso_image'),
-  // 6.4, address tags that the CPU leaves out (LAM)
-  lamMask: optional(u64.at('context.lam_cr3_mask')),
-  pkeyMap: optional(u16.at('context.pkey_allocation_map')),
-  executeOnlyPkey: optional(s16.at('context.execute_only_pkey')),
-  ioctx_table: optional(pointer),
-  user_ns: pointer,
-  exe_file: pointer,
-});
-
-export type Mm = ViewOf<typeof mmStruct>;
-
-/** `struct vm_area_struct`. */
-export const vmAreaStruct = struct('vm_area_struct', {
-  vm_start: pageAddress,
-  vm_end: pageAddress,
-  vm_mm: pointer,
-  vm_flags: flags,
-  anon_vma: pointer,
-  vm_ops: pointer,
-  vm_pgoff: ulongNumber,
-  vm_file: pointer,
-  vm_private_data: pointer,
-  userfaultfd: optional(pointer.at('vm_userfaultfd_ctx.ctx')),
-  vm_policy: optional(pointer),
-  anon_name: optional(pointer),
-});
-
-const vdsoImageStruct = struct('vdso_image', { data: pointer, size: ulongNumber });
-const specialMapping = struct('vm_special_mapping', { name: pointer });
-
-export type VmArea = ViewOf<typeof vmAreaStruct>;
+import { taskAt, taskStruct } from './sched.ts';
 
 /**
  * Bits of `mm_struct.flags` (include/linux/sched/coredump.h), the same in 6.1 and 6.12; MDWE came with 6.3, merging of all areas
@@ -104,7 +34,7 @@ export function coredumpFilterOf(mm: Mm): number {
 export function specialMappingName(kernel: Kernel, area: VmArea): string | undefined {
   const ops = kernel.symbolMaybe('special_mapping_vmops');
   if (ops === undefined || area.vm_ops !== ops) return undefined;
-  return kernel.memory.cstring(kernel.bind(specialMapping).at(area.vm_private_data).name, 32);
+  return kernel.memory.cstring(kernel.bind(vmSpecialMappingStruct).at(area.vm_private_data).name, 32);
 }
 
 /** A vDSO has two or three pages. */
@@ -145,18 +75,16 @@ export interface Rss {
   readonly shmem: number;
 }
 
-/** Up to 6.1 each thread counts for itself and adds its counts up every 64 page faults (SPLIT_RSS_COUNTING). */
-const taskRssStat = struct('task_struct', { counts: array(s32).at('rss_stat.count') });
-
 /**
  * Resident and swapped pages as the kernel counts them; 6.2 made the counters per-CPU. `threads` are the addresses of the
  * process's tasks; without them the counts of 6.1 are some pages short or over.
  */
 export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): Rss {
   const perCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');
-  const perTask = kernel.hasMember('task_struct', 'rss_stat.count');
   const size = BigInt(perCpu ? kernel.sizeOf('percpu_counter') : 8);
-  const own = perTask ? threads.map((task) => kernel.bind(taskRssStat).at(task).counts) : [];
+  const own = kernel.bind(taskStruct).has('rssCounts')
+    ? threads.map((task) => taskAt(kernel, task).rssCounts ?? [])
+    : [];
   const value = (index: number): number => {
     const address = mm.rss_stat + BigInt(index) * size;
     const common = perCpu
@@ -170,4 +98,85 @@ export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): 
     swap: value(MM_COUNTERS.swap),
     shmem: value(MM_COUNTERS.shmem),
   };
+}
+
+/**
+ * The physical address of a `struct page`'s frame, all `pages` frames from there on being in the dump. Throws
+ * an AddressError that names `what` if the pointer is not into vmemmap or a frame is missing.
+ */
+export function pageFrames(kernel: Kernel, page: bigint, pages: number, what: string): number {
+  const physical = kernel.pageToPfn(page) * PAGE_SIZE;
+  requirePhysical(kernel, physical, pages * PAGE_SIZE, what);
+  return physical;
+}
+
+/** Throws an AddressError that names `what` unless all bytes are in the dump. */
+export function requirePhysical(kernel: Kernel, physical: number, length: number, what: string): void {
+  if (!kernel.physical.has(physical, length)) {
+    throw new AddressError(physical, `and ${length} bytes from there on are not all in the dump`, what);
+  }
+}
+
+/**
+ * Bits of `vm_area_struct.vm_flags` (include/linux/mm.h), the same in 6.1 and 6.12. Kept as two words: the
+ * bits from 32 on are architecture's and newer ones, and a bigint per area and test would be slow.
+ */
+export const VM = {
+  read: 0x1,
+  write: 0x2,
+  exec: 0x4,
+  shared: 0x8,
+  mayWrite: 0x20,
+  mayShare: 0x80,
+  growsDown: 0x100,
+  uffdMissing: 0x200,
+  pfnMap: 0x400,
+  uffdWp: 0x1000,
+  locked: 0x2000,
+  io: 0x4000,
+  seqRead: 0x8000,
+  randRead: 0x1_0000,
+  dontCopy: 0x2_0000,
+  dontExpand: 0x4_0000,
+  lockOnFault: 0x8_0000,
+  noReserve: 0x20_0000,
+  hugetlb: 0x40_0000,
+  sync: 0x80_0000,
+  wipeOnFork: 0x200_0000,
+  dontDump: 0x400_0000,
+  mixedMap: 0x1000_0000,
+  hugePage: 0x2000_0000,
+  noHugePage: 0x4000_0000,
+  mergeable: 0x8000_0000,
+} as const;
+
+/**
+ * Bits 32 and up, counted from 32: four bits of protection key, the shadow stack (6.6; before that
+ * userfaultfd's third flag had its place), and that flag. MAP_DROPPABLE (6.11) is not among them: such an
+ * area is also one of MADV_WIPEONFORK, MADV_DONTDUMP and MAP_NORESERVE, and what the kernel may drop it need
+ * not.
+ */
+export const VM_HIGH = {
+  pkey: 0xf,
+  shadowStack: 0x20,
+  uffdMinorBefore66: 0x20,
+  uffdMinor: 0x40,
+  sealed: 0x8000_0000,
+} as const;
+
+/** madvise(2) numbers of the advice that stays with an area (include/uapi/asm-generic/mman-common.h). */
+const stickyAdvice: readonly (readonly [flag: number, advice: number])[] = [
+  [VM.randRead, 1],
+  [VM.seqRead, 2],
+  [VM.dontCopy, 10],
+  [VM.mergeable, 12],
+  [VM.hugePage, 14],
+  [VM.noHugePage, 15],
+  [VM.dontDump, 16],
+  [VM.wipeOnFork, 18],
+];
+
+/** Which madvise(2) calls an area's flags speak of. */
+export function adviceOf(flags: number): number[] {
+  return stickyAdvice.filter(([flag]) => (flags & flag) !== 0).map(([, advice]) => advice);
 }

@@ -4,12 +4,12 @@ import { cstring, pointer, struct, u32 } from '../vmcore/view.ts';
 import { listReadEntries } from './list.ts';
 
 /** `struct module` (include/linux/module.h). */
-const moduleStruct = struct('module', { name: cstring, kallsyms: pointer });
-const modKallsyms = struct('mod_kallsyms', { symtab: pointer, num_symtab: u32, strtab: pointer });
+export const moduleStruct = struct('module', { name: cstring, kallsyms: pointer });
+export const modKallsyms = struct('mod_kallsyms', { symtab: pointer, num_symtab: u32, strtab: pointer });
 /** Up to 6.3 a module had two areas, of which the second is gone once it is initialised. */
-const moduleLayout = struct('module_layout', { base: pointer, size: u32 });
+export const moduleLayout = struct('module_layout', { base: pointer, size: u32 });
 /** 6.4 gave text, data, read-only data and so on an area each. */
-const moduleMemory = struct('module_memory', { base: pointer, size: u32 });
+export const moduleMemory = struct('module_memory', { base: pointer, size: u32 });
 
 /** More modules, symbols of one, and bytes of a name than there are. */
 const MAX_MODULES = 8192;

@@ -1,5 +1,5 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { addressOf, optional, pointer, s32, struct, u32, type ViewOf } from '../vmcore/view.ts';
 
 /** `struct mount` (fs/mount.h), which embeds the `struct vfsmount` that everybody else points to. */
 export const mountStruct = struct('mount', {
@@ -15,6 +15,15 @@ export const mountStruct = struct('mount', {
 });
 
 export type Mount = ViewOf<typeof mountStruct>;
+
+/**
+ * `struct mnt_namespace` (fs/mount.h). 6.8 turned the list of its mounts into a tree ordered by id; before,
+ * `mounts` is their number.
+ */
+export const mntNamespaceStruct = struct('mnt_namespace', {
+  list: optional(addressOf()),
+  mounts: addressOf(),
+});
 
 /** The mount around a `struct vfsmount`, or, with kind `mount`, at its own address. */
 export function mountOf(kernel: Kernel, address: bigint, kind: 'vfsmount' | 'mount' = 'vfsmount'): Mount {

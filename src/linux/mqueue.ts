@@ -1,12 +1,11 @@
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct } from '../vmcore/view.ts';
 import { dentryChildren, dentryName } from './dcache.ts';
 import { inodeStruct } from './fs.ts';
 import type { IpcObject, IpcObjects } from './ipc.ts';
+import { ipcNamespaceStruct } from './ipc-namespace.ts';
 import { mountOf } from './mount.ts';
 
-const ipcNamespace = struct('ipc_namespace', { mq_mnt: pointer });
 /** More than fs.mqueue.queues_max of any machine. */
 const MAX_QUEUES = 1 << 24;
 
@@ -14,7 +13,7 @@ const MAX_QUEUES = 1 << 24;
 export function posixQueues(kernel: Kernel): IpcObjects {
   const objects: IpcObject[] = [];
   try {
-    const { mq_mnt } = kernel.bind(ipcNamespace).at(kernel.symbol('init_ipc_ns'));
+    const { mq_mnt } = kernel.bind(ipcNamespaceStruct).at(kernel.symbol('init_ipc_ns'));
     const root = mountOf(kernel, mq_mnt).mnt_root;
     for (const dentry of dentryChildren(kernel, root, MAX_QUEUES)) {
       const { i_uid } = kernel.bind(inodeStruct).at(dentry.d_inode);

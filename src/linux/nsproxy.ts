@@ -2,7 +2,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, pointer, struct } from '../vmcore/view.ts';
 
 /** `struct nsproxy` (include/linux/nsproxy.h). */
-const nsproxyStruct = struct('nsproxy', {
+export const nsproxyStruct = struct('nsproxy', {
   uts_ns: pointer,
   ipc_ns: pointer,
   mnt_ns: pointer,

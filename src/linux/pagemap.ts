@@ -1,25 +1,10 @@
 import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, flags, pointer, struct, ulongNumber } from '../vmcore/view.ts';
-import { fileStruct } from './file.ts';
-import { fileSystemOf, inodeStruct } from './fs.ts';
-import { pageFrames } from './page-frame.ts';
+import { addressSpaceStruct, fileStruct, fileSystemOf, inodeStruct } from './fs.ts';
+import { pageFrames } from './mm.ts';
+import { pageStruct } from './mm-types.ts';
 import { xaForEach, xaIsValue, xaLoad } from './xarray.ts';
-
-/** `struct address_space` (include/linux/fs.h): the page cache of an inode. */
-const addressSpace = struct('address_space', {
-  host: pointer,
-  i_pages: addressOf('i_pages'),
-  nrpages: ulongNumber,
-});
-
-const pageStruct = struct('page', {
-  // 6.18 made it a structure of one member; the top bits are node, zone and, without vmemmap, section
-  flags: flags.at('flags'),
-  mapping: pointer.at('mapping'),
-  index: ulongNumber.at('index'),
-});
 
 /** Entries of one page cache: a file of 4 TiB. */
 const MAX_PAGES = 1 << 30;
@@ -50,7 +35,7 @@ export interface CachedPages {
  * swap entries.
  */
 export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
-  const space = kernel.bind(addressSpace).at(mapping);
+  const space = kernel.bind(addressSpaceStruct).at(mapping);
   const Page = kernel.bind(pageStruct);
   const uptodate = kernel.enumerator('PG_uptodate');
   const dirtyBits = [kernel.enumerator('PG_dirty'), kernel.enumerator('PG_writeback')];
@@ -92,7 +77,7 @@ export type CachedPage =
 /** One page of an open file (its `struct file`), by its place in the file. Throws a VmcoreError if what leads there is damaged. */
 export function cachedPageOf(kernel: Kernel, file: bigint, index: number): CachedPage {
   const { f_mapping: mapping } = kernel.bind(fileStruct).at(file);
-  const space = kernel.bind(addressSpace).at(mapping);
+  const space = kernel.bind(addressSpaceStruct).at(mapping);
   const inode = kernel.bind(inodeStruct).at(space.host);
   if (index * PAGE_SIZE >= inode.i_size) return { kind: 'behind-end' };
   const entry = xaLoad(kernel, space.i_pages, index);

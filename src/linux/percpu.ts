@@ -2,7 +2,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { longNumber, pointer, struct } from '../vmcore/view.ts';
 
 /** `struct percpu_counter` (include/linux/percpu_counter.h). */
-const percpuCounter = struct('percpu_counter', { count: longNumber, counters: pointer });
+export const percpuCounter = struct('percpu_counter', { count: longNumber, counters: pointer });
 
 /** Address of one CPU's copy of dynamically allocated per-CPU memory: per_cpu_ptr(). */
 export function perCpuPtr(kernel: Kernel, pointerValue: bigint, cpu: number): bigint {

@@ -4,11 +4,13 @@ import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
 import { DEFAULT_LIMIT } from './container.ts';
 import { idrFind, idrForEach } from './idr.ts';
 import { listForEachEntry } from './list.ts';
+import { pidNamespaceStruct } from './pid-namespace.ts';
+import { taskStruct } from './sched.ts';
+import { signalStruct } from './signal.ts';
 
 /** `struct pid` (include/linux/pid.h): a number's identity, in each namespace that knows it. */
 export const pid = struct('pid', { count: u32, level: u32, tasks: addressOf(), numbers: addressOf() });
 export const upid = struct('upid', { nr: s32, ns: pointer });
-const pidNamespace = struct('pid_namespace', { idr: addressOf(), level: u32 });
 
 /** What a task's PID links are for: enum pid_type. */
 export type PidType = 'PIDTYPE_PID' | 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID';
@@ -23,7 +25,7 @@ const MAX_PIDS = 1 << 22;
  * the namespace's table is damaged.
  */
 export function findPid(kernel: Kernel, nr: number, namespace?: bigint): bigint | undefined {
-  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  const ns = kernel.bind(pidNamespaceStruct).at(namespace ?? kernel.symbol('init_pid_ns'));
   const found = idrFind(kernel, ns.idr, nr);
   return found === 0n ? undefined : found;
 }
@@ -33,7 +35,7 @@ export function* forEachPid(
   kernel: Kernel,
   namespace?: bigint,
 ): Generator<{ readonly nr: number; readonly pid: bigint }> {
-  const ns = kernel.bind(pidNamespace).at(namespace ?? kernel.symbol('init_pid_ns'));
+  const ns = kernel.bind(pidNamespaceStruct).at(namespace ?? kernel.symbol('init_pid_ns'));
   for (const { id, entry } of idrForEach(kernel, ns.idr, Math.min(MAX_PIDS, DEFAULT_LIMIT * 4))) {
     yield { nr: id, pid: entry };
   }
@@ -99,29 +101,21 @@ export function pidNr(kernel: Kernel, address: bigint, level = 0): number {
   return bound.at(view.numbers + BigInt(level * bound.size)).nr;
 }
 
-const taskLinks = struct('task_struct', {
-  tasks: addressOf(),
-  pid: s32,
-  signal: pointer,
-  threadNode: addressOf('thread_node'),
-});
-const signalThreads = struct('signal_struct', { threadHead: addressOf('thread_head') });
-
 /**
  * Addresses of the `task_struct` of every process (thread group leader), oldest first, without the idle task. Throws a
  * ContainerError if the kernel's list of tasks is damaged.
  */
 export function* forEachTask(kernel: Kernel): Generator<bigint> {
-  const bound = kernel.bind(taskLinks);
+  const bound = kernel.bind(taskStruct);
   const { tasks } = bound.at(kernel.symbol('init_task'));
   for (const task of listForEachEntry(kernel, tasks, bound, 'tasks', MAX_PIDS)) yield task.address;
 }
 
 /** Addresses of the `task_struct` of every thread of a process, the leader first. Throws a ContainerError. */
 export function* forEachThread(kernel: Kernel, task: bigint): Generator<bigint> {
-  const bound = kernel.bind(taskLinks);
-  const { threadHead } = kernel.bind(signalThreads).at(bound.at(task).signal);
-  for (const thread of listForEachEntry(kernel, threadHead, bound, 'threadNode', MAX_PIDS))
+  const bound = kernel.bind(taskStruct);
+  const { thread_head } = kernel.bind(signalStruct).at(bound.at(task).signal);
+  for (const thread of listForEachEntry(kernel, thread_head, bound, 'thread_node', MAX_PIDS))
     yield thread.address;
 }
 
@@ -132,11 +126,11 @@ export function* forEachThread(kernel: Kernel, task: bigint): Generator<bigint> 
 export function findTaskByPid(kernel: Kernel, nr: number): bigint | undefined {
   const found = findPid(kernel, nr);
   const task = found === undefined ? undefined : pidTask(kernel, found, 'PIDTYPE_PID');
-  if (task !== undefined && kernel.bind(taskLinks).at(task).pid !== nr) {
+  if (task !== undefined && kernel.bind(taskStruct).at(task).pid !== nr) {
     throw new ContainerError(
       'task',
       task,
-      `is found as PID ${nr}, but says that it is ${kernel.bind(taskLinks).at(task).pid}`,
+      `is found as PID ${nr}, but says that it is ${kernel.bind(taskStruct).at(task).pid}`,
     );
   }
   return task;

@@ -1,11 +1,15 @@
 import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { optional, pointer, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
-import { type File, fmode } from './file.ts';
-import { pageFrames } from './page-frame.ts';
+import { optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { fmode } from './file.ts';
+import type { File } from './fs.ts';
+import { pageFrames } from './mm.ts';
 
-/** `struct pipe_inode_info` (include/linux/pipe_fs_i.h). */
+/**
+ * `struct pipe_inode_info` (include/linux/pipe_fs_i.h; this module is named after fs/pipe.c, which all layers
+ * call it by).
+ */
 export const pipeInodeInfo = struct('pipe_inode_info', {
   head: u32,
   tail: u32,
@@ -21,20 +25,17 @@ export const pipeInodeInfo = struct('pipe_inode_info', {
 
 export type PipeInodeInfo = ViewOf<typeof pipeInodeInfo>;
 
-/** What a FIFO's reader remembers: how many writers there had been. 6.12 gave it a name of its own. */
-const fifoReader = struct('file', { writersBefore: u64.at('f_pipe', 'f_version') });
-
 /**
  * Whether a FIFO was opened for reading when nobody had it open for writing, and nobody has since: such a reader is not told that
  * the other side has hung up (pipe_poll, fs/pipe.c).
  */
-export function waitsForWriter(kernel: Kernel, file: File, { writers, w_counter }: PipeInodeInfo): boolean {
+export function waitsForWriter(file: File, { writers, w_counter }: PipeInodeInfo): boolean {
   const isReader = (file.f_mode & fmode.read) !== 0 && (file.f_mode & fmode.write) === 0;
   if (!isReader || writers !== 0) return false;
-  return kernel.bind(fifoReader).at(file.address).writersBefore === BigInt(w_counter);
+  return file.pipeWriters === BigInt(w_counter);
 }
 
-const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
+export const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
 
 /** More slots than fs.pipe-max-size allows root to ask for (2^31 bytes, fs/pipe.c round_pipe_size). */
 const MAX_RING = 1 << 19;

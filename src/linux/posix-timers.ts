@@ -1,15 +1,15 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct } from '../vmcore/view.ts';
-import { hlistForEach } from './hlist.ts';
 import { type HrtimerState, nextPeriod, readHrtimer } from './hrtimer.ts';
-import { listForEach } from './list.ts';
+import { hlistForEach, listForEach } from './list.ts';
 import { pidNr } from './pid.ts';
 import type { Task } from './sched.ts';
 import type { Signal } from './signal.ts';
+import { sigqueueStruct } from './signal-types.ts';
 import { CLOCK, type Clocks } from './timekeeping.ts';
 
 /** `struct k_itimer` (include/linux/posix-timers.h): a timer made by timer_create(2). */
-const kItimer = struct('k_itimer', {
+export const kItimer = struct('k_itimer', {
   list: addressOf(),
   it_clock: s32,
   it_id: s32,
@@ -25,8 +25,6 @@ const kItimer = struct('k_itimer', {
   alarmExpires: s64.at('it.alarm.alarmtimer.node.expires'),
 });
 
-/** The signal that a timer queues: `struct sigqueue` with siginfo as user space sees it. */
-const timerSigqueue = struct('sigqueue', { info: addressOf() });
 /** Offsets in siginfo_t: si_signo, and si_value of a timer's signal. */
 const SI_SIGNO = 0n;
 const SI_VALUE = 24n;
@@ -98,7 +96,7 @@ export function readPosixTimers(
       remaining = timeLeft(state, timer.it_sigev_notify, interval);
       isTimeOfDay = state.clock === CLOCK.realtime || state.clock === CLOCK.tai;
     }
-    const info = timer.sigq === 0n ? undefined : kernel.bind(timerSigqueue).at(timer.sigq).info;
+    const info = timer.sigq === 0n ? undefined : kernel.bind(sigqueueStruct).at(timer.sigq).info;
     return {
       id: timer.it_id,
       clock: timer.it_clock,

@@ -5,28 +5,28 @@ import { cstring, embed, pointer, struct, u8, u16, u32, u64, type ViewOf } from 
 import { readNode } from './container.ts';
 
 /** kernel/printk/printk_ringbuffer.h, since 5.10: lockless rings of descriptors and of text. */
-const prbDescRing = struct('prb_desc_ring', {
+export const prbDescRing = struct('prb_desc_ring', {
   countBits: u32.at('count_bits'),
   descs: pointer,
   infos: pointer,
   headId: u64.at('head_id'),
   tailId: u64.at('tail_id'),
 });
-const prbDataRing = struct('prb_data_ring', {
+export const prbDataRing = struct('prb_data_ring', {
   sizeBits: u32.at('size_bits'),
   data: pointer,
   tailLpos: u64.at('tail_lpos'),
 });
-const printkRingbuffer = struct('printk_ringbuffer', {
+export const printkRingbuffer = struct('printk_ringbuffer', {
   descRing: embed(prbDescRing).at('desc_ring'),
   textRing: embed(prbDataRing).at('text_data_ring'),
 });
-const prbDesc = struct('prb_desc', {
+export const prbDesc = struct('prb_desc', {
   stateVar: u64.at('state_var'),
   begin: u64.at('text_blk_lpos.begin'),
   next: u64.at('text_blk_lpos.next'),
 });
-const printkInfo = struct('printk_info', {
+export const printkInfo = struct('printk_info', {
   seq: u64,
   ts_nsec: u64,
   text_len: u16,

@@ -1,49 +1,15 @@
-import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, s64, struct, ulongNumber } from '../vmcore/view.ts';
-import type { Deadline } from './hrtimer-sleeper.ts';
-import type { Task } from './sched.ts';
-import { CLOCK } from './timekeeping.ts';
-
-/** `task_struct.restart_block`: what a call that was interrupted by a stop or a signal had still to wait for. */
-const restartBlock = struct('task_struct', {
-  fn: pointer.at('restart_block.fn'),
-  sleepClock: s32.at('restart_block.nanosleep.clockid'),
-  sleepExpires: s64.at('restart_block.nanosleep.expires'),
-  futexTime: s64.at('restart_block.futex.time'),
-  pollHasTimeout: s32.at('restart_block.poll.has_timeout'),
-  pollSeconds: ulongNumber.at('restart_block.poll.tv_sec'),
-  pollNanoseconds: ulongNumber.at('restart_block.poll.tv_nsec'),
-});
-
-/** The deadline in a task's restart block: for a call that ended with -ERESTART_RESTARTBLOCK. */
-export function restartDeadline(kernel: Kernel, task: Task): Deadline | undefined {
-  const block = kernel.bind(restartBlock).at(task.address);
-  if (block.fn === kernel.symbolMaybe('hrtimer_nanosleep_restart')) {
-    return { clock: block.sleepClock, expires: block.sleepExpires };
-  }
-  if (block.fn === kernel.symbolMaybe('futex_wait_restart') && block.futexTime > 0n) {
-    return { clock: CLOCK.monotonic, expires: block.futexTime };
-  }
-  if (block.fn === kernel.symbolMaybe('do_restart_poll') && block.pollHasTimeout !== 0) {
-    const expires = BigInt(block.pollSeconds) * 1_000_000_000n + BigInt(block.pollNanoseconds);
-    return { clock: CLOCK.monotonic, expires };
-  }
-  return undefined;
-}
-
-/** No user address is that low (vm.mmap_min_addr): a smaller first argument is a clock. */
-const LOWEST_ADDRESS = 4096n;
 
 /**
- * Name of the call that restart_syscall(2) goes on with: the kernel makes that call when a thread had been stopped in a sleep or a
- * poll. Its arguments are still those of the first call. Undefined where that cannot be told: a futex wait has emptied its restart
- * block by then (futex_wait_restart), and sleeps on other clocks keep something else there.
- *
- * @param firstArgument the register di: an address for nanosleep, a clock for clock_nanosleep
+ * `struct restart_block` (include/linux/restart_block.h), of a task: what a call that was interrupted by a
+ * stop or a signal had still to wait for. The function tells which of the members have a meaning.
  */
-export function restartedCall(kernel: Kernel, task: Task, firstArgument: bigint): string | undefined {
-  const { fn } = kernel.bind(restartBlock).at(task.address);
-  if (fn === kernel.symbolMaybe('do_restart_poll')) return 'poll';
-  if (fn !== kernel.symbolMaybe('hrtimer_nanosleep_restart')) return undefined;
-  return firstArgument < LOWEST_ADDRESS ? 'clock_nanosleep' : 'nanosleep';
-}
+export const restartBlockStruct = struct('restart_block', {
+  fn: pointer,
+  sleepClock: s32.at('nanosleep.clockid'),
+  sleepExpires: s64.at('nanosleep.expires'),
+  futexTime: s64.at('futex.time'),
+  pollHasTimeout: s32.at('poll.has_timeout'),
+  pollSeconds: ulongNumber.at('poll.tv_sec'),
+  pollNanoseconds: ulongNumber.at('poll.tv_nsec'),
+});

@@ -1,8 +1,10 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
+  array,
   bool,
   cstring,
+  embed,
   flags,
   optional,
   pointer,
@@ -11,14 +13,18 @@ import {
   u8,
   u32,
   u64,
-  type View,
+  ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
+import { threadStruct } from './arch/x86/processor.ts';
+import { restartBlockStruct } from './restart-block.ts';
 
-/** `struct task_struct` (include/linux/sched.h), as far as processes are rebuilt from it. */
+/** `struct task_struct` (include/linux/sched.h). */
 export const taskStruct = struct('task_struct', {
   threadFlags: flags.at('thread_info.flags'),
   status: u32.at('thread_info.status'),
+  // 5.16 moved it from the task; a kernel built for one CPU has none
+  cpu: optional(u32.at('thread_info.cpu', 'cpu')),
   __state: u32,
   stack: pointer,
   flags: u32,
@@ -30,6 +36,7 @@ export const taskStruct = struct('task_struct', {
   sched_reset_on_fork: bool,
   nr_cpus_allowed: s32,
   cpus_mask: addressOf('cpus_mask'),
+  tasks: addressOf('tasks'),
   user_cpus_ptr: optional(pointer),
   mm: pointer,
   exit_state: s32,
@@ -42,6 +49,7 @@ export const taskStruct = struct('task_struct', {
   restore_sigmask: bool,
   frozen: bool,
   atomic_flags: flags,
+  restart_block: embed(restartBlockStruct),
   pid: s32,
   tgid: s32,
   real_parent: pointer,
@@ -53,6 +61,9 @@ export const taskStruct = struct('task_struct', {
   thread_pid: pointer,
   vfork_done: pointer,
   clear_child_tid: u64,
+  // up to 6.1 each thread counts for itself and adds its counts up every 64 page faults (SPLIT_RSS_COUNTING)
+  rssCounts: optional(array(s32).at('rss_stat.count')),
+  start_boottime: u64,
   utime: u64,
   stime: u64,
   sum_exec_runtime: u64.at('se.sum_exec_runtime'),
@@ -89,15 +100,30 @@ export const taskStruct = struct('task_struct', {
   default_timer_slack_ns: u64,
   sysvUndo: pointer.at('sysvsem.undo_list'),
   mempolicy: optional(pointer),
+  cgroups: pointer,
   core_cookie: optional(u64),
   user_event_mm: optional(pointer),
   uclampMin: optional(u32.at('uclamp_req[0].user_defined')),
   uclampMax: optional(u32.at('uclamp_req[1].user_defined')),
   // 6.12: a slice that sched_setattr(2) asked for
   custom_slice: optional(u8.at('se.custom_slice')),
+  thread: embed(threadStruct),
 });
 
 export type Task = ViewOf<typeof taskStruct>;
+
+/** `struct rq` (kernel/sched/sched.h): the run queue of a CPU. */
+export const rqStruct = struct('rq', { clock: u64, curr: pointer });
+
+/**
+ * `struct task_group` (kernel/sched/sched.h), what the `cpu` controller keeps of a cgroup; in nanoseconds.
+ */
+export const taskGroupStruct = struct('task_group', {
+  css: addressOf(),
+  shares: ulongNumber,
+  quota: u64.at('cfs_bandwidth.quota'),
+  period: u64.at('cfs_bandwidth.period'),
+});
 
 /** Bits of `task_struct.__state` and `exit_state` (include/linux/sched.h). */
 export const taskState = {
@@ -170,5 +196,3 @@ export function allowedCpus(kernel: Kernel, task: Task): number[] {
     (cpu) => ((mask[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0,
   );
 }
-
-export type { View };

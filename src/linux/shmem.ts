@@ -1,15 +1,22 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, struct, u32, ulongNumber } from '../vmcore/view.ts';
 import type { Inode } from './fs.ts';
 import { cachedPages } from './pagemap.ts';
 
-/** `struct shmem_inode_info` (include/linux/shmem_fs.h), around the inode of tmpfs, memfd and shared anonymous memory. */
-const shmemInodeInfo = struct('shmem_inode_info', {
+/**
+ * `struct shmem_inode_info` (include/linux/shmem_fs.h; this module is named after mm/shmem.c), around the
+ * inode of tmpfs, memfd and shared anonymous memory.
+ */
+export const shmemInodeInfo = struct('shmem_inode_info', {
   seals: u32,
   swapped: ulongNumber,
+  xattrs: addressOf('xattrs'),
   vfs_inode: addressOf('vfs_inode'),
 });
+
+/** What the kernel keeps of a mounted tmpfs, in pages and inodes; 0 is no limit. */
+export const shmemSbInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, max_inodes: ulongNumber });
 
 /** F_SEAL_* bits of an inode of shared memory; F_SEAL_SEAL (1) alone if it cannot be sealed. */
 export function shmemSeals(kernel: Kernel, inode: bigint): number {
@@ -19,7 +26,6 @@ export function shmemSeals(kernel: Kernel, inode: bigint): number {
 /** What memfd_create and shmem_file_setup put before a name (mm/memfd.c, mm/shmem.c). */
 export const MEMFD_PREFIX = 'memfd:';
 
-const inodeLink = struct('inode', { i_link: pointer });
 /** A symbolic link is shorter than a page (mm/shmem.c). */
 const MAX_TARGET = 4096;
 
@@ -29,7 +35,7 @@ export function shmemSymlink(kernel: Kernel, inode: Inode): Buffer {
   if (length <= 0 || length >= MAX_TARGET) {
     throw new ContainerError('inode', inode.address, `is a symbolic link of ${length} bytes`);
   }
-  const { i_link } = kernel.bind(inodeLink).at(inode.address);
+  const { i_link } = inode;
   if (i_link !== 0n) return kernel.memory.read(i_link, length);
   const [page] = [...cachedPages(kernel, inode.i_mapping, true)];
   if (page === undefined || page.index !== 0 || page.state === 'swapped') {

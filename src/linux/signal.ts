@@ -2,6 +2,7 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
+  array,
   bool,
   optional,
   pointer,
@@ -13,6 +14,7 @@ import {
   u64,
   type ViewOf,
 } from '../vmcore/view.ts';
+import { kSigactionStruct, sigqueueStruct } from './signal-types.ts';
 
 /** `struct signal_struct` (include/linux/sched/signal.h): what the threads of a process share. */
 export const signalStruct = struct('signal_struct', {
@@ -41,7 +43,8 @@ export const signalStruct = struct('signal_struct', {
   oom_score_adj: s16,
   oom_score_adj_min: s16,
   autogroup: optional(pointer),
-  pids: addressOf('pids'),
+  /** By enum pid_type. */
+  pids: array(pointer),
 });
 
 export type Signal = ViewOf<typeof signalStruct>;
@@ -49,21 +52,28 @@ export type Signal = ViewOf<typeof signalStruct>;
 /** `signal_struct.flags`: the group has stopped, or is exiting. */
 export const SIGNAL = { stopStopped: 0x1, stopContinued: 0x2, groupExit: 0x4 } as const;
 
-const autogroupStruct = struct('autogroup', { nice: s32 });
+/**
+ * The `struct pid` of a process, or of the group or session that it is in; `signal` is the address of its
+ * `signal_struct`.
+ */
+export function pidOfRole(
+  kernel: Kernel,
+  signal: bigint,
+  role: 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID',
+): bigint {
+  return kernel.bind(signalStruct).at(signal).pids[kernel.enumerator(role)] ?? 0n;
+}
+
+/** `struct autogroup` (kernel/sched/autogroup.h). */
+export const autogroupStruct = struct('autogroup', { nice: s32 });
 
 /** Nice value of a session's scheduling group (/proc/PID/autogroup); 0 where there is none. */
 export function autogroupNice(kernel: Kernel, { autogroup }: Signal): number {
   return (autogroup ?? 0n) === 0n ? 0 : kernel.bind(autogroupStruct).at(autogroup ?? 0n).nice;
 }
 
-const sighandStruct = struct('sighand_struct', { action: addressOf('action') });
-const kSigaction = struct('k_sigaction', {
-  handler: pointer.at('sa.sa_handler'),
-  flags: u64.at('sa.sa_flags'),
-  restorer: pointer.at('sa.sa_restorer'),
-  mask: u64.at('sa.sa_mask.sig[0]'),
-});
-
+/** `struct sighand_struct`: the handlers of a process. */
+export const sighandStruct = struct('sighand_struct', { action: addressOf('action') });
 /** Number of signals (_NSIG). */
 export const NSIG = 64;
 
@@ -77,14 +87,12 @@ export interface KernelSigaction {
 /** The 64 handlers of a `sighand_struct`; index 0 is signal 1. */
 export function readSigactions(kernel: Kernel, sighand: bigint): KernelSigaction[] {
   const { action } = kernel.bind(sighandStruct).at(sighand);
-  const type = kernel.bind(kSigaction);
+  const type = kernel.bind(kSigactionStruct);
   return Array.from({ length: NSIG }, (_, i) => {
     const { handler, flags, restorer, mask } = type.at(action + BigInt(i * type.size));
     return { handler, flags, restorer, mask };
   });
 }
-
-const sigqueueStruct = struct('sigqueue', { next: pointer.at('list.next'), info: addressOf('info') });
 
 /** Size of siginfo_t in user space; the kernel keeps the 48 bytes that can be other than zero. */
 const SIGINFO_BYTES = 128;

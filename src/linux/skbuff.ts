@@ -2,7 +2,8 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
-import { pageFrames, requirePhysical } from './page-frame.ts';
+import { bioVecStruct } from './bvec.ts';
+import { pageFrames, requirePhysical } from './mm.ts';
 
 /** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
 export const skBuff = struct('sk_buff', {
@@ -18,17 +19,19 @@ export const skBuff = struct('sk_buff', {
 
 export type SkBuff = ViewOf<typeof skBuff>;
 
-const skBuffHead = struct('sk_buff_head', { next: pointer, qlen: u32 });
+export const skBuffHead = struct('sk_buff_head', { next: pointer, qlen: u32 });
 
-const sharedInfo = struct('skb_shared_info', { nr_frags: u8, frag_list: pointer, frags: addressOf('frags') });
-
-/** A page fragment; 6.6 renamed the members of bio_vec, which it had been, and 6.9 the page to netmem. */
-const bioVecFrag = struct('bio_vec', {
-  page: pointer.at('bv_page'),
-  length: u32.at('bv_len'),
-  offset: u32.at('bv_offset'),
+export const sharedInfo = struct('skb_shared_info', {
+  nr_frags: u8,
+  frag_list: pointer,
+  frags: addressOf('frags'),
 });
-const netmemFrag = struct('skb_frag', {
+
+/**
+ * A page fragment; 6.6 renamed the members of `struct bio_vec`, which it had been, and 6.9 the page to
+ * netmem.
+ */
+export const netmemFrag = struct('skb_frag', {
   page: pointer.at('netmem'),
   length: u32.at('len'),
   offset: u32.at('offset'),
@@ -91,7 +94,7 @@ function fragments(kernel: Kernel, skb: SkBuff): Run[] {
     throw new ContainerError('sk_buff', skb.address, 'has a list of further buffers');
   const count = shared.nr_frags;
   if (count > MAX_FRAGS) throw new ContainerError('sk_buff', skb.address, `has ${count} fragments`);
-  const Frag = kernel.hasMember('skb_frag', 'netmem') ? kernel.bind(netmemFrag) : kernel.bind(bioVecFrag);
+  const Frag = kernel.hasMember('skb_frag', 'netmem') ? kernel.bind(netmemFrag) : kernel.bind(bioVecStruct);
   return Array.from({ length: count }, (_, i) => {
     const { page, length, offset } = Frag.at(shared.frags + BigInt(i * Frag.size));
     const pages = Math.ceil((offset + length) / PAGE_SIZE);

@@ -4,7 +4,6 @@ import {
   flags,
   optional,
   pointer,
-  s16,
   s32,
   s64,
   struct,
@@ -17,18 +16,8 @@ import {
   type ViewOf,
 } from '../vmcore/view.ts';
 
-/** `struct socket` (include/linux/net.h): the private_data of a socket's file. */
-export const socketStruct = struct('socket', {
-  state: u32,
-  type: s16,
-  flags,
-  file: pointer,
-  sk: pointer,
-});
-
-export type Socket = ViewOf<typeof socketStruct>;
-
-const socketAlloc = struct('socket_alloc', {
+/** `struct socket_alloc`: a socket with its inode in sockfs. */
+export const socketAlloc = struct('socket_alloc', {
   inode: ulongNumber.at('vfs_inode.i_ino'),
   socket: addressOf('socket'),
 });
@@ -80,9 +69,6 @@ export const sockStruct = struct('sock', {
 
 export type Sock = ViewOf<typeof sockStruct>;
 
-/** Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have them here. */
-export const socketFlag = { passCredentials: 3, passSecurity: 4, passPidfd: 7 } as const;
-
 /** Address families (include/linux/socket.h). */
 export const family = { unix: 1, inet: 2, inet6: 10, netlink: 16, packet: 17 } as const;
 
@@ -133,30 +119,4 @@ export type SockFlag = keyof typeof optionFlags;
 /** Whether a bit of `sk_flags` is set. */
 export function sockFlag(kernel: Kernel, sock: Sock, flag: SockFlag): boolean {
   return sock.flags.has(kernel.enumerator(optionFlags[flag]));
-}
-
-const skFilter = struct('sk_filter', { prog: pointer });
-const bpfProg = struct('bpf_prog', { orig_prog: pointer });
-const sockFprog = struct('sock_fprog_kern', { len: u16, filter: pointer });
-const sockReuseport = struct('sock_reuseport', { prog: pointer });
-/** BPF_MAXINSNS (include/uapi/linux/bpf_common.h). */
-const MAX_INSTRUCTIONS = 4096;
-
-/**
- * A socket's filter as SO_ATTACH_FILTER took it, eight bytes (struct sock_filter) an instruction; empty if it has none. Undefined for
- * one that did not come that way (SO_ATTACH_BPF).
- */
-export function socketFilter(kernel: Kernel, sock: Sock): bigint[] | undefined {
-  if (sock.sk_filter === 0n) return [];
-  const original = kernel.bind(bpfProg).at(kernel.bind(skFilter).at(sock.sk_filter).prog).orig_prog;
-  if (original === 0n) return undefined;
-  const { len, filter } = kernel.bind(sockFprog).at(original);
-  if (len === 0 || len > MAX_INSTRUCTIONS) return undefined;
-  const raw = kernel.memory.read(filter, len * 8);
-  return Array.from({ length: len }, (_, i) => raw.readBigUInt64LE(i * 8));
-}
-
-/** Whether a program chooses among the sockets of an SO_REUSEPORT group. */
-export function hasReuseportProgram(kernel: Kernel, sock: Sock): boolean {
-  return sock.sk_reuseport_cb !== 0n && kernel.bind(sockReuseport).at(sock.sk_reuseport_cb).prog !== 0n;
 }

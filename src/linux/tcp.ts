@@ -34,7 +34,7 @@ export const tcpSock = struct('tcp_sock', {
 
 export type TcpSock = ViewOf<typeof tcpSock>;
 
-const congestionOps = struct('tcp_congestion_ops', { name: cstring });
+export const congestionOps = struct('tcp_congestion_ops', { name: cstring });
 
 /** Bits of tcp_sock.nonagle (include/net/tcp.h). */
 const TCP_NAGLE_OFF = 1;

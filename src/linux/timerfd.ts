@@ -1,9 +1,10 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, s64, struct, u8, u16, u64 } from '../vmcore/view.ts';
+import { hrtimerClockBaseStruct } from './hrtimer.ts';
 import { CLOCK, type Clocks, clockReading } from './timekeeping.ts';
 
 /** `struct timerfd_ctx` (fs/timerfd.c): a high-resolution timer, or an alarm timer for the *_ALARM clocks. */
-const timerfdContext = struct('timerfd_ctx', {
+export const timerfdContext = struct('timerfd_ctx', {
   tintv: s64,
   ticks: u64,
   clockid: s32,
@@ -16,8 +17,6 @@ const timerfdContext = struct('timerfd_ctx', {
   alarmState: s32.at('t.alarm.state'),
   alarmTimerBase: pointer.at('t.alarm.timer.base'),
 });
-
-const hrtimerClockBase = struct('hrtimer_clock_base', { clockid: s32 });
 
 /** The clocks whose timers wake a sleeping machine. */
 export function isAlarmClock(clock: number): boolean {
@@ -60,7 +59,7 @@ export function readTimerfd(kernel: Kernel, context: bigint, clocks: Clocks): Ti
   const timer = kernel.bind(timerfdContext).at(context);
   const alarm = isAlarmClock(timer.clockid);
   const base = alarm ? timer.alarmTimerBase : timer.timerBase;
-  const baseClock = base === 0n ? CLOCK.monotonic : kernel.bind(hrtimerClockBase).at(base).clockid;
+  const baseClock = base === 0n ? CLOCK.monotonic : kernel.bind(hrtimerClockBaseStruct).at(base).clockid;
   return {
     clock: timer.clockid,
     interval: timer.tintv,

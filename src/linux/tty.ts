@@ -2,7 +2,6 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
   addressOf,
-  array,
   bool,
   bytes,
   cstring,
@@ -18,9 +17,10 @@ import {
   ulongNumber,
   type ViewOf,
 } from '../vmcore/view.ts';
-import type { File } from './file.ts';
+import type { File } from './fs.ts';
 
-const ktermios = struct('ktermios', {
+/** `struct ktermios` (include/uapi/asm-generic/termbits.h). */
+export const ktermios = struct('ktermios', {
   c_iflag: u32,
   c_oflag: u32,
   c_cflag: u32,
@@ -29,7 +29,8 @@ const ktermios = struct('ktermios', {
   c_cc: bytes,
 });
 
-const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
+/** `struct winsize` (include/uapi/asm-generic/termios.h). */
+export const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
 
 /** `struct tty_struct` (include/linux/tty.h): one end of a terminal; the two ends of a pty are each other's `link`. */
 export const ttyStruct = struct('tty_struct', {
@@ -61,15 +62,8 @@ export function hasTtyFlag(tty: Tty, flag: keyof typeof ttyFlag): boolean {
   return tty.flags.has(ttyFlag[flag]);
 }
 
-const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
-
-/** `signal_struct.pids`, by enum pid_type. */
-const signalPids = struct('signal_struct', { pids: array(pointer) });
-
-/** The session of a process as the address of its `struct pid`, by which a terminal names it too; `signal` is the signal_struct. */
-export function sessionOf(kernel: Kernel, signal: bigint): bigint {
-  return kernel.bind(signalPids).at(signal).pids[kernel.enumerator('PIDTYPE_SID')] ?? 0n;
-}
+/** `struct tty_file_private`, the private_data of a terminal's file. */
+export const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: pointer });
 
 /** c_lflag: line by line. Where c_cc[] keeps VMIN (include/uapi/asm-generic/termbits-common.h). */
 const ICANON = 2;
@@ -80,7 +74,8 @@ export function readsMinimum({ termios }: Tty): number {
   return (termios.c_lflag & ICANON) !== 0 ? 1 : (termios.c_cc[VMIN] ?? 1);
 }
 
-const ttyDriver = struct('tty_driver', {
+/** `struct tty_driver` (include/linux/tty_driver.h). */
+export const ttyDriver = struct('tty_driver', {
   name: pointer,
   major: s32,
   minor_start: s32,
@@ -119,7 +114,8 @@ export function ttyOfFile(kernel: Kernel, file: File): Tty {
 }
 
 const N_TTY_BUF_SIZE = 4096;
-const nTtyData = struct('n_tty_data', {
+/** `struct n_tty_data` (drivers/tty/n_tty.c). */
+export const nTtyData = struct('n_tty_data', {
   commit_head: ulongNumber,
   read_head: ulongNumber,
   read_tail: ulongNumber,
@@ -129,16 +125,19 @@ const nTtyData = struct('n_tty_data', {
   read_flags: bytes,
 });
 
-const ttyLdisc = struct('tty_ldisc', { ops: pointer });
-const ttyLdiscOps = struct('tty_ldisc_ops', { num: s32 });
+/** `struct tty_ldisc` and `struct tty_ldisc_ops` (include/linux/tty_ldisc.h). */
+export const ttyLdisc = struct('tty_ldisc', { ops: pointer });
+export const ttyLdiscOps = struct('tty_ldisc_ops', { num: s32 });
 
 /** Number of the line discipline: 0 is N_TTY. */
 export function lineDiscipline(kernel: Kernel, tty: Tty): number {
   return kernel.bind(ttyLdiscOps).at(kernel.bind(ttyLdisc).at(tty.ldisc).ops).num;
 }
 
-const ttyPort = struct('tty_port', { head: pointer.at('buf.head') });
-const ttyBuffer = struct('tty_buffer', {
+/** `struct tty_port` (include/linux/tty_port.h). */
+export const ttyPort = struct('tty_port', { head: pointer.at('buf.head') });
+/** `struct tty_buffer` (include/linux/tty_buffer.h). */
+export const ttyBuffer = struct('tty_buffer', {
   next: pointer,
   used: u32,
   size: u32,

@@ -3,7 +3,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, optional, pointer, s16, s32, struct, u16, u32, type ViewOf } from '../vmcore/view.ts';
 import type { SkBuff } from './skbuff.ts';
 
-/** `struct unix_sock` (include/net/af_unix.h). */
+/** `struct unix_sock` (include/net/af_unix.h; this module is named after net/unix). */
 export const unixSock = struct('unix_sock', {
   addr: pointer,
   mnt: pointer.at('path.mnt'),
@@ -14,10 +14,14 @@ export const unixSock = struct('unix_sock', {
 
 export type UnixSock = ViewOf<typeof unixSock>;
 
-const unixAddress = struct('unix_address', { len: s32, name: addressOf('name') });
-const unixSkbParms = struct('unix_skb_parms', { pid: pointer, fp: pointer, consumed: u32 });
-const scmFpList = struct('scm_fp_list', { count: s16, fp: addressOf('fp') });
-const sockaddrUn = struct('sockaddr_un', { sun_family: u16 });
+/** `struct unix_address`. */
+export const unixAddress = struct('unix_address', { len: s32, name: addressOf('name') });
+/** `struct unix_skb_parms`, `cb` of a buffer. */
+export const unixSkbParms = struct('unix_skb_parms', { pid: pointer, fp: pointer, consumed: u32 });
+/** `struct scm_fp_list` (include/net/scm.h). */
+export const scmFpList = struct('scm_fp_list', { count: s16, fp: addressOf('fp') });
+/** `struct sockaddr_un` (include/uapi/linux/un.h). */
+export const sockaddrUn = struct('sockaddr_un', { sun_family: u16 });
 
 /** UNIX_PATH_MAX of include/uapi/linux/un.h. */
 const UNIX_PATH_MAX = 108;

@@ -1,30 +1,8 @@
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, flags, pointer, struct } from '../vmcore/view.ts';
-import { fileSystemOf, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
+import { backingDevInfoStruct, bdiWritebackStruct } from './backing-dev-defs.ts';
+import { fileSystemOf, inodeStruct, inodeTimes, SB_RDONLY, superBlockStruct } from './fs.ts';
 import { listEmpty, listReadEntries, listVisit } from './list.ts';
-
-const superBlockWriteback = struct('super_block', {
-  s_bdi: pointer,
-  s_inodes: addressOf('s_inodes'),
-  s_inodes_wb: addressOf('s_inodes_wb'),
-});
-const backingDevInfo = struct('backing_dev_info', { wb_list: addressOf('wb_list') });
-
-/** `struct bdi_writeback` (include/linux/backing-dev-defs.h): a root one, and one for each cgroup that wrote. */
-const bdiWriteback = struct('bdi_writeback', {
-  bdi_node: addressOf('bdi_node'),
-  b_dirty: addressOf('b_dirty'),
-  b_io: addressOf('b_io'),
-  b_more_io: addressOf('b_more_io'),
-});
-
-const inodeLists = struct('inode', {
-  i_sb: pointer,
-  i_io_list: addressOf('i_io_list'),
-  i_wb_list: addressOf('i_wb_list'),
-  i_sb_list: addressOf('i_sb_list'),
-});
 
 /** Inodes and writeback structures that one list can hold in a sound machine. */
 const MAX_INODES = 1 << 24;
@@ -57,7 +35,7 @@ export function writableDisks(kernel: Kernel): Found {
  * with pages being written.
  */
 export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
-  const Inode = kernel.bind(inodeLists);
+  const Inode = kernel.bind(inodeStruct);
   const addresses = new Set<bigint>();
   const damage: string[] = [];
   const add = (head: bigint, member: 'i_io_list' | 'i_wb_list') => {
@@ -66,10 +44,10 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
     });
     if (problem !== undefined) damage.push(problem);
   };
-  const { s_bdi, s_inodes_wb } = kernel.bind(superBlockWriteback).at(superBlock);
+  const { s_bdi, s_inodes_wb } = kernel.bind(superBlockStruct).at(superBlock);
   add(s_inodes_wb, 'i_wb_list');
-  const { wb_list } = kernel.bind(backingDevInfo).at(s_bdi);
-  const devices = listReadEntries(kernel, wb_list, kernel.bind(bdiWriteback), 'bdi_node', MAX_INODES);
+  const { wb_list } = kernel.bind(backingDevInfoStruct).at(s_bdi);
+  const devices = listReadEntries(kernel, wb_list, kernel.bind(bdiWritebackStruct), 'bdi_node', MAX_INODES);
   if (devices.damage !== undefined) damage.push(devices.damage);
   for (const wb of devices.entries) {
     for (const head of [wb.b_dirty, wb.b_io, wb.b_more_io]) add(head, 'i_io_list');
@@ -82,9 +60,9 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
  * the disk; its size and its blocks may still wait for the next commit of the journal.
  */
 export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Found {
-  const { s_inodes } = kernel.bind(superBlockWriteback).at(superBlock);
+  const { s_inodes } = kernel.bind(superBlockStruct).at(superBlock);
   const addresses = new Set<bigint>();
-  const Inode = kernel.bind(inodeLists);
+  const Inode = kernel.bind(inodeStruct);
   const damage = listVisit(kernel, s_inodes, Inode, 'i_sb_list', MAX_INODES, ({ address }) => {
     const changed = readable(() => inodeTimes(kernel, address).changedSeconds) ?? 0;
     if (changed > sinceSeconds) addresses.add(address);
@@ -95,7 +73,6 @@ export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceS
 /** Bits of `inode.i_state` of an inode that is to be written (I_DIRTY_*). 6.12 gave them other places, and the member 32 bits instead of 64. */
 export const dirtyBefore612 = { sync: 1 << 0, datasync: 1 << 1, pages: 1 << 2 } as const;
 export const dirtySince612 = { sync: 1 << 3, datasync: 1 << 4, pages: 1 << 5 } as const;
-const inodeState = struct('inode', { i_state: flags });
 
 function dirtyMask(kernel: Kernel): number {
   const isSince612 = kernel.layouts.member('inode', 'i_state')?.sizeBytes === 4;
@@ -105,8 +82,7 @@ function dirtyMask(kernel: Kernel): number {
 
 /** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
 export function isWritten(kernel: Kernel, inode: bigint): boolean {
-  const { i_state } = kernel.bind(inodeState).at(inode);
-  const { i_io_list, i_wb_list } = kernel.bind(inodeLists).at(inode);
+  const { i_state, i_io_list, i_wb_list } = kernel.bind(inodeStruct).at(inode);
   return (
     (i_state.low & dirtyMask(kernel)) === 0 && listEmpty(kernel, i_io_list) && listEmpty(kernel, i_wb_list)
   );

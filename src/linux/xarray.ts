@@ -4,8 +4,14 @@ import { addressOf, pointer, struct, u8 } from '../vmcore/view.ts';
 import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
 
 /** `struct xarray`, of which `struct radix_tree_root` is another name (include/linux/xarray.h). */
-const xarray = struct('xarray', { head: pointer.at('xa_head') });
-const xaNode = struct('xa_node', { shift: u8, offset: u8, count: u8, parent: pointer, slots: addressOf() });
+export const xarray = struct('xarray', { head: pointer.at('xa_head') });
+export const xaNode = struct('xa_node', {
+  shift: u8,
+  offset: u8,
+  count: u8,
+  parent: pointer,
+  slots: addressOf(),
+});
 
 /** XA_CHUNK_SHIFT without CONFIG_BASE_SMALL, and the slots of a node. */
 const CHUNK_SHIFT = 6;

@@ -1,20 +1,19 @@
 import { isWholeText } from '../vmcore/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';
 import { inodeStruct, SB_POSIXACL, superBlockStruct } from './fs.ts';
 import { listForEach } from './list.ts';
+import { posixAclStruct } from './posix-acl.ts';
 import { rbTreeForEach } from './rbtree.ts';
+import { shmemInodeInfo } from './shmem.ts';
 
 /** `struct simple_xattr` (include/linux/xattr.h); 6.2 put them into a tree instead of a list. */
-const inTree = struct('simple_xattr', { link: addressOf('rb_node'), name: pointer, size: ulongNumber });
-const inList = struct('simple_xattr', { link: addressOf('list'), name: pointer, size: ulongNumber });
-const shmemInodeInfo = struct('shmem_inode_info', {
-  xattrs: addressOf('xattrs'),
-  vfs_inode: addressOf('vfs_inode'),
+export const simpleXattr = struct('simple_xattr', {
+  link: addressOf().at('rb_node', 'list'),
+  name: pointer,
+  size: ulongNumber,
 });
-const inodeAcls = struct('inode', { i_acl: pointer, i_default_acl: pointer });
-const posixAcl = struct('posix_acl', { a_count: u32, a_entries: addressOf('a_entries') });
 
 /** XATTR_NAME_MAX and XATTR_SIZE_MAX (include/uapi/linux/limits.h). */
 const MAX_NAME = 256;
@@ -37,15 +36,14 @@ export interface Xattr {
  * has not looked since it read the inode. Of a file that it made it knows (posix_acl_create).
  */
 export function hasAcl(kernel: Kernel, inode: bigint): boolean | undefined {
-  const { i_acl } = kernel.bind(inodeAcls).at(inode);
+  const { i_acl, i_sb } = kernel.bind(inodeStruct).at(inode);
   if (i_acl < FIRST_SENTINEL) return i_acl !== 0n;
-  const { i_sb } = kernel.bind(inodeStruct).at(inode);
   return kernel.bind(superBlockStruct).at(i_sb).s_flags.has(SB_POSIXACL) ? undefined : false;
 }
 
 function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {
   if (address === 0n || address >= FIRST_SENTINEL) return [];
-  const { a_count, a_entries } = kernel.bind(posixAcl).at(address);
+  const { a_count, a_entries } = kernel.bind(posixAclStruct).at(address);
   if (a_count * ACL_ENTRY_BYTES > MAX_SIZE)
     throw new ContainerError('posix_acl', address, `has ${a_count} entries`);
   const version = Buffer.alloc(4);
@@ -60,9 +58,8 @@ function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {
  */
 export function tmpfsXattrs(kernel: Kernel, inode: bigint): Xattr[] {
   const { xattrs } = kernel.bind(shmemInodeInfo).containerOf(inode, 'vfs_inode');
-  const isTree = kernel.hasMember('simple_xattr', 'rb_node');
-  const Attribute = isTree ? kernel.bind(inTree) : kernel.bind(inList);
-  const walk = isTree ? rbTreeForEach : listForEach;
+  const Attribute = kernel.bind(simpleXattr);
+  const walk = kernel.hasMember('simple_xattr', 'rb_node') ? rbTreeForEach : listForEach;
   const own = Array.from(walk(kernel, xattrs, MAX_ATTRIBUTES), (link): Xattr => {
     const { address, name, size } = Attribute.containerOf(link, 'link');
     if (size > MAX_SIZE) throw new ContainerError('simple_xattr', address, `has ${size} bytes`);
@@ -71,7 +68,7 @@ export function tmpfsXattrs(kernel: Kernel, inode: bigint): Xattr[] {
     if (!isWholeText(text)) throw new ContainerError('simple_xattr', address, 'has a name that is not UTF-8');
     return { name: text, value };
   });
-  const { i_acl, i_default_acl } = kernel.bind(inodeAcls).at(inode);
+  const { i_acl, i_default_acl } = kernel.bind(inodeStruct).at(inode);
   return [
     ...own,
     ...aclOf(kernel, 'system.posix_acl_access', i_acl),

@@ -2,8 +2,15 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, bool, pointer, struct } from '../vmcore/view.ts';
 import { listReadEntries } from './list.ts';
 
-/** `struct ptrace_relation` (security/yama/yama_lsm.c): who may trace whom, as prctl(PR_SET_PTRACER) said. */
-const ptraceRelation = struct('ptrace_relation', { tracee: pointer, invalid: bool, node: addressOf('node') });
+/**
+ * `struct ptrace_relation` (security/yama/yama_lsm.c, which has no header): who may trace whom, as
+ * prctl(PR_SET_PTRACER) said.
+ */
+export const ptraceRelation = struct('ptrace_relation', {
+  tracee: pointer,
+  invalid: bool,
+  node: addressOf('node'),
+});
 
 const MAX_RELATIONS = 1 << 20;
 

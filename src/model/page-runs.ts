@@ -57,3 +57,14 @@ export function* joinRuns(runs: Iterable<PageRun>): Generator<PageRun, void, und
   }
   if (last !== undefined) yield last;
 }
+
+/** Runs of a file's pages as bytes, cut off at its end. `offset` is the place in the file. */
+export function* contentRuns(
+  runs: PageRuns,
+  sizeBytes: number,
+): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
+  for (const { address, pages, physical } of runs) {
+    const length = Math.min(pages * PAGE_SIZE, sizeBytes - address);
+    if (length > 0) yield { offset: address, physical, length };
+  }
+}

@@ -1,7 +1,7 @@
 import { copyFileSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/schema.ts';
-import { RESTORE_LOG } from '../criu/restore-log.ts';
+import { RESTORE_LOG } from '../criu/restore/names.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import type { Report } from './schema.ts';

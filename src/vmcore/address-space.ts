@@ -1,42 +1,27 @@
+import type { AddressSpace, Architecture, BaseAddress, LinearRange } from '../arch/index.ts';
 import { VmcoreError } from './errors.ts';
-import { type AddressSpace, KERNEL_TEXT_MAP, type KernelMemory, type LinearRange } from './memory.ts';
+import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
 import { vmcoreinfoNumber, vmcoreinfoSymbol } from './vmcoreinfo.ts';
 
-/** KERNEL_IMAGE_SIZE of kernels that do not say (before 4.7): 512 MiB. */
-const DEFAULT_IMAGE_BYTES = 512 << 20;
-/** Where the direct map is without CONFIG_RANDOMIZE_MEMORY (Documentation/arch/x86/x86_64/mm.rst). */
-const DIRECT_MAP_4_LEVELS = 0xffff_8880_0000_0000n;
-const DIRECT_MAP_5_LEVELS = 0xff11_0000_0000_0000n;
-const VMEMMAP_4_LEVELS = 0xffff_ea00_0000_0000n;
-const VMEMMAP_5_LEVELS = 0xffd4_0000_0000_0000n;
 /** `init_uts_ns.name` is a struct new_utsname: arrays of 65 bytes; release is the third. */
 const UTS_RELEASE = 130;
 const UTS_LENGTH = 65;
 
 /**
- * The first translation, from VMCOREINFO alone: kernel image at `phys_base`, page tables at `swapper_pg_dir`. Throws a
- * VmcoreError if VMCOREINFO lacks what it takes, or if memory is encrypted.
+ * The first translation, from VMCOREINFO alone: the kernel image, and page tables. Throws a VmcoreError if VMCOREINFO lacks what it takes,
+ * or if memory is encrypted.
  */
-export function initialAddressSpace(info: ReadonlyMap<string, string>): AddressSpace {
-  const physBase = vmcoreinfoNumber(info, 'NUMBER(phys_base)');
-  const pgd = vmcoreinfoSymbol(info, 'swapper_pg_dir') ?? vmcoreinfoSymbol(info, 'init_top_pgt');
-  if (physBase === undefined || pgd === undefined) {
-    throw new VmcoreError(
-      'VMCOREINFO has no phys_base or no swapper_pg_dir: not an x86-64 kernel of 4.10 or later',
-    );
-  }
-  if ((vmcoreinfoNumber(info, 'NUMBER(sme_mask)') ?? 0) !== 0) {
-    throw new VmcoreError('the machine encrypts its memory (SME): such dumps are not read');
-  }
-  const imageBytes = vmcoreinfoNumber(info, 'NUMBER(KERNEL_IMAGE_SIZE)') ?? DEFAULT_IMAGE_BYTES;
-  const image: LinearRange = {
-    start: KERNEL_TEXT_MAP,
-    end: KERNEL_TEXT_MAP + BigInt(imageBytes),
-    physical: physBase,
-  };
-  const levels = vmcoreinfoNumber(info, 'NUMBER(pgtable_l5_enabled)') === 1 ? 5 : 4;
-  return { table: { root: Number(pgd - KERNEL_TEXT_MAP) + physBase, levels }, linear: [image] };
+export function initialAddressSpace(
+  architecture: Architecture,
+  info: ReadonlyMap<string, string>,
+): AddressSpace {
+  const space = architecture.kernelSpace.initial({
+    number: (name) => vmcoreinfoNumber(info, `NUMBER(${name})`),
+    symbol: (name) => vmcoreinfoSymbol(info, name),
+  });
+  if (typeof space === 'string') throw new VmcoreError(space);
+  return space;
 }
 
 /** Checks that the kernel image is where VMCOREINFO puts it: `init_uts_ns` must say the release of VMCOREINFO. */
@@ -53,31 +38,27 @@ export function imageMatches(memory: KernelMemory, info: ReadonlyMap<string, str
   }
 }
 
-/** What the kernel chose at boot (CONFIG_RANDOMIZE_MEMORY). */
+/** What the kernel chose at boot (CONFIG_RANDOMIZE_MEMORY on x86). */
 export interface Bases {
   readonly directMap: bigint;
   readonly vmemmap: bigint;
 }
 
-/** Reads the bases from the kernel's own variables, or takes the fixed ones where it has none. */
-export function readBases(memory: KernelMemory, symbol: (name: string) => bigint | undefined): Bases {
-  const fiveLevels = memory.addressSpace.table.levels === 5;
-  const read = (name: string, fixed: bigint): bigint => {
-    const address = symbol(name);
-    return address === undefined ? fixed : memory.u64(address);
+/** Reads the bases from the kernel's own variables, or takes the fixed ones where it has none. Throws a VmcoreError if they cannot be true. */
+export function readBases(
+  { kernelSpace }: Architecture,
+  memory: KernelMemory,
+  symbol: (name: string) => bigint | undefined,
+): Bases {
+  const { directMap, vmemmap } = kernelSpace.bases(memory.addressSpace.table.levels);
+  const read = ({ variable, fixed }: BaseAddress): bigint => {
+    const address = symbol(variable);
+    const base = address === undefined ? fixed : memory.u64(address);
+    if (base % kernelSpace.baseAlignment !== 0n || base < kernelSpace.start)
+      throw new VmcoreError(`the dump is damaged: ${variable} holds 0x${base.toString(16)}`);
+    return base;
   };
-  const directMap = read('page_offset_base', fiveLevels ? DIRECT_MAP_5_LEVELS : DIRECT_MAP_4_LEVELS);
-  const vmemmap = read('vmemmap_base', fiveLevels ? VMEMMAP_5_LEVELS : VMEMMAP_4_LEVELS);
-  // Both are aligned to 1 GiB (arch/x86/mm/kaslr.c) and lie in the kernel's half.
-  for (const [name, base] of [
-    ['page_offset_base', directMap],
-    ['vmemmap_base', vmemmap],
-  ] as const) {
-    if (base % 0x4000_0000n !== 0n || base < 0xff00_0000_0000_0000n) {
-      throw new VmcoreError(`the dump is damaged: ${name} holds 0x${base.toString(16)}`);
-    }
-  }
-  return { directMap, vmemmap };
+  return { directMap: read(directMap), vmemmap: read(vmemmap) };
 }
 
 /** The whole translation: the image as far as it goes, and the direct map over all memory of the dump. */
@@ -95,5 +76,5 @@ export function fullAddressSpace(
     physical: 0,
   };
   const image = initial.linear.map((range) => ({ ...range, end: imageEnd ?? range.end }));
-  return { table: initial.table, linear: [directMap, ...image] };
+  return { ...initial, linear: [directMap, ...image] };
 }

@@ -1,3 +1,4 @@
+import type { Architecture } from '../arch/index.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Bases } from './address-space.ts';
 import { Btf } from './btf.ts';
@@ -34,6 +35,7 @@ interface Parts {
 export class DeadKernel implements Kernel {
   readonly path: string;
   readonly release: string;
+  readonly architecture: Architecture;
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   readonly cpuNotes: readonly CpuNote[];
   readonly warnings: readonly string[];
@@ -53,6 +55,7 @@ export class DeadKernel implements Kernel {
   constructor({ file, release, info, source, memory, symbols, btf, bases }: Parts) {
     this.path = file.path;
     this.release = release;
+    this.architecture = source.architecture;
     this.vmcoreinfo = info;
     this.cpuNotes = source.cpuNotes;
     this.warnings = source.warnings;

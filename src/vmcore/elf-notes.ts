@@ -1,26 +1,26 @@
-import { USER_REGISTERS, type UserRegister } from '../system/user-registers.ts';
+import type { NoteFormat } from '../arch/index.ts';
+import type { ElfNote } from '../system/elf.ts';
 
 /** One CPU at the moment of the dump (NT_PRSTATUS). */
 export interface CpuNote {
   /** PID of the task that the kernel put down for this CPU; 0 for idle and in QEMU's dumps of a running guest. */
   readonly pid: number;
-  readonly registers: Readonly<Record<UserRegister, bigint>>;
+  /** By the architecture's names. */
+  readonly registers: Readonly<Record<string, bigint>>;
 }
 
-export const NT_PRSTATUS = 1;
-/** Offsets in `struct elf_prstatus` (include/linux/elfcore.h) of x86-64. */
-const PR_PID = 32;
-const PR_REG = 112;
+const NT_PRSTATUS = 1;
 
-/** Registers of an NT_PRSTATUS note; undefined if it is too short to be x86-64's. */
-export function parsePrstatus(description: Buffer): CpuNote | undefined {
-  if (description.length < PR_REG + USER_REGISTERS.length * 8) return undefined;
-  const entries = USER_REGISTERS.map(
-    (name, i) => [name, description.readBigUInt64LE(PR_REG + i * 8)] as const,
-  );
-  return {
-    pid: description.readInt32LE(PR_PID),
-    // Object.fromEntries forgets which keys it was given; they are exactly USER_REGISTERS.
-    registers: Object.fromEntries(entries) as Record<UserRegister, bigint>,
-  };
+/** What the NT_PRSTATUS notes among a dump's notes say of its CPUs; one that is too short for the architecture is left out. */
+export function cpuNotesOf(notes: readonly ElfNote[], format: NoteFormat): CpuNote[] {
+  return notes
+    .filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS)
+    .map(({ description }) => parsePrstatus(description, format))
+    .filter((note) => note !== undefined);
+}
+
+function parsePrstatus(description: Buffer, { pid, registers, names }: NoteFormat): CpuNote | undefined {
+  if (description.length < registers + names.length * 8) return undefined;
+  const entries = names.map((name, i) => [name, description.readBigUInt64LE(registers + i * 8)] as const);
+  return { pid: description.readInt32LE(pid), registers: Object.fromEntries(entries) };
 }

@@ -1,6 +1,8 @@
+import { type Architecture, architectureOfElf, architectures } from '../arch/index.ts';
 import {
   ELF_HEADER_BYTES,
   type ElfHeader,
+  type ElfNote,
   PROGRAM_HEADER_BYTES,
   type ProgramHeader,
   PT_LOAD,
@@ -10,7 +12,7 @@ import {
   parseProgramHeaders,
   programHeaderCount,
 } from '../system/elf.ts';
-import { type CpuNote, NT_PRSTATUS, parsePrstatus } from './elf-notes.ts';
+import { type CpuNote, cpuNotesOf } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { mapFile, type VmcoreFile } from './mapping.ts';
 import {
@@ -23,7 +25,6 @@ import {
 import { ProcVmcoreMemory } from './proc-vmcore.ts';
 
 const ET_CORE = 4;
-const EM_X86_64 = 62;
 /** More program headers than any memory map has: a damaged header. */
 const MAX_PROGRAM_HEADERS = 1 << 20;
 const MAX_NOTE_BYTES = 64 << 20;
@@ -33,6 +34,7 @@ const MAX_MAPPINGS = 8192;
 
 /** What a dump file of any kind gives. */
 export interface DumpSource {
+  readonly architecture: Architecture;
   readonly physical: PhysicalMemory;
   readonly cpuNotes: readonly CpuNote[];
   /** Text of the VMCOREINFO note, if the dump has one. */
@@ -50,23 +52,23 @@ function requirePlausible(value: number, file: VmcoreFile, what: string): void {
   if (value > HIGHEST_NUMBER) throw new FormatError(file.path, `damaged: ${what} is 0x${value.toString(16)}`);
 }
 
-function readHeader(file: VmcoreFile): ElfHeader {
+/** The header of a core of an architecture that is read; throws a FormatError for any other file. */
+function readHeader(file: VmcoreFile): { header: ElfHeader; architecture: Architecture } {
   const header = parseElfHeader(file.readExact(0, ELF_HEADER_BYTES, 'the ELF header'));
   if (header === undefined) throw new FormatError(file.path, 'is not a 64-bit little-endian ELF file');
-  const problem =
-    header.type !== ET_CORE
-      ? 'is an ELF file, but not a core'
-      : header.machine !== EM_X86_64
-        ? 'is a core of another architecture than x86-64'
-        : header.programHeaderBytes !== PROGRAM_HEADER_BYTES
-          ? 'has program headers of an unknown size'
-          : undefined;
-  if (problem !== undefined) throw new FormatError(file.path, problem);
-  return header;
+  const architecture = architectureOfElf(header.machine);
+  if (header.type !== ET_CORE) throw new FormatError(file.path, 'is an ELF file, but not a core');
+  if (architecture === undefined) {
+    const known = architectures.map(({ name }) => name).join(', ');
+    throw new FormatError(file.path, `is a core of another architecture than ${known}`);
+  }
+  if (header.programHeaderBytes !== PROGRAM_HEADER_BYTES)
+    throw new FormatError(file.path, 'has program headers of an unknown size');
+  return { header, architecture };
 }
 
-function programHeaders(file: VmcoreFile): ProgramHeader[] {
-  const header = readHeader(file);
+function programHeaders(file: VmcoreFile): { architecture: Architecture; headers: ProgramHeader[] } {
+  const { header, architecture } = readHeader(file);
   const count = programHeaderCount(header, (offset, length) => {
     requirePlausible(offset, file, 'the section table');
     return file.readExact(offset, length, 'ELF section 0');
@@ -82,7 +84,7 @@ function programHeaders(file: VmcoreFile): ProgramHeader[] {
     requirePlausible(fileBytes, file, 'a segment size');
     requirePlausible(memoryBytes, file, 'a segment size');
   }
-  return headers;
+  return { architecture, headers };
 }
 
 /** Cuts loads to what the file really holds, so that no mapping reaches past its end. */
@@ -145,19 +147,13 @@ function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[]): Segment
  * FormatError for a foreign or damaged file. Memory beyond a truncated file's end is left out, with a warning.
  */
 export function openElf(file: VmcoreFile): DumpSource {
-  const headers = programHeaders(file);
+  const { architecture, headers } = programHeaders(file);
   const warnings: string[] = [];
-  let vmcoreinfo: string | undefined;
-  const cpuNotes: CpuNote[] = [];
+  const notes: ElfNote[] = [];
   for (const { type, offset, fileBytes } of headers) {
     if (type !== PT_NOTE) continue;
     if (fileBytes > MAX_NOTE_BYTES) throw new FormatError(file.path, `damaged: ${fileBytes} bytes of notes`);
-    for (const note of parseNotes(file.readExact(offset, fileBytes, 'the notes'))) {
-      if (note.name === 'VMCOREINFO') vmcoreinfo = note.description.toString('latin1');
-      if (note.name !== 'CORE' || note.type !== NT_PRSTATUS) continue;
-      const registers = parsePrstatus(note.description);
-      if (registers !== undefined) cpuNotes.push(registers);
-    }
+    notes.push(...parseNotes(file.readExact(offset, fileBytes, 'the notes')));
   }
   const loads = clip(
     file,
@@ -171,5 +167,9 @@ export function openElf(file: VmcoreFile): DumpSource {
           loads.map(({ fileBytes: length, ...load }) => ({ ...load, length })),
         )
       : new MappedMemory(layMappings(file, loads), leftOutOf(headers));
-  return { physical, cpuNotes, vmcoreinfo, warnings };
+  const vmcoreinfo = notes.findLast(({ name }) => name === 'VMCOREINFO')?.description.toString('latin1');
+  return {
+    ...{ architecture, physical, vmcoreinfo, warnings },
+    cpuNotes: cpuNotesOf(notes, architecture.notes),
+  };
 }

@@ -31,22 +31,38 @@ export class Field<out T> {
   /** Empty: the declaration's key. */
   readonly paths: readonly string[];
   readonly isOptional: boolean;
+  /** What the kernel has instead where it has none of the paths. */
+  readonly otherwise: Field<unknown> | undefined;
 
-  constructor(spec: FieldSpec, paths: readonly string[] = [], isOptional = false) {
+  constructor(
+    spec: FieldSpec,
+    paths: readonly string[] = [],
+    isOptional = false,
+    otherwise: Field<unknown> | undefined = undefined,
+  ) {
     this.spec = spec;
     this.paths = paths;
     this.isOptional = isOptional;
+    this.otherwise = otherwise;
   }
 
   /** The same field under another path than the declaration's key; of several, the first that the kernel has. */
   at(path: string, ...others: readonly string[]): Field<T> {
-    return new Field<T>(this.spec, [path, ...others], this.isOptional);
+    return new Field<T>(this.spec, [path, ...others], this.isOptional, this.otherwise);
+  }
+
+  /** This field, or another one, of another size or path, in kernels that do not have it. */
+  or(otherwise: Field<T>): Field<T> {
+    return new Field<T>(this.spec, this.paths, this.isOptional, otherwise);
   }
 }
 
 export type Fields = Readonly<Record<string, Field<unknown>>>;
 
-/** A structure declared once: the kernel's name for it and the members that the code uses. */
+/**
+ * A structure declared once: the kernel's name for it and the members that the code uses. A member costs
+ * nothing where it is not read, and need not be in every kernel for the others to be read: see `Bound`.
+ */
 export interface StructDecl<F extends Fields> {
   readonly name: string;
   readonly fields: F;
@@ -128,7 +144,7 @@ export function array<T>(element: Field<T>, length?: number): Field<readonly T[]
 
 /** A member that some kernels lack: reading it there gives undefined. */
 export function optional<T>(field: Field<T>): Field<T | undefined> {
-  return new Field<T | undefined>(field.spec, field.paths, true);
+  return new Field<T | undefined>(field.spec, field.paths, true, field.otherwise);
 }
 
 /** Declares a structure. Declare at module level: `kernel.bind` remembers its work per declaration object. */

@@ -1,15 +1,18 @@
+import { architectureOfUname, architectures } from '../arch/index.ts';
 import { parseNotes } from '../system/elf.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
-import { type CpuNote, NT_PRSTATUS, parsePrstatus } from './elf-notes.ts';
+import { cpuNotesOf } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { checkBitmap } from './kdump-bitmap.ts';
 import { CompressedMemory } from './kdump-memory.ts';
 
-/** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on x86-64. */
+/** Offsets in makedumpfile's `struct disk_dump_header` (diskdump_mod.h) on 64-bit machines. */
 const HEADER = {
   version: 8,
+  /** `utsname.machine`: the fifth text of 65 bytes. */
+  machine: 272,
   status: 424,
   blockSize: 428,
   subHeaderBlocks: 432,
@@ -22,6 +25,7 @@ const SUB_HEADER = { dumpLevel: 8, split: 12, vmcoreinfo: 32, note: 48, maxMapnr
 const VERSION_VMCOREINFO = 3;
 const VERSION_NOTE = 4;
 const VERSION_64_BIT = 6;
+const UTS_LENGTH = 65;
 /** makedumpfile ran out of room (DUMP_DH_COMPRESSED_INCOMPLETE). */
 const STATUS_INCOMPLETE = 8;
 const MAX_VMCOREINFO_BYTES = 1 << 20;
@@ -46,14 +50,6 @@ function readPart(
   return requireBytes(content, Number(offset), Number(length), what);
 }
 
-function cpuNotesOf(notes: Buffer | undefined): CpuNote[] {
-  if (notes === undefined) return [];
-  return parseNotes(notes)
-    .filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS)
-    .map(({ description }) => parsePrstatus(description))
-    .filter((note) => note !== undefined);
-}
-
 /**
  * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed when they are
  * read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`), or another page size.
@@ -62,6 +58,16 @@ export function openKdump(content: DumpContent): DumpSource {
   const { path } = content;
   const header = requireBytes(content, 0, HEADER.bytes, 'the header');
   const version = header.readInt32LE(HEADER.version);
+  const machine = header
+    .toString('latin1', HEADER.machine, HEADER.machine + UTS_LENGTH)
+    .replace(/\0.*$/s, '');
+  // A writer that did not know the machine left its name empty.
+  const architecture = machine === '' ? architectures[0] : architectureOfUname(machine);
+  if (architecture === undefined)
+    throw new FormatError(
+      path,
+      `is of ${machine}, not of ${architectures.map(({ name }) => name).join(', ')}`,
+    );
   const blockSize = header.readInt32LE(HEADER.blockSize);
   if (blockSize !== PAGE_SIZE)
     throw new FormatError(path, `has blocks of ${blockSize} bytes, not ${PAGE_SIZE}`);
@@ -101,9 +107,10 @@ export function openKdump(content: DumpContent): DumpSource {
   if (problem !== undefined) throw new FormatError(path, problem);
   const physical = new CompressedMemory({ ...parts, dumped });
   return {
+    architecture,
     physical,
     dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
-    cpuNotes: cpuNotesOf(notes),
+    cpuNotes: notes === undefined ? [] : cpuNotesOf(parseNotes(notes), architecture.notes),
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
     warnings: [...(warning === undefined ? [] : [warning]), ...lackOf(physical, isIncomplete, content.isCut)],
   };

@@ -1,3 +1,4 @@
+import type { Architecture } from '../arch/index.ts';
 import type { BtfLayouts } from './btf-layouts.ts';
 import type { CpuNote } from './elf-notes.ts';
 import type { Fields, StructDecl } from './field.ts';
@@ -11,6 +12,7 @@ export interface Kernel {
   readonly path: string;
   /** `uname -r`. */
   readonly release: string;
+  readonly architecture: Architecture;
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   /** Registers of each CPU when the dump was made, in the dump's order; may be empty. */
   readonly cpuNotes: readonly CpuNote[];
@@ -28,7 +30,10 @@ export interface Kernel {
   /** CPUs that were there, online or not, ascending. */
   readonly presentCpus: readonly number[];
 
-  /** Binds a declaration to this kernel (remembered per declaration); throws a BindError. */
+  /**
+   * Binds a declaration to this kernel (remembered per declaration); throws a BindError if there is no such
+   * structure.
+   */
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F>;
   /** Whether the structure has the member (a path): the way to tell releases apart. */
   hasMember(structName: string, path: string): boolean;

@@ -1,31 +1,13 @@
+import type { AddressSpace, PageTable } from '../arch/index.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { bytesToText } from './byte-text.ts';
 import { AddressError } from './errors.ts';
-import { type PageTable, pageNumber, translateKernelPage } from './page-table.ts';
+import { pageNumber, translateKernelPage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Window, WindowSource } from './view.ts';
 
 /** Translations that are remembered. */
 const MAX_WALKED = 1 << 16;
-/** The canonical upper half begins here with 5-level tables (and later with 4-level ones). */
-const KERNEL_HALF = 0xff00_0000_0000_0000n;
-/** __START_KERNEL_map (arch/x86/include/asm/page_64_types.h). */
-export const KERNEL_TEXT_MAP = 0xffff_ffff_8000_0000n;
-
-/** A range of kernel addresses that is mapped with one offset: the kernel image, the direct map. */
-export interface LinearRange {
-  readonly start: bigint;
-  readonly end: bigint;
-  /** Physical address of `start`. */
-  readonly physical: number;
-}
-
-/** How kernel addresses become physical ones. */
-export interface AddressSpace {
-  readonly table: PageTable;
-  /** Tried in this order, before the page tables. */
-  readonly linear: readonly LinearRange[];
-}
 
 /**
  * Kernel virtual memory. Addresses are bigints. The kernel image and the direct map are translated by arithmetic,
@@ -54,7 +36,7 @@ export class KernelMemory implements WindowSource {
 
   /** The page table of a process, from `mm_struct.pgd`. */
   userTable(pgd: bigint): PageTable {
-    return { root: this.translate(pgd), levels: this.#space.table.levels };
+    return { ...this.#space.table, root: this.translate(pgd) };
   }
 
   /** Physical address of a kernel address; throws an AddressError if it is not mapped. */
@@ -63,7 +45,7 @@ export class KernelMemory implements WindowSource {
       if (address >= range.start && address < range.end)
         return Number(address - range.start) + range.physical;
     }
-    if (address < KERNEL_HALF || address > 0xffff_ffff_ffff_ffffn) {
+    if (address < this.#space.start || address > 0xffff_ffff_ffff_ffffn) {
       throw new AddressError(address, 'is not a kernel address');
     }
     const page = pageNumber(address);
@@ -84,7 +66,7 @@ export class KernelMemory implements WindowSource {
       }
     }
     if (Number(address & 0xfffn) + length > PAGE_SIZE) return undefined;
-    if (address < KERNEL_HALF) return undefined;
+    if (address < this.#space.start) return undefined;
     try {
       return this.#physical.contiguous(this.translate(address), length);
     } catch (error) {

@@ -40,7 +40,7 @@ interface Located {
 /** VMCOREINFO and a memory through which the kernel image can be read; checked against each other. */
 function locateKernel(file: VmcoreFile, source: DumpSource, profile: Profile | undefined): Located {
   const attempt = (info: ReadonlyMap<string, string>): Located | undefined => {
-    const memory = new KernelMemory(source.physical, initialAddressSpace(info));
+    const memory = new KernelMemory(source.physical, initialAddressSpace(source.architecture, info));
     return imageMatches(memory, info) ? { info, memory } : undefined;
   };
   if (source.vmcoreinfo !== undefined) {
@@ -104,7 +104,7 @@ export function kernelFrom(file: VmcoreFile, source: DumpSource, profile?: Profi
   const { info, memory } = locateKernel(file, source, profile);
   if (profile !== undefined) checkProfile(file, info, profile);
   const symbols = profile?.symbols ?? kallsymsOf(memory, info);
-  const bases = readBases(memory, (name) => symbols.lookup(name));
+  const bases = readBases(source.architecture, memory, (name) => symbols.lookup(name));
   memory.setAddressSpace(
     fullAddressSpace(memory.addressSpace, source.physical, bases, symbols.lookup('_end')),
   );

@@ -1,29 +1,7 @@
+import type { PageTable, PageTableFormat } from '../arch/index.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from './errors.ts';
-import type { Kernel } from './kernel.ts';
 import type { PhysicalMemory } from './physical.ts';
-
-const PRESENT = 1;
-const HUGE = 1 << 7;
-/**
- * Set in an entry that keeps its frame but must not be used (PROT_NONE, NUMA hinting); PRESENT is then clear and the
- * frame's bits are inverted (arch/x86/include/asm/pgtable-invert.h).
- */
-const PROTNONE = 1 << 8;
-/** Flags that pages of one run share: all but accessed (bit 5) and soft-dirty (bit 11). */
-const RUN_FLAGS = 0xfff & ~(1 << 5) & ~(1 << 11);
-/** Bits 32..51 of an entry's frame address, in its high word. */
-const FRAME_HIGH = 0x000f_ffff;
-const WORD = 0x1_0000_0000;
-/** Pages that one entry covers, by level: 1 is the page table itself. */
-const PAGES_PER_ENTRY = [0, 1, 512, 512 ** 2, 512 ** 3, 512 ** 4];
-
-/** Paging structures of x86-64: where the top table is, and how many levels (4 or 5). */
-export interface PageTable {
-  /** Physical address of the top-level table (CR3 without its flag bits). */
-  readonly root: number;
-  readonly levels: number;
-}
 
 /** A run of pages of the same kind: adjacent in virtual memory and, if present, in physical memory too. */
 export interface MappedRun {
@@ -42,11 +20,6 @@ export interface MappedRun {
   readonly pageSizeBytes: number;
 }
 
-/** Frame address of an entry's two words (read unsigned), without its flag bits. */
-function frameOf(low: number, high: number): number {
-  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE_SIZE - 1)) >>> 0);
-}
-
 /** The number of the page that holds a virtual address: the address without its low 12 bits and its sign (below 2^45, so it fits a number). */
 export function pageNumber(address: bigint): number {
   return Number((address >> 12n) & 0x1fff_ffff_ffffn);
@@ -63,19 +36,20 @@ export function translateKernelPage(
   page: number,
   tables?: Set<number>,
 ): number | undefined {
+  const { format } = table;
   let base = table.root;
   for (let level = table.levels; level >= 1; level--) {
     tables?.add(base);
-    const span = PAGES_PER_ENTRY[level] ?? 1;
-    const index = Math.floor(page / span) % 512;
+    const span = format.pagesPerEntry[level] ?? 1;
+    const index = Math.floor(page / span) % format.entries;
     const { data, offset } = physical.window(base + index * 8, 8);
     const low = data.getUint32(offset, true);
     const high = data.getUint32(offset + 4, true);
-    if ((low & PRESENT) === 0) return undefined;
-    const frame = frameOf(low, high);
+    if (!format.isValid(low)) return undefined;
+    const frame = format.frame(low, high);
     if (level === 1) return frame;
-    if ((low & HUGE) !== 0) {
-      if (level > 3)
+    if (!format.isTable(low, level)) {
+      if (level > format.largestPageLevel)
         throw new ContainerError('page table', BigInt(base), `has a huge page at level ${level}`);
       const bytes = span * PAGE_SIZE;
       return frame - (frame % bytes) + (page % span) * PAGE_SIZE;
@@ -85,22 +59,16 @@ export function translateKernelPage(
   return undefined;
 }
 
-/** Whether `next` goes on where `run` ends, with the same flags but for accessed and soft-dirty. */
-function continues(run: MappedRun, next: MappedRun): boolean {
+/** Whether `next` goes on where `run` ends, with the same flags. */
+function continues(format: PageTableFormat, run: MappedRun, next: MappedRun): boolean {
   return (
     run.kind === 'present' &&
     next.kind === 'present' &&
     run.pageSizeBytes === next.pageSizeBytes &&
     run.address + run.pages * PAGE_SIZE === next.address &&
     run.pfn + run.pages === next.pfn &&
-    ((run.entryLow ^ next.entryLow) & RUN_FLAGS) === 0 &&
-    run.entryHigh >>> 20 === next.entryHigh >>> 20
+    format.isAlike(run.entryLow, run.entryHigh, next.entryLow, next.entryHigh)
   );
-}
-
-/** Whether an entry maps a page, as pte_present() says. A huge entry that is being split counts too. */
-function isPresent(low: number, level: number): boolean {
-  return (low & (level > 1 ? PRESENT | PROTNONE | HUGE : PRESENT | PROTNONE)) !== 0;
 }
 
 /** A table on the way down, and the next of its entries. */
@@ -116,13 +84,15 @@ interface Step {
 
 class Walk {
   readonly #physical: PhysicalMemory;
+  readonly #format: PageTableFormat;
   readonly #start: number;
   readonly #end: number;
   /** Tables met so far: one table has one place, so meeting it again means damage. */
   readonly #seen = new Set<number>();
 
-  constructor(physical: PhysicalMemory, start: number, end: number) {
+  constructor(physical: PhysicalMemory, format: PageTableFormat, start: number, end: number) {
     this.#physical = physical;
+    this.#format = format;
     this.#start = start;
     this.#end = end;
   }
@@ -130,13 +100,13 @@ class Walk {
   enter(base: number, level: number, tableAddress: number): Step {
     if (this.#seen.has(base)) throw new ContainerError('page table', BigInt(base), 'is in the tree twice');
     this.#seen.add(base);
-    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
+    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
     return {
       ...this.#physical.window(base, PAGE_SIZE),
       base,
       level,
       tableAddress,
-      last: Math.min(511, Math.ceil((this.#end - tableAddress) / bytes) - 1),
+      last: Math.min(this.#format.entries - 1, Math.ceil((this.#end - tableAddress) / bytes) - 1),
       index: Math.max(0, Math.floor((this.#start - tableAddress) / bytes)),
     };
   }
@@ -148,7 +118,7 @@ class Walk {
     high: number,
     address: number,
   ): { -readonly [Key in keyof MappedRun]: MappedRun[Key] } {
-    const bytes = (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
+    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
     const from = Math.max(address, this.#start);
     const found = {
       address: from,
@@ -157,8 +127,8 @@ class Walk {
       entryHigh: high,
       pageSizeBytes: bytes,
     };
-    if (!isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
-    const frame = (low & PRESENT) !== 0 ? frameOf(low, high) : frameOf(~low >>> 0, ~high >>> 0);
+    if (!this.#format.isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
+    const frame = this.#format.frame(low, high);
     return {
       ...found,
       kind: 'present',
@@ -178,7 +148,8 @@ export function* walkPages(
   end: number,
 ): Generator<MappedRun, void, undefined> {
   if (end <= start) return;
-  const walk = new Walk(physical, start, end);
+  const { format } = table;
+  const walk = new Walk(physical, format, start, end);
   const path = [walk.enter(table.root, table.levels, 0)];
   let run: ReturnType<Walk['leaf']> | undefined;
   for (let step = path.at(-1); step !== undefined; step = path.at(-1)) {
@@ -191,14 +162,15 @@ export function* walkPages(
     const low = data.getUint32(offset + index * 8, true);
     const high = data.getUint32(offset + index * 8 + 4, true);
     if (low === 0 && high === 0) continue;
-    const address = step.tableAddress + index * (PAGES_PER_ENTRY[level] ?? 1) * PAGE_SIZE;
-    if (level > 1 && (low & PRESENT) !== 0 && (low & HUGE) === 0) {
-      path.push(walk.enter(frameOf(low, high), level - 1, address));
+    const address = step.tableAddress + index * (format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
+    if (format.isTable(low, level)) {
+      path.push(walk.enter(format.frame(low, high), level - 1, address));
       continue;
     }
-    if (level > 3) throw new ContainerError('page table', BigInt(step.base), `has a leaf at level ${level}`);
+    if (level > format.largestPageLevel)
+      throw new ContainerError('page table', BigInt(step.base), `has a leaf at level ${level}`);
     const next = walk.leaf(level, low, high, address);
-    if (run !== undefined && continues(run, next)) run.pages += next.pages;
+    if (run !== undefined && continues(format, run, next)) run.pages += next.pages;
     else {
       if (run !== undefined) yield run;
       run = next;
@@ -207,12 +179,18 @@ export function* walkPages(
   if (run !== undefined) yield run;
 }
 
+/** What leads to the page tables of processes: a `Kernel` has it. */
+export interface PageTables {
+  readonly physical: PhysicalMemory;
+  readonly memory: { userTable(pgd: bigint): PageTable };
+}
+
 /** The same for a process: `pgd` is `mm_struct.pgd`, a direct-map address. */
 export function walkUserPages(
-  kernel: Kernel,
+  { physical, memory }: PageTables,
   pgd: bigint,
   start: number,
   end: number,
 ): Generator<MappedRun, void, undefined> {
-  return walkPages(kernel.physical, kernel.memory.userTable(pgd), start, end);
+  return walkPages(physical, memory.userTable(pgd), start, end);
 }

@@ -22,7 +22,10 @@ export interface WindowSource {
   contiguous(address: bigint, length: number): Window | undefined;
 }
 
-/** A declaration bound to one kernel's layout. */
+/**
+ * A declaration bound to one kernel's layout. Each member is bound when it is read first: what a kernel lacks
+ * fails who reads it, with a BindError, and nobody else.
+ */
 export interface Bound<F extends Fields> {
   readonly name: string;
   /** Size of the whole structure in bytes. */
@@ -35,6 +38,8 @@ export interface Bound<F extends Fields> {
   containerOf(memberAddress: bigint, member: string): View<F>;
   /** Whether this kernel has the declared (optional) member. */
   has(member: keyof F & string): boolean;
+  /** Binds all members now; throws a BindError if one does not fit, or is missing and not optional. */
+  bindAll(): void;
 }
 
 type Read = (view: StructView) => unknown;
@@ -282,18 +287,50 @@ function shifted(layout: MemberLayout, by: number): MemberLayout {
   };
 }
 
-function defineMember(prototype: object, key: string, read: Read): void {
-  Object.defineProperty(prototype, key, {
-    enumerable: true,
-    get(this: StructView) {
-      return read(this);
-    },
+/** A getter that binds its member when it is first called, and makes way for the read alone then. */
+function defineMember(prototype: object, key: string, bind: () => Read): void {
+  const define = (read: Read): void => {
+    Object.defineProperty(prototype, key, {
+      configurable: true,
+      enumerable: true,
+      get(this: StructView) {
+        return read(this);
+      },
+    });
+  };
+  define((view) => {
+    const read = bind();
+    define(read);
+    return read(view);
   });
 }
 
+/** A member as one kernel has it; without `layout` if it has none of the alternatives. */
+interface Located {
+  readonly field: Field<unknown>;
+  readonly path: string;
+  readonly layout: MemberLayout | undefined;
+}
+
+/** The first alternative of a field that the kernel has, else its first. */
+function locate(structure: string, key: string, field: Field<unknown>, layouts: Layouts): Located {
+  for (let at: Field<unknown> | undefined = field; at !== undefined; at = at.otherwise) {
+    for (const path of pathsOf(at, key)) {
+      const layout = layouts.member(structure, path);
+      if (layout !== undefined) return { field: at, path, layout };
+    }
+  }
+  return { field, path: pathsOf(field, key)[0] ?? key, layout: undefined };
+}
+
+function pathsOf(field: Field<unknown>, key: string): readonly string[] {
+  return field.paths.length === 0 ? [key] : field.paths;
+}
+
 /**
- * Binds a declaration to a kernel's layouts. Throws a BindError that names structure, member and release if the structure
- * or a member that is not optional is missing, has another size or another kind.
+ * Binds a declaration to a kernel's layouts. Throws a BindError if there is no such structure. Reading a
+ * member throws one that names structure, member and release if it is not optional and missing, or has
+ * another size or another kind.
  */
 export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Context): Bound<F> {
   const { layouts, release, source } = context;
@@ -301,23 +338,24 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Conte
   if (size === undefined) throw new BindError(decl.name, undefined, release, 'does not exist');
   class BoundView extends StructView {}
   const binder = new MemberBinder(context, decl.name, size);
+  const fields = new Map(Object.entries<Field<unknown>>(decl.fields));
+  const bindMember = (key: string, declared: Field<unknown>): Read => {
+    const { field, path, layout } = locate(decl.name, key, declared, layouts);
+    if (layout !== undefined) return binder.bind(field.spec, layout, path);
+    if (declared.isOptional) return () => undefined;
+    throw new BindError(decl.name, path, release, 'does not exist');
+  };
+  for (const [key, field] of fields) defineMember(BoundView.prototype, key, () => bindMember(key, field));
+  const layoutOf = (member: string): MemberLayout | undefined => {
+    const field = fields.get(member);
+    const declared = field && locate(decl.name, member, field, layouts).layout;
+    return declared ?? layouts.member(decl.name, member);
+  };
   const offsets = new Map<string, number>();
-  for (const [key, field] of Object.entries<Field<unknown>>(decl.fields)) {
-    const paths = field.paths.length === 0 ? [key] : field.paths;
-    const path =
-      paths.find((candidate) => layouts.member(decl.name, candidate) !== undefined) ?? paths[0] ?? key;
-    const layout = layouts.member(decl.name, path);
-    if (layout === undefined) {
-      if (!field.isOptional) throw new BindError(decl.name, path, release, 'does not exist');
-      defineMember(BoundView.prototype, key, () => undefined);
-      continue;
-    }
-    offsets.set(key, layout.offsetBytes);
-    defineMember(BoundView.prototype, key, binder.bind(field.spec, layout, path));
-  }
   const offsetOf = (member: string): number => {
-    const offset = offsets.get(member) ?? layouts.member(decl.name, member)?.offsetBytes;
+    const offset = offsets.get(member) ?? layoutOf(member)?.offsetBytes;
     if (offset === undefined) throw new BindError(decl.name, member, release, 'does not exist');
+    offsets.set(member, offset);
     return offset;
   };
   // The getters just defined are those of View<F>: the one place where the type is asserted instead of inferred.
@@ -328,6 +366,12 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Conte
     at,
     offsetOf,
     containerOf: (memberAddress, member) => at(memberAddress - BigInt(offsetOf(member))),
-    has: (member) => offsets.has(member),
+    has: (member) => {
+      const field = fields.get(member);
+      return field !== undefined && locate(decl.name, member, field, layouts).layout !== undefined;
+    },
+    bindAll: () => {
+      for (const [key, field] of fields) bindMember(key, field);
+    },
   };
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { unwrittenFiles } from '../../src/capture/files/write-back.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
-import { writeImages } from '../../src/criu/index.ts';
+import { writeImages } from '../../src/criu/images/index.ts';
 import type { OpenFile } from '../../src/model/file.ts';
 import type { CaptureResult, ProcessGroup } from '../../src/model/group.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';

@@ -7,8 +7,8 @@ import {
   protectionKeysOf,
 } from '../../src/capture/memory-attributes.ts';
 import { believedArea } from '../../src/capture/memory-flags.ts';
-import { mmStruct, vmAreaStruct } from '../../src/linux/mm.ts';
-import { VM } from '../../src/linux/vm-flags.ts';
+import { VM } from '../../src/linux/mm.ts';
+import { mmStruct, vmAreaStruct } from '../../src/linux/mm-types.ts';
 import { newFindings } from '../../src/model/verdict.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { makeFile } from '../vmcore/made-file.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { hasDefaultModes } from '../../src/capture/registers.ts';
+import { hasDefaultModes } from '../../src/capture/arch/x86-64.ts';
 
 function saved(fcw: number, mxcsr: number): Buffer {
   const fxsave = Buffer.alloc(512);

@@ -1,18 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { systemCalls } from '../../src/arch/x86-64/system-calls.ts';
 import { decideSyscall, type SyscallState, type Transfer } from '../../src/capture/syscall.ts';
 import { appends, notTwice, withoutPosition } from '../../src/capture/syscall-repeat.ts';
 import { syscallRow, syscallTable } from '../../src/capture/syscall-table.ts';
-import { syscallName, syscallNumber } from '../../src/linux/unistd.ts';
 import { threadOf } from '../criu/processes.ts';
 
 const ENOSYS = -38n;
 
 function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
-  const number = syscallNumber(name);
-  assert.notEqual(number, undefined, `${name} is a system call`);
+  assert.notEqual(systemCalls.number(name), undefined, `${name} is a system call`);
   return {
-    number: number ?? 0,
+    call: name,
     ax: ENOSYS,
     activity: 'asleep',
     panicked: false,
@@ -47,7 +46,7 @@ describe('the table of system calls', () => {
   it('names each call once, and only calls that exist', () => {
     const names = syscallTable.flatMap(({ calls }) => calls.split(/\s+/));
     assert.deepEqual(
-      names.filter((name) => syscallNumber(name) === undefined),
+      names.filter((name) => systemCalls.number(name) === undefined),
       [],
     );
     assert.equal(new Set(names).size, names.length);
@@ -59,16 +58,16 @@ describe('the table of system calls', () => {
   });
 
   it('numbers calls as the kernel does', () => {
-    assert.equal(syscallName(0), 'read');
-    assert.equal(syscallName(334), 'rseq');
-    assert.equal(syscallName(435), 'clone3');
-    assert.equal(syscallName(400), 'syscall 400');
+    assert.equal(systemCalls.name(0), 'read');
+    assert.equal(systemCalls.name(334), 'rseq');
+    assert.equal(systemCalls.name(435), 'clone3');
+    assert.equal(systemCalls.name(400), 'syscall 400');
   });
 });
 
 describe('a thread that was', () => {
   it('in no system call goes on where it was', () => {
-    assert.equal(outcome({ ...inCall('read'), number: -1, ax: 5n, activity: 'user' }), 'resume');
+    assert.equal(outcome({ ...inCall('read'), call: undefined, ax: 5n, activity: 'user' }), 'resume');
   });
 
   it('on its way out with a result gets it', () => {
@@ -227,7 +226,7 @@ describe('the same call', () => {
   const twice = (name: string, over: Partial<typeof registers>, flags?: bigint) =>
     notTwice(
       name,
-      { ...registers, di: 0n, si: 0n, dx: 0n, r10: 0n, r8: 0n, r9: 0n, ...over },
+      systemCalls.arguments({ ...registers, di: 0n, si: 0n, dx: 0n, r10: 0n, r8: 0n, r9: 0n, ...over }),
       () => flags,
     ) === undefined;
 
@@ -269,12 +268,13 @@ describe('the same call', () => {
   });
 
   it('with a position of -1 is one without a position', () => {
-    const nowhere = { ...registers, r10: (1n << 64n) - 1n, r9: 0x10n };
+    const given = { ...registers, r10: (1n << 64n) - 1n, r9: 0x10n };
+    const nowhere = systemCalls.arguments(given);
     assert.equal(withoutPosition('pwritev2', nowhere), 'writev');
     assert.equal(withoutPosition('preadv2', nowhere), 'readv');
-    assert.equal(withoutPosition('pwritev2', { ...nowhere, r10: 0n }), 'pwritev2');
+    assert.equal(withoutPosition('pwritev2', systemCalls.arguments({ ...given, r10: 0n })), 'pwritev2');
     assert.equal(appends('pwritev2', nowhere), true);
-    assert.equal(appends('pwritev2', { ...nowhere, r9: 0n }), false);
+    assert.equal(appends('pwritev2', systemCalls.arguments({ ...given, r9: 0n })), false);
   });
 });
 

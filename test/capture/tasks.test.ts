@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { selectProcesses } from '../../src/capture/tasks.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
-import { listTasks } from '../../src/linux/task-list.ts';
+import { listTasks } from '../../src/linux/readers/task-list.ts';
 import { openFixture, openPatched, releases, truthOf, word } from '../vmcore/fixtures.ts';
 
 for (const release of releases) {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { x86_64 } from '../../src/arch/x86-64/index.ts';
 import { applyPatches, canPatch, isReadable, withRemainingTime } from '../../src/capture/timeout.ts';
-import type { UserRead } from '../../src/linux/user-memory.ts';
+import type { UserRead } from '../../src/linux/readers/user-memory.ts';
 import { areaOf, memoryOf, threadOf } from '../criu/processes.ts';
 
 const { registers } = threadOf(1);
@@ -14,14 +15,14 @@ function seconds(bytes: Uint8Array): number[] {
 
 describe('a call that is made again', () => {
   it('gets the milliseconds that were left, rounded up', () => {
-    const changed = withRemainingTime('epoll_wait', { ...registers, r10: 60_000n }, 1_500_000n);
+    const changed = withRemainingTime(x86_64, 'epoll_wait', { ...registers, r10: 60_000n }, 1_500_000n);
     assert.equal(changed?.registers.r10, 2n);
     assert.equal(changed?.patch, undefined);
-    assert.equal(withRemainingTime('poll', registers, 0n)?.registers.dx, 0n);
+    assert.equal(withRemainingTime(x86_64, 'poll', registers, 0n)?.registers.dx, 0n);
   });
 
   it('is told a shorter time in a copy below the red zone, and the time that the program keeps stays', () => {
-    const changed = withRemainingTime('nanosleep', { ...registers, di: 0x1234n }, 2_000_000_005n);
+    const changed = withRemainingTime(x86_64, 'nanosleep', { ...registers, di: 0x1234n }, 2_000_000_005n);
     assert.ok(changed?.patch !== undefined);
     assert.ok(changed.patch.address + 16 <= stack - 128);
     assert.equal(changed.patch.address % 16, 0);
@@ -30,21 +31,30 @@ describe('a call that is made again', () => {
   });
 
   it('finds the time shorter where the kernel itself would have written it: select, ppoll', () => {
-    const select = withRemainingTime('select', { ...registers, r8: 0x7000n }, 3_000_004_999n);
+    const select = withRemainingTime(x86_64, 'select', { ...registers, r8: 0x7000n }, 3_000_004_999n);
     assert.equal(select?.patch?.address, 0x7000);
     assert.deepEqual(seconds(select?.patch?.bytes ?? new Uint8Array()), [3, 4]);
     assert.equal(select?.registers.r8, 0x7000n);
   });
 
   it('waits until the same moment if that is what it was told', () => {
-    assert.equal(withRemainingTime('clock_nanosleep', { ...registers, si: 1n, dx: 0x7000n }, 5n), undefined);
-    assert.equal(withRemainingTime('futex', { ...registers, si: 0x189n, r10: 0x7000n }, 5n), undefined);
-    assert.notEqual(withRemainingTime('futex', { ...registers, si: 0x80n, r10: 0x7000n }, 5n), undefined);
+    assert.equal(
+      withRemainingTime(x86_64, 'clock_nanosleep', { ...registers, si: 1n, dx: 0x7000n }, 5n),
+      undefined,
+    );
+    assert.equal(
+      withRemainingTime(x86_64, 'futex', { ...registers, si: 0x189n, r10: 0x7000n }, 5n),
+      undefined,
+    );
+    assert.notEqual(
+      withRemainingTime(x86_64, 'futex', { ...registers, si: 0x80n, r10: 0x7000n }, 5n),
+      undefined,
+    );
   });
 
   it('without a timeout stays as it is', () => {
-    assert.equal(withRemainingTime('read', registers, 5n), undefined);
-    assert.equal(withRemainingTime('ppoll', { ...registers, dx: 0n }, 5n), undefined);
+    assert.equal(withRemainingTime(x86_64, 'read', registers, 5n), undefined);
+    assert.equal(withRemainingTime(x86_64, 'ppoll', { ...registers, dx: 0n }, 5n), undefined);
   });
 });
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { relayOf, storeDescriptor, streamState } from '../../src/crash-world/journal-streams.ts';
 import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
-import { relayArguments } from '../../src/criu/files/journal-socket.ts';
+import { relayArguments } from '../../src/criu/restore/journal-socket.ts';
 import { takeDescriptor } from '../../src/system/descriptors.ts';
 import { AF_UNIX, bind, recv, SOCK_DGRAM, socket } from '../../src/system/sockets.ts';
 

@@ -15,8 +15,8 @@ import {
 import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
 import { makeMemoryFiles, noteStalePidFiles, withinLimit } from '../../src/crash-world/memory-files.ts';
-import { writePreparation } from '../../src/criu/files/preparation.ts';
-import { ImageDirectory, type PageSource } from '../../src/criu/image.ts';
+import { writePreparation } from '../../src/criu/images/files/preparation.ts';
+import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
 import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
 import { libcFunction } from '../../src/system/libc.ts';

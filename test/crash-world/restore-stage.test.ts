@@ -18,10 +18,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { examineGroup } from '../../src/crash-world/examine.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
 import { type ReadyGroup, restoreStage } from '../../src/crash-world/restore-stage.ts';
-import { moveTo } from '../../src/criu/restore-cgroup.ts';
-import { writeRestorePlan } from '../../src/criu/restore-plan.ts';
+import { writeRestorePlan } from '../../src/criu/images/plan/write-plan.ts';
+import { moveTo } from '../../src/criu/restore/restore-cgroup.ts';
 import type { Report } from '../../src/report/schema.ts';
-import { cgroups, findAction, findOwn, needsCgroups } from '../criu/cgroups.ts';
+import { cgroups, findAction, findOwn, needsCgroups } from '../criu/restore/cgroups.ts';
 import { emptyReport } from '../report/example.ts';
 import { pathFileOf, stoppedGroup } from './live-group.ts';
 

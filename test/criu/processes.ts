@@ -1,4 +1,4 @@
-import type { RestorePlan } from '../../src/criu/restore-plan.ts';
+import type { RestorePlan } from '../../src/criu/images/plan/restore-plan.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { AddressSpace, Vma } from '../../src/model/memory.ts';

@@ -3,10 +3,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DescMessage, fromBinary, type MessageShape, toJson } from '@bufbuild/protobuf';
 import { z } from 'zod';
-import { CoreEntrySchema } from '../../src/criu/proto/gen/core_pb.ts';
-import { type MmEntry, MmEntrySchema } from '../../src/criu/proto/gen/mm_pb.ts';
-import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/proto/gen/pagemap_pb.ts';
-import { PstreeEntrySchema } from '../../src/criu/proto/gen/pstree_pb.ts';
+import { CoreEntrySchema } from '../../src/criu/images/proto/gen/core_pb.ts';
+import { type MmEntry, MmEntrySchema } from '../../src/criu/images/proto/gen/mm_pb.ts';
+import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/images/proto/gen/pagemap_pb.ts';
+import { PstreeEntrySchema } from '../../src/criu/images/proto/gen/pstree_pb.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 
 type Entry = Record<string, unknown>;

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, type TestContext, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
-import { type ImageSummary, writeImages } from '../../src/criu/index.ts';
+import { type ImageSummary, writeImages } from '../../src/criu/images/index.ts';
 import { runningTasks } from '../../src/linux/current.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import type { CaptureResult } from '../../src/model/group.ts';

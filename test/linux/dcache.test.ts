@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { dentryStruct, inodePaths, resolvePath } from '../../src/linux/dcache.ts';
-import { fileStruct } from '../../src/linux/file.ts';
-import { mmStruct } from '../../src/linux/mm.ts';
+import { fileStruct } from '../../src/linux/fs.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';

@@ -8,22 +8,21 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { systemCalls } from '../../src/arch/x86-64/system-calls.ts';
 import { fmode } from '../../src/linux/file.ts';
 import { FL } from '../../src/linux/filelock.ts';
 import { FS_REQUIRES_DEV, SB_POSIXACL, SB_RDONLY } from '../../src/linux/fs.ts';
 import { HRTIMER_ENQUEUED } from '../../src/linux/hrtimer.ts';
 import { MARK } from '../../src/linux/inotify.ts';
 import type { Series } from '../../src/linux/kernel-releases.ts';
-import { KEY_GONE } from '../../src/linux/keyring.ts';
-import { MMF } from '../../src/linux/mm.ts';
+import { KEY_GONE } from '../../src/linux/key.ts';
+import { MMF, VM, VM_HIGH } from '../../src/linux/mm.ts';
+import { socketFlag } from '../../src/linux/net.ts';
 import { NETLINK_F } from '../../src/linux/netlink.ts';
-import { PAGE_MAPPING } from '../../src/linux/page.ts';
+import { PAGE_MAPPING } from '../../src/linux/readers/page-owner.ts';
 import { PF, PFA, TIF, TS_COMPAT, taskState } from '../../src/linux/sched.ts';
 import { SIGNAL } from '../../src/linux/signal.ts';
-import { socketFlag } from '../../src/linux/sock.ts';
 import { ttyFlag } from '../../src/linux/tty.ts';
-import { syscallName } from '../../src/linux/unistd.ts';
-import { VM, VM_HIGH } from '../../src/linux/vm-flags.ts';
 import { dirtyBefore612, dirtySince612 } from '../../src/linux/writeback.ts';
 
 /** The kernel's names for macros and enumerators, and what is taken for them. */
@@ -249,7 +248,7 @@ function compareSyscalls(root: string): string[] {
   const table = readFileSync(join(root, 'arch/x86/entry/syscalls/syscall_64.tbl'), 'utf8');
   const rows = table.matchAll(/^(\d+)\s+(?:common|64)\s+(\w+)/gm);
   return [...rows].flatMap(([, number = '', name = '']) => {
-    const ours = syscallName(Number(number));
+    const ours = systemCalls.name(Number(number));
     return ours === name ? [] : [`system call ${number} is ${name}, not ${ours}`];
   });
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
-import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
+import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import { stage, startSubject } from './stage.ts';
 

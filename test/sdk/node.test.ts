@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
-import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
+import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
 import { stage, start } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_123_000_000n };

@@ -3,10 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
-import { applyCrashProcedures } from '../../src/criu/crash-procedure.ts';
-import { forceContinue } from '../../src/criu/force-continue.ts';
-import { type ProcedureOutcome, ProcedureWatch } from '../../src/criu/procedure-watch.ts';
-import { ProcessEvents } from '../../src/criu/process-events.ts';
+import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
+import { forceContinue } from '../../src/criu/restore/force-continue.ts';
+import { type ProcedureOutcome, ProcedureWatch } from '../../src/criu/restore/procedure-watch.ts';
+import { ProcessEvents } from '../../src/criu/restore/process-events.ts';
 import { type Subject, stage, start, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1n };

@@ -7,7 +7,7 @@ import { structReport } from '../../src/inspect/struct.ts';
 import { summaryReport } from '../../src/inspect/summary.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { threadsReport } from '../../src/inspect/threads.ts';
-import { mmStruct } from '../../src/linux/mm.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { forEachPid, forEachTask } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';

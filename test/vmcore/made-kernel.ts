@@ -1,3 +1,4 @@
+import { x86_64 } from '../../src/arch/x86-64/index.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
 import { AddressError, BindError, SymbolError } from '../../src/vmcore/errors.ts';
@@ -30,6 +31,7 @@ interface Slab {
 export class MadeKernel implements Kernel {
   readonly path = 'a kernel made by hand';
   readonly release: string;
+  readonly architecture = x86_64;
   readonly vmcoreinfo = new Map<string, string>();
   readonly cpuNotes = [];
   readonly warnings = [];
@@ -64,6 +66,7 @@ export class MadeKernel implements Kernel {
     const vmemmapStart = this.pfnToPage(SECOND_NODE / PAGE_SIZE);
     this.memory = new KernelMemory(this.physical, {
       table: this.tables.table,
+      start: x86_64.kernelSpace.start,
       linear: [
         { start: DIRECT_MAP, end: DIRECT_MAP + 0x2_0000_0000n, physical: 0 },
         { start: vmemmapStart, end: vmemmapStart + BigInt(descriptors), physical: vmemmap.physical },

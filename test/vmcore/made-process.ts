@@ -1,5 +1,5 @@
-import { type Mm, mmStruct } from '../../src/linux/mm.ts';
-import { UserMemory } from '../../src/linux/user-memory.ts';
+import { type Mm, mmStruct } from '../../src/linux/mm-types.ts';
+import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { MadeKernel } from './made-kernel.ts';
 import { HUGE, PRESENT, PROTNONE } from './tables.ts';

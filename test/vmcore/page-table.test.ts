@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { mmStruct } from '../../src/linux/mm.ts';
+import { x86_64 } from '../../src/arch/x86-64/index.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
+import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { taskAt } from '../../src/linux/sched.ts';
-import { UserMemory } from '../../src/linux/user-memory.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import { AddressError, ContainerError } from '../../src/vmcore/errors.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
@@ -107,7 +108,11 @@ describe('kernel memory behind page tables', () => {
   builder.set(base + 4096n, BigInt(second) | PRESENT);
   builder.bytes.fill(0x11, first, first + PAGE_SIZE);
   builder.bytes.fill(0x22, second, second + PAGE_SIZE);
-  const memory = new KernelMemory(builder.memory(), { table: builder.table, linear: [] });
+  const memory = new KernelMemory(builder.memory(), {
+    table: builder.table,
+    start: x86_64.kernelSpace.start,
+    linear: [],
+  });
 
   it('is read across pages that are not adjacent', () => {
     assert.deepEqual(memory.read(base + 4090n, 12), Buffer.from(`${'11'.repeat(6)}${'22'.repeat(6)}`, 'hex'));

@@ -1,5 +1,6 @@
+import type { PageTable } from '../../src/arch/index.ts';
+import { x86_64 } from '../../src/arch/x86-64/index.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
-import type { PageTable } from '../../src/vmcore/page-table.ts';
 import { MappedMemory, SharedMapping } from '../../src/vmcore/physical.ts';
 
 export const PRESENT = 0x67n;
@@ -14,7 +15,7 @@ export class TableBuilder {
   #next = 1;
 
   constructor(levels: 4 | 5) {
-    this.table = { root: this.allocate(), levels };
+    this.table = { format: x86_64.pageTable, root: this.allocate(), levels };
   }
 
   /** Physical address of a fresh zeroed page. */

@@ -8,6 +8,7 @@ import {
   bytes,
   cstring,
   embed,
+  type Field,
   flags,
   optional,
   pageAddress,
@@ -59,12 +60,32 @@ describe('a typed view', () => {
     assert.notEqual(Task.at(init).flags & 0x0020_0000, 0, 'swapper is a kernel thread');
   });
 
+  it('takes another field where the kernel has not the first, of another size too', () => {
+    const either = struct('task_struct', {
+      none: u16.at('no_such_member', 'nor_this_one').or(s32.at('pid')),
+      one: s32.at('pid').or(u16.at('no_such_member')),
+      none_at_all: optional(u32.at('no_such_member').or(u32.at('nor_this_one'))),
+      links: addressOf('no_such_member').or(addressOf('tasks')),
+    });
+    const Either = kernel.bind(either);
+    const first = Task.containerOf(Task.at(init).tasks.next, 'tasks').address;
+    const { none, one, none_at_all, links } = Either.at(first);
+    assert.deepEqual([none, one, none_at_all], [1, 1, undefined]);
+    assert.equal(links, first + BigInt(Task.offsetOf('tasks')));
+    assert.deepEqual([Either.has('none'), Either.has('none_at_all')], [true, false]);
+    assert.equal(Either.offsetOf('none'), Task.offsetOf('pid'));
+    Either.bindAll();
+  });
+
   it('reads a number whose size is left open, and refuses one of 64 bits for it', () => {
     const open = struct('task_struct', { pid: uint, policy: uint, wide: uint.at('sched_reset_on_fork') });
     const view = kernel.bind(open).at(init);
     assert.deepEqual([view.pid, view.policy, view.wide], [0, 0, 0]);
     assert.equal(kernel.bind(struct('task_struct', { flags: uint })).at(init).flags, Task.at(init).flags);
-    assert.throws(() => kernel.bind(struct('task_struct', { utime: uint })), /utime .* has 8 bytes, not 4/);
+    assert.throws(
+      () => kernel.bind(struct('task_struct', { utime: uint })).at(init).utime,
+      /utime .* has 8 bytes, not 4/,
+    );
   });
 
   it('finds the structure around a member', () => {
@@ -95,36 +116,40 @@ describe('a typed view', () => {
 });
 
 describe('binding', () => {
-  const refuses = (declare: () => unknown, message: RegExp): void => {
-    assert.throws(declare, (error: unknown) => {
-      assert.ok(error instanceof BindError);
-      assert.match(error.message, message);
-      assert.match(error.message, /6\.12/);
-      return true;
-    });
+  const isRefusal = (message: RegExp) => (error: unknown) => {
+    assert.ok(error instanceof BindError);
+    assert.match(error.message, message);
+    assert.match(error.message, /6\.12/);
+    return true;
+  };
+  const refuses = (field: Field<unknown>, message: RegExp, key = 'pid'): void => {
+    const bound = kernel.bind(struct('task_struct', { pid: s32, [key]: field }));
+    const read = () => bound.at(init)[key];
+    assert.throws(read, isRefusal(message));
+    assert.throws(read, isRefusal(message), 'each time');
+    assert.throws(() => bound.bindAll(), isRefusal(message));
   };
 
   it('names what is missing or other than declared', () => {
-    refuses(() => kernel.bind(struct('no_such_struct', {})), /struct no_such_struct .* does not exist/);
-    refuses(
-      () => kernel.bind(struct('task_struct', { nothing: u32 })),
-      /task_struct\.nothing .* does not exist/,
+    assert.throws(
+      () => kernel.bind(struct('no_such_struct', {})),
+      isRefusal(/struct no_such_struct .* does not exist/),
     );
-    refuses(() => kernel.bind(struct('task_struct', { pid: u64 })), /pid .* has 4 bytes, not 8/);
-    refuses(() => kernel.bind(struct('task_struct', { comm: u32 })), /comm .* is array, not an integer/);
-    refuses(
-      () => kernel.bind(struct('task_struct', { pid: cstring })),
-      /pid .* is integer, not an array of char/,
-    );
-    refuses(() => kernel.bind(struct('task_struct', { pid: embed(listHead) })), /pid .* not a structure/);
-    refuses(
-      () => kernel.bind(struct('task_struct', { c: array(u16, 17).at('comm') })),
-      /comm .* has 16 elements, not 17/,
-    );
-    refuses(
-      () => kernel.bind(struct('task_struct', { pid: pointer })),
-      /pid .* has 4 bytes, not 8 as a pointer/,
-    );
+    refuses(u32, /task_struct\.nothing .* does not exist/, 'nothing');
+    refuses(u32.at('nor_this').or(s32.at('nothing')), /task_struct\.nor_this .* does not exist/, 'other');
+    refuses(u64, /pid .* has 4 bytes, not 8/);
+    refuses(u32, /comm .* is array, not an integer/, 'comm');
+    refuses(cstring, /pid .* is integer, not an array of char/);
+    refuses(embed(listHead), /pid .* not a structure/);
+    refuses(array(u16, 17).at('comm'), /comm .* has 16 elements, not 17/, 'c');
+    refuses(pointer, /pid .* has 4 bytes, not 8 as a pointer/);
+  });
+
+  it('fails for nobody who does not read what is missing', () => {
+    const Task = kernel.bind(struct('task_struct', { nothing: u32, comm: u64, pid: s32 }));
+    assert.equal(Task.at(init).pid, 0);
+    assert.deepEqual([Task.has('nothing'), Task.has('pid')], [false, true]);
+    assert.throws(() => Task.offsetOf('nothing'), isRefusal(/task_struct\.nothing .* does not exist/));
   });
 });
 
@@ -165,7 +190,7 @@ describe('reading', () => {
     );
     assert.equal(kernel.bind(words).at(init).flags.has(21), true, 'swapper is a kernel thread');
     assert.throws(
-      () => kernel.bind(struct('task_struct', { comm: flags })),
+      () => kernel.bind(struct('task_struct', { comm: flags })).at(init).comm,
       /comm .* is array of 16 bytes, not a word of flags/,
     );
   });

@@ -1,10 +1,10 @@
 import { inodePaths } from '../../linux/dcache.ts';
 import { EFD_SEMAPHORE, eventfdContext } from '../../linux/eventfd.ts';
-import type { File } from '../../linux/file.ts';
-import { inodeStruct, superBlockStruct, userDevice } from '../../linux/fs.ts';
+import { type File, inodeStruct, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { inotifyState } from '../../linux/inotify.ts';
+import { coarseness } from '../../linux/readers/clocks.ts';
 import { signalfdContext } from '../../linux/signalfd.ts';
-import { CLOCK, coarseness } from '../../linux/timekeeping.ts';
+import { CLOCK } from '../../linux/timekeeping.ts';
 import {
   isAlarmClock,
   readTimerfd,

@@ -1,8 +1,7 @@
-import type { File } from '../../linux/file.ts';
 import { fileOwner } from '../../linux/file.ts';
-import type { Inode } from '../../linux/fs.ts';
+import type { File, Inode } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
-import type { TaskList } from '../../linux/task-list.ts';
+import type { TaskList } from '../../linux/readers/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type {
   DirectoryToMake,

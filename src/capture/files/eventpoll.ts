@@ -1,6 +1,6 @@
 import { type Epitem, epitems, watchesOf } from '../../linux/eventpoll.ts';
 import { fdSlots } from '../../linux/fdtable.ts';
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import type { EventPoll, EventPollTarget } from '../../model/file.ts';
 import { ContainerError, hex } from '../../vmcore/errors.ts';

@@ -1,9 +1,9 @@
 import { fdSlots } from '../../linux/fdtable.ts';
 import { fileAt } from '../../linux/file.ts';
-import { type FileKind, fileKind } from '../../linux/file-kind.ts';
+import { socketStruct } from '../../linux/net.ts';
+import { type FileKind, fileKind } from '../../linux/readers/file-kind.ts';
+import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
-import { socketStruct } from '../../linux/sock.ts';
-import type { TaskList } from '../../linux/task-list.ts';
 import { ttyOfFile } from '../../linux/tty.ts';
 import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';

@@ -1,7 +1,7 @@
-import type { File } from '../../linux/file.ts';
-import { major, superBlockStruct, userDevice } from '../../linux/fs.ts';
+import { type File, major, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
-import { sessionOf, type Tty, ttyStruct } from '../../linux/tty.ts';
+import { pidOfRole } from '../../linux/signal.ts';
+import { type Tty, ttyStruct } from '../../linux/tty.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import type { Terminal, TerminalFile } from '../../model/terminal.ts';
 import { readable } from '../../vmcore/errors.ts';
@@ -81,7 +81,7 @@ export function isForeign(context: CaptureContext, tty: Tty): boolean {
   const masters = system.holdersOfObject(tty.link);
   if (masters.length === 0 || masters.some(({ isProtected }) => isProtected)) return false;
   return [...context.tasks.values()].every(
-    ({ task }) => sessionOf(kernel, taskAt(kernel, task).signal) !== tty.session,
+    ({ task }) => pidOfRole(kernel, taskAt(kernel, task).signal, 'PIDTYPE_SID') !== tty.session,
   );
 }
 

@@ -1,7 +1,8 @@
+import { readClocks } from '../../linux/readers/clocks.ts';
+import { listTasks, type TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { signalStruct } from '../../linux/signal.ts';
-import { listTasks, type TaskList } from '../../linux/task-list.ts';
-import { type Clocks, readClocks } from '../../linux/timekeeping.ts';
+import type { Clocks } from '../../linux/timekeeping.ts';
 import { ttyStruct } from '../../linux/tty.ts';
 import type { FdTable } from '../../model/file.ts';
 import { readable } from '../../vmcore/errors.ts';

@@ -1,4 +1,4 @@
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import {
   type InetSock,
   inetFlag,
@@ -9,8 +9,9 @@ import {
   showEndpoint,
 } from '../../linux/inet.ts';
 import { type Ipv6Pinfo, ipv6PinfoOf, rxoptFlag } from '../../linux/ipv6.ts';
+import type { Socket } from '../../linux/net.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
-import { family as families, type Sock, type Socket, tcpState } from '../../linux/sock.ts';
+import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
 import { udpSock } from '../../linux/udp.ts';
 import { type InetSocket, type Shutdown, type SocketState, socketState } from '../../model/socket.ts';

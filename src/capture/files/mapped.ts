@@ -1,5 +1,6 @@
-import { type File, fileAt, openFlags, pathStruct } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { fileAt, openFlags } from '../../linux/file.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
+import { pathStruct } from '../../linux/path.ts';
 import type { MemfdFile } from '../../model/file.ts';
 import type { FileOwner, PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';

@@ -1,7 +1,7 @@
-import { type Mapping, mappingsOf } from '../../linux/i-mmap.ts';
-import { mmStruct } from '../../linux/mm.ts';
+import { mmStruct } from '../../linux/mm-types.ts';
+import { type Mapping, mappingsOf } from '../../linux/readers/i-mmap.ts';
+import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
-import type { TaskList } from '../../linux/task-list.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { FileTask } from '../file-capture.ts';

@@ -1,6 +1,6 @@
 import { dentryName, dentryStruct } from '../../linux/dcache.ts';
-import { type File, filePosition } from '../../linux/file.ts';
-import { fileSystemOf, type Inode, inodeStruct } from '../../linux/fs.ts';
+import { filePosition } from '../../linux/file.ts';
+import { type File, fileSystemOf, type Inode, inodeStruct } from '../../linux/fs.ts';
 import { MEMFD_PREFIX, shmemSeals } from '../../linux/shmem.ts';
 import type { MemfdFile, MemfdInode } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';

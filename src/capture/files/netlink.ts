@@ -1,8 +1,9 @@
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { bitOf } from '../../linux/inet.ts';
+import type { Socket } from '../../linux/net.ts';
 import { NETLINK_F, type NetlinkSock, netlinkGroups, netlinkSock } from '../../linux/netlink.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
-import { type Sock, type Socket, tcpState } from '../../linux/sock.ts';
+import { type Sock, tcpState } from '../../linux/sock.ts';
 import type { NetlinkSocket } from '../../model/socket.ts';
 import type { LateOption, LateOptionName } from '../../model/socket-option.ts';
 import type { CaptureContext } from './context.ts';

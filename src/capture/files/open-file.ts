@@ -1,6 +1,6 @@
-import { type File, fileAt, isCounted } from '../../linux/file.ts';
-import { fileKind } from '../../linux/file-kind.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { fileAt, isCounted } from '../../linux/file.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
+import { fileKind, kindFits } from '../../linux/readers/file-kind.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
@@ -36,6 +36,8 @@ const kindNames: Readonly<Record<OpenFile['type'], string>> = {
 
 function captureKind(context: CaptureContext, file: File): OpenFile {
   const kind = fileKind(context.kernel, file.f_op);
+  if (!kindFits(context.kernel, file))
+    throw new FileRefusal('has a file that is damaged: its operations (f_op) are not those of its inode');
   switch (kind) {
     case 'pipe':
       return capturePipe(context, file);

@@ -1,7 +1,7 @@
 import { inodePaths } from '../../linux/dcache.ts';
 import { isDnotified } from '../../linux/dnotify.ts';
-import { type File, filePosition, fmode, openFlags } from '../../linux/file.ts';
-import { major, minor } from '../../linux/fs.ts';
+import { filePosition, fmode, openFlags } from '../../linux/file.ts';
+import { type File, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { fileToMake, ghostOf } from './content.ts';

@@ -1,6 +1,6 @@
 import { resolvePath } from '../../linux/dcache.ts';
-import { type File, fileAt, openFlags } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { fileAt, openFlags } from '../../linux/file.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
 import { type PipeInodeInfo, pipeContent, pipeInodeInfo, waitsForWriter } from '../../linux/pipe.ts';
 import type { FifoFile, PipeFile } from '../../model/file.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
@@ -14,12 +14,12 @@ import { FileRefusal } from './refusal.ts';
  */
 function waitsForFirstWriter(context: CaptureContext, file: File, pipe: PipeInodeInfo): boolean {
   const { kernel, system } = context;
-  if (!waitsForWriter(kernel, file, pipe)) return false;
+  if (!waitsForWriter(file, pipe)) return false;
   const all = new Set(system.holdersOfObject(pipe.address).map((holder) => holder.file));
   const others = [...all].map((address) => fileAt(kernel, address));
   if (
     pipe.head !== pipe.tail ||
-    others.some((other) => other === undefined || !waitsForWriter(kernel, other, pipe))
+    others.some((other) => other === undefined || !waitsForWriter(other, pipe))
   ) {
     throw new FileRefusal('has a FIFO whose writers had gone when it was opened once more');
   }

@@ -1,8 +1,7 @@
+import { taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import type { FdSlot } from '../../linux/fdtable.ts';
 import { forEachThread } from '../../linux/pid.ts';
-import { taskPtRegs } from '../../linux/ptrace.ts';
 import { type Task, taskAt } from '../../linux/sched.ts';
-import { syscallName } from '../../linux/unistd.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
@@ -24,8 +23,9 @@ export function reservedBy(name: string): number {
 }
 
 function mayReserve(context: CaptureContext, task: Task): number {
-  const number = BigInt.asIntN(64, taskPtRegs(context.kernel, task.stack).orig_ax);
-  return number < 0n ? 0 : reservedBy(syscallName(Number(number)));
+  const { kernel } = context;
+  const number = Number(BigInt.asIntN(64, taskPtRegs(kernel, task.stack).orig_ax));
+  return number < 0 ? 0 : reservedBy(kernel.architecture.systemCalls.name(number));
 }
 
 /** All threads that use a file table, as far as they can be read. */

@@ -1,16 +1,10 @@
-import type { File } from '../../linux/file.ts';
-import { inodeStruct } from '../../linux/fs.ts';
+import { socketFilter } from '../../linux/filter.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
 import { interfaceName } from '../../linux/inet.ts';
 import { ticksPerSecond } from '../../linux/jiffies.ts';
-import {
-  hasReuseportProgram,
-  type Sock,
-  type Socket,
-  type SockFlag,
-  socketFilter,
-  socketFlag,
-  sockFlag,
-} from '../../linux/sock.ts';
+import { type Socket, socketFlag } from '../../linux/net.ts';
+import { type Sock, type SockFlag, sockFlag } from '../../linux/sock.ts';
+import { hasReuseportProgram } from '../../linux/sock-reuseport.ts';
 import type { Shutdown, SocketOptions } from '../../model/socket.ts';
 import { changedOptions, type LateOption } from '../../model/socket-option.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';

@@ -1,5 +1,6 @@
-import type { File } from '../../linux/file.ts';
-import { family, socketStruct, sockStruct } from '../../linux/sock.ts';
+import type { File } from '../../linux/fs.ts';
+import { socketStruct } from '../../linux/net.ts';
+import { family, sockStruct } from '../../linux/sock.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from '../../model/socket.ts';
 import type { CaptureContext } from './context.ts';
 import { captureInet } from './inet.ts';

@@ -1,5 +1,4 @@
-import type { File } from '../../linux/file.ts';
-import { major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
+import { type File, major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
 import {
   hasTtyFlag,

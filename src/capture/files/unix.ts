@@ -1,15 +1,8 @@
 import { readCred } from '../../linux/cred.ts';
-import type { File } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
+import type { Socket } from '../../linux/net.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
-import {
-  family,
-  type Sock,
-  type Socket,
-  socketInode,
-  sockFlag,
-  sockStruct,
-  tcpState,
-} from '../../linux/sock.ts';
+import { family, type Sock, socketInode, sockFlag, sockStruct, tcpState } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
 import { type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';

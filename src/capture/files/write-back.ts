@@ -7,8 +7,8 @@ import {
   inodeTimes,
   sectorsOf,
 } from '../../linux/fs.ts';
+import { readClocks } from '../../linux/readers/clocks.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
-import { readClocks } from '../../linux/timekeeping.ts';
 import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } from '../../linux/writeback.ts';
 import { hasAcl } from '../../linux/xattr.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';

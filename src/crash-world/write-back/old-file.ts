@@ -11,9 +11,8 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { contentRuns } from '../../criu/files/path.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
-import type { PageRuns } from '../../model/page-runs.ts';
+import { contentRuns, type PageRuns } from '../../model/page-runs.ts';
 import { forgetCached, setTimes } from '../../system/file-calls.ts';
 import { permissionsOf, SET_ID } from '../../system/file-mode.ts';
 import { hasAttribute, removeOpenAttribute } from '../../system/xattr.ts';

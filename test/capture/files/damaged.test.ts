@@ -19,7 +19,8 @@ import { kernelFrom, openSource } from '../../../src/vmcore/open.ts';
 import { processorMilliseconds } from '../../processor-time.ts';
 import { dumpPath, releases } from '../../vmcore/fixtures.ts';
 
-const RUNS = 150;
+/** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 node --test test/capture/files/damaged.test.ts */
+const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 150);
 /** A capture of the fixture takes a few milliseconds. */
 const LIMIT_MILLISECONDS = 5000;
 
@@ -59,15 +60,22 @@ function captureAll(kernel: Kernel): Captured {
 }
 
 /** A process that lost or gained a descriptor or a watch has a reason or a note that it did not have. */
-function assertSame(undamaged: Captured, damaged: Captured): void {
+function assertSame(undamaged: Captured, damaged: Captured, what = 'damage'): void {
   for (const [pid, descriptors] of damaged.descriptors) {
     const says = ({ reasons, notes }: Captured) => [reasons, notes].map((of) => (of.get(pid) ?? []).join());
     const before = undamaged.descriptors.get(pid);
     // A kernel thread whose damaged task_struct looks like a process's.
     if (before === undefined) continue;
     if (JSON.stringify(says(undamaged)) !== JSON.stringify(says(damaged))) continue;
-    assert.deepEqual(descriptors, before, `process ${pid}`);
+    assert.deepEqual(descriptors, before, `process ${pid}, ${what}`);
   }
+}
+
+/** What may stand in an open file's `f_op`: nonsense, and the operations of each kind that is brought back. */
+function operationsOf(kernel: Kernel): bigint[] {
+  const kinds = 'pipefifo socket_file tty hung_up_tty eventfd eventpoll timerfd signalfd inotify'.split(' ');
+  const symbols = kinds.map((kind) => (kind === 'socket_file' ? 'socket_file_ops' : `${kind}_fops`));
+  return [1n << 56n, ...symbols.map((symbol) => kernel.symbol(symbol))];
 }
 
 for (const release of releases) {
@@ -120,6 +128,28 @@ for (const release of releases) {
       assert.deepEqual(captured.repairs.get(owner), [
         { what: 'references to an open file', used: 'the file tables', instead: 'f_count (1099511627777)' },
       ]);
+    });
+
+    test('are never taken for files of another kind without a word', () => {
+      // One of each kind.
+      const kindOf = new Map(
+        undamaged.descriptors.get(pid)?.map((line) => [Number.parseInt(line, 10), line.split(' ')[1]]),
+      );
+      const kinds = new Map(slots.map(({ fd, file }) => [kindOf.get(fd), { fd, file }]));
+      for (const { fd, file } of kinds.values()) {
+        for (const operations of operationsOf(kernel)) {
+          if (kernel.memory.pointer(file + at('file', 'f_op')) === operations) continue;
+          const memory = new RecordingMemory(source.physical);
+          const bytes = Buffer.alloc(8);
+          bytes.writeBigUInt64LE(operations);
+          memory.replace(kernel.memory.translate(file + at('file', 'f_op')), bytes);
+          assertSame(
+            undamaged,
+            captureAll(open(memory)),
+            `descriptor ${fd} with f_op ${operations.toString(16)}`,
+          );
+        }
+      }
     });
 
     test('end in the same descriptors, a reason or a typed error', () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
-import { writeImages } from '../../../src/criu/index.ts';
+import { writeImages } from '../../../src/criu/images/index.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest, wasComputing } from '../harness.ts';

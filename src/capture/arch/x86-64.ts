@@ -1,0 +1,142 @@
+import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
+import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
+import { readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
+import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
+import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
+import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
+import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+
+/** A thread's registers as the dead kernel saved them, or why they cannot be used. */
+export interface CapturedRegisters {
+  readonly registers: UserRegisters;
+  readonly fpu: FpuState;
+  readonly tls: readonly TlsSlot[];
+  /** Reasons against resuming the thread. */
+  readonly problems: readonly string[];
+  /** Facts for the report. */
+  readonly notes: readonly string[];
+}
+
+/** Where user space ends with five levels of page tables. */
+const USER_END = 1n << 56n;
+/** RFLAGS: bit 1 is always set, interrupts are always on in user mode; nested task and the virtual modes never are. */
+const FLAGS_ALWAYS = 0x202n;
+const FLAGS_NEVER = (1n << 14n) | (1n << 17n) | (1n << 19n) | (1n << 20n) | (3n << 12n);
+/** With FRED the upper bits of the selector slots are used for other things. */
+const SELECTOR = 0xffffn;
+/** What CRIU's format has a place for. */
+const restorable: ReadonlySet<number> = new Set([
+  XFEATURE.fp,
+  XFEATURE.sse,
+  XFEATURE.ymm,
+  XFEATURE.bndregs,
+  XFEATURE.bndcsr,
+  XFEATURE.opmask,
+  XFEATURE.zmmHi256,
+  XFEATURE.hi16Zmm,
+  XFEATURE.pkru,
+]);
+
+function implausible(regs: PtRegs): string | undefined {
+  const cs = regs.cs & SELECTOR;
+  if (cs === USER32_CS) return 'runs 32-bit code';
+  if (cs !== USER_CS || (regs.ss & SELECTOR) !== USER_DS) return 'has no user registers on its kernel stack';
+  if (regs.ip >= USER_END || regs.sp >= USER_END) return 'has registers that point outside user space';
+  if ((regs.flags & FLAGS_ALWAYS) !== FLAGS_ALWAYS || (regs.flags & FLAGS_NEVER) !== 0n) {
+    return `has impossible processor flags (0x${regs.flags.toString(16)})`;
+  }
+  return undefined;
+}
+
+/** Segment descriptors of set_thread_area: eight bytes each, all zero where a slot is free. */
+function readTls(kernel: Kernel, address: bigint): TlsSlot[] {
+  const raw = kernel.memory.read(address, TLS_ENTRIES * 8);
+  return Array.from({ length: TLS_ENTRIES }, (_, i) => ({
+    entryNumber: TLS_MIN + i,
+    low: raw.readUInt32LE(i * 8),
+    high: raw.readUInt32LE(i * 8 + 4),
+  }));
+}
+
+function fpuOf(state: Xstate): FpuState {
+  return { fxsave: state.fxsave, xstateBv: state.xstateBv, components: state.components };
+}
+
+/** Names of components in use that no CRIU restores: AMX tiles, shadow stacks, PASID. */
+function unrestorable(xstateBv: bigint): string[] {
+  const problems: string[] = [];
+  for (let number = 0; number < 63; number++) {
+    if (((xstateBv >> BigInt(number)) & 1n) === 0n || restorable.has(number)) continue;
+    const amx = number === XFEATURE.xtileCfg || number === XFEATURE.xtileData;
+    problems.push(amx ? 'uses AMX tile registers' : `uses processor state component ${number}`);
+  }
+  return problems;
+}
+
+/** The control bits of MXCSR: rounding, masks, flush to zero; the others tell which exceptions have happened. */
+const MXCSR_CONTROL = 0xffc0;
+
+/** Whether rounding and exceptions are what every program starts with: functions have to preserve these (System V ABI). */
+export function hasDefaultModes(fxsave: Buffer): boolean {
+  return (
+    fxsave.readUInt16LE(FXSAVE.fcw) === FXSAVE.initialFcw &&
+    (fxsave.readUInt32LE(FXSAVE.mxcsr) & MXCSR_CONTROL) === FXSAVE.initialMxcsr
+  );
+}
+
+/**
+ * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the kernel died: its
+ * vector registers were in the CPU, and a stock kernel saves them nowhere (unless TIF_NEED_FPU_LOAD says that
+ * those in memory are the newer ones). Throws a VmcoreError if the structures cannot be read.
+ */
+export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): CapturedRegisters {
+  const regs = taskPtRegs(kernel, task.stack);
+  const thread = task.thread;
+  const xstate = readXstate(kernel, thread.fpstate, thread.pkru);
+  const problems = unrestorable(xstate.xstateBv);
+  const notes: string[] = [];
+  const wrong = implausible(regs);
+  if (wrong !== undefined) problems.push(wrong);
+  if (thread.fsbase >= USER_END || thread.gsbase >= USER_END)
+    problems.push('has a thread pointer outside user space');
+  if (thread.ptraceDr7 !== 0n) problems.push('has hardware breakpoints');
+  if (thread.ioBitmap !== 0n || thread.ioplEmul !== 0n) problems.push('has access to I/O ports');
+  if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
+  if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
+  if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
+  if (onCpu && !hasThreadFlag(task, TIF.needFpuLoad)) {
+    if (BigInt.asIntN(64, regs.orig_ax) === -1n) {
+      problems.push('was computing on a CPU: its vector registers are lost');
+    } else if (hasDefaultModes(xstate.fxsave)) {
+      notes.push(
+        `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing; its floating-point modes are those of when it last left a CPU, the usual ones`,
+      );
+    } else {
+      problems.push(
+        'was in a system call on a CPU and has floating-point modes of its own, which it may have changed since they were saved',
+      );
+    }
+  }
+  return {
+    registers: {
+      ...pickRegisters(regs),
+      fsBase: thread.fsbase,
+      gsBase: thread.gsbase,
+      ds: BigInt(thread.ds),
+      es: BigInt(thread.es),
+      fs: BigInt(thread.fsindex),
+      gs: BigInt(thread.gsindex),
+    },
+    fpu: fpuOf(xstate),
+    tls: readTls(kernel, thread.tls),
+    problems,
+    notes,
+  };
+}
+
+function pickRegisters(regs: PtRegs): Omit<UserRegisters, 'fsBase' | 'gsBase' | 'ds' | 'es' | 'fs' | 'gs'> {
+  const { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp } = regs;
+  const general = { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp };
+  return { ...general, origAx: regs.orig_ax, cs: regs.cs & SELECTOR, ss: regs.ss & SELECTOR };
+}

@@ -1,0 +1,117 @@
+import { z } from 'zod';
+import { type LateOptionName, lateOptions } from '../../../model/socket-option.ts';
+
+/** Name of the plan's file, beside the images. */
+export const RESTORE_PLAN = 'restore.json';
+
+const optionName = z.custom<LateOptionName>((name) => typeof name === 'string' && name in lateOptions);
+
+const timespec = z.strictObject({ seconds: z.int(), nanoseconds: z.int() });
+
+/** A 64-bit number, of which a part may not fit into JSON's. */
+const word = z.string().regex(/^0x[0-9a-f]+$/);
+
+const commonOfJournalSockets = {
+  /** By this number CRIU's images know the socket. */
+  inode: z.int(),
+  nonblocking: z.boolean(),
+};
+
+/** A socket to the journal, for which CRIU is handed another one. */
+const journalSocket = z.discriminatedUnion('kind', [
+  z.strictObject({ ...commonOfJournalSockets, kind: z.literal('datagram') }),
+  z.strictObject({
+    ...commonOfJournalSockets,
+    kind: z.literal('stream'),
+    identifier: z.string().regex(/^[^\0\n]*$/),
+    level: z.int().min(0).max(7),
+    levelPrefix: z.boolean(),
+  }),
+]);
+
+/** Memory protection keys that a process had allocated, and where it has them. */
+const memoryKeys = z.strictObject({
+  pid: z.int(),
+  /** Rising. */
+  keys: z.array(z.int()),
+  /** PKRU of the first thread, which has it again: its rights to all keys. */
+  pkru: z.int(),
+  /** Areas with a key: user address, length, PROT_READ 1 | PROT_WRITE 2 | PROT_EXEC 4. */
+  areas: z.array(z.strictObject({ start: z.int(), bytes: z.int(), prot: z.int(), key: z.int() })),
+});
+
+/** Signals of a process that are to be put right when CRIU is done with it. */
+const signals = z.strictObject({
+  pid: z.int(),
+  /** SIGTRAPs that are pending, for the process or for one thread; siginfo_t in base64. */
+  traps: z.array(z.strictObject({ tid: z.int().optional(), siginfo: z.base64() })),
+  /** What the process does with SIGTRAP, unless that is the default. */
+  trapAction: z.strictObject({ handler: word, flags: word, restorer: word, mask: word }).optional(),
+  /** Children that are stopped; `isKnown`: wait(2) has told so. */
+  stoppedChildren: z.array(z.strictObject({ pid: z.int(), isKnown: z.boolean() })),
+  /** SIGCHLD is pending, or is to be: nothing that a stopped child sends may be taken away. */
+  keepsChildSignal: z.boolean(),
+  /** The process is to be stopped, and seems to have been by this signal. */
+  stopSignal: z.int().optional(),
+});
+
+export const restorePlanSchema = z.strictObject({
+  /** Processes that must be there afterwards. */
+  pids: z.array(z.int()),
+  /** Numbers that have to be free: of processes, threads, and whom CRIU makes for a moment. */
+  numbers: z.array(z.int()),
+  /** The fabricated parent, which ends as soon as it runs. */
+  rootPid: z.int().optional(),
+  /** Options of `criu restore` that the group asks for. */
+  options: z.array(z.string()),
+  /** Sockets to the journal, which is another one now. */
+  journalSockets: z.array(journalSocket),
+  /** personality(2) of all processes of the group. */
+  personality: z.int(),
+  /** CPUs that threads may use, for those that may not use all. */
+  affinities: z.array(z.strictObject({ tid: z.int(), cpus: z.array(z.int()) })),
+  /** ioprio_set(2) of threads that have a priority of their own. */
+  ioPriorities: z.array(z.strictObject({ tid: z.int(), priority: z.int() })),
+  /** Nanoseconds, for threads with another timer slack than they started with. */
+  timerSlacks: z.array(z.strictObject({ tid: z.int(), nanoseconds: z.int() })),
+  /** /proc/PID/coredump_filter. */
+  coredumpFilters: z.array(z.strictObject({ pid: z.int(), filter: z.int() })),
+  /**
+   * Owners of sockets, which CRIU makes as root, and options that it has no field for; a process and a
+   * descriptor that lead there.
+   */
+  sockets: z.array(
+    z.strictObject({
+      pid: z.int(),
+      fd: z.int(),
+      uid: z.int(),
+      gid: z.int(),
+      options: z.array(z.strictObject({ name: optionName, value: z.union([z.int(), z.string()]) })),
+    }),
+  ),
+  /** A process and a descriptor that lead to a terminal that nobody else may open (TIOCEXCL). */
+  exclusiveTerminals: z.array(z.strictObject({ pid: z.int(), fd: z.int() })),
+  /** Absolute timerfds on the wall clock; see `WallClockTimer` of the model. */
+  wallClockTimers: z.array(
+    z.strictObject({
+      pid: z.int(),
+      fd: z.int(),
+      flags: z.int(),
+      expires: timespec,
+      interval: timespec,
+      ticks: z.int(),
+      waitsForRead: z.boolean(),
+    }),
+  ),
+  /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
+  fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
+  memoryKeys: z.array(memoryKeys),
+  /** Signals of every process, children before their parents. */
+  signals: z.array(signals),
+});
+
+/** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
+export type RestorePlan = z.infer<typeof restorePlanSchema>;
+export type PlannedJournalSocket = z.infer<typeof journalSocket>;
+export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
+export type SignalsPlan = z.infer<typeof signals>;

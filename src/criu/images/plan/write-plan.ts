@@ -1,0 +1,108 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ProcessGroup } from '../../../model/group.ts';
+import type { Process } from '../../../model/process.ts';
+import { lockOptions } from '../files/locks.ts';
+import { journalSocketsOf } from './journal-sockets.ts';
+import { memoryKeysOf } from './memory-keys.ts';
+import { neededNumbers } from './numbers.ts';
+import { RESTORE_PLAN, type RestorePlan } from './restore-plan.ts';
+import { signalsOf } from './signals.ts';
+
+const SECOND = 1_000_000_000n;
+
+type Timespec = RestorePlan['wallClockTimers'][number]['expires'];
+
+/** A process of the group, and a descriptor in it, that lead to an open file; empty if none does. */
+function holderOf({ files, processes }: ProcessGroup, id: number): { pid: number; fd: number }[] {
+  for (const { filesId, descriptors } of files.tables) {
+    const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
+    const pid = processes.find((process) => process.filesId === filesId)?.pid;
+    if (fd !== undefined && pid !== undefined) return [{ pid, fd }];
+  }
+  return [];
+}
+
+function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
+  return group.files.files.flatMap((file) => {
+    if (!('lateOptions' in file)) return [];
+    const { lateOptions: options, uid, gid } = file;
+    if (options.length === 0 && uid === 0 && gid === 0) return [];
+    return holderOf(group, file.id).map((holder) => ({ ...holder, uid, gid, options: [...options] }));
+  });
+}
+
+function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
+  const { files, terminals } = group.files;
+  return terminals
+    .filter(({ exclusive }) => exclusive)
+    .flatMap(({ id }) => {
+      const file = files.find((candidate) => candidate.type === 'terminal' && candidate.terminalId === id);
+      return file === undefined ? [] : holderOf(group, file.id);
+    });
+}
+
+function fifosOf(group: ProcessGroup): RestorePlan['fifos'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'fifo' || !file.waitsForWriter) return [];
+    const capacityBytes = group.files.pipes.find(({ id }) => id === file.pipeId)?.capacityBytes ?? 0;
+    return holderOf(group, file.id).map((holder) => ({ ...holder, flags: file.flags, capacityBytes }));
+  });
+}
+
+function timespecOf(nanoseconds: bigint): Timespec {
+  return { seconds: Number(nanoseconds / SECOND), nanoseconds: Number(nanoseconds % SECOND) };
+}
+
+function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'timerfd' || file.wallClock === undefined) return [];
+    const { flags, expiresNanoseconds, ticks, waitsForRead } = file.wallClock;
+    const expires = timespecOf(expiresNanoseconds);
+    const interval = timespecOf(file.intervalNanoseconds);
+    return holderOf(group, file.id).map((holder) => ({
+      ...{ ...holder, flags, expires, interval, waitsForRead },
+      ticks: Number(ticks),
+    }));
+  });
+}
+
+/**
+ * Writes the plan next to the images.
+ * @param processes as in the images: with the fabricated parent before the others, if the group has one
+ */
+export function writeRestorePlan(
+  directory: string,
+  group: ProcessGroup,
+  processes: readonly Process[] = group.processes,
+): void {
+  const threads = group.processes.flatMap((process) => process.threads);
+  const plan: RestorePlan = {
+    pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
+    numbers: neededNumbers(processes),
+    ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
+    options: lockOptions(group.files),
+    journalSockets: journalSocketsOf(group.files),
+    personality: group.processes[0]?.personality ?? 0,
+    affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
+    ioPriorities: threads.flatMap(({ tid, ioPriority }) =>
+      ioPriority === undefined ? [] : [{ tid, priority: ioPriority }],
+    ),
+    timerSlacks: threads.flatMap(({ tid, timerSlackNanoseconds }) =>
+      timerSlackNanoseconds === undefined ? [] : [{ tid, nanoseconds: timerSlackNanoseconds }],
+    ),
+    coredumpFilters: group.processes.flatMap(({ pid, memory }) =>
+      memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
+    ),
+    sockets: socketsOf(group),
+    exclusiveTerminals: exclusiveTerminalsOf(group),
+    wallClockTimers: wallClockTimersOf(group),
+    fifos: fifosOf(group),
+    memoryKeys: memoryKeysOf(group),
+    signals: signalsOf(group),
+  };
+  writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {
+    flag: 'wx',
+    mode: 0o600,
+  });
+}

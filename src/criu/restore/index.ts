@@ -1,0 +1,16 @@
+export type { Preparation } from '../images/plan/preparation.ts';
+export { abandonRecord, forceContinue } from './force-continue.ts';
+export { openImage } from './open-image.ts';
+export { dropProcedures } from './procedure-fallback.ts';
+export { type ProcedureOutcome, ProcedureWatch } from './procedure-watch.ts';
+export { contentPath, readPreparation } from './read-preparation.ts';
+export {
+  type HeldGroup,
+  holdImages,
+  type Restored,
+  type RestoreFailure,
+  type RestoreOptions,
+  type RestoreResult,
+  restoreImages,
+} from './restore.ts';
+export { moveTo } from './restore-cgroup.ts';

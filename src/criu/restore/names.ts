@@ -1,0 +1,14 @@
+// Names that others look for. Apart from `index.ts`, so that knowing them loads nothing of what restores.
+
+/** Name of CRIU's log in the images' directory. */
+export const RESTORE_LOG = 'restore.log';
+
+/** How a relay is called: the first of its script's arguments. */
+export const RELAY_NAME = 'otherworld-log';
+/**
+ * The sockets that the journal has taken up itself, a line `socket:[INODE]` for each; made when that is
+ * decided.
+ */
+export const STREAMS_TAKEN = '/run/otherworld/streams-taken';
+/** The same list while it is made. */
+export const STREAMS_GIVEN = `${STREAMS_TAKEN}.part`;

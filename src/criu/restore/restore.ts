@@ -1,0 +1,165 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { messageOf } from '../../system/thrown.ts';
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { restoreSignals } from './held-signals.ts';
+import { type OpenJournalSockets, openJournalSockets } from './journal-socket.ts';
+import { applyLateSettings } from './late-settings.ts';
+import { restoreMemoryKeys } from './memory-keys.ts';
+import { RESTORE_LOG } from './names.ts';
+import { withNonlocalBind } from './nonlocal-bind.ts';
+import { readRestorePlan } from './read-plan.ts';
+import { RestoreCgroup } from './restore-cgroup.ts';
+import { readErrors, reasonOf } from './restore-log.ts';
+import { type CriuOptions, runCriu } from './run-criu.ts';
+
+/** How a group is restored. */
+export interface RestoreOptions extends CriuOptions {
+  /** Where cgroup v2 is mounted; `/sys/fs/cgroup` if not given. */
+  readonly cgroups?: string;
+  /** Says of numbers of processes and threads which are taken; one end of a sentence for each. With any, nothing is tried. */
+  readonly taken?: (numbers: readonly number[]) => readonly string[];
+  /**
+   * Looks at the restored processes before they run; returns what is not as it has to be, one end of a sentence for each. With any, or if it throws, the
+   * group is ended.
+   */
+  readonly examine?: () => readonly string[];
+  /** Processes that may have ended when they are looked for, because a crash procedure decides about them. */
+  readonly mayEnd?: ReadonlySet<number>;
+}
+
+/** Nothing is left of the group. */
+export interface RestoreFailure {
+  readonly restored: false;
+  /** One short sentence. */
+  readonly reason: string;
+  /** The log's lines with errors, or what was found wrong; first ones first. */
+  readonly errors: readonly string[];
+  readonly logPath: string;
+  readonly seconds: number;
+}
+
+/** The processes run. */
+export interface Restored {
+  readonly restored: true;
+  /** Processes that are there now. */
+  readonly pids: readonly number[];
+  readonly seconds: number;
+  /** Small things that could not be set again. */
+  readonly notes: readonly string[];
+}
+
+/** What came of it. */
+export type RestoreResult = Restored | RestoreFailure;
+
+/** The processes are there as they will be, and do not run. To be released or ended. */
+export interface HeldGroup {
+  readonly restored: 'held';
+  /**
+   * Lets the processes run on.
+   * @param cgroup where, as in /proc/PID/cgroup; where this program is if not given
+   */
+  release(cgroup?: string): Restored;
+  /** Ends them. Throws an Error if one of them does not end. */
+  end(): Promise<void>;
+}
+
+/**
+ * Restores the group whose images are in `directory` as far as the moment before its processes run: they are frozen, with everything set that CRIU does not
+ * set, and `examine` has found them right. Nothing is left of a group that could not be restored, whoever has ended CRIU. Throws
+ * only if the directory holds no images of a group, or no cgroup can be made.
+ */
+export async function holdImages(
+  directory: string,
+  options: RestoreOptions = {},
+): Promise<HeldGroup | RestoreFailure> {
+  const plan = readRestorePlan(directory);
+  const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  const [taken, ...others] = options.taken?.(plan.numbers) ?? [];
+  if (taken !== undefined) {
+    const logPath = join(directory, RESTORE_LOG);
+    return { restored: false, reason: taken, errors: others, logPath, seconds: seconds() };
+  }
+  const cgroup = new RestoreCgroup(options.cgroups);
+  let journal: OpenJournalSockets | undefined;
+  const end = async (): Promise<void> => {
+    journal?.finish(false);
+    await cgroup.end();
+  };
+  const fail = async (reason: string, errors: readonly string[]): Promise<RestoreFailure> => {
+    const left: string[] = [];
+    await end().catch((error: unknown) => left.push(messageOf(error)));
+    const logPath = join(directory, RESTORE_LOG);
+    return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
+  };
+  try {
+    const sockets = openJournalSockets(plan.journalSockets);
+    journal = sockets;
+    const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, sockets, options));
+    if (!run.held) {
+      const errors = readErrors(directory);
+      return await fail(run.endedFor ?? reasonOf(errors, run.status), errors);
+    }
+    await cgroup.frozen();
+    const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
+    if (problems[0] !== undefined) return await fail(problems[0], problems);
+    await restoreMemoryKeys(plan.memoryKeys, cgroup);
+    const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
+    return heldGroup(
+      { plan, cgroup, journal: sockets, notes, seconds: seconds(), mayEnd: options.mayEnd },
+      end,
+    );
+  } catch (error) {
+    return await fail(messageOf(error), []);
+  }
+}
+
+/** Who is missing, and who is there and should not be. */
+function strangers({ pids, rootPid }: RestorePlan, members: readonly number[]): string[] {
+  const missing = pids.filter((pid) => !members.includes(pid));
+  const others = members.filter((pid) => pid !== rootPid && !pids.includes(pid));
+  return [
+    ...missing.map((pid) => `process ${pid} ended before it ran again`),
+    ...others.map((pid) => `criu has left process ${pid}, which is none of the group`),
+  ];
+}
+
+interface Holding {
+  readonly plan: RestorePlan;
+  readonly cgroup: RestoreCgroup;
+  readonly journal: OpenJournalSockets;
+  readonly notes: readonly string[];
+  readonly seconds: number;
+  readonly mayEnd: ReadonlySet<number> | undefined;
+}
+
+function heldGroup(
+  { plan, cgroup, journal, notes, seconds, mayEnd }: Holding,
+  end: () => Promise<void>,
+): HeldGroup {
+  return {
+    restored: 'held',
+    release: (place) => {
+      const moved = cgroup.release(place);
+      const lost = journal.finish(true);
+      const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
+      // Restored, and done with its work since: a `sleep` whose time was over.
+      const ended = plan.pids
+        .filter((pid) => !pids.includes(pid))
+        .map((pid) => `process ${pid} ended as soon as it ran again`);
+      return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved, ...lost] };
+    },
+    end,
+  };
+}
+
+/** Restores a group on its own, and lets it run at once, in `cgroup`; see `holdImages` and `HeldGroup`. */
+export async function restoreImages(
+  directory: string,
+  options: RestoreOptions = {},
+  cgroup?: string,
+): Promise<RestoreResult> {
+  const group = await holdImages(directory, options);
+  return group.restored === 'held' ? group.release(cgroup) : group;
+}

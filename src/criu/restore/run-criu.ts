@@ -1,0 +1,141 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { personality } from '../../system/process-settings.ts';
+import { messageOf } from '../../system/thrown.ts';
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { RESTORE_LOG } from './names.ts';
+import { preparePreResume } from './pre-resume.ts';
+import type { RestoreCgroup } from './restore-cgroup.ts';
+
+/** How `criu restore` is run. */
+export interface CriuOptions {
+  /** The command and its first arguments; `criu` from the search path if not given. */
+  readonly command?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+  /** More options for `criu restore`. */
+  readonly extra?: readonly string[];
+  /** After this long `criu` is killed, with everything that it had made so far. Default: two minutes, and more for much memory. */
+  readonly timeoutSeconds?: number;
+}
+
+/** What became of a run of CRIU. */
+export interface CriuEnd {
+  /** All processes are made, and frozen. */
+  readonly held: boolean;
+  /** `status 1` */
+  readonly status: string;
+  /** Why CRIU was ended, if it was: `did not end within 120 s`. */
+  readonly endedFor?: string;
+}
+
+const LEAST_TIMEOUT_SECONDS = 120;
+/** A tenth of what a slow disk reads. */
+const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
+/** What is killed ends at once, unless the kernel itself is stuck: in a disk that does not answer. */
+const KILL_MILLISECONDS = 10_000;
+
+function defaultTimeoutSeconds(directory: string): number {
+  const pages = readdirSync(directory).filter((name) => name.startsWith('pages-'));
+  const bytes = pages.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+  return LEAST_TIMEOUT_SECONDS + Math.ceil(bytes / SLOWEST_BYTES_PER_SECOND);
+}
+
+/** Starts CRIU in the cgroup. Children get the personality of whoever forks them, and CRIU does not set it. */
+function start(
+  args: readonly string[],
+  { command = ['criu'], env = process.env }: CriuOptions,
+  plan: RestorePlan,
+  fds: readonly number[],
+  cgroup: RestoreCgroup,
+): ChildProcess {
+  const [program = 'criu', ...first] = command;
+  const before = personality(0xffff_ffff);
+  personality(plan.personality);
+  try {
+    return cgroup.startIn(() =>
+      spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] }),
+    );
+  } finally {
+    personality(before);
+  }
+}
+
+/**
+ * Runs `criu restore` in a cgroup of its own, and has it freeze what it has restored in the moment before that would run. When this
+ * returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the restore failed, to be ended.
+ *
+ * @param journal descriptors for CRIU, from 3 on, and the options that say what they are
+ */
+export async function runCriu(
+  directory: string,
+  plan: RestorePlan,
+  cgroup: RestoreCgroup,
+  journal: { readonly fds: readonly number[]; readonly options: readonly string[] },
+  options: CriuOptions,
+): Promise<CriuEnd> {
+  const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
+  const kill = new Kill(cgroup);
+  let child: ChildProcess | undefined;
+  const preResume = preparePreResume(directory, (waiting) => {
+    try {
+      cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
+      return true;
+    } catch (error) {
+      kill.because(`its processes cannot be held: ${messageOf(error)}`);
+      return false;
+    }
+  });
+  const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
+  args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...journal.options, ...preResume.options);
+  const late = `it did not end within ${timeoutSeconds} s`;
+  const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
+  try {
+    child = start([...args, ...extra], options, plan, journal.fds, cgroup);
+    const { ok, status } = await Promise.race([endOf(child), kill.failed]);
+    const held = preResume.finish();
+    if (kill.reason !== undefined) return { held: false, status, endedFor: kill.reason };
+    const silent = ok && !held ? 'status 0 without having stopped before its processes run' : status;
+    return { held: ok && held, status: silent };
+  } finally {
+    clearTimeout(timer);
+    preResume.finish();
+    kill.done();
+  }
+}
+
+/** Ends a run of CRIU, once. */
+class Kill {
+  readonly #cgroup: RestoreCgroup;
+  readonly #failed = Promise.withResolvers<{ ok: boolean; status: string }>();
+  #timer: NodeJS.Timeout | undefined;
+  reason: string | undefined;
+
+  constructor(cgroup: RestoreCgroup) {
+    this.#cgroup = cgroup;
+  }
+
+  /** Fulfilled when CRIU was killed and is there still. */
+  get failed(): Promise<{ ok: boolean; status: string }> {
+    return this.#failed.promise;
+  }
+
+  because(reason: string): void {
+    if (this.reason !== undefined) return;
+    this.reason = reason;
+    this.#cgroup.kill();
+    const stuck = { ok: false, status: 'nothing, and cannot be killed' };
+    this.#timer = setTimeout(() => this.#failed.resolve(stuck), KILL_MILLISECONDS);
+  }
+
+  done(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+function endOf(child: ChildProcess): Promise<{ ok: boolean; status: string }> {
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve({ ok: false, status: error.message }));
+    child.on('exit', (code, signal) => resolve({ ok: code === 0, status: signal ?? `status ${code}` }));
+  });
+}

@@ -1,0 +1,10 @@
+import { pointer, struct } from '../vmcore/view.ts';
+
+/**
+ * `struct kernfs_node` (include/linux/kernfs.h). 6.15 renamed `parent`, which may only be followed under RCU
+ * since, to `__parent`.
+ */
+export const kernfsNodeStruct = struct('kernfs_node', {
+  parent: pointer.at('__parent', 'parent'),
+  name: pointer,
+});

@@ -1,0 +1,125 @@
+import { PAGE_SIZE } from '../../system/page.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { walkUserPages } from '../../vmcore/page-table.ts';
+import type { Mm, VmArea } from '../mm-types.ts';
+import { cachedPageOf } from '../pagemap.ts';
+import { forEachVma } from './vma.ts';
+
+/** Where user space ends with five levels of page tables. */
+const USER_END = 1n << 56n;
+
+/** What a program would have read at an address. */
+export type UserRead =
+  | { readonly kind: 'bytes'; readonly bytes: Buffer }
+  /** No memory is mapped there, so that nothing can be: reading it is a fault. */
+  | { readonly kind: 'unmapped' }
+  /** There is something, and the dump does not tell what: `why` is a sentence. */
+  | { readonly kind: 'unknown'; readonly why: string };
+
+/** Where the bytes of a page are: a physical address, or zeros that no frame stands for yet. */
+type PagePlace =
+  | { readonly kind: 'frame'; readonly physical: number }
+  | { readonly kind: 'zeros' }
+  | Exclude<UserRead, { readonly kind: 'bytes' }>;
+
+const hexAddress = (address: number): string => `0x${address.toString(16)}`;
+
+/**
+ * The memory of one process as it would have read it itself: pages in the page tables, also those that PROT_NONE or NUMA balancing took away for a
+ * while; where the tables have none, what a page fault would have brought (zeros, or a page of the file's cache).
+ */
+export class UserMemory {
+  readonly #kernel: Kernel;
+  readonly #mm: Mm;
+  #areas: readonly VmArea[] | undefined;
+
+  constructor(kernel: Kernel, mm: Mm) {
+    this.#kernel = kernel;
+    this.#mm = mm;
+  }
+
+  /** `length` bytes, all or none. Nothing is thrown for a damaged dump. */
+  read(address: bigint, length: number): UserRead {
+    if (address < 0n || address + BigInt(length) > USER_END) return { kind: 'unmapped' };
+    const bytes = Buffer.alloc(length);
+    for (let done = 0; done < length; ) {
+      const at = Number(address) + done;
+      const inPage = at % PAGE_SIZE;
+      const part = Math.min(length - done, PAGE_SIZE - inPage);
+      const place = this.#placeOf(at - inPage);
+      if (place.kind === 'unmapped' || place.kind === 'unknown') return place;
+      const why =
+        place.kind === 'frame'
+          ? this.#copy(place.physical + inPage, bytes.subarray(done, done + part), at - inPage)
+          : undefined;
+      if (why !== undefined) return { kind: 'unknown', why };
+      done += part;
+    }
+    return { kind: 'bytes', bytes };
+  }
+
+  /** Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not have them. */
+  #copy(physical: number, to: Buffer, page: number): string | undefined {
+    const { physical: memory } = this.#kernel;
+    if (!memory.has(physical, to.length)) {
+      const isFiltered = memory.leftOut?.(physical) === true;
+      return `the page at ${hexAddress(page)} ${isFiltered ? 'was left out of' : 'is not in'} the dump`;
+    }
+    try {
+      memory.withView(physical, to.length, (from) => to.set(from));
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      return error.message;
+    }
+  }
+
+  #placeOf(page: number): PagePlace {
+    try {
+      const [run] = walkUserPages(this.#kernel, this.#mm.pgd, page, page + PAGE_SIZE);
+      if (run === undefined) return this.#untouched(page);
+      return run.kind === 'present'
+        ? { kind: 'frame', physical: run.pfn * PAGE_SIZE }
+        : { kind: 'unknown', why: `the page at ${hexAddress(page)} is in swap or being moved` };
+    } catch (error) {
+      if (!(error instanceof VmcoreError)) throw error;
+      return { kind: 'unknown', why: error.message };
+    }
+  }
+
+  /** What a page fault would have brought. Throws a VmcoreError. */
+  #untouched(page: number): PagePlace {
+    const area = this.#areaAt(page);
+    if (area === undefined) return { kind: 'unmapped' };
+    // vma_is_anonymous()
+    if (area.vm_ops === 0n) return { kind: 'zeros' };
+    if (area.vm_file === 0n)
+      return { kind: 'unknown', why: `the page at ${hexAddress(page)} is one of the kernel's own` };
+    const index = area.vm_pgoff + (page - area.vm_start) / PAGE_SIZE;
+    const found = cachedPageOf(this.#kernel, area.vm_file, index);
+    switch (found.kind) {
+      case 'page':
+        return { kind: 'frame', physical: found.physical };
+      case 'hole':
+        return { kind: 'zeros' };
+      case 'behind-end':
+        return { kind: 'unmapped' };
+      case 'elsewhere':
+        return { kind: 'unknown', why: `the page at ${hexAddress(page)} of a mapped file is not in memory` };
+    }
+  }
+
+  #areaAt(page: number): VmArea | undefined {
+    this.#areas ??= [...forEachVma(this.#kernel, this.#mm)];
+    let low = 0;
+    let high = this.#areas.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#areas[middle]?.vm_end ?? 0) <= page) low = middle + 1;
+      else high = middle;
+    }
+    const area = this.#areas[low];
+    return area !== undefined && area.vm_start <= page ? area : undefined;
+  }
+}

@@ -1,0 +1,291 @@
+// Writes images of files and reads them with CRIU's own tool.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { writeFileImages } from '../../../../src/criu/images/files/index.ts';
+import { ImageDirectory, type PageSource } from '../../../../src/criu/images/image.ts';
+import { type FifoFile, type GroupFiles, noFiles } from '../../../../src/model/file.ts';
+import type { FileIdentity, PathFile } from '../../../../src/model/open-file.ts';
+import { listedRuns } from '../../../../src/model/page-runs.ts';
+import type { InetSocket, SocketOptions, UnixSocket } from '../../../../src/model/socket.ts';
+import type { Terminal } from '../../../../src/model/terminal.ts';
+
+/** Old memory that holds the letters of the alphabet over and over. */
+const source: PageSource = {
+  writeRuns: (fd, runs) =>
+    runs.reduce((sum, { physical, length }) => {
+      const bytes = Buffer.from(Array.from({ length }, (_, i) => 97 + ((physical + i) % 26)));
+      return sum + writeSync(fd, bytes);
+    }, 0),
+};
+
+const owner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
+const identity: FileIdentity = {
+  fileSystem: 'ext4',
+  onDisk: true,
+  inode: 12,
+  generation: 3,
+  mode: 0o100644,
+  uid: 1,
+  gid: 2,
+  sizeBytes: 4100,
+  rdev: 0,
+};
+const options: SocketOptions = {
+  sendBufferBytes: 1,
+  receiveBufferBytes: 2,
+  bufferLock: 0,
+  sendTimeoutMicroseconds: 0,
+  receiveTimeoutMicroseconds: 3_500_000,
+  reuseAddress: true,
+  reusePort: false,
+  priority: 0,
+  receiveLowWatermark: 1,
+  mark: 0,
+  passCredentials: false,
+  passSecurity: false,
+  dontRoute: false,
+  noCheck: false,
+  broadcast: false,
+  keepAlive: true,
+  oobInline: false,
+  lingerSeconds: 5,
+  boundDevice: undefined,
+  filter: [],
+};
+const socket = { owner, flags: 2, inode: 77, uid: 0, gid: 0, options, lateOptions: [], shutdown: 0 as const };
+
+function pathFile(changes: Partial<PathFile>): PathFile {
+  return {
+    type: 'path',
+    id: 1,
+    flags: 0o2,
+    owner,
+    path: '/f',
+    position: 9n,
+    identity,
+    ghostId: undefined,
+    ...changes,
+  };
+}
+
+suite('images of files', () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'images-'));
+  after(() => rmSync(scratch, { recursive: true }));
+  let number = 0;
+
+  /** Entries of an image, as `crit decode` shows them. */
+  function decoded(files: Partial<GroupFiles>, image: string): Record<string, unknown>[] {
+    const images = new ImageDirectory(join(scratch, String(number++)));
+    writeFileImages({ ...noFiles, ...files }, images, source);
+    images.close();
+    const text = execFileSync('crit', ['decode', '--pretty', '-i', join(images.path, `${image}.img`)], {
+      encoding: 'utf8',
+    });
+    return JSON.parse(text).entries;
+  }
+
+  /** The part of an entry that is about its kind of file. */
+  function fileEntry(file: GroupFiles['files'][number], key: string): Record<string, unknown> {
+    const [entry] = decoded({ files: [file] }, 'files');
+    return Object.fromEntries(Object.entries(Object(entry?.[key])));
+  }
+
+  test('a path, its offset and its flags without close-on-exec', () => {
+    const { name, pos, mode, flags } = fileEntry(pathFile({ flags: 0o2002002 }), 'reg');
+    assert.deepEqual({ name, pos, mode }, { name: '/f', pos: 9, mode: 0o100644 });
+    assert.doesNotMatch(String(flags), /CLOEXEC|0x80000/);
+  });
+
+  test('a descriptor with its type and close-on-exec', () => {
+    const tables = [{ filesId: 4, descriptors: [{ fd: 7, fileId: 1, closeOnExec: true }] }];
+    assert.deepEqual(decoded({ files: [pathFile({})], tables }, 'fdinfo-4'), [
+      { id: 1, flags: 1, type: 'REG', fd: 7 },
+    ]);
+  });
+
+  test('a deleted file as a ghost in chunks, cut at its size', () => {
+    const ghosts = [
+      {
+        id: 42,
+        identity,
+        accessedMicroseconds: 1_500_000,
+        modifiedMicroseconds: -5,
+        runs: listedRuns([{ address: 4096, pages: 1, physical: 0 }]),
+      },
+    ];
+    const files = { files: [pathFile({ ghostId: 42 })], ghosts };
+    const [head, chunk] = decoded(files, 'ghost-file-2a');
+    assert.deepEqual(head?.atim, { tv_sec: 1, tv_usec: 500000 });
+    assert.deepEqual(head?.mtim, { tv_sec: 0, tv_usec: 0 });
+    assert.deepEqual([head?.chunks, head?.size, head?.uid], [true, 4100, 1]);
+    assert.deepEqual(
+      [chunk?.len, chunk?.off, Buffer.from(String(chunk?.extra), 'base64').toString()],
+      [4, 4096, 'abcd'],
+    );
+    assert.deepEqual(decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
+  });
+
+  test('of a deleted file what is in no memory, out of its copy on a disk', () => {
+    const path = join(scratch, 'copy');
+    writeFileSync(path, `${'a'.repeat(4096)}copy`);
+    const ghost = {
+      id: 42,
+      identity,
+      accessedMicroseconds: 0,
+      modifiedMicroseconds: 0,
+      runs: listedRuns([{ address: 0, pages: 1, physical: 0 }]),
+    };
+    const written = (inode: number) => {
+      const onDisk = { path, inode, ranges: [{ offset: 4096, length: 4 }] };
+      const files = { files: [pathFile({ ghostId: 42 })], ghosts: [{ ...ghost, onDisk }] };
+      return decoded(files, 'ghost-file-2a');
+    };
+    const { ino } = statSync(path);
+    const [, memory, disk] = written(ino);
+    assert.deepEqual([memory?.off, memory?.len, disk?.off, disk?.len], [0, 4096, 4096, 4]);
+    assert.equal(Buffer.from(String(disk?.extra), 'base64').toString(), 'copy');
+    assert.throws(() => written(ino + 1), /copy is another file now/);
+  });
+
+  test('a FIFO that waits for its first writer as a file, so that CRIU opens it without one', () => {
+    const named = pathFile({ id: 6, path: '/fifo', position: undefined });
+    const fifo = { type: 'fifo', id: 5, flags: 0o100000, owner, pipeId: 3, pathFile: named } as const;
+    const waiting = { ...fifo, waitsForWriter: true };
+    const tables = [{ filesId: 4, descriptors: [{ fd: 7, fileId: 5, closeOnExec: false }] }];
+    const kinds = (file: FifoFile) => decoded({ files: [file] }, 'files').map(({ type, id }) => [type, id]);
+    assert.deepEqual(kinds(waiting), [['REG', 5]]);
+    assert.deepEqual(kinds({ ...fifo, waitsForWriter: false }), [
+      ['REG', 6],
+      ['FIFO', 5],
+    ]);
+    const { name, pos, flags } = fileEntry(waiting, 'reg');
+    assert.equal(name, '/fifo');
+    assert.ok(pos === -1 || Number(pos) === 2 ** 64, `${pos}`);
+    assert.match(String(flags), /NONBLOCK|0x8800/);
+    assert.deepEqual(decoded({ files: [waiting], tables }, 'fdinfo-4'), [
+      { id: 5, flags: 0, type: 'REG', fd: 7 },
+    ]);
+  });
+
+  test('the content of a pipe after its size', () => {
+    const pipes = [
+      { id: 5, named: false, capacityBytes: 65536, data: [{ physical: 1, length: 3 }], dataBytes: 3 },
+    ];
+    const [entry] = decoded({ pipes }, 'pipes-data');
+    assert.deepEqual([entry?.pipe_id, entry?.bytes, entry?.size], [5, 3, 65536]);
+    assert.equal(Buffer.from(String(entry?.extra), 'base64').toString(), 'bcd');
+  });
+
+  test('a unix socket whose path ends with a zero byte, and its queue', () => {
+    const unix: UnixSocket = {
+      ...socket,
+      type: 'unix',
+      id: 3,
+      socketType: 1,
+      state: 10,
+      backlog: 5,
+      peerInode: 0,
+      name: Buffer.from('/run/s'),
+      nameDirectory: undefined,
+      file: { mode: 0o140640, uid: 0, gid: 0 },
+      deleted: false,
+      queue: [{ data: [{ physical: 0, length: 2 }], bytes: 2 }],
+      journal: undefined,
+    };
+    const { name, state, backlog, file_perms } = fileEntry(unix, 'usk');
+    assert.deepEqual(
+      { name, state, backlog, file_perms },
+      { name: '/run/s=00', state: 'LISTEN', backlog: 5, file_perms: { mode: 0o140640, uid: 0, gid: 0 } },
+    );
+    const [packet] = decoded({ files: [unix] }, 'sk-queues');
+    assert.deepEqual([packet?.id_for, packet?.length], [3, 2]);
+  });
+
+  test('a unix socket after the one that it is connected to, which is not looked for among later ones', () => {
+    const unix = (id: number, peer: number): UnixSocket => ({
+      ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
+      ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
+      ...{ file: undefined, deleted: false, queue: [], journal: undefined },
+    });
+    const order = (...files: readonly UnixSocket[]) => decoded({ files }, 'files').map(({ id }) => id);
+    assert.deepEqual(order(unix(1, 2), unix(2, 0), unix(3, 2)), [2, 1, 3]);
+    assert.deepEqual(order(unix(1, 2), unix(2, 3), unix(3, 0)), [3, 2, 1]);
+    assert.deepEqual(order(unix(1, 1), unix(2, 3), unix(3, 2)).toSorted(), [1, 2, 3]);
+    assert.deepEqual(order(unix(1, 9)), [1]);
+  });
+
+  test('an IPv4 socket with its address, options and time limits', () => {
+    const inet: InetSocket = {
+      ...socket,
+      type: 'inet',
+      id: 3,
+      socketType: 1,
+      state: 10,
+      family: 2,
+      protocol: 6,
+      sourceAddress: Uint8Array.of(10, 0, 2, 15),
+      sourcePort: 6379,
+      destinationAddress: new Uint8Array(4),
+      destinationPort: 0,
+      backlog: 511,
+      v6only: false,
+      freebind: false,
+      pktinfo: false,
+      tos: 0,
+      ttl: 0,
+      interfaceName: undefined,
+      options: { ...options, filter: [0x0000ffff_02_01_0006n] },
+      tcp: { cork: false, nodelay: true, keepCount: 3, keepIdleSeconds: 60, keepIntervalSeconds: undefined },
+    };
+    const { src_addr, src_port, proto, state, opts } = fileEntry(inet, 'isk');
+    assert.deepEqual([src_addr, src_port, proto, state], [['10.0.2.15'], 6379, 'TCP', 'LISTEN']);
+    const { so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt, so_filter } = Object(opts);
+    // code 6, jt 1, jf 2, k 0xffff: the other way round in the image.
+    assert.deepEqual(so_filter.map(BigInt), [0x0006_01_02_0000ffffn]);
+    assert.deepEqual([so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt], [3, 500000, 5, 3]);
+  });
+
+  test('a terminal with its control characters four to a word', () => {
+    const termios = {
+      iflag: 1,
+      oflag: 2,
+      cflag: 3,
+      lflag: 4,
+      line: 0,
+      cc: Uint8Array.from({ length: 19 }, (_, i) => i),
+    };
+    const terminal: Terminal = {
+      id: 9,
+      kind: 'pty-master',
+      ptyIndex: 3,
+      locked: false,
+      exclusive: false,
+      packetMode: true,
+      session: 100,
+      foregroundGroup: 101,
+      rdev: 0x502,
+      device: 6,
+      uid: 0,
+      gid: 5,
+      settings: {
+        termios,
+        lockedTermios: termios,
+        windowSize: { rows: 24, columns: 80, xPixels: 0, yPixels: 0 },
+      },
+      unread: Buffer.from('hi'),
+    };
+    const [info] = decoded({ terminals: [terminal] }, 'tty-info');
+    assert.deepEqual(
+      [info?.id, info?.type, info?.sid, info?.pgrp, info?.packet_mode],
+      [7, 'PTY', 100, 101, true],
+    );
+    const { c_cc: words } = Object(info?.termios);
+    assert.equal(words.length, 19);
+    assert.deepEqual(words.slice(0, 6), [0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0x00121110, 0]);
+    assert.equal(decoded({ terminals: [terminal] }, 'tty-data')[0]?.tty_id, 7);
+  });
+});

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseCriuVersion, restoreProblems, wholeGroup } from '../../../src/criu/images/limits.ts';
+import { groupOf, processOf, threadOf } from '../processes.ts';
+
+const old = { major: 3, minor: 17 };
+const recent = { major: 4, minor: 1 };
+
+describe('what CRIU cannot restore', () => {
+  it('depends on its version', () => {
+    assert.deepEqual(parseCriuVersion('Version: 3.17.1\nGitID: v3.17.1\n'), old);
+    assert.equal(parseCriuVersion('criu: not found'), undefined);
+    const [thread] = [threadOf(9)];
+    const hardened = threadOf(9, {
+      credentials: { ...thread!.credentials, noNewPrivs: true, capAmbient: 1n },
+    });
+    const group = groupOf([processOf(9, { threads: [hardened] })]);
+    assert.deepEqual(restoreProblems(group, recent), []);
+    assert.equal(restoreProblems(group, old)[0]?.reasons.length, 2);
+  });
+
+  it('is a signal for the death of a parent that stays dead', () => {
+    const orphan = processOf(9, { threads: [threadOf(9, { parentDeathSignal: 15 })] });
+    assert.match(restoreProblems(groupOf([orphan]), recent)[0]?.reasons[0] ?? '', /wants signal 15/);
+    const child = processOf(10, { ppid: 9, threads: [threadOf(10, { parentDeathSignal: 15 })] });
+    assert.deepEqual(restoreProblems(groupOf([processOf(9), child]), recent), []);
+  });
+});
+
+describe('a group of whom one cannot be restored', () => {
+  it('is refused as a whole, each by name', () => {
+    const group = groupOf([processOf(7), processOf(8)]);
+    const refused = wholeGroup(group, [{ pid: 7, comm: 'one', reasons: ['is impossible'] }]);
+    assert.deepEqual(
+      refused.map(({ pid, reasons }) => [pid, reasons]),
+      [
+        [7, ['is impossible']],
+        [8, ['belongs together with 7 (one), which cannot come back']],
+      ],
+    );
+  });
+});

@@ -1,0 +1,216 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
+import {
+  type HeldGroup,
+  holdImages,
+  type RestoreFailure,
+  type RestoreOptions,
+} from '../../../src/criu/restore/restore.ts';
+import { moveTo, RestoreCgroup } from '../../../src/criu/restore/restore-cgroup.ts';
+import { groupOf, processOf } from '../processes.ts';
+import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
+
+/** Whether a process is there and no zombie. */
+function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}`) && !/^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'));
+}
+
+/** Images of one process, which is there already and stopped; it writes a file as soon as it runs. */
+class Subject {
+  readonly directory = mkdtempSync(join(tmpdir(), 'otherworld-restore-'));
+  readonly ran = join(this.directory, 'ran');
+  readonly #process = spawn('sh', ['-c', `kill -STOP $$; echo >${this.ran}; exec sleep 1000`]);
+  readonly pid = this.#process.pid ?? 0;
+
+  constructor(name = 'criu') {
+    writeRestorePlan(this.directory, groupOf([processOf(this.pid)]));
+    this.command = [join(this.directory, name)];
+  }
+
+  readonly command: readonly string[];
+
+  /** A `criu` that does as this script says. */
+  criu(script: string): void {
+    const head = [findOwn, findAction, `subject=${this.pid}`].join('\n');
+    writeFileSync(this.command[0] ?? '', `#!/bin/sh\n${head}\n${script}\n`, { mode: 0o755 });
+  }
+
+  hold(options: Partial<RestoreOptions> = {}): Promise<HeldGroup | RestoreFailure> {
+    return holdImages(this.directory, { command: this.command, cgroups, timeoutSeconds: 20, ...options });
+  }
+
+  /** Numbers that the script has written. */
+  numbers(name: string): number[] {
+    return (readFileSync(join(this.directory, name), 'latin1').match(/\d+/g) ?? []).map(Number);
+  }
+
+  remove(): void {
+    this.#process.kill('SIGKILL');
+    rmSync(this.directory, { recursive: true });
+  }
+}
+
+/** Restores the subject: takes it in, asks, and lets it go on; ends when it has run, or is frozen. */
+const good = `echo $subject >$own/cgroup.procs
+action post-restore
+action pre-resume
+kill -CONT $subject
+until [ -e "$images/ran" ] || grep -q 'frozen 1' $own/cgroup.events; do sleep 0.01; done`;
+
+/** A helper in a session of its own, whose parent has ended, and a process that the restore has made. */
+const helpers = `(setsid sleep 1000 & echo $! >>"$images/left")
+sleep 1000 & echo $! >>"$images/left"`;
+
+describe('a restore', needsCgroups, () => {
+  const subjects: Subject[] = [];
+  const subject = (script: string): Subject => {
+    const one = new Subject();
+    one.criu(script);
+    subjects.push(one);
+    return one;
+  };
+  afterEach(() => {
+    for (const one of subjects.splice(0)) one.remove();
+  });
+  const reasonOf = ({ restored, ...rest }: HeldGroup | RestoreFailure): string =>
+    restored === false && 'reason' in rest ? rest.reason : 'none';
+
+  it('holds its processes until they are released, into the cgroup where they belong', async () => {
+    const one = subject(good);
+    const group = await one.hold();
+    assert.equal(group.restored, 'held', reasonOf(group));
+    assert.ok(group.restored === 'held');
+    assert.ok(!existsSync(one.ran));
+    const place = `/otherworld-test-${process.pid}`;
+    const { pids, notes } = group.release(place);
+    assert.deepEqual([pids, notes], [[one.pid], []]);
+    assert.match(readFileSync(`/proc/${one.pid}/cgroup`, 'latin1'), new RegExp(`^0::${place}$`, 'm'));
+    while (!existsSync(one.ran)) await sleep(5);
+    moveTo(one.pid, '/', cgroups);
+    rmdirSync(join(cgroups ?? '', place));
+    // Other tests may be restoring at the same time.
+    const parent = join(cgroups ?? '', 'otherworld-restore');
+    const left = existsSync(parent) ? readdirSync(parent) : [];
+    assert.deepEqual(
+      left.filter((name) => name.startsWith(`${process.pid}-`)),
+      [],
+    );
+  });
+
+  it('that fails gives the first error as its reason', async () => {
+    const log =
+      '(00.1) 7: Error (criu/x.c:1): Can not open usr/x\\n(00.2) Error (criu/x.c:2): Restoring FAILED.\\n';
+    const group = await subject(`printf '${log}' > "$images/restore.log"; exit 1`).hold();
+    assert.equal(reasonOf(group), 'criu: Can not open usr/x');
+  });
+
+  it('that does not end is ended, with whatever it has started', async () => {
+    const one = subject(`echo $subject >$own/cgroup.procs; ${helpers}; exec sleep 1000`);
+    assert.equal(reasonOf(await one.hold({ timeoutSeconds: 1 })), 'it did not end within 1 s');
+    const left = [one.pid, ...one.numbers('left')];
+    assert.equal(left.length, 3);
+    assert.deepEqual(left.filter(isAlive), []);
+  });
+
+  it('that fails leaves nothing', async () => {
+    const one = subject(`echo $subject >$own/cgroup.procs; ${helpers}; exit 1`);
+    assert.equal(reasonOf(await one.hold()), 'criu ended with status 1 and said nothing');
+    assert.deepEqual([one.pid, ...one.numbers('left')].filter(isAlive), []);
+  });
+
+  it('that leaves more than the group is no restore', async () => {
+    const one = subject(`${helpers}; ${good}`);
+    assert.match(reasonOf(await one.hold()), /criu has left process \d+, which is none of the group/);
+    assert.ok(!existsSync(one.ran));
+    assert.deepEqual([one.pid, ...one.numbers('left')].filter(isAlive), []);
+  });
+
+  it('without one of its processes is none', async () => {
+    const group = await subject('action pre-resume').hold();
+    assert.match(reasonOf(group), /^process \d+ ended before it ran again$/);
+  });
+
+  it('that does not stop before its processes run is ended', async () => {
+    const one = subject('echo $subject >$own/cgroup.procs');
+    assert.match(reasonOf(await one.hold()), /without having stopped before its processes run/);
+    assert.ok(!isAlive(one.pid));
+  });
+
+  it('is ended if its processes are not what they were, or nobody can tell', async () => {
+    const one = subject(good);
+    const group = await one.hold({ examine: () => ['has another file open'] });
+    assert.equal(reasonOf(group), 'has another file open');
+    const other = subject(good);
+    const unclear = await other.hold({
+      examine: () => {
+        throw new Error('cannot be looked at');
+      },
+    });
+    assert.equal(reasonOf(unclear), 'cannot be looked at');
+    for (const { pid, ran } of [one, other]) assert.ok(!isAlive(pid) && !existsSync(ran));
+  });
+
+  it('goes on, and says so, where its cgroup cannot be made or removed', async () => {
+    const one = subject(good);
+    const group = await one.hold();
+    assert.ok(group.restored === 'held');
+    const { pids, notes } = group.release('/cgroup.procs/below');
+    assert.deepEqual(pids, [one.pid]);
+    assert.match(notes[0] ?? '', new RegExp(`^process ${one.pid} is not in cgroup /cgroup.procs/below: `));
+    assert.equal(notes.length, 1);
+    assert.match(readFileSync(`/proc/${one.pid}/cgroup`, 'latin1'), /^0::\/$/m);
+    while (!existsSync(one.ran)) await sleep(5);
+    const cgroup = new RestoreCgroup(cgroups);
+    cgroup.takeOut(one.pid);
+    assert.match(cgroup.release()[0] ?? '', /^the cgroup .* cannot be removed: EBUSY/);
+    await cgroup.end();
+  });
+
+  it('that was held can be ended', async () => {
+    const one = subject(good);
+    const group = await one.hold();
+    assert.ok(group.restored === 'held');
+    await group.end();
+    assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
+  });
+
+  it('is not tried if somebody has a number that it needs', async () => {
+    const one = subject(good);
+    const asked: number[] = [];
+    const taken = (numbers: readonly number[]) => {
+      asked.push(...numbers);
+      return ['the number is taken'];
+    };
+    assert.equal(reasonOf(await one.hold({ taken })), 'the number is taken');
+    assert.deepEqual(asked, [one.pid]);
+    assert.ok(isAlive(one.pid));
+  });
+
+  it('without criu says so', async () => {
+    const group = await subject('').hold({ command: ['/nonexistent/criu'] });
+    assert.match(reasonOf(group), /ENOENT/);
+  });
+});
+
+describe('a restore without a cgroup file system', () => {
+  it('is none', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'otherworld-restore-'));
+    writeRestorePlan(directory, groupOf([processOf(process.pid)]));
+    await assert.rejects(holdImages(directory, { cgroups: directory }), /is no cgroup v2 file system/);
+    rmSync(directory, { recursive: true });
+  });
+});
