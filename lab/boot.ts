@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../src/system/thrown.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { processExists } from './cache.ts';
 import { answers, dropConnection } from './channel.ts';
@@ -80,7 +81,7 @@ async function planMachine(options: GuestOptions, progress: Progress): Promise<M
 
 /** The error of a guest that is there, but not as it was to be, with how to get rid of it. */
 export function keptForALook(name: string, error: unknown): LabError {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const status = error instanceof LabError ? error.exitStatus : 1;
   return new LabError(
     `${message}\nthe guest is kept for a look: otherworld lab log ${name}; otherworld lab down ${name} removes it`,

@@ -14,6 +14,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CACHE_DIRECTORY } from '../src/config/paths.ts';
+import { processStat } from '../src/system/proc.ts';
 import { pathProblem } from '../src/system/trusted-path.ts';
 
 /**
@@ -108,10 +109,5 @@ function holderIsGone(path: string): boolean {
 
 /** Whether a process with this pid exists (a zombie counts as gone). */
 export function processExists(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z';
-  } catch {
-    return false;
-  }
+  return processStat(pid)?.isZombie === false;
 }

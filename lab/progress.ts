@@ -13,6 +13,3 @@ export function stderrProgress(): Progress {
     },
   };
 }
-
-/** Progress that nobody sees, for `--json` and `--quiet`. */
-export const silentProgress: Progress = { step: () => undefined };

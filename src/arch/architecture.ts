@@ -4,7 +4,7 @@ import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
  * What has to be known of a processor architecture. To add one:
  *
  * 1. `src/arch/NAME/`: an {@link Architecture}, named in the list of `src/arch/index.ts`. It is data and small functions over numbers and
- *    bytes, knows no kernel structure, and imports nothing of `src/` but this file.
+ *    bytes, knows no kernel structure, and imports nothing of `src/` but this file and `src/system`.
  *    - `pageTable`: the format of a page table entry. Tables have entries of 8 bytes and pages of 4 KiB, as x86-64's and arm64's have.
  *    - `kernelSpace`: where kernel addresses are, and which are mapped by arithmetic.
  *    - `notes`: registers in NT_PRSTATUS, in the order of `struct user_regs_struct`.

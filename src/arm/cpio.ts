@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer';
+import { fileType } from '../system/file-mode.ts';
 import { ArmError } from './errors.ts';
 
 /** One member of an initramfs archive; paths have no leading slash. */
@@ -14,9 +15,6 @@ export interface CpioEntry {
 const MAGIC = '070701';
 const HEADER_BYTES = 110;
 const TRAILER = 'TRAILER!!!';
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
-const S_IFLNK = 0o120000;
 
 function padding(length: number): Buffer {
   return Buffer.alloc((4 - (length % 4)) % 4);
@@ -44,9 +42,9 @@ export function cpioArchive(entries: readonly CpioEntry[]): Buffer[] {
   const nothing = new Uint8Array();
   let index = 1;
   return [
-    ...[...directories].flatMap((path) => member(index++, path, S_IFDIR | 0o700, nothing)),
+    ...[...directories].flatMap((path) => member(index++, path, fileType.directory | 0o700, nothing)),
     ...entries.flatMap(({ path, kind, mode, data }) =>
-      member(index++, path, (kind === 'link' ? S_IFLNK : S_IFREG) | mode, data),
+      member(index++, path, (kind === 'link' ? fileType.symlink : fileType.regular) | mode, data),
     ),
     ...member(0, TRAILER, 0, nothing),
   ];

@@ -1,15 +1,21 @@
 import { closeSync, openSync, readSync } from 'node:fs';
+import {
+  ELF_HEADER_BYTES,
+  PROGRAM_HEADER_BYTES,
+  PT_LOAD,
+  parseElfHeader,
+  parseProgramHeaders,
+  programHeaderCount,
+} from '../system/elf.ts';
+import { ArmError } from './errors.ts';
 
 const PROC_KCORE = '/proc/kcore';
-const PT_LOAD = 1;
-const ELF_HEADER = 64;
-const PROGRAM_HEADER = 56;
 
 /** A run of physical memory in the file; bytes. */
 interface Segment {
   readonly physical: number;
   readonly size: number;
-  readonly offset: bigint;
+  readonly offset: number;
 }
 
 /**
@@ -23,25 +29,24 @@ export class Kcore implements Disposable {
   /** @throws an Error with a code, EPERM as a rule, if the kernel does not show its memory */
   constructor(path: string = PROC_KCORE) {
     this.#fd = openSync(path, 'r');
-    const header = this.#read(0n, ELF_HEADER);
-    const count = header.readUInt16LE(56);
-    const table = this.#read(header.readBigUInt64LE(32), count * PROGRAM_HEADER);
-    this.#segments = Array.from({ length: count }, (_, index) => index * PROGRAM_HEADER)
-      .filter((at) => table.readUInt32LE(at) === PT_LOAD)
-      .map((at) => ({
-        offset: table.readBigUInt64LE(at + 8),
-        physical: Number(table.readBigUInt64LE(at + 24)),
-        size: Number(table.readBigUInt64LE(at + 40)),
-      }))
-      // What is not plain memory has all bits set there.
-      .filter(({ physical }) => Number.isSafeInteger(physical));
+    const header = parseElfHeader(this.#read(0, ELF_HEADER_BYTES));
+    if (header === undefined) throw new ArmError(`${path} is no 64-bit ELF file`);
+    const count = programHeaderCount(header, (offset, length) => this.#read(offset, length));
+    const table = this.#read(header.programHeadersOffset, count * PROGRAM_HEADER_BYTES);
+    this.#segments = parseProgramHeaders(table)
+      // What is not plain memory has all bits set in its physical address. The kernel's text, which the direct map
+      // has too, may lie further away in the file than a number can say (five levels of page tables).
+      .filter(
+        ({ type, physical, offset }) => type === PT_LOAD && [physical, offset].every(Number.isSafeInteger),
+      )
+      .map(({ offset, physical, memoryBytes: size }) => ({ offset, physical, size }));
   }
 
-  #read(offset: bigint, length: number): Buffer {
+  #read(offset: number, length: number): Buffer {
     const buffer = Buffer.alloc(length);
     let done = 0;
     for (let got = -1; got !== 0 && done < length; done += got)
-      got = readSync(this.#fd, buffer, done, length - done, offset + BigInt(done));
+      got = readSync(this.#fd, buffer, done, length - done, offset + done);
     return buffer.subarray(0, done);
   }
 
@@ -52,7 +57,7 @@ export class Kcore implements Disposable {
     );
     if (segment === undefined) return Buffer.alloc(0);
     const inside = address - segment.physical;
-    return this.#read(segment.offset + BigInt(inside), Math.min(length, segment.size - inside));
+    return this.#read(segment.offset + inside, Math.min(length, segment.size - inside));
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { messageOf } from '../system/thrown.ts';
 import { findProgram, runProgram } from './command.ts';
 import { ArmError } from './errors.ts';
 
@@ -56,8 +57,4 @@ function requireKexec(): string {
   const kexec = findProgram('kexec');
   if (kexec === undefined) throw new ArmError('kexec is not installed: apt-get install kexec-tools');
   return kexec;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,37 +1,26 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import type { Matchable } from '../config/match.ts';
 import { printableArguments } from '../report/printable.ts';
+import { cgroupOf, ifThere, parseStat, processNumbers } from '../system/proc.ts';
+import { codeOf } from '../system/thrown.ts';
 import { bytesToText } from '../vmcore/byte-text.ts';
 
 /** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
 export function liveProcess(pid: number): Matchable | undefined {
-  try {
-    const stat = bytesToText(readFileSync(`/proc/${pid}/stat`));
-    const end = stat.lastIndexOf(')');
-    const fields = stat.slice(end + 2).split(' ');
-    if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
+  // A kernel thread has no exe.
+  return ifThere(() => {
+    const { comm, state, startTicks } = parseStat(bytesToText(readFileSync(`/proc/${pid}/stat`)));
+    if (state === 'Z' || state === 'X') return undefined;
     const exe = exePath(pid);
-    const cgroup = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1];
+    const cgroup = cgroupOf(pid);
     const owner = ownerOf(readFileSync(`/proc/${pid}/status`, 'utf8'));
-    const comm = stat.slice(stat.indexOf('(') + 1, end);
-    return { pid, comm, exe, cgroup, startTicks: Number(fields[19]), owner };
-  } catch (error) {
-    // Gone in the meantime, or a kernel thread, which has no exe.
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
-      return undefined;
-    throw error;
-  }
+    return { pid, comm, exe, cgroup, startTicks, owner };
+  });
 }
 
 /** The arguments of a running process for people; undefined if it is gone or has none. */
 export function liveCommandLine(pid: number): string | undefined {
-  try {
-    return printableArguments(readFileSync(`/proc/${pid}/cmdline`));
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
-      return undefined;
-    throw error;
-  }
+  return ifThere(() => printableArguments(readFileSync(`/proc/${pid}/cmdline`)));
 }
 
 /** Where the program of a process is hidden from us (EACCES: PID 1 of some containers), its name is all that rules can go by. */
@@ -39,7 +28,7 @@ function exePath(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EACCES') return undefined;
+    if (codeOf(error) === 'EACCES') return undefined;
     throw error;
   }
 }
@@ -52,8 +41,7 @@ function ownerOf(status: string): number | undefined {
 
 /** All running processes with a program. */
 export function liveProcesses(): Matchable[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => liveProcess(Number(name)))
+  return processNumbers()
+    .map(liveProcess)
     .filter((process) => process !== undefined);
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { MemoryRange } from '../config/manifest.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import type { CpioEntry } from './cpio.ts';
 import { Kcore } from './kcore.ts';
 
@@ -62,8 +63,8 @@ export function isStillLoaded({ text, address }: LoadedMark): boolean | string {
     using memory = new Kcore();
     return memory.readPhysical(address, text.length).equals(Buffer.from(text, 'latin1'));
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error)) throw error;
-    return `the kernel does not show what is loaded: ${error.message}`;
+    if (codeOf(error) === undefined) throw error;
+    return `the kernel does not show what is loaded: ${messageOf(error)}`;
   }
 }
 
@@ -73,7 +74,7 @@ export function locateMark(mark: string, reserved: readonly MemoryRange[]): numb
     using memory = new Kcore();
     return findMark(memory, mark, reserved);
   } catch (error) {
-    if (error instanceof Error && 'code' in error) return undefined;
+    if (codeOf(error) !== undefined) return undefined;
     throw error;
   }
 }

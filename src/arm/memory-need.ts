@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { BOUNCE_BYTES, parameterValue } from './command-line.ts';
 
 const MIB = 2 ** 20;
@@ -11,7 +12,7 @@ const PER_CPU_BYTES = 1.25 * MIB;
 /** What starting one takes, its threads above all: 9 MiB for 14. */
 const PER_STARTED_CPU_BYTES = 0.65 * MIB;
 /** sizeof(struct page) for 4096 bytes. */
-const PAGE_DESCRIPTOR_SHARE = 64 / 4096;
+const PAGE_DESCRIPTOR_SHARE = 64 / PAGE_SIZE;
 
 /**
  * What is kept of each memory area, thread and descriptor of a protected process until its images are written: measured with 144 small processes of

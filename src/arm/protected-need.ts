@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ifThere, processNumbers, processStat } from '../system/proc.ts';
 import { protectedBytes } from './memory-need.ts';
 
 /** A process and the one that made it, or took it over. */
@@ -21,15 +22,12 @@ export function withDescendants(pids: readonly number[], all: readonly Parented[
   return family;
 }
 
-/** Field 4 of /proc/PID/stat, for every process that there is. */
-export function liveParents(proc = '/proc'): Parented[] {
-  return readdirSync(proc)
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => {
-      const stat = ifThere(() => readFileSync(join(proc, name, 'stat'), 'latin1')) ?? '';
-      const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-      return Number.isInteger(parent) ? [{ pid: Number(name), parent }] : [];
-    });
+/** Every process that there is, with its parent. */
+function liveParents(proc = '/proc'): Parented[] {
+  return processNumbers(proc).flatMap((pid) => {
+    const parent = processStat(pid, proc)?.parent;
+    return parent === undefined ? [] : [{ pid, parent }];
+  });
 }
 
 /**
@@ -50,15 +48,4 @@ export function protectedNeed(pids: readonly number[], proc = '/proc'): number {
 
 function entries(proc: string, pid: number, directory: string): number {
   return ifThere(() => readdirSync(join(proc, String(pid), directory)))?.length ?? 0;
-}
-
-/** Undefined for a process that has ended meanwhile. */
-function ifThere<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
-      return undefined;
-    throw error;
-  }
 }

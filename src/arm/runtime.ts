@@ -17,7 +17,7 @@ import { ArmError } from './errors.ts';
 import { sharedLibraries } from './libraries.ts';
 
 /** Raise when the steps below change in a way that the inputs' stamps do not show. */
-const LAYOUT_VERSION = 1;
+const LAYOUT_VERSION = 2;
 
 /** Level 6 is within 10 % of level 19's size for a tenth of its time. */
 const SQUASHFS_OPTIONS = [
@@ -32,8 +32,8 @@ const SQUASHFS_OPTIONS = [
   '-no-progress',
 ];
 
-/** What of the koffi package runs: its JavaScript and the one native module. */
-const KOFFI_PARTS = ['package.json', 'index.js', 'src/koffi/index.js', 'src/koffi/src/static.js'].map(
+/** What of the koffi package runs: its JavaScript, as src/system/libc.ts requires it, and the one native module. */
+const KOFFI_PARTS = ['package.json', 'index.cjs', 'src/koffi/index.cjs', 'src/koffi/src/static.cjs'].map(
   (part) => join('koffi', part),
 );
 const KOFFI_NATIVE = '@koromix/koffi-linux-x64';

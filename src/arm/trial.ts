@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { INSTALLATION } from '../config/installation.ts';
 import { CACHE_DIRECTORY } from '../config/paths.ts';
+import { messageOf } from '../system/thrown.ts';
 import { cached } from './cache.ts';
 import { runProgram, SYSTEM_PATH } from './command.ts';
 import { archiveEnd, type CpioEntry, cpioArchive, isCpioArchive } from './cpio.ts';
@@ -112,7 +113,7 @@ function decompressed(data: Buffer): Buffer {
     if (data.length > 4 && data.readUInt32BE(0) === ZSTD) return zstdDecompressSync(data);
     if (data.length > 2 && data.readUInt16BE(0) === GZIP) return gunzipSync(data);
   } catch (error) {
-    throw new ArmError(`mkinitramfs's archive is damaged: ${error instanceof Error ? error.message : error}`);
+    throw new ArmError(`mkinitramfs's archive is damaged: ${messageOf(error)}`);
   }
   throw new ArmError("mkinitramfs's archive is compressed neither with zstd nor with gzip: install zstd");
 }

@@ -2,10 +2,10 @@ import type { ProcessGroup } from '../model/group.ts';
 import type { PageRuns } from '../model/page-runs.ts';
 import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-const PAGE = 4096;
 /** Bits of makedumpfile's option -d that leave out what processes have: caches, which files of theirs may be in, and their own pages. */
 const OF_PROCESSES = 2 | 4 | 8;
 
@@ -20,10 +20,10 @@ function countRuns(kernel: Kernel, count: Count, runs: PageRuns): void {
   const { physical: memory } = kernel;
   for (const { physical, pages } of runs) {
     count.wanted += pages;
-    if (memory.has(physical, pages * PAGE)) continue;
+    if (memory.has(physical, pages * PAGE_SIZE)) continue;
     for (let page = 0; page < pages; page++) {
-      const at = physical + page * PAGE;
-      if (memory.has(at, PAGE)) continue;
+      const at = physical + page * PAGE_SIZE;
+      if (memory.has(at, PAGE_SIZE)) continue;
       count.absent++;
       if (memory.leftOut?.(at) === true) count.leftOut++;
     }

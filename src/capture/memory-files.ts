@@ -3,7 +3,6 @@ import { type Dentry, dentryChildren, dentryName, dentryStruct, requireWholePath
 import {
   type FileSystem,
   fileSystemOf,
-  fileType,
   type Inode,
   inodeStruct,
   inodeTimes,
@@ -14,6 +13,8 @@ import type { MountPoint } from '../linux/readers/mount-table.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
+import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { within } from './files/content.ts';
@@ -27,7 +28,6 @@ import { pageCache } from './files/page-cache.ts';
 const MODEL_BYTES = 8 * 2 ** 20;
 const FILE_MODEL_BYTES = 600;
 const EXTENT_MODEL_BYTES = 100;
-const PAGE = 4096;
 /** Inodes of one file system that are looked at. */
 const MAX_INODES = 1 << 22;
 /** PATH_MAX of include/uapi/linux/limits.h. */
@@ -90,7 +90,7 @@ function extentsOf(runs: PageRuns): number {
   let end = -1;
   for (const { address, pages } of runs) {
     if (address !== end) extents++;
-    end = address + pages * PAGE;
+    end = address + pages * PAGE_SIZE;
   }
   return extents;
 }
@@ -219,7 +219,7 @@ class Walk {
 
   #entry(path: string, child: Dentry, at: Directory, pending: Directory[]): void {
     const inode = this.#kernel.bind(inodeStruct).at(child.d_inode);
-    const type = inode.i_mode & fileType.mask;
+    const type = typeOf(inode.i_mode);
     if (type === fileType.directory) {
       const keep = this.#covered.has(placeKey(at.mount, child.address)) ? 'nothing' : at.keep;
       const directory = { ...at, path, dentry: child.address, inode: inode.address, keep, parent: at };
@@ -236,7 +236,7 @@ class Walk {
     const { i_mode, i_uid: uid, i_gid: gid } = this.#kernel.bind(inodeStruct).at(inode);
     const attributes = attributesOf(this.#kernel, fileSystem, inode);
     this.#spend(attributes.reduce((sum, { value }) => sum + 2 * value.length, 0));
-    this.#directories.set(inode, { path, mode: i_mode & 0o7777, uid, gid, attributes });
+    this.#directories.set(inode, { path, mode: permissionsOf(i_mode), uid, gid, attributes });
   }
 
   #file(path: string, inode: Inode, type: number, fileSystem: FileSystem): void {
@@ -309,7 +309,7 @@ class Walk {
       if (i_nlink === 0 || address === root) continue;
       const met = this.#met.get(address) ?? 0;
       if (met === 0) lost++;
-      else if ((i_mode & fileType.mask) !== fileType.directory) names += Math.max(0, i_nlink - met);
+      else if (typeOf(i_mode) !== fileType.directory) names += Math.max(0, i_nlink - met);
     }
     const why = isWhole ? 'are in no directory' : 'are more than the crash world has room for';
     if (lost > 0) this.#problems.push(`${path}: ${lost} files ${why}`);

@@ -15,6 +15,7 @@ import { forEachVma } from '../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import {
@@ -29,7 +30,6 @@ import {
 import { believedArea, hexRange } from './memory-flags.ts';
 import { privatePages } from './pages.ts';
 
-const PAGE = 4096;
 /** Pages that one page fault can bring. */
 const HUGE_PAGE = 512;
 const NONE = listedRuns([]);
@@ -47,7 +47,7 @@ export interface MemoryOwner {
 
 function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
   const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
-  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE, 0);
+  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE_SIZE, 0);
   checkAreas(mm, areas.length, pages, owner.findings);
   return areas;
 }
@@ -207,7 +207,7 @@ export class MemoryCapture {
       locked: (flags & VM.locked) !== 0,
       noReserve: (flags & VM.noReserve) !== 0,
       advice: adviceOf(flags),
-      offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE,
+      offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE_SIZE,
       fileId: file === undefined || file.kind === 'anonymous' ? undefined : file.fileId,
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
       shmid: file === undefined || file.kind === 'regular' ? undefined : file.shmid,
@@ -240,10 +240,12 @@ export class MemoryCapture {
   /** The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used. */
   #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
     const pages = vdsoPages(this.#kernel, mm);
-    if (pages.length * PAGE !== area.end - area.start || mm.vdso !== area.start) {
+    if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {
       refuse('does not agree with the kernel about the vDSO');
       return NONE;
     }
-    return listedRuns(pages.map((physical, i) => ({ address: area.start + i * PAGE, pages: 1, physical })));
+    return listedRuns(
+      pages.map((physical, i) => ({ address: area.start + i * PAGE_SIZE, pages: 1, physical })),
+    );
   }
 }

@@ -1,9 +1,8 @@
 import type { OwnedFrames, PageDescriptors } from '../linux/readers/page-owner.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../model/page-runs.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type MappedRun, walkUserPages } from '../vmcore/page-table.ts';
-
-const PAGE = 4096;
 
 /** What the page tables say about one area. */
 export interface AreaPages {
@@ -55,7 +54,7 @@ class Tally {
       this.wrong ??= `the frame at 0x${address.toString(16)} is no anonymous memory`;
       return false;
     }
-    const place = (address - this.#shape.start) / PAGE + this.#shape.pgoff;
+    const place = (address - this.#shape.start) / PAGE_SIZE + this.#shape.pgoff;
     if (owner === 'anonymous' && index !== place) {
       this.wrong ??= `the page at 0x${address.toString(16)} belongs to place ${index}, not ${place}`;
     }
@@ -82,7 +81,7 @@ export function privatePages(
       }
       for (let done = 0; done < run.pages; ) {
         const found = descriptors.ownerOf(run.pfn + done, run.pages - done);
-        const [address, physical] = [run.address + done * PAGE, (run.pfn + done) * PAGE];
+        const [address, physical] = [run.address + done * PAGE_SIZE, (run.pfn + done) * PAGE_SIZE];
         if (tally.frames(address, found)) yield { address, pages: found.frames, physical };
         done += found.frames;
       }

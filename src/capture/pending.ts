@@ -1,8 +1,8 @@
+import { constants } from 'node:os';
 import { readPending } from '../linux/signal.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-const SIGKILL = 9;
-const SIGSTOP = 19;
+const { SIGKILL, SIGSTOP } = constants.signals;
 
 /** Pending signals as far as they can be queued again, and what the others mean. */
 export interface CapturedPending {

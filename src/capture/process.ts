@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { readCred } from '../linux/cred.ts';
 import { fsStruct } from '../linux/fs-struct.ts';
 import type { IpcObjects } from '../linux/ipc.ts';
@@ -57,8 +58,7 @@ export class SharedIds {
 }
 
 const initNsproxy = 'init_nsproxy';
-const SIGCHLD = 17;
-const SIGSTOP = 19;
+const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
 /** `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left out. */

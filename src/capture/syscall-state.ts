@@ -1,6 +1,6 @@
 import { fdSlots } from '../linux/fdtable.ts';
 import { fileAt, openFlags } from '../linux/file.ts';
-import { type File, fileType, inodeStruct } from '../linux/fs.ts';
+import { type File, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
 import { socketStruct } from '../linux/net.ts';
 import { fileKind } from '../linux/readers/file-kind.ts';
@@ -9,6 +9,7 @@ import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import type { UserRegisters } from '../model/process.ts';
+import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
@@ -84,7 +85,7 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
     const { type } = kernel.bind(socketStruct).at(file.private_data);
     return type === SOCK_STREAM ? 'stream-socket' : 'message-socket';
   }
-  const type = kernel.bind(inodeStruct).at(file.f_inode).i_mode & fileType.mask;
+  const type = typeOf(kernel.bind(inodeStruct).at(file.f_inode).i_mode);
   return type === fileType.regular || type === fileType.block || type === fileType.directory
     ? 'regular'
     : 'other';

@@ -1,4 +1,7 @@
+import { constants } from 'node:os';
 import { syscallRow } from './syscall-table.ts';
+
+const { errno } = constants;
 
 /** What the task did when the kernel died. */
 export type Activity =
@@ -65,9 +68,9 @@ export type SyscallDecision =
   | { readonly outcome: 'in-doubt'; readonly reason: string }
   | { readonly outcome: 'refuse'; readonly reason: string };
 
-const EINTR = 4n;
+const EINTR = BigInt(errno.EINTR);
 /** `ax` of a call that has no result yet. */
-export const ENOSYS = -38n;
+export const ENOSYS = BigInt(-errno.ENOSYS);
 /** include/linux/errno.h: codes that the kernel never shows to user space. */
 const ERESTARTSYS = -512n;
 const ERESTARTNOINTR = -513n;

@@ -2,6 +2,7 @@ import type { Architecture } from '../arch/index.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';
 import type { AddressSpace, PageOverride, Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
+import { PAGE_SIZE, pageEnd, pageStart } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 
 /** Bytes of user memory to be changed before the process goes on. */
@@ -37,7 +38,6 @@ const timeouts: ReadonlyMap<string, Timeout> = new Map<string, Timeout>([
 const TIMER_ABSTIME = 1n;
 /** FUTEX_WAIT takes a relative time, all other operations an absolute one. */
 const FUTEX_CMD_MASK = 0x7fn;
-const PAGE = 4096;
 const TIMESPEC_BYTES = 16;
 const SECOND = 1_000_000_000n;
 
@@ -112,8 +112,8 @@ export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch):
 
 /** Whether all of the pages that a patch changes are known as a whole: what it leaves has to stay as it is. */
 export function isReadable(user: Pick<UserMemory, 'read'>, { address, bytes }: MemoryPatch): boolean {
-  const first = address - (address % PAGE);
-  const end = Math.ceil((address + bytes.length) / PAGE) * PAGE;
+  const first = pageStart(address);
+  const end = pageEnd(address + bytes.length);
   return user.read(BigInt(first), end - first).kind === 'bytes';
 }
 
@@ -121,7 +121,7 @@ export function isReadable(user: Pick<UserMemory, 'read'>, { address, bytes }: M
 function pageOf(memory: AddressSpace, user: Pick<UserMemory, 'read'>, address: number): Buffer {
   const replaced = memory.overrides?.find((page) => page.address === address);
   if (replaced !== undefined) return Buffer.from(replaced.bytes);
-  const page = user.read(BigInt(address), PAGE);
+  const page = user.read(BigInt(address), PAGE_SIZE);
   if (page.kind === 'bytes') return page.bytes;
   throw new ContainerError('page to be changed', BigInt(address), 'cannot be read');
 }
@@ -135,7 +135,7 @@ export function applyPatches(
   const pages = new Map<number, Buffer>();
   for (const { address, bytes } of patches) {
     for (const [i, byte] of bytes.entries()) {
-      const page = address + i - ((address + i) % PAGE);
+      const page = pageStart(address + i);
       let content = pages.get(page);
       if (content === undefined) {
         content = pageOf(memory, user, page);

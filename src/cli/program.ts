@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { INSTALLATION } from '../config/installation.ts';
+import { messageOf } from '../system/thrown.ts';
 import { keepCompiled } from './compile-cache.ts';
 
 /** What every command file exports: it adds its command (with options and action) to the program. */
@@ -83,7 +84,7 @@ export async function runCommandLine(commands: Commands): Promise<number> {
     const printed = error instanceof CommanderError && !(error instanceof InvalidArgumentError);
     if (printed) return error.exitCode === 0 ? 0 : 2;
     if (debug) console.error(error);
-    else console.error(`otherworld: ${error instanceof Error ? error.message : String(error)}`);
+    else console.error(`otherworld: ${messageOf(error)}`);
     return error instanceof InvalidArgumentError ? 2 : exitStatusOf(error);
   }
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
 import type { z } from 'zod';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { type KeyPath, lineOfKey } from './locate.ts';
 import { type Config, configSchema } from './schema.ts';
 
@@ -40,8 +41,8 @@ export function loadConfig(path: string = CONFIG_PATH): Config {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return defaultConfig();
-    const why = error instanceof Error ? error.message : String(error);
+    if (codeOf(error) === 'ENOENT') return defaultConfig();
+    const why = messageOf(error);
     throw new ConfigError(path, [{ line: undefined, message: `cannot be read: ${why}` }]);
   }
   return parseConfig(text, path);

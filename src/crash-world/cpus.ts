@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { messageOf } from '../system/thrown.ts';
 
 const CPUS = '/sys/devices/system/cpu';
 
@@ -42,7 +43,7 @@ export function startCpus(): { online: number; failed: string[] } {
       writeFileSync(`${CPUS}/cpu${cpu}/online`, '1');
       online.add(cpu);
     } catch (error) {
-      failed.push(`CPU ${cpu} did not start: ${error instanceof Error ? error.message : String(error)}`);
+      failed.push(`CPU ${cpu} did not start: ${messageOf(error)}`);
     }
   }
   return { online: online.size, failed };

@@ -1,6 +1,7 @@
 import type { Config } from '../config/schema.ts';
 import { listIncidents, loadReport } from '../report/incident.ts';
 import type { PanicReport, Report } from '../report/schema.ts';
+import { messageOf } from '../system/thrown.ts';
 
 /** What ran on the CPU that panicked. */
 export type PanickingProcess = NonNullable<PanicReport['process']>;
@@ -16,7 +17,7 @@ export function earlierReports(
     try {
       reports.push(loadReport(id, incidents));
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       problems.push(`the incident ${id} does not count for crash loops: ${why}`);
     }
   }

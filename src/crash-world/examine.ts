@@ -4,9 +4,8 @@ import type { ProcessGroup } from '../model/group.ts';
 import type { Vma } from '../model/memory.ts';
 import type { PathFile } from '../model/open-file.ts';
 import type { Process } from '../model/process.ts';
+import { typeOf } from '../system/file-mode.ts';
 import { type FoundFiles, generationOf, hasLastingInodes } from './found-file.ts';
-
-const S_IFMT = 0o170000;
 
 /** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
 const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, string> = {
@@ -67,7 +66,7 @@ class Examination {
   #compare(link: string, stats: BigIntStats, file: PathFile): string | undefined {
     const { path, ghostId, identity } = file;
     const other = `is another file than ${path}`;
-    if ((Number(stats.mode) & S_IFMT) !== (identity.mode & S_IFMT)) return `${other}, of another type`;
+    if (typeOf(Number(stats.mode)) !== typeOf(identity.mode)) return `${other}, of another type`;
     if (ghostId !== undefined)
       return stats.isFile() && stats.nlink > 0n ? `has a name, and ${path} was deleted` : undefined;
     const found = this.#found.get(path);

@@ -1,10 +1,8 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
 import type { GroupFiles } from '../model/file.ts';
 import type { PathFile } from '../model/open-file.ts';
+import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
-
-const S_IFMT = 0o170000n;
-const S_IFREG = 0o100000n;
 
 /** What was at a path when a group's files were checked; by this it is known again in the restored process. */
 export interface FoundFile {
@@ -17,7 +15,7 @@ export interface FoundFile {
 export type FoundFiles = ReadonlyMap<string, FoundFile>;
 
 /** The paths by which the files of a group are opened, those of deleted files not. */
-export function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
+function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
   return files.flatMap((file) => {
     const named = file.type === 'fifo' ? file.pathFile : file;
     return named.type === 'path' && named.ghostId === undefined ? [named] : [];
@@ -31,7 +29,7 @@ export function hasLastingInodes({ identity }: PathFile): boolean {
 
 /** The generation of a regular file on a disk. Throws the file system's error. */
 export function generationOf(path: string, stats: BigIntStats, { identity }: PathFile): number | undefined {
-  if (!identity.onDisk || (stats.mode & S_IFMT) !== S_IFREG) return undefined;
+  if (!identity.onDisk || !stats.isFile()) return undefined;
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     return inodeGeneration(fd);
@@ -54,7 +52,7 @@ export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, F
         found.set(file.path, { stats, generation: generationOf(file.path, stats, file) });
       return [];
     } catch (error) {
-      return [`${file.path} cannot be looked at: ${error instanceof Error ? error.message : error}`];
+      return [`${file.path} cannot be looked at: ${messageOf(error)}`];
     }
   });
 }

@@ -5,12 +5,12 @@ import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { newReport, resumeReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { readHandover } from './handover.ts';
 import { mountFileSystems } from './mounts.ts';
 import { panicTimeNanoseconds } from './old-kernel.ts';
 import { concludePending } from './process-reports.ts';
 import { openDeadKernel, openIncident, type Place, saveLog } from './resurrect.ts';
-import { messageOf } from './stages.ts';
 
 /** Tells give-up.sh that there is a report. */
 const WRITTEN = join(RUN_DIRECTORY, 'given-up');
@@ -60,6 +60,6 @@ function saveDeadLog(place: Place, report: Report): void {
     if (kernel === undefined) throw error;
     saveLog(kernel, panicTimeNanoseconds(kernel), place, report);
   } catch (error) {
-    report.errors.push(`the dead kernel's log cannot be read: ${messageOf(error)}`);
+    report.errors.push(`the dead kernel's log cannot be read: ${messageWithCauses(error)}`);
   }
 }

@@ -1,9 +1,9 @@
 import type { CgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import type { GroupFiles } from '../model/file.ts';
+import { processStat } from '../system/proc.ts';
 import { planAdoptions } from './adoption.ts';
 import { writeHandover } from './handover.ts';
 import type { ImagedGroup } from './image-stage.ts';
-import { processStat } from './process-stat.ts';
 import type { RestoredGroup } from './restore-stage.ts';
 import { limitsOfGroup } from './scope-limits.ts';
 import type { Candidate } from './select.ts';
@@ -39,7 +39,7 @@ export function handoverStage(
       limits: own,
       processes: pids.flatMap((pid) => {
         const now = processStat(pid);
-        return now === undefined ? [] : [{ pid, ...now }];
+        return now === undefined ? [] : [{ pid, startTicks: now.startTicks, isZombie: now.isZombie }];
       }),
     })),
   });

@@ -9,9 +9,9 @@ import {
 import type { ProcessGroup } from '../model/group.ts';
 import { groupDirectory } from '../report/images.ts';
 import type { Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { concludeGroup } from './process-reports.ts';
-import { messageOf } from './stages.ts';
 
 /** A group whose images are on the disk. */
 export interface ImagedGroup {
@@ -49,7 +49,7 @@ export function imageStage(
       const free = freeMebibytes(images);
       rmSync(directory, { recursive: true, force: true });
       concludeGroup(report, group.id, 'failed', [
-        `its images could not be written: ${messageOf(error)} (${free} MiB are free in ${images})`,
+        `its images could not be written: ${messageWithCauses(error)} (${free} MiB are free in ${images})`,
       ]);
       return [];
     }

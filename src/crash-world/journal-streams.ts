@@ -3,47 +3,22 @@ import {
   closeSync,
   fstatSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import koffi from 'koffi';
 import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
+import { takeDescriptor } from '../system/descriptors.ts';
+import { checked } from '../system/libc.ts';
+import { ifThere, processNumbers } from '../system/proc.ts';
+import { AF_UNIX, connect, SOCK_DGRAM, sendDescriptor, socket } from '../system/sockets.ts';
+import { messageOf } from '../system/thrown.ts';
 import { say } from './stages.ts';
 
 /** Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end (journald-stream.c, 252 and 257). */
 const STREAMS = '/run/systemd/journal/streams';
-
-const SYS_PIDFD_OPEN = 434;
-const SYS_PIDFD_GETFD = 438;
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
-
-const libc = koffi.load('libc.so.6');
-const syscall = libc.func('long syscall(long number, long a, long b, long c)');
-const socket = libc.func('int socket(int domain, int type, int protocol)');
-const connect = libc.func('int connect(int fd, const uint8_t *address, uint32_t length)');
-koffi.struct('otherworld_iovec', { base: 'const uint8_t *', length: 'size_t' });
-koffi.struct('otherworld_msghdr', {
-  name: 'const uint8_t *',
-  nameLength: 'uint32_t',
-  iov: 'otherworld_iovec *',
-  iovLength: 'size_t',
-  control: 'const uint8_t *',
-  controlLength: 'size_t',
-  flags: 'int',
-});
-const sendmsg = libc.func('long sendmsg(int fd, const otherworld_msghdr *message, int flags)');
-
-function checked(what: string, result: unknown): number {
-  if (typeof result !== 'number' || result < 0) throw new Error(`${what}: errno ${koffi.errno()}`);
-  return result;
-}
 
 /** A relay that waits with one end of a stream, of which a restored process has the other. */
 interface Relay {
@@ -59,18 +34,13 @@ export function relayOf(commandLine: string): JournalStream | undefined {
 }
 
 function relays(): Relay[] {
-  return readdirSync('/proc').flatMap((name) => {
-    if (!/^\d+$/.test(name)) return [];
-    try {
+  return processNumbers().flatMap((pid) => {
+    const stream = ifThere(() => {
       // Whoever is not root says nothing about streams.
-      if (statSync(join('/proc', name)).uid !== 0) return [];
-      const stream = relayOf(readFileSync(join('/proc', name, 'cmdline'), 'utf8'));
-      return stream === undefined ? [] : [{ pid: Number(name), stream }];
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && ['ENOENT', 'ESRCH'].includes(`${error.code}`))
-        return [];
-      throw error;
-    }
+      if (statSync(`/proc/${pid}`).uid !== 0) return undefined;
+      return relayOf(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+    });
+    return stream === undefined ? [] : [{ pid, stream }];
   });
 }
 
@@ -93,38 +63,12 @@ export function storeDescriptor(notifySocket: string, fd: number): void {
   const address = Buffer.alloc(110);
   address.writeUInt16LE(AF_UNIX, 0);
   address.write(notifySocket.replace(/^@/, '\0'), 2, 'latin1');
-  const control = Buffer.alloc(24);
-  control.writeBigUInt64LE(20n, 0);
-  control.writeInt32LE(SOL_SOCKET, 8);
-  control.writeInt32LE(SCM_RIGHTS, 12);
-  control.writeInt32LE(fd, 16);
-  const text = Buffer.from('FDSTORE=1');
-  const to = checked('no socket', socket(AF_UNIX, SOCK_DGRAM, 0));
+  const to = checked('socket', socket(AF_UNIX, SOCK_DGRAM, 0));
   try {
-    checked(notifySocket, connect(to, address, 2 + notifySocket.length));
-    const iov = { base: text, length: text.length };
-    const message = {
-      name: null,
-      nameLength: 0,
-      iov,
-      iovLength: 1,
-      control,
-      controlLength: control.length,
-      flags: 0,
-    };
-    checked(`to ${notifySocket}`, sendmsg(to, message, 0));
+    checked('connect', connect(to, address, 2 + notifySocket.length));
+    sendDescriptor(to, 'FDSTORE=1', fd);
   } finally {
     closeSync(to);
-  }
-}
-
-/** Descriptor 0 of another process. */
-export function standardInputOf(pid: number): number {
-  const pidfd = checked(`process ${pid}`, syscall(SYS_PIDFD_OPEN, pid, 0, 0));
-  try {
-    return checked(`descriptor 0 of process ${pid}`, syscall(SYS_PIDFD_GETFD, pidfd, 0, 0));
-  } finally {
-    closeSync(pidfd);
   }
 }
 
@@ -137,14 +81,14 @@ export function giveStreams(): void {
   mkdirSync(STREAMS, { recursive: true, mode: 0o755 });
   for (const { pid, stream } of relays()) {
     try {
-      const fd = standardInputOf(pid);
+      const fd = checked('pidfd_getfd', takeDescriptor(pid, 0));
       const { dev, ino } = fstatSync(fd);
       writeFileSync(join(STREAMS, `${dev}:${ino}`), streamState(stream), { mode: 0o644 });
       storeDescriptor(notifySocket, fd);
       appendFileSync(STREAMS_GIVEN, `socket:[${ino}]\n`);
     } catch (error) {
       // Its relay copies then.
-      say(`the stream of ${stream.identifier}: ${error instanceof Error ? error.message : String(error)}`);
+      say(`the stream of ${stream.identifier}: ${messageOf(error)}`);
     }
   }
 }

@@ -1,3 +1,4 @@
+import { messageOf } from '../system/thrown.ts';
 import { NumberWanted, STATUS_AGAIN } from './pids.ts';
 import { say } from './stages.ts';
 
@@ -24,7 +25,7 @@ try {
   }
   // Last, on one line: init.sh takes it for the reason.
   console.error(error);
-  console.error(error instanceof Error ? error.message.split('\n')[0] : error);
-  say(`${process.argv[2]} failed: ${error instanceof Error ? error.message : String(error)}`);
+  console.error(messageOf(error).split('\n')[0]);
+  say(`${process.argv[2]} failed: ${messageOf(error)}`);
   process.exitCode = 1;
 }

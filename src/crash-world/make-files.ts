@@ -16,49 +16,43 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs';
-import { constants } from 'node:os';
 import { dirname } from 'node:path';
-import koffi from 'koffi';
 import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
+import { makeFifo } from '../system/file-calls.ts';
+import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
+import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
+import { messageOf } from '../system/thrown.ts';
+import { removeAttribute, setAttribute } from '../system/xattr.ts';
 
-const S_IFMT = 0o170000;
-const S_IFIFO = 0o010000;
 /** Bytes that are copied at a time. */
 const BLOCK = 1 << 20;
 
 type ToMake = Preparation['files'][number];
 
-const libc = koffi.load('libc.so.6');
-const setxattr = libc.func(
-  'int lsetxattr(const char *path, const char *name, void *value, size_t size, int flags)',
-);
-const removexattr = libc.func('int lremovexattr(const char *path, const char *name)');
-const mkfifo = libc.func('int mkfifo(const char *path, uint32_t mode)');
-
 /** What a new file gets from a default ACL of its directory. */
 const INHERITED = ['system.posix_acl_access', 'system.posix_acl_default'];
-/** The file has no such attribute; its file system knows none. */
-const NONE: readonly number[] = [constants.errno.ENODATA, constants.errno.EOPNOTSUPP];
+/** An error says which attribute it is about. */
+function named(attribute: string, change: () => void): void {
+  try {
+    change();
+  } catch (error) {
+    throw new Error(`attribute ${attribute}: ${messageOf(error)}`, { cause: error });
+  }
+}
 
 /** Takes away the ACLs that a new file has inherited. Throws an Error if one cannot be taken away. */
 export function removeInherited(path: string): void {
-  for (const name of INHERITED) {
-    if (removexattr(path, name) !== 0 && !NONE.includes(koffi.errno()))
-      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
-  }
+  for (const name of INHERITED) named(name, () => removeAttribute(path, name));
 }
 
 /** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
 function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
   for (const { name, value } of attributes) {
-    const bytes = Buffer.from(value, 'base64');
-    if (setxattr(path, name, bytes, bytes.length, 0) !== 0)
-      throw new Error(`attribute ${name}: errno ${koffi.errno()}`);
+    named(name, () => setAttribute(path, name, Buffer.from(value, 'base64')));
   }
 }
 
-/** TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h. */
-const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
+const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
 /**
  * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file
@@ -111,8 +105,8 @@ export function makeFile(directory: string, file: ToMake): void {
   const { path, identity } = file;
   const { mode, uid, gid, sizeBytes } = identity;
   checkParent(path);
-  if ((mode & S_IFMT) === S_IFIFO) {
-    if (!existsSync(path) && mkfifo(path, 0o600) !== 0) throw new Error(`mkfifo: errno ${koffi.errno()}`);
+  if (typeOf(mode) === fileType.fifo) {
+    if (!existsSync(path)) makeFifo(path, 0o600);
   } else {
     const from = openImage(contentPath(directory));
     const to = openSync(path, 'wx', 0o600);
@@ -129,7 +123,7 @@ export function makeFile(directory: string, file: ToMake): void {
   }
   removeInherited(path);
   chownSync(path, uid, gid);
-  chmodSync(path, mode & 0o7777);
+  chmodSync(path, permissionsOf(mode));
   setAttributes(path, file.attributes);
   utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
 }

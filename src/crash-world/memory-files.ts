@@ -7,10 +7,11 @@ import { type Preparation, readPreparation } from '../criu/restore/index.ts';
 import type { FileToMake, MemoryFiles } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Report } from '../report/schema.ts';
+import { PAGE_SIZE, pageEnd } from '../system/page.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
 import { mountedPaths, tmpfsPoints } from './mounts.ts';
-import { messageOf } from './stages.ts';
 
 /** Files on tmpfs, between the dead kernel's memory and the new one's. */
 export interface SavedMemoryFiles {
@@ -20,7 +21,6 @@ export interface SavedMemoryFiles {
 
 type Notes = Pick<Report, 'notes'>;
 
-const PAGE = 4096;
 /** Memory that a name takes: inode and dentry, generously. */
 const NAME_BYTES = 2048;
 /** More files than these that did not come back are counted, not named. */
@@ -49,7 +49,7 @@ export function saveMemoryFiles(
     destination.close();
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });
-    throw new Error(`the files on tmpfs could not be saved: ${messageOf(error)}`, { cause: error });
+    throw new Error(`the files on tmpfs could not be saved: ${messageWithCauses(error)}`, { cause: error });
   }
   return { directory, pidFiles };
 }
@@ -61,7 +61,7 @@ function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): Me
 
 /** Pages that a file holds, in bytes: holes take nothing. */
 export function contentBytes({ runs }: FileToMake): number {
-  return runs.pages * PAGE;
+  return runs.pages * PAGE_SIZE;
 }
 
 /** The smallest files first, so that as many as possible are kept. */
@@ -105,7 +105,7 @@ export function makeMemoryFiles(
     try {
       step();
     } catch (error) {
-      problems.push(`${path}: ${messageOf(error)}`);
+      problems.push(`${path}: ${messageWithCauses(error)}`);
     }
   };
   let left = availableBytes;
@@ -135,7 +135,7 @@ export function makeMemoryFiles(
 }
 
 function memoryOf({ chunks }: Preparation['files'][number]): number {
-  return chunks.reduce((sum, { length }) => sum + Math.ceil(length / PAGE) * PAGE, NAME_BYTES);
+  return chunks.reduce((sum, { length }) => sum + pageEnd(length), NAME_BYTES);
 }
 
 /**

@@ -4,6 +4,9 @@ import { dentryStruct } from '../linux/dcache.ts';
 import { inodeStruct, superBlockStruct } from '../linux/fs.ts';
 import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
 import { shmemSbInfo } from '../linux/shmem.ts';
+import { permissionsOf } from '../system/file-mode.ts';
+import { PAGE_SIZE } from '../system/page.ts';
+import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
@@ -15,7 +18,6 @@ import {
   wasReadOnly,
 } from './tmpfs-mount.ts';
 
-const PAGE = 4096;
 /** A tmpfs of the dead world, empty again. */
 export interface TmpfsMount {
   readonly path: string;
@@ -70,7 +72,7 @@ export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
  * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
  * Throws a VmcoreError if no mount can be.
  */
-export function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
+function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
   const { points, problems: unreadable } = tmpfsPoints(kernel);
   const problems = [...unreadable];
   const mounts = points.flatMap((point): TmpfsMount[] => {
@@ -97,10 +99,10 @@ function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
   const info = kernel.bind(superBlockStruct).at(mount.mnt_sb).s_fs_info;
   const { max_blocks, max_inodes } = kernel.bind(shmemSbInfo).at(info);
   return [
-    `mode=${(inode.i_mode & 0o7777).toString(8).padStart(4, '0')}`,
+    `mode=${permissionsOf(inode.i_mode).toString(8).padStart(4, '0')}`,
     `uid=${inode.i_uid}`,
     `gid=${inode.i_gid}`,
-    `size=${max_blocks * PAGE}`,
+    `size=${max_blocks * PAGE_SIZE}`,
     `nr_inodes=${max_inodes}`,
   ].join(',');
 }
@@ -140,7 +142,7 @@ function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) =
       step(mount);
       done.push(mount);
     } catch (error) {
-      problems.push(`tmpfs on ${mount.path}: ${error instanceof Error ? error.message : String(error)}`);
+      problems.push(`tmpfs on ${mount.path}: ${messageOf(error)}`);
     }
   }
   return { mounts: done, problems };

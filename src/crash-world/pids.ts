@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { longestFreeRange, type NumberRange } from '../linux/pid.ts';
+import { ifThere, processNumbers } from '../system/proc.ts';
 
 const LAST_PID = '/proc/sys/kernel/ns_last_pid';
 
@@ -20,26 +21,19 @@ export interface OwnNumbers {
 
 /** One field of /proc/PID/status; undefined if the process is gone, or has no such field. */
 function statusField(pid: number | string, name: string): string | undefined {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-    return new RegExp(`^${name}:\\t(.*)$`, 'm').exec(status)?.[1];
-  } catch (error) {
-    // ENOENT: nobody has the number; ESRCH: it has ended meanwhile.
-    if (!(error instanceof Error && 'code' in error && /^(ENOENT|ESRCH)$/.test(String(error.code))))
-      throw error;
-    return undefined;
-  }
+  const status = ifThere(() => readFileSync(`/proc/${pid}/status`, 'latin1'));
+  return status === undefined ? undefined : new RegExp(`^${name}:\\t(.*)$`, 'm').exec(status)?.[1];
 }
 
 /** Numbers of all programs' threads; not those of the kernel's own, and not of init, whose number nobody else can have. */
 function programNumbers(): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && name !== '1' && statusField(name, 'VmSize') !== undefined)
+  return processNumbers()
+    .filter((pid) => pid !== 1 && statusField(pid, 'VmSize') !== undefined)
     .flatMap(threadsOf)
     .map(Number);
 }
 
-function threadsOf(pid: string): string[] {
+function threadsOf(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/task`);
   } catch {

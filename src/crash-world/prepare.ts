@@ -1,6 +1,8 @@
 import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
 import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
+import { fileType, typeOf } from '../system/file-mode.ts';
+import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { makeDirectory, makeFile } from './make-files.ts';
 
@@ -11,25 +13,22 @@ export interface FileProblem {
   readonly problem: string;
 }
 
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
-
 const typeNames: Readonly<Record<number, string>> = {
-  32768: 'a regular file',
-  16384: 'a directory',
-  8192: 'a character device',
-  24576: 'a block device',
-  4096: 'a FIFO',
-  49152: 'a socket',
-  40960: 'a symbolic link',
+  [fileType.regular]: 'a regular file',
+  [fileType.directory]: 'a directory',
+  [fileType.character]: 'a character device',
+  [fileType.block]: 'a block device',
+  [fileType.fifo]: 'a FIFO',
+  [fileType.socket]: 'a socket',
+  [fileType.symlink]: 'a symbolic link',
 };
 
 function typeName(mode: number): string {
-  return typeNames[mode & S_IFMT] ?? 'something else';
+  return typeNames[typeOf(mode)] ?? 'something else';
 }
 
 function generationDiffers(path: string, identity: FileIdentity): boolean {
-  if ((identity.mode & S_IFMT) !== S_IFREG || identity.generation === 0) return false;
+  if (typeOf(identity.mode) !== fileType.regular || identity.generation === 0) return false;
   const fd = openSync(path, 'r');
   try {
     const generation = inodeGeneration(fd);
@@ -40,7 +39,7 @@ function generationDiffers(path: string, identity: FileIdentity): boolean {
 }
 
 function compare(path: string, stats: Stats, was: FileIdentity): string | undefined {
-  if ((stats.mode & S_IFMT) !== (was.mode & S_IFMT)) {
+  if (typeOf(stats.mode) !== typeOf(was.mode)) {
     return `is ${typeName(stats.mode)} and was ${typeName(was.mode)}`;
   }
   if (stats.rdev !== was.rdev) return `is device ${stats.rdev} and was ${was.rdev}`;
@@ -48,7 +47,7 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
   if (stats.ino !== was.inode || generationDiffers(path, was)) {
     return `is another file than before the panic (inode ${stats.ino}, was ${was.inode})`;
   }
-  const isRegular = (was.mode & S_IFMT) === S_IFREG;
+  const isRegular = typeOf(was.mode) === fileType.regular;
   if (isRegular && stats.size !== was.sizeBytes) return `has ${stats.size} bytes instead of ${was.sizeBytes}`;
   return undefined;
 }
@@ -57,7 +56,7 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
  * Whether a file is still the one it was; a sentence's end if it is not. A link at the end of the path is not followed: paths come out of the dead
  * kernel without any, but where the link itself is open (O_PATH with O_NOFOLLOW).
  */
-export function checkFile(path: string, was: FileIdentity): string | undefined {
+function checkFile(path: string, was: FileIdentity): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats === undefined ? 'is not there' : compare(path, stats, was);
 }
@@ -77,7 +76,7 @@ export function prepareFiles(directory: string, made: Set<string> = new Set()): 
     } catch (error) {
       problems.push({
         path,
-        problem: `cannot be made or checked: ${error instanceof Error ? error.message : error}`,
+        problem: `cannot be made or checked: ${messageOf(error)}`,
       });
     }
   };

@@ -9,10 +9,11 @@ import {
   restoreImages,
 } from '../criu/restore/index.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';
 import type { EndImages } from './image-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
-import { messageOf, StageSkipped } from './stages.ts';
+import { StageSkipped } from './stages.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
@@ -22,7 +23,7 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
   try {
     return new ProcedureWatch();
   } catch (error) {
-    report.notes.push(`crash procedures are not watched: ${messageOf(error)}`);
+    report.notes.push(`crash procedures are not watched: ${messageWithCauses(error)}`);
     return undefined;
   }
 }
@@ -114,7 +115,7 @@ async function fallBack(
     if (state === 'overran') process.kill(plan.pid, 'SIGKILL');
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
   } catch (error) {
-    return { alive: state === 'overran', note: messageOf(error) };
+    return { alive: state === 'overran', note: messageWithCauses(error) };
   }
 }
 

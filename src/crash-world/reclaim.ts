@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MemoryRange } from '../config/manifest.ts';
+import { messageOf } from '../system/thrown.ts';
 
 const REGIONS = '/sys/bus/nd/devices';
 const DAX = '/sys/bus/dax';
@@ -110,7 +111,7 @@ function write(path: string, value: string): void {
   try {
     writeFileSync(path, value);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new ReclaimError(`writing ${value} to ${path} failed: ${why}`, { cause: error });
   }
 }

@@ -1,7 +1,7 @@
 import { PROTECTION_PATH } from '../config/paths.ts';
 import { addRules, type ProtectionRule, removeRules, updateRules } from '../config/protection.ts';
 import type { Report } from '../report/schema.ts';
-import { processStat } from './process-stat.ts';
+import { processStat } from '../system/proc.ts';
 
 type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
 

@@ -3,6 +3,7 @@ import { type CriuVersion, deliveredPlans, parseCriuVersion } from '../criu/imag
 import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import type { EndImages, ImagedGroup } from './image-stage.ts';
@@ -12,7 +13,6 @@ import { startNumbersAt, takenNumbers } from './pids.ts';
 import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
-import { messageOf } from './stages.ts';
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
@@ -157,7 +157,7 @@ async function concluding<T>(
     return await step();
   } catch (error) {
     console.error(error);
-    concludeGroup(report, group.id, 'failed', [messageOf(error)]);
+    concludeGroup(report, group.id, 'failed', [messageWithCauses(error)]);
     return undefined;
   }
 }

@@ -10,6 +10,7 @@ import { type NumberRange, usedNumbers } from '../linux/pid.ts';
 import { endGroupImages, makeImagesDirectory } from '../report/images.ts';
 import { createIncident, incidentId, newReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
@@ -39,7 +40,7 @@ import {
   type Selected,
   selectProcesses,
 } from './select.ts';
-import { messageOf, Stages, say, uptimeSeconds } from './stages.ts';
+import { Stages, say, uptimeSeconds } from './stages.ts';
 import { cpusStage, EVERYTHING, memoryStage } from './take-back.ts';
 import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
@@ -84,7 +85,7 @@ export async function resurrect(): Promise<void> {
   stages.note('disks', begun, { end: start });
   stages.note('open', start, { outcome: opened.kernel === undefined ? 'failed' : 'done' });
   if (opened.kernel === undefined) {
-    throw new Error(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
+    throw new Error(`the dead kernel's memory cannot be read: ${messageWithCauses(opened.error)}`);
   }
   report.notes.push(...releaseNotes(opened.kernel.release, manifest));
   await workOn({ kernel: opened.kernel, panicAt, manifest, place, stages, numbers: own?.range });
@@ -106,12 +107,12 @@ export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile'))
   try {
     return { kernel: openKernel(VMCORE, readProfile(profilePath)) };
   } catch (error) {
-    note = `the profile was not used: ${messageOf(error)}`;
+    note = `the profile was not used: ${messageWithCauses(error)}`;
   }
   try {
     return { kernel: openKernel(VMCORE), note };
   } catch (error) {
-    say(`the dead kernel cannot be read: ${messageOf(error)}`);
+    say(`the dead kernel cannot be read: ${messageWithCauses(error)}`);
     console.error(error);
     return { kernel: undefined, error, note };
   }
@@ -132,7 +133,9 @@ function ownNumbers(kernel: Kernel): { readonly range?: NumberRange; readonly no
     return { range, notes: problem === undefined ? [] : [problem] };
   } catch (error) {
     if (error instanceof NumberWanted) throw error;
-    return { notes: [`the crash world's processes have numbers that may be wanted: ${messageOf(error)}`] };
+    return {
+      notes: [`the crash world's processes have numbers that may be wanted: ${messageWithCauses(error)}`],
+    };
   }
 }
 
@@ -150,7 +153,7 @@ export function openIncident(panicAt: Date): Place {
   } catch (error) {
     const incidents = join(RUN_DIRECTORY, 'incidents');
     const id = incidentId(panicAt);
-    say(`the incident is kept in ${incidents}: ${messageOf(error)}`);
+    say(`the incident is kept in ${incidents}: ${messageWithCauses(error)}`);
     mkdirSync(join(incidents, id), { recursive: true, mode: 0o700 });
     return { id, incidents };
   }

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Report, Stage } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { belowOwnPeak, forgetOwnPeak, readMemory } from './meminfo.ts';
 
 /** What a stage that did nothing ends with, and why. */
@@ -41,7 +42,7 @@ export class Stages {
       result = await step();
     } catch (error) {
       outcome = error instanceof StageSkipped ? 'skipped' : 'failed';
-      detail = messageOf(error);
+      detail = messageWithCauses(error);
       if (outcome === 'failed') {
         this.report.errors.push(`${name}: ${detail}`);
         console.error(error);
@@ -95,10 +96,4 @@ export function say(text: string): void {
   } catch {
     // Without a log to write to there is nobody to tell.
   }
-}
-
-/** An error's message with those of its causes. */
-export function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`;
 }

@@ -1,16 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
-import koffi from 'koffi';
+import { mount } from '../system/mount.ts';
+import { codeOf } from '../system/thrown.ts';
 
 /** Not in node's constants. */
 const O_PATH = 0o10000000;
 const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-
-const mount = koffi
-  .load('libc.so.6')
-  .func(
-    'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
-  );
 
 /** MNT_* of include/linux/mount.h, MS_* of mount(2), and the name of mount(8). */
 const MOUNT_FLAGS = [
@@ -60,7 +55,7 @@ function openOrMake(path: string): number {
   try {
     return openSync(path, DIRECTORY);
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    if (codeOf(error) !== 'ENOENT') throw error;
   }
   mkdirSync(path);
   return openSync(path, DIRECTORY);
@@ -70,7 +65,7 @@ function openOrMake(path: string): number {
  * Mounts a new tmpfs at a path that leads through no symbolic link, with all flags of then but those that make it read-only: its files are made first.
  *
  * @param data as mount(2) takes it for tmpfs: `size=4096,mode=1777`
- * @throws the file system's error, or an Error with the errno of mount(2)
+ * @throws the file system's error, or a SystemCallError of mount(2)
  */
 export function mountTmpfs(path: string, data: string, flags: TmpfsFlags): void {
   const own = MOUNT_FLAGS.filter(({ mnt }) => (flags.mount & mnt) !== 0).reduce((sum, { ms }) => sum | ms, 0);
@@ -78,8 +73,7 @@ export function mountTmpfs(path: string, data: string, flags: TmpfsFlags): void 
   const fd = openPlainDirectory(path);
   try {
     const target = `/proc/self/fd/${fd}`;
-    if (mount('tmpfs', target, 'tmpfs', own | times | (flags.superBlock & SUPER_BLOCK_FLAGS), data) !== 0)
-      throw new Error(`mount(2): errno ${koffi.errno()}`);
+    mount('tmpfs', target, 'tmpfs', own | times | (flags.superBlock & SUPER_BLOCK_FLAGS), data);
   } finally {
     closeSync(fd);
   }

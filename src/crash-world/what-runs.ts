@@ -1,14 +1,14 @@
 import type { Report } from '../report/schema.ts';
+import { cgroupOf, type ProcessStat, processStat } from '../system/proc.ts';
 import { scopeOf } from './adoption.ts';
 import type { Handover } from './handover.ts';
-import { cgroupOf, processStat } from './process-stat.ts';
 
 type Groups = Handover['groups'];
 
 /** How processes are looked at; another one for tests. */
 export interface Looking {
-  readonly stat: typeof processStat;
-  readonly cgroup: typeof cgroupOf;
+  readonly stat: (pid: number) => Pick<ProcessStat, 'startTicks' | 'isZombie'> | undefined;
+  readonly cgroup: (pid: number) => string | undefined;
 }
 
 export const looking: Looking = { stat: processStat, cgroup: cgroupOf };

@@ -1,6 +1,7 @@
 import { type FdSlot, fdSlots } from '../linux/fdtable.ts';
 import { fileAt, filePosition, openFlags } from '../linux/file.ts';
-import { type File, fileType, inodeStruct } from '../linux/fs.ts';
+import { type File, inodeStruct } from '../linux/fs.ts';
+import { fileType, typeOf } from '../system/file-mode.ts';
 import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openFileName } from './file-name.ts';
@@ -44,7 +45,7 @@ function fileRow(kernel: Kernel, slot: FdSlot): FileRow {
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
   return {
     fd,
-    type: TYPE_NAMES.get(inode.i_mode & fileType.mask) ?? 'anon',
+    type: TYPE_NAMES.get(typeOf(inode.i_mode)) ?? 'anon',
     mode: modeText(file, slot),
     position: Number(filePosition(file)),
     name: openFileName(kernel, file, inode),

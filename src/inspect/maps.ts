@@ -2,6 +2,7 @@ import { fileStruct, inodeStruct, major, minor, superBlockStruct } from '../linu
 import { specialMappingName, VM } from '../linux/mm.ts';
 import { type Mm, type VmArea, vmAreaStruct } from '../linux/mm-types.ts';
 import { forEachVma } from '../linux/readers/vma.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Flags } from '../vmcore/view.ts';
@@ -29,7 +30,6 @@ export interface Maps {
   readonly missing: readonly string[];
 }
 
-const PAGE = 4096;
 /** The [vsyscall] page, mapped by the kernel into every 64-bit process (arch/x86/entry/vsyscall). */
 const VSYSCALL = 0xffff_ffff_ff60_0000n;
 /** enum of `vsyscall_mode`. */
@@ -80,7 +80,7 @@ function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
     if (area.vm_file === 0n) {
       return { ...common, offset: 0, device: '00:00', inode: 0, name: anonymousName(kernel, mm, area) };
     }
-    return { ...common, offset: area.vm_pgoff * PAGE, ...mappedFile(kernel, area.vm_file) };
+    return { ...common, offset: area.vm_pgoff * PAGE_SIZE, ...mappedFile(kernel, area.vm_file) };
   } catch (error) {
     if (!isDamage(error)) throw error;
     const known = readable(() => permissions(area.vm_flags)) ?? '????';
@@ -128,7 +128,7 @@ function gateLine(kernel: Kernel): string[] {
   const gate = kernel.symbolMaybe('gate_vma');
   const mode = kernel.symbolMaybe('vsyscall_mode');
   if (gate === undefined || mode === undefined || kernel.memory.u32(mode) === VSYSCALL_NONE) return [];
-  const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE)).toString(16)}`;
+  const range = `${VSYSCALL.toString(16)}-${(VSYSCALL + BigInt(PAGE_SIZE)).toString(16)}`;
   const flags = permissions(kernel.bind(vmAreaStruct).at(gate).vm_flags);
   return [`${`${range} ${flags} 00000000 00:00 0 `.padEnd(NAME_COLUMN)}[vsyscall]`];
 }

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
 import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
 import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
@@ -76,7 +77,7 @@ function layoutText(btf: Btf, id: number, name: string): string {
 }
 
 /** An address as people give it: `0xffff888003a4c000`, without `0x`, or a symbol's name. */
-export function parseAddress(kernel: Kernel, text: string): bigint {
+function parseAddress(kernel: Kernel, text: string): bigint {
   if (/^0x[0-9a-f]{1,16}$/i.test(text)) return BigInt(text);
   if (/^[0-9a-f]{16}$/i.test(text)) return BigInt(`0x${text}`);
   const symbol = kernel.symbolMaybe(text);
@@ -85,7 +86,7 @@ export function parseAddress(kernel: Kernel, text: string): bigint {
   return symbol;
 }
 
-const PAGE = 4096n;
+const PAGE = BigInt(PAGE_SIZE);
 
 /** Whether the dump has any page of a structure. */
 function hasBytes(kernel: Kernel, address: bigint, sizeBytes: number): boolean {

@@ -5,6 +5,7 @@ import { readClocks } from '../linux/readers/clocks.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { taskAt } from '../linux/sched.ts';
 import { utsNamespaceStruct } from '../linux/utsname.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { showText } from '../vmcore/byte-text.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
@@ -14,7 +15,6 @@ import { commOf } from './tasks.ts';
 
 const NANOSECONDS = 1e9;
 const MIB = 2 ** 20;
-const PAGE_SHIFT = 12;
 
 /** One fact of the summary; a fact that cannot be read says why instead of stopping the others. */
 type Attempt = <T>(what: string, read: () => T) => T | string;
@@ -91,7 +91,7 @@ function facts(kernel: Kernel, problems: string[]) {
     memoryMib: Math.round(bytes / MIB),
     highestFrame:
       ((kernel.physical.ranges.at(-1)?.physical ?? 0) + (kernel.physical.ranges.at(-1)?.length ?? 0)) /
-      2 ** PAGE_SHIFT,
+      PAGE_SIZE,
     cpus: attempt('the number of CPUs', () => kernel.cpus.length),
     running: attempt('what was running', () => running(kernel)),
     clocks: attempt('the clocks', () => clocks(kernel)),

@@ -123,18 +123,6 @@ export const SB_RDONLY = 0;
 /** Bit of `super_block.s_flags`: the file system knows access control lists. */
 export const SB_POSIXACL = 16;
 
-/** File type bits of a mode (include/uapi/linux/stat.h). */
-export const fileType = {
-  mask: 0o170000,
-  socket: 0o140000,
-  symlink: 0o120000,
-  regular: 0o100000,
-  block: 0o060000,
-  directory: 0o040000,
-  character: 0o020000,
-  fifo: 0o010000,
-} as const;
-
 /** dev_t inside the kernel: 12 bits major, 20 bits minor (include/linux/kdev_t.h). */
 export function major(device: number): number {
   return device >>> 20;

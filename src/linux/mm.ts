@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { AddressError, ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { vdsoImageStruct } from './arch/x86/vdso.ts';
@@ -47,8 +48,8 @@ export function vdsoPages(kernel: Kernel, mm: Mm): number[] {
   const image = kernel.bind(vdsoImageStruct).at(mm.vdsoImage);
   if (image.size > MAX_VDSO_BYTES)
     throw new ContainerError('vdso_image', image.address, `has ${image.size} bytes`);
-  return Array.from({ length: Math.ceil(image.size / 4096) }, (_, page) =>
-    kernel.memory.translate(image.data + BigInt(page * 4096)),
+  return Array.from({ length: Math.ceil(image.size / PAGE_SIZE) }, (_, page) =>
+    kernel.memory.translate(image.data + BigInt(page * PAGE_SIZE)),
   );
 }
 
@@ -99,15 +100,13 @@ export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): 
   };
 }
 
-const PAGE = 4096;
-
 /**
  * The physical address of a `struct page`'s frame, all `pages` frames from there on being in the dump. Throws
  * an AddressError that names `what` if the pointer is not into vmemmap or a frame is missing.
  */
 export function pageFrames(kernel: Kernel, page: bigint, pages: number, what: string): number {
-  const physical = kernel.pageToPfn(page) * PAGE;
-  requirePhysical(kernel, physical, pages * PAGE, what);
+  const physical = kernel.pageToPfn(page) * PAGE_SIZE;
+  requirePhysical(kernel, physical, pages * PAGE_SIZE, what);
   return physical;
 }
 

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressSpaceStruct, fileStruct, fileSystemOf, inodeStruct } from './fs.ts';
@@ -65,7 +66,6 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
   }
 }
 
-const PAGE_SIZE = 4096;
 /** Pages of the largest folio: 1 GiB. */
 const MAX_FOLIO = 1 << 18;
 

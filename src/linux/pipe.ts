@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
@@ -36,7 +37,6 @@ export function waitsForWriter(file: File, { writers, w_counter }: PipeInodeInfo
 
 export const pipeBuffer = struct('pipe_buffer', { page: pointer, offset: u32, len: u32, flags: u32 });
 
-const PAGE_SIZE = 4096;
 /** More slots than fs.pipe-max-size allows root to ask for (2^31 bytes, fs/pipe.c round_pipe_size). */
 const MAX_RING = 1 << 19;
 const PIPE_BUF_FLAG_PACKET = 0x08;

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
@@ -36,7 +37,6 @@ export const netmemFrag = struct('skb_frag', {
   offset: u32.at('offset'),
 });
 
-const PAGE_SIZE = 4096;
 /** Buffers that a queue can hold in a sound kernel: sk_rcvbuf is below 2^31 and a buffer costs at least 256 bytes. */
 const MAX_QUEUE = 1 << 23;
 const MAX_SKB_BYTES = 1 << 28;

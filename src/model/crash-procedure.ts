@@ -1,4 +1,6 @@
+import { constants } from 'node:os';
 import { crc32 } from 'node:zlib';
+import { PAGE_SIZE } from '../system/page.ts';
 import type { Vma } from './memory.ts';
 import type { Sigaction } from './process.ts';
 
@@ -12,7 +14,7 @@ export const recordSizeBytes = 16384;
 export const recordHeaderBytes = 160;
 
 /** Smallest stack for a procedure: a signal frame with 11 KiB of vector state, and room to work. */
-export const smallestStackBytes = 32768;
+const smallestStackBytes = 32768;
 
 /** The entry point runs in the first thread, on its own stack, and returns to the restorer. Addresses of the user. */
 export interface DeliveryByCall {
@@ -108,10 +110,8 @@ const itemBytes = 128;
 export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
 
 const deliveryNumber = { call: 1, signal: 2 } as const;
-const SIGKILL = 9;
-const SIGSTOP = 19;
+const { SIGKILL, SIGSTOP } = constants.signals;
 const lastSignal = 64;
-const pageBytes = 4096;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const PROT_EXEC = 4;
@@ -192,7 +192,7 @@ function readCall(view: DataView, address: number, owner: RecordOwner): Delivery
     return `has its restorer ${hex(restorer)} outside executable memory`;
   const stack = `its stack ${hex(stackBase)} of ${stackSizeBytes} bytes`;
   if (stackSizeBytes < smallestStackBytes) return `has ${stack}: at least ${smallestStackBytes} are needed`;
-  if (stackBase % pageBytes !== 0 || stackSizeBytes % pageBytes !== 0) return `has ${stack}: not whole pages`;
+  if (stackBase % PAGE_SIZE !== 0 || stackSizeBytes % PAGE_SIZE !== 0) return `has ${stack}: not whole pages`;
   if (!isMapped(owner, stackBase, stackSizeBytes, PROT_READ | PROT_WRITE))
     return `has ${stack}: not writable memory`;
   if (stackBase < address + recordSizeBytes && address < stackBase + stackSizeBytes)

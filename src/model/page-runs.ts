@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 /** Pages that are consecutive in an address space (or an object) and lie in consecutive frames of old memory. */
 export interface PageRun {
   /** User address of the first page, or byte offset in the object; a multiple of 4096. */
@@ -12,8 +13,6 @@ export interface PageRuns extends Iterable<PageRun> {
   /** Pages of all runs. */
   readonly pages: number;
 }
-
-const PAGE = 4096;
 
 /** Runs that are few. */
 export function listedRuns(list: readonly PageRun[]): PageRuns {
@@ -47,8 +46,8 @@ export function* joinRuns(runs: Iterable<PageRun>): Generator<PageRun, void, und
   for (const { address, pages, physical } of runs) {
     if (
       last !== undefined &&
-      last.address + last.pages * PAGE === address &&
-      last.physical + last.pages * PAGE === physical
+      last.address + last.pages * PAGE_SIZE === address &&
+      last.physical + last.pages * PAGE_SIZE === physical
     ) {
       last.pages += pages;
       continue;
@@ -65,7 +64,7 @@ export function* contentRuns(
   sizeBytes: number,
 ): Generator<{ offset: number; physical: number; length: number }, void, undefined> {
   for (const { address, pages, physical } of runs) {
-    const length = Math.min(pages * PAGE, sizeBytes - address);
+    const length = Math.min(pages * PAGE_SIZE, sizeBytes - address);
     if (length > 0) yield { offset: address, physical, length };
   }
 }

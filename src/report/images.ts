@@ -2,6 +2,7 @@ import { copyFileSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync,
 import { join } from 'node:path';
 import type { Config } from '../config/schema.ts';
 import { RESTORE_LOG } from '../criu/restore/names.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import type { Report } from './schema.ts';
 
@@ -28,7 +29,7 @@ export function groupDirectory(images: string, group: number): string {
 }
 
 /** Whether images of a group stay, once it is known what became of it. */
-export function imagesStay(keep: Keep, isRestored: boolean): boolean {
+function imagesStay(keep: Keep, isRestored: boolean): boolean {
   return keep === 'always' || (keep === 'failed' && !isRestored);
 }
 
@@ -93,7 +94,7 @@ function takeLog(from: string, to: string): void {
   try {
     renameSync(from, to);
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EXDEV')) throw error;
+    if (codeOf(error) !== 'EXDEV') throw error;
     copyFileSync(from, to);
     rmSync(from);
   }
@@ -104,6 +105,6 @@ function attempt(what: string, step: () => void): string[] {
     step();
     return [];
   } catch (error) {
-    return [`${what}: ${error instanceof Error ? error.message : String(error)}`];
+    return [`${what}: ${messageOf(error)}`];
   }
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
 import { damageOf } from '../system/damage.ts';
 import { replaceFile, setAside } from '../system/state-file.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import { type Report, reportSchema } from './schema.ts';
 
@@ -35,7 +36,7 @@ export function createIncident(panic: Date, incidents: string = INCIDENTS_DIRECT
       mkdirSync(join(incidents, id), { mode: 0o700 });
       return id;
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+      if (codeOf(error) !== 'EEXIST') throw error;
     }
   }
 }
@@ -71,7 +72,7 @@ export function resumeReport(
     const report = newReport(id, crashKernelRelease, 0);
     const path = join(incidents, id, 'report.json');
     const kept = existsSync(path) ? `; it is kept: ${setAside(path)}` : '';
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     report.errors.push(`the report of what was done before the boot is lost: ${why}${kept}`);
     return report;
   }
@@ -99,7 +100,7 @@ export function loadReport(id: string, incidents: string = INCIDENTS_DIRECTORY):
     if (!ID.test(id)) throw new IncidentError(`${id} is not the id of an incident`);
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    if (codeOf(error) !== 'ENOENT') throw error;
     const known = listIncidents(incidents);
     const hint = known.length === 0 ? 'there was none' : `there are ${known.slice(-5).join(', ')}`;
     throw new IncidentError(

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
+import { messageOf } from '../system/thrown.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import { endImages, removeTree } from './images.ts';
 import { incidentTime, listIncidents, loadReport } from './incident.ts';
@@ -105,7 +106,7 @@ function removeOne(parent: string, id: string): string[] {
     removeTree(directory);
     return [];
   } catch (error) {
-    return [`${directory} cannot be removed: ${error instanceof Error ? error.message : String(error)}`];
+    return [`${directory} cannot be removed: ${messageOf(error)}`];
   }
 }
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { messageOf } from './thrown.ts';
 
 /** What is wrong with the JSON of a file of ours, in one line, of what JSON.parse or a schema has thrown; any other error in its own words. */
 export function damageOf(error: unknown): string {
@@ -8,5 +9,5 @@ export function damageOf(error: unknown): string {
       .map(({ path, message }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
       .join('; ');
   }
-  return error instanceof Error ? error.message : String(error);
+  return messageOf(error);
 }

@@ -1,10 +1,12 @@
 import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
-import koffi from 'koffi';
+import { errnoText } from './errno.ts';
+import { libcFunction } from './libc.ts';
 import { StateError } from './state-error.ts';
 import { ownershipProblem } from './trusted-path.ts';
 
-const flock = koffi.load('libc.so.6').func('int flock(int fd, int operation)');
+const flock = libcFunction<[fd: number, operation: number]>('int flock(int fd, int operation)');
+const { errno } = osConstants;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const TRY_AGAIN_MILLISECONDS = 20;
@@ -53,10 +55,10 @@ export function lockDirectory(directory: string, { timeoutSeconds = 60, onWait }
 }
 
 function tryLock(fd: number, directory: string): boolean {
-  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
-  const errno = koffi.errno();
-  if (errno === osConstants.errno.EWOULDBLOCK || errno === osConstants.errno.EINTR) return false;
-  throw new StateError(`${directory} cannot be locked (errno ${errno})`);
+  const result = flock(fd, LOCK_EX | LOCK_NB);
+  if (result === -errno.EWOULDBLOCK || result === -errno.EINTR) return false;
+  if (result < 0) throw new StateError(`${directory} cannot be locked (${errnoText(-result)})`);
+  return true;
 }
 
 function pause(milliseconds: number): void {

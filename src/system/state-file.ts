@@ -18,6 +18,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { openOwnDirectory } from './directory-lock.ts';
 import { StateError } from './state-error.ts';
+import { codeOf } from './thrown.ts';
 import { ownershipProblem } from './trusted-path.ts';
 
 const TEMPORARY = '.new';
@@ -80,9 +81,8 @@ export function readStateFile(path: string): string | undefined {
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error)) throw error;
-    if (error.code === 'ENOENT') return undefined;
-    if (error.code === 'ELOOP') throw new StateError(`${path} is a symbolic link`);
+    if (codeOf(error) === 'ENOENT') return undefined;
+    if (codeOf(error) === 'ELOOP') throw new StateError(`${path} is a symbolic link`);
     throw error;
   }
   try {

@@ -1,7 +1,7 @@
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { permissionsOf, STICKY } from './file-mode.ts';
 
-const S_ISVTX = 0o1000;
 const WRITABLE_BY_OTHERS = 0o022;
 /** As many links as the kernel follows in one path (MAXSYMLINKS of linux/namei.h). */
 const MOST_LINKS = 40;
@@ -11,7 +11,7 @@ export function ownershipProblem(stats: Pick<Stats, 'uid' | 'mode' | 'isSymbolic
   if (stats.uid !== 0 && stats.uid !== process.geteuid?.()) return `belongs to user ${stats.uid}`;
   // A link's own mode means nothing (symlink(7)).
   if (stats.isSymbolicLink() || (stats.mode & WRITABLE_BY_OTHERS) === 0) return undefined;
-  return `can be written by others (mode ${(stats.mode & 0o7777).toString(8)})`;
+  return `can be written by others (mode ${permissionsOf(stats.mode).toString(8)})`;
 }
 
 /**
@@ -31,7 +31,7 @@ export function pathProblem(path: string, missing: 'allowed' | 'refused' = 'refu
     const stats = lstatSync(here, { throwIfNoEntry: false });
     if (stats === undefined) return missing === 'allowed' ? undefined : `${here} is not there`;
     const isOnTheWay = rest.length > 0 || missing === 'allowed';
-    const isSticky = stats.isDirectory() && (stats.mode & S_ISVTX) !== 0;
+    const isSticky = stats.isDirectory() && (stats.mode & STICKY) !== 0;
     const problem = ownershipProblem(isOnTheWay && isSticky ? { ...owned(stats), mode: 0 } : stats);
     if (problem !== undefined) return `${here} ${problem}`;
     if (!stats.isSymbolicLink()) {

@@ -1,4 +1,5 @@
 import type { Architecture } from '../arch/index.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import type { Bases } from './address-space.ts';
 import { Btf } from './btf.ts';
 import { BtfLayouts } from './btf-layouts.ts';
@@ -17,7 +18,6 @@ import { type Bound, bindStruct } from './view.ts';
 const MAX_BTF_BYTES = 64n << 20n;
 /** CONFIG_NR_CPUS of the largest kernels (MAXSMP). */
 const MAX_CPUS = 8192;
-const PAGE_SHIFT = 12n;
 
 interface Parts {
   readonly file: VmcoreFile;
@@ -163,7 +163,7 @@ export class DeadKernel implements Kernel {
   }
 
   pageToVirtual(page: bigint): bigint {
-    return this.#bases.directMap + (BigInt(this.pageToPfn(page)) << PAGE_SHIFT);
+    return this.#bases.directMap + BigInt(this.pageToPfn(page) * PAGE_SIZE);
   }
 
   physicalToVirtual(physical: number): bigint {

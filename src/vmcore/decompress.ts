@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { inflateSync, zstdDecompressSync } from 'node:zlib';
+import { messageOf } from '../system/thrown.ts';
 import { VmcoreError } from './errors.ts';
 import { lzoDecompress } from './lzo.ts';
 
@@ -55,9 +56,7 @@ export function decompressPage(input: Uint8Array, flags: number, bytes: number):
   try {
     page = decompress(input, flags, bytes);
   } catch (error) {
-    throw new VmcoreError(
-      `a page of the dump is damaged: ${error instanceof Error ? error.message : String(error)}`,
-    );
+    throw new VmcoreError(`a page of the dump is damaged: ${messageOf(error)}`);
   }
   if (page.length !== bytes)
     throw new VmcoreError(`a page of the dump is damaged: it has ${page.length} bytes`);

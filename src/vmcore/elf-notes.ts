@@ -1,4 +1,5 @@
 import type { NoteFormat } from '../arch/index.ts';
+import type { ElfNote } from '../system/elf.ts';
 
 /** One CPU at the moment of the dump (NT_PRSTATUS). */
 export interface CpuNote {
@@ -8,31 +9,7 @@ export interface CpuNote {
   readonly registers: Readonly<Record<string, bigint>>;
 }
 
-/** One ELF note; `description` is its content. */
-export interface ElfNote {
-  readonly name: string;
-  readonly type: number;
-  readonly description: Buffer;
-}
-
 const NT_PRSTATUS = 1;
-
-/** Splits a PT_NOTE segment; stops at the first note that does not fit (the kernel pads the segment with zeroes). */
-export function parseNotes(segment: Buffer): ElfNote[] {
-  const notes: ElfNote[] = [];
-  let at = 0;
-  while (at + 12 <= segment.length) {
-    const nameBytes = segment.readUInt32LE(at);
-    const descriptionBytes = segment.readUInt32LE(at + 4);
-    const type = segment.readUInt32LE(at + 8);
-    const description = at + 12 + Math.ceil(nameBytes / 4) * 4;
-    if (nameBytes === 0 || description + descriptionBytes > segment.length) break;
-    const name = segment.toString('latin1', at + 12, at + 12 + nameBytes).replace(/\0.*$/s, '');
-    notes.push({ name, type, description: segment.subarray(description, description + descriptionBytes) });
-    at = description + Math.ceil(descriptionBytes / 4) * 4;
-  }
-  return notes;
-}
 
 /** What the NT_PRSTATUS notes among a dump's notes say of its CPUs; one that is too short for the architecture is left out. */
 export function cpuNotesOf(notes: readonly ElfNote[], format: NoteFormat): CpuNote[] {

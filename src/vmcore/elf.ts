@@ -1,5 +1,18 @@
 import { type Architecture, architectureOfElf, architectures } from '../arch/index.ts';
-import { type CpuNote, cpuNotesOf, type ElfNote, parseNotes } from './elf-notes.ts';
+import {
+  ELF_HEADER_BYTES,
+  type ElfHeader,
+  type ElfNote,
+  PROGRAM_HEADER_BYTES,
+  type ProgramHeader,
+  PT_LOAD,
+  PT_NOTE,
+  parseElfHeader,
+  parseNotes,
+  parseProgramHeaders,
+  programHeaderCount,
+} from '../system/elf.ts';
+import { type CpuNote, cpuNotesOf } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { mapFile, type VmcoreFile } from './mapping.ts';
 import {
@@ -11,14 +24,7 @@ import {
 } from './physical.ts';
 import { ProcVmcoreMemory } from './proc-vmcore.ts';
 
-const ELF_HEADER = 64;
-const PROGRAM_HEADER = 56;
-const SECTION_HEADER = 64;
 const ET_CORE = 4;
-const PT_LOAD = 1;
-const PT_NOTE = 4;
-/** e_phnum says so when there are more than it can count; the number is then in section 0 (elf(5)). */
-const PN_XNUM = 0xffff;
 /** More program headers than any memory map has: a damaged header. */
 const MAX_PROGRAM_HEADERS = 1 << 20;
 const MAX_NOTE_BYTES = 64 << 20;
@@ -39,64 +45,44 @@ export interface DumpSource {
   readonly dumpLevel?: number;
 }
 
-interface ProgramHeader {
-  readonly type: number;
-  readonly offset: number;
-  readonly physical: number;
-  readonly fileBytes: number;
-  /** Of memory; what the file has less of is zeros, or was left out. */
-  readonly memoryBytes: number;
+/** An offset or a size beyond this is damage, and no number could count on from it exactly. */
+const HIGHEST_NUMBER = 2 ** 52 - 1;
+
+function requirePlausible(value: number, file: VmcoreFile, what: string): void {
+  if (value > HIGHEST_NUMBER) throw new FormatError(file.path, `damaged: ${what} is 0x${value.toString(16)}`);
 }
 
-function safeNumber(value: bigint, file: VmcoreFile, what: string): number {
-  if (value > 0xf_ffff_ffff_ffffn)
-    throw new FormatError(file.path, `damaged: ${what} is 0x${value.toString(16)}`);
-  return Number(value);
-}
-
-/** The architecture whose core it is; throws a FormatError if it is none that is read. */
-function checkHeader(file: VmcoreFile, header: Buffer): Architecture {
-  const architecture = architectureOfElf(header.readUInt16LE(18));
-  const problem =
-    header[4] !== 2 || header[5] !== 1
-      ? 'is not a 64-bit little-endian ELF file'
-      : header.readUInt16LE(16) !== ET_CORE
-        ? 'is an ELF file, but not a core'
-        : architecture === undefined
-          ? `is a core of another architecture than ${architectures.map(({ name }) => name).join(', ')}`
-          : header.readUInt16LE(54) !== PROGRAM_HEADER
-            ? 'has program headers of an unknown size'
-            : undefined;
-  if (problem !== undefined || architecture === undefined)
-    throw new FormatError(file.path, problem ?? 'is of an unknown architecture');
-  return architecture;
-}
-
-function programHeaderCount(file: VmcoreFile, header: Buffer): number {
-  const count = header.readUInt16LE(56);
-  if (count !== PN_XNUM) return count;
-  const sections = safeNumber(header.readBigUInt64LE(40), file, 'the section table');
-  return file.readExact(sections, SECTION_HEADER, 'ELF section 0').readUInt32LE(44);
+/** The header of a core of an architecture that is read; throws a FormatError for any other file. */
+function readHeader(file: VmcoreFile): { header: ElfHeader; architecture: Architecture } {
+  const header = parseElfHeader(file.readExact(0, ELF_HEADER_BYTES, 'the ELF header'));
+  if (header === undefined) throw new FormatError(file.path, 'is not a 64-bit little-endian ELF file');
+  const architecture = architectureOfElf(header.machine);
+  if (header.type !== ET_CORE) throw new FormatError(file.path, 'is an ELF file, but not a core');
+  if (architecture === undefined) {
+    const known = architectures.map(({ name }) => name).join(', ');
+    throw new FormatError(file.path, `is a core of another architecture than ${known}`);
+  }
+  if (header.programHeaderBytes !== PROGRAM_HEADER_BYTES)
+    throw new FormatError(file.path, 'has program headers of an unknown size');
+  return { header, architecture };
 }
 
 function programHeaders(file: VmcoreFile): { architecture: Architecture; headers: ProgramHeader[] } {
-  const header = file.readExact(0, ELF_HEADER, 'the ELF header');
-  const architecture = checkHeader(file, header);
-  const count = programHeaderCount(file, header);
+  const { header, architecture } = readHeader(file);
+  const count = programHeaderCount(header, (offset, length) => {
+    requirePlausible(offset, file, 'the section table');
+    return file.readExact(offset, length, 'ELF section 0');
+  });
   if (count > MAX_PROGRAM_HEADERS) throw new FormatError(file.path, `damaged: ${count} program headers`);
-  const start = safeNumber(header.readBigUInt64LE(32), file, 'the program header table');
-  const table = file.readExact(start, count * PROGRAM_HEADER, 'the program header table');
-  const headers: ProgramHeader[] = [];
-  for (let at = 0; at < table.length; at += PROGRAM_HEADER) {
-    const type = table.readUInt32LE(at);
-    if (type !== PT_LOAD && type !== PT_NOTE) continue;
-    headers.push({
-      type,
-      offset: safeNumber(table.readBigUInt64LE(at + 8), file, 'a segment offset'),
-      physical: safeNumber(table.readBigUInt64LE(at + 24), file, 'a physical address'),
-      fileBytes: safeNumber(table.readBigUInt64LE(at + 32), file, 'a segment size'),
-      memoryBytes: safeNumber(table.readBigUInt64LE(at + 40), file, 'a segment size'),
-    });
+  const start = header.programHeadersOffset;
+  requirePlausible(start, file, 'the program header table');
+  const table = file.readExact(start, count * PROGRAM_HEADER_BYTES, 'the program header table');
+  const headers = parseProgramHeaders(table).filter(({ type }) => type === PT_LOAD || type === PT_NOTE);
+  for (const { offset, physical, fileBytes, memoryBytes } of headers) {
+    requirePlausible(offset, file, 'a segment offset');
+    requirePlausible(physical, file, 'a physical address');
+    requirePlausible(fileBytes, file, 'a segment size');
+    requirePlausible(memoryBytes, file, 'a segment size');
   }
   return { architecture, headers };
 }

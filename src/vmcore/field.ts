@@ -90,7 +90,6 @@ const integer = (bytes: 0 | 1 | 2 | 4 | 8, signed: boolean, as: 'number' | 'bigi
 export const u8 = new Field<number>(integer(1, false, 'number'));
 export const u16 = new Field<number>(integer(2, false, 'number'));
 export const u32 = new Field<number>(integer(4, false, 'number'));
-export const s8 = new Field<number>(integer(1, true, 'number'));
 export const s16 = new Field<number>(integer(2, true, 'number'));
 export const s32 = new Field<number>(integer(4, true, 'number'));
 /** An unsigned number of at most 32 bits whose size differs between releases. */

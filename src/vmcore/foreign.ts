@@ -1,6 +1,5 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import type { VmcoreFile } from './mapping.ts';
-
-const PAGE = 4096;
 
 /** Something else than a dump that is read here, and what to do with it. */
 interface Foreign {
@@ -60,21 +59,21 @@ const FOREIGN: readonly Foreign[] = [
     advice: 'is a snapshot of VMware: convert it to an ELF core with vmss2core -M',
   },
   {
-    at: PAGE - 10,
+    at: PAGE_SIZE - 10,
     magic: 'S1SUSPEND',
     advice: 'is a hibernation image: boot the machine from it and dump that',
   },
   {
-    at: PAGE - 10,
+    at: PAGE_SIZE - 10,
     magic: 'S2SUSPEND',
     advice: 'is a hibernation image: boot the machine from it and dump that',
   },
   {
-    at: PAGE - 10,
+    at: PAGE_SIZE - 10,
     magic: 'ULSUSPEND',
     advice: 'is a hibernation image: boot the machine from it and dump that',
   },
-  { at: PAGE - 10, magic: 'SWAPSPACE2', advice: 'is a swap area' },
+  { at: PAGE_SIZE - 10, magic: 'SWAPSPACE2', advice: 'is a swap area' },
   { at: 0, magic: 'OTHRWRLD', advice: 'is a profile, not a dump: name it with --profile' },
 ];
 
@@ -85,10 +84,10 @@ const CHUNK = 1 << 20;
 
 /** Whether a file has VMCOREINFO at the start of a page, as memory that was copied byte for byte has. */
 function isRawMemory(file: VmcoreFile): boolean {
-  if (file.sizeBytes < CHUNK || file.sizeBytes % PAGE !== 0) return false;
+  if (file.sizeBytes < CHUNK || file.sizeBytes % PAGE_SIZE !== 0) return false;
   for (let at = 0; at < Math.min(file.sizeBytes, LOOK_BYTES); at += CHUNK) {
     const chunk = file.readExact(at, Math.min(CHUNK, file.sizeBytes - at), 'memory');
-    for (let page = 0; page < chunk.length; page += PAGE) {
+    for (let page = 0; page < chunk.length; page += PAGE_SIZE) {
       if (chunk.toString('latin1', page, page + FIRST_LINE.length) !== FIRST_LINE) continue;
       if (chunk.includes('SYMBOL(init_uts_ns)=', page, 'latin1')) return true;
     }
@@ -98,7 +97,7 @@ function isRawMemory(file: VmcoreFile): boolean {
 
 /** What a file is that is no dump of a kind that is read here, and what to do about it: the rest of a sentence about it. */
 export function describeForeign(file: VmcoreFile): string {
-  const first = file.readExact(0, Math.min(PAGE, file.sizeBytes), 'the first bytes');
+  const first = file.readExact(0, Math.min(PAGE_SIZE, file.sizeBytes), 'the first bytes');
   const found = FOREIGN.find(({ at, magic }) => first.toString('latin1', at, at + magic.length) === magic);
   if (found !== undefined) return found.advice;
   if (isRawMemory(file))

@@ -1,8 +1,8 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import type { DumpContent } from './content.ts';
 import { decompressPage } from './decompress.ts';
 import { readable } from './errors.ts';
 
-const PAGE = 4096;
 /** `struct page_desc`: offset, size, flags, page flags. */
 export const DESCRIPTOR_BYTES = 24;
 /** Descriptors, from the first one on, in which the place of the first page is looked for. */
@@ -49,9 +49,9 @@ export interface Bitmaps {
 }
 
 function isZeroPage({ content }: Bitmaps, at: number, { flags }: PageDescriptor, size: number): boolean {
-  const data = size > 0 && size <= PAGE ? content.bytes(at, size) : undefined;
+  const data = size > 0 && size <= PAGE_SIZE ? content.bytes(at, size) : undefined;
   if (data === undefined) return false;
-  const page = readable(() => decompressPage(data, size === PAGE ? 0 : flags, PAGE));
+  const page = readable(() => decompressPage(data, size === PAGE_SIZE ? 0 : flags, PAGE_SIZE));
   return page?.every((byte) => byte === 0) ?? false;
 }
 

@@ -1,11 +1,11 @@
 import { writeSync } from 'node:fs';
+import { PAGE_SIZE } from '../system/page.ts';
 import { decompressPage } from './decompress.ts';
 import { AddressError, readable, VmcoreError } from './errors.ts';
 import { type Bitmaps, countFrames, DESCRIPTOR_BYTES, ONES, readDescriptor } from './kdump-bitmap.ts';
 import type { PhysicalMemory, PhysicalRange } from './physical.ts';
 import type { Window } from './view.ts';
 
-const PAGE = 4096;
 /** Pages kept decompressed: 64 MiB. */
 const CACHED_PAGES = 16_384;
 /** Pages between two counts of the bitmap. */
@@ -51,7 +51,7 @@ export class CompressedMemory implements PhysicalMemory {
     if (!this.#isMarked(physical, length)) return false;
     this.#missing ??= this.missingPages();
     if (this.#missing === 'none') return true;
-    for (let frame = Math.floor(physical / PAGE); frame * PAGE < physical + length; frame++) {
+    for (let frame = Math.floor(physical / PAGE_SIZE); frame * PAGE_SIZE < physical + length; frame++) {
       if (readable(() => this.#compressed(frame)) === undefined) return false;
     }
     return true;
@@ -59,16 +59,16 @@ export class CompressedMemory implements PhysicalMemory {
 
   /** Whether the bitmap says that all of these bytes are in the file; of a file that was cut off it says too much. */
   #isMarked(physical: number, length: number): boolean {
-    for (let frame = Math.floor(physical / PAGE); frame * PAGE < physical + length; frame++) {
+    for (let frame = Math.floor(physical / PAGE_SIZE); frame * PAGE_SIZE < physical + length; frame++) {
       if (frame >= this.#parts.frames || !isSet(this.#parts.dumped, frame)) return false;
     }
     return true;
   }
 
   contiguous(physical: number, length: number): Window | undefined {
-    const offset = physical % PAGE;
-    if (offset + length > PAGE || !this.#isMarked(physical, length)) return undefined;
-    const page = this.#page(Math.floor(physical / PAGE));
+    const offset = physical % PAGE_SIZE;
+    if (offset + length > PAGE_SIZE || !this.#isMarked(physical, length)) return undefined;
+    const page = this.#page(Math.floor(physical / PAGE_SIZE));
     return { data: page.data, offset: page.offset + offset };
   }
 
@@ -79,7 +79,7 @@ export class CompressedMemory implements PhysicalMemory {
     const copy = Buffer.alloc(length);
     for (let done = 0; done < length; ) {
       const at = physical + done;
-      const part = Math.min(length - done, PAGE - (at % PAGE));
+      const part = Math.min(length - done, PAGE_SIZE - (at % PAGE_SIZE));
       copy.set(this.view(at, part), done);
       done += part;
     }
@@ -99,7 +99,7 @@ export class CompressedMemory implements PhysicalMemory {
     let total = 0;
     for (const run of runs) {
       for (let done = 0; done < run.length; ) {
-        const part = Math.min(run.length - done, WRITE_PAGES * PAGE);
+        const part = Math.min(run.length - done, WRITE_PAGES * PAGE_SIZE);
         const bytes = this.view(run.physical + done, part);
         for (let written = 0; written < part; ) written += writeSync(fd, bytes, written, part - written);
         done += part;
@@ -143,7 +143,7 @@ export class CompressedMemory implements PhysicalMemory {
 
   leftOut(physical: number): boolean {
     const { existing, dumped } = this.#parts;
-    const frame = Math.floor(physical / PAGE);
+    const frame = Math.floor(physical / PAGE_SIZE);
     return isSet(existing, frame) && !isSet(dumped, frame);
   }
 
@@ -165,7 +165,7 @@ export class CompressedMemory implements PhysicalMemory {
     const known = this.#cache.get(frame);
     if (known !== undefined) return known;
     const page = this.#decompress(frame);
-    const window = { data: new DataView(page.buffer, page.byteOffset, PAGE), offset: 0 };
+    const window = { data: new DataView(page.buffer, page.byteOffset, PAGE_SIZE), offset: 0 };
     if (this.#cache.size >= CACHED_PAGES) {
       for (const oldest of this.#cache.keys()) {
         this.#cache.delete(oldest);
@@ -180,10 +180,10 @@ export class CompressedMemory implements PhysicalMemory {
   #decompress(frame: number): Uint8Array {
     const { data, flags } = this.#compressed(frame);
     try {
-      return decompressPage(data, flags, PAGE);
+      return decompressPage(data, flags, PAGE_SIZE);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
-      throw new AddressError(frame * PAGE, `cannot be read (physical): ${error.message}`);
+      throw new AddressError(frame * PAGE_SIZE, `cannot be read (physical): ${error.message}`);
     }
   }
 
@@ -191,14 +191,15 @@ export class CompressedMemory implements PhysicalMemory {
   #compressed(frame: number): { readonly data: Uint8Array; readonly flags: number } {
     const { content, descriptorsAt } = this.#parts;
     const raw = content.bytes(descriptorsAt + this.#rank(frame) * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
-    if (raw === undefined) throw new AddressError(frame * PAGE, 'lies behind the end of the file (physical)');
+    if (raw === undefined)
+      throw new AddressError(frame * PAGE_SIZE, 'lies behind the end of the file (physical)');
     const { offset, size, flags } = readDescriptor(
       new DataView(raw.buffer, raw.byteOffset, DESCRIPTOR_BYTES),
       0,
     );
-    const data = offset === 0 || size === 0 || size > PAGE ? undefined : content.bytes(offset, size);
+    const data = offset === 0 || size === 0 || size > PAGE_SIZE ? undefined : content.bytes(offset, size);
     if (data === undefined) {
-      throw new AddressError(frame * PAGE, 'is missing from an incomplete or damaged dump (physical)');
+      throw new AddressError(frame * PAGE_SIZE, 'is missing from an incomplete or damaged dump (physical)');
     }
     return { data, flags };
   }
@@ -217,10 +218,10 @@ function rangesOf({ existing, frames }: Bitmaps): PhysicalRange[] {
     const present = frame < frames && isSet(existing, frame);
     if (present && start < 0) start = frame;
     if (present || start < 0) continue;
-    ranges.push({ physical: start * PAGE, length: (frame - start) * PAGE });
+    ranges.push({ physical: start * PAGE_SIZE, length: (frame - start) * PAGE_SIZE });
     start = -1;
     if (ranges.length === MAX_RANGES) {
-      ranges.push({ physical: frame * PAGE, length: (frames - frame) * PAGE });
+      ranges.push({ physical: frame * PAGE_SIZE, length: (frames - frame) * PAGE_SIZE });
       break;
     }
   }

@@ -1,7 +1,9 @@
 import { architectureOfUname, architectures } from '../arch/index.ts';
+import { parseNotes } from '../system/elf.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { type DumpContent, requireBytes } from './content.ts';
 import type { DumpSource } from './elf.ts';
-import { cpuNotesOf, parseNotes } from './elf-notes.ts';
+import { cpuNotesOf } from './elf-notes.ts';
 import { FormatError } from './errors.ts';
 import { checkBitmap } from './kdump-bitmap.ts';
 import { CompressedMemory } from './kdump-memory.ts';
@@ -23,7 +25,6 @@ const SUB_HEADER = { dumpLevel: 8, split: 12, vmcoreinfo: 32, note: 48, maxMapnr
 const VERSION_VMCOREINFO = 3;
 const VERSION_NOTE = 4;
 const VERSION_64_BIT = 6;
-const PAGE = 4096;
 const UTS_LENGTH = 65;
 /** makedumpfile ran out of room (DUMP_DH_COMPRESSED_INCOMPLETE). */
 const STATUS_INCOMPLETE = 8;
@@ -68,8 +69,9 @@ export function openKdump(content: DumpContent): DumpSource {
       `is of ${machine}, not of ${architectures.map(({ name }) => name).join(', ')}`,
     );
   const blockSize = header.readInt32LE(HEADER.blockSize);
-  if (blockSize !== PAGE) throw new FormatError(path, `has blocks of ${blockSize} bytes, not ${PAGE}`);
-  const subHeader = requireBytes(content, PAGE, SUB_HEADER.bytes, 'the sub header');
+  if (blockSize !== PAGE_SIZE)
+    throw new FormatError(path, `has blocks of ${blockSize} bytes, not ${PAGE_SIZE}`);
+  const subHeader = requireBytes(content, PAGE_SIZE, SUB_HEADER.bytes, 'the sub header');
   if (subHeader.readInt32LE(SUB_HEADER.split) !== 0) {
     throw new FormatError(
       path,
@@ -80,8 +82,8 @@ export function openKdump(content: DumpContent): DumpSource {
     version >= VERSION_64_BIT
       ? Number(subHeader.readBigUInt64LE(SUB_HEADER.maxMapnr64))
       : header.readUInt32LE(HEADER.maxMapnr);
-  const bitmapBytes = header.readUInt32LE(HEADER.bitmapBlocks) * PAGE;
-  const bitmapAt = (1 + header.readUInt32LE(HEADER.subHeaderBlocks)) * PAGE;
+  const bitmapBytes = header.readUInt32LE(HEADER.bitmapBlocks) * PAGE_SIZE;
+  const bitmapAt = (1 + header.readUInt32LE(HEADER.subHeaderBlocks)) * PAGE_SIZE;
   if (maxMapnr > bitmapBytes * 4)
     throw new FormatError(path, `damaged: no bitmap for ${maxMapnr} page frames`);
   const bitmaps = requireBytes(content, bitmapAt, bitmapBytes, 'the bitmaps of its pages');

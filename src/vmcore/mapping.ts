@@ -1,38 +1,14 @@
 import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs';
 import { constants } from 'node:os';
-import { getSystemErrorMap } from 'node:util';
-import koffi from 'koffi';
+import { SystemCallError } from '../system/errno.ts';
+import { TMPFS_MAGIC } from '../system/file-systems.ts';
+import { memoryAt } from '../system/libc.ts';
+import { IOV_MAX, mapShared, unmap, writev } from '../system/mmap.ts';
+import { PAGE_SIZE } from '../system/page.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { FormatError } from './errors.ts';
 
-const PROT_READ = 1;
-const MAP_SHARED = 1;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
-const PAGE = 4096;
-const EINTR = 4;
-/** IOV_MAX of Linux: iovecs per writev call. */
-const IOV_MAX = 1024;
-
-const libc = koffi.load('libc.so.6');
-const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)');
-const munmap = libc.func('int munmap(void *addr, size_t length)');
-const writev = libc.func('int64_t writev(int fd, void *iov, int count)');
-
-/** A file takes no more. `code` is the name of the errno, as in Node's own errors. */
-export class WriteError extends Error {
-  override readonly name = 'WriteError';
-  readonly code: string;
-
-  constructor(errno: number) {
-    super(errnoText(errno));
-    this.code = getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`;
-  }
-}
-
-/** `no space left on device (ENOSPC)`. */
-function errnoText(errno: number): string {
-  const [code, words] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'error'];
-  return `${words} (${code})`;
-}
+const { errno } = constants;
 
 /** A part of a file in memory: `data` covers `length` bytes from file offset `fileOffset`. */
 export interface Mapping {
@@ -44,11 +20,12 @@ export interface Mapping {
   unmap(): void;
 }
 
-function addressOf(pointer: unknown, path: string, length: number): bigint {
-  if (typeof pointer !== 'bigint' || pointer === MAP_FAILED || pointer === -1n) {
-    throw new FormatError(path, `mmap of ${length} bytes failed (${errnoText(koffi.errno())})`);
+function map(path: string, fd: number, offset: number, length: number): number {
+  try {
+    return mapShared(fd, offset, length);
+  } catch (error) {
+    throw new FormatError(path, `${length} bytes of it cannot be mapped (${messageOf(error)})`);
   }
-  return pointer;
 }
 
 /**
@@ -57,22 +34,20 @@ function addressOf(pointer: unknown, path: string, length: number): bigint {
  * its file is SIGBUS, which no JavaScript catches.
  */
 export function mapFile(path: string, fd: number, fileOffset: number, length: number): Mapping {
-  const slack = fileOffset % PAGE;
+  const slack = fileOffset % PAGE_SIZE;
   const mapped = length + slack;
-  const base = addressOf(mmap(null, mapped, PROT_READ, MAP_SHARED, fd, fileOffset - slack), path, mapped);
+  const base = map(path, fd, fileOffset - slack, mapped);
   let data: DataView | undefined;
   return {
     fileOffset,
     length,
-    address: Number(base) + slack,
+    address: base + slack,
     // Made for those only that look at it: V8 counts the bytes behind it as its own, and collects garbage for them.
     get data() {
-      data ??= new DataView(koffi.view(base, mapped), slack, length);
+      data ??= new DataView(memoryAt(base, mapped), slack, length);
       return data;
     },
-    unmap: () => {
-      munmap(base, mapped);
-    },
+    unmap: () => unmap(base, mapped),
   };
 }
 
@@ -104,18 +79,14 @@ export class VectorWriter {
     this.#waiting += length;
   }
 
-  /** Writes all that was added. Throws a WriteError if the file takes no more. */
+  /** Writes all that was added. Throws a SystemCallError if the file takes no more. */
   flush(): void {
     let next = 0;
     while (this.#waiting > 0) {
       const rest = this.#iov.subarray(next * IOVEC_WORDS, this.#count * IOVEC_WORDS);
-      const result: unknown = writev(this.#fd, rest, this.#count - next);
-      const done = Number(result);
-      if (!(done > 0)) {
-        const errno = koffi.errno();
-        if (done < 0 && errno === EINTR) continue;
-        throw new WriteError(done < 0 ? errno : constants.errno.EIO);
-      }
+      const done = writev(this.#fd, rest, this.#count - next);
+      if (done === -errno.EINTR) continue;
+      if (done <= 0) throw new SystemCallError('writev', done < 0 ? -done : errno.EIO);
       this.#waiting -= done;
       this.#written += done;
       next = this.#skip(next, done);
@@ -160,15 +131,13 @@ export interface VmcoreFile {
 
 /** Why a file could not be opened, in words. */
 export function openProblem(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code === 'ENOENT') return 'no such file';
   if (code === 'EISDIR') return 'is a directory';
   if (code === 'EACCES') return 'permission denied; run as root';
-  return error instanceof Error ? error.message : String(error);
+  return messageOf(error);
 }
 
-/** `f_type` of tmpfs (include/uapi/linux/magic.h). */
-const TMPFS_MAGIC = 0x0102_1994;
 const BLOCK = 512;
 
 /**

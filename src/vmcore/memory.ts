@@ -1,11 +1,11 @@
 import type { AddressSpace, PageTable } from '../arch/index.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { bytesToText } from './byte-text.ts';
 import { AddressError } from './errors.ts';
 import { pageNumber, translateKernelPage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Window, WindowSource } from './view.ts';
 
-const PAGE = 4096;
 /** Translations that are remembered. */
 const MAX_WALKED = 1 << 16;
 
@@ -65,7 +65,7 @@ export class KernelMemory implements WindowSource {
         return this.#physical.contiguous(Number(address - range.start) + range.physical, length);
       }
     }
-    if (Number(address & 0xfffn) + length > PAGE) return undefined;
+    if (Number(address & 0xfffn) + length > PAGE_SIZE) return undefined;
     if (address < this.#space.start) return undefined;
     try {
       return this.#physical.contiguous(this.translate(address), length);
@@ -133,7 +133,7 @@ export class KernelMemory implements WindowSource {
     const parts: Buffer[] = [];
     let at = address;
     for (let left = max; left > 0; ) {
-      const part = Math.min(left, PAGE - Number(at & 0xfffn));
+      const part = Math.min(left, PAGE_SIZE - Number(at & 0xfffn));
       const { data, offset } = this.window(at, part);
       const bytes = Buffer.from(data.buffer, data.byteOffset + offset, part);
       const end = bytes.indexOf(0);
@@ -152,7 +152,7 @@ export class KernelMemory implements WindowSource {
     const copy = Buffer.alloc(length);
     for (let done = 0; done < length; ) {
       const at = address + BigInt(done);
-      const part = Math.min(length - done, PAGE - Number(at & 0xfffn));
+      const part = Math.min(length - done, PAGE_SIZE - Number(at & 0xfffn));
       const to = done;
       this.#physical.withView(this.translate(at), part, (bytes) => copy.set(bytes, to));
       done += part;

@@ -1,8 +1,7 @@
 import type { PageTable, PageTableFormat } from '../arch/index.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from './errors.ts';
 import type { PhysicalMemory } from './physical.ts';
-
-const PAGE = 4096;
 
 /** A run of pages of the same kind: adjacent in virtual memory and, if present, in physical memory too. */
 export interface MappedRun {
@@ -52,8 +51,8 @@ export function translateKernelPage(
     if (!format.isTable(low, level)) {
       if (level > format.largestPageLevel)
         throw new ContainerError('page table', BigInt(base), `has a huge page at level ${level}`);
-      const bytes = span * PAGE;
-      return frame - (frame % bytes) + (page % span) * PAGE;
+      const bytes = span * PAGE_SIZE;
+      return frame - (frame % bytes) + (page % span) * PAGE_SIZE;
     }
     base = frame;
   }
@@ -66,7 +65,7 @@ function continues(format: PageTableFormat, run: MappedRun, next: MappedRun): bo
     run.kind === 'present' &&
     next.kind === 'present' &&
     run.pageSizeBytes === next.pageSizeBytes &&
-    run.address + run.pages * PAGE === next.address &&
+    run.address + run.pages * PAGE_SIZE === next.address &&
     run.pfn + run.pages === next.pfn &&
     format.isAlike(run.entryLow, run.entryHigh, next.entryLow, next.entryHigh)
   );
@@ -101,9 +100,9 @@ class Walk {
   enter(base: number, level: number, tableAddress: number): Step {
     if (this.#seen.has(base)) throw new ContainerError('page table', BigInt(base), 'is in the tree twice');
     this.#seen.add(base);
-    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE;
+    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
     return {
-      ...this.#physical.window(base, PAGE),
+      ...this.#physical.window(base, PAGE_SIZE),
       base,
       level,
       tableAddress,
@@ -119,18 +118,22 @@ class Walk {
     high: number,
     address: number,
   ): { -readonly [Key in keyof MappedRun]: MappedRun[Key] } {
-    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE;
+    const bytes = (this.#format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
     const from = Math.max(address, this.#start);
     const found = {
       address: from,
-      pages: (Math.min(address + bytes, this.#end) - from) / PAGE,
+      pages: (Math.min(address + bytes, this.#end) - from) / PAGE_SIZE,
       entryLow: low,
       entryHigh: high,
       pageSizeBytes: bytes,
     };
     if (!this.#format.isPresent(low, level)) return { ...found, kind: 'swap', pfn: 0 };
     const frame = this.#format.frame(low, high);
-    return { ...found, kind: 'present', pfn: (Math.floor(frame / bytes) * bytes + (from - address)) / PAGE };
+    return {
+      ...found,
+      kind: 'present',
+      pfn: (Math.floor(frame / bytes) * bytes + (from - address)) / PAGE_SIZE,
+    };
   }
 }
 
@@ -159,7 +162,7 @@ export function* walkPages(
     const low = data.getUint32(offset + index * 8, true);
     const high = data.getUint32(offset + index * 8 + 4, true);
     if (low === 0 && high === 0) continue;
-    const address = step.tableAddress + index * (format.pagesPerEntry[level] ?? 1) * PAGE;
+    const address = step.tableAddress + index * (format.pagesPerEntry[level] ?? 1) * PAGE_SIZE;
     if (format.isTable(low, level)) {
       path.push(walk.enter(format.frame(low, high), level - 1, address));
       continue;

@@ -1,17 +1,20 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { release } from 'node:os';
-import { parseNotes } from './elf-notes.ts';
+import {
+  ELF_HEADER_BYTES,
+  NT_GNU_BUILD_ID,
+  PROGRAM_HEADER_BYTES,
+  PT_NOTE,
+  parseElfHeader,
+  parseNotes,
+  parseProgramHeaders,
+} from '../system/elf.ts';
 import { ProfileError } from './errors.ts';
 import type { TakenProfile } from './profile.ts';
 import { parseProcKallsyms } from './profile-symbols.ts';
 
-const NT_GNU_BUILD_ID = 3;
-const PT_NOTE = 4;
-const ELF_HEADER = 64;
-const PROGRAM_HEADER = 56;
-
 /** The running kernel's GNU build id, hexadecimal, from /sys/kernel/notes; throws a ProfileError if it has none. */
-export function runningBuildId(): string {
+function runningBuildId(): string {
   const note = parseNotes(readFileSync('/sys/kernel/notes')).find(
     ({ name, type }) => name === 'GNU' && type === NT_GNU_BUILD_ID,
   );
@@ -31,15 +34,16 @@ function runningVmcoreinfo(): string {
     return '';
   }
   try {
-    const header = Buffer.alloc(ELF_HEADER + PROGRAM_HEADER);
-    if (readSync(fd, header, 0, header.length, 0) < header.length) return '';
-    const at = Number(header.readBigUInt64LE(32));
-    const first = Buffer.alloc(PROGRAM_HEADER);
-    if (readSync(fd, first, 0, first.length, at) < first.length || first.readUInt32LE(0) !== PT_NOTE)
-      return '';
-    const notes = Buffer.alloc(Math.min(Number(first.readBigUInt64LE(32)), 1 << 20));
-    const length = readSync(fd, notes, 0, notes.length, Number(first.readBigUInt64LE(8)));
-    const note = parseNotes(notes.subarray(0, length)).find(({ name }) => name === 'VMCOREINFO');
+    const read = (offset: number, length: number): Buffer => {
+      const bytes = Buffer.alloc(length);
+      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
+    };
+    const header = parseElfHeader(read(0, ELF_HEADER_BYTES));
+    if (header === undefined) return '';
+    const [first] = parseProgramHeaders(read(header.programHeadersOffset, PROGRAM_HEADER_BYTES));
+    if (first?.type !== PT_NOTE) return '';
+    const notes = read(first.offset, Math.min(first.fileBytes, 1 << 20));
+    const note = parseNotes(notes).find(({ name }) => name === 'VMCOREINFO');
     return note === undefined ? '' : note.description.toString('latin1').replace(/\0.*$/s, '');
   } finally {
     closeSync(fd);

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../system/page.ts';
 import { bytesToText } from './byte-text.ts';
 import { AddressError, BindError } from './errors.ts';
 import type { Field, FieldSpec, Fields, StructDecl, View } from './field.ts';
@@ -79,11 +80,10 @@ function memberWindow(view: StructView, size: number, offset: number, length: nu
 
 /** User space ends here with five levels of page tables; multiples of 4096 up to it are exact as numbers. */
 const USER_END = 2 ** 56;
-const PAGE = 4096;
 
 function safeInteger(value: bigint, view: StructView, offset: number, name: string, isPage = false): number {
   const number = Number(value);
-  const isExactPage = isPage && number <= USER_END && number % PAGE === 0 && BigInt(number) === value;
+  const isExactPage = isPage && number <= USER_END && number % PAGE_SIZE === 0 && BigInt(number) === value;
   if (!Number.isSafeInteger(number) && !isExactPage) {
     throw new AddressError(view.address + BigInt(offset), `holds ${value}, far too large to be true`, name);
   }

@@ -1,3 +1,4 @@
+import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import type { PhysicalMemory } from './physical.ts';
 
 /**
@@ -27,7 +28,6 @@ export function vmcoreinfoNumber(info: ReadonlyMap<string, string>, key: string)
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
-const PAGE = 4096;
 const FIRST_LINE = Buffer.from('OSRELEASE=');
 /** Pages looked at before the search gives up: 64 GiB. */
 const MAX_PAGES = 1 << 24;
@@ -41,13 +41,13 @@ export function* searchVmcoreinfo(physical: PhysicalMemory): Generator<Map<strin
   const word = FIRST_LINE.readUInt32LE(0);
   let looked = 0;
   for (const range of physical.ranges) {
-    const first = Math.ceil(range.physical / PAGE) * PAGE;
-    for (let at = first; at + PAGE <= range.physical + range.length; at += PAGE) {
+    const first = pageEnd(range.physical);
+    for (let at = first; at + PAGE_SIZE <= range.physical + range.length; at += PAGE_SIZE) {
       if (++looked > MAX_PAGES) return;
-      if (!physical.has(at, PAGE)) continue;
-      const { data, offset } = physical.window(at, PAGE);
+      if (!physical.has(at, PAGE_SIZE)) continue;
+      const { data, offset } = physical.window(at, PAGE_SIZE);
       if (data.getUint32(offset, true) !== word) continue;
-      const page = Buffer.from(data.buffer, data.byteOffset + offset, PAGE);
+      const page = Buffer.from(data.buffer, data.byteOffset + offset, PAGE_SIZE);
       if (!page.subarray(0, FIRST_LINE.length).equals(FIRST_LINE)) continue;
       const info = parseVmcoreinfo(page.toString('latin1'));
       if (info.has('SYMBOL(init_uts_ns)') && info.has('NUMBER(phys_base)')) yield info;

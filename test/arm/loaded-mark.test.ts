@@ -16,6 +16,7 @@ after(() => rmSync(directory, { recursive: true }));
 /** /proc/kcore of a machine whose memory from `physical` on is `memory`, with the text segment before it, as the kernel writes it. */
 function kcore(physical: number, memory: Buffer): Kcore {
   const header = Buffer.alloc(64 + 2 * 56);
+  header.write('\x7fELF\x02\x01', 'latin1');
   header.writeBigUInt64LE(64n, 32);
   header.writeUInt16LE(2, 56);
   const segment = (at: number, paddr: bigint, size: number): void => {

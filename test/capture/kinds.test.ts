@@ -12,9 +12,8 @@ import type { OpenFile } from '../../src/model/file.ts';
 import type { CaptureResult, ProcessGroup } from '../../src/model/group.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';
 import type { Process } from '../../src/model/process.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { openFixture, releases, truthOf } from '../vmcore/fixtures.ts';
-
-const PAGE = 4096;
 
 for (const release of releases) {
   suite(`a capture of ${release}`, () => {
@@ -38,7 +37,7 @@ for (const release of releases) {
       const content = Buffer.alloc(length);
       for (const { address, pages, physical } of runs) {
         content.set(
-          kernel.physical.view(physical, pages * PAGE).subarray(0, Math.max(0, length - address)),
+          kernel.physical.view(physical, pages * PAGE_SIZE).subarray(0, Math.max(0, length - address)),
           address,
         );
       }
@@ -111,9 +110,9 @@ for (const release of releases) {
       const shared = group.sharedMemory.filter(({ origin }) => origin === 'anonymous');
       assert.deepEqual(
         shared.map(({ sizeBytes, runs }) => [sizeBytes, runs.pages]),
-        [[8 * PAGE, 1]],
+        [[8 * PAGE_SIZE, 1]],
       );
-      assert.match(contentOf(shared[0]?.runs ?? assert.fail(), 8 * PAGE), /shared anonymous memory/);
+      assert.match(contentOf(shared[0]?.runs ?? assert.fail(), 8 * PAGE_SIZE), /shared anonymous memory/);
     });
 
     test('keeps pages that nobody may touch (PROT_NONE) with their content', () => {
@@ -141,7 +140,7 @@ for (const release of releases) {
       assert.ok(dirty !== undefined);
       const content = contentOf(dirty.dirty, 800 * 23);
       const expected = Buffer.from('dirty page of the disk\n'.repeat(800), 'latin1');
-      expected.write('written through a mapping', PAGE, 'latin1');
+      expected.write('written through a mapping', PAGE_SIZE, 'latin1');
       assert.equal(content, expected.toString('latin1'));
     });
 

@@ -7,17 +7,17 @@ import { captureProcesses } from '../../src/capture/index.ts';
 import { dumpProblems } from '../../src/capture/left-out.ts';
 import { summaryReport } from '../../src/inspect/summary.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { areaOf, groupOf, memoryOf, processOf } from '../criu/processes.ts';
 import { openFixture, scratch, truthOf, withoutPage } from '../vmcore/fixtures.ts';
 import { writeKdump } from '../vmcore/kdump-write.ts';
 
-const PAGE = 4096;
 const whole = openFixture('debian13');
 /** A range of several pages, of which the second will be missing. */
-const range = whole.physical.ranges.find(({ length }) => length >= 3 * PAGE) ?? assert.fail();
-const absent = range.physical + PAGE;
+const range = whole.physical.ranges.find(({ length }) => length >= 3 * PAGE_SIZE) ?? assert.fail();
+const absent = range.physical + PAGE_SIZE;
 
 const runs = listedRuns([{ address: 0x400000, pages: 3, physical: range.physical }]);
 const group = groupOf([
@@ -28,7 +28,7 @@ const group = groupOf([
 const info = [...whole.vmcoreinfo].map(([key, value]) => `${key}=${value}\n`).join('');
 
 function filtered(dumpLevel: number): Kernel {
-  const leavesOut = (frame: number) => frame === absent / PAGE;
+  const leavesOut = (frame: number) => frame === absent / PAGE_SIZE;
   const path = scratch(`filtered-${dumpLevel}`);
   writeFileSync(path, writeKdump(whole.physical, info, 'zlib', { dumpLevel, leavesOut }));
   return openKernel(path);
@@ -56,7 +56,9 @@ describe('pages of a process that a dump does not have', () => {
     const own = (groups[0]?.processes[0]?.memory?.vmas ?? []).flatMap((area) => [...area.runs]);
     assert.ok(own.length > 0);
     const leavesOut = (frame: number) =>
-      own.some(({ physical, pages: count }) => frame >= physical / PAGE && frame < physical / PAGE + count);
+      own.some(
+        ({ physical, pages: count }) => frame >= physical / PAGE_SIZE && frame < physical / PAGE_SIZE + count,
+      );
     const path = scratch('filtered-whole');
     writeFileSync(path, writeKdump(whole.physical, info, 'zlib', { dumpLevel: 31, leavesOut }));
     const main = join(import.meta.dirname, '../../src/cli/main.ts');

@@ -4,15 +4,11 @@ import { closeSync, fstatSync, mkdtempSync, readFileSync, readlinkSync, rmSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import koffi from 'koffi';
-import {
-  relayOf,
-  standardInputOf,
-  storeDescriptor,
-  streamState,
-} from '../../src/crash-world/journal-streams.ts';
+import { relayOf, storeDescriptor, streamState } from '../../src/crash-world/journal-streams.ts';
 import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
 import { relayArguments } from '../../src/criu/restore/journal-socket.ts';
+import { takeDescriptor } from '../../src/system/descriptors.ts';
+import { AF_UNIX, bind, recv, SOCK_DGRAM, socket } from '../../src/system/sockets.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-streams-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -25,7 +21,7 @@ test('a relay is told by its command line, which says how its stream is treated'
 test('a stream is taken from the process that keeps it', () => {
   const keeper = spawn('sleep', ['60'], { stdio: ['pipe', 'ignore', 'ignore'] });
   try {
-    const fd = standardInputOf(keeper.pid ?? 0);
+    const fd = takeDescriptor(keeper.pid ?? 0, 0);
     assert.equal(`socket:[${fstatSync(fd).ino}]`, readlinkSync(`/proc/${keeper.pid}/fd/0`));
     closeSync(fd);
   } finally {
@@ -50,19 +46,15 @@ test('what the journal is told of a stream is what it keeps of its own', () => {
 
 test('the service manager gets the descriptor itself', () => {
   const path = join(directory, 'notify');
-  const libc = koffi.load('libc.so.6');
-  const socket = libc.func('int socket(int domain, int type, int protocol)');
-  const bind = libc.func('int bind(int fd, const uint8_t *address, uint32_t length)');
-  const recv = libc.func('long recv(int fd, _Out_ uint8_t *buffer, size_t length, int flags)');
   const address = Buffer.alloc(110);
-  address.writeUInt16LE(1, 0);
+  address.writeUInt16LE(AF_UNIX, 0);
   address.write(path, 2);
-  const manager: unknown = socket(1, 2, 0);
-  assert.ok(typeof manager === 'number' && bind(manager, address, 2 + path.length + 1) === 0);
+  const manager = socket(AF_UNIX, SOCK_DGRAM, 0);
+  assert.ok(manager >= 0 && bind(manager, address, 2 + path.length + 1) === 0);
   storeDescriptor(path, 0);
   const text = Buffer.alloc(64);
-  const length: unknown = recv(manager, text, text.length, 0x40);
-  assert.equal(text.toString('latin1', 0, Number(length)), 'FDSTORE=1');
+  const length = recv(manager, text, text.length, 0x40);
+  assert.equal(text.toString('latin1', 0, length), 'FDSTORE=1');
   closeSync(manager);
 });
 

@@ -14,17 +14,17 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
-import koffi from 'koffi';
 import { makeMemoryFiles, noteStalePidFiles, withinLimit } from '../../src/crash-world/memory-files.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
 import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
+import { libcFunction } from '../../src/system/libc.ts';
 import { sharedAcl } from './acl.ts';
 
-const getxattr = koffi
-  .load('libc.so.6')
-  .func('long getxattr(const char *path, const char *name, void *value, size_t size)');
+const getxattr = libcFunction<[path: string, name: string, value: Uint8Array, size: number]>(
+  'long getxattr(const char *path, const char *name, void *value, size_t size)',
+);
 
 /** Every byte of old memory is the low byte of its page's number. */
 const source: PageSource = {

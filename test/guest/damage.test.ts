@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
-import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
+import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { type CapturedMemoryFiles, captureMemoryFiles } from '../../src/capture/memory-files.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
@@ -22,6 +22,7 @@ import { readMounts } from '../../src/linux/readers/mount-table.ts';
 import { forEachVma } from '../../src/linux/readers/vma.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile, type VmcoreFile } from '../../src/vmcore/mapping.ts';
@@ -157,7 +158,7 @@ suite(`a damaged kernel of ${release}`, () => {
     for (const frame of [...memory.touched].filter((_, i) => i % 4 === 0)) {
       for (const byte of [0, 0xff]) {
         const other = new RecordingMemory(source.physical);
-        other.replace(frame * PAGE, Buffer.alloc(PAGE, byte));
+        other.replace(frame * PAGE_SIZE, Buffer.alloc(PAGE_SIZE, byte));
         const damagedLog = captureOrRefuse(() => logView(open(other)));
         if (damagedLog === undefined) continue;
         assert.deepEqual(silentViews({ log }, { log: damagedLog }, 'content'), [], `page ${frame}`);
@@ -192,7 +193,7 @@ suite(`a damaged kernel of ${release}`, () => {
   });
 
   test('a process whose task_struct is gone is refused alone', () => {
-    const result = damaged([task(pids.sleeper), Buffer.alloc(PAGE / 2)]);
+    const result = damaged([task(pids.sleeper), Buffer.alloc(PAGE_SIZE / 2)]);
     assert.deepEqual(
       groupsOf(result),
       groupsOf(whole).filter((group) => group !== String(pids.sleeper)),
@@ -437,8 +438,8 @@ suite(`a damaged kernel of ${release}`, () => {
     pointer.writeBigUInt64LE(area?.address ?? 0n);
     const memory = new RecordingMemory(source.physical);
     for (const frame of frames) {
-      const at = Buffer.from(source.physical.view(frame * PAGE, PAGE)).indexOf(pointer);
-      if (at >= 0) memory.replace(frame * PAGE + at, ZERO);
+      const at = Buffer.from(source.physical.view(frame * PAGE_SIZE, PAGE_SIZE)).indexOf(pointer);
+      if (at >= 0) memory.replace(frame * PAGE_SIZE + at, ZERO);
     }
     refusesOnly(pids.watcher, capture(open(memory)), /memory areas of \d+ pages, but the kernel counted/);
   });
@@ -453,7 +454,7 @@ suite(`a damaged kernel of ${release}`, () => {
   });
 
   test('ends in groups or in refusals with reasons, in time, whatever is damaged', () => {
-    const place = fc.record({ frame: fc.nat(frames.length - 1), word: fc.nat(PAGE / 8 - 1) });
+    const place = fc.record({ frame: fc.nat(frames.length - 1), word: fc.nat(PAGE_SIZE / 8 - 1) });
     const damage = fc.oneof(
       fc.record({ kind: fc.constant('bit' as const), place, bit: fc.nat(63) }),
       fc.record({ kind: fc.constant('page' as const), place }),
@@ -465,14 +466,14 @@ suite(`a damaged kernel of ${release}`, () => {
       fc.record({ kind: fc.constant('word' as const), place, from: place }),
     );
     const at = ({ frame, word }: { frame: number; word: number }): number =>
-      (frames[frame] ?? 0) * PAGE + word * 8;
+      (frames[frame] ?? 0) * PAGE_SIZE + word * 8;
     let survived = 0;
     fc.assert(
       fc.property(fc.array(damage, { minLength: 1, maxLength: 8 }), (damages) => {
         const memory = new RecordingMemory(source.physical);
         for (const one of damages) {
           const to = at(one.place);
-          if (one.kind === 'page') memory.replace(to - (to % PAGE), Buffer.alloc(PAGE));
+          if (one.kind === 'page') memory.replace(to - (to % PAGE_SIZE), Buffer.alloc(PAGE_SIZE));
           else if (one.kind === 'bytes') memory.replace(to, one.bytes);
           else if (one.kind === 'word') memory.replace(to, source.physical.view(at(one.from), 8));
           else {

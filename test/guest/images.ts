@@ -7,6 +7,7 @@ import { CoreEntrySchema } from '../../src/criu/images/proto/gen/core_pb.ts';
 import { type MmEntry, MmEntrySchema } from '../../src/criu/images/proto/gen/mm_pb.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/images/proto/gen/pagemap_pb.ts';
 import { PstreeEntrySchema } from '../../src/criu/images/proto/gen/pstree_pb.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 
 type Entry = Record<string, unknown>;
 const record = z.record(z.string(), z.unknown());
@@ -91,8 +92,6 @@ function compareMm(their: MmEntry, our: MmEntry): void {
   assert.deepEqual(areas(our), areas(their));
 }
 
-const PAGE = 4096;
-
 /** Stored pages by their address. */
 function pagesOf(directory: string, pid: number): Map<number, Buffer> {
   const [head, ...entries] = entriesOf(join(directory, `pagemap-${pid}.img`));
@@ -102,8 +101,8 @@ function pagesOf(directory: string, pid: number): Map<number, Buffer> {
   for (const entry of entries) {
     const { vaddr, nrPages } = fromBinary(PagemapEntrySchema, entry);
     for (let i = 0; i < nrPages; i++) {
-      const from = pages.size * PAGE;
-      pages.set(Number(vaddr) + i * PAGE, store.subarray(from, from + PAGE));
+      const from = pages.size * PAGE_SIZE;
+      pages.set(Number(vaddr) + i * PAGE_SIZE, store.subarray(from, from + PAGE_SIZE));
     }
   }
   return pages;

@@ -9,11 +9,11 @@ import type { Inode } from '../../src/linux/fs.ts';
 import { mountStruct } from '../../src/linux/mount.ts';
 import { cachedPages } from '../../src/linux/pagemap.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { type MadePage, makeFile } from '../vmcore/made-file.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
 
-const PAGE = 4096;
 for (const release of releases) {
   suite(`page cache of ${release} on the second NUMA node`, () => {
     const made = (
@@ -26,8 +26,8 @@ for (const release of releases) {
     const contentOf = (kernel: MadeKernel, runs: PageRuns): number[][] =>
       [...runs].flatMap(({ address, pages, physical }) =>
         Array.from({ length: pages }, (_, i) => [
-          address / PAGE + i,
-          kernel.physical.view(physical + i * PAGE, 1)[0] ?? -1,
+          address / PAGE_SIZE + i,
+          kernel.physical.view(physical + i * PAGE_SIZE, 1)[0] ?? -1,
         ]),
       );
     const three: readonly MadePage[] = [
@@ -70,7 +70,7 @@ for (const release of releases) {
       const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
       const context = new CaptureContext(kernel, clocks, [], list);
       const { sizeBytes, runs } = captureSharedMemory(context, inode, 'memfd');
-      assert.equal(sizeBytes, 8 * PAGE);
+      assert.equal(sizeBytes, 8 * PAGE_SIZE);
       assert.deepEqual(contentOf(kernel, runs), [
         [0, 0xa0],
         [2, 0xa2],

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { foundRuns, joinRuns, listedRuns, type PageRun } from '../../src/model/page-runs.ts';
-
-const PAGE = 4096;
+import { PAGE_SIZE } from '../../src/system/page.ts';
 
 function run(page: number, frame: number, pages = 1): PageRun {
-  return { address: page * PAGE, pages, physical: frame * PAGE };
+  return { address: page * PAGE_SIZE, pages, physical: frame * PAGE_SIZE };
 }
 
 test('runs that are adjacent both in the object and in memory are joined', () => {

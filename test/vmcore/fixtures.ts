@@ -11,14 +11,13 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 
 /** The dumps in test/fixtures/vmcore; see the README there. */
 export const releases = ['debian13', 'debian12'] as const;
 export type Release = (typeof releases)[number];
-
-const PAGE = 4096;
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-vmcore-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
@@ -70,7 +69,7 @@ export function openPatched(
 export function withoutPage(release: Release, physical: number): Kernel {
   const path = scratch(`patched-${copies++}`);
   const bytes = dumpBytes(release);
-  const page = Math.floor(physical / PAGE) * PAGE;
+  const page = Math.floor(physical / PAGE_SIZE) * PAGE_SIZE;
   const headers = Number(bytes.readBigUInt64LE(32));
   const count = bytes.readUInt16LE(56);
   const segments = Array.from({ length: count }, (_, i) =>
@@ -85,7 +84,7 @@ export function withoutPage(release: Release, physical: number): Kernel {
     throw new Error(`the fixture does not hold physical address ${physical.toString(16)}`);
   const rest = Buffer.from(cut);
   const before = page - Number(cut.readBigUInt64LE(24));
-  const after = BigInt(before + PAGE);
+  const after = BigInt(before + PAGE_SIZE);
   for (const at of [8, 24]) rest.writeBigUInt64LE(cut.readBigUInt64LE(at) + after, at);
   for (const at of [32, 40]) rest.writeBigUInt64LE(cut.readBigUInt64LE(at) - after, at);
   for (const at of [32, 40]) cut.writeBigUInt64LE(BigInt(before), at);

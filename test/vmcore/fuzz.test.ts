@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { listProcesses } from '../../src/inspect/tasks.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { dumpBytes, openFixture, releases, scratch } from './fixtures.ts';
 import type { FuzzAnswer, FuzzQuestion } from './fuzz-reader.ts';
 import { silentWholeViews, viewsOf } from './views.ts';
@@ -13,7 +14,6 @@ import { silentWholeViews, viewsOf } from './views.ts';
 const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 60);
 const LIMIT_SECONDS = 10;
 const LIMIT_RSS_MIB = 700;
-const PAGE = 4096;
 
 type Mutation =
   | { readonly kind: 'bytes'; readonly at: number; readonly bytes: Uint8Array }
@@ -26,9 +26,9 @@ type Mutation =
 function mutations(length: number): fc.Arbitrary<Mutation> {
   const at = fc.nat(length - 1);
   // The headers and notes are a small part of the file, and the part where most can go wrong.
-  const place = fc.oneof({ weight: 3, arbitrary: at }, { weight: 1, arbitrary: fc.nat(4 * PAGE) });
+  const place = fc.oneof({ weight: 3, arbitrary: at }, { weight: 1, arbitrary: fc.nat(4 * PAGE_SIZE) });
   const word = fc.nat(Math.floor(length / 8) - 1).map((index) => index * 8);
-  const page = fc.nat(Math.floor(length / PAGE) - 1).map((index) => index * PAGE);
+  const page = fc.nat(Math.floor(length / PAGE_SIZE) - 1).map((index) => index * PAGE_SIZE);
   return fc.oneof(
     fc.record({
       kind: fc.constant('bytes' as const),
@@ -36,7 +36,7 @@ function mutations(length: number): fc.Arbitrary<Mutation> {
       bytes: fc.uint8Array({ minLength: 1, maxLength: 16 }),
     }),
     fc.record({ kind: fc.constant('bit' as const), at: place, bit: fc.nat(7) }),
-    fc.record({ kind: fc.constant('zero' as const), at: place, length: fc.nat(PAGE * 4) }),
+    fc.record({ kind: fc.constant('zero' as const), at: place, length: fc.nat(PAGE_SIZE * 4) }),
     fc.record({ kind: fc.constant('word' as const), at: word, from: word }),
     fc.record({ kind: fc.constant('page' as const), at: page, from: page }),
     fc.record({ kind: fc.constant('storm' as const), seed: fc.nat(), words: fc.nat(3000) }),
@@ -59,7 +59,7 @@ function apply(copy: Buffer, mutation: Mutation): void {
       return;
     case 'word':
     case 'page': {
-      const length = mutation.kind === 'word' ? 8 : PAGE;
+      const length = mutation.kind === 'word' ? 8 : PAGE_SIZE;
       copy.copyWithin(mutation.at, mutation.from, mutation.from + length);
     }
   }
@@ -72,7 +72,7 @@ function storm(copy: Buffer, seed: number, words: number): void {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return Math.floor((state / 2 ** 32) * limit);
   };
-  const first = 4 * PAGE;
+  const first = 4 * PAGE_SIZE;
   const count = Math.floor((copy.length - first) / 8);
   for (let i = 0; i < words; i++) {
     const from = first + next(count) * 8;

@@ -1,9 +1,8 @@
 import { deflateSync, zstdCompressSync } from 'node:zlib';
 import { compressSync } from 'snappy';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { PAGE_FLAGS } from '../../src/vmcore/decompress.ts';
 import type { PhysicalMemory } from '../../src/vmcore/physical.ts';
-
-const PAGE = 4096;
 
 export type Compression = keyof typeof compressions;
 
@@ -54,7 +53,9 @@ interface StoredPage {
 /** A page that does not become smaller is stored as it is. */
 function storedPage(page: Uint8Array, compression: Compression): StoredPage {
   const data = compressions[compression](page);
-  return data.length < PAGE ? { data, flags: FLAGS[compression] } : { data: Buffer.from(page), flags: 0 };
+  return data.length < PAGE_SIZE
+    ? { data, flags: FLAGS[compression] }
+    : { data: Buffer.from(page), flags: 0 };
 }
 
 function setBit(bitmap: Buffer, frame: number): void {
@@ -69,41 +70,41 @@ export function writeKdump(
   faults: KdumpFaults = {},
 ): Buffer {
   const last = memory.ranges.at(-1);
-  const held = ((last?.physical ?? 0) + (last?.length ?? 0)) / PAGE;
+  const held = ((last?.physical ?? 0) + (last?.length ?? 0)) / PAGE_SIZE;
   const frames = held + (faults.zeroPagesAtEnd ?? 0);
-  const bitmapBlocks = Math.ceil(frames / 8 / PAGE);
-  const existing = Buffer.alloc(bitmapBlocks * PAGE);
-  const dumped = Buffer.alloc(bitmapBlocks * PAGE);
+  const bitmapBlocks = Math.ceil(frames / 8 / PAGE_SIZE);
+  const existing = Buffer.alloc(bitmapBlocks * PAGE_SIZE);
+  const dumped = Buffer.alloc(bitmapBlocks * PAGE_SIZE);
   const pages: StoredPage[] = [];
   const cycles = { unwritten: 0 };
   // makedumpfile and QEMU write a page of zeros once, before the others.
-  const zeroes = storedPage(Buffer.alloc(PAGE), compression);
+  const zeroes = storedPage(Buffer.alloc(PAGE_SIZE), compression);
   for (let frame = 0; frame < frames; frame++) {
-    if (frame < held && !memory.has(frame * PAGE, PAGE)) continue;
+    if (frame < held && !memory.has(frame * PAGE_SIZE, PAGE_SIZE)) continue;
     setBit(existing, frame);
     if (faults.leavesOut?.(frame) === true) continue;
     if (frame < (faults.secondCycle ?? frames)) setBit(dumped, frame);
     else cycles.unwritten++;
-    const page = frame < held ? memory.view(frame * PAGE, PAGE) : Buffer.alloc(PAGE);
+    const page = frame < held ? memory.view(frame * PAGE_SIZE, PAGE_SIZE) : Buffer.alloc(PAGE_SIZE);
     pages.push(page.every((byte) => byte === 0) ? zeroes : storedPage(page, compression));
   }
   const info = Buffer.from(vmcoreinfo, 'latin1');
-  const header = Buffer.alloc(PAGE);
+  const header = Buffer.alloc(PAGE_SIZE);
   header.write('KDUMP   ', 'latin1');
   header.writeInt32LE(6, 8);
   header.writeUInt32LE(faults.incomplete === true ? 8 : 0, 424);
-  header.writeInt32LE(faults.blockSize ?? PAGE, 428);
+  header.writeInt32LE(faults.blockSize ?? PAGE_SIZE, 428);
   header.writeInt32LE(1, 432);
   header.writeUInt32LE(bitmapBlocks * 2, 436);
-  const subHeader = Buffer.alloc(PAGE);
+  const subHeader = Buffer.alloc(PAGE_SIZE);
   subHeader.writeInt32LE(faults.dumpLevel ?? 0, 8);
   subHeader.writeInt32LE(faults.split === true ? 1 : 0, 12);
-  subHeader.writeBigUInt64LE(BigInt(PAGE + 512), 32);
+  subHeader.writeBigUInt64LE(BigInt(PAGE_SIZE + 512), 32);
   subHeader.writeBigUInt64LE(BigInt(info.length), 40);
   subHeader.writeBigUInt64LE(BigInt(frames), 96);
   info.copy(subHeader, 512);
   const descriptors = Buffer.alloc(pages.length * 24);
-  const start = (2 + bitmapBlocks * 2) * PAGE + descriptors.length;
+  const start = (2 + bitmapBlocks * 2) * PAGE_SIZE + descriptors.length;
   let at = start + zeroes.data.length;
   const lost = faults.incomplete === true ? 9 + cycles.unwritten : 0;
   pages.forEach((page, i) => {

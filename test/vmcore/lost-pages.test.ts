@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { PAGE, RecordingMemory } from '../../lab/fixture/recording-memory.ts';
+import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFile } from '../../src/vmcore/mapping.ts';
@@ -17,8 +18,10 @@ const STRIDE = process.env.OTHERWORLD_FUZZ_RUNS === undefined ? 61 : 1;
 /** What can have become of a page. */
 const losses = {
   absent: (memory: RecordingMemory, frame: number) => memory.lose(frame),
-  zeroed: (memory: RecordingMemory, frame: number) => memory.replace(frame * PAGE, Buffer.alloc(PAGE)),
-  set: (memory: RecordingMemory, frame: number) => memory.replace(frame * PAGE, Buffer.alloc(PAGE, 0xff)),
+  zeroed: (memory: RecordingMemory, frame: number) =>
+    memory.replace(frame * PAGE_SIZE, Buffer.alloc(PAGE_SIZE)),
+  set: (memory: RecordingMemory, frame: number) =>
+    memory.replace(frame * PAGE_SIZE, Buffer.alloc(PAGE_SIZE, 0xff)),
 };
 
 for (const release of releases) {
@@ -31,7 +34,7 @@ for (const release of releases) {
     // A page of zeros over one says that the process has no memory.
     const mms = pids.slice(-2).map((pid) => {
       const { mm } = taskAt(healthy, findTaskByPid(healthy, pid) ?? 0n);
-      return Math.floor(healthy.memory.translate(mm) / PAGE);
+      return Math.floor(healthy.memory.translate(mm) / PAGE_SIZE);
     });
 
     function damaged(lose: (memory: RecordingMemory) => void): Kernel | undefined {

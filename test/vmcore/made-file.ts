@@ -1,7 +1,7 @@
 import { type Inode, inodeStruct } from '../../src/linux/fs.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { MadeKernel } from './made-kernel.ts';
 
-const PAGE = 4096;
 /** `page->flags` of node 1 and zone Normal with NODES_SHIFT 10: node from bit 54 on, zone in bits 52 and 53. */
 const NODE_1 = 0x57_ffff_c000_0000n;
 /** Any numbers: a kernel's own enumerators tell which they are. */
@@ -30,7 +30,7 @@ export function makeFile(kernel: MadeKernel, fileSystem: string, pages: readonly
   const mapping = kernel.memberAddress('inode', inode, 'i_data');
   kernel.set('inode', inode, 'i_mapping', mapping);
   kernel.set('inode', inode, 'i_mode', 0o100600);
-  kernel.set('inode', inode, 'i_size', 8 * PAGE);
+  kernel.set('inode', inode, 'i_size', 8 * PAGE_SIZE);
   kernel.set('inode', inode, 'i_sb', makeSuperBlock(kernel, fileSystem));
   kernel.set('address_space', mapping, 'host', inode);
   const file = kernel.allocate('file');

@@ -1,4 +1,5 @@
 import { x86_64 } from '../../src/arch/x86-64/index.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
 import { AddressError, BindError, SymbolError } from '../../src/vmcore/errors.ts';
 import type { Fields, StructDecl } from '../../src/vmcore/field.ts';
@@ -10,7 +11,6 @@ import { type Bound, bindStruct } from '../../src/vmcore/view.ts';
 import { openFixture, type Release } from './fixtures.ts';
 import { TableBuilder } from './tables.ts';
 
-const PAGE = 4096;
 const DIRECT_MAP = 0xffff_8880_0000_0000n;
 const VMEMMAP = 0xffff_ea00_0000_0000n;
 /** Where the second node's memory begins: behind a hole. */
@@ -46,7 +46,7 @@ export class MadeKernel implements Kernel {
   readonly enumerators = new Map<string, number>();
   readonly #slabs: readonly Slab[];
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
-  #nextFrame = SECOND_NODE / PAGE;
+  #nextFrame = SECOND_NODE / PAGE_SIZE;
 
   constructor(release: Release, cpus = 1) {
     const fixture = openFixture(release);
@@ -60,10 +60,10 @@ export class MadeKernel implements Kernel {
     this.#slabs = [
       { physical: 0, bytes: this.tables.bytes },
       vmemmap,
-      { physical: SECOND_NODE, bytes: Buffer.alloc(SECOND_NODE_PAGES * PAGE) },
+      { physical: SECOND_NODE, bytes: Buffer.alloc(SECOND_NODE_PAGES * PAGE_SIZE) },
     ];
     this.physical = new MappedMemory(this.#slabs.map(rangeOf));
-    const vmemmapStart = this.pfnToPage(SECOND_NODE / PAGE);
+    const vmemmapStart = this.pfnToPage(SECOND_NODE / PAGE_SIZE);
     this.memory = new KernelMemory(this.physical, {
       table: this.tables.table,
       start: x86_64.kernelSpace.start,
@@ -76,12 +76,12 @@ export class MadeKernel implements Kernel {
 
   /** The address of a fresh zeroed structure. */
   allocate(structName: string): bigint {
-    return this.#pages(Math.ceil(this.sizeOf(structName) / PAGE));
+    return this.#pages(Math.ceil(this.sizeOf(structName) / PAGE_SIZE));
   }
 
   /** The same for a per-CPU variable, which gets the symbol `name`. */
   allocatePerCpu(name: string, structName: string): void {
-    if (this.sizeOf(structName) > CPU_PAGES * PAGE) throw new Error(`struct ${structName} is too large`);
+    if (this.sizeOf(structName) > CPU_PAGES * PAGE_SIZE) throw new Error(`struct ${structName} is too large`);
     this.symbols.set(name, this.#pages(CPU_PAGES * this.cpus.length));
   }
 
@@ -95,7 +95,7 @@ export class MadeKernel implements Kernel {
   /** A fresh page of the second node, filled with a byte: its frame number. */
   frame(fill = 0): number {
     const pfn = this.#nextFrame++;
-    this.#at(pfn * PAGE).fill(fill, 0, PAGE);
+    this.#at(pfn * PAGE_SIZE).fill(fill, 0, PAGE_SIZE);
     return pfn;
   }
 
@@ -157,7 +157,7 @@ export class MadeKernel implements Kernel {
   /** Each CPU's area is some pages behind the one before it. */
   perCpu(symbolOrAddress: string | bigint, cpu: number): bigint {
     const base = typeof symbolOrAddress === 'string' ? this.symbol(symbolOrAddress) : symbolOrAddress;
-    return base + BigInt(cpu * CPU_PAGES * PAGE);
+    return base + BigInt(cpu * CPU_PAGES * PAGE_SIZE);
   }
 
   pfnToPage(pfn: number): bigint {
@@ -171,7 +171,7 @@ export class MadeKernel implements Kernel {
   }
 
   pageToVirtual(page: bigint): bigint {
-    return this.physicalToVirtual(this.pageToPfn(page) * PAGE);
+    return this.physicalToVirtual(this.pageToPfn(page) * PAGE_SIZE);
   }
 
   physicalToVirtual(physical: number): bigint {

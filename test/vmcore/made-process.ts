@@ -1,9 +1,9 @@
 import { type Mm, mmStruct } from '../../src/linux/mm-types.ts';
 import { UserMemory } from '../../src/linux/readers/user-memory.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { MadeKernel } from './made-kernel.ts';
 import { HUGE, PRESENT, PROTNONE } from './tables.ts';
 
-const PAGE = 4096;
 /** maple_leaf_64 in an encoded node pointer, and the mark of one. */
 const LEAF = (1n << 3n) | 2n;
 const ROOT = 1n;
@@ -52,7 +52,7 @@ export class MadeProcess {
     let slot = 0;
     for (const [i, { start, pages }] of areas.entries()) {
       kernel.set('maple_range_64', node, `pivot[${slot}]`, start - 1);
-      kernel.set('maple_range_64', node, `pivot[${slot + 1}]`, start + pages * PAGE - 1);
+      kernel.set('maple_range_64', node, `pivot[${slot + 1}]`, start + pages * PAGE_SIZE - 1);
       kernel.set('maple_range_64', node, `slot[${slot + 1}]`, this.areas[i] ?? 0n);
       slot += 2;
     }
@@ -62,7 +62,7 @@ export class MadeProcess {
 
   /** Puts a frame into the page tables. `taken`: as PROT_NONE and NUMA balancing do, not present and the frame inverted. */
   map(address: number, pfn: number, state: 'present' | 'taken' = 'present', level: 1 | 2 = 1): void {
-    const frame = BigInt(pfn * PAGE);
+    const frame = BigInt(pfn * PAGE_SIZE);
     const size = level === 2 ? HUGE : 0n;
     const entry = state === 'present' ? frame | PRESENT | size : (~frame & FRAME_BITS) | PROTNONE | size;
     this.kernel.tables.set(BigInt(address), entry, level);
@@ -75,11 +75,11 @@ export class MadeProcess {
 }
 
 function makeArea(kernel: MadeKernel, mm: bigint, area: MadeArea): bigint {
-  const { start, pages, flags = 0x73n, file = 0n, pgoff = start / PAGE, isSpecial = false } = area;
+  const { start, pages, flags = 0x73n, file = 0n, pgoff = start / PAGE_SIZE, isSpecial = false } = area;
   const address = kernel.allocate('vm_area_struct');
   const members: Readonly<Record<string, bigint>> = {
     vm_start: BigInt(start),
-    vm_end: BigInt(start + pages * PAGE),
+    vm_end: BigInt(start + pages * PAGE_SIZE),
     vm_mm: mm,
     vm_flags: flags,
     vm_ops: file !== 0n || isSpecial ? SOME_OPERATIONS : 0n,

@@ -5,6 +5,7 @@ import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { AddressError, ContainerError } from '../../src/vmcore/errors.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import {
@@ -15,7 +16,7 @@ import {
 } from '../../src/vmcore/page-table.ts';
 import { bindStruct, struct, u64 } from '../../src/vmcore/view.ts';
 import { openFixture, releases, truthOf } from './fixtures.ts';
-import { HUGE, NX, PAGE, PRESENT, PROTNONE, TableBuilder } from './tables.ts';
+import { HUGE, NX, PRESENT, PROTNONE, TableBuilder } from './tables.ts';
 
 const MIB2 = 2 << 20;
 const GIB = 1 << 30;
@@ -34,43 +35,44 @@ for (const levels of [4, 5] as const) {
       builder.set(BigInt(top + 4 * GIB), 0x12_4000_0000n | PRESENT | HUGE | 0x1000n, 3);
       builder.set(BigInt(top + GIB), 0x40_0000n | PRESENT | HUGE, 2);
       const at = (address: number): number | undefined =>
-        translateKernelPage(builder.memory(), builder.table, address / PAGE);
+        translateKernelPage(builder.memory(), builder.table, address / PAGE_SIZE);
       assert.equal(at(top), 0x1234_5000);
-      assert.equal(at(top + PAGE), undefined);
-      assert.equal(at(top + GIB + 5 * PAGE), 0x40_0000 + 5 * PAGE);
-      assert.equal(at(top + 4 * GIB + 7 * MIB2 + PAGE), 0x12_4000_0000 + 7 * MIB2 + PAGE);
+      assert.equal(at(top + PAGE_SIZE), undefined);
+      assert.equal(at(top + GIB + 5 * PAGE_SIZE), 0x40_0000 + 5 * PAGE_SIZE);
+      assert.equal(at(top + 4 * GIB + 7 * MIB2 + PAGE_SIZE), 0x12_4000_0000 + 7 * MIB2 + PAGE_SIZE);
       assert.equal(at(top + 2 * GIB), undefined);
     });
 
     it('are walked as runs of adjacent frames of the same kind', () => {
       const builder = new TableBuilder(levels);
-      for (let i = 0; i < 6; i++) builder.set(BigInt(top + i * PAGE), BigInt((100 + i) * PAGE) | PRESENT);
-      builder.set(BigInt(top + 6 * PAGE), BigInt(200 * PAGE) | PRESENT);
-      builder.set(BigInt(top + 7 * PAGE), 0x8000n << 1n);
+      for (let i = 0; i < 6; i++)
+        builder.set(BigInt(top + i * PAGE_SIZE), BigInt((100 + i) * PAGE_SIZE) | PRESENT);
+      builder.set(BigInt(top + 6 * PAGE_SIZE), BigInt(200 * PAGE_SIZE) | PRESENT);
+      builder.set(BigInt(top + 7 * PAGE_SIZE), 0x8000n << 1n);
       builder.set(BigInt(top + MIB2), BigInt(MIB2 * 3) | PRESENT | HUGE, 2);
-      const found = runs(builder, top + PAGE, top + MIB2 + 3 * PAGE);
+      const found = runs(builder, top + PAGE_SIZE, top + MIB2 + 3 * PAGE_SIZE);
       assert.deepEqual(
         found.map(({ address, pages, kind, pfn, pageSizeBytes }) => [
-          (address - top) / PAGE,
+          (address - top) / PAGE_SIZE,
           pages,
           kind,
           pfn,
           pageSizeBytes,
         ]),
         [
-          [1, 5, 'present', 101, PAGE],
-          [6, 1, 'present', 200, PAGE],
-          [7, 1, 'swap', 0, PAGE],
-          [512, 3, 'present', (MIB2 * 3) / PAGE, MIB2],
+          [1, 5, 'present', 101, PAGE_SIZE],
+          [6, 1, 'present', 200, PAGE_SIZE],
+          [7, 1, 'swap', 0, PAGE_SIZE],
+          [512, 3, 'present', (MIB2 * 3) / PAGE_SIZE, MIB2],
         ],
       );
     });
 
     it('give the frame of a PROT_NONE page, which the kernel keeps inverted', () => {
       const builder = new TableBuilder(levels);
-      const inverted = (~BigInt(321 * PAGE) & 0x000f_ffff_ffff_f000n) | PROTNONE;
+      const inverted = (~BigInt(321 * PAGE_SIZE) & 0x000f_ffff_ffff_f000n) | PROTNONE;
       builder.set(BigInt(top), inverted);
-      const [run] = runs(builder, top, top + PAGE);
+      const [run] = runs(builder, top, top + PAGE_SIZE);
       assert.equal(run?.kind, 'present');
       assert.equal(run?.pfn, 321);
     });
@@ -87,11 +89,11 @@ describe('damaged page tables', () => {
   it('are refused where a table lies outside memory, or a huge page where none can be', () => {
     const builder = new TableBuilder(4);
     builder.set(0n, 0xffff_ffff_f000n | PRESENT, 4);
-    assert.throws(() => runs(builder, 0, PAGE), AddressError);
+    assert.throws(() => runs(builder, 0, PAGE_SIZE), AddressError);
     assert.throws(() => translateKernelPage(builder.memory(), builder.table, 0), AddressError);
     const huge = new TableBuilder(4);
     huge.set(0n, PRESENT | HUGE, 4);
-    assert.throws(() => runs(huge, 0, PAGE), /leaf at level 4/);
+    assert.throws(() => runs(huge, 0, PAGE_SIZE), /leaf at level 4/);
     assert.throws(() => translateKernelPage(huge.memory(), huge.table, 0), /huge page at level 4/);
   });
 });
@@ -104,8 +106,8 @@ describe('kernel memory behind page tables', () => {
   const second = builder.allocate();
   builder.set(base, BigInt(first) | PRESENT);
   builder.set(base + 4096n, BigInt(second) | PRESENT);
-  builder.bytes.fill(0x11, first, first + PAGE);
-  builder.bytes.fill(0x22, second, second + PAGE);
+  builder.bytes.fill(0x11, first, first + PAGE_SIZE);
+  builder.bytes.fill(0x22, second, second + PAGE_SIZE);
   const memory = new KernelMemory(builder.memory(), {
     table: builder.table,
     start: x86_64.kernelSpace.start,
@@ -153,15 +155,18 @@ for (const release of releases) {
       // The first was taken away from the program with mprotect(PROT_NONE).
       for (let i = 0; i < 300; i++) {
         const text = `area ${i}\0`;
-        assert.equal(textAt(program.areas + i * 2 * PAGE, text.length), text);
-        assert.equal(textAt(program.areas + (i * 2 + 1) * PAGE, 1), 'unmapped');
+        assert.equal(textAt(program.areas + i * 2 * PAGE_SIZE, text.length), text);
+        assert.equal(textAt(program.areas + (i * 2 + 1) * PAGE_SIZE, 1), 'unmapped');
       }
     });
 
     it('has a page that mprotect(PROT_NONE) took away from the program', () => {
-      const found = [...walkUserPages(kernel, pgd, program.areas, program.areas + PAGE)];
+      const found = [...walkUserPages(kernel, pgd, program.areas, program.areas + PAGE_SIZE)];
       assert.equal(found[0]?.kind, 'present');
-      assert.equal(Buffer.from(kernel.physical.view((found[0]?.pfn ?? 0) * PAGE, 7)).toString(), 'area 0\0');
+      assert.equal(
+        Buffer.from(kernel.physical.view((found[0]?.pfn ?? 0) * PAGE_SIZE, 7)).toString(),
+        'area 0\0',
+      );
     });
 
     it('has transparent huge pages', () => {

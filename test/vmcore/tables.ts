@@ -1,8 +1,8 @@
 import type { PageTable } from '../../src/arch/index.ts';
 import { x86_64 } from '../../src/arch/x86-64/index.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { MappedMemory, SharedMapping } from '../../src/vmcore/physical.ts';
 
-export const PAGE = 4096;
 export const PRESENT = 0x67n;
 export const HUGE = 0x80n;
 export const PROTNONE = 0x100n;
@@ -10,7 +10,7 @@ export const NX = 1n << 63n;
 
 /** Page tables built by hand in a small physical memory. */
 export class TableBuilder {
-  readonly bytes = Buffer.alloc(256 * PAGE);
+  readonly bytes = Buffer.alloc(256 * PAGE_SIZE);
   readonly table: PageTable;
   #next = 1;
 
@@ -20,7 +20,7 @@ export class TableBuilder {
 
   /** Physical address of a fresh zeroed page. */
   allocate(): number {
-    return this.#next++ * PAGE;
+    return this.#next++ * PAGE_SIZE;
   }
 
   memory(): MappedMemory {

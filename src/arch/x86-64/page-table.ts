@@ -1,6 +1,6 @@
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { PageTableFormat } from '../architecture.ts';
 
-const PAGE = 4096;
 const PRESENT = 1;
 const HUGE = 1 << 7;
 /**
@@ -31,5 +31,5 @@ export const pageTable: PageTableFormat = {
 };
 
 function frameOf(low: number, high: number): number {
-  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE - 1)) >>> 0);
+  return (high & FRAME_HIGH) * WORD + ((low & ~(PAGE_SIZE - 1)) >>> 0);
 }

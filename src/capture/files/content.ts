@@ -1,6 +1,8 @@
-import { fileType, inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
+import { inodeTimes, sectorsOf, superBlockStruct } from '../../linux/fs.ts';
 import type { FileToMake, GhostFile } from '../../model/file.ts';
 import { listedRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
+import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Disks } from '../file-capture.ts';
 import { contentOfCopy } from './copy-on-disk.ts';
@@ -9,12 +11,11 @@ import { attributesOf, isMemoryFileSystem, type NamedFile } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
 
-const PAGE_SIZE = 4096;
 const NONE = listedRuns([]);
 
 /** Runs without what lies at or after `sizeBytes`; the last page may reach over it. */
 export function within(runs: PageRuns, sizeBytes: number): PageRuns {
-  const end = Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  const end = pageEnd(sizeBytes);
   function* inside(): Generator<PageRun> {
     for (const { address, pages, physical } of runs) {
       const kept = Math.min(pages, (end - address) / PAGE_SIZE);
@@ -75,7 +76,7 @@ function deletedContent(
 
 /** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete. */
 export function ghostOf(kernel: Kernel, file: NamedFile, id: number, disks?: Disks): GhostFile {
-  const type = file.inode.i_mode & fileType.mask;
+  const type = typeOf(file.inode.i_mode);
   if (type === fileType.symlink || type === fileType.socket || type === fileType.block) {
     throw new FileRefusal(`has the deleted file ${file.path} open, which is neither a file nor a directory`);
   }
@@ -86,7 +87,7 @@ export function ghostOf(kernel: Kernel, file: NamedFile, id: number, disks?: Dis
 
 /** A file of a memory file system, to be made again under its name. Throws as `ghostOf`. */
 export function fileToMake(kernel: Kernel, file: NamedFile): FileToMake {
-  const type = file.inode.i_mode & fileType.mask;
+  const type = typeOf(file.inode.i_mode);
   if (type !== fileType.regular && type !== fileType.fifo) {
     const what = type === fileType.symlink ? 'symbolic link' : 'device node';
     throw new FileRefusal(`has ${file.path} open, a ${what} on ${file.fileSystem.name}`);

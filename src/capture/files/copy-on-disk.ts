@@ -1,11 +1,11 @@
 import type { ContentOnDisk } from '../../model/file.ts';
 import type { FileIdentity } from '../../model/open-file.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { PhysicalMemory } from '../../vmcore/physical.ts';
 import type { DiskFile, Disks } from '../file-capture.ts';
 import { type ByteRange, buildIdParts } from './build-id.ts';
 
-const PAGE_SIZE = 4096;
 /** Bytes that are compared at a time. */
 const PIECE = 1 << 20;
 

@@ -1,7 +1,7 @@
 import type { PageRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { PhysicalMemory } from '../../vmcore/physical.ts';
 
-const PAGE_SIZE = 4096;
 const SECTOR = 512;
 const ZEROS = Buffer.alloc(PAGE_SIZE);
 

@@ -1,8 +1,9 @@
 import { fileAt, openFlags } from '../../linux/file.ts';
-import { type File, fileType, inodeStruct } from '../../linux/fs.ts';
+import { type File, inodeStruct } from '../../linux/fs.ts';
 import { pathStruct } from '../../linux/path.ts';
 import type { MemfdFile } from '../../model/file.ts';
 import type { FileOwner, PathFile } from '../../model/open-file.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
@@ -68,7 +69,7 @@ function mapOrRefuse(context: CaptureContext, address: bigint, use: MappingUse):
   if (kind === 'other') throw new FileRefusal('has a mapping of huge pages or of memory of the kernel');
   if (kind !== undefined) return mapMemory(context, file, use, kind);
   const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);
-  if ((named.inode.i_mode & fileType.mask) !== fileType.regular) {
+  if (typeOf(named.inode.i_mode) !== fileType.regular) {
     throw new FileRefusal(`has a mapping of ${named.path}, which is not a regular file`);
   }
   if (use.shared && (file.f_flags & openFlags.accessMode) === 0 && use.openFlags !== 0) {
@@ -110,7 +111,7 @@ export function captureExecutable(context: CaptureContext, address: bigint, pid:
 export function captureDirectory(context: CaptureContext, address: bigint, pid: number): number {
   const { mnt, dentry } = context.kernel.bind(pathStruct).at(address);
   const named = namedFile(context.kernel, mnt, dentry);
-  if ((named.inode.i_mode & fileType.mask) !== fileType.directory) {
+  if (typeOf(named.inode.i_mode) !== fileType.directory) {
     throw new FileRefusal(`is in ${named.path}, which is not a directory`);
   }
   const file = placeholder(context, named, 0);

@@ -1,16 +1,10 @@
 import { dentryName, dentryStruct, resolvePath } from '../../linux/dcache.ts';
-import {
-  type FileSystem,
-  fileSystemOf,
-  fileType,
-  type Inode,
-  inodeStruct,
-  userDevice,
-} from '../../linux/fs.ts';
+import { type FileSystem, fileSystemOf, type Inode, inodeStruct, userDevice } from '../../linux/fs.ts';
 import type { Mount } from '../../linux/mount.ts';
 import { tmpfsXattrs } from '../../linux/xattr.ts';
 import type { DirectoryToMake, ExtendedAttribute } from '../../model/file.ts';
 import type { FileIdentity } from '../../model/open-file.ts';
+import { fileType, permissionsOf, typeOf } from '../../system/file-mode.ts';
 import { showText } from '../../vmcore/byte-text.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -142,9 +136,9 @@ export function directoriesAbove(kernel: Kernel, file: NamedFile, self = false):
   for (let depth = 0; depth < MAX_DEPTH && dentry.address !== file.mount.mnt_root; depth++) {
     if (depth > 0 || self) {
       const { i_mode: mode, i_uid: uid, i_gid: gid } = kernel.bind(inodeStruct).at(dentry.d_inode);
-      if ((mode & fileType.mask) !== fileType.directory) break;
+      if (typeOf(mode) !== fileType.directory) break;
       const attributes = attributesOf(kernel, file.fileSystem, dentry.d_inode);
-      directories.unshift({ path, mode: mode & 0o7777, uid, gid, attributes });
+      directories.unshift({ path, mode: permissionsOf(mode), uid, gid, attributes });
     }
     dentry = Dentry.at(dentry.d_parent);
     path = path.slice(0, path.lastIndexOf('/'));

@@ -1,9 +1,8 @@
 import { type CachedState, cachedPages } from '../../linux/pagemap.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import { hex } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-
-const PAGE_SIZE = 4096;
 
 /** Which pages of a file the page cache holds. */
 export interface PageCache {

@@ -1,8 +1,9 @@
 import { inodePaths } from '../../linux/dcache.ts';
 import { isDnotified } from '../../linux/dnotify.ts';
 import { filePosition, fmode, openFlags } from '../../linux/file.ts';
-import { type File, fileType, major, minor } from '../../linux/fs.ts';
+import { type File, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
 import {
@@ -22,7 +23,7 @@ const KMSG_MINOR = 11;
 
 function checkDevice(file: NamedFile): void {
   const { i_mode: mode, i_rdev: rdev } = file.inode;
-  const type = mode & fileType.mask;
+  const type = typeOf(mode);
   const number = `${major(rdev)}:${minor(rdev)}`;
   if (type === fileType.block) throw new FileRefusal(`has the block device ${file.path} (${number}) open`);
   if (type === fileType.character && !(major(rdev) === MEM_MAJOR && plainMemoryDevices.has(minor(rdev)))) {
@@ -46,7 +47,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   if (file.inode.i_nlink > 0) {
     const [other] = inodePaths(kernel, file.inode.address);
     if (other !== undefined) return { path: other.path, ghostId: undefined };
-    if ((file.inode.i_mode & fileType.mask) !== fileType.directory) {
+    if (typeOf(file.inode.i_mode) !== fileType.directory) {
       throw new FileRefusal(
         `has ${file.path} open, which was unlinked while it has another name that is not known`,
       );
@@ -68,7 +69,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
 function remember(context: CaptureContext, file: NamedFile, path: string): void {
   const { kernel } = context;
   if (!isMemoryFileSystem(file.fileSystem.name)) return;
-  const isDirectory = (file.inode.i_mode & fileType.mask) === fileType.directory;
+  const isDirectory = typeOf(file.inode.i_mode) === fileType.directory;
   const isRoot = file.dentry === file.mount.mnt_root;
   if (!context.directories.has(path)) {
     context.directories.set(path, directoriesAbove(kernel, file, isDirectory && !isRoot && !file.deleted));
@@ -97,7 +98,7 @@ const byAddress = /^\/proc\/\d+\/(task\/\d+\/)?(mem|pagemap)$/;
 function noteReadInPart(context: CaptureContext, file: File, named: NamedFile, position: bigint): void {
   const { path, inode, fileSystem } = named;
   if (position === 0n || (file.f_mode & fmode.read) === 0 || byAddress.test(path)) return;
-  const type = inode.i_mode & fileType.mask;
+  const type = typeOf(inode.i_mode);
   const isDirectory = type === fileType.directory;
   const isText = type === fileType.regular && isKernelFileSystem(fileSystem.name);
   if (!isText && !(isDirectory && !fileSystem.onDisk)) return;

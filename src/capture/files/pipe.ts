@@ -3,11 +3,10 @@ import { fileAt, openFlags } from '../../linux/file.ts';
 import { type File, inodeStruct } from '../../linux/fs.ts';
 import { type PipeInodeInfo, pipeContent, pipeInodeInfo, waitsForWriter } from '../../linux/pipe.ts';
 import type { FifoFile, PipeFile } from '../../model/file.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { CaptureContext } from './context.ts';
 import { capturePathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
-
-const PAGE_SIZE = 4096;
 
 /**
  * See `waitsForWriter`. Such an end cannot be made again together with one that has seen a writer, nor with data in the FIFO: each needs a

@@ -2,7 +2,6 @@ import { dentryStruct, hasChild, inodePaths, type ResolvedPath } from '../../lin
 import {
   fileSystemIdentity,
   fileSystemOf,
-  fileType,
   type Inode,
   inodeStruct,
   inodeTimes,
@@ -14,12 +13,13 @@ import { type Found, recentlyChangedInodes, unwrittenInodes, writableDisks } fro
 import { hasAcl } from '../../linux/xattr.ts';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
 import { listedRuns } from '../../model/page-runs.ts';
+import { fileType, typeOf } from '../../system/file-mode.ts';
+import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { identityOf } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
 
-const PAGE_SIZE = 4096;
 /**
  * How long a journal may hold back what it was told (ext4 commits every 5 s, xfs writes its log every 30 s): of a file that was
  * changed since then, pages that are clean may still be missing on the disk, with the blocks that were allocated for them.
@@ -51,7 +51,7 @@ function isWhole({ runs }: PageCache, sizeBytes: number): boolean {
     if (address !== end) return false;
     end += pages * PAGE_SIZE;
   }
-  return end === Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  return end === pageEnd(sizeBytes);
 }
 
 /**
@@ -63,7 +63,7 @@ export function unwrittenFile(
   inode: Inode,
   clocks: Clocks,
 ): UnwrittenFile | string | undefined {
-  if ((inode.i_mode & fileType.mask) !== fileType.regular || inode.i_nlink === 0) return undefined;
+  if (typeOf(inode.i_mode) !== fileType.regular || inode.i_nlink === 0) return undefined;
   const { changedSeconds, accessedNanoseconds, modifiedNanoseconds } = inodeTimes(kernel, inode.address);
   const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);

@@ -1,12 +1,8 @@
 import { fstatSync, statfsSync } from 'node:fs';
-import koffi from 'koffi';
 import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../model/file.ts';
+import { ioctlMemory } from '../../system/descriptors.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { WriteBackRefusal } from './refusal.ts';
-
-const ioctl = koffi
-  .load('libc.so.6')
-  .func('int ioctl(int fd, unsigned long request, _Inout_ uint8_t *value)');
 
 /** A request that tells the UUID of a file system. */
 interface UuidRequest {
@@ -32,7 +28,7 @@ export function fileSystemUuid(fd: number): string | undefined {
   for (const { request, length, offset, first } of uuidRequests) {
     const value = Buffer.alloc(length);
     value[0] = first;
-    if (ioctl(fd, request, value) !== 0) continue;
+    if (ioctlMemory(fd, request, value) !== 0) continue;
     const uuid = value.subarray(offset, offset + UUID_BYTES);
     if (uuid.some((byte) => byte !== 0)) return uuid.toString('hex');
   }
@@ -43,7 +39,7 @@ export function fileSystemUuid(fd: number): string | undefined {
  * Whether an open file is on the file system of then: the same kind with the same UUID. Where one of the two has no UUID that can be
  * read, the device must have the same number.
  */
-export function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
+function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
   // Numbers with the highest bit set (btrfs) come back with a sign from some calls.
   if (statfsSync(`/proc/self/fd/${fd}`).type >>> 0 !== was.magic >>> 0) return false;
   const uuid = was.uuid === undefined ? undefined : fileSystemUuid(fd);

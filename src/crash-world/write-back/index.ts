@@ -1,6 +1,8 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { typeOf } from '../../system/file-mode.ts';
+import { messageOf } from '../../system/thrown.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { withFile } from '../with-file.ts';
 import { isSameInode } from './identity.ts';
@@ -36,16 +38,15 @@ export interface WriteBackOutcome {
 
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
 const NAME_MAX = 255;
-const S_IFMT = 0o170000;
 
 /** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
-export function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
+function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
 
 /** Whether what has a name on the disk is the file of then. */
 function isTheFile(path: string, found: Stats, { identity }: UnwrittenFile): boolean {
-  if ((found.mode & S_IFMT) !== (identity.mode & S_IFMT) || found.ino !== identity.inode) return false;
+  if (typeOf(found.mode) !== typeOf(identity.mode) || found.ino !== identity.inode) return false;
   return withFile(openSync(path, FOR_A_LOOK), (fd) => isSameInode(fd, identity));
 }
 
@@ -154,7 +155,7 @@ export class WriteBack {
         this.#deferred.set(file.path, file);
         return;
       }
-      const text = error instanceof Error ? error.message : String(error);
+      const text = messageOf(error);
       const problem = error instanceof WriteBackRefusal ? text : `cannot be written: ${text}`;
       this.#notes.push(`${file.path} ${problem}`);
       this.#outcomes.set(inodeKey(file), { problem });
@@ -281,7 +282,7 @@ export class WriteBack {
         if (done === 'has other names')
           yield `${path} is a set-user-ID program or has file capabilities, as have its other names`;
       } catch (error) {
-        yield `${path} may still be a set-user-ID program: ${error instanceof Error ? error.message : error}`;
+        yield `${path} may still be a set-user-ID program: ${messageOf(error)}`;
       }
     }
   }

@@ -1,15 +1,12 @@
 import { fstatSync, openSync } from 'node:fs';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { codeOf } from '../../system/thrown.ts';
 import { isSameInode } from './identity.ts';
 import { DIRECTORY, NameIndex, OldDirectory } from './old-directory.ts';
 import { WriteBackRefusal } from './refusal.ts';
 
 /** Directories that are held open at a time. */
 const MAX_OPEN = 256;
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : undefined;
-}
 
 /**
  * The directories of the dead system. Every component of a path must be the very directory that it was (inode number and generation), and

@@ -1,44 +1,15 @@
 import { closeSync, constants, fsyncSync, openSync } from 'node:fs';
-import { constants as osConstants } from 'node:os';
-import koffi from 'koffi';
 import type { UnwrittenFile } from '../../model/file.ts';
+import { type DirectoryEntry, directoryEntries } from '../../system/directory-entries.ts';
+import { errnoText } from '../../system/errno.ts';
+import { renameIn } from '../../system/file-calls.ts';
+import { messageOf } from '../../system/thrown.ts';
 import { withFile } from '../with-file.ts';
 
 /** Flags that open a directory, and nothing else by its name. */
 export const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-/** linux/fs.h */
-const RENAME_NOREPLACE = 1;
-const RENAME_EXCHANGE = 2;
 /** Names of directories that are kept at a time, and that a directory may have to be looked through: the crash world's memory is small. */
 const MAX_NAMES = 1 << 16;
-/** Where the members of a `struct dirent64` are (getdents64(2)). */
-const ENTRY = { inode: 0, length: 16, name: 19 };
-
-const libc = koffi.load('libc.so.6');
-const renameat2 = libc.func(
-  'int renameat2(int olddirfd, const char *oldpath, int newdirfd, const char *newpath, unsigned int flags)',
-);
-const getdents64 = libc.func('long getdents64(int fd, _Out_ uint8_t *buffer, size_t size)');
-
-/** An entry of a directory. */
-export interface Entry {
-  readonly inode: number;
-  readonly name: string;
-}
-
-/** The entries of a block that getdents64(2) has filled. */
-function* directoryEntries(block: Buffer): Generator<Entry> {
-  for (let at = 0; at < block.length; ) {
-    const next = at + block.readUInt16LE(at + ENTRY.length);
-    const end = block.indexOf(0, at + ENTRY.name);
-    yield {
-      inode: Number(block.readBigUInt64LE(at + ENTRY.inode)),
-      name: block.toString('utf8', at + ENTRY.name, end),
-    };
-    at = next;
-  }
-}
-
 /** A directory of the dead system, held open. */
 export class OldDirectory {
   readonly fd: number;
@@ -72,14 +43,14 @@ export class OldDirectory {
   }
 
   /** Gives an entry a name that is free. Throws an Error if that cannot be done. */
-  move(entry: Entry, to: string): void {
-    this.#rename(entry.name, to, RENAME_NOREPLACE);
+  move(entry: DirectoryEntry, to: string): void {
+    this.#rename(entry.name, to, 'noreplace');
     this.#index.changed(this, { ...entry, name: to });
   }
 
   /** Exchanges the names of two entries, at once. Throws an Error if that cannot be done. */
-  exchange(one: Entry, other: Entry): void {
-    this.#rename(one.name, other.name, RENAME_EXCHANGE);
+  exchange(one: DirectoryEntry, other: DirectoryEntry): void {
+    this.#rename(one.name, other.name, 'exchange');
     this.#index.changed(this, { ...one, name: other.name });
     this.#index.changed(this, { ...other, name: one.name });
   }
@@ -93,11 +64,9 @@ export class OldDirectory {
     closeSync(this.fd);
   }
 
-  #rename(from: string, to: string, flags: number): void {
-    if (renameat2(this.fd, from, this.fd, to, flags) === 0) return;
-    const errno = koffi.errno();
-    const [name = errno] = Object.entries(osConstants.errno).find(([, value]) => value === errno) ?? [];
-    throw new Error(`${from} cannot be renamed to ${to}: ${name}`);
+  #rename(from: string, to: string, how: 'noreplace' | 'exchange'): void {
+    const result = renameIn(this.fd, from, to, how);
+    if (result < 0) throw new Error(`${from} cannot be renamed to ${to}: ${errnoText(-result)}`);
   }
 }
 
@@ -117,7 +86,7 @@ export class NameIndex {
     return names;
   }
 
-  changed(directory: OldDirectory, { inode, name }: Entry): void {
+  changed(directory: OldDirectory, { inode, name }: DirectoryEntry): void {
     this.#names.get(directory)?.set(inode, name);
   }
 
@@ -130,16 +99,15 @@ export class NameIndex {
 /** None of a directory that has too many. */
 function readNames(directory: OldDirectory): Map<number, string> {
   const names = new Map<number, string>();
-  const block = Buffer.alloc(1 << 16);
   return withFile(openSync(directory.pathOf('.'), DIRECTORY), (fd) => {
-    for (;;) {
-      const length = Number(getdents64(fd, block, block.length));
-      if (length < 0) throw new Error(`its directory cannot be read (errno ${koffi.errno()})`);
-      if (length === 0) return names;
-      for (const { inode, name } of directoryEntries(block.subarray(0, length))) {
+    try {
+      for (const { inode, name } of directoryEntries(fd)) {
         if (name !== '.' && name !== '..') names.set(inode, name);
+        if (names.size > MAX_NAMES) return new Map();
       }
-      if (names.size > MAX_NAMES) return new Map();
+    } catch (error) {
+      throw new Error(`its directory cannot be read: ${messageOf(error)}`, { cause: error });
     }
+    return names;
   });
 }

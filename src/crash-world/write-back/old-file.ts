@@ -11,10 +11,11 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import koffi from 'koffi';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
-import type { PageRuns } from '../../model/page-runs.ts';
-import { contentRuns } from '../../model/page-runs.ts';
+import { contentRuns, type PageRuns } from '../../model/page-runs.ts';
+import { forgetCached, setTimes } from '../../system/file-calls.ts';
+import { permissionsOf, SET_ID } from '../../system/file-mode.ts';
+import { hasAttribute, removeOpenAttribute } from '../../system/xattr.ts';
 import { inodeGeneration } from '../inode-generation.ts';
 import { removeInherited } from '../make-files.ts';
 import { withFile } from '../with-file.ts';
@@ -27,20 +28,10 @@ import { WriteBackRefusal } from './refusal.ts';
 const BLOCK = 1 << 18;
 /** One for all comparisons: what is allocated for each adds up before it is collected. */
 const onDisk = Buffer.alloc(BLOCK);
-/** POSIX_FADV_DONTNEED. */
-const FADV_DONTNEED = 4;
 /** Flags that open a file without changing it, waiting for it, or following a link. */
 export const FOR_A_LOOK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const ACL = 'system.posix_acl_access';
 const CAPABILITY = 'security.capability';
-const S_ISUID_S_ISGID = 0o6000;
-const NANOSECONDS = 1_000_000_000n;
-
-const libc = koffi.load('libc.so.6');
-const futimens = libc.func('int futimens(int fd, const uint8_t *times)');
-const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
-const fremovexattr = libc.func('int fremovexattr(int fd, const char *name)');
-const fgetxattr = libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)');
 
 /** Runs of pages as blocks of at most BLOCK bytes, cut off at the end of the file. */
 function* blocksOf(
@@ -57,7 +48,7 @@ function* blocksOf(
 /** Leaves little of the file in the page cache: there the crash world's own program would have to make room for it. */
 function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
   const read = readSync(fd, onDisk, 0, block.length, offset);
-  fadvise(fd, offset, block.length, FADV_DONTNEED);
+  forgetCached(fd, offset, block.length);
   return read === block.length && onDisk.subarray(0, read).equals(block);
 }
 
@@ -93,17 +84,6 @@ function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): numbe
   return bytes;
 }
 
-/** Sets both times to the nanosecond. A program that runs may be open for reading only. */
-function setTimes(fd: number, { accessedNanoseconds, modifiedNanoseconds }: UnwrittenFile): void {
-  const times = Buffer.alloc(32);
-  for (const [i, time] of [accessedNanoseconds, modifiedNanoseconds].entries()) {
-    const nanoseconds = ((time % NANOSECONDS) + NANOSECONDS) % NANOSECONDS;
-    times.writeBigInt64LE((time - nanoseconds) / NANOSECONDS, i * 16);
-    times.writeBigInt64LE(nanoseconds, i * 16 + 8);
-  }
-  if (futimens(fd, times) !== 0) throw new Error(`its times cannot be set (errno ${koffi.errno()})`);
-}
-
 /** Bytes that were written; undefined if the disk had everything. */
 export type Written = number | undefined;
 
@@ -113,7 +93,7 @@ function checkPrivileges(fd: number, stats: BigIntStats, { identity }: Unwritten
   if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
     throw new WriteBackRefusal('has another mode or owner on the disk than it had');
   }
-  if (Number(fgetxattr(fd, CAPABILITY, null, 0)) >= 0) {
+  if (hasAttribute(fd, CAPABILITY)) {
     throw new WriteBackRefusal('has file capabilities, which a write would take away');
   }
 }
@@ -132,13 +112,13 @@ export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory)
       checkSize(fd, stats, file, memory);
       return withFile(openSync(`/proc/self/fd/${fd}`, constants.O_RDWR), (writable) => {
         const bytes = writeContent(writable, file, memory);
-        setTimes(writable, file);
+        setTimes(writable, file.accessedNanoseconds, file.modifiedNanoseconds);
         fsyncSync(writable);
         return bytes;
       });
     }
     if (stats.mtimeNs === file.modifiedNanoseconds) return undefined;
-    setTimes(fd, file);
+    setTimes(fd, file.accessedNanoseconds, file.modifiedNanoseconds);
     fsyncSync(fd);
     return 0;
   });
@@ -149,7 +129,7 @@ export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): 
   const { mode, uid, gid } = fstatSync(fd);
   const isSame = mode === identity.mode && uid === identity.uid && gid === identity.gid;
   if (!isSame || hasAcl === undefined) return isSame;
-  const hasNow = Number(fgetxattr(fd, ACL, null, 0)) >= 0;
+  const hasNow = hasAttribute(fd, ACL);
   return hasNow === hasAcl;
 }
 
@@ -170,7 +150,7 @@ export function makeFile(
   if (!file.isWhole || !endsWithZeros(file, memory)) {
     throw new WriteBackRefusal(`${situation}, and not whole in memory`);
   }
-  if ((mode & S_ISUID_S_ISGID) !== 0) {
+  if ((mode & SET_ID) !== 0) {
     throw new WriteBackRefusal(`${situation}, and a set-user-ID program is not made anew`);
   }
   if (file.hasAcl !== false) {
@@ -186,8 +166,8 @@ export function makeFile(
       const bytes = writeContent(fd, file, memory);
       removeInherited(path);
       fchownSync(fd, uid, gid);
-      fchmodSync(fd, mode & 0o7777);
-      setTimes(fd, file);
+      fchmodSync(fd, permissionsOf(mode));
+      setTimes(fd, file.accessedNanoseconds, file.modifiedNanoseconds);
       fsyncSync(fd);
       return { bytes, made: { inode: fstatSync(fd).ino, generation: inodeGeneration(fd) ?? 0 } };
     });
@@ -207,14 +187,12 @@ export type Disarmed = 'nothing' | 'disarmed' | 'has other names';
 export function disarmFile(path: string): Disarmed {
   return withFile(openSync(path, FOR_A_LOOK), (fd) => {
     const { mode, nlink } = fstatSync(fd);
-    const isCapable = Number(fgetxattr(fd, CAPABILITY, null, 0)) >= 0;
-    const isSetId = (mode & S_ISUID_S_ISGID) !== 0;
+    const isCapable = hasAttribute(fd, CAPABILITY);
+    const isSetId = (mode & SET_ID) !== 0;
     if (!isCapable && !isSetId) return 'nothing';
     if (nlink > 1) return 'has other names';
-    if (isCapable && fremovexattr(fd, CAPABILITY) !== 0) {
-      throw new Error(`its capabilities cannot be removed (errno ${koffi.errno()})`);
-    }
-    if (isSetId) fchmodSync(fd, mode & 0o7777 & ~S_ISUID_S_ISGID);
+    if (isCapable) removeOpenAttribute(fd, CAPABILITY);
+    if (isSetId) fchmodSync(fd, permissionsOf(mode) & ~SET_ID);
     fsyncSync(fd);
     return 'disarmed';
   });

@@ -1,9 +1,9 @@
 import { type BigIntStats, readSync } from 'node:fs';
 import type { UnwrittenFile } from '../../model/file.ts';
 import type { PageRun } from '../../model/page-runs.ts';
+import { PAGE_SIZE, pageEnd, pageStart } from '../../system/page.ts';
 import { WriteBackRefusal } from './refusal.ts';
 
-const PAGE_SIZE = 4096;
 const SECTOR = 512;
 /** Sectors of a block, which a file may have gained or lost for its attributes. */
 const BLOCK_SECTORS = 8;
@@ -60,7 +60,7 @@ function hasFreedBlocks({ identity, sectors }: UnwrittenFile, { size, blocks }: 
 
 /** Whether a page in memory lies wholly after the end. */
 function hasPagesAfterEnd(file: UnwrittenFile): boolean {
-  const end = Math.ceil(file.identity.sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  const end = pageEnd(file.identity.sizeBytes);
   return inMemory(file).some(({ address, pages }) => address + pages * PAGE_SIZE > end);
 }
 
@@ -73,7 +73,7 @@ function hasLastPage(file: UnwrittenFile): boolean {
 /** Whether every page from an offset to the end of the file is in memory. */
 export function isInMemoryFrom(file: UnwrittenFile, offset: number): boolean {
   const runs = [...inMemory(file)].toSorted((a, b) => a.address - b.address);
-  let at = offset - (offset % PAGE_SIZE);
+  let at = pageStart(offset);
   for (const { address, pages } of runs) {
     if (address > at) break;
     at = Math.max(at, address + pages * PAGE_SIZE);

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Credentials, IntervalTimer, PosixTimer, Process, Thread } from '../../model/process.ts';
 import { textToBytes } from '../../vmcore/byte-text.ts';
@@ -20,8 +21,7 @@ const taskStates = { alive: 1, zombie: 2, stopped: 3 } as const;
 const SS_DISABLE = 2;
 /** The only flag of sigaltstack(2) that a program sets. */
 const SS_AUTODISARM = 0x8000_0000;
-const SIGKILL = 9;
-const SIGSTOP = 19;
+const { SIGKILL, SIGSTOP } = constants.signals;
 const SECOND_MICRO = 1_000_000;
 const SECOND_NANO = 1_000_000_000n;
 

@@ -10,8 +10,8 @@ import {
 import type { ProcessGroup } from '../../model/group.ts';
 import type { PageOverride } from '../../model/memory.ts';
 import type { Process } from '../../model/process.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 
-const pageBytes = 4096;
 const siginfoBytes = 128;
 const SI_QUEUE = -1;
 /** `si_value` of the signal: the version of the record. */
@@ -109,7 +109,7 @@ function applyCall(
     return ignored('is not called: the first thread was in its crash procedure already, and goes on in it');
   }
   const frame = signalFrame.build(thread, top, delivery.restorer, record.xstateOffsets);
-  const first = stackBase + Math.floor((frame.address - stackBase) / pageBytes) * pageBytes;
+  const first = stackBase + Math.floor((frame.address - stackBase) / PAGE_SIZE) * PAGE_SIZE;
   const stack = new Uint8Array(top - first);
   stack.set(frame.bytes, frame.address - first);
   const bytes = writeIncident(record.header, record.procedure, incident, frame.address);

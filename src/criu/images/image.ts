@@ -2,6 +2,7 @@ import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { PhysicalRun } from '../../model/open-file.ts';
+import { codeOf, messageOf } from '../../system/thrown.ts';
 import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
 
 /** First word of every image but the inventory (criu/include/magic.h). */
@@ -89,8 +90,8 @@ export class ImageFile {
     try {
       return write();
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error)) throw error;
-      throw new ImageWriteError(this.path, error.message);
+      if (codeOf(error) === undefined) throw error;
+      throw new ImageWriteError(this.path, messageOf(error));
     }
   }
 }

@@ -1,11 +1,11 @@
 import type { AddressSpace, PageOverride, SharedMemory } from '../../model/memory.ts';
 import type { PhysicalRun } from '../../model/open-file.ts';
 import type { PageRun } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import { type ImageDirectory, type ImageFile, MAX_RUNS, type PageSource } from './image.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from './proto/gen/pagemap_pb.ts';
 import { isPrivate } from './vma.ts';
 
-const PAGE = 4096;
 /** `flags` of a pagemap entry: the pages are in the store. */
 const PE_PRESENT = 4;
 
@@ -18,11 +18,11 @@ interface Piece {
 
 function cutRun(run: PageRun, from: number, to: number): Piece | undefined {
   const start = Math.max(run.address, from);
-  const end = Math.min(run.address + run.pages * PAGE, to);
+  const end = Math.min(run.address + run.pages * PAGE_SIZE, to);
   if (start >= end) return undefined;
   return {
     address: start,
-    pages: (end - start) / PAGE,
+    pages: (end - start) / PAGE_SIZE,
     from: { physical: run.physical + (start - run.address) },
   };
 }
@@ -32,12 +32,12 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   let next = 0;
   for (const run of runs) {
     let at = run.address;
-    const end = run.address + run.pages * PAGE;
+    const end = run.address + run.pages * PAGE_SIZE;
     while (next < overrides.length && overrides[next]!.address < end) {
       const { address, bytes } = overrides[next]!;
       const before = cutRun(run, at, address);
       if (before !== undefined) yield before;
-      yield { address, pages: bytes.length / PAGE, from: { bytes } };
+      yield { address, pages: bytes.length / PAGE_SIZE, from: { bytes } };
       at = Math.max(at, address + bytes.length);
       next++;
     }
@@ -46,7 +46,7 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   }
   for (; next < overrides.length; next++) {
     const { address, bytes } = overrides[next]!;
-    yield { address, pages: bytes.length / PAGE, from: { bytes } };
+    yield { address, pages: bytes.length / PAGE_SIZE, from: { bytes } };
   }
 }
 
@@ -86,7 +86,7 @@ function writePages(
     batch = [];
   };
   for (const { address, pages, from } of all) {
-    if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE === address) entry.nrPages += pages;
+    if (entry !== undefined && entry.vaddr + entry.nrPages * PAGE_SIZE === address) entry.nrPages += pages;
     else {
       flush();
       entry = { vaddr: address, nrPages: pages };
@@ -95,7 +95,7 @@ function writePages(
       writeBatch();
       store.bytes(from.bytes);
     } else {
-      batch.push({ physical: from.physical, length: pages * PAGE });
+      batch.push({ physical: from.physical, length: pages * PAGE_SIZE });
       if (batch.length >= MAX_RUNS) writeBatch();
     }
   }

@@ -1,13 +1,12 @@
 import type { ProcessGroup } from '../../model/group.ts';
 import type { SharedMemory } from '../../model/memory.ts';
 import type { Process } from '../../model/process.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
 import { writeSharedPages } from './pagemap.ts';
 
-const PAGE = 4096;
-
 function wholePages(bytes: number): number {
-  return Math.ceil(bytes / PAGE) * PAGE;
+  return Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 }
 
 /** How far into a shared memory the group's mappings reach, in bytes. */

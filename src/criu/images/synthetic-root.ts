@@ -1,20 +1,20 @@
 import { runningArchitecture } from '../../arch/index.ts';
 import { listedRuns } from '../../model/page-runs.ts';
 import type { Process, Thread } from '../../model/process.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 
 /**
  * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code from there on, and
  * does not see that the last area of a process is in the way.
  */
 const CODE = 0x400000;
-const PAGE = 4096;
 const { programStart } = runningArchitecture();
 
 function thread(pid: number, model: Thread): Thread {
   return {
     tid: pid,
     comm: 'otherworld-root',
-    ...programStart.start(CODE, CODE + PAGE),
+    ...programStart.start(CODE, CODE + PAGE_SIZE),
     tls: model.tls.map(({ entryNumber }) => ({ entryNumber, low: 0, high: 0 })),
     clearChildTid: 0n,
     robustList: { head: 0n, sizeBytes: 0 },
@@ -39,9 +39,9 @@ function thread(pid: number, model: Thread): Thread {
 export function syntheticRoot(pid: number, id: number, model: Process): Process {
   const [first] = model.threads;
   if (first === undefined || model.memory === undefined) throw new Error(`process ${model.pid} is a zombie`);
-  const bytes = new Uint8Array(PAGE);
+  const bytes = new Uint8Array(PAGE_SIZE);
   bytes.set(programStart.exit);
-  const end = CODE + PAGE;
+  const end = CODE + PAGE_SIZE;
   return {
     ...model,
     ...{ pid, ppid: 0, pgid: pid, sid: pid },

@@ -1,20 +1,20 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
-import koffi from 'koffi';
 import { runningArchitecture } from '../../arch/index.ts';
 import { abandonedState, type CrashProcedure, recordLayout } from '../../model/crash-procedure.ts';
-
-const PTRACE_GETREGS = 12;
-const PTRACE_SETREGS = 13;
-const PTRACE_DETACH = 17;
-const PTRACE_SEIZE = 0x4206;
-const PTRACE_INTERRUPT = 0x4207;
-const __WALL = 0x4000_0000;
+import { errnoText } from '../../system/errno.ts';
+import {
+  __WALL,
+  PTRACE_DETACH,
+  PTRACE_GETREGS,
+  PTRACE_INTERRUPT,
+  PTRACE_SEIZE,
+  PTRACE_SETREGS,
+  ptrace,
+  ptraceNumber,
+  waitpid,
+} from '../../system/ptrace.ts';
 
 const { ptrace: offsets, signalFrame } = runningArchitecture();
-
-const libc = koffi.load('libc.so.6');
-const ptrace = libc.func('long ptrace(long request, int pid, void *address, void *data)');
-const waitpid = libc.func('int waitpid(int pid, void *status, int options)');
 
 /** A process could not be taken out of its procedure; the message names the step. */
 export class ForceContinueError extends Error {
@@ -30,21 +30,21 @@ export class ForceContinueError extends Error {
  */
 export function forceContinue(pid: number, procedure: CrashProcedure, frame: number): void {
   if (procedure.delivery.kind !== 'call') return;
-  attempt('seize', ptrace(PTRACE_SEIZE, pid, null, null));
+  attempt('seize', ptraceNumber(PTRACE_SEIZE, pid, 0, 0));
   try {
-    attempt('interrupt', ptrace(PTRACE_INTERRUPT, pid, null, null));
-    if (waitpid(pid, Buffer.alloc(4), __WALL) !== pid) fail('stop');
+    attempt('interrupt', ptraceNumber(PTRACE_INTERRUPT, pid, 0, 0));
+    attempt('stop', waitpid(pid, Buffer.alloc(4), __WALL));
     abandonRecord(pid, procedure.address);
     const registers = Buffer.alloc(offsets.bytes);
-    attempt('read the registers of', ptrace(PTRACE_GETREGS, pid, null, registers));
+    attempt('read the registers of', ptrace(PTRACE_GETREGS, pid, 0, registers));
     registers.writeBigUInt64LE(BigInt(procedure.delivery.restorer), offsets.instructionPointer);
     // As after the procedure's return, which takes the restorer's address off the stack.
     registers.writeBigUInt64LE(BigInt(frame + signalFrame.returnAddressBytes), offsets.stackPointer);
     // Not in a system call any more: nothing is to be restarted.
     registers.writeBigInt64LE(-1n, offsets.current);
-    attempt('set the registers of', ptrace(PTRACE_SETREGS, pid, null, registers));
+    attempt('set the registers of', ptrace(PTRACE_SETREGS, pid, 0, registers));
   } finally {
-    ptrace(PTRACE_DETACH, pid, null, null);
+    ptraceNumber(PTRACE_DETACH, pid, 0, 0);
   }
 }
 
@@ -64,9 +64,5 @@ export function abandonRecord(pid: number, recordAddress: number): void {
 }
 
 function attempt(what: string, result: number): void {
-  if (Number(result) < 0) fail(what);
-}
-
-function fail(what: string): never {
-  throw new ForceContinueError(`cannot ${what} the process (errno ${koffi.errno()})`);
+  if (result < 0) throw new ForceContinueError(`cannot ${what} the process (${errnoText(-result)})`);
 }

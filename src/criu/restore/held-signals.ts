@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoText } from '../../system/errno.ts';
+import { messageOf } from '../../system/thrown.ts';
 import type { SignalsPlan } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
-import { messageOf } from './message.ts';
 import { type Tracee, TraceeError } from './tracee.ts';
 
 const SYS = { rtSigaction: 13, rtSigqueueinfo: 129, waitid: 247, rtTgsigqueueinfo: 297 } as const;
@@ -12,8 +14,7 @@ const WSTOPPED = 2;
 const SIGSET_BYTES = 8;
 const POLL_MILLISECONDS = 2;
 const LIMIT_MILLISECONDS = 10_000;
-const SIGTRAP = 5;
-const SIGCHLD = 17;
+const { SIGTRAP, SIGCHLD } = constants.signals;
 /** `si_code` of a child that has stopped, and the offsets of it and of the child's number in siginfo_t. */
 const CLD_STOPPED = 5;
 const [SI_CODE, SI_PID] = [8, 16];
@@ -25,7 +26,7 @@ function restoreTraps(tracee: Tracee, { traps }: SignalsPlan): string[] {
         ? tracee.call(tracee.pid, SYS.rtSigqueueinfo, tracee.pid, SIGTRAP, address)
         : tracee.call(tid, SYS.rtTgsigqueueinfo, tracee.pid, tid, SIGTRAP, address),
     );
-    return result === 0 ? [] : [`process ${tracee.pid} has lost a pending SIGTRAP (errno ${-result})`];
+    return result === 0 ? [] : [`process ${tracee.pid} has lost a pending SIGTRAP (${errnoText(-result)})`];
   });
 }
 
@@ -46,7 +47,9 @@ function restoreTrapAction(tracee: Tracee, { trapAction }: SignalsPlan): string[
   const result = tracee.withBytes(bytes, (address) =>
     tracee.call(tracee.pid, SYS.rtSigaction, SIGTRAP, address, 0, SIGSET_BYTES),
   );
-  return result === 0 ? [] : [`process ${tracee.pid} has lost its handler of SIGTRAP (errno ${-result})`];
+  return result === 0
+    ? []
+    : [`process ${tracee.pid} has lost its handler of SIGTRAP (${errnoText(-result)})`];
 }
 
 /**

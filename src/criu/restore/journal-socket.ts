@@ -1,27 +1,26 @@
 import { spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
-import koffi from 'koffi';
+import { closeSync, constants } from 'node:fs';
 import type { JournalStream } from '../../model/socket.ts';
+import { F_SETFL, fcntl } from '../../system/descriptors.ts';
+import {
+  AF_UNIX,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  setsockopt,
+  socketpair,
+} from '../../system/sockets.ts';
+import { messageOf } from '../../system/thrown.ts';
 import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
 import { RELAY_NAME, STREAMS_TAKEN } from './names.ts';
 
-const AF_UNIX = 1;
-/** SOCK_STREAM and SOCK_DGRAM. */
-const socketTypes = { stream: 1, datagram: 2 } as const;
-const SOCK_CLOEXEC = 0o2000000;
-const F_SETFL = 4;
-const O_NONBLOCK = 0o4000;
-const SOL_SOCKET = 1;
+const socketTypes = { stream: SOCK_STREAM, datagram: SOCK_DGRAM } as const;
+const { O_NONBLOCK } = constants;
 const SO_PASSCRED = 16;
+const ENABLED = Buffer.from([1, 0, 0, 0]);
 /** First descriptor that `criu` gets besides the standard ones. */
 const FIRST_FD = 3;
-
-const libc = koffi.load('libc.so.6');
-const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
-const setsockopt = libc.func(
-  'int setsockopt(int fd, int level, int name, const int *value, uint32_t length)',
-);
-const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 
 /**
  * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there already, or the new one does not take it
@@ -55,13 +54,11 @@ export interface OpenJournalSockets {
   finish(isRestored: boolean): string[];
 }
 
-function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, number] {
-  const pair: [number, number] = [-1, -1];
-  const result: unknown = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC, 0, pair);
-  if (result !== 0) throw new Error(`no socket for ${inode} of the images: errno ${koffi.errno()}`);
+function makePair({ kind, nonblocking }: PlannedJournalSocket): [number, number] {
+  const pair = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC);
   if (nonblocking) fcntl(pair[0], F_SETFL, O_NONBLOCK);
   // The journal tells by its sender whose a text is, also one that was written before the journal was there.
-  setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, [1], 4);
+  setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, ENABLED, ENABLED.length);
   return pair;
 }
 
@@ -84,7 +81,7 @@ function startRelay(shell: string, fd: number, stream: JournalStream): string[] 
     relay.unref();
     return relay.pid === undefined ? [lost] : [];
   } catch (error) {
-    return [`${lost} (${error instanceof Error ? error.message : error})`];
+    return [`${lost} (${messageOf(error)})`];
   }
 }
 

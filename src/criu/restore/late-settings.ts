@@ -1,43 +1,24 @@
-import { closeSync, writeFileSync } from 'node:fs';
-import koffi from 'koffi';
+import { closeSync, fchownSync, writeFileSync } from 'node:fs';
 import { type LateOption, lateOptions } from '../../model/socket-option.ts';
+import { F_SETFL, F_SETPIPE_SZ, fcntl, ioctl, takeDescriptor } from '../../system/descriptors.ts';
+import { errnoText } from '../../system/errno.ts';
+import { setAffinity, setIoPriority } from '../../system/process-settings.ts';
+import { setsockopt } from '../../system/sockets.ts';
 import { textToBytes } from '../../vmcore/byte-text.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
-import { takeDescriptor } from './descriptor.ts';
 import { setWallClockTimers } from './wall-clock-timers.ts';
 
-/** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
-const CPU_SET_BYTES = 128;
-const SYS_ioprio_set = 251;
-const IOPRIO_WHO_PROCESS = 1;
-
 const TIOCEXCL = 0x540c;
-const F_SETFL = 4;
-const F_SETPIPE_SZ = 1031;
-
-const libc = koffi.load('libc.so.6');
-const syscall = libc.func('long syscall(long number, long first, long second, long third)');
-const setAffinity = libc.func('int sched_setaffinity(int pid, size_t size, void *mask)');
-const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
-const fileControl = libc.func('int fcntl(int fd, int command, long argument)');
-const changeOwner = libc.func('int fchown(int fd, uint32_t uid, uint32_t gid)');
-const setOption = libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t size)');
 
 function setAffinities({ affinities }: RestorePlan): string[] {
-  return affinities.flatMap(({ tid, cpus }) => {
-    const mask = Buffer.alloc(CPU_SET_BYTES);
-    for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
-    return setAffinity(tid, CPU_SET_BYTES, mask) === 0
-      ? []
-      : [`thread ${tid} may use other CPUs than before`];
-  });
+  return affinities.flatMap(({ tid, cpus }) =>
+    setAffinity(tid, cpus) === 0 ? [] : [`thread ${tid} may use other CPUs than before`],
+  );
 }
 
 function setIoPriorities({ ioPriorities }: RestorePlan): string[] {
   return ioPriorities.flatMap(({ tid, priority }) =>
-    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority) === 0
-      ? []
-      : [`thread ${tid} has another I/O priority`],
+    setIoPriority(tid, priority) === 0 ? [] : [`thread ${tid} has another I/O priority`],
   );
 }
 
@@ -59,7 +40,13 @@ function bytesOf({ value }: LateOption): Buffer {
 }
 
 function own(socket: number, uid: number, gid: number): boolean {
-  return (uid === 0 && gid === 0) || changeOwner(socket, uid, gid) === 0;
+  if (uid === 0 && gid === 0) return true;
+  try {
+    fchownSync(socket, uid, gid);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function setSockets({ sockets }: RestorePlan): string[] {
@@ -73,8 +60,9 @@ function setSockets({ sockets }: RestorePlan): string[] {
       const lost = options.flatMap((option) => {
         const [level, number] = lateOptions[option.name];
         const value = bytesOf(option);
-        if (setOption(socket, level, number, value, value.length) === 0) return [];
-        return [`the socket fd ${fd} of process ${pid} has lost ${option.name} (errno ${koffi.errno()})`];
+        const result = setsockopt(socket, level, number, value, value.length);
+        if (result === 0) return [];
+        return [`the socket fd ${fd} of process ${pid} has lost ${option.name} (${errnoText(-result)})`];
       });
       return [...owner, ...lost];
     } finally {
@@ -98,8 +86,8 @@ function setFifos({ fifos }: RestorePlan): string[] {
     const fifo = takeDescriptor(pid, fd);
     const done =
       fifo >= 0 &&
-      fileControl(fifo, F_SETFL, flags) === 0 &&
-      fileControl(fifo, F_SETPIPE_SZ, capacityBytes) === capacityBytes;
+      fcntl(fifo, F_SETFL, flags) === 0 &&
+      fcntl(fifo, F_SETPIPE_SZ, capacityBytes) === capacityBytes;
     if (fifo >= 0) closeSync(fifo);
     return done ? [] : [`the FIFO fd ${fd} of process ${pid} has other flags or another size`];
   });

@@ -1,6 +1,7 @@
+import { errnoText } from '../../system/errno.ts';
+import { messageOf } from '../../system/thrown.ts';
 import type { MemoryKeysPlan } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
-import { messageOf } from './message.ts';
 import type { Tracee } from './tracee.ts';
 
 const SYS = { pkeyMprotect: 329, pkeyAlloc: 330, pkeyFree: 331 } as const;
@@ -22,12 +23,12 @@ export function giveKeys(tracee: Pick<Tracee, 'pid' | 'call'>, plan: MemoryKeysP
   }
   for (const key of others) {
     const result = tracee.call(tracee.pid, SYS.pkeyFree, key);
-    if (result !== 0) throw new Error(`key ${key} cannot be freed (errno ${-result})`);
+    if (result !== 0) throw new Error(`key ${key} cannot be freed (${errnoText(-result)})`);
   }
   for (const { start, bytes, prot, key } of areas) {
     const result = tracee.call(tracee.pid, SYS.pkeyMprotect, start, bytes, prot, key);
     if (result !== 0)
-      throw new Error(`the area at 0x${start.toString(16)} does not get key ${key} (errno ${-result})`);
+      throw new Error(`the area at 0x${start.toString(16)} does not get key ${key} (${errnoText(-result)})`);
   }
 }
 

@@ -1,10 +1,20 @@
 import { closeSync } from 'node:fs';
-import koffi from 'koffi';
+import { constants } from 'node:os';
+import { errnoText } from '../../system/errno.ts';
+import {
+  AF_NETLINK,
+  bind,
+  recv,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+  send,
+  setsockopt,
+  socket,
+} from '../../system/sockets.ts';
 
-const AF_NETLINK = 16;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
+const { errno } = constants;
 const NETLINK_CONNECTOR = 11;
 const CN_IDX_PROC = 1;
 const CN_VAL_PROC = 1;
@@ -12,9 +22,6 @@ const PROC_CN_MCAST_LISTEN = 1;
 const PROC_EVENT_EXEC = 0x0000_0002;
 const PROC_EVENT_EXIT = 0x8000_0000;
 const NLMSG_DONE = 3;
-const EAGAIN = 11;
-const ENOBUFS = 105;
-const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 /** Room for some ten thousand events: a restore of many threads makes thousands in a second. */
 const RECEIVE_BYTES = 16 * 2 ** 20;
@@ -47,8 +54,8 @@ export class ProcessEvents {
 
   /** Listens from now on. Throws a ProcessEventsError if the kernel refuses. */
   constructor() {
-    const fd: number = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_CONNECTOR);
-    if (fd < 0) throw new ProcessEventsError(`no netlink connector (errno ${koffi.errno()})`);
+    const fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_CONNECTOR);
+    if (fd < 0) throw new ProcessEventsError(`no netlink connector (${errnoText(-fd)})`);
     this.#fd = fd;
     const address = Buffer.alloc(12);
     address.writeUInt16LE(AF_NETLINK, 0);
@@ -57,12 +64,11 @@ export class ProcessEvents {
     const size = Buffer.alloc(4);
     size.writeInt32LE(RECEIVE_BYTES);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, size.length);
-    const failed =
-      bind(fd, address, address.length) !== 0 || send(fd, request, request.length, 0) !== request.length;
-    if (!failed) return;
-    const errno = koffi.errno();
+    const bound = bind(fd, address, address.length);
+    const result = bound < 0 ? bound : send(fd, request, request.length, 0);
+    if (result >= 0) return;
     closeSync(fd);
-    throw new ProcessEventsError(`the kernel does not tell of process events (errno ${errno})`);
+    throw new ProcessEventsError(`the kernel does not tell of process events (${errnoText(-result)})`);
   }
 
   /** Whether the kernel had no room for some event. */
@@ -74,12 +80,11 @@ export class ProcessEvents {
   take(): ProcessEvent[] {
     const events: ProcessEvent[] = [];
     for (;;) {
-      const length = Number(recv(this.#fd, this.#buffer, this.#buffer.length, 0));
+      const length = recv(this.#fd, this.#buffer, this.#buffer.length, 0);
+      if (length === -errno.EAGAIN) return events;
       if (length < 0) {
-        const errno = koffi.errno();
-        if (errno === EAGAIN) return events;
-        if (errno !== ENOBUFS)
-          throw new ProcessEventsError(`process events cannot be received (errno ${errno})`);
+        if (length !== -errno.ENOBUFS)
+          throw new ProcessEventsError(`process events cannot be received (${errnoText(-length)})`);
         this.#lost = true;
         continue;
       }
@@ -92,13 +97,6 @@ export class ProcessEvents {
     closeSync(this.#fd);
   }
 }
-
-const libc = koffi.load('libc.so.6');
-const socket = libc.func('int socket(int domain, int type, int protocol)');
-const bind = libc.func('int bind(int fd, void *address, uint32_t length)');
-const setsockopt = libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t length)');
-const send = libc.func('int64_t send(int fd, void *data, size_t length, int flags)');
-const recv = libc.func('int64_t recv(int fd, void *data, size_t length, int flags)');
 
 function listenRequest(): Buffer {
   const request = Buffer.alloc(eventOffset + 4);

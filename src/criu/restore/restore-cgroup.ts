@@ -1,10 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf } from './message.ts';
+import { cgroupOf } from '../../system/proc.ts';
+import { codeOf, messageOf } from '../../system/thrown.ts';
 
 /** Where cgroup v2 is mounted. */
-export const CGROUPS = '/sys/fs/cgroup';
+const CGROUPS = '/sys/fs/cgroup';
 /** Above the cgroups of all restores; the crash world's init ends what is left in it. */
 const PARENT = 'otherworld-restore';
 const ROOT = '/';
@@ -14,10 +15,6 @@ const POLL_MILLISECONDS = 5;
 const LIMIT_MILLISECONDS = 10_000;
 
 let count = 0;
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : undefined;
-}
 
 /**
  * Moves a process, whole, into a cgroup, which is made if it is not there; 0 is the process that asks.
@@ -33,7 +30,7 @@ export function moveTo(pid: number, cgroup: string, mount: string = CGROUPS): vo
 
 /** The cgroup of this process in the unified hierarchy. */
 function ownCgroup(): string {
-  return /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? ROOT;
+  return cgroupOf('self') ?? ROOT;
 }
 
 /**

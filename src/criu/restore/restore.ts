@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
 import { type OpenJournalSockets, openJournalSockets } from './journal-socket.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
-import { messageOf } from './message.ts';
 import { RESTORE_LOG } from './names.ts';
 import { withNonlocalBind } from './nonlocal-bind.ts';
 import { readRestorePlan } from './read-plan.ts';

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import koffi from 'koffi';
+import { personality } from '../../system/process-settings.ts';
+import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
 import { preparePreResume } from './pre-resume.ts';
@@ -34,9 +35,6 @@ const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
 /** What is killed ends at once, unless the kernel itself is stuck: in a disk that does not answer. */
 const KILL_MILLISECONDS = 10_000;
 
-const libc = koffi.load('libc.so.6');
-const setPersonality = libc.func('int personality(unsigned long persona)');
-
 function defaultTimeoutSeconds(directory: string): number {
   const pages = readdirSync(directory).filter((name) => name.startsWith('pages-'));
   const bytes = pages.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
@@ -47,19 +45,19 @@ function defaultTimeoutSeconds(directory: string): number {
 function start(
   args: readonly string[],
   { command = ['criu'], env = process.env }: CriuOptions,
-  { personality }: RestorePlan,
+  plan: RestorePlan,
   fds: readonly number[],
   cgroup: RestoreCgroup,
 ): ChildProcess {
   const [program = 'criu', ...first] = command;
-  const before = setPersonality(0xffff_ffff);
-  setPersonality(personality);
+  const before = personality(0xffff_ffff);
+  personality(plan.personality);
   try {
     return cgroup.startIn(() =>
       spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] }),
     );
   } finally {
-    setPersonality(before);
+    personality(before);
   }
 }
 
@@ -84,7 +82,7 @@ export async function runCriu(
       cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
       return true;
     } catch (error) {
-      kill.because(`its processes cannot be held: ${error instanceof Error ? error.message : error}`);
+      kill.because(`its processes cannot be held: ${messageOf(error)}`);
       return false;
     }
   });

@@ -1,25 +1,31 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
-import koffi from 'koffi';
+import { constants } from 'node:os';
 import { runningArchitecture } from '../../arch/index.ts';
+import { errnoText } from '../../system/errno.ts';
+import {
+  __WALL,
+  PTRACE_CONT,
+  PTRACE_DETACH,
+  PTRACE_GETREGS,
+  PTRACE_GETSIGMASK,
+  PTRACE_INTERRUPT,
+  PTRACE_O_TRACESYSGOOD,
+  PTRACE_PEEKSIGINFO,
+  PTRACE_PEEKSIGINFO_SHARED,
+  PTRACE_SEIZE,
+  PTRACE_SETREGS,
+  PTRACE_SETSIGMASK,
+  PTRACE_SYSCALL,
+  ptrace,
+  ptraceNumber,
+  ptracePeek,
+  WNOHANG,
+  waitpid,
+} from '../../system/ptrace.ts';
 
-const PTRACE_CONT = 7;
-const PTRACE_GETREGS = 12;
-const PTRACE_SETREGS = 13;
-const PTRACE_DETACH = 17;
-const PTRACE_SYSCALL = 24;
-const PTRACE_SEIZE = 0x4206;
-const PTRACE_INTERRUPT = 0x4207;
-const PTRACE_PEEKSIGINFO = 0x4209;
-const PTRACE_GETSIGMASK = 0x420a;
-const PTRACE_SETSIGMASK = 0x420b;
-const PTRACE_O_TRACESYSGOOD = 1;
-const PTRACE_PEEKSIGINFO_SHARED = 1;
 /** `PTRACE_EVENT_STOP`, as bits 16 and up of a status. */
 const EVENT_STOP = 128;
-const __WALL = 0x4000_0000;
-const WNOHANG = 1;
-const SIGTRAP = 5;
-const SIGSTOP = 19;
+const { SIGTRAP, SIGSTOP } = constants.signals;
 const SIGINFO_BYTES = 128;
 /** More than a process that lives has pending at a time, of the signals that are looked for. */
 const MAX_PEEKED = 4096;
@@ -28,14 +34,6 @@ const { ptrace: offsets, systemCalls } = runningArchitecture();
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
 
 const LIMIT_MILLISECONDS = 10_000;
-
-const libc = koffi.load('libc.so.6');
-const ptrace = libc.func('long ptrace(long request, int pid, unsigned long address, void *data)');
-const ptraceNumber = libc.func(
-  'long ptrace(long request, int pid, unsigned long address, unsigned long data)',
-);
-const ptracePeek = libc.func('long ptrace(long request, int pid, void *address, void *data)');
-const waitpid = libc.func('int waitpid(int pid, void *status, int options)');
 
 /** A process could not be held or made to do something; the message names it and the step. */
 export class TraceeError extends Error {
@@ -151,7 +149,7 @@ export class Tracee {
     request.writeUInt32LE(tid === undefined ? PTRACE_PEEKSIGINFO_SHARED : 0, 8);
     request.writeInt32LE(MAX_PEEKED, 12);
     const found = Buffer.alloc(MAX_PEEKED * SIGINFO_BYTES);
-    const count = Number(ptracePeek(PTRACE_PEEKSIGINFO, tid ?? this.pid, request, found));
+    const count = ptracePeek(PTRACE_PEEKSIGINFO, tid ?? this.pid, request, found);
     this.#must('read the signals of', count);
     return Array.from({ length: count }, (_, i) =>
       found.subarray(i * SIGINFO_BYTES, (i + 1) * SIGINFO_BYTES),
@@ -263,11 +261,11 @@ export class Tracee {
     return area?.start ?? this.#fail('find memory of');
   }
 
-  #must(what: string, result: number | bigint): void {
-    if (Number(result) < 0) this.#fail(what);
+  #must(what: string, result: number): void {
+    if (result < 0) this.#fail(what, ` (${errnoText(-result)})`);
   }
 
-  #fail(what: string): never {
-    throw new TraceeError(`cannot ${what} process ${this.pid} (errno ${koffi.errno()})`);
+  #fail(what: string, why = ''): never {
+    throw new TraceeError(`cannot ${what} process ${this.pid}${why}`);
   }
 }

@@ -1,14 +1,14 @@
+import { PAGE_SIZE } from '../../system/page.ts';
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { cgroupSubsysStateStruct, cssSetStruct, pidsCgroupStruct } from '../cgroup.ts';
 import { memCgroupStruct } from '../memcontrol.ts';
 import { taskAt, taskGroupStruct } from '../sched.ts';
 
-const PAGE = 4096;
 /** PAGE_COUNTER_MAX: no limit. */
 const NO_PAGES = 0x7_ffff_ffff_ffff;
 /** Pages of which the bytes are a number that is exact, 8 PiB. */
-const MOST_PAGES = Math.floor(Number.MAX_SAFE_INTEGER / PAGE);
+const MOST_PAGES = Math.floor(Number.MAX_SAFE_INTEGER / PAGE_SIZE);
 /** PIDS_MAX: one more than there can be. */
 const NO_PIDS = 4_194_305n;
 /** RUNTIME_INF. */
@@ -77,7 +77,7 @@ function memoryLimits(kernel: Kernel, task: bigint): CgroupLimits {
 
 /** Whole pages in bytes; `max`, as what is protected may have it, and all that is more than any machine has, is the largest exact number. */
 export function inBytes(pages: number | undefined): number | undefined {
-  return pages === undefined ? undefined : Math.min(pages, MOST_PAGES) * PAGE;
+  return pages === undefined ? undefined : Math.min(pages, MOST_PAGES) * PAGE_SIZE;
 }
 
 function definedOf(limits: { [K in keyof CgroupLimits]: CgroupLimits[K] | undefined }): CgroupLimits {

@@ -1,7 +1,8 @@
+import { fileType, typeOf } from '../../system/file-mode.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { dentryName, dentryStruct } from '../dcache.ts';
 import { fmode } from '../file.ts';
-import { type File, fileType, type Inode, inodeStruct, major } from '../fs.ts';
+import { type File, type Inode, inodeStruct, major } from '../fs.ts';
 
 /** What an open file is, told by its `f_op`. */
 export type FileKind =
@@ -82,7 +83,7 @@ const terminalMajors: ReadonlySet<number> = new Set([4, 5, 136, 137, 138, 139, 1
 
 /** Whether the inode and the name can be those of a file of this kind. */
 function fits(kernel: Kernel, file: File, inode: Inode, kind: FileKind | undefined): boolean {
-  const type = inode.i_mode & fileType.mask;
+  const type = typeOf(inode.i_mode);
   switch (kind) {
     case 'pipe':
       return type === fileType.fifo;

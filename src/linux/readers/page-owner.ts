@@ -1,10 +1,10 @@
+import { PAGE_SIZE } from '../../system/page.ts';
 import { AddressError, readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { pageStruct } from '../mm-types.ts';
 
 /** Low bits of `page->mapping` (PAGE_MAPPING_FLAGS): anonymous memory, and a page merged by KSM. */
 export const PAGE_MAPPING = { anon: 1, ksm: 3 } as const;
-const PAGE = 4096;
 
 /**
  * What owns a frame:
@@ -123,7 +123,7 @@ export class PageDescriptors {
 
   /** Descriptors are 64 bytes: those of 64 frames share a page of vmemmap. */
   #load(pfn: number): void {
-    const perPage = PAGE / this.#size;
+    const perPage = PAGE_SIZE / this.#size;
     const whole = Number.isInteger(perPage);
     const first = whole ? pfn - (pfn % perPage) : pfn;
     const count = whole ? perPage : 1;
@@ -144,7 +144,7 @@ const HUGE_FRAMES = 512;
  */
 function zeroPages(kernel: Kernel): ReadonlySet<number> {
   const pages = new Set<number>();
-  const small = readable(() => kernel.memory.translate(kernel.symbol('empty_zero_page')) / PAGE);
+  const small = readable(() => kernel.memory.translate(kernel.symbol('empty_zero_page')) / PAGE_SIZE);
   const counted = readable(() => kernel.memory.ulongNumber(kernel.symbol('zero_pfn')));
   if (small !== undefined && small === counted) pages.add(small);
   const huge = readable(() => hugeZeroPage(kernel));

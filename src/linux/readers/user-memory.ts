@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../../system/page.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { walkUserPages } from '../../vmcore/page-table.ts';
@@ -5,7 +6,6 @@ import type { Mm, VmArea } from '../mm-types.ts';
 import { cachedPageOf } from '../pagemap.ts';
 import { forEachVma } from './vma.ts';
 
-const PAGE = 4096;
 /** Where user space ends with five levels of page tables. */
 const USER_END = 1n << 56n;
 
@@ -45,8 +45,8 @@ export class UserMemory {
     const bytes = Buffer.alloc(length);
     for (let done = 0; done < length; ) {
       const at = Number(address) + done;
-      const inPage = at % PAGE;
-      const part = Math.min(length - done, PAGE - inPage);
+      const inPage = at % PAGE_SIZE;
+      const part = Math.min(length - done, PAGE_SIZE - inPage);
       const place = this.#placeOf(at - inPage);
       if (place.kind === 'unmapped' || place.kind === 'unknown') return place;
       const why =
@@ -77,10 +77,10 @@ export class UserMemory {
 
   #placeOf(page: number): PagePlace {
     try {
-      const [run] = walkUserPages(this.#kernel, this.#mm.pgd, page, page + PAGE);
+      const [run] = walkUserPages(this.#kernel, this.#mm.pgd, page, page + PAGE_SIZE);
       if (run === undefined) return this.#untouched(page);
       return run.kind === 'present'
-        ? { kind: 'frame', physical: run.pfn * PAGE }
+        ? { kind: 'frame', physical: run.pfn * PAGE_SIZE }
         : { kind: 'unknown', why: `the page at ${hexAddress(page)} is in swap or being moved` };
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
@@ -96,7 +96,7 @@ export class UserMemory {
     if (area.vm_ops === 0n) return { kind: 'zeros' };
     if (area.vm_file === 0n)
       return { kind: 'unknown', why: `the page at ${hexAddress(page)} is one of the kernel's own` };
-    const index = area.vm_pgoff + (page - area.vm_start) / PAGE;
+    const index = area.vm_pgoff + (page - area.vm_start) / PAGE_SIZE;
     const found = cachedPageOf(this.#kernel, area.vm_file, index);
     switch (found.kind) {
       case 'page':

@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../../system/page.ts';
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { checkLimit } from '../container.ts';
@@ -11,7 +12,7 @@ function checkArea(mm: Mm, area: VmArea, after: number): void {
   const problem =
     area.vm_mm !== mm.address
       ? 'belongs to another process'
-      : area.vm_end <= area.vm_start || area.vm_start % 4096 !== 0 || area.vm_end % 4096 !== 0
+      : area.vm_end <= area.vm_start || area.vm_start % PAGE_SIZE !== 0 || area.vm_end % PAGE_SIZE !== 0
         ? `has the range ${area.vm_start.toString(16)}-${area.vm_end.toString(16)}`
         : area.vm_start < after
           ? 'overlaps the one before it'

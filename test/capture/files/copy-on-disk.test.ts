@@ -17,8 +17,8 @@ import { after, suite, test } from 'node:test';
 import { contentOfCopy, type DeletedFile } from '../../../src/capture/files/copy-on-disk.ts';
 import { mountedDisks } from '../../../src/crash-world/disk-files.ts';
 import { listedRuns, type PageRun } from '../../../src/model/page-runs.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 
-const PAGE = 4096;
 /** Any program with a build id. */
 const PROGRAM = '/bin/cat';
 
@@ -28,7 +28,7 @@ suite('the copy of a deleted program', () => {
   const program = join(directory, 'program');
   copyFileSync(PROGRAM, program);
   const old = readFileSync(program);
-  const pages = Math.ceil(old.length / PAGE);
+  const pages = Math.ceil(old.length / PAGE_SIZE);
   const stats = statSync(program, { bigint: true });
   const identity = {
     fileSystem: 'ext4',
@@ -48,9 +48,9 @@ suite('the copy of a deleted program', () => {
       use(Uint8Array.from(bytes.subarray(physical, physical + length))),
   });
   const run = (first: number, count: number): PageRun => ({
-    address: first * PAGE,
+    address: first * PAGE_SIZE,
     pages: count,
-    physical: first * PAGE,
+    physical: first * PAGE_SIZE,
   });
   /** All but pages 3 and 4, and the last one. */
   const most = [run(0, 3), run(5, pages - 6)];
@@ -63,12 +63,12 @@ suite('the copy of a deleted program', () => {
   });
 
   test('has the pages that are in no memory, to the end of the file', () => {
-    const last = (pages - 1) * PAGE;
+    const last = (pages - 1) * PAGE_SIZE;
     assert.deepEqual(contentOfCopy(memory(), deleted(), mountedDisks), {
       path: program,
       inode: Number(stats.ino),
       ranges: [
-        { offset: 3 * PAGE, length: 2 * PAGE },
+        { offset: 3 * PAGE_SIZE, length: 2 * PAGE_SIZE },
         { offset: last, length: old.length - last },
       ],
     });
@@ -76,11 +76,11 @@ suite('the copy of a deleted program', () => {
 
   test('has the same bytes wherever memory has any', () => {
     const changed = Buffer.from(old);
-    changed[7 * PAGE] = (changed[7 * PAGE] ?? 0) ^ 1;
+    changed[7 * PAGE_SIZE] = (changed[7 * PAGE_SIZE] ?? 0) ^ 1;
     assert.equal(contentOfCopy(memory(changed), deleted(), mountedDisks), undefined);
     // A byte of a page that is in no memory tells nothing.
     const elsewhere = Buffer.from(old);
-    elsewhere[3 * PAGE] = (elsewhere[3 * PAGE] ?? 0) ^ 1;
+    elsewhere[3 * PAGE_SIZE] = (elsewhere[3 * PAGE_SIZE] ?? 0) ^ 1;
     assert.notEqual(contentOfCopy(memory(elsewhere), deleted(), mountedDisks), undefined);
   });
 

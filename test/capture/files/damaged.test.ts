@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { PAGE, RecordingMemory } from '../../../lab/fixture/recording-memory.ts';
+import { RecordingMemory } from '../../../lab/fixture/recording-memory.ts';
 import type { FileTask } from '../../../src/capture/file-capture.ts';
 import { captureFiles, FileRefusal } from '../../../src/capture/files/index.ts';
 import { unwrittenFiles } from '../../../src/capture/files/write-back.ts';
@@ -11,6 +11,7 @@ import { forEachTask } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import type { FileDescriptor } from '../../../src/model/file.ts';
 import type { Repair } from '../../../src/model/verdict.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { VmcoreError } from '../../../src/vmcore/errors.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFile } from '../../../src/vmcore/mapping.ts';
@@ -154,7 +155,7 @@ for (const release of releases) {
     test('end in the same descriptors, a reason or a typed error', () => {
       const damage = fc.record({
         frame: fc.nat(frames.length - 1),
-        word: fc.nat(PAGE / 8 - 1),
+        word: fc.nat(PAGE_SIZE / 8 - 1),
         bytes: fc.oneof(
           fc.uint8Array({ minLength: 8, maxLength: 8 }),
           fc.constant(new Uint8Array(8)),
@@ -165,7 +166,7 @@ for (const release of releases) {
         fc.property(fc.array(damage, { minLength: 1, maxLength: 12 }), (damages) => {
           const memory = new RecordingMemory(source.physical);
           for (const { frame, word, bytes } of damages) {
-            memory.replace((frames[frame] ?? 0) * PAGE + word * 8, bytes);
+            memory.replace((frames[frame] ?? 0) * PAGE_SIZE + word * 8, bytes);
           }
           const started = processorMilliseconds();
           try {

@@ -7,12 +7,12 @@ import { FileRefusal } from '../../../src/capture/files/refusal.ts';
 import { sectorsOf } from '../../../src/linux/fs.ts';
 import { mountStruct } from '../../../src/linux/mount.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { releases } from '../../vmcore/fixtures.ts';
 import { type MadePage, makeFile } from '../../vmcore/made-file.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
 
-const PAGE = 4096;
-const SECTORS = PAGE / 512;
+const SECTORS = PAGE_SIZE / 512;
 
 suite('what is not in memory of a deleted file', () => {
   /** Page 0 is full of ones, page 1 of zeros, page 2 has a one at its very end. */
@@ -20,13 +20,21 @@ suite('what is not in memory of a deleted file', () => {
     withView: <T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T =>
       use(
         Uint8Array.from({ length }, (_, i) =>
-          physical === 0 || (physical === 2 * PAGE && i === length - 1) ? 1 : 0,
+          physical === 0 || (physical === 2 * PAGE_SIZE && i === length - 1) ? 1 : 0,
         ),
       ),
   };
-  const isHoles = (sectors: number | undefined, frames: readonly number[], blockBytes = PAGE): boolean => {
-    const runs = frames.map((frame, i) => ({ address: i * PAGE, pages: 1, physical: frame * PAGE }));
-    return restIsHoles(memory, { sizeBytes: 64 * PAGE, sectors, blockBytes }, listedRuns(runs));
+  const isHoles = (
+    sectors: number | undefined,
+    frames: readonly number[],
+    blockBytes = PAGE_SIZE,
+  ): boolean => {
+    const runs = frames.map((frame, i) => ({
+      address: i * PAGE_SIZE,
+      pages: 1,
+      physical: frame * PAGE_SIZE,
+    }));
+    return restIsHoles(memory, { sizeBytes: 64 * PAGE_SIZE, sectors, blockBytes }, listedRuns(runs));
   };
 
   test('is holes if the file takes nothing on its disk', () => {
@@ -47,7 +55,7 @@ suite('what is not in memory of a deleted file', () => {
   });
 
   test('is not told of a file that may be in its inode', () => {
-    const inInode = { sizeBytes: 100, sectors: 0, blockBytes: PAGE };
+    const inInode = { sizeBytes: 100, sectors: 0, blockBytes: PAGE_SIZE };
     assert.equal(restIsHoles(memory, inInode, listedRuns([])), false);
   });
 
@@ -69,13 +77,13 @@ for (const release of releases) {
       const kernel = new MadeKernel(release);
       const { inode } = makeFile(kernel, name, pages);
       kernel.set('inode', inode.address, 'i_blocks', sectors);
-      kernel.set('super_block', inode.i_sb, 's_blocksize', PAGE);
+      kernel.set('super_block', inode.i_sb, 's_blocksize', PAGE_SIZE);
       const fileSystem = { name, onDisk: true };
       const mount = kernel.bind(mountStruct).at(0n);
       const identity = identityOf(inode, fileSystem);
       const file = { path: '/gone', deleted: true, mount, dentry: 0n, inode, fileSystem, identity };
       try {
-        return [...ghostOf(kernel, file, 1).runs].map(({ address }) => address / PAGE);
+        return [...ghostOf(kernel, file, 1).runs].map(({ address }) => address / PAGE_SIZE);
       } catch (error) {
         assert.ok(error instanceof FileRefusal);
         return error.reason;

@@ -16,7 +16,8 @@ import { unwrittenIn } from '../../../src/crash-world/capture-stage.ts';
 import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import { noFiles, type UnwrittenFile } from '../../../src/model/file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
-import { getxattr, isRoot, netRaw, oldDisk, PAGE, page, placeAt, setxattr, withOpen } from './old-disk.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
+import { getxattr, isRoot, netRaw, oldDisk, page, placeAt, setxattr, withOpen } from './old-disk.ts';
 
 suite('writing back', () => {
   const { root, unwritten, back, refused, content, put, remove } = oldDisk();
@@ -25,12 +26,12 @@ suite('writing back', () => {
   test('puts dirty pages in their place, with the size of then', () => {
     put('grown', 'x'.repeat(100));
     const { written, bytes, problems } = back(
-      unwritten('/grown', PAGE + 10, { dirty: listedRuns([page(PAGE, 2)]) }),
+      unwritten('/grown', PAGE_SIZE + 10, { dirty: listedRuns([page(PAGE_SIZE, 2)]) }),
     );
     assert.deepEqual(problems, []);
     assert.deepEqual(written, ['/grown']);
     assert.equal(bytes, 10);
-    assert.equal(content('grown'), 'x'.repeat(100) + '\0'.repeat(PAGE - 100) + 'c'.repeat(10));
+    assert.equal(content('grown'), 'x'.repeat(100) + '\0'.repeat(PAGE_SIZE - 100) + 'c'.repeat(10));
   });
 
   test('sets times to the nanosecond, before 1970 as well', () => {
@@ -50,20 +51,20 @@ suite('writing back', () => {
   });
 
   test('cuts a file of which memory counts fewer blocks', () => {
-    put('emptied', 'y'.repeat(3 * PAGE));
+    put('emptied', 'y'.repeat(3 * PAGE_SIZE));
     assert.deepEqual(back(unwritten('/emptied', 0, { sectors: 0 })).problems, []);
     assert.equal(content('emptied'), '');
   });
 
   test('does not cut a file on the word of its size alone', () => {
-    const long = 'y'.repeat(3 * PAGE);
+    const long = 'y'.repeat(3 * PAGE_SIZE);
     put('long', long);
     for (const changes of [
       {},
       { sectors: 24 },
       { sectors: 23 },
       { clean: listedRuns([page(0, 3)]) },
-      { dirty: listedRuns([page(0, 25), page(PAGE, 3)]) },
+      { dirty: listedRuns([page(0, 25), page(PAGE_SIZE, 3)]) },
     ]) {
       refused(unwritten('/long', 10, changes), /has 12288 bytes on the disk and had 10 in memory/);
       assert.equal(content('long'), long);
@@ -77,22 +78,24 @@ suite('writing back', () => {
     refused(unwritten('/short', 2 ** 40, { dirty: listedRuns([page(0, 3)]) }), /no second sign/);
     refused(unwritten('/short', 2 ** 40, { sectors: 0 }), /no second sign/);
     assert.equal(content('short'), 'y');
-    assert.deepEqual(back(unwritten('/short', 10 * PAGE, { sectors: 80 })).problems, []);
-    assert.equal(statSync(join(root, 'short')).size, 10 * PAGE);
+    assert.deepEqual(back(unwritten('/short', 10 * PAGE_SIZE, { sectors: 80 })).problems, []);
+    assert.equal(statSync(join(root, 'short')).size, 10 * PAGE_SIZE);
   });
 
   test('writes clean pages only where the disk has something else', () => {
-    put('clean', 'a'.repeat(PAGE) + 'x'.repeat(PAGE));
-    const { bytes } = back(unwritten('/clean', 2 * PAGE, { clean: listedRuns([page(0, 0), page(PAGE, 1)]) }));
-    assert.equal(bytes, PAGE);
-    assert.equal(content('clean'), 'a'.repeat(PAGE) + 'b'.repeat(PAGE));
+    put('clean', 'a'.repeat(PAGE_SIZE) + 'x'.repeat(PAGE_SIZE));
+    const { bytes } = back(
+      unwritten('/clean', 2 * PAGE_SIZE, { clean: listedRuns([page(0, 0), page(PAGE_SIZE, 1)]) }),
+    );
+    assert.equal(bytes, PAGE_SIZE);
+    assert.equal(content('clean'), 'a'.repeat(PAGE_SIZE) + 'b'.repeat(PAGE_SIZE));
   });
 
   test('makes a file that the disk does not know yet, if all of it is in memory', () => {
-    const dirty = listedRuns([page(0, 0), page(PAGE, 25)]);
-    const { problems } = back(unwritten('/new', PAGE + 10, { dirty, isWhole: true }));
+    const dirty = listedRuns([page(0, 0), page(PAGE_SIZE, 25)]);
+    const { problems } = back(unwritten('/new', PAGE_SIZE + 10, { dirty, isWhole: true }));
     assert.deepEqual(problems, []);
-    assert.equal(content('new'), 'a'.repeat(PAGE) + 'z'.repeat(10));
+    assert.equal(content('new'), 'a'.repeat(PAGE_SIZE) + 'z'.repeat(10));
     const { mode, mtimeNs } = statSync(join(root, 'new'), { bigint: true });
     assert.deepEqual([mode, mtimeNs], [0o100640n, 1_500_000_000_123_456_789n]);
   });
@@ -167,15 +170,18 @@ suite('writing back', () => {
 
   test('writes nothing beside file capabilities, and keeps them', { skip: !isRoot }, () => {
     const path = join(root, 'capable');
-    put('capable', 'a'.repeat(PAGE));
+    put('capable', 'a'.repeat(PAGE_SIZE));
     assert.equal(setxattr(path, 'security.capability', netRaw, netRaw.length, 0), 0);
     const isCapable = () => Number(getxattr(path, 'security.capability', null, 0)) === netRaw.length;
-    assert.deepEqual(back(unwritten('/capable', PAGE, { clean: listedRuns([page(0, 0)]) })).problems, []);
+    assert.deepEqual(
+      back(unwritten('/capable', PAGE_SIZE, { clean: listedRuns([page(0, 0)]) })).problems,
+      [],
+    );
     assert.ok(isCapable());
-    refused(unwritten('/capable', PAGE, { dirty: listedRuns([page(0, 1)]) }), /has file capabilities/);
+    refused(unwritten('/capable', PAGE_SIZE, { dirty: listedRuns([page(0, 1)]) }), /has file capabilities/);
     refused(unwritten('/capable', 0, { sectors: 0 }), /has file capabilities/);
     assert.ok(isCapable());
-    assert.equal(content('capable'), 'a'.repeat(PAGE));
+    assert.equal(content('capable'), 'a'.repeat(PAGE_SIZE));
   });
 
   test('writes nothing to a file that has another mode or owner', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, linkSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { filesToFind } from '../../../src/crash-world/capture-stage.ts';
@@ -8,8 +9,9 @@ import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import type { UnwrittenFile } from '../../../src/model/file.ts';
 import type { FileIdentity } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { sharedAcl } from '../acl.ts';
-import { getxattr, isRoot, netRaw, oldDisk, PAGE, page, placeAt, setxattr, withOpen } from './old-disk.ts';
+import { getxattr, isRoot, netRaw, oldDisk, page, placeAt, setxattr, withOpen } from './old-disk.ts';
 
 suite('writing back files of which the journal did not have the names', () => {
   const { root, unwritten, others, back, refused, content, put, remove } = oldDisk();
@@ -73,12 +75,12 @@ suite('writing back files of which the journal did not have the names', () => {
   });
 
   test('a file that was renamed over another has its content from the disk and from memory', () => {
-    begin('renamed', { 'f.new': 'x'.repeat(PAGE + 10), f: 'older' });
+    begin('renamed', { 'f.new': 'x'.repeat(PAGE_SIZE + 10), f: 'older' });
     const identity = as('f.new');
-    const changes = { dirty: listedRuns([page(PAGE, 25)]), isWhole: false };
+    const changes = { dirty: listedRuns([page(PAGE_SIZE, 25)]), isWhole: false };
     const { problems, notes } = back(moved('f', changes, identity));
     assert.deepEqual([problems, notes], [[], [renamed('f', 'f.new'), displaced('f', '.f.otherworld-ID')]]);
-    assert.deepEqual(contents(), { '.f.otherworld-ID': 'older', f: 'x'.repeat(PAGE) + 'z'.repeat(10) });
+    assert.deepEqual(contents(), { '.f.otherworld-ID': 'older', f: 'x'.repeat(PAGE_SIZE) + 'z'.repeat(10) });
     assert.equal(as('f').inode, identity.inode);
   });
 
@@ -118,9 +120,9 @@ suite('writing back files of which the journal did not have the names', () => {
     refused(moved('f', clean, { ...now, uid: 1 }), whole);
     refused(moved('f', clean, { ...now, gid: 1 }), whole);
     refused(moved('g', { ...clean, hasAcl: true }, now), /is not on the disk, and not whole/);
-    const grown = { ...now, sizeBytes: 2 * PAGE + 10 };
+    const grown = { ...now, sizeBytes: 2 * PAGE_SIZE + 10 };
     refused(moved('f', { ...clean, sectors: 24 }, grown), whole);
-    refused(moved('f', { isWhole: false, dirty: listedRuns([page(2 * PAGE, 25)]) }, grown), whole);
+    refused(moved('f', { isWhole: false, dirty: listedRuns([page(2 * PAGE_SIZE, 25)]) }, grown), whole);
     assert.deepEqual(contents(), { f: 'good', 'f.new': 'x'.repeat(10) });
     const { problems } = back(moved('f', {}, { ...now, mode: 0o100600 }));
     assert.deepEqual(problems, []);
@@ -192,7 +194,7 @@ suite('writing back files of which the journal did not have the names', () => {
     put('inherited/plain', '');
     assert.ok(Number(getxattr(join(path, 'plain'), 'system.posix_acl_access', null, 0)) > 0);
     assert.deepEqual(back(moved('f')).problems, []);
-    assert.equal(getxattr(join(path, 'f'), 'system.posix_acl_access', null, 0), -1);
+    assert.equal(getxattr(join(path, 'f'), 'system.posix_acl_access', null, 0), -constants.errno.ENODATA);
     assert.equal(as('f').mode, 0o100640);
   });
 
@@ -216,7 +218,10 @@ suite('writing back files of which the journal did not have the names', () => {
         notes.includes(`/armed/${aside} is no set-user-ID program any more, and has no file capabilities`),
         notes.join(),
       );
-      assert.equal(getxattr(join(root, 'armed', aside), 'security.capability', null, 0), -1);
+      assert.equal(
+        getxattr(join(root, 'armed', aside), 'security.capability', null, 0),
+        -constants.errno.ENODATA,
+      );
       assert.equal(statSync(join(root, 'armed', aside)).mode & 0o6000, 0);
     }
   });

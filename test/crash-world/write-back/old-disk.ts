@@ -11,22 +11,21 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import koffi from 'koffi';
 import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import { fileSystemUuid } from '../../../src/crash-world/write-back/identity.ts';
 import { WriteBack } from '../../../src/crash-world/write-back/index.ts';
 import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../../src/model/file.ts';
 import type { FileIdentity } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { libcFunction } from '../../../src/system/libc.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 
-export const PAGE = 4096;
 export const isRoot = process.getuid?.() === 0;
 
-const libc = koffi.load('libc.so.6');
-export const setxattr = libc.func(
-  'int setxattr(const char *path, const char *name, void *value, size_t size, int flags)',
-);
-export const getxattr = libc.func(
+export const setxattr = libcFunction<
+  [path: string, name: string, value: Uint8Array, size: number, flags: number]
+>('int setxattr(const char *path, const char *name, void *value, size_t size, int flags)');
+export const getxattr = libcFunction<[path: string, name: string, value: Uint8Array | null, size: number]>(
   'long getxattr(const char *path, const char *name, void *value, size_t size)',
 );
 /** A `struct vfs_ns_cap_data` of revision 2: CAP_NET_RAW, effective. */
@@ -37,13 +36,17 @@ const memory = {
   withView: <T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T =>
     use(
       Uint8Array.from({ length }, (_, i) => {
-        const page = Math.floor((physical + i) / PAGE);
-        if (page === 24 || (page === 25 && (physical + i) % PAGE >= 10)) return 0;
+        const page = Math.floor((physical + i) / PAGE_SIZE);
+        if (page === 24 || (page === 25 && (physical + i) % PAGE_SIZE >= 10)) return 0;
         return 97 + page;
       }),
     ),
 };
-export const page = (address: number, number: number) => ({ address, pages: 1, physical: number * PAGE });
+export const page = (address: number, number: number) => ({
+  address,
+  pages: 1,
+  physical: number * PAGE_SIZE,
+});
 
 export function withOpen<T>(path: string, use: (fd: number) => T): T {
   const fd = openSync(path, 'r');

@@ -16,28 +16,28 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
-import koffi from 'koffi';
 import { z } from 'zod';
 import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import { applyLateSettings } from '../../../src/criu/restore/late-settings.ts';
 import { holdImages } from '../../../src/criu/restore/restore.ts';
 import { changedOptions, type LateOption, lateOptions } from '../../../src/model/socket-option.ts';
+import { fcntl } from '../../../src/system/descriptors.ts';
+import { libcFunction } from '../../../src/system/libc.ts';
 import { groupOf, lateNothing, memoryOf, processOf } from '../processes.ts';
 import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
 
 /** libuv's handle of a server. */
 const handle = z.object({ fd: z.int() });
-const libc = koffi.load('libc.so.6');
-const getOption = libc.func(
+const getOption = libcFunction<[fd: number, level: number, option: number, value: number[], size: number[]]>(
   'int getsockopt(int fd, int level, int option, _Out_ int *value, _Inout_ uint32_t *size)',
 );
 
-const fileControl = libc.func('int fcntl(int fd, int command, long argument)');
 const [F_GETFL, F_GETPIPE_SZ] = [3, 1032];
 
 function optionOf(fd: number, name: LateOption['name']): number {
   const value = [0];
-  assert.equal(getOption(fd, ...lateOptions[name], value, [4]), 0);
+  const [level, option] = lateOptions[name];
+  assert.equal(getOption(fd, level, option, value, [4]), 0);
   return value[0] ?? 0;
 }
 
@@ -69,8 +69,8 @@ describe('what CRIU leaves to be done', () => {
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const fifos = [{ pid: process.pid, fd, flags: 0o100000, capacityBytes: 16384 }];
     assert.deepEqual(applyLateSettings({ ...lateNothing, fifos }), []);
-    assert.equal(fileControl(fd, F_GETFL, 0) & constants.O_NONBLOCK, 0);
-    assert.equal(fileControl(fd, F_GETPIPE_SZ, 0), 16384);
+    assert.equal(fcntl(fd, F_GETFL, 0) & constants.O_NONBLOCK, 0);
+    assert.equal(fcntl(fd, F_GETPIPE_SZ, 0), 16384);
     closeSync(fd);
     rmSync(dirname(path), { recursive: true });
   });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { closeSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import koffi from 'koffi';
 import type { RestorePlan } from '../../../src/criu/images/plan/restore-plan.ts';
 import { setWallClockTimers } from '../../../src/criu/restore/wall-clock-timers.ts';
+import { libcFunction } from '../../../src/system/libc.ts';
 import { lateNothing } from '../processes.ts';
 
 type Timer = RestorePlan['wallClockTimers'][number];
@@ -11,10 +11,11 @@ type Timer = RestorePlan['wallClockTimers'][number];
 const [TFD_NONBLOCK, TFD_TIMER_ABSTIME] = [0o4000, 1];
 const HOUR = 3600;
 
-const libc = koffi.load('libc.so.6');
-const create = libc.func('int timerfd_create(int clock, int flags)');
-const getTime = libc.func('int timerfd_gettime(int fd, void *value)');
-const read = libc.func('long read(int fd, void *buffer, size_t size)');
+const create = libcFunction<[clock: number, flags: number]>('int timerfd_create(int clock, int flags)');
+const getTime = libcFunction<[fd: number, value: Uint8Array]>('int timerfd_gettime(int fd, void *value)');
+const read = libcFunction<[fd: number, buffer: Uint8Array, size: number]>(
+  'long read(int fd, void *buffer, size_t size)',
+);
 
 /** A timerfd of this process, set as the plan says; its count at the first read, and seconds of interval and until it goes off. */
 function whatIsSet(over: Partial<Timer>): { count: bigint | 'nothing'; interval: bigint; left: bigint } {
@@ -27,7 +28,7 @@ function whatIsSet(over: Partial<Timer>): { count: bigint | 'nothing'; interval:
   };
   assert.deepEqual(setWallClockTimers({ ...lateNothing, wallClockTimers: [timer] }), []);
   const count = Buffer.alloc(8);
-  const got = Number(read(fd, count, 8));
+  const got = read(fd, count, 8);
   const value = Buffer.alloc(32);
   assert.equal(getTime(fd, value), 0);
   closeSync(fd);

@@ -5,6 +5,7 @@ import { problemOfReturn } from '../../../src/capture/interrupted-call.ts';
 import { ownsFutex } from '../../../src/capture/syscall-state.ts';
 import { abortRseq, blockedSignals } from '../../../src/capture/thread.ts';
 import { newFindings } from '../../../src/model/verdict.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { AddressError } from '../../../src/vmcore/errors.ts';
 import { threadOf } from '../../criu/processes.ts';
 import { releases } from '../../vmcore/fixtures.ts';
@@ -13,7 +14,6 @@ import { MadeKernel } from '../../vmcore/made-kernel.ts';
 import { type MadeArea, MadeProcess } from '../../vmcore/made-process.ts';
 import { HUGE, PRESENT } from '../../vmcore/tables.ts';
 
-const PAGE = 4096;
 const BASE = 0x7f00_0000_0000;
 const MIB2 = 2 << 20;
 
@@ -37,8 +37,8 @@ for (const release of releases) {
     test('is read over the border of two pages, one of them taken away by PROT_NONE or NUMA balancing', () => {
       const process = anonymous();
       process.map(BASE, process.kernel.frame(0x11));
-      process.map(BASE + PAGE, process.kernel.frame(0x22), 'taken');
-      assert.equal(show(process, BASE + PAGE - 2, 4), '11112222');
+      process.map(BASE + PAGE_SIZE, process.kernel.frame(0x22), 'taken');
+      assert.equal(show(process, BASE + PAGE_SIZE - 2, 4), '11112222');
     });
 
     test('is read in a huge page that was taken away', () => {
@@ -47,15 +47,15 @@ for (const release of releases) {
       const first = process.kernel.frame(0x31);
       process.kernel.frame(0x32);
       process.map(BASE + MIB2, first, 'taken', 2);
-      assert.equal(show(process, BASE + MIB2 + PAGE - 1, 2), '3132');
+      assert.equal(show(process, BASE + MIB2 + PAGE_SIZE - 1, 2), '3132');
     });
 
     test('is zeros where an anonymous area was never touched, and nothing where there is no area', () => {
       const process = anonymous();
-      assert.equal(show(process, BASE + 5 * PAGE, 4), '00000000');
+      assert.equal(show(process, BASE + 5 * PAGE_SIZE, 4), '00000000');
       assert.equal(show(process, BASE - 4, 4), 'unmapped');
       assert.equal(show(process, BASE - 4, 8), 'unmapped');
-      assert.equal(show(process, BASE + 2048 * PAGE, 1), 'unmapped');
+      assert.equal(show(process, BASE + 2048 * PAGE_SIZE, 1), 'unmapped');
       assert.deepEqual(process.user.read(0xffff_8880_0000_0000n, 8), { kind: 'unmapped' });
     });
 
@@ -72,12 +72,12 @@ for (const release of releases) {
         },
       ]);
       assert.equal(show(process, BASE, 2), 'c1c1');
-      assert.match(why(process, BASE + PAGE), /of a mapped file is not in memory/);
+      assert.match(why(process, BASE + PAGE_SIZE), /of a mapped file is not in memory/);
       assert.match(
-        why(process, BASE + 2 * PAGE),
+        why(process, BASE + 2 * PAGE_SIZE),
         /the page at 0x7f0000002000 of a mapped file is not in memory/,
       );
-      assert.equal(show(process, BASE + 7 * PAGE, 1), 'unmapped');
+      assert.equal(show(process, BASE + 7 * PAGE_SIZE, 1), 'unmapped');
     });
 
     test('is zeros in a hole of shared memory', () => {
@@ -89,7 +89,7 @@ for (const release of releases) {
           file: makeFile(kernel, 'tmpfs', [{ index: 0, fill: 7, flags: ['uptodate', 'dirty'] }]).file,
         },
       ]);
-      assert.equal(show(process, BASE + PAGE - 1, 2), '0700');
+      assert.equal(show(process, BASE + PAGE_SIZE - 1, 2), '0700');
     });
 
     test('cannot be told where it is in swap, in no dump, in a damaged table, or of the kernel', () => {
@@ -124,7 +124,10 @@ for (const release of releases) {
     test('a call is made again where the instruction before is `syscall`, also in a page that was taken away', () => {
       const process = page();
       const pfn = process.kernel.frame();
-      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE + 0x100), Buffer.from([0x0f, 0x05]));
+      process.kernel.write(
+        process.kernel.physicalToVirtual(pfn * PAGE_SIZE + 0x100),
+        Buffer.from([0x0f, 0x05]),
+      );
       process.map(BASE, pfn, 'taken');
       assert.equal(
         problemOfReturn(x86_64.systemCalls, process.user, returning(BigInt(BASE + 0x102))),
@@ -163,7 +166,7 @@ for (const release of releases) {
     test('the real signal mask of a thread in sigsuspend comes back, also if the new one is in a page taken away', () => {
       const process = page();
       const pfn = process.kernel.frame();
-      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE), Buffer.from([0xf0]));
+      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE_SIZE), Buffer.from([0xf0]));
       process.map(BASE, pfn, 'taken');
       const owner = { user: process.user, findings: newFindings() };
       const task = { ...suspended, restore_sigmask: false };
@@ -177,7 +180,7 @@ for (const release of releases) {
     test('the owner of a futex is read in a page that was taken away, and is in doubt in one that cannot be', () => {
       const process = page();
       const pfn = process.kernel.frame();
-      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE), Buffer.from([7, 0, 0, 0x80]));
+      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE_SIZE), Buffer.from([7, 0, 0, 0x80]));
       process.map(BASE, pfn, 'taken');
       assert.equal(ownsFutex({ pid: 7 }, process.user, BigInt(BASE)), true);
       assert.equal(ownsFutex({ pid: 8 }, process.user, BigInt(BASE)), false);
@@ -198,7 +201,10 @@ for (const release of releases) {
     test('a restartable sequence is aborted whose descriptor is in a page that was taken away', () => {
       const process = page();
       const pfn = process.kernel.frame();
-      process.kernel.write(process.kernel.physicalToVirtual(pfn * PAGE + 64), section(registers.ip - 4n));
+      process.kernel.write(
+        process.kernel.physicalToVirtual(pfn * PAGE_SIZE + 64),
+        section(registers.ip - 4n),
+      );
       process.map(BASE, pfn, 'taken');
       const owner = { user: process.user, findings: newFindings() };
       assert.equal(abortRseq({ pid: 7 }, owner, rseq, registers).ip, 0x9000n);

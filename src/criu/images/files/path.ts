@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ContentOnDisk, GhostFile, GroupFiles } from '../../../model/file.ts';
 import type { PathFile } from '../../../model/open-file.ts';
 import { contentRuns } from '../../../model/page-runs.ts';
+import { fileType, typeOf } from '../../../system/file-mode.ts';
 import { type ImageDirectory, type ImageFile, ImageWriteError, type PageSource } from '../image.ts';
 import {
   GhostChunkEntrySchema,
@@ -15,8 +16,6 @@ import { head } from './common.ts';
 
 /** Position that tells CRIU not to seek. */
 const NO_SEEK = 0xffff_ffff_ffff_ffffn;
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
 
 /** A file that is opened by its path. No size: files go on growing while other groups are restored. */
 export function regFile(file: PathFile): MessageInitShape<typeof RegFileEntrySchema> {
@@ -39,7 +38,7 @@ function time(moment: number): { tvSec: bigint; tvUsec: bigint } {
 
 function writeGhost(images: ImageDirectory, source: PageSource, ghost: GhostFile): void {
   const { uid, gid, mode, sizeBytes, rdev, inode } = ghost.identity;
-  const isRegular = (mode & S_IFMT) === S_IFREG;
+  const isRegular = typeOf(mode) === fileType.regular;
   const image = images.image('ghost-file', ghost.id);
   image.entry(GhostFileEntrySchema, {
     uid,

@@ -1,10 +1,10 @@
+import { constants } from 'node:os';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
 import type { SignalsPlan } from './restore-plan.ts';
 
-export const SIGTRAP = 5;
-const SIGCHLD = 17;
-const SIGSTOP = 19;
+export const { SIGTRAP } = constants.signals;
+const { SIGCHLD, SIGSTOP } = constants.signals;
 const SIG_DFL = 0n;
 
 /** `si_signo` of a siginfo_t. */

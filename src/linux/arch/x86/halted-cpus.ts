@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../../../system/page.ts';
 import { BindError, readable } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import { pageNumber, translateKernelPage } from '../../../vmcore/page-table.ts';
@@ -10,7 +11,6 @@ import { cpuinfoX86Struct } from './processor.ts';
 import { threadSize } from './ptrace.ts';
 import { tlbStateStruct } from './tlbflush.ts';
 
-const PAGE = 4096;
 /** Pages that one page table maps. */
 const TABLE_PAGES = 512;
 
@@ -58,7 +58,7 @@ function memoryOf(kernel: Kernel, cpu: number): PhysicalRange[] | undefined {
   if (frames.length < pages.length) return undefined;
   return [
     { physical: kernel.memory.translate(text), length: Number(end - text) },
-    ...[...frames, ...tables].map((physical) => ({ physical, length: PAGE })),
+    ...[...frames, ...tables].map((physical) => ({ physical, length: PAGE_SIZE })),
   ];
 }
 
@@ -87,5 +87,5 @@ function memberSize(kernel: Kernel, structure: string, member: string): number {
 
 /** Page numbers from a page-aligned address on. */
 function pagesOf(address: bigint, bytes: number): number[] {
-  return Array.from({ length: bytes / PAGE }, (_, index) => pageNumber(address) + index);
+  return Array.from({ length: bytes / PAGE_SIZE }, (_, index) => pageNumber(address) + index);
 }

@@ -1,0 +1,29 @@
+import { constants } from 'node:fs';
+
+const { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } = constants;
+
+/** Types of files, as the bits of a mode that say them (inode(7)). */
+export const fileType = {
+  regular: S_IFREG,
+  directory: S_IFDIR,
+  symlink: S_IFLNK,
+  fifo: S_IFIFO,
+  socket: S_IFSOCK,
+  character: S_IFCHR,
+  block: S_IFBLK,
+} as const;
+
+/** Bits of a mode that give a program its file's owner's, or group's, rights. */
+export const SET_ID = 0o6000;
+/** The bit of a directory of which nobody but an entry's owner takes the entry away. */
+export const STICKY = 0o1000;
+
+/** The type in a mode: one of {@link fileType}. */
+export function typeOf(mode: number): number {
+  return mode & S_IFMT;
+}
+
+/** The permissions in a mode, with the set-ID and sticky bits: what chmod(2) sets. */
+export function permissionsOf(mode: number): number {
+  return mode & 0o7777;
+}

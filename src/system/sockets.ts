@@ -1,0 +1,92 @@
+import { checked, libcFunction } from './libc.ts';
+
+export const AF_UNIX = 1;
+export const AF_NETLINK = 16;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+
+/** socket(2). */
+export const socket = libcFunction<[domain: number, type: number, protocol: number]>(
+  'int socket(int domain, int type, int protocol)',
+);
+
+/** bind(2). */
+export const bind = libcFunction<[fd: number, address: Uint8Array, length: number]>(
+  'int bind(int fd, const uint8_t *address, uint32_t length)',
+);
+
+/** connect(2). */
+export const connect = libcFunction<[fd: number, address: Uint8Array, length: number]>(
+  'int connect(int fd, const uint8_t *address, uint32_t length)',
+);
+
+/** setsockopt(2). */
+export const setsockopt = libcFunction<
+  [fd: number, level: number, option: number, value: Uint8Array, length: number]
+>('int setsockopt(int fd, int level, int option, const uint8_t *value, uint32_t length)');
+
+/** send(2). */
+export const send = libcFunction<[fd: number, data: Uint8Array, length: number, flags: number]>(
+  'int64_t send(int fd, const uint8_t *data, size_t length, int flags)',
+);
+
+/** recv(2). */
+export const recv = libcFunction<[fd: number, data: Uint8Array, length: number, flags: number]>(
+  'int64_t recv(int fd, void *data, size_t length, int flags)',
+);
+
+const socketpairCall = libcFunction<[domain: number, type: number, protocol: number, pair: Uint8Array]>(
+  'int socketpair(int domain, int type, int protocol, void *pair)',
+);
+
+/** Two sockets that are connected (socketpair(2)). @throws SystemCallError */
+export function socketpair(domain: number, type: number): [number, number] {
+  const pair = Buffer.alloc(8);
+  checked('socketpair', socketpairCall(domain, type, 0, pair));
+  return [pair.readInt32LE(0), pair.readInt32LE(4)];
+}
+
+/** `struct iovec` and `struct msghdr` of recvmsg(2), under names that koffi has not. */
+const structures = {
+  otherworld_iovec: { base: 'const uint8_t *', length: 'size_t' },
+  otherworld_msghdr: {
+    name: 'const uint8_t *',
+    nameLength: 'uint32_t',
+    iov: 'otherworld_iovec *',
+    iovLength: 'size_t',
+    control: 'const uint8_t *',
+    controlLength: 'size_t',
+    flags: 'int',
+  },
+};
+const sendmsg = libcFunction<[fd: number, message: object, flags: number]>(
+  'long sendmsg(int fd, const otherworld_msghdr *message, int flags)',
+  structures,
+);
+
+/**
+ * Sends text and a descriptor, which the receiver gets as one of its own (SCM_RIGHTS of unix(7)).
+ * @throws SystemCallError
+ */
+export function sendDescriptor(to: number, text: string, fd: number): void {
+  const control = Buffer.alloc(24);
+  control.writeBigUInt64LE(20n, 0);
+  control.writeInt32LE(SOL_SOCKET, 8);
+  control.writeInt32LE(SCM_RIGHTS, 12);
+  control.writeInt32LE(fd, 16);
+  const base = Buffer.from(text);
+  const message = {
+    name: null,
+    nameLength: 0,
+    iov: { base, length: base.length },
+    iovLength: 1,
+    control,
+    controlLength: control.length,
+    flags: 0,
+  };
+  checked('sendmsg', sendmsg(to, message, 0));
+}
