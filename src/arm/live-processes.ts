@@ -1,9 +1,9 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import type { Matchable } from '../config/match.ts';
 import { printableArguments } from '../report/printable.ts';
+import { bytesToText } from '../system/byte-text.ts';
 import { cgroupOf, ifThere, parseStat, processNumbers } from '../system/proc.ts';
 import { codeOf } from '../system/thrown.ts';
-import { bytesToText } from '../vmcore/byte-text.ts';
 
 /** A running process as rules see it; undefined if it is gone, is a kernel thread or a zombie. */
 export function liveProcess(pid: number): Matchable | undefined {

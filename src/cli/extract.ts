@@ -15,7 +15,7 @@ import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
-import { wellFormed } from '../vmcore/byte-text.ts';
+import { wellFormed } from '../system/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
 

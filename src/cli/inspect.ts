@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Report } from '../inspect/report.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
-import { wellFormed } from '../vmcore/byte-text.ts';
+import { wellFormed } from '../system/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';

@@ -1,4 +1,4 @@
-import { bytesToText } from '../vmcore/byte-text.ts';
+import { bytesToText } from '../system/byte-text.ts';
 import type { ProtectionRule } from './protection.ts';
 import { slicesUser, systemPlace, type UnitPlace, userManagersPlace } from './unit-place.ts';
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { MemoryRange } from '../config/manifest.ts';
-import { type HaltedCpu, haltedCpus } from '../linux/arch/x86/halted-cpus.ts';
+import { type HaltedCpu, haltedCpus } from '../linux/arch/index.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { missingCpus, runningApicIds, startCpus } from './cpus.ts';

@@ -3,7 +3,7 @@ import { type File, fileSystemOf, type Inode } from '../linux/fs.ts';
 import { mountOf } from '../linux/mount.ts';
 import { nsCommonStruct } from '../linux/ns-common.ts';
 import { procNsOperationsStruct } from '../linux/proc-ns.ts';
-import { showText } from '../vmcore/byte-text.ts';
+import { showText } from '../system/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
 const MAX_NS_NAME = 32;

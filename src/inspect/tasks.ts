@@ -4,7 +4,7 @@ import { findTaskByPid, forEachThread } from '../linux/pid.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
-import { showText } from '../vmcore/byte-text.ts';
+import { showText } from '../system/byte-text.ts';
 import { ContainerError, hex, isDamage, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 

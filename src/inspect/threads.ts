@@ -1,5 +1,4 @@
-import { USER_CS, USER32_CS } from '../arch/x86-64/registers.ts';
-import { taskPtRegs } from '../linux/arch/x86/ptrace.ts';
+import { taskPtRegs } from '../linux/arch/index.ts';
 import { forEachThread } from '../linux/pid.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
@@ -36,8 +35,7 @@ function threadRow(kernel: Kernel, task: Task): ThreadRow {
   const none = { systemCall: undefined, userIp: undefined, userSp: undefined };
   if ((task.flags & PF.kthread) !== 0 || task.stack === 0n) return { ...common, ...none };
   const registers = taskPtRegs(kernel, task.stack);
-  const selector = registers.cs & 0xffffn;
-  if (selector !== USER_CS && selector !== USER32_CS) return { ...common, ...none };
+  if (!kernel.architecture.notes.isUserMode(registers)) return { ...common, ...none };
   return {
     ...common,
     systemCall:

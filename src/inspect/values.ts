@@ -1,5 +1,5 @@
+import { showText } from '../system/byte-text.ts';
 import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
-import { showText } from '../vmcore/byte-text.ts';
 import { hex, isDamage, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 

@@ -1,4 +1,4 @@
-import { isWholeText, showText } from '../vmcore/byte-text.ts';
+import { isWholeText, showText } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u64 } from '../vmcore/view.ts';

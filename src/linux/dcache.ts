@@ -1,4 +1,4 @@
-import { bytesToText, isWholeText, showText, textToBytes } from '../vmcore/byte-text.ts';
+import { bytesToText, isWholeText, showText, textToBytes } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';

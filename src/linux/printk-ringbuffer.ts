@@ -1,4 +1,4 @@
-import { bytesToText } from '../vmcore/byte-text.ts';
+import { bytesToText } from '../system/byte-text.ts';
 import { ContainerError, isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { cstring, embed, pointer, struct, u8, u16, u32, u64, type ViewOf } from '../vmcore/view.ts';

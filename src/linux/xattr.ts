@@ -1,4 +1,4 @@
-import { isWholeText } from '../vmcore/byte-text.ts';
+import { isWholeText } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, ulongNumber } from '../vmcore/view.ts';

@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
+import { wellFormed } from '../system/byte-text.ts';
 import { damageOf } from '../system/damage.ts';
 import { replaceFile, setAside } from '../system/state-file.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
-import { wellFormed } from '../vmcore/byte-text.ts';
 import { type Report, reportSchema } from './schema.ts';
 
 /** An incident cannot be shown; the message says which and why. */

@@ -1,4 +1,4 @@
-import { showBytes } from '../vmcore/byte-text.ts';
+import { showBytes } from '../system/byte-text.ts';
 
 /** Control characters but newline and tab: C0, DEL and C1. */
 const CONTROL = /(?![\n\t])\p{Cc}/gu;

@@ -1,6 +1,6 @@
 import type { AddressSpace, PageTable } from '../arch/index.ts';
+import { bytesToText } from '../system/byte-text.ts';
 import { PAGE_SIZE } from '../system/page.ts';
-import { bytesToText } from './byte-text.ts';
 import { AddressError } from './errors.ts';
 import { pageNumber, translateKernelPage } from './page-table.ts';
 import type { PhysicalMemory } from './physical.ts';

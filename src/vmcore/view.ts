@@ -1,5 +1,5 @@
+import { bytesToText } from '../system/byte-text.ts';
 import { PAGE_SIZE } from '../system/page.ts';
-import { bytesToText } from './byte-text.ts';
 import { AddressError, BindError } from './errors.ts';
 import type { Field, FieldSpec, Fields, StructDecl, View } from './field.ts';
 import { Flags } from './flags.ts';

@@ -9,7 +9,7 @@ import { fileStruct } from '../../src/linux/fs.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
-import { textToBytes } from '../../src/vmcore/byte-text.ts';
+import { textToBytes } from '../../src/system/byte-text.ts';
 import { openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
 for (const release of releases) {

@@ -4,7 +4,7 @@ import { type File, fileSystemOf, type Inode, inodeStruct } from '../../linux/fs
 import { MEMFD_PREFIX, shmemSeals } from '../../linux/shmem.ts';
 import type { MemfdFile, MemfdInode } from '../../model/file.ts';
 import type { SharedMemory } from '../../model/memory.ts';
-import { isWholeText, showText } from '../../vmcore/byte-text.ts';
+import { isWholeText, showText } from '../../system/byte-text.ts';
 import type { CaptureContext } from './context.ts';
 import { pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';

@@ -1,4 +1,4 @@
-import { taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
+import { taskPtRegs } from '../../linux/arch/index.ts';
 import type { FdSlot } from '../../linux/fdtable.ts';
 import { forEachThread } from '../../linux/pid.ts';
 import { type Task, taskAt } from '../../linux/sched.ts';

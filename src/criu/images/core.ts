@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Credentials, IntervalTimer, PosixTimer, Process, Thread } from '../../model/process.ts';
-import { textToBytes } from '../../vmcore/byte-text.ts';
+import { textToBytes } from '../../system/byte-text.ts';
 import type { ImageDirectory } from './image.ts';
 import { SIGTRAP, signalNumber } from './plan/signals.ts';
 import {

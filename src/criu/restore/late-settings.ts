@@ -1,10 +1,10 @@
 import { closeSync, fchownSync, writeFileSync } from 'node:fs';
 import { type LateOption, lateOptions } from '../../model/socket-option.ts';
+import { textToBytes } from '../../system/byte-text.ts';
 import { F_SETFL, F_SETPIPE_SZ, fcntl, ioctl, takeDescriptor } from '../../system/descriptors.ts';
 import { errnoText } from '../../system/errno.ts';
 import { setAffinity, setIoPriority } from '../../system/process-settings.ts';
 import { setsockopt } from '../../system/sockets.ts';
-import { textToBytes } from '../../vmcore/byte-text.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { setWallClockTimers } from './wall-clock-timers.ts';
 

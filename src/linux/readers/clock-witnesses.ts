@@ -1,6 +1,6 @@
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { vdsoDataStruct } from '../arch/x86/vdso.ts';
+import { vdsoDataStruct } from '../datapage.ts';
 import { HRTIMER_MAX_CLOCK_BASES, hrtimerClockBaseStruct, hrtimerCpuBaseStruct } from '../hrtimer.ts';
 import { uptimesByJiffies } from '../jiffies.ts';
 import { readLog } from '../printk.ts';

@@ -12,7 +12,7 @@ import { PagemapEntrySchema, PagemapHeadSchema } from '../../../src/criu/images/
 import { PstreeEntrySchema } from '../../../src/criu/images/proto/gen/pstree_pb.ts';
 import type { PhysicalRun } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
-import { bytesToText } from '../../../src/vmcore/byte-text.ts';
+import { bytesToText } from '../../../src/system/byte-text.ts';
 import { areaOf, groupOf, memoryOf, processOf, threadOf } from '../processes.ts';
 
 /** Old memory in which every page is filled with the low byte of its frame number. */

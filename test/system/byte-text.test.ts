@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { bytesToText, isWholeText, showBytes, showText, textToBytes } from '../../src/vmcore/byte-text.ts';
+import { bytesToText, isWholeText, showBytes, showText, textToBytes } from '../../src/system/byte-text.ts';
 
 describe("text of the kernel's bytes", () => {
   it('becomes the same bytes again, whatever they are', () => {
