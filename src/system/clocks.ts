@@ -10,7 +10,7 @@ const clockAdjtime = libcFunction<[clock: number, timex: Uint8Array]>(
   'int clock_adjtime(int clock, void *timex)',
 );
 
-/** timerfd_settime(2). @param value a `struct itimerspec`; the one before is not asked for */
+/** timerfd_settime(2): `value` is a `struct itimerspec`; the one before is not asked for. */
 export const timerfdSettime = libcFunction<[fd: number, flags: number, value: Uint8Array, old: null]>(
   'int timerfd_settime(int fd, int flags, void *value, void *old)',
 );

@@ -33,7 +33,7 @@ export const ptracePeek = libcFunction<[request: number, pid: number, what: Uint
   'long ptrace(long request, int pid, void *what, void *data)',
 );
 
-/** waitpid(2). @param status of 4 bytes */
+/** waitpid(2): `status` has 4 bytes. */
 export const waitpid = libcFunction<[pid: number, status: Uint8Array, options: number]>(
   'int waitpid(int pid, void *status, int options)',
 );
