@@ -6,10 +6,11 @@ import { RUN_DIRECTORY } from '../config/paths.ts';
 import { newReport, resumeReport, saveReport } from '../report/incident.ts';
 import type { Report } from '../report/schema.ts';
 import { readHandover } from './handover.ts';
+import { type IncidentPlace, openIncident } from './incident-place.ts';
+import { saveLog } from './log-stage.ts';
 import { mountFileSystems } from './mounts.ts';
-import { panicTimeNanoseconds } from './old-kernel.ts';
+import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
 import { concludePending } from './process-reports.ts';
-import { openDeadKernel, openIncident, type Place, saveLog } from './resurrect.ts';
 import { messageOf } from './stages.ts';
 
 /** Tells give-up.sh that there is a report. */
@@ -38,7 +39,7 @@ export function giveUp(reason: string): void {
   save(report);
 }
 
-function begunIncident(): Place | undefined {
+function begunIncident(): IncidentPlace | undefined {
   try {
     const { incident, incidents } = readHandover();
     return { id: incident, incidents };
@@ -49,12 +50,12 @@ function begunIncident(): Place | undefined {
 }
 
 /** The panic's time is not known before the dead kernel is read, which may fail. */
-function newPlace(): Place {
+function newPlace(): IncidentPlace {
   mountFileSystems();
   return openIncident(new Date());
 }
 
-function saveDeadLog(place: Place, report: Report): void {
+function saveDeadLog(place: IncidentPlace, report: Report): void {
   try {
     const { kernel, error } = openDeadKernel();
     if (kernel === undefined) throw error;

@@ -10,15 +10,36 @@ import {
 } from '../criu/restore/index.ts';
 import type { ProcessReport, Report } from '../report/schema.ts';
 import { scopeOf } from './adoption.ts';
-import type { EndImages } from './image-stage.ts';
+import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
+import { orElse, stage, step } from './stage-list.ts';
 import { messageOf, StageSkipped } from './stages.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
 
+export const watchStep = step({
+  name: 'watch',
+  needs: {},
+  run: (_, { report }) => ({ watch: openProcedureWatch(report) }),
+});
+
+/** If it fails, all that was restored counts as running. */
+export const proceduresStage = stage({
+  name: 'procedures',
+  needs: {
+    restored: orElse<readonly RestoredGroup[]>([]),
+    watch: orElse<ProcedureWatch | undefined>(undefined),
+  },
+  run: async ({ restored, watch }, work) => {
+    const conclusion = { report: work.report, endImages: endImagesOf(work) };
+    const settings = work.manifest.config['crash-procedure'];
+    return { restored: await awaitProcedures(restored, watch, settings, conclusion) };
+  },
+});
+
 /** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
-export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
+function openProcedureWatch(report: Report): ProcedureWatch | undefined {
   try {
     return new ProcedureWatch();
   } catch (error) {
@@ -33,7 +54,7 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
  *
  * @returns the groups with those processes that are still there
  */
-export async function procedureStage(
+export async function awaitProcedures(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
   settings: Settings,

@@ -6,15 +6,15 @@ import type { ProcessReport, Report } from '../report/schema.ts';
 import { serviceOf } from './adoption.ts';
 import type { Candidate, Selected } from './select.ts';
 
-/** What selection knows of a process. */
-export interface Known {
+/** What the selection knows of the processes. */
+export interface Selection {
   readonly selected: readonly Selected[];
   readonly candidates: readonly Candidate[];
 }
 
-function identity(pid: number, known: Known): Partial<ProcessReport> {
-  const candidate = known.candidates.find((other) => other.pid === pid);
-  const rule = known.selected.find((other) => other.candidate.pid === pid)?.rule;
+function identity(pid: number, selection: Selection): Partial<ProcessReport> {
+  const candidate = selection.candidates.find((other) => other.pid === pid);
+  const rule = selection.selected.find((other) => other.candidate.pid === pid)?.rule;
   const unit = serviceOf(candidate?.cgroup);
   return {
     ...shown(candidate),
@@ -48,12 +48,12 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 }
 
 /** The report's entry of a process that was captured and may come back. */
-export function capturedReport(process: Process, group: ProcessGroup, known: Known): ProcessReport {
+export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
   const { checks, repairs, inDoubt, notes } = process.findings;
   return {
     pid: process.pid,
     comm: process.comm,
-    ...identity(process.pid, known),
+    ...identity(process.pid, selection),
     group: group.id,
     verdict: verdictOf(process.findings),
     outcome: 'pending',
@@ -66,12 +66,12 @@ export function capturedReport(process: Process, group: ProcessGroup, known: Kno
 }
 
 /** The report's entry of a process that is not brought back. */
-export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
-  const candidate = known.candidates.find((other) => other.pid === refusal.pid);
+export function refusedReport(refusal: Refusal, selection: Selection): ProcessReport {
+  const candidate = selection.candidates.find((other) => other.pid === refusal.pid);
   return {
     pid: refusal.pid,
     comm: refusal.comm || candidate?.comm || '?',
-    ...identity(refusal.pid, known),
+    ...identity(refusal.pid, selection),
     verdict: 'refused',
     outcome: 'refused',
     reasons: [...refusal.reasons],

@@ -16,8 +16,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { examineGroup } from '../../src/crash-world/examine.ts';
+import type { ReadyGroup } from '../../src/crash-world/files-stage.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
-import { type ReadyGroup, restoreStage } from '../../src/crash-world/restore-stage.ts';
+import { restoreGroups } from '../../src/crash-world/restore-stage.ts';
 import { writeRestorePlan } from '../../src/criu/images/plan/write-plan.ts';
 import { moveTo } from '../../src/criu/restore/restore-cgroup.ts';
 import type { Report } from '../../src/report/schema.ts';
@@ -87,7 +88,7 @@ suite('restoring groups', needsCgroups, () => {
     const beforeRelease = (): void => {
       ranBefore = groups.map((ready) => existsSync(`${ready.directory}-ran`));
     };
-    const restored = await restoreStage(
+    const restored = await restoreGroups(
       groups,
       { report, save: () => undefined, endImages: () => undefined, beforeRelease },
       () => place,
