@@ -4,7 +4,7 @@ import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { criuVersion } from './criu-version.ts';
@@ -56,7 +56,7 @@ function captureGroups(
   kernel: Kernel,
   selection: Selection,
   { criu, barred, writeBack }: CaptureConditions,
-  report: Report,
+  report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
   const { groups, refused, notes } = captureProcesses(kernel, {

@@ -1,4 +1,4 @@
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { prepareFiles } from './prepare.ts';
@@ -24,7 +24,7 @@ export interface ReadyGroup extends ImagedGroup {
  */
 export function makeReady(
   groups: readonly ImagedGroup[],
-  report: Report,
+  report: IncidentReport,
   endImages: EndImages,
 ): ReadyGroup[] {
   const made = new Set<string>();

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { newReport, resumeReport, saveReport } from '../report/incident.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { readHandover } from './handover.ts';
 import { type IncidentPlace, openIncident } from './incident-place.ts';
 import { saveLog } from './log-stage.ts';
@@ -23,7 +23,7 @@ const WRITTEN = join(RUN_DIRECTORY, 'given-up');
 export function giveUp(reason: string): void {
   const begun = begunIncident();
   const place = begun ?? newPlace();
-  const save = (report: Report): void => saveReport(report, place.incidents);
+  const save = (report: IncidentReport): void => saveReport(report, place.incidents);
   const report =
     begun === undefined
       ? newReport(place.id, runningRelease(), loadManifest().reservedBytes)
@@ -55,7 +55,7 @@ function newPlace(): IncidentPlace {
   return openIncident(new Date());
 }
 
-function saveDeadLog(place: IncidentPlace, report: Report): void {
+function saveDeadLog(place: IncidentPlace, report: IncidentReport): void {
   try {
     const { kernel, error } = openDeadKernel();
     if (kernel === undefined) throw error;

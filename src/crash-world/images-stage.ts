@@ -9,7 +9,7 @@ import {
 } from '../criu/images/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { endGroupImages, groupDirectory, makeImagesDirectory } from '../report/images.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { concludeGroup } from './process-reports.ts';
 import { orElse, required, stage } from './stage-list.ts';
@@ -64,7 +64,7 @@ function imageGroups(
   groups: readonly ProcessGroup[],
   images: string,
   occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
-  report: Report,
+  report: IncidentReport,
 ): ImagedGroup[] {
   return groups.flatMap((group) => {
     const directory = groupDirectory(images, group.id);
@@ -91,7 +91,7 @@ function freeMebibytes(directory: string): number {
   return Math.floor((bavail * bsize) / 2 ** 20);
 }
 
-function notePlans(report: Report, plans: readonly ProcedurePlan[]): void {
+function notePlans(report: IncidentReport, plans: readonly ProcedurePlan[]): void {
   for (const plan of plans) {
     const process = report.processes.find(({ pid }) => pid === plan.pid);
     if (process === undefined) continue;

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { IncidentPlace } from './incident-place.ts';
 import { describePanic, readOldLog } from './old-kernel.ts';
@@ -13,7 +13,7 @@ export const logStage = stage({
 });
 
 /** Saves the dead kernel's log, and what it says of the panic. */
-export function saveLog(kernel: Kernel, panicAt: bigint, place: IncidentPlace, report: Report): void {
+export function saveLog(kernel: Kernel, panicAt: bigint, place: IncidentPlace, report: IncidentReport): void {
   const log = readOldLog(kernel);
   // Before the file: a full disk must not hide who panicked from the protection against crash loops.
   report.panic = describePanic(kernel, log, panicAt);

@@ -6,7 +6,7 @@ import { ImageDirectory, writePreparation } from '../criu/images/index.ts';
 import { type Preparation, readPreparation } from '../criu/restore/index.ts';
 import type { FileToMake, MemoryFiles } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
 import { mountedPaths, tmpfsPoints } from './mounts.ts';
@@ -18,7 +18,7 @@ export interface SavedMemoryFiles {
   readonly pidFiles: readonly PidFile[];
 }
 
-type Notes = Pick<Report, 'notes'>;
+type Notes = Pick<IncidentReport, 'notes'>;
 
 const PAGE = 4096;
 /** Memory that a name takes: inode and dentry, generously. */

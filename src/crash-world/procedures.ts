@@ -8,7 +8,7 @@ import {
   ProcedureWatch,
   restoreImages,
 } from '../criu/restore/index.ts';
-import type { ProcessReport, Report } from '../report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../report/schema.ts';
 import { scopeOf } from './adoption.ts';
 import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
@@ -39,7 +39,7 @@ export const proceduresStage = stage({
 });
 
 /** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
-function openProcedureWatch(report: Report): ProcedureWatch | undefined {
+function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined {
   try {
     return new ProcedureWatch();
   } catch (error) {
@@ -58,7 +58,7 @@ export async function awaitProcedures(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
   settings: Settings,
-  { report, endImages }: { readonly report: Report; readonly endImages: EndImages },
+  { report, endImages }: { readonly report: IncidentReport; readonly endImages: EndImages },
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) =>
     deliveredPlans(group.imaged.plans).map((plan) => ({ plan, group })),
@@ -78,7 +78,7 @@ async function concludeAll(
   waiting: readonly { readonly plan: DeliveredPlan; readonly group: RestoredGroup }[],
   watch: ProcedureWatch,
   settings: Settings,
-  report: Report,
+  report: IncidentReport,
 ): Promise<ReadonlySet<number>> {
   const outcomes = await watch.outcomes(
     waiting.map(({ plan }) => plan),

@@ -2,7 +2,7 @@ import { describeRule } from '../config/protection.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
-import type { ProcessReport, Report } from '../report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../report/schema.ts';
 import { serviceOf } from './adoption.ts';
 import type { Candidate, Selected } from './select.ts';
 
@@ -83,7 +83,7 @@ export function refusedReport(refusal: Refusal, selection: Selection): ProcessRe
 }
 
 /** Processes of which a stage that failed, or did not end, had still to decide. */
-export function concludePending(report: Report, reason: string): void {
+export function concludePending(report: IncidentReport, reason: string): void {
   for (const process of report.processes) {
     if (process.outcome !== 'pending') continue;
     process.outcome = 'failed';
@@ -93,7 +93,7 @@ export function concludePending(report: Report, reason: string): void {
 
 /** Sets the outcome of all processes of a group. */
 export function concludeGroup(
-  report: Report,
+  report: IncidentReport,
   group: number,
   outcome: 'restored' | 'failed',
   reasons: readonly string[],

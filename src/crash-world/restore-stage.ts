@@ -4,7 +4,7 @@ import { RUN_DIRECTORY } from '../config/paths.ts';
 import { deliveredPlans } from '../criu/images/index.ts';
 import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { scopeOf } from './adoption.ts';
 import { examineGroup } from './examine.ts';
 import type { ReadyGroup } from './files-stage.ts';
@@ -86,7 +86,7 @@ export async function restoreGroups(
     beforeRelease,
     numbers,
   }: {
-    readonly report: Report;
+    readonly report: IncidentReport;
     readonly save: () => void;
     readonly endImages: EndImages;
     /** Called when there is a group to let go, before the first one runs. */
@@ -138,7 +138,7 @@ async function letGo(hold: HeldGroup, cgroup: string): Promise<Restored> {
 /** What goes wrong with one group is that group's. */
 async function concluding<T>(
   { group }: ReadyGroup,
-  report: Report,
+  report: IncidentReport,
   step: () => T | Promise<T>,
 ): Promise<T | undefined> {
   try {
@@ -153,7 +153,7 @@ async function concluding<T>(
 async function holdOne(
   { group, directory, pagesBytes }: ReadyGroup,
   options: RestoreOptions,
-  report: Report,
+  report: IncidentReport,
 ): Promise<HeldGroup | undefined> {
   const { available } = readMemory();
   if (available < pagesBytes + RESTORE_MARGIN_BYTES) {

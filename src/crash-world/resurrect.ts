@@ -4,7 +4,7 @@ import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { type NumberRange, usedNumbers } from '../linux/pid.ts';
 import { newReport, saveReport } from '../report/incident.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { writeHandover } from './handover.ts';
 import { openIncident } from './incident-place.ts';
@@ -90,7 +90,7 @@ function releaseNotes(release: string, { unchecked }: Manifest): string[] {
   return [`${problem}${unchecked ? ' (armed with --unchecked)' : ''}`];
 }
 
-function noteTimeToCrashKernel(report: Report, panicAt: bigint): void {
+function noteTimeToCrashKernel(report: IncidentReport, panicAt: bigint): void {
   const seconds = Date.now() / 1000 - uptimeSeconds() - Number(panicAt) / 1e9;
   // Out of all proportion where the hardware clock keeps local time.
   if (seconds > -2 && seconds < 600) report.secondsToCrashKernel = Number(Math.max(0, seconds).toFixed(1));

@@ -1,6 +1,6 @@
 import type { Manifest } from '../config/manifest.ts';
 import { loadRules } from '../config/protection.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Selection, selectedReport } from './process-reports.ts';
 import { explainUnmatched, listCandidates, selectProcesses } from './select.ts';
@@ -13,7 +13,7 @@ export const selectionStage = stage({
 });
 
 /** Which processes the rules name: those of the configuration, and those that `protect` has set. */
-function select(kernel: Kernel, manifest: Manifest, report: Report): Selection {
+function select(kernel: Kernel, manifest: Manifest, report: IncidentReport): Selection {
   const saved = loadRules();
   report.errors.push(...saved.problems);
   const rules = [...manifest.rules, ...saved.rules];

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Report, Stage } from '../report/schema.ts';
+import type { IncidentReport, StageReport } from '../report/schema.ts';
 import { belowOwnPeak, forgetOwnPeak, readMemory } from './meminfo.ts';
 
 /** What a stage that did nothing ends with, and why. */
@@ -9,7 +9,7 @@ export class StageSkipped extends Error {
 
 interface StageEnd {
   readonly end?: number;
-  readonly outcome?: Stage['outcome'];
+  readonly outcome?: StageReport['outcome'];
   readonly detail?: string | undefined;
 }
 
@@ -23,10 +23,10 @@ export function uptimeSeconds(): number {
  * comes after it runs on with what there is. After each step the report is saved, so that it tells how far things got whatever happens.
  */
 export class Stages {
-  readonly report: Report;
-  readonly #save: (report: Report) => void;
+  readonly report: IncidentReport;
+  readonly #save: (report: IncidentReport) => void;
 
-  constructor(report: Report, save: (report: Report) => void) {
+  constructor(report: IncidentReport, save: (report: IncidentReport) => void) {
     this.report = report;
     this.#save = save;
   }
@@ -35,7 +35,7 @@ export class Stages {
   async run<T>(name: string, step: () => T | Promise<T>): Promise<T | undefined> {
     const start = uptimeSeconds();
     let result: T | undefined;
-    let outcome: Stage['outcome'] = 'done';
+    let outcome: StageReport['outcome'] = 'done';
     let detail: string | undefined;
     try {
       result = await step();

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { MemoryRange } from '../config/manifest.ts';
 import { type HaltedCpu, haltedCpus } from '../linux/halted-cpus.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { reclaimMemory } from './reclaim.ts';
@@ -37,7 +37,7 @@ export const memoryStage = stage({
  * Starts the CPUs that are still off, which takes them out of the dead kernel's memory.
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
-function startOtherCpus(kernel: Kernel, report: Report): MemoryRange[] {
+function startOtherCpus(kernel: Kernel, report: IncidentReport): MemoryRange[] {
   const halted = haltedCpus(kernel);
   const { online, failed } = startCpus();
   const commandLine = readFileSync('/proc/cmdline', 'utf8');
@@ -70,7 +70,7 @@ export function neededMemory(
 function takeBackMemory(
   ranges: readonly MemoryRange[],
   needed: readonly MemoryRange[],
-  report: Report,
+  report: IncidentReport,
 ): void {
   clearBusMasters();
   const { bytes, withheldBytes, failures } = reclaimMemory(ranges, needed);

@@ -1,12 +1,12 @@
 import { join } from 'node:path';
 import type { Manifest } from '../config/manifest.ts';
 import type { NumberRange } from '../linux/pid.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { IncidentPlace } from './incident-place.ts';
 
 /** What every stage of a resurrection has, whatever failed before it. */
 export interface Work {
-  readonly report: Report;
+  readonly report: IncidentReport;
   /** Saves the report as it is. */
   readonly save: () => void;
   readonly manifest: Manifest;

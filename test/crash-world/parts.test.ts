@@ -9,14 +9,14 @@ import { mountedPaths } from '../../src/crash-world/mounts.ts';
 import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
 import { neededMemory } from '../../src/crash-world/take-back.ts';
 import { removeDropIn, writeSettleUnit } from '../../src/crash-world/units.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-crash-world-'));
 after(() => rmSync(directory, { recursive: true }));
 
 test('a stage that fails is reported, and the next one runs', async () => {
-  const saved: Report[] = [];
+  const saved: IncidentReport[] = [];
   const stages = new Stages(emptyReport(), (report) => saved.push(structuredClone(report)));
   const failed = await stages.run('first', () => {
     throw new Error('no luck', { cause: new Error('bad disk') });

@@ -5,7 +5,7 @@ import { orElse, required, StageList, stage, step } from '../../src/crash-world/
 import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
 import { EVERYTHING } from '../../src/crash-world/take-back.ts';
 import type { Work } from '../../src/crash-world/work.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
 
 type Values = Record<string, unknown>;
@@ -29,7 +29,7 @@ const GIVEN: Readonly<Record<string, Values>> = {
 interface Outcome {
   /** What each stage that ran was given. */
   readonly inputs: ReadonlyMap<string, Values>;
-  readonly report: Report;
+  readonly report: IncidentReport;
   readonly error: unknown;
 }
 

@@ -2,7 +2,7 @@
 // kills its kernel in a crash world that can do nothing, which reboots.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const MIB = 2 ** 20;
@@ -120,7 +120,7 @@ suite(`arming with ${release}`, () => {
   });
 
   suite('a crash world that cannot mount its runtime', () => {
-    let report: Report;
+    let report: IncidentReport;
 
     before(async () => {
       await guest.sh(
