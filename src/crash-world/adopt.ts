@@ -7,7 +7,7 @@ import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
 import type { Handover } from './handover.ts';
 import { cgroupOf, processStat } from './process-stat.ts';
 import { limitProperties } from './scope-limits.ts';
-import { messageOf } from './stages.ts';
+import { messageWithCauses } from './stage-runner.ts';
 import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
 import { type Looking, looking, unitOf } from './what-runs.ts';
 
@@ -94,7 +94,7 @@ async function adoptUnit({ unit, mainPid, processes }: UnitAdoption): Promise<st
     if (now.get('MainPID') !== String(mainPid)) return whyNot(mainPid, now, stderr);
     return await whoStaysOutside(() => outsideUnit({ unit, processes }));
   } catch (error) {
-    return messageOf(error);
+    return messageWithCauses(error);
   }
 }
 
@@ -143,7 +143,7 @@ function restoreUnit(unit: string, report: IncidentReport): void {
       `${unit} is of Type=exec until the next boot: nobody has the name ${busName} on the bus`,
     );
   } catch (error) {
-    report.errors.push(`${unit}: ${messageOf(error)}`);
+    report.errors.push(`${unit}: ${messageWithCauses(error)}`);
   }
 }
 
@@ -180,8 +180,8 @@ function startScope({ group, limits }: Handover['groups'][number], pids: readonl
     runScope(unit, properties, pids);
     return [];
   } catch (error) {
-    if (properties.length === 0) return [`${unit}: ${messageOf(error)}`];
-    const problem = `${unit} is without its limits (${properties.join(', ')}): ${messageOf(error)}`;
+    if (properties.length === 0) return [`${unit}: ${messageWithCauses(error)}`];
+    const problem = `${unit} is without its limits (${properties.join(', ')}): ${messageWithCauses(error)}`;
     return [problem, ...startScope({ group, limits: {}, processes: [] }, pids)];
   }
 }

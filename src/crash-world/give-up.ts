@@ -11,7 +11,7 @@ import { saveLog } from './log-stage.ts';
 import { mountFileSystems } from './mounts.ts';
 import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
 import { concludePending } from './process-reports.ts';
-import { messageOf } from './stages.ts';
+import { messageWithCauses } from './stage-runner.ts';
 
 /** Tells give-up.sh that there is a report. */
 const WRITTEN = join(RUN_DIRECTORY, 'given-up');
@@ -61,6 +61,6 @@ function saveDeadLog(place: IncidentPlace, report: IncidentReport): void {
     if (kernel === undefined) throw error;
     saveLog(kernel, panicTimeNanoseconds(kernel), place, report);
   } catch (error) {
-    report.errors.push(`the dead kernel's log cannot be read: ${messageOf(error)}`);
+    report.errors.push(`the dead kernel's log cannot be read: ${messageWithCauses(error)}`);
   }
 }

@@ -13,7 +13,7 @@ import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { concludeGroup } from './process-reports.ts';
 import { orElse, required, stage } from './stage-list.ts';
-import { messageOf } from './stages.ts';
+import { messageWithCauses } from './stage-runner.ts';
 import { imagesDirectory, type Work } from './work.ts';
 
 /** Makes the directory for the files on tmpfs, too, so it runs also where there is no group. */
@@ -79,7 +79,7 @@ function imageGroups(
       const free = freeMebibytes(images);
       rmSync(directory, { recursive: true, force: true });
       concludeGroup(report, group.id, 'failed', [
-        `its images could not be written: ${messageOf(error)} (${free} MiB are free in ${images})`,
+        `its images could not be written: ${messageWithCauses(error)} (${free} MiB are free in ${images})`,
       ]);
       return [];
     }

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { INCIDENTS_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { createIncident, incidentId } from '../report/incident.ts';
-import { messageOf, say } from './stages.ts';
+import { messageWithCauses, say } from './stage-runner.ts';
 
 /** Where the incident is kept; in memory if the disk cannot be written to. */
 export interface IncidentPlace {
@@ -18,7 +18,7 @@ export function openIncident(panicAt: Date): IncidentPlace {
   } catch (error) {
     const incidents = join(RUN_DIRECTORY, 'incidents');
     const id = incidentId(panicAt);
-    say(`the incident is kept in ${incidents}: ${messageOf(error)}`);
+    say(`the incident is kept in ${incidents}: ${messageWithCauses(error)}`);
     mkdirSync(join(incidents, id), { recursive: true, mode: 0o700 });
     return { id, incidents };
   }

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import koffi from 'koffi';
 import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
-import { say } from './stages.ts';
+import { say } from './stage-runner.ts';
 
 /** Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end (journald-stream.c, 252 and 257). */
 const STREAMS = '/run/systemd/journal/streams';

@@ -10,7 +10,7 @@ import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
 import { mountedPaths, tmpfsPoints } from './mounts.ts';
-import { messageOf } from './stages.ts';
+import { messageWithCauses } from './stage-runner.ts';
 
 /** Files on tmpfs, between the dead kernel's memory and the new one's. */
 export interface SavedMemoryFiles {
@@ -49,7 +49,7 @@ export function saveMemoryFiles(
     destination.close();
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });
-    throw new Error(`the files on tmpfs could not be saved: ${messageOf(error)}`, { cause: error });
+    throw new Error(`the files on tmpfs could not be saved: ${messageWithCauses(error)}`, { cause: error });
   }
   return { directory, pidFiles };
 }
@@ -105,7 +105,7 @@ export function makeMemoryFiles(
     try {
       step();
     } catch (error) {
-      problems.push(`${path}: ${messageOf(error)}`);
+      problems.push(`${path}: ${messageWithCauses(error)}`);
     }
   };
   let left = availableBytes;

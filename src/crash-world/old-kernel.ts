@@ -11,7 +11,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
 import { readCandidate } from './select.ts';
-import { messageOf, say } from './stages.ts';
+import { messageWithCauses, say } from './stage-runner.ts';
 
 const VMCORE = '/proc/vmcore';
 
@@ -29,12 +29,12 @@ export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile'))
   try {
     return { kernel: openKernel(VMCORE, readProfile(profilePath)) };
   } catch (error) {
-    note = `the profile was not used: ${messageOf(error)}`;
+    note = `the profile was not used: ${messageWithCauses(error)}`;
   }
   try {
     return { kernel: openKernel(VMCORE), note };
   } catch (error) {
-    say(`the dead kernel cannot be read: ${messageOf(error)}`);
+    say(`the dead kernel cannot be read: ${messageWithCauses(error)}`);
     console.error(error);
     return { kernel: undefined, error, note };
   }

@@ -13,7 +13,7 @@ import { scopeOf } from './adoption.ts';
 import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
 import { orElse, stage, step } from './stage-list.ts';
-import { messageOf, StageSkipped } from './stages.ts';
+import { messageWithCauses, StageSkipped } from './stage-runner.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
@@ -43,7 +43,7 @@ function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined 
   try {
     return new ProcedureWatch();
   } catch (error) {
-    report.notes.push(`crash procedures are not watched: ${messageOf(error)}`);
+    report.notes.push(`crash procedures are not watched: ${messageWithCauses(error)}`);
     return undefined;
   }
 }
@@ -135,7 +135,7 @@ async function fallBack(
     if (state === 'overran') process.kill(plan.pid, 'SIGKILL');
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
   } catch (error) {
-    return { alive: state === 'overran', note: messageOf(error) };
+    return { alive: state === 'overran', note: messageWithCauses(error) };
   }
 }
 

@@ -15,7 +15,7 @@ import { startNumbersAt, takenNumbers } from './pids.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
 import { orElse, stage } from './stage-list.ts';
-import { messageOf } from './stages.ts';
+import { messageWithCauses } from './stage-runner.ts';
 
 /**
  * Tells init.sh that there may be processes to stay in the crash world for from now on, whatever becomes of this
@@ -145,7 +145,7 @@ async function concluding<T>(
     return await step();
   } catch (error) {
     console.error(error);
-    concludeGroup(report, group.id, 'failed', [messageOf(error)]);
+    concludeGroup(report, group.id, 'failed', [messageWithCauses(error)]);
     return undefined;
   }
 }

@@ -13,7 +13,7 @@ import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
 import { keepClear, NumberWanted } from './pids.ts';
 import { concludePending } from './process-reports.ts';
 import { RESURRECTION } from './resurrection.ts';
-import { messageOf, Stages, uptimeSeconds } from './stages.ts';
+import { messageWithCauses, StageRunner, uptimeSeconds } from './stage-runner.ts';
 import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
@@ -35,18 +35,18 @@ export async function resurrect(): Promise<void> {
     opened.kernel === undefined ? BigInt(Date.now()) * 1_000_000n : panicTimeNanoseconds(opened.kernel);
   const place = openIncident(new Date(Number(panicAt / 1_000_000n)));
   const report = newReport(place.id, runningRelease(), manifest.reservedBytes);
-  const stages = new Stages(report, (current) => saveReport(current, place.incidents));
+  const runner = new StageRunner(report, (current) => saveReport(current, place.incidents));
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
   writeHandover({ incident: place.id, incidents: place.incidents, units: [], groups: [] });
   writeSettleUnit();
   report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]), ...(own?.notes ?? []));
   const initBegan = Number(process.env.OTHERWORLD_BEGAN ?? begun);
-  stages.note('boot', 0, { end: initBegan });
-  stages.note('start', initBegan, { end: begun });
-  stages.note('disks', begun, { end: start });
-  stages.note('open', start, { outcome: opened.kernel === undefined ? 'failed' : 'done' });
+  runner.note('boot', 0, { end: initBegan });
+  runner.note('start', initBegan, { end: begun });
+  runner.note('disks', begun, { end: start });
+  runner.note('open', start, { outcome: opened.kernel === undefined ? 'failed' : 'done' });
   if (opened.kernel === undefined) {
-    throw new Error(`the dead kernel's memory cannot be read: ${messageOf(opened.error)}`);
+    throw new Error(`the dead kernel's memory cannot be read: ${messageWithCauses(opened.error)}`);
   }
   const { kernel } = opened;
   report.notes.push(...releaseNotes(kernel.release, manifest));
@@ -56,9 +56,9 @@ export async function resurrect(): Promise<void> {
     isNamed: (file, name) => isNamed(kernel, file, name),
     incident: place.id,
   });
-  const save = () => stages.save();
+  const save = () => runner.save();
   const work = { report, save, manifest, place, panicAt, numbers: own?.range };
-  await RESURRECTION.run({ kernel, writeBack }, work, stages);
+  await RESURRECTION.run({ kernel, writeBack }, work, runner);
   concludePending(report, 'a stage failed before it was restored: see the errors');
   report.state = 'restored';
   saveReport(report, place.incidents);
@@ -79,7 +79,9 @@ function ownNumbers(kernel: Kernel): { readonly range?: NumberRange; readonly no
     return { range, notes: problem === undefined ? [] : [problem] };
   } catch (error) {
     if (error instanceof NumberWanted) throw error;
-    return { notes: [`the crash world's processes have numbers that may be wanted: ${messageOf(error)}`] };
+    return {
+      notes: [`the crash world's processes have numbers that may be wanted: ${messageWithCauses(error)}`],
+    };
   }
 }
 

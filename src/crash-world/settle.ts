@@ -11,7 +11,7 @@ import { adoptAll } from './adopt.ts';
 import { readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
-import { Stages } from './stages.ts';
+import { StageRunner } from './stage-runner.ts';
 import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
 /**
@@ -23,13 +23,13 @@ export async function settle(): Promise<void> {
   const save = (current: IncidentReport): void => saveReport(current, handover.incidents);
   const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
-  const stages = new Stages(report, save);
+  const runner = new StageRunner(report, save);
   const groups = named.length > 0 ? named : groupsInScopes(report);
-  await stages.run('services', () => adoptAll({ units, groups }, report));
-  await stages.run('look', () => noteWhatRuns(groups, report));
-  await stages.run('rules', () => renewPidRules(report));
-  await stages.run('sweep', () => sweep(handover.incidents, report));
-  await stages.run('settled', () => {
+  await runner.run('services', () => adoptAll({ units, groups }, report));
+  await runner.run('look', () => noteWhatRuns(groups, report));
+  await runner.run('rules', () => renewPidRules(report));
+  await runner.run('sweep', () => sweep(handover.incidents, report));
+  await runner.run('settled', () => {
     releaseRuntime();
     copyFileSync(
       join(RUN_DIRECTORY, 'init.log'),

@@ -1,4 +1,4 @@
-import type { Stages } from './stages.ts';
+import type { StageRunner } from './stage-runner.ts';
 import type { Work } from './work.ts';
 
 /** One thing that a stage needs of those before it, and what it does without. */
@@ -75,14 +75,14 @@ export class StageList<Begin extends object, Known extends object = Begin> {
   }
 
   /** Runs all of them. Throws what a step throws. */
-  async run(begin: Begin, work: Work, stages: Stages): Promise<void> {
+  async run(begin: Begin, work: Work, runner: StageRunner): Promise<void> {
     let known: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(begin));
     for (const { name, kind, needs, run } of this.stages) {
       const inputs = inputsOf(needs, known);
       if (inputs === undefined) continue;
       // The list has been checked when it was put together.
       const once = () => run(inputs as never, work);
-      const given = await (kind === 'step' ? once() : stages.run(name, once));
+      const given = await (kind === 'step' ? once() : runner.run(name, once));
       known = Object.assign({}, known, given);
     }
   }

@@ -9,7 +9,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { messageOf, say } from './stages.ts';
+import { messageWithCauses, say } from './stage-runner.ts';
 
 const DEVICES = '/sys/bus/pci/devices';
 /** In the configuration space, with its bit for bus mastering (include/uapi/linux/pci_regs.h). */
@@ -75,7 +75,7 @@ function clearMaster(device: string): void {
   try {
     writeCommand(device, readCommand(device) & ~PCI_COMMAND_MASTER);
   } catch (error) {
-    problem = messageOf(error);
+    problem = messageWithCauses(error);
   }
   if (isMaster(device)) throw new StrayDmaError(`${device} can still write to memory: ${problem}`);
   reset(device);
@@ -109,6 +109,6 @@ function reset(device: string): void {
     writeFileSync(join(device, 'reset'), '1');
     writeFileSync(methods, 'default');
   } catch (error) {
-    say(`${device} was not reset: ${messageOf(error)}`);
+    say(`${device} was not reset: ${messageWithCauses(error)}`);
   }
 }

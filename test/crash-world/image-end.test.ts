@@ -7,7 +7,7 @@ import { defaultConfig } from '../../src/config/config.ts';
 import { makeReady } from '../../src/crash-world/files-stage.ts';
 import type { ImagedGroup } from '../../src/crash-world/images-stage.ts';
 import { awaitProcedures } from '../../src/crash-world/procedures.ts';
-import { StageSkipped } from '../../src/crash-world/stages.ts';
+import { StageSkipped } from '../../src/crash-world/stage-runner.ts';
 import type { ProcedurePlan } from '../../src/criu/images/crash-procedure.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory } from '../../src/criu/images/image.ts';

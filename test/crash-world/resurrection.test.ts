@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RESURRECTION } from '../../src/crash-world/resurrection.ts';
 import { orElse, required, StageList, stage, step } from '../../src/crash-world/stage-list.ts';
-import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
+import { StageRunner, StageSkipped } from '../../src/crash-world/stage-runner.ts';
 import { EVERYTHING } from '../../src/crash-world/take-back.ts';
 import type { Work } from '../../src/crash-world/work.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
@@ -49,7 +49,7 @@ async function resurrect(failing?: string, failure: Error = new Error('no luck')
   const list = new StageList<{ kernel: string; writeBack: string }>(fakes);
   let error: unknown;
   try {
-    await list.run({ kernel: 'kernel', writeBack: 'write-back' }, noWork, new Stages(report, () => {}));
+    await list.run({ kernel: 'kernel', writeBack: 'write-back' }, noWork, new StageRunner(report, () => {}));
   } catch (thrown) {
     error = thrown;
   }

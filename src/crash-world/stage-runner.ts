@@ -22,7 +22,7 @@ export function uptimeSeconds(): number {
  * Runs the steps of a resurrection one after the other. A step that throws is noted in the report and ends with undefined; what
  * comes after it runs on with what there is. After each step the report is saved, so that it tells how far things got whatever happens.
  */
-export class Stages {
+export class StageRunner {
   readonly report: IncidentReport;
   readonly #save: (report: IncidentReport) => void;
 
@@ -41,7 +41,7 @@ export class Stages {
       result = await step();
     } catch (error) {
       outcome = error instanceof StageSkipped ? 'skipped' : 'failed';
-      detail = messageOf(error);
+      detail = messageWithCauses(error);
       if (outcome === 'failed') {
         this.report.errors.push(`${name}: ${detail}`);
         console.error(error);
@@ -98,7 +98,7 @@ export function say(text: string): void {
 }
 
 /** An error's message with those of its causes. */
-export function messageOf(error: unknown): string {
+export function messageWithCauses(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`;
+  return error.cause === undefined ? error.message : `${error.message}: ${messageWithCauses(error.cause)}`;
 }
