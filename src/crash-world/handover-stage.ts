@@ -3,10 +3,10 @@ import type { GroupFiles } from '../model/file.ts';
 import { planAdoptions } from './adoption.ts';
 import { writeHandover } from './handover.ts';
 import { imagedPids } from './images-stage.ts';
-import { noteStalePidFiles, type SavedMemoryFiles } from './memory-files.ts';
 import type { Selection } from './process-reports.ts';
 import { processStat } from './process-stat.ts';
 import type { RestoredGroup } from './restore-stage.ts';
+import { noteStalePidFiles, type SavedTmpfs } from './saved-tmpfs.ts';
 import { limitsOfGroup } from './scope-limits.ts';
 import type { Candidate } from './select.ts';
 import { orElse, required, stage } from './stage-list.ts';
@@ -19,12 +19,12 @@ export const handoverStage = stage({
     restored: orElse<readonly RestoredGroup[]>([]),
     selection: orElse<Selection>({ selected: [], candidates: [] }),
     limits: required<ReadonlyMap<number, CgroupLimits>>(),
-    memoryFiles: orElse<SavedMemoryFiles | undefined>(undefined),
+    savedTmpfs: orElse<SavedTmpfs | undefined>(undefined),
   },
-  run: ({ restored, selection, limits, memoryFiles }, { place, report }) => {
+  run: ({ restored, selection, limits, savedTmpfs }, { place, report }) => {
     report.notes.push(...handOver(restored, selection.candidates, limits, place));
     const pids = new Set(restored.flatMap((group) => group.pids));
-    if (memoryFiles !== undefined) noteStalePidFiles(memoryFiles, pids, report);
+    if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
   },
 });
 

@@ -10,10 +10,10 @@ import { examineGroup } from './examine.ts';
 import type { ReadyGroup } from './files-stage.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { readMemory } from './meminfo.ts';
-import { contentBytes } from './memory-files.ts';
 import { startNumbersAt, takenNumbers } from './pids.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
+import { contentBytes } from './saved-tmpfs.ts';
 import { orElse, stage } from './stage-list.ts';
 import { messageWithCauses } from './stage-runner.ts';
 

@@ -1,7 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { ImagedGroup } from './images-stage.ts';
-import { makeMemoryFiles, type SavedMemoryFiles, saveMemoryFiles } from './memory-files.ts';
 import { spareBytes } from './restore-stage.ts';
+import { makeTmpfs, type SavedTmpfs, saveTmpfs } from './saved-tmpfs.ts';
 import { orElse, required, stage } from './stage-list.ts';
 import { imagesDirectory } from './work.ts';
 
@@ -12,13 +12,13 @@ export const saveTmpfsStage = stage({
   run: ({ kernel, imaged }, { manifest, place, report }) => {
     const groups = imaged.map(({ group }) => group);
     const directory = imagesDirectory({ manifest, place });
-    return { memoryFiles: saveMemoryFiles(kernel, groups, directory, manifest.config.tmpfs, report) };
+    return { savedTmpfs: saveTmpfs(kernel, groups, directory, manifest.config.tmpfs, report) };
   },
 });
 
 export const makeTmpfsStage = stage({
   name: 'make-tmpfs',
-  needs: { memoryFiles: required<SavedMemoryFiles>(), imaged: orElse<readonly ImagedGroup[]>([]) },
-  run: ({ memoryFiles, imaged }, { manifest, report }) =>
-    makeMemoryFiles(memoryFiles, spareBytes(imaged), manifest.config.images.keep, report),
+  needs: { savedTmpfs: required<SavedTmpfs>(), imaged: orElse<readonly ImagedGroup[]>([]) },
+  run: ({ savedTmpfs, imaged }, { manifest, report }) =>
+    makeTmpfs(savedTmpfs, spareBytes(imaged), manifest.config.images.keep, report),
 });
