@@ -49,9 +49,9 @@ interface Parts {
  * Builds what can be built before the kernel runs: at installation, or when a kernel is installed.
  * @throws ArmError
  */
-export async function prepare(kernelRelease: string, progress: Progress): Promise<Parts> {
+export async function buildInAdvance(kernelRelease: string, progress: Progress): Promise<Parts> {
   using _lock = lockCache(progress);
-  return build(kernelRelease, progress);
+  return buildParts(kernelRelease, progress);
 }
 
 /** One `arm` at a time: the cache, the crash kernel and the sysctls are changed in several steps. */
@@ -60,7 +60,7 @@ function lockCache(progress: Progress): Disposable {
   return lockDirectory(CACHE_DIRECTORY, { timeoutSeconds: LONGEST_BUILD_SECONDS, onWait });
 }
 
-async function build(kernelRelease: string, progress: Progress): Promise<Parts> {
+async function buildParts(kernelRelease: string, progress: Progress): Promise<Parts> {
   progress('runtime: Node.js, CRIU and their libraries as a squashfs');
   const runtime = buildRuntime();
   const bundle = await buildBundle();
@@ -131,7 +131,7 @@ async function plan(config: Config, progress: Progress, allowUnchecked: boolean)
   const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
   const rules = rulesOf(config);
   makeImagesDirectory(config.images.directory);
-  const parts = await build(release, progress);
+  const parts = await buildParts(release, progress);
   const manifest: Manifest = {
     version: 1,
     release,

@@ -1,7 +1,7 @@
 import type { IncidentReport } from '../report/schema.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
+import { makeAndCheckFiles } from './group-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
-import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
 import { orElse, stage } from './stage-list.ts';
 
@@ -31,7 +31,7 @@ export function makeReady(
   const found = new Map<string, FoundFile>();
   return groups.flatMap((imaged) => {
     const { group, directory } = imaged;
-    const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
+    const problems = makeAndCheckFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
     if (problems.length === 0) problems.push(...noteFound(group.files, found));
     if (problems.length > 0) {
       concludeGroup(report, group.id, 'failed', problems);
