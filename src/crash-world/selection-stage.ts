@@ -3,7 +3,7 @@ import { loadRules } from '../config/protection.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Selection, selectedReport } from './process-reports.ts';
-import { explainUnmatched, listCandidates, selectProcesses } from './select.ts';
+import { explainUnmatched, listCandidates, selectByRules } from './select.ts';
 import { required, stage } from './stage-list.ts';
 
 export const selectionStage = stage({
@@ -19,7 +19,7 @@ function select(kernel: Kernel, manifest: Manifest, report: IncidentReport): Sel
   const rules = [...manifest.rules, ...saved.rules];
   const { candidates, unreadable } = listCandidates(kernel);
   report.notes.push(...unreadable);
-  const { selected, unmatched } = selectProcesses(rules, candidates);
+  const { selected, unmatched } = selectByRules(rules, candidates);
   report.processes.push(...selected.map(selectedReport));
   report.unmatchedRules.push(...unmatched.map((rule) => explainUnmatched(rule, candidates)));
   return { selected, candidates };

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { MemoryRange } from '../config/manifest.ts';
+import type { IomemRange } from '../config/manifest.ts';
 import { type HaltedCpu, haltedCpus } from '../linux/halted-cpus.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -9,7 +9,7 @@ import { orElse, required, stage, step } from './stage-list.ts';
 import { clearBusMasters } from './stray-dma.ts';
 
 /** What is needed where it is not known what is. */
-export const EVERYTHING: MemoryRange = { start: 0, end: Number.POSITIVE_INFINITY };
+export const EVERYTHING: IomemRange = { start: 0, end: Number.POSITIVE_INFINITY };
 
 export const cpusStage = stage({
   name: 'cpus',
@@ -29,7 +29,7 @@ export const closeStep = step({
 
 export const memoryStage = stage({
   name: 'memory',
-  needs: { needed: orElse<readonly MemoryRange[]>([EVERYTHING]) },
+  needs: { needed: orElse<readonly IomemRange[]>([EVERYTHING]) },
   run: ({ needed }, { manifest, report }) => takeBackMemory(manifest.ranges, needed, report),
 });
 
@@ -37,7 +37,7 @@ export const memoryStage = stage({
  * Starts the CPUs that are still off, which takes them out of the dead kernel's memory.
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
-function startOtherCpus(kernel: Kernel, report: IncidentReport): MemoryRange[] {
+function startOtherCpus(kernel: Kernel, report: IncidentReport): IomemRange[] {
   const halted = haltedCpus(kernel);
   const { online, failed } = startCpus();
   const commandLine = readFileSync('/proc/cmdline', 'utf8');
@@ -53,7 +53,7 @@ function startOtherCpus(kernel: Kernel, report: IncidentReport): MemoryRange[] {
 export function neededMemory(
   halted: readonly HaltedCpu[] | undefined,
   running: ReadonlySet<number>,
-): MemoryRange[] {
+): IomemRange[] {
   if (halted === undefined) return [EVERYTHING];
   return halted
     .filter(({ apicId }) => !running.has(apicId))
@@ -68,8 +68,8 @@ export function neededMemory(
  * @throws StrayDmaError if a device may still write into it, ReclaimError if the kernel cannot do this
  */
 function takeBackMemory(
-  ranges: readonly MemoryRange[],
-  needed: readonly MemoryRange[],
+  ranges: readonly IomemRange[],
+  needed: readonly IomemRange[],
   report: IncidentReport,
 ): void {
   clearBusMasters();

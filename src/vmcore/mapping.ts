@@ -34,8 +34,8 @@ function errnoText(errno: number): string {
   return `${words} (${code})`;
 }
 
-/** A part of a file in memory: `data` covers `length` bytes from file offset `fileOffset`. */
-export interface Mapping {
+/** A part of a file in this program's memory: `data` covers `length` bytes from file offset `fileOffset`. */
+export interface FileMapping {
   readonly fileOffset: number;
   readonly length: number;
   /** Address of the first byte in this process: for iovecs. */
@@ -56,7 +56,7 @@ function addressOf(pointer: unknown, path: string, length: number): bigint {
  * boundary below it. The caller guarantees that the file holds these bytes: touching a mapping past the end of
  * its file is SIGBUS, which no JavaScript catches.
  */
-export function mapFile(path: string, fd: number, fileOffset: number, length: number): Mapping {
+export function mapFile(path: string, fd: number, fileOffset: number, length: number): FileMapping {
   const slack = fileOffset % PAGE;
   const mapped = length + slack;
   const base = addressOf(mmap(null, mapped, PROT_READ, MAP_SHARED, fd, fileOffset - slack), path, mapped);
