@@ -81,7 +81,7 @@ suite(`arming with ${release}`, () => {
     );
     const { status, stderr } = await guest.exec(['otherworld', 'arm']);
     assert.equal(status, 1);
-    const problem = '/etc/otherworld/otherworld.toml:2: panic.on-oops: true or false is wanted, not 3';
+    const problem = '/etc/otherworld/otherworld.toml:2:11: panic.on-oops: true or false is wanted, not 3';
     assert.equal(stderr, `otherworld: ${problem}\n`);
     const doctor = await guest.exec(['otherworld', 'doctor']);
     assert.equal(doctor.status, 1);
