@@ -74,7 +74,7 @@ export async function withScratch<T>(bytes: number, work: (directory: string) =>
 }
 
 /** Removes the guests and directories of this run: for a run that is broken off. */
-export async function removeLeftovers(): Promise<void> {
+export async function removeGuests(): Promise<void> {
   for (const directory of scratchDirectories) removeScratch(directory);
   for (const name of guestNames()) if (name.startsWith(guestPrefix)) await removeGuest(name);
 }

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { type Progress, stderrProgress } from '../lab/progress.ts';
 import { findQemu } from '../lab/qemu.ts';
 import { describeMachine, type Section, writeDocument } from './document.ts';
-import { removeLeftovers } from './guest.ts';
+import { removeGuests } from './guest.ts';
 import { memorySection } from './memory.ts';
 import { benchPages } from './pages.ts';
 import { measureRecovery, type Recovery, recoverySection } from './recovery.ts';
@@ -78,7 +78,7 @@ async function runParts(chosen: readonly Part[], quick: boolean): Promise<number
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => removeLeftovers().finally(() => process.kill(process.pid, signal)));
+  process.once(signal, () => removeGuests().finally(() => process.kill(process.pid, signal)));
 }
 
 await new Command('bench')

@@ -8,7 +8,7 @@ import { type GuestState, guestPaths } from '../lab/guest.ts';
 import { panicGuest } from '../lab/panic.ts';
 import type { Progress } from '../lab/progress.ts';
 import { withQmp } from '../lab/qmp.ts';
-import { type Report, reportSchema } from '../src/report/schema.ts';
+import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
 import { ConsoleWatch, RESOLUTION_MS, secondsNow } from './console-watch.ts';
 import { markdownTable } from './document.ts';
 import { withGuest } from './guest.ts';
@@ -26,7 +26,7 @@ interface Coming {
 export interface Round {
   readonly panic: Coming & { readonly restored: number };
   readonly reboot: Coming;
-  readonly report: Report;
+  readonly report: IncidentReport;
 }
 
 /** What several rounds in one guest gave. */
@@ -127,7 +127,7 @@ async function measurePanic(
 }
 
 /** Times of an incident in which something went wrong would say nothing. */
-function requireSuccess({ stages, processes, errors, memory }: Report): void {
+function requireSuccess({ stages, processes, errors, memory }: IncidentReport): void {
   const lost = processes.filter(({ outcome }) => outcome !== 'restored');
   const problems = [
     ...errors,

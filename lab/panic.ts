@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { CRASH_WORLD_PARAMETER, INCIDENTS_DIRECTORY } from '../src/config/paths.ts';
-import { type Report, reportSchema } from '../src/report/schema.ts';
+import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { consoleTail } from './console-log.ts';
 import { LabError } from './error.ts';
@@ -76,7 +76,7 @@ interface Incident {
 }
 
 /** Nothing more comes: the crash world has booted, or the ordinary system after it. */
-const FINAL: readonly string[] = ['settled', 'abandoned'] satisfies Report['state'][];
+const FINAL: readonly string[] = ['settled', 'abandoned'] satisfies IncidentReport['state'][];
 
 /**
  * Waits for an incident that was not known before to be finished.
@@ -122,7 +122,7 @@ async function incidentStates(name: string, timeoutSeconds: number): Promise<Inc
  * takes many times as long.
  * @throws LabError if it cannot be read, or is of another version than this
  */
-export async function readReport(name: string, incident: string): Promise<Report> {
+export async function readReport(name: string, incident: string): Promise<IncidentReport> {
   const path = `${INCIDENTS_DIRECTORY}/${incident}/report.json`;
   const text = await execChecked(name, ['cat', path], { timeoutSeconds: LOOK_SECONDS });
   const parsed = reportSchema.safeParse(JSON.parse(text));

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
-import { type Report, reportSchema } from '../../src/report/schema.ts';
+import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
 import { LabError } from '../error.ts';
 import { guestPaths } from '../guest.ts';
@@ -27,7 +27,7 @@ export interface DemoOptions {
 }
 
 /** What the demo shows on the way; `--json` shows nothing. */
-export interface Stage {
+export interface DemoDisplay {
   readonly progress: Progress;
   /** A screen or a few lines for people. */
   show(title: string, text: string): void;
@@ -43,9 +43,9 @@ const typedAfterwards = 'And this was typed in the other world.';
  *
  * @throws LabError if the guest, a program or the crash world does not come as far as a comparison
  */
-export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]> {
+export async function runDemo(options: DemoOptions, display: DemoDisplay): Promise<Row[]> {
   const { guest, release, cpus, quick } = options;
-  const { progress } = stage;
+  const { progress } = display;
   const sizes = { memoryMiB: 2048, cpus, crashKernelMiB: 320 };
   checkSizes(sizes, true);
   const programs = await buildPrograms(release, progress);
@@ -57,40 +57,40 @@ export async function runDemo(options: DemoOptions, stage: Stage): Promise<Row[]
     progress.step('installing Otherworld and arming it');
     await installOtherworld(guest);
     await armGuest(guest);
-    return await demonstrate(guest, programs, stage);
+    return await demonstrate(guest, programs, display);
   } finally {
     if (!options.keep) await removeGuest(guest);
   }
 }
 
 /** The demo in a guest that is armed. */
-export async function demonstrate(guest: string, programs: Programs, stage: Stage): Promise<Row[]> {
-  await setScene(guest, programs, stage.progress);
+export async function demonstrate(guest: string, programs: Programs, display: DemoDisplay): Promise<Row[]> {
+  await setScene(guest, programs, display.progress);
   await protectScene(guest);
-  return verify(await panicAndLook(guest, stage));
+  return verify(await panicAndLook(guest, display));
 }
 
-async function panicAndLook(guest: string, stage: Stage): Promise<Evidence> {
+async function panicAndLook(guest: string, display: DemoDisplay): Promise<Evidence> {
   const pythonBefore = await askPython(guest, 'before');
   const before = await observe(guest);
-  stage.show('JOE, an unsaved document', before.joeScreen);
-  stage.show('JOE with a crash procedure', before.rescueScreen);
-  stage.show('Python, with variables', before.pythonScreen);
-  stage.show('Redis: keys, and a digest of all of them', before.redisKeys);
-  stage.show('counter', describeCounter(before.counter));
+  display.show('JOE, an unsaved document', before.joeScreen);
+  display.show('JOE with a crash procedure', before.rescueScreen);
+  display.show('Python, with variables', before.pythonScreen);
+  display.show('Redis: keys, and a digest of all of them', before.redisKeys);
+  display.show('counter', describeCounter(before.counter));
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
   const start = performance.now();
   const incident = await panicGuest(
     guest,
     { fault: 'sysrq', waitSeconds: panicWaitSeconds, unarmed: false },
-    stage.progress,
+    display.progress,
   );
   if (incident === undefined) throw new LabError('the guest panicked, but no incident was reported');
   const words = panicWords(readFileSync(console).subarray(consoleBytes).toString('latin1'));
-  stage.show('the dying kernel', words.join('\n') || '(silence)');
-  stage.progress.step('looking at everything again');
-  return look(guest, stage, { before, pythonBefore, start, incident, words });
+  display.show('the dying kernel', words.join('\n') || '(silence)');
+  display.progress.step('looking at everything again');
+  return look(guest, display, { before, pythonBefore, start, incident, words });
 }
 
 interface Known extends Pick<Evidence, 'before' | 'pythonBefore'> {
@@ -99,16 +99,16 @@ interface Known extends Pick<Evidence, 'before' | 'pythonBefore'> {
   readonly words: readonly string[];
 }
 
-async function look(guest: string, stage: Stage, known: Known): Promise<Evidence> {
+async function look(guest: string, display: DemoDisplay, known: Known): Promise<Evidence> {
   const { before, pythonBefore, words } = known;
   const report = await readReport(guest, known.incident);
-  stage.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
-  stage.progress.step('waiting until the counter has been through all its memory again');
+  display.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
+  display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
-  stage.show('JOE, afterwards', after.joeScreen);
-  stage.show('JOE with a crash procedure, afterwards', after.rescueScreen);
+  display.show('JOE, afterwards', after.joeScreen);
+  display.show('JOE with a crash procedure, afterwards', after.rescueScreen);
   const joeGoesOn = await typeMore(guest);
   const pythonAfter = await askPython(guest, 'after').catch(missing);
   return {
@@ -143,7 +143,7 @@ function missing(error: unknown): string {
   throw error;
 }
 
-async function readReport(guest: string, incident: string): Promise<Report> {
+async function readReport(guest: string, incident: string): Promise<IncidentReport> {
   const text = await inGuest(guest, `cat /var/lib/otherworld/incidents/${incident}/report.json`);
   return reportSchema.parse(JSON.parse(text));
 }

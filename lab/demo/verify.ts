@@ -1,4 +1,4 @@
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
@@ -24,7 +24,7 @@ export interface Evidence {
   /** What the dying kernel wrote of its panic. */
   readonly lastWords: string | undefined;
   readonly secondsSincePanic: number;
-  readonly report: Report;
+  readonly report: IncidentReport;
 }
 
 /** Compares before and after; every row is a statement of the demo. */

@@ -169,7 +169,7 @@ export interface LinearRange {
 }
 
 /** How kernel addresses become physical ones. */
-export interface AddressSpace {
+export interface KernelAddressSpace {
   readonly table: PageTable;
   /** Lowest address of the kernel's half. */
   readonly start: bigint;
@@ -198,7 +198,7 @@ export interface KernelSpace {
   /** Where the kernel image is linked to run without being moved. */
   readonly imageStart: bigint;
   /** The first translation, from VMCOREINFO alone; a sentence if that lacks what it takes, or if memory cannot be read. */
-  initial(info: KernelNumbers): AddressSpace | string;
+  initial(info: KernelNumbers): KernelAddressSpace | string;
   /** The direct map and vmemmap, with page tables of so many levels. */
   bases(levels: number): { readonly directMap: BaseAddress; readonly vmemmap: BaseAddress };
   /** Both are multiples of this. */

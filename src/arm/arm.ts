@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import type { Armed, Manifest, MemoryRange } from '../config/manifest.ts';
+import type { Armed, IomemRange, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
@@ -33,7 +33,7 @@ import { isCrashWorld, readArmed } from './state.ts';
 import { tryInitramfs } from './trial.ts';
 
 /** Told before each step that may take more than a second. */
-export type Progress = (step: string) => void;
+export type ArmProgress = (step: string) => void;
 
 /** On a slow machine, with a kernel that is being installed. */
 const LONGEST_BUILD_SECONDS = 1800;
@@ -49,18 +49,18 @@ interface Parts {
  * Builds what can be built before the kernel runs: at installation, or when a kernel is installed.
  * @throws ArmError
  */
-export async function prepare(kernelRelease: string, progress: Progress): Promise<Parts> {
+export async function buildInAdvance(kernelRelease: string, progress: ArmProgress): Promise<Parts> {
   using _lock = lockCache(progress);
-  return build(kernelRelease, progress);
+  return buildParts(kernelRelease, progress);
 }
 
 /** One `arm` at a time: the cache, the crash kernel and the sysctls are changed in several steps. */
-function lockCache(progress: Progress): Disposable {
+function lockCache(progress: ArmProgress): Disposable {
   const onWait = (): void => progress('waiting for another otherworld that arms or builds');
   return lockDirectory(CACHE_DIRECTORY, { timeoutSeconds: LONGEST_BUILD_SECONDS, onWait });
 }
 
-async function build(kernelRelease: string, progress: Progress): Promise<Parts> {
+async function buildParts(kernelRelease: string, progress: ArmProgress): Promise<Parts> {
   progress('runtime: Node.js, CRIU and their libraries as a squashfs');
   const runtime = buildRuntime();
   const bundle = await buildBundle();
@@ -83,7 +83,7 @@ export function isUnchecked(release: string, isAllowed: boolean): boolean {
  * @param allowUnchecked also a kernel of a series that was not checked
  * @throws ArmError saying what is missing; Error if others can write to the directory of images
  */
-export async function arm(config: Config, progress: Progress, allowUnchecked = false): Promise<Armed> {
+export async function arm(config: Config, progress: ArmProgress, allowUnchecked = false): Promise<Armed> {
   using _lock = lockCache(progress);
   return load(await plan(config, progress, allowUnchecked), earlierArmed(progress), progress);
 }
@@ -92,7 +92,7 @@ export async function arm(config: Config, progress: Progress, allowUnchecked = f
  * Boots what `arm` would load in QEMU, up to the crash world's program. Nothing is loaded here.
  * @throws ArmError saying what is missing, or how far it came
  */
-export async function tryBoot(config: Config, progress: Progress): Promise<string> {
+export async function tryBoot(config: Config, progress: ArmProgress): Promise<string> {
   const qemu = requireQemu();
   using _lock = lockCache(progress);
   const { manifest, parts, image } = await plan(config, progress, true);
@@ -109,7 +109,7 @@ interface Plan {
   readonly image: string;
 }
 
-async function plan(config: Config, progress: Progress, allowUnchecked: boolean): Promise<Plan> {
+async function plan(config: Config, progress: ArmProgress, allowUnchecked: boolean): Promise<Plan> {
   if (isCrashWorld()) {
     throw new ArmError(
       'this is a crash world already, and it cannot be armed again yet: reboot when it suits you',
@@ -131,7 +131,7 @@ async function plan(config: Config, progress: Progress, allowUnchecked: boolean)
   const ranges = reclaimableRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')), reserved);
   const rules = rulesOf(config);
   makeImagesDirectory(config.images.directory);
-  const parts = await build(release, progress);
+  const parts = await buildParts(release, progress);
   const manifest: Manifest = {
     version: 1,
     release,
@@ -156,7 +156,7 @@ function rulesOf(config: Config): ProtectionRule[] {
 }
 
 /** What an earlier `arm` of this boot noted; undefined if there was none or it cannot be read. */
-function earlierArmed(progress: Progress): Armed | undefined {
+function earlierArmed(progress: ArmProgress): Armed | undefined {
   try {
     return readArmed();
   } catch (error) {
@@ -166,7 +166,7 @@ function earlierArmed(progress: Progress): Armed | undefined {
   }
 }
 
-function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, progress: Progress): Armed {
+function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, progress: ArmProgress): Armed {
   const { config } = manifest;
   const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
   const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
@@ -209,7 +209,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   return armed;
 }
 
-function sizeOf(range: MemoryRange | undefined): number {
+function sizeOf(range: IomemRange | undefined): number {
   return range === undefined ? 0 : range.end - range.start;
 }
 

@@ -1,4 +1,4 @@
-import type { MemoryRange } from '../config/manifest.ts';
+import type { IomemRange } from '../config/manifest.ts';
 import { CRASH_WORLD_PARAMETER, PAYLOAD_DIRECTORY } from '../config/paths.ts';
 import { ArmError } from './errors.ts';
 import { memmapParameter } from './iomem.ts';
@@ -45,7 +45,7 @@ export interface CommandLineInputs {
   /** /proc/cmdline of the main kernel. */
   readonly main: string;
   /** Old memory to take back. */
-  readonly ranges: readonly MemoryRange[];
+  readonly ranges: readonly IomemRange[];
   /** Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known. */
   readonly loopsPerJiffy: number | undefined;
   /**

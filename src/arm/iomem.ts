@@ -1,8 +1,8 @@
-import type { MemoryRange } from '../config/manifest.ts';
+import type { IomemRange } from '../config/manifest.ts';
 import { ArmError } from './errors.ts';
 
 /** An entry of /proc/iomem; `depth` is 0 for an entry at the left margin. */
-export interface IomemEntry extends MemoryRange {
+export interface IomemEntry extends IomemRange {
   readonly name: string;
   readonly depth: number;
 }
@@ -32,7 +32,7 @@ export function parseIomem(text: string): IomemEntry[] {
 }
 
 /** The memory that is reserved for the crash kernel: one range, or two with `crashkernel=...,low`. */
-export function crashKernelRanges(entries: readonly IomemEntry[]): MemoryRange[] {
+export function crashKernelRanges(entries: readonly IomemEntry[]): IomemRange[] {
   return entries.filter((entry) => entry.name === 'Crash kernel').map(({ start, end }) => ({ start, end }));
 }
 
@@ -44,7 +44,7 @@ export function crashKernelRanges(entries: readonly IomemEntry[]): MemoryRange[]
  * (e820__update_table).
  * @param reservedBytes memory that the crash kernel starts with
  */
-export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes: number): MemoryRange[] {
+export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes: number): IomemRange[] {
   const reserved = crashKernelRanges(entries);
   const whole = entries
     .filter((entry) => entry.name === 'System RAM' && entry.depth === 0)
@@ -57,7 +57,7 @@ export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes:
   return cutToGrow(whole, reservedBytes);
 }
 
-function subtract(ranges: MemoryRange[], hole: MemoryRange): MemoryRange[] {
+function subtract(ranges: IomemRange[], hole: IomemRange): IomemRange[] {
   return ranges.flatMap(({ start, end }) =>
     [
       { start, end: Math.min(end, hole.start) },
@@ -69,8 +69,8 @@ function subtract(ranges: MemoryRange[], hole: MemoryRange): MemoryRange[] {
 /** Eight times what is there already costs 13 % of it in page descriptors. */
 const GROWTH = 8;
 
-function cutToGrow(ranges: readonly MemoryRange[], reservedBytes: number): MemoryRange[] {
-  const parts: MemoryRange[] = [];
+function cutToGrow(ranges: readonly IomemRange[], reservedBytes: number): IomemRange[] {
+  const parts: IomemRange[] = [];
   let present = reservedBytes;
   for (const range of ranges) {
     let start = range.start;
@@ -86,12 +86,12 @@ function cutToGrow(ranges: readonly MemoryRange[], reservedBytes: number): Memor
 }
 
 /** Bytes of memory that a range of reclaimableRanges brings. */
-export function blockBytes({ start, end }: MemoryRange): number {
+export function blockBytes({ start, end }: IomemRange): number {
   return end - start - DAX_LABEL_BYTES;
 }
 
 /** `memmap=SIZE!START`: the crash kernel sees the range as persistent memory (kernel-parameters.txt). */
-export function memmapParameter(range: MemoryRange): string {
+export function memmapParameter(range: IomemRange): string {
   const mebibytes = (bytes: number): string => `${bytes / 2 ** 20}M`;
   return `memmap=${mebibytes(range.end - range.start)}!${mebibytes(range.start)}`;
 }

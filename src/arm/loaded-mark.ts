@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { MemoryRange } from '../config/manifest.ts';
+import type { IomemRange } from '../config/manifest.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import type { CpioEntry } from './cpio.ts';
 import { Kcore } from './kcore.ts';
@@ -20,7 +20,7 @@ export function markFile(mark: string): CpioEntry {
 }
 
 /** The part of Kcore that is used here. */
-export interface PhysicalMemory {
+export interface KcoreMemory {
   readPhysical(address: number, length: number): Buffer;
 }
 
@@ -29,9 +29,9 @@ export interface PhysicalMemory {
  * @returns a physical address; undefined if it is not there
  */
 export function findMark(
-  memory: PhysicalMemory,
+  memory: KcoreMemory,
   mark: string,
-  reserved: readonly MemoryRange[],
+  reserved: readonly IomemRange[],
 ): number | undefined {
   const wanted = Buffer.from(mark, 'latin1');
   for (const { start, end } of reserved.toReversed()) {
@@ -69,7 +69,7 @@ export function isStillLoaded({ text, address }: LoadedMark): boolean | string {
 }
 
 /** Where the mark of what has just been loaded lies; undefined if the kernel does not show it. */
-export function locateMark(mark: string, reserved: readonly MemoryRange[]): number | undefined {
+export function locateMark(mark: string, reserved: readonly IomemRange[]): number | undefined {
   try {
     using memory = new Kcore();
     return findMark(memory, mark, reserved);

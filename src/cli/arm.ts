@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { arm, type Progress, prepare } from '../arm/arm.ts';
+import { type ArmProgress, arm, buildInAdvance } from '../arm/arm.ts';
 import { INSTALLATION_REMEDY, installationProblem } from '../arm/own-installation.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
@@ -32,7 +32,7 @@ async function run(options: ArmOptions): Promise<void> {
   const progress = (step: string): void => console.error(`otherworld: ${step}`);
   if (options.kernel !== undefined) checkKernel(options.kernel, options.buildOnly === true);
   if (options.buildOnly) {
-    await prepare(options.kernel ?? release(), progress);
+    await buildInAdvance(options.kernel ?? release(), progress);
     return;
   }
   if (options.install) requireOwnInstallation();
@@ -50,7 +50,7 @@ async function run(options: ArmOptions): Promise<void> {
 }
 
 /** What a resurrection that was broken off by a reset has left, and what is over its limits. The system is armed whatever comes of it. */
-function endOldImages(config: Config, progress: Progress): void {
+function endOldImages(config: Config, progress: ArmProgress): void {
   try {
     prune(configuredLimits(config), { images: config.images.directory }).problems.forEach(progress);
   } catch (error) {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { runDemo, type Stage } from '../../lab/demo/run.ts';
+import { type DemoDisplay, runDemo } from '../../lab/demo/run.ts';
 import { frame, table } from '../../lab/demo/show.ts';
 import { stderrProgress } from '../../lab/progress.ts';
 import { parseRelease } from '../../lab/release.ts';
@@ -33,7 +33,7 @@ interface DemoCommandOptions {
 
 async function demo(options: DemoCommandOptions): Promise<void> {
   const start = performance.now();
-  const stage: Stage = {
+  const display: DemoDisplay = {
     progress: stderrProgress(),
     show: (title, text) => {
       if (!options.json) console.log(`${frame(title, text)}\n`);
@@ -45,7 +45,7 @@ async function demo(options: DemoCommandOptions): Promise<void> {
       ...{ guest: 'demo', release, cpus: options.cpus },
       ...{ quick: options.quick === true, keep: options.keep === true },
     },
-    stage,
+    display,
   );
   const ok = rows.every((row) => row.ok);
   const seconds = Number(((performance.now() - start) / 1000).toFixed(1));

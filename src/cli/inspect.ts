@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Report } from '../inspect/report.ts';
+import type { Inspection } from '../inspect/inspection.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
 import { wellFormed } from '../system/byte-text.ts';
@@ -22,7 +22,7 @@ interface View {
   readonly description: string;
   /** Least and most arguments after the view's name. */
   readonly count: readonly [least: number, most: number];
-  report(kernel: Kernel, args: readonly string[]): Promise<Report>;
+  inspect(kernel: Kernel, args: readonly string[]): Promise<Inspection>;
 }
 
 const views: Readonly<Record<string, View>> = {
@@ -30,55 +30,56 @@ const views: Readonly<Record<string, View>> = {
     usage: 'summary',
     description: 'which kernel, which machine, how it died (what is shown if nothing is named)',
     count: [0, 0],
-    report: async (kernel) => (await import('../inspect/summary.ts')).summaryReport(kernel),
+    inspect: async (kernel) => (await import('../inspect/summary.ts')).summaryInspection(kernel),
   },
   ps: {
     usage: 'ps',
     description: 'processes; > marks what was on a CPU; RSS in KiB',
     count: [0, 0],
-    report: async (kernel) => (await import('../inspect/ps.ts')).psReport(kernel),
+    inspect: async (kernel) => (await import('../inspect/ps.ts')).psInspection(kernel),
   },
   maps: {
     usage: 'maps [PID]',
     description: 'memory areas, as /proc/PID/maps had them; of every process if none is named',
     count: [0, 1],
-    report: async (kernel, [pid]) => {
-      const { allMapsReport, mapsReport } = await import('../inspect/maps.ts');
-      return pid === undefined ? allMapsReport(kernel) : mapsReport(kernel, pidOf(pid));
+    inspect: async (kernel, [pid]) => {
+      const { allMapsInspection, mapsInspection } = await import('../inspect/maps.ts');
+      return pid === undefined ? allMapsInspection(kernel) : mapsInspection(kernel, pidOf(pid));
     },
   },
   files: {
     usage: 'files PID',
     description: 'open files',
     count: [1, 1],
-    report: async (kernel, [pid = '']) =>
-      (await import('../inspect/files.ts')).filesReport(kernel, pidOf(pid)),
+    inspect: async (kernel, [pid = '']) =>
+      (await import('../inspect/files.ts')).filesInspection(kernel, pidOf(pid)),
   },
   threads: {
     usage: 'threads PID',
     description: 'threads, the system call each is in, its user registers',
     count: [1, 1],
-    report: async (kernel, [pid = '']) =>
-      (await import('../inspect/threads.ts')).threadsReport(kernel, pidOf(pid)),
+    inspect: async (kernel, [pid = '']) =>
+      (await import('../inspect/threads.ts')).threadsInspection(kernel, pidOf(pid)),
   },
   log: {
     usage: 'log',
     description: "the kernel's messages, as dmesg shows them",
     count: [0, 0],
-    report: async (kernel) => (await import('../inspect/log.ts')).logReport(kernel),
+    inspect: async (kernel) => (await import('../inspect/log.ts')).logInspection(kernel),
   },
   struct: {
     usage: 'struct NAME [ADDRESS]',
     description: "a structure's layout, or its values at an address (0x...) or symbol",
     count: [1, 2],
-    report: async (kernel, [name = '', at]) =>
-      (await import('../inspect/struct.ts')).structReport(kernel, name, at),
+    inspect: async (kernel, [name = '', at]) =>
+      (await import('../inspect/struct.ts')).structInspection(kernel, name, at),
   },
   symbol: {
     usage: 'symbol NAME',
     description: "a symbol's address, or the symbol at an address (0x...), also of modules",
     count: [1, 1],
-    report: async (kernel, [name = '']) => (await import('../inspect/symbol.ts')).symbolReport(kernel, name),
+    inspect: async (kernel, [name = '']) =>
+      (await import('../inspect/symbol.ts')).symbolInspection(kernel, name),
   },
 };
 
@@ -124,18 +125,18 @@ async function inspect(
     throw new InvalidArgumentError(`usage: otherworld inspect FILE ${view.usage}`);
   const profile = options.profile === undefined ? undefined : readProfile(options.profile);
   const kernel = openKernel(file, profile);
-  const report = await view.report(kernel, args);
-  const { problems = [], remarks = [] } = report;
+  const inspection = await view.inspect(kernel, args);
+  const { problems = [], remarks = [] } = inspection;
   const release = uncheckedRelease(kernel.release);
   const unchecked = release === undefined ? [] : [release];
   const output =
     options.json === true
       ? JSON.stringify(
-          { ...report.json(), problems, warnings: [...kernel.warnings, ...unchecked] },
+          { ...inspection.json(), problems, warnings: [...kernel.warnings, ...unchecked] },
           wellFormed,
           2,
         )
-      : printable(report.text());
+      : printable(inspection.text());
   if (output !== '') process.stdout.write(`${output}\n`);
   const notes = [
     ...(name === 'summary' ? [] : kernel.warnings),

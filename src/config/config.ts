@@ -1,29 +1,38 @@
 import { readFileSync } from 'node:fs';
-import { parse, TomlError } from 'smol-toml';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { codeOf, messageOf } from '../system/thrown.ts';
-import { type KeyPath, lineOfKey } from './locate.ts';
 import { type Config, configSchema } from './schema.ts';
+import { type KeyPath, parseToml, type TextPosition, type TomlDocument, TomlError } from './toml.ts';
 
 /** Where the configuration is, unless a command is told otherwise. */
 export const CONFIG_PATH = '/etc/otherworld/otherworld.toml';
 
+/** Sorts before all that has a place. */
+const NOWHERE: TextPosition = { line: 0, column: 0 };
+
 /** One thing that is wrong with a configuration file. */
 export interface ConfigProblem {
-  /** Line from 1; undefined when the problem has no place (a key is missing from an empty file). */
-  readonly line: number | undefined;
+  /** Undefined when the problem has no place: the file cannot be read, or is empty. */
+  readonly position: TextPosition | undefined;
   readonly message: string;
 }
 
-/** The configuration file is wrong; the message has one line per problem, `FILE:LINE: what`. */
+/**
+ * The configuration file is wrong. The message has one line per problem, `FILE:LINE:COLUMN: what`, with the key
+ * and what is wanted instead.
+ */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly problems: readonly ConfigProblem[];
 
   constructor(path: string, problems: readonly ConfigProblem[]) {
-    super(problems.map((p) => `${path}${p.line === undefined ? '' : `:${p.line}`}: ${p.message}`).join('\n'));
+    super(problems.map(({ position, message }) => `${placeIn(path, position)}: ${message}`).join('\n'));
     this.problems = problems;
   }
+}
+
+function placeIn(path: string, position: TextPosition | undefined): string {
+  return position === undefined ? path : `${path}:${position.line}:${position.column}`;
 }
 
 /** The configuration that holds when there is no file. */
@@ -34,7 +43,7 @@ export function defaultConfig(): Config {
 /**
  * Reads and checks the configuration.
  * @returns the configuration with defaults filled in; the defaults alone if the file does not exist
- * @throws ConfigError with line numbers, or without one if the file cannot be read
+ * @throws ConfigError with positions, or without one if the file cannot be read
  */
 export function loadConfig(path: string = CONFIG_PATH): Config {
   let text: string;
@@ -43,7 +52,7 @@ export function loadConfig(path: string = CONFIG_PATH): Config {
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return defaultConfig();
     const why = messageOf(error);
-    throw new ConfigError(path, [{ line: undefined, message: `cannot be read: ${why}` }]);
+    throw new ConfigError(path, [{ position: undefined, message: `cannot be read: ${why}` }]);
   }
   return parseConfig(text, path);
 }
@@ -54,30 +63,58 @@ export function loadConfig(path: string = CONFIG_PATH): Config {
  * @throws ConfigError
  */
 export function parseConfig(text: string, path: string): Config {
-  const result = configSchema.safeParse(parseToml(text, path), { error: wording });
+  const document = parsed(text, path);
+  const result = configSchema.safeParse(document.value, { error: wording });
   if (result.success) return result.data;
-  throw new ConfigError(path, problemsOf(text, result.error.issues));
+  throw new ConfigError(path, problemsOf(document, result.error.issues));
 }
 
-function parseToml(text: string, path: string): unknown {
+function parsed(text: string, path: string): TomlDocument {
   try {
-    return parse(text);
+    return parseToml(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    const message = error.message.replace(/^Invalid TOML document: /, '').split('\n')[0] ?? '';
-    throw new ConfigError(path, [{ line: error.line, message: `not valid TOML: ${message}` }]);
+    const { position, message } = error;
+    throw new ConfigError(path, [{ position, message: `not valid TOML: ${message}` }]);
   }
 }
 
-function problemsOf(text: string, issues: readonly z.core.$ZodIssue[]): ConfigProblem[] {
-  const problems = issues.flatMap((issue) => {
+function problemsOf(document: TomlDocument, issues: readonly z.core.$ZodIssue[]): ConfigProblem[] {
+  const problems = issues.flatMap((issue): ConfigProblem[] => {
     const path = issue.path.filter((part) => typeof part !== 'symbol');
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => problem(text, [...path, key], `unknown key ${nameOf([...path, key])}`));
+      return issue.keys.map((key) => unknownKey(document, path, key));
     }
-    return [problem(text, path, `${nameOf(path)}: ${issue.message}`)];
+    return [{ position: document.valueAt(path), message: `${nameOf(path)}: ${issue.message}` }];
   });
-  return problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
+  return problems.sort(
+    ({ position: a = NOWHERE }, { position: b = NOWHERE }) => a.line - b.line || a.column - b.column,
+  );
+}
+
+function unknownKey(document: TomlDocument, path: KeyPath, key: string): ConfigProblem {
+  const known = knownKeys(path);
+  const where = path.length === 0 ? 'tables' : `keys of ${nameOf(path)}`;
+  return {
+    position: document.keyAt([...path, key]),
+    message: `unknown key ${nameOf([...path, key])}; ${where} are ${known.join(', ')}`,
+  };
+}
+
+/** A part of the JSON Schema of the configuration. */
+const jsonSchema = z.object({
+  properties: z.record(z.string(), z.unknown()).optional(),
+  additionalProperties: z.unknown().optional(),
+});
+
+/** The keys of a table. */
+function knownKeys(path: KeyPath): string[] {
+  let found = jsonSchema.parse(z.toJSONSchema(configSchema, { io: 'input' }));
+  for (const part of path) {
+    const { properties = {}, additionalProperties } = found;
+    found = jsonSchema.parse(properties[part] ?? additionalProperties);
+  }
+  return Object.keys(found.properties ?? {});
 }
 
 /** `images.keep`, `element 1 of protect.commands`. */
@@ -113,7 +150,3 @@ const KINDS: Readonly<Record<string, string>> = {
   object: 'a table',
   record: 'a table',
 };
-
-function problem(text: string, path: KeyPath, message: string): ConfigProblem {
-  return { line: lineOfKey(text, path), message };
-}

@@ -7,8 +7,11 @@ import { configSchema } from './schema.ts';
 
 const range = z.strictObject({ start: z.number(), end: z.number() });
 
-/** Physical addresses in bytes; `end` is the first byte after the range. Both are below 2^53. */
-export type MemoryRange = Readonly<z.infer<typeof range>>;
+/**
+ * A range as /proc/iomem has them: physical addresses in bytes. Other than there, `end` is the first byte after the
+ * range. Both are below 2^53.
+ */
+export type IomemRange = Readonly<z.infer<typeof range>>;
 
 /**
  * What `arm` tells the crash world, kept in the reserved memory with it: how the main kernel was armed, and the configuration at that time

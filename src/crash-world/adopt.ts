@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
@@ -21,7 +21,7 @@ const BETWEEN_TRIES_MS = 200;
  */
 export async function adoptAll(
   { units, groups }: Pick<Handover, 'units' | 'groups'>,
-  report: Report,
+  report: IncidentReport,
 ): Promise<void> {
   let afresh: string[] = [];
   try {
@@ -38,7 +38,7 @@ export async function adoptAll(
 /** @returns services whose main process has ended meanwhile */
 async function takeUp(
   { units, groups }: Pick<Handover, 'units' | 'groups'>,
-  report: Report,
+  report: IncidentReport,
 ): Promise<string[]> {
   const afresh: string[] = [];
   for (const adoption of units) {
@@ -132,7 +132,7 @@ export function whyNot(mainPid: number, now: ReadonlyMap<string, string>, said =
 }
 
 /** Makes a unit what it was before the boot, as far as that does not end what it has taken up. */
-function restoreUnit(unit: string, report: Report): void {
+function restoreUnit(unit: string, report: IncidentReport): void {
   removeDropIn(unit);
   try {
     const busName = show(unit, 'BusName').get('BusName') ?? '';

@@ -4,11 +4,39 @@ import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { crashLoop, earlierReports } from './crash-loop.ts';
+import { criuVersion } from './criu-version.ts';
 import { mountedDisks } from './disk-files.ts';
-import { capturedReport, type Known, refusedReport } from './process-reports.ts';
+import { capturedReport, refusedReport, type Selection } from './process-reports.ts';
+import { required, stage } from './stage-list.ts';
+import type { Work } from './work.ts';
 import type { WriteBack } from './write-back/index.ts';
+
+export const captureStage = stage({
+  name: 'capture',
+  needs: {
+    kernel: required<Kernel>(),
+    writeBack: required<WriteBack>(),
+    selection: required<Selection>(),
+  },
+  run: ({ kernel, writeBack, selection }, work) => {
+    const barred = barredProcess(work);
+    const conditions = { criu: criuVersion(), barred, writeBack };
+    return { groups: captureGroups(kernel, selection, conditions, work.report) };
+  },
+});
+
+/** The process on the panicking CPU, if it has been there too often. */
+function barredProcess({ report, manifest, place }: Work): CaptureConditions['barred'] {
+  const { panic } = report;
+  if (panic?.process === undefined) return undefined;
+  const { reports, problems } = earlierReports(place.id, place.incidents);
+  report.notes.push(...problems);
+  const reason = crashLoop(panic, reports, manifest.config);
+  return reason === undefined ? undefined : { pid: panic.process.pid, reason };
+}
 
 /** What decides, besides the processes themselves, who can come back. */
 export interface CaptureConditions {
@@ -24,20 +52,20 @@ export interface CaptureConditions {
  * Captures the selected processes and their descendants, and enters all of them into the report. What must not or cannot come back is refused there, group by
  * group.
  */
-export function captureStage(
+function captureGroups(
   kernel: Kernel,
-  known: Known,
+  selection: Selection,
   { criu, barred, writeBack }: CaptureConditions,
-  report: Report,
+  report: IncidentReport,
 ): ProcessGroup[] {
-  const roots = known.selected.map(({ candidate }) => candidate.pid);
+  const roots = selection.selected.map(({ candidate }) => candidate.pid);
   const { groups, refused, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     disks: mountedDisks,
   });
   report.notes.push(...notes);
-  const entries = refused.map((refusal) => refusedReport(refusal, known));
+  const entries = refused.map((refusal) => refusedReport(refusal, selection));
   const kept = groups.flatMap((group) => {
     const problems = [
       ...barredIn(group, barred),
@@ -45,7 +73,7 @@ export function captureStage(
       ...unwrittenIn(group, writeBack, (sentence) => report.notes.push(sentence)),
     ];
     if (problems.length > 0) {
-      for (const refusal of wholeGroup(group, problems)) entries.push(refusedReport(refusal, known));
+      for (const refusal of wholeGroup(group, problems)) entries.push(refusedReport(refusal, selection));
       return [];
     }
     const made = madeFiles(group.files, writeBack).map(
@@ -53,7 +81,7 @@ export function captureStage(
         `${path} is made anew: inode ${inode} instead of ${identity.inode}`,
     );
     for (const process of group.processes) {
-      const entry = capturedReport(process, group, known);
+      const entry = capturedReport(process, group, selection);
       entries.push({ ...entry, notes: [...entry.notes, ...made] });
     }
     return [{ ...group, files: { ...group.files, filesToCheck: filesToFind(group.files, writeBack) } }];

@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import { listIncidents, loadReport } from '../report/incident.ts';
-import type { PanicReport, Report } from '../report/schema.ts';
+import type { IncidentReport, PanicReport } from '../report/schema.ts';
 import { messageOf } from '../system/thrown.ts';
 
 /** What ran on the CPU that panicked. */
@@ -10,8 +10,8 @@ export type PanickingProcess = NonNullable<PanicReport['process']>;
 export function earlierReports(
   current: string,
   incidents: string,
-): { readonly reports: Report[]; readonly problems: string[] } {
-  const reports: Report[] = [];
+): { readonly reports: IncidentReport[]; readonly problems: string[] } {
+  const reports: IncidentReport[] = [];
   const problems: string[] = [];
   for (const id of listIncidents(incidents).filter((other) => other !== current)) {
     try {
@@ -32,7 +32,7 @@ export function earlierReports(
  */
 export function crashLoop(
   panic: PanicReport,
-  earlier: readonly Report[],
+  earlier: readonly IncidentReport[],
   config: Config,
 ): string | undefined {
   const { incidents, 'within-minutes': minutes } = config['crash-loop'];

@@ -4,13 +4,14 @@ import { join } from 'node:path';
 import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { newReport, resumeReport, saveReport } from '../report/incident.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { readHandover } from './handover.ts';
+import { type IncidentPlace, openIncident } from './incident-place.ts';
+import { saveLog } from './log-stage.ts';
 import { mountFileSystems } from './mounts.ts';
-import { panicTimeNanoseconds } from './old-kernel.ts';
+import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
 import { concludePending } from './process-reports.ts';
-import { openDeadKernel, openIncident, type Place, saveLog } from './resurrect.ts';
 
 /** Tells give-up.sh that there is a report. */
 const WRITTEN = join(RUN_DIRECTORY, 'given-up');
@@ -22,7 +23,7 @@ const WRITTEN = join(RUN_DIRECTORY, 'given-up');
 export function giveUp(reason: string): void {
   const begun = begunIncident();
   const place = begun ?? newPlace();
-  const save = (report: Report): void => saveReport(report, place.incidents);
+  const save = (report: IncidentReport): void => saveReport(report, place.incidents);
   const report =
     begun === undefined
       ? newReport(place.id, runningRelease(), loadManifest().reservedBytes)
@@ -38,7 +39,7 @@ export function giveUp(reason: string): void {
   save(report);
 }
 
-function begunIncident(): Place | undefined {
+function begunIncident(): IncidentPlace | undefined {
   try {
     const { incident, incidents } = readHandover();
     return { id: incident, incidents };
@@ -49,12 +50,12 @@ function begunIncident(): Place | undefined {
 }
 
 /** The panic's time is not known before the dead kernel is read, which may fail. */
-function newPlace(): Place {
+function newPlace(): IncidentPlace {
   mountFileSystems();
   return openIncident(new Date());
 }
 
-function saveDeadLog(place: Place, report: Report): void {
+function saveDeadLog(place: IncidentPlace, report: IncidentReport): void {
   try {
     const { kernel, error } = openDeadKernel();
     if (kernel === undefined) throw error;

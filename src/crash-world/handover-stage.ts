@@ -3,18 +3,37 @@ import type { GroupFiles } from '../model/file.ts';
 import { processStat } from '../system/proc.ts';
 import { planAdoptions } from './adoption.ts';
 import { writeHandover } from './handover.ts';
-import type { ImagedGroup } from './image-stage.ts';
+import { imagedPids } from './images-stage.ts';
+import type { Selection } from './process-reports.ts';
 import type { RestoredGroup } from './restore-stage.ts';
+import { noteStalePidFiles, type SavedTmpfs } from './saved-tmpfs.ts';
 import { limitsOfGroup } from './scope-limits.ts';
 import type { Candidate } from './select.ts';
+import { orElse, required, stage } from './stage-list.ts';
 import { keepTemporaryFiles, writeDropIn, writeJournalDropIn } from './units.ts';
+
+/** Without a selection the services of the processes are not known: all are left in the scopes of their groups. */
+export const handoverStage = stage({
+  name: 'handover',
+  needs: {
+    restored: orElse<readonly RestoredGroup[]>([]),
+    selection: orElse<Selection>({ selected: [], candidates: [] }),
+    limits: required<ReadonlyMap<number, CgroupLimits>>(),
+    savedTmpfs: orElse<SavedTmpfs | undefined>(undefined),
+  },
+  run: ({ restored, selection, limits, savedTmpfs }, { place, report }) => {
+    report.notes.push(...handOver(restored, selection.candidates, limits, place));
+    const pids = new Set(restored.flatMap((group) => group.pids));
+    if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
+  },
+});
 
 /**
  * Tells the part after systemd's start, and the services' helpers, which processes there are.
  * @param place the incident, and the directory that holds it
  * @returns what of their limits is lost
  */
-export function handoverStage(
+function handOver(
   restored: readonly RestoredGroup[],
   candidates: readonly Candidate[],
   limits: ReadonlyMap<number, CgroupLimits>,
@@ -48,9 +67,4 @@ export function handoverStage(
 
 function hasStreams({ files }: Pick<GroupFiles, 'files'>): boolean {
   return files.some((file) => file.type === 'unix' && file.journal?.kind === 'stream');
-}
-
-/** The pids of all processes of groups. */
-export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
-  return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
 }

@@ -15,7 +15,7 @@ import { checked } from '../system/libc.ts';
 import { ifThere, processNumbers } from '../system/proc.ts';
 import { AF_UNIX, connect, SOCK_DGRAM, sendDescriptor, socket } from '../system/sockets.ts';
 import { messageOf } from '../system/thrown.ts';
-import { say } from './stages.ts';
+import { say } from './stage-runner.ts';
 
 /** Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end (journald-stream.c, 252 and 257). */
 const STREAMS = '/run/systemd/journal/streams';

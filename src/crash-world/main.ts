@@ -1,6 +1,6 @@
 import { messageOf } from '../system/thrown.ts';
 import { NumberWanted, STATUS_AGAIN } from './pids.ts';
-import { say } from './stages.ts';
+import { say } from './stage-runner.ts';
 
 /**
  * The program that the crash initramfs carries: `resurrect` before the system's init, `journal` before the journal starts, `settle` when the

@@ -1,12 +1,45 @@
+import { join } from 'node:path';
+import { PAYLOAD_DIRECTORY } from '../config/paths.ts';
 import { currentTask, panicCpu } from '../linux/current.ts';
 import { lastWords, panicReason } from '../linux/panic.ts';
 import { formatLogEntry, type LogRecord, readLog } from '../linux/printk.ts';
 import { crashTime } from '../linux/readers/clock-witnesses.ts';
 import { readClocks } from '../linux/readers/clocks.ts';
 import type { PanicReport } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { openKernel } from '../vmcore/open.ts';
+import { readProfile } from '../vmcore/profile.ts';
 import { readCandidate } from './select.ts';
+import { say } from './stage-runner.ts';
+
+const VMCORE = '/proc/vmcore';
+
+/** The dead kernel, if its memory can be read. */
+export interface Opened {
+  readonly kernel: Kernel | undefined;
+  readonly error?: unknown;
+  /** Why the profile was not used. */
+  readonly note?: string;
+}
+
+/** With the profile that was taken when the kernel was healthy; if that does not fit, with what the dead kernel says of itself. */
+export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile')): Opened {
+  let note: string | undefined;
+  try {
+    return { kernel: openKernel(VMCORE, readProfile(profilePath)) };
+  } catch (error) {
+    note = `the profile was not used: ${messageWithCauses(error)}`;
+  }
+  try {
+    return { kernel: openKernel(VMCORE), note };
+  } catch (error) {
+    say(`the dead kernel cannot be read: ${messageWithCauses(error)}`);
+    console.error(error);
+    return { kernel: undefined, error, note };
+  }
+}
 
 /** The dead kernel's log. */
 export interface OldLog {

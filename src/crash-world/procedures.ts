@@ -8,18 +8,39 @@ import {
   ProcedureWatch,
   restoreImages,
 } from '../criu/restore/index.ts';
-import type { ProcessReport, Report } from '../report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';
-import type { EndImages } from './image-stage.ts';
+import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
-import { StageSkipped } from './stages.ts';
+import { orElse, stage, step } from './stage-list.ts';
+import { StageSkipped } from './stage-runner.ts';
 
 type Settings = Config['crash-procedure'];
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
 
+export const watchStep = step({
+  name: 'watch',
+  needs: {},
+  run: (_, { report }) => ({ watch: openProcedureWatch(report) }),
+});
+
+/** If it fails, all that was restored counts as running. */
+export const proceduresStage = stage({
+  name: 'procedures',
+  needs: {
+    restored: orElse<readonly RestoredGroup[]>([]),
+    watch: orElse<ProcedureWatch | undefined>(undefined),
+  },
+  run: async ({ restored, watch }, work) => {
+    const conclusion = { report: work.report, endImages: endImagesOf(work) };
+    const settings = work.manifest.config['crash-procedure'];
+    return { restored: await awaitProcedures(restored, watch, settings, conclusion) };
+  },
+});
+
 /** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
-export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
+function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined {
   try {
     return new ProcedureWatch();
   } catch (error) {
@@ -34,11 +55,11 @@ export function openProcedureWatch(report: Report): ProcedureWatch | undefined {
  *
  * @returns the groups with those processes that are still there
  */
-export async function procedureStage(
+export async function awaitProcedures(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
   settings: Settings,
-  { report, endImages }: { readonly report: Report; readonly endImages: EndImages },
+  { report, endImages }: { readonly report: IncidentReport; readonly endImages: EndImages },
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) =>
     deliveredPlans(group.imaged.plans).map((plan) => ({ plan, group })),
@@ -58,7 +79,7 @@ async function concludeAll(
   waiting: readonly { readonly plan: DeliveredPlan; readonly group: RestoredGroup }[],
   watch: ProcedureWatch,
   settings: Settings,
-  report: Report,
+  report: IncidentReport,
 ): Promise<ReadonlySet<number>> {
   const outcomes = await watch.outcomes(
     waiting.map(({ plan }) => plan),

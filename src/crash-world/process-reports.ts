@@ -2,19 +2,19 @@ import { describeRule } from '../config/protection.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
-import type { ProcessReport, Report } from '../report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../report/schema.ts';
 import { serviceOf } from './adoption.ts';
 import type { Candidate, Selected } from './select.ts';
 
-/** What selection knows of a process. */
-export interface Known {
+/** What the selection knows of the processes. */
+export interface Selection {
   readonly selected: readonly Selected[];
   readonly candidates: readonly Candidate[];
 }
 
-function identity(pid: number, known: Known): Partial<ProcessReport> {
-  const candidate = known.candidates.find((other) => other.pid === pid);
-  const rule = known.selected.find((other) => other.candidate.pid === pid)?.rule;
+function identity(pid: number, selection: Selection): Partial<ProcessReport> {
+  const candidate = selection.candidates.find((other) => other.pid === pid);
+  const rule = selection.selected.find((other) => other.candidate.pid === pid)?.rule;
   const unit = serviceOf(candidate?.cgroup);
   return {
     ...shown(candidate),
@@ -48,12 +48,12 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 }
 
 /** The report's entry of a process that was captured and may come back. */
-export function capturedReport(process: Process, group: ProcessGroup, known: Known): ProcessReport {
+export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
   const { checks, repairs, inDoubt, notes } = process.findings;
   return {
     pid: process.pid,
     comm: process.comm,
-    ...identity(process.pid, known),
+    ...identity(process.pid, selection),
     group: group.id,
     verdict: verdictOf(process.findings),
     outcome: 'pending',
@@ -66,12 +66,12 @@ export function capturedReport(process: Process, group: ProcessGroup, known: Kno
 }
 
 /** The report's entry of a process that is not brought back. */
-export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
-  const candidate = known.candidates.find((other) => other.pid === refusal.pid);
+export function refusedReport(refusal: Refusal, selection: Selection): ProcessReport {
+  const candidate = selection.candidates.find((other) => other.pid === refusal.pid);
   return {
     pid: refusal.pid,
     comm: refusal.comm || candidate?.comm || '?',
-    ...identity(refusal.pid, known),
+    ...identity(refusal.pid, selection),
     verdict: 'refused',
     outcome: 'refused',
     reasons: [...refusal.reasons],
@@ -83,7 +83,7 @@ export function refusedReport(refusal: Refusal, known: Known): ProcessReport {
 }
 
 /** Processes of which a stage that failed, or did not end, had still to decide. */
-export function concludePending(report: Report, reason: string): void {
+export function concludePending(report: IncidentReport, reason: string): void {
   for (const process of report.processes) {
     if (process.outcome !== 'pending') continue;
     process.outcome = 'failed';
@@ -93,7 +93,7 @@ export function concludePending(report: Report, reason: string): void {
 
 /** Sets the outcome of all processes of a group. */
 export function concludeGroup(
-  report: Report,
+  report: IncidentReport,
   group: number,
   outcome: 'restored' | 'failed',
   reasons: readonly string[],

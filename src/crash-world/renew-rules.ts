@@ -1,6 +1,6 @@
 import { PROTECTION_PATH } from '../config/paths.ts';
 import { addRules, type ProtectionRule, removeRules, updateRules } from '../config/protection.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { processStat } from '../system/proc.ts';
 
 type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
@@ -11,7 +11,7 @@ type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
  * @param startTicksOf field 22 of /proc/PID/stat; undefined for a process that has ended
  */
 export function renewPidRules(
-  report: Pick<Report, 'processes' | 'notes' | 'errors'>,
+  report: Pick<IncidentReport, 'processes' | 'notes' | 'errors'>,
   path: string = PROTECTION_PATH,
   startTicksOf: (pid: number) => number | undefined = startTicks,
 ): void {

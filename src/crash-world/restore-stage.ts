@@ -1,58 +1,46 @@
-import { execFileSync } from 'node:child_process';
-import { type CriuVersion, deliveredPlans, parseCriuVersion } from '../criu/images/index.ts';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { RUN_DIRECTORY } from '../config/paths.ts';
+import { deliveredPlans } from '../criu/images/index.ts';
 import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
+import { scopeOf } from './adoption.ts';
 import { examineGroup } from './examine.ts';
-import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
-import type { EndImages, ImagedGroup } from './image-stage.ts';
+import type { ReadyGroup } from './files-stage.ts';
+import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { readMemory } from './meminfo.ts';
-import { contentBytes } from './memory-files.ts';
 import { startNumbersAt, takenNumbers } from './pids.ts';
-import { prepareFiles } from './prepare.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
+import { contentBytes } from './saved-tmpfs.ts';
+import { orElse, stage } from './stage-list.ts';
+
+/**
+ * Tells init.sh that there may be processes to stay in the crash world for from now on, whatever becomes of this
+ * program.
+ */
+const RELEASED = join(RUN_DIRECTORY, 'released');
+
+export const restoreStage = stage({
+  name: 'restore',
+  needs: { ready: orElse<readonly ReadyGroup[]>([]) },
+  run: async ({ ready }, work) => {
+    const { report, save, numbers } = work;
+    const beforeRelease = () => writeFileSync(RELEASED, '');
+    const means = { report, save, endImages: endImagesOf(work), beforeRelease, numbers };
+    return { restored: await restoreGroups(ready, means, birthplaceOf) };
+  },
+});
+
+/** Not in the cgroup of a service: systemd may end what it finds there when the service's start fails. */
+function birthplaceOf({ group }: ImagedGroup): string {
+  return scopeOf(group.id).cgroup;
+}
 
 /** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
-
-/** The version of the CRIU that will restore; undefined if it does not say. */
-export function criuVersion(): CriuVersion | undefined {
-  const [program = '', ...args] = runtimeProgram('criu');
-  return parseCriuVersion(execFileSync(program, [...args, '--version'], { encoding: 'utf8' }));
-}
-
-/** A group that may be restored. */
-export interface ReadyGroup extends ImagedGroup {
-  /** What was at the paths of all groups' files when they were made and compared. */
-  readonly found: FoundFiles;
-}
-
-/**
- * Makes the files that the groups need and compares those that must still be there. Groups with another file than before the panic are
- * reported as failed.
- * @returns the groups that may be restored
- */
-export function filesStage(
-  groups: readonly ImagedGroup[],
-  report: Report,
-  endImages: EndImages,
-): ReadyGroup[] {
-  const made = new Set<string>();
-  const found = new Map<string, FoundFile>();
-  return groups.flatMap((imaged) => {
-    const { group, directory } = imaged;
-    const problems = prepareFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
-    if (problems.length === 0) problems.push(...noteFound(group.files, found));
-    if (problems.length > 0) {
-      concludeGroup(report, group.id, 'failed', problems);
-      endImages(imaged, false);
-      return [];
-    }
-    return [{ ...imaged, found }];
-  });
-}
 
 /** How the images of a group are restored. */
 export function restoreOptionsOf({ group, found, plans }: ReadyGroup): RestoreOptions {
@@ -89,7 +77,7 @@ export interface RestoredGroup {
  * finds all the others there, and cannot change a file between the look at it and its opening by another. One that fails leaves nothing behind and
  * does not concern the others.
  */
-export async function restoreStage(
+export async function restoreGroups(
   groups: readonly ReadyGroup[],
   {
     report,
@@ -98,7 +86,7 @@ export async function restoreStage(
     beforeRelease,
     numbers,
   }: {
-    readonly report: Report;
+    readonly report: IncidentReport;
     readonly save: () => void;
     readonly endImages: EndImages;
     /** Called when there is a group to let go, before the first one runs. */
@@ -150,7 +138,7 @@ async function letGo(hold: HeldGroup, cgroup: string): Promise<Restored> {
 /** What goes wrong with one group is that group's. */
 async function concluding<T>(
   { group }: ReadyGroup,
-  report: Report,
+  report: IncidentReport,
   step: () => T | Promise<T>,
 ): Promise<T | undefined> {
   try {
@@ -165,7 +153,7 @@ async function concluding<T>(
 async function holdOne(
   { group, directory, pagesBytes }: ReadyGroup,
   options: RestoreOptions,
-  report: Report,
+  report: IncidentReport,
 ): Promise<HeldGroup | undefined> {
   const { available } = readMemory();
   if (available < pagesBytes + RESTORE_MARGIN_BYTES) {

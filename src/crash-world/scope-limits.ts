@@ -65,7 +65,7 @@ export function limitsOfGroup(
 }
 
 /** The limits of processes in the dead kernel's memory, by pid, and of which they cannot be read. */
-export function readLimits(
+export function readScopeLimits(
   kernel: Kernel,
   pids: readonly number[],
 ): { limits: ReadonlyMap<number, CgroupLimits>; unreadable: string[] } {

@@ -87,7 +87,7 @@ export interface Selected {
  * Which processes the rules name (their descendants are not listed), each with the first rule that names it, and the rules
  * that name none.
  */
-export function selectProcesses(
+export function selectByRules(
   rules: readonly ProtectionRule[],
   candidates: readonly Candidate[],
 ): { selected: Selected[]; unmatched: ProtectionRule[] } {

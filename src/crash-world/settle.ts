@@ -6,12 +6,12 @@ import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { resumeReport, saveReport } from '../report/incident.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { adoptAll } from './adopt.ts';
 import { readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
-import { Stages } from './stages.ts';
+import { StageRunner } from './stage-runner.ts';
 import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
 /**
@@ -20,16 +20,16 @@ import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
  */
 export async function settle(): Promise<void> {
   const { units, groups: named, ...handover } = readHandover();
-  const save = (current: Report): void => saveReport(current, handover.incidents);
+  const save = (current: IncidentReport): void => saveReport(current, handover.incidents);
   const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
-  const stages = new Stages(report, save);
+  const runner = new StageRunner(report, save);
   const groups = named.length > 0 ? named : groupsInScopes(report);
-  await stages.run('services', () => adoptAll({ units, groups }, report));
-  await stages.run('look', () => noteWhatRuns(groups, report));
-  await stages.run('rules', () => renewPidRules(report));
-  await stages.run('sweep', () => sweep(handover.incidents, report));
-  await stages.run('settled', () => {
+  await runner.run('services', () => adoptAll({ units, groups }, report));
+  await runner.run('look', () => noteWhatRuns(groups, report));
+  await runner.run('rules', () => renewPidRules(report));
+  await runner.run('sweep', () => sweep(handover.incidents, report));
+  await runner.run('settled', () => {
     releaseRuntime();
     copyFileSync(
       join(RUN_DIRECTORY, 'init.log'),
@@ -41,7 +41,7 @@ export async function settle(): Promise<void> {
 }
 
 /** Ends images that no stage has ended, by the report as it was saved after the last stage, and what is older or more than the configuration keeps. */
-function sweep(incidents: string, report: Report): void {
+function sweep(incidents: string, report: IncidentReport): void {
   const manifest = loadManifest();
   const { directory } = manifest.config.images;
   const { problems } = prune(configuredLimits(manifest.config), { images: directory, incidents });
@@ -49,7 +49,7 @@ function sweep(incidents: string, report: Report): void {
 }
 
 /** The program before the boot was ended: by its time limit, for want of memory, or by an error of its own. */
-function concludeBrokenOff(report: Report): void {
+function concludeBrokenOff(report: IncidentReport): void {
   const last = report.stages.at(-1)?.name ?? 'none';
   report.errors.push(`the resurrection was broken off; the last stage that ended was: ${last}`);
   noteReleased(report);

@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { messageWithCauses } from '../system/thrown.ts';
-import { say } from './stages.ts';
+import { say } from './stage-runner.ts';
 
 const DEVICES = '/sys/bus/pci/devices';
 /** In the configuration space, with its bit for bus mastering (include/uapi/linux/pci_regs.h). */

@@ -1,20 +1,43 @@
 import { readFileSync } from 'node:fs';
-import type { MemoryRange } from '../config/manifest.ts';
+import type { IomemRange } from '../config/manifest.ts';
 import { type HaltedCpu, haltedCpus } from '../linux/arch/index.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { reclaimMemory } from './reclaim.ts';
+import { orElse, required, stage, step } from './stage-list.ts';
 import { clearBusMasters } from './stray-dma.ts';
 
 /** What is needed where it is not known what is. */
-export const EVERYTHING: MemoryRange = { start: 0, end: Number.POSITIVE_INFINITY };
+export const EVERYTHING: IomemRange = { start: 0, end: Number.POSITIVE_INFINITY };
+
+export const cpusStage = stage({
+  name: 'cpus',
+  needs: { kernel: required<Kernel>() },
+  run: ({ kernel }, { report }) => ({ needed: startOtherCpus(kernel, report) }),
+});
+
+/** Ends the reading of the dead kernel's memory, which may be in use again after this. */
+export const closeStep = step({
+  name: 'close',
+  needs: { kernel: required<Kernel>() },
+  run: ({ kernel }) => {
+    kernel.close();
+    return { kernel: undefined, writeBack: undefined };
+  },
+});
+
+export const memoryStage = stage({
+  name: 'memory',
+  needs: { needed: orElse<readonly IomemRange[]>([EVERYTHING]) },
+  run: ({ needed }, { manifest, report }) => takeBackMemory(manifest.ranges, needed, report),
+});
 
 /**
  * Starts the CPUs that are still off, which takes them out of the dead kernel's memory.
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
-export function cpusStage(kernel: Kernel, report: Report): MemoryRange[] {
+function startOtherCpus(kernel: Kernel, report: IncidentReport): IomemRange[] {
   const halted = haltedCpus(kernel);
   const { online, failed } = startCpus();
   const commandLine = readFileSync('/proc/cmdline', 'utf8');
@@ -30,7 +53,7 @@ export function cpusStage(kernel: Kernel, report: Report): MemoryRange[] {
 export function neededMemory(
   halted: readonly HaltedCpu[] | undefined,
   running: ReadonlySet<number>,
-): MemoryRange[] {
+): IomemRange[] {
   if (halted === undefined) return [EVERYTHING];
   return halted
     .filter(({ apicId }) => !running.has(apicId))
@@ -44,10 +67,10 @@ export function neededMemory(
  * Takes old memory back, all but the blocks that are needed.
  * @throws StrayDmaError if a device may still write into it, ReclaimError if the kernel cannot do this
  */
-export function memoryStage(
-  ranges: readonly MemoryRange[],
-  needed: readonly MemoryRange[],
-  report: Report,
+function takeBackMemory(
+  ranges: readonly IomemRange[],
+  needed: readonly IomemRange[],
+  report: IncidentReport,
 ): void {
   clearBusMasters();
   const { bytes, withheldBytes, failures } = reclaimMemory(ranges, needed);

@@ -1,4 +1,4 @@
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { cgroupOf, type ProcessStat, processStat } from '../system/proc.ts';
 import { scopeOf } from './adoption.ts';
 import type { Handover } from './handover.ts';
@@ -22,7 +22,7 @@ export function unitOf(cgroup: string): string {
  * Enters as restored the processes of which a resurrection that was broken off while it let them go did not come to say so: nobody else is in the
  * scope of their group.
  */
-export function noteReleased(report: Report, look: Looking = looking): void {
+export function noteReleased(report: IncidentReport, look: Looking = looking): void {
   for (const process of report.processes) {
     const { pid, group, outcome } = process;
     if (outcome !== 'pending' || group === undefined) continue;
@@ -31,7 +31,7 @@ export function noteReleased(report: Report, look: Looking = looking): void {
 }
 
 /** The restored groups after a resurrection that was broken off before it said which: what is in their scopes now. */
-export function groupsInScopes(report: Report, look: Looking = looking): Groups {
+export function groupsInScopes(report: IncidentReport, look: Looking = looking): Groups {
   const groups = new Map<number, Groups[number]['processes']>();
   for (const { pid, group, outcome } of report.processes) {
     if (outcome !== 'restored' || group === undefined || look.cgroup(pid) !== scopeOf(group).cgroup) continue;
@@ -47,7 +47,7 @@ export function groupsInScopes(report: Report, look: Looking = looking): Groups 
  */
 export function noteWhatRuns(
   groups: readonly Pick<Groups[number], 'processes'>[],
-  report: Report,
+  report: IncidentReport,
   look: Looking = looking,
 ): void {
   const known = new Map(

@@ -5,7 +5,7 @@ import { fileType, typeOf } from '../system/file-mode.ts';
 import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openFileName } from './file-name.ts';
-import { type Report, table } from './report.ts';
+import { alignedTable, type Inspection } from './inspection.ts';
 import { commOf, requireTask } from './tasks.ts';
 
 /** One open file descriptor. */
@@ -74,7 +74,7 @@ export function listFiles(kernel: Kernel, pid: number): FileRow[] {
 }
 
 /** Open files of a process. */
-export function filesReport(kernel: Kernel, pid: number): Report {
+export function filesInspection(kernel: Kernel, pid: number): Inspection {
   const rows = listFiles(kernel, pid);
   const task = requireTask(kernel, pid);
   const name = ({ name: shown, problem }: FileRow): string =>
@@ -86,7 +86,7 @@ export function filesReport(kernel: Kernel, pid: number): Report {
     ),
     json: () => ({ pid, files: rows }),
     text: () =>
-      table(
+      alignedTable(
         ['FD', 'TYPE', 'MODE', 'POSITION', 'NAME'],
         rows.map((row) => [row.fd, row.type, row.mode, row.position, name(row)]),
       ),

@@ -7,7 +7,7 @@ import { isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Flags } from '../vmcore/view.ts';
 import { openFileName } from './file-name.ts';
-import type { Report } from './report.ts';
+import type { Inspection } from './inspection.ts';
 import { commOf, listProcesses, mmOf, requireTask } from './tasks.ts';
 
 /** One memory area, with what a line of /proc/PID/maps says. Addresses and offset in bytes. */
@@ -170,7 +170,7 @@ function mapsOrProblem(kernel: Kernel, pid: number): Maps {
 }
 
 /** The memory maps of all user processes; what is missing of one stands in its place. */
-export function allMapsReport(kernel: Kernel): Report {
+export function allMapsInspection(kernel: Kernel): Inspection {
   const { rows, unreadable, damage } = listProcesses(kernel);
   const processes = rows
     .filter(({ hasMemory }) => hasMemory)
@@ -195,7 +195,7 @@ export function allMapsReport(kernel: Kernel): Report {
 }
 
 /** The memory map of a process, character for character as /proc/PID/maps had it. */
-export function mapsReport(kernel: Kernel, pid: number): Report {
+export function mapsInspection(kernel: Kernel, pid: number): Inspection {
   const maps = mapsOrProblem(kernel, pid);
   const comm = commOf(requireTask(kernel, pid));
   const isEmpty = maps.rows.length + maps.missing.length === 0;

@@ -1,5 +1,5 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { type Report, table } from './report.ts';
+import { alignedTable, type Inspection } from './inspection.ts';
 import { listProcesses, type ProcessRow } from './tasks.ts';
 
 function cells(row: ProcessRow): (string | number)[] {
@@ -11,7 +11,7 @@ function cells(row: ProcessRow): (string | number)[] {
 }
 
 /** All processes, as `ps` would have shown them; `>` marks what was on a CPU. RSS is in KiB. */
-export function psReport(kernel: Kernel): Report {
+export function psInspection(kernel: Kernel): Inspection {
   const { rows, unreadable, damage } = listProcesses(kernel);
   const lost = unreadable.map(({ task, problem }) => `${task} cannot be read: ${problem}`);
   const doubtful = rows.flatMap(({ pid, comm, problem }) =>
@@ -21,7 +21,7 @@ export function psReport(kernel: Kernel): Report {
     json: () => ({ processes: rows, unreadable, damage }),
     text: () =>
       [
-        table(['PID', 'PPID', 'THR', 'CPU', 'ST', '     RSS', 'COMMAND'], rows.map(cells)),
+        alignedTable(['PID', 'PPID', 'THR', 'CPU', 'ST', '     RSS', 'COMMAND'], rows.map(cells)),
         ...lost.map((sentence) => `--- ${sentence}`),
       ].join('\n'),
     problems: [...damage, ...lost, ...doubtful],

@@ -3,7 +3,7 @@ import { BTF_KIND, type Btf } from '../vmcore/btf.ts';
 import { BtfFormat, type MemberDescription } from '../vmcore/btf-format.ts';
 import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import type { Report } from './report.ts';
+import type { Inspection } from './inspection.ts';
 import { formatValue, ValueReader } from './values.ts';
 
 /** Where the comments with offset and size start, as in pahole(1). */
@@ -112,7 +112,7 @@ function similar(btf: Btf, name: string): string {
 }
 
 /** The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a VmcoreError if there is none. */
-export function structReport(kernel: Kernel, name: string, address?: string): Report {
+export function structInspection(kernel: Kernel, name: string, address?: string): Inspection {
   const { btf } = kernel.layouts;
   const id = kernel.layouts.structId(name);
   if (id === undefined || ![BTF_KIND.STRUCT, BTF_KIND.UNION].some((kind) => kind === btf.kind(id))) {

@@ -10,7 +10,7 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import type { Report } from './report.ts';
+import type { Inspection } from './inspection.ts';
 import { commOf } from './tasks.ts';
 
 const NANOSECONDS = 1e9;
@@ -113,7 +113,7 @@ function uptimeText(seconds: number): string {
 }
 
 /** What one looks at first: which kernel, which machine, what it was doing, how it died. */
-export function summaryReport(kernel: Kernel): Report {
+export function summaryInspection(kernel: Kernel): Inspection {
   const problems: string[] = [];
   const all = facts(kernel, problems);
   const lines = (): [string, string][] => [

@@ -1,7 +1,7 @@
 import { type Module, moduleAt, moduleSymbols, readModules } from '../linux/module.ts';
 import { hex, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import type { Report } from './report.ts';
+import type { Inspection } from './inspection.ts';
 
 const ADDRESS = /^(0x[0-9a-f]{1,16}|[0-9a-f]{16})$/i;
 
@@ -27,7 +27,7 @@ function placeText({ name, offset, module }: Place): string {
   return module === undefined ? at : `${at} [${module}]`.trim();
 }
 
-function addressReport(kernel: Kernel, address: bigint): Report {
+function addressInspection(kernel: Kernel, address: bigint): Inspection {
   const { modules, damage } = readModules(kernel);
   const place = placeOf(kernel, modules, address);
   if (place === undefined) {
@@ -43,8 +43,8 @@ function addressReport(kernel: Kernel, address: bigint): Report {
 }
 
 /** A symbol's address, or what is at an address: `init_task`, `0xffffffff81000000`. Throws a VmcoreError if there is none. */
-export function symbolReport(kernel: Kernel, text: string): Report {
-  if (ADDRESS.test(text)) return addressReport(kernel, BigInt(/^0x/i.test(text) ? text : `0x${text}`));
+export function symbolInspection(kernel: Kernel, text: string): Inspection {
+  if (ADDRESS.test(text)) return addressInspection(kernel, BigInt(/^0x/i.test(text) ? text : `0x${text}`));
   const address = kernel.symbolMaybe(text);
   if (address !== undefined) {
     return { json: () => ({ name: text, address: hex(address) }), text: () => `${hex(address)} ${text}` };

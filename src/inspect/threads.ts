@@ -4,7 +4,7 @@ import { PF, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import { hex, isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { type Report, table } from './report.ts';
+import { alignedTable, type Inspection } from './inspection.ts';
 import { commOf, requireTask, stateLetter } from './tasks.ts';
 
 /** One thread, and the user registers that it last entered the kernel with. */
@@ -80,7 +80,7 @@ function readThreads(kernel: Kernel, leader: Task): { rows: ThreadRow[]; missing
 }
 
 /** Threads of a process: state, system call, user registers. */
-export function threadsReport(kernel: Kernel, pid: number): Report {
+export function threadsInspection(kernel: Kernel, pid: number): Inspection {
   const { rows, missing } = readThreads(kernel, requireTask(kernel, pid));
   const header = ['TID', 'CPU', 'ST', 'SYSCALL', 'USER IP', 'USER SP', 'COMMAND'];
   const cells = (row: ThreadRow): (string | number)[] => [
@@ -94,7 +94,8 @@ export function threadsReport(kernel: Kernel, pid: number): Report {
   ];
   return {
     json: () => ({ pid, threads: rows, missing }),
-    text: () => [table(header, rows.map(cells)), ...missing.map((sentence) => `--- ${sentence}`)].join('\n'),
+    text: () =>
+      [alignedTable(header, rows.map(cells)), ...missing.map((sentence) => `--- ${sentence}`)].join('\n'),
     problems: [
       ...missing,
       ...rows.flatMap(({ tid, problem }) => (problem === undefined ? [] : [`thread ${tid}: ${problem}`])),

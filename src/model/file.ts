@@ -212,7 +212,7 @@ export interface NameToMake {
 }
 
 /** Everything with a name on memory file systems, whoever has it open. */
-export interface MemoryFiles {
+export interface TmpfsFiles {
   /** Parents before their children. */
   readonly directoriesToMake: readonly DirectoryToMake[];
   readonly filesToMake: readonly FileToMake[];

@@ -1,4 +1,4 @@
-/** Bytes that lie in one piece in old memory. */
+/** Bytes in one piece in old memory: a `PhysicalRange` of src/vmcore, of which the model knows nothing. */
 export interface PhysicalRun {
   readonly physical: number;
   readonly length: number;

@@ -4,7 +4,7 @@ import type { Config } from '../config/schema.ts';
 import { RESTORE_LOG } from '../criu/restore/names.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import { pathProblem } from '../system/trusted-path.ts';
-import type { Report } from './schema.ts';
+import type { IncidentReport } from './schema.ts';
 
 type Keep = Config['images']['keep'];
 
@@ -60,7 +60,7 @@ export function endGroupImages(
  * @returns what did not work, a sentence each
  */
 export function endImages(
-  report: Pick<Report, 'id' | 'processes'>,
+  report: Pick<IncidentReport, 'id' | 'processes'>,
   images: string,
   incidents: string,
   keep: Keep,

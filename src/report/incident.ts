@@ -5,7 +5,7 @@ import { wellFormed } from '../system/byte-text.ts';
 import { damageOf } from '../system/damage.ts';
 import { replaceFile, setAside } from '../system/state-file.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
-import { type Report, reportSchema } from './schema.ts';
+import { type IncidentReport, reportSchema } from './schema.ts';
 
 /** An incident cannot be shown; the message says which and why. */
 export class IncidentError extends Error {
@@ -42,7 +42,7 @@ export function createIncident(panic: Date, incidents: string = INCIDENTS_DIRECT
 }
 
 /** The report of an incident of which nothing is known yet. */
-export function newReport(id: string, crashKernelRelease: string, reservedBytes: number): Report {
+export function newReport(id: string, crashKernelRelease: string, reservedBytes: number): IncidentReport {
   return {
     version: 1,
     id,
@@ -65,7 +65,7 @@ export function resumeReport(
   id: string,
   crashKernelRelease: string,
   incidents: string = INCIDENTS_DIRECTORY,
-): Report {
+): IncidentReport {
   try {
     return loadReport(id, incidents);
   } catch (error) {
@@ -79,7 +79,7 @@ export function resumeReport(
 }
 
 /** Writes a report so that it outlives a crash in the next moment. */
-export function saveReport(report: Report, incidents: string = INCIDENTS_DIRECTORY): void {
+export function saveReport(report: IncidentReport, incidents: string = INCIDENTS_DIRECTORY): void {
   replaceFile(join(incidents, report.id, 'report.json'), `${JSON.stringify(report, wellFormed, 2)}\n`);
 }
 
@@ -93,7 +93,7 @@ export function listIncidents(incidents: string = INCIDENTS_DIRECTORY): string[]
  * Reads the report of an incident.
  * @throws IncidentError if there is no such incident, or its report is missing or damaged
  */
-export function loadReport(id: string, incidents: string = INCIDENTS_DIRECTORY): Report {
+export function loadReport(id: string, incidents: string = INCIDENTS_DIRECTORY): IncidentReport {
   const path = join(incidents, id, 'report.json');
   let text: string;
   try {

@@ -1,6 +1,6 @@
 import { groupReasons } from './causes.ts';
 import { printable } from './printable.ts';
-import { type ProcessReport, type Report, reportSchema, type Stage } from './schema.ts';
+import { type IncidentReport, type ProcessReport, reportSchema, type StageReport } from './schema.ts';
 
 /** How text is emphasised: with escape sequences on a terminal, not at all elsewhere. */
 export interface Style {
@@ -20,7 +20,7 @@ export function styleFor(isTerminal: boolean): Style {
 }
 
 /** An incident for people: what died, what came back, what did not and why, and how long it took. */
-export function printReport(raw: Report, style: Style): string {
+export function printReport(raw: IncidentReport, style: Style): string {
   const report = withPrintableTexts(raw);
   return [
     ...heading(report, style),
@@ -34,13 +34,13 @@ export function printReport(raw: Report, style: Style): string {
   ].join('\n');
 }
 
-function withPrintableTexts(report: Report): Report {
+function withPrintableTexts(report: IncidentReport): IncidentReport {
   const revive = (_: string, value: unknown): unknown =>
     typeof value === 'string' ? printable(value) : value;
   return reportSchema.parse(JSON.parse(JSON.stringify(report), revive));
 }
 
-function heading(report: Report, style: Style): string[] {
+function heading(report: IncidentReport, style: Style): string[] {
   const { panic } = report;
   const lines = [
     style.strong(`Incident ${report.id}`) + (report.state === 'settled' ? '' : ` (${report.state})`),
@@ -54,7 +54,7 @@ function heading(report: Report, style: Style): string[] {
   return lines;
 }
 
-function processes(report: Report, style: Style): string[] {
+function processes(report: IncidentReport, style: Style): string[] {
   const { processes: all } = report;
   if (all.length === 0) return [nobody(report), ...unmatched(report), ''];
   const back = all.filter(({ outcome }) => outcome === 'restored');
@@ -66,7 +66,7 @@ function processes(report: Report, style: Style): string[] {
   return [heading, ...rows, ...unmatched(report), ''];
 }
 
-function nobody({ stages }: Report): string {
+function nobody({ stages }: IncidentReport): string {
   const wereSelected = stages.some(({ name, outcome }) => name === 'selection' && outcome === 'done');
   return wereSelected
     ? 'No protected process was running.'
@@ -101,7 +101,7 @@ function processLines(process: ProcessReport, style: Style): string[] {
 }
 
 /** What to do about the reasons of all processes: each advice once, with how many it is for. */
-function whatToDo(report: Report): string[] {
+function whatToDo(report: IncidentReport): string[] {
   const advice = new Map<string, number>();
   for (const { reasons } of report.processes) {
     const own = new Set(groupReasons(reasons).flatMap((cause) => cause.advice ?? []));
@@ -120,11 +120,11 @@ function commandLine({ comm, commandLine: line, exe }: ProcessReport): string[] 
   return says === undefined || isName ? [] : [`           ${says}`];
 }
 
-function unmatched(report: Report): string[] {
+function unmatched(report: IncidentReport): string[] {
   return report.unmatchedRules.map((rule) => `no process matched ${rule}`);
 }
 
-function timing(report: Report): string[] {
+function timing(report: IncidentReport): string[] {
   if (report.stages.length === 0) return [];
   const start = report.secondsToCrashKernel;
   const lines = report.stages.map((stage) => {
@@ -146,14 +146,14 @@ function timing(report: Report): string[] {
  * its page descriptors) is in use as well.
  */
 function memoryAt(
-  { memoryUsedBytes, memoryTotalBytes }: Stage,
-  { reservedBytes }: Report['memory'],
+  { memoryUsedBytes, memoryTotalBytes }: StageReport,
+  { reservedBytes }: IncidentReport['memory'],
 ): { used: number; total: number } {
   const kernel = Math.max(0, reservedBytes - memoryTotalBytes);
   return { used: memoryUsedBytes + kernel, total: memoryTotalBytes + kernel };
 }
 
-function memoryLines({ memory }: Report): string[] {
+function memoryLines({ memory }: IncidentReport): string[] {
   return [
     `Memory: ${mebibytes(memory.reservedBytes)} MiB reserved, at most ${mebibytes(memory.peakUsedBytes)} MiB used ` +
       `until old memory was taken back (${mebibytes(memory.reclaimedBytes)} MiB)`,

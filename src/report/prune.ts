@@ -7,7 +7,7 @@ import { messageOf } from '../system/thrown.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import { endImages, removeTree } from './images.ts';
 import { incidentTime, listIncidents, loadReport } from './incident.ts';
-import type { Report } from './schema.ts';
+import type { IncidentReport } from './schema.ts';
 
 const DAY = 86_400_000;
 
@@ -111,7 +111,7 @@ function removeOne(parent: string, id: string): string[] {
 }
 
 /** Without a report nothing is known of any group. */
-function reportOf(id: string, incidents: string): Pick<Report, 'id' | 'processes'> {
+function reportOf(id: string, incidents: string): Pick<IncidentReport, 'id' | 'processes'> {
   try {
     return loadReport(id, incidents);
   } catch {

@@ -119,10 +119,10 @@ export const reportSchema = z
   })
   .meta({ title: 'Otherworld incident report' });
 
-export type Report = z.infer<typeof reportSchema>;
-export type ProcessReport = Report['processes'][number];
-export type Stage = Report['stages'][number];
-export type PanicReport = NonNullable<Report['panic']>;
+export type IncidentReport = z.infer<typeof reportSchema>;
+export type ProcessReport = IncidentReport['processes'][number];
+export type StageReport = IncidentReport['stages'][number];
+export type PanicReport = NonNullable<IncidentReport['panic']>;
 
 /** The JSON Schema of report.json, as published in docs/report.schema.json. */
 export function reportJsonSchema(): unknown {

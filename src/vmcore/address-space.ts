@@ -1,4 +1,4 @@
-import type { AddressSpace, Architecture, BaseAddress, LinearRange } from '../arch/index.ts';
+import type { Architecture, BaseAddress, KernelAddressSpace, LinearRange } from '../arch/index.ts';
 import { VmcoreError } from './errors.ts';
 import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
@@ -15,7 +15,7 @@ const UTS_LENGTH = 65;
 export function initialAddressSpace(
   architecture: Architecture,
   info: ReadonlyMap<string, string>,
-): AddressSpace {
+): KernelAddressSpace {
   const space = architecture.kernelSpace.initial({
     number: (name) => vmcoreinfoNumber(info, `NUMBER(${name})`),
     symbol: (name) => vmcoreinfoSymbol(info, name),
@@ -63,11 +63,11 @@ export function readBases(
 
 /** The whole translation: the image as far as it goes, and the direct map over all memory of the dump. */
 export function fullAddressSpace(
-  initial: AddressSpace,
+  initial: KernelAddressSpace,
   physical: PhysicalMemory,
   bases: Bases,
   imageEnd: bigint | undefined,
-): AddressSpace {
+): KernelAddressSpace {
   const last = physical.ranges.at(-1);
   const bytes = last === undefined ? 0 : last.physical + last.length;
   const directMap: LinearRange = {

@@ -10,8 +10,8 @@ import { FormatError } from './errors.ts';
 
 const { errno } = constants;
 
-/** A part of a file in memory: `data` covers `length` bytes from file offset `fileOffset`. */
-export interface Mapping {
+/** A part of a file in this program's memory: `data` covers `length` bytes from file offset `fileOffset`. */
+export interface FileMapping {
   readonly fileOffset: number;
   readonly length: number;
   /** Address of the first byte in this process: for iovecs. */
@@ -33,7 +33,7 @@ function map(path: string, fd: number, offset: number, length: number): number {
  * boundary below it. The caller guarantees that the file holds these bytes: touching a mapping past the end of
  * its file is SIGBUS, which no JavaScript catches.
  */
-export function mapFile(path: string, fd: number, fileOffset: number, length: number): Mapping {
+export function mapFile(path: string, fd: number, fileOffset: number, length: number): FileMapping {
   const slack = fileOffset % PAGE_SIZE;
   const mapped = length + slack;
   const base = map(path, fd, fileOffset - slack, mapped);

@@ -1,4 +1,4 @@
-import type { AddressSpace, PageTable } from '../arch/index.ts';
+import type { KernelAddressSpace, PageTable } from '../arch/index.ts';
 import { bytesToText } from '../system/byte-text.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { AddressError } from './errors.ts';
@@ -15,22 +15,22 @@ const MAX_WALKED = 1 << 16;
  */
 export class KernelMemory implements WindowSource {
   readonly #physical: PhysicalMemory;
-  #space: AddressSpace;
+  #space: KernelAddressSpace;
   /** Page number to physical page, for what the tables had to be walked for. */
   readonly #walked = new Map<number, number>();
 
-  constructor(physical: PhysicalMemory, space: AddressSpace) {
+  constructor(physical: PhysicalMemory, space: KernelAddressSpace) {
     this.#physical = physical;
     this.#space = space;
   }
 
   /** Replaces the translation once more is known about it (the direct map's base is itself in kernel memory). */
-  setAddressSpace(space: AddressSpace): void {
+  setAddressSpace(space: KernelAddressSpace): void {
     this.#space = space;
     this.#walked.clear();
   }
 
-  get addressSpace(): AddressSpace {
+  get addressSpace(): KernelAddressSpace {
     return this.#space;
   }
 

@@ -82,7 +82,7 @@ interface Step {
   index: number;
 }
 
-class Walk {
+class TableWalk {
   readonly #physical: PhysicalMemory;
   readonly #format: PageTableFormat;
   readonly #start: number;
@@ -149,9 +149,9 @@ export function* walkPages(
 ): Generator<MappedRun, void, undefined> {
   if (end <= start) return;
   const { format } = table;
-  const walk = new Walk(physical, format, start, end);
+  const walk = new TableWalk(physical, format, start, end);
   const path = [walk.enter(table.root, table.levels, 0)];
-  let run: ReturnType<Walk['leaf']> | undefined;
+  let run: ReturnType<TableWalk['leaf']> | undefined;
   for (let step = path.at(-1); step !== undefined; step = path.at(-1)) {
     const { data, offset, level, index } = step;
     if (index > step.last) {

@@ -1,5 +1,5 @@
 import { AddressError, FormatError } from './errors.ts';
-import { type Mapping, VectorWriter } from './mapping.ts';
+import { type FileMapping, VectorWriter } from './mapping.ts';
 import type { Window } from './view.ts';
 
 /** A range of physical memory; both in bytes. */
@@ -37,16 +37,16 @@ export interface PhysicalMemory {
 
 /** A mapping that is made when it is first used. One that cannot be made leaves its memory out of the dump. */
 export class SharedMapping {
-  readonly #map: () => Mapping;
-  #mapping: Mapping | undefined;
+  readonly #map: () => FileMapping;
+  #mapping: FileMapping | undefined;
   #problem: string | undefined;
 
-  constructor(map: () => Mapping) {
+  constructor(map: () => FileMapping) {
     this.#map = map;
   }
 
   /** Throws an AddressError that names `physical` if the mapping cannot be made. */
-  get(physical: number): Mapping {
+  get(physical: number): FileMapping {
     if (this.#mapping !== undefined) return this.#mapping;
     try {
       if (this.#problem === undefined) this.#mapping = this.#map();

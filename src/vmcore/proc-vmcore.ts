@@ -1,5 +1,5 @@
 import { AddressError, FormatError } from './errors.ts';
-import { type Mapping, mapFile, VectorWriter, type VmcoreFile } from './mapping.ts';
+import { type FileMapping, mapFile, VectorWriter, type VmcoreFile } from './mapping.ts';
 import { type PhysicalMemory, type PhysicalRange, RangeTable } from './physical.ts';
 import type { Window } from './view.ts';
 
@@ -31,9 +31,9 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   readonly #table: RangeTable<FileRange>;
   readonly #file: VmcoreFile;
   readonly #sizes: PieceSizes;
-  readonly #kept = new Map<number, Mapping>();
+  readonly #kept = new Map<number, FileMapping>();
   /** The one that was mapped first comes first. */
-  readonly #passing = new Map<number, Mapping>();
+  readonly #passing = new Map<number, FileMapping>();
   #isClosed = false;
 
   constructor(
@@ -113,7 +113,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
     return copy;
   }
 
-  #keep(range: FileRange, physical: number): Mapping {
+  #keep(range: FileRange, physical: number): FileMapping {
     const start = this.#pieceStart(range, physical);
     let mapping = this.#kept.get(start);
     if (mapping === undefined) {
@@ -125,7 +125,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
   }
 
   /** What waits in `writer` is written before its mapping goes. */
-  #pass(range: FileRange, physical: number, writer?: VectorWriter): Mapping {
+  #pass(range: FileRange, physical: number, writer?: VectorWriter): FileMapping {
     const start = this.#pieceStart(range, physical);
     const known = this.#kept.get(start) ?? this.#passing.get(start);
     if (known !== undefined) return known;
@@ -140,7 +140,7 @@ export class ProcVmcoreMemory implements PhysicalMemory {
     return mapping;
   }
 
-  #map(range: FileRange, physical: number): Mapping {
+  #map(range: FileRange, physical: number): FileMapping {
     const start = this.#pieceStart(range, physical);
     const length = this.#pieceEnd(range, physical) - start;
     if (this.#isClosed) throw new AddressError(physical, 'is asked for after the dump was closed (physical)');

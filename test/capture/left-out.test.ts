@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { dumpProblems } from '../../src/capture/left-out.ts';
-import { summaryReport } from '../../src/inspect/summary.ts';
+import { summaryInspection } from '../../src/inspect/summary.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -46,8 +46,8 @@ describe('pages of a process that a dump does not have', () => {
       /^1 of 3 pages of its memory are not in the dump: it was filtered, without .*pages of processes.* \(makedumpfile -d 31\); a dump with/,
     );
     assert.throws(() => kernel.physical.view(absent, 8), /was left out of the dump/);
-    assert.match(summaryReport(kernel).text(), /^left out +unmapped caches, .*makedumpfile -d 31/m);
-    assert.doesNotMatch(summaryReport(whole).text(), /^left out/m);
+    assert.match(summaryInspection(kernel).text(), /^left out +unmapped caches, .*makedumpfile -d 31/m);
+    assert.doesNotMatch(summaryInspection(whole).text(), /^left out/m);
   });
 
   it('are told as filtered also where a process is refused before its pages are counted', () => {

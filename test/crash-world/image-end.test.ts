@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { defaultConfig } from '../../src/config/config.ts';
-import type { ImagedGroup } from '../../src/crash-world/image-stage.ts';
-import { procedureStage } from '../../src/crash-world/procedures.ts';
-import { filesStage } from '../../src/crash-world/restore-stage.ts';
-import { StageSkipped } from '../../src/crash-world/stages.ts';
+import { makeReady } from '../../src/crash-world/files-stage.ts';
+import type { ImagedGroup } from '../../src/crash-world/images-stage.ts';
+import { awaitProcedures } from '../../src/crash-world/procedures.ts';
+import { StageSkipped } from '../../src/crash-world/stage-runner.ts';
 import type { ProcedurePlan } from '../../src/criu/images/crash-procedure.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory } from '../../src/criu/images/image.ts';
@@ -50,7 +50,7 @@ test('images of a group that is dropped for a changed file are ended', () => {
   };
   const { ended, endImages } = ends();
   const groups = [imagedGroup(10), imagedGroup(11, { filesToCheck: [gone] })];
-  const left = filesStage(groups, emptyReport(), endImages);
+  const left = makeReady(groups, emptyReport(), endImages);
   assert.deepEqual(
     left.map(({ directory }) => directory),
     groups.slice(0, 1).map(({ directory }) => directory),
@@ -64,7 +64,7 @@ test("a file that cannot be looked at is its group's problem alone", () => {
   const one = imagedGroup(12);
   const files = { ...one.group.files, files: [{ ...pathFileOf(1, scratch), path }] };
   const groups = [{ ...one, group: { ...one.group, files } }, imagedGroup(13)];
-  const left = filesStage(groups, emptyReport(), endImages);
+  const left = makeReady(groups, emptyReport(), endImages);
   assert.deepEqual(
     left.map(({ group }) => group.id),
     [13],
@@ -86,7 +86,7 @@ test('images that were kept for a procedure are ended when nobody watches proced
   ];
   const settings = defaultConfig()['crash-procedure'];
   await assert.rejects(
-    procedureStage(restored, undefined, settings, { report: emptyReport(), endImages }),
+    awaitProcedures(restored, undefined, settings, { report: emptyReport(), endImages }),
     StageSkipped,
   );
   assert.deepEqual(ended, ['20 restored']);

@@ -6,18 +6,18 @@ import { after, test } from 'node:test';
 import { missingCpus, parseCpuList, runningApicIds } from '../../src/crash-world/cpus.ts';
 import { readMemory } from '../../src/crash-world/meminfo.ts';
 import { mountedPaths } from '../../src/crash-world/mounts.ts';
-import { StageSkipped, Stages } from '../../src/crash-world/stages.ts';
+import { StageRunner, StageSkipped } from '../../src/crash-world/stage-runner.ts';
 import { neededMemory } from '../../src/crash-world/take-back.ts';
 import { removeDropIn, writeSettleUnit } from '../../src/crash-world/units.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-crash-world-'));
 after(() => rmSync(directory, { recursive: true }));
 
 test('a stage that fails is reported, and the next one runs', async () => {
-  const saved: Report[] = [];
-  const stages = new Stages(emptyReport(), (report) => saved.push(structuredClone(report)));
+  const saved: IncidentReport[] = [];
+  const stages = new StageRunner(emptyReport(), (report) => saved.push(structuredClone(report)));
   const failed = await stages.run('first', () => {
     throw new Error('no luck', { cause: new Error('bad disk') });
   });
@@ -35,7 +35,7 @@ test('a stage that fails is reported, and the next one runs', async () => {
 });
 
 test('a report that cannot be saved stops nothing', async () => {
-  const stages = new Stages(emptyReport(), () => {
+  const stages = new StageRunner(emptyReport(), () => {
     throw new Error('read-only file system');
   });
   assert.equal(await stages.run('only', () => 1), 1);

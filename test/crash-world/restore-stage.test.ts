@@ -16,11 +16,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { examineGroup } from '../../src/crash-world/examine.ts';
+import type { ReadyGroup } from '../../src/crash-world/files-stage.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
-import { type ReadyGroup, restoreStage } from '../../src/crash-world/restore-stage.ts';
+import { restoreGroups } from '../../src/crash-world/restore-stage.ts';
 import { writeRestorePlan } from '../../src/criu/images/plan/write-plan.ts';
 import { moveTo } from '../../src/criu/restore/restore-cgroup.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { cgroups, findAction, findOwn, needsCgroups } from '../criu/restore/cgroups.ts';
 import { emptyReport } from '../report/example.ts';
 import { pathFileOf, stoppedGroup } from './live-group.ts';
@@ -82,12 +83,12 @@ suite('restoring groups', needsCgroups, () => {
   /** Who ran when the first group was about to be let go; undefined if none was. */
   let ranBefore: boolean[] | undefined;
 
-  async function stage(groups: readonly ReadyGroup[], report: Report): Promise<number[]> {
+  async function stage(groups: readonly ReadyGroup[], report: IncidentReport): Promise<number[]> {
     ranBefore = undefined;
     const beforeRelease = (): void => {
       ranBefore = groups.map((ready) => existsSync(`${ready.directory}-ran`));
     };
-    const restored = await restoreStage(
+    const restored = await restoreGroups(
       groups,
       { report, save: () => undefined, endImages: () => undefined, beforeRelease },
       () => place,
@@ -101,7 +102,7 @@ suite('restoring groups', needsCgroups, () => {
     return restored.map(({ group }) => group);
   }
 
-  function reportOf(groups: readonly ReadyGroup[]): Report {
+  function reportOf(groups: readonly ReadyGroup[]): IncidentReport {
     const entry = { comm: 'subject', outcome: 'pending' as const };
     const nothing = () => ({ reasons: [], checks: [], repairs: [], inDoubt: [], notes: [] });
     const processes = groups.map(({ group: { id } }) => ({ pid: id, group: id, ...entry, ...nothing() }));

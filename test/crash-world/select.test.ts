@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ProtectionRule } from '../../src/config/protection.ts';
-import { type Candidate, explainUnmatched, selectProcesses } from '../../src/crash-world/select.ts';
+import { type Candidate, explainUnmatched, selectByRules } from '../../src/crash-world/select.ts';
 
 function candidate(pid: number, comm: string, more: Partial<Candidate> = {}): Candidate {
   const exe = `/usr/bin/${comm}`;
@@ -24,7 +24,7 @@ const longName = candidate(12, 'a-very-long-nam', { exe: '/opt/a-very-long-name'
 const all = [redis, worker, longName];
 
 function selectedBy(rule: ProtectionRule): number[] {
-  return selectProcesses([rule], all).selected.map(({ candidate: { pid } }) => pid);
+  return selectByRules([rule], all).selected.map(({ candidate: { pid } }) => pid);
 }
 
 test('a pid is that of one process, not of a later one with the same number', () => {
@@ -40,7 +40,7 @@ test('a command is found by its name, also where the kernel cut it off', () => {
 
 test("a command is found by its program's file when it has renamed itself", () => {
   const renamed = candidate(13, 'tmux: server', { exe: '/usr/bin/tmux' });
-  assert.equal(selectProcesses([{ kind: 'command', name: 'tmux' }], [renamed]).selected.length, 1);
+  assert.equal(selectByRules([{ kind: 'command', name: 'tmux' }], [renamed]).selected.length, 1);
 });
 
 test('a unit has all processes of its cgroup and of those below', () => {
@@ -50,13 +50,13 @@ test('a unit has all processes of its cgroup and of those below', () => {
 
 test('what cannot be read matches nothing, and harms nothing', () => {
   const damaged = candidate(14, 'x', { exe: undefined, cgroup: undefined });
-  const { selected } = selectProcesses([{ kind: 'unit', unit: 'x.service' }], [damaged, redis]);
+  const { selected } = selectByRules([{ kind: 'unit', unit: 'x.service' }], [damaged, redis]);
   assert.deepEqual(selected, []);
 });
 
 test('rules that name no process are listed, with what became of the pid', () => {
   const rule: ProtectionRule = { kind: 'pid', pid: 10, startTicks: 1, comm: 'old' };
-  const { unmatched } = selectProcesses([rule, { kind: 'command', name: 'redis-server' }], all);
+  const { unmatched } = selectByRules([rule, { kind: 'command', name: 'redis-server' }], all);
   assert.deepEqual(unmatched, [rule]);
   assert.equal(
     explainUnmatched(rule, all),

@@ -8,11 +8,11 @@ import {
   unitOf,
 } from '../../src/crash-world/what-runs.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
 
 /** Processes 1 to 4 of group 1, restored. */
-function restored(): Report {
+function restored(): IncidentReport {
   const nothing = { reasons: [], checks: [], repairs: [], inDoubt: [], notes: [] };
   const processes = [1, 2, 3, 4].map((pid) => ({
     pid,

@@ -2,7 +2,7 @@
 // and looks at what systemd, the rules and the incident have made of the processes that came back, and at the CPU that stays off.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const MIB = 2 ** 20;
@@ -40,7 +40,7 @@ async function registerOfCpu0(guest: TestGuest, name: string): Promise<bigint> {
 
 suite(`adoption with ${release}`, () => {
   let guest: TestGuest;
-  let report: Report;
+  let report: IncidentReport;
   const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0, large: 0 };
   const delicate = { stubborn: 0, pinned: 0 };
   let limited = 0;

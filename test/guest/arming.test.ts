@@ -2,7 +2,7 @@
 // kills its kernel in a crash world that can do nothing, which reboots.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const MIB = 2 ** 20;
@@ -81,7 +81,7 @@ suite(`arming with ${release}`, () => {
     );
     const { status, stderr } = await guest.exec(['otherworld', 'arm']);
     assert.equal(status, 1);
-    const problem = '/etc/otherworld/otherworld.toml:2: panic.on-oops: true or false is wanted, not 3';
+    const problem = '/etc/otherworld/otherworld.toml:2:11: panic.on-oops: true or false is wanted, not 3';
     assert.equal(stderr, `otherworld: ${problem}\n`);
     const doctor = await guest.exec(['otherworld', 'doctor']);
     assert.equal(doctor.status, 1);
@@ -120,7 +120,7 @@ suite(`arming with ${release}`, () => {
   });
 
   suite('a crash world that cannot mount its runtime', () => {
-    let report: Report;
+    let report: IncidentReport;
 
     before(async () => {
       await guest.sh(

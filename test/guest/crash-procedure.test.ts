@@ -1,7 +1,7 @@
 // Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as const;
@@ -17,7 +17,7 @@ interface Status {
 }
 
 let guest: TestGuest;
-let report: Report;
+let report: IncidentReport;
 const pids = new Map<Mode, number>();
 let nodePid = 0;
 

@@ -6,7 +6,7 @@ import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
-import { type CapturedMemoryFiles, captureMemoryFiles } from '../../src/capture/memory-files.ts';
+import { type CapturedTmpfs, captureTmpfs } from '../../src/capture/tmpfs-files.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { currentTask, runningTasks } from '../../src/linux/current.ts';
 import { dentryChildren, dentryName } from '../../src/linux/dcache.ts';
@@ -338,9 +338,8 @@ suite(`a damaged kernel of ${release}`, () => {
 
   test('of a directory on tmpfs that has lost its entries, or one of them, that is told', () => {
     const point = readMounts(kernel).points.find(({ path }) => path === '/dev/shm') ?? assert.fail();
-    const files = (of: Kernel): CapturedMemoryFiles => captureMemoryFiles(of, [point], [point], new Set());
-    const paths = ({ files: { filesToMake } }: CapturedMemoryFiles) =>
-      filesToMake.map(({ path }) => path).sort();
+    const files = (of: Kernel): CapturedTmpfs => captureTmpfs(of, [point], [point], new Set());
+    const paths = ({ files: { filesToMake } }: CapturedTmpfs) => filesToMake.map(({ path }) => path).sort();
     const found = files(kernel);
     assert.deepEqual(found.problems, []);
     assert.deepEqual(

@@ -20,7 +20,7 @@ import { parseRelease, type Release } from '../../lab/release.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
-import { type Report, reportSchema } from '../../src/report/schema.ts';
+import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 
@@ -76,7 +76,7 @@ export interface TestGuest {
    */
   dumpUntil<T>(file: string, find: (kernel: Kernel) => T | undefined): Promise<T>;
   /** Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report. */
-  panic(fault?: Fault, cpu?: number): Promise<Report>;
+  panic(fault?: Fault, cpu?: number): Promise<IncidentReport>;
   /** What QEMU's monitor answers, about one CPU where the command is about one. */
   monitor(command: string, cpu?: number): Promise<string>;
   /** Waits until the console has it; fails the test, with the console's end, if that takes too long. */
@@ -238,7 +238,7 @@ async function askMonitor(name: string, command: string, cpu: number): Promise<s
   return String(answer);
 }
 
-async function panicAndReport(name: string, fault: Fault, cpu: number | undefined): Promise<Report> {
+async function panicAndReport(name: string, fault: Fault, cpu: number | undefined): Promise<IncidentReport> {
   const options = { fault, cpu, waitSeconds: 300, unarmed: false };
   const incident = await panicGuest(name, options, stderrProgress());
   const { stdout } = await execCaptured(name, [
@@ -249,7 +249,7 @@ async function panicAndReport(name: string, fault: Fault, cpu: number | undefine
 }
 
 /** Fails the test, with the report's reasons, if a process does not run again. */
-export function assertRestored(report: Report, pid: number): void {
+export function assertRestored(report: IncidentReport, pid: number): void {
   const found = report.processes.find((process) => process.pid === pid);
   assert.deepEqual([found?.outcome, ...(found?.reasons ?? [])], ['restored'], `process ${pid}`);
 }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { dropConnection } from '../../lab/channel.ts';
-import { type ProcessReport, type Report, reportSchema } from '../../src/report/schema.ts';
+import { type IncidentReport, type ProcessReport, reportSchema } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const CONFIG = `[images]
@@ -22,7 +22,7 @@ const RULES = '/var/lib/otherworld/protection.json';
 
 suite(`an incident with ${release}`, () => {
   let guest: TestGuest;
-  let report: Report;
+  let report: IncidentReport;
   const pids = { culprit: 0, large: 0, sound: 0, inTheWay: 0 };
 
   before(async () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { listFiles } from '../../src/inspect/files.ts';
-import { allMapsReport, mapsReport } from '../../src/inspect/maps.ts';
+import { allMapsInspection, mapsInspection } from '../../src/inspect/maps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { formatLogRecord, readLog } from '../../src/linux/printk.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -89,7 +89,8 @@ suite(`inspecting a living guest with ${release}`, () => {
   test('gives the memory maps of each as its /proc does', () => {
     const maps = stable(earlier, later, 'maps').filter(([, text]) => text !== '');
     assert.ok(maps.length > 300);
-    for (const [pid, text] of maps) assert.equal(`${mapsReport(kernel, pid).text()}\n`, text, `PID ${pid}`);
+    for (const [pid, text] of maps)
+      assert.equal(`${mapsInspection(kernel, pid).text()}\n`, text, `PID ${pid}`);
   });
 
   test('gives the open files of each as its /proc does', () => {
@@ -111,7 +112,7 @@ suite(`inspecting a living guest with ${release}`, () => {
   });
 
   test('lists all processes with their maps', () => {
-    assert.ok(allMapsReport(kernel).text().split('\n').length > 300 * 15);
+    assert.ok(allMapsInspection(kernel).text().split('\n').length > 300 * 15);
   });
 
   test('does the same with a profile that the guest took of itself', async () => {

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { bootedCrashWorld } from '../../lab/console-log.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 /** A disk that the system does without. */
@@ -27,7 +27,7 @@ const ENABLED = 1;
 suite(`a panic of an armed guest with ${release}`, () => {
   let guest: TestGuest;
   let bootIdBefore: string;
-  let report: Report;
+  let report: IncidentReport;
   const bootId = 'cat /proc/sys/kernel/random/boot_id';
 
   /** Runs a script in the directory of the second disk's controller. */

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const programs = join(import.meta.dirname, 'programs');
@@ -14,7 +14,7 @@ const slowDown =
 
 suite(`resurrection on ${release}`, () => {
   let guest: TestGuest;
-  let report: Report;
+  let report: IncidentReport;
   let panicked = 0;
   const pids = { state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { diskMount, userNames } from '../../lab/furnish.ts';
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const programs = join(import.meta.dirname, 'programs');
@@ -25,7 +25,7 @@ const IDENTITY = "grep -E '^(Uid|Gid|Groups|CapEff|NoNewPrivs):' /proc/$pid/stat
 
 suite(`a server with ${release}`, () => {
   let guest: TestGuest;
-  let report: Report;
+  let report: IncidentReport;
   const pids = new Map<Holder, number>();
   const identities = new Map<Holder, string>();
   const pidOf = (name: Holder): number => pids.get(name) ?? assert.fail(name);

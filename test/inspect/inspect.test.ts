@@ -6,12 +6,12 @@ import { describe, it, mock } from 'node:test';
 import { Command } from 'commander';
 import { registerInspect } from '../../src/cli/inspect.ts';
 import { listFiles } from '../../src/inspect/files.ts';
-import { logReport } from '../../src/inspect/log.ts';
-import { mapsReport } from '../../src/inspect/maps.ts';
-import { structReport } from '../../src/inspect/struct.ts';
-import { symbolReport } from '../../src/inspect/symbol.ts';
+import { logInspection } from '../../src/inspect/log.ts';
+import { mapsInspection } from '../../src/inspect/maps.ts';
+import { structInspection } from '../../src/inspect/struct.ts';
+import { symbolInspection } from '../../src/inspect/symbol.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
-import { threadsReport } from '../../src/inspect/threads.ts';
+import { threadsInspection } from '../../src/inspect/threads.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import {
@@ -32,7 +32,7 @@ for (const release of releases) {
   describe(`inspecting ${release} gives what the guest's own /proc gave`, () => {
     it('for its memory maps, character for character', () => {
       for (const { pid, maps } of truth.processes)
-        assert.equal(mapsReport(kernel, pid).text(), maps.join('\n'));
+        assert.equal(mapsInspection(kernel, pid).text(), maps.join('\n'));
     });
 
     it('for its open files', () => {
@@ -47,7 +47,7 @@ for (const release of releases) {
 
     it('for its threads', () => {
       for (const { pid, threads } of truth.processes) {
-        const report = threadsReport(kernel, pid).json() as { threads: { tid: number; comm: string }[] };
+        const report = threadsInspection(kernel, pid).json() as { threads: { tid: number; comm: string }[] };
         assert.deepEqual(
           report.threads.map(({ tid }) => tid).sort(),
           threads.map((line) => Number(line.split(' ')[0])).sort(),
@@ -79,7 +79,7 @@ for (const release of releases) {
 
   describe(`inspecting ${release}`, () => {
     it('shows the system call and the registers of a thread that sleeps in pause(2)', () => {
-      const report = threadsReport(kernel, truth.program.pid).json() as {
+      const report = threadsInspection(kernel, truth.program.pid).json() as {
         threads: { comm: string; systemCall: number; userIp: string; state: string }[];
       };
       assert.deepEqual(
@@ -94,33 +94,36 @@ for (const release of releases) {
     });
 
     it('shows the log from its first line to the last', () => {
-      const lines = logReport(kernel).text().split('\n');
+      const lines = logInspection(kernel).text().split('\n');
       assert.match(lines[0] ?? '', /^\[ {4}0\.000000\] Linux version 6\./);
       assert.match(lines.slice(-10).join('\n'), /^\[ *\d+\.\d{6}\] otherworld: marker line$/m);
     });
 
     it('shows structures and their values', () => {
-      assert.match(structReport(kernel, 'list_head').text(), /struct list_head \*next; +\/\* {5}0 {5}8 \*\//);
-      const layout = structReport(kernel, 'task_struct').json() as {
+      assert.match(
+        structInspection(kernel, 'list_head').text(),
+        /struct list_head \*next; +\/\* {5}0 {5}8 \*\//,
+      );
+      const layout = structInspection(kernel, 'task_struct').json() as {
         size: number;
         members: { name: string; offset: number }[];
       };
       const comm = layout.members.find(({ name }) => name === 'comm');
       assert.equal(layout.size, kernel.sizeOf('task_struct'));
       assert.equal(comm?.offset, kernel.layouts.member('task_struct', 'comm')?.offsetBytes);
-      const values = structReport(kernel, 'task_struct', 'init_task').json() as {
+      const values = structInspection(kernel, 'task_struct', 'init_task').json() as {
         value: Record<string, unknown>;
       };
       assert.equal(values.value.comm, 'swapper/0');
       assert.equal(values.value.pid, 0);
-      assert.throws(() => structReport(kernel, 'nothing'), /kernel .* has no struct or union nothing$/);
-      assert.throws(() => structReport(kernel, 'Task_Struct'), /; there is .*task_struct/);
-      assert.throws(() => structReport(kernel, 'list_head', 'nowhere'), /neither an address/);
+      assert.throws(() => structInspection(kernel, 'nothing'), /kernel .* has no struct or union nothing$/);
+      assert.throws(() => structInspection(kernel, 'Task_Struct'), /; there is .*task_struct/);
+      assert.throws(() => structInspection(kernel, 'list_head', 'nowhere'), /neither an address/);
     });
 
     it('marks what it does not show of an array, and what the dump does not have of a structure', () => {
       const task = taskAt(kernel, findTaskByPid(kernel, truth.program.pid) ?? 0n);
-      const mask = structReport(kernel, 'cpumask', '__cpu_online_mask');
+      const mask = structInspection(kernel, 'cpumask', '__cpu_online_mask');
       assert.match(mask.text(), /\.bits = \{ 3, 0, .*, 0, \/\* and 64 more \*\/ \}/);
       const { value } = JSON.parse(JSON.stringify(mask.json())) as {
         value: { bits: { elements: unknown[]; more: number } };
@@ -130,28 +133,31 @@ for (const release of releases) {
 
       const last = task.address + BigInt(kernel.layouts.member('task_struct', 'thread')?.offsetBytes ?? 0);
       const partly = withoutPage(release, kernel.memory.translate(last));
-      const found = structReport(partly, 'task_struct', `0x${task.address.toString(16)}`);
+      const found = structInspection(partly, 'task_struct', `0x${task.address.toString(16)}`);
       const isShown = kernel.memory.translate(last) - kernel.memory.translate(task.address) > 4096;
       if (isShown) assert.match(found.text(), new RegExp(`\\.tgid = ${truth.program.pid},`));
       assert.match(found.text(), /\/\* unreadable: address 0x[0-9a-f]+ is not in the dump/);
       assert.ok((found.problems ?? []).length > 0);
-      assert.throws(() => structReport(kernel, 'list_head', '0x1000'), /is not a kernel address/);
+      assert.throws(() => structInspection(kernel, 'list_head', '0x1000'), /is not a kernel address/);
     });
 
     it('shows symbols both ways', () => {
       const address = kernel.symbol('init_task');
-      assert.equal(symbolReport(kernel, 'init_task').text(), `0x${address.toString(16)} init_task`);
+      assert.equal(symbolInspection(kernel, 'init_task').text(), `0x${address.toString(16)} init_task`);
       assert.equal(
-        symbolReport(kernel, `0x${(address + 16n).toString(16)}`).text(),
+        symbolInspection(kernel, `0x${(address + 16n).toString(16)}`).text(),
         `0x${(address + 16n).toString(16)} init_task+0x10`,
       );
-      assert.throws(() => symbolReport(kernel, 'no_such_symbol'), /has no symbol no_such_symbol/);
-      assert.throws(() => symbolReport(kernel, '0x1'), /0x1 is neither in kernel .* nor in a module of it/);
+      assert.throws(() => symbolInspection(kernel, 'no_such_symbol'), /has no symbol no_such_symbol/);
+      assert.throws(
+        () => symbolInspection(kernel, '0x1'),
+        /0x1 is neither in kernel .* nor in a module of it/,
+      );
     });
 
     it('says which process does not exist, and which has nothing to show', () => {
-      assert.throws(() => mapsReport(kernel, 4000), /has no process 4000/);
-      const thread = mapsReport(kernel, 2);
+      assert.throws(() => mapsInspection(kernel, 4000), /has no process 4000/);
+      const thread = mapsInspection(kernel, 2);
       assert.equal(thread.text(), '');
       assert.match(thread.remarks?.[0] ?? '', /process 2 \(kthreadd\) has no memory/);
     });

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { listFiles } from '../../src/inspect/files.ts';
-import { allMapsReport, mapsReport } from '../../src/inspect/maps.ts';
-import { psReport } from '../../src/inspect/ps.ts';
+import { allMapsInspection, mapsInspection } from '../../src/inspect/maps.ts';
+import { psInspection } from '../../src/inspect/ps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { dentryStruct } from '../../src/linux/dcache.ts';
 import { fileStruct } from '../../src/linux/fs.ts';
@@ -24,7 +24,7 @@ for (const release of releases) {
     it('are read and shown as what they are', () => {
       const kernel = named(comm, Buffer.from('naïve 😀\0'));
       assert.equal(taskAt(kernel, task.address).comm, 'naïve 😀');
-      assert.match(psReport(kernel).text(), /naïve 😀$/m);
+      assert.match(psInspection(kernel).text(), /naïve 😀$/m);
     });
 
     it('are kept byte for byte, and shown in an own way, where they end within a character', () => {
@@ -38,13 +38,13 @@ for (const release of releases) {
       const program = healthy.bind(fileStruct).at(healthy.bind(mmStruct).at(task.mm).exe_file);
       const { d_nameAddress } = healthy.bind(dentryStruct).at(program.f_dentry);
       const kernel = named(d_nameAddress, Buffer.from([0xff]));
-      const report = mapsReport(kernel, pid);
-      const shown = mapsReport(healthy, pid)
+      const report = mapsInspection(kernel, pid);
+      const shown = mapsInspection(healthy, pid)
         .text()
         .replaceAll('/guest-program', () => "$'/\\xffuest-program'");
       assert.equal(report.text(), shown);
       assert.deepEqual(report.problems, []);
-      assert.match(allMapsReport(kernel).text(), /\$'\/\\xffuest-program'/);
+      assert.match(allMapsInspection(kernel).text(), /\$'\/\\xffuest-program'/);
       assert.deepEqual(listFiles(kernel, pid), listFiles(healthy, pid));
     });
   });

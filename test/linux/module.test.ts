@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { symbolReport } from '../../src/inspect/symbol.ts';
+import { symbolInspection } from '../../src/inspect/symbol.ts';
 import { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
 import type { MemberKind, MemberLayout } from '../../src/vmcore/layout.ts';
 import { openFixture } from '../vmcore/fixtures.ts';
@@ -113,7 +113,7 @@ const hex = (address: bigint): string => `0x${address.toString(16)}`;
 for (const shape of ['before64', 'since64'] as const) {
   describe(`modules as kernels ${shape === 'since64' ? 'since' : 'before'} 6.4 have them`, () => {
     const kernel = new ModuleKernel(shape);
-    const at = (address: bigint): string => symbolReport(kernel, hex(address)).text();
+    const at = (address: bigint): string => symbolInspection(kernel, hex(address)).text();
 
     it('give names to addresses in them, and none beyond', () => {
       assert.equal(at(TEXT + 0x100n), `${hex(TEXT + 0x100n)} wifi_open [wifi]`);
@@ -121,14 +121,14 @@ for (const shape of ['before64', 'since64'] as const) {
       assert.equal(at(TEXT), `${hex(TEXT)} [wifi]`);
       assert.throws(() => at(TEXT + 0x3000n), /is neither in kernel .* nor in a module of it/);
       if (shape === 'since64') assert.equal(at(DATA + 8n), `${hex(DATA + 8n)} [wifi]`);
-      assert.deepEqual(symbolReport(kernel, hex(TEXT + 0x101n)).json(), {
+      assert.deepEqual(symbolInspection(kernel, hex(TEXT + 0x101n)).json(), {
         ...{ address: hex(TEXT + 0x101n), name: 'wifi_open', offset: 1, module: 'wifi' },
       });
     });
 
     it('have their symbols found by name', () => {
-      assert.equal(symbolReport(kernel, 'wifi_open').text(), `${hex(TEXT + 0x100n)} wifi_open [wifi]`);
-      assert.throws(() => symbolReport(kernel, 'printk'), /has no symbol printk/);
+      assert.equal(symbolInspection(kernel, 'wifi_open').text(), `${hex(TEXT + 0x100n)} wifi_open [wifi]`);
+      assert.throws(() => symbolInspection(kernel, 'printk'), /has no symbol printk/);
     });
   });
 }

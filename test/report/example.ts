@@ -1,7 +1,7 @@
-import type { Report } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 
 /** A report of an incident in which nothing has happened yet. */
-export function emptyReport(): Report {
+export function emptyReport(): IncidentReport {
   return {
     version: 1,
     id: '2026-01-01T12-00-00Z',

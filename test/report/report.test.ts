@@ -17,7 +17,12 @@ import {
 } from '../../src/report/incident.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { printableArguments } from '../../src/report/printable.ts';
-import { type ProcessReport, type Report, reportJsonSchema, reportSchema } from '../../src/report/schema.ts';
+import {
+  type IncidentReport,
+  type ProcessReport,
+  reportJsonSchema,
+  reportSchema,
+} from '../../src/report/schema.ts';
 import { emptyReport } from './example.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-report-'));
@@ -28,7 +33,7 @@ function process(pid: number, more: Partial<ProcessReport>): ProcessReport {
   return { pid, comm: `p${pid}`, verdict: 'sound', outcome: 'restored', ...nothing, ...more };
 }
 
-const full: Report = {
+const full: IncidentReport = {
   ...emptyReport(),
   panic: {
     at: '2026-01-01T12:00:00.000Z',

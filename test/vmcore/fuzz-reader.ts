@@ -1,12 +1,12 @@
 import { unwrittenFiles } from '../../src/capture/files/write-back.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
-import { filesReport } from '../../src/inspect/files.ts';
-import { logReport } from '../../src/inspect/log.ts';
-import { allMapsReport } from '../../src/inspect/maps.ts';
-import { structReport } from '../../src/inspect/struct.ts';
-import { summaryReport } from '../../src/inspect/summary.ts';
+import { filesInspection } from '../../src/inspect/files.ts';
+import { logInspection } from '../../src/inspect/log.ts';
+import { allMapsInspection } from '../../src/inspect/maps.ts';
+import { structInspection } from '../../src/inspect/struct.ts';
+import { summaryInspection } from '../../src/inspect/summary.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
-import { threadsReport } from '../../src/inspect/threads.ts';
+import { threadsInspection } from '../../src/inspect/threads.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { forEachPid, forEachTask } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
@@ -37,11 +37,11 @@ export interface FuzzAnswer {
 
 /** Looks at everything, each look on its own: what one refuses, another may still read. */
 function* looks(kernel: Kernel): Generator<() => unknown> {
-  yield () => summaryReport(kernel).text();
-  yield () => logReport(kernel).text();
+  yield () => summaryInspection(kernel).text();
+  yield () => logInspection(kernel).text();
   yield () => [...forEachPid(kernel)].length;
-  yield () => allMapsReport(kernel).text();
-  yield () => structReport(kernel, 'task_struct', 'init_task').text();
+  yield () => allMapsInspection(kernel).text();
+  yield () => structInspection(kernel, 'task_struct', 'init_task').text();
   const pids: number[] = [];
   yield () => {
     pids.push(...listProcesses(kernel).rows.map(({ pid }) => pid));
@@ -54,8 +54,8 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
   };
   yield () => [...unwrittenFiles(kernel, [])];
   for (const pid of pids) {
-    yield () => filesReport(kernel, pid).text();
-    yield () => threadsReport(kernel, pid).text();
+    yield () => filesInspection(kernel, pid).text();
+    yield () => threadsInspection(kernel, pid).text();
   }
   for (const task of forEachTask(kernel)) {
     yield () => {

@@ -1,7 +1,7 @@
 import { listFiles } from '../../src/inspect/files.ts';
 import { readMaps } from '../../src/inspect/maps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
-import { threadsReport } from '../../src/inspect/threads.ts';
+import { threadsInspection } from '../../src/inspect/threads.ts';
 import { isGap, readLog } from '../../src/linux/printk.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -68,7 +68,7 @@ export function viewsOf(kernel: Kernel, pids: readonly number[]): Views {
     });
     views[`files ${pid}`] = view(() => rowsOf(listFiles(kernel, pid), ({ fd }) => fd, true));
     views[`threads ${pid}`] = view(() => {
-      const { threads, missing } = threadsReport(kernel, pid).json() as {
+      const { threads, missing } = threadsInspection(kernel, pid).json() as {
         threads: { tid: number; problem?: string }[];
         missing: string[];
       };

@@ -1,4 +1,4 @@
-import type { AddressSpace, KernelNumbers, KernelSpace } from '../architecture.ts';
+import type { KernelAddressSpace, KernelNumbers, KernelSpace } from '../architecture.ts';
 import { pageTable } from './page-table.ts';
 
 /** The canonical upper half begins here with 5-level tables, and later with 4-level ones. */
@@ -8,7 +8,7 @@ const KERNEL_TEXT_MAP = 0xffff_ffff_8000_0000n;
 /** KERNEL_IMAGE_SIZE of kernels that do not say (before 4.7): 512 MiB. */
 const DEFAULT_IMAGE_BYTES = 512 << 20;
 
-function initial(info: KernelNumbers): AddressSpace | string {
+function initial(info: KernelNumbers): KernelAddressSpace | string {
   const physBase = info.number('phys_base');
   const pgd = info.symbol('swapper_pg_dir') ?? info.symbol('init_top_pgt');
   if (physBase === undefined || pgd === undefined)

@@ -8,7 +8,7 @@ import { withFile } from '../with-file.ts';
 import { isSameInode } from './identity.ts';
 import { OldDirectories } from './old-directories.ts';
 import type { OldDirectory } from './old-directory.ts';
-import { disarmFile, FOR_A_LOOK, hasSameAccess, makeFile, updateFile, type Written } from './old-file.ts';
+import { disarmFile, FOR_A_LOOK, hasSameAccess, makeOldFile, updateFile, type Written } from './old-file.ts';
 import { isInMemoryFrom, type OldMemory } from './old-size.ts';
 import { WriteBackRefusal } from './refusal.ts';
 
@@ -209,7 +209,7 @@ export class WriteBack {
       return { bytes };
     }
     if (file.links !== 1) throw new WriteBackRefusal('is not on the disk under this name, and has others');
-    const made = makeFile(directory, name, file, memory, 'is not on the disk');
+    const made = makeOldFile(directory, name, file, memory, 'is not on the disk');
     this.#made.push(file.path);
     directory.sync();
     return made;
@@ -239,7 +239,7 @@ export class WriteBack {
       directory.sync();
       return { bytes };
     }
-    const outcome = makeFile(directory, aside, file, memory, 'has another file in its place on the disk');
+    const outcome = makeOldFile(directory, aside, file, memory, 'has another file in its place on the disk');
     try {
       directory.exchange({ inode: outcome.made.inode, name: aside }, { inode: found.ino, name });
     } catch (error) {

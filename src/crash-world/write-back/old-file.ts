@@ -139,7 +139,7 @@ export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): 
  * @param name the one that it is to have at first
  * @param situation what is wrong with the disk, for the message if the file cannot be made
  */
-export function makeFile(
+export function makeOldFile(
   directory: OldDirectory,
   name: string,
   file: UnwrittenFile,

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ExtendedAttribute, FileToMake, GroupFiles, MemoryFiles } from '../../../model/file.ts';
+import type { ExtendedAttribute, FileToMake, GroupFiles, TmpfsFiles } from '../../../model/file.ts';
 import { contentRuns } from '../../../model/page-runs.ts';
 import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
 import {
@@ -17,10 +17,10 @@ function encoded(list: readonly ExtendedAttribute[]): PreparedAttributes {
 
 /** What of a group, or of nobody's files, is prepared. */
 export type FilesToPrepare = Pick<GroupFiles, 'directoriesToMake' | 'filesToMake'> &
-  Partial<Pick<GroupFiles, 'filesToCheck'> & MemoryFiles>;
+  Partial<Pick<GroupFiles, 'filesToCheck'> & TmpfsFiles>;
 
 /**
- * Writes what `prepareFiles` needs: `preparation.json`, and the content of every file that went with the old
+ * Writes what `makeAndCheckFiles` needs: `preparation.json`, and the content of every file that went with the old
  * kernel. Throws an ImageWriteError.
  */
 export function writePreparation(files: FilesToPrepare, images: ImageDirectory, source: PageSource): void {

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Report, Stage } from '../report/schema.ts';
+import type { IncidentReport, StageReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { belowOwnPeak, forgetOwnPeak, readMemory } from './meminfo.ts';
 
@@ -10,7 +10,7 @@ export class StageSkipped extends Error {
 
 interface StageEnd {
   readonly end?: number;
-  readonly outcome?: Stage['outcome'];
+  readonly outcome?: StageReport['outcome'];
   readonly detail?: string | undefined;
 }
 
@@ -23,11 +23,11 @@ export function uptimeSeconds(): number {
  * Runs the steps of a resurrection one after the other. A step that throws is noted in the report and ends with undefined; what
  * comes after it runs on with what there is. After each step the report is saved, so that it tells how far things got whatever happens.
  */
-export class Stages {
-  readonly report: Report;
-  readonly #save: (report: Report) => void;
+export class StageRunner {
+  readonly report: IncidentReport;
+  readonly #save: (report: IncidentReport) => void;
 
-  constructor(report: Report, save: (report: Report) => void) {
+  constructor(report: IncidentReport, save: (report: IncidentReport) => void) {
     this.report = report;
     this.#save = save;
   }
@@ -36,7 +36,7 @@ export class Stages {
   async run<T>(name: string, step: () => T | Promise<T>): Promise<T | undefined> {
     const start = uptimeSeconds();
     let result: T | undefined;
-    let outcome: Stage['outcome'] = 'done';
+    let outcome: StageReport['outcome'] = 'done';
     let detail: string | undefined;
     try {
       result = await step();

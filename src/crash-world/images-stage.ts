@@ -1,4 +1,5 @@
 import { rmSync, statfsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
@@ -7,11 +8,25 @@ import {
   writeImages,
 } from '../criu/images/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
-import { groupDirectory } from '../report/images.ts';
-import type { Report } from '../report/schema.ts';
+import { endGroupImages, groupDirectory, makeImagesDirectory } from '../report/images.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { concludeGroup } from './process-reports.ts';
+import { orElse, required, stage } from './stage-list.ts';
+import { imagesDirectory, type Work } from './work.ts';
+
+/** Makes the directory for the files on tmpfs, too, so it runs also where there is no group. */
+export const imagesStage = stage({
+  name: 'images',
+  needs: { kernel: required<Kernel>(), groups: orElse<readonly ProcessGroup[]>([]) },
+  run: ({ kernel, groups }, { manifest, place, panicAt, report }) => {
+    const directory = imagesDirectory({ manifest, place });
+    makeImagesDirectory(directory);
+    const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
+    return { imaged: imageGroups(kernel, groups, directory, occasion, report) };
+  },
+});
 
 /** A group whose images are on the disk. */
 export interface ImagedGroup {
@@ -25,16 +40,31 @@ export interface ImagedGroup {
 /** Ends the images of a group of which it is known what became of it: they are not needed any more. */
 export type EndImages = (group: ImagedGroup, isRestored: boolean) => void;
 
+/** Keeps or removes images as the configuration has it; what does not work is noted. */
+export function endImagesOf({ manifest, place, report }: Work): EndImages {
+  const { keep } = manifest.config.images;
+  const incident = join(place.incidents, place.id);
+  return ({ group, directory }, isRestored) => {
+    const problems = endGroupImages(dirname(directory), group.id, incident, { keep, isRestored });
+    report.notes.push(...problems);
+  };
+}
+
+/** The pids of all processes of groups. */
+export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
+  return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
+}
+
 /**
  * Writes the images of each group into a directory of its own, with the crash procedures of its processes applied. A group that cannot be written is reported
  * as failed, and leaves nothing behind.
  */
-export function imageStage(
+function imageGroups(
   kernel: Kernel,
   groups: readonly ProcessGroup[],
   images: string,
   occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
-  report: Report,
+  report: IncidentReport,
 ): ImagedGroup[] {
   return groups.flatMap((group) => {
     const directory = groupDirectory(images, group.id);
@@ -61,7 +91,7 @@ function freeMebibytes(directory: string): number {
   return Math.floor((bavail * bsize) / 2 ** 20);
 }
 
-function notePlans(report: Report, plans: readonly ProcedurePlan[]): void {
+function notePlans(report: IncidentReport, plans: readonly ProcedurePlan[]): void {
   for (const plan of plans) {
     const process = report.processes.find(({ pid }) => pid === plan.pid);
     if (process === undefined) continue;

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { prepareFiles } from '../../src/crash-world/prepare.ts';
+import { makeAndCheckFiles } from '../../src/crash-world/group-files.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
 import { type GroupFiles, noFiles } from '../../src/model/file.ts';
@@ -83,7 +83,7 @@ suite('preparing files', () => {
         },
       ],
     });
-    assert.deepEqual(prepareFiles(images), []);
+    assert.deepEqual(makeAndCheckFiles(images), []);
     assert.equal(statSync(directory).mode & 0o7777, 0o1711);
     assert.equal(statSync(path).mode & 0o7777, 0o640);
     assert.equal(statSync(path).mtimeMs, 2000);
@@ -108,7 +108,7 @@ suite('preparing files', () => {
         attributes,
         runs: listedRuns([]),
       };
-      return prepareFiles(written({ filesToMake: [file] }));
+      return makeAndCheckFiles(written({ filesToMake: [file] }));
     };
     assert.deepEqual(make('coloured', 'trusted.colour'), []);
     const value = Buffer.alloc(8);
@@ -125,7 +125,7 @@ suite('preparing files', () => {
       [join(scratch, 'link'), /is behind a symbolic link/],
     ] as const) {
       const [path, directory] = [join(place, 'made'), join(place, 'made too')];
-      const problems = prepareFiles(
+      const problems = makeAndCheckFiles(
         written({
           directoriesToMake: [{ path: directory, mode: 0o700, ...own, attributes: [] }],
           filesToMake: [{ path, identity: identity({}), ...plain, runs: listedRuns([]) }],
@@ -140,7 +140,7 @@ suite('preparing files', () => {
   test('makes a FIFO again', () => {
     const path = join(scratch, 'fifo');
     assert.deepEqual(
-      prepareFiles(
+      makeAndCheckFiles(
         written({
           filesToMake: [{ path, identity: identity({ mode: 0o010620 }), ...plain, runs: listedRuns([]) }],
         }),
@@ -157,9 +157,9 @@ suite('preparing files', () => {
       filesToMake: [{ path, identity: identity({ sizeBytes: 4 }), ...plain, runs: listedRuns([]) }],
     });
     const made = new Set<string>();
-    assert.deepEqual(prepareFiles(images, made), []);
-    assert.deepEqual(prepareFiles(images, made), []);
-    assert.deepEqual(prepareFiles(images), [{ path, problem: 'is there already' }]);
+    assert.deepEqual(makeAndCheckFiles(images, made), []);
+    assert.deepEqual(makeAndCheckFiles(images, made), []);
+    assert.deepEqual(makeAndCheckFiles(images), [{ path, problem: 'is there already' }]);
   });
 
   test('finds a file that is gone, another one, of another type or of another size', () => {
@@ -169,7 +169,9 @@ suite('preparing files', () => {
     const { ino: inode } = statSync(path);
     const same = identity({ onDisk: true, inode, sizeBytes: 12, mode: 0o100644 });
     const check = (at: string, was: FileIdentity) =>
-      prepareFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(({ problem }) => problem);
+      makeAndCheckFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(
+        ({ problem }) => problem,
+      );
     assert.deepEqual(check(path, same), []);
     assert.deepEqual(check(`${path}?`, same), ['is not there']);
     assert.deepEqual(check(join(scratch, 'a directory'), same), ['is a directory and was a regular file']);
@@ -188,7 +190,7 @@ suite('preparing files', () => {
     symlinkSync(path, link);
     const check = (at: string, changes: Partial<FileIdentity>) => {
       const was = identity({ onDisk: true, inode: lstatSync(at).ino, ...changes });
-      return prepareFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(
+      return makeAndCheckFiles(written({ filesToCheck: [{ path: at, identity: was }] })).map(
         ({ problem }) => problem,
       );
     };

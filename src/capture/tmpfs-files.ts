@@ -11,7 +11,7 @@ import {
 import { listForEachEntry } from '../linux/list.ts';
 import type { MountPoint } from '../linux/readers/mount-table.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
-import type { DirectoryToMake, FileToMake, MemoryFiles, NameToMake, SymlinkToMake } from '../model/file.ts';
+import type { DirectoryToMake, FileToMake, NameToMake, SymlinkToMake, TmpfsFiles } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { PAGE_SIZE } from '../system/page.ts';
@@ -41,8 +41,8 @@ export interface PidFile {
   readonly pid: number;
 }
 
-export interface CapturedMemoryFiles {
-  readonly files: MemoryFiles;
+export interface CapturedTmpfs {
+  readonly files: TmpfsFiles;
   /** Those of `files` on file systems that a boot fills anew. */
   readonly pidFiles: readonly PidFile[];
   /** What cannot be made again, and why: sentences that begin with the path. */
@@ -62,18 +62,18 @@ function isFilledAtBoot(path: string): boolean {
  * @param points whole file systems; one that is mounted twice is looked at once
  * @param mounts all mounts of the namespace
  */
-export function captureMemoryFiles(
+export function captureTmpfs(
   kernel: Kernel,
   points: readonly MountPoint[],
   mounts: readonly MountPoint[],
   pids: ReadonlySet<number>,
-): CapturedMemoryFiles {
+): CapturedTmpfs {
   const covered = new Set(
     mounts
       .filter(({ mount }) => mount.mnt_parent !== mount.address)
       .map(({ mount }) => placeKey(mount.mnt_parent, mount.mnt_mountpoint)),
   );
-  const walk = new Walk(kernel, covered, pids);
+  const walk = new TmpfsWalk(kernel, covered, pids);
   const visible = points.filter(({ mount }) => !covered.has(placeKey(mount.address, mount.mnt_root)));
   const walked = new Set<bigint>();
   for (const point of visible) {
@@ -98,7 +98,7 @@ function extentsOf(runs: PageRuns): number {
 /** Where something is mounted: a dentry as one mount shows it. */
 const placeKey = (mount: bigint, dentry: bigint): string => `${mount}:${dentry}`;
 
-interface Directory {
+interface WalkedDirectory {
   readonly path: string;
   readonly dentry: bigint;
   readonly inode: bigint;
@@ -107,12 +107,12 @@ interface Directory {
   /** All is kept; nothing, because a mount hides it; or those files only that name a process. */
   readonly keep: 'all' | 'nothing' | 'pid-files';
   /** Undefined for the root of the file system. */
-  readonly parent: Directory | undefined;
+  readonly parent: WalkedDirectory | undefined;
 }
 
 class OutOfRoom extends Error {}
 
-class Walk {
+class TmpfsWalk {
   readonly #kernel: Kernel;
   readonly #covered: ReadonlySet<string>;
   readonly #pids: ReadonlySet<number>;
@@ -136,7 +136,7 @@ class Walk {
     this.#pids = pids;
   }
 
-  result(): CapturedMemoryFiles {
+  result(): CapturedTmpfs {
     return {
       files: {
         directoriesToMake: [...this.#directories.values()],
@@ -152,7 +152,7 @@ class Walk {
   fileSystem({ path, mount }: MountPoint): void {
     // Somebody's many files on one file system must not be the loss of all others.
     this.#reserve = this.#room / 2;
-    const keep: Directory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
+    const keep: WalkedDirectory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
     this.#attempt(path, () => {
       const fileSystem = fileSystemOf(this.#kernel, mount.mnt_sb);
       const { d_inode: inode } = this.#kernel.bind(dentryStruct).at(mount.mnt_root);
@@ -164,7 +164,7 @@ class Walk {
         keep,
         parent: undefined,
       };
-      const pending: Directory[] = [{ path, ...root }];
+      const pending: WalkedDirectory[] = [{ path, ...root }];
       let isWhole = true;
       try {
         for (let at = pending.pop(); at !== undefined; at = pending.pop()) this.#directory(at, pending);
@@ -192,7 +192,7 @@ class Walk {
     if (this.#room < this.#reserve) throw new OutOfRoom();
   }
 
-  #directory(at: Directory, pending: Directory[]): void {
+  #directory(at: WalkedDirectory, pending: WalkedDirectory[]): void {
     let hidden = 0;
     this.#attempt(at.path, () => {
       for (const child of dentryChildren(this.#kernel, at.dentry, MAX_INODES)) {
@@ -208,7 +208,7 @@ class Walk {
     if (hidden > 0) this.#problems.push(`${at.path}: ${hidden} files that a mount hid`);
   }
 
-  #pathOf({ path }: Directory, child: Dentry): string {
+  #pathOf({ path }: WalkedDirectory, child: Dentry): string {
     const name = dentryName(this.#kernel, child);
     if (name === '.' || name === '..' || name.includes('/')) throw new VmcoreError('its name is none');
     const whole = `${path === '/' ? '' : path}/${requireWholePath(child.address, name)}`;
@@ -217,7 +217,7 @@ class Walk {
     return whole;
   }
 
-  #entry(path: string, child: Dentry, at: Directory, pending: Directory[]): void {
+  #entry(path: string, child: Dentry, at: WalkedDirectory, pending: WalkedDirectory[]): void {
     const inode = this.#kernel.bind(inodeStruct).at(child.d_inode);
     const type = typeOf(inode.i_mode);
     if (type === fileType.directory) {
@@ -232,7 +232,7 @@ class Walk {
     }
   }
 
-  #keepDirectory({ path, inode, fileSystem }: Directory): void {
+  #keepDirectory({ path, inode, fileSystem }: WalkedDirectory): void {
     const { i_mode, i_uid: uid, i_gid: gid } = this.#kernel.bind(inodeStruct).at(inode);
     const attributes = attributesOf(this.#kernel, fileSystem, inode);
     this.#spend(attributes.reduce((sum, { value }) => sum + 2 * value.length, 0));
@@ -281,7 +281,7 @@ class Walk {
     return { path, identity, accessedMicroseconds, modifiedMicroseconds, attributes, runs };
   }
 
-  #pidFile(path: string, inode: Inode, at: Directory): void {
+  #pidFile(path: string, inode: Inode, at: WalkedDirectory): void {
     if (inode.i_size <= 0 || inode.i_size > PID_FILE_BYTES) return;
     const file = this.#fileToMake(path, inode, fileType.regular, at.fileSystem);
     const [run] = file.runs;
@@ -291,7 +291,7 @@ class Walk {
     );
     const pid = Number(/^\s*(\d+)\s*?(\n|$)/.exec(text)?.[1]);
     if (!this.#pids.has(pid)) return;
-    const above: Directory[] = [];
+    const above: WalkedDirectory[] = [];
     for (let up = at; up.parent !== undefined; up = up.parent) above.unshift(up);
     for (const directory of above) this.#keepDirectory(directory);
     this.#files.push(file);

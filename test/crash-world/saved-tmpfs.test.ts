@@ -14,10 +14,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
-import { makeMemoryFiles, noteStalePidFiles, withinLimit } from '../../src/crash-world/memory-files.ts';
+import { makeTmpfs, noteStalePidFiles, withinLimit } from '../../src/crash-world/saved-tmpfs.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
-import type { FileToMake, MemoryFiles } from '../../src/model/file.ts';
+import type { FileToMake, TmpfsFiles } from '../../src/model/file.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
 import { libcFunction } from '../../src/system/libc.ts';
 import { sharedAcl } from './acl.ts';
@@ -67,7 +67,7 @@ suite('files on tmpfs', () => {
 
   const none = { directoriesToMake: [], filesToMake: [], symlinksToMake: [], namesToMake: [] };
 
-  function saved(files: Partial<MemoryFiles>): { directory: string } {
+  function saved(files: Partial<TmpfsFiles>): { directory: string } {
     const images = new ImageDirectory(join(scratch, `images-${number++}`));
     writePreparation({ ...none, ...files }, images, source);
     images.close();
@@ -83,7 +83,7 @@ suite('files on tmpfs', () => {
       namesToMake: [{ path: join(place, 'other'), of: join(place, 'deep/first') }],
     });
     const notes: string[] = [];
-    makeMemoryFiles(one, 1 << 20, 'failed', { notes });
+    makeTmpfs(one, 1 << 20, 'failed', { notes });
     assert.deepEqual(notes, []);
     assert.equal(statSync(directory).mode & 0o7777, 0o1711);
     assert.deepEqual(readFileSync(join(place, 'deep/first')), Buffer.alloc(5000, 3));
@@ -96,7 +96,7 @@ suite('files on tmpfs', () => {
   test('that are there already are left alone, and named', () => {
     writeFileSync(join(place, 'taken'), 'by somebody');
     const notes: string[] = [];
-    makeMemoryFiles(saved({ filesToMake: [file('taken', 3, 5)] }), 1 << 20, 'failed', { notes });
+    makeTmpfs(saved({ filesToMake: [file('taken', 3, 5)] }), 1 << 20, 'failed', { notes });
     assert.match(notes[0] ?? '', /^lost from tmpfs: .*taken: is there already$/);
     assert.equal(readFileSync(join(place, 'taken'), 'utf8'), 'by somebody');
   });
@@ -107,7 +107,7 @@ suite('files on tmpfs', () => {
     const mounted = { path: '/dev/shm', mode: 0o700, ...own, attributes: [] };
     const { mode } = statSync('/dev/shm');
     const notes: string[] = [];
-    makeMemoryFiles(saved({ directoriesToMake: [one, mounted] }), 0, 'failed', { notes });
+    makeTmpfs(saved({ directoriesToMake: [one, mounted] }), 0, 'failed', { notes });
     assert.deepEqual(notes, []);
     assert.equal(statSync(one.path).mode & 0o7777, 0o700);
     assert.equal(statSync('/dev/shm').mode, mode);
@@ -125,7 +125,7 @@ suite('files on tmpfs', () => {
       filesToMake: [file('shared/file', 3, 5)],
     });
     const notes: string[] = [];
-    makeMemoryFiles(one, 1 << 20, 'failed', { notes });
+    makeTmpfs(one, 1 << 20, 'failed', { notes });
     assert.deepEqual(notes, []);
     const found = Buffer.alloc(1024);
     const acl = (path: string, kind: string) =>
@@ -154,21 +154,21 @@ suite('files on tmpfs', () => {
     };
     const one = saved(files);
     const notes: string[] = [];
-    makeMemoryFiles(one, 10000, 'failed', { notes });
+    makeTmpfs(one, 10000, 'failed', { notes });
     assert.match(notes[0] ?? '', /^lost from tmpfs: .*large: its 14336 bytes do not fit into the memory/);
     assert.match(notes[1] ?? '', /^lost from tmpfs: .*other: ENOENT/);
     assert.equal(notes[2], `what did not come back of tmpfs is in ${one.directory}`);
     assert.deepEqual(readdirSync(place), ['small']);
     assert.ok(existsSync(join(one.directory, 'made.raw')));
     const never = saved(files);
-    makeMemoryFiles(never, 0, 'never', { notes });
+    makeTmpfs(never, 0, 'never', { notes });
     assert.ok(!existsSync(never.directory));
   });
 
   test('more than twenty that are lost are counted', () => {
     const notes: string[] = [];
     const filesToMake = Array.from({ length: 25 }, (_, i) => file(`${i}`, 1, 100));
-    makeMemoryFiles(saved({ filesToMake }), 0, 'failed', { notes });
+    makeTmpfs(saved({ filesToMake }), 0, 'failed', { notes });
     assert.equal(notes.length, 22);
     assert.equal(notes[20], 'lost from tmpfs: 5 more files');
   });
@@ -177,7 +177,7 @@ suite('files on tmpfs', () => {
     const one = saved({ filesToMake: [file('cut', 3, 5000)] });
     writeFileSync(join(one.directory, 'made.raw'), 'short');
     const notes: string[] = [];
-    makeMemoryFiles(one, 1 << 20, 'failed', { notes });
+    makeTmpfs(one, 1 << 20, 'failed', { notes });
     assert.match(notes[0] ?? '', /cut: the content in the images is too short/);
     assert.equal(lstatSync(join(place, 'cut'), { throwIfNoEntry: false }), undefined);
   });

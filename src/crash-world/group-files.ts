@@ -66,7 +66,7 @@ function checkFile(path: string, was: FileIdentity): string | undefined {
  * whether the files on disks are still the same. To be called for all groups before the first one is restored: `made`
  * collects the paths that several groups share. A group with problems must not be restored.
  */
-export function prepareFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
+export function makeAndCheckFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
   const preparation = readPreparation(directory);
   const problems: FileProblem[] = [];
   const attempt = (path: string, step: () => string | undefined) => {

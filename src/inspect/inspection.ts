@@ -1,5 +1,5 @@
 /** What an inspection found: for machines and for people. Only one of the two is asked for. */
-export interface Report {
+export interface Inspection {
   /** Plain data for JSON; addresses are strings such as `0xffff888003a4c000`. */
   json(): object;
   /** Lines without the last newline. */
@@ -11,7 +11,10 @@ export interface Report {
 }
 
 /** Right-aligns numbers and left-aligns the rest, each column as wide as its widest cell. */
-export function table(header: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+export function alignedTable(
+  header: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string {
   const widths = header.map((title, column) =>
     rows.reduce((width, row) => Math.max(width, String(row[column] ?? '').length), title.length),
   );

@@ -1,12 +1,12 @@
 import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { captureMemoryFiles, type PidFile } from '../capture/memory-files.ts';
+import { captureTmpfs, type PidFile } from '../capture/tmpfs-files.ts';
 import type { Config } from '../config/schema.ts';
 import { ImageDirectory, writePreparation } from '../criu/images/index.ts';
 import { type Preparation, readPreparation } from '../criu/restore/index.ts';
-import type { FileToMake, MemoryFiles } from '../model/file.ts';
+import type { FileToMake, TmpfsFiles } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
-import type { Report } from '../report/schema.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -14,12 +14,12 @@ import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from '
 import { mountedPaths, tmpfsPoints } from './mounts.ts';
 
 /** Files on tmpfs, between the dead kernel's memory and the new one's. */
-export interface SavedMemoryFiles {
+export interface SavedTmpfs {
   readonly directory: string;
   readonly pidFiles: readonly PidFile[];
 }
 
-type Notes = Pick<Report, 'notes'>;
+type Notes = Pick<IncidentReport, 'notes'>;
 
 /** Memory that a name takes: inode and dentry, generously. */
 const NAME_BYTES = 2048;
@@ -30,16 +30,16 @@ const NAMED_PROBLEMS = 20;
  * Writes what is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of the images.
  * What cannot be read, or is more than the configuration allows, is noted; throws if it cannot be written, and leaves nothing behind then.
  */
-export function saveMemoryFiles(
+export function saveTmpfs(
   kernel: Kernel,
   groups: readonly ProcessGroup[],
   images: string,
   limits: Config['tmpfs'],
   report: Notes,
-): SavedMemoryFiles {
+): SavedTmpfs {
   const pids = new Set(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
   const { points, mounts } = tmpfsPoints(kernel);
-  const { files, pidFiles, problems } = captureMemoryFiles(kernel, points, mounts, pids);
+  const { files, pidFiles, problems } = captureTmpfs(kernel, points, mounts, pids);
   const limited = withinLimit(withoutThoseOf(groups, files), limits['max-mebibytes']);
   noteProblems([...problems, ...limited.problems], report);
   const directory = join(images, 'tmpfs');
@@ -54,7 +54,7 @@ export function saveMemoryFiles(
   return { directory, pidFiles };
 }
 
-function withoutThoseOf(groups: readonly ProcessGroup[], files: MemoryFiles): MemoryFiles {
+function withoutThoseOf(groups: readonly ProcessGroup[], files: TmpfsFiles): TmpfsFiles {
   const made = new Set(groups.flatMap((group) => group.files.filesToMake.map(({ path }) => path)));
   return { ...files, filesToMake: files.filesToMake.filter(({ path }) => !made.has(path)) };
 }
@@ -66,9 +66,9 @@ export function contentBytes({ runs }: FileToMake): number {
 
 /** The smallest files first, so that as many as possible are kept. */
 export function withinLimit(
-  files: MemoryFiles,
+  files: TmpfsFiles,
   maxMebibytes: number,
-): { files: MemoryFiles; problems: string[] } {
+): { files: TmpfsFiles; problems: string[] } {
   let left = maxMebibytes * 2 ** 20;
   const problems: string[] = [];
   const filesToMake = files.filesToMake
@@ -89,12 +89,12 @@ function noteProblems(problems: readonly string[], report: Notes): void {
 }
 
 /**
- * Makes again what `saveMemoryFiles` wrote, before any group makes its own files or any process runs. What cannot be made, or needs more
+ * Makes again what `saveTmpfs` wrote, before any group makes its own files or any process runs. What cannot be made, or needs more
  * memory than is left, is noted, and the saved directory stays.
  * @param availableBytes what the files may take
  */
-export function makeMemoryFiles(
-  { directory }: Pick<SavedMemoryFiles, 'directory'>,
+export function makeTmpfs(
+  { directory }: Pick<SavedTmpfs, 'directory'>,
   availableBytes: number,
   keep: Config['images']['keep'],
   report: Notes,
@@ -143,7 +143,7 @@ function memoryOf({ chunks }: Preparation['files'][number]): number {
  * root removes behind their backs could be another file.
  */
 export function noteStalePidFiles(
-  { pidFiles }: Pick<SavedMemoryFiles, 'pidFiles'>,
+  { pidFiles }: Pick<SavedTmpfs, 'pidFiles'>,
   running: ReadonlySet<number>,
   report: Notes,
 ): void {

@@ -1,0 +1,43 @@
+import type { IncidentReport } from '../report/schema.ts';
+import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
+import { makeAndCheckFiles } from './group-files.ts';
+import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
+import { concludeGroup } from './process-reports.ts';
+import { orElse, stage } from './stage-list.ts';
+
+export const filesStage = stage({
+  name: 'files',
+  needs: { imaged: orElse<readonly ImagedGroup[]>([]) },
+  run: ({ imaged }, work) => ({ ready: makeReady(imaged, work.report, endImagesOf(work)) }),
+});
+
+/** A group that may be restored. */
+export interface ReadyGroup extends ImagedGroup {
+  /** What was at the paths of all groups' files when they were made and compared. */
+  readonly found: FoundFiles;
+}
+
+/**
+ * Makes the files that the groups need and compares those that must still be there. Groups with another file than before the panic are
+ * reported as failed.
+ * @returns the groups that may be restored
+ */
+export function makeReady(
+  groups: readonly ImagedGroup[],
+  report: IncidentReport,
+  endImages: EndImages,
+): ReadyGroup[] {
+  const made = new Set<string>();
+  const found = new Map<string, FoundFile>();
+  return groups.flatMap((imaged) => {
+    const { group, directory } = imaged;
+    const problems = makeAndCheckFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
+    if (problems.length === 0) problems.push(...noteFound(group.files, found));
+    if (problems.length > 0) {
+      concludeGroup(report, group.id, 'failed', problems);
+      endImages(imaged, false);
+      return [];
+    }
+    return [{ ...imaged, found }];
+  });
+}
