@@ -7,7 +7,7 @@ import type { Refusal } from '../model/verdict.ts';
 import type { Report } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { mountedDisks } from './disk-files.ts';
-import { capturedReport, type Known, refusedReport } from './process-reports.ts';
+import { capturedReport, type Known, noteTies, noteUnprotected, refusedReport } from './process-reports.ts';
 import type { WriteBack } from './write-back/index.ts';
 
 /** What decides, besides the processes themselves, who can come back. */
@@ -31,7 +31,7 @@ export function captureStage(
   report: Report,
 ): ProcessGroup[] {
   const roots = known.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused, notes } = captureProcesses(kernel, {
+  const { groups, refused, ties, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     disks: mountedDisks,
@@ -60,6 +60,8 @@ export function captureStage(
   });
   // Instead of what the selection had entered.
   report.processes = entries;
+  noteTies(report, ties);
+  noteUnprotected(report, known.candidates);
   return kept;
 }
 

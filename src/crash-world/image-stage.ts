@@ -2,10 +2,13 @@ import { rmSync, statfsSync } from 'node:fs';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
+  describeGroupPlan,
+  describeProcessPlan,
   keepWithoutProcedures,
   type ProcedurePlan,
   writeImages,
 } from '../criu/images/index.ts';
+import { readPreparation, readRestorePlan } from '../criu/restore/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { groupDirectory } from '../report/images.ts';
 import type { Report } from '../report/schema.ts';
@@ -43,6 +46,7 @@ export function imageStage(
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);
+      noteRestorePlan(report, applied.group, directory);
       return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
     } catch (error) {
       console.error(error);
@@ -59,6 +63,17 @@ export function imageStage(
 function freeMebibytes(directory: string): number {
   const { bavail, bsize } = statfsSync(directory);
   return Math.floor((bavail * bsize) / 2 ** 20);
+}
+
+/** Enters what the restore will do besides what CRIU does. */
+function noteRestorePlan(report: Report, group: ProcessGroup, directory: string): void {
+  const plan = readRestorePlan(directory);
+  report.groups ??= [];
+  report.groups.push({ group: group.id, plan: describeGroupPlan(plan, readPreparation(directory)) });
+  for (const process of group.processes) {
+    const entry = report.processes.find(({ pid }) => pid === process.pid);
+    if (entry !== undefined) entry.plan = describeProcessPlan(plan, process);
+  }
 }
 
 function notePlans(report: Report, plans: readonly ProcedurePlan[]): void {
