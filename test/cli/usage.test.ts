@@ -31,6 +31,11 @@ test('report does one thing at a time', () => {
     () => requireOneThing(undefined, { list: true, prune: true }),
     /one at a time: --list, --prune/,
   );
+  requireOneThing('some-incident', { why: 812, json: true });
+  assert.throws(
+    () => requireOneThing(undefined, { why: 812, schema: true }),
+    /one at a time: --schema, --why/,
+  );
   assert.throws(() => requireOneThing('some-incident', { list: true }), /--list goes without an incident/);
 });
 
