@@ -3,6 +3,7 @@ import { filterAdvice } from '../capture/left-out.ts';
 import { type WrittenCore, writeCore } from '../elf-core/index.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
+import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -46,8 +47,10 @@ function warningsOf(kernel: Kernel, { missing }: WrittenCore): string[] {
 
 /** `otherworld extract FILE --pid PID --core CORE`: a core is for looking, so no release is refused, and no process for its state. */
 export function extractCore(file: string, pid: number, core: string, json: boolean): void {
+  beginStep(`opening ${file}`);
   const kernel = openKernel(file);
   try {
+    beginStep(`writing a core of ${pid}`);
     const written = writeCore(kernel, pid, core);
     const warnings = warningsOf(kernel, written);
     if (json) console.log(JSON.stringify({ core, ...written, warnings }, wellFormed, 2));

@@ -15,6 +15,7 @@ import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
+import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../vmcore/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
@@ -135,9 +136,11 @@ interface ImageOptions {
 
 function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions): void {
   checkDirectory(out);
+  beginStep(`opening ${file}`);
   const kernel = openKernel(file);
   try {
     checkRelease(file, kernel.release, unchecked === true);
+    beginStep(`capturing ${pid.join(', ')} and descendants`);
     const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
     const groups: ProcessGroup[] = [];
     const refused = [...captured.refused];
@@ -149,10 +152,10 @@ function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions
     const place = (directory: string, { id }: ProcessGroup) =>
       groups.length === 1 ? directory : join(directory, String(id));
     const write = (directory: string) =>
-      groups.map((group) => ({
-        group,
-        images: writeImages(group, kernel.physical, place(directory, group)),
-      }));
+      groups.map((group) => {
+        beginStep(`writing images of ${group.processes.map((process) => process.pid).join(', ')}`);
+        return { group, images: writeImages(group, kernel.physical, place(directory, group)) };
+      });
     const written = groups.length === 0 ? [] : writeWhole(out, write);
     const extracted = written.map(({ group, images }) => ({
       group,
