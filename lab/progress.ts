@@ -1,3 +1,5 @@
+import { beginStep } from '../src/report/steps.ts';
+
 /** Where long steps say what they are doing: one line each on standard error, with seconds since the start. */
 export interface Progress {
   step(message: string): void;
@@ -10,6 +12,7 @@ export function stderrProgress(): Progress {
     step(message) {
       const seconds = ((performance.now() - start) / 1000).toFixed(1).padStart(6);
       process.stderr.write(`${seconds} s  ${message}\n`);
+      beginStep(message);
     },
   };
 }

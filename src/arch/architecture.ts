@@ -205,13 +205,42 @@ export interface KernelSpace {
   readonly baseAlignment: bigint;
 }
 
+/** One component of the extended state of a thread, and where an XSAVE area of standard format has it (bytes). */
+export interface PlacedComponent {
+  readonly number: number;
+  readonly data: Uint8Array;
+  readonly offset: number;
+}
+
+/** Floating-point and vector registers of a thread. */
+export interface VectorState {
+  /** The legacy region, 512 bytes on x86-64. */
+  readonly fxsave: Uint8Array;
+  /** Bit N set: component N is not in its initial state. */
+  readonly xstateBv: bigint;
+  /** Components above the legacy region that programs may use. */
+  readonly components: readonly PlacedComponent[];
+}
+
+/** A note as it lies in a core file. */
+export interface Note {
+  readonly name: string;
+  readonly type: number;
+  readonly description: Uint8Array;
+}
+
 /** `struct elf_prstatus` and `struct user_regs_struct` of a note. */
 export interface NoteFormat {
-  /** Byte offsets of `pr_pid` and of `pr_reg`. */
+  /** Bytes of `struct elf_prstatus`. */
+  readonly bytes: number;
+  /** Byte offsets of `pr_pid`, of `pr_reg` and of `pr_fpvalid`. */
   readonly pid: number;
   readonly registers: number;
+  readonly fpValid: number;
   /** Names of the 64-bit registers, in order. */
   readonly names: readonly string[];
   /** Whether the processor was executing a program, not the kernel. */
   isUserMode(registers: Readonly<Record<string, bigint>>): boolean;
+  /** The notes of a thread's floating-point and vector registers, as a core file of the kernel has them. */
+  vectorNotes(state: VectorState): Note[];
 }

@@ -11,6 +11,19 @@ export interface Grouping<M extends Member> {
   readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
 }
 
+/**
+ * A tie as one of its two processes sees it.
+ * @returns the other process, and why: `its parent`, `its child`, `the same session`, `a pipe` ...
+ */
+export function tieOf(pid: number, { pids: [a, b], why }: SharingEdge): { with: number; why: string } {
+  const isSecond = pid === b;
+  const other = isSecond ? a : b;
+  if (why === 'is its parent') return { with: other, why: isSecond ? 'its parent' : 'its child' };
+  const [, same] = /^shares its (.+) with$/.exec(why) ?? [];
+  if (same !== undefined) return { with: other, why: `the same ${same}` };
+  return { with: other, why: why === 'shares memory with' ? 'shared memory' : why };
+}
+
 class UnionFind {
   readonly #parent = new Map<number, number>();
 

@@ -143,7 +143,7 @@ function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<big
 function judge(
   source: ProcessSource & { readonly freePids: FreePids },
   candidates: readonly Candidate[],
-): { groups: ProcessGroup[]; refused: Refusal[] } {
+): Omit<CaptureResult, 'notes'> {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
@@ -178,7 +178,7 @@ function judge(
       });
     }
   }
-  return { groups: kept, refused };
+  return { groups: kept, refused, ties };
 }
 
 function tiedTo(
@@ -206,7 +206,10 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
   } catch (error) {
     if (!(error instanceof VmcoreError)) throw error;
     const reasons = [`what all processes depend on cannot be read: ${error.message}`];
-    return { notes: [], groups: [], refused: request.roots.map((pid) => ({ pid, comm: '', reasons })) };
+    return {
+      ...{ notes: [], groups: [], ties: new Map() },
+      refused: request.roots.map((pid) => ({ pid, comm: '', reasons })),
+    };
   }
 }
 
@@ -242,5 +245,5 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     ids,
   };
   const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);
-  return { groups: result.groups, refused: [...refused, ...result.refused], notes: ipcLosses(ipc) };
+  return { ...result, refused: [...refused, ...result.refused], notes: ipcLosses(ipc) };
 }

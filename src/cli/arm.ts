@@ -9,6 +9,7 @@ import { loadConfig } from '../config/config.ts';
 import { INSTALLATION } from '../config/installation.ts';
 import type { Config } from '../config/schema.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
+import { beginStep } from '../report/steps.ts';
 import { StateError } from '../system/state-error.ts';
 import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
@@ -29,7 +30,11 @@ async function run(options: ArmOptions): Promise<void> {
     throw new UsageError('--install arms as well, and --build-only loads nothing: one of the two');
   }
   const config = loadConfig();
-  const progress = (step: string): void => console.error(`otherworld: ${step}`);
+  beginStep('looking at this machine');
+  const progress = (step: string): void => {
+    console.error(`otherworld: ${step}`);
+    beginStep(step);
+  };
   if (options.kernel !== undefined) checkKernel(options.kernel, options.buildOnly === true);
   if (options.buildOnly) {
     await buildInAdvance(options.kernel ?? release(), progress);
@@ -37,6 +42,7 @@ async function run(options: ArmOptions): Promise<void> {
   }
   if (options.install) requireOwnInstallation();
   const armed = await arm(config, progress, options.unchecked === true);
+  beginStep('removing images and incidents that are over their limits');
   endOldImages(config, progress);
   if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
   if (options.json) {

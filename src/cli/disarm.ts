@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { disarm } from '../arm/arm.ts';
 import { removeUnits } from '../arm/units.ts';
+import { beginStep } from '../report/steps.ts';
 import { requireRoot } from './root.ts';
 
 /** `otherworld disarm` */
@@ -11,7 +12,9 @@ export function registerDisarm(program: Command): void {
     .option('--uninstall', 'also no longer arm at boot')
     .action((options: { uninstall?: boolean }) => {
       requireRoot('disarm');
+      if (options.uninstall) beginStep('removing the units');
       if (options.uninstall && removeUnits()) console.log('no longer armed at boot');
+      beginStep('unloading the crash kernel, putting the panic settings back');
       console.log(disarm() ? 'disarmed' : 'was not armed');
     });
 }

@@ -5,6 +5,7 @@ import { ArmError } from '../arm/errors.ts';
 import type { Finding } from '../arm/finding.ts';
 import { ConfigError, loadConfig } from '../config/config.ts';
 import { styleFor } from '../report/print.ts';
+import { beginStep } from '../report/steps.ts';
 import { requireRoot } from './root.ts';
 
 function print(findings: readonly Finding[]): string {
@@ -25,7 +26,10 @@ function print(findings: readonly Finding[]): string {
 async function booted(): Promise<Finding> {
   const what = 'crash world in QEMU';
   try {
-    const found = await tryBoot(loadConfig(), (step) => console.error(`otherworld: ${step}`));
+    const found = await tryBoot(loadConfig(), (step) => {
+      console.error(`otherworld: ${step}`);
+      beginStep(step);
+    });
     return { what, state: 'good', found };
   } catch (error) {
     if (!(error instanceof ArmError || error instanceof ConfigError)) throw error;
@@ -42,6 +46,7 @@ export function registerDoctor(program: Command): void {
     .option('--json', 'as JSON')
     .action(async (options: { json?: boolean; deep?: boolean }) => {
       requireRoot('doctor');
+      beginStep('looking at this machine');
       const findings = [...examine(), ...(options.deep ? [await booted()] : [])];
       console.log(options.json ? JSON.stringify(findings, undefined, 2) : print(findings));
       process.exitCode = findings.some(({ state }) => state === 'missing') ? 1 : 0;

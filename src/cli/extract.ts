@@ -15,13 +15,16 @@ import type { ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
+import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../system/byte-text.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
+import { checkCore, extractCore } from './extract-core.ts';
 
 interface Options {
   readonly pid: readonly number[];
-  readonly out: string;
+  readonly out?: string;
+  readonly core?: string;
   readonly unchecked?: boolean;
   readonly json?: boolean;
 }
@@ -114,11 +117,30 @@ function print(extracted: readonly Extracted[], refused: readonly Refusal[]): vo
   }
 }
 
-async function extract(file: string, { pid, out, unchecked, json }: Options): Promise<void> {
+function extract(file: string, { pid, out, core, unchecked, json }: Options): void {
+  if (core !== undefined) {
+    if (out !== undefined) throw new UsageError('--out is for images and --core for a core: one of the two');
+    extractCore(file, checkCore(core, pid), core, json === true);
+    return;
+  }
+  if (out === undefined) throw new UsageError('where to? --out DIR for images, or --core FILE for a core');
+  extractImages(file, { pid, out, unchecked, json });
+}
+
+interface ImageOptions {
+  readonly pid: readonly number[];
+  readonly out: string;
+  readonly unchecked: boolean | undefined;
+  readonly json: boolean | undefined;
+}
+
+function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions): void {
   checkDirectory(out);
+  beginStep(`opening ${file}`);
   const kernel = openKernel(file);
   try {
     checkRelease(file, kernel.release, unchecked === true);
+    beginStep(`capturing ${pid.join(', ')} and descendants`);
     const captured = captureProcesses(kernel, { roots: pid, includeDescendants: true });
     const groups: ProcessGroup[] = [];
     const refused = [...captured.refused];
@@ -130,10 +152,10 @@ async function extract(file: string, { pid, out, unchecked, json }: Options): Pr
     const place = (directory: string, { id }: ProcessGroup) =>
       groups.length === 1 ? directory : join(directory, String(id));
     const write = (directory: string) =>
-      groups.map((group) => ({
-        group,
-        images: writeImages(group, kernel.physical, place(directory, group)),
-      }));
+      groups.map((group) => {
+        beginStep(`writing images of ${group.processes.map((process) => process.pid).join(', ')}`);
+        return { group, images: writeImages(group, kernel.physical, place(directory, group)) };
+      });
     const written = groups.length === 0 ? [] : writeWhole(out, write);
     const extracted = written.map(({ group, images }) => ({
       group,
@@ -156,24 +178,26 @@ async function extract(file: string, { pid, out, unchecked, json }: Options): Pr
 export function registerExtract(program: Command): void {
   program
     .command('extract')
-    .description('write CRIU images of processes out of a vmcore')
+    .description('write CRIU images of processes out of a vmcore, or a core of one for a debugger')
     .argument('<file>', 'vmcore: ELF, kdump-compressed, or /proc/vmcore')
     .requiredOption(
       '--pid <pid>',
-      'process to extract with its descendants; may be given several times',
+      'process to extract with its descendants; may be given several times (a core is of one process or thread)',
       pids,
     )
-    .requiredOption(
-      '--out <dir>',
-      'new directory for the images; one below it per group if there are several',
-    )
+    .option('--out <dir>', 'new directory for the images; one below it per group if there are several')
+    .option('--core <file>', 'instead of images: a new file for an ELF core of the process, for gdb')
     .option('--unchecked', 'also from a kernel of a series that was not checked')
     .option('--json', 'print what was found as JSON; its fields are in docs/inspect.md')
     .addHelpText(
       'after',
       `
-Exit status: 0 all were extracted, 1 error (DIR has nothing new in it), 2 wrong command line, 3 some were refused: each
-with its reasons.`,
+Exit status: 0 all were extracted, 1 error (nothing new is there), 2 wrong command line, 3 some were refused, each with
+its reasons, or the core lacks something that is named on standard error.
+
+Examples:
+  otherworld extract vmcore --pid 812 --out images
+  otherworld extract vmcore --pid 812 --core core.812 && gdb /usr/bin/program core.812`,
     )
     .action(extract);
 }

@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Inspection } from '../inspect/inspection.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { printable } from '../report/printable.ts';
+import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../system/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
@@ -124,11 +125,14 @@ async function inspect(
   if (args.length < least || args.length > most)
     throw new InvalidArgumentError(`usage: otherworld inspect FILE ${view.usage}`);
   const profile = options.profile === undefined ? undefined : readProfile(options.profile);
+  beginStep(`opening ${file}`);
   const kernel = openKernel(file, profile);
+  beginStep(`reading for ${name}`);
   const inspection = await view.inspect(kernel, args);
   const { problems = [], remarks = [] } = inspection;
   const release = uncheckedRelease(kernel.release);
   const unchecked = release === undefined ? [] : [release];
+  beginStep(`showing ${name}`);
   const output =
     options.json === true
       ? JSON.stringify(

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { INSTALLATION } from '../config/installation.ts';
+import { endSteps, sayEachStep } from '../report/steps.ts';
 import { messageOf } from '../system/thrown.ts';
 import { keepCompiled } from './compile-cache.ts';
 
@@ -26,6 +27,8 @@ async function buildProgram(commands: Commands, commandName: string | undefined)
     .description('Applications that outlive their kernel')
     .version(version())
     .option('--debug', 'show stack traces of errors')
+    .option('--verbose', 'say each step and how long it took, on standard error')
+    .configureHelp({ showGlobalOptions: true })
     .enablePositionalOptions()
     .showHelpAfterError('--help, also after a command, tells what there is')
     .exitOverride();
@@ -44,11 +47,19 @@ function exitStatusOf(error: unknown): number {
   return 1;
 }
 
-/** `--debug` is accepted anywhere before `--`; what follows `--` belongs to somebody else's command. */
-function takeDebug(argv: readonly string[]): { debug: boolean; args: string[] } {
+/** What every command takes. */
+interface Everywhere {
+  readonly debug: boolean;
+  readonly verbose: boolean;
+  readonly args: readonly string[];
+}
+
+/** `--debug` and `--verbose` are accepted anywhere before `--`; what follows `--` belongs to somebody else's command. */
+function takeEverywhere(argv: readonly string[]): Everywhere {
   const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
-  const args = argv.filter((arg, index) => index >= end || arg !== '--debug');
-  return { debug: args.length < argv.length, args };
+  const own = argv.slice(0, end);
+  const args = argv.filter((arg, index) => index >= end || (arg !== '--debug' && arg !== '--verbose'));
+  return { debug: own.includes('--debug'), verbose: own.includes('--verbose'), args };
 }
 
 /** 128 + SIGPIPE: what a shell says of a program whose reader has read enough (`| head`). */
@@ -72,7 +83,8 @@ function endWithReader(): void {
 export async function runCommandLine(commands: Commands): Promise<number> {
   keepCompiled();
   endWithReader();
-  const { debug, args } = takeDebug(process.argv.slice(2));
+  const { debug, verbose, args } = takeEverywhere(process.argv.slice(2));
+  if (verbose) sayEachStep();
   try {
     const program = await buildProgram(
       commands,
@@ -86,5 +98,7 @@ export async function runCommandLine(commands: Commands): Promise<number> {
     if (debug) console.error(error);
     else console.error(`otherworld: ${messageOf(error)}`);
     return error instanceof InvalidArgumentError ? 2 : exitStatusOf(error);
+  } finally {
+    endSteps();
   }
 }

@@ -3,9 +3,12 @@ import { isCrashWorld } from '../arm/state.ts';
 import { loadConfig } from '../config/config.ts';
 import { IncidentError, latestIncident, listIncidents, loadReport } from '../report/incident.ts';
 import { printReport, styleFor } from '../report/print.ts';
+import { printWhy } from '../report/print-why.ts';
 import { printable } from '../report/printable.ts';
 import { configuredLimits, type Limits, type Pruned, prune, removeIncident } from '../report/prune.ts';
 import { reportJsonSchema } from '../report/schema.ts';
+import { explainProcess } from '../report/why.ts';
+import { wellFormed } from '../system/byte-text.ts';
 import { days, positiveNumber, UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 
@@ -13,6 +16,7 @@ interface ReportOptions {
   json?: boolean;
   list?: boolean;
   schema?: boolean;
+  why?: number;
   prune?: boolean;
   keep?: number;
   olderThan?: number;
@@ -22,9 +26,12 @@ interface ReportOptions {
 /** Throws a UsageError where two things are asked for of which one would not be done. */
 export function requireOneThing(
   id: string | undefined,
-  { schema, list, prune: isPrune }: ReportOptions,
+  { schema, list, why, prune: isPrune }: ReportOptions,
 ): void {
-  const asked = [schema && '--schema', list && '--list', isPrune && '--prune'].filter(Boolean);
+  const isWhy = why !== undefined;
+  const asked = [schema && '--schema', list && '--list', isWhy && '--why', isPrune && '--prune'].filter(
+    Boolean,
+  );
   if (asked.length > 1) throw new UsageError(`one at a time: ${asked.join(', ')}`);
   if (id !== undefined && (schema || list)) throw new UsageError(`${asked[0]} goes without an incident`);
 }
@@ -52,9 +59,13 @@ function show(id: string | undefined, options: ReportOptions): void {
   const chosen = id ?? latestIncident();
   if (chosen === undefined) throw new Error('there was no incident on this machine');
   const report = loadReport(chosen);
-  console.log(
-    options.json ? JSON.stringify(report, undefined, 2) : printReport(report, styleFor(process.stdout.isTTY)),
-  );
+  const style = styleFor(process.stdout.isTTY);
+  if (options.why === undefined) {
+    console.log(options.json ? JSON.stringify(report, undefined, 2) : printReport(report, style));
+    return;
+  }
+  const why = explainProcess(report, options.why);
+  console.log(options.json ? JSON.stringify(why, wellFormed, 2) : printWhy(why, style));
 }
 
 /** `report --prune`: removes incidents and images, and says which. */
@@ -125,12 +136,19 @@ function printPruned({ incidents, images, problems }: Pruned): void {
   for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
 }
 
+const HELP = `
+Examples:
+  otherworld report                     the latest incident
+  otherworld report --why 812           what became of process 812, and why
+  otherworld report ID --why 812 --json the same of another incident, as JSON`;
+
 /** `otherworld report` */
 export function registerReport(program: Command): void {
   program
     .command('report [id]')
     .description('what became of the processes after a panic (the latest, if no incident is named)')
     .option('--json', 'as JSON')
+    .option('--why <pid>', 'everything about one process of the incident, on one page', positiveNumber)
     .option('--list', 'ids of all incidents')
     .option('--schema', 'the JSON Schema of the report')
     .option(
@@ -140,5 +158,6 @@ export function registerReport(program: Command): void {
     .option('--keep <incidents>', 'with --prune: how many incidents stay', positiveNumber)
     .option('--older-than <days>', 'with --prune: remove what is older', days)
     .option('--images', 'with --prune: remove images only, what processes held in memory')
+    .addHelpText('after', HELP)
     .action(show);
 }

@@ -9,7 +9,13 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { criuVersion } from './criu-version.ts';
 import { mountedDisks } from './disk-files.ts';
-import { capturedReport, refusedReport, type Selection } from './process-reports.ts';
+import {
+  capturedReport,
+  noteTies,
+  noteUnprotected,
+  refusedReport,
+  type Selection,
+} from './process-reports.ts';
 import { required, stage } from './stage-list.ts';
 import type { Work } from './work.ts';
 import type { WriteBack } from './write-back/index.ts';
@@ -59,7 +65,7 @@ function captureGroups(
   report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused, notes } = captureProcesses(kernel, {
+  const { groups, refused, ties, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     disks: mountedDisks,
@@ -88,6 +94,8 @@ function captureGroups(
   });
   // Instead of what the selection had entered.
   report.processes = entries;
+  noteTies(report, ties);
+  noteUnprotected(report, selection.candidates);
   return kept;
 }
 

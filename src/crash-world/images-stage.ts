@@ -3,10 +3,13 @@ import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
+  describeGroupPlan,
+  describeProcessPlan,
   keepWithoutProcedures,
   type ProcedurePlan,
   writeImages,
 } from '../criu/images/index.ts';
+import { readPreparation, readRestorePlan } from '../criu/restore/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { endGroupImages, groupDirectory, makeImagesDirectory } from '../report/images.ts';
 import type { IncidentReport } from '../report/schema.ts';
@@ -59,7 +62,7 @@ export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
  * Writes the images of each group into a directory of its own, with the crash procedures of its processes applied. A group that cannot be written is reported
  * as failed, and leaves nothing behind.
  */
-function imageGroups(
+export function imageGroups(
   kernel: Kernel,
   groups: readonly ProcessGroup[],
   images: string,
@@ -73,6 +76,7 @@ function imageGroups(
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);
+      noteRestorePlan(report, applied.group, directory);
       return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
     } catch (error) {
       console.error(error);
@@ -89,6 +93,17 @@ function imageGroups(
 function freeMebibytes(directory: string): number {
   const { bavail, bsize } = statfsSync(directory);
   return Math.floor((bavail * bsize) / 2 ** 20);
+}
+
+/** Enters what the restore will do besides what CRIU does. */
+function noteRestorePlan(report: IncidentReport, group: ProcessGroup, directory: string): void {
+  const plan = readRestorePlan(directory);
+  report.groups ??= [];
+  report.groups.push({ group: group.id, plan: describeGroupPlan(plan, readPreparation(directory)) });
+  for (const process of group.processes) {
+    const entry = report.processes.find(({ pid }) => pid === process.pid);
+    if (entry !== undefined) entry.plan = describeProcessPlan(plan, process);
+  }
 }
 
 function notePlans(report: IncidentReport, plans: readonly ProcedurePlan[]): void {

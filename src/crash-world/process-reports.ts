@@ -1,5 +1,6 @@
+import { tieOf } from '../capture/groups.ts';
 import { describeRule } from '../config/protection.ts';
-import type { ProcessGroup } from '../model/group.ts';
+import type { ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
@@ -21,6 +22,23 @@ function identity(pid: number, selection: Selection): Partial<ProcessReport> {
     ...(rule === undefined ? {} : { protectedBy: describeRule(rule) }),
     ...(unit === undefined ? {} : { unit }),
   };
+}
+
+/** Enters what ties each process to others of the incident. */
+export function noteTies(report: IncidentReport, ties: ReadonlyMap<number, readonly SharingEdge[]>): void {
+  for (const process of report.processes) {
+    const own = ties.get(process.pid) ?? [];
+    if (own.length > 0) process.ties = own.map((edge) => tieOf(process.pid, edge));
+  }
+}
+
+/** Enters the processes that nobody asked for. */
+export function noteUnprotected(report: IncidentReport, candidates: readonly Candidate[]): void {
+  const known = new Set(report.processes.map(({ pid }) => pid));
+  report.unprotected = candidates
+    .filter(({ pid }) => !known.has(pid))
+    .map(({ pid, comm }) => ({ pid, comm }))
+    .toSorted((a, b) => a.pid - b.pid);
 }
 
 /** By what people know a process, besides its name. */

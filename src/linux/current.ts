@@ -1,3 +1,4 @@
+import type { CpuNote } from '../vmcore/elf-notes.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct } from '../vmcore/view.ts';
@@ -54,13 +55,18 @@ function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
 }
 
 /**
- * Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none that can be told to be this
- * CPU's. `pid` is the task's that the CPU was executing: the crash note names it, QEMU's does not and is in the order of CPUs.
+ * What the dump has of a CPU's registers; undefined if there is no note that can be told to be this CPU's. `pid` is the task's that
+ * the CPU was executing: the crash note names it, QEMU's does not and is in the order of CPUs.
  */
-export function wasInUserMode(kernel: Kernel, cpu: number, pid: number): boolean | undefined {
+export function cpuNoteOf(kernel: Kernel, cpu: number, pid: number): CpuNote | undefined {
   const byPid = kernel.cpuNotes.filter((note) => note.pid === pid && pid !== 0);
   const byOrder =
     kernel.cpuNotes.length === kernel.cpus.length ? kernel.cpuNotes[kernel.cpus.indexOf(cpu)] : undefined;
-  const note = byPid.length === 1 ? byPid[0] : byOrder;
+  return byPid.length === 1 ? byPid[0] : byOrder;
+}
+
+/** Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none ({@link cpuNoteOf}). */
+export function wasInUserMode(kernel: Kernel, cpu: number, pid: number): boolean | undefined {
+  const note = cpuNoteOf(kernel, cpu, pid);
   return note === undefined ? undefined : kernel.architecture.notes.isUserMode(note.registers);
 }

@@ -33,6 +33,8 @@ export interface ProcessGroup {
 export interface CaptureResult {
   readonly groups: readonly ProcessGroup[];
   readonly refused: readonly Refusal[];
+  /** What ties each process to others of them, by pid; a process that shares nothing is not there. */
+  readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
   /** What was lost with the kernel, whoever it concerns. */
   readonly notes: readonly string[];
 }

@@ -28,6 +28,11 @@ export function groupDirectory(images: string, group: number): string {
   return join(images, `group-${group}`);
 }
 
+/** Where CRIU's log of the restore of a group is kept, in the directory of its incident. */
+export function keptLog(incident: string, group: number): string {
+  return join(incident, `restore-${group}.log`);
+}
+
 /** Whether images of a group stay, once it is known what became of it. */
 function imagesStay(keep: Keep, isRestored: boolean): boolean {
   return keep === 'always' || (keep === 'failed' && !isRestored);
@@ -47,7 +52,7 @@ export function endGroupImages(
 ): string[] {
   const directory = groupDirectory(images, group);
   const problems = attempt(`${join(directory, RESTORE_LOG)} cannot be kept`, () =>
-    takeLog(join(directory, RESTORE_LOG), join(incident, `restore-${group}.log`)),
+    takeLog(join(directory, RESTORE_LOG), keptLog(incident, group)),
   );
   if (imagesStay(keep, isRestored)) return problems;
   return [...problems, ...attempt(`${directory} cannot be removed`, () => removeTree(directory))];

@@ -82,10 +82,11 @@ function processLines(process: ProcessReport, style: Style): string[] {
     process.ended ? `has ended since, ${process.ended}` : '',
     process.crashProcedure ? `crash procedure ${process.crashProcedure.state}` : '',
   ].filter(Boolean);
+  const says = commandLine(process);
   const name = `${String(process.pid).padStart(7)}  ${process.comm.padEnd(15)}`;
   return [
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
-    ...commandLine(process),
+    ...(says === undefined ? [] : [`           ${says}`]),
     ...groupReasons(process.reasons).map(({ text }) => `           ${text}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
@@ -114,10 +115,9 @@ function whatToDo(report: IncidentReport): string[] {
 }
 
 /** The command line, where it says more than the name, of which the kernel keeps 15 letters. */
-function commandLine({ comm, commandLine: line, exe }: ProcessReport): string[] {
+export function commandLine({ comm, commandLine: line, exe }: ProcessReport): string | undefined {
   const says = line ?? exe;
-  const isName = says === comm || says?.endsWith(`/${comm}`) === true;
-  return says === undefined || isName ? [] : [`           ${says}`];
+  return says === comm || says?.endsWith(`/${comm}`) === true ? undefined : says;
 }
 
 function unmatched(report: IncidentReport): string[] {
@@ -160,7 +160,8 @@ function memoryLines({ memory }: IncidentReport): string[] {
   ];
 }
 
-function section(title: string, lines: readonly string[]): string[] {
+/** Lines under a title, indented; nothing without lines. */
+export function section(title: string, lines: readonly string[]): string[] {
   return lines.length === 0 ? [] : ['', title, ...lines.map((line) => `  ${line.replaceAll('\n', '\n  ')}`)];
 }
 

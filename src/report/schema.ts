@@ -18,6 +18,11 @@ const inDoubt = z.strictObject({
   reason: z.string(),
 });
 
+const tie = z.strictObject({
+  with: z.int().meta({ description: 'the other process' }),
+  why: z.string().meta({ description: 'its parent, its child, the same session, a pipe ...' }),
+});
+
 /** What became of a crash procedure that a process had registered. */
 const crashProcedure = z.strictObject({
   delivery: z.enum(['call', 'signal', 'none']),
@@ -38,6 +43,13 @@ const processReport = z.strictObject({
   protectedBy: z.string().optional().meta({ description: 'the rule that names it; absent for descendants' }),
   unit: z.string().optional().meta({ description: 'systemd unit that it belonged to' }),
   group: z.int().optional().meta({ description: 'processes with the same number were restored together' }),
+  ties: z.array(tie).optional().meta({
+    description: 'what it shares with others of the incident, which come back with it or not at all',
+  }),
+  plan: z
+    .array(z.string())
+    .optional()
+    .meta({ description: 'what was set again besides what its images hold; absent if it was not tried' }),
   verdict: z
     .enum(['sound', 'repaired', 'refused'])
     .optional()
@@ -112,6 +124,16 @@ export const reportSchema = z
       .meta({ description: 'from the panic to the start of the crash kernel, to about a second' }),
     stages: z.array(stage),
     processes: z.array(processReport),
+    groups: z
+      .array(z.strictObject({ group: z.int(), plan: z.array(z.string()) }))
+      .optional()
+      .meta({ description: 'what was made before the restore of each group, and after it' }),
+    unprotected: z
+      .array(z.strictObject({ pid: z.int(), comm: z.string() }))
+      .optional()
+      .meta({
+        description: 'processes that no rule named, nor an ancestor of theirs; absent if that is not known',
+      }),
     unmatchedRules: z.array(z.string()).meta({ description: 'rules that no process matched' }),
     memory,
     errors: z.array(z.string()).meta({ description: 'what went wrong and concerns no single process' }),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { groupProcesses } from '../../src/capture/groups.ts';
+import { groupProcesses, tieOf } from '../../src/capture/groups.ts';
 import type { SharingEdge } from '../../src/model/group.ts';
 import type { Process } from '../../src/model/process.ts';
 import { areaOf, memoryOf, processOf } from '../criu/processes.ts';
@@ -39,5 +39,23 @@ describe('processes', () => {
   it('are not tied by what belongs to a process that nobody asked for', () => {
     const edge = { pids: [10, 999], why: 'pipe 1' } as const;
     assert.deepEqual(pidsOf([processOf(10)], [edge]), [[10]]);
+  });
+
+  it('are told what ties each of them to the other', () => {
+    const { ties } = groupProcesses([processOf(10, { sid: 5 }), processOf(11, { ppid: 10, sid: 5 })], []);
+    const of = (pid: number) => ties.get(pid)?.map((edge) => tieOf(pid, edge));
+    assert.deepEqual(of(10), [
+      { with: 11, why: 'its child' },
+      { with: 11, why: 'the same session' },
+    ]);
+    assert.deepEqual(of(11), [
+      { with: 10, why: 'its parent' },
+      { with: 10, why: 'the same session' },
+    ]);
+    assert.deepEqual(tieOf(1, { pids: [1, 2], why: 'shares memory with' }), {
+      with: 2,
+      why: 'shared memory',
+    });
+    assert.deepEqual(tieOf(2, { pids: [1, 2], why: 'a unix socket' }), { with: 1, why: 'a unix socket' });
   });
 });

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { runDemo } from '../../lab/demo/run.ts';
 import { UsageError } from '../../src/cli/arguments.ts';
 import { checkDirectory } from '../../src/cli/extract.ts';
+import { checkCore, describeCore } from '../../src/cli/extract-core.ts';
 import { requireOneThing } from '../../src/cli/report.ts';
 import { requireTarget } from '../../src/cli/rule-targets.ts';
 import { requireAllAlone } from '../../src/cli/unprotect.ts';
@@ -30,6 +31,11 @@ test('report does one thing at a time', () => {
     () => requireOneThing(undefined, { list: true, prune: true }),
     /one at a time: --list, --prune/,
   );
+  requireOneThing('some-incident', { why: 812, json: true });
+  assert.throws(
+    () => requireOneThing(undefined, { why: 812, schema: true }),
+    /one at a time: --schema, --why/,
+  );
   assert.throws(() => requireOneThing('some-incident', { list: true }), /--list goes without an incident/);
 });
 
@@ -45,6 +51,32 @@ test('images go into a directory that is new or empty', () => {
   } finally {
     rmSync(directory, { recursive: true });
   }
+});
+
+test('a core is of one process, and takes the place of no other file', () => {
+  assert.equal(checkCore('/nowhere/core', [812]), 812);
+  assert.throws(() => checkCore('/nowhere/core', [812, 813]), /--core is of one process/);
+  assert.throws(() => checkCore('/dev/null', [812]), /\/dev\/null is there already; name a new file/);
+});
+
+test('what is in a core is said in two lines', () => {
+  const pages = { memory: 24, zeros: 8, unwanted: 197, inFile: 0, swapped: 0, notInDump: 0, unreadable: 0 };
+  const threads = [{ tid: 812, comm: 'web' }];
+  const written = {
+    pid: 812,
+    comm: 'web',
+    threads,
+    areas: 19,
+    pages,
+    sizeBytes: 2 ** 20,
+    missing: [],
+    notes: [],
+  };
+  assert.equal(
+    describeCore('core', written),
+    'core: web (pid 812), 1 thread, 19 memory areas\n' +
+      '  24 pages of memory; 8 never touched, 197 left to their files or not wanted; 1.0 MiB with its holes',
+  );
 });
 
 test('a demo without a CPU is refused before anything is built', async () => {

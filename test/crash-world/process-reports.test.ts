@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { concludePending, selectedReport } from '../../src/crash-world/process-reports.ts';
+import {
+  concludePending,
+  noteTies,
+  noteUnprotected,
+  selectedReport,
+} from '../../src/crash-world/process-reports.ts';
 import type { Candidate } from '../../src/crash-world/select.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { reportSchema } from '../../src/report/schema.ts';
@@ -39,4 +44,28 @@ test('what was decided is not decided again', () => {
     report.processes.map(({ outcome, reasons }) => [outcome, reasons]),
     [['restored', []]],
   );
+});
+
+test('what ties processes together is in the report, and who ran without protection', () => {
+  const report = emptyReport();
+  const rule = { kind: 'command', name: 'database' } as const;
+  const child = { ...candidate, pid: 8, parentPid: 7 };
+  report.processes = [candidate, child].map((one) => selectedReport({ candidate: one, rule }));
+  const edge = { pids: [7, 8], why: 'is its parent' } as const;
+  const ties = new Map([7, 8].map((pid) => [pid, [edge]]));
+  noteTies(report, ties);
+  noteUnprotected(report, [
+    { ...candidate, pid: 99, comm: 'z' },
+    { ...candidate, pid: 9, comm: 'editor' },
+    candidate,
+  ]);
+  const { processes, unprotected } = reportSchema.parse(report);
+  assert.deepEqual(
+    processes.map((process) => process.ties),
+    [[{ with: 8, why: 'its child' }], [{ with: 7, why: 'its parent' }]],
+  );
+  assert.deepEqual(unprotected, [
+    { pid: 9, comm: 'editor' },
+    { pid: 99, comm: 'z' },
+  ]);
 });

@@ -1,4 +1,5 @@
 import type { NoteFormat, PtraceRegisters } from '../architecture.ts';
+import { vectorNotes } from './xsave.ts';
 
 /** General registers in the order of the kernel's `struct user_regs_struct` (arch/x86/include/asm/user_64.h). */
 export const USER_REGISTERS = [
@@ -44,10 +45,13 @@ const PRIVILEGE = 3n;
 
 /** `struct elf_prstatus` (include/linux/elfcore.h). */
 export const notes: NoteFormat = {
+  bytes: 336,
   pid: 32,
   registers: 112,
+  fpValid: 328,
   names: USER_REGISTERS,
   isUserMode: ({ cs = 0n }) => (cs & PRIVILEGE) !== 0n,
+  vectorNotes,
 };
 
 function offsetOf(name: (typeof USER_REGISTERS)[number]): number {

@@ -3,6 +3,7 @@ export { abandonRecord, forceContinue } from './force-continue.ts';
 export { openImage } from './open-image.ts';
 export { dropProcedures } from './procedure-fallback.ts';
 export { type ProcedureOutcome, ProcedureWatch } from './procedure-watch.ts';
+export { readRestorePlan } from './read-plan.ts';
 export { contentPath, readPreparation } from './read-preparation.ts';
 export {
   type HeldGroup,

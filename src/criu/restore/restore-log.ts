@@ -35,6 +35,39 @@ export function logErrors(log: string): string[] {
   return [...new Set(errors)];
 }
 
+/** Lines of a log that concern one process, and how many more there are. */
+export interface LogExtract {
+  /** As they are in the log, in its order. */
+  readonly lines: readonly string[];
+  readonly leftOut: number;
+}
+
+/** `(00.012345)    343: ` */
+const beginning = new RegExp(String.raw`^(?:${time}\s*)?(?:${teller})?`);
+/** Errors and warnings have their place in CRIU's source behind them. */
+const remarkable = /^(?:Error|Warn) +\([^)]*\): /;
+const MOST_REMARKABLE = 30;
+const MOST_NAMING = 10;
+
+/**
+ * What a log says for who asks about one process: its errors and warnings, whoever they are of, and the lines that have its number in their text.
+ * Lines that the process itself has written of its progress are left out.
+ */
+export function logLinesAbout(log: string, pid: number): LogExtract {
+  const names = new RegExp(String.raw`(?<![\w.:/#-])${pid}(?![\w.:/-])`);
+  const room = { remarkable: MOST_REMARKABLE, naming: MOST_NAMING };
+  let leftOut = 0;
+  const lines = wholeLines(log).filter((line) => {
+    const text = line.replace(beginning, '');
+    const kind = remarkable.test(text) ? 'remarkable' : names.test(text) ? 'naming' : undefined;
+    if (kind === undefined) return false;
+    if (room[kind]-- > 0) return true;
+    leftOut++;
+    return false;
+  });
+  return { lines, leftOut };
+}
+
 /** The first errors in the log of the restore of `directory`; empty without a log. */
 export function readErrors(directory: string): string[] {
   const path = join(directory, RESTORE_LOG);

@@ -4,3 +4,4 @@
  */
 export { type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
 export { taskPtRegs } from './x86/ptrace.ts';
+export { REGISTERS_OF_THE_TASK, savedRegisters, savedVectorState } from './x86/saved-registers.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { logErrors } from '../../../src/criu/restore/restore-log.ts';
+import { logErrors, logLinesAbout } from '../../../src/criu/restore/restore-log.ts';
 
 describe('the log of criu', () => {
   it('gives its errors without times and places, each once', () => {
@@ -49,5 +49,26 @@ describe('the log of criu', () => {
       '(00.031541) pie: 427: another',
     ].join('\n');
     assert.deepEqual(logErrors(log), ['begun and gone on with to the end']);
+  });
+
+  it('gives of one process what names it, with the errors and warnings of all', () => {
+    const log = [
+      '(00.000100) Forking task with 343 pid (flags 0x0)',
+      '(00.000110) Forking task with 3431 pid (flags 0x0)',
+      '(00.000120)    343: Restoring fd 3 (state -> prepare)',
+      '(00.000130)    344: opens /proc/343/maps, 0x343 and 343.5',
+      '(00.000140)    344: Warn  (criu/x.c:1): odd',
+      '(00.000150) pie: 344: Error (criu/x.c:2): bad',
+    ];
+    const { lines, leftOut } = logLinesAbout(log.join('\n'), 343);
+    assert.deepEqual(lines, [log[0], log[4], log[5]]);
+    assert.equal(leftOut, 0);
+  });
+
+  it('gives no more of it than a page holds, and errors however often the process is named', () => {
+    const named = Array.from({ length: 40 }, (_, i) => `(00.0001${i}) pid 343 again`);
+    const error = '(00.000150) Error (criu/x.c:2): bad';
+    const { lines, leftOut } = logLinesAbout([...named, error].join('\n'), 343);
+    assert.deepEqual([lines.length, lines.at(-1), leftOut], [11, error, 30]);
   });
 });

@@ -57,6 +57,11 @@ function componentLayout(kernel: Kernel): ComponentLayout {
   return { sizes: table('xstate_sizes'), offsets: table('xstate_offsets'), flags: table('xstate_flags') };
 }
 
+/** Where an XSAVE area of standard format has each component, by its number: bytes, as CPUID said at boot. */
+export function standardOffsets(kernel: Kernel): readonly number[] {
+  return componentLayout(kernel).offsets;
+}
+
 /** Sizes of components that are the same on every processor (SDM volume 1, chapter 13); 0 where that is not so. */
 const ARCHITECTURAL_SIZES: readonly number[] = [0, 0, 256, 64, 64, 64, 512, 1024, 0, 8];
 

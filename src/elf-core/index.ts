@@ -1,0 +1,2 @@
+export { NoCoreError } from './process.ts';
+export { CoreWriteError, type PageCounts, type WrittenCore, writeCore } from './write-core.ts';
