@@ -11,12 +11,11 @@ import { findTaskByPid } from '../../src/linux/pid.ts';
 import { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { parseNotes } from '../../src/system/elf.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { walkUserPages } from '../../src/vmcore/page-table.ts';
 import { openFixture, releases, scratch, truthOf, withoutPage } from '../vmcore/fixtures.ts';
-
-const PAGE = 4096;
 
 let cores = 0;
 const newPath = (): string => scratch(`core-${cores++}`);
@@ -48,7 +47,7 @@ function pageAt(core: Buffer, loads: readonly Load[], address: number): Buffer |
   const load = loads.find(({ start, fileBytes }) => address >= start && address < start + fileBytes);
   if (load === undefined) return undefined;
   const at = load.offset + address - load.start;
-  return core.subarray(at, at + PAGE);
+  return core.subarray(at, at + PAGE_SIZE);
 }
 
 function mmOf(kernel: Kernel, pid: number) {
@@ -103,7 +102,7 @@ for (const release of releases) {
 
     it('has the registers, the signals and the names of each', () => {
       const core = readFileSync(path);
-      const notes = parseNotes(core.subarray(Number(core.readBigUInt64LE(64 + 8)), PAGE * 64));
+      const notes = parseNotes(core.subarray(Number(core.readBigUInt64LE(64 + 8)), PAGE_SIZE * 64));
       const threads = threadsInspection(kernel, pid).json() as { threads: { tid: number; userIp: string }[] };
       const status = notes.filter(({ type }) => type === 1).map(({ description }) => description);
       const ip = 8 * x86_64.notes.names.indexOf('ip') + x86_64.notes.registers;
@@ -131,7 +130,7 @@ for (const release of releases) {
       assert.ok(pages.notInDump > 0);
       assert.deepEqual(missing, [`${pages.notInDump} pages are not in the dump`]);
       const there = loadsOf(path).reduce((sum, { fileBytes }) => sum + fileBytes, 0);
-      assert.equal(there, (pages.memory + pages.zeros) * PAGE);
+      assert.equal(there, (pages.memory + pages.zeros) * PAGE_SIZE);
     });
 
     it('has the memory that the process had, and zeros where it has touched nothing', () => {
@@ -143,8 +142,8 @@ for (const release of releases) {
       const memory = new UserMemory(kernel, mmOf(kernel, kinds));
       let compared = 0;
       for (const { start, fileBytes } of loads) {
-        for (let at = start; at < start + fileBytes; at += PAGE) {
-          const read = memory.read(BigInt(at), PAGE);
+        for (let at = start; at < start + fileBytes; at += PAGE_SIZE) {
+          const read = memory.read(BigInt(at), PAGE_SIZE);
           // The vDSO is the kernel's.
           if (read.kind !== 'bytes') continue;
           assert.ok(read.bytes.equals(pageAt(core, loads, at) ?? Buffer.of()), at.toString(16));
@@ -169,13 +168,13 @@ for (const release of releases) {
     it('leaves out a page that the dump does not have, and what leads there if that is missing', () => {
       const { kinds } = truth;
       const mm = mmOf(kernel, kinds.pid);
-      const stack = Math.floor(mm.start_stack / PAGE) * PAGE;
-      const [run] = walkUserPages(kernel, mm.pgd, stack, stack + PAGE);
+      const stack = Math.floor(mm.start_stack / PAGE_SIZE) * PAGE_SIZE;
+      const [run] = walkUserPages(kernel, mm.pgd, stack, stack + PAGE_SIZE);
       const path = newPath();
-      const { missing } = writeCore(withoutPage(release, (run?.pfn ?? 0) * PAGE), kinds.pid, path);
+      const { missing } = writeCore(withoutPage(release, (run?.pfn ?? 0) * PAGE_SIZE), kinds.pid, path);
       assert.deepEqual(missing, ['1 page is not in the dump']);
       assert.equal(pageAt(readFileSync(path), loadsOf(path), stack), undefined);
-      assert.notEqual(pageAt(readFileSync(path), loadsOf(path), stack - PAGE), undefined);
+      assert.notEqual(pageAt(readFileSync(path), loadsOf(path), stack - PAGE_SIZE), undefined);
 
       const table = kernel.memory.userTable(mm.pgd).root;
       const lost = writeCore(withoutPage(release, table), kinds.pid, newPath());
@@ -227,7 +226,7 @@ describe('the headers of a core', () => {
   it('count more segments than their own field can', () => {
     const path = newPath();
     const segments = Array.from({ length: 70_000 }, (_, i) => ({
-      ...{ start: i * 2 * PAGE, flags: 6, fileBytes: 0, memoryBytes: PAGE },
+      ...{ start: i * 2 * PAGE_SIZE, flags: 6, fileBytes: 0, memoryBytes: PAGE_SIZE },
     }));
     writeFileSync(path, coreHeaders(x86_64, Buffer.alloc(0), segments));
     assert.match(readelf('-h', path), /Number of program headers: +65535 \(70001\)/);
