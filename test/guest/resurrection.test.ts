@@ -31,7 +31,7 @@ suite(`resurrection on ${release}`, () => {
       'taskset -pc 0 $$; python3 /srv/sequence.py write | python3 /srv/sequence.py check /srv/out/sequence; true',
     );
     pids.sleeper = await guest.background(
-      'cat /proc/uptime > /srv/out/begun; sleep 150; cat /proc/uptime > /srv/out/ended',
+      'until [ -e /srv/out/go ]; do sleep 0.2; done; cat /proc/uptime > /srv/out/begun; sleep 150; cat /proc/uptime > /srv/out/ended',
     );
     await guest.until('grep -q "ok 3" /srv/out/state', 60);
     await guest.until('test -s /srv/out/sequence', 60);
@@ -51,6 +51,9 @@ suite(`resurrection on ${release}`, () => {
     for (const pid of [pids.state, pids.pipe, pids.sleeper, pids.appender, ...pids.busy]) {
       await guest.sh(`otherworld protect --pid ${pid}`);
     }
+    // Not before everything else is there: a busy machine may take longer than the sleep.
+    await guest.sh('touch /srv/out/go');
+    await guest.until(`pgrep -P ${pids.sleeper} -f '^sleep 150$'`, 30);
     panicked = Number.parseFloat(await guest.sh('cat /proc/uptime'));
     // On the CPU of those who are to come back: whoever computes on another one is refused.
     report = await guest.panic('bug', 0);
