@@ -80,14 +80,15 @@ function openFlags(flags: number): number {
   return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
 }
 
-function kindOf(area: Area, special: string | undefined, file: MappedFile | undefined): VmaKind | undefined {
+/** A file whose mapping can be kept. */
+type KeptFile = Exclude<MappedFile, { readonly kind: 'refused' }>;
+
+function kindOf(area: Area, special: string | undefined, file: KeptFile | undefined): VmaKind | undefined {
   if (special === '[vdso]') return 'vdso';
   if (special === '[vvar]') return 'vvar';
   if (special !== undefined) return undefined;
-  const shared = (area.flags & VM.mayShare) !== 0;
-  if (file === undefined) return shared ? undefined : 'anonymous';
-  if (!shared) return file.kind === 'anonymous' ? 'anonymous' : 'file-private';
-  return file.kind === 'regular' ? 'file-shared' : 'shared-memory';
+  if (file !== undefined) return file.kind;
+  return (area.flags & VM.mayShare) !== 0 ? undefined : 'anonymous';
 }
 
 /**
@@ -208,9 +209,9 @@ export class MemoryCapture {
       noReserve: (flags & VM.noReserve) !== 0,
       advice: adviceOf(flags),
       offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE,
-      fileId: file === undefined || file.kind === 'anonymous' ? undefined : file.fileId,
+      fileId: file?.fileId,
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
-      shmid: file === undefined || file.kind === 'regular' ? undefined : file.shmid,
+      shmid: file?.shmid,
       runs: this.#pages(mm, area, kind, refuse),
     };
   }

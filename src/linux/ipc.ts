@@ -146,15 +146,17 @@ function table(
   }
 }
 
-/** System V semaphores, message queues and shared memory of the initial IPC namespace, attached or not. */
-export function sysvObjects(kernel: Kernel): IpcObjects {
-  const tables = [
-    table(kernel, 0, 'System V semaphores', semaphoreSet),
-    table(kernel, 1, 'System V message queues', messageQueue),
-    table(kernel, 2, 'System V shared memory', segment),
-  ];
-  return {
-    objects: tables.flatMap(({ objects }) => objects),
-    problems: tables.flatMap(({ problems }) => problems),
-  };
+/** System V semaphore sets of the initial IPC namespace. */
+export function semaphoreSets(kernel: Kernel): IpcObjects {
+  return table(kernel, 0, 'System V semaphores', semaphoreSet);
+}
+
+/** System V message queues of the initial IPC namespace. */
+export function messageQueues(kernel: Kernel): IpcObjects {
+  return table(kernel, 1, 'System V message queues', messageQueue);
+}
+
+/** System V shared memory of the initial IPC namespace, attached or not. */
+export function sharedSegments(kernel: Kernel): IpcObjects {
+  return table(kernel, 2, 'System V shared memory', segment);
 }
