@@ -4,6 +4,7 @@ import koffi from 'koffi';
 import type { JournalStream } from '../../model/socket.ts';
 import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
 import { RELAY_NAME, STREAMS_TAKEN } from './names.ts';
+import type { GroupResource } from './resource.ts';
 
 const AF_UNIX = 1;
 /** SOCK_STREAM and SOCK_DGRAM. */
@@ -13,8 +14,6 @@ const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SO_PASSCRED = 16;
-/** First descriptor that `criu` gets besides the standard ones. */
-const FIRST_FD = 3;
 
 const libc = koffi.load('libc.so.6');
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
@@ -43,17 +42,6 @@ wait_for -e ${STREAMS_TAKEN}
 grep -qxF "$(readlink /proc/$$/fd/0)" ${STREAMS_TAKEN} && exit 0
 wait_for -S /run/systemd/journal/stdout
 copy "$@"`;
-
-/** Descriptors and options for `criu restore`, and what to do when it has ended. */
-export interface OpenJournalSockets {
-  /** For `spawn`, as descriptors from 3 on. */
-  readonly fds: readonly number[];
-  readonly options: readonly string[];
-  /**
-   * Starts the relays, or, if the restore failed, drops everything; once. Returns a sentence for each stream whose relay cannot be started.
-   */
-  finish(isRestored: boolean): string[];
-}
 
 function makePair({ inode, kind, nonblocking }: PlannedJournalSocket): [number, number] {
   const pair: [number, number] = [-1, -1];
@@ -91,16 +79,18 @@ function startRelay(shell: string, fd: number, stream: JournalStream): string[] 
 /**
  * Makes a socket for each of those that led to the journal, with one end for the process that is restored. What it writes to a stream
  * waits in the socket until the journal of the new system is there; the other end of a datagram socket is closed.
+ * @param firstFd the descriptor that CRIU has the first one under
  * @param shell that runs the relays
+ * @returns a resource that starts the relays when the group is restored; a sentence for each stream whose relay cannot be started
  */
 export function openJournalSockets(
   sockets: readonly PlannedJournalSocket[],
-  shell = '/bin/sh',
-): OpenJournalSockets {
+  { firstFd, shell = '/bin/sh' }: { readonly firstFd: number; readonly shell?: string },
+): GroupResource {
   let pairs = sockets.map(makePair);
   return {
     fds: pairs.map(([process]) => process),
-    options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${FIRST_FD + i}]:socket:[${inode}]`]),
+    options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${firstFd + i}]:socket:[${inode}]`]),
     finish: (isRestored) => {
       const open = pairs;
       pairs = [];
