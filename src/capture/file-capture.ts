@@ -43,6 +43,13 @@ export interface MappingUse {
   readonly shared: boolean;
   /** O_RDONLY 0 or O_RDWR 2: what the mapping needs (VM_MAYWRITE of a shared mapping needs O_RDWR). */
   readonly openFlags: number;
+  /** User addresses of the area, the place of its first byte in the file, PROT_READ 1 | PROT_WRITE 2 | PROT_EXEC 4. */
+  readonly start: number;
+  readonly end: number;
+  readonly offsetBytes: number;
+  readonly prot: number;
+  /** Kept in memory by mlock(2). */
+  readonly locked: boolean;
 }
 
 /**

@@ -76,6 +76,11 @@ function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): v
     findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
 }
 
+/** PROT_* of mmap(2), which are the same bits. */
+function protectionOf(flags: number): number {
+  return flags & (VM.read | VM.write | VM.exec);
+}
+
 function openFlags(flags: number): number {
   return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
 }
@@ -198,8 +203,7 @@ export class MemoryCapture {
     return {
       start: area.start,
       end: area.end,
-      kind,
-      prot: flags & (VM.read | VM.write | VM.exec),
+      prot: protectionOf(flags),
       protectionKey: protectionKeyOf(area),
       growsDown: (flags & VM.growsDown) !== 0,
       heap: kind === 'anonymous' && area.start <= mm.brk && area.end >= mm.start_brk && mm.brk > mm.start_brk,
@@ -209,17 +213,23 @@ export class MemoryCapture {
       noReserve: (flags & VM.noReserve) !== 0,
       advice: adviceOf(flags),
       offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE,
-      fileId: file?.fileId,
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
-      shmid: file?.shmid,
+      ...file,
+      kind,
       runs: this.#pages(mm, area, kind, refuse),
     };
   }
 
-  #file(area: Area, pid: number): MappedFile | undefined {
-    if (area.view.vm_file === 0n) return undefined;
-    const shared = (area.flags & VM.mayShare) !== 0;
-    return this.#files.mappedFile(area.view.vm_file, { pid, shared, openFlags: openFlags(area.flags) });
+  #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {
+    if (view.vm_file === 0n) return undefined;
+    return this.#files.mappedFile(view.vm_file, {
+      ...{ pid, start, end },
+      shared: (flags & VM.mayShare) !== 0,
+      openFlags: openFlags(flags),
+      offsetBytes: view.vm_pgoff * PAGE,
+      prot: protectionOf(flags),
+      locked: (flags & VM.locked) !== 0,
+    });
   }
 
   #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {

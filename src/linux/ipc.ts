@@ -127,13 +127,19 @@ export interface IpcObjects {
   readonly problems: readonly string[];
 }
 
-function table(
+/**
+ * What one of the three tables of the initial IPC namespace has.
+ *
+ * @param number of the table: 0 semaphores, 1 messages, 2 shared memory
+ * @param read gets the address of an object's `struct kern_ipc_perm`
+ */
+export function ipcTable<Item>(
   kernel: Kernel,
   number: number,
   what: string,
-  read: (kernel: Kernel, entry: bigint) => IpcObject,
-): IpcObjects {
-  const objects: IpcObject[] = [];
+  read: (kernel: Kernel, entry: bigint) => Item,
+): { readonly objects: readonly Item[]; readonly problems: readonly string[] } {
+  const objects: Item[] = [];
   try {
     const { ids } = kernel.bind(ipcNamespace).at(kernel.symbol('init_ipc_ns'));
     const Ids = kernel.bind(ipcIds);
@@ -148,15 +154,15 @@ function table(
 
 /** System V semaphore sets of the initial IPC namespace. */
 export function semaphoreSets(kernel: Kernel): IpcObjects {
-  return table(kernel, 0, 'System V semaphores', semaphoreSet);
+  return ipcTable(kernel, 0, 'System V semaphores', semaphoreSet);
 }
 
 /** System V message queues of the initial IPC namespace. */
 export function messageQueues(kernel: Kernel): IpcObjects {
-  return table(kernel, 1, 'System V message queues', messageQueue);
+  return ipcTable(kernel, 1, 'System V message queues', messageQueue);
 }
 
 /** System V shared memory of the initial IPC namespace, attached or not. */
 export function sharedSegments(kernel: Kernel): IpcObjects {
-  return table(kernel, 2, 'System V shared memory', segment);
+  return ipcTable(kernel, 2, 'System V shared memory', segment);
 }
