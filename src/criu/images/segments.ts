@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { Vma } from '../../model/memory.ts';
 import { writeContent } from './content.ts';
-import { type ImageDirectory, ImageFile, type PageSource } from './image.ts';
+import type { ImageDirectory, PageSource } from './image.ts';
 import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan } from './plan/segments.ts';
 
 /**
@@ -44,16 +44,12 @@ export function writeSegments(
   source: PageSource,
 ): void {
   if (segments.length === 0) return;
-  const image = new ImageFile(join(images.path, SEGMENTS_CONTENT), []);
-  try {
-    const plans = segments.map(
-      ({ runs, ...segment }): SegmentPlan => ({
-        ...segment,
-        ...writeContent(image, source, runs, segment.sizeBytes),
-      }),
-    );
-    writeFileSync(join(images.path, SEGMENTS), `${JSON.stringify(plans)}\n`, { flag: 'wx', mode: 0o600 });
-  } finally {
-    image.close();
-  }
+  const image = images.pages(SEGMENTS_CONTENT);
+  const plans = segments.map(
+    ({ runs, ...segment }): SegmentPlan => ({
+      ...segment,
+      ...writeContent(image, source, runs, segment.sizeBytes),
+    }),
+  );
+  writeFileSync(join(images.path, SEGMENTS), `${JSON.stringify(plans)}\n`, { flag: 'wx', mode: 0o600 });
 }

@@ -57,7 +57,8 @@ describe('images of System V shared memory', () => {
           0,
         ),
     };
-    writeImages({ ...groupOf([processOf(700)]), segments: [segment] }, source, directory);
+    const group = { ...groupOf([processOf(700)]), segments: [segment] };
+    const { pagesBytes } = writeImages(group, source, directory);
     const { runs, ...rest } = segment;
     assert.deepEqual(
       segmentsSchema.parse(JSON.parse(readFileSync(join(directory, 'segments.json'), 'utf8'))),
@@ -76,6 +77,8 @@ describe('images of System V shared memory', () => {
     const expected = [Buffer.alloc(PAGE, 5), Buffer.alloc(PAGE, 9), Buffer.alloc(100, 7)];
     assert.ok(content.equals(Buffer.concat(expected)));
     assert.equal(runs.pages, 3);
+    // What it takes of the memory that the crash world has.
+    assert.equal(pagesBytes, content.length);
   });
 
   it('are none for a group without any', () => {
