@@ -1,6 +1,5 @@
-import type { GroupFiles } from '../model/file.ts';
-import type { SharingEdge } from '../model/group.ts';
-import type { SharedMemory } from '../model/memory.ts';
+import type { ProcessGroup, SharingEdge } from '../model/group.ts';
+import type { Vma } from '../model/memory.ts';
 import type { Repair } from '../model/verdict.ts';
 
 /** A process whose files are to be captured. */
@@ -32,14 +31,9 @@ export interface Disks {
   open(path: string): DiskFile | undefined;
 }
 
-/** What a `vm_area_struct.vm_file` stands for. */
+/** What an area is by its `vm_area_struct.vm_file`. */
 export type MappedFile =
-  /** A file that can be opened again under its path (or is recreated); `fileId` is its entry in files.img. */
-  | { readonly kind: 'regular'; readonly fileId: number; readonly path: string }
-  /** Shared anonymous memory: MAP_SHARED | MAP_ANONYMOUS or /dev/zero. */
-  | { readonly kind: 'anonymous'; readonly shmid: number }
-  /** A memfd, which has both a file and content. */
-  | { readonly kind: 'memfd'; readonly fileId: number; readonly shmid: number; readonly path: string }
+  | Pick<Vma, 'kind' | 'fileId' | 'shmid' | 'segment'>
   | { readonly kind: 'refused'; readonly reason: string };
 
 /** How a mapping uses its file, for the access mode it is opened with again. */
@@ -49,11 +43,21 @@ export interface MappingUse {
   readonly shared: boolean;
   /** O_RDONLY 0 or O_RDWR 2: what the mapping needs (VM_MAYWRITE of a shared mapping needs O_RDWR). */
   readonly openFlags: number;
+  /**
+   * User addresses of the area, the place of its first byte in the file, PROT_READ 1 | PROT_WRITE 2 |
+   * PROT_EXEC 4.
+   */
+  readonly start: number;
+  readonly end: number;
+  readonly offsetBytes: number;
+  readonly prot: number;
+  /** Kept in memory by mlock(2). */
+  readonly locked: boolean;
 }
 
 /**
- * The capture of files as the capture of processes sees it; made by `captureFiles(kernel, tasks)` of
- * src/capture/files for all protected processes at once.
+ * The capture of files as the capture of processes sees it; made by `captureFiles` of src/capture/files for
+ * all protected processes at once.
  */
 export interface FileCapture {
   /** Pairs of processes that share a pipe, a socket pair, a pty, an open file ... */
@@ -70,9 +74,8 @@ export interface FileCapture {
   exeFile(file: bigint, pid: number): number;
   /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */
   directory(path: bigint, pid: number): number;
-  /** Files and shared memory of a group, once the groups are known and all mappings have been asked for. */
-  groupFiles(pids: ReadonlySet<number>): {
-    readonly files: GroupFiles;
-    readonly sharedMemory: readonly SharedMemory[];
-  };
+  /**
+   * Files of a group and what else it shares, once the groups are known and all mappings have been asked for.
+   */
+  group(pids: ReadonlySet<number>): Omit<ProcessGroup, 'id' | 'freePid' | 'processes' | 'clocks'>;
 }

@@ -10,11 +10,12 @@ import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { Disks } from './file-capture.ts';
+import { CaptureContext } from './files/context.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
-import { ipcLosses, ipcObjects } from './ipc.ts';
 import { MemoryCapture } from './memory.ts';
 import { captureProcess, knownIdentity, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
+import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 
 /** Which processes to capture. */
@@ -155,18 +156,10 @@ function judge(
       for (const { pid, comm } of members) refused.push({ pid, comm, reasons: [reason] });
     };
     if (culprits.length === 0 && processes.length === members.length) {
-      const captured = attempt(refuse, () => source.files.groupFiles(pids));
+      const captured = attempt(refuse, () => source.files.group(pids));
       if (captured === undefined) continue;
-      const { files, sharedMemory } = captured;
-      const freePid = source.freePids.next();
-      kept.push({
-        id: members[0]?.pid ?? 0,
-        freePid,
-        processes,
-        files,
-        sharedMemory,
-        clocks: source.clocks,
-      });
+      const id = members[0]?.pid ?? 0;
+      kept.push({ id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks });
       continue;
     }
     for (const { pid, comm, findings } of members) {
@@ -228,9 +221,10 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const files = captureFiles(kernel, tasks, clocks, list, request.disks);
+  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks);
+  const files = captureFiles(context);
+  for (const resource of sharedResources) resource.collect(context);
   const running = runningTasks(kernel);
-  const ipc = ipcObjects(kernel);
   const source = {
     freePids: new FreePids(kernel, groups),
     kernel,
@@ -241,9 +235,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     files,
     memory: new MemoryCapture(kernel, files),
     memoryUsers: memoryUsers(kernel, list),
-    ipc,
     ids,
   };
   const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);
-  return { ...result, refused: [...refused, ...result.refused], notes: ipcLosses(ipc) };
+  const notes = sharedResources.flatMap((resource) => resource.losses(context));
+  return { ...result, refused: [...refused, ...result.refused], notes };
 }

@@ -1,18 +1,14 @@
-import { type IpcKind, type IpcObject, type IpcObjects, sysvObjects } from '../linux/ipc.ts';
-import { posixQueues } from '../linux/mqueue.ts';
+import { readCred } from '../linux/cred.ts';
+import type { IpcKind, IpcObject, IpcObjects } from '../linux/ipc.ts';
+import { taskAt } from '../linux/sched.ts';
+import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import type { FileTask } from './file-capture.ts';
+import type { CaptureContext } from './files/context.ts';
+import type { SharedResource } from './shared-resource.ts';
 
 /** How many names a sentence has. */
 const MAX_NAMES = 8;
-
-/** All objects that outlive their users, of the initial IPC namespace. */
-export function ipcObjects(kernel: Kernel): IpcObjects {
-  const [sysv, posix] = [sysvObjects(kernel), posixQueues(kernel)];
-  return {
-    objects: [...sysv.objects, ...posix.objects],
-    problems: [...sysv.problems, ...posix.problems],
-  };
-}
 
 function listed(names: readonly string[]): string {
   const more = names.length > MAX_NAMES ? ` and ${names.length - MAX_NAMES} more` : '';
@@ -59,4 +55,35 @@ export function ipcLosses({ objects, problems }: IpcObjects): string[] {
     ),
   );
   return [...losses, ...problems];
+}
+
+/**
+ * What is lost to one process; nothing if it cannot be read: its own capture says why it cannot come back
+ * then.
+ */
+function findingsOf(kernel: Kernel, lost: IpcObjects, { task }: FileTask): ReturnType<typeof ipcFindings> {
+  try {
+    const { thread_pid, real_cred } = taskAt(kernel, task);
+    return ipcFindings(lost, thread_pid, readCred(kernel, real_cred).euid);
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return { reasons: [], notes: [] };
+  }
+}
+
+/** Refuses who uses one of these objects, and tells others of the same user that they are lost. */
+export function loseIpc(context: CaptureContext, lost: IpcObjects): void {
+  for (const task of context.tasks.values()) {
+    const { reasons, notes } = findingsOf(context.kernel, lost, task);
+    for (const reason of reasons) context.refuse(task.pid, reason);
+    for (const note of notes) context.note(task.pid, note);
+  }
+}
+
+/** A kind of IPC objects that are not carried. */
+export function lostIpc(read: (kernel: Kernel) => IpcObjects): SharedResource {
+  return {
+    collect: (context) => loseIpc(context, read(context.kernel)),
+    losses: ({ kernel }) => ipcLosses(read(kernel)),
+  };
 }

@@ -76,18 +76,24 @@ function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): v
     findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
 }
 
+/** PROT_* of mmap(2), which are the same bits. */
+function protectionOf(flags: number): number {
+  return flags & (VM.read | VM.write | VM.exec);
+}
+
 function openFlags(flags: number): number {
   return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
 }
 
-function kindOf(area: Area, special: string | undefined, file: MappedFile | undefined): VmaKind | undefined {
+/** A file whose mapping can be kept. */
+type KeptFile = Exclude<MappedFile, { readonly kind: 'refused' }>;
+
+function kindOf(area: Area, special: string | undefined, file: KeptFile | undefined): VmaKind | undefined {
   if (special === '[vdso]') return 'vdso';
   if (special === '[vvar]') return 'vvar';
   if (special !== undefined) return undefined;
-  const shared = (area.flags & VM.mayShare) !== 0;
-  if (file === undefined) return shared ? undefined : 'anonymous';
-  if (!shared) return file.kind === 'anonymous' ? 'anonymous' : 'file-private';
-  return file.kind === 'regular' ? 'file-shared' : 'shared-memory';
+  if (file !== undefined) return file.kind;
+  return (area.flags & VM.mayShare) !== 0 ? undefined : 'anonymous';
 }
 
 /**
@@ -197,8 +203,7 @@ export class MemoryCapture {
     return {
       start: area.start,
       end: area.end,
-      kind,
-      prot: flags & (VM.read | VM.write | VM.exec),
+      prot: protectionOf(flags),
       protectionKey: protectionKeyOf(area),
       growsDown: (flags & VM.growsDown) !== 0,
       heap: kind === 'anonymous' && area.start <= mm.brk && area.end >= mm.start_brk && mm.brk > mm.start_brk,
@@ -208,17 +213,23 @@ export class MemoryCapture {
       noReserve: (flags & VM.noReserve) !== 0,
       advice: adviceOf(flags),
       offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE_SIZE,
-      fileId: file === undefined || file.kind === 'anonymous' ? undefined : file.fileId,
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
-      shmid: file === undefined || file.kind === 'regular' ? undefined : file.shmid,
+      ...file,
+      kind,
       runs: this.#pages(mm, area, kind, refuse),
     };
   }
 
-  #file(area: Area, pid: number): MappedFile | undefined {
-    if (area.view.vm_file === 0n) return undefined;
-    const shared = (area.flags & VM.mayShare) !== 0;
-    return this.#files.mappedFile(area.view.vm_file, { pid, shared, openFlags: openFlags(area.flags) });
+  #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {
+    if (view.vm_file === 0n) return undefined;
+    return this.#files.mappedFile(view.vm_file, {
+      ...{ pid, start, end },
+      shared: (flags & VM.mayShare) !== 0,
+      openFlags: openFlags(flags),
+      offsetBytes: view.vm_pgoff * PAGE_SIZE,
+      prot: protectionOf(flags),
+      locked: (flags & VM.locked) !== 0,
+    });
   }
 
   #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {

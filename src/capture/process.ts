@@ -1,7 +1,5 @@
 import { constants } from 'node:os';
-import { readCred } from '../linux/cred.ts';
 import { fsStruct } from '../linux/fs-struct.ts';
-import type { IpcObjects } from '../linux/ipc.ts';
 import { mmStruct } from '../linux/mm-types.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
@@ -15,7 +13,6 @@ import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture } from './file-capture.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
-import { ipcFindings } from './ipc.ts';
 import type { MemoryCapture } from './memory.ts';
 import { capturePending } from './pending.ts';
 import { processNotes } from './task-attributes.ts';
@@ -37,8 +34,6 @@ export interface ProcessSource extends ThreadSource {
   readonly files: FileCapture;
   readonly memory: MemoryCapture;
   readonly memoryUsers: MemoryUsers;
-  /** What the processes of the initial IPC namespace met in. */
-  readonly ipc: IpcObjects;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -253,9 +248,6 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
   findings.repairs.push(...(files.repairs.get(group.pid) ?? []), ...clockRepairs(source.clocks));
   findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));
-  const ipc = ipcFindings(source.ipc, leader.thread_pid, readCred(kernel, leader.real_cred).euid);
-  findings.reasons.push(...ipc.reasons);
-  findings.notes.push(...ipc.notes);
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);

@@ -40,15 +40,6 @@ export const msgQueue = struct('msg_queue', {
 /** Threads that sleep in msgrcv and msgsnd. */
 export const msgReceiver = struct('msg_receiver', { list: addressOf('r_list'), task: pointer.at('r_tsk') });
 export const msgSender = struct('msg_sender', { list: addressOf('list'), task: pointer.at('tsk') });
-/** ipc/shm.c. */
-export const shmidKernel = struct('shmid_kernel', {
-  id: s32.at('shm_perm.id'),
-  uid: u32.at('shm_perm.uid'),
-  cuid: u32.at('shm_perm.cuid'),
-  shm_perm: addressOf('shm_perm'),
-  shm_cprid: pointer,
-  shm_lprid: pointer,
-});
 
 /** IPCMNI_EXTEND and the limit of kernel.sem. */
 const MAX_OBJECTS = 1 << 24;
@@ -117,25 +108,25 @@ function messageQueue(kernel: Kernel, entry: bigint): IpcObject {
   };
 }
 
-function segment(kernel: Kernel, entry: bigint): IpcObject {
-  const { id, uid, cuid, shm_cprid, shm_lprid } = kernel.bind(shmidKernel).containerOf(entry, 'shm_perm');
-  const users = known([shm_cprid, shm_lprid]);
-  return { kind: 'System V shared memory segment', name: String(id), uids: [uid, cuid], users };
-}
-
 /** Objects of one kind, and why not all of them are there. */
 export interface IpcObjects {
   readonly objects: readonly IpcObject[];
   readonly problems: readonly string[];
 }
 
-function table(
+/**
+ * What one of the three tables of the initial IPC namespace has.
+ *
+ * @param number of the table: 0 semaphores, 1 messages, 2 shared memory
+ * @param read gets the address of an object's `struct kern_ipc_perm`
+ */
+export function ipcTable<Item>(
   kernel: Kernel,
   number: number,
   what: string,
-  read: (kernel: Kernel, entry: bigint) => IpcObject,
-): IpcObjects {
-  const objects: IpcObject[] = [];
+  read: (kernel: Kernel, entry: bigint) => Item,
+): { readonly objects: readonly Item[]; readonly problems: readonly string[] } {
+  const objects: Item[] = [];
   try {
     const { ids } = kernel.bind(ipcNamespaceStruct).at(kernel.symbol('init_ipc_ns'));
     const Ids = kernel.bind(ipcIdsStruct);
@@ -148,15 +139,12 @@ function table(
   }
 }
 
-/** System V semaphores, message queues and shared memory of the initial IPC namespace, attached or not. */
-export function sysvObjects(kernel: Kernel): IpcObjects {
-  const tables = [
-    table(kernel, 0, 'System V semaphores', semaphoreSet),
-    table(kernel, 1, 'System V message queues', messageQueue),
-    table(kernel, 2, 'System V shared memory', segment),
-  ];
-  return {
-    objects: tables.flatMap(({ objects }) => objects),
-    problems: tables.flatMap(({ problems }) => problems),
-  };
+/** System V semaphore sets of the initial IPC namespace. */
+export function semaphoreSets(kernel: Kernel): IpcObjects {
+  return ipcTable(kernel, 0, 'System V semaphores', semaphoreSet);
+}
+
+/** System V message queues of the initial IPC namespace. */
+export function messageQueues(kernel: Kernel): IpcObjects {
+  return ipcTable(kernel, 1, 'System V message queues', messageQueue);
 }

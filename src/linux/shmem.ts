@@ -1,6 +1,6 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { addressOf, flags, optional, struct, u32, ulongNumber } from '../vmcore/view.ts';
 import type { Inode } from './fs.ts';
 import { cachedPages } from './pagemap.ts';
 
@@ -9,6 +9,7 @@ import { cachedPages } from './pagemap.ts';
  * inode of tmpfs, memfd and shared anonymous memory.
  */
 export const shmemInodeInfo = struct('shmem_inode_info', {
+  flags: optional(flags),
   seals: u32,
   swapped: ulongNumber,
   xattrs: addressOf('xattrs'),

@@ -1,4 +1,4 @@
-import { libcFunction } from './libc.ts';
+import { checked, libcFunction } from './libc.ts';
 
 /** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
 const CPU_SET_BYTES = 128;
@@ -32,4 +32,29 @@ export function setAffinity(tid: number, cpus: readonly number[]): number {
  */
 export function setIoPriority(tid: number, priority: number): number {
   return syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority);
+}
+
+/** Numbers of x86-64. The functions of libc change all threads of a process, the system calls one. */
+const [SYS_setresuid, SYS_setresgid] = [117, 119];
+const SAME = -1;
+const setIds = libcFunction<[number: number, real: number, effective: number, saved: number]>(
+  'long syscall(long number, long real, long effective, long saved)',
+);
+
+/**
+ * Makes system calls of this thread alone as another user. `step` must not wait: it runs in this thread, and nothing else should.
+ * @throws SystemCallError if this thread may not become that user
+ */
+export function asUser<T>(uid: number, gid: number, step: () => T): T {
+  checked('setresgid', setIds(SYS_setresgid, SAME, gid, SAME));
+  try {
+    checked('setresuid', setIds(SYS_setresuid, SAME, uid, SAME));
+    try {
+      return step();
+    } finally {
+      checked('setresuid', setIds(SYS_setresuid, SAME, 0, SAME));
+    }
+  } finally {
+    checked('setresgid', setIds(SYS_setresgid, SAME, 0, SAME));
+  }
 }

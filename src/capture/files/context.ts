@@ -1,21 +1,11 @@
 import { fileOwner } from '../../linux/file.ts';
-import type { File, Inode } from '../../linux/fs.ts';
+import type { File } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
 import type { TaskList } from '../../linux/readers/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
-import type {
-  DirectoryToMake,
-  FileToMake,
-  GhostFile,
-  MemfdFile,
-  MemfdInode,
-  OpenFile,
-  Pipe,
-} from '../../model/file.ts';
+import type { OpenFile } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
-import type { SharedMemory } from '../../model/memory.ts';
-import type { FileOwner, PathFile } from '../../model/open-file.ts';
-import type { Terminal } from '../../model/terminal.ts';
+import type { FileOwner } from '../../model/open-file.ts';
 import type { Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Disks, FileTask } from '../file-capture.ts';
@@ -23,7 +13,13 @@ import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
 
-/** What a capture of files has found so far; every kind of file adds its own. */
+/** Of a file that no descriptor leads to. */
+export const noOwner: FileOwner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
+
+/**
+ * What a capture of files has found so far. What belongs to one kind of file or memory is in that kind's own
+ * state: see `of`.
+ */
 export class CaptureContext {
   readonly kernel: Kernel;
   readonly clocks: Clocks;
@@ -43,30 +39,7 @@ export class CaptureContext {
   /** Open files by the address of their struct file; a refusal is remembered too. */
   readonly opened = new Map<bigint, OpenFile | FileRefusal>();
   readonly files = new Map<number, OpenFile>();
-  readonly pipes = new Map<number, Pipe>();
-  readonly ghosts = new Map<number, GhostFile>();
-  /** By the address of the inode, so that two opens of a deleted file are one ghost. */
-  readonly ghostsByInode = new Map<bigint, GhostFile>();
-  /** Files of memory file systems by their path, and the directories above a path. */
-  readonly toMake = new Map<string, FileToMake>();
-  readonly directories = new Map<string, readonly DirectoryToMake[]>();
-  readonly terminals = new Map<number, Terminal>();
-  /** By the address of the tty_struct; /dev/tty by -1n. */
-  readonly terminalsByTty = new Map<bigint, Terminal>();
-  /** Files that their other holders, who do not come back, no longer matter to. */
-  readonly parted = new Set<bigint>();
-  /** Addresses of listening unix sockets, by their `unix_address`; found when first asked for. */
-  unixListeners: ReadonlyMap<bigint, readonly bigint[]> | undefined;
-  readonly memfds = new Map<number, MemfdInode>();
-  readonly sharedMemory = new Map<number, SharedMemory>();
-  /** Inodes of the files on disks, by path. */
-  readonly inodesOnDisk = new Map<string, Inode>();
-  readonly memoryByInode = new Map<bigint, SharedMemory>();
-  /** Files that only mappings, executables and directories use. */
-  readonly placeholders = new Map<string, PathFile>();
-  readonly mappedMemfds = new Map<string, MemfdFile>();
-  /** Processes that map a shared memory, by its id. */
-  readonly memoryUsers = new Map<number, Set<number>>();
+  readonly #states = new Map<unknown, unknown>();
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
@@ -78,6 +51,16 @@ export class CaptureContext {
     this.disks = disks;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list);
     this.mappers = new Mappers(kernel, this.tasks, list);
+  }
+
+  /** What a kind of file or memory has found: an object of its class, made when it is first asked for. */
+  of<State>(Kind: new (context: CaptureContext) => State): State {
+    const known = this.#states.get(Kind);
+    // Whatever is under a class was made by it.
+    if (known !== undefined) return known as State;
+    const state = new Kind(this);
+    this.#states.set(Kind, state);
+    return state;
   }
 
   /** A number that no file, ghost or shared memory of this capture has yet; from 1 on. */
@@ -142,7 +125,7 @@ export class CaptureContext {
   }
 
   /** Adds a file that no descriptor leads to but that a process needs (mapping, executable, directory). */
-  use(pid: number, file: PathFile | OpenFile): void {
+  use(pid: number, file: OpenFile): void {
     this.files.set(file.id, file);
     let used = this.#pathsInUse.get(pid);
     if (used === undefined) {
@@ -150,22 +133,6 @@ export class CaptureContext {
       this.#pathsInUse.set(pid, used);
     }
     used.add(file.id);
-  }
-
-  /** Notes that a process maps shared memory, and joins those that do. */
-  useMemory(pid: number, shmid: number): void {
-    const users = this.memoryUsers.get(shmid) ?? new Set<number>();
-    this.memoryUsers.set(shmid, users.add(pid));
-    this.join(users, 'shared memory');
-  }
-
-  /** Paths of the sockets among files. */
-  socketPaths(files: readonly OpenFile[]): string[] {
-    return files.flatMap((file) => {
-      if (file.type !== 'unix' || file.file === undefined) return [];
-      const name = Buffer.from(file.name).toString('utf8');
-      return [file.nameDirectory === undefined ? name : `${file.nameDirectory.replace(/\/$/, '')}/${name}`];
-    });
   }
 
   /** Ids of the files that a process uses other than by descriptors. */

@@ -1,5 +1,6 @@
 import { fdSlots } from '../../linux/fdtable.ts';
 import { fileAt } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
 import { socketStruct } from '../../linux/net.ts';
 import { type FileKind, fileKind } from '../../linux/readers/file-kind.ts';
 import type { TaskList } from '../../linux/readers/task-list.ts';
@@ -29,9 +30,7 @@ export class SystemFiles {
   readonly byFile = new Map<bigint, Holder[]>();
   /** By the address of what two files can share: pipe_inode_info, sock, tty_struct. */
   readonly byObject = new Map<bigint, Holder[]>();
-  /** Addresses of all socks and terminals that a process holds. */
-  readonly sockets = new Set<bigint>();
-  readonly terminals = new Set<bigint>();
+  readonly #objects = new Map<FileKind, Set<bigint>>();
   /**
    * Why there may be holders that are not known: processes, tables and files that cannot be read. Empty in a sound kernel. What they share with others
    * is then told by counts: see {@link unknownHolders}.
@@ -87,34 +86,36 @@ export class SystemFiles {
     return this.byObject.get(object) ?? [];
   }
 
+  /** Addresses of all objects behind files of some kinds that a process holds: of `socket` the socks. */
+  objectsOf(...kinds: readonly FileKind[]): ReadonlySet<bigint> {
+    return new Set(kinds.flatMap((kind) => [...(this.#objects.get(kind) ?? [])]));
+  }
+
   #add(kernel: Kernel, holder: Holder): void {
     const known = this.byFile.get(holder.file);
     if (known !== undefined) known.push(holder);
     else this.byFile.set(holder.file, [holder]);
     const { kind, object } = sharedObject(kernel, holder.file);
-    if (object === undefined) return;
-    if (kind === 'socket') this.sockets.add(object);
-    if (kind === 'tty' || kind === 'hung-up-tty') this.terminals.add(object);
+    if (kind === undefined || object === undefined) return;
+    this.#objects.set(kind, (this.#objects.get(kind) ?? new Set()).add(object));
     const holders = this.byObject.get(object);
     if (holders !== undefined) holders.push(holder);
     else this.byObject.set(object, [holder]);
   }
 }
 
+/** What two open files of a kind can share, by the kind. */
+const objects: Readonly<Partial<Record<FileKind, (kernel: Kernel, file: File) => bigint>>> = {
+  pipe: (_, file) => file.private_data,
+  socket: (kernel, file) => kernel.bind(socketStruct).at(file.private_data).sk,
+  tty: (kernel, file) => ttyOfFile(kernel, file).address,
+  'hung-up-tty': (kernel, file) => ttyOfFile(kernel, file).address,
+};
+
 /** What a file is, and the address of the object behind it if other files can lead there as well. */
 function sharedObject(kernel: Kernel, address: bigint): { kind?: FileKind; object?: bigint } {
   const file = fileAt(kernel, address);
   if (file === undefined || file.private_data === 0n) return {};
   const kind = fileKind(kernel, file.f_op);
-  switch (kind) {
-    case 'pipe':
-      return { kind, object: file.private_data };
-    case 'socket':
-      return { kind, object: kernel.bind(socketStruct).at(file.private_data).sk };
-    case 'tty':
-    case 'hung-up-tty':
-      return { kind, object: ttyOfFile(kernel, file).address };
-    default:
-      return {};
-  }
+  return kind === undefined ? {} : { kind, object: objects[kind]?.(kernel, file) };
 }

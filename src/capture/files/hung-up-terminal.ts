@@ -16,12 +16,30 @@ export const MAX_PTY_INDEX = 31;
 /** UNIX98_PTY_SLAVE_MAJOR. */
 const PTY_SLAVE_MAJOR = 136;
 
+/** What is known of terminals. */
+export class Terminals {
+  readonly byId = new Map<number, Terminal>();
+  /** By the address of the tty_struct; /dev/tty by -1n. */
+  readonly byTty = new Map<bigint, Terminal>();
+  /** Addresses of the files on those that were hung up because their other end does not come back. */
+  readonly hungUp = new Set<bigint>();
+}
+
+/** Whether a file is on a terminal that `hangUp` has cut off from whoever else holds it. */
+export function isHungUp(context: CaptureContext, address: bigint): boolean {
+  return context.of(Terminals).hungUp.has(address);
+}
+
 /** A number that no terminal of the dead system has, from the highest that CRIU can make downwards. */
 function freePtyIndex(context: CaptureContext): number {
   const Tty = context.kernel.bind(ttyStruct);
   // A terminal that cannot be read does not come back, so its number is free.
-  const used = new Set([...context.system.terminals].map((address) => readable(() => Tty.at(address).index)));
-  for (const { ptyIndex } of context.terminals.values()) used.add(ptyIndex ?? -1);
+  const used = new Set(
+    [...context.system.objectsOf('tty', 'hung-up-tty')].map((address) =>
+      readable(() => Tty.at(address).index),
+    ),
+  );
+  for (const { ptyIndex } of context.of(Terminals).byId.values()) used.add(ptyIndex ?? -1);
   for (let index = MAX_PTY_INDEX; index >= 0; index--) {
     if (!used.has(index)) return index;
   }
@@ -56,7 +74,7 @@ export function captureHungUpTerminal(context: CaptureContext, file: File): Term
     settings: undefined,
     unread: new Uint8Array(0),
   };
-  context.terminals.set(terminal.id, terminal);
+  context.of(Terminals).byId.set(terminal.id, terminal);
   const common = context.common(file);
   const identity = { ...named.identity, mode, rdev: device };
   const path = `/dev/pts/${index}`;
@@ -94,6 +112,6 @@ export function hangUp(context: CaptureContext, file: File, tty: Tty): TerminalF
     holders,
     `the terminal /dev/pts/${tty.index}${whose} is hung up: that process was not protected`,
   );
-  context.parted.add(file.address);
+  context.of(Terminals).hungUp.add(file.address);
   return captureHungUpTerminal(context, file);
 }

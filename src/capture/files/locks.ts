@@ -7,6 +7,7 @@ import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders.ts';
+import type { GroupSelection } from './kind.ts';
 
 const END_OF_FILE = 0x7fff_ffff_ffff_ffffn;
 
@@ -48,8 +49,20 @@ function inodeOf(kernel: Kernel, address: bigint): bigint | undefined {
   }
 }
 
-/** All locks that protected processes hold. Leases and damaged locks become reasons against their owner. */
-export function captureLocks(context: CaptureContext): FileLock[] {
+/** The locks that protected processes hold. */
+class Locks {
+  readonly all: FileLock[] = [];
+}
+
+/** The locks of a group's processes. */
+export function locksOf({ context, pids }: GroupSelection): FileLock[] {
+  return context.of(Locks).all.filter(({ pid }) => pids.has(pid));
+}
+
+/**
+ * Finds all locks that protected processes hold. Leases and damaged locks become reasons against their owner.
+ */
+export function collectLocks(context: CaptureContext): void {
   const { kernel, system } = context;
   const Inode = kernel.bind(inodeStruct);
   const byInode = new Map<bigint, Holder[]>();
@@ -60,16 +73,15 @@ export function captureLocks(context: CaptureContext): FileLock[] {
     const inode = own.length === 0 ? undefined : inodeOf(kernel, address);
     if (inode !== undefined) byInode.set(inode, [...(byInode.get(inode) ?? []), ...own]);
   }
-  const locks: FileLock[] = [];
+  const { all } = context.of(Locks);
   for (const [inode, holders] of byInode) {
     try {
       const { i_flctx } = Inode.at(inode);
-      if (i_flctx !== 0n) locks.push(...locksOnInode(context, i_flctx, holders));
+      if (i_flctx !== 0n) all.push(...locksOnInode(context, i_flctx, holders));
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       for (const { pid, fd } of holders)
         context.refuse(pid, `has locks that cannot be read: ${error.message} (fd ${fd})`);
     }
   }
-  return locks;
 }

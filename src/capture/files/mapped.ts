@@ -1,26 +1,30 @@
 import { fileAt, openFlags } from '../../linux/file.ts';
-import { type File, inodeStruct } from '../../linux/fs.ts';
+import type { File } from '../../linux/fs.ts';
 import { pathStruct } from '../../linux/path.ts';
-import type { MemfdFile } from '../../model/file.ts';
-import type { FileOwner, PathFile } from '../../model/open-file.ts';
+import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
-import type { CaptureContext } from './context.ts';
-import { captureMemfdInode, captureSharedMemory, memoryFileKind } from './memory-file.ts';
+import { type CaptureContext, noOwner } from './context.ts';
+import { memoryKinds } from './kinds.ts';
+import { memoryFileKind } from './memory-file.ts';
 import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
 import { pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
 
-const noOwner: FileOwner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
+/** Files with a path that only mappings, executables and directories use, by inode, access mode and path. */
+class Placeholders {
+  readonly byKey = new Map<string, PathFile>();
+}
 
 /** A file for CRIU to open by path that no descriptor stands for; one for each inode, path and access mode. */
 function placeholder(context: CaptureContext, named: NamedFile, flags: number): PathFile {
   const key = `${named.inode.address} ${flags} ${named.path}`;
-  let file = context.placeholders.get(key);
+  const { byKey } = context.of(Placeholders);
+  let file = byKey.get(key);
   if (file === undefined) {
     file = pathFile(context, named, { id: context.nextId(), flags, owner: noOwner, position: undefined });
-    context.placeholders.set(key, file);
+    byKey.set(key, file);
   }
   return file;
 }
@@ -31,43 +35,8 @@ function openedFile(context: CaptureContext, address: bigint): File {
   return file;
 }
 
-function mapMemory(
-  context: CaptureContext,
-  file: File,
-  use: MappingUse,
-  kind: 'memfd' | 'anonymous',
-): MappedFile {
-  const { pid } = use;
-  const inode = context.kernel.bind(inodeStruct).at(file.f_inode);
-  const sharing = context.mappers.sharing(inode.i_mapping, 'shared', use.shared ? pid : undefined);
-  context.join(sharing, 'shared memory');
-  const { shmid } = captureSharedMemory(context, inode, kind);
-  context.useMemory(pid, shmid);
-  if (kind === 'anonymous') return { kind, shmid };
-  const memfd = captureMemfdInode(context, file);
-  const key = `${inode.address} ${use.openFlags}`;
-  let mapped = context.mappedMemfds.get(key);
-  if (mapped === undefined) {
-    mapped = {
-      type: 'memfd',
-      id: context.nextId(),
-      flags: use.openFlags | openFlags.largefile,
-      owner: noOwner,
-      position: 0n,
-      inodeId: memfd.inodeId,
-    } satisfies MemfdFile;
-    context.mappedMemfds.set(key, mapped);
-  }
-  context.use(pid, mapped);
-  return { kind, fileId: mapped.id, shmid, path: `/memfd:${memfd.name}` };
-}
-
-function mapOrRefuse(context: CaptureContext, address: bigint, use: MappingUse): MappedFile {
-  const file = openedFile(context, address);
-  const kind = memoryFileKind(context, file);
-  if (kind === 'sysv') throw new FileRefusal('has a System V shared memory segment');
-  if (kind === 'other') throw new FileRefusal('has a mapping of huge pages or of memory of the kernel');
-  if (kind !== undefined) return mapMemory(context, file, use, kind);
+/** A mapping of a file with a path. */
+function mapPath(context: CaptureContext, file: File, use: MappingUse): MappedFile {
   const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);
   if (typeOf(named.inode.i_mode) !== fileType.regular) {
     throw new FileRefusal(`has a mapping of ${named.path}, which is not a regular file`);
@@ -81,13 +50,15 @@ function mapOrRefuse(context: CaptureContext, address: bigint, use: MappingUse):
   }
   const mapped = placeholder(context, named, use.openFlags);
   context.use(use.pid, mapped);
-  return { kind: 'regular', fileId: mapped.id, path: mapped.path };
+  return { kind: use.shared ? 'file-shared' : 'file-private', fileId: mapped.id };
 }
 
 /** The file behind a mapping; see `FileCapture.mappedFile`. */
 export function captureMapped(context: CaptureContext, address: bigint, use: MappingUse): MappedFile {
   try {
-    return mapOrRefuse(context, address, use);
+    const file = openedFile(context, address);
+    const memory = memoryFileKind(context, file);
+    return memory === undefined ? mapPath(context, file, use) : memoryKinds[memory].map(context, file, use);
   } catch (error) {
     if (error instanceof FileRefusal) return { kind: 'refused', reason: error.reason };
     if (error instanceof VmcoreError) {

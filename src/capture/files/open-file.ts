@@ -1,114 +1,51 @@
 import { fileAt, isCounted } from '../../linux/file.ts';
-import { type File, inodeStruct } from '../../linux/fs.ts';
+import type { File } from '../../linux/fs.ts';
 import { fileKind, kindFits } from '../../linux/readers/file-kind.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
-import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
 import type { CaptureContext } from './context.ts';
-import { captureEventpoll } from './eventpoll.ts';
 import { showHolder } from './holders.ts';
-import { captureHungUpTerminal } from './hung-up-terminal.ts';
-import { captureMemfd, memoryFileKind } from './memory-file.ts';
+import type { CaptureFile } from './kind.ts';
+import { captures, kindOf, memoryKinds } from './kinds.ts';
+import { memoryFileKind } from './memory-file.ts';
 import { capturePathFile } from './path.ts';
-import { capturePipe } from './pipe.ts';
 import { FileRefusal } from './refusal.ts';
-import { captureSocket } from './socket.ts';
-import { captureTerminal } from './terminal.ts';
-
-/** Files of which two users need not come back together: the same offset in a file is all that they share. */
-const separable: ReadonlySet<OpenFile['type']> = new Set(['path']);
-
-const kindNames: Readonly<Record<OpenFile['type'], string>> = {
-  path: 'an open file',
-  pipe: 'a pipe',
-  fifo: 'a FIFO',
-  unix: 'a unix socket',
-  inet: 'an IP socket',
-  netlink: 'a netlink socket',
-  terminal: 'a terminal',
-  eventfd: 'an eventfd',
-  eventpoll: 'an epoll',
-  timerfd: 'a timerfd',
-  signalfd: 'a signalfd',
-  inotify: 'an inotify',
-  memfd: 'a memfd',
-};
 
 function captureKind(context: CaptureContext, file: File): OpenFile {
   const kind = fileKind(context.kernel, file.f_op);
   if (!kindFits(context.kernel, file))
     throw new FileRefusal('has a file that is damaged: its operations (f_op) are not those of its inode');
-  switch (kind) {
-    case 'pipe':
-      return capturePipe(context, file);
-    case 'socket':
-      return captureSocket(context, file);
-    case 'tty':
-      return captureTerminal(context, file);
-    case 'eventfd':
-      return captureEventfd(context, file);
-    case 'signalfd':
-      return captureSignalfd(context, file);
-    case 'timerfd':
-      return captureTimerfd(context, file);
-    case 'inotify':
-      return captureInotify(context, file);
-    case 'eventpoll':
-      return captureEventpoll(context, file, (address) => captureOpenFile(context, address).id);
-    case 'hung-up-tty':
-      return captureHungUpTerminal(context, file);
-    case undefined:
-      return captureWithoutKind(context, file);
-    default:
-      throw new FileRefusal(`has an open ${kind}`);
-  }
+  const capture = kind === undefined ? captureWithoutKind(context, file) : captures[kind];
+  if (capture === undefined) throw new FileRefusal(`has an open ${kind}`);
+  return capture(context, file, (address) => captureOpenFile(context, address).id);
 }
 
-function captureWithoutKind(context: CaptureContext, file: File): OpenFile {
-  switch (memoryFileKind(context, file)) {
-    case 'memfd':
-      return captureSharedMemfd(context, file);
-    case 'sysv':
-      throw new FileRefusal('has a System V shared memory segment open as a file');
-    case 'anonymous':
-    case 'other':
-      throw new FileRefusal('has memory of the kernel open as a file');
-    case undefined:
-      return capturePathFile(context, file);
-  }
-}
-
-/** A memfd, whose memory others can share without a descriptor: by mapping it. */
-function captureSharedMemfd(context: CaptureContext, file: File): OpenFile {
-  const { i_mapping } = context.kernel.bind(inodeStruct).at(file.f_inode);
-  const holders = context.system.holdersOfFile(file.address).map(({ pid }) => pid);
-  context.join([...holders, ...context.mappers.sharing(i_mapping, 'shared')], 'shared memory');
-  return captureMemfd(context, file);
+/** How a file is captured that has the operations of its file system. */
+function captureWithoutKind(context: CaptureContext, file: File): CaptureFile {
+  const memory = memoryFileKind(context, file);
+  return memory === undefined ? capturePathFile : memoryKinds[memory].open;
 }
 
 /** Holders of the file itself; a file that several processes share joins them, or is refused if one is not protected. */
 function share(context: CaptureContext, address: bigint, file: OpenFile, count: number): void {
+  const kind = kindOf(file);
+  const { name } = kind;
   const holders = context.system.holdersOfFile(address);
   const unknown = context.system.unknownHolders(count, holders.length);
-  if (unknown !== undefined && !separable.has(file.type)) {
-    throw new FileRefusal(`has ${kindNames[file.type]} that others may hold: ${unknown}`);
+  if (unknown !== undefined && kind.parted === undefined) {
+    throw new FileRefusal(`has ${name} that others may hold: ${unknown}`);
   }
   const outsider = holders.find(({ isProtected }) => !isProtected);
-  const what = kindNames[file.type];
-  if (outsider !== undefined && !context.parted.has(address)) {
-    if (!separable.has(file.type)) {
-      throw new FileRefusal(`shares ${what} with ${showHolder(outsider)}, which is not protected`);
+  if (outsider !== undefined && kind.isParted?.(context, address) !== true) {
+    if (kind.parted === undefined) {
+      throw new FileRefusal(`shares ${name} with ${showHolder(outsider)}, which is not protected`);
     }
-    if (file.type === 'path' && file.position !== undefined && file.position > 0n) {
-      context.noteHolders(
-        holders,
-        `the offset of ${file.path} is no longer shared with ${showHolder(outsider)}`,
-      );
-    }
+    const note = kind.parted(file, showHolder(outsider));
+    if (note !== undefined) context.noteHolders(holders, note);
   }
   context.join(
     holders.map(({ pid }) => pid),
-    what,
+    name,
   );
 }
 
@@ -143,7 +80,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     checkNumbers(captured, captured.type);
     share(context, address, captured, Number(file.f_count));
     if (!isCounted(file)) {
-      const what = `references to ${kindNames[captured.type]}`;
+      const what = `references to ${kindOf(captured).name}`;
       const holders = context.system.holdersOfFile(address);
       context.repairHolders(holders, { what, used: 'the file tables', instead: `f_count (${file.f_count})` });
     }

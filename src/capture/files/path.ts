@@ -14,6 +14,7 @@ import {
   type NamedFile,
   namedFile,
 } from './named.ts';
+import { PathFiles } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom, kmsg. */
@@ -56,11 +57,11 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
     throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
   }
-  let ghost = context.ghostsByInode.get(file.inode.address);
+  const { ghosts } = context.of(PathFiles);
+  let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
     ghost = ghostOf(kernel, file, context.nextId(), context.disks);
-    context.ghostsByInode.set(file.inode.address, ghost);
-    context.ghosts.set(ghost.id, ghost);
+    ghosts.set(file.inode.address, ghost);
   }
   return { path: file.path, ghostId: ghost.id };
 }
@@ -71,11 +72,12 @@ function remember(context: CaptureContext, file: NamedFile, path: string): void 
   if (!isMemoryFileSystem(file.fileSystem.name)) return;
   const isDirectory = typeOf(file.inode.i_mode) === fileType.directory;
   const isRoot = file.dentry === file.mount.mnt_root;
-  if (!context.directories.has(path)) {
-    context.directories.set(path, directoriesAbove(kernel, file, isDirectory && !isRoot && !file.deleted));
+  const { directories, toMake } = context.of(PathFiles);
+  if (!directories.has(path)) {
+    directories.set(path, directoriesAbove(kernel, file, isDirectory && !isRoot && !file.deleted));
   }
-  if (!isDirectory && !file.deleted && !context.toMake.has(path)) {
-    context.toMake.set(path, fileToMake(kernel, file));
+  if (!isDirectory && !file.deleted && !toMake.has(path)) {
+    toMake.set(path, fileToMake(kernel, file));
   }
 }
 
@@ -146,6 +148,13 @@ export function pathFile(
 ): PathFile {
   const { path, ghostId } = placeOf(context, named);
   remember(context, named, path);
-  if (named.fileSystem.onDisk && ghostId === undefined) context.inodesOnDisk.set(path, named.inode);
+  if (named.fileSystem.onDisk && ghostId === undefined)
+    context.of(PathFiles).inodesOnDisk.set(path, named.inode);
   return { type: 'path', ...rest, path, identity: named.identity, ghostId };
+}
+
+/** What holders of a file who do not come back together no longer share: where they are in it. */
+export function noteOffset({ path, position }: PathFile, outsider: string): string | undefined {
+  const isMoved = position !== undefined && position > 0n;
+  return isMoved ? `the offset of ${path} is no longer shared with ${outsider}` : undefined;
 }

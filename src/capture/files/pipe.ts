@@ -2,11 +2,23 @@ import { resolvePath } from '../../linux/dcache.ts';
 import { fileAt, openFlags } from '../../linux/file.ts';
 import { type File, inodeStruct } from '../../linux/fs.ts';
 import { type PipeInodeInfo, pipeContent, pipeInodeInfo, waitsForWriter } from '../../linux/pipe.ts';
-import type { FifoFile, PipeFile } from '../../model/file.ts';
+import type { FifoFile, Pipe, PipeFile } from '../../model/file.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { CaptureContext } from './context.ts';
+import type { GroupSelection } from './kind.ts';
 import { capturePathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
+
+/** Pipes and FIFOs, by the number of their inode. */
+class Pipes {
+  readonly byId = new Map<number, Pipe>();
+}
+
+/** What is in a group's pipes and FIFOs. */
+export function pipesOf({ context, files }: GroupSelection): Pipe[] {
+  const ids = new Set(files.flatMap((file) => ('pipeId' in file ? [file.pipeId] : [])));
+  return [...context.of(Pipes).byId.values()].filter(({ id }) => ids.has(id));
+}
 
 /**
  * See `waitsForWriter`. Such an end cannot be made again together with one that has seen a writer, nor with data in the FIFO: each needs a
@@ -48,11 +60,12 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
   if ((file.f_flags & openFlags.direct) !== 0) throw new FileRefusal('has a pipe in packet mode (O_DIRECT)');
   if ((pipe.watch_queue ?? 0n) !== 0n) throw new FileRefusal('has a pipe for notifications of the kernel');
   const id = inode.i_ino;
-  if (!context.pipes.has(id)) {
+  const { byId } = context.of(Pipes);
+  if (!byId.has(id)) {
     const { buffers, bytes } = pipeContent(kernel, pipe);
     if (buffers.some(({ packet }) => packet)) throw new FileRefusal('has a pipe with packets in it');
     const data = buffers.map(({ physical, length }) => ({ physical, length }));
-    context.pipes.set(id, { id, named, capacityBytes: pipe.max_usage * PAGE_SIZE, data, dataBytes: bytes });
+    byId.set(id, { id, named, capacityBytes: pipe.max_usage * PAGE_SIZE, data, dataBytes: bytes });
   }
   if (!named) return { type: 'pipe', ...context.common(file), pipeId: id };
   return {

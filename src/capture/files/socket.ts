@@ -1,12 +1,27 @@
 import type { File } from '../../linux/fs.ts';
-import { socketStruct } from '../../linux/net.ts';
-import { family, sockStruct } from '../../linux/sock.ts';
+import { type Socket, socketStruct } from '../../linux/net.ts';
+import { family, type Sock, sockStruct } from '../../linux/sock.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from '../../model/socket.ts';
 import type { CaptureContext } from './context.ts';
 import { captureInet } from './inet.ts';
 import { captureNetlink } from './netlink.ts';
 import { FileRefusal } from './refusal.ts';
 import { captureUnix } from './unix.ts';
+
+type CaptureSocket = (
+  context: CaptureContext,
+  file: File,
+  socket: Socket,
+  sock: Sock,
+) => UnixSocket | InetSocket | NetlinkSocket;
+
+/** All families that are carried. */
+const families = new Map<number, CaptureSocket>([
+  [family.unix, captureUnix],
+  [family.inet, captureInet],
+  [family.inet6, captureInet],
+  [family.netlink, captureNetlink],
+]);
 
 /** Families that are refused by a name that people know. */
 const otherFamilies: Readonly<Record<number, string>> = {
@@ -30,17 +45,8 @@ export function captureSocket(context: CaptureContext, file: File): UnixSocket |
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the error ${sock.sk_err} that waited on a socket (SO_ERROR) is lost`);
   }
-  switch (sock.family) {
-    case family.unix:
-      return captureUnix(context, file, socket, sock);
-    case family.inet:
-    case family.inet6:
-      return captureInet(context, file, socket, sock);
-    case family.netlink:
-      return captureNetlink(context, file, socket, sock);
-    default: {
-      const name = otherFamilies[sock.family] ?? `family ${sock.family}`;
-      throw new FileRefusal(`has a ${name} socket`);
-    }
-  }
+  const capture = families.get(sock.family);
+  if (capture === undefined)
+    throw new FileRefusal(`has a ${otherFamilies[sock.family] ?? `family ${sock.family}`} socket`);
+  return capture(context, file, socket, sock);
 }

@@ -1,5 +1,7 @@
 import { type File, major, minor, superBlockStruct, userDevice } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
+import { taskAt } from '../../linux/sched.ts';
+import { signalStruct } from '../../linux/signal.ts';
 import {
   hasTtyFlag,
   lineDiscipline,
@@ -16,10 +18,12 @@ import type {
   TerminalSettings,
   Termios,
 } from '../../model/terminal.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
-import { hangUp, isForeign, MAX_PTY_INDEX } from './hung-up-terminal.ts';
+import { hangUp, isForeign, MAX_PTY_INDEX, Terminals } from './hung-up-terminal.ts';
+import type { GroupSelection } from './kind.ts';
 import { type NamedFile, namedFile } from './named.ts';
 import { pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
@@ -141,11 +145,12 @@ export function captureTerminal(context: CaptureContext, file: File): TerminalFi
   if (driver === 'pty-master' || driver === 'pty-slave') sharePty(context, tty, driver);
   // /dev/tty is another file on a terminal that has its own entry as well.
   const key = kind === 'current' ? -1n : tty.address;
-  let terminal = context.terminalsByTty.get(key);
+  const { byTty, byId } = context.of(Terminals);
+  let terminal = byTty.get(key);
   if (terminal === undefined) {
     terminal = captureTty(context, tty, kind, named);
-    context.terminalsByTty.set(key, terminal);
-    context.terminals.set(terminal.id, terminal);
+    byTty.set(key, terminal);
+    byId.set(terminal.id, terminal);
   }
   const common = context.common(file);
   return {
@@ -154,4 +159,37 @@ export function captureTerminal(context: CaptureContext, file: File): TerminalFi
     terminalId: terminal.id,
     pathFile: pathFile(context, named, { ...common, id: context.nextId(), position: 0n }),
   };
+}
+
+/** A controlling terminal comes back with an open file on it, not by itself. */
+export function noteLostTerminals(context: CaptureContext): void {
+  const { kernel } = context;
+  for (const { pid, task } of context.tasks.values()) {
+    const tty = readable(() => kernel.bind(signalStruct).at(taskAt(kernel, task).signal).tty) ?? 0n;
+    if (tty === 0n || context.of(Terminals).byTty.has(tty)) continue;
+    const name = readable(() => kernel.bind(ttyStruct).at(tty).name) ?? 'a terminal';
+    context.note(pid, `${name} is no longer its controlling terminal: no protected process has it open`);
+  }
+}
+
+/** A session that does not come back cannot have a controlling terminal. */
+function withoutLostSession(
+  context: CaptureContext,
+  terminal: Terminal,
+  pids: ReadonlySet<number>,
+): Terminal {
+  if (terminal.session === 0 || pids.has(terminal.session)) return terminal;
+  const { session, ptyIndex } = terminal;
+  const name = ptyIndex === undefined ? 'a terminal' : `/dev/pts/${ptyIndex}`;
+  for (const pid of pids)
+    context.note(pid, `${name} controlled session ${session}, whose leader is not protected`);
+  return { ...terminal, session: 0, foregroundGroup: 0 };
+}
+
+/** The terminals of a group's files. */
+export function terminalsOf({ context, files, pids }: GroupSelection): Terminal[] {
+  const ids = new Set(files.flatMap((file) => (file.type === 'terminal' ? [file.terminalId] : [])));
+  return [...context.of(Terminals).byId.values()]
+    .filter(({ id }) => ids.has(id))
+    .map((terminal) => withoutLostSession(context, terminal, pids));
 }

@@ -56,7 +56,9 @@ function checkSenders({ kernel, system }: CaptureContext, sock: Sock, buffers: r
     kernel.bind(sockStruct).at(address).family === sock.family &&
     kernel.bind(unixSock).at(address).peer === sock.address;
   // A socket that is damaged does not come back.
-  const connected = [...system.sockets].filter((address) => readable(() => isConnected(address)) ?? false);
+  const connected = [...system.objectsOf('socket')].filter(
+    (address) => readable(() => isConnected(address)) ?? false,
+  );
   if (!keepsSenders(senders, connected.map(nameOf))) {
     throw new FileRefusal('has a unix socket with messages that would be reported as sent by another socket');
   }

@@ -10,6 +10,7 @@ import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { journalSocket } from './journal.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
+import { PathFiles } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
@@ -36,7 +37,7 @@ interface Listener {
 function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined {
   const { kernel, system } = context;
   const Sock = kernel.bind(sockStruct);
-  for (const address of system.sockets) {
+  for (const address of system.objectsOf('socket')) {
     try {
       const sock = Sock.at(address);
       if (sock.family !== family.unix || sock.state !== tcpState.listen) continue;
@@ -108,23 +109,25 @@ function noteLostPeer(context: CaptureContext, unix: UnixSock, peer: UnixSock, s
  * address as that (unix_stream_connect in net/unix/af_unix.c shares it). Every server must expect that a client goes.
  */
 function isServed(context: CaptureContext, { addr }: UnixSock): boolean {
-  const listeners = listenersByAddress(context).get(addr) ?? [];
+  const listeners = context.of(Listeners).byAddress.get(addr) ?? [];
   const isOurs = ({ isProtected }: Holder) => isProtected;
   return listeners.some((sock) => context.system.holdersOfObject(sock).every(isOurs));
 }
 
 /** Addresses of listening unix sockets, by their `unix_address`. Of a socket that is damaged nobody is a client who comes back. */
-function listenersByAddress(context: CaptureContext): ReadonlyMap<bigint, readonly bigint[]> {
-  const { kernel, system } = context;
-  context.unixListeners ??= Map.groupBy(
-    [...system.sockets].filter((address) => {
+class Listeners {
+  readonly byAddress: ReadonlyMap<bigint, readonly bigint[]>;
+
+  constructor({ kernel, system }: CaptureContext) {
+    const isListening = (address: bigint): boolean => {
       const sock = kernel.bind(sockStruct).at(address);
-      const listens = () => sock.family === family.unix && sock.state === tcpState.listen;
-      return readable(listens) ?? false;
-    }),
-    (address) => readable(() => kernel.bind(unixSock).at(address).addr) ?? 0n,
-  );
-  return context.unixListeners;
+      return sock.family === family.unix && sock.state === tcpState.listen;
+    };
+    this.byAddress = Map.groupBy(
+      [...system.objectsOf('socket')].filter((address) => readable(() => isListening(address)) ?? false),
+      (address) => readable(() => kernel.bind(unixSock).at(address).addr) ?? 0n,
+    );
+  }
 }
 
 /** Peer 0 of an established socket: closed by the other side. */
@@ -175,7 +178,7 @@ function socketFile(
   const { kernel } = context;
   const named = namedFile(kernel, unix.mnt, unix.dentry);
   const { mode, uid, gid } = named.identity;
-  context.directories.set(named.path, directoriesAbove(kernel, named));
+  context.of(PathFiles).directories.set(named.path, directoriesAbove(kernel, named));
   if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
@@ -249,7 +252,7 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   notePeerCredentials(context, sock, name);
   const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
   const isClosed = isConnection && peer === 0;
-  if (isConnection && name.length > 0 && !listenersByAddress(context).has(unix.addr)) {
+  if (isConnection && name.length > 0 && !context.of(Listeners).byAddress.has(unix.addr)) {
     context.noteHolders(
       context.system.holdersOfObject(sock.address),
       `the connected socket ${showUnixName(name)} has lost its name`,
@@ -271,4 +274,11 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     queue,
     journal,
   };
+}
+
+/** The path of a socket's file. */
+export function socketPaths({ file, name, nameDirectory }: UnixSocket): string[] {
+  if (file === undefined) return [];
+  const text = Buffer.from(name).toString('utf8');
+  return [nameDirectory === undefined ? text : `${nameDirectory.replace(/\/$/, '')}/${text}`];
 }

@@ -14,13 +14,12 @@ import {
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
 import { RELAY_NAME, STREAMS_TAKEN } from './names.ts';
+import type { GroupResource } from './resource.ts';
 
 const socketTypes = { stream: SOCK_STREAM, datagram: SOCK_DGRAM } as const;
 const { O_NONBLOCK } = constants;
 const SO_PASSCRED = 16;
 const ENABLED = Buffer.from([1, 0, 0, 0]);
-/** First descriptor that `criu` gets besides the standard ones. */
-const FIRST_FD = 3;
 
 /**
  * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there already, or the new one does not take it
@@ -42,17 +41,6 @@ wait_for -e ${STREAMS_TAKEN}
 grep -qxF "$(readlink /proc/$$/fd/0)" ${STREAMS_TAKEN} && exit 0
 wait_for -S /run/systemd/journal/stdout
 copy "$@"`;
-
-/** Descriptors and options for `criu restore`, and what to do when it has ended. */
-export interface OpenJournalSockets {
-  /** For `spawn`, as descriptors from 3 on. */
-  readonly fds: readonly number[];
-  readonly options: readonly string[];
-  /**
-   * Starts the relays, or, if the restore failed, drops everything; once. Returns a sentence for each stream whose relay cannot be started.
-   */
-  finish(isRestored: boolean): string[];
-}
 
 function makePair({ kind, nonblocking }: PlannedJournalSocket): [number, number] {
   const pair = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC);
@@ -86,18 +74,22 @@ function startRelay(shell: string, fd: number, stream: JournalStream): string[] 
 }
 
 /**
- * Makes a socket for each of those that led to the journal, with one end for the process that is restored. What it writes to a stream
- * waits in the socket until the journal of the new system is there; the other end of a datagram socket is closed.
+ * Makes a socket for each of those that led to the journal, with one end for the process that is restored.
+ * What it writes to a stream waits in the socket until the journal of the new system is there; the other end
+ * of a datagram socket is closed.
+ * @param firstFd the descriptor that CRIU has the first one under
  * @param shell that runs the relays
+ * @returns a resource that starts the relays when the group is restored; a sentence for each stream whose
+ * relay cannot be started
  */
 export function openJournalSockets(
   sockets: readonly PlannedJournalSocket[],
-  shell = '/bin/sh',
-): OpenJournalSockets {
+  { firstFd, shell = '/bin/sh' }: { readonly firstFd: number; readonly shell?: string },
+): GroupResource {
   let pairs = sockets.map(makePair);
   return {
     fds: pairs.map(([process]) => process),
-    options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${FIRST_FD + i}]:socket:[${inode}]`]),
+    options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${firstFd + i}]:socket:[${inode}]`]),
     finish: (isRestored) => {
       const open = pairs;
       pairs = [];

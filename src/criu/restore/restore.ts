@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
-import { type OpenJournalSockets, openJournalSockets } from './journal-socket.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
 import { withNonlocalBind } from './nonlocal-bind.ts';
 import { readRestorePlan } from './read-plan.ts';
+import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
@@ -82,9 +82,9 @@ export async function holdImages(
     return { restored: false, reason: taken, errors: others, logPath, seconds: seconds() };
   }
   const cgroup = new RestoreCgroup(options.cgroups);
-  let journal: OpenJournalSockets | undefined;
+  let made: GroupResources | undefined;
   const end = async (): Promise<void> => {
-    journal?.finish(false);
+    made?.finish(false);
     await cgroup.end();
   };
   const fail = async (reason: string, errors: readonly string[]): Promise<RestoreFailure> => {
@@ -94,9 +94,9 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const sockets = openJournalSockets(plan.journalSockets);
-    journal = sockets;
-    const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, sockets, options));
+    const resources = new GroupResources(directory, plan);
+    made = resources;
+    const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {
       const errors = readErrors(directory);
       return await fail(run.endedFor ?? reasonOf(errors, run.status), errors);
@@ -106,10 +106,9 @@ export async function holdImages(
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
-    return heldGroup(
-      { plan, cgroup, journal: sockets, notes, seconds: seconds(), mayEnd: options.mayEnd },
-      end,
-    );
+    const wrong = resources.ready();
+    if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
+    return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);
   } catch (error) {
     return await fail(messageOf(error), []);
   }
@@ -128,21 +127,21 @@ function strangers({ pids, rootPid }: RestorePlan, members: readonly number[]): 
 interface Holding {
   readonly plan: RestorePlan;
   readonly cgroup: RestoreCgroup;
-  readonly journal: OpenJournalSockets;
+  readonly resources: GroupResources;
   readonly notes: readonly string[];
   readonly seconds: number;
   readonly mayEnd: ReadonlySet<number> | undefined;
 }
 
 function heldGroup(
-  { plan, cgroup, journal, notes, seconds, mayEnd }: Holding,
+  { plan, cgroup, resources, notes, seconds, mayEnd }: Holding,
   end: () => Promise<void>,
 ): HeldGroup {
   return {
     restored: 'held',
     release: (place) => {
       const moved = cgroup.release(place);
-      const lost = journal.finish(true);
+      const lost = resources.finish(true);
       const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
       // Restored, and done with its work since: a `sleep` whose time was over.
       const ended = plan.pids

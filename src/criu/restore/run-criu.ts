@@ -62,16 +62,17 @@ function start(
 }
 
 /**
- * Runs `criu restore` in a cgroup of its own, and has it freeze what it has restored in the moment before that would run. When this
- * returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the restore failed, to be ended.
+ * Runs `criu restore` in a cgroup of its own, and has it freeze what it has restored in the moment before
+ * that would run. When this returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the
+ * restore failed, to be ended.
  *
- * @param journal descriptors for CRIU, from 3 on, and the options that say what they are
+ * @param resources descriptors for CRIU, from 3 on, and the options that say what they are
  */
 export async function runCriu(
   directory: string,
   plan: RestorePlan,
   cgroup: RestoreCgroup,
-  journal: { readonly fds: readonly number[]; readonly options: readonly string[] },
+  resources: { readonly fds: readonly number[]; readonly options: readonly string[] },
   options: CriuOptions,
 ): Promise<CriuEnd> {
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
@@ -87,11 +88,11 @@ export async function runCriu(
     }
   });
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
-  args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...journal.options, ...preResume.options);
+  args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);
   const late = `it did not end within ${timeoutSeconds} s`;
   const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
   try {
-    child = start([...args, ...extra], options, plan, journal.fds, cgroup);
+    child = start([...args, ...extra], options, plan, resources.fds, cgroup);
     const { ok, status } = await Promise.race([endOf(child), kill.failed]);
     const held = preResume.finish();
     if (kill.reason !== undefined) return { held: false, status, endedFor: kill.reason };

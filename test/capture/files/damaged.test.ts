@@ -4,10 +4,13 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { RecordingMemory } from '../../../lab/fixture/recording-memory.ts';
 import type { FileTask } from '../../../src/capture/file-capture.ts';
+import { CaptureContext } from '../../../src/capture/files/context.ts';
 import { captureFiles, FileRefusal } from '../../../src/capture/files/index.ts';
 import { unwrittenFiles } from '../../../src/capture/files/write-back.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { forEachTask } from '../../../src/linux/pid.ts';
+import { readClocks } from '../../../src/linux/readers/clocks.ts';
+import { listTasks } from '../../../src/linux/readers/task-list.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import type { FileDescriptor } from '../../../src/model/file.ts';
 import type { Repair } from '../../../src/model/verdict.ts';
@@ -41,12 +44,12 @@ interface Captured {
 
 function captureAll(kernel: Kernel): Captured {
   const tasks = userTasks(kernel);
-  const capture = captureFiles(kernel, tasks);
-  capture.groupFiles(new Set(tasks.map(({ pid }) => pid)));
+  const capture = captureFiles(new CaptureContext(kernel, readClocks(kernel), tasks, listTasks(kernel)));
+  capture.group(new Set(tasks.map(({ pid }) => pid)));
   for (const _ of unwrittenFiles(kernel, []));
   const descriptors = new Map(
     tasks.map(({ pid }) => {
-      const { tables, files } = capture.groupFiles(new Set([pid])).files;
+      const { tables, files } = capture.group(new Set([pid])).files;
       // Not close-on-exec: the kernel has nothing to hold that bit against.
       const show = ({ fd, fileId }: FileDescriptor): string => {
         const file = files.find(({ id }) => id === fileId);

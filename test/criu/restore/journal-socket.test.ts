@@ -14,13 +14,16 @@ describe("the relay of a process's stream to the journal", () => {
 
   it('is missed where it cannot be started, and nothing else fails', () => {
     for (const shell of ['/nonexistent/sh', '/bin/sh\0']) {
-      const sockets = openJournalSockets([stream], shell);
+      const sockets = openJournalSockets([stream], { firstFd: 3, shell });
       assert.match(sockets.finish(true).join(), /^what is written to the journal as web is lost/);
       assert.deepEqual(sockets.finish(true), []);
     }
   });
 
   it('is not started for a group that is not let go', () => {
-    assert.deepEqual(openJournalSockets([stream], '/nonexistent/sh').finish(false), []);
+    assert.deepEqual(
+      openJournalSockets([stream], { firstFd: 3, shell: '/nonexistent/sh' }).finish(false),
+      [],
+    );
   });
 });

@@ -1,15 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExtendedAttribute, FileToMake, GroupFiles, TmpfsFiles } from '../../../model/file.ts';
-import { contentRuns } from '../../../model/page-runs.ts';
+import { writeContent } from '../content.ts';
 import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
-import {
-  CONTENT,
-  PREPARATION,
-  type Preparation,
-  type PreparedAttributes,
-  type PreparedChunk,
-} from '../plan/preparation.ts';
+import { CONTENT, PREPARATION, type Preparation, type PreparedAttributes } from '../plan/preparation.ts';
 
 function encoded(list: readonly ExtendedAttribute[]): PreparedAttributes {
   return list.map(({ name, value }) => ({ name, value: Buffer.from(value).toString('base64') }));
@@ -46,28 +40,10 @@ function writeContents(files: readonly FileToMake[], path: string, source: PageS
   const image = new ImageFile(path, []);
   try {
     return files.map(({ runs, attributes: own, ...file }) => {
-      const contentOffset = image.sizeBytes;
-      const { sizeBytes } = file.identity;
-      image.runs(source, contentRuns(runs, sizeBytes));
-      return {
-        ...file,
-        attributes: encoded(own),
-        contentOffset,
-        chunks: chunksOf(contentRuns(runs, sizeBytes)),
-      };
+      const content = writeContent(image, source, runs, file.identity.sizeBytes);
+      return { ...file, attributes: encoded(own), ...content };
     });
   } finally {
     image.close();
   }
-}
-
-/** What is adjacent in the file is adjacent in the content, wherever it was in memory. */
-function chunksOf(runs: Iterable<PreparedChunk>): PreparedChunk[] {
-  const chunks: { offset: number; length: number }[] = [];
-  for (const { offset, length } of runs) {
-    const last = chunks.at(-1);
-    if (last !== undefined && last.offset + last.length === offset) last.length += length;
-    else chunks.push({ offset, length });
-  }
-  return chunks;
 }

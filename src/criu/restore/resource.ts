@@ -1,0 +1,30 @@
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
+
+/** What a group needs that is made before `criu restore` and lives on with its processes. */
+export interface GroupResource {
+  /** Descriptors for CRIU, from `firstFd` on, and options that say what they are. */
+  readonly fds?: readonly number[];
+  readonly options?: readonly string[];
+  /**
+   * Called when the processes are there and do not run yet: the last that is to be done. Returns what is not
+   * as it has to be, one end of a sentence for each; with any, the group is ended.
+   */
+  ready?(): readonly string[];
+  /**
+   * Leaves it to the processes, or, if they do not come back, takes it away; once. Returns a sentence for
+   * each thing that is lost.
+   */
+  finish(isRestored: boolean): readonly string[];
+}
+
+/** The group that is to be restored. */
+export interface GroupToRestore {
+  /** Of its images. */
+  readonly directory: string;
+  readonly plan: RestorePlan;
+  /** The first descriptor that CRIU does not have yet. */
+  readonly firstFd: number;
+}
+
+/** Makes a resource. Throws an Error, and leaves nothing, if that is not possible. */
+export type MakeResource = (group: GroupToRestore) => GroupResource;

@@ -1,0 +1,54 @@
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { openJournalSockets } from './journal-socket.ts';
+import type { GroupResource, MakeResource } from './resource.ts';
+import { makeSegments } from './segments.ts';
+
+/**
+ * Everything that is made for a group before it is restored. A further kind is a file of its own, and a line
+ * here.
+ */
+const makers: readonly MakeResource[] = [
+  ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
+  ({ directory }) => makeSegments(directory),
+];
+
+/** First descriptor that `criu` gets besides the standard ones. */
+const FIRST_FD = 3;
+
+/** All resources of a group. */
+export class GroupResources {
+  readonly fds: readonly number[];
+  readonly options: readonly string[];
+  #made: readonly GroupResource[];
+
+  /** Makes them. Throws what one of them throws, after those that were made are gone again. */
+  constructor(directory: string, plan: RestorePlan) {
+    const made: GroupResource[] = [];
+    const fds: number[] = [];
+    try {
+      for (const make of makers) {
+        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length });
+        made.push(resource);
+        fds.push(...(resource.fds ?? []));
+      }
+    } catch (error) {
+      for (const resource of made) resource.finish(false);
+      throw error;
+    }
+    this.#made = made;
+    this.fds = fds;
+    this.options = made.flatMap(({ options = [] }) => options);
+  }
+
+  /** See `GroupResource`. */
+  ready(): string[] {
+    return this.#made.flatMap((resource) => resource.ready?.() ?? []);
+  }
+
+  /** See `GroupResource`; does nothing the second time. */
+  finish(isRestored: boolean): string[] {
+    const made = this.#made;
+    this.#made = [];
+    return made.flatMap((resource) => resource.finish(isRestored));
+  }
+}

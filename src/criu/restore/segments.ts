@@ -1,0 +1,168 @@
+import { closeSync, existsSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { errnoText } from '../../system/errno.ts';
+import { checked } from '../../system/libc.ts';
+import { asUser } from '../../system/process-settings.ts';
+import {
+  IPC_CREAT_EXCL,
+  IPC_PRIVATE,
+  IPC_RMID,
+  IPC_SET,
+  IPC_STAT,
+  preadTo,
+  SHM_DEST,
+  SHM_LOCK,
+  SHM_LOCKED,
+  SHM_NORESERVE,
+  SHMID_DS,
+  shmat,
+  shmctl,
+  shmdt,
+  shmget,
+} from '../../system/sysv-ipc.ts';
+import { messageOf } from '../../system/thrown.ts';
+import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan, segmentsSchema } from '../images/plan/segments.ts';
+import { openImage, readImageText } from './open-image.ts';
+import type { GroupResource } from './resource.ts';
+
+/**
+ * Written before shmget(2), it is the number of the next segment, if it is free (CONFIG_CHECKPOINT_RESTORE).
+ */
+const NEXT_ID = '/proc/sys/kernel/shm_next_id';
+
+function showKey(key: number): string {
+  return `0x${key.toString(16).padStart(8, '0')}`;
+}
+
+/** Makes a segment without its content. Throws an Error, and leaves none, if its number or key is taken. */
+function create({ id, key, cuid, cgid, mode, sizeBytes, isNotReserved }: SegmentPlan): void {
+  const flags = IPC_CREAT_EXCL | mode | (isNotReserved ? SHM_NORESERVE : 0);
+  writeFileSync(NEXT_ID, String(id));
+  // Who makes a segment is its creator for good.
+  const made = asUser(cuid, cgid, () => shmget(key | 0, sizeBytes, flags));
+  if (made === id) return;
+  if (made >= 0) {
+    shmctl(made, IPC_RMID, null);
+    throw new Error('its number is taken');
+  }
+  // The number waits for the next segment, whoever makes that.
+  shmctl(shmget(IPC_PRIVATE, 1, 0), IPC_RMID, null);
+  throw new Error(
+    -made === constants.errno.EEXIST ? `its key ${showKey(key)} is taken` : `shmget: ${errnoText(-made)}`,
+  );
+}
+
+function stat(id: number): Buffer {
+  const ds = Buffer.alloc(SHMID_DS.bytes);
+  checked('shmctl', shmctl(id, IPC_STAT, ds));
+  return ds;
+}
+
+function setOwner({ id, uid, gid, mode }: SegmentPlan): void {
+  const ds = stat(id);
+  ds.writeUInt32LE(uid, SHMID_DS.uid);
+  ds.writeUInt32LE(gid, SHMID_DS.gid);
+  ds.writeUInt32LE(mode, SHMID_DS.mode);
+  checked('shmctl', shmctl(id, IPC_SET, ds));
+}
+
+/** Reads the content from the images straight into the segment. */
+function fill({ id, contentOffset, chunks }: SegmentPlan, content: number): void {
+  const address = checked('shmat', shmat(id, 0, 0));
+  try {
+    let at = contentOffset;
+    for (const { offset, length } of chunks) {
+      for (let done = 0; done < length; ) {
+        const got = checked('pread', preadTo(content, address + offset + done, length - done, at + done));
+        if (got === 0) throw new Error('its content in the images is too short');
+        done += got;
+      }
+      at += length;
+    }
+  } finally {
+    shmdt(address);
+  }
+}
+
+function make(plan: SegmentPlan, content: number): void {
+  create(plan);
+  try {
+    fill(plan, content);
+    setOwner(plan);
+    if (plan.isLocked) checked('shmctl', shmctl(plan.id, SHM_LOCK, null));
+  } catch (error) {
+    shmctl(plan.id, IPC_RMID, null);
+    throw error;
+  }
+}
+
+/** What of a segment is not as it has to be; the processes that have it attached are there. */
+function differences(plan: SegmentPlan): string[] {
+  const ds = stat(plan.id);
+  const wanted = {
+    ...{ key: plan.key, uid: plan.uid, gid: plan.gid, cuid: plan.cuid, cgid: plan.cgid },
+    mode: plan.mode | (plan.isLocked ? SHM_LOCKED : 0),
+    sizeBytes: plan.sizeBytes,
+  };
+  const wrong = Object.entries(wanted).flatMap(([name, value]) => {
+    const at = SHMID_DS[name as keyof typeof wanted];
+    const is = name === 'sizeBytes' ? Number(ds.readBigUInt64LE(at)) : ds.readUInt32LE(at);
+    return is === value ? [] : [`${name} ${is}, and had ${value}`];
+  });
+  // An attachment of which parts have other rights counts for several.
+  const attached = Number(ds.readBigUInt64LE(SHMID_DS.attachments));
+  if (attached < plan.attachments) wrong.push(`${attached} attachments, and had ${plan.attachments}`);
+  return wrong.map((what) => `the System V shared memory segment ${plan.id} has ${what}`);
+}
+
+/** Takes the key away from a segment that was removed; it goes with the last who has it attached. */
+function remove({ id }: SegmentPlan): string[] {
+  shmctl(id, IPC_RMID, null);
+  const isRemoved = (stat(id).readUInt32LE(SHMID_DS.mode) & SHM_DEST) !== 0;
+  return isRemoved ? [] : [`the System V shared memory segment ${id} cannot be removed`];
+}
+
+/**
+ * Makes the System V shared memory segments that a group's images name, under their numbers and keys, with
+ * their content. Throws an Error if one cannot be made, most of all because its number or key is taken; there
+ * is none then.
+ *
+ * @returns a resource that takes the segments away if the group does not come back, and finds them right when
+ * it does
+ */
+export function makeSegments(directory: string): GroupResource {
+  const path = join(directory, SEGMENTS);
+  if (!existsSync(path)) return { finish: () => [] };
+  const plans = segmentsSchema.parse(JSON.parse(readImageText(path)));
+  const made: SegmentPlan[] = [];
+  const drop = (): void => {
+    for (const { id } of made) shmctl(id, IPC_RMID, null);
+  };
+  const content = openImage(join(directory, SEGMENTS_CONTENT));
+  try {
+    for (const plan of plans) {
+      try {
+        make(plan, content);
+      } catch (error) {
+        throw new Error(
+          `the System V shared memory segment ${plan.id} cannot be made again: ${messageOf(error)}`,
+          { cause: error },
+        );
+      }
+      made.push(plan);
+    }
+  } catch (error) {
+    drop();
+    throw error;
+  } finally {
+    closeSync(content);
+  }
+  return {
+    ready: () => plans.flatMap((plan) => [...differences(plan), ...(plan.isRemoved ? remove(plan) : [])]),
+    finish: (isRestored) => {
+      if (!isRestored) drop();
+      return [];
+    },
+  };
+}
