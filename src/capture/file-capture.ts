@@ -33,7 +33,7 @@ export interface Disks {
 
 /** What an area is by its `vm_area_struct.vm_file`. */
 export type MappedFile =
-  | Pick<Vma, 'kind' | 'fileId' | 'shmid'>
+  | Pick<Vma, 'kind' | 'fileId' | 'shmid' | 'segment'>
   | { readonly kind: 'refused'; readonly reason: string };
 
 /** How a mapping uses its file, for the access mode it is opened with again. */

@@ -63,7 +63,8 @@ function ownReasons(kernel: Kernel, process: Process): string[] {
  */
 export function dumpProblems(kernel: Kernel, group: ProcessGroup): Refusal[] {
   const shared = { wanted: 0, absent: 0, leftOut: 0 };
-  for (const { runs } of [...group.sharedMemory, ...group.files.ghosts]) countRuns(kernel, shared, runs);
+  for (const { runs } of [...group.sharedMemory, ...group.segments, ...group.files.ghosts])
+    countRuns(kernel, shared, runs);
   return group.processes.flatMap((process, i) => {
     const common = i === 0 ? reasonOf(kernel, shared, 'shared memory and deleted files') : [];
     const reasons = [...ownReasons(kernel, process), ...common];

@@ -8,7 +8,7 @@ export interface SharedResource {
    * when all file tables are captured. Throws nothing for what is damaged.
    */
   collect(context: CaptureContext): void;
-  /** What of it went with the kernel, for the report of the incident; sentences. */
+  /** What of it went with the kernel, for the report of the incident; sentences. Called when it is known which groups come back. */
   losses(context: CaptureContext): readonly string[];
 }
 

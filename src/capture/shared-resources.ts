@@ -1,20 +1,22 @@
-import { messageQueues, semaphoreSets, sharedSegments } from '../linux/ipc.ts';
+import { messageQueues, semaphoreSets } from '../linux/ipc.ts';
 import { posixQueues } from '../linux/mqueue.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { sharedMemoryOf } from './files/shared-memory.ts';
 import { lostIpc } from './ipc.ts';
 import type { PartMakers } from './parts.ts';
+import { segmentsOf, sharedSegments } from './segments.ts';
 import type { SharedParts, SharedResource } from './shared-resource.ts';
 
 /** All kinds of resources that are looked for by themselves. A further kind is a file of its own, and a line here. */
 export const sharedResources: readonly SharedResource[] = [
   lostIpc(semaphoreSets),
   lostIpc(messageQueues),
-  lostIpc(sharedSegments),
+  sharedSegments,
   lostIpc(posixQueues),
 ];
 
 /** What a group has of those, and of the memory that its processes map. Each may throw a FileRefusal: the group cannot come back as it was. */
 export const sharedParts: PartMakers<SharedParts, GroupSelection> = {
   sharedMemory: sharedMemoryOf,
+  segments: segmentsOf,
 };

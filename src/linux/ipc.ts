@@ -36,14 +36,6 @@ const msgQueue = struct('msg_queue', {
 /** Threads that sleep in msgrcv and msgsnd. */
 const msgReceiver = struct('msg_receiver', { list: addressOf('r_list'), task: pointer.at('r_tsk') });
 const msgSender = struct('msg_sender', { list: addressOf('list'), task: pointer.at('tsk') });
-const shmidKernel = struct('shmid_kernel', {
-  id: s32.at('shm_perm.id'),
-  uid: u32.at('shm_perm.uid'),
-  cuid: u32.at('shm_perm.cuid'),
-  shm_perm: addressOf('shm_perm'),
-  shm_cprid: pointer,
-  shm_lprid: pointer,
-});
 const threadGroup = struct('task_struct', { signal: pointer });
 const pidOfGroup = struct('signal_struct', { pids: addressOf('pids') });
 
@@ -115,12 +107,6 @@ function messageQueue(kernel: Kernel, entry: bigint): IpcObject {
   };
 }
 
-function segment(kernel: Kernel, entry: bigint): IpcObject {
-  const { id, uid, cuid, shm_cprid, shm_lprid } = kernel.bind(shmidKernel).containerOf(entry, 'shm_perm');
-  const users = known([shm_cprid, shm_lprid]);
-  return { kind: 'System V shared memory segment', name: String(id), uids: [uid, cuid], users };
-}
-
 /** Objects of one kind, and why not all of them are there. */
 export interface IpcObjects {
   readonly objects: readonly IpcObject[];
@@ -160,9 +146,4 @@ export function semaphoreSets(kernel: Kernel): IpcObjects {
 /** System V message queues of the initial IPC namespace. */
 export function messageQueues(kernel: Kernel): IpcObjects {
   return ipcTable(kernel, 1, 'System V message queues', messageQueue);
-}
-
-/** System V shared memory of the initial IPC namespace, attached or not. */
-export function sharedSegments(kernel: Kernel): IpcObjects {
-  return ipcTable(kernel, 2, 'System V shared memory', segment);
 }

@@ -1,6 +1,7 @@
 import type { GroupFiles } from './file.ts';
 import type { SharedMemory } from './memory.ts';
 import type { Process } from './process.ts';
+import type { SharedSegment } from './segment.ts';
 import type { Refusal } from './verdict.ts';
 
 /** Why two processes have to be restored together. */
@@ -26,6 +27,7 @@ export interface ProcessGroup {
   readonly processes: readonly Process[];
   readonly files: GroupFiles;
   readonly sharedMemory: readonly SharedMemory[];
+  readonly segments: readonly SharedSegment[];
   readonly clocks: ClockReadings;
 }
 

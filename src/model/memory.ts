@@ -14,6 +14,7 @@ export type VmaKind =
   | 'file-private' // MAP_PRIVATE of a file: its own (copied) pages are stored, the others come from the file
   | 'file-shared' // MAP_SHARED of a file with a name or of a deleted one: the content is the file's
   | 'shared-memory' // MAP_SHARED | MAP_ANONYMOUS, /dev/zero or a memfd: the content is a SharedMemory
+  | 'segment' // attached by shmat(2): the content is a SharedSegment
   | 'vdso'
   | 'vvar';
 
@@ -43,7 +44,9 @@ export interface Vma {
   readonly fileOpenFlags?: number;
   /** Id of the SharedMemory behind the area. */
   readonly shmid?: number;
-  /** The area's own pages; none for file-shared and shared-memory. */
+  /** The System V shared memory segment behind the area, and whether it is attached for writing, whatever `prot` is now. */
+  readonly segment?: { readonly id: number; readonly isWritable: boolean };
+  /** The area's own pages; none for file-shared, shared-memory and segment. */
   readonly runs: PageRuns;
 }
 

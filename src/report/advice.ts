@@ -80,7 +80,7 @@ const table: readonly Advice[] = [
       'most of the time',
   },
   {
-    pattern: /System V|message queue|semaphore set/,
+    pattern: /which went with the kernel|System V semaphores|message queue/,
     advice:
       'System V and POSIX objects that outlive their users went with the kernel: let the program make them anew',
   },

@@ -147,6 +147,7 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
     processes,
     files: noFiles,
     sharedMemory: [],
+    segments: [],
     clocks: { monotonic: 123_000_000_456n, boottime: 124_000_000_456n },
   };
 }

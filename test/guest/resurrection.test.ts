@@ -16,14 +16,21 @@ suite(`resurrection on ${release}`, () => {
   let guest: TestGuest;
   let report: Report;
   let panicked = 0;
-  const pids = { state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
+  let segmentsBefore = '';
+  const pids = { segments: 0, state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
 
   before(async () => {
     guest = await bootTestGuest('resurrection');
     await guest.sh('mkdir -p /srv/out; chmod 1777 /srv/out');
     await guest.program('state');
+    await guest.program('segments');
     for (const name of ['sequence.py', 'appender.py'])
       await guest.copyIn(join(programs, name), `/srv/${name}`);
+    pids.segments = await guest.background('exec segments /srv/out/segments');
+    await guest.until('grep -q ready /srv/out/segments', 60);
+    await guest.sh(`: > /srv/out/segments; kill -HUP ${pids.segments}`);
+    await guest.until('grep -q done /srv/out/segments', 60);
+    segmentsBefore = await guest.sh('cat /srv/out/segments; : > /srv/out/segments');
     pids.state = await guest.background('exec state /srv/out/state');
     // As on a server that has run for months: the others have numbers at the other end.
     await guest.sh('echo 4189999 > /proc/sys/kernel/ns_last_pid');
@@ -48,7 +55,7 @@ suite(`resurrection on ${release}`, () => {
       await guest.background('while :; do :; done'),
       await guest.background('while :; do :; done'),
     ];
-    for (const pid of [pids.state, pids.pipe, pids.sleeper, pids.appender, ...pids.busy]) {
+    for (const pid of [pids.segments, pids.state, pids.pipe, pids.sleeper, pids.appender, ...pids.busy]) {
       await guest.sh(`otherworld protect --pid ${pid}`);
     }
     panicked = Number.parseFloat(await guest.sh('cat /proc/uptime'));
@@ -76,6 +83,17 @@ suite(`resurrection on ${release}`, () => {
     const seen = Number.parseInt(await guest.sh('cat /srv/out/sequence'), 10);
     await guest.until(`test "$(cut -d' ' -f1 /srv/out/sequence)" -gt ${seen + 600}`, 90);
     assert.match(await guest.sh('cat /srv/out/sequence'), /^\d+ *$/);
+  });
+
+  test('System V shared memory has its numbers, keys, owners and content, and is shared', async () => {
+    assertRestored(report, pids.segments);
+    assert.match(
+      segmentsBefore,
+      /^shared: key 4f570001, owner 1003:1004, maker 1001:1002, mode 640, 16484 /m,
+    );
+    await guest.sh(`kill -HUP ${pids.segments}`);
+    await guest.until('grep -q done /srv/out/segments', 60);
+    assert.equal(await guest.sh('cat /srv/out/segments'), segmentsBefore);
   });
 
   test('a program that waited for the disk in the middle of an append appends every line once', async () => {

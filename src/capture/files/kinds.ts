@@ -1,6 +1,7 @@
 import type { FileKind as KernelKind } from '../../linux/file-kind.ts';
 import type { GroupFiles, OpenFile } from '../../model/file.ts';
 import type { PartMakers } from '../parts.ts';
+import { mapSegment } from '../segments.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';
@@ -45,7 +46,7 @@ export const memoryKinds: Readonly<Record<MemoryFileKind, MemoryKind>> = {
   anonymous: { open: refuse('has memory of the kernel open as a file'), map: mapAnonymous },
   sysv: {
     open: refuse('has a System V shared memory segment open as a file'),
-    map: refuse('has a System V shared memory segment'),
+    map: mapSegment,
   },
   other: {
     open: refuse('has memory of the kernel open as a file'),

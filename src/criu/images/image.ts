@@ -139,6 +139,13 @@ export class ImageDirectory {
     return { pagesId, store };
   }
 
+  /** A raw file of pages of memory that CRIU does not read, under its whole name. */
+  pages(name: string): ImageFile {
+    const store = this.#file(name, []);
+    this.#pages.push(store);
+    return store;
+  }
+
   /** Names of the files created so far. */
   get names(): string[] {
     return [...this.#open.keys()].sort();

@@ -1,6 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Vma, VmaKind } from '../../model/memory.ts';
 import type { VmaEntrySchema } from './proto/gen/mm_pb.ts';
+import { attachedSegment } from './segments.ts';
 
 /** `status` of an area (criu/include/image.h). */
 const STATUS = {
@@ -11,6 +12,7 @@ const STATUS = {
   anonShared: 1 << 8,
   anonPrivate: 1 << 9,
   vvar: 1 << 12,
+  sysvIpc: 1 << 10,
   memfd: 1 << 14,
 } as const;
 
@@ -38,6 +40,7 @@ export const vmaKinds: Readonly<Record<VmaKind, VmaKindImages>> = {
     isShared: true,
     status: ({ fileId }) => (fileId === undefined ? STATUS.anonShared : STATUS.fileShared | STATUS.memfd),
   },
+  segment: { isShared: true, status: () => STATUS.sysvIpc, entry: attachedSegment },
   vdso: { isPrivate: true, status: () => STATUS.anonPrivate | STATUS.vdso },
   vvar: { status: () => STATUS.anonPrivate | STATUS.vvar },
 };

@@ -13,7 +13,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ImageDirectory } from '../../../src/criu/images/image.ts';
 import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
+import { writeSegments } from '../../../src/criu/images/segments.ts';
 import {
   type HeldGroup,
   holdImages,
@@ -21,6 +23,8 @@ import {
   type RestoreOptions,
 } from '../../../src/criu/restore/restore.ts';
 import { moveTo, RestoreCgroup } from '../../../src/criu/restore/restore-cgroup.ts';
+import { listedRuns } from '../../../src/model/page-runs.ts';
+import type { SharedSegment } from '../../../src/model/segment.ts';
 import { groupOf, processOf } from '../processes.ts';
 import { cgroups, findAction, findOwn, needsCgroups } from './cgroups.ts';
 
@@ -186,6 +190,38 @@ describe('a restore', needsCgroups, () => {
     assert.ok(group.restored === 'held');
     await group.end();
     assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
+  });
+
+  it('makes the shared memory of its group, and takes it away if the group does not come back', async () => {
+    const has = (id: number): boolean =>
+      new RegExp(`^ *\\d+ +${id} `, 'm').test(readFileSync('/proc/sysvipc/shm', 'latin1'));
+    const id = 32768 * (40_000 + (process.pid % 10_000)) + 19;
+    const segment: SharedSegment = {
+      ...{ id, key: 0, uid: 0, gid: 0, cuid: 0, cgid: 0, mode: 0o600, sizeBytes: 4096 },
+      ...{ isRemoved: false, isLocked: false, isNotReserved: false },
+      ...{ attachments: 0, runs: listedRuns([]) },
+    };
+    const write = ({ directory }: Subject, over: Partial<SharedSegment> = {}): void =>
+      writeSegments({ segments: [{ ...segment, ...over }] }, new ImageDirectory(directory), {
+        writeRuns: () => 0,
+      });
+    const one = subject(good);
+    write(one);
+    const group = await one.hold();
+    assert.ok(group.restored === 'held', reasonOf(group));
+    assert.ok(has(id));
+    const other = subject(good);
+    write(other);
+    assert.equal(
+      reasonOf(await other.hold()),
+      `the System V shared memory segment ${id} cannot be made again: its number is taken`,
+    );
+    await group.end();
+    assert.ok(!has(id));
+    const detached = subject(good);
+    write(detached, { attachments: 1 });
+    assert.match(reasonOf(await detached.hold()), /has 0 attachments, and had 1$/);
+    assert.ok(!has(id) && !isAlive(detached.pid) && !existsSync(detached.ran));
   });
 
   it('is not tried if somebody has a number that it needs', async () => {

@@ -1,0 +1,45 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ProcessGroup } from '../../model/group.ts';
+import type { Vma } from '../../model/memory.ts';
+import { writeContent } from './content.ts';
+import type { ImageDirectory, PageSource } from './image.ts';
+import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan } from './plan/segments.ts';
+
+/** Number of a segment of which the attachment has been made already (SYSV_SHMEM_SKIP_FD, criu/include/shmem.h). */
+const ATTACHED = 0x7fff_ffff;
+/** How the first area of an attachment says that it is attached for writing (restore_mapping, criu/pie/restorer.c). */
+const PROT_EXEC = 4;
+
+/**
+ * What CRIU is told of an area of a System V shared memory segment. Segments that are not in its own images of an IPC namespace it does not
+ * look up, unless the area is said to be of anonymous shared memory as well. What attaches it takes the segment's number from the place of
+ * the descriptor: the first area of an attachment attaches the whole segment, the others are there then.
+ */
+export function attachedSegment({ segment, offsetBytes, prot }: Vma): {
+  fd: bigint;
+  shmid: bigint;
+  prot: number;
+} {
+  if (segment === undefined) throw new Error('an area of a System V shared memory segment has no segment');
+  const shmid = BigInt(segment.id);
+  if (offsetBytes > 0) return { fd: BigInt(ATTACHED), shmid, prot };
+  return { fd: shmid, shmid, prot: segment.isWritable ? prot | PROT_EXEC : prot };
+}
+
+/** Writes `segments.json`, and the content of the segments, of a group that has any. Throws an ImageWriteError. */
+export function writeSegments(
+  { segments }: Pick<ProcessGroup, 'segments'>,
+  images: ImageDirectory,
+  source: PageSource,
+): void {
+  if (segments.length === 0) return;
+  const image = images.pages(SEGMENTS_CONTENT);
+  const plans = segments.map(
+    ({ runs, ...segment }): SegmentPlan => ({
+      ...segment,
+      ...writeContent(image, source, runs, segment.sizeBytes),
+    }),
+  );
+  writeFileSync(join(images.path, SEGMENTS), `${JSON.stringify(plans)}\n`, { flag: 'wx', mode: 0o600 });
+}
