@@ -43,7 +43,10 @@ export interface MappingUse {
   readonly shared: boolean;
   /** O_RDONLY 0 or O_RDWR 2: what the mapping needs (VM_MAYWRITE of a shared mapping needs O_RDWR). */
   readonly openFlags: number;
-  /** User addresses of the area, the place of its first byte in the file, PROT_READ 1 | PROT_WRITE 2 | PROT_EXEC 4. */
+  /**
+   * User addresses of the area, the place of its first byte in the file, PROT_READ 1 | PROT_WRITE 2 |
+   * PROT_EXEC 4.
+   */
   readonly start: number;
   readonly end: number;
   readonly offsetBytes: number;
@@ -53,8 +56,8 @@ export interface MappingUse {
 }
 
 /**
- * The capture of files as the capture of processes sees it; made by `captureFiles` of src/capture/files for all
- * protected processes at once.
+ * The capture of files as the capture of processes sees it; made by `captureFiles` of src/capture/files for
+ * all protected processes at once.
  */
 export interface FileCapture {
   /** Pairs of processes that share a pipe, a socket pair, a pty, an open file ... */
@@ -71,6 +74,8 @@ export interface FileCapture {
   exeFile(file: bigint, pid: number): number;
   /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */
   directory(path: bigint, pid: number): number;
-  /** Files of a group and what else it shares, once the groups are known and all mappings have been asked for. */
+  /**
+   * Files of a group and what else it shares, once the groups are known and all mappings have been asked for.
+   */
   group(pids: ReadonlySet<number>): Omit<ProcessGroup, 'id' | 'freePid' | 'processes' | 'clocks'>;
 }

@@ -57,7 +57,10 @@ export function ipcLosses({ objects, problems }: IpcObjects): string[] {
   return [...losses, ...problems];
 }
 
-/** What is lost to one process; nothing if it cannot be read: its own capture says why it cannot come back then. */
+/**
+ * What is lost to one process; nothing if it cannot be read: its own capture says why it cannot come back
+ * then.
+ */
 function findingsOf(kernel: Kernel, lost: IpcObjects, { task }: FileTask): ReturnType<typeof ipcFindings> {
   try {
     const { thread_pid, real_cred } = taskAt(kernel, task);

@@ -56,7 +56,10 @@ function makersOf({ kernel, tasks }: CaptureContext, { shm_cprid, shm_lprid }: S
   return [...tasks.values()].filter(({ task }) => isMaker(pidOf(task))).map(({ pid }) => pid);
 }
 
-/** What has to be known of a segment to make it again. Throws a FileRefusal, of which the reason goes on after `which`. */
+/**
+ * What has to be known of a segment to make it again. Throws a FileRefusal, of which the reason goes on after
+ * `which`.
+ */
 function captureSegment(
   { kernel }: CaptureContext,
   found: ShmidKernel,
@@ -110,7 +113,10 @@ function reasonOf(error: unknown): string {
   return `cannot be read: ${error.message}`;
 }
 
-/** Protected processes that have it attached. One that nobody of them has made either is of no interest if others have it. */
+/**
+ * Protected processes that have it attached. One that nobody of them has made either is of no interest if
+ * others have it.
+ */
 function mappersOf(
   context: CaptureContext,
   { i_mapping }: Inode,
@@ -128,8 +134,8 @@ function nameOf(segment: { readonly id: number }): string {
 }
 
 /**
- * System V shared memory of the initial IPC namespace: a segment that protected processes have attached, or that one of them has made or used last,
- * comes back with them.
+ * System V shared memory of the initial IPC namespace: a segment that protected processes have attached, or
+ * that one of them has made or used last, comes back with them.
  */
 export const sharedSegments: SharedResource = {
   collect(context) {
@@ -179,7 +185,10 @@ export function mapSegment(context: CaptureContext, file: File, use: MappingUse)
   return { kind: 'segment', segment: { id: found.segment.id, isWritable: use.openFlags === O_RDWR } };
 }
 
-/** The attachments, each of one call of shmat(2). Throws a FileRefusal if a part of one is missing: it cannot be attached like that. */
+/**
+ * The attachments, each of one call of shmat(2). Throws a FileRefusal if a part of one is missing: it cannot
+ * be attached like that.
+ */
 function attachmentsOf({ segment, attachments }: UsedSegment): number {
   const bytes = Math.ceil(segment.sizeBytes / PAGE) * PAGE;
   const byPlace = attachments.toSorted((a, b) => a.pid - b.pid || a.start - b.start);

@@ -4,11 +4,14 @@ import type { CaptureContext } from './files/context.ts';
 /** Something that processes meet in and that no open file stands for. */
 export interface SharedResource {
   /**
-   * Finds out who uses it: joins those who have to come back together, refuses those who cannot, and notes what others lose. Called once,
-   * when all file tables are captured. Throws nothing for what is damaged.
+   * Finds out who uses it: joins those who have to come back together, refuses those who cannot, and notes
+   * what others lose. Called once, when all file tables are captured. Throws nothing for what is damaged.
    */
   collect(context: CaptureContext): void;
-  /** What of it went with the kernel, for the report of the incident; sentences. Called when it is known which groups come back. */
+  /**
+   * What of it went with the kernel, for the report of the incident; sentences. Called when it is known which
+   * groups come back.
+   */
   losses(context: CaptureContext): readonly string[];
 }
 

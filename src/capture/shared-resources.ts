@@ -7,7 +7,10 @@ import type { PartMakers } from './parts.ts';
 import { segmentsOf, sharedSegments } from './segments.ts';
 import type { SharedParts, SharedResource } from './shared-resource.ts';
 
-/** All kinds of resources that are looked for by themselves. A further kind is a file of its own, and a line here. */
+/**
+ * All kinds of resources that are looked for by themselves. A further kind is a file of its own, and a line
+ * here.
+ */
 export const sharedResources: readonly SharedResource[] = [
   lostIpc(semaphoreSets),
   lostIpc(messageQueues),
@@ -15,7 +18,10 @@ export const sharedResources: readonly SharedResource[] = [
   lostIpc(posixQueues),
 ];
 
-/** What a group has of those, and of the memory that its processes map. Each may throw a FileRefusal: the group cannot come back as it was. */
+/**
+ * What a group has of those, and of the memory that its processes map. Each may throw a FileRefusal: the
+ * group cannot come back as it was.
+ */
 export const sharedParts: PartMakers<SharedParts, GroupSelection> = {
   sharedMemory: sharedMemoryOf,
   segments: segmentsOf,

@@ -44,7 +44,10 @@ export interface Vma {
   readonly fileOpenFlags?: number;
   /** Id of the SharedMemory behind the area. */
   readonly shmid?: number;
-  /** The System V shared memory segment behind the area, and whether it is attached for writing, whatever `prot` is now. */
+  /**
+   * The System V shared memory segment behind the area, and whether it is attached for writing, whatever
+   * `prot` is now.
+   */
   readonly segment?: { readonly id: number; readonly isWritable: boolean };
   /** The area's own pages; none for file-shared, shared-memory and segment. */
   readonly runs: PageRuns;

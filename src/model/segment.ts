@@ -1,6 +1,8 @@
 import type { PageRuns } from './page-runs.ts';
 
-/** A System V shared memory segment, as shmget(2) and shmctl(2) make it. Pages that no run names are zeros. */
+/**
+ * A System V shared memory segment, as shmget(2) and shmctl(2) make it. Pages that no run names are zeros.
+ */
 export interface SharedSegment {
   /** What shmget(2) returned. */
   readonly id: number;

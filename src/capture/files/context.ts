@@ -16,7 +16,10 @@ import { FileRefusal } from './refusal.ts';
 /** Of a file that no descriptor leads to. */
 export const noOwner: FileOwner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
 
-/** What a capture of files has found so far. What belongs to one kind of file or memory is in that kind's own state: see `of`. */
+/**
+ * What a capture of files has found so far. What belongs to one kind of file or memory is in that kind's own
+ * state: see `of`.
+ */
 export class CaptureContext {
   readonly kernel: Kernel;
   readonly clocks: Clocks;

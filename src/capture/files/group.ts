@@ -28,7 +28,10 @@ export function selectFiles(
   };
 }
 
-/** The part of a capture that belongs to a group of processes. Throws a FileRefusal if one of its files cannot come back as it was. */
+/**
+ * The part of a capture that belongs to a group of processes. Throws a FileRefusal if one of its files cannot
+ * come back as it was.
+ */
 export function groupFiles(group: GroupSelection, tables: readonly FdTable[]): GroupFiles {
   const unique = [...new Map(tables.map((table) => [table.filesId, table])).values()];
   return { files: group.files, tables: unique, ...makeParts(groupParts, group) };

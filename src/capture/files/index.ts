@@ -21,9 +21,9 @@ function joinTables(context: CaptureContext, tasks: readonly FileTask[]): void {
 }
 
 /**
- * Captures the files of all protected processes at once: who shares what can only be told for all together. Reasons against
- * a process are in `refusals`; nothing is thrown for a damaged file, nor for a damaged list of processes: what may be shared with one that
- * is not known is then refused.
+ * Captures the files of all protected processes at once: who shares what can only be told for all together.
+ * Reasons against a process are in `refusals`; nothing is thrown for a damaged file, nor for a damaged list
+ * of processes: what may be shared with one that is not known is then refused.
  */
 export function captureFiles(context: CaptureContext): FileCapture {
   const tasks = [...context.tasks.values()];

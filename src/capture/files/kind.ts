@@ -5,8 +5,8 @@ import type { MappedFile, MappingUse } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
 
 /**
- * Captures an open file of one kind. `idOf` captures another one, for files that lead to others. Throws a FileRefusal if
- * it cannot be brought back, a VmcoreError if its structures are damaged.
+ * Captures an open file of one kind. `idOf` captures another one, for files that lead to others. Throws a
+ * FileRefusal if it cannot be brought back, a VmcoreError if its structures are damaged.
  */
 export type CaptureFile = (
   context: CaptureContext,
@@ -22,11 +22,14 @@ export interface FileKind<Captured extends OpenFile> {
   /** With its article: `a pipe`. */
   readonly name: string;
   /**
-   * Of a kind whose holders need not come back together: what they no longer share with an outsider, for a note. Other kinds
-   * are refused if somebody holds them who is not protected.
+   * Of a kind whose holders need not come back together: what they no longer share with an outsider, for a
+   * note. Other kinds are refused if somebody holds them who is not protected.
    */
   parted?(file: Captured, outsider: string): string | undefined;
-  /** Whether those who hold the file and do not come back no longer matter to it, by the address of its struct file. */
+  /**
+   * Whether those who hold the file and do not come back no longer matter to it, by the address of its struct
+   * file.
+   */
   isParted?(context: CaptureContext, address: bigint): boolean;
   /** The files that it is opened again by. */
   pathFiles?(file: Captured): readonly PathFile[];

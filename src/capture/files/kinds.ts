@@ -88,7 +88,10 @@ export const collectors: readonly ((context: CaptureContext) => void)[] = [noteL
 
 type GroupParts = PartMakers<Omit<GroupFiles, 'files' | 'tables'>, GroupSelection>;
 
-/** What a group has besides its files and descriptors. Each may throw a FileRefusal: the group cannot come back as it was. */
+/**
+ * What a group has besides its files and descriptors. Each may throw a FileRefusal: the group cannot come
+ * back as it was.
+ */
 export const groupParts: GroupParts = {
   pipes: pipesOf,
   ghosts: ghostsOf,

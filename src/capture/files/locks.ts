@@ -59,7 +59,9 @@ export function locksOf({ context, pids }: GroupSelection): FileLock[] {
   return context.of(Locks).all.filter(({ pid }) => pids.has(pid));
 }
 
-/** Finds all locks that protected processes hold. Leases and damaged locks become reasons against their owner. */
+/**
+ * Finds all locks that protected processes hold. Leases and damaged locks become reasons against their owner.
+ */
 export function collectLocks(context: CaptureContext): void {
   const { kernel, system } = context;
   const Inode = kernel.bind(inodeStruct);

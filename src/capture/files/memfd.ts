@@ -43,8 +43,8 @@ function captureMemfdInode(context: CaptureContext, file: File): MemfdInode {
 }
 
 /**
- * An open memfd, whose memory others can share without a descriptor: by mapping it. Throws as `captureSharedMemory`, and a FileRefusal if somebody maps
- * it who is not protected.
+ * An open memfd, whose memory others can share without a descriptor: by mapping it. Throws as
+ * `captureSharedMemory`, and a FileRefusal if somebody maps it who is not protected.
  */
 export function captureMemfd(context: CaptureContext, file: File): MemfdFile {
   const { i_mapping } = context.kernel.bind(inodeStruct).at(file.f_inode);

@@ -64,8 +64,8 @@ export function unwrittenOf(group: GroupSelection): UnwrittenFile[] {
 }
 
 /**
- * What of a file may be missing on its disk. Throws a FileRefusal if that cannot be told of a file that the kernel had not written:
- * what comes back would find an older content.
+ * What of a file may be missing on its disk. Throws a FileRefusal if that cannot be told of a file that the
+ * kernel had not written: what comes back would find an older content.
  */
 function unwrittenAt(context: CaptureContext, path: string): UnwrittenFile | undefined {
   const { kernel, clocks } = context;

@@ -31,8 +31,8 @@ export function captureSharedMemory(
 }
 
 /**
- * The content of shared memory that a process maps: joins those who do. Throws as `captureSharedMemory`, and a FileRefusal if somebody maps it who is
- * not protected.
+ * The content of shared memory that a process maps: joins those who do. Throws as `captureSharedMemory`, and
+ * a FileRefusal if somebody maps it who is not protected.
  */
 export function mapSharedMemory(
   context: CaptureContext,
@@ -51,7 +51,10 @@ export function mapSharedMemory(
   return memory;
 }
 
-/** A mapping of MAP_SHARED | MAP_ANONYMOUS, or of /dev/zero; a private one of that is any anonymous memory. Throws as `mapSharedMemory`. */
+/**
+ * A mapping of MAP_SHARED | MAP_ANONYMOUS, or of /dev/zero; a private one of that is any anonymous memory.
+ * Throws as `mapSharedMemory`.
+ */
 export function mapAnonymous(context: CaptureContext, file: File, use: MappingUse): MappedFile {
   const { shmid } = mapSharedMemory(context, file, use, 'anonymous');
   return { kind: use.shared ? 'shared-memory' : 'anonymous', shmid };

@@ -1,7 +1,10 @@
 import { contentRuns, type PageRuns } from '../../model/page-runs.ts';
 import type { ImageFile, PageSource } from './image.ts';
 
-/** Where content lies in a raw file, and where it belongs: chunks are one after the other there, from `contentOffset` on. */
+/**
+ * Where content lies in a raw file, and where it belongs: chunks are one after the other there, from
+ * `contentOffset` on.
+ */
 export interface StoredContent {
   readonly contentOffset: number;
   readonly chunks: { offset: number; length: number }[];

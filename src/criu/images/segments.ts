@@ -6,15 +6,22 @@ import { writeContent } from './content.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
 import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan } from './plan/segments.ts';
 
-/** Number of a segment of which the attachment has been made already (SYSV_SHMEM_SKIP_FD, criu/include/shmem.h). */
+/**
+ * Number of a segment of which the attachment has been made already (SYSV_SHMEM_SKIP_FD,
+ * criu/include/shmem.h).
+ */
 const ATTACHED = 0x7fff_ffff;
-/** How the first area of an attachment says that it is attached for writing (restore_mapping, criu/pie/restorer.c). */
+/**
+ * How the first area of an attachment says that it is attached for writing (restore_mapping,
+ * criu/pie/restorer.c).
+ */
 const PROT_EXEC = 4;
 
 /**
- * What CRIU is told of an area of a System V shared memory segment. Segments that are not in its own images of an IPC namespace it does not
- * look up, unless the area is said to be of anonymous shared memory as well. What attaches it takes the segment's number from the place of
- * the descriptor: the first area of an attachment attaches the whole segment, the others are there then.
+ * What CRIU is told of an area of a System V shared memory segment. Of an area that is anonymous shared
+ * memory as well, as its own dumps have it, it looks the segment up in its images of an IPC namespace, and
+ * there are none. Any other it attaches by the number that is in the place of the descriptor (the same in
+ * 3.17 and 4.1): the first area attaches the whole segment, the others are there then.
  */
 export function attachedSegment({ segment, offsetBytes, prot }: Vma): {
   fd: bigint;
@@ -27,7 +34,10 @@ export function attachedSegment({ segment, offsetBytes, prot }: Vma): {
   return { fd: shmid, shmid, prot: segment.isWritable ? prot | PROT_EXEC : prot };
 }
 
-/** Writes `segments.json`, and the content of the segments, of a group that has any. Throws an ImageWriteError. */
+/**
+ * Writes `segments.json`, and the content of the segments, of a group that has any. Throws an
+ * ImageWriteError.
+ */
 export function writeSegments(
   { segments }: Pick<ProcessGroup, 'segments'>,
   images: ImageDirectory,

@@ -77,11 +77,13 @@ function startRelay(shell: string, fd: number, stream: JournalStream): string[] 
 }
 
 /**
- * Makes a socket for each of those that led to the journal, with one end for the process that is restored. What it writes to a stream
- * waits in the socket until the journal of the new system is there; the other end of a datagram socket is closed.
+ * Makes a socket for each of those that led to the journal, with one end for the process that is restored.
+ * What it writes to a stream waits in the socket until the journal of the new system is there; the other end
+ * of a datagram socket is closed.
  * @param firstFd the descriptor that CRIU has the first one under
  * @param shell that runs the relays
- * @returns a resource that starts the relays when the group is restored; a sentence for each stream whose relay cannot be started
+ * @returns a resource that starts the relays when the group is restored; a sentence for each stream whose
+ * relay cannot be started
  */
 export function openJournalSockets(
   sockets: readonly PlannedJournalSocket[],

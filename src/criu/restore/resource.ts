@@ -6,11 +6,14 @@ export interface GroupResource {
   readonly fds?: readonly number[];
   readonly options?: readonly string[];
   /**
-   * Called when the processes are there and do not run yet: the last that is to be done. Returns what is not as it has to be, one end of a
-   * sentence for each; with any, the group is ended.
+   * Called when the processes are there and do not run yet: the last that is to be done. Returns what is not
+   * as it has to be, one end of a sentence for each; with any, the group is ended.
    */
   ready?(): readonly string[];
-  /** Leaves it to the processes, or, if they do not come back, takes it away; once. Returns a sentence for each thing that is lost. */
+  /**
+   * Leaves it to the processes, or, if they do not come back, takes it away; once. Returns a sentence for
+   * each thing that is lost.
+   */
   finish(isRestored: boolean): readonly string[];
 }
 

@@ -3,7 +3,10 @@ import { openJournalSockets } from './journal-socket.ts';
 import type { GroupResource, MakeResource } from './resource.ts';
 import { makeSegments } from './segments.ts';
 
-/** Everything that is made for a group before it is restored. A further kind is a file of its own, and a line here. */
+/**
+ * Everything that is made for a group before it is restored. A further kind is a file of its own, and a line
+ * here.
+ */
 const makers: readonly MakeResource[] = [
   ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
   ({ directory }) => makeSegments(directory),

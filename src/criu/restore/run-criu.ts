@@ -64,8 +64,9 @@ function start(
 }
 
 /**
- * Runs `criu restore` in a cgroup of its own, and has it freeze what it has restored in the moment before that would run. When this
- * returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the restore failed, to be ended.
+ * Runs `criu restore` in a cgroup of its own, and has it freeze what it has restored in the moment before
+ * that would run. When this returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the
+ * restore failed, to be ended.
  *
  * @param resources descriptors for CRIU, from 3 on, and the options that say what they are
  */

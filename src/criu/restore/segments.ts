@@ -16,7 +16,9 @@ const SHM_LOCK = 11;
 /** Bits of a mode: the segment is removed, or locked. */
 const SHM_DEST = 0o1000;
 const SHM_LOCKED = 0o2000;
-/** Written before shmget(2), it is the number of the next segment, if it is free (CONFIG_CHECKPOINT_RESTORE). */
+/**
+ * Written before shmget(2), it is the number of the next segment, if it is free (CONFIG_CHECKPOINT_RESTORE).
+ */
 const NEXT_ID = '/proc/sys/kernel/shm_next_id';
 const SYS = { setresuid: 117, setresgid: 119 } as const;
 const SAME = -1;
@@ -157,10 +159,12 @@ function remove({ id }: SegmentPlan): string[] {
 }
 
 /**
- * Makes the System V shared memory segments that a group's images name, under their numbers and keys, with their content. Throws an Error if one
- * cannot be made, most of all because its number or key is taken; there is none then.
+ * Makes the System V shared memory segments that a group's images name, under their numbers and keys, with
+ * their content. Throws an Error if one cannot be made, most of all because its number or key is taken; there
+ * is none then.
  *
- * @returns a resource that takes the segments away if the group does not come back, and finds them right when it does
+ * @returns a resource that takes the segments away if the group does not come back, and finds them right when
+ * it does
  */
 export function makeSegments(directory: string): GroupResource {
   const path = join(directory, SEGMENTS);

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
-/** The System V shared memory segments that are made before `criu restore`; lies next to CRIU's images, if there are any. */
+/**
+ * The System V shared memory segments that are made before `criu restore`; lies next to CRIU's images, if
+ * there are any.
+ */
 export const SEGMENTS = 'segments.json';
 /** Their content, one after the other. */
 export const SEGMENTS_CONTENT = 'segments.raw';
@@ -19,7 +22,10 @@ const segment = z.strictObject({
   isNotReserved: z.boolean(),
   /** How often the group's processes have it attached: with this the segment is whole. */
   attachments: z.int(),
-  /** The chunks lie one after the other in the content file, from `contentOffset` on; `offset` is where they belong. */
+  /**
+   * The chunks lie one after the other in the content file, from `contentOffset` on; `offset` is where they
+   * belong.
+   */
   contentOffset: z.int(),
   chunks: z.array(z.strictObject({ offset: z.int(), length: z.int() })),
 });
