@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LabError } from '../lab/error.ts';
 import { guestPaths } from '../lab/guest.ts';
 
-/** How often the console is looked at, in milliseconds: the resolution of every time that is taken from it. */
+/**
+ * How often the console is looked at, in milliseconds: the resolution of every time that is taken from it.
+ */
 export const RESOLUTION_MS = 20;
 
 /** A line of the console and when it was complete, by this machine's monotonic clock, in seconds. */
@@ -13,8 +15,8 @@ interface Line {
 }
 
 /**
- * Follows a guest's console and notes when each line came: one clock, outside the guest, for things that happen under
- * different kernels.
+ * Follows a guest's console and notes when each line came: one clock, outside the guest, for things that
+ * happen under different kernels.
  */
 export class ConsoleWatch {
   readonly #guest: string;
@@ -33,7 +35,8 @@ export class ConsoleWatch {
   }
 
   /**
-   * Waits for a line since `since` (seconds of this machine's clock) that matches; one that has come already counts.
+   * Waits for a line since `since` (seconds of this machine's clock) that matches; one that has come already
+   * counts.
    * @returns when it came
    * @throws LabError if it does not come in time
    */
@@ -53,8 +56,8 @@ export class ConsoleWatch {
   }
 
   /**
-   * When the kernel that announced itself first after `since` began to count its time: each of its lines bears a time and
-   * came somewhat later, and the line that came least late tells.
+   * When the kernel that announced itself first after `since` began to count its time: each of its lines
+   * bears a time and came somewhat later, and the line that came least late tells.
    */
   kernelStart(since: number): number {
     const first = this.#lines.findIndex(({ at, text }) => at >= since && text.includes('Linux version'));

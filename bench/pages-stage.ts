@@ -3,8 +3,8 @@ import { type PageSource, writeImages } from '../src/criu/images/index.ts';
 import { openKernel } from '../src/vmcore/open.ts';
 
 /**
- * What `otherworld extract` does, with the time of its page writing alone: `pages-stage.ts VMCORE PID DIRECTORY` prints
- * seconds, bytes and the number of contiguous runs as JSON.
+ * What `otherworld extract` does, with the time of its page writing alone: `pages-stage.ts VMCORE PID
+ * DIRECTORY` prints seconds, bytes and the number of contiguous runs as JSON.
  */
 function main([file = '', pid = '', directory = '']: readonly string[]): void {
   const kernel = openKernel(file);

@@ -17,8 +17,8 @@ type Layout = (typeof LAYOUTS)[number];
 const MIB = 2 ** 20;
 
 /**
- * Page capture: a large process of a dead kernel from a vmcore to files, all on tmpfs, against `cp` of as many bytes within
- * tmpfs, in turn; once the whole command, once the writing of pages alone.
+ * Page capture: a large process of a dead kernel from a vmcore to files, all on tmpfs, against `cp` of as
+ * many bytes within tmpfs, in turn; once the whole command, once the writing of pages alone.
  *
  * @returns Markdown
  */

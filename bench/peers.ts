@@ -24,8 +24,8 @@ const SOURCES = [
 const PACKAGES = ['python3-drgn', 'crash', 'makedumpfile'];
 
 /**
- * Builds (first time: about a minute and a 320 MB download) or finds the chroot for kernel `release`, for example
- * `6.12.107+deb13-cloud-amd64`.
+ * Builds (first time: about a minute and a 320 MB download) or finds the chroot for kernel `release`, for
+ * example `6.12.107+deb13-cloud-amd64`.
  *
  * @throws Error when mmdebstrap is missing or the archive has no debug package of that release any more.
  */

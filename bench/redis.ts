@@ -14,8 +14,9 @@ const GUEST_MIB = 2048;
 const SOCKET = '/root/redis.sock';
 
 /**
- * Throughput of a redis-server whose machine is armed, and which is protected, against the same one while nothing is armed:
- * in turn, and each second pair the other way round, so that a drift of the machine's speed meets both alike.
+ * Throughput of a redis-server whose machine is armed, and which is protected, against the same one while
+ * nothing is armed: in turn, and each second pair the other way round, so that a drift of the machine's speed
+ * meets both alike.
  *
  * @returns Markdown
  */

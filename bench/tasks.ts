@@ -15,8 +15,8 @@ import { type Contender, median, race, spread } from './timing.ts';
 const GUEST_MIB = 2048;
 
 /**
- * Listing all user processes of a dead kernel with their memory maps: Otherworld against drgn and crash, whole commands, in
- * turn. What each prints is compared, so that nobody is fast by doing less.
+ * Listing all user processes of a dead kernel with their memory maps: Otherworld against drgn and crash,
+ * whole commands, in turn. What each prints is compared, so that nobody is fast by doing less.
  *
  * @returns Markdown
  * @throws LabError if the lists differ
@@ -103,8 +103,8 @@ interface Counts {
 }
 
 /**
- * Brings each output to the same form, `PID COMM` lines each followed by its areas as `START-END FILE`, and compares. Without
- * files with crash, which repeats the mount point's path for files of other mounts.
+ * Brings each output to the same form, `PID COMM` lines each followed by its areas as `START-END FILE`, and
+ * compares. Without files with crash, which repeats the mount point's path for files of other mounts.
  */
 function compareLists(lists: readonly { name: string; output: string }[]): Counts {
   const [otherworld, drgn, crash] = lists.map(({ output }) => canonicalLines(output));
@@ -125,7 +125,10 @@ function requireSame(ours: readonly string[], theirs: readonly string[], name: s
   }
 }
 
-/** Of Otherworld's lines (those of /proc/PID/maps), tasks-drgn.py's (address, flags, file), or crash's (VMA, start, end, flags, file). */
+/**
+ * Of Otherworld's lines (those of /proc/PID/maps), tasks-drgn.py's (address, flags, file), or crash's (VMA,
+ * start, end, flags, file).
+ */
 const AREA =
   /^(?:[0-9a-f]{16} +)?0*(?<start>[0-9a-f]{1,12})[- ] *0*(?<end>[0-9a-f]{1,12}) +(?:[r-][w-][x-][ps] \S+ \S+ \d+|[0-9a-f]+) *(?<file>\/.*)?/;
 const PROCESS = /^(?:(?<pid>\d+) (?<comm>.+)|PID: (?<crashPid>\d+) .*COMMAND: "(?<crashComm>.*)")$/;

@@ -1,7 +1,10 @@
 import { runCommand } from '../lab/command.ts';
 import { LabError } from '../lab/error.ts';
 
-/** A command of a comparison. `before` and `after` are not in its time: they put things back, and read what it printed. */
+/**
+ * A command of a comparison. `before` and `after` are not in its time: they put things back, and read what it
+ * printed.
+ */
 export interface Contender {
   readonly name: string;
   readonly command: readonly string[];
@@ -21,8 +24,8 @@ export interface Timing {
 const RUN_SECONDS = 120;
 
 /**
- * Runs the contenders in turn (A B C, A B C, ...) so that a drift of the machine's speed meets all of them alike; the
- * first round warms up and is not counted.
+ * Runs the contenders in turn (A B C, A B C, ...) so that a drift of the machine's speed meets all of them
+ * alike; the first round warms up and is not counted.
  *
  * @throws LabError with the end of standard error when a command fails: a failed run has no time.
  */

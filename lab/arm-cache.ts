@@ -6,9 +6,9 @@ import { copyFiles, execChecked, LOOK_SECONDS } from './channel.ts';
 import { guestPaths, readGuest } from './guest.ts';
 
 /**
- * What `otherworld arm` builds in a guest (compressed runtime, initramfs) follows from the Debian system of its image,
- * and takes most of a minute under emulation. A guest gets it from one that was there before; arm itself decides
- * whether it still fits.
+ * What `otherworld arm` builds in a guest (compressed runtime, initramfs) follows from the Debian system of
+ * its image, and takes most of a minute under emulation. A guest gets it from one that was there before; arm
+ * itself decides whether it still fits.
  */
 export async function lendArmCache(name: string): Promise<void> {
   const lent = join(guestPaths(name).directory, 'lent');

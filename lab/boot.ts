@@ -16,7 +16,10 @@ import { findQemu } from './qemu.ts';
 import { withQmp } from './qmp.ts';
 import { findSnapshot, setClock, takeSnapshot, wake } from './snapshot.ts';
 
-/** Longest time from QEMU's start to sshd's greeting, of the guest's own; a software-emulated guest takes 15 to 30 s. */
+/**
+ * Longest time from QEMU's start to sshd's greeting, of the guest's own; a software-emulated guest takes 15
+ * to 30 s.
+ */
 const BOOT_SECONDS = 240;
 
 /**

@@ -18,8 +18,9 @@ import { processStat } from '../src/system/proc.ts';
 import { pathProblem } from '../src/system/trusted-path.ts';
 
 /**
- * Where everything is that the lab builds or downloads: `$XDG_CACHE_HOME/otherworld`, else `~/.cache/otherworld`. Root runs programs from there: where that
- * is a user's (sudo with the user's HOME), it is a directory of root's instead.
+ * Where everything is that the lab builds or downloads: `$XDG_CACHE_HOME/otherworld`, else
+ * `~/.cache/otherworld`. Root runs programs from there: where that is a user's (sudo with the user's HOME),
+ * it is a directory of root's instead.
  */
 export function labCache(
   isRoot: boolean = process.geteuid?.() === 0,
@@ -44,7 +45,9 @@ export function makeCacheDirectory(...parts: readonly string[]): string {
   return directory;
 }
 
-/** A short, stable key of anything JSON can express; cached artefacts are named by the key of their inputs. */
+/**
+ * A short, stable key of anything JSON can express; cached artefacts are named by the key of their inputs.
+ */
 export function cacheKey(inputs: unknown): string {
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
 }
@@ -58,7 +61,10 @@ export function markUsed(directory: string): void {
   utimesSync(directory, now, now);
 }
 
-/** Removes the directories of a kind that nobody has used for two weeks: images and snapshots take most of a gigabyte each. */
+/**
+ * Removes the directories of a kind that nobody has used for two weeks: images and snapshots take most of a
+ * gigabyte each.
+ */
 export function removeUnused(kind: string): void {
   const parent = makeCacheDirectory(kind);
   for (const name of readdirSync(parent)) {

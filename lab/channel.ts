@@ -21,7 +21,9 @@ export function quoteArgument(argument: string): string {
   return /^[A-Za-z0-9_/.,:=@%+-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Options of ssh and scp that lead to a guest. The first connection stays open and is shared by later ones. */
+/**
+ * Options of ssh and scp that lead to a guest. The first connection stays open and is shared by later ones.
+ */
 async function sshOptions(name: string): Promise<string[]> {
   const { sshPort } = readRunningGuest(name);
   const { privateKeyPath } = await guestKey();
@@ -94,7 +96,8 @@ export async function execCaptured(
 }
 
 /**
- * As `execCaptured`, for what must succeed: a command that fails, or does not end in time, is an error that says so.
+ * As `execCaptured`, for what must succeed: a command that fails, or does not end in time, is an error that
+ * says so.
  * @returns what it printed
  * @throws LabError
  */

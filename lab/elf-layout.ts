@@ -11,8 +11,8 @@ const E_SHENTSIZE = 58;
 const PN_XNUM = 0xffff;
 
 /**
- * Moves the program headers of a dump to right behind the ELF header. QEMU puts section headers in between, of which a
- * dump needs none; makedumpfile looks for program headers nowhere else, and finds no memory.
+ * Moves the program headers of a dump to right behind the ELF header. QEMU puts section headers in between,
+ * of which a dump needs none; makedumpfile looks for program headers nowhere else, and finds no memory.
  */
 export function putProgramHeadersFirst(path: string): void {
   const fd = openSync(path, 'r+');

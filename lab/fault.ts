@@ -18,7 +18,10 @@ export function parseFault(name: string): Fault {
   return fault;
 }
 
-/** A system call that nothing uses on its own, so that the fault strikes when the lab says so and in its process. */
+/**
+ * A system call that nothing uses on its own, so that the fault strikes when the lab says so and in its
+ * process.
+ */
 const VICTIM = '__x64_sys_sethostname';
 const CALL_VICTIM = 'hostname otherworld';
 
@@ -68,7 +71,10 @@ async function injectNmi(name: string): Promise<void> {
   await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
 }
 
-/** Sends every CPU into an endless loop with interrupts off: nothing in the guest can tell any more that it hangs. */
+/**
+ * Sends every CPU into an endless loop with interrupts off: nothing in the guest can tell any more that it
+ * hangs.
+ */
 async function hang(name: string): Promise<void> {
   const { cpus } = readRunningGuest(name);
   await plant(name, ENDLESS_LOOP);
@@ -83,7 +89,9 @@ async function hang(name: string): Promise<void> {
   }
 }
 
-/** A guest in which a CPU loops, and that does not answer for so long, hangs: the others wait for that CPU. */
+/**
+ * A guest in which a CPU loops, and that does not answer for so long, hangs: the others wait for that CPU.
+ */
 const HUNG_SECONDS = 10;
 
 async function anyLoops(name: string, cpus: number): Promise<boolean> {
@@ -151,7 +159,10 @@ async function plant(name: string, code: Buffer): Promise<void> {
   await gdbServer('none');
 }
 
-/** The kernel's text is one physical range: where it begins is in /proc/iomem, where a function is in kallsyms. */
+/**
+ * The kernel's text is one physical range: where it begins is in /proc/iomem, where a function is in
+ * kallsyms.
+ */
 async function physicalAddressOf(name: string, functionName: string): Promise<number> {
   const answer = await guestShell(
     name,

@@ -2,8 +2,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
- * The time that a guest had, in seconds since `guestClock` was called: real time without what its busiest-waiting thread
- * waited for a processor of the host. A limit in this time is the guest's own, however busy the host is.
+ * The time that a guest had, in seconds since `guestClock` was called: real time without what its
+ * busiest-waiting thread waited for a processor of the host. A limit in this time is the guest's own, however
+ * busy the host is.
  */
 export type GuestClock = () => number;
 

@@ -10,7 +10,9 @@ import { enabledUnits, maskedGenerators, maskedUnits, type RecipeFile, recipeFil
 import { basePackages, type Release } from './release.ts';
 import { buildSystem, extendSystem } from './system.ts';
 
-/** A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs. */
+/**
+ * A guest's root disk, ready to be booted through overlays: a raw ext4 file system, its kernel and initramfs.
+ */
 export interface GuestImage {
   /** Key of the release's system without extra packages. */
   systemKey: string;

@@ -22,7 +22,8 @@ const lockFile = z.object({
 
 /**
  * What a machine needs to run Otherworld besides its sources: `node_modules` with the production packages of
- * the lock file, Node.js among them. Keyed by their versions, so that a change of sources builds no image anew.
+ * the lock file, Node.js among them. Keyed by their versions, so that a change of sources builds no image
+ * anew.
  */
 export async function prepareNodeTree(progress: Progress): Promise<{ key: string; directory: string }> {
   const packages = productionPackages();

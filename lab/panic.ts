@@ -25,7 +25,8 @@ export interface PanicOptions {
 /**
  * Kills a guest's kernel and waits until the crash world has reported.
  * @returns the id of the incident; undefined for an unarmed guest
- * @throws LabError if the guest is not armed or in its crash world, or never reports (with the end of its console)
+ * @throws LabError if the guest is not armed or in its crash world, or never reports (with the end of its
+ * console)
  */
 export async function panicGuest(
   name: string,
@@ -118,8 +119,8 @@ async function incidentStates(name: string, timeoutSeconds: number): Promise<Inc
 }
 
 /**
- * Reads an incident's report out of a guest: as a file, because while services start a command of the guest's own
- * takes many times as long.
+ * Reads an incident's report out of a guest: as a file, because while services start a command of the guest's
+ * own takes many times as long.
  * @throws LabError if it cannot be read, or is of another version than this
  */
 export async function readReport(name: string, incident: string): Promise<IncidentReport> {

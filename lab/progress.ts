@@ -1,6 +1,8 @@
 import { beginStep } from '../src/report/steps.ts';
 
-/** Where long steps say what they are doing: one line each on standard error, with seconds since the start. */
+/**
+ * Where long steps say what they are doing: one line each on standard error, with seconds since the start.
+ */
 export interface Progress {
   step(message: string): void;
 }

@@ -90,7 +90,10 @@ async function unpackBackport(progress: Progress): Promise<void> {
   renameSync(fresh, cacheDirectory('qemu'));
 }
 
-/** apt-get options that use a source list, package lists and archives of our own; the system's are not touched. */
+/**
+ * apt-get options that use a source list, package lists and archives of our own; the system's are not
+ * touched.
+ */
 async function aptConfiguration(suite: string): Promise<string[]> {
   const root = makeCacheDirectory('apt-qemu');
   makeCacheDirectory('apt-qemu', 'lists', 'partial');

@@ -17,9 +17,9 @@ IPv6AcceptRA=no
 `;
 
 /**
- * A root shell on the second serial port, for `lab console`: it works when the network does not. It is no login
- * session, so that no user manager has to start for it. An interactive shell does not end at SIGTERM, and a reboot would
- * wait for it.
+ * A root shell on the second serial port, for `lab console`: it works when the network does not. It is no
+ * login session, so that no user manager has to start for it. An interactive shell does not end at SIGTERM,
+ * and a reboot would wait for it.
  */
 const consoleService = `[Unit]
 Description=Root shell on the second serial port
@@ -44,8 +44,8 @@ WantedBy=multi-user.target
 `;
 
 /**
- * Drivers that udev would load for features of the emulated CPU and machine, and that no program in a guest needs:
- * several seconds of every boot under emulation, in both worlds.
+ * Drivers that udev would load for features of the emulated CPU and machine, and that no program in a guest
+ * needs: several seconds of every boot under emulation, in both worlds.
  */
 const unneededDrivers = [
   'aesni_intel',

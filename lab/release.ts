@@ -11,7 +11,10 @@ export function parseRelease(name: string): Release {
   return release;
 }
 
-/** What every guest has, with what Debian recommends: a small system with systemd, and what Otherworld needs on any machine. */
+/**
+ * What every guest has, with what Debian recommends: a small system with systemd, and what Otherworld needs
+ * on any machine.
+ */
 export const basePackages: readonly string[] = [
   'systemd',
   'systemd-sysv',

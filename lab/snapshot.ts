@@ -100,7 +100,10 @@ async function saveMemory(qmp: Qmp, file: string): Promise<void> {
 
 const runState = z.object({ status: z.string() });
 
-/** Lets a machine that was started from a snapshot run, once its memory is loaded: it was saved standing still. */
+/**
+ * Lets a machine that was started from a snapshot run, once its memory is loaded: it was saved standing
+ * still.
+ */
 export async function wake(name: string): Promise<void> {
   await withQmp(guestPaths(name).qmp, async (qmp) => {
     while (runState.parse(await qmp.execute('query-status')).status === 'inmigrate') await sleep(100);

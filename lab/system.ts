@@ -29,8 +29,9 @@ export async function buildSystem(
 }
 
 /**
- * With the packages that Debian recommends, as an ordinary machine has them: some replace what another brings (busybox in an initramfs),
- * or decide what a program may do (apparmor). Downloaded packages are kept in the cache, and taken from there the next time.
+ * With the packages that Debian recommends, as an ordinary machine has them: some replace what another brings
+ * (busybox in an initramfs), or decide what a program may do (apparmor). Downloaded packages are kept in the
+ * cache, and taken from there the next time.
  */
 function mmdebstrapArguments(target: string, release: Release): string[] {
   const archives = makeCacheDirectory('apt', release, 'archives');
@@ -77,8 +78,8 @@ function markUpToDate(root: string): void {
 }
 
 /**
- * apt in the system's own root, with the package lists and archives of the cache in place of its own, in a mount
- * namespace that ends with it. No service is started (policy-rc.d).
+ * apt in the system's own root, with the package lists and archives of the cache in place of its own, in a
+ * mount namespace that ends with it. No service is started (policy-rc.d).
  */
 const EXTEND = `
 root=$1 archives=$2 lists=$3

@@ -27,8 +27,8 @@ interface Tally {
 }
 
 /**
- * A guest keeps two cores busy for a part of its time only: booting is the work of one CPU, and tests wait. More than two
- * would make each other late on the two cores that tests have to get by with.
+ * A guest keeps two cores busy for a part of its time only: booting is the work of one CPU, and tests wait.
+ * More than two would make each other late on the two cores that tests have to get by with.
  */
 const GUESTS_AT_ONCE = 2;
 

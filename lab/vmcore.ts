@@ -7,7 +7,8 @@ import { withQmp } from './qmp.ts';
 
 /**
  * Writes the guest's memory as an ELF vmcore, VMCOREINFO included; the guest is stopped meanwhile and goes on
- * afterwards. Of a dead guest that is the dead kernel's memory (with the crash kernel in its reserved region).
+ * afterwards. Of a dead guest that is the dead kernel's memory (with the crash kernel in its reserved
+ * region).
  * @returns size of the file in bytes
  * @throws LabError if QEMU cannot write it
  */

@@ -41,8 +41,8 @@ export interface Observation {
 }
 
 /**
- * Whether every word of the counter's memory was checked since an outage that came after `before`: each thread has seen a larger
- * gap in real time than ever before, and has gone all round its part since.
+ * Whether every word of the counter's memory was checked since an outage that came after `before`: each
+ * thread has seen a larger gap in real time than ever before, and has gone all round its part since.
  */
 export function wasCheckedWhole(before: CounterStatus, after: CounterStatus): boolean {
   const outage = after.largestRealtimeGapNanoseconds > before.largestRealtimeGapNanoseconds;
@@ -100,7 +100,9 @@ const scripts = {
   crashKernel: 'grep -c elfcorehdr= /proc/cmdline',
 } as const;
 
-/** Looks at everything. A program that does not answer leaves an empty text or an old status, and no error. */
+/**
+ * Looks at everything. A program that does not answer leaves an empty text or an old status, and no error.
+ */
 export async function observe(guest: string): Promise<Observation> {
   const commands = Object.entries(scripts).map(
     ([name, script]) => `printf '\\0${name}\\1'\n(${script}) 2>/dev/null`,

@@ -126,7 +126,9 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
   };
 }
 
-/** Waits until the counter has been all through its memory since the panic; the table tells if it never was. */
+/**
+ * Waits until the counter has been all through its memory since the panic; the table tells if it never was.
+ */
 async function waitForWholeCheck(guest: string, before: CounterStatus): Promise<void> {
   const end = performance.now() + 90_000;
   while (performance.now() < end && !wasCheckedWhole(before, await readCounter(guest))) await sleep(1000);

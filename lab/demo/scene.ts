@@ -20,7 +20,9 @@ export const unsavedText = 'none of this has been saved when the kernel dies.';
 /** Number of keys that Redis gets: strings, and a hash, a list and a sorted set besides. */
 const redisStrings = 20_000;
 
-/** Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails. */
+/**
+ * Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails.
+ */
 export function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
   return execChecked(guest, ['sh', '-c', script], { timeoutSeconds });
 }

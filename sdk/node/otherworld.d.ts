@@ -23,17 +23,20 @@ export interface Incident {
 export interface Options {
   /** The signal that the crash world queues. Default: SIGPWR. */
   readonly signal?: NodeJS.Signals;
-  /** After that time the crash world no longer waits for the callback. Default: as configured on the machine. */
+  /**
+   * After that time the crash world no longer waits for the callback. Default: as configured on the machine.
+   */
   readonly timeLimitMilliseconds?: number;
 }
 
 /**
- * Has `callback` called when this process has outlived its kernel, as soon as its event loop runs. When the callback
- * has returned, or its promise is fulfilled, the crash world is told so. An error that it throws is the program's own,
- * as one in any event listener.
+ * Has `callback` called when this process has outlived its kernel, as soon as its event loop runs. When the
+ * callback has returned, or its promise is fulfilled, the crash world is told so. An error that it throws is
+ * the program's own, as one in any event listener.
  *
  * @returns a function that takes the registration back
- * @throws NotRegisteredError if the platform or the library `koffi` is missing, or a registration exists already
+ * @throws NotRegisteredError if the platform or the library `koffi` is missing, or a registration exists
+ * already
  */
 export function onKernelCrash(
   callback: (incident: Incident) => void | Promise<void>,

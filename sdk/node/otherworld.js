@@ -78,7 +78,9 @@ function linkOf(fd) {
   }
 }
 
-/** The functions of the C library by which a memory file gets mapped: JavaScript itself has no way to do it. */
+/**
+ * The functions of the C library by which a memory file gets mapped: JavaScript itself has no way to do it.
+ */
 function loadLibc() {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     throw new NotRegisteredError(

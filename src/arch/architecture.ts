@@ -3,18 +3,22 @@ import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
 /**
  * What has to be known of a processor architecture. To add one:
  *
- * 1. `src/arch/NAME/`: an {@link Architecture}, named in the list of `src/arch/index.ts`. It is data and small functions over numbers and
- *    bytes, knows no kernel structure, and imports nothing of `src/` but this file and `src/system`.
- *    - `pageTable`: the format of a page table entry. Tables have entries of 8 bytes and pages of 4 KiB, as x86-64's and arm64's have.
+ * 1. `src/arch/NAME/`: an {@link Architecture}, named in the list of `src/arch/index.ts`. It is data and
+ *    small functions over numbers and bytes, knows no kernel structure, and imports nothing of `src/` but
+ *    this file and `src/system`.
+ *    - `pageTable`: the format of a page table entry. Tables have entries of 8 bytes and pages of 4 KiB, as
+ *      x86-64's and arm64's have.
  *    - `kernelSpace`: where kernel addresses are, and which are mapped by arithmetic.
  *    - `notes`: registers in NT_PRSTATUS, in the order of `struct user_regs_struct`.
- *    - `systemCalls`, `ptrace`: numbers, and how a thread makes a call, makes it again or is given its result.
+ *    - `systemCalls`, `ptrace`: numbers, and how a thread makes a call, makes it again or is given its
+ *      result.
  *    - `stack`: what of it is in use.
  *    - `programStart`: the first registers of a program, and of a function that is called.
  *    - `signalFrame`: what rt_sigreturn(2) takes a thread's context from.
- * 2. `src/linux/arch/NAME/`: what the kernel's own headers of that architecture declare (`struct pt_regs`, `struct thread_struct`, the
- *    vector state, what a halted processor still needs).
- * 3. `src/criu/images/`: the architecture's part of CRIU's core image; `src/criu/restore/`: the registers that ptrace(2) sets.
+ * 2. `src/linux/arch/NAME/`: what the kernel's own headers of that architecture declare (`struct pt_regs`,
+ *    `struct thread_struct`, the vector state, what a halted processor still needs).
+ * 3. `src/criu/images/`: the architecture's part of CRIU's core image; `src/criu/restore/`: the registers
+ *    that ptrace(2) sets.
  * 4. `src/arm/`: the console and the processor options of a crash kernel's command line.
  */
 export interface Architecture {
@@ -46,7 +50,10 @@ export interface ProgramStart {
   readonly exit: Uint8Array;
   /** Registers of a program that starts at an address, with the stack pointer there. */
   start(ip: number, sp: number): ThreadRegisters;
-  /** Registers of a thread that was just called with one argument: its thread pointer and its rights to memory stay. */
+  /**
+   * Registers of a thread that was just called with one argument: its thread pointer and its rights to memory
+   * stay.
+   */
   call(thread: ThreadRegisters, entry: number, argument: bigint, sp: number): ThreadRegisters;
   /** The thread runs the architecture's own code, not that of a predecessor. */
   isNative(registers: UserRegisters): boolean;
@@ -70,7 +77,10 @@ export interface SignalFrame {
   readonly bytes: Uint8Array;
 }
 
-/** The frame from which rt_sigreturn(2) puts a thread back where it was: registers, vector state, blocked signals, alternate stack. */
+/**
+ * The frame from which rt_sigreturn(2) puts a thread back where it was: registers, vector state, blocked
+ * signals, alternate stack.
+ */
 export interface SignalFrameFormat {
   /** What a return takes off the stack. */
   readonly returnAddressBytes: number;
@@ -129,7 +139,8 @@ export interface StackRules {
 }
 
 /**
- * Entries of a page table, as two words of 32 bits. Levels count from 1, the table whose entries map single pages.
+ * Entries of a page table, as two words of 32 bits. Levels count from 1, the table whose entries map single
+ * pages.
  */
 export interface PageTableFormat {
   /** Entries of a table, at every level. */
@@ -146,7 +157,10 @@ export interface PageTableFormat {
   isPresent(low: number, level: number): boolean;
   /** Physical address in an entry that is present. */
   frame(low: number, high: number): number;
-  /** Two entries that are present have the same flags, but for those that the processor sets as memory is used. */
+  /**
+   * Two entries that are present have the same flags, but for those that the processor sets as memory is
+   * used.
+   */
   isAlike(low: number, high: number, otherLow: number, otherHigh: number): boolean;
   /** Number of the swap area in an entry that is neither empty nor present. */
   swapType(high: number): number;
@@ -197,7 +211,10 @@ export interface KernelSpace {
   readonly start: bigint;
   /** Where the kernel image is linked to run without being moved. */
   readonly imageStart: bigint;
-  /** The first translation, from VMCOREINFO alone; a sentence if that lacks what it takes, or if memory cannot be read. */
+  /**
+   * The first translation, from VMCOREINFO alone; a sentence if that lacks what it takes, or if memory cannot
+   * be read.
+   */
   initial(info: KernelNumbers): KernelAddressSpace | string;
   /** The direct map and vmemmap, with page tables of so many levels. */
   bases(levels: number): { readonly directMap: BaseAddress; readonly vmemmap: BaseAddress };
@@ -205,7 +222,9 @@ export interface KernelSpace {
   readonly baseAlignment: bigint;
 }
 
-/** One component of the extended state of a thread, and where an XSAVE area of standard format has it (bytes). */
+/**
+ * One component of the extended state of a thread, and where an XSAVE area of standard format has it (bytes).
+ */
 export interface PlacedComponent {
   readonly number: number;
   readonly data: Uint8Array;

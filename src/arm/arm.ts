@@ -78,8 +78,8 @@ export function isUnchecked(release: string, isAllowed: boolean): boolean {
 }
 
 /**
- * Arms the running system: builds the crash initramfs (or takes it from the cache), loads it with the running kernel's own image as crash
- * kernel, and sets the panic sysctls. Whatever was loaded before is replaced.
+ * Arms the running system: builds the crash initramfs (or takes it from the cache), loads it with the running
+ * kernel's own image as crash kernel, and sets the panic sysctls. Whatever was loaded before is replaced.
  * @param allowUnchecked also a kernel of a series that was not checked
  * @throws ArmError saying what is missing; Error if others can write to the directory of images
  */
@@ -190,7 +190,8 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   }
   progress('loading the crash kernel');
   try {
-    // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a busy machine's CPU for long.
+    // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
+    // busy machine's CPU for long.
     if (earlier !== undefined) forget(earlier);
     loadCrashKernel(image, initramfs, commandLine);
   } finally {

@@ -12,7 +12,9 @@ const require = requireFrom(import.meta.url);`;
 /** The sources of a checkout. */
 const SOURCE = join(INSTALLATION, 'src');
 
-/** How every bundle is made: ES modules for this Node.js; only koffi, which has a native part, stays outside. */
+/**
+ * How every bundle is made: ES modules for this Node.js; only koffi, which has a native part, stays outside.
+ */
 export const bundleOptions = {
   bundle: true,
   platform: 'node',
@@ -28,8 +30,8 @@ export const bundleOptions = {
 export const INSTALLED_BUNDLE = join(INSTALLATION, 'lib/crash-world.mjs');
 
 /**
- * The crash world's program as one ES module. An installation has it; a checkout builds it anew when a source file or a
- * library has changed.
+ * The crash world's program as one ES module. An installation has it; a checkout builds it anew when a source
+ * file or a library has changed.
  */
 export async function buildBundle(): Promise<{ path: string; built: boolean }> {
   if (existsSync(INSTALLED_BUNDLE)) return { path: INSTALLED_BUNDLE, built: false };

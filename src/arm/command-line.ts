@@ -3,10 +3,16 @@ import { CRASH_WORLD_PARAMETER, PAYLOAD_DIRECTORY } from '../config/paths.ts';
 import { ArmError } from './errors.ts';
 import { memmapParameter } from './iomem.ts';
 
-/** COMMAND_LINE_SIZE of x86-64 without the final zero byte, and without the `elfcorehdr=0x... ` that the kernel adds. */
+/**
+ * COMMAND_LINE_SIZE of x86-64 without the final zero byte, and without the `elfcorehdr=0x... ` that the
+ * kernel adds.
+ */
 const LONGEST_COMMAND_LINE = 2047 - 'elfcorehdr=0x123456789abcdef0 '.length;
 
-/** Parameters of the main kernel that are wrong for the crash kernel: about other memory, another init or the loader. */
+/**
+ * Parameters of the main kernel that are wrong for the crash kernel: about other memory, another init or the
+ * loader.
+ */
 const DROPPED = new Set(
   `BOOT_IMAGE initrd kexec_jump_back_entry crashkernel init rdinit mem memmap maxcpus nr_cpus possible_cpus hugepages
   numa hugepagesz default_hugepagesz hugetlb_cma cma movablecore kernelcore memhp_default_state panic resume resume_offset
@@ -16,24 +22,24 @@ const DROPPED = new Set(
 /** pid_max is the kernel's PID_MAX_LIMIT: any number may be wanted. */
 const PID_MAX = 2 ** 22;
 /**
- * Numbers of the crash world's first processes, and of threads of its kernel that are made with them, before its program chooses a range that is
- * clear of the dead world's. The numbers that a machine comes to last, or never if its own pid_max is lower; and room for the
- * thousands of processes that an initramfs may start.
+ * Numbers of the crash world's first processes, and of threads of its kernel that are made with them, before
+ * its program chooses a range that is clear of the dead world's. The numbers that a machine comes to last, or
+ * never if its own pid_max is lower; and room for the thousands of processes that an initramfs may start.
  */
 const FIRST_PID = PID_MAX - 8192;
 const PID_PARAMETERS = [`sysctl.kernel.pid_max=${PID_MAX}`, `sysctl.kernel.ns_last_pid=${FIRST_PID - 1}`];
 
 /**
- * Bounce buffers for devices that reach only the first 4 GiB. The kernel's default of 64 MiB, which it takes wherever there is memory above them,
- * is a fourth of what kdump reserves.
+ * Bounce buffers for devices that reach only the first 4 GiB. The kernel's default of 64 MiB, which it takes
+ * wherever there is memory above them, is a fourth of what kdump reserves.
  */
 export const BOUNCE_BYTES = 8 * 2 ** 20;
 /** IO_TLB_SIZE (include/linux/swiotlb.h). */
 const BOUNCE_SLAB = 2048;
 
 /**
- * `swiotlb=` with a size for the crash kernel, in one area (the kernel makes one for each processor and each as large as it must be), and what
- * the main kernel's says of forcing.
+ * `swiotlb=` with a size for the crash kernel, in one area (the kernel makes one for each processor and each
+ * as large as it must be), and what the main kernel's says of forcing.
  */
 function bounceParameter(main: string): string {
   const forcing = /\b(?:no)?force$/.exec(parameterValue(main, 'swiotlb') ?? '');
@@ -46,11 +52,14 @@ export interface CommandLineInputs {
   readonly main: string;
   /** Old memory to take back. */
   readonly ranges: readonly IomemRange[];
-  /** Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known. */
+  /**
+   * Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known.
+   */
   readonly loopsPerJiffy: number | undefined;
   /**
-   * APIC id of the processor that the firmware boots. If another one panics, this one must not be started again: INIT would reset the machine.
-   * Kernels before 6.7 have to be told, newer ones see it themselves (arch/x86/kernel/cpu/topology.c).
+   * APIC id of the processor that the firmware boots. If another one panics, this one must not be started
+   * again: INIT would reset the machine. Kernels before 6.7 have to be told, newer ones see it themselves
+   * (arch/x86/kernel/cpu/topology.c).
    */
   readonly bootApicId: number | undefined;
   /** The main kernel's timer interrupt is known to arrive through the I/O APIC. */
@@ -62,9 +71,9 @@ export interface CommandLineInputs {
 }
 
 /**
- * The crash kernel's command line: the main kernel's (root=, console=, what drivers need), without what concerns its memory, and with
- * what makes a crash world: one CPU at first (maxcpus, not nr_cpus: its initramfs starts the others), hot-added
- * memory offline until a block is wanted, our init.
+ * The crash kernel's command line: the main kernel's (root=, console=, what drivers need), without what
+ * concerns its memory, and with what makes a crash world: one CPU at first (maxcpus, not nr_cpus: its
+ * initramfs starts the others), hot-added memory offline until a block is wanted, our init.
  * @throws ArmError if there is no root= or the line is too long for the kernel
  */
 export function crashCommandLine(inputs: CommandLineInputs): string {
@@ -103,7 +112,9 @@ export function crashCommandLine(inputs: CommandLineInputs): string {
   return line;
 }
 
-/** Parameters are separated by blanks; a value may be in double quotes and then hold blanks (lib/cmdline.c). */
+/**
+ * Parameters are separated by blanks; a value may be in double quotes and then hold blanks (lib/cmdline.c).
+ */
 export function splitCommandLine(line: string): string[] {
   return line.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
 }
@@ -120,8 +131,8 @@ function parameterName(parameter: string): string {
 }
 
 /**
- * Loops per jiffy as the kernel computed them at boot, from /proc/cpuinfo (`bogomips` is lpj * HZ / 500000, with two digits) and the
- * kernel's configuration (CONFIG_HZ).
+ * Loops per jiffy as the kernel computed them at boot, from /proc/cpuinfo (`bogomips` is lpj * HZ / 500000,
+ * with two digits) and the kernel's configuration (CONFIG_HZ).
  * @returns undefined if either is not there
  */
 export function loopsPerJiffy(cpuinfo: string, kernelConfig: string): number | undefined {
@@ -131,9 +142,10 @@ export function loopsPerJiffy(cpuinfo: string, kernelConfig: string): number | u
 }
 
 /**
- * Whether the main kernel has tried its timer interrupt at boot and found that it arrives the first way, directly through the I/O APIC
- * (check_timer in arch/x86/kernel/apic/io_apic.c). The crash kernel need not try again then: the trial waits for some interrupts within some
- * loops of the processor, and where a busy host gives neither, it panics.
+ * Whether the main kernel has tried its timer interrupt at boot and found that it arrives the first way,
+ * directly through the I/O APIC (check_timer in arch/x86/kernel/apic/io_apic.c). The crash kernel need not
+ * try again then: the trial waits for some interrupts within some loops of the processor, and where a busy
+ * host gives neither, it panics.
  * @param log the kernel's log of this boot, or what is left of it
  */
 export function timerWorks(log: string): boolean {

@@ -6,7 +6,9 @@ import { ArmError } from './errors.ts';
 /** Where the system's programs are, whatever the caller's PATH. */
 export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** The path of a program of the system, or undefined; sbin counts even where it is not in the caller's PATH. */
+/**
+ * The path of a program of the system, or undefined; sbin counts even where it is not in the caller's PATH.
+ */
 export function findProgram(name: string): string | undefined {
   return SYSTEM_PATH.split(':')
     .map((directory) => join(directory, name))

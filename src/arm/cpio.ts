@@ -33,9 +33,10 @@ function member(index: number, name: string, mode: number, data: Uint8Array): Bu
 }
 
 /**
- * An uncompressed archive as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst, "newc"): everything
- * belongs to root, directories above the files are made with mode 0700. The parts are to be written
- * one after the other; the kernel takes several archives in a row if each begins on a multiple of 4.
+ * An uncompressed archive as the kernel unpacks it
+ * (Documentation/driver-api/early-userspace/buffer-format.rst, "newc"): everything belongs to root,
+ * directories above the files are made with mode 0700. The parts are to be written one after the other; the
+ * kernel takes several archives in a row if each begins on a multiple of 4.
  */
 export function cpioArchive(entries: readonly CpioEntry[]): Buffer[] {
   const directories = new Set(entries.flatMap((entry) => parentsOf(entry.path)));

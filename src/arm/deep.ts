@@ -9,7 +9,10 @@ import type { CpioEntry } from './cpio.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs } from './initramfs.ts';
 
-/** The root file system of the trial: initramfs-tools mounts by the script of this name (`boot=`, initramfs-tools(7)). */
+/**
+ * The root file system of the trial: initramfs-tools mounts by the script of this name (`boot=`,
+ * initramfs-tools(7)).
+ */
 const BOOT_SCRIPT = 'otherworld-deep';
 /** init.sh says it when its program has run, and ends the machine. */
 const PASSED = 'otherworld: deep: the program runs';
@@ -54,7 +57,8 @@ export interface DeepBoot {
 }
 
 /**
- * Boots a crash kernel with its initramfs in QEMU, where the initramfs itself stands for the root file system, until init.sh has run the program.
+ * Boots a crash kernel with its initramfs in QEMU, where the initramfs itself stands for the root file
+ * system, until init.sh has run the program.
  * @returns how long it took, as a sentence
  * @throws ArmError with the end of the console if it does not come so far
  */

@@ -194,7 +194,10 @@ function rival(): Finding {
 
 const WATCHDOGS = '/sys/class/watchdog';
 
-/** A watchdog in hardware runs on when the kernel dies, and nobody answers it before the crash world's systemd. */
+/**
+ * A watchdog in hardware runs on when the kernel dies, and nobody answers it before the crash world's
+ * systemd.
+ */
 export function watchdog(directory = WATCHDOGS): Finding {
   const what = 'watchdog';
   const attribute = (name: string, file: string): string | undefined => {

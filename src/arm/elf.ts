@@ -8,8 +8,9 @@ import {
 import { ArmError } from './errors.ts';
 
 /**
- * A 64-bit ELF program without what only debuggers and linkers read: cut after the last byte that a segment has in the file,
- * section headers forgotten (elf(5)). Symbols and debug sections lie behind the segments; of Node.js they are a fifth of the file.
+ * A 64-bit ELF program without what only debuggers and linkers read: cut after the last byte that a segment
+ * has in the file, section headers forgotten (elf(5)). Symbols and debug sections lie behind the segments; of
+ * Node.js they are a fifth of the file.
  * @throws ArmError if it is no 64-bit little-endian ELF file
  */
 export function withoutSections(file: Buffer): Buffer {

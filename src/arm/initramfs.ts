@@ -39,9 +39,9 @@ function configuration(modules: 'dep' | 'most'): string {
 }
 
 /**
- * The part of the crash initramfs that finds and mounts the root file system, made by the distribution's own mkinitramfs with a
- * configuration of ours (as kdump-tools does). For the running kernel it holds the modules that this machine's
- * root file system needs; if it was prepared before the kernel ran, all common ones.
+ * The part of the crash initramfs that finds and mounts the root file system, made by the distribution's own
+ * mkinitramfs with a configuration of ours (as kdump-tools does). For the running kernel it holds the modules
+ * that this machine's root file system needs; if it was prepared before the kernel ran, all common ones.
  * @throws ArmError if initramfs-tools is missing or fails
  */
 export function buildBaseInitramfs(kernelRelease: string): { path: string; built: boolean } {
@@ -106,7 +106,10 @@ export interface PayloadFile {
   readonly mode?: number;
 }
 
-/** What the crash initramfs has of ours, behind mkinitramfs's archive: our programs, the runtime, the payload and the mark. */
+/**
+ * What the crash initramfs has of ours, behind mkinitramfs's archive: our programs, the runtime, the payload
+ * and the mark.
+ */
 export function ownFiles(runtime: string, payload: readonly PayloadFile[], mark: string): CpioEntry[] {
   return [
     ...toolFiles(),
@@ -128,8 +131,9 @@ export function ownFiles(runtime: string, payload: readonly PayloadFile[], mark:
 }
 
 /**
- * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's archive, and an uncompressed one with our
- * own files. (The kernel unpacks several archives in a row; packing the squashfs again would only cost time and memory.)
+ * Writes the whole crash initramfs: what the kernel looks for before it unpacks anything, mkinitramfs's
+ * archive, and an uncompressed one with our own files. (The kernel unpacks several archives in a row; packing
+ * the squashfs again would only cost time and memory.)
  * @returns its size in bytes
  */
 export function assembleInitramfs(

@@ -7,9 +7,14 @@ export interface IomemEntry extends IomemRange {
   readonly depth: number;
 }
 
-/** Memory blocks that can be put online one by one are at least this large on x86-64 (MIN_MEMORY_BLOCK_SIZE). */
+/**
+ * Memory blocks that can be put online one by one are at least this large on x86-64 (MIN_MEMORY_BLOCK_SIZE).
+ */
 const MEMORY_BLOCK_BYTES = 128 * 2 ** 20;
-/** What a device-dax keeps for itself at the start of its range (info block, aligned to a huge page); its memory begins after it. */
+/**
+ * What a device-dax keeps for itself at the start of its range (info block, aligned to a huge page); its
+ * memory begins after it.
+ */
 const DAX_LABEL_BYTES = 2 * 2 ** 20;
 
 /**
@@ -37,11 +42,10 @@ export function crashKernelRanges(entries: readonly IomemEntry[]): IomemRange[] 
 }
 
 /**
- * The parts of System RAM that the crash world can take back: whole memory blocks outside the reserved memory, each part with room for
- * its device-dax's label before the first block.
- * Large ranges are cut so that the page descriptors of each part (1.6 % of it) fit into what the parts before
- * it have brought. One memory block is left out at each cut: the kernel would join ranges that touch
- * (e820__update_table).
+ * The parts of System RAM that the crash world can take back: whole memory blocks outside the reserved
+ * memory, each part with room for its device-dax's label before the first block. Large ranges are cut so that
+ * the page descriptors of each part (1.6 % of it) fit into what the parts before it have brought. One memory
+ * block is left out at each cut: the kernel would join ranges that touch (e820__update_table).
  * @param reservedBytes memory that the crash kernel starts with
  */
 export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes: number): IomemRange[] {

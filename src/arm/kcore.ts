@@ -19,8 +19,9 @@ interface Segment {
 }
 
 /**
- * Physical memory of the running kernel as /proc/kcore shows it (fs/proc/kcore.c): all System RAM, what is reserved for a crash kernel included, by the
- * p_paddr of its segments. Needs root, and no lockdown of confidentiality.
+ * Physical memory of the running kernel as /proc/kcore shows it (fs/proc/kcore.c): all System RAM, what is
+ * reserved for a crash kernel included, by the p_paddr of its segments. Needs root, and no lockdown of
+ * confidentiality.
  */
 export class Kcore implements Disposable {
   readonly #fd: number;
@@ -34,8 +35,9 @@ export class Kcore implements Disposable {
     const count = programHeaderCount(header, (offset, length) => this.#read(offset, length));
     const table = this.#read(header.programHeadersOffset, count * PROGRAM_HEADER_BYTES);
     this.#segments = parseProgramHeaders(table)
-      // What is not plain memory has all bits set in its physical address. The kernel's text, which the direct map
-      // has too, may lie further away in the file than a number can say (five levels of page tables).
+      // What is not plain memory has all bits set in its physical address. The kernel's text, which the
+      // direct map has too, may lie further away in the file than a number can say (five levels of page
+      // tables).
       .filter(
         ({ type, physical, offset }) => type === PT_LOAD && [physical, offset].every(Number.isSafeInteger),
       )

@@ -23,8 +23,9 @@ export function kernelImage(kernelRelease: string): string {
 }
 
 /**
- * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile there is none. Done through kexec_file_load(2), which also takes a kernel under lockdown if
- * it is signed, else through kexec_load(2).
+ * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile
+ * there is none. Done through kexec_file_load(2), which also takes a kernel under lockdown if it is signed,
+ * else through kexec_load(2).
  * @throws ArmError if the kernel does not take it
  */
 export function loadCrashKernel(image: string, initramfs: string, commandLine: string): void {

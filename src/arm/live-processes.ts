@@ -23,7 +23,10 @@ export function liveCommandLine(pid: number): string | undefined {
   return ifThere(() => printableArguments(readFileSync(`/proc/${pid}/cmdline`)));
 }
 
-/** Where the program of a process is hidden from us (EACCES: PID 1 of some containers), its name is all that rules can go by. */
+/**
+ * Where the program of a process is hidden from us (EACCES: PID 1 of some containers), its name is all that
+ * rules can go by.
+ */
 function exePath(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');

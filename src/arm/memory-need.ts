@@ -3,11 +3,20 @@ import { BOUNCE_BYTES, parameterValue } from './command-line.ts';
 
 const MIB = 2 ** 20;
 
-/** Kernel image, page descriptors and boot-time allocations of the crash kernel: reserved size minus MemTotal, without the bounce buffers. */
+/**
+ * Kernel image, page descriptors and boot-time allocations of the crash kernel: reserved size minus MemTotal,
+ * without the bounce buffers.
+ */
 const KERNEL_BYTES = 48 * MIB;
-/** User space of the crash world at its peak: Node.js with the bundle, the model of what is captured, CRIU, shell, page cache that cannot be dropped. */
+/**
+ * User space of the crash world at its peak: Node.js with the bundle, the model of what is captured, CRIU,
+ * shell, page cache that cannot be dropped.
+ */
 const USER_SPACE_BYTES = 124 * MIB;
-/** What the kernel keeps for each processor that may be started later: measured as the difference between 2 and 16. */
+/**
+ * What the kernel keeps for each processor that may be started later: measured as the difference between 2
+ * and 16.
+ */
 const PER_CPU_BYTES = 1.25 * MIB;
 /** What starting one takes, its threads above all: 9 MiB for 14. */
 const PER_STARTED_CPU_BYTES = 0.65 * MIB;
@@ -15,8 +24,8 @@ const PER_STARTED_CPU_BYTES = 0.65 * MIB;
 const PAGE_DESCRIPTOR_SHARE = 64 / PAGE_SIZE;
 
 /**
- * What is kept of each memory area, thread and descriptor of a protected process until its images are written: measured with 144 small processes of
- * about 26 of these each.
+ * What is kept of each memory area, thread and descriptor of a protected process until its images are
+ * written: measured with 144 small processes of about 26 of these each.
  */
 const PER_PIECE_BYTES = 0.024 * MIB;
 
@@ -40,8 +49,8 @@ export interface CrashWorldParts {
 }
 
 /**
- * Memory that the crash world needs, in bytes: either while the initramfs is unpacked (it is there twice) or while the first
- * range of old memory gets its page descriptors, with all processors started.
+ * Memory that the crash world needs, in bytes: either while the initramfs is unpacked (it is there twice) or
+ * while the first range of old memory gets its page descriptors, with all processors started.
  */
 export function neededBytes({
   initramfsBytes,

@@ -4,7 +4,10 @@ import { findProgram, runProgram } from './command.ts';
 import { ArmError } from './errors.ts';
 import type { Finding } from './finding.ts';
 
-/** Why the running kernel would take no crash kernel, or could not be read by one: looked at before anything is built. */
+/**
+ * Why the running kernel would take no crash kernel, or could not be read by one: looked at before anything
+ * is built.
+ */
 export function obstacles(image: string, root = '/'): Finding[] {
   return [loadingAllowed(root), symbolsShown(root), lockdown(image, root)];
 }
@@ -21,7 +24,10 @@ function text(root: string, path: string): string | undefined {
   return existsSync(file) ? readFileSync(file, 'utf8').trim() : undefined;
 }
 
-/** kernel.kexec_load_disabled, and since 6.3 the number of loads that are left (kernel.kexec_load_limit_panic; -1: any number). */
+/**
+ * kernel.kexec_load_disabled, and since 6.3 the number of loads that are left (kernel.kexec_load_limit_panic;
+ * -1: any number).
+ */
 function loadingAllowed(root: string): Finding {
   const what = 'loading a crash kernel';
   const todo = 'take it out of /etc/sysctl.conf and /etc/sysctl.d, and reboot: it cannot be switched back';
@@ -60,7 +66,10 @@ function symbolsShown(root: string): Finding {
   };
 }
 
-/** Under lockdown the kernel takes signed kernels only, by keys of its own: whether this one is, it alone can tell. */
+/**
+ * Under lockdown the kernel takes signed kernels only, by keys of its own: whether this one is, it alone can
+ * tell.
+ */
 function lockdown(image: string, root: string): Finding {
   const what = 'lockdown';
   const mode = /\[(\w+)\]/.exec(text(root, 'sys/kernel/security/lockdown') ?? '')?.[1];
@@ -80,8 +89,8 @@ function lockdown(image: string, root: string): Finding {
 }
 
 /**
- * Loads the image as one that `kexec -e` would start, and unloads it: the checks are those of a crash kernel, and a crash kernel that is loaded
- * stays. @returns what was said against it
+ * Loads the image as one that `kexec -e` would start, and unloads it: the checks are those of a crash kernel,
+ * and a crash kernel that is loaded stays. @returns what was said against it
  */
 function triedLoading(image: string): string | undefined {
   const kexec = findProgram('kexec');

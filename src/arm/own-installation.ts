@@ -6,7 +6,10 @@ import { ownershipProblem, pathProblem } from '../system/trusted-path.ts';
 /** Nothing of it is run. */
 const NOT_RUN = '.git';
 
-/** The first file of a directory, those below it included, that somebody else than root can change; undefined if there is none. */
+/**
+ * The first file of a directory, those below it included, that somebody else than root can change; undefined
+ * if there is none.
+ */
 export function treeProblem(directory: string): string | undefined {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);

@@ -2,7 +2,10 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/schema.ts';
 
-/** What makes the kernel panic instead of limping on (Documentation/admin-guide/sysctl/kernel.rst), by configuration key. */
+/**
+ * What makes the kernel panic instead of limping on (Documentation/admin-guide/sysctl/kernel.rst), by
+ * configuration key.
+ */
 const SWITCHES = [
   ['on-oops', 'panic_on_oops'],
   ['on-unknown-nmi', 'unknown_nmi_panic'],
@@ -11,14 +14,20 @@ const SWITCHES = [
   ['on-hung-task', 'hung_task_panic'],
 ] as const;
 
-/** One sysctl below /proc/sys/kernel: what it is and what the configuration wants; `now` is undefined if this kernel has none. */
+/**
+ * One sysctl below /proc/sys/kernel: what it is and what the configuration wants; `now` is undefined if this
+ * kernel has none.
+ */
 export interface PanicSysctl {
   readonly name: string;
   readonly now: string | undefined;
   readonly wanted: string;
 }
 
-/** The panic sysctls that the configuration asks for. A key that is false asks for nothing: the system's own setting stays. */
+/**
+ * The panic sysctls that the configuration asks for. A key that is false asks for nothing: the system's own
+ * setting stays.
+ */
 export function panicSysctls(config: Config, directory = '/proc/sys/kernel'): PanicSysctl[] {
   const switches = SWITCHES.filter(([key]) => config.panic[key]).map(([, name]): [string, string] => [
     name,
@@ -47,7 +56,8 @@ export function setPanicSysctls(config: Config, directory = '/proc/sys/kernel'):
 }
 
 /**
- * Puts the sysctls back that are still as the configuration wanted them; one that somebody has set since is left alone.
+ * Puts the sysctls back that are still as the configuration wanted them; one that somebody has set since is
+ * left alone.
  * @param before what setPanicSysctls returned
  * @param config the configuration that it was called with
  */

@@ -32,7 +32,10 @@ const SQUASHFS_OPTIONS = [
   '-no-progress',
 ];
 
-/** What of the koffi package runs: its JavaScript, as src/system/libc.ts requires it, and the one native module. */
+/**
+ * What of the koffi package runs: its JavaScript, as src/system/libc.ts requires it, and the one native
+ * module.
+ */
 const KOFFI_PARTS = ['package.json', 'index.cjs', 'src/koffi/index.cjs', 'src/koffi/src/static.cjs'].map(
   (part) => join('koffi', part),
 );
@@ -40,9 +43,9 @@ const KOFFI_NATIVE = '@koromix/koffi-linux-x64';
 const KOFFI_NATIVE_PARTS = ['package.json', 'index.js', 'linux_x64/koffi.node'];
 
 /**
- * The squashfs that the crash world mounts: bin/node, bin/criu, lib/ with all their shared libraries and the dynamic linker, and
- * node_modules/ with koffi. Started as `lib/ld-linux-x86-64.so.2 --library-path lib bin/node`, it needs nothing of the root
- * file system. Built once per set of inputs.
+ * The squashfs that the crash world mounts: bin/node, bin/criu, lib/ with all their shared libraries and the
+ * dynamic linker, and node_modules/ with koffi. Started as `lib/ld-linux-x86-64.so.2 --library-path lib
+ * bin/node`, it needs nothing of the root file system. Built once per set of inputs.
  * @throws ArmError if CRIU or squashfs-tools is missing
  */
 export function buildRuntime(): { path: string; built: boolean } {

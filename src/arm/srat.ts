@@ -1,7 +1,10 @@
 import { existsSync } from 'node:fs';
 import type { IomemEntry } from './iomem.ts';
 
-/** Where the kernel looks for tables in an initramfs (Documentation/admin-guide/acpi/initrd_table_override.rst). */
+/**
+ * Where the kernel looks for tables in an initramfs
+ * (Documentation/admin-guide/acpi/initrd_table_override.rst).
+ */
 export const SRAT_PATH = 'kernel/firmware/acpi/SRAT.aml';
 
 const HEADER_BYTES = 48;
@@ -17,8 +20,8 @@ export function firmwareHasSrat(tables = '/sys/firmware/acpi/tables'): boolean {
 /**
  * An ACPI System Resource Affinity Table (ACPI 6.5, 5.2.16) that puts all memory into node 0.
  *
- * Without any, the crash kernel believes that node 0 ends where its own little memory ends (dummy_numa_init in
- * mm/numa_memblks.c), and kmem rejects old memory above that for having no node.
+ * Without any, the crash kernel believes that node 0 ends where its own little memory ends (dummy_numa_init
+ * in mm/numa_memblks.c), and kmem rejects old memory above that for having no node.
  */
 export function singleNodeSrat(entries: readonly IomemEntry[]): Buffer {
   const ends = entries.filter(({ name }) => name === 'System RAM').map(({ end }) => end);

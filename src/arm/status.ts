@@ -87,7 +87,10 @@ function totalNeed(
   return Math.ceil(crashWorldBytes + protectedNeed(named.map(({ pid }) => pid)));
 }
 
-/** What to say where the processes that are protected now need more than there is; undefined where they do not. */
+/**
+ * What to say where the processes that are protected now need more than there is; undefined where they do
+ * not.
+ */
 export function memoryProblem(neededBytes: number | undefined, reserved: number): string | undefined {
   if (neededBytes === undefined || neededBytes <= reserved) return undefined;
   return (

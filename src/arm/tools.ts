@@ -8,8 +8,8 @@ import { ArmError } from './errors.ts';
 import { sharedLibraries } from './libraries.ts';
 
 /**
- * The programs that the crash initramfs's own scripts run, and the Debian package of each. Their options are those of util-linux and coreutils,
- * which klibc and busybox have under the same names and do not know.
+ * The programs that the crash initramfs's own scripts run, and the Debian package of each. Their options are
+ * those of util-linux and coreutils, which klibc and busybox have under the same names and do not know.
  */
 export const TOOLS = [
   ['mount', 'mount'],
@@ -18,7 +18,10 @@ export const TOOLS = [
   ['rm', 'coreutils'],
 ] as const;
 
-/** The scripts that follow mkinitramfs's archive, and where they are; those before it are given to mkinitramfs. */
+/**
+ * The scripts that follow mkinitramfs's archive, and where they are; those before it are given to
+ * mkinitramfs.
+ */
 const SCRIPTS = {
   'tools.sh': 'otherworld/tools.sh',
   'enter.sh': 'otherworld/enter.sh',
@@ -26,8 +29,8 @@ const SCRIPTS = {
 } as const;
 
 /**
- * What the crash initramfs runs of ours, in a directory of ours: programs, all their libraries with the dynamic linker, and scripts. No hook of the
- * distribution can replace any of it.
+ * What the crash initramfs runs of ours, in a directory of ours: programs, all their libraries with the
+ * dynamic linker, and scripts. No hook of the distribution can replace any of it.
  * @throws ArmError if a program is missing
  */
 export function toolFiles(): CpioEntry[] {

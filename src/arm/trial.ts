@@ -14,7 +14,10 @@ import { MARK_PATH } from './loaded-mark.ts';
 
 const SCRIPT = join(INSTALLATION, 'src/arm/initramfs/trial.sh');
 const LONGEST_OUTPUT = 2 ** 20;
-/** A module that hangs while it is loaded must not hold up a boot for ever. Emulated and on a busy host a trial takes two minutes. */
+/**
+ * A module that hangs while it is loaded must not hold up a boot for ever. Emulated and on a busy host a
+ * trial takes two minutes.
+ */
 const LONGEST_TRIAL_SECONDS = 600;
 
 /** What is another at each arming, and no program: whoever reads it was tried. */
@@ -37,8 +40,8 @@ export function trialInputs(base: Buffer, own: readonly CpioEntry[], kernelRelea
 }
 
 /**
- * Tries a crash initramfs, unless one of the same programs, libraries and scripts, byte for byte, has passed before (a note of that is kept in
- * the cache).
+ * Tries a crash initramfs, unless one of the same programs, libraries and scripts, byte for byte, has passed
+ * before (a note of that is kept in the cache).
  * @param base mkinitramfs's archive
  * @param own what follows it
  * @throws ArmError saying what does not work
@@ -52,8 +55,9 @@ export function tryInitramfs(base: string, own: readonly CpioEntry[], kernelRele
 }
 
 /**
- * Unpacks the crash initramfs as the kernel would, and runs in it what its scripts will run after a panic: the script that mounts the runtime, Node.js,
- * CRIU and the crash world's own program. It is done in a mount namespace of its own, which leaves nothing behind.
+ * Unpacks the crash initramfs as the kernel would, and runs in it what its scripts will run after a panic:
+ * the script that mounts the runtime, Node.js, CRIU and the crash world's own program. It is done in a mount
+ * namespace of its own, which leaves nothing behind.
  * @throws ArmError saying what does not work
  */
 function tryOnce(base: Buffer, own: readonly CpioEntry[], kernelRelease: string): void {
@@ -88,7 +92,8 @@ function runTrial(tree: string, kernelRelease: string): void {
 }
 
 /**
- * The archives in what mkinitramfs writes, unpacked: those that the kernel takes as they are, and one that is compressed, which is the last.
+ * The archives in what mkinitramfs writes, unpacked: those that the kernel takes as they are, and one that is
+ * compressed, which is the last.
  * @throws ArmError if it is compressed in another way than was asked for
  */
 export function archivesOf(file: Buffer): Buffer[] {

@@ -11,11 +11,15 @@ export type RecordSource = Pick<Kernel, 'symbolMaybe' | 'memory' | 'physical'>;
 /** Bytes read of a record: its header and the start of its last incident. */
 const readBytes = 512;
 
-/** No area of a 64-bit process has fewer bytes of XSAVE header and legacy region before it (SDM, volume 1, 13.4). */
+/**
+ * No area of a 64-bit process has fewer bytes of XSAVE header and legacy region before it (SDM, volume 1,
+ * 13.4).
+ */
 const firstComponentOffset = 576;
 
 /**
- * Finds and checks the crash procedures of a group: memory files named `otherworld` among the processes' areas.
+ * Finds and checks the crash procedures of a group: memory files named `otherworld` among the processes'
+ * areas.
  *
  * @returns one entry for each process that has a record, valid or not, in the order of the processes
  */
@@ -62,8 +66,8 @@ function captureRecord(kernel: RecordSource, process: Process, areas: readonly V
 }
 
 /**
- * Where the components of the first thread's extended state belong in an XSAVE area of standard format, by component
- * number: the processor's own answer (CPUID leaf 13), which the kernel keeps in `xstate_offsets`
+ * Where the components of the first thread's extended state belong in an XSAVE area of standard format, by
+ * component number: the processor's own answer (CPUID leaf 13), which the kernel keeps in `xstate_offsets`
  * (arch/x86/kernel/fpu/xstate.c).
  */
 function xstateOffsets(kernel: RecordSource, process: Process): number[] | string {

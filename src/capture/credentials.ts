@@ -33,7 +33,9 @@ function toModel(cred: Cred, task: Task): Credentials {
   };
 }
 
-/** Bits above the last capability that the kernel knows (`CAP_LAST_CAP`, 40 in 6.1 and 6.12) are never set. */
+/**
+ * Bits above the last capability that the kernel knows (`CAP_LAST_CAP`, 40 in 6.1 and 6.12) are never set.
+ */
 const KNOWN_CAPABILITIES = (1n << 41n) - 1n;
 
 /** What the kernel itself keeps true of a task's capability sets (security/commoncap.c). */
@@ -49,8 +51,8 @@ function contradiction({ capabilities }: Cred): string | undefined {
 }
 
 /**
- * Credentials of a task. The objective and the subjective ones have to be the same: they differ only while the kernel acts with
- * others for the task. Throws a VmcoreError if they cannot be read.
+ * Credentials of a task. The objective and the subjective ones have to be the same: they differ only while
+ * the kernel acts with others for the task. Throws a VmcoreError if they cannot be read.
  */
 export function captureCredentials(kernel: Kernel, task: Task): CapturedCredentials {
   const problems: string[] = [];

@@ -87,13 +87,19 @@ function lostProcesses(refused: SelectedTasks['refused']): LostProcess[] {
   });
 }
 
-/** Hands out process ids that nobody has, from the end of the longest free range: the crash world's own processes begin at its other end. */
+/**
+ * Hands out process ids that nobody has, from the end of the longest free range: the crash world's own
+ * processes begin at its other end.
+ */
 class FreePids {
   readonly #kernel: Kernel;
   readonly #known: ReadonlySet<number>;
   #next: number;
 
-  /** `groups` are all that comes back: their numbers must be left free even if the table of PIDs cannot be read. */
+  /**
+   * `groups` are all that comes back: their numbers must be left free even if the table of PIDs cannot be
+   * read.
+   */
   constructor(kernel: Kernel, groups: readonly TaskGroup[]) {
     this.#kernel = kernel;
     this.#known = new Set(groups.flatMap(({ allThreads }) => allThreads.map(({ pid }) => pid)));
@@ -188,10 +194,10 @@ function tiedTo(
 }
 
 /**
- * Captures processes of a dead kernel into plain groups that can be restored, and says of every other one why it cannot. Nothing that a
- * damaged process holds keeps the others from coming back, and a common structure that is damaged (the list of tasks, the
- * table of PIDs, timer queues) only those whose state follows from it. Nothing is thrown for a damaged dump: without clocks or layouts
- * every process is refused.
+ * Captures processes of a dead kernel into plain groups that can be restored, and says of every other one why
+ * it cannot. Nothing that a damaged process holds keeps the others from coming back, and a common structure
+ * that is damaged (the list of tasks, the table of PIDs, timer queues) only those whose state follows from
+ * it. Nothing is thrown for a damaged dump: without clocks or layouts every process is refused.
  */
 export function captureProcesses(kernel: Kernel, request: CaptureRequest): CaptureResult {
   try {

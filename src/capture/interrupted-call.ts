@@ -27,7 +27,10 @@ import {
 export interface ThreadSource {
   readonly kernel: Kernel;
   readonly running: RunningTasks;
-  /** Address of the task on the CPU that panicked; all that were executing if it cannot be told which of them it was. */
+  /**
+   * Address of the task on the CPU that panicked; all that were executing if it cannot be told which of them
+   * it was.
+   */
   readonly panicked: ReadonlySet<bigint>;
   readonly clocks: Clocks;
   readonly deadlines: Deadlines;
@@ -81,8 +84,9 @@ function applyDecision(
 }
 
 /**
- * Why a call cannot be made again: it can only where the instruction before the return address is `syscall`. A page of a program that was not used
- * for long may be in its file only; then the registers tell, of which that instruction leaves two twice (Intel SDM, volume 2, SYSCALL).
+ * Why a call cannot be made again: it can only where the instruction before the return address is `syscall`.
+ * A page of a program that was not used for long may be in its file only; then the registers tell, of which
+ * that instruction leaves two twice (Intel SDM, volume 2, SYSCALL).
  */
 export function problemOfReturn(
   { instruction, isBehindCall }: Pick<SystemCalls, 'instruction' | 'isBehindCall'>,
@@ -108,7 +112,10 @@ function calledBy({ systemCalls }: Architecture, registers: UserRegisters): stri
   return systemCalls.name(systemCalls.current(registers));
 }
 
-/** A thread that goes on with a call by restart_syscall(2) makes that call itself: the new kernel does not know of it. */
+/**
+ * A thread that goes on with a call by restart_syscall(2) makes that call itself: the new kernel does not
+ * know of it.
+ */
 function asMade(kernel: Kernel, task: Task, registers: UserRegisters): UserRegisters {
   const { systemCalls } = kernel.architecture;
   if (calledBy(kernel.architecture, registers) !== 'restart_syscall') return registers;

@@ -15,7 +15,9 @@ function listed(names: readonly string[]): string {
   return `${names.slice(0, MAX_NAMES).join(', ')}${more}`;
 }
 
-/** One phrase for the objects of each kind: `the System V semaphore set 3`, `2 POSIX message queues (/a, /b)`. */
+/**
+ * One phrase for the objects of each kind: `the System V semaphore set 3`, `2 POSIX message queues (/a, /b)`.
+ */
 function phrases(objects: readonly IpcObject[]): string[] {
   const byKind = new Map<IpcKind, string[]>();
   for (const { kind, name } of objects) byKind.set(kind, [...(byKind.get(kind) ?? []), name]);
@@ -25,8 +27,9 @@ function phrases(objects: readonly IpcObject[]): string[] {
 }
 
 /**
- * What is lost with the IPC objects of the dead kernel, to one process: a reason against one that made an object, used it last or sleeps
- * in a call on it; a note for the others of the same user, who may know it, too.
+ * What is lost with the IPC objects of the dead kernel, to one process: a reason against one that made an
+ * object, used it last or sleeps in a call on it; a note for the others of the same user, who may know it,
+ * too.
  *
  * @param pid address of the `struct pid` of the process
  */
@@ -46,7 +49,10 @@ export function ipcFindings(
   };
 }
 
-/** The same for the report of the incident, by the user that they belong to: their users may be there after the next start. */
+/**
+ * The same for the report of the incident, by the user that they belong to: their users may be there after
+ * the next start.
+ */
 export function ipcLosses({ objects, problems }: IpcObjects): string[] {
   const uids = [...new Set(objects.map(({ uids: [owner = 0] }) => owner))].toSorted((a, b) => a - b);
   const losses = uids.flatMap((uid) =>

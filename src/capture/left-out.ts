@@ -6,7 +6,10 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { describeDumpLevel } from '../vmcore/dump-level.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-/** Bits of makedumpfile's option -d that leave out what processes have: caches, which files of theirs may be in, and their own pages. */
+/**
+ * Bits of makedumpfile's option -d that leave out what processes have: caches, which files of theirs may be
+ * in, and their own pages.
+ */
 const OF_PROCESSES = 2 | 4 | 8;
 
 /** Pages that are wanted of a dump. */
@@ -43,8 +46,8 @@ function filtered(kernel: Kernel): string {
 }
 
 /**
- * What to do about processes that are refused because what was looked for of them is not in the dump: most are, before their pages are
- * counted. Undefined for a dump that was not filtered so, or does not say.
+ * What to do about processes that are refused because what was looked for of them is not in the dump: most
+ * are, before their pages are counted. Undefined for a dump that was not filtered so, or does not say.
  */
 export function filterAdvice(kernel: Kernel): string | undefined {
   if (((kernel.dumpLevel ?? 0) & OF_PROCESSES) === 0) return undefined;
@@ -58,8 +61,9 @@ function ownReasons(kernel: Kernel, process: Process): string[] {
 }
 
 /**
- * Why a group's images cannot be written from this dump: pages that are not in it, because they were filtered out or because the file is cut
- * off. Empty if all are there. What the group shares counts against its first process.
+ * Why a group's images cannot be written from this dump: pages that are not in it, because they were filtered
+ * out or because the file is cut off. Empty if all are there. What the group shares counts against its first
+ * process.
  */
 export function dumpProblems(kernel: Kernel, group: ProcessGroup): Refusal[] {
   const shared = { wanted: 0, absent: 0, leftOut: 0 };

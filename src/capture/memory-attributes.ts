@@ -14,7 +14,10 @@ export interface Area {
   readonly isWatched: boolean;
 }
 
-/** End of user space with four levels of page tables, up to where CRIU moves areas to their place (compel_task_size). */
+/**
+ * End of user space with four levels of page tables, up to where CRIU moves areas to their place
+ * (compel_task_size).
+ */
 const HIGHEST = 2 ** 47;
 
 /** An entry of a page table has four bits for a key (arch_max_pkey, arch/x86/include/asm/pkeys.h). */
@@ -33,7 +36,10 @@ export function areaProblem(area: Area): string | undefined {
   return undefined;
 }
 
-/** Keys of pkey_alloc(2), rising; key 0 and the one that the kernel took for execute-only memory are not the program's. */
+/**
+ * Keys of pkey_alloc(2), rising; key 0 and the one that the kernel took for execute-only memory are not the
+ * program's.
+ */
 export function protectionKeysOf({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): number[] {
   const keys = Array.from({ length: PROTECTION_KEYS }, (_, key) => key);
   return keys.filter((key) => key > 0 && key !== executeOnlyPkey && (pkeyMap & (1 << key)) !== 0);
@@ -52,15 +58,18 @@ export function protectionKeyProblem(mm: Mm, area: Area): string | undefined {
   return `has memory protection key ${key}, which is not allocated`;
 }
 
-/** Whether the map of keys can be: empty where the processor has none, else with key 0 and the kernel's own (init_new_context). */
+/**
+ * Whether the map of keys can be: empty where the processor has none, else with key 0 and the kernel's own
+ * (init_new_context).
+ */
 function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
   const has = (key: number): boolean => (pkeyMap & (1 << key)) !== 0;
   return pkeyMap === 0 || (has(0) && (executeOnlyPkey === -1 || has(executeOnlyPkey)));
 }
 
 /**
- * What an address space as a whole has that nobody can give it again. `isRunning`: one of its threads was on a CPU, where its rights
- * to protection keys are (PKRU).
+ * What an address space as a whole has that nobody can give it again. `isRunning`: one of its threads was on
+ * a CPU, where its rights to protection keys are (PKRU).
  */
 export function addressSpaceProblems(kernel: Kernel, mm: Mm, isRunning: boolean): string[] {
   const problems: (string | false)[] = [

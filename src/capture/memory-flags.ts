@@ -16,8 +16,8 @@ const OF_MAPPINGS = VM.pfnMap | VM.io | VM.mixedMap | VM.hugetlb | VM.sync;
 const OF_USERFAULTFD = VM.uffdMissing | VM.uffdWp;
 
 /**
- * An area with the flags that are believed: of one that something else of the area says cannot be, a bit was flipped. What was not believed goes
- * to the repairs.
+ * An area with the flags that are believed: of one that something else of the area says cannot be, a bit was
+ * flipped. What was not believed goes to the repairs.
  */
 export function believedArea(kernel: Kernel, view: VmArea, findings: Findings): Area {
   const { low, high } = view.vm_flags;
@@ -43,7 +43,10 @@ export function believedArea(kernel: Kernel, view: VmArea, findings: Findings): 
   };
 }
 
-/** The bit of userfaultfd's third flag: shadow stacks have taken its place (6.6), where their state is in every thread. */
+/**
+ * The bit of userfaultfd's third flag: shadow stacks have taken its place (6.6), where their state is in
+ * every thread.
+ */
 function uffdMinor(kernel: Kernel): number {
   return kernel.hasMember('task_struct', 'thread.features') ? VM_HIGH.uffdMinor : VM_HIGH.uffdMinorBefore66;
 }
@@ -52,7 +55,10 @@ function isContext(kernel: Kernel, context: bigint): boolean {
   return context !== 0n && readable(() => kernel.memory.u64(context)) !== undefined;
 }
 
-/** Flags of mappings that the area cannot have: it is anonymous (vma_is_anonymous), or huge pages of a file that is not on hugetlbfs. */
+/**
+ * Flags of mappings that the area cannot have: it is anonymous (vma_is_anonymous), or huge pages of a file
+ * that is not on hugetlbfs.
+ */
 function falseMapping(kernel: Kernel, view: VmArea): { flags: number; used: string } | undefined {
   const { low } = view.vm_flags;
   if (view.vm_file === 0n && view.vm_ops === 0n) {

@@ -53,8 +53,8 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
 }
 
 /**
- * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that the tree has lost is missing from
- * both.
+ * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that
+ * the tree has lost is missing from both.
  */
 function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): void {
   const numberAgrees = check(
@@ -97,8 +97,8 @@ function kindOf(area: Area, special: string | undefined, file: KeptFile | undefi
 }
 
 /**
- * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores it with a vDSO only
- * (vdso_proxify, criu/pie/parasite-vdso.c).
+ * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores
+ * it with a vDSO only (vdso_proxify, criu/pie/parasite-vdso.c).
  */
 export function withoutLoneVvar(vmas: readonly Vma[], findings: Pick<Findings, 'notes'>): readonly Vma[] {
   const hasVdso = vmas.some(({ kind }) => kind === 'vdso');
@@ -120,8 +120,8 @@ export class MemoryCapture {
   }
 
   /**
-   * The address space at `address` (`task_struct.mm`). What cannot be kept goes to `owner.findings.reasons`; throws a
-   * VmcoreError if its structures cannot be read.
+   * The address space at `address` (`task_struct.mm`). What cannot be kept goes to `owner.findings.reasons`;
+   * throws a VmcoreError if its structures cannot be read.
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
@@ -248,7 +248,9 @@ export class MemoryCapture {
     return pages.runs;
   }
 
-  /** The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used. */
+  /**
+   * The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used.
+   */
   #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
     const pages = vdsoPages(this.#kernel, mm);
     if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {

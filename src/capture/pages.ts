@@ -10,7 +10,9 @@ export interface AreaPages {
   readonly runs: PageRuns;
   /** Pages that are the file's, or zeros. */
   readonly others: number;
-  /** First address that has something else than a page (swapped out, being migrated, poisoned), and how many. */
+  /**
+   * First address that has something else than a page (swapped out, being migrated, poisoned), and how many.
+   */
   readonly notPresent: { readonly pages: number; readonly first: number; readonly type: number } | undefined;
   /** A sentence about the first frame that does not belong where the page tables have it. */
   readonly wrong: string | undefined;
@@ -64,8 +66,9 @@ class Tally {
 }
 
 /**
- * Pages of a private area that are not in its file: walks the page tables and checks each frame against its descriptor, which
- * knows whether it is anonymous memory and its place in the area. Throws a VmcoreError for damaged tables.
+ * Pages of a private area that are not in its file: walks the page tables and checks each frame against its
+ * descriptor, which knows whether it is anonymous memory and its place in the area. Throws a VmcoreError for
+ * damaged tables.
  */
 export function privatePages(
   kernel: Kernel,

@@ -56,7 +56,10 @@ const initNsproxy = 'init_nsproxy';
 const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
-/** `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left out. */
+/**
+ * `membarrier_state` bits to the registration commands of membarrier(2): the READY bit of each pair is left
+ * out.
+ */
 const membarrierCommands: readonly (readonly [state: number, command: number])[] = [
   [1 << 1, 1 << 4],
   [1 << 3, 1 << 2],
@@ -64,7 +67,10 @@ const membarrierCommands: readonly (readonly [state: number, command: number])[]
   [1 << 7, 1 << 8],
 ];
 
-/** The commands with which a process registered for expedited membarriers, as MEMBARRIER_CMD_GET_REGISTRATIONS says. */
+/**
+ * The commands with which a process registered for expedited membarriers, as MEMBARRIER_CMD_GET_REGISTRATIONS
+ * says.
+ */
 export function membarrierRegistrations(state: number): number {
   return membarrierCommands.reduce(
     (mask, [bit, command]) => ((state & bit) !== 0 ? mask | command : mask),
@@ -98,8 +104,9 @@ function checkThreadsShare(group: TaskGroup, findings: Findings): void {
 }
 
 /**
- * The list of threads against `nr_threads`, which counts those that have ended and are not reaped too, and `live`, which a thread leaves
- * first of all when it ends (do_exit, kernel/exit.c): who lives is missing from the list if it has fewer.
+ * The list of threads against `nr_threads`, which counts those that have ended and are not reaped too, and
+ * `live`, which a thread leaves first of all when it ends (do_exit, kernel/exit.c): who lives is missing from
+ * the list if it has fewer.
  */
 function checkThreadCount({ signal, threads, allThreads }: TaskGroup, findings: Findings): void {
   const { nr_threads: counted, live } = signal;
@@ -149,7 +156,9 @@ function stopNoticeOf({ flags, group_exit_code }: Signal): 'unsent' | 'sent' | '
   return group_exit_code === 0 ? 'taken' : 'sent';
 }
 
-/** A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c). */
+/**
+ * A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c).
+ */
 function exitCodeOf({ leader, signal }: TaskGroup): number {
   return (signal.flags & SIGNAL.groupExit) !== 0 ? signal.group_exit_code : leader.exit_code;
 }
@@ -212,8 +221,8 @@ function identity(kernel: Kernel, group: TaskGroup): Pick<Process, 'pid' | 'ppid
 }
 
 /**
- * As much of {@link Process} as says with whom a process belongs together that cannot be captured: numbers that cannot be read either are none
- * that another process has.
+ * As much of {@link Process} as says with whom a process belongs together that cannot be captured: numbers
+ * that cannot be read either are none that another process has.
  */
 export function knownIdentity(
   kernel: Kernel,
@@ -234,8 +243,8 @@ function membarriers(kernel: Kernel, leader: Task): number {
 }
 
 /**
- * Captures one process. What cannot be kept goes to `findings.reasons`; throws a VmcoreError if a structure cannot be
- * read at all.
+ * Captures one process. What cannot be kept goes to `findings.reasons`; throws a VmcoreError if a structure
+ * cannot be read at all.
  */
 export function captureProcess(source: ProcessSource, group: TaskGroup, findings: Findings): Process {
   const { kernel, files } = source;

@@ -14,7 +14,10 @@ const FALLOC_COLLAPSE_OR_INSERT = 0x28n;
 const XATTR_CREATE = 1n;
 const SEEK_CUR = 1n;
 const EPOLL_CTL_MOD = 3n;
-/** Levels of setsockopt(2) of which every option is a value; other levels have options that join, add and leave. */
+/**
+ * Levels of setsockopt(2) of which every option is a value; other levels have options that join, add and
+ * leave.
+ */
 const optionLevels: ReadonlySet<bigint> = new Set([1n, 6n]);
 
 const int = (value: bigint): bigint => BigInt.asUintN(32, value);
@@ -84,7 +87,8 @@ const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
 /**
  * Why a call that the table calls `pure` must not be made twice with these arguments; undefined if it may be.
  *
- * @param flagsAt reads the flags at the address of an open_how (openat2(2)); undefined if that memory cannot be read
+ * @param flagsAt reads the flags at the address of an open_how (openat2(2)); undefined if that memory cannot
+ * be read
  */
 export function notTwice(
   name: string,
@@ -116,5 +120,8 @@ export function appends(name: string, given: Arguments): boolean {
   return name === 'pwritev2' && ((given[5] ?? 0n) & RWF_APPEND) !== 0n;
 }
 
-/** Writes at a position, which on a descriptor that appends (O_APPEND) write at the end all the same (pwrite(2)). */
+/**
+ * Writes at a position, which on a descriptor that appends (O_APPEND) write at the end all the same
+ * (pwrite(2)).
+ */
 export const positionedWrites: ReadonlySet<string> = new Set(['pwrite64', 'pwritev', 'pwritev2']);

@@ -22,7 +22,9 @@ export interface ThreadSituation {
   readonly registers: UserRegisters;
   readonly onCpu: boolean;
   readonly panicked: boolean;
-  /** Signals that are about to be delivered to a handler, and whether one of those handlers lacks SA_RESTART. */
+  /**
+   * Signals that are about to be delivered to a handler, and whether one of those handlers lacks SA_RESTART.
+   */
   readonly handlerPending: boolean;
   readonly interruptedByHandler: boolean;
   readonly timeLeft: SyscallState['timeLeft'];
@@ -50,7 +52,9 @@ const futexCommands: ReadonlyMap<bigint, NonNullable<SyscallState['futex']>> = n
 const FUTEX_TID_MASK = 0x3fff_ffff;
 
 const reads: ReadonlySet<string> = new Set(['read', 'readv', 'recvfrom', 'recvmsg']);
-/** Calls on a socket that wait as long as SO_RCVTIMEO says, and those that wait as long as SO_SNDTIMEO says. */
+/**
+ * Calls on a socket that wait as long as SO_RCVTIMEO says, and those that wait as long as SO_SNDTIMEO says.
+ */
 const receives: ReadonlySet<string> = new Set([...reads, 'accept', 'accept4', 'recvmmsg']);
 const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */

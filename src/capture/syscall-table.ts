@@ -1,13 +1,17 @@
 /**
- * What a system call that was in progress needs, by what it does to the world. The reason is printed in the report.
+ * What a system call that was in progress needs, by what it does to the world. The reason is printed in the
+ * report.
  *
- * - `pure`: no effect, or the same effect again. It is restarted whatever the task was doing, unless its arguments make it `once`
- *   (src/capture/syscall-repeat.ts).
+ * - `pure`: no effect, or the same effect again. It is restarted whatever the task was doing, unless its
+ *   arguments make it `once` (src/capture/syscall-repeat.ts).
  * - `close`: takes a descriptor away before anything else; whether it has done so is looked up.
- * - `wait`: waits, and takes something when the wait is over. Asleep, nothing has been taken yet; otherwise in doubt.
+ * - `wait`: waits, and takes something when the wait is over. Asleep, nothing has been taken yet; otherwise
+ *   in doubt.
  * - `transfer`: moves bytes through a file descriptor; how far it came is looked up.
- * - `futex`: waits or wakes on a futex word; a wait that ends for no reason is what every caller has to expect.
- * - `once`: has an effect that must not happen twice. Asleep (interruptibly) the kernel would have restarted it.
+ * - `futex`: waits or wakes on a futex word; a wait that ends for no reason is what every caller has to
+ *   expect.
+ * - `once`: has an effect that must not happen twice. Asleep (interruptibly) the kernel would have restarted
+ *   it.
  * - `partial`: moves bytes or messages in several steps, of which none can be looked up.
  * - `never`: a process in the middle of it is not there any more, or not yet.
  */

@@ -23,8 +23,9 @@ export interface Transfer {
   /** Bytes that were moved already; undefined where that could not be found out. */
   readonly doneBytes: number | undefined;
   /**
-   * A read that goes on waiting when it has got something: recv with MSG_WAITALL or SO_RCVLOWAT, a terminal in raw mode with VMIN
-   * above 1. What a terminal gave is in a buffer of the kernel meanwhile (iterate_tty_read), not counted in `doneBytes`.
+   * A read that goes on waiting when it has got something: recv with MSG_WAITALL or SO_RCVLOWAT, a terminal
+   * in raw mode with VMIN above 1. What a terminal gave is in a buffer of the kernel meanwhile
+   * (iterate_tty_read), not counted in `doneBytes`.
    */
   readonly waitsForMore: boolean;
 }
@@ -42,7 +43,9 @@ export interface SyscallState {
   readonly interruptedByHandler: boolean;
   /** Any signal handler will run first. */
   readonly handlerPending: boolean;
-  /** What a futex call does: waiting and waking may both be repeated, locks tell in their word who has them. */
+  /**
+   * What a futex call does: waiting and waking may both be repeated, locks tell in their word who has them.
+   */
   readonly futex: 'wait' | 'wake' | 'lock' | 'unlock' | 'wait-requeue' | 'other' | undefined;
   /** The futex word names this thread as the owner; undefined where it is no lock or cannot be read. */
   readonly ownsFutex: boolean | undefined;
@@ -54,7 +57,8 @@ export interface SyscallState {
   /** Why this call must not be made twice, though others of its name may be. */
   readonly notTwice: string | undefined;
   /**
-   * Nanoseconds that were left of a time that counts from the beginning of the call; undefined for a call without such a time.
+   * Nanoseconds that were left of a time that counts from the beginning of the call; undefined for a call
+   * without such a time.
    */
   readonly timeLeft: bigint | 'unknown' | undefined;
 }
@@ -119,7 +123,8 @@ function transferDecision(transfer: Transfer, activity: Activity): SyscallDecisi
   if (through === 'tty') return terminalDecision(transfer, activity);
   const movesByPieces = through === 'pipe' || through === 'stream-socket';
   if (movesByPieces && doneBytes === 0) return { outcome: 'restart', reason: 'not a byte was moved' };
-  // A stream of AF_UNIX copies a piece before it sends it: blocked in between, it has counted what nobody gets.
+  // A stream of AF_UNIX copies a piece before it sends it: blocked in between, it has counted what nobody
+  // gets.
   const isAhead = through === 'stream-socket' && direction === 'write' && activity === 'blocked';
   if (movesByPieces && doneBytes !== undefined && !isAhead) {
     return { outcome: 'result', value: BigInt(doneBytes), reason: `${doneBytes} bytes were moved` };
@@ -167,7 +172,9 @@ function futexDecision(state: SyscallState): SyscallDecision {
   }
 }
 
-/** Priority-inheriting locks are handed on with their word: whoever it names has the lock (kernel/futex/pi.c). */
+/**
+ * Priority-inheriting locks are handed on with their word: whoever it names has the lock (kernel/futex/pi.c).
+ */
 function futexLockDecision({ futex, ownsFutex }: SyscallState): SyscallDecision {
   if (ownsFutex === undefined) return { outcome: 'in-doubt', reason: 'its futex word cannot be read' };
   if (ownsFutex === (futex === 'lock')) {

@@ -7,7 +7,10 @@ import type { Refusal } from '../model/verdict.ts';
 import { ContainerError, readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-/** A process of the dead kernel: its leader, what its threads share, and its live threads, the leader first if it lives. */
+/**
+ * A process of the dead kernel: its leader, what its threads share, and its live threads, the leader first if
+ * it lives.
+ */
 export interface TaskGroup {
   readonly pid: number;
   readonly leader: Task;
@@ -58,8 +61,8 @@ interface Children {
 }
 
 /**
- * Children of all threads of a process; kernel threads have none of interest. Where a list of them is damaged, all who name it as their parent: these
- * are all only if the parents of all processes can be read.
+ * Children of all threads of a process; kernel threads have none of interest. Where a list of them is
+ * damaged, all who name it as their parent: these are all only if the parents of all processes can be read.
  */
 function childrenOf(kernel: Kernel, list: TaskList, group: TaskGroup): Children {
   const type = kernel.bind(taskStruct);
@@ -83,7 +86,10 @@ function childrenOf(kernel: Kernel, list: TaskList, group: TaskGroup): Children 
   };
 }
 
-/** Address of the task with a number, by the table of PIDs or, where that is damaged or has none, among all processes. */
+/**
+ * Address of the task with a number, by the table of PIDs or, where that is damaged or has none, among all
+ * processes.
+ */
 function taskOf(kernel: Kernel, list: TaskList, pid: number): bigint | undefined {
   const listed = () => list.tasks.find((task) => readable(() => taskAt(kernel, task).pid) === pid);
   try {
@@ -97,8 +103,8 @@ function taskOf(kernel: Kernel, list: TaskList, pid: number): bigint | undefined
 }
 
 /**
- * The process with a number, or undefined. A thread's number stands for its process. Throws a VmcoreError if it, or what leads to it,
- * cannot be read.
+ * The process with a number, or undefined. A thread's number stands for its process. Throws a VmcoreError if
+ * it, or what leads to it, cannot be read.
  */
 export function findProcess(kernel: Kernel, list: TaskList, pid: number): TaskGroup | undefined {
   const address = taskOf(kernel, list, pid);
@@ -122,7 +128,10 @@ export interface SelectedTasks {
   readonly groups: readonly TaskGroup[];
   /** Wanted numbers that no process has. */
   readonly missing: readonly number[];
-  /** Wanted processes that cannot be read, each once, with the one among whose children each was found (0 for a root). */
+  /**
+   * Wanted processes that cannot be read, each once, with the one among whose children each was found (0 for
+   * a root).
+   */
   readonly refused: readonly (Refusal & { readonly ppid: number })[];
 }
 

@@ -36,8 +36,9 @@ type MaskedTask = Pick<
 >;
 
 /**
- * Some calls put a mask in force for their own time only, and save the real one: ppoll and their like in `saved_sigmask`,
- * sigtimedwait in `real_blocked`. sigsuspend saves it, too, but says so (`restore_sigmask`) only when its sleep is over.
+ * Some calls put a mask in force for their own time only, and save the real one: ppoll and their like in
+ * `saved_sigmask`, sigtimedwait in `real_blocked`. sigsuspend saves it, too, but says so (`restore_sigmask`)
+ * only when its sleep is over.
  */
 export function blockedSignals(
   architecture: Architecture,
@@ -50,7 +51,10 @@ export function blockedSignals(
   return task.blocked;
 }
 
-/** What a thread has at an address; undefined where nothing is mapped. Where that cannot be told, its process is refused: `what` is how it matters. */
+/**
+ * What a thread has at an address; undefined where nothing is mapped. Where that cannot be told, its process
+ * is refused: `what` is how it matters.
+ */
 function readUser(
   { user, findings }: MemoryOwner,
   address: bigint,
@@ -78,7 +82,10 @@ function isSuspended(
   return mask !== undefined && task.blocked === (mask & ~UNMASKABLE);
 }
 
-/** Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort handler. */
+/**
+ * Registers after the kernel's own treatment of a restartable sequence that was preempted: at its abort
+ * handler.
+ */
 export function abortRseq(
   { pid }: Pick<Task, 'pid'>,
   owner: MemoryOwner,
@@ -106,7 +113,10 @@ function rseqOf(task: Task, owner: ThreadOwner): Rseq | undefined {
   };
 }
 
-/** C libraries keep the thread pointer's own value where it points to; programs without one may keep anything there. */
+/**
+ * C libraries keep the thread pointer's own value where it points to; programs without one may keep anything
+ * there.
+ */
 function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: ThreadOwner): void {
   if (fsBase === 0n) return;
   const what = `FS base of thread ${task.pid} against its thread control block`;
@@ -115,7 +125,9 @@ function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: Thre
   else if (self.kind === 'unknown') findings.notes.push(`${what} was not checked: ${self.why}`);
 }
 
-/** A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers. */
+/**
+ * A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers.
+ */
 function lostOnCpu(kernel: Kernel, task: Task, cpu: number): string | undefined {
   const userMode = wasInUserMode(kernel, cpu, task.pid);
   if (userMode === false) return undefined;
@@ -124,7 +136,10 @@ function lostOnCpu(kernel: Kernel, task: Task, cpu: number): string | undefined 
     : `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
 }
 
-/** A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for the panic. */
+/**
+ * A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for
+ * the panic.
+ */
 function lostCpu({ running }: ThreadSource, task: Task): string | undefined {
   if (task.on_cpu === 0) return undefined;
   const where = running.unknown.length > 0 ? ` (CPU ${running.unknown.join(', ')} cannot be read)` : '';
@@ -145,8 +160,8 @@ function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
 }
 
 /**
- * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a structure cannot be
- * read.
+ * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a
+ * structure cannot be read.
  */
 export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwner): Thread {
   const { kernel } = source;

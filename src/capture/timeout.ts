@@ -54,8 +54,8 @@ function timeBytes(nanoseconds: bigint, unit: 'timespec' | 'timeval'): Buffer {
 }
 
 /**
- * Changes a call that is made again so that it waits only for what was left of its time. Returns the registers for it and the
- * memory that has to change, or undefined if the call has no relative timeout.
+ * Changes a call that is made again so that it waits only for what was left of its time. Returns the
+ * registers for it and the memory that has to change, or undefined if the call has no relative timeout.
  *
  * @param remaining nanoseconds, at least 0
  */
@@ -86,7 +86,10 @@ export function withRemainingTime(
   };
 }
 
-/** Whether a call with these arguments waits at most for a time from its beginning on, so that what was left of it has to be known. */
+/**
+ * Whether a call with these arguments waits at most for a time from its beginning on, so that what was left
+ * of it has to be known.
+ */
 export function hasRelativeTimeout(name: string, given: readonly bigint[]): boolean {
   const timeout = timeouts.get(name);
   if (timeout === undefined || isAbsolute(name, given)) return false;
@@ -94,7 +97,10 @@ export function hasRelativeTimeout(name: string, given: readonly bigint[]): bool
   return timeout.kind === 'milliseconds' ? BigInt.asIntN(32, value) > 0n : value !== 0n;
 }
 
-/** Whether the kernel itself writes what is left of the time to where the program keeps it, when the call is interrupted. */
+/**
+ * Whether the kernel itself writes what is left of the time to where the program keeps it, when the call is
+ * interrupted.
+ */
 export function isToldTheRest(name: string): boolean {
   return timeouts.get(name)?.kind === 'updated';
 }
@@ -110,7 +116,9 @@ export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch):
   );
 }
 
-/** Whether all of the pages that a patch changes are known as a whole: what it leaves has to stay as it is. */
+/**
+ * Whether all of the pages that a patch changes are known as a whole: what it leaves has to stay as it is.
+ */
 export function isReadable(user: Pick<UserMemory, 'read'>, { address, bytes }: MemoryPatch): boolean {
   const first = pageStart(address);
   const end = pageEnd(address + bytes.length);
@@ -126,7 +134,10 @@ function pageOf(memory: AddressSpace, user: Pick<UserMemory, 'read'>, address: n
   throw new ContainerError('page to be changed', BigInt(address), 'cannot be read');
 }
 
-/** The address space with the patches applied, as pages that replace the dead kernel's. Each has to be {@link isReadable}. */
+/**
+ * The address space with the patches applied, as pages that replace the dead kernel's. Each has to be {@link
+ * isReadable}.
+ */
 export function applyPatches(
   memory: AddressSpace,
   user: Pick<UserMemory, 'read'>,

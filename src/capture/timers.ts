@@ -19,7 +19,10 @@ function cpuTimer(expires: bigint, interval: bigint, used: bigint): IntervalTime
   return { intervalMicroseconds: microseconds(interval), remainingMicroseconds: microseconds(left) };
 }
 
-/** ITIMER_REAL is queued again only when its SIGALRM is taken (dequeue_signal, kernel/signal.c); until then its next period is this. */
+/**
+ * ITIMER_REAL is queued again only when its SIGALRM is taken (dequeue_signal, kernel/signal.c); until then
+ * its next period is this.
+ */
 export function realTimeLeft(
   { active, remaining, left }: Pick<HrtimerState, 'active' | 'remaining' | 'left'>,
   interval: bigint,

@@ -22,8 +22,8 @@ import { attributesOf, identityOf } from './files/named.ts';
 import { pageCache } from './files/page-cache.ts';
 
 /**
- * What the crash world's little memory can spare for the model of these files, which any user can make many of, and
- * what a file takes of it besides its path, attributes and extents (what lies between two holes).
+ * What the crash world's little memory can spare for the model of these files, which any user can make many
+ * of, and what a file takes of it besides its path, attributes and extents (what lies between two holes).
  */
 const MODEL_BYTES = 8 * 2 ** 20;
 const FILE_MODEL_BYTES = 600;
@@ -49,16 +49,19 @@ export interface CapturedTmpfs {
   readonly problems: readonly string[];
 }
 
-/** Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong. */
+/**
+ * Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong.
+ */
 function isFilledAtBoot(path: string): boolean {
   return path === '/run' || path.startsWith('/run/');
 }
 
 /**
- * Everything that has a name on the dead world's tmpfs mounts: directories, regular files with their content, FIFOs, symbolic links, other
- * names of the same file. Sockets are left out: nobody listens on them, unless their process comes back, and that makes them again. Of the
- * file systems that a boot fills anew only files are kept that name one of `pids` in their first line, and their directories.
- * What a mount hides is left out, too: nobody could reach it by its name.
+ * Everything that has a name on the dead world's tmpfs mounts: directories, regular files with their content,
+ * FIFOs, symbolic links, other names of the same file. Sockets are left out: nobody listens on them, unless
+ * their process comes back, and that makes them again. Of the file systems that a boot fills anew only files
+ * are kept that name one of `pids` in their first line, and their directories. What a mount hides is left
+ * out, too: nobody could reach it by its name.
  * @param points whole file systems; one that is mounted twice is looked at once
  * @param mounts all mounts of the namespace
  */
@@ -298,7 +301,9 @@ class TmpfsWalk {
     this.#pidFiles.push({ path, pid });
   }
 
-  /** The second source: every inode of the file system must have been met under as many names as it counts. */
+  /**
+   * The second source: every inode of the file system must have been met under as many names as it counts.
+   */
   #checkInodes(path: string, superBlock: bigint, root: bigint, isWhole: boolean): void {
     const { s_inodes } = this.#kernel.bind(superBlockStruct).at(superBlock);
     const Inode = this.#kernel.bind(inodeStruct);

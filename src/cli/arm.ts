@@ -55,7 +55,10 @@ async function run(options: ArmOptions): Promise<void> {
   );
 }
 
-/** What a resurrection that was broken off by a reset has left, and what is over its limits. The system is armed whatever comes of it. */
+/**
+ * What a resurrection that was broken off by a reset has left, and what is over its limits. The system is
+ * armed whatever comes of it.
+ */
 function endOldImages(config: Config, progress: ArmProgress): void {
   try {
     prune(configuredLimits(config), { images: config.images.directory }).problems.forEach(progress);

@@ -6,8 +6,8 @@ import { CACHE_DIRECTORY } from '../config/paths.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 
 /**
- * Where what Node.js has compiled is kept. What is found there is run: root's is where only root can write, wherever HOME leads (under sudo it may be
- * a user's).
+ * Where what Node.js has compiled is kept. What is found there is run: root's is where only root can write,
+ * wherever HOME leads (under sudo it may be a user's).
  * @returns undefined if there is no such place
  */
 export function compileCacheDirectory(
@@ -26,7 +26,10 @@ export function compileCacheDirectory(
   return pathProblem(directory) === undefined ? directory : undefined;
 }
 
-/** Keeps what Node.js made of the TypeScript sources: starting again takes a third less. Where that cannot be kept, it does without. */
+/**
+ * Keeps what Node.js made of the TypeScript sources: starting again takes a third less. Where that cannot be
+ * kept, it does without.
+ */
 export function keepCompiled(): void {
   const directory = compileCacheDirectory(process.geteuid?.() === 0);
   if (directory !== undefined) enableCompileCache(directory);

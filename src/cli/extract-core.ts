@@ -9,7 +9,9 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { UsageError } from './arguments.ts';
 
-/** A core that lacks something that memory had: exit status 3, to be told from one that could not be written. */
+/**
+ * A core that lacks something that memory had: exit status 3, to be told from one that could not be written.
+ */
 class IncompleteCoreError extends Error {
   readonly exitStatus = 3;
 }
@@ -45,7 +47,10 @@ function warningsOf(kernel: Kernel, { missing }: WrittenCore): string[] {
   return [...kernel.warnings, release, advice].filter((sentence) => sentence !== undefined);
 }
 
-/** `otherworld extract FILE --pid PID --core CORE`: a core is for looking, so no release is refused, and no process for its state. */
+/**
+ * `otherworld extract FILE --pid PID --core CORE`: a core is for looking, so no release is refused, and no
+ * process for its state.
+ */
 export function extractCore(file: string, pid: number, core: string, json: boolean): void {
   beginStep(`opening ${file}`);
   const kernel = openKernel(file);

@@ -101,7 +101,10 @@ Examples:
   otherworld inspect vmcore maps 812
   otherworld inspect vmcore struct task_struct init_task --json`;
 
-/** Something is missing from what was shown, or doubtful in it: exit status 3, to be told from a file that cannot be read. */
+/**
+ * Something is missing from what was shown, or doubtful in it: exit status 3, to be told from a file that
+ * cannot be read.
+ */
 class IncompleteError extends Error {
   readonly exitStatus = 3;
 }

@@ -38,7 +38,10 @@ export function registerLabPanic(lab: Command): void {
     });
 }
 
-/** @throws LabError if the dead kernel's memory is in use again, though the dump would look like it: VMCOREINFO is the dead kernel's */
+/**
+ * @throws LabError if the dead kernel's memory is in use again, though the dump would look like it:
+ * VMCOREINFO is the dead kernel's
+ */
 function refuseCrashWorld(name: string): void {
   if (!bootedCrashWorld(name)) return;
   throw new LabError(

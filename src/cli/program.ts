@@ -54,7 +54,10 @@ interface Everywhere {
   readonly args: readonly string[];
 }
 
-/** `--debug` and `--verbose` are accepted anywhere before `--`; what follows `--` belongs to somebody else's command. */
+/**
+ * `--debug` and `--verbose` are accepted anywhere before `--`; what follows `--` belongs to somebody else's
+ * command.
+ */
 function takeEverywhere(argv: readonly string[]): Everywhere {
   const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
   const own = argv.slice(0, end);
@@ -65,7 +68,9 @@ function takeEverywhere(argv: readonly string[]): Everywhere {
 /** 128 + SIGPIPE: what a shell says of a program whose reader has read enough (`| head`). */
 const READER_GONE = 141;
 
-/** Ends without a word when nobody reads the output any more, and with a message where it cannot be written. */
+/**
+ * Ends without a word when nobody reads the output any more, and with a message where it cannot be written.
+ */
 function endWithReader(): void {
   process.stdout.on('error', (error) => {
     if ('code' in error && error.code === 'EPIPE') process.exit(READER_GONE);

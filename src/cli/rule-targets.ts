@@ -3,7 +3,9 @@ import { namedRules, type ProtectionRule } from '../config/protection.ts';
 import { findUser } from '../system/users.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
 
-/** Options that name what a rule is about; any but `user` may be given several times, and with several values. */
+/**
+ * Options that name what a rule is about; any but `user` may be given several times, and with several values.
+ */
 export interface TargetOptions {
   pid: number[];
   command: string[];
@@ -35,7 +37,10 @@ export function targetOptions(command: Command): Command {
     );
 }
 
-/** Throws a UsageError if no target is named, a name is empty, or a user is named without anything of the user's. */
+/**
+ * Throws a UsageError if no target is named, a name is empty, or a user is named without anything of the
+ * user's.
+ */
 export function requireTarget({ pid, command, unit, user }: TargetOptions): void {
   const names = command.length + unit.length;
   if (pid.length + names === 0) throw new UsageError('say what: --pid PID, --command NAME or --unit UNIT');

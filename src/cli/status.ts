@@ -8,7 +8,10 @@ const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB
 
 const MOST_CHARACTERS = 60;
 
-/** How processes are called in one line: by their names, or, where some have the same one, by their command lines. */
+/**
+ * How processes are called in one line: by their names, or, where some have the same one, by their command
+ * lines.
+ */
 export function namesOf(processes: readonly ProtectedProcess[]): string[] {
   const names = processes.map(({ comm }) => comm);
   return processes.map(({ pid, comm, commandLine }) => {
@@ -51,7 +54,10 @@ function print(status: Status): string {
   ].join('\n');
 }
 
-/** `otherworld status`: exit status 0 if armed, with all rules that there were and memory enough for what they hold; 1 if not. */
+/**
+ * `otherworld status`: exit status 0 if armed, with all rules that there were and memory enough for what they
+ * hold; 1 if not.
+ */
 export function registerStatus(program: Command): void {
   program
     .command('status')

@@ -13,7 +13,10 @@ import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
 
-/** Throws a UsageError if `--all` stands beside something that it would take back as well: one of the two is not meant. */
+/**
+ * Throws a UsageError if `--all` stands beside something that it would take back as well: one of the two is
+ * not meant.
+ */
 export function requireAllAlone({ pid, command, unit, user }: TargetOptions): void {
   if (pid.length + command.length + unit.length === 0 && user === undefined) return;
   throw new UsageError('--all takes back every rule, whosever it is: name nothing beside it');

@@ -18,8 +18,8 @@ export interface ConfigProblem {
 }
 
 /**
- * The configuration file is wrong. The message has one line per problem, `FILE:LINE:COLUMN: what`, with the key
- * and what is wanted instead.
+ * The configuration file is wrong. The message has one line per problem, `FILE:LINE:COLUMN: what`, with the
+ * key and what is wanted instead.
  */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';

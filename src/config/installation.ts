@@ -1,7 +1,10 @@
 import { findPackageJSON } from 'node:module';
 import { dirname } from 'node:path';
 
-/** The directory of this installation, with package.json and node_modules: a checkout, or where a bundle was installed. */
+/**
+ * The directory of this installation, with package.json and node_modules: a checkout, or where a bundle was
+ * installed.
+ */
 export const INSTALLATION = rootOf(import.meta.url);
 
 function rootOf(module: string): string {

@@ -8,14 +8,14 @@ import { configSchema } from './schema.ts';
 const range = z.strictObject({ start: z.number(), end: z.number() });
 
 /**
- * A range as /proc/iomem has them: physical addresses in bytes. Other than there, `end` is the first byte after the
- * range. Both are below 2^53.
+ * A range as /proc/iomem has them: physical addresses in bytes. Other than there, `end` is the first byte
+ * after the range. Both are below 2^53.
  */
 export type IomemRange = Readonly<z.infer<typeof range>>;
 
 /**
- * What `arm` tells the crash world, kept in the reserved memory with it: how the main kernel was armed, and the configuration at that time
- * (the one that the system was checked with).
+ * What `arm` tells the crash world, kept in the reserved memory with it: how the main kernel was armed, and
+ * the configuration at that time (the one that the system was checked with).
  */
 export const manifestSchema = z.strictObject({
   version: z.literal(1),

@@ -13,8 +13,8 @@ export interface Matchable {
   /** Start time in USER_HZ ticks since boot, as in field 22 of /proc/PID/stat. */
   readonly startTicks: number;
   /**
-   * Its user: the real user id, if the saved one is the same. Undefined if they differ, or cannot be told: whoever starts a set-user-ID program
-   * chooses its name and is not its owner.
+   * Its user: the real user id, if the saved one is the same. Undefined if they differ, or cannot be told:
+   * whoever starts a set-user-ID program chooses its name and is not its owner.
    */
   readonly owner: number | undefined;
 }
@@ -25,8 +25,9 @@ const COMM_BYTES = 15;
 const MOST_NAMESAKES = 3;
 
 /**
- * Whether a rule names a process. Anybody can give a process any name, and users make units of any name: a name stands for processes of
- * the rule's user only (root, unless the rule names another), and a unit for the place that its manager has for it.
+ * Whether a rule names a process. Anybody can give a process any name, and users make units of any name: a
+ * name stands for processes of the rule's user only (root, unless the rule names another), and a unit for the
+ * place that its manager has for it.
  */
 export function matchesRule(rule: ProtectionRule, process: Matchable): boolean {
   switch (rule.kind) {
@@ -45,7 +46,10 @@ export function isNamesake(rule: ProtectionRule, process: Matchable): boolean {
   return rule.kind === 'unit' && (process.cgroup?.split('/').includes(rule.unit) ?? false);
 }
 
-/** What a reader has to know of processes that have a rule's name and are not meant by it; empty if there are none. */
+/**
+ * What a reader has to know of processes that have a rule's name and are not meant by it; empty if there are
+ * none.
+ */
 export function describeNamesakes(rule: ProtectionRule, namesakes: readonly Matchable[]): string {
   if (namesakes.length === 0) return '';
   const some = namesakes

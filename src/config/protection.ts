@@ -10,7 +10,10 @@ import type { Config } from './schema.ts';
 const pidRule = z.strictObject({
   kind: z.literal('pid'),
   pid: z.int().positive(),
-  /** Start time in USER_HZ ticks since boot, field 22 of /proc/PID/stat (proc(5)): a reused pid does not match. */
+  /**
+   * Start time in USER_HZ ticks since boot, field 22 of /proc/PID/stat (proc(5)): a reused pid does not
+   * match.
+   */
   startTicks: z.int().nonnegative(),
   comm: z.string(),
 });
@@ -24,19 +27,25 @@ export const ruleSchema = z.discriminatedUnion('kind', [pidRule, commandRule, un
 const fileSchema = z.object({ version: z.literal(1), rules: z.array(z.unknown()) });
 
 /**
- * Protects one process, all processes of a command or all processes of a systemd unit, each with its descendants. Commands and units are a user's:
- * root's, unless another one is named.
+ * Protects one process, all processes of a command or all processes of a systemd unit, each with its
+ * descendants. Commands and units are a user's: root's, unless another one is named.
  */
 export type ProtectionRule = z.infer<typeof ruleSchema>;
 
 /** What could be read of the rules. */
 export interface LoadedRules {
   readonly rules: readonly ProtectionRule[];
-  /** What is wrong with the file, a sentence for each fault; the rules that it concerns are lost, the others hold. */
+  /**
+   * What is wrong with the file, a sentence for each fault; the rules that it concerns are lost, the others
+   * hold.
+   */
   readonly problems: readonly string[];
 }
 
-/** The rules set by `otherworld protect`; none if nothing was ever protected. Never throws: a damaged file costs what it held, and is named. */
+/**
+ * The rules set by `otherworld protect`; none if nothing was ever protected. Never throws: a damaged file
+ * costs what it held, and is named.
+ */
 export function loadRules(path: string = PROTECTION_PATH): LoadedRules {
   let held: unknown[];
   try {
@@ -66,8 +75,8 @@ export interface UpdatedRules {
 }
 
 /**
- * Changes the rules so that they survive a panic in the very next moment; other processes that do the same wait meanwhile. A damaged file is kept under
- * another name.
+ * Changes the rules so that they survive a panic in the very next moment; other processes that do the same
+ * wait meanwhile. A damaged file is kept under another name.
  * @throws StateError if the directory is not root's alone, or another process does not end its change
  */
 export function updateRules(

@@ -24,7 +24,9 @@ export class TomlError extends Error {
 export interface TomlDocument {
   /** Tables are objects without a prototype, so every key is one of the text. */
   readonly value: Table;
-  /** Where a key is; of one that is not there, the nearest table or key around it; undefined if there is none. */
+  /**
+   * Where a key is; of one that is not there, the nearest table or key around it; undefined if there is none.
+   */
   keyAt(path: KeyPath): TextPosition | undefined;
   /** The same of a key's value: for a table with a header of its own, that is the header. */
   valueAt(path: KeyPath): TextPosition | undefined;
@@ -78,7 +80,9 @@ function parse(text: string): AST.TOMLProgram {
   }
 }
 
-/** Behind a `=` without a value, where the text before ends with that: the parser may notice only lines later. */
+/**
+ * Behind a `=` without a value, where the text before ends with that: the parser may notice only lines later.
+ */
 function afterEqualsSign(before: string): TextPosition | undefined {
   const lines = before.split('\n');
   const last = lines.findLastIndex((content) => /^\s*[^\s#]/.test(content));

@@ -1,4 +1,7 @@
-/** Where a process is in the tree of a systemd manager: cgroups that only the manager makes, and what a unit has made below its own. */
+/**
+ * Where a process is in the tree of a systemd manager: cgroups that only the manager makes, and what a unit
+ * has made below its own.
+ */
 export interface UnitPlace {
   /** Slices from the root on, without the root slice: `['system.slice', 'system-web.slice']`. */
   readonly slices: readonly string[];
@@ -9,8 +12,8 @@ export interface UnitPlace {
 }
 
 /**
- * The place of a cgroup in the system manager's tree, read from the root: slices lie in slices, a unit in the last of them, and nothing below a
- * unit is the manager's, whatever its name (systemd.slice(5), cgroups(7)).
+ * The place of a cgroup in the system manager's tree, read from the root: slices lie in slices, a unit in the
+ * last of them, and nothing below a unit is the manager's, whatever its name (systemd.slice(5), cgroups(7)).
  * @param path as in /proc/PID/cgroup
  */
 export function systemPlace(path: string): UnitPlace {
@@ -29,7 +32,10 @@ export function slicesUser({ slices: [outer, inner] }: UnitPlace): number | unde
   return uid === undefined ? undefined : Number(uid);
 }
 
-/** The place in the tree of the user's own manager (`user@1000.service`), if the place in the system's is below that. */
+/**
+ * The place in the tree of the user's own manager (`user@1000.service`), if the place in the system's is
+ * below that.
+ */
 export function userManagersPlace(place: UnitPlace): UnitPlace | undefined {
   const uid = slicesUser(place);
   return uid !== undefined && place.unit === `user@${uid}.service` ? placeOf(place.below) : undefined;

@@ -11,13 +11,16 @@ import { limitProperties } from './scope-limits.ts';
 import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
 import { type Looking, looking, unitOf } from './what-runs.ts';
 
-/** How long a service may go on being started after everything else is up: the helper's own limit is longer. */
+/**
+ * How long a service may go on being started after everything else is up: the helper's own limit is longer.
+ */
 const MOST_TRIES = 100;
 const BETWEEN_TRIES_MS = 200;
 
 /**
- * Lets systemd have the restored processes: services take up theirs, what is left gets scopes, and the units become what they were. What a
- * service does not take up runs on in its group's scope, and the report says why.
+ * Lets systemd have the restored processes: services take up theirs, what is left gets scopes, and the units
+ * become what they were. What a service does not take up runs on in its group's scope, and the report says
+ * why.
  */
 export async function adoptAll(
   { units, groups }: Pick<Handover, 'units' | 'groups'>,
@@ -79,7 +82,8 @@ function show(unit: string, ...names: string[]): Map<string, string> {
 }
 
 /**
- * Enabled services have taken up their processes during the boot; one that was started by hand, or whose start failed, is started now.
+ * Enabled services have taken up their processes during the boot; one that was started by hand, or whose
+ * start failed, is started now.
  * @returns why systemd does not have the main process, or its cgroup not all of them; undefined if it has
  */
 async function adoptUnit({ unit, mainPid, processes }: UnitAdoption): Promise<string | undefined> {
@@ -162,13 +166,16 @@ function removeCgroup(cgroup: string): void {
   }
 }
 
-/** Moves the processes named by its arguments into its own cgroup, and ends. One that has ended meanwhile needs no place. */
+/**
+ * Moves the processes named by its arguments into its own cgroup, and ends. One that has ended meanwhile
+ * needs no place.
+ */
 const JOIN = `own=$(sed -n s/^0:://p /proc/self/cgroup)
 for pid; do echo $pid >/sys/fs/cgroup$own/cgroup.procs || [ ! -e /proc/$pid ] || exit 1; done`;
 
 /**
- * Starts the scope of a group with its limits, or without, if systemd does not take these. It lives as long as there are processes in it, here those
- * that are moved in by the one that it is made with.
+ * Starts the scope of a group with its limits, or without, if systemd does not take these. It lives as long
+ * as there are processes in it, here those that are moved in by the one that it is made with.
  * @returns what went wrong
  */
 function startScope({ group, limits }: Handover['groups'][number], pids: readonly number[]): string[] {

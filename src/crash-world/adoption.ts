@@ -16,8 +16,8 @@ export interface UnitAdoption {
 export const SLICE = 'otherworld.slice';
 
 /**
- * The system service that a cgroup belongs to; undefined for sessions, user managers and what is outside systemd's tree. What a container
- * has below its own cgroup is not the system's, whatever its name.
+ * The system service that a cgroup belongs to; undefined for sessions, user managers and what is outside
+ * systemd's tree. What a container has below its own cgroup is not the system's, whatever its name.
  * @param path as in /proc/PID/cgroup
  */
 export function serviceOf(path: string | undefined): string | undefined {
@@ -34,7 +34,9 @@ const UNIT_DIRECTORIES = [
   '/lib/systemd/system',
 ];
 
-/** Whether a unit, or the template that it is made from, is installed; transient units (systemd-run) are not. */
+/**
+ * Whether a unit, or the template that it is made from, is installed; transient units (systemd-run) are not.
+ */
 export function isInstalled(unit: string, directories: readonly string[] = UNIT_DIRECTORIES): boolean {
   const template = unit.replace(/@.*(\.[a-z]+)$/, '@$1');
   return directories.some(
@@ -49,8 +51,9 @@ export function scopeOf(group: number): { readonly unit: string; readonly cgroup
 }
 
 /**
- * Which services take up restored processes. A service takes up its processes if all that it had are back; with any of them missing it is
- * not the service that it was: then systemd starts it afresh, and what did come back stays in the scopes of its groups.
+ * Which services take up restored processes. A service takes up its processes if all that it had are back;
+ * with any of them missing it is not the service that it was: then systemd starts it afresh, and what did
+ * come back stays in the scopes of its groups.
  * @param restored each group that was restored: all its processes, and those that are still there
  * @param candidates all processes of the dead world
  */

@@ -55,8 +55,8 @@ export interface CaptureConditions {
 }
 
 /**
- * Captures the selected processes and their descendants, and enters all of them into the report. What must not or cannot come back is refused there, group by
- * group.
+ * Captures the selected processes and their descendants, and enters all of them into the report. What must
+ * not or cannot come back is refused there, group by group.
  */
 function captureGroups(
   kernel: Kernel,
@@ -107,8 +107,8 @@ function barredIn(group: ProcessGroup, barred: { pid: number; reason: string } |
 }
 
 /**
- * Refuses the processes of a group that uses a file of which the disk does not have all: they would go on with an older content. A file that
- * writing back did not come upon (its lists were damaged) is written now.
+ * Refuses the processes of a group that uses a file of which the disk does not have all: they would go on
+ * with an older content. A file that writing back did not come upon (its lists were damaged) is written now.
  */
 export function unwrittenIn(
   group: {
@@ -145,7 +145,10 @@ function madeFiles({ unwritten }: Pick<GroupFiles, 'unwritten'>, writeBack: Writ
   });
 }
 
-/** The files that are to be there when a group is restored. They are known by their inodes: a path can be one of several. */
+/**
+ * The files that are to be there when a group is restored. They are known by their inodes: a path can be one
+ * of several.
+ */
 export function filesToFind(
   { filesToCheck, unwritten }: Pick<GroupFiles, 'filesToCheck' | 'unwritten'>,
   writeBack: WriteBack,

@@ -25,8 +25,9 @@ export function earlierReports(
 }
 
 /**
- * Why the process that was on the panicking CPU is not brought back once more: it was there in as many incidents, within as short a time, as the
- * configuration allows. After a reboot it has another pid, so it is known by program, name and user.
+ * Why the process that was on the panicking CPU is not brought back once more: it was there in as many
+ * incidents, within as short a time, as the configuration allows. After a reboot it has another pid, so it is
+ * known by program, name and user.
  * @param earlier reports of the incidents before this one
  * @returns undefined if it may come back
  */

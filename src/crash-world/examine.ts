@@ -122,8 +122,9 @@ function lostMappings({ pid, memory }: Process): string[] {
 }
 
 /**
- * Compares every file of a group's restored processes (descriptors, mappings, program, working and root directory) with what was found before the first
- * process ran again, through the processes themselves: no path is followed, so it does not matter what is at a path now. The processes have to be held.
+ * Compares every file of a group's restored processes (descriptors, mappings, program, working and root
+ * directory) with what was found before the first process ran again, through the processes themselves: no
+ * path is followed, so it does not matter what is at a path now. The processes have to be held.
  *
  * @returns a sentence for each file that is not what it has to be
  * @throws the file system's error if one cannot be looked at

@@ -18,8 +18,8 @@ export interface ReadyGroup extends ImagedGroup {
 }
 
 /**
- * Makes the files that the groups need and compares those that must still be there. Groups with another file than before the panic are
- * reported as failed.
+ * Makes the files that the groups need and compares those that must still be there. Groups with another file
+ * than before the panic are reported as failed.
  * @returns the groups that may be restored
  */
 export function makeReady(

@@ -4,7 +4,9 @@ import type { PathFile } from '../model/open-file.ts';
 import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
 
-/** What was at a path when a group's files were checked; by this it is known again in the restored process. */
+/**
+ * What was at a path when a group's files were checked; by this it is known again in the restored process.
+ */
 export interface FoundFile {
   readonly stats: BigIntStats;
   /** Of a regular file on a disk; undefined where there is none. */
@@ -22,7 +24,9 @@ function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
   });
 }
 
-/** File systems whose inodes are numbered once and for all while they are mounted; those of /proc/sys are not. */
+/**
+ * File systems whose inodes are numbered once and for all while they are mounted; those of /proc/sys are not.
+ */
 export function hasLastingInodes({ identity }: PathFile): boolean {
   return identity.onDisk || ['tmpfs', 'ramfs', 'devtmpfs'].includes(identity.fileSystem);
 }
@@ -39,8 +43,9 @@ export function generationOf(path: string, stats: BigIntStats, { identity }: Pat
 }
 
 /**
- * Notes what is at the paths of a group's files now. To be called when they are made and checked, before any process of the dead world runs: what
- * is opened by a path later has to be the same. What is not there, because the restore itself makes it, is not noted.
+ * Notes what is at the paths of a group's files now. To be called when they are made and checked, before any
+ * process of the dead world runs: what is opened by a path later has to be the same. What is not there,
+ * because the restore itself makes it, is not noted.
  * @returns a sentence for each file that cannot be looked at
  */
 export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): string[] {

@@ -17,8 +17,9 @@ import { concludePending } from './process-reports.ts';
 const WRITTEN = join(RUN_DIRECTORY, 'given-up');
 
 /**
- * Writes the incident of a crash world that has brought nothing back: why, the dead kernel's log, and what this world itself has written. Goes on with
- * the incident that the resurrection has begun, if it has. First the report, then what may fail.
+ * Writes the incident of a crash world that has brought nothing back: why, the dead kernel's log, and what
+ * this world itself has written. Goes on with the incident that the resurrection has begun, if it has. First
+ * the report, then what may fail.
  */
 export function giveUp(reason: string): void {
   const begun = begunIncident();

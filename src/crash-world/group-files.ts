@@ -53,8 +53,9 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
 }
 
 /**
- * Whether a file is still the one it was; a sentence's end if it is not. A link at the end of the path is not followed: paths come out of the dead
- * kernel without any, but where the link itself is open (O_PATH with O_NOFOLLOW).
+ * Whether a file is still the one it was; a sentence's end if it is not. A link at the end of the path is not
+ * followed: paths come out of the dead kernel without any, but where the link itself is open (O_PATH with
+ * O_NOFOLLOW).
  */
 function checkFile(path: string, was: FileIdentity): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
@@ -62,9 +63,10 @@ function checkFile(path: string, was: FileIdentity): string | undefined {
 }
 
 /**
- * Makes what a group needs before it is restored (files of memory file systems, and the directories of its sockets) and looks
- * whether the files on disks are still the same. To be called for all groups before the first one is restored: `made`
- * collects the paths that several groups share. A group with problems must not be restored.
+ * Makes what a group needs before it is restored (files of memory file systems, and the directories of its
+ * sockets) and looks whether the files on disks are still the same. To be called for all groups before the
+ * first one is restored: `made` collects the paths that several groups share. A group with problems must not
+ * be restored.
  */
 export function makeAndCheckFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
   const preparation = readPreparation(directory);

@@ -12,7 +12,10 @@ import type { Candidate } from './select.ts';
 import { orElse, required, stage } from './stage-list.ts';
 import { keepTemporaryFiles, writeDropIn, writeJournalDropIn } from './units.ts';
 
-/** Without a selection the services of the processes are not known: all are left in the scopes of their groups. */
+/**
+ * Without a selection the services of the processes are not known: all are left in the scopes of their
+ * groups.
+ */
 export const handoverStage = stage({
   name: 'handover',
   needs: {

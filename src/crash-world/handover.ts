@@ -41,7 +41,9 @@ export function writeHandover(handover: Handover, path: string = PATH): void {
   replaceFile(path, JSON.stringify(handover));
 }
 
-/** @throws StateError if there is none: nothing was resurrected on this boot; other errors if it is damaged */
+/**
+ * @throws StateError if there is none: nothing was resurrected on this boot; other errors if it is damaged
+ */
 export function readHandover(path: string = PATH): Handover {
   const text = readStateFile(path);
   if (text === undefined) throw new StateError(`${path} is not there: nothing was resurrected on this boot`);

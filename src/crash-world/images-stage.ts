@@ -59,8 +59,8 @@ export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
 }
 
 /**
- * Writes the images of each group into a directory of its own, with the crash procedures of its processes applied. A group that cannot be written is reported
- * as failed, and leaves nothing behind.
+ * Writes the images of each group into a directory of its own, with the crash procedures of its processes
+ * applied. A group that cannot be written is reported as failed, and leaves nothing behind.
  */
 export function imageGroups(
   kernel: Kernel,

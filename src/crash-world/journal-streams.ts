@@ -17,7 +17,10 @@ import { AF_UNIX, connect, SOCK_DGRAM, sendDescriptor, socket } from '../system/
 import { messageOf } from '../system/thrown.ts';
 import { say } from './stage-runner.ts';
 
-/** Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end (journald-stream.c, 252 and 257). */
+/**
+ * Where the journal keeps how it treats each stream, in files named `DEVICE:INODE` of its end
+ * (journald-stream.c, 252 and 257).
+ */
 const STREAMS = '/run/systemd/journal/streams';
 
 /** A relay that waits with one end of a stream, of which a restored process has the other. */
@@ -44,7 +47,10 @@ function relays(): Relay[] {
   });
 }
 
-/** The file from which the journal takes up a stream when it starts, in the form of parse_env_file (systemd's env-file.c). */
+/**
+ * The file from which the journal takes up a stream when it starts, in the form of parse_env_file (systemd's
+ * env-file.c).
+ */
 export function streamState({ identifier, level, levelPrefix }: JournalStream): string {
   const quoted = `"${identifier.replaceAll(/["\\$`]/g, '\\$&')}"`;
   return [
@@ -58,7 +64,10 @@ export function streamState({ identifier, level, levelPrefix }: JournalStream): 
   ].join('\n');
 }
 
-/** Hands a descriptor to the service manager, for the service that this program is started for (FDSTORE=1 of sd_notify(3)). */
+/**
+ * Hands a descriptor to the service manager, for the service that this program is started for (FDSTORE=1 of
+ * sd_notify(3)).
+ */
 export function storeDescriptor(notifySocket: string, fd: number): void {
   const address = Buffer.alloc(110);
   address.writeUInt16LE(AF_UNIX, 0);
@@ -73,8 +82,9 @@ export function storeDescriptor(notifySocket: string, fd: number): void {
 }
 
 /**
- * Gives the streams that restored processes write to to the new system's journal, as it gets its own ones back when it is restarted: the descriptors
- * from the service manager, how to treat each from a file. To be run as a command before the start of the journal, in its unit.
+ * Gives the streams that restored processes write to to the new system's journal, as it gets its own ones
+ * back when it is restarted: the descriptors from the service manager, how to treat each from a file. To be
+ * run as a command before the start of the journal, in its unit.
  */
 export function giveStreams(): void {
   const notifySocket = process.env.NOTIFY_SOCKET ?? '';

@@ -3,8 +3,9 @@ import { NumberWanted, STATUS_AGAIN } from './pids.ts';
 import { say } from './stage-runner.ts';
 
 /**
- * The program that the crash initramfs carries: `resurrect` before the system's init, `journal` before the journal starts, `settle` when the
- * system has booted; `give-up REASON` if nothing was brought back, `self-test` before it is loaded.
+ * The program that the crash initramfs carries: `resurrect` before the system's init, `journal` before the
+ * journal starts, `settle` when the system has booted; `give-up REASON` if nothing was brought back,
+ * `self-test` before it is loaded.
  */
 async function main(part: string | undefined): Promise<void> {
   if (part === 'resurrect') await (await import('./resurrect.ts')).resurrect();

@@ -55,8 +55,8 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
 const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
 /**
- * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a symbolic link: it went with a memory file
- * system, and its path has no link in it.
+ * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a
+ * symbolic link: it went with a memory file system, and its path has no link in it.
  */
 function checkParent(path: string): void {
   const parent = dirname(path);
@@ -100,7 +100,9 @@ function copyChunks(from: number, to: number, { contentOffset, chunks }: ToMake)
   }
 }
 
-/** Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was. */
+/**
+ * Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was.
+ */
 export function makeFile(directory: string, file: ToMake): void {
   const { path, identity } = file;
   const { mode, uid, gid, sizeBytes } = identity;

@@ -20,8 +20,9 @@ export function readMemory(text: string = readFileSync('/proc/meminfo', 'utf8'))
 }
 
 /**
- * How much less this process has resident now than it had at its peak since `forgetOwnPeak`, in bytes (VmHWM and VmRSS of proc(5)). Pages of
- * the program itself that were dropped meanwhile count, too: it is a bound from above.
+ * How much less this process has resident now than it had at its peak since `forgetOwnPeak`, in bytes (VmHWM
+ * and VmRSS of proc(5)). Pages of the program itself that were dropped meanwhile count, too: it is a bound
+ * from above.
  */
 export function belowOwnPeak(text: string = readFileSync('/proc/self/status', 'utf8')): number {
   const value = (name: string): number =>
@@ -30,8 +31,8 @@ export function belowOwnPeak(text: string = readFileSync('/proc/self/status', 'u
 }
 
 /**
- * Lets the peak begin anew (`clear_refs` of proc(5)): pages that are dropped between two peaks then do not count as memory in use. A
- * kernel without it (CONFIG_PROC_PAGE_MONITOR) goes on with the peak that it has.
+ * Lets the peak begin anew (`clear_refs` of proc(5)): pages that are dropped between two peaks then do not
+ * count as memory in use. A kernel without it (CONFIG_PROC_PAGE_MONITOR) goes on with the peak that it has.
  */
 export function forgetOwnPeak(): void {
   try {

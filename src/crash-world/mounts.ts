@@ -68,9 +68,9 @@ export function tmpfsPoints(kernel: Kernel): TmpfsPoints {
 }
 
 /**
- * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode, owner and flags of then: what is restored has to find its
- * files and sockets where they were, and the system's own mount units leave alone what is mounted already. With them, what cannot be read.
- * Throws a VmcoreError if no mount can be.
+ * The tmpfs mounts of the dead world (`/tmp`, `/run/user/UID` ...), with size, mode, owner and flags of then:
+ * what is restored has to find its files and sockets where they were, and the system's own mount units leave
+ * alone what is mounted already. With them, what cannot be read. Throws a VmcoreError if no mount can be.
  */
 function oldTmpfsMounts(kernel: Kernel): { mounts: TmpfsMount[]; problems: string[] } {
   const { points, problems: unreadable } = tmpfsPoints(kernel);
@@ -107,11 +107,15 @@ function tmpfsData(kernel: Kernel, { mount }: MountPoint): string {
   ].join(',');
 }
 
-/** Longest time for all file systems of /etc/fstab; one that waits for a device that never comes must not stop the rest. */
+/**
+ * Longest time for all file systems of /etc/fstab; one that waits for a device that never comes must not stop
+ * the rest.
+ */
 const MOUNT_MILLISECONDS = 60_000;
 
 /**
- * Mounts the file systems of /etc/fstab that are not mounted yet, but for those of the network, which is not there.
+ * Mounts the file systems of /etc/fstab that are not mounted yet, but for those of the network, which is not
+ * there.
  * @returns what could not be mounted, with the reason
  */
 export function mountFileSystems(): string[] {
@@ -149,8 +153,9 @@ function forEachMount(mounts: readonly TmpfsMount[], step: (mount: TmpfsMount) =
 }
 
 /**
- * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the limits of then, because its own are those
- * of a crash kernel's little memory, and allows no more than it did. All can be written to until `protectOldTmpfs`.
+ * Mounts every tmpfs that the dead world had. One that is there already (/dev/shm) gets the limits of then,
+ * because its own are those of a crash kernel's little memory, and allows no more than it did. All can be
+ * written to until `protectOldTmpfs`.
  * @returns those that are mounted, and what could not be, with the reason
  */
 export function mountOldTmpfs(kernel: Kernel): Mounted {

@@ -24,7 +24,10 @@ export interface Opened {
   readonly note?: string;
 }
 
-/** With the profile that was taken when the kernel was healthy; if that does not fit, with what the dead kernel says of itself. */
+/**
+ * With the profile that was taken when the kernel was healthy; if that does not fit, with what the dead
+ * kernel says of itself.
+ */
 export function openDeadKernel(profilePath = join(PAYLOAD_DIRECTORY, 'profile')): Opened {
   let note: string | undefined;
   try {
@@ -55,8 +58,9 @@ export function readOldLog(kernel: Kernel): OldLog & { readonly damage: string |
 }
 
 /**
- * When the dead kernel panicked, by its own wall clock, and how sure that is: CRASHTIME of VMCOREINFO has whole seconds and is written by the
- * crash code itself; the timekeeper is exact to a tick, and is believed if the two agree.
+ * When the dead kernel panicked, by its own wall clock, and how sure that is: CRASHTIME of VMCOREINFO has
+ * whole seconds and is written by the crash code itself; the timekeeper is exact to a tick, and is believed
+ * if the two agree.
  */
 export function panicTimeNanoseconds(kernel: Kernel): bigint {
   const crashed = crashTime(kernel) ?? 0n;

@@ -4,12 +4,18 @@ import { ifThere, processNumbers } from '../system/proc.ts';
 
 const LAST_PID = '/proc/sys/kernel/ns_last_pid';
 
-/** This program has to be started once more, under another number: a process of the dead world may want the one that it has. */
+/**
+ * This program has to be started once more, under another number: a process of the dead world may want the
+ * one that it has.
+ */
 export class NumberWanted extends Error {
   override readonly name = 'NumberWanted';
 }
 
-/** What whoever starts this program does for it when it ends with this: starts it again (EX_TEMPFAIL of sysexits.h). */
+/**
+ * What whoever starts this program does for it when it ends with this: starts it again (EX_TEMPFAIL of
+ * sysexits.h).
+ */
 export const STATUS_AGAIN = 75;
 
 /** Numbers for the crash world's own processes until those of the dead world are back. */
@@ -25,7 +31,10 @@ function statusField(pid: number | string, name: string): string | undefined {
   return status === undefined ? undefined : new RegExp(`^${name}:\\t(.*)$`, 'm').exec(status)?.[1];
 }
 
-/** Numbers of all programs' threads; not those of the kernel's own, and not of init, whose number nobody else can have. */
+/**
+ * Numbers of all programs' threads; not those of the kernel's own, and not of init, whose number nobody else
+ * can have.
+ */
 function programNumbers(): number[] {
   return processNumbers()
     .filter((pid) => pid !== 1 && statusField(pid, 'VmSize') !== undefined)
@@ -48,8 +57,8 @@ export function startNumbersAt({ first }: NumberRange): void {
 }
 
 /**
- * Chooses the numbers that the crash world's processes have from now on: where the dead world had none for the longest stretch. Threads of the kernel and
- * programs that are there already keep theirs.
+ * Chooses the numbers that the crash world's processes have from now on: where the dead world had none for
+ * the longest stretch. Threads of the kernel and programs that are there already keep theirs.
  *
  * @param dead numbers of the dead world
  * @throws the file system's error if the kernel takes no number

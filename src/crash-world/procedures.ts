@@ -39,7 +39,10 @@ export const proceduresStage = stage({
   },
 });
 
-/** Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the kernel cannot. */
+/**
+ * Starts watching processes; to be called before the first one is restored. Undefined, with a note, if the
+ * kernel cannot.
+ */
 function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined {
   try {
     return new ProcedureWatch();
@@ -50,8 +53,9 @@ function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined 
 }
 
 /**
- * Waits for the crash procedures of the restored groups, at most their time limits, does what the configuration says about
- * those that failed, enters all of it into the report, and ends the images that were kept for it, whatever happens.
+ * Waits for the crash procedures of the restored groups, at most their time limits, does what the
+ * configuration says about those that failed, enters all of it into the report, and ends the images that were
+ * kept for it, whatever happens.
  *
  * @returns the groups with those processes that are still there
  */

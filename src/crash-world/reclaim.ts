@@ -10,7 +10,10 @@ const DAX = '/sys/bus/dax';
 const BLOCKS = '/sys/devices/system/memory';
 /** Alignment of a device-dax: a huge page, which any memory block is a multiple of. */
 const ALIGN_BYTES = 2 ** 21;
-/** Where a device-dax's label is written, from the start of its range (nd_pfn_init in drivers/nvdimm/pfn_devs.c). */
+/**
+ * Where a device-dax's label is written, from the start of its range (nd_pfn_init in
+ * drivers/nvdimm/pfn_devs.c).
+ */
 const LABEL = { start: 4096, end: 8192 };
 
 /** What became of the old memory. */
@@ -28,10 +31,12 @@ export class ReclaimError extends Error {
 }
 
 /**
- * Takes the dead world's memory back: each range that the command line declared as persistent memory (`memmap=SIZE!START`) becomes a device-dax, then
- * hot-added memory, then is put online, but for the blocks that are needed. After this nothing else of the dead kernel can be read any more. The steps
- * are those of ndctl and daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are converted one after the other, in
- * rising order, because the descriptors of each need memory that the one before has brought. Real persistent memory of the machine is not touched.
+ * Takes the dead world's memory back: each range that the command line declared as persistent memory
+ * (`memmap=SIZE!START`) becomes a device-dax, then hot-added memory, then is put online, but for the blocks
+ * that are needed. After this nothing else of the dead kernel can be read any more. The steps are those of
+ * ndctl and daxctl, made directly in sysfs (drivers/nvdimm/dax_devs.c, drivers/dax/kmem.c). Ranges are
+ * converted one after the other, in rising order, because the descriptors of each need memory that the one
+ * before has brought. Real persistent memory of the machine is not touched.
  * @param ranges what `arm` declared, in rising order
  * @param needed what must stay as it is
  * @throws ReclaimError if nothing can be taken back
@@ -87,7 +92,10 @@ function describeRange({ start, end }: IomemRange): string {
   return `old memory at 0x${start.toString(16)} (${(end - start) / 2 ** 20} MiB)`;
 }
 
-/** The kernel registers regions and their namespaces asynchronously; reading `wait_probe` waits for all (drivers/nvdimm/core.c). */
+/**
+ * The kernel registers regions and their namespaces asynchronously; reading `wait_probe` waits for all
+ * (drivers/nvdimm/core.c).
+ */
 function waitForRegions(): void {
   for (const bus of readdirSync(REGIONS).filter((name) => name.startsWith('ndbus'))) {
     readFileSync(join(REGIONS, bus, 'wait_probe'));
@@ -160,8 +168,8 @@ function blocksIn({ start, end }: IomemRange): Block[] {
 }
 
 /**
- * Puts a block online for the kernel's own use as well as for processes: a movable-only zone several times as large as the rest would leave the
- * kernel without memory for itself.
+ * Puts a block online for the kernel's own use as well as for processes: a movable-only zone several times as
+ * large as the rest would leave the kernel without memory for itself.
  */
 function putOnline({ directory }: Block): void {
   write(join(directory, 'state'), 'online_kernel');

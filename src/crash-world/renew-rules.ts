@@ -6,8 +6,8 @@ import { processStat } from '../system/proc.ts';
 type PidRule = Extract<ProtectionRule, { kind: 'pid' }>;
 
 /**
- * Rules for a pid go on to hold for the process that was brought back under it; the rule of one that has ended since goes, with a note. No process
- * costs the rule of another.
+ * Rules for a pid go on to hold for the process that was brought back under it; the rule of one that has
+ * ended since goes, with a note. No process costs the rule of another.
  * @param startTicksOf field 22 of /proc/PID/stat; undefined for a process that has ended
  */
 export function renewPidRules(

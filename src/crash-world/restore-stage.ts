@@ -18,8 +18,8 @@ import { contentBytes } from './saved-tmpfs.ts';
 import { orElse, stage } from './stage-list.ts';
 
 /**
- * Tells init.sh that there may be processes to stay in the crash world for from now on, whatever becomes of this
- * program.
+ * Tells init.sh that there may be processes to stay in the crash world for from now on, whatever becomes of
+ * this program.
  */
 const RELEASED = join(RUN_DIRECTORY, 'released');
 
@@ -39,7 +39,10 @@ function birthplaceOf({ group }: ImagedGroup): string {
   return scopeOf(group.id).cgroup;
 }
 
-/** Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own structures. */
+/**
+ * Memory that a restore needs besides the pages of its processes: CRIU, page tables, the kernel's own
+ * structures.
+ */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
 
 /** How the images of a group are restored. */
@@ -73,9 +76,10 @@ export interface RestoredGroup {
 }
 
 /**
- * Restores the groups one after the other, holds all of them until the last one is restored, and lets them run together, each in its cgroup: whoever runs
- * finds all the others there, and cannot change a file between the look at it and its opening by another. One that fails leaves nothing behind and
- * does not concern the others.
+ * Restores the groups one after the other, holds all of them until the last one is restored, and lets them
+ * run together, each in its cgroup: whoever runs finds all the others there, and cannot change a file between
+ * the look at it and its opening by another. One that fails leaves nothing behind and does not concern the
+ * others.
  */
 export async function restoreGroups(
   groups: readonly ReadyGroup[],

@@ -19,10 +19,11 @@ import { writeSettleUnit } from './units.ts';
 import { WriteBack } from './write-back/index.ts';
 
 /**
- * The crash world's work before the system's init starts: the log and the incident, capture, images, the old memory and CPUs,
- * restore, and what systemd needs to take up the processes. What goes wrong is in the report.
- * @throws if the dead kernel cannot be read at all: then there is nothing to stay in the crash world for; a NumberWanted, before it has done anything, if it
- * has to be started once more
+ * The crash world's work before the system's init starts: the log and the incident, capture, images, the old
+ * memory and CPUs, restore, and what systemd needs to take up the processes. What goes wrong is in the
+ * report.
+ * @throws if the dead kernel cannot be read at all: then there is nothing to stay in the crash world for; a
+ * NumberWanted, before it has done anything, if it has to be started once more
  */
 export async function resurrect(): Promise<void> {
   const manifest = loadManifest();
@@ -66,8 +67,8 @@ export async function resurrect(): Promise<void> {
 }
 
 /**
- * Keeps the crash world's own processes clear of the dead world's numbers. Throws a NumberWanted if this program is in the way itself, the first time that it
- * runs.
+ * Keeps the crash world's own processes clear of the dead world's numbers. Throws a NumberWanted if this
+ * program is in the way itself, the first time that it runs.
  */
 function ownNumbers(kernel: Kernel): { readonly range?: NumberRange; readonly notes: readonly string[] } {
   try {
@@ -86,7 +87,10 @@ function ownNumbers(kernel: Kernel): { readonly range?: NumberRange; readonly no
   }
 }
 
-/** What the report says of a kernel whose series was not checked: somebody has accepted that, or its memory is not of the kernel that was armed. */
+/**
+ * What the report says of a kernel whose series was not checked: somebody has accepted that, or its memory is
+ * not of the kernel that was armed.
+ */
 function releaseNotes(release: string, { unchecked }: Manifest): string[] {
   const problem = uncheckedRelease(release);
   if (problem === undefined) return [];

@@ -27,8 +27,9 @@ const NAME_BYTES = 2048;
 const NAMED_PROBLEMS = 20;
 
 /**
- * Writes what is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of the images.
- * What cannot be read, or is more than the configuration allows, is noted; throws if it cannot be written, and leaves nothing behind then.
+ * Writes what is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of
+ * the images. What cannot be read, or is more than the configuration allows, is noted; throws if it cannot be
+ * written, and leaves nothing behind then.
  */
 export function saveTmpfs(
   kernel: Kernel,
@@ -89,8 +90,8 @@ function noteProblems(problems: readonly string[], report: Notes): void {
 }
 
 /**
- * Makes again what `saveTmpfs` wrote, before any group makes its own files or any process runs. What cannot be made, or needs more
- * memory than is left, is noted, and the saved directory stays.
+ * Makes again what `saveTmpfs` wrote, before any group makes its own files or any process runs. What cannot
+ * be made, or needs more memory than is left, is noted, and the saved directory stays.
  * @param availableBytes what the files may take
  */
 export function makeTmpfs(
@@ -120,7 +121,8 @@ export function makeTmpfs(
   for (const one of directories) {
     const isThere = lstatSync(one.path, { throwIfNoEntry: false })?.isDirectory() === true;
     if (!isThere) make(one.path, NAME_BYTES, () => makeDirectory(one));
-    // One that a mount needed above it is there, but not as it was. What is mounted has an owner and a mode of its own.
+    // One that a mount needed above it is there, but not as it was. What is mounted has an owner and a mode
+    // of its own.
     else if (!mounted.has(one.path)) attempt(one.path, () => applyDirectory(one));
   }
   for (const file of files) make(file.path, memoryOf(file), () => makeFile(directory, file));
@@ -139,8 +141,8 @@ function memoryOf({ chunks }: Preparation['files'][number]): number {
 }
 
 /**
- * Names the PID files of processes that did not come back after all. They are not removed: other processes run by now, and what
- * root removes behind their backs could be another file.
+ * Names the PID files of processes that did not come back after all. They are not removed: other processes
+ * run by now, and what root removes behind their backs could be another file.
  */
 export function noteStalePidFiles(
   { pidFiles }: Pick<SavedTmpfs, 'pidFiles'>,

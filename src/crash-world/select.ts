@@ -25,8 +25,9 @@ export interface Candidate extends Matchable {
 const NANOSECONDS_PER_TICK = 10_000_000n;
 
 /**
- * All live processes with an address space: no kernel threads, no zombies. A process whose program or cgroup cannot be read is listed without; one
- * whose task cannot be read at all is left out and named in `unreadable`, with what is wrong with the kernel's lists of processes.
+ * All live processes with an address space: no kernel threads, no zombies. A process whose program or cgroup
+ * cannot be read is listed without; one whose task cannot be read at all is left out and named in
+ * `unreadable`, with what is wrong with the kernel's lists of processes.
  */
 export function listCandidates(kernel: Kernel): { candidates: Candidate[]; unreadable: string[] } {
   const candidates: Candidate[] = [];
@@ -84,8 +85,8 @@ export interface Selected {
 }
 
 /**
- * Which processes the rules name (their descendants are not listed), each with the first rule that names it, and the rules
- * that name none.
+ * Which processes the rules name (their descendants are not listed), each with the first rule that names it,
+ * and the rules that name none.
  */
 export function selectByRules(
   rules: readonly ProtectionRule[],

@@ -7,7 +7,8 @@ import { readProfile } from '../vmcore/profile.ts';
 const getpid = libcFunction<[]>('int getpid()');
 
 /**
- * What `arm` has the program do before it relies on it: it has loaded, with its native module, and can read what it was given.
+ * What `arm` has the program do before it relies on it: it has loaded, with its native module, and can read
+ * what it was given.
  * @throws what is wrong
  */
 export function selfTest(): void {

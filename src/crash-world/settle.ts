@@ -15,8 +15,8 @@ import { StageRunner } from './stage-runner.ts';
 import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
 /**
- * The crash world's work when the system has booted: services have taken up their processes, the others get scopes, units become what they
- * were, rules for pids get the new start times, and the report is finished.
+ * The crash world's work when the system has booted: services have taken up their processes, the others get
+ * scopes, units become what they were, rules for pids get the new start times, and the report is finished.
  */
 export async function settle(): Promise<void> {
   const { units, groups: named, ...handover } = readHandover();
@@ -40,7 +40,10 @@ export async function settle(): Promise<void> {
   save(report);
 }
 
-/** Ends images that no stage has ended, by the report as it was saved after the last stage, and what is older or more than the configuration keeps. */
+/**
+ * Ends images that no stage has ended, by the report as it was saved after the last stage, and what is older
+ * or more than the configuration keeps.
+ */
 function sweep(incidents: string, report: IncidentReport): void {
   const manifest = loadManifest();
   const { directory } = manifest.config.images;
@@ -48,7 +51,9 @@ function sweep(incidents: string, report: IncidentReport): void {
   report.notes.push(...problems);
 }
 
-/** The program before the boot was ended: by its time limit, for want of memory, or by an error of its own. */
+/**
+ * The program before the boot was ended: by its time limit, for want of memory, or by an error of its own.
+ */
 function concludeBrokenOff(report: IncidentReport): void {
   const last = report.stages.at(-1)?.name ?? 'none';
   report.errors.push(`the resurrection was broken off; the last stage that ended was: ${last}`);

@@ -19,15 +19,15 @@ export function orElse<T>(instead: T): Need<T> {
 
 /**
  * One stage. What it needs and gives are records: stages know each other by the keys alone, and the compiler
- * checks the values. A stage that fails or skips itself gives nothing. One that gives a key again replaces the
- * value, with `undefined` for what is not there any more.
+ * checks the values. A stage that fails or skips itself gives nothing. One that gives a key again replaces
+ * the value, with `undefined` for what is not there any more.
  */
 export interface Stage<Needs, Gives> {
   /** As the report has it. */
   readonly name: string;
   /**
-   * What a stage throws is noted in the report, and the next one runs. The report has no entry of a step: what it
-   * throws ends the resurrection.
+   * What a stage throws is noted in the report, and the next one runs. The report has no entry of a step:
+   * what it throws ends the resurrection.
    */
   readonly kind: 'stage' | 'step';
   readonly needs: Readonly<Record<string, Need<unknown>>>;

@@ -20,8 +20,9 @@ export function uptimeSeconds(): number {
 }
 
 /**
- * Runs the steps of a resurrection one after the other. A step that throws is noted in the report and ends with undefined; what
- * comes after it runs on with what there is. After each step the report is saved, so that it tells how far things got whatever happens.
+ * Runs the steps of a resurrection one after the other. A step that throws is noted in the report and ends
+ * with undefined; what comes after it runs on with what there is. After each step the report is saved, so
+ * that it tells how far things got whatever happens.
  */
 export class StageRunner {
   readonly report: IncidentReport;

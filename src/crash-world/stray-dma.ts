@@ -31,10 +31,12 @@ export class StrayDmaError extends Error {
 }
 
 /**
- * Ends the bus mastering (DMA) of PCI devices without a driver. Nobody shut them down when the kernel died, and they still have its buffers: a
- * network card writes every packet that arrives into memory that belongs to somebody else once it is taken back. Bus mastering is switched off, as
- * at any kexec (pci_device_shutdown), and the device reset if that concerns nothing else, so that it has forgotten the buffers when a driver
- * switches it on again. Devices with a driver are left to it, and bridges forward what is their devices'.
+ * Ends the bus mastering (DMA) of PCI devices without a driver. Nobody shut them down when the kernel died,
+ * and they still have its buffers: a network card writes every packet that arrives into memory that belongs
+ * to somebody else once it is taken back. Bus mastering is switched off, as at any kexec
+ * (pci_device_shutdown), and the device reset if that concerns nothing else, so that it has forgotten the
+ * buffers when a driver switches it on again. Devices with a driver are left to it, and bridges forward what
+ * is their devices'.
  * @throws StrayDmaError if a device stays a bus master
  */
 export function clearBusMasters(devices = DEVICES): void {
@@ -54,7 +56,9 @@ function isPassive(device: string): boolean {
   return deviceClass >> 8 === PCI_BASE_CLASS_BRIDGE || deviceClass === PCI_CLASS_SYSTEM_IOMMU;
 }
 
-/** Only these two bytes are read: some devices do not bear being asked for all of their configuration space. */
+/**
+ * Only these two bytes are read: some devices do not bear being asked for all of their configuration space.
+ */
 function readCommand(device: string): number {
   const file = openSync(join(device, 'config'), 'r');
   try {
@@ -94,8 +98,9 @@ function writeCommand(device: string, command: number): void {
 }
 
 /**
- * Resets the function, if there is a way that concerns nothing else; a display may be the console. The kernel keeps the command register over it. One that
- * does not let itself be reset writes nothing until its driver comes.
+ * Resets the function, if there is a way that concerns nothing else; a display may be the console. The kernel
+ * keeps the command register over it. One that does not let itself be reset writes nothing until its driver
+ * comes.
  */
 function reset(device: string): void {
   const methods = join(device, 'reset_method');

@@ -46,7 +46,8 @@ function startOtherCpus(kernel: Kernel, report: IncidentReport): IomemRange[] {
 }
 
 /**
- * The old memory that CPUs are halted in which this kernel has not started: all of it, if that is not known of one.
+ * The old memory that CPUs are halted in which this kernel has not started: all of it, if that is not known
+ * of one.
  * @param halted the dead kernel's CPUs; undefined if it could not be told which there were
  * @param running APIC ids of the CPUs that this kernel uses
  */

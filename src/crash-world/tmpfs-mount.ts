@@ -36,7 +36,8 @@ export interface TmpfsFlags {
 }
 
 /**
- * Opens a directory (O_PATH) of which no component is a symbolic link; those that are missing are made. Throws the file system's error: ENOTDIR for a link.
+ * Opens a directory (O_PATH) of which no component is a symbolic link; those that are missing are made.
+ * Throws the file system's error: ENOTDIR for a link.
  */
 export function openPlainDirectory(path: string): number {
   let fd = openSync('/', DIRECTORY);
@@ -62,7 +63,8 @@ function openOrMake(path: string): number {
 }
 
 /**
- * Mounts a new tmpfs at a path that leads through no symbolic link, with all flags of then but those that make it read-only: its files are made first.
+ * Mounts a new tmpfs at a path that leads through no symbolic link, with all flags of then but those that
+ * make it read-only: its files are made first.
  *
  * @param data as mount(2) takes it for tmpfs: `size=4096,mode=1777`
  * @throws the file system's error, or a SystemCallError of mount(2)
@@ -106,7 +108,10 @@ export function wasReadOnly({ mount, superBlock }: TmpfsFlags): boolean {
   return (mount & MNT_READONLY) !== 0 || (superBlock & SB_RDONLY) !== 0;
 }
 
-/** Makes a mount read-only that was, in the way that it was. Throws an Error if that fails: somebody has a file open for writing. */
+/**
+ * Makes a mount read-only that was, in the way that it was. Throws an Error if that fails: somebody has a
+ * file open for writing.
+ */
 export function makeReadOnly(path: string, { superBlock }: TmpfsFlags): void {
   remount(path, (superBlock & SB_RDONLY) !== 0 ? ['ro'] : ['bind', 'ro']);
 }

@@ -6,7 +6,10 @@ import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './runtime-program.ts';
 
 const UNITS = '/run/systemd/system';
-/** Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl edit` among them. */
+/**
+ * Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl
+ * edit` among them.
+ */
 const DROP_IN = 'zzzz-otherworld.conf';
 const TMPFILES = 'systemd-tmpfiles-setup.service';
 const JOURNAL = 'systemd-journald.service';
@@ -17,10 +20,11 @@ const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
 const ADOPT_SCRIPT = 'adopt.sh';
 
 /**
- * Started by systemd in place of a service's program, with the unit's name. Nothing of it can end a process that it is to take up: these are
- * outside the unit's cgroup, which is what systemd signals, until systemd has the main process and calls the unit active. Only
- * then they are moved. The message to systemd comes from this shell, which is in the unit's cgroup: `systemd-notify --pid` would
- * send it in the name of the main process (src/notify/notify.c, 252), which is not.
+ * Started by systemd in place of a service's program, with the unit's name. Nothing of it can end a process
+ * that it is to take up: these are outside the unit's cgroup, which is what systemd signals, until systemd
+ * has the main process and calls the unit active. Only then they are moved. The message to systemd comes from
+ * this shell, which is in the unit's cgroup: `systemd-notify --pid` would send it in the name of the main
+ * process (src/notify/notify.c, 252), which is not.
  */
 const ADOPT = `#!/bin/sh
 unit=$1
@@ -45,11 +49,13 @@ exit 0
 `;
 
 /**
- * For the time of the boot, a service that is to take up its processes does not start its program: Type=notify and a helper that names the
- * main process. `+` runs the helper as root and outside the unit's sandbox. What systemd does before it even runs the helper may fail in this world
- * (a processor, a file or a directory that is not there), what it does when a start fails may hurt (commands that clean up, the removal of
- * the runtime directory, a reboot): all that is left out. Conditions held when the service was started. The unit's other settings stay, and
- * after the boot the drop-in goes. The settings are in systemd.unit(5), systemd.service(5) and systemd.exec(5) of 252 and 257.
+ * For the time of the boot, a service that is to take up its processes does not start its program:
+ * Type=notify and a helper that names the main process. `+` runs the helper as root and outside the unit's
+ * sandbox. What systemd does before it even runs the helper may fail in this world (a processor, a file or a
+ * directory that is not there), what it does when a start fails may hurt (commands that clean up, the removal
+ * of the runtime directory, a reboot): all that is left out. Conditions held when the service was started.
+ * The unit's other settings stay, and after the boot the drop-in goes. The settings are in systemd.unit(5),
+ * systemd.service(5) and systemd.exec(5) of 252 and 257.
  */
 const ADOPTING = `[Unit]
 ConditionPathExists=
@@ -109,15 +115,17 @@ function writeUnitDropIn(unit: string, text: string, units: string): void {
 }
 
 /**
- * For a service of Type=dbus whose name nobody has on the bus: systemd ends the processes of such a service as soon as it looks
- * (service_bus_name_owner_change in src/core/service.c). Until the next boot it is watched by its main process alone.
+ * For a service of Type=dbus whose name nobody has on the bus: systemd ends the processes of such a service
+ * as soon as it looks (service_bus_name_owner_change in src/core/service.c). Until the next boot it is
+ * watched by its main process alone.
  */
 export function writeNamelessDropIn(unit: string, units: string = UNITS): void {
   writeUnitDropIn(unit, '[Service]\nType=exec\n', units);
 }
 
 /**
- * The `Type=` that a unit has without the drop-in of the boot (config_parse_service_type, service_add_default... of src/core/service.c).
+ * The `Type=` that a unit has without the drop-in of the boot (config_parse_service_type,
+ * service_add_default... of src/core/service.c).
  * @param text what `systemctl cat` prints, in the order in which systemd reads it
  */
 export function typeOf(text: string, busName: string): string {
@@ -139,8 +147,8 @@ export function crashWorldCommand(part: string): string[] {
 }
 
 /**
- * Lets the boot leave alone what the processes have in /tmp and the like: for a boot systemd-tmpfiles also removes (`D` of
- * tmpfiles.d(5); Debian 12 empties /tmp so), and for the processes there was none.
+ * Lets the boot leave alone what the processes have in /tmp and the like: for a boot systemd-tmpfiles also
+ * removes (`D` of tmpfiles.d(5); Debian 12 empties /tmp so), and for the processes there was none.
  */
 export function keepTemporaryFiles(units: string = UNITS): void {
   const start = 'systemd-tmpfiles --create --boot --exclude-prefix=/dev';
@@ -151,8 +159,8 @@ export function keepTemporaryFiles(units: string = UNITS): void {
 const MOST_SECONDS = 180;
 
 /**
- * For the time of the boot, has the journal take up the streams of restored processes when it starts. Whatever becomes of that, the journal starts, and who keeps
- * the streams until then is told.
+ * For the time of the boot, has the journal take up the streams of restored processes when it starts.
+ * Whatever becomes of that, the journal starts, and who keeps the streams until then is told.
  */
 export function writeJournalDropIn(units: string = UNITS): void {
   const give = ['/usr/bin/timeout', String(MOST_SECONDS), ...crashWorldCommand('journal')].join(' ');

@@ -19,8 +19,8 @@ export function unitOf(cgroup: string): string {
 }
 
 /**
- * Enters as restored the processes of which a resurrection that was broken off while it let them go did not come to say so: nobody else is in the
- * scope of their group.
+ * Enters as restored the processes of which a resurrection that was broken off while it let them go did not
+ * come to say so: nobody else is in the scope of their group.
  */
 export function noteReleased(report: IncidentReport, look: Looking = looking): void {
   for (const process of report.processes) {
@@ -30,7 +30,10 @@ export function noteReleased(report: IncidentReport, look: Looking = looking): v
   }
 }
 
-/** The restored groups after a resurrection that was broken off before it said which: what is in their scopes now. */
+/**
+ * The restored groups after a resurrection that was broken off before it said which: what is in their scopes
+ * now.
+ */
 export function groupsInScopes(report: IncidentReport, look: Looking = looking): Groups {
   const groups = new Map<number, Groups[number]['processes']>();
   for (const { pid, group, outcome } of report.processes) {
@@ -42,8 +45,8 @@ export function groupsInScopes(report: IncidentReport, look: Looking = looking):
 }
 
 /**
- * Enters into the report what runs now: the unit or scope that each restored process is in, and which have ended since they ran again. A pid
- * alone says nothing: it may be another process's by now.
+ * Enters into the report what runs now: the unit or scope that each restored process is in, and which have
+ * ended since they ran again. A pid alone says nothing: it may be another process's by now.
  */
 export function noteWhatRuns(
   groups: readonly Pick<Groups[number], 'processes'>[],

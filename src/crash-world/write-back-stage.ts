@@ -4,8 +4,8 @@ import { required, stage } from './stage-list.ts';
 import type { WriteBack } from './write-back/index.ts';
 
 /**
- * Writes to the disks what the dead kernel had promised to: without it files would be older than the processes that
- * use them.
+ * Writes to the disks what the dead kernel had promised to: without it files would be older than the
+ * processes that use them.
  */
 export const writeBackStage = stage({
   name: 'write-back',

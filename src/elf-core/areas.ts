@@ -106,8 +106,8 @@ function coreArea(kernel: Kernel, area: VmArea, filter: number, memory: UserMemo
 }
 
 /**
- * The memory areas of a process, ascending, with what its /proc/PID/coredump_filter wants of each. An area that cannot be read is left out, with
- * a sentence.
+ * The memory areas of a process, ascending, with what its /proc/PID/coredump_filter wants of each. An area
+ * that cannot be read is left out, with a sentence.
  */
 export function readAreas(kernel: Kernel, mm: Mm, memory: UserMemory): CoreAreas {
   const areas: CoreArea[] = [];

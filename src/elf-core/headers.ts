@@ -17,7 +17,10 @@ const SECTION_HEADER = 64;
 const ET_CORE = 4;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
-/** What e_phnum says when there are more program headers than it can count; section 0 has the number then (elf(5)). */
+/**
+ * What e_phnum says when there are more program headers than it can count; section 0 has the number then
+ * (elf(5)).
+ */
 const PN_XNUM = 0xffff;
 
 function programHeader(
@@ -56,8 +59,8 @@ function elfHeader({ elfMachine }: Architecture, count: number): Buffer {
 }
 
 /**
- * A core file up to its first page: ELF header, program headers, notes, and zeros to the next page. The segments' bytes follow one after the
- * other.
+ * A core file up to its first page: ELF header, program headers, notes, and zeros to the next page. The
+ * segments' bytes follow one after the other.
  */
 export function coreHeaders(architecture: Architecture, notes: Buffer, segments: readonly Segment[]): Buffer {
   const count = segments.length + 1;

@@ -8,7 +8,9 @@ const NT_PRPSINFO = 3;
 const NT_AUXV = 6;
 const NT_FILE = 0x46494c45;
 
-/** `struct elf_prpsinfo` (include/linux/elfcore.h), and the room that it has for the name and the arguments. */
+/**
+ * `struct elf_prpsinfo` (include/linux/elfcore.h), and the room that it has for the name and the arguments.
+ */
 const PRPSINFO_BYTES = 136;
 const FNAME = { offset: 40, bytes: 16 } as const;
 const PSARGS = { offset: 56, bytes: 80 } as const;
@@ -65,8 +67,8 @@ function writeTimeval(at: Buffer, nanoseconds: bigint): void {
 }
 
 /**
- * `struct elf_prstatus` (include/linux/elfcore.h): what lies before the registers is the same on all 64-bit processors. No signal has ended the
- * process: `pr_cursig` is 0.
+ * `struct elf_prstatus` (include/linux/elfcore.h): what lies before the registers is the same on all 64-bit
+ * processors. No signal has ended the process: `pr_cursig` is 0.
  */
 function prstatus(process: CoreProcess, thread: CoreThread, format: NoteFormat): Note {
   const description = Buffer.alloc(format.bytes);
@@ -130,7 +132,10 @@ function encode({ name, type, description }: Note): Buffer {
   return Buffer.concat([head, description, Buffer.alloc(-description.length & 3)]);
 }
 
-/** The notes of a core in the order in which the kernel writes them: debuggers take what follows a NT_PRSTATUS to be that thread's. */
+/**
+ * The notes of a core in the order in which the kernel writes them: debuggers take what follows a NT_PRSTATUS
+ * to be that thread's.
+ */
 export function coreNotes(process: CoreProcess, files: readonly MappedRange[], format: NoteFormat): Buffer {
   const ofProcess = [prpsinfo(process), auxv(process), mappedFiles(files)];
   const notes = process.threads.flatMap((thread, i) => [

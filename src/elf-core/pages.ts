@@ -9,7 +9,8 @@ import type { CoreArea } from './areas.ts';
 
 /**
  * Why pages are not in a core:
- * - `unwanted`: the process's coredump_filter, or madvise(MADV_DONTDUMP), or they are a device's or the kernel's;
+ * - `unwanted`: the process's coredump_filter, or madvise(MADV_DONTDUMP), or they are a device's or the
+ *   kernel's;
  * - `inFile`: they are as the mapped file has them, and not in memory;
  * - `swapped`: in swap, or being moved;
  * - `notInDump`: in memory, and the dump does not have them;

@@ -36,8 +36,8 @@ const MOST_ARGUMENT_BYTES = 80;
 const NO_CREDENTIALS = { uid: 0, gid: 0 };
 
 /**
- * Registers of a thread that was on a CPU: in user mode the CPU's own, if the dump has them. A kernel that panicked has saved the same on the
- * thread's stack; a guest that was dumped while it ran has not.
+ * Registers of a thread that was on a CPU: in user mode the CPU's own, if the dump has them. A kernel that
+ * panicked has saved the same on the thread's stack; a guest that was dumped while it ran has not.
  */
 function registersOf(kernel: Kernel, task: Task, cpu: number | undefined): Record<string, bigint> {
   const saved = savedRegisters(kernel, task);
@@ -141,8 +141,8 @@ function requireMemory(pid: number, leader: Task, threads: readonly Task[]): voi
 /**
  * Reads a process for its core.
  * @param pid of a process, or of one of its threads, which is then the core's first
- * @throws NoCoreError if there is nothing that a core could have (a kernel thread, a zombie), or no thread can be read; a VmcoreError if there is no
- * such process, or it cannot be read at all
+ * @throws NoCoreError if there is nothing that a core could have (a kernel thread, a zombie), or no thread
+ * can be read; a VmcoreError if there is no such process, or it cannot be read at all
  */
 export function findForCore(kernel: Kernel, pid: number): FoundProcess {
   const asked = requireTask(kernel, pid);

@@ -118,7 +118,10 @@ function* counted(pieces: Iterable<Piece>, counts: PageCounts): Generator<Piece>
   }
 }
 
-/** Writes what there is of all areas, one after the other. Old memory goes from the mapping to the file (writev). */
+/**
+ * Writes what there is of all areas, one after the other. Old memory goes from the mapping to the file
+ * (writev).
+ */
 function writePages(kernel: Kernel, mm: Mm, areas: readonly CoreArea[], file: SparseFile): void {
   let batch: PhysicalRange[] = [];
   const flush = (): void => {
@@ -168,13 +171,14 @@ function writeWhole(path: string, write: (file: SparseFile) => void): number {
 }
 
 /**
- * Writes an ELF core of one process, as a debugger reads it: registers of all threads, the mapped files, and of its memory what its
- * /proc/PID/coredump_filter wants and old memory has. It does not matter whether the process could be brought back. What is not there is no part of
- * the file (p_filesz is smaller than p_memsz); pages that nobody has touched are holes in it.
+ * Writes an ELF core of one process, as a debugger reads it: registers of all threads, the mapped files, and
+ * of its memory what its /proc/PID/coredump_filter wants and old memory has. It does not matter whether the
+ * process could be brought back. What is not there is no part of the file (p_filesz is smaller than p_memsz);
+ * pages that nobody has touched are holes in it.
  * @param pid of a process, or of one of its threads, which is then the core's first
  * @param path of a file that does not exist yet
- * @throws NoCoreError if there is nothing that a core could have (a kernel thread, a zombie); CoreWriteError if the file cannot be written;
- * VmcoreError if there is no such process, or nothing of it can be read
+ * @throws NoCoreError if there is nothing that a core could have (a kernel thread, a zombie); CoreWriteError
+ * if the file cannot be written; VmcoreError if there is no such process, or nothing of it can be read
  */
 export function writeCore(kernel: Kernel, pid: number, path: string): WrittenCore {
   const { process, mm, missing, notes } = findForCore(kernel, pid);

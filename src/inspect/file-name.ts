@@ -25,8 +25,9 @@ const names: Readonly<Record<string, (kernel: Kernel, file: File, inode: Inode) 
 };
 
 /**
- * What readlink(2) of /proc/PID/fd/N gives for an open file, and /proc/PID/maps for a mapped one. A name
- * that is not UTF-8 is written as `showText` (byte-text.ts) writes it. Throws a VmcoreError where structures are damaged.
+ * What readlink(2) of /proc/PID/fd/N gives for an open file, and /proc/PID/maps for a mapped one. A name that
+ * is not UTF-8 is written as `showText` (byte-text.ts) writes it. Throws a VmcoreError where structures are
+ * damaged.
  */
 export function openFileName(kernel: Kernel, file: File, inode: Inode): string {
   const fileSystem = fileSystemOf(kernel, inode.i_sb).name;
@@ -35,8 +36,8 @@ export function openFileName(kernel: Kernel, file: File, inode: Inode): string {
   const { path, deleted, root } = resolveAnyPath(kernel, file.f_mnt, file.f_dentry);
   const dentry = kernel.bind(dentryStruct).at(file.f_dentry);
   const isRoot = dentry.address === mountOf(kernel, file.f_mnt).mnt_root;
-  // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) are no child of its root, and never had a name to
-  // lose: simple_dname().
+  // Files of the kernel's own tmpfs (memfd, shared anonymous memory, System V) are no child of its root, and
+  // never had a name to lose: simple_dname().
   if (root === 'internal' && dentry.d_parent === dentry.address && !isRoot) {
     return `${showText(`/${dentryName(kernel, dentry)}`)} (deleted)`;
   }

@@ -66,7 +66,10 @@ function readableRow(kernel: Kernel, slot: FdSlot): FileRow {
   }
 }
 
-/** Open files of a process by descriptor; a damaged one is listed as such. Throws a VmcoreError if the table is. */
+/**
+ * Open files of a process by descriptor; a damaged one is listed as such. Throws a VmcoreError if the table
+ * is.
+ */
 export function listFiles(kernel: Kernel, pid: number): FileRow[] {
   const { files } = requireTask(kernel, pid);
   if (files === 0n) return [];

@@ -4,7 +4,10 @@ export interface Inspection {
   json(): object;
   /** Lines without the last newline. */
   text(): string;
-  /** What is missing from it or doubtful in it, as sentences: the command says so and ends with another status. */
+  /**
+   * What is missing from it or doubtful in it, as sentences: the command says so and ends with another
+   * status.
+   */
   readonly problems?: readonly string[];
   /** What explains an empty answer that is whole. */
   readonly remarks?: readonly string[];

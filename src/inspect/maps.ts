@@ -89,7 +89,10 @@ function mapRow(kernel: Kernel, mm: Mm, area: VmArea): MapRow {
   }
 }
 
-/** Memory areas of a process, ascending, as far as they can be read; none for a kernel thread. Throws a VmcoreError if there is no such process. */
+/**
+ * Memory areas of a process, ascending, as far as they can be read; none for a kernel thread. Throws a
+ * VmcoreError if there is no such process.
+ */
 export function readMaps(kernel: Kernel, pid: number): Maps {
   const task = requireTask(kernel, pid);
   if (task.mm === 0n) return { rows: [], missing: [] };
@@ -113,7 +116,10 @@ function lackOf(found: number, counted: number): string[] {
     : [`some areas are missing, or too many: the kernel counted ${counted}, ${found} were found`];
 }
 
-/** Width at which the kernel starts the name (fs/proc/task_mmu.c: 25 characters and 6 for each byte of a pointer). */
+/**
+ * Width at which the kernel starts the name (fs/proc/task_mmu.c: 25 characters and 6 for each byte of a
+ * pointer).
+ */
 const NAME_COLUMN = 73;
 
 function formatRow(row: MapRow): string {

@@ -111,7 +111,10 @@ function similar(btf: Btf, name: string): string {
   return found.size === 0 ? '' : `; there is ${[...found].join(', ')}`;
 }
 
-/** The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a VmcoreError if there is none. */
+/**
+ * The layout of a structure as pahole(1) shows it, or, with an address, its values. Throws a VmcoreError if
+ * there is none.
+ */
 export function structInspection(kernel: Kernel, name: string, address?: string): Inspection {
   const { btf } = kernel.layouts;
   const id = kernel.layouts.structId(name);

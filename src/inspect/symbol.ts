@@ -42,7 +42,10 @@ function addressInspection(kernel: Kernel, address: bigint): Inspection {
   };
 }
 
-/** A symbol's address, or what is at an address: `init_task`, `0xffffffff81000000`. Throws a VmcoreError if there is none. */
+/**
+ * A symbol's address, or what is at an address: `init_task`, `0xffffffff81000000`. Throws a VmcoreError if
+ * there is none.
+ */
 export function symbolInspection(kernel: Kernel, text: string): Inspection {
   if (ADDRESS.test(text)) return addressInspection(kernel, BigInt(/^0x/i.test(text) ? text : `0x${text}`));
   const address = kernel.symbolMaybe(text);

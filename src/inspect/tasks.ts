@@ -49,7 +49,9 @@ export function commOf(task: Task): string {
 
 const PAGE_KIB = 4;
 
-/** Reads a part of a row: of what cannot be read the reason is kept, and something else is put in its place. */
+/**
+ * Reads a part of a row: of what cannot be read the reason is kept, and something else is put in its place.
+ */
 type Attempt = <T, U>(read: () => T, otherwise: U) => T | U;
 
 function processRow(kernel: Kernel, task: Task): ProcessRow {
@@ -98,7 +100,10 @@ function threadCount(kernel: Kernel, task: Task): number {
   return found;
 }
 
-/** The address space of a task that has one. Throws a ContainerError unless it says that it is somebody's: zeros would say that it is empty. */
+/**
+ * The address space of a task that has one. Throws a ContainerError unless it says that it is somebody's:
+ * zeros would say that it is empty.
+ */
 export function mmOf(kernel: Kernel, { mm: address }: Task): Mm {
   const mm = kernel.bind(mmStruct).at(address);
   if (mm.mm_users <= 0) throw new ContainerError('mm_struct', address, `has ${mm.mm_users} users`);
@@ -125,7 +130,10 @@ export interface ProcessListing {
   readonly damage: readonly string[];
 }
 
-/** All processes. One whose structures are damaged is listed as such; a damaged list of tasks is made up for by the table of PIDs. */
+/**
+ * All processes. One whose structures are damaged is listed as such; a damaged list of tasks is made up for
+ * by the table of PIDs.
+ */
 export function listProcesses(kernel: Kernel): ProcessListing {
   const { tasks, lost, damage } = listTasks(kernel);
   const rows: ProcessRow[] = [];
@@ -141,7 +149,9 @@ export function listProcesses(kernel: Kernel): ProcessListing {
   return { rows, unreadable, damage };
 }
 
-/** The task of a PID or TID, also where the table of PIDs is damaged; throws a VmcoreError if there is none. */
+/**
+ * The task of a PID or TID, also where the table of PIDs is damaged; throws a VmcoreError if there is none.
+ */
 export function requireTask(kernel: Kernel, pid: number): Task {
   const address = taskByPid(kernel, pid);
   if (address === undefined)

@@ -64,7 +64,10 @@ function readableRow(kernel: Kernel, address: bigint): ThreadRow {
   }
 }
 
-/** The threads that are on the list of a process, and what is wrong with that list: the kernel counts them as well. */
+/**
+ * The threads that are on the list of a process, and what is wrong with that list: the kernel counts them as
+ * well.
+ */
 function readThreads(kernel: Kernel, leader: Task): { rows: ThreadRow[]; missing: string[] } {
   const rows: ThreadRow[] = [];
   try {

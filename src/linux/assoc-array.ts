@@ -12,13 +12,18 @@ export const assocArrayNode = struct('assoc_array_node', { slots: array(pointer)
 /** `struct assoc_array_shortcut`. */
 export const assocArrayShortcut = struct('assoc_array_shortcut', { next_node: pointer });
 
-/** Low bits of a pointer in the array (assoc_array_priv.h): node or shortcut, and which; of a leaf: a keyring. */
+/**
+ * Low bits of a pointer in the array (assoc_array_priv.h): node or shortcut, and which; of a leaf: a keyring.
+ */
 const META = 1n;
 const SUBTYPE = 2n;
 
 const MAX_LEAVES = 1 << 16;
 
-/** Leaves of the `struct assoc_array` at `address`: pointers, with a flag in their low bits left out. Throws a ContainerError if it holds more than it says. */
+/**
+ * Leaves of the `struct assoc_array` at `address`: pointers, with a flag in their low bits left out. Throws a
+ * ContainerError if it holds more than it says.
+ */
 export function assocArrayLeaves(kernel: Kernel, address: bigint): bigint[] {
   const { root, leaves } = kernel.bind(assocArray).at(address);
   if (leaves > MAX_LEAVES) throw new ContainerError('assoc_array', address, `has ${leaves} leaves`);

@@ -17,12 +17,16 @@ export const pidsCgroupStruct = struct('pids_cgroup', { css: addressOf(), limit:
 /** `struct cgroup`. */
 export const cgroupStruct = struct('cgroup', { kn: pointer });
 
-/** Deepest hierarchy that is followed; cgroup.max.depth has no limit by default, systemd's trees have at most ten levels. */
+/**
+ * Deepest hierarchy that is followed; cgroup.max.depth has no limit by default, systemd's trees have at most
+ * ten levels.
+ */
 const MAX_DEPTH = 64;
 const NAME_MAX = 255;
 
 /**
- * The path of a task's cgroup below the root of the version 2 hierarchy, as in `/proc/PID/cgroup`: `/` or `/system.slice/x.service`.
+ * The path of a task's cgroup below the root of the version 2 hierarchy, as in `/proc/PID/cgroup`: `/` or
+ * `/system.slice/x.service`.
  * @param task address of the `task_struct`
  * @throws ContainerError if the way up does not end, or is not UTF-8
  */

@@ -3,8 +3,8 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, s32, struct, u32 } from '../vmcore/view.ts';
 
 /**
- * `struct cred` (include/linux/cred.h). A capability set is one 64-bit word since 6.3 and two 32-bit words before, which is
- * the same bytes.
+ * `struct cred` (include/linux/cred.h). A capability set is one 64-bit word since 6.3 and two 32-bit words
+ * before, which is the same bytes.
  */
 export const credStruct = struct('cred', {
   uid: u32,

@@ -28,8 +28,8 @@ export interface RunningTasks {
 }
 
 /**
- * The task that was executing on each CPU. A task that does not itself say so (`on_cpu`) is not believed; the CPU's run queue is asked
- * then. Throws a VmcoreError only if it cannot be told which CPUs there were.
+ * The task that was executing on each CPU. A task that does not itself say so (`on_cpu`) is not believed; the
+ * CPU's run queue is asked then. Throws a VmcoreError only if it cannot be told which CPUs there were.
  */
 export function runningTasks(kernel: Kernel): RunningTasks {
   const cpuOf = new Map<bigint, number>();
@@ -55,8 +55,9 @@ function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
 }
 
 /**
- * What the dump has of a CPU's registers; undefined if there is no note that can be told to be this CPU's. `pid` is the task's that
- * the CPU was executing: the crash note names it, QEMU's does not and is in the order of CPUs.
+ * What the dump has of a CPU's registers; undefined if there is no note that can be told to be this CPU's.
+ * `pid` is the task's that the CPU was executing: the crash note names it, QEMU's does not and is in the
+ * order of CPUs.
  */
 export function cpuNoteOf(kernel: Kernel, cpu: number, pid: number): CpuNote | undefined {
   const byPid = kernel.cpuNotes.filter((note) => note.pid === pid && pid !== 0);
@@ -65,7 +66,10 @@ export function cpuNoteOf(kernel: Kernel, cpu: number, pid: number): CpuNote | u
   return byPid.length === 1 ? byPid[0] : byOrder;
 }
 
-/** Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none ({@link cpuNoteOf}). */
+/**
+ * Whether a CPU was in user mode at the end, from its NT_PRSTATUS note; undefined if there is none ({@link
+ * cpuNoteOf}).
+ */
 export function wasInUserMode(kernel: Kernel, cpu: number, pid: number): boolean | undefined {
   const note = cpuNoteOf(kernel, cpu, pid);
   return note === undefined ? undefined : kernel.architecture.notes.isUserMode(note.registers);

@@ -27,7 +27,10 @@ export type Dentry = ViewOf<typeof dentryStruct>;
 const NAME_MAX = 255;
 const PATH_MAX = 4096;
 
-/** A dentry's name, as text that stands for its bytes (byte-text.ts). Throws a ContainerError if too long or empty. */
+/**
+ * A dentry's name, as text that stands for its bytes (byte-text.ts). Throws a ContainerError if too long or
+ * empty.
+ */
 export function dentryName(kernel: Kernel, dentry: Dentry): string {
   const length = dentry.d_nameLength;
   if (length === 0 || length > NAME_MAX) {
@@ -44,8 +47,9 @@ export function isUnlinked(dentry: Dentry): boolean {
 }
 
 /**
- * What the dentry cache knows in a directory: on tmpfs everything that is there. Negative dentries and unlinked ones are left out.
- * Throws a ContainerError, after what comes before it, where the list is damaged or longer than `limit`.
+ * What the dentry cache knows in a directory: on tmpfs everything that is there. Negative dentries and
+ * unlinked ones are left out. Throws a ContainerError, after what comes before it, where the list is damaged
+ * or longer than `limit`.
  */
 export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
   const Dentry = kernel.bind(dentryStruct);
@@ -63,8 +67,8 @@ export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number
 }
 
 /**
- * Whether the dentry cache knows something by a name in a directory. Throws a VmcoreError if the directory's list is damaged or longer than
- * `limit`.
+ * Whether the dentry cache knows something by a name in a directory. Throws a VmcoreError if the directory's
+ * list is damaged or longer than `limit`.
  */
 export function hasChild(kernel: Kernel, directory: bigint, name: string, limit: number): boolean {
   const { length } = textToBytes(name);
@@ -84,7 +88,10 @@ export type PathRoot =
 export interface ResolvedPath {
   /** Absolute from the root of its mount namespace; from the file system's root if detached or internal. */
   readonly path: string;
-  /** The dentries of the directories above it, as a walk from the root meets them: one for each component of the path, the root first. */
+  /**
+   * The dentries of the directories above it, as a walk from the root meets them: one for each component of
+   * the path, the root first.
+   */
   readonly directories: readonly bigint[];
   /** The last component has been unlinked. */
   readonly deleted: boolean;
@@ -105,15 +112,19 @@ export function initialMountNamespace(kernel: Kernel): bigint {
   return kernel.bind(nsproxyStruct).at(kernel.symbol('init_nsproxy')).mnt_ns;
 }
 
-/** A name or path that can be used as one. Throws a ContainerError if its bytes are not UTF-8: opened as text, they would name another file. */
+/**
+ * A name or path that can be used as one. Throws a ContainerError if its bytes are not UTF-8: opened as text,
+ * they would name another file.
+ */
 export function requireWholePath(dentry: bigint, path: string): string {
   if (isWholeText(path)) return path;
   throw new ContainerError('dentry', dentry, `has a name that is not UTF-8: ${showText(path)}`);
 }
 
 /**
- * The path of a dentry on a mount, as d_path(9) builds it but from the root of the namespace instead of the process's.
- * `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX bytes, or is not UTF-8.
+ * The path of a dentry on a mount, as d_path(9) builds it but from the root of the namespace instead of the
+ * process's. `vfsmount` is `path.mnt`. Throws a ContainerError if the way up does not end within PATH_MAX
+ * bytes, or is not UTF-8.
  */
 export function resolvePath(kernel: Kernel, vfsmount: bigint, dentryAddress: bigint): ResolvedPath {
   const resolved = resolveAnyPath(kernel, vfsmount, dentryAddress);
@@ -169,9 +180,9 @@ function isBelow(kernel: Kernel, dentry: Dentry, root: bigint): boolean {
 }
 
 /**
- * The paths by which an inode can be reached in the initial mount namespace, as far as the dentry cache knows its names:
- * one a name, on the first mount that shows it. Names that are not UTF-8 are left out if there is another one. Throws a ContainerError if
- * there is none, or if the cache is damaged.
+ * The paths by which an inode can be reached in the initial mount namespace, as far as the dentry cache knows
+ * its names: one a name, on the first mount that shows it. Names that are not UTF-8 are left out if there is
+ * another one. Throws a ContainerError if there is none, or if the cache is damaged.
  */
 export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
   const { i_dentry, i_sb } = kernel.bind(inodeStruct).at(inode);

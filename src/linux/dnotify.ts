@@ -5,7 +5,10 @@ import { inodeStruct } from './fs.ts';
 import { fsnotifyMarkConnectorStruct } from './fsnotify-backend.ts';
 import { hlistForEachEntry } from './list.ts';
 
-/** `struct dnotify_mark` (fs/notify/dnotify/dnotify.c); other groups' marks begin with a fsnotify_mark as well. */
+/**
+ * `struct dnotify_mark` (fs/notify/dnotify/dnotify.c); other groups' marks begin with a fsnotify_mark as
+ * well.
+ */
 export const dnotifyMark = struct('dnotify_mark', {
   group: pointer.at('fsn_mark.group'),
   obj_list: addressOf('fsn_mark.obj_list'),
@@ -19,8 +22,8 @@ export const dnotifyStruct = struct('dnotify_struct', {
 const MAX_MARKS = 1 << 16;
 
 /**
- * Whether an open directory (`struct file` and its inode, by address) sends signals about changes (fcntl F_NOTIFY). Throws a
- * ContainerError if the list of its marks is damaged.
+ * Whether an open directory (`struct file` and its inode, by address) sends signals about changes (fcntl
+ * F_NOTIFY). Throws a ContainerError if the list of its marks is damaged.
  */
 export function isDnotified(kernel: Kernel, file: bigint, inode: bigint): boolean {
   const group = kernel.symbolMaybe('dnotify_group');

@@ -21,15 +21,18 @@ export const epitem = struct('epitem', {
 
 export type Epitem = ViewOf<typeof epitem>;
 
-/** EPOLLWAKEUP, EPOLLONESHOT, EPOLLET, EPOLLEXCLUSIVE: all that is left of the events of a one-shot watch that went off. */
+/**
+ * EPOLLWAKEUP, EPOLLONESHOT, EPOLLET, EPOLLEXCLUSIVE: all that is left of the events of a one-shot watch that
+ * went off.
+ */
 export const EP_PRIVATE_BITS = 0xf000_0000;
 
 /** More watches than one epoll has in a sound machine. */
 const MAX_WATCHES = 1 << 22;
 
 /**
- * The watches of an epoll file (its `struct file`, and the `eventpoll` that is its private_data) in the order of the tree. Throws a ContainerError if
- * the tree is damaged, or an item belongs to another epoll.
+ * The watches of an epoll file (its `struct file`, and the `eventpoll` that is its private_data) in the order
+ * of the tree. Throws a ContainerError if the tree is damaged, or an item belongs to another epoll.
  */
 export function epitems(kernel: Kernel, file: bigint, eventpoll: bigint): Epitem[] {
   const view = kernel.bind(eventpollStruct).at(eventpoll);
@@ -48,7 +51,10 @@ export function epitems(kernel: Kernel, file: bigint, eventpoll: bigint): Epitem
   return items;
 }
 
-/** The watches that a file (its `struct file`) knows of, of whatever epoll: a second source for those. Throws a ContainerError if the list is damaged. */
+/**
+ * The watches that a file (its `struct file`) knows of, of whatever epoll: a second source for those. Throws
+ * a ContainerError if the list is damaged.
+ */
 export function watchesOf(kernel: Kernel, file: bigint): Epitem[] {
   const { f_ep: head } = kernel.bind(fileStruct).at(file);
   return head === 0n ? [] : [...hlistForEachEntry(kernel, head, kernel.bind(epitem), 'fllink', MAX_WATCHES)];

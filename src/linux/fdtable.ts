@@ -11,7 +11,10 @@ export const fdtable = struct('fdtable', {
   open_fds: pointer,
 });
 
-/** Kernel limit of descriptors in one process: sysctl fs.nr_open may not exceed it (fs/file.c, sysctl_nr_open_max). */
+/**
+ * Kernel limit of descriptors in one process: sysctl fs.nr_open may not exceed it (fs/file.c,
+ * sysctl_nr_open_max).
+ */
 const MAX_FDS = 0x7fff_ffc0;
 /** Tables that large cannot be in a sound machine of a size that we know: 8 bytes a slot. */
 const MAX_TABLE_BYTES = 1 << 30;
@@ -31,8 +34,8 @@ function bit(bitmap: Buffer, index: number): boolean {
 }
 
 /**
- * All slots in use of a `files_struct`. Descriptors that are reserved while a file is being opened are in the bitmap
- * only (alloc_fd without fd_install). Throws a ContainerError if the table's size is impossible.
+ * All slots in use of a `files_struct`. Descriptors that are reserved while a file is being opened are in the
+ * bitmap only (alloc_fd without fd_install). Throws a ContainerError if the table's size is impossible.
  */
 export function fdSlots(kernel: Kernel, files: bigint): FdSlot[] {
   const table = kernel.bind(fdtable).at(kernel.bind(filesStruct).at(files).fdt);

@@ -36,8 +36,9 @@ export function isCounted({ f_count }: File): boolean {
 }
 
 /**
- * An open file. Throws a VmcoreError if the address is not mapped, and undefined comes back if what is there is not a
- * live struct file: not opened, no references, or so many that the count must be wrong, and an inode that differs from the dentry's.
+ * An open file. Throws a VmcoreError if the address is not mapped, and undefined comes back if what is there
+ * is not a live struct file: not opened, no references, or so many that the count must be wrong, and an inode
+ * that differs from the dentry's.
  */
 export function fileAt(kernel: Kernel, address: bigint): File | undefined {
   const file = kernel.bind(fileStruct).at(address);

@@ -12,8 +12,8 @@ export const sockFprog = struct('sock_fprog_kern', { len: u16, filter: pointer }
 const MAX_INSTRUCTIONS = 4096;
 
 /**
- * A socket's filter as SO_ATTACH_FILTER took it, eight bytes (struct sock_filter) an instruction; empty if it has none. Undefined for
- * one that did not come that way (SO_ATTACH_BPF).
+ * A socket's filter as SO_ATTACH_FILTER took it, eight bytes (struct sock_filter) an instruction; empty if it
+ * has none. Undefined for one that did not come that way (SO_ATTACH_BPF).
  */
 export function socketFilter(kernel: Kernel, sock: Sock): bigint[] | undefined {
   if (sock.sk_filter === 0n) return [];

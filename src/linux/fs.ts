@@ -148,12 +148,16 @@ export function fileSystemOf(kernel: Kernel, superBlock: bigint): FileSystem {
   return { name: kernel.memory.cstring(type.name, 64), onDisk: (type.fs_flags & FS_REQUIRES_DEV) !== 0 };
 }
 
-/** File systems that keep the number of a file's blocks in `inode.i_blocks` at all times; XFS and btrfs do not. */
+/**
+ * File systems that keep the number of a file's blocks in `inode.i_blocks` at all times; XFS and btrfs do
+ * not.
+ */
 const blockCounters: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4']);
 
 /**
- * Sectors of 512 bytes that a file takes on its disk, those of its tree of blocks and its attributes among them, without those that are put off until its
- * pages are written. Undefined where the file system keeps that number elsewhere.
+ * Sectors of 512 bytes that a file takes on its disk, those of its tree of blocks and its attributes among
+ * them, without those that are put off until its pages are written. Undefined where the file system keeps
+ * that number elsewhere.
  */
 export function sectorsOf(inode: Pick<Inode, 'i_blocks'>, { name }: FileSystem): number | undefined {
   return blockCounters.has(name) ? inode.i_blocks : undefined;

@@ -6,7 +6,9 @@ import { xaForEach, xaLoad } from './xarray.ts';
 /** `struct idr` (include/linux/idr.h): numbers to pointers, in a radix tree. */
 export const idr = struct('idr', { root: addressOf('idr_rt'), base: u32.at('idr_base') });
 
-/** Numbers and pointers of the `struct idr` at `address`, ascending. Throws a ContainerError if it is damaged. */
+/**
+ * Numbers and pointers of the `struct idr` at `address`, ascending. Throws a ContainerError if it is damaged.
+ */
 export function* idrForEach(
   kernel: Kernel,
   address: bigint,

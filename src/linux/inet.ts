@@ -42,8 +42,9 @@ export const inetSock = struct('inet_sock', {
 export type InetSock = ViewOf<typeof inetSock>;
 
 /**
- * Options that are one bit. The number in `inet_flags` is the kernel's own enumerator from 6.6 on; before that they are bit fields, or the
- * bit of `cmsg_flags` that is given here (IP_CMSG_* of include/net/inet_sock.h).
+ * Options that are one bit. The number in `inet_flags` is the kernel's own enumerator from 6.6 on; before
+ * that they are bit fields, or the bit of `cmsg_flags` that is given here (IP_CMSG_* of
+ * include/net/inet_sock.h).
  */
 const inetFlags = {
   pktinfo: ['INET_FLAGS_PKTINFO', 0],
@@ -101,7 +102,10 @@ function isMapped(address: Uint8Array): boolean {
   return address.length === 16 && address.every((byte, i) => i > 11 || byte === (i < 10 ? 0 : 0xff));
 }
 
-/** The text of an IPv6 address that RFC 5952 recommends: lower case, the first longest run of zero groups as `::`. */
+/**
+ * The text of an IPv6 address that RFC 5952 recommends: lower case, the first longest run of zero groups as
+ * `::`.
+ */
 export function showIpv6(address: Uint8Array): string {
   const groups = Array.from(
     { length: 8 },

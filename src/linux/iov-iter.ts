@@ -3,16 +3,20 @@ import { struct, u64 } from '../vmcore/view.ts';
 import { taskPtRegs } from './arch/x86/ptrace.ts';
 import type { Task } from './sched.ts';
 
-/** `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from others. */
+/**
+ * `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from
+ * others.
+ */
 export const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
 
 /** Kernel stacks are 16 KiB. */
 const MAX_STACK = 16384n;
 
 /**
- * How many bytes of a read or write have been moved: the kernel keeps count in a `struct iov_iter` on the task's kernel stack,
- * recognised by the buffer's address together with the sum of what is done and what is left. Only for a task that is
- * not executing. Returns undefined if there is no such structure, or if several disagree.
+ * How many bytes of a read or write have been moved: the kernel keeps count in a `struct iov_iter` on the
+ * task's kernel stack, recognised by the buffer's address together with the sum of what is done and what is
+ * left. Only for a task that is not executing. Returns undefined if there is no such structure, or if several
+ * disagree.
  */
 export function transferProgress(
   kernel: Kernel,

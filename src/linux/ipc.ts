@@ -59,8 +59,8 @@ export interface IpcObject {
   /** Owner and maker. */
   readonly uids: readonly number[];
   /**
-   * Addresses of the `struct pid` of processes that made it, used it last or sleep in a call on it, as far as the kernel keeps them: not who made semaphores or a
-   * queue, and nobody of a POSIX message queue.
+   * Addresses of the `struct pid` of processes that made it, used it last or sleep in a call on it, as far as
+   * the kernel keeps them: not who made semaphores or a queue, and nobody of a POSIX message queue.
    */
   readonly users: readonly bigint[];
 }

@@ -14,7 +14,10 @@ import {
 } from '../vmcore/view.ts';
 import { bitOf, type InetSock } from './inet.ts';
 
-/** `struct ipv6_pinfo` (include/linux/ipv6.h). 6.6 to 6.8 moved its bit fields into `inet_flags` or made bytes of them. */
+/**
+ * `struct ipv6_pinfo` (include/linux/ipv6.h). 6.6 to 6.8 moved its bit fields into `inet_flags` or made bytes
+ * of them.
+ */
 export const ipv6Pinfo = struct('ipv6_pinfo', {
   rxopt: u16.at('rxopt.all'),
   hop_limit: s16,

@@ -20,7 +20,8 @@ export function uptimesByJiffies(kernel: Kernel): bigint[] {
 }
 
 /**
- * CONFIG_HZ, found by comparing `jiffies_64` with the time since boot in nanoseconds. Throws a VmcoreError if none fits.
+ * CONFIG_HZ, found by comparing `jiffies_64` with the time since boot in nanoseconds. Throws a VmcoreError if
+ * none fits.
  *
  * @param now CLOCK_MONOTONIC; the time of the next tick if it is not given
  */

@@ -2,13 +2,16 @@
 export type Series = `${number}.${number}`;
 
 /**
- * Constants of the kernel that its type information (BTF) does not have: macros, and what follows from code. They may differ in any
- * release without a sign, and a wrong one makes a process come back wrong. Constants that user space sees never change and are not here.
+ * Constants of the kernel that its type information (BTF) does not have: macros, and what follows from code.
+ * They may differ in any release without a sign, and a wrong one makes a process come back wrong. Constants
+ * that user space sees never change and are not here.
  */
 export interface CheckedConstants {
   /** For messages: what is believed. */
   readonly what: string;
-  /** Series whose sources have been looked at: macros by test/linux/kernel-constants.ts, code by reading it. */
+  /**
+   * Series whose sources have been looked at: macros by test/linux/kernel-constants.ts, code by reading it.
+   */
   readonly checked: readonly Series[];
 }
 
@@ -39,7 +42,10 @@ export function checkedSeries(): Series[] {
   return [...all].filter((series) => uncheckedConstants(series).length === 0);
 }
 
-/** What is believed of a kernel though nobody has looked whether it holds for its release; empty for a release that was checked. */
+/**
+ * What is believed of a kernel though nobody has looked whether it holds for its release; empty for a release
+ * that was checked.
+ */
 export function uncheckedConstants(release: string): string[] {
   const series = seriesOf(release);
   const known = new Set<string>();
@@ -49,7 +55,10 @@ export function uncheckedConstants(release: string): string[] {
   return [...new Set(checkedConstants.map(({ what }) => what))].filter((what) => !known.has(what));
 }
 
-/** A sentence about a kernel of which not all constants have been checked; undefined for one of which they have. */
+/**
+ * A sentence about a kernel of which not all constants have been checked; undefined for one of which they
+ * have.
+ */
 export function uncheckedRelease(release: string): string | undefined {
   const missing = uncheckedConstants(release);
   if (missing.length === 0) return undefined;

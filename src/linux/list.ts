@@ -13,9 +13,9 @@ export function listEmpty(kernel: Kernel, head: bigint): boolean {
 }
 
 /**
- * Addresses of the `struct list_head` in each element of the list at `head`, in order. Each back pointer is checked; one
- * may also point a step further back, as while another CPU adds or removes an element. Throws a ContainerError for a
- * list that is damaged or longer than `limit`.
+ * Addresses of the `struct list_head` in each element of the list at `head`, in order. Each back pointer is
+ * checked; one may also point a step further back, as while another CPU adds or removes an element. Throws a
+ * ContainerError for a list that is damaged or longer than `limit`.
  */
 export function* listForEach(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): Generator<bigint> {
   const bound = kernel.bind(listHead);
@@ -44,8 +44,8 @@ export function* listForEach(kernel: Kernel, head: bigint, limit: number = DEFAU
 }
 
 /**
- * Views of the structures in the list at `head` that are linked through their member `member` (a declared member or a
- * path). Throws like {@link listForEach}.
+ * Views of the structures in the list at `head` that are linked through their member `member` (a declared
+ * member or a path). Throws like {@link listForEach}.
  */
 export function* listForEachEntry<F extends Fields>(
   kernel: Kernel,
@@ -60,15 +60,17 @@ export function* listForEachEntry<F extends Fields>(
 
 /** What could be read of a list. */
 export interface ListRead {
-  /** Addresses of the `struct list_head` in the elements; those of a damaged list are in order, with a gap. */
+  /**
+   * Addresses of the `struct list_head` in the elements; those of a damaged list are in order, with a gap.
+   */
   readonly nodes: readonly bigint[];
   /** What is wrong with the list; undefined if it was read whole. */
   readonly damage: string | undefined;
 }
 
 /**
- * The list at `head`, or, if it is damaged, what is left of it from both of its ends: every element is confirmed by the one that it
- * was reached from. Nothing is thrown for a damaged list.
+ * The list at `head`, or, if it is damaged, what is left of it from both of its ends: every element is
+ * confirmed by the one that it was reached from. Nothing is thrown for a damaged list.
  */
 export function listRead(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): ListRead {
   const nodes: bigint[] = [];
@@ -104,8 +106,9 @@ function backwards(kernel: Kernel, head: bigint, known: Set<bigint>, limit: numb
 }
 
 /**
- * Calls `visit` with a view of each structure in a list, read as {@link listRead} does, without keeping any of them: for lists of any length.
- * `visit` must not throw a VmcoreError. @returns what is wrong with the list
+ * Calls `visit` with a view of each structure in a list, read as {@link listRead} does, without keeping any
+ * of them: for lists of any length. `visit` must not throw a VmcoreError. @returns what is wrong with the
+ * list
  */
 export function listVisit<F extends Fields>(
   kernel: Kernel,

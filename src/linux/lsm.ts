@@ -16,8 +16,8 @@ export const selinuxState = struct('selinux_state', { initialized: u8 });
 const MAX_NAME = 256;
 
 /**
- * AppArmor label of a `struct cred` as `/proc/PID/attr/current` shows it: `unconfined` is what programs without a profile
- * have. Undefined if AppArmor is not in the kernel or not in force.
+ * AppArmor label of a `struct cred` as `/proc/PID/attr/current` shows it: `unconfined` is what programs
+ * without a profile have. Undefined if AppArmor is not in the kernel or not in force.
  */
 export function apparmorLabel(kernel: Kernel, security: bigint): string | undefined {
   const sizes = kernel.symbolMaybe('apparmor_blob_sizes');

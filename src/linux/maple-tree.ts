@@ -158,8 +158,9 @@ class Walk {
 }
 
 /**
- * Entries of the `struct maple_tree` at `tree`, ascending, each once with its range; gaps are left out. Parents, pivots and
- * node types are checked. Throws a ContainerError for a tree that is damaged or has more than `limit` entries.
+ * Entries of the `struct maple_tree` at `tree`, ascending, each once with its range; gaps are left out.
+ * Parents, pivots and node types are checked. Throws a ContainerError for a tree that is damaged or has more
+ * than `limit` entries.
  */
 export function* mtForEach(
   kernel: Kernel,

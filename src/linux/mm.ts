@@ -7,8 +7,8 @@ import { percpuCounterSum } from './percpu.ts';
 import { taskAt, taskStruct } from './sched.ts';
 
 /**
- * Bits of `mm_struct.flags` (include/linux/sched/coredump.h), the same in 6.1 and 6.12; MDWE came with 6.3, merging of all areas
- * with 6.4, where it had the bit that is MDWE's second one since 6.7.
+ * Bits of `mm_struct.flags` (include/linux/sched/coredump.h), the same in 6.1 and 6.12; MDWE came with 6.3,
+ * merging of all areas with 6.4, where it had the bit that is MDWE's second one since 6.7.
  */
 export const MMF = { hasUprobes: 19, disableThp: 24, hasMdwe: 28, mdweNoInherit: 29, mergeAny: 30 } as const;
 /** Bits of /proc/PID/coredump_filter: the nine above those of PR_GET_DUMPABLE. */
@@ -41,8 +41,8 @@ export function specialMappingName(kernel: Kernel, area: VmArea): string | undef
 const MAX_VDSO_BYTES = 1 << 20;
 
 /**
- * Frames of the kernel's own vDSO image, page by page: processes map these, and read them on first use only. Throws a VmcoreError if the image is not
- * there, or far too large.
+ * Frames of the kernel's own vDSO image, page by page: processes map these, and read them on first use only.
+ * Throws a VmcoreError if the image is not there, or far too large.
  */
 export function vdsoPages(kernel: Kernel, mm: Mm): number[] {
   const image = kernel.bind(vdsoImageStruct).at(mm.vdsoImage);
@@ -76,8 +76,8 @@ export interface Rss {
 }
 
 /**
- * Resident and swapped pages as the kernel counts them; 6.2 made the counters per-CPU. `threads` are the addresses of the
- * process's tasks; without them the counts of 6.1 are some pages short or over.
+ * Resident and swapped pages as the kernel counts them; 6.2 made the counters per-CPU. `threads` are the
+ * addresses of the process's tasks; without them the counts of 6.1 are some pages short or over.
  */
 export function rssOf(kernel: Kernel, mm: Mm, threads: readonly bigint[] = []): Rss {
   const perCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');

@@ -87,8 +87,8 @@ export function* moduleSymbols(kernel: Kernel, module: Module): Generator<Module
 }
 
 /**
- * The module that an address is in, and its last symbol at or below the address in the same area, if there is one. Undefined if it is in none.
- * Throws a VmcoreError where the module's table of symbols is damaged.
+ * The module that an address is in, and its last symbol at or below the address in the same area, if there is
+ * one. Undefined if it is in none. Throws a VmcoreError where the module's table of symbols is damaged.
  */
 export function moduleAt(
   kernel: Kernel,

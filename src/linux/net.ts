@@ -11,5 +11,8 @@ export const socketStruct = struct('socket', {
 
 export type Socket = ViewOf<typeof socketStruct>;
 
-/** Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have them here. */
+/**
+ * Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have
+ * them here.
+ */
 export const socketFlag = { passCredentials: 3, passSecurity: 4, passPidfd: 7 } as const;

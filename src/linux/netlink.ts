@@ -28,7 +28,10 @@ export const NETLINK_F = {
 /** More multicast groups than any netlink family has. */
 const MAX_GROUPS = 1 << 16;
 
-/** The bitmap of the multicast groups that a socket listens to, as 32-bit words; trailing zero words are left out. */
+/**
+ * The bitmap of the multicast groups that a socket listens to, as 32-bit words; trailing zero words are left
+ * out.
+ */
 export function netlinkGroups(kernel: Kernel, sock: NetlinkSock): number[] {
   const count = Math.min(sock.ngroups, MAX_GROUPS);
   if (sock.groups === 0n || count === 0) return [];

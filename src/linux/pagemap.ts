@@ -13,7 +13,8 @@ const MAX_PAGES = 1 << 30;
  * What the page cache has of a page:
  * - `unwritten`: its content, which the disk does not have yet (dirty, or on its way there);
  * - `written`: its content (PG_uptodate);
- * - `partial`: only part of its content, which is dirty (blocks smaller than a page): which part cannot be told;
+ * - `partial`: only part of its content, which is dirty (blocks smaller than a page): which part cannot be
+ *   told;
  * - `swapped`: of shared memory, a place in swap.
  */
 export type CachedState = 'unwritten' | 'written' | 'partial' | 'swapped';
@@ -29,10 +30,10 @@ export interface CachedPages {
 }
 
 /**
- * The page cache of an `address_space`. Every page must point back to the address space and know its place in it, and there must be as
- * many as `nrpages` says, which counts base pages and no value entries. Throws a ContainerError otherwise: a page that was lost would read as
- * zeros, or as what the disk has. Shadow entries are left out, and pages that are not there yet; `isShmem` tells that value entries are
- * swap entries.
+ * The page cache of an `address_space`. Every page must point back to the address space and know its place in
+ * it, and there must be as many as `nrpages` says, which counts base pages and no value entries. Throws a
+ * ContainerError otherwise: a page that was lost would read as zeros, or as what the disk has. Shadow entries
+ * are left out, and pages that are not there yet; `isShmem` tells that value entries are swap entries.
  */
 export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
   const space = kernel.bind(addressSpaceStruct).at(mapping);
@@ -46,7 +47,8 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
       continue;
     }
     const page = Page.at(entry);
-    // While khugepaged puts a huge page together, up to 6.1 other places than its first hold it too, and its content is not there yet.
+    // While khugepaged puts a huge page together, up to 6.1 other places than its first hold it too, and its
+    // content is not there yet.
     if (page.mapping !== mapping || page.index !== index) {
       throw new ContainerError('page cache', mapping, `holds a page at ${index} that does not belong there`);
     }
@@ -57,7 +59,8 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
       const physical = pageFrames(kernel, entry, pages, 'page cache');
       yield { index, pages, state: isDirty ? 'unwritten' : 'written', physical };
     } else if (isDirty && !isShmem) {
-      // Shared memory allocated by fallocate but never written is dirty and not up to date, too, and reads as zeros.
+      // Shared memory allocated by fallocate but never written is dirty and not up to date, too, and reads as
+      // zeros.
       yield { index, pages, state: 'partial', physical: 0 };
     }
   }
@@ -69,12 +72,18 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
 /** Pages of the largest folio: 1 GiB. */
 const MAX_FOLIO = 1 << 18;
 
-/** Where one page of a file is: in memory; nowhere, so that it reads as zeros; behind the end of the file; on a disk or in swap. */
+/**
+ * Where one page of a file is: in memory; nowhere, so that it reads as zeros; behind the end of the file; on
+ * a disk or in swap.
+ */
 export type CachedPage =
   | { readonly kind: 'page'; readonly physical: number }
   | { readonly kind: 'hole' | 'behind-end' | 'elsewhere' };
 
-/** One page of an open file (its `struct file`), by its place in the file. Throws a VmcoreError if what leads there is damaged. */
+/**
+ * One page of an open file (its `struct file`), by its place in the file. Throws a VmcoreError if what leads
+ * there is damaged.
+ */
 export function cachedPageOf(kernel: Kernel, file: bigint, index: number): CachedPage {
   const { f_mapping: mapping } = kernel.bind(fileStruct).at(file);
   const space = kernel.bind(addressSpaceStruct).at(mapping);

@@ -6,9 +6,10 @@ const PANIC = /^Kernel panic - not syncing: (.*)$/;
 const AFTER_OOPS = /^Fatal exception/;
 const AFTER_WARNING = /^(\w+: )?panic_on_warn set/;
 /**
- * The first lines of what kills a task in the kernel: page faults (arch/x86/mm/fault.c), BUG() (lib/bug.c), traps (arch/x86/kernel/traps.c),
- * and of die() itself: `Oops: 0002 [#1] ...`, `invalid opcode: 0000 [#1] ...`, which 6.9 put `Oops: ` in front of. What stands before the
- * number can be any sentence: `general protection fault, probably for non-canonical address 0x...: 0000 [#1]`.
+ * The first lines of what kills a task in the kernel: page faults (arch/x86/mm/fault.c), BUG() (lib/bug.c),
+ * traps (arch/x86/kernel/traps.c), and of die() itself: `Oops: 0002 [#1] ...`, `invalid opcode: 0000 [#1]
+ * ...`, which 6.9 put `Oops: ` in front of. What stands before the number can be any sentence: `general
+ * protection fault, probably for non-canonical address 0x...: 0000 [#1]`.
  */
 const OOPS: readonly RegExp[] = [
   /^BUG: /,
@@ -54,9 +55,9 @@ function readLine(words: Words, line: string): void {
 }
 
 /**
- * Why the kernel died, in its own words: what panic() was called with, or, if that was because of an oops or a warning, the first line of
- * this. With `kernel.panic_on_oops` a crash kernel is started before panic() says anything. Only the kernel's own records
- * count, and only the last oops.
+ * Why the kernel died, in its own words: what panic() was called with, or, if that was because of an oops or
+ * a warning, the first line of this. With `kernel.panic_on_oops` a crash kernel is started before panic()
+ * says anything. Only the kernel's own records count, and only the last oops.
  *
  * @returns one line; undefined if there is none such in the log
  */
@@ -78,14 +79,18 @@ export function panicReason(records: Iterable<Pick<LogRecord, 'text' | 'facility
   return panic ?? oops ?? complaint;
 }
 
-/** Lines of the dump of registers and calls that follows the first words of an oops (show_regs, show_stack, print_modules). */
+/**
+ * Lines of the dump of registers and calls that follows the first words of an oops (show_regs, show_stack,
+ * print_modules).
+ */
 const DUMP: readonly RegExp[] = [
   /^(Modules linked in|CPU|Hardware name|RIP|RSP|R[A-D1-9S][X0-9IP]|FS|CS|DR\d|CR\d|PKRU|Code|Call Trace|Workqueue|Tainted)\b/,
   /^\s|^ ?<\/?[A-Z]+>|^#PF: |^PGD |^---\[ |^-+\[ cut here|^Kernel Offset: /,
 ];
 
 /**
- * The kernel's last words where no line says why it died: the last one that is not part of a dump of registers.
+ * The kernel's last words where no line says why it died: the last one that is not part of a dump of
+ * registers.
  * @returns undefined for an empty log
  */
 export function lastWords(records: readonly Pick<LogRecord, 'text' | 'facility'>[]): string | undefined {

@@ -10,8 +10,8 @@ export function perCpuPtr(kernel: Kernel, pointerValue: bigint, cpu: number): bi
 }
 
 /**
- * The exact value of a `struct percpu_counter`: the common count and what each CPU has not yet added to it. One that was taken offline has added
- * all (percpu_counter_cpu_dead), one that never was online has none.
+ * The exact value of a `struct percpu_counter`: the common count and what each CPU has not yet added to it.
+ * One that was taken offline has added all (percpu_counter_cpu_dead), one that never was online has none.
  */
 export function percpuCounterSum(kernel: Kernel, address: bigint): number {
   const { count, counters } = kernel.bind(percpuCounter).at(address);

@@ -21,8 +21,8 @@ const MAX_LEVEL = 32;
 const MAX_PIDS = 1 << 22;
 
 /**
- * The `struct pid` of a number in a namespace (the initial one if none is given), or undefined. Throws a ContainerError if
- * the namespace's table is damaged.
+ * The `struct pid` of a number in a namespace (the initial one if none is given), or undefined. Throws a
+ * ContainerError if the namespace's table is damaged.
  */
 export function findPid(kernel: Kernel, nr: number, namespace?: bigint): bigint | undefined {
   const ns = kernel.bind(pidNamespaceStruct).at(namespace ?? kernel.symbol('init_pid_ns'));
@@ -30,7 +30,9 @@ export function findPid(kernel: Kernel, nr: number, namespace?: bigint): bigint 
   return found === 0n ? undefined : found;
 }
 
-/** Number and `struct pid` address of everything in a namespace (the initial one if none is given), ascending. */
+/**
+ * Number and `struct pid` address of everything in a namespace (the initial one if none is given), ascending.
+ */
 export function* forEachPid(
   kernel: Kernel,
   namespace?: bigint,
@@ -50,7 +52,10 @@ export interface NumberRange {
   readonly last: number;
 }
 
-/** Every number of the initial namespace, of processes, threads, process groups and sessions; as far as the table can be read. */
+/**
+ * Every number of the initial namespace, of processes, threads, process groups and sessions; as far as the
+ * table can be read.
+ */
 export function usedNumbers(kernel: Kernel): {
   readonly numbers: readonly number[];
   readonly problem: string | undefined;
@@ -77,7 +82,10 @@ export function longestFreeRange(used: readonly number[]): NumberRange {
   return longest;
 }
 
-/** The first task that uses a `struct pid` in a role (pid_task()), as the address of its `task_struct`; or undefined. */
+/**
+ * The first task that uses a `struct pid` in a role (pid_task()), as the address of its `task_struct`; or
+ * undefined.
+ */
 export function pidTask(kernel: Kernel, address: bigint, type: PidType): bigint | undefined {
   const index = kernel.enumerator(type);
   const first = kernel.memory.pointer(kernel.bind(pid).at(address).tasks + BigInt(index * 8));
@@ -92,7 +100,10 @@ function taskLinkOffset(kernel: Kernel, index: number): number {
   return kernel.layouts.member('task_struct', `pids[${index}].node`)?.offsetBytes ?? 0;
 }
 
-/** A `struct pid`'s number in a namespace at `level` (0: the initial one); 0 if it is not known there. pid_nr_ns(). */
+/**
+ * A `struct pid`'s number in a namespace at `level` (0: the initial one); 0 if it is not known there.
+ * pid_nr_ns().
+ */
 export function pidNr(kernel: Kernel, address: bigint, level = 0): number {
   const view = kernel.bind(pid).at(address);
   if (view.level > MAX_LEVEL) throw new ContainerError('pid', address, `is damaged: level ${view.level}`);
@@ -102,8 +113,8 @@ export function pidNr(kernel: Kernel, address: bigint, level = 0): number {
 }
 
 /**
- * Addresses of the `task_struct` of every process (thread group leader), oldest first, without the idle task. Throws a
- * ContainerError if the kernel's list of tasks is damaged.
+ * Addresses of the `task_struct` of every process (thread group leader), oldest first, without the idle task.
+ * Throws a ContainerError if the kernel's list of tasks is damaged.
  */
 export function* forEachTask(kernel: Kernel): Generator<bigint> {
   const bound = kernel.bind(taskStruct);

@@ -26,8 +26,8 @@ export const pipeInodeInfo = struct('pipe_inode_info', {
 export type PipeInodeInfo = ViewOf<typeof pipeInodeInfo>;
 
 /**
- * Whether a FIFO was opened for reading when nobody had it open for writing, and nobody has since: such a reader is not told that
- * the other side has hung up (pipe_poll, fs/pipe.c).
+ * Whether a FIFO was opened for reading when nobody had it open for writing, and nobody has since: such a
+ * reader is not told that the other side has hung up (pipe_poll, fs/pipe.c).
  */
 export function waitsForWriter(file: File, { writers, w_counter }: PipeInodeInfo): boolean {
   const isReader = (file.f_mode & fmode.read) !== 0 && (file.f_mode & fmode.write) === 0;
@@ -53,8 +53,9 @@ export interface PipeContent {
 }
 
 /**
- * What is in a pipe's ring between tail and head. Throws a ContainerError if the ring's size is no power of two, if more
- * slots are used than there are, or if a buffer does not lie within a page (or a compound page of at most 2 MiB).
+ * What is in a pipe's ring between tail and head. Throws a ContainerError if the ring's size is no power of
+ * two, if more slots are used than there are, or if a buffer does not lie within a page (or a compound page
+ * of at most 2 MiB).
  */
 export function pipeContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
   const { ring_size: ring, head, tail } = pipe;

@@ -44,7 +44,10 @@ export interface KernelPosixTimer {
   readonly overrun: number;
   readonly interval: bigint;
   readonly remaining: bigint;
-  /** It is set to a time of the wall clock: relative timers are in the queue of CLOCK_MONOTONIC (hrtimer_init). */
+  /**
+   * It is set to a time of the wall clock: relative timers are in the queue of CLOCK_MONOTONIC
+   * (hrtimer_init).
+   */
   readonly isTimeOfDay: boolean;
 }
 
@@ -54,8 +57,9 @@ function cpuTimeOf(signal: Signal, threads: readonly Task[]): bigint {
 }
 
 /**
- * What timer_gettime(2) shows (common_timer_get): a periodic timer that has gone off is queued again only when its signal is taken, and
- * one without a signal (SIGEV_NONE) is never queued at all. Both go on from period to period.
+ * What timer_gettime(2) shows (common_timer_get): a periodic timer that has gone off is queued again only
+ * when its signal is taken, and one without a signal (SIGEV_NONE) is never queued at all. Both go on from
+ * period to period.
  */
 export function timeLeft(
   timer: Pick<HrtimerState, 'active' | 'remaining' | 'left'>,
@@ -67,8 +71,8 @@ export function timeLeft(
 }
 
 /**
- * Timers of a process. 6.11 changed the list of a process's timers from a list to an hlist. Throws a VmcoreError if the list
- * is damaged.
+ * Timers of a process. 6.11 changed the list of a process's timers from a list to an hlist. Throws a
+ * VmcoreError if the list is damaged.
  */
 export function readPosixTimers(
   kernel: Kernel,

@@ -123,8 +123,8 @@ export class RingReader {
   }
 
   /**
-   * Descriptors are used in turn, and the first of all has the id that is a whole round before 0 (DESC0_ID, as an unsigned int): so an id tells
-   * the record's number.
+   * Descriptors are used in turn, and the first of all has the id that is a whole round before 0 (DESC0_ID,
+   * as an unsigned int): so an id tells the record's number.
    */
   sequenceOf(id: bigint): number {
     return Number(BigInt.asUintN(SEQUENCE_BITS, id + (1n << BigInt(this.#countBits))));
@@ -230,7 +230,8 @@ export class RingReader {
 
 /** Where a descriptor's block is in the ring of texts, and how long: its id, and the text. */
 function blockOf({ begin, next }: Desc, sizeBits: number): { readonly start: number; readonly room: number } {
-  // A block that would reach past the end of the ring has only its id there, and starts again at the ring's beginning.
+  // A block that would reach past the end of the ring has only its id there, and starts again at the ring's
+  // beginning.
   const isWrapped = begin >> BigInt(sizeBits) !== (next - 1n) >> BigInt(sizeBits);
   return isWrapped
     ? { start: 0, room: Number(BigInt.asUintN(sizeBits, next)) }
@@ -238,7 +239,8 @@ function blockOf({ begin, next }: Desc, sizeBits: number): { readonly start: num
 }
 
 /**
- * Why a text may not be what was written. Its block is longer than it by a prefix, a newline, a zero byte and what fills up a word.
+ * Why a text may not be what was written. Its block is longer than it by a prefix, a newline, a zero byte and
+ * what fills up a word.
  *
  * @param room length of its block; 0 for an empty text, which needs none
  */
@@ -249,7 +251,9 @@ function doubtOf(text: Buffer, room: number): string | undefined {
     : undefined;
 }
 
-/** NO_LPOS for an empty text, FAILED_LPOS where there was no room for one: both are odd, which no place is. */
+/**
+ * NO_LPOS for an empty text, FAILED_LPOS where there was no room for one: both are odd, which no place is.
+ */
 function hasNoText({ begin, next }: Desc): boolean {
   return (begin & 1n) === 1n && (next & 1n) === 1n;
 }

@@ -39,7 +39,8 @@ function readEntries(kernel: Kernel): { entries: LogEntry[]; damage: string | un
   for (let i = 0; i < count; i++) {
     const id = BigInt.asUintN(ID_BITS, first + BigInt(i));
     const found = reader.slot(id);
-    // The oldest texts are overwritten first. CPUs that write at the same time may have their texts in another order than their records.
+    // The oldest texts are overwritten first. CPUs that write at the same time may have their texts in
+    // another order than their records.
     if (found === 'overwritten' && entries.length < writers) continue;
     const slot = found === 'overwritten' ? OUT_OF_TURN : found;
     if ('sequence' in slot) {
@@ -55,8 +56,9 @@ function readEntries(kernel: Kernel): { entries: LogEntry[]; damage: string | un
 }
 
 /**
- * The kernel's log, oldest record first. Records that have been overwritten are left out; where one is missing that should be there (damaged,
- * not in the dump, or being written when the kernel died), a gap says so. Throws nothing for a damaged log.
+ * The kernel's log, oldest record first. Records that have been overwritten are left out; where one is
+ * missing that should be there (damaged, not in the dump, or being written when the kernel died), a gap says
+ * so. Throws nothing for a damaged log.
  */
 export function readLog(kernel: Kernel): LogRead {
   try {
@@ -71,7 +73,10 @@ export function readLog(kernel: Kernel): LogRead {
 
 const NANOSECONDS = 1_000_000_000n;
 
-/** A record the way dmesg(1) prints it: seconds since boot in brackets, further lines indented below the first. */
+/**
+ * A record the way dmesg(1) prints it: seconds since boot in brackets, further lines indented below the
+ * first.
+ */
 export function formatLogRecord(record: LogRecord): string {
   const seconds = (record.timeNanoseconds / NANOSECONDS).toString().padStart(5);
   const micros = ((record.timeNanoseconds % NANOSECONDS) / 1000n).toString().padStart(6, '0');

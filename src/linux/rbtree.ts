@@ -16,9 +16,9 @@ const COLOR_MASK = 3n;
 const MAX_DEPTH = 128;
 
 /**
- * Addresses of the `struct rb_node` in each element of a tree, in the tree's order. `root` is the address of a `struct
- * rb_root` or `struct rb_root_cached`. Every node's parent is checked. Throws a ContainerError for a tree that is
- * damaged or has more than `limit` nodes.
+ * Addresses of the `struct rb_node` in each element of a tree, in the tree's order. `root` is the address of
+ * a `struct rb_root` or `struct rb_root_cached`. Every node's parent is checked. Throws a ContainerError for
+ * a tree that is damaged or has more than `limit` nodes.
  */
 export function* rbTreeForEach(
   kernel: Kernel,
@@ -63,7 +63,10 @@ export function* rbTreeForEach(
   }
 }
 
-/** Views of the structures in a tree that are linked through their member `member`. Throws like {@link rbTreeForEach}. */
+/**
+ * Views of the structures in a tree that are linked through their member `member`. Throws like {@link
+ * rbTreeForEach}.
+ */
 export function* rbTreeForEachEntry<F extends Fields>(
   kernel: Kernel,
   root: bigint,

@@ -163,7 +163,9 @@ export const TIF = {
   addr32: 29,
 } as const;
 
-/** Bits of `task_struct.atomic_flags`; from the second on all are limits on speculation, below it is cpuset's. */
+/**
+ * Bits of `task_struct.atomic_flags`; from the second on all are limits on speculation, below it is cpuset's.
+ */
 export const PFA = { noNewPrivs: 0, specSsbDisable: 3 } as const;
 /** `thread_info.status`: TS_COMPAT, the running system call came through a 32-bit entry. */
 export const TS_COMPAT = 2;

@@ -106,7 +106,10 @@ export interface PendingSignal {
   readonly info: Uint8Array;
 }
 
-/** siginfo of a signal that is pending without a queue entry: SI_USER from nobody (as collect_signal() makes it up). */
+/**
+ * siginfo of a signal that is pending without a queue entry: SI_USER from nobody (as collect_signal() makes
+ * it up).
+ */
 function bareSiginfo(signal: number): Uint8Array {
   const info = Buffer.alloc(SIGINFO_BYTES);
   info.writeInt32LE(signal, 0);
@@ -114,8 +117,9 @@ function bareSiginfo(signal: number): Uint8Array {
 }
 
 /**
- * Queued signals of a `struct sigpending`, in order; signals that are only in the bit mask (the queue was full, or a sender
- * without siginfo) follow. Throws a ContainerError if the list does not end or holds no signal.
+ * Queued signals of a `struct sigpending`, in order; signals that are only in the bit mask (the queue was
+ * full, or a sender without siginfo) follow. Throws a ContainerError if the list does not end or holds no
+ * signal.
  */
 export function readPending(kernel: Kernel, list: bigint, mask: bigint): PendingSignal[] {
   const type = kernel.bind(sigqueueStruct);

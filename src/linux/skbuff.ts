@@ -37,7 +37,10 @@ export const netmemFrag = struct('skb_frag', {
   offset: u32.at('offset'),
 });
 
-/** Buffers that a queue can hold in a sound kernel: sk_rcvbuf is below 2^31 and a buffer costs at least 256 bytes. */
+/**
+ * Buffers that a queue can hold in a sound kernel: sk_rcvbuf is below 2^31 and a buffer costs at least 256
+ * bytes.
+ */
 const MAX_QUEUE = 1 << 23;
 const MAX_SKB_BYTES = 1 << 28;
 const MAX_FRAGS = 64;
@@ -49,8 +52,8 @@ interface Run {
 }
 
 /**
- * The buffers of a queue (`sk_buff_head`) in order. Throws a ContainerError if the list has another length than `qlen`
- * says or does not come back to its head.
+ * The buffers of a queue (`sk_buff_head`) in order. Throws a ContainerError if the list has another length
+ * than `qlen` says or does not come back to its head.
  */
 export function skbQueue(kernel: Kernel, head: bigint): SkBuff[] {
   const { next, qlen } = kernel.bind(skBuffHead).at(head);
@@ -70,7 +73,10 @@ export function skbQueue(kernel: Kernel, head: bigint): SkBuff[] {
   return buffers;
 }
 
-/** Physical runs of direct-mapped kernel memory; pages are adjacent there, so this is one run unless translation says no. */
+/**
+ * Physical runs of direct-mapped kernel memory; pages are adjacent there, so this is one run unless
+ * translation says no.
+ */
 function kernelRuns(kernel: Kernel, address: bigint, length: number): Run[] {
   const runs: { physical: number; length: number }[] = [];
   let at = address;
@@ -103,8 +109,8 @@ function fragments(kernel: Kernel, skb: SkBuff): Run[] {
 }
 
 /**
- * Where the payload of a buffer lies from byte `skip` on. Throws a ContainerError if the parts do not add up to `len`
- * or have an impossible size.
+ * Where the payload of a buffer lies from byte `skip` on. Throws a ContainerError if the parts do not add up
+ * to `len` or have an impossible size.
  */
 export function skbData(kernel: Kernel, skb: SkBuff, skip = 0): Run[] {
   const { len, data_len: paged } = skb;

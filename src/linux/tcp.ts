@@ -49,7 +49,9 @@ export interface TcpSettings {
   readonly keepIntervalSeconds: number | undefined;
 }
 
-/** The options of SOL_TCP that an unconnected or listening socket hands on, as far as CRIU 4 restores them. */
+/**
+ * The options of SOL_TCP that an unconnected or listening socket hands on, as far as CRIU 4 restores them.
+ */
 export function tcpSettings(kernel: Kernel, tcp: TcpSock): TcpSettings {
   const hz = ticksPerSecond(kernel);
   const seconds = (jiffies: number) => (jiffies === 0 ? undefined : Math.round(jiffies / hz));
@@ -71,7 +73,10 @@ export function congestionOf(kernel: Kernel, tcp: TcpSock): string | undefined {
 const FIRST_TIMEOUT = 1;
 const LONGEST_TIMEOUT = 120;
 
-/** Seconds of TCP_DEFER_ACCEPT; the kernel keeps how many times a SYN-ACK is sent in them (retrans_to_secs in net/ipv4/tcp.c). */
+/**
+ * Seconds of TCP_DEFER_ACCEPT; the kernel keeps how many times a SYN-ACK is sent in them (retrans_to_secs in
+ * net/ipv4/tcp.c).
+ */
 export function deferAcceptSeconds(retransmits: number): number {
   let timeout = FIRST_TIMEOUT;
   let period = 0;

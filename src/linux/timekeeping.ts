@@ -16,7 +16,10 @@ export const timekeeperStruct = struct('timekeeper', {
   monotonicToBootNsec: s64.at('monotonic_to_boot.tv_nsec'),
 });
 
-/** The kernel's clocks in nanoseconds, at the last time that the timekeeper was updated: at most a tick before the end. */
+/**
+ * The kernel's clocks in nanoseconds, at the last time that the timekeeper was updated: at most a tick before
+ * the end.
+ */
 export interface Clocks {
   readonly monotonic: bigint;
   readonly realtime: bigint;
@@ -26,7 +29,10 @@ export interface Clocks {
   readonly estimate?: ClockEstimate;
 }
 
-/** Where clocks come from that are not the timekeeper's own. CLOCK_MONOTONIC is at most so far ahead, and never behind. */
+/**
+ * Where clocks come from that are not the timekeeper's own. CLOCK_MONOTONIC is at most so far ahead, and
+ * never behind.
+ */
 export interface ClockEstimate {
   readonly used: string;
   readonly accuracyNanoseconds: bigint;

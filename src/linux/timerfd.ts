@@ -77,7 +77,9 @@ export function waitsForRead({ hasExpired, interval }: TimerFdContext): boolean 
   return hasExpired && interval > 0n;
 }
 
-/** The state of a timerfd; a periodic one that waits to be read is moved forward as do_timerfd_gettime does. */
+/**
+ * The state of a timerfd; a periodic one that waits to be read is moved forward as do_timerfd_gettime does.
+ */
 export function timerfdState(timer: TimerFdContext): TimerFdState {
   const { interval } = timer;
   let { ticks } = timer;

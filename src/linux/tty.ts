@@ -32,7 +32,10 @@ export const ktermios = struct('ktermios', {
 /** `struct winsize` (include/uapi/asm-generic/termios.h). */
 export const winsize = struct('winsize', { ws_row: u16, ws_col: u16, ws_xpixel: u16, ws_ypixel: u16 });
 
-/** `struct tty_struct` (include/linux/tty.h): one end of a terminal; the two ends of a pty are each other's `link`. */
+/**
+ * `struct tty_struct` (include/linux/tty.h): one end of a terminal; the two ends of a pty are each other's
+ * `link`.
+ */
 export const ttyStruct = struct('tty_struct', {
   index: s32,
   driver: pointer,
@@ -69,7 +72,10 @@ export const ttyFilePrivate = struct('tty_file_private', { tty: pointer, file: p
 const ICANON = 2;
 const VMIN = 6;
 
-/** How many bytes a read waits for at least (n_tty_read, drivers/tty/n_tty.c); 1 for a terminal that is read by lines. */
+/**
+ * How many bytes a read waits for at least (n_tty_read, drivers/tty/n_tty.c); 1 for a terminal that is read
+ * by lines.
+ */
 export function readsMinimum({ termios }: Tty): number {
   return (termios.c_lflag & ICANON) !== 0 ? 1 : (termios.c_cc[VMIN] ?? 1);
 }
@@ -104,7 +110,9 @@ export function ttyDriverKind(kernel: Kernel, tty: Tty): TtyDriverKind {
   }
 }
 
-/** The terminal behind an open file. Throws a ContainerError if the file's private data does not point back. */
+/**
+ * The terminal behind an open file. Throws a ContainerError if the file's private data does not point back.
+ */
 export function ttyOfFile(kernel: Kernel, file: File): Tty {
   const priv = kernel.bind(ttyFilePrivate).at(file.private_data);
   if (priv.file !== file.address) {
@@ -146,7 +154,9 @@ export const ttyBuffer = struct('tty_buffer', {
   data: addressOf('data'),
 });
 
-/** Bytes that a terminal's buffers can hold at most (tty_buffer.c, TTYB_DEFAULT_MEM_LIMIT) and their number. */
+/**
+ * Bytes that a terminal's buffers can hold at most (tty_buffer.c, TTYB_DEFAULT_MEM_LIMIT) and their number.
+ */
 const MAX_FLIP_BYTES = 640 * 1024;
 const MAX_FLIP_BUFFERS = 8192;
 

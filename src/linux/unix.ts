@@ -29,8 +29,8 @@ const UNIX_PATH_MAX = 108;
 const SCM_MAX_FD = 253;
 
 /**
- * The bound name: sun_path without the terminating zero of a path; empty if not bound. Throws a ContainerError if its
- * length is impossible or the family is not AF_UNIX.
+ * The bound name: sun_path without the terminating zero of a path; empty if not bound. Throws a
+ * ContainerError if its length is impossible or the family is not AF_UNIX.
  */
 export function unixName(kernel: Kernel, sock: UnixSock): Uint8Array {
   if (sock.addr === 0n) return new Uint8Array(0);
@@ -58,7 +58,10 @@ export interface UnixControl {
   readonly files: readonly bigint[];
 }
 
-/** The control block of a buffer in a unix socket's queue. Throws a ContainerError on an impossible number of files. */
+/**
+ * The control block of a buffer in a unix socket's queue. Throws a ContainerError on an impossible number of
+ * files.
+ */
 export function unixControl(kernel: Kernel, skb: SkBuff): UnixControl {
   const { fp, consumed } = kernel.bind(unixSkbParms).at(skb.cb);
   if (fp === 0n) return { consumed, files: [] };

@@ -7,7 +7,10 @@ import { listEmpty, listReadEntries, listVisit } from './list.ts';
 /** Inodes and writeback structures that one list can hold in a sound machine. */
 const MAX_INODES = 1 << 24;
 
-/** Addresses of structures that a list or several hold, and what is wrong with the lists: of a damaged one something may be missing. */
+/**
+ * Addresses of structures that a list or several hold, and what is wrong with the lists: of a damaged one
+ * something may be missing.
+ */
 export interface Found {
   readonly addresses: ReadonlySet<bigint>;
   readonly damage: readonly string[];
@@ -31,8 +34,8 @@ export function writableDisks(kernel: Kernel): Found {
 }
 
 /**
- * The inodes of a super block that have something that the disk may not have: those on the lists of dirty inodes of its device, and those
- * with pages being written.
+ * The inodes of a super block that have something that the disk may not have: those on the lists of dirty
+ * inodes of its device, and those with pages being written.
  */
 export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
   const Inode = kernel.bind(inodeStruct);
@@ -56,8 +59,9 @@ export function unwrittenInodes(kernel: Kernel, superBlock: bigint): Found {
 }
 
 /**
- * The inodes in memory that were changed after a time of CLOCK_REALTIME, in seconds. Writeback is done with an inode as soon as its pages are on
- * the disk; its size and its blocks may still wait for the next commit of the journal.
+ * The inodes in memory that were changed after a time of CLOCK_REALTIME, in seconds. Writeback is done with
+ * an inode as soon as its pages are on the disk; its size and its blocks may still wait for the next commit
+ * of the journal.
  */
 export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceSeconds: number): Found {
   const { s_inodes } = kernel.bind(superBlockStruct).at(superBlock);
@@ -70,7 +74,10 @@ export function recentlyChangedInodes(kernel: Kernel, superBlock: bigint, sinceS
   return { addresses, damage: damage === undefined ? [] : [damage] };
 }
 
-/** Bits of `inode.i_state` of an inode that is to be written (I_DIRTY_*). 6.12 gave them other places, and the member 32 bits instead of 64. */
+/**
+ * Bits of `inode.i_state` of an inode that is to be written (I_DIRTY_*). 6.12 gave them other places, and the
+ * member 32 bits instead of 64.
+ */
 export const dirtyBefore612 = { sync: 1 << 0, datasync: 1 << 1, pages: 1 << 2 } as const;
 export const dirtySince612 = { sync: 1 << 3, datasync: 1 << 4, pages: 1 << 5 } as const;
 
@@ -80,7 +87,10 @@ function dirtyMask(kernel: Kernel): number {
   return sync | datasync | pages;
 }
 
-/** Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on no list of dirty ones. */
+/**
+ * Whether the kernel had nothing left to write of an inode, by the inode itself: its state, and that it is on
+ * no list of dirty ones.
+ */
 export function isWritten(kernel: Kernel, inode: bigint): boolean {
   const { i_state, i_io_list, i_wb_list } = kernel.bind(inodeStruct).at(inode);
   return (

@@ -126,11 +126,11 @@ function* walkNode(
 }
 
 /**
- * Entries of a `struct xarray` or `struct radix_tree_root` at `xa`, ascending. Reserved (zero) entries are left out. Throws
- * a ContainerError for a tree that is damaged or has more than `limit` entries.
+ * Entries of a `struct xarray` or `struct radix_tree_root` at `xa`, ascending. Reserved (zero) entries are
+ * left out. Throws a ContainerError for a tree that is damaged or has more than `limit` entries.
  *
- * @param isCounted whether each node's count of slots is that of its entries: it is in an xarray; an IDR also counts numbers that are
- * reserved and have nothing yet (calculate_count, lib/radix-tree.c)
+ * @param isCounted whether each node's count of slots is that of its entries: it is in an xarray; an IDR also
+ * counts numbers that are reserved and have nothing yet (calculate_count, lib/radix-tree.c)
  */
 export function* xaForEach(
   kernel: Kernel,
@@ -151,7 +151,9 @@ export function* xaForEach(
   }
 }
 
-/** The entry at `index` (below 2^53) of a `struct xarray`; 0n if there is none. Throws like {@link xaForEach}. */
+/**
+ * The entry at `index` (below 2^53) of a `struct xarray`; 0n if there is none. Throws like {@link xaForEach}.
+ */
 export function xaLoad(kernel: Kernel, xa: bigint, index: number): bigint {
   let entry = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
   if (!isNode(entry)) return index === 0 && !isInternal(entry) ? entry : 0n;

@@ -32,8 +32,9 @@ export interface Xattr {
 }
 
 /**
- * Whether an inode (its address) of any file system has an access control list beyond its mode; undefined if memory does not tell, because the kernel
- * has not looked since it read the inode. Of a file that it made it knows (posix_acl_create).
+ * Whether an inode (its address) of any file system has an access control list beyond its mode; undefined if
+ * memory does not tell, because the kernel has not looked since it read the inode. Of a file that it made it
+ * knows (posix_acl_create).
  */
 export function hasAcl(kernel: Kernel, inode: bigint): boolean | undefined {
   const { i_acl, i_sb } = kernel.bind(inodeStruct).at(inode);
@@ -53,8 +54,8 @@ function aclOf(kernel: Kernel, name: string, address: bigint): Xattr[] {
 }
 
 /**
- * Extended attributes and ACLs of an inode of tmpfs (its address), which are nowhere but in memory. Throws a VmcoreError if their
- * structures are damaged.
+ * Extended attributes and ACLs of an inode of tmpfs (its address), which are nowhere but in memory. Throws a
+ * VmcoreError if their structures are damaged.
  */
 export function tmpfsXattrs(kernel: Kernel, inode: bigint): Xattr[] {
   const { xattrs } = kernel.bind(shmemInodeInfo).containerOf(inode, 'vfs_inode');

@@ -15,8 +15,8 @@ export const ptraceRelation = struct('ptrace_relation', {
 const MAX_RELATIONS = 1 << 20;
 
 /**
- * How many others a process (the address of its first thread) has permitted to trace it; 0 where Yama is not in the kernel. Of a
- * damaged list as much is read as can be.
+ * How many others a process (the address of its first thread) has permitted to trace it; 0 where Yama is not
+ * in the kernel. Of a damaged list as much is read as can be.
  */
 export function permittedTracers(kernel: Kernel, tracee: bigint): number {
   const head = kernel.symbolMaybe('ptracer_relations');

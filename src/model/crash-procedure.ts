@@ -4,7 +4,9 @@ import { PAGE_SIZE } from '../system/page.ts';
 import type { Vma } from './memory.ts';
 import type { Sigaction } from './process.ts';
 
-/** Name of the memory file that holds a record (memfd_create(2)); the kernel's dentry is `memfd:otherworld`. */
+/**
+ * Name of the memory file that holds a record (memfd_create(2)); the kernel's dentry is `memfd:otherworld`.
+ */
 export const recordFileName = 'otherworld';
 
 /** Bytes of a record's mapping (sdk/c/otherworld.h, OTHERWORLD_SIZE). */
@@ -16,7 +18,10 @@ export const recordHeaderBytes = 160;
 /** Smallest stack for a procedure: a signal frame with 11 KiB of vector state, and room to work. */
 const smallestStackBytes = 32768;
 
-/** The entry point runs in the first thread, on its own stack, and returns to the restorer. Addresses of the user. */
+/**
+ * The entry point runs in the first thread, on its own stack, and returns to the restorer. Addresses of the
+ * user.
+ */
 export interface DeliveryByCall {
   readonly kind: 'call';
   readonly entry: number;
@@ -117,7 +122,8 @@ const PROT_WRITE = 2;
 const PROT_EXEC = 4;
 
 /**
- * Reads and checks the record of a crash procedure. Nothing in it is believed: it comes from a dead kernel's memory.
+ * Reads and checks the record of a crash procedure. Nothing in it is believed: it comes from a dead kernel's
+ * memory.
  *
  * @param bytes the record from its start, at least up to the end of the count of resurrections (264 bytes)
  * @param address user address of the record
@@ -229,7 +235,9 @@ function hex(value: number): string {
   return `0x${value.toString(16)}`;
 }
 
-/** Something that a procedure is told: a thing that did not come back, or a system call of uncertain effect. */
+/**
+ * Something that a procedure is told: a thing that did not come back, or a system call of uncertain effect.
+ */
 export interface ProcedureItem {
   readonly kind: 'lost' | 'in-doubt';
   readonly fd: number | undefined;
@@ -247,7 +255,10 @@ export interface ProcedureIncident {
   readonly interruptedSyscall: string | undefined;
 }
 
-/** State of a procedure as its record shows it: the program says `continued` or `gave-up`, the crash world the others. */
+/**
+ * State of a procedure as its record shows it: the program says `continued` or `gave-up`, the crash world the
+ * others.
+ */
 export type ProcedureState = 'nothing' | 'delivered' | 'continued' | 'gave-up' | 'abandoned';
 
 const procedureStates: readonly ProcedureState[] = [

@@ -14,7 +14,9 @@ export interface FifoFile extends OpenFileCommon {
   readonly type: 'fifo';
   readonly pipeId: number;
   readonly pathFile: PathFile;
-  /** Opened for reading without a writer, and none has come since: it must not see one while it is made again. */
+  /**
+   * Opened for reading without a writer, and none has come since: it must not see one while it is made again.
+   */
   readonly waitsForWriter: boolean;
 }
 
@@ -266,8 +268,8 @@ export interface UnwrittenFile {
   /** Pages that the disk does not have; the last one may reach over the end of the file. */
   readonly dirty: PageRuns;
   /**
-   * The other pages in memory, of a file that was changed so shortly before the panic that the journal may not know yet where
-   * they are on the disk. Empty for other files.
+   * The other pages in memory, of a file that was changed so shortly before the panic that the journal may
+   * not know yet where they are on the disk. Empty for other files.
    */
   readonly clean: PageRuns;
   /** The pages are the whole file, and no more: it can be made anew if the disk does not know it yet. */
@@ -287,7 +289,10 @@ export interface GroupFiles {
   readonly directoriesToMake: readonly DirectoryToMake[];
   readonly filesToMake: readonly FileToMake[];
   readonly filesToCheck: readonly FileToCheck[];
-  /** Files on disks of which something may not have been written: all of it has to be there before they are opened again. */
+  /**
+   * Files on disks of which something may not have been written: all of it has to be there before they are
+   * opened again.
+   */
   readonly unwritten: readonly UnwrittenFile[];
 }
 

@@ -1,6 +1,8 @@
 import type { PageRuns } from './page-runs.ts';
 
-/** Whole pages that the images get instead of the dead kernel's, or besides them; the area is a private one. */
+/**
+ * Whole pages that the images get instead of the dead kernel's, or besides them; the area is a private one.
+ */
 export interface PageOverride {
   /** User address; a multiple of 4096. */
   readonly address: number;
@@ -84,8 +86,8 @@ export interface AddressSpace {
 }
 
 /**
- * Memory that several areas or processes share and that has no other home than the dead kernel's page cache: an
- * anonymous shared mapping or a memfd. Pages that no run names are holes (zeros).
+ * Memory that several areas or processes share and that has no other home than the dead kernel's page cache:
+ * an anonymous shared mapping or a memfd. Pages that no run names are holes (zeros).
  */
 export interface SharedMemory {
   readonly shmid: number;

@@ -29,7 +29,9 @@ export interface OpenFileCommon {
 export interface FileIdentity {
   /** `s_type->name` of its file system: ext4, xfs, tmpfs ... */
   readonly fileSystem: string;
-  /** True where the content is on a disk; false where it went with the old kernel (tmpfs, devtmpfs, proc ...). */
+  /**
+   * True where the content is on a disk; false where it went with the old kernel (tmpfs, devtmpfs, proc ...).
+   */
   readonly onDisk: boolean;
   readonly inode: number;
   readonly generation: number;
@@ -47,7 +49,10 @@ export interface PathFile extends OpenFileCommon {
   readonly type: 'path';
   /** Absolute, from the root of the initial mount namespace. */
   readonly path: string;
-  /** File offset in bytes, of a directory any 63-bit number; undefined where the file has none (O_PATH, streams). */
+  /**
+   * File offset in bytes, of a directory any 63-bit number; undefined where the file has none (O_PATH,
+   * streams).
+   */
   readonly position: bigint | undefined;
   readonly identity: FileIdentity;
   /** The file has no name any more; its content is this ghost. */

@@ -1,5 +1,7 @@
 import { PAGE_SIZE } from '../system/page.ts';
-/** Pages that are consecutive in an address space (or an object) and lie in consecutive frames of old memory. */
+/**
+ * Pages that are consecutive in an address space (or an object) and lie in consecutive frames of old memory.
+ */
 export interface PageRun {
   /** User address of the first page, or byte offset in the object; a multiple of 4096. */
   readonly address: number;
@@ -21,8 +23,8 @@ export function listedRuns(list: readonly PageRun[]): PageRuns {
 }
 
 /**
- * Runs that are found in old memory anew each time: a large process has more of them than the crash world has memory. Going through them
- * throws an Error that names `what` if they are not as many pages as they were.
+ * Runs that are found in old memory anew each time: a large process has more of them than the crash world has
+ * memory. Going through them throws an Error that names `what` if they are not as many pages as they were.
  */
 export function foundRuns(what: string, pages: number, find: () => Iterable<PageRun>): PageRuns {
   if (pages === 0) return listedRuns([]);

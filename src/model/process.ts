@@ -104,7 +104,10 @@ export interface ResourceLimit {
   readonly hard: bigint;
 }
 
-/** A process as it was when its kernel died; enough to rebuild it, as long as old memory is there for its pages. */
+/**
+ * A process as it was when its kernel died; enough to rebuild it, as long as old memory is there for its
+ * pages.
+ */
 export interface Process {
   readonly pid: number;
   readonly ppid: number;

@@ -4,8 +4,8 @@ const [SOL_IP, SOL_SOCKET, SOL_TCP, SOL_UDP, SOL_IPV6, SOL_NETLINK] = [0, 1, 6, 
 type Table = Readonly<Record<string, readonly [level: number, option: number]>>;
 
 /**
- * Socket options that CRIU, or CRIU 3.17, has no field for, with the numbers of include/uapi. They are set on the socket before
- * its processes run on. All take an int, but TCP_CONGESTION takes a name.
+ * Socket options that CRIU, or CRIU 3.17, has no field for, with the numbers of include/uapi. They are set on
+ * the socket before its processes run on. All take an int, but TCP_CONGESTION takes a name.
  */
 export const lateOptions = {
   SO_DEBUG: [SOL_SOCKET, 1],

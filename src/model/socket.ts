@@ -88,9 +88,11 @@ export interface JournalStream {
 }
 
 /**
- * A socket to the system's log. What is written to a stream goes to the new journal, with the same identifier and level.
+ * A socket to the system's log. What is written to a stream goes to the new journal, with the same identifier
+ * and level.
  *
- * A datagram socket finds that its peer is gone, as after a restart of the log daemon: the C library then opens it again.
+ * A datagram socket finds that its peer is gone, as after a restart of the log daemon: the C library then
+ * opens it again.
  */
 export type JournalSocket = ({ readonly kind: 'stream' } & JournalStream) | { readonly kind: 'datagram' };
 

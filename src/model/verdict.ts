@@ -1,6 +1,6 @@
 /**
- * What is known about one captured process: `sound` (all checks agree), `repaired` (of two sources that disagree one
- * was used) or `refused`.
+ * What is known about one captured process: `sound` (all checks agree), `repaired` (of two sources that
+ * disagree one was used) or `refused`.
  */
 export type Verdict = 'sound' | 'repaired' | 'refused';
 
@@ -38,7 +38,10 @@ export interface Refusal {
   readonly reasons: readonly string[];
 }
 
-/** What was found out while a process was captured; carried by the process, filled by every part of the capture. */
+/**
+ * What was found out while a process was captured; carried by the process, filled by every part of the
+ * capture.
+ */
 export interface Findings {
   readonly checks: Check[];
   readonly repairs: Repair[];

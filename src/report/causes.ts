@@ -13,8 +13,9 @@ export interface Cause {
 const MOST_OBJECTS = 5;
 
 /**
- * The parts of a sentence that name an object: numbers of descriptors and threads, endpoints, addresses, paths, counts, and a process's name
- * behind its number. Two sentences that differ in nothing else have the same cause.
+ * The parts of a sentence that name an object: numbers of descriptors and threads, endpoints, addresses,
+ * paths, counts, and a process's name behind its number. Two sentences that differ in nothing else have the
+ * same cause.
  */
 const OBJECT =
   /\(fd \d+\)|\[[0-9a-f:.]+\]:\d+|\b\d+(?:\.\d+){3}:\d+|(?<=\d )\([^()]{1,15}(?=[;)])|\b0x[0-9a-f]+|(?<![\w/])[/@][^\s,;]+|\b\d+\b/g;
@@ -37,8 +38,8 @@ function objectsOf(sentence: string): string[] {
 }
 
 /**
- * One line for each cause, in the order of the first reason of each; no cause is left out, however many there are, only what follows from
- * another one.
+ * One line for each cause, in the order of the first reason of each; no cause is left out, however many there
+ * are, only what follows from another one.
  * @param sentences reasons, or notes, of one process
  */
 export function groupReasons(sentences: readonly string[]): Cause[] {

@@ -15,7 +15,8 @@ export const IMAGES_REMEDY =
 
 /**
  * Makes the directory in which images are, or those of one incident, with mode 0700.
- * @throws Error if others than root can write to it or to a directory above it: they could put something else in the place of what is restored
+ * @throws Error if others than root can write to it or to a directory above it: they could put something else
+ * in the place of what is restored
  */
 export function makeImagesDirectory(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -39,7 +40,8 @@ function imagesStay(keep: Keep, isRestored: boolean): boolean {
 }
 
 /**
- * Ends a group's images: CRIU's log goes to the incident's directory, and the images go unless the configuration keeps them.
+ * Ends a group's images: CRIU's log goes to the incident's directory, and the images go unless the
+ * configuration keeps them.
  * @param images the directory of the incident's images
  * @param incident the incident's directory
  * @returns what did not work, a sentence each
@@ -59,8 +61,9 @@ export function endGroupImages(
 }
 
 /**
- * Ends all images of an incident by what its report says of the groups, whichever stage they were left in: a resurrection can be broken off at any moment.
- * With `failed`, what belongs to a group that is not known to run, and what could not be made again of the files on tmpfs, stays.
+ * Ends all images of an incident by what its report says of the groups, whichever stage they were left in: a
+ * resurrection can be broken off at any moment. With `failed`, what belongs to a group that is not known to
+ * run, and what could not be made again of the files on tmpfs, stays.
  * @param images `images.directory` of the configuration
  * @returns what did not work, a sentence each
  */

@@ -25,7 +25,8 @@ export function incidentTime(id: string): number {
 }
 
 /**
- * Makes the directory of a new incident (mode 0700); a second incident of the same second gets a number behind its id.
+ * Makes the directory of a new incident (mode 0700); a second incident of the same second gets a number
+ * behind its id.
  * @returns the id
  */
 export function createIncident(panic: Date, incidents: string = INCIDENTS_DIRECTORY): string {
@@ -58,7 +59,8 @@ export function newReport(id: string, crashKernelRelease: string, reservedBytes:
 }
 
 /**
- * The report of an incident, to be gone on with: if it cannot be read, it is kept under another name, and a new one says so.
+ * The report of an incident, to be gone on with: if it cannot be read, it is kept under another name, and a
+ * new one says so.
  * @throws what keeping it under another name throws
  */
 export function resumeReport(

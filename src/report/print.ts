@@ -142,8 +142,8 @@ function timing(report: IncidentReport): string[] {
 }
 
 /**
- * Memory at the end of a stage, to be compared with what is reserved: until old memory was taken back, what MemTotal leaves out (the kernel,
- * its page descriptors) is in use as well.
+ * Memory at the end of a stage, to be compared with what is reserved: until old memory was taken back, what
+ * MemTotal leaves out (the kernel, its page descriptors) is in use as well.
  */
 function memoryAt(
   { memoryUsedBytes, memoryTotalBytes }: StageReport,

@@ -3,7 +3,10 @@ import { showBytes } from '../system/byte-text.ts';
 /** Control characters but newline and tab: C0, DEL and C1. */
 const CONTROL = /(?![\n\t])\p{Cc}/gu;
 
-/** Text for a terminal: names of processes and files, and what a kernel logged, may hold escape sequences of anybody's making. */
+/**
+ * Text for a terminal: names of processes and files, and what a kernel logged, may hold escape sequences of
+ * anybody's making.
+ */
 export function printable(text: string): string {
   return showBytes(text).replace(CONTROL, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
@@ -13,7 +16,8 @@ export function printable(text: string): string {
 const MOST_CHARACTERS = 200;
 
 /**
- * A process's arguments for people: blanks between them, nothing that is not printable, at most 200 characters.
+ * A process's arguments for people: blanks between them, nothing that is not printable, at most 200
+ * characters.
  * @param bytes as in /proc/PID/cmdline: a zero byte after each
  * @returns undefined if there are none
  */

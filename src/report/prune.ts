@@ -17,7 +17,9 @@ export interface Limits {
   readonly incidents: number;
   readonly incidentsMaxAgeDays: number;
   readonly imagesMaxAgeDays: number;
-  /** Incidents younger than these minutes stay in any case: the protection against crash loops counts them. */
+  /**
+   * Incidents younger than these minutes stay in any case: the protection against crash loops counts them.
+   */
   readonly youngMinutes: number;
   readonly keepImages: Config['images']['keep'];
 }
@@ -53,9 +55,11 @@ export interface Pruned {
 }
 
 /**
- * Removes incidents and images that have come to their end: those that are too many or too old, and images that should have been removed when their
- * incident settled, which a machine that was reset in between never did. The latest incident always stays.
- * @throws StateError if another process prunes for more than a minute, or others can write to the directory of incidents
+ * Removes incidents and images that have come to their end: those that are too many or too old, and images
+ * that should have been removed when their incident settled, which a machine that was reset in between never
+ * did. The latest incident always stays.
+ * @throws StateError if another process prunes for more than a minute, or others can write to the directory
+ * of incidents
  */
 export function prune(limits: Limits, scene: Scene): Pruned {
   const { images, incidents = INCIDENTS_DIRECTORY, unfinished, now = Date.now() } = scene;

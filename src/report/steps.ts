@@ -17,7 +17,10 @@ function endCurrent(): void {
   current = undefined;
 }
 
-/** From now on each step of the command is said on standard error when it has ended, with the time that it took: `--verbose`. */
+/**
+ * From now on each step of the command is said on standard error when it has ended, with the time that it
+ * took: `--verbose`.
+ */
 export function sayEachStep(): void {
   began = performance.now();
 }

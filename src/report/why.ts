@@ -27,7 +27,10 @@ export interface ProtectedWhy {
   readonly incident: string;
   readonly state: IncidentReport['state'];
   readonly process: ProcessReport;
-  /** The ancestor with which it came along, of a process that no rule names; undefined if that is not on record. */
+  /**
+   * The ancestor with which it came along, of a process that no rule names; undefined if that is not on
+   * record.
+   */
   readonly ancestor: Pick<ProcessReport, 'pid' | 'comm' | 'protectedBy'> | undefined;
   /** It ran on the CPU that panicked. */
   readonly wasOnPanickingCpu: boolean;
@@ -104,7 +107,8 @@ function criuSaid({ pid, group }: ProcessReport, incident: string): CriuSaid | u
 /**
  * Everything that is on record about one process of an incident.
  * @param incidents the directory of all incidents, where CRIU's logs are
- * @throws IncidentError if the incident has no such process; the file system's error if a log is there and cannot be read
+ * @throws IncidentError if the incident has no such process; the file system's error if a log is there and
+ * cannot be read
  */
 export function explainProcess(
   report: IncidentReport,

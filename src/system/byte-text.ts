@@ -1,9 +1,10 @@
 import { isUtf8 } from 'node:buffer';
 
 /**
- * Names of processes and files are bytes to the kernel, mostly but not always UTF-8: the 15 bytes of a process's name may end within a
- * character. As text, each byte that is no part of UTF-8 becomes a lone surrogate, U+DC80 to U+DCFF (as in Python's PEP 383), which UTF-8
- * itself never has: so text and bytes are the same, and text that is UTF-8 reads as it should.
+ * Names of processes and files are bytes to the kernel, mostly but not always UTF-8: the 15 bytes of a
+ * process's name may end within a character. As text, each byte that is no part of UTF-8 becomes a lone
+ * surrogate, U+DC80 to U+DCFF (as in Python's PEP 383), which UTF-8 itself never has: so text and bytes are
+ * the same, and text that is UTF-8 reads as it should.
  */
 const ESCAPE = 0xdc00;
 const ESCAPED = /[\udc80-\udcff]/u;
@@ -39,7 +40,10 @@ export function textToBytes(text: string): Buffer {
   );
 }
 
-/** Whether the bytes behind a text are UTF-8: other text must not be used as a path, it would name another file. */
+/**
+ * Whether the bytes behind a text are UTF-8: other text must not be used as a path, it would name another
+ * file.
+ */
 export function isWholeText(text: string): boolean {
   return text.isWellFormed();
 }
@@ -55,8 +59,8 @@ export function wellFormed(_key: string, value: unknown): unknown {
 }
 
 /**
- * Text for people and JSON: itself, or, if its bytes are not UTF-8, what a shell makes those bytes of: `$'caf\xe9'`. Text that begins that way
- * is written so as well, so that each text stands for one name.
+ * Text for people and JSON: itself, or, if its bytes are not UTF-8, what a shell makes those bytes of:
+ * `$'caf\xe9'`. Text that begins that way is written so as well, so that each text stands for one name.
  */
 export function showText(text: string): string {
   if (isWholeText(text) && !text.startsWith("$'")) return text;

@@ -11,7 +11,10 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 const TRY_AGAIN_MILLISECONDS = 20;
 
-/** Opens a directory, not through a link, that nobody but root, or whoever runs this, can write to. @throws StateError */
+/**
+ * Opens a directory, not through a link, that nobody but root, or whoever runs this, can write to. @throws
+ * StateError
+ */
 export function openOwnDirectory(directory: string): number {
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   const problem = ownershipProblem(fstatSync(fd));
@@ -29,9 +32,11 @@ export interface Patience {
 }
 
 /**
- * Locks a directory of ours against other processes of ours that do the same; it is made (mode 0700) if it is not there. The lock is the kernel's
- * (flock(2) on the directory itself): when its holder dies, however, it is free, and there is no file to be left behind. `using` ends it.
- * @throws StateError if somebody else holds it for longer than the patience (a minute), or the directory is not ours alone
+ * Locks a directory of ours against other processes of ours that do the same; it is made (mode 0700) if it is
+ * not there. The lock is the kernel's (flock(2) on the directory itself): when its holder dies, however, it
+ * is free, and there is no file to be left behind. `using` ends it.
+ * @throws StateError if somebody else holds it for longer than the patience (a minute), or the directory is
+ * not ours alone
  */
 export function lockDirectory(directory: string, { timeoutSeconds = 60, onWait }: Patience = {}): Disposable {
   mkdirSync(directory, { recursive: true, mode: 0o700 });

@@ -11,7 +11,10 @@ const mmap = libcFunction<
 >('int64_t mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)');
 const munmap = libcFunction<[address: number, length: number]>('int munmap(uint64_t addr, size_t length)');
 
-/** writev(2): `iov` is `count` of `struct iovec`, each an address and a length in little-endian words, low and high. */
+/**
+ * writev(2): `iov` is `count` of `struct iovec`, each an address and a length in little-endian words, low and
+ * high.
+ */
 export const writev = libcFunction<[fd: number, iov: Uint32Array, count: number]>(
   'int64_t writev(int fd, void *iov, int count)',
 );

@@ -42,7 +42,8 @@ const setIds = libcFunction<[number: number, real: number, effective: number, sa
 );
 
 /**
- * Makes system calls of this thread alone as another user. `step` must not wait: it runs in this thread, and nothing else should.
+ * Makes system calls of this thread alone as another user. `step` must not wait: it runs in this thread, and
+ * nothing else should.
  * @throws SystemCallError if this thread may not become that user
  */
 export function asUser<T>(uid: number, gid: number, step: () => T): T {

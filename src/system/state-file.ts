@@ -24,9 +24,10 @@ import { ownershipProblem } from './trusted-path.ts';
 const TEMPORARY = '.new';
 
 /**
- * Replaces a file so that after a crash at any moment either the old or the new content is there, whole, and the new one once this function
- * has returned: written beside it under a name of its own, fsynced, renamed, the directory fsynced (rename(2), fsync(2)).
- * Missing directories are made with mode 0700. Whoever changes what the file held before holds its directory's lock meanwhile.
+ * Replaces a file so that after a crash at any moment either the old or the new content is there, whole, and
+ * the new one once this function has returned: written beside it under a name of its own, fsynced, renamed,
+ * the directory fsynced (rename(2), fsync(2)). Missing directories are made with mode 0700. Whoever changes
+ * what the file held before holds its directory's lock meanwhile.
  * @throws StateError if others can write to the directory
  */
 export function replaceFile(path: string, content: string | Uint8Array, mode = 0o600): void {
@@ -60,8 +61,8 @@ function writeNew(path: string, content: string | Uint8Array, mode: number): voi
 }
 
 /**
- * Removes what replacing a file has left beside it because its process, or the machine, died. Only for whoever holds the directory's lock:
- * nobody else is in the middle of it then.
+ * Removes what replacing a file has left beside it because its process, or the machine, died. Only for
+ * whoever holds the directory's lock: nobody else is in the middle of it then.
  */
 export function removeLeftovers(path: string): void {
   const directory = dirname(path);
@@ -96,8 +97,8 @@ export function readStateFile(path: string): string | undefined {
 }
 
 /**
- * Keeps a damaged file under another name, for people to look at, before it is replaced. It stays under its own name too until then, so that a crash
- * in between loses nothing.
+ * Keeps a damaged file under another name, for people to look at, before it is replaced. It stays under its
+ * own name too until then, so that a crash in between loses nothing.
  * @returns the other name
  */
 export function setAside(path: string): string {

@@ -6,7 +6,10 @@ const WRITABLE_BY_OTHERS = 0o022;
 /** As many links as the kernel follows in one path (MAXSYMLINKS of linux/namei.h). */
 const MOST_LINKS = 40;
 
-/** `belongs to user 1000`: why somebody else than root, or whoever runs this, can change a file; undefined if nobody can. */
+/**
+ * `belongs to user 1000`: why somebody else than root, or whoever runs this, can change a file; undefined if
+ * nobody can.
+ */
 export function ownershipProblem(stats: Pick<Stats, 'uid' | 'mode' | 'isSymbolicLink'>): string | undefined {
   if (stats.uid !== 0 && stats.uid !== process.geteuid?.()) return `belongs to user ${stats.uid}`;
   // A link's own mode means nothing (symlink(7)).
@@ -15,9 +18,10 @@ export function ownershipProblem(stats: Pick<Stats, 'uid' | 'mode' | 'isSymbolic
 }
 
 /**
- * Why a path cannot be relied on: the first of its components, those that its symbolic links lead through among them, that somebody else than
- * root, or whoever runs this, can change or replace. Nobody but the owner takes a name away from a directory with the sticky bit (/tmp): such
- * a directory may be on the way, and is no good as the end.
+ * Why a path cannot be relied on: the first of its components, those that its symbolic links lead through
+ * among them, that somebody else than root, or whoever runs this, can change or replace. Nobody but the owner
+ * takes a name away from a directory with the sticky bit (/tmp): such a directory may be on the way, and is
+ * no good as the end.
  * @param path an absolute path
  * @param missing `allowed`: what is not there yet will be made by whoever asks
  * @returns a sentence that begins with the component's path; undefined if the path can be relied on

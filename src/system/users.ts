@@ -10,8 +10,9 @@ export interface User {
 const HIGHEST_UID = 0xffff_fffe;
 
 /**
- * The user with a name or number, as the system's databases know it (getent(1): LDAP and the like too); undefined if there is none. A number
- * without a name is a user all the same: containers' and dynamic users have none.
+ * The user with a name or number, as the system's databases know it (getent(1): LDAP and the like too);
+ * undefined if there is none. A number without a name is a user all the same: containers' and dynamic users
+ * have none.
  */
 export function findUser(text: string): User | undefined {
   const { status, stdout } = spawnSync('getent', ['passwd', '--', text], { encoding: 'utf8' });

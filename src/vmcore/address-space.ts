@@ -9,8 +9,8 @@ const UTS_RELEASE = 130;
 const UTS_LENGTH = 65;
 
 /**
- * The first translation, from VMCOREINFO alone: the kernel image, and page tables. Throws a VmcoreError if VMCOREINFO lacks what it takes,
- * or if memory is encrypted.
+ * The first translation, from VMCOREINFO alone: the kernel image, and page tables. Throws a VmcoreError if
+ * VMCOREINFO lacks what it takes, or if memory is encrypted.
  */
 export function initialAddressSpace(
   architecture: Architecture,
@@ -24,7 +24,9 @@ export function initialAddressSpace(
   return space;
 }
 
-/** Checks that the kernel image is where VMCOREINFO puts it: `init_uts_ns` must say the release of VMCOREINFO. */
+/**
+ * Checks that the kernel image is where VMCOREINFO puts it: `init_uts_ns` must say the release of VMCOREINFO.
+ */
 export function imageMatches(memory: KernelMemory, info: ReadonlyMap<string, string>): boolean {
   const uts = vmcoreinfoSymbol(info, 'init_uts_ns');
   const name = vmcoreinfoNumber(info, 'OFFSET(uts_namespace.name)');
@@ -44,7 +46,10 @@ export interface Bases {
   readonly vmemmap: bigint;
 }
 
-/** Reads the bases from the kernel's own variables, or takes the fixed ones where it has none. Throws a VmcoreError if they cannot be true. */
+/**
+ * Reads the bases from the kernel's own variables, or takes the fixed ones where it has none. Throws a
+ * VmcoreError if they cannot be true.
+ */
 export function readBases(
   { kernelSpace }: Architecture,
   memory: KernelMemory,

@@ -57,9 +57,9 @@ function hashBytes(bytes: Uint8Array, start: number): { hash: number; end: numbe
 }
 
 /**
- * The kernel's type information (Documentation/bpf/btf.rst). Opening it makes one pass over the types that notes where
- * each is and files the named structures, unions, typedefs under the hash of their name; nothing else is decoded before
- * it is asked for.
+ * The kernel's type information (Documentation/bpf/btf.rst). Opening it makes one pass over the types that
+ * notes where each is and files the named structures, unions, typedefs under the hash of their name; nothing
+ * else is decoded before it is asked for.
  */
 export class Btf {
   readonly raw: Uint8Array;
@@ -210,7 +210,10 @@ export class Btf {
     }
   }
 
-  /** Value of an enumerator of any enum, the first of that name; 64-bit ones only as far as a number holds them. */
+  /**
+   * Value of an enumerator of any enum, the first of that name; 64-bit ones only as far as a number holds
+   * them.
+   */
   enumerator(name: string): number | undefined {
     const words = this.#words;
     const nameAt = this.#stringOffsets(name);

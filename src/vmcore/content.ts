@@ -6,7 +6,9 @@ export interface DumpContent {
   readonly path: string;
   /** The file ends where more should follow: a flattened file without its end mark. */
   readonly isCut: boolean;
-  /** Bytes from `offset` on, not copied if they lie together; undefined if the file does not hold them all. */
+  /**
+   * Bytes from `offset` on, not copied if they lie together; undefined if the file does not hold them all.
+   */
   bytes(offset: number, length: number): Uint8Array | undefined;
   unmap(): void;
 }
@@ -49,7 +51,9 @@ interface Block {
   readonly at: number;
 }
 
-/** Whether a file begins as `makedumpfile -F` and QEMU's kdump formats without `raw` do: written for a pipe. */
+/**
+ * Whether a file begins as `makedumpfile -F` and QEMU's kdump formats without `raw` do: written for a pipe.
+ */
 export function isFlattened(magic: Buffer): boolean {
   return magic.toString('latin1', 0, 13) === 'makedumpfile\0';
 }
@@ -121,7 +125,10 @@ function readBlocks(file: VmcoreFile, data: DataView): { blocks: Blocks; isCut: 
   return { blocks, isCut: true };
 }
 
-/** A file that was written for a pipe: blocks with their places, in any order. Throws a FormatError if it is damaged. */
+/**
+ * A file that was written for a pipe: blocks with their places, in any order. Throws a FormatError if it is
+ * damaged.
+ */
 export function flattenedContent(file: VmcoreFile): DumpContent {
   const { data, unmap } = mapFile(file.path, file.fd, 0, file.sizeBytes);
   const { blocks, isCut } = readBlocks(file, data);

@@ -74,7 +74,8 @@ export class DeadKernel implements Kernel {
   }
 
   get cpus(): readonly number[] {
-    // stop_this_cpu() (arch/x86/kernel/process.c) clears a CPU's bit in the online mask; only hotplug clears the one in the active mask.
+    // stop_this_cpu() (arch/x86/kernel/process.c) clears a CPU's bit in the online mask; only hotplug clears
+    // the one in the active mask.
     this.#cpus ??= [
       ...new Set([
         ...this.#cpusOf(this.symbol('__cpu_online_mask')),

@@ -6,7 +6,9 @@ const LEVELS: readonly (readonly [bit: number, pages: string])[] = [
   [16, 'free pages'],
 ];
 
-/** What a dump lacks by its level, as part of a sentence; undefined if nothing but what is known to be zeros. */
+/**
+ * What a dump lacks by its level, as part of a sentence; undefined if nothing but what is known to be zeros.
+ */
 export function describeDumpLevel(level: number | undefined): string | undefined {
   const kinds = LEVELS.filter(([bit]) => ((level ?? 0) & bit) !== 0).map(([, pages]) => pages);
   return kinds.length === 0 ? undefined : `${kinds.join(', ')} (makedumpfile -d ${level})`;

@@ -41,7 +41,10 @@ export interface DumpSource {
   readonly vmcoreinfo: string | undefined;
   /** What is wrong with the dump but does not keep it from being read. */
   readonly warnings: readonly string[];
-  /** Which pages makedumpfile was told to leave out, as its option -d says it; undefined if the file does not tell. */
+  /**
+   * Which pages makedumpfile was told to leave out, as its option -d says it; undefined if the file does not
+   * tell.
+   */
   readonly dumpLevel?: number;
 }
 
@@ -102,7 +105,9 @@ function clip(file: VmcoreFile, loads: readonly ProgramHeader[], warnings: strin
   return useful;
 }
 
-/** makedumpfile leaves pages out at the end of a segment, which is then shorter in the file than in memory. */
+/**
+ * makedumpfile leaves pages out at the end of a segment, which is then shorter in the file than in memory.
+ */
 function leftOutOf(headers: readonly ProgramHeader[]): PhysicalRange[] {
   return headers
     .filter(({ type, fileBytes, memoryBytes }) => type === PT_LOAD && memoryBytes > fileBytes)
@@ -112,7 +117,10 @@ function leftOutOf(headers: readonly ProgramHeader[]): PhysicalRange[] {
     }));
 }
 
-/** Lays mappings over the loads: one for loads that lie together in the file. That costs nothing until something is touched. */
+/**
+ * Lays mappings over the loads: one for loads that lie together in the file. That costs nothing until
+ * something is touched.
+ */
 function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[]): Segment[] {
   const segments: Segment[] = [];
   let group: ProgramHeader[] = [];
@@ -143,8 +151,9 @@ function layMappings(file: VmcoreFile, loads: readonly ProgramHeader[]): Segment
 }
 
 /**
- * Opens an ELF vmcore: `/proc/vmcore`, a copy of it, QEMU's `dump-guest-memory`, makedumpfile's ELF output. Throws a
- * FormatError for a foreign or damaged file. Memory beyond a truncated file's end is left out, with a warning.
+ * Opens an ELF vmcore: `/proc/vmcore`, a copy of it, QEMU's `dump-guest-memory`, makedumpfile's ELF output.
+ * Throws a FormatError for a foreign or damaged file. Memory beyond a truncated file's end is left out, with
+ * a warning.
  */
 export function openElf(file: VmcoreFile): DumpSource {
   const { architecture, headers } = programHeaders(file);

@@ -19,7 +19,9 @@ export class FormatError extends VmcoreError {
   }
 }
 
-/** A virtual or physical address that the dump does not hold. `reading` names the structure member, if any. */
+/**
+ * A virtual or physical address that the dump does not hold. `reading` names the structure member, if any.
+ */
 export class AddressError extends VmcoreError {
   override readonly name = 'AddressError';
   readonly address: bigint;
@@ -78,12 +80,18 @@ export class ProfileError extends VmcoreError {
   override readonly name = 'ProfileError';
 }
 
-/** Whether an error is about one damaged structure, so that others may still be read; not about the kernel or the file. */
+/**
+ * Whether an error is about one damaged structure, so that others may still be read; not about the kernel or
+ * the file.
+ */
 export function isDamage(error: unknown): error is AddressError | ContainerError {
   return error instanceof AddressError || error instanceof ContainerError;
 }
 
-/** What `read` returns, or undefined where that cannot be read (any VmcoreError): for callers to whom the reason does not matter. */
+/**
+ * What `read` returns, or undefined where that cannot be read (any VmcoreError): for callers to whom the
+ * reason does not matter.
+ */
 export function readable<T>(read: () => T): T | undefined {
   try {
     return read();

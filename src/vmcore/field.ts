@@ -21,8 +21,8 @@ export type FieldSpec =
   | { readonly kind: 'array'; readonly element: FieldSpec; readonly length: number | undefined };
 
 /**
- * One member in a structure declaration. `T` is the TypeScript type that reading it gives. The member's path is
- * the declaration's key, or what `at` says: names joined by dots, array elements as `[0]`; anonymous
+ * One member in a structure declaration. `T` is the TypeScript type that reading it gives. The member's path
+ * is the declaration's key, or what `at` says: names joined by dots, array elements as `[0]`; anonymous
  * structures and unions on the way are left out.
  */
 export class Field<out T> {
@@ -46,7 +46,9 @@ export class Field<out T> {
     this.otherwise = otherwise;
   }
 
-  /** The same field under another path than the declaration's key; of several, the first that the kernel has. */
+  /**
+   * The same field under another path than the declaration's key; of several, the first that the kernel has.
+   */
   at(path: string, ...others: readonly string[]): Field<T> {
     return new Field<T>(this.spec, [path, ...others], this.isOptional, this.otherwise);
   }
@@ -84,8 +86,8 @@ const integer = (bytes: 0 | 1 | 2 | 4 | 8, signed: boolean, as: 'number' | 'bigi
 });
 
 /**
- * Integers up to 32 bits are numbers. A declared integer also binds to a bit field of at most its size, to an enum of
- * its size, and to a structure of its size with one member (`atomic_t`, `kuid_t`, `refcount_t`).
+ * Integers up to 32 bits are numbers. A declared integer also binds to a bit field of at most its size, to an
+ * enum of its size, and to a structure of its size with one member (`atomic_t`, `kuid_t`, `refcount_t`).
  */
 export const u8 = new Field<number>(integer(1, false, 'number'));
 export const u16 = new Field<number>(integer(2, false, 'number'));
@@ -98,14 +100,14 @@ export const uint = new Field<number>(integer(0, false, 'number'));
 export const u64 = new Field<bigint>(integer(8, false, 'bigint'));
 export const s64 = new Field<bigint>(integer(8, true, 'bigint'));
 /**
- * An `unsigned long` that stays below 2^53 in a sound kernel (user addresses, counts, sizes, frame numbers), read as a
- * number, which is ten times cheaper than a bigint; a larger value throws an AddressError that names the member. A set of flags is no
- * such number: see {@link flags}.
+ * An `unsigned long` that stays below 2^53 in a sound kernel (user addresses, counts, sizes, frame numbers),
+ * read as a number, which is ten times cheaper than a bigint; a larger value throws an AddressError that
+ * names the member. A set of flags is no such number: see {@link flags}.
  */
 export const ulongNumber = new Field<number>(integer(8, false, 'number'));
 /**
- * An `unsigned long` that holds the address of a page of user space, as a number: with five levels of page tables it may be as high as 2^56, and a
- * multiple of 4096 below that is exact.
+ * An `unsigned long` that holds the address of a page of user space, as a number: with five levels of page
+ * tables it may be as high as 2^56, and a multiple of 4096 below that is exact.
  */
 export const pageAddress = new Field<number>({
   kind: 'integer',
@@ -122,7 +124,10 @@ export const flags = new Field<Flags>({ kind: 'flags' });
 export const pointer = new Field<bigint>({ kind: 'pointer' });
 /** `bool` (one byte, or a bit field of one bit). */
 export const bool = new Field<boolean>({ kind: 'bool' });
-/** A `char` array up to its first zero byte, as text of which `textToBytes` (byte-text.ts) makes the same bytes again. */
+/**
+ * A `char` array up to its first zero byte, as text of which `textToBytes` (byte-text.ts) makes the same
+ * bytes again.
+ */
 export const cstring = new Field<string>({ kind: 'cstring' });
 /** The member's bytes, copied out of the dump. */
 export const bytes = new Field<Buffer>({ kind: 'bytes' });
@@ -137,7 +142,9 @@ export function embed<F extends Fields>(decl: StructDecl<F>): Field<View<F>> {
   return new Field<View<F>>({ kind: 'struct', decl });
 }
 
-/** An array member; its length is BTF's unless given (flexible arrays need one). Elements are read when it is. */
+/**
+ * An array member; its length is BTF's unless given (flexible arrays need one). Elements are read when it is.
+ */
 export function array<T>(element: Field<T>, length?: number): Field<readonly T[]> {
   return new Field<readonly T[]>({ kind: 'array', element: element.spec, length });
 }

@@ -2,8 +2,8 @@
 const WORD_BITS = 32;
 
 /**
- * A set of flags of up to 64 bits, as two unsigned words: any bit may be set in a sound kernel (a page's node is in the top ones), so it is no
- * number, and a bigint for each page and each area would be slow.
+ * A set of flags of up to 64 bits, as two unsigned words: any bit may be set in a sound kernel (a page's node
+ * is in the top ones), so it is no number, and a bigint for each page and each area would be slow.
  */
 export class Flags {
   readonly low: number;

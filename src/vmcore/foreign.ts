@@ -13,7 +13,10 @@ const UNPACK = 'unpack it first, for memory is read in place';
 const AS_DUMP =
   'have the hypervisor write a dump instead (QEMU: dump-guest-memory, libvirt: virsh dump --memory-only)';
 
-/** Marks of files that people take for dumps: file(1)'s magic, QEMU's migration/savevm.h, LiME's and AVML's headers, and so on. */
+/**
+ * Marks of files that people take for dumps: file(1)'s magic, QEMU's migration/savevm.h, LiME's and AVML's
+ * headers, and so on.
+ */
 const FOREIGN: readonly Foreign[] = [
   { at: 0, magic: '\x1f\x8b', advice: `is compressed with gzip: ${UNPACK} (gunzip -k FILE.gz)` },
   { at: 0, magic: '\xfd7zXZ\0', advice: `is compressed with xz: ${UNPACK} (unxz -k FILE.xz)` },
@@ -95,7 +98,10 @@ function isRawMemory(file: VmcoreFile): boolean {
   return false;
 }
 
-/** What a file is that is no dump of a kind that is read here, and what to do about it: the rest of a sentence about it. */
+/**
+ * What a file is that is no dump of a kind that is read here, and what to do about it: the rest of a sentence
+ * about it.
+ */
 export function describeForeign(file: VmcoreFile): string {
   const first = file.readExact(0, Math.min(PAGE_SIZE, file.sizeBytes), 'the first bytes');
   const found = FOREIGN.find(({ at, magic }) => first.toString('latin1', at, at + magic.length) === magic);

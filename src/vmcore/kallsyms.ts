@@ -13,7 +13,10 @@ const HASH_FACTOR = 31;
 /** The kernel's own symbol table, compressed as scripts/kallsyms.c left it in the image. */
 export interface KallsymsTables {
   readonly count: number;
-  /** `kallsyms_names`: for each symbol a length (one byte, or two if bit 7 is set) and that many token numbers. */
+  /**
+   * `kallsyms_names`: for each symbol a length (one byte, or two if bit 7 is set) and that many token
+   * numbers.
+   */
   readonly names: Uint8Array;
   /** `kallsyms_token_table`: 256 strings, each ended by a zero. */
   readonly tokens: Uint8Array;
@@ -64,7 +67,10 @@ function smaller(a: bigint, b: bigint): bigint {
 /** A token's text, and what it contributes to the hash of a name that it is part of. */
 interface Tokens {
   readonly text: readonly string[];
-  /** Hash of the token, and of the token without its first character (which, in a name's first token, is the type). */
+  /**
+   * Hash of the token, and of the token without its first character (which, in a name's first token, is the
+   * type).
+   */
   readonly hash: Int32Array;
   readonly hashTail: Int32Array;
   /** HASH_FACTOR to the power of the token's length. */
@@ -90,8 +96,8 @@ function decodeTokens({ tokens, tokenIndex }: KallsymsTables): Tokens {
 }
 
 /**
- * Symbols by name and by address. Names are indexed by their hash, computed from the hashes of their tokens without
- * expanding any, so that starting costs milliseconds for 200,000 symbols.
+ * Symbols by name and by address. Names are indexed by their hash, computed from the hashes of their tokens
+ * without expanding any, so that starting costs milliseconds for 200,000 symbols.
  */
 export class Kallsyms implements SymbolTable {
   readonly count: number;
@@ -105,8 +111,9 @@ export class Kallsyms implements SymbolTable {
   readonly #absolutePerCpu: boolean;
 
   /**
-   * `known` are symbols whose addresses are known from elsewhere (VMCOREINFO): they decide between the two meanings of the
-   * offsets (CONFIG_KALLSYMS_ABSOLUTE_PERCPU), and prove that the tables are whole. Throws a VmcoreError if they are not.
+   * `known` are symbols whose addresses are known from elsewhere (VMCOREINFO): they decide between the two
+   * meanings of the offsets (CONFIG_KALLSYMS_ABSOLUTE_PERCPU), and prove that the tables are whole. Throws a
+   * VmcoreError if they are not.
    */
   constructor(tables: KallsymsTables, known: ReadonlyMap<string, bigint>) {
     this.count = tables.count;

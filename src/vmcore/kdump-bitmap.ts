@@ -56,9 +56,9 @@ function isZeroPage({ content }: Bitmaps, at: number, { flags }: PageDescriptor,
 }
 
 /**
- * How many descriptors the file has: the first page follows the last of them. That is often the page of zeros, which QEMU, and makedumpfile if
- * it leaves zeros out, write even if no descriptor needs it. Undefined if no page is found where `counted` descriptors would end, or anywhere
- * behind.
+ * How many descriptors the file has: the first page follows the last of them. That is often the page of
+ * zeros, which QEMU, and makedumpfile if it leaves zeros out, write even if no descriptor needs it. Undefined
+ * if no page is found where `counted` descriptors would end, or anywhere behind.
  */
 function descriptorCount(bitmaps: Bitmaps, counted: number): number | undefined {
   const { content, descriptorsAt } = bitmaps;
@@ -89,11 +89,13 @@ export interface CheckedBitmap {
 }
 
 /**
- * One wrong bit moves every page behind it to another's place. So the bitmap has to have as many set bits as the file has descriptors; if not, the
- * bitmap of what is memory stands in for it, where that has as many (nothing was filtered out).
+ * One wrong bit moves every page behind it to another's place. So the bitmap has to have as many set bits as
+ * the file has descriptors; if not, the bitmap of what is memory stands in for it, where that has as many
+ * (nothing was filtered out).
  *
- * @param isIncomplete the file says that its writer ran out of room. makedumpfile has room for all descriptors from the start, but writes the
- * bitmap in cycles, each before its pages: what it got to is right, and the rest of the bitmap is empty.
+ * @param isIncomplete the file says that its writer ran out of room. makedumpfile has room for all
+ * descriptors from the start, but writes the bitmap in cycles, each before its pages: what it got to is
+ * right, and the rest of the bitmap is empty.
  */
 export function checkBitmap(bitmaps: Bitmaps, isIncomplete: boolean): CheckedBitmap {
   const { existing, dumped, frames } = bitmaps;

@@ -15,7 +15,10 @@ const MAX_RANGES = 65_536;
 /** Pages collected before they are written. */
 const WRITE_PAGES = 256;
 
-/** Descriptors that are looked at, from the last one back, for the end of the pages: those of the page of zeros do not count. */
+/**
+ * Descriptors that are looked at, from the last one back, for the end of the pages: those of the page of
+ * zeros do not count.
+ */
 const LAST_DESCRIPTORS = 4096;
 const DESCRIPTOR_CHUNK = 4096;
 
@@ -26,7 +29,10 @@ function isSet(bitmap: Buffer, frame: number): boolean {
   return ((bitmap[frame >> 3] ?? 0) & (1 << (frame & 7))) !== 0;
 }
 
-/** Physical memory of a kdump-compressed file; pages are decompressed when they are read, the last ones are kept. */
+/**
+ * Physical memory of a kdump-compressed file; pages are decompressed when they are read, the last ones are
+ * kept.
+ */
 export class CompressedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #parts: Bitmaps;
@@ -57,7 +63,10 @@ export class CompressedMemory implements PhysicalMemory {
     return true;
   }
 
-  /** Whether the bitmap says that all of these bytes are in the file; of a file that was cut off it says too much. */
+  /**
+   * Whether the bitmap says that all of these bytes are in the file; of a file that was cut off it says too
+   * much.
+   */
   #isMarked(physical: number, length: number): boolean {
     for (let frame = Math.floor(physical / PAGE_SIZE); frame * PAGE_SIZE < physical + length; frame++) {
       if (frame >= this.#parts.frames || !isSet(this.#parts.dumped, frame)) return false;
@@ -115,9 +124,9 @@ export class CompressedMemory implements PhysicalMemory {
   }
 
   /**
-   * What the file lacks of its pages, as far as the last of their descriptors tell. makedumpfile and QEMU write pages in ascending order, but
-   * those that are zero once only: so the last descriptors often are that one's, and the first of another page before them is of the last page
-   * that was written.
+   * What the file lacks of its pages, as far as the last of their descriptors tell. makedumpfile and QEMU
+   * write pages in ascending order, but those that are zero once only: so the last descriptors often are that
+   * one's, and the first of another page before them is of the last page that was written.
    */
   missingPages(): MissingPages {
     const { content, dumped, descriptorsAt } = this.#parts;

@@ -51,8 +51,9 @@ function readPart(
 }
 
 /**
- * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed when they are
- * read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`), or another page size.
+ * Opens a kdump-compressed file of makedumpfile (zlib, LZO, snappy, zstd) or QEMU. Pages are decompressed
+ * when they are read. Throws a FormatError for a damaged file, one of several parts (`makedumpfile --split`),
+ * or another page size.
  */
 export function openKdump(content: DumpContent): DumpSource {
   const { path } = content;

@@ -23,7 +23,10 @@ export interface Kernel {
   readonly warnings: readonly string[];
   /** Which pages makedumpfile was told to leave out (its option -d); undefined if the dump does not tell. */
   readonly dumpLevel?: number | undefined;
-  /** CPUs that were online when the kernel died, ascending: also those that panic() has stopped since, which it takes off its online mask. */
+  /**
+   * CPUs that were online when the kernel died, ascending: also those that panic() has stopped since, which
+   * it takes off its online mask.
+   */
   readonly cpus: readonly number[];
   /** CPUs that have per-CPU memory, ascending, whether they ever were online or not. */
   readonly possibleCpus: readonly number[];
@@ -45,10 +48,16 @@ export interface Kernel {
   /** Address of a symbol of the kernel proper (modules' symbols are not searched); throws a SymbolError. */
   symbol(name: string): bigint;
   symbolMaybe(name: string): bigint | undefined;
-  /** The symbol at or below an address of the kernel image, or below an offset into per-CPU memory; none elsewhere (linux/module.ts has modules'). */
+  /**
+   * The symbol at or below an address of the kernel image, or below an offset into per-CPU memory; none
+   * elsewhere (linux/module.ts has modules').
+   */
   symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined;
 
-  /** A per-CPU variable's address on one CPU; throws a SymbolError or, for a CPU that never was, an AddressError. */
+  /**
+   * A per-CPU variable's address on one CPU; throws a SymbolError or, for a CPU that never was, an
+   * AddressError.
+   */
   perCpu(symbolOrAddress: string | bigint, cpu: number): bigint;
 
   /** Address of a page frame's `struct page` (vmemmap). */

@@ -49,7 +49,10 @@ class Stream {
   }
 }
 
-/** Instructions below 16 mean different things after a match without literals (0), after 1 to 3 of them, and after a run (4). */
+/**
+ * Instructions below 16 mean different things after a match without literals (0), after 1 to 3 of them, and
+ * after a run (4).
+ */
 function shortInstruction(stream: Stream, code: number, state: number): number {
   if (state === 0) {
     stream.literals(code === 0 ? stream.extended(18) : code + 3);
@@ -83,9 +86,10 @@ function instruction(stream: Stream, code: number): number {
 }
 
 /**
- * Decompresses an LZO1X stream (the format is described in the kernel's Documentation/staging/lzo.rst) into `output`;
- * returns the number of bytes written. Written here because the npm registry has no LZO library that is maintained, free
- * of system libraries and of a licence that fits. Throws a VmcoreError if the data is damaged.
+ * Decompresses an LZO1X stream (the format is described in the kernel's Documentation/staging/lzo.rst) into
+ * `output`; returns the number of bytes written. Written here because the npm registry has no LZO library
+ * that is maintained, free of system libraries and of a licence that fits. Throws a VmcoreError if the data
+ * is damaged.
  */
 export function lzoDecompress(input: Uint8Array, output: Uint8Array): number {
   const stream = new Stream(input, output);

@@ -29,9 +29,9 @@ function map(path: string, fd: number, offset: number, length: number): number {
 }
 
 /**
- * Maps a part of a file for reading (mmap(2), shared). `fileOffset` may be any number; the mapping starts at the page
- * boundary below it. The caller guarantees that the file holds these bytes: touching a mapping past the end of
- * its file is SIGBUS, which no JavaScript catches.
+ * Maps a part of a file for reading (mmap(2), shared). `fileOffset` may be any number; the mapping starts at
+ * the page boundary below it. The caller guarantees that the file holds these bytes: touching a mapping past
+ * the end of its file is SIGBUS, which no JavaScript catches.
  */
 export function mapFile(path: string, fd: number, fileOffset: number, length: number): FileMapping {
   const slack = fileOffset % PAGE_SIZE;
@@ -42,7 +42,8 @@ export function mapFile(path: string, fd: number, fileOffset: number, length: nu
     fileOffset,
     length,
     address: base + slack,
-    // Made for those only that look at it: V8 counts the bytes behind it as its own, and collects garbage for them.
+    // Made for those only that look at it: V8 counts the bytes behind it as its own, and collects garbage for
+    // them.
     get data() {
       data ??= new DataView(memoryAt(base, mapped), slack, length);
       return data;
@@ -122,7 +123,10 @@ export class VectorWriter {
 export interface VmcoreFile {
   readonly path: string;
   readonly fd: number;
-  /** Size when it was opened. A file that shrinks afterwards is not supported: reading it may kill the process. */
+  /**
+   * Size when it was opened. A file that shrinks afterwards is not supported: reading it may kill the
+   * process.
+   */
   readonly sizeBytes: number;
   /** Reads exactly `length` bytes; throws a FormatError naming `what` if the file is too short. */
   readExact(offset: number, length: number, what: string): Buffer;
@@ -141,8 +145,8 @@ export function openProblem(error: unknown): string {
 const BLOCK = 512;
 
 /**
- * What keeps a file from being mapped: tmpfs gives a hole that is read through a mapping a page of its own, and kills the reader with SIGBUS if it
- * has none left. A size of no blocks is a tmpfs without a limit.
+ * What keeps a file from being mapped: tmpfs gives a hole that is read through a mapping a page of its own,
+ * and kills the reader with SIGBUS if it has none left. A size of no blocks is a tmpfs without a limit.
  */
 export function holesProblem(
   file: { readonly size: number; readonly blocks: number },

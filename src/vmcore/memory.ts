@@ -10,8 +10,9 @@ import type { Window, WindowSource } from './view.ts';
 const MAX_WALKED = 1 << 16;
 
 /**
- * Kernel virtual memory. Addresses are bigints. The kernel image and the direct map are translated by arithmetic,
- * vmalloc, modules and vmemmap through the kernel's page tables; every translation is checked against the dump.
+ * Kernel virtual memory. Addresses are bigints. The kernel image and the direct map are translated by
+ * arithmetic, vmalloc, modules and vmemmap through the kernel's page tables; every translation is checked
+ * against the dump.
  */
 export class KernelMemory implements WindowSource {
   readonly #physical: PhysicalMemory;
@@ -24,7 +25,9 @@ export class KernelMemory implements WindowSource {
     this.#space = space;
   }
 
-  /** Replaces the translation once more is known about it (the direct map's base is itself in kernel memory). */
+  /**
+   * Replaces the translation once more is known about it (the direct map's base is itself in kernel memory).
+   */
   setAddressSpace(space: KernelAddressSpace): void {
     this.#space = space;
     this.#walked.clear();
@@ -128,7 +131,9 @@ export class KernelMemory implements WindowSource {
     return high * 0x1_0000_0000 + data.getUint32(offset, true);
   }
 
-  /** Bytes up to the first zero, or `max` of them, as text of which `textToBytes` makes the same bytes again. */
+  /**
+   * Bytes up to the first zero, or `max` of them, as text of which `textToBytes` makes the same bytes again.
+   */
   cstring(address: bigint, max: number): string {
     const parts: Buffer[] = [];
     let at = address;

@@ -113,9 +113,10 @@ export function kernelFrom(file: VmcoreFile, source: DumpSource, profile?: Profi
 }
 
 /**
- * Opens a dump: `/proc/vmcore`, an ELF vmcore, or QEMU's `dump-guest-memory`. Memory is mapped, not read. With a profile,
- * symbols and layouts come from it instead of from the dump. Throws a FormatError for a file that is no
- * vmcore or is too damaged to find the kernel in, a ProfileError if the profile is of another kernel.
+ * Opens a dump: `/proc/vmcore`, an ELF vmcore, or QEMU's `dump-guest-memory`. Memory is mapped, not read.
+ * With a profile, symbols and layouts come from it instead of from the dump. Throws a FormatError for a file
+ * that is no vmcore or is too damaged to find the kernel in, a ProfileError if the profile is of another
+ * kernel.
  */
 export function openKernel(path: string, profile?: Profile): Kernel {
   const file = openFile(path);

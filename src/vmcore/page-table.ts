@@ -20,14 +20,19 @@ export interface MappedRun {
   readonly pageSizeBytes: number;
 }
 
-/** The number of the page that holds a virtual address: the address without its low 12 bits and its sign (below 2^45, so it fits a number). */
+/**
+ * The number of the page that holds a virtual address: the address without its low 12 bits and its sign
+ * (below 2^45, so it fits a number).
+ */
 export function pageNumber(address: bigint): number {
   return Number((address >> 12n) & 0x1fff_ffff_ffffn);
 }
 
 /**
- * Physical address of a page (its number) of the kernel's own addresses, or undefined if it is not mapped: in the kernel's tables a page that is
- * not present is none, whatever else its entry says (KFENCE takes pages away so). Memory of a process is for {@link walkPages}. Throws an AddressError if a table is not in the dump.
+ * Physical address of a page (its number) of the kernel's own addresses, or undefined if it is not mapped: in
+ * the kernel's tables a page that is not present is none, whatever else its entry says (KFENCE takes pages
+ * away so). Memory of a process is for {@link walkPages}. Throws an AddressError if a table is not in the
+ * dump.
  * @param tables gets the physical address of each table on the way
  */
 export function translateKernelPage(
@@ -138,8 +143,9 @@ class TableWalk {
 }
 
 /**
- * The pages that a page table maps between two user addresses (page-aligned, `end` exclusive), in order, as runs. Pages never
- * touched are left out. Throws a ContainerError for a damaged tree, an AddressError for a table that is not in the dump.
+ * The pages that a page table maps between two user addresses (page-aligned, `end` exclusive), in order, as
+ * runs. Pages never touched are left out. Throws a ContainerError for a damaged tree, an AddressError for a
+ * table that is not in the dump.
  */
 export function* walkPages(
   physical: PhysicalMemory,

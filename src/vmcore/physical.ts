@@ -14,20 +14,27 @@ export interface PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   /** Whether all of these bytes are in the dump. */
   has(physical: number, length: number): boolean;
-  /** Whether an address is of memory that the dump's writer left out on purpose (makedumpfile -d), as far as the dump tells. */
+  /**
+   * Whether an address is of memory that the dump's writer left out on purpose (makedumpfile -d), as far as
+   * the dump tells.
+   */
   leftOut?(physical: number): boolean;
-  /** `length` bytes; what lies in one piece of a mapped file is not copied. Throws an AddressError if any is absent. */
+  /**
+   * `length` bytes; what lies in one piece of a mapped file is not copied. Throws an AddressError if any is
+   * absent.
+   */
   window(physical: number, length: number): Window;
   /**
-   * The same, or undefined if a byte is absent or not in the same piece of the file: never copies a mapped file. Throws an
-   * AddressError only if the operating system refuses to map it.
+   * The same, or undefined if a byte is absent or not in the same piece of the file: never copies a mapped
+   * file. Throws an AddressError only if the operating system refuses to map it.
    */
   contiguous(physical: number, length: number): Window | undefined;
   /** Like `window`, as a byte array over the same memory. Read-only: writing to it kills the process. */
   view(physical: number, length: number): Uint8Array;
   /**
-   * Calls `use` with bytes that are looked at once: they may be gone when it has ended, or when it looks at other memory. For what processes
-   * and files have; `view` may take memory of the crash kernel for each part of old memory that it was called for, and keep it.
+   * Calls `use` with bytes that are looked at once: they may be gone when it has ended, or when it looks at
+   * other memory. For what processes and files have; `view` may take memory of the crash kernel for each part
+   * of old memory that it was called for, and keep it.
    */
   withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T;
   /** Writes runs of memory to a file, straight from the mapping (writev); returns the bytes written. */
@@ -35,7 +42,9 @@ export interface PhysicalMemory {
   close(): void;
 }
 
-/** A mapping that is made when it is first used. One that cannot be made leaves its memory out of the dump. */
+/**
+ * A mapping that is made when it is first used. One that cannot be made leaves its memory out of the dump.
+ */
 export class SharedMapping {
   readonly #map: () => FileMapping;
   #mapping: FileMapping | undefined;
@@ -73,7 +82,10 @@ export interface Segment extends PhysicalRange {
   readonly offset: number;
 }
 
-/** Ranges of physical memory and where they are: sorted, with what overlaps cut (`/proc/vmcore` and copies of it have the kernel's text twice). */
+/**
+ * Ranges of physical memory and where they are: sorted, with what overlaps cut (`/proc/vmcore` and copies of
+ * it have the kernel's text twice).
+ */
 export class RangeTable<Range extends PhysicalRange & { readonly offset: number }> {
   readonly ranges: readonly Range[];
   #last: Range | undefined;

@@ -4,9 +4,10 @@ import { type PhysicalMemory, type PhysicalRange, RangeTable } from './physical.
 import type { Window } from './view.ts';
 
 /**
- * What is mapped at a time. Mapping `/proc/vmcore` fills page tables at once, out of the crash kernel's little memory: 4 KiB for a piece. The
- * kernel keeps its own pages, page tables among them, together in blocks of this size (pageblock_order), away from those of processes. No
- * piece reaches over the end of a memory block of 128 MiB: what is partly ordinary memory again, partly old memory, cannot be mapped.
+ * What is mapped at a time. Mapping `/proc/vmcore` fills page tables at once, out of the crash kernel's
+ * little memory: 4 KiB for a piece. The kernel keeps its own pages, page tables among them, together in
+ * blocks of this size (pageblock_order), away from those of processes. No piece reaches over the end of a
+ * memory block of 128 MiB: what is partly ordinary memory again, partly old memory, cannot be mapped.
  */
 const PIECE = 2 << 20;
 /** Pieces that stay mapped for memory that is only written out: 4 GiB, 8 MiB of page tables. */
@@ -23,8 +24,9 @@ export interface PieceSizes {
 }
 
 /**
- * The dead machine's memory in the crash world. Pieces with something that is looked at stay mapped, because what was looked at may be
- * looked at again; of those with memory that is only written out, the ones mapped last.
+ * The dead machine's memory in the crash world. Pieces with something that is looked at stay mapped, because
+ * what was looked at may be looked at again; of those with memory that is only written out, the ones mapped
+ * last.
  */
 export class ProcVmcoreMemory implements PhysicalMemory {
   readonly ranges: readonly FileRange[];

@@ -1,7 +1,9 @@
 import { ProfileError } from './errors.ts';
 import { hashName, type SymbolTable, searchSymbol, slotOf } from './symbols.ts';
 
-/** Symbols in arrays that are used as they come out of a profile's file: nothing is built when it is opened. */
+/**
+ * Symbols in arrays that are used as they come out of a profile's file: nothing is built when it is opened.
+ */
 export class ProfileSymbols implements SymbolTable {
   /** Names, each ended by a zero. */
   readonly names: Uint8Array;
@@ -59,8 +61,8 @@ export class ProfileSymbols implements SymbolTable {
 const LINE = /^([0-9a-f]{16}) \S (\S+)$/;
 
 /**
- * Symbols from the text of /proc/kallsyms; modules' are left out, their addresses say nothing about a dump. Throws a
- * ProfileError if the kernel hides addresses from the reader (all are zero).
+ * Symbols from the text of /proc/kallsyms; modules' are left out, their addresses say nothing about a dump.
+ * Throws a ProfileError if the kernel hides addresses from the reader (all are zero).
  */
 export function parseProcKallsyms(text: string): ProfileSymbols {
   const found: { name: string; address: bigint }[] = [];

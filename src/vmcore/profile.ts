@@ -7,8 +7,8 @@ import { ProfileSymbols } from './profile-symbols.ts';
 import type { SymbolTable } from './symbols.ts';
 
 /**
- * What is known of a kernel without its dump: taken while the system is healthy, and kept where a dying kernel cannot reach
- * it. Symbols' addresses are those of one boot (KASLR).
+ * What is known of a kernel without its dump: taken while the system is healthy, and kept where a dying
+ * kernel cannot reach it. Symbols' addresses are those of one boot (KASLR).
  */
 export interface Profile {
   /** `uname -r`. */

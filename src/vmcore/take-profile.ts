@@ -13,7 +13,10 @@ import { ProfileError } from './errors.ts';
 import type { TakenProfile } from './profile.ts';
 import { parseProcKallsyms } from './profile-symbols.ts';
 
-/** The running kernel's GNU build id, hexadecimal, from /sys/kernel/notes; throws a ProfileError if it has none. */
+/**
+ * The running kernel's GNU build id, hexadecimal, from /sys/kernel/notes; throws a ProfileError if it has
+ * none.
+ */
 function runningBuildId(): string {
   const note = parseNotes(readFileSync('/sys/kernel/notes')).find(
     ({ name, type }) => name === 'GNU' && type === NT_GNU_BUILD_ID,
@@ -23,8 +26,8 @@ function runningBuildId(): string {
 }
 
 /**
- * VMCOREINFO of the running kernel: /proc/kcore carries it as a note, as a vmcore does. Empty where the kernel has no
- * /proc/kcore or is locked down; a dump has its own.
+ * VMCOREINFO of the running kernel: /proc/kcore carries it as a note, as a vmcore does. Empty where the
+ * kernel has no /proc/kcore or is locked down; a dump has its own.
  */
 function runningVmcoreinfo(): string {
   let fd: number;
@@ -51,8 +54,8 @@ function runningVmcoreinfo(): string {
 }
 
 /**
- * Takes the running kernel's profile: symbols, types, build id. Needs root; a few hundred milliseconds. Throws a
- * ProfileError if the kernel hides its symbols' addresses or has no BTF (CONFIG_DEBUG_INFO_BTF).
+ * Takes the running kernel's profile: symbols, types, build id. Needs root; a few hundred milliseconds.
+ * Throws a ProfileError if the kernel hides its symbols' addresses or has no BTF (CONFIG_DEBUG_INFO_BTF).
  */
 export function takeProfile(): TakenProfile {
   let btf: Buffer;

@@ -8,7 +8,10 @@ import type { Layouts, MemberLayout } from './layout.ts';
 export * from './field.ts';
 export type { Flags } from './flags.ts';
 
-/** Bytes somewhere in the dump: `data` from byte `offset` on. Nothing was copied if memory is contiguous there. */
+/**
+ * Bytes somewhere in the dump: `data` from byte `offset` on. Nothing was copied if memory is contiguous
+ * there.
+ */
 export interface Window {
   readonly data: DataView;
   readonly offset: number;
@@ -18,7 +21,9 @@ export interface Window {
 export interface WindowSource {
   /** `length` bytes at a kernel address; throws an AddressError if any of them is missing. */
   window(address: bigint, length: number): Window;
-  /** The same without copying, or undefined where the bytes are not contiguous in the dump or not all there. */
+  /**
+   * The same without copying, or undefined where the bytes are not contiguous in the dump or not all there.
+   */
   contiguous(address: bigint, length: number): Window | undefined;
 }
 
@@ -65,7 +70,9 @@ interface Context {
   readonly bind: (decl: StructDecl<Fields>) => Bound<Fields>;
 }
 
-/** Bytes of one member: out of the window of the whole structure, or, where that is not in one piece, alone. */
+/**
+ * Bytes of one member: out of the window of the whole structure, or, where that is not in one piece, alone.
+ */
 function memberWindow(view: StructView, size: number, offset: number, length: number, name: string): Window {
   if (view.cached === undefined) view.cached = view.source.contiguous(view.address, size) ?? null;
   if (view.cached !== null) return view.cached;
@@ -125,7 +132,9 @@ function readBits(size: number, layout: MemberLayout, signed: boolean, name: str
   };
 }
 
-/** Compiles one member into a function that reads it, after checking that size and kind are the declared ones. */
+/**
+ * Compiles one member into a function that reads it, after checking that size and kind are the declared ones.
+ */
 class MemberBinder {
   readonly #context: Context;
   readonly #structure: string;
@@ -278,7 +287,9 @@ function innermost(outer: MemberLayout): MemberLayout {
   return layout;
 }
 
-/** The element layout of an array is relative to the element; this moves it (and what is in it) to its place. */
+/**
+ * The element layout of an array is relative to the element; this moves it (and what is in it) to its place.
+ */
 function shifted(layout: MemberLayout, by: number): MemberLayout {
   return {
     ...layout,
@@ -358,7 +369,8 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: Conte
     offsets.set(member, offset);
     return offset;
   };
-  // The getters just defined are those of View<F>: the one place where the type is asserted instead of inferred.
+  // The getters just defined are those of View<F>: the one place where the type is asserted instead of
+  // inferred.
   const at = (address: bigint): View<F> => new BoundView(address, source) as unknown as View<F>;
   return {
     name: decl.name,

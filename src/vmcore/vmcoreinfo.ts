@@ -2,8 +2,8 @@ import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import type { PhysicalMemory } from './physical.ts';
 
 /**
- * The lines of VMCOREINFO as a map: `SYMBOL(prb)` to `ffffffff82a5c060` and so on. Values are the kernel's own text:
- * symbols and KERNELOFFSET hexadecimal without prefix, the rest decimal (kernel/vmcore_info.c).
+ * The lines of VMCOREINFO as a map: `SYMBOL(prb)` to `ffffffff82a5c060` and so on. Values are the kernel's
+ * own text: symbols and KERNELOFFSET hexadecimal without prefix, the rest decimal (kernel/vmcore_info.c).
  */
 export function parseVmcoreinfo(text: string): Map<string, string> {
   const entries = new Map<string, string>();
@@ -33,9 +33,9 @@ const FIRST_LINE = Buffer.from('OSRELEASE=');
 const MAX_PAGES = 1 << 24;
 
 /**
- * Finds the kernel's VMCOREINFO page in a dump that has no such note (a QEMU dump of a guest that did not register it):
- * it fills a page of its own from the first byte (`vmcoreinfo_data`). Every page of the dump is looked at, up to 64 GiB;
- * yields each page that reads like one, since files in the page cache may, too.
+ * Finds the kernel's VMCOREINFO page in a dump that has no such note (a QEMU dump of a guest that did not
+ * register it): it fills a page of its own from the first byte (`vmcoreinfo_data`). Every page of the dump is
+ * looked at, up to 64 GiB; yields each page that reads like one, since files in the page cache may, too.
  */
 export function* searchVmcoreinfo(physical: PhysicalMemory): Generator<Map<string, string>> {
   const word = FIRST_LINE.readUInt32LE(0);

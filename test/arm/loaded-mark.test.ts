@@ -13,7 +13,10 @@ const MIB = 2 ** 20;
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-mark-'));
 after(() => rmSync(directory, { recursive: true }));
 
-/** /proc/kcore of a machine whose memory from `physical` on is `memory`, with the text segment before it, as the kernel writes it. */
+/**
+ * /proc/kcore of a machine whose memory from `physical` on is `memory`, with the text segment before it, as
+ * the kernel writes it.
+ */
 function kcore(physical: number, memory: Buffer): Kcore {
   const header = Buffer.alloc(64 + 2 * 56);
   header.write('\x7fELF\x02\x01', 'latin1');

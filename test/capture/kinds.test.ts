@@ -1,5 +1,5 @@
-// Captures every process of the fixtures, most of all the one that holds a thing of each kind in the memory of NUMA node 1, and writes
-// its images.
+// Captures every process of the fixtures, most of all the one that holds a thing of each kind in the memory
+// of NUMA node 1, and writes its images.
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -101,8 +101,8 @@ test('stages run in this order, and are in the report under these names', async 
 const nobody = { selected: [], candidates: [] };
 
 /**
- * What is otherwise in later stages when one fails: other inputs, or the stage is left out. All that is not listed
- * is as if nothing had failed.
+ * What is otherwise in later stages when one fails: other inputs, or the stage is left out. All that is not
+ * listed is as if nothing had failed.
  */
 const CONSEQUENCES: Readonly<Record<string, Readonly<Record<string, Values | 'left out'>>>> = {
   log: {},

@@ -1,5 +1,6 @@
-// Boots one armed guest per release with memory above 4 GiB and 256 MiB reserved; kills its kernel on the CPU that the firmware did not boot,
-// and looks at what systemd, the rules and the incident have made of the processes that came back, and at the CPU that stays off.
+// Boots one armed guest per release with memory above 4 GiB and 256 MiB reserved; kills its kernel on the CPU
+// that the firmware did not boot, and looks at what systemd, the rules and the incident have made of the
+// processes that came back, and at the CPU that stays off.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
@@ -7,7 +8,9 @@ import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const MIB = 2 ** 20;
 
-/** Services of different kinds; what they run sleeps, so that nothing of them is in the middle of a change. */
+/**
+ * Services of different kinds; what they run sleeps, so that nothing of them is in the middle of a change.
+ */
 const UNITS = {
   'simple-log': 'ExecStart=/bin/sh -c "echo ready; while :; do sleep 3600; done"',
   forking:
@@ -24,7 +27,10 @@ function unitFile(name: string, service: string): string {
   return `[Unit]\nDescription=${name}\n[Service]\n${service}\n[Install]\nWantedBy=multi-user.target\n`;
 }
 
-/** A process with more memory than the crash world has, in as many runs of pages as there can be. @returns its pid */
+/**
+ * A process with more memory than the crash world has, in as many runs of pages as there can be. @returns its
+ * pid
+ */
 async function startLarge(guest: TestGuest): Promise<number> {
   await guest.program('scattered');
   const pid = await guest.background('exec scattered 768 /var/large');
@@ -82,7 +88,8 @@ suite(`adoption with ${release}`, () => {
     await guest.sh(`otherworld protect --pid ${before_.large}`);
     await guest.sh('otherworld protect --unit stubborn --unit pinned --unit limited');
     await guest.program('smi');
-    // CPU 0 dies on the stack of a task that computes, which is not the stack that it would be halted on otherwise.
+    // CPU 0 dies on the stack of a task that computes, which is not the stack that it would be halted on
+    // otherwise.
     await guest.background('exec taskset -c 0 sh -c "while :; do :; done"');
     report = await guest.panic('sysrq', 1);
   });

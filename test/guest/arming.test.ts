@@ -1,5 +1,5 @@
-// Boots one armed guest per release: arming, protection and configuration as an administrator meets them; then
-// kills its kernel in a crash world that can do nothing, which reboots.
+// Boots one armed guest per release: arming, protection and configuration as an administrator meets them;
+// then kills its kernel in a crash world that can do nothing, which reboots.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';

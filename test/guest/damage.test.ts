@@ -1,5 +1,6 @@
-// Boots one guest with processes of several kinds, dumps its memory, and captures them from copies of the dump that are damaged at
-// chosen places and at random ones: a damaged structure may harm those whose state follows from it, by name, and nobody else.
+// Boots one guest with processes of several kinds, dumps its memory, and captures them from copies of the
+// dump that are damaged at chosen places and at random ones: a damaged structure may harm those whose state
+// follows from it, by name, and nobody else.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -58,7 +59,10 @@ suite(`a damaged kernel of ${release}`, () => {
   let file: VmcoreFile;
   let source: ReturnType<typeof openSource>;
   let kernel: Kernel;
-  /** A program of many parts, a pipeline, a sleeper, a pair that shares memory, and a pair on a pipe of whom only the first is protected. */
+  /**
+   * A program of many parts, a pipeline, a sleeper, a pair that shares memory, and a pair on a pipe of whom
+   * only the first is protected.
+   */
   let pids: { state: number; pipeline: number; sleeper: number; watcher: number; reader: number };
   let writer: number;
   let whole: CaptureResult;
@@ -83,7 +87,10 @@ suite(`a damaged kernel of ${release}`, () => {
     member('idr', 'idr_rt') +
     member('xarray', 'xa_head');
 
-  /** Dumps the guest in a moment in which nobody computes on a CPU: that would be refused, however whole the kernel is. */
+  /**
+   * Dumps the guest in a moment in which nobody computes on a CPU: that would be refused, however whole the
+   * kernel is.
+   */
   async function dumpAtRest(): Promise<void> {
     const dump = join(scratch.path, 'dump');
     for (let attempt = 1; attempt <= 5; attempt++) {
@@ -214,7 +221,8 @@ suite(`a damaged kernel of ${release}`, () => {
     const lost = damaged([mm + member('mm_struct', 'mm_mt.ma_root'), Buffer.alloc(8, 0x33)]);
     assert.match(reasonsOf(lost, child), /address 0x3333333333333333 /);
     assert.match(reasonsOf(lost, pids.pipeline), new RegExp(`is tied to ${child} `));
-    // Its last member is as large as the processor's registers need: less than its type says, and the next task follows.
+    // Its last member is as large as the processor's registers need: less than its type says, and the next
+    // task follows.
     const gone = damaged([task(child), Buffer.alloc(Number(member('task_struct', 'thread')))]);
     assert.deepEqual(
       groupsOf(gone),

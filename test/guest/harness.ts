@@ -71,11 +71,14 @@ export interface TestGuest {
   /** Writes the guest's memory as an ELF vmcore. */
   vmcore(file: string): Promise<number>;
   /**
-   * Dumps the guest's memory to a file, again and again until `find` finds in it the state that the test is about.
+   * Dumps the guest's memory to a file, again and again until `find` finds in it the state that the test is
+   * about.
    * @returns what it finds
    */
   dumpUntil<T>(file: string, find: (kernel: Kernel) => T | undefined): Promise<T>;
-  /** Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report. */
+  /**
+   * Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report.
+   */
   panic(fault?: Fault, cpu?: number): Promise<IncidentReport>;
   /** What QEMU's monitor answers, about one CPU where the command is about one. */
   monitor(command: string, cpu?: number): Promise<string>;
@@ -84,7 +87,10 @@ export interface TestGuest {
   down(): Promise<void>;
 }
 
-/** Debian packages that tests need in guests: the same in all, so that there is one image, and one snapshot of each size of guest. */
+/**
+ * Debian packages that tests need in guests: the same in all, so that there is one image, and one snapshot of
+ * each size of guest.
+ */
 const PACKAGES = ['attr', 'criu', 'numactl', 'procps', 'python3', 'socat', 'tmux'];
 
 /** Boots a guest of this run's release; a few words say what for. */

@@ -43,7 +43,10 @@ function without(entry: Entry, ...names: string[]): Entry {
 /** Registers of a stopped thread that depend on what is decided about its system call. */
 const syscallRegisters = ['ax', 'ip', 'orig_ax', 'di', 'dx', 'r10', 'cx'];
 
-/** Floating-point and vector registers, without components that CRIU leaves out because they are not in use (MPX). */
+/**
+ * Floating-point and vector registers, without components that CRIU leaves out because they are not in use
+ * (MPX).
+ */
 function vectors(entry: Entry): Entry {
   const fpregs = at(entry, 'thread_info', 'fpregs');
   return { ...fpregs, xsave: without(at(fpregs, 'xsave'), 'bndreg_state', 'bndcsr_state') };
@@ -118,7 +121,8 @@ function comparePages(pid: number, theirs: string, ours: string, mm: MmEntry): v
   const alone = (a: Map<number, Buffer>, b: Map<number, Buffer>) =>
     [...a].filter(([page, data]) => !b.has(page) && data.some((byte) => byte !== 0)).map(([page]) => page);
   assert.deepEqual(alone(our, their), []);
-  // CRIU runs its own code in the first executable page, which it puts back but which is the process's own from then on.
+  // CRIU runs its own code in the first executable page, which it puts back but which is the process's own
+  // from then on.
   const code = Number(mm.vmas.find(({ prot }) => (prot & PROT_EXEC) !== 0)?.start);
   assert.deepEqual(
     alone(their, our).filter((page) => page !== code),

@@ -1,5 +1,6 @@
-// Boots one armed guest per release and makes several things go wrong at once: a process that is to be given up, images that do not fit, a
-// file that is in the way, a damaged rule, a rule that names nobody. Each must be reported with its reason, and none may keep the others from coming back.
+// Boots one armed guest per release and makes several things go wrong at once: a process that is to be given
+// up, images that do not fit, a file that is in the way, a damaged rule, a rule that names nobody. Each must
+// be reported with its reason, and none may keep the others from coming back.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { dropConnection } from '../../lab/channel.ts';

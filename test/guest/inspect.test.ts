@@ -1,5 +1,6 @@
-// Boots one bare guest with 300 processes, dumps its memory while it runs, and compares what `otherworld inspect` reads
-// out of the dump with the guest's own /proc, read before and after: what did not change in between must be the same.
+// Boots one bare guest with 300 processes, dumps its memory while it runs, and compares what `otherworld
+// inspect` reads out of the dump with the guest's own /proc, read before and after: what did not change in
+// between must be the same.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -13,7 +14,9 @@ import { readProfile } from '../../src/vmcore/profile.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 import { installNodeProgram } from './node-programs.ts';
 
-/** One line per fact of each process, by three programs, since starting some for each process takes minutes. */
+/**
+ * One line per fact of each process, by three programs, since starting some for each process takes minutes.
+ */
 const SNAPSHOT = `
 grep -s '' /proc/[0-9]*/maps /proc/[0-9]*/comm
 find /proc/[0-9]*/fd -type l -printf '%p:%l\\n' 2>/dev/null

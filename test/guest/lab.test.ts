@@ -1,5 +1,5 @@
-// Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is involved.
-// The last tests kill its kernel.
+// Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is
+// involved. The last tests kill its kernel.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';

@@ -7,7 +7,10 @@ import { scratchDirectory, type TestGuest } from './harness.ts';
 const HOME = '/usr/lib/otherworld';
 const resultSchema = z.object({ notes: z.array(z.string()) });
 
-/** Puts a program of `programs` (NAME.ts, of the project's own parts) into a guest. @returns the command that runs it */
+/**
+ * Puts a program of `programs` (NAME.ts, of the project's own parts) into a guest. @returns the command that
+ * runs it
+ */
 export async function installNodeProgram(guest: TestGuest, name: string): Promise<string> {
   const scratch = scratchDirectory();
   const outfile = join(scratch.path, `${name}.mjs`);
@@ -24,8 +27,8 @@ export async function installNodeProgram(guest: TestGuest, name: string): Promis
 }
 
 /**
- * Copies images into a guest and restores them as the crash world does, by the program `restore`; fails the test if
- * something could not be set again.
+ * Copies images into a guest and restores them as the crash world does, by the program `restore`; fails the
+ * test if something could not be set again.
  */
 export async function restoreIn(guest: TestGuest, restore: string, images: string): Promise<string[]> {
   await guest.sh('rm -rf /root/images');

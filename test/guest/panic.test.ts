@@ -88,7 +88,8 @@ suite(`a panic of an armed guest with ${release}`, () => {
 
   test("the dead kernel's last words are kept with the incident", async () => {
     const log = await guest.sh(`cat /var/lib/otherworld/incidents/${report.id}/dmesg*`);
-    // With panic_on_oops the kernel leaves for the crash kernel from within the oops, before it would say "panic".
+    // With panic_on_oops the kernel leaves for the crash kernel from within the oops, before it would say
+    // "panic".
     assert.match(log.slice(-8000), /invalid opcode/);
     assert.match(log.slice(-8000), /RIP: 0010:__x64_sys_sethostname\+0x0\//);
   });

@@ -1,5 +1,5 @@
-// Boots one guest per release, without a crash kernel: processes are read out of its memory while they live, compared with
-// what CRIU itself says of them, killed, and restored by CRIU from our images.
+// Boots one guest per release, without a crash kernel: processes are read out of its memory while they live,
+// compared with what CRIU itself says of them, killed, and restored by CRIU from our images.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, type TestContext, test } from 'node:test';
@@ -35,8 +35,8 @@ suite(`processes on ${release}`, () => {
   });
 
   /**
-   * Captures processes out of a dump of the living guest that shows the state that is wanted; images of the only group are written to
-   * `directory` if one is named.
+   * Captures processes out of a dump of the living guest that shows the state that is wanted; images of the
+   * only group are written to `directory` if one is named.
    */
   async function capture(
     roots: readonly number[],
@@ -54,8 +54,8 @@ suite(`processes on ${release}`, () => {
   }
 
   /**
-   * Captures when no thread computes on a CPU, which is refused, kills and restores. `whenCaptured` is a shell script that runs before
-   * the processes are killed.
+   * Captures when no thread computes on a CPU, which is refused, kills and restores. `whenCaptured` is a
+   * shell script that runs before the processes are killed.
    */
   async function bringBack(
     name: string,
@@ -78,8 +78,8 @@ suite(`processes on ${release}`, () => {
   }
 
   /**
-   * A program that keeps the second CPU from all others, of which the kernel takes care otherwise. `end` is a shell script that ends it; the end of
-   * the test does as well.
+   * A program that keeps the second CPU from all others, of which the kernel takes care otherwise. `end` is a
+   * shell script that ends it; the end of the test does as well.
    */
   async function hogCpu(t: TestContext): Promise<{ pid: number; end: string }> {
     // Linux 6.12 has a server for those that a real-time program keeps waiting.

@@ -1,5 +1,5 @@
-// Boots one armed guest per release, starts processes with every kind of state, kills the kernel with a BUG, and lets the
-// processes say themselves in the crash world whether they are what they were.
+// Boots one armed guest per release, starts processes with every kind of state, kills the kernel with a BUG,
+// and lets the processes say themselves in the crash world whether they are what they were.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';

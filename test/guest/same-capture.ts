@@ -3,7 +3,10 @@ import type { CaptureResult, ProcessGroup } from '../../src/model/group.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';
 import type { Process } from '../../src/model/process.ts';
 
-/** Parts of a process, each as a text that is the same in every capture of it, whatever numbers the capture gave. */
+/**
+ * Parts of a process, each as a text that is the same in every capture of it, whatever numbers the capture
+ * gave.
+ */
 type Shape = ReadonlyMap<string, string>;
 
 function showRuns(runs: PageRuns): string {
@@ -41,7 +44,10 @@ class GroupShape {
     ]);
   }
 
-  /** A file without its names and its numbers: of these nothing but the disk tells whether they are right, before the restore. */
+  /**
+   * A file without its names and its numbers: of these nothing but the disk tells whether they are right,
+   * before the restore.
+   */
   #file(id: number, depth = 0): string {
     const file = this.#files.get(id);
     if (file === undefined) return 'none';
@@ -75,8 +81,9 @@ function saysNothing(process: Process, before: Process): boolean {
 }
 
 /**
- * What the processes of a capture that come back have other than in an earlier one, as sentences: areas of memory with their pages, shared
- * memory, descriptors, watches of epolls, threads. Those that have a new repair, note or doubt are left out.
+ * What the processes of a capture that come back have other than in an earlier one, as sentences: areas of
+ * memory with their pages, shared memory, descriptors, watches of epolls, threads. Those that have a new
+ * repair, note or doubt are left out.
  */
 export function silentDifferences(whole: CaptureResult, damaged: CaptureResult): string[] {
   const before = shapes(whole);

@@ -1,5 +1,6 @@
-// Boots one armed guest per release that is like a server: two NUMA nodes with balancing on, more than 4 GiB with holes between, two
-// disks, several users, process numbers near four million. It hangs, and is killed by an NMI from outside; everybody comes back.
+// Boots one armed guest per release that is like a server: two NUMA nodes with balancing on, more than 4 GiB
+// with holes between, two disks, several users, process numbers near four million. It hangs, and is killed by
+// an NMI from outside; everybody comes back.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';

@@ -63,11 +63,13 @@ for (const release of releases) {
         const row = rows.get(pid);
         assert.equal(row?.ppid, Number(ppid), `parent of ${pid}`);
         assert.equal(row?.threads, Number(threads), `threads of ${pid}`);
-        // The guest read its own /proc a second before the dump: a kernel worker may have gone to sleep since.
+        // The guest read its own /proc a second before the dump: a kernel worker may have gone to sleep
+        // since.
         if (row?.rssKib !== undefined) assert.equal(row.state, state, `state of ${pid}`);
         // A worker's /proc name has its queue's name appended.
         assert.ok(comm.startsWith(row?.comm ?? '?'), `name of ${pid}`);
-        // /proc/PID/stat leaves out what each CPU has not yet added to its three counters (up to 32 pages on each).
+        // /proc/PID/stat leaves out what each CPU has not yet added to its three counters (up to 32 pages on
+        // each).
         const difference = Math.abs((row?.rssKib ?? 0) - Number(rss) * 4);
         assert.ok(
           difference <= 3 * 2 * 32 * 4,

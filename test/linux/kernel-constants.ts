@@ -1,6 +1,6 @@
 /**
- * Compares constants that are not in a kernel's BTF with the sources of a kernel of a series, and lists what differs. To be run before a series
- * is added to src/linux/kernel-releases.ts:
+ * Compares constants that are not in a kernel's BTF with the sources of a kernel of a series, and lists what
+ * differs. To be run before a series is added to src/linux/kernel-releases.ts:
  *
  *   node test/linux/kernel-constants.ts /usr/src/linux-source-6.12 6.12
  *
@@ -212,7 +212,10 @@ function numberOf(text: string, defined: ReadonlyMap<string, string>, depth = 0)
   return typeof value === 'number' ? value : undefined;
 }
 
-/** Macros, and enumerators that count from 0 on. The first definition counts: later ones are for kernels without an option. */
+/**
+ * Macros, and enumerators that count from 0 on. The first definition counts: later ones are for kernels
+ * without an option.
+ */
 function definitions(source: string): Map<string, string> {
   const found = new Map<string, string>();
   for (const [, name = '', text = ''] of source.matchAll(DEFINE)) if (!found.has(name)) found.set(name, text);

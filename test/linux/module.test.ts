@@ -59,7 +59,10 @@ class Layouts extends BtfLayouts {
 const TEXT = 0xffff_ffff_c010_0000n;
 const DATA = 0xffff_ffff_c020_0000n;
 
-/** A kernel with one module of two areas, of which the text has two symbols; up to 6.3 the second area is not known of. */
+/**
+ * A kernel with one module of two areas, of which the text has two symbols; up to 6.3 the second area is not
+ * known of.
+ */
 class ModuleKernel extends MadeKernel {
   override readonly layouts: BtfLayouts;
 

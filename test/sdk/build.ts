@@ -8,7 +8,8 @@ const headers = join(here, '../../sdk/c');
 let directory: string | undefined;
 
 /**
- * Compiles a C program of this directory and returns the path of the executable. Throws with the compiler's words.
+ * Compiles a C program of this directory and returns the path of the executable. Throws with the compiler's
+ * words.
  *
  * @param source name of the file
  * @param compiler `gcc` or `g++`, the latter for C++ whatever the file's name says

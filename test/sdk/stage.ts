@@ -36,11 +36,17 @@ const registerNames: readonly (keyof UserRegisters)[] = [
 
 type Piped = ChildProcessByStdio<Writable, Readable, null>;
 
-/** A process of this machine that stands still, as a group of the model, and the way to change it and let it go. */
+/**
+ * A process of this machine that stands still, as a group of the model, and the way to change it and let it
+ * go.
+ */
 export interface Staged {
   readonly group: ProcessGroup;
   readonly kernel: RecordSource;
-  /** Makes the process what the group says: registers and vector state of its thread, overridden pages, new signals. */
+  /**
+   * Makes the process what the group says: registers and vector state of its thread, overridden pages, new
+   * signals.
+   */
   apply(group: ProcessGroup): Promise<void>;
 }
 

@@ -28,7 +28,9 @@ export interface FuzzAnswer {
   readonly refused: number;
   /** How many found something. */
   readonly read: number;
-  /** All that `inspect` shows of the processes that the whole dump has; undefined if the kernel was not found. */
+  /**
+   * All that `inspect` shows of the processes that the whole dump has; undefined if the kernel was not found.
+   */
   readonly views: Views | undefined;
   /** The stack of an error that is none, which is a fault of the reader. */
   readonly fault: string | undefined;
@@ -46,7 +48,8 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
   yield () => {
     pids.push(...listProcesses(kernel).rows.map(({ pid }) => pid));
   };
-  // The fixtures lack most of what a capture reads (test/guest/damage.test.ts has it all): here it has to refuse, with reasons.
+  // The fixtures lack most of what a capture reads (test/guest/damage.test.ts has it all): here it has to
+  // refuse, with reasons.
   yield () => {
     const { groups, refused } = captureProcesses(kernel, { roots: pids, includeDescendants: true });
     if (groups.length + refused.length === 0 && pids.length > 0) throw new Error('a capture says nothing');

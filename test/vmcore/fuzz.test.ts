@@ -22,7 +22,10 @@ type Mutation =
   | { readonly kind: 'word' | 'page'; readonly at: number; readonly from: number }
   | { readonly kind: 'storm'; readonly seed: number; readonly words: number };
 
-/** What can have become of a dump: bytes, bits, words that point elsewhere in it, one or many, pages in each other's place. */
+/**
+ * What can have become of a dump: bytes, bits, words that point elsewhere in it, one or many, pages in each
+ * other's place.
+ */
 function mutations(length: number): fc.Arbitrary<Mutation> {
   const at = fc.nat(length - 1);
   // The headers and notes are a small part of the file, and the part where most can go wrong.
@@ -65,7 +68,10 @@ function apply(copy: Buffer, mutation: Mutation): void {
   }
 }
 
-/** Puts words of the dump in many other places of it: pointers that are valid, but not there. The headers stay whole. */
+/**
+ * Puts words of the dump in many other places of it: pointers that are valid, but not there. The headers stay
+ * whole.
+ */
 function storm(copy: Buffer, seed: number, words: number): void {
   let state = seed >>> 0;
   const next = (limit: number): number => {
@@ -80,7 +86,10 @@ function storm(copy: Buffer, seed: number, words: number): void {
   }
 }
 
-/** A process that reads dumps, so that one which kills or hangs its reader fails the test instead of ending it. */
+/**
+ * A process that reads dumps, so that one which kills or hangs its reader fails the test instead of ending
+ * it.
+ */
 class Reader {
   #child: ChildProcess | undefined;
 

@@ -33,7 +33,10 @@ const FLAGS: Readonly<Record<Compression, number>> = {
 /** What can be wrong with the file that is written. */
 export interface KdumpFaults {
   readonly incomplete?: boolean;
-  /** The frame where its second cycle would have begun: there was no room any more, and its bitmap was not written. */
+  /**
+   * The frame where its second cycle would have begun: there was no room any more, and its bitmap was not
+   * written.
+   */
   readonly secondCycle?: number;
   readonly split?: boolean;
   readonly blockSize?: number;

@@ -37,7 +37,10 @@ function lastPageBefore({ physical }: Kernel, end: number): number {
   return at;
 }
 
-/** The file as `makedumpfile -F` would write it: the header comes first with wrong content, and again at the end. */
+/**
+ * The file as `makedumpfile -F` would write it: the header comes first with wrong content, and again at the
+ * end.
+ */
 function flatten(whole: Buffer): Buffer {
   const header = Buffer.alloc(4096);
   header.write('makedumpfile\0', 'latin1');

@@ -12,7 +12,10 @@ import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
 import { dumpPath, openFixture, releases } from './fixtures.ts';
 import { logView, silentViews, viewsOf } from './views.ts';
 
-/** Every page of the log's ring is lost in turn, and of the others one in so many; all of them with OTHERWORLD_FUZZ_RUNS. */
+/**
+ * Every page of the log's ring is lost in turn, and of the others one in so many; all of them with
+ * OTHERWORLD_FUZZ_RUNS.
+ */
 const STRIDE = process.env.OTHERWORLD_FUZZ_RUNS === undefined ? 61 : 1;
 
 /** What can have become of a page. */

@@ -2,7 +2,9 @@ import { type Inode, inodeStruct } from '../../src/linux/fs.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { MadeKernel } from './made-kernel.ts';
 
-/** `page->flags` of node 1 and zone Normal with NODES_SHIFT 10: node from bit 54 on, zone in bits 52 and 53. */
+/**
+ * `page->flags` of node 1 and zone Normal with NODES_SHIFT 10: node from bit 54 on, zone in bits 52 and 53.
+ */
 const NODE_1 = 0x57_ffff_c000_0000n;
 /** Any numbers: a kernel's own enumerators tell which they are. */
 const pageFlags = { locked: 0, writeback: 1, uptodate: 3, dirty: 4 } as const;
@@ -22,7 +24,10 @@ export interface MadeFile {
   readonly frames: readonly number[];
 }
 
-/** A regular file of eight pages, of which these are in the page cache (places 0 to 63), in memory of the second node. */
+/**
+ * A regular file of eight pages, of which these are in the page cache (places 0 to 63), in memory of the
+ * second node.
+ */
 export function makeFile(kernel: MadeKernel, fileSystem: string, pages: readonly MadePage[]): MadeFile {
   for (const name of ['uptodate', 'dirty', 'writeback'] as const)
     kernel.enumerators.set(`PG_${name}`, pageFlags[name]);

@@ -25,8 +25,8 @@ interface Slab {
 }
 
 /**
- * A kernel made by hand: the layouts of a fixture's release, and memory that a test fills in. It has two NUMA nodes with a hole between
- * them: structures are in the first, pages of files and of processes in the second.
+ * A kernel made by hand: the layouts of a fixture's release, and memory that a test fills in. It has two NUMA
+ * nodes with a hole between them: structures are in the first, pages of files and of processes in the second.
  */
 export class MadeKernel implements Kernel {
   readonly path = 'a kernel made by hand';

@@ -26,7 +26,10 @@ export interface MadeArea {
   readonly members?: Readonly<Record<string, bigint>>;
 }
 
-/** An address space with these areas (at most seven), in a kernel made by hand; its pages are put in one by one. */
+/**
+ * An address space with these areas (at most seven), in a kernel made by hand; its pages are put in one by
+ * one.
+ */
 export class MadeProcess {
   readonly kernel: MadeKernel;
   readonly mm: Mm;
@@ -60,7 +63,10 @@ export class MadeProcess {
     this.user = new UserMemory(kernel, this.mm);
   }
 
-  /** Puts a frame into the page tables. `taken`: as PROT_NONE and NUMA balancing do, not present and the frame inverted. */
+  /**
+   * Puts a frame into the page tables. `taken`: as PROT_NONE and NUMA balancing do, not present and the frame
+   * inverted.
+   */
   map(address: number, pfn: number, state: 'present' | 'taken' = 'present', level: 1 | 2 = 1): void {
     const frame = BigInt(pfn * PAGE_SIZE);
     const size = level === 2 ? HUGE : 0n;

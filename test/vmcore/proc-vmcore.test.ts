@@ -11,7 +11,10 @@ import { scratch } from './fixtures.ts';
 const PIECE = 4 * PAGE_SIZE;
 const PASSING = 3;
 
-/** The file holds 64 pages of memory from page 1 on, and 40 from page 200 on, in reverse order, after a head of one page. */
+/**
+ * The file holds 64 pages of memory from page 1 on, and 40 from page 200 on, in reverse order, after a head
+ * of one page.
+ */
 const ranges: readonly FileRange[] = [
   { physical: 200 * PAGE_SIZE, length: 40 * PAGE_SIZE, offset: PAGE_SIZE },
   { physical: PAGE_SIZE, length: 64 * PAGE_SIZE, offset: 41 * PAGE_SIZE },

@@ -14,7 +14,9 @@ interface View {
   readonly marked: readonly string[] | 'any';
 }
 
-/** All that `inspect` shows of a kernel, by the view's name. Plain data: it goes from one process to another. */
+/**
+ * All that `inspect` shows of a kernel, by the view's name. Plain data: it goes from one process to another.
+ */
 export type Views = Readonly<Record<string, View>>;
 
 /** A view that could not be had says so, which is a mark for all that it would have had. */
@@ -80,7 +82,8 @@ export function viewsOf(kernel: Kernel, pids: readonly number[]): Views {
 
 /**
  * What is other in the views of a damaged kernel without being marked, as sentences.
- * @param what `rows`: those that are missing, or too many, count; `content`: those that say something else as well
+ * @param what `rows`: those that are missing, or too many, count; `content`: those that say something else as
+ * well
  */
 export function silentViews(whole: Views, damaged: Views, what: 'rows' | 'content'): string[] {
   return Object.entries(whole).flatMap(([name, { rows }]) => {
@@ -94,7 +97,10 @@ export function silentViews(whole: Views, damaged: Views, what: 'rows' | 'conten
   });
 }
 
-/** The same for views that say that nothing is missing from them or doubtful in them: these must have every row, and no other. */
+/**
+ * The same for views that say that nothing is missing from them or doubtful in them: these must have every
+ * row, and no other.
+ */
 export function silentWholeViews(whole: Views, damaged: Views): string[] {
   const sure = Object.entries(damaged).filter(([, { marked }]) => marked.length === 0);
   const named = Object.fromEntries(sure);

@@ -4,13 +4,16 @@ import type { PageTableFormat } from '../architecture.ts';
 const PRESENT = 1;
 const HUGE = 1 << 7;
 /**
- * Set in an entry that keeps its frame but must not be used (PROT_NONE, NUMA hinting); PRESENT is then clear and the
- * frame's bits are inverted (arch/x86/include/asm/pgtable-invert.h).
+ * Set in an entry that keeps its frame but must not be used (PROT_NONE, NUMA hinting); PRESENT is then clear
+ * and the frame's bits are inverted (arch/x86/include/asm/pgtable-invert.h).
  */
 const PROTNONE = 1 << 8;
 /** Flags that pages of one run share: all but accessed (bit 5) and soft-dirty (bit 11). */
 const RUN_FLAGS = 0xfff & ~(1 << 5) & ~(1 << 11);
-/** Bits 32..51 of an entry's frame address, in its high word; above are the protection key and the ban to execute. */
+/**
+ * Bits 32..51 of an entry's frame address, in its high word; above are the protection key and the ban to
+ * execute.
+ */
 const FRAME_HIGH = 0x000f_ffff;
 const FRAME_HIGH_BITS = 20;
 const WORD = 0x1_0000_0000;

@@ -24,7 +24,10 @@ function start(ip: number, sp: number): { registers: UserRegisters; fpu: FpuStat
   return { registers, fpu: { fxsave: initialFxsave(ALL_OF_MXCSR), xstateBv: undefined, components: [] } };
 }
 
-/** Floating point as at the start of a program; memory protection keys are not a register of computation and stay. */
+/**
+ * Floating point as at the start of a program; memory protection keys are not a register of computation and
+ * stay.
+ */
 function initialFpu(fpu: FpuState): FpuState {
   const components = fpu.components.filter(({ number }) => number === XFEATURE.pkru);
   const inUse = components.length > 0 ? X87_AND_SSE | (1n << BigInt(XFEATURE.pkru)) : X87_AND_SSE;

@@ -1,7 +1,9 @@
 import type { NoteFormat, PtraceRegisters } from '../architecture.ts';
 import { vectorNotes } from './xsave.ts';
 
-/** General registers in the order of the kernel's `struct user_regs_struct` (arch/x86/include/asm/user_64.h). */
+/**
+ * General registers in the order of the kernel's `struct user_regs_struct` (arch/x86/include/asm/user_64.h).
+ */
 export const USER_REGISTERS = [
   'r15',
   'r14',

@@ -3,8 +3,8 @@ import type { UserRegisters } from './user-registers.ts';
 import { FXSAVE } from './xstate.ts';
 
 /**
- * Offsets in `struct rt_sigframe` of x86-64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h), which is what
- * rt_sigreturn(2) takes a thread's context from.
+ * Offsets in `struct rt_sigframe` of x86-64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h), which
+ * is what rt_sigreturn(2) takes a thread's context from.
  */
 const offset = {
   returnAddress: 0,
@@ -84,8 +84,8 @@ function build(
 }
 
 /**
- * The thread's extended state in the standard format of XSAVE, with the marks by which the kernel knows its size
- * (arch/x86/kernel/fpu/signal.c). Without XSAVE the legacy region alone.
+ * The thread's extended state in the standard format of XSAVE, with the marks by which the kernel knows its
+ * size (arch/x86/kernel/fpu/signal.c). Without XSAVE the legacy region alone.
  */
 function buildXsaveArea(thread: SignalContext, xstateOffsets: readonly number[]): Uint8Array {
   const { fxsave, xstateBv, components } = thread.fpu;

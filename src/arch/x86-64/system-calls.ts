@@ -69,7 +69,10 @@ const NONE = 0xffff_ffff_ffff_ffffn;
 /** Registers of the arguments, in order. */
 const ARGUMENTS = ['di', 'si', 'dx', 'r10', 'r8', 'r9'] as const;
 
-/** System calls as programs make them: arch/x86/entry/entry_64.S, arch_do_signal_or_restart() in arch/x86/kernel/signal.c. */
+/**
+ * System calls as programs make them: arch/x86/entry/entry_64.S, arch_do_signal_or_restart() in
+ * arch/x86/kernel/signal.c.
+ */
 export const systemCalls: SystemCalls = {
   instruction: SYSCALL,
   name: (number) => byNumber.get(number) ?? `syscall ${number}`,

@@ -1,4 +1,6 @@
-/** General registers of a thread in user mode, in the order and under the names of `struct user_regs_struct`. */
+/**
+ * General registers of a thread in user mode, in the order and under the names of `struct user_regs_struct`.
+ */
 export interface UserRegisters {
   readonly r15: bigint;
   readonly r14: bigint;
@@ -29,7 +31,10 @@ export interface UserRegisters {
   readonly gs: bigint;
 }
 
-/** One component of the extended state, as it lies in memory. Numbers as in the SDM: 2 AVX, 5 to 7 AVX-512, 9 PKRU. */
+/**
+ * One component of the extended state, as it lies in memory. Numbers as in the SDM: 2 AVX, 5 to 7 AVX-512, 9
+ * PKRU.
+ */
 export interface XstateComponent {
   readonly number: number;
   readonly data: Uint8Array;

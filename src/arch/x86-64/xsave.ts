@@ -8,12 +8,17 @@ const NT_X86_XSTATE = 0x202;
 /** Bytes of the legacy region and of the header behind it: SDM volume 1, 13.4. */
 const LEGACY = FXSAVE.bytes;
 const HEADER = 64;
-/** In the part of the legacy region that is left to software: which components there are (`xstate_fx_sw_bytes`). */
+/**
+ * In the part of the legacy region that is left to software: which components there are
+ * (`xstate_fx_sw_bytes`).
+ */
 const XCR0 = 464;
 /** x87 and SSE, which lie in the legacy region. */
 const LEGACY_COMPONENTS = 3n;
 
-/** An XSAVE area of standard format, which is what ptrace(2) and core files have whatever the kernel keeps. */
+/**
+ * An XSAVE area of standard format, which is what ptrace(2) and core files have whatever the kernel keeps.
+ */
 function standardArea({ fxsave, xstateBv, components }: VectorState): Buffer {
   const end = components.reduce(
     (most, { offset, data }) => Math.max(most, offset + data.length),

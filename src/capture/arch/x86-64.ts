@@ -20,7 +20,10 @@ export interface CapturedRegisters {
 
 /** Where user space ends with five levels of page tables. */
 const USER_END = 1n << 56n;
-/** RFLAGS: bit 1 is always set, interrupts are always on in user mode; nested task and the virtual modes never are. */
+/**
+ * RFLAGS: bit 1 is always set, interrupts are always on in user mode; nested task and the virtual modes never
+ * are.
+ */
 const FLAGS_ALWAYS = 0x202n;
 const FLAGS_NEVER = (1n << 14n) | (1n << 17n) | (1n << 19n) | (1n << 20n) | (3n << 12n);
 /** With FRED the upper bits of the selector slots are used for other things. */
@@ -74,10 +77,15 @@ function unrestorable(xstateBv: bigint): string[] {
   return problems;
 }
 
-/** The control bits of MXCSR: rounding, masks, flush to zero; the others tell which exceptions have happened. */
+/**
+ * The control bits of MXCSR: rounding, masks, flush to zero; the others tell which exceptions have happened.
+ */
 const MXCSR_CONTROL = 0xffc0;
 
-/** Whether rounding and exceptions are what every program starts with: functions have to preserve these (System V ABI). */
+/**
+ * Whether rounding and exceptions are what every program starts with: functions have to preserve these
+ * (System V ABI).
+ */
 export function hasDefaultModes(fxsave: Buffer): boolean {
   return (
     fxsave.readUInt16LE(FXSAVE.fcw) === FXSAVE.initialFcw &&
@@ -86,9 +94,10 @@ export function hasDefaultModes(fxsave: Buffer): boolean {
 }
 
 /**
- * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the kernel died: its
- * vector registers were in the CPU, and a stock kernel saves them nowhere (unless TIF_NEED_FPU_LOAD says that
- * those in memory are the newer ones). Throws a VmcoreError if the structures cannot be read.
+ * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the
+ * kernel died: its vector registers were in the CPU, and a stock kernel saves them nowhere (unless
+ * TIF_NEED_FPU_LOAD says that those in memory are the newer ones). Throws a VmcoreError if the structures
+ * cannot be read.
  */
 export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): CapturedRegisters {
   const regs = taskPtRegs(kernel, task.stack);

@@ -45,9 +45,10 @@ export function wallClockTimer(timer: TimerFdContext): WallClockTimer | undefine
 }
 
 /**
- * A timerfd. An absolute timer is the same as a relative one with the time that remains: CRIU adds the time of its clock to the time of
- * an absolute one, so that one with nothing left goes off. What that loses on the wall clock, which does not stand still while the
- * system is away, is set afterwards. Throws a FileRefusal for clocks that CRIU does not know.
+ * A timerfd. An absolute timer is the same as a relative one with the time that remains: CRIU adds the time
+ * of its clock to the time of an absolute one, so that one with nothing left goes off. What that loses on the
+ * wall clock, which does not stand still while the system is away, is set afterwards. Throws a FileRefusal
+ * for clocks that CRIU does not know.
  */
 export function captureTimerfd(context: CaptureContext, file: File): TimerFd {
   const timer = readTimerfd(context.kernel, file.private_data, context.clocks);

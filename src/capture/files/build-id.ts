@@ -27,8 +27,9 @@ function hasBuildId(notes: Buffer): boolean {
 }
 
 /**
- * The parts of a program or library that tell which build it is: its header, its program headers and the notes with the build id. Two files that
- * have these parts in common were the same when they were linked. Undefined if it is no 64-bit ELF file or has no build id.
+ * The parts of a program or library that tell which build it is: its header, its program headers and the
+ * notes with the build id. Two files that have these parts in common were the same when they were linked.
+ * Undefined if it is no 64-bit ELF file or has no build id.
  *
  * @param read the bytes from `offset` on; undefined if there are fewer
  */

@@ -44,8 +44,9 @@ function extentOf(kernel: Kernel, { inode, fileSystem }: NamedFile): FileExtent 
 }
 
 /**
- * Content of a deleted regular file: of one on a disk every page must be in memory, be a hole, or be on the disk in a copy of the file. Throws a
- * FileRefusal if that is not so, a ContainerError if the page cache is damaged.
+ * Content of a deleted regular file: of one on a disk every page must be in memory, be a hole, or be on the
+ * disk in a copy of the file. Throws a FileRefusal if that is not so, a ContainerError if the page cache is
+ * damaged.
  */
 function deletedContent(
   kernel: Kernel,

@@ -60,9 +60,10 @@ function agrees(memory: Pick<PhysicalMemory, 'withView'>, file: DiskFile, delete
 }
 
 /**
- * What memory lacks of a deleted program or library, out of the file that has its path now, if that is a copy of it, as after a package was
- * installed again: it has the same owner, mode, size, time of change and build id, and the same bytes wherever memory has any. The build id has to be
- * among these. Undefined if there is no such file.
+ * What memory lacks of a deleted program or library, out of the file that has its path now, if that is a copy
+ * of it, as after a package was installed again: it has the same owner, mode, size, time of change and build
+ * id, and the same bytes wherever memory has any. The build id has to be among these. Undefined if there is
+ * no such file.
  */
 export function contentOfCopy(
   memory: Pick<PhysicalMemory, 'withView'>,

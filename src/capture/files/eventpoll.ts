@@ -9,9 +9,9 @@ import type { Holder } from './holders.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
- * An epoll file. CRIU opens it in the process with the lowest PID that holds it and adds the watches by descriptor number
- * there: each watched file must have a descriptor in that process, if possible the number it was added under. Throws
- * a FileRefusal if one has none. `idOf` captures a watched file.
+ * An epoll file. CRIU opens it in the process with the lowest PID that holds it and adds the watches by
+ * descriptor number there: each watched file must have a descriptor in that process, if possible the number
+ * it was added under. Throws a FileRefusal if one has none. `idOf` captures a watched file.
  */
 export function captureEventpoll(
   context: CaptureContext,
@@ -38,7 +38,10 @@ export function captureEventpoll(
   return { type: 'eventpoll', ...context.common(file), targets };
 }
 
-/** Every watch that a file of the process says this epoll has must be in its tree: a tree that has lost some looks like a whole one. */
+/**
+ * Every watch that a file of the process says this epoll has must be in its tree: a tree that has lost some
+ * looks like a whole one.
+ */
 function checkWatches(
   { kernel }: CaptureContext,
   { private_data: eventpoll }: File,

@@ -32,8 +32,8 @@ export class SystemFiles {
   readonly byObject = new Map<bigint, Holder[]>();
   readonly #objects = new Map<FileKind, Set<bigint>>();
   /**
-   * Why there may be holders that are not known: processes, tables and files that cannot be read. Empty in a sound kernel. What they share with others
-   * is then told by counts: see {@link unknownHolders}.
+   * Why there may be holders that are not known: processes, tables and files that cannot be read. Empty in a
+   * sound kernel. What they share with others is then told by counts: see {@link unknownHolders}.
    */
   readonly unreadable: string[] = [];
 
@@ -65,8 +65,8 @@ export class SystemFiles {
   }
 
   /**
-   * Whether anybody may hold something besides those that were found: only if somebody's files cannot be read, and then if the kernel counts more
-   * holders than were found.
+   * Whether anybody may hold something besides those that were found: only if somebody's files cannot be
+   * read, and then if the kernel counts more holders than were found.
    *
    * @returns a sentence for a refusal, or undefined
    */

@@ -14,7 +14,10 @@ export interface FileExtent {
   readonly blockBytes: number;
 }
 
-/** Whether blocks that have a place on a disk are at least `bytes`: those that are not all zeros, for one of zeros can be a hole that was read. */
+/**
+ * Whether blocks that have a place on a disk are at least `bytes`: those that are not all zeros, for one of
+ * zeros can be a hole that was read.
+ */
 function areBlocksFor(
   bytes: number,
   memory: Pick<PhysicalMemory, 'withView'>,
@@ -35,8 +38,9 @@ function areBlocksFor(
 }
 
 /**
- * Whether all that is not in memory of a file was never written and reads as zeros: then what is in memory accounts for all that the file takes
- * on its disk. False where that cannot be told. What a small file has may be in its inode, and takes nothing then.
+ * Whether all that is not in memory of a file was never written and reads as zeros: then what is in memory
+ * accounts for all that the file takes on its disk. False where that cannot be told. What a small file has
+ * may be in its inode, and takes nothing then.
  *
  * @param written pages in memory that are as the disk has them; the others may have no block yet
  */

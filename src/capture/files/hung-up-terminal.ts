@@ -47,8 +47,9 @@ function freePtyIndex(context: CaptureContext): number {
 }
 
 /**
- * An open file on a terminal that was hung up, as what is started from a login and outlives it has. It reads as ended and cannot be
- * written to; it is made again under a number that is free. Throws a FileRefusal for a terminal that is no pty.
+ * An open file on a terminal that was hung up, as what is started from a login and outlives it has. It reads
+ * as ended and cannot be written to; it is made again under a number that is free. Throws a FileRefusal for a
+ * terminal that is no pty.
  */
 export function captureHungUpTerminal(context: CaptureContext, file: File): TerminalFile {
   const { kernel } = context;
@@ -91,8 +92,8 @@ export function captureHungUpTerminal(context: CaptureContext, file: File): Term
 }
 
 /**
- * Whether a terminal belongs to people whose session does not come back, while the protected processes merely have it open: the
- * terminal of somebody who is attached to a server of terminals.
+ * Whether a terminal belongs to people whose session does not come back, while the protected processes merely
+ * have it open: the terminal of somebody who is attached to a server of terminals.
  */
 export function isForeign(context: CaptureContext, tty: Tty): boolean {
   const { kernel, system } = context;
@@ -103,7 +104,9 @@ export function isForeign(context: CaptureContext, tty: Tty): boolean {
   );
 }
 
-/** The terminal's other end died with the kernel: it is hung up, as it would have been had its holder ended. */
+/**
+ * The terminal's other end died with the kernel: it is hung up, as it would have been had its holder ended.
+ */
 export function hangUp(context: CaptureContext, file: File, tty: Tty): TerminalFile {
   const [master] = context.system.holdersOfObject(tty.link);
   const holders = context.system.holdersOfFile(file.address);

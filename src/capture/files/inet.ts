@@ -44,8 +44,9 @@ function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
 }
 
 /**
- * The ends of a TCP socket that has no connection. One that had, or wanted, a connection still knows its peer, and the port that it has given back
- * (inet_put_port, net/ipv4/inet_hashtables.c): CRIU would connect it again.
+ * The ends of a TCP socket that has no connection. One that had, or wanted, a connection still knows its
+ * peer, and the port that it has given back (inet_put_port, net/ipv4/inet_hashtables.c): CRIU would connect
+ * it again.
  */
 export function withoutConnection(ends: Endpoints, inet: Pick<InetSock, 'inet_num'>): Endpoints {
   return {
@@ -56,7 +57,10 @@ export function withoutConnection(ends: Endpoints, inet: Pick<InetSock, 'inet_nu
   };
 }
 
-/** What a program has in each state in which two ends have to be kept in step; `PEER` stands for the other one. */
+/**
+ * What a program has in each state in which two ends have to be kept in step; `PEER` stands for the other
+ * one.
+ */
 const connections: Readonly<Record<number, string>> = {
   [tcpState.established]: 'has an established TCP connection to PEER',
   [tcpState.synSent]: 'is connecting by TCP to PEER',
@@ -68,7 +72,9 @@ const connections: Readonly<Record<number, string>> = {
   [tcpState.closing]: 'is ending a TCP connection to PEER',
 };
 
-/** The state as an image has it. Throws a FileRefusal for connections, and for states that no open socket has. */
+/**
+ * The state as an image has it. Throws a FileRefusal for connections, and for states that no open socket has.
+ */
 export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   if (state === tcpState.listen || state === tcpState.close) return state;
   const sentence = connections[state];
@@ -81,8 +87,9 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
 const CONNECTING = 2;
 
 /**
- * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that the peer has ended once it is shut
- * down, without the error, and what came before would be taken for all. Not shut down it says that it is not connected.
+ * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that
+ * the peer has ended once it is shut down, without the error, and what came before would be taken for all.
+ * Not shut down it says that it is not connected.
  */
 export function tcpShutdown(
   sock: Pick<Sock, 'state' | 'sk_shutdown' | 'sk_err'>,
@@ -100,7 +107,10 @@ function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
   throw new FileRefusal(`has data from a TCP connection to ${peer} that has ended, and has not read it`);
 }
 
-/** The ends and the state of a TCP socket. Throws a FileRefusal if it has a connection, or had one and has not read all of it. */
+/**
+ * The ends and the state of a TCP socket. Throws a FileRefusal if it has a connection, or had one and has not
+ * read all of it.
+ */
 function unconnectedTcp(
   kernel: Kernel,
   sock: Sock,
@@ -152,8 +162,8 @@ function inMulticastGroups(inet: InetSock, six: Ipv6Pinfo | undefined): boolean 
 }
 
 /**
- * A TCP socket that listens or is not connected, or a UDP socket. Throws a FileRefusal for an established connection, for
- * another protocol and for what cannot be carried.
+ * A TCP socket that listens or is not connected, or a UDP socket. Throws a FileRefusal for an established
+ * connection, for another protocol and for what cannot be carried.
  */
 export function captureInet(context: CaptureContext, file: File, socket: Socket, sock: Sock): InetSocket {
   const { kernel } = context;

@@ -10,8 +10,9 @@ const SOCK_STREAM = 1;
 const PMTUDISC_WANT = 1;
 
 /**
- * Interfaces that the program chose to send through. Those for multicast of a stream are the kernel's own: the one that an accepted connection came in
- * on (tcp_v4_syn_recv_sock, tcp_v6_syn_recv_sock), and setsockopt(2) does not take them.
+ * Interfaces that the program chose to send through. Those for multicast of a stream are the kernel's own:
+ * the one that an accepted connection came in on (tcp_v4_syn_recv_sock, tcp_v6_syn_recv_sock), and
+ * setsockopt(2) does not take them.
  */
 export function chosenInterfaces(
   isStream: boolean,
@@ -103,8 +104,8 @@ function ipv6Options(kernel: Kernel, sock: Sock, inet: InetSock, six: Ipv6Pinfo)
 }
 
 /**
- * Options of SOL_IP and SOL_IPV6 that CRIU, or CRIU 3.17, has no field for; an IPv6 socket has those of IPv4 as well. Throws a FileRefusal
- * for those that cannot be set again.
+ * Options of SOL_IP and SOL_IPV6 that CRIU, or CRIU 3.17, has no field for; an IPv6 socket has those of IPv4
+ * as well. Throws a FileRefusal for those that cannot be set again.
  */
 export function ipOptions(kernel: Kernel, sock: Sock, inet: InetSock): LateOption[] {
   const six = ipv6PinfoOf(kernel, inet);

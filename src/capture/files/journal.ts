@@ -10,7 +10,10 @@ import { pageCache } from './page-cache.ts';
 
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
-/** Where the journal takes what services write to standard output, and what programs say by syslog(3) or sd_journal_send(3). */
+/**
+ * Where the journal takes what services write to standard output, and what programs say by syslog(3) or
+ * sd_journal_send(3).
+ */
 const JOURNAL_STREAM = '/run/systemd/journal/stdout';
 const JOURNAL_DATAGRAMS: ReadonlySet<string> = new Set([
   '/run/systemd/journal/dev-log',
@@ -19,7 +22,10 @@ const JOURNAL_DATAGRAMS: ReadonlySet<string> = new Set([
 ]);
 /** Beside that socket: a file for each stream, named `DEVICE:INODE` of the journal's end. */
 const STREAMS = 'streams';
-/** More entries in a directory of the journal are taken for damage (STDOUT_STREAMS_MAX of journald-stream.c: 4096, later 65536). */
+/**
+ * More entries in a directory of the journal are taken for damage (STDOUT_STREAMS_MAX of journald-stream.c:
+ * 4096, later 65536).
+ */
 const MAX_ENTRIES = 1 << 17;
 const MAX_STATE_BYTES = 4096;
 /** The three bits of a priority that are its level; the others are the facility. */
@@ -53,7 +59,8 @@ export interface StreamState {
 }
 
 /**
- * Reads the file in which the journal keeps how it treats a stream (stdout_stream_save of systemd's journald-stream.c, 252 and 257).
+ * Reads the file in which the journal keeps how it treats a stream (stdout_stream_save of systemd's
+ * journald-stream.c, 252 and 257).
  * @param text latin1
  * @returns undefined if it is not such a file
  */
@@ -119,8 +126,8 @@ function streamState(kernel: Kernel, peer: Sock): StreamState | undefined {
 }
 
 /**
- * Tells a socket to the system's log, whose daemon is never among the protected processes. Text that it had not read is
- * lost, which is noted.
+ * Tells a socket to the system's log, whose daemon is never among the protected processes. Text that it had
+ * not read is lost, which is noted.
  * @param unreadBytes what waits in the receive queue of a socket
  */
 export function journalSocket(

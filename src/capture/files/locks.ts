@@ -26,7 +26,9 @@ function lockOf(context: CaptureContext, lock: KernelFileLock, holder: Holder): 
   return { kind, type, pid: holder.pid, fd: holder.fd, start: Number(start), length };
 }
 
-/** Locks of protected processes on one inode: POSIX locks belong to a file table, the others to an open file. */
+/**
+ * Locks of protected processes on one inode: POSIX locks belong to a file table, the others to an open file.
+ */
 function locksOnInode(context: CaptureContext, flctx: bigint, holders: readonly Holder[]): FileLock[] {
   return fileLocks(context.kernel, flctx).flatMap((lock) => {
     const owner = holders.find((holder) => {

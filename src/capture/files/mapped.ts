@@ -17,7 +17,9 @@ class Placeholders {
   readonly byKey = new Map<string, PathFile>();
 }
 
-/** A file for CRIU to open by path that no descriptor stands for; one for each inode, path and access mode. */
+/**
+ * A file for CRIU to open by path that no descriptor stands for; one for each inode, path and access mode.
+ */
 function placeholder(context: CaptureContext, named: NamedFile, flags: number): PathFile {
   const key = `${named.inode.address} ${flags} ${named.path}`;
   const { byKey } = context.of(Placeholders);
@@ -44,7 +46,8 @@ function mapPath(context: CaptureContext, file: File, use: MappingUse): MappedFi
   if (use.shared && (file.f_flags & openFlags.accessMode) === 0 && use.openFlags !== 0) {
     throw new FileRefusal(`has a writable mapping of ${named.path}, which it opened for reading only`);
   }
-  // A file in memory that several write to through mappings is how they talk to each other; one on a disk is there for all of them.
+  // A file in memory that several write to through mappings is how they talk to each other; one on a disk is
+  // there for all of them.
   if (use.shared && use.openFlags !== 0 && isMemoryFileSystem(named.fileSystem.name)) {
     context.join(context.mappers.sharing(named.inode.i_mapping, 'writable', use.pid), 'shared memory');
   }

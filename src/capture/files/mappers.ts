@@ -27,8 +27,9 @@ export class Mappers {
   }
 
   /**
-   * The protected processes that share the memory of an inode by mapping it. Throws a FileRefusal if one that is not protected does,
-   * or if `pid`, which maps it, is not known to: others may be missing as well. Throws a VmcoreError if that cannot be read.
+   * The protected processes that share the memory of an inode by mapping it. Throws a FileRefusal if one that
+   * is not protected does, or if `pid`, which maps it, is not known to: others may be missing as well. Throws
+   * a VmcoreError if that cannot be read.
    *
    * @param mapping the inode's `i_mapping`
    * @param kinds which mappings share it: all but private ones, or those that can write

@@ -7,8 +7,8 @@ import type { CaptureContext } from './context.ts';
 export type MemoryFileKind = 'memfd' | 'anonymous' | 'sysv' | 'other';
 
 /**
- * Tells memory without a path by the name that its maker gave it (mm/memfd.c, mm/shmem.c, ipc/shm.c); undefined if the file
- * is not on the kernel's internal tmpfs.
+ * Tells memory without a path by the name that its maker gave it (mm/memfd.c, mm/shmem.c, ipc/shm.c);
+ * undefined if the file is not on the kernel's internal tmpfs.
  */
 export function memoryFileKind(context: CaptureContext, file: File): MemoryFileKind | undefined {
   const { kernel } = context;

@@ -66,8 +66,8 @@ export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
 }
 
 /**
- * What a file on a mount that no mount namespace shows is, by its file system: mqueue's is the IPC namespace's own (ipc/mqueue.c), the others
- * are mounted inside the kernel only (fs/aio.c, mm/secretmem.c).
+ * What a file on a mount that no mount namespace shows is, by its file system: mqueue's is the IPC
+ * namespace's own (ipc/mqueue.c), the others are mounted inside the kernel only (fs/aio.c, mm/secretmem.c).
  */
 const hiddenFiles: Readonly<Record<string, (name: string) => string>> = {
   mqueue: (name) => `has the POSIX message queue /${name} open`,
@@ -75,7 +75,10 @@ const hiddenFiles: Readonly<Record<string, (name: string) => string>> = {
   secretmem: () => 'has secret memory (memfd_secret)',
 };
 
-/** Why a file on such a mount is refused; `name` is its last component, which is all the name that a file inside the kernel has. */
+/**
+ * Why a file on such a mount is refused; `name` is its last component, which is all the name that a file
+ * inside the kernel has.
+ */
 export function withoutMountReason(
   fileSystem: string,
   name: string,
@@ -98,8 +101,9 @@ function withoutMount(kernel: Kernel, address: bigint, path: string, root: 'deta
 }
 
 /**
- * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace, on an unmounted file
- * system, has no path at all, or is on a file system of which nothing is known; a VmcoreError if it cannot be read.
+ * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace, on an
+ * unmounted file system, has no path at all, or is on a file system of which nothing is known; a VmcoreError
+ * if it cannot be read.
  */
 export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFile {
   const { path, deleted, root, mount } = resolvePath(kernel, mnt, dentry);
@@ -124,8 +128,8 @@ export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFil
 const MAX_DEPTH = 2048;
 
 /**
- * The directories above a file, below its mount point, the uppermost first; empty if they are on a disk. With `self`, the
- * file itself is one of them.
+ * The directories above a file, below its mount point, the uppermost first; empty if they are on a disk. With
+ * `self`, the file itself is one of them.
  */
 export function directoriesAbove(kernel: Kernel, file: NamedFile, self = false): DirectoryToMake[] {
   if (!isMemoryFileSystem(file.fileSystem.name)) return [];

@@ -40,7 +40,8 @@ function netlinkOptions({ flags, portid }: NetlinkSock, groups: readonly number[
 }
 
 /**
- * A netlink socket that has nothing to read. Throws a FileRefusal if messages wait in it or a dump is running on it.
+ * A netlink socket that has nothing to read. Throws a FileRefusal if messages wait in it or a dump is running
+ * on it.
  */
 export function captureNetlink(
   context: CaptureContext,

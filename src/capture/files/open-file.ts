@@ -26,7 +26,10 @@ function captureWithoutKind(context: CaptureContext, file: File): CaptureFile {
   return memory === undefined ? capturePathFile : memoryKinds[memory].open;
 }
 
-/** Holders of the file itself; a file that several processes share joins them, or is refused if one is not protected. */
+/**
+ * Holders of the file itself; a file that several processes share joins them, or is refused if one is not
+ * protected.
+ */
 function share(context: CaptureContext, address: bigint, file: OpenFile, count: number): void {
   const kind = kindOf(file);
   const { name } = kind;
@@ -50,8 +53,8 @@ function share(context: CaptureContext, address: bigint, file: OpenFile, count: 
 }
 
 /**
- * Refuses numbers that no sound kernel holds: everything that is said of a file is a count, a size, a time or a set of bits, at least
- * 0 and below 2^53 (bigints: 2^64).
+ * Refuses numbers that no sound kernel holds: everything that is said of a file is a count, a size, a time or
+ * a set of bits, at least 0 and below 2^53 (bigints: 2^64).
  */
 function checkNumbers(value: unknown, name: string): void {
   const isOff =
@@ -64,14 +67,15 @@ function checkNumbers(value: unknown, name: string): void {
 }
 
 /**
- * The open file at the address of a struct file; the same for the same address. Throws a FileRefusal (the same every time) if
- * it cannot be brought back, for damaged structures as well.
+ * The open file at the address of a struct file; the same for the same address. Throws a FileRefusal (the
+ * same every time) if it cannot be brought back, for damaged structures as well.
  */
 export function captureOpenFile(context: CaptureContext, address: bigint): OpenFile {
   const known = context.opened.get(address);
   if (known instanceof FileRefusal) throw known;
   if (known !== undefined) return known;
-  // Found again before it is captured, the file is an epoll that leads back to itself, which no sound kernel has.
+  // Found again before it is captured, the file is an epoll that leads back to itself, which no sound kernel
+  // has.
   context.opened.set(address, new FileRefusal('has an epoll that watches itself'));
   try {
     const file = fileAt(context.kernel, address);

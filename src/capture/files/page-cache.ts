@@ -17,7 +17,10 @@ export interface PageCache {
   readonly swapped: number;
 }
 
-/** The page cache of an `address_space`. Throws a ContainerError if it is damaged; `isShmem` as for `cachedPages`. */
+/**
+ * The page cache of an `address_space`. Throws a ContainerError if it is damaged; `isShmem` as for
+ * `cachedPages`.
+ */
 export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
   const count = { unwritten: 0, written: 0, partial: 0, swapped: 0 };
   for (const { pages, state } of cachedPages(kernel, mapping, isShmem)) count[state] += pages;

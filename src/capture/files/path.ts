@@ -17,7 +17,10 @@ import {
 import { PathFiles } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 
-/** MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom, kmsg. */
+/**
+ * MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom,
+ * kmsg.
+ */
 const MEM_MAJOR = 1;
 const plainMemoryDevices: ReadonlySet<number> = new Set([3, 5, 7, 8, 9, 11]);
 const KMSG_MINOR = 11;
@@ -94,8 +97,8 @@ function positionOf(file: File, named: NamedFile): bigint | undefined {
 const byAddress = /^\/proc\/\d+\/(task\/\d+\/)?(mem|pagemap)$/;
 
 /**
- * What the kernel writes while it is read, and the entries of a directory in memory, are not the same again: whoever had read a
- * part of it goes on in another text.
+ * What the kernel writes while it is read, and the entries of a directory in memory, are not the same again:
+ * whoever had read a part of it goes on in another text.
  */
 function noteReadInPart(context: CaptureContext, file: File, named: NamedFile, position: bigint): void {
   const { path, inode, fileSystem } = named;
@@ -121,8 +124,8 @@ function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode
 }
 
 /**
- * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that cannot be, a
- * VmcoreError if its structures are damaged.
+ * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that
+ * cannot be, a VmcoreError if its structures are damaged.
  */
 export function capturePathFile(context: CaptureContext, file: File): PathFile {
   const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);

@@ -21,8 +21,8 @@ export function pipesOf({ context, files }: GroupSelection): Pipe[] {
 }
 
 /**
- * See `waitsForWriter`. Such an end cannot be made again together with one that has seen a writer, nor with data in the FIFO: each needs a
- * writer for a moment. Throws a FileRefusal then.
+ * See `waitsForWriter`. Such an end cannot be made again together with one that has seen a writer, nor with
+ * data in the FIFO: each needs a writer for a moment. Throws a FileRefusal then.
  */
 function waitsForFirstWriter(context: CaptureContext, file: File, pipe: PipeInodeInfo): boolean {
   const { kernel, system } = context;
@@ -39,8 +39,8 @@ function waitsForFirstWriter(context: CaptureContext, file: File, pipe: PipeInod
 }
 
 /**
- * One end of a pipe or a FIFO, with what is in it. Throws a FileRefusal if another process that is not protected holds an
- * end, if an end is held by nobody that could be found, or if the pipe is in packet mode.
+ * One end of a pipe or a FIFO, with what is in it. Throws a FileRefusal if another process that is not
+ * protected holds an end, if an end is held by nobody that could be found, or if the pipe is in packet mode.
  */
 export function capturePipe(context: CaptureContext, file: File): PipeFile | FifoFile {
   const { kernel } = context;

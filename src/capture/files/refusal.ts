@@ -2,7 +2,10 @@
 export class FileRefusal extends Error {
   override readonly name = 'FileRefusal';
   readonly reason: string;
-  /** Address of the `struct file` that it is about, where that is known: an epoll is refused for what it watches. */
+  /**
+   * Address of the `struct file` that it is about, where that is known: an epoll is refused for what it
+   * watches.
+   */
   file: bigint | undefined;
 
   constructor(reason: string) {

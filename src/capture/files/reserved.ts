@@ -6,7 +6,10 @@ import { readable } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 
-/** System calls that reserve a number and install its file later (get_unused_fd_flags, fs/file.c), or free both one after the other. */
+/**
+ * System calls that reserve a number and install its file later (get_unused_fd_flags, fs/file.c), or free
+ * both one after the other.
+ */
 const one: ReadonlySet<string> = new Set(
   `open openat openat2 creat open_by_handle_at open_tree socket accept accept4 dup fcntl epoll_create epoll_create1
   eventfd eventfd2 signalfd signalfd4 timerfd_create inotify_init inotify_init1 fanotify_init memfd_create memfd_secret
@@ -38,9 +41,9 @@ function usersOf(context: CaptureContext, files: bigint): Task[] {
 }
 
 /**
- * Numbers that are taken but have no file yet are those of files that are being opened: such a system call is made again. Throws a
- * FileRefusal if there are more than the threads that share the table can be opening: a descriptor was lost. Throws a VmcoreError if a
- * thread cannot be read.
+ * Numbers that are taken but have no file yet are those of files that are being opened: such a system call is
+ * made again. Throws a FileRefusal if there are more than the threads that share the table can be opening: a
+ * descriptor was lost. Throws a VmcoreError if a thread cannot be read.
  *
  * @param files address of the files_struct
  */

@@ -39,7 +39,9 @@ function checkOptions(kernel: Kernel, sock: Sock): void {
     throw new FileRefusal('has a socket with a pacing rate above 32 bits (SO_MAX_PACING_RATE)');
 }
 
-/** Options of SOL_SOCKET that CRIU has no field for. Throws a FileRefusal for those that cannot be set again. */
+/**
+ * Options of SOL_SOCKET that CRIU has no field for. Throws a FileRefusal for those that cannot be set again.
+ */
 export function lateSocketOptions(kernel: Kernel, socket: Socket, sock: Sock): LateOption[] {
   checkOptions(kernel, sock);
   const bit = (flag: SockFlag) => (sockFlag(kernel, sock, flag) ? 1 : 0);
@@ -72,8 +74,8 @@ export function lateSocketOptions(kernel: Kernel, socket: Socket, sock: Sock): L
 }
 
 /**
- * The options of SOL_SOCKET that CRIU carries. Throws a FileRefusal for what cannot be carried: a filter that is no classic one, or
- * an interface that is not known any more.
+ * The options of SOL_SOCKET that CRIU carries. Throws a FileRefusal for what cannot be carried: a filter that
+ * is no classic one, or an interface that is not known any more.
  */
 export function socketOptions(kernel: Kernel, socket: Socket, sock: Sock): SocketOptions {
   const filter = socketFilter(kernel, sock);
@@ -114,7 +116,10 @@ export function shutdownOf(sock: Pick<Sock, 'sk_shutdown'>): Shutdown {
   return bits === 0 ? 0 : bits === 1 ? 1 : bits === 2 ? 2 : 3;
 }
 
-/** What fstat(2) shows of a socket: its number in sockfs, and its owner, which netfilter and routing rules go by as well. */
+/**
+ * What fstat(2) shows of a socket: its number in sockfs, and its owner, which netfilter and routing rules go
+ * by as well.
+ */
 export function socketIdentity(kernel: Kernel, file: File): { inode: number; uid: number; gid: number } {
   const { i_ino: inode, i_uid: uid, i_gid: gid } = kernel.bind(inodeStruct).at(file.f_inode);
   return { inode, uid, gid };

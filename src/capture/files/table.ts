@@ -16,7 +16,10 @@ function checkSlot({ fd, file, inBitmap }: FdSlot): boolean {
   return true;
 }
 
-/** Refused files of a table, each with the descriptor that is the file's own: a file can also be refused through an epoll that watches it. */
+/**
+ * Refused files of a table, each with the descriptor that is the file's own: a file can also be refused
+ * through an epoll that watches it.
+ */
 export class RefusedDescriptors {
   readonly #found = new Map<FileRefusal, { readonly fd: number; readonly isOwn: boolean }>();
 
@@ -35,8 +38,8 @@ export class RefusedDescriptors {
 }
 
 /**
- * The descriptors of a process. Every file that cannot be brought back is a reason against the process; the table then lacks
- * its descriptor.
+ * The descriptors of a process. Every file that cannot be brought back is a reason against the process; the
+ * table then lacks its descriptor.
  */
 export function captureTable(context: CaptureContext, { pid, task, filesId }: FileTask): FdTable {
   const descriptors: FileDescriptor[] = [];

@@ -29,7 +29,10 @@ const CC = {
 };
 const CR = 0x0d;
 const LF = 0x0a;
-/** A write to one end of a pty fits its buffer if it is no longer than this (tty_buffer_set_limit in drivers/tty/pty.c). */
+/**
+ * A write to one end of a pty fits its buffer if it is no longer than this (tty_buffer_set_limit in
+ * drivers/tty/pty.c).
+ */
 const MAX_BYTES = 4096;
 
 /** What can be put back into a terminal, and a sentence on what cannot. */
@@ -45,8 +48,9 @@ function lost(count: number, what: string): PutBack {
 }
 
 /**
- * What has to be written to the slave so that the master reads `input`. Output processing turns a line feed into carriage
- * return and line feed: this is undone. Anything else that it does to the bytes makes them lost.
+ * What has to be written to the slave so that the master reads `input`. Output processing turns a line feed
+ * into carriage return and line feed: this is undone. Anything else that it does to the bytes makes them
+ * lost.
  */
 export function putBackOutput(input: TtyInput, { oflag }: Termios): PutBack {
   const bytes = Buffer.concat([input.line, input.pending]);
@@ -80,12 +84,16 @@ function passes(byte: number, { iflag, lflag, cc }: Termios): boolean {
   return byte < 0x41 || byte > 0x5a || (iflag & I.iuclc) === 0;
 }
 
-/** What has to be written to the master so that the slave reads `input`: the same bytes, if the line discipline lets them. */
+/**
+ * What has to be written to the master so that the slave reads `input`: the same bytes, if the line
+ * discipline lets them.
+ */
 export function putBackInput(input: TtyInput, termios: Termios): PutBack {
   const bytes = Buffer.concat([input.line, input.pending]);
   if (bytes.length === 0 && !input.marked) return nothing;
   const what = 'terminal input';
-  // Bytes on their way to the line discipline would be processed for the first time, the others for the second.
+  // Bytes on their way to the line discipline would be processed for the first time, the others for the
+  // second.
   const processed = input.line.every((byte) => passes(byte, termios));
   if (input.marked || !processed || bytes.length > MAX_BYTES) return lost(bytes.length, what);
   const echoes = (termios.lflag & L.echo) !== 0;

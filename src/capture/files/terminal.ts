@@ -132,8 +132,8 @@ function captureTty(context: CaptureContext, tty: Tty, kind: TerminalKind, named
 }
 
 /**
- * An open terminal. Throws a FileRefusal if the other end of a pty is held by a process that is not protected, or if the
- * terminal is of a kind that cannot be set up again.
+ * An open terminal. Throws a FileRefusal if the other end of a pty is held by a process that is not
+ * protected, or if the terminal is of a kind that cannot be set up again.
  */
 export function captureTerminal(context: CaptureContext, file: File): TerminalFile {
   const { kernel } = context;

@@ -19,7 +19,8 @@ function checkTcp(tcp: TcpSock): void {
 }
 
 /**
- * Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be set again.
+ * Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be
+ * set again.
  * @param wasConnected whether the socket has, or had, a connection
  */
 export function tcpOptions(kernel: Kernel, sock: Sock, wasConnected: boolean): LateOption[] {

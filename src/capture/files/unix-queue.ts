@@ -19,7 +19,9 @@ export function unreadBytes(kernel: Kernel, sock: Sock): number {
   );
 }
 
-/** What waits in the receive queue of a unix socket. Throws a FileRefusal for what an image cannot say of it. */
+/**
+ * What waits in the receive queue of a unix socket. Throws a FileRefusal for what an image cannot say of it.
+ */
 export function unixQueue(context: CaptureContext, sock: Sock): SocketPacket[] {
   const { kernel } = context;
   const isStream = sock.sk_type === SOCK_STREAM;
@@ -37,8 +39,9 @@ export function unixQueue(context: CaptureContext, sock: Sock): SocketPacket[] {
 }
 
 /**
- * Whether messages would be reported as sent by who sent them (recvfrom(2)). CRIU sends all messages to a socket through one: the first that
- * is connected to it, or a new one without a name (add_fake_queuer, criu/sk-unix.c).
+ * Whether messages would be reported as sent by who sent them (recvfrom(2)). CRIU sends all messages to a
+ * socket through one: the first that is connected to it, or a new one without a name (add_fake_queuer,
+ * criu/sk-unix.c).
  *
  * @param senders names of those who sent them
  * @param connected names of the sockets that are connected to the socket

@@ -23,7 +23,10 @@ function between(context: CaptureContext, ...ends: readonly UnixSock[]): string 
   return name === undefined ? '' : ` through ${name}`;
 }
 
-/** A listening socket's queue holds a buffer for each connection that waits to be accepted; its sock is the new end. */
+/**
+ * A listening socket's queue holds a buffer for each connection that waits to be accepted; its sock is the
+ * new end.
+ */
 function waitingEnds(context: CaptureContext, listener: Sock): bigint[] {
   return skbQueue(context.kernel, listener.receiveQueue).map((skb) => skb.sk);
 }
@@ -52,7 +55,9 @@ function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined
   return undefined;
 }
 
-/** Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed. */
+/**
+ * Inode number of the socket that this one is connected to; 0 if it is not, or the other end has been closed.
+ */
 function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number {
   const { kernel } = context;
   if (unix.peer === 0n) return 0;
@@ -89,14 +94,17 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
 }
 
 /**
- * Whether the peer of a socket is connected to another one. It was connected later, then: afterwards nobody but its own peer may connect to it
- * (unix_may_send, net/unix/af_unix.c), and CRIU does not know the order.
+ * Whether the peer of a socket is connected to another one. It was connected later, then: afterwards nobody
+ * but its own peer may connect to it (unix_may_send, net/unix/af_unix.c), and CRIU does not know the order.
  */
 function isSender({ kernel }: CaptureContext, { peer }: UnixSock, sock: Sock): boolean {
   return peer !== 0n && peer !== sock.address && !sockFlag(kernel, kernel.bind(sockStruct).at(peer), 'dead');
 }
 
-/** The first message to a socket that has been closed ends with ECONNREFUSED, and only then the sender is not connected any more. */
+/**
+ * The first message to a socket that has been closed ends with ECONNREFUSED, and only then the sender is not
+ * connected any more.
+ */
 function noteLostPeer(context: CaptureContext, unix: UnixSock, peer: UnixSock, sock: Sock): void {
   context.noteHolders(
     context.system.holdersOfObject(sock.address),
@@ -105,8 +113,9 @@ function noteLostPeer(context: CaptureContext, unix: UnixSock, peer: UnixSock, s
 }
 
 /**
- * Whether a socket is the server's end of a connection that was accepted from a listening socket which comes back: it has the same
- * address as that (unix_stream_connect in net/unix/af_unix.c shares it). Every server must expect that a client goes.
+ * Whether a socket is the server's end of a connection that was accepted from a listening socket which comes
+ * back: it has the same address as that (unix_stream_connect in net/unix/af_unix.c shares it). Every server
+ * must expect that a client goes.
  */
 function isServed(context: CaptureContext, { addr }: UnixSock): boolean {
   const listeners = context.of(Listeners).byAddress.get(addr) ?? [];
@@ -114,7 +123,10 @@ function isServed(context: CaptureContext, { addr }: UnixSock): boolean {
   return listeners.some((sock) => context.system.holdersOfObject(sock).every(isOurs));
 }
 
-/** Addresses of listening unix sockets, by their `unix_address`. Of a socket that is damaged nobody is a client who comes back. */
+/**
+ * Addresses of listening unix sockets, by their `unix_address`. Of a socket that is damaged nobody is a
+ * client who comes back.
+ */
 class Listeners {
   readonly byAddress: ReadonlyMap<bigint, readonly bigint[]>;
 
@@ -139,7 +151,10 @@ function hungUp(context: CaptureContext, sock: Sock, client: Holder, via: string
   return 0;
 }
 
-/** A connection that has not been accepted yet: it is made again, which is possible only while nothing was sent. */
+/**
+ * A connection that has not been accepted yet: it is made again, which is possible only while nothing was
+ * sent.
+ */
 function waitingPeer(
   context: CaptureContext,
   sock: Sock,
@@ -192,7 +207,10 @@ function socketFile(
   return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory };
 }
 
-/** CRIU makes sockets as root: SO_PEERCRED, of a listening socket's new clients as well, then tells of root instead of another user. */
+/**
+ * CRIU makes sockets as root: SO_PEERCRED, of a listening socket's new clients as well, then tells of root
+ * instead of another user.
+ */
 function notePeerCredentials(context: CaptureContext, sock: Sock, name: Uint8Array): void {
   if (sock.sk_peer_cred === 0n) return;
   const { euid, egid } = readCred(context.kernel, sock.sk_peer_cred);
@@ -229,8 +247,8 @@ function noteWaiting(context: CaptureContext, sock: Sock, name: Uint8Array): voi
 }
 
 /**
- * A unix socket with its queue and its place among the others. Throws a FileRefusal if it is connected to a process that is
- * not protected, or carries what cannot be carried.
+ * A unix socket with its queue and its place among the others. Throws a FileRefusal if it is connected to a
+ * process that is not protected, or carries what cannot be carried.
  */
 export function captureUnix(context: CaptureContext, file: File, socket: Socket, sock: Sock): UnixSocket {
   const { kernel } = context;

@@ -21,8 +21,9 @@ import { identityOf } from './named.ts';
 import { type PageCache, pageCache } from './page-cache.ts';
 
 /**
- * How long a journal may hold back what it was told (ext4 commits every 5 s, xfs writes its log every 30 s): of a file that was
- * changed since then, pages that are clean may still be missing on the disk, with the blocks that were allocated for them.
+ * How long a journal may hold back what it was told (ext4 commits every 5 s, xfs writes its log every 30 s):
+ * of a file that was changed since then, pages that are clean may still be missing on the disk, with the
+ * blocks that were allocated for them.
  */
 const RECENT_SECONDS = 60;
 
@@ -55,8 +56,8 @@ function isWhole({ runs }: PageCache, sizeBytes: number): boolean {
 }
 
 /**
- * What of a regular file may be missing on the disk; undefined if nothing is, a sentence if it cannot be told. Throws a
- * VmcoreError if the inode or its page cache is damaged.
+ * What of a regular file may be missing on the disk; undefined if nothing is, a sentence if it cannot be
+ * told. Throws a VmcoreError if the inode or its page cache is damaged.
  */
 export function unwrittenFile(
   kernel: Kernel,
@@ -102,9 +103,10 @@ function isMountRoot(kernel: Kernel, inode: Inode, { mount }: ResolvedPath): boo
 }
 
 /**
- * The files on disks that hold data which the dead kernel had promised and not written: dirty pages of every mounted disk file
- * system, and all cached pages of files that were changed within the last minute; one after the other, because they may be very many. A damaged
- * file or list becomes a sentence in `problems`; nothing is thrown but what makes the clocks unreadable.
+ * The files on disks that hold data which the dead kernel had promised and not written: dirty pages of every
+ * mounted disk file system, and all cached pages of files that were changed within the last minute; one after
+ * the other, because they may be very many. A damaged file or list becomes a sentence in `problems`; nothing
+ * is thrown but what makes the clocks unreadable.
  */
 export function* unwrittenFiles(
   kernel: Kernel,

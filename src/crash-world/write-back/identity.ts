@@ -15,7 +15,9 @@ interface UuidRequest {
 }
 
 const UUID_BYTES = 16;
-/** From the kernel's headers: linux/fs.h (since 6.9), linux/ext4.h (since 6.0), xfs_fs.h and linux/btrfs.h. */
+/**
+ * From the kernel's headers: linux/fs.h (since 6.9), linux/ext4.h (since 6.0), xfs_fs.h and linux/btrfs.h.
+ */
 const uuidRequests: readonly UuidRequest[] = [
   { request: 0x8011_1500, length: 17, offset: 1, first: 0 }, // FS_IOC_GETFSUUID: struct fsuuid2
   { request: 0x8008_662c, length: 24, offset: 8, first: UUID_BYTES }, // EXT4_IOC_GETFSUUID: struct fsuuid
@@ -23,7 +25,10 @@ const uuidRequests: readonly UuidRequest[] = [
   { request: 0x8400_941f, length: 1024, offset: 16, first: 0 }, // BTRFS_IOC_FS_INFO: struct btrfs_ioctl_fs_info_args
 ];
 
-/** The UUID of the file system on which an open file is, in hexadecimal; undefined if it has none or does not tell. */
+/**
+ * The UUID of the file system on which an open file is, in hexadecimal; undefined if it has none or does not
+ * tell.
+ */
 export function fileSystemUuid(fd: number): string | undefined {
   for (const { request, length, offset, first } of uuidRequests) {
     const value = Buffer.alloc(length);
@@ -36,8 +41,8 @@ export function fileSystemUuid(fd: number): string | undefined {
 }
 
 /**
- * Whether an open file is on the file system of then: the same kind with the same UUID. Where one of the two has no UUID that can be
- * read, the device must have the same number.
+ * Whether an open file is on the file system of then: the same kind with the same UUID. Where one of the two
+ * has no UUID that can be read, the device must have the same number.
  */
 function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
   // Numbers with the highest bit set (btrfs) come back with a sign from some calls.
@@ -53,7 +58,9 @@ export function checkFileSystem(fd: number, { fileSystem }: UnwrittenFile): void
   }
 }
 
-/** Whether an open file or directory has the inode number and, where both are known, the generation of then. */
+/**
+ * Whether an open file or directory has the inode number and, where both are known, the generation of then.
+ */
 export function isSameInode(fd: number, was: DirectoryIdentity): boolean {
   if (fstatSync(fd).ino !== was.inode) return false;
   const generation = was.generation === 0 ? undefined : inodeGeneration(fd);

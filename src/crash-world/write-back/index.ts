@@ -26,8 +26,8 @@ export interface OldWorld {
 /** What became of a file. */
 export interface WriteBackOutcome {
   /**
-   * Why the disk does not have what it should: then nothing was written to the file and its name is where it was, unless the problem says that
-   * writing failed. Undefined if the disk has everything.
+   * Why the disk does not have what it should: then nothing was written to the file and its name is where it
+   * was, unless the problem says that writing failed. Undefined if the disk has everything.
    */
   readonly problem?: string;
   /** Bytes that were written; undefined if the disk had everything. */
@@ -39,7 +39,10 @@ export interface WriteBackOutcome {
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
 const NAME_MAX = 255;
 
-/** By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a btrfs share a device. */
+/**
+ * By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a
+ * btrfs share a device.
+ */
 function inodeKey({ fileSystem, identity, path }: UnwrittenFile): string {
   return `${fileSystem.device}:${identity.inode}:${path}`;
 }
@@ -51,8 +54,9 @@ function isTheFile(path: string, found: Stats, { identity }: UnwrittenFile): boo
 }
 
 /**
- * Whether memory can be believed about the names of a file: it has one only, the disk has its directory as it was some time before, and
- * numbers of inodes mean something there, because generations tell when one is used again.
+ * Whether memory can be believed about the names of a file: it has one only, the disk has its directory as it
+ * was some time before, and numbers of inodes mean something there, because generations tell when one is used
+ * again.
  */
 function mayBeMoved(directory: OldDirectory, file: UnwrittenFile): boolean {
   return (
@@ -64,8 +68,9 @@ function mayBeMoved(directory: OldDirectory, file: UnwrittenFile): boolean {
 }
 
 /**
- * The other name that the disk has for a file in its directory: it was renamed since. Undefined if there is none, or if what is there would not
- * be the file with what is in memory: it has other rights there, or ends before what is in memory begins.
+ * The other name that the disk has for a file in its directory: it was renamed since. Undefined if there is
+ * none, or if what is there would not be the file with what is in memory: it has other rights there, or ends
+ * before what is in memory begins.
  */
 function oldNameOf(directory: OldDirectory, file: UnwrittenFile): string | undefined {
   const name = directory.nameOf(file.identity.inode);
@@ -78,7 +83,10 @@ function oldNameOf(directory: OldDirectory, file: UnwrittenFile): string | undef
   return isSame ? name : undefined;
 }
 
-/** A name for what the disk had instead of a file: hidden, so that nothing takes it for one of a directory's files. */
+/**
+ * A name for what the disk had instead of a file: hidden, so that nothing takes it for one of a directory's
+ * files.
+ */
 function nameAside(name: string, { ino }: Stats, incident: string): string {
   const aside = `.${name}.otherworld-${incident}`;
   return Buffer.byteLength(aside) <= NAME_MAX ? aside : `.otherworld-${incident}-${ino}`;
@@ -102,8 +110,9 @@ class Later extends Error {}
 const MAX_NAMED = 10;
 
 /**
- * Writes to the disks what the dead kernel had in memory only: data, sizes and times, in place, and names. A file that is not certainly the
- * one it was, by its directories, file system, inode, owner and size, is left alone and reported.
+ * Writes to the disks what the dead kernel had in memory only: data, sizes and times, in place, and names. A
+ * file that is not certainly the one it was, by its directories, file system, inode, owner and size, is left
+ * alone and reported.
  */
 export class WriteBack {
   readonly #world: OldWorld;
@@ -179,8 +188,8 @@ export class WriteBack {
   }
 
   /**
-   * What has the old name in memory must have been put there, or no file would be left under that name. Throws a `Later` if that may still
-   * happen, a WriteBackRefusal if not.
+   * What has the old name in memory must have been put there, or no file would be left under that name.
+   * Throws a `Later` if that may still happen, a WriteBackRefusal if not.
    */
   #checkOldName(file: UnwrittenFile, oldName: string, isLast: boolean): void {
     const was = beside(file, oldName);
@@ -216,8 +225,8 @@ export class WriteBack {
   }
 
   /**
-   * A file whose name another one has on the disk: it took the name's place so shortly before the panic that the journal did not have it. The
-   * other file may be all that is left of something, and is kept.
+   * A file whose name another one has on the disk: it took the name's place so shortly before the panic that
+   * the journal did not have it. The other file may be all that is left of something, and is kept.
    */
   #placeInstead(
     directory: OldDirectory,
@@ -271,7 +280,10 @@ export class WriteBack {
     return [`files that the disk did not have are made anew, without extended attributes: ${named}${more}`];
   }
 
-  /** What is said of the files that nobody has claimed, after taking away the rights that must not outlive their replacement. */
+  /**
+   * What is said of the files that nobody has claimed, after taking away the rights that must not outlive
+   * their replacement.
+   */
   *#settle(): Generator<string> {
     for (const [path, { file, aside }] of this.#displaced) {
       yield `what the disk had as ${file.path} is ${path} now: it was replaced, or had got another name, shortly before the panic`;

@@ -9,8 +9,9 @@ import { WriteBackRefusal } from './refusal.ts';
 const MAX_OPEN = 256;
 
 /**
- * The directories of the dead system. Every component of a path must be the very directory that it was (inode number and generation), and
- * none a symbolic link: the users of the dead system chose what its memory says, and what is written here is written as root.
+ * The directories of the dead system. Every component of a path must be the very directory that it was (inode
+ * number and generation), and none a symbolic link: the users of the dead system chose what its memory says,
+ * and what is written here is written as root.
  */
 export class OldDirectories {
   readonly #root: string;

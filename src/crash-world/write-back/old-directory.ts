@@ -8,7 +8,10 @@ import { withFile } from '../with-file.ts';
 
 /** Flags that open a directory, and nothing else by its name. */
 export const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-/** Names of directories that are kept at a time, and that a directory may have to be looked through: the crash world's memory is small. */
+/**
+ * Names of directories that are kept at a time, and that a directory may have to be looked through: the crash
+ * world's memory is small.
+ */
 const MAX_NAMES = 1 << 16;
 /** A directory of the dead system, held open. */
 export class OldDirectory {
@@ -24,7 +27,10 @@ export class OldDirectory {
     this.#index = index;
   }
 
-  /** Whether the disk has the directory as it was some time before the panic: names can differ, and memory is right about them. */
+  /**
+   * Whether the disk has the directory as it was some time before the panic: names can differ, and memory is
+   * right about them.
+   */
   isOlderThan({ directoryModifiedNanoseconds }: UnwrittenFile): boolean {
     return this.#modifiedNanoseconds < directoryModifiedNanoseconds;
   }
@@ -35,8 +41,8 @@ export class OldDirectory {
   }
 
   /**
-   * The name that an inode has in it on the disk; undefined if there is none, or there are too many names to look. Throws an Error if the directory
-   * cannot be read.
+   * The name that an inode has in it on the disk; undefined if there is none, or there are too many names to
+   * look. Throws an Error if the directory cannot be read.
    */
   nameOf(inode: number): string | undefined {
     return this.#index.namesIn(this).get(inode);

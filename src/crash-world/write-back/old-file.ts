@@ -45,7 +45,10 @@ function* blocksOf(
   }
 }
 
-/** Leaves little of the file in the page cache: there the crash world's own program would have to make room for it. */
+/**
+ * Leaves little of the file in the page cache: there the crash world's own program would have to make room
+ * for it.
+ */
 function isSameBlock(fd: number, block: Uint8Array, offset: number): boolean {
   const read = readSync(fd, onDisk, 0, block.length, offset);
   forgetCached(fd, offset, block.length);
@@ -64,7 +67,10 @@ function writeAt(fd: number, data: Uint8Array, offset: number): void {
   }
 }
 
-/** Writes the dirty pages, and of the clean ones those blocks that the disk has otherwise; returns the bytes written. */
+/**
+ * Writes the dirty pages, and of the clean ones those blocks that the disk has otherwise; returns the bytes
+ * written.
+ */
 function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): number {
   const { sizeBytes } = file.identity;
   let bytes = 0;
@@ -87,7 +93,10 @@ function writeContent(fd: number, file: UnwrittenFile, memory: OldMemory): numbe
 /** Bytes that were written; undefined if the disk had everything. */
 export type Written = number | undefined;
 
-/** Whoever may write to a file loses its capabilities by it, and its set-user-ID bit: neither may come to stand beside foreign content. */
+/**
+ * Whoever may write to a file loses its capabilities by it, and its set-user-ID bit: neither may come to
+ * stand beside foreign content.
+ */
 function checkPrivileges(fd: number, stats: BigIntStats, { identity }: UnwrittenFile): void {
   const { mode, uid, gid } = identity;
   if (Number(stats.mode) !== mode || Number(stats.uid) !== uid || Number(stats.gid) !== gid) {
@@ -98,7 +107,10 @@ function checkPrivileges(fd: number, stats: BigIntStats, { identity }: Unwritten
   }
 }
 
-/** Brings a file that is the one of then up to date. Opens it for writing only if something is to be written: a program that runs may not be. */
+/**
+ * Brings a file that is the one of then up to date. Opens it for writing only if something is to be written:
+ * a program that runs may not be.
+ */
 export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory): Written {
   return withFile(openSync(path, FOR_A_LOOK), (fd) => {
     checkFileSystem(fd, file);
@@ -124,7 +136,10 @@ export function updateFile(path: string, file: UnwrittenFile, memory: OldMemory)
   });
 }
 
-/** Whether a file on the disk has the mode, owner and group that it had, and an access control list if it is known to have had one. */
+/**
+ * Whether a file on the disk has the mode, owner and group that it had, and an access control list if it is
+ * known to have had one.
+ */
 export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): boolean {
   const { mode, uid, gid } = fstatSync(fd);
   const isSame = mode === identity.mode && uid === identity.uid && gid === identity.gid;
@@ -134,8 +149,8 @@ export function hasSameAccess(fd: number, { identity, hasAcl }: UnwrittenFile): 
 }
 
 /**
- * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed again. The directory is not
- * synchronised.
+ * Makes a file that the disk does not know yet, if all of it is there; what cannot be finished is removed
+ * again. The directory is not synchronised.
  * @param name the one that it is to have at first
  * @param situation what is wrong with the disk, for the message if the file cannot be made
  */
@@ -181,8 +196,9 @@ export function makeOldFile(
 export type Disarmed = 'nothing' | 'disarmed' | 'has other names';
 
 /**
- * Takes away what gives a program more rights than its caller has: a file that stays under another name must not go on having them. One that has
- * still other names is left as it is, for they are in use. Throws an Error if the file is not there or cannot be changed.
+ * Takes away what gives a program more rights than its caller has: a file that stays under another name must
+ * not go on having them. One that has still other names is left as it is, for they are in use. Throws an
+ * Error if the file is not there or cannot be changed.
  */
 export function disarmFile(path: string): Disarmed {
   return withFile(openSync(path, FOR_A_LOOK), (fd) => {

@@ -23,7 +23,10 @@ function* inMemory({ dirty, clean }: UnwrittenFile): Generator<PageRun> {
   yield* clean;
 }
 
-/** What the last page in memory has after the end of the file; undefined if it is not in memory or the file ends with a page. */
+/**
+ * What the last page in memory has after the end of the file; undefined if it is not in memory or the file
+ * ends with a page.
+ */
 function tailOf(file: UnwrittenFile, memory: OldMemory): Uint8Array | undefined {
   const { sizeBytes } = file.identity;
   const used = sizeBytes % PAGE_SIZE;
@@ -40,8 +43,8 @@ function tailOf(file: UnwrittenFile, memory: OldMemory): Uint8Array | undefined 
 }
 
 /**
- * The kernel fills the last page with zeros when it cuts a file (truncate_inode_partial_folio), and every new page. Zeros in memory after the
- * end, where the disk has something, say that the file was cut there.
+ * The kernel fills the last page with zeros when it cuts a file (truncate_inode_partial_folio), and every new
+ * page. Zeros in memory after the end, where the disk has something, say that the file was cut there.
  */
 function isCutInMemory(fd: number, file: UnwrittenFile, memory: OldMemory): boolean {
   const tail = tailOf(file, memory);
@@ -82,9 +85,10 @@ export function isInMemoryFrom(file: UnwrittenFile, offset: number): boolean {
 }
 
 /**
- * Asks a second witness where the disk has another size than the inode in memory: one bad bit in it must not cut a file, or blow it up. A
- * shorter file needs zeros after its end where the disk has none, or as many fewer blocks, and no page after its end; a longer one needs its
- * last page in memory, or more blocks than the disk knows of. Throws a WriteBackRefusal if there is none.
+ * Asks a second witness where the disk has another size than the inode in memory: one bad bit in it must not
+ * cut a file, or blow it up. A shorter file needs zeros after its end where the disk has none, or as many
+ * fewer blocks, and no page after its end; a longer one needs its last page in memory, or more blocks than
+ * the disk knows of. Throws a WriteBackRefusal if there is none.
  */
 export function checkSize(fd: number, stats: BigIntStats, file: UnwrittenFile, memory: OldMemory): void {
   const { sizeBytes } = file.identity;

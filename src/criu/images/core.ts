@@ -44,7 +44,10 @@ function credsEntry(credentials: Credentials): MessageInitShape<typeof CredsEntr
   };
 }
 
-/** Pending signals but for SIGTRAP, which CRIU would take for its own breakpoint's: those come back later (`held-signals.ts`). */
+/**
+ * Pending signals but for SIGTRAP, which CRIU would take for its own breakpoint's: those come back later
+ * (`held-signals.ts`).
+ */
 function queue(signals: readonly Uint8Array[]): MessageInitShape<typeof SignalQueueEntrySchema> {
   return {
     signals: signals.filter((siginfo) => signalNumber(siginfo) !== SIGTRAP).map((siginfo) => ({ siginfo })),
@@ -139,7 +142,9 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
   };
 }
 
-/** Writes `core-TID.img` of every thread of a process; the first thread's holds what belongs to the process. */
+/**
+ * Writes `core-TID.img` of every thread of a process; the first thread's holds what belongs to the process.
+ */
 export function writeCores(images: ImageDirectory, process: Process): void {
   if (process.threads.length === 0) {
     images

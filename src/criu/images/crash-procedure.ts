@@ -41,9 +41,10 @@ export function deliveredPlans(plans: readonly ProcedurePlan[]): DeliveredPlan[]
 }
 
 /**
- * Changes a captured group so that its processes run their crash procedures when they are restored. With delivery by
- * call the first thread starts at the entry point, and the context in which it was interrupted waits in a signal frame
- * on the procedure's stack; with delivery by signal a siginfo is queued. Both find the incident in their record.
+ * Changes a captured group so that its processes run their crash procedures when they are restored. With
+ * delivery by call the first thread starts at the entry point, and the context in which it was interrupted
+ * waits in a signal frame on the procedure's stack; with delivery by signal a siginfo is queued. Both find
+ * the incident in their record.
  *
  * @returns the group for the images, and for every record what was made of it
  */
@@ -134,7 +135,8 @@ function incidentOf(process: Process, occasion: ProcedureOccasion): ProcedureInc
 
 function withOverrides(process: Process, pages: readonly PageOverride[]): Process {
   if (process.memory === undefined) return process;
-  // The record and the procedure's own stack are written anew: what was to be changed there for another reason no longer matters.
+  // The record and the procedure's own stack are written anew: what was to be changed there for another
+  // reason no longer matters.
   const isRewritten = (address: number): boolean =>
     pages.some((page) => address >= page.address && address < page.address + page.bytes.length);
   const kept = (process.memory.overrides ?? []).filter(({ address }) => !isRewritten(address));

@@ -13,7 +13,10 @@ export const MAX_RUNS = 4096;
 
 /** Source of page contents; `PhysicalMemory` of src/vmcore is one. */
 export interface PageSource {
-  /** Writes the runs one after the other to the file descriptor, without a copy in JavaScript; returns the bytes. */
+  /**
+   * Writes the runs one after the other to the file descriptor, without a copy in JavaScript; returns the
+   * bytes.
+   */
   writeRuns(fd: number, runs: readonly PhysicalRun[]): number;
 }
 
@@ -42,7 +45,8 @@ export class ImageFile {
   }
 
   /**
-   * Appends one entry: its size as a 32-bit word, then the protobuf bytes. Throws if a required field is missing.
+   * Appends one entry: its size as a 32-bit word, then the protobuf bytes. Throws if a required field is
+   * missing.
    */
   entry<Desc extends DescMessage>(schema: Desc, fields: MessageInitShape<Desc>): void {
     const payload = toBinary(schema, create(schema, fields));
@@ -60,7 +64,10 @@ export class ImageFile {
     this.#sizeBytes += data.length;
   }
 
-  /** Appends old memory. Throws an ImageWriteError if the file does not take all of it, and what the source throws. */
+  /**
+   * Appends old memory. Throws an ImageWriteError if the file does not take all of it, and what the source
+   * throws.
+   */
   runs(source: PageSource, runs: Iterable<PhysicalRun>): void {
     let batch: PhysicalRun[] = [];
     for (const run of runs) {

@@ -38,8 +38,8 @@ function problemsOf(process: Process, group: ProcessGroup, version: CriuVersion 
 }
 
 /**
- * Reasons why the CRIU that will do it cannot restore a group. Empty: it can. Without a version only what no CRIU can do is
- * named.
+ * Reasons why the CRIU that will do it cannot restore a group. Empty: it can. Without a version only what no
+ * CRIU can do is named.
  */
 export function restoreProblems(group: ProcessGroup, version: CriuVersion | undefined): Refusal[] {
   return group.processes.flatMap((process) => {

@@ -4,8 +4,8 @@ import { MmEntrySchema } from './proto/gen/mm_pb.ts';
 import { vmaEntry } from './vma.ts';
 
 /**
- * Words that CRIU takes (AT_VECTOR_SIZE of criu/arch/x86/include/asm/types.h); 6.12 has more. What falls away is the AT_NULL at the end:
- * PR_SET_MM_MAP puts one there itself.
+ * Words that CRIU takes (AT_VECTOR_SIZE of criu/arch/x86/include/asm/types.h); 6.12 has more. What falls away
+ * is the AT_NULL at the end: PR_SET_MM_MAP puts one there itself.
  */
 const AT_VECTOR_WORDS = 44;
 

@@ -7,8 +7,8 @@ import { ImageDirectory } from './image.ts';
 import { WITHOUT_PROCEDURES } from './image-names.ts';
 
 /**
- * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the processes that
- * have one, as they were captured. The pages that differ belong to the procedures alone.
+ * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the
+ * processes that have one, as they were captured. The pages that differ belong to the procedures alone.
  *
  * @param group as captured, before procedures were applied
  * @param directory of the group's images

@@ -4,8 +4,8 @@ import type { Process, Thread } from '../../model/process.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 
 /**
- * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code from there on, and
- * does not see that the last area of a process is in the way.
+ * Where its only page is. Not the lowest address that may be mapped: CRIU looks for room for its own code
+ * from there on, and does not see that the last area of a process is in the way.
  */
 const CODE = 0x400000;
 const { programStart } = runningArchitecture();
@@ -32,9 +32,10 @@ function thread(pid: number, model: Thread): Thread {
 }
 
 /**
- * A process that ends as soon as it runs. As the root of a tree it gives several processes, or one that leads no session, a common
- * parent while CRIU rebuilds them; when it ends they become children of init, as they were or as their dead parent would have left
- * them. `pid` must be free; the rest is taken from `model`, one of the processes that it is parent of.
+ * A process that ends as soon as it runs. As the root of a tree it gives several processes, or one that leads
+ * no session, a common parent while CRIU rebuilds them; when it ends they become children of init, as they
+ * were or as their dead parent would have left them. `pid` must be free; the rest is taken from `model`, one
+ * of the processes that it is parent of.
  */
 export function syntheticRoot(pid: number, id: number, model: Process): Process {
   const [first] = model.threads;

@@ -8,7 +8,10 @@ import type { RootedGroup } from './rooted-group.ts';
 /** CRTOOLS_IMAGES_V1_1 (criu/include/magic.h). */
 const IMAGES_VERSION = 2;
 
-/** All processes are in the namespaces of whoever restores them: the same numbers for the root and for everybody. */
+/**
+ * All processes are in the namespaces of whoever restores them: the same numbers for the root and for
+ * everybody.
+ */
 const namespaces = {
   pidNsId: 1,
   netNsId: 2,
@@ -34,7 +37,9 @@ export function writeInventory(images: ImageDirectory): void {
   });
 }
 
-/** Writes `pstree.img`, and `ids-PID.img` and `fs-PID.img` of every process. The first process is the root. */
+/**
+ * Writes `pstree.img`, and `ids-PID.img` and `fs-PID.img` of every process. The first process is the root.
+ */
 export function writeTree({ tree }: Pick<RootedGroup, 'tree'>, images: ImageDirectory): void {
   const pstree = images.image('pstree');
   const pids = new Set(tree.map(({ pid }) => pid));

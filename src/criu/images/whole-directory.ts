@@ -5,8 +5,8 @@ import { join } from 'node:path';
 const PART = '.part';
 
 /**
- * Has a directory filled, or leaves it as it was: absent, or empty. `write` gets a directory inside it, whose entries are moved up in the end.
- * Throws what `write` throws, after everything that it wrote is gone again.
+ * Has a directory filled, or leaves it as it was: absent, or empty. `write` gets a directory inside it, whose
+ * entries are moved up in the end. Throws what `write` throws, after everything that it wrote is gone again.
  */
 export function writeWhole<T>(directory: string, write: (part: string) => T): T {
   const isNew = !existsSync(directory);

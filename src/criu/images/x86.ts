@@ -59,7 +59,9 @@ function fpregsEntry({
   };
 }
 
-/** struct user_desc from the eight bytes of a segment descriptor: fill_user_desc() in arch/x86/kernel/tls.c. */
+/**
+ * struct user_desc from the eight bytes of a segment descriptor: fill_user_desc() in arch/x86/kernel/tls.c.
+ */
 function tlsEntry({ entryNumber, low, high }: TlsSlot): MessageInitShape<typeof UserDescTSchema> {
   const bit = (n: number) => ((high >>> n) & 1) === 1;
   return {

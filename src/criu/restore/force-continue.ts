@@ -22,9 +22,9 @@ export class ForceContinueError extends Error {
 }
 
 /**
- * Ends a crash procedure that is still running, from outside: the first thread goes on where the kernel's death
- * interrupted it, as if the procedure had returned. Memory that the procedure has changed stays changed, locks that it
- * holds stay held. Throws a ForceContinueError if the process cannot be stopped.
+ * Ends a crash procedure that is still running, from outside: the first thread goes on where the kernel's
+ * death interrupted it, as if the procedure had returned. Memory that the procedure has changed stays
+ * changed, locks that it holds stay held. Throws a ForceContinueError if the process cannot be stopped.
  *
  * @param frame user address of the interrupted context on the procedure's stack
  */
@@ -49,8 +49,8 @@ export function forceContinue(pid: number, procedure: CrashProcedure, frame: num
 }
 
 /**
- * Marks the record of a process: nobody waits for its procedure any more, and `otherworld_continue` does nothing.
- * Throws the file system's error if the process is gone.
+ * Marks the record of a process: nobody waits for its procedure any more, and `otherworld_continue` does
+ * nothing. Throws the file system's error if the process is gone.
  */
 export function abandonRecord(pid: number, recordAddress: number): void {
   const state = Buffer.alloc(4);

@@ -11,8 +11,8 @@ export interface Freezer {
 }
 
 /**
- * Has a frozen process do what only it can do to itself. Throws if it cannot be held, made to do it, or frozen again; it may then have its
- * signals blocked, be in the middle of a call, or run.
+ * Has a frozen process do what only it can do to itself. Throws if it cannot be held, made to do it, or
+ * frozen again; it may then have its signals blocked, be in the middle of a call, or run.
  */
 export function whileHeld<T>(pid: number, freezer: Freezer, use: (tracee: Tracee) => T): T {
   const tracee = new Tracee(pid);

@@ -30,7 +30,10 @@ function restoreTraps(tracee: Tracee, { traps }: SignalsPlan): string[] {
   });
 }
 
-/** Whether a process handles or ignores SIGTRAP; CRIU up to 3.17 has the kernel forget it where it sets a breakpoint. */
+/**
+ * Whether a process handles or ignores SIGTRAP; CRIU up to 3.17 has the kernel forget it where it sets a
+ * breakpoint.
+ */
 function hasTrapAction(pid: number): boolean {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   return [...status.matchAll(/^Sig(?:Ign|Cgt):\s*([0-9a-f]+)$/gm)].some(
@@ -53,8 +56,8 @@ function restoreTrapAction(tracee: Tracee, { trapAction }: SignalsPlan): string[
 }
 
 /**
- * Children that have stopped once more: the parent knew of those that it had waited for, and had its SIGCHLD of them all. Waiting again takes the
- * news of one away, and the signal is dropped if it is for one of these.
+ * Children that have stopped once more: the parent knew of those that it had waited for, and had its SIGCHLD
+ * of them all. Waiting again takes the news of one away, and the signal is dropped if it is for one of these.
  */
 function forgetStops(tracee: Tracee, { stoppedChildren, keepsChildSignal }: SignalsPlan): void {
   for (const { pid, isKnown } of stoppedChildren) {
@@ -103,9 +106,10 @@ function isChanged(signals: SignalsPlan): boolean {
 }
 
 /**
- * Does to frozen processes what only they themselves can do: pending SIGTRAPs and the handler for them, which CRIU uses up, are put
- * back; what was stopped is stopped, and its parent learns of it only what it had not yet learnt. Returns a sentence for each thing that could not be done.
- * Throws an Error if a process got out of hand on the way: it may have its signals blocked, be in the middle of a call, or run.
+ * Does to frozen processes what only they themselves can do: pending SIGTRAPs and the handler for them, which
+ * CRIU uses up, are put back; what was stopped is stopped, and its parent learns of it only what it had not
+ * yet learnt. Returns a sentence for each thing that could not be done. Throws an Error if a process got out
+ * of hand on the way: it may have its signals blocked, be in the middle of a call, or run.
  *
  * @param freezer in which the processes are when this is called and when it is done
  */

@@ -22,9 +22,9 @@ const SO_PASSCRED = 16;
 const ENABLED = Buffer.from([1, 0, 0, 0]);
 
 /**
- * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there already, or the new one does not take it
- * up, the relay copies what the process writes. Without a journal for ten minutes the text is thrown away, so that the process does not
- * block.
+ * Keeps the other end of a stream until the new system's journal has it, and ends. If a journal is there
+ * already, or the new one does not take it up, the relay copies what the process writes. Without a journal
+ * for ten minutes the text is thrown away, so that the process does not block.
  */
 const RELAY = `
 copy() { exec systemd-cat --identifier="$1" --priority="$2" --level-prefix="$3" cat; }

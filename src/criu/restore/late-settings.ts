@@ -94,8 +94,9 @@ function setFifos({ fifos }: RestorePlan): string[] {
 }
 
 /**
- * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack, core dump filter, owners
- * and options of sockets, exclusive terminals, timers on the wall clock, FIFOs. The processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
+ * Sets what CRIU does not restore and what can be set from outside: CPU affinity, I/O priority, timer slack,
+ * core dump filter, owners and options of sockets, exclusive terminals, timers on the wall clock, FIFOs. The
+ * processes have to be there, stopped or running. Returns a sentence for each thing that could not be set.
  */
 export function applyLateSettings(plan: RestorePlan): string[] {
   return [

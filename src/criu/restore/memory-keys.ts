@@ -9,8 +9,8 @@ const SYS = { pkeyMprotect: 329, pkeyAlloc: 330, pkeyFree: 331 } as const;
 const RIGHTS = 3;
 
 /**
- * The kernel gives the lowest key that is free, and sets the rights to it that it is asked for: asked for those that the thread has, it
- * changes nothing.
+ * The kernel gives the lowest key that is free, and sets the rights to it that it is asked for: asked for
+ * those that the thread has, it changes nothing.
  */
 export function giveKeys(tracee: Pick<Tracee, 'pid' | 'call'>, plan: MemoryKeysPlan): void {
   const { keys, pkru, areas } = plan;
@@ -33,8 +33,8 @@ export function giveKeys(tracee: Pick<Tracee, 'pid' | 'call'>, plan: MemoryKeysP
 }
 
 /**
- * Has frozen processes allocate their memory protection keys again and put them where they were. Throws an Error if one cannot: its program
- * would take another key for its own.
+ * Has frozen processes allocate their memory protection keys again and put them where they were. Throws an
+ * Error if one cannot: its program would take another key for its own.
  *
  * @param freezer in which the processes are when this is called and when it is done
  */

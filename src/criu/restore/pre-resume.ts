@@ -8,9 +8,9 @@ const ASKS = 'pre-resume.asks';
 const GOES = 'pre-resume.goes';
 
 /**
- * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits is said, because CRIU runs
- * it through a shell or directly. CRIU goes on whatever the status is: without an answer, as when who was asked has ended, the script stops itself, and
- * CRIU waits until it is ended.
+ * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits
+ * is said, because CRIU runs it through a shell or directly. CRIU goes on whatever the status is: without an
+ * answer, as when who was asked has ended, the script stops itself, and CRIU waits until it is ended.
  */
 const text = `#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
@@ -34,11 +34,12 @@ function makeFifo(path: string): number {
 }
 
 /**
- * Has CRIU wait for `step` before it lets the processes go: an action script asks through one FIFO in the images' directory
- * and reads the answer from another. `finish` takes both away.
+ * Has CRIU wait for `step` before it lets the processes go: an action script asks through one FIFO in the
+ * images' directory and reads the answer from another. `finish` takes both away.
  *
  * @param step gets the processes that wait: the script and what has called it. Must not throw
- * @returns an object whose `finish` says whether `step` has returned true; after anything else CRIU goes on waiting
+ * @returns an object whose `finish` says whether `step` has returned true; after anything else CRIU goes on
+ * waiting
  */
 export function preparePreResume(
   directory: string,

@@ -7,9 +7,9 @@ import { type ProcessEvent, ProcessEvents } from './process-events.ts';
 export interface ProcedureOutcome {
   readonly pid: number;
   /**
-   * `continued`: it said so. `gave-up`: it is about to end its process. `replaced`: the process executed another program. `exited`:
-   * the process ended with a status. `crashed`: a signal killed it. `overran`: its time is over. `delivered`: a signal that
-   * nobody has answered within its time, which a handler may do.
+   * `continued`: it said so. `gave-up`: it is about to end its process. `replaced`: the process executed
+   * another program. `exited`: the process ended with a status. `crashed`: a signal killed it. `overran`: its
+   * time is over. `delivered`: a signal that nobody has answered within its time, which a handler may do.
    */
   readonly state: 'continued' | 'gave-up' | 'replaced' | 'exited' | 'crashed' | 'overran' | 'delivered';
   /** `with status 7`, `by signal 11`, `after 10 s`; undefined where the state says it all. */
@@ -25,8 +25,8 @@ export interface WatchedProcess {
 const pollMilliseconds = 25;
 
 /**
- * Watches procedures from outside. To be made before the processes are restored, so that nothing is missed; throws a
- * ProcessEventsError where the kernel tells nothing of processes.
+ * Watches procedures from outside. To be made before the processes are restored, so that nothing is missed;
+ * throws a ProcessEventsError where the kernel tells nothing of processes.
  */
 export class ProcedureWatch {
   readonly #events = new ProcessEvents();

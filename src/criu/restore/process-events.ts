@@ -28,7 +28,9 @@ const RECEIVE_BYTES = 16 * 2 ** 20;
 
 const netlinkHeaderBytes = 16;
 const connectorHeaderBytes = 20;
-/** `struct proc_event` after the two headers: what, CPU, time, then pid and tgid, and for an exit its code. */
+/**
+ * `struct proc_event` after the two headers: what, CPU, time, then pid and tgid, and for an exit its code.
+ */
 const eventOffset = netlinkHeaderBytes + connectorHeaderBytes;
 const pidOffset = eventOffset + 16;
 
@@ -44,8 +46,8 @@ export class ProcessEventsError extends Error {
 
 /**
  * What the kernel tells of every process that executes a program or ends: the process events connector
- * (drivers/connector/cn_proc.c, CONFIG_PROC_EVENTS). It is the only way to learn how a process ended that is somebody
- * else's child. Needs root.
+ * (drivers/connector/cn_proc.c, CONFIG_PROC_EVENTS). It is the only way to learn how a process ended that is
+ * somebody else's child. Needs root.
  */
 export class ProcessEvents {
   readonly #fd: number;
@@ -76,7 +78,10 @@ export class ProcessEvents {
     return this.#lost;
   }
 
-  /** What happened since the last call, in order. Does not wait. Throws a ProcessEventsError if nothing more will be told. */
+  /**
+   * What happened since the last call, in order. Does not wait. Throws a ProcessEventsError if nothing more
+   * will be told.
+   */
   take(): ProcessEvent[] {
     const events: ProcessEvent[] = [];
     for (;;) {

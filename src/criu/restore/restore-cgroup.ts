@@ -34,9 +34,10 @@ function ownCgroup(): string {
 }
 
 /**
- * The cgroup (v2) of one restore. CRIU starts in it, and so does whatever CRIU starts: restored processes, the fabricated root, helpers.
- * All of them can be ended at once, whoever they are. Before the restored ones would run, CRIU is moved aside and the others are
- * frozen: they stay so when CRIU has let go of them and ended.
+ * The cgroup (v2) of one restore. CRIU starts in it, and so does whatever CRIU starts: restored processes,
+ * the fabricated root, helpers. All of them can be ended at once, whoever they are. Before the restored ones
+ * would run, CRIU is moved aside and the others are frozen: they stay so when CRIU has let go of them and
+ * ended.
  */
 export class RestoreCgroup {
   readonly #mount: string;
@@ -60,7 +61,9 @@ export class RestoreCgroup {
     return join(this.#path, 'processes');
   }
 
-  /** Calls `start`; the processes that it starts begin in this cgroup, this program goes back to where it was. */
+  /**
+   * Calls `start`; the processes that it starts begin in this cgroup, this program goes back to where it was.
+   */
   startIn<T>(start: () => T): T {
     writeFileSync(join(this.#processes, 'cgroup.procs'), '0');
     try {
@@ -101,8 +104,9 @@ export class RestoreCgroup {
   }
 
   /**
-   * Lets the processes run on, each in `cgroup`, so that what they fork begins there too; where that is not possible, in the root's. To be called when
-   * CRIU has ended. They run when this returns, whatever else goes wrong.
+   * Lets the processes run on, each in `cgroup`, so that what they fork begins there too; where that is not
+   * possible, in the root's. To be called when CRIU has ended. They run when this returns, whatever else goes
+   * wrong.
    *
    * @param cgroup as in /proc/PID/cgroup; without one, where this program is
    * @returns a sentence for each process that is in another place now, and if this cgroup cannot be removed
@@ -135,7 +139,10 @@ export class RestoreCgroup {
     writeFileSync(join(this.#path, 'cgroup.kill'), '1');
   }
 
-  /** Kills everything in the cgroup, waits until it has ended and removes the cgroup. Throws an Error if something does not end. */
+  /**
+   * Kills everything in the cgroup, waits until it has ended and removes the cgroup. Throws an Error if
+   * something does not end.
+   */
   async end(): Promise<void> {
     this.kill();
     if (!(await this.#becomes(this.#path, 'populated 0'))) {

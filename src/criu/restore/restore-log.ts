@@ -5,11 +5,14 @@ import { RESTORE_LOG } from './names.ts';
 const MAX_ERRORS = 20;
 
 /**
- * The time that CRIU puts before each line: eleven characters, so that from the hundredth second on the bracket that closes is
- * cut off or stands in the place of a digit (criu/log.c: print_ts).
+ * The time that CRIU puts before each line: eleven characters, so that from the hundredth second on the
+ * bracket that closes is cut off or stands in the place of a digit (criu/log.c: print_ts).
  */
 const time = String.raw`\([\d.]+\)?`;
-/** `pie: 427: ` of the restorer, which runs in the restored process itself (compel/plugins/std/log.c), or `   427: ` of its other code. */
+/**
+ * `pie: 427: ` of the restorer, which runs in the restored process itself (compel/plugins/std/log.c), or `
+ * 427: ` of its other code.
+ */
 const teller = String.raw`(?:pie: )?\d+: `;
 
 /** `(00.012345)    343: Error (criu/files-reg.c:1234): text` */
@@ -29,7 +32,10 @@ function wholeLines(log: string): string[] {
   return lines;
 }
 
-/** The messages of a CRIU log's error lines, of CRIU 3.17 and 4.1, without times and places in its source; each once. */
+/**
+ * The messages of a CRIU log's error lines, of CRIU 3.17 and 4.1, without times and places in its source;
+ * each once.
+ */
 export function logErrors(log: string): string[] {
   const errors = wholeLines(log).flatMap((line) => errorLine.exec(line)?.[1] ?? []);
   return [...new Set(errors)];
@@ -50,8 +56,8 @@ const MOST_REMARKABLE = 30;
 const MOST_NAMING = 10;
 
 /**
- * What a log says for who asks about one process: its errors and warnings, whoever they are of, and the lines that have its number in their text.
- * Lines that the process itself has written of its progress are left out.
+ * What a log says for who asks about one process: its errors and warnings, whoever they are of, and the lines
+ * that have its number in their text. Lines that the process itself has written of its progress are left out.
  */
 export function logLinesAbout(log: string, pid: number): LogExtract {
   const names = new RegExp(String.raw`(?<![\w.:/#-])${pid}(?![\w.:/-])`);

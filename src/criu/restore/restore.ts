@@ -17,11 +17,14 @@ import { type CriuOptions, runCriu } from './run-criu.ts';
 export interface RestoreOptions extends CriuOptions {
   /** Where cgroup v2 is mounted; `/sys/fs/cgroup` if not given. */
   readonly cgroups?: string;
-  /** Says of numbers of processes and threads which are taken; one end of a sentence for each. With any, nothing is tried. */
+  /**
+   * Says of numbers of processes and threads which are taken; one end of a sentence for each. With any,
+   * nothing is tried.
+   */
   readonly taken?: (numbers: readonly number[]) => readonly string[];
   /**
-   * Looks at the restored processes before they run; returns what is not as it has to be, one end of a sentence for each. With any, or if it throws, the
-   * group is ended.
+   * Looks at the restored processes before they run; returns what is not as it has to be, one end of a
+   * sentence for each. With any, or if it throws, the group is ended.
    */
   readonly examine?: () => readonly string[];
   /** Processes that may have ended when they are looked for, because a crash procedure decides about them. */
@@ -65,9 +68,10 @@ export interface HeldGroup {
 }
 
 /**
- * Restores the group whose images are in `directory` as far as the moment before its processes run: they are frozen, with everything set that CRIU does not
- * set, and `examine` has found them right. Nothing is left of a group that could not be restored, whoever has ended CRIU. Throws
- * only if the directory holds no images of a group, or no cgroup can be made.
+ * Restores the group whose images are in `directory` as far as the moment before its processes run: they are
+ * frozen, with everything set that CRIU does not set, and `examine` has found them right. Nothing is left of
+ * a group that could not be restored, whoever has ended CRIU. Throws only if the directory holds no images of
+ * a group, or no cgroup can be made.
  */
 export async function holdImages(
   directory: string,

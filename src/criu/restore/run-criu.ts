@@ -15,7 +15,10 @@ export interface CriuOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** More options for `criu restore`. */
   readonly extra?: readonly string[];
-  /** After this long `criu` is killed, with everything that it had made so far. Default: two minutes, and more for much memory. */
+  /**
+   * After this long `criu` is killed, with everything that it had made so far. Default: two minutes, and more
+   * for much memory.
+   */
   readonly timeoutSeconds?: number;
 }
 
@@ -41,7 +44,9 @@ function defaultTimeoutSeconds(directory: string): number {
   return LEAST_TIMEOUT_SECONDS + Math.ceil(bytes / SLOWEST_BYTES_PER_SECOND);
 }
 
-/** Starts CRIU in the cgroup. Children get the personality of whoever forks them, and CRIU does not set it. */
+/**
+ * Starts CRIU in the cgroup. Children get the personality of whoever forks them, and CRIU does not set it.
+ */
 function start(
   args: readonly string[],
   { command = ['criu'], env = process.env }: CriuOptions,

@@ -40,7 +40,10 @@ export class TraceeError extends Error {
   override readonly name = 'TraceeError';
 }
 
-/** How a thread has stopped: at a system call, by a signal that it is about to get, or because its tracer or a group stop wants it. */
+/**
+ * How a thread has stopped: at a system call, by a signal that it is about to get, or because its tracer or a
+ * group stop wants it.
+ */
 interface Stop {
   readonly kind: 'syscall' | 'signal' | 'trap';
   readonly signal: number;
@@ -65,8 +68,9 @@ function areasOf(pid: number): Area[] {
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
 /**
- * A process all of whose threads are held by ptrace(2), so that they can be made to do system calls. They must
- * be about to run in user mode: stopped by a debugger, frozen by their cgroup, or asleep in a call that can be made again.
+ * A process all of whose threads are held by ptrace(2), so that they can be made to do system calls. They
+ * must be about to run in user mode: stopped by a debugger, frozen by their cgroup, or asleep in a call that
+ * can be made again.
  */
 export class Tracee {
   readonly pid: number;
@@ -74,7 +78,10 @@ export class Tracee {
   readonly #registers: ReadonlyMap<number, Buffer>;
   readonly #masks: ReadonlyMap<number, bigint>;
 
-  /** Holds the process, with all signals blocked. Throws a TraceeError, and lets go of it, if that is not possible. */
+  /**
+   * Holds the process, with all signals blocked. Throws a TraceeError, and lets go of it, if that is not
+   * possible.
+   */
   constructor(pid: number) {
     this.pid = pid;
     this.tids = readdirSync(`/proc/${pid}/task`).map(Number);
@@ -110,7 +117,10 @@ export class Tracee {
     for (const tid of this.tids) this.#setMask(tid, mask);
   }
 
-  /** The result of a system call that a thread makes; a negative number is an error. Throws a TraceeError if it cannot make one. */
+  /**
+   * The result of a system call that a thread makes; a negative number is an error. Throws a TraceeError if
+   * it cannot make one.
+   */
   call(tid: number, number: number, ...values: readonly number[]): number {
     const registers = Buffer.from(this.#saved(tid));
     registers.writeBigUInt64LE(BigInt(number), offsets.result);
@@ -164,7 +174,8 @@ export class Tracee {
   }
 
   /**
-   * Stops the process as a signal does. Its threads stop when they are released, before they run; its parent is told then.
+   * Stops the process as a signal does. Its threads stop when they are released, before they run; its parent
+   * is told then.
    *
    * @param signal SIGSTOP, or another that the process neither blocks nor handles and that stops it
    */

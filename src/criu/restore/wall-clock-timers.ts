@@ -21,8 +21,8 @@ function itimerspec(interval: Timespec, value: Timespec): Buffer {
 }
 
 /**
- * Sets a timer as its program had, for the same time of day. One that waits to be read goes off once more, for the expiration that it waits
- * with; the count is put right when it has.
+ * Sets a timer as its program had, for the same time of day. One that waits to be read goes off once more,
+ * for the expiration that it waits with; the count is put right when it has.
  */
 function setTimer(fd: number, { flags, expires, interval, ticks, waitsForRead }: Timer): boolean {
   if (timerfdSettime(fd, flags, itimerspec(interval, expires), null) !== 0) return false;
@@ -34,8 +34,9 @@ function setTimer(fd: number, { flags, expires, interval, ticks, waitsForRead }:
 }
 
 /**
- * Tells those who asked for it (TFD_TIMER_CANCEL_ON_SET) that the wall clock is not where it was beside the others, as the kernel does when
- * it wakes from suspend: it is set a nanosecond further. Returns a sentence if that is refused.
+ * Tells those who asked for it (TFD_TIMER_CANCEL_ON_SET) that the wall clock is not where it was beside the
+ * others, as the kernel does when it wakes from suspend: it is set a nanosecond further. Returns a sentence
+ * if that is refused.
  */
 function announceClock(): string[] {
   const result = moveWallClock(1n);
@@ -43,8 +44,8 @@ function announceClock(): string[] {
 }
 
 /**
- * Sets absolute timers on the wall clock again, which CRIU makes relative ones. Their processes have to be there and must not run yet.
- * Returns a sentence for each that could not be set.
+ * Sets absolute timers on the wall clock again, which CRIU makes relative ones. Their processes have to be
+ * there and must not run yet. Returns a sentence for each that could not be set.
  */
 export function setWallClockTimers({ wallClockTimers }: RestorePlan): string[] {
   const notes = wallClockTimers.flatMap((timer) => {

@@ -1,6 +1,7 @@
 /**
- * What the kernel's headers of the architecture tell, for other parts. There is one architecture: a second one makes each of these a choice by
- * `kernel.architecture` (the list of what one takes is in src/arch/architecture.ts).
+ * What the kernel's headers of the architecture tell, for other parts. There is one architecture: a second
+ * one makes each of these a choice by `kernel.architecture` (the list of what one takes is in
+ * src/arch/architecture.ts).
  */
 export { type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
 export { taskPtRegs } from './x86/ptrace.ts';

@@ -2,8 +2,9 @@ import type { Mm } from '../mm-types.ts';
 import type { UserMemory } from './user-memory.ts';
 
 /**
- * The arguments of a process as they are in its memory now, each ended by a zero, as /proc/PID/cmdline shows them (get_mm_cmdline, fs/proc/base.c): a
- * title that was written over them (setproctitle) has overwritten the last zero, and may go on into the environment behind them.
+ * The arguments of a process as they are in its memory now, each ended by a zero, as /proc/PID/cmdline shows
+ * them (get_mm_cmdline, fs/proc/base.c): a title that was written over them (setproctitle) has overwritten
+ * the last zero, and may go on into the environment behind them.
  * @param most bytes
  * @returns undefined if there are none, or the dump does not have them
  */

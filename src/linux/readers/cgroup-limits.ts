@@ -75,7 +75,10 @@ function memoryLimits(kernel: Kernel, task: bigint): CgroupLimits {
   });
 }
 
-/** Whole pages in bytes; `max`, as what is protected may have it, and all that is more than any machine has, is the largest exact number. */
+/**
+ * Whole pages in bytes; `max`, as what is protected may have it, and all that is more than any machine has,
+ * is the largest exact number.
+ */
 export function inBytes(pages: number | undefined): number | undefined {
   return pages === undefined ? undefined : Math.min(pages, MOST_PAGES) * PAGE_SIZE;
 }
@@ -94,7 +97,10 @@ function tasksLimit(kernel: Kernel, task: bigint): CgroupLimits {
   return least >= NO_PIDS ? {} : { tasksMax: Number(least) };
 }
 
-/** `cpu.weight` of these shares; a cgroup that is to run only when nothing else does (`cpu.idle`) has fewer than the least weight stands for. */
+/**
+ * `cpu.weight` of these shares; a cgroup that is to run only when nothing else does (`cpu.idle`) has fewer
+ * than the least weight stands for.
+ */
 export function weightOf(shares: number): number {
   return Math.max(1, Math.round((shares * USUAL_WEIGHT) / USUAL_SHARES));
 }
@@ -115,8 +121,8 @@ function cpuLimits(kernel: Kernel, task: bigint): CgroupLimits {
 }
 
 /**
- * The limits on memory, tasks and processor time that hold for a task: the tightest from its cgroup up to the root. Block I/O
- * and sets of processors are not among them.
+ * The limits on memory, tasks and processor time that hold for a task: the tightest from its cgroup up to the
+ * root. Block I/O and sets of processors are not among them.
  * @param task address of the `task_struct`
  * @throws VmcoreError if a structure cannot be read
  */

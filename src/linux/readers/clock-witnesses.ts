@@ -19,11 +19,14 @@ const MILLISECOND = 1_000_000n;
 const SECOND = 1_000_000_000n;
 /** What time is left to the kernel between two ticks, with some of them late. */
 export const TICK_ACCURACY = 100n * MILLISECOND;
-/** jiffies begin with the first tick, some of the boot after the clock, and lose ticks until the clock source is there. */
+/**
+ * jiffies begin with the first tick, some of the boot after the clock, and lose ticks until the clock source
+ * is there.
+ */
 const JIFFIES_ACCURACY = 5n * SECOND;
 /**
- * sched_clock() begins with the boot too, but is not steered: at most 500 parts in a million apart. It runs on where ticks were held up, by as
- * much as it takes a watchdog to notice.
+ * sched_clock() begins with the boot too, but is not steered: at most 500 parts in a million apart. It runs
+ * on where ticks were held up, by as much as it takes a watchdog to notice.
  */
 const schedClockAccuracy = (time: bigint): bigint => 60n * SECOND + time / 1000n;
 
@@ -33,7 +36,10 @@ function witness(name: string, times: readonly bigint[], accuracy: bigint): Cloc
   return possible.length === 0 ? undefined : { name, times: possible, accuracy };
 }
 
-/** What the kernel shows to programs without a call: CLOCK_MONOTONIC_COARSE, set with each update of the timekeeper. */
+/**
+ * What the kernel shows to programs without a call: CLOCK_MONOTONIC_COARSE, set with each update of the
+ * timekeeper.
+ */
 function vdsoClock(kernel: Kernel): ClockWitness | undefined {
   const address = kernel.symbolMaybe('_vdso_data');
   if (address === undefined || !kernel.hasMember('vdso_data', 'basetime[6].sec')) return undefined;
@@ -91,7 +97,8 @@ export function timeNear({ times, accuracy }: ClockWitness, time: bigint, slack:
 }
 
 /**
- * How far a clock is ahead of CLOCK_MONOTONIC, by the timers of each CPU: what most of them say; undefined if none does.
+ * How far a clock is ahead of CLOCK_MONOTONIC, by the timers of each CPU: what most of them say; undefined if
+ * none does.
  *
  * @param clock clock id of clock_gettime(2)
  */
@@ -111,7 +118,10 @@ export function timerOffset(kernel: Kernel, clock: number): bigint | undefined {
   return [...counts].toSorted(([, a], [, b]) => b - a)[0]?.[0];
 }
 
-/** CRASHTIME of VMCOREINFO, which the crash code itself writes: CLOCK_REALTIME in nanoseconds, of which the seconds are known. */
+/**
+ * CRASHTIME of VMCOREINFO, which the crash code itself writes: CLOCK_REALTIME in nanoseconds, of which the
+ * seconds are known.
+ */
 export function crashTime(kernel: Kernel): bigint | undefined {
   const text = kernel.vmcoreinfo.get('CRASHTIME') ?? '';
   return /^[1-9]\d{0,10}$/.test(text) ? BigInt(text) * SECOND : undefined;

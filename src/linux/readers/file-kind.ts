@@ -78,7 +78,10 @@ const anonymousNames: Readonly<Partial<Record<FileKind, string>>> = {
   inotify: 'inotify',
 };
 
-/** TTY_MAJOR, TTYAUX_MAJOR and UNIX98_PTY_SLAVE_MAJOR with its eight numbers (include/uapi/linux/major.h): nothing but terminals. */
+/**
+ * TTY_MAJOR, TTYAUX_MAJOR and UNIX98_PTY_SLAVE_MAJOR with its eight numbers (include/uapi/linux/major.h):
+ * nothing but terminals.
+ */
 const terminalMajors: ReadonlySet<number> = new Set([4, 5, 136, 137, 138, 139, 140, 141, 142, 143]);
 
 /** Whether the inode and the name can be those of a file of this kind. */
@@ -103,8 +106,8 @@ function fits(kernel: Kernel, file: File, inode: Inode, kind: FileKind | undefin
 }
 
 /**
- * Whether an open file's operations fit its inode, which says as well what it is. A file that was opened with O_PATH has none. Throws a
- * VmcoreError if the inode or the name cannot be read.
+ * Whether an open file's operations fit its inode, which says as well what it is. A file that was opened with
+ * O_PATH has none. Throws a VmcoreError if the inode or the name cannot be read.
  */
 export function kindFits(kernel: Kernel, file: File): boolean {
   if ((file.f_mode & fmode.path) !== 0) return true;

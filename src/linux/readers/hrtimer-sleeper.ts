@@ -18,13 +18,15 @@ const MAX_TIMERS = 1 << 22;
 export interface Deadlines {
   /** By the address of the task. */
   readonly byTask: ReadonlyMap<bigint, Deadline>;
-  /** Sentences about the queues that could not be read whole: tasks that wait in one of these may be missing. */
+  /**
+   * Sentences about the queues that could not be read whole: tasks that wait in one of these may be missing.
+   */
   readonly damage: readonly string[];
 }
 
 /**
- * Deadlines of all tasks that sleep on a high-resolution timer (nanosleep, poll, select, epoll_wait, futex ... with a timeout). Of a
- * damaged queue those are read that come before the damage.
+ * Deadlines of all tasks that sleep on a high-resolution timer (nanosleep, poll, select, epoll_wait, futex
+ * ... with a timeout). Of a damaged queue those are read that come before the damage.
  */
 export function sleepDeadlines(kernel: Kernel): Deadlines {
   const byTask = new Map<bigint, Deadline>();
@@ -57,8 +59,9 @@ function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigin
 const STACK_BYTES = 16384n;
 
 /**
- * When a task was to wake up; undefined if it sleeps without a timeout. A timer that has fired is on no queue any more, and one in a
- * damaged queue may not be found there: those are looked for where a task that does not execute keeps its own, on its kernel stack.
+ * When a task was to wake up; undefined if it sleeps without a timeout. A timer that has fired is on no queue
+ * any more, and one in a damaged queue may not be found there: those are looked for where a task that does
+ * not execute keeps its own, on its kernel stack.
  *
  * @param isOnCpu the task was executing: nothing tells which part of its stack is in use
  */

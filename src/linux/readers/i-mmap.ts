@@ -19,8 +19,9 @@ export interface Mapping {
 }
 
 /**
- * All areas of all processes that map the inode of an `address_space`, in no order; the walk is in proportion to their number. Throws a
- * ContainerError if the tree is damaged, or has fewer writable shared areas than the kernel counts.
+ * All areas of all processes that map the inode of an `address_space`, in no order; the walk is in proportion
+ * to their number. Throws a ContainerError if the tree is damaged, or has fewer writable shared areas than
+ * the kernel counts.
  */
 export function mappingsOf(kernel: Kernel, mapping: bigint): Mapping[] {
   const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpaceStruct).at(mapping);

@@ -27,8 +27,9 @@ export interface MountTable {
 }
 
 /**
- * The mounts of the initial namespace. Where the namespace's own list of them is damaged, those that the super blocks know are put with what is left of
- * it. A mount that cannot be read is named and left out. Throws a VmcoreError if the namespace itself is not known.
+ * The mounts of the initial namespace. Where the namespace's own list of them is damaged, those that the
+ * super blocks know are put with what is left of it. A mount that cannot be read is named and left out.
+ * Throws a VmcoreError if the namespace itself is not known.
  */
 export function readMounts(kernel: Kernel): MountTable {
   const namespace = initialMountNamespace(kernel);

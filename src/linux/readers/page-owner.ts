@@ -38,7 +38,10 @@ export class PageDescriptors {
   #base = 0;
   #first = -1;
   #last = -2;
-  /** The compound page met last: its head's address plus one, as its tails have it in two words, and what its head says. */
+  /**
+   * The compound page met last: its head's address plus one, as its tails have it in two words, and what its
+   * head says.
+   */
   #compound = { low: 0, high: 0, pfn: 0, owner: 'other' as PageOwner, index: 0 };
   /** What `#look` found. */
   #owner: PageOwner = 'other';
@@ -58,8 +61,8 @@ export class PageDescriptors {
   }
 
   /**
-   * What owns a frame and those that follow it, at most `limit`, up to the first that has another owner or is not at the next
-   * place of its area. Throws an AddressError if one has no descriptor in the dump.
+   * What owns a frame and those that follow it, at most `limit`, up to the first that has another owner or is
+   * not at the next place of its area. Throws an AddressError if one has no descriptor in the dump.
    */
   ownerOf(pfn: number, limit: number): OwnedFrames {
     this.#look(pfn);
@@ -73,7 +76,10 @@ export class PageDescriptors {
     return { owner, index, frames };
   }
 
-  /** Sets owner and index: this is called for each page of every process, so it makes no objects and no bigints. */
+  /**
+   * Sets owner and index: this is called for each page of every process, so it makes no objects and no
+   * bigints.
+   */
   #look(pfn: number): void {
     if (this.#zeroPages.has(pfn)) {
       this.#owner = 'zeros';
@@ -138,9 +144,10 @@ export class PageDescriptors {
 const HUGE_FRAMES = 512;
 
 /**
- * The frame of `empty_zero_page`, and the 512 frames of the huge zero page if there is one. The kernel keeps their numbers in variables besides
- * (`zero_pfn`, `huge_zero_pfn`), which are believed only where they agree: what is taken for zeros by mistake would be lost. Pages of zeros
- * that cannot be told are found to be no memory of a process, which is then refused.
+ * The frame of `empty_zero_page`, and the 512 frames of the huge zero page if there is one. The kernel keeps
+ * their numbers in variables besides (`zero_pfn`, `huge_zero_pfn`), which are believed only where they agree:
+ * what is taken for zeros by mistake would be lost. Pages of zeros that cannot be told are found to be no
+ * memory of a process, which is then refused.
  */
 function zeroPages(kernel: Kernel): ReadonlySet<number> {
   const pages = new Set<number>();

@@ -7,7 +7,10 @@ import { taskStruct } from '../sched.ts';
 /** PID_MAX_LIMIT on 64 bits. */
 const MAX_TASKS = 1 << 22;
 
-/** A process of which nothing but its number is known: its `task_struct` cannot be read, or says that it is another's. */
+/**
+ * A process of which nothing but its number is known: its `task_struct` cannot be read, or says that it is
+ * another's.
+ */
 export interface LostTask {
   readonly pid: number;
   readonly problem: string;
@@ -15,12 +18,17 @@ export interface LostTask {
 
 /** The processes of a dead kernel, and how sure it is that these are all. */
 export interface TaskList {
-  /** Addresses of the `task_struct` of every process (thread group leader) that was found, without the idle task. */
+  /**
+   * Addresses of the `task_struct` of every process (thread group leader) that was found, without the idle
+   * task.
+   */
   readonly tasks: readonly bigint[];
   readonly lost: readonly LostTask[];
   /** Sentences about what is wrong with the list of tasks and the table of PIDs; empty if nothing is. */
   readonly damage: readonly string[];
-  /** Whether every process is in `tasks` or in `lost`. If not, there may be others of which nothing is known. */
+  /**
+   * Whether every process is in `tasks` or in `lost`. If not, there may be others of which nothing is known.
+   */
   readonly isComplete: boolean;
 }
 
@@ -66,8 +74,9 @@ function leaderProblem(readTgid: () => number, nr: number): string | undefined {
 }
 
 /**
- * All processes. They are on one list that starts at `init_task`; where that is damaged, what is left of it from both of its ends, and what the
- * table of PIDs (`init_pid_ns.idr`) has, are put together. Throws a VmcoreError only if the kernel's layouts cannot be read.
+ * All processes. They are on one list that starts at `init_task`; where that is damaged, what is left of it
+ * from both of its ends, and what the table of PIDs (`init_pid_ns.idr`) has, are put together. Throws a
+ * VmcoreError only if the kernel's layouts cannot be read.
  */
 export function listTasks(kernel: Kernel): TaskList {
   const bound = kernel.bind(taskStruct);

@@ -26,8 +26,9 @@ type PagePlace =
 const hexAddress = (address: number): string => `0x${address.toString(16)}`;
 
 /**
- * The memory of one process as it would have read it itself: pages in the page tables, also those that PROT_NONE or NUMA balancing took away for a
- * while; where the tables have none, what a page fault would have brought (zeros, or a page of the file's cache).
+ * The memory of one process as it would have read it itself: pages in the page tables, also those that
+ * PROT_NONE or NUMA balancing took away for a while; where the tables have none, what a page fault would have
+ * brought (zeros, or a page of the file's cache).
  */
 export class UserMemory {
   readonly #kernel: Kernel;
@@ -59,7 +60,10 @@ export class UserMemory {
     return { kind: 'bytes', bytes };
   }
 
-  /** Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not have them. */
+  /**
+   * Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not
+   * have them.
+   */
   #copy(physical: number, to: Buffer, page: number): string | undefined {
     const { physical: memory } = this.#kernel;
     if (!memory.has(physical, to.length)) {

@@ -43,8 +43,8 @@ function* fromList(kernel: Kernel, mm: Mm): Generator<VmArea> {
 }
 
 /**
- * The memory areas of a process, ascending. Each is checked against its place in the tree, its process and the area before
- * it. Throws a ContainerError if something does not fit.
+ * The memory areas of a process, ascending. Each is checked against its place in the tree, its process and
+ * the area before it. Throws a ContainerError if something does not fit.
  */
 export function* forEachVma(kernel: Kernel, mm: Mm): Generator<VmArea> {
   const areas = kernel.hasMember('mm_struct', 'mm_mt') ? fromMapleTree(kernel, mm) : fromList(kernel, mm);

@@ -1,4 +1,5 @@
-// Damages the memory that a capture of files looks at, in many ways, and asks that every end is a typed one, in time.
+// Damages the memory that a capture of files looks at, in many ways, and asks that every end is a typed one,
+// in time.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
@@ -34,7 +35,10 @@ function userTasks(kernel: Kernel): FileTask[] {
     .map((task, i) => ({ pid: task.pid, task: task.address, filesId: i + 1 }));
 }
 
-/** What was captured: reasons against processes, and the descriptors of each as `FD TYPE`, with the watches of an epoll. */
+/**
+ * What was captured: reasons against processes, and the descriptors of each as `FD TYPE`, with the watches of
+ * an epoll.
+ */
 interface Captured {
   readonly reasons: ReadonlyMap<number, readonly string[]>;
   readonly notes: ReadonlyMap<number, readonly string[]>;
@@ -74,7 +78,9 @@ function assertSame(undamaged: Captured, damaged: Captured, what = 'damage'): vo
   }
 }
 
-/** What may stand in an open file's `f_op`: nonsense, and the operations of each kind that is brought back. */
+/**
+ * What may stand in an open file's `f_op`: nonsense, and the operations of each kind that is brought back.
+ */
 function operationsOf(kernel: Kernel): bigint[] {
   const kinds = 'pipefifo socket_file tty hung_up_tty eventfd eventpoll timerfd signalfd inotify'.split(' ');
   const symbols = kinds.map((kind) => (kind === 'socket_file' ? 'socket_file_ops' : `${kind}_fops`));

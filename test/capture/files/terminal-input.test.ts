@@ -5,7 +5,9 @@ import { putBackInput, putBackOutput } from '../../../src/capture/files/terminal
 import type { TtyInput } from '../../../src/linux/tty.ts';
 import type { Termios } from '../../../src/model/terminal.ts';
 
-/** As of a fresh pty: ICRNL IXON, OPOST ONLCR, ISIG ICANON ECHO ... (drivers/tty/tty_io.c, tty_std_termios). */
+/**
+ * As of a fresh pty: ICRNL IXON, OPOST ONLCR, ISIG ICANON ECHO ... (drivers/tty/tty_io.c, tty_std_termios).
+ */
 const cooked: Termios = {
   iflag: 0o2400,
   oflag: 0o5,

@@ -31,7 +31,10 @@ export const getxattr = libcFunction<[path: string, name: string, value: Uint8Ar
 /** A `struct vfs_ns_cap_data` of revision 2: CAP_NET_RAW, effective. */
 export const netRaw = Buffer.from('0100000200200000000000000000000000000000', 'hex');
 
-/** Page N of old memory is full of the letter N (`a` is 0); after byte 10 of page 25 and all over page 24 there are zeros. */
+/**
+ * Page N of old memory is full of the letter N (`a` is 0); after byte 10 of page 25 and all over page 24
+ * there are zeros.
+ */
 const memory = {
   withView: <T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T =>
     use(
@@ -66,7 +69,10 @@ export function placeAt(path: string): FileSystemPlace {
   return { magic: statfsSync(path).type, uuid, device: statSync(path).dev };
 }
 
-/** An empty disk; `remove` takes it away. It is a real one, where inodes have generations: /tmp can be in memory. */
+/**
+ * An empty disk; `remove` takes it away. It is a real one, where inodes have generations: /tmp can be in
+ * memory.
+ */
 export function oldDisk() {
   const root = mkdtempSync('/var/tmp/write-back-');
 

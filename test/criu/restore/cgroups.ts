@@ -30,7 +30,10 @@ export const needsCgroups = {
 /** For scripts of a fake `criu`: `$own` is the directory of the cgroup that it runs in. */
 export const findOwn = `own=${cgroups}$(sed -n 's/^0:://p' /proc/self/cgroup)`;
 
-/** For scripts of a fake `criu`: calls the action script that its arguments name, as CRIU does, with the action `$1`. */
+/**
+ * For scripts of a fake `criu`: calls the action script that its arguments name, as CRIU does, with the
+ * action `$1`.
+ */
 export const findAction = `for argument; do
   [ "$before" = --action-script ] && script=$argument
   [ "$before" = --images-dir ] && images=$argument

@@ -17,7 +17,10 @@ const read = libcFunction<[fd: number, buffer: Uint8Array, size: number]>(
   'long read(int fd, void *buffer, size_t size)',
 );
 
-/** A timerfd of this process, set as the plan says; its count at the first read, and seconds of interval and until it goes off. */
+/**
+ * A timerfd of this process, set as the plan says; its count at the first read, and seconds of interval and
+ * until it goes off.
+ */
 function whatIsSet(over: Partial<Timer>): { count: bigint | 'nothing'; interval: bigint; left: bigint } {
   const fd = create(0, TFD_NONBLOCK);
   const none = { seconds: 0, nanoseconds: 0 };

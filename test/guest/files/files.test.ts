@@ -1,5 +1,6 @@
-// Boots one guest per release, without a crash kernel: a program that holds a descriptor of every kind is read out of the
-// guest's memory, killed, restored by CRIU from the images, and looks at each descriptor itself.
+// Boots one guest per release, without a crash kernel: a program that holds a descriptor of every kind is
+// read out of the guest's memory, killed, restored by CRIU from the images, and looks at each descriptor
+// itself.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -49,8 +50,8 @@ suite(`files of processes on ${release}`, () => {
   }
 
   /**
-   * Captures processes out of a dump of the running guest, made when none of them computes, which is refused; the dump stays open
-   * for `use`.
+   * Captures processes out of a dump of the running guest, made when none of them computes, which is refused;
+   * the dump stays open for `use`.
    */
   async function captured<T>(
     roots: readonly number[],

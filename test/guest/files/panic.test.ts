@@ -1,5 +1,5 @@
-// Boots one armed guest per release and kills its kernel: a program with a descriptor of every kind, a service that talks to
-// the journal and a program that writes files go on in the crash world.
+// Boots one armed guest per release and kills its kernel: a program with a descriptor of every kind, a
+// service that talks to the journal and a program that writes files go on in the crash world.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -33,8 +33,8 @@ for n in itertools.count(1):
     syslog.syslog('call %d' % n)
     time.sleep(1)`;
 /**
- * Makes a file, replaces one and renames one when it is told to, just before the panic: the journal does not have it yet. All of them
- * stay open.
+ * Makes a file, replaces one and renames one when it is told to, just before the panic: the journal does not
+ * have it yet. All of them stay open.
  */
 const saver = `import os, signal, time
 os.makedirs('/root/saver'); os.chdir('/root/saver')
@@ -57,8 +57,8 @@ while True:
     time.sleep(1)
     for file in (new, current, log, after): print('line', file=file)`;
 /**
- * Runs a program and maps a library that are then replaced by copies of themselves, as when their packages are installed again, and of which
- * most is in no memory by the time of the panic.
+ * Runs a program and maps a library that are then replaced by copies of themselves, as when their packages
+ * are installed again, and of which most is in no memory by the time of the panic.
  */
 const upgraded = `import ctypes, mmap, os, subprocess, sys, time
 program, library = names = '/root/upgraded/program', '/root/upgraded/library.so'

@@ -159,7 +159,9 @@ for (const release of releases) {
       );
     });
 
-    /** A thread that has not gone to sleep yet in sigsuspend, with the mask that is at the start of the page. */
+    /**
+     * A thread that has not gone to sleep yet in sigsuspend, with the mask that is at the start of the page.
+     */
     const suspended = { pid: 7, __state: 0, blocked: 0xf0n, real_blocked: 0n, saved_sigmask: 0x2n } as const;
     const inSigsuspend = { ...registers, origAx: 130n, ax: 0xffff_ffff_ffff_ffdan, di: BigInt(BASE) };
 

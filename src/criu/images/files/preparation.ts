@@ -14,8 +14,8 @@ export type FilesToPrepare = Pick<GroupFiles, 'directoriesToMake' | 'filesToMake
   Partial<Pick<GroupFiles, 'filesToCheck'> & TmpfsFiles>;
 
 /**
- * Writes what `makeAndCheckFiles` needs: `preparation.json`, and the content of every file that went with the old
- * kernel. Throws an ImageWriteError.
+ * Writes what `makeAndCheckFiles` needs: `preparation.json`, and the content of every file that went with the
+ * old kernel. Throws an ImageWriteError.
  */
 export function writePreparation(files: FilesToPrepare, images: ImageDirectory, source: PageSource): void {
   const preparation: Preparation = {

@@ -19,7 +19,8 @@ import { head } from './common.ts';
 import type { FileReferences } from './kind.ts';
 
 /**
- * Flag of a socket that somebody else opens (criu/sk-unix.c); CRIU then makes no peer of its own for a datagram socket.
+ * Flag of a socket that somebody else opens (criu/sk-unix.c); CRIU then makes no peer of its own for a
+ * datagram socket.
  */
 const USK_CALLBACK = 1 << 2;
 

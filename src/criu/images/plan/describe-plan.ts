@@ -127,7 +127,10 @@ function describeDescriptors(plan: RestorePlan, { pid }: Process): string[] {
   ];
 }
 
-/** What is set of one process besides its memory, registers and descriptors, and how its threads go on: short lines. */
+/**
+ * What is set of one process besides its memory, registers and descriptors, and how its threads go on: short
+ * lines.
+ */
 export function describeProcessPlan(plan: RestorePlan, process: Process): string[] {
   const filter = plan.coredumpFilters.find(({ pid }) => pid === process.pid)?.filter ?? USUAL_COREDUMP_FILTER;
   return [

@@ -3,7 +3,10 @@ import type { Process } from '../../../model/process.ts';
 /** Where CRIU begins to look for numbers of its own (RESERVED_PIDS of criu/include/pid.h, and one more). */
 const FIRST_OF_CRIU = 301;
 
-/** Numbers that CRIU takes for helpers when it needs any: the first ones above the smallest of the images that are not in them (get_free_pid()). */
+/**
+ * Numbers that CRIU takes for helpers when it needs any: the first ones above the smallest of the images that
+ * are not in them (get_free_pid()).
+ */
 function helperNumbers(known: readonly number[], count: number): number[] {
   const used = new Set(known);
   const found: number[] = [];
@@ -14,9 +17,10 @@ function helperNumbers(known: readonly number[], count: number): number[] {
 }
 
 /**
- * All numbers that have to be free when the processes of a group are made: of processes, threads and the fabricated root; of dead leaders of sessions and process
- * groups, whose places CRIU's helpers take for a moment; and of helpers for those who left their session's leader, which
- * CRIU numbers itself (prepare_pstree_ids() of criu/pstree.c).
+ * All numbers that have to be free when the processes of a group are made: of processes, threads and the
+ * fabricated root; of dead leaders of sessions and process groups, whose places CRIU's helpers take for a
+ * moment; and of helpers for those who left their session's leader, which CRIU numbers itself
+ * (prepare_pstree_ids() of criu/pstree.c).
  *
  * @param processes as in the images, the root first
  */

@@ -34,8 +34,9 @@ function trapActionOf({ sigactions }: Process): SignalsPlan['trapAction'] {
 }
 
 /**
- * By which signal a process is stopped again. Others than SIGSTOP stop only who does not handle them and is not in an orphaned process group
- * (get_signal, kernel/signal.c), and which one it was is seen only by a parent that was not told yet.
+ * By which signal a process is stopped again. Others than SIGSTOP stop only who does not handle them and is
+ * not in an orphaned process group (get_signal, kernel/signal.c), and which one it was is seen only by a
+ * parent that was not told yet.
  */
 function stopSignalOf(process: Process, parent: Process | undefined): number | undefined {
   const { state, stopSignal, stopNotice, sigactions, sid, pgid } = process;

@@ -47,7 +47,10 @@ interface ComponentLayout {
   readonly flags: readonly number[];
 }
 
-/** Sizes, standard offsets and flags that the kernel read from CPUID at boot; of components that the processor lacks all ones. */
+/**
+ * Sizes, standard offsets and flags that the kernel read from CPUID at boot; of components that the processor
+ * lacks all ones.
+ */
 function componentLayout(kernel: Kernel): ComponentLayout {
   const count = 19;
   const table = (symbol: string): number[] => {
@@ -62,10 +65,16 @@ export function standardOffsets(kernel: Kernel): readonly number[] {
   return componentLayout(kernel).offsets;
 }
 
-/** Sizes of components that are the same on every processor (SDM volume 1, chapter 13); 0 where that is not so. */
+/**
+ * Sizes of components that are the same on every processor (SDM volume 1, chapter 13); 0 where that is not
+ * so.
+ */
 const ARCHITECTURAL_SIZES: readonly number[] = [0, 0, 256, 64, 64, 64, 512, 1024, 0, 8];
 
-/** Throws a ContainerError if the size of a component in use is impossible: all registers behind it would be in the wrong place. */
+/**
+ * Throws a ContainerError if the size of a component in use is impossible: all registers behind it would be
+ * in the wrong place.
+ */
 function checkSizes(kernel: Kernel, { sizes }: ComponentLayout, inUse: bigint): void {
   for (const [number, size] of sizes.entries()) {
     if (number < 2 || !has(inUse, number)) continue;
@@ -81,7 +90,10 @@ function has(mask: bigint, feature: number): boolean {
   return ((mask >> BigInt(feature)) & 1n) === 1n;
 }
 
-/** Offset of a component in an area with this XCOMP_BV: `xfeature_get_offset()` of arch/x86/kernel/fpu/xstate.c. */
+/**
+ * Offset of a component in an area with this XCOMP_BV: `xfeature_get_offset()` of
+ * arch/x86/kernel/fpu/xstate.c.
+ */
 function offsetOf(layout: ComponentLayout, xcompBv: bigint, feature: number): number {
   if ((xcompBv & COMPACTED) === 0n) return layout.offsets[feature] ?? 0;
   let offset = FXSAVE.bytes + HEADER_BYTES;
@@ -111,9 +123,10 @@ function legacyRegion(area: Buffer, inUse: bigint): Buffer {
 }
 
 /**
- * Floating-point and vector registers that the kernel saved for a task. `fpstate` is `thread.fpu.fpstate`, `pkru` is
- * `thread.pkru`, which is newer than the copy in the area. The kernel keeps the compacted format where the CPU has XSAVES; the
- * result is independent of it. Throws a ContainerError if the area contradicts itself.
+ * Floating-point and vector registers that the kernel saved for a task. `fpstate` is `thread.fpu.fpstate`,
+ * `pkru` is `thread.pkru`, which is newer than the copy in the area. The kernel keeps the compacted format
+ * where the CPU has XSAVES; the result is independent of it. Throws a ContainerError if the area contradicts
+ * itself.
  */
 export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstate {
   const state = kernel.bind(fpstateStruct).at(fpstate);

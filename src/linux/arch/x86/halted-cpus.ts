@@ -18,20 +18,27 @@ const TABLE_PAGES = 512;
 const LOADED_MM_SWITCHING = 1n;
 
 /**
- * A CPU of the dead kernel. Those that did not panic were halted by an NMI, in the kernel's text and with the page tables of whoever ran there
- * (crash_nmi_callback in arch/x86/kernel/reboot.c): on the stack of NMIs where that was the kernel, on the task's where it was user mode. One that was
- * offline waits in mwait_play_dead for a write to its own variable, or halts. None of them sleeps for ever: after a system management interrupt
- * a processor executes HLT once more or goes on behind it, and where there is no text, table or stack any more it shuts down, which resets the machine.
+ * A CPU of the dead kernel. Those that did not panic were halted by an NMI, in the kernel's text and with the
+ * page tables of whoever ran there (crash_nmi_callback in arch/x86/kernel/reboot.c): on the stack of NMIs
+ * where that was the kernel, on the task's where it was user mode. One that was offline waits in
+ * mwait_play_dead for a write to its own variable, or halts. None of them sleeps for ever: after a system
+ * management interrupt a processor executes HLT once more or goes on behind it, and where there is no text,
+ * table or stack any more it shuts down, which resets the machine.
  */
 export interface HaltedCpu {
   readonly cpu: number;
   /** As the processor itself says (CPUID). */
   readonly apicId: number;
-  /** What must stay as it is until another kernel has started the CPU anew; undefined if that is not known. */
+  /**
+   * What must stay as it is until another kernel has started the CPU anew; undefined if that is not known.
+   */
   readonly memory: readonly PhysicalRange[] | undefined;
 }
 
-/** The CPUs of the dead kernel, the one that panicked among them; undefined if it cannot be told which there were. */
+/**
+ * The CPUs of the dead kernel, the one that panicked among them; undefined if it cannot be told which there
+ * were.
+ */
 export function haltedCpus(kernel: Kernel): HaltedCpu[] | undefined {
   return readable(() =>
     kernel.presentCpus.map((cpu) => ({

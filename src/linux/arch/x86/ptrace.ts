@@ -1,7 +1,9 @@
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import { struct, u64, type ViewOf } from '../../../vmcore/view.ts';
 
-/** `struct pt_regs` (arch/x86/include/asm/ptrace.h). With FRED the upper bits of cs and ss carry other things. */
+/**
+ * `struct pt_regs` (arch/x86/include/asm/ptrace.h). With FRED the upper bits of cs and ss carry other things.
+ */
 export const ptRegsStruct = struct('pt_regs', {
   r15: u64,
   r14: u64,
@@ -38,14 +40,17 @@ export function threadSize(kernel: Kernel): number {
 }
 
 /**
- * Bytes left free above pt_regs (TOP_OF_KERNEL_STACK_PADDING): none up to 6.8, and two words since then in kernels
- * built with CONFIG_X86_FRED, which is recognised by the FRED entry point.
+ * Bytes left free above pt_regs (TOP_OF_KERNEL_STACK_PADDING): none up to 6.8, and two words since then in
+ * kernels built with CONFIG_X86_FRED, which is recognised by the FRED entry point.
  */
 function topOfStackPadding(kernel: Kernel): number {
   return kernel.symbolMaybe('asm_fred_entrypoint_user') === undefined ? 0 : 16;
 }
 
-/** The user registers that a task saved when it last entered the kernel: `task_pt_regs()`. `stack` is task_struct.stack. */
+/**
+ * The user registers that a task saved when it last entered the kernel: `task_pt_regs()`. `stack` is
+ * task_struct.stack.
+ */
 export function taskPtRegs(kernel: Kernel, stack: bigint): PtRegs {
   const type = kernel.bind(ptRegsStruct);
   return type.at(stack + BigInt(threadSize(kernel) - topOfStackPadding(kernel) - type.size));

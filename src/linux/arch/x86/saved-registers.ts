@@ -13,8 +13,8 @@ const SELECTOR = 0xffffn;
 export const REGISTERS_OF_THE_TASK = ['fs_base', 'gs_base', 'ds', 'es', 'fs', 'gs'] as const;
 
 /**
- * General registers of a task by the names of `struct user_regs_struct`, as the kernel saved them when the thread entered it. Throws a
- * VmcoreError if it has none of 64-bit code.
+ * General registers of a task by the names of `struct user_regs_struct`, as the kernel saved them when the
+ * thread entered it. Throws a VmcoreError if it has none of 64-bit code.
  */
 export function savedRegisters(kernel: Kernel, task: Task): Record<string, bigint> {
   const regs = taskPtRegs(kernel, task.stack);
@@ -31,7 +31,10 @@ export function savedRegisters(kernel: Kernel, task: Task): Record<string, bigin
   };
 }
 
-/** Floating-point and vector registers of a task. Throws a VmcoreError if they cannot be read, or contradict themselves. */
+/**
+ * Floating-point and vector registers of a task. Throws a VmcoreError if they cannot be read, or contradict
+ * themselves.
+ */
 export function savedVectorState(kernel: Kernel, task: Task): VectorState {
   const { fxsave, xstateBv, components } = readXstate(kernel, task.thread.fpstate, task.thread.pkru);
   const offsets = components.length === 0 ? [] : standardOffsets(kernel);
