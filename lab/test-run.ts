@@ -56,7 +56,7 @@ export async function runTests(selection: TestSelection): Promise<number> {
     if (selection.unit) {
       const unitFiles = files.filter((file) => !isGuestTest(file));
       const write = (text: string): void => void process.stdout.write(text);
-      await runFiles({ files: unitFiles, concurrency: availableParallelism() }, tally, write);
+      await runFiles({ files: unitFiles, concurrency: availableParallelism() + 1 }, tally, write);
     }
     // The releases of a file are neighbours, so that two guests are at work up to the end.
     await runInGuests(

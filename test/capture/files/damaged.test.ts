@@ -145,19 +145,22 @@ for (const release of releases) {
         undamaged.descriptors.get(pid)?.map((line) => [Number.parseInt(line, 10), line.split(' ')[1]]),
       );
       const kinds = new Map(slots.map(({ fd, file }) => [kindOf.get(fd), { fd, file }]));
+      const memory = new RecordingMemory(source.physical);
+      const damaged = open(memory);
+      const put = (address: bigint, value: bigint): void => {
+        const bytes = Buffer.alloc(8);
+        bytes.writeBigUInt64LE(value);
+        memory.replace(kernel.memory.translate(address), bytes);
+      };
       for (const { fd, file } of kinds.values()) {
-        for (const operations of operationsOf(kernel)) {
-          if (kernel.memory.pointer(file + at('file', 'f_op')) === operations) continue;
-          const memory = new RecordingMemory(source.physical);
-          const bytes = Buffer.alloc(8);
-          bytes.writeBigUInt64LE(operations);
-          memory.replace(kernel.memory.translate(file + at('file', 'f_op')), bytes);
-          assertSame(
-            undamaged,
-            captureAll(open(memory)),
-            `descriptor ${fd} with f_op ${operations.toString(16)}`,
-          );
+        const address = file + at('file', 'f_op');
+        const own = kernel.memory.pointer(address);
+        for (const operations of operationsOf(kernel).filter((other) => other !== own)) {
+          put(address, operations);
+          const what = `descriptor ${fd} with f_op ${operations.toString(16)}`;
+          assertSame(undamaged, captureAll(damaged), what);
         }
+        put(address, own);
       }
     });
 
