@@ -14,6 +14,7 @@ import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { walkUserPages } from '../../src/vmcore/page-table.ts';
+import { processorMilliseconds } from '../processor-time.ts';
 import { type Views, viewsOf } from './views.ts';
 
 /** Which dump to read, and of which of its processes to show all. */
@@ -35,6 +36,8 @@ export interface FuzzAnswer {
   /** The stack of an error that is none, which is a fault of the reader. */
   readonly fault: string | undefined;
   readonly rssMib: number;
+  /** What it took of a processor. */
+  readonly processorSeconds: number;
 }
 
 /** Looks at everything, each look on its own: what one refuses, another may still read. */
@@ -69,6 +72,7 @@ function* looks(kernel: Kernel): Generator<() => unknown> {
 }
 
 function read(path: string, pids: readonly number[]): FuzzAnswer {
+  const started = processorMilliseconds();
   let views: Views | undefined;
   const answer = { refused: 0, read: 0, fault: undefined as string | undefined };
   const attempt = (look: () => unknown): void => {
@@ -92,7 +96,13 @@ function read(path: string, pids: readonly number[]): FuzzAnswer {
   } catch (error) {
     answer.fault = error instanceof Error ? (error.stack ?? error.message) : String(error);
   }
-  return { ...answer, views, rssMib: Math.round(process.memoryUsage.rss() / 2 ** 20) };
+  const used = processorMilliseconds() - started;
+  return {
+    ...answer,
+    views,
+    rssMib: Math.round(process.memoryUsage.rss() / 2 ** 20),
+    processorSeconds: used / 1000,
+  };
 }
 
 process.on('message', ({ path, pids }: FuzzQuestion) => {
