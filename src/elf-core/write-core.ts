@@ -2,6 +2,7 @@ import { closeSync, constants, ftruncateSync, openSync, rmSync, writeSync } from
 import type { Mm } from '../linux/mm-types.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PAGE_SIZE } from '../system/page.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { PhysicalRange } from '../vmcore/physical.ts';
 import { type CoreArea, readAreas } from './areas.ts';
@@ -84,8 +85,8 @@ class SparseFile {
     try {
       return write();
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error)) throw error;
-      throw new CoreWriteError(`${this.#path} cannot be written: ${error.message}`);
+      if (codeOf(error) === undefined) throw error;
+      throw new CoreWriteError(`${this.#path} cannot be written: ${messageOf(error)}`);
     }
   }
 }

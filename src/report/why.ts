@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { INCIDENTS_DIRECTORY } from '../config/paths.ts';
 import { type LogExtract, logLinesAbout } from '../criu/restore/restore-log.ts';
+import { codeOf } from '../system/thrown.ts';
 import { groupReasons } from './causes.ts';
 import { keptLog } from './images.ts';
 import { IncidentError } from './incident.ts';
@@ -98,7 +99,7 @@ function criuSaid({ pid, group }: ProcessReport, incident: string): CriuSaid | u
   try {
     text = readFileSync(log, 'utf8');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
   }
   return { log, ...logLinesAbout(text, pid) };
