@@ -1,11 +1,20 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const here = import.meta.dirname;
 const headers = join(here, '../../sdk/c');
 let directory: string | undefined;
+
+/** Where programs are compiled to; gone when the tests of this process have ended. */
+function scratch(): string {
+  if (directory !== undefined) return directory;
+  const made = mkdtempSync(join(tmpdir(), 'otherworld-sdk-'));
+  process.once('exit', () => rmSync(made, { recursive: true, force: true }));
+  directory = made;
+  return made;
+}
 
 /**
  * Compiles a C program of this directory and returns the path of the executable. Throws with the compiler's
@@ -15,8 +24,7 @@ let directory: string | undefined;
  * @param compiler `gcc` or `g++`, the latter for C++ whatever the file's name says
  */
 export function build(source: string, options: readonly string[] = [], compiler = 'gcc'): string {
-  directory ??= mkdtempSync(join(tmpdir(), 'otherworld-sdk-'));
-  const output = join(directory, `${source.replace(/\W/g, '-')}-${compiler}`);
+  const output = join(scratch(), `${source.replace(/\W/g, '-')}-${compiler}`);
   const language = compiler === 'g++' ? ['-x', 'c++'] : [];
   const warnings = ['-Wall', '-Wextra', '-pedantic', '-Werror'];
   const paths = ['-I', headers, ...language, join(here, source), '-o', output];
