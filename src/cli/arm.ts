@@ -90,10 +90,10 @@ export function registerArm(program: Command): void {
     .description(
       'load the crash kernel that brings processes back, and make the kernel panic where it would limp on',
     )
-    .option('--install', 'also arm at every boot, and prepare for kernels when they are installed')
+    .option('--install', 'also arm at every boot, and prepare when a kernel is installed')
     .option('--build-only', 'build the crash initramfs into the cache, load nothing')
     .option('--kernel <release>', 'with --build-only: the kernel to build for (default: the running one)')
-    .option('--unchecked', 'also on a kernel of a series that was not checked (see docs/arming.md)')
+    .option('--unchecked', 'arm also on a kernel of a series that was not checked (see docs/arming.md)')
     .option('--json', 'print what was loaded as JSON')
     .action(run);
 }

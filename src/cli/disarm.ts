@@ -9,7 +9,7 @@ export function registerDisarm(program: Command): void {
   program
     .command('disarm')
     .description('unload the crash kernel and put the panic settings back')
-    .option('--uninstall', 'also no longer arm at boot')
+    .option('--uninstall', 'also stop arming at boot')
     .action((options: { uninstall?: boolean }) => {
       requireRoot('disarm');
       if (options.uninstall) beginStep('removing the units');

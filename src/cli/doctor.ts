@@ -41,9 +41,9 @@ async function booted(): Promise<Finding> {
 export function registerDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('what this machine needs to be armed, and what to change')
+    .description('check what this machine needs to be armed, and say what to change')
     .option('--deep', 'also build what would be loaded, and boot it in QEMU up to its program')
-    .option('--json', 'as JSON')
+    .option('--json', 'print JSON')
     .action(async (options: { json?: boolean; deep?: boolean }) => {
       requireRoot('doctor');
       beginStep('looking at this machine');

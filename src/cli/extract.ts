@@ -178,22 +178,22 @@ function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions
 export function registerExtract(program: Command): void {
   program
     .command('extract')
-    .description('write CRIU images of processes out of a vmcore, or a core of one for a debugger')
+    .description('write CRIU images of processes from a vmcore, or a core of one for a debugger')
     .argument('<file>', 'vmcore: ELF, kdump-compressed, or /proc/vmcore')
     .requiredOption(
       '--pid <pid>',
-      'process to extract with its descendants; may be given several times (a core is of one process or thread)',
+      'process to extract with its descendants; may be repeated (a core is of one process or thread)',
       pids,
     )
-    .option('--out <dir>', 'new directory for the images; one below it per group if there are several')
+    .option('--out <dir>', 'new directory for the images; with several groups, one below it for each')
     .option('--core <file>', 'instead of images: a new file for an ELF core of the process, for gdb')
-    .option('--unchecked', 'also from a kernel of a series that was not checked')
+    .option('--unchecked', 'extract also from a kernel of a series that was not checked')
     .option('--json', 'print what was found as JSON; its fields are in docs/inspect.md')
     .addHelpText(
       'after',
       `
-Exit status: 0 all were extracted, 1 error (nothing new is there), 2 wrong command line, 3 some were refused, each with
-its reasons, or the core lacks something that is named on standard error.
+Exit status: 0 all were extracted, 1 error (no output is left), 2 wrong command line, 3 some were refused, each with
+its reasons, or the core lacks something, which standard error names.
 
 Examples:
   otherworld extract vmcore --pid 812 --out images

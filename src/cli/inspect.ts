@@ -29,13 +29,13 @@ interface View {
 const views: Readonly<Record<string, View>> = {
   summary: {
     usage: 'summary',
-    description: 'which kernel, which machine, how it died (what is shown if nothing is named)',
+    description: 'which kernel, which machine, how it died (the default)',
     count: [0, 0],
     inspect: async (kernel) => (await import('../inspect/summary.ts')).summaryInspection(kernel),
   },
   ps: {
     usage: 'ps',
-    description: 'processes; > marks what was on a CPU; RSS in KiB',
+    description: 'processes; > marks those on a CPU; RSS in KiB',
     count: [0, 0],
     inspect: async (kernel) => (await import('../inspect/ps.ts')).psInspection(kernel),
   },
@@ -94,7 +94,7 @@ ${Object.values(views)
   .join('\n')}
 
 Exit status: 0 whole, 1 nothing could be read, 2 wrong command line, 3 incomplete: what is missing or doubtful is marked
-where it belongs and named on standard error. The fields of --json are in docs/inspect.md.
+in its place and named on standard error. The fields of --json are in docs/inspect.md.
 
 Examples:
   otherworld inspect vmcore

@@ -6,11 +6,11 @@ import { guestNames, guestPaths, guestPid, readGuest } from '../../lab/guest.ts'
 
 /** `otherworld lab list | log | console | down`: the guests that there are. */
 export function registerLabGuests(lab: Command): void {
-  lab.command('list').description('guests and their state').option('--json', 'as JSON').action(list);
+  lab.command('list').description('list guests and their state').option('--json', 'print JSON').action(list);
   lab
     .command('log <name>')
-    .description('what both kernels wrote to the console')
-    .option('-f, --follow', 'go on as it grows')
+    .description('show what both kernels wrote to the console')
+    .option('-f, --follow', 'follow the log as it grows')
     .action((name: string, options: { follow?: boolean }) => {
       readGuest(name);
       const { consoleLog } = guestPaths(name);
@@ -19,7 +19,7 @@ export function registerLabGuests(lab: Command): void {
     });
   lab
     .command('console <name>')
-    .description('a root shell on a serial port, for when the network does not answer; Ctrl-] leaves it')
+    .description('open a root shell on a serial port, for when the network is down; Ctrl-] leaves it')
     .action(attachConsole);
   lab
     .command('down <name>')

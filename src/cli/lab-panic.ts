@@ -22,9 +22,9 @@ export function registerLabPanic(lab: Command): void {
     .command('panic <name>')
     .description("kill a guest's kernel, wait for the crash world's report and print it")
     .option('--by <fault>', `how: ${faults.join(', ')}`, 'sysrq')
-    .option('--cpu <number>', 'on which CPU; without it, on any', wholeNumber)
+    .option('--cpu <number>', 'the CPU to kill the kernel on; without it, any', wholeNumber)
     .option('--wait <seconds>', 'longest time until the report', wholeNumber, 180)
-    .option('--unarmed', 'also if no crash kernel is loaded; waits for nothing')
+    .option('--unarmed', 'panic even if no crash kernel is loaded; wait for nothing')
     .option('--json', 'print the report as JSON')
     .action(panic);
   lab

@@ -15,8 +15,8 @@ export function registerLabRun(lab: Command): void {
     .usage(EXEC_USAGE)
     .description('run a command in a guest, as root; exit status, output and error are those of the command')
     .showHelpAfterError(`Usage: otherworld lab exec ${EXEC_USAGE}`)
-    .option('--timeout <seconds>', 'end it after this time with status 124', wholeNumber)
-    .option('-t, --tty', 'give it a terminal')
+    .option('--timeout <seconds>', 'end the command after this time, with status 124', wholeNumber)
+    .option('-t, --tty', 'give the command a terminal')
     .action(async (name: string, command: string[], options: { timeout?: number; tty?: boolean }) => {
       const how = { timeoutSeconds: options.timeout, terminal: options.tty };
       process.exitCode = await execInherited(name, command, how).catch(asLabsOwn);

@@ -32,12 +32,12 @@ export function registerLabUp(lab: Command): void {
   lab
     .command('up')
     .description('boot a fresh guest in which Otherworld is installed and armed')
-    .argument('<name>', "what to call it: letters, digits, '.', '_' and '-', at most 32")
+    .argument('<name>', "name of the guest: letters, digits, '.', '_' and '-', at most 32")
     .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
     .option('--memory <MiB>', 'memory of the guest', wholeNumber, 2048)
     .option('--cpus <n>', 'virtual CPUs', wholeNumber, 2)
     .option('--crashkernel <MiB>', 'memory reserved for the crash kernel', wholeNumber, 320)
-    .option('--numa <nodes>', 'NUMA nodes, among which memory and CPUs are divided', wholeNumber, 1)
+    .option('--numa <nodes>', 'NUMA nodes; memory and CPUs are divided among them', wholeNumber, 1)
     .option(
       '--disk <n>',
       "disks, the system's included; the others are mounted at /srv/disk2 and so on",
@@ -47,7 +47,7 @@ export function registerLabUp(lab: Command): void {
     .option('--users', 'two users besides root, alice and bob, with groups of their own')
     .option(
       '--last-pid <number>',
-      'the next process gets the number after it: 4000000, as on a server',
+      'the next process gets the PID after this one: 4000000, as on a server',
       wholeNumber,
     )
     .option(
@@ -57,7 +57,7 @@ export function registerLabUp(lab: Command): void {
     )
     .option('--forward <host:guest>', 'a TCP port of 127.0.0.1 that leads into the guest: 8080:80', forward)
     .option('--append <parameters>', 'more kernel parameters')
-    .option('--quick', 'start from a snapshot of a guest like this that has booted; the first makes it')
+    .option('--quick', 'start from a snapshot of such a guest after its boot; the first time makes it')
     .option('--no-arm', 'install, but do not arm')
     .action(up);
 }

@@ -61,7 +61,7 @@ function found(rule: ProtectionRule, processes: readonly Matchable[]): string {
 export function registerProtect(program: Command): void {
   targetOptions(program.command('protect'))
     .description(
-      'bring these processes and their descendants back after a panic; holds across reboots. Exit status 1 if one of them cannot be protected; the others are',
+      'bring these processes and their descendants back after a panic; holds across reboots. Exit status 1 if one of them cannot be protected; the others are protected',
     )
     .action(protect);
 }

@@ -139,25 +139,25 @@ function printPruned({ incidents, images, problems }: Pruned): void {
 const HELP = `
 Examples:
   otherworld report                     the latest incident
-  otherworld report --why 812           what became of process 812, and why
+  otherworld report --why 812           what happened to process 812, and why
   otherworld report ID --why 812 --json the same of another incident, as JSON`;
 
 /** `otherworld report` */
 export function registerReport(program: Command): void {
   program
     .command('report [id]')
-    .description('what became of the processes after a panic (the latest, if no incident is named)')
-    .option('--json', 'as JSON')
-    .option('--why <pid>', 'everything about one process of the incident, on one page', positiveNumber)
-    .option('--list', 'ids of all incidents')
-    .option('--schema', 'the JSON Schema of the report')
+    .description('show what happened to the processes after a panic (the latest, if no incident is named)')
+    .option('--json', 'print JSON')
+    .option('--why <pid>', 'show everything about one process of the incident, on one page', positiveNumber)
+    .option('--list', 'list the ids of all incidents')
+    .option('--schema', 'print the JSON Schema of the report')
     .option(
       '--prune',
       'remove what is over the limits of the configuration, or the incident that is named; the latest stays',
     )
     .option('--keep <incidents>', 'with --prune: how many incidents stay', positiveNumber)
     .option('--older-than <days>', 'with --prune: remove what is older', days)
-    .option('--images', 'with --prune: remove images only, what processes held in memory')
+    .option('--images', 'with --prune: remove only images, which hold the memory of processes')
     .addHelpText('after', HELP)
     .action(show);
 }

@@ -26,7 +26,7 @@ export function targetOptions(command: Command): Command {
     )
     .option(
       '--command <name...>',
-      "root's processes of this name, or whose program's file has it",
+      "root's processes that have this name, or whose program file has it",
       collect,
       [] as string[],
     )

@@ -61,8 +61,8 @@ function print(status: Status): string {
 export function registerStatus(program: Command): void {
   program
     .command('status')
-    .description('is the system armed for this kernel, and what is protected')
-    .option('--json', 'as JSON')
+    .description('show whether the system is armed for this kernel, and what is protected')
+    .option('--json', 'print JSON')
     .action((options: { json?: boolean }) => {
       requireRoot('status');
       const status = readStatus(loadConfig());

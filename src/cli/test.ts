@@ -7,8 +7,8 @@ export function registerTest(program: Command): void {
   program
     .command('test [filter]')
     .description('run the tests: first those that need no guest, then those in guests of each Debian release')
-    .option('--unit', 'only those that need no guest')
-    .option('--guest', 'only those in guests')
+    .option('--unit', 'only tests that need no guest')
+    .option('--guest', 'only tests in guests')
     .option('--release <name>', `guests of this release only: ${releases.join(' or ')}`)
     .addHelpText('after', '\nFILTER: only test files whose path contains it.')
     .action(async (filter: string | undefined, options: TestCommandOptions) => {

@@ -66,7 +66,7 @@ function complain(problems: readonly string[]): void {
 export function registerUnprotect(program: Command): void {
   targetOptions(program.command('unprotect'))
     .description(
-      'take back what protect said. Exit status 1 if there is no such rule; the others are taken back',
+      'remove rules that protect made. Exit status 1 if there is no such rule; the others are removed',
     )
     .option('--all', 'every rule')
     .action(unprotect);
