@@ -51,6 +51,11 @@ const table: readonly Advice[] = [
       'the confinement cannot be given again: without it the program comes back (aa-disable, a setting of the unit)',
   },
   {
+    pattern: /terminal input audited/,
+    advice:
+      'the auditing cannot be turned on again: disable= of pam_tty_audit(8) leaves out the user that the program is started as',
+  },
+  {
     pattern: /keyring/,
     advice:
       'KeyringMode= of the unit, and whoever puts keys there (pam_keyinit, kerberos), decide about the keyring',
