@@ -5,7 +5,7 @@ import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
-import { pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
+import { isTtyAudited, pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
@@ -254,6 +254,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (threads.length === 0) return zombie(kernel, group, findings);
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);
+  if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
   findings.repairs.push(...(files.repairs.get(group.pid) ?? []), ...clockRepairs(source.clocks));
   findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));

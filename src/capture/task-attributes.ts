@@ -1,14 +1,19 @@
 import { semUndoListStruct } from '../linux/ipc.ts';
 import { sessionKeys } from '../linux/key.ts';
 import { listEmpty } from '../linux/list.ts';
-import { hasThreadFlag, PF, PFA, type Task, TIF } from '../linux/sched.ts';
+import { hasThreadFlag, PF, PFA, schedPolicy, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 
-/** SCHED_NORMAL, FIFO, RR, BATCH, IDLE (include/uapi/linux/sched.h): those that CRIU sets. */
-const restorablePolicies: ReadonlySet<number> = new Set([0, 1, 2, 3, 5]);
-const SCHED_DEADLINE = 6;
+/** Those that CRIU sets. */
+const restorablePolicies: ReadonlySet<number> = new Set([
+  schedPolicy.other,
+  schedPolicy.fifo,
+  schedPolicy.rr,
+  schedPolicy.batch,
+  schedPolicy.idle,
+]);
 /** PR_SET_IO_FLUSHER sets both (kernel/sys.c). */
 const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
@@ -21,7 +26,7 @@ function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
 }
 
 function policyProblem({ policy }: Task): string | undefined {
-  if (policy === SCHED_DEADLINE) return 'has the deadline scheduling policy';
+  if (policy === schedPolicy.deadline) return 'has the deadline scheduling policy';
   return restorablePolicies.has(policy) ? undefined : `has scheduling policy ${policy}`;
 }
 

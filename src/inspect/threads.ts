@@ -1,6 +1,6 @@
 import { taskPtRegs } from '../linux/arch/index.ts';
 import { forEachThread } from '../linux/pid.ts';
-import { PF, type Task, taskAt } from '../linux/sched.ts';
+import { PF, schedPolicy, type Task, taskAt } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import { hex, isDamage, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -13,6 +13,8 @@ export interface ThreadRow {
   readonly state: string;
   readonly cpu: number | undefined;
   readonly running: boolean;
+  /** Scheduling policy: its name, the number where it has none, `?` where it cannot be read. */
+  readonly policy: string;
   /** Number of the system call that it is in; undefined if in none, or for a kernel thread. */
   readonly systemCall: number | undefined;
   readonly userIp: string | undefined;
@@ -24,12 +26,21 @@ export interface ThreadRow {
 
 const NO_SYSTEM_CALL = 0xffff_ffff_ffff_ffffn;
 
+const policyNames: ReadonlyMap<number, string> = new Map(
+  Object.entries(schedPolicy).map(([name, policy]) => [policy, name]),
+);
+
+function policyName({ policy }: Task): string {
+  return policyNames.get(policy) ?? String(policy);
+}
+
 function threadRow(kernel: Kernel, task: Task): ThreadRow {
   const common = {
     tid: task.pid,
     state: stateLetter(task),
     cpu: task.cpu,
     running: task.on_cpu !== 0,
+    policy: policyName(task),
     comm: commOf(task),
   };
   const none = { systemCall: undefined, userIp: undefined, userSp: undefined };
@@ -57,6 +68,7 @@ function readableRow(kernel: Kernel, address: bigint): ThreadRow {
       state: readable(() => stateLetter(task)) ?? '?',
       cpu: readable(() => task.cpu),
       running: readable(() => task.on_cpu !== 0) ?? false,
+      policy: readable(() => policyName(task)) ?? '?',
       ...{ systemCall: undefined, userIp: undefined, userSp: undefined },
       comm: readable(() => commOf(task)) ?? '?',
       problem: error.message,
@@ -82,14 +94,15 @@ function readThreads(kernel: Kernel, leader: Task): { rows: ThreadRow[]; missing
   }
 }
 
-/** Threads of a process: state, system call, user registers. */
+/** Threads of a process: state, scheduling policy, system call, user registers. */
 export function threadsInspection(kernel: Kernel, pid: number): Inspection {
   const { rows, missing } = readThreads(kernel, requireTask(kernel, pid));
-  const header = ['TID', 'CPU', 'ST', 'SYSCALL', 'USER IP', 'USER SP', 'COMMAND'];
+  const header = ['TID', 'CPU', 'ST', 'POLICY', 'SYSCALL', 'USER IP', 'USER SP', 'COMMAND'];
   const cells = (row: ThreadRow): (string | number)[] => [
     row.tid,
     `${row.running ? '>' : ''}${row.cpu ?? '-'}`.padStart(3),
     row.state,
+    row.policy,
     String(row.systemCall ?? '-').padStart(7),
     row.userIp ?? '-',
     row.userSp ?? '-',

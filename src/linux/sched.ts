@@ -180,6 +180,9 @@ export function hasNoNewPrivs(task: Task): boolean {
   return task.atomic_flags.has(PFA.noNewPrivs);
 }
 
+/** Scheduling policies (include/uapi/linux/sched.h), named as in sched(7); `ext` came with 6.12. */
+export const schedPolicy = { other: 0, fifo: 1, rr: 2, batch: 3, idle: 5, deadline: 6, ext: 7 } as const;
+
 /** Nice value, -20 to 19 (include/linux/sched/prio.h). */
 export function niceOf(task: Task): number {
   return task.static_prio - 120;

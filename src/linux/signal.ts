@@ -43,6 +43,8 @@ export const signalStruct = struct('signal_struct', {
   oom_score_adj: s16,
   oom_score_adj_min: s16,
   autogroup: optional(pointer),
+  // with CONFIG_AUDIT
+  audit_tty: optional(u32),
   /** By enum pid_type. */
   pids: array(pointer),
 });
@@ -62,6 +64,14 @@ export function pidOfRole(
   role: 'PIDTYPE_TGID' | 'PIDTYPE_PGID' | 'PIDTYPE_SID',
 ): bigint {
   return kernel.bind(signalStruct).at(signal).pids[kernel.enumerator(role)] ?? 0n;
+}
+
+/** A bit of `signal_struct.audit_tty` (include/linux/audit.h). */
+const AUDIT_TTY_ENABLE = 0x1;
+
+/** Whether what it reads from terminals goes to the audit log (AUDIT_TTY_SET; pam_tty_audit(8)). */
+export function isTtyAudited({ audit_tty: flags = 0 }: Pick<Signal, 'audit_tty'>): boolean {
+  return (flags & AUDIT_TTY_ENABLE) !== 0;
 }
 
 /** `struct autogroup` (kernel/sched/autogroup.h). */

@@ -51,6 +51,11 @@ const table: readonly Advice[] = [
       'the confinement cannot be given again: without it the program comes back (aa-disable, a setting of the unit)',
   },
   {
+    pattern: /terminal input audited/,
+    advice:
+      'the auditing cannot be turned on again: disable= of pam_tty_audit(8) leaves out the user that the program is started as',
+  },
+  {
     pattern: /keyring/,
     advice:
       'KeyringMode= of the unit, and whoever puts keys there (pam_keyinit, kerberos), decide about the keyring',
@@ -113,7 +118,12 @@ const table: readonly Advice[] = [
       'a setting of the processor that the program, its runtime or its starter has asked for: it comes back without',
   },
   {
-    pattern: /scheduling policy|core scheduling/,
+    pattern: /core scheduling/,
+    advice:
+      'what sets a cookie for it (prctl PR_SCHED_CORE, often a sandbox or a container) has to do without',
+  },
+  {
+    pattern: /scheduling policy/,
     advice: 'another scheduling policy comes back: chrt(1), CPUSchedulingPolicy= of the unit',
   },
   {

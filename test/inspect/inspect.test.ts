@@ -14,6 +14,7 @@ import { listProcesses } from '../../src/inspect/tasks.ts';
 import { threadsInspection } from '../../src/inspect/threads.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import type { Kernel } from '../../src/vmcore/kernel.ts';
 import {
   dumpBytes,
   dumpPath,
@@ -92,6 +93,30 @@ for (const release of releases) {
         assert.equal(systemCall, 34);
         assert.match(userIp, /^0x4[0-9a-f]{5}$/);
         assert.equal(state, 'S');
+      }
+    });
+
+    it('shows the scheduling policy of a thread by its name, or by its number', () => {
+      const policies = (of: Kernel, pid: number) =>
+        (threadsInspection(of, pid).json() as { threads: { policy: string }[] }).threads.map(
+          ({ policy }) => policy,
+        );
+      assert.deepEqual(policies(kernel, truth.program.pid), ['other', 'other', 'other']);
+      // A CPU's stopper thread has it in every kernel (kernel/sched/stop_task.c).
+      const stopper = listProcesses(kernel).rows.find(({ comm }) => comm === 'migration/0');
+      assert.deepEqual(policies(kernel, stopper?.pid ?? -1), ['fifo']);
+
+      const policyNames = ['other', 'fifo', 'rr', 'batch', '4', 'idle', 'deadline', 'ext'];
+      const at = kernel.layouts.member('task_struct', 'policy')?.offsetBytes ?? 0;
+      const task = findTaskByPid(kernel, truth.program.pid) ?? 0n;
+      const physical = kernel.memory.translate(task + BigInt(at));
+      for (const [policy, name] of policyNames.entries()) {
+        const patched = openPatched(release, [{ physical, bytes: Uint8Array.of(policy, 0, 0, 0) }]);
+        assert.deepEqual(policies(patched, truth.program.pid), [name, 'other', 'other']);
+        const [header, leader] = threadsInspection(patched, truth.program.pid).text().split('\n');
+        const column = header?.indexOf('POLICY') ?? -1;
+        assert.match(leader?.slice(column) ?? '', new RegExp(`^${name} `));
+        patched.close();
       }
     });
 

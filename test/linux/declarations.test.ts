@@ -56,6 +56,39 @@ function cycleFrom(start: string): readonly string[] | undefined {
   return undefined;
 }
 
+/** What Debian does not build; and lists of areas, which 6.1 took away. */
+const unbuilt = [
+  ...['mm_struct.lamMask', 'pipe_inode_info.watch_queue', 'task_struct.core_cookie'],
+  ...['task_struct.uclampMin', 'task_struct.uclampMax', 'mm_struct.mmap', 'vm_area_struct.vm_next'],
+];
+const ofInet = (member: string): string => `inet_sock.${member}`;
+const ofInet6 = (member: string): string => `ipv6_pinfo.${member}`;
+
+/**
+ * Optional members that a release does not have, or that Debian does not build. What is misspelt would be
+ * among them, and never be read.
+ */
+const lacking: Readonly<Record<Release, readonly string[]>> = {
+  debian12: [
+    ...unbuilt,
+    // 6.4, 6.7, 6.8, 6.12, and the others later than 6.1
+    ...['task_struct.user_event_mm', 'thread_struct.features', 'task_struct.rseq_len', 'tcp_sock.ao'],
+    ...['inet_sock.inet_flags', 'inet_sock.ipv6_fl_list', 'dentry.d_children', 'task_struct.custom_slice'],
+  ],
+  debian13: [
+    ...unbuilt,
+    // CONFIG_USER_EVENTS, CONFIG_TCP_AO, CONFIG_ANON_VMA_NAME: not built
+    ...['task_struct.user_event_mm', 'tcp_sock.ao', 'vm_area_struct.anon_name'],
+    // 6.2 counts elsewhere, 6.8 made lists of trees
+    ...['task_struct.rssCounts', 'mnt_namespace.list', 'dentry.d_subdirs'],
+    // 6.4 to 6.8 made bits of one word of these (inet_flags)
+    ...['bind_address_no_port', 'cmsg_flags', 'freebind', 'mc_all', 'mc_loop', 'recverr'].map(ofInet),
+    ...['recverr_rfc4884', 'transparent'].map(ofInet),
+    ...['autoflowlabel', 'autoflowlabel_set', 'dontfrag', 'mc_all', 'mc_loop', 'recverr'].map(ofInet6),
+    ...['recverr_rfc4884', 'sndflow', 'ipv6_fl_list'].map(ofInet6),
+  ],
+};
+
 /** Structures that only other releases have. */
 const missing: Readonly<Record<Release, readonly string[]>> = {
   // 6.2 made pcpu_hot, 6.4 module_memory, and skb_frag is a bio_vec
@@ -103,6 +136,18 @@ suite('structure declarations', () => {
   });
 
   for (const release of releases) {
+    test(`have the optional members in ${release} that its kernel has, each known by name`, () => {
+      const kernel = openFixture(release);
+      const absent = [...declarations.values()].flatMap((decl) =>
+        missing[release].includes(decl.name)
+          ? []
+          : Object.entries(decl.fields)
+              .filter(([key, { isOptional }]) => isOptional && !kernel.bind(decl).has(key))
+              .map(([key]) => `${decl.name}.${key}`),
+      );
+      assert.deepEqual(absent.toSorted(), lacking[release].toSorted());
+    });
+
     test(`fit the kernel of ${release}, with all their members`, () => {
       const kernel = openFixture(release);
       const problems: string[] = [];
