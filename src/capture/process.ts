@@ -256,8 +256,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
-  findings.repairs.push(...(files.repairs.get(group.pid) ?? []), ...clockRepairs(source.clocks));
-  findings.notes.push(...(files.notes.get(group.pid) ?? []), ...processNotes(kernel, leader, signal));
+  findings.repairs.push(...clockRepairs(source.clocks));
+  findings.notes.push(...processNotes(kernel, leader, signal));
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
@@ -277,6 +277,11 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
+  const cwdFileId = files.directory(fs.pwd, group.pid);
+  const rootFileId = files.directory(fs.root, group.pid);
+  // Mappings and directories have repairs and notes as well: these are all only now.
+  findings.repairs.push(...(files.repairs.get(group.pid) ?? []));
+  findings.notes.push(...(files.notes.get(group.pid) ?? []));
   return {
     ...identity(kernel, group),
     ...stopOf(group, owner.stopping),
@@ -286,8 +291,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     filesId: source.ids.of(leader.files),
     fsId: source.ids.of(leader.fs),
     sighandId: source.ids.of(leader.sighand),
-    cwdFileId: files.directory(fs.pwd, group.pid),
-    rootFileId: files.directory(fs.root, group.pid),
+    cwdFileId,
+    rootFileId,
     umask: fs.umask,
     personality: leader.personality,
     sigactions,

@@ -5,7 +5,7 @@ import { mappingsOf } from '../linux/readers/i-mmap.ts';
 import { taskAt } from '../linux/sched.ts';
 import { isNotReserved, SHM, type ShmidKernel, segmentObject, shmSegments } from '../linux/shm.ts';
 import type { SharedSegment } from '../model/segment.ts';
-import { PAGE_SIZE } from '../system/page.ts';
+import { pageEnd } from '../system/page.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from './file-capture.ts';
 import type { CaptureContext } from './files/context.ts';
@@ -174,7 +174,7 @@ export function mapSegment(context: CaptureContext, file: File, use: MappingUse)
   const { used, refused } = context.of(Segments);
   const found = used.get(file.f_inode);
   if (found === undefined) {
-    const reason = refused.get(file.f_inode) ?? 'is none of the initial IPC namespace';
+    const reason = refused.get(file.f_inode) ?? 'is not found in the initial IPC namespace';
     throw new FileRefusal(`has a System V shared memory segment attached, which ${reason}`);
   }
   const what = nameOf(found.segment);
@@ -190,7 +190,7 @@ export function mapSegment(context: CaptureContext, file: File, use: MappingUse)
  * be attached like that.
  */
 function attachmentsOf({ segment, attachments }: UsedSegment): number {
-  const bytes = Math.ceil(segment.sizeBytes / PAGE_SIZE) * PAGE_SIZE;
+  const bytes = pageEnd(segment.sizeBytes);
   const byPlace = attachments.toSorted((a, b) => a.pid - b.pid || a.start - b.start);
   let [whole, pid, at, end] = [0, 0, 0, bytes];
   for (const area of byPlace) {

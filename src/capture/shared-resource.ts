@@ -9,8 +9,8 @@ export interface SharedResource {
    */
   collect(context: CaptureContext): void;
   /**
-   * What of it went with the kernel, for the report of the incident; sentences. Called when it is known which
-   * groups come back.
+   * What of it went with the kernel, for the report of the incident; sentences. Called when every
+   * group has its parts; of a group that is refused for another reason later, its own reasons tell.
    */
   losses(context: CaptureContext): readonly string[];
 }

@@ -99,7 +99,7 @@ function freeMebibytes(directory: string): number {
 function noteRestorePlan(report: IncidentReport, group: ProcessGroup, directory: string): void {
   const plan = readRestorePlan(directory);
   report.groups ??= [];
-  report.groups.push({ group: group.id, plan: describeGroupPlan(plan, readPreparation(directory)) });
+  report.groups.push({ group: group.id, plan: describeGroupPlan(plan, readPreparation(directory), group) });
   for (const process of group.processes) {
     const entry = report.processes.find(({ pid }) => pid === process.pid);
     if (entry !== undefined) entry.plan = describeProcessPlan(plan, process);

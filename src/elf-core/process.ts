@@ -30,7 +30,6 @@ export interface FoundProcess {
   readonly notes: readonly string[];
 }
 
-/** With FRED the upper bits of the selector slots are used for other things. */
 /** What of the arguments fits into the core's note. */
 const MOST_ARGUMENT_BYTES = 80;
 const NO_CREDENTIALS = { uid: 0, gid: 0 };

@@ -21,12 +21,6 @@ export const epitem = struct('epitem', {
 
 export type Epitem = ViewOf<typeof epitem>;
 
-/**
- * EPOLLWAKEUP, EPOLLONESHOT, EPOLLET, EPOLLEXCLUSIVE: all that is left of the events of a one-shot watch that
- * went off.
- */
-export const EP_PRIVATE_BITS = 0xf000_0000;
-
 /** More watches than one epoll has in a sound machine. */
 const MAX_WATCHES = 1 << 22;
 

@@ -152,11 +152,6 @@ export function listReadEntries<F extends Fields>(
  */
 const PPREV = 8n;
 
-/** Whether the `struct hlist_head` at `head` has no elements. */
-export function hlistEmpty(kernel: Kernel, head: bigint): boolean {
-  return kernel.memory.pointer(head) === 0n;
-}
-
 function* hlistWalk(
   kernel: Kernel,
   container: string,
@@ -196,18 +191,6 @@ export function hlistForEach(kernel: Kernel, head: bigint, limit: number = DEFAU
 }
 
 /**
- * The same for a `struct hlist_nulls_head` (include/linux/list_nulls.h), which ends with an odd number, not
- * with NULL.
- */
-export function hlistNullsForEach(
-  kernel: Kernel,
-  head: bigint,
-  limit: number = DEFAULT_LIMIT,
-): Generator<bigint> {
-  return hlistWalk(kernel, 'hlist_nulls', head, (node) => (node & 1n) !== 0n, limit);
-}
-
-/**
  * Views of the structures in an hlist that are linked through their member `member`. Throws like {@link
  * hlistForEach}.
  */
@@ -220,16 +203,4 @@ export function* hlistForEachEntry<F extends Fields>(
 ): Generator<View<F>> {
   const offset = BigInt(bound.offsetOf(member));
   for (const node of hlistForEach(kernel, head, limit)) yield bound.at(node - offset);
-}
-
-/** The same for a `struct hlist_nulls_head`. */
-export function* hlistNullsForEachEntry<F extends Fields>(
-  kernel: Kernel,
-  head: bigint,
-  bound: Bound<F>,
-  member: string,
-  limit: number = DEFAULT_LIMIT,
-): Generator<View<F>> {
-  const offset = BigInt(bound.offsetOf(member));
-  for (const node of hlistNullsForEach(kernel, head, limit)) yield bound.at(node - offset);
 }

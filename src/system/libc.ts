@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import type { LibraryHandle } from 'koffi';
 import { SystemCallError } from './errno.ts';
 
@@ -41,7 +42,8 @@ export function libcFunction<Arguments extends readonly unknown[]>(
       call = library.func(declaration);
     }
     const result = Number(call(...values));
-    return result < 0 ? -koffi.errno() : result;
+    // A failure without an errno is one all the same.
+    return result < 0 ? -(koffi.errno() || constants.errno.EIO) : result;
   };
 }
 

@@ -94,6 +94,9 @@ suite(`resurrection on ${release}`, () => {
       segmentsBefore,
       /^shared: key 4f570001, owner 1003:1004, maker 1001:1002, mode 640, 16484 /m,
     );
+    assert.match(segmentsBefore, /^behind its size: 5a$/m);
+    const { notes = [] } = report.processes.find(({ pid }) => pid === pids.segments) ?? {};
+    assert.match(notes.join('\n'), /segment \d+ is attached and no longer locked \(mlock\)/);
     await guest.sh(`kill -HUP ${pids.segments}`);
     await guest.until('grep -q done /srv/out/segments', 60);
     assert.equal(await guest.sh('cat /srv/out/segments'), segmentsBefore);

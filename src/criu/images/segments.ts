@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { Vma } from '../../model/memory.ts';
+import { pageEnd } from '../../system/page.ts';
 import { writeContent } from './content.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
 import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan } from './plan/segments.ts';
@@ -15,7 +16,7 @@ const ATTACHED = 0x7fff_ffff;
  * How the first area of an attachment says that it is attached for writing (restore_mapping,
  * criu/pie/restorer.c).
  */
-const PROT_EXEC = 4;
+const ATTACH_FOR_WRITING = 4;
 
 /**
  * What CRIU is told of an area of a System V shared memory segment. Of an area that is anonymous shared
@@ -31,7 +32,7 @@ export function attachedSegment({ segment, offsetBytes, prot }: Vma): {
   if (segment === undefined) throw new Error('an area of a System V shared memory segment has no segment');
   const shmid = BigInt(segment.id);
   if (offsetBytes > 0) return { fd: BigInt(ATTACHED), shmid, prot };
-  return { fd: shmid, shmid, prot: segment.isWritable ? prot | PROT_EXEC : prot };
+  return { fd: shmid, shmid, prot: segment.isWritable ? prot | ATTACH_FOR_WRITING : prot };
 }
 
 /**
@@ -48,7 +49,8 @@ export function writeSegments(
   const plans = segments.map(
     ({ runs, ...segment }): SegmentPlan => ({
       ...segment,
-      ...writeContent(image, source, runs, segment.sizeBytes),
+      // Whole pages are attached, whatever the size.
+      ...writeContent(image, source, runs, pageEnd(segment.sizeBytes)),
     }),
   );
   writeFileSync(join(images.path, SEGMENTS), `${JSON.stringify(plans)}\n`, { flag: 'wx', mode: 0o600 });

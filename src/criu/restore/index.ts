@@ -15,3 +15,4 @@ export {
   restoreImages,
 } from './restore.ts';
 export { moveTo } from './restore-cgroup.ts';
+export { removeLeftSegments } from './segments.ts';

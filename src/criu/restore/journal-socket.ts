@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, constants } from 'node:fs';
 import type { JournalStream } from '../../model/socket.ts';
 import { F_SETFL, fcntl } from '../../system/descriptors.ts';
+import { checked } from '../../system/libc.ts';
 import {
   AF_UNIX,
   SOCK_CLOEXEC,
@@ -42,12 +43,34 @@ grep -qxF "$(readlink /proc/$$/fd/0)" ${STREAMS_TAKEN} && exit 0
 wait_for -S /run/systemd/journal/stdout
 copy "$@"`;
 
+function closeBoth(pair: readonly [number, number]): void {
+  for (const fd of pair) closeSync(fd);
+}
+
+/** All pairs, or none: throws a SystemCallError. */
+function makePairs(sockets: readonly PlannedJournalSocket[]): [number, number][] {
+  const pairs: [number, number][] = [];
+  try {
+    for (const socket of sockets) pairs.push(makePair(socket));
+    return pairs;
+  } catch (error) {
+    for (const pair of pairs) closeBoth(pair);
+    throw error;
+  }
+}
+
 function makePair({ kind, nonblocking }: PlannedJournalSocket): [number, number] {
   const pair = socketpair(AF_UNIX, socketTypes[kind] | SOCK_CLOEXEC);
-  if (nonblocking) fcntl(pair[0], F_SETFL, O_NONBLOCK);
-  // The journal tells by its sender whose a text is, also one that was written before the journal was there.
-  setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, ENABLED, ENABLED.length);
-  return pair;
+  try {
+    if (nonblocking) checked('fcntl', fcntl(pair[0], F_SETFL, O_NONBLOCK));
+    // The journal tells by its sender whose a text is, also one that was written before the journal was
+    // there.
+    checked('setsockopt', setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, ENABLED, ENABLED.length));
+    return pair;
+  } catch (error) {
+    closeBoth(pair);
+    throw error;
+  }
 }
 
 /** The arguments of `sh` for a relay. */
@@ -86,7 +109,7 @@ export function openJournalSockets(
   sockets: readonly PlannedJournalSocket[],
   { firstFd, shell = '/bin/sh' }: { readonly firstFd: number; readonly shell?: string },
 ): GroupResource {
-  let pairs = sockets.map(makePair);
+  let pairs = makePairs(sockets);
   return {
     fds: pairs.map(([process]) => process),
     options: sockets.flatMap(({ inode }, i) => ['--inherit-fd', `fd[${firstFd + i}]:socket:[${inode}]`]),

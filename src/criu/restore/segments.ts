@@ -39,15 +39,19 @@ function showKey(key: number): string {
 function create({ id, key, cuid, cgid, mode, sizeBytes, isNotReserved }: SegmentPlan): void {
   const flags = IPC_CREAT_EXCL | mode | (isNotReserved ? SHM_NORESERVE : 0);
   writeFileSync(NEXT_ID, String(id));
-  // Who makes a segment is its creator for good.
-  const made = asUser(cuid, cgid, () => shmget(key | 0, sizeBytes, flags));
+  let made = -constants.errno.EPERM;
+  try {
+    // Who makes a segment is its creator for good.
+    made = asUser(cuid, cgid, () => shmget(key | 0, sizeBytes, flags));
+  } finally {
+    // The number would wait for the next segment, whoever makes that.
+    if (made < 0) shmctl(shmget(IPC_PRIVATE, 1, 0), IPC_RMID, null);
+  }
   if (made === id) return;
   if (made >= 0) {
     shmctl(made, IPC_RMID, null);
     throw new Error('its number is taken');
   }
-  // The number waits for the next segment, whoever makes that.
-  shmctl(shmget(IPC_PRIVATE, 1, 0), IPC_RMID, null);
   throw new Error(
     -made === constants.errno.EEXIST ? `its key ${showKey(key)} is taken` : `shmget: ${errnoText(-made)}`,
   );
@@ -57,6 +61,14 @@ function stat(id: number): Buffer {
   const ds = Buffer.alloc(SHMID_DS.bytes);
   checked('shmctl', shmctl(id, IPC_STAT, ds));
   return ds;
+}
+
+function isThere(id: number): boolean {
+  return shmctl(id, IPC_STAT, Buffer.alloc(SHMID_DS.bytes)) >= 0;
+}
+
+function attachmentsOf(id: number): number {
+  return Number(stat(id).readBigUInt64LE(SHMID_DS.attachments));
 }
 
 function setOwner({ id, uid, gid, mode }: SegmentPlan): void {
@@ -123,6 +135,23 @@ function remove({ id }: SegmentPlan): string[] {
   return isRemoved ? [] : [`the System V shared memory segment ${id} cannot be removed`];
 }
 
+function plansIn(directory: string): SegmentPlan[] {
+  const path = join(directory, SEGMENTS);
+  return existsSync(path) ? segmentsSchema.parse(JSON.parse(readImageText(path))) : [];
+}
+
+/**
+ * Takes away the segments that were made for a group whose processes are gone, so that it can be restored
+ * once more: they outlive them. Leaves those that somebody has attached, or that are not as they were made.
+ */
+export function removeLeftSegments(directory: string): void {
+  for (const plan of plansIn(directory)) {
+    const unused = { ...plan, attachments: 0 };
+    if (isThere(plan.id) && attachmentsOf(plan.id) === 0 && differences(unused).length === 0)
+      shmctl(plan.id, IPC_RMID, null);
+  }
+}
+
 /**
  * Makes the System V shared memory segments that a group's images name, under their numbers and keys, with
  * their content. Throws an Error if one cannot be made, most of all because its number or key is taken; there
@@ -132,9 +161,8 @@ function remove({ id }: SegmentPlan): string[] {
  * it does
  */
 export function makeSegments(directory: string): GroupResource {
-  const path = join(directory, SEGMENTS);
-  if (!existsSync(path)) return { finish: () => [] };
-  const plans = segmentsSchema.parse(JSON.parse(readImageText(path)));
+  const plans = plansIn(directory);
+  if (plans.length === 0) return { finish: () => [] };
   const made: SegmentPlan[] = [];
   const drop = (): void => {
     for (const { id } of made) shmctl(id, IPC_RMID, null);

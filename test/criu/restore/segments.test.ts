@@ -6,7 +6,7 @@ import { afterEach, describe, it } from 'node:test';
 import { ImageDirectory, type PageSource } from '../../../src/criu/images/image.ts';
 import { writeSegments } from '../../../src/criu/images/segments.ts';
 import type { GroupResource } from '../../../src/criu/restore/resource.ts';
-import { makeSegments } from '../../../src/criu/restore/segments.ts';
+import { makeSegments, removeLeftSegments } from '../../../src/criu/restore/segments.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import type { SharedSegment } from '../../../src/model/segment.ts';
 import { memoryAt } from '../../../src/system/libc.ts';
@@ -90,16 +90,29 @@ describe('System V shared memory segments of a group', needsRoot, () => {
     const size = `${segment.sizeBytes} bytes`;
     assert.equal(listed().get(ID), `key ${KEY}, mode 640, ${size}, 1003:1004, 1001:1002, 0`);
     assert.equal(listed().get(ID + 1), 'key 0, mode 2000, 4096 bytes, 1003:1004, 1001:1002, 0');
-    const content = contentOf(ID, segment.sizeBytes);
-    const expected = Buffer.alloc(segment.sizeBytes);
+    const content = contentOf(ID, 4 * PAGE_SIZE);
+    const expected = Buffer.alloc(4 * PAGE_SIZE);
     expected.set(oldMemory(0x10_0000, PAGE_SIZE), 0);
-    expected.set(oldMemory(0x20_0000, PAGE_SIZE + 100), 2 * PAGE_SIZE);
+    expected.set(oldMemory(0x20_0000, 2 * PAGE_SIZE), 2 * PAGE_SIZE);
     assert.ok(content.equals(expected));
     assert.deepEqual(made.ready?.(), []);
     made.finish(true);
     assert.ok(listed().has(ID));
     shmctl(ID, IPC_RMID, null);
     shmctl(ID + 1, IPC_RMID, null);
+  });
+
+  it('are taken away before the group is made once more, if nobody has them and they are as they were', () => {
+    const directory = write(segment);
+    makeSegments(directory).finish(true);
+    const address = shmat(ID, 0, 0);
+    removeLeftSegments(directory);
+    assert.ok(listed().has(ID));
+    shmdt(address);
+    removeLeftSegments(directory);
+    assert.ok(!listed().has(ID));
+    removeLeftSegments(directory);
+    makeSegments(directory).finish(false);
   });
 
   it('leave this program its own users', () => {

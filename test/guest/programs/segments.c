@@ -117,6 +117,9 @@ int main(int argc, char **argv)
 	fill(other, 3 * PAGE, 2);
 	MUST(shmdt(other) == 0 && shmctl(removed, IPC_RMID, NULL) == 0);
 	memset(gone, 0, PAGE);
+	/* Whole pages are attached, and this stays in the last one. */
+	memory[SHARED_BYTES + 50] = 0x5a;
+	MUST(mlock(gone, PAGE) == 0);
 
 	pid_t child = fork();
 	MUST(child >= 0);
@@ -141,6 +144,7 @@ int main(int argc, char **argv)
 		say_areas("parent", getpid(), memory, 5 * PAGE);
 		say_areas("child", child, memory, 5 * PAGE);
 		say("content: %s", is_filled(memory, SHARED_BYTES, 1, 4) ? "same" : "another");
+		say("behind its size: %x", memory[SHARED_BYTES + 50]);
 		other = shmat(left, NULL, SHM_RDONLY);
 		say("left content: %s", other != (void *)-1 && is_filled(other, 3 * PAGE, 2, 0) ? "same" : "another");
 		if (other != (void *)-1)

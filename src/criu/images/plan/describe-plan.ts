@@ -1,3 +1,4 @@
+import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process, SyscallOutcomeRecord, Thread } from '../../../model/process.ts';
 import type { Preparation } from './preparation.ts';
 import type { RestorePlan } from './restore-plan.ts';
@@ -31,13 +32,21 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
 }
 
 /** What is made, compared and set for a group as a whole: short lines. */
-export function describeGroupPlan(plan: RestorePlan, preparation: Preparation): string[] {
+export function describeGroupPlan(
+  plan: RestorePlan,
+  preparation: Preparation,
+  { segments }: Pick<ProcessGroup, 'segments'>,
+): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
   const { directories, files, symlinks, names, checks } = preparation;
   return [
     ...line(paths(directories), (list) => `makes directories: ${list}`),
     ...line(paths(files), (list) => `makes files of memory file systems with their content: ${list}`),
     ...line(paths([...symlinks, ...names]), (list) => `makes links: ${list}`),
+    ...line(
+      segments.map(({ id }) => id),
+      (list) => `makes System V shared memory: ${list}`,
+    ),
     ...(checks.length > 0 ? [`compares ${counted(checks.length, 'file')} with what they were`] : []),
     ...(plan.journalSockets.length > 0
       ? [`opens ${counted(plan.journalSockets.length, 'socket')} to the new journal`]

@@ -51,5 +51,4 @@ export const preparationSchema = z.object({
 });
 
 export type Preparation = z.infer<typeof preparationSchema>;
-export type PreparedChunk = z.infer<typeof chunk>;
 export type PreparedAttributes = z.infer<typeof attributes>;
