@@ -15,7 +15,7 @@ const PROC_KCORE = '/proc/kcore';
 interface Segment {
   readonly physical: number;
   readonly size: number;
-  readonly offset: number;
+  readonly offset: bigint;
 }
 
 /**
@@ -30,25 +30,25 @@ export class Kcore implements Disposable {
   /** @throws an Error with a code, EPERM as a rule, if the kernel does not show its memory */
   constructor(path: string = PROC_KCORE) {
     this.#fd = openSync(path, 'r');
-    const header = parseElfHeader(this.#read(0, ELF_HEADER_BYTES));
+    const header = parseElfHeader(this.#read(0n, ELF_HEADER_BYTES));
     if (header === undefined) throw new ArmError(`${path} is no 64-bit ELF file`);
-    const count = programHeaderCount(header, (offset, length) => this.#read(offset, length));
-    const table = this.#read(header.programHeadersOffset, count * PROGRAM_HEADER_BYTES);
+    const count = programHeaderCount(header, (offset, length) => this.#read(BigInt(offset), length));
+    const table = this.#read(BigInt(header.programHeadersOffset), count * PROGRAM_HEADER_BYTES);
     this.#segments = parseProgramHeaders(table)
-      // What is not plain memory has all bits set in its physical address. The kernel's text, which the
-      // direct map has too, may lie further away in the file than a number can say (five levels of page
-      // tables).
-      .filter(
-        ({ type, physical, offset }) => type === PT_LOAD && [physical, offset].every(Number.isSafeInteger),
-      )
-      .map(({ offset, physical, memoryBytes: size }) => ({ offset, physical, size }));
+      // What is not plain memory has all bits set in its physical address.
+      .filter(({ type, physical }) => type === PT_LOAD && Number.isSafeInteger(physical))
+      .map(({ exactOffset, physical, memoryBytes }) => ({
+        offset: exactOffset,
+        physical,
+        size: memoryBytes,
+      }));
   }
 
-  #read(offset: number, length: number): Buffer {
+  #read(offset: bigint, length: number): Buffer {
     const buffer = Buffer.alloc(length);
     let done = 0;
     for (let got = -1; got !== 0 && done < length; done += got)
-      got = readSync(this.#fd, buffer, done, length - done, offset + done);
+      got = readSync(this.#fd, buffer, done, length - done, offset + BigInt(done));
     return buffer.subarray(0, done);
   }
 
@@ -59,7 +59,7 @@ export class Kcore implements Disposable {
     );
     if (segment === undefined) return Buffer.alloc(0);
     const inside = address - segment.physical;
-    return this.#read(segment.offset + inside, Math.min(length, segment.size - inside));
+    return this.#read(segment.offset + BigInt(inside), Math.min(length, segment.size - inside));
   }
 
   [Symbol.dispose](): void {

@@ -34,6 +34,11 @@ export interface ProgramHeader {
   readonly type: number;
   /** Of its bytes in the file. */
   readonly offset: number;
+  /**
+   * The same, exactly: in /proc/kcore of a kernel with five levels of page tables the direct map begins
+   * beyond 2^53.
+   */
+  readonly exactOffset: bigint;
   readonly physical: number;
   readonly fileBytes: number;
   /** Of memory; what the file has less of is zeros, or was left out. */
@@ -82,6 +87,7 @@ export function parseProgramHeaders(table: Buffer): ProgramHeader[] {
     return {
       type: table.readUInt32LE(at),
       offset: Number(table.readBigUInt64LE(at + 8)),
+      exactOffset: table.readBigUInt64LE(at + 8),
       physical: Number(table.readBigUInt64LE(at + 24)),
       fileBytes: Number(table.readBigUInt64LE(at + 32)),
       memoryBytes: Number(table.readBigUInt64LE(at + 40)),

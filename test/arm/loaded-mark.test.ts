@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,6 +46,34 @@ test('a mark is found in the reserved memory wherever it lies, across what is re
     assert.equal(findMark(file, mark, [{ start, end: start + 20 * MIB }]), start + at);
     assert.equal(findMark(file, newMark(), [{ start, end: start + 20 * MIB }]), undefined);
   }
+});
+
+test('a mark is found where the direct map is farther away in the file than a number can say', () => {
+  const onTmpfs = mkdtempSync('/dev/shm/otherworld-mark-');
+  after(() => rmSync(onTmpfs, { recursive: true }));
+  const path = join(onTmpfs, 'kcore');
+  const [start, offset] = [64 * MIB, 0x4b_7654_3210_1000n];
+  const mark = newMark();
+  const header = Buffer.alloc(64 + 56);
+  header.write('\x7fELF\x02\x01', 'latin1');
+  header.writeBigUInt64LE(64n, 32);
+  header.writeUInt16LE(1, 56);
+  header.writeUInt32LE(1, 64);
+  header.writeBigUInt64LE(offset, 64 + 8);
+  header.writeBigUInt64LE(BigInt(start), 64 + 24);
+  header.writeBigUInt64LE(BigInt(MIB), 64 + 40);
+  writeFileSync(path, header);
+  const at = 12_345;
+  const place = [
+    `of=${path}`,
+    `seek=${offset + BigInt(at)}`,
+    'oflag=seek_bytes',
+    'conv=notrunc',
+    'status=none',
+  ];
+  execFileSync('dd', place, { input: mark });
+  using file = new Kcore(path);
+  assert.equal(findMark(file, mark, [{ start, end: start + MIB }]), start + at);
 });
 
 const armed: Armed = armedSchema.parse({
