@@ -61,6 +61,11 @@ suite(`resurrection on ${release}`, () => {
     // Not before everything else is there: a busy machine may take longer than the sleep.
     await guest.sh('touch /srv/out/go');
     await guest.until(`pgrep -P ${pids.sleeper} -f '^sleep 150$'`, 30);
+    // One that begins anew is to end noticeably later.
+    await guest.until(
+      'awk "NR == FNR { begun = \\$1; next } { exit \\$1 < begun + 30 }" /srv/out/begun /proc/uptime',
+      120,
+    );
     panicked = Number.parseFloat(await guest.sh('cat /proc/uptime'));
     // On the CPU of those who are to come back: whoever computes on another one is refused.
     report = await guest.panic('bug', 0);
