@@ -212,7 +212,7 @@ suite(`adoption with ${release}`, () => {
     assert.equal((await guest.exec(['otherworld', 'report', '2000-01-01T00-00-00Z'])).status, 1);
   });
 
-  test('the processor that stays off is halted in memory that is left alone, and may be woken there', async (t) => {
+  test('the processor that stays off is halted in memory that is left alone, and an interrupt there resets nothing', async (t) => {
     assert.ok(report.notes.some((note) => note.startsWith('1 of 2 CPUs are used')));
     const blockBytes = Number.parseInt(await guest.sh('cat /sys/devices/system/memory/block_size_bytes'), 16);
     const [rip, rsp, tables] = [
