@@ -1,4 +1,12 @@
 import type { Architecture } from '../arch/index.ts';
+import {
+  ELF_HEADER_BYTES,
+  PN_XNUM,
+  PROGRAM_HEADER_BYTES,
+  PT_LOAD,
+  PT_NOTE,
+  SECTION_HEADER_BYTES,
+} from '../system/elf.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 
 /** Part of the process's memory as the core has it: first what lies in the file, then what does not. */
@@ -11,17 +19,7 @@ export interface Segment {
   readonly memoryBytes: number;
 }
 
-const ELF_HEADER = 64;
-const PROGRAM_HEADER = 56;
-const SECTION_HEADER = 64;
 const ET_CORE = 4;
-const PT_LOAD = 1;
-const PT_NOTE = 4;
-/**
- * What e_phnum says when there are more program headers than it can count; section 0 has the number then
- * (elf(5)).
- */
-const PN_XNUM = 0xffff;
 
 function programHeader(
   type: number,
@@ -29,7 +27,7 @@ function programHeader(
   offset: number,
   { start, fileBytes, memoryBytes }: Omit<Segment, 'flags'>,
 ): Buffer {
-  const header = Buffer.alloc(PROGRAM_HEADER);
+  const header = Buffer.alloc(PROGRAM_HEADER_BYTES);
   header.writeUInt32LE(type, 0);
   header.writeUInt32LE(flags, 4);
   header.writeBigUInt64LE(BigInt(offset), 8);
@@ -41,19 +39,19 @@ function programHeader(
 }
 
 function elfHeader({ elfMachine }: Architecture, count: number): Buffer {
-  const header = Buffer.alloc(ELF_HEADER);
+  const header = Buffer.alloc(ELF_HEADER_BYTES);
   // 64 bits, little-endian, version 1.
   header.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
   header.writeUInt16LE(ET_CORE, 16);
   header.writeUInt16LE(elfMachine, 18);
   header.writeUInt32LE(1, 20);
-  header.writeBigUInt64LE(BigInt(ELF_HEADER), 32);
-  header.writeUInt16LE(ELF_HEADER, 52);
-  header.writeUInt16LE(PROGRAM_HEADER, 54);
+  header.writeBigUInt64LE(BigInt(ELF_HEADER_BYTES), 32);
+  header.writeUInt16LE(ELF_HEADER_BYTES, 52);
+  header.writeUInt16LE(PROGRAM_HEADER_BYTES, 54);
   header.writeUInt16LE(Math.min(count, PN_XNUM), 56);
   if (count < PN_XNUM) return header;
-  header.writeBigUInt64LE(BigInt(ELF_HEADER + count * PROGRAM_HEADER), 40);
-  header.writeUInt16LE(SECTION_HEADER, 58);
+  header.writeBigUInt64LE(BigInt(ELF_HEADER_BYTES + count * PROGRAM_HEADER_BYTES), 40);
+  header.writeUInt16LE(SECTION_HEADER_BYTES, 58);
   header.writeUInt16LE(1, 60);
   return header;
 }
@@ -64,9 +62,9 @@ function elfHeader({ elfMachine }: Architecture, count: number): Buffer {
  */
 export function coreHeaders(architecture: Architecture, notes: Buffer, segments: readonly Segment[]): Buffer {
   const count = segments.length + 1;
-  const sections = Buffer.alloc(count < PN_XNUM ? 0 : SECTION_HEADER);
+  const sections = Buffer.alloc(count < PN_XNUM ? 0 : SECTION_HEADER_BYTES);
   if (sections.length > 0) sections.writeUInt32LE(count, 44);
-  const notesAt = ELF_HEADER + count * PROGRAM_HEADER + sections.length;
+  const notesAt = ELF_HEADER_BYTES + count * PROGRAM_HEADER_BYTES + sections.length;
   const pagesAt = Math.ceil((notesAt + notes.length) / PAGE_SIZE) * PAGE_SIZE;
   const ofNotes = { start: 0, fileBytes: notes.length, memoryBytes: 0 };
   const table = [programHeader(PT_NOTE, 0, notesAt, ofNotes)];

@@ -1,7 +1,7 @@
 /** Bytes of an ELF header and of a program header of 64 bits (elf(5)). */
 export const ELF_HEADER_BYTES = 64;
 export const PROGRAM_HEADER_BYTES = 56;
-const SECTION_HEADER_BYTES = 64;
+export const SECTION_HEADER_BYTES = 64;
 
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;
@@ -11,7 +11,7 @@ export const NT_GNU_BUILD_ID = 3;
 /** `\x7fELF`, 64 bits, little endian. */
 const ELF64_LITTLE = Buffer.from('7f454c460201', 'hex');
 /** e_phnum says so when there are more than it can count; the number is then in section 0. */
-const PN_XNUM = 0xffff;
+export const PN_XNUM = 0xffff;
 /** Where things are in the header: section header table, number and name index of its entries. */
 const [E_SHOFF, E_SHNUM, E_SHSTRNDX] = [40, 60, 62];
 
