@@ -5,6 +5,7 @@ import { chooseAccelerator } from './accelerator.ts';
 import { processExists } from './cache.ts';
 import { answers, dropConnection } from './channel.ts';
 import { consoleTail } from './console-log.ts';
+import { describeCpus } from './cpu-state.ts';
 import { LabError } from './error.ts';
 import { furnish } from './furnish.ts';
 import { type GuestState, guestPaths, guestPid, makeGuestDirectory, readGuest } from './guest.ts';
@@ -52,9 +53,12 @@ async function comeUp(
   const { name } = machine.options;
   if (snapshot) await wake(name);
   if (!(await answers(name, BOOT_SECONDS))) {
-    const end = consoleTail(name, 20);
+    const cpus = await describeCpus(name, machine.options.cpus).catch(messageOf);
+    const end = consoleTail(name, 60);
     await stopGuest(name);
-    throw new LabError(`guest ${name} did not come up; the end of its console:\n${end}`);
+    throw new LabError(
+      `guest ${name} did not come up within ${BOOT_SECONDS} s of its own\n${cpus}\nthe end of its console:\n${end}`,
+    );
   }
   if (snapshot) await setClock(name);
   else if (isQuick(machine.options)) await takeSnapshot(machine, progress);

@@ -190,6 +190,13 @@ export async function dropConnection(name: string): Promise<void> {
 }
 
 /**
+ * Seconds of the first tries, and the share of the time waited so far that later ones get: what was sent
+ * before the guest listened is lost, and a guest on a busy host may need long to start what greets.
+ */
+const SHORTEST_TRY = 3;
+const TRY_SHARE = 0.25;
+
+/**
  * Waits until the guest's sshd greets.
  * @param seconds of the guest's own time
  * @returns false when the time is up or QEMU has ended
@@ -199,21 +206,21 @@ export async function answers(name: string, seconds: number): Promise<boolean> {
   const elapsed = guestClock(guestPid(name) ?? 0);
   while (elapsed() < seconds) {
     if (guestPid(name) === undefined) return false;
-    if (await greets(sshPort)) return true;
+    if (await greets(sshPort, Math.max(SHORTEST_TRY, elapsed() * TRY_SHARE))) return true;
     await sleep(200);
   }
   return false;
 }
 
 /** QEMU accepts connections for a guest that is not there yet: only the greeting counts. */
-function greets(port: number): Promise<boolean> {
+function greets(port: number, seconds: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     const done = (answer: boolean): void => {
       socket.destroy();
       resolve(answer);
     };
-    socket.setTimeout(3000, () => done(false));
+    socket.setTimeout(seconds * 1000, () => done(false));
     socket.on('data', (data) => done(data.toString('latin1').startsWith('SSH-')));
     socket.on('error', () => done(false));
     socket.on('close', () => done(false));

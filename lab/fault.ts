@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
+import { cpuState } from './cpu-state.ts';
 import { LabError } from './error.ts';
 import { connectGdb } from './gdb-remote.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
@@ -103,22 +103,11 @@ async function anyLoops(name: string, cpus: number): Promise<boolean> {
 
 /** Whether a CPU has interrupts off and is at the same instruction as a moment ago. */
 async function loops(qmp: Qmp, cpu: number): Promise<boolean> {
-  const look = async (): Promise<{ ip: string | undefined; interrupts: boolean }> => {
-    const text = z
-      .string()
-      .parse(
-        await qmp.execute('human-monitor-command', { 'command-line': 'info registers', 'cpu-index': cpu }),
-      );
-    const flags = Number.parseInt(/RFL=([0-9a-f]+)/.exec(text)?.[1] ?? '', 16);
-    return { ip: /RIP=([0-9a-f]+)/.exec(text)?.[1], interrupts: (flags & EFLAGS_IF) !== 0 };
-  };
-  const first = await look();
+  const first = await cpuState(qmp, cpu);
   await sleep(500);
-  const second = await look();
+  const second = await cpuState(qmp, cpu);
   return !first.interrupts && !second.interrupts && first.ip === second.ip;
 }
-
-const EFLAGS_IF = 0x200;
 
 function guestShell(name: string, script: string): Promise<string> {
   return execChecked(name, ['sh', '-c', script], { timeoutSeconds: LOOK_SECONDS });

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 /**
  * The time that a guest had, in seconds since `guestClock` was called: real time without what its
- * busiest-waiting thread waited for a processor of the host. A limit in this time is the guest's own, however
- * busy the host is.
+ * busiest-waiting thread waited for a processor of the host, and without what the host, where it is a virtual
+ * machine, waited for one of its own. A limit in this time is the guest's own, however busy the hosts are.
  */
 export type GuestClock = () => number;
 
@@ -16,11 +16,13 @@ const NANOSECONDS = 1e9;
  */
 export function guestClock(pid: number, now: () => number = () => performance.now() / 1000): GuestClock {
   const start = now();
-  const waitedBefore = threadWaits(`/proc/${pid}/task`);
-  return () => now() - start - longestWait(waitedBefore, threadWaits(`/proc/${pid}/task`));
+  const look = (): Map<string, number> => threadWaits(`/proc/${pid}/task`);
+  const [waitedBefore, stolenBefore] = [look(), stolenSeconds(readStat())];
+  return () =>
+    now() - start - longestWait(waitedBefore, look()) - longestWait(stolenBefore, stolenSeconds(readStat()));
 }
 
-/** Seconds that the thread which waited longest has waited since `before`. */
+/** Seconds that the thread, or CPU, which waited longest has waited since `before`. */
 export function longestWait(before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>): number {
   const waits = [...after].map(([thread, seconds]) => seconds - (before.get(thread) ?? 0));
   return Math.max(0, ...waits);
@@ -38,4 +40,25 @@ function threadWaits(directory: string): Map<string, number> {
     // The process or one of its threads has ended: what is there will do.
   }
   return waits;
+}
+
+/** /proc/stat counts in these, whatever the kernel's own tick is (USER_HZ). */
+const TICKS_PER_SECOND = 100;
+
+/** Column of a CPU's line in /proc/stat, behind its name: time that the hypervisor gave to others. */
+const STEAL = 7;
+
+/** Seconds that each of the host's CPUs was taken away by a hypervisor below, from the text of /proc/stat. */
+export function stolenSeconds(stat: string): Map<string, number> {
+  const lines = stat.matchAll(/^(cpu\d+) (.*)$/gm);
+  return new Map(
+    Array.from(lines, ([, cpu = '', times = '']) => [
+      cpu,
+      Number(times.split(' ')[STEAL] ?? 0) / TICKS_PER_SECOND,
+    ]),
+  );
+}
+
+function readStat(): string {
+  return readFileSync('/proc/stat', 'latin1');
 }

@@ -54,9 +54,10 @@ export async function runTests(selection: TestSelection): Promise<number> {
   const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     if (selection.unit) {
-      const unitFiles = files.filter((file) => !isGuestTest(file));
-      const write = (text: string): void => void process.stdout.write(text);
-      await runFiles({ files: unitFiles, concurrency: availableParallelism() + 1 }, tally, write);
+      await runUnitTests(
+        files.filter((file) => !isGuestTest(file)),
+        tally,
+      );
     }
     // The releases of a file are neighbours, so that two guests are at work up to the end.
     await runInGuests(
@@ -84,13 +85,31 @@ function isGuestTest(file: string): boolean {
   return relative(repositoryRoot, file).startsWith('test/guest/');
 }
 
+/** Unit tests share processes, so many for each CPU that one with long tests does not make others wait. */
+const SHARDS_PER_CPU = 4;
+
+async function runUnitTests(files: readonly string[], tally: Tally): Promise<void> {
+  const cpus = availableParallelism();
+  const shards = Array.from({ length: cpus * SHARDS_PER_CPU }, (_, shard) =>
+    files.filter((_, i) => i % (cpus * SHARDS_PER_CPU) === shard),
+  ).filter((shard) => shard.length > 0);
+  const write = (text: string): void => void process.stdout.write(text);
+  const shardFile = join(repositoryRoot, 'lab/unit-shard.ts');
+  await inLanes(cpus, shards, (argv) => runFiles({ files: [shardFile], argv }, tally, write));
+}
+
 async function runInGuests(jobs: readonly GuestJob[], tally: Tally): Promise<void> {
-  const waiting = [...jobs];
+  await inLanes(GUESTS_AT_ONCE, jobs, (job) => runInGuest(job, tally));
+}
+
+/** Does all jobs, so many at a time. @throws what one of them threw, when all have ended */
+async function inLanes<T>(lanes: number, jobs: readonly T[], run: (job: T) => Promise<void>): Promise<void> {
+  const waiting = jobs.values();
   const lane = async (): Promise<void> => {
-    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) await runInGuest(job, tally);
+    for (const job of waiting) await run(job);
   };
-  const lanes = await Promise.allSettled(Array.from({ length: GUESTS_AT_ONCE }, lane));
-  for (const result of lanes) if (result.status === 'rejected') throw result.reason;
+  const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
 /** What the file's tests say is printed when they are done, and not among what others say. */
@@ -103,19 +122,18 @@ async function runInGuest({ file, release }: GuestJob, tally: Tally): Promise<vo
   const keep = (text: string): void => {
     said += text;
   };
-  await runFiles({ files: [file], concurrency: 1, env }, tally, keep, ` on ${release}`);
+  await runFiles({ files: [file], env }, tally, keep, ` on ${release}`);
   console.log(`\n${title}: ${Math.round((performance.now() - start) / 1000)} s\n${said}`);
 }
 
 /** Every file runs in a process of its own; what the tests say is given to `write`. */
 async function runFiles(
-  options: { files: string[]; concurrency: number; env?: NodeJS.ProcessEnv },
+  options: { files: string[]; argv?: readonly string[]; env?: NodeJS.ProcessEnv },
   tally: Tally,
   write: (text: string) => void,
   where = '',
 ): Promise<void> {
-  if (options.files.length === 0) return;
-  const stream = run({ ...options, cwd: repositoryRoot });
+  const stream = run({ ...options, argv: [...(options.argv ?? [])], cwd: repositoryRoot });
   stream.on('test:summary', (summary) => {
     if (summary.file !== undefined) return;
     tally.passed += summary.counts.passed;

@@ -212,7 +212,7 @@ suite(`adoption with ${release}`, () => {
     assert.equal((await guest.exec(['otherworld', 'report', '2000-01-01T00-00-00Z'])).status, 1);
   });
 
-  test('the processor that stays off is halted in memory that is left alone, and an interrupt there resets nothing', async (t) => {
+  test('the processor that stays off is halted in memory that is left alone, and goes on there after an interrupt', async () => {
     assert.ok(report.notes.some((note) => note.startsWith('1 of 2 CPUs are used')));
     const blockBytes = Number.parseInt(await guest.sh('cat /sys/devices/system/memory/block_size_bytes'), 16);
     const [rip, rsp, tables] = [
@@ -229,17 +229,15 @@ suite(`adoption with ${release}`, () => {
       assert.notEqual(online, 'online', `0x${address.toString(16)}`);
     }
     const bootId = await guest.sh('cat /proc/sys/kernel/random/boot_id');
+    const halted = async (): Promise<boolean> => /\bHLT=1\b/.test(await guest.monitor('info registers'));
+    assert.ok(await halted());
     await guest.sh('smi 0');
-    // It goes on behind the instruction that halted it.
-    for (let i = 0; i < 60 && (await registerOfCpu0(guest, 'RIP')) === rip; i++) await guest.sh('sleep 1');
-    // Unless it halts there again: kernels differ in what stands behind the instruction. That it does so, and
-    // that the machine was not reset, says that text, table and stack were there.
-    if ((await registerOfCpu0(guest, 'RIP')) === rip) {
-      assert.match(await guest.monitor('info registers', 0), /\bHLT=1\b/);
-      t.diagnostic(
-        'CPU 0 is halted where it was: it was woken and halts again, or the interrupt did not come',
-      );
-    }
+    // It goes on behind the instruction that halted it, into an endless loop. Its address tells nothing: what
+    // QEMU shows of a CPU in such a loop may be where it was before.
+    for (let i = 0; i < 60 && (await halted()); i++) await guest.sh('sleep 1');
+    assert.ok(!(await halted()), 'the interrupt did not wake it');
+    const code = await guest.monitor(`x/6i 0x${(rip - 1n).toString(16)}`);
+    console.log(code, await guest.monitor('info registers'));
     assert.equal(await guest.sh('cat /proc/sys/kernel/random/boot_id'), bootId);
   });
 });

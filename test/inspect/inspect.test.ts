@@ -20,6 +20,7 @@ import {
   dumpPath,
   openFixture,
   openPatched,
+  patchedDump,
   releases,
   scratch,
   truthOf,
@@ -242,7 +243,7 @@ describe('the command otherworld inspect', () => {
     const ring = kernel.memory.pointer(kernel.symbol('prb'));
     const infos = kernel.layouts.member('printk_ringbuffer', 'desc_ring.infos')?.offsetBytes ?? 0;
     const physical = kernel.memory.translate(kernel.memory.pointer(ring + BigInt(infos)));
-    const { path } = openPatched('debian13', [{ physical: physical + 8192, bytes: Buffer.alloc(4096) }]);
+    const path = patchedDump('debian13', [{ physical: physical + 8192, bytes: Buffer.alloc(4096) }]);
     const text = spawnSync(process.execPath, [main, 'inspect', path, 'log'], { encoding: 'utf8' });
     assert.equal(text.status, 3);
     assert.match(text.stdout, /^--- \d+ records are missing from \d+ on: the first is damaged/m);

@@ -1,19 +1,12 @@
-import {
-  closeSync,
-  existsSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
+import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
-import { openKernel } from '../../src/vmcore/open.ts';
+import { openFile } from '../../src/vmcore/mapping.ts';
+import { kernelFrom, openKernel, openSource } from '../../src/vmcore/open.ts';
 
 /** The dumps in test/fixtures/vmcore; see the README there. */
 export const releases = ['debian13', 'debian12'] as const;
@@ -47,22 +40,30 @@ export function openFixture(release: Release): Kernel {
   return openKernel(dumpPath(release));
 }
 
+/** Bytes to stand at a physical address in the place of the dump's. */
+interface Patch {
+  readonly physical: number;
+  readonly bytes: Uint8Array;
+}
+
+/** The dump as it would be with the patches, opened. */
+export function openPatched(release: Release, patches: readonly Patch[]): Kernel {
+  const file = openFile(dumpPath(release));
+  const source = openSource(file);
+  const memory = new RecordingMemory(source.physical);
+  for (const { physical, bytes } of patches) memory.replace(physical, bytes);
+  return kernelFrom(file, { ...source, physical: memory });
+}
+
 let copies = 0;
 
-/** A copy of the dump in which bytes at physical addresses are others, opened. */
-export function openPatched(
-  release: Release,
-  patches: readonly { readonly physical: number; readonly bytes: Uint8Array }[],
-): Kernel {
+/** Path of a copy of the dump with the patches. */
+export function patchedDump(release: Release, patches: readonly Patch[]): string {
   const path = scratch(`patched-${copies++}`);
-  const bytes = dumpBytes(release);
-  writeFileSync(path, bytes);
-  const fd = openSync(path, 'r+');
-  for (const { physical, bytes: replacement } of patches) {
-    writeSync(fd, replacement, 0, replacement.length, fileOffset(bytes, physical));
-  }
-  closeSync(fd);
-  return openKernel(path);
+  const content = dumpBytes(release);
+  for (const { physical, bytes } of patches) content.set(bytes, fileOffset(content, physical));
+  writeFileSync(path, content);
+  return path;
 }
 
 /** A copy of the dump in which the page of a physical address is missing, opened. */

@@ -53,6 +53,8 @@ interface StoredPage {
   readonly flags: number;
 }
 
+const ZEROES = Buffer.alloc(PAGE_SIZE);
+
 /** A page that does not become smaller is stored as it is. */
 function storedPage(page: Uint8Array, compression: Compression): StoredPage {
   const data = compressions[compression](page);
@@ -81,15 +83,15 @@ export function writeKdump(
   const pages: StoredPage[] = [];
   const cycles = { unwritten: 0 };
   // makedumpfile and QEMU write a page of zeros once, before the others.
-  const zeroes = storedPage(Buffer.alloc(PAGE_SIZE), compression);
+  const zeroes = storedPage(ZEROES, compression);
   for (let frame = 0; frame < frames; frame++) {
     if (frame < held && !memory.has(frame * PAGE_SIZE, PAGE_SIZE)) continue;
     setBit(existing, frame);
     if (faults.leavesOut?.(frame) === true) continue;
     if (frame < (faults.secondCycle ?? frames)) setBit(dumped, frame);
     else cycles.unwritten++;
-    const page = frame < held ? memory.view(frame * PAGE_SIZE, PAGE_SIZE) : Buffer.alloc(PAGE_SIZE);
-    pages.push(page.every((byte) => byte === 0) ? zeroes : storedPage(page, compression));
+    const page = frame < held ? memory.view(frame * PAGE_SIZE, PAGE_SIZE) : ZEROES;
+    pages.push(ZEROES.equals(page) ? zeroes : storedPage(page, compression));
   }
   const info = Buffer.from(vmcoreinfo, 'latin1');
   const header = Buffer.alloc(PAGE_SIZE);

@@ -4,7 +4,7 @@ import { listProcesses } from '../../src/inspect/tasks.ts';
 import { runningTasks } from '../../src/linux/current.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
-import { openFixture, openPatched, releases, word } from './fixtures.ts';
+import { openFixture, patchedDump, releases, word } from './fixtures.ts';
 
 for (const release of releases) {
   const healthy = openFixture(release);
@@ -21,7 +21,7 @@ for (const release of releases) {
       physical: healthy.memory.translate(address),
       bytes: word(value),
     });
-    const { path } = openPatched(release, [
+    const path = patchedDump(release, [
       at(online, masksOf.online),
       at(online ^ 0x400n, masksOf.active),
       at(online ^ 0x800n, masksOf.possible),
