@@ -10,8 +10,8 @@ import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
  *      x86-64's and arm64's have.
  *    - `kernelSpace`: where kernel addresses are, and which are mapped by arithmetic.
  *    - `notes`: registers in NT_PRSTATUS, in the order of `struct user_regs_struct`.
- *    - `systemCalls`, `ptrace`: numbers, and how a thread makes a call, makes it again or is given its
- *      result.
+ *    - `systemCalls`, `ptraceRegisters`: numbers, and how a thread makes a call, makes it again or is given
+ *      its result.
  *    - `stack`: what of it is in use.
  *    - `programStart`: the first registers of a program, and of a function that is called.
  *    - `signalFrame`: what rt_sigreturn(2) takes a thread's context from.
@@ -33,7 +33,7 @@ export interface Architecture {
   readonly notes: NoteFormat;
   readonly systemCalls: SystemCalls;
   readonly stack: StackRules;
-  readonly ptrace: PtraceRegisters;
+  readonly ptraceRegisters: PtraceRegisters;
   readonly signalFrame: SignalFrameFormat;
   readonly programStart: ProgramStart;
 }

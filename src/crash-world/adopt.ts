@@ -8,7 +8,7 @@ import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
 import type { Handover } from './handover.ts';
 import { limitProperties } from './scope-limits.ts';
-import { removeDropIn, removeSystemDropIns, typeOf, writeNamelessDropIn } from './units.ts';
+import { removeDropIn, removeSystemDropIns, serviceType, writeNamelessDropIn } from './units.ts';
 import { type Looking, looking, unitOf } from './what-runs.ts';
 
 /**
@@ -140,7 +140,7 @@ function restoreUnit(unit: string, report: IncidentReport): void {
   removeDropIn(unit);
   try {
     const busName = show(unit, 'BusName').get('BusName') ?? '';
-    if (busName === '' || typeOf(systemctl('cat', '--', unit), busName) !== 'dbus' || hasOwner(busName))
+    if (busName === '' || serviceType(systemctl('cat', '--', unit), busName) !== 'dbus' || hasOwner(busName))
       return;
     writeNamelessDropIn(unit);
     report.notes.push(

@@ -128,7 +128,7 @@ export function writeNamelessDropIn(unit: string, units: string = UNITS): void {
  * service_add_default... of src/core/service.c).
  * @param text what `systemctl cat` prints, in the order in which systemd reads it
  */
-export function typeOf(text: string, busName: string): string {
+export function serviceType(text: string, busName: string): string {
   const set = [...text.matchAll(/^[ \t]*Type[ \t]*=[ \t]*(\S*)/gm)].map(([, type]) => type);
   return set.at(-1) ?? (busName === '' ? 'simple' : 'dbus');
 }

@@ -10,7 +10,7 @@ import {
 import { PAGE_SIZE } from '../system/page.ts';
 
 /** Part of the process's memory as the core has it: first what lies in the file, then what does not. */
-export interface Segment {
+export interface CoreSegment {
   /** User address; a multiple of 4096. */
   readonly start: number;
   /** PF_* of elf(5). */
@@ -25,7 +25,7 @@ function programHeader(
   type: number,
   flags: number,
   offset: number,
-  { start, fileBytes, memoryBytes }: Omit<Segment, 'flags'>,
+  { start, fileBytes, memoryBytes }: Omit<CoreSegment, 'flags'>,
 ): Buffer {
   const header = Buffer.alloc(PROGRAM_HEADER_BYTES);
   header.writeUInt32LE(type, 0);
@@ -60,7 +60,11 @@ function elfHeader({ elfMachine }: Architecture, count: number): Buffer {
  * A core file up to its first page: ELF header, program headers, notes, and zeros to the next page. The
  * segments' bytes follow one after the other.
  */
-export function coreHeaders(architecture: Architecture, notes: Buffer, segments: readonly Segment[]): Buffer {
+export function coreHeaders(
+  architecture: Architecture,
+  notes: Buffer,
+  segments: readonly CoreSegment[],
+): Buffer {
   const count = segments.length + 1;
   const sections = Buffer.alloc(count < PN_XNUM ? 0 : SECTION_HEADER_BYTES);
   if (sections.length > 0) sections.writeUInt32LE(count, 44);

@@ -6,7 +6,7 @@ import { codeOf, messageOf } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { PhysicalRange } from '../vmcore/physical.ts';
 import { type CoreArea, readAreas } from './areas.ts';
-import { coreHeaders, type Segment } from './headers.ts';
+import { type CoreSegment, coreHeaders } from './headers.ts';
 import { coreNotes, type MappedRange } from './notes.ts';
 import { type Absence, type Piece, piecesOf } from './pages.ts';
 import { findForCore } from './process.ts';
@@ -96,7 +96,7 @@ function hasContent({ kind }: Piece): boolean {
 }
 
 /** The segments of an area: pages that are there, then pages that are not, again and again. */
-function* segmentsOf(area: CoreArea, pieces: Iterable<Piece>): Generator<Segment> {
+function* segmentsOf(area: CoreArea, pieces: Iterable<Piece>): Generator<CoreSegment> {
   let segment = { start: area.start, flags: area.flags, fileBytes: 0, memoryBytes: 0 };
   for (const piece of pieces) {
     const bytes = piece.pages * PAGE_SIZE;

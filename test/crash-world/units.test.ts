@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { outsideUnit, whyNot } from '../../src/crash-world/adopt.ts';
-import { removeDropIn, typeOf, writeDropIn } from '../../src/crash-world/units.ts';
+import { removeDropIn, serviceType, writeDropIn } from '../../src/crash-world/units.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -60,11 +60,11 @@ test('a process is moved into the cgroup of the unit only when systemd calls tha
 
 test('the type of a unit is the last one that is set, or follows from a name on the bus', () => {
   assert.equal(
-    typeOf('# /usr/x\n[Service]\nType=dbus\n# /etc/y\n[Service]\nType = forking\n', 'a.b'),
+    serviceType('# /usr/x\n[Service]\nType=dbus\n# /etc/y\n[Service]\nType = forking\n', 'a.b'),
     'forking',
   );
-  assert.equal(typeOf('[Service]\nExecStart=/bin/x\n', 'a.b'), 'dbus');
-  assert.equal(typeOf('[Service]\nExecStart=/bin/x\n', ''), 'simple');
+  assert.equal(serviceType('[Service]\nExecStart=/bin/x\n', 'a.b'), 'dbus');
+  assert.equal(serviceType('[Service]\nExecStart=/bin/x\n', ''), 'simple');
 });
 
 test('why a service has not taken up its processes is said in the words of systemd', () => {

@@ -2,7 +2,7 @@ import type { Architecture } from '../architecture.ts';
 import { kernelSpace } from './kernel-space.ts';
 import { pageTable } from './page-table.ts';
 import { programStart } from './program-start.ts';
-import { notes, ptrace } from './registers.ts';
+import { notes, ptraceRegisters } from './registers.ts';
 import { signalFrame } from './signal-frame.ts';
 import { systemCalls } from './system-calls.ts';
 
@@ -15,7 +15,7 @@ export const x86_64: Architecture = {
   kernelSpace,
   notes,
   systemCalls,
-  ptrace,
+  ptraceRegisters,
   signalFrame,
   programStart,
   stack: { redZoneBytes: 128, pointer: ({ sp }) => sp },

@@ -61,7 +61,7 @@ function offsetOf(name: (typeof USER_REGISTERS)[number]): number {
 }
 
 /** `struct user_regs_struct`. */
-export const ptrace: PtraceRegisters = {
+export const ptraceRegisters: PtraceRegisters = {
   bytes: 8 * USER_REGISTERS.length,
   result: offsetOf('ax'),
   current: offsetOf('orig_ax'),

@@ -18,7 +18,7 @@ export type CaptureFile = (
 export type MapFile = (context: CaptureContext, file: File, use: MappingUse) => MappedFile;
 
 /** What the capture knows of a kind of open file once it is captured. */
-export interface FileKind<Captured extends OpenFile> {
+export interface CaptureKind<Captured extends OpenFile> {
   /** With its article: `a pipe`. */
   readonly name: string;
   /**

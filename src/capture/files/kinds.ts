@@ -6,7 +6,7 @@ import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from 
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';
 import { captureHungUpTerminal, isHungUp } from './hung-up-terminal.ts';
-import type { CaptureFile, FileKind, GroupSelection, MemoryKind } from './kind.ts';
+import type { CaptureFile, CaptureKind, GroupSelection, MemoryKind } from './kind.ts';
 import { collectLocks, locksOf } from './locks.ts';
 import { captureMemfd, mapMemfd, memfdsOf } from './memfd.ts';
 import type { MemoryFileKind } from './memory-file.ts';
@@ -55,7 +55,7 @@ export const memoryKinds: Readonly<Record<MemoryFileKind, MemoryKind>> = {
 };
 
 type FileKinds = {
-  readonly [Type in OpenFile['type']]: FileKind<Extract<OpenFile, { readonly type: Type }>>;
+  readonly [Type in OpenFile['type']]: CaptureKind<Extract<OpenFile, { readonly type: Type }>>;
 };
 
 /** What captured files are. A kind that the model has and this list has not does not compile. */
@@ -79,7 +79,7 @@ export const fileKinds: FileKinds = {
  * The kind of one file. That its methods take any file is for the caller's sake: it is to be asked about this
  * one.
  */
-export function kindOf(file: OpenFile): FileKind<OpenFile> {
+export function kindOf(file: OpenFile): CaptureKind<OpenFile> {
   return fileKinds[file.type];
 }
 

@@ -14,7 +14,7 @@ import {
   waitpid,
 } from '../../system/ptrace.ts';
 
-const { ptrace: offsets, signalFrame } = runningArchitecture();
+const { ptraceRegisters: offsets, signalFrame } = runningArchitecture();
 
 /** A process could not be taken out of its procedure; the message names the step. */
 export class ForceContinueError extends Error {

@@ -30,7 +30,7 @@ const SIGINFO_BYTES = 128;
 /** More than a process that lives has pending at a time, of the signals that are looked for. */
 const MAX_PEEKED = 4096;
 
-const { ptrace: offsets, systemCalls } = runningArchitecture();
+const { ptraceRegisters: offsets, systemCalls } = runningArchitecture();
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
 
 const LIMIT_MILLISECONDS = 10_000;

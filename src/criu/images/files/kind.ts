@@ -18,7 +18,7 @@ export interface FileReferences {
 }
 
 /** What the images have of a kind of open file; `file_desc_ops` of CRIU is what it is read with. */
-export interface FileKind<File extends OpenFile> {
+export interface ImageKind<File extends OpenFile> {
   /** What CRIU takes the file for, in its entry and in tables of descriptors. */
   readonly fileType: FdTypes;
   /** Throws an Error if the file names something that the model does not have. */

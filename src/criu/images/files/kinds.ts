@@ -1,14 +1,14 @@
 import type { OpenFile } from '../../../model/file.ts';
 import { FdTypes } from '../proto/gen/files_pb.ts';
 import { eventfd, eventpoll, inotify, memfd, signalfd, timerfd, writeMemfds } from './anonymous.ts';
-import type { FileKind } from './kind.ts';
+import type { ImageKind } from './kind.ts';
 import { regFile, writeGhosts, writeRemap } from './path.ts';
 import { fifoEntry, openedFifo, pipeEntry, writeFifos, writePipes } from './pipe.ts';
 import { inetEntry, netlinkEntry, peerOf, unixEntry, writeUnixQueue } from './socket.ts';
 import { terminalFile, writeTerminals } from './terminal.ts';
 
 type FileKinds = {
-  readonly [Type in OpenFile['type']]: FileKind<Extract<OpenFile, { readonly type: Type }>>;
+  readonly [Type in OpenFile['type']]: ImageKind<Extract<OpenFile, { readonly type: Type }>>;
 };
 
 /** All kinds of open files. One that the model has and this list has not does not compile. */
@@ -61,6 +61,6 @@ export const fileKinds: FileKinds = {
  * The kind of one file. That its methods take any file is for the caller's sake: it is to be asked about this
  * one.
  */
-export function kindOf(file: OpenFile): FileKind<OpenFile> {
+export function kindOf(file: OpenFile): ImageKind<OpenFile> {
   return fileKinds[file.type];
 }

@@ -1,3 +1,4 @@
+import type { XstateComponent } from '../../../arch/index.ts';
 import { FXSAVE, XFEATURE } from '../../../arch/x86-64/xstate.ts';
 import { ContainerError } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
@@ -25,11 +26,6 @@ const MAX_FPSTATE = 64 * 1024;
 const ST_SPACE = 32;
 const XMM_SPACE = 160;
 const LEGACY_END = 416;
-
-export interface XstateComponent {
-  readonly number: number;
-  readonly data: Buffer;
-}
 
 /** Extended state of a thread in the form that ptrace shows. */
 export interface Xstate {

@@ -41,7 +41,7 @@ for (const release of releases) {
         const { xstateBv, components } = read(inUse, 0x5555_5554);
         assert.equal(xstateBv, 3n | PKRU_BIT);
         assert.deepEqual(
-          components.map(({ number, data }) => [number, data.readUInt32LE(0)]),
+          components.map(({ number, data }) => [number, Buffer.from(data).readUInt32LE(0)]),
           [[XFEATURE.pkru, 0x5555_5554]],
         );
         assert.equal(read(inUse, 0).xstateBv, 3n);
