@@ -9,6 +9,7 @@ import type { Process } from '../model/process.ts';
 import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { LiveCpus } from './arch/index.ts';
 import type { Disks } from './file-capture.ts';
 import { CaptureContext } from './files/context.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
@@ -235,6 +236,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     freePids: new FreePids(kernel, groups),
     kernel,
     running,
+    liveCpus: new LiveCpus(kernel),
     panicked: panickedTasks(kernel, running),
     clocks,
     deadlines: sleepDeadlines(kernel),

@@ -11,6 +11,7 @@ import type { Vma } from '../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
 import type { Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import type { LiveCpus } from './arch/index.ts';
 import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
 import { syscallState } from './syscall-state.ts';
 import { takesDescriptor } from './syscall-table.ts';
@@ -27,6 +28,7 @@ import {
 export interface ThreadSource {
   readonly kernel: Kernel;
   readonly running: RunningTasks;
+  readonly liveCpus: LiveCpus;
   /**
    * Address of the task on the CPU that panicked; all that were executing if it cannot be told which of them
    * it was.

@@ -5,7 +5,7 @@ import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { captureRegisters } from './arch/x86-64.ts';
+import { captureRegisters, type OnCpu } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
@@ -126,14 +126,14 @@ function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: Thre
 }
 
 /**
- * A task on a CPU in user mode has newer registers than its kernel stack, or at least newer vector registers.
+ * A task on a CPU in user mode has newer vector registers than its kernel stack: those that stage zero saved,
+ * if it did.
  */
-function lostOnCpu(kernel: Kernel, task: Task, cpu: number): string | undefined {
+function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | undefined {
   const userMode = wasInUserMode(kernel, cpu, task.pid);
-  if (userMode === false) return undefined;
-  return userMode === true
-    ? `thread ${task.pid} was computing on CPU ${cpu}: its vector registers are lost`
-    : `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
+  if (userMode === undefined) return `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
+  if (!userMode || live.saved !== undefined) return undefined;
+  return `thread ${task.pid} was computing on CPU ${cpu}: its vector registers ${live.why}`;
 }
 
 /**
@@ -168,11 +168,12 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const { findings } = owner;
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
   const cpu = source.running.cpuOf.get(task.address);
-  const lost = cpu === undefined ? lostCpu(source, task) : lostOnCpu(kernel, task, cpu);
+  const onCpu = cpu === undefined ? undefined : { cpu, live: source.liveCpus.of(cpu, task) };
+  const lost = onCpu === undefined ? lostCpu(source, task) : lostOnCpu(kernel, task, onCpu);
   if (lost !== undefined) findings.reasons.push(lost);
   threadProblems(kernel, task).forEach(say);
   findings.notes.push(...threadNotes(task));
-  const captured = captureRegisters(kernel, task, cpu !== undefined && lost === undefined);
+  const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
   captured.problems.forEach(say);
   findings.notes.push(...captured.notes);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);

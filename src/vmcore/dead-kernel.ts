@@ -1,4 +1,5 @@
 import type { Architecture } from '../arch/index.ts';
+import type { ElfNote } from '../system/elf.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Bases } from './address-space.ts';
 import { Btf } from './btf.ts';
@@ -38,6 +39,7 @@ export class DeadKernel implements Kernel {
   readonly architecture: Architecture;
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   readonly cpuNotes: readonly CpuNote[];
+  readonly notes: readonly ElfNote[];
   readonly warnings: readonly string[];
   readonly dumpLevel: number | undefined;
   readonly memory: KernelMemory;
@@ -58,6 +60,7 @@ export class DeadKernel implements Kernel {
     this.architecture = source.architecture;
     this.vmcoreinfo = info;
     this.cpuNotes = source.cpuNotes;
+    this.notes = source.notes;
     this.warnings = source.warnings;
     this.dumpLevel = source.dumpLevel;
     this.memory = memory;

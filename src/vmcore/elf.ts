@@ -37,6 +37,8 @@ export interface DumpSource {
   readonly architecture: Architecture;
   readonly physical: PhysicalMemory;
   readonly cpuNotes: readonly CpuNote[];
+  /** All notes, those of the CPUs too. */
+  readonly notes: readonly ElfNote[];
   /** Text of the VMCOREINFO note, if the dump has one. */
   readonly vmcoreinfo: string | undefined;
   /** What is wrong with the dump but does not keep it from being read. */
@@ -178,7 +180,7 @@ export function openElf(file: VmcoreFile): DumpSource {
       : new MappedMemory(layMappings(file, loads), leftOutOf(headers));
   const vmcoreinfo = notes.findLast(({ name }) => name === 'VMCOREINFO')?.description.toString('latin1');
   return {
-    ...{ architecture, physical, vmcoreinfo, warnings },
+    ...{ architecture, physical, notes, vmcoreinfo, warnings },
     cpuNotes: cpuNotesOf(notes, architecture.notes),
   };
 }

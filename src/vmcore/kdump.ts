@@ -92,10 +92,11 @@ export function openKdump(content: DumpContent): DumpSource {
     version < VERSION_VMCOREINFO
       ? undefined
       : readPart(content, subHeader, SUB_HEADER.vmcoreinfo, MAX_VMCOREINFO_BYTES, 'VMCOREINFO');
-  const notes =
+  const noteBytes =
     version < VERSION_NOTE
       ? undefined
       : readPart(content, subHeader, SUB_HEADER.note, MAX_NOTE_BYTES, 'the notes');
+  const notes = noteBytes === undefined ? [] : parseNotes(noteBytes);
   const parts = {
     content,
     existing: bitmaps.subarray(0, bitmapBytes / 2),
@@ -111,7 +112,8 @@ export function openKdump(content: DumpContent): DumpSource {
     architecture,
     physical,
     dumpLevel: subHeader.readInt32LE(SUB_HEADER.dumpLevel),
-    cpuNotes: notes === undefined ? [] : cpuNotesOf(parseNotes(notes), architecture.notes),
+    cpuNotes: cpuNotesOf(notes, architecture.notes),
+    notes,
     vmcoreinfo: vmcoreinfo?.toString('latin1'),
     warnings: [...(warning === undefined ? [] : [warning]), ...lackOf(physical, isIncomplete, content.isCut)],
   };

@@ -1,4 +1,5 @@
 import type { Architecture } from '../arch/index.ts';
+import type { ElfNote } from '../system/elf.ts';
 import type { BtfLayouts } from './btf-layouts.ts';
 import type { CpuNote } from './elf-notes.ts';
 import type { Fields, StructDecl } from './field.ts';
@@ -16,6 +17,8 @@ export interface Kernel {
   readonly vmcoreinfo: ReadonlyMap<string, string>;
   /** Registers of each CPU when the dump was made, in the dump's order; may be empty. */
   readonly cpuNotes: readonly CpuNote[];
+  /** All ELF notes of the dump, those of the CPUs too. */
+  readonly notes: readonly ElfNote[];
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly layouts: BtfLayouts;

@@ -33,6 +33,7 @@ export class MadeKernel implements Kernel {
   readonly release: string;
   readonly architecture = x86_64;
   readonly vmcoreinfo = new Map<string, string>();
+  readonly notes = [];
   readonly cpuNotes = [];
   readonly warnings = [];
   readonly cpus: readonly number[];

@@ -1,11 +1,12 @@
 import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
 import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
-import { readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
+import { readLiveXstate, readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
 import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
 import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type LiveRegisters, wasSavingRegisters } from './live-registers.ts';
 
 /** A thread's registers as the dead kernel saved them, or why they cannot be used. */
 export interface CapturedRegisters {
@@ -93,30 +94,46 @@ export function hasDefaultModes(fxsave: Buffer): boolean {
   );
 }
 
+/** A CPU that a task was executing on when the kernel died. */
+export interface OnCpu {
+  readonly cpu: number;
+  /** What stage zero saved there. */
+  readonly live: LiveRegisters;
+}
+
 /**
  * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the
  * kernel died: its vector registers were in the CPU, and a stock kernel saves them nowhere (unless
- * TIF_NEED_FPU_LOAD says that those in memory are the newer ones). Throws a VmcoreError if the structures
- * cannot be read.
+ * TIF_NEED_FPU_LOAD says that those in memory are the newer ones); they are what stage zero has saved. Throws
+ * a VmcoreError if the structures cannot be read.
  */
-export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): CapturedRegisters {
+export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | undefined): CapturedRegisters {
   const regs = taskPtRegs(kernel, task.stack);
   const thread = task.thread;
-  const xstate = readXstate(kernel, thread.fpstate, thread.pkru);
+  const inCpu = onCpu !== undefined && !hasThreadFlag(task, TIF.needFpuLoad);
+  const saved = inCpu ? onCpu.live.saved : undefined;
+  const xstate =
+    saved === undefined
+      ? readXstate(kernel, thread.fpstate, thread.pkru)
+      : readLiveXstate(kernel, saved.xsave, thread.fpstate);
+  // The kernel notes the user's GS base when a thread leaves a CPU, and a thread may set its own (WRGSBASE).
+  const gsBase = onCpu?.live.saved?.kernelGsBase ?? thread.gsbase;
   const problems = unrestorable(xstate.xstateBv);
   const notes: string[] = [];
   const wrong = implausible(regs);
   if (wrong !== undefined) problems.push(wrong);
-  if (thread.fsbase >= USER_END || thread.gsbase >= USER_END)
+  if (thread.fsbase >= USER_END || gsBase >= USER_END)
     problems.push('has a thread pointer outside user space');
   if (thread.ptraceDr7 !== 0n) problems.push('has hardware breakpoints');
   if (thread.ioBitmap !== 0n || thread.ioplEmul !== 0n) problems.push('has access to I/O ports');
   if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
   if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
   if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
-  if (onCpu && !hasThreadFlag(task, TIF.needFpuLoad)) {
+  if (onCpu !== undefined && !inCpu && wasSavingRegisters(kernel, onCpu.cpu, task))
+    problems.push('was having its vector registers saved by the kernel');
+  if (inCpu && saved === undefined) {
     if (BigInt.asIntN(64, regs.orig_ax) === -1n) {
-      problems.push('was computing on a CPU: its vector registers are lost');
+      problems.push(`was computing on a CPU: its vector registers ${onCpu.live.why}`);
     } else if (hasDefaultModes(xstate.fxsave)) {
       notes.push(
         `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing; its floating-point modes are those of when it last left a CPU, the usual ones`,
@@ -131,7 +148,7 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: boolean): Ca
     registers: {
       ...pickRegisters(regs),
       fsBase: thread.fsbase,
-      gsBase: thread.gsbase,
+      gsBase,
       ds: BigInt(thread.ds),
       es: BigInt(thread.es),
       fs: BigInt(thread.fsindex),

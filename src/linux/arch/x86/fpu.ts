@@ -142,11 +142,41 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
       `uses components ${xstateBv.toString(16)} that it does not have`,
     );
   }
+  return xstateOf(kernel, area, { xstateBv, xcompBv, userFeatures: state.user_xfeatures, pkru, fpstate });
+}
+
+/**
+ * The same of an area that XSAVE has written, in the standard format, from the registers of a processor: what
+ * a thread had whose `fpstate` this is. Throws a ContainerError if the area contradicts itself.
+ */
+export function readLiveXstate(kernel: Kernel, area: Buffer, fpstate: bigint): Xstate {
+  const state = kernel.bind(fpstateStruct).at(fpstate);
+  if (area.length < FXSAVE.bytes + HEADER_BYTES) {
+    throw new ContainerError('XSAVE area', fpstate, `has a size of ${area.length} bytes`);
+  }
+  const xstateBv = area.readBigUInt64LE(XSTATE_BV);
+  const offset = componentLayout(kernel).offsets[XFEATURE.pkru] ?? 0;
+  const pkru = has(xstateBv, XFEATURE.pkru) ? area.readUInt32LE(offset) : 0;
+  return xstateOf(kernel, area, { xstateBv, xcompBv: 0n, userFeatures: state.user_xfeatures, pkru, fpstate });
+}
+
+/** What an area says of itself, and what its thread may use. */
+interface AreaFacts {
+  readonly xstateBv: bigint;
+  readonly xcompBv: bigint;
+  readonly userFeatures: bigint;
+  readonly pkru: number;
+  /** For messages. */
+  readonly fpstate: bigint;
+}
+
+function xstateOf(kernel: Kernel, area: Buffer, facts: AreaFacts): Xstate {
+  const { xstateBv, xcompBv, userFeatures, pkru, fpstate } = facts;
   const layout = componentLayout(kernel);
-  checkSizes(kernel, layout, BigInt.asUintN(63, xcompBv) | state.user_xfeatures);
+  checkSizes(kernel, layout, BigInt.asUintN(63, xcompBv) | userFeatures);
   const components: XstateComponent[] = [];
   for (let number = 2; number < layout.sizes.length; number++) {
-    if (!has(state.user_xfeatures, number)) continue;
+    if (!has(userFeatures, number)) continue;
     const data = Buffer.alloc(layout.sizes[number] ?? 0);
     if (number === XFEATURE.pkru) data.writeUInt32LE(pkru, 0);
     else if (has(xstateBv, number)) {
@@ -160,6 +190,11 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
   }
   // The area's bit is as old as its copy: without it the rights would be those of a thread without keys.
   const keys = pkru === 0 ? 0n : 1n << BigInt(XFEATURE.pkru);
-  const inUse = ((xstateBv & ~(1n << BigInt(XFEATURE.pkru))) | keys) & state.user_xfeatures;
+  const inUse = ((xstateBv & ~(1n << BigInt(XFEATURE.pkru))) | keys) & userFeatures;
   return { fxsave: legacyRegion(area, xstateBv), xstateBv: inUse, components };
+}
+
+/** Address of the `struct fpu` whose registers a CPU has, or had last. */
+export function fpregsOwner(kernel: Kernel, cpu: number): bigint {
+  return kernel.memory.pointer(kernel.perCpu('fpu_fpregs_owner_ctx', cpu));
 }

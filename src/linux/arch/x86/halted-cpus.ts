@@ -43,13 +43,14 @@ export function haltedCpus(kernel: Kernel): HaltedCpu[] | undefined {
   return readable(() =>
     kernel.presentCpus.map((cpu) => ({
       cpu,
-      apicId: apicId(kernel, cpu),
+      apicId: apicIdOf(kernel, cpu),
       memory: readable(() => memoryOf(kernel, cpu)),
     })),
   );
 }
 
-function apicId(kernel: Kernel, cpu: number): number {
+/** The id of a CPU's local APIC, as the processor itself says (CPUID). */
+export function apicIdOf(kernel: Kernel, cpu: number): number {
   return kernel.bind(cpuinfoX86Struct).at(kernel.perCpu('cpu_info', cpu)).initialApicId;
 }
 

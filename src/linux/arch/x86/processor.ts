@@ -17,6 +17,9 @@ export const threadStruct = struct('thread_struct', {
   pkru: u32,
   // 6.6, shadow stacks
   features: optional(u64),
+  fpu: addressOf('fpu'),
+  /** The CPU in whose registers the thread's were last. */
+  lastCpu: u32.at('fpu.last_cpu'),
   fpstate: pointer.at('fpu.fpstate'),
   // 5.16; what a process may use of the registers that need a permission, kept with its first thread
   permissions: optional(u64.at('fpu.perm.__state_perm')),

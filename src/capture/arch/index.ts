@@ -1,0 +1,3 @@
+/** What of a capture is the architecture's, for the other modules; there is one architecture. */
+export { LiveCpus } from './live-registers.ts';
+export { captureRegisters, type OnCpu } from './x86-64.ts';

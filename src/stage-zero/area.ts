@@ -1,0 +1,238 @@
+import { PAGE_SIZE } from '../system/page.ts';
+import { checksum } from './checksum.ts';
+import { areaCode, lowCode, symbols } from './code.ts';
+import { lowTables, pageTables, pageTablesBytes, type Range } from './page-tables.ts';
+
+/** A processor whose registers are to be saved. */
+export interface StageZeroCpu {
+  readonly apicId: number;
+  /** `false` for the one that the firmware booted: INIT would reset the machine. */
+  readonly mayStart: boolean;
+}
+
+/** A part of what was loaded, to be checked before the crash kernel is entered. */
+export interface LoadedSegment {
+  /** Physical. */
+  readonly address: number;
+  readonly bytes: Uint8Array;
+}
+
+/** What the size of the area depends on. */
+export interface StageZeroNeeds {
+  readonly cpus: readonly StageZeroCpu[];
+  /** Bytes that XSAVE takes at most. */
+  readonly xsaveBytes: number;
+  /** Memory that is reserved for the crash kernel. */
+  readonly reserved: readonly Range[];
+  /** How many segments are to be checked. */
+  readonly segments: number;
+}
+
+/** All that stage zero is told. */
+export interface StageZeroInputs extends StageZeroNeeds {
+  /** Physical address of the area: a multiple of the page size. */
+  readonly address: number;
+  readonly loaded: readonly LoadedSegment[];
+  /** Physical addresses of the crash kernel's 64-bit entry and of its boot_params. */
+  readonly kernelEntry: number;
+  readonly bootParams: number;
+  /** Physical address below 1 MiB of LOW_PAGES pages of RAM; undefined: no other CPU is started. */
+  readonly lowMemory: number | undefined;
+  /** Ticks of the time stamp counter that the others have to answer in. */
+  readonly answerTicks: number;
+  /** 16 bytes: the id of this boot. */
+  readonly bootId: Uint8Array;
+}
+
+/** Pages below 1 MiB that are used for a moment: code, and three of page tables. */
+export const LOW_PAGES = 4;
+
+/** 'OTHWZERO' as the machine stores it. */
+export const MAGIC = Buffer.from('OTHWZERO', 'latin1');
+
+/** Those that have not answered by then are called once more: a share of the time that they have. */
+const REPEAT_SHARE = 1 / 8;
+
+const GATES = 32;
+const GATE_BYTES = 16;
+/** Each gate's code begins at a multiple of this (stage-zero.S). */
+const GATE_CODE_BYTES = 8;
+/** Null, null, 64-bit code, data (SDM 3, 3.4.5). */
+const DESCRIPTORS = [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn];
+
+const pages = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
+
+/** Offsets in the area of what has no fixed place. */
+interface AreaLayout {
+  readonly cpuTable: number;
+  readonly digests: number;
+  readonly gdt: number;
+  readonly idt: number;
+  readonly parkedIdt: number;
+  readonly tables: number;
+  readonly low: number;
+  /** What is before never changes. */
+  readonly sealed: number;
+  readonly state: number;
+  readonly stackEnd: number;
+  readonly parkedStackEnd: number;
+  readonly lowSaved: number;
+  readonly slots: number;
+  readonly slotBytes: number;
+  readonly bytes: number;
+}
+
+function layOut({ cpus, xsaveBytes, reserved, segments }: StageZeroNeeds): AreaLayout {
+  const cpuTable = symbols.FALLBACK + PAGE_SIZE;
+  const digests = cpuTable + cpus.length * symbols.CPU_ENTRY_BYTES;
+  const gdt = Math.ceil((digests + segments * symbols.DIGEST_BYTES) / 16) * 16;
+  const idt = gdt + DESCRIPTORS.length * 8;
+  const parkedIdt = idt + GATES * GATE_BYTES;
+  const tables = pages(parkedIdt + GATES * GATE_BYTES);
+  const low = tables + pageTablesBytes(reserved.map(({ start, end }) => end - start));
+  const sealed = low + LOW_PAGES * PAGE_SIZE;
+  const state = sealed;
+  const stackEnd = state + 2 * PAGE_SIZE;
+  const parkedStackEnd = stackEnd + PAGE_SIZE;
+  const lowSaved = parkedStackEnd;
+  const slots = lowSaved + LOW_PAGES * PAGE_SIZE;
+  const slotBytes = Math.ceil((symbols.SLOT_XSAVE + xsaveBytes) / 64) * 64;
+  const bytes = pages(slots + cpus.length * slotBytes);
+  return {
+    ...{ cpuTable, digests, gdt, idt, parkedIdt, tables, low, sealed, state, stackEnd, parkedStackEnd },
+    ...{ lowSaved, slots, slotBytes, bytes },
+  };
+}
+
+/** Bytes of memory that the area takes. */
+export function stageZeroBytes(needs: StageZeroNeeds): number {
+  return layOut(needs).bytes;
+}
+
+/** Of the page of what changes: the checksum of what does not. */
+const SEAL_OFFSET = 2048;
+
+/**
+ * The area as it is loaded; what follows up to `stageZeroBytes` is zeros. It is entered at its beginning.
+ */
+export function stageZeroArea(inputs: StageZeroInputs): Buffer {
+  const { address, cpus, loaded, reserved } = inputs;
+  if (loaded.length !== inputs.segments) throw new RangeError('another number of segments than was told');
+  const layout = layOut(inputs);
+  const area = Buffer.alloc(layout.state + PAGE_SIZE);
+  if (areaCode.length > symbols.CONSTANTS || lowCode.length > PAGE_SIZE)
+    throw new RangeError('the code does not fit');
+  areaCode.copy(area);
+  const put = (offset: number, value: number): void => {
+    area.writeBigUInt64LE(BigInt(value), offset);
+  };
+  const tables = pageTables(address + layout.tables, reserved);
+  tables.bytes.copy(area, layout.tables);
+  const constant = (symbol: number, value: number): void => put(symbols.CONSTANTS + symbol, value);
+  MAGIC.copy(area, symbols.CONSTANTS + symbols.MAGIC);
+  area.set(inputs.bootId.subarray(0, 16), symbols.CONSTANTS + symbols.BOOT_ID);
+  constant(symbols.SEALED_BYTES, layout.sealed);
+  constant(symbols.SEAL, address + layout.state + SEAL_OFFSET);
+  constant(symbols.CR3_LEVEL4, tables.level4);
+  constant(symbols.CR3_LEVEL5, tables.level5);
+  constant(symbols.TABLE, address + layout.cpuTable);
+  constant(symbols.CPUS, cpus.length);
+  constant(symbols.DIGESTS, address + layout.digests);
+  constant(symbols.DIGEST_COUNT, loaded.length);
+  constant(symbols.LOW, inputs.lowMemory ?? 0);
+  constant(symbols.LOW_BYTES, inputs.lowMemory === undefined ? 0 : LOW_PAGES * PAGE_SIZE);
+  constant(symbols.LOW_CONTENT, address + layout.low);
+  constant(symbols.LOW_SAVED, address + layout.lowSaved);
+  constant(symbols.STATE, address + layout.state);
+  constant(symbols.ANSWER_TICKS, inputs.answerTicks);
+  constant(symbols.REPEAT_TICKS, Math.floor(inputs.answerTicks * REPEAT_SHARE));
+  constant(symbols.STACK, address + layout.stackEnd);
+  constant(symbols.PARKED_STACK, address + layout.parkedStackEnd);
+  constant(symbols.SLOT_ROOM, layout.slotBytes - symbols.SLOT_XSAVE);
+  constant(symbols.AREA_BYTES, layout.bytes);
+  note(address, layout.bytes).copy(area, symbols.CONSTANTS + symbols.NOTE);
+  descriptorTables(area, address, layout);
+  for (const [i, { apicId, mayStart }] of cpus.entries()) {
+    const entry = layout.cpuTable + i * symbols.CPU_ENTRY_BYTES;
+    area.writeUInt32LE(apicId, entry + symbols.CPU_APIC_ID);
+    area.writeUInt32LE(mayStart ? 1 : 0, entry + symbols.CPU_START);
+    put(entry + symbols.CPU_SLOT, address + layout.slots + i * layout.slotBytes);
+  }
+  for (const [i, segment] of loaded.entries()) {
+    const entry = layout.digests + i * symbols.DIGEST_BYTES;
+    put(entry, segment.address);
+    put(entry + 8, Math.ceil(segment.bytes.length / 8) * 8);
+    checksum(segment.bytes).copy(area, entry + 16);
+  }
+  if (inputs.lowMemory !== undefined) {
+    lowContent(inputs.lowMemory, tables.level4, address).copy(area, layout.low);
+  }
+  put(symbols.FALLBACK + symbols.FALLBACK_ENTRY, inputs.kernelEntry);
+  put(symbols.FALLBACK + symbols.FALLBACK_PARAMS, inputs.bootParams);
+  const record = area.subarray(symbols.FALLBACK, symbols.FALLBACK + symbols.FALLBACK_SUM);
+  checksum(record).copy(area, symbols.FALLBACK + symbols.FALLBACK_SUM);
+  checksum(area.subarray(0, layout.sealed)).copy(area, layout.state + SEAL_OFFSET);
+  return area;
+}
+
+/** Where the ELF note lies that leads to the area, and how long it is: for a PT_NOTE of the elfcorehdr. */
+export function noteOf(address: number): { readonly address: number; readonly bytes: number } {
+  return { address: address + symbols.CONSTANTS + symbols.NOTE, bytes: symbols.NOTE_BYTES };
+}
+
+/** Name and type of the ELF note. Its description: u64 physical address of the area, u64 its size. */
+export const NOTE_NAME = 'Otherworld';
+export const NOTE_TYPE = 1;
+
+function note(address: number, bytes: number): Buffer {
+  const name = Buffer.from(`${NOTE_NAME}\0`, 'latin1');
+  const header = Buffer.alloc(12);
+  header.writeUInt32LE(name.length, 0);
+  header.writeUInt32LE(16, 4);
+  header.writeUInt32LE(NOTE_TYPE, 8);
+  const description = Buffer.alloc(16);
+  description.writeBigUInt64LE(BigInt(address), 0);
+  description.writeBigUInt64LE(BigInt(bytes), 8);
+  return Buffer.concat([header, name, Buffer.alloc(-name.length & 3), description]);
+}
+
+/** The GDT, the IDT of the dying CPU with a gate for each exception, and that of the parked ones. */
+function descriptorTables(area: Buffer, address: number, layout: AreaLayout): void {
+  for (const [i, descriptor] of DESCRIPTORS.entries()) area.writeBigUInt64LE(descriptor, layout.gdt + i * 8);
+  const pointer = (symbol: number, offset: number, bytes: number): void => {
+    area.writeUInt16LE(bytes - 1, symbols.CONSTANTS + symbol);
+    area.writeBigUInt64LE(BigInt(address + offset), symbols.CONSTANTS + symbol + 2);
+  };
+  pointer(symbols.GDT_POINTER, layout.gdt, DESCRIPTORS.length * 8);
+  pointer(symbols.IDT_POINTER, layout.idt, GATES * GATE_BYTES);
+  pointer(symbols.PARKED_IDT, layout.parkedIdt, GATES * GATE_BYTES);
+  for (let vector = 0; vector < GATES; vector++) {
+    const code = address + symbols.gates + vector * GATE_CODE_BYTES;
+    gate(code).copy(area, layout.idt + vector * GATE_BYTES);
+    gate(address + symbols.parked).copy(area, layout.parkedIdt + vector * GATE_BYTES);
+  }
+}
+
+/** An interrupt gate of 64-bit mode (SDM 3, 6.14.1): present, for ring 0, on the stack that there is. */
+function gate(code: number): Buffer {
+  const bytes = Buffer.alloc(GATE_BYTES);
+  bytes.writeUInt16LE(code % 2 ** 16, 0);
+  bytes.writeUInt16LE(symbols.CODE_SELECTOR, 2);
+  bytes.writeUInt16LE(0x8e00, 4);
+  bytes.writeUInt16LE(Math.floor(code / 2 ** 16) % 2 ** 16, 6);
+  bytes.writeUInt32LE(Math.floor(code / 2 ** 32), 8);
+  return bytes;
+}
+
+/** What lies in the pages below 1 MiB while CPUs are started. */
+function lowContent(page: number, level4: number, area: number): Buffer {
+  const content = Buffer.alloc(LOW_PAGES * PAGE_SIZE);
+  lowCode.copy(content);
+  content.writeUInt32LE(page + symbols.low_long, symbols.low_jump);
+  content.writeUInt32LE(page + PAGE_SIZE, symbols.low_cr3);
+  content.writeBigUInt64LE(BigInt(level4), symbols.low_tables);
+  content.writeBigUInt64LE(BigInt(area + symbols.started), symbols.low_started);
+  content.writeUInt32LE(page + symbols.low_gdt, symbols.low_gdt_pointer + 2);
+  lowTables(page + PAGE_SIZE).copy(content, PAGE_SIZE);
+  return content;
+}
