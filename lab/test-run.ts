@@ -13,9 +13,22 @@ export interface TestSelection {
   /** Only files whose path contains this. */
   filter: string;
   unit: boolean;
-  /** Guest tests run once for each of these. */
+  /** Guest tests run on these. */
   guestReleases: readonly Release[];
+  /**
+   * `quick`: on the first of the releases alone, but for the files of ON_EVERY_RELEASE. `all`: every file on
+   * each of them.
+   */
+  extent: 'quick' | 'all';
 }
+
+/**
+ * Files of guest tests about what differs from kernel to kernel and from CRIU to CRIU: the structures that
+ * are read, the images, and what a whole panic makes of them.
+ */
+const ON_EVERY_RELEASE: ReadonlySet<string> = new Set(
+  ['process', 'resurrection', 'server'].map((name) => `test/guest/${name}.test.ts`),
+);
 
 /** What the runs so far came to. */
 interface Tally {
@@ -61,7 +74,7 @@ export async function runTests(selection: TestSelection): Promise<number> {
     }
     // The releases of a file are neighbours, so that two guests are at work up to the end.
     await runInGuests(
-      guestFiles.flatMap((file) => selection.guestReleases.map((release) => ({ file, release }))),
+      guestFiles.flatMap((file) => releasesFor(file, selection).map((release) => ({ file, release }))),
       tally,
     );
   } finally {
@@ -72,6 +85,11 @@ export async function runTests(selection: TestSelection): Promise<number> {
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
   if (passed + failed === 0) console.error('otherworld: no test matches');
   return failed === 0 && passed > 0 ? 0 : 1;
+}
+
+function releasesFor(file: string, { extent, guestReleases }: TestSelection): readonly Release[] {
+  const isEverywhere = extent === 'all' || ON_EVERY_RELEASE.has(relative(repositoryRoot, file));
+  return isEverywhere ? guestReleases : guestReleases.slice(0, 1);
 }
 
 function testFiles(filter: string): string[] {
