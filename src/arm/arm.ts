@@ -189,11 +189,12 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     );
   }
   progress('loading the crash kernel');
+  let withoutStageZero: string | undefined;
   try {
     // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
     // busy machine's CPU for long.
     if (earlier !== undefined) forget(earlier);
-    loadCrashKernel(image, initramfs, commandLine);
+    withoutStageZero = loadCrashKernel({ image, initramfs, commandLine });
   } finally {
     rmSync(initramfs, { force: true });
   }
@@ -205,6 +206,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     neededBytes: needed,
     mark: { text: mark, address: locateMark(mark, reserved) },
     sysctlsBefore: setPanicSysctls(config),
+    withoutStageZero,
   };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);
   return armed;

@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { KexecError, kexecLoad } from '../kexec/index.ts';
 import { messageOf } from '../system/thrown.ts';
 import { findProgram, runProgram } from './command.ts';
+import { type CrashKernel, crashImage } from './crash-image.ts';
 import { ArmError } from './errors.ts';
 
 /** Whether a crash kernel is loaded, whoever loaded it. */
@@ -24,23 +26,37 @@ export function kernelImage(kernelRelease: string): string {
 
 /**
  * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile
- * there is none. Done through kexec_file_load(2), which also takes a kernel under lockdown if it is signed,
- * else through kexec_load(2).
- * @throws ArmError if the kernel does not take it
+ * there is none. Done through kexec_load(2), with stage zero; where that cannot be, through
+ * kexec_file_load(2), which also takes a kernel under lockdown if it is signed.
+ * @returns why there is no stage zero; undefined if there is
+ * @throws ArmError if the kernel takes neither
  */
-export function loadCrashKernel(image: string, initramfs: string, commandLine: string): void {
-  const kexec = requireKexec();
-  const args = [`--initrd=${initramfs}`, `--command-line=${commandLine}`, image];
+export function loadCrashKernel(crashKernel: CrashKernel): string | undefined {
+  const withoutStageZero = loadWithStageZero(crashKernel);
+  if (withoutStageZero !== undefined) loadFile(crashKernel, withoutStageZero);
+  if (!isCrashKernelLoaded())
+    throw new ArmError('the kernel took it, but /sys/kernel/kexec_crash_loaded is 0');
+  return withoutStageZero;
+}
+
+/** @returns why it was not possible; undefined if it is loaded */
+function loadWithStageZero(crashKernel: CrashKernel): string | undefined {
   try {
-    runProgram(kexec, ['-p', '-s', ...args]);
-  } catch (first) {
-    try {
-      runProgram(kexec, ['-p', '-c', ...args]);
-    } catch (second) {
-      throw new ArmError(`the crash kernel cannot be loaded\n  ${messageOf(first)}\n  ${messageOf(second)}`);
-    }
+    kexecLoad(crashImage(crashKernel));
+    return undefined;
+  } catch (error) {
+    if (error instanceof KexecError || error instanceof ArmError) return error.message;
+    throw error;
   }
-  if (!isCrashKernelLoaded()) throw new ArmError('kexec ended well, but /sys/kernel/kexec_crash_loaded is 0');
+}
+
+function loadFile({ image, initramfs, commandLine }: CrashKernel, before: string): void {
+  const args = ['-p', '-s', `--initrd=${initramfs}`, `--command-line=${commandLine}`, image];
+  try {
+    runProgram(requireKexec(), args);
+  } catch (error) {
+    throw new ArmError(`the crash kernel cannot be loaded\n  ${before}\n  ${messageOf(error)}`);
+  }
 }
 
 /** Unloads the crash kernel: under lockdown only the call that takes signed kernels is there. */

@@ -6,12 +6,16 @@ export interface Range {
   readonly end: number;
 }
 
-/** Bits of an entry (SDM 3, 4.5): present, writable, written through, not cached, a page of 2 MiB. */
-const PRESENT = 1;
-const WRITABLE = 2;
+/** Bits of an entry (SDM 3, 4.5): written through, not cached. */
 const WRITE_THROUGH = 8;
 const UNCACHED = 16;
-const LARGE = 128;
+/**
+ * Of an entry that leads to another table: present, writable, and already marked as used, so that the
+ * processor does not write into what has a checksum.
+ */
+const TABLE = 1 | 2 | 32;
+/** Of an entry for a page of 2 MiB: the same, marked as written to as well. */
+const LARGE = TABLE | 64 | 128;
 
 const LARGE_PAGE = 2 ** 21;
 const DIRECTORY_SPAN = 2 ** 30;
@@ -57,14 +61,14 @@ export function pageTables(address: number, ranges: readonly Range[]): PageTable
   const put = (table: number, index: number, target: number, flags: number): void => {
     bytes.writeBigUInt64LE(BigInt(target) | BigInt(flags), table + index * 8);
   };
-  put(level5, 0, address + level4, PRESENT | WRITABLE);
+  put(level5, 0, address + level4, TABLE);
   const known = new Map<string, number>();
   /** The table that an entry of another leads to. */
   const below = (table: number, index: number): number => {
     const key = `${table} ${index}`;
     const inner = known.get(key) ?? newTable();
     known.set(key, inner);
-    put(table, index, address + inner, PRESENT | WRITABLE);
+    put(table, index, address + inner, TABLE);
     return inner;
   };
   for (const { start, end } of [{ start: 0, end: FOUR_GIB }, ...ranges]) {
@@ -72,7 +76,7 @@ export function pageTables(address: number, ranges: readonly Range[]): PageTable
     for (let at = Math.floor(start / LARGE_PAGE) * LARGE_PAGE; at < end; at += LARGE_PAGE) {
       const table = below(level4, Math.floor(at / TABLE_SPAN));
       const directory = below(table, Math.floor(at / DIRECTORY_SPAN) % ENTRIES);
-      const flags = PRESENT | WRITABLE | LARGE | (at === APIC_BASE ? WRITE_THROUGH | UNCACHED : 0);
+      const flags = LARGE | (at === APIC_BASE ? WRITE_THROUGH | UNCACHED : 0);
       put(directory, Math.floor(at / LARGE_PAGE) % ENTRIES, at, flags);
     }
   }
@@ -86,8 +90,8 @@ export function pageTables(address: number, ranges: readonly Range[]): PageTable
 export function lowTables(address: number): Buffer {
   const bytes = Buffer.alloc(3 * PAGE_SIZE);
   for (const [level, target] of [address + PAGE_SIZE, address + 2 * PAGE_SIZE].entries()) {
-    bytes.writeBigUInt64LE(BigInt(target | PRESENT | WRITABLE), level * PAGE_SIZE);
+    bytes.writeBigUInt64LE(BigInt(target | TABLE), level * PAGE_SIZE);
   }
-  bytes.writeBigUInt64LE(BigInt(PRESENT | WRITABLE | LARGE), 2 * PAGE_SIZE);
+  bytes.writeBigUInt64LE(BigInt(LARGE), 2 * PAGE_SIZE);
   return bytes;
 }

@@ -1,0 +1,128 @@
+import { existsSync, readFileSync } from 'node:fs';
+import {
+  type CrashSegment,
+  crashLoadRange,
+  type ImagePlan,
+  KEXEC_ON_CRASH,
+  type KexecImage,
+  planCrashImage,
+  readCrashNotes,
+  readEfiState,
+} from '../kexec/index.ts';
+import { LOW_PAGES, noteOf, type StageZeroNeeds, stageZeroArea, stageZeroBytes } from '../stage-zero/area.ts';
+import {
+  answerTicks,
+  type CpuInfo,
+  parseCpuInfo,
+  processorObstacle,
+  stageZeroCpus,
+  xsaveBytes,
+} from '../stage-zero/processors.ts';
+import { PAGE_SIZE } from '../system/page.ts';
+import { ArmError } from './errors.ts';
+import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
+
+const BOOT_PARAMS = '/sys/kernel/boot_params/data';
+const MADT = '/sys/firmware/acpi/tables/APIC';
+const STAGE_ZERO = 'stage-zero';
+
+/** A crash kernel to load, and what comes with it. */
+export interface CrashKernel {
+  /** Path of a bzImage. */
+  readonly image: string;
+  /** Path of the initramfs. */
+  readonly initramfs: string;
+  readonly commandLine: string;
+}
+
+/**
+ * What is loaded for a crash kernel that stage zero runs before.
+ * @throws KexecError if it does not fit; ArmError if the processors do not allow it
+ */
+export function crashImage({ image, initramfs, commandLine }: CrashKernel): KexecImage {
+  const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
+  const info = parseCpuInfo(readFileSync('/proc/cpuinfo', 'utf8'));
+  const obstacle = processorObstacle(info);
+  if (obstacle !== undefined) throw new ArmError(obstacle);
+  const plan = planCrashImage({
+    image: readFileSync(image),
+    imageName: image,
+    initrd: readFileSync(initramfs),
+    commandLine,
+    resources,
+    bootParams: readFileSync(BOOT_PARAMS),
+    efi: readEfiState(),
+    fiveLevels: info.flags.has('la57'),
+    notes: readCrashNotes(),
+    extra: [stageZeroSegment(info, resources)],
+  });
+  return {
+    entry: stageZeroOf(plan),
+    segments: plan.segments,
+    flags: KEXEC_ON_CRASH,
+    within: crashLoadRange(resources),
+  };
+}
+
+/** It is entered at its beginning. */
+function stageZeroOf({ segments }: ImagePlan): number {
+  const segment = segments.find(({ name }) => name === STAGE_ZERO);
+  if (segment === undefined) throw new ArmError('the plan of the crash kernel lacks stage zero');
+  return segment.address;
+}
+
+/** kernel, initrd, boot-params and elfcorehdr: what it checks. */
+const CHECKED_SEGMENTS = 4;
+
+function stageZeroSegment(info: CpuInfo, resources: readonly IomemEntry[]): CrashSegment {
+  const needs: StageZeroNeeds = {
+    cpus: stageZeroCpus(info, existsSync(MADT) ? readFileSync(MADT) : undefined),
+    xsaveBytes: xsaveBytes(info),
+    reserved: crashKernelRanges(resources),
+    segments: CHECKED_SEGMENTS,
+  };
+  const memoryBytes = stageZeroBytes(needs);
+  const note = noteOf(0);
+  return {
+    name: STAGE_ZERO,
+    memoryBytes,
+    kept: true,
+    notes: [{ offset: note.address, bytes: note.bytes }],
+    loads: [{ offset: 0, bytes: memoryBytes }],
+    content: ({ own, segments, entry, bootParams }) =>
+      stageZeroArea({
+        ...needs,
+        address: own.start,
+        loaded: segments,
+        kernelEntry: entry,
+        bootParams,
+        lowMemory: lowMemory(resources),
+        answerTicks: answerTicks(info),
+        bootId: bootId(),
+      }),
+  };
+}
+
+/** A processor starts in a page below this, whose number fits into a byte; above it there is no RAM. */
+const LOW_END = 0xa0000;
+/** Where the kernel's own trampoline and the firmware's tables seldom are; any other place would do. */
+const LOW_WANTED = 0x10000;
+
+/** RAM below 1 MiB for what the other processors begin with; undefined if there is none. */
+export function lowMemory(resources: readonly IomemEntry[]): number | undefined {
+  const bytes = LOW_PAGES * PAGE_SIZE;
+  const places = resources
+    .filter(({ name, depth }) => name === 'System RAM' && depth === 0)
+    .map(({ start, end }) => ({
+      start: Math.max(PAGE_SIZE, Math.ceil(start / PAGE_SIZE) * PAGE_SIZE),
+      end: Math.min(LOW_END, end),
+    }))
+    .filter(({ start, end }) => end - start >= bytes);
+  const wanted = places.find(({ start, end }) => start <= LOW_WANTED && LOW_WANTED + bytes <= end);
+  return wanted === undefined ? places[0]?.start : LOW_WANTED;
+}
+
+function bootId(): Buffer {
+  const text = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
+  return Buffer.from(text.trim().replaceAll('-', ''), 'hex');
+}
