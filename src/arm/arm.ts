@@ -20,6 +20,7 @@ import { crashKernelRanges, parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,
+  type Lacking,
   loadCrashKernel,
   reservedBytes,
   unloadCrashKernel,
@@ -189,12 +190,13 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     );
   }
   progress('loading the crash kernel');
-  let withoutStageZero: string | undefined;
+  let lacking: Lacking;
   try {
     // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
     // busy machine's CPU for long.
     if (earlier !== undefined) forget(earlier);
-    withoutStageZero = loadCrashKernel({ image, initramfs, commandLine });
+    const bootProcessor = config['crash-kernel']['boot-processor'];
+    lacking = loadCrashKernel({ image, initramfs, commandLine, bootProcessor });
   } finally {
     rmSync(initramfs, { force: true });
   }
@@ -206,7 +208,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     neededBytes: needed,
     mark: { text: mark, address: locateMark(mark, reserved) },
     sysctlsBefore: setPanicSysctls(config),
-    withoutStageZero,
+    lacking,
   };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);
   return armed;

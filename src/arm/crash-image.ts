@@ -9,7 +9,14 @@ import {
   readCrashNotes,
   readEfiState,
 } from '../kexec/index.ts';
-import { LOW_PAGES, noteOf, type StageZeroNeeds, stageZeroArea, stageZeroBytes } from '../stage-zero/area.ts';
+import {
+  type HaltText,
+  LOW_PAGES,
+  noteOf,
+  type StageZeroNeeds,
+  stageZeroArea,
+  stageZeroBytes,
+} from '../stage-zero/area.ts';
 import {
   answerTicks,
   type CpuInfo,
@@ -20,6 +27,7 @@ import {
 } from '../stage-zero/processors.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { ArmError } from './errors.ts';
+import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
 import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
 
 const BOOT_PARAMS = '/sys/kernel/boot_params/data';
@@ -33,17 +41,27 @@ export interface CrashKernel {
   /** Path of the initramfs. */
   readonly initramfs: string;
   readonly commandLine: string;
+  /** Whether the boot processor may be called when another one panics. */
+  readonly bootProcessor: BootProcessorSetting;
+}
+
+/** What is loaded, and what it lacks. */
+export interface CrashImage {
+  readonly image: KexecImage;
+  /** Why the boot processor cannot be called when another one panics. */
+  readonly bootProcessorLost: string | undefined;
 }
 
 /**
  * What is loaded for a crash kernel that stage zero runs before.
  * @throws KexecError if it does not fit; ArmError if the processors do not allow it
  */
-export function crashImage({ image, initramfs, commandLine }: CrashKernel): KexecImage {
+export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
   const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
   const info = parseCpuInfo(readFileSync('/proc/cpuinfo', 'utf8'));
   const obstacle = processorObstacle(info);
   if (obstacle !== undefined) throw new ArmError(obstacle);
+  const halt = findHaltText(bootProcessor, resources);
   const plan = planCrashImage({
     image: readFileSync(image),
     imageName: image,
@@ -54,13 +72,16 @@ export function crashImage({ image, initramfs, commandLine }: CrashKernel): Kexe
     efi: readEfiState(),
     fiveLevels: info.flags.has('la57'),
     notes: readCrashNotes(),
-    extra: [stageZeroSegment(info, resources)],
+    extra: [stageZeroSegment(info, resources, typeof halt === 'string' ? undefined : halt)],
   });
   return {
-    entry: stageZeroOf(plan),
-    segments: plan.segments,
-    flags: KEXEC_ON_CRASH,
-    within: crashLoadRange(resources),
+    image: {
+      entry: stageZeroOf(plan),
+      segments: plan.segments,
+      flags: KEXEC_ON_CRASH,
+      within: crashLoadRange(resources),
+    },
+    bootProcessorLost: typeof halt === 'string' ? halt : undefined,
   };
 }
 
@@ -74,7 +95,11 @@ function stageZeroOf({ segments }: ImagePlan): number {
 /** kernel, initrd, boot-params and elfcorehdr: what it checks. */
 const CHECKED_SEGMENTS = 4;
 
-function stageZeroSegment(info: CpuInfo, resources: readonly IomemEntry[]): CrashSegment {
+function stageZeroSegment(
+  info: CpuInfo,
+  resources: readonly IomemEntry[],
+  haltText: HaltText | undefined,
+): CrashSegment {
   const needs: StageZeroNeeds = {
     cpus: stageZeroCpus(info, existsSync(MADT) ? readFileSync(MADT) : undefined),
     xsaveBytes: xsaveBytes(info),
@@ -97,6 +122,8 @@ function stageZeroSegment(info: CpuInfo, resources: readonly IomemEntry[]): Cras
         kernelEntry: entry,
         bootParams,
         lowMemory: lowMemory(resources),
+        haltText,
+        fiveLevels: info.flags.has('la57'),
         answerTicks: answerTicks(info),
         bootId: bootId(),
       }),

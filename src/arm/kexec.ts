@@ -24,28 +24,36 @@ export function kernelImage(kernelRelease: string): string {
   return `/boot/vmlinuz-${kernelRelease}`;
 }
 
+/** What a crash kernel that was loaded will not have: a sentence each. */
+export interface Lacking {
+  /** Why there is no stage zero, so that what computes on any processor is lost. */
+  readonly stageZero?: string | undefined;
+  /** Why the boot processor is not called, so that what computes there is lost if another one panics. */
+  readonly bootProcessor?: string | undefined;
+}
+
 /**
  * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile
  * there is none. Done through kexec_load(2), with stage zero; where that cannot be, through
  * kexec_file_load(2), which also takes a kernel under lockdown if it is signed.
- * @returns why there is no stage zero; undefined if there is
  * @throws ArmError if the kernel takes neither
  */
-export function loadCrashKernel(crashKernel: CrashKernel): string | undefined {
-  const withoutStageZero = loadWithStageZero(crashKernel);
-  if (withoutStageZero !== undefined) loadFile(crashKernel, withoutStageZero);
+export function loadCrashKernel(crashKernel: CrashKernel): Lacking {
+  const lacking = loadWithStageZero(crashKernel);
+  if (lacking.stageZero !== undefined) loadFile(crashKernel, lacking.stageZero);
   if (!isCrashKernelLoaded())
     throw new ArmError('the kernel took it, but /sys/kernel/kexec_crash_loaded is 0');
-  return withoutStageZero;
+  return lacking;
 }
 
-/** @returns why it was not possible; undefined if it is loaded */
-function loadWithStageZero(crashKernel: CrashKernel): string | undefined {
+/** Nothing is loaded if it lacks stage zero. */
+function loadWithStageZero(crashKernel: CrashKernel): Lacking {
   try {
-    kexecLoad(crashImage(crashKernel));
-    return undefined;
+    const { image, bootProcessorLost } = crashImage(crashKernel);
+    kexecLoad(image);
+    return { bootProcessor: bootProcessorLost };
   } catch (error) {
-    if (error instanceof KexecError || error instanceof ArmError) return error.message;
+    if (error instanceof KexecError || error instanceof ArmError) return { stageZero: error.message };
     throw error;
   }
 }

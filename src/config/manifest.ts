@@ -49,8 +49,10 @@ export const armedSchema = z.strictObject({
   initramfsBytes: z.number(),
   /** What the crash world is expected to use at most. */
   neededBytes: z.number(),
-  /** Why computing threads would be lost: there is no stage zero. */
-  withoutStageZero: z.string().optional(),
+  /** Why what computes is lost: on any processor, as there is no stage zero, or on the boot processor. */
+  lacking: z
+    .strictObject({ stageZero: z.string().optional(), bootProcessor: z.string().optional() })
+    .default({}),
   /** Panic sysctls as they were before. */
   sysctlsBefore: z.record(z.string(), z.string()),
   /** A text in the initramfs that was loaded, and its physical address, by which it is known again. */

@@ -56,6 +56,7 @@ const crashKernel = z
     'add-parameters': z
       .array(z.string().regex(/^\S+$/, 'one parameter without spaces is wanted'))
       .default([]),
+    'boot-processor': z.enum(['auto', 'smi', 'off']).default('auto'),
     'time-limit-minutes': z.number().min(1).max(1440).default(30),
     'remove-parameters': z
       .array(z.string().regex(/^[^\s=]+$/, 'the name of a parameter, without a value, is wanted'))

@@ -6,8 +6,16 @@ import { lowTables, pageTables, pageTablesBytes, type Range } from './page-table
 /** A processor whose registers are to be saved. */
 export interface StageZeroCpu {
   readonly apicId: number;
-  /** `false` for the one that the firmware booted: INIT would reset the machine. */
-  readonly mayStart: boolean;
+  /** The one that the firmware booted: INIT would reset the machine. */
+  readonly isBoot: boolean;
+}
+
+/** The instruction that halts the boot processor when another one panics. */
+export interface HaltText {
+  /** Physical address of HLT. */
+  readonly physical: number;
+  /** Its address for the kernel. */
+  readonly virtual: bigint;
 }
 
 /** A part of what was loaded, to be checked before the crash kernel is entered. */
@@ -38,6 +46,10 @@ export interface StageZeroInputs extends StageZeroNeeds {
   readonly bootParams: number;
   /** Physical address below 1 MiB of LOW_PAGES pages of RAM; undefined: no other CPU is started. */
   readonly lowMemory: number | undefined;
+  /** Where the boot processor waits, if a system management interrupt may call it from there. */
+  readonly haltText: HaltText | undefined;
+  /** The page tables of the kernel have five levels. */
+  readonly fiveLevels: boolean;
   /** Ticks of the time stamp counter that the others have to answer in. */
   readonly answerTicks: number;
   /** 16 bytes: the id of this boot. */
@@ -60,6 +72,9 @@ const GATE_CODE_BYTES = 8;
 /** Null, null, 64-bit code, data (SDM 3, 3.4.5). */
 const DESCRIPTORS = [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn];
 
+/** More than the instructions take that lead the boot processor away; a multiple of 64. */
+const DETOUR_ROOM = 64;
+
 const pages = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 
 /** Offsets in the area of what has no fixed place. */
@@ -77,6 +92,7 @@ interface AreaLayout {
   readonly stackEnd: number;
   readonly parkedStackEnd: number;
   readonly lowSaved: number;
+  readonly textSaved: number;
   readonly slots: number;
   readonly slotBytes: number;
   readonly bytes: number;
@@ -89,18 +105,19 @@ function layOut({ cpus, xsaveBytes, reserved, segments }: StageZeroNeeds): AreaL
   const idt = gdt + DESCRIPTORS.length * 8;
   const parkedIdt = idt + GATES * GATE_BYTES;
   const tables = pages(parkedIdt + GATES * GATE_BYTES);
-  const low = tables + pageTablesBytes(reserved.map(({ start, end }) => end - start));
+  const low = tables + pageTablesBytes([...reserved.map(({ start, end }) => end - start), DETOUR_ROOM]);
   const sealed = low + LOW_PAGES * PAGE_SIZE;
   const state = sealed;
   const stackEnd = state + 2 * PAGE_SIZE;
   const parkedStackEnd = stackEnd + PAGE_SIZE;
   const lowSaved = parkedStackEnd;
-  const slots = lowSaved + LOW_PAGES * PAGE_SIZE;
+  const textSaved = lowSaved + LOW_PAGES * PAGE_SIZE;
+  const slots = textSaved + DETOUR_ROOM;
   const slotBytes = Math.ceil((symbols.SLOT_XSAVE + xsaveBytes) / 64) * 64;
   const bytes = pages(slots + cpus.length * slotBytes);
   return {
     ...{ cpuTable, digests, gdt, idt, parkedIdt, tables, low, sealed, state, stackEnd, parkedStackEnd },
-    ...{ lowSaved, slots, slotBytes, bytes },
+    ...{ lowSaved, textSaved, slots, slotBytes, bytes },
   };
 }
 
@@ -126,7 +143,11 @@ export function stageZeroArea(inputs: StageZeroInputs): Buffer {
   const put = (offset: number, value: number): void => {
     area.writeBigUInt64LE(BigInt(value), offset);
   };
-  const tables = pageTables(address + layout.tables, reserved);
+  const { haltText } = inputs;
+  // The kernel's text may lie above what is mapped anyway.
+  const text =
+    haltText === undefined ? [] : [{ start: haltText.physical, end: haltText.physical + DETOUR_ROOM }];
+  const tables = pageTables(address + layout.tables, [...reserved, ...text], haltText);
   tables.bytes.copy(area, layout.tables);
   const constant = (symbol: number, value: number): void => put(symbols.CONSTANTS + symbol, value);
   MAGIC.copy(area, symbols.CONSTANTS + symbols.MAGIC);
@@ -152,10 +173,18 @@ export function stageZeroArea(inputs: StageZeroInputs): Buffer {
   constant(symbols.AREA_BYTES, layout.bytes);
   note(address, layout.bytes).copy(area, symbols.CONSTANTS + symbols.NOTE);
   descriptorTables(area, address, layout);
-  for (const [i, { apicId, mayStart }] of cpus.entries()) {
+  if (haltText !== undefined) {
+    const content = detour(inputs.fiveLevels ? tables.level5 : tables.level4, address);
+    content.copy(area, symbols.DETOUR);
+    constant(symbols.TEXT, haltText.physical);
+    constant(symbols.TEXT_BYTES, content.length);
+    constant(symbols.TEXT_CONTENT, address + symbols.DETOUR);
+    constant(symbols.TEXT_SAVED, address + layout.textSaved);
+  }
+  for (const [i, { apicId, isBoot }] of cpus.entries()) {
     const entry = layout.cpuTable + i * symbols.CPU_ENTRY_BYTES;
     area.writeUInt32LE(apicId, entry + symbols.CPU_APIC_ID);
-    area.writeUInt32LE(mayStart ? 1 : 0, entry + symbols.CPU_START);
+    area.writeUInt32LE(isBoot ? symbols.BY_SMI : symbols.BY_INIT, entry + symbols.CPU_START);
     put(entry + symbols.CPU_SLOT, address + layout.slots + i * layout.slotBytes);
   }
   for (const [i, segment] of loaded.entries()) {
@@ -222,6 +251,14 @@ function gate(code: number): Buffer {
   bytes.writeUInt16LE(Math.floor(code / 2 ** 16) % 2 ** 16, 6);
   bytes.writeUInt32LE(Math.floor(code / 2 ** 32), 8);
   return bytes;
+}
+
+/** What lies in the place of the kernel's HLT while the boot processor is called. */
+function detour(tables: number, area: number): Buffer {
+  const code = Buffer.from(areaCode.subarray(symbols.detour, symbols.detour_end));
+  code.writeBigUInt64LE(BigInt(tables), symbols.detour_tables - symbols.detour);
+  code.writeBigUInt64LE(BigInt(area + symbols.halted), symbols.detour_halted - symbols.detour);
+  return code;
 }
 
 /** What lies in the pages below 1 MiB while CPUs are started. */

@@ -27,6 +27,12 @@ const FOUR_GIB = 2 ** 32;
 /** Where every processor has the page of its local APIC, unless somebody moved it (SDM 3, 10.4.1). */
 const APIC_BASE = 0xfee0_0000;
 
+/** Kernel text that is mapped where the dead kernel had it: a physical and a virtual address. */
+export interface Alias {
+  readonly physical: number;
+  readonly virtual: bigint;
+}
+
 /** Page tables that lie at a physical address, and the two tops of them: what CR3 has to be. */
 export interface PageTables {
   readonly bytes: Buffer;
@@ -41,15 +47,16 @@ export function pageTablesBytes(sizes: readonly number[]): number {
   const directories = sizes.map((size) => Math.ceil(size / DIRECTORY_SPAN) + 1);
   const tables = sizes.map((size) => Math.ceil(size / TABLE_SPAN) + 1);
   const all = [...directories, ...tables].reduce((sum, count) => sum + count, 0);
-  // The two tops, and a table with four directories for the first 4 GiB.
-  return (2 + 1 + FOUR_GIB / DIRECTORY_SPAN + all) * PAGE_SIZE;
+  // The two tops, a table with four directories for the first 4 GiB, and a table and a directory for an alias.
+  return (2 + 1 + FOUR_GIB / DIRECTORY_SPAN + 2 + all) * PAGE_SIZE;
 }
 
 /**
- * Tables that map the first 4 GiB, with the page of the local APIC uncached, and the ranges one to one.
+ * Tables that map the first 4 GiB, with the page of the local APIC uncached, and the ranges one to one; and
+ * the large page of the alias, if there is one.
  * @param address physical, of the tables; a multiple of the page size
  */
-export function pageTables(address: number, ranges: readonly Range[]): PageTables {
+export function pageTables(address: number, ranges: readonly Range[], alias?: Alias): PageTables {
   const bytes = Buffer.alloc(pageTablesBytes(ranges.map(({ start, end }) => end - start)));
   let used = 0;
   const newTable = (): number => {
@@ -79,6 +86,13 @@ export function pageTables(address: number, ranges: readonly Range[]): PageTable
       const flags = LARGE | (at === APIC_BASE ? WRITE_THROUGH | UNCACHED : 0);
       put(directory, Math.floor(at / LARGE_PAGE) % ENTRIES, at, flags);
     }
+  }
+  if (alias !== undefined) {
+    const index = (span: number): number => Number((alias.virtual / BigInt(span)) % BigInt(ENTRIES));
+    // The last of five levels' halves is the kernel's; with both halves the same table, either top will do.
+    put(level5, ENTRIES - 1, address + level4, TABLE);
+    const directory = below(below(level4, index(TABLE_SPAN)), index(DIRECTORY_SPAN));
+    put(directory, index(LARGE_PAGE), Math.floor(alias.physical / LARGE_PAGE) * LARGE_PAGE, LARGE);
   }
   return { bytes, level4: address + level4, level5: address + level5 };
 }

@@ -49,7 +49,7 @@ export function parseCpuInfo(text: string): CpuInfo {
 export function stageZeroCpus({ apicIds }: CpuInfo, madt: Buffer | undefined): StageZeroCpu[] {
   const boot = apicIds[0];
   const all = new Set([...apicIds, ...(madt === undefined ? [] : madtApicIds(madt))]);
-  return [...all].map((apicId) => ({ apicId, mayStart: apicId !== boot }));
+  return [...all].map((apicId) => ({ apicId, isBoot: apicId === boot }));
 }
 
 /** Bytes of XSAVE's area with everything up to protection keys, and with AMX (SDM 1, 13.5 and 18.3). */

@@ -37,10 +37,16 @@
         .equ   AREA_BYTES,       0xf0  # u64: size of the area.
         .equ   NOTE,            0x100  # An ELF note by which the crash kernel's /proc/vmcore tells of the area.
         .equ   NOTE_BYTES,       0x40  # With zeros at its end.
+        .equ   TEXT,            0x140  # u64: address of the HLT of the kernel's text that the boot processor waits in, or 0.
+        .equ   TEXT_BYTES,      0x148  # u64: so many bytes of text are others for a moment.
+        .equ   TEXT_CONTENT,    0x150  # u64: address of these.
+        .equ   TEXT_SAVED,      0x158  # u64: address where the text's own are kept meanwhile.
 
         .equ CPU_ENTRY_BYTES,      16  # An entry of the table of CPUs:
         .equ   CPU_APIC_ID,         0  # u32
-        .equ   CPU_START,           4  # u32: 1 if it may be started; 0 for the boot processor, whose INIT is a reset.
+        .equ   CPU_START,           4  # u32: how it is called; 0: not at all.
+        .equ   BY_INIT,             1  # Not the boot processor: its INIT is a reset of the machine.
+        .equ   BY_SMI,              2
         .equ   CPU_SLOT,            8  # u64: address of its slot.
 
         .equ SLOT_STATUS,        0x00  # u32: what follows is whole if it is SAVED.
@@ -66,11 +72,13 @@
         .equ STATE_FAULTS,       0x34  # u32
         .equ STATE_MISSING,      0x38  # u32: CPUs that did not answer.
         .equ STATE_APIC_ID,      0x3c  # u32: the dying CPU's own.
+        .equ STATE_TEXT_TAKEN,   0x40  # u32: 1 while the kernel's text is not its own.
         .equ PHASE_ENTERED,         1
         .equ PHASE_STARTING,        2
         .equ PHASE_DONE,            3
         .equ PHASE_FAULT,           4
 
+        .equ DETOUR,           0x1800  # What is put into the kernel's text, with its numbers.
         .equ FALLBACK,         0x2000  # Record of where the crash kernel begins, in a page of its own.
         .equ FALLBACK_ENTRY,     0x00  # u64: 64-bit entry of the crash kernel.
         .equ FALLBACK_PARAMS,    0x08  # u64: its boot_params.
@@ -98,6 +106,7 @@
         .equ ICR_PENDING,        12
         .equ INIT,               0x4500
         .equ STARTUP,            0x4600
+        .equ SMI,                0x4200
         # CR4: OSFXSR, OSXMMEXCPT and OSXSAVE, without which there is no XSAVE, and PAE, without which no long mode.
         .equ CR4_SAVE,           0x40600
         .equ CR4_PAE,            0x20
@@ -167,7 +176,7 @@ area:
 1:
         # 5. The other CPUs' registers.
         movl    $PHASE_STARTING, STATE_PHASE(%r14)
-        call    start_others
+        call    call_others
 
         # 6. The crash kernel is only as good as what it was loaded as: what purgatory does for kexec-tools.
 finish:
@@ -317,42 +326,69 @@ save:
         movl    $SAVED, SLOT_STATUS(%rdi)
 2:      jmp     *%rbp
 
-        # Has every CPU that may be started save its registers, and waits for them, so long as is allowed. Keeps RBX,
-        # R14 and R15.
-start_others:
-        cmpq    $0, LOW_BYTES(%r15)
-        je      start_done
+        # Has every other CPU that can be called save its registers, and waits for them so long as is allowed. Keeps R14
+        # and R15.
+call_others:
         # R9: the page of the local APIC, or 0 where it is reached through registers of the model (x2APIC).
         mov     $IA32_APIC_BASE, %ecx
         rdmsr
         bt      $APIC_ON, %eax
-        jnc     start_done
+        jnc     2f
         xor     %r9d, %r9d
         bt      $APIC_X2, %eax
         jc      1f
         mov     %eax, %r9d
         and     $0xfffff000, %r9d
         and     $0xff, %edx
-        jnz     start_done                      # Nobody moves it there, and our tables end before.
-1:
-        # The pages below 1 MiB are kept, and ours for a while.
-        mov     LOW(%r15), %rsi
-        mov     LOW_SAVED(%r15), %rdi
-        mov     LOW_BYTES(%r15), %rcx
-        rep movsb
-        movl    $1, STATE_LOW_TAKEN(%r14)
-        mov     LOW_CONTENT(%r15), %rsi
-        mov     LOW(%r15), %rdi
-        mov     LOW_BYTES(%r15), %rcx
-        rep movsb
-        mfence
+        jnz     2f                              # Nobody moves it there, and our tables end before.
+1:      call    by_init
+        call    by_smi
+2:      ret
 
-        # INIT to all, then STARTUP to all, whose vector is the number of the page. The processors of today need no
-        # time between the two (init_udelay in arch/x86/kernel/smpboot.c).
+        # Those that may be started: INIT to all, then STARTUP to all, whose vector is the number of the page where they
+        # begin. The processors of today need no time between the two (init_udelay in arch/x86/kernel/smpboot.c).
+by_init:
+        cmpq    $0, LOW_BYTES(%r15)
+        je      1f
+        lea     LOW(%r15), %rbx
+        call    borrow
+        movl    $1, STATE_LOW_TAKEN(%r14)
+        mov     $BY_INIT, %r12d
         mov     $INIT, %r8d
         call    call_missing
-        call    call_startup
-        # R10: the time from here.
+        mov     LOW(%r15), %r8
+        shr     $12, %r8
+        or      $STARTUP, %r8d
+        call    call_missing
+        call    wait_for_missing
+        mov     %ecx, STATE_MISSING(%r14)
+        # Who has not answered waits from now on for a STARTUP that does not come: it must not run into the pages that
+        # are given back.
+        mov     $INIT, %r8d
+        call    call_missing
+        call    give_back_low
+1:      ret
+
+        # The boot processor, which the dead kernel has halted (native_halt). After a system management interrupt it
+        # executes its HLT again, or goes on behind it (SDM 3, 32.10): there are other instructions now, which lead to
+        # `halted`. If the interrupt comes too late, or not at all, everything is as it was.
+by_smi:
+        cmpq    $0, TEXT(%r15)
+        je      1f
+        lea     TEXT(%r15), %rbx
+        call    borrow
+        movl    $1, STATE_TEXT_TAKEN(%r14)
+        mov     $BY_SMI, %r12d
+        mov     $SMI, %r8d
+        call    call_missing
+        call    wait_for_missing
+        add     %ecx, STATE_MISSING(%r14)
+        call    give_back_text
+1:      ret
+
+        # Waits until nobody is missing, or the time is up; calls those that are missing once more, by R8. To ECX: how
+        # many are missing in the end. Changes RAX, RDX, RSI, RDI, R10 and RBP.
+wait_for_missing:
         rdtsc
         shl     $32, %rdx
         or      %rdx, %rax
@@ -373,35 +409,44 @@ start_others:
         cmp     REPEAT_TICKS(%r15), %rax
         jb      1b
         inc     %ebp
-        call    call_startup
-        jmp     1b
-2:
-        # Who has not answered waits from now on for a STARTUP that does not come: it must not run into the pages that
-        # are given back.
-        mov     %ecx, STATE_MISSING(%r14)
-        mov     $INIT, %r8d
         call    call_missing
-        call    give_back
-start_done:
+        jmp     1b
+2:      ret
+
+        # Keeps the content of memory of the dead machine, and puts ours there. RBX: four words, address, bytes, address
+        # of ours, address to keep it at. Changes RCX, RSI and RDI.
+borrow:
+        mov     0(%rbx), %rsi
+        mov     24(%rbx), %rdi
+        mov     8(%rbx), %rcx
+        rep movsb
+        mov     16(%rbx), %rsi
+        mov     0(%rbx), %rdi
+        mov     8(%rbx), %rcx
+        rep movsb
+        mfence
         ret
 
-        # Puts the content of the pages below 1 MiB back, if it was taken.
-give_back:
+        # Puts it back, if it was taken.
+give_back_low:
         cmpl    $0, STATE_LOW_TAKEN(%r14)
-        je      1f
-        mov     LOW_SAVED(%r15), %rsi
-        mov     LOW(%r15), %rdi
-        mov     LOW_BYTES(%r15), %rcx
-        rep movsb
+        je      2f
+        lea     LOW(%r15), %rbx
         movl    $0, STATE_LOW_TAKEN(%r14)
-1:      ret
+1:      mov     24(%rbx), %rsi
+        mov     0(%rbx), %rdi
+        mov     8(%rbx), %rcx
+        rep movsb
+2:      ret
+give_back_text:
+        cmpl    $0, STATE_TEXT_TAKEN(%r14)
+        je      2b
+        lea     TEXT(%r15), %rbx
+        movl    $0, STATE_TEXT_TAKEN(%r14)
+        jmp     1b
 
-call_startup:
-        mov     LOW(%r15), %r8
-        shr     $12, %r8
-        or      $STARTUP, %r8d
-
-        # Sends the interrupt R8 to every CPU that may be started and has not answered. Changes RAX, RCX, RDX, RSI, RDI.
+        # Sends the interrupt R8 to every CPU that is called in the way R12 and is missing. Changes RAX, RCX, RDX, RSI
+        # and RDI.
 call_missing:
         mov     TABLE(%r15), %rsi
         mov     CPUS(%r15), %rdi
@@ -435,9 +480,10 @@ call_missing:
         jmp     1b
 6:      ret
 
-        # Sets ZF if the CPU of the entry RSI may be started, is not this one, and has not answered. Changes RAX and RDX.
+        # Sets ZF if the CPU of the entry RSI is called in the way R12, is not this one, and has not answered. Changes
+        # RAX and RDX.
 is_missing:
-        cmpl    $1, CPU_START(%rsi)
+        cmp     %r12d, CPU_START(%rsi)
         jne     1f
         mov     CPU_APIC_ID(%rsi), %eax
         cmp     %eax, STATE_APIC_ID(%r14)
@@ -480,11 +526,13 @@ exception:
         cmpl    $1, STATE_FAULTS(%r14)
         ja      1f
         mov     STACK(%r15), %rsp
+        call    give_back_text
         cmpl    $0, STATE_LOW_TAKEN(%r14)
         je      finish
-        mov     $INIT, %r8d                     # R9 has not changed since.
+        mov     $BY_INIT, %r12d                 # R9 has not changed since.
+        mov     $INIT, %r8d
         call    call_missing
-        call    give_back
+        call    give_back_low
         jmp     finish
 1:      mov     STATE_CR3(%r14), %rax
         mov     %rax, %cr3
@@ -505,9 +553,15 @@ gates:
         vector = vector + 1
         .endr
 
-        # 9. What a started CPU does, in long mode, on our tables for four levels. It needs no stack; what an NMI pushes,
-        # now or later, nobody reads.
+        # 9. What a called CPU does, in long mode, on our tables. It needs no stack; what an NMI pushes, now or later,
+        #    nobody reads. The boot processor comes from its own kernel's code, whose CR4 may want ENDBR64 where an
+        #    indirect jump leads (SDM 1, 18.3), and may lack nothing else than what XSAVE needs.
         .balign 16
+halted:
+        endbr64
+        mov     %cr4, %rax
+        or      $CR4_SAVE, %rax
+        mov     %rax, %cr4
 started:
         lea     area(%rip), %rbx
         lea     CONSTANTS(%rbx), %r15
@@ -534,6 +588,19 @@ parked:
 no_idt:
         .word   0
         .quad   0
+
+        # What lies for a moment in the place of the kernel's HLT. The two numbers are put in by src/stage-zero/area.ts.
+        # Where HLT was is one instruction of one byte: it is executed, or was executed already.
+        .balign 8
+detour:
+        nop
+        mov     $0x1122334455667788, %rax       # CR3: our page tables, which have this page of text as well.
+detour_tables = . - 8
+        mov     %rax, %cr3
+        mov     $0x1122334455667788, %rax       # Address of `halted`.
+detour_halted = . - 8
+        jmp     *%rax
+detour_end:
 
         # 10. Where a started CPU begins: in real mode, at the beginning of a page below 1 MiB, CS the page's segment
         # (SDM 3, 8.4.4). The pages behind it are page tables that map this one. What is `low_*` is put in by
