@@ -140,7 +140,7 @@ function layoutOf({ image, commandLine, memoryMap, running, efi }: BootParamsCon
       `boot_params of the running kernel have ${running.length} bytes, not ${BOOT_PARAMS_BYTES}; ` +
         'pass what /sys/kernel/boot_params/data has',
     );
-  const text = Buffer.from(`${commandLine}\0`, 'latin1');
+  const text = Buffer.from(`${commandLine}\0`);
   requireCommandLine(commandLine, text.length - 1, image.commandLineBytes);
   const handedOn = handsOnEfi(running) ? efi : undefined;
   const runtimeMap = handedOn === undefined ? Buffer.alloc(0) : encodeRuntimeMap(handedOn.runtimeMap);
