@@ -40,6 +40,8 @@ export interface CrashImageContent extends Omit<ElfCoreContent, 'resources'> {
   readonly bootParams: Buffer;
   /** From `readEfiState`. */
   readonly efi?: EfiState | undefined;
+  /** Random bytes for the crash kernel's generator: 32. */
+  readonly rngSeed?: Buffer | undefined;
   /** The running kernel's page tables have five levels. */
   readonly fiveLevels?: boolean;
   readonly extra?: readonly CrashSegment[];
@@ -68,6 +70,7 @@ export function planCrashImage(content: CrashImageContent): ImagePlan {
     memoryMap: (kept) => crashMemoryMap(resources, kept),
     running: content.bootParams,
     efi: content.efi,
+    rngSeed: content.rngSeed,
     fiveLevels: content.fiveLevels ?? false,
   });
 }

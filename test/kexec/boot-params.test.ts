@@ -171,6 +171,12 @@ suite('boot_params', () => {
     );
   });
 
+  test('have random bytes for the generator, if there are some', () => {
+    const rngSeed = Buffer.alloc(32, 0x42);
+    const params = encodeBootParams(contentWith({ rngSeed }), addresses);
+    assert.deepEqual(setupData(params, addresses.bootParams), [{ type: 9, data: rngSeed }]);
+  });
+
   test('keep the ACPI root pointer that the boot loader named', () => {
     const running = runningWithEfi('EL64');
     running.writeBigUInt64LE(0x1234n, 0x70);
