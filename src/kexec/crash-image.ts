@@ -54,8 +54,8 @@ const ELF_CORE_HEADER = 'elfcorehdr';
 /**
  * Plans a crash kernel: everything lies in the memory that is reserved for it. Nothing is read and nothing is
  * loaded. Besides the segments of {@link planImage} there is `elfcorehdr`, before the extra ones.
- * @throws KexecError if the image is none, nothing is reserved, something does not fit, or the command line is
- *   too long
+ * @throws KexecError if the image is none, nothing is reserved, something does not fit, or the command line
+ *   is too long
  */
 export function planCrashImage(content: CrashImageContent): ImagePlan {
   const { resources, commandLine, initrd, extra = [] } = content;

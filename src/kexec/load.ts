@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { EM_X86_64 } from '../system/elf.ts';
 import { errnoText } from '../system/errno.ts';
 import { libcFunction } from '../system/libc.ts';
 import { PAGE_SIZE } from '../system/page.ts';
@@ -6,10 +7,13 @@ import { KexecError } from './error.ts';
 import { intersection, type Range, rangeText } from './ranges.ts';
 import { type Segment, segmentRange } from './segments.ts';
 
-/** Flags of kexec_load(2) (include/uapi/linux/kexec.h): the kernel to start at a panic, in its reserved memory. */
+/**
+ * Flags of kexec_load(2) (include/uapi/linux/kexec.h): the kernel to start at a panic, in its reserved
+ * memory.
+ */
 export const KEXEC_ON_CRASH = 1;
-/** EM_X86_64 in the upper half: the image is for this architecture. */
-const KEXEC_ARCH_X86_64 = 62 << 16;
+/** In the upper half: which architecture the image is for. */
+const KEXEC_ARCH_X86_64 = EM_X86_64 << 16;
 const KEXEC_SEGMENT_MAX = 16;
 const SYS_KEXEC_LOAD = 246;
 
