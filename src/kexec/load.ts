@@ -46,7 +46,7 @@ export interface KexecImage {
 
 /**
  * Loads an image with kexec_load(2), in place of what may be loaded. The kernel copies the segments before it
- * returns. A crash kernel that was loaded before is gone even if this fails.
+ * returns. A crash kernel that was loaded before may be gone if the kernel does not take this one.
  * @throws KexecError if the image is not fit to be loaded, or the kernel does not take it
  */
 export function kexecLoad(image: KexecImage): void {
