@@ -9,7 +9,7 @@ import {
 import { type CoreProgramHeader, encodeCoreHeader, encodeProgramHeader } from '../system/elf-core-writer.ts';
 import { KexecError } from './error.ts';
 import { crashReservations, isSystemRam, type Resource } from './memory-map.ts';
-import { type Range, subtractRanges } from './ranges.ts';
+import { joinRanges, type Range, subtractRanges } from './ranges.ts';
 
 /** Notes, or memory, of the dying kernel: a physical address and a size in bytes. */
 export interface PhysicalArea {
@@ -79,8 +79,10 @@ export function elfCoreHeaderBytes(content: ElfCoreContent): number {
 }
 
 function ramRanges(resources: readonly Resource[]): Range[] {
-  const ram = resources.filter(isSystemRam).toSorted((a, b) => a.start - b.start);
-  return subtractRanges(ram, [LOW_MEMORY, ...crashReservations(resources)]);
+  return subtractRanges(joinRanges(resources.filter(isSystemRam)), [
+    LOW_MEMORY,
+    ...crashReservations(resources),
+  ]);
 }
 
 function textLoads({ resources, textVirtual }: ElfCoreContent): CoreProgramHeader[] {

@@ -93,6 +93,22 @@ suite('a core header', () => {
     );
   });
 
+  test('has RAM in one piece where the boot loader left something in it', () => {
+    const cut = resources(
+      [0x100000, 0x1fed06f, 'System RAM'],
+      [0x1fed070, 0x1fed07f, 'System RAM'],
+      [0x1fed080, GIB - 1, 'System RAM'],
+      [0x10000000, 0x1fffffff, 'Crash kernel', 1],
+    );
+    assert.deepEqual(
+      loads({ resources: cut, notes }).map(([start, end]) => [start, end]),
+      [
+        [0x100000, 0x10000000],
+        [0x20000000, GIB],
+      ],
+    );
+  });
+
   test('has virtual addresses in the direct map, and the text, if it is told where they are', () => {
     const directMap = 0xffff_9a00_0000_0000n;
     const textVirtual = 0xffff_ffff_8320_0000n;
