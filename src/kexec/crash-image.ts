@@ -18,7 +18,10 @@ interface SegmentPart {
 
 /** A segment besides those of the kernel, of which /proc/vmcore may show something. */
 export interface CrashSegment extends SegmentRequest {
-  /** Parts that hold ELF notes when the crash kernel starts. */
+  /**
+   * Parts that hold ELF notes when the crash kernel starts. It reads them up to one without a name: at least
+   * 12 bytes of zeros have to follow the last (update_note_header_size_elf64, fs/proc/vmcore.c).
+   */
   readonly notes?: readonly SegmentPart[];
   /** Parts that are shown as memory. */
   readonly loads?: readonly (SegmentPart & { readonly virtual?: bigint })[];
@@ -42,7 +45,7 @@ export interface CrashImageContent extends Omit<ElfCoreContent, 'resources'> {
   readonly efi?: EfiState | undefined;
   /** Random bytes for the crash kernel's generator: 32. */
   readonly rngSeed?: Buffer | undefined;
-  /** The running kernel's page tables have five levels. */
+  /** The running kernel's page tables have five levels (VMCOREINFO: pgtable_l5_enabled). */
   readonly fiveLevels?: boolean;
   readonly extra?: readonly CrashSegment[];
 }

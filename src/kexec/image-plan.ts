@@ -49,7 +49,7 @@ export interface ImageContent {
   readonly efi?: EfiState | undefined;
   /** Random bytes for the loaded kernel's generator: 32. */
   readonly rngSeed?: Buffer | undefined;
-  /** The running kernel's page tables have five levels. */
+  /** The running kernel's page tables have five levels (VMCOREINFO: pgtable_l5_enabled). */
   readonly fiveLevels?: boolean;
 }
 

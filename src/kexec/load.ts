@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { EM_X86_64 } from '../system/elf.ts';
-import { errnoText } from '../system/errno.ts';
+import { SystemCallError } from '../system/errno.ts';
 import { libcFunction } from '../system/libc.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { KexecError } from './error.ts';
@@ -47,7 +47,8 @@ export interface KexecImage {
 /**
  * Loads an image with kexec_load(2), in place of what may be loaded. The kernel copies the segments before it
  * returns. A crash kernel that was loaded before may be gone if the kernel does not take this one.
- * @throws KexecError if the image is not fit to be loaded, or the kernel does not take it
+ * @throws KexecError if the image is not fit to be loaded, or the kernel does not take it: `cause` is then
+ *   the SystemCallError, EPERM under lockdown
  */
 export function kexecLoad(image: KexecImage): void {
   requireFit(image);
@@ -63,7 +64,7 @@ export function kexecLoad(image: KexecImage): void {
 /**
  * Unloads what is loaded, if anything is.
  * @param flags {@link KEXEC_ON_CRASH} for the crash kernel, else 0
- * @throws KexecError if the kernel does not let go of it
+ * @throws KexecError if the kernel does not let go of it; `cause` as for {@link kexecLoad}
  */
 export function kexecUnload(flags: number): void {
   call(0, [], flags);
@@ -71,7 +72,9 @@ export function kexecUnload(flags: number): void {
 
 function call(entry: number, segments: readonly KexecSegment[], flags: number): void {
   const result = syscall(SYS_KEXEC_LOAD, entry, segments.length, segments, flags | KEXEC_ARCH_X86_64);
-  if (result < 0) throw new KexecError(`kexec_load(2) failed: ${errnoText(-result)}: ${explain(-result)}`);
+  if (result >= 0) return;
+  const cause = new SystemCallError('kexec_load', -result);
+  throw new KexecError(`${cause.message}: ${explain(-result)}`, { cause });
 }
 
 /** kernel/kexec.c, kernel/kexec_core.c, arch/x86/kernel/machine_kexec_64.c. */
