@@ -19,7 +19,8 @@ import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
  *    `struct thread_struct`, the vector state, what a halted processor still needs).
  * 3. `src/criu/images/`: the architecture's part of CRIU's core image; `src/criu/restore/`: the registers
  *    that ptrace(2) sets.
- * 4. `src/arm/`: the console and the processor options of a crash kernel's command line.
+ * 4. `src/kexec/`: the format of kernel images, what a kernel is told when it is entered, and the memory map.
+ * 5. `src/arm/`: the console and the processor options of a crash kernel's command line.
  */
 export interface Architecture {
   /** For messages: `x86-64`. */

@@ -67,6 +67,7 @@ const E820_MAX_ENTRIES = 128;
 /** Types of struct setup_data (arch/x86/include/uapi/asm/setup_data.h). */
 const SETUP_E820_EXT = 1;
 const SETUP_EFI = 4;
+const SETUP_RNG_SEED = 9;
 const SETUP_DATA_HEADER_BYTES = 16;
 /** Of what lies behind the zero page: the kernel reads it with words of 8 bytes. */
 const ALIGNMENT = 16;
@@ -80,6 +81,11 @@ export interface BootParamsContent {
   /** boot_params of the running kernel: the 4096 bytes of /sys/kernel/boot_params/data. */
   readonly running: Buffer;
   readonly efi: EfiState | undefined;
+  /**
+   * Random bytes for the kernel's generator; the kernel's own loader gives 32. Without them it has to gather
+   * its own.
+   */
+  readonly rngSeed?: Buffer | undefined;
 }
 
 /** Where things are; physical addresses. */
@@ -107,7 +113,7 @@ export function bootParamsBytes(content: BootParamsContent): number {
 /**
  * struct boot_params, and behind it what it points to: the command line, the firmware's runtime map, and the
  * list of struct setup_data. It takes over what the kernel's own loader does (arch/x86/kernel/
- * kexec-bzimage64.c), and EDID. More entries of the memory map than fit go into SETUP_E820_EXT.
+ * kexec-bzimage64.c), and EDID; no IMA log. More entries of the memory map than fit go into SETUP_E820_EXT.
  * @throws KexecError if the command line is too long for the kernel, or the running kernel's boot_params have
  *   another size
  */
@@ -134,13 +140,14 @@ export function encodeBootParams(content: BootParamsContent, addresses: BootPara
   return params;
 }
 
-function layoutOf({ image, commandLine, memoryMap, running, efi }: BootParamsContent): Layout {
+function layoutOf(content: BootParamsContent): Layout {
+  const { image, commandLine, memoryMap, running, efi } = content;
   if (running.length !== BOOT_PARAMS_BYTES)
     throw new KexecError(
       `boot_params of the running kernel have ${running.length} bytes, not ${BOOT_PARAMS_BYTES}; ` +
         'pass what /sys/kernel/boot_params/data has',
     );
-  const text = Buffer.from(`${commandLine}\0`, 'latin1');
+  const text = Buffer.from(`${commandLine}\0`);
   requireCommandLine(commandLine, text.length - 1, image.commandLineBytes);
   const handedOn = handsOnEfi(running) ? efi : undefined;
   const runtimeMap = handedOn === undefined ? Buffer.alloc(0) : encodeRuntimeMap(handedOn.runtimeMap);
@@ -149,6 +156,7 @@ function layoutOf({ image, commandLine, memoryMap, running, efi }: BootParamsCon
   const setupData = [
     { type: SETUP_E820_EXT, data: encodeE820(memoryMap).subarray(E820_MAX_ENTRIES * E820_ENTRY_BYTES) },
     { type: SETUP_EFI, data: handedOn === undefined ? Buffer.alloc(0) : encodeEfiSetupData(handedOn) },
+    { type: SETUP_RNG_SEED, data: content.rngSeed ?? Buffer.alloc(0) },
   ]
     .filter(({ data }) => data.length > 0)
     .map((entry) => {

@@ -18,7 +18,10 @@ interface SegmentPart {
 
 /** A segment besides those of the kernel, of which /proc/vmcore may show something. */
 export interface CrashSegment extends SegmentRequest {
-  /** Parts that hold ELF notes when the crash kernel starts. */
+  /**
+   * Parts that hold ELF notes when the crash kernel starts. It reads them up to one without a name: at least
+   * 12 bytes of zeros have to follow the last (update_note_header_size_elf64, fs/proc/vmcore.c).
+   */
   readonly notes?: readonly SegmentPart[];
   /** Parts that are shown as memory. */
   readonly loads?: readonly (SegmentPart & { readonly virtual?: bigint })[];
@@ -40,7 +43,9 @@ export interface CrashImageContent extends Omit<ElfCoreContent, 'resources'> {
   readonly bootParams: Buffer;
   /** From `readEfiState`. */
   readonly efi?: EfiState | undefined;
-  /** The running kernel's page tables have five levels. */
+  /** Random bytes for the crash kernel's generator: 32. */
+  readonly rngSeed?: Buffer | undefined;
+  /** The running kernel's page tables have five levels (VMCOREINFO: pgtable_l5_enabled). */
   readonly fiveLevels?: boolean;
   readonly extra?: readonly CrashSegment[];
 }
@@ -52,8 +57,8 @@ const ELF_CORE_HEADER = 'elfcorehdr';
 /**
  * Plans a crash kernel: everything lies in the memory that is reserved for it. Nothing is read and nothing is
  * loaded. Besides the segments of {@link planImage} there is `elfcorehdr`, before the extra ones.
- * @throws KexecError if the image is none, nothing is reserved, something does not fit, or the command line is
- *   too long
+ * @throws KexecError if the image is none, nothing is reserved, something does not fit, or the command line
+ *   is too long
  */
 export function planCrashImage(content: CrashImageContent): ImagePlan {
   const { resources, commandLine, initrd, extra = [] } = content;
@@ -68,6 +73,7 @@ export function planCrashImage(content: CrashImageContent): ImagePlan {
     memoryMap: (kept) => crashMemoryMap(resources, kept),
     running: content.bootParams,
     efi: content.efi,
+    rngSeed: content.rngSeed,
     fiveLevels: content.fiveLevels ?? false,
   });
 }

@@ -31,7 +31,8 @@ const EFI_SETUP_DATA_BYTES = 96;
 
 /**
  * The state of EFI, from /sys/firmware/efi (Documentation/ABI/testing/sysfs-firmware-efi and
- * sysfs-firmware-efi-runtime-map). undefined if the machine was not booted by EFI, or has no runtime services.
+ * sysfs-firmware-efi-runtime-map). undefined if the machine was not booted by EFI, or has no runtime
+ * services.
  * @param root directory that holds `sys`
  * @throws KexecError if a file is not as the kernel writes it
  */

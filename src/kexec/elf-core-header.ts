@@ -1,9 +1,15 @@
-import { x86_64 } from '../arch/x86-64/index.ts';
-import { ELF_HEADER_BYTES, PN_XNUM, PROGRAM_HEADER_BYTES, PT_LOAD, PT_NOTE } from '../system/elf.ts';
+import {
+  ELF_HEADER_BYTES,
+  EM_X86_64,
+  PN_XNUM,
+  PROGRAM_HEADER_BYTES,
+  PT_LOAD,
+  PT_NOTE,
+} from '../system/elf.ts';
 import { type CoreProgramHeader, encodeCoreHeader, encodeProgramHeader } from '../system/elf-core-writer.ts';
 import { KexecError } from './error.ts';
 import { crashReservations, isSystemRam, type Resource } from './memory-map.ts';
-import { type Range, subtractRanges } from './ranges.ts';
+import { joinRanges, type Range, subtractRanges } from './ranges.ts';
 
 /** Notes, or memory, of the dying kernel: a physical address and a size in bytes. */
 export interface PhysicalArea {
@@ -25,8 +31,8 @@ export interface ElfCoreContent {
   /** Further memory. */
   readonly loads?: readonly ExtraLoad[];
   /**
-   * Kernel address of `_text`. Where the kernel's text lies cannot be told from /proc/iomem alone, because its
-   * virtual and its physical place are chosen apart (KASLR). Without it there is no segment of the text.
+   * Kernel address of `_text`. Where the kernel's text lies cannot be told from /proc/iomem alone, because
+   * its virtual and its physical place are chosen apart (KASLR). Without it there is no segment of the text.
    */
   readonly textVirtual?: bigint;
   /** page_offset_base: where the direct map begins. Without it the virtual addresses of RAM are 0. */
@@ -38,10 +44,10 @@ const LOW_MEMORY: Range = { start: 0, end: 2 ** 20 };
 const PF_RWX = 7;
 
 /**
- * The ELF header that `elfcorehdr=` names: what the crash kernel makes /proc/vmcore of. The file offset of each
- * segment is its physical address. As crash_prepare_elf64_headers has it (kernel/crash_core.c): PT_NOTE for
- * notes, PT_LOAD for the kernel's text and for each range of System RAM but the first mebibyte and what is
- * reserved for the crash kernel.
+ * The ELF header that `elfcorehdr=` names: what the crash kernel makes /proc/vmcore of. The file offset of
+ * each segment is its physical address. As crash_prepare_elf64_headers has it (kernel/crash_core.c): PT_NOTE
+ * for notes, PT_LOAD for the kernel's text and for each range of System RAM but the first mebibyte and what
+ * is reserved for the crash kernel.
  * @throws KexecError if there are more segments than the header can count
  */
 export function encodeElfCoreHeader(content: ElfCoreContent): Buffer {
@@ -60,7 +66,7 @@ export function encodeElfCoreHeader(content: ElfCoreContent): Buffer {
         '/proc/iomem has too many ranges of System RAM',
     );
   return Buffer.concat([
-    encodeCoreHeader(x86_64.elfMachine, headers.length),
+    encodeCoreHeader(EM_X86_64, headers.length),
     ...headers.map((header) => encodeProgramHeader(header)),
   ]);
 }
@@ -73,8 +79,10 @@ export function elfCoreHeaderBytes(content: ElfCoreContent): number {
 }
 
 function ramRanges(resources: readonly Resource[]): Range[] {
-  const ram = resources.filter(isSystemRam).toSorted((a, b) => a.start - b.start);
-  return subtractRanges(ram, [LOW_MEMORY, ...crashReservations(resources)]);
+  return subtractRanges(joinRanges(resources.filter(isSystemRam)), [
+    LOW_MEMORY,
+    ...crashReservations(resources),
+  ]);
 }
 
 function textLoads({ resources, textVirtual }: ElfCoreContent): CoreProgramHeader[] {

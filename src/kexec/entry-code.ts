@@ -12,9 +12,9 @@ const GDT_AT = 0x80;
 const GDT_POINTER_AT = 0xc0;
 
 /**
- * A segment of machine code to be named as the entry of an image, if nothing else is to run before the kernel:
- * the running kernel jumps with all general registers zero, and the boot protocol wants a GDT, its selectors,
- * and the address of boot_params in RSI. One page, with a stack at its end.
+ * A segment of machine code to be named as the entry of an image, if nothing else is to run before the
+ * kernel: the running kernel jumps with all general registers zero, and the boot protocol wants a GDT, its
+ * selectors, and the address of boot_params in RSI. One page, with a stack at its end.
  * @param name of the segment
  */
 export function entryRequest(name = 'entry'): SegmentRequest {

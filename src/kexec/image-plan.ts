@@ -47,7 +47,9 @@ export interface ImageContent {
   /** boot_params of the running kernel: /sys/kernel/boot_params/data. */
   readonly running: Buffer;
   readonly efi?: EfiState | undefined;
-  /** The running kernel's page tables have five levels. */
+  /** Random bytes for the loaded kernel's generator: 32. */
+  readonly rngSeed?: Buffer | undefined;
+  /** The running kernel's page tables have five levels (VMCOREINFO: pgtable_l5_enabled). */
   readonly fiveLevels?: boolean;
 }
 
@@ -86,14 +88,14 @@ interface KernelPlace {
 export function planImage(content: ImageContent): ImagePlan {
   requireDistinct(content.requests);
   requireEnterable(content);
-  const { image, running, efi } = content;
+  const { image, running, efi, rngSeed } = content;
   const initrd = content.initrd?.length === 0 ? undefined : content.initrd;
   const free = new FreeMemory(content.within, content.advice);
   const requests = content.requests.map((request) => ({ ...request, range: free.take(request) }));
   const requested = new Map(requests.map(({ name, range }) => [name, range]));
   const memoryMap = content.memoryMap(requests.filter(({ kept }) => kept).map(({ range }) => range));
   const commandLine = content.commandLine(requested);
-  const params: BootParamsContent = { image, commandLine, memoryMap, running, efi };
+  const params: BootParamsContent = { image, commandLine, memoryMap, running, efi, rngSeed };
   const place = placeKernel(free, params, initrd);
   const segments = kernelSegments(place, params, initrd);
   const ranges = new Map([...segments.map(namedRange), ...requested]);

@@ -1,15 +1,19 @@
 import { constants } from 'node:os';
-import { errnoText } from '../system/errno.ts';
+import { EM_X86_64 } from '../system/elf.ts';
+import { SystemCallError } from '../system/errno.ts';
 import { libcFunction } from '../system/libc.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { KexecError } from './error.ts';
 import { intersection, type Range, rangeText } from './ranges.ts';
 import { type Segment, segmentRange } from './segments.ts';
 
-/** Flags of kexec_load(2) (include/uapi/linux/kexec.h): the kernel to start at a panic, in its reserved memory. */
+/**
+ * Flags of kexec_load(2) (include/uapi/linux/kexec.h): the kernel to start at a panic, in its reserved
+ * memory.
+ */
 export const KEXEC_ON_CRASH = 1;
-/** EM_X86_64 in the upper half: the image is for this architecture. */
-const KEXEC_ARCH_X86_64 = 62 << 16;
+/** In the upper half: which architecture the image is for. */
+const KEXEC_ARCH_X86_64 = EM_X86_64 << 16;
 const KEXEC_SEGMENT_MAX = 16;
 const SYS_KEXEC_LOAD = 246;
 
@@ -42,8 +46,9 @@ export interface KexecImage {
 
 /**
  * Loads an image with kexec_load(2), in place of what may be loaded. The kernel copies the segments before it
- * returns. A crash kernel that was loaded before is gone even if this fails.
- * @throws KexecError if the image is not fit to be loaded, or the kernel does not take it
+ * returns. A crash kernel that was loaded before may be gone if the kernel does not take this one.
+ * @throws KexecError if the image is not fit to be loaded, or the kernel does not take it: `cause` is then
+ *   the SystemCallError, EPERM under lockdown
  */
 export function kexecLoad(image: KexecImage): void {
   requireFit(image);
@@ -59,7 +64,7 @@ export function kexecLoad(image: KexecImage): void {
 /**
  * Unloads what is loaded, if anything is.
  * @param flags {@link KEXEC_ON_CRASH} for the crash kernel, else 0
- * @throws KexecError if the kernel does not let go of it
+ * @throws KexecError if the kernel does not let go of it; `cause` as for {@link kexecLoad}
  */
 export function kexecUnload(flags: number): void {
   call(0, [], flags);
@@ -67,7 +72,9 @@ export function kexecUnload(flags: number): void {
 
 function call(entry: number, segments: readonly KexecSegment[], flags: number): void {
   const result = syscall(SYS_KEXEC_LOAD, entry, segments.length, segments, flags | KEXEC_ARCH_X86_64);
-  if (result < 0) throw new KexecError(`kexec_load(2) failed: ${errnoText(-result)}: ${explain(-result)}`);
+  if (result >= 0) return;
+  const cause = new SystemCallError('kexec_load', -result);
+  throw new KexecError(`${cause.message}: ${explain(-result)}`, { cause });
 }
 
 /** kernel/kexec.c, kernel/kexec_core.c, arch/x86/kernel/machine_kexec_64.c. */

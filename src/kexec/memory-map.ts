@@ -40,7 +40,9 @@ const FIRMWARE_NAMES: Readonly<Record<string, MemoryType>> = {
   'Persistent Memory (legacy)': 'legacy-pmem',
 };
 
-/** Whether a resource is the running kernel's memory, hot-added memory of drivers too: `System RAM (kmem)`. */
+/**
+ * Whether a resource is the running kernel's memory, hot-added memory of drivers too: `System RAM (kmem)`.
+ */
 export function isSystemRam({ name }: Resource): boolean {
   return name === 'System RAM' || name.startsWith('System RAM (');
 }
@@ -69,8 +71,8 @@ export function crashLoadRange(resources: readonly Resource[]): Range {
 }
 
 /**
- * The memory of a crash kernel: RAM below 1 MiB and what is reserved for it. What the firmware has is named as
- * it is, so that the crash kernel finds ACPI tables and leaves the rest alone. As
+ * The memory of a crash kernel: RAM below 1 MiB and what is reserved for it. What the firmware has is named
+ * as it is, so that the crash kernel finds ACPI tables and leaves the rest alone. As
  * crash_setup_memmap_entries has it (arch/x86/kernel/crash.c), and with persistent and unusable memory, as
  * kexec-tools has it.
  * @param resources of the running kernel, from /proc/iomem

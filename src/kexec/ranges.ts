@@ -17,6 +17,20 @@ export function subtractRanges(ranges: readonly Range[], holes: readonly Range[]
   return left.filter(({ start, end }) => start < end);
 }
 
+/**
+ * Ranges in order, those that touch or overlap joined: /proc/iomem cuts System RAM where the boot loader left
+ * something in it (e820__reserve_setup_data).
+ */
+export function joinRanges(ranges: readonly Range[]): Range[] {
+  const joined: Range[] = [];
+  for (const { start, end } of ranges.toSorted((a, b) => a.start - b.start)) {
+    const last = joined.at(-1);
+    if (last === undefined || last.end < start) joined.push({ start, end });
+    else joined[joined.length - 1] = { start: last.start, end: Math.max(last.end, end) };
+  }
+  return joined;
+}
+
 /** The part of a range that lies within another; undefined if there is none. */
 export function intersection(a: Range, b: Range): Range | undefined {
   const common = { start: Math.max(a.start, b.start), end: Math.min(a.end, b.end) };

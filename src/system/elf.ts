@@ -3,6 +3,9 @@ export const ELF_HEADER_BYTES = 64;
 export const PROGRAM_HEADER_BYTES = 56;
 export const SECTION_HEADER_BYTES = 64;
 
+/** `e_machine` of x86-64. */
+export const EM_X86_64 = 62;
+
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;
 /** The note of name `GNU` with a hash of what was linked. */

@@ -1,3 +1,4 @@
+import { EM_X86_64 } from '../../system/elf.ts';
 import type { Architecture } from '../architecture.ts';
 import { kernelSpace } from './kernel-space.ts';
 import { pageTable } from './page-table.ts';
@@ -10,7 +11,7 @@ import { systemCalls } from './system-calls.ts';
 export const x86_64: Architecture = {
   name: 'x86-64',
   unameMachine: 'x86_64',
-  elfMachine: 62,
+  elfMachine: EM_X86_64,
   pageTable,
   kernelSpace,
   notes,
