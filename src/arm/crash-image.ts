@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import {
   type CrashSegment,
@@ -32,6 +33,8 @@ import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
 
 const BOOT_PARAMS = '/sys/kernel/boot_params/data';
 const MADT = '/sys/firmware/acpi/tables/APIC';
+/** As many as the kernel's own loader hands over (RNG_SEED_LENGTH in arch/x86/kernel/kexec-bzimage64.c). */
+const RNG_SEED_BYTES = 32;
 const STAGE_ZERO = 'stage-zero';
 
 /** A crash kernel to load, and what comes with it. */
@@ -70,6 +73,7 @@ export function crashImage({ image, initramfs, commandLine, bootProcessor }: Cra
     resources,
     bootParams: readFileSync(BOOT_PARAMS),
     efi: readEfiState(),
+    rngSeed: randomBytes(RNG_SEED_BYTES),
     fiveLevels: info.flags.has('la57'),
     notes: readCrashNotes(),
     extra: [stageZeroSegment(info, resources, typeof halt === 'string' ? undefined : halt)],

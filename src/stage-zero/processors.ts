@@ -6,7 +6,10 @@ const LOCAL_APIC = 0;
 const LOCAL_X2APIC = 9;
 const ENABLED = 1;
 
-/** The APIC ids of all processors that the firmware has enabled, from its MADT (/sys/firmware/acpi/tables/APIC). */
+/**
+ * The APIC ids of all processors that the firmware has enabled, from its MADT
+ * (/sys/firmware/acpi/tables/APIC).
+ */
 export function madtApicIds(madt: Buffer): number[] {
   const ids: number[] = [];
   for (let at = MADT_ENTRIES; at + 2 <= madt.length; ) {
