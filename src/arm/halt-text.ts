@@ -42,7 +42,10 @@ function firmware(root: string): string {
   return `${read('sys_vendor')} ${read('bios_vendor')}`;
 }
 
-/** The function that halts a processor for good (arch/x86/kernel/paravirt.c), and how far HLT is from its start. */
+/**
+ * The function that halts a processor for good (arch/x86/kernel/paravirt.c), and how far HLT is from its
+ * start.
+ */
 const HALTING_FUNCTION = 'native_halt';
 const LONGEST_PROLOGUE = 32;
 /** HLT, and RET or the jump to the kernel's return thunk. */

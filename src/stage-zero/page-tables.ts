@@ -47,7 +47,7 @@ export function pageTablesBytes(sizes: readonly number[]): number {
   const directories = sizes.map((size) => Math.ceil(size / DIRECTORY_SPAN) + 1);
   const tables = sizes.map((size) => Math.ceil(size / TABLE_SPAN) + 1);
   const all = [...directories, ...tables].reduce((sum, count) => sum + count, 0);
-  // The two tops, a table with four directories for the first 4 GiB, and a table and a directory for an alias.
+  // The two tops, a table with four directories for the first 4 GiB, a table and a directory for an alias.
   return (2 + 1 + FOUR_GIB / DIRECTORY_SPAN + 2 + all) * PAGE_SIZE;
 }
 
