@@ -10,6 +10,7 @@ import { proceduresStage, watchStep } from './procedures.ts';
 import { restoreStage } from './restore-stage.ts';
 import { selectionStage } from './selection-stage.ts';
 import { StageList } from './stage-list.ts';
+import { stageZeroStep } from './stage-zero-step.ts';
 import { closeStep, cpusStage, memoryStage } from './take-back.ts';
 import { makeTmpfsStage, saveTmpfsStage } from './tmpfs-stages.ts';
 import type { WriteBack } from './write-back/index.ts';
@@ -23,6 +24,7 @@ export interface DeadWorld {
 
 /** From the dead kernel's memory to processes that run, in this order. */
 export const RESURRECTION = new StageList<DeadWorld>()
+  .next(stageZeroStep)
   .next(logStage)
   .next(mountsStage)
   .next(writeBackStage)

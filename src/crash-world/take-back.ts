@@ -13,8 +13,8 @@ export const EVERYTHING: IomemRange = { start: 0, end: Number.POSITIVE_INFINITY 
 
 export const cpusStage = stage({
   name: 'cpus',
-  needs: { kernel: required<Kernel>() },
-  run: ({ kernel }, { report }) => ({ needed: startOtherCpus(kernel, report) }),
+  needs: { kernel: required<Kernel>(), parked: orElse<ReadonlySet<number>>(new Set()) },
+  run: ({ kernel, parked }, { report }) => ({ needed: startOtherCpus(kernel, parked, report) }),
 });
 
 /** Ends the reading of the dead kernel's memory, which may be in use again after this. */
@@ -35,29 +35,30 @@ export const memoryStage = stage({
 
 /**
  * Starts the CPUs that are still off, which takes them out of the dead kernel's memory.
+ * @param parked APIC ids of those that stage zero has taken out of it already
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
-function startOtherCpus(kernel: Kernel, report: IncidentReport): IomemRange[] {
+function startOtherCpus(kernel: Kernel, parked: ReadonlySet<number>, report: IncidentReport): IomemRange[] {
   const halted = haltedCpus(kernel);
   const { online, failed } = startCpus();
   const commandLine = readFileSync('/proc/cmdline', 'utf8');
   report.notes.push(...failed, ...missingCpus(kernel.cpus.length, online, commandLine));
-  return neededMemory(halted, runningApicIds());
+  return neededMemory(halted, new Set([...parked, ...runningApicIds()]));
 }
 
 /**
  * The old memory that CPUs are halted in which this kernel has not started: all of it, if that is not known
  * of one.
  * @param halted the dead kernel's CPUs; undefined if it could not be told which there were
- * @param running APIC ids of the CPUs that this kernel uses
+ * @param elsewhere APIC ids of the CPUs that this kernel uses, and of those parked in reserved memory
  */
 export function neededMemory(
   halted: readonly HaltedCpu[] | undefined,
-  running: ReadonlySet<number>,
+  elsewhere: ReadonlySet<number>,
 ): IomemRange[] {
   if (halted === undefined) return [EVERYTHING];
   return halted
-    .filter(({ apicId }) => !running.has(apicId))
+    .filter(({ apicId }) => !elsewhere.has(apicId))
     .flatMap(
       ({ memory }) =>
         memory?.map(({ physical, length }) => ({ start: physical, end: physical + length })) ?? [EVERYTHING],

@@ -124,6 +124,8 @@ function unmatched(report: IncidentReport): string[] {
   return report.unmatchedRules.map((rule) => `no process matched ${rule}`);
 }
 
+type StageZeroReport = NonNullable<IncidentReport['stageZero']>;
+
 function timing(report: IncidentReport): string[] {
   if (report.stages.length === 0) return [];
   const start = report.secondsToCrashKernel;
@@ -136,9 +138,18 @@ function timing(report: IncidentReport): string[] {
       `${stage.durationSeconds.toFixed(2).padStart(8)}  ${used}${failed}${stage.detail ? `  ${stage.detail}` : ''}`
     );
   });
+  if (report.stageZero !== undefined) lines.unshift(stageZeroLine(report.stageZero));
   const since = start === undefined ? '' : `, which started about ${start.toFixed(0)} s after the panic`;
   const columns = `  ${'stage'.padEnd(14)}${'begins'.padStart(8)}${'takes'.padStart(8)}  memory at its end`;
   return [`Stages, in seconds since the crash kernel started${since}`, columns, ...lines, ''];
+}
+
+/** Before the crash kernel started, in thousandths of what the others take. */
+function stageZeroLine({ phase, milliseconds, processors, saved, problems }: StageZeroReport): string {
+  const took = milliseconds === undefined ? '' : (milliseconds / 1000).toFixed(4);
+  const ended = phase === 'done' ? '' : `  ${phase}`;
+  const says = [`registers of ${saved} of ${processors} processors saved`, ...problems].join('; ');
+  return `  ${'stage-zero'.padEnd(14)}${''.padStart(8)}${took.padStart(8)}  ${says}${ended}`;
 }
 
 /**

@@ -83,6 +83,17 @@ const stage = z.strictObject({
   memoryUsedBytes: bytes.meta({ description: 'MemTotal - MemAvailable at its end' }),
 });
 
+const stageZero = z.strictObject({
+  phase: z
+    .enum(['not entered', 'entered', 'starting the others', 'done', 'stopped by an exception'])
+    .meta({ description: 'how far it came' }),
+  milliseconds: z.number().optional().meta({ description: 'absent if it did not come to its end' }),
+  processors: z.int().meta({ description: 'that were online' }),
+  saved: z.int().meta({ description: 'processors of which it saved the registers' }),
+  missing: z.int().meta({ description: 'processors that it called and that did not answer' }),
+  problems: z.array(z.string()),
+});
+
 const panickingProcess = z.strictObject({
   pid: z.int(),
   comm: z.string(),
@@ -122,6 +133,9 @@ export const reportSchema = z
     secondsToCrashKernel: seconds
       .optional()
       .meta({ description: 'from the panic to the start of the crash kernel, to about a second' }),
+    stageZero: stageZero.optional().meta({
+      description: 'what ran between the dead kernel and the crash kernel; absent if nothing did',
+    }),
     stages: z.array(stage),
     processes: z.array(processReport),
     groups: z

@@ -12,6 +12,7 @@ type Values = Record<string, unknown>;
 
 /** What the fakes give: a name for each thing that a stage gives when it ends well. */
 const GIVEN: Readonly<Record<string, Values>> = {
+  'stage-zero': { parked: 'parked' },
   mounts: { mounts: 'mounts' },
   selection: { selection: 'selection' },
   capture: { groups: 'groups' },
@@ -80,7 +81,8 @@ test('stages run in this order, and are in the report under these names', async 
     images: { kernel, groups: 'groups' },
     'save-tmpfs': { kernel, imaged: 'imaged' },
     limits: { kernel, imaged: 'imaged' },
-    cpus: { kernel },
+    'stage-zero': { kernel },
+    cpus: { kernel, parked: 'parked' },
     close: { kernel },
     memory: { needed: 'needed' },
     'make-tmpfs': { savedTmpfs: 'saved tmpfs', imaged: 'imaged' },
