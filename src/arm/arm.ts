@@ -20,11 +20,11 @@ import { crashKernelRanges, parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,
-  type Lacking,
   loadCrashKernel,
   reservedBytes,
   unloadCrashKernel,
 } from './kexec.ts';
+import type { Lacking } from './lacking.ts';
 import { locateMark, newMark } from './loaded-mark.ts';
 import { neededBytes, POSSIBLE_CPUS, possibleCpus } from './memory-need.ts';
 import { requireNoObstacle } from './obstacles.ts';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import {
   type CrashSegment,
   crashLoadRange,
@@ -18,21 +18,14 @@ import {
   stageZeroArea,
   stageZeroBytes,
 } from '../stage-zero/area.ts';
-import {
-  answerTicks,
-  type CpuInfo,
-  parseCpuInfo,
-  processorObstacle,
-  stageZeroCpus,
-  xsaveBytes,
-} from '../stage-zero/processors.ts';
+import { answerTicks, xsaveBytes } from '../stage-zero/processors.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { ArmError } from './errors.ts';
 import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
 import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
+import { type Processors, readProcessors, stageZeroObstacle } from './lacking.ts';
 
 const BOOT_PARAMS = '/sys/kernel/boot_params/data';
-const MADT = '/sys/firmware/acpi/tables/APIC';
 /** As many as the kernel's own loader hands over (RNG_SEED_LENGTH in arch/x86/kernel/kexec-bzimage64.c). */
 const RNG_SEED_BYTES = 32;
 const STAGE_ZERO = 'stage-zero';
@@ -57,14 +50,15 @@ export interface CrashImage {
 
 /**
  * What is loaded for a crash kernel that stage zero runs before.
- * @throws KexecError if it does not fit; ArmError if the processors do not allow it
+ * @throws KexecError if it does not fit; ArmError if lockdown or the processors do not allow it
  */
 export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
   const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
-  const info = parseCpuInfo(readFileSync('/proc/cpuinfo', 'utf8'));
-  const obstacle = processorObstacle(info);
+  const processors = readProcessors();
+  const { info, isSingle } = processors;
+  const obstacle = stageZeroObstacle(info);
   if (obstacle !== undefined) throw new ArmError(obstacle);
-  const halt = findHaltText(bootProcessor, resources);
+  const halt = isSingle ? undefined : findHaltText(bootProcessor, resources);
   const plan = planCrashImage({
     image: readFileSync(image),
     imageName: image,
@@ -76,7 +70,7 @@ export function crashImage({ image, initramfs, commandLine, bootProcessor }: Cra
     rngSeed: randomBytes(RNG_SEED_BYTES),
     fiveLevels: info.flags.has('la57'),
     notes: readCrashNotes(),
-    extra: [stageZeroSegment(info, resources, typeof halt === 'string' ? undefined : halt)],
+    extra: [stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt)],
   });
   return {
     image: {
@@ -100,12 +94,12 @@ function stageZeroOf({ segments }: ImagePlan): number {
 const CHECKED_SEGMENTS = 4;
 
 function stageZeroSegment(
-  info: CpuInfo,
+  { info, cpus }: Processors,
   resources: readonly IomemEntry[],
   haltText: HaltText | undefined,
 ): CrashSegment {
   const needs: StageZeroNeeds = {
-    cpus: stageZeroCpus(info, existsSync(MADT) ? readFileSync(MADT) : undefined),
+    cpus,
     xsaveBytes: xsaveBytes(info),
     reserved: crashKernelRanges(resources),
     segments: CHECKED_SEGMENTS,

@@ -10,6 +10,7 @@ import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import type { Finding } from './finding.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
+import { computingProcesses } from './lacking.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
 import { obstacles } from './obstacles.ts';
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
@@ -34,6 +35,7 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     ...sysctls(config),
     rival(),
     ...obstacles(kernelImage(release)),
+    computingProcesses(release, config['crash-kernel']['boot-processor']),
     watchdog(),
     rootDevice(),
     storage(config),

@@ -25,13 +25,18 @@ export function findHaltText(
   root = '/',
 ): HaltText | string {
   if (setting === 'off') return 'the configuration says so (crash-kernel.boot-processor)';
-  if (setting === 'auto' && !KNOWN_FIRMWARE.has(firmware(root))) {
+  if (setting === 'auto' && !isKnownFirmware(root)) {
     return (
       `what the firmware (${firmware(root)}) makes of a system management interrupt is not known; ` +
       'crash-kernel.boot-processor = "smi" in /etc/otherworld/otherworld.toml tries it'
     );
   }
   return haltOfKernel(resources, root);
+}
+
+/** Whether the firmware is one that is known to come back from such an interrupt. */
+export function isKnownFirmware(root = '/'): boolean {
+  return KNOWN_FIRMWARE.has(firmware(root));
 }
 
 function firmware(root: string): string {

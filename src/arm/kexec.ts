@@ -4,6 +4,7 @@ import { messageOf } from '../system/thrown.ts';
 import { findProgram, runProgram } from './command.ts';
 import { type CrashKernel, crashImage } from './crash-image.ts';
 import { ArmError } from './errors.ts';
+import type { Lacking } from './lacking.ts';
 
 /** Whether a crash kernel is loaded, whoever loaded it. */
 export function isCrashKernelLoaded(): boolean {
@@ -22,14 +23,6 @@ function readNumber(path: string): number {
 /** The image of an installed kernel, where Debian puts it. */
 export function kernelImage(kernelRelease: string): string {
   return `/boot/vmlinuz-${kernelRelease}`;
-}
-
-/** What a crash kernel that was loaded will not have: a sentence each. */
-export interface Lacking {
-  /** Why there is no stage zero, so that what computes on any processor is lost. */
-  readonly stageZero?: string | undefined;
-  /** Why the boot processor is not called, so that what computes there is lost if another one panics. */
-  readonly bootProcessor?: string | undefined;
 }
 
 /**

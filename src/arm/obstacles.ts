@@ -66,14 +66,20 @@ function symbolsShown(root: string): Finding {
   };
 }
 
+/** How the kernel is locked down: `integrity` or `confidentiality`; undefined if it is not. */
+export function lockdownMode(root: string): string | undefined {
+  const mode = /\[(\w+)\]/.exec(text(root, 'sys/kernel/security/lockdown') ?? '')?.[1];
+  return mode === 'none' ? undefined : mode;
+}
+
 /**
  * Under lockdown the kernel takes signed kernels only, by keys of its own: whether this one is, it alone can
  * tell.
  */
 function lockdown(image: string, root: string): Finding {
   const what = 'lockdown';
-  const mode = /\[(\w+)\]/.exec(text(root, 'sys/kernel/security/lockdown') ?? '')?.[1];
-  if (mode === undefined || mode === 'none') return { what, state: 'good', found: 'off' };
+  const mode = lockdownMode(root);
+  if (mode === undefined) return { what, state: 'good', found: 'off' };
   if (text(root, 'sys/kernel/kexec_loaded') === '1') {
     const todo = 'if arming fails: the kernel takes signed kernels only';
     return { what, state: 'advice', found: `${mode}; not tried, as a kernel waits for kexec already`, todo };

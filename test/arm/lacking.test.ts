@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, test } from 'node:test';
+import type { Finding } from '../../src/arm/finding.ts';
+import type { BootProcessorSetting } from '../../src/arm/halt-text.ts';
+import { computingProcesses, lostComputing } from '../../src/arm/lacking.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
+after(() => rmSync(directory, { recursive: true }));
+
+const RELEASE = '6.12.0-test';
+
+function cpuInfo(cpus: number, flags = 'fpu lm xsave'): string {
+  const cpu = (id: number): string => `processor\t: ${id}\ninitial apicid\t: ${id}\nflags\t\t: ${flags}\n\n`;
+  return Array.from({ length: cpus }, (_, id) => cpu(id)).join('');
+}
+
+const TEXT = 0xffff_ffff_8100_0000n;
+const HALT_OFFSET = 0x1230;
+const CODE = 0x0100_0000;
+/** PAGE_OFFSET of four levels. */
+const DIRECT_MAP = 0xffff_8880_0000_0000n;
+
+/** ENDBR64, HLT, RET */
+const HALTING = [0xf3, 0x0f, 0x1e, 0xfa, 0xf4, 0xc3];
+
+/** /proc/kcore with one segment: the page of physical memory that native_halt lies in. */
+function kcore(code = HALTING): Buffer {
+  const core = Buffer.alloc(0x2000);
+  core.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
+  core.writeUInt16LE(4, 16);
+  core.writeUInt16LE(62, 18);
+  core.writeBigUInt64LE(64n, 32);
+  core.writeUInt16LE(64, 52);
+  core.writeUInt16LE(56, 54);
+  core.writeUInt16LE(1, 56);
+  const page = CODE + 0x1000;
+  core.writeUInt32LE(1, 64);
+  core.writeBigUInt64LE(0x1000n, 64 + 8);
+  core.writeBigUInt64LE(DIRECT_MAP + BigInt(page), 64 + 16);
+  core.writeBigUInt64LE(BigInt(page), 64 + 24);
+  core.writeBigUInt64LE(0x1000n, 64 + 32);
+  core.writeBigUInt64LE(0x1000n, 64 + 40);
+  core.set(code, 0x1000 + HALT_OFFSET - 0x1000);
+  return core;
+}
+
+const FILES = {
+  'proc/cpuinfo': cpuInfo(2),
+  'proc/iomem': '00001000-7fffffff : System RAM\n  01000000-01ffffff : Kernel code\n',
+  'proc/kallsyms': `${TEXT.toString(16)} T _text\n${(TEXT + BigInt(HALT_OFFSET)).toString(16)} t native_halt\n`,
+  'proc/kcore': kcore(),
+  'sys/kernel/security/lockdown': '[none] integrity confidentiality\n',
+  'sys/class/dmi/id/sys_vendor': 'QEMU\n',
+  'sys/class/dmi/id/bios_vendor': 'SeaBIOS\n',
+  [`boot/config-${RELEASE}`]: 'CONFIG_KEXEC_CORE=y\nCONFIG_KEXEC=y\n',
+};
+
+let machines = 0;
+
+/** What doctor finds on a machine with these files. */
+function found(files: Partial<typeof FILES>, setting: BootProcessorSetting = 'auto'): Finding {
+  const root = join(directory, String(machines++));
+  for (const [name, content] of Object.entries({ ...FILES, ...files })) {
+    mkdirSync(dirname(join(root, name)), { recursive: true });
+    writeFileSync(join(root, name), content);
+  }
+  const finding = computingProcesses(RELEASE, setting, root);
+  assert.equal(finding.what, 'computing processes');
+  assert.equal(finding.todo === undefined, finding.state === 'good');
+  return finding;
+}
+
+const DELL = { 'sys/class/dmi/id/sys_vendor': 'Dell Inc.\n', 'sys/class/dmi/id/bios_vendor': 'Dell Inc.\n' };
+const SAVED = 'stage zero saves their registers';
+const CALLED = `${SAVED}; it calls the boot processor by a system management interrupt`;
+const NOT_CALLED = `${SAVED}, but not those on the boot processor when another one panics`;
+
+test('a machine whose firmware is known loses nothing', () => {
+  assert.deepEqual(found({}), { what: 'computing processes', state: 'good', found: CALLED });
+  assert.equal(found({}, 'smi').state, 'good');
+});
+
+test('firmware that is not known loses what computes on the boot processor, and the setting is named', () => {
+  const { state, found: is, todo } = found(DELL);
+  assert.deepEqual([state, is], ['advice', NOT_CALLED]);
+  assert.match(todo ?? '', /firmware \(Dell Inc\. Dell Inc\.\) .* crash-kernel\.boot-processor = "smi"/);
+});
+
+test('a setting that makes the attempt on firmware that is not known is called so', () => {
+  const { state, found: is, todo } = found(DELL, 'smi');
+  assert.deepEqual([state, is], ['advice', CALLED]);
+  assert.match(todo ?? '', /^not tried with this firmware: .* crash-kernel\.boot-processor = "off"$/);
+});
+
+test('what the configuration gives up is named', () => {
+  const { found: is, todo } = found({}, 'off');
+  assert.equal(is, NOT_CALLED);
+  assert.equal(todo, 'the configuration says so (crash-kernel.boot-processor)');
+});
+
+test('a kernel whose halt is another one is not called', () => {
+  const { found: is, todo } = found({ 'proc/kcore': kcore([]) });
+  assert.equal(is, NOT_CALLED);
+  assert.equal(todo, 'native_halt of this kernel is not what is expected');
+});
+
+test('a single processor needs no call', () => {
+  const single = { ...DELL, 'proc/cpuinfo': cpuInfo(1) };
+  assert.deepEqual(found(single), { what: 'computing processes', state: 'good', found: SAVED });
+});
+
+test('where there can be no stage zero, the reason is named, and that arming works', () => {
+  const reasons: (readonly [Partial<typeof FILES>, string])[] = [
+    [
+      { 'sys/kernel/security/lockdown': 'none [integrity] confidentiality\n' },
+      'under lockdown (integrity) the kernel does not allow stage zero',
+    ],
+    [{ 'proc/cpuinfo': cpuInfo(2, 'fpu lm') }, 'the processor has no XSAVE'],
+    [
+      { 'proc/cpuinfo': cpuInfo(2, 'lm xsave tdx_guest') },
+      'in a confidential virtual machine no processor can be started by another',
+    ],
+    [
+      { [`boot/config-${RELEASE}`]: '# CONFIG_KEXEC is not set\nCONFIG_KEXEC_FILE=y\n' },
+      'the kernel was built without kexec_load(2) (CONFIG_KEXEC)',
+    ],
+  ];
+  for (const [files, reason] of reasons) {
+    const { state, found: is, todo } = found(files);
+    assert.deepEqual([state, is], ['advice', `would be lost: ${reason}`]);
+    assert.match(todo ?? '', /^arming works without stage zero/);
+  }
+});
+
+test('what would be lost is one sentence with its reason, or none', () => {
+  assert.equal(lostComputing({}), undefined);
+  assert.equal(
+    lostComputing({ stageZero: 'the processor has no XSAVE' }),
+    'processes that compute on a CPU at a panic would be lost: the processor has no XSAVE',
+  );
+  assert.equal(
+    lostComputing({ bootProcessor: 'the configuration says so (crash-kernel.boot-processor)' }),
+    'processes that compute on the boot processor when another one panics would be lost: ' +
+      'the configuration says so (crash-kernel.boot-processor)',
+  );
+});
