@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.ts';
 import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
+import { lostComputing } from './lacking.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
 import { protectedNeed } from './protected-need.ts';
@@ -47,10 +48,15 @@ export interface Status {
   /** That more is needed than is reserved, and what to do; undefined if it is enough. */
   readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
+  /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
+  readonly lostComputing: string | undefined;
   readonly rules: readonly RuleStatus[];
   /** Rules that are lost, because of damage to their file or because their user is gone; a sentence each. */
   readonly ruleProblems: readonly string[];
 }
+
+/** States in which what is loaded is, or may be, what `arm` loaded. */
+const OURS: ReadonlySet<Status['state']> = new Set(['armed', 'cannot tell', 'stale']);
 
 /** Reads the state of arming and what is protected. */
 export function readStatus(config: Config): Status {
@@ -73,6 +79,7 @@ export function readStatus(config: Config): Status {
     neededBytes,
     memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
+    lostComputing: armed !== undefined && OURS.has(state) ? lostComputing(armed.lacking) : undefined,
     rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
   };

@@ -3,10 +3,12 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type ArmProgress, arm, buildInAdvance } from '../arm/arm.ts';
+import { lostComputing } from '../arm/lacking.ts';
 import { INSTALLATION_REMEDY, installationProblem } from '../arm/own-installation.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
 import { INSTALLATION } from '../config/installation.ts';
+import type { Armed } from '../config/manifest.ts';
 import type { Config } from '../config/schema.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
 import { beginStep } from '../report/steps.ts';
@@ -49,10 +51,20 @@ async function run(options: ArmOptions): Promise<void> {
     console.log(JSON.stringify(armed, undefined, 2));
     return;
   }
-  const { manifest, neededBytes } = armed;
-  console.log(
-    `armed for ${manifest.release}: ${mebibytes(manifest.reservedBytes)} reserved, ${mebibytes(neededBytes)} needed`,
-  );
+  console.log(describeArmed(armed));
+}
+
+/** What is loaded, in a line, and what would be lost nevertheless, in another. */
+export function describeArmed({
+  manifest: { release: kernel, reservedBytes },
+  neededBytes,
+  lacking,
+}: Pick<Armed, 'manifest' | 'neededBytes' | 'lacking'>): string {
+  const lost = lostComputing(lacking);
+  return [
+    `armed for ${kernel}: ${mebibytes(reservedBytes)} reserved, ${mebibytes(neededBytes)} needed`,
+    ...(lost === undefined ? [] : [lost]),
+  ].join('\n');
 }
 
 /**

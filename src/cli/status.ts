@@ -20,7 +20,8 @@ export function namesOf(processes: readonly ProtectedProcess[]): string[] {
   });
 }
 
-function print(status: Status): string {
+/** What people are shown. */
+export function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
   const explain: Record<Status['state'], string> = {
     armed: `armed for ${status.kernel}${since}`,
@@ -47,6 +48,7 @@ function print(status: Status): string {
   return [
     explain[status.state],
     ...(status.state === 'crash world' ? [] : [memory]),
+    ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
     ...status.ruleProblems,

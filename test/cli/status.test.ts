@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { namesOf } from '../../src/cli/status.ts';
+import type { Status } from '../../src/arm/status.ts';
+import { describeArmed } from '../../src/cli/arm.ts';
+import { namesOf, print } from '../../src/cli/status.ts';
+import { defaultConfig } from '../../src/config/config.ts';
+
+const LOST = 'processes that compute on a CPU at a panic would be lost: the processor has no XSAVE';
 
 test('protected processes of one name are told apart by what they were started with', () => {
   const process = (pid: number, comm: string, commandLine?: string) => ({ pid, comm, commandLine });
@@ -14,4 +19,29 @@ test('protected processes of one name are told apart by what they were started w
     ['postgres: checkpointer (1)', `${long.slice(0, 60)} (2)`, 'sh (3)'],
   );
   assert.deepEqual(namesOf([process(1, 'a'), process(2, 'a')]), ['a (1)', 'a (2)']);
+});
+
+test('status says in one line which computing processes would be lost, and nothing if none', () => {
+  const status: Status = {
+    ...{ kernel: '6.12.0', state: 'armed', hint: undefined, armedAt: undefined, rules: [], ruleProblems: [] },
+    ...{ reservedBytes: 320 * 2 ** 20, neededBytes: 255 * 2 ** 20, reclaimableBytes: undefined },
+    ...{ memoryProblem: undefined, lostComputing: undefined },
+  };
+  const memory = 'memory: 320 MiB reserved, 255 MiB needed';
+  const protection = 'nothing is protected: otherworld protect';
+  assert.deepEqual(print(status).split('\n'), ['armed for 6.12.0', memory, protection]);
+  const lossy = print({ ...status, lostComputing: LOST });
+  assert.deepEqual(lossy.split('\n'), ['armed for 6.12.0', memory, LOST, protection]);
+});
+
+test('arm says in one line which computing processes would be lost, and nothing if none', () => {
+  const manifest = {
+    ...{ version: 1 as const, release: '6.12.0', unchecked: false, bootId: '', armedAt: '' },
+    ...{ reservedBytes: 320 * 2 ** 20, ranges: [], config: defaultConfig(), rules: [] },
+  };
+  const armed = { manifest, neededBytes: 255 * 2 ** 20 };
+  const said = 'armed for 6.12.0: 320 MiB reserved, 255 MiB needed';
+  assert.equal(describeArmed({ ...armed, lacking: {} }), said);
+  const lacking = { stageZero: 'the processor has no XSAVE' };
+  assert.equal(describeArmed({ ...armed, lacking }), `${said}\n${LOST}`);
 });
