@@ -6,8 +6,8 @@ import { parseRelease } from '../../lab/release.ts';
 import { wholeNumber } from './arguments.ts';
 
 const NOTE = `
-If a thread computes on another CPU at the moment of the panic, no kernel saves its vector registers, and its
-process is refused. With one CPU, the default, that cannot happen. With more it can; the demo then says so.`;
+With more CPUs than one, the default, programs may compute on the others at the moment of the panic. Stage
+zero saves the registers of these CPUs, so that such programs come back too (docs/stage-zero.md).`;
 
 /** `otherworld demo`: real programs outlive a real panic, and are compared with what they were. */
 export function registerDemo(program: Command): void {

@@ -79,10 +79,15 @@ const table: readonly Advice[] = [
     advice: 'restart programs whose files were replaced or deleted (needrestart tells which)',
   },
   {
-    pattern: /vector registers|floating-point modes|on a CPU|on CPU \d+, and nothing/,
+    pattern:
+      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /vector registers|floating-point modes/,
     advice:
-      'a thread that computes at the moment of the panic is lost, others are not: what must come back is better in a process that waits ' +
-      'most of the time',
+      'before a panic, otherworld doctor tells whether stage zero can save the registers of every CPU and what it lacks ' +
+      '(docs/stage-zero.md); without it, what must come back is better in a process that waits most of the time',
   },
   {
     pattern: /which went with the kernel|System V semaphores|message queue/,

@@ -167,6 +167,20 @@ test('for every reason that the documents name there is something to say', () =>
   }
 });
 
+test('registers that no stage zero saved have a remedy, and a moment that tells nothing has none', () => {
+  const remedy = /otherworld doctor tells whether stage zero/;
+  const computing = 'thread 7 was computing on CPU 2: its vector registers';
+  for (const why of ['are lost', 'are lost: the processor could not be asked for them'])
+    assert.match(adviceFor(`${computing} ${why}`) ?? '', remedy);
+  for (const reason of [
+    `${computing} cannot be told: by last_cpu they were on CPU 1`,
+    'thread 7 was having its vector registers saved by the kernel',
+    'thread 7 was on CPU 2, and nothing tells in what state',
+    'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
+  ])
+    assert.match(adviceFor(reason) ?? '', /a matter of the moment/);
+});
+
 test('that nobody was protected is said only where it is known', () => {
   const stage = {
     name: 'selection',
