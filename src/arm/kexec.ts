@@ -24,8 +24,10 @@ export function kernelImage(kernelRelease: string): string {
   return `/boot/vmlinuz-${kernelRelease}`;
 }
 
-/** What a crash kernel that was loaded will not have: a sentence each. */
-export interface Lacking {
+/** What a crash kernel was loaded with, and what it will not have: a sentence each. */
+export interface Loaded {
+  /** Physical address of stage zero. */
+  readonly stageZeroAddress?: number;
   /** Why there is no stage zero, so that what computes on any processor is lost. */
   readonly stageZero?: string | undefined;
   /** Why the boot processor is not called, so that what computes there is lost if another one panics. */
@@ -38,20 +40,20 @@ export interface Lacking {
  * kexec_file_load(2), which also takes a kernel under lockdown if it is signed.
  * @throws ArmError if the kernel takes neither
  */
-export function loadCrashKernel(crashKernel: CrashKernel): Lacking {
-  const lacking = loadWithStageZero(crashKernel);
-  if (lacking.stageZero !== undefined) loadFile(crashKernel, lacking.stageZero);
+export function loadCrashKernel(crashKernel: CrashKernel): Loaded {
+  const loaded = loadWithStageZero(crashKernel);
+  if (loaded.stageZero !== undefined) loadFile(crashKernel, loaded.stageZero);
   if (!isCrashKernelLoaded())
     throw new ArmError('the kernel took it, but /sys/kernel/kexec_crash_loaded is 0');
-  return lacking;
+  return loaded;
 }
 
 /** Nothing is loaded if it lacks stage zero. */
-function loadWithStageZero(crashKernel: CrashKernel): Lacking {
+function loadWithStageZero(crashKernel: CrashKernel): Loaded {
   try {
     const { image, bootProcessorLost } = crashImage(crashKernel);
     kexecLoad(image);
-    return { bootProcessor: bootProcessorLost };
+    return { stageZeroAddress: image.entry, bootProcessor: bootProcessorLost };
   } catch (error) {
     if (error instanceof KexecError || error instanceof ArmError) return { stageZero: error.message };
     throw error;
