@@ -127,9 +127,16 @@ async function runLater(name: string, script: string, cpu: number | undefined): 
   await guestShell(name, `sh -c 'sleep 0.5; ${pin}${script}' </dev/null >/dev/null 2>&1 &`);
 }
 
-/** Puts machine code over the beginning of a function of the running kernel, through QEMU's gdbstub. */
+/** Puts machine code over the beginning of a function of the running kernel. */
 async function plant(name: string, code: Buffer): Promise<void> {
-  const physical = await physicalAddressOf(name, VICTIM);
+  await overwriteMemory(name, await physicalAddressOf(name, VICTIM), code);
+}
+
+/**
+ * Overwrites a guest's physical memory, through QEMU's gdbstub.
+ * @throws LabError if it does not read what was written
+ */
+export async function overwriteMemory(name: string, physical: number, bytes: Buffer): Promise<void> {
   const { qmp: qmpSocket, gdb } = guestPaths(name);
   const gdbServer = (address: string): Promise<unknown> =>
     withQmp(qmpSocket, (qmp) =>
@@ -138,9 +145,9 @@ async function plant(name: string, code: Buffer): Promise<void> {
   await gdbServer(`unix:${gdb},server=on,wait=off`);
   const remote = await connectGdb(gdb);
   try {
-    await remote.write(physical, code);
-    if (!(await remote.read(physical, code.length)).equals(code)) {
-      throw new LabError(`the guest's memory at 0x${physical.toString(16)} did not take the code`);
+    await remote.write(physical, bytes);
+    if (!(await remote.read(physical, bytes.length)).equals(bytes)) {
+      throw new LabError(`the guest's memory at 0x${physical.toString(16)} did not take the bytes`);
     }
   } finally {
     await remote.detach();

@@ -27,7 +27,7 @@ export interface TestSelection {
  * are read, the images, and what a whole panic makes of them.
  */
 const ON_EVERY_RELEASE: ReadonlySet<string> = new Set(
-  ['process', 'resurrection', 'server'].map((name) => `test/guest/${name}.test.ts`),
+  ['process', 'resurrection', 'server', 'stage-zero'].map((name) => `test/guest/${name}.test.ts`),
 );
 
 /** What the runs so far came to. */
@@ -61,6 +61,7 @@ export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
 export async function runTests(selection: TestSelection): Promise<number> {
   const runId = String(process.pid);
   process.env.OTHERWORLD_TEST_RUN = runId;
+  process.env.OTHERWORLD_TEST_EXTENT = selection.extent;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopAt(signal, runId));
   const files = testFiles(selection.filter);
   const guestFiles = files.filter(isGuestTest);

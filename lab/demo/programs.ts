@@ -13,6 +13,7 @@ const header = join(repositoryRoot, 'sdk/c/otherworld.h');
 /** The demo's own programs, built for the guest: paths on this machine. */
 export interface Programs {
   readonly counter: string;
+  readonly orbits: string;
   /** JOE with a crash procedure. */
   readonly joe: string;
 }
@@ -24,13 +25,18 @@ export async function buildPrograms(release: Release, progress: Progress): Promi
     progress.step('compiling the counter');
     await runChecked('make', ['-s', '-C', join(examples, 'counter'), `BUILD=${directory}`]);
   });
+  const orbitsSources = [join(examples, 'orbits/orbits.c'), join(examples, 'orbits/Makefile')];
+  const orbits = await built('orbits', orbitsSources, async (directory) => {
+    progress.step('compiling the computation');
+    await runChecked('make', ['-s', '-C', join(examples, 'orbits'), `BUILD=${directory}`]);
+  });
   const recipe = join(examples, 'joe/build.sh');
   const joeSources = [recipe, join(examples, 'joe/crash-procedure.patch'), header];
   const joe = await built(`joe-${release}`, joeSources, async (directory) => {
     progress.step("building JOE with a crash procedure from Debian's source package (first time only)");
     await runChecked(recipe, [release, join(directory, `joe-${release}`)], { what: 'building JOE' });
   });
-  return { counter, joe };
+  return { counter, orbits, joe };
 }
 
 /** The program of this name, built by `build` in a directory that stands for its sources. */

@@ -1,8 +1,11 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
+import { runChecked } from '../command.ts';
 import { LabError } from '../error.ts';
 import { guestPaths } from '../guest.ts';
 import { armGuest, installOtherworld } from '../install.ts';
@@ -12,7 +15,16 @@ import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, type Programs } from './programs.ts';
-import { askPython, demoPackages, inGuest, protectScene, setScene } from './scene.ts';
+import {
+  askPython,
+  demoPackages,
+  hasOrbitsResult,
+  inGuest,
+  protectScene,
+  setScene,
+  startOrbits,
+  waitForOrbits,
+} from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
 
 /** How the demo is to run. */
@@ -67,10 +79,10 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
 export async function demonstrate(guest: string, programs: Programs, display: DemoDisplay): Promise<Row[]> {
   await setScene(guest, programs, display.progress);
   await protectScene(guest);
-  return verify(await panicAndLook(guest, display));
+  return verify(await panicAndLook(guest, programs, display));
 }
 
-async function panicAndLook(guest: string, display: DemoDisplay): Promise<Evidence> {
+async function panicAndLook(guest: string, programs: Programs, display: DemoDisplay): Promise<Evidence> {
   const pythonBefore = await askPython(guest, 'before');
   const before = await observe(guest);
   display.show('JOE, an unsaved document', before.joeScreen);
@@ -78,6 +90,9 @@ async function panicAndLook(guest: string, display: DemoDisplay): Promise<Eviden
   display.show('Python, with variables', before.pythonScreen);
   display.show('Redis: keys, and a digest of all of them', before.redisKeys);
   display.show('counter', describeCounter(before.counter));
+  const steps = await startOrbits(guest, display.progress);
+  const orbitsBefore = await knownResult(programs, steps);
+  const isEarly = !(await hasOrbitsResult(guest));
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
   const start = performance.now();
@@ -90,19 +105,22 @@ async function panicAndLook(guest: string, display: DemoDisplay): Promise<Eviden
   const words = panicWords(readFileSync(console).subarray(consoleBytes).toString('latin1'));
   display.show('the dying kernel', words.join('\n') || '(silence)');
   display.progress.step('looking at everything again');
-  return look(guest, display, { before, pythonBefore, start, incident, words });
+  const orbits = { known: orbitsBefore, isEarly };
+  return look(guest, display, { before, pythonBefore, orbits, start, incident, words });
 }
 
-interface Known extends Pick<Evidence, 'before' | 'pythonBefore'> {
+interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits'> {
   readonly start: number;
   readonly incident: string;
   readonly words: readonly string[];
 }
 
 async function look(guest: string, display: DemoDisplay, known: Known): Promise<Evidence> {
-  const { before, pythonBefore, words } = known;
+  const { before, pythonBefore, orbits, words } = known;
   const report = await readReport(guest, known.incident);
   display.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
+  display.progress.step('waiting for the result of the computation');
+  const orbitsAfter = await waitForOrbits(guest).catch(missing);
   display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
   const after = await observe(guest);
@@ -116,6 +134,8 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
       before,
       after,
       pythonBefore,
+      orbits,
+      orbitsAfter,
       pythonAfter,
       joeGoesOn,
       typedAfterwards,
@@ -124,6 +144,18 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
     },
     lastWords: words.find((line) => line.includes('Kernel panic'))?.replace(/^\[ *[\d.]+\] /, ''),
   };
+}
+
+/** What the computation comes to, computed on this machine. */
+async function knownResult({ orbits }: Programs, steps: number): Promise<string> {
+  const scratch = mkdtempSync(join(tmpdir(), 'otherworld-demo-'));
+  try {
+    const file = join(scratch, 'result');
+    await runChecked(orbits, [String(steps), file]);
+    return readFileSync(file, 'latin1').trim();
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 /**

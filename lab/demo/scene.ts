@@ -31,6 +31,7 @@ export function inGuest(guest: string, script: string, timeoutSeconds = 120): Pr
 export async function setScene(guest: string, programs: Programs, progress: Progress): Promise<void> {
   await inGuest(guest, `mkdir -p ${directory}`);
   await copyFiles(guest, programs.counter, `${guest}:${directory}/counter`);
+  await copyFiles(guest, programs.orbits, `${guest}:${directory}/orbits`);
   await copyFiles(guest, programs.joe, `${guest}:${directory}/joe-with-procedure`);
   progress.step('typing a document into JOE inside tmux, without saving it');
   await inGuest(guest, startEditors);
@@ -40,9 +41,49 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
   await inGuest(guest, startRedis);
   progress.step('starting a Python interpreter and giving it variables');
   await startPython(guest);
-  progress.step('starting the counter: 256 MiB of pattern, 4 threads');
-  await inGuest(guest, startCounter);
-  await until(guest, `grep -q '"wordsChecked":[1-9]' ${counterStatusPath}`, 60);
+  await startCounting(guest, progress);
+}
+
+/** Threads of the counter where there are few CPUs. */
+const FEWEST_THREADS = 4;
+
+/** Starts the counter, with a thread for each CPU at least, which never wait. From then on the guest is slow. */
+async function startCounting(guest: string, progress: Progress): Promise<void> {
+  const threads = Math.max(FEWEST_THREADS, Number(await inGuest(guest, 'nproc')));
+  progress.step(`starting the counter: 256 MiB of pattern, ${threads} threads that never wait`);
+  await inGuest(guest, startCounter(threads));
+  await until(guest, `grep -q '"wordsChecked":[1-9]' ${counterStatusPath}`, 120);
+}
+
+/** The computation goes on for so long, where the kernel does not die. */
+const COMPUTING_SECONDS = 60;
+/** Steps by which the speed of the guest is measured, with the counter at work. */
+const TRIAL_STEPS = 2000;
+
+/**
+ * Starts the computation with a known result, and protects it: to be done right before the panic.
+ * @returns its steps
+ */
+export async function startOrbits(guest: string, progress: Progress): Promise<number> {
+  const trial = `cd ${directory}; s=$(date +%s%N); ./orbits ${TRIAL_STEPS} trial; echo $(($(date +%s%N) - s))`;
+  const nanoseconds = Number(await inGuest(guest, trial));
+  const steps = Math.ceil((COMPUTING_SECONDS * 1e9 * TRIAL_STEPS) / nanoseconds);
+  progress.step(`starting a computation with a known result: ${steps} steps of orbits`);
+  const start = `setsid ./orbits ${steps} orbits.result </dev/null >orbits.log 2>&1 & otherworld protect --pid $!`;
+  await inGuest(guest, `cd ${directory}; ${start}`);
+  return steps;
+}
+
+const orbitsResult = `grep . ${directory}/orbits.result`;
+
+/** Whether the computation has come to its end. */
+export async function hasOrbitsResult(guest: string): Promise<boolean> {
+  return (await inGuest(guest, `${orbitsResult} || true`)) !== '';
+}
+
+/** The result of the computation, when it is there; empty if it does not come. */
+export async function waitForOrbits(guest: string): Promise<string> {
+  return (await until(guest, orbitsResult, COMPUTING_SECONDS * 5)).trim();
 }
 
 /** Protects what the scene started, each with its descendants. */
@@ -128,9 +169,9 @@ export async function askPython(guest: string, word: string): Promise<string> {
   return screen.trim().split(' ')[1] ?? '';
 }
 
-const startCounter = `
+const startCounter = (threads: number): string => `
 cd ${directory}
-setsid ./counter --size 256 --threads 4 --status ${counterStatusPath} </dev/null >counter.log 2>&1 &
+setsid ./counter --size 256 --threads ${threads} --nap 0 --status ${counterStatusPath} </dev/null >counter.log 2>&1 &
 echo $! > counter.pid
 `;
 

@@ -18,6 +18,10 @@ export interface Evidence {
   /** Digest of the Python interpreter's variables. */
   readonly pythonBefore: string;
   readonly pythonAfter: string;
+  /** The computation's result by another machine, and whether it was still computing at the panic. */
+  readonly orbits: { readonly known: string; readonly isEarly: boolean };
+  /** Its result, empty if it has none. */
+  readonly orbitsAfter: string;
   /** JOE's screen after more was typed into it. */
   readonly joeGoesOn: string;
   readonly typedAfterwards: string;
@@ -32,6 +36,7 @@ export function verify(evidence: Evidence): Row[] {
   return [
     ...survivalRows(evidence),
     ...counterRows(evidence),
+    ...computingRows(evidence),
     ...kernelRows(evidence),
     ...procedureRows(evidence),
   ];
@@ -125,6 +130,26 @@ function counterRows({ before, after }: Evidence): Row[] {
       '',
       `shows ${seconds(monotonic)} of an outage of ${seconds(outage)}`,
       monotonic < outage / 2,
+    ),
+  ];
+}
+
+function computingRows({ orbits, orbitsAfter, report }: Evidence): Row[] {
+  const { saved = 0, processors = 0 } = report.stageZero ?? {};
+  return [
+    row(
+      'survival',
+      'orbits: the known result',
+      orbits.isEarly ? 'computing' : 'done already',
+      orbitsAfter || 'none',
+      orbits.isEarly && same(orbits.known, orbitsAfter),
+    ),
+    row(
+      'survival',
+      'registers of all CPUs',
+      `${processors} CPUs`,
+      `${saved} saved`,
+      saved === processors && saved > 0,
     ),
   ];
 }

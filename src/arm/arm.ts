@@ -20,11 +20,11 @@ import { crashKernelRanges, parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,
+  type Loaded,
   loadCrashKernel,
   reservedBytes,
   unloadCrashKernel,
 } from './kexec.ts';
-import type { Lacking } from './lacking.ts';
 import { locateMark, newMark } from './loaded-mark.ts';
 import { neededBytes, POSSIBLE_CPUS, possibleCpus } from './memory-need.ts';
 import { requireNoObstacle } from './obstacles.ts';
@@ -190,16 +190,17 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     );
   }
   progress('loading the crash kernel');
-  let lacking: Lacking;
+  let loaded: Loaded;
   try {
     // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
     // busy machine's CPU for long.
     if (earlier !== undefined) forget(earlier);
     const bootProcessor = config['crash-kernel']['boot-processor'];
-    lacking = loadCrashKernel({ image, initramfs, commandLine, bootProcessor });
+    loaded = loadCrashKernel({ image, initramfs, commandLine, bootProcessor });
   } finally {
     rmSync(initramfs, { force: true });
   }
+  const { stageZeroAddress, ...lacking } = loaded;
   const reserved = crashKernelRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')));
   const armed: Armed = {
     manifest,
@@ -208,6 +209,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     neededBytes: needed,
     mark: { text: mark, address: locateMark(mark, reserved) },
     sysctlsBefore: setPanicSysctls(config),
+    stageZeroAddress,
     lacking,
   };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);

@@ -25,26 +25,32 @@ export function kernelImage(kernelRelease: string): string {
   return `/boot/vmlinuz-${kernelRelease}`;
 }
 
+/** What a crash kernel was loaded with, and what it will not have. */
+export interface Loaded extends Lacking {
+  /** Physical address of stage zero. */
+  readonly stageZeroAddress?: number;
+}
+
 /**
  * Loads a crash kernel in place of the one that may be loaded, which the kernel unloads first: meanwhile
  * there is none. Done through kexec_load(2), with stage zero; where that cannot be, through
  * kexec_file_load(2), which also takes a kernel under lockdown if it is signed.
  * @throws ArmError if the kernel takes neither
  */
-export function loadCrashKernel(crashKernel: CrashKernel): Lacking {
-  const lacking = loadWithStageZero(crashKernel);
-  if (lacking.stageZero !== undefined) loadFile(crashKernel, lacking.stageZero);
+export function loadCrashKernel(crashKernel: CrashKernel): Loaded {
+  const loaded = loadWithStageZero(crashKernel);
+  if (loaded.stageZero !== undefined) loadFile(crashKernel, loaded.stageZero);
   if (!isCrashKernelLoaded())
     throw new ArmError('the kernel took it, but /sys/kernel/kexec_crash_loaded is 0');
-  return lacking;
+  return loaded;
 }
 
 /** Nothing is loaded if it lacks stage zero. */
-function loadWithStageZero(crashKernel: CrashKernel): Lacking {
+function loadWithStageZero(crashKernel: CrashKernel): Loaded {
   try {
     const { image, bootProcessorLost } = crashImage(crashKernel);
     kexecLoad(image);
-    return { bootProcessor: bootProcessorLost };
+    return { stageZeroAddress: image.entry, bootProcessor: bootProcessorLost };
   } catch (error) {
     if (error instanceof KexecError || error instanceof ArmError) return { stageZero: error.message };
     throw error;

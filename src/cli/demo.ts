@@ -5,21 +5,16 @@ import { stderrProgress } from '../../lab/progress.ts';
 import { parseRelease } from '../../lab/release.ts';
 import { wholeNumber } from './arguments.ts';
 
-const NOTE = `
-With more CPUs than one, the default, programs may compute on the others at the moment of the panic. Stage
-zero saves the registers of these CPUs, so that such programs come back too (docs/stage-zero.md).`;
-
 /** `otherworld demo`: real programs outlive a real panic, and are compared with what they were. */
 export function registerDemo(program: Command): void {
   program
     .command('demo')
     .description('show real programs in a real guest outliving its kernel')
     .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
-    .option('--cpus <n>', 'virtual CPUs of the guest', wholeNumber, 1)
+    .option('--cpus <n>', 'virtual CPUs of the guest', wholeNumber, 2)
     .option('--quick', 'start from a snapshot of a guest that has booted; the first time makes it')
     .option('--keep', 'leave the guest running: otherworld lab exec demo -- ...')
     .option('--json', 'print the table as JSON')
-    .addHelpText('after', NOTE)
     .action(demo);
 }
 

@@ -49,6 +49,8 @@ export const armedSchema = z.strictObject({
   initramfsBytes: z.number(),
   /** What the crash world is expected to use at most. */
   neededBytes: z.number(),
+  /** Physical address of stage zero, if it was loaded. */
+  stageZeroAddress: z.int().optional(),
   /** Why what computes is lost: on any processor, as there is no stage zero, or on the boot processor. */
   lacking: z
     .strictObject({ stageZero: z.string().optional(), bootProcessor: z.string().optional() })

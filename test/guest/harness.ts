@@ -8,7 +8,7 @@ import { bootGuest, removeGuest } from '../../lab/boot.ts';
 import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts';
 import type { CommandResult } from '../../lab/command.ts';
 import { consoleTail } from '../../lab/console-log.ts';
-import type { Fault } from '../../lab/fault.ts';
+import { type Fault, overwriteMemory } from '../../lab/fault.ts';
 import type { Furniture } from '../../lab/furnish.ts';
 import { guestPaths, guestPid } from '../../lab/guest.ts';
 import { guestClock } from '../../lab/guest-time.ts';
@@ -27,6 +27,9 @@ import { openKernel } from '../../src/vmcore/open.ts';
 /** The Debian release that this run of the tests is about: `otherworld test` runs them once for each. */
 export const release: Release = parseRelease(process.env.OTHERWORLD_TEST_RELEASE ?? 'trixie');
 
+/** Whether the tests of this run are to leave nothing out: `otherworld test --all`. */
+export const isWhole = process.env.OTHERWORLD_TEST_EXTENT === 'all';
+
 /** What a test's guest is to be like. */
 export interface TestGuestOptions {
   memoryMiB?: number;
@@ -36,6 +39,8 @@ export interface TestGuestOptions {
   furniture?: Furniture;
   /** More arguments for QEMU. */
   devices?: readonly string[];
+  /** More kernel parameters. */
+  append?: string;
   /** Content of /etc/otherworld/otherworld.toml. */
   configuration?: string;
   /** `false`: Otherworld is installed, no crash kernel is loaded. */
@@ -76,6 +81,8 @@ export interface TestGuest {
    * @returns what it finds
    */
   dumpUntil<T>(file: string, find: (kernel: Kernel) => T | undefined): Promise<T>;
+  /** Overwrites physical memory. */
+  overwrite(physical: number, bytes: Buffer): Promise<void>;
   /**
    * Kills the kernel, on one of its CPUs if that matters, waits for the crash world and returns its report.
    */
@@ -110,7 +117,7 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
       crashKernelMiB,
       ...options.furniture,
       forwards: [],
-      append: '',
+      append: options.append ?? '',
       devices: options.devices ?? [],
       // Devices of all kinds can be had, not all of them in a snapshot.
       quick: options.quick ?? options.devices === undefined,
@@ -159,6 +166,7 @@ function openTestGuest(name: string): TestGuest {
     vmcore: (file) => dumpGuest(name, file),
     dumpUntil: (file, find) => dumpUntil(name, file, find),
     panic: (fault = 'sysrq', cpu) => panicAndReport(name, fault, cpu),
+    overwrite: (physical, bytes) => overwriteMemory(name, physical, bytes),
     monitor: (command, cpu = 0) => askMonitor(name, command, cpu),
     consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
     down: () => removeGuest(name),
