@@ -58,8 +58,9 @@ suite(`adoption with ${release}`, () => {
     guest = await bootTestGuest('adoption', {
       crashKernelMiB: 256,
       memoryMiB: 5120,
-      // For the system management interrupt below.
-      configuration: '[crash-kernel]\nadd-parameters = ["iomem=relaxed", "nox2apic"]\n',
+      // For the system management interrupt below, and so that nobody else makes one.
+      configuration:
+        '[crash-kernel]\nadd-parameters = ["iomem=relaxed", "nox2apic"]\nboot-processor = "off"\n',
     });
     for (const [name, service] of Object.entries(UNITS)) {
       await guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${unitFile(name, service)}EOF`);

@@ -58,8 +58,7 @@ function reported(mode: Mode) {
 }
 
 before(async () => {
-  // One CPU: a thread that computes on another one at the panic would be refused.
-  guest = await bootTestGuest('crash-procedure', { cpus: 1 });
+  guest = await bootTestGuest('crash-procedure');
   await guest.sh('mkdir -p /root/procedures');
   await guest.program('procedure-subject');
   for (const mode of [...modes, ...badRecords]) {
