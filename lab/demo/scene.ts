@@ -47,7 +47,7 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
 /** Threads of the counter where there are few CPUs. */
 const FEWEST_THREADS = 4;
 
-/** Starts the counter, with a thread for each CPU at least, which never wait. From then on the guest is slow. */
+/** Starts the counter, with a thread for each CPU at least; none waits, so the guest is slow from then on. */
 async function startCounting(guest: string, progress: Progress): Promise<void> {
   const threads = Math.max(FEWEST_THREADS, Number(await inGuest(guest, 'nproc')));
   progress.step(`starting the counter: 256 MiB of pattern, ${threads} threads that never wait`);

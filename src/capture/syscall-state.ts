@@ -11,6 +11,7 @@ import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import type { UserRegisters } from '../model/process.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { isBeforeExec } from './exec.ts';
 import type { Activity, SyscallState, Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -185,6 +186,7 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
     ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(task, user, given[0] ?? 0n) : undefined,
     transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
     isOpen: file !== undefined,
+    isBeforeExec: syscallRow(name).class === 'exec' && isBeforeExec(kernel, task),
     hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
     notTwice: reasonAgainstTwice(name, given, user, file),
     timeLeft: situation.timeLeft,

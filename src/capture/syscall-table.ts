@@ -13,9 +13,19 @@
  * - `once`: has an effect that must not happen twice. Asleep (interruptibly) the kernel would have restarted
  *   it.
  * - `partial`: moves bytes or messages in several steps, of which none can be looked up.
+ * - `exec`: is made again, as long as it has not replaced anything; else the process is another one already.
  * - `never`: a process in the middle of it is not there any more, or not yet.
  */
-export type SyscallClass = 'pure' | 'close' | 'wait' | 'transfer' | 'futex' | 'once' | 'partial' | 'never';
+export type SyscallClass =
+  | 'pure'
+  | 'close'
+  | 'wait'
+  | 'transfer'
+  | 'futex'
+  | 'once'
+  | 'partial'
+  | 'exec'
+  | 'never';
 
 /** One row of the table: all the calls that are treated alike, and why. */
 export interface SyscallRow {
@@ -100,9 +110,14 @@ export const syscallTable: readonly SyscallRow[] = [
     calls: 'restart_syscall',
   },
   {
+    class: 'exec',
+    reason: 'the process was becoming another one',
+    calls: 'execve execveat',
+  },
+  {
     class: 'never',
-    reason: 'the process was about to become another one, or to end',
-    calls: 'execve execveat exit exit_group',
+    reason: 'the process was about to end',
+    calls: 'exit exit_group',
   },
   {
     class: 'never',

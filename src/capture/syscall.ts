@@ -54,6 +54,8 @@ export interface SyscallState {
   readonly isOpen: boolean;
   /** The socket that the call is made on has a time limit (SO_RCVTIMEO, SO_SNDTIMEO) for it. */
   readonly hasSocketTimeout: boolean;
+  /** execve(2) has replaced nothing yet. */
+  readonly isBeforeExec: boolean;
   /** Why this call must not be made twice, though others of its name may be. */
   readonly notTwice: string | undefined;
   /**
@@ -208,6 +210,10 @@ function unfinished(state: SyscallState, name: string): SyscallDecision {
         : { outcome: 'in-doubt', reason: row.reason };
     case 'partial':
       return { outcome: 'in-doubt', reason: row.reason };
+    case 'exec':
+      return state.isBeforeExec
+        ? { outcome: 'restart', reason: 'it has not replaced anything yet' }
+        : { outcome: 'refuse', reason: row.reason };
     case 'never':
       return { outcome: 'refuse', reason: row.reason };
   }

@@ -5,6 +5,7 @@ import { hasThreadFlag, PF, PFA, schedPolicy, type Task, TIF } from '../linux/sc
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { isBeforeExec } from './exec.ts';
 
 /** Those that CRIU sets. */
 const restorablePolicies: ReadonlySet<number> = new Set([
@@ -43,7 +44,7 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     task.vfork_done !== 0n && 'has not left vfork yet',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
-    task.in_execve && 'was in the middle of execve',
+    task.in_execve && !isBeforeExec(kernel, task) && 'was in the middle of execve',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',

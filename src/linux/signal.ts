@@ -24,6 +24,7 @@ export const signalStruct = struct('signal_struct', {
   sharedPendingList: addressOf('shared_pending.list'),
   sharedPendingSignal: u64.at('shared_pending.signal.sig[0]'),
   group_exit_code: s32,
+  group_exec_task: pointer,
   group_stop_count: s32,
   flags: u32,
   is_child_subreaper: bool,

@@ -22,6 +22,7 @@ function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
     transfer: undefined,
     isOpen: true,
     hasSocketTimeout: false,
+    isBeforeExec: false,
     notTwice: undefined,
     timeLeft: undefined,
     ...over,
@@ -128,6 +129,14 @@ describe('a thread that was', () => {
     assert.equal(outcome(inCall('close', { ...killed, isOpen: false })), 'result');
     assert.equal(outcome(inCall('read', { ...killed, ax: 5n })), 'result');
     assert.equal(outcome(inCall('execve', killed)), 'refuse');
+  });
+
+  it('that has not begun to replace the program calls it again, wherever it was', () => {
+    for (const activity of ['running', 'blocked', 'asleep'] as const) {
+      for (const name of ['execve', 'execveat'])
+        assert.equal(outcome(inCall(name, { activity, isBeforeExec: true })), 'restart', name);
+    }
+    assert.equal(outcome(inCall('execve', { panicked: true, isBeforeExec: true })), 'in-doubt');
   });
 
   it('about to become another program, or to end, does not come back', () => {

@@ -17,7 +17,7 @@ suite(`resurrection on ${release}`, () => {
   let report: IncidentReport;
   let panicked = 0;
   let segmentsBefore = '';
-  const pids = { segments: 0, state: 0, pipe: 0, sleeper: 0, appender: 0, busy: [0, 0] };
+  const pids = { segments: 0, state: 0, pipe: 0, sleeper: 0, appender: 0, caller: 0, busy: [0, 0] };
 
   before(async () => {
     guest = await bootTestGuest('resurrection');
@@ -51,11 +51,24 @@ suite(`resurrection on ${release}`, () => {
     const waits = `grep -q ext4_buffered_write_iter /proc/${pids.appender}/stack`;
     await guest.sh(`kill -USR1 ${pids.appender}`);
     await guest.until(waits, 60);
+    const name = '/srv/sleep-slowly';
+    const forget = 'import os, sys; os.posix_fadvise(os.open(sys.argv[1], 0), 0, 0, os.POSIX_FADV_DONTNEED)';
+    await guest.sh(`cp /bin/sleep ${name}; sync; python3 -c '${forget}' ${name}`);
+    pids.caller = await guest.background(`echo $$ > /sys/fs/cgroup/slow/cgroup.procs; exec ${name} 3600`);
+    await guest.until(`grep -q execve /proc/${pids.caller}/stack`, 60);
     pids.busy = [
       await guest.background('while :; do :; done'),
       await guest.background('while :; do :; done'),
     ];
-    for (const pid of [pids.segments, pids.state, pids.pipe, pids.sleeper, pids.appender, ...pids.busy]) {
+    for (const pid of [
+      pids.segments,
+      pids.state,
+      pids.pipe,
+      pids.sleeper,
+      pids.appender,
+      pids.caller,
+      ...pids.busy,
+    ]) {
       await guest.sh(`otherworld protect --pid ${pid}`);
     }
     // Not before everything else is there: a busy machine may take longer than the sleep.
@@ -116,6 +129,12 @@ suite(`resurrection on ${release}`, () => {
     );
     const appender = report.processes.find(({ pid }) => pid === pids.appender);
     assert.deepEqual(appender?.inDoubt, []);
+  });
+
+  test('a program that waited for the disk in execve becomes the one that it called', async () => {
+    assertRestored(report, pids.caller);
+    await guest.until(`[ "$(cat /proc/${pids.caller}/comm)" = sleep-slowly ]`, 60);
+    assert.deepEqual(report.processes.find(({ pid }) => pid === pids.caller)?.inDoubt, []);
   });
 
   test('the clock that does not count sleep in a dead kernel goes on, and a sleep ends when it would have', async () => {

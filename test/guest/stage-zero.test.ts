@@ -1,6 +1,6 @@
-// Boots guests in which every CPU computes at the panic, with a value of its own in each of its registers, and
-// compares them afterwards. Each case is a guest of its own: a whole run has all of them, a quick run one on each
-// release.
+// Boots guests in which every CPU computes at the panic, with a value of its own in each of its registers,
+// and compares them afterwards. Each case is a guest of its own: a whole run has all of them, a quick run one
+// on each release.
 import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
 import type { Fault } from '../../lab/fault.ts';
