@@ -5,7 +5,7 @@ import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { captureRegisters, type OnCpu } from './arch/index.ts';
+import { captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { capturePending } from './pending.ts';
@@ -137,6 +137,20 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
 }
 
 /**
+ * Segment bases of a task on a CPU that may be older than the processor's. Stage zero saves the GS base; the
+ * FS base is gone when a processor is started.
+ */
+export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>): string[] {
+  const bases = live.saved === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
+  return bases
+    .filter((base) => setsBase(base, user, vmas))
+    .map((base) => {
+      const name = base.toUpperCase();
+      return `was on a CPU, and may have set its ${name} base itself: its code has WR${name}BASE`;
+    });
+}
+
+/**
  * A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for
  * the panic.
  */
@@ -175,6 +189,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   findings.notes.push(...threadNotes(task));
   const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
   captured.problems.forEach(say);
+  if (onCpu !== undefined && lost === undefined) staleBases(onCpu, owner).forEach(say);
   findings.notes.push(...captured.notes);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) say('was being killed');

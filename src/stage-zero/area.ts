@@ -126,9 +126,6 @@ export function stageZeroBytes(needs: StageZeroNeeds): number {
   return layOut(needs).bytes;
 }
 
-/** Of the page of what changes: the checksum of what does not. */
-const SEAL_OFFSET = 2048;
-
 /**
  * The area as it is loaded; what follows up to `stageZeroBytes` is zeros. It is entered at its beginning.
  */
@@ -147,13 +144,14 @@ export function stageZeroArea(inputs: StageZeroInputs): Buffer {
   // The kernel's text may lie above what is mapped anyway.
   const text =
     haltText === undefined ? [] : [{ start: haltText.physical, end: haltText.physical + DETOUR_ROOM }];
-  const tables = pageTables(address + layout.tables, [...reserved, ...text], haltText);
+  const alias = haltText === undefined ? undefined : { ...haltText, bytes: DETOUR_ROOM };
+  const tables = pageTables(address + layout.tables, [...reserved, ...text], alias);
   tables.bytes.copy(area, layout.tables);
   const constant = (symbol: number, value: number): void => put(symbols.CONSTANTS + symbol, value);
   MAGIC.copy(area, symbols.CONSTANTS + symbols.MAGIC);
   area.set(inputs.bootId.subarray(0, 16), symbols.CONSTANTS + symbols.BOOT_ID);
   constant(symbols.SEALED_BYTES, layout.sealed);
-  constant(symbols.SEAL, address + layout.state + SEAL_OFFSET);
+  constant(symbols.SEAL, address + layout.state + symbols.SEAL_OFFSET);
   constant(symbols.CR3_LEVEL4, tables.level4);
   constant(symbols.CR3_LEVEL5, tables.level5);
   constant(symbols.TABLE, address + layout.cpuTable);
@@ -200,7 +198,7 @@ export function stageZeroArea(inputs: StageZeroInputs): Buffer {
   put(symbols.FALLBACK + symbols.FALLBACK_PARAMS, inputs.bootParams);
   const record = area.subarray(symbols.FALLBACK, symbols.FALLBACK + symbols.FALLBACK_SUM);
   checksum(record).copy(area, symbols.FALLBACK + symbols.FALLBACK_SUM);
-  checksum(area.subarray(0, layout.sealed)).copy(area, layout.state + SEAL_OFFSET);
+  checksum(area.subarray(0, layout.sealed)).copy(area, layout.state + symbols.SEAL_OFFSET);
   return area;
 }
 

@@ -31,6 +31,8 @@ const APIC_BASE = 0xfee0_0000;
 export interface Alias {
   readonly physical: number;
   readonly virtual: bigint;
+  /** At most LARGE_PAGE. */
+  readonly bytes: number;
 }
 
 /** Page tables that lie at a physical address, and the two tops of them: what CR3 has to be. */
@@ -47,13 +49,13 @@ export function pageTablesBytes(sizes: readonly number[]): number {
   const directories = sizes.map((size) => Math.ceil(size / DIRECTORY_SPAN) + 1);
   const tables = sizes.map((size) => Math.ceil(size / TABLE_SPAN) + 1);
   const all = [...directories, ...tables].reduce((sum, count) => sum + count, 0);
-  // The two tops, a table with four directories for the first 4 GiB, a table and a directory for an alias.
-  return (2 + 1 + FOUR_GIB / DIRECTORY_SPAN + 2 + all) * PAGE_SIZE;
+  // The two tops, a table and four directories for the first 4 GiB, a table and two directories for an alias.
+  return (2 + 1 + FOUR_GIB / DIRECTORY_SPAN + 3 + all) * PAGE_SIZE;
 }
 
 /**
  * Tables that map the first 4 GiB, with the page of the local APIC uncached, and the ranges one to one; and
- * the large page of the alias, if there is one.
+ * the large pages of the alias, two if it is on both sides of a boundary.
  * @param address physical, of the tables; a multiple of the page size
  */
 export function pageTables(address: number, ranges: readonly Range[], alias?: Alias): PageTables {
@@ -88,11 +90,15 @@ export function pageTables(address: number, ranges: readonly Range[], alias?: Al
     }
   }
   if (alias !== undefined) {
-    const index = (span: number): number => Number((alias.virtual / BigInt(span)) % BigInt(ENTRIES));
     // The last of five levels' halves is the kernel's; with both halves the same table, either top will do.
     put(level5, ENTRIES - 1, address + level4, TABLE);
-    const directory = below(below(level4, index(TABLE_SPAN)), index(DIRECTORY_SPAN));
-    put(directory, index(LARGE_PAGE), Math.floor(alias.physical / LARGE_PAGE) * LARGE_PAGE, LARGE);
+    for (const offset of new Set([0, alias.bytes - 1])) {
+      const at = alias.virtual + BigInt(offset);
+      const index = (span: number): number => Number((at / BigInt(span)) % BigInt(ENTRIES));
+      const directory = below(below(level4, index(TABLE_SPAN)), index(DIRECTORY_SPAN));
+      const page = Math.floor((alias.physical + offset) / LARGE_PAGE) * LARGE_PAGE;
+      put(directory, index(LARGE_PAGE), page, LARGE);
+    }
   }
   return { bytes, level4: address + level4, level5: address + level5 };
 }

@@ -5,9 +5,12 @@ const MADT_ENTRIES = 44;
 const LOCAL_APIC = 0;
 const LOCAL_X2APIC = 9;
 const ENABLED = 1;
+/** In the place of an id: no processor's (ACPI specification); for an APIC, everybody's. */
+const NO_APIC = 0xff;
+const NO_X2APIC = 0xffff_ffff;
 
 /**
- * The APIC ids of all processors that the firmware has enabled, from its MADT
+ * The APIC ids of all processors that the firmware has enabled, in its order, from its MADT
  * (/sys/firmware/acpi/tables/APIC).
  */
 export function madtApicIds(madt: Buffer): number[] {
@@ -16,12 +19,12 @@ export function madtApicIds(madt: Buffer): number[] {
     const [type = 0, length = 0] = madt.subarray(at, at + 2);
     if (length < 2 || at + length > madt.length) break;
     if (type === LOCAL_APIC && length >= 8 && (madt.readUInt32LE(at + 4) & ENABLED) !== 0)
-      ids.push(madt.readUInt8(at + 3));
+      ids.push(madt[at + 3] ?? NO_APIC);
     if (type === LOCAL_X2APIC && length >= 16 && (madt.readUInt32LE(at + 8) & ENABLED) !== 0)
       ids.push(madt.readUInt32LE(at + 4));
     at += length;
   }
-  return ids;
+  return ids.filter((id) => id !== NO_APIC && id !== NO_X2APIC);
 }
 
 /** What /proc/cpuinfo tells of the processors. */
@@ -46,13 +49,18 @@ export function parseCpuInfo(text: string): CpuInfo {
 
 /**
  * The processors whose registers are to be saved: those that are online, and those that may be one day. Only
- * the boot processor, which is the first in /proc/cpuinfo as long as it is online, must not be started: INIT
- * would reset the machine.
+ * the boot processor must not be started: INIT would reset the machine. It is the first in /proc/cpuinfo, but
+ * not in a crash kernel and what comes after it, which begin on whichever processor panicked; the firmware
+ * names it first (check_for_real_bsp in arch/x86/kernel/cpu/topology.c). Where the two differ, both are
+ * spared.
  */
 export function stageZeroCpus({ apicIds }: CpuInfo, madt: Buffer | undefined): StageZeroCpu[] {
-  const boot = apicIds[0];
-  const all = new Set([...apicIds, ...(madt === undefined ? [] : madtApicIds(madt))]);
-  return [...all].map((apicId) => ({ apicId, isBoot: apicId === boot }));
+  const enumerated = madt === undefined ? [] : madtApicIds(madt);
+  const all = new Set([...apicIds, ...enumerated]);
+  return [...all].map((apicId) => ({
+    apicId,
+    isBoot: apicId === apicIds[0] || apicId === enumerated[0],
+  }));
 }
 
 /** Bytes of XSAVE's area with everything up to protection keys, and with AMX (SDM 1, 13.5 and 18.3). */
@@ -78,10 +86,16 @@ export function answerTicks({ flags, megahertz = FAST_MEGAHERTZ }: CpuInfo): num
   return Math.round(seconds * megahertz * 1e6);
 }
 
+/**
+ * Where memory is encrypted for the virtual machine, and with the later ones registers too. The machine below
+ * has these flags as well, and there they say only what it can do for others.
+ */
+const SEV = ['sev', 'sev_es', 'sev_snp'];
+
 /** Why stage zero cannot work with these processors: the end of a sentence; undefined if it can. */
 export function processorObstacle({ apicIds, flags }: CpuInfo): string | undefined {
   if (!flags.has('lm') || !flags.has('xsave')) return 'the processor has no XSAVE';
-  if (flags.has('tdx_guest') || flags.has('sev_es') || flags.has('sev_snp'))
+  if (flags.has('tdx_guest') || (flags.has('hypervisor') && SEV.some((flag) => flags.has(flag))))
     return 'in a confidential virtual machine no processor can be started by another';
   if (apicIds.length === 0) return '/proc/cpuinfo does not tell the APIC ids of the processors';
   return undefined;

@@ -1,4 +1,5 @@
 import type { ElfNote } from '../system/elf.ts';
+import { PAGE_SIZE } from '../system/page.ts';
 import { MAGIC, NOTE_NAME, NOTE_TYPE } from './area.ts';
 import { checksum } from './checksum.ts';
 import { symbols } from './code.ts';
@@ -26,6 +27,8 @@ export interface StageZeroResult {
   readonly missing: number;
   /** By APIC id. */
   readonly cpus: ReadonlyMap<number, SavedCpu>;
+  /** 16 bytes: the id of the boot that it was loaded in; undefined if it cannot be read. */
+  readonly bootId: Buffer | undefined;
   /** What was wrong with what it left: a sentence for each. */
   readonly problems: readonly string[];
 }
@@ -46,6 +49,8 @@ const PHASES = [
 
 /** No area is larger: a damaged note must not lead to reading all memory. */
 const MOST_BYTES = 2 ** 26;
+/** With the page of what changes, which is behind everything that has a fixed place. */
+const LEAST_BYTES = symbols.FALLBACK + 2 * PAGE_SIZE;
 
 /**
  * What stage zero saved, found by its note.
@@ -56,13 +61,16 @@ export function savedState(notes: readonly ElfNote[], memory: AreaMemory): Stage
   if (note === undefined || note.description.length < 16) return undefined;
   const address = Number(note.description.readBigUInt64LE(0));
   const bytes = Number(note.description.readBigUInt64LE(8));
-  if (bytes > MOST_BYTES) return nothing(`its note has ${bytes} bytes`);
+  if (!Number.isSafeInteger(address) || bytes < LEAST_BYTES || bytes > MOST_BYTES)
+    return nothingSaved(`its note has ${bytes} bytes at 0x${address.toString(16)}`);
   return readArea(Buffer.from(memory.read(address, bytes)), address);
 }
 
-function nothing(problem: string): StageZeroResult {
+/** What there is if the area cannot be read. */
+export function nothingSaved(problem: string): StageZeroResult {
   return {
     ...{ phase: 'not entered', exception: undefined, ticks: undefined, missing: 0, cpus: new Map() },
+    bootId: undefined,
     problems: [`what stage zero saved cannot be read: ${problem}`],
   };
 }
@@ -70,27 +78,31 @@ function nothing(problem: string): StageZeroResult {
 function readArea(area: Buffer, address: number): StageZeroResult {
   const constant = (symbol: number): number => Number(area.readBigUInt64LE(symbols.CONSTANTS + symbol));
   const magic = area.subarray(symbols.CONSTANTS, symbols.CONSTANTS + MAGIC.length);
-  if (!magic.equals(MAGIC)) return nothing('there is no such area where its note says');
+  if (!magic.equals(MAGIC)) return nothingSaved('there is no such area where its note says');
   const sealed = constant(symbols.SEALED_BYTES);
   const seal = constant(symbols.SEAL) - address;
   const isInside = (offset: number, length: number): boolean =>
     Number.isSafeInteger(offset) && offset >= 0 && offset + length <= area.length;
-  if (!isInside(0, sealed) || !isInside(seal, 8)) return nothing('its constants are damaged');
+  if (!isInside(0, sealed) || !isInside(seal, 8)) return nothingSaved('its constants are damaged');
   if (!checksum(area.subarray(0, sealed)).equals(area.subarray(seal, seal + 8)))
-    return nothing('it was overwritten before the panic, and did nothing');
+    return nothingSaved('it was overwritten before the panic, and did nothing');
   const state = constant(symbols.STATE) - address;
+  const [table, count] = [constant(symbols.TABLE) - address, constant(symbols.CPUS)];
+  if (!isInside(state, PAGE_SIZE) || !isInside(table, count * symbols.CPU_ENTRY_BYTES))
+    return nothingSaved('it is longer than its note says');
   const phase = PHASES[area.readUInt32LE(state + symbols.STATE_PHASE)] ?? 'not entered';
   const begin = area.readBigUInt64LE(state + symbols.STATE_BEGIN);
   const end = area.readBigUInt64LE(state + symbols.STATE_END);
   const cpus = new Map<number, SavedCpu>();
   const problems: string[] = [];
-  const table = constant(symbols.TABLE) - address;
-  for (let i = 0; i < constant(symbols.CPUS); i++) {
+  const room = constant(symbols.SLOT_ROOM);
+  for (let i = 0; i < count; i++) {
     const slot =
       Number(area.readBigUInt64LE(table + i * symbols.CPU_ENTRY_BYTES + symbols.CPU_SLOT)) - address;
     const apicId = area.readUInt32LE(table + i * symbols.CPU_ENTRY_BYTES + symbols.CPU_APIC_ID);
+    if (!isInside(slot, symbols.SLOT_XSAVE + room)) return nothingSaved('it is longer than its note says');
     if (area.readUInt32LE(slot + symbols.SLOT_STATUS) !== symbols.SAVED) continue;
-    const saved = readSlot(area, slot, apicId, constant(symbols.SLOT_ROOM));
+    const saved = readSlot(area, slot, apicId, room);
     if (typeof saved === 'string') problems.push(saved);
     else cpus.set(apicId, saved);
   }
@@ -106,6 +118,7 @@ function readArea(area: Buffer, address: number): StageZeroResult {
     ticks: end > begin ? Number(end - begin) : undefined,
     missing: area.readUInt32LE(state + symbols.STATE_MISSING),
     cpus,
+    bootId: area.subarray(symbols.CONSTANTS + symbols.BOOT_ID, symbols.CONSTANTS + symbols.BOOT_ID + 16),
     problems,
   };
 }

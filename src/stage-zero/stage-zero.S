@@ -13,7 +13,7 @@
         .equ CONSTANTS,        0x1000  # Page of constants, behind the code.
         .equ   MAGIC,            0x00  # u64: that this is such an area.
         .equ   SEALED_BYTES,     0x10  # u64: so many bytes of the area, from its beginning, never change.
-        .equ   SEAL,             0x18  # u64: address of their checksum.
+        .equ   SEAL,             0x18  # u64: address of their checksum, SEAL_OFFSET behind them.
         .equ   CR3_LEVEL4,       0x20  # u64: our page tables, for four levels ...
         .equ   CR3_LEVEL5,       0x28  # u64: ... and for five.
         .equ   TABLE,            0x30  # u64: address of the table of CPUs.
@@ -73,6 +73,7 @@
         .equ STATE_MISSING,      0x38  # u32: CPUs that did not answer.
         .equ STATE_APIC_ID,      0x3c  # u32: the dying CPU's own.
         .equ STATE_TEXT_TAKEN,   0x40  # u32: 1 while the kernel's text is not its own.
+        .equ SEAL_OFFSET,       0x800  # In the page of what changes, which is the first behind what does not.
         .equ PHASE_ENTERED,         1
         .equ PHASE_STARTING,        2
         .equ PHASE_DONE,            3
@@ -101,6 +102,7 @@
         .equ X2APIC_ICR,         0x830
         .equ IA32_EFER,          0xc0000080
         .equ IA32_KERNEL_GS,     0xc0000102
+        .equ XAPIC_EVERYBODY,    0xff
         .equ ICR_LOW,            0x300 # Registers of the local APIC's page (SDM 3, 10.6.1).
         .equ ICR_HIGH,           0x310
         .equ ICR_PENDING,        12
@@ -111,6 +113,8 @@
         .equ CR4_SAVE,           0x40600
         .equ CR4_PAE,            0x20
         .equ CR4_LA57,           12
+        .equ CR4_CET,            23
+        .equ CR4_FRED,           32
 
         .text
         .code64
@@ -129,13 +133,18 @@ area:
         lea     2f(%rip), %r13
         jmp     checksum
 2:      lea     area(%rip), %rbx
-        mov     SEAL(%r15), %rdx
-        cmp     (%rdx), %rax
+        mov     SEALED_BYTES(%r15), %rcx        # Not by the address, which may be what is damaged.
+        cmp     SEAL_OFFSET(%rbx, %rcx), %rax
         jne     plain
 
         # 2. What the kernel had, to be put back.
         mov     STATE(%r15), %r14
         movl    $PHASE_ENTERED, STATE_PHASE(%r14)
+        xor     %eax, %eax                      # No checksum is on what changes.
+        mov     %eax, STATE_LOW_TAKEN(%r14)
+        mov     %eax, STATE_TEXT_TAKEN(%r14)
+        mov     %eax, STATE_FAULTS(%r14)
+        mov     %eax, STATE_MISSING(%r14)
         rdtsc
         shl     $32, %rdx
         or      %rdx, %rax
@@ -148,7 +157,8 @@ area:
         mov     %rax, %cr4
 
         # 3. Descriptor tables, page tables and a stack of our own. The tables map the first 4 GiB with the page of the
-        #    local APIC, which the kernel's do not, and the reserved memory.
+        #    local APIC, which the kernel's do not, and the reserved memory. The stack comes first: exceptions need it.
+        mov     STACK(%r15), %rsp
         lgdt    GDT_POINTER(%r15)
         lidt    IDT_POINTER(%r15)
         mov     CR3_LEVEL4(%r15), %rdx
@@ -156,7 +166,6 @@ area:
         jnc     1f
         mov     CR3_LEVEL5(%r15), %rdx
 1:      mov     %rdx, %cr3
-        mov     STACK(%r15), %rsp
         mov     $DATA_SELECTOR, %eax
         mov     %eax, %ss
         mov     %eax, %ds
@@ -351,8 +360,8 @@ by_init:
         cmpq    $0, LOW_BYTES(%r15)
         je      1f
         lea     LOW(%r15), %rbx
+        lea     STATE_LOW_TAKEN(%r14), %rdx
         call    borrow
-        movl    $1, STATE_LOW_TAKEN(%r14)
         mov     $BY_INIT, %r12d
         mov     $INIT, %r8d
         call    call_missing
@@ -376,8 +385,8 @@ by_smi:
         cmpq    $0, TEXT(%r15)
         je      1f
         lea     TEXT(%r15), %rbx
+        lea     STATE_TEXT_TAKEN(%r14), %rdx
         call    borrow
-        movl    $1, STATE_TEXT_TAKEN(%r14)
         mov     $BY_SMI, %r12d
         mov     $SMI, %r8d
         call    call_missing
@@ -414,12 +423,13 @@ wait_for_missing:
 2:      ret
 
         # Keeps the content of memory of the dead machine, and puts ours there. RBX: four words, address, bytes, address
-        # of ours, address to keep it at. Changes RCX, RSI and RDI.
+        # of ours, address to keep it at. RDX: address of the mark that it is taken. Changes RCX, RSI and RDI.
 borrow:
         mov     0(%rbx), %rsi
         mov     24(%rbx), %rdi
         mov     8(%rbx), %rcx
         rep movsb
+        movl    $1, (%rdx)
         mov     16(%rbx), %rsi
         mov     0(%rbx), %rdi
         mov     8(%rbx), %rcx
@@ -486,6 +496,13 @@ is_missing:
         cmp     %r12d, CPU_START(%rsi)
         jne     1f
         mov     CPU_APIC_ID(%rsi), %eax
+        # The page of the local APIC has room for 8 bits of an id, of which the last is everybody (SDM 3, 10.6.2): what
+        # is more would be an INIT to another processor, or to the boot processor.
+        test    %r9, %r9
+        jz      3f
+        cmp     $XAPIC_EVERYBODY, %eax
+        jae     2f
+3:
         cmp     %eax, STATE_APIC_ID(%r14)
         je      2f
         mov     CPU_SLOT(%rsi), %rdx
@@ -555,11 +572,14 @@ gates:
 
         # 9. What a called CPU does, in long mode, on our tables. It needs no stack; what an NMI pushes, now or later,
         #    nobody reads. The boot processor comes from its own kernel's code, whose CR4 may want ENDBR64 where an
-        #    indirect jump leads (SDM 1, 18.3), and may lack nothing else than what XSAVE needs.
+        #    indirect jump leads (SDM 1, 18.3), and have events go to that kernel's code whatever the IDT is (FRED).
+        #    Here only the first jump leads to one.
         .balign 16
 halted:
         endbr64
         mov     %cr4, %rax
+        btr     $CR4_CET, %rax
+        btr     $CR4_FRED, %rax
         or      $CR4_SAVE, %rax
         mov     %rax, %cr4
 started:

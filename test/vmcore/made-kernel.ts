@@ -1,6 +1,8 @@
 import { x86_64 } from '../../src/arch/x86-64/index.ts';
+import type { ElfNote } from '../../src/system/elf.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import type { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
+import type { CpuNote } from '../../src/vmcore/elf-notes.ts';
 import { AddressError, BindError, SymbolError } from '../../src/vmcore/errors.ts';
 import type { Fields, StructDecl } from '../../src/vmcore/field.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
@@ -33,8 +35,8 @@ export class MadeKernel implements Kernel {
   readonly release: string;
   readonly architecture = x86_64;
   readonly vmcoreinfo = new Map<string, string>();
-  readonly notes = [];
-  readonly cpuNotes = [];
+  readonly notes: ElfNote[] = [];
+  readonly cpuNotes: CpuNote[] = [];
   readonly warnings = [];
   readonly cpus: readonly number[];
   readonly presentCpus: readonly number[];
@@ -45,6 +47,8 @@ export class MadeKernel implements Kernel {
   readonly tables = new TableBuilder(4);
   readonly symbols = new Map<string, bigint>();
   readonly enumerators = new Map<string, number>();
+  /** Names of functions, by addresses in them. */
+  readonly text = new Map<bigint, string>();
   readonly #slabs: readonly Slab[];
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
   #nextFrame = SECOND_NODE / PAGE_SIZE;
@@ -151,8 +155,9 @@ export class MadeKernel implements Kernel {
     return this.symbols.get(name);
   }
 
-  symbolAt(): undefined {
-    return undefined;
+  symbolAt(address: bigint): { name: string; offset: number } | undefined {
+    const name = this.text.get(address);
+    return name === undefined ? undefined : { name, offset: 0 };
   }
 
   /** Each CPU's area is some pages behind the one before it. */

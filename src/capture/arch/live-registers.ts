@@ -3,7 +3,7 @@ import { fpregsOwner } from '../../linux/arch/x86/fpu.ts';
 import { taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { cpuNoteOf } from '../../linux/current.ts';
 import type { Task } from '../../linux/sched.ts';
-import { type SavedCpu, type StageZeroResult, savedState } from '../../stage-zero/saved.ts';
+import { nothingSaved, type SavedCpu, type StageZeroResult, savedState } from '../../stage-zero/saved.ts';
 import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
@@ -29,12 +29,7 @@ export class LiveCpus {
 
   /** Undefined where there was no stage zero. */
   get result(): StageZeroResult | undefined {
-    if (this.#result === 'not read') {
-      const { notes, physical } = this.#kernel;
-      const read = (at: number, length: number): Uint8Array =>
-        physical.withView(at, length, (bytes) => Uint8Array.from(bytes));
-      this.#result = savedState(notes, { read });
-    }
+    if (this.#result === 'not read') this.#result = resultOf(this.#kernel);
     return this.#result;
   }
 
@@ -60,6 +55,27 @@ export class LiveCpus {
   }
 }
 
+/** Whatever is wrong with it is told in the result: no thread but those that computed needs it. */
+function resultOf(kernel: Kernel): StageZeroResult | undefined {
+  const { notes, physical } = kernel;
+  const read = (at: number, length: number): Uint8Array =>
+    physical.withView(at, length, (bytes) => Uint8Array.from(bytes));
+  try {
+    const result = savedState(notes, { read });
+    if (result?.bootId === undefined || isOfThisBoot(kernel, result.bootId)) return result;
+    return nothingSaved('it was loaded in another boot');
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return nothingSaved(error.message);
+  }
+}
+
+/** By /proc/sys/kernel/random/boot_id (drivers/char/random.c), where the kernel shows the symbol. */
+function isOfThisBoot(kernel: Kernel, bootId: Buffer): boolean {
+  const symbol = kernel.symbolMaybe('sysctl_bootid');
+  return symbol === undefined || kernel.memory.read(symbol, bootId.length).equals(bootId);
+}
+
 function whyNot({ phase, problems }: StageZeroResult): string {
   if (problems.length > 0) return `are lost: ${problems.join('; ')}`;
   if (phase !== 'done') return `are lost: stage zero ended early (${phase})`;
@@ -79,6 +95,20 @@ function contradiction(kernel: Kernel, cpu: number, task: Task): string | undefi
     (name) => note.registers[name] !== regs[name],
   );
   return wrong === undefined ? undefined : `the crash note has another ${wrong} than the task's stack`;
+}
+
+/**
+ * Whether a processor was on its way into or out of the kernel: what is on the task's stack may then be of
+ * an earlier entry, because this one's registers are not there yet (arch/x86/entry/entry_64.S, and
+ * sync_regs() in arch/x86/kernel/traps.c).
+ */
+export function wasEntering(kernel: Kernel, cpu: number, task: Task): boolean {
+  const ip = cpuNoteOf(kernel, cpu, task.pid)?.registers.ip;
+  const start = kernel.symbolMaybe('__entry_text_start');
+  const end = kernel.symbolMaybe('__entry_text_end');
+  if (ip === undefined) return false;
+  if (start !== undefined && end !== undefined && ip >= start && ip < end) return true;
+  return kernel.symbolAt(ip)?.name === 'sync_regs';
 }
 
 /**

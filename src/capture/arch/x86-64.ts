@@ -6,7 +6,7 @@ import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { type LiveRegisters, wasSavingRegisters } from './live-registers.ts';
+import { type LiveRegisters, wasEntering, wasSavingRegisters } from './live-registers.ts';
 
 /** A thread's registers as the dead kernel saved them, or why they cannot be used. */
 export interface CapturedRegisters {
@@ -129,6 +129,8 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
   if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
   if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
+  if (onCpu !== undefined && wasEntering(kernel, onCpu.cpu, task))
+    problems.push('was on a CPU, on its way into or out of the kernel: nothing tells its registers');
   if (onCpu !== undefined && !inCpu && wasSavingRegisters(kernel, onCpu.cpu, task))
     problems.push('was having its vector registers saved by the kernel');
   if (inCpu && saved === undefined) {

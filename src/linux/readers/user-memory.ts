@@ -61,6 +61,28 @@ export class UserMemory {
   }
 
   /**
+   * Whether a test holds for any page that is in the page tables between two addresses. The test gets the
+   * page with `before` bytes in front of it: the last ones of the page before, or zeros. What the dump does
+   * not have is passed over.
+   * @throws VmcoreError if the page tables cannot be read
+   */
+  someMapped(start: number, end: number, before: number, test: (bytes: Buffer) => boolean): boolean {
+    const bytes = Buffer.alloc(before + PAGE_SIZE);
+    let behind = 0;
+    for (const run of walkUserPages(this.#kernel, this.#mm.pgd, start, end)) {
+      for (let i = 0; run.kind === 'present' && i < run.pages; i++) {
+        const page = run.address + i * PAGE_SIZE;
+        if (page === behind) bytes.copyWithin(0, PAGE_SIZE);
+        else bytes.fill(0, 0, before);
+        if (this.#copy((run.pfn + i) * PAGE_SIZE, bytes.subarray(before), page) !== undefined) continue;
+        behind = page + PAGE_SIZE;
+        if (test(bytes)) return true;
+      }
+    }
+    return false;
+  }
+
+  /**
    * Copies bytes of a frame, which is the page at `page`; comes back with a sentence if the dump does not
    * have them.
    */
