@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { type Progress, stderrProgress } from '../lab/progress.ts';
 import { findQemu } from '../lab/qemu.ts';
+import { benchCampaign } from './campaign.ts';
 import { describeMachine, type Section, writeDocument } from './document.ts';
 import { removeGuests } from './guest.ts';
 import { memorySection } from './memory.ts';
@@ -32,6 +33,7 @@ const parts: readonly Part[] = [
     heading: 'From panic to running',
     run: async (quick, progress) => recoverySection(await sharedRecovery(quick, progress)),
   },
+  { name: 'campaign', heading: 'Panics of a busy machine', run: benchCampaign },
   { name: 'redis', heading: 'Redis on an armed machine', run: benchRedis },
   {
     name: 'memory',

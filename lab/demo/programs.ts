@@ -25,11 +25,7 @@ export async function buildPrograms(release: Release, progress: Progress): Promi
     progress.step('compiling the counter');
     await runChecked('make', ['-s', '-C', join(examples, 'counter'), `BUILD=${directory}`]);
   });
-  const orbitsSources = [join(examples, 'orbits/orbits.c'), join(examples, 'orbits/Makefile')];
-  const orbits = await built('orbits', orbitsSources, async (directory) => {
-    progress.step('compiling the computation');
-    await runChecked('make', ['-s', '-C', join(examples, 'orbits'), `BUILD=${directory}`]);
-  });
+  const orbits = await buildOrbits(progress);
   const recipe = join(examples, 'joe/build.sh');
   const joeSources = [recipe, join(examples, 'joe/crash-procedure.patch'), header];
   const joe = await built(`joe-${release}`, joeSources, async (directory) => {
@@ -37,6 +33,15 @@ export async function buildPrograms(release: Release, progress: Progress): Promi
     await runChecked(recipe, [release, join(directory, `joe-${release}`)], { what: 'building JOE' });
   });
   return { counter, orbits, joe };
+}
+
+/** Builds the computation with a known result. @returns its path */
+export function buildOrbits(progress: Progress): Promise<string> {
+  const sources = [join(examples, 'orbits/orbits.c'), join(examples, 'orbits/Makefile')];
+  return built('orbits', sources, async (directory) => {
+    progress.step('compiling the computation');
+    await runChecked('make', ['-s', '-C', join(examples, 'orbits'), `BUILD=${directory}`]);
+  });
 }
 
 /** The program of this name, built by `build` in a directory that stands for its sources. */
