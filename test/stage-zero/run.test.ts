@@ -206,5 +206,8 @@ suite('stage zero, run as a process,', () => {
     // Low memory and text would be overwritten by zeros.
     assert.deepEqual(run({ damage, how: 'n' }).lines, [ENTERED]);
     assert.equal(run({ damage }).result?.missing, 0);
+    // A first exception is not taken for a second one, after which nothing is checked any more.
+    const loaded = [{ address: 0x6b00_0000, bytes: Buffer.alloc(4096) }];
+    assert.deepEqual(run({ damage, how: 'n', inputs: { loaded } }).lines, ['reset']);
   });
 });
