@@ -32,7 +32,10 @@ export interface CpuInfo {
   /** APIC ids of those that are online, as the processors themselves say; the boot processor's first. */
   readonly apicIds: readonly number[];
   readonly flags: ReadonlySet<string>;
-  /** Of the first one, which on most machines is the rate of the time stamp counter. */
+  /**
+   * Of the first one. In a virtual machine it is the rate of the time stamp counter; elsewhere it is what the
+   * processor runs at for the moment, which may be much less (arch_freq_get_on_cpu).
+   */
   readonly megahertz: number | undefined;
 }
 
@@ -77,13 +80,14 @@ export function xsaveBytes({ flags }: CpuInfo): number {
  * when its host lets them.
  */
 const ANSWER_SECONDS = { real: 0.02, virtual: 1 };
-/** Where /proc/cpuinfo does not tell: fast, so that the limit becomes longer and not shorter. */
+/** Where /proc/cpuinfo does not tell the rate: fast, so that the limit becomes longer and not shorter. */
 const FAST_MEGAHERTZ = 5000;
 
 /** Ticks of the time stamp counter for that. */
 export function answerTicks({ flags, megahertz = FAST_MEGAHERTZ }: CpuInfo): number {
-  const seconds = flags.has('hypervisor') ? ANSWER_SECONDS.virtual : ANSWER_SECONDS.real;
-  return Math.round(seconds * megahertz * 1e6);
+  return flags.has('hypervisor')
+    ? Math.round(ANSWER_SECONDS.virtual * megahertz * 1e6)
+    : Math.round(ANSWER_SECONDS.real * Math.max(megahertz, FAST_MEGAHERTZ) * 1e6);
 }
 
 /**

@@ -115,9 +115,11 @@ suite('the processors to be saved', () => {
 });
 
 suite('limits', () => {
-  test('of time are longer in a virtual machine, and for a rate that is not known', () => {
-    assert.equal(answerTicks(info([0], 'lm xsave', '1000.000')), 20_000_000);
+  test('of time are longer in a virtual machine, and never shorter for a processor that idles', () => {
+    assert.equal(answerTicks(info([0], 'lm xsave', '800.000')), 100_000_000);
+    assert.equal(answerTicks(info([0], 'lm xsave', '6000.000')), 120_000_000);
     assert.equal(answerTicks(info([0], 'lm xsave hypervisor', '1000.000')), 1_000_000_000);
+    assert.equal(answerTicks(info([0], 'lm xsave hypervisor', '0.000')), 5_000_000_000);
     assert.equal(answerTicks(info([0], 'lm xsave', '0.000')), 100_000_000);
   });
 

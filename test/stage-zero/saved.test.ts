@@ -79,6 +79,12 @@ suite('a slot is not believed', () => {
     });
   }
 
+  test('if it reaches into the next one, whatever its checksum', () => {
+    const area = new MadeArea();
+    area.save(2, Buffer.alloc(area.constant(symbols.SLOT_ROOM) + 8, 0xab));
+    assert.deepEqual(read(area).problems, ['what the processor with APIC id 2 saved is damaged']);
+  });
+
   test('if the processor had not come to its end', () => {
     const area = new MadeArea();
     area.save(2, registers);
