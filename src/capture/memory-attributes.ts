@@ -68,10 +68,10 @@ function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
 }
 
 /**
- * What an address space as a whole has that nobody can give it again. `isRunning`: one of its threads was on
- * a CPU, where its rights to protection keys are (PKRU).
+ * What an address space as a whole has that nobody can give it again. `hasLostKeyRights`: the
+ * rights to protection keys of one of its threads were in a CPU (PKRU), and are not known.
  */
-export function addressSpaceProblems(kernel: Kernel, mm: Mm, isRunning: boolean): string[] {
+export function addressSpaceProblems(kernel: Kernel, mm: Mm, hasLostKeyRights: boolean): string[] {
   const problems: (string | false)[] = [
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
     (mm.ioctx_table ?? 0n) !== 0n && 'has an asynchronous I/O context (io_setup)',
@@ -81,7 +81,7 @@ export function addressSpaceProblems(kernel: Kernel, mm: Mm, isRunning: boolean)
     hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
     (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
     !hasSoundKeyMap(mm) && 'has a damaged map of memory protection keys',
-    isRunning &&
+    hasLostKeyRights &&
       protectionKeysOf(mm).length > 0 &&
       'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
   ];

@@ -41,6 +41,8 @@ export interface MemoryOwner {
   readonly threads: readonly bigint[];
   /** A thread was on a CPU, maybe in the middle of a page fault. */
   readonly isRunning: boolean;
+  /** A thread's rights to protection keys were in a CPU (PKRU), and are not known. */
+  readonly hasLostKeyRights: boolean;
   readonly memoryId: number;
   readonly findings: Findings;
 }
@@ -125,7 +127,7 @@ export class MemoryCapture {
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
-    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm, owner.isRunning));
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm, owner.hasLostKeyRights));
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     let own = 0;

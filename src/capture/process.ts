@@ -176,9 +176,16 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
     pid: group.pid,
     threads: group.threads.map(({ address }) => address),
     isRunning: group.threads.some(({ address }) => source.running.cpuOf.has(address)),
+    hasLostKeyRights: group.threads.some((task) => hasLostRegisters(source, task)),
     memoryId: source.ids.of(mm),
     findings,
   });
+}
+
+/** It was on a CPU whose registers nobody saved. */
+function hasLostRegisters({ running, liveCpus }: ProcessSource, task: Task): boolean {
+  const cpu = running.cpuOf.get(task.address);
+  return cpu !== undefined && liveCpus.of(cpu, task).saved === undefined;
 }
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
