@@ -19,6 +19,8 @@ import { captureProcess, knownIdentity, type MemoryUsers, type ProcessSource, Sh
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 
+export { stageZeroResult } from './arch/index.ts';
+
 /** Which processes to capture. */
 export interface CaptureRequest {
   /** Process ids of the initial PID namespace. */

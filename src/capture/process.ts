@@ -185,7 +185,7 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
 /** It was on a CPU whose registers nobody saved. */
 function hasLostRegisters({ running, liveCpus }: ProcessSource, task: Task): boolean {
   const cpu = running.cpuOf.get(task.address);
-  return cpu !== undefined && liveCpus.of(cpu, task).saved === undefined;
+  return cpu !== undefined && liveCpus.of(cpu, task).processor === undefined;
 }
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };

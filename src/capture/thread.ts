@@ -141,7 +141,7 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
  * FS base is gone when a processor is started.
  */
 export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>): string[] {
-  const bases = live.saved === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
+  const bases = live.processor === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
   return bases
     .filter((base) => setsBase(base, user, vmas))
     .map((base) => {

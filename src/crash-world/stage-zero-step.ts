@@ -1,5 +1,6 @@
+import { stageZeroResult } from '../capture/index.ts';
 import type { IncidentReport } from '../report/schema.ts';
-import { type StageZeroResult, savedState } from '../stage-zero/saved.ts';
+import type { StageZeroResult } from '../stage-zero/saved.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { required, step } from './stage-list.ts';
@@ -9,24 +10,12 @@ export const stageZeroStep = step({
   name: 'stage-zero',
   needs: { kernel: required<Kernel>() },
   run: ({ kernel }, { report }) => {
-    const result = readResult(kernel, report);
+    const result = stageZeroResult(kernel);
     if (result === undefined) return { parked: new Set<number>() };
     report.stageZero = inReport(result, tscKilohertz(kernel), kernel.cpus.length);
     return { parked: new Set(result.cpus.keys()) };
   },
 });
-
-function readResult(kernel: Kernel, report: IncidentReport): StageZeroResult | undefined {
-  const read = (physical: number, length: number): Uint8Array =>
-    kernel.physical.withView(physical, length, (bytes) => Uint8Array.from(bytes));
-  try {
-    return savedState(kernel.notes, { read });
-  } catch (error) {
-    if (!(error instanceof VmcoreError)) throw error;
-    report.errors.push(`what stage zero saved cannot be read: ${error.message}`);
-    return undefined;
-  }
-}
 
 /** What the report has of it. @param kilohertz of the time stamp counter */
 export function inReport(

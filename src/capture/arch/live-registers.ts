@@ -7,16 +7,18 @@ import { nothingSaved, type SavedCpu, type StageZeroResult, savedState } from '.
 import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
-/** A processor's own registers at the end, or why there are none: the end of a sentence. */
-export type LiveRegisters =
-  | { readonly saved: SavedCpu; readonly why?: undefined }
-  | { readonly saved?: undefined; readonly why: string };
-
-/**
- * Where the kernel moves a thread's vector registers to memory in the name of code of its own
- * (arch/x86/kernel/fpu/core.c): it says that they are in memory before they are.
- */
-const SAVING: ReadonlySet<string> = new Set(['kernel_fpu_begin_mask', 'save_fpregs_to_fpstate']);
+/** A processor's own registers at the end, for the task that it was executing. */
+export interface LiveRegisters {
+  /**
+   * All that it had. The user's GS base and key rights (PKRU) stay in it all through the kernel, whoever its
+   * vector registers belong to.
+   */
+  readonly processor: SavedCpu | undefined;
+  /** The same, if the vector registers are certainly the task's; they are the newest then. */
+  readonly saved: SavedCpu | undefined;
+  /** Why they are not: the end of a sentence. */
+  readonly why: string;
+}
 
 /** What stage zero saved of the processors, and whose it is. */
 export class LiveCpus {
@@ -29,7 +31,7 @@ export class LiveCpus {
 
   /** Undefined where there was no stage zero. */
   get result(): StageZeroResult | undefined {
-    if (this.#result === 'not read') this.#result = resultOf(this.#kernel);
+    if (this.#result === 'not read') this.#result = stageZeroResult(this.#kernel);
     return this.#result;
   }
 
@@ -41,22 +43,31 @@ export class LiveCpus {
    */
   of(cpu: number, task: Task): LiveRegisters {
     const { result } = this;
-    if (result === undefined) return { why: 'are lost' };
+    const without = (why: string, processor?: SavedCpu): LiveRegisters => ({
+      processor,
+      saved: undefined,
+      why,
+    });
+    if (result === undefined) return without('are lost');
     try {
       const apicId = apicIdOf(this.#kernel, cpu);
-      const saved = result.cpus.get(apicId);
-      if (saved === undefined) return { why: whyNot(result) };
+      const processor = result.cpus.get(apicId);
+      if (processor === undefined) return without(whyNot(result, apicId));
       const against = contradiction(this.#kernel, cpu, task);
-      return against === undefined ? { saved } : { why: `cannot be told: ${against}` };
+      if (against !== undefined) return without(`cannot be told: ${against}`, processor);
+      return { processor, saved: processor, why: '' };
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
-      return { why: `cannot be told: ${error.message}` };
+      return without(`cannot be told: ${error.message}`);
     }
   }
 }
 
-/** Whatever is wrong with it is told in the result: no thread but those that computed needs it. */
-function resultOf(kernel: Kernel): StageZeroResult | undefined {
+/**
+ * What stage zero left; undefined where there was none. Whatever is wrong with it is told in the result: no
+ * thread but those that were on a CPU needs it.
+ */
+export function stageZeroResult(kernel: Kernel): StageZeroResult | undefined {
   const { notes, physical } = kernel;
   const read = (at: number, length: number): Uint8Array =>
     physical.withView(at, length, (bytes) => Uint8Array.from(bytes));
@@ -70,14 +81,19 @@ function resultOf(kernel: Kernel): StageZeroResult | undefined {
   }
 }
 
-/** By /proc/sys/kernel/random/boot_id (drivers/char/random.c), where the kernel shows the symbol. */
+/**
+ * By /proc/sys/kernel/random/boot_id (drivers/char/random.c). Where the kernel does not show it, the note
+ * that led to the area is what tells: the crash kernel got it from the kernel that died.
+ */
 function isOfThisBoot(kernel: Kernel, bootId: Buffer): boolean {
   const symbol = kernel.symbolMaybe('sysctl_bootid');
   return symbol === undefined || kernel.memory.read(symbol, bootId.length).equals(bootId);
 }
 
-function whyNot({ phase, problems }: StageZeroResult): string {
-  if (problems.length > 0) return `are lost: ${problems.join('; ')}`;
+function whyNot({ phase, problems }: StageZeroResult, apicId: number): string {
+  // What is said of another processor is not the reason.
+  const own = problems.filter((problem) => Number(/APIC id (\d+)/.exec(problem)?.[1] ?? apicId) === apicId);
+  if (own.length > 0) return `are lost: ${own.join('; ')}`;
   if (phase !== 'done') return `are lost: stage zero ended early (${phase})`;
   return 'are lost: the processor could not be asked for them';
 }
@@ -95,28 +111,4 @@ function contradiction(kernel: Kernel, cpu: number, task: Task): string | undefi
     (name) => note.registers[name] !== regs[name],
   );
   return wrong === undefined ? undefined : `the crash note has another ${wrong} than the task's stack`;
-}
-
-/**
- * Whether a processor was on its way into or out of the kernel: what is on the task's stack may then be of
- * an earlier entry, because this one's registers are not there yet (arch/x86/entry/entry_64.S, and
- * sync_regs() in arch/x86/kernel/traps.c).
- */
-export function wasEntering(kernel: Kernel, cpu: number, task: Task): boolean {
-  const ip = cpuNoteOf(kernel, cpu, task.pid)?.registers.ip;
-  const start = kernel.symbolMaybe('__entry_text_start');
-  const end = kernel.symbolMaybe('__entry_text_end');
-  if (ip === undefined) return false;
-  if (start !== undefined && end !== undefined && ip >= start && ip < end) return true;
-  return kernel.symbolAt(ip)?.name === 'sync_regs';
-}
-
-/**
- * Whether a processor was in the middle of saving the registers of the task that it was executing, so that
- * neither those in memory nor the mark that they are there can be believed.
- */
-export function wasSavingRegisters(kernel: Kernel, cpu: number, task: Task): boolean {
-  const ip = cpuNoteOf(kernel, cpu, task.pid)?.registers.ip;
-  const symbol = ip === undefined ? undefined : kernel.symbolAt(ip);
-  return symbol !== undefined && SAVING.has(symbol.name);
 }

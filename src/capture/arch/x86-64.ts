@@ -1,12 +1,13 @@
 import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
 import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
-import { readLiveXstate, readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
+import { livePkru, readLiveXstate, readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
 import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
 import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { type LiveRegisters, wasEntering, wasSavingRegisters } from './live-registers.ts';
+import { doubtOfRegisters, wasSavingRegisters } from './interrupted.ts';
+import type { LiveRegisters } from './live-registers.ts';
 
 /** A thread's registers as the dead kernel saved them, or why they cannot be used. */
 export interface CapturedRegisters {
@@ -94,6 +95,15 @@ export function hasDefaultModes(fxsave: Buffer): boolean {
   );
 }
 
+/**
+ * Whether a thread has descriptors of segments (set_thread_area), or selectors of any: the kernel learns of a
+ * change when the thread leaves its CPU. Programs of 64 bits have none.
+ */
+function hasSegments(kernel: Kernel, { tls, fsindex, gsindex, ds, es }: Task['thread']): boolean {
+  const selectors = fsindex !== 0 || gsindex !== 0 || ds !== 0 || es !== 0;
+  return selectors || readTls(kernel, tls).some(({ low, high }) => low !== 0 || high !== 0);
+}
+
 /** A CPU that a task was executing on when the kernel died. */
 export interface OnCpu {
   readonly cpu: number;
@@ -111,13 +121,13 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   const regs = taskPtRegs(kernel, task.stack);
   const thread = task.thread;
   const inCpu = onCpu !== undefined && !hasThreadFlag(task, TIF.needFpuLoad);
-  const saved = inCpu ? onCpu.live.saved : undefined;
+  const { processor, saved } = onCpu?.live ?? {};
+  // The kernel notes the user's GS base and key rights when a thread leaves a CPU; a thread sets its own.
+  const gsBase = processor?.kernelGsBase ?? thread.gsbase;
   const xstate =
     saved === undefined
-      ? readXstate(kernel, thread.fpstate, thread.pkru)
-      : readLiveXstate(kernel, saved.xsave, thread.fpstate);
-  // The kernel notes the user's GS base when a thread leaves a CPU, and a thread may set its own (WRGSBASE).
-  const gsBase = onCpu?.live.saved?.kernelGsBase ?? thread.gsbase;
+      ? readXstate(kernel, thread.fpstate, processor ? livePkru(kernel, processor.xsave) : thread.pkru)
+      : readLiveXstate(kernel, saved, thread.fpstate);
   const problems = unrestorable(xstate.xstateBv);
   const notes: string[] = [];
   const wrong = implausible(regs);
@@ -129,10 +139,12 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
   if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
   if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
-  if (onCpu !== undefined && wasEntering(kernel, onCpu.cpu, task))
-    problems.push('was on a CPU, on its way into or out of the kernel: nothing tells its registers');
-  if (onCpu !== undefined && !inCpu && wasSavingRegisters(kernel, onCpu.cpu, task))
+  const doubt = onCpu && doubtOfRegisters(kernel, onCpu.cpu, task);
+  if (doubt !== undefined) problems.push(doubt);
+  if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu.cpu, task))
     problems.push('was having its vector registers saved by the kernel');
+  if (onCpu !== undefined && hasSegments(kernel, thread))
+    problems.push('was on a CPU and has segments of its own, which it may have changed');
   if (inCpu && saved === undefined) {
     if (BigInt.asIntN(64, regs.orig_ax) === -1n) {
       problems.push(`was computing on a CPU: its vector registers ${onCpu.live.why}`);

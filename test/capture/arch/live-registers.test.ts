@@ -16,6 +16,7 @@ const CPU = 1;
 const APIC_ID = 2;
 const GS_BASE = 0x7fff_1234_5000n;
 const KERNEL_TEXT = 0xffff_ffff_8123_4567n;
+const ENTRY_TEXT = 0xffff_ffff_81c0_0000n;
 
 /** Sizes and offsets of components in the standard format, as CPUID tells of a processor with AVX-512. */
 const COMPONENTS = new Map<number, { readonly size: number; readonly offset: number }>([
@@ -49,6 +50,7 @@ class Computing {
   readonly area: MadeArea;
   readonly task: bigint;
   readonly #fpstate: bigint;
+  readonly #exceptionStacks: bigint;
 
   constructor(release: (typeof releases)[number], xsave = xsaveArea()) {
     const kernel = new MadeKernel(release, 2);
@@ -94,6 +96,38 @@ class Computing {
       this.#table(symbol, words);
     }
     this.#table('xstate_flags', Buffer.alloc(19 * 4));
+    kernel.symbols.set('__entry_text_start', ENTRY_TEXT);
+    kernel.symbols.set('__entry_text_end', ENTRY_TEXT + 0x1000n);
+    this.#exceptionStacks = kernel.physicalToVirtual(kernel.tables.allocate());
+    for (let page = 1; page < 32; page++) kernel.tables.allocate();
+    kernel.variable('cea_exception_stacks', 0n);
+    for (let page = 1; page < 8; page++) kernel.tables.allocate();
+    this.#perCpu('cea_exception_stacks', this.#exceptionStacks);
+  }
+
+  #perCpu(name: string, value: bigint): void {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(value);
+    this.kernel.write(this.kernel.perCpu(name, CPU), bytes);
+  }
+
+  /** The CPU has panicked on the stack of NMIs, which came when it was at `ip`. */
+  panickedInNmi(ip: bigint): void {
+    const { kernel } = this;
+    const { offsetBytes = 0, sizeBytes = 0 } =
+      kernel.layouts.member('cea_exception_stacks', 'NMI_stack') ?? {};
+    const end = this.#exceptionStacks + BigInt(offsetBytes + sizeBytes);
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(ip);
+    kernel.write(end - 40n, bytes);
+    this.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: end - 0x200n });
+  }
+
+  /** The CPU uses its vector registers for the kernel's own work, or is about to. */
+  usesThemItself(): void {
+    this.kernel.variable('in_kernel_fpu', 0n);
+    for (let page = 1; page < 8; page++) this.kernel.tables.allocate();
+    this.#perCpu('in_kernel_fpu', 1n);
   }
 
   #table(symbol: string, content: Buffer): void {
@@ -160,7 +194,7 @@ for (const release of releases) {
   suite(`a processor’s own registers, ${release},`, () => {
     test('are the computing task’s if everything agrees', () => {
       const { saved, why } = new Computing(release).live();
-      assert.equal(why, undefined);
+      assert.equal(why, '');
       assert.equal(saved?.apicId, APIC_ID);
       assert.deepEqual(saved.xsave, xsaveArea());
     });
@@ -169,13 +203,15 @@ for (const release of releases) {
       const computing = new Computing(release);
       computing.owner(0xffff_8880_0000_1000n);
       const why = 'cannot be told: by fpu_fpregs_owner_ctx they belong to 0xffff888000001000';
-      assert.deepEqual(computing.live(), { why });
+      const { saved, why: said, processor } = computing.live();
+      assert.deepEqual([saved, said, processor?.apicId], [undefined, why, APIC_ID]);
     });
 
     test('are not, if the task’s were on another CPU by last_cpu', () => {
       const computing = new Computing(release);
       computing.set('thread.fpu.last_cpu', 0);
-      assert.deepEqual(computing.live(), { why: 'cannot be told: by last_cpu they were on CPU 0' });
+      const { saved, why } = computing.live();
+      assert.deepEqual([saved, why], [undefined, 'cannot be told: by last_cpu they were on CPU 0']);
     });
 
     test('are not, if the crash note of user mode has other registers than the task’s stack', () => {
@@ -183,7 +219,8 @@ for (const release of releases) {
         const computing = new Computing(release);
         computing.note({ [name]: 1n });
         const why = `cannot be told: the crash note has another ${name} than the task's stack`;
-        assert.deepEqual(computing.live(), { why });
+        assert.equal(computing.live().why, why);
+        assert.equal(computing.live().saved, undefined);
       }
     });
 
@@ -194,32 +231,26 @@ for (const release of releases) {
     });
 
     test('are lost if the processor was not asked, did not answer, or there was no stage zero', () => {
-      assert.match(new Computing(release).live(0).why ?? '', /^are lost: the processor could not be asked/);
+      assert.match(new Computing(release).live(0).why, /^are lost: the processor could not be asked/);
       const early = new Computing(release);
       early.area.setState(symbols.STATE_PHASE, symbols.PHASE_STARTING);
-      assert.match(early.live(0).why ?? '', /^are lost: stage zero ended early \(starting the others\)/);
+      assert.match(early.live(0).why, /^are lost: stage zero ended early \(starting the others\)/);
       const without = new Computing(release);
       without.kernel.notes.splice(0);
-      assert.deepEqual(without.live(), { why: 'are lost' });
+      assert.deepEqual(without.live(), { processor: undefined, saved: undefined, why: 'are lost' });
     });
 
     test('are lost if they are damaged, and the reason says so', () => {
       const computing = new Computing(release);
       computing.area.bytes.writeUInt8(1, computing.area.slot(APIC_ID) + symbols.SLOT_XSAVE + 600);
-      assert.match(
-        computing.live().why ?? '',
-        /^are lost: what the processor with APIC id 2 saved is damaged/,
-      );
+      assert.match(computing.live().why, /^are lost: what the processor with APIC id 2 saved is damaged/);
     });
 
     test('are lost if the memory of stage zero is not in the dump, which ends nothing', () => {
       const computing = new Computing(release);
       const [note] = computing.kernel.notes;
       note?.description.writeBigUInt64LE(0x9_0000_0000n, 0);
-      assert.match(
-        computing.live().why ?? '',
-        /^are lost: what stage zero saved cannot be read: .*0x900000000/,
-      );
+      assert.match(computing.live().why, /^are lost: what stage zero saved cannot be read: .*0x900000000/);
     });
 
     test('are another kernel’s if stage zero was loaded in another boot', () => {
@@ -229,13 +260,13 @@ for (const release of releases) {
       computing.kernel.write(variable, computing.area.inputs.bootId);
       assert.equal(computing.live().saved?.apicId, APIC_ID);
       computing.kernel.write(variable + 15n, Buffer.from([0]));
-      assert.match(computing.live().why ?? '', /^are lost: .*it was loaded in another boot/);
+      assert.match(computing.live().why, /^are lost: .*it was loaded in another boot/);
     });
 
     test('cannot be told if what names the processor is not in the dump', () => {
       const computing = new Computing(release);
       computing.kernel.symbols.delete('cpu_info');
-      assert.match(computing.live().why ?? '', /^cannot be told: .*cpu_info/);
+      assert.match(computing.live().why, /^cannot be told: .*cpu_info/);
     });
   });
 
@@ -275,32 +306,83 @@ for (const release of releases) {
       assert.ok(fxsave.subarray(32, 416).every((byte) => byte === 0));
     });
 
-    test('are those in memory if the kernel says that these are newer; the GS base is the processor’s', () => {
+    const NEEDS_LOAD = 1n << BigInt(TIF.needFpuLoad);
+    const SAVING = 'was having its vector registers saved by the kernel';
+
+    test('are the processor’s as long as they belong to the task there, whether or not memory has them too', () => {
       const computing = new Computing(release);
-      computing.set('thread_info.flags', 1n << BigInt(TIF.needFpuLoad));
+      computing.set('thread_info.flags', NEEDS_LOAD);
+      computing.usesThemItself();
+      const { fpu, problems } = computing.capture();
+      assert.deepEqual([problems, fpu.xstateBv], [[], ALL]);
+    });
+
+    test('are those in memory once the kernel has taken them off the processor; GS base and key rights are not', () => {
+      const computing = new Computing(release);
+      computing.set('thread_info.flags', NEEDS_LOAD);
+      computing.set('thread.pkru', 0x1111);
+      computing.owner(0n);
       const { fpu, registers, problems } = computing.capture();
-      assert.deepEqual([problems, fpu.xstateBv, registers.gsBase], [[], 0n, GS_BASE]);
+      assert.deepEqual([problems, registers.gsBase], [[], GS_BASE]);
+      assert.equal(fpu.xstateBv, 1n << BigInt(XFEATURE.pkru));
+      const keys = fpu.components.find(({ number }) => number === XFEATURE.pkru);
+      assert.equal(Buffer.from(keys?.data ?? []).readUInt32LE(0), 0x5555_5551);
     });
 
-    test('are not believed while the kernel saves them', () => {
+    test('are not believed while the kernel moves them, where stage zero has not saved them', () => {
       const computing = new Computing(release);
-      computing.set('thread_info.flags', 1n << BigInt(TIF.needFpuLoad));
-      computing.note({ cs: 0x10n, ip: KERNEL_TEXT });
-      computing.kernel.text.set(KERNEL_TEXT, 'save_fpregs_to_fpstate');
-      assert.deepEqual(computing.capture().problems, ['was having its vector registers saved by the kernel']);
+      computing.kernel.notes.splice(0);
+      computing.set('thread_info.flags', NEEDS_LOAD);
+      computing.usesThemItself();
+      assert.deepEqual(computing.capture().problems, [SAVING]);
+      // It has moved them.
+      computing.owner(0n);
+      assert.deepEqual(computing.capture().problems, []);
     });
 
-    test('are not believed on the way into and out of the kernel', () => {
+    test('are not believed on the way into and out of the kernel, nor between two tasks', () => {
       const problems = ['was on a CPU, on its way into or out of the kernel: nothing tells its registers'];
       const entering = new Computing(release);
-      entering.note({ cs: 0x10n, ip: KERNEL_TEXT });
-      entering.kernel.symbols.set('__entry_text_start', KERNEL_TEXT - 16n);
-      entering.kernel.symbols.set('__entry_text_end', KERNEL_TEXT + 16n);
+      entering.note({ cs: 0x10n, ip: ENTRY_TEXT + 16n });
       assert.deepEqual(entering.capture().problems, problems);
-      entering.kernel.symbols.set('__entry_text_end', KERNEL_TEXT);
+      entering.note({ ip: ENTRY_TEXT + 0x1000n });
       assert.deepEqual(entering.capture().problems, []);
-      entering.kernel.text.set(KERNEL_TEXT, 'sync_regs');
-      assert.deepEqual(entering.capture().problems, problems);
+      for (const name of ['sync_regs', '__switch_to']) {
+        entering.kernel.text.set(ENTRY_TEXT + 0x1000n, name);
+        assert.deepEqual(entering.capture().problems, problems, name);
+      }
+    });
+
+    test('are not believed if the exception that panicked came on the way into the kernel', () => {
+      const computing = new Computing(release);
+      computing.panickedInNmi(ENTRY_TEXT + 16n);
+      assert.match(
+        computing.capture().problems.join(),
+        /^was on a CPU, on its way into or out of the kernel/,
+      );
+      computing.panickedInNmi(KERNEL_TEXT);
+      assert.deepEqual(computing.capture().problems, []);
+    });
+
+    test('are not believed where the kernel does not show its entry code', () => {
+      const computing = new Computing(release);
+      computing.note({ cs: 0x10n, ip: KERNEL_TEXT });
+      computing.kernel.symbols.delete('__entry_text_end');
+      assert.match(computing.capture().problems.join(), /does not show where its entry code is/);
+    });
+
+    test('are not believed if the thread has segments that it may have changed', () => {
+      const computing = new Computing(release);
+      computing.set('thread.fsindex', 0x63);
+      assert.deepEqual(computing.capture().problems, [
+        'was on a CPU and has segments of its own, which it may have changed',
+      ]);
+    });
+
+    test('are damaged if components are in use that are off', () => {
+      const computing = new Computing(release);
+      computing.area.save(APIC_ID, xsaveArea(), { xcr0: 7n, kernelGsBase: GS_BASE });
+      assert.throws(() => computing.capture(), /uses components .* that are off/);
     });
 
     test('are lost if stage zero did not save them, and the reason says why', () => {
@@ -312,7 +394,7 @@ for (const release of releases) {
 
     test('are refused if the GS base is the kernel’s own, which it is before SWAPGS', () => {
       const computing = new Computing(release);
-      computing.area.save(APIC_ID, xsaveArea(), { kernelGsBase: 0xffff_8880_3ec0_0000n });
+      computing.area.save(APIC_ID, xsaveArea(), { xcr0: ALL, kernelGsBase: 0xffff_8880_3ec0_0000n });
       assert.deepEqual(computing.capture().problems, ['has a thread pointer outside user space']);
     });
   });

@@ -149,15 +149,29 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
  * The same of an area that XSAVE has written, in the standard format, from the registers of a processor: what
  * a thread had whose `fpstate` this is. Throws a ContainerError if the area contradicts itself.
  */
-export function readLiveXstate(kernel: Kernel, area: Buffer, fpstate: bigint): Xstate {
+export function readLiveXstate(
+  kernel: Kernel,
+  { xsave: area, xcr0 }: { readonly xsave: Buffer; readonly xcr0: bigint },
+  fpstate: bigint,
+): Xstate {
   const state = kernel.bind(fpstateStruct).at(fpstate);
   if (area.length < FXSAVE.bytes + HEADER_BYTES) {
     throw new ContainerError('XSAVE area', fpstate, `has a size of ${area.length} bytes`);
   }
   const xstateBv = area.readBigUInt64LE(XSTATE_BV);
-  const offset = componentLayout(kernel).offsets[XFEATURE.pkru] ?? 0;
-  const pkru = has(xstateBv, XFEATURE.pkru) ? area.readUInt32LE(offset) : 0;
+  if ((xstateBv & ~xcr0) !== 0n) {
+    throw new ContainerError('XSAVE area', fpstate, `uses components ${xstateBv.toString(16)} that are off`);
+  }
+  const pkru = livePkru(kernel, area);
   return xstateOf(kernel, area, { xstateBv, xcompBv: 0n, userFeatures: state.user_xfeatures, pkru, fpstate });
+}
+
+/** PKRU in an area that XSAVE has written: the user's rights to protection keys; 0 where there are none. */
+export function livePkru(kernel: Kernel, area: Buffer): number {
+  if (!has(area.readBigUInt64LE(XSTATE_BV), XFEATURE.pkru)) return 0;
+  const offset = componentLayout(kernel).offsets[XFEATURE.pkru] ?? area.length;
+  if (offset + 4 > area.length) throw new ContainerError('XSAVE area', 0n, 'has PKRU beyond its end');
+  return area.readUInt32LE(offset);
 }
 
 /** What an area says of itself, and what its thread may use. */
@@ -192,6 +206,15 @@ function xstateOf(kernel: Kernel, area: Buffer, facts: AreaFacts): Xstate {
   const keys = pkru === 0 ? 0n : 1n << BigInt(XFEATURE.pkru);
   const inUse = ((xstateBv & ~(1n << BigInt(XFEATURE.pkru))) | keys) & userFeatures;
   return { fxsave: legacyRegion(area, xstateBv), xstateBv: inUse, components };
+}
+
+/**
+ * Whether a CPU uses vector registers for the kernel's own work, or is about to (kernel_fpu_begin); where the
+ * kernel does not show it, it may be.
+ */
+export function isInKernelFpu(kernel: Kernel, cpu: number): boolean {
+  const variable = kernel.symbolMaybe('in_kernel_fpu');
+  return variable === undefined || kernel.memory.u8(kernel.perCpu(variable, cpu)) !== 0;
 }
 
 /** Address of the `struct fpu` whose registers a CPU has, or had last. */
