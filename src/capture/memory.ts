@@ -32,6 +32,8 @@ import { privatePages } from './pages.ts';
 
 /** Pages that one page fault can bring. */
 const HUGE_PAGE = 512;
+/** ARG_MAX of a program whose stack may be as small as can be (execve(2)): those with more are refused. */
+const EXEC_ARGUMENT_PAGES = 32;
 const NONE = listedRuns([]);
 
 /** What the capture of an address space needs to know of its process. */
@@ -41,6 +43,8 @@ export interface MemoryOwner {
   readonly threads: readonly bigint[];
   /** A thread was on a CPU, maybe in the middle of a page fault. */
   readonly isRunning: boolean;
+  /** A thread was in execve(2). */
+  readonly isInExec: boolean;
   /** A thread's rights to protection keys were in a CPU (PKRU), and are not known. */
   readonly hasLostKeyRights: boolean;
   readonly memoryId: number;
@@ -172,12 +176,14 @@ export class MemoryCapture {
     const slack = owner.isRunning ? HUGE_PAGE : 0;
     const what = 'anonymous pages in the page tables against the rss counter';
     const { findings } = owner;
-    if (own >= anon && own - anon <= slack) {
+    // execve counts the next program's arguments here until it has its memory (acct_arg_size, fs/exec.c).
+    const most = owner.isInExec ? EXEC_ARGUMENT_PAGES : 0;
+    if (own + most >= anon && own - anon <= slack) {
       findings.checks.push({ what, result: 'agrees' });
       return;
     }
     findings.checks.push({ what, result: 'differs', detail: `${own} against ${anon}` });
-    if (own < anon)
+    if (own + most < anon)
       findings.reasons.push(`has ${own} pages in its page tables, but the kernel counted ${anon}`);
     else
       findings.repairs.push({ what: 'resident pages', used: 'the page tables', instead: 'the rss counter' });

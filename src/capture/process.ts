@@ -176,6 +176,7 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
     pid: group.pid,
     threads: group.threads.map(({ address }) => address),
     isRunning: group.threads.some(({ address }) => source.running.cpuOf.has(address)),
+    isInExec: group.threads.some(({ in_execve }) => in_execve),
     hasLostKeyRights: group.threads.some((task) => hasLostRegisters(source, task)),
     memoryId: source.ids.of(mm),
     findings,
