@@ -50,8 +50,8 @@ export interface CrashImage {
 
 /**
  * What is loaded for a crash kernel that stage zero runs before.
- * @throws KexecError if it does not fit; ArmError if lockdown or the processors do not allow it; other errors,
- *   of Node.js too, if something cannot be read or is not as it is believed to be
+ * @throws KexecError if it does not fit; ArmError if lockdown, the processors or encryption do not allow it;
+ *   other errors, of Node.js too, if something cannot be read or is not as it is believed to be
  */
 export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
   const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));

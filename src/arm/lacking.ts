@@ -5,6 +5,7 @@ import { type CpuInfo, parseCpuInfo, processorObstacle, stageZeroCpus } from '..
 import type { Finding } from './finding.ts';
 import { type BootProcessorSetting, findHaltText, isKnownFirmware } from './halt-text.ts';
 import { parseIomem } from './iomem.ts';
+import { encryptionObstacle } from './memory-encryption.ts';
 import { lockdownMode } from './obstacles.ts';
 
 /** What a crash kernel that was loaded will not have: the end of a sentence each. */
@@ -43,7 +44,7 @@ export function readProcessors(root = '/'): Processors {
 export function stageZeroObstacle(info: CpuInfo, root = '/'): string | undefined {
   const mode = lockdownMode(root);
   if (mode !== undefined) return `under lockdown (${mode}) the kernel does not allow stage zero`;
-  return processorObstacle(info);
+  return processorObstacle(info) ?? encryptionObstacle(root);
 }
 
 /** Whether processes that compute at a panic would come back, as far as it can be told before arming. */

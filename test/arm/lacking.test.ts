@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import type { Finding } from '../../src/arm/finding.ts';
 import type { BootProcessorSetting } from '../../src/arm/halt-text.ts';
 import { computingProcesses, lostComputing } from '../../src/arm/lacking.ts';
+import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -26,8 +27,11 @@ const DIRECT_MAP = 0xffff_8880_0000_0000n;
 /** ENDBR64, HLT, RET */
 const HALTING = [0xf3, 0x0f, 0x1e, 0xfa, 0xf4, 0xc3];
 
-/** /proc/kcore with one segment: the page of physical memory that native_halt lies in. */
-function kcore(code = HALTING): Buffer {
+/** Where the only page of memory is in it, and what the kernel tells of itself. */
+const [PAGE_AT, NOTE_AT] = [0x1000, 0x200];
+
+/** /proc/kcore with VMCOREINFO and one segment: the page of physical memory that native_halt lies in. */
+function kcore({ code = HALTING, vmcoreinfo = 'NUMBER(sme_mask)=0\n' } = {}): Buffer {
   const core = Buffer.alloc(0x2000);
   core.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
   core.writeUInt16LE(4, 16);
@@ -35,15 +39,23 @@ function kcore(code = HALTING): Buffer {
   core.writeBigUInt64LE(64n, 32);
   core.writeUInt16LE(64, 52);
   core.writeUInt16LE(56, 54);
-  core.writeUInt16LE(1, 56);
+  core.writeUInt16LE(2, 56);
+  const note = Buffer.concat([Buffer.alloc(12), Buffer.from('VMCOREINFO\0\0'), Buffer.from(vmcoreinfo)]);
+  note.writeUInt32LE('VMCOREINFO'.length + 1, 0);
+  note.writeUInt32LE(vmcoreinfo.length, 4);
+  core.set(note, NOTE_AT);
+  core.writeUInt32LE(4, 64);
+  core.writeBigUInt64LE(BigInt(NOTE_AT), 64 + 8);
+  core.writeBigUInt64LE(BigInt(note.length), 64 + 32);
   const page = CODE + 0x1000;
-  core.writeUInt32LE(1, 64);
-  core.writeBigUInt64LE(0x1000n, 64 + 8);
-  core.writeBigUInt64LE(DIRECT_MAP + BigInt(page), 64 + 16);
-  core.writeBigUInt64LE(BigInt(page), 64 + 24);
-  core.writeBigUInt64LE(0x1000n, 64 + 32);
-  core.writeBigUInt64LE(0x1000n, 64 + 40);
-  core.set(code, 0x1000 + HALT_OFFSET - 0x1000);
+  const load = 64 + 56;
+  core.writeUInt32LE(1, load);
+  core.writeBigUInt64LE(BigInt(PAGE_AT), load + 8);
+  core.writeBigUInt64LE(DIRECT_MAP + BigInt(page), load + 16);
+  core.writeBigUInt64LE(BigInt(page), load + 24);
+  core.writeBigUInt64LE(0x1000n, load + 32);
+  core.writeBigUInt64LE(0x1000n, load + 40);
+  core.set(code, PAGE_AT + HALT_OFFSET - 0x1000);
   return core;
 }
 
@@ -60,14 +72,19 @@ const FILES = {
 
 let machines = 0;
 
-/** What doctor finds on a machine with these files. */
-function found(files: Partial<typeof FILES>, setting: BootProcessorSetting = 'auto'): Finding {
+/** The root of a machine with these files. */
+function machine(files: Partial<typeof FILES>): string {
   const root = join(directory, String(machines++));
   for (const [name, content] of Object.entries({ ...FILES, ...files })) {
     mkdirSync(dirname(join(root, name)), { recursive: true });
     writeFileSync(join(root, name), content);
   }
-  const finding = computingProcesses(RELEASE, setting, root);
+  return root;
+}
+
+/** What doctor finds on it. */
+function found(files: Partial<typeof FILES>, setting: BootProcessorSetting = 'auto'): Finding {
+  const finding = computingProcesses(RELEASE, setting, machine(files));
   assert.equal(finding.what, 'computing processes');
   assert.equal(finding.todo === undefined, finding.state === 'good');
   return finding;
@@ -102,7 +119,7 @@ test('what the configuration gives up is named', () => {
 });
 
 test('a kernel whose halt is another one is not called', () => {
-  const { found: is, todo } = found({ 'proc/kcore': kcore([]) });
+  const { found: is, todo } = found({ 'proc/kcore': kcore({ code: [] }) });
   assert.equal(is, NOT_CALLED);
   assert.equal(todo, 'native_halt of this kernel is not what is expected');
 });
@@ -124,6 +141,14 @@ test('where there can be no stage zero, the reason is named, and that arming wor
       'in a confidential virtual machine no processor can be started by another',
     ],
     [
+      { 'proc/kcore': kcore({ vmcoreinfo: 'NUMBER(sme_mask)=2251799813685248\n' }) },
+      'memory is encrypted (SME or SEV), and stage zero reads it as it is',
+    ],
+    [
+      { 'proc/kcore': kcore({ vmcoreinfo: 'OSRELEASE=6.12.0\n' }) },
+      'the kernel does not show whether memory is encrypted (sme_mask of VMCOREINFO, in /proc/kcore)',
+    ],
+    [
       { [`boot/config-${RELEASE}`]: '# CONFIG_KEXEC is not set\nCONFIG_KEXEC_FILE=y\n' },
       'the kernel was built without kexec_load(2) (CONFIG_KEXEC)',
     ],
@@ -133,6 +158,13 @@ test('where there can be no stage zero, the reason is named, and that arming wor
     assert.deepEqual([state, is], ['advice', `would be lost: ${reason}`]);
     assert.match(todo ?? '', /^arming works without stage zero/);
   }
+});
+
+test('encrypted memory is said to be what no process comes back from', () => {
+  const encrypted = machine({ 'proc/kcore': kcore({ vmcoreinfo: 'NUMBER(sme_mask)=140737488355328\n' }) });
+  assert.equal(memoryEncryption(encrypted).found, 'on (SME or SEV)');
+  assert.equal(memoryEncryption(encrypted).state, 'advice');
+  assert.equal(memoryEncryption(machine({})).state, 'good');
 });
 
 test('what would be lost is one sentence with its reason, or none', () => {
