@@ -201,7 +201,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   } finally {
     rmSync(initramfs, { force: true });
   }
-  const { stageZeroAddress, ...lacking } = loaded;
+  const { lacking, stageZeroAddress, apicIds } = loaded;
   const reserved = crashKernelRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')));
   const armed: Armed = {
     manifest,
@@ -211,6 +211,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     mark: { text: mark, address: locateMark(mark, reserved) },
     sysctlsBefore: setPanicSysctls(config),
     stageZeroAddress,
+    apicIds: apicIds && [...apicIds],
     lacking,
   };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);

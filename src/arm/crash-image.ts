@@ -12,18 +12,23 @@ import {
 } from '../kexec/index.ts';
 import {
   type HaltText,
-  LOW_PAGES,
   noteOf,
   type StageZeroNeeds,
   stageZeroArea,
   stageZeroBytes,
 } from '../stage-zero/area.ts';
 import { answerTicks, xsaveBytes } from '../stage-zero/processors.ts';
-import { PAGE_SIZE } from '../system/page.ts';
 import { ArmError } from './errors.ts';
 import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
 import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
-import { type Processors, readProcessors, stageZeroObstacle } from './lacking.ts';
+import {
+  type Lacking,
+  lackingWithStageZero,
+  type Processors,
+  readProcessors,
+  stageZeroObstacle,
+} from './lacking.ts';
+import { lowMemory } from './low-memory.ts';
 
 const BOOT_PARAMS = '/sys/kernel/boot_params/data';
 /** As many as the kernel's own loader hands over (RNG_SEED_LENGTH in arch/x86/kernel/kexec-bzimage64.c). */
@@ -44,8 +49,9 @@ export interface CrashKernel {
 /** What is loaded, and what it lacks. */
 export interface CrashImage {
   readonly image: KexecImage;
-  /** Why the boot processor cannot be called when another one panics. */
-  readonly bootProcessorLost: string | undefined;
+  readonly lacking: Lacking;
+  /** APIC ids of the processors whose registers stage zero saves. */
+  readonly apicIds: readonly number[];
 }
 
 /**
@@ -56,7 +62,7 @@ export interface CrashImage {
 export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
   const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
   const processors = readProcessors();
-  const { info, isSingle } = processors;
+  const { info, cpus, isSingle } = processors;
   const obstacle = stageZeroObstacle(info);
   if (obstacle !== undefined) throw new ArmError(obstacle);
   const halt = isSingle ? undefined : findHaltText(bootProcessor, resources);
@@ -80,7 +86,8 @@ export function crashImage({ image, initramfs, commandLine, bootProcessor }: Cra
       flags: KEXEC_ON_CRASH,
       within: crashLoadRange(resources),
     },
-    bootProcessorLost: typeof halt === 'string' ? halt : undefined,
+    lacking: lackingWithStageZero(processors, resources, halt),
+    apicIds: cpus.map(({ apicId }) => apicId),
   };
 }
 
@@ -127,25 +134,6 @@ function stageZeroSegment(
         bootId: bootId(),
       }),
   };
-}
-
-/** A processor starts in a page below this, whose number fits into a byte; above it there is no RAM. */
-const LOW_END = 0xa0000;
-/** Where the kernel's own trampoline and the firmware's tables seldom are; any other place would do. */
-const LOW_WANTED = 0x10000;
-
-/** RAM below 1 MiB for what the other processors begin with; undefined if there is none. */
-export function lowMemory(resources: readonly IomemEntry[]): number | undefined {
-  const bytes = LOW_PAGES * PAGE_SIZE;
-  const places = resources
-    .filter(({ name, depth }) => name === 'System RAM' && depth === 0)
-    .map(({ start, end }) => ({
-      start: Math.max(PAGE_SIZE, Math.ceil(start / PAGE_SIZE) * PAGE_SIZE),
-      end: Math.min(LOW_END, end),
-    }))
-    .filter(({ start, end }) => end - start >= bytes);
-  const wanted = places.find(({ start, end }) => start <= LOW_WANTED && LOW_WANTED + bytes <= end);
-  return wanted === undefined ? places[0]?.start : LOW_WANTED;
 }
 
 function bootId(): Buffer {

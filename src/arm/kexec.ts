@@ -50,9 +50,12 @@ export function planCrashKernel(
 }
 
 /** What a crash kernel was loaded with, and what it will not have. */
-export interface Loaded extends Lacking {
+export interface Loaded {
+  readonly lacking: Lacking;
   /** Physical address of stage zero. */
   readonly stageZeroAddress?: number;
+  /** APIC ids of the processors whose registers it saves. */
+  readonly apicIds?: readonly number[];
 }
 
 /** The kernel's two calls that load a crash kernel. */
@@ -92,8 +95,9 @@ export function loadCrashKernel(
   }
   if (!loaders.isLoaded())
     throw new ArmError(`the kernel took it, but /sys/kernel/kexec_crash_loaded is 0: ${NOTHING_LOADED}`);
-  if (reason !== undefined || typeof image === 'string') return { stageZero: reason };
-  return { stageZeroAddress: image.image.entry, bootProcessor: image.bootProcessorLost };
+  if (reason !== undefined || typeof image === 'string') return { lacking: { stageZero: reason } };
+  const { lacking, apicIds } = image;
+  return { lacking, stageZeroAddress: image.image.entry, apicIds };
 }
 
 const NOTHING_LOADED = 'none is loaded now: the system is not armed';

@@ -22,7 +22,8 @@ const crashKernel: CrashKernel = {
 };
 const image: CrashImage = {
   image: { entry: 0x6d00_0000, segments: [], flags: 1 },
-  bootProcessorLost: 'what the firmware makes of it is not known',
+  lacking: { bootProcessor: 'what the firmware makes of it is not known' },
+  apicIds: [0, 1],
 };
 
 /** The error of a call that is not made. */
@@ -101,7 +102,8 @@ suite('loading a crash kernel', () => {
     const { calls, loaders } = fakeKernel({});
     assert.deepEqual(load(image, loaders), {
       stageZeroAddress: 0x6d00_0000,
-      bootProcessor: image.bootProcessorLost,
+      lacking: image.lacking,
+      apicIds: [0, 1],
     });
     assert.deepEqual(calls, ['load']);
     assertForgotten();
@@ -109,14 +111,14 @@ suite('loading a crash kernel', () => {
 
   test('takes the other one if that is refused, with the reason', () => {
     const { calls, loaders } = fakeKernel({ load: 'EPERM' });
-    assert.deepEqual(load(image, loaders), { stageZero: 'EPERM' });
+    assert.deepEqual(load(image, loaders), { lacking: { stageZero: 'EPERM' } });
     assert.deepEqual(calls, ['load', 'loadFile']);
   });
 
   test('takes the other one alone if there can be no stage zero', () => {
     const { calls, loaders } = fakeKernel({});
     assert.deepEqual(load('the processor has no XSAVE', loaders), {
-      stageZero: 'the processor has no XSAVE',
+      lacking: { stageZero: 'the processor has no XSAVE' },
     });
     assert.deepEqual(calls, ['loadFile']);
   });

@@ -5,8 +5,10 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import type { Finding } from '../../src/arm/finding.ts';
 import type { BootProcessorSetting } from '../../src/arm/halt-text.ts';
-import { computingProcesses, lostComputing } from '../../src/arm/lacking.ts';
+import { parseIomem } from '../../src/arm/iomem.ts';
+import { computingProcesses, lackingWithStageZero, lostComputing } from '../../src/arm/lacking.ts';
 import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
+import { lostOf } from '../../src/arm/status.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -177,5 +179,43 @@ test('what would be lost is one sentence with its reason, or none', () => {
     lostComputing({ bootProcessor: 'the configuration says so (crash-kernel.boot-processor)' }),
     'processes that compute on the boot processor when another one panics would be lost: ' +
       'the configuration says so (crash-kernel.boot-processor)',
+  );
+});
+
+test('a machine without memory where the others could begin loses what computes there', () => {
+  const high = { 'proc/iomem': '00100000-7fffffff : System RAM\n  01000000-01ffffff : Kernel code\n' };
+  const reason = 'there are no 16 KiB of RAM below 640 KiB for them to begin in';
+  const { state, found: is, todo } = found(high);
+  assert.deepEqual(
+    [state, is],
+    ['advice', `${SAVED}, but only those of the CPU that panics and of the boot processor`],
+  );
+  assert.equal(todo, reason);
+  const { found: less, todo: why } = found({ ...high, ...DELL });
+  assert.equal(less, `${SAVED}, but only those of the CPU that panics`);
+  assert.match(why ?? '', /^there are no 16 KiB .*; what the firmware/);
+  assert.equal(found({ ...high, 'proc/cpuinfo': cpuInfo(1) }).state, 'good');
+  const resources = parseIomem(high['proc/iomem']);
+  const lacking = lackingWithStageZero({ isSingle: false }, resources, 'the configuration says so');
+  assert.deepEqual(lacking, { bootProcessor: 'the configuration says so', otherProcessors: reason });
+  assert.equal(
+    lostComputing(lacking),
+    'processes that compute on the boot processor when another one panics would be lost: the configuration says so; ' +
+      `processes that compute on the others, but the one that panics, would be lost: ${reason}`,
+  );
+});
+
+test('processors that came after arming are told by their APIC ids', () => {
+  const root = machine({ 'proc/cpuinfo': cpuInfo(4) });
+  assert.equal(lostOf({ lacking: {}, apicIds: [0, 1, 2, 3, 4] }, root), undefined);
+  assert.equal(
+    lostOf({ lacking: {}, apicIds: [0, 2] }, root),
+    'processes that compute on a CPU that is new since the system was armed would be lost: ' +
+      'stage zero does not know the APIC ids 1, 3; run otherworld arm again',
+  );
+  // Without stage zero all are lost, whenever they came.
+  assert.match(
+    lostOf({ lacking: { stageZero: 'no XSAVE' } }, root) ?? '',
+    /^processes that compute on a CPU at a/,
   );
 });

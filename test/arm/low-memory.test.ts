@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { lowMemory } from '../../src/arm/crash-image.ts';
 import { parseIomem } from '../../src/arm/iomem.ts';
+import { lowMemory } from '../../src/arm/low-memory.ts';
 
 /** /proc/iomem of a machine whose memory below 1 MiB is these lines. */
 function lowOf(...lines: readonly string[]): number | undefined {
