@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   type CrashSegment,
   crashLoadRange,
@@ -21,6 +22,7 @@ import { answerTicks, xsaveBytes } from '../stage-zero/processors.ts';
 import { ArmError } from './errors.ts';
 import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
 import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
+import { kernelAddresses } from './kernel-addresses.ts';
 import {
   type Lacking,
   lackingWithStageZero,
@@ -30,7 +32,7 @@ import {
 } from './lacking.ts';
 import { lowMemory } from './low-memory.ts';
 
-const BOOT_PARAMS = '/sys/kernel/boot_params/data';
+const BOOT_PARAMS = 'sys/kernel/boot_params/data';
 /** As many as the kernel's own loader hands over (RNG_SEED_LENGTH in arch/x86/kernel/kexec-bzimage64.c). */
 const RNG_SEED_BYTES = 32;
 const STAGE_ZERO = 'stage-zero';
@@ -56,28 +58,35 @@ export interface CrashImage {
 
 /**
  * What is loaded for a crash kernel that stage zero runs before.
+ * @param root directory that holds `proc` and `sys`
  * @throws KexecError if it does not fit; ArmError if lockdown, the processors or encryption do not allow it;
  *   other errors, of Node.js too, if something cannot be read or is not as it is believed to be
  */
-export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
-  const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
-  const processors = readProcessors();
+export function crashImage(
+  { image, initramfs, commandLine, bootProcessor }: CrashKernel,
+  root = '/',
+): CrashImage {
+  const resources = parseIomem(readFileSync(join(root, 'proc/iomem'), 'utf8'));
+  const processors = readProcessors(root);
   const { info, cpus, isSingle } = processors;
-  const obstacle = stageZeroObstacle(info);
+  const obstacle = stageZeroObstacle(info, root);
   if (obstacle !== undefined) throw new ArmError(obstacle);
-  const halt = isSingle ? undefined : findHaltText(bootProcessor, resources);
+  const halt = isSingle ? undefined : findHaltText(bootProcessor, resources, root);
   const plan = planCrashImage({
     image: readFileSync(image),
     imageName: image,
     initrd: readFileSync(initramfs),
     commandLine,
     resources,
-    bootParams: readFileSync(BOOT_PARAMS),
-    efi: readEfiState(),
+    bootParams: readFileSync(join(root, BOOT_PARAMS)),
+    efi: readEfiState(root),
     rngSeed: randomBytes(RNG_SEED_BYTES),
     fiveLevels: info.flags.has('la57'),
-    notes: readCrashNotes(),
-    extra: [stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt)],
+    notes: readCrashNotes(root),
+    ...kernelAddresses(resources, root),
+    extra: [
+      stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt, bootId(root)),
+    ],
   });
   return {
     image: {
@@ -105,6 +114,7 @@ function stageZeroSegment(
   { info, cpus }: Processors,
   resources: readonly IomemEntry[],
   haltText: HaltText | undefined,
+  boot: Buffer,
 ): CrashSegment {
   const needs: StageZeroNeeds = {
     cpus,
@@ -131,12 +141,12 @@ function stageZeroSegment(
         haltText,
         fiveLevels: info.flags.has('la57'),
         answerTicks: answerTicks(info),
-        bootId: bootId(),
+        bootId: boot,
       }),
   };
 }
 
-function bootId(): Buffer {
-  const text = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
+function bootId(root: string): Buffer {
+  const text = readFileSync(join(root, 'proc/sys/kernel/random/boot_id'), 'utf8');
   return Buffer.from(text.trim().replaceAll('-', ''), 'hex');
 }

@@ -39,7 +39,7 @@ export interface PlannedCrashKernel {
  */
 export function planCrashKernel(
   crashKernel: CrashKernel,
-  plan: (crashKernel: CrashKernel) => CrashImage = crashImage,
+  plan: (crashKernel: CrashKernel) => CrashImage = (wanted) => crashImage(wanted),
 ): PlannedCrashKernel {
   try {
     return { crashKernel, image: plan(crashKernel) };

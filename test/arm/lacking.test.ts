@@ -9,6 +9,7 @@ import { parseIomem } from '../../src/arm/iomem.ts';
 import { computingProcesses, lackingWithStageZero, lostComputing } from '../../src/arm/lacking.ts';
 import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
 import { lostOf } from '../../src/arm/status.ts';
+import { madeKcore, UNENCRYPTED } from './made-kcore.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -29,36 +30,12 @@ const DIRECT_MAP = 0xffff_8880_0000_0000n;
 /** ENDBR64, HLT, RET */
 const HALTING = [0xf3, 0x0f, 0x1e, 0xfa, 0xf4, 0xc3];
 
-/** Where the only page of memory is in it, and what the kernel tells of itself. */
-const [PAGE_AT, NOTE_AT] = [0x1000, 0x200];
-
-/** /proc/kcore with VMCOREINFO and one segment: the page of physical memory that native_halt lies in. */
-function kcore({ code = HALTING, vmcoreinfo = 'NUMBER(sme_mask)=0\n' } = {}): Buffer {
-  const core = Buffer.alloc(0x2000);
-  core.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
-  core.writeUInt16LE(4, 16);
-  core.writeUInt16LE(62, 18);
-  core.writeBigUInt64LE(64n, 32);
-  core.writeUInt16LE(64, 52);
-  core.writeUInt16LE(56, 54);
-  core.writeUInt16LE(2, 56);
-  const note = Buffer.concat([Buffer.alloc(12), Buffer.from('VMCOREINFO\0\0'), Buffer.from(vmcoreinfo)]);
-  note.writeUInt32LE('VMCOREINFO'.length + 1, 0);
-  note.writeUInt32LE(vmcoreinfo.length, 4);
-  core.set(note, NOTE_AT);
-  core.writeUInt32LE(4, 64);
-  core.writeBigUInt64LE(BigInt(NOTE_AT), 64 + 8);
-  core.writeBigUInt64LE(BigInt(note.length), 64 + 32);
+/** /proc/kcore with one segment: the page of physical memory that native_halt lies in. */
+function kcore({ code = HALTING, vmcoreinfo = UNENCRYPTED } = {}): Buffer {
   const page = CODE + 0x1000;
-  const load = 64 + 56;
-  core.writeUInt32LE(1, load);
-  core.writeBigUInt64LE(BigInt(PAGE_AT), load + 8);
-  core.writeBigUInt64LE(DIRECT_MAP + BigInt(page), load + 16);
-  core.writeBigUInt64LE(BigInt(page), load + 24);
-  core.writeBigUInt64LE(0x1000n, load + 32);
-  core.writeBigUInt64LE(0x1000n, load + 40);
-  core.set(code, PAGE_AT + HALT_OFFSET - 0x1000);
-  return core;
+  const content = Buffer.alloc(0x1000);
+  content.set(code, HALT_OFFSET - 0x1000);
+  return madeKcore([{ virtual: DIRECT_MAP + BigInt(page), physical: BigInt(page), content }], vmcoreinfo);
 }
 
 const FILES = {
