@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { type KexecImage, kexecLoad } from '../kexec/index.ts';
+import { KEXEC_ON_CRASH, type KexecImage, kexecLoad, kexecUnload } from '../kexec/index.ts';
 import { messageOf } from '../system/thrown.ts';
 import { findProgram, runProgram } from './command.ts';
 import { type CrashImage, type CrashKernel, crashImage } from './crash-image.ts';
@@ -102,7 +102,7 @@ export function loadCrashKernel(
 
 const NOTHING_LOADED = 'none is loaded now: the system is not armed';
 
-/** Once something has been set aside, no error may keep the other call from being tried. */
+/** What a call was refused for: no error may keep the other one from being tried. */
 function failureOf(load: () => void): string | undefined {
   try {
     load();
@@ -117,15 +117,29 @@ function loadFile({ image, initramfs, commandLine }: CrashKernel): void {
   runProgram(requireKexec(), args);
 }
 
-/** Unloads the crash kernel: under lockdown only the call that takes signed kernels is there. */
-export function unloadCrashKernel(): void {
-  const kexec = requireKexec();
-  try {
-    runProgram(kexec, ['-p', '-s', '-u']);
-  } catch (error) {
-    if (!(error instanceof ArmError)) throw error;
-    runProgram(kexec, ['-p', '-c', '-u']);
-  }
+/** The kernel's two calls, as they unload a crash kernel. */
+export interface Unloaders {
+  /** kexec_load(2). */
+  readonly unload: () => void;
+  /** kexec_file_load(2). */
+  readonly unloadFile: () => void;
+}
+
+const UNLOADERS: Unloaders = {
+  unload: () => kexecUnload(KEXEC_ON_CRASH),
+  unloadFile: () => runProgram(requireKexec(), ['-p', '-s', '-u']),
+};
+
+/**
+ * Unloads the crash kernel, whichever call has loaded it: under lockdown only that one is there which takes
+ * signed kernels.
+ * @throws ArmError with what was said against either
+ */
+export function unloadCrashKernel({ unload, unloadFile }: Unloaders = UNLOADERS): void {
+  const reason = failureOf(unload);
+  if (reason === undefined) return;
+  const other = failureOf(unloadFile);
+  if (other !== undefined) throw new ArmError(`the crash kernel cannot be unloaded\n  ${reason}\n  ${other}`);
 }
 
 function requireKexec(): string {

@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
 import { setAside } from '../../src/arm/arm.ts';
 import type { CrashImage, CrashKernel } from '../../src/arm/crash-image.ts';
-import { type Loaded, type Loaders, loadCrashKernel, planCrashKernel } from '../../src/arm/kexec.ts';
+import {
+  type Loaded,
+  type Loaders,
+  loadCrashKernel,
+  planCrashKernel,
+  unloadCrashKernel,
+} from '../../src/arm/kexec.ts';
 import { setPanicSysctls } from '../../src/arm/panic-sysctls.ts';
 import { readArmed } from '../../src/arm/state.ts';
 import { defaultConfig } from '../../src/config/config.ts';
@@ -156,5 +162,30 @@ suite('loading a crash kernel', () => {
     const loaders: Loaders = { load: () => undefined, loadFile: () => undefined, isLoaded: () => false };
     assert.throws(() => load(image, loaders), { name: 'ArmError', message: /none is loaded now/ });
     assertForgotten();
+  });
+});
+
+suite('unloading a crash kernel', () => {
+  const refuse = (message: string) => (): void => {
+    throw new Error(message);
+  };
+
+  test('takes the other call only if the first is not allowed', () => {
+    unloadCrashKernel({ unload: () => undefined, unloadFile: refuse('not to be called') });
+    let unloaded = false;
+    unloadCrashKernel({
+      unload: refuse('EPERM'),
+      unloadFile: () => {
+        unloaded = true;
+      },
+    });
+    assert.ok(unloaded);
+  });
+
+  test('says what was said against either', () => {
+    assert.throws(() => unloadCrashKernel({ unload: refuse('EPERM'), unloadFile: refuse('no kexec') }), {
+      name: 'ArmError',
+      message: 'the crash kernel cannot be unloaded\n  EPERM\n  no kexec',
+    });
   });
 });
