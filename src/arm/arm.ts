@@ -22,13 +22,14 @@ import {
   kernelImage,
   type Loaded,
   loadCrashKernel,
+  planCrashKernel,
   reservedBytes,
   unloadCrashKernel,
 } from './kexec.ts';
 import { locateMark, newMark } from './loaded-mark.ts';
 import { neededBytes, POSSIBLE_CPUS, possibleCpus } from './memory-need.ts';
 import { requireNoObstacle } from './obstacles.ts';
-import { restoreSysctls, setPanicSysctls } from './panic-sysctls.ts';
+import { restoreSysctls, setPanicSysctls, writeSysctls } from './panic-sysctls.ts';
 import { buildRuntime } from './runtime.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 import { tryInitramfs } from './trial.ts';
@@ -192,15 +193,15 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   progress('loading the crash kernel');
   let loaded: Loaded;
   try {
+    const bootProcessor = config['crash-kernel']['boot-processor'];
+    const planned = planCrashKernel({ image, initramfs, commandLine, bootProcessor });
     // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
     // busy machine's CPU for long.
-    if (earlier !== undefined) forget(earlier);
-    const bootProcessor = config['crash-kernel']['boot-processor'];
-    loaded = loadCrashKernel({ image, initramfs, commandLine, bootProcessor });
+    loaded = loadCrashKernel(planned, () => (earlier === undefined ? () => undefined : setAside(earlier)));
   } finally {
     rmSync(initramfs, { force: true });
   }
-  const { stageZeroAddress, ...lacking } = loaded;
+  const { lacking, stageZeroAddress, apicIds } = loaded;
   const reserved = crashKernelRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')));
   const armed: Armed = {
     manifest,
@@ -210,6 +211,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
     mark: { text: mark, address: locateMark(mark, reserved) },
     sysctlsBefore: setPanicSysctls(config),
     stageZeroAddress,
+    apicIds: apicIds && [...apicIds],
     lacking,
   };
   replaceFile(ARMED_PATH, `${JSON.stringify(armed)}\n`);
@@ -224,10 +226,17 @@ function mebibytes(bytes: number): number {
   return Math.round(bytes / 2 ** 20);
 }
 
-/** The system is as it was before it was armed, but for the crash kernel. */
-function forget({ sysctlsBefore, manifest }: Armed): void {
-  restoreSysctls(sysctlsBefore, manifest.config);
-  rmSync(ARMED_PATH, { force: true });
+/**
+ * The system is as it was before it was armed, but for the crash kernel.
+ * @returns makes it as it was when it was armed
+ */
+export function setAside(armed: Armed, { path = ARMED_PATH, sysctls = '/proc/sys/kernel' } = {}): () => void {
+  const replaced = restoreSysctls(armed.sysctlsBefore, armed.manifest.config, sysctls);
+  rmSync(path, { force: true });
+  return () => {
+    writeSysctls(replaced, sysctls);
+    replaceFile(path, `${JSON.stringify(armed)}\n`);
+  };
 }
 
 /**
@@ -240,7 +249,7 @@ export function disarm(): boolean {
   const loaded = isCrashKernelLoaded();
   try {
     const armed = readArmed();
-    if (armed !== undefined) forget(armed);
+    if (armed !== undefined) setAside(armed);
   } finally {
     rmSync(ARMED_PATH, { force: true });
     if (loaded) unloadCrashKernel();

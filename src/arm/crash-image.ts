@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   type CrashSegment,
   crashLoadRange,
@@ -12,20 +13,26 @@ import {
 } from '../kexec/index.ts';
 import {
   type HaltText,
-  LOW_PAGES,
   noteOf,
   type StageZeroNeeds,
   stageZeroArea,
   stageZeroBytes,
 } from '../stage-zero/area.ts';
 import { answerTicks, xsaveBytes } from '../stage-zero/processors.ts';
-import { PAGE_SIZE } from '../system/page.ts';
 import { ArmError } from './errors.ts';
 import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
 import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
-import { type Processors, readProcessors, stageZeroObstacle } from './lacking.ts';
+import { kernelAddresses } from './kernel-addresses.ts';
+import {
+  type Lacking,
+  lackingWithStageZero,
+  type Processors,
+  readProcessors,
+  stageZeroObstacle,
+} from './lacking.ts';
+import { lowMemory } from './low-memory.ts';
 
-const BOOT_PARAMS = '/sys/kernel/boot_params/data';
+const BOOT_PARAMS = 'sys/kernel/boot_params/data';
 /** As many as the kernel's own loader hands over (RNG_SEED_LENGTH in arch/x86/kernel/kexec-bzimage64.c). */
 const RNG_SEED_BYTES = 32;
 const STAGE_ZERO = 'stage-zero';
@@ -44,33 +51,42 @@ export interface CrashKernel {
 /** What is loaded, and what it lacks. */
 export interface CrashImage {
   readonly image: KexecImage;
-  /** Why the boot processor cannot be called when another one panics. */
-  readonly bootProcessorLost: string | undefined;
+  readonly lacking: Lacking;
+  /** APIC ids of the processors whose registers stage zero saves. */
+  readonly apicIds: readonly number[];
 }
 
 /**
  * What is loaded for a crash kernel that stage zero runs before.
- * @throws KexecError if it does not fit; ArmError if lockdown or the processors do not allow it
+ * @param root directory that holds `proc` and `sys`
+ * @throws KexecError if it does not fit; ArmError if lockdown, the processors or encryption do not allow it;
+ *   other errors, of Node.js too, if something cannot be read or is not as it is believed to be
  */
-export function crashImage({ image, initramfs, commandLine, bootProcessor }: CrashKernel): CrashImage {
-  const resources = parseIomem(readFileSync('/proc/iomem', 'utf8'));
-  const processors = readProcessors();
-  const { info, isSingle } = processors;
-  const obstacle = stageZeroObstacle(info);
+export function crashImage(
+  { image, initramfs, commandLine, bootProcessor }: CrashKernel,
+  root = '/',
+): CrashImage {
+  const resources = parseIomem(readFileSync(join(root, 'proc/iomem'), 'utf8'));
+  const processors = readProcessors(root);
+  const { info, cpus, isSingle } = processors;
+  const obstacle = stageZeroObstacle(info, root);
   if (obstacle !== undefined) throw new ArmError(obstacle);
-  const halt = isSingle ? undefined : findHaltText(bootProcessor, resources);
+  const halt = isSingle ? undefined : findHaltText(bootProcessor, resources, root);
   const plan = planCrashImage({
     image: readFileSync(image),
     imageName: image,
     initrd: readFileSync(initramfs),
     commandLine,
     resources,
-    bootParams: readFileSync(BOOT_PARAMS),
-    efi: readEfiState(),
+    bootParams: readFileSync(join(root, BOOT_PARAMS)),
+    efi: readEfiState(root),
     rngSeed: randomBytes(RNG_SEED_BYTES),
     fiveLevels: info.flags.has('la57'),
-    notes: readCrashNotes(),
-    extra: [stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt)],
+    notes: readCrashNotes(root),
+    ...kernelAddresses(resources, root),
+    extra: [
+      stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt, bootId(root)),
+    ],
   });
   return {
     image: {
@@ -79,7 +95,8 @@ export function crashImage({ image, initramfs, commandLine, bootProcessor }: Cra
       flags: KEXEC_ON_CRASH,
       within: crashLoadRange(resources),
     },
-    bootProcessorLost: typeof halt === 'string' ? halt : undefined,
+    lacking: lackingWithStageZero(processors, resources, halt),
+    apicIds: cpus.map(({ apicId }) => apicId),
   };
 }
 
@@ -97,6 +114,7 @@ function stageZeroSegment(
   { info, cpus }: Processors,
   resources: readonly IomemEntry[],
   haltText: HaltText | undefined,
+  boot: Buffer,
 ): CrashSegment {
   const needs: StageZeroNeeds = {
     cpus,
@@ -123,31 +141,12 @@ function stageZeroSegment(
         haltText,
         fiveLevels: info.flags.has('la57'),
         answerTicks: answerTicks(info),
-        bootId: bootId(),
+        bootId: boot,
       }),
   };
 }
 
-/** A processor starts in a page below this, whose number fits into a byte; above it there is no RAM. */
-const LOW_END = 0xa0000;
-/** Where the kernel's own trampoline and the firmware's tables seldom are; any other place would do. */
-const LOW_WANTED = 0x10000;
-
-/** RAM below 1 MiB for what the other processors begin with; undefined if there is none. */
-export function lowMemory(resources: readonly IomemEntry[]): number | undefined {
-  const bytes = LOW_PAGES * PAGE_SIZE;
-  const places = resources
-    .filter(({ name, depth }) => name === 'System RAM' && depth === 0)
-    .map(({ start, end }) => ({
-      start: Math.max(PAGE_SIZE, Math.ceil(start / PAGE_SIZE) * PAGE_SIZE),
-      end: Math.min(LOW_END, end),
-    }))
-    .filter(({ start, end }) => end - start >= bytes);
-  const wanted = places.find(({ start, end }) => start <= LOW_WANTED && LOW_WANTED + bytes <= end);
-  return wanted === undefined ? places[0]?.start : LOW_WANTED;
-}
-
-function bootId(): Buffer {
-  const text = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
+function bootId(root: string): Buffer {
+  const text = readFileSync(join(root, 'proc/sys/kernel/random/boot_id'), 'utf8');
   return Buffer.from(text.trim().replaceAll('-', ''), 'hex');
 }

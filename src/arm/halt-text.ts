@@ -4,6 +4,7 @@ import type { HaltText } from '../stage-zero/area.ts';
 import { codeOf } from '../system/thrown.ts';
 import type { IomemEntry } from './iomem.ts';
 import { Kcore } from './kcore.ts';
+import { symbolAddress } from './kernel-addresses.ts';
 
 /**
  * Firmware of virtual machines that is known to come back from a system management interrupt which it did
@@ -58,11 +59,7 @@ const HALT = /\xf4[\xc3\xe9]/;
 
 function haltOfKernel(resources: readonly IomemEntry[], root: string): HaltText | string {
   const symbols = readFileSync(join(root, 'proc/kallsyms'), 'latin1');
-  const address = (name: string): bigint | undefined => {
-    const found = new RegExp(`^([0-9a-f]+) \\w ${name}$`, 'm').exec(symbols)?.[1];
-    return found === undefined ? undefined : BigInt(`0x${found}`);
-  };
-  const [text, halting] = [address('_text'), address(HALTING_FUNCTION)];
+  const [text, halting] = [symbolAddress(symbols, '_text'), symbolAddress(symbols, HALTING_FUNCTION)];
   const code = resources.find(({ name }) => name === 'Kernel code');
   if (!text || !halting || code === undefined) return `the kernel does not show where ${HALTING_FUNCTION} is`;
   const physical = code.start + Number(halting - text);

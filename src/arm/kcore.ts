@@ -11,8 +11,15 @@ import { ArmError } from './errors.ts';
 
 const PROC_KCORE = '/proc/kcore';
 
+/** Documentation/arch/x86/x86_64/mm.rst, with five levels of page tables as well. */
+const KERNEL_HALF = 0xff00_0000_0000_0000n;
+const KERNEL_TEXT_MAP = 0xffff_ffff_8000_0000n;
+/** Of the direct map's beginning, random as it is (PUD_SIZE: arch/x86/mm/kaslr.c). */
+const DIRECT_MAP_ALIGNMENT = 0x4000_0000n;
+
 /** A run of physical memory in the file; bytes. */
 interface Segment {
+  readonly virtual: bigint;
   readonly physical: number;
   readonly size: number;
   readonly offset: bigint;
@@ -37,7 +44,8 @@ export class Kcore implements Disposable {
     this.#segments = parseProgramHeaders(table)
       // What is not plain memory has all bits set in its physical address.
       .filter(({ type, physical }) => type === PT_LOAD && Number.isSafeInteger(physical))
-      .map(({ exactOffset, physical, memoryBytes }) => ({
+      .map(({ exactOffset, virtual, physical, memoryBytes }) => ({
+        virtual,
         offset: exactOffset,
         physical,
         size: memoryBytes,
@@ -50,6 +58,20 @@ export class Kcore implements Disposable {
     for (let got = -1; got !== 0 && done < length; done += got)
       got = readSync(this.#fd, buffer, done, length - done, offset + BigInt(done));
     return buffer.subarray(0, done);
+  }
+
+  /**
+   * page_offset_base: what the virtual addresses of all RAM have more than the physical ones. The other
+   * segment with a physical address is the kernel's text.
+   * @returns undefined if they do not agree, or if it is none of the addresses where the direct map may begin
+   */
+  get directMap(): bigint | undefined {
+    const bases = this.#segments
+      .filter(({ virtual }) => virtual < KERNEL_TEXT_MAP)
+      .map(({ virtual, physical }) => virtual - BigInt(physical));
+    const [base, ...others] = new Set(bases);
+    if (base === undefined || others.length > 0) return undefined;
+    return base >= KERNEL_HALF && base % DIRECT_MAP_ALIGNMENT === 0n ? base : undefined;
   }
 
   /** Bytes from a physical address on; fewer where the file has fewer. */

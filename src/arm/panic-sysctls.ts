@@ -60,14 +60,24 @@ export function setPanicSysctls(config: Config, directory = '/proc/sys/kernel'):
  * left alone.
  * @param before what setPanicSysctls returned
  * @param config the configuration that it was called with
+ * @returns what those that were put back had before that, to be given to `writeSysctls`
  */
 export function restoreSysctls(
   before: Readonly<Record<string, string>>,
   config: Config,
   directory = '/proc/sys/kernel',
-): void {
+): Record<string, string> {
+  const replaced: Record<string, string> = {};
   for (const { name, now, wanted } of panicSysctls(config, directory)) {
     const value = before[name];
-    if (value !== undefined && now === wanted) writeFileSync(join(directory, name), value);
+    if (value === undefined || now !== wanted) continue;
+    replaced[name] = now;
+    writeFileSync(join(directory, name), value);
   }
+  return replaced;
+}
+
+/** Sets sysctls, by their names. */
+export function writeSysctls(values: Readonly<Record<string, string>>, directory = '/proc/sys/kernel'): void {
+  for (const [name, value] of Object.entries(values)) writeFileSync(join(directory, name), value);
 }

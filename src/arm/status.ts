@@ -8,7 +8,7 @@ import type { Config } from '../config/schema.ts';
 import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
-import { lostComputing } from './lacking.ts';
+import { lostComputing, newProcessors } from './lacking.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
 import { protectedNeed } from './protected-need.ts';
@@ -79,10 +79,18 @@ export function readStatus(config: Config): Status {
     neededBytes,
     memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
-    lostComputing: armed !== undefined && OURS.has(state) ? lostComputing(armed.lacking) : undefined,
+    lostComputing: armed !== undefined && OURS.has(state) ? lostOf(armed) : undefined,
     rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
   };
+}
+
+/** What is lost by how it was loaded, and by what came since. */
+export function lostOf(
+  { lacking, apicIds }: Pick<Armed, 'lacking' | 'apicIds'>,
+  root = '/',
+): string | undefined {
+  return lostComputing({ ...lacking, newProcessors: newProcessors(apicIds, root) });
 }
 
 function totalNeed(

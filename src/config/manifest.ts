@@ -51,9 +51,18 @@ export const armedSchema = z.strictObject({
   neededBytes: z.number(),
   /** Physical address of stage zero, if it was loaded. */
   stageZeroAddress: z.int().optional(),
-  /** Why what computes is lost: on any processor, as there is no stage zero, or on the boot processor. */
+  /** APIC ids of the processors whose registers stage zero saves, if it was loaded. */
+  apicIds: z.array(z.int()).optional(),
+  /**
+   * Why what computes is lost: on any processor, as there is no stage zero, on the boot processor, or on the
+   * others.
+   */
   lacking: z
-    .strictObject({ stageZero: z.string().optional(), bootProcessor: z.string().optional() })
+    .strictObject({
+      stageZero: z.string().optional(),
+      bootProcessor: z.string().optional(),
+      otherProcessors: z.string().optional(),
+    })
     .default({}),
   /** Panic sysctls as they were before. */
   sysctlsBefore: z.record(z.string(), z.string()),

@@ -3,7 +3,6 @@ export { type CrashImageContent, type CrashSegment, planCrashImage } from './cra
 export { readCrashNotes } from './crash-notes.ts';
 export { type EfiState, readEfiState } from './efi.ts';
 export type { ExtraLoad, PhysicalArea } from './elf-core-header.ts';
-export { entryRequest } from './entry-code.ts';
 export { KexecError } from './error.ts';
 export {
   type ImageContent,

@@ -91,15 +91,12 @@ export function answerTicks({ flags, megahertz = FAST_MEGAHERTZ }: CpuInfo): num
 }
 
 /**
- * Where memory is encrypted for the virtual machine, and with the later ones registers too. The machine below
- * has these flags as well, and there they say only what it can do for others.
+ * Why stage zero cannot work with these processors: the end of a sentence; undefined if it can. SEV guests
+ * are not known by their flags, which the kernel clears there.
  */
-const SEV = ['sev', 'sev_es', 'sev_snp'];
-
-/** Why stage zero cannot work with these processors: the end of a sentence; undefined if it can. */
 export function processorObstacle({ apicIds, flags }: CpuInfo): string | undefined {
   if (!flags.has('lm') || !flags.has('xsave')) return 'the processor has no XSAVE';
-  if (flags.has('tdx_guest') || (flags.has('hypervisor') && SEV.some((flag) => flags.has(flag))))
+  if (flags.has('tdx_guest'))
     return 'in a confidential virtual machine no processor can be started by another';
   if (apicIds.length === 0) return '/proc/cpuinfo does not tell the APIC ids of the processors';
   return undefined;

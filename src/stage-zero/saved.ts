@@ -52,6 +52,12 @@ const MOST_BYTES = 2 ** 26;
 /** With the page of what changes, which is behind everything that has a fixed place. */
 const LEAST_BYTES = symbols.FALLBACK + 2 * PAGE_SIZE;
 
+/** What it borrows: the mark that it is taken, and what it is for the dead kernel. */
+const BORROWED = [
+  [symbols.STATE_LOW_TAKEN, 'what the dead kernel had in some pages below 1 MiB'],
+  [symbols.STATE_TEXT_TAKEN, "a piece of the dead kernel's text (native_halt)"],
+] as const;
+
 /**
  * What stage zero saved, found by its note.
  * @returns undefined if the dump has no such note: there was no stage zero
@@ -106,6 +112,8 @@ function readArea(area: Buffer, address: number): StageZeroResult {
     if (typeof saved === 'string') problems.push(saved);
     else cpus.set(apicId, saved);
   }
+  for (const [mark, what] of BORROWED)
+    if (area.readUInt32LE(state + mark) !== 0) problems.push(`${what} was not put back`);
   return {
     phase,
     exception:
@@ -123,6 +131,9 @@ function readArea(area: Buffer, address: number): StageZeroResult {
   };
 }
 
+/** Which components the area of XSAVE has: some of XCR0's (SDM 1, 13.4.2). */
+const XSTATE_BV_AT = 512;
+
 /** @returns a sentence if what is there cannot be this processor's */
 function readSlot(area: Buffer, slot: number, apicId: number, room: number): SavedCpu | string {
   const bytes = Number(area.readBigUInt64LE(slot + symbols.SLOT_BYTES));
@@ -130,10 +141,13 @@ function readSlot(area: Buffer, slot: number, apicId: number, room: number): Sav
   if (bytes > room || area.readUInt32LE(slot + symbols.SLOT_APIC_ID) !== apicId) return damaged;
   const xsave = area.subarray(slot + symbols.SLOT_XSAVE, slot + symbols.SLOT_XSAVE + bytes);
   const sum = area.subarray(slot + symbols.SLOT_SUM, slot + symbols.SLOT_SUM + 8);
-  if (!checksum(xsave).equals(sum)) return damaged;
+  const summed = area.subarray(slot + symbols.SLOT_SUMMED, slot + symbols.SLOT_XSAVE + bytes);
+  if (!checksum(summed).equals(sum)) return damaged;
+  const xcr0 = area.readBigUInt64LE(slot + symbols.SLOT_XCR0);
+  if (bytes < XSTATE_BV_AT + 8 || (xsave.readBigUInt64LE(XSTATE_BV_AT) & ~xcr0) !== 0n) return damaged;
   return {
     apicId,
-    xcr0: area.readBigUInt64LE(slot + symbols.SLOT_XCR0),
+    xcr0,
     kernelGsBase: area.readBigUInt64LE(slot + symbols.SLOT_KERNEL_GS),
     xsave,
   };

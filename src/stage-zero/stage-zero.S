@@ -51,11 +51,12 @@
 
         .equ SLOT_STATUS,        0x00  # u32: what follows is whole if it is SAVED.
         .equ SLOT_APIC_ID,       0x04  # u32
-        .equ SLOT_XCR0,          0x08  # u64
-        .equ SLOT_KERNEL_GS,     0x10  # u64: IA32_KERNEL_GS_BASE, in the kernel the user's GS base.
-        .equ SLOT_TICKS,         0x18  # u64: time stamp counter.
-        .equ SLOT_SUM,           0x20  # u64: checksum of the area of XSAVE.
-        .equ SLOT_BYTES,         0x28  # u64: its size.
+        .equ SLOT_SUM,           0x08  # u64: checksum of all that follows.
+        .equ SLOT_SUMMED,        0x10  # Where that begins:
+        .equ SLOT_XCR0,          0x10  # u64
+        .equ SLOT_KERNEL_GS,     0x18  # u64: IA32_KERNEL_GS_BASE, in the kernel the user's GS base.
+        .equ SLOT_TICKS,         0x20  # u64: time stamp counter.
+        .equ SLOT_BYTES,         0x28  # u64: size of the area of XSAVE.
         .equ SLOT_XSAVE,         0x40  # Area of XSAVE, standard format.
         .equ SAVED,                 2
 
@@ -125,7 +126,7 @@ area:
         lea     area(%rip), %rbx
         lea     CONSTANTS(%rbx), %r15
 
-        # 1. Are we ourselves? A dying kernel may have written anywhere. R12 is the only memory that can be trusted.
+        # 1. Are we ourselves? A dying kernel may have written anywhere.
         mov     SEALED_BYTES(%r15), %rcx
         cmp     $0x1000000, %rcx                # A number that is damaged itself must not lead far away.
         ja      plain
@@ -326,8 +327,9 @@ save:
         rdtsc
         mov     %eax, SLOT_TICKS(%rdi)
         mov     %edx, SLOT_TICKS+4(%rdi)
-        lea     SLOT_XSAVE(%rdi), %rsi
+        lea     SLOT_SUMMED(%rdi), %rsi
         mov     SLOT_BYTES(%rdi), %rcx
+        add     $SLOT_XSAVE - SLOT_SUMMED, %rcx
         lea     1f(%rip), %r13
         jmp     checksum
 1:      mov     %rax, SLOT_SUM(%rdi)
@@ -437,23 +439,25 @@ borrow:
         mfence
         ret
 
-        # Puts it back, if it was taken.
+        # Puts it back, if it was taken. The mark goes last: after an exception in between it is put back once more,
+        # which does no harm. Changes RBX to RDX, RSI and RDI.
 give_back_low:
-        cmpl    $0, STATE_LOW_TAKEN(%r14)
-        je      2f
         lea     LOW(%r15), %rbx
-        movl    $0, STATE_LOW_TAKEN(%r14)
-1:      mov     24(%rbx), %rsi
+        lea     STATE_LOW_TAKEN(%r14), %rdx
+        jmp     give_back
+give_back_text:
+        lea     TEXT(%r15), %rbx
+        lea     STATE_TEXT_TAKEN(%r14), %rdx
+give_back:
+        cmpl    $0, (%rdx)
+        je      1f
+        mov     24(%rbx), %rsi
         mov     0(%rbx), %rdi
         mov     8(%rbx), %rcx
         rep movsb
-2:      ret
-give_back_text:
-        cmpl    $0, STATE_TEXT_TAKEN(%r14)
-        je      2b
-        lea     TEXT(%r15), %rbx
-        movl    $0, STATE_TEXT_TAKEN(%r14)
-        jmp     1b
+        mfence
+        movl    $0, (%rdx)
+1:      ret
 
         # Sends the interrupt R8 to every CPU that is called in the way R12 and is missing. Changes RAX, RCX, RDX, RSI
         # and RDI.

@@ -42,6 +42,7 @@ export interface ProgramHeader {
    * beyond 2^53.
    */
   readonly exactOffset: bigint;
+  readonly virtual: bigint;
   readonly physical: number;
   readonly fileBytes: number;
   /** Of memory; what the file has less of is zeros, or was left out. */
@@ -91,6 +92,7 @@ export function parseProgramHeaders(table: Buffer): ProgramHeader[] {
       type: table.readUInt32LE(at),
       offset: Number(table.readBigUInt64LE(at + 8)),
       exactOffset: table.readBigUInt64LE(at + 8),
+      virtual: table.readBigUInt64LE(at + 16),
       physical: Number(table.readBigUInt64LE(at + 24)),
       fileBytes: Number(table.readBigUInt64LE(at + 32)),
       memoryBytes: Number(table.readBigUInt64LE(at + 40)),

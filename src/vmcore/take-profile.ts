@@ -29,10 +29,10 @@ function runningBuildId(): string {
  * VMCOREINFO of the running kernel: /proc/kcore carries it as a note, as a vmcore does. Empty where the
  * kernel has no /proc/kcore or is locked down; a dump has its own.
  */
-function runningVmcoreinfo(): string {
+export function runningVmcoreinfo(path = '/proc/kcore'): string {
   let fd: number;
   try {
-    fd = openSync('/proc/kcore', 'r');
+    fd = openSync(path, 'r');
   } catch {
     return '';
   }

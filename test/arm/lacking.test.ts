@@ -5,7 +5,11 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import type { Finding } from '../../src/arm/finding.ts';
 import type { BootProcessorSetting } from '../../src/arm/halt-text.ts';
-import { computingProcesses, lostComputing } from '../../src/arm/lacking.ts';
+import { parseIomem } from '../../src/arm/iomem.ts';
+import { computingProcesses, lackingWithStageZero, lostComputing } from '../../src/arm/lacking.ts';
+import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
+import { lostOf } from '../../src/arm/status.ts';
+import { madeKcore, UNENCRYPTED } from './made-kcore.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -27,24 +31,11 @@ const DIRECT_MAP = 0xffff_8880_0000_0000n;
 const HALTING = [0xf3, 0x0f, 0x1e, 0xfa, 0xf4, 0xc3];
 
 /** /proc/kcore with one segment: the page of physical memory that native_halt lies in. */
-function kcore(code = HALTING): Buffer {
-  const core = Buffer.alloc(0x2000);
-  core.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
-  core.writeUInt16LE(4, 16);
-  core.writeUInt16LE(62, 18);
-  core.writeBigUInt64LE(64n, 32);
-  core.writeUInt16LE(64, 52);
-  core.writeUInt16LE(56, 54);
-  core.writeUInt16LE(1, 56);
+function kcore({ code = HALTING, vmcoreinfo = UNENCRYPTED } = {}): Buffer {
   const page = CODE + 0x1000;
-  core.writeUInt32LE(1, 64);
-  core.writeBigUInt64LE(0x1000n, 64 + 8);
-  core.writeBigUInt64LE(DIRECT_MAP + BigInt(page), 64 + 16);
-  core.writeBigUInt64LE(BigInt(page), 64 + 24);
-  core.writeBigUInt64LE(0x1000n, 64 + 32);
-  core.writeBigUInt64LE(0x1000n, 64 + 40);
-  core.set(code, 0x1000 + HALT_OFFSET - 0x1000);
-  return core;
+  const content = Buffer.alloc(0x1000);
+  content.set(code, HALT_OFFSET - 0x1000);
+  return madeKcore([{ virtual: DIRECT_MAP + BigInt(page), physical: BigInt(page), content }], vmcoreinfo);
 }
 
 const FILES = {
@@ -60,14 +51,19 @@ const FILES = {
 
 let machines = 0;
 
-/** What doctor finds on a machine with these files. */
-function found(files: Partial<typeof FILES>, setting: BootProcessorSetting = 'auto'): Finding {
+/** The root of a machine with these files. */
+function machine(files: Partial<typeof FILES>): string {
   const root = join(directory, String(machines++));
   for (const [name, content] of Object.entries({ ...FILES, ...files })) {
     mkdirSync(dirname(join(root, name)), { recursive: true });
     writeFileSync(join(root, name), content);
   }
-  const finding = computingProcesses(RELEASE, setting, root);
+  return root;
+}
+
+/** What doctor finds on it. */
+function found(files: Partial<typeof FILES>, setting: BootProcessorSetting = 'auto'): Finding {
+  const finding = computingProcesses(RELEASE, setting, machine(files));
   assert.equal(finding.what, 'computing processes');
   assert.equal(finding.todo === undefined, finding.state === 'good');
   return finding;
@@ -102,7 +98,7 @@ test('what the configuration gives up is named', () => {
 });
 
 test('a kernel whose halt is another one is not called', () => {
-  const { found: is, todo } = found({ 'proc/kcore': kcore([]) });
+  const { found: is, todo } = found({ 'proc/kcore': kcore({ code: [] }) });
   assert.equal(is, NOT_CALLED);
   assert.equal(todo, 'native_halt of this kernel is not what is expected');
 });
@@ -124,6 +120,14 @@ test('where there can be no stage zero, the reason is named, and that arming wor
       'in a confidential virtual machine no processor can be started by another',
     ],
     [
+      { 'proc/kcore': kcore({ vmcoreinfo: 'NUMBER(sme_mask)=2251799813685248\n' }) },
+      'memory is encrypted (SME or SEV), and stage zero reads it as it is',
+    ],
+    [
+      { 'proc/kcore': kcore({ vmcoreinfo: 'OSRELEASE=6.12.0\n' }) },
+      'the kernel does not show whether memory is encrypted (sme_mask of VMCOREINFO, in /proc/kcore)',
+    ],
+    [
       { [`boot/config-${RELEASE}`]: '# CONFIG_KEXEC is not set\nCONFIG_KEXEC_FILE=y\n' },
       'the kernel was built without kexec_load(2) (CONFIG_KEXEC)',
     ],
@@ -133,6 +137,13 @@ test('where there can be no stage zero, the reason is named, and that arming wor
     assert.deepEqual([state, is], ['advice', `would be lost: ${reason}`]);
     assert.match(todo ?? '', /^arming works without stage zero/);
   }
+});
+
+test('encrypted memory is said to be what no process comes back from', () => {
+  const encrypted = machine({ 'proc/kcore': kcore({ vmcoreinfo: 'NUMBER(sme_mask)=140737488355328\n' }) });
+  assert.equal(memoryEncryption(encrypted).found, 'on (SME or SEV)');
+  assert.equal(memoryEncryption(encrypted).state, 'advice');
+  assert.equal(memoryEncryption(machine({})).state, 'good');
 });
 
 test('what would be lost is one sentence with its reason, or none', () => {
@@ -145,5 +156,43 @@ test('what would be lost is one sentence with its reason, or none', () => {
     lostComputing({ bootProcessor: 'the configuration says so (crash-kernel.boot-processor)' }),
     'processes that compute on the boot processor when another one panics would be lost: ' +
       'the configuration says so (crash-kernel.boot-processor)',
+  );
+});
+
+test('a machine without memory where the others could begin loses what computes there', () => {
+  const high = { 'proc/iomem': '00100000-7fffffff : System RAM\n  01000000-01ffffff : Kernel code\n' };
+  const reason = 'there are no 16 KiB of RAM below 640 KiB for them to begin in';
+  const { state, found: is, todo } = found(high);
+  assert.deepEqual(
+    [state, is],
+    ['advice', `${SAVED}, but only those of the CPU that panics and of the boot processor`],
+  );
+  assert.equal(todo, reason);
+  const { found: less, todo: why } = found({ ...high, ...DELL });
+  assert.equal(less, `${SAVED}, but only those of the CPU that panics`);
+  assert.match(why ?? '', /^there are no 16 KiB .*; what the firmware/);
+  assert.equal(found({ ...high, 'proc/cpuinfo': cpuInfo(1) }).state, 'good');
+  const resources = parseIomem(high['proc/iomem']);
+  const lacking = lackingWithStageZero({ isSingle: false }, resources, 'the configuration says so');
+  assert.deepEqual(lacking, { bootProcessor: 'the configuration says so', otherProcessors: reason });
+  assert.equal(
+    lostComputing(lacking),
+    'processes that compute on the boot processor when another one panics would be lost: the configuration says so; ' +
+      `processes that compute on the others, but the one that panics, would be lost: ${reason}`,
+  );
+});
+
+test('processors that came after arming are told by their APIC ids', () => {
+  const root = machine({ 'proc/cpuinfo': cpuInfo(4) });
+  assert.equal(lostOf({ lacking: {}, apicIds: [0, 1, 2, 3, 4] }, root), undefined);
+  assert.equal(
+    lostOf({ lacking: {}, apicIds: [0, 2] }, root),
+    'processes that compute on a CPU that is new since the system was armed would be lost: ' +
+      'stage zero does not know the APIC ids 1, 3; run otherworld arm again',
+  );
+  // Without stage zero all are lost, whenever they came.
+  assert.match(
+    lostOf({ lacking: { stageZero: 'no XSAVE' } }, root) ?? '',
+    /^processes that compute on a CPU at a/,
   );
 });

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { type CrashImageContent, planCrashImage } from '../../src/kexec/crash-image.ts';
-import { entryRequest } from '../../src/kexec/entry-code.ts';
 import type { ImagePlan, PlacedImage } from '../../src/kexec/image-plan.ts';
 import { segmentRange } from '../../src/kexec/segments.ts';
 import { PT_LOAD, PT_NOTE, parseProgramHeaders } from '../../src/system/elf.ts';
@@ -175,14 +174,15 @@ suite('a crash image', () => {
   });
 
   test('is refused with the reason', () => {
+    const page = { memoryBytes: 4096, kept: true, content: Buffer.alloc(4096) };
     const refused: readonly [Partial<CrashImageContent>, RegExp][] = [
       [{ image: Buffer.alloc(5), imageName: '/boot/x' }, /^\/boot\/x has 5 bytes/],
       [{ image: madeImage({ initSize: 1000 * MIB }) }, /no room for kernel: .*; reserve more: crashkernel=/],
       [{ commandLine: 'a'.repeat(2047) }, /the command line has 2069 bytes, and the kernel reads 2047/],
       [{ resources: small.filter(({ name }) => name !== 'Crash kernel') }, /no memory that is reserved/],
       [{ image: madeImage({ xloadflags: 3 }), fiveLevels: true }, /boot with no5lvl/],
-      [{ extra: [{ ...entryRequest(), name: 'kernel' }] }, /two segments are called kernel/],
-      [{ extra: [{ ...entryRequest(), name: 'elfcorehdr' }] }, /two segments are called elfcorehdr/],
+      [{ extra: [{ ...page, name: 'kernel' }] }, /two segments are called kernel/],
+      [{ extra: [{ ...page, name: 'elfcorehdr' }] }, /two segments are called elfcorehdr/],
       [
         { extra: [{ name: 'big', memoryBytes: 4096, kept: true, content: Buffer.alloc(4097) }] },
         /the segment big has 4097 bytes, and 4096 of memory were asked for/,
@@ -190,26 +190,5 @@ suite('a crash image', () => {
     ];
     for (const [change, message] of refused)
       assert.throws(() => planCrashImage(contentWith(change)), { name: 'KexecError', message });
-  });
-});
-
-suite('the entry code', () => {
-  test('hands boot_params to the kernel with the selectors of the boot protocol', () => {
-    const plan = planCrashImage(contentWith({ extra: [entryRequest()] }));
-    const { bytes, address } = segmentOf(plan, 'entry');
-    const immediateAfter = (opcode: string): bigint => {
-      const at = bytes.indexOf(Buffer.from(opcode, 'hex'));
-      return bytes.readBigUInt64LE(at + opcode.length / 2);
-    };
-    assert.equal(immediateAfter('48be'), BigInt(plan.bootParams));
-    assert.equal(immediateAfter('48b8'), BigInt(plan.entry));
-    const lgdt = bytes.indexOf(Buffer.from('0f0115', 'hex'));
-    const pointer = lgdt + 7 + bytes.readInt32LE(lgdt + 3);
-    const gdt = Number(bytes.readBigUInt64LE(pointer + 2)) - address;
-    assert.equal(bytes.readUInt16LE(pointer), 31);
-    assert.equal(bytes.readBigUInt64LE(gdt + 0x10), 0x00af_9b00_0000_ffffn);
-    assert.equal(bytes.readBigUInt64LE(gdt + 0x18), 0x00cf_9300_0000_ffffn);
-    const lea = bytes.indexOf(Buffer.from('488d25', 'hex'));
-    assert.equal(lea + 7 + bytes.readInt32LE(lea + 3), bytes.length);
   });
 });

@@ -15,6 +15,7 @@ test('the code ends before what lies behind it', () => {
   assert.ok(symbols.TEXT_SAVED + 8 <= symbols.DETOUR - symbols.CONSTANTS);
   assert.ok(symbols.DETOUR + symbols.detour_end - symbols.detour <= symbols.FALLBACK);
   assert.ok(symbols.STATE_TEXT_TAKEN + 4 <= symbols.SEAL_OFFSET);
+  assert.ok(symbols.SLOT_SUM + 8 <= symbols.SLOT_SUMMED);
   assert.ok(symbols.SLOT_BYTES + 8 <= symbols.SLOT_XSAVE);
 });
 

@@ -5,6 +5,9 @@ import { type ElfNote, parseNotes } from '../../src/system/elf.ts';
 
 const GIB = 2 ** 30;
 
+/** XCR0 with everything up to protection keys. */
+const ALL_COMPONENTS = 0x2ffn;
+
 /** Where it lies unless a test says otherwise. */
 export const ADDRESS = 0x6a00_0000;
 const BOOT_ID = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
@@ -68,14 +71,15 @@ export class MadeArea {
   }
 
   /** What `save` of stage-zero.S writes. */
-  save(apicId: number, xsave: Uint8Array, { xcr0 = 7n, kernelGsBase = 0n } = {}): void {
+  save(apicId: number, xsave: Uint8Array, { xcr0 = ALL_COMPONENTS, kernelGsBase = 0n } = {}): void {
     const slot = this.slot(apicId);
     this.bytes.writeUInt32LE(apicId, slot + symbols.SLOT_APIC_ID);
     this.bytes.writeBigUInt64LE(BigInt(xsave.length), slot + symbols.SLOT_BYTES);
     this.bytes.set(xsave, slot + symbols.SLOT_XSAVE);
     this.bytes.writeBigUInt64LE(xcr0, slot + symbols.SLOT_XCR0);
     this.bytes.writeBigUInt64LE(kernelGsBase, slot + symbols.SLOT_KERNEL_GS);
-    checksum(xsave).copy(this.bytes, slot + symbols.SLOT_SUM);
+    const summed = this.bytes.subarray(slot + symbols.SLOT_SUMMED, slot + symbols.SLOT_XSAVE + xsave.length);
+    checksum(summed).copy(this.bytes, slot + symbols.SLOT_SUM);
     this.bytes.writeUInt32LE(symbols.SAVED, slot + symbols.SLOT_STATUS);
   }
 

@@ -3,7 +3,7 @@
 //
 // argv: file of the area, its address, bytes of it, address of low memory, address of the kernel's text (or 0), value
 // of IA32_APIC_BASE, the file to write the area to, and how it goes: `s`, no processor answers, or `n`, an exception
-// by the gate at the offset GATE. ENTRY is the offset of what runs, CR4 the register's value at the beginning.
+// by the gate at the offset GATE, or `b`, the same while the text is put back. ENTRY is the offset of what runs, CR4 the register's value at the beginning.
 // Standard output: a line for each thing that was done.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -23,7 +23,7 @@ enum { CPUS = 0x38, TABLE = 0x30, STATE = 0x70, SLOT = 8, SAVED = 2, LOW_TAKEN =
 static uint64_t area, low, text, apic_base, cr3 = 0x1a2b000, cr4;
 static char *kernel;
 static sigjmp_buf ended;
-static int answers = 1, fault_at_start;
+static int answers = 1, fault_at_start, fault_at_return;
 static uint32_t icr_high;
 
 static uint64_t word(uint64_t address) { return *(volatile uint64_t *)address; }
@@ -34,6 +34,8 @@ static void sent(uint32_t command, uint32_t apic_id)
 {
   int taken = (int)*(uint32_t *)(constant(STATE) + (command == 0x4200 ? TEXT_TAKEN : LOW_TAKEN));
   printf("send %x to %u%s\n", command, apic_id, taken ? "" : " too early");
+  if (fault_at_return && command == 0x4200)
+    mprotect((void *)(text & ~0xfffull), 0x2000, PROT_READ);
   if (!answers || (command >> 8 != 0x46 && command != 0x4200))
     return;
   for (uint64_t i = 0; i < constant(CPUS); i++) {
@@ -57,11 +59,24 @@ static void report_end(greg_t *g)
   printf("kernel rsi=%llx zeros=%d cr3=%lx cr4=%lx\n", g[REG_RSI], zeros, cr3, cr4);
 }
 
+// As an NMI would come in by the gate: three words, and its number.
+static void by_gate(greg_t *g)
+{
+  g[REG_RSP] -= 8 * 6;
+  *(uint64_t *)g[REG_RSP] = (uint64_t)g[REG_RIP];
+  g[REG_RIP] = (greg_t)strtoull(getenv("GATE"), NULL, 10) + (greg_t)area;
+}
+
 static void on_fault(int number, siginfo_t *info, void *context)
 {
   greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
   uint8_t *ip = (uint8_t *)g[REG_RIP];
-  (void)info;
+  if (fault_at_return && (uint64_t)info->si_addr >> 12 == text >> 12) { // In the middle of the copy.
+    mprotect((void *)(text & ~0xfffull), 0x2000, PROT_READ | PROT_WRITE | PROT_EXEC);
+    by_gate(g);
+    fault_at_return = 0;
+    return;
+  }
   if ((char *)ip == kernel) {
     report_end(g);
     siglongjmp(ended, 1);
@@ -84,10 +99,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
       cr4 = (uint64_t)g[REG_RAX];
     else
       cr3 = (uint64_t)g[ip[2] == 0xda ? REG_RDX : REG_RAX];
-    if (fault_at_start && ip[2] == 0xda) { // As an NMI would come in by the gate: three words, and its number.
-      g[REG_RSP] -= 8 * 6;
-      *(uint64_t *)g[REG_RSP] = (uint64_t)g[REG_RIP];
-      g[REG_RIP] = (greg_t)strtoull(getenv("GATE"), NULL, 10) + (greg_t)area;
+    if (fault_at_start && ip[2] == 0xda) {
+      by_gate(g);
       fault_at_start = 0;
       return;
     }
@@ -144,6 +157,7 @@ int main(int argc, char **argv)
   cr4 = strtoull(getenv("CR4"), NULL, 0);
   answers = strchr(argv[8], 's') == NULL;
   fault_at_start = strchr(argv[8], 'n') != NULL;
+  fault_at_return = strchr(argv[8], 'b') != NULL;
   char *bytes = put(area, n[3]);
   int fd = open(argv[1], O_RDONLY);
   if (read(fd, bytes, n[3]) != (ssize_t)n[3])

@@ -197,6 +197,16 @@ suite('stage zero, run as a process,', () => {
     assert.equal(result.exception?.vector, 2);
   });
 
+  test('puts back once more what an exception has kept from being put back', () => {
+    const { lines, result } = run({ how: 'b' });
+    assert.deepEqual(lines.slice(-2), ['send 4200 to 200', ENTERED]);
+    assert.equal(result?.phase, 'stopped by an exception');
+    assert.deepEqual(
+      result.problems.filter((problem) => problem.includes('put back')),
+      [],
+    );
+  });
+
   test('does not believe what was written over what has no seal', () => {
     const damage = (area: MadeArea): void => {
       for (const symbol of [symbols.STATE_LOW_TAKEN, symbols.STATE_TEXT_TAKEN, symbols.STATE_MISSING])

@@ -5,7 +5,14 @@ import { type StageZeroResult, savedState } from '../../src/stage-zero/saved.ts'
 import type { ElfNote } from '../../src/system/elf.ts';
 import { ADDRESS, MadeArea } from './made-area.ts';
 
-const registers = Buffer.alloc(832, 0xab);
+/** An area of XSAVE with these components. */
+function withComponents(components: bigint): Buffer {
+  const xsave = Buffer.alloc(832, 0xab);
+  xsave.writeBigUInt64LE(components, 512);
+  return xsave;
+}
+
+const registers = withComponents(7n);
 
 function read(area: MadeArea, notes: readonly ElfNote[] = area.notes): StageZeroResult {
   const result = savedState(notes, area);
@@ -46,6 +53,17 @@ suite('what stage zero saved', () => {
     assert.deepEqual([phase, ticks, cpus.size, problems], ['not entered', undefined, 0, []]);
   });
 
+  test('tells what was not put back', () => {
+    const area = new MadeArea();
+    area.setState(symbols.STATE_PHASE, symbols.PHASE_FAULT);
+    area.setState(symbols.STATE_LOW_TAKEN, 1);
+    area.setState(symbols.STATE_TEXT_TAKEN, 1);
+    assert.deepEqual(read(area).problems, [
+      'what the dead kernel had in some pages below 1 MiB was not put back',
+      "a piece of the dead kernel's text (native_halt) was not put back",
+    ]);
+  });
+
   test('tells of an exception', () => {
     const area = new MadeArea();
     area.setState(symbols.STATE_PHASE, symbols.PHASE_FAULT);
@@ -60,6 +78,12 @@ suite('a slot is not believed', () => {
   for (const [why, damage] of Object.entries({
     'if its checksum is another': (area, slot) => {
       area.bytes.writeUInt8(1, slot + symbols.SLOT_XSAVE + 700);
+    },
+    'if its GS base is another': (area, slot) => {
+      area.bytes.writeUInt8(1, slot + symbols.SLOT_KERNEL_GS + 2);
+    },
+    'if it has components that were not on': (area) => {
+      area.save(2, withComponents(0x207n), { xcr0: 7n });
     },
     'if it is another processor’s': (area, slot) => {
       area.bytes.writeUInt32LE(5, slot + symbols.SLOT_APIC_ID);
