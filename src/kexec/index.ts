@@ -12,6 +12,11 @@ export {
   type SegmentRequest,
 } from './image-plan.ts';
 export { KEXEC_ON_CRASH, type KexecImage, kexecLoad, kexecUnload } from './load.ts';
-export { crashLoadRange, type MemoryMapEntry, memoryMapOf, type Resource } from './memory-map.ts';
-export type { Range } from './ranges.ts';
+export {
+  crashLoadRange,
+  crashReservations,
+  type MemoryMapEntry,
+  memoryMapOf,
+  type Resource,
+} from './memory-map.ts';
 export type { Segment } from './segments.ts';
