@@ -1,13 +1,15 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
-import type { Armed, IomemRange, Manifest } from '../config/manifest.ts';
+import type { Armed, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
+import { crashReservations } from '../kexec/index.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { makeImagesDirectory } from '../report/images.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
+import type { Range } from '../system/range.ts';
 import { StateError } from '../system/state-error.ts';
 import { replaceFile } from '../system/state-file.ts';
 import { findUser } from '../system/users.ts';
@@ -16,12 +18,13 @@ import { commandLineOf, earlyFiles, payload } from './crash-world-files.ts';
 import { bootInQemu, requireQemu } from './deep.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, ownFiles } from './initramfs.ts';
-import { crashKernelRanges, parseIomem, reclaimableRanges } from './iomem.ts';
+import { parseIomem, reclaimableRanges } from './iomem.ts';
 import {
   isCrashKernelLoaded,
   kernelImage,
   type Loaded,
   loadCrashKernel,
+  type PlannedCrashKernel,
   planCrashKernel,
   reservedBytes,
   unloadCrashKernel,
@@ -168,7 +171,8 @@ function earlierArmed(progress: ArmProgress): Armed | undefined {
   }
 }
 
-function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, progress: ArmProgress): Armed {
+function load(plan: Plan, earlier: Armed | undefined, progress: ArmProgress): Armed {
+  const { manifest, parts, image } = plan;
   const { config } = manifest;
   const commandLine = commandLineOf(config, manifest.release, manifest.ranges);
   const initramfs = join(CACHE_DIRECTORY, 'crash-initramfs.img');
@@ -176,40 +180,55 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   const own = ownFiles(parts.runtime, payload(manifest, parts.bundle), mark);
   progress('trying what the crash initramfs will run');
   tryInitramfs(parts.base, own, manifest.release);
-  const initramfsBytes = assembleInitramfs(earlyFiles(), parts.base, own, initramfs);
+  try {
+    const initramfsBytes = assembleInitramfs(earlyFiles(), parts.base, own, initramfs);
+    const bootProcessor = config['crash-kernel']['boot-processor'];
+    const planned = planCrashKernel({ image, initramfs, commandLine, bootProcessor });
+    const neededBytes = requireMemory(plan, planned, initramfsBytes);
+    progress('loading the crash kernel');
+    // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
+    // busy machine's CPU for long.
+    const loaded = loadCrashKernel(planned, () =>
+      earlier === undefined ? () => undefined : setAside(earlier),
+    );
+    return noteArmed({ manifest, commandLine, initramfsBytes, neededBytes }, loaded, mark);
+  } finally {
+    rmSync(initramfs, { force: true });
+  }
+}
+
+/** What the crash world needs. @throws ArmError if less is reserved */
+function requireMemory(
+  { manifest, parts }: Plan,
+  { crashKernel, image }: PlannedCrashKernel,
+  initramfsBytes: number,
+): number {
   const needed = neededBytes({
     initramfsBytes,
     baseBytes: statSync(parts.base).size,
     runtimeBytes: statSync(parts.runtime).size,
     firstRangeBytes: sizeOf(manifest.ranges[0]),
-    cpus: possibleCpus(readFileSync(POSSIBLE_CPUS, 'utf8'), commandLine),
+    cpus: possibleCpus(readFileSync(POSSIBLE_CPUS, 'utf8'), crashKernel.commandLine),
+    stageZeroBytes: typeof image === 'string' ? 0 : image.stageZeroBytes,
   });
-  if (needed > manifest.reservedBytes) {
-    throw new ArmError(
-      `${mebibytes(manifest.reservedBytes)} MiB are reserved for the crash kernel, it needs ${mebibytes(needed)}: ` +
-        `boot with crashkernel=${Math.ceil(mebibytes(needed) / 32) * 32}M`,
-    );
-  }
-  progress('loading the crash kernel');
-  let loaded: Loaded;
-  try {
-    const bootProcessor = config['crash-kernel']['boot-processor'];
-    const planned = planCrashKernel({ image, initramfs, commandLine, bootProcessor });
-    // While there is no crash kernel, nothing may panic that would limp on otherwise: loading one keeps a
-    // busy machine's CPU for long.
-    loaded = loadCrashKernel(planned, () => (earlier === undefined ? () => undefined : setAside(earlier)));
-  } finally {
-    rmSync(initramfs, { force: true });
-  }
-  const { lacking, stageZeroAddress, apicIds } = loaded;
-  const reserved = crashKernelRanges(parseIomem(readFileSync('/proc/iomem', 'utf8')));
+  if (needed <= manifest.reservedBytes) return needed;
+  throw new ArmError(
+    `${mebibytes(manifest.reservedBytes)} MiB are reserved for the crash kernel, it needs ${mebibytes(needed)}: ` +
+      `boot with crashkernel=${Math.ceil(mebibytes(needed) / 32) * 32}M`,
+  );
+}
+
+/** Sets the panic sysctls, and notes what has been loaded. */
+function noteArmed(
+  what: Pick<Armed, 'manifest' | 'commandLine' | 'initramfsBytes' | 'neededBytes'>,
+  { lacking, stageZeroAddress, apicIds }: Loaded,
+  mark: string,
+): Armed {
+  const reserved = crashReservations(parseIomem(readFileSync('/proc/iomem', 'utf8')));
   const armed: Armed = {
-    manifest,
-    commandLine,
-    initramfsBytes,
-    neededBytes: needed,
+    ...what,
     mark: { text: mark, address: locateMark(mark, reserved) },
-    sysctlsBefore: setPanicSysctls(config),
+    sysctlsBefore: setPanicSysctls(what.manifest.config),
     stageZeroAddress,
     apicIds: apicIds && [...apicIds],
     lacking,
@@ -218,7 +237,7 @@ function load({ manifest, parts, image }: Plan, earlier: Armed | undefined, prog
   return armed;
 }
 
-function sizeOf(range: IomemRange | undefined): number {
+function sizeOf(range: Range | undefined): number {
   return range === undefined ? 0 : range.end - range.start;
 }
 

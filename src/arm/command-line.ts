@@ -1,5 +1,5 @@
-import type { IomemRange } from '../config/manifest.ts';
 import { CRASH_WORLD_PARAMETER, PAYLOAD_DIRECTORY } from '../config/paths.ts';
+import type { Range } from '../system/range.ts';
 import { ArmError } from './errors.ts';
 import { memmapParameter } from './iomem.ts';
 
@@ -51,7 +51,7 @@ export interface CommandLineInputs {
   /** /proc/cmdline of the main kernel. */
   readonly main: string;
   /** Old memory to take back. */
-  readonly ranges: readonly IomemRange[];
+  readonly ranges: readonly Range[];
   /**
    * Loops per jiffy of the main kernel, so that no CPU has to be calibrated again; undefined if not known.
    */

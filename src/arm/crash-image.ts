@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import {
   type CrashSegment,
   crashLoadRange,
+  crashReservations,
   type ImagePlan,
   KEXEC_ON_CRASH,
   type KexecImage,
   planCrashImage,
   readCrashNotes,
   readEfiState,
+  type Segment,
 } from '../kexec/index.ts';
 import {
   type HaltText,
@@ -21,7 +23,7 @@ import {
 import { answerTicks, xsaveBytes } from '../stage-zero/processors.ts';
 import { ArmError } from './errors.ts';
 import { type BootProcessorSetting, findHaltText } from './halt-text.ts';
-import { crashKernelRanges, type IomemEntry, parseIomem } from './iomem.ts';
+import { type IomemEntry, parseIomem } from './iomem.ts';
 import { kernelAddresses } from './kernel-addresses.ts';
 import {
   type Lacking,
@@ -52,6 +54,8 @@ export interface CrashKernel {
 export interface CrashImage {
   readonly image: KexecImage;
   readonly lacking: Lacking;
+  /** Reserved memory that stage zero takes. */
+  readonly stageZeroBytes: number;
   /** APIC ids of the processors whose registers stage zero saves. */
   readonly apicIds: readonly number[];
 }
@@ -88,23 +92,25 @@ export function crashImage(
       stageZeroSegment(processors, resources, typeof halt === 'string' ? undefined : halt, bootId(root)),
     ],
   });
+  const stageZero = stageZeroOf(plan);
   return {
     image: {
-      entry: stageZeroOf(plan),
+      // It is entered at its beginning.
+      entry: stageZero.address,
       segments: plan.segments,
       flags: KEXEC_ON_CRASH,
       within: crashLoadRange(resources),
     },
     lacking: lackingWithStageZero(processors, resources, halt),
+    stageZeroBytes: stageZero.memoryBytes,
     apicIds: cpus.map(({ apicId }) => apicId),
   };
 }
 
-/** It is entered at its beginning. */
-function stageZeroOf({ segments }: ImagePlan): number {
+function stageZeroOf({ segments }: ImagePlan): Segment {
   const segment = segments.find(({ name }) => name === STAGE_ZERO);
   if (segment === undefined) throw new ArmError('the plan of the crash kernel lacks stage zero');
-  return segment.address;
+  return segment;
 }
 
 /** kernel, initrd, boot-params and elfcorehdr: what it checks. */
@@ -119,7 +125,7 @@ function stageZeroSegment(
   const needs: StageZeroNeeds = {
     cpus,
     xsaveBytes: xsaveBytes(info),
-    reserved: crashKernelRanges(resources),
+    reserved: crashReservations(resources),
     segments: CHECKED_SEGMENTS,
   };
   const memoryBytes = stageZeroBytes(needs);

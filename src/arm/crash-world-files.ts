@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { INSTALLATION } from '../config/installation.ts';
-import type { IomemRange, Manifest } from '../config/manifest.ts';
+import type { Manifest } from '../config/manifest.ts';
 import type { Config } from '../config/schema.ts';
+import type { Range } from '../system/range.ts';
 import { encodeProfile } from '../vmcore/profile.ts';
 import { takeProfile } from '../vmcore/take-profile.ts';
 import { findProgram, runProgram } from './command.ts';
@@ -13,7 +14,7 @@ import { parseIomem } from './iomem.ts';
 import { firmwareHasSrat, SRAT_PATH, singleNodeSrat } from './srat.ts';
 
 /** The crash kernel's command line for this machine and configuration. */
-export function commandLineOf(config: Config, release: string, ranges: readonly IomemRange[]): string {
+export function commandLineOf(config: Config, release: string, ranges: readonly Range[]): string {
   const kernelConfig = `/boot/config-${release}`;
   const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
   return crashCommandLine({

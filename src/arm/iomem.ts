@@ -1,8 +1,9 @@
-import type { IomemRange } from '../config/manifest.ts';
+import { crashReservations } from '../kexec/index.ts';
+import type { Range } from '../system/range.ts';
 import { ArmError } from './errors.ts';
 
 /** An entry of /proc/iomem; `depth` is 0 for an entry at the left margin. */
-export interface IomemEntry extends IomemRange {
+export interface IomemEntry extends Range {
   readonly name: string;
   readonly depth: number;
 }
@@ -36,11 +37,6 @@ export function parseIomem(text: string): IomemEntry[] {
   return entries;
 }
 
-/** The memory that is reserved for the crash kernel: one range, or two with `crashkernel=...,low`. */
-export function crashKernelRanges(entries: readonly IomemEntry[]): IomemRange[] {
-  return entries.filter((entry) => entry.name === 'Crash kernel').map(({ start, end }) => ({ start, end }));
-}
-
 /**
  * The parts of System RAM that the crash world can take back: whole memory blocks outside the reserved
  * memory, each part with room for its device-dax's label before the first block. Large ranges are cut so that
@@ -48,8 +44,8 @@ export function crashKernelRanges(entries: readonly IomemEntry[]): IomemRange[] 
  * block is left out at each cut: the kernel would join ranges that touch (e820__update_table).
  * @param reservedBytes memory that the crash kernel starts with
  */
-export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes: number): IomemRange[] {
-  const reserved = crashKernelRanges(entries);
+export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes: number): Range[] {
+  const reserved = crashReservations(entries);
   const whole = entries
     .filter((entry) => entry.name === 'System RAM' && entry.depth === 0)
     .flatMap((ram) => reserved.reduce(subtract, [{ start: ram.start, end: ram.end }]))
@@ -61,7 +57,7 @@ export function reclaimableRanges(entries: readonly IomemEntry[], reservedBytes:
   return cutToGrow(whole, reservedBytes);
 }
 
-function subtract(ranges: IomemRange[], hole: IomemRange): IomemRange[] {
+function subtract(ranges: Range[], hole: Range): Range[] {
   return ranges.flatMap(({ start, end }) =>
     [
       { start, end: Math.min(end, hole.start) },
@@ -73,8 +69,8 @@ function subtract(ranges: IomemRange[], hole: IomemRange): IomemRange[] {
 /** Eight times what is there already costs 13 % of it in page descriptors. */
 const GROWTH = 8;
 
-function cutToGrow(ranges: readonly IomemRange[], reservedBytes: number): IomemRange[] {
-  const parts: IomemRange[] = [];
+function cutToGrow(ranges: readonly Range[], reservedBytes: number): Range[] {
+  const parts: Range[] = [];
   let present = reservedBytes;
   for (const range of ranges) {
     let start = range.start;
@@ -90,12 +86,12 @@ function cutToGrow(ranges: readonly IomemRange[], reservedBytes: number): IomemR
 }
 
 /** Bytes of memory that a range of reclaimableRanges brings. */
-export function blockBytes({ start, end }: IomemRange): number {
+export function blockBytes({ start, end }: Range): number {
   return end - start - DAX_LABEL_BYTES;
 }
 
 /** `memmap=SIZE!START`: the crash kernel sees the range as persistent memory (kernel-parameters.txt). */
-export function memmapParameter(range: IomemRange): string {
+export function memmapParameter(range: Range): string {
   const mebibytes = (bytes: number): string => `${bytes / 2 ** 20}M`;
   return `memmap=${mebibytes(range.end - range.start)}!${mebibytes(range.start)}`;
 }

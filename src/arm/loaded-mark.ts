@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { IomemRange } from '../config/manifest.ts';
+import type { Range } from '../system/range.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import type { CpioEntry } from './cpio.ts';
 import { Kcore } from './kcore.ts';
@@ -28,11 +28,7 @@ export interface KcoreMemory {
  * Where in the reserved memory a mark lies: from the top down, as kexec loads.
  * @returns a physical address; undefined if it is not there
  */
-export function findMark(
-  memory: KcoreMemory,
-  mark: string,
-  reserved: readonly IomemRange[],
-): number | undefined {
+export function findMark(memory: KcoreMemory, mark: string, reserved: readonly Range[]): number | undefined {
   const wanted = Buffer.from(mark, 'latin1');
   for (const { start, end } of reserved.toReversed()) {
     for (let top = end; top > start; top -= PIECE_BYTES) {
@@ -69,7 +65,7 @@ export function isStillLoaded({ text, address }: LoadedMark): boolean | string {
 }
 
 /** Where the mark of what has just been loaded lies; undefined if the kernel does not show it. */
-export function locateMark(mark: string, reserved: readonly IomemRange[]): number | undefined {
+export function locateMark(mark: string, reserved: readonly Range[]): number | undefined {
   try {
     using memory = new Kcore();
     return findMark(memory, mark, reserved);

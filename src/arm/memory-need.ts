@@ -46,6 +46,8 @@ export interface CrashWorldParts {
   /** Size of the first range of old memory that is taken back. */
   readonly firstRangeBytes: number;
   readonly cpus: number;
+  /** What stage zero takes of the reserved memory, for all processors of the machine; 0 without it. */
+  readonly stageZeroBytes: number;
 }
 
 /**
@@ -58,12 +60,13 @@ export function neededBytes({
   runtimeBytes,
   firstRangeBytes,
   cpus,
+  stageZeroBytes,
 }: CrashWorldParts): number {
   // The modules of the base archive unpack to about three times their size, the rest to its own.
   const unpacking = initramfsBytes + (initramfsBytes - baseBytes) + 3 * baseBytes;
   const started = cpus * PER_STARTED_CPU_BYTES;
   const running = runtimeBytes + USER_SPACE_BYTES + started + firstRangeBytes * PAGE_DESCRIPTOR_SHARE;
-  const kernel = KERNEL_BYTES + BOUNCE_BYTES + cpus * PER_CPU_BYTES;
+  const kernel = KERNEL_BYTES + BOUNCE_BYTES + cpus * PER_CPU_BYTES + stageZeroBytes;
   return Math.ceil((kernel + Math.max(unpacking, running)) / MIB) * MIB;
 }
 

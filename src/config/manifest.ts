@@ -1,17 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { Range } from '../system/range.ts';
 import { PAYLOAD_DIRECTORY } from './paths.ts';
 import { ruleSchema } from './protection.ts';
 import { configSchema } from './schema.ts';
 
-const range = z.strictObject({ start: z.number(), end: z.number() });
-
-/**
- * A range as /proc/iomem has them: physical addresses in bytes. Other than there, `end` is the first byte
- * after the range. Both are below 2^53.
- */
-export type IomemRange = Readonly<z.infer<typeof range>>;
+const range = z.strictObject({ start: z.number(), end: z.number() }) satisfies z.ZodType<Range>;
 
 /**
  * What `arm` tells the crash world, kept in the reserved memory with it: how the main kernel was armed, and

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { IomemRange } from '../config/manifest.ts';
+import type { Range } from '../system/range.ts';
 import { messageOf } from '../system/thrown.ts';
 
 const REGIONS = '/sys/bus/nd/devices';
@@ -41,11 +41,11 @@ export class ReclaimError extends Error {
  * @param needed what must stay as it is
  * @throws ReclaimError if nothing can be taken back
  */
-export function reclaimMemory(ranges: readonly IomemRange[], needed: readonly IomemRange[]): Reclaimed {
+export function reclaimMemory(ranges: readonly Range[], needed: readonly Range[]): Reclaimed {
   for (const module of ['nd_e820', 'dax_pmem', 'device_dax', 'kmem']) modprobe(module);
   waitForRegions();
   const failures: string[] = [];
-  const succeeds = (what: IomemRange, step: () => void): boolean => {
+  const succeeds = (what: Range, step: () => void): boolean => {
     try {
       step();
       return true;
@@ -72,23 +72,23 @@ export function reclaimMemory(ranges: readonly IomemRange[], needed: readonly Io
 }
 
 /** Whether a range has something in common with one of the others. */
-function overlaps({ start, end }: IomemRange, others: readonly IomemRange[]): boolean {
+function overlaps({ start, end }: Range, others: readonly Range[]): boolean {
   return others.some((other) => start < other.end && other.start < end);
 }
 
 /** Makes a range memory of this kernel, all of it offline: nothing in it changes but the device's label. */
-function hotAdd(range: IomemRange): void {
+function hotAdd(range: Range): void {
   const region = readdirSync(REGIONS).find((name) => name.startsWith('region') && isRegionOf(name, range));
   if (region === undefined) throw new ReclaimError(`${REGIONS} has no region of this address and size`);
   handToKmem(makeDevice(region));
 }
 
-function isRegionOf(region: string, { start, end }: IomemRange): boolean {
+function isRegionOf(region: string, { start, end }: Range): boolean {
   const [resource, size] = ['resource', 'size'].map((file) => address(join(REGIONS, region, file)));
   return resource === start && size === end - start;
 }
 
-function describeRange({ start, end }: IomemRange): string {
+function describeRange({ start, end }: Range): string {
   return `old memory at 0x${start.toString(16)} (${(end - start) / 2 ** 20} MiB)`;
 }
 
@@ -149,12 +149,12 @@ function handToKmem(dax: string): void {
 }
 
 /** A block of memory that can be put online. */
-interface Block extends IomemRange {
+interface Block extends Range {
   readonly directory: string;
 }
 
 /** The blocks that are in a range as a whole, in rising order. */
-function blocksIn({ start, end }: IomemRange): Block[] {
+function blocksIn({ start, end }: Range): Block[] {
   const bytes = Number.parseInt(readFileSync(join(BLOCKS, 'block_size_bytes'), 'utf8'), 16);
   return readdirSync(BLOCKS)
     .flatMap((name) => {

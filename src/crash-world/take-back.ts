@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import type { IomemRange } from '../config/manifest.ts';
 import { type HaltedCpu, haltedCpus } from '../linux/arch/index.ts';
 import type { IncidentReport } from '../report/schema.ts';
+import type { Range } from '../system/range.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { missingCpus, runningApicIds, startCpus } from './cpus.ts';
 import { reclaimMemory } from './reclaim.ts';
@@ -9,7 +9,7 @@ import { orElse, required, stage, step } from './stage-list.ts';
 import { clearBusMasters } from './stray-dma.ts';
 
 /** What is needed where it is not known what is. */
-export const EVERYTHING: IomemRange = { start: 0, end: Number.POSITIVE_INFINITY };
+export const EVERYTHING: Range = { start: 0, end: Number.POSITIVE_INFINITY };
 
 export const cpusStage = stage({
   name: 'cpus',
@@ -29,7 +29,7 @@ export const closeStep = step({
 
 export const memoryStage = stage({
   name: 'memory',
-  needs: { needed: orElse<readonly IomemRange[]>([EVERYTHING]) },
+  needs: { needed: orElse<readonly Range[]>([EVERYTHING]) },
   run: ({ needed }, { manifest, report }) => takeBackMemory(manifest.ranges, needed, report),
 });
 
@@ -38,7 +38,7 @@ export const memoryStage = stage({
  * @param parked APIC ids of those that stage zero has taken out of it already
  * @returns the old memory that must stay as it is, because CPUs that did not start are halted in it
  */
-function startOtherCpus(kernel: Kernel, parked: ReadonlySet<number>, report: IncidentReport): IomemRange[] {
+function startOtherCpus(kernel: Kernel, parked: ReadonlySet<number>, report: IncidentReport): Range[] {
   const halted = haltedCpus(kernel);
   const { online, failed } = startCpus();
   const commandLine = readFileSync('/proc/cmdline', 'utf8');
@@ -55,7 +55,7 @@ function startOtherCpus(kernel: Kernel, parked: ReadonlySet<number>, report: Inc
 export function neededMemory(
   halted: readonly HaltedCpu[] | undefined,
   elsewhere: ReadonlySet<number>,
-): IomemRange[] {
+): Range[] {
   if (halted === undefined) return [EVERYTHING];
   return halted
     .filter(({ apicId }) => !elsewhere.has(apicId))
@@ -69,11 +69,7 @@ export function neededMemory(
  * Takes old memory back, all but the blocks that are needed.
  * @throws StrayDmaError if a device may still write into it, ReclaimError if the kernel cannot do this
  */
-function takeBackMemory(
-  ranges: readonly IomemRange[],
-  needed: readonly IomemRange[],
-  report: IncidentReport,
-): void {
+function takeBackMemory(ranges: readonly Range[], needed: readonly Range[], report: IncidentReport): void {
   clearBusMasters();
   const { bytes, withheldBytes, failures } = reclaimMemory(ranges, needed);
   report.memory.reclaimedBytes = bytes;

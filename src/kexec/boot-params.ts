@@ -1,8 +1,8 @@
+import type { Range } from '../system/range.ts';
 import { type BzImage, SETUP_HEADER_AT } from './bzimage.ts';
 import { EFI_DESCRIPTOR_BYTES, type EfiState, encodeEfiSetupData, encodeRuntimeMap } from './efi.ts';
 import { KexecError } from './error.ts';
 import { E820_ENTRY_BYTES, encodeE820, type MemoryMapEntry } from './memory-map.ts';
-import type { Range } from './ranges.ts';
 
 /** Bytes of struct boot_params, the zero page. */
 export const BOOT_PARAMS_BYTES = 4096;

@@ -1,3 +1,4 @@
+import type { Range } from '../system/range.ts';
 import { parseBzImage } from './bzimage.ts';
 import type { EfiState } from './efi.ts';
 import {
@@ -8,7 +9,6 @@ import {
 } from './elf-core-header.ts';
 import { type ImagePlan, planImage, type SegmentRequest } from './image-plan.ts';
 import { crashLoadRange, crashMemoryMap, type Resource } from './memory-map.ts';
-import type { Range } from './ranges.ts';
 
 /** Part of a segment: bytes from its address on. */
 interface SegmentPart {

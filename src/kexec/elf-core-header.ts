@@ -7,9 +7,10 @@ import {
   PT_NOTE,
 } from '../system/elf.ts';
 import { type CoreProgramHeader, encodeCoreHeader, encodeProgramHeader } from '../system/elf-core-writer.ts';
+import type { Range } from '../system/range.ts';
 import { KexecError } from './error.ts';
 import { crashReservations, isSystemRam, type Resource } from './memory-map.ts';
-import { joinRanges, type Range, subtractRanges } from './ranges.ts';
+import { joinRanges, subtractRanges } from './ranges.ts';
 
 /** Notes, or memory, of the dying kernel: a physical address and a size in bytes. */
 export interface PhysicalArea {

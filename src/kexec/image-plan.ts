@@ -1,10 +1,10 @@
+import type { Range } from '../system/range.ts';
 import { type BootParamsContent, bootParamsBytes, encodeBootParams } from './boot-params.ts';
 import type { BzImage } from './bzimage.ts';
 import type { EfiState } from './efi.ts';
 import { KexecError } from './error.ts';
 import type { MemoryMapEntry } from './memory-map.ts';
 import { FreeMemory, type PlaceRequest } from './placement.ts';
-import type { Range } from './ranges.ts';
 import { type Segment, segmentRange } from './segments.ts';
 
 /** A segment besides those of the kernel. */

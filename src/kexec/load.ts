@@ -3,8 +3,9 @@ import { EM_X86_64 } from '../system/elf.ts';
 import { SystemCallError } from '../system/errno.ts';
 import { libcFunction } from '../system/libc.ts';
 import { PAGE_SIZE } from '../system/page.ts';
+import type { Range } from '../system/range.ts';
 import { KexecError } from './error.ts';
-import { intersection, type Range, rangeText } from './ranges.ts';
+import { intersection, rangeText } from './ranges.ts';
 import { type Segment, segmentRange } from './segments.ts';
 
 /**

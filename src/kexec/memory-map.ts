@@ -1,6 +1,7 @@
 import { PAGE_SIZE } from '../system/page.ts';
+import type { Range } from '../system/range.ts';
 import { KexecError } from './error.ts';
-import { intersection, type Range, rangeText, subtractRanges } from './ranges.ts';
+import { intersection, rangeText, subtractRanges } from './ranges.ts';
 
 /** The numbers of e820 (arch/x86/include/asm/e820/types.h; ACPI specification, "Address Range Types"). */
 export const E820_TYPES = {

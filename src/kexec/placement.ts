@@ -1,6 +1,7 @@
 import { PAGE_SIZE, pageEnd } from '../system/page.ts';
+import type { Range } from '../system/range.ts';
 import { KexecError } from './error.ts';
-import { intersection, type Range, rangeText, subtractRanges } from './ranges.ts';
+import { intersection, rangeText, subtractRanges } from './ranges.ts';
 
 /** A segment that wants a place. */
 export interface PlaceRequest {

@@ -1,8 +1,4 @@
-/** A range of physical memory, in bytes; `end` is exclusive. Addresses have at most 52 bits. */
-export interface Range {
-  readonly start: number;
-  readonly end: number;
-}
+import type { Range } from '../system/range.ts';
 
 /** What is left of ranges without some holes; ranges of nothing are left out. */
 export function subtractRanges(ranges: readonly Range[], holes: readonly Range[]): Range[] {

@@ -1,4 +1,4 @@
-import type { Range } from './ranges.ts';
+import type { Range } from '../system/range.ts';
 
 /** Part of an image that is ready to be loaded. */
 export interface Segment {

@@ -1,7 +1,8 @@
 import { PAGE_SIZE } from '../system/page.ts';
+import type { Range } from '../system/range.ts';
 import { checksum } from './checksum.ts';
 import { areaCode, lowCode, symbols } from './code.ts';
-import { lowTables, pageTables, pageTablesBytes, type Range } from './page-tables.ts';
+import { lowTables, pageTables, pageTablesBytes } from './page-tables.ts';
 
 /** A processor whose registers are to be saved. */
 export interface StageZeroCpu {

@@ -1,10 +1,5 @@
 import { PAGE_SIZE } from '../system/page.ts';
-
-/** A range of physical memory; `end` is behind it. Bytes. */
-export interface Range {
-  readonly start: number;
-  readonly end: number;
-}
+import type { Range } from '../system/range.ts';
 
 /** Bits of an entry (SDM 3, 4.5): written through, not cached. */
 const WRITE_THROUGH = 8;

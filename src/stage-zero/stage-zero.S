@@ -26,7 +26,7 @@
         .equ   LOW_SAVED,        0x68  # u64: address where their content is kept meanwhile.
         .equ   STATE,            0x70  # u64: address of the page of what changes.
         .equ   ANSWER_TICKS,     0x78  # u64: ticks of the time stamp counter that CPUs have to answer in.
-        .equ   REPEAT_TICKS,     0x80  # u64: ticks after which those that have not are called again.
+        .equ   REPEAT_TICKS,     0x80  # u64: ticks after which those that have not are called again, and how long these are stopped.
         .equ   STACK,            0x88  # u64: end of the dying CPU's stack.
         .equ   PARKED_STACK,     0x90  # u64: end of the stack that parked CPUs share; nobody reads what is there.
         .equ   GDT_POINTER,      0xa0  # 10 bytes, as LGDT takes it.
@@ -111,6 +111,7 @@
         .equ STARTUP,            0x4600
         .equ SMI,                0x4200
         # CR4: OSFXSR, OSXMMEXCPT and OSXSAVE, without which there is no XSAVE, and PAE, without which no long mode.
+        # LASS (bit 27), which no kernel has yet that was tried, would forbid the detour its jump to a low address.
         .equ CR4_SAVE,           0x40600
         .equ CR4_PAE,            0x20
         .equ CR4_LA57,           12
@@ -373,12 +374,31 @@ by_init:
         call    call_missing
         call    wait_for_missing
         mov     %ecx, STATE_MISSING(%r14)
+        test    %ecx, %ecx
+        jz      2f
+        call    stop_missing
+2:      call    give_back_low
+1:      ret
+
         # Who has not answered waits from now on for a STARTUP that does not come: it must not run into the pages that
-        # are given back.
+        # are given back. The interrupt takes its time, above all to a virtual CPU that is not running. Changes RAX, RCX,
+        # RDX, RSI, RDI, R8, R10 and R12.
+stop_missing:
+        mov     $BY_INIT, %r12d
         mov     $INIT, %r8d
         call    call_missing
-        call    give_back_low
-1:      ret
+        rdtsc
+        shl     $32, %rdx
+        or      %rdx, %rax
+        mov     %rax, %r10
+1:      pause
+        rdtsc
+        shl     $32, %rdx
+        or      %rdx, %rax
+        sub     %r10, %rax
+        cmp     REPEAT_TICKS(%r15), %rax
+        jb      1b
+        ret
 
         # The boot processor, which the dead kernel has halted (native_halt). After a system management interrupt it
         # executes its HLT again, or goes on behind it (SDM 3, 32.10): there are other instructions now, which lead to
@@ -550,9 +570,7 @@ exception:
         call    give_back_text
         cmpl    $0, STATE_LOW_TAKEN(%r14)
         je      finish
-        mov     $BY_INIT, %r12d                 # R9 has not changed since.
-        mov     $INIT, %r8d
-        call    call_missing
+        call    stop_missing                    # R9 has not changed since.
         call    give_back_low
         jmp     finish
 1:      mov     STATE_CR3(%r14), %rax

@@ -97,6 +97,11 @@ suite('what is loaded', () => {
     assert.equal(result?.bootId?.toString('hex'), '00112233445566778899aabbccddeeff');
   });
 
+  test('tells how much of the reserved memory stage zero takes', () => {
+    const made = imageOf(machine());
+    assert.equal(made.stageZeroBytes, segmentOf(made, 'stage-zero').memoryBytes);
+  });
+
   test('knows the processors, and says what it lacks', () => {
     const { apicIds, lacking } = imageOf(machine());
     assert.deepEqual(apicIds, [0, 1]);

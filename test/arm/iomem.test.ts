@@ -1,13 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ArmError } from '../../src/arm/errors.ts';
-import {
-  blockBytes,
-  crashKernelRanges,
-  memmapParameter,
-  parseIomem,
-  reclaimableRanges,
-} from '../../src/arm/iomem.ts';
+import { blockBytes, memmapParameter, parseIomem, reclaimableRanges } from '../../src/arm/iomem.ts';
+
+import { crashReservations } from '../../src/kexec/index.ts';
 
 const MIB = 2 ** 20;
 
@@ -33,8 +29,8 @@ const large = `00001000-0009ffff : System RAM
 `;
 
 test('reserved ranges are found, low and high', () => {
-  assert.deepEqual(crashKernelRanges(parseIomem(small)), [{ start: 0x6a000000, end: 0x7e000000 }]);
-  assert.equal(crashKernelRanges(parseIomem(large)).length, 2);
+  assert.deepEqual(crashReservations(parseIomem(small)), [{ start: 0x6a000000, end: 0x7e000000 }]);
+  assert.equal(crashReservations(parseIomem(large)).length, 2);
 });
 
 test('whole memory blocks outside the reserved memory are taken back', () => {
@@ -50,7 +46,7 @@ test('no range touches reserved memory, every edge is on a block but for the lab
     assert.equal(range.end % (128 * MIB), 0);
     assert.ok(range.start < range.end);
     assert.ok(range.start > (ranges[index - 1]?.end ?? 0), 'touching ranges would be joined');
-    for (const hole of crashKernelRanges(entries)) {
+    for (const hole of crashReservations(entries)) {
       assert.ok(range.end <= hole.start || range.start >= hole.end);
     }
   }

@@ -30,6 +30,7 @@ const image: CrashImage = {
   image: { entry: 0x6d00_0000, segments: [], flags: 1 },
   lacking: { bootProcessor: 'what the firmware makes of it is not known' },
   apicIds: [0, 1],
+  stageZeroBytes: 4096,
 };
 
 /** The error of a call that is not made. */

@@ -17,6 +17,7 @@ const parts = {
   runtimeBytes: 55 * MIB,
   firstRangeBytes: 1024 * MIB,
   cpus: 2,
+  stageZeroBytes: 0,
 };
 
 test('the need grows with the processors, and with the larger of unpacking and running', () => {
@@ -27,6 +28,10 @@ test('the need grows with the processors, and with the larger of unpacking and r
     neededBytes({ ...parts, initramfsBytes: 140 * MIB }) >
       neededBytes({ ...parts, initramfsBytes: 120 * MIB }),
   );
+});
+
+test('the need has the room that stage zero takes', () => {
+  assert.equal(neededBytes({ ...parts, stageZeroBytes: 6 * MIB }) - neededBytes(parts), 6 * MIB);
 });
 
 test('of what is unpacked, only what is compressed becomes more', () => {

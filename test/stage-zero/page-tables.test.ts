@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { lowTables, pageTables, pageTablesBytes, type Range } from '../../src/stage-zero/page-tables.ts';
+import { lowTables, pageTables, pageTablesBytes } from '../../src/stage-zero/page-tables.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
+import type { Range } from '../../src/system/range.ts';
 import { type LargePage, walkTables } from './walk.ts';
 
 const MIB = 2 ** 20;
