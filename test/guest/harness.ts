@@ -242,7 +242,9 @@ async function dumpUntil<T>(name: string, file: string, find: (kernel: Kernel) =
 
 /** Whether it was only for the moment that a capture refused somebody. */
 export function wasComputing({ refused }: CaptureResult): boolean {
-  return refused.some(({ reasons }) => reasons.some((reason) => reason.includes('was computing on')));
+  return refused.some(({ reasons }) =>
+    reasons.some((reason) => /was computing on|was on a CPU/.test(reason)),
+  );
 }
 
 async function askMonitor(name: string, command: string, cpu: number): Promise<string> {
