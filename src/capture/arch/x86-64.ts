@@ -127,7 +127,7 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   const xstate =
     saved === undefined
       ? readXstate(kernel, thread.fpstate, processor ? livePkru(kernel, processor.xsave) : thread.pkru)
-      : readLiveXstate(kernel, saved, thread.fpstate);
+      : readLiveXstate(kernel, saved.xsave, thread.fpstate);
   const problems = unrestorable(xstate.xstateBv);
   const notes: string[] = [];
   const wrong = implausible(regs);

@@ -379,10 +379,11 @@ for (const release of releases) {
       ]);
     });
 
-    test('are damaged if components are in use that are off', () => {
+    test('are lost if components are in use that are off', () => {
       const computing = new Computing(release);
       computing.area.save(APIC_ID, xsaveArea(), { xcr0: 7n, kernelGsBase: GS_BASE });
-      assert.throws(() => computing.capture(), /uses components .* that are off/);
+      const why = 'are lost: what the processor with APIC id 2 saved is damaged';
+      assert.deepEqual(computing.capture().problems, [`was computing on a CPU: its vector registers ${why}`]);
     });
 
     test('are lost if stage zero did not save them, and the reason says why', () => {

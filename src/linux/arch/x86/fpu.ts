@@ -149,19 +149,12 @@ export function readXstate(kernel: Kernel, fpstate: bigint, pkru: number): Xstat
  * The same of an area that XSAVE has written, in the standard format, from the registers of a processor: what
  * a thread had whose `fpstate` this is. Throws a ContainerError if the area contradicts itself.
  */
-export function readLiveXstate(
-  kernel: Kernel,
-  { xsave: area, xcr0 }: { readonly xsave: Buffer; readonly xcr0: bigint },
-  fpstate: bigint,
-): Xstate {
+export function readLiveXstate(kernel: Kernel, area: Buffer, fpstate: bigint): Xstate {
   const state = kernel.bind(fpstateStruct).at(fpstate);
   if (area.length < FXSAVE.bytes + HEADER_BYTES) {
     throw new ContainerError('XSAVE area', fpstate, `has a size of ${area.length} bytes`);
   }
   const xstateBv = area.readBigUInt64LE(XSTATE_BV);
-  if ((xstateBv & ~xcr0) !== 0n) {
-    throw new ContainerError('XSAVE area', fpstate, `uses components ${xstateBv.toString(16)} that are off`);
-  }
   const pkru = livePkru(kernel, area);
   return xstateOf(kernel, area, { xstateBv, xcompBv: 0n, userFeatures: state.user_xfeatures, pkru, fpstate });
 }
