@@ -1,13 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
 import { bootGuest, removeGuest } from './boot.ts';
 import { copyFiles, execChecked } from './channel.ts';
-import { runChecked } from './command.ts';
-import { buildOrbits } from './demo/programs.ts';
+import { buildOrbits, knownOrbits } from './demo/programs.ts';
 import type { Fault } from './fault.ts';
 import { armGuest, installOtherworld } from './install.ts';
 import { panicGuest } from './panic.ts';
@@ -76,7 +72,7 @@ done
 { for i in $(seq ${SOURCES}); do echo "long part$i(void);"; done
   echo '#include <stdio.h>'; echo 'int main(void) { long sum = 0;'
   for i in $(seq ${SOURCES}); do echo "sum += part$i();"; done
-  echo 'printf("%ld\\n", sum); return 0; }'; } >main.c
+  printf '%s\\n' 'printf("%ld\\n", sum); return 0; }'; } >main.c
 printf 'program: main.o $(patsubst %%.c,%%.o,$(wildcard part*.c))\\n\\tgcc -o $@ $^\\n.c.o:\\n\\tgcc -O2 -w -c -o $@ $<\\n' >Makefile`;
 
 const makeData = `python3 -c "
@@ -121,19 +117,9 @@ print(value.hex())"`,
     {
       name: 'orbits',
       script: `${DIRECTORY}/orbits ${STEPS} ${DIRECTORY}/orbits.part && cat ${DIRECTORY}/orbits.part`,
-      expected: await knownOrbits(orbits),
+      expected: await knownOrbits(orbits, STEPS),
     },
   ];
-}
-
-async function knownOrbits(program: string): Promise<string> {
-  const scratch = mkdtempSync(join(tmpdir(), 'otherworld-campaign-'));
-  try {
-    await runChecked(program, [String(STEPS), join(scratch, 'result')]);
-    return readFileSync(join(scratch, 'result'), 'latin1').trim();
-  } finally {
-    rmSync(scratch, { recursive: true, force: true });
-  }
 }
 
 /** Numbers from 0 up to 1 that follow from a seed (mulberry32). */

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { cacheDirectory, makeCacheDirectory } from '../cache.ts';
 import { runChecked } from '../command.ts';
@@ -42,6 +43,18 @@ export function buildOrbits(progress: Progress): Promise<string> {
     progress.step('compiling the computation');
     await runChecked('make', ['-s', '-C', join(examples, 'orbits'), `BUILD=${directory}`]);
   });
+}
+
+/** What the computation comes to after so many steps, computed on this machine. */
+export async function knownOrbits(program: string, steps: number): Promise<string> {
+  const scratch = mkdtempSync(join(tmpdir(), 'otherworld-orbits-'));
+  try {
+    const file = join(scratch, 'result');
+    await runChecked(program, [String(steps), file]);
+    return readFileSync(file, 'latin1').trim();
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 /** The program of this name, built by `build` in a directory that stands for its sources. */

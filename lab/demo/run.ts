@@ -1,11 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
-import { runChecked } from '../command.ts';
 import { LabError } from '../error.ts';
 import { guestPaths } from '../guest.ts';
 import { armGuest, installOtherworld } from '../install.ts';
@@ -14,7 +11,7 @@ import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
-import { buildPrograms, type Programs } from './programs.ts';
+import { buildPrograms, knownOrbits, type Programs } from './programs.ts';
 import {
   askPython,
   demoPackages,
@@ -91,7 +88,7 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('Redis: keys, and a digest of all of them', before.redisKeys);
   display.show('counter', describeCounter(before.counter));
   const steps = await startOrbits(guest, display.progress);
-  const orbitsBefore = await knownResult(programs, steps);
+  const orbitsBefore = await knownOrbits(programs.orbits, steps);
   const isEarly = !(await hasOrbitsResult(guest));
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
@@ -144,18 +141,6 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
     },
     lastWords: words.find((line) => line.includes('Kernel panic'))?.replace(/^\[ *[\d.]+\] /, ''),
   };
-}
-
-/** What the computation comes to, computed on this machine. */
-async function knownResult({ orbits }: Programs, steps: number): Promise<string> {
-  const scratch = mkdtempSync(join(tmpdir(), 'otherworld-demo-'));
-  try {
-    const file = join(scratch, 'result');
-    await runChecked(orbits, [String(steps), file]);
-    return readFileSync(file, 'latin1').trim();
-  } finally {
-    rmSync(scratch, { recursive: true, force: true });
-  }
 }
 
 /**
