@@ -5,8 +5,13 @@
 // of IA32_APIC_BASE, the file to write the area to, and how it goes: `s`, no processor answers, or `n`, an exception
 // by the gate at the offset GATE, or `b`, the same while the text is put back. ENTRY is the offset of what runs, CR4 the register's value at the beginning.
 // Standard output: a line for each thing that was done.
+//
+// With `ids` alone: the APIC ids of the processors that it may run on, as CPUID gives them to a process. Where a
+// hypervisor leaves CPUID to the hardware, they are not those of /proc/cpuinfo.
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -146,8 +151,36 @@ static char *put(uint64_t address, size_t bytes)
   return at;
 }
 
+static uint32_t own_id(void)
+{
+  uint32_t a, b, c, d;
+  if (__get_cpuid_count(0xb, 0, &a, &b, &c, &d) && b != 0)
+    return d;
+  __cpuid(1, a, b, c, d);
+  return b >> 24;
+}
+
+static int print_ids(void)
+{
+  cpu_set_t all, one;
+  if (sched_getaffinity(0, sizeof all, &all) != 0)
+    return 6;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &all))
+      continue;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0)
+      return 6;
+    printf("%u\n", own_id());
+  }
+  return 0;
+}
+
 int main(int argc, char **argv)
 {
+  if (argc == 2 && strcmp(argv[1], "ids") == 0)
+    return print_ids();
   if (argc != 9)
     return 2;
   uint64_t n[9];

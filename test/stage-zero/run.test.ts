@@ -3,15 +3,18 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, suite, test } from 'node:test';
 import type { StageZeroInputs } from '../../src/stage-zero/area.ts';
 import { symbols } from '../../src/stage-zero/code.ts';
-import { parseCpuInfo } from '../../src/stage-zero/processors.ts';
 import { type StageZeroResult, savedState } from '../../src/stage-zero/saved.ts';
 import { MadeArea, madeInputs } from './made-area.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-run-'));
 const program = join(directory, 'run');
+execFileSync('gcc', [
+  ...['-O1', '-Wall', '-Wextra', '-Werror', '-Wno-clobbered', '-o', program],
+  join(import.meta.dirname, 'run.c'),
+]);
 after(() => rmSync(directory, { recursive: true }));
 
 const TEXT = 0x0d12_3456;
@@ -22,8 +25,13 @@ const NO_APIC = '0xfee00100';
 /** What the run has as CR3 and CR4, with which the crash kernel has to be entered. */
 const ENTERED = 'kernel rsi=6d000000 zeros=1 cr3=1a2b000 cr4=1020';
 
-/** Ids that no processor of the machine has that the test runs on. */
-const [BOOT, FIRST, SECOND] = [200, 201, 202];
+/** The processors of the machine that the test runs on. */
+const machine = execFileSync(program, ['ids'], { encoding: 'latin1' }).trimEnd().split('\n').map(Number);
+
+/** Ids that none of them has. */
+const [BOOT = 0, FIRST = 0, SECOND = 0] = Array.from({ length: 250 }, (_, i) => 249 - i).filter(
+  (id) => !machine.includes(id),
+);
 
 interface Run {
   readonly lines: readonly string[];
@@ -76,11 +84,6 @@ function run({
 }
 
 suite('stage zero, run as a process,', () => {
-  before(() => {
-    const source = join(import.meta.dirname, 'run.c');
-    execFileSync('gcc', ['-O1', '-Wall', '-Wextra', '-Werror', '-Wno-clobbered', '-o', program, source]);
-  });
-
   for (const [name, apicBase] of [
     ['x2APIC', X2APIC],
     ['xAPIC', XAPIC],
@@ -88,8 +91,13 @@ suite('stage zero, run as a process,', () => {
     test(`calls the other processors by ${name}, puts everything back and enters the crash kernel`, () => {
       const { lines, result } = run({ apicBase });
       assert.deepEqual(lines, [
-        ...['send 4500 to 201', 'send 4500 to 202', 'send 4620 to 201', 'send 4620 to 202'],
-        ...['send 4200 to 200', ENTERED],
+        ...[
+          `send 4500 to ${FIRST}`,
+          `send 4500 to ${SECOND}`,
+          `send 4620 to ${FIRST}`,
+          `send 4620 to ${SECOND}`,
+        ],
+        ...[`send 4200 to ${BOOT}`, ENTERED],
       ]);
       assert.equal(result?.phase, 'done');
       assert.equal(result.missing, 0);
@@ -101,10 +109,10 @@ suite('stage zero, run as a process,', () => {
     // So long that a busy machine does not take it all away.
     const answerTicks = 1_000_000_000;
     const { lines, result } = run({ how: 's', inputs: { answerTicks } });
-    const others = (command: string): string[] => [`send ${command} to 201`, `send ${command} to 202`];
+    const others = (command: string): string[] => [FIRST, SECOND].map((id) => `send ${command} to ${id}`);
     assert.deepEqual(lines, [
       ...[...others('4500'), ...others('4620'), ...others('4620'), ...others('4500')],
-      ...['send 4200 to 200', 'send 4200 to 200', ENTERED],
+      ...[`send 4200 to ${BOOT}`, `send 4200 to ${BOOT}`, ENTERED],
     ]);
     assert.equal(result?.missing, 3);
     assert.equal(result.phase, 'done');
@@ -115,7 +123,7 @@ suite('stage zero, run as a process,', () => {
   test('calls nobody by an id that the xAPIC has no room for, and waits for nobody there', () => {
     const ids = [BOOT, FIRST, 255, 256, 456];
     const cpus = ids.map((apicId) => ({ apicId, isBoot: apicId === BOOT }));
-    const sent = ['send 4500 to 201', 'send 4620 to 201', 'send 4200 to 200', ENTERED];
+    const sent = [`send 4500 to ${FIRST}`, `send 4620 to ${FIRST}`, `send 4200 to ${BOOT}`, ENTERED];
     const { lines, result } = run({ inputs: { cpus }, apicBase: XAPIC });
     assert.deepEqual(lines, sent);
     assert.equal(result?.missing, 0);
@@ -128,8 +136,7 @@ suite('stage zero, run as a process,', () => {
   });
 
   test('saves the registers of the processor that it runs on', () => {
-    const { apicIds } = parseCpuInfo(readFileSync('/proc/cpuinfo', 'utf8'));
-    const cpus = [...apicIds, BOOT].map((apicId) => ({ apicId, isBoot: false }));
+    const cpus = [...machine, BOOT].map((apicId) => ({ apicId, isBoot: false }));
     const { lines, result, area } = run({ inputs: { cpus, lowMemory: undefined } });
     assert.equal(lines.at(-1), ENTERED);
     assert.deepEqual(result?.problems, []);
@@ -141,7 +148,7 @@ suite('stage zero, run as a process,', () => {
     assert.equal(saved.xsave.readBigUInt64LE(XMM15), 0x1122_3344_5566_7788n);
     const own = area.bytes.readUInt32LE(area.offset(symbols.STATE) + symbols.STATE_APIC_ID);
     assert.equal(own, saved.apicId);
-    assert.ok(apicIds.includes(own));
+    assert.ok(machine.includes(own));
   });
 
   for (const [what, entry] of [
@@ -149,8 +156,7 @@ suite('stage zero, run as a process,', () => {
     ['was halted', symbols.halted],
   ] as const) {
     test(`has a processor that ${what} save its registers and wait`, () => {
-      const { apicIds } = parseCpuInfo(readFileSync('/proc/cpuinfo', 'utf8'));
-      const cpus = apicIds.map((apicId) => ({ apicId, isBoot: false }));
+      const cpus = machine.map((apicId) => ({ apicId, isBoot: false }));
       // Of a kernel with FRED, CET and much else; a started processor has what the low pages' code has set.
       const cr4 = entry === symbols.halted ? '0x100f70ef0' : '0x40620';
       const { lines, result, area } = run({ inputs: { cpus }, entry, cr4 });
@@ -202,7 +208,7 @@ suite('stage zero, run as a process,', () => {
 
   test('puts back once more what an exception has kept from being put back', () => {
     const { lines, result } = run({ how: 'b' });
-    assert.deepEqual(lines.slice(-2), ['send 4200 to 200', ENTERED]);
+    assert.deepEqual(lines.slice(-2), [`send 4200 to ${BOOT}`, ENTERED]);
     assert.equal(result?.phase, 'stopped by an exception');
     assert.deepEqual(
       result.problems.filter((problem) => problem.includes('put back')),
