@@ -1,6 +1,6 @@
 import { closeSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { copyFiles } from '../lab/channel.ts';
 import { inGuest, until } from '../lab/demo/scene.ts';
 import { repositoryRoot } from '../lab/node-tree.ts';

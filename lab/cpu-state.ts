@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { guestPaths } from './guest.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 

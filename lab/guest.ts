@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { cacheDirectory, makeCacheDirectory, processExists } from './cache.ts';
 import { LabError } from './error.ts';
 import { releases } from './release.ts';

@@ -1,7 +1,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { z } from 'zod';
+import * as z from 'zod';
 import { cacheDirectory, cacheKey, withLock } from './cache.ts';
 import { LabError } from './error.ts';
 import type { Progress } from './progress.ts';

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CRASH_WORLD_PARAMETER, INCIDENTS_DIRECTORY } from '../src/config/paths.ts';
 import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';

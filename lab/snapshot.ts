@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { cacheDirectory, cacheKey, markUsed } from './cache.ts';
 import { execChecked, LOOK_SECONDS } from './channel.ts';
 import { runChecked } from './command.ts';

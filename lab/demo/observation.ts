@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { counterStatusPath, inGuest } from './scene.ts';
 
 const directory = '/root/demo';

@@ -22,7 +22,8 @@ function version(): string {
   return isWhole ? String(content.version) : '';
 }
 
-async function buildProgram(commands: Commands, commandName: string | undefined): Promise<Command> {
+async function buildProgram(commands: Commands, args: readonly string[]): Promise<Command> {
+  const commandName = args.find((arg) => !arg.startsWith('-'));
   const program = new Command('otherworld')
     .description('Applications that outlive their kernel')
     .version(version())
@@ -33,7 +34,8 @@ async function buildProgram(commands: Commands, commandName: string | undefined)
     .showHelpAfterError('--help, also after a command, tells what there is')
     .exitOverride();
   const chosen = commandName === undefined ? undefined : commands[commandName];
-  const loaders = chosen === undefined ? Object.values(commands) : [chosen];
+  const asksVersion = args[0] === '--version' || args[0] === '-V';
+  const loaders = chosen !== undefined ? [chosen] : asksVersion ? [] : Object.values(commands);
   for (const load of loaders) (await load())(program);
   for (const command of program.commands) command.exitOverride();
   return program;
@@ -91,10 +93,7 @@ export async function runCommandLine(commands: Commands): Promise<number> {
   const { debug, verbose, args } = takeEverywhere(process.argv.slice(2));
   if (verbose) sayEachStep();
   try {
-    const program = await buildProgram(
-      commands,
-      args.find((arg) => !arg.startsWith('-')),
-    );
+    const program = await buildProgram(commands, args);
     await program.parseAsync([...args], { from: 'user' });
     return typeof process.exitCode === 'number' ? process.exitCode : 0;
   } catch (error) {

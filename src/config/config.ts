@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
+import * as z from 'zod';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import { type Config, configSchema } from './schema.ts';
 import { type KeyPath, parseToml, type TextPosition, type TomlDocument, TomlError } from './toml.ts';

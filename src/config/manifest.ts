@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Range } from '../system/range.ts';
 import { PAYLOAD_DIRECTORY } from './paths.ts';
 import { ruleSchema } from './protection.ts';

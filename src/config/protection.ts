@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { damageOf } from '../system/damage.ts';
 import { lockDirectory } from '../system/directory-lock.ts';
 import { readStateFile, removeLeftovers, replaceFile, setAside } from '../system/state-file.ts';

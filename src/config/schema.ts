@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 const absolutePath = z.string().startsWith('/', 'an absolute path is wanted');
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { StateError } from '../system/state-error.ts';
 import { readStateFile, replaceFile } from '../system/state-file.ts';

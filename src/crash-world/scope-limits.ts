@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import { findTaskByPid } from '../linux/pid.ts';
 import { type CgroupLimits, cgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import { VmcoreError } from '../vmcore/errors.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DescMessage, fromBinary, type MessageShape, toJson } from '@bufbuild/protobuf';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CoreEntrySchema } from '../../src/criu/images/proto/gen/core_pb.ts';
 import { type MmEntry, MmEntrySchema } from '../../src/criu/images/proto/gen/mm_pb.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/images/proto/gen/pagemap_pb.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { build } from 'esbuild';
-import { z } from 'zod';
+import * as z from 'zod';
 import { bundleOptions } from '../../src/arm/bundle.ts';
 import { scratchDirectory, type TestGuest } from './harness.ts';
 

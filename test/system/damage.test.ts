@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { damageOf } from '../../src/system/damage.ts';
 
 function thrownBy(what: () => unknown): unknown {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { SignalsPlan } from '../../../src/criu/images/plan/restore-plan.ts';
 import type { Freezer } from '../../../src/criu/restore/held-process.ts';
 import { restoreSignals } from '../../../src/criu/restore/held-signals.ts';

@@ -16,7 +16,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import { applyLateSettings } from '../../../src/criu/restore/late-settings.ts';
 import { holdImages } from '../../../src/criu/restore/restore.ts';

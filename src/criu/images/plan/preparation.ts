@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * What is to be made and to be checked before `criu restore`; lies next to CRIU's images, which do not know

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type LateOptionName, lateOptions } from '../../../model/socket-option.ts';
 
 /** Name of the plan's file, beside the images. */

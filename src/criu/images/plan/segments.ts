@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * The System V shared memory segments that are made before `criu restore`; lies next to CRIU's images, if
