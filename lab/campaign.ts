@@ -43,6 +43,8 @@ export interface PanicOutcome {
 const CPUS = 4;
 const PACKAGES = ['criu', 'gcc', 'libc6-dev', 'make', 'python3', 'sysbench', 'xz-utils'];
 const DIRECTORY = '/srv/campaign';
+/** The work begins when it is there: a guest at work takes long to be told what is protected. */
+const BEGIN = `${DIRECTORY}/begin`;
 const FAULTS: readonly Fault[] = ['sysrq', 'bug', 'oops', 'nmi'];
 const EARLIEST_SECONDS = 5;
 const LATEST_SECONDS = 40;
@@ -116,7 +118,7 @@ print(value.hex())"`,
     },
     {
       name: 'orbits',
-      script: `${DIRECTORY}/orbits ${STEPS} ${DIRECTORY}/orbits.part && cat ${DIRECTORY}/orbits.part`,
+      script: `${DIRECTORY}/orbits ${STEPS} ${DIRECTORY}/orbits.said && cat ${DIRECTORY}/orbits.said`,
       expected: await knownOrbits(orbits, STEPS),
     },
   ];
@@ -182,6 +184,7 @@ async function onePanic(
     const pids = new Map<string, number>();
     for (const job of jobs) pids.set(job.name, await start(guest, job));
     await inGuest(guest, `otherworld protect ${[...pids.values()].map((pid) => `--pid ${pid}`).join(' ')}`);
+    await inGuest(guest, `touch ${BEGIN}`);
     await sleep(moment.afterSeconds * 1000);
     const options = { fault: moment.fault, cpu: moment.cpu, waitSeconds: 900, unarmed: false };
     const incident = await panicGuest(guest, options, progress);
@@ -196,11 +199,12 @@ async function onePanic(
   }
 }
 
-/** Starts a job in a shell of its own. @returns the shell's pid */
+/** Starts a job in a shell of its own, which waits until all are to begin. @returns the shell's pid */
 async function start(guest: string, { name, script }: Job): Promise<number> {
   const file = `${DIRECTORY}/${name}`;
   await execChecked(guest, ['sh', '-c', `cat >${file}.sh`], { input: script, timeoutSeconds: 60 });
-  const run = `sh ${file}.sh >${file}.part 2>${file}.error && mv ${file}.part ${file}.result`;
+  const begin = `until [ -e ${BEGIN} ]; do sleep 1; done`;
+  const run = `${begin}; sh ${file}.sh >${file}.part 2>${file}.error && mv ${file}.part ${file}.result`;
   return Number(await inGuest(guest, `setsid sh -c '${run}' </dev/null >/dev/null 2>&1 & echo $!`));
 }
 
