@@ -9,24 +9,30 @@ export interface SharedLibrary {
 }
 
 /**
- * What `ldd` prints, as a list; the vDSO has no file and is left out.
+ * What `ldd` prints of these programs, as a list; the vDSO has no file and is left out.
  * @throws ArmError naming a library that is not found
  */
-export function parseLdd(program: string, text: string): SharedLibrary[] {
-  return text
-    .split('\n')
-    .filter(
-      (line) => line.trim() !== '' && !line.includes('linux-vdso') && !line.includes('statically linked'),
-    )
-    .map((line) => {
-      const [, arrow, path = arrow] = /^\s*(?:(\S+) => )?(\/\S+) \(0x/.exec(line) ?? [];
-      if (path === undefined) throw new ArmError(`${program} lacks a shared library: ${line.trim()}`);
-      return { name: path.split('/').at(-1) ?? path, path };
-    });
+export function parseLdd(programs: readonly string[], text: string): SharedLibrary[] {
+  const libraries: SharedLibrary[] = [];
+  // Of several it says before each which one it is.
+  let program = programs[0] ?? '';
+  for (const line of text.split('\n')) {
+    const heading = /^(\S.*):$/.exec(line)?.[1];
+    if (heading !== undefined) program = heading;
+    else if (line.trim() !== '' && !/linux-vdso|statically linked/.test(line))
+      libraries.push(libraryOf(program, line));
+  }
+  return libraries;
+}
+
+function libraryOf(program: string, line: string): SharedLibrary {
+  const [, arrow, path = arrow] = /^\s*(?:(\S+) => )?(\/\S+) \(0x/.exec(line) ?? [];
+  if (path === undefined) throw new ArmError(`${program} lacks a shared library: ${line.trim()}`);
+  return { name: path.split('/').at(-1) ?? path, path };
 }
 
 /** The shared libraries that programs and modules load at start, each once, the dynamic linker among them. */
 export function sharedLibraries(programs: readonly string[]): SharedLibrary[] {
-  const all = programs.flatMap((program) => parseLdd(program, runProgram('ldd', [program])));
+  const all = parseLdd(programs, runProgram('ldd', programs));
   return [...new Map(all.map((library) => [library.name, library])).values()];
 }

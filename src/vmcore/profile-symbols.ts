@@ -1,5 +1,5 @@
 import { ProfileError } from './errors.ts';
-import { hashName, type SymbolTable, searchSymbol, slotOf } from './symbols.ts';
+import { hashBytes, hashName, type SymbolTable, searchSymbol, slotOf } from './symbols.ts';
 
 /**
  * Symbols in arrays that are used as they come out of a profile's file: nothing is built when it is opened.
@@ -58,43 +58,101 @@ export class ProfileSymbols implements SymbolTable {
   }
 }
 
-const LINE = /^([0-9a-f]{16}) \S (\S+)$/;
+const [NEWLINE, TAB, SPACE] = [10, 9, 32];
+/** Sixteen digits of an address, a blank, the kind of symbol, a blank. */
+const NAME_AT = 19;
+
+/** The value of eight hexadecimal digits in lower case; -1 if they are none. */
+function wordAt(text: Uint8Array, at: number): number {
+  let value = 0;
+  for (let i = at; i < at + 8; i++) {
+    const byte = text[i]!;
+    const digit = byte >= 48 && byte <= 57 ? byte - 48 : byte >= 97 && byte <= 102 ? byte - 87 : -1;
+    if (digit === -1) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+/** Symbols in the order of the text: words of addresses, and where in the text their names are. */
+interface FoundSymbols {
+  readonly count: number;
+  readonly high: Uint32Array;
+  readonly low: Uint32Array;
+  readonly nameStarts: Uint32Array;
+  readonly nameEnds: Uint32Array;
+}
+
+function findSymbols(text: Uint8Array): FoundSymbols {
+  const room = Math.ceil(text.length / (NAME_AT + 2)) + 1;
+  const words = (): Uint32Array => new Uint32Array(room);
+  const [high, low, nameStarts, nameEnds] = [words(), words(), words(), words()];
+  let count = 0;
+  for (let at = 0; at < text.length; ) {
+    const newline = text.indexOf(NEWLINE, at);
+    const end = newline === -1 ? text.length : newline;
+    const nameAt = at + NAME_AT;
+    const [upper, lower] = end > nameAt ? [wordAt(text, at), wordAt(text, at + 8)] : [-1, -1];
+    // A module's symbol has the module's name behind a tabulator.
+    const isWhole = upper !== -1 && lower !== -1 && text[at + 16] === SPACE && text[nameAt - 1] === SPACE;
+    if (isWhole && !hasBlank(text, nameAt, end)) {
+      high[count] = upper;
+      low[count] = lower;
+      nameStarts[count] = nameAt;
+      nameEnds[count] = end;
+      count++;
+    }
+    at = end + 1;
+  }
+  return { count, high, low, nameStarts, nameEnds };
+}
+
+function hasBlank(text: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (text[i] === TAB || text[i] === SPACE) return true;
+  return false;
+}
 
 /**
  * Symbols from the text of /proc/kallsyms; modules' are left out, their addresses say nothing about a dump.
  * Throws a ProfileError if the kernel hides addresses from the reader (all are zero).
  */
-export function parseProcKallsyms(text: string): ProfileSymbols {
-  const found: { name: string; address: bigint }[] = [];
-  for (const line of text.split('\n')) {
-    const match = LINE.exec(line);
-    if (match?.[1] !== undefined && match[2] !== undefined)
-      found.push({ name: match[2], address: BigInt(`0x${match[1]}`) });
-  }
-  if (!found.some(({ address }) => address >= 1n << 63n)) {
+export function parseProcKallsyms(text: Uint8Array): ProfileSymbols {
+  const found = findSymbols(text);
+  const { count, high, low } = found;
+  if (!high.subarray(0, count).some((word) => word >= 0x8000_0000)) {
     throw new ProfileError(
       '/proc/kallsyms hides the addresses: run as root, with sysctl kernel.kptr_restrict below 2',
     );
   }
-  found.sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : 0));
-  return buildSymbols(found);
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  // The first of several with one address stays the first.
+  order.sort((a, b) => high[a]! - high[b]! || low[a]! - low[b]! || a - b);
+  return buildSymbols(text, found, order);
 }
 
-function buildSymbols(symbols: readonly { name: string; address: bigint }[]): ProfileSymbols {
-  const starts = new Uint32Array(symbols.length);
-  const addresses = new Uint32Array(symbols.length * 2);
-  const slots = new Int32Array(2 ** Math.ceil(Math.log2(symbols.length * 2 + 2)));
+function buildSymbols(
+  text: Uint8Array,
+  { high, low, nameStarts, nameEnds }: FoundSymbols,
+  order: Uint32Array,
+): ProfileSymbols {
+  const count = order.length;
+  const starts = new Uint32Array(count);
+  const addresses = new Uint32Array(count * 2);
+  const slots = new Int32Array(2 ** Math.ceil(Math.log2(count * 2 + 2)));
   const mask = slots.length - 1;
+  const names = new Uint8Array(order.reduce((sum, i) => sum + nameEnds[i]! - nameStarts[i]! + 1, 0));
   let bytes = 0;
-  symbols.forEach(({ name, address }, i) => {
-    starts[i] = bytes;
+  for (let n = 0; n < count; n++) {
+    const i = order[n]!;
+    const name = text.subarray(nameStarts[i]!, nameEnds[i]!);
+    starts[n] = bytes;
+    names.set(name, bytes);
     bytes += name.length + 1;
-    addresses[i * 2] = Number(address & 0xffff_ffffn);
-    addresses[i * 2 + 1] = Number(address >> 32n);
-    let slot = slotOf(hashName(name)) & mask;
+    addresses[n * 2] = low[i]!;
+    addresses[n * 2 + 1] = high[i]!;
+    let slot = slotOf(hashBytes(name)) & mask;
     while (slots[slot] !== 0) slot = (slot + 1) & mask;
-    slots[slot] = i + 1;
-  });
-  const names = Buffer.from(symbols.map(({ name }) => `${name}\0`).join(''), 'latin1');
+    slots[slot] = n + 1;
+  }
   return new ProfileSymbols(names, starts, addresses, slots);
 }

@@ -37,6 +37,13 @@ export function hashName(text: string): number {
   return hash;
 }
 
+/** The same of a name's bytes. */
+export function hashBytes(name: Uint8Array): number {
+  let hash = 0;
+  for (let i = 0; i < name.length; i++) hash = (Math.imul(hash, HASH_FACTOR) + name[i]!) | 0;
+  return hash;
+}
+
 /** A hash's place in a table of a power of two of slots, before masking. */
 export function slotOf(hash: number): number {
   return Math.imul(hash, 0x9e3779b1) >>> 8;

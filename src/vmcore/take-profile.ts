@@ -71,6 +71,6 @@ export function takeProfile(): TakenProfile {
     buildId: runningBuildId(),
     vmcoreinfo: runningVmcoreinfo(),
     btf,
-    symbols: parseProcKallsyms(readFileSync('/proc/kallsyms', 'latin1')),
+    symbols: parseProcKallsyms(readFileSync('/proc/kallsyms')),
   };
 }

@@ -37,7 +37,10 @@ test('the libraries of a program are found, the dynamic linker among them', () =
 });
 
 test('a missing library is named', () => {
-  assert.throws(() => parseLdd('criu', '\tlibnet.so.1 => not found\n'), /criu lacks .*libnet\.so\.1/);
+  assert.throws(() => parseLdd(['criu'], '\tlibnet.so.1 => not found\n'), /criu lacks .*libnet\.so\.1/);
+  const several =
+    '/bin/cp:\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f00)\n/usr/sbin/criu:\n\tlibnet.so.1 => not found\n';
+  assert.throws(() => parseLdd(['/bin/cp', '/usr/sbin/criu'], several), /criu lacks .*libnet\.so\.1/);
 });
 
 test('cpio reads the archive back: names, modes, content', () => {

@@ -34,7 +34,7 @@ function profileOf(release: (typeof releases)[number]): TakenProfile {
     buildId: kernel.vmcoreinfo.get('BUILD-ID') ?? '',
     vmcoreinfo: [...kernel.vmcoreinfo].map(([key, value]) => `${key}=${value}\n`).join(''),
     btf: kernel.layouts.btf.raw,
-    symbols: parseProcKallsyms(kallsymsText(release)),
+    symbols: parseProcKallsyms(Buffer.from(kallsymsText(release))),
   };
 }
 
@@ -93,7 +93,7 @@ describe('a profile of another kernel', () => {
       (_, digit: string) => `ffffffff${(Number.parseInt(digit, 16) ^ 1).toString(16)}`,
     );
     assert.throws(
-      () => openKernel(dumpPath('debian12'), { ...profile, symbols: parseProcKallsyms(moved) }),
+      () => openKernel(dumpPath('debian12'), { ...profile, symbols: parseProcKallsyms(Buffer.from(moved)) }),
       /another boot/,
     );
   });
@@ -101,5 +101,20 @@ describe('a profile of another kernel', () => {
 
 it('a kernel that hides its addresses gives no profile', () => {
   const hidden = kallsymsText('debian12').replaceAll(/^[0-9a-f]{16}/gm, '0000000000000000');
-  assert.throws(() => parseProcKallsyms(hidden), /kptr_restrict/);
+  assert.throws(() => parseProcKallsyms(Buffer.from(hidden)), /kptr_restrict/);
+});
+
+it('symbols are in the order of their addresses; modules, and lines that are none, are left out', () => {
+  const lines = [
+    ...['0000000000001000 A per_cpu_offset', 'ffffffff81000010 T later', 'ffffffff81000000 T _text'],
+    ...['ffffffffc0000000 t of_module\t[fake]', 'ffffffff81000000 t alias', 'ffffffff8100002 T short', ''],
+    'ffffffff81000020 D last',
+  ];
+  const symbols = parseProcKallsyms(Buffer.from(lines.join('\n')));
+  assert.equal(symbols.starts.length, 5);
+  assert.equal(symbols.lookup('per_cpu_offset'), 0x1000n);
+  assert.equal(symbols.lookup('last'), 0xffff_ffff_8100_0020n);
+  for (const name of ['of_module', 'short']) assert.equal(symbols.lookup(name), undefined);
+  assert.deepEqual(symbols.symbolAt(0xffff_ffff_8100_0018n), { name: 'later', offset: 8 });
+  assert.deepEqual(symbols.symbolAt(0xffff_ffff_8100_0004n), { name: 'alias', offset: 4 });
 });
