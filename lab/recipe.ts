@@ -122,6 +122,10 @@ export const maskedUnits = [
   'systemd-networkd-wait-online.service',
   'systemd-pcrphase-sysinit.service',
   'systemd-pcrphase.service',
+  // There is no time server to ask.
+  'systemd-timesyncd.service',
+  // Root's own service manager, started by every login over ssh.
+  'user@0.service',
 ];
 
 /** Generators that look for hardware that a guest does not have. */
