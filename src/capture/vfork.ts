@@ -125,7 +125,9 @@ export class Vforks {
     const wait = this.#byChild.get(group.pid);
     return [
       ...(known.length > 0 ? [`${share} ${known.join(', ')}`] : []),
-      ...(strangers.length > 0 ? [`${share} ${strangers.join(', ')}, which does not come back`] : []),
+      ...(strangers.length > 0
+        ? [`${share} ${strangers.join(', ')}, which is not protected or cannot be read`]
+        : []),
       ...group.threads
         .filter(({ vfork_done }) => vfork_done !== 0n && wait === undefined)
         .map(({ pid }) => `thread ${pid} has not left vfork yet`),

@@ -5,6 +5,7 @@ import { taskPtRegs } from '../../src/linux/arch/index.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
+import { adviceFor } from '../../src/report/advice.ts';
 import { openFixture, openPatched, releases, truthOf, word } from '../vmcore/fixtures.ts';
 
 const VFORK = 58n;
@@ -121,13 +122,14 @@ for (const release of releases) {
 
     test('the parent whose child is not protected is refused with its number', () => {
       const result = capture([], [kinds.pid], false);
-      const share = `shares its address space with ${kinds.stopped}, which does not come back`;
+      const share = `shares its address space with ${kinds.stopped}, which is not protected or cannot be read`;
       assert.ok(reasonsOf(result, kinds.pid).includes(share));
+      assert.match(adviceFor(share) ?? '', /protect the other process/);
     });
 
     test('both are refused if a further process has the memory', () => {
       const result = capture([member(other, 'mm', parent.mm)]);
-      const share = `shares its address space with ${program.pid}, which does not come back`;
+      const share = `shares its address space with ${program.pid}, which is not protected or cannot be read`;
       assert.ok(reasonsOf(result, kinds.stopped).includes(share));
       assert.ok(reasonsOf(result, kinds.pid).includes(share));
     });
