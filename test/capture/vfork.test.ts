@@ -9,6 +9,7 @@ import { adviceFor } from '../../src/report/advice.ts';
 import { openFixture, openPatched, releases, truthOf, word } from '../vmcore/fixtures.ts';
 
 const VFORK = 58n;
+const CLONE = 56n;
 const CLONE3 = 435n;
 const GETPID = 39n;
 const EXECVE = 59n;
@@ -109,6 +110,31 @@ for (const release of releases) {
     test('the parent waits in clone3 as well', () => {
       const result = capture([register(parent, 'orig_ax', CLONE3)]);
       assert.equal(processOf(result, kinds.pid).threads[0]?.syscall.outcome, 'result');
+    });
+
+    test('a child that waits for one of its own in turn comes back with both', () => {
+      const second = taskOf(kinds.nothing);
+      const place = child.stack + 0x3000n;
+      const counts = kernel.layouts.member('task_struct', 'rss_stat.count');
+      const result = capture(
+        [
+          member(second, 'mm', parent.mm),
+          member(second, 'real_parent', child.address),
+          member(second, 'vfork_done', place),
+          member(second, 'clear_child_tid', 0n),
+          // Its own counts were of other memory.
+          ...(counts === undefined ? [] : [at(second.address + BigInt(counts.offsetBytes), 0n)]),
+          at(place, 0n),
+          register(child, 'orig_ax', CLONE),
+          register(child, 'ax', ENOSYS),
+        ],
+        [kinds.pid, kinds.nothing],
+      );
+      assert.deepEqual(result.refused, []);
+      const [outer, inner] = [processOf(result, kinds.pid), processOf(result, kinds.stopped)];
+      assert.equal(outer.threads[0]?.registers.ax, BigInt(kinds.stopped));
+      assert.equal(inner.threads[0]?.registers.ax, BigInt(kinds.nothing));
+      assert.equal(processOf(result, kinds.nothing).memory?.copyOf, outer.memory?.id);
     });
 
     test('it is refused where the thread that waits is not certain', () => {
