@@ -1,5 +1,5 @@
-// vfork NAME: three threads wait in vfork, each for a child that has not executed a program yet. What became of them goes to the
-// file NAME; "ready" says that all have begun. The children go on when there is a NAME.go, and a writer of NAME.fifo.
+// vfork NAME [compute]: three threads wait in vfork, each for a child that has not executed a program yet. What became of them goes to
+// the file NAME. The children go on when there is a NAME.go, and a writer of NAME.fifo. The first one naps until then, or computes.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,7 @@
 extern char **environ;
 static char go[100], fifo[100], copy[100];
 static volatile int written;
+static int computes;
 static FILE *out;
 
 static int status_of(pid_t pid) {
@@ -36,7 +37,10 @@ static void *napping(void *argument) {
   if (pid == 0) {
     struct timespec nap = { 0, 50000000 };
     written = 1;
-    while (access(go, F_OK) != 0) nanosleep(&nap, NULL);
+    while (access(go, F_OK) != 0) {
+      if (computes) for (volatile int i = 0; i < 50000000; i++) continue;
+      else nanosleep(&nap, NULL);
+    }
     written = 2;
     execl("/bin/sh", "sh", "-c", "exit 7", NULL);
     _exit(1);
@@ -72,7 +76,8 @@ static void *failing(void *argument) {
 }
 
 int main(int argc, char **argv) {
-  MUST(argc == 2);
+  MUST(argc >= 2);
+  computes = argc > 2;
   snprintf(go, sizeof go, "%s.go", argv[1]);
   snprintf(fifo, sizeof fifo, "%s.fifo", argv[1]);
   snprintf(copy, sizeof copy, "%s.copy", argv[1]);
@@ -80,9 +85,6 @@ int main(int argc, char **argv) {
   void *(*bodies[])(void *) = { napping, spawning, failing };
   pthread_t threads[3];
   for (int i = 0; i < 3; i++) MUST(pthread_create(&threads[i], NULL, bodies[i], NULL) == 0);
-  fputs("ready\n", out);
-  fflush(out);
-  // A further thread goes on while they wait.
   for (int i = 0; i < 3; i++) MUST(pthread_join(threads[i], NULL) == 0);
   fputs("done\n", out);
   fclose(out);
