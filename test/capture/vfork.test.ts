@@ -107,6 +107,13 @@ for (const release of releases) {
       }
     });
 
+    test('a child that has not run yet comes out of the call with 0', () => {
+      const result = capture([register(child, 'orig_ax', VFORK)]);
+      const [thread] = processOf(result, kinds.stopped).threads;
+      assert.equal(thread?.syscall.outcome, 'result');
+      assert.equal(thread.registers.ax, 0n);
+    });
+
     test('the parent waits in clone3 as well', () => {
       const result = capture([register(parent, 'orig_ax', CLONE3)]);
       assert.equal(processOf(result, kinds.pid).threads[0]?.syscall.outcome, 'result');
