@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { taskPtRegs } from '../../src/linux/arch/index.ts';
+import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
@@ -96,9 +97,23 @@ for (const release of releases) {
       assert.match(two.findings.notes.join('\n'), /was in vfork/);
     });
 
+    /** The kernel has counted more anonymous pages of the memory. */
+    const counted = (more: bigint) => {
+      const { rss_stat } = kernel.bind(mmStruct).at(parent.mm);
+      // MM_ANONPAGES is the second; 6.2 made each a percpu_counter.
+      const perCpu = kernel.layouts.member('mm_struct', 'rss_stat.count') === undefined;
+      const { offsetBytes = 0 } = perCpu ? (kernel.layouts.member('percpu_counter', 'count') ?? {}) : {};
+      const address = rss_stat + BigInt(perCpu ? kernel.sizeOf('percpu_counter') + offsetBytes : 8);
+      return at(address, kernel.memory.u64(address) + more);
+    };
+
     test('what is counted of the memory agrees for both', () => {
+      const counts = kernel.layouts.member('task_struct', 'rss_stat.count');
+      // 6.1 has a part of the count with each task, of which the second half of a word is the anonymous pages.
+      const parts =
+        counts === undefined ? [] : [counted(-3n), at(child.address + BigInt(counts.offsetBytes), 3n << 32n)];
       for (const pid of [kinds.pid, kinds.stopped]) {
-        const { findings } = processOf(capture([]), pid);
+        const { findings } = processOf(capture(parts), pid);
         assert.deepEqual(
           findings.checks.filter(({ result }) => result === 'differs'),
           [],
@@ -202,6 +217,11 @@ for (const release of releases) {
         const result = capture(inExec);
         assert.deepEqual(result.refused, []);
         assert.equal(processOf(result, kinds.stopped).threads[0]?.syscall.outcome, 'restart');
+      });
+
+      test('has the arguments of its program counted as pages of the memory that it shares', () => {
+        assert.deepEqual(capture([...inExec, counted(20n)]).refused, []);
+        assert.notDeepEqual(capture([counted(20n)]).refused, []);
       });
 
       test('refuses it once the kernel has begun to take its memory away', () => {
