@@ -4,10 +4,13 @@ import type { Kernel } from '../vmcore/kernel.ts';
 
 /**
  * Whether a thread that is in execve(2) can call it again as if nothing had happened. The kernel first ends
- * the other threads (de_thread, fs/exec.c); then it lets go of what the thread has in its memory, the list of
- * robust futexes before all (exec_mm_release); then it replaces the memory. As long as the list is there, the
- * memory is. A thread that never had a list does not show how far it has come.
+ * the other threads (de_thread, fs/exec.c); then it lets go of what the thread has in its memory, first of
+ * the list of robust futexes, last of a parent that waits in vfork (exec_mm_release); then it replaces the
+ * memory. As long as the list or such a parent is there, the memory is. A thread that never had either does
+ * not show how far it has come. What goes before (POSIX timers and, in later updates of 6.12, descriptors
+ * that are to be closed) goes in the second execve as well.
  */
-export function isBeforeExec(kernel: Kernel, { robust_list, signal }: Task): boolean {
-  return robust_list !== 0n && kernel.bind(signalStruct).at(signal).group_exec_task === 0n;
+export function isBeforeExec(kernel: Kernel, { robust_list, vfork_done, signal }: Task): boolean {
+  const hasMemory = robust_list !== 0n || vfork_done !== 0n;
+  return hasMemory && kernel.bind(signalStruct).at(signal).group_exec_task === 0n;
 }

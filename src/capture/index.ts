@@ -15,9 +15,10 @@ import { CaptureContext } from './files/context.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
-import { captureProcess, knownIdentity, type MemoryUsers, type ProcessSource, SharedIds } from './process.ts';
+import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
+import { type MemoryUsers, Vforks } from './vfork.ts';
 
 export { stageZeroResult } from './arch/index.ts';
 
@@ -234,6 +235,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
   const running = runningTasks(kernel);
+  const users = memoryUsers(kernel, list);
   const source = {
     freePids: new FreePids(kernel, groups),
     kernel,
@@ -244,7 +246,8 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     deadlines: sleepDeadlines(kernel),
     files,
     memory: new MemoryCapture(kernel, files),
-    memoryUsers: memoryUsers(kernel, list),
+    memoryUsers: users,
+    vforks: new Vforks(kernel, living, users),
     ids,
   };
   const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);

@@ -23,6 +23,7 @@ import {
   type MemoryPatch,
   withRemainingTime,
 } from './timeout.ts';
+import type { Vforks } from './vfork.ts';
 
 /** What all threads of a capture have in common. */
 export interface ThreadSource {
@@ -36,6 +37,7 @@ export interface ThreadSource {
   readonly panicked: ReadonlySet<bigint>;
   readonly clocks: Clocks;
   readonly deadlines: Deadlines;
+  readonly vforks: Vforks;
 }
 
 /** What a thread shares with the others of its process. */
@@ -145,6 +147,13 @@ function timeLeftOf(
   return deadline.expires > now ? deadline.expires - now : 0n;
 }
 
+/** A call that waits for its child in vfork has made it, and returns its number (kernel_clone). */
+function vforkDecision({ vforks }: ThreadSource, task: Task): SyscallDecision | undefined {
+  const child = vforks.childOf(task);
+  if (child === undefined) return undefined;
+  return { outcome: 'result', value: BigInt(child), reason: `the child ${child} is there` };
+}
+
 /** Finds out about the thread's system call, and gives it the registers with which it goes on. */
 export function interruptedCall(
   source: ThreadSource,
@@ -170,7 +179,7 @@ export function interruptedCall(
     findings.reasons.push(
       `thread ${task.pid} waits for a time of which nothing tells how much was left: ${coarse}`,
     );
-  const decision = decideSyscall(state);
+  const decision = vforkDecision(source, task) ?? decideSyscall(state);
   const { reason } = decision;
   if (state.call === undefined)
     return { registers, record: { outcome: 'resume', syscall: undefined, reason } };

@@ -39,15 +39,17 @@ const NONE = listedRuns([]);
 /** What the capture of an address space needs to know of its process. */
 export interface MemoryOwner {
   readonly pid: number;
-  /** Addresses of its tasks. */
+  /** Addresses of all tasks that use the memory. */
   readonly threads: readonly bigint[];
-  /** A thread was on a CPU, maybe in the middle of a page fault. */
+  /** One of them was on a CPU, maybe in the middle of a page fault. */
   readonly isRunning: boolean;
-  /** A thread was in execve(2). */
-  readonly isInExec: boolean;
+  /** How many of them were in execve(2). */
+  readonly inExec: number;
   /** A thread's rights to protection keys were in a CPU (PKRU), and are not known. */
   readonly hasLostKeyRights: boolean;
   readonly memoryId: number;
+  /** Id of the memory that it gets a copy of; undefined for memory of its own. */
+  readonly copyOf: number | undefined;
   readonly findings: Findings;
 }
 
@@ -148,6 +150,7 @@ export class MemoryCapture {
     if (vmas.length === areas.length) this.#checkRss(mm, own, owner);
     return {
       id: owner.memoryId,
+      copyOf: owner.copyOf,
       startCode: mm.start_code,
       endCode: mm.end_code,
       startData: mm.start_data,
@@ -177,7 +180,7 @@ export class MemoryCapture {
     const what = 'anonymous pages in the page tables against the rss counter';
     const { findings } = owner;
     // execve counts the next program's arguments here until it has its memory (acct_arg_size, fs/exec.c).
-    const most = owner.isInExec ? EXEC_ARGUMENT_PAGES : 0;
+    const most = owner.inExec * EXEC_ARGUMENT_PAGES;
     if (own + most >= anon && own - anon <= slack) {
       findings.checks.push({ what, result: 'agrees' });
       return;

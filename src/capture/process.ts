@@ -20,14 +20,7 @@ import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
 import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
-
-/** Who uses which address space. */
-export interface MemoryUsers {
-  /** Pids of all processes that use an address space, by its address. */
-  readonly byMm: ReadonlyMap<bigint, readonly number[]>;
-  /** Whether all processes of the system could be asked. */
-  readonly isComplete: boolean;
-}
+import type { MemoryUsers } from './vfork.ts';
 
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
@@ -165,20 +158,24 @@ function exitCodeOf({ leader, signal }: TaskGroup): number {
 
 function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
   const { mm } = group.leader;
-  const { byMm, isComplete } = source.memoryUsers;
-  const others = (byMm.get(mm) ?? []).filter((pid) => pid !== group.pid);
+  const { vforks, memoryUsers, ids } = source;
+  const family = vforks.familyOf(group);
+  const tasks = family.flatMap(({ threads }) => threads);
   const users = source.kernel.bind(mmStruct).at(mm).mm_users;
-  if (!isComplete && users > group.threads.length) {
+  if (!memoryUsers.isComplete && users > tasks.length) {
     findings.reasons.push('may share its address space with a process that cannot be read');
   }
-  if (others.length > 0) findings.reasons.push(`shares its address space with ${others.join(', ')}`);
+  findings.reasons.push(...vforks.problems(group, memoryUsers));
+  findings.notes.push(...vforks.notes(group));
+  const isCopy = family[0]?.pid !== group.pid;
   return source.memory.capture(mm, {
     pid: group.pid,
-    threads: group.threads.map(({ address }) => address),
-    isRunning: group.threads.some(({ address }) => source.running.cpuOf.has(address)),
-    isInExec: group.threads.some(({ in_execve }) => in_execve),
+    threads: tasks.map(({ address }) => address),
+    isRunning: tasks.some(({ address }) => source.running.cpuOf.has(address)),
+    inExec: tasks.filter(({ in_execve }) => in_execve).length,
     hasLostKeyRights: group.threads.some((task) => hasLostRegisters(source, task)),
-    memoryId: source.ids.of(mm),
+    memoryId: ids.of(isCopy ? group.leader.address : mm),
+    copyOf: isCopy ? ids.of(mm) : undefined,
     findings,
   });
 }
@@ -268,6 +265,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.notes.push(...processNotes(kernel, leader, signal));
   const sigactions = readSigactions(kernel, leader.sighand);
   const fs = kernel.bind(fsStruct).at(leader.fs);
+  if (fs.users > threads.length)
+    findings.reasons.push('shares its working directory and umask with another process (CLONE_FS)');
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
@@ -285,6 +284,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
+  findings.reasons.push(...source.vforks.execProblems(group, captured));
   const cwdFileId = files.directory(fs.pwd, group.pid);
   const rootFileId = files.directory(fs.root, group.pid);
   // Mappings and directories have repairs and notes as well: these are all only now.

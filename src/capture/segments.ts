@@ -123,7 +123,9 @@ function mappersOf(
   makers: readonly number[],
 ): readonly number[] {
   const spaces = new Set(mappingsOf(context.kernel, i_mapping).map(({ mm }) => mm));
-  const isOurs = [...spaces].some((mm) => context.tasks.has(context.mappers.users.get(mm)?.pid ?? 0));
+  const isOurs = [...spaces].some((mm) =>
+    context.mappers.usersOf(mm).some(({ pid }) => context.tasks.has(pid)),
+  );
   return isOurs || makers.length > 0 ? context.mappers.sharing(i_mapping, 'shared') : [];
 }
 

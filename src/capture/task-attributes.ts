@@ -41,7 +41,6 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     (task.dispatchOffset !== 0n || task.dispatchSelector !== 0n) &&
       'has its system calls redirected (syscall user dispatch)',
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
-    task.vfork_done !== 0n && 'has not left vfork yet',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
     task.in_execve && !isBeforeExec(kernel, task) && 'was in the middle of execve',

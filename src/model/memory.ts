@@ -59,6 +59,8 @@ export interface Vma {
 export interface AddressSpace {
   /** Equal for tasks that share the address space. */
   readonly id: number;
+  /** Id of the address space that it has the pages of, all of them: that of a parent in vfork. */
+  readonly copyOf?: number | undefined;
   readonly startCode: number;
   readonly endCode: number;
   readonly startData: number;

@@ -31,6 +31,15 @@ for (const release of releases) {
       assert.ok(!patched(task.address + BigInt(offsetBytes), 0n));
     });
 
+    test('can while its parent waits in vfork, which goes on before the memory is gone', () => {
+      const offset = kernel.layouts.member('task_struct', 'vfork_done')?.offsetBytes ?? assert.fail();
+      const other = openPatched(release, [
+        at(task.address + BigInt(offsetBytes), 0n),
+        at(task.address + BigInt(offset), task.stack + 0x3000n),
+      ]);
+      assert.ok(isBeforeExec(other, taskAt(other, task.address)));
+    });
+
     test('cannot while it ends the other threads', () => {
       const offset = kernel.bind(signalStruct).offsetOf('group_exec_task');
       assert.ok(!patched(task.signal + BigInt(offset), task.address));

@@ -25,7 +25,8 @@ suite(`processes on ${release}`, () => {
     await guest.program('state');
     await guest.program('parked');
     await guest.program('pending');
-    for (const name of ['sequence.py', 'peculiar.py'])
+    await guest.program('vfork');
+    for (const name of ['sequence.py', 'peculiar.py', 'lease.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
     restoreProgram = await installNodeProgram(guest, 'restore');
   });
@@ -214,6 +215,55 @@ suite(`processes on ${release}`, () => {
       'nanosleep: 0',
     ])
       assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
+  });
+
+  test('who waits in vfork goes on, and so does the child, with memory of its own', async () => {
+    const pid = await guest.background('exec vfork /tmp/vfork');
+    const childrenIn = (parent: number, call: string): string =>
+      `grep -l '^${call} ' $(pgrep -P ${parent} | sed 's|.*|/proc/&/syscall|') /dev/null`;
+    // openat and clock_nanosleep.
+    await guest.until(`test $(${childrenIn(pid, '257')} | wc -l) = 2`, 30);
+    await guest.until(childrenIn(pid, '230'), 30);
+    const { groups, notes } = await bringBack('vfork', [pid]);
+    const [parent, ...children] = groups.flatMap(({ processes }) => processes);
+    assert.equal(children.length, 3);
+    const waits = parent?.threads.filter(({ syscall }) => /^(vfork|clone3?)$/.test(syscall.syscall ?? ''));
+    assert.deepEqual(
+      waits?.map(({ syscall, registers }) => [syscall.outcome, registers.ax]).sort(),
+      children.map((child) => ['result', BigInt(child.pid)]).sort(),
+    );
+    assert.match(notes.join('\n'), /no longer waits in vfork/);
+    await guest.sh('touch /tmp/vfork.go; echo hello >/tmp/vfork.fifo');
+    await guest.until('grep -q done /tmp/vfork', 30);
+    const lines = (await guest.sh('cat /tmp/vfork /tmp/vfork.copy')).split('\n');
+    // What the child has written to memory since is not the parent's, and so is what went wrong.
+    for (const line of [
+      'vfork: status 7, written 1, stack whole',
+      'spawn: error 0, status 0',
+      'missing: error 0, status 127',
+      'hello',
+    ])
+      assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
+  });
+
+  test('a child of vfork in the middle of execve makes that call again', async () => {
+    await guest.sh('cp /bin/sh /root/held; echo 3600 >/proc/sys/fs/lease-break-time');
+    await guest.background('exec python3 /root/lease.py /root/held >/tmp/lease');
+    await guest.until('grep -q ready /tmp/lease', 30);
+    const call = 'import subprocess; print(subprocess.call(["/root/held", "-c", "exit 9"]))';
+    const pid = await guest.background(`exec python3 -c '${call}' >/tmp/held`);
+    const child = Number(await guest.until(`pgrep -P ${pid}`, 30));
+    await guest.until(`grep -q '^59 ' /proc/${child}/syscall`, 30);
+    await guest.untilState(pid, 'D');
+    const { groups } = await bringBack('execve', [pid]);
+    const processes = groups.flatMap(({ processes: members }) => members);
+    assert.deepEqual(
+      processes.map(({ threads: [thread] }) => thread?.syscall.outcome),
+      ['result', 'restart'],
+    );
+    await guest.until(`grep -q '^59 ' /proc/${child}/syscall`, 30);
+    await guest.sh('touch /root/held.free');
+    await guest.until('grep -qx 9 /tmp/held', 30);
   });
 
   test('timers, pending signals, stopped children and a FIFO are what they would have been', async () => {

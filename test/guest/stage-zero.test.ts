@@ -58,12 +58,17 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
     let guest: TestGuest | undefined;
     let report: IncidentReport | undefined;
     let callsPid = 0;
+    let vforkPid = 0;
     after(() => guest?.down());
 
     test('every thread goes on with every register', async (t) => {
       guest = await bootTestGuest(`zero-${fault}-${cpus}`, { cpus, append });
       if (offline !== undefined) await guest.sh(`echo 0 >/sys/devices/system/cpu/cpu${offline}/online`);
       callsPid = await startOnAll(guest, 'calls');
+      await guest.program('vfork');
+      vforkPid = await guest.background('exec vfork /srv/vfork compute');
+      await guest.until(`test $(pgrep -P ${vforkPid} | wc -l) = 3`, 60);
+      await guest.sh(`otherworld protect --pid ${vforkPid}`);
       const pid = await startOnAll(guest, 'registers');
       report = await guest.panic(fault, cpu);
       const { phase, saved, missing, milliseconds, problems } = report.stageZero ?? {};
@@ -83,6 +88,21 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
       const good = process?.inDoubt.length === 0 ? /^ready\nwhole$/ : /^ready\n(whole|call \d+ failed)$/;
       if (process?.outcome === 'restored') assert.match(await said(guest, 'calls'), good);
       else assert.match(process?.reasons.join('; ') ?? '', /on its way into or out of the kernel/);
+    });
+
+    test('a process whose threads wait in vfork goes on with its children, of which one computes', async () => {
+      assert.ok(guest && report);
+      assertRestored(report, vforkPid);
+      await guest.sh('touch /srv/vfork.go; echo hello >/srv/vfork.fifo');
+      await guest.until('grep -q done /srv/vfork', 120);
+      const lines = (await guest.sh('cat /srv/vfork /srv/vfork.copy')).split('\n').sort();
+      assert.deepEqual(lines, [
+        'done',
+        'hello',
+        'missing: error 0, status 127',
+        'spawn: error 0, status 0',
+        'vfork: status 7, written 1, stack whole',
+      ]);
     });
 
     test('no old memory is kept for a processor that stays off', () => {

@@ -18,7 +18,7 @@ export class Mappers {
   readonly #kernel: Kernel;
   readonly #tasks: ReadonlyMap<number, FileTask>;
   readonly #list: TaskList;
-  #users: ReadonlyMap<bigint, User> | undefined;
+  #users: ReadonlyMap<bigint, readonly User[]> | undefined;
 
   constructor(kernel: Kernel, tasks: ReadonlyMap<number, FileTask>, list: TaskList) {
     this.#kernel = kernel;
@@ -39,37 +39,41 @@ export class Mappers {
       ({ isShared, isWritable }) => isWritable || (kinds === 'shared' && isShared),
     );
     const spaces = new Set(mappings.map(({ mm }: Mapping) => mm));
-    const pids = [...spaces].flatMap((mm) => this.#pidOf(mm) ?? []);
+    const pids = [...spaces].flatMap((mm) => this.#pidsOf(mm));
     if (pid !== undefined && !pids.includes(pid)) {
       throw new FileRefusal('has shared memory that the kernel does not know it to map');
     }
     return pids;
   }
 
-  #pidOf(mm: bigint): number | undefined {
-    const user = this.users.get(mm);
-    if (user !== undefined && this.#tasks.has(user.pid)) return user.pid;
-    if (user !== undefined) {
+  #pidsOf(mm: bigint): readonly number[] {
+    const users = this.usersOf(mm);
+    const stranger = users.find(({ pid }) => !this.#tasks.has(pid));
+    if (stranger !== undefined) {
       throw new FileRefusal(
-        `has memory that PID ${user.pid} (${user.comm}) maps as well, which is not protected`,
+        `has memory that PID ${stranger.pid} (${stranger.comm}) maps as well, which is not protected`,
       );
     }
+    if (users.length > 0) return users.map(({ pid }) => pid);
     // The areas of a process that has ended go one by one after its last thread has let go of them.
-    if (this.#kernel.bind(mmStruct).at(mm).mm_users === 0) return undefined;
+    if (this.#kernel.bind(mmStruct).at(mm).mm_users === 0) return [];
     throw new FileRefusal('has memory that a process maps as well of which nothing is known');
   }
 
-  /** Processes by their mm_struct, as far as they can be read. */
-  get users(): ReadonlyMap<bigint, User> {
-    this.#users ??= new Map(
-      this.#list.tasks.flatMap((address) => {
-        const user = readable(() => {
-          const { mm, tgid: pid, comm } = taskAt(this.#kernel, address);
-          return [mm, { pid, comm }] as const;
-        });
-        return user === undefined || user[0] === 0n ? [] : [user];
-      }),
-    );
-    return this.#users;
+  /** Processes that use an address space, as far as they can be read: several in vfork. */
+  usersOf(mm: bigint): readonly User[] {
+    this.#users ??= this.#readUsers();
+    return this.#users.get(mm) ?? [];
+  }
+
+  #readUsers(): ReadonlyMap<bigint, readonly User[]> {
+    const users = new Map<bigint, User[]>();
+    for (const address of this.#list.tasks) {
+      readable(() => {
+        const { mm, tgid: pid, comm } = taskAt(this.#kernel, address);
+        if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), { pid, comm }]);
+      });
+    }
+    return users;
   }
 }

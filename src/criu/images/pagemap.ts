@@ -66,13 +66,15 @@ function* piecesUpTo(runs: Iterable<PageRun>, limit: number): Generator<Piece> {
   }
 }
 
+/** A store of pages; without a file it has been written already. */
+type Store = { readonly pagesId: number; readonly store: ImageFile | undefined };
+
 function writePages(
-  images: ImageDirectory,
   source: PageSource,
   pagemap: ImageFile,
+  { pagesId, store }: Store,
   all: Iterable<Piece>,
 ): void {
-  const { pagesId, store } = images.newPages();
   pagemap.entry(PagemapHeadSchema, { pagesId });
   let entry: { vaddr: number; nrPages: number } | undefined;
   const flush = () => {
@@ -82,7 +84,7 @@ function writePages(
   };
   let batch: PhysicalRun[] = [];
   const writeBatch = () => {
-    store.runs(source, batch);
+    store?.runs(source, batch);
     batch = [];
   };
   for (const { address, pages, from } of all) {
@@ -93,7 +95,7 @@ function writePages(
     }
     if ('bytes' in from) {
       writeBatch();
-      store.bytes(from.bytes);
+      store?.bytes(from.bytes);
     } else {
       batch.push({ physical: from.physical, length: pages * PAGE_SIZE });
       if (batch.length >= MAX_RUNS) writeBatch();
@@ -103,14 +105,36 @@ function writePages(
   writeBatch();
 }
 
-/** Writes `pagemap-PID.img` and its store for the private pages of an address space. */
+/** Stores of address spaces that have no overrides, by the id of it or of what it copies. */
+export type PrivateStores = Map<number, { readonly pagesId: number; readonly shape: string }>;
+
+/** Tells two address spaces apart that have not the same private areas, with as many pages in each. */
+function shapeOf({ vmas }: AddressSpace): string {
+  return vmas
+    .filter(isPrivate)
+    .map(({ start, end, runs }) => `${start}-${end} ${runs.pages}`)
+    .join();
+}
+
+/**
+ * Writes `pagemap-PID.img` and its store for the private pages of an address space. The store of a copy is
+ * that of the original, if that is among `stores`.
+ */
 export function writePrivatePages(
   images: ImageDirectory,
   source: PageSource,
   pid: number,
   memory: AddressSpace,
+  stores: PrivateStores = new Map(),
 ): void {
-  writePages(images, source, images.image('pagemap', pid), privatePieces(memory));
+  const isWhole = (memory.overrides ?? []).length === 0;
+  const shape = shapeOf(memory);
+  const id = memory.copyOf ?? memory.id;
+  const original = isWhole ? stores.get(id) : undefined;
+  const known = original?.shape === shape ? original.pagesId : undefined;
+  const store = known === undefined ? images.newPages() : { pagesId: known, store: undefined };
+  writePages(source, images.image('pagemap', pid), store, privatePieces(memory));
+  if (isWhole) stores.set(id, { pagesId: store.pagesId, shape });
 }
 
 /** The same for the pages of a shared memory, in `pagemap-shmem-SHMID.img`, as far as `sizeBytes`. */
@@ -120,5 +144,5 @@ export function writeSharedPages(
   { shmid, runs }: SharedMemory,
   sizeBytes: number,
 ): void {
-  writePages(images, source, images.image('pagemap-shmem', shmid), piecesUpTo(runs, sizeBytes));
+  writePages(source, images.image('pagemap-shmem', shmid), images.newPages(), piecesUpTo(runs, sizeBytes));
 }

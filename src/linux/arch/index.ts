@@ -4,5 +4,5 @@
  * src/arch/architecture.ts).
  */
 export { apicIdOf, type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
-export { taskPtRegs } from './x86/ptrace.ts';
+export { taskPtRegs, threadSize } from './x86/ptrace.ts';
 export { REGISTERS_OF_THE_TASK, savedRegisters, savedVectorState } from './x86/saved-registers.ts';

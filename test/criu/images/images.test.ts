@@ -161,6 +161,39 @@ describe('images of a process', () => {
   });
 });
 
+describe('a copy of memory', () => {
+  const filled = areaOf(0x400000, 16, {
+    runs: listedRuns([{ address: 0x400000, pages: 2, physical: 0x5000 }]),
+  });
+  const replaced = [{ address: 0x401000, bytes: new Uint8Array(4096) }];
+  /** Numbers of the stores of three processes of which two have a copy of the first one's memory. */
+  const storesOf = (...memories: readonly Parameters<typeof memoryOf>[1][]): [number[], number] => {
+    const directory = mkdtempSync(join(tmpdir(), 'otherworld-copies-'));
+    const processes = memories.map((over, i) =>
+      processOf(50 + i, {
+        ppid: i === 0 ? 1 : 50,
+        sid: 50,
+        memory: memoryOf([filled], { id: 1 + i, copyOf: i === 0 ? undefined : 1, ...over }),
+      }),
+    );
+    const { pagesBytes } = writeImages(groupOf(processes), source, directory);
+    const maps = processes.map(({ pid }) => entries(join(directory, `pagemap-${pid}.img`)));
+    const [first] = maps;
+    for (const map of maps) assert.deepEqual(map.slice(1), first?.slice(1));
+    rmSync(directory, { recursive: true });
+    return [maps.map(([head]) => fromBinary(PagemapHeadSchema, head!).pagesId), pagesBytes];
+  };
+
+  it('is stored once', () => {
+    assert.deepEqual(storesOf({}, {}, {}), [[1, 1, 1], 2 * 4096]);
+  });
+
+  it('is stored by itself if it differs', () => {
+    assert.deepEqual(storesOf({ overrides: replaced }, {}, {}), [[1, 2, 2], 4 * 4096]);
+    assert.deepEqual(storesOf({}, { overrides: replaced }, {}), [[1, 2, 1], 4 * 4096]);
+  });
+});
+
 describe('a group', () => {
   const write = (processes: Parameters<typeof groupOf>[0]) => {
     const directory = mkdtempSync(join(tmpdir(), 'otherworld-group-'));
