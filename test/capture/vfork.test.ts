@@ -109,7 +109,7 @@ for (const release of releases) {
 
     test('what is counted of the memory agrees for both', () => {
       const counts = kernel.layouts.member('task_struct', 'rss_stat.count');
-      // 6.1 has a part of the count with each task: the second half of a word is the anonymous pages.
+      // 6.1 has a part of each count with each task: of pages of files, then of anonymous ones.
       const parts =
         counts === undefined ? [] : [counted(-3n), at(child.address + BigInt(counts.offsetBytes), 3n << 32n)];
       for (const pid of [kinds.pid, kinds.stopped]) {
