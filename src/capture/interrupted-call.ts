@@ -168,8 +168,8 @@ export function interruptedCall(
   const pending = handlers(task, owner, blocked);
   const timeLeft = timeLeftOf(source, task, registers);
   const state = syscallState(kernel, {
-    ...{ task, user: owner.user, registers, timeLeft },
-    onCpu: source.running.cpuOf.has(task.address),
+    ...{ task, user: owner.user, vmas: owner.vmas, registers, timeLeft },
+    cpu: source.running.cpuOf.get(task.address),
     panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
     interruptedByHandler: pending.noRestart,

@@ -8,12 +8,15 @@ interface Exception {
 }
 
 const O_CREAT_EXCL = 0o300n;
+const O_TRUNC = 0o1000n;
 const IPC_CREAT_EXCL = 0o3000n;
 const MAP_FIXED_NOREPLACE = 0x10_0000n;
 const FALLOC_COLLAPSE_OR_INSERT = 0x28n;
 const XATTR_CREATE = 1n;
 const SEEK_CUR = 1n;
 const EPOLL_CTL_MOD = 3n;
+const SOL_SOCKET = 1n;
+const SO_ERROR = 4n;
 /**
  * Levels of setsockopt(2) of which every option is a value; other levels have options that join, add and
  * leave.
@@ -37,6 +40,29 @@ function creates(index: number, bits: bigint): Exception {
   };
 }
 
+/** open(2), by the argument that its flags are. */
+function opens(index: number): Exception {
+  return {
+    when: (given) => isNotAgain(given[index] ?? 0n),
+    reason: 'it makes a file that must not exist, or empties one, and may have done so',
+  };
+}
+
+/** Whether these flags of open(2) make something that must be new, or empty what may have content again. */
+function isNotAgain(flags: bigint): boolean {
+  return all(flags, O_CREAT_EXCL) || all(flags, O_TRUNC);
+}
+
+const movesPosition: Exception = {
+  when: () => true,
+  reason: 'it moves the position, and may have done so',
+};
+
+const setsSize: Exception = {
+  when: () => true,
+  reason: 'it sets the size of a file, which may have been written to since',
+};
+
 const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
   ['rt_sigaction', tellsOld(2)],
   ['rt_sigprocmask', tellsOld(2)],
@@ -45,8 +71,19 @@ const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
   ['timer_settime', tellsOld(3)],
   ['timerfd_settime', tellsOld(3)],
   ['prlimit64', { ...tellsOld(3), when: ([, , limit, old]) => limit !== 0n && old !== 0n }],
-  ['open', creates(1, O_CREAT_EXCL)],
-  ['openat', creates(2, O_CREAT_EXCL)],
+  ['open', opens(1)],
+  ['openat', opens(2)],
+  ['getdents', movesPosition],
+  ['getdents64', movesPosition],
+  ['truncate', setsSize],
+  ['ftruncate', setsSize],
+  [
+    'getsockopt',
+    {
+      when: ([, level = 0n, option = 0n]) => int(level) === SOL_SOCKET && int(option) === SO_ERROR,
+      reason: 'it takes the error of a socket, and may have done so',
+    },
+  ],
   ['shmget', creates(2, IPC_CREAT_EXCL)],
   ['semget', creates(2, IPC_CREAT_EXCL)],
   ['msgget', creates(1, IPC_CREAT_EXCL)],
@@ -64,8 +101,8 @@ const exceptions: ReadonlyMap<string, Exception> = new Map<string, Exception>([
   [
     'lseek',
     {
+      ...movesPosition,
       when: ([, offset, whence = 0n]) => int(whence) === SEEK_CUR && offset !== 0n,
-      reason: 'it moves the position, and may have done so',
     },
   ],
   [
@@ -96,9 +133,8 @@ export function notTwice(
   flagsAt: (address: bigint) => bigint | undefined,
 ): string | undefined {
   if (name === 'openat2') {
-    const exception = creates(2, O_CREAT_EXCL);
     const flags = flagsAt(given[2] ?? 0n);
-    return flags === undefined || all(flags, O_CREAT_EXCL) ? exception.reason : undefined;
+    return flags === undefined || isNotAgain(flags) ? opens(2).reason : undefined;
   }
   const exception = exceptions.get(name);
   return exception?.when(given) === true ? exception.reason : undefined;

@@ -1,4 +1,4 @@
-import { fdSlots } from '../linux/fdtable.ts';
+import { fdSlots, filesStruct } from '../linux/fdtable.ts';
 import { fileAt, openFlags } from '../linux/file.ts';
 import { type File, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
@@ -8,11 +8,13 @@ import type { UserMemory } from '../linux/readers/user-memory.ts';
 import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
+import type { Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec } from './exec.ts';
-import type { Activity, SyscallState, Transfer } from './syscall.ts';
+import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
 
@@ -20,8 +22,10 @@ import { syscallRow } from './syscall-table.ts';
 export interface ThreadSituation {
   readonly task: Task;
   readonly user: UserMemory;
+  readonly vmas: readonly Vma[];
   readonly registers: UserRegisters;
-  readonly onCpu: boolean;
+  /** The CPU that was executing the thread. */
+  readonly cpu: number | undefined;
   readonly panicked: boolean;
   /**
    * Signals that are about to be delivered to a handler, and whether one of those handlers lacks SA_RESTART.
@@ -63,9 +67,9 @@ const NO_TIMEOUT = (1n << 63n) - 1n;
 /** Calls of the transfer class whose buffer and length are the second and third argument. */
 const plainBuffer: ReadonlySet<string> = new Set(['read', 'write', 'sendto', 'recvfrom']);
 
-function activityOf({ task, onCpu }: ThreadSituation, isInCall: boolean): Activity {
+function activityOf({ task, cpu }: ThreadSituation, isInCall: boolean): Activity {
   if (!isInCall) return 'user';
-  if (onCpu) return 'running';
+  if (cpu !== undefined) return 'running';
   if ((task.__state & taskState.interruptible) !== 0) return 'asleep';
   return (task.__state & taskState.uninterruptible) !== 0 ? 'blocked' : 'running';
 }
@@ -116,12 +120,12 @@ function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], fi
 }
 
 function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
-  const { task, onCpu } = situation;
+  const { task, cpu } = situation;
   const given = kernel.architecture.systemCalls.arguments(situation.registers);
   const [, buffer = 0n, count = 0n] = given;
   const direction = reads.has(name) ? 'read' : 'write';
   const length = count < MAX_RW_COUNT ? count : MAX_RW_COUNT;
-  const known = plainBuffer.has(name) && !onCpu;
+  const known = plainBuffer.has(name) && cpu === undefined;
   return {
     through: throughOf(kernel, file),
     direction,
@@ -158,12 +162,26 @@ function reasonAgainstTwice(
   });
 }
 
+/** Descriptors are taken and given back by threads that share the table, and by nobody else. */
+function isOnlyUser(kernel: Kernel, { files }: Task): boolean {
+  return kernel.bind(filesStruct).at(files).count === 1;
+}
+
+/** Calls that wait on an epoll, or set a file's size. */
+const onFile: ReadonlySet<string> = new Set(['epoll_wait', 'epoll_pwait', 'epoll_pwait2', 'ftruncate']);
+
 /** Whether what becomes of a call depends on the file that its first argument is. */
 function asksForFile(name: string): boolean {
   const { class: kind } = syscallRow(name);
   const moves = kind === 'transfer' || positionedWrites.has(name);
-  return moves || kind === 'close' || receives.has(name) || sends.has(name);
+  return moves || kind === 'close' || receives.has(name) || sends.has(name) || onFile.has(name);
 }
+
+const NOTHING: Witness = {
+  progress: { kind: 'unknown', why: undefined },
+  known: undefined,
+  notTwice: undefined,
+};
 
 /** Collects what `decideSyscall` has to know. Throws a VmcoreError if the file table cannot be read. */
 export function syscallState(kernel: Kernel, situation: ThreadSituation): SyscallState {
@@ -175,10 +193,19 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
   const file = asksForFile(name) ? fileOf(kernel, task, given) : undefined;
   const futex = futexOf(name, given);
   const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
+  const ax = systemCalls.result(registers);
+  const isUnfinished = number !== -1 && ax === ENOSYS;
+  const activity = activityOf(situation, number !== -1);
+  const isSettled = activity === 'asleep' && syscallRow(name).class !== 'partial';
+  const witness = isUnfinished
+    ? callWitness(kernel, { ...situation, isSettled }, name, given, file)
+    : NOTHING;
   return {
     call: number === -1 ? undefined : name,
-    ax: systemCalls.result(registers),
-    activity: activityOf(situation, number !== -1),
+    ax,
+    activity,
+    progress: witness.progress,
+    known: witness.known,
     panicked: situation.panicked,
     handlerPending: situation.handlerPending,
     interruptedByHandler: situation.interruptedByHandler,
@@ -186,9 +213,10 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
     ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(task, user, given[0] ?? 0n) : undefined,
     transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
     isOpen: file !== undefined,
+    isOnlyUser: syscallRow(name).class === 'close' && isOnlyUser(kernel, task),
     isBeforeExec: syscallRow(name).class === 'exec' && isBeforeExec(kernel, task),
     hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
-    notTwice: reasonAgainstTwice(name, given, user, file),
+    notTwice: reasonAgainstTwice(name, given, user, file) ?? witness.notTwice,
     timeLeft: situation.timeLeft,
   };
 }

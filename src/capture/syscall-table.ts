@@ -166,3 +166,10 @@ const onDescriptor: ReadonlySet<string> = new Set(
 export function takesDescriptor(name: string): boolean {
   return onDescriptor.has(name);
 }
+
+const clones: ReadonlySet<string> = new Set(['fork', 'vfork', 'clone', 'clone3']);
+
+/** Whether a system call makes a process or a thread. */
+export function isClone(name: string): boolean {
+  return clones.has(name);
+}

@@ -1,4 +1,6 @@
 import { constants } from 'node:os';
+import type { Progress } from './call-progress.ts';
+import type { KnownResult } from './call-witness.ts';
 import { syscallRow } from './syscall-table.ts';
 
 const { errno } = constants;
@@ -37,6 +39,10 @@ export interface SyscallState {
   /** `pt_regs.ax`: -ENOSYS until there is a result. */
   readonly ax: bigint;
   readonly activity: Activity;
+  /** How far the thread's kernel stack says that it has come. */
+  readonly progress: Progress;
+  /** A result that the kernel's structures show. */
+  readonly known: KnownResult | undefined;
   /** The task whose system call killed the kernel. */
   readonly panicked: boolean;
   /** A signal handler without SA_RESTART will run first. */
@@ -52,6 +58,8 @@ export interface SyscallState {
   readonly transfer: Transfer | undefined;
   /** The descriptor that is the first argument is open. */
   readonly isOpen: boolean;
+  /** No other thread has this table of descriptors. */
+  readonly isOnlyUser: boolean;
   /** The socket that the call is made on has a time limit (SO_RCVTIMEO, SO_SNDTIMEO) for it. */
   readonly hasSocketTimeout: boolean;
   /** execve(2) has replaced nothing yet. */
@@ -112,16 +120,23 @@ function finished(state: SyscallState, ax: bigint): SyscallDecision {
   }
 }
 
-function transferDecision(transfer: Transfer, activity: Activity): SyscallDecision {
-  const { direction, doneBytes, through } = transfer;
-  if (through === 'regular') {
-    if (direction === 'read' || !transfer.append) {
-      return { outcome: 'restart', reason: 'it reads or writes a file at the same position again' };
-    }
-    return doneBytes === 0
+/** A file's position moves at the end of the call: the call has to be certainly before that. */
+function fileDecision(transfer: Transfer, isKept: boolean): SyscallDecision {
+  const { direction, doneBytes } = transfer;
+  if (direction === 'write' && transfer.append) {
+    return doneBytes === 0 && isKept
       ? { outcome: 'restart', reason: 'it appends to a file, and not a byte was moved' }
       : { outcome: 'in-doubt', reason: 'it appends to a file, and may have done so' };
   }
+  return isKept
+    ? { outcome: 'restart', reason: 'it reads or writes a file at the same position again' }
+    : { outcome: 'in-doubt', reason: 'it may have moved the position of the file' };
+}
+
+function transferDecision(transfer: Transfer, { activity, progress }: SyscallState): SyscallDecision {
+  const { direction, doneBytes, through } = transfer;
+  if (through === 'regular')
+    return fileDecision(transfer, activity === 'asleep' || progress.kind === 'position-kept');
   if (through === 'tty') return terminalDecision(transfer, activity);
   const movesByPieces = through === 'pipe' || through === 'stream-socket';
   if (movesByPieces && doneBytes === 0) return { outcome: 'restart', reason: 'not a byte was moved' };
@@ -185,8 +200,25 @@ function futexLockDecision({ futex, ownsFutex }: SyscallState): SyscallDecision 
   return { outcome: 'restart', reason: 'the futex word says that it is not done' };
 }
 
+/** What witnesses of how far it has come decide; undefined if they do not. */
+function witnessed({ progress, known }: SyscallState): SyscallDecision | undefined {
+  if (known !== undefined) return { outcome: 'result', ...known };
+  if (progress.kind === 'not-begun') return { outcome: 'restart', reason: progress.reason };
+  return progress.kind === 'done' ? { outcome: 'result', value: 0n, reason: progress.reason } : undefined;
+}
+
+/** The descriptor is taken away before anything else. */
+function closeDecision({ isOpen, isOnlyUser }: SyscallState): SyscallDecision {
+  if (!isOpen) return { outcome: 'result', value: 0n, reason: 'its descriptor is closed' };
+  return isOnlyUser
+    ? { outcome: 'restart', reason: 'its descriptor is open, and nobody else opens any' }
+    : { outcome: 'in-doubt', reason: 'its descriptor is open, or open again' };
+}
+
 function unfinished(state: SyscallState, name: string): SyscallDecision {
   const row = syscallRow(name);
+  const decided = row.class === 'never' || row.class === 'exec' ? undefined : witnessed(state);
+  if (decided !== undefined) return decided;
   const asleep = state.activity === 'asleep';
   switch (row.class) {
     case 'pure':
@@ -194,15 +226,13 @@ function unfinished(state: SyscallState, name: string): SyscallDecision {
         ? { outcome: 'restart', reason: row.reason }
         : { outcome: 'in-doubt', reason: state.notTwice };
     case 'close':
-      return state.isOpen
-        ? { outcome: 'in-doubt', reason: 'its descriptor is open, or open again' }
-        : { outcome: 'result', value: 0n, reason: 'its descriptor is closed' };
+      return closeDecision(state);
     case 'futex':
       return futexDecision(state);
     case 'transfer':
       return state.transfer === undefined
         ? { outcome: 'in-doubt', reason: 'its file descriptor is not open' }
-        : transferDecision(state.transfer, state.activity);
+        : transferDecision(state.transfer, state);
     case 'wait':
     case 'once':
       return asleep
@@ -234,6 +264,13 @@ function inTime(state: SyscallState, name: string, decision: SyscallDecision): S
     : decision;
 }
 
+/** A doubt that the kernel stack might have ended, if it could have been read. */
+function withStack({ progress }: SyscallState, decision: SyscallDecision): SyscallDecision {
+  if (decision.outcome !== 'in-doubt' || progress.kind !== 'unknown' || progress.why === undefined)
+    return decision;
+  return { ...decision, reason: `${decision.reason}; its kernel stack does not tell: ${progress.why}` };
+}
+
 /**
  * Decides what becomes of the system call that a thread was in: DESIGN's table, the details in
  * `syscallTable`. Pure: everything it has to know is in `state`.
@@ -242,7 +279,7 @@ export function decideSyscall(state: SyscallState): SyscallDecision {
   if (state.call === undefined) return { outcome: 'resume', reason: 'it was in no system call' };
   if (state.ax !== ENOSYS) return finished(state, state.ax);
   const name = state.call;
-  const decision = inTime(state, name, unfinished(state, name));
+  const decision = withStack(state, inTime(state, name, unfinished(state, name)));
   if (!state.panicked || decision.outcome === 'refuse' || decision.outcome === 'result') return decision;
   const known = decision.outcome === 'in-doubt' ? `, and ${decision.reason}` : '';
   return {

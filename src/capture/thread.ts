@@ -8,6 +8,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
+import { settleNewThread } from './new-thread.ts';
 import { capturePending } from './pending.ts';
 import { ENOSYS } from './syscall.ts';
 import { threadNotes, threadProblems } from './task-attributes.ts';
@@ -200,6 +201,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
   const rseq = rseqOf(task, owner);
   const call = interruptedCall(source, task, captured.registers, blocked, owner);
+  settleNewThread(kernel, task, cpu, call.record.syscall, owner);
   return {
     tid: task.pid,
     comm: task.comm,

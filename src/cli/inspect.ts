@@ -62,6 +62,13 @@ const views: Readonly<Record<string, View>> = {
     inspect: async (kernel, [pid = '']) =>
       (await import('../inspect/threads.ts')).threadsInspection(kernel, pidOf(pid)),
   },
+  stack: {
+    usage: 'stack PID',
+    description: 'where in the kernel each thread was, as /proc/PID/stack had it',
+    count: [1, 1],
+    inspect: async (kernel, [pid = '']) =>
+      (await import('../inspect/stack.ts')).stackInspection(kernel, pidOf(pid)),
+  },
   log: {
     usage: 'log',
     description: "the kernel's messages, as dmesg shows them",

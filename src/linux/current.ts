@@ -4,7 +4,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct } from '../vmcore/view.ts';
 import { rqStruct, taskAt } from './sched.ts';
 
-export const pcpuHot = struct('pcpu_hot', { current_task: pointer });
+export const pcpuHot = struct('pcpu_hot', { current_task: pointer, hardirq_stack_ptr: pointer });
 
 /** The task that a CPU was executing: 6.2 moved `current_task` into the per-CPU `pcpu_hot`. */
 export function currentTask(kernel: Kernel, cpu: number): bigint {

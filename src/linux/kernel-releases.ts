@@ -26,6 +26,7 @@ export const checkedConstants: readonly CheckedConstants[] = [
   { what: 'flags of sockets, terminals and keys (SOCK_PASS, NETLINK_F_, TTY_, KEY_FLAG_)', checked: BOTH },
   { what: 'numbers of system calls and how the kernel restarts them', checked: BOTH },
   { what: 'where a task has its registers, its vector state and its timers', checked: BOTH },
+  { what: 'how kernel stacks are unwound (ORC), and what functions on them mean for a call', checked: BOTH },
   { what: 'how the clocks are kept (tk_core)', checked: BOTH },
   { what: 'entries of page tables that are not present', checked: BOTH },
 ];

@@ -1,10 +1,14 @@
 import { ContainerError, isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, pointer, struct, u32 } from '../vmcore/view.ts';
+import { addressOf, cstring, optional, pointer, struct, u32 } from '../vmcore/view.ts';
 import { listReadEntries } from './list.ts';
 
 /** `struct module` (include/linux/module.h). */
-export const moduleStruct = struct('module', { name: cstring, kallsyms: pointer });
+export const moduleStruct = struct('module', {
+  name: cstring,
+  kallsyms: pointer,
+  arch: optional(addressOf('arch')),
+});
 export const modKallsyms = struct('mod_kallsyms', { symtab: pointer, num_symtab: u32, strtab: pointer });
 /** Up to 6.3 a module had two areas, of which the second is gone once it is initialised. */
 export const moduleLayout = struct('module_layout', { base: pointer, size: u32 });
@@ -21,6 +25,8 @@ const SYM = { name: 0, section: 6, value: 8, bytes: 24 } as const;
 
 /** A module that was loaded. */
 export interface Module {
+  /** Address of its `struct mod_arch_specific`; undefined in a kernel that does not show it. */
+  readonly arch: bigint | undefined;
   readonly name: string;
   /** Where it is in kernel memory. */
   readonly areas: readonly { readonly start: bigint; readonly end: bigint }[];
@@ -64,7 +70,8 @@ export function readModules(kernel: Kernel): { modules: readonly Module[]; damag
   let problem = damage;
   for (const entry of entries) {
     try {
-      modules.push({ name: entry.name, areas: areasOf(kernel, entry.address), kallsyms: entry.kallsyms });
+      const { address, arch, name, kallsyms } = entry;
+      modules.push({ arch, name, areas: areasOf(kernel, address), kallsyms });
     } catch (error) {
       if (!isDamage(error)) throw error;
       problem ??= error.message;
@@ -84,6 +91,11 @@ export function* moduleSymbols(kernel: Kernel, module: Module): Generator<Module
     const name = kernel.memory.cstring(strtab + BigInt(table.readUInt32LE(at + SYM.name)), KSYM_NAME_LEN);
     if (name !== '') yield { module: module.name, name, address: table.readBigUInt64LE(at + SYM.value) };
   }
+}
+
+/** The module that an address is in. */
+export function moduleOf(modules: readonly Module[], address: bigint): Module | undefined {
+  return modules.find(({ areas }) => areas.some(({ start, end }) => address >= start && address < end));
 }
 
 /**

@@ -50,6 +50,8 @@ const BLOCK_ID_BYTES = 8;
 const FAILED_LPOS = 1n;
 const NO_LPOS = 3n;
 const MAX_SLACK = 32;
+/** The same of a text of which nothing is left without its prefix and its newline. */
+const MAX_SLACK_OF_NOTHING = 8;
 /** Records that are looked for on both sides of those that the ring counts. */
 const MAX_LOST = 512;
 /** CONFIG_LOG_BUF_SHIFT is at most 25; `log_buf_len=` at most 2^31 bytes. */
@@ -246,7 +248,8 @@ function blockOf({ begin, next }: Desc, sizeBits: number): { readonly start: num
  */
 function doubtOf(text: Buffer, room: number): string | undefined {
   if (text.includes(0) || text.includes(0xff)) return 'bytes of its text are 0x00 or 0xff';
-  return room > BLOCK_ID_BYTES + text.length + MAX_SLACK
+  const slack = text.length === 0 ? MAX_SLACK_OF_NOTHING : MAX_SLACK;
+  return room > BLOCK_ID_BYTES + text.length + slack
     ? `it says that its text has ${text.length} bytes, and has room for more`
     : undefined;
 }

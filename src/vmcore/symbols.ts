@@ -9,7 +9,10 @@ export interface SymbolTable {
 /** Farther than this below an address no symbol is taken for what the address belongs to. */
 const MAX_SYMBOL_BYTES = 0x4000_0000n;
 
-/** Finds the symbol at an address by bisection over `count` ascending addresses. */
+/**
+ * Finds the symbol at an address by bisection over `count` ascending addresses. Of several names of one
+ * address it is the first, as in the kernel's own messages (get_symbol_pos, kernel/kallsyms.c).
+ */
 export function searchSymbol(
   count: number,
   addressOf: (index: number) => bigint,
@@ -24,6 +27,7 @@ export function searchSymbol(
     else high = middle;
   }
   if (low === 0) return undefined;
+  while (low > 1 && addressOf(low - 2) === addressOf(low - 1)) low--;
   const offset = address - addressOf(low - 1);
   return offset > MAX_SYMBOL_BYTES ? undefined : { name: nameOf(low - 1), offset: Number(offset) };
 }

@@ -14,6 +14,8 @@ function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
     call: name,
     ax: ENOSYS,
     activity: 'asleep',
+    progress: { kind: 'unknown', why: undefined },
+    known: undefined,
     panicked: false,
     interruptedByHandler: false,
     handlerPending: false,
@@ -21,6 +23,7 @@ function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
     ownsFutex: undefined,
     transfer: undefined,
     isOpen: true,
+    isOnlyUser: false,
     hasSocketTimeout: false,
     isBeforeExec: false,
     notTwice: undefined,
@@ -84,7 +87,7 @@ describe('a thread that was', () => {
   });
 
   it('waiting for a disk makes a call again that changes nothing the second time', () => {
-    for (const name of ['pread64', 'pwrite64', 'fsync', 'stat', 'openat', 'munmap', 'ftruncate', 'dup2']) {
+    for (const name of ['pread64', 'pwrite64', 'fsync', 'stat', 'openat', 'munmap', 'chmod', 'dup2']) {
       assert.equal(outcome(inCall(name, { activity: 'blocked' })), 'restart', name);
     }
   });
@@ -108,6 +111,43 @@ describe('a thread that was', () => {
     for (const activity of ['asleep', 'blocked', 'running'] as const) {
       assert.equal(outcome(inCall('close', { activity })), 'in-doubt', activity);
     }
+  });
+
+  it('in close of an open descriptor closes it again, if nobody else takes and gives back any', () => {
+    for (const activity of ['blocked', 'running'] as const)
+      assert.equal(outcome(inCall('close', { activity, isOnlyUser: true })), 'restart', activity);
+  });
+
+  it('in a call that has certainly not begun makes it again, whatever it is', () => {
+    const progress = { kind: 'not-begun', reason: 'it waits for the directory' } as const;
+    for (const name of [
+      'rename',
+      'unlink',
+      'clone',
+      'sendfile',
+      'accept4',
+      'close',
+      'umask',
+      'write',
+      'kill',
+    ])
+      assert.equal(outcome(inCall(name, { activity: 'blocked', progress })), 'restart', name);
+    const creating = { notTwice: 'it must not exist', activity: 'blocked', progress } as const;
+    assert.equal(outcome(inCall('openat', creating)), 'restart');
+    assert.equal(outcome(inCall('exit_group', { activity: 'running', progress })), 'refuse');
+    assert.equal(outcome(inCall('unlink', { activity: 'running', panicked: true, progress })), 'in-doubt');
+  });
+
+  it('in a call that has certainly had its effect gets its result', () => {
+    const progress = { kind: 'done', reason: 'the name is gone' } as const;
+    const decision = decideSyscall(inCall('unlink', { activity: 'blocked', progress }));
+    assert.deepEqual(decision, { outcome: 'result', value: 0n, reason: 'the name is gone' });
+  });
+
+  it('in a call whose result the kernel shows gets that, and does not make it again', () => {
+    const known = { value: 0n, reason: 'nothing is mapped there any more' };
+    const decision = decideSyscall(inCall('munmap', { activity: 'running', known, notTwice: 'threads' }));
+    assert.deepEqual(decision, { outcome: 'result', ...known });
   });
 
   it('in a call that nothing names is in doubt: the new kernel would not know how it goes on', () => {
@@ -248,6 +288,20 @@ describe('the same call', () => {
     assert.equal(twice('openat2', {}), false);
   });
 
+  it('empties no file again, nor sets its size', () => {
+    assert.equal(twice('openat', { dx: 0o1001n }), false);
+    assert.equal(twice('open', { si: 0o1001n }), false);
+    assert.equal(twice('openat2', {}, 0o1001n), false);
+    for (const name of ['truncate', 'ftruncate']) assert.equal(twice(name, {}), false, name);
+  });
+
+  it('reads no directory again from where it may have come, and takes no error of a socket', () => {
+    for (const name of ['getdents', 'getdents64']) assert.equal(twice(name, {}), false, name);
+    assert.equal(twice('getsockopt', { si: 1n, dx: 4n }), false);
+    assert.equal(twice('getsockopt', { si: 1n, dx: 3n }), true);
+    assert.equal(twice('getsockopt', { si: 6n, dx: 4n }), true);
+  });
+
   it('goes to a place in a file again, but not a step further', () => {
     assert.equal(twice('lseek', { si: 4n, dx: 0n }), true);
     assert.equal(twice('lseek', { si: 0n, dx: 1n }), true);
@@ -296,25 +350,30 @@ describe('a transfer', () => {
     assert.equal(outcome(inCall('write', { transfer: transfer({ doneBytes: 0 }) })), 'restart');
   });
 
-  it('to a file is made again at the same position, unless it appended a part', () => {
-    const file = { through: 'regular' } as const;
-    assert.equal(outcome(inCall('write', { transfer: transfer(file), activity: 'blocked' })), 'restart');
-    assert.equal(
-      outcome(inCall('write', { transfer: transfer({ ...file, append: true }), activity: 'blocked' })),
-      'in-doubt',
-    );
-    for (const [doneBytes, expected] of [
-      [0, 'restart'],
-      [1, 'in-doubt'],
-      [undefined, 'in-doubt'],
-    ] as const) {
-      const appended = transfer({ ...file, append: true, doneBytes });
-      assert.equal(outcome(inCall('write', { transfer: appended, activity: 'blocked' })), expected);
+  it('to a file is made again at the same position, if its stack says that it has not moved it', () => {
+    const kept = { kind: 'position-kept', reason: 'it is in the file system' } as const;
+    for (const direction of ['read', 'write'] as const) {
+      const moving = { transfer: transfer({ through: 'regular', direction }) };
+      for (const activity of ['blocked', 'running'] as const) {
+        assert.equal(outcome(inCall(direction, { ...moving, activity, progress: kept })), 'restart');
+        assert.equal(outcome(inCall(direction, { ...moving, activity })), 'in-doubt');
+      }
+      assert.equal(outcome(inCall(direction, moving)), 'restart');
     }
-    assert.equal(
-      outcome(inCall('read', { transfer: transfer({ ...file, direction: 'read' }), activity: 'blocked' })),
-      'restart',
-    );
+  });
+
+  it('to the end of a file is made again only if not a byte was moved', () => {
+    const kept = { kind: 'position-kept', reason: 'it is in the file system' } as const;
+    for (const [doneBytes, progress, expected] of [
+      [0, kept, 'restart'],
+      [0, { kind: 'unknown', why: undefined }, 'in-doubt'],
+      [1, kept, 'in-doubt'],
+      [undefined, kept, 'in-doubt'],
+    ] as const) {
+      const appended = transfer({ through: 'regular', append: true, doneBytes });
+      const state = { transfer: appended, activity: 'blocked', progress } as const;
+      assert.equal(outcome(inCall('write', state)), expected);
+    }
   });
 
   it('of unknown progress is in doubt, except where it happens at once or not at all', () => {

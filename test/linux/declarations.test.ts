@@ -74,6 +74,7 @@ const lacking: Readonly<Record<Release, readonly string[]>> = {
     // 6.4, 6.7, 6.8, 6.12, and the others later than 6.1
     ...['task_struct.user_event_mm', 'thread_struct.features', 'task_struct.rseq_len', 'tcp_sock.ao'],
     ...['inet_sock.inet_flags', 'inet_sock.ipv6_fl_list', 'dentry.d_children', 'task_struct.custom_slice'],
+    'orc_entry.signal',
   ],
   debian13: [
     ...unbuilt,
@@ -81,6 +82,8 @@ const lacking: Readonly<Record<Release, readonly string[]>> = {
     ...['task_struct.user_event_mm', 'tcp_sock.ao', 'vm_area_struct.anon_name'],
     // 6.2 counts elsewhere, 6.8 made lists of trees
     ...['task_struct.rssCounts', 'mnt_namespace.list', 'dentry.d_subdirs'],
+    // 6.4 made it a type
+    'orc_entry.end',
     // 6.4 to 6.8 made bits of one word of these (inet_flags)
     ...['bind_address_no_port', 'cmsg_flags', 'freebind', 'mc_all', 'mc_loop', 'recverr'].map(ofInet),
     ...['recverr_rfc4884', 'transparent'].map(ofInet),

@@ -125,6 +125,8 @@ export interface TrueProcess {
   /** `fd target`, by fd. */
   readonly files: string[];
   readonly threads: string[];
+  /** `tid function+0x10/0x20`, innermost first. */
+  readonly stacks: string[];
   readonly stat: string;
 }
 
@@ -160,10 +162,12 @@ export function truthOf(release: Release): Truth {
     const space = line.indexOf(' ');
     const [key, rest] = [line.slice(0, space), line.slice(space + 1)];
     const current = processes.at(-1);
-    if (key === 'process') processes.push({ pid: Number(rest), maps: [], files: [], threads: [], stat: '' });
+    if (key === 'process')
+      processes.push({ pid: Number(rest), maps: [], files: [], threads: [], stacks: [], stat: '' });
     else if (key === 'map') current?.maps.push(rest);
     else if (key === 'file') current?.files.push(rest);
     else if (key === 'thread') current?.threads.push(rest);
+    else if (key === 'stack') current?.stacks.push(rest.replace('[<0>] ', ''));
     else if (key === 'stat' && current !== undefined) current.stat = rest;
     else if (key === 'symbol') symbols.set(rest.split(' ')[2] ?? '', BigInt(`0x${rest.split(' ')[0]}`));
     else if (key === 'program') {

@@ -3,6 +3,9 @@
  * one makes each of these a choice by `kernel.architecture` (the list of what one takes is in
  * src/arch/architecture.ts).
  */
+
+export { calledFunction, plainName } from './x86/call-site.ts';
 export { apicIdOf, type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
 export { taskPtRegs, threadSize } from './x86/ptrace.ts';
 export { REGISTERS_OF_THE_TASK, savedRegisters, savedVectorState } from './x86/saved-registers.ts';
+export { taskStack } from './x86/task-stack.ts';
