@@ -1,4 +1,4 @@
-export { type CrashSegment, planCrashImage } from './crash-image.ts';
+export { type CrashSegment, planCrashImage } from './crash-plan.ts';
 export { readCrashNotes } from './crash-notes.ts';
 export { readEfiState } from './efi.ts';
 export { KexecError } from './error.ts';
