@@ -11,6 +11,7 @@ import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { lostComputing, newProcessors } from './lacking.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
+import { loadedStageZeroDamage } from './loaded-stage-zero.ts';
 import { protectedNeed } from './protected-need.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
@@ -87,10 +88,15 @@ export function readStatus(config: Config): Status {
 
 /** What is lost by how it was loaded, and by what came since. */
 export function lostOf(
-  { lacking, apicIds }: Pick<Armed, 'lacking' | 'apicIds'>,
+  { lacking, stageZeroAddress, apicIds }: Pick<Armed, 'lacking' | 'stageZeroAddress' | 'apicIds'>,
   root = '/',
 ): string | undefined {
-  return lostComputing({ ...lacking, newProcessors: newProcessors(apicIds, root) });
+  const damage = stageZeroAddress === undefined ? undefined : loadedStageZeroDamage(stageZeroAddress, root);
+  return lostComputing({
+    ...lacking,
+    stageZero: lacking.stageZero ?? damage,
+    newProcessors: newProcessors(apicIds, root),
+  });
 }
 
 function totalNeed(

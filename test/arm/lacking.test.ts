@@ -9,6 +9,8 @@ import { parseIomem } from '../../src/arm/iomem.ts';
 import { computingProcesses, lackingWithStageZero, lostComputing } from '../../src/arm/lacking.ts';
 import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
 import { lostOf } from '../../src/arm/status.ts';
+import { symbols } from '../../src/stage-zero/code.ts';
+import { ADDRESS, MadeArea } from '../stage-zero/made-area.ts';
 import { madeKcore, UNENCRYPTED } from './made-kcore.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
@@ -180,6 +182,35 @@ test('a machine without memory where the others could begin loses what computes 
     'processes that compute on the boot processor when another one panics would be lost: the configuration says so; ' +
       `processes that compute on the others, but the one that panics, would be lost: ${reason}`,
   );
+});
+
+test('stage zero that was overwritten after arming is told', () => {
+  const area = new MadeArea();
+  const lostWith = (content: Buffer): string | undefined => {
+    const segment = { virtual: DIRECT_MAP + BigInt(ADDRESS), physical: BigInt(ADDRESS), content };
+    return lostOf(
+      { lacking: {}, stageZeroAddress: ADDRESS },
+      machine({ 'proc/kcore': madeKcore([segment]) }),
+    );
+  };
+  assert.equal(lostWith(area.bytes), undefined);
+  for (const at of [
+    0x200,
+    symbols.CONSTANTS,
+    symbols.CONSTANTS + symbols.NOTE + 12,
+    area.offset(symbols.TABLE),
+  ]) {
+    const damaged = Buffer.from(area.bytes);
+    damaged[at] = (damaged[at] ?? 0) ^ 0x40;
+    assert.equal(
+      lostWith(damaged),
+      'processes that compute on a CPU at a panic would be lost: ' +
+        'stage zero was overwritten since the system was armed; run otherworld arm again',
+      `byte ${at}`,
+    );
+  }
+  // A kernel that does not show that memory does not tell.
+  assert.equal(lostOf({ lacking: {}, stageZeroAddress: ADDRESS }, machine({})), undefined);
 });
 
 test('processors that came after arming are told by their APIC ids', () => {
