@@ -11,7 +11,6 @@ import { findProgram, runProgram } from './command.ts';
 import type { Finding } from './finding.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { computingProcesses } from './lacking.ts';
-import { memoryEncryption } from './memory-encryption.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
 import { obstacles } from './obstacles.ts';
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
@@ -36,7 +35,6 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     ...sysctls(config),
     rival(),
     ...obstacles(kernelImage(release)),
-    memoryEncryption(),
     computingProcesses(release, config['crash-kernel']['boot-processor']),
     watchdog(),
     rootDevice(),

@@ -12,6 +12,7 @@ import { lostComputing, newProcessors } from './lacking.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
 import { loadedStageZeroDamage } from './loaded-stage-zero.ts';
+import { encryptionProblem } from './memory-encryption.ts';
 import { protectedNeed } from './protected-need.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
@@ -49,6 +50,8 @@ export interface Status {
   /** That more is needed than is reserved, and what to do; undefined if it is enough. */
   readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
+  /** That the dead kernel's memory could not be read, and what to do; undefined if nothing is known of that. */
+  readonly encryptionProblem: string | undefined;
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
   readonly lostComputing: string | undefined;
   readonly rules: readonly RuleStatus[];
@@ -80,6 +83,7 @@ export function readStatus(config: Config): Status {
     neededBytes,
     memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
+    encryptionProblem: isCrashWorld() ? undefined : encryptionProblem(),
     lostComputing: armed !== undefined && OURS.has(state) ? lostOf(armed) : undefined,
     rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
