@@ -125,13 +125,18 @@ export function computingProcesses(release: string, setting: BootProcessorSettin
   return { what, state: 'advice', found, todo };
 }
 
+/** Why there can be no stage zero, as far as it can be told before arming: the end of a sentence. */
+export function expectedObstacle({ info }: Processors, release: string, root = '/'): string | undefined {
+  return stageZeroObstacle(info, root) ?? missingCall(release, root);
+}
+
 function expectedLacking(
   processors: Processors,
   release: string,
   setting: BootProcessorSetting,
   root: string,
 ): Lacking {
-  const obstacle = stageZeroObstacle(processors.info, root) ?? missingCall(release, root);
+  const obstacle = expectedObstacle(processors, release, root);
   if (obstacle !== undefined) return { stageZero: obstacle };
   if (processors.isSingle) return {};
   const resources = parseIomem(readFileSync(join(root, 'proc/iomem'), 'utf8'));
