@@ -50,7 +50,7 @@ export interface Status {
   /** That more is needed than is reserved, and what to do; undefined if it is enough. */
   readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
-  /** That the dead kernel's memory could not be read, and what to do; undefined if nothing is known of that. */
+  /** That memory is encrypted and could not be read after a panic, and what to do; undefined if not known. */
   readonly encryptionProblem: string | undefined;
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
   readonly lostComputing: string | undefined;
