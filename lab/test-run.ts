@@ -1,5 +1,6 @@
-import { globSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { getCompileCacheDir } from 'node:module';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
@@ -104,17 +105,30 @@ function isGuestTest(file: string): boolean {
   return relative(repositoryRoot, file).startsWith('test/guest/');
 }
 
-/** Unit tests share processes, so many for each CPU that one with long tests does not make others wait. */
-const SHARDS_PER_CPU = 4;
+/** A search for what breaks a reader: such a file takes longer than most. */
+const isSearch = (file: string): boolean => readFileSync(file, 'latin1').includes('OTHERWORLD_FUZZ_RUNS');
 
+/**
+ * Unit tests share a process for each CPU, which takes one file after the other. Those that take long come
+ * first, so that no process ends long before another.
+ */
 async function runUnitTests(files: readonly string[], tally: Tally): Promise<void> {
-  const cpus = availableParallelism();
-  const shards = Array.from({ length: cpus * SHARDS_PER_CPU }, (_, shard) =>
-    files.filter((_, i) => i % (cpus * SHARDS_PER_CPU) === shard),
-  ).filter((shard) => shard.length > 0);
+  const ordered = [...files.filter(isSearch), ...files.filter((file) => !isSearch(file))];
+  const processes = Math.min(availableParallelism(), files.length);
+  const [first, others] = [ordered.slice(0, processes), ordered.slice(processes)];
+  const claims = mkdtempSync(join(tmpdir(), 'otherworld-tests-'));
+  // What one process has compiled, the others and what they start need not.
+  const cache = { NODE_COMPILE_CACHE: getCompileCacheDir() };
+  const env = { ...process.env, ...cache, OTHERWORLD_TEST_CLAIMS: claims };
+  const shard = join(repositoryRoot, 'lab/unit-shard.ts');
   const write = (text: string): void => void process.stdout.write(text);
-  const shardFile = join(repositoryRoot, 'lab/unit-shard.ts');
-  await inLanes(cpus, shards, (argv) => runFiles({ files: [shardFile], argv }, tally, write));
+  try {
+    await inLanes(processes, first, (own) =>
+      runFiles({ files: [shard], argv: [own, ...others], env }, tally, write),
+    );
+  } finally {
+    rmSync(claims, { recursive: true });
+  }
 }
 
 async function runInGuests(jobs: readonly GuestJob[], tally: Tally): Promise<void> {

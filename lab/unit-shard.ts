@@ -1,14 +1,45 @@
 // Runs several files of tests in one process: `node lab/unit-shard.ts FILE...`. To start a process and to
-// load what tests share takes longer than most of them do.
-import { test } from 'node:test';
+// load what tests share takes longer than most of them do. If OTHERWORLD_TEST_CLAIMS names a directory, only
+// the first file is this process's own. It shares the others with processes that have the same ones behind
+// theirs: each takes the next that no other has taken.
+import { closeSync, openSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { after, suite, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { codeOf } from '../src/system/thrown.ts';
+import { repositoryRoot } from './node-tree.ts';
 
-for (const file of process.argv.slice(2)) {
+const claims = process.env.OTHERWORLD_TEST_CLAIMS;
+
+/** True for the first process that asks. */
+function claim(file: number): boolean {
+  if (claims === undefined) return true;
   try {
-    await import(pathToFileURL(file).href);
+    closeSync(openSync(join(claims, String(file)), 'wx'));
+    return true;
   } catch (error) {
-    test(file, () => {
-      throw error;
-    });
+    if (codeOf(error) !== 'EEXIST') throw error;
+    return false;
   }
 }
+
+/**
+ * Ends when the file's tests have: they are a suite, whose `after` says so. A suite that fails by itself is
+ * not counted, a test is.
+ */
+async function runFile(file: string): Promise<void> {
+  await new Promise<void>((ended) => {
+    suite(relative(repositoryRoot, file), async () => {
+      after(() => ended());
+      try {
+        await import(pathToFileURL(file).href);
+      } catch (error) {
+        test('can be loaded', () => {
+          throw error;
+        });
+      }
+    });
+  });
+}
+
+for (const [i, file] of process.argv.slice(2).entries()) if (i === 0 || claim(i)) await runFile(file);

@@ -10,8 +10,7 @@ import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import type { Finding } from './finding.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
-import { computingProcesses } from './lacking.ts';
-import { memoryEncryption } from './memory-encryption.ts';
+import { computingProcesses, expectedObstacle, readProcessors } from './lacking.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
 import { obstacles } from './obstacles.ts';
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
@@ -32,11 +31,11 @@ export function examine(configPath: string = CONFIG_PATH): Finding[] {
     existsFinding('kernel image', kernelImage(release), 'reboot into an installed kernel'),
     crashMemory(),
     ...programs(),
+    kexecTools(findProgram('kexec'), expectedObstacle(readProcessors(), release)),
     criuVersion(),
     ...sysctls(config),
     rival(),
     ...obstacles(kernelImage(release)),
-    memoryEncryption(),
     computingProcesses(release, config['crash-kernel']['boot-processor']),
     watchdog(),
     rootDevice(),
@@ -134,7 +133,6 @@ function crashMemory(): Finding {
 
 /** Programs and the Debian package of each. */
 const PROGRAMS = [
-  ['kexec', 'kexec-tools'],
   ['mkinitramfs', 'initramfs-tools'],
   ['mksquashfs', 'squashfs-tools'],
   ['criu', 'criu'],
@@ -151,6 +149,21 @@ function programs(): Finding[] {
       ? { what: name, state: 'missing', found: 'not installed', todo: `apt-get install ${packageName}` }
       : { what: name, state: 'good', found: path };
   });
+}
+
+/**
+ * Whether there are kexec-tools: they load the crash kernel only where `arm` cannot, which it does with stage
+ * zero.
+ * @param obstacle why there can be no stage zero; undefined if nothing is known
+ */
+export function kexecTools(path: string | undefined, obstacle: string | undefined): Finding {
+  const what = 'kexec';
+  if (path !== undefined) return { what, state: 'good', found: path };
+  const install = 'apt-get install kexec-tools';
+  const found = 'not installed';
+  return obstacle === undefined
+    ? { what, state: 'advice', found, todo: `${install}: only they load a crash kernel if arm cannot` }
+    : { what, state: 'missing', found, todo: `${install}: arm cannot load the crash kernel, as ${obstacle}` };
 }
 
 /** The oldest version whose images are written the way they are here. */

@@ -6,7 +6,7 @@ import type { Finding } from './finding.ts';
 import { type BootProcessorSetting, findHaltText, isKnownFirmware } from './halt-text.ts';
 import { type IomemEntry, parseIomem } from './iomem.ts';
 import { lowMemory } from './low-memory.ts';
-import { encryptionObstacle } from './memory-encryption.ts';
+import { encryptionObstacle, encryptionProblem } from './memory-encryption.ts';
 import { lockdownMode } from './obstacles.ts';
 
 /** What a crash kernel that was loaded will not have: the end of a sentence each. */
@@ -102,7 +102,9 @@ export function computingProcesses(release: string, setting: BootProcessorSettin
   const { stageZero, bootProcessor, otherProcessors } = expectedLacking(processors, release, setting, root);
   if (stageZero !== undefined) {
     const todo =
-      'arming works without stage zero; a process that computes on a CPU at a panic does not come back';
+      encryptionProblem(root) === undefined
+        ? 'arming works without stage zero; a process that computes on a CPU at a panic does not come back'
+        : 'see memory encryption: no process would come back';
     return { what, state: 'advice', found: `would be lost: ${stageZero}`, todo };
   }
   const saved = 'stage zero saves their registers';
@@ -123,13 +125,18 @@ export function computingProcesses(release: string, setting: BootProcessorSettin
   return { what, state: 'advice', found, todo };
 }
 
+/** Why there can be no stage zero, as far as it can be told before arming: the end of a sentence. */
+export function expectedObstacle({ info }: Processors, release: string, root = '/'): string | undefined {
+  return stageZeroObstacle(info, root) ?? missingCall(release, root);
+}
+
 function expectedLacking(
   processors: Processors,
   release: string,
   setting: BootProcessorSetting,
   root: string,
 ): Lacking {
-  const obstacle = stageZeroObstacle(processors.info, root) ?? missingCall(release, root);
+  const obstacle = expectedObstacle(processors, release, root);
   if (obstacle !== undefined) return { stageZero: obstacle };
   if (processors.isSingle) return {};
   const resources = parseIomem(readFileSync(join(root, 'proc/iomem'), 'utf8'));

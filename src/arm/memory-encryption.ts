@@ -25,14 +25,27 @@ export function encryptionObstacle(root = '/'): string | undefined {
   return mask === 0 ? undefined : 'memory is encrypted (SME or SEV), and stage zero reads it as it is';
 }
 
-/** Whether the dead kernel's memory could be read: a dump of encrypted memory is not. */
+/**
+ * Whether the dead kernel's memory could be read: encrypted memory is not, and a crash kernel would bring
+ * nothing back.
+ */
 export function memoryEncryption(root = '/'): Finding {
   const what = 'memory encryption';
   const mask = encryptionMask(root);
-  if (mask === undefined) return { what, state: 'good', found: 'none that is known of' };
   if (mask === 0) return { what, state: 'good', found: 'off' };
+  if (mask === undefined) {
+    const todo =
+      'if the kernel says "Memory Encryption Features active" in its log, no process would come back: boot with mem_encrypt=off';
+    return { what, state: 'advice', found: 'not known, as the kernel does not show its VMCOREINFO', todo };
+  }
   const todo =
-    'boot with mem_encrypt=off if the machine allows it: such memory cannot be read after a panic, and no process ' +
-    'would come back';
-  return { what, state: 'advice', found: 'on (SME or SEV)', todo };
+    'such memory cannot be read after a panic, and no process would come back: boot with mem_encrypt=off; a machine ' +
+    'whose host encrypts it (SEV) cannot be armed';
+  return { what, state: 'missing', found: 'on (SME or SEV)', todo };
+}
+
+/** Why nothing would come back although the system is armed: a sentence; undefined if nothing is known. */
+export function encryptionProblem(root = '/'): string | undefined {
+  const { what, state, found, todo } = memoryEncryption(root);
+  return state === 'missing' ? `${what} is ${found}: ${todo}` : undefined;
 }

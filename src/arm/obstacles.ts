@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import { findProgram, runProgram } from './command.ts';
 import { ArmError } from './errors.ts';
 import type { Finding } from './finding.ts';
+import { memoryEncryption } from './memory-encryption.ts';
 
 /**
  * Why the running kernel would take no crash kernel, or could not be read by one: looked at before anything
  * is built.
  */
 export function obstacles(image: string, root = '/'): Finding[] {
-  return [loadingAllowed(root), symbolsShown(root), lockdown(image, root)];
+  return [loadingAllowed(root), symbolsShown(root), memoryEncryption(root), lockdown(image, root)];
 }
 
 /** @throws ArmError naming everything that keeps the running kernel from being armed */

@@ -11,6 +11,8 @@ import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { lostComputing, newProcessors } from './lacking.ts';
 import { liveCommandLine, liveProcesses } from './live-processes.ts';
 import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
+import { loadedStageZeroDamage } from './loaded-stage-zero.ts';
+import { encryptionProblem } from './memory-encryption.ts';
 import { protectedNeed } from './protected-need.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
@@ -48,6 +50,8 @@ export interface Status {
   /** That more is needed than is reserved, and what to do; undefined if it is enough. */
   readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
+  /** That memory is encrypted and could not be read after a panic, and what to do; undefined if not known. */
+  readonly encryptionProblem: string | undefined;
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
   readonly lostComputing: string | undefined;
   readonly rules: readonly RuleStatus[];
@@ -79,6 +83,7 @@ export function readStatus(config: Config): Status {
     neededBytes,
     memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
+    encryptionProblem: isCrashWorld() ? undefined : encryptionProblem(),
     lostComputing: armed !== undefined && OURS.has(state) ? lostOf(armed) : undefined,
     rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
@@ -87,10 +92,15 @@ export function readStatus(config: Config): Status {
 
 /** What is lost by how it was loaded, and by what came since. */
 export function lostOf(
-  { lacking, apicIds }: Pick<Armed, 'lacking' | 'apicIds'>,
+  { lacking, stageZeroAddress, apicIds }: Pick<Armed, 'lacking' | 'stageZeroAddress' | 'apicIds'>,
   root = '/',
 ): string | undefined {
-  return lostComputing({ ...lacking, newProcessors: newProcessors(apicIds, root) });
+  const damage = stageZeroAddress === undefined ? undefined : loadedStageZeroDamage(stageZeroAddress, root);
+  return lostComputing({
+    ...lacking,
+    stageZero: lacking.stageZero ?? damage,
+    newProcessors: newProcessors(apicIds, root),
+  });
 }
 
 function totalNeed(

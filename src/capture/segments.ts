@@ -5,6 +5,7 @@ import { mappingsOf } from '../linux/readers/i-mmap.ts';
 import { taskAt } from '../linux/sched.ts';
 import { isNotReserved, SHM, type ShmidKernel, segmentObject, shmSegments } from '../linux/shm.ts';
 import type { SharedSegment } from '../model/segment.ts';
+import { PROT_EXEC } from '../system/abi.ts';
 import { pageEnd } from '../system/page.ts';
 import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from './file-capture.ts';
@@ -15,7 +16,6 @@ import { FileRefusal } from './files/refusal.ts';
 import { ipcLosses, loseIpc } from './ipc.ts';
 import type { SharedResource } from './shared-resource.ts';
 
-const PROT_EXEC = 4;
 const O_RDWR = 2;
 
 type Attachment = Pick<MappingUse, 'pid' | 'start' | 'end' | 'offsetBytes'>;

@@ -10,6 +10,7 @@ import { type Sock, sockStruct } from '../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../linux/tty.ts';
 import type { Vma } from '../model/memory.ts';
 import type { UserRegisters } from '../model/process.ts';
+import { SOCK_STREAM } from '../system/abi.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { callWitness, type Witness } from './call-witness.ts';
@@ -37,8 +38,6 @@ export interface ThreadSituation {
 
 /** Longest transfer that the kernel makes at once (MAX_RW_COUNT). */
 const MAX_RW_COUNT = 0x7fff_f000n;
-/** Linux keeps SOCK_STREAM as 1; all other types keep message boundaries. */
-const SOCK_STREAM = 1;
 const MSG_WAITALL = 0x100n;
 /** include/uapi/linux/futex.h: the operation without its flags. */
 const FUTEX_CMD_MASK = 0x7fn;
@@ -92,6 +91,7 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
   if (kind === 'tty' || kind === 'hung-up-tty') return 'tty';
   if (kind === 'socket') {
     const { type } = kernel.bind(socketStruct).at(file.private_data);
+    // All other types keep the boundaries of messages.
     return type === SOCK_STREAM ? 'stream-socket' : 'message-socket';
   }
   const type = typeOf(kernel.bind(inodeStruct).at(file.f_inode).i_mode);

@@ -13,6 +13,7 @@ import type { MountPoint } from '../linux/readers/mount-table.ts';
 import { shmemSymlink } from '../linux/shmem.ts';
 import type { DirectoryToMake, FileToMake, NameToMake, SymlinkToMake, TmpfsFiles } from '../model/file.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
+import { PATH_MAX } from '../system/abi.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
@@ -30,8 +31,6 @@ const FILE_MODEL_BYTES = 600;
 const EXTENT_MODEL_BYTES = 100;
 /** Inodes of one file system that are looked at. */
 const MAX_INODES = 1 << 22;
-/** PATH_MAX of include/uapi/linux/limits.h. */
-const PATH_MAX = 4096;
 /** Of a file that may hold nothing but a process id and a few words. */
 const PID_FILE_BYTES = 4096;
 

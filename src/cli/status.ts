@@ -48,6 +48,7 @@ export function print(status: Status): string {
   return [
     explain[status.state],
     ...(status.state === 'crash world' ? [] : [memory]),
+    ...(status.encryptionProblem === undefined ? [] : [status.encryptionProblem]),
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
@@ -56,9 +57,15 @@ export function print(status: Status): string {
   ].join('\n');
 }
 
+/** Whether a panic now would bring back what the rules hold, as far as it is known. */
+export function isWell({ state, ruleProblems, memoryProblem, encryptionProblem }: Status): boolean {
+  const isReadable = encryptionProblem === undefined;
+  return state === 'armed' && ruleProblems.length === 0 && memoryProblem === undefined && isReadable;
+}
+
 /**
- * `otherworld status`: exit status 0 if armed, with all rules that there were and memory enough for what they
- * hold; 1 if not.
+ * `otherworld status`: exit status 0 if armed, with all rules that there were, memory enough for what they
+ * hold, and memory that can be read after a panic; 1 if not.
  */
 export function registerStatus(program: Command): void {
   program
@@ -69,7 +76,6 @@ export function registerStatus(program: Command): void {
       requireRoot('status');
       const status = readStatus(loadConfig());
       console.log(options.json ? JSON.stringify(status, undefined, 2) : printable(print(status)));
-      const isWell = status.ruleProblems.length === 0 && status.memoryProblem === undefined;
-      process.exitCode = status.state === 'armed' && isWell ? 0 : 1;
+      process.exitCode = isWell(status) ? 0 : 1;
     });
 }

@@ -44,7 +44,7 @@ export const armedSchema = z.strictObject({
   initramfsBytes: z.number(),
   /** What the crash world is expected to use at most. */
   neededBytes: z.number(),
-  /** Physical address of stage zero, if it was loaded. */
+  /** Physical address of stage zero, if it was loaded: `status` looks whether it is still whole. */
   stageZeroAddress: z.int().optional(),
   /** APIC ids of the processors whose registers stage zero saves, if it was loaded. */
   apicIds: z.array(z.int()).optional(),

@@ -10,10 +10,11 @@ import {
 import { join } from 'node:path';
 import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
+import { SOCK_DGRAM } from '../system/abi.ts';
 import { takeDescriptor } from '../system/descriptors.ts';
 import { checked } from '../system/libc.ts';
 import { ifThere, processNumbers } from '../system/proc.ts';
-import { AF_UNIX, connect, SOCK_DGRAM, sendDescriptor, socket } from '../system/sockets.ts';
+import { AF_UNIX, connect, sendDescriptor, socket } from '../system/sockets.ts';
 import { messageOf } from '../system/thrown.ts';
 import { say } from './stage-runner.ts';
 

@@ -1,5 +1,5 @@
-export { type CrashSegment, planCrashImage } from './crash-image.ts';
 export { readCrashNotes } from './crash-notes.ts';
+export { type CrashSegment, planCrashImage } from './crash-plan.ts';
 export { readEfiState } from './efi.ts';
 export { KexecError } from './error.ts';
 export type { ImagePlan } from './image-plan.ts';

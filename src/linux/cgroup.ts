@@ -1,3 +1,4 @@
+import { NAME_MAX } from '../system/abi.ts';
 import { isWholeText, showText } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -22,7 +23,6 @@ export const cgroupStruct = struct('cgroup', { kn: pointer });
  * ten levels.
  */
 const MAX_DEPTH = 64;
-const NAME_MAX = 255;
 
 /**
  * The path of a task's cgroup below the root of the version 2 hierarchy, as in `/proc/PID/cgroup`: `/` or

@@ -1,3 +1,4 @@
+import { NAME_MAX, PATH_MAX } from '../system/abi.ts';
 import { bytesToText, isWholeText, showText, textToBytes } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -22,10 +23,6 @@ export const dentryStruct = struct('dentry', {
 });
 
 export type Dentry = ViewOf<typeof dentryStruct>;
-
-/** NAME_MAX and PATH_MAX of include/uapi/linux/limits.h. */
-const NAME_MAX = 255;
-const PATH_MAX = 4096;
 
 /**
  * A dentry's name, as text that stands for its bytes (byte-text.ts). Throws a ContainerError if too long or

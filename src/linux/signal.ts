@@ -1,3 +1,4 @@
+import { SIGINFO_BYTES } from '../system/abi.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import {
@@ -105,8 +106,7 @@ export function readSigactions(kernel: Kernel, sighand: bigint): KernelSigaction
   });
 }
 
-/** Size of siginfo_t in user space; the kernel keeps the 48 bytes that can be other than zero. */
-const SIGINFO_BYTES = 128;
+/** What the kernel keeps of a siginfo_t: the bytes that can be other than zero. */
 const KERNEL_SIGINFO_BYTES = 48;
 /** More than RLIMIT_SIGPENDING of any machine that fits this reader; a longer list is a loop. */
 const MAX_PENDING = 1 << 20;

@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import { crc32 } from 'node:zlib';
+import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../system/abi.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Vma } from './memory.ts';
 import type { Sigaction } from './process.ts';
@@ -117,9 +118,6 @@ export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
 const deliveryNumber = { call: 1, signal: 2 } as const;
 const { SIGKILL, SIGSTOP } = constants.signals;
 const lastSignal = 64;
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const PROT_EXEC = 4;
 
 /**
  * Reads and checks the record of a crash procedure. Nothing in it is believed: it comes from a dead kernel's

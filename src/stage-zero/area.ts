@@ -2,7 +2,7 @@ import { PAGE_SIZE } from '../system/page.ts';
 import type { Range } from '../system/range.ts';
 import { checksum } from './checksum.ts';
 import { areaCode, lowCode, symbols } from './code.ts';
-import { lowTables, pageTables, pageTablesBytes } from './page-tables.ts';
+import { lowTables, type PageTables, pageTables, pageTablesBytes } from './page-tables.ts';
 
 /** A processor whose registers are to be saved. */
 export interface StageZeroCpu {
@@ -127,28 +127,60 @@ export function stageZeroBytes(needs: StageZeroNeeds): number {
   return layOut(needs).bytes;
 }
 
+/** An area that is being written: what it is told, where its parts lie, and its page tables. */
+interface Draft {
+  readonly area: Buffer;
+  readonly inputs: StageZeroInputs;
+  readonly layout: AreaLayout;
+  readonly tables: PageTables;
+}
+
 /**
  * The area as it is loaded; what follows up to `stageZeroBytes` is zeros. It is entered at its beginning.
  */
 export function stageZeroArea(inputs: StageZeroInputs): Buffer {
-  const { address, cpus, loaded, reserved } = inputs;
-  if (loaded.length !== inputs.segments) throw new RangeError('another number of segments than was told');
-  const layout = layOut(inputs);
-  const area = Buffer.alloc(layout.state + PAGE_SIZE);
+  const { address, lowMemory } = inputs;
+  if (inputs.loaded.length !== inputs.segments)
+    throw new RangeError('another number of segments than was told');
   if (areaCode.length > symbols.CONSTANTS || lowCode.length > PAGE_SIZE)
     throw new RangeError('the code does not fit');
+  const layout = layOut(inputs);
+  const area = Buffer.alloc(layout.state + PAGE_SIZE);
+  const tables = tablesOf(inputs, layout);
+  const draft: Draft = { area, inputs, layout, tables };
   areaCode.copy(area);
-  const put = (offset: number, value: number): void => {
-    area.writeBigUInt64LE(BigInt(value), offset);
-  };
-  const { haltText } = inputs;
-  // The kernel's text may lie above what is mapped anyway.
-  const text =
-    haltText === undefined ? [] : [{ start: haltText.physical, end: haltText.physical + DETOUR_ROOM }];
-  const alias = haltText === undefined ? undefined : { ...haltText, bytes: DETOUR_ROOM };
-  const tables = pageTables(address + layout.tables, [...reserved, ...text], alias);
   tables.bytes.copy(area, layout.tables);
-  const constant = (symbol: number, value: number): void => put(symbols.CONSTANTS + symbol, value);
+  putConstants(draft);
+  descriptorTables(area, address, layout);
+  putHaltText(draft);
+  putProcessors(draft);
+  putDigests(draft);
+  if (lowMemory !== undefined) lowContent(lowMemory, tables.level4, address).copy(area, layout.low);
+  putFallback(draft);
+  // Last: it is over all that never changes.
+  checksum(area.subarray(0, layout.sealed)).copy(area, layout.state + symbols.SEAL_OFFSET);
+  return area;
+}
+
+/** The kernel's text may lie above what is mapped anyway. */
+function tablesOf({ address, reserved, haltText }: StageZeroInputs, layout: AreaLayout): PageTables {
+  if (haltText === undefined) return pageTables(address + layout.tables, reserved, undefined);
+  const text = { start: haltText.physical, end: haltText.physical + DETOUR_ROOM };
+  return pageTables(address + layout.tables, [...reserved, text], { ...haltText, bytes: DETOUR_ROOM });
+}
+
+function put(area: Buffer, offset: number, value: number): void {
+  area.writeBigUInt64LE(BigInt(value), offset);
+}
+
+function putConstant(area: Buffer, symbol: number, value: number): void {
+  put(area, symbols.CONSTANTS + symbol, value);
+}
+
+/** What the code reads of how it was loaded. */
+function putConstants({ area, inputs, layout, tables }: Draft): void {
+  const { address, cpus, loaded, lowMemory, answerTicks } = inputs;
+  const constant = (symbol: number, value: number): void => putConstant(area, symbol, value);
   MAGIC.copy(area, symbols.CONSTANTS + symbols.MAGIC);
   area.set(inputs.bootId.subarray(0, 16), symbols.CONSTANTS + symbols.BOOT_ID);
   constant(symbols.SEALED_BYTES, layout.sealed);
@@ -159,48 +191,58 @@ export function stageZeroArea(inputs: StageZeroInputs): Buffer {
   constant(symbols.CPUS, cpus.length);
   constant(symbols.DIGESTS, address + layout.digests);
   constant(symbols.DIGEST_COUNT, loaded.length);
-  constant(symbols.LOW, inputs.lowMemory ?? 0);
-  constant(symbols.LOW_BYTES, inputs.lowMemory === undefined ? 0 : LOW_PAGES * PAGE_SIZE);
+  constant(symbols.LOW, lowMemory ?? 0);
+  constant(symbols.LOW_BYTES, lowMemory === undefined ? 0 : LOW_PAGES * PAGE_SIZE);
   constant(symbols.LOW_CONTENT, address + layout.low);
   constant(symbols.LOW_SAVED, address + layout.lowSaved);
   constant(symbols.STATE, address + layout.state);
-  constant(symbols.ANSWER_TICKS, inputs.answerTicks);
-  constant(symbols.REPEAT_TICKS, Math.floor(inputs.answerTicks * REPEAT_SHARE));
+  constant(symbols.ANSWER_TICKS, answerTicks);
+  constant(symbols.REPEAT_TICKS, Math.floor(answerTicks * REPEAT_SHARE));
   constant(symbols.STACK, address + layout.stackEnd);
   constant(symbols.PARKED_STACK, address + layout.parkedStackEnd);
   constant(symbols.SLOT_ROOM, layout.slotBytes - symbols.SLOT_XSAVE);
   constant(symbols.AREA_BYTES, layout.bytes);
   note(address, layout.bytes).copy(area, symbols.CONSTANTS + symbols.NOTE);
-  descriptorTables(area, address, layout);
-  if (haltText !== undefined) {
-    const content = detour(inputs.fiveLevels ? tables.level5 : tables.level4, address);
-    content.copy(area, symbols.DETOUR);
-    constant(symbols.TEXT, haltText.physical);
-    constant(symbols.TEXT_BYTES, content.length);
-    constant(symbols.TEXT_CONTENT, address + symbols.DETOUR);
-    constant(symbols.TEXT_SAVED, address + layout.textSaved);
-  }
+}
+
+/** How the boot processor is led away from where it is halted. */
+function putHaltText({ area, inputs, layout, tables }: Draft): void {
+  const { address, haltText, fiveLevels } = inputs;
+  if (haltText === undefined) return;
+  const content = detour(fiveLevels ? tables.level5 : tables.level4, address);
+  content.copy(area, symbols.DETOUR);
+  putConstant(area, symbols.TEXT, haltText.physical);
+  putConstant(area, symbols.TEXT_BYTES, content.length);
+  putConstant(area, symbols.TEXT_CONTENT, address + symbols.DETOUR);
+  putConstant(area, symbols.TEXT_SAVED, address + layout.textSaved);
+}
+
+/** Whose registers are saved, how each is called, and where to. */
+function putProcessors({ area, inputs: { address, cpus }, layout }: Draft): void {
   for (const [i, { apicId, isBoot }] of cpus.entries()) {
     const entry = layout.cpuTable + i * symbols.CPU_ENTRY_BYTES;
     area.writeUInt32LE(apicId, entry + symbols.CPU_APIC_ID);
     area.writeUInt32LE(isBoot ? symbols.BY_SMI : symbols.BY_INIT, entry + symbols.CPU_START);
-    put(entry + symbols.CPU_SLOT, address + layout.slots + i * layout.slotBytes);
+    put(area, entry + symbols.CPU_SLOT, address + layout.slots + i * layout.slotBytes);
   }
+}
+
+/** What is compared before the crash kernel is entered. */
+function putDigests({ area, inputs: { loaded }, layout }: Draft): void {
   for (const [i, segment] of loaded.entries()) {
     const entry = layout.digests + i * symbols.DIGEST_BYTES;
-    put(entry, segment.address);
-    put(entry + 8, Math.ceil(segment.bytes.length / 8) * 8);
+    put(area, entry, segment.address);
+    put(area, entry + 8, Math.ceil(segment.bytes.length / 8) * 8);
     checksum(segment.bytes).copy(area, entry + 16);
   }
-  if (inputs.lowMemory !== undefined) {
-    lowContent(inputs.lowMemory, tables.level4, address).copy(area, layout.low);
-  }
-  put(symbols.FALLBACK + symbols.FALLBACK_ENTRY, inputs.kernelEntry);
-  put(symbols.FALLBACK + symbols.FALLBACK_PARAMS, inputs.bootParams);
+}
+
+/** The record that leads to the crash kernel although the rest is damaged. */
+function putFallback({ area, inputs: { kernelEntry, bootParams } }: Draft): void {
+  put(area, symbols.FALLBACK + symbols.FALLBACK_ENTRY, kernelEntry);
+  put(area, symbols.FALLBACK + symbols.FALLBACK_PARAMS, bootParams);
   const record = area.subarray(symbols.FALLBACK, symbols.FALLBACK + symbols.FALLBACK_SUM);
   checksum(record).copy(area, symbols.FALLBACK + symbols.FALLBACK_SUM);
-  checksum(area.subarray(0, layout.sealed)).copy(area, layout.state + symbols.SEAL_OFFSET);
-  return area;
 }
 
 /** Where the ELF note lies that leads to the area, and how long it is: for a PT_NOTE of the elfcorehdr. */

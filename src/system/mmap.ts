@@ -1,6 +1,6 @@
+import { PROT_READ } from './abi.ts';
 import { checked, libcFunction } from './libc.ts';
 
-const PROT_READ = 1;
 const MAP_SHARED = 1;
 
 /** IOV_MAX of Linux: iovecs per {@link writev}. */

@@ -2,8 +2,6 @@ import { checked, libcFunction } from './libc.ts';
 
 export const AF_UNIX = 1;
 export const AF_NETLINK = 16;
-export const SOCK_STREAM = 1;
-export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;

@@ -65,7 +65,7 @@ export class Btf {
   readonly raw: Uint8Array;
   readonly typeCount: number;
   readonly #words: DataView;
-  readonly #strings: Uint8Array;
+  readonly #strings: Buffer;
   /** Byte offset of each type in `#words`; type 0 is void. */
   readonly #starts: Uint32Array;
   readonly #slots: Int32Array;
@@ -83,7 +83,7 @@ export class Btf {
       throw damaged('a section lies outside it');
     }
     this.#words = new DataView(raw.buffer, raw.byteOffset + header + typeAt, typeBytes);
-    this.#strings = raw.subarray(header + stringAt, header + stringAt + stringBytes);
+    this.#strings = Buffer.from(raw.buffer, raw.byteOffset + header + stringAt, stringBytes);
     const { starts, named } = this.#scan();
     this.#starts = starts;
     this.typeCount = starts.length;
@@ -233,7 +233,7 @@ export class Btf {
 
   /** Where a string is among the strings: usually once, since compilers and pahole store equal ones once. */
   #stringOffsets(text: string): Set<number> {
-    const strings = Buffer.from(this.#strings.buffer, this.#strings.byteOffset, this.#strings.length);
+    const strings = this.#strings;
     const wanted = Buffer.from(`\0${text}\0`, 'latin1');
     const offsets = new Set<number>();
     for (let at = strings.indexOf(wanted); at >= 0; at = strings.indexOf(wanted, at + 1)) offsets.add(at + 1);
@@ -248,9 +248,7 @@ export class Btf {
 
   #string(offset: number): string {
     if (offset >= this.#strings.length) throw damaged(`a name is at ${offset}, outside the strings`);
-    const end = this.#strings.indexOf(0, offset);
-    const { buffer, byteOffset } = this.#strings;
-    return Buffer.from(buffer, byteOffset + offset, end - offset).toString('latin1');
+    return this.#strings.toString('latin1', offset, this.#strings.indexOf(0, offset));
   }
 
   #scan(): { starts: Uint32Array; named: number[] } {

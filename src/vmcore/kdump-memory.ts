@@ -3,7 +3,7 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { decompressPage } from './decompress.ts';
 import { AddressError, readable, VmcoreError } from './errors.ts';
 import { type Bitmaps, countFrames, DESCRIPTOR_BYTES, ONES, readDescriptor } from './kdump-bitmap.ts';
-import type { PhysicalMemory, PhysicalRange } from './physical.ts';
+import { type PhysicalMemory, type PhysicalRange, WindowedMemory } from './physical.ts';
 import type { Window } from './view.ts';
 
 /** Pages kept decompressed: 64 MiB. */
@@ -33,7 +33,7 @@ function isSet(bitmap: Buffer, frame: number): boolean {
  * Physical memory of a kdump-compressed file; pages are decompressed when they are read, the last ones are
  * kept.
  */
-export class CompressedMemory implements PhysicalMemory {
+export class CompressedMemory extends WindowedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #parts: Bitmaps;
   /** How many pages are in the file before each RANK_FRAMES frames. */
@@ -43,6 +43,7 @@ export class CompressedMemory implements PhysicalMemory {
   #missing: MissingPages | undefined;
 
   constructor(parts: Bitmaps) {
+    super();
     this.#parts = parts;
     this.ranges = rangesOf(parts);
     this.#ranks = new Uint32Array(Math.ceil(parts.frames / RANK_FRAMES) + 1);
@@ -93,15 +94,6 @@ export class CompressedMemory implements PhysicalMemory {
       done += part;
     }
     return { data: new DataView(copy.buffer, copy.byteOffset, length), offset: 0 };
-  }
-
-  view(physical: number, length: number): Uint8Array {
-    const { data, offset } = this.window(physical, length);
-    return new Uint8Array(data.buffer, data.byteOffset + offset, length);
-  }
-
-  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
-    return use(this.view(physical, length));
   }
 
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number {

@@ -42,6 +42,20 @@ export interface PhysicalMemory {
   close(): void;
 }
 
+/** What memory gives as bytes, whose windows last as long as itself. */
+export abstract class WindowedMemory implements Pick<PhysicalMemory, 'window' | 'view' | 'withView'> {
+  abstract window(physical: number, length: number): Window;
+
+  view(physical: number, length: number): Uint8Array {
+    const { data, offset } = this.window(physical, length);
+    return new Uint8Array(data.buffer, data.byteOffset + offset, length);
+  }
+
+  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
+    return use(this.view(physical, length));
+  }
+}
+
 /**
  * A mapping that is made when it is first used. One that cannot be made leaves its memory out of the dump.
  */
@@ -144,13 +158,14 @@ function disjoint<Range extends PhysicalRange & { readonly offset: number }>(
 }
 
 /** Physical memory of a dump whose pages lie in the file as they were: an ELF vmcore. */
-export class MappedMemory implements PhysicalMemory {
+export class MappedMemory extends WindowedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #segments: RangeTable<Segment>;
   readonly #leftOut: RangeTable<PhysicalRange & { readonly offset: number }>;
 
   /** @param leftOut what the file says is memory, and does not hold */
   constructor(segments: readonly Segment[], leftOut: readonly PhysicalRange[] = []) {
+    super();
     this.#segments = new RangeTable(segments);
     this.ranges = this.#segments.ranges;
     this.#leftOut = new RangeTable(leftOut.map((range) => ({ ...range, offset: 0 })));
@@ -191,15 +206,6 @@ export class MappedMemory implements PhysicalMemory {
       at += part;
     }
     return { data: new DataView(copy.buffer, copy.byteOffset, length), offset: 0 };
-  }
-
-  view(physical: number, length: number): Uint8Array {
-    const { data, offset } = this.window(physical, length);
-    return new Uint8Array(data.buffer, data.byteOffset + offset, length);
-  }
-
-  withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
-    return use(this.view(physical, length));
   }
 
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number {

@@ -7,8 +7,10 @@ import type { Finding } from '../../src/arm/finding.ts';
 import type { BootProcessorSetting } from '../../src/arm/halt-text.ts';
 import { parseIomem } from '../../src/arm/iomem.ts';
 import { computingProcesses, lackingWithStageZero, lostComputing } from '../../src/arm/lacking.ts';
-import { memoryEncryption } from '../../src/arm/memory-encryption.ts';
+import { encryptionProblem, memoryEncryption } from '../../src/arm/memory-encryption.ts';
 import { lostOf } from '../../src/arm/status.ts';
+import { symbols } from '../../src/stage-zero/code.ts';
+import { ADDRESS, MadeArea } from '../stage-zero/made-area.ts';
 import { madeKcore, UNENCRYPTED } from './made-kcore.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-lacking-'));
@@ -135,15 +137,24 @@ test('where there can be no stage zero, the reason is named, and that arming wor
   for (const [files, reason] of reasons) {
     const { state, found: is, todo } = found(files);
     assert.deepEqual([state, is], ['advice', `would be lost: ${reason}`]);
-    assert.match(todo ?? '', /^arming works without stage zero/);
+    const isEncrypted = reason.startsWith('memory is encrypted');
+    assert.match(todo ?? '', isEncrypted ? /^see memory encryption: no/ : /^arming works without stage zero/);
   }
 });
 
-test('encrypted memory is said to be what no process comes back from', () => {
+test('encrypted memory is said to be what no process comes back from, and memory that may be is named', () => {
   const encrypted = machine({ 'proc/kcore': kcore({ vmcoreinfo: 'NUMBER(sme_mask)=140737488355328\n' }) });
   assert.equal(memoryEncryption(encrypted).found, 'on (SME or SEV)');
-  assert.equal(memoryEncryption(encrypted).state, 'advice');
+  assert.equal(memoryEncryption(encrypted).state, 'missing');
+  assert.match(
+    encryptionProblem(encrypted) ?? '',
+    /^memory encryption is on \(SME or SEV\): such memory cannot be read after a panic, .*: boot with mem_encrypt=off/,
+  );
   assert.equal(memoryEncryption(machine({})).state, 'good');
+  assert.equal(encryptionProblem(machine({})), undefined);
+  const silent = machine({ 'proc/kcore': kcore({ vmcoreinfo: 'OSRELEASE=6.12.0\n' }) });
+  assert.match(memoryEncryption(silent).found, /^not known, /);
+  assert.deepEqual([memoryEncryption(silent).state, encryptionProblem(silent)], ['advice', undefined]);
 });
 
 test('what would be lost is one sentence with its reason, or none', () => {
@@ -180,6 +191,35 @@ test('a machine without memory where the others could begin loses what computes 
     'processes that compute on the boot processor when another one panics would be lost: the configuration says so; ' +
       `processes that compute on the others, but the one that panics, would be lost: ${reason}`,
   );
+});
+
+test('stage zero that was overwritten after arming is told', () => {
+  const area = new MadeArea();
+  const lostWith = (content: Buffer): string | undefined => {
+    const segment = { virtual: DIRECT_MAP + BigInt(ADDRESS), physical: BigInt(ADDRESS), content };
+    return lostOf(
+      { lacking: {}, stageZeroAddress: ADDRESS },
+      machine({ 'proc/kcore': madeKcore([segment]) }),
+    );
+  };
+  assert.equal(lostWith(area.bytes), undefined);
+  for (const at of [
+    0x200,
+    symbols.CONSTANTS,
+    symbols.CONSTANTS + symbols.NOTE + 12,
+    area.offset(symbols.TABLE),
+  ]) {
+    const damaged = Buffer.from(area.bytes);
+    damaged[at] = (damaged[at] ?? 0) ^ 0x40;
+    assert.equal(
+      lostWith(damaged),
+      'processes that compute on a CPU at a panic would be lost: ' +
+        'stage zero was overwritten since the system was armed; run otherworld arm again',
+      `byte ${at}`,
+    );
+  }
+  // A kernel that does not show that memory does not tell.
+  assert.equal(lostOf({ lacking: {}, stageZeroAddress: ADDRESS }, machine({})), undefined);
 });
 
 test('processors that came after arming are told by their APIC ids', () => {

@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { obstacles } from '../../src/arm/obstacles.ts';
 import { restoreSysctls, setPanicSysctls } from '../../src/arm/panic-sysctls.ts';
 import { defaultConfig } from '../../src/config/config.ts';
+import { madeKcore } from './made-kcore.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-obstacles-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -17,6 +18,7 @@ const HEALTHY = {
   'proc/sys/kernel/kptr_restrict': '0\n',
   'sys/kernel/security/lockdown': '[none] integrity confidentiality\n',
   'sys/kernel/kexec_loaded': '0\n',
+  'proc/kcore': madeKcore([]).toString('latin1'),
 };
 
 let machines = 0;
@@ -26,7 +28,7 @@ function missingOn(files: Partial<Record<keyof typeof HEALTHY, string>>): string
   const root = join(directory, String(machines++));
   for (const [name, content] of Object.entries({ ...HEALTHY, ...files })) {
     mkdirSync(dirname(join(root, name)), { recursive: true });
-    writeFileSync(join(root, name), content);
+    writeFileSync(join(root, name), content, 'latin1');
   }
   const found = obstacles('/nonexistent/vmlinuz', root).filter(({ state }) => state === 'missing');
   for (const { todo } of found) assert.ok(todo);
@@ -42,6 +44,11 @@ test('a kernel that takes no crash kernel any more is found out before anything 
   assert.deepEqual(disabled, ['loading a crash kernel: kernel.kexec_load_disabled is 1']);
   const used = missingOn({ 'proc/sys/kernel/kexec_load_limit_panic': '0\n' });
   assert.deepEqual(used, ['loading a crash kernel: kernel.kexec_load_limit_panic is 0']);
+});
+
+test('encrypted memory is an obstacle: a crash kernel that is loaded would bring nothing back', () => {
+  const kcore = madeKcore([], 'NUMBER(sme_mask)=140737488355328\n').toString('latin1');
+  assert.deepEqual(missingOn({ 'proc/kcore': kcore }), ['memory encryption: on (SME or SEV)']);
 });
 
 test('hidden symbols are an obstacle, and what hides them is named', () => {

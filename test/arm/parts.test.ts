@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { cpioArchive } from '../../src/arm/cpio.ts';
-import { watchdog } from '../../src/arm/doctor.ts';
+import { kexecTools, watchdog } from '../../src/arm/doctor.ts';
 import { withoutSections } from '../../src/arm/elf.ts';
 import { ArmError } from '../../src/arm/errors.ts';
 import { parseIomem } from '../../src/arm/iomem.ts';
@@ -69,6 +69,18 @@ test('the affinity table has a right checksum, and one node that reaches to the 
   assert.equal(table.reduce((sum, byte) => sum + byte, 0) % 256, 0);
   const memory = table.subarray(48);
   assert.deepEqual([memory.readBigUInt64LE(8), memory.readBigUInt64LE(16)], [0n, 0x280000000n]);
+});
+
+test('kexec-tools are needed where there can be no stage zero, and advised elsewhere', () => {
+  assert.equal(kexecTools('/usr/sbin/kexec', 'the processor has no XSAVE').state, 'good');
+  assert.deepEqual(kexecTools(undefined, undefined), {
+    ...{ what: 'kexec', state: 'advice', found: 'not installed' },
+    todo: 'apt-get install kexec-tools: only they load a crash kernel if arm cannot',
+  });
+  assert.deepEqual(kexecTools(undefined, 'the processor has no XSAVE'), {
+    ...{ what: 'kexec', state: 'missing', found: 'not installed' },
+    todo: 'apt-get install kexec-tools: arm cannot load the crash kernel, as the processor has no XSAVE',
+  });
 });
 
 test('a watchdog that runs is advice, with its time', () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Status } from '../../src/arm/status.ts';
 import { describeArmed } from '../../src/cli/arm.ts';
-import { namesOf, print } from '../../src/cli/status.ts';
+import { isWell, namesOf, print } from '../../src/cli/status.ts';
 import { defaultConfig } from '../../src/config/config.ts';
 
 const LOST = 'processes that compute on a CPU at a panic would be lost: the processor has no XSAVE';
@@ -25,13 +25,18 @@ test('status says in one line which computing processes would be lost, and nothi
   const status: Status = {
     ...{ kernel: '6.12.0', state: 'armed', hint: undefined, armedAt: undefined, rules: [], ruleProblems: [] },
     ...{ reservedBytes: 320 * 2 ** 20, neededBytes: 255 * 2 ** 20, reclaimableBytes: undefined },
-    ...{ memoryProblem: undefined, lostComputing: undefined },
+    ...{ memoryProblem: undefined, encryptionProblem: undefined, lostComputing: undefined },
   };
   const memory = 'memory: 320 MiB reserved, 255 MiB needed';
   const protection = 'nothing is protected: otherworld protect';
   assert.deepEqual(print(status).split('\n'), ['armed for 6.12.0', memory, protection]);
   const lossy = print({ ...status, lostComputing: LOST });
   assert.deepEqual(lossy.split('\n'), ['armed for 6.12.0', memory, LOST, protection]);
+  assert.ok(isWell(status));
+  const encryptionProblem = 'memory encryption is on (SME or SEV): such memory cannot be read';
+  const encrypted: Status = { ...status, encryptionProblem };
+  assert.deepEqual(print(encrypted).split('\n'), ['armed for 6.12.0', memory, encryptionProblem, protection]);
+  assert.equal(isWell(encrypted), false);
 });
 
 test('arm says in one line which computing processes would be lost, and nothing if none', () => {

@@ -7,8 +7,9 @@ import { after, test } from 'node:test';
 import { relayOf, storeDescriptor, streamState } from '../../src/crash-world/journal-streams.ts';
 import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
 import { relayArguments } from '../../src/criu/restore/journal-socket.ts';
+import { SOCK_DGRAM } from '../../src/system/abi.ts';
 import { takeDescriptor } from '../../src/system/descriptors.ts';
-import { AF_UNIX, bind, recv, SOCK_DGRAM, socket } from '../../src/system/sockets.ts';
+import { AF_UNIX, bind, recv, socket } from '../../src/system/sockets.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-streams-'));
 after(() => rmSync(directory, { recursive: true }));

@@ -197,17 +197,28 @@ describe('the command otherworld inspect', () => {
   const spawn = (...args: string[]) =>
     spawnSync(process.execPath, [main, 'inspect', dumpPath('debian13'), ...args], { encoding: 'utf8' });
 
-  /** The same in this process, which is faster. */
-  async function run(...args: string[]): Promise<string> {
+  /** The same of any dump in this process, which is faster: what it prints, and the error it ends with. */
+  async function inspect(dump: string, ...args: string[]): Promise<{ stdout: string; error: unknown }> {
     const program = new Command().exitOverride();
     registerInspect(program);
     const write = mock.method(process.stdout, 'write', () => true);
+    const complain = mock.method(process.stderr, 'write', () => true);
+    const printed = (): string => write.mock.calls.map(({ arguments: [text] }) => String(text)).join('');
     try {
-      await program.parseAsync(['inspect', dumpPath('debian13'), ...args], { from: 'user' });
-      return write.mock.calls.map(({ arguments: [text] }) => String(text)).join('');
+      await program.parseAsync(['inspect', dump, ...args], { from: 'user' });
+      return { stdout: printed(), error: undefined };
+    } catch (error) {
+      return { stdout: printed(), error };
     } finally {
       write.mock.restore();
+      complain.mock.restore();
     }
+  }
+
+  async function run(...args: string[]): Promise<string> {
+    const { stdout, error } = await inspect(dumpPath('debian13'), ...args);
+    if (error !== undefined) throw error;
+    return stdout;
   }
 
   it('prints text for people and JSON for machines', async () => {
@@ -235,10 +246,10 @@ describe('the command otherworld inspect', () => {
     assert.equal(status, 1);
     assert.equal(stdout, '');
     assert.match(stderr, /^otherworld: .* has no process 99999; .*\n$/);
-    assert.match(spawn('maps', 'x').stderr, /^otherworld: "x" is no PID: .*\n$/);
+    await assert.rejects(run('maps', 'x'), { message: /^"x" is no PID: / });
   });
 
-  it('ends with a status of its own, and says so in JSON, where something is missing', () => {
+  it('ends with a status of its own, and says so in JSON, where something is missing', async () => {
     const kernel = openFixture('debian13');
     const ring = kernel.memory.pointer(kernel.symbol('prb'));
     const infos = kernel.layouts.member('printk_ringbuffer', 'desc_ring.infos')?.offsetBytes ?? 0;
@@ -251,24 +262,21 @@ describe('the command otherworld inspect', () => {
       text.stderr,
       /: the log is incomplete: \d+ of its records are missing .*\n.*is incomplete\n$/,
     );
-    const json = spawnSync(process.execPath, [main, 'inspect', path, 'log', '--json'], { encoding: 'utf8' });
-    assert.equal(json.status, 3);
+    const json = await inspect(path, 'log', '--json');
+    assert.equal((json.error as { exitStatus?: number }).exitStatus, 3);
     const { records, problems } = JSON.parse(json.stdout) as { records: object[]; problems: string[] };
     assert.equal(problems.length, 1);
     assert.ok(records.some((record) => 'missing' in record));
   });
 
-  it('shows bytes of the log that are not UTF-8 in JSON that every reader takes', () => {
+  it('shows bytes of the log that are not UTF-8 in JSON that every reader takes', async () => {
     const whole = dumpBytes('debian13');
     const at = whole.indexOf('otherworld: marker line');
     assert.ok(at > 0);
     whole[at] = 0xe9;
     const path = scratch('log-bytes');
     writeFileSync(path, whole);
-    const { stdout } = spawnSync(process.execPath, [main, 'inspect', path, 'log', '--json'], {
-      encoding: 'utf8',
-      maxBuffer: 1 << 26,
-    });
+    const { stdout } = await inspect(path, 'log', '--json');
     const { records } = JSON.parse(stdout) as { records: { text?: string }[] };
     assert.ok(records.some(({ text }) => text === '\\xe9therworld: marker line'));
     assert.ok(records.every(({ text }) => text?.isWellFormed() !== false));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { before, suite, test } from 'node:test';
 import { isUnchecked } from '../../src/arm/arm.ts';
 import { kernelSeries } from '../../src/arm/doctor.ts';
 import {
@@ -55,23 +55,22 @@ suite('constants that are not in BTF', () => {
 
 suite('a dump of a kernel that was not checked', () => {
   /** The dump with another release wherever the kernel says its own, of the same length. */
-  const renamed = (): string => {
+  const renamed = scratch('unchecked');
+  before(() => {
     const { release } = openFixture('debian13');
     const other = release.replace('6.12.', '6.13.');
     const bytes = readFileSync(dumpPath('debian13'));
     for (let at = bytes.indexOf(release); at >= 0; at = bytes.indexOf(release, at))
       at += bytes.write(other, at);
-    const path = scratch('unchecked');
-    writeFileSync(path, bytes);
-    return path;
-  };
+    writeFileSync(renamed, bytes);
+  });
   const run = (...args: string[]) => {
     const program = join(import.meta.dirname, '../../src/cli/main.ts');
     return spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' });
   };
 
   test('is looked into with a warning on standard error', () => {
-    const { status, stderr, stdout } = run('inspect', renamed(), 'ps');
+    const { status, stderr, stdout } = run('inspect', renamed, 'ps');
     assert.equal(status, 0, stderr);
     assert.match(stdout, /guest-program/);
     assert.match(stderr, /is of a series that was not checked/);
@@ -79,10 +78,10 @@ suite('a dump of a kernel that was not checked', () => {
 
   test('is extracted from with --unchecked only', () => {
     const out = scratch('images');
-    const refused = run('extract', renamed(), '--pid', '1', '--out', out);
+    const refused = run('extract', renamed, '--pid', '1', '--out', out);
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /is of a series that was not checked .*; --unchecked extracts all the same/);
-    const allowed = run('extract', renamed(), '--pid', '1', '--out', out, '--unchecked');
+    const allowed = run('extract', renamed, '--pid', '1', '--out', out, '--unchecked');
     // The little dump does not hold all that a capture wants: the process is refused, but was tried.
     assert.equal(allowed.status, 3, allowed.stderr);
     assert.match(allowed.stderr, /is of a series that was not checked/);

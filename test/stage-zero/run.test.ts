@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import type { StageZeroInputs } from '../../src/stage-zero/area.ts';
+import type { StageZeroCpu, StageZeroInputs } from '../../src/stage-zero/area.ts';
 import { symbols } from '../../src/stage-zero/code.ts';
 import { type StageZeroResult, savedState } from '../../src/stage-zero/saved.ts';
 import { MadeArea, madeInputs } from './made-area.ts';
@@ -25,13 +25,22 @@ const NO_APIC = '0xfee00100';
 /** What the run has as CR3 and CR4, with which the crash kernel has to be entered. */
 const ENTERED = 'kernel rsi=6d000000 zeros=1 cr3=1a2b000 cr4=1020';
 
-/** The processors of the machine that the test runs on. */
+/** The processors of the machine that the test runs on, as a process sees them. */
 const machine = execFileSync(program, ['ids'], { encoding: 'latin1' }).trimEnd().split('\n').map(Number);
 
 /** Ids that none of them has. */
 const [BOOT = 0, FIRST = 0, SECOND = 0] = Array.from({ length: 250 }, (_, i) => 249 - i).filter(
   (id) => !machine.includes(id),
 );
+
+/**
+ * A table with whichever processor the test runs on: those of the machine, and all that have 8 bits, because
+ * a virtual machine that leaves CPUID to the host's processor may show others from one moment to the next.
+ */
+function anyProcessor(): StageZeroCpu[] {
+  const ids = new Set([...machine, ...Array.from({ length: 256 }, (_, id) => id)]);
+  return [...ids].map((apicId) => ({ apicId, isBoot: false }));
+}
 
 interface Run {
   readonly lines: readonly string[];
@@ -136,7 +145,7 @@ suite('stage zero, run as a process,', () => {
   });
 
   test('saves the registers of the processor that it runs on', () => {
-    const cpus = [...machine, BOOT].map((apicId) => ({ apicId, isBoot: false }));
+    const cpus = anyProcessor();
     const { lines, result, area } = run({ inputs: { cpus, lowMemory: undefined } });
     assert.equal(lines.at(-1), ENTERED);
     assert.deepEqual(result?.problems, []);
@@ -148,7 +157,6 @@ suite('stage zero, run as a process,', () => {
     assert.equal(saved.xsave.readBigUInt64LE(XMM15), 0x1122_3344_5566_7788n);
     const own = area.bytes.readUInt32LE(area.offset(symbols.STATE) + symbols.STATE_APIC_ID);
     assert.equal(own, saved.apicId);
-    assert.ok(machine.includes(own));
   });
 
   for (const [what, entry] of [
@@ -156,7 +164,7 @@ suite('stage zero, run as a process,', () => {
     ['was halted', symbols.halted],
   ] as const) {
     test(`has a processor that ${what} save its registers and wait`, () => {
-      const cpus = machine.map((apicId) => ({ apicId, isBoot: false }));
+      const cpus = anyProcessor();
       // Of a kernel with FRED, CET and much else; a started processor has what the low pages' code has set.
       const cr4 = entry === symbols.halted ? '0x100f70ef0' : '0x40620';
       const { lines, result, area } = run({ inputs: { cpus }, entry, cr4 });

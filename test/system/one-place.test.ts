@@ -42,6 +42,14 @@ suite('the running system and its ABI', () => {
     assert.equal(linesLike(size, ['src/system/page.ts']).length, 1);
   });
 
+  test('numbers of the ABI are said once', () => {
+    const file = 'src/system/abi.ts';
+    const exported = readFileSync(join(root, file), 'utf8').matchAll(/^export const (\w+) = /gm);
+    const names = Array.from(exported, ([, name]) => name);
+    assert.ok(names.includes('PATH_MAX'));
+    assert.deepEqual(linesLike(new RegExp(`const (?:${names.join('|')}) = `), without(file)), []);
+  });
+
   test('src/system knows nothing of other parts', () => {
     const others = sources.filter((path) => path.startsWith('src/system/'));
     assert.deepEqual(linesLike(/ from '\.\.\//, others), []);

@@ -63,6 +63,26 @@ function storedPage(page: Uint8Array, compression: Compression): StoredPage {
     : { data: Buffer.from(page), flags: 0 };
 }
 
+/** What pages of a memory are stored as, by compression and frame: one memory is written many times. */
+const storedPages = new WeakMap<PhysicalMemory, Map<string, StoredPage>>();
+
+/** The stored page of a frame. `zeroes` stands for all pages of zeros. */
+function storedFrame(
+  memory: PhysicalMemory,
+  frame: number,
+  compression: Compression,
+  zeroes: StoredPage,
+): StoredPage {
+  const page = memory.view(frame * PAGE_SIZE, PAGE_SIZE);
+  if (ZEROES.equals(page)) return zeroes;
+  const known = storedPages.get(memory) ?? new Map<string, StoredPage>();
+  storedPages.set(memory, known);
+  const key = `${compression} ${frame}`;
+  const stored = known.get(key) ?? storedPage(page, compression);
+  known.set(key, stored);
+  return stored;
+}
+
 function setBit(bitmap: Buffer, frame: number): void {
   bitmap.writeUInt8(bitmap.readUInt8(frame >> 3) | (1 << (frame & 7)), frame >> 3);
 }
@@ -90,8 +110,7 @@ export function writeKdump(
     if (faults.leavesOut?.(frame) === true) continue;
     if (frame < (faults.secondCycle ?? frames)) setBit(dumped, frame);
     else cycles.unwritten++;
-    const page = frame < held ? memory.view(frame * PAGE_SIZE, PAGE_SIZE) : ZEROES;
-    pages.push(ZEROES.equals(page) ? zeroes : storedPage(page, compression));
+    pages.push(frame < held ? storedFrame(memory, frame, compression, zeroes) : zeroes);
   }
   const info = Buffer.from(vmcoreinfo, 'latin1');
   const header = Buffer.alloc(PAGE_SIZE);

@@ -21,6 +21,15 @@ const SECOND_NODE_PAGES = 64;
 /** Pages of a CPU's area. */
 const CPU_PAGES = 4;
 
+/** Of these only the layouts are used, which never change. */
+const fixtures = new Map<Release, Kernel>();
+
+function fixtureOf(release: Release): Kernel {
+  const known = fixtures.get(release) ?? openFixture(release);
+  fixtures.set(release, known);
+  return known;
+}
+
 interface Slab {
   readonly physical: number;
   readonly bytes: Buffer;
@@ -54,7 +63,7 @@ export class MadeKernel implements Kernel {
   #nextFrame = SECOND_NODE / PAGE_SIZE;
 
   constructor(release: Release, cpus = 1) {
-    const fixture = openFixture(release);
+    const fixture = fixtureOf(release);
     this.release = fixture.release;
     this.layouts = fixture.layouts;
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);

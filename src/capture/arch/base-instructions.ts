@@ -1,7 +1,7 @@
 import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import type { Vma } from '../../model/memory.ts';
+import { PROT_EXEC } from '../../system/abi.ts';
 
-const PROT_EXEC = 4;
 /** F3, perhaps a REX prefix, 0F AE, and the byte that names the register (SDM 2, WRFSBASE/WRGSBASE). */
 const OPCODE = Buffer.from([0x0f, 0xae]);
 const PREFIX = 0xf3;

@@ -2,10 +2,10 @@ import { type InetFlag, type InetSock, inetFlag } from '../../linux/inet.ts';
 import { type Ipv6Pinfo, ipv6Flag, ipv6PinfoOf, rxoptFlag } from '../../linux/ipv6.ts';
 import type { Sock } from '../../linux/sock.ts';
 import { changedOptions, type LateOption } from '../../model/socket-option.ts';
+import { SOCK_STREAM } from '../../system/abi.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { FileRefusal } from './refusal.ts';
 
-const SOCK_STREAM = 1;
 /** IP_PMTUDISC_WANT, and IP_PMTUDISC_DONT, which sockets start with if net.ipv4.ip_no_pmtu_disc is set. */
 const PMTUDISC_WANT = 1;
 

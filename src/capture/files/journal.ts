@@ -3,13 +3,12 @@ import { inodeStruct } from '../../linux/fs.ts';
 import { type Sock, socketInode, sockFlag, sockStruct } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
 import type { JournalSocket, JournalStream } from '../../model/socket.ts';
+import { SOCK_DGRAM, SOCK_STREAM } from '../../system/abi.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { pageCache } from './page-cache.ts';
 
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
 /**
  * Where the journal takes what services write to standard output, and what programs say by syslog(3) or
  * sd_journal_send(3).

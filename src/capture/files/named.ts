@@ -4,6 +4,7 @@ import type { Mount } from '../../linux/mount.ts';
 import { tmpfsXattrs } from '../../linux/xattr.ts';
 import type { DirectoryToMake, ExtendedAttribute } from '../../model/file.ts';
 import type { FileIdentity } from '../../model/open-file.ts';
+import { PATH_MAX } from '../../system/abi.ts';
 import { showText } from '../../system/byte-text.ts';
 import { fileType, permissionsOf, typeOf } from '../../system/file-mode.ts';
 import { readable } from '../../vmcore/errors.ts';
@@ -124,8 +125,8 @@ export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFil
   return { path, deleted, mount, dentry, inode, fileSystem, identity: identityOf(inode, fileSystem) };
 }
 
-/** PATH_MAX / 2: no path has more directories. */
-const MAX_DEPTH = 2048;
+/** No path has more directories. */
+const MAX_DEPTH = PATH_MAX / 2;
 
 /**
  * The directories above a file, below its mount point, the uppermost first; empty if they are on a disk. With

@@ -2,13 +2,11 @@ import { type SkBuff, skbData, skbQueue } from '../../linux/skbuff.ts';
 import { type Sock, sockStruct } from '../../linux/sock.ts';
 import { unixControl, unixName, unixSock } from '../../linux/unix.ts';
 import type { SocketPacket } from '../../model/socket.ts';
+import { SOCK_DGRAM, SOCK_STREAM } from '../../system/abi.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
-
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
 
 /** Bytes that wait in the receive queue of a socket. */
 export function unreadBytes(kernel: Kernel, sock: Sock): number {

@@ -5,6 +5,7 @@ import { skbQueue } from '../../linux/skbuff.ts';
 import { family, type Sock, socketInode, sockFlag, sockStruct, tcpState } from '../../linux/sock.ts';
 import { showUnixName, type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
 import { type SocketState, socketState, type UnixSocket } from '../../model/socket.ts';
+import { SOCK_DGRAM } from '../../system/abi.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
@@ -14,8 +15,6 @@ import { PathFiles } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
-
-const SOCK_DGRAM = 2;
 
 /** ` (/run/foo.sock)`, from the name of either end. */
 function between(context: CaptureContext, ...ends: readonly UnixSock[]): string {

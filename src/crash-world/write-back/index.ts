@@ -1,6 +1,7 @@
 import { lstatSync, openSync, type Stats, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DirectoryIdentity, UnwrittenFile } from '../../model/file.ts';
+import { NAME_MAX } from '../../system/abi.ts';
 import { typeOf } from '../../system/file-mode.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { inodeGeneration } from '../inode-generation.ts';
@@ -37,7 +38,6 @@ export interface WriteBackOutcome {
 }
 
 const ANOTHER = 'is another file than before the panic; what was to be written to it is lost';
-const NAME_MAX = 255;
 
 /**
  * By what a file of the dead system is known. Numbers of inodes alone are not enough: the subvolumes of a

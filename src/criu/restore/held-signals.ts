@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoText } from '../../system/errno.ts';
+import { WNOHANG } from '../../system/ptrace.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { SignalsPlan } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
@@ -9,7 +10,6 @@ import { type Tracee, TraceeError } from './tracee.ts';
 
 const SYS = { rtSigaction: 13, rtSigqueueinfo: 129, waitid: 247, rtTgsigqueueinfo: 297 } as const;
 const P_PID = 1;
-const WNOHANG = 1;
 const WSTOPPED = 2;
 const SIGSET_BYTES = 8;
 const POLL_MILLISECONDS = 2;

@@ -1,17 +1,10 @@
 import { spawn } from 'node:child_process';
 import { closeSync, constants } from 'node:fs';
 import type { JournalStream } from '../../model/socket.ts';
+import { SOCK_DGRAM, SOCK_STREAM } from '../../system/abi.ts';
 import { F_SETFL, fcntl } from '../../system/descriptors.ts';
 import { checked } from '../../system/libc.ts';
-import {
-  AF_UNIX,
-  SOCK_CLOEXEC,
-  SOCK_DGRAM,
-  SOCK_STREAM,
-  SOL_SOCKET,
-  setsockopt,
-  socketpair,
-} from '../../system/sockets.ts';
+import { AF_UNIX, SOCK_CLOEXEC, SOL_SOCKET, setsockopt, socketpair } from '../../system/sockets.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
 import { RELAY_NAME, STREAMS_TAKEN } from './names.ts';

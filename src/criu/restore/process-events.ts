@@ -1,12 +1,12 @@
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
+import { SOCK_DGRAM } from '../../system/abi.ts';
 import { errnoText } from '../../system/errno.ts';
 import {
   AF_NETLINK,
   bind,
   recv,
   SOCK_CLOEXEC,
-  SOCK_DGRAM,
   SOCK_NONBLOCK,
   SOL_SOCKET,
   send,

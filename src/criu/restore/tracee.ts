@@ -1,6 +1,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { runningArchitecture } from '../../arch/index.ts';
+import { SIGINFO_BYTES } from '../../system/abi.ts';
 import { errnoText } from '../../system/errno.ts';
 import {
   __WALL,
@@ -26,7 +27,6 @@ import {
 /** `PTRACE_EVENT_STOP`, as bits 16 and up of a status. */
 const EVENT_STOP = 128;
 const { SIGTRAP, SIGSTOP } = constants.signals;
-const SIGINFO_BYTES = 128;
 /** More than a process that lives has pending at a time, of the signals that are looked for. */
 const MAX_PEEKED = 4096;
 

@@ -1,10 +1,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { FifoFile, GroupFiles, OpenFile, Pipe, PipeFile } from '../../../model/file.ts';
+import { O_NONBLOCK } from '../../../system/abi.ts';
 import type { ImageDirectory, ImageFile, PageSource } from '../image.ts';
 import { type FifoEntrySchema, PipeDataEntrySchema, type PipeEntrySchema } from '../proto/gen/files_pb.ts';
 import { head } from './common.ts';
-
-const O_NONBLOCK = 0o4000;
 
 /**
  * A FIFO as CRIU is told of it. It opens one for reading and writing first, so that no opening waits; who

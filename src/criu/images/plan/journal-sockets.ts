@@ -1,7 +1,6 @@
 import type { GroupFiles } from '../../../model/file.ts';
+import { O_NONBLOCK } from '../../../system/abi.ts';
 import type { PlannedJournalSocket } from './restore-plan.ts';
-
-const O_NONBLOCK = 0o4000;
 
 /** The sockets of a group that lead to the journal. */
 export function journalSocketsOf({ files }: GroupFiles): PlannedJournalSocket[] {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { type CrashImageContent, planCrashImage } from '../../src/kexec/crash-image.ts';
+import { type CrashImageContent, planCrashImage } from '../../src/kexec/crash-plan.ts';
 import type { ImagePlan, PlacedImage } from '../../src/kexec/image-plan.ts';
 import { segmentRange } from '../../src/kexec/segments.ts';
 import { PT_LOAD, PT_NOTE, parseProgramHeaders } from '../../src/system/elf.ts';
