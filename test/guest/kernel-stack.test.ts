@@ -1,7 +1,6 @@
-// Boots two guests. In a bare one processes sit in many system calls, most of them held up in the middle. Its
-// memory is dumped while it runs, and the kernel stack of every task compared with what the guest's own /proc
-// says of it; then what the stacks tell of those calls. An armed one panics while processes wait for a
-// directory: their calls are made again.
+// Boots one bare guest in which processes sit in many system calls, most of them held up in the middle, dumps
+// its memory while it runs, and compares the kernel stack of every task with what the guest's own /proc says
+// of it; then what the stacks tell of those calls.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -13,10 +12,9 @@ import { runningTasks } from '../../src/linux/current.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { kernelStack } from '../../src/linux/readers/kernel-stack.ts';
 import { taskAt } from '../../src/linux/sched.ts';
-import type { IncidentReport } from '../../src/report/schema.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
-import { assertRestored, bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 
 const SNAPSHOT = `for p in /proc/[0-9]*/task/[0-9]*; do
   echo "task \${p##*/}"; grep -h ctxt_switches $p/status; cat $p/stack
@@ -145,34 +143,5 @@ suite(`kernel stacks of a living guest with ${release}`, () => {
       return isInCall ? frames.map((frame) => frame.function) : undefined;
     });
     assert.ok(found.includes('do_syscall_64'), found.join(' '));
-  });
-});
-
-suite(`calls that wait for a directory when ${release} panics`, () => {
-  let guest: TestGuest;
-  let report: IncidentReport;
-  const names = ['mkdir-locked', 'open-locked', 'unlink-locked', 'rename-locked'];
-
-  before(async () => {
-    guest = await bootTestGuest('waiting-calls');
-    await guest.copyIn(join(import.meta.dirname, 'programs/in-calls.py'), '/root/in-calls.py');
-    await guest.background('exec python3 /root/in-calls.py /run/holder getdents64-locked');
-    await guest.until('cat /run/holder', 120);
-    const pid = await guest.background(`exec python3 /root/in-calls.py /run/waiting ${names.join(' ')}`);
-    await guest.until('cat /run/waiting', 120);
-    await guest.sh(`otherworld protect --pid ${pid}`);
-    report = await guest.panic();
-  });
-  after(async () => {
-    await guest?.down();
-  });
-
-  test('are made again, and have their effect once', async () => {
-    const processes = report.processes.filter(({ comm }) => comm === 'python3');
-    assert.equal(processes.length, names.length + 1);
-    for (const { pid } of processes) assertRestored(report, pid);
-    for (const name of names)
-      assert.equal(await guest.until(`cat /var/tmp/in-calls-${name}`, 60), 'done', name);
-    assert.equal(await guest.sh('ls /srv/locked'), ['exclusive', 'fifo', 'new', 'z'].join('\n'));
   });
 });
