@@ -156,7 +156,7 @@ const names: readonly ProgressRow[] = [
     reason: looksUp,
     notBegun: [
       calledBy('do_symlinkat', 'filename_create security_path_symlink'),
-      calledBy('do_symlinkat>vfs_symlink', `${MAY} security_inode_symlink`),
+      calledBy('do_symlinkat>vfs_symlink', 'may_create inode_permission security_inode_symlink'),
     ].join(' '),
     operations: 'do_symlinkat>vfs_symlink',
     done: 'do_symlinkat>vfs_symlink>fsnotify',
@@ -167,7 +167,7 @@ const names: readonly ProgressRow[] = [
     reason: looksUp,
     notBegun: [
       calledBy('do_linkat', 'filename_lookup filename_create may_linkat security_path_link'),
-      calledBy('do_linkat>vfs_link', `${MAY} security_inode_link down_write`),
+      calledBy('do_linkat>vfs_link', 'may_create inode_permission security_inode_link down_write'),
     ].join(' '),
     operations: 'do_linkat>vfs_link',
     done: 'do_linkat>vfs_link>fsnotify',
@@ -179,7 +179,7 @@ const names: readonly ProgressRow[] = [
     notBegun: [
       calledBy(
         'do_renameat2',
-        `${UP_TO_PARENT} ${NAME} mutex_lock lock_rename lock_two_directories security_path_rename`,
+        `${UP_TO_PARENT} ${NAME} mutex_lock lock_two_directories security_path_rename`,
       ),
       calledBy(
         'do_renameat2>vfs_rename',
@@ -197,7 +197,7 @@ const names: readonly ProgressRow[] = [
     calls: 'open openat openat2 creat',
     reason: looksUp,
     notBegun: [
-      calledBy('do_sys_openat2', 'build_open_flags getname getname_flags get_unused_fd_flags'),
+      calledBy('do_sys_openat2', 'build_open_flags getname get_unused_fd_flags'),
       calledBy(
         'do_filp_open>path_openat',
         `alloc_empty_file path_init link_path_walk lookup_fast handle_dots step_into try_to_unlazy
@@ -257,12 +257,12 @@ const others: readonly ProgressRow[] = [
   {
     calls: 'brk',
     reason: waitsForLock,
-    notBegun: '__do_sys_brk>down_write_killable __x64_sys_brk>down_write_killable',
+    notBegun: '__do_sys_brk>down_write_killable',
   },
   {
     calls: 'mremap',
     reason: waitsForLock,
-    notBegun: '__do_sys_mremap>down_write_killable __x64_sys_mremap>down_write_killable',
+    notBegun: '__do_sys_mremap>down_write_killable',
   },
   { calls: 'shmdt', reason: waitsForLock, notBegun: 'ksys_shmdt>down_write_killable' },
   {

@@ -8,6 +8,7 @@ import { kernelStack, loadedModules } from '../linux/readers/kernel-stack.ts';
 import { type Task, taskAt, taskState, taskStruct } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import type { Vma } from '../model/memory.ts';
+import { fileType, typeOf } from '../system/file-mode.ts';
 import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -45,8 +46,11 @@ type Arguments = readonly bigint[];
 const EPOLLONESHOT = 2 ** 30;
 const EPOLL_PRIVATE = [2 ** 28, 2 ** 29, EPOLLONESHOT, 2 ** 31].reduce((sum, bit) => sum + bit, 0);
 const MAP_FIXED = 0x10n;
-/** End of user space with four levels of page tables, and above it. */
-const USER_END = 2 ** 56;
+/** O_WRONLY and O_RDWR; and a file that is only appended to (include/linux/fs.h). */
+const O_ACCMODE = 3;
+const S_APPEND = 4;
+/** End of user space with four levels of page tables (TASK_SIZE_MAX): what is above stays unknown. */
+const USER_END = 2 ** 47 - PAGE_SIZE;
 /** More children than a process has. */
 const MAX_CHILDREN = 1 << 20;
 
@@ -100,8 +104,10 @@ function knownResult(
       : undefined;
   }
   if (name === 'ftruncate' && file !== undefined) {
-    const { i_size: size } = kernel.bind(inodeStruct).at(file.f_inode);
-    return BigInt(size) === second ? { value: 0n, reason: 'the file has the size' } : undefined;
+    const { i_size: size, i_mode: mode, i_flags: flags } = kernel.bind(inodeStruct).at(file.f_inode);
+    const maySet =
+      typeOf(mode) === fileType.regular && (file.f_flags & O_ACCMODE) !== 0 && (flags & S_APPEND) === 0;
+    return maySet && BigInt(size) === second ? { value: 0n, reason: 'the file has the size' } : undefined;
   }
   return undefined;
 }

@@ -24,6 +24,7 @@ export const inodeStruct = struct('inode', {
   i_ino: ulongNumber,
   i_nlink: u32,
   i_rdev: u32,
+  i_flags: u32,
   i_size: longNumber,
   i_blocks: ulongNumber,
   // 6.11 split the timespecs into seconds and nanoseconds

@@ -4,6 +4,7 @@ import { systemCalls } from '../../src/arch/x86-64/system-calls.ts';
 import { callProgress } from '../../src/capture/call-progress.ts';
 import { progressTable } from '../../src/capture/call-progress-table.ts';
 import type { KernelStack, StackFrame } from '../../src/linux/readers/kernel-stack.ts';
+import { openFixture, releases } from '../vmcore/fixtures.ts';
 
 /** The stack of a call: functions from the outside to the inside, of which the last has no frame. */
 function stackOf(chain: string, inner: readonly string[] = []): KernelStack {
@@ -28,6 +29,18 @@ describe('the table of how far calls have come', () => {
   it('names calls that exist', () => {
     for (const { calls } of progressTable)
       for (const name of calls.split(' ')) assert.notEqual(systemCalls.number(name), undefined, name);
+  });
+
+  it('names functions that a kernel has', () => {
+    // Of these, compilers have left parts or variants only, which have longer names.
+    const variants = new Set(['link_path_walk', 'do_sigtimedwait', 'indirect']);
+    const kernels = releases.map(openFixture);
+    const names = progressTable.flatMap(({ notBegun, positionKept, done, operations, lastName }) =>
+      [notBegun, positionKept, done, operations, lastName].flatMap((text) => text?.split(/[\s>]+/) ?? []),
+    );
+    const unknown = new Set(names).difference(variants);
+    for (const name of unknown)
+      assert.ok(name === '' || kernels.some((kernel) => kernel.symbolMaybe(name) !== undefined), name);
   });
 
   for (const row of progressTable) {

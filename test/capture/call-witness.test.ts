@@ -40,6 +40,7 @@ describe('what is witnessed of a call', () => {
       [0x6fff_f000n, 4097n],
       [0x7000_2001n, 4096n],
       [0x7000_2000n, 0n],
+      [1n << 47n, 4096n],
     ])
       assert.equal(about(1, 'munmap', ...given).known, undefined, String(given));
   });
@@ -57,10 +58,23 @@ describe('what is witnessed of a call', () => {
     const { kernel, whose } = made(1);
     const [file, inode] = [kernel.allocate('file'), kernel.allocate('inode')];
     kernel.set('inode', inode, 'i_size', 100);
+    kernel.set('inode', inode, 'i_mode', 0o100644);
+    kernel.set('file', file, 'f_flags', 1);
     kernel.set('file', file, 'f_inode', inode);
     const opened = kernel.bind(fileStruct).at(file);
     assert.equal(callWitness(kernel, whose, 'ftruncate', [3n, 100n], opened).known?.value, 0n);
     assert.equal(callWitness(kernel, whose, 'ftruncate', [3n, 101n], opened).known, undefined);
+    for (const [structure, address, member, value] of [
+      ['file', file, 'f_flags', 0],
+      ['inode', inode, 'i_mode', 0o060644],
+      ['inode', inode, 'i_flags', 4],
+    ] as const) {
+      kernel.set('file', file, 'f_flags', 1);
+      kernel.set('inode', inode, 'i_mode', 0o100644);
+      kernel.set(structure, address, member, value);
+      const other = kernel.bind(fileStruct).at(file);
+      assert.equal(callWitness(kernel, whose, 'ftruncate', [3n, 100n], other).known, undefined, member);
+    }
   });
 
   it('is that memory must not be given back twice, nor replaced, among threads', () => {

@@ -1,7 +1,10 @@
-"""Sits in many system calls at once, one process each, and says in /run/in-calls which PID is in which: `unlink-frozen 812`.
+"""Sits in many system calls at once, or in those that it is given, one process each.
 
-The file system at /srv/frozen is frozen, so that whoever wants to change it waits. A buffer that nobody fills (userfaultfd) holds the
-directory /srv/locked under its lock, and a reader in the middle of its read.
+Says in a file, /run/in-calls or the one that is its first argument, which PID is in which: `unlink-frozen 812`. What a
+call came to is in /var/tmp/in-calls-NAME.
+
+The file system at /srv/frozen is frozen, so that whoever wants to change it waits. A buffer that nobody fills
+(userfaultfd) holds the directory /srv/locked under its lock, and a reader in the middle of its read.
 """
 import ctypes
 import fcntl
@@ -12,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -66,9 +70,9 @@ def waiting():
 
 
 def reading_always():
-    fd = os.open(f"{LOCKED}/a", os.O_RDONLY)
+    fd = os.open("/dev/zero", os.O_RDONLY)
     while True:
-        os.pread(fd, 4, 0)
+        os.read(fd, 1 << 20)
 
 
 frozen_file = None
@@ -86,7 +90,7 @@ calls = {
     "getdents64-locked": locked_directory,
     "unlink-locked": lambda: os.unlink(f"{LOCKED}/a"),
     "mkdir-locked": lambda: os.mkdir(f"{LOCKED}/new"),
-    "rename-locked": lambda: os.rename(f"{LOCKED}/a", f"{LOCKED}/z"),
+    "rename-locked": lambda: os.rename(f"{LOCKED}/b", f"{LOCKED}/z"),
     "open-locked": lambda: os.open(f"{LOCKED}/exclusive", EXCLUSIVE),
     "read-unfilled": read_file,
     "write-unfilled": write_file,
@@ -95,21 +99,27 @@ calls = {
     "wait4": waiting,
     "openat-fifo": lambda: os.open(f"{LOCKED}/fifo", os.O_RDONLY),
     "nanosleep": lambda: time.sleep(100000),
-    "pread64-always": reading_always,
+    "read-always": reading_always,
 }
 
 
-def prepare():
-    global frozen_file
-    for place in (FROZEN, LOCKED):
-        os.makedirs(place)
-    subprocess.run("truncate -s 16M /srv/image && mkfs.ext4 -q /srv/image && mount -o loop /srv/image " + FROZEN, shell=True, check=True)
+def prepare_locked():
+    os.makedirs(LOCKED)
     os.mkfifo(f"{LOCKED}/fifo")
+    for name in ("a", "b"):
+        with open(f"{LOCKED}/{name}", "w") as file:
+            file.write("text")
+
+
+def prepare_frozen():
+    global frozen_file
+    os.makedirs(FROZEN)
+    image = "/srv/image"
+    subprocess.run(f"truncate -s 16M {image} && mkfs.ext4 -q {image} && mount -o loop {image} {FROZEN}", shell=True, check=True)
     os.mkdir(f"{FROZEN}/empty")
     for name in ("a", "b"):
-        for place in (FROZEN, LOCKED):
-            with open(f"{place}/{name}", "w") as file:
-                file.write("text")
+        with open(f"{FROZEN}/{name}", "w") as file:
+            file.write("text")
     frozen_file = os.open(f"{FROZEN}/a", os.O_WRONLY)
     fcntl.ioctl(os.open(FROZEN, os.O_RDONLY), FIFREEZE, 0)
 
@@ -120,15 +130,32 @@ def waits(pid):
         return stat.read().rsplit(")", 1)[1].split()[0] in "SD" and "[<0>]" in stack.read()
 
 
-prepare()
-with open("/run/in-calls.new", "w") as said:
-    for name, call in calls.items():
+def make(name):
+    """Makes a call, and says what it came to."""
+    try:
+        calls[name]()
+        outcome = "done"
+    except OSError as error:
+        outcome = str(error)
+    with open(f"/var/tmp/in-calls-{name}", "w") as said:
+        said.write(outcome)
+    os._exit(0)
+
+
+place = sys.argv[1] if len(sys.argv) > 1 else "/run/in-calls"
+wanted = sys.argv[2:] or list(calls)
+if not os.path.exists(LOCKED):
+    prepare_locked()
+if any(name.endswith("-frozen") for name in wanted):
+    prepare_frozen()
+with open(f"{place}.new", "w") as said:
+    for name in wanted:
         pid = os.fork()
         if pid == 0:
-            call()
-            os._exit(1)
+            make(name)
         said.write(f"{name} {pid}\n")
         while not name.endswith("always") and not waits(pid):
             time.sleep(0.1)
-os.rename("/run/in-calls.new", "/run/in-calls")
-signal.pause()
+os.rename(f"{place}.new", place)
+while True:
+    signal.pause()
