@@ -112,6 +112,6 @@ int main(int argc, char **argv) {
   printf("{\"wrong\":%d,\"runs\":%d,\"state\":%u,%s}\n", wrong, runs,
          otherworld_record_ ? otherworld_record_->incident.state : 0, told);
   fflush(stdout);
-  if (strcmp(mode, "stay") == 0) sleep(1);
+  if (strcmp(mode, "stay") == 0) sleep(60);
   return 0;
 }
