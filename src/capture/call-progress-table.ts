@@ -7,6 +7,8 @@
  */
 export interface ProgressRow {
   readonly calls: string;
+  /** Arguments with which the row says nothing. */
+  readonly unless?: (given: readonly bigint[]) => boolean;
   /** Why a call that is there has not begun. */
   readonly reason: string;
   /** Nothing has happened that making the call again would repeat. */
@@ -18,7 +20,10 @@ export interface ProgressRow {
   readonly doneReason?: string;
   /** What calls the file system's operation, which is the whole effect. */
   readonly operations?: string;
-  /** Where the last reference to what had a name is given up, behind the effect. */
+  /**
+   * Where the last reference to what had a name is given up, behind the effect. (If the call has failed, and
+   * somebody else has removed that name in the moment between, it gets 0 all the same.)
+   */
   readonly lastName?: string;
 }
 
@@ -30,6 +35,8 @@ function calledBy(caller: string, callees: string): string {
     .join(' ');
 }
 
+/** include/uapi/asm-generic/mman-common.h */
+const MAP_FIXED_NOREPLACE = 0x10_0000n;
 const waitsForLock = 'it waits for the lock under which it works, or has just got there';
 const looksUp = 'it looks up its path, or waits for the directory';
 /** Before a name is changed: fs/namei.c. */
@@ -252,7 +259,14 @@ const others: readonly ProgressRow[] = [
   {
     calls: 'mmap',
     reason: waitsForLock,
-    notBegun: calledBy('vm_mmap_pgoff', 'security_mmap_file down_write_killable do_mmap'),
+    notBegun: calledBy('vm_mmap_pgoff', 'security_mmap_file down_write_killable'),
+  },
+  {
+    calls: 'mmap',
+    // A second one would find what the first has put there.
+    unless: ([, , , flags = 0n]) => (flags & MAP_FIXED_NOREPLACE) !== 0n,
+    reason: 'it has the memory locked, and puts there the same again',
+    notBegun: 'vm_mmap_pgoff>do_mmap',
   },
   {
     calls: 'brk',
@@ -287,6 +301,22 @@ const others: readonly ProgressRow[] = [
   },
   { calls: 'fcntl', reason: 'it was woken, and has no lock yet', notBegun: 'fcntl_setlk>schedule' },
 ];
+
+/**
+ * Code that waits until a transaction of ext4 may begin (fs/jbd2/transaction.c). One of ext4's operations on
+ * a directory has one transaction, and changes nothing before.
+ */
+export const beginning: ReadonlySet<string> = new Set(['start_this_handle']);
+/** What has a transaction of its own, besides the operation's or within it. */
+export const otherTransactions: ReadonlySet<string> = new Set(
+  'iput evict dput __dentry_kill jbd2__journal_restart'.split(' '),
+);
+/** Where ext4 takes apart a file that has no name left (ext4_evict_inode, fs/ext4/inode.c). */
+export const takingApart: ReadonlySet<string> = new Set(
+  'ext4_truncate ext4_free_inode ext4_xattr_delete_inode'.split(' '),
+);
+/** What an inode goes through before its file system gets it (fs/inode.c). */
+export const beforeEviction: ReadonlySet<string> = new Set(['iput', 'iput_final', 'evict']);
 
 /** The table. A call may be in several rows. */
 export const progressTable: readonly ProgressRow[] = [...files, ...names, ...others];

@@ -1,5 +1,12 @@
 import { INDIRECT, type KernelStack, type StackFrame } from '../linux/readers/kernel-stack.ts';
-import { type ProgressRow, progressTable } from './call-progress-table.ts';
+import {
+  beforeEviction,
+  beginning,
+  otherTransactions,
+  type ProgressRow,
+  progressTable,
+  takingApart,
+} from './call-progress-table.ts';
 
 /** How far a system call has certainly come. */
 export type Progress =
@@ -37,28 +44,28 @@ function has(frames: readonly StackFrame[], chains: string): boolean {
   return chains.split(/\s+/).some((chain) => chain !== '' && endOf(frames, chain) !== undefined);
 }
 
-/**
- * Code that waits until a transaction of ext4 may begin (fs/jbd2/transaction.c). An operation on a directory
- * has one transaction, and changes nothing before.
- */
-const BEGINNING = new Set(['jbd2:start_this_handle']);
-/** What has a transaction of its own, besides the operation's or within it. */
-const OTHERS = new Set(['iput', 'evict', 'dput', '__dentry_kill', 'jbd2:jbd2__journal_restart']);
-/** Where ext4 takes apart a file that has no name left (ext4_evict_inode, fs/ext4/inode.c). */
-const DELETING = new Set(['ext4:ext4_truncate', 'ext4:ext4_free_inode', 'ext4:ext4_xattr_delete_inode']);
+/** Without the module that it is in: file systems are modules, or in the kernel. */
+function bare(name: string | undefined): string {
+  return name?.replace(/^.*:/, '') ?? '';
+}
 
-/** Whether the operation of a file system, called at the end of the chain, waits for its transaction. */
+/** One of ext4's own. A file system stacked above has other effects before and behind what ext4 does for it. */
+function isExt4(frame: StackFrame | undefined): boolean {
+  return bare(frame?.function).startsWith('ext4_');
+}
+
+/** Whether the operation of ext4, called at the end of the chain, waits for its transaction. */
 function waitsToBegin(frames: readonly StackFrame[], chain: string): boolean {
   const end = endOf(frames, chain);
-  if (end === undefined) return false;
-  const inner = frames.slice(0, end);
-  const names = inner.flatMap((frame) => [frame.function ?? '', frame.calls ?? '']);
-  return names.some((name) => BEGINNING.has(name)) && !names.some((name) => OTHERS.has(name));
+  if (end === undefined || !isExt4(frames[end - 1])) return false;
+  const names = frames.slice(0, end).flatMap((frame) => [bare(frame.function), bare(frame.calls)]);
+  return names.some((name) => beginning.has(name)) && !names.some((name) => otherTransactions.has(name));
 }
 
 function takesApart(frames: readonly StackFrame[], chain: string): boolean {
-  const end = endOf(frames, chain);
-  return end !== undefined && frames.slice(0, end).some((frame) => DELETING.has(frame.function ?? ''));
+  const inner = frames.slice(0, endOf(frames, chain) ?? 0);
+  const ofFileSystem = inner.findLast((frame) => !beforeEviction.has(bare(frame.function)));
+  return isExt4(ofFileSystem) && inner.some((frame) => takingApart.has(bare(frame.function)));
 }
 
 function byRow(
@@ -86,17 +93,23 @@ const ENTERING = 'do_syscall_64>syscall_trace_enter do_syscall_64>syscall_enter_
 
 /**
  * Tells from the kernel stack of a thread how far its system call has come. Pure: what the functions mean is
- * in `progressTable`.
+ * in `progressTable`, and beside it.
  *
+ * @param given the call's arguments
  * @param hasDelegations somebody may have been promised to be asked before a name goes (nfsd): unlink then
  * gives up a reference, and begins anew
  */
-export function callProgress(name: string, stack: KernelStack, hasDelegations = false): Progress {
+export function callProgress(
+  name: string,
+  stack: KernelStack,
+  given: readonly bigint[],
+  hasDelegations = false,
+): Progress {
   if (stack.end !== 'user') return { kind: 'unknown', why: stack.why ?? 'it is none of a system call' };
   const { frames } = stack;
   if (has(frames, ENTERING)) return { kind: 'not-begun', reason: 'it was still entering the kernel' };
   for (const row of progressTable) {
-    if (!row.calls.split(/\s+/).includes(name)) continue;
+    if (!row.calls.split(/\s+/).includes(name) || row.unless?.(given) === true) continue;
     const found = byRow(row, frames, hasDelegations);
     if (found !== undefined) return found;
   }

@@ -1,5 +1,5 @@
 import { epitems } from '../linux/eventpoll.ts';
-import { type File, inodeStruct } from '../linux/fs.ts';
+import type { File } from '../linux/fs.ts';
 import { listForEachEntry } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm-types.ts';
 import { forEachThread } from '../linux/pid.ts';
@@ -8,7 +8,6 @@ import { kernelStack, loadedModules } from '../linux/readers/kernel-stack.ts';
 import { type Task, taskAt, taskState, taskStruct } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import type { Vma } from '../model/memory.ts';
-import { fileType, typeOf } from '../system/file-mode.ts';
 import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -46,9 +45,6 @@ type Arguments = readonly bigint[];
 const EPOLLONESHOT = 2 ** 30;
 const EPOLL_PRIVATE = [2 ** 28, 2 ** 29, EPOLLONESHOT, 2 ** 31].reduce((sum, bit) => sum + bit, 0);
 const MAP_FIXED = 0x10n;
-/** O_WRONLY and O_RDWR; and a file that is only appended to (include/linux/fs.h). */
-const O_ACCMODE = 3;
-const S_APPEND = 4;
 /** End of user space with four levels of page tables (TASK_SIZE_MAX): what is above stays unknown. */
 const USER_END = 2 ** 47 - PAGE_SIZE;
 /** More children than a process has. */
@@ -88,9 +84,8 @@ function knownResult(
   { task, vmas }: Witnessed,
   name: string,
   given: Arguments,
-  file: File | undefined,
 ): KnownResult | undefined {
-  const [first = 0n, second = 0n] = given;
+  const [first = 0n] = given;
   if (name === 'munmap') {
     const range = rangeOf(given);
     const isFree = range !== undefined && !overlaps(vmas, range.start, range.end);
@@ -102,12 +97,6 @@ function knownResult(
     return isSet && !overlaps(vmas, above, above + 1)
       ? { value: first, reason: 'the heap ends where it is to end' }
       : undefined;
-  }
-  if (name === 'ftruncate' && file !== undefined) {
-    const { i_size: size, i_mode: mode, i_flags: flags } = kernel.bind(inodeStruct).at(file.f_inode);
-    const maySet =
-      typeOf(mode) === fileType.regular && (file.f_flags & O_ACCMODE) !== 0 && (flags & S_APPEND) === 0;
-    return maySet && BigInt(size) === second ? { value: 0n, reason: 'the file has the size' } : undefined;
   }
   return undefined;
 }
@@ -157,11 +146,11 @@ function hasDelegations(kernel: Kernel): boolean {
   return isBuiltIn || loadedModules(kernel).some(({ name }) => name === 'nfsd');
 }
 
-function progressOf(kernel: Kernel, whose: Witnessed, name: string): Progress {
+function progressOf(kernel: Kernel, whose: Witnessed, name: string, given: Arguments): Progress {
   const { task, cpu, panicked, isSettled } = whose;
   // The note of the CPU that panicked has the registers of panic() itself.
   if (panicked || isSettled) return { kind: 'unknown', why: undefined };
-  const progress = callProgress(name, kernelStack(kernel, task, cpu), hasDelegations(kernel));
+  const progress = callProgress(name, kernelStack(kernel, task, cpu), given, hasDelegations(kernel));
   if (progress.kind === 'not-begun' && isClone(name) && hasNewTask(kernel, task))
     return { kind: 'unknown', why: 'a child of it had been made, and never ran' };
   return progress;
@@ -181,8 +170,8 @@ export function callWitness(
   file: File | undefined,
 ): Witness {
   return {
-    progress: progressOf(kernel, whose, name),
-    known: knownResult(kernel, whose, name, given, file),
+    progress: progressOf(kernel, whose, name, given),
+    known: knownResult(kernel, whose, name, given),
     notTwice: notTwice(kernel, whose, name, given, file),
   };
 }

@@ -4,6 +4,7 @@ import { type File, inodeStruct } from '../linux/fs.ts';
 import { transferProgress } from '../linux/iov-iter.ts';
 import { socketStruct } from '../linux/net.ts';
 import { fileKind } from '../linux/readers/file-kind.ts';
+import { kernelStack } from '../linux/readers/kernel-stack.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';
 import { type Task, taskState } from '../linux/sched.ts';
 import { type Sock, sockStruct } from '../linux/sock.ts';
@@ -14,7 +15,7 @@ import { SOCK_STREAM } from '../system/abi.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { callWitness, type Witness } from './call-witness.ts';
-import { isBeforeExec } from './exec.ts';
+import { isBeforeExec, mayTakeAway } from './exec.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -147,7 +148,13 @@ function hasSocketTimeout(kernel: Kernel, name: string, file: File): boolean {
   return (receives.has(name) ? sock.sk_rcvtimeo : sock.sk_sndtimeo) !== NO_TIMEOUT;
 }
 
+/** To set it once more then takes nothing away that was written since. */
+export function hasSize(kernel: Kernel, file: File, size: bigint): boolean {
+  return BigInt(kernel.bind(inodeStruct).at(file.f_inode).i_size) === size;
+}
+
 function reasonAgainstTwice(
+  kernel: Kernel,
   name: string,
   given: readonly bigint[],
   user: UserMemory,
@@ -156,6 +163,7 @@ function reasonAgainstTwice(
   if (positionedWrites.has(name) && file !== undefined && doesAppend(name, given, file)) {
     return 'it appends to a file, and may have done so';
   }
+  if (name === 'ftruncate' && file !== undefined && hasSize(kernel, file, given[1] ?? 0n)) return undefined;
   return notTwice(name, given, (address) => {
     const flags = user.read(address, 8);
     return flags.kind === 'bytes' ? flags.bytes.readBigUInt64LE() : undefined;
@@ -175,6 +183,10 @@ function asksForFile(name: string): boolean {
   const { class: kind } = syscallRow(name);
   const moves = kind === 'transfer' || positionedWrites.has(name);
   return moves || kind === 'close' || receives.has(name) || sends.has(name) || onFile.has(name);
+}
+
+function hasReplacedNothing(kernel: Kernel, { task, cpu }: ThreadSituation): boolean {
+  return isBeforeExec(kernel, task) && !mayTakeAway(kernelStack(kernel, task, cpu));
 }
 
 const NOTHING: Witness = {
@@ -214,9 +226,9 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
     transfer: isTransfer ? transferOf(kernel, name, situation, file) : undefined,
     isOpen: file !== undefined,
     isOnlyUser: syscallRow(name).class === 'close' && isOnlyUser(kernel, task),
-    isBeforeExec: syscallRow(name).class === 'exec' && isBeforeExec(kernel, task),
+    isBeforeExec: syscallRow(name).class === 'exec' && hasReplacedNothing(kernel, situation),
     hasSocketTimeout: file !== undefined && hasSocketTimeout(kernel, name, file),
-    notTwice: reasonAgainstTwice(name, given, user, file) ?? witness.notTwice,
+    notTwice: reasonAgainstTwice(kernel, name, given, user, file) ?? witness.notTwice,
     timeLeft: situation.timeLeft,
   };
 }

@@ -202,8 +202,9 @@ function futexLockDecision({ futex, ownsFutex }: SyscallState): SyscallDecision 
 
 /** What witnesses of how far it has come decide; undefined if they do not. */
 function witnessed({ progress, known }: SyscallState): SyscallDecision | undefined {
-  if (known !== undefined) return { outcome: 'result', ...known };
+  // What has certainly not begun, or is still at it, must be done to its end, whatever can be seen of it.
   if (progress.kind === 'not-begun') return { outcome: 'restart', reason: progress.reason };
+  if (known !== undefined) return { outcome: 'result', ...known };
   return progress.kind === 'done' ? { outcome: 'result', value: 0n, reason: progress.reason } : undefined;
 }
 

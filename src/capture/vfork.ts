@@ -28,12 +28,17 @@ export interface Vfork {
 /** Calls that end in kernel_clone() (kernel/fork.c), and can wait there. */
 const calls: ReadonlySet<string> = new Set(['vfork', 'clone', 'clone3']);
 
-/** Whether a thread is in a call that makes a child, and has no result yet. */
-function isMakingChild(kernel: Kernel, { stack }: Task): boolean {
+/** Name of the call that a thread is in and that has no result yet. */
+function unfinishedCall(kernel: Kernel, { stack }: Task): string | undefined {
   const { orig_ax, ax } = taskPtRegs(kernel, stack);
   const number = Number(BigInt.asIntN(64, orig_ax));
-  if (number < 0 || BigInt.asIntN(64, ax) !== ENOSYS) return false;
-  return calls.has(kernel.architecture.systemCalls.name(number));
+  if (number < 0 || BigInt.asIntN(64, ax) !== ENOSYS) return undefined;
+  return kernel.architecture.systemCalls.name(number);
+}
+
+/** Whether a thread is in a call that makes a child, and has no result yet. */
+function isMakingChild(kernel: Kernel, task: Task): boolean {
+  return calls.has(unfinishedCall(kernel, task) ?? '');
 }
 
 /**
@@ -63,6 +68,7 @@ function waitOf(kernel: Kernel, child: TaskGroup, groups: readonly TaskGroup[]):
  * be a fork.
  */
 export class Vforks {
+  readonly #kernel: Kernel;
   readonly #captured: ReadonlyMap<number, TaskGroup>;
   readonly #byChild = new Map<number, Vfork>();
   readonly #byWaiter = new Map<bigint, Vfork>();
@@ -71,6 +77,7 @@ export class Vforks {
 
   /** @param groups all processes that are to come back */
   constructor(kernel: Kernel, groups: readonly TaskGroup[], { byMm }: MemoryUsers) {
+    this.#kernel = kernel;
     this.#captured = new Map(groups.map((group) => [group.pid, group]));
     const found = groups.flatMap((group) => readable(() => waitOf(kernel, group, groups)) ?? []);
     for (const mm of new Set(found.map(({ waiter }) => waiter.mm))) {
@@ -131,7 +138,7 @@ export class Vforks {
       ...group.threads
         .filter(({ vfork_done }) => vfork_done !== 0n && wait === undefined)
         .map(({ pid }) => `thread ${pid} has not left vfork yet`),
-      ...(wait === undefined ? [] : childProblems(wait)),
+      ...(wait === undefined ? [] : childProblems(this.#kernel, wait)),
     ];
   }
 
@@ -153,16 +160,23 @@ export class Vforks {
   }
 }
 
-function childProblems({ child: { leader }, waiter }: Vfork): string[] {
-  const problems: string[] = [];
-  // mm_release() clears the word and wakes who waits for it, in the parent's memory.
-  if (leader.clear_child_tid !== 0n)
-    problems.push(
-      `thread ${leader.pid} is to tell its parent in memory that it has left vfork (CLONE_CHILD_CLEARTID)`,
-    );
-  if (leader.sighand === waiter.sighand)
-    problems.push(`shares its signal handlers with ${waiter.tgid} (CLONE_SIGHAND)`);
-  return problems;
+/** Why a child cannot be given a copy of what it shares. Throws a VmcoreError. */
+function childProblems(kernel: Kernel, { child: { leader }, waiter }: Vfork): string[] {
+  const { pid, clear_child_tid, set_child_tid, sighand, files } = leader;
+  const parent = waiter.tgid;
+  const says: readonly (string | false)[] = [
+    // mm_release() clears the word and wakes who waits for it, in the parent's memory.
+    clear_child_tid !== 0n &&
+      `thread ${pid} is to tell its parent in memory that it has left vfork (CLONE_CHILD_CLEARTID)`,
+    set_child_tid !== 0n &&
+      `thread ${pid} may still have to tell its parent its number in memory (CLONE_CHILD_SETTID)`,
+    sighand === waiter.sighand && `shares its signal handlers with ${parent} (CLONE_SIGHAND)`,
+    // The parent goes on at once, and would close what the child has yet to use.
+    files === waiter.files && `shares its descriptors with ${parent} (CLONE_FILES)`,
+    // Who has the lock is in the parent's memory, and nobody ever gives it back in the copy.
+    /^futex/.test(unfinishedCall(kernel, leader) ?? '') && `thread ${pid} waits for a lock of ${parent}'s`,
+  ];
+  return says.filter((one) => one !== false);
 }
 
 /**

@@ -20,7 +20,7 @@ function frame(name: string, calls: string | undefined): StackFrame {
 }
 
 const kindOf = (call: string, chain: string, inner?: readonly string[]): string =>
-  callProgress(call, stackOf(chain, inner)).kind;
+  callProgress(call, stackOf(chain, inner), []).kind;
 
 const chainsOf = (text: string | undefined): string[] =>
   (text ?? '').split(/\s+/).filter((one) => one !== '');
@@ -58,15 +58,15 @@ describe('the table of how far calls have come', () => {
 describe('how far a call has come', () => {
   it('is not known without the whole stack', () => {
     const { frames } = stackOf('ksys_read>vfs_read');
-    const progress = callProgress('read', { frames, end: 'unknown', why: 'a page is missing' });
+    const progress = callProgress('read', { frames, end: 'unknown', why: 'a page is missing' }, []);
     assert.deepEqual(progress, { kind: 'unknown', why: 'a page is missing' });
-    assert.equal(callProgress('read', { frames, end: 'kernel-thread', why: undefined }).kind, 'unknown');
+    assert.equal(callProgress('read', { frames, end: 'kernel-thread', why: undefined }, []).kind, 'unknown');
   });
 
   it('is nowhere while the kernel is being entered', () => {
     for (const call of ['read', 'kill', 'umask', 'ioctl']) {
       const entering = { ...stackOf('read>read'), frames: [frame('do_syscall_64', 'syscall_trace_enter')] };
-      assert.equal(callProgress(call, entering).kind, 'not-begun', call);
+      assert.equal(callProgress(call, entering, []).kind, 'not-begun', call);
     }
   });
 
@@ -88,7 +88,7 @@ describe('how far a call has come', () => {
       end: 'user',
       why: undefined,
     };
-    assert.equal(callProgress('read', running).kind, 'unknown');
+    assert.equal(callProgress('read', running, []).kind, 'unknown');
   });
 
   it('is before the move of the position wherever the file system is', () => {
@@ -137,10 +137,34 @@ describe('how far a call has come', () => {
     const evicts = ['iput', 'evict', 'ext4:ext4_evict_inode'];
     assert.equal(kindOf('unlink', 'do_unlinkat>iput', [...evicts, 'ext4:ext4_truncate']), 'done');
     const deleting = stackOf('do_unlinkat>iput', [...evicts, 'ext4:ext4_truncate']);
-    assert.equal(callProgress('unlink', deleting, true).kind, 'unknown');
+    assert.equal(callProgress('unlink', deleting, [], true).kind, 'unknown');
     assert.equal(kindOf('unlink', 'do_unlinkat>iput', evicts), 'unknown');
     assert.equal(kindOf('unlink', 'do_unlinkat>dput', [...evicts, 'ext4:ext4_truncate']), 'unknown');
     assert.equal(kindOf('rename', 'do_renameat2>dput', [...evicts, 'ext4:ext4_truncate']), 'unknown');
+  });
+
+  it('is the same whether ext4 is a module or in the kernel', () => {
+    const begins = ['ext4_mkdir', '__ext4_journal_start_sb', 'start_this_handle'];
+    assert.equal(kindOf('mkdir', 'do_mkdirat>vfs_mkdir>indirect', begins), 'not-begun');
+    const evicts = ['iput', 'evict', 'ext4_evict_inode', 'ext4_truncate'];
+    assert.equal(kindOf('unlink', 'do_unlinkat>iput', evicts), 'done');
+  });
+
+  it('is not known where ext4 begins for a file system above it, which has done other things before', () => {
+    const below = ['vfs_setxattr', 'ext4:ext4_xattr_set', 'jbd2:start_this_handle', 'schedule'];
+    for (const above of ['overlay:ovl_mkdir', 'ovl_mkdir'])
+      assert.equal(kindOf('mkdir', 'do_mkdirat>vfs_mkdir>indirect', [above, ...below]), 'unknown');
+    const evicts = ['iput', 'evict', 'overlay:ovl_destroy_inode', 'iput', 'evict', 'ext4:ext4_evict_inode'];
+    assert.equal(kindOf('unlink', 'do_unlinkat>iput', [...evicts, 'ext4:ext4_truncate']), 'unknown');
+  });
+
+  it('is not known of mmap that must not find anything in its place, and may have put it there', () => {
+    const [fixed, orNothing] = [[0n, 4096n, 3n, 0x32n] as const, [0n, 4096n, 3n, 0x10_0022n] as const];
+    const stack = stackOf('vm_mmap_pgoff>do_mmap', ['do_mmap', 'mmap_region', 'perf_event_mmap']);
+    assert.equal(callProgress('mmap', stack, fixed).kind, 'not-begun');
+    assert.equal(callProgress('mmap', stack, orNothing).kind, 'unknown');
+    const waits = stackOf('vm_mmap_pgoff>down_write_killable');
+    assert.equal(callProgress('mmap', waits, orNothing).kind, 'not-begun');
   });
 
   it('goes by the body of the call, not by what a stacked file system does below it', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { isBeforeExec } from '../../src/capture/exec.ts';
+import { isBeforeExec, mayTakeAway } from '../../src/capture/exec.ts';
 import { forEachTask } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { signalStruct } from '../../src/linux/signal.ts';
@@ -46,3 +46,12 @@ for (const release of releases) {
     });
   });
 }
+
+test('execve takes things away before it replaces the memory', () => {
+  const stackOf = (name: string) => [
+    { ip: 1n, sp: 1n, isInterrupted: false, function: name, calls: 'schedule' },
+  ];
+  assert.ok(!mayTakeAway({ frames: stackOf('do_open_execat'), end: 'user', why: undefined }));
+  assert.ok(mayTakeAway({ frames: stackOf('begin_new_exec'), end: 'user', why: undefined }));
+  assert.ok(mayTakeAway({ frames: stackOf('do_open_execat'), end: 'unknown', why: 'a page is missing' }));
+});

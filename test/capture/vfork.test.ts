@@ -13,6 +13,7 @@ const VFORK = 58n;
 const CLONE = 56n;
 const CLONE3 = 435n;
 const GETPID = 39n;
+const FUTEX = 202n;
 const EXECVE = 59n;
 const ENOSYS = -38n;
 
@@ -54,6 +55,7 @@ for (const release of releases) {
       member(child, 'mm', parent.mm),
       member(child, 'vfork_done', completion),
       member(child, 'clear_child_tid', 0n),
+      member(child, 'set_child_tid', 0n),
       at(completion, 0n),
       register(parent, 'orig_ax', VFORK),
     ];
@@ -144,6 +146,7 @@ for (const release of releases) {
           member(second, 'real_parent', child.address),
           member(second, 'vfork_done', place),
           member(second, 'clear_child_tid', 0n),
+          member(second, 'set_child_tid', 0n),
           // Its own counts were of other memory.
           ...(counts === undefined ? [] : [at(second.address + BigInt(counts.offsetBytes), 0n)]),
           at(place, 0n),
@@ -190,6 +193,21 @@ for (const release of releases) {
       assertRefused(
         [member(child, 'clear_child_tid', 0x1000n)],
         `thread ${kinds.stopped} is to tell its parent in memory that it has left vfork (CLONE_CHILD_CLEARTID)`,
+      );
+      assertRefused(
+        [member(child, 'set_child_tid', 0x1000n)],
+        `thread ${kinds.stopped} may still have to tell its parent its number in memory (CLONE_CHILD_SETTID)`,
+      );
+      assertRefused(
+        [member(child, 'files', parent.files)],
+        `shares its descriptors with ${kinds.pid} (CLONE_FILES)`,
+      );
+    });
+
+    test('a child that waits for a lock is refused, which nobody gives back in a copy of the memory', () => {
+      assertRefused(
+        [register(child, 'orig_ax', FUTEX), register(child, 'ax', ENOSYS)],
+        `thread ${kinds.stopped} waits for a lock of ${kinds.pid}'s`,
       );
     });
 
