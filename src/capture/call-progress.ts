@@ -49,7 +49,7 @@ function bare(name: string | undefined): string {
   return name?.replace(/^.*:/, '') ?? '';
 }
 
-/** One of ext4's own. A file system stacked above has other effects before and behind what ext4 does for it. */
+/** One of ext4's own. A file system stacked above has effects before and behind what ext4 does for it. */
 function isExt4(frame: StackFrame | undefined): boolean {
   return bare(frame?.function).startsWith('ext4_');
 }
