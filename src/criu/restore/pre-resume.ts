@@ -10,8 +10,9 @@ const GOES = 'pre-resume.goes';
 /**
  * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits
  * is said, because CRIU runs it through a shell or directly. CRIU goes on whatever the status is: without an
- * answer, as when who was asked has ended, the script stops itself, and CRIU waits until it is ended. It opens
- * what it reads the answer from before it asks: who opens a FIFO that nobody has open any more waits there.
+ * answer, as when who was asked has ended, the script stops itself, and CRIU waits until it is ended. It
+ * opens what it reads the answer from before it asks: who opens a FIFO that nobody has open any more waits
+ * there.
  */
 const text = `#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
