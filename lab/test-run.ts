@@ -139,7 +139,7 @@ async function runInGuests(jobs: readonly GuestJob[], tally: Tally): Promise<voi
 async function inLanes<T>(lanes: number, jobs: readonly T[], run: (job: T) => Promise<void>): Promise<void> {
   const waiting = jobs.values();
   const lane = async (): Promise<void> => {
-    for (const job of waiting) await run(job);
+    for (const job of waiting) if (!brokenOff.signal.aborted) await run(job);
   };
   const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
   for (const result of results) if (result.status === 'rejected') throw result.reason;
@@ -159,6 +159,8 @@ async function runInGuest({ file, release }: GuestJob, tally: Tally): Promise<vo
   console.log(`\n${title}: ${Math.round((performance.now() - start) / 1000)} s\n${said}`);
 }
 
+const brokenOff = new AbortController();
+
 /** Every file runs in a process of its own; what the tests say is given to `write`. */
 async function runFiles(
   options: { files: string[]; argv?: readonly string[]; env?: NodeJS.ProcessEnv },
@@ -166,7 +168,8 @@ async function runFiles(
   write: (text: string) => void,
   where = '',
 ): Promise<void> {
-  const stream = run({ ...options, argv: [...(options.argv ?? [])], cwd: repositoryRoot });
+  const { signal } = brokenOff;
+  const stream = run({ ...options, argv: [...(options.argv ?? [])], cwd: repositoryRoot, signal });
   stream.on('test:summary', (summary) => {
     if (summary.file !== undefined) return;
     tally.passed += summary.counts.passed;
@@ -187,8 +190,9 @@ async function runFiles(
 const messageOf = (error: Error): string =>
   (error.cause instanceof Error ? error.cause : error).message.replace(/\s+/g, ' ').slice(0, 300);
 
-/** A run that is broken off ends its guests, too. */
+/** A run that is broken off ends its tests and guests, too. */
 function stopAt(signal: 'SIGINT' | 'SIGTERM', runId: string): void {
+  brokenOff.abort();
   const end = (): boolean => process.kill(process.pid, signal);
   removeLeftGuests(runId).then(end, end);
 }

@@ -23,14 +23,18 @@ function claim(file: number): boolean {
   }
 }
 
+/** The longest takes seconds, and minutes on a busy machine: one that waits for ever fails by its name. */
+const LONGEST_FILE_MILLISECONDS = 600_000;
+
 /**
  * Ends when the file's tests have: they are a suite, whose `after` says so. A suite that fails by itself is
  * not counted, a test is.
  */
 async function runFile(file: string): Promise<void> {
   await new Promise<void>((ended) => {
-    suite(relative(repositoryRoot, file), async () => {
+    suite(relative(repositoryRoot, file), { timeout: LONGEST_FILE_MILLISECONDS }, async () => {
       after(() => ended());
+      setTimeout(ended, LONGEST_FILE_MILLISECONDS + 1000).unref();
       try {
         await import(pathToFileURL(file).href);
       } catch (error) {
@@ -43,3 +47,6 @@ async function runFile(file: string): Promise<void> {
 }
 
 for (const [i, file] of process.argv.slice(2).entries()) if (i === 0 || claim(i)) await runFile(file);
+
+// What a test that has failed so has left behind must not hold up the others' results.
+setTimeout(() => process.exit(1), 60_000).unref();
