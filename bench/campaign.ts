@@ -28,7 +28,7 @@ function describe(outcomes: readonly PanicOutcome[], seed: number): string {
   const stageZero = outcomes.flatMap(({ stageZeroMilliseconds }) => stageZeroMilliseconds ?? []);
   const [least, most] = [Math.min(...stageZero), Math.max(...stageZero)];
   return [
-    `${outcomes.length} panics (sysrq, bug, oops, NMI) at random moments of guests with 4 CPUs at work: \`make -j4\`, \`xz -T4\`,`,
+    `${outcomes.length} panics (sysrq, bug, oops, NMI) at random moments of guests with 4 CPUs at work: \`make -j4\`, \`zstd -T4\`,`,
     `\`sysbench --threads=4\`, a Python and a C computation with known results. Seed ${seed}. ${sum(({ restored }) => restored)} processes came back,`,
     `${sum(({ refused }) => refused)} did not; ${sum(({ inDoubt }) => inDoubt)} system calls were in doubt. Stage zero took ${least} to ${most} ms.`,
     '',
