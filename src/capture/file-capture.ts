@@ -11,6 +11,14 @@ export interface FileTask {
   readonly filesId: number;
 }
 
+/** Processes that were ending at the panic, and have ended: what they had is closed and unmapped. */
+export interface EndedTasks {
+  /** Addresses of their thread-group leaders' task_struct. */
+  readonly tasks: ReadonlySet<bigint>;
+  /** Addresses of their mm_struct; others may have it as well (vfork). */
+  readonly spaces: ReadonlySet<bigint>;
+}
+
 /** A regular file of a disk, as it is after the panic; open until `close`. */
 export interface DiskFile {
   readonly inode: number;

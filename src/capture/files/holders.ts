@@ -36,14 +36,34 @@ export class SystemFiles {
    * sound kernel. What they share with others is then told by counts: see {@link unknownHolders}.
    */
   readonly unreadable: string[] = [];
+  /** Descriptors of processes that have ended, by the address of the struct file. */
+  readonly #closed = new Map<bigint, number>();
+  /** The files on an object that processes held which have ended. */
+  readonly #closedOn = new Map<bigint, Set<bigint>>();
 
-  constructor(kernel: Kernel, protectedPids: ReadonlySet<number>, list: TaskList) {
+  /** @param ended processes that hold nothing any more: see {@link EndedTasks} */
+  constructor(
+    kernel: Kernel,
+    protectedPids: ReadonlySet<number>,
+    list: TaskList,
+    ended: ReadonlySet<bigint> = new Set(),
+  ) {
     if (!list.isComplete) this.unreadable.push(...list.damage);
     for (const { pid, problem } of list.lost) this.unreadable.push(`process ${pid}: ${problem}`);
-    for (const address of list.tasks) this.#addTask(kernel, address, protectedPids);
+    for (const address of list.tasks) {
+      const add = ended.has(address)
+        ? ({ file }: Holder) => this.#close(kernel, file)
+        : (holder: Holder) => this.#add(kernel, holder);
+      this.#addTask(kernel, address, protectedPids, add);
+    }
   }
 
-  #addTask(kernel: Kernel, address: bigint, protectedPids: ReadonlySet<number>): void {
+  #addTask(
+    kernel: Kernel,
+    address: bigint,
+    protectedPids: ReadonlySet<number>,
+    add: (holder: Holder) => void,
+  ): void {
     let who = `the task at ${hex(address)}`;
     const attempt = (step: () => void) => {
       try {
@@ -59,7 +79,7 @@ export class SystemFiles {
       who = `PID ${pid} (${comm})`;
       for (const { fd, file } of fdSlots(kernel, files)) {
         const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
-        if (file !== 0n) attempt(() => this.#add(kernel, holder));
+        if (file !== 0n) attempt(() => add(holder));
       }
     });
   }
@@ -86,9 +106,33 @@ export class SystemFiles {
     return this.byObject.get(object) ?? [];
   }
 
+  /** Descriptors that led to a file, in processes that have ended: `f_count` still counts them. */
+  closedDescriptors(file: bigint): number {
+    return this.#closed.get(file) ?? 0;
+  }
+
+  /**
+   * Files on a pipe, a socket or a terminal that nobody holds since a process has ended: the object still
+   * counts them.
+   */
+  closedFiles(object: bigint): number {
+    return [...(this.#closedOn.get(object) ?? [])].filter((file) => !this.byFile.has(file)).length;
+  }
+
+  /** Whether a process that has ended was the last to hold an object. */
+  isClosed(object: bigint): boolean {
+    return this.closedFiles(object) > 0 && this.holdersOfObject(object).length === 0;
+  }
+
   /** Addresses of all objects behind files of some kinds that a process holds: of `socket` the socks. */
   objectsOf(...kinds: readonly FileKind[]): ReadonlySet<bigint> {
     return new Set(kinds.flatMap((kind) => [...(this.#objects.get(kind) ?? [])]));
+  }
+
+  #close(kernel: Kernel, file: bigint): void {
+    this.#closed.set(file, this.closedDescriptors(file) + 1);
+    const { object } = sharedObject(kernel, file);
+    if (object !== undefined) this.#closedOn.set(object, (this.#closedOn.get(object) ?? new Set()).add(file));
   }
 
   #add(kernel: Kernel, holder: Holder): void {

@@ -79,7 +79,8 @@ function sharePty(context: CaptureContext, tty: Tty, kind: 'pty-master' | 'pty-s
     throw new FileRefusal(`has the terminal ${name}, whose master is held by no process`);
   // The slave is counted once more as long as its master is open (pty_common_install).
   const slave = kind === 'pty-slave' ? tty : context.kernel.bind(ttyStruct).at(tty.link);
-  const unknown = system.unknownHolders(slave.count - 1, new Set(slaves.map(({ file }) => file)).size);
+  const known = new Set(slaves.map(({ file }) => file)).size + system.closedFiles(slave.address);
+  const unknown = system.unknownHolders(slave.count - 1, known);
   if (unknown !== undefined) throw new FileRefusal(`has the terminal ${name}, and ${unknown}`);
   context.join(
     [...own, ...other].map(({ pid }) => pid),
