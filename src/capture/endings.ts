@@ -90,8 +90,7 @@ export class Endings {
   readonly #problems = new Map<number, readonly string[]>();
   /** siginfo_t of a SIGCHLD, by the pid of the parent. */
   readonly #notices = new Map<number, Uint8Array>();
-  readonly #tasks = new Set<bigint>();
-  readonly #spaces = new Set<bigint>();
+  readonly #tasks = { leaders: new Set<bigint>(), threads: new Set<bigint>(), spaces: new Set<bigint>() };
 
   /** @param groups all processes that are to come back */
   constructor(source: EndSource, groups: readonly TaskGroup[], running: RunningTasks) {
@@ -132,8 +131,12 @@ export class Endings {
     const gone = isZombie ? '' : '; nobody waits for it';
     const note = `${begin}, and has ended: ${showExit(exitCode)}${gone}`;
     this.#ended.set(group.pid, { exitCode, isZombie, note });
-    this.#tasks.add(group.leader.address);
-    for (const { mm } of group.threads) if (mm !== 0n) this.#spaces.add(mm);
+    const { leaders, threads, spaces } = this.#tasks;
+    leaders.add(group.leader.address);
+    for (const { address, mm } of group.allThreads) {
+      threads.add(address);
+      if (mm !== 0n) spaces.add(mm);
+    }
   }
 
   /** @returns whether the parent will wait for it */
@@ -148,7 +151,7 @@ export class Endings {
 
   /** What they had, and have no more. */
   get tasks(): EndedTasks {
-    return { tasks: this.#tasks, spaces: this.#spaces };
+    return this.#tasks;
   }
 
   /** How a process has ended; undefined for all others. */

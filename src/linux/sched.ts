@@ -27,6 +27,7 @@ export const taskStruct = struct('task_struct', {
   cpu: optional(u32.at('thread_info.cpu', 'cpu')),
   __state: u32,
   stack: pointer,
+  task_works: pointer,
   flags: u32,
   ptrace: u32,
   on_cpu: s32,

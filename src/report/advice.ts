@@ -141,7 +141,7 @@ const table: readonly Advice[] = [
     advice: '32-bit programs do not come back: the 64-bit one does',
   },
   {
-    pattern: /has ended with exit code/,
+    pattern: /has ended (with exit code|by signal)/,
     advice: 'it is dead already, and keeps others back until its parent waits for it',
   },
   {

@@ -8,7 +8,7 @@ import type { SharingEdge } from '../../model/group.ts';
 import type { FileOwner } from '../../model/open-file.ts';
 import type { Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { Disks, EndedTasks, FileTask } from '../file-capture.ts';
+import { type Disks, type EndedTasks, type FileTask, noneEnded } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
@@ -50,14 +50,14 @@ export class CaptureContext {
     tasks: readonly FileTask[],
     list: TaskList,
     disks?: Disks,
-    ended: EndedTasks = { tasks: new Set(), spaces: new Set() },
+    ended: EndedTasks = noneEnded,
   ) {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
-    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended.tasks);
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
     this.mappers = new Mappers(kernel, this.tasks, list, ended);
   }
 

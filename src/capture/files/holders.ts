@@ -1,13 +1,13 @@
 import { fdSlots } from '../../linux/fdtable.ts';
 import { fileAt } from '../../linux/file.ts';
-import type { File } from '../../linux/fs.ts';
-import { socketStruct } from '../../linux/net.ts';
-import { type FileKind, fileKind } from '../../linux/readers/file-kind.ts';
+import type { FileKind } from '../../linux/readers/file-kind.ts';
 import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
-import { ttyOfFile } from '../../linux/tty.ts';
 import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type EndedTasks, noneEnded } from '../file-capture.ts';
+import { ClosedFiles } from './closed.ts';
+import { sharedObject } from './shared-object.ts';
 
 /** A descriptor somewhere in the system. */
 export interface Holder {
@@ -36,34 +36,24 @@ export class SystemFiles {
    * sound kernel. What they share with others is then told by counts: see {@link unknownHolders}.
    */
   readonly unreadable: string[] = [];
-  /** Descriptors of processes that have ended, by the address of the struct file. */
-  readonly #closed = new Map<bigint, number>();
-  /** The files on an object that processes held which have ended. */
-  readonly #closedOn = new Map<bigint, Set<bigint>>();
+  readonly #tables = new Set<bigint>();
+  readonly #closed: ClosedFiles;
 
-  /** @param ended processes that hold nothing any more: see {@link EndedTasks} */
   constructor(
     kernel: Kernel,
     protectedPids: ReadonlySet<number>,
     list: TaskList,
-    ended: ReadonlySet<bigint> = new Set(),
+    ended: EndedTasks = noneEnded,
   ) {
     if (!list.isComplete) this.unreadable.push(...list.damage);
     for (const { pid, problem } of list.lost) this.unreadable.push(`process ${pid}: ${problem}`);
     for (const address of list.tasks) {
-      const add = ended.has(address)
-        ? ({ file }: Holder) => this.#close(kernel, file)
-        : (holder: Holder) => this.#add(kernel, holder);
-      this.#addTask(kernel, address, protectedPids, add);
+      if (!ended.leaders.has(address)) this.#addTask(kernel, address, protectedPids);
     }
+    this.#closed = new ClosedFiles(kernel, ended.threads, (table) => this.#tables.has(table));
   }
 
-  #addTask(
-    kernel: Kernel,
-    address: bigint,
-    protectedPids: ReadonlySet<number>,
-    add: (holder: Holder) => void,
-  ): void {
+  #addTask(kernel: Kernel, address: bigint, protectedPids: ReadonlySet<number>): void {
     let who = `the task at ${hex(address)}`;
     const attempt = (step: () => void) => {
       try {
@@ -76,10 +66,11 @@ export class SystemFiles {
     attempt(() => {
       const { pid, comm, files } = taskAt(kernel, address);
       if (files === 0n) return;
+      this.#tables.add(files);
       who = `PID ${pid} (${comm})`;
       for (const { fd, file } of fdSlots(kernel, files)) {
         const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
-        if (file !== 0n) attempt(() => add(holder));
+        if (file !== 0n) attempt(() => this.#add(kernel, holder));
       }
     });
   }
@@ -108,7 +99,7 @@ export class SystemFiles {
 
   /** Descriptors that led to a file, in processes that have ended: `f_count` still counts them. */
   closedDescriptors(file: bigint): number {
-    return this.#closed.get(file) ?? 0;
+    return this.#closed.descriptors(file);
   }
 
   /**
@@ -116,7 +107,7 @@ export class SystemFiles {
    * counts them.
    */
   closedFiles(object: bigint): number {
-    return [...(this.#closedOn.get(object) ?? [])].filter((file) => !this.byFile.has(file)).length;
+    return [...this.#closed.on(object)].filter((file) => !this.byFile.has(file)).length;
   }
 
   /** Whether a process that has ended was the last to hold an object. */
@@ -129,37 +120,16 @@ export class SystemFiles {
     return new Set(kinds.flatMap((kind) => [...(this.#objects.get(kind) ?? [])]));
   }
 
-  #close(kernel: Kernel, file: bigint): void {
-    this.#closed.set(file, this.closedDescriptors(file) + 1);
-    const { object } = sharedObject(kernel, file);
-    if (object !== undefined) this.#closedOn.set(object, (this.#closedOn.get(object) ?? new Set()).add(file));
-  }
-
   #add(kernel: Kernel, holder: Holder): void {
     const known = this.byFile.get(holder.file);
     if (known !== undefined) known.push(holder);
     else this.byFile.set(holder.file, [holder]);
-    const { kind, object } = sharedObject(kernel, holder.file);
+    const file = fileAt(kernel, holder.file);
+    const { kind, object } = file === undefined ? {} : sharedObject(kernel, file);
     if (kind === undefined || object === undefined) return;
     this.#objects.set(kind, (this.#objects.get(kind) ?? new Set()).add(object));
     const holders = this.byObject.get(object);
     if (holders !== undefined) holders.push(holder);
     else this.byObject.set(object, [holder]);
   }
-}
-
-/** What two open files of a kind can share, by the kind. */
-const objects: Readonly<Partial<Record<FileKind, (kernel: Kernel, file: File) => bigint>>> = {
-  pipe: (_, file) => file.private_data,
-  socket: (kernel, file) => kernel.bind(socketStruct).at(file.private_data).sk,
-  tty: (kernel, file) => ttyOfFile(kernel, file).address,
-  'hung-up-tty': (kernel, file) => ttyOfFile(kernel, file).address,
-};
-
-/** What a file is, and the address of the object behind it if other files can lead there as well. */
-function sharedObject(kernel: Kernel, address: bigint): { kind?: FileKind; object?: bigint } {
-  const file = fileAt(kernel, address);
-  if (file === undefined || file.private_data === 0n) return {};
-  const kind = fileKind(kernel, file.f_op);
-  return kind === undefined ? {} : { kind, object: objects[kind]?.(kernel, file) };
 }

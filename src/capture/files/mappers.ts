@@ -4,7 +4,7 @@ import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { EndedTasks, FileTask } from '../file-capture.ts';
+import { type EndedTasks, type FileTask, noneEnded } from '../file-capture.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** A process by its address space. */
@@ -25,7 +25,7 @@ export class Mappers {
     kernel: Kernel,
     tasks: ReadonlyMap<number, FileTask>,
     list: TaskList,
-    ended: EndedTasks = { tasks: new Set(), spaces: new Set() },
+    ended: EndedTasks = noneEnded,
   ) {
     this.#kernel = kernel;
     this.#tasks = tasks;
@@ -77,7 +77,7 @@ export class Mappers {
   #readUsers(): ReadonlyMap<bigint, readonly User[]> {
     const users = new Map<bigint, User[]>();
     for (const address of this.#list.tasks) {
-      if (this.#ended.tasks.has(address)) continue;
+      if (this.#ended.leaders.has(address)) continue;
       readable(() => {
         const { mm, tgid: pid, comm } = taskAt(this.#kernel, address);
         if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), { pid, comm }]);
