@@ -146,7 +146,7 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /in the middle of execve|shares its address space|in execve|has not left vfork|was about to end|was being killed|cannot be told/,
+      /in the middle of execve|shares its address space|in execve|has not left vfork|was about to end|was being killed|that was ending|cannot be told/,
     advice: MOMENT,
   },
   {

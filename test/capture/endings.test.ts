@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { taskPtRegs } from '../../src/linux/arch/index.ts';
+import { fdSlots, fdtable, filesStruct } from '../../src/linux/fdtable.ts';
 import { VM } from '../../src/linux/mm.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
@@ -32,7 +33,7 @@ const CORE = 0x80;
 for (const release of releases) {
   suite(`a process that was ending in ${release}`, () => {
     const kernel = openFixture(release);
-    const { kinds, processes } = truthOf(release);
+    const { kinds, processes, program } = truthOf(release);
     const taskOf = (pid: number) => taskAt(kernel, findTaskByPid(kernel, pid) ?? assert.fail());
     // A child of one thread, and its parent of several.
     const [parent, child] = [taskOf(kinds.pid), taskOf(kinds.stopped)];
@@ -236,10 +237,51 @@ for (const release of releases) {
         assert.equal(group.files.pipes.length, 1);
       });
 
-      test('shared memory that it maps is the others’', () => {
-        const result = capture([...told(child, 0), task(child, 'mm', child.mm)]);
-        const { memory } = processOf(result, kinds.pid);
-        assert.ok(memory?.vmas.some(({ kind }) => kind === 'shared-memory'));
+      /** A descriptor of another process is the writer's, in the place of its end of the pipe. */
+      const moved = (from: { files: bigint }, fd: number): Patch[] => {
+        const file = fdSlots(kernel, from.files).find((slot) => slot.fd === fd)?.file ?? assert.fail();
+        const tableOf = (of: { files: bigint }) =>
+          kernel.bind(fdtable).at(kernel.bind(filesStruct).at(of.files).fdt);
+        const [own, other] = [tableOf(from), tableOf(writer)];
+        const bits = kernel.memory.u64(own.open_fds) & ~(1n << BigInt(fd));
+        return [
+          put(own.fd + BigInt(fd * 8), word(0n)),
+          put(own.open_fds, word(bits)),
+          put(other.fd + 8n, word(file)),
+        ];
+      };
+
+      test('a terminal that has lost its other end cannot come back', () => {
+        const slave = processes
+          .find(({ pid }) => pid === kinds.pid)
+          ?.files.find((file) => /pts\/0$/.test(file));
+        const apart = moved(parent, Number(slave?.split(' ')[0]));
+        const both = [kinds.pid, writer.pid];
+        assert.notEqual(find(capture(apart, both), kinds.pid), undefined);
+        assert.match(
+          reasonsOf([...apart, ...told(writer, 0)], kinds.pid, both),
+          /has the terminal \/dev\/pts\/0, whose other end a process had that was ending/,
+        );
+      });
+
+      test('a socket has lost its other end, and the bytes that it did not read', () => {
+        const [kept = 0, given = 0] =
+          processes
+            .find(({ pid }) => pid === program.pid)
+            ?.files.filter((file) => file.includes('socket'))
+            .map((file) => Number(file.split(' ')[0])) ?? [];
+        const apart = moved(taskOf(program.pid), given);
+        const roots = [program.pid, writer.pid];
+        const socketOf = (result: CaptureResult) => {
+          const [group] = result.groups.filter(({ id }) => id === program.pid);
+          const { descriptors } = group?.files.tables[0] ?? assert.fail(JSON.stringify(result.refused));
+          const { fileId } = descriptors.find(({ fd }) => fd === kept) ?? assert.fail();
+          const socket = group?.files.files.find(({ id }) => id === fileId);
+          return socket?.type === 'unix' ? socket : assert.fail();
+        };
+        assert.notEqual(socketOf(capture(apart, roots)).peerInode, 0);
+        const { peerInode, shutdown } = socketOf(capture([...apart, ...told(writer, 0)], roots));
+        assert.deepEqual([peerInode, shutdown], [0, 3]);
       });
     });
 
