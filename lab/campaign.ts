@@ -232,7 +232,7 @@ function countsOf(
   report: IncidentReport,
 ): Pick<PanicOutcome, 'restored' | 'refused' | 'reasons' | 'inDoubt' | 'stageZeroMilliseconds'> {
   const restored = report.processes.filter(({ outcome }) => outcome === 'restored');
-  const refused = report.processes.filter(({ outcome }) => outcome !== 'restored');
+  const refused = report.processes.filter(({ outcome }) => outcome !== 'restored' && outcome !== 'ended');
   return {
     restored: restored.length,
     refused: refused.length,

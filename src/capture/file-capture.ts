@@ -11,6 +11,17 @@ export interface FileTask {
   readonly filesId: number;
 }
 
+/** Processes that were ending at the panic, and have ended: what they had is closed and unmapped. */
+export interface EndedTasks {
+  /** Addresses of their thread-group leaders' task_struct, and of those of all threads. */
+  readonly leaders: ReadonlySet<bigint>;
+  readonly threads: ReadonlySet<bigint>;
+  /** Addresses of their mm_struct; others may have it as well (vfork). */
+  readonly spaces: ReadonlySet<bigint>;
+}
+
+export const noneEnded: EndedTasks = { leaders: new Set(), threads: new Set(), spaces: new Set() };
+
 /** A regular file of a disk, as it is after the panic; open until `close`. */
 export interface DiskFile {
   readonly inode: number;

@@ -2,23 +2,25 @@ import { panicCpu, type RunningTasks, runningTasks } from '../linux/current.ts';
 import { findPid, longestFreeRange, usedNumbers } from '../linux/pid.ts';
 import { readClocks } from '../linux/readers/clocks.ts';
 import { sleepDeadlines } from '../linux/readers/hrtimer-sleeper.ts';
-import { listTasks, type TaskList } from '../linux/readers/task-list.ts';
-import { taskAt } from '../linux/sched.ts';
+import { listTasks } from '../linux/readers/task-list.ts';
+import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { newFindings, type Refusal } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { LiveCpus } from './arch/index.ts';
+import { Endings } from './endings.ts';
 import type { Disks } from './file-capture.ts';
 import { CaptureContext } from './files/context.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
+import { memoryUsers } from './memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
-import { type MemoryUsers, Vforks } from './vfork.ts';
+import { Vforks } from './vfork.ts';
 
 export { stageZeroResult } from './arch/index.ts';
 
@@ -51,9 +53,11 @@ function attempt<T>(refuse: (reason: string) => void, part: () => T): T | undefi
 function zombieProblem({ state, exitCode }: Process): string | undefined {
   if (state !== 'zombie') return undefined;
   const [signal, code] = [exitCode & 0x7f, exitCode >> 8];
-  return signal === 0 && code > 0x7f
-    ? `has ended with exit code ${code}, which CRIU cannot give again`
-    : undefined;
+  if (signal === 0 && code > 0x7f) return `has ended with exit code ${code}, which CRIU cannot give again`;
+  // CRIU makes it kill itself, without a core, by any signal but the last (restore_one_zombie).
+  if ((exitCode & 0x80) !== 0)
+    return `has ended by signal ${signal} and dumped core, which CRIU cannot tell again`;
+  return signal === NSIG ? `has ended by signal ${signal}, which CRIU cannot give again` : undefined;
 }
 
 /** A process that cannot be captured: those who belong together with it cannot come back either. */
@@ -70,9 +74,13 @@ function isWhole(candidate: Candidate): candidate is Process {
 function captureAll(source: ProcessSource, groups: readonly TaskGroup[]): Candidate[] {
   return groups.map((group): Candidate => {
     const findings = newFindings();
+    findings.reasons.push(...source.endings.problemsOf(group));
     // What was found before something could not be read may be why.
     const refuse = (reason: string) => findings.reasons.push(reason);
-    const process = attempt(refuse, () => captureProcess(source, group, findings));
+    const process =
+      findings.reasons.length > 0
+        ? undefined
+        : attempt(refuse, () => captureProcess(source, group, findings));
     if (process === undefined) {
       return { ...knownIdentity(source.kernel, group), memory: undefined, findings, isLost: true };
     }
@@ -126,22 +134,6 @@ class FreePids {
   }
 }
 
-/** Who uses which address space, as far as processes can be read. */
-function memoryUsers(kernel: Kernel, list: TaskList): MemoryUsers {
-  const byMm = new Map<bigint, number[]>();
-  let isComplete = list.isComplete && list.lost.length === 0;
-  for (const address of list.tasks) {
-    try {
-      const { mm, tgid } = taskAt(kernel, address);
-      if (mm !== 0n) byMm.set(mm, [...(byMm.get(mm) ?? []), tgid]);
-    } catch (error) {
-      if (!(error instanceof VmcoreError)) throw error;
-      isComplete = false;
-    }
-  }
-  return { byMm, isComplete };
-}
-
 /** The tasks whose system calls may have killed the kernel. */
 function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<bigint> {
   const cpu = panicCpu(kernel);
@@ -154,7 +146,7 @@ function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<big
 function judge(
   source: ProcessSource & { readonly freePids: FreePids },
   candidates: readonly Candidate[],
-): Omit<CaptureResult, 'notes'> {
+): Omit<CaptureResult, 'notes' | 'ended'> {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
@@ -210,7 +202,7 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
     if (!(error instanceof VmcoreError)) throw error;
     const reasons = [`what all processes depend on cannot be read: ${error.message}`];
     return {
-      ...{ notes: [], groups: [], ties: new Map() },
+      ...{ notes: [], groups: [], ended: [], ties: new Map() },
       refused: request.roots.map((pid) => ({ pid, comm: '', reasons })),
     };
   }
@@ -225,17 +217,19 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   for (const pid of missing) refused.push({ pid, comm: '', reasons: [none] });
   const ids = new SharedIds();
   const clocks = readClocks(kernel);
-  const living = groups.filter(({ threads }) => threads.length > 0);
+  const running = runningTasks(kernel);
+  const users = memoryUsers(kernel, list);
+  const endings = new Endings({ kernel, list, memoryUsers: users }, groups, running);
+  const isGone = (group: TaskGroup): boolean => endings.of(group)?.isZombie === false;
+  const living = groups.filter((group) => group.threads.length > 0 && endings.of(group) === undefined);
   const tasks = living.map(({ pid, leader }) => ({
     pid,
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks);
+  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
-  const running = runningTasks(kernel);
-  const users = memoryUsers(kernel, list);
   const source = {
     freePids: new FreePids(kernel, groups),
     kernel,
@@ -247,10 +241,19 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     files,
     memory: new MemoryCapture(kernel, files),
     memoryUsers: users,
-    vforks: new Vforks(kernel, living, users),
+    vforks: new Vforks(kernel, groups, users, endings),
+    endings,
     ids,
   };
-  const result = judge(source, [...captureAll(source, groups), ...lostProcesses(selected.refused)]);
+  const captured = captureAll(
+    source,
+    groups.filter((group) => !isGone(group)),
+  );
+  const result = judge(source, [...captured, ...lostProcesses(selected.refused)]);
   const notes = sharedResources.flatMap((resource) => resource.losses(context));
-  return { ...result, refused: [...refused, ...result.refused], notes };
+  const ended = groups.filter(isGone).map((group) => ({
+    ...{ pid: group.pid, comm: group.leader.comm },
+    notes: [endings.of(group)?.note ?? ''],
+  }));
+  return { ...result, refused: [...refused, ...result.refused], ended, notes };
 }

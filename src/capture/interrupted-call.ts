@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import type { Architecture, SystemCalls } from '../arch/index.ts';
 import type { RunningTasks } from '../linux/current.ts';
 import { coarseness } from '../linux/readers/clocks.ts';
@@ -46,6 +47,8 @@ export interface ThreadOwner {
   readonly sigactions: readonly KernelSigaction[];
   /** Signals pending for the whole process. */
   readonly sharedPending: bigint;
+  /** SIGCHLD has been added to those: a child was ending, and has ended. */
+  readonly hasNotice: boolean;
   readonly vmas: readonly Vma[];
   /** The memory of the process. */
   readonly user: UserMemory;
@@ -56,9 +59,19 @@ export interface ThreadOwner {
 }
 
 const SA_RESTART = 0x1000_0000n;
+const SIGCHLD_BIT = 1n << BigInt(constants.signals.SIGCHLD - 1);
 
-function handlers(task: Task, owner: ThreadOwner, blocked: bigint): { any: boolean; noRestart: boolean } {
-  const deliverable = (task.pendingSignal | owner.sharedPending) & ~blocked;
+/** Calls that look for a child that has ended before they look for a signal (do_wait, kernel/exit.c). */
+const waits: ReadonlySet<string> = new Set(['wait4', 'waitid']);
+
+function handlers(
+  call: string,
+  task: Task,
+  owner: ThreadOwner,
+  blocked: bigint,
+): { any: boolean; noRestart: boolean } {
+  const notice = owner.hasNotice && !waits.has(call) ? SIGCHLD_BIT : 0n;
+  const deliverable = (task.pendingSignal | owner.sharedPending | notice) & ~blocked;
   let any = false;
   let noRestart = false;
   for (const [i, action] of owner.sigactions.entries()) {
@@ -165,7 +178,7 @@ export function interruptedCall(
   const { kernel } = source;
   const { findings } = owner;
   const registers = asMade(kernel, task, found);
-  const pending = handlers(task, owner, blocked);
+  const pending = handlers(calledBy(kernel.architecture, registers), task, owner, blocked);
   const timeLeft = timeLeftOf(source, task, registers);
   const state = syscallState(kernel, {
     ...{ task, user: owner.user, vmas: owner.vmas, registers, timeLeft },

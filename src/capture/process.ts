@@ -11,22 +11,26 @@ import type { Process } from '../model/process.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { exitCodeOf } from './ending.ts';
+import type { Endings } from './endings.ts';
 import type { FileCapture } from './file-capture.ts';
+import { FileRefusal } from './files/refusal.ts';
 import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
+import type { MemoryUsers } from './memory-users.ts';
 import { capturePending } from './pending.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
 import { applyPatches, type MemoryPatch } from './timeout.ts';
 import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
-import type { MemoryUsers } from './vfork.ts';
 
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
   readonly files: FileCapture;
   readonly memory: MemoryCapture;
   readonly memoryUsers: MemoryUsers;
+  readonly endings: Endings;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -112,18 +116,16 @@ function checkThreadCount({ signal, threads, allThreads }: TaskGroup, findings: 
   } else if (!agrees) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
 }
 
-function checkTree(kernel: Kernel, group: TaskGroup, findings: Findings): void {
-  const { leader, signal, threads } = group;
+function checkTree(kernel: Kernel, group: TaskGroup, isEnding: boolean, findings: Findings): void {
+  const { leader, threads } = group;
   checkThreadCount(group, findings);
   const what = 'task->tgid against the number of its struct pid';
   if (!check(findings, what, leader.pid, pidNr(kernel, leader.thread_pid)))
     findings.repairs.push({ what, used: 'the list', instead: 'the count' });
-  if (threads.length > 0 && threads[0]?.pid !== leader.pid)
+  if (!isEnding && threads.length > 0 && threads[0]?.pid !== leader.pid)
     findings.reasons.push('its first thread has ended, others live');
   if (leader.exit_signal !== SIGCHLD)
     findings.reasons.push(`tells its parent with signal ${leader.exit_signal}, not SIGCHLD`);
-  if ((signal.flags & SIGNAL.groupExit) !== 0 && threads.length > 0)
-    findings.reasons.push('was about to end');
 }
 
 function stateOf(group: TaskGroup): Process['state'] {
@@ -147,13 +149,6 @@ function stopOf(group: TaskGroup, stopping: boolean): Pick<Process, 'state' | 's
 function stopNoticeOf({ flags, group_exit_code }: Signal): 'unsent' | 'sent' | 'taken' {
   if ((flags & SIGNAL.stopStopped) === 0) return 'unsent';
   return group_exit_code === 0 ? 'taken' : 'sent';
-}
-
-/**
- * A zombie's exit code is the group's if the whole group was told to end (wait_task_zombie, kernel/exit.c).
- */
-function exitCodeOf({ leader, signal }: TaskGroup): number {
-  return (signal.flags & SIGNAL.groupExit) !== 0 ? signal.group_exit_code : leader.exit_code;
 }
 
 function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
@@ -188,12 +183,12 @@ function hasLostRegisters({ running, liveCpus }: ProcessSource, task: Task): boo
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
 
-function zombie(kernel: Kernel, group: TaskGroup, findings: Findings): Process {
+function zombie(kernel: Kernel, group: TaskGroup, exitCode: number, findings: Findings): Process {
   const { leader } = group;
   return {
     ...identity(kernel, group),
     state: 'zombie',
-    exitCode: exitCodeOf(group),
+    exitCode,
     stopSignal: 0,
     threads: [],
     memory: undefined,
@@ -254,9 +249,15 @@ function membarriers(kernel: Kernel, leader: Task): number {
 export function captureProcess(source: ProcessSource, group: TaskGroup, findings: Findings): Process {
   const { kernel, files } = source;
   const { leader, signal, threads } = group;
-  checkTree(kernel, group, findings);
+  const ending = source.endings.of(group);
+  checkTree(kernel, group, ending !== undefined, findings);
   if (group.problem !== undefined) findings.reasons.push(group.problem);
-  if (threads.length === 0) return zombie(kernel, group, findings);
+  if (ending !== undefined) {
+    findings.notes.push(ending.note);
+    return zombie(kernel, group, ending.exitCode, findings);
+  }
+  if (threads.length === 0) return zombie(kernel, group, exitCodeOf(group), findings);
+  if (leader.mm === 0n) throw new FileRefusal('had a first thread that was ending, and others that were not');
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
@@ -277,8 +278,10 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
+  const notices = source.endings.noticesTo(group);
   const owner: ThreadOwner = {
     ...{ findings, sigactions, sharedPending, patches },
+    hasNotice: notices.length > 0,
     vmas: memory.vmas,
     user,
     stopping: pending.stopped,
@@ -304,7 +307,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     umask: fs.umask,
     personality: leader.personality,
     sigactions,
-    sharedPendingSignals: pending.signals,
+    sharedPendingSignals: [...pending.signals, ...notices],
     intervalTimers,
     posixTimers: timers.timers,
     limits: readLimits(kernel, signal),

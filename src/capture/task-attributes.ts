@@ -20,7 +20,8 @@ const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
 const AMX = 1n << 18n;
 
-function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
+/** Whether the end of a thread would undo what it has done to System V semaphores (exit_sem, ipc/sem.c). */
+export function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
   return (
     task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoListStruct).at(task.sysvUndo).list_proc)
   );

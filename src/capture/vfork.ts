@@ -4,16 +4,10 @@ import type { Task } from '../linux/sched.ts';
 import type { Thread, UserRegisters } from '../model/process.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import type { Endings } from './endings.ts';
+import type { MemoryUsers } from './memory-users.ts';
 import { ENOSYS } from './syscall.ts';
 import type { TaskGroup } from './tasks.ts';
-
-/** Who uses which address space. */
-export interface MemoryUsers {
-  /** Pids of all processes that use an address space, by its address. */
-  readonly byMm: ReadonlyMap<bigint, readonly number[]>;
-  /** Whether all processes of the system could be asked. */
-  readonly isComplete: boolean;
-}
 
 /**
  * A child that has its parent's memory until it executes a program or ends (CLONE_VM and CLONE_VFORK), and
@@ -75,9 +69,20 @@ export class Vforks {
   /** The processes that use an address space, the one that it belongs to first. */
   readonly #families = new Map<bigint, readonly TaskGroup[]>();
 
-  /** @param groups all processes that are to come back */
-  constructor(kernel: Kernel, groups: readonly TaskGroup[], { byMm }: MemoryUsers) {
+  readonly #hasEnded: (pid: number) => boolean;
+
+  /**
+   * @param groups all processes that are to come back
+   * @param endings those of them that were ending, and have ended
+   */
+  constructor(
+    kernel: Kernel,
+    groups: readonly TaskGroup[],
+    { byMm }: MemoryUsers,
+    endings: Pick<Endings, 'of'>,
+  ) {
     this.#kernel = kernel;
+    this.#hasEnded = (pid) => endings.of({ pid }) !== undefined;
     this.#captured = new Map(groups.map((group) => [group.pid, group]));
     const found = groups.flatMap((group) => readable(() => waitOf(kernel, group, groups)) ?? []);
     for (const mm of new Set(found.map(({ waiter }) => waiter.mm))) {
@@ -96,11 +101,15 @@ export class Vforks {
    * with a thread of its own that waits for it.
    */
   #familyOf(pids: readonly number[], found: readonly Vfork[]): readonly TaskGroup[] | undefined {
-    const members = pids.flatMap((pid) => this.#captured.get(pid) ?? []);
     const children = found.filter(({ child }) => pids.includes(child.pid));
+    // Who has ended has no memory, unless somebody waits for it.
+    const users = pids.filter(
+      (pid) => !this.#hasEnded(pid) || children.some(({ child }) => child.pid === pid),
+    );
+    const members = users.flatMap((pid) => this.#captured.get(pid) ?? []);
     const owners = members.filter((member) => !children.some(({ child }) => child === member));
     const waits = new Set(children.map(({ waiter }) => waiter.address));
-    const isWhole = members.length === pids.length && owners.length === 1 && waits.size === children.length;
+    const isWhole = members.length === users.length && owners.length === 1 && waits.size === children.length;
     return isWhole ? [...owners, ...children.map(({ child }) => child)] : undefined;
   }
 
@@ -125,7 +134,9 @@ export class Vforks {
   /** Why a process cannot come back that has not left vfork, or shares memory by other means. */
   problems(group: TaskGroup, { byMm }: MemoryUsers): string[] {
     const family = new Set(this.familyOf(group).map(({ pid }) => pid));
-    const others = (byMm.get(group.leader.mm) ?? []).filter((pid) => pid !== group.pid && !family.has(pid));
+    const others = (byMm.get(group.leader.mm) ?? []).filter(
+      (pid) => pid !== group.pid && !family.has(pid) && !this.#hasEnded(pid),
+    );
     const known = others.filter((pid) => this.#captured.has(pid));
     const strangers = others.filter((pid) => !this.#captured.has(pid));
     const share = 'shares its address space with';
@@ -152,9 +163,10 @@ export class Vforks {
     for (const { pid, address } of group.threads) {
       const child = this.childOf({ address });
       if (child === undefined) continue;
-      notes.push(
-        `thread ${pid} no longer waits in vfork for ${child}, which has a copy of its memory: only its exit status tells whether its execve fails`,
-      );
+      const how = this.#hasEnded(child)
+        ? 'which has ended'
+        : 'which has a copy of its memory: only its exit status tells whether its execve fails';
+      notes.push(`thread ${pid} no longer waits in vfork for ${child}, ${how}`);
     }
     return notes;
   }

@@ -11,7 +11,7 @@ import {
   writeWhole,
 } from '../criu/images/index.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
-import type { ProcessGroup } from '../model/group.ts';
+import type { EndedProcess, ProcessGroup } from '../model/group.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
@@ -65,11 +65,14 @@ function checkRelease(file: string, release: string, allowed: boolean): void {
   process.stderr.write(printable(`otherworld: ${file}: ${problem}\n`));
 }
 
-function toJson(
-  extracted: readonly Extracted[],
-  refused: readonly Refusal[],
-  warnings: readonly string[],
-): string {
+/** What became of the processes. */
+interface Found {
+  readonly extracted: readonly Extracted[];
+  readonly refused: readonly Refusal[];
+  readonly ended: readonly EndedProcess[];
+}
+
+function toJson({ extracted, refused, ended }: Found, warnings: readonly string[]): string {
   const groups = extracted.map(({ group, images }) => ({
     directory: images.directory,
     roots: images.roots,
@@ -85,7 +88,7 @@ function toJson(
       notes: findings.notes,
     })),
   }));
-  return JSON.stringify({ groups, refused, warnings }, wellFormed, 2);
+  return JSON.stringify({ groups, refused, ended, warnings }, wellFormed, 2);
 }
 
 function mebibytes(bytes: number): string {
@@ -97,7 +100,7 @@ function say(line: string): void {
   console.log(printable(line));
 }
 
-function print(extracted: readonly Extracted[], refused: readonly Refusal[]): void {
+function print({ extracted, refused, ended }: Found): void {
   for (const { group, images } of extracted) {
     say(`${images.directory}: ${images.files.length} images, ${mebibytes(images.sizeBytes)}`);
     for (const { pid, comm, state, threads, findings } of group.processes) {
@@ -114,6 +117,10 @@ function print(extracted: readonly Extracted[], refused: readonly Refusal[]): vo
   for (const { pid, comm, reasons } of refused) {
     say(`refused ${String(pid).padStart(7)}  ${comm}`);
     for (const { text } of groupReasons(reasons)) say(`           ${text}`);
+  }
+  for (const { pid, comm, notes } of ended) {
+    say(`ended   ${String(pid).padStart(7)}  ${comm}`);
+    for (const note of notes) say(`           ${note}`);
   }
 }
 
@@ -164,8 +171,9 @@ function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions
     const advice = refused.length === 0 ? undefined : filterAdvice(kernel);
     const warnings = [...kernel.warnings, ...(advice === undefined ? [] : [advice])];
     for (const warning of warnings) process.stderr.write(printable(`otherworld: ${file}: ${warning}\n`));
-    if (json === true) console.log(toJson(extracted, refused, warnings));
-    else print(extracted, refused);
+    const found = { extracted, refused, ended: captured.ended };
+    if (json === true) console.log(toJson(found, warnings));
+    else print(found);
     if (refused.length > 0) {
       throw new RefusedError(`${refused.length} of the processes cannot be brought back`);
     }

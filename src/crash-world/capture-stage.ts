@@ -11,6 +11,7 @@ import { criuVersion } from './criu-version.ts';
 import { mountedDisks } from './disk-files.ts';
 import {
   capturedReport,
+  endedReport,
   noteTies,
   noteUnprotected,
   refusedReport,
@@ -65,13 +66,16 @@ function captureGroups(
   report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused, ties, notes } = captureProcesses(kernel, {
+  const { groups, refused, ended, ties, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     disks: mountedDisks,
   });
   report.notes.push(...notes);
-  const entries = refused.map((refusal) => refusedReport(refusal, selection));
+  const entries = [
+    ...refused.map((refusal) => refusedReport(refusal, selection)),
+    ...ended.map((process) => endedReport(process, selection)),
+  ];
   const kept = groups.flatMap((group) => {
     const problems = [
       ...barredIn(group, barred),

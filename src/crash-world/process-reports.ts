@@ -1,6 +1,6 @@
 import { tieOf } from '../capture/groups.ts';
 import { describeRule } from '../config/protection.ts';
-import type { ProcessGroup, SharingEdge } from '../model/group.ts';
+import type { EndedProcess, ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
@@ -97,6 +97,17 @@ export function refusedReport(refusal: Refusal, selection: Selection): ProcessRe
     repairs: [],
     inDoubt: [],
     notes: [],
+  };
+}
+
+/** The report's entry of a process that was ending, and is gone. */
+export function endedReport({ pid, comm, notes }: EndedProcess, selection: Selection): ProcessReport {
+  return {
+    pid,
+    comm,
+    ...identity(pid, selection),
+    outcome: 'ended',
+    ...{ reasons: [], checks: [], repairs: [], inDoubt: [], notes: [...notes] },
   };
 }
 

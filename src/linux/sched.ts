@@ -27,6 +27,7 @@ export const taskStruct = struct('task_struct', {
   cpu: optional(u32.at('thread_info.cpu', 'cpu')),
   __state: u32,
   stack: pointer,
+  task_works: pointer,
   flags: u32,
   ptrace: u32,
   on_cpu: s32,
@@ -56,6 +57,7 @@ export const taskStruct = struct('task_struct', {
   parent: pointer,
   group_leader: pointer,
   children: addressOf('children'),
+  ptraced: addressOf('ptraced'),
   sibling: addressOf('sibling'),
   thread_node: addressOf('thread_node'),
   thread_pid: pointer,
@@ -93,6 +95,8 @@ export const taskStruct = struct('task_struct', {
   dispatchSelector: pointer.at('syscall_dispatch.selector'),
   robust_list: u64,
   compat_robust_list: optional(u64),
+  // with CONFIG_FUTEX_PI
+  pi_state_list: optional(addressOf('pi_state_list')),
   rseq: u64,
   // 6.3 made the length variable and keeps it
   rseq_len: optional(u32),
@@ -143,6 +147,7 @@ export const taskState = {
 export const PF = {
   exiting: 0x4,
   ioWorker: 0x10,
+  signaled: 0x400,
   mceProcess: 0x80,
   userWorker: 0x4000,
   memallocNoio: 0x0008_0000,

@@ -31,10 +31,20 @@ export interface ProcessGroup {
   readonly clocks: ClockReadings;
 }
 
+/** A process that was ending when its kernel died, and is gone. */
+export interface EndedProcess {
+  readonly pid: number;
+  readonly comm: string;
+  /** Sentences for the report. */
+  readonly notes: readonly string[];
+}
+
 /** All that was captured of a dead kernel's protected processes. */
 export interface CaptureResult {
   readonly groups: readonly ProcessGroup[];
   readonly refused: readonly Refusal[];
+  /** Processes that were ending at the panic, and for which nobody waits: they are gone. */
+  readonly ended: readonly EndedProcess[];
   /** What ties each process to others of them, by pid; a process that shares nothing is not there. */
   readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
   /** What was lost with the kernel, whoever it concerns. */

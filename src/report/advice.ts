@@ -141,12 +141,12 @@ const table: readonly Advice[] = [
     advice: '32-bit programs do not come back: the 64-bit one does',
   },
   {
-    pattern: /has ended with exit code/,
+    pattern: /has ended (with exit code|by signal)/,
     advice: 'it is dead already, and keeps others back until its parent waits for it',
   },
   {
     pattern:
-      /in the middle of execve|shares its address space|in execve|has not left vfork|was about to end|was being killed|cannot be told/,
+      /in the middle of execve|shares its address space|in execve|has not left vfork|was about to end|was being killed|that was ending|cannot be told/,
     advice: MOMENT,
   },
   {

@@ -25,7 +25,8 @@ function title({ pid, comm }: { pid: number; comm: string }, incident: string, s
 
 function heading(why: ProtectedWhy, style: Style): string[] {
   const { process, incident } = why;
-  const isWell = process.outcome === 'restored' && process.ended === undefined;
+  const isBack = process.outcome === 'restored' && process.ended === undefined;
+  const isWell = isBack || process.outcome === 'ended';
   const fate = (isWell ? style.good : style.bad)(printable(fateOf(why)));
   const more = [
     commandLine(process),

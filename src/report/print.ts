@@ -62,7 +62,9 @@ function processes(report: IncidentReport, style: Style): string[] {
   const since =
     ended === 0 ? '' : `, ${ended} more came back and ${ended === 1 ? 'has' : 'have'} ended since`;
   const rows = all.flatMap((process) => processLines(process, style));
-  const heading = `${back.length - ended} of ${all.length} protected processes run again${since}`;
+  const ending = all.filter(({ outcome }) => outcome === 'ended').length;
+  const gone = ending === 0 ? '' : `, ${ending} more ${ending === 1 ? 'was' : 'were'} ending`;
+  const heading = `${back.length - ended} of ${all.length - ending} protected processes run again${since}${gone}`;
   return [heading, ...rows, ...unmatched(report), ''];
 }
 
@@ -74,7 +76,8 @@ function nobody({ stages }: IncidentReport): string {
 }
 
 function processLines(process: ProcessReport, style: Style): string[] {
-  const good = process.outcome === 'restored' && process.ended === undefined;
+  const isBack = process.outcome === 'restored' && process.ended === undefined;
+  const good = isBack || process.outcome === 'ended';
   const outcome = (good ? style.good : style.bad)(process.outcome.padEnd(8));
   const details = [
     process.verdict === 'repaired' ? 'repaired' : '',

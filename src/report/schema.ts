@@ -54,9 +54,10 @@ const processReport = z.strictObject({
     .enum(['sound', 'repaired', 'refused'])
     .optional()
     .meta({ description: 'absent if it was not captured' }),
-  outcome: z
-    .enum(['pending', 'restored', 'refused', 'failed'])
-    .meta({ description: 'pending: the report was written before it was decided' }),
+  outcome: z.enum(['pending', 'restored', 'ended', 'refused', 'failed']).meta({
+    description:
+      'pending: the report was written before it was decided; ended: it was ending at the panic, and nobody waits for it',
+  }),
   reasons: z.array(z.string()).meta({ description: 'why it was refused, or could not be restored' }),
   checks: z.array(check),
   repairs: z.array(repair),

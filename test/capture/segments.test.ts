@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import type { MappingUse } from '../../src/capture/file-capture.ts';
+import type { EndedTasks, MappingUse } from '../../src/capture/file-capture.ts';
 import { CaptureContext } from '../../src/capture/files/context.ts';
 import type { GroupSelection } from '../../src/capture/files/kind.ts';
 import { mapSegment, segmentsOf, sharedSegments } from '../../src/capture/segments.ts';
@@ -28,6 +28,7 @@ for (const release of releases) {
       readonly segment: bigint;
       readonly #tasks = new Map<number, { task: bigint; mm: bigint; pid: bigint }>();
       #context: CaptureContext | undefined;
+      #ended: EndedTasks | undefined;
 
       /** One segment of three pages and a bit, and three processes, of which the last is not protected. */
       constructor() {
@@ -71,6 +72,12 @@ for (const release of releases) {
         this.set('shm_cprid', this.#tasks.get(pid)?.pid ?? 0n);
       }
 
+      /** As if a process had been ending. */
+      ended(pid: number): void {
+        const { task, mm } = this.#tasks.get(pid) ?? assert.fail();
+        this.#ended = { leaders: new Set([task]), threads: new Set([task]), spaces: new Set([mm]) };
+      }
+
       /** Has processes attach it: a list of areas that is as good as a tree. */
       attach(...areas: readonly (readonly [pid: number, flags: bigint])[]): void {
         const { kernel } = this;
@@ -95,7 +102,7 @@ for (const release of releases) {
         const list = { tasks: all.map(({ task }) => task), lost: [], damage: [], isComplete: true };
         const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
         const own = all.filter(({ pid }) => pid !== OUTSIDER);
-        this.#context = new CaptureContext(this.kernel, clocks, own, list);
+        this.#context = new CaptureContext(this.kernel, clocks, own, list, undefined, this.#ended);
         sharedSegments.collect(this.#context);
         return this.#context;
       }
@@ -142,6 +149,18 @@ for (const release of releases) {
       assert.deepEqual([others, made.group(OUTSIDER)], [[], []]);
       assert.deepEqual([...made.context.refusals], []);
       assert.deepEqual(sharedSegments.losses(made.context), []);
+    });
+
+    test('is no longer of a process that was ending, whose areas the kernel still has', () => {
+      const made = new Made();
+      made.attach([MAKER, WRITABLE], [OUTSIDER, WRITABLE]);
+      made.ended(OUTSIDER);
+      assert.equal(made.map(MAKER).kind, 'segment');
+      assert.deepEqual(
+        made.group(MAKER).map(({ attachments }) => attachments),
+        [1],
+      );
+      assert.deepEqual([...made.context.refusals], []);
     });
 
     test('comes back with who has made it if nobody has it attached', () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   concludePending,
+  endedReport,
   noteTies,
   noteUnprotected,
   selectedReport,
@@ -33,6 +34,20 @@ test('a process that a rule names is in the report before it is captured, and st
   const text = printReport(report, styleFor(false));
   assert.match(text, /^0 of 1 protected processes run again$/m);
   assert.match(text, /^ +7 {2}database +failed\n +the resurrection was broken off before it was restored$/m);
+});
+
+test('a process that was ending is neither one that is back nor one that is missing', () => {
+  const report = emptyReport();
+  const rule = { kind: 'command', name: 'database' } as const;
+  const selection = { selected: [{ candidate, rule }], candidates: [candidate] };
+  const notes = ['was ending, and has ended: exit code 1; nobody waits for it'];
+  report.processes.push(endedReport({ pid: 7, comm: 'database', notes }, selection));
+  concludePending(report, 'a stage failed');
+  const [process] = reportSchema.parse(report).processes;
+  assert.deepEqual([process?.outcome, process?.unit], ['ended', 'database.service']);
+  const text = printReport(report, styleFor(false));
+  assert.match(text, /^0 of 0 protected processes run again, 1 more was ending$/m);
+  assert.match(text, /^ +7 {2}database +ended\n(.*\n)* +note: was ending, and has ended: exit code 1/m);
 });
 
 test('what was decided is not decided again', () => {

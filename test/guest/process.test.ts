@@ -26,7 +26,7 @@ suite(`processes on ${release}`, () => {
     await guest.program('parked');
     await guest.program('pending');
     await guest.program('vfork');
-    for (const name of ['sequence.py', 'peculiar.py', 'lease.py'])
+    for (const name of ['sequence.py', 'peculiar.py', 'lease.py', 'endings.py'])
       await guest.copyIn(join(programs, name), `/root/${name}`);
     restoreProgram = await installNodeProgram(guest, 'restore');
   });
@@ -289,6 +289,41 @@ suite(`processes on ${release}`, () => {
       const expected = stayed.map((line) => (line === 'cancelled: no' ? 'cancelled: yes' : line));
       assert.deepEqual(await result(`left${kind}`), expected);
     }
+  });
+
+  test('a process that was being killed has ended: others hear of it as they would have', async (t) => {
+    const thaw = 'fsfreeze -u /srv/ending 2>/dev/null || true';
+    t.after(() => guest.sh(thaw));
+    await guest.sh(
+      'truncate -s 16M /var/tmp/ending.img; mkfs.ext4 -q /var/tmp/ending.img; mkdir -p /srv/ending; ' +
+        'mount -o loop /var/tmp/ending.img /srv/ending; touch /srv/ending/nothing; fsfreeze -f /srv/ending',
+    );
+    const pid = await guest.background(
+      'exec python3 /root/endings.py /tmp/endings /srv/ending >/tmp/endings.err 2>&1',
+    );
+    await guest.until('grep -q ready /tmp/endings && test $(pgrep -c -x victim) = 3', 30);
+    const victims = (await guest.sh('pgrep -x victim')).split('\n').map(Number);
+    for (const victim of victims) await guest.untilState(victim, 'D');
+    // Nothing ends them until the file system is thawed.
+    await guest.sh(`kill -9 ${victims.join(' ')}`);
+    const { notes, groups } = await bringBack('endings', [pid], thaw);
+    assert.equal(notes.filter((note) => note === 'was being killed, and has ended: signal 9').length, 2);
+    const states = groups.flatMap(({ processes }) => processes.map(({ state }) => state));
+    assert.deepEqual(states.sort(), ['alive', 'alive', 'alive', 'zombie', 'zombie']);
+    await guest.until('grep -q done /tmp/endings && grep -q waited /tmp/endings', 30);
+    await guest.until('grep -q ignored /tmp/endings', 30);
+    const lines = (await guest.sh('cat /tmp/endings')).split('\n');
+    for (const line of [
+      'pipe: 0',
+      "socket: b'last', b''",
+      'lock: taken',
+      'wait: signal 9',
+      'told: its own, code 2, status 9, user 0',
+      'waited: signal 9',
+      'ignored: no child',
+    ])
+      assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
+    assert.equal(await guest.sh(`ps -o stat= --ppid ${pid} | grep -c Z || true`), '0');
   });
 
   test('what cannot be kept is refused by name', async (t) => {

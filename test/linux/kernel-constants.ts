@@ -40,6 +40,7 @@ const believed: readonly Believed[] = [
     values: {
       PF_EXITING: PF.exiting,
       PF_IO_WORKER: PF.ioWorker,
+      PF_SIGNALED: PF.signaled,
       PF_MCE_PROCESS: PF.mceProcess,
       PF_USER_WORKER: PF.userWorker,
       PF_MEMALLOC_NOIO: PF.memallocNoio,

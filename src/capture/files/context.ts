@@ -8,7 +8,7 @@ import type { SharingEdge } from '../../model/group.ts';
 import type { FileOwner } from '../../model/open-file.ts';
 import type { Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { Disks, FileTask } from '../file-capture.ts';
+import { type Disks, type EndedTasks, type FileTask, noneEnded } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
@@ -43,14 +43,22 @@ export class CaptureContext {
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
-  constructor(kernel: Kernel, clocks: Clocks, tasks: readonly FileTask[], list: TaskList, disks?: Disks) {
+  /** @param ended what processes had that have ended */
+  constructor(
+    kernel: Kernel,
+    clocks: Clocks,
+    tasks: readonly FileTask[],
+    list: TaskList,
+    disks?: Disks,
+    ended: EndedTasks = noneEnded,
+  ) {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
-    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list);
-    this.mappers = new Mappers(kernel, this.tasks, list);
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
+    this.mappers = new Mappers(kernel, this.tasks, list, ended);
   }
 
   /** What a kind of file or memory has found: an object of its class, made when it is first asked for. */

@@ -1,13 +1,13 @@
 import { fdSlots } from '../../linux/fdtable.ts';
 import { fileAt } from '../../linux/file.ts';
-import type { File } from '../../linux/fs.ts';
-import { socketStruct } from '../../linux/net.ts';
-import { type FileKind, fileKind } from '../../linux/readers/file-kind.ts';
+import type { FileKind } from '../../linux/readers/file-kind.ts';
 import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
-import { ttyOfFile } from '../../linux/tty.ts';
 import { hex, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type EndedTasks, noneEnded } from '../file-capture.ts';
+import { ClosedFiles } from './closed.ts';
+import { sharedObject } from './shared-object.ts';
 
 /** A descriptor somewhere in the system. */
 export interface Holder {
@@ -36,11 +36,21 @@ export class SystemFiles {
    * sound kernel. What they share with others is then told by counts: see {@link unknownHolders}.
    */
   readonly unreadable: string[] = [];
+  readonly #tables = new Set<bigint>();
+  readonly #closed: ClosedFiles;
 
-  constructor(kernel: Kernel, protectedPids: ReadonlySet<number>, list: TaskList) {
+  constructor(
+    kernel: Kernel,
+    protectedPids: ReadonlySet<number>,
+    list: TaskList,
+    ended: EndedTasks = noneEnded,
+  ) {
     if (!list.isComplete) this.unreadable.push(...list.damage);
     for (const { pid, problem } of list.lost) this.unreadable.push(`process ${pid}: ${problem}`);
-    for (const address of list.tasks) this.#addTask(kernel, address, protectedPids);
+    for (const address of list.tasks) {
+      if (!ended.leaders.has(address)) this.#addTask(kernel, address, protectedPids);
+    }
+    this.#closed = new ClosedFiles(kernel, ended.threads, (table) => this.#tables.has(table));
   }
 
   #addTask(kernel: Kernel, address: bigint, protectedPids: ReadonlySet<number>): void {
@@ -56,6 +66,7 @@ export class SystemFiles {
     attempt(() => {
       const { pid, comm, files } = taskAt(kernel, address);
       if (files === 0n) return;
+      this.#tables.add(files);
       who = `PID ${pid} (${comm})`;
       for (const { fd, file } of fdSlots(kernel, files)) {
         const holder = { pid, comm, fd, file, isProtected: protectedPids.has(pid) };
@@ -86,6 +97,24 @@ export class SystemFiles {
     return this.byObject.get(object) ?? [];
   }
 
+  /** Descriptors that led to a file, in processes that have ended: `f_count` still counts them. */
+  closedDescriptors(file: bigint): number {
+    return this.#closed.descriptors(file);
+  }
+
+  /**
+   * Files on a pipe, a socket or a terminal that nobody holds since a process has ended: the object still
+   * counts them.
+   */
+  closedFiles(object: bigint): number {
+    return [...this.#closed.on(object)].filter((file) => !this.byFile.has(file)).length;
+  }
+
+  /** Whether a process that has ended was the last to hold an object. */
+  isClosed(object: bigint): boolean {
+    return this.closedFiles(object) > 0 && this.holdersOfObject(object).length === 0;
+  }
+
   /** Addresses of all objects behind files of some kinds that a process holds: of `socket` the socks. */
   objectsOf(...kinds: readonly FileKind[]): ReadonlySet<bigint> {
     return new Set(kinds.flatMap((kind) => [...(this.#objects.get(kind) ?? [])]));
@@ -95,27 +124,12 @@ export class SystemFiles {
     const known = this.byFile.get(holder.file);
     if (known !== undefined) known.push(holder);
     else this.byFile.set(holder.file, [holder]);
-    const { kind, object } = sharedObject(kernel, holder.file);
+    const file = fileAt(kernel, holder.file);
+    const { kind, object } = file === undefined ? {} : sharedObject(kernel, file);
     if (kind === undefined || object === undefined) return;
     this.#objects.set(kind, (this.#objects.get(kind) ?? new Set()).add(object));
     const holders = this.byObject.get(object);
     if (holders !== undefined) holders.push(holder);
     else this.byObject.set(object, [holder]);
   }
-}
-
-/** What two open files of a kind can share, by the kind. */
-const objects: Readonly<Partial<Record<FileKind, (kernel: Kernel, file: File) => bigint>>> = {
-  pipe: (_, file) => file.private_data,
-  socket: (kernel, file) => kernel.bind(socketStruct).at(file.private_data).sk,
-  tty: (kernel, file) => ttyOfFile(kernel, file).address,
-  'hung-up-tty': (kernel, file) => ttyOfFile(kernel, file).address,
-};
-
-/** What a file is, and the address of the object behind it if other files can lead there as well. */
-function sharedObject(kernel: Kernel, address: bigint): { kind?: FileKind; object?: bigint } {
-  const file = fileAt(kernel, address);
-  if (file === undefined || file.private_data === 0n) return {};
-  const kind = fileKind(kernel, file.f_op);
-  return kind === undefined ? {} : { kind, object: objects[kind]?.(kernel, file) };
 }

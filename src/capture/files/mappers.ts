@@ -4,7 +4,7 @@ import type { TaskList } from '../../linux/readers/task-list.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { FileTask } from '../file-capture.ts';
+import { type EndedTasks, type FileTask, noneEnded } from '../file-capture.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** A process by its address space. */
@@ -18,12 +18,19 @@ export class Mappers {
   readonly #kernel: Kernel;
   readonly #tasks: ReadonlyMap<number, FileTask>;
   readonly #list: TaskList;
+  readonly #ended: EndedTasks;
   #users: ReadonlyMap<bigint, readonly User[]> | undefined;
 
-  constructor(kernel: Kernel, tasks: ReadonlyMap<number, FileTask>, list: TaskList) {
+  constructor(
+    kernel: Kernel,
+    tasks: ReadonlyMap<number, FileTask>,
+    list: TaskList,
+    ended: EndedTasks = noneEnded,
+  ) {
     this.#kernel = kernel;
     this.#tasks = tasks;
     this.#list = list;
+    this.#ended = ended;
   }
 
   /**
@@ -55,6 +62,7 @@ export class Mappers {
       );
     }
     if (users.length > 0) return users.map(({ pid }) => pid);
+    if (this.#ended.spaces.has(mm)) return [];
     // The areas of a process that has ended go one by one after its last thread has let go of them.
     if (this.#kernel.bind(mmStruct).at(mm).mm_users === 0) return [];
     throw new FileRefusal('has memory that a process maps as well of which nothing is known');
@@ -69,6 +77,7 @@ export class Mappers {
   #readUsers(): ReadonlyMap<bigint, readonly User[]> {
     const users = new Map<bigint, User[]>();
     for (const address of this.#list.tasks) {
+      if (this.#ended.leaders.has(address)) continue;
       readable(() => {
         const { mm, tgid: pid, comm } = taskAt(this.#kernel, address);
         if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), { pid, comm }]);

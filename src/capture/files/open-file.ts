@@ -34,7 +34,10 @@ function share(context: CaptureContext, address: bigint, file: OpenFile, count: 
   const kind = kindOf(file);
   const { name } = kind;
   const holders = context.system.holdersOfFile(address);
-  const unknown = context.system.unknownHolders(count, holders.length);
+  const unknown = context.system.unknownHolders(
+    count,
+    holders.length + context.system.closedDescriptors(address),
+  );
   if (unknown !== undefined && kind.parted === undefined) {
     throw new FileRefusal(`has ${name} that others may hold: ${unknown}`);
   }

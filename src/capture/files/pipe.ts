@@ -51,11 +51,12 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
   const holders = context.system.holdersOfObject(pipe.address);
   context.shareAmong(holders, named ? 'a FIFO' : 'a pipe');
   const files = new Set(holders.map((holder) => holder.file)).size;
-  if (files > pipe.files) {
-    throw new FileRefusal(`has a pipe that is damaged: ${files} ends are held, but it counts ${pipe.files}`);
+  const counted = pipe.files - context.system.closedFiles(pipe.address);
+  if (files > counted) {
+    throw new FileRefusal(`has a pipe that is damaged: ${files} ends are held, but it counts ${counted}`);
   }
-  if (files < pipe.files) {
-    throw new FileRefusal(`has a pipe with ${pipe.files} ends, of which only ${files} are held by a process`);
+  if (files < counted) {
+    throw new FileRefusal(`has a pipe with ${counted} ends, of which only ${files} are held by a process`);
   }
   if ((file.f_flags & openFlags.direct) !== 0) throw new FileRefusal('has a pipe in packet mode (O_DIRECT)');
   if ((pipe.watch_queue ?? 0n) !== 0n) throw new FileRefusal('has a pipe for notifications of the kernel');

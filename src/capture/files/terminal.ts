@@ -77,9 +77,13 @@ function sharePty(context: CaptureContext, tty: Tty, kind: 'pty-master' | 'pty-s
   }
   if (masters.length === 0)
     throw new FileRefusal(`has the terminal ${name}, whose master is held by no process`);
+  // A master that has lost its last slave reads EIO; CRIU makes one that waits for its first.
+  if (system.isClosed(tty.link))
+    throw new FileRefusal(`has the terminal ${name}, whose other end a process had that was ending`);
   // The slave is counted once more as long as its master is open (pty_common_install).
   const slave = kind === 'pty-slave' ? tty : context.kernel.bind(ttyStruct).at(tty.link);
-  const unknown = system.unknownHolders(slave.count - 1, new Set(slaves.map(({ file }) => file)).size);
+  const known = new Set(slaves.map(({ file }) => file)).size + system.closedFiles(slave.address);
+  const unknown = system.unknownHolders(slave.count - 1, known);
   if (unknown !== undefined) throw new FileRefusal(`has the terminal ${name}, and ${unknown}`);
   context.join(
     [...own, ...other].map(({ pid }) => pid),

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { readCred } from '../../linux/cred.ts';
 import type { File } from '../../linux/fs.ts';
 import type { Socket } from '../../linux/net.ts';
@@ -15,6 +16,8 @@ import { PathFiles } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
+
+const { ECONNRESET } = constants.errno;
 
 /** ` (/run/foo.sock)`, from the name of either end. */
 function between(context: CaptureContext, ...ends: readonly UnixSock[]): string {
@@ -85,11 +88,24 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
     );
     return socketInode(kernel, peer.sk_socket);
   }
+  if (context.system.isClosed(unix.peer)) return closedPeer(context, unix, sock, peer);
   const listener = listenerOf(context, unix.peer);
   if (listener === undefined) {
     throw new FileRefusal(`has a unix socket connected${via} to an end that no process holds`);
   }
   return waitingPeer(context, sock, peer, listener, via);
+}
+
+/** Peer 0 of a socket whose other end a process had that has ended: unix_release_sock(). */
+function closedPeer(context: CaptureContext, unix: UnixSock, sock: Sock, peer: Sock): 0 {
+  const { kernel, system } = context;
+  if (sock.sk_type === SOCK_DGRAM) {
+    noteLostPeer(context, unix, kernel.bind(unixSock).at(unix.peer), sock);
+  } else if (skbQueue(kernel, peer.receiveQueue).length > 0) {
+    const holders = system.holdersOfObject(sock.address);
+    context.noteHolders(holders, `the error ${ECONNRESET} that waited on a socket (SO_ERROR) is lost`);
+  }
+  return 0;
 }
 
 /**
