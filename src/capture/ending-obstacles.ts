@@ -98,7 +98,7 @@ export function obstaclesOf(source: EndSource, group: TaskGroup): string[] {
   const { signal, threads, allThreads } = group;
   const obstacles: (string | false)[] = [
     signal.core_state !== 0n && 'was dumping core',
-    threads.some(({ ptrace }) => ptrace !== 0) && 'is traced by a debugger',
+    allThreads.some(({ ptrace }) => ptrace !== 0) && 'is traced by a debugger',
     threads.some(({ ptraced }) => !listEmpty(kernel, ptraced)) && 'traces another process',
     threads.some(({ io_uring }) => (io_uring ?? 0n) !== 0n) && 'uses io_uring',
     threads.some((task) => hasSemaphoreUndo(kernel, task)) && 'has System V semaphores to undo',
