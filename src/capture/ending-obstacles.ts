@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { listEmpty } from '../linux/list.ts';
 import { VM } from '../linux/mm.ts';
 import { mmStruct } from '../linux/mm-types.ts';
@@ -10,6 +11,8 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import type { MemoryUsers } from './memory-users.ts';
 import { hasSemaphoreUndo } from './task-attributes.ts';
 import type { TaskGroup } from './tasks.ts';
+
+const { SIGCHLD } = constants.signals;
 
 /** What is asked to find out what the end of a process would do to others. */
 export interface EndSource {
@@ -95,9 +98,10 @@ function memoryObstacles(source: EndSource, group: TaskGroup): string[] {
  */
 export function obstaclesOf(source: EndSource, group: TaskGroup): string[] {
   const { kernel } = source;
-  const { signal, threads, allThreads } = group;
+  const { leader, signal, threads, allThreads } = group;
   const obstacles: (string | false)[] = [
     signal.core_state !== 0n && 'was dumping core',
+    leader.exit_signal !== SIGCHLD && `tells its parent with signal ${leader.exit_signal}`,
     allThreads.some(({ ptrace }) => ptrace !== 0) && 'is traced by a debugger',
     threads.some(({ ptraced }) => !listEmpty(kernel, ptraced)) && 'traces another process',
     threads.some(({ io_uring }) => (io_uring ?? 0n) !== 0n) && 'uses io_uring',

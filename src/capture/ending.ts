@@ -38,7 +38,9 @@ function argumentsOfExit(kernel: Kernel, { threads }: TaskGroup, running: Runnin
   const calls = threads.length === 1 ? ['exit', 'exit_group'] : ['exit_group'];
   return threads.flatMap((task) => {
     if (!hasRegisters(kernel, task, running)) return [];
-    const { orig_ax, ax, di } = taskPtRegs(kernel, task.stack);
+    const { orig_ax, ax, di, cx, ip, r11, flags } = taskPtRegs(kernel, task.stack);
+    // Calls of 32-bit code have other numbers; `syscall` alone leaves these two behind.
+    if (cx !== ip || r11 !== flags) return [];
     const number = Number(BigInt.asIntN(64, orig_ax));
     if (number < 0 || BigInt.asIntN(64, ax) !== ENOSYS) return [];
     return calls.includes(systemCalls.name(number)) ? [Number(di & 0xffn)] : [];

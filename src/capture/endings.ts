@@ -66,6 +66,20 @@ interface Parent {
   readonly isTold: boolean;
 }
 
+/** SIGCHLD for a child that has ended. */
+interface Notice {
+  /** A siginfo_t. */
+  readonly siginfo: Uint8Array;
+  /** The thread that it wakes (complete_signal, kernel/signal.c); undefined if all have it blocked. */
+  readonly thread: bigint | undefined;
+}
+
+/** The one whose child it is, if it does not block the signal; else another one that does not. */
+function threadToTell({ threads }: TaskGroup, preferred: bigint): bigint | undefined {
+  const open = threads.filter(({ blocked }) => (blocked & (1n << BigInt(SIGCHLD - 1))) === 0n);
+  return (open.find(({ address }) => address === preferred) ?? open[0])?.address;
+}
+
 /** `thread` is the one whose child it is: its mask decides whether the signal is kept (sig_ignored). */
 function parentOf(kernel: Kernel, thread: bigint, { leader, signal }: TaskGroup): Parent {
   const action = readSigactions(kernel, leader.sighand)[SIGCHLD - 1];
@@ -88,8 +102,8 @@ export class Endings {
   readonly #kernel: Kernel;
   readonly #ended = new Map<number, Ending>();
   readonly #problems = new Map<number, readonly string[]>();
-  /** siginfo_t of a SIGCHLD, by the pid of the parent. */
-  readonly #notices = new Map<number, Uint8Array>();
+  /** By the pid of the parent. */
+  readonly #notices = new Map<number, Notice>();
   readonly #tasks = { leaders: new Set<bigint>(), threads: new Set<bigint>(), spaces: new Set<bigint>() };
 
   /** @param groups all processes that are to come back */
@@ -102,8 +116,8 @@ export class Endings {
       try {
         this.#add(source, group, running, byTask);
       } catch (error) {
-        // Its capture will come upon the same.
         if (!(error instanceof VmcoreError)) throw error;
+        this.#problems.set(group.pid, [`whether it was ending cannot be told: ${error.message}`]);
       }
     }
   }
@@ -145,7 +159,10 @@ export class Endings {
     const { reaps, isTold } = parentOf(this.#kernel, group.leader.real_parent, parent);
     // SIGCHLD is queued once (legacy_queue).
     if (isTold && !this.#notices.has(parent.pid))
-      this.#notices.set(parent.pid, siginfoOf(this.#kernel, group, exitCode));
+      this.#notices.set(parent.pid, {
+        siginfo: siginfoOf(this.#kernel, group, exitCode),
+        thread: threadToTell(parent, group.leader.real_parent),
+      });
     return !reaps;
   }
 
@@ -164,10 +181,9 @@ export class Endings {
     return this.#problems.get(pid) ?? [];
   }
 
-  /** The SIGCHLD that a process has got because a child has ended, as siginfo_t; none or one. */
-  noticesTo({ pid }: Pick<TaskGroup, 'pid'>): readonly Uint8Array[] {
-    const notice = this.#notices.get(pid);
-    return notice === undefined ? [] : [notice];
+  /** The SIGCHLD that a process has got because a child has ended. */
+  noticeTo({ pid }: Pick<TaskGroup, 'pid'>): Notice | undefined {
+    return this.#notices.get(pid);
   }
 }
 

@@ -22,6 +22,7 @@ import {
   isReadable,
   isToldTheRest,
   type MemoryPatch,
+  toldRest,
   withRemainingTime,
 } from './timeout.ts';
 import type { Vforks } from './vfork.ts';
@@ -47,8 +48,8 @@ export interface ThreadOwner {
   readonly sigactions: readonly KernelSigaction[];
   /** Signals pending for the whole process. */
   readonly sharedPending: bigint;
-  /** SIGCHLD has been added to those: a child was ending, and has ended. */
-  readonly hasNotice: boolean;
+  /** The thread that gets the SIGCHLD that was added to those: a child was ending, and has ended. */
+  readonly noticeTo: bigint | undefined;
   readonly vmas: readonly Vma[];
   /** The memory of the process. */
   readonly user: UserMemory;
@@ -70,7 +71,7 @@ function handlers(
   owner: ThreadOwner,
   blocked: bigint,
 ): { any: boolean; noRestart: boolean } {
-  const notice = owner.hasNotice && !waits.has(call) ? SIGCHLD_BIT : 0n;
+  const notice = owner.noticeTo === task.address && !waits.has(call) ? SIGCHLD_BIT : 0n;
   const deliverable = (task.pendingSignal | owner.sharedPending | notice) & ~blocked;
   let any = false;
   let noRestart = false;
@@ -200,15 +201,51 @@ export function interruptedCall(
   const name = calledBy(kernel.architecture, registers);
   const [first = 0n] = systemCalls.arguments(registers);
   const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, first)) : undefined;
+  if (decision.outcome === 'restart' && mayBeReaped(name, task, owner, blocked)) {
+    const why =
+      'its handler of SIGCHLD runs before it is made again, and may take the child that it waits for';
+    findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason: why });
+  }
   if (decision.outcome === 'in-doubt') findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason });
   if (decision.outcome === 'refuse') findings.reasons.push(`thread ${task.pid} was in ${name}: ${reason}`);
   const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
   const record = { outcome, syscall: name, reason };
   const after = applyDecision(systemCalls, registers, decision);
+  if (decision.outcome === 'eintr') tellTheRest(source, task, name, registers, timeLeft, owner);
   if (decision.outcome !== 'restart') return { registers: after, record };
   const problem = problemOfReturn(systemCalls, owner.user, registers);
   if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
+}
+
+/**
+ * Whether a handler of SIGCHLD can take the child away that a call waits for. In the dead kernel the call
+ * would have had it first.
+ */
+function mayBeReaped(
+  name: string,
+  { address }: Task,
+  { noticeTo, sigactions }: ThreadOwner,
+  blocked: bigint,
+): boolean {
+  const { handler = 0n } = sigactions[constants.signals.SIGCHLD - 1] ?? {};
+  return noticeTo === address && waits.has(name) && handler > 1n && (blocked & SIGCHLD_BIT) === 0n;
+}
+
+/** Tells a program whose call was ended what was left of its time, where the kernel does. */
+function tellTheRest(
+  { kernel }: ThreadSource,
+  { pid }: Task,
+  name: string,
+  registers: UserRegisters,
+  timeLeft: bigint | 'unknown' | undefined,
+  { vmas, user, patches, findings }: ThreadOwner,
+): void {
+  if (timeLeft === undefined) return;
+  const patch = timeLeft === 'unknown' ? undefined : toldRest(kernel.architecture, name, registers, timeLeft);
+  if (patch === undefined && timeLeft !== 'unknown') return;
+  if (patch !== undefined && canPatch(vmas, patch) && isReadable(user, patch)) patches.push(patch);
+  else findings.notes.push(`thread ${pid} is not told how much of its time in ${name} was left`);
 }
 
 /** Registers for a call that is made again, but only for the rest of its time. */

@@ -278,10 +278,10 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
-  const notices = source.endings.noticesTo(group);
+  const notice = source.endings.noticeTo(group);
   const owner: ThreadOwner = {
     ...{ findings, sigactions, sharedPending, patches },
-    hasNotice: notices.length > 0,
+    noticeTo: notice?.thread,
     vmas: memory.vmas,
     user,
     stopping: pending.stopped,
@@ -307,7 +307,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     umask: fs.umask,
     personality: leader.personality,
     sigactions,
-    sharedPendingSignals: [...pending.signals, ...notices],
+    sharedPendingSignals: notice === undefined ? pending.signals : [...pending.signals, notice.siginfo],
     intervalTimers,
     posixTimers: timers.timers,
     limits: readLimits(kernel, signal),

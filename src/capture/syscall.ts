@@ -265,6 +265,20 @@ function inTime(state: SyscallState, name: string, decision: SyscallDecision): S
     : decision;
 }
 
+/** Calls that a signal handler ends whatever its flags are (signal(7)). Others go on if it has SA_RESTART. */
+const endedByHandler: ReadonlySet<string> = new Set(
+  `pause poll ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 nanosleep clock_nanosleep semop semtimedop
+  msgrcv msgsnd rt_sigsuspend rt_sigtimedwait io_getevents io_pgetevents`.split(/\s+/),
+);
+
+/** A handler that is to run has woken who was asleep: its call ends before it has what it waited for. */
+function behindHandler(state: SyscallState, name: string, decision: SyscallDecision): SyscallDecision {
+  if (decision.outcome !== 'restart' || state.activity !== 'asleep' || !state.handlerPending) return decision;
+  return endedByHandler.has(name) || state.interruptedByHandler
+    ? { outcome: 'eintr', reason: 'a signal handler runs first, which ends it' }
+    : decision;
+}
+
 /** A doubt that the kernel stack might have ended, if it could have been read. */
 function withStack({ progress }: SyscallState, decision: SyscallDecision): SyscallDecision {
   if (decision.outcome !== 'in-doubt' || progress.kind !== 'unknown' || progress.why === undefined)
@@ -280,7 +294,8 @@ export function decideSyscall(state: SyscallState): SyscallDecision {
   if (state.call === undefined) return { outcome: 'resume', reason: 'it was in no system call' };
   if (state.ax !== ENOSYS) return finished(state, state.ax);
   const name = state.call;
-  const decision = withStack(state, inTime(state, name, unfinished(state, name)));
+  const made = inTime(state, name, unfinished(state, name));
+  const decision = withStack(state, behindHandler(state, name, made));
   if (!state.panicked || decision.outcome === 'refuse' || decision.outcome === 'result') return decision;
   const known = decision.outcome === 'in-doubt' ? `, and ${decision.reason}` : '';
   return {

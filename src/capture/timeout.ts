@@ -105,6 +105,30 @@ export function isToldTheRest(name: string): boolean {
   return timeouts.get(name)?.kind === 'updated';
 }
 
+/** Where calls that sleep are given a place for what was left (nanosleep(2), clock_nanosleep(2)). */
+const places: ReadonlyMap<string, number> = new Map([
+  ['nanosleep', 1],
+  ['clock_nanosleep', 3],
+]);
+
+/**
+ * What the kernel writes to the memory of a program whose call a signal handler has ended: how much was left.
+ *
+ * @param remaining nanoseconds, at least 0
+ */
+export function toldRest(
+  architecture: Architecture,
+  name: string,
+  registers: UserRegisters,
+  remaining: bigint,
+): MemoryPatch | undefined {
+  if (isToldTheRest(name)) return withRemainingTime(architecture, name, registers, remaining)?.patch;
+  const place = places.get(name);
+  const given = architecture.systemCalls.arguments(registers);
+  const address = place === undefined ? 0n : (given[place] ?? 0n);
+  return address === 0n ? undefined : { address: Number(address), bytes: timeBytes(remaining, 'timespec') };
+}
+
 /** Whether memory at an address is the process's own and can be written to. */
 export function canPatch(vmas: readonly Vma[], { address, bytes }: MemoryPatch): boolean {
   return vmas.some(

@@ -4,6 +4,7 @@ import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { taskPtRegs } from '../../src/linux/arch/index.ts';
 import { fdSlots, fdtable, filesStruct } from '../../src/linux/fdtable.ts';
+import { fileStruct } from '../../src/linux/fs.ts';
 import { VM } from '../../src/linux/mm.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
@@ -23,9 +24,13 @@ const EXIT = 60n;
 const EXIT_GROUP = 231n;
 const WAIT4 = 61n;
 const PAUSE = 34n;
+const EPOLL_WAIT = 232n;
+const SEMOP = 65n;
+const FLOCK = 73n;
 const VFORK = 58n;
 const ERESTARTNOHAND = -514n;
 const SA_NOCLDWAIT = 2n;
+const SA_RESTART = 0x1000_0000n;
 const HANDLER = 0x1000n;
 const EXIT_ZOMBIE = 0x20n;
 const CORE = 0x80;
@@ -123,6 +128,12 @@ for (const release of releases) {
           assert.equal(zombieOf(inCall(child, call, 0x103n)).exitCode, 3 << 8);
       });
 
+      test('but not by a call of 32-bit code, which has other numbers', () => {
+        const result = capture([...inCall(child, EXIT_GROUP, 5n), register(child, 'cx', 0x1234n)]);
+        assert.equal(find(result, kinds.stopped), undefined);
+        assert.deepEqual(result.ended, []);
+      });
+
       test('told so rather than by its own call', () => {
         assert.equal(zombieOf([...told(child, 2 << 8), ...inCall(child, EXIT_GROUP, 3n)]).exitCode, 2 << 8);
       });
@@ -209,6 +220,31 @@ for (const release of releases) {
         assert.equal(outcomeIn(WAIT4), 'restart');
       });
 
+      test('which ends the calls that it sleeps in by the rule of the kernel', () => {
+        const threadIn = (call: bigint, flags = 0n) => {
+          const asleep = [register(parent, 'ax', ENOSYS), task(parent, '__state', 1n)];
+          const patches = [...asleep, register(parent, 'orig_ax', call), ...action(HANDLER, flags)];
+          const { threads, findings } = processOf(capture([...patches, ...told(child, 0)]), kinds.pid);
+          return [threads[0]?.syscall.outcome, findings.inDoubt.length];
+        };
+        for (const call of [PAUSE, EPOLL_WAIT, SEMOP]) {
+          assert.deepEqual(threadIn(call), ['eintr', 0]);
+          assert.deepEqual(threadIn(call, SA_RESTART), ['eintr', 0]);
+        }
+        assert.deepEqual(threadIn(FLOCK), ['eintr', 0]);
+        assert.deepEqual(threadIn(FLOCK, SA_RESTART), ['restart', 0]);
+        // Its handler may take the child before the call is made again.
+        assert.deepEqual(threadIn(WAIT4), ['restart', 1]);
+      });
+
+      test('and by no other signal than SIGCHLD', () => {
+        const other = task(child, 'exit_signal', 10n);
+        assert.match(
+          reasonsOf([...told(child, 0), other]),
+          /was about to end, and tells its parent with signal 10/,
+        );
+      });
+
       test('and a core dump is not told to it wrongly', () => {
         assert.match(
           reasonsOf(told(child, SIGSEGV | CORE)),
@@ -235,6 +271,14 @@ for (const release of releases) {
         );
         assert.equal(group?.files.files.filter(({ type }) => type === 'pipe').length, 1);
         assert.equal(group.files.pipes.length, 1);
+      });
+
+      test('unless the writer is on its way to somebody as well (SCM_RIGHTS)', () => {
+        const { file = 0n } = fdSlots(kernel, writer.files).find(({ fd }) => fd === 1) ?? {};
+        const count = file + BigInt(kernel.bind(fileStruct).offsetOf('f_count'));
+        const result = capture([...told(writer, 0), put(count, word(2n))], roots);
+        assert.equal(find(result, reader.pid), undefined);
+        assert.notDeepEqual(result.refused, []);
       });
 
       /** A descriptor of another process is the writer's, in the place of its end of the pipe. */

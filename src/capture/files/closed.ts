@@ -1,4 +1,4 @@
-import { fdSlots } from '../../linux/fdtable.ts';
+import { fdSlots, filesStruct } from '../../linux/fdtable.ts';
 import { fileStruct } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { filesToClose } from '../../linux/task-work.ts';
@@ -15,19 +15,29 @@ export class ClosedFiles {
   /** Descriptors by the address of the struct file. */
   readonly #descriptors = new Map<bigint, number>();
   readonly #byObject = new Map<bigint, Set<bigint>>();
+  readonly #kernel: Kernel;
+  /** A process has let go of its table, and the files that it had are on no list until they are closed. */
+  readonly mayLackSome: boolean;
 
   /**
    * @param threads addresses of all task_structs of those processes
    * @param isHeld whether a process that lives has a table of descriptors (`files_struct`) as well
    */
   constructor(kernel: Kernel, threads: Iterable<bigint>, isHeld: (table: bigint) => boolean) {
-    const tables = new Set<bigint>();
+    this.#kernel = kernel;
+    const users = new Map<bigint, number>();
+    let mayLackSome = false;
     for (const thread of threads) {
       const table = readable(() => taskAt(kernel, thread).files) ?? 0n;
-      if (table !== 0n && !isHeld(table)) tables.add(table);
+      if (table === 0n) mayLackSome = true;
+      else users.set(table, (users.get(table) ?? 0) + 1);
       for (const file of readable(() => filesToClose(kernel, thread)) ?? []) this.#add(kernel, file);
     }
-    for (const table of tables) {
+    this.mayLackSome = mayLackSome;
+    for (const [table, count] of users) {
+      // Somebody else has the table as well, and keeps it.
+      const isShared = (readable(() => kernel.bind(filesStruct).at(table).count) ?? count + 1) > count;
+      if (isShared || isHeld(table)) continue;
       for (const { file } of readable(() => fdSlots(kernel, table)) ?? []) {
         if (file === 0n) continue;
         this.#descriptors.set(file, this.descriptors(file) + 1);
@@ -47,8 +57,14 @@ export class ClosedFiles {
     return this.#descriptors.get(file) ?? 0;
   }
 
-  /** The files on a pipe, a socket or a terminal. */
-  on(object: bigint): ReadonlySet<bigint> {
-    return this.#byObject.get(object) ?? new Set();
+  /**
+   * The files on a pipe, a socket or a terminal that are closed with those descriptors: nothing else counts
+   * as their holder, as a message on its way does (SCM_RIGHTS).
+   */
+  on(object: bigint): readonly bigint[] {
+    return [...(this.#byObject.get(object) ?? [])].filter((file) => {
+      const counted = readable(() => this.#kernel.bind(fileStruct).at(file).f_count);
+      return counted !== undefined && counted <= BigInt(this.descriptors(file));
+    });
   }
 }

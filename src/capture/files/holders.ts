@@ -107,7 +107,12 @@ export class SystemFiles {
    * counts them.
    */
   closedFiles(object: bigint): number {
-    return [...this.#closed.on(object)].filter((file) => !this.byFile.has(file)).length;
+    return this.#closed.on(object).filter((file) => !this.byFile.has(file)).length;
+  }
+
+  /** Whether processes that have ended were closing files that are on no list any more. */
+  get mayLackClosed(): boolean {
+    return this.#closed.mayLackSome;
   }
 
   /** Whether a process that has ended was the last to hold an object. */

@@ -85,6 +85,10 @@ function sharePty(context: CaptureContext, tty: Tty, kind: 'pty-master' | 'pty-s
   const known = new Set(slaves.map(({ file }) => file)).size + system.closedFiles(slave.address);
   const unknown = system.unknownHolders(slave.count - 1, known);
   if (unknown !== undefined) throw new FileRefusal(`has the terminal ${name}, and ${unknown}`);
+  if (system.mayLackClosed && slave.count - 1 > known)
+    throw new FileRefusal(
+      `has the terminal ${name}, which a process that was ending may just have been closing`,
+    );
   context.join(
     [...own, ...other].map(({ pid }) => pid),
     `pty ${tty.index}`,
