@@ -24,13 +24,14 @@ function describe(outcomes: readonly PanicOutcome[], seed: number): string {
     const counts = results.map((result) => sum(({ jobs }) => Number(jobs[name] === result)));
     return `| ${name} | ${counts.join(' | ')} |`;
   });
+  const doubts = outcomes.flatMap(({ inDoubt }) => inDoubt.map((doubt) => `- in doubt: ${doubt}`));
   const reasons = outcomes.flatMap((outcome) => outcome.reasons.map((reason) => `- ${reason}`));
   const stageZero = outcomes.flatMap(({ stageZeroMilliseconds }) => stageZeroMilliseconds ?? []);
   const [least, most] = [Math.min(...stageZero), Math.max(...stageZero)];
   return [
     `${outcomes.length} panics (sysrq, bug, oops, NMI) at random moments of guests with 4 CPUs at work: \`make -j4\`, \`zstd -T4\`,`,
     `\`sysbench --threads=4\`, a Python and a C computation with known results. Seed ${seed}. ${sum(({ restored }) => restored)} processes came back,`,
-    `${sum(({ refused }) => refused)} did not; ${sum(({ inDoubt }) => inDoubt)} system calls were in doubt. Stage zero took ${least} to ${most} ms.`,
+    `${sum(({ refused }) => refused)} did not; ${sum(({ inDoubt }) => inDoubt.length)} system calls were in doubt. Stage zero took ${least} to ${most} ms.`,
     '',
     `| work | ${results.join(' | ')} |`,
     `| --- | ${results.map(() => '---:').join(' | ')} |`,
@@ -40,5 +41,6 @@ function describe(outcomes: readonly PanicOutcome[], seed: number): string {
       ? 'Nobody was refused.'
       : 'Why processes were refused, those left out that only belonged to one of them:',
     ...reasons,
+    ...doubts,
   ].join('\n');
 }

@@ -34,8 +34,8 @@ export interface PanicOutcome {
   readonly refused: number;
   /** Why processes were refused, those that only belong to them left out. */
   readonly reasons: readonly string[];
-  /** System calls of which it could not be told whether they had taken effect. */
-  readonly inDoubt: number;
+  /** System calls of which it could not be told whether they had taken effect: `make (12): read: ...`. */
+  readonly inDoubt: readonly string[];
   readonly stageZeroMilliseconds: number | undefined;
   readonly jobs: Readonly<Record<string, JobOutcome>>;
 }
@@ -239,7 +239,9 @@ function countsOf(
     reasons: refused
       .flatMap(({ pid, comm, reasons }) => reasons.map((reason) => `${comm} (${pid}): ${reason}`))
       .filter((reason) => !/ which cannot come back$/.test(reason)),
-    inDoubt: restored.reduce((sum, { inDoubt }) => sum + inDoubt.length, 0),
+    inDoubt: restored.flatMap(({ pid, comm, inDoubt }) =>
+      inDoubt.map(({ syscall, reason }) => `${comm} (${pid}): ${syscall}: ${reason}`),
+    ),
     stageZeroMilliseconds: report.stageZero?.milliseconds,
   };
 }
