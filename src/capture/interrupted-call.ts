@@ -83,6 +83,18 @@ function handlers(
   return { any, noRestart };
 }
 
+/** The handler of the SIGCHLD that a thread gets because a child has ended; undefined if there is none. */
+function noticeOf(
+  call: string,
+  { address }: Task,
+  { noticeTo, sigactions }: ThreadOwner,
+  blocked: bigint,
+): { restarts: boolean } | undefined {
+  const { handler = 0n, flags = 0n } = sigactions[constants.signals.SIGCHLD - 1] ?? {};
+  const isFor = noticeTo === address && !waits.has(call) && (blocked & SIGCHLD_BIT) === 0n && handler > 1n;
+  return isFor ? { restarts: (flags & SA_RESTART) !== 0n } : undefined;
+}
+
 function applyDecision(
   calls: SystemCalls,
   registers: UserRegisters,
@@ -186,6 +198,7 @@ export function interruptedCall(
     cpu: source.running.cpuOf.get(task.address),
     panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
+    wokenBy: noticeOf(calledBy(kernel.architecture, registers), task, owner, blocked),
     interruptedByHandler: pending.noRestart,
   });
   const coarse = coarseness(source.clocks);

@@ -33,6 +33,7 @@ export interface ThreadSituation {
    * Signals that are about to be delivered to a handler, and whether one of those handlers lacks SA_RESTART.
    */
   readonly handlerPending: boolean;
+  readonly wokenBy: SyscallState['wokenBy'];
   readonly interruptedByHandler: boolean;
   readonly timeLeft: SyscallState['timeLeft'];
 }
@@ -220,6 +221,7 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
     known: witness.known,
     panicked: situation.panicked,
     handlerPending: situation.handlerPending,
+    wokenBy: situation.wokenBy,
     interruptedByHandler: situation.interruptedByHandler,
     futex,
     ownsFutex: futex === 'lock' || futex === 'unlock' ? ownsFutex(task, user, given[0] ?? 0n) : undefined,

@@ -50,6 +50,11 @@ export interface SyscallState {
   /** Any signal handler will run first. */
   readonly handlerPending: boolean;
   /**
+   * The thread gets a signal that the dead kernel had not sent yet, and has a handler for it; whether that
+   * one restarts calls (SA_RESTART).
+   */
+  readonly wokenBy: { readonly restarts: boolean } | undefined;
+  /**
    * What a futex call does: waiting and waking may both be repeated, locks tell in their word who has them.
    */
   readonly futex: 'wait' | 'wake' | 'lock' | 'unlock' | 'wait-requeue' | 'other' | undefined;
@@ -271,10 +276,14 @@ const endedByHandler: ReadonlySet<string> = new Set(
   msgrcv msgsnd rt_sigsuspend rt_sigtimedwait io_getevents io_pgetevents`.split(/\s+/),
 );
 
-/** A handler that is to run has woken who was asleep: its call ends before it has what it waited for. */
+/**
+ * A signal that comes now wakes who is asleep: its call ends before it has what it waited for. Signals that
+ * were pending have woken somebody already, and who sleeps all the same is not the one that gets them.
+ */
 function behindHandler(state: SyscallState, name: string, decision: SyscallDecision): SyscallDecision {
-  if (decision.outcome !== 'restart' || state.activity !== 'asleep' || !state.handlerPending) return decision;
-  return endedByHandler.has(name) || state.interruptedByHandler
+  const { wokenBy, activity } = state;
+  if (decision.outcome !== 'restart' || activity !== 'asleep' || wokenBy === undefined) return decision;
+  return endedByHandler.has(name) || !wokenBy.restarts
     ? { outcome: 'eintr', reason: 'a signal handler runs first, which ends it' }
     : decision;
 }

@@ -26,6 +26,7 @@ function inCall(name: string, over: Partial<SyscallState> = {}): SyscallState {
     isOnlyUser: false,
     hasSocketTimeout: false,
     isBeforeExec: false,
+    wokenBy: undefined,
     notTwice: undefined,
     timeLeft: undefined,
     ...over,
@@ -191,6 +192,16 @@ describe('the codes that the kernel keeps to itself', () => {
 
   it('restart the call where no handler runs', () => {
     for (const ax of Object.values(codes)) assert.equal(outcome(inCall('read', { ax })), 'restart');
+  });
+
+  it('of a thread that sleeps ends by a signal that comes now, not by one that was pending', () => {
+    const asleep = { activity: 'asleep', handlerPending: true, interruptedByHandler: true } as const;
+    for (const name of ['rt_sigsuspend', 'pause', 'epoll_wait', 'accept'])
+      assert.equal(outcome(inCall(name, asleep)), 'restart', name);
+    for (const name of ['pause', 'epoll_wait', 'semop'])
+      assert.equal(outcome(inCall(name, { ...asleep, wokenBy: { restarts: true } })), 'eintr', name);
+    assert.equal(outcome(inCall('accept', { ...asleep, wokenBy: { restarts: true } })), 'restart');
+    assert.equal(outcome(inCall('accept', { ...asleep, wokenBy: { restarts: false } })), 'eintr');
   });
 
   it('give EINTR where the handler does not restart calls', () => {
