@@ -27,6 +27,8 @@ export async function openQmp(socketPath: string): Promise<Qmp> {
       reject(new LabError(`QEMU's control socket: ${error.message}`));
   };
   socket.on('error', fail);
+  // The socket's error comes from there as well.
+  answers.on('error', () => undefined);
   socket.on('close', () => fail(new Error('closed')));
   const greeting = new Promise<unknown>((resolve, reject) => waiting.push({ resolve, reject }));
   answers.on('line', (line) => receive(JSON.parse(line), waiting));

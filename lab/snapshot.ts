@@ -20,7 +20,8 @@ export interface Snapshot {
   restore(paths: GuestPaths): MachineSource;
 }
 
-function snapshotDirectory({ options, image, qemu, accelerator }: Machine): string {
+function snapshotDirectory(machine: Machine): string {
+  const { options, image, qemu, accelerator } = machine;
   const { memoryMiB, cpus, numaNodes = 1 } = options;
   const inputs = [
     MACHINE_VERSION,
@@ -28,7 +29,7 @@ function snapshotDirectory({ options, image, qemu, accelerator }: Machine): stri
     memoryMiB,
     cpus,
     numaNodes,
-    kernelParameters(options),
+    kernelParameters(machine),
     ...(options.devices ?? []),
     qemu.version,
   ];
