@@ -85,13 +85,12 @@ function handlers(
 
 /** The handler of the SIGCHLD that a thread gets because a child has ended; undefined if there is none. */
 function noticeOf(
-  call: string,
   { address }: Task,
   { noticeTo, sigactions }: ThreadOwner,
   blocked: bigint,
 ): { restarts: boolean } | undefined {
   const { handler = 0n, flags = 0n } = sigactions[constants.signals.SIGCHLD - 1] ?? {};
-  const isFor = noticeTo === address && !waits.has(call) && (blocked & SIGCHLD_BIT) === 0n && handler > 1n;
+  const isFor = noticeTo === address && (blocked & SIGCHLD_BIT) === 0n && handler > 1n;
   return isFor ? { restarts: (flags & SA_RESTART) !== 0n } : undefined;
 }
 
@@ -192,13 +191,14 @@ export function interruptedCall(
   const { findings } = owner;
   const registers = asMade(kernel, task, found);
   const pending = handlers(calledBy(kernel.architecture, registers), task, owner, blocked);
+  const notice = noticeOf(task, owner, blocked);
   const timeLeft = timeLeftOf(source, task, registers);
   const state = syscallState(kernel, {
     ...{ task, user: owner.user, vmas: owner.vmas, registers, timeLeft },
     cpu: source.running.cpuOf.get(task.address),
     panicked: source.panicked.has(task.address),
     handlerPending: pending.any,
-    wokenBy: noticeOf(calledBy(kernel.architecture, registers), task, owner, blocked),
+    wokenBy: waits.has(calledBy(kernel.architecture, registers)) ? undefined : notice,
     interruptedByHandler: pending.noRestart,
   });
   const coarse = coarseness(source.clocks);
@@ -214,7 +214,8 @@ export function interruptedCall(
   const name = calledBy(kernel.architecture, registers);
   const [first = 0n] = systemCalls.arguments(registers);
   const fd = takesDescriptor(name) ? Number(BigInt.asIntN(32, first)) : undefined;
-  if (decision.outcome === 'restart' && mayBeReaped(name, task, owner, blocked)) {
+  // In the dead kernel the call would have had the child before the handler runs.
+  if (decision.outcome === 'restart' && waits.has(name) && notice !== undefined) {
     const why =
       'its handler of SIGCHLD runs before it is made again, and may take the child that it waits for';
     findings.inDoubt.push({ tid: task.pid, syscall: name, fd, reason: why });
@@ -229,20 +230,6 @@ export function interruptedCall(
   const problem = problemOfReturn(systemCalls, owner.user, registers);
   if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
-}
-
-/**
- * Whether a handler of SIGCHLD can take the child away that a call waits for. In the dead kernel the call
- * would have had it first.
- */
-function mayBeReaped(
-  name: string,
-  { address }: Task,
-  { noticeTo, sigactions }: ThreadOwner,
-  blocked: bigint,
-): boolean {
-  const { handler = 0n } = sigactions[constants.signals.SIGCHLD - 1] ?? {};
-  return noticeTo === address && waits.has(name) && handler > 1n && (blocked & SIGCHLD_BIT) === 0n;
 }
 
 /** Tells a program whose call was ended what was left of its time, where the kernel does. */

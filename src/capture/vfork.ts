@@ -68,7 +68,6 @@ export class Vforks {
   readonly #byWaiter = new Map<bigint, Vfork>();
   /** The processes that use an address space, the one that it belongs to first. */
   readonly #families = new Map<bigint, readonly TaskGroup[]>();
-
   readonly #hasEnded: (pid: number) => boolean;
 
   /**

@@ -13,7 +13,7 @@ export const callbackHead = struct('callback_head', { next: pointer, func: point
  */
 export function filesToClose(kernel: Kernel, task: bigint): bigint[] {
   const close = kernel.symbolMaybe('____fput');
-  // 6.5 gave it a place of its own.
+  // 6.12 has a place of its own for it, 6.1 has not.
   const member = kernel.hasMember('file', 'f_task_work') ? 'f_task_work' : 'f_rcuhead';
   const place = kernel.layouts.member('file', member)?.offsetBytes;
   if (close === undefined || place === undefined) return [];
