@@ -10,11 +10,11 @@ import {
 import { join } from 'node:path';
 import { RELAY_NAME, STREAMS_GIVEN } from '../criu/restore/names.ts';
 import type { JournalStream } from '../model/socket.ts';
-import { SOCK_DGRAM } from '../system/abi.ts';
-import { takeDescriptor } from '../system/descriptors.ts';
+import { SOCK_DGRAM, SOCK_STREAM } from '../system/abi.ts';
+import { takeDescriptor, waitUntilReadable } from '../system/descriptors.ts';
 import { checked } from '../system/libc.ts';
 import { ifThere, processNumbers } from '../system/proc.ts';
-import { AF_UNIX, connect, sendDescriptor, socket } from '../system/sockets.ts';
+import { AF_UNIX, connect, SOCK_CLOEXEC, sendDescriptor, socket, socketpair } from '../system/sockets.ts';
 import { messageOf } from '../system/thrown.ts';
 import { say } from './stage-runner.ts';
 
@@ -66,21 +66,53 @@ export function streamState({ identifier, level, levelPrefix }: JournalStream): 
 }
 
 /**
- * Hands a descriptor to the service manager, for the service that this program is started for (FDSTORE=1 of
- * sd_notify(3)).
+ * The service manager, as a program of a service talks to it (sd_notify(3)). It tells by the sender's process
+ * for which service a message is, and can do so only as long as there is one: who has sent something waits
+ * for it before it ends.
  */
-export function storeDescriptor(notifySocket: string, fd: number): void {
+export interface ServiceManager {
+  /** Hands it a descriptor to keep for the service (FDSTORE=1). */
+  store(fd: number): void;
+  /** Waits until it has read what was sent (BARRIER=1). @throws Error if it has not in time */
+  settle(timeoutMilliseconds: number): void;
+  close(): void;
+}
+
+/** @param notifySocket NOTIFY_SOCKET of the environment */
+export function serviceManager(notifySocket: string): ServiceManager {
   const address = Buffer.alloc(110);
   address.writeUInt16LE(AF_UNIX, 0);
   address.write(notifySocket.replace(/^@/, '\0'), 2, 'latin1');
-  const to = checked('socket', socket(AF_UNIX, SOCK_DGRAM, 0));
+  const to = checked('socket', socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   try {
     checked('connect', connect(to, address, 2 + notifySocket.length));
-    sendDescriptor(to, 'FDSTORE=1', fd);
-  } finally {
+  } catch (error) {
     closeSync(to);
+    throw error;
   }
+  return {
+    store: (fd) => sendDescriptor(to, 'FDSTORE=1', fd),
+    settle: (timeoutMilliseconds) => {
+      // The manager closes its copy of the one end: the other one is hung up then.
+      const [ours, managers] = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC);
+      try {
+        try {
+          sendDescriptor(to, 'BARRIER=1', managers);
+        } finally {
+          closeSync(managers);
+        }
+        if (!waitUntilReadable(ours, timeoutMilliseconds))
+          throw new Error('the service manager does not read what it is told');
+      } finally {
+        closeSync(ours);
+      }
+    },
+    close: () => closeSync(to),
+  };
 }
+
+/** How long the service manager may take to read what it is told. */
+const MANAGER_MILLISECONDS = 60_000;
 
 /**
  * Gives the streams that restored processes write to to the new system's journal, as it gets its own ones
@@ -88,18 +120,23 @@ export function storeDescriptor(notifySocket: string, fd: number): void {
  * run as a command before the start of the journal, in its unit.
  */
 export function giveStreams(): void {
-  const notifySocket = process.env.NOTIFY_SOCKET ?? '';
+  const manager = serviceManager(process.env.NOTIFY_SOCKET ?? '');
   mkdirSync(STREAMS, { recursive: true, mode: 0o755 });
+  const given: string[] = [];
   for (const { pid, stream } of relays()) {
     try {
       const fd = checked('pidfd_getfd', takeDescriptor(pid, 0));
       const { dev, ino } = fstatSync(fd);
       writeFileSync(join(STREAMS, `${dev}:${ino}`), streamState(stream), { mode: 0o644 });
-      storeDescriptor(notifySocket, fd);
-      appendFileSync(STREAMS_GIVEN, `socket:[${ino}]\n`);
+      manager.store(fd);
+      given.push(`socket:[${ino}]\n`);
     } catch (error) {
       // Its relay copies then.
       say(`the stream of ${stream.identifier}: ${messageOf(error)}`);
     }
   }
+  // A relay that reads this lets go of its stream: somebody else has to have it by then.
+  manager.settle(MANAGER_MILLISECONDS);
+  appendFileSync(STREAMS_GIVEN, given.join(''));
+  manager.close();
 }

@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { relayOf, storeDescriptor, streamState } from '../../src/crash-world/journal-streams.ts';
+import { relayOf, serviceManager, streamState } from '../../src/crash-world/journal-streams.ts';
 import { removeSystemDropIns, writeJournalDropIn } from '../../src/crash-world/units.ts';
 import { relayArguments } from '../../src/criu/restore/journal-socket.ts';
-import { SOCK_DGRAM } from '../../src/system/abi.ts';
 import { takeDescriptor } from '../../src/system/descriptors.ts';
-import { AF_UNIX, bind, recv, socket } from '../../src/system/sockets.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-streams-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -45,18 +44,39 @@ test('what the journal is told of a stream is what it keeps of its own', () => {
   assert.doesNotMatch(streamState({ identifier: '', level: 6, levelPrefix: true }), /IDENTIFIER/);
 });
 
-test('the service manager gets the descriptor itself', () => {
+/** What PID 1 does with messages; it says which ones it has read before it answers. */
+const manager = `import os, socket, sys, time
+path, log = sys.argv[1:]
+own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+own.bind(path)
+print('ready', flush=True)
+for _ in range(2):
+    text, fds, _, _ = socket.recv_fds(own, 64, 1)
+    time.sleep(0.2)
+    with open(log, 'a') as file: file.write('%s %s\\n' % (text.decode(), os.readlink('/proc/self/fd/%d' % fds[0])))
+    os.close(fds[0])`;
+
+test('the service manager gets the descriptor itself, and who gave it waits until it has', async () => {
   const path = join(directory, 'notify');
-  const address = Buffer.alloc(110);
-  address.writeUInt16LE(AF_UNIX, 0);
-  address.write(path, 2);
-  const manager = socket(AF_UNIX, SOCK_DGRAM, 0);
-  assert.ok(manager >= 0 && bind(manager, address, 2 + path.length + 1) === 0);
-  storeDescriptor(path, 0);
-  const text = Buffer.alloc(64);
-  const length = recv(manager, text, text.length, 0x40);
-  assert.equal(text.toString('latin1', 0, length), 'FDSTORE=1');
-  closeSync(manager);
+  const log = join(directory, 'notified');
+  const child = spawn('python3', ['-c', manager, path, log], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const kept = openSync(directory, 'r');
+  try {
+    await once(child.stdout, 'data');
+    const to = serviceManager(path);
+    to.store(kept);
+    to.settle(60_000);
+    const [first, second] = readFileSync(log, 'utf8').split('\n');
+    assert.equal(first, `FDSTORE=1 ${directory}`);
+    assert.match(second ?? '', /^BARRIER=1 socket:/);
+    // It has ended, and reads no more.
+    await once(child, 'exit');
+    assert.throws(() => to.settle(0));
+    to.close();
+  } finally {
+    closeSync(kept);
+    child.kill('SIGKILL');
+  }
 });
 
 test('whatever becomes of the streams, the journal starts, and the relays are told', () => {

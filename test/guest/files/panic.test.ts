@@ -267,6 +267,10 @@ suite(`files across a panic of ${release}`, () => {
   });
 
   test('a service goes on talking to the journal, which is another one now', async () => {
+    assert.equal(
+      await guest.sh('systemctl show -p ActiveState,Result talker'),
+      'Result=success\nActiveState=active',
+    );
     const ticks = "journalctl -b -t talker -p warning..warning -o cat | sed -n 's/^tick //p'";
     const before = Number(await guest.until(`${ticks} | tail -n1 | grep .`, 120));
     await guest.until(`test "$(${ticks} | tail -n1)" -gt ${before + 2}`, 60);
