@@ -23,6 +23,7 @@ export function namesOf(processes: readonly ProtectedProcess[]): string[] {
 /** What people are shown. */
 export function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
+  const atWork = status.isAtWork ? ' (an otherworld that arms or builds is at work now)' : '';
   const explain: Record<Status['state'], string> = {
     armed: `armed for ${status.kernel}${since}`,
     stale: `armed for ${status.kernel}${since}, but ${status.hint}`,
@@ -46,7 +47,7 @@ export function print(status: Status): string {
       : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
   ].join(', ');
   return [
-    explain[status.state],
+    `${explain[status.state]}${atWork}`,
     ...(status.state === 'crash world' ? [] : [memory]),
     ...(status.encryptionProblem === undefined ? [] : [status.encryptionProblem]),
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
