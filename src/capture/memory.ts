@@ -14,7 +14,7 @@ import { PageDescriptors } from '../linux/readers/page-owner.ts';
 import { forEachVma } from '../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
-import { check, type Findings } from '../model/verdict.ts';
+import { check, type Findings, refuseForNow } from '../model/verdict.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
@@ -23,6 +23,7 @@ import {
   addressSpaceNotes,
   addressSpaceProblems,
   areaProblem,
+  lostKeyProblems,
   protectionKeyOf,
   protectionKeyProblem,
   protectionKeysOf,
@@ -133,7 +134,9 @@ export class MemoryCapture {
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
-    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm, owner.hasLostKeyRights));
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm));
+    for (const reason of lostKeyProblems(mm, owner.hasLostKeyRights))
+      refuseForNow(owner.findings, reason, 'on-cpu');
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     let own = 0;

@@ -88,7 +88,8 @@ function toJson({ extracted, refused, ended }: Found, warnings: readonly string[
       notes: findings.notes,
     })),
   }));
-  return JSON.stringify({ groups, refused, ended, warnings }, wellFormed, 2);
+  const without = refused.map(({ pid, comm, reasons }) => ({ pid, comm, reasons }));
+  return JSON.stringify({ groups, refused: without, ended, warnings }, wellFormed, 2);
 }
 
 function mebibytes(bytes: number): string {
