@@ -1,7 +1,7 @@
 export { checkProcesses } from './check.ts';
 export type { Conclusion, Outcome } from './conclude.ts';
 export { type Machine, thisMachine } from './machine.ts';
-export { causesOf, printCheck } from './print.ts';
+export { causesOf, inBrief, printCheck } from './print.ts';
 export {
   allTargets,
   NothingToCheckError,

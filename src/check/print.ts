@@ -45,6 +45,31 @@ export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'mom
   return [...groupReasons(reasons), ...groupReasons(moments)];
 }
 
+/** Processes that are named in brief. */
+const MOST_NAMED = 5;
+
+/**
+ * The same in brief, for who has something else to say: a line for each process that would not come back,
+ * with the first of its causes.
+ */
+export function inBrief(conclusions: readonly Conclusion[]): string[] {
+  const others = conclusions.filter(({ outcome }) => outcome === 'refused' || outcome === 'depends');
+  if (others.length === 0) return [];
+  const lines = others.slice(0, MOST_NAMED).map((one) => {
+    const { pid, comm, outcome } = one;
+    const [first, ...more] = causesOf(one);
+    const would = outcome === 'refused' ? 'would not come back' : 'may not come back';
+    const rest = more.length === 0 ? '' : ` (and ${more.length} more)`;
+    return printable(`  ${comm} (${pid}) ${would}: ${first?.text ?? 'it changes all the time'}${rest}`);
+  });
+  const unnamed = others.length - lines.length;
+  return [
+    ...lines,
+    ...(unnamed > 0 ? [`  and ${processes(unnamed)} more`] : []),
+    '  otherworld check tells every cause, and what to do about it',
+  ];
+}
+
 /** Each advice once, with how many processes it is for. */
 function whatToDo(conclusions: readonly Conclusion[]): string[] {
   const counts = new Map<string, number>();

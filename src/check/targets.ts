@@ -1,6 +1,6 @@
 import { runProgram } from '../arm/command.ts';
 import { ArmError } from '../arm/errors.ts';
-import { liveProcesses } from '../arm/live-processes.ts';
+import { liveProcess, liveProcesses } from '../arm/live-processes.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import {
   configuredRules,
@@ -66,14 +66,21 @@ function isUnknown(unit: string): boolean {
   }
 }
 
-/** Processes by their numbers. @throws NothingToCheckError if one of them is not there, or is process 1 */
+/** Why a process cannot be asked for; undefined if it can. */
+function pidProblem(pid: number): string | undefined {
+  if (pid === 1) return 'process 1 does not come back: the crash world has its own';
+  if (pid === process.pid) return `process ${pid} is the one that checks`;
+  const stat = processStat(pid);
+  if (stat === undefined) return `there is no process ${pid}`;
+  if (stat.isZombie) return `process ${pid} (${stat.comm}) has ended: it is a zombie`;
+  return liveProcess(pid) === undefined ? `process ${pid} (${stat.comm}) is a kernel thread` : undefined;
+}
+
+/** Processes by their numbers. @throws NothingToCheckError if one of them cannot be asked for */
 export function pidTargets(pids: readonly number[]): Targets {
   for (const pid of pids) {
-    if (pid === 1) throw new NothingToCheckError('process 1 does not come back: the crash world has its own');
-    const stat = processStat(pid);
-    if (stat === undefined) throw new NothingToCheckError(`there is no process ${pid}`);
-    if (stat.isZombie)
-      throw new NothingToCheckError(`process ${pid} (${stat.comm}) has ended: it is a zombie`);
+    const problem = pidProblem(pid);
+    if (problem !== undefined) throw new NothingToCheckError(problem);
   }
   return { roots: [...new Set(pids)], includeDescendants: true, problems: [] };
 }
