@@ -85,11 +85,14 @@ export function pidTargets(pids: readonly number[]): Targets {
   return { roots: [...new Set(pids)], includeDescendants: true, problems: [] };
 }
 
-/** Every process of the system but process 1 and this one: as if all of them were protected. */
+/**
+ * Every process of the system but process 1, as if all of them were protected: this one too, so that what
+ * others share with it is known.
+ */
 export function allTargets(): Targets {
   const roots = liveProcesses()
     .map(({ pid }) => pid)
-    .filter((pid) => pid !== 1 && pid !== process.pid);
+    .filter((pid) => pid !== 1);
   return { roots, includeDescendants: false, problems: [] };
 }
 
