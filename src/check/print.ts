@@ -13,10 +13,11 @@ function processes(count: number): string {
 /** What people are shown of a check: each process with all its causes, then what to do about them. */
 export function printCheck(conclusions: readonly Conclusion[], style: Style): string {
   const back = conclusions.filter(({ outcome }) => outcome === 'comes back').length;
+  const sorted = conclusions.toSorted((a, b) => a.pid - b.pid);
   return [
     `${back} of ${processes(conclusions.length)} would come back if the kernel died now`,
-    ...conclusions.toSorted((a, b) => a.pid - b.pid).flatMap((one) => processLines(one, style)),
-    ...whatToDo(conclusions),
+    ...sorted.flatMap((one) => processLines(one, style)),
+    ...whatToDo(sorted),
   ].join('\n');
 }
 
