@@ -6,7 +6,7 @@ import type { Conclusion } from './conclude.ts';
 const COMM_COLUMNS = 15;
 
 /** `1 process`, `2 processes`. */
-function processes(count: number): string {
+export function processes(count: number): string {
   return `${count} ${count === 1 ? 'process' : 'processes'}`;
 }
 
@@ -44,31 +44,6 @@ function processLines(conclusion: Conclusion, style: Style): string[] {
 /** What stands against a process, with what can be done about it. */
 export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'moments'>): Cause[] {
   return [...groupReasons(reasons), ...groupReasons(moments)];
-}
-
-/** Processes that are named in brief. */
-const MOST_NAMED = 5;
-
-/**
- * The same in brief, for who has something else to say: a line for each process that would not come back,
- * with the first of its causes.
- */
-export function inBrief(conclusions: readonly Conclusion[]): string[] {
-  const others = conclusions.filter(({ outcome }) => outcome === 'refused' || outcome === 'depends');
-  if (others.length === 0) return [];
-  const lines = others.slice(0, MOST_NAMED).map((one) => {
-    const { pid, comm, outcome } = one;
-    const [first, ...more] = causesOf(one);
-    const would = outcome === 'refused' ? 'would not come back' : 'may not come back';
-    const rest = more.length === 0 ? '' : ` (and ${more.length} more)`;
-    return printable(`  ${comm} (${pid}) ${would}: ${first?.text ?? 'it changes all the time'}${rest}`);
-  });
-  const unnamed = others.length - lines.length;
-  return [
-    ...lines,
-    ...(unnamed > 0 ? [`  and ${processes(unnamed)} more`] : []),
-    '  otherworld check tells every cause, and what to do about it',
-  ];
 }
 
 /** Each advice once, with how many processes it is for. */

@@ -3,7 +3,6 @@ import { liveProcesses } from '../arm/live-processes.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { addRules, describeRule, type ProtectionRule, updateRules } from '../config/protection.ts';
 import { printable } from '../report/printable.ts';
-import { messageOf } from '../system/thrown.ts';
 import { requireRoot } from './root.ts';
 import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
 
@@ -45,22 +44,8 @@ async function protect(options: TargetOptions): Promise<void> {
   for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
   if (problems.length > 0) process.exitCode = 1;
   const pids = processes.filter((one) => fresh.some((rule) => matchesRule(rule, one))).map(({ pid }) => pid);
-  if (pids.length > 0) await sayWhoIsRefused(pids);
-}
-
-/** Two of them can agree; what goes on changing, `check` looks at for longer. */
-const LOOKS = 2;
-
-/** The rules hold, whatever is found. */
-async function sayWhoIsRefused(pids: readonly number[]): Promise<void> {
-  const { checkThisMachine, inBrief, thisMachine } = await import('../check/index.ts');
-  try {
-    const targets = { roots: pids, includeDescendants: true };
-    const { conclusions } = await checkThisMachine(targets, thisMachine(), LOOKS);
-    for (const line of inBrief(conclusions)) console.log(line);
-  } catch (error) {
-    console.error(printable(`otherworld: whether they would come back cannot be told: ${messageOf(error)}`));
-  }
+  const { checkInBrief } = await import('../check/index.ts');
+  for (const line of await checkInBrief(pids)) console.log(line);
 }
 
 /** A rule with what it holds for now. */

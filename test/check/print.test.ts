@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inBrief } from '../../src/check/brief.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
-import { inBrief, printCheck } from '../../src/check/print.ts';
+import { printCheck } from '../../src/check/print.ts';
 import { exitStatus, requireOneTarget } from '../../src/cli/check.ts';
 import { styleFor } from '../../src/report/print.ts';
 
