@@ -1,12 +1,13 @@
 import { findProgram, runProgram } from '../arm/command.ts';
 import { isCrashKernelLoaded } from '../arm/kexec.ts';
+import { isStillLoaded } from '../arm/loaded-mark.ts';
 import { readArmed } from '../arm/state.ts';
 import { lostOf } from '../arm/status.ts';
 import { type CriuVersion, parseCriuVersion } from '../criu/images/index.ts';
 
 /** What of this machine decides who would come back. */
 export interface Machine {
-  /** Whether `arm` has loaded a crash kernel; whether that is stale, `status` says. */
+  /** Whether a crash kernel of ours is loaded; `status` says whether it is stale. */
   readonly isArmed: boolean;
   /** Whether stage zero would save the registers of every CPU. */
   readonly hasStageZero: boolean;
@@ -16,7 +17,8 @@ export interface Machine {
 
 /** Looks at this machine. */
 export function thisMachine(): Machine {
-  const armed = isCrashKernelLoaded() ? readArmed() : undefined;
+  const last = isCrashKernelLoaded() ? readArmed() : undefined;
+  const armed = last === undefined || isStillLoaded(last.mark) === false ? undefined : last;
   const hasCriu = findProgram('criu') !== undefined;
   return {
     isArmed: armed !== undefined,
