@@ -1,5 +1,6 @@
 import { printable } from '../report/printable.ts';
 import { messageOf } from '../system/thrown.ts';
+import { brief } from './check.ts';
 import type { Conclusion } from './conclude.ts';
 import { thisMachine } from './machine.ts';
 import { causesOf, processes } from './print.ts';
@@ -30,9 +31,6 @@ export function inBrief(conclusions: readonly Conclusion[]): string[] {
   ];
 }
 
-/** Two of them can agree; what goes on changing, `check` looks at for longer. */
-const LOOKS = 2;
-
 /**
  * Checks processes and their descendants, for a command that is about something else.
  * @returns lines about those that would not come back, or one that says why that cannot be told
@@ -41,7 +39,7 @@ export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
   if (pids.length === 0) return [];
   try {
     const targets = { roots: pids, includeDescendants: true };
-    const { conclusions } = await checkThisMachine(targets, thisMachine(), LOOKS);
+    const { conclusions } = await checkThisMachine(targets, thisMachine(), brief);
     return inBrief(conclusions);
   } catch (error) {
     return [printable(`  whether they would come back cannot be told: ${messageOf(error)}`)];

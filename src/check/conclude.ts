@@ -50,6 +50,13 @@ export function agree(looks: readonly Look[]): boolean {
   return [...last.values()].every((now) => isSettled(now, before.get(now.pid)));
 }
 
+/** The same for who has nothing to say of those that come back: nothing was found against anybody. */
+export function agreeOrFree(looks: readonly Look[]): boolean {
+  const last = looks.at(-1);
+  const isFree = last !== undefined && [...last.values()].every((now) => reasonsOf(now).length === 0);
+  return isFree || agree(looks);
+}
+
 /** What all looks found, in the order of the last. */
 function inAll<T>(looks: readonly Seen[], of: (seen: Seen) => readonly T[], key: (item: T) => string): T[] {
   const sets = looks.map((look) => new Set(of(look).map(key)));
@@ -76,7 +83,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
     ? 'ending'
     : reasons.length > 0
       ? 'refused'
-      : isFree && looks.length > 1
+      : isFree
         ? 'comes back'
         : 'depends';
   return {

@@ -1,6 +1,6 @@
 import { mountedDisks } from '../crash-world/disk-files.ts';
 import { livingKernel } from '../vmcore/open.ts';
-import { checkProcesses } from './check.ts';
+import { checkProcesses, type Patience } from './check.ts';
 import type { Conclusion } from './conclude.ts';
 import type { Machine } from './machine.ts';
 import type { Targets } from './targets.ts';
@@ -15,13 +15,12 @@ export interface Checked {
 /**
  * Checks processes of this machine. What looks, this process, is left out: it would not be there.
  *
- * @param mostLooks how often at most, if the looks do not agree
  * @throws FormatError with a sentence if the kernel does not show its memory
  */
 export async function checkThisMachine(
   { roots, includeDescendants }: Pick<Targets, 'roots' | 'includeDescendants'>,
   { criu, hasStageZero }: Machine,
-  mostLooks?: number,
+  patience?: Patience,
 ): Promise<Checked> {
   const living = livingKernel();
   try {
@@ -30,7 +29,7 @@ export async function checkThisMachine(
       disks: mountedDisks,
       without: new Set([process.pid]),
     };
-    const conclusions = await checkProcesses(() => living.look(), request, mostLooks);
+    const conclusions = await checkProcesses(() => living.look(), request, patience);
     return { conclusions, release: living.look().release };
   } finally {
     living.close();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { agree, concludeLooks } from '../../src/check/conclude.ts';
+import { agree, agreeOrFree, concludeLooks } from '../../src/check/conclude.ts';
 import type { Look, Seen } from '../../src/check/look.ts';
 
 function seen(found: Partial<Seen> = {}): Seen {
@@ -33,6 +33,14 @@ suite('looks at a process', () => {
   test('go on for a process that the look before did not find', () => {
     assert.equal(agree([new Map(), ...looks({})]), false);
     assert.equal(agree([...looks({}), new Map()]), true);
+  });
+
+  test('of who wants to be brief end when nothing is found against anybody', () => {
+    assert.equal(agreeOrFree([]), false);
+    assert.equal(agreeOrFree(looks({})), true);
+    assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] })), false);
+    assert.equal(agreeOrFree(looks({ moments: [ON_CPU] }, {})), true);
+    assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] }, { reasons: [SECCOMP] })), true);
   });
 
   test('say that it comes back if they find nothing', () => {
@@ -73,8 +81,7 @@ suite('looks at a process', () => {
     assert.deepEqual(outcome({ moments: [ON_CPU] }, {}), ['comes back', [], [ON_CPU]]);
   });
 
-  test('say nothing for sure of a process that only the last one found', () => {
-    assert.deepEqual(outcome({}), ['depends', [], []]);
+  test('do not refuse a process that only one found', () => {
     assert.deepEqual(outcome({ reasons: [SECCOMP] }), ['depends', [], [SECCOMP]]);
   });
 
