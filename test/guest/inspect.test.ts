@@ -122,7 +122,8 @@ suite(`inspecting a living guest with ${release}`, () => {
   test('gives the same of the running kernel, in the guest itself', async () => {
     const inspect = async (...args: readonly string[]) => {
       const { status, stdout, stderr } = await guest.exec(['otherworld', 'inspect', '/proc/kcore', ...args]);
-      assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
+      // A process that ends while the list of them is read is marked in it.
+      assert.ok(status === 0 || (status === 3 && args[0] === 'ps'), `${args.join(' ')}: ${stderr}`);
       return stdout.replace(/\n$/, '');
     };
     const sleeper = Number(await guest.sh('pgrep -n -x sleep'));
