@@ -97,7 +97,7 @@ suite(`checking the living kernel of ${release}`, () => {
     }
     const found = processes.find(({ pid }) => pid === holder);
     assert.deepEqual([found?.outcome, found?.moments], ['refused', []]);
-    assert.ok((found?.reasons.length ?? 0) >= 2, found?.reasons.join('\n'));
+    assert.ok((found?.reasons ?? []).length >= 2, JSON.stringify(found));
   });
 
   test('says of a process that computes that it depends on the moment', async () => {
