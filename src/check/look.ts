@@ -1,5 +1,5 @@
 import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
-import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/index.ts';
+import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

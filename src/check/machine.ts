@@ -3,7 +3,7 @@ import { isCrashKernelLoaded } from '../arm/kexec.ts';
 import { isStillLoaded } from '../arm/loaded-mark.ts';
 import { readArmed } from '../arm/state.ts';
 import { lostOf } from '../arm/status.ts';
-import { type CriuVersion, parseCriuVersion } from '../criu/images/index.ts';
+import { type CriuVersion, parseCriuVersion } from '../criu/images/limits.ts';
 
 /** What of this machine decides who would come back. */
 export interface Machine {
