@@ -85,12 +85,20 @@ function isWhole(candidate: Candidate): candidate is Process {
   return !('isLost' in candidate);
 }
 
+/** Of a living kernel: what cannot be read of a process that runs on can be whole a moment later. */
+function isMoving({ kernel, running }: ProcessSource, { threads }: TaskGroup): boolean {
+  return kernel.isAlive && threads.some(({ address }) => running.cpuOf.has(address));
+}
+
 function captureAll(source: ProcessSource, groups: readonly TaskGroup[]): Candidate[] {
   return groups.map((group): Candidate => {
     const findings = newFindings();
     for (const reason of source.endings.problemsOf(group)) refuseForNow(findings, reason, 'passing');
     // What was found before something could not be read may be why.
-    const refuse = (reason: string) => findings.reasons.push(reason);
+    const refuse = (reason: string) => {
+      if (isMoving(source, group)) refuseForNow(findings, reason, 'passing');
+      else findings.reasons.push(reason);
+    };
     const process =
       findings.reasons.length > 0
         ? undefined

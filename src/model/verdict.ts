@@ -34,7 +34,8 @@ export interface InDoubt {
 /**
  * What makes a reason one of the moment: a moment later it can be gone, and nobody has to do anything about
  * it. All other reasons last as long as the process has what they name.
- * - `on-cpu`: a thread is on a CPU. A living kernel shows no registers; at a panic stage zero saves them.
+ * - `on-cpu`: a thread is on a CPU. A living kernel shows neither its registers nor what it is about to
+ *   change in the same moment; at a panic stage zero saves the registers, and all stands still.
  * - `passing`: it is in the middle of a system call, a vfork, an execve or its end.
  */
 export type Moment = 'on-cpu' | 'passing';

@@ -6,9 +6,10 @@ import { checkProcesses } from '../../src/check/check.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
 import type { CheckRequest } from '../../src/check/look.ts';
 import { findPid, pidTask } from '../../src/linux/pid.ts';
+import { taskAt } from '../../src/linux/sched.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { livingKernel } from '../../src/vmcore/open.ts';
-import { openFixture, releases, truthOf } from '../vmcore/fixtures.ts';
+import { openFixture, releases, truthOf, word } from '../vmcore/fixtures.ts';
 import { livingFixture } from '../vmcore/living-fixture.ts';
 
 const CONDITIONS = { includeDescendants: true, criu: { major: 4, minor: 1 }, hasStageZero: false };
@@ -94,6 +95,35 @@ for (const release of releases) {
         [['comes back', []]],
       );
       assert.equal(looks, 2);
+    });
+
+    test('does not take for damage what a process changes that is on a CPU while it is read', async () => {
+      const file = livingFixture(release);
+      const living = livingKernel(file.path);
+      const kernel = living.look();
+      const entry = findPid(kernel, program.pid) ?? assert.fail();
+      const task = pidTask(kernel, entry, 'PIDTYPE_PID') ?? assert.fail();
+      const { mm } = taskAt(kernel, task);
+      const put = (address: bigint, bytes: Buffer) => file.change(kernel.memory.translate(address), bytes);
+      const member = (structure: string, name: string) =>
+        BigInt(kernel.layouts.member(structure, name)?.offsetBytes ?? assert.fail(name));
+      put(mm + member('mm_struct', 'map_count'), u32(500));
+      put(mm + member('mm_struct', 'total_vm'), u32(500_000));
+      const request = { roots: [program.pid], ...CONDITIONS };
+      const still = await checkProcesses(() => living.look(), request);
+      assert.match(
+        still[0]?.reasons.join('\n') ?? '',
+        /memory areas of \d+ pages, but the kernel counted 500 /,
+      );
+      const current = kernel.symbolMaybe('pcpu_hot') ?? kernel.symbol('current_task');
+      put(kernel.perCpu(current, 1), word(task));
+      put(task + member('task_struct', 'on_cpu'), u32(1));
+      const moving = await checkProcesses(() => living.look(), request);
+      assert.deepEqual([moving[0]?.outcome, moving[0]?.reasons], ['depends', []]);
+      assert.match(moving[0]?.moments.join('\n') ?? '', /but the kernel counted 500 .*\n.* is on CPU 1: /);
+      const saved = await checkProcesses(() => living.look(), { ...request, hasStageZero: true });
+      assert.equal(saved[0]?.outcome, 'comes back');
+      living.close();
     });
 
     test('says what lasts of a process that is on a CPU each time', async () => {
