@@ -44,7 +44,6 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
-    task.in_execve && !isBeforeExec(kernel, task) && 'was in the middle of execve',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',
@@ -52,6 +51,11 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     ((permissions ?? 0n) & AMX) !== 0n && 'has asked for AMX registers (arch_prctl)',
   ];
   return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/** What is as bad, and over a moment later. */
+export function passingProblems(kernel: Kernel, task: Task): string[] {
+  return task.in_execve && !isBeforeExec(kernel, task) ? ['was in the middle of execve'] : [];
 }
 
 /** What a thread loses without a change in what it computes; sentences for the report. */

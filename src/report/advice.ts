@@ -84,7 +84,7 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
-    pattern: /vector registers|floating-point modes/,
+    pattern: /vector registers|floating-point modes|its registers are there/,
     advice:
       'before a panic, otherworld doctor tells whether stage zero can save the registers of every CPU and what it lacks ' +
       '(docs/stage-zero.md); without it, what must come back is better in a process that waits most of the time',
