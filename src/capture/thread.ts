@@ -5,7 +5,7 @@ import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
+import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { settleNewThread } from './new-thread.ts';
@@ -141,8 +141,10 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
  * Segment bases of a task on a CPU that may be older than the processor's. Stage zero saves the GS base; the
  * FS base is gone when a processor is started.
  */
-export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>): string[] {
-  const bases = live.processor === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
+export function staleBases(
+  bases: CapturedRegisters['olderBases'],
+  { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>,
+): string[] {
   return bases
     .filter((base) => setsBase(base, user, vmas))
     .map((base) => {
@@ -190,7 +192,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   findings.notes.push(...threadNotes(task));
   const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
   captured.problems.forEach(say);
-  if (onCpu !== undefined && lost === undefined) staleBases(onCpu, owner).forEach(say);
+  staleBases(captured.olderBases, owner).forEach(say);
   findings.notes.push(...captured.notes);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) say('was being killed');

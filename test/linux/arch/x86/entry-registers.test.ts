@@ -16,10 +16,12 @@ const NO_CALL = 0xffff_ffff_ffff_ffffn;
 const ENOSYS = 0xffff_ffff_ffff_ffdan;
 const KERNEL_IP = 0xffff_ffff_8000_1234n;
 
+const [USER_IP, USER_FLAGS] = [0x40_1234n, 0x246n];
+
 /** User registers of which each has a value of its own. */
 const USER: Values = {
   ...Object.fromEntries(GENERAL.map((name, i) => [name, 0x1111_0000_0000n * BigInt(i + 1) + BigInt(i)])),
-  ...{ orig_ax: NO_CALL, ip: 0x40_1234n, cs: 0x33n, flags: 0x246n, sp: 0x7ffd_1234_5678n, ss: 0x2bn },
+  ...{ orig_ax: NO_CALL, ip: USER_IP, cs: 0x33n, flags: USER_FLAGS, sp: 0x7ffd_1234_5678n, ss: 0x2bn },
 };
 
 /** Writes what the machine writes: the kernel's memory is as it is at that moment. */
@@ -187,8 +189,8 @@ for (const release of releases) {
       test('into a system call: every instruction tells that it has not begun', () => {
         const kernel = made();
         stale(kernel);
-        const call = { ...USER, ax: 39n, cx: USER['ip'] ?? 0n, r11: USER['flags'] ?? 0n };
-        const expected = { ...call, ip: (USER['ip'] ?? 0n) - 2n };
+        const call = { ...USER, ax: 39n, cx: USER_IP, r11: USER_FLAGS };
+        const expected = { ...call, ip: USER_IP - 2n };
         const start = { ...call, ip: kernel.symbol('entry_SYSCALL_64'), flags: 2n };
         const gs: boolean[] = [];
         const steps = atEach(kernel, start, (outcome, where) => {
@@ -245,7 +247,7 @@ for (const release of releases) {
       test('out of an interrupt, and out of a system call both ways', () => {
         const kernel = made();
         const behind = behindCall(kernel);
-        const answered = { ...USER, orig_ax: 39n, cx: USER['ip'] ?? 0n, r11: USER['flags'] ?? 0n };
+        const answered = { ...USER, orig_ax: 39n, cx: USER_IP, r11: USER_FLAGS };
         const cases = [
           { ip: kernel.symbol('error_return'), al: 0n, saved: USER },
           { ip: behind, al: 1n, saved: answered },
@@ -374,11 +376,11 @@ for (const release of releases) {
 
     test('restart_syscall(2) is kept as a call, which no other kernel knows', () => {
       const kernel = new MadeEntry(release);
-      const call = { ...USER, ax: 219n, cx: USER['ip'] ?? 0n, r11: USER['flags'] ?? 0n };
+      const call = { ...USER, ax: 219n, cx: USER_IP, r11: USER_FLAGS };
       const expected = { ...call, orig_ax: 219n, ax: ENOSYS };
       const into = kernel.decide({ ...call, ip: kernel.symbol('entry_SYSCALL_64'), flags: 2n });
       assert.deepEqual(into.kind === 'user' && into.registers, expected);
-      const saved = { ...call, orig_ax: 35n, ip: (USER['ip'] ?? 0n) - 2n };
+      const saved = { ...call, orig_ax: 35n, ip: USER_IP - 2n };
       userRegisters(kernel, saved);
       const sp = frame(kernel, kernel.entryStackEnd, saved);
       const out = kernel.decide({ ...saved, ip: kernel.symbol('native_irq_return_iret'), sp });
