@@ -12,8 +12,8 @@ export const ceaExceptionStacksStruct = struct('cea_exception_stacks', { nmi: ad
 const STACKS = ['DF_stack', 'NMI_stack', 'DB_stack', 'MCE_stack'];
 /**
  * The processor puts down SS, RSP, RFLAGS, CS and RIP at the end of such a stack (SDM 3, 6.14.2). An NMI that
- * comes to the kernel leaves room for two words below, copies the frame twice, and has `struct pt_regs` end in
- * the second copy (arch/x86/entry/entry_64.S): a nested one would change the first or the processor's own.
+ * comes to the kernel leaves room for two words below, copies the frame twice, and has `struct pt_regs` end
+ * in the second copy (arch/x86/entry/entry_64.S): a nested one would change the first or the processor's own.
  */
 const FRAME_BYTES = 40;
 const NMI_COPIES = [-96n, -136n];

@@ -4,8 +4,8 @@ import { readable, VmcoreError } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import type { Task } from '../../sched.ts';
 import { NotFollowed } from './entry/instruction.ts';
-import { REGISTERS } from './entry/machine.ts';
 import { type Area, EntryMemory } from './entry/memory.ts';
+import { REGISTERS } from './entry/operands.ts';
 import { type EntryEnd, type EntryText, isHelper, runEntry } from './entry/run.ts';
 import { type PtRegs, ptRegsStruct, taskPtRegs, threadSize } from './ptrace.ts';
 import { interruptStack } from './task-stack.ts';
@@ -69,7 +69,7 @@ export function entryText(kernel: Kernel): EntryText | undefined {
   return { start, end, functionAt: (address) => kernel.symbolAt(address) };
 }
 
-/** The stack that a CPU begins on when it comes from user mode; undefined where the kernel does not show it. */
+/** The stack that a CPU begins on when it comes from user mode; undefined where that cannot be told. */
 export function entryStack(kernel: Kernel, cpu: number): Area | undefined {
   const end = readable(() => kernel.memory.u64(kernel.perCpu('cpu_tss_rw', cpu) + TSS_SP0));
   return end === undefined ? undefined : { start: end - ENTRY_STACK_BYTES, end };

@@ -144,3 +144,42 @@ export class MadeEntry extends MadeKernel {
     return entryOutcome(this, text, 0, this.task, registers);
   }
 }
+
+export const GENERAL = 'r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di'.split(' ');
+export const NO_CALL = 0xffff_ffff_ffff_ffffn;
+export const ENOSYS = 0xffff_ffff_ffff_ffdan;
+export const KERNEL_IP = 0xffff_ffff_8000_1234n;
+
+export const [USER_IP, USER_FLAGS] = [0x40_1234n, 0x246n];
+
+/** User registers of which each has a value of its own. */
+export const USER: Values = {
+  ...Object.fromEntries(GENERAL.map((name, i) => [name, 0x1111_0000_0000n * BigInt(i + 1) + BigInt(i)])),
+  ...{ orig_ax: NO_CALL, ip: USER_IP, cs: 0x33n, flags: USER_FLAGS, sp: 0x7ffd_1234_5678n, ss: 0x2bn },
+};
+
+/** Puts a frame down as the processor does, and says where it is. */
+export function frame(kernel: MadeEntry, end: bigint, values: Values, error?: bigint): bigint {
+  const words = [...['ss', 'sp', 'flags', 'cs', 'ip'].map((name) => values[name] ?? 0n)];
+  if (error !== undefined) words.push(error);
+  for (const [i, value] of words.entries()) kernel.writeWord(end - BigInt(8 * (i + 1)), value);
+  return end - BigInt(8 * words.length);
+}
+
+/** Fills the place of the task's user registers. */
+export function userRegisters(kernel: MadeEntry, values: Values): void {
+  const names = [...GENERAL, 'orig_ax', 'ip', 'cs', 'flags', 'sp', 'ss'];
+  for (const [i, name] of names.entries())
+    kernel.writeWord(kernel.userRegisters + BigInt(i * 8), values[name] ?? 0n);
+}
+
+/** Registers of an earlier entry, none of which may come out. */
+export function stale(kernel: MadeEntry): void {
+  const old = Object.fromEntries(Object.keys(USER).map((name) => [name, 0x5555n]));
+  userRegisters(kernel, { ...old, cs: 0x33n, ss: 0x2bn, orig_ax: 231n });
+}
+
+/** For messages: JSON has no large numbers. */
+export function text(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? `0x${value.toString(16)}` : value;
+}

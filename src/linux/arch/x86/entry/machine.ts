@@ -1,28 +1,6 @@
 import { Arithmetic } from './arithmetic.ts';
-import { decode, type Instruction, NotFollowed, REX } from './instruction.ts';
-
-/** Registers by their numbers in instructions, under the names of pt_regs. */
-export const REGISTERS = [
-  ...(['ax', 'cx', 'dx', 'bx', 'sp', 'bp', 'si', 'di'] as const),
-  ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'] as const),
-] as const;
-export type RegisterName = (typeof REGISTERS)[number];
-export type GeneralRegisters = Readonly<Record<RegisterName, bigint>>;
-
-const [CX, SP, BP, SI, DI] = [1, 4, 5, 6, 7] as const;
-const WORD = 8;
-
-/** What the machine reads and writes; each throws a NotFollowed for what it has not. */
-export interface MachineMemory {
-  /** Some bytes of code, `LONGEST_INSTRUCTION` where there are so many. */
-  code(address: bigint): Buffer;
-  load(address: bigint, bytes: number): bigint;
-  /** A constant or variable of the kernel, which the code addresses by its own place. */
-  loadOfKernel(address: bigint, bytes: number): bigint;
-  store(address: bigint, bytes: number, value: bigint): void;
-  /** The address of what a processor has at this place in the memory that is its own (GS). */
-  perCpu(offset: bigint): bigint;
-}
+import { type Instruction, NotFollowed, REX } from './instruction.ts';
+import { BP, CX, DI, type GeneralRegisters, type MachineMemory, Operands, SI, SP, WORD } from './operands.ts';
 
 /** Model-specific registers that change how the processor guesses, and nothing else. */
 const HARMLESS_MSRS: ReadonlySet<bigint> = new Set([0x48n, 0x49n]);
@@ -36,12 +14,9 @@ const SWAPGS = 0xf8;
  * and memory that are given. What it does not know ends with a NotFollowed. Interrupts and page tables are
  * nothing to it.
  */
-export class Machine {
-  readonly #registers: bigint[];
-  readonly #memory: MachineMemory;
+export class Machine extends Operands {
   readonly #arithmetic: Arithmetic;
   readonly #isBackward: boolean;
-  ip: bigint;
   /** How often the GS base was exchanged. */
   exchanges = 0;
 
@@ -49,35 +24,14 @@ export class Machine {
     memory: MachineMemory,
     registers: GeneralRegisters & { readonly ip: bigint; readonly flags: bigint },
   ) {
-    this.#memory = memory;
-    this.#registers = REGISTERS.map((name) => registers[name]);
+    super(memory, registers);
     this.#arithmetic = new Arithmetic(registers.flags);
     this.#isBackward = (registers.flags & DIRECTION) !== 0n;
-    this.ip = registers.ip;
-  }
-
-  register(name: RegisterName): bigint {
-    return this.#get(REGISTERS.indexOf(name));
   }
 
   /** RFLAGS, as far as results set them: what cannot be told is clear. */
   get flags(): bigint {
     return this.#arithmetic.rflags;
-  }
-
-  get all(): GeneralRegisters {
-    const entries = REGISTERS.map((name, number) => [name, this.#get(number)] as const);
-    return Object.fromEntries(entries) as Record<RegisterName, bigint>;
-  }
-
-  /** The instruction that is next. */
-  fetch(): Instruction {
-    return decode(this.#memory.code(this.ip));
-  }
-
-  /** A word above the stack pointer. */
-  onStack(words: number): bigint {
-    return this.#memory.load(this.register('sp') + BigInt(words * WORD), WORD);
   }
 
   /** Executes an instruction, but for the returns to user mode. */
@@ -96,86 +50,23 @@ export class Machine {
     throw new NotFollowed(`an instruction is not known (${opcode.toString(16)})`);
   }
 
-  #get(number: number): bigint {
-    return this.#registers[number] ?? 0n;
-  }
-
-  /** What a register becomes: half of one clears the rest, less leaves it. */
-  #set(number: number, bytes: number, value: bigint): void {
-    const low = BigInt.asUintN(bytes * 8, value);
-    const old = this.#get(number);
-    this.#registers[number] = bytes >= 4 ? low : old - BigInt.asUintN(bytes * 8, old) + low;
-  }
-
-  #push(value: bigint): void {
-    const sp = BigInt.asUintN(64, this.#get(SP) - 8n);
-    this.#memory.store(sp, WORD, value);
-    this.#set(SP, WORD, sp);
-  }
-
-  #pop(): bigint {
-    const value = this.onStack(0);
-    this.#set(SP, WORD, this.#get(SP) + 8n);
-    return value;
-  }
-
-  /** Where an operand in memory is, but for GS. */
-  #offset({ memory }: Instruction): bigint {
-    if (memory === undefined) throw new NotFollowed('an operand is none in memory');
-    const { base, index, scale, isRelative, displacement } = memory;
-    const from = isRelative ? this.ip : base === undefined ? 0n : this.#get(base);
-    const scaled = index === undefined ? 0n : this.#get(index) * scale;
-    return BigInt.asUintN(64, from + scaled + displacement);
-  }
-
-  #address(instruction: Instruction): bigint {
-    const offset = this.#offset(instruction);
-    return instruction.isGs ? this.#memory.perCpu(offset) : offset;
-  }
-
-  /** The value of the operand that is a register or in memory. */
-  #read(instruction: Instruction, bytes: number): bigint {
-    const { rm, memory } = instruction;
-    if (memory === undefined) return this.#readRegister(rm, bytes, instruction);
-    const address = this.#address(instruction);
-    return memory.isRelative && !instruction.isGs
-      ? this.#memory.loadOfKernel(address, bytes)
-      : this.#memory.load(address, bytes);
-  }
-
-  #write(instruction: Instruction, bytes: number, value: bigint): void {
-    const { rm, memory, rex } = instruction;
-    if (memory === undefined) this.#writeRegister(rm, bytes, value, rex);
-    else this.#memory.store(this.#address(instruction), bytes, BigInt.asUintN(bytes * 8, value));
-  }
-
-  #readRegister(number: number, bytes: number, { rex }: Instruction): bigint {
-    requireLowByte(number, bytes, rex);
-    return BigInt.asUintN(bytes * 8, this.#get(number));
-  }
-
-  #writeRegister(number: number, bytes: number, value: bigint, rex: number): void {
-    requireLowByte(number, bytes, rex);
-    this.#set(number, bytes, value);
-  }
-
   /** Instructions that move. */
   #moves(instruction: Instruction): boolean {
     const { opcode, reg, rex, operandBytes, immediate } = instruction;
     const low = (opcode & 7) + ((rex & REX.b) === 0 ? 0 : 8);
     const bytes = (opcode & 1) === 0 ? 1 : operandBytes;
-    if (opcode >= 0x50 && opcode <= 0x57) this.#push(this.#get(low));
-    else if (opcode >= 0x58 && opcode <= 0x5f) this.#set(low, WORD, this.#pop());
-    else if (opcode === 0x68 || opcode === 0x6a) this.#push(BigInt.asUintN(64, immediate));
+    if (opcode >= 0x50 && opcode <= 0x57) this.push(this.get(low));
+    else if (opcode >= 0x58 && opcode <= 0x5f) this.set(low, WORD, this.pop());
+    else if (opcode === 0x68 || opcode === 0x6a) this.push(BigInt.asUintN(64, immediate));
     else if (opcode === 0x88 || opcode === 0x89)
-      this.#write(instruction, bytes, this.#readRegister(reg, bytes, instruction));
+      this.write(instruction, bytes, this.readRegister(reg, bytes, instruction));
     else if (opcode === 0x8a || opcode === 0x8b)
-      this.#writeRegister(reg, bytes, this.#read(instruction, bytes), rex);
+      this.writeRegister(reg, bytes, this.read(instruction, bytes), rex);
     else if ((opcode === 0xc6 || opcode === 0xc7) && (reg & 7) === 0)
-      this.#write(instruction, bytes, immediate);
-    else if (opcode >= 0xb8 && opcode <= 0xbf) this.#set(low, operandBytes, immediate);
-    else if (opcode === 0x8d && !instruction.isGs) this.#set(reg, operandBytes, this.#offset(instruction));
-    else if (opcode === 0x63) this.#set(reg, operandBytes, BigInt.asIntN(32, this.#read(instruction, 4)));
+      this.write(instruction, bytes, immediate);
+    else if (opcode >= 0xb8 && opcode <= 0xbf) this.set(low, operandBytes, immediate);
+    else if (opcode === 0x8d && !instruction.isGs) this.set(reg, operandBytes, this.offset(instruction));
+    else if (opcode === 0x63) this.set(reg, operandBytes, BigInt.asIntN(32, this.read(instruction, 4)));
     else if (opcode === 0x86 || opcode === 0x87) this.#exchange(instruction, bytes);
     else if (opcode >= 0x0fb6 && opcode <= 0x0fbf && opcode !== 0x0fba) this.#extends(instruction);
     else if (opcode === 0xa4 || opcode === 0xa5) this.#moveString(instruction, bytes);
@@ -184,38 +75,38 @@ export class Machine {
   }
 
   #exchange(instruction: Instruction, bytes: number): void {
-    const mine = this.#readRegister(instruction.reg, bytes, instruction);
-    const other = this.#read(instruction, bytes);
-    this.#write(instruction, bytes, mine);
-    this.#writeRegister(instruction.reg, bytes, other, instruction.rex);
+    const mine = this.readRegister(instruction.reg, bytes, instruction);
+    const other = this.read(instruction, bytes);
+    this.write(instruction, bytes, mine);
+    this.writeRegister(instruction.reg, bytes, other, instruction.rex);
   }
 
   /** MOVZX, MOVSX. */
   #extends(instruction: Instruction): void {
     const { opcode, reg, operandBytes } = instruction;
     const bytes = (opcode & 1) === 0 ? 1 : 2;
-    const value = this.#read(instruction, bytes);
-    this.#set(reg, operandBytes, opcode >= 0x0fbe ? BigInt.asIntN(bytes * 8, value) : value);
+    const value = this.read(instruction, bytes);
+    this.set(reg, operandBytes, opcode >= 0x0fbe ? BigInt.asIntN(bytes * 8, value) : value);
   }
 
   #moveIf(instruction: Instruction): true {
     const { opcode, reg, operandBytes } = instruction;
-    const value = this.#read(instruction, operandBytes);
+    const value = this.read(instruction, operandBytes);
     const moves = this.#arithmetic.condition(opcode & 15);
-    this.#set(reg, operandBytes, moves ? value : this.#get(reg));
+    this.set(reg, operandBytes, moves ? value : this.get(reg));
     return true;
   }
 
   /** MOVS: as often as CX says if it repeats; a stack's worth at most. */
   #moveString({ repeats, isGs }: Instruction, bytes: number): void {
-    const times = repeats ? this.#get(CX) : 1n;
+    const times = repeats ? this.get(CX) : 1n;
     if (this.#isBackward || isGs || times > 4096n) throw new NotFollowed('much is moved, or backwards');
     for (let i = 0n; i < times; i++) {
-      this.#memory.store(this.#get(DI), bytes, this.#memory.load(this.#get(SI), bytes));
-      this.#set(SI, WORD, this.#get(SI) + BigInt(bytes));
-      this.#set(DI, WORD, this.#get(DI) + BigInt(bytes));
+      this.memory.store(this.get(DI), bytes, this.memory.load(this.get(SI), bytes));
+      this.set(SI, WORD, this.get(SI) + BigInt(bytes));
+      this.set(DI, WORD, this.get(DI) + BigInt(bytes));
     }
-    if (repeats) this.#set(CX, WORD, 0n);
+    if (repeats) this.set(CX, WORD, 0n);
   }
 
   /** Instructions after which it goes on elsewhere, and those on the stack that go with them. */
@@ -227,13 +118,13 @@ export class Machine {
       if (this.#arithmetic.condition(opcode & 15)) this.ip = target;
     } else if (opcode === 0xe9 || opcode === 0xeb) this.ip = target;
     else if (opcode === 0xe8) {
-      this.#push(this.ip);
+      this.push(this.ip);
       this.ip = target;
-    } else if (opcode === 0xc3) this.ip = this.#pop();
+    } else if (opcode === 0xc3) this.ip = this.pop();
     else if (opcode === 0xc9) {
-      this.#set(SP, WORD, this.#get(BP));
-      this.#set(BP, WORD, this.#pop());
-    } else if (opcode === 0xff && (reg & 7) === 6) this.#push(this.#read(instruction, WORD));
+      this.set(SP, WORD, this.get(BP));
+      this.set(BP, WORD, this.pop());
+    } else if (opcode === 0xff && (reg & 7) === 6) this.push(this.read(instruction, WORD));
     else return false;
     return true;
   }
@@ -246,14 +137,14 @@ export class Machine {
       this.#change(instruction, bytes, (value) => this.#arithmetic.operate(reg & 7, value, immediate, bytes));
     else if (opcode === 0x84 || opcode === 0x85)
       this.#arithmetic.logical(
-        this.#read(instruction, bytes) & this.#readRegister(reg, bytes, instruction),
+        this.read(instruction, bytes) & this.readRegister(reg, bytes, instruction),
         bytes,
       );
     else if (opcode === 0xa8 || opcode === 0xa9)
-      this.#arithmetic.logical(BigInt.asUintN(bytes * 8, this.#get(0) & immediate), bytes);
+      this.#arithmetic.logical(BigInt.asUintN(bytes * 8, this.get(0) & immediate), bytes);
     else if (opcode === 0xc0 || opcode === 0xc1) this.#shifts(instruction, bytes, immediate);
     else if (opcode === 0xd0 || opcode === 0xd1) this.#shifts(instruction, bytes, 1n);
-    else if (opcode === 0xd2 || opcode === 0xd3) this.#shifts(instruction, bytes, this.#get(CX));
+    else if (opcode === 0xd2 || opcode === 0xd3) this.#shifts(instruction, bytes, this.get(CX));
     else if (opcode === 0xf6 || opcode === 0xf7) return this.#unary(instruction, bytes);
     else if ((opcode === 0xfe || opcode === 0xff) && (reg & 7) < 2)
       this.#change(instruction, bytes, (value) => this.#arithmetic.step(value, (reg & 7) === 0, bytes));
@@ -263,8 +154,8 @@ export class Machine {
 
   /** Reads an operand and writes what becomes of it; undefined if it is only looked at. */
   #change(instruction: Instruction, bytes: number, become: (value: bigint) => bigint | undefined): void {
-    const result = become(this.#read(instruction, bytes));
-    if (result !== undefined) this.#write(instruction, bytes, result);
+    const result = become(this.read(instruction, bytes));
+    if (result !== undefined) this.write(instruction, bytes, result);
   }
 
   #operates(instruction: Instruction, bytes: number): void {
@@ -272,20 +163,20 @@ export class Machine {
     const operation = opcode >> 3;
     const form = opcode & 7;
     if (form >= 4) {
-      const result = this.#arithmetic.operate(operation, this.#get(0), immediate, bytes);
-      if (result !== undefined) this.#set(0, bytes, result);
+      const result = this.#arithmetic.operate(operation, this.get(0), immediate, bytes);
+      if (result !== undefined) this.set(0, bytes, result);
       return;
     }
-    const register = this.#readRegister(reg, bytes, instruction);
+    const register = this.readRegister(reg, bytes, instruction);
     if (form < 2) {
       this.#change(instruction, bytes, (value) =>
         this.#arithmetic.operate(operation, value, register, bytes),
       );
       return;
     }
-    const other = this.#read(instruction, bytes);
+    const other = this.read(instruction, bytes);
     const result = this.#arithmetic.operate(operation, register, other, bytes);
-    if (result !== undefined) this.#writeRegister(reg, bytes, result, rex);
+    if (result !== undefined) this.writeRegister(reg, bytes, result, rex);
   }
 
   #shifts(instruction: Instruction, bytes: number, count: bigint): void {
@@ -314,7 +205,7 @@ export class Machine {
     const operation = byImmediate ? (reg & 7) - 4 : (opcode - 0x0fa3) >> 3;
     const isKnown = byImmediate || opcode === 0x0fa3 || opcode === 0x0fab || opcode === 0x0fb3;
     if (!isKnown || operation < 0 || operation > 2) return false;
-    const number = byImmediate ? immediate : this.#readRegister(reg, bytes, instruction);
+    const number = byImmediate ? immediate : this.readRegister(reg, bytes, instruction);
     const bits = BigInt(bytes * 8);
     if (memory !== undefined && !byImmediate && number >= bits)
       throw new NotFollowed('a bit is tested that is elsewhere');
@@ -331,8 +222,8 @@ export class Machine {
     // VERW of a constant tells of it in the zero flag.
     if (opcode === 0x0f00 && (reg & 7) === 5) this.#arithmetic.forget('zero');
     else if (opcode === 0x0f01 && isRegister) return this.#exchangesGs(at);
-    else if (opcode === 0x0f20 && (reg === 3 || reg === 4)) this.#set(rm, WORD, 0n);
-    else if (opcode === 0x0f30) return HARMLESS_MSRS.has(BigInt.asUintN(32, this.#get(CX)));
+    else if (opcode === 0x0f20 && (reg === 3 || reg === 4)) this.set(rm, WORD, 0n);
+    else if (opcode === 0x0f30) return HARMLESS_MSRS.has(BigInt.asUintN(32, this.get(CX)));
     else if (opcode === 0x90) return (rex & REX.b) === 0;
     else {
       const isFence = opcode === 0x0fae && isRegister && reg >= 5 && reg <= 7 && !repeats;
@@ -344,15 +235,9 @@ export class Machine {
   }
 
   #exchangesGs(at: bigint): boolean {
-    const code = this.#memory.code(at);
+    const code = this.memory.code(at);
     const second = code[code.indexOf(0x01) + 1] ?? 0;
     if (second === SWAPGS) this.exchanges++;
     return second === SWAPGS || ACCESS_CONTROL.has(second);
   }
-}
-
-/** Without a REX prefix these numbers name the second byte of another register. */
-function requireLowByte(number: number, bytes: number, rex: number): void {
-  if (bytes === 1 && rex === 0 && number >= 4 && number < 8)
-    throw new NotFollowed('an instruction takes the second byte of a register');
 }

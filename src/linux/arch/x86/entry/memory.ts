@@ -2,7 +2,7 @@ import { PAGE_SIZE } from '../../../../system/page.ts';
 import { hex, readable } from '../../../../vmcore/errors.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
 import { LONGEST_INSTRUCTION, NotFollowed } from './instruction.ts';
-import type { MachineMemory } from './machine.ts';
+import type { MachineMemory } from './operands.ts';
 
 /** A part of memory, `end` not in it. */
 export interface Area {

@@ -1,5 +1,6 @@
 import { NotFollowed } from './instruction.ts';
-import { type GeneralRegisters, Machine, type MachineMemory } from './machine.ts';
+import { Machine } from './machine.ts';
+import type { GeneralRegisters, MachineMemory } from './operands.ts';
 
 /** The kernel's entry text, and the names of functions. */
 export interface EntryText {
