@@ -37,8 +37,8 @@ export const REX = { w: 8, r: 4, x: 2, b: 1 } as const;
 export const LONGEST_INSTRUCTION = 15;
 
 /**
- * What stands behind an opcode: `m` the byte of operands; `b`, `z`, `v` an immediate of 1, of 4, and of 4 or 8
- * bytes.
+ * What stands behind an opcode: `m` the byte of operands; `b`, `z`, `v` an immediate of 1, of 4, and of 4
+ * or 8 bytes.
  */
 type Form = '' | 'm' | 'b' | 'z' | 'v' | 'mb' | 'mz';
 
