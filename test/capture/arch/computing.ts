@@ -120,7 +120,7 @@ export class Computing {
    * The CPU has panicked on the stack of NMIs, which came when it was at `ip`: `isWhole`, with the registers
    * of its note, in the frame of the processor and in both copies.
    */
-  panickedInNmi(ip: bigint, isWhole = false): void {
+  panickedInNmi(ip: bigint, isWhole = false, cs = 0x10n): void {
     const { kernel } = this;
     const { offsetBytes = 0, sizeBytes = 0 } =
       kernel.layouts.member('cea_exception_stacks', 'NMI_stack') ?? {};
@@ -128,7 +128,7 @@ export class Computing {
     const registers = kernel.cpuNotes[0]?.registers ?? {};
     const { flags = 0n, sp = 0n } = registers;
     for (const at of isWhole ? [40n, 96n, 136n] : [40n])
-      for (const [i, value] of [ip, 0x10n, flags, sp, 0x18n].entries())
+      for (const [i, value] of [ip, cs, flags, sp, 0x18n].entries())
         kernel.write(end - at + BigInt(i * 8), word(value));
     if (isWhole) {
       const regs = end - 96n - BigInt(kernel.sizeOf('pt_regs'));

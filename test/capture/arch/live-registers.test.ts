@@ -251,6 +251,13 @@ for (const release of releases) {
       assert.deepEqual(computing.capture().problems, []);
     });
 
+    test('are not believed while an exception from user mode is on a stack of its own', () => {
+      const computing = new Computing(release);
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.panickedInNmi(0x40_1234n, true, 0x33n);
+      assert.match(computing.capture().problems.join(), /\(an exception with a stack of its own had come\)$/);
+    });
+
     test('are not believed where the kernel does not show its entry code', () => {
       const computing = new Computing(release);
       computing.note({ cs: 0x10n, ip: KERNEL_TEXT });

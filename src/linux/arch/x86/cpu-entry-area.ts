@@ -17,11 +17,15 @@ const STACKS = ['DF_stack', 'NMI_stack', 'DB_stack', 'MCE_stack'];
  */
 const FRAME_BYTES = 40;
 const NMI_COPIES = [-96n, -136n];
+/** Bits of a selector that tell user mode from kernel mode. */
+const PRIVILEGE = 3n;
 
 /** What an exception has interrupted on a CPU that is on a stack of its own for it. */
 export interface ExceptionFrame {
   readonly ip: bigint;
   readonly sp: bigint;
+  /** It was user mode: code that comes from there leaves this stack before it does anything. */
+  readonly isUser: boolean;
   /** All registers, of an NMI whose frames agree. */
   readonly registers: Readonly<Record<string, bigint>> | undefined;
 }
@@ -40,7 +44,8 @@ export function exceptionFrame(kernel: Kernel, cpu: number, sp: bigint): Excepti
     if (sp < start || sp >= end) continue;
     const frame = kernel.memory.read(end - BigInt(FRAME_BYTES), FRAME_BYTES);
     const registers = name === 'NMI_stack' ? nmiRegisters(kernel, end, frame) : undefined;
-    return { ip: frame.readBigUInt64LE(0), sp: frame.readBigUInt64LE(24), registers };
+    const [ip, cs] = [frame.readBigUInt64LE(0), frame.readBigUInt64LE(8)];
+    return { ip, sp: frame.readBigUInt64LE(24), isUser: (cs & PRIVILEGE) !== 0n, registers };
   }
   return undefined;
 }

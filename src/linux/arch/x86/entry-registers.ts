@@ -139,8 +139,8 @@ function entered(
   const layout = kernel.bind(ptRegsStruct);
   const registers = userRegisters((name) => memory.load(regs + BigInt(layout.offsetOf(name)), 8));
   const isCall = by === 'do_syscall_64';
-  if (!isCall && !FAULTS.has(by) && !INTERRUPTS.test(by)) return unknown(`it leads to ${by}`);
   if ((registers.cs & PRIVILEGE) === 0n) return inKernel(text, registers.ip);
+  if (!isCall && !FAULTS.has(by) && !INTERRUPTS.test(by)) return unknown(`it leads to ${by}`);
   if (regs !== taskPtRegs(kernel, task.stack).address)
     return unknown('it puts registers where those of the task are not');
   if (registers.cs !== USER_CS || registers.ss !== USER_DS)
