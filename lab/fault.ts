@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { cpuState } from './cpu-state.ts';
+import { withDebugger } from './debugger.ts';
 import { LabError } from './error.ts';
-import { connectGdb } from './gdb-remote.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
 import { guestClock } from './guest-time.ts';
 import { type Qmp, withQmp } from './qmp.ts';
@@ -137,22 +137,12 @@ async function plant(name: string, code: Buffer): Promise<void> {
  * @throws LabError if it does not read what was written
  */
 export async function overwriteMemory(name: string, physical: number, bytes: Buffer): Promise<void> {
-  const { qmp: qmpSocket, gdb } = guestPaths(name);
-  const gdbServer = (address: string): Promise<unknown> =>
-    withQmp(qmpSocket, (qmp) =>
-      qmp.execute('human-monitor-command', { 'command-line': `gdbserver ${address}` }),
-    );
-  await gdbServer(`unix:${gdb},server=on,wait=off`);
-  const remote = await connectGdb(gdb);
-  try {
+  await withDebugger(name, async (remote) => {
     await remote.write(physical, bytes);
     if (!(await remote.read(physical, bytes.length)).equals(bytes)) {
       throw new LabError(`the guest's memory at 0x${physical.toString(16)} did not take the bytes`);
     }
-  } finally {
-    await remote.detach();
-  }
-  await gdbServer('none');
+  });
 }
 
 /**
