@@ -1,6 +1,6 @@
-// Boots one bare guest in which every CPU makes system calls all the time, and stops it again and again. Where
-// a CPU is in the kernel's entry code, what the dump says that this leads to is compared with what the CPU
-// itself comes to, one instruction after the other.
+// Boots one bare guest in which every CPU makes system calls all the time, and stops it again and again.
+// Where a CPU is in the kernel's entry code, what the dump says that this leads to is compared with what the
+// CPU itself comes to, one instruction after the other.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
