@@ -1,4 +1,5 @@
 import { exceptionFrame } from '../../linux/arch/x86/cpu-entry-area.ts';
+import type { EntryText } from '../../linux/arch/x86/entry/run.ts';
 import {
   type EntryOutcome,
   entryOutcome,
@@ -44,17 +45,23 @@ interface InKernel {
 /**
  * Where in the kernel a processor was that executed a task: undefined if it was in user mode. The crash note
  * of the one that panicked has registers of panic() itself; if an NMI or another exception with a stack of
- * its own has led there, that has put down where it was at the end of that stack.
+ * its own has led there, that has put down where it was at the end of that stack. In the entry code the stack
+ * pointer may be the program's, which can be anything.
  */
-function whereInKernel(kernel: Kernel, cpu: number, task: Task): InKernel | undefined {
+function whereInKernel(
+  kernel: Kernel,
+  cpu: number,
+  task: Task,
+  text: EntryText | undefined,
+): InKernel | undefined {
   const registers = cpuNoteOf(kernel, cpu, task.pid)?.registers;
   if (registers?.ip === undefined || kernel.architecture.notes.isUserMode(registers)) return undefined;
   const { ip, sp = 0n } = registers;
-  const frame = exceptionFrame(kernel, cpu, sp);
-  if (frame !== undefined) return frame;
   const panicked = readable(() => ({ cpu: panicCpu(kernel) }));
   const isOwn = panicked !== undefined && panicked.cpu !== cpu;
-  return { ip, sp, registers: isOwn ? registers : undefined };
+  const isInText = text !== undefined && ip >= text.start && ip < text.end;
+  const frame = isOwn && isInText ? undefined : exceptionFrame(kernel, cpu, sp);
+  return frame ?? { ip, sp, registers: isOwn ? registers : undefined };
 }
 
 /**
@@ -62,9 +69,9 @@ function whereInKernel(kernel: Kernel, cpu: number, task: Task): InKernel | unde
  * on its way into or out of the kernel (arch/x86/entry/entry_64.S), or from one task to another.
  */
 export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): RegistersAtEnd {
-  const where = whereInKernel(kernel, cpu, task);
-  if (where === undefined) return { kind: 'stack' };
   const text = entryText(kernel);
+  const where = whereInKernel(kernel, cpu, task, text);
+  if (where === undefined) return { kind: 'stack' };
   const lost = (why: string): RegistersAtEnd => ({ kind: 'lost', why: `was on a CPU, ${why}` });
   if (text === undefined)
     return lost('and the kernel does not show where its entry code is: nothing tells its registers');

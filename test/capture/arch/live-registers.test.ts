@@ -195,6 +195,15 @@ for (const release of releases) {
       assert.deepEqual(fpu, before.fpu);
     });
 
+    test('are not looked for where a program has its stack pointer point to', () => {
+      const computing = new Computing(release);
+      computing.panickedInNmi(KERNEL_TEXT, true);
+      const sp = computing.kernel.cpuNotes[0]?.registers.sp ?? 0n;
+      computing.isAtEntry([0x0f, 0x01, 0xf8, 0x48, 0x0f, 0x07]);
+      computing.note({ sp });
+      assert.match(computing.capture().problems.join(), /it takes another \w+ along than/);
+    });
+
     test('are lost without stage zero there, unless a system call was just over', () => {
       const computing = new Computing(release);
       computing.kernel.notes.splice(0);
