@@ -5,7 +5,7 @@ import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
+import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { settleNewThread } from './new-thread.ts';
@@ -142,8 +142,10 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
  * Segment bases of a task on a CPU that may be older than the processor's. Stage zero saves the GS base; the
  * FS base is gone when a processor is started.
  */
-export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>): string[] {
-  const bases = live.processor === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
+export function staleBases(
+  bases: CapturedRegisters['olderBases'],
+  { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>,
+): string[] {
   return bases
     .filter((base) => setsBase(base, user, vmas))
     .map((base) => {
@@ -243,13 +245,16 @@ function captureState(
   const { findings } = owner;
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
   const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'on-cpu';
+  const captured = ofTheMoment(findings, moment, () => {
+    const found = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
+    found.problems.forEach(say);
+    return found;
+  });
+  findings.notes.push(...captured.notes);
   // That stage zero saves a CPU's registers does not help here.
-  if (onCpu !== undefined && (lost === undefined || kernel.isAlive))
-    ofTheMoment(findings, 'passing', () => staleBases(onCpu, owner).forEach(say));
+  const bases = onCpu !== undefined && kernel.isAlive ? (['fs', 'gs'] as const) : captured.olderBases;
+  ofTheMoment(findings, 'passing', () => staleBases(bases, owner).forEach(say));
   return ofTheMoment(findings, moment, () => {
-    const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
-    captured.problems.forEach(say);
-    findings.notes.push(...captured.notes);
     checkThreadPointer(task, captured.registers.fsBase, owner);
     const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
     const rseq = rseqOf(task, owner);

@@ -80,7 +80,7 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and/,
+      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and|on its way into or out of/,
     advice: MOMENT,
   },
   {
