@@ -17,6 +17,7 @@ import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { aioProblems, ringPages } from './aio.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import {
   type Area,
@@ -146,8 +147,11 @@ export class MemoryCapture {
       }
       vmas.push(vma);
     }
-    // Areas that are refused are missing from the sum.
-    if (vmas.length === areas.length) this.#checkRss(mm, own, owner);
+    // Areas that are refused are missing from the sum, and have their reasons.
+    if (vmas.length === areas.length) {
+      this.#checkRss(mm, own, owner);
+      owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
+    }
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -245,6 +249,7 @@ export class MemoryCapture {
 
   #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+    if (kind === 'aio-ring') return ringPages(this.#kernel, area.view.vm_file);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
