@@ -65,9 +65,11 @@ export function protectedProcess(context: CaptureContext, pid: bigint): number |
 /** A process that is alive and not protected, by its `struct pid`: `PID 12 (name)`. */
 export function outsiderOf(context: CaptureContext, pid: bigint): string | undefined {
   if (pid === 0n || protectedProcess(context, pid) !== undefined) return undefined;
-  const { kernel } = context;
+  const { kernel, ended } = context;
   const task = pidTask(kernel, pid, 'PIDTYPE_PID');
-  return task === undefined ? undefined : `PID ${pidNr(kernel, pid)} (${taskAt(kernel, task).comm})`;
+  return task === undefined || ended.threads.has(task) || ended.leaders.has(task)
+    ? undefined
+    : `PID ${pidNr(kernel, pid)} (${taskAt(kernel, task).comm})`;
 }
 
 /** A note for those who used an object together with others, who went with the kernel. */

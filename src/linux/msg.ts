@@ -1,5 +1,5 @@
 import { PAGE_SIZE } from '../system/page.ts';
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct, u16, u32, ulongNumber, type ViewOf } from '../vmcore/view.ts';
 import { type IpcObject, ipcTable, knownPids } from './ipc.ts';
@@ -128,11 +128,16 @@ export function processPid(kernel: Kernel, task: bigint): bigint {
   return pidOfRole(kernel, taskAt(kernel, task).signal, 'PIDTYPE_TGID');
 }
 
-/** A queue as one of the objects that outlive their users. Throws a VmcoreError. */
+/**
+ * A queue as one of the objects that outlive their users; who waits is missing if that cannot be read. Throws
+ * a VmcoreError.
+ */
 export function messageQueueObject(kernel: Kernel, queue: MsgQueue): IpcObject {
   const { id, uid, cuid, q_lspid, q_lrpid } = queue;
-  const { receivers, senders } = messageSleepers(kernel, queue);
-  const sleepers = [...receivers, ...senders].map((task) => processPid(kernel, task));
-  const users = knownPids([q_lspid, q_lrpid, ...sleepers]);
+  const sleepers = readable(() => {
+    const { receivers, senders } = messageSleepers(kernel, queue);
+    return [...receivers, ...senders].map((task) => processPid(kernel, task));
+  });
+  const users = knownPids([q_lspid, q_lrpid, ...(sleepers ?? [])]);
   return { kind: 'System V message queue', name: String(id), uids: [uid, cuid], users };
 }

@@ -1,4 +1,4 @@
-import { ContainerError } from '../vmcore/errors.ts';
+import { ContainerError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct, u16, u32, type ViewOf } from '../vmcore/view.ts';
 import { type IpcObject, ipcTable, knownPids } from './ipc.ts';
@@ -131,13 +131,16 @@ export function semaphoreSets(kernel: Kernel): {
   return ipcTable(kernel, 0, 'System V semaphores', (_, entry) => Sets.containerOf(entry, 'sem_perm'));
 }
 
-/** A set as one of the objects that outlive their users. Throws a VmcoreError. */
+/**
+ * A set as one of the objects that outlive their users; who waits is missing if that cannot be read. Throws a
+ * VmcoreError.
+ */
 export function semaphoreObject(kernel: Kernel, set: SemArray): IpcObject {
   const { id, uid, cuid } = set;
   const semaphores = semaphoresOf(kernel, set);
   const users = knownPids([
     ...semaphores.map(({ sempid }) => sempid),
-    ...pendingOperations(kernel, set, semaphores).map(({ pid }) => pid),
+    ...(readable(() => pendingOperations(kernel, set, semaphores)) ?? []).map(({ pid }) => pid),
   ]);
   return { kind: 'System V semaphore set', name: String(id), uids: [uid, cuid], users };
 }

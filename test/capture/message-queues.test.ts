@@ -173,6 +173,7 @@ for (const release of releases) {
       const pieces = /has more or fewer pieces than its \d+ bytes take/;
       const cases: [RegExp, (made: Made, message: bigint) => void][] = [
         [/which was being changed$/, (made) => made.set('q_perm.lock.rlock.raw_lock.val.counter', 1)],
+        [/cannot be read: /, (made) => made.set('q_receivers.next', 8)],
         [others, (made) => made.set('q_qnum', 1)],
         [others, (made) => made.set('q_qnum', 3)],
         [others, (made) => made.set('q_cbytes', 5999)],
