@@ -47,6 +47,8 @@ export const semQueue = struct('sem_queue', {
   list: addressOf('list'),
   sleeper: pointer,
   pid: pointer,
+  /** -EINTR while it waits, then its result. */
+  status: s32,
   nsops: s32,
 });
 
