@@ -106,14 +106,25 @@ export function aioProblems(kernel: Kernel, { ioctx_table: table = 0n }: Mm, vma
   }
 }
 
-/** The pages of a ring, by its `struct file`. Throws a VmcoreError, also if one is missing. */
-export function ringPages(kernel: Kernel, file: bigint): PageRuns {
+/** The pages of a ring, by its `struct file`, and by their place in the ring. Throws a VmcoreError, also if one is missing. */
+function ringPages(kernel: Kernel, file: bigint): PageRuns {
   const { f_inode = 0n } = fileAt(kernel, file) ?? {};
   const { i_mapping, i_size } = kernel.bind(inodeStruct).at(f_inode);
   const { runs } = pageCache(kernel, i_mapping, false);
   if (runs.pages === 0 || runs.pages * PAGE_SIZE !== i_size)
     throw new ContainerError('aio ring', file, `has ${runs.pages} pages for its ${i_size} bytes`);
   return runs;
+}
+
+/** The same by their user addresses, of an area that has the ring as a whole. */
+export function ringAreaPages(kernel: Kernel, file: bigint, start: number): PageRuns {
+  const pages = ringPages(kernel, file);
+  return {
+    pages: pages.pages,
+    *[Symbol.iterator]() {
+      for (const run of pages) yield { ...run, address: start + run.address };
+    },
+  };
 }
 
 /** An area that is the ring of an AIO context. Throws a FileRefusal if it cannot be made again. */

@@ -17,7 +17,7 @@ import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings } from '../model/verdict.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { aioProblems, ringPages } from './aio.ts';
+import { aioProblems, ringAreaPages } from './aio.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import {
   type Area,
@@ -249,7 +249,7 @@ export class MemoryCapture {
 
   #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
-    if (kind === 'aio-ring') return ringPages(this.#kernel, area.view.vm_file);
+    if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { type AioState, aioProblem, aioProblems, mapAioRing } from '../../src/capture/aio.ts';
+import { type AioState, aioProblem, aioProblems, mapAioRing, ringAreaPages } from '../../src/capture/aio.ts';
 import type { CaptureContext } from '../../src/capture/files/context.ts';
 import { mayBeServed } from '../../src/capture/served-wait.ts';
 import { fileAt } from '../../src/linux/file.ts';
@@ -166,6 +166,13 @@ for (const release of releases) {
       assert.deepEqual(made.map(), { kind: 'aio-ring' });
       assert.deepEqual(made.problems(area()), []);
       assert.deepEqual(made.capture.notes.size, 0);
+      assert.deepEqual(
+        [...ringAreaPages(made.kernel, made.file.file, AT)].map(({ address, physical }) => [
+          address,
+          physical,
+        ]),
+        [[AT, (made.file.frames[0] ?? 0) * PAGE_SIZE]],
+      );
       made.map({ locked: true });
       assert.match(made.capture.notes.get(PID)?.join() ?? '', /ring .* is no longer locked/);
     });
