@@ -92,7 +92,7 @@ function collectObject<Found, Part>(
   { kept, lost }: KeptObjects<Part>,
 ): void {
   const object = kind.object(context.kernel, found);
-  const users = usersOf(context, kind, found, object);
+  const users = new Set([...namedUsers(context, object), ...(kind.otherUsers?.(context, found) ?? [])]);
   if (users.size === 0) {
     lost.push(object);
     return;
@@ -104,14 +104,9 @@ function collectObject<Found, Part>(
   kept.push({ part, users, object, isKept: false });
 }
 
-function usersOf<Found, Part>(
-  context: CaptureContext,
-  kind: KeptKind<Found, Part>,
-  found: Found,
-  { users }: Pick<IpcObject, 'users'>,
-): ReadonlySet<number> {
-  const known = users.flatMap((pid) => protectedProcess(context, pid) ?? []);
-  return new Set([...known, ...(kind.otherUsers?.(context, found) ?? [])]);
+/** Protected processes that an object names. */
+function namedUsers(context: CaptureContext, { users }: Pick<IpcObject, 'users'>): number[] {
+  return users.flatMap((pid) => protectedProcess(context, pid) ?? []);
 }
 
 function refuseUsers<Found extends { readonly id: number }, Part>(
@@ -128,7 +123,9 @@ function refuseUsers<Found extends { readonly id: number }, Part>(
     problems.push(`an object of System V${id === undefined ? '' : ` with number ${id}`} ${reason}`);
     return;
   }
-  const users = readable(() => usersOf(context, kind, found, object)) ?? [];
+  // What cannot be read of it hides no others.
+  const others = readable(() => kind.otherUsers?.(context, found)) ?? [];
+  const users = new Set([...namedUsers(context, object), ...others]);
   for (const pid of users) context.refuse(pid, `uses the ${object.kind} ${object.name}, which ${reason}`);
   // Who uses it has another reason than that it is lost.
   lost.push({ ...object, users: [] });

@@ -250,6 +250,7 @@ for (const release of releases) {
           (made) => made.setSet('complex_count', 1),
         ],
         [/cannot be read: /, (made) => made.setSet('pending_alter.next', 8)],
+        [/cannot be read: /, (made) => made.setSet('list_id.next', 8)],
         [/is damaged: a semaphore has the value 40000/, (made) => made.changed(1, 40_000, TWO)],
         [/is damaged: a semaphore has the value -1/, (made) => made.changed(1, -1, TWO)],
       ];
