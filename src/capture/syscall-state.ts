@@ -16,7 +16,7 @@ import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec, mayTakeAway } from './exec.ts';
-import { mayBeServed } from './served-wait.ts';
+import { waitActivity } from './served-wait.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -74,19 +74,6 @@ function activityOf({ task, cpu }: ThreadSituation, isInCall: boolean): Activity
   if (cpu !== undefined) return 'running';
   if ((task.__state & taskState.interruptible) !== 0) return 'asleep';
   return (task.__state & taskState.uninterruptible) !== 0 ? 'blocked' : 'running';
-}
-
-/** Who sleeps and may have been given what it waits for is not taken for asleep: it would get that twice. */
-function activityWith(
-  kernel: Kernel,
-  situation: ThreadSituation,
-  name: string | undefined,
-  given: readonly bigint[],
-): Activity {
-  const activity = activityOf(situation, name !== undefined);
-  const isServed =
-    activity === 'asleep' && name !== undefined && mayBeServed(kernel, situation.task, name, given);
-  return isServed ? 'running' : activity;
 }
 
 function futexOf(name: string, [, operation = 0n]: readonly bigint[]): SyscallState['futex'] {
@@ -222,7 +209,8 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
   const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
   const ax = systemCalls.result(registers);
   const isUnfinished = number !== -1 && ax === ENOSYS;
-  const activity = activityWith(kernel, situation, number === -1 ? undefined : name, given);
+  const asked = activityOf(situation, number !== -1);
+  const activity = number === -1 ? asked : waitActivity(kernel, situation, name, given, asked);
   const isSettled = activity === 'asleep' && syscallRow(name).class !== 'partial';
   const witness = isUnfinished
     ? callWitness(kernel, { ...situation, isSettled }, name, given, file)

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { type AioState, aioProblem, aioProblems, mapAioRing, ringAreaPages } from '../../src/capture/aio.ts';
 import type { CaptureContext } from '../../src/capture/files/context.ts';
-import { mayBeServed } from '../../src/capture/served-wait.ts';
+import { waitActivity } from '../../src/capture/served-wait.ts';
 import { fileAt } from '../../src/linux/file.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { percpuRefCount } from '../../src/linux/percpu-refcount.ts';
@@ -217,10 +217,11 @@ for (const release of releases) {
 
     test('have given something already to who waits for several events', () => {
       const { kernel } = new Made();
+      const whose = { task: { address: 0n }, cpu: undefined };
       for (const call of ['io_getevents', 'io_pgetevents'])
         assert.deepEqual(
-          [0n, 1n, 2n, -1n].map((least) => mayBeServed(kernel, { address: 0n }, call, [0n, least])),
-          [false, false, true, false],
+          [0n, 1n, 2n, -1n].map((least) => waitActivity(kernel, whose, call, [0n, least], 'asleep')),
+          ['asleep', 'asleep', 'running', 'asleep'],
         );
     });
   });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { CaptureContext } from '../../src/capture/files/context.ts';
 import { messageQueues, messageQueuesOfGroup } from '../../src/capture/message-queues.ts';
-import { mayBeServed } from '../../src/capture/served-wait.ts';
+import { waitActivity } from '../../src/capture/served-wait.ts';
 import type { MessageQueue } from '../../src/model/message-queue.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import { releases } from '../vmcore/fixtures.ts';
@@ -141,8 +141,10 @@ for (const release of releases) {
         made.context.notes.get(SENDER)?.join('\n') ?? '',
         /those who wait for .* in another order/,
       );
-      assert.equal(mayBeServed(made.kernel, { address: thread }, 'msgrcv', []), false);
-      assert.equal(mayBeServed(made.kernel, { address: made.processes.taskOf(SENDER) }, 'msgrcv', []), true);
+      const activityOf = (address: bigint) =>
+        waitActivity(made.kernel, { task: { address }, cpu: undefined }, 'msgrcv', [], 'asleep');
+      assert.equal(activityOf(thread), 'asleep');
+      assert.equal(activityOf(made.processes.taskOf(SENDER)), 'running');
     });
 
     test('are lost if no protected process uses them', () => {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { CaptureContext } from '../../src/capture/files/context.ts';
 import { semaphores, semaphoresOfGroup } from '../../src/capture/semaphores.ts';
-import { mayBeServed } from '../../src/capture/served-wait.ts';
+import { waitActivity } from '../../src/capture/served-wait.ts';
 import type { SemaphoreSet } from '../../src/model/semaphore-set.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
@@ -273,12 +273,17 @@ for (const release of releases) {
     test('may be had already by who sleeps and waits for them no longer', () => {
       const made = new Made();
       made.waits(0, ONE);
-      const [one, two] = [ONE, TWO].map((pid) => ({ address: made.processes.taskOf(pid) }));
+      const activityOf = (pid: number, call: string, activity: 'asleep' | 'running', cpu?: number) =>
+        waitActivity(made.kernel, { task: { address: made.processes.taskOf(pid) }, cpu }, call, [], activity);
       for (const call of ['semop', 'semtimedop', 'msgrcv']) {
-        assert.equal(mayBeServed(made.kernel, one ?? assert.fail(), call, []), false);
-        assert.equal(mayBeServed(made.kernel, two ?? assert.fail(), call, []), true);
+        assert.equal(activityOf(ONE, call, 'asleep'), 'asleep');
+        assert.equal(activityOf(TWO, call, 'asleep'), 'running');
+        // It was woken, and has not run.
+        assert.equal(activityOf(ONE, call, 'running'), 'asleep');
+        assert.equal(activityOf(ONE, call, 'running', 1), 'running');
       }
-      assert.equal(mayBeServed(made.kernel, two ?? assert.fail(), 'msgsnd', []), false);
+      assert.equal(activityOf(TWO, 'msgsnd', 'asleep'), 'asleep');
+      assert.equal(activityOf(ONE, 'read', 'running'), 'running');
     });
   });
 }

@@ -12,15 +12,16 @@ function readSleepers(kernel: Kernel): ReadonlySet<bigint> {
     for (const { sleeper } of operations ?? []) sleepers.add(sleeper);
   }
   for (const queue of messageQueues(kernel).objects) {
-    const { receivers = [] } = readable(() => messageSleepers(kernel, queue)) ?? {};
-    for (const task of receivers) sleepers.add(task);
+    const { receivers = [], senders = [] } = readable(() => messageSleepers(kernel, queue)) ?? {};
+    for (const task of [...receivers, ...senders]) sleepers.add(task);
   }
   return sleepers;
 }
 
 /**
- * Tasks that wait in semop(2) or msgrcv(2) and have got nothing yet: who changes the semaphores, or sends the
- * message, takes them off the list before they run. Of an object that cannot be read nobody is there.
+ * Tasks that wait in semop(2), msgrcv(2) or msgsnd(2), and have got and given nothing yet: who changes the
+ * semaphores, or sends the message, takes them off the list before they run. Of an object that cannot be read
+ * nobody is there.
  */
 export function ipcSleepers(kernel: Kernel): ReadonlySet<bigint> {
   const sleepers = known.get(kernel) ?? readSleepers(kernel);
