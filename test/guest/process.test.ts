@@ -184,9 +184,15 @@ suite(`processes on ${release}`, () => {
     await guest.until('grep -q ready /tmp/parked', 30);
     // The sleeping thread does not run when its time is over.
     const hog = await hogCpu(t);
-    const overdue = `grep -l '^Name:.sleeping' /proc/${pid}/task/*/status | xargs grep -q '^State:.R'`;
-    await guest.until(overdue, 60);
-    const { groups } = await bringBack('calls', [pid], hog.end);
+    const hasWoken = (name: string): string =>
+      `grep -l '^Name:.${name}' /proc/${pid}/task/*/status | xargs grep -q '^State:.R'`;
+    await guest.until(hasWoken('sleeping'), 60);
+    // Nor does the one whose operation is done when this one raises the semaphore.
+    const raise = 'l.semop(l.semget(0x4f5a0001, 0, 0), b"\\0\\0\\1\\0\\0\\0", 1)';
+    await guest.sh(`taskset -c 0 python3 -c 'import ctypes; l = ctypes.CDLL(None); exit(${raise})'`);
+    await guest.until(hasWoken('served'), 30);
+    // This is still the kernel that has the set.
+    const { groups } = await bringBack('calls', [pid], `${hog.end}; ipcrm -S 0x4f5a0001`);
     const [{ threads, findings } = assert.fail()] = groups.flatMap(({ processes }) => processes);
     const callOf = (name: string) => threads.find(({ comm }) => comm === name)?.syscall;
     assert.equal(callOf('suspended')?.outcome, 'restart');
@@ -196,6 +202,11 @@ suite(`processes on ${release}`, () => {
       outcome: 'result',
       syscall: 'clock_nanosleep',
       reason: 'its time was over',
+    });
+    assert.deepEqual(callOf('served'), {
+      outcome: 'result',
+      syscall: 'semop',
+      reason: 'another process has done its operation for it',
     });
     assert.deepEqual(
       findings.inDoubt.map(({ syscall }) => syscall),
@@ -213,6 +224,7 @@ suite(`processes on ${release}`, () => {
       'received: in order 1, 4 last, more -1',
       'read: -1, errno 4',
       'nanosleep: 0',
+      'semop: 0, left 0',
     ])
       assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);
   });
