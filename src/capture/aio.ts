@@ -107,8 +107,8 @@ export function aioProblems(kernel: Kernel, { ioctx_table: table = 0n }: Mm, vma
 }
 
 /**
- * The pages of a ring, by its `struct file`, and by their place in the ring. Throws a VmcoreError, also if one
- * is missing.
+ * The pages of a ring, by its `struct file`, and by their place in the ring. Throws a VmcoreError, also if
+ * one is missing.
  */
 function ringPages(kernel: Kernel, file: bigint): PageRuns {
   const { f_inode = 0n } = fileAt(kernel, file) ?? {};
