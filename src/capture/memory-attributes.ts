@@ -71,7 +71,6 @@ function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
 export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
   const problems: (string | false)[] = [
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
-    (mm.ioctx_table ?? 0n) !== 0n && 'has an asynchronous I/O context (io_setup)',
     (mm.def_flags.low & VM.locked) !== 0 && 'has locked all its future memory (mlockall MCL_FUTURE)',
     mm.user_ns !== kernel.symbol('init_user_ns') && 'its memory belongs to a user namespace',
     hasMmFlag(mm, 'hasMdwe') && 'has given up making memory executable (PR_SET_MDWE)',

@@ -17,6 +17,7 @@ import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { aioProblems, ringAreaPages } from './aio.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import {
   type Area,
@@ -154,8 +155,11 @@ export class MemoryCapture {
       }
       vmas.push(vma);
     }
-    // Areas that are refused are missing from the sum.
-    if (vmas.length === areas.length) whileItMoves(this.#kernel, owner, () => this.#checkRss(mm, own, owner));
+    // Areas that are refused are missing from the sum, and have their reasons.
+    if (vmas.length === areas.length) {
+      whileItMoves(this.#kernel, owner, () => this.#checkRss(mm, own, owner));
+      owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
+    }
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -259,6 +263,7 @@ export class MemoryCapture {
     refuse: (why: string) => undefined,
   ): PageRuns {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+    if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };

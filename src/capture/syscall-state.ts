@@ -16,6 +16,7 @@ import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec, mayTakeAway } from './exec.ts';
+import { waitActivity } from './served-wait.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -208,7 +209,8 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
   const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
   const ax = systemCalls.result(registers);
   const isUnfinished = number !== -1 && ax === ENOSYS;
-  const activity = activityOf(situation, number !== -1);
+  const asked = activityOf(situation, number !== -1);
+  const activity = number === -1 ? asked : waitActivity(kernel, situation, name, given, asked);
   const isSettled = activity === 'asleep' && syscallRow(name).class !== 'partial';
   const witness = isUnfinished
     ? callWitness(kernel, { ...situation, isSettled }, name, given, file)

@@ -1,6 +1,4 @@
-import { semUndoListStruct } from '../linux/ipc.ts';
 import { sessionKeys } from '../linux/key.ts';
-import { listEmpty } from '../linux/list.ts';
 import { hasThreadFlag, PF, PFA, schedPolicy, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
@@ -20,13 +18,6 @@ const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
 const AMX = 1n << 18n;
 
-/** Whether the end of a thread would undo what it has done to System V semaphores (exit_sem, ipc/sem.c). */
-export function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
-  return (
-    task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoListStruct).at(task.sysvUndo).list_proc)
-  );
-}
-
 function policyProblem({ policy }: Task): string | undefined {
   if (policy === schedPolicy.deadline) return 'has the deadline scheduling policy';
   return restorablePolicies.has(policy) ? undefined : `has scheduling policy ${policy}`;
@@ -43,7 +34,6 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
       'has its system calls redirected (syscall user dispatch)',
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
-    hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',

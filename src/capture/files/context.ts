@@ -30,6 +30,7 @@ export class CaptureContext {
   readonly list: TaskList;
   /** Undefined where a dump is looked at on another machine. */
   readonly disks: Disks | undefined;
+  readonly ended: EndedTasks;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
@@ -57,6 +58,7 @@ export class CaptureContext {
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
+    this.ended = ended;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
     this.mappers = new Mappers(kernel, this.tasks, list, ended);
   }

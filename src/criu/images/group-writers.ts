@@ -3,10 +3,12 @@ import { writeFileImages } from './files/index.ts';
 import { writeLocks } from './files/locks.ts';
 import { writePreparation } from './files/preparation.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
+import { writeMessageQueues } from './message-queues.ts';
 import { writeRestorePlan } from './plan/write-plan.ts';
 import { writeProcesses } from './process.ts';
 import { type RootedGroup, writeNoDescriptors } from './rooted-group.ts';
 import { writeSegments } from './segments.ts';
+import { writeSemaphores } from './semaphores.ts';
 import { writeSharedMemory } from './shared-memory.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
@@ -23,6 +25,8 @@ export const groupWriters: readonly GroupWriter[] = [
   writeProcesses,
   writeSharedMemory,
   writeSegments,
+  writeSemaphores,
+  writeMessageQueues,
   writeClocks,
   ({ files }, images, source) => writeFileImages(files, images, source),
   writeNoDescriptors,

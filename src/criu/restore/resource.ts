@@ -1,10 +1,16 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import type { Freezer } from './held-process.ts';
 
 /** What a group needs that is made before `criu restore` and lives on with its processes. */
 export interface GroupResource {
   /** Descriptors for CRIU, from `firstFd` on, and options that say what they are. */
   readonly fds?: readonly number[];
   readonly options?: readonly string[];
+  /**
+   * Called when the processes are there and frozen, as they are afterwards: has them do what only they can
+   * do. Throws an Error if that is not possible; the group is ended then.
+   */
+  held?(freezer: Freezer): Promise<void>;
   /**
    * Called when the processes are there and do not run yet: the last that is to be done. Returns what is not
    * as it has to be, one end of a sentence for each; with any, the group is ended.

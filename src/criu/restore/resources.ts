@@ -1,7 +1,10 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import type { Freezer } from './held-process.ts';
 import { openJournalSockets } from './journal-socket.ts';
+import { makeMessageQueues, removeLeftQueues } from './message-queues.ts';
 import type { GroupResource, MakeResource } from './resource.ts';
-import { makeSegments } from './segments.ts';
+import { makeSegments, removeLeftSegments } from './segments.ts';
+import { makeSemaphores, removeLeftSemaphores } from './semaphores.ts';
 
 /**
  * Everything that is made for a group before it is restored. A further kind is a file of its own, and a line
@@ -10,7 +13,19 @@ import { makeSegments } from './segments.ts';
 const makers: readonly MakeResource[] = [
   ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
   ({ directory }) => makeSegments(directory),
+  ({ directory }) => makeSemaphores(directory),
+  ({ directory }) => makeMessageQueues(directory),
 ];
+
+/**
+ * Takes away what was made for a group and outlives its processes, which are gone, so that it can be restored
+ * once more.
+ */
+export function removeLeft(directory: string): void {
+  removeLeftSegments(directory);
+  removeLeftSemaphores(directory);
+  removeLeftQueues(directory);
+}
 
 /** First descriptor that `criu` gets besides the standard ones. */
 const FIRST_FD = 3;
@@ -38,6 +53,11 @@ export class GroupResources {
     this.#made = made;
     this.fds = fds;
     this.options = made.flatMap(({ options = [] }) => options);
+  }
+
+  /** See `GroupResource`. */
+  async held(freezer: Freezer): Promise<void> {
+    for (const resource of this.#made) await resource.held?.(freezer);
   }
 
   /** See `GroupResource`. */

@@ -109,6 +109,7 @@ export async function holdImages(
     const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
+    await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);

@@ -35,7 +35,7 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
 export function describeGroupPlan(
   plan: RestorePlan,
   preparation: Preparation,
-  { segments }: Pick<ProcessGroup, 'segments'>,
+  { segments, semaphores, messageQueues }: Pick<ProcessGroup, 'segments' | 'semaphores' | 'messageQueues'>,
 ): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
   const { directories, files, symlinks, names, checks } = preparation;
@@ -46,6 +46,14 @@ export function describeGroupPlan(
     ...line(
       segments.map(({ id }) => id),
       (list) => `makes System V shared memory: ${list}`,
+    ),
+    ...line(
+      semaphores.map(({ id }) => id),
+      (list) => `makes System V semaphore sets: ${list}`,
+    ),
+    ...line(
+      messageQueues.map(({ id }) => id),
+      (list) => `makes System V message queues with their messages: ${list}`,
     ),
     ...(checks.length > 0 ? [`compares ${counted(checks.length, 'file')} with what they were`] : []),
     ...(plan.journalSockets.length > 0
