@@ -22,6 +22,8 @@ export interface GroupToRestore {
   /** Of its images. */
   readonly directory: string;
   readonly plan: RestorePlan;
+  /** Directory of the cgroup in which CRIU makes everything. */
+  readonly cgroup: string;
   /** The first descriptor that CRIU does not have yet. */
   readonly firstFd: number;
 }

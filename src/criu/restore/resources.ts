@@ -1,4 +1,5 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { prepareConnections } from './connections.ts';
 import { openJournalSockets } from './journal-socket.ts';
 import type { GroupResource, MakeResource } from './resource.ts';
 import { makeSegments } from './segments.ts';
@@ -10,6 +11,7 @@ import { makeSegments } from './segments.ts';
 const makers: readonly MakeResource[] = [
   ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
   ({ directory }) => makeSegments(directory),
+  ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
 ];
 
 /** First descriptor that `criu` gets besides the standard ones. */
@@ -22,12 +24,12 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan) {
+  constructor(directory: string, plan: RestorePlan, cgroup: string) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length });
+        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }
