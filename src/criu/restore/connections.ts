@@ -55,12 +55,12 @@ function makeNetwork(addresses: readonly string[]): void {
 /**
  * Makes what TCP connections need to be made again: their own addresses, which the machine does not have yet,
  * and routes to their peers. Until all connections are there, nothing is sent through them: the other end of
- * one within the machine may not be there, and the kernel would answer with a reset.
+ * one within the machine may not be there, and the kernel would answer with a reset. CRIU connects to itself
+ * when it finds out what the kernel can do: that comes before.
  *
  * @param cgroup directory of the cgroup in which they are made
  * @returns a resource that takes all of it away when the connections are there. What they send then is lost
  * until the network is up, and sent again
- * @throws Error if it cannot be made
  */
 export function prepareConnections(connections: RestorePlan['connections'], cgroup: string): GroupResource {
   if (connections === undefined) return { finish: () => [] };
@@ -68,17 +68,19 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
   const end = (): void => {
     for (const step of undo.splice(0).reverse()) step();
   };
-  try {
-    undo.push(holdBackPackets(cgroup, CRIU_MARK));
-    if (connections.addresses.length > 0) {
+  const begin = (): void => {
+    try {
+      undo.push(holdBackPackets(cgroup, CRIU_MARK));
+      if (connections.addresses.length === 0) return;
       makeNetwork(connections.addresses);
       undo.push(deleteNetwork);
+    } catch (error) {
+      end();
+      throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
     }
-  } catch (error) {
-    end();
-    throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
-  }
+  };
   return {
+    begin,
     ready: () => {
       end();
       return [];

@@ -6,6 +6,11 @@ export interface GroupResource {
   readonly fds?: readonly number[];
   readonly options?: readonly string[];
   /**
+   * Called when CRIU runs, before it makes anything: what must not be there while it finds out what the kernel
+   * can do. What it throws ends the restore.
+   */
+  begin?(): void;
+  /**
    * Called when the processes are there and do not run yet: the last that is to be done. Returns what is not
    * as it has to be, one end of a sentence for each; with any, the group is ended.
    */

@@ -43,6 +43,11 @@ export class GroupResources {
   }
 
   /** See `GroupResource`. */
+  begin(): void {
+    for (const resource of this.#made) resource.begin?.();
+  }
+
+  /** See `GroupResource`. */
   ready(): string[] {
     return this.#made.flatMap((resource) => resource.ready?.() ?? []);
   }
