@@ -148,6 +148,11 @@ suite(`TCP connections when ${release} panics`, () => {
     t.diagnostic(`${((2 * TOO_MUCH) / 2 ** 20 / seconds).toFixed(1)} MiB/s both ways together`);
   });
 
+  test('have segments of full size, through the network and within the machine', async () => {
+    const sizes = [...(await guest.sh('ss -tinH')).matchAll(/\bmss:(\d+)/g)].map(([, size]) => Number(size));
+    assert.ok(sizes.length > 0 && sizes.every((size) => size > 1000), `${sizes}`);
+  });
+
   test('leave nothing behind that was made for them, and new ones can be made', async () => {
     assert.doesNotMatch(await guest.sh('ip -brief link'), /dummy|otherworld/);
     assert.match(await guest.sh('ip -4 route show default'), /^default via \S+ dev eth0 [^\n]*$/);

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { holdBackPackets } from '../../system/bpf.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
@@ -9,6 +9,13 @@ import type { GroupResource } from './resource.ts';
  * The interface that has the addresses of connections while they are made; init.sh takes away what is left.
  */
 const INTERFACE = 'otherworld0';
+/**
+ * Largest packets while connections are made, as no network and no loopback has them. A socket has segments
+ * of 536 bytes until the size of packets changes (tcp_current_mss, net/ipv4/tcp_output.c): it does when the
+ * connection goes its own way again.
+ */
+const MTU = { interface: 1501, loopback: 65_535 } as const;
+const LOOPBACK_MTU = '/sys/class/net/lo/mtu';
 /** SOCCR_MARK (soccr/soccr.h): of the segments by which CRIU ends one side of a connection. */
 const CRIU_MARK = 0xc114;
 /** No route that the machine has counts for less. */
@@ -37,7 +44,7 @@ function makeNetwork(addresses: readonly string[]): void {
   spawnSync('modprobe', ['-q', 'dummy', 'numdummies=0']);
   const [six, four] = [true, false].map((wanted) => addresses.filter((one) => one.includes(':') === wanted));
   const route = (all: string): string => `route add ${all} dev ${INTERFACE} metric ${LAST_METRIC}`;
-  ip([`link add ${INTERFACE} type dummy`]);
+  ip([`link add ${INTERFACE} mtu ${MTU.interface} type dummy`]);
   try {
     ip([
       `link set ${INTERFACE} up`,
@@ -50,6 +57,13 @@ function makeNetwork(addresses: readonly string[]): void {
     deleteNetwork();
     throw error;
   }
+}
+
+/** @returns a function that gives the loopback the size of packets back that it had */
+function changeLoopback(): () => void {
+  const before = readFileSync(LOOPBACK_MTU, 'utf8');
+  writeFileSync(LOOPBACK_MTU, String(MTU.loopback));
+  return () => writeFileSync(LOOPBACK_MTU, before);
 }
 
 /**
@@ -71,6 +85,7 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
   const begin = (): void => {
     try {
       undo.push(holdBackPackets(cgroup, CRIU_MARK));
+      undo.push(changeLoopback());
       if (connections.addresses.length === 0) return;
       makeNetwork(connections.addresses);
       undo.push(deleteNetwork);

@@ -7,16 +7,20 @@ import { TcpStreamEntrySchema } from '../proto/gen/tcp-stream_pb.ts';
 /** TCPI_OPT_* (include/uapi/linux/tcp.h). */
 const OPTIONS = { timestamps: 1, selectiveAcks: 2, scale: 4 } as const;
 
-function optionMask({ timestamp, hasSelectiveAcks, scale }: TcpConnection): number {
-  return (
-    (timestamp === undefined ? 0 : OPTIONS.timestamps) |
-    (hasSelectiveAcks ? OPTIONS.selectiveAcks : 0) |
-    (scale === undefined ? 0 : OPTIONS.scale)
-  );
+/** As if they were in use: see `streamEntry`. */
+const NO_SCALE = { send: 0, receive: 0 } as const;
+
+function optionMask({ timestamp, hasSelectiveAcks }: TcpConnection): number {
+  const stamps = timestamp === undefined ? 0 : OPTIONS.timestamps;
+  return stamps | (hasSelectiveAcks ? OPTIONS.selectiveAcks : 0) | OPTIONS.scale;
 }
 
+/**
+ * Scales of 0 stand for none: if none are set, a socket keeps the one that it had in mind for a connection of
+ * its own (tcp_connect_init, net/ipv4/tcp_output.c), and shows its peer a window of a few bytes.
+ */
 function streamEntry(connection: TcpConnection): MessageInitShape<typeof TcpStreamEntrySchema> {
-  const { unread, unacknowledged, scale, timestamp, window } = connection;
+  const { unread, unacknowledged, scale = NO_SCALE, timestamp, window } = connection;
   return {
     inqLen: unread.bytes,
     inqSeq: connection.receivedTo,
@@ -24,9 +28,9 @@ function streamEntry(connection: TcpConnection): MessageInitShape<typeof TcpStre
     outqSeq: connection.writtenTo,
     unsqLen: connection.unsentBytes,
     optMask: optionMask(connection),
-    sndWscale: scale?.send ?? 0,
+    sndWscale: scale.send,
+    rcvWscale: scale.receive,
     mssClamp: connection.mssClamp,
-    ...(scale === undefined ? {} : { rcvWscale: scale.receive }),
     ...(timestamp === undefined ? {} : { timestamp }),
     sndWl1: window.sendUpdate,
     sndWnd: window.send,

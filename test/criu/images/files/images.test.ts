@@ -279,6 +279,12 @@ suite('images of files', () => {
       ...{ opt_mask: '0x7', snd_wscale: 7, rcv_wscale: 9, mss_clamp: 1460, timestamp: 0xffff_fffe },
       ...{ snd_wl1: 1, snd_wnd: 2, max_window: 3, rcv_wnd: 4, rcv_wup: 5 },
     });
+    const [unscaled] = decoded(
+      { files: [{ ...inet, connection: { ...connection, scale: undefined, timestamp: undefined } }] },
+      'tcp-stream-1f2',
+    );
+    const { opt_mask, snd_wscale, rcv_wscale } = unscaled ?? {};
+    assert.deepEqual([opt_mask, snd_wscale, rcv_wscale], ['0x6', 0, 0]);
     const [unread, sent] = ['inq', 'outq'].map((key) => Buffer.from(Object(extra)[key], 'base64').toString());
     assert.deepEqual([unread, sent], ['abc', 'fgjklm']);
   });
