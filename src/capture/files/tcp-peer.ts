@@ -8,19 +8,35 @@ import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { connectedStates } from './tcp-connection.ts';
 
-interface Ends {
-  readonly own: string;
-  readonly peer: string;
+const IPPROTO_TCP = 6;
+
+/** One end of a connection. */
+interface End {
+  readonly address: Uint8Array;
+  readonly port: number;
 }
 
+interface Ends {
+  /** Address of the network namespace. */
+  readonly network: bigint;
+  readonly own: End;
+  readonly peer: End;
+}
+
+/** An IPv6 socket has the same connection as an IPv4 one if its addresses stand for IPv4 ones. */
 function endsOf(sock: Sock, inet: InetSock): Ends {
   const isSix = sock.family === family.inet6;
-  const end = (address: Uint8Array, port: Buffer): string =>
-    `${sock.net} ${Buffer.from(unmapped(address)).toString('hex')} ${networkPort(port)}`;
+  const [own, peer] = isSix ? [inet.saddr6, inet.daddr6] : [inet.saddr, inet.daddr];
   return {
-    own: end(isSix ? inet.saddr6 : inet.saddr, inet.sourcePort),
-    peer: end(isSix ? inet.daddr6 : inet.daddr, inet.destinationPort),
+    network: sock.net,
+    own: { address: unmapped(own), port: networkPort(inet.sourcePort) },
+    peer: { address: unmapped(peer), port: networkPort(inet.destinationPort) },
   };
+}
+
+function keyOf(network: bigint, from: End, to: End): string {
+  const ends = [from, to].map(({ address, port }) => `${Buffer.from(address).toString('hex')}:${port}`);
+  return `${network} ${ends.join(' ')}`;
 }
 
 /** All TCP connections of which a process holds an end. One that cannot be read is nobody's peer. */
@@ -30,7 +46,7 @@ class Connections {
   constructor({ kernel, system }: CaptureContext) {
     for (const address of system.objectsOf('socket')) {
       const ends = readable(() => this.#read(kernel, address));
-      if (ends !== undefined) this.#byEnds.set(`${ends.own} ${ends.peer}`, address);
+      if (ends !== undefined) this.#byEnds.set(keyOf(ends.network, ends.own, ends.peer), address);
     }
   }
 
@@ -42,18 +58,21 @@ class Connections {
   }
 
   /** Address of the socket at the other end. */
-  peerOf({ own, peer }: Ends): bigint | undefined {
-    return this.#byEnds.get(`${peer} ${own}`);
+  peerOf({ network, own, peer }: Ends): bigint | undefined {
+    return this.#byEnds.get(keyOf(network, peer, own));
   }
 }
 
-const IPPROTO_TCP = 6;
+/** Whether the other end is, or was, on this machine. */
+function isWithin({ own, peer }: Ends): boolean {
+  return isLoopbackAddress(peer.address) || Buffer.from(own.address).equals(peer.address);
+}
 
 /**
  * Has the kernel ask every second whether the peer is there. That answers with a reset, as a machine that has
  * crashed does: who waits for the peer hears of it.
  */
-export const askPeer: readonly LateOption[] = [
+const askPeer: readonly LateOption[] = [
   { name: 'SO_KEEPALIVE', value: 1 },
   { name: 'TCP_KEEPIDLE', value: 1 },
   { name: 'TCP_KEEPINTVL', value: 1 },
@@ -75,19 +94,14 @@ export function connectPeer(
 ): readonly LateOption[] {
   const { system } = context;
   const ends = endsOf(sock, inet);
-  const [own] = ends.own.split(/ (?=\d+$)/);
-  const [other] = ends.peer.split(/ (?=\d+$)/);
-  const address = context.of(Connections).peerOf(ends);
-  const isHere = own === other || isLoopbackAddress(sock.family === family.inet6 ? inet.daddr6 : inet.daddr);
-  if (address === undefined && !isHere) return [];
+  const peer = context.of(Connections).peerOf(ends);
+  if (peer === undefined && !isWithin(ends)) return [];
   const holders = system.holdersOfObject(sock.address);
-  const others = address === undefined ? [] : system.holdersOfObject(address);
+  const others = peer === undefined ? [] : system.holdersOfObject(peer);
   const outsider = others.find(({ isProtected }) => !isProtected);
   if (others.length > 0 && outsider === undefined) {
-    context.join(
-      [...holders, ...others].map(({ pid }) => pid),
-      'a TCP connection',
-    );
+    const pids = [...holders, ...others].map(({ pid }) => pid);
+    context.join(pids, 'a TCP connection');
     return [];
   }
   const why =
