@@ -1,6 +1,8 @@
 import type { UserBuffer } from '../linux/iov-iter.ts';
 import type { UserMemory } from '../linux/readers/user-memory.ts';
 
+type Memory = Pick<UserMemory, 'read'>;
+
 /** Longest transfer that the kernel makes at once (MAX_RW_COUNT). */
 const MAX_RW_COUNT = 0x7fff_f000n;
 /** UIO_MAXIOV (include/uapi/linux/uio.h). */
@@ -14,7 +16,7 @@ const plain: ReadonlySet<string> = new Set(['read', 'write', 'sendto', 'recvfrom
 /** Those whose list of buffers and its length are. */
 const vectors: ReadonlySet<string> = new Set(['readv', 'writev']);
 
-function listed(user: UserMemory, address: bigint, count: bigint): UserBuffer[] | undefined {
+function listed(user: Memory, address: bigint, count: bigint): UserBuffer[] | undefined {
   if (count > MAX_BUFFERS) return undefined;
   const list = user.read(address, Number(count) * IOVEC_BYTES);
   if (list.kind !== 'bytes') return undefined;
@@ -37,7 +39,7 @@ export function requestedBytes(name: string, [, , count = 0n]: readonly bigint[]
 export function buffersOf(
   name: string,
   [, address = 0n, count = 0n]: readonly bigint[],
-  user: UserMemory,
+  user: Memory,
 ): readonly UserBuffer[] | undefined {
   if (plain.has(name)) return [{ address, length: count < MAX_RW_COUNT ? count : MAX_RW_COUNT }];
   if (vectors.has(name)) return withinLimit(listed(user, address, count));
