@@ -79,30 +79,32 @@ function changeLoopback(): () => void {
 export function prepareConnections(connections: RestorePlan['connections'], cgroup: string): GroupResource {
   if (connections === undefined) return { finish: () => [] };
   const undo: (() => void)[] = [];
-  const end = (): void => {
-    for (const step of undo.splice(0).reverse()) step();
-  };
-  const begin = (): void => {
-    try {
-      undo.push(holdBackPackets(cgroup, CRIU_MARK));
-      undo.push(changeLoopback());
-      if (connections.addresses.length === 0) return;
-      makeNetwork(connections.addresses);
-      undo.push(deleteNetwork);
-    } catch (error) {
-      end();
-      throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
-    }
-  };
+  const end = (): string[] => undo.splice(0).reverse().flatMap(problemsOf);
   return {
-    begin,
-    ready: () => {
-      end();
-      return [];
+    begin: () => {
+      try {
+        undo.push(holdBackPackets(cgroup, CRIU_MARK));
+        undo.push(changeLoopback());
+        if (connections.addresses.length > 0) {
+          makeNetwork(connections.addresses);
+          undo.push(deleteNetwork);
+        }
+      } catch (error) {
+        end();
+        throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
+      }
     },
-    finish: () => {
-      end();
-      return [];
-    },
+    ready: end,
+    finish: end,
   };
+}
+
+/** @returns a sentence if a step fails */
+function problemsOf(step: () => void): string[] {
+  try {
+    step();
+    return [];
+  } catch (error) {
+    return [`what was made for TCP connections cannot be taken away: ${messageOf(error)}`];
+  }
 }
