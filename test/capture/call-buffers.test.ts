@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { buffersOf, requestedBytes } from '../../src/capture/call-buffers.ts';
 import type { UserRead } from '../../src/linux/readers/user-memory.ts';
 
-/** Memory of a program: a list of two buffers at 0x100, a header that names it at 0x200, nothing elsewhere. */
+/** Memory of a program: a list of two buffers at 0x100, a header that names it at 0x200. */
 const memory = Buffer.alloc(0x300);
 for (const [at, value] of Object.entries({
   ...{ 256: 0x7000, 264: 10, 272: 0x8000, 280: 20 },

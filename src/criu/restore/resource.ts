@@ -6,8 +6,8 @@ export interface GroupResource {
   readonly fds?: readonly number[];
   readonly options?: readonly string[];
   /**
-   * Called when CRIU runs, before it makes anything: what must not be there while it finds out what the kernel
-   * can do. What it throws ends the restore.
+   * Called when CRIU runs, before it makes anything: what must not be there while it finds out what the
+   * kernel can do. What it throws ends the restore.
    */
   begin?(): void;
   /**
