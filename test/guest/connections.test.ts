@@ -21,7 +21,8 @@ const PROTECTED = ['server', 'caller', 'six', 'pair', 'far', 'waits'];
 const MUCH = 3_000_000;
 /** More than the buffers of both ends and of what is between them take. */
 const TOO_MUCH = 12_000_000;
-const LITTLE = 200_000;
+/** Less than a buffer. */
+const LITTLE = 60_000;
 
 /** MiB/s of two streams of TOO_MUCH bytes, one each way. */
 async function timed(transfer: () => Promise<void>): Promise<string> {
@@ -96,6 +97,9 @@ suite(`TCP connections when ${release} panics`, () => {
     await startOutside();
     await startWithin();
     await startCaller();
+    // The peer's end has come, behind all that it had sent, and this one's has been acknowledged.
+    await guest.until(`test "$(ss -tnH state close-wait sport = :${PORT} | wc -l)" = 1`, 120);
+    await guest.until(`test "$(ss -tnH state fin-wait-2 sport = :${PORT} | wc -l)" = 1`, 120);
     await guest.sh(`otherworld protect ${PROTECTED.map((name) => `--pid ${pidOf(name)}`).join(' ')}`);
     for (const name of ['exchange', 'caller', 'pair', 'far']) await reached(name, MUCH / 20);
     counter.ask(3);

@@ -8,7 +8,7 @@ connections.py wait ADDRESS PORT DIRECTORY NAME    connects, and waits for a byt
 The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
   exchange   both ends send BYTES at the same time, at a moderate pace, then end their side and read to the end
   held       the same, but the server reads only when DIRECTORY/go is there, and sends without a pace
-  told       the same as held, but the client has ended its side by then
+  told       the client sends, and ends its side at once; the server reads, and sends, when DIRECTORY/go is there
   tells      the server sends, and ends its side at once; the client sends when it has read all of it
   count      the server answers each line with that line and the number of lines so far
 
@@ -110,6 +110,8 @@ def serve_one(connection, directory):
             got = receive(connection, seed, result)
         else:
             go = os.path.join(directory, "go")
+            if kind == "told":
+                wait_for(go)
             got = both(connection, seed, total, result, 0, lambda: wait_for(go))
         result.say(f"right {got}")
     except (OSError, ValueError) as error:
