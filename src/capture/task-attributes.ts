@@ -24,7 +24,7 @@ function policyProblem({ policy }: Task): string | undefined {
 }
 
 /** What a thread has asked the kernel for and nobody can give it again. */
-export function threadProblems(kernel: Kernel, task: Task): string[] {
+export function threadProblems(task: Task): string[] {
   const { permissions } = task.thread;
   const problems: (string | false | undefined)[] = [
     policyProblem(task),

@@ -203,7 +203,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const sayForNow = (problem: string) => refuseForNow(findings, `thread ${task.pid} ${problem}`, 'passing');
   const place = placeOf(source, task);
   if (place.lost !== undefined) refuseForNow(findings, place.lost, 'on-cpu');
-  threadProblems(kernel, task).forEach(say);
+  threadProblems(task).forEach(say);
   passingProblems(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);

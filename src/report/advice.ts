@@ -17,10 +17,8 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
-    pattern: /an established TCP|by TCP to|a TCP connection to/,
-    advice:
-      'connections do not outlive the kernel yet: let connections that idle be closed, or keep them in a process of their own ' +
-      'that is not protected (a proxy or a pool) and is connected to over a listening socket',
+    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    advice: MOMENT,
   },
   {
     pattern: /UDP socket connected|network interface|multicast groups|transparent socket|anycast/,

@@ -7,6 +7,11 @@ export interface GroupResource {
   readonly fds?: readonly number[];
   readonly options?: readonly string[];
   /**
+   * Called when CRIU runs, before it makes anything: what must not be there while it finds out what the
+   * kernel can do. What it throws ends the restore.
+   */
+  begin?(): void;
+  /**
    * Called when the processes are there and frozen, as they are afterwards: has them do what only they can
    * do. Throws an Error if that is not possible; the group is ended then.
    */
@@ -28,6 +33,8 @@ export interface GroupToRestore {
   /** Of its images. */
   readonly directory: string;
   readonly plan: RestorePlan;
+  /** Directory of the cgroup in which CRIU makes everything. */
+  readonly cgroup: string;
   /** The first descriptor that CRIU does not have yet. */
   readonly firstFd: number;
 }

@@ -1,4 +1,5 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { prepareConnections } from './connections.ts';
 import type { Freezer } from './held-process.ts';
 import { openJournalSockets } from './journal-socket.ts';
 import { makeMessageQueues, removeLeftQueues } from './message-queues.ts';
@@ -15,6 +16,7 @@ const makers: readonly MakeResource[] = [
   ({ directory }) => makeSegments(directory),
   ({ directory }) => makeSemaphores(directory),
   ({ directory }) => makeMessageQueues(directory),
+  ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
 ];
 
 /**
@@ -37,12 +39,12 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan) {
+  constructor(directory: string, plan: RestorePlan, cgroup: string) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length });
+        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }
@@ -53,6 +55,11 @@ export class GroupResources {
     this.#made = made;
     this.fds = fds;
     this.options = made.flatMap(({ options = [] }) => options);
+  }
+
+  /** See `GroupResource`. */
+  begin(): void {
+    for (const resource of this.#made) resource.begin?.();
   }
 
   /** See `GroupResource`. */

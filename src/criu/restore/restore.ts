@@ -98,7 +98,7 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const resources = new GroupResources(directory, plan);
+    const resources = new GroupResources(directory, plan, cgroup.directory);
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {

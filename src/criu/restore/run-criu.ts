@@ -71,26 +71,38 @@ function start(
  * that would run. When this returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the
  * restore failed, to be ended.
  *
- * @param resources descriptors for CRIU, from 3 on, and the options that say what they are
+ * @param resources descriptors for CRIU, from 3 on, and the options that say what they are; `begin` is called
+ * before CRIU makes anything
  */
 export async function runCriu(
   directory: string,
   plan: RestorePlan,
   cgroup: RestoreCgroup,
-  resources: { readonly fds: readonly number[]; readonly options: readonly string[] },
+  resources: {
+    readonly fds: readonly number[];
+    readonly options: readonly string[];
+    readonly begin?: () => void;
+  },
   options: CriuOptions,
 ): Promise<CriuEnd> {
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
-  const preResume = preparePreResume(directory, (waiting) => {
+  const attempt = (step: () => void, problem: string): boolean => {
     try {
-      cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
+      step();
       return true;
     } catch (error) {
-      kill.because(`its processes cannot be held: ${messageOf(error)}`);
+      kill.because(`${problem}${messageOf(error)}`);
       return false;
     }
+  };
+  const preResume = preparePreResume(directory, {
+    begin: () => attempt(() => resources.begin?.(), ''),
+    hold: (waiting) => {
+      const criu = child?.pid === undefined ? waiting : [child.pid, ...waiting];
+      return attempt(() => cgroup.freeze(criu), 'its processes cannot be held: ');
+    },
   });
   const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
   args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);

@@ -31,6 +31,13 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
   return names.length === 0 ? [] : [text(listed(names))];
 }
 
+function describeConnections({ connections }: RestorePlan): string[] {
+  if (connections === undefined) return [];
+  const { count, addresses } = connections;
+  const through = addresses.length === 0 ? '' : `, through an interface with ${listed(addresses)}`;
+  return [`makes ${counted(count, 'TCP connection')} again${through}`];
+}
+
 /** What is made, compared and set for a group as a whole: short lines. */
 export function describeGroupPlan(
   plan: RestorePlan,
@@ -59,6 +66,7 @@ export function describeGroupPlan(
     ...(plan.journalSockets.length > 0
       ? [`opens ${counted(plan.journalSockets.length, 'socket')} to the new journal`]
       : []),
+    ...describeConnections(plan),
     ...(plan.rootPid === undefined
       ? []
       : [`makes a parent for all of them, ${plan.rootPid}, which ends as soon as it runs`]),
