@@ -141,5 +141,6 @@ export function mapAioRing(context: CaptureContext, file: File, use: MappingUse)
   ringPages(kernel, file.address);
   if (use.locked)
     context.note(use.pid, 'the ring of its asynchronous I/O context is no longer locked (mlock)');
-  return { kind: 'aio-ring' };
+  // CRIU takes areas of parent and child at one place for inherited ones if they have the same number.
+  return { kind: 'aio-ring', shmid: context.nextId() };
 }

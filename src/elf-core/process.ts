@@ -40,12 +40,18 @@ const NO_CREDENTIALS = { uid: 0, gid: 0 };
  * panicked has saved the same on the thread's stack; a guest that was dumped while it ran has not. On its way
  * into or out of the kernel, those are its registers that it would have come to.
  */
-function registersOf(kernel: Kernel, task: Task, cpu: number | undefined): Record<string, bigint> {
+function registersOf(
+  kernel: Kernel,
+  task: Task,
+  cpu: number | undefined,
+  notes: string[],
+): Record<string, bigint> {
   const saved = savedRegisters(kernel, task);
   const note = cpu === undefined ? undefined : cpuNoteOf(kernel, cpu, task.pid);
   if (cpu === undefined || note === undefined) return saved;
   if (!kernel.architecture.notes.isUserMode(note.registers)) {
     const atEnd = readable(() => registersAtEnd(kernel, cpu, task));
+    if (atEnd?.kind === 'lost') notes.push(`thread ${task.pid} ${atEnd.why}: they are of an earlier moment`);
     return atEnd?.kind === 'user' ? { ...saved, ...atEnd.registers } : saved;
   }
   return {
@@ -74,7 +80,7 @@ function threadOf(
     );
   }
   try {
-    const registers = registersOf(kernel, task, cpu);
+    const registers = registersOf(kernel, task, cpu, notes);
     let vector: CoreThread['vector'];
     try {
       vector = savedVectorState(kernel, task);
