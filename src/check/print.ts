@@ -41,9 +41,15 @@ function processLines(conclusion: Conclusion, style: Style): string[] {
   ];
 }
 
+/** Of a living kernel what cannot be read need not be damaged: nothing stood still. */
+const OF_THE_MOMENT =
+  'a matter of the moment at which it was looked at: check again; for what is on a CPU most of the time, otherworld ' +
+  'doctor tells whether stage zero can save the registers of every CPU (docs/stage-zero.md)';
+
 /** What stands against a process, with what can be done about it. */
 export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'moments'>): Cause[] {
-  return [...groupReasons(reasons), ...groupReasons(moments)];
+  const passing = groupReasons(moments).map((cause) => ({ ...cause, advice: OF_THE_MOMENT }));
+  return [...groupReasons(reasons), ...passing];
 }
 
 /** Each advice once, with how many processes it is for. */

@@ -38,7 +38,7 @@ test('a check shows each process with all its causes, and once what to do about 
   assert.equal(lines.at(9), 'What to do');
   assert.match(
     lines.at(10) ?? '',
-    /^ {2}1 process: before a panic, otherworld doctor tells whether stage zero/,
+    /^ {2}1 process: a matter of the moment at which it was looked at: check again/,
   );
   assert.match(lines.at(11) ?? '', /^ {2}1 process: let the program do without io_uring/);
   assert.equal(lines.length, 13);
