@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
 import { lockOptions } from '../files/locks.ts';
+import { aioRingEntries } from '../mm.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
@@ -67,6 +68,11 @@ function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] 
   });
 }
 
+function aioRequestsOf({ processes }: ProcessGroup): number {
+  const rings = processes.flatMap(({ memory }) => aioRingEntries(memory?.vmas ?? []));
+  return rings.reduce((sum, { nrReq = 0 }) => sum + nrReq, 0);
+}
+
 /**
  * Writes the plan next to the images.
  * @param processes as in the images: with the fabricated parent before the others, if the group has one
@@ -99,6 +105,7 @@ export function writeRestorePlan(
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
     memoryKeys: memoryKeysOf(group),
+    aioRequests: aioRequestsOf(group),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {
