@@ -186,7 +186,7 @@ function makeAll(directory: string, plans: readonly MessageQueuePlan[]): void {
   }
 }
 
-/** Bytes of the longest message in some queues, of which there may be too many for the arguments of a call. */
+/** Bytes of the longest message in some queues. There may be too many for the arguments of a call. */
 export function longestOf(plans: readonly Pick<MessageQueuePlan, 'messages'>[]): number {
   const all = plans.flatMap(({ messages }) => messages);
   return all.reduce((longest, { bytes }) => Math.max(longest, bytes), 0);
