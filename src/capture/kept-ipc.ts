@@ -105,7 +105,7 @@ function collectObject<Found, Part>(
   tellOwners(context, object, users);
 }
 
-/** A note for other processes of the same user, who may know the object: it comes back only with its users. */
+/** A note for other processes of its user, who may know an object: it comes back only with who uses it. */
 function tellOwners(
   context: CaptureContext,
   { kind, name, uids }: IpcObject,
