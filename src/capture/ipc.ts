@@ -1,7 +1,7 @@
 import { readCred } from '../linux/cred.ts';
 import type { IpcKind, IpcObject, IpcObjects } from '../linux/ipc.ts';
 import { taskAt } from '../linux/sched.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
+import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { FileTask } from './file-capture.ts';
 import type { CaptureContext } from './files/context.ts';
@@ -61,6 +61,11 @@ export function ipcLosses({ objects, problems }: IpcObjects): string[] {
     ),
   );
   return [...losses, ...problems];
+}
+
+/** By which user's rights a process runs; undefined if it cannot be read. */
+export function effectiveUid(kernel: Kernel, { task }: FileTask): number | undefined {
+  return readable(() => readCred(kernel, taskAt(kernel, task).real_cred).euid);
 }
 
 /**

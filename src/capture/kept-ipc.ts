@@ -6,7 +6,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import type { CaptureContext } from './files/context.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { FileRefusal } from './files/refusal.ts';
-import { ipcLosses, loseIpc } from './ipc.ts';
+import { effectiveUid, ipcLosses, loseIpc } from './ipc.ts';
 import type { SharedResource } from './shared-resource.ts';
 
 /** An object that comes back with the protected processes that use it. */
@@ -102,6 +102,20 @@ function collectObject<Found, Part>(
   for (const note of [...notes, ...outsiderNotes(context, object)])
     for (const pid of users) context.note(pid, note);
   kept.push({ part, users, object, isKept: false });
+  tellOwners(context, object, users);
+}
+
+/** A note for other processes of its user, who may know an object: it comes back only with who uses it. */
+function tellOwners(
+  context: CaptureContext,
+  { kind, name, uids }: IpcObject,
+  users: ReadonlySet<number>,
+): void {
+  const note = `the ${kind} ${name} of its user comes back only with ${[...users].toSorted((a, b) => a - b).join(', ')}`;
+  for (const task of context.tasks.values()) {
+    const uid = users.has(task.pid) ? undefined : effectiveUid(context.kernel, task);
+    if (uid !== undefined && uids.includes(uid)) context.note(task.pid, note);
+  }
 }
 
 /** Protected processes that an object names. */

@@ -3,24 +3,15 @@ import {
   messageQueueObject,
   messageSleepers,
   messagesOf,
-  processPid,
   messageQueues as queuesOf,
 } from '../linux/msg.ts';
 import type { MessageQueue } from '../model/message-queue.ts';
 import type { CaptureContext } from './files/context.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { FileRefusal } from './files/refusal.ts';
-import { KeptObjects, keptIpc, keptParts, outsiderOf } from './kept-ipc.ts';
+import { KeptObjects, keptIpc, keptParts } from './kept-ipc.ts';
 
 class MessageQueues extends KeptObjects<MessageQueue> {}
-
-function checkSleepers(context: CaptureContext, tasks: readonly bigint[]): void {
-  for (const task of tasks) {
-    const outsider = outsiderOf(context, processPid(context.kernel, task));
-    if (outsider !== undefined)
-      throw new FileRefusal(`${outsider} waits for as well, which is not protected`);
-  }
-}
 
 function captureQueue(
   context: CaptureContext,
@@ -30,7 +21,6 @@ function captureQueue(
   const { id, key, uid, gid, cuid, cgid, mode } = queue;
   if (queue.lock !== 0) throw new FileRefusal('was being changed');
   const { receivers, senders } = messageSleepers(kernel, queue);
-  checkSleepers(context, [...receivers, ...senders]);
   const messages = messagesOf(kernel, queue);
   const wrong = messages.find(({ type }) => type < 1n);
   if (wrong !== undefined) throw new FileRefusal(`is damaged: it has a message of type ${wrong.type}`);

@@ -18,7 +18,7 @@ import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { CaptureContext } from './files/context.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { FileRefusal } from './files/refusal.ts';
-import { KeptObjects, keptIpc, keptParts, outsiderOf, protectedProcess } from './kept-ipc.ts';
+import { KeptObjects, keptIpc, keptParts, protectedProcess } from './kept-ipc.ts';
 import type { SharedResource } from './shared-resource.ts';
 
 class SemaphoreSets extends KeptObjects<SemaphoreSet> {}
@@ -100,20 +100,11 @@ function checkSet(
   if (wrong !== undefined) throw new FileRefusal(`is damaged: a semaphore has the value ${wrong.semval}`);
 }
 
-function checkSleepers(context: CaptureContext, pids: readonly bigint[]): void {
-  const outsider = pids.map((pid) => outsiderOf(context, pid)).find((who) => who !== undefined);
-  if (outsider !== undefined) throw new FileRefusal(`${outsider} waits for as well, which is not protected`);
-}
-
 function captureSet(context: CaptureContext, set: SemArray): { part: SemaphoreSet; notes: string[] } {
   const { kernel } = context;
   const all = semaphoresOf(kernel, set);
   const operations = pendingOperations(kernel, set, all);
   checkSet(set, all, operations);
-  checkSleepers(
-    context,
-    operations.map(({ pid }) => pid),
-  );
   const { id, key, uid, gid, cuid, cgid, mode } = set;
   const part: SemaphoreSet = {
     ...{ id, key: key >>> 0, uid, gid, cuid, cgid, mode: mode & 0o777 },

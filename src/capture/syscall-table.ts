@@ -125,6 +125,11 @@ export const syscallTable: readonly SyscallRow[] = [
     calls: 'rt_sigreturn',
   },
   {
+    class: 'never',
+    reason: 'it waits for requests in flight, of a context that nothing leads to any more',
+    calls: 'io_destroy',
+  },
+  {
     class: 'once',
     reason: 'has an effect that must not happen twice',
     calls: `clone clone3 fork vfork kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal rename

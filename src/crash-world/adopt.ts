@@ -1,9 +1,9 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { rmdirSync } from 'node:fs';
+import { readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IncidentReport } from '../report/schema.ts';
-import { cgroupOf, processStat } from '../system/proc.ts';
+import { cgroupOf, ifThere, processStat } from '../system/proc.ts';
 import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
 import type { Handover } from './handover.ts';
@@ -96,17 +96,44 @@ async function adoptUnit({ unit, mainPid, processes }: UnitAdoption): Promise<st
     const { stderr } = spawnSync('systemctl', ['start', '--', unit], { encoding: 'utf8' });
     const now = show(unit, 'MainPID', 'ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'LoadState');
     if (now.get('MainPID') !== String(mainPid)) return whyNot(mainPid, now, stderr);
-    return await whoStaysOutside(() => outsideUnit({ unit, processes }));
+    const cgroup = show(unit, 'ControlGroup').get('ControlGroup') ?? '';
+    return await whoStaysOutside(
+      () => outsideUnit({ unit, processes }),
+      () => othersIn(cgroup, processes).length > 0,
+    );
   } catch (error) {
     return messageWithCauses(error);
   }
 }
 
-/** The helper moves the processes only when systemd has the main one: some time after the unit is active. */
-async function whoStaysOutside(outside: () => readonly number[]): Promise<string | undefined> {
-  for (let tries = 0; tries < MOST_TRIES && outside().length > 0; tries++) await sleep(BETWEEN_TRIES_MS);
+/**
+ * How long the helper may take to move the processes once systemd has the main one; on a machine whose
+ * services are all being started, a shell takes its time.
+ */
+const HELPER_MILLISECONDS = 300_000;
+
+/**
+ * The helper moves the processes only when systemd has the main one: some time after the unit is active.
+ * Waits for it as long as it is there.
+ */
+export async function whoStaysOutside(
+  outside: () => readonly number[],
+  isAtWork: () => boolean,
+  mostMilliseconds: number = HELPER_MILLISECONDS,
+): Promise<string | undefined> {
+  const end = performance.now() + mostMilliseconds;
+  while (outside().length > 0 && isAtWork() && performance.now() < end) await sleep(BETWEEN_TRIES_MS);
+  // What it moved last, it may have moved since the look before.
   const pids = outside();
   return pids.length === 0 ? undefined : `not moved into its cgroup: ${pids.join(', ')}`;
+}
+
+/** Processes in a unit's cgroup that are none of those which it is to take up: its helper. */
+function othersIn(cgroup: string, processes: UnitAdoption['processes']): number[] {
+  const file = join('/sys/fs/cgroup', cgroup, 'cgroup.procs');
+  const own = new Set(processes.map(({ pid }) => pid));
+  const pids = ifThere(() => readFileSync(file, 'latin1'))?.split('\n') ?? [];
+  return pids.map(Number).filter((pid) => pid > 0 && !own.has(pid));
 }
 
 /** The living processes of a service that are not in its cgroup. A zombie cannot be moved. */

@@ -12,8 +12,9 @@ export const IPC_SET = 1;
 export const IPC_STAT = 2;
 export const SHM_LOCK = 11;
 /** Commands of semctl(2). */
-export const GETNCNT = 14;
+export const GETPID = 11;
 export const GETVAL = 12;
+export const GETNCNT = 14;
 export const GETZCNT = 15;
 export const SETVAL = 16;
 /** Flag of semop(2): undo it when the process ends. */
@@ -37,7 +38,14 @@ export const SHMID_DS = {
 export const SEMID_DS = { ...PERM, lastOperation: 48, semaphores: 80, bytes: 104 } as const;
 
 /** Offsets in `struct msqid64_ds` of 64-bit machines (asm-generic/msgbuf.h), and its size. */
-export const MSQID_DS = { ...PERM, messages: 80, limitBytes: 88, bytes: 120 } as const;
+export const MSQID_DS = {
+  ...PERM,
+  messages: 80,
+  limitBytes: 88,
+  lastSender: 96,
+  lastReceiver: 100,
+  bytes: 120,
+} as const;
 
 /** `struct sembuf` of semop(2). */
 export interface SemaphoreOperation {

@@ -20,14 +20,17 @@ for (const release of releases) {
   suite(`System V semaphores of ${release}`, () => {
     class Made {
       readonly kernel = new MadeKernel(release);
-      readonly processes = new MadeProcesses(this.kernel, [ONE, TWO, OUTSIDER]);
+      readonly processes: MadeProcesses;
+      readonly #protected: readonly number[];
       readonly set: bigint;
       readonly #undos: bigint[] = [];
       #context: CaptureContext | undefined;
 
       /** One set of three semaphores, which nobody has used. */
-      constructor() {
+      constructor(own: readonly number[] = [ONE, TWO]) {
         const { kernel } = this;
+        this.#protected = own;
+        this.processes = new MadeProcesses(kernel, [...own, OUTSIDER]);
         const namespace = kernel.allocate('ipc_namespace');
         kernel.symbols.set('init_ipc_ns', namespace);
         this.set = kernel.allocate('sem_array');
@@ -50,6 +53,13 @@ for (const release of releases) {
 
       setSet(member: string, value: bigint | number): void {
         this.kernel.set('sem_array', this.set, member, value);
+      }
+
+      runsAs(pid: number, uid: number): void {
+        const cred = this.kernel.allocate('cred');
+        this.kernel.set('cred', cred, 'euid.val', uid);
+        this.kernel.set('cred', cred, 'group_info', this.kernel.allocate('group_info'));
+        this.kernel.set('task_struct', this.processes.taskOf(pid), 'real_cred', cred);
       }
 
       /** As if a process had changed a semaphore to this value last. */
@@ -103,7 +113,7 @@ for (const release of releases) {
 
       get context(): CaptureContext {
         if (this.#context !== undefined) return this.#context;
-        this.#context = this.processes.context([ONE, TWO]);
+        this.#context = this.processes.context(this.#protected);
         semaphores.collect(this.#context);
         return this.#context;
       }
@@ -174,6 +184,21 @@ for (const release of releases) {
       assert.deepEqual(semaphores.losses(other.context), []);
     });
 
+    test('are told of to others of the same user, who are without them if their users do not come back', () => {
+      const [owner, maker, stranger] = [103, 104, 105];
+      const made = new Made([ONE, owner, maker, stranger]);
+      for (const [pid, uid] of Object.entries({ [ONE]: 3, [owner]: 3, [maker]: 1, [stranger]: 7 }))
+        made.runsAs(Number(pid), uid);
+      made.changed(0, 1, ONE);
+      const note = `${SET} of its user comes back only with ${ONE}`;
+      assert.deepEqual(
+        [owner, maker, stranger].map((pid) => made.context.notes.get(pid)),
+        [[note], [note], undefined],
+      );
+      assert.ok(!made.context.notes.get(ONE)?.includes(note));
+      assert.deepEqual(made.context.edges.flatMap(({ pids }) => pids).includes(owner), false);
+    });
+
     test('are undone by all threads of a process together, or refused', () => {
       const made = new Made();
       const list = made.undoes(ONE, [1, 0, 0]);
@@ -197,7 +222,7 @@ for (const release of releases) {
       assert.match(outside.reasonsOf(ONE).join(), /which is undone by others than the threads of 100/);
     });
 
-    test('are refused if a process would change them at its end that is not protected, or waits for them', () => {
+    test('are refused if a process would change them at its end that is not protected, and not if it only waits for them', () => {
       const made = new Made();
       made.changed(0, 1, ONE);
       made.undoes(OUTSIDER, [1, 0, 0]);
@@ -210,9 +235,11 @@ for (const release of releases) {
       const waiting = new Made();
       waiting.changed(0, 1, ONE);
       waiting.waits(0, OUTSIDER);
-      assert.deepEqual(waiting.reasonsOf(ONE), [
-        `uses ${SET}, which PID ${OUTSIDER} () waits for as well, which is not protected`,
-      ]);
+      assert.deepEqual(waiting.reasonsOf(ONE), []);
+      assert.match(
+        waiting.context.notes.get(ONE)?.join('\n') ?? '',
+        /was used by PID 102 \(\) as well, which is not protected/,
+      );
     });
 
     test('that are removed, or changed by nothing, are nothing to undo', () => {

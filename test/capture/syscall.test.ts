@@ -153,6 +153,11 @@ describe('a thread that was', () => {
 
   it('in a call that nothing names is in doubt: the new kernel would not know how it goes on', () => {
     assert.equal(outcome(inCall('restart_syscall')), 'in-doubt');
+    for (const activity of ['asleep', 'blocked', 'running'] as const) {
+      const { outcome: decided, reason } = decideSyscall(inCall('io_destroy', { activity }));
+      assert.equal(decided, 'refuse');
+      assert.match(reason, /requests in flight/);
+    }
   });
 
   it('in a call that must not happen twice is in doubt, whether on a CPU or waiting for a disk', () => {

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { outsideUnit, whyNot } from '../../src/crash-world/adopt.ts';
+import { outsideUnit, whoStaysOutside, whyNot } from '../../src/crash-world/adopt.ts';
 import { removeDropIn, serviceType, writeDropIn } from '../../src/crash-world/units.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));
@@ -100,4 +100,17 @@ test('processes that are not in the cgroup of their unit yet are told from those
     cgroup: (pid: number) => cgroups.get(pid),
   };
   assert.deepEqual(outsideUnit({ unit: 'web.service', processes }, look), [22]);
+});
+
+test('processes are waited for as long as the helper is there that moves them', async () => {
+  let looks = 0;
+  const after = (count: number) => () => (looks++ < count ? [22] : []);
+  assert.equal(await whoStaysOutside(after(3), () => true), undefined);
+  // It has moved the last one and ended since the look.
+  looks = 0;
+  assert.equal(await whoStaysOutside(after(1), () => false), undefined);
+  const never = () => [22];
+  const stays = 'not moved into its cgroup: 22';
+  assert.equal(await whoStaysOutside(never, () => false), stays);
+  assert.equal(await whoStaysOutside(never, () => true, 1), stays);
 });

@@ -159,4 +159,5 @@ export const lateNothing: RestorePlan = {
   ...{ pids: [process.pid], numbers: [], options: [], journalSockets: [], personality: 0 },
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
   ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [], memoryKeys: [], signals: [] },
+  aioRequests: 0,
 };

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { AddressSpace } from '../../model/memory.ts';
+import type { AddressSpace, Vma } from '../../model/memory.ts';
 import type { ImageDirectory } from './image.ts';
 import { type AioRingEntrySchema, MmEntrySchema } from './proto/gen/mm_pb.ts';
 import { vmaEntry } from './vma.ts';
@@ -23,6 +23,12 @@ export function aioRingEntry(start: number, end: number): MessageInitShape<typeo
   return { id: BigInt(start), nrReq: Math.floor((events - 2) / 2), ringLen };
 }
 
+/** The contexts of a process, by its areas. */
+export function aioRingEntries(vmas: readonly Vma[]): ReturnType<typeof aioRingEntry>[] {
+  const rings = vmas.filter(({ kind }) => kind === 'aio-ring');
+  return rings.map(({ start, end }) => aioRingEntry(start, end));
+}
+
 /** Writes `mm-PID.img`. */
 export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpace): void {
   images.image('mm', pid).entry(MmEntrySchema, {
@@ -40,9 +46,7 @@ export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpac
     exeFileId: memory.exeFileId,
     mmSavedAuxv: memory.savedAuxv.slice(0, AT_VECTOR_WORDS),
     vmas: memory.vmas.map(vmaEntry),
-    aios: memory.vmas
-      .filter(({ kind }) => kind === 'aio-ring')
-      .map(({ start, end }) => aioRingEntry(start, end)),
+    aios: aioRingEntries(memory.vmas),
     dumpable: memory.dumpable,
     thpDisabled: memory.thpDisabled,
   });

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { errnoText } from '../../system/errno.ts';
 import { checked } from '../../system/libc.ts';
 import {
@@ -14,8 +15,8 @@ import { type Freezer, whileHeld } from './held-process.ts';
 import type { Tracee } from './tracee.ts';
 
 const SYS = { semop: 65, semctl: 66 } as const;
-/** SEMVMX (include/uapi/linux/sem.h). */
-const HIGHEST = 32767;
+/** SEMVMX (include/uapi/linux/sem.h): the highest value of a semaphore. */
+export const HIGHEST = 32767;
 
 /** Who makes system calls. */
 type Caller = Pick<Tracee, 'pid' | 'call' | 'withBytes'>;
@@ -91,6 +92,17 @@ export function changeLast(caller: Caller, { id, isUsed, semaphores }: Semaphore
   }
 }
 
+function isChangedBy({ semaphores, undos }: SemaphoreSetPlan, pid: number): boolean {
+  return undos.some((undo) => undo.pid === pid) || semaphores.some(({ lastPid }) => lastPid === pid);
+}
+
+/** By which user's rights a process makes its calls. */
+function effectiveUid(pid: number): number {
+  const [, uid] = /^Uid:\t\d+\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? [];
+  if (uid === undefined) throw new Error('its user is not known');
+  return Number(uid);
+}
+
 /** Makes an operation on a set that had some, if no process of the group makes any. */
 function useSet({ id, isUsed, semaphores, undos }: SemaphoreSetPlan): void {
   if (!isUsed || undos.length > 0 || semaphores.some(({ lastPid }) => lastPid !== undefined)) return;
@@ -103,14 +115,23 @@ function useSet({ id, isUsed, semaphores, undos }: SemaphoreSetPlan): void {
  * end, and what they were the last to change. The values stay. Throws an Error if one cannot.
  *
  * @param freezer in which the processes are when this is called and when it is done
+ * @param lend has a user own a set: each process's own user does when that is to change it
  */
-export async function changeSemaphores(plans: readonly SemaphoreSetPlan[], freezer: Freezer): Promise<void> {
+export async function changeSemaphores(
+  plans: readonly SemaphoreSetPlan[],
+  freezer: Freezer,
+  lend: (plan: SemaphoreSetPlan, uid: number) => void,
+): Promise<void> {
   for (const plan of plans) useSet(plan);
   const have = async (pids: Iterable<number>, step: typeof giveUndos): Promise<void> => {
     for (const pid of new Set(pids)) {
       try {
         whileHeld(pid, freezer, (tracee) => {
-          for (const plan of plans) step(tracee, plan);
+          const uid = effectiveUid(pid);
+          for (const plan of plans.filter((set) => isChangedBy(set, pid))) {
+            lend(plan, uid);
+            step(tracee, plan);
+          }
         });
         await freezer.frozen();
       } catch (error) {

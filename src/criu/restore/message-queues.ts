@@ -21,12 +21,15 @@ import {
   messageQueuesSchema,
 } from '../images/plan/message-queues.ts';
 import { makeIpc, permissionDifferences, setPermissions } from './ipc-object.ts';
+import { threadsIn } from './ipc-waiters.ts';
 import { openImage, readImageText } from './open-image.ts';
 import type { GroupResource } from './resource.ts';
 
 /** Longest message that may be sent. */
 const LONGEST = '/proc/sys/kernel/msgmax';
 const TYPE_BYTES = 8;
+/** msgsnd(2) and msgrcv(2) on x86-64. */
+const WAITING_CALLS: ReadonlySet<number> = new Set([69, 70]);
 
 function remove(id: number): void {
   msgctl(id, IPC_RMID, null);
@@ -126,15 +129,41 @@ function plansIn(directory: string): MessageQueuePlan[] {
   return existsSync(path) ? messageQueuesSchema.parse(JSON.parse(readImageText(path))) : [];
 }
 
+/** The queues that are still there as they were made for a group whose processes are gone. */
+function leftIn(directory: string): MessageQueuePlan[] {
+  return plansIn(directory).filter((plan) => {
+    const isThere = msgctl(plan.id, IPC_STAT, Buffer.alloc(MSQID_DS.bytes)) >= 0;
+    return isThere && madeDifferences(plan).length === 0;
+  });
+}
+
+/**
+ * The queue has other messages, or may have had, than this program put there, or somebody waits for it. Only
+ * the last of those who send and receive are known: who is gone may have hidden who lives.
+ */
+function isUsed(plan: MessageQueuePlan): boolean {
+  const ds = stat(plan.id);
+  const sender = ds.readInt32LE(MSQID_DS.lastSender);
+  return (
+    ds.readInt32LE(MSQID_DS.lastReceiver) !== 0 ||
+    (sender !== 0 && sender !== process.pid) ||
+    Number(ds.readBigUInt64LE(MSQID_DS.messages)) !== plan.messages.length ||
+    threadsIn(WAITING_CALLS, plan.id).length > 0
+  );
+}
+
+/** Which of the queues left of a group somebody has used since, one sentence for each. */
+export function usedQueues(directory: string): string[] {
+  const used = leftIn(directory).filter(isUsed);
+  return used.map(({ id }) => `the System V message queue ${id} has been used since`);
+}
+
 /**
  * Takes away the queues that were made for a group whose processes are gone, so that it can be restored once
- * more: they outlive them. Leaves those that are no longer those that were made.
+ * more: they outlive them. Leaves those that are no longer those that were made. None may have been used.
  */
 export function removeLeftQueues(directory: string): void {
-  for (const plan of plansIn(directory)) {
-    const isThere = msgctl(plan.id, IPC_STAT, Buffer.alloc(MSQID_DS.bytes)) >= 0;
-    if (isThere && madeDifferences(plan).length === 0) remove(plan.id);
-  }
+  for (const { id } of leftIn(directory)) remove(id);
 }
 
 function makeAll(directory: string, plans: readonly MessageQueuePlan[]): void {
@@ -157,6 +186,12 @@ function makeAll(directory: string, plans: readonly MessageQueuePlan[]): void {
   }
 }
 
+/** Bytes of the longest message in some queues. There may be too many for the arguments of a call. */
+export function longestOf(plans: readonly Pick<MessageQueuePlan, 'messages'>[]): number {
+  const all = plans.flatMap(({ messages }) => messages);
+  return all.reduce((longest, { bytes }) => Math.max(longest, bytes), 0);
+}
+
 /**
  * Makes the System V message queues that a group's images name, under their numbers and keys, with their
  * messages. Throws an Error if one cannot be made, most of all because its number or key is taken; there is
@@ -168,8 +203,7 @@ function makeAll(directory: string, plans: readonly MessageQueuePlan[]): void {
 export function makeMessageQueues(directory: string): GroupResource {
   const plans = plansIn(directory);
   if (plans.length === 0) return { finish: () => [] };
-  const longest = Math.max(...plans.flatMap(({ messages }) => messages.map(({ bytes }) => bytes)), 0);
-  withLongest(longest, () => makeAll(directory, plans));
+  withLongest(longestOf(plans), () => makeAll(directory, plans));
   return {
     ready: () => plans.flatMap(differences),
     finish: (isRestored) => {

@@ -1,11 +1,12 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { raiseAioLimit } from './aio-limit.ts';
 import { prepareConnections } from './connections.ts';
 import type { Freezer } from './held-process.ts';
 import { openJournalSockets } from './journal-socket.ts';
-import { makeMessageQueues, removeLeftQueues } from './message-queues.ts';
+import { makeMessageQueues, removeLeftQueues, usedQueues } from './message-queues.ts';
 import type { GroupResource, MakeResource } from './resource.ts';
 import { makeSegments, removeLeftSegments } from './segments.ts';
-import { makeSemaphores, removeLeftSemaphores } from './semaphores.ts';
+import { makeSemaphores, removeLeftSemaphores, usedSemaphores } from './semaphores.ts';
 
 /**
  * Everything that is made for a group before it is restored. A further kind is a file of its own, and a line
@@ -16,14 +17,18 @@ const makers: readonly MakeResource[] = [
   ({ directory }) => makeSegments(directory),
   ({ directory }) => makeSemaphores(directory),
   ({ directory }) => makeMessageQueues(directory),
+  ({ plan }) => raiseAioLimit(plan.aioRequests),
   ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
 ];
 
 /**
  * Takes away what was made for a group and outlives its processes, which are gone, so that it can be restored
- * once more.
+ * once more. Throws an Error, and leaves all of it, if others have used some of it since: they would lose
+ * what they have done.
  */
 export function removeLeft(directory: string): void {
+  const used = [...usedSemaphores(directory), ...usedQueues(directory)];
+  if (used.length > 0) throw new Error(`it is not restored again: ${used.join('; ')}`);
   removeLeftSegments(directory);
   removeLeftSemaphores(directory);
   removeLeftQueues(directory);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { checked } from '../../system/libc.ts';
 import {
   GETNCNT,
+  GETPID,
   GETVAL,
   GETZCNT,
   IPC_CREAT_EXCL,
@@ -18,13 +19,13 @@ import {
 } from '../../system/sysv-ipc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { SEMAPHORES, type SemaphoreSetPlan, semaphoresSchema } from '../images/plan/semaphores.ts';
-import { changeSemaphores } from './held-semaphores.ts';
+import { changeSemaphores, HIGHEST } from './held-semaphores.ts';
 import { makeIpc, permissionDifferences, setPermissions } from './ipc-object.ts';
 import { readImageText } from './open-image.ts';
 import type { GroupResource } from './resource.ts';
 
-/** While the processes change a set they may; its own mode is the last that it gets. */
-const MODE_MEANWHILE = 0o666;
+/** Whoever may change a set before it gets its own mode is its owner for so long: its maker, or a process. */
+const MODE_MEANWHILE = 0o600;
 
 function remove(id: number): void {
   semctl(id, 0, IPC_RMID, 0);
@@ -61,6 +62,13 @@ function setOwner(plan: SemaphoreSetPlan): void {
   checked('semctl', semctlOn(plan.id, 0, IPC_SET, ds));
 }
 
+/** Has a user own a set, who may change it then; nobody else may. */
+function lend({ id }: SemaphoreSetPlan, uid: number): void {
+  const ds = stat(id);
+  ds.writeUInt32LE(uid, SEMID_DS.uid);
+  checked('semctl', semctlOn(id, 0, IPC_SET, ds));
+}
+
 /** What of a set is not as it was made. */
 function madeDifferences(plan: SemaphoreSetPlan): string[] {
   const ds = stat(plan.id);
@@ -91,15 +99,42 @@ function hasWaiters({ id, semaphores }: SemaphoreSetPlan): boolean {
   return semaphores.some((_, i) => [GETNCNT, GETZCNT].some((command) => semctl(id, i, command, 0) !== 0));
 }
 
+/** The sets that are still there as they were made for a group whose processes are gone. */
+function leftIn(directory: string): SemaphoreSetPlan[] {
+  return plansIn(directory).filter((plan) => {
+    const isThere = semctlOn(plan.id, 0, IPC_STAT, Buffer.alloc(SEMID_DS.bytes)) >= 0;
+    return isThere && madeDifferences(plan).length === 0;
+  });
+}
+
+/** The value that a semaphore has after the processes of the group have ended, and done nothing else. */
+function valueAtEnd({ undos }: SemaphoreSetPlan, semaphore: number, value: number): number {
+  const own = undos.filter((undo) => undo.semaphore === semaphore);
+  return own.reduce((now, { adjustment }) => Math.min(Math.max(now + adjustment, 0), HIGHEST), value);
+}
+
+/** Somebody waits for the set, or other processes than those that are gone have changed it, or may have. */
+function isChanged(plan: SemaphoreSetPlan): boolean {
+  const { id, semaphores, undos } = plan;
+  const known = new Set([0, process.pid, ...undos.map(({ pid }) => pid)]);
+  for (const { lastPid } of semaphores) if (lastPid !== undefined) known.add(lastPid);
+  const isOther = ({ value }: { value: number }, i: number): boolean =>
+    !known.has(semctl(id, i, GETPID, 0)) || semctl(id, i, GETVAL, 0) !== valueAtEnd(plan, i, value);
+  return hasWaiters(plan) || semaphores.some(isOther);
+}
+
+/** Which of the sets left of a group somebody has used since, one sentence for each. */
+export function usedSemaphores(directory: string): string[] {
+  const used = leftIn(directory).filter(isChanged);
+  return used.map(({ id }) => `the System V semaphore set ${id} has been used since`);
+}
+
 /**
  * Takes away the sets that were made for a group whose processes are gone, so that it can be restored once
- * more: they outlive them. Leaves those that somebody waits for, or that are no longer those that were made.
+ * more: they outlive them. Leaves those that are no longer those that were made. None may have been used.
  */
 export function removeLeftSemaphores(directory: string): void {
-  for (const plan of plansIn(directory)) {
-    const isThere = semctlOn(plan.id, 0, IPC_STAT, Buffer.alloc(SEMID_DS.bytes)) >= 0;
-    if (isThere && madeDifferences(plan).length === 0 && !hasWaiters(plan)) remove(plan.id);
-  }
+  for (const { id } of leftIn(directory)) remove(id);
 }
 
 /**
@@ -129,7 +164,7 @@ export function makeSemaphores(directory: string): GroupResource {
   }
   return {
     held: async (freezer) => {
-      await changeSemaphores(plans, freezer);
+      await changeSemaphores(plans, freezer, lend);
       for (const plan of plans) setOwner(plan);
     },
     ready: () => plans.flatMap(differences),

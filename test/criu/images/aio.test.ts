@@ -29,9 +29,9 @@ describe('images of AIO contexts', () => {
   });
 
   it('have the ring as an area that CRIU moves to its place, with its pages', () => {
-    const area = areaOf(AT, 2, { kind: 'aio-ring', prot: 3, locked: true });
+    const area = areaOf(AT, 2, { kind: 'aio-ring', prot: 3, locked: true, shmid: 7 });
     const { status, flags, prot, fd, shmid } = vmaEntry(area);
-    assert.deepEqual([status, flags, prot, fd, shmid], [STATUS, MAP_SHARED, 3, -1n, 0n]);
+    assert.deepEqual([status, flags, prot, fd, shmid], [STATUS, MAP_SHARED, 3, -1n, 7n]);
     assert.ok(isPrivate(area));
   });
 });

@@ -1,17 +1,36 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ImageDirectory, type PageSource } from '../../../src/criu/images/image.ts';
 import { writeMessageQueues } from '../../../src/criu/images/message-queues.ts';
-import { makeMessageQueues, removeLeftQueues } from '../../../src/criu/restore/message-queues.ts';
+import {
+  longestOf,
+  makeMessageQueues,
+  removeLeftQueues,
+  usedQueues,
+} from '../../../src/criu/restore/message-queues.ts';
 import type { GroupResource } from '../../../src/criu/restore/resource.ts';
+import { removeLeft } from '../../../src/criu/restore/resources.ts';
 import type { MessageQueue } from '../../../src/model/message-queue.ts';
 import { IPC_NOWAIT, IPC_RMID, MSQID_DS, msgctl, msgget, msgrcv } from '../../../src/system/sysv-ipc.ts';
 
 const canMake = process.getuid?.() === 0 && existsSync('/proc/sys/kernel/msg_next_id');
 const needsRoot = { skip: canMake ? false : 'only root may make queues under numbers of its choice' };
+
+function seesThreads(): boolean {
+  try {
+    readFileSync('/proc/1/syscall');
+    return true;
+  } catch {
+    return false;
+  }
+}
+const needsInsight = { skip: seesThreads() ? false : 'not all processes show the calls they are in' };
 
 /** Numbers that a system gives only after very many queues, others in each process of tests. */
 const ID = 32768 * (20_000 + (process.pid % 10_000)) + 19;
@@ -68,6 +87,14 @@ function receive(id: number): { type: bigint; text: Buffer } {
   assert.ok(bytes >= 0, `msgrcv ${bytes}`);
   return { type: buffer.readBigInt64LE(), text: buffer.subarray(8, 8 + bytes) };
 }
+
+describe('messages of System V', () => {
+  it('may be very many', () => {
+    const messages = Array.from({ length: 200_000 }, (_, i) => ({ type: '1', bytes: i % 10 }));
+    assert.equal(longestOf([{ messages }, { messages: [] }, { messages: [{ type: '1', bytes: 11 }] }]), 11);
+    assert.equal(longestOf([]), 0);
+  });
+});
 
 describe('System V message queues of a group', needsRoot, () => {
   const directories: string[] = [];
@@ -132,13 +159,48 @@ describe('System V message queues of a group', needsRoot, () => {
     assert.throws(() => makeMessageQueues(directory), /its messages in the images are too short/);
   });
 
-  it('are taken away before the group is made once more, if they are those that were made', () => {
+  it(
+    'are taken away before the group is made once more, if they are those that were made',
+    needsInsight,
+    () => {
+      const directory = write(queue);
+      makeMessageQueues(directory).finish(true);
+      assert.deepEqual(usedQueues(directory), []);
+      removeLeft(directory);
+      assert.equal(stateOf(ID), undefined);
+      makeMessageQueues(directory).finish(false);
+    },
+  );
+
+  it('are left to whoever has used them since, and the group is not made once more', () => {
     const directory = write(queue);
     makeMessageQueues(directory).finish(true);
     receive(ID);
+    const used = `the System V message queue ${ID} has been used since`;
+    assert.deepEqual(usedQueues(directory), [used]);
+    assert.throws(() => removeLeft(directory), { message: `it is not restored again: ${used}` });
+    assert.equal(stateOf(ID)?.messages, 2);
     removeLeftQueues(directory);
-    assert.equal(stateOf(ID), undefined);
-    makeMessageQueues(directory).finish(false);
+  });
+
+  it('are left to whoever waits for a message', { ...needsInsight, timeout: 60_000 }, async () => {
+    const directory = write({ ...queue, messages: [] });
+    makeMessageQueues(directory).finish(true);
+    assert.deepEqual(usedQueues(directory), []);
+    const module = new URL('../../../src/system/sysv-ipc.ts', import.meta.url).href;
+    const program = `const { msgrcv } = await import('${module}'); msgrcv(${ID}, Buffer.alloc(16), 8, 0, 0);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'ignore' });
+    try {
+      while (usedQueues(directory).length === 0) {
+        assert.equal(child.exitCode, null);
+        await sleep(20);
+      }
+    } finally {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+    assert.deepEqual(usedQueues(directory), []);
+    removeLeftQueues(directory);
   });
 
   it('are nothing for a group without any', () => {

@@ -8,11 +8,17 @@ import { afterEach, describe, it } from 'node:test';
 import { ImageDirectory } from '../../../src/criu/images/image.ts';
 import { writeSemaphores } from '../../../src/criu/images/semaphores.ts';
 import type { Freezer } from '../../../src/criu/restore/held-process.ts';
-import { undoOperations } from '../../../src/criu/restore/held-semaphores.ts';
+import { changeSemaphores, undoOperations } from '../../../src/criu/restore/held-semaphores.ts';
 import type { GroupResource } from '../../../src/criu/restore/resource.ts';
-import { makeSemaphores, removeLeftSemaphores } from '../../../src/criu/restore/semaphores.ts';
+import { removeLeft } from '../../../src/criu/restore/resources.ts';
+import {
+  makeSemaphores,
+  removeLeftSemaphores,
+  usedSemaphores,
+} from '../../../src/criu/restore/semaphores.ts';
 import type { SemaphoreSet } from '../../../src/model/semaphore-set.ts';
 import {
+  GETPID,
   GETVAL,
   IPC_RMID,
   SEM_UNDO,
@@ -30,7 +36,6 @@ const needsRoot = { skip: canMake ? false : 'only root may make semaphores under
 /** Numbers that a system gives only after very many sets, others in each process of tests. */
 const ID = 32768 * (20_000 + (process.pid % 10_000)) + 18;
 const KEY = 0xcf58_0000 + (process.pid % 0x1_0000);
-const GETPID = 11;
 const HIGHEST = 32767;
 
 const set: SemaphoreSet = {
@@ -111,8 +116,8 @@ describe('System V semaphores of a group', needsRoot, () => {
     return made;
   };
   /** A process that sleeps: its number, and how it is ended. */
-  const sleeper = async (): Promise<{ pid: number; end: () => Promise<void> }> => {
-    const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+  const sleeper = async (uid = 0): Promise<{ pid: number; end: () => Promise<void> }> => {
+    const child = spawn('sleep', ['1000'], { stdio: 'ignore', uid });
     children.push(child);
     await once(child, 'spawn');
     const end = async (): Promise<void> => {
@@ -161,6 +166,26 @@ describe('System V semaphores of a group', needsRoot, () => {
     assert.deepEqual(valuesOf(), [5, 5, HIGHEST, 7]);
     await two.end();
     assert.deepEqual(valuesOf(), [4, 5, HIGHEST - 30_000, 7]);
+  });
+
+  it('are changed by processes of any user, and meanwhile by nobody else', async () => {
+    const users = [1005, 1006];
+    const [one, two] = [await sleeper(users[0]), await sleeper(users[1])];
+    const undos = [{ pid: one.pid, semaphore: 0, adjustment: 2 }];
+    const semaphores = set.semaphores.map(({ value }) => ({ value, lastPid: two.pid }));
+    const made = make([one.pid, two.pid], { ...set, isUsed: true, undos, semaphores });
+    const seen = [listed().get(ID)];
+    await made.held?.({
+      ...freezer,
+      frozen: async () => {
+        seen.push(listed().get(ID));
+      },
+    });
+    const of = (owner: string, used: string) => `key ${KEY}, mode 600, 4, ${owner}, 1001:1002, ${used}`;
+    assert.deepEqual(seen, [of('1001:1002', 'unused'), of('1005:1002', 'used'), of('1006:1002', 'used')]);
+    assert.equal(listed().get(ID), `key ${KEY}, mode 640, 4, 1003:1004, 1001:1002, used`);
+    assert.equal(semctl(ID, 0, GETPID, 0), two.pid);
+    assert.deepEqual(made.ready?.(), []);
   });
 
   it('tell who changed them last, by an operation or without one', async () => {
@@ -224,8 +249,39 @@ describe('System V semaphores of a group', needsRoot, () => {
     const made = makeSemaphores(directory);
     await made.held?.(freezer);
     made.finish(true);
-    removeLeftSemaphores(directory);
+    assert.deepEqual(usedSemaphores(directory), []);
+    removeLeft(directory);
     assert.ok(!listed().has(ID));
+    removeLeft(directory);
+  });
+
+  it('are taken away too if processes of the group have undone at their end what they had to', async () => {
+    const one = await sleeper();
+    const undos = [{ pid: one.pid, semaphore: 2, adjustment: -5 }];
+    const directory = write([one.pid], { ...set, isUsed: true, undos });
+    const made = makeSemaphores(directory);
+    await made.held?.(freezer);
+    made.finish(true);
+    await one.end();
+    assert.deepEqual(usedSemaphores(directory), []);
+    semctl(ID, 2, SETVAL, HIGHEST);
+    assert.deepEqual(usedSemaphores(directory), [`the System V semaphore set ${ID} has been used since`]);
+    removeLeftSemaphores(directory);
+  });
+
+  it('are left to whoever has used them since, and the group is not made once more', async () => {
+    const directory = write([], set);
+    const made = makeSemaphores(directory);
+    await made.held?.(freezer);
+    made.finish(true);
+    const one = await sleeper();
+    const used = `the System V semaphore set ${ID} has been used since`;
+    // It changes the set, and leaves its value as it is.
+    const other = { ...set, isUsed: true, undos: [], semaphores: [{ value: 3, lastPid: one.pid }] };
+    await changeSemaphores([other], freezer, () => undefined);
+    assert.deepEqual([valuesOf()[0], usedSemaphores(directory)], [3, [used]]);
+    assert.throws(() => removeLeft(directory), { message: `it is not restored again: ${used}` });
+    assert.ok(listed().has(ID));
     removeLeftSemaphores(directory);
   });
 

@@ -108,6 +108,8 @@ export const restorePlanSchema = z.strictObject({
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
   memoryKeys: z.array(memoryKeys),
+  /** Requests that CRIU asks io_setup(2) for, in all contexts together. */
+  aioRequests: z.int(),
   /** Signals of every process, children before their parents. */
   signals: z.array(signals),
 });

@@ -4,6 +4,7 @@ import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
 import { lockOptions } from '../files/locks.ts';
 import { connectionOptions } from '../files/tcp-stream.ts';
+import { aioRingEntries } from '../mm.ts';
 import { connectionsOf } from './connections.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { memoryKeysOf } from './memory-keys.ts';
@@ -69,6 +70,11 @@ function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] 
   });
 }
 
+function aioRequestsOf({ processes }: ProcessGroup): number {
+  const rings = processes.flatMap(({ memory }) => aioRingEntries(memory?.vmas ?? []));
+  return rings.reduce((sum, { nrReq = 0 }) => sum + nrReq, 0);
+}
+
 /**
  * Writes the plan next to the images.
  * @param processes as in the images: with the fabricated parent before the others, if the group has one
@@ -102,6 +108,7 @@ export function writeRestorePlan(
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
     memoryKeys: memoryKeysOf(group),
+    aioRequests: aioRequestsOf(group),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {
