@@ -79,7 +79,7 @@ export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): Registe
   const onItsWay = 'on its way into or out of the kernel: nothing tells its registers';
   if (where.doubt !== undefined) return lost(`${onItsWay} (${where.doubt})`);
   if (BETWEEN.has(name)) return lost(`${onItsWay} (it was in ${name})`);
-  if (!isInEntry(kernel, text, cpu, where.ip, where.sp)) return { kind: 'stack' };
+  if (!isInEntry(kernel, text, cpu, task, where)) return { kind: 'stack' };
   if (where.registers === undefined)
     return lost(`${onItsWay} (the dump does not have those of its processor)`);
   const outcome = entryOutcome(kernel, text, cpu, task, where.registers);

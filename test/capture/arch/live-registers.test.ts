@@ -183,6 +183,15 @@ for (const release of releases) {
       }
     });
 
+    test('are not believed in what the entry code calls, unless C code has called it', () => {
+      const computing = new Computing(release);
+      computing.kernel.text.set(KERNEL_TEXT, 'retbleed_untrain_ret');
+      computing.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: 0xffff_fe00_0000_0f00n });
+      assert.match(computing.capture().problems.join(), /\(the kernel does not show its entry stack\)$/);
+      computing.note({ sp: computing.userRegisters - 0x100n });
+      assert.deepEqual(computing.capture().problems, []);
+    });
+
     test('are those with which it would have left the kernel, were its CPU at that', () => {
       const computing = new Computing(release);
       const before = computing.capture();

@@ -78,12 +78,20 @@ export function entryStack(kernel: Kernel, cpu: number): Area | undefined {
 
 /**
  * Whether a CPU was on its way into or out of the kernel: in the entry text, on the stack that belongs to it
- * alone, or in what it calls and nobody else does.
+ * alone, or in what it calls. C code calls some of that too, on the stacks that it uses.
  */
-export function isInEntry(kernel: Kernel, text: EntryText, cpu: number, ip: bigint, sp: bigint): boolean {
+export function isInEntry(
+  kernel: Kernel,
+  text: EntryText,
+  cpu: number,
+  task: Task,
+  { ip, sp }: { readonly ip: bigint; readonly sp: bigint },
+): boolean {
   if ((ip >= text.start && ip < text.end) || text.functionAt(ip)?.name === 'sync_regs') return true;
-  const stack = entryStack(kernel, cpu);
-  return stack !== undefined && sp > stack.start && sp <= stack.end;
+  const isOn = (stack: Area | undefined): boolean =>
+    stack !== undefined && sp > stack.start && sp <= stack.end;
+  if (isOn(entryStack(kernel, cpu))) return true;
+  return isHelper(text, ip) && !isOn(ownStack(kernel, task)) && !isOn(interruptStack(kernel, cpu));
 }
 
 function unknown(why: string): EntryOutcome {
