@@ -130,6 +130,13 @@ export interface SystemCalls {
   returning(registers: UserRegisters, value: bigint): UserRegisters;
   /** The registers themselves say that the thread goes on behind the instruction. */
   isBehindCall(registers: Pick<UserRegisters, 'ip' | 'cx' | 'flags' | 'r11'>): boolean;
+  /**
+   * The instruction that would be restart_syscall(2), with these registers, if it is the next one: what that
+   * goes on with, only the kernel knew. `isCertain`: other registers say that it is. Undefined if none would.
+   */
+  restartAhead(
+    registers: Pick<UserRegisters, 'ip' | 'ax' | 'cx'>,
+  ): { readonly instruction: Buffer; readonly isCertain: boolean } | undefined;
 }
 
 /** The stack of a program (the architecture's System V ABI). */

@@ -130,6 +130,22 @@ export function problemOfReturn(
   return isSyscall ? undefined : 'there is no syscall instruction where it returns to';
 }
 
+/**
+ * Why a thread outside the kernel cannot go on: its next instruction would be restart_syscall(2), by which
+ * the kernel had it go on with a call, and the next kernel knows of none.
+ */
+export function problemOfRestart(
+  { restartAhead }: Pick<SystemCalls, 'restartAhead'>,
+  user: Pick<UserMemory, 'read'>,
+  registers: Pick<UserRegisters, 'ip' | 'ax' | 'cx'>,
+): string | undefined {
+  const ahead = restartAhead(registers);
+  if (ahead === undefined) return undefined;
+  const code = user.read(registers.ip, ahead.instruction.length);
+  const isAhead = code.kind === 'bytes' ? code.bytes.equals(ahead.instruction) : ahead.isCertain;
+  return isAhead ? 'was about to go on with a system call that nothing names (restart_syscall)' : undefined;
+}
+
 /** What becomes of a thread's system call. */
 export interface Interrupted {
   readonly registers: UserRegisters;
@@ -190,6 +206,8 @@ export function interruptedCall(
   const { kernel } = source;
   const { findings } = owner;
   const registers = asMade(kernel, task, found);
+  const restart = problemOfRestart(kernel.architecture.systemCalls, owner.user, found);
+  if (restart !== undefined) findings.reasons.push(`thread ${task.pid} ${restart}`);
   const pending = handlers(calledBy(kernel.architecture, registers), task, owner, blocked);
   const notice = noticeOf(task, owner, blocked);
   const timeLeft = timeLeftOf(source, task, registers);

@@ -64,6 +64,10 @@ function numbered(names: string, from: number): [number, string][] {
 
 /** The instruction `syscall`. */
 const SYSCALL = Buffer.from([0x0f, 0x05]);
+/** The instruction for system calls of 32-bit programs, which those of 64 bits have too: `int $0x80`. */
+const INT80 = Buffer.from([0xcd, 0x80]);
+/** Numbers of restart_syscall(2), which arch_do_signal_or_restart() puts into ax for 64 and for 32 bits. */
+const [RESTART, RESTART_32] = [BigInt(byName.get('restart_syscall') ?? -1), 0n];
 /** `orig_ax` of a thread that is in no system call. */
 const NONE = 0xffff_ffff_ffff_ffffn;
 /** Registers of the arguments, in order. */
@@ -91,4 +95,9 @@ export const systemCalls: SystemCalls = {
   returning: (registers, value) => ({ ...registers, origAx: NONE, ax: BigInt.asUintN(64, value) }),
   // The instruction leaves the return address in rcx and the flags in r11: SDM volume 2, SYSCALL.
   isBehindCall: ({ ip, cx, flags, r11 }) => cx === ip && r11 === flags,
+  restartAhead: ({ ip, ax, cx }) => {
+    if (ax === RESTART && cx === ip + BigInt(SYSCALL.length))
+      return { instruction: SYSCALL, isCertain: true };
+    return ax === RESTART_32 ? { instruction: INT80, isCertain: false } : undefined;
+  },
 };

@@ -38,8 +38,8 @@ interface InKernel {
   readonly ip: bigint;
   readonly sp: bigint;
   readonly registers: ProcessorRegisters | undefined;
-  /** An exception with a stack of its own had come from user mode, and was still on that stack. */
-  readonly isUser?: boolean;
+  /** Why that cannot be believed. */
+  readonly doubt?: string | undefined;
 }
 
 /**
@@ -77,9 +77,9 @@ export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): Registe
     return lost('and the kernel does not show where its entry code is: nothing tells its registers');
   const name = kernel.symbolAt(where.ip)?.name ?? '';
   const onItsWay = 'on its way into or out of the kernel: nothing tells its registers';
-  if (where.isUser === true) return lost(`${onItsWay} (an exception with a stack of its own had come)`);
+  if (where.doubt !== undefined) return lost(`${onItsWay} (${where.doubt})`);
   if (BETWEEN.has(name)) return lost(`${onItsWay} (it was in ${name})`);
-  if (!isInEntry(kernel, text, cpu, where.ip, where.sp)) return { kind: 'stack' };
+  if (!isInEntry(kernel, text, cpu, task, where)) return { kind: 'stack' };
   if (where.registers === undefined)
     return lost(`${onItsWay} (the dump does not have those of its processor)`);
   const outcome = entryOutcome(kernel, text, cpu, task, where.registers);

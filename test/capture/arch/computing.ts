@@ -51,6 +51,8 @@ export class Computing {
   readonly task: bigint;
   readonly #fpstate: bigint;
   readonly #exceptionStacks: bigint;
+  /** Where the stack pointer was before the NMI. */
+  #cameFrom = 0n;
 
   constructor(release: (typeof releases)[number], xsave = xsaveArea()) {
     const kernel = new MadeKernel(release, 2);
@@ -116,25 +118,51 @@ export class Computing {
     return taskPtRegs(this.kernel, this.taskView.stack).address;
   }
 
+  /** Where a stack for what may come at any time ends. */
+  #stackEnd(name: string): bigint {
+    const { offsetBytes = 0, sizeBytes = 0 } = this.kernel.layouts.member('cea_exception_stacks', name) ?? {};
+    return this.#exceptionStacks + BigInt(offsetBytes + sizeBytes);
+  }
+
+  #putFrame(at: bigint, ip: bigint, cs: bigint, sp: bigint): void {
+    const { flags = 0n } = this.kernel.cpuNotes[0]?.registers ?? {};
+    for (const [i, value] of [ip, cs, flags, sp, 0x18n].entries())
+      this.kernel.write(at + BigInt(i * 8), word(value));
+  }
+
   /**
    * The CPU has panicked on the stack of NMIs, which came when it was at `ip`: `isWhole`, with the registers
-   * of its note, in the frame of the processor and in both copies.
+   * of its note, and both copies like the frame of the processor; otherwise the first one is another.
    */
   panickedInNmi(ip: bigint, isWhole = false, cs = 0x10n): void {
     const { kernel } = this;
-    const { offsetBytes = 0, sizeBytes = 0 } =
-      kernel.layouts.member('cea_exception_stacks', 'NMI_stack') ?? {};
-    const end = this.#exceptionStacks + BigInt(offsetBytes + sizeBytes);
+    const end = this.#stackEnd('NMI_stack');
     const registers = kernel.cpuNotes[0]?.registers ?? {};
-    const { flags = 0n, sp = 0n } = registers;
-    for (const at of isWhole ? [40n, 96n, 136n] : [40n])
-      for (const [i, value] of [ip, cs, flags, sp, 0x18n].entries())
-        kernel.write(end - at + BigInt(i * 8), word(value));
+    if (registers.sp !== end - 0x200n) this.#cameFrom = registers.sp ?? 0n;
+    for (const at of [40n, 96n, 136n]) this.#putFrame(end - at, ip, cs, this.#cameFrom);
     if (isWhole) {
       const regs = end - 96n - BigInt(kernel.sizeOf('pt_regs'));
       for (const name of GENERAL) kernel.set('pt_regs', regs, name, registers[name] ?? 0n);
     } else kernel.write(end - 96n, Buffer.alloc(40));
     this.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: end - 0x200n });
+  }
+
+  /** Another NMI came in the one that panicked: the processor's frame is of the handler now. */
+  hasNestedNmi(): void {
+    const end = this.#stackEnd('NMI_stack');
+    this.#putFrame(end - 40n, KERNEL_TEXT, 0x10n, end - 0x300n);
+  }
+
+  /** What came to the NMI's handler, or to what it was in, has a stack of its own. */
+  cameOnStack(name: 'DB_stack' | 'MCE_stack', before: bigint): void {
+    const end = this.#stackEnd(name);
+    this.#putFrame(end - 40n, KERNEL_TEXT, 0x10n, before);
+    this.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: end - 0x200n });
+  }
+
+  /** Overwrites words of the frame that the processor has put down for an NMI, or of its outermost copy. */
+  damageNmi(from: 40n | 136n): void {
+    this.kernel.write(this.#stackEnd('NMI_stack') - from, Buffer.alloc(40));
   }
 
   /**

@@ -183,6 +183,15 @@ for (const release of releases) {
       }
     });
 
+    test('are not believed in what the entry code calls, unless C code has called it', () => {
+      const computing = new Computing(release);
+      computing.kernel.text.set(KERNEL_TEXT, 'retbleed_untrain_ret');
+      computing.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: 0xffff_fe00_0000_0f00n });
+      assert.match(computing.capture().problems.join(), /\(the kernel does not show its entry stack\)$/);
+      computing.note({ sp: computing.userRegisters - 0x100n });
+      assert.deepEqual(computing.capture().problems, []);
+    });
+
     test('are those with which it would have left the kernel, were its CPU at that', () => {
       const computing = new Computing(release);
       const before = computing.capture();
@@ -258,6 +267,46 @@ for (const release of releases) {
       );
       computing.panickedInNmi(KERNEL_TEXT);
       assert.deepEqual(computing.capture().problems, []);
+    });
+
+    test('are not those of the handler that a nested NMI came to', () => {
+      const computing = new Computing(release);
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.kernel.variable('panic_cpu', 1n);
+      computing.panickedInNmi(ENTRY_TEXT, true);
+      computing.hasNestedNmi();
+      assert.match(computing.capture().problems.join(), /nothing tells its registers \(the dump does not/);
+      computing.panickedInNmi(KERNEL_TEXT, true);
+      computing.hasNestedNmi();
+      assert.deepEqual(computing.capture().problems, []);
+      computing.damageNmi(136n);
+      assert.match(computing.capture().problems.join(), /on its stack what does not agree\)$/);
+    });
+
+    test('are not believed if what an NMI has put down is damaged, or is not there yet', () => {
+      for (const from of [40n, 136n] as const) {
+        const computing = new Computing(release);
+        computing.panickedInNmi(KERNEL_TEXT, true);
+        computing.damageNmi(from);
+        assert.match(computing.capture().problems.join(), /on its stack what does not agree\)$/);
+      }
+      const early = new Computing(release);
+      early.panickedInNmi(KERNEL_TEXT, true);
+      const { sp = 0n } = early.kernel.cpuNotes[0]?.registers ?? {};
+      early.note({ sp: sp + 0x200n - 64n });
+      assert.match(early.capture().problems.join(), /on its stack what does not agree\)$/);
+    });
+
+    test('are not believed if an exception with a stack of its own came to another', () => {
+      for (const name of ['DB_stack', 'MCE_stack'] as const) {
+        const computing = new Computing(release);
+        computing.panickedInNmi(KERNEL_TEXT, true);
+        const { sp = 0n } = computing.kernel.cpuNotes[0]?.registers ?? {};
+        computing.cameOnStack(name, 0xffff_8880_0000_1000n);
+        assert.deepEqual(computing.capture().problems, []);
+        computing.cameOnStack(name, sp);
+        assert.match(computing.capture().problems.join(), /\(an exception had come to another, each with/);
+      }
     });
 
     test('are not believed while an exception from user mode is on a stack of its own', () => {

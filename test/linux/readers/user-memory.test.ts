@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mock, suite, test } from 'node:test';
 import { x86_64 } from '../../../src/arch/x86-64/index.ts';
-import { problemOfReturn } from '../../../src/capture/interrupted-call.ts';
+import { problemOfRestart, problemOfReturn } from '../../../src/capture/interrupted-call.ts';
 import { ownsFutex } from '../../../src/capture/syscall-state.ts';
 import { abortRseq, blockedSignals } from '../../../src/capture/thread.ts';
 import { newFindings } from '../../../src/model/verdict.ts';
@@ -157,6 +157,28 @@ for (const release of releases) {
         problemOfReturn(x86_64.systemCalls, process.user, { ...left, r11: 0x202n }) ?? '',
         /cannot be told/,
       );
+    });
+
+    test('a thread in front of restart_syscall(2) does not go on, by whichever instruction it makes it', () => {
+      const process = page();
+      const pfn = process.kernel.frame();
+      process.map(BASE, pfn);
+      const code = process.kernel.physicalToVirtual(pfn * PAGE_SIZE);
+      const [ip, behind] = [BigInt(BASE), BigInt(BASE + 2)];
+      const problem = (ax: bigint, cx: bigint): string | undefined =>
+        problemOfRestart(x86_64.systemCalls, process.user, { ip, ax, cx });
+      process.kernel.write(code, Buffer.from([0x0f, 0x05]));
+      assert.match(problem(219n, behind) ?? '', /^was about to go on with a system call that nothing names/);
+      assert.deepEqual(
+        [problem(219n, 0n), problem(35n, behind), problem(0n, behind)],
+        [undefined, undefined, undefined],
+      );
+      process.kernel.write(code, Buffer.from([0xcd, 0x80]));
+      assert.match(problem(0n, 0x1234n) ?? '', /restart_syscall/);
+      assert.deepEqual([problem(219n, behind), problem(162n, 0n)], [undefined, undefined]);
+      process.swapOut(BASE);
+      assert.match(problem(219n, behind) ?? '', /restart_syscall/);
+      assert.equal(problem(0n, behind), undefined);
     });
 
     /**

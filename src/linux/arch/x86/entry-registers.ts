@@ -4,9 +4,10 @@ import { readable, VmcoreError } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import type { Task } from '../../sched.ts';
 import { NotFollowed } from './entry/instruction.ts';
+import { kernelFrameDoubt } from './entry/kernel-frame.ts';
 import { type Area, EntryMemory } from './entry/memory.ts';
 import { REGISTERS } from './entry/operands.ts';
-import { type EntryEnd, type EntryText, isHelper, runEntry } from './entry/run.ts';
+import { type EntryEnd, type EntryText, type InterruptFrame, isHelper, runEntry } from './entry/run.ts';
 import { type PtRegs, ptRegsStruct, taskPtRegs, threadSize } from './ptrace.ts';
 import { interruptStack } from './task-stack.ts';
 
@@ -77,16 +78,28 @@ export function entryStack(kernel: Kernel, cpu: number): Area | undefined {
 
 /**
  * Whether a CPU was on its way into or out of the kernel: in the entry text, on the stack that belongs to it
- * alone, or in what it calls and nobody else does.
+ * alone, or in what it calls. C code calls some of that too, on the stacks that it uses.
  */
-export function isInEntry(kernel: Kernel, text: EntryText, cpu: number, ip: bigint, sp: bigint): boolean {
+export function isInEntry(
+  kernel: Kernel,
+  text: EntryText,
+  cpu: number,
+  task: Task,
+  { ip, sp }: { readonly ip: bigint; readonly sp: bigint },
+): boolean {
   if ((ip >= text.start && ip < text.end) || text.functionAt(ip)?.name === 'sync_regs') return true;
-  const stack = entryStack(kernel, cpu);
-  return stack !== undefined && sp > stack.start && sp <= stack.end;
+  const isOn = (stack: Area | undefined): boolean =>
+    stack !== undefined && sp > stack.start && sp <= stack.end;
+  if (isOn(entryStack(kernel, cpu))) return true;
+  return isHelper(text, ip) && !isOn(ownStack(kernel, task)) && !isOn(interruptStack(kernel, cpu));
 }
 
 function unknown(why: string): EntryOutcome {
   return { kind: 'unknown', why };
+}
+
+function ownStack(kernel: Kernel, task: Task): Area {
+  return { start: task.stack, end: task.stack + BigInt(threadSize(kernel)) };
 }
 
 /** The user's registers of a task on a CPU, from those of its processor in the entry code. */
@@ -100,11 +113,18 @@ export function entryOutcome(
   try {
     const stack = entryStack(kernel, cpu);
     if (stack === undefined) return unknown('the kernel does not show its entry stack');
-    const own = { start: task.stack, end: task.stack + BigInt(threadSize(kernel)) };
+    const own = ownStack(kernel, task);
     const interrupts = interruptStack(kernel, cpu);
     const memory = new EntryMemory(kernel, cpu, [own, stack, ...(interrupts ? [interrupts] : [])]);
     const end = runEntry(text, memory, requireAll(registers));
-    return end.kind === 'entered' ? entered(kernel, text, task, memory, end) : left(kernel, text, task, end);
+    const inKernel = (frame: InterruptFrame, frameEnd: bigint): EntryOutcome =>
+      ofKernel(kernel, text, frame, frameEnd, [
+        { start: own.start, end: taskPtRegs(kernel, task.stack).address },
+        ...(interrupts ? [interrupts] : []),
+      ]);
+    return end.kind === 'entered'
+      ? entered(kernel, task, memory, end, inKernel)
+      : left(kernel, task, end, inKernel);
   } catch (error) {
     if (!(error instanceof NotFollowed) && !(error instanceof VmcoreError)) throw error;
     return unknown(error.message);
@@ -121,25 +141,36 @@ function requireAll(registers: ProcessorRegisters): Record<(typeof GENERAL)[numb
   });
 }
 
-/** The kernel was interrupted at `ip`, and goes on there. */
-function inKernel(text: EntryText, ip: bigint): EntryOutcome {
+/** What a frame of the kernel itself says: it was interrupted there, and goes on there. */
+function ofKernel(
+  kernel: Kernel,
+  text: EntryText,
+  frame: InterruptFrame,
+  frameEnd: bigint,
+  stacks: readonly Area[],
+): EntryOutcome {
+  const { ip } = frame;
   const isEntry = (ip >= text.start && ip < text.end) || isHelper(text, ip);
   const isSwitch = /^__switch_to/.test(text.functionAt(ip)?.name ?? '');
   if (isEntry || isSwitch) return unknown('an exception has come on the way');
-  return { kind: 'kernel', ip };
+  const doubt = kernelFrameDoubt(kernel, frame, frameEnd, stacks);
+  return doubt === undefined ? { kind: 'kernel', ip } : unknown(doubt);
 }
+
+/** What becomes of a frame of the kernel that ends there. */
+type InKernel = (frame: InterruptFrame, frameEnd: bigint) => EntryOutcome;
 
 function entered(
   kernel: Kernel,
-  text: EntryText,
   task: Task,
   memory: EntryMemory,
   { by, regs, exchanges }: EntryEnd & { kind: 'entered' },
+  inKernel: InKernel,
 ): EntryOutcome {
   const layout = kernel.bind(ptRegsStruct);
   const registers = userRegisters((name) => memory.load(regs + BigInt(layout.offsetOf(name)), 8));
   const isCall = by === 'do_syscall_64';
-  if ((registers.cs & PRIVILEGE) === 0n) return inKernel(text, registers.ip);
+  if ((registers.cs & PRIVILEGE) === 0n) return inKernel(registers, regs + BigInt(layout.size));
   if (!isCall && !FAULTS.has(by) && !INTERRUPTS.test(by)) return unknown(`it leads to ${by}`);
   if (regs !== taskPtRegs(kernel, task.stack).address)
     return unknown('it puts registers where those of the task are not');
@@ -168,11 +199,11 @@ function isRestart(number: bigint): boolean {
 /** Out of the kernel: what the processor takes along is what lies at the end of the task's stack. */
 function left(
   kernel: Kernel,
-  text: EntryText,
   task: Task,
-  { general, frame, exchanges }: EntryEnd & { kind: 'left' },
+  { general, frame, frameEnd, exchanges }: EntryEnd & { kind: 'left' },
+  inKernel: InKernel,
 ): EntryOutcome {
-  if ((frame.cs & PRIVILEGE) === 0n) return inKernel(text, frame.ip);
+  if ((frame.cs & PRIVILEGE) === 0n && frameEnd !== undefined) return inKernel(frame, frameEnd);
   const saved = taskPtRegs(kernel, task.stack);
   const registers = userRegisters((name) => saved[name]);
   const taken: Readonly<Record<string, bigint>> = { ...general, ...frame };

@@ -7,6 +7,7 @@ import {
   ENOSYS,
   frame,
   GENERAL,
+  KERNEL_IP,
   MadeEntry,
   stale,
   text,
@@ -61,6 +62,38 @@ for (const release of releases) {
         const sp = frame(kernel, end, values, 0n);
         const registers = { ...USER, ip: kernel.symbol('asm_exc_page_fault'), sp, flags: 2n };
         assert.equal(kernel.decide(registers).kind, 'unknown', ip);
+      }
+    });
+
+    test('is a frame that has the privilege of the kernel, but is none that interrupted it', () => {
+      const { kernel, registers } = interrupted();
+      const [sp = 0n] = kernel.kernelStackPointers;
+      const good = { ...USER, cs: 0x10n, ss: 0x18n, ip: KERNEL_IP, sp };
+      const place = frame(kernel, sp, good);
+      assert.equal(kernel.decide({ ...registers, sp: place }).kind, 'kernel');
+      const neither = /neither of user mode nor of the kernel/;
+      const cases: [Values, RegExp][] = [
+        [{}, neither],
+        [{ ...good, cs: 0n }, neither],
+        [{ ...good, cs: 0x30n, ip: USER_IP }, neither],
+        [{ ...good, ss: 0x2bn }, neither],
+        [{ ...good, flags: 0n }, neither],
+        [{ ...good, ip: USER_IP }, /of no code of the kernel/],
+        [{ ...good, ip: 0n }, /of no code of the kernel/],
+        [{ ...good, sp: USER.sp ?? 0n }, /of a stack that the kernel does not use there/],
+        [{ ...good, sp: kernel.userRegisters + 8n }, /of a stack that the kernel does not use there/],
+        [{ ...good, sp: sp - 16n }, /not where it belongs/],
+      ];
+      for (const [values, expected] of cases) {
+        for (const name of ['asm_sysvec_apic_timer_interrupt', 'native_irq_return_iret']) {
+          frame(kernel, sp, values);
+          const outcome = kernel.decide({ ...registers, ip: kernel.symbol(name), sp: place });
+          assert.match(why(outcome), expected, `${name} ${JSON.stringify(values, text)}`);
+        }
+      }
+      for (const values of [{}, { ...good, cs: 0n }, { ...good, cs: 0x30n, ip: USER_IP }, good]) {
+        const onEntryStack = frame(kernel, kernel.entryStackEnd, values);
+        assert.equal(kernel.decide({ ...registers, sp: onEntryStack }).kind, 'unknown');
       }
     });
 
@@ -130,10 +163,9 @@ for (const release of releases) {
           outcome.kind === 'user' &&
           outcome.isAtCall &&
           /^entry_SYSCALL_64/.test(kernel.symbolAt(ip)?.name ?? '');
-        assert.ok(
-          outcome.kind !== 'user' || isCall,
-          `${kernel.symbolAt(ip)?.name}: ${JSON.stringify(outcome, text)}`,
-        );
+        const expected = isCall ? 'user' : 'unknown';
+        const where = `${kernel.symbolAt(ip)?.name}: ${JSON.stringify(outcome, text)}`;
+        assert.equal(outcome.kind, expected, where);
       }
     });
   });

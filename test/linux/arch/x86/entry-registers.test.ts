@@ -128,7 +128,7 @@ for (const release of releases) {
 
       test('into an interrupt of the kernel: the task’s registers are where they were', () => {
         const kernel = made();
-        for (const end of [kernel.userRegisters - 0x100n, kernel.interruptStackEnd - 0x100n]) {
+        for (const end of kernel.kernelStackPointers) {
           userRegisters(kernel, { ...USER, orig_ax: 1n, ax: ENOSYS });
           const sp = frame(kernel, end, { ...USER, cs: 0x10n, ss: 0x18n, ip: KERNEL_IP, sp: end });
           const start = { ...USER, ip: kernel.symbol('asm_sysvec_apic_timer_interrupt'), sp, flags: 2n };
@@ -166,7 +166,7 @@ for (const release of releases) {
       test('out of an interrupt of the kernel', () => {
         const kernel = made();
         userRegisters(kernel, { ...USER, orig_ax: 1n });
-        const end = kernel.userRegisters - 0x100n;
+        const [end = 0n] = kernel.kernelStackPointers;
         frame(kernel, end, { ...USER, cs: 0x10n, ss: 0x18n, ip: KERNEL_IP, sp: end });
         const start = { ip: kernel.symbol('error_return'), sp: end - 168n, flags: 2n };
         atEach(kernel, start, (outcome, where) =>

@@ -23,6 +23,8 @@ const fixtureSchema = z.object({
 /** The CPU's own memory, which the code addresses by offsets: its first pages. */
 const CPU_BYTES = 0x40000n;
 const PAGE = BigInt(PAGE_SIZE);
+/** All that its code can be in (__START_KERNEL_map, KERNEL_IMAGE_SIZE): the fixture has a part of it. */
+const KERNEL_TEXT = { start: 0xffff_ffff_8000_0000n, end: 0xffff_ffff_c000_0000n };
 
 /** The entry code of a kernel that ran, and its symbols: see lab/fixture/entry-text.ts. */
 function readFixture(release: Release) {
@@ -58,6 +60,8 @@ export class MadeEntry extends MadeKernel {
     super(release, 1);
     const { symbols, code } = readFixture(release);
     for (const [name, address] of symbols) this.symbols.set(name, address);
+    this.symbols.set('_stext', KERNEL_TEXT.start);
+    this.symbols.set('_etext', KERNEL_TEXT.end);
     this.sorted = [...symbols]
       .map(([name, address]) => [address, name] as const)
       .sort(([a], [b]) => (a < b ? -1 : 1));
@@ -124,6 +128,12 @@ export class MadeEntry extends MadeKernel {
 
   get task(): Task {
     return taskAt(this, this.#task);
+  }
+
+  /** Where the stack pointer may be when the kernel is interrupted, aligned as the processor does it. */
+  get kernelStackPointers(): bigint[] {
+    const own = this.userRegisters - 0x100n;
+    return [own - (own % 16n), this.interruptStackEnd - 0x100n];
   }
 
   /** Where the task's user registers belong. */

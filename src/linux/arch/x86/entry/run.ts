@@ -28,6 +28,8 @@ export type EntryEnd =
       readonly kind: 'left';
       readonly general: GeneralRegisters;
       readonly frame: InterruptFrame;
+      /** Where the frame ends in memory; undefined where it comes from registers. */
+      readonly frameEnd: bigint | undefined;
       readonly exchanges: number;
     };
 
@@ -47,6 +49,7 @@ const MOST_STEPS = 4096;
 const CALL = 0xe8;
 const IRET = 0xcf;
 const SYSRET = 0x0f07;
+const FRAME_BYTES = 40n;
 /** Selectors that SYSRET gives (the STAR register): user code and data. */
 const [USER_CS, USER_DS] = [0x33n, 0x2bn];
 /** RFLAGS that SYSRET takes from R11 (Intel SDM 2, SYSRET). */
@@ -62,9 +65,9 @@ function isFollowed(text: EntryText, address: bigint): boolean {
   return (address >= text.start && address < text.end) || isHelper(text, address);
 }
 
-function leave(machine: Machine, frame: InterruptFrame): EntryEnd {
+function leave(machine: Machine, frame: InterruptFrame, frameEnd: bigint | undefined): EntryEnd {
   const { exchanges, all } = machine;
-  return { kind: 'left', general: { ...all, sp: frame.sp }, frame, exchanges };
+  return { kind: 'left', general: { ...all, sp: frame.sp }, frame, frameEnd, exchanges };
 }
 
 /** The registers with which SYSRET goes to user mode. */
@@ -105,8 +108,9 @@ export function runEntry(
     if (!isFollowed(text, machine.ip)) throw new NotFollowed('it goes where it is not expected');
     const instruction = machine.fetch();
     const { opcode, operandBytes, length, immediate } = instruction;
-    if (opcode === IRET && operandBytes === 8) return leave(machine, iretFrame(machine));
-    if (opcode === SYSRET && operandBytes === 8) return leave(machine, sysretFrame(machine));
+    if (opcode === IRET && operandBytes === 8)
+      return leave(machine, iretFrame(machine), machine.register('sp') + FRAME_BYTES);
+    if (opcode === SYSRET && operandBytes === 8) return leave(machine, sysretFrame(machine), undefined);
     if (opcode === CALL) {
       const target = BigInt.asUintN(64, machine.ip + BigInt(length) + immediate);
       const end = entersC(machine, text, target);
