@@ -217,7 +217,9 @@ export class MemoryCapture {
     if (file?.kind === 'refused') {
       // One reason for all areas of a file: a library has five of them.
       const reason = `maps a file that cannot be kept: ${file.reason}`;
-      if (!owner.findings.reasons.includes(reason)) owner.findings.reasons.push(reason);
+      const { findings } = owner;
+      if (!findings.reasons.includes(reason))
+        ofTheMoment(findings, file.moment, () => findings.reasons.push(reason));
       return undefined;
     }
     const kind = kindOf(area, special, file);
