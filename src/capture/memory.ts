@@ -64,7 +64,7 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
 
 /** Counts of a process that runs on while it is read are of another moment than what they count. */
 function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
-  return ofTheMoment(findings, isAlive && isRunning ? 'on-cpu' : undefined, compare);
+  return ofTheMoment(findings, isAlive && isRunning ? 'passing' : undefined, compare);
 }
 
 /**

@@ -34,8 +34,8 @@ export interface InDoubt {
 /**
  * What makes a reason one of the moment: a moment later it can be gone, and nobody has to do anything about
  * it. All other reasons last as long as the process has what they name.
- * - `on-cpu`: a thread is on a CPU. A living kernel shows neither its registers nor what it is about to
- *   change in the same moment; at a panic stage zero saves the registers, and all stands still.
+ * - `on-cpu`: a thread is on a CPU, and a living kernel does not show its registers; at a panic stage zero
+ *   saves them. Nothing else is of this kind: stage zero makes up for nothing else.
  * - `passing`: it is in the middle of a system call, a vfork, an execve or its end, or it changes what is
  *   compared while it is read.
  * - `unseen`: it follows from what only the crash world looks at: the disks.
