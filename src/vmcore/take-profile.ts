@@ -29,7 +29,8 @@ export function runningVmcoreinfo(path?: string): string {
     return kcore.vmcoreinfo ?? '';
   } catch (error) {
     // Not there or not to be read, or nothing that a kernel wrote. All else is a fault that has to be seen.
-    if (codeOf(error) === undefined && !(error instanceof FormatError)) throw error;
+    const isOfSystem = codeOf(error)?.startsWith('ERR_') === false;
+    if (!isOfSystem && !(error instanceof FormatError)) throw error;
     return '';
   }
 }
