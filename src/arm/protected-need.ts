@@ -23,7 +23,7 @@ export function withDescendants(pids: readonly number[], all: readonly Parented[
 }
 
 /** Every process that there is, with its parent. */
-function liveParents(proc = '/proc'): Parented[] {
+export function liveParents(proc = '/proc'): Parented[] {
   return processNumbers(proc).flatMap((pid) => {
     const parent = processStat(pid, proc)?.parent;
     return parent === undefined ? [] : [{ pid, parent }];

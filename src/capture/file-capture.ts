@@ -1,6 +1,6 @@
 import type { ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Vma } from '../model/memory.ts';
-import type { Repair } from '../model/verdict.ts';
+import type { Moment, Repair } from '../model/verdict.ts';
 
 /** A process whose files are to be captured. */
 export interface FileTask {
@@ -45,7 +45,13 @@ export interface Disks {
 /** What an area is by its `vm_area_struct.vm_file`. */
 export type MappedFile =
   | Pick<Vma, 'kind' | 'fileId' | 'shmid' | 'segment'>
-  | { readonly kind: 'refused'; readonly reason: string };
+  | ({ readonly kind: 'refused' } & FileReason);
+
+/** Why a file cannot be brought back, and what makes that one of the moment. */
+export interface FileReason {
+  readonly reason: string;
+  readonly moment?: Moment | undefined;
+}
 
 /** How a mapping uses its file, for the access mode it is opened with again. */
 export interface MappingUse {
@@ -75,6 +81,8 @@ export interface FileCapture {
   readonly edges: readonly SharingEdge[];
   /** Reasons against single processes, by pid, found in their file tables. */
   readonly refusals: ReadonlyMap<number, readonly string[]>;
+  /** The same that are of the moment. */
+  readonly refusalsForNow: ReadonlyMap<number, readonly FileReason[]>;
   /** Facts for the report that change nothing, by pid; complete once all mappings have been asked for. */
   readonly notes: ReadonlyMap<number, readonly string[]>;
   /** What was not believed of files, by pid. */

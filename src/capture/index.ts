@@ -7,12 +7,14 @@ import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import {
+  type Moment,
   momentOf,
   newFindings,
   ofTheMoment,
   type Refusal,
   refusalOf,
   refuseForNow,
+  together,
 } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -48,17 +50,24 @@ export interface CaptureRequest {
   readonly without?: ReadonlySet<number>;
 }
 
-/** Runs a part of the capture; an error in reading the dump becomes a reason against the process. */
-function attempt<T>(refuse: (reason: string) => void, part: () => T): T | undefined {
+/**
+ * Runs a part of the capture; an error in reading the dump becomes a reason against the process, which is of
+ * the moment `whereUnreadable`.
+ */
+function attempt<T>(
+  refuse: (reason: string, moment: Moment | undefined) => void,
+  part: () => T,
+  whereUnreadable?: Moment,
+): T | undefined {
   try {
     return part();
   } catch (error) {
     if (error instanceof FileRefusal) {
-      refuse(error.reason);
+      refuse(error.reason, error.moment);
       return undefined;
     }
     if (!(error instanceof VmcoreError)) throw error;
-    refuse(`cannot be read: ${error.message}`);
+    refuse(`cannot be read: ${error.message}`, whereUnreadable);
     return undefined;
   }
 }
@@ -95,14 +104,14 @@ function captureAll(source: ProcessSource, groups: readonly TaskGroup[]): Candid
     const findings = newFindings();
     for (const reason of source.endings.problemsOf(group)) refuseForNow(findings, reason, 'passing');
     // What was found before something could not be read may be why.
-    const refuse = (reason: string) => {
-      if (isMoving(source, group)) refuseForNow(findings, reason, 'passing');
-      else findings.reasons.push(reason);
+    const refuse = (reason: string, moment: Moment | undefined) => {
+      ofTheMoment(findings, moment, () => findings.reasons.push(reason));
     };
+    const whereUnreadable = isMoving(source, group) ? 'passing' : undefined;
     const process =
       findings.reasons.length > 0
         ? undefined
-        : attempt(refuse, () => captureProcess(source, group, findings));
+        : attempt(refuse, () => captureProcess(source, group, findings), whereUnreadable);
     if (process === undefined) {
       return { ...knownIdentity(source.kernel, group), memory: undefined, findings, isLost: true };
     }
@@ -195,10 +204,7 @@ function judge(
       continue;
     }
     // Who is tied to others comes back when these do.
-    const moment = momentOf({
-      reasons: culprits.flatMap(({ findings }) => findings.reasons),
-      moments: new Map(culprits.flatMap(({ findings }) => [...findings.moments])),
-    });
+    const moment = together(culprits.map(({ findings }) => momentOf(findings)));
     for (const member of members) {
       const { pid, findings } = member;
       if (!culprits.includes(member))

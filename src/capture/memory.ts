@@ -64,7 +64,7 @@ function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
 
 /** Counts of a process that runs on while it is read are of another moment than what they count. */
 function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
-  return ofTheMoment(findings, isAlive && isRunning ? 'on-cpu' : undefined, compare);
+  return ofTheMoment(findings, isAlive && isRunning ? 'passing' : undefined, compare);
 }
 
 /**
@@ -217,7 +217,9 @@ export class MemoryCapture {
     if (file?.kind === 'refused') {
       // One reason for all areas of a file: a library has five of them.
       const reason = `maps a file that cannot be kept: ${file.reason}`;
-      if (!owner.findings.reasons.includes(reason)) owner.findings.reasons.push(reason);
+      const { findings } = owner;
+      if (!findings.reasons.includes(reason))
+        ofTheMoment(findings, file.moment, () => findings.reasons.push(reason));
       return undefined;
     }
     const kind = kindOf(area, special, file);

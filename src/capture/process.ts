@@ -160,10 +160,8 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
   if (!memoryUsers.isComplete && users > tasks.length) {
     findings.reasons.push('may share its address space with a process that cannot be read');
   }
-  const isInVfork = group.threads.some(({ vfork_done }) => vfork_done !== 0n);
-  ofTheMoment(findings, isInVfork ? 'passing' : undefined, () =>
-    findings.reasons.push(...vforks.problems(group, memoryUsers)),
-  );
+  findings.reasons.push(...vforks.problems(group, memoryUsers));
+  for (const reason of vforks.passingProblems(group)) refuseForNow(findings, reason, 'passing');
   findings.notes.push(...vforks.notes(group));
   const isCopy = family[0]?.pid !== group.pid;
   return source.memory.capture(mm, {
@@ -261,14 +259,14 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   }
   if (threads.length === 0) return zombie(kernel, group, exitCodeOf(group), findings);
   if (leader.mm === 0n) {
-    const reason = 'had a first thread that was ending, and others that were not';
-    findings.moments.set(reason, 'passing');
-    throw new FileRefusal(reason);
+    throw new FileRefusal('had a first thread that was ending, and others that were not', 'passing');
   }
   checkNamespaces(kernel, group, findings);
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
+  for (const { reason, moment } of files.refusalsForNow.get(group.pid) ?? [])
+    ofTheMoment(findings, moment, () => findings.reasons.push(reason));
   findings.repairs.push(...clockRepairs(source.clocks));
   findings.notes.push(...processNotes(kernel, leader, signal));
   const sigactions = readSigactions(kernel, leader.sighand);

@@ -232,8 +232,9 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
 }
 
 /**
- * What a thread goes on with: its registers, and what follows from them. Of a thread on a CPU all that is
- * wrong with it is of the moment.
+ * What a thread goes on with: its registers, and what follows from them. What is wrong with the values of
+ * them is of the moment if the thread is on a CPU; stage zero saves others, with which nothing or something
+ * else may be wrong.
  */
 function captureState(
   source: ThreadSource,
@@ -244,12 +245,10 @@ function captureState(
   const { kernel } = source;
   const { findings } = owner;
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
-  const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'on-cpu';
-  const captured = ofTheMoment(findings, moment, () => {
-    const found = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
-    found.problems.forEach(say);
-    return found;
-  });
+  const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'passing';
+  const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
+  captured.problems.forEach(say);
+  ofTheMoment(findings, moment, () => captured.problemsOfValues.forEach(say));
   findings.notes.push(...captured.notes);
   // That stage zero saves a CPU's registers does not help here.
   const bases = onCpu !== undefined && kernel.isAlive ? (['fs', 'gs'] as const) : captured.olderBases;
@@ -258,7 +257,7 @@ function captureState(
     checkThreadPointer(task, captured.registers.fsBase, owner);
     const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
     const rseq = rseqOf(task, owner);
-    const call = ofTheMoment(findings, moment ?? 'passing', () => {
+    const call = ofTheMoment(findings, 'passing', () => {
       const found = interruptedCall(source, task, captured.registers, blocked, owner);
       settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
       return found;

@@ -130,7 +130,7 @@ export class Vforks {
     return this.#byWaiter.get(address)?.child.pid;
   }
 
-  /** Why a process cannot come back that has not left vfork, or shares memory by other means. */
+  /** Why a process cannot come back that shares memory by other means than vfork. */
   problems(group: TaskGroup, { byMm }: MemoryUsers): string[] {
     const family = new Set(this.familyOf(group).map(({ pid }) => pid));
     const others = (byMm.get(group.leader.mm) ?? []).filter(
@@ -139,12 +139,18 @@ export class Vforks {
     const known = others.filter((pid) => this.#captured.has(pid));
     const strangers = others.filter((pid) => !this.#captured.has(pid));
     const share = 'shares its address space with';
-    const wait = this.#byChild.get(group.pid);
     return [
       ...(known.length > 0 ? [`${share} ${known.join(', ')}`] : []),
       ...(strangers.length > 0
         ? [`${share} ${strangers.join(', ')}, which is not protected or cannot be read`]
         : []),
+    ];
+  }
+
+  /** Why a process cannot come back that has not left vfork. */
+  passingProblems(group: TaskGroup): string[] {
+    const wait = this.#byChild.get(group.pid);
+    return [
       ...group.threads
         .filter(({ vfork_done }) => vfork_done !== 0n && wait === undefined)
         .map(({ pid }) => `thread ${pid} has not left vfork yet`),

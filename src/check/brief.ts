@@ -1,5 +1,6 @@
 import { printable } from '../report/printable.ts';
 import { messageOf } from '../system/thrown.ts';
+import { isQuickToCheck } from './brief-limits.ts';
 import { brief } from './check.ts';
 import type { Conclusion } from './conclude.ts';
 import { thisMachine } from './machine.ts';
@@ -33,11 +34,13 @@ export function inBrief(conclusions: readonly Conclusion[]): string[] {
 
 /**
  * Checks processes and their descendants, for a command that is about something else.
- * @returns lines about those that would not come back, or one that says why that cannot be told
+ * @returns lines about those that would not come back, or one that says why that cannot be told, or that it
+ *   takes longer
  */
 export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
   if (pids.length === 0) return [];
   try {
+    if (!isQuickToCheck(pids)) return ['  otherworld check tells which of them would come back'];
     const targets = { roots: pids, includeDescendants: true };
     const { conclusions } = await checkThisMachine(targets, thisMachine(), brief);
     return inBrief(conclusions);

@@ -14,7 +14,7 @@ export interface Patience {
 export const exact: Patience = { mostLooks: 5, isEnough: agree };
 
 /** For who names those alone that would not come back, and has something else to do. */
-export const brief: Patience = { mostLooks: 2, isEnough: agreeOrFree };
+export const brief: Patience = { mostLooks: 3, isEnough: agreeOrFree };
 
 /** Between looks: time for a call to end, or a thread to leave its CPU. Milliseconds; it grows with each. */
 const PAUSE = 50;

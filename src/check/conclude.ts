@@ -3,9 +3,9 @@ import type { Look, Seen } from './look.ts';
 
 /**
  * What would become of a process if the kernel died now:
- * - `comes back`: nothing stands against it;
+ * - `comes back`: nothing stands against it, by all looks, or by the last two in a row;
  * - `refused`: something does that lasts;
- * - `depends`: it would be refused at the moments at which it was looked at, and at others perhaps not;
+ * - `depends`: it would be refused at a moment at which it was looked at, and at others perhaps not;
  * - `ending`: it was about to end.
  */
 export type Outcome = 'comes back' | 'refused' | 'depends' | 'ending';
@@ -50,11 +50,13 @@ export function agree(looks: readonly Look[]): boolean {
   return [...last.values()].every((now) => isSettled(now, before.get(now.pid)));
 }
 
-/** The same for who has nothing to say of those that come back: nothing was found against anybody. */
+/**
+ * The same for who has nothing to say of those that come back: the first look found nothing against anybody.
+ */
 export function agreeOrFree(looks: readonly Look[]): boolean {
-  const last = looks.at(-1);
-  const isFree = last !== undefined && [...last.values()].every((now) => reasonsOf(now).length === 0);
-  return isFree || agree(looks);
+  const [first, ...more] = looks;
+  if (first === undefined || more.length > 0) return agree(looks);
+  return [...first.values()].every((now) => reasonsOf(now).length === 0);
 }
 
 /** What all looks found, in the order of the last. */
@@ -78,7 +80,8 @@ function conclude(looks: readonly Seen[]): Conclusion {
           (reason) => reason,
         );
   const others = (look: Seen) => reasonsOf(look).filter((reason) => !reasons.includes(reason));
-  const isFree = counted.some((look) => reasonsOf(look).length === 0);
+  // One look may have missed something while it moved, or found the process between two things it does.
+  const isFree = counted.every((look) => reasonsOf(look).length === 0);
   const outcome = last.isEnding
     ? 'ending'
     : reasons.length > 0

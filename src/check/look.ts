@@ -5,8 +5,7 @@ import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/ver
 import type { Kernel } from '../vmcore/kernel.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
-export interface CheckRequest
-  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'disks' | 'without'> {
+export interface CheckRequest extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without'> {
   /** Of the CRIU that would restore; undefined if it is not known. */
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
@@ -38,11 +37,14 @@ function seen(
   { notes, inDoubt }: Pick<Seen, 'notes' | 'inDoubt'>,
   { hasStageZero }: CheckRequest,
 ): Seen {
-  const isOf = (reason: string, moment: Moment | undefined) => moments?.get(reason) === moment;
+  const isSaved = (moment: Moment) => moment === 'on-cpu' && hasStageZero;
   return {
     ...{ pid, comm, isEnding: false, notes, inDoubt },
-    reasons: reasons.filter((reason) => isOf(reason, undefined)),
-    moments: reasons.filter((reason) => isOf(reason, 'passing') || (isOf(reason, 'on-cpu') && !hasStageZero)),
+    reasons: reasons.filter((_, place) => moments?.get(place) === undefined),
+    moments: reasons.filter((_, place) => {
+      const moment = moments?.get(place);
+      return moment !== undefined && !isSaved(moment);
+    }),
   };
 }
 
@@ -62,10 +64,9 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
-  const { roots, includeDescendants, disks, without } = request;
+  const { roots, includeDescendants, without } = request;
   const captured = captureProcesses(kernel, {
     ...{ roots, includeDescendants, inSpiteOfMoments: true },
-    ...(disks === undefined ? {} : { disks }),
     ...(without === undefined ? {} : { without }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);

@@ -1,4 +1,3 @@
-import { mountedDisks } from '../crash-world/disk-files.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
 import type { Conclusion } from './conclude.ts';
@@ -26,7 +25,6 @@ export async function checkThisMachine(
   try {
     const request = {
       ...{ roots, includeDescendants, criu, hasStageZero },
-      disks: mountedDisks,
       without: new Set([process.pid]),
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);

@@ -20,23 +20,17 @@ export function namesOf(processes: readonly ProtectedProcess[]): string[] {
   });
 }
 
-/**
- * More named processes than this are not looked at: each takes some milliseconds, and so do its descendants.
- */
-const MOST_LOOKED_AT = 100;
-
 /** Lines about the protected processes that would not come back. */
 async function whoIsRefused({ state, rules }: Status): Promise<string[]> {
   const pids = [...new Set(rules.flatMap(({ processes }) => processes.map(({ pid }) => pid)))];
   // There another panic is not survived by anybody.
   if (state === 'crash world') return [];
-  if (pids.length > MOST_LOOKED_AT) return ['  otherworld check tells which of them would come back'];
   const { checkInBrief } = await import('../check/index.ts');
   return checkInBrief(pids);
 }
 
-/** What people are shown; `refused` are lines about processes that would not come back. */
-export function print(status: Status, refused: readonly string[] = []): string {
+/** What people are shown. */
+export function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
   const atWork = status.isAtWork ? ' (an otherworld that arms or builds is at work now)' : '';
   const explain: Record<Status['state'], string> = {
@@ -68,7 +62,6 @@ export function print(status: Status, refused: readonly string[] = []): string {
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
-    ...refused,
     ...status.ruleProblems,
     ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
   ].join('\n');
@@ -92,11 +85,14 @@ export function registerStatus(program: Command): void {
     .action(async (options: { json?: boolean }) => {
       requireRoot('status');
       const status = readStatus(loadConfig());
-      console.log(
-        options.json
-          ? JSON.stringify(status, undefined, 2)
-          : printable(print(status, await whoIsRefused(status))),
-      );
       process.exitCode = isWell(status) ? 0 : 1;
+      if (options.json) {
+        console.log(JSON.stringify(status, undefined, 2));
+        return;
+      }
+      console.log(printable(print(status)));
+      // What is known is there before anything is looked at: that takes its time.
+      const refused = await whoIsRefused(status);
+      if (refused.length > 0) console.log(['of what is protected:', ...refused].join('\n'));
     });
 }

@@ -34,19 +34,21 @@ export interface InDoubt {
 /**
  * What makes a reason one of the moment: a moment later it can be gone, and nobody has to do anything about
  * it. All other reasons last as long as the process has what they name.
- * - `on-cpu`: a thread is on a CPU. A living kernel shows neither its registers nor what it is about to
- *   change in the same moment; at a panic stage zero saves the registers, and all stands still.
- * - `passing`: it is in the middle of a system call, a vfork, an execve or its end.
+ * - `on-cpu`: a thread is on a CPU, and a living kernel does not show its registers; at a panic stage zero
+ *   saves them. Nothing else is of this kind: stage zero makes up for nothing else.
+ * - `passing`: it is in the middle of a system call, a vfork, an execve or its end, or it changes what is
+ *   compared while it is read.
+ * - `unseen`: it follows from what only the crash world looks at: the disks.
  */
-export type Moment = 'on-cpu' | 'passing';
+export type Moment = 'on-cpu' | 'passing' | 'unseen';
 
 /** Why a process is not brought back. A process can have several reasons; each names its object. */
 export interface Refusal {
   readonly pid: number;
   readonly comm: string;
   readonly reasons: readonly string[];
-  /** Those of the reasons that are of the moment; absent if none is. */
-  readonly moments?: ReadonlyMap<string, Moment>;
+  /** Which of the reasons, by their places, are of the moment; absent if none is. */
+  readonly moments?: ReadonlyMap<number, Moment>;
 }
 
 /**
@@ -61,8 +63,8 @@ export interface Findings {
   readonly notes: string[];
   /** Not empty: refused. */
   readonly reasons: string[];
-  /** Those of the reasons that are of the moment. */
-  readonly moments: Map<string, Moment>;
+  /** Which of the reasons, by their places, are of the moment: two can have the same words. */
+  readonly moments: Map<number, Moment>;
 }
 
 /** An empty set of findings. */
@@ -89,8 +91,7 @@ export function check(findings: Findings, what: string, left: unknown, right: un
 
 /** Adds a reason that is of the moment. */
 export function refuseForNow(findings: Findings, reason: string, moment: Moment): void {
-  findings.reasons.push(reason);
-  findings.moments.set(reason, moment);
+  findings.moments.set(findings.reasons.push(reason) - 1, moment);
 }
 
 /** Marks all reasons that `find` adds as of the moment; none if there is no `moment`. */
@@ -100,7 +101,7 @@ export function ofTheMoment<T>(findings: Findings, moment: Moment | undefined, f
     return find();
   } finally {
     if (moment !== undefined)
-      for (const reason of findings.reasons.slice(before)) findings.moments.set(reason, moment);
+      for (let place = before; place < findings.reasons.length; place++) findings.moments.set(place, moment);
   }
 }
 
@@ -109,9 +110,13 @@ export function ofTheMoment<T>(findings: Findings, moment: Moment | undefined, f
  * is to them. Undefined if one lasts.
  */
 export function momentOf({ reasons, moments }: Pick<Refusal, 'reasons' | 'moments'>): Moment | undefined {
-  const kinds = reasons.map((reason) => moments?.get(reason));
+  return together(reasons.map((_, place) => moments?.get(place)));
+}
+
+/** The same of the reasons of several. */
+export function together(kinds: readonly (Moment | undefined)[]): Moment | undefined {
   if (kinds.length === 0 || kinds.includes(undefined)) return undefined;
-  return kinds.includes('passing') ? 'passing' : 'on-cpu';
+  return kinds.find((kind) => kind !== 'on-cpu') ?? 'on-cpu';
 }
 
 /** A refusal for what was found. */

@@ -6,8 +6,10 @@ import type { Kcore } from './kcore.ts';
 import { type PhysicalMemory, type PhysicalRange, RangeTable, WindowedMemory } from './physical.ts';
 import type { Window } from './view.ts';
 
-/** What is kept of what was read. */
-const CACHED_BYTES = 64 << 20;
+/** What is kept of what was read, first come first kept: what all decisions begin with is read first. */
+const KEPT_BYTES = 64 << 20;
+/** What is kept of the rest, the last of it: page tables and descriptors of pages, for the most part. */
+const RECENT_BYTES = 8 << 20;
 /** Pages of memory that is got from V8 at once. */
 const SLAB_PAGES = 64;
 /** What is longer is read for who asks for it, and not kept: the kernel's tables of symbols and types. */
@@ -28,7 +30,8 @@ interface Kept extends Window {
 
 /**
  * Physical memory of the running kernel. Each page is read when it is first looked at, and kept until
- * `forget`: what is looked at twice is the same. If there are too many, the last ones are kept.
+ * `forget`: what is looked at twice is the same. If there are too many, that holds for those that were read
+ * first; of the others only the last are kept.
  */
 export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
@@ -37,6 +40,9 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   /** By the physical address of the first byte: pages, and structures that reach over the end of one. */
   readonly #kept = new Map<number, Kept>();
   #keptBytes = 0;
+  /** What came when that was full. */
+  readonly #recent = new Map<number, Kept>();
+  #recentBytes = 0;
   #slab = new DataView(new ArrayBuffer(0));
   #used = 0;
 
@@ -62,7 +68,7 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
     const isInPage = inPage + length <= PAGE_SIZE;
     const start = isInPage ? physical - inPage : physical;
     const needed = isInPage ? PAGE_SIZE : length;
-    const known = this.#kept.get(start);
+    const known = this.#known(start);
     if (known !== undefined && known.length >= needed)
       return { data: known.data, offset: known.offset + (physical - start) };
     const range = this.#table.find(start);
@@ -82,7 +88,7 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
 
   override withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T {
     const inPage = physical % PAGE_SIZE;
-    const known = inPage + length <= PAGE_SIZE && this.#kept.has(physical - inPage);
+    const known = inPage + length <= PAGE_SIZE && this.#known(physical - inPage) !== undefined;
     if (known) return use(this.view(physical, length));
     if (!this.has(physical, length)) throw absent(physical);
     const bytes = Buffer.allocUnsafe(length);
@@ -107,7 +113,9 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   /** From now on memory is read anew. What was read before stays as it was for who has it. */
   forget(): void {
     this.#kept.clear();
+    this.#recent.clear();
     this.#keptBytes = 0;
+    this.#recentBytes = 0;
   }
 
   close(): void {
@@ -135,15 +143,29 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
     return span;
   }
 
-  /** The oldest half goes when there is too much. */
+  #known(start: number): Kept | undefined {
+    return this.#kept.get(start) ?? this.#recent.get(start);
+  }
+
   #keep(physical: number, kept: Kept): void {
-    this.#keptBytes += kept.length - (this.#kept.get(physical)?.length ?? 0);
-    this.#kept.set(physical, kept);
-    if (this.#keptBytes <= CACHED_BYTES) return;
-    for (const [oldest, { length }] of this.#kept) {
-      this.#kept.delete(oldest);
-      this.#keptBytes -= length;
-      if (this.#keptBytes <= CACHED_BYTES / 2) break;
+    const more = kept.length - (this.#kept.get(physical)?.length ?? 0);
+    if (this.#keptBytes + more <= KEPT_BYTES) {
+      this.#keptBytes += more;
+      this.#kept.set(physical, kept);
+    } else {
+      this.#keepForAWhile(physical, kept);
+    }
+  }
+
+  /** The oldest half goes when there is too much. */
+  #keepForAWhile(physical: number, kept: Kept): void {
+    this.#recentBytes += kept.length - (this.#recent.get(physical)?.length ?? 0);
+    this.#recent.set(physical, kept);
+    if (this.#recentBytes <= RECENT_BYTES) return;
+    for (const [oldest, { length }] of this.#recent) {
+      this.#recent.delete(oldest);
+      this.#recentBytes -= length;
+      if (this.#recentBytes <= RECENT_BYTES / 2) break;
     }
   }
 

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { NT_GNU_BUILD_ID, parseNotes } from '../system/elf.ts';
-import { ProfileError } from './errors.ts';
+import { codeOf } from '../system/thrown.ts';
+import { FormatError, ProfileError } from './errors.ts';
 import { Kcore } from './kcore.ts';
 import type { TakenProfile } from './profile.ts';
 import { parseProcKallsyms } from './profile-symbols.ts';
@@ -26,7 +27,10 @@ export function runningVmcoreinfo(path?: string): string {
   try {
     using kcore = new Kcore(path);
     return kcore.vmcoreinfo ?? '';
-  } catch {
+  } catch (error) {
+    // Not there or not to be read, or nothing that a kernel wrote. All else is a fault that has to be seen.
+    const isOfSystem = codeOf(error)?.startsWith('ERR_') === false;
+    if (!isOfSystem && !(error instanceof FormatError)) throw error;
     return '';
   }
 }

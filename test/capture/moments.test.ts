@@ -27,7 +27,14 @@ test('what a part of the capture adds is of the moment, also if it cannot be end
     }),
   );
   ofTheMoment(findings, undefined, () => findings.reasons.push('has a seccomp filter'));
-  assert.deepEqual([...findings.moments.keys()], ['was in execve']);
+  assert.deepEqual([...findings.moments.keys()], [1]);
+});
+
+test('a reason that lasts is not of the moment because another one has the same words', () => {
+  const findings = newFindings();
+  refuseForNow(findings, 'uses io_uring', 'passing');
+  findings.reasons.push('uses io_uring');
+  assert.equal(momentOf(findings), undefined);
 });
 
 for (const release of releases) {
@@ -54,7 +61,7 @@ for (const release of releases) {
       assert.ok(refusal?.reasons.includes(`thread ${program.pid} is traced by a debugger`));
       const marked = [...(refusal?.moments ?? [])];
       assert.deepEqual(
-        marked.map(([reason, moment]) => [/nothing tells on which/.test(reason), moment]),
+        marked.map(([at, moment]) => [/nothing tells on which/.test(refusal?.reasons[at] ?? ''), moment]),
         [[true, 'on-cpu']],
       );
     });

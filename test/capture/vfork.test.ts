@@ -67,6 +67,18 @@ for (const release of releases) {
     const processOf = ({ groups }: CaptureResult, pid: number) =>
       groups.flatMap(({ processes }) => processes).find((process) => process.pid === pid) ?? assert.fail();
 
+    test('that has not been left is of the moment, and memory that others share is not', () => {
+      const { refused } = capture([member(other, 'mm', parent.mm)]);
+      const refusal = refused.find(({ pid }) => pid === kinds.stopped);
+      const momentOfReason = (says: RegExp) => {
+        const place = refusal?.reasons.findIndex((reason) => says.test(reason)) ?? -1;
+        assert.notEqual(place, -1, String(refusal?.reasons));
+        return refusal?.moments?.get(place);
+      };
+      assert.equal(momentOfReason(/has not left vfork yet/), 'passing');
+      assert.equal(momentOfReason(/^shares its address space with .*not protected/), undefined);
+    });
+
     /** The pair is refused as it was before vfork was known. */
     const assertRefused = (
       patches: Patches,

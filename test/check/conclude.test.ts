@@ -39,7 +39,8 @@ suite('looks at a process', () => {
     assert.equal(agreeOrFree([]), false);
     assert.equal(agreeOrFree(looks({})), true);
     assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] })), false);
-    assert.equal(agreeOrFree(looks({ moments: [ON_CPU] }, {})), true);
+    assert.equal(agreeOrFree(looks({ moments: [ON_CPU] }, {})), false);
+    assert.equal(agreeOrFree(looks({ moments: [ON_CPU] }, {}, {})), true);
     assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] }, { reasons: [SECCOMP] })), true);
   });
 
@@ -77,8 +78,18 @@ suite('looks at a process', () => {
     assert.deepEqual(outcome({}, { reasons: [SECCOMP] }, { reasons: [SECCOMP] }), ['refused', [SECCOMP], []]);
   });
 
-  test('say that it comes back if one found nothing against it, and name what another one found', () => {
-    assert.deepEqual(outcome({ moments: [ON_CPU] }, {}), ['comes back', [], [ON_CPU]]);
+  test('say that it depends if only some found nothing against it, and name what others found', () => {
+    assert.deepEqual(outcome({ moments: [ON_CPU] }, {}), ['depends', [], [ON_CPU]]);
+    const busy = (fd: number) => ({ reasons: [`has a raw socket open (fd ${fd})`], moments: [ON_CPU] });
+    assert.deepEqual(outcome({}, busy(7), busy(8), busy(9), { reasons: [SECCOMP], moments: [ON_CPU] }), [
+      'depends',
+      [],
+      [SECCOMP, ON_CPU],
+    ]);
+  });
+
+  test('say that it comes back if the last two found nothing against it', () => {
+    assert.deepEqual(outcome({}, { moments: [ON_CPU] }, {}, {}), ['comes back', [], []]);
   });
 
   test('do not refuse a process that only one found', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { mapsInspection } from '../../src/inspect/maps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
@@ -9,6 +9,7 @@ import { AddressError, FormatError } from '../../src/vmcore/errors.ts';
 import { Kcore } from '../../src/vmcore/kcore.ts';
 import { KcoreMemory } from '../../src/vmcore/kcore-memory.ts';
 import { livingKernel } from '../../src/vmcore/open.ts';
+import { runningVmcoreinfo } from '../../src/vmcore/take-profile.ts';
 import { madeKcore } from '../arm/made-kcore.ts';
 import { openFixture, releases, scratch, truthOf } from './fixtures.ts';
 import { livingFixture } from './living-fixture.ts';
@@ -115,6 +116,24 @@ describe('memory of /proc/kcore', () => {
     memory.close();
   });
 
+  it('keeps what it has read first, however much else is read, and only then reads it anew', () => {
+    const path = scratch('changing-kcore');
+    const content = Buffer.alloc(160 << 20);
+    writeFileSync(path, madeKcore([{ virtual: DIRECT_MAP, physical: 0n, content }]));
+    const kcore = new Kcore(path);
+    const memory = new KcoreMemory(kcore);
+    const first = () => bytesAt(memory, 0, 4).toString();
+    const before = first();
+    const fd = openSync(path, 'r+');
+    writeSync(fd, 'new!', Number(kcore.segments[0]?.fileOffset ?? assert.fail()));
+    closeSync(fd);
+    for (let at = 0x1000; at < content.length; at += 0x1000) memory.window(at, 4);
+    assert.equal(first(), before);
+    memory.forget();
+    assert.equal(first(), 'new!');
+    memory.close();
+  });
+
   it('is written out as it is, and not read any more when it is closed', () => {
     const memory = memoryOf([0x1000, low], [0x4000, high]);
     const path = scratch('written');
@@ -137,5 +156,15 @@ describe('memory of /proc/kcore', () => {
       /this kernel does not show its memory: it has no such file/,
     );
     assert.throws(() => livingKernel(scratch('none')), FormatError);
+  });
+});
+
+describe('VMCOREINFO of the running kernel', () => {
+  it('is empty where the kernel does not show it, and no fault is taken for that', () => {
+    const path = scratch('no-kcore');
+    writeFileSync(path, 'this is no ELF file');
+    assert.equal(runningVmcoreinfo(path), '');
+    assert.equal(runningVmcoreinfo(scratch('not-there')), '');
+    assert.throws(() => runningVmcoreinfo('no\0path'));
   });
 });

@@ -15,8 +15,10 @@ export interface CapturedRegisters {
   readonly registers: UserRegisters;
   readonly fpu: FpuState;
   readonly tls: readonly TlsSlot[];
-  /** Reasons against resuming the thread. */
+  /** Reasons against resuming the thread, which last as long as it has what they name. */
   readonly problems: readonly string[];
+  /** The same that are in the values of its registers, which a living thread changes all the time. */
+  readonly problemsOfValues: readonly string[];
   /** Facts for the report. */
   readonly notes: readonly string[];
   /** Segment bases that are those of when the thread last left a CPU, though it has been on one since. */
@@ -48,7 +50,6 @@ const restorable: ReadonlySet<number> = new Set([
 
 function implausible(regs: UserPtRegs): string | undefined {
   const cs = regs.cs & SELECTOR;
-  if (cs === USER32_CS) return 'runs 32-bit code';
   if (cs !== USER_CS || (regs.ss & SELECTOR) !== USER_DS) return 'has no user registers on its kernel stack';
   if (regs.ip >= USER_END || regs.sp >= USER_END) return 'has registers that point outside user space';
   if ((regs.flags & FLAGS_ALWAYS) !== FLAGS_ALWAYS || (regs.flags & FLAGS_NEVER) !== 0n) {
@@ -150,17 +151,12 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     saved === undefined
       ? readXstate(kernel, thread.fpstate, processor ? livePkru(kernel, processor.xsave) : thread.pkru)
       : readLiveXstate(kernel, saved.xsave, thread.fpstate);
-  const problems = unrestorable(xstate.xstateBv);
+  const problems = [...unrestorable(xstate.xstateBv), ...problemsOfTask(task)];
   const notes: string[] = [];
-  const wrong = implausible(regs);
-  if (wrong !== undefined) problems.push(wrong);
-  if (thread.fsbase >= USER_END || gsBase >= USER_END)
-    problems.push('has a thread pointer outside user space');
-  if (thread.ptraceDr7 !== 0n) problems.push('has hardware breakpoints');
-  if (thread.ioBitmap !== 0n || thread.ioplEmul !== 0n) problems.push('has access to I/O ports');
-  if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
-  if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
-  if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
+  const is32Bit = (regs.cs & SELECTOR) === USER32_CS;
+  if (is32Bit) problems.push('runs 32-bit code');
+  const wrong = is32Bit ? undefined : implausible(regs);
+  const isOutside = thread.fsbase >= USER_END || gsBase >= USER_END;
   if (atEnd?.kind === 'lost') problems.push(atEnd.why);
   if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu.cpu, task))
     problems.push('was having its vector registers saved by the kernel');
@@ -193,9 +189,26 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     fpu: fpuOf(xstate),
     tls: readTls(kernel, thread.tls),
     problems,
+    problemsOfValues: [
+      ...(wrong === undefined ? [] : [wrong]),
+      ...(isOutside ? ['has a thread pointer outside user space'] : []),
+    ],
     notes,
     olderBases: onCpu === undefined ? [] : isOlder ? ['fs', 'gs'] : ['fs'],
   };
+}
+
+/** What the kernel notes of a thread beside its registers. */
+function problemsOfTask(task: Task): string[] {
+  const { ptraceDr7, ioBitmap, ioplEmul, features } = task.thread;
+  const says: readonly (string | false)[] = [
+    ptraceDr7 !== 0n && 'has hardware breakpoints',
+    (ioBitmap !== 0n || ioplEmul !== 0n) && 'has access to I/O ports',
+    ((features ?? 0n) & 1n) !== 0n && 'has a shadow stack',
+    hasThreadFlag(task, TIF.nocpuid) && 'may not use CPUID (arch_prctl)',
+    hasThreadFlag(task, TIF.notsc) && 'may not use the time stamp counter (prctl)',
+  ];
+  return says.filter((one) => one !== false);
 }
 
 function pickRegisters(

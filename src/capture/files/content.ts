@@ -70,9 +70,14 @@ function deletedContent(
   const deleted = { path, identity: file.identity, modifiedNanoseconds, runs };
   const onDisk = disks === undefined ? undefined : contentOfCopy(kernel.physical, deleted, disks);
   if (onDisk !== undefined) return { runs, onDisk };
-  throw new FileRefusal(
-    `has the deleted file ${path} open, of which ${needed - runs.pages} of ${needed} pages are on the disk only`,
-  );
+  const lacks = `${needed - runs.pages} of ${needed} pages are on the disk only`;
+  // The disks of a living system are not looked at: others change what is at a path meanwhile.
+  if (kernel.isAlive)
+    throw new FileRefusal(
+      `has the deleted file ${path} open, of which ${lacks}: whether there is a copy is seen after a panic`,
+      'unseen',
+    );
+  throw new FileRefusal(`has the deleted file ${path} open, of which ${lacks}`);
 }
 
 /** What is needed to have a deleted file again. Throws a FileRefusal if its content is not complete. */

@@ -6,9 +6,9 @@ import type { Clocks } from '../../linux/timekeeping.ts';
 import type { OpenFile } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
 import type { FileOwner } from '../../model/open-file.ts';
-import type { Repair } from '../../model/verdict.ts';
+import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { type Disks, type EndedTasks, type FileTask, noneEnded } from '../file-capture.ts';
+import { type Disks, type EndedTasks, type FileReason, type FileTask, noneEnded } from '../file-capture.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
@@ -34,6 +34,7 @@ export class CaptureContext {
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
+  readonly refusalsForNow = new Map<number, FileReason[]>();
   readonly notes = new Map<number, string[]>();
   readonly repairs = new Map<number, Repair[]>();
 
@@ -89,8 +90,9 @@ export class CaptureContext {
     };
   }
 
-  refuse(pid: number, reason: string): void {
-    append(this.refusals, pid, reason);
+  refuse(pid: number, reason: string, moment?: Moment): void {
+    if (moment === undefined) append(this.refusals, pid, reason);
+    else this.refusalsForNow.set(pid, [...(this.refusalsForNow.get(pid) ?? []), { reason, moment }]);
   }
 
   note(pid: number, note: string): void {

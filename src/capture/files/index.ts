@@ -33,6 +33,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
   return {
     edges: context.edges,
     refusals: context.refusals,
+    refusalsForNow: context.refusalsForNow,
     notes: context.notes,
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),

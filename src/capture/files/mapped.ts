@@ -63,7 +63,7 @@ export function captureMapped(context: CaptureContext, address: bigint, use: Map
     const memory = memoryFileKind(context, file);
     return memory === undefined ? mapPath(context, file, use) : memoryKinds[memory].map(context, file, use);
   } catch (error) {
-    if (error instanceof FileRefusal) return { kind: 'refused', reason: error.reason };
+    if (error instanceof FileRefusal) return { kind: 'refused', reason: error.reason, moment: error.moment };
     if (error instanceof VmcoreError) {
       return { kind: 'refused', reason: `has a mapping of a file that cannot be read: ${error.message}` };
     }

@@ -1,3 +1,5 @@
+import type { Moment } from '../../model/verdict.ts';
+
 /** A file that cannot be brought back. The reason goes on after "the process ": `has an open io_uring`. */
 export class FileRefusal extends Error {
   override readonly name = 'FileRefusal';
@@ -7,9 +9,12 @@ export class FileRefusal extends Error {
    * watches.
    */
   file: bigint | undefined;
+  /** What makes the reason one of the moment. */
+  readonly moment: Moment | undefined;
 
-  constructor(reason: string) {
+  constructor(reason: string, moment?: Moment) {
     super(reason);
     this.reason = reason;
+    this.moment = moment;
   }
 }

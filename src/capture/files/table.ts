@@ -2,7 +2,7 @@ import { type FdSlot, fdSlots } from '../../linux/fdtable.ts';
 import { taskAt } from '../../linux/sched.ts';
 import type { FdTable, FileDescriptor } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
-import type { FileTask } from '../file-capture.ts';
+import type { FileReason, FileTask } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
 import { captureOpenFile } from './open-file.ts';
 import { FileRefusal } from './refusal.ts';
@@ -30,10 +30,11 @@ export class RefusedDescriptors {
   }
 
   /** The reasons, one for each file. */
-  sentences(): string[] {
-    return [...this.#found].map(
-      ([{ reason }, { fd, isOwn }]) => `${reason} (${isOwn ? 'fd' : 'watched by fd'} ${fd})`,
-    );
+  reasons(): FileReason[] {
+    return [...this.#found].map(([{ reason, moment }, { fd, isOwn }]) => ({
+      reason: `${reason} (${isOwn ? 'fd' : 'watched by fd'} ${fd})`,
+      moment,
+    }));
   }
 }
 
@@ -43,7 +44,7 @@ export class RefusedDescriptors {
  */
 export function captureTable(context: CaptureContext, { pid, task, filesId }: FileTask): FdTable {
   const descriptors: FileDescriptor[] = [];
-  const reasons = new RefusedDescriptors();
+  const refused = new RefusedDescriptors();
   try {
     const { files } = taskAt(context.kernel, task);
     const slots = fdSlots(context.kernel, files);
@@ -54,16 +55,16 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
         descriptors.push({ fd, fileId: captureOpenFile(context, slot.file).id, closeOnExec });
       } catch (error) {
         if (!(error instanceof FileRefusal)) throw error;
-        reasons.add(error, slot);
+        refused.add(error, slot);
       }
     }
     checkReserved(context, files, slots);
   } catch (error) {
-    if (error instanceof FileRefusal) context.refuse(pid, error.reason);
+    if (error instanceof FileRefusal) context.refuse(pid, error.reason, error.moment);
     else if (error instanceof VmcoreError)
       context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
     else throw error;
   }
-  for (const reason of reasons.sentences()) context.refuse(pid, reason);
+  for (const { reason, moment } of refused.reasons()) context.refuse(pid, reason, moment);
   return { filesId, descriptors };
 }

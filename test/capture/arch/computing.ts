@@ -247,7 +247,9 @@ export class Computing {
     return new LiveCpus(this.kernel).of(cpu, this.taskView);
   }
 
+  /** All problems are in `problems`. */
   capture(): ReturnType<typeof captureRegisters> {
-    return captureRegisters(this.kernel, this.taskView, { cpu: CPU, live: this.live() });
+    const found = captureRegisters(this.kernel, this.taskView, { cpu: CPU, live: this.live() });
+    return { ...found, problems: [...found.problems, ...found.problemsOfValues] };
   }
 }

@@ -73,8 +73,9 @@ for (const release of releases) {
       { index: 6, fill: 0xa6, flags: ['uptodate'] },
     ];
     /** Its pages, or why it cannot come back. */
-    function ghost(name: string, sectors: number, pages = two): readonly number[] | string {
+    function ghost(name: string, sectors: number, pages = two, isAlive = false): readonly number[] | string {
       const kernel = new MadeKernel(release);
+      kernel.isAlive = isAlive;
       const { inode } = makeFile(kernel, name, pages);
       kernel.set('inode', inode.address, 'i_blocks', sectors);
       kernel.set('super_block', inode.i_sb, 's_blocksize', PAGE_SIZE);
@@ -86,6 +87,7 @@ for (const release of releases) {
         return [...ghostOf(kernel, file, 1).runs].map(({ address }) => address / PAGE_SIZE);
       } catch (error) {
         assert.ok(error instanceof FileRefusal);
+        assert.equal(error.moment, isAlive ? 'unseen' : undefined);
         return error.reason;
       }
     }
@@ -99,6 +101,11 @@ for (const release of releases) {
     test('is refused where nobody knows what it takes on its disk', () => {
       assert.equal(ghost('xfs', 0), lost);
       assert.equal(ghost('btrfs', 0), lost);
+    });
+
+    test('may come back of a living kernel, whose disks are not looked at', () => {
+      const unseen = `${lost}: whether there is a copy is seen after a panic`;
+      assert.equal(ghost('ext4', 3 * SECTORS, two, true), unseen);
     });
 
     test('is refused if part of a page is in memory only', () => {

@@ -17,16 +17,18 @@ test('the descriptor in a reason is that of the file itself, not of an epoll tha
   refused.add(socket, { fd: 4, file: 0x4000n });
   refused.add(socket, { fd: 7, file: 0x7000n });
   refused.add(socket, { fd: 9, file: 0x7000n });
-  assert.deepEqual(refused.sentences(), ['has an established TCP connection to 10.0.2.2:80 (fd 7)']);
+  assert.deepEqual(refused.reasons(), [
+    { reason: 'has an established TCP connection to 10.0.2.2:80 (fd 7)', moment: undefined },
+  ]);
 });
 
 test('a file that a process only watches is said to be watched', () => {
   const refused = new RefusedDescriptors();
   refused.add(refusal('has an open io_uring', 0x7000n), { fd: 4, file: 0x4000n });
-  refused.add(new FileRefusal('has fd 5 in the table but not in the bitmap'), { fd: 5, file: 0x5000n });
-  assert.deepEqual(refused.sentences(), [
-    'has an open io_uring (watched by fd 4)',
-    'has fd 5 in the table but not in the bitmap (fd 5)',
+  refused.add(new FileRefusal('has /gone open', 'unseen'), { fd: 5, file: 0x5000n });
+  assert.deepEqual(refused.reasons(), [
+    { reason: 'has an open io_uring (watched by fd 4)', moment: undefined },
+    { reason: 'has /gone open (fd 5)', moment: 'unseen' },
   ]);
 });
 
