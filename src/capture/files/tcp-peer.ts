@@ -34,19 +34,33 @@ function endsOf(sock: Sock, inet: InetSock): Ends {
   };
 }
 
-function keyOf(network: bigint, from: End, to: End): string {
+function keyOf(from: End, to: End): string {
   const ends = [from, to].map(({ address, port }) => `${Buffer.from(address).toString('hex')}:${port}`);
-  return `${network} ${ends.join(' ')}`;
+  return ends.join(' ');
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.from(a).equals(b);
+}
+
+interface Found extends Ends {
+  /** Of the `sock`. */
+  readonly socket: bigint;
 }
 
 /** All TCP connections of which a process holds an end. One that cannot be read is nobody's peer. */
 class Connections {
-  readonly #byEnds = new Map<string, bigint>();
+  readonly #byEnds = new Map<string, Found[]>();
+  readonly #all: Found[] = [];
 
   constructor({ kernel, system }: CaptureContext) {
-    for (const address of system.objectsOf('socket')) {
-      const ends = readable(() => this.#read(kernel, address));
-      if (ends !== undefined) this.#byEnds.set(keyOf(ends.network, ends.own, ends.peer), address);
+    for (const socket of system.objectsOf('socket')) {
+      const ends = readable(() => this.#read(kernel, socket));
+      if (ends === undefined) continue;
+      const found = { ...ends, socket };
+      this.#all.push(found);
+      const key = keyOf(ends.own, ends.peer);
+      this.#byEnds.set(key, [...(this.#byEnds.get(key) ?? []), found]);
     }
   }
 
@@ -57,15 +71,20 @@ class Connections {
     return endsOf(sock, kernel.bind(inetSock).at(address));
   }
 
-  /** Address of the socket at the other end. */
-  peerOf({ network, own, peer }: Ends): bigint | undefined {
-    return this.#byEnds.get(keyOf(network, peer, own));
+  /** The socket at the other end; in another network namespace only if this one has none. */
+  peerOf({ network, own, peer }: Ends): Found | undefined {
+    const found = this.#byEnds.get(keyOf(peer, own)) ?? [];
+    return found.find((one) => one.network === network) ?? found[0];
   }
-}
 
-/** Whether the other end is, or was, on this machine. */
-function isWithin({ own, peer }: Ends): boolean {
-  return isLoopbackAddress(peer.address) || Buffer.from(own.address).equals(peer.address);
+  /**
+   * Whether the other end is, or was, on this machine: on the loopback, or at an address at which a process
+   * has a connection.
+   */
+  isWithin({ network, own, peer }: Ends): boolean {
+    if (isLoopbackAddress(peer.address) || isSame(own.address, peer.address)) return true;
+    return this.#all.some((one) => one.network === network && isSame(one.own.address, peer.address));
+  }
 }
 
 /**
@@ -94,20 +113,23 @@ export function connectPeer(
 ): readonly LateOption[] {
   const { system } = context;
   const ends = endsOf(sock, inet);
-  const peer = context.of(Connections).peerOf(ends);
-  if (peer === undefined && !isWithin(ends)) return [];
+  const connections = context.of(Connections);
+  const peer = connections.peerOf(ends);
+  if (peer === undefined && !connections.isWithin(ends)) return [];
   const holders = system.holdersOfObject(sock.address);
-  const others = peer === undefined ? [] : system.holdersOfObject(peer);
-  const outsider = others.find(({ isProtected }) => !isProtected);
+  const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
+  const isElsewhere = peer !== undefined && peer.network !== ends.network;
+  const outsider = others.find(({ isProtected }) => isElsewhere || !isProtected);
   if (others.length > 0 && outsider === undefined) {
     const pids = [...holders, ...others].map(({ pid }) => pid);
     context.join(pids, 'a TCP connection');
     return [];
   }
+  const which = isElsewhere ? 'in another network namespace' : 'which is not protected';
   const why =
     outsider === undefined
       ? 'no process had its other end'
-      : `its other end was that of ${showHolder(outsider)}, which is not protected`;
+      : `its other end was that of ${showHolder(outsider)}, ${which}`;
   context.noteHolders(holders, `the connection to ${where} is reset: ${why}`);
   return askPeer;
 }
