@@ -1,5 +1,6 @@
 import { type InetSock, inetSock, networkPort } from '../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../linux/sock.ts';
+import { sequenceDistance, tcpSock } from '../../linux/tcp.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress, unmapped } from '../../system/ip-address.ts';
 import { readable } from '../../vmcore/errors.ts';
@@ -7,6 +8,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { connectedStates } from './tcp-connection.ts';
+import { disagree } from './tcp-queue.ts';
 
 const IPPROTO_TCP = 6;
 
@@ -99,11 +101,29 @@ const askPeer: readonly LateOption[] = [
 ];
 
 /**
+ * What one end waits for, the other one has to have sent and to keep still; otherwise both would wait for
+ * ever. Throws a FileRefusal.
+ */
+function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
+  const Tcp = kernel.bind(tcpSock);
+  const [a, b] = [Tcp.at(one), Tcp.at(other)];
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const { snd_una, snd_nxt } = from;
+    if (sequenceDistance(snd_una, to.rcv_nxt) < 0 || sequenceDistance(to.rcv_nxt, snd_nxt) < 0)
+      disagree('its two ends do not fit each other');
+  }
+}
+
+/**
  * Who is at the other end of a connection, if that is a process of the same machine: it has to come back with
  * this one. If it does not, its end has gone with the kernel, as if it had crashed.
  *
  * @param where the peer, for people
  * @returns options with which the socket hears that its peer is gone; none if it is there
+ * @throws FileRefusal if the numbers of the two ends do not fit
  */
 export function connectPeer(
   context: CaptureContext,
@@ -120,7 +140,8 @@ export function connectPeer(
   const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
   const isElsewhere = peer !== undefined && peer.network !== ends.network;
   const outsider = others.find(({ isProtected }) => isElsewhere || !isProtected);
-  if (others.length > 0 && outsider === undefined) {
+  if (peer !== undefined && others.length > 0 && outsider === undefined) {
+    checkPair(context.kernel, sock.address, peer.socket);
     const pids = [...holders, ...others].map(({ pid }) => pid);
     context.join(pids, 'a TCP connection');
     return [];
