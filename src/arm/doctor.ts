@@ -93,6 +93,9 @@ const OPTIONS = [
   ['HOTPLUG_CPU', 'starts the other CPUs'],
   ['UNIX_DIAG', 'CRIU asks it about sockets'],
   ['INET_DIAG', 'CRIU asks it about sockets'],
+  ['DUMMY', 'has the addresses of connections while they are made'],
+  ['BPF_SYSCALL', 'holds packets back while connections are made'],
+  ['CGROUP_BPF', 'holds packets back while connections are made'],
 ] as const;
 
 /** The options that a kernel configuration does not set to y or m. */

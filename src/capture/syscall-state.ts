@@ -18,6 +18,7 @@ import { buffersOf, requestedBytes } from './call-buffers.ts';
 import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec, mayTakeAway } from './exec.ts';
 import { waitActivity } from './served-wait.ts';
+import { copiesIter, movedBytes, waitsForAll } from './socket-call.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -40,7 +41,6 @@ export interface ThreadSituation {
   readonly timeLeft: SyscallState['timeLeft'];
 }
 
-const MSG_WAITALL = 0x100n;
 /** include/uapi/linux/futex.h: the operation without its flags. */
 const FUTEX_CMD_MASK = 0x7fn;
 const futexCommands: ReadonlyMap<bigint, NonNullable<SyscallState['futex']>> = new Map([
@@ -65,6 +65,7 @@ const receives: ReadonlySet<string> = new Set([...reads, 'accept', 'accept4', 'r
 const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
 const NO_TIMEOUT = (1n << 63n) - 1n;
+const IPPROTO_TCP = 6;
 /** Functions that have the lock of a TCP socket from their beginning to their end (net/ipv4/tcp.c). */
 const tcpTransfers: ReadonlySet<string> = new Set(['tcp_recvmsg', 'tcp_sendmsg']);
 
@@ -94,7 +95,8 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
   if (kind === 'socket') {
     const { type } = kernel.bind(socketStruct).at(file.private_data);
     // All other types keep the boundaries of messages.
-    return type === SOCK_STREAM ? 'stream-socket' : 'message-socket';
+    if (type !== SOCK_STREAM) return 'message-socket';
+    return sockOf(kernel, file)?.sk_protocol === IPPROTO_TCP ? 'tcp-socket' : 'stream-socket';
   }
   const type = typeOf(kernel.bind(inodeStruct).at(file.f_inode).i_mode);
   return type === fileType.regular || type === fileType.block || type === fileType.directory
@@ -117,8 +119,7 @@ function sockOf(kernel: Kernel, file: File): Sock | undefined {
 
 function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], file: File): boolean {
   if (fileKind(kernel, file.f_op) === 'tty') return readsMinimum(ttyOfFile(kernel, file)) > 1;
-  const flags = (name === 'recvmsg' ? given[2] : name === 'recvfrom' ? given[3] : 0n) ?? 0n;
-  return (flags & MSG_WAITALL) !== 0n || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
+  return waitsForAll(name, given) || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
 }
 
 /**
@@ -139,23 +140,27 @@ function doneBytes(
   name: string,
   situation: ThreadSituation,
   direction: 'read' | 'write',
+  isSocket: boolean,
 ): number | undefined {
   const low = countsFrom(kernel, situation);
   if (low === undefined) return undefined;
   const given = kernel.architecture.systemCalls.arguments(situation.registers);
   const buffers = buffersOf(name, given, situation.user) ?? [];
-  return transferProgress(kernel, situation.task, direction, buffers, low);
+  const isCopied = isSocket && copiesIter(name);
+  const counted = transferProgress(kernel, situation.task, direction, buffers, { low, isCopied });
+  return movedBytes(name, given, counted);
 }
 
 function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
   const given = kernel.architecture.systemCalls.arguments(situation.registers);
   const direction = reads.has(name) ? 'read' : 'write';
+  const through = throughOf(kernel, file);
   return {
-    through: throughOf(kernel, file),
+    through,
     direction,
     append: doesAppend(name, given, file),
     requestedBytes: requestedBytes(name, given),
-    doneBytes: doneBytes(kernel, name, situation, direction),
+    doneBytes: doneBytes(kernel, name, situation, direction, through.endsWith('socket')),
     waitsForMore: waitsForMore(kernel, name, given, file),
   };
 }

@@ -18,7 +18,7 @@ export type Activity =
 
 /** How far a transfer came, and through what. */
 export interface Transfer {
-  readonly through: 'regular' | 'pipe' | 'stream-socket' | 'message-socket' | 'tty' | 'other';
+  readonly through: 'regular' | 'pipe' | 'tcp-socket' | 'stream-socket' | 'message-socket' | 'tty' | 'other';
   readonly direction: 'read' | 'write';
   readonly append: boolean;
   readonly requestedBytes: number;
@@ -143,11 +143,13 @@ function transferDecision(transfer: Transfer, { activity, progress }: SyscallSta
   if (through === 'regular')
     return fileDecision(transfer, activity === 'asleep' || progress.kind === 'position-kept');
   if (through === 'tty') return terminalDecision(transfer, activity);
-  const movesByPieces = through === 'pipe' || through === 'stream-socket';
+  const movesByPieces = through === 'pipe' || through === 'tcp-socket' || through === 'stream-socket';
   if (movesByPieces && doneBytes === 0) return { outcome: 'restart', reason: 'not a byte was moved' };
-  // A stream of AF_UNIX copies a piece before it sends it: blocked in between, it has counted what nobody
-  // gets.
-  const isAhead = through === 'stream-socket' && direction === 'write' && activity === 'blocked';
+  // A stream of AF_UNIX counts a piece before the socket has it, or is rid of it: not so while it waits. TCP
+  // does both under the lock of the socket.
+  const isAhead =
+    (through === 'stream-socket' && activity !== 'asleep') ||
+    (through === 'tcp-socket' && direction === 'write' && activity === 'blocked');
   if (movesByPieces && doneBytes !== undefined && !isAhead) {
     return { outcome: 'result', value: BigInt(doneBytes), reason: `${doneBytes} bytes were moved` };
   }

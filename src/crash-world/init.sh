@@ -88,6 +88,7 @@ unreleased=/sys/fs/cgroup/otherworld-restore/cgroup.kill
 [ ! -e $unreleased ] || echo 1 >$unreleased
 # What the program had made for connections, if it was ended while these were made.
 [ ! -e /sys/class/net/otherworld0 ] || ip link delete otherworld0
+[ "$(cat /sys/class/net/lo/mtu)" != 65535 ] || echo 65536 >/sys/class/net/lo/mtu
 if [ -n "$problem" ]; then
     say "$problem; see $run/init.log"
     # This file is there when the first processes are let go: then there may be some that run again.

@@ -2,7 +2,7 @@ import { NAME_MAX } from '../system/abi.ts';
 import { isWholeText, showText } from '../system/byte-text.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, struct, u64 } from '../vmcore/view.ts';
+import { addressOf, optional, pointer, struct, u64 } from '../vmcore/view.ts';
 import { kernfsNodeStruct } from './kernfs.ts';
 import { taskAt } from './sched.ts';
 
@@ -15,8 +15,30 @@ export const cssSetStruct = struct('css_set', { dfl_cgrp: pointer, subsys: addre
 export const cgroupSubsysStateStruct = struct('cgroup_subsys_state', { parent: pointer });
 /** `struct pids_cgroup` (kernel/cgroup/pids.c). */
 export const pidsCgroupStruct = struct('pids_cgroup', { css: addressOf(), limit: u64.at('limit.counter') });
-/** `struct cgroup`. */
-export const cgroupStruct = struct('cgroup', { kn: pointer });
+/** `struct cgroup`. BPF programs of cgroups may not be built. */
+export const cgroupStruct = struct('cgroup', { kn: pointer, programs: optional(addressOf('bpf.effective')) });
+
+/**
+ * CGROUP_INET_INGRESS and CGROUP_INET_EGRESS (enum cgroup_bpf_attach_type, include/linux/bpf-cgroup-defs.h),
+ * the first two as in enum bpf_attach_type of the user API.
+ */
+const PACKET_PROGRAMS = [0n, 1n] as const;
+
+/**
+ * Whether BPF programs look at the packets of sockets that belong to a cgroup, its own or those of cgroups
+ * above it: IPAddressDeny= and its like of systemd. What is at the root counts for every socket, and not
+ * here: the root alone is a variable of the kernel (cgrp_dfl_root), all others are allocated.
+ */
+export function filtersPackets(kernel: Kernel, cgroup: bigint): boolean {
+  if (kernel.symbolAt(cgroup) !== undefined) return false;
+  const { programs } = kernel.bind(cgroupStruct).at(cgroup);
+  if (programs === undefined) return false;
+  return PACKET_PROGRAMS.some((type) => {
+    const list = kernel.memory.u64(programs + 8n * type);
+    // A bpf_prog_array has its programs behind an rcu_head; one without any ends at once with 0.
+    return kernel.memory.u64(list + BigInt(kernel.sizeOf('callback_head'))) !== 0n;
+  });
+}
 
 /**
  * Deepest hierarchy that is followed; cgroup.max.depth has no limit by default, systemd's trees have at most

@@ -40,18 +40,18 @@ class Finder {
     this.#total = buffers.reduce((sum, { length }) => sum + length, 0n);
   }
 
-  /** Bytes that each iov_iter of the call says are done. */
-  find(direction: 'read' | 'write'): Set<bigint> {
+  /** Bytes that each iov_iter of the call says are done, the innermost function's first. */
+  find(direction: 'read' | 'write'): bigint[] {
     const kernel = this.#kernel;
     const iter = kernel.bind(iovIterStruct);
     const [one, several] = [kernel.enumerator('ITER_UBUF'), kernel.enumerator('ITER_IOVEC')];
     const [kindAt, sourceAt] = [iter.offsetOf('iter_type'), iter.offsetOf('data_source')];
-    const found = new Set<bigint>();
+    const found: bigint[] = [];
     for (let at = 0; at + iter.size <= this.#stack.length; at += 8) {
       if ((this.#stack[at + sourceAt] === 1) !== (direction === 'write')) continue;
       const kind = this.#stack[at + kindAt];
       const done = kind === one ? this.#ofOne(at) : kind === several ? this.#ofSeveral(at) : undefined;
-      if (done !== undefined) found.add(done);
+      if (done !== undefined) found.push(done);
     }
     return found;
   }
@@ -88,25 +88,34 @@ class Finder {
   }
 }
 
+/** Where on a kernel stack a call's counts are. */
+export interface IterPlace {
+  /** From where on the stack is the call's: what is below is left from earlier ones. */
+  readonly low: bigint;
+  /** The call counts in a copy of its iov_iter, and copies it back at its end. */
+  readonly isCopied: boolean;
+}
+
 /**
  * How many bytes of a read or write have been moved: the kernel keeps count in a `struct iov_iter` on the
  * task's kernel stack, recognised by the buffers' addresses together with the sum of what is done and what is
- * left. Returns undefined if there is no such structure, or if several disagree.
- *
- * @param low from where on the stack is the call's: what is below is left from earlier ones
+ * left. Returns undefined if there is no such structure, or if several disagree. Of a copy and what it is a
+ * copy of, the copy is the inner one.
  */
 export function transferProgress(
   kernel: Kernel,
   task: Pick<Task, 'stack'>,
   direction: 'read' | 'write',
   buffers: readonly UserBuffer[],
-  low: bigint,
+  { low, isCopied }: IterPlace,
 ): number | undefined {
   if (!kernel.hasMember('iov_iter', 'ubuf') || buffers.length === 0) return undefined;
   const high = taskPtRegs(kernel, task.stack).address;
   if (low >= high || high - low > MAX_STACK) return undefined;
   const stack = kernel.memory.read(low, Number(high - low));
   const found = new Finder(kernel, stack, buffers).find(direction);
-  const [done] = found;
-  return found.size === 1 && done !== undefined ? Number(done) : undefined;
+  const [inner, outer] = found;
+  if (inner === undefined) return undefined;
+  const isCopy = isCopied && found.length === 2 && outer === 0n;
+  return isCopy || found.every((done) => done === inner) ? Number(inner) : undefined;
 }

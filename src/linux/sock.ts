@@ -64,6 +64,7 @@ export const sockStruct = struct('sock', {
   sk_peer_cred: pointer,
   sk_user_data: pointer,
   sk_zckey: u32,
+  cgroup: optional(pointer.at('sk_cgrp_data.cgroup')),
   // Nonzero while a processor is at the socket (sk_lock.slock), or a system call has it (sk_lock.owned).
   spinLock: u32.at('sk_lock.slock.rlock.raw_lock.val'),
   owned: s32.at('sk_lock.owned'),

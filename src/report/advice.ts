@@ -21,6 +21,12 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
+    pattern: /cgroup whose traffic is filtered/,
+    advice:
+      'the filter would no longer see the sockets: without IPAddressAllow=, IPAddressDeny=, IPAccounting= and ' +
+      'RestrictNetworkInterfaces= of systemd.resource-control(5) the program comes back',
+  },
+  {
     pattern: /UDP socket connected|network interface|multicast groups|transparent socket|anycast/,
     advice:
       'the network comes up after the processes: the program must not bind to an interface or connect a UDP socket',

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { cpioArchive } from '../../src/arm/cpio.ts';
-import { kexecTools, watchdog } from '../../src/arm/doctor.ts';
+import { kexecTools, missingOptions, watchdog } from '../../src/arm/doctor.ts';
 import { withoutSections } from '../../src/arm/elf.ts';
 import { ArmError } from '../../src/arm/errors.ts';
 import { parseIomem } from '../../src/arm/iomem.ts';
@@ -98,4 +98,12 @@ test('a watchdog that runs is advice, with its time', () => {
   const { state, found } = watchdog(watchdogs);
   assert.equal(state, 'advice');
   assert.equal(found, 'watchdog1 timer resets the machine after 30 s without an answer');
+});
+
+test('what connections need of the kernel is missed', () => {
+  const missing = missingOptions('CONFIG_DUMMY=m\nCONFIG_BPF_SYSCALL=y\n# CONFIG_CGROUP_BPF is not set\n');
+  const names = missing.map(([name]) => name);
+  assert.ok(names.includes('CGROUP_BPF') && names.includes('INET_DIAG'));
+  assert.ok(!names.includes('DUMMY') && !names.includes('BPF_SYSCALL'));
+  assert.ok(missingOptions('').some(([name]) => name === 'DUMMY'));
 });

@@ -405,10 +405,27 @@ describe('a transfer', () => {
     assert.equal(outcome(inCall('sendto', { transfer: copied, activity: 'running' })), 'in-doubt');
   });
 
-  it('to a stream that waits for a page may have counted a piece that it has not sent', () => {
-    const ahead = transfer({ through: 'stream-socket', doneBytes: 4096 });
-    assert.equal(outcome(inCall('write', { transfer: ahead, activity: 'blocked' })), 'in-doubt');
-    assert.equal(outcome(inCall('write', { transfer: ahead })), 'result');
+  it('through a stream counts a piece before it is sent or taken, unless it sleeps', () => {
+    for (const direction of ['read', 'write'] as const) {
+      const ahead = transfer({ through: 'stream-socket', direction, doneBytes: 4096, waitsForMore: true });
+      for (const activity of ['blocked', 'running'] as const)
+        assert.equal(outcome(inCall(direction, { transfer: ahead, activity })), 'in-doubt', activity);
+      assert.equal(outcome(inCall(direction, { transfer: ahead })), 'result');
+      const none = { ...ahead, doneBytes: 0 };
+      assert.equal(outcome(inCall(direction, { transfer: none, activity: 'blocked' })), 'restart');
+    }
+  });
+
+  it('through TCP counts what it has sent or taken under the lock of the socket', () => {
+    const moved = transfer({ through: 'tcp-socket', doneBytes: 4096 });
+    assert.equal(outcome(inCall('write', { transfer: moved, activity: 'running' })), 'result');
+    assert.equal(outcome(inCall('write', { transfer: moved })), 'result');
+    assert.equal(outcome(inCall('write', { transfer: moved, activity: 'blocked' })), 'in-doubt');
+    const throwsAway = transfer({ through: 'tcp-socket', direction: 'read', doneBytes: undefined });
+    assert.equal(outcome(inCall('recvfrom', { transfer: throwsAway })), 'restart');
+    assert.equal(outcome(inCall('recvfrom', { transfer: throwsAway, activity: 'running' })), 'in-doubt');
+    const all = { ...throwsAway, waitsForMore: true };
+    assert.equal(outcome(inCall('recvfrom', { transfer: all })), 'in-doubt');
   });
 
   it('that reads takes nothing while it sleeps, unless it waits for more', () => {

@@ -45,8 +45,12 @@ for (const release of releases) {
         this.kernel.write(this.list, bytes);
       }
 
-      done(given: readonly UserBuffer[], direction: 'read' | 'write' = 'write'): number | undefined {
-        return transferProgress(this.kernel, this, direction, given, this.low);
+      done(
+        given: readonly UserBuffer[],
+        direction: 'read' | 'write' = 'write',
+        isCopied = false,
+      ): number | undefined {
+        return transferProgress(this.kernel, this, direction, given, { low: this.low, isCopied });
       }
     }
 
@@ -82,6 +86,29 @@ for (const release of releases) {
       made.setList([only]);
       made.set('ITER_IOVEC', { iov: made.list, nr_segs: 1, iov_offset: 7, count: 3 });
       assert.equal(made.done([only]), 7);
+    });
+
+    test('of a read or write of a socket is in the copy, the inner one of two', () => {
+      const made = new Made();
+      const setOne = (at: bigint, done: number): void => {
+        const values = { data_source: 1, ubuf: only.address, iov_offset: done, count: 10 - done };
+        for (const [name, value] of Object.entries(values)) made.kernel.set('iov_iter', at, name, value);
+        made.kernel.set('iov_iter', at, 'iter_type', made.kernel.enumerator('ITER_UBUF'));
+      };
+      const copied = (): number | undefined => made.done([only], 'write', true);
+      setOne(made.iter, 4);
+      setOne(made.low + 128n, 0);
+      assert.equal(copied(), 4);
+      assert.equal(made.done([only]), undefined, 'no copy is made of a pipe’s');
+      setOne(made.low + 128n, 5);
+      assert.equal(copied(), undefined);
+      setOne(made.iter, 0);
+      assert.equal(copied(), undefined);
+      setOne(made.iter, 5);
+      assert.equal(copied(), 5, 'it has been copied back');
+      setOne(made.low + 128n, 0);
+      setOne(made.low + 192n, 0);
+      assert.equal(copied(), undefined, 'there are three');
     });
 
     test('is not known if two tell different things', () => {

@@ -27,6 +27,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
+import { checkSocketCgroup } from './socket-cgroup.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { connectedStates, tcpConnection } from './tcp-connection.ts';
 import { connectPeer } from './tcp-peer.ts';
@@ -217,6 +218,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   if (!isTcp && !isUdp) {
     throw new FileRefusal(`has an IP socket of type ${sock.sk_type} and protocol ${protocol}`);
   }
+  checkSocketCgroup(kernel, sock);
   const inet = kernel.bind(inetSock).at(sock.address);
   const before = endpoints(inet, family);
   const connectedness = isTcp

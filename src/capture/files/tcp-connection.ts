@@ -40,6 +40,12 @@ function checkCarried(sock: Sock, tcp: TcpSock): void {
 }
 
 /**
+ * Nanoseconds by which a socket's clock may be before the last tick: pacing and TCP_TX_DELAY plan ahead. What
+ * is further on by 2^31 milliseconds would be the past for the peer, which would drop all that comes.
+ */
+const MAX_AHEAD = 3_600_000_000_000n;
+
+/**
  * The time stamp that the next segment has, in milliseconds. The peer drops one that is before the last
  * (PAWS, RFC 7323), and the clock is known as of a tick before the end: so the latest of what the socket has
  * seen counts as well. Even numbers only: in 6.7 and later an odd one means microseconds.
@@ -53,6 +59,7 @@ export function nextTimestamp(
   }: Pick<TcpSock, 'tcp_clock_cache' | 'tcp_wstamp_ns' | 'tsoffset'>,
 ): number {
   const latest = [monotonic, tcp_clock_cache, tcp_wstamp_ns].reduce((a, b) => (a > b ? a : b));
+  if (latest > monotonic + MAX_AHEAD) disagree('its clock is ahead of the time');
   const stamp = sequenceAfter(tsoffset, Number(BigInt.asUintN(32, latest / 1_000_000n)) + 1);
   return sequenceAfter(stamp, stamp % 2);
 }

@@ -1,5 +1,6 @@
 import { type InetSock, inetSock, networkPort } from '../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../linux/sock.ts';
+import { sequenceDistance, tcpSock } from '../../linux/tcp.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress, unmapped } from '../../system/ip-address.ts';
 import { readable } from '../../vmcore/errors.ts';
@@ -7,6 +8,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { connectedStates } from './tcp-connection.ts';
+import { disagree } from './tcp-queue.ts';
 
 const IPPROTO_TCP = 6;
 
@@ -34,19 +36,33 @@ function endsOf(sock: Sock, inet: InetSock): Ends {
   };
 }
 
-function keyOf(network: bigint, from: End, to: End): string {
+function keyOf(from: End, to: End): string {
   const ends = [from, to].map(({ address, port }) => `${Buffer.from(address).toString('hex')}:${port}`);
-  return `${network} ${ends.join(' ')}`;
+  return ends.join(' ');
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.from(a).equals(b);
+}
+
+interface Found extends Ends {
+  /** Of the `sock`. */
+  readonly socket: bigint;
 }
 
 /** All TCP connections of which a process holds an end. One that cannot be read is nobody's peer. */
 class Connections {
-  readonly #byEnds = new Map<string, bigint>();
+  readonly #byEnds = new Map<string, Found[]>();
+  readonly #all: Found[] = [];
 
   constructor({ kernel, system }: CaptureContext) {
-    for (const address of system.objectsOf('socket')) {
-      const ends = readable(() => this.#read(kernel, address));
-      if (ends !== undefined) this.#byEnds.set(keyOf(ends.network, ends.own, ends.peer), address);
+    for (const socket of system.objectsOf('socket')) {
+      const ends = readable(() => this.#read(kernel, socket));
+      if (ends === undefined) continue;
+      const found = { ...ends, socket };
+      this.#all.push(found);
+      const key = keyOf(ends.own, ends.peer);
+      this.#byEnds.set(key, [...(this.#byEnds.get(key) ?? []), found]);
     }
   }
 
@@ -57,15 +73,20 @@ class Connections {
     return endsOf(sock, kernel.bind(inetSock).at(address));
   }
 
-  /** Address of the socket at the other end. */
-  peerOf({ network, own, peer }: Ends): bigint | undefined {
-    return this.#byEnds.get(keyOf(network, peer, own));
+  /** The socket at the other end; in another network namespace only if this one has none. */
+  peerOf({ network, own, peer }: Ends): Found | undefined {
+    const found = this.#byEnds.get(keyOf(peer, own)) ?? [];
+    return found.find((one) => one.network === network) ?? found[0];
   }
-}
 
-/** Whether the other end is, or was, on this machine. */
-function isWithin({ own, peer }: Ends): boolean {
-  return isLoopbackAddress(peer.address) || Buffer.from(own.address).equals(peer.address);
+  /**
+   * Whether the other end is, or was, on this machine: on the loopback, or at an address at which a process
+   * has a connection.
+   */
+  isWithin({ network, own, peer }: Ends): boolean {
+    if (isLoopbackAddress(peer.address) || isSame(own.address, peer.address)) return true;
+    return this.#all.some((one) => one.network === network && isSame(one.own.address, peer.address));
+  }
 }
 
 /**
@@ -80,11 +101,29 @@ const askPeer: readonly LateOption[] = [
 ];
 
 /**
+ * What one end waits for, the other one has to have sent and to keep still; otherwise both would wait for
+ * ever. Throws a FileRefusal.
+ */
+function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
+  const Tcp = kernel.bind(tcpSock);
+  const [a, b] = [Tcp.at(one), Tcp.at(other)];
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const { snd_una, snd_nxt } = from;
+    if (sequenceDistance(snd_una, to.rcv_nxt) < 0 || sequenceDistance(to.rcv_nxt, snd_nxt) < 0)
+      disagree('its two ends do not fit each other');
+  }
+}
+
+/**
  * Who is at the other end of a connection, if that is a process of the same machine: it has to come back with
  * this one. If it does not, its end has gone with the kernel, as if it had crashed.
  *
  * @param where the peer, for people
  * @returns options with which the socket hears that its peer is gone; none if it is there
+ * @throws FileRefusal if the numbers of the two ends do not fit
  */
 export function connectPeer(
   context: CaptureContext,
@@ -94,20 +133,24 @@ export function connectPeer(
 ): readonly LateOption[] {
   const { system } = context;
   const ends = endsOf(sock, inet);
-  const peer = context.of(Connections).peerOf(ends);
-  if (peer === undefined && !isWithin(ends)) return [];
+  const connections = context.of(Connections);
+  const peer = connections.peerOf(ends);
+  if (peer === undefined && !connections.isWithin(ends)) return [];
   const holders = system.holdersOfObject(sock.address);
-  const others = peer === undefined ? [] : system.holdersOfObject(peer);
-  const outsider = others.find(({ isProtected }) => !isProtected);
-  if (others.length > 0 && outsider === undefined) {
+  const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
+  const isElsewhere = peer !== undefined && peer.network !== ends.network;
+  const outsider = others.find(({ isProtected }) => isElsewhere || !isProtected);
+  if (peer !== undefined && others.length > 0 && outsider === undefined) {
+    checkPair(context.kernel, sock.address, peer.socket);
     const pids = [...holders, ...others].map(({ pid }) => pid);
     context.join(pids, 'a TCP connection');
     return [];
   }
+  const which = isElsewhere ? 'in another network namespace' : 'which is not protected';
   const why =
     outsider === undefined
       ? 'no process had its other end'
-      : `its other end was that of ${showHolder(outsider)}, which is not protected`;
+      : `its other end was that of ${showHolder(outsider)}, ${which}`;
   context.noteHolders(holders, `the connection to ${where} is reset: ${why}`);
   return askPeer;
 }

@@ -8,6 +8,7 @@ import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
 import { withNonlocalBind } from './nonlocal-bind.ts';
 import { readRestorePlan } from './read-plan.ts';
+import { resetConnections } from './reset-connections.ts';
 import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
@@ -88,6 +89,7 @@ export async function holdImages(
   const cgroup = new RestoreCgroup(options.cgroups);
   let made: GroupResources | undefined;
   const end = async (): Promise<void> => {
+    resetConnections(plan, cgroup.members());
     made?.finish(false);
     await cgroup.end();
   };

@@ -80,6 +80,9 @@ test('a time stamp is never before one that the peer may have seen, and is even'
   assert.equal(stamp(7_000_000n, 9_999_999n, 1n), 10);
   assert.equal(stamp(7_000_000n, 1n, 20_000_001n), 22);
   assert.equal(stamp(7_000_000n, 1n, 1n, 0xffff_fffe), 6);
+  const days = 30n * 86_400_000_000_000n;
+  for (const damaged of [() => stamp(7_000_000n, days, 1n), () => stamp(7_000_000n, 1n, days)])
+    assert.equal(reasonOf(damaged), 'has a TCP connection that is damaged: its clock is ahead of the time');
 });
 
 interface MadeBuffer {

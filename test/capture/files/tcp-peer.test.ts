@@ -10,21 +10,35 @@ import { findTaskByPid } from '../../../src/linux/pid.ts';
 import { fileKind } from '../../../src/linux/readers/file-kind.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
+import { tcpSock } from '../../../src/linux/tcp.ts';
 import type { InetSocket } from '../../../src/model/socket.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
 
-/** Physical address of a member of the first socket of a process that is connected. */
-function memberOfConnected(kernel: Kernel, pid: number, member: 'destinationPort'): number {
+type Member = 'destinationPort' | 'network' | 'saddr' | 'daddr';
+
+/** The connected sockets of a process. */
+function connectedOf(kernel: Kernel, pid: number): bigint[] {
   const { files } = taskAt(kernel, findTaskByPid(kernel, pid) ?? 0n);
-  for (const { file } of fdSlots(kernel, files)) {
+  return fdSlots(kernel, files).flatMap(({ file }) => {
     const open = file === 0n ? undefined : fileAt(kernel, file);
-    if (open === undefined || fileKind(kernel, open.f_op) !== 'socket') continue;
+    if (open === undefined || fileKind(kernel, open.f_op) !== 'socket') return [];
     const { sk } = kernel.bind(socketStruct).at(open.private_data);
-    if (kernel.bind(sockStruct).at(sk).state !== tcpState.established) continue;
-    return kernel.memory.translate(sk + BigInt(kernel.bind(inetSock).offsetOf(member)));
-  }
-  assert.fail(`process ${pid} has no connection`);
+    if (kernel.bind(sockStruct).at(sk).state !== tcpState.established) return [];
+    return [sk];
+  });
+}
+
+/** Physical address of a member of each connected socket of a process. */
+function memberOfConnected(kernel: Kernel, pid: number, member: Member): number[] {
+  const offset =
+    member === 'network' ? kernel.bind(sockStruct).offsetOf('net') : kernel.bind(inetSock).offsetOf(member);
+  return connectedOf(kernel, pid).map((sk) => kernel.memory.translate(sk + BigInt(offset)));
+}
+
+function tcpMember(kernel: Kernel, pid: number, member: 'rcv_nxt' | 'copied_seq' | 'rcv_wup'): number[] {
+  const offset = BigInt(kernel.bind(tcpSock).offsetOf(member));
+  return connectedOf(kernel, pid).map((sk) => kernel.memory.translate(sk + offset));
 }
 
 for (const release of releases) {
@@ -48,7 +62,7 @@ for (const release of releases) {
     });
 
     test('is gone if no process has it: the kernel asks, and hears of it', () => {
-      const physical = memberOfConnected(openFixture(release), kinds.tcp, 'destinationPort');
+      const [physical = 0] = memberOfConnected(openFixture(release), kinds.tcp, 'destinationPort');
       const { connections, notes } = captured(
         openPatched(release, [{ physical, bytes: Buffer.from([0x1b, 0x59]) }]),
       );
@@ -57,6 +71,44 @@ for (const release of releases) {
         notes.includes('the connection to 127.0.0.1:7001 is reset: no process had its other end'),
         `${notes}`,
       );
+    });
+
+    test('in another network namespace does not come back with it: the kernel asks', () => {
+      const [physical = 0] = memberOfConnected(openFixture(release), kinds.tcp, 'network');
+      const { connections, notes } = captured(
+        openPatched(release, [{ physical, bytes: Buffer.from([0x10]) }]),
+      );
+      assert.deepEqual(connections.map(isAsked), [true, true]);
+      assert.equal(notes.filter((note) => note.endsWith('in another network namespace')).length, 2);
+    });
+
+    test('was on this machine if a process has a connection at that address', () => {
+      const kernel = openFixture(release);
+      const patch = (member: 'saddr' | 'daddr', last: readonly number[]) =>
+        memberOfConnected(kernel, kinds.tcp, member).map((physical, i) => ({
+          physical,
+          bytes: Buffer.from([10, 0, 0, last[i] ?? 0]),
+        }));
+      const { connections } = captured(
+        openPatched(release, [...patch('saddr', [1, 2]), ...patch('daddr', [2, 9])]),
+      );
+      assert.deepEqual(connections.map(isAsked), [true, false]);
+    });
+
+    test('has to have sent what this one has received, and to keep what it has not', () => {
+      const kernel = openFixture(release);
+      const moved = (['rcv_nxt', 'copied_seq', 'rcv_wup'] as const).flatMap((member) => {
+        const [physical = 0] = tcpMember(kernel, kinds.tcp, member);
+        const bytes = Buffer.alloc(4);
+        const now = Buffer.from(kernel.physical.view(physical, 4)).readUInt32LE();
+        bytes.writeUInt32LE((now + 5) >>> 0);
+        return [{ physical, bytes }];
+      });
+      const { refused } = captureProcesses(openPatched(release, moved), {
+        roots: [kinds.tcp],
+        includeDescendants: false,
+      });
+      assert.match(refused.flatMap(({ reasons }) => reasons).join(), /its two ends do not fit each other/);
     });
   });
 }
