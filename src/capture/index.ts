@@ -18,6 +18,8 @@ import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
 import { memoryUsers } from './memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
+import { captureSandbox } from './sandbox.ts';
+import { findSandboxes, type Home, Homes, noSandboxes, type ServiceOf } from './sandboxes.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 import { Vforks } from './vfork.ts';
@@ -32,6 +34,8 @@ export interface CaptureRequest {
   readonly includeDescendants: boolean;
   /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
   readonly disks?: Disks;
+  /** Which service has a cgroup: without it no process in a mount namespace of its own comes back. */
+  readonly serviceOf?: ServiceOf;
 }
 
 /** Runs a part of the capture; an error in reading the dump becomes a reason against the process. */
@@ -144,7 +148,7 @@ function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<big
 
 /** Splits groups into those that can come back and those with a process that cannot. */
 function judge(
-  source: ProcessSource & { readonly freePids: FreePids },
+  source: ProcessSource & { readonly freePids: FreePids; readonly homes: Homes },
   candidates: readonly Candidate[],
 ): Omit<CaptureResult, 'notes' | 'ended'> {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
@@ -157,8 +161,13 @@ function judge(
     const refuse = (reason: string) => {
       for (const { pid, comm } of members) refused.push({ pid, comm, reasons: [reason] });
     };
+    const home = source.homes.of(pids);
+    if (home === 'several') {
+      refuse(source.homes.reason(pids));
+      continue;
+    }
     if (culprits.length === 0 && processes.length === members.length) {
-      const captured = attempt(refuse, () => source.files.group(pids));
+      const captured = attempt(refuse, () => groupParts(source, pids, home));
       if (captured === undefined) continue;
       const id = members[0]?.pid ?? 0;
       kept.push({ id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks });
@@ -174,6 +183,28 @@ function judge(
     }
   }
   return { groups: kept, refused, ties };
+}
+
+/** What a group has besides its processes. */
+function groupParts(
+  { kernel, files }: ProcessSource,
+  pids: ReadonlySet<number>,
+  home: Home | undefined,
+): Omit<ProcessGroup, 'id' | 'freePid' | 'processes' | 'clocks'> {
+  const group = files.group(pids);
+  if (home === undefined) return group;
+  const { sandbox, files: own } = captureSandbox(kernel, home, pids);
+  const { directoriesToMake, filesToMake, ...others } = group.files;
+  const made = {
+    directoriesToMake: byPath([...directoriesToMake, ...own.directoriesToMake]),
+    filesToMake: byPath([...filesToMake, ...own.filesToMake]),
+  };
+  return { ...group, files: { ...others, ...made }, sandbox };
+}
+
+function byPath<T extends { readonly path: string }>(items: readonly T[]): T[] {
+  const unique = [...new Map(items.map((item) => [item.path, item])).values()];
+  return unique.toSorted((a, b) => a.path.length - b.path.length);
 }
 
 function tiedTo(
@@ -227,7 +258,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks);
+  const sandboxes =
+    request.serviceOf === undefined ? noSandboxes : findSandboxes(kernel, list, request.serviceOf);
+  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks, sandboxes);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
   const source = {
@@ -243,6 +276,8 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     memoryUsers: users,
     vforks: new Vforks(kernel, groups, users, endings),
     endings,
+    sandboxes,
+    homes: new Homes(groups, sandboxes, kernel),
     ids,
   };
   const captured = captureAll(

@@ -19,6 +19,7 @@ import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import type { MemoryUsers } from './memory-users.ts';
 import { capturePending } from './pending.ts';
+import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -31,6 +32,7 @@ export interface ProcessSource extends ThreadSource {
   readonly memory: MemoryCapture;
   readonly memoryUsers: MemoryUsers;
   readonly endings: Endings;
+  readonly sandboxes: Sandboxes;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -79,10 +81,17 @@ function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | '
   return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
 }
 
-function checkNamespaces(kernel: Kernel, group: TaskGroup, findings: Findings): void {
+function checkNamespaces(
+  { kernel, sandboxes }: Pick<ProcessSource, 'kernel' | 'sandboxes'>,
+  group: TaskGroup,
+  findings: Findings,
+): void {
   const own = namespacesOf(kernel, group.leader.nsproxy);
   for (const [kind, address] of namespacesOf(kernel, kernel.symbol(initNsproxy))) {
-    if (own.get(kind) !== address) findings.reasons.push(`is in a ${kind} namespace of its own`);
+    const namespace = own.get(kind);
+    if (namespace === address) continue;
+    if (kind === 'mnt' && namespace !== undefined && sandboxes.unitOf(namespace) !== undefined) continue;
+    findings.reasons.push(`is in a ${kind} namespace of its own`);
   }
   if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
     findings.reasons.push('is in a PID namespace');
@@ -258,7 +267,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   }
   if (threads.length === 0) return zombie(kernel, group, exitCodeOf(group), findings);
   if (leader.mm === 0n) throw new FileRefusal('had a first thread that was ending, and others that were not');
-  checkNamespaces(kernel, group, findings);
+  checkNamespaces(source, group, findings);
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));

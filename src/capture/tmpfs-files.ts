@@ -51,7 +51,7 @@ export interface CapturedTmpfs {
 /**
  * Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong.
  */
-function isFilledAtBoot(path: string): boolean {
+export function isFilledAtBoot(path: string): boolean {
   return path === '/run' || path.startsWith('/run/');
 }
 
@@ -63,19 +63,21 @@ function isFilledAtBoot(path: string): boolean {
  * out, too: nobody could reach it by its name.
  * @param points whole file systems; one that is mounted twice is looked at once
  * @param mounts all mounts of the namespace
+ * @param isRefilled whether only files that name a process are kept of what is mounted at a path
  */
 export function captureTmpfs(
   kernel: Kernel,
   points: readonly MountPoint[],
   mounts: readonly MountPoint[],
   pids: ReadonlySet<number>,
+  isRefilled: (path: string) => boolean = isFilledAtBoot,
 ): CapturedTmpfs {
   const covered = new Set(
     mounts
       .filter(({ mount }) => mount.mnt_parent !== mount.address)
       .map(({ mount }) => placeKey(mount.mnt_parent, mount.mnt_mountpoint)),
   );
-  const walk = new TmpfsWalk(kernel, covered, pids);
+  const walk = new TmpfsWalk(kernel, covered, pids, isRefilled);
   const visible = points.filter(({ mount }) => !covered.has(placeKey(mount.address, mount.mnt_root)));
   const walked = new Set<bigint>();
   for (const point of visible) {
@@ -118,6 +120,7 @@ class TmpfsWalk {
   readonly #kernel: Kernel;
   readonly #covered: ReadonlySet<string>;
   readonly #pids: ReadonlySet<number>;
+  readonly #isRefilled: (path: string) => boolean;
   readonly #directories = new Map<bigint, DirectoryToMake>();
   readonly #files: FileToMake[] = [];
   readonly #symlinks: SymlinkToMake[] = [];
@@ -132,8 +135,14 @@ class TmpfsWalk {
   /** Of the room, what the file systems that are still to come have for themselves. */
   #reserve = 0;
 
-  constructor(kernel: Kernel, covered: ReadonlySet<string>, pids: ReadonlySet<number>) {
+  constructor(
+    kernel: Kernel,
+    covered: ReadonlySet<string>,
+    pids: ReadonlySet<number>,
+    isRefilled: (path: string) => boolean,
+  ) {
     this.#kernel = kernel;
+    this.#isRefilled = isRefilled;
     this.#covered = covered;
     this.#pids = pids;
   }
@@ -154,7 +163,7 @@ class TmpfsWalk {
   fileSystem({ path, mount }: MountPoint): void {
     // Somebody's many files on one file system must not be the loss of all others.
     this.#reserve = this.#room / 2;
-    const keep: WalkedDirectory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
+    const keep: WalkedDirectory['keep'] = this.#isRefilled(path) ? 'pid-files' : 'all';
     this.#attempt(path, () => {
       const fileSystem = fileSystemOf(this.#kernel, mount.mnt_sb);
       const { d_inode: inode } = this.#kernel.bind(dentryStruct).at(mount.mnt_root);

@@ -1,6 +1,7 @@
 import type { GroupFiles } from './file.ts';
 import type { SharedMemory } from './memory.ts';
 import type { Process } from './process.ts';
+import type { Sandbox } from './sandbox.ts';
 import type { SharedSegment } from './segment.ts';
 import type { Refusal } from './verdict.ts';
 
@@ -29,6 +30,8 @@ export interface ProcessGroup {
   readonly sharedMemory: readonly SharedMemory[];
   readonly segments: readonly SharedSegment[];
   readonly clocks: ClockReadings;
+  /** The sandbox that all of them were in; their paths are those that they see. */
+  readonly sandbox?: Sandbox;
 }
 
 /** A process that was ending when its kernel died, and is gone. */

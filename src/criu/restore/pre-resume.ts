@@ -40,12 +40,14 @@ function makeFifo(path: string): number {
  * images' directory and reads the answer from another. `finish` takes both away.
  *
  * @param step gets the processes that wait: the script and what has called it. Must not throw
+ * @param seenAs how CRIU sees the directory
  * @returns an object whose `finish` says whether `step` has returned true; after anything else CRIU goes on
  * waiting
  */
 export function preparePreResume(
   directory: string,
   step: (waiting: readonly number[]) => boolean,
+  seenAs: string = directory,
 ): PreResume {
   const paths = [SCRIPT, ASKS, GOES].map((name) => join(directory, name));
   const [script = '', asks = '', goes = ''] = paths;
@@ -61,7 +63,7 @@ export function preparePreResume(
     if (done) answer.write('\n');
   });
   return {
-    options: ['--action-script', script],
+    options: ['--action-script', join(seenAs, SCRIPT)],
     finish: () => {
       asking.destroy();
       answer.destroy();

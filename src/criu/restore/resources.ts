@@ -1,6 +1,7 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { connectJournalSockets } from './journal-connection.ts';
 import { openJournalSockets } from './journal-socket.ts';
-import type { GroupResource, MakeResource } from './resource.ts';
+import { FIRST_FD, type GroupResource, type MakeResource } from './resource.ts';
 import { makeSegments } from './segments.ts';
 
 /**
@@ -8,12 +9,12 @@ import { makeSegments } from './segments.ts';
  * here.
  */
 const makers: readonly MakeResource[] = [
-  ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
+  ({ plan, firstFd, unit }) =>
+    unit === undefined
+      ? openJournalSockets(plan.journalSockets, { firstFd })
+      : connectJournalSockets(plan.journalSockets, firstFd, unit),
   ({ directory }) => makeSegments(directory),
 ];
-
-/** First descriptor that `criu` gets besides the standard ones. */
-const FIRST_FD = 3;
 
 /** All resources of a group. */
 export class GroupResources {
@@ -22,12 +23,12 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan) {
+  constructor(directory: string, plan: RestorePlan, unit?: string) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length });
+        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length, unit });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }

@@ -29,6 +29,8 @@ export interface RestoreOptions extends CriuOptions {
   readonly examine?: () => readonly string[];
   /** Processes that may have ended when they are looked for, because a crash procedure decides about them. */
   readonly mayEnd?: ReadonlySet<number>;
+  /** See `GroupToRestore`. */
+  readonly unit?: string;
 }
 
 /** Nothing is left of the group. */
@@ -98,7 +100,7 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const resources = new GroupResources(directory, plan);
+    const resources = new GroupResources(directory, plan, options.unit);
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {

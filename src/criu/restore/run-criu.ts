@@ -1,11 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { inMountNamespaceOf } from '../../system/namespaces.ts';
 import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
 import { preparePreResume } from './pre-resume.ts';
+import { FIRST_FD } from './resource.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 
 /** How `criu restore` is run. */
@@ -20,6 +22,19 @@ export interface CriuOptions {
    * for much memory.
    */
   readonly timeoutSeconds?: number;
+  /** The sandbox that it is run in; without one, where this program is. */
+  readonly inside?: Inside;
+}
+
+/** A mount namespace to run CRIU in. */
+export interface Inside {
+  /** A process that is in it. */
+  readonly pid: number;
+  /**
+   * The directory of the command, which nobody has to find in there, nor may be allowed to execute there: it
+   * is reached through a descriptor.
+   */
+  readonly programs: string;
 }
 
 /** What became of a run of CRIU. */
@@ -49,18 +64,18 @@ function defaultTimeoutSeconds(directory: string): number {
  */
 function start(
   args: readonly string[],
-  { command = ['criu'], env = process.env }: CriuOptions,
+  { command = ['criu'], env = process.env, inside }: CriuOptions,
   plan: RestorePlan,
   fds: readonly number[],
   cgroup: RestoreCgroup,
 ): ChildProcess {
   const [program = 'criu', ...first] = command;
   const before = personality(0xffff_ffff);
+  const run = () =>
+    spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] });
   personality(plan.personality);
   try {
-    return cgroup.startIn(() =>
-      spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] }),
-    );
+    return cgroup.startIn(() => (inside === undefined ? run() : inMountNamespaceOf(inside.pid, run)));
   } finally {
     personality(before);
   }
@@ -83,21 +98,26 @@ export async function runCriu(
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
-  const preResume = preparePreResume(directory, (waiting) => {
-    try {
-      cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
-      return true;
-    } catch (error) {
-      kill.because(`its processes cannot be held: ${messageOf(error)}`);
-      return false;
-    }
-  });
-  const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
+  const view = viewOf(directory, resources.fds, options);
+  const preResume = preparePreResume(
+    directory,
+    (waiting) => {
+      try {
+        cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
+        return true;
+      } catch (error) {
+        kill.because(`its processes cannot be held: ${messageOf(error)}`);
+        return false;
+      }
+    },
+    view.images,
+  );
+  const args = ['restore', '--images-dir', view.images, '--restore-detached', '--manage-cgroups=ignore'];
   args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);
   const late = `it did not end within ${timeoutSeconds} s`;
   const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
   try {
-    child = start([...args, ...extra], options, plan, resources.fds, cgroup);
+    child = start([...args, ...extra], { ...options, command: view.command }, plan, view.fds, cgroup);
     const { ok, status } = await Promise.race([endOf(child), kill.failed]);
     const held = preResume.finish();
     if (kill.reason !== undefined) return { held: false, status, endedFor: kill.reason };
@@ -105,9 +125,37 @@ export async function runCriu(
     return { held: ok && held, status: silent };
   } finally {
     clearTimeout(timer);
+    for (const fd of view.own) closeSync(fd);
     preResume.finish();
     kill.done();
   }
+}
+
+/** How CRIU sees what is its own. */
+interface View {
+  /** The directory of the images. */
+  readonly images: string;
+  readonly command: readonly string[];
+  /** All descriptors, from {@link FIRST_FD} on, and those of them that are to be closed. */
+  readonly fds: readonly number[];
+  readonly own: readonly number[];
+}
+
+/** In a sandbox neither the images nor the programs need be seen: both are reached through descriptors. */
+function viewOf(directory: string, fds: readonly number[], options: CriuOptions): View {
+  const { command = ['criu'], inside } = options;
+  if (inside === undefined) return { images: directory, command, fds, own: [] };
+  const own = [directory, inside.programs].map((path) => openSync(path, constants.O_RDONLY));
+  const images = `/proc/self/fd/${FIRST_FD + fds.length}`;
+  const programs = `/proc/self/fd/${FIRST_FD + fds.length + 1}`;
+  return {
+    images,
+    command: command.map((part) =>
+      part.startsWith(`${inside.programs}/`) ? `${programs}${part.slice(inside.programs.length)}` : part,
+    ),
+    fds: [...fds, ...own],
+    own,
+  };
 }
 
 /** Ends a run of CRIU, once. */

@@ -1,0 +1,100 @@
+import { cgroupPath } from '../linux/cgroup.ts';
+import { initialMountNamespace } from '../linux/dcache.ts';
+import { namespacesOf } from '../linux/nsproxy.ts';
+import type { TaskList } from '../linux/readers/task-list.ts';
+import { taskAt } from '../linux/sched.ts';
+import { readable } from '../vmcore/errors.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+import type { TaskGroup } from './tasks.ts';
+
+/**
+ * The installed service of the system's manager that a cgroup belongs to; undefined for everything else.
+ * @param cgroup as in /proc/PID/cgroup
+ */
+export type ServiceOf = (cgroup: string) => string | undefined;
+
+/** Mount namespaces that a service can be given once more. */
+export interface Sandboxes {
+  /** The service that a mount namespace is the sandbox of; undefined if it is nobody's. */
+  unitOf(namespace: bigint): string | undefined;
+}
+
+/** Every mount namespace but the initial one is a stranger's. */
+export const noSandboxes: Sandboxes = { unitOf: () => undefined };
+
+/** The mount namespace of a process; undefined if it has left it already. */
+export function mountNamespaceOf(kernel: Kernel, task: bigint): bigint | undefined {
+  const { nsproxy } = taskAt(kernel, task);
+  return nsproxy === 0n ? undefined : namespacesOf(kernel, nsproxy).get('mnt');
+}
+
+/**
+ * The sandboxes of services. A mount namespace is one if it has all processes of one service, and nobody
+ * else: what a service's own process or a container has made for itself is shared by some of them only.
+ * Where a process cannot be read, nothing says who else is in one: there is none then.
+ */
+export function findSandboxes(kernel: Kernel, list: TaskList, serviceOf: ServiceOf): Sandboxes {
+  const initial = initialMountNamespace(kernel);
+  const units = new Map<bigint, Set<string | undefined>>();
+  const namespaces = new Map<string, Set<bigint>>();
+  let isComplete = list.isComplete && list.lost.length === 0;
+  for (const address of list.tasks) {
+    const place = readable(() => placeOf(kernel, address));
+    if (place === undefined) isComplete = false;
+    if (place?.namespace === undefined) continue;
+    const unit = serviceOf(place.cgroup);
+    units.set(place.namespace, (units.get(place.namespace) ?? new Set()).add(unit));
+    if (unit !== undefined) namespaces.set(unit, (namespaces.get(unit) ?? new Set()).add(place.namespace));
+  }
+  return {
+    unitOf: (namespace) => {
+      const [unit, ...others] = units.get(namespace) ?? [];
+      if (!isComplete || namespace === initial || unit === undefined || others.length > 0) return undefined;
+      return namespaces.get(unit)?.size === 1 ? unit : undefined;
+    },
+  };
+}
+
+/** Nobody of the kernel's own threads or of those who have ended is in a place. */
+function placeOf(kernel: Kernel, address: bigint): { namespace: bigint | undefined; cgroup: string } {
+  const hasMemory = taskAt(kernel, address).mm !== 0n;
+  return hasMemory
+    ? { namespace: mountNamespaceOf(kernel, address), cgroup: cgroupPath(kernel, address) }
+    : { namespace: undefined, cgroup: '/' };
+}
+
+/** The sandbox of a group. */
+export interface Home {
+  readonly namespace: bigint;
+  readonly unit: string;
+}
+
+/** Which processes are in which sandbox. */
+export class Homes {
+  readonly #homes: ReadonlyMap<number, Home | undefined>;
+
+  /** Processes without a namespace have ended, and are in none. */
+  constructor(groups: readonly TaskGroup[], sandboxes: Sandboxes, kernel: Kernel) {
+    this.#homes = new Map(
+      groups.flatMap(({ pid, leader }) => {
+        const namespace = readable(() => mountNamespaceOf(kernel, leader.address));
+        if (namespace === undefined) return [];
+        const unit = sandboxes.unitOf(namespace);
+        return [[pid, unit === undefined ? undefined : { namespace, unit }] as const];
+      }),
+    );
+  }
+
+  /** The sandbox that processes are in together; undefined if none of them is in one. */
+  of(pids: Iterable<number>): Home | 'several' | undefined {
+    const homes = [...pids].filter((pid) => this.#homes.has(pid)).map((pid) => this.#homes.get(pid));
+    const [first, ...others] = homes;
+    return others.every((home) => home?.namespace === first?.namespace) ? first : 'several';
+  }
+
+  /** Why processes that are not in the same one cannot be restored together. */
+  reason(pids: Iterable<number>): string {
+    const members = [...pids].map((pid) => `${pid} (${this.#homes.get(pid)?.unit ?? 'in none'})`);
+    return `belongs together with processes in another sandbox: ${members.join(', ')}`;
+  }
+}
