@@ -8,7 +8,9 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { FileRefusal } from './files/refusal.ts';
 import { captureTmpfs } from './tmpfs-files.ts';
 
-/** What systemd makes for `PrivateTmp=` has the boot's id and a random end in its name (src/core/namespace.c). */
+/**
+ * What systemd makes for `PrivateTmp=` has the boot's id and a random end in its name (src/core/namespace.c).
+ */
 const PRIVATE = /^(|.*\/)systemd-private-[0-9a-f]{32}-.+-[A-Za-z0-9]{6}\/tmp$/;
 /** What systemd makes anew for each start, whatever the process has of it. */
 const MADE_ANEW = /^\/(dev|run\/credentials)(\/|$)/;

@@ -44,6 +44,12 @@ export function isInstalled(unit: string, directories: readonly string[] = UNIT_
   );
 }
 
+/** The system service that a cgroup belongs to, if systemd can start it again. */
+export function installedServiceOf(path: string): string | undefined {
+  const unit = serviceOf(path);
+  return unit !== undefined && isInstalled(unit) ? unit : undefined;
+}
+
 /** The scope of a group: it is restored there, and what no service takes up stays there. */
 export function scopeOf(group: number): { readonly unit: string; readonly cgroup: string } {
   const unit = `otherworld-${group}.scope`;

@@ -6,6 +6,7 @@ import type { Process } from '../model/process.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { installedServiceOf } from './adoption.ts';
 import { crashLoop, earlierReports } from './crash-loop.ts';
 import { criuVersion } from './criu-version.ts';
 import { mountedDisks } from './disk-files.ts';
@@ -70,6 +71,7 @@ function captureGroups(
     roots,
     includeDescendants: true,
     disks: mountedDisks,
+    serviceOf: installedServiceOf,
   });
   report.notes.push(...notes);
   const entries = [

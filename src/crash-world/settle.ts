@@ -19,10 +19,11 @@ import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
  * scopes, units become what they were, rules for pids get the new start times, and the report is finished.
  */
 export async function settle(): Promise<void> {
-  const { units, groups: named, ...handover } = readHandover();
+  const { units, groups: named, sandboxes: _, ...handover } = readHandover();
   const save = (current: IncidentReport): void => saveReport(current, handover.incidents);
   const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
+  else concludePending(report, 'the restore into its sandbox was broken off');
   const runner = new StageRunner(report, save);
   const groups = named.length > 0 ? named : groupsInScopes(report);
   await runner.run('services', () => adoptAll({ units, groups }, report));

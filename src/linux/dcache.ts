@@ -195,9 +195,10 @@ export function pathInFileSystem(kernel: Kernel, address: bigint): string {
 }
 
 /**
- * The paths by which an inode can be reached in a mount namespace, the initial one if no other is given, as far as the dentry cache knows
- * its names: one a name, on the first mount that shows it. Names that are not UTF-8 are left out if there is
- * another one. Throws a ContainerError if there is none, or if the cache is damaged.
+ * The paths by which an inode can be reached in a mount namespace, the initial one if no other is given, as
+ * far as the dentry cache knows its names: one a name, on the first mount that shows it. Names that are not
+ * UTF-8 are left out if there is another one. Throws a ContainerError if there is none, or if the cache is
+ * damaged.
  */
 export function inodePaths(
   kernel: Kernel,

@@ -12,8 +12,8 @@ let hasOwnDirectories = false;
 
 /**
  * Does something in the mount namespace of another process: paths are those that the process sees, and so are
- * those of programs that are started. Other threads of this program stay where they are, so `use` must be done
- * when it returns. Throws a SystemCallError if the namespace cannot be entered, or left again.
+ * those of programs that are started. Other threads of this program stay where they are, so `use` must be
+ * done when it returns. Throws a SystemCallError if the namespace cannot be entered, or left again.
  */
 export function inMountNamespaceOf<T>(pid: number, use: () => T): T {
   if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));

@@ -1,0 +1,156 @@
+import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { type HeldGroup, holdImages, type Restored } from '../criu/restore/index.ts';
+import { inMountNamespaceOf } from '../system/namespaces.ts';
+import { cgroupOf, processStat } from '../system/proc.ts';
+import { messageWithCauses } from '../system/thrown.ts';
+import { scopeOf, serviceOf } from './adoption.ts';
+import { examineGroup } from './examine.ts';
+import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
+import { makeAndCheckFiles } from './group-files.ts';
+import type { Handover } from './handover.ts';
+import { takenNumbers } from './pids.ts';
+import { movePrivateFiles } from './private-directories.ts';
+import { memoryProblem } from './restore-stage.ts';
+import { runtimeProgram } from './runtime-program.ts';
+import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
+import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
+
+/** What became of the processes of a unit. */
+export type SandboxResult =
+  | { readonly problems: readonly string[] }
+  | {
+      readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
+      readonly notes: readonly string[];
+    };
+
+type SandboxedUnit = Handover['sandboxes'][number];
+
+interface LateGroup {
+  readonly group: number;
+  readonly directory: string;
+  readonly plan: SandboxPlan;
+}
+
+function mountsOf(pid: number | 'self'): MountLine[] {
+  return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
+}
+
+function mountNamespace(pid: number | 'self'): string {
+  return readlinkSync(`/proc/${pid}/ns/mnt`);
+}
+
+/**
+ * Restores the processes of a unit into the mount namespace of its placeholder, and lets them run in the
+ * scopes of their groups: all of them, or none. None if the sandbox is not the one that they had, or a file
+ * in it is another one. Nothing is thrown.
+ */
+export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
+  const held: { readonly group: number; readonly hold: HeldGroup }[] = [];
+  try {
+    const groups = unit.groups.map((one) => ({ ...one, plan: readSandboxPlan(one.directory) }));
+    const problems = sandboxProblems(unit.unit, groups, placeholder);
+    if (problems.length > 0) return { problems };
+    const found = new Map<string, FoundFile>();
+    const files = inMountNamespaceFiles(groups, placeholder, found);
+    if (files.length > 0) return { problems: files };
+    for (const one of groups) {
+      const hold = await holdOne(one, unit.unit, placeholder, found);
+      if ('problems' in hold) return await giveUp(held, hold.problems);
+      held.push({ group: one.group, hold });
+    }
+    return letGo(held);
+  } catch (error) {
+    return await giveUp(held, [messageWithCauses(error)]);
+  }
+}
+
+/** Ends what is held already. */
+async function giveUp(
+  held: readonly { readonly hold: HeldGroup }[],
+  problems: readonly string[],
+): Promise<SandboxResult> {
+  const left: string[] = [];
+  for (const { hold } of held)
+    await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
+  return { problems: [...problems, ...left] };
+}
+
+function letGo(held: readonly { readonly group: number; readonly hold: HeldGroup }[]): SandboxResult {
+  const released = held.map(({ group, hold }): { group: number; restored: Restored } => ({
+    group,
+    restored: hold.release(scopeOf(group).cgroup),
+  }));
+  return {
+    groups: released.map(({ group, restored: { pids } }) => ({ group, pids })),
+    notes: released.flatMap(({ restored: { notes } }) => notes),
+  };
+}
+
+/** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */
+function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder: number): string[] {
+  if (processStat(placeholder)?.isZombie !== false) return ['the placeholder in its sandbox has ended'];
+  if (serviceOf(cgroupOf(placeholder)) !== unit)
+    return ['the placeholder in its sandbox is none of the unit'];
+  if (mountNamespace(placeholder) === mountNamespace('self')) return [`${unit} has no sandbox any more`];
+  const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
+  const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
+  if (differences.length > 0) return [...new Set(differences)];
+  for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
+  return [];
+}
+
+/**
+ * Makes and compares the files of the groups, by the paths that they have in the sandbox. The images need not
+ * be seen there.
+ */
+function inMountNamespaceFiles(
+  groups: readonly LateGroup[],
+  placeholder: number,
+  found: Map<string, FoundFile>,
+): string[] {
+  const made = new Set<string>();
+  return groups.flatMap(({ directory, plan }) => {
+    const images = openSync(directory, constants.O_RDONLY);
+    try {
+      return inMountNamespaceOf(placeholder, () => {
+        const wrong = makeAndCheckFiles(`/proc/self/fd/${images}`, made);
+        if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
+        return notePaths(
+          plan.group.files.flatMap(({ named }) => named ?? []),
+          found,
+        );
+      });
+    } finally {
+      closeSync(images);
+    }
+  });
+}
+
+async function holdOne(
+  { directory, plan }: LateGroup,
+  unit: string,
+  placeholder: number,
+  found: FoundFiles,
+): Promise<HeldGroup | { readonly problems: readonly string[] }> {
+  const problem = memoryProblem(plan.pagesBytes);
+  if (problem !== undefined) return { problems: [problem] };
+  const result = await holdImages(directory, {
+    command: runtimeProgram('criu'),
+    inside: { pid: placeholder, programs: RUNTIME_DIRECTORY },
+    unit,
+    taken: takenNumbers,
+    examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
+  });
+  if (result.restored === 'held') return result;
+  const more = result.errors.filter((error) => !result.reason.endsWith(error));
+  return { problems: [result.reason, ...more.slice(0, 3)] };
+}
+
+/** Restored processes that are not in the sandbox. */
+function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
+  const wanted = mountNamespace(placeholder);
+  return group.processes
+    .filter(({ pid, isZombie }) => !isZombie && mountNamespace(pid) !== wanted)
+    .map(({ pid }) => `process ${pid} is not in its sandbox`);
+}
