@@ -20,6 +20,7 @@ import { memoryUsers } from './memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
 import { findSandboxes, type Home, Homes, noSandboxes, type ServiceOf } from './sandboxes.ts';
+import { SeccompFilters } from './seccomp.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 import { Vforks } from './vfork.ts';
@@ -274,6 +275,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     files,
     memory: new MemoryCapture(kernel, files),
     memoryUsers: users,
+    seccomp: new SeccompFilters(kernel),
     vforks: new Vforks(kernel, groups, users, endings),
     endings,
     sandboxes,

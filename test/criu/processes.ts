@@ -156,5 +156,13 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
 export const lateNothing: RestorePlan = {
   ...{ pids: [process.pid], numbers: [], options: [], journalSockets: [], personality: 0 },
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
-  ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [], memoryKeys: [], signals: [] },
+  ...{
+    sockets: [],
+    exclusiveTerminals: [],
+    wallClockTimers: [],
+    fifos: [],
+    memoryKeys: [],
+    mdwe: [],
+    signals: [],
+  },
 };

@@ -6,6 +6,7 @@ import type { ImageDirectory, PageSource } from './image.ts';
 import { writeRestorePlan } from './plan/write-plan.ts';
 import { writeProcesses } from './process.ts';
 import { type RootedGroup, writeNoDescriptors } from './rooted-group.ts';
+import { writeSeccomp } from './seccomp.ts';
 import { writeSegments } from './segments.ts';
 import { writeSharedMemory } from './shared-memory.ts';
 import { writeInventory, writeTree } from './tree.ts';
@@ -21,6 +22,7 @@ export const groupWriters: readonly GroupWriter[] = [
   (_group, images) => writeInventory(images),
   writeTree,
   writeProcesses,
+  writeSeccomp,
   writeSharedMemory,
   writeSegments,
   writeClocks,

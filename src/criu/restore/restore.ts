@@ -4,6 +4,7 @@ import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
+import { restoreMdwe } from './mdwe.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
 import { withNonlocalBind } from './nonlocal-bind.ts';
@@ -111,6 +112,7 @@ export async function holdImages(
     const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
+    await restoreMdwe(plan.mdwe, cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);

@@ -106,6 +106,8 @@ export const restorePlanSchema = z.strictObject({
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
   memoryKeys: z.array(memoryKeys),
+  /** Processes that have given up making memory executable (PR_SET_MDWE). */
+  mdwe: z.array(z.int()),
   /** Signals of every process, children before their parents. */
   signals: z.array(signals),
 });

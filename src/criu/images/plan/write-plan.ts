@@ -99,6 +99,7 @@ export function writeRestorePlan(
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
     memoryKeys: memoryKeysOf(group),
+    mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {
