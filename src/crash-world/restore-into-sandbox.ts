@@ -15,6 +15,7 @@ import { memoryProblem } from './restore-stage.ts';
 import { runtimeProgram } from './runtime-program.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
+import { show } from './systemctl.ts';
 
 /** What became of the processes of a unit. */
 export type SandboxResult =
@@ -96,8 +97,19 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
   const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
   if (differences.length > 0) return [...new Set(differences)];
+  const user = userProblem(unit, groups, placeholder);
+  if (user !== undefined) return [user];
   for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
   return [];
+}
+
+/** The number that systemd gives a user for the time of a run (`DynamicUser=`) may be another's now. */
+function userProblem(unit: string, groups: readonly LateGroup[], placeholder: number): string | undefined {
+  if (show(unit, 'DynamicUser').get('DynamicUser') !== 'yes') return undefined;
+  const status = readFileSync(`/proc/${placeholder}/status`, 'latin1');
+  const uid = Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
+  const isKnown = groups.every(({ plan }) => plan.uids.includes(uid));
+  return isKnown ? undefined : `the dynamic user of ${unit} has another number now, ${uid}`;
 }
 
 /**

@@ -15,6 +15,8 @@ const mount = z.strictObject({ path: z.string(), type: z.string(), root: z.strin
 const planSchema = z.strictObject({
   /** Bytes of memory that the group will take. */
   pagesBytes: z.int(),
+  /** Users of its processes. */
+  uids: z.array(z.int()),
   sandbox: z.strictObject({
     unit: z.string(),
     mounts: z.array(mount),
@@ -56,6 +58,7 @@ const planSchema = z.strictObject({
 /** See {@link SANDBOX_PLAN}. */
 export interface SandboxPlan {
   readonly pagesBytes: number;
+  readonly uids: readonly number[];
   readonly sandbox: Sandbox;
   readonly group: ExaminedGroup;
 }
@@ -66,7 +69,9 @@ export function writeSandboxPlan(
   group: ProcessGroup & { readonly sandbox: Sandbox },
   pagesBytes: number,
 ): void {
-  const plan: SandboxPlan = { pagesBytes, sandbox: group.sandbox, group: examinedOf(group) };
+  const uids = group.processes.flatMap(({ threads }) => threads.map(({ credentials }) => credentials.uid));
+  const { sandbox } = group;
+  const plan: SandboxPlan = { pagesBytes, uids: [...new Set(uids)], sandbox, group: examinedOf(group) };
   writeFileSync(join(directory, SANDBOX_PLAN), `${JSON.stringify(plan)}\n`, { flag: 'wx', mode: 0o600 });
 }
 

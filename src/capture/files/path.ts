@@ -71,11 +71,13 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
 }
 
 /**
- * Whether a file of a sandbox has a name outside of it, on what no boot fills anew: then it is made with all
- * that nobody has open, and is there before the sandbox is.
+ * Whether a file of a sandbox is there before the group's own files are made: the service manager makes the
+ * devices of a sandbox, and what has a name outside of it, on what no boot fills anew, is made with all that
+ * nobody has open.
  */
 function isMadeOutside({ kernel, sandboxes }: CaptureContext, file: NamedFile): boolean {
   if (sandboxes.unitOf(file.namespace) === undefined || file.deleted) return false;
+  if (typeOf(file.inode.i_mode) === fileType.character) return true;
   return inodePaths(kernel, file.inode.address).some(({ path }) => !isFilledAtBoot(path));
 }
 
