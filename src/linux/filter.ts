@@ -24,8 +24,8 @@ export function socketFilter(kernel: Kernel, sock: Sock): bigint[] | undefined {
 }
 
 /**
- * A program as it was given, by the address of its `struct sock_fprog_kern`; undefined if there is none, or it
- * is none that the kernel takes.
+ * A program as it was given, by the address of its `struct sock_fprog_kern`; undefined if there is none, or
+ * it is none that the kernel takes.
  */
 export function classicProgram(kernel: Kernel, original: bigint): bigint[] | undefined {
   if (original === 0n) return undefined;

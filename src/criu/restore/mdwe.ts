@@ -8,7 +8,9 @@ const SYS_prctl = 157;
 const PR_SET_MDWE = 65;
 const PR_MDWE_REFUSE_EXEC_GAIN = 1;
 
-/** Has a process that is held give up making memory executable. Throws an Error if the kernel does not let it. */
+/**
+ * Has a process that is held give up making memory executable. Throws an Error if the kernel does not let it.
+ */
 export function refuseExecGain(tracee: Pick<Tracee, 'pid' | 'call'>): void {
   const result = tracee.call(tracee.pid, SYS_prctl, PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0);
   if (result !== 0) throw new Error(`prctl fails (${errnoText(-result)})`);
