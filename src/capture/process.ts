@@ -87,10 +87,11 @@ function checkNamespaces(
   findings: Findings,
 ): void {
   const own = namespacesOf(kernel, group.leader.nsproxy);
+  const isSandboxed = sandboxes.unitOf(own.get('mnt') ?? 0n) !== undefined;
   for (const [kind, address] of namespacesOf(kernel, kernel.symbol(initNsproxy))) {
     const namespace = own.get(kind);
     if (namespace === address) continue;
-    if (kind === 'mnt' && namespace !== undefined && sandboxes.unitOf(namespace) !== undefined) continue;
+    if (isSandboxed && (kind === 'mnt' || kind === 'uts')) continue;
     findings.reasons.push(`is in a ${kind} namespace of its own`);
   }
   if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)

@@ -2,10 +2,12 @@ import { dentryStruct, inodePaths, pathInFileSystem, type ResolvedPath } from '.
 import { SB_RDONLY, superBlockStruct } from '../linux/fs.ts';
 import { MNT, type Mount } from '../linux/mount.ts';
 import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
+import { utsNamespaceStruct } from '../linux/utsname.ts';
 import type { GroupFiles } from '../model/file.ts';
 import { mountLimits, type PrivateDirectory, type Sandbox, type SandboxMount } from '../model/sandbox.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { FileRefusal } from './files/refusal.ts';
+import type { Home } from './sandboxes.ts';
 import { captureTmpfs } from './tmpfs-files.ts';
 
 /**
@@ -85,7 +87,7 @@ export interface CapturedSandbox {
  */
 export function captureSandbox(
   kernel: Kernel,
-  { namespace, unit }: { readonly namespace: bigint; readonly unit: string },
+  { namespace, unit, uts }: Home,
   pids: ReadonlySet<number>,
 ): CapturedSandbox {
   const points = allMounts(kernel, namespace);
@@ -96,8 +98,14 @@ export function captureSandbox(
     mounts,
     outside: mountsOf(kernel, outsidePoints),
     privateDirectories: privateDirectoriesOf(kernel, points, mounts),
+    ...(uts === undefined ? {} : { hostName: hostNameOf(kernel, uts) }),
   };
   return { sandbox, files: ownFiles(kernel, points, outsidePoints, pids) };
+}
+
+function hostNameOf(kernel: Kernel, uts: bigint): NonNullable<Sandbox['hostName']> {
+  const { nodename: node, domainname: domain } = kernel.bind(utsNamespaceStruct).at(uts);
+  return { node, domain };
 }
 
 function ownFiles(

@@ -2,7 +2,7 @@ import { cgroupPath } from '../linux/cgroup.ts';
 import { initialMountNamespace } from '../linux/dcache.ts';
 import { namespacesOf } from '../linux/nsproxy.ts';
 import type { TaskList } from '../linux/readers/task-list.ts';
-import { taskAt } from '../linux/sched.ts';
+import { type Task, taskAt } from '../linux/sched.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { TaskGroup } from './tasks.ts';
@@ -65,8 +65,18 @@ function placeOf(kernel: Kernel, address: bigint): { namespace: bigint | undefin
 
 /** The sandbox of a group. */
 export interface Home {
+  /** The mount namespace. */
   readonly namespace: bigint;
   readonly unit: string;
+  /** The UTS namespace, unless it is the initial one. */
+  readonly uts?: bigint | undefined;
+}
+
+function ownUts(kernel: Kernel, { nsproxy }: Task): bigint | undefined {
+  const [own, initial] = [nsproxy, kernel.symbol('init_nsproxy')].map((proxy) =>
+    readable(() => namespacesOf(kernel, proxy).get('uts')),
+  );
+  return own === initial ? undefined : own;
 }
 
 /** Which processes are in which sandbox. */
@@ -76,11 +86,12 @@ export class Homes {
   /** Processes without a namespace have ended, and are in none. */
   constructor(groups: readonly TaskGroup[], sandboxes: Sandboxes, kernel: Kernel) {
     this.#homes = new Map(
-      groups.flatMap(({ pid, leader }) => {
+      groups.flatMap(({ pid, leader }): (readonly [number, Home | undefined])[] => {
         const namespace = readable(() => mountNamespaceOf(kernel, leader.address));
         if (namespace === undefined) return [];
         const unit = sandboxes.unitOf(namespace);
-        return [[pid, unit === undefined ? undefined : { namespace, unit }] as const];
+        if (unit === undefined) return [[pid, undefined]];
+        return [[pid, { namespace, unit, uts: ownUts(kernel, leader) }]];
       }),
     );
   }
@@ -89,7 +100,9 @@ export class Homes {
   of(pids: Iterable<number>): Home | 'several' | undefined {
     const homes = [...pids].filter((pid) => this.#homes.has(pid)).map((pid) => this.#homes.get(pid));
     const [first, ...others] = homes;
-    return others.every((home) => home?.namespace === first?.namespace) ? first : 'several';
+    const isSame = (home: Home | undefined): boolean =>
+      home?.namespace === first?.namespace && home?.uts === first?.uts;
+    return others.every(isSame) ? first : 'several';
   }
 
   /** Why processes that are not in the same one cannot be restored together. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { type HeldGroup, holdImages, type Restored } from '../criu/restore/index.ts';
-import { inMountNamespaceOf } from '../system/namespaces.ts';
+import { inNamespacesOf } from '../system/namespaces.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf, serviceOf } from './adoption.ts';
@@ -37,8 +37,8 @@ function mountsOf(pid: number | 'self'): MountLine[] {
   return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
 }
 
-function mountNamespace(pid: number | 'self'): string {
-  return readlinkSync(`/proc/${pid}/ns/mnt`);
+function namespaceOf(pid: number | 'self', kind: 'mnt' | 'uts' = 'mnt'): string {
+  return readlinkSync(`/proc/${pid}/ns/${kind}`);
 }
 
 /**
@@ -93,14 +93,31 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   if (processStat(placeholder)?.isZombie !== false) return ['the placeholder in its sandbox has ended'];
   if (serviceOf(cgroupOf(placeholder)) !== unit)
     return ['the placeholder in its sandbox is none of the unit'];
-  if (mountNamespace(placeholder) === mountNamespace('self')) return [`${unit} has no sandbox any more`];
+  if (namespaceOf(placeholder) === namespaceOf('self')) return [`${unit} has no sandbox any more`];
   const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
   const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
   if (differences.length > 0) return [...new Set(differences)];
+  const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
+  if (name.length > 0) return name;
   const user = userProblem(unit, groups, placeholder);
   if (user !== undefined) return [user];
   for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
   return [];
+}
+
+/** Why the host's name is not the one that processes saw, nor their own (`ProtectHostname=`). */
+function hostNameProblem({ sandbox: { hostName } }: SandboxPlan, placeholder: number): string | undefined {
+  const isOwn = namespaceOf(placeholder, 'uts') !== namespaceOf('self', 'uts');
+  if (isOwn !== (hostName !== undefined))
+    return `its sandbox has ${isOwn ? 'a' : 'no'} host name of its own now (UTS namespace), and had ${isOwn ? 'none' : 'one'}`;
+  if (hostName === undefined) return undefined;
+  const now = inNamespacesOf(placeholder, () =>
+    ['hostname', 'domainname'].map((file) => readFileSync(`/proc/sys/kernel/${file}`, 'latin1').trimEnd()),
+  );
+  const was = [hostName.node, hostName.domain];
+  return now.join(' ') === was.join(' ')
+    ? undefined
+    : `its sandbox has the host name ${now.join(' ')} now, and had ${was.join(' ')}`;
 }
 
 /** The number that systemd gives a user for the time of a run (`DynamicUser=`) may be another's now. */
@@ -125,7 +142,7 @@ function inMountNamespaceFiles(
   return groups.flatMap(({ directory, plan }) => {
     const images = openSync(directory, constants.O_RDONLY);
     try {
-      return inMountNamespaceOf(placeholder, () => {
+      return inNamespacesOf(placeholder, () => {
         const wrong = makeAndCheckFiles(`/proc/self/fd/${images}`, made);
         if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
         return notePaths(
@@ -161,8 +178,10 @@ async function holdOne(
 
 /** Restored processes that are not in the sandbox. */
 function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
-  const wanted = mountNamespace(placeholder);
   return group.processes
-    .filter(({ pid, isZombie }) => !isZombie && mountNamespace(pid) !== wanted)
+    .filter(({ isZombie }) => !isZombie)
+    .filter(({ pid }) =>
+      (['mnt', 'uts'] as const).some((kind) => namespaceOf(pid, kind) !== namespaceOf(placeholder, kind)),
+    )
     .map(({ pid }) => `process ${pid} is not in its sandbox`);
 }

@@ -21,6 +21,7 @@ const planSchema = z.strictObject({
     unit: z.string(),
     mounts: z.array(mount),
     outside: z.array(mount),
+    hostName: z.strictObject({ node: z.string(), domain: z.string() }).optional(),
     privateDirectories: z.array(z.strictObject({ path: z.string(), from: z.string() })),
   }),
   group: z.strictObject({

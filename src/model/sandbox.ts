@@ -21,12 +21,14 @@ export interface PrivateDirectory {
   readonly from: string;
 }
 
-/** The mount namespace that systemd had made for a unit, and that all processes of a group were in. */
+/** The namespaces that systemd had made for a unit, and that all processes of a group were in. */
 export interface Sandbox {
   readonly unit: string;
   /** The last one of each path is the one that is seen. */
   readonly mounts: readonly SandboxMount[];
   /** The same of the initial mount namespace at the same time. */
   readonly outside: readonly SandboxMount[];
+  /** Its own host name (`ProtectHostname=`); undefined if it was the system's. */
+  readonly hostName?: { readonly node: string; readonly domain: string } | undefined;
   readonly privateDirectories: readonly PrivateDirectory[];
 }

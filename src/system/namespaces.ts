@@ -1,8 +1,9 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { checked, libcFunction } from './libc.ts';
 
-const CLONE_NEWNS = 0x20000;
 const CLONE_FS = 0x200;
+/** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
+const kinds = { mnt: 0x20000, uts: 0x0400_0000 } as const;
 
 const unshare = libcFunction<[flags: number]>('int unshare(int flags)');
 const setns = libcFunction<[fd: number, type: number]>('int setns(int fd, int nstype)');
@@ -11,27 +12,47 @@ const setns = libcFunction<[fd: number, type: number]>('int setns(int fd, int ns
 let hasOwnDirectories = false;
 
 /**
- * Does something in the mount namespace of another process: paths are those that the process sees, and so are
- * those of programs that are started. Other threads of this program stay where they are, so `use` must be
- * done when it returns. Throws a SystemCallError if the namespace cannot be entered, or left again.
+ * Does something in the mount namespace and under the host name of another process: paths are those that the
+ * process sees, and so are those of programs that are started. Other threads of this program stay where they
+ * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered, or
+ * left again.
  */
-export function inMountNamespaceOf<T>(pid: number, use: () => T): T {
+export function inNamespacesOf<T>(pid: number, use: () => T): T {
   if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));
   hasOwnDirectories = true;
-  const own = openSync('/proc/thread-self/ns/mnt', constants.O_RDONLY);
+  const own = openAll('thread-self');
   try {
-    const other = openSync(`/proc/${pid}/ns/mnt`, constants.O_RDONLY);
+    const other = openAll(pid);
     try {
-      checked('setns', setns(other, CLONE_NEWNS));
-    } finally {
-      closeSync(other);
-    }
-    try {
+      enter(other);
       return use();
     } finally {
-      checked('setns', setns(own, CLONE_NEWNS));
+      enter(own);
+      closeAll(other);
     }
   } finally {
-    closeSync(own);
+    closeAll(own);
   }
+}
+
+type Namespace = readonly [fd: number, type: number];
+
+function openAll(pid: number | 'thread-self'): Namespace[] {
+  const opened: Namespace[] = [];
+  try {
+    for (const [name, type] of Object.entries(kinds))
+      opened.push([openSync(`/proc/${pid}/ns/${name}`, constants.O_RDONLY), type]);
+    return opened;
+  } catch (error) {
+    closeAll(opened);
+    throw error;
+  }
+}
+
+function enter(namespaces: readonly Namespace[]): void {
+  for (const [fd, type] of namespaces) checked('setns', setns(fd, type));
+}
+
+function closeAll(namespaces: readonly Namespace[]): void {
+  for (const [fd] of namespaces) closeSync(fd);
 }

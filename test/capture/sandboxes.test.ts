@@ -93,7 +93,7 @@ for (const release of releases) {
       made.add(11, WEB, 'web.service');
       made.add(20, INITIAL, 'plain.service');
       const homes = made.homes();
-      assert.deepEqual(homes.of([10, 11]), { namespace: WEB, unit: 'web.service' });
+      assert.deepEqual(homes.of([10, 11]), { namespace: WEB, unit: 'web.service', uts: undefined });
       assert.equal(homes.of([20]), undefined);
       assert.equal(homes.of([10, 20]), 'several');
       assert.match(homes.reason([10, 20]), /another sandbox: 10 \(web\.service\), 20 \(in none\)$/);

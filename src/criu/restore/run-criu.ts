@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { inMountNamespaceOf } from '../../system/namespaces.ts';
+import { inNamespacesOf } from '../../system/namespaces.ts';
 import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
@@ -26,9 +26,9 @@ export interface CriuOptions {
   readonly inside?: Inside;
 }
 
-/** A mount namespace to run CRIU in. */
+/** Namespaces to run CRIU in. */
 export interface Inside {
-  /** A process that is in it. */
+  /** A process that is in them. */
   readonly pid: number;
   /**
    * The directory of the command, which nobody has to find in there, nor may be allowed to execute there: it
@@ -75,7 +75,7 @@ function start(
     spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] });
   personality(plan.personality);
   try {
-    return cgroup.startIn(() => (inside === undefined ? run() : inMountNamespaceOf(inside.pid, run)));
+    return cgroup.startIn(() => (inside === undefined ? run() : inNamespacesOf(inside.pid, run)));
   } finally {
     personality(before);
   }
