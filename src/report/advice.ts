@@ -54,8 +54,8 @@ const table: readonly Advice[] = [
   {
     pattern: /namespace/,
     advice:
-      'containers do not come back yet, and of a service only its mount namespace does: a drop-in can set back PrivateUsers=, ' +
-      'ProtectHostname=, PrivateNetwork=, PrivateIPC= and the like (systemd.exec(5)); a transient unit has to be installed',
+      'containers do not come back yet, and of a service only mount and UTS namespaces do: a drop-in can set back PrivateUsers=, ' +
+      'PrivateNetwork=, PrivateIPC= and the like (systemd.exec(5)); a transient unit has to be installed',
   },
   {
     pattern: /AppArmor|SELinux|Landlock|PR_MDWE_NO_INHERIT/,

@@ -14,8 +14,8 @@ let hasOwnDirectories = false;
 /**
  * Does something in the mount namespace and under the host name of another process: paths are those that the
  * process sees, and so are those of programs that are started. Other threads of this program stay where they
- * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered, or
- * left again.
+ * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered,
+ * or left again.
  */
 export function inNamespacesOf<T>(pid: number, use: () => T): T {
   if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));

@@ -13,7 +13,8 @@ const isOld = release === 'bookworm';
 const UNITS = {
   'private-tmp': 'PrivateTmp=yes',
   'read-only':
-    'ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nRuntimeDirectory=%p',
+    'ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nRuntimeDirectory=%p\n' +
+    'ProtectHostname=yes\nTemporaryFileSystem=/srv',
   filtered:
     'PrivateTmp=yes\nProtectSystem=full\nSystemCallFilter=@system-service\nMemoryDenyWriteExecute=yes\n' +
     `RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=${isOld ? 'no' : 'yes'}`,
