@@ -65,9 +65,23 @@ function describe(mount: Seen | undefined): string {
   return [`${mount.root} of ${mount.type}`, ...forbidden].join(', ');
 }
 
+function showsSame(a: Seen, b: Seen): boolean {
+  return a.type === b.type && lastingRoot(a.root) === lastingRoot(b.root);
+}
+
 function isSame(a: Seen | undefined, b: Seen | undefined): boolean {
   if (a === undefined || b === undefined) return a === b;
-  return a.type === b.type && lastingRoot(a.root) === lastingRoot(b.root) && a.limits === b.limits;
+  return showsSame(a, b) && a.limits === b.limits;
+}
+
+/**
+ * What a sandbox makes of a mount of the system around it: `nothing` of one that is not there, or what it
+ * forbids besides. Undefined for a mount of the sandbox's own, and for one that it hides.
+ */
+function madeOf(inside: Seen | undefined, outside: Seen | undefined): 'nothing' | number | undefined {
+  if (inside === undefined && outside === undefined) return 'nothing';
+  if (inside === undefined || outside === undefined || !showsSame(inside, outside)) return undefined;
+  return (outside.limits & ~inside.limits) === 0 ? inside.limits & ~outside.limits : undefined;
 }
 
 function byPath(mounts: readonly SandboxMount[]): ReadonlyMap<string, SandboxMount> {
@@ -76,8 +90,9 @@ function byPath(mounts: readonly SandboxMount[]): ReadonlyMap<string, SandboxMou
 
 /**
  * What a sandbox that was made now shows otherwise than the one that a process was in: by what is mounted
- * where, with what is forbidden there. A mount that is in both worlds inside as it is outside is none of the
- * sandbox.
+ * where, with what is forbidden there. What the system around it has mounted is none of the sandbox's own: it
+ * is the same sandbox if it forbids the same besides, whatever that is, or if one of the two worlds has no
+ * such mount.
  * @param inside the mounts of the new sandbox
  * @param outside those of the system around it
  * @returns a sentence for each path
@@ -92,8 +107,11 @@ export function sandboxDifferences(
   const paths = new Set([...before.keys(), ...now.keys()]);
   return [...paths].flatMap((path) => {
     const [then, later] = [before.get(path), now.get(path)];
-    const isPassedOn = isSame(then, beforeOutside.get(path)) && isSame(later, nowOutside.get(path));
-    if (isPassedOn || isSame(then, later)) return [];
+    const made = madeOf(then, beforeOutside.get(path));
+    const makes = madeOf(later, nowOutside.get(path));
+    const isPassedOn = made !== undefined && makes !== undefined;
+    if (isSame(then, later)) return [];
+    if (isPassedOn && (made === makes || made === 'nothing' || makes === 'nothing')) return [];
     return [`its sandbox has ${describe(later)} at ${path} now, and had ${describe(then)}`];
   });
 }

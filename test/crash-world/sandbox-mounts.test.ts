@@ -50,6 +50,20 @@ suite('the mounts of a sandbox', () => {
     const now = [mount('/'), mount('/new')];
     assert.deepEqual(sandboxDifferences(was, now, now), []);
     assert.equal(sandboxDifferences(was, [mount('/')], [mount('/'), mount('/old')]).length, 1);
+    // All is read-only inside, what only this world has too.
+    const strict = { mounts: [mount('/', { limits: readOnly })], outside: [mount('/')] };
+    const inside = [mount('/', { limits: readOnly }), mount('/new', { limits: readOnly | nodev })];
+    const outside = [mount('/'), mount('/new', { limits: nodev })];
+    assert.deepEqual(sandboxDifferences(strict, inside, outside), []);
+    assert.equal(sandboxDifferences(strict, inside, [mount('/')]).length, 1);
+    // The system mounts something otherwise than before.
+    const noexec = mountLimits.noexec | readOnly;
+    const other = {
+      mounts: [mount('/run', { limits: noexec })],
+      outside: [mount('/run', { limits: mountLimits.noexec })],
+    };
+    assert.deepEqual(sandboxDifferences(other, [mount('/run', { limits: readOnly })], [mount('/run')]), []);
+    assert.equal(sandboxDifferences(other, [mount('/run')], [mount('/run')]).length, 1);
   });
 
   test('that allow more, or hide less, are named', () => {

@@ -6,7 +6,7 @@ import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
-const PROGRAM = '/usr/bin/python3 /root/sandboxed.py /var/lib/%p/found';
+const PROGRAM = '/usr/bin/python3 /usr/local/bin/sandboxed.py /var/lib/%p/found';
 /** CRIU 3.17 of Debian 12 does not restore no_new_privs, which systemd sets with filters for other users. */
 const isOld = release === 'bookworm';
 
@@ -64,7 +64,7 @@ suite(`sandboxed services with ${release}`, () => {
 
   before(async () => {
     guest = await bootTestGuest('sandbox', { crashKernelMiB: 320 });
-    await guest.copyIn('test/guest/programs/sandboxed.py', '/root/sandboxed.py');
+    await guest.copyIn('test/guest/programs/sandboxed.py', '/usr/local/bin/sandboxed.py');
     await guest.sh('mkdir -p /home/somebody');
     for (const name of NAMES) await write(name);
     await guest.sh(`systemctl daemon-reload; systemctl -q enable --now ${NAMES.join(' ')}`);
