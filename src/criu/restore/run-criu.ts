@@ -7,7 +7,6 @@ import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
 import { preparePreResume } from './pre-resume.ts';
-import { FIRST_FD } from './resource.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 
 /** How `criu restore` is run. */
@@ -98,7 +97,7 @@ export async function runCriu(
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
-  const view = viewOf(directory, resources.fds, options);
+  const view = viewOf(directory, options);
   const preResume = preparePreResume(
     directory,
     (waiting) => {
@@ -117,7 +116,7 @@ export async function runCriu(
   const late = `it did not end within ${timeoutSeconds} s`;
   const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
   try {
-    child = start([...args, ...extra], { ...options, command: view.command }, plan, view.fds, cgroup);
+    child = start([...args, ...extra], { ...options, command: view.command }, plan, resources.fds, cgroup);
     const { ok, status } = await Promise.race([endOf(child), kill.failed]);
     const held = preResume.finish();
     if (kill.reason !== undefined) return { held: false, status, endedFor: kill.reason };
@@ -125,7 +124,7 @@ export async function runCriu(
     return { held: ok && held, status: silent };
   } finally {
     clearTimeout(timer);
-    for (const fd of view.own) closeSync(fd);
+    for (const fd of view.fds) closeSync(fd);
     preResume.finish();
     kill.done();
   }
@@ -136,26 +135,22 @@ interface View {
   /** The directory of the images. */
   readonly images: string;
   readonly command: readonly string[];
-  /** All descriptors, from {@link FIRST_FD} on, and those of them that are to be closed. */
+  /** Descriptors of ours that this leads through, to be closed when CRIU has ended. */
   readonly fds: readonly number[];
-  readonly own: readonly number[];
 }
 
-/** In a sandbox neither the images nor the programs need be seen: both are reached through descriptors. */
-function viewOf(directory: string, fds: readonly number[], options: CriuOptions): View {
-  const { command = ['criu'], inside } = options;
-  if (inside === undefined) return { images: directory, command, fds, own: [] };
-  const own = [directory, inside.programs].map((path) => openSync(path, constants.O_RDONLY));
-  const images = `/proc/self/fd/${FIRST_FD + fds.length}`;
-  const programs = `/proc/self/fd/${FIRST_FD + fds.length + 1}`;
-  return {
-    images,
-    command: command.map((part) =>
-      part.startsWith(`${inside.programs}/`) ? `${programs}${part.slice(inside.programs.length)}` : part,
-    ),
-    fds: [...fds, ...own],
-    own,
-  };
+/**
+ * In a sandbox neither the images nor the programs need be seen: both are reached through descriptors. They
+ * are this program's, because CRIU closes those that it has before it runs its action script.
+ */
+function viewOf(directory: string, { command = ['criu'], inside }: CriuOptions): View {
+  if (inside === undefined) return { images: directory, command, fds: [] };
+  const fds = [directory, inside.programs].map((path) => openSync(path, constants.O_RDONLY));
+  const [images = '', programs = ''] = fds.map((fd) => `/proc/${process.pid}/fd/${fd}`);
+  const seen = command.map((part) =>
+    part.startsWith(`${inside.programs}/`) ? `${programs}${part.slice(inside.programs.length)}` : part,
+  );
+  return { images, command: seen, fds };
 }
 
 /** Ends a run of CRIU, once. */

@@ -55,9 +55,11 @@ def make_namespace():
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(0x04000000) == 0:
-        return "made"
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if libc.unshare(0x04000000) == 0 else ctypes.get_errno())
+    error = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return "made" if error == 0 else os.strerror(error)
 
 
 def make_executable():
