@@ -1,6 +1,7 @@
 import { dentryStruct, inodePaths, pathInFileSystem, type ResolvedPath } from '../linux/dcache.ts';
 import { SB_RDONLY, superBlockStruct } from '../linux/fs.ts';
 import { MNT, type Mount } from '../linux/mount.ts';
+import { procOptions } from '../linux/proc-fs.ts';
 import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
 import { utsNamespaceStruct } from '../linux/utsname.ts';
 import type { GroupFiles } from '../model/file.ts';
@@ -17,10 +18,13 @@ const PRIVATE = /^(|.*\/)systemd-private-[0-9a-f]{32}-.+-[A-Za-z0-9]{6}\/tmp$/;
 /** What systemd makes anew for each start, whatever the process has of it. */
 const MADE_ANEW = /^\/(dev|run\/credentials)(\/|$)/;
 
+function superBlockOf(kernel: Kernel, { mnt_sb }: Mount) {
+  return kernel.bind(superBlockStruct).at(mnt_sb);
+}
+
 function limitsOf(kernel: Kernel, mount: Mount): number {
   const isReadOnly =
-    (mount.mnt_flags & MNT.readonly) !== 0 ||
-    kernel.bind(superBlockStruct).at(mount.mnt_sb).s_flags.has(SB_RDONLY);
+    (mount.mnt_flags & MNT.readonly) !== 0 || superBlockOf(kernel, mount).s_flags.has(SB_RDONLY);
   return (
     (isReadOnly ? mountLimits.readOnly : 0) |
     ((mount.mnt_flags & MNT.nosuid) !== 0 ? mountLimits.nosuid : 0) |
@@ -30,7 +34,12 @@ function limitsOf(kernel: Kernel, mount: Mount): number {
 }
 
 /** The mounts of a namespace, those that are seen after those that they cover. */
-function mountsOf(kernel: Kernel, points: readonly MountPoint[]): SandboxMount[] {
+function mountsOf(
+  kernel: Kernel,
+  points: readonly MountPoint[],
+  outside: readonly MountPoint[],
+): SandboxMount[] {
+  const shared = new Set(outside.map(({ mount }) => mount.mnt_sb));
   const covered = new Set(points.map(({ mount }) => `${mount.mnt_parent} ${mount.mnt_mountpoint}`));
   const isCovered = ({ mount }: MountPoint): boolean => covered.has(`${mount.address} ${mount.mnt_root}`);
   return points
@@ -40,6 +49,8 @@ function mountsOf(kernel: Kernel, points: readonly MountPoint[]): SandboxMount[]
       type,
       root: pathInFileSystem(kernel, mount.mnt_root),
       limits: limitsOf(kernel, mount),
+      options: type === 'proc' ? procOptions(kernel, superBlockOf(kernel, mount).s_fs_info) : '',
+      isOwn: !shared.has(mount.mnt_sb),
     }));
 }
 
@@ -92,11 +103,11 @@ export function captureSandbox(
 ): CapturedSandbox {
   const points = allMounts(kernel, namespace);
   const outsidePoints = allMounts(kernel);
-  const mounts = mountsOf(kernel, points);
+  const mounts = mountsOf(kernel, points, outsidePoints);
   const sandbox: Sandbox = {
     unit,
     mounts,
-    outside: mountsOf(kernel, outsidePoints),
+    outside: mountsOf(kernel, outsidePoints, outsidePoints),
     privateDirectories: privateDirectoriesOf(kernel, points, mounts),
     ...(uts === undefined ? {} : { hostName: hostNameOf(kernel, uts) }),
   };

@@ -1,7 +1,7 @@
 import { mountLimits, type Sandbox, type SandboxMount } from '../model/sandbox.ts';
 
 /** A line of /proc/PID/mountinfo (proc(5)). */
-export interface MountLine extends SandboxMount {
+export interface MountLine extends Omit<SandboxMount, 'isOwn'> {
   readonly id: number;
   readonly parent: number;
   /** `MAJOR:MINOR` of the file system. */
@@ -38,12 +38,14 @@ function parseLine(line: string): MountLine {
   const [mount = '', fileSystem = ''] = line.split(' - ');
   const [id, parent, device = '', root = '', path = '', options = ''] = mount.split(' ');
   const [type = '', , superOptions = ''] = fileSystem.split(' ');
-  const isReadOnly = superOptions.split(',').includes('ro');
+  const own = superOptions.split(',');
+  const hides = type === 'proc' ? own.filter((option) => /^(hidepid|subset)=/.test(option)) : [];
   return {
     ...{ id: Number(id), parent: Number(parent), device, type },
     root: Buffer.from(unescaped(root), 'latin1').toString('utf8'),
     path: Buffer.from(unescaped(path), 'latin1').toString('utf8'),
-    limits: limitsOf(options.split(',')) | (isReadOnly ? mountLimits.readOnly : 0),
+    limits: limitsOf(options.split(',')) | (own.includes('ro') ? mountLimits.readOnly : 0),
+    options: hides.join(),
   };
 }
 
@@ -55,18 +57,24 @@ function lastingRoot(root: string): string {
   );
 }
 
-type Seen = Pick<SandboxMount, 'type' | 'root' | 'limits'>;
+type Seen = Omit<SandboxMount, 'path'>;
 
 function describe(mount: Seen | undefined): string {
   if (mount === undefined) return 'nothing';
   const forbidden = Object.entries(mountLimits)
     .filter(([, bit]) => (mount.limits & bit) !== 0)
     .map(([name]) => (name === 'readOnly' ? 'read-only' : name));
-  return [`${mount.root} of ${mount.type}`, ...forbidden].join(', ');
+  const options = [mount.options, mount.isOwn ? 'of its own' : ''].filter((text) => text !== '');
+  return [`${mount.root} of ${mount.type}`, ...options, ...forbidden].join(', ');
 }
 
 function showsSame(a: Seen, b: Seen): boolean {
-  return a.type === b.type && lastingRoot(a.root) === lastingRoot(b.root);
+  return (
+    a.type === b.type &&
+    a.options === b.options &&
+    a.isOwn === b.isOwn &&
+    lastingRoot(a.root) === lastingRoot(b.root)
+  );
 }
 
 function isSame(a: Seen | undefined, b: Seen | undefined): boolean {
@@ -99,11 +107,14 @@ function byPath(mounts: readonly SandboxMount[]): ReadonlyMap<string, SandboxMou
  */
 export function sandboxDifferences(
   was: Pick<Sandbox, 'mounts' | 'outside'>,
-  inside: readonly SandboxMount[],
-  outside: readonly SandboxMount[],
+  inside: readonly MountLine[],
+  outside: readonly MountLine[],
 ): string[] {
+  const devices = new Set(outside.map(({ device }) => device));
+  const seen = (lines: readonly MountLine[]) =>
+    byPath(lines.map((line) => ({ ...line, isOwn: !devices.has(line.device) })));
   const [before, beforeOutside] = [byPath(was.mounts), byPath(was.outside)];
-  const [now, nowOutside] = [byPath(inside), byPath(outside)];
+  const [now, nowOutside] = [seen(inside), seen(outside)];
   const paths = new Set([...before.keys(), ...now.keys()]);
   return [...paths].flatMap((path) => {
     const [then, later] = [before.get(path), now.get(path)];

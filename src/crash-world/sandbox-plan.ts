@@ -10,7 +10,14 @@ import { type ExaminedGroup, examinedOf } from './examine.ts';
 /** What is known of a group when the system has booted; lies next to its images. */
 const SANDBOX_PLAN = 'sandbox.json';
 
-const mount = z.strictObject({ path: z.string(), type: z.string(), root: z.string(), limits: z.int() });
+const mount = z.strictObject({
+  path: z.string(),
+  type: z.string(),
+  root: z.string(),
+  limits: z.int(),
+  options: z.string(),
+  isOwn: z.boolean(),
+});
 
 const planSchema = z.strictObject({
   /** Bytes of memory that the group will take. */

@@ -8,6 +8,10 @@ export interface SandboxMount {
   readonly root: string;
   /** What it does not allow: bits of {@link mountLimits}. */
   readonly limits: number;
+  /** What a /proc hides (`hidepid=invisible,subset=pid`); empty for other file systems. */
+  readonly options: string;
+  /** Nothing outside of the namespace shows its file system. */
+  readonly isOwn: boolean;
 }
 
 /** What a mount can forbid. */

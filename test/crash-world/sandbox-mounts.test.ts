@@ -4,15 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { movePrivateFiles, outsidePath } from '../../src/crash-world/private-directories.ts';
-import { parseMounts, sandboxDifferences } from '../../src/crash-world/sandbox-mounts.ts';
+import { type MountLine, parseMounts, sandboxDifferences } from '../../src/crash-world/sandbox-mounts.ts';
 import { mountLimits, type SandboxMount } from '../../src/model/sandbox.ts';
 
 const { readOnly, nosuid, nodev } = mountLimits;
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-sandbox-'));
 after(() => rmSync(directory, { recursive: true }));
 
-const mount = (path: string, over: Partial<SandboxMount> = {}): SandboxMount => ({
-  ...{ path, type: 'ext4', root: '/', limits: 0 },
+const mount = (path: string, over: Partial<SandboxMount & MountLine> = {}): SandboxMount & MountLine => ({
+  ...{ path, type: 'ext4', root: '/', limits: 0, options: '', isOwn: false },
+  ...{ id: 1, parent: 0, device: '8:1' },
   ...over,
 });
 
@@ -24,16 +25,30 @@ suite('the mounts of a sandbox', () => {
       '32 30 0:30 / /two\\040words rw - autofs systemd-1 rw',
       '33 32 0:31 /a /two\\040words ro,noexec - tmpfs none rw',
       '34 30 8:1 /usr /usr rw - ext4 /dev/vda1 ro',
+      '35 30 0:50 / /proc rw - proc proc rw,hidepid=invisible,subset=pid',
     ];
     assert.deepEqual(
-      parseMounts(lines.join('\n')).map(({ path, type, root, limits }) => ({ path, type, root, limits })),
+      parseMounts(lines.join('\n')).map(({ path, type, root, limits, options }) =>
+        [path, type, root, limits, options].join(' '),
+      ),
       [
-        mount('/'),
-        mount('/run', { type: 'tmpfs', limits: nosuid | nodev }),
-        mount('/two words', { type: 'tmpfs', root: '/a', limits: readOnly | mountLimits.noexec }),
-        mount('/usr', { root: '/usr', limits: readOnly }),
+        '/ ext4 / 0 ',
+        `/run tmpfs / ${nosuid | nodev} `,
+        `/two words tmpfs /a ${readOnly | mountLimits.noexec} `,
+        `/usr ext4 /usr ${readOnly} `,
+        '/proc proc / 0 hidepid=invisible,subset=pid',
       ],
     );
+  });
+
+  test('that are a file system of its own, or hide processes, are so again', () => {
+    const proc = { type: 'proc', options: 'hidepid=invisible', isOwn: true };
+    const was = { mounts: [mount('/proc', proc)], outside: [mount('/proc', { type: 'proc' })] };
+    const outside = [mount('/proc', { type: 'proc', device: '0:22' })];
+    assert.deepEqual(sandboxDifferences(was, [mount('/proc', { ...proc, device: '0:50' })], outside), []);
+    assert.deepEqual(sandboxDifferences(was, outside, outside), [
+      'its sandbox has / of proc at /proc now, and had / of proc, hidepid=invisible, of its own',
+    ]);
   });
 
   test('are the same if only the name of a private directory is another', () => {
@@ -82,7 +97,7 @@ suite('the mounts of a sandbox', () => {
 
 suite('private directories', () => {
   const line = (path: string, root: string, device = '8:1') => ({
-    ...{ id: 1, parent: 0, device, path, root, type: 'ext4', limits: 0 },
+    ...{ id: 1, parent: 0, device, path, root, type: 'ext4', limits: 0, options: '' },
   });
 
   test('are found outside below the mount that shows the most of their path', () => {

@@ -76,7 +76,7 @@ test('what is known of a sandboxed group is read as it was written', () => {
     files: [pathFileOf(1, '/bin/sh')],
     tables: [{ filesId: 1, descriptors: [{ fd: 0, fileId: 1, closeOnExec: true }] }],
   };
-  const mounts = [{ path: '/', type: 'ext4', root: '/', limits: 1 }];
+  const mounts = [{ path: '/', type: 'ext4', root: '/', limits: 1, options: '', isOwn: false }];
   const sandbox = {
     ...{ unit: 'web.service', mounts, outside: mounts, hostName: { node: 'a', domain: '(none)' } },
     privateDirectories: [{ path: '/tmp', from: '/tmp/systemd-private/tmp' }],
