@@ -35,11 +35,14 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
 export function describeGroupPlan(
   plan: RestorePlan,
   preparation: Preparation,
-  { segments }: Pick<ProcessGroup, 'segments'>,
+  { segments, sandbox }: Pick<ProcessGroup, 'segments' | 'sandbox'>,
 ): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
   const { directories, files, symlinks, names, checks } = preparation;
   return [
+    ...(sandbox === undefined
+      ? []
+      : [`is restored while the system boots, into the sandbox of ${sandbox.unit}`]),
     ...line(paths(directories), (list) => `makes directories: ${list}`),
     ...line(paths(files), (list) => `makes files of memory file systems with their content: ${list}`),
     ...line(paths([...symlinks, ...names]), (list) => `makes links: ${list}`),
@@ -146,6 +149,7 @@ export function describeProcessPlan(plan: RestorePlan, process: Process): string
     ...describeCalls(process.threads),
     ...describeSignals(plan, process),
     ...describeTimers(process),
+    ...(plan.mdwe.includes(process.pid) ? ['gives up making memory executable'] : []),
     ...describeMemoryKeys(plan, process),
     ...describeThreads(plan, process),
     ...describeDescriptors(plan, process),
