@@ -97,6 +97,15 @@ function byPath(mounts: readonly SandboxMount[]): ReadonlyMap<string, SandboxMou
 }
 
 /**
+ * The credentials of another unit, which the service manager mounts while that one runs: which of them a
+ * sandbox has depends on when it was made.
+ */
+function isOfOtherUnit(path: string, unit: string): boolean {
+  const [, owner] = /^\/run\/credentials\/([^/]+)/.exec(path) ?? [];
+  return owner !== undefined && owner !== unit;
+}
+
+/**
  * What a sandbox that was made now shows otherwise than the one that a process was in: by what is mounted
  * where, with what is forbidden there. What the system around it has mounted is none of the sandbox's own: it
  * is the same sandbox if it forbids the same besides, whatever that is, or if one of the two worlds has no
@@ -106,7 +115,7 @@ function byPath(mounts: readonly SandboxMount[]): ReadonlyMap<string, SandboxMou
  * @returns a sentence for each path
  */
 export function sandboxDifferences(
-  was: Pick<Sandbox, 'mounts' | 'outside'>,
+  was: Pick<Sandbox, 'unit' | 'mounts' | 'outside'>,
   inside: readonly MountLine[],
   outside: readonly MountLine[],
 ): string[] {
@@ -116,13 +125,15 @@ export function sandboxDifferences(
   const [before, beforeOutside] = [byPath(was.mounts), byPath(was.outside)];
   const [now, nowOutside] = [seen(inside), seen(outside)];
   const paths = new Set([...before.keys(), ...now.keys()]);
-  return [...paths].flatMap((path) => {
-    const [then, later] = [before.get(path), now.get(path)];
-    const made = madeOf(then, beforeOutside.get(path));
-    const makes = madeOf(later, nowOutside.get(path));
-    const isPassedOn = made !== undefined && makes !== undefined;
-    if (isSame(then, later)) return [];
-    if (isPassedOn && (made === makes || made === 'nothing' || makes === 'nothing')) return [];
-    return [`its sandbox has ${describe(later)} at ${path} now, and had ${describe(then)}`];
-  });
+  return [...paths]
+    .filter((path) => !isOfOtherUnit(path, was.unit))
+    .flatMap((path) => {
+      const [then, later] = [before.get(path), now.get(path)];
+      const made = madeOf(then, beforeOutside.get(path));
+      const makes = madeOf(later, nowOutside.get(path));
+      const isPassedOn = made !== undefined && makes !== undefined;
+      if (isSame(then, later)) return [];
+      if (isPassedOn && (made === makes || made === 'nothing' || makes === 'nothing')) return [];
+      return [`its sandbox has ${describe(later)} at ${path} now, and had ${describe(then)}`];
+    });
 }

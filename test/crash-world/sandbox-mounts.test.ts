@@ -8,6 +8,7 @@ import { type MountLine, parseMounts, sandboxDifferences } from '../../src/crash
 import { mountLimits, type SandboxMount } from '../../src/model/sandbox.ts';
 
 const { readOnly, nosuid, nodev } = mountLimits;
+const unit = 'web.service';
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-sandbox-'));
 after(() => rmSync(directory, { recursive: true }));
 
@@ -43,7 +44,7 @@ suite('the mounts of a sandbox', () => {
 
   test('that are a file system of its own, or hide processes, are so again', () => {
     const proc = { type: 'proc', options: 'hidepid=invisible', isOwn: true };
-    const was = { mounts: [mount('/proc', proc)], outside: [mount('/proc', { type: 'proc' })] };
+    const was = { unit, mounts: [mount('/proc', proc)], outside: [mount('/proc', { type: 'proc' })] };
     const outside = [mount('/proc', { type: 'proc', device: '0:22' })];
     assert.deepEqual(sandboxDifferences(was, [mount('/proc', { ...proc, device: '0:50' })], outside), []);
     assert.deepEqual(sandboxDifferences(was, outside, outside), [
@@ -54,19 +55,19 @@ suite('the mounts of a sandbox', () => {
   test('are the same if only the name of a private directory is another', () => {
     const root = (boot: string, end: string): string =>
       `/systemd-private-${boot.repeat(32)}-web.service-${end}/tmp`;
-    const was = { mounts: [mount('/tmp', { root: root('a', 'abc123') })], outside: [mount('/tmp')] };
+    const was = { unit, mounts: [mount('/tmp', { root: root('a', 'abc123') })], outside: [mount('/tmp')] };
     const now = [mount('/tmp', { root: root('b', 'XyZ789') })];
     assert.deepEqual(sandboxDifferences(was, now, [mount('/tmp')]), []);
     assert.equal(sandboxDifferences(was, [mount('/tmp', { root: '/other' })], [mount('/tmp')]).length, 1);
   });
 
   test('that the system has as well are none of the sandbox', () => {
-    const was = { mounts: [mount('/'), mount('/old')], outside: [mount('/'), mount('/old')] };
+    const was = { unit, mounts: [mount('/'), mount('/old')], outside: [mount('/'), mount('/old')] };
     const now = [mount('/'), mount('/new')];
     assert.deepEqual(sandboxDifferences(was, now, now), []);
     assert.equal(sandboxDifferences(was, [mount('/')], [mount('/'), mount('/old')]).length, 1);
     // All is read-only inside, what only this world has too.
-    const strict = { mounts: [mount('/', { limits: readOnly })], outside: [mount('/')] };
+    const strict = { unit, mounts: [mount('/', { limits: readOnly })], outside: [mount('/')] };
     const inside = [mount('/', { limits: readOnly }), mount('/new', { limits: readOnly | nodev })];
     const outside = [mount('/'), mount('/new', { limits: nodev })];
     assert.deepEqual(sandboxDifferences(strict, inside, outside), []);
@@ -74,6 +75,7 @@ suite('the mounts of a sandbox', () => {
     // The system mounts something otherwise than before.
     const noexec = mountLimits.noexec | readOnly;
     const other = {
+      unit,
       mounts: [mount('/run', { limits: noexec })],
       outside: [mount('/run', { limits: mountLimits.noexec })],
     };
@@ -81,8 +83,16 @@ suite('the mounts of a sandbox', () => {
     assert.equal(sandboxDifferences(other, [mount('/run')], [mount('/run')]).length, 1);
   });
 
+  test('with credentials of other units are as good with others of them, and not with others of its own', () => {
+    const of = (name: string) => mount(`/run/credentials/${name}`, { type: 'ramfs' });
+    const was = { unit, mounts: [of('a.service'), of(unit)], outside: [] };
+    assert.deepEqual(sandboxDifferences(was, [of('b.service'), of(unit)], [of('b.service'), of(unit)]), []);
+    assert.equal(sandboxDifferences(was, [], [of(unit)]).length, 1);
+  });
+
   test('that allow more, or hide less, are named', () => {
     const was = {
+      unit,
       mounts: [mount('/'), mount('/usr', { root: '/usr', limits: readOnly })],
       outside: [mount('/')],
     };

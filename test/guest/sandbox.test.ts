@@ -7,6 +7,8 @@ import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const PROGRAM = '/usr/bin/python3 /usr/local/bin/sandboxed.py /var/lib/%p/found';
+/** Has made its mount namespace itself. */
+const ITSELF = '/usr/bin/unshare --mount /bin/sh -c "echo ready >/var/lib/itself/found; exec sleep infinity"';
 /** CRIU 3.17 of Debian 12 does not restore no_new_privs, which systemd sets with filters for other users. */
 const isOld = release === 'bookworm';
 
@@ -25,7 +27,6 @@ const UNITS = {
   // No sandbox at all, but filters.
   'only-filtered': 'RestrictRealtime=yes\nMemoryDenyWriteExecute=yes',
   changed: 'PrivateTmp=yes\nProtectSystem=full',
-  // It has made its mount namespace itself.
   itself: '',
 } as const;
 type Unit = keyof typeof UNITS;
@@ -35,7 +36,7 @@ const NAMES = (Object.keys(UNITS) as Unit[]).filter((name) => name !== 'dynamic'
 const RESTORED = NAMES.filter((name) => name !== 'changed' && name !== 'itself');
 
 function unitFile(name: Unit, settings: string = UNITS[name]): string {
-  const start = name === 'itself' ? `/usr/bin/unshare --mount ${PROGRAM}` : PROGRAM;
+  const start = name === 'itself' ? ITSELF : PROGRAM;
   return [
     '[Unit]',
     `Description=${name}`,
@@ -76,7 +77,8 @@ suite(`sandboxed services with ${release}`, () => {
     await guest.sh(`systemctl daemon-reload; systemctl -q enable --now ${NAMES.join(' ')}`);
     for (const name of NAMES) {
       await guest.until(`grep -q ready /var/lib/${name}/found`, 60);
-      before_.set(name, { pid: await mainPid(name), found: await look(name) });
+      const found = name === 'itself' ? '' : await look(name);
+      before_.set(name, { pid: await mainPid(name), found });
     }
     await guest.sh(NAMES.map((name) => `otherworld protect --unit ${name}`).join('; '));
     await write('changed', 'PrivateTmp=yes\nProtectSystem=no');
