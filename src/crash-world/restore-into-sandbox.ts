@@ -15,6 +15,7 @@ import { memoryProblem } from './restore-stage.ts';
 import { runtimeProgram } from './runtime-program.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
+import { strangePrograms } from './sandbox-programs.ts';
 import { show } from './systemctl.ts';
 
 /** What became of the processes of a unit. */
@@ -97,6 +98,8 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
   const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
   if (differences.length > 0) return [...new Set(differences)];
+  const strange = strangePrograms(placeholder);
+  if (strange.length > 0) return strange;
   const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
   if (name.length > 0) return name;
   const user = userProblem(unit, groups, placeholder);
