@@ -3,8 +3,8 @@ import { PROC_SUPER_MAGIC } from '../system/file-systems.ts';
 import { inNamespacesOf } from '../system/namespaces.ts';
 
 /**
- * What runs in a sandbox as root while processes are restored into it (the shell of CRIU's action script), and
- * what tells its loader, and CRIU's, what else to run.
+ * What runs in a sandbox as root while processes are restored into it (the shell of CRIU's action script),
+ * and what tells its loader, and CRIU's, what else to run.
  */
 const RUN = [
   '/bin/sh',
