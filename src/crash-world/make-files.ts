@@ -157,8 +157,9 @@ export function makeFile(directory: string, file: ToMake): void {
   inParent(file.path, (place) => {
     if (typeOf(file.identity.mode) !== fileType.fifo) {
       makeRegular(directory, place, file);
-      // Root's alone so far.
-      finish(place, file, (stats) => stats.isFile() && stats.uid === 0 && stats.nlink === 1);
+      // It is ours alone so far.
+      const uid = process.getuid?.();
+      finish(place, file, (stats) => stats.isFile() && stats.uid === uid && stats.nlink === 1);
       return;
     }
     if (!existsSync(place)) makeFifo(place, 0o600);
