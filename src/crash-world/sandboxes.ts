@@ -91,11 +91,10 @@ class SandboxBoot {
   }
 
   async #restore(one: SandboxedUnit, placeholder: number): Promise<void> {
-    const { restored, failed } = sandboxFiles(one.unit);
+    const { restored } = sandboxFiles(one.unit);
     const result = await restoreIntoSandbox(one, placeholder);
     if ('problems' in result) {
       this.#fail(one, result.problems);
-      replaceFile(failed, '');
       return;
     }
     this.#report.notes.push(...result.notes);
@@ -143,7 +142,9 @@ class SandboxBoot {
     }
   }
 
+  /** A helper that waits, or comes to wait, ends the placeholder. */
   #fail(one: SandboxedUnit, reasons: readonly string[]): void {
+    replaceFile(sandboxFiles(one.unit).failed, '');
     for (const { group } of one.groups) {
       concludeGroup(this.#report, group, 'failed', reasons);
       this.#endImages(one, group, false);
