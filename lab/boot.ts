@@ -4,7 +4,7 @@ import { messageOf } from '../src/system/thrown.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { processExists } from './cache.ts';
 import { answers, dropConnection } from './channel.ts';
-import { consoleTail } from './console-log.ts';
+import { consoleTail, panicOnConsole } from './console-log.ts';
 import { describeCpus } from './cpu-state.ts';
 import { LabError } from './error.ts';
 import { furnish } from './furnish.ts';
@@ -52,17 +52,20 @@ async function comeUp(
 ): Promise<void> {
   const { name } = machine.options;
   if (snapshot) await wake(name);
-  if (!(await answers(name, BOOT_SECONDS))) {
-    const cpus = await describeCpus(name, machine.options.cpus).catch(messageOf);
-    const end = consoleTail(name, 60);
-    await stopGuest(name);
-    throw new LabError(
-      `guest ${name} did not come up within ${BOOT_SECONDS} s of its own\n${cpus}\nthe end of its console:\n${end}`,
-    );
-  }
+  if (!(await answers(name, BOOT_SECONDS, () => panicOnConsole(name) !== undefined)))
+    throw await whyNotUp(machine);
   if (snapshot) await setClock(name);
   else if (isQuick(machine.options)) await takeSnapshot(machine, progress);
   await furnish(name, machine.options);
+}
+
+/** Ends a guest that did not come up. @returns an error with all that can be seen of it */
+async function whyNotUp({ options: { name, cpus } }: Machine): Promise<LabError> {
+  const where = await describeCpus(name, cpus).catch(messageOf);
+  const said = panicOnConsole(name) ?? `nothing answered within ${BOOT_SECONDS} s of its own`;
+  const end = consoleTail(name, 60);
+  await stopGuest(name);
+  return new LabError(`guest ${name} did not come up: ${said}\n${where}\nthe end of its console:\n${end}`);
 }
 
 /** A snapshot holds the first disk alone. */

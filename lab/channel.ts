@@ -199,13 +199,18 @@ const TRY_SHARE = 0.25;
 /**
  * Waits until the guest's sshd greets.
  * @param seconds of the guest's own time
- * @returns false when the time is up or QEMU has ended
+ * @param isHopeless tells that it never will
+ * @returns false when the time is up, QEMU has ended or it is hopeless
  */
-export async function answers(name: string, seconds: number): Promise<boolean> {
+export async function answers(
+  name: string,
+  seconds: number,
+  isHopeless: () => boolean = () => false,
+): Promise<boolean> {
   const { sshPort } = readRunningGuest(name);
   const elapsed = guestClock(guestPid(name) ?? 0);
   while (elapsed() < seconds) {
-    if (guestPid(name) === undefined) return false;
+    if (guestPid(name) === undefined || isHopeless()) return false;
     if (await greets(sshPort, Math.max(SHORTEST_TRY, elapsed() * TRY_SHARE))) return true;
     await sleep(200);
   }

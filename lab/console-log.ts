@@ -15,6 +15,17 @@ export function consoleTail(name: string, lines: number): string {
   return buffer.toString('utf8').replaceAll('\r', '').trimEnd().split('\n').slice(-lines).join('\n');
 }
 
+/** What a kernel that has panicked says of it on the guest's console; undefined as long as none has. */
+export function panicOnConsole(name: string): string | undefined {
+  const { consoleLog } = guestPaths(name);
+  return existsSync(consoleLog) ? panicLine(readFileSync(consoleLog, 'latin1')) : undefined;
+}
+
+/** The first line of a console's text that tells of a panic, from there on. */
+export function panicLine(text: string): string | undefined {
+  return /Kernel panic - not syncing: .*/.exec(text)?.[0].trimEnd();
+}
+
 /** Whether the kernel that began last on the console is that of a crash world. */
 export function bootedCrashWorld(name: string): boolean {
   const { consoleLog } = guestPaths(name);

@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { cpuState } from './cpu-state.ts';
+import { withDebugger } from './debugger.ts';
 import { LabError } from './error.ts';
-import { connectGdb } from './gdb-remote.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
 import { guestClock } from './guest-time.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 
 /** Ways to kill a guest's kernel. */
-export const faults = ['sysrq', 'bug', 'oops', 'nmi', 'hang'] as const;
+export const faults = ['sysrq', 'bug', 'oops', 'nmi', 'nmi-entry', 'hang'] as const;
 export type Fault = (typeof faults)[number];
 
 /** @throws LabError for an unknown name */
@@ -52,6 +52,11 @@ export async function strike(name: string, fault: Fault, cpu?: number): Promise<
     case 'nmi':
       await guestShell(name, PANIC_ON_NMI);
       return injectNmi(name);
+    case 'nmi-entry':
+      await guestShell(name, PANIC_ON_NMI);
+      await stopInEntryCode(name);
+      await injectNmi(name);
+      return withQmp(guestPaths(name).qmp, async (qmp) => void (await qmp.execute('cont')));
     case 'hang':
       await guestShell(name, PANIC_ON_NMI);
       await hang(name);
@@ -69,6 +74,40 @@ const PANIC_ON_NMI = 'echo 1 > /proc/sys/kernel/unknown_nmi_panic';
 /** As a watchdog or a management controller does, which is outside of the machine. */
 async function injectNmi(name: string): Promise<void> {
   await withQmp(guestPaths(name).qmp, (qmp) => qmp.execute('inject-nmi'));
+}
+
+/** Stops that a CPU in the entry code takes at most, where the guest makes system calls all the time. */
+const MOST_STOPS = 5000;
+
+/**
+ * Stops the guest at a moment at which one of its CPUs, or several, are in the kernel's entry code.
+ * @returns which
+ */
+export async function stopInEntryCode(name: string): Promise<number[]> {
+  const { cpus } = readRunningGuest(name);
+  const symbols = await guestShell(name, `grep -E ' __entry_text_(start|end)$' /proc/kallsyms`);
+  const [start = 0n, end = 0n] = symbols
+    .trim()
+    .split('\n')
+    .map((line) => BigInt(`0x${line.split(' ')[0]}`))
+    .sort((a, b) => (a < b ? -1 : 1));
+  for (let stops = 0; stops < MOST_STOPS; stops++) {
+    const caught = await withQmp(guestPaths(name).qmp, (qmp) => stopAndLook(qmp, cpus, start, end));
+    if (caught.length > 0) return caught;
+  }
+  throw new LabError(`no CPU of ${name} was in the kernel's entry code in ${MOST_STOPS} looks`);
+}
+
+/** The CPUs that are between two addresses: if none is, the guest goes on. */
+async function stopAndLook(qmp: Qmp, cpus: number, start: bigint, end: bigint): Promise<number[]> {
+  await qmp.execute('stop');
+  const caught: number[] = [];
+  for (let cpu = 0; cpu < cpus; cpu++) {
+    const ip = BigInt(`0x${(await cpuState(qmp, cpu)).ip}`);
+    if (ip >= start && ip < end) caught.push(cpu);
+  }
+  if (caught.length === 0) await qmp.execute('cont');
+  return caught;
 }
 
 /**
@@ -115,7 +154,7 @@ function guestShell(name: string, script: string): Promise<string> {
 
 /** @throws LabError if a fault cannot be made to strike on that CPU */
 export function checkCpu(name: string, fault: Fault, cpu: number): void {
-  if (fault === 'nmi' || fault === 'hang')
+  if (fault === 'nmi' || fault === 'nmi-entry' || fault === 'hang')
     throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
   const { cpus } = readRunningGuest(name);
   if (cpu >= cpus) throw new LabError(`--cpu ${cpu}: guest ${name} has CPUs 0 to ${cpus - 1}`);
@@ -137,22 +176,12 @@ async function plant(name: string, code: Buffer): Promise<void> {
  * @throws LabError if it does not read what was written
  */
 export async function overwriteMemory(name: string, physical: number, bytes: Buffer): Promise<void> {
-  const { qmp: qmpSocket, gdb } = guestPaths(name);
-  const gdbServer = (address: string): Promise<unknown> =>
-    withQmp(qmpSocket, (qmp) =>
-      qmp.execute('human-monitor-command', { 'command-line': `gdbserver ${address}` }),
-    );
-  await gdbServer(`unix:${gdb},server=on,wait=off`);
-  const remote = await connectGdb(gdb);
-  try {
+  await withDebugger(name, async (remote) => {
     await remote.write(physical, bytes);
     if (!(await remote.read(physical, bytes.length)).equals(bytes)) {
       throw new LabError(`the guest's memory at 0x${physical.toString(16)} did not take the bytes`);
     }
-  } finally {
-    await remote.detach();
-  }
-  await gdbServer('none');
+  });
 }
 
 /**

@@ -7,6 +7,10 @@ export interface GdbRemote {
   read(physical: number, length: number): Promise<Buffer>;
   /** Writes bytes at a physical address, whatever the guest's page tables say. */
   write(physical: number, bytes: Buffer): Promise<void>;
+  /** Registers of a CPU, by the names of the kernel's pt_regs. */
+  registers(cpu: number): Promise<Record<string, bigint>>;
+  /** Executes one instruction on a CPU; the others stand still, and no interrupt comes. */
+  step(cpu: number): Promise<void>;
   /** Lets the guest go on and closes the connection. */
   detach(): Promise<void>;
 }
@@ -29,11 +33,36 @@ export async function connectGdb(socketPath: string): Promise<GdbRemote> {
     },
     write: (physical, bytes) =>
       expectOk(exchange, `M${physical.toString(16)},${bytes.length.toString(16)}:${bytes.toString('hex')}`),
+    registers: async (cpu) => {
+      await expectOk(exchange, `Hg${threadOf(cpu)}`);
+      return parseRegisters(Buffer.from(await exchange('g'), 'hex'));
+    },
+    step: async (cpu) => {
+      const answer = await exchange(`vCont;s:${threadOf(cpu)}`);
+      if (!answer.startsWith('T')) throw new LabError(`gdbstub answers '${answer}' to a step`);
+    },
     detach: async () => {
       await expectOk(exchange, 'D');
       socket.destroy();
     },
   };
+}
+
+/** QEMU counts CPUs from 1. */
+function threadOf(cpu: number): string {
+  return (cpu + 1).toString(16);
+}
+
+/** The order of GDB's description of x86-64 (features/i386/64bit-core.xml). */
+const GENERAL = 'ax bx cx dx si di bp sp r8 r9 r10 r11 r12 r13 r14 r15 ip'.split(' ');
+const HALVES = ['flags', 'cs', 'ss'];
+
+function parseRegisters(bytes: Buffer): Record<string, bigint> {
+  if (bytes.length < GENERAL.length * 8 + HALVES.length * 4) throw new LabError('gdbstub has few registers');
+  return Object.fromEntries([
+    ...GENERAL.map((name, i) => [name, bytes.readBigUInt64LE(i * 8)]),
+    ...HALVES.map((name, i) => [name, BigInt(bytes.readUInt32LE(GENERAL.length * 8 + i * 4))]),
+  ]);
 }
 
 type Exchange = (packet: string) => Promise<string>;

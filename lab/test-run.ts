@@ -5,6 +5,7 @@ import { join, relative } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { removeGuest } from './boot.ts';
+import { whenBrokenOff } from './broken-off.ts';
 import { guestNames } from './guest.ts';
 import { repositoryRoot } from './node-tree.ts';
 import type { Release } from './release.ts';
@@ -63,7 +64,10 @@ export async function runTests(selection: TestSelection): Promise<number> {
   const runId = String(process.pid);
   process.env.OTHERWORLD_TEST_RUN = runId;
   process.env.OTHERWORLD_TEST_EXTENT = selection.extent;
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopAt(signal, runId));
+  whenBrokenOff(() => {
+    brokenOff.abort();
+    return removeLeftGuests(runId);
+  });
   const files = testFiles(selection.filter);
   const guestFiles = files.filter(isGuestTest);
   const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
@@ -159,6 +163,7 @@ async function runInGuest({ file, release }: GuestJob, tally: Tally): Promise<vo
   console.log(`\n${title}: ${Math.round((performance.now() - start) / 1000)} s\n${said}`);
 }
 
+/** A run that is broken off ends its tests and guests, too. */
 const brokenOff = new AbortController();
 
 /** Every file runs in a process of its own; what the tests say is given to `write`. */
@@ -189,13 +194,6 @@ async function runFiles(
 /** In one line, of 300 characters at most. The runner wraps what a test has thrown. */
 const messageOf = (error: Error): string =>
   (error.cause instanceof Error ? error.cause : error).message.replace(/\s+/g, ' ').slice(0, 300);
-
-/** A run that is broken off ends its tests and guests, too. */
-function stopAt(signal: 'SIGINT' | 'SIGTERM', runId: string): void {
-  brokenOff.abort();
-  const end = (): boolean => process.kill(process.pid, signal);
-  removeLeftGuests(runId).then(end, end);
-}
 
 async function removeLeftGuests(runId: string): Promise<void> {
   for (const name of guestNames()) {

@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootGuest, removeGuest } from '../boot.ts';
+import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
-import { guestPaths } from '../guest.ts';
+import { guestPaths, guestPid } from '../guest.ts';
 import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
@@ -58,13 +59,16 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
   const sizes = { memoryMiB: 2048, cpus, crashKernelMiB: 320 };
   checkSizes(sizes, true);
   const programs = await buildPrograms(release, progress);
+  // Another demo's guest is not ours to remove.
+  if (guestPid(guest) === undefined && !options.keep) whenBrokenOff(() => removeGuest(guest));
   await bootGuest(
     { ...{ name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick }, ...sizes },
     progress,
   );
   try {
-    progress.step('installing Otherworld and arming it');
+    progress.step('installing Otherworld in it');
     await installOtherworld(guest);
+    progress.step('arming it: the crash world is built, tried and loaded');
     await armGuest(guest);
     return await demonstrate(guest, programs, display);
   } finally {

@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HaltText } from '../stage-zero/area.ts';
 import { codeOf } from '../system/thrown.ts';
+import { Kcore } from '../vmcore/kcore.ts';
 import type { IomemEntry } from './iomem.ts';
-import { Kcore } from './kcore.ts';
 import { symbolAddress } from './kernel-addresses.ts';
 
 /**

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { codeOf } from '../system/thrown.ts';
+import { Kcore } from '../vmcore/kcore.ts';
 import type { IomemEntry } from './iomem.ts';
-import { Kcore } from './kcore.ts';
 
 /** Where the running kernel has what lies at physical addresses; what is not certain is left out. */
 export interface KernelAddresses {

@@ -2,12 +2,12 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HaltText, StageZeroCpu } from '../stage-zero/area.ts';
 import { type CpuInfo, parseCpuInfo, processorObstacle, stageZeroCpus } from '../stage-zero/processors.ts';
+import { lockdownMode } from '../system/lockdown.ts';
 import type { Finding } from './finding.ts';
 import { type BootProcessorSetting, findHaltText, isKnownFirmware } from './halt-text.ts';
 import { type IomemEntry, parseIomem } from './iomem.ts';
 import { lowMemory } from './low-memory.ts';
 import { encryptionObstacle, encryptionProblem } from './memory-encryption.ts';
-import { lockdownMode } from './obstacles.ts';
 
 /** What a crash kernel that was loaded will not have: the end of a sentence each. */
 export interface Lacking {

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Range } from '../system/range.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
+import { Kcore } from '../vmcore/kcore.ts';
 import type { CpioEntry } from './cpio.ts';
-import { Kcore } from './kcore.ts';
 
 /** What is read at a time where a mark is looked for. */
 const PIECE_BYTES = 8 * 2 ** 20;

@@ -3,7 +3,7 @@ import { noteOf } from '../stage-zero/area.ts';
 import { savedState } from '../stage-zero/saved.ts';
 import { parseNotes } from '../system/elf.ts';
 import { codeOf } from '../system/thrown.ts';
-import { Kcore } from './kcore.ts';
+import { Kcore } from '../vmcore/kcore.ts';
 import type { KcoreMemory } from './loaded-mark.ts';
 
 const DAMAGED = 'stage zero was overwritten since the system was armed; run otherworld arm again';

@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { lockdownMode } from '../system/lockdown.ts';
 import { findProgram, runProgram } from './command.ts';
 import { ArmError } from './errors.ts';
 import type { Finding } from './finding.ts';
@@ -65,12 +66,6 @@ function symbolsShown(root: string): Finding {
     found,
     todo: 'sysctl kernel.kptr_restrict=1, which shows them to root alone',
   };
-}
-
-/** How the kernel is locked down: `integrity` or `confidentiality`; undefined if it is not. */
-export function lockdownMode(root: string): string | undefined {
-  const mode = /\[(\w+)\]/.exec(text(root, 'sys/kernel/security/lockdown') ?? '')?.[1];
-  return mode === 'none' ? undefined : mode;
 }
 
 /**

@@ -3,8 +3,10 @@ import { release as runningRelease } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import type { Armed, Manifest } from '../config/manifest.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
+import { CACHE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, describeRule, loadRules, type ProtectionRule } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
+import { isLocked } from '../system/directory-lock.ts';
 import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
@@ -41,6 +43,8 @@ export interface Status {
     | 'cannot tell'
     | 'stale'
     | 'crash world';
+  /** Another `otherworld` arms, disarms or builds at this moment: what this says may soon be otherwise. */
+  readonly isAtWork: boolean;
   /** Why it is stale or cannot be told, what to do. */
   readonly hint: string | undefined;
   readonly armedAt: string | undefined;
@@ -77,6 +81,7 @@ export function readStatus(config: Config): Status {
   return {
     kernel: runningRelease(),
     state: isCrashWorld() ? 'crash world' : state,
+    isAtWork: isLocked(CACHE_DIRECTORY),
     hint,
     armedAt: loaded ? armed?.manifest.armedAt : undefined,
     reservedBytes: reservedBytes(),

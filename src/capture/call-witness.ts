@@ -4,7 +4,9 @@ import { listForEachEntry } from '../linux/list.ts';
 import { mmStruct } from '../linux/mm-types.ts';
 import { forEachThread } from '../linux/pid.ts';
 import { fileKind } from '../linux/readers/file-kind.ts';
+import { ipcSleepers } from '../linux/readers/ipc-sleepers.ts';
 import { kernelStack, loadedModules } from '../linux/readers/kernel-stack.ts';
+import { doneOperation } from '../linux/readers/semaphore-operation.ts';
 import { type Task, taskAt, taskState, taskStruct } from '../linux/sched.ts';
 import { signalStruct } from '../linux/signal.ts';
 import type { Vma } from '../model/memory.ts';
@@ -78,13 +80,24 @@ function rangeOf([start = 0n, length = 0n]: Arguments): { start: number; end: nu
   return Number(start) % PAGE_SIZE === 0 && end <= USER_END ? { start: Number(start), end } : undefined;
 }
 
+/** Who changes a semaphore does the operations that others wait to do, and wakes them with the result. */
+function semaphoreResult(kernel: Kernel, { task, cpu }: Witnessed): KnownResult | undefined {
+  if (cpu !== undefined || ipcSleepers(kernel).has(task.address)) return undefined;
+  const { frames, end } = kernelStack(kernel, task, cpu);
+  const result = end === 'user' ? doneOperation(kernel, task, frames) : undefined;
+  return result === undefined
+    ? undefined
+    : { value: BigInt(result), reason: 'another process has done its operation for it' };
+}
+
 /** What is true already is not done again: another thread could have been given the place meanwhile. */
 function knownResult(
   kernel: Kernel,
-  { task, vmas }: Witnessed,
+  whose: Witnessed,
   name: string,
   given: Arguments,
 ): KnownResult | undefined {
+  const { task, vmas } = whose;
   const [first = 0n] = given;
   if (name === 'munmap') {
     const range = rangeOf(given);
@@ -98,6 +111,7 @@ function knownResult(
       ? { value: first, reason: 'the heap ends where it is to end' }
       : undefined;
   }
+  if (name === 'semop' || name === 'semtimedop') return semaphoreResult(kernel, whose);
   return undefined;
 }
 

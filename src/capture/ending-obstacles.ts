@@ -6,10 +6,10 @@ import type { TaskList } from '../linux/readers/task-list.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { forEachVma } from '../linux/readers/vma.ts';
 import { PF, type Task, taskAt } from '../linux/sched.ts';
+import { hasUndos } from '../linux/sem.ts';
 import { pidOfRole, SIGNAL, signalStruct } from '../linux/signal.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { MemoryUsers } from './memory-users.ts';
-import { hasSemaphoreUndo } from './task-attributes.ts';
 import type { TaskGroup } from './tasks.ts';
 
 const { SIGCHLD } = constants.signals;
@@ -105,7 +105,7 @@ export function obstaclesOf(source: EndSource, group: TaskGroup): string[] {
     allThreads.some(({ ptrace }) => ptrace !== 0) && 'is traced by a debugger',
     threads.some(({ ptraced }) => !listEmpty(kernel, ptraced)) && 'traces another process',
     threads.some(({ io_uring }) => (io_uring ?? 0n) !== 0n) && 'uses io_uring',
-    threads.some((task) => hasSemaphoreUndo(kernel, task)) && 'has System V semaphores to undo',
+    threads.some(({ sysvUndo }) => hasUndos(kernel, sysvUndo)) && 'has System V semaphores to undo',
     allThreads.some(({ children }) => !listEmpty(kernel, children)) && 'has children',
     // disassociate_ctty() sends SIGHUP.
     signal.leader !== 0 &&

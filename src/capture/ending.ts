@@ -4,7 +4,7 @@ import { type RunningTasks, wasInUserMode } from '../linux/current.ts';
 import { PF, type Task } from '../linux/sched.ts';
 import { SIGNAL } from '../linux/signal.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { doubtOfRegisters } from './arch/index.ts';
+import { registersAtEnd } from './arch/index.ts';
 import { ENOSYS } from './syscall.ts';
 import type { TaskGroup } from './tasks.ts';
 
@@ -28,7 +28,7 @@ export function exitCodeOf({ leader, signal }: Pick<TaskGroup, 'leader' | 'signa
 function hasRegisters(kernel: Kernel, task: Task, { cpuOf }: RunningTasks): boolean {
   const cpu = cpuOf.get(task.address);
   if (cpu === undefined) return task.on_cpu === 0;
-  return wasInUserMode(kernel, cpu, task.pid) === false && doubtOfRegisters(kernel, cpu, task) === undefined;
+  return wasInUserMode(kernel, cpu, task.pid) === false && registersAtEnd(kernel, cpu, task).kind === 'stack';
 }
 
 /** What the threads of a process give to a call that ends it and has only begun: `error_code` of each. */

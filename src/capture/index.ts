@@ -6,7 +6,14 @@ import { listTasks } from '../linux/readers/task-list.ts';
 import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
-import { newFindings, type Refusal } from '../model/verdict.ts';
+import {
+  momentOf,
+  newFindings,
+  ofTheMoment,
+  type Refusal,
+  refusalOf,
+  refuseForNow,
+} from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { LiveCpus } from './arch/index.ts';
@@ -37,6 +44,13 @@ export interface CaptureRequest {
   readonly disks?: Disks;
   /** Which service has a cgroup: without it no process in a mount namespace of its own comes back. */
   readonly serviceOf?: ServiceOf;
+  /**
+   * Groups are captured in spite of reasons of the moment, which are then in their processes' findings: of a
+   * living kernel.
+   */
+  readonly inSpiteOfMoments?: boolean;
+  /** Descendants that are not wanted, though what others share with them is known: who looks is one. */
+  readonly without?: ReadonlySet<number>;
 }
 
 /** Runs a part of the capture; an error in reading the dump becomes a reason against the process. */
@@ -76,12 +90,20 @@ function isWhole(candidate: Candidate): candidate is Process {
   return !('isLost' in candidate);
 }
 
+/** Of a living kernel: what cannot be read of a process that runs on can be whole a moment later. */
+function isMoving({ kernel, running }: ProcessSource, { threads }: TaskGroup): boolean {
+  return kernel.isAlive && threads.some(({ address }) => running.cpuOf.has(address));
+}
+
 function captureAll(source: ProcessSource, groups: readonly TaskGroup[]): Candidate[] {
   return groups.map((group): Candidate => {
     const findings = newFindings();
-    findings.reasons.push(...source.endings.problemsOf(group));
+    for (const reason of source.endings.problemsOf(group)) refuseForNow(findings, reason, 'passing');
     // What was found before something could not be read may be why.
-    const refuse = (reason: string) => findings.reasons.push(reason);
+    const refuse = (reason: string) => {
+      if (isMoving(source, group)) refuseForNow(findings, reason, 'passing');
+      else findings.reasons.push(reason);
+    };
     const process =
       findings.reasons.length > 0
         ? undefined
@@ -147,16 +169,24 @@ function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<big
   return new Set(there.length > 0 ? there : cpuOf.keys());
 }
 
+/** Whether it is because of this one that its group cannot come back. */
+function isCulprit(candidate: Candidate, { inSpiteOfMoments = false }: CaptureRequest): boolean {
+  const { findings } = candidate;
+  if (findings.reasons.length === 0) return false;
+  return !(inSpiteOfMoments && isWhole(candidate) && momentOf(findings) !== undefined);
+}
+
 /** Splits groups into those that can come back and those with a process that cannot. */
 function judge(
   source: ProcessSource & { readonly freePids: FreePids; readonly homes: Homes },
   candidates: readonly Candidate[],
+  request: CaptureRequest,
 ): Omit<CaptureResult, 'notes' | 'ended'> {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
   for (const members of groups) {
-    const culprits = members.filter(({ findings }) => findings.reasons.length > 0);
+    const culprits = members.filter((member) => isCulprit(member, request));
     const processes = members.filter(isWhole);
     const pids = new Set(members.map(({ pid }) => pid));
     const refuse = (reason: string) => {
@@ -174,13 +204,18 @@ function judge(
       kept.push({ id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks });
       continue;
     }
-    for (const { pid, comm, findings } of members) {
-      const own = findings.reasons;
-      refused.push({
-        pid,
-        comm,
-        reasons: own.length > 0 ? own : [tiedTo(pid, culprits, ties.get(pid) ?? [])],
-      });
+    // Who is tied to others comes back when these do.
+    const moment = momentOf({
+      reasons: culprits.flatMap(({ findings }) => findings.reasons),
+      moments: new Map(culprits.flatMap(({ findings }) => [...findings.moments])),
+    });
+    for (const member of members) {
+      const { pid, findings } = member;
+      if (!culprits.includes(member))
+        ofTheMoment(findings, moment, () =>
+          findings.reasons.push(tiedTo(pid, culprits, ties.get(pid) ?? [])),
+        );
+      refused.push(refusalOf(member, findings));
     }
   }
   return { groups: kept, refused, ties };
@@ -284,9 +319,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   };
   const captured = captureAll(
     source,
-    groups.filter((group) => !isGone(group)),
+    groups.filter((group) => !isGone(group) && request.without?.has(group.pid) !== true),
   );
-  const result = judge(source, [...captured, ...lostProcesses(selected.refused)]);
+  const result = judge(source, [...captured, ...lostProcesses(selected.refused)], request);
   const notes = sharedResources.flatMap((resource) => resource.losses(context));
   const ended = groups.filter(isGone).map((group) => ({
     ...{ pid: group.pid, comm: group.leader.comm },

@@ -67,14 +67,10 @@ function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
   return pkeyMap === 0 || (has(0) && (executeOnlyPkey === -1 || has(executeOnlyPkey)));
 }
 
-/**
- * What an address space as a whole has that nobody can give it again. `hasLostKeyRights`: the
- * rights to protection keys of one of its threads were in a CPU (PKRU), and are not known.
- */
-export function addressSpaceProblems(kernel: Kernel, mm: Mm, hasLostKeyRights: boolean): string[] {
+/** What an address space as a whole has that nobody can give it again. */
+export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
   const problems: (string | false)[] = [
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
-    (mm.ioctx_table ?? 0n) !== 0n && 'has an asynchronous I/O context (io_setup)',
     (mm.def_flags.low & VM.locked) !== 0 && 'has locked all its future memory (mlockall MCL_FUTURE)',
     mm.user_ns !== kernel.symbol('init_user_ns') && 'its memory belongs to a user namespace',
     hasMmFlag(mm, 'hasMdwe') &&
@@ -83,11 +79,18 @@ export function addressSpaceProblems(kernel: Kernel, mm: Mm, hasLostKeyRights: b
     hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
     (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
     !hasSoundKeyMap(mm) && 'has a damaged map of memory protection keys',
-    hasLostKeyRights &&
-      protectionKeysOf(mm).length > 0 &&
-      'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
   ];
   return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/**
+ * The same of the moment. `hasLostKeyRights`: the rights to protection keys of one of its threads were in a
+ * CPU (PKRU), and are not known.
+ */
+export function lostKeyProblems(mm: Mm, hasLostKeyRights: boolean): string[] {
+  return hasLostKeyRights && protectionKeysOf(mm).length > 0
+    ? ['has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them']
+    : [];
 }
 
 /** How many areas have what; a sentence for each that has any. */

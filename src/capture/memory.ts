@@ -14,15 +14,17 @@ import { PageDescriptors } from '../linux/readers/page-owner.ts';
 import { forEachVma } from '../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
-import { check, type Findings } from '../model/verdict.ts';
+import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { aioProblems, ringAreaPages } from './aio.ts';
 import type { FileCapture, MappedFile } from './file-capture.ts';
 import {
   type Area,
   addressSpaceNotes,
   addressSpaceProblems,
   areaProblem,
+  lostKeyProblems,
   protectionKeyOf,
   protectionKeyProblem,
   protectionKeysOf,
@@ -56,8 +58,13 @@ export interface MemoryOwner {
 function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
   const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
   const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE_SIZE, 0);
-  checkAreas(mm, areas.length, pages, owner.findings);
+  whileItMoves(kernel, owner, () => checkAreas(mm, areas.length, pages, owner.findings));
   return areas;
+}
+
+/** Counts of a process that runs on while it is read are of another moment than what they count. */
+function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
+  return ofTheMoment(findings, isAlive && isRunning ? 'on-cpu' : undefined, compare);
 }
 
 /**
@@ -133,7 +140,9 @@ export class MemoryCapture {
    */
   capture(address: bigint, owner: MemoryOwner): AddressSpace {
     const mm = this.#kernel.bind(mmStruct).at(address);
-    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm, owner.hasLostKeyRights));
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm));
+    for (const reason of lostKeyProblems(mm, owner.hasLostKeyRights))
+      refuseForNow(owner.findings, reason, 'on-cpu');
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     let own = 0;
@@ -146,8 +155,11 @@ export class MemoryCapture {
       }
       vmas.push(vma);
     }
-    // Areas that are refused are missing from the sum.
-    if (vmas.length === areas.length) this.#checkRss(mm, own, owner);
+    // Areas that are refused are missing from the sum, and have their reasons.
+    if (vmas.length === areas.length) {
+      whileItMoves(this.#kernel, owner, () => this.#checkRss(mm, own, owner));
+      owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
+    }
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -228,7 +240,7 @@ export class MemoryCapture {
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
       ...file,
       kind,
-      runs: this.#pages(mm, area, kind, refuse),
+      runs: this.#pages(mm, area, kind, owner, refuse),
     };
   }
 
@@ -244,8 +256,15 @@ export class MemoryCapture {
     });
   }
 
-  #pages(mm: Mm, area: Area, kind: VmaKind, refuse: (why: string) => undefined): PageRuns {
+  #pages(
+    mm: Mm,
+    area: Area,
+    kind: VmaKind,
+    owner: MemoryOwner,
+    refuse: (why: string) => undefined,
+  ): PageRuns {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+    if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
@@ -256,7 +275,8 @@ export class MemoryCapture {
       const state = type < files ? 'in swap' : 'being moved or poisoned';
       refuse(`has ${count} pages ${state}, the first at 0x${first.toString(16)}`);
     }
-    if (pages.wrong !== undefined) refuse(`is damaged: ${pages.wrong}`);
+    const { wrong } = pages;
+    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
     return pages.runs;
   }
 

@@ -8,7 +8,7 @@ import { PF, type Task, taskState } from '../linux/sched.ts';
 import { isTtyAudited, pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
-import { check, type Findings } from '../model/verdict.ts';
+import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { exitCodeOf } from './ending.ts';
@@ -170,7 +170,10 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
   if (!memoryUsers.isComplete && users > tasks.length) {
     findings.reasons.push('may share its address space with a process that cannot be read');
   }
-  findings.reasons.push(...vforks.problems(group, memoryUsers));
+  const isInVfork = group.threads.some(({ vfork_done }) => vfork_done !== 0n);
+  ofTheMoment(findings, isInVfork ? 'passing' : undefined, () =>
+    findings.reasons.push(...vforks.problems(group, memoryUsers)),
+  );
   findings.notes.push(...vforks.notes(group));
   const isCopy = family[0]?.pid !== group.pid;
   return source.memory.capture(mm, {
@@ -267,7 +270,11 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     return zombie(kernel, group, ending.exitCode, findings);
   }
   if (threads.length === 0) return zombie(kernel, group, exitCodeOf(group), findings);
-  if (leader.mm === 0n) throw new FileRefusal('had a first thread that was ending, and others that were not');
+  if (leader.mm === 0n) {
+    const reason = 'had a first thread that was ending, and others that were not';
+    findings.moments.set(reason, 'passing');
+    throw new FileRefusal(reason);
+  }
   checkNamespaces(source, group, findings);
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
@@ -283,7 +290,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
-  if (pending.killed) findings.reasons.push('was being killed');
+  if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, findings);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
@@ -297,7 +304,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     stopping: pending.stopped,
   };
   const captured = threads.map((task) => captureThread(source, task, owner));
-  findings.reasons.push(...source.vforks.execProblems(group, captured));
+  for (const reason of source.vforks.execProblems(group, captured)) refuseForNow(findings, reason, 'passing');
   const cwdFileId = files.directory(fs.pwd, group.pid);
   const rootFileId = files.directory(fs.root, group.pid);
   // Mappings and directories have repairs and notes as well: these are all only now.

@@ -1,10 +1,11 @@
-import { messageQueues, semaphoreSets } from '../linux/ipc.ts';
 import { posixQueues } from '../linux/mqueue.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { sharedMemoryOf } from './files/shared-memory.ts';
 import { lostIpc } from './ipc.ts';
+import { messageQueues, messageQueuesOfGroup } from './message-queues.ts';
 import type { PartMakers } from './parts.ts';
 import { segmentsOf, sharedSegments } from './segments.ts';
+import { semaphores, semaphoresOfGroup } from './semaphores.ts';
 import type { SharedParts, SharedResource } from './shared-resource.ts';
 
 /**
@@ -12,8 +13,8 @@ import type { SharedParts, SharedResource } from './shared-resource.ts';
  * here.
  */
 export const sharedResources: readonly SharedResource[] = [
-  lostIpc(semaphoreSets),
-  lostIpc(messageQueues),
+  semaphores,
+  messageQueues,
   sharedSegments,
   lostIpc(posixQueues),
 ];
@@ -25,4 +26,6 @@ export const sharedResources: readonly SharedResource[] = [
 export const sharedParts: PartMakers<SharedParts, GroupSelection> = {
   sharedMemory: sharedMemoryOf,
   segments: segmentsOf,
+  semaphores: semaphoresOfGroup,
+  messageQueues: messageQueuesOfGroup,
 };

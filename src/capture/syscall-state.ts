@@ -14,8 +14,10 @@ import type { UserRegisters } from '../model/process.ts';
 import { SOCK_STREAM } from '../system/abi.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { buffersOf, requestedBytes } from './call-buffers.ts';
 import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec, mayTakeAway } from './exec.ts';
+import { waitActivity } from './served-wait.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
@@ -38,8 +40,6 @@ export interface ThreadSituation {
   readonly timeLeft: SyscallState['timeLeft'];
 }
 
-/** Longest transfer that the kernel makes at once (MAX_RW_COUNT). */
-const MAX_RW_COUNT = 0x7fff_f000n;
 const MSG_WAITALL = 0x100n;
 /** include/uapi/linux/futex.h: the operation without its flags. */
 const FUTEX_CMD_MASK = 0x7fn;
@@ -65,8 +65,8 @@ const receives: ReadonlySet<string> = new Set([...reads, 'accept', 'accept4', 'r
 const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
 const NO_TIMEOUT = (1n << 63n) - 1n;
-/** Calls of the transfer class whose buffer and length are the second and third argument. */
-const plainBuffer: ReadonlySet<string> = new Set(['read', 'write', 'sendto', 'recvfrom']);
+/** Functions that have the lock of a TCP socket from their beginning to their end (net/ipv4/tcp.c). */
+const tcpTransfers: ReadonlySet<string> = new Set(['tcp_recvmsg', 'tcp_sendmsg']);
 
 function activityOf({ task, cpu }: ThreadSituation, isInCall: boolean): Activity {
   if (!isInCall) return 'user';
@@ -121,19 +121,41 @@ function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], fi
   return (flags & MSG_WAITALL) !== 0n || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
 }
 
-function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
-  const { task, cpu } = situation;
+/**
+ * From where on the kernel stack of a thread what its call counts is in memory. A CPU has some of it in its
+ * registers; not so in TCP's code while nobody has the lock of the socket (if somebody has, the connection
+ * does not come back): it is then before its first byte, waits, or is done.
+ */
+function countsFrom(kernel: Kernel, { task, cpu, panicked }: ThreadSituation): bigint | undefined {
+  if (cpu === undefined) return task.thread.sp;
+  if (panicked) return undefined;
+  const { frames, end } = kernelStack(kernel, task, cpu);
+  const isInTcp = end === 'user' && frames.some((frame) => tcpTransfers.has(frame.function ?? ''));
+  return isInTcp ? frames[0]?.sp : undefined;
+}
+
+function doneBytes(
+  kernel: Kernel,
+  name: string,
+  situation: ThreadSituation,
+  direction: 'read' | 'write',
+): number | undefined {
+  const low = countsFrom(kernel, situation);
+  if (low === undefined) return undefined;
   const given = kernel.architecture.systemCalls.arguments(situation.registers);
-  const [, buffer = 0n, count = 0n] = given;
+  const buffers = buffersOf(name, given, situation.user) ?? [];
+  return transferProgress(kernel, situation.task, direction, buffers, low);
+}
+
+function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
+  const given = kernel.architecture.systemCalls.arguments(situation.registers);
   const direction = reads.has(name) ? 'read' : 'write';
-  const length = count < MAX_RW_COUNT ? count : MAX_RW_COUNT;
-  const known = plainBuffer.has(name) && cpu === undefined;
   return {
     through: throughOf(kernel, file),
     direction,
     append: doesAppend(name, given, file),
-    requestedBytes: plainBuffer.has(name) ? Number(length) : Number.MAX_SAFE_INTEGER,
-    doneBytes: known ? transferProgress(kernel, task, direction, buffer, length) : undefined,
+    requestedBytes: requestedBytes(name, given),
+    doneBytes: doneBytes(kernel, name, situation, direction),
     waitsForMore: waitsForMore(kernel, name, given, file),
   };
 }
@@ -208,7 +230,8 @@ export function syscallState(kernel: Kernel, situation: ThreadSituation): Syscal
   const isTransfer = file !== undefined && syscallRow(name).class === 'transfer';
   const ax = systemCalls.result(registers);
   const isUnfinished = number !== -1 && ax === ENOSYS;
-  const activity = activityOf(situation, number !== -1);
+  const asked = activityOf(situation, number !== -1);
+  const activity = number === -1 ? asked : waitActivity(kernel, situation, name, given, asked);
   const isSettled = activity === 'asleep' && syscallRow(name).class !== 'partial';
   const witness = isUnfinished
     ? callWitness(kernel, { ...situation, isSettled }, name, given, file)

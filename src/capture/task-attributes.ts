@@ -1,6 +1,4 @@
-import { semUndoListStruct } from '../linux/ipc.ts';
 import { sessionKeys } from '../linux/key.ts';
-import { listEmpty } from '../linux/list.ts';
 import { hasThreadFlag, PF, PFA, schedPolicy, type Task, TIF } from '../linux/sched.ts';
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
@@ -20,20 +18,13 @@ const IO_FLUSHER = PF.memallocNoio | PF.localThrottle;
 /** XFEATURE_XTILE_DATA, which a process has to ask for (arch_prctl ARCH_REQ_XCOMP_PERM). */
 const AMX = 1n << 18n;
 
-/** Whether the end of a thread would undo what it has done to System V semaphores (exit_sem, ipc/sem.c). */
-export function hasSemaphoreUndo(kernel: Kernel, task: Task): boolean {
-  return (
-    task.sysvUndo !== 0n && !listEmpty(kernel, kernel.bind(semUndoListStruct).at(task.sysvUndo).list_proc)
-  );
-}
-
 function policyProblem({ policy }: Task): string | undefined {
   if (policy === schedPolicy.deadline) return 'has the deadline scheduling policy';
   return restorablePolicies.has(policy) ? undefined : `has scheduling policy ${policy}`;
 }
 
 /** What a thread has asked the kernel for and nobody can give it again. */
-export function threadProblems(kernel: Kernel, task: Task): string[] {
+export function threadProblems(task: Task): string[] {
   const { permissions } = task.thread;
   const problems: (string | false | undefined)[] = [
     policyProblem(task),
@@ -42,8 +33,6 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
       'has its system calls redirected (syscall user dispatch)',
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
-    hasSemaphoreUndo(kernel, task) && 'has System V semaphores to undo',
-    task.in_execve && !isBeforeExec(kernel, task) && 'was in the middle of execve',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
     (task.core_cookie ?? 0n) !== 0n && 'shares a core with its own kind only (core scheduling)',
@@ -51,6 +40,11 @@ export function threadProblems(kernel: Kernel, task: Task): string[] {
     ((permissions ?? 0n) & AMX) !== 0n && 'has asked for AMX registers (arch_prctl)',
   ];
   return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/** What is as bad, and over a moment later. */
+export function passingProblems(kernel: Kernel, task: Task): string[] {
+  return task.in_execve && !isBeforeExec(kernel, task) ? ['was in the middle of execve'] : [];
 }
 
 /** What a thread loses without a change in what it computes; sentences for the report. */

@@ -3,15 +3,15 @@ import { wasInUserMode } from '../linux/current.ts';
 import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
-import { check } from '../model/verdict.ts';
+import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
+import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { captureCredentials } from './credentials.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
 import { settleNewThread } from './new-thread.ts';
 import { capturePending } from './pending.ts';
 import { ENOSYS } from './syscall.ts';
-import { threadNotes, threadProblems } from './task-attributes.ts';
+import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
@@ -131,6 +131,7 @@ function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: Thre
  * if it did.
  */
 function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | undefined {
+  if (kernel.isAlive) return `thread ${task.pid} is on CPU ${cpu}: its registers are there, not in memory`;
   const userMode = wasInUserMode(kernel, cpu, task.pid);
   if (userMode === undefined) return `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
   if (!userMode || live.saved !== undefined) return undefined;
@@ -141,8 +142,10 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
  * Segment bases of a task on a CPU that may be older than the processor's. Stage zero saves the GS base; the
  * FS base is gone when a processor is started.
  */
-export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>): string[] {
-  const bases = live.processor === undefined ? (['fs', 'gs'] as const) : (['fs'] as const);
+export function staleBases(
+  bases: CapturedRegisters['olderBases'],
+  { user, vmas }: Pick<ThreadOwner, 'user' | 'vmas'>,
+): string[] {
   return bases
     .filter((base) => setsBase(base, user, vmas))
     .map((base) => {
@@ -155,8 +158,9 @@ export function staleBases({ live }: OnCpu, { user, vmas }: Pick<ThreadOwner, 'u
  * A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for
  * the panic.
  */
-function lostCpu({ running }: ThreadSource, task: Task): string | undefined {
+function lostCpu({ kernel, running }: ThreadSource, task: Task): string | undefined {
   if (task.on_cpu === 0) return undefined;
+  if (kernel.isAlive) return `thread ${task.pid} is on a CPU: its registers are there, not in memory`;
   const where = running.unknown.length > 0 ? ` (CPU ${running.unknown.join(', ')} cannot be read)` : '';
   return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
@@ -174,6 +178,20 @@ function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
   return kernel.cpus.every((cpu) => cpus.includes(cpu)) ? undefined : cpus;
 }
 
+/** What a thread's registers are taken from. */
+interface Place {
+  /** The CPU that was executing it. */
+  readonly onCpu: OnCpu | undefined;
+  /** Why nothing has its registers. */
+  readonly lost: string | undefined;
+}
+
+function placeOf(source: ThreadSource, task: Task): Place {
+  const cpu = source.running.cpuOf.get(task.address);
+  const onCpu = cpu === undefined ? undefined : { cpu, live: source.liveCpus.of(cpu, task) };
+  return { onCpu, lost: onCpu === undefined ? lostCpu(source, task) : lostOnCpu(source.kernel, task, onCpu) };
+}
+
 /**
  * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a
  * structure cannot be read.
@@ -182,38 +200,25 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const { kernel } = source;
   const { findings } = owner;
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
-  const cpu = source.running.cpuOf.get(task.address);
-  const onCpu = cpu === undefined ? undefined : { cpu, live: source.liveCpus.of(cpu, task) };
-  const lost = onCpu === undefined ? lostCpu(source, task) : lostOnCpu(kernel, task, onCpu);
-  if (lost !== undefined) findings.reasons.push(lost);
-  threadProblems(kernel, task).forEach(say);
+  const sayForNow = (problem: string) => refuseForNow(findings, `thread ${task.pid} ${problem}`, 'passing');
+  const place = placeOf(source, task);
+  if (place.lost !== undefined) refuseForNow(findings, place.lost, 'on-cpu');
+  threadProblems(task).forEach(say);
+  passingProblems(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));
-  const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
-  captured.problems.forEach(say);
-  if (onCpu !== undefined && lost === undefined) staleBases(onCpu, owner).forEach(say);
-  findings.notes.push(...captured.notes);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
-  if (pending.killed) say('was being killed');
+  if (pending.killed) sayForNow('was being killed');
   if (pending.stopped) owner.stopping = true;
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
   const seccomp = source.seccomp.of(task);
   if (seccomp.problem !== undefined) say(seccomp.problem);
-  checkThreadPointer(task, captured.registers.fsBase, owner);
-  const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
-  const rseq = rseqOf(task, owner);
-  const call = interruptedCall(source, task, captured.registers, blocked, owner);
-  settleNewThread(kernel, task, cpu, call.record.syscall, owner);
   return {
     tid: task.pid,
     comm: task.comm,
-    registers: abortRseq(task, owner, rseq, call.registers),
-    fpu: captured.fpu,
-    tls: captured.tls,
+    ...captureState(source, task, owner, place),
     clearChildTid: task.clear_child_tid,
     robustList: { head: task.robust_list, sizeBytes: task.robust_list === 0n ? 0 : ROBUST_LIST_BYTES },
-    rseq,
-    blockedSignals: blocked,
     pendingSignals: pending.signals,
     altStack: { sp: task.sas_ss_sp, sizeBytes: task.sas_ss_size, flags: task.sas_ss_flags },
     parentDeathSignal: task.pdeath_signal,
@@ -226,6 +231,45 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     ioPriority: ioPriorityOf(kernel, task),
     timerSlackNanoseconds:
       task.timer_slack_ns === DEFAULT_TIMER_SLACK ? undefined : Number(task.timer_slack_ns),
-    syscall: call.record,
   };
+}
+
+/**
+ * What a thread goes on with: its registers, and what follows from them. Of a thread on a CPU all that is
+ * wrong with it is of the moment.
+ */
+function captureState(
+  source: ThreadSource,
+  task: Task,
+  owner: ThreadOwner,
+  { onCpu, lost }: Place,
+): Pick<Thread, 'registers' | 'fpu' | 'tls' | 'rseq' | 'blockedSignals' | 'syscall'> {
+  const { kernel } = source;
+  const { findings } = owner;
+  const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
+  const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'on-cpu';
+  const captured = ofTheMoment(findings, moment, () => {
+    const found = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
+    found.problems.forEach(say);
+    return found;
+  });
+  findings.notes.push(...captured.notes);
+  // That stage zero saves a CPU's registers does not help here.
+  const bases = onCpu !== undefined && kernel.isAlive ? (['fs', 'gs'] as const) : captured.olderBases;
+  ofTheMoment(findings, 'passing', () => staleBases(bases, owner).forEach(say));
+  return ofTheMoment(findings, moment, () => {
+    checkThreadPointer(task, captured.registers.fsBase, owner);
+    const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
+    const rseq = rseqOf(task, owner);
+    const call = ofTheMoment(findings, moment ?? 'passing', () => {
+      const found = interruptedCall(source, task, captured.registers, blocked, owner);
+      settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
+      return found;
+    });
+    return {
+      registers: abortRseq(task, owner, rseq, call.registers),
+      ...{ fpu: captured.fpu, tls: captured.tls, rseq, blockedSignals: blocked },
+      syscall: call.record,
+    };
+  });
 }

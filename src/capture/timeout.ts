@@ -29,6 +29,8 @@ const timeouts: ReadonlyMap<string, Timeout> = new Map<string, Timeout>([
   ['epoll_pwait2', { kind: 'timespec', argument: 3 }],
   ['rt_sigtimedwait', { kind: 'timespec', argument: 2 }],
   ['semtimedop', { kind: 'timespec', argument: 3 }],
+  ['io_getevents', { kind: 'timespec', argument: 4 }],
+  ['io_pgetevents', { kind: 'timespec', argument: 4 }],
   ['futex', { kind: 'timespec', argument: 3 }],
   ['ppoll', { kind: 'updated', argument: 2, unit: 'timespec' }],
   ['select', { kind: 'updated', argument: 4, unit: 'timeval' }],

@@ -7,6 +7,7 @@ export const installedCommands: Commands = {
   status: async () => (await import('./status.ts')).registerStatus,
   protect: async () => (await import('./protect.ts')).registerProtect,
   unprotect: async () => (await import('./unprotect.ts')).registerUnprotect,
+  check: async () => (await import('./check.ts')).registerCheck,
   doctor: async () => (await import('./doctor.ts')).registerDoctor,
   report: async () => (await import('./report.ts')).registerReport,
   inspect: async () => (await import('./inspect.ts')).registerInspect,

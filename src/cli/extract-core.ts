@@ -6,8 +6,8 @@ import { printable } from '../report/printable.ts';
 import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../system/byte-text.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { openKernel } from '../vmcore/open.ts';
 import { UsageError } from './arguments.ts';
+import { openDump } from './open-dump.ts';
 
 /**
  * A core that lacks something that memory had: exit status 3, to be told from one that could not be written.
@@ -53,7 +53,7 @@ function warningsOf(kernel: Kernel, { missing }: WrittenCore): string[] {
  */
 export function extractCore(file: string, pid: number, core: string, json: boolean): void {
   beginStep(`opening ${file}`);
-  const kernel = openKernel(file);
+  const kernel = openDump(file);
   try {
     beginStep(`writing a core of ${pid}`);
     const written = writeCore(kernel, pid, core);

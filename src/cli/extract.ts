@@ -17,9 +17,9 @@ import { groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../system/byte-text.ts';
-import { openKernel } from '../vmcore/open.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
 import { checkCore, extractCore } from './extract-core.ts';
+import { openDump } from './open-dump.ts';
 
 interface Options {
   readonly pid: readonly number[];
@@ -88,7 +88,8 @@ function toJson({ extracted, refused, ended }: Found, warnings: readonly string[
       notes: findings.notes,
     })),
   }));
-  return JSON.stringify({ groups, refused, ended, warnings }, wellFormed, 2);
+  const without = refused.map(({ pid, comm, reasons }) => ({ pid, comm, reasons }));
+  return JSON.stringify({ groups, refused: without, ended, warnings }, wellFormed, 2);
 }
 
 function mebibytes(bytes: number): string {
@@ -144,7 +145,7 @@ interface ImageOptions {
 function extractImages(file: string, { pid, out, unchecked, json }: ImageOptions): void {
   checkDirectory(out);
   beginStep(`opening ${file}`);
-  const kernel = openKernel(file);
+  const kernel = openDump(file);
   try {
     checkRelease(file, kernel.release, unchecked === true);
     beginStep(`capturing ${pid.join(', ')} and descendants`);

@@ -92,7 +92,8 @@ const views: Readonly<Record<string, View>> = {
 };
 
 const HELP = `
-FILE is /proc/vmcore, an ELF vmcore, a kdump-compressed file of makedumpfile, or a dump by QEMU or libvirt.
+FILE is /proc/vmcore, an ELF vmcore, a kdump-compressed file of makedumpfile, or a dump by QEMU or libvirt; or
+/proc/kcore, the running kernel, which changes while it is looked at: what is marked there may be whole the next time.
 No debug package is needed: symbols and types are read from the dump.
 
 What to look at:
@@ -106,6 +107,7 @@ in its place and named on standard error. The fields of --json are in docs/inspe
 Examples:
   otherworld inspect vmcore
   otherworld inspect vmcore maps 812
+  otherworld inspect /proc/kcore stack 812
   otherworld inspect vmcore struct task_struct init_task --json`;
 
 /**
@@ -173,7 +175,9 @@ function shortened(problems: readonly string[]): string[] {
 export function registerInspect(program: Command): void {
   program
     .command('inspect')
-    .description('look into a dead kernel: processes, memory maps, files, log, structures')
+    .description(
+      'look into a dead kernel, or the running one: processes, memory maps, files, log, structures',
+    )
     .argument('<file>', 'the dump')
     .argument('[view]', 'what to look at', 'summary')
     .argument('[argument...]', 'PID, structure, symbol or address')

@@ -32,7 +32,7 @@ export function pidRules(
   return { rules, problems };
 }
 
-function protect(options: TargetOptions): void {
+async function protect(options: TargetOptions): Promise<void> {
   requireRoot('protect');
   requireTarget(options);
   const named = namedTargets(options);
@@ -43,6 +43,9 @@ function protect(options: TargetOptions): void {
   for (const rule of fresh) console.log(printable(`protected: ${found(rule, processes)}`));
   for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
   if (problems.length > 0) process.exitCode = 1;
+  const pids = processes.filter((one) => fresh.some((rule) => matchesRule(rule, one))).map(({ pid }) => pid);
+  const { checkInBrief } = await import('../check/index.ts');
+  for (const line of await checkInBrief(pids)) console.log(line);
 }
 
 /** A rule with what it holds for now. */

@@ -20,9 +20,25 @@ export function namesOf(processes: readonly ProtectedProcess[]): string[] {
   });
 }
 
-/** What people are shown. */
-export function print(status: Status): string {
+/**
+ * More named processes than this are not looked at: each takes some milliseconds, and so do its descendants.
+ */
+const MOST_LOOKED_AT = 100;
+
+/** Lines about the protected processes that would not come back. */
+async function whoIsRefused({ state, rules }: Status): Promise<string[]> {
+  const pids = [...new Set(rules.flatMap(({ processes }) => processes.map(({ pid }) => pid)))];
+  // There another panic is not survived by anybody.
+  if (state === 'crash world') return [];
+  if (pids.length > MOST_LOOKED_AT) return ['  otherworld check tells which of them would come back'];
+  const { checkInBrief } = await import('../check/index.ts');
+  return checkInBrief(pids);
+}
+
+/** What people are shown; `refused` are lines about processes that would not come back. */
+export function print(status: Status, refused: readonly string[] = []): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
+  const atWork = status.isAtWork ? ' (an otherworld that arms or builds is at work now)' : '';
   const explain: Record<Status['state'], string> = {
     armed: `armed for ${status.kernel}${since}`,
     stale: `armed for ${status.kernel}${since}, but ${status.hint}`,
@@ -46,12 +62,13 @@ export function print(status: Status): string {
       : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
   ].join(', ');
   return [
-    explain[status.state],
+    `${explain[status.state]}${atWork}`,
     ...(status.state === 'crash world' ? [] : [memory]),
     ...(status.encryptionProblem === undefined ? [] : [status.encryptionProblem]),
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
+    ...refused,
     ...status.ruleProblems,
     ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
   ].join('\n');
@@ -72,10 +89,14 @@ export function registerStatus(program: Command): void {
     .command('status')
     .description('show whether the system is armed for this kernel, and what is protected')
     .option('--json', 'print JSON')
-    .action((options: { json?: boolean }) => {
+    .action(async (options: { json?: boolean }) => {
       requireRoot('status');
       const status = readStatus(loadConfig());
-      console.log(options.json ? JSON.stringify(status, undefined, 2) : printable(print(status)));
+      console.log(
+        options.json
+          ? JSON.stringify(status, undefined, 2)
+          : printable(print(status, await whoIsRefused(status))),
+      );
       process.exitCode = isWell(status) ? 0 : 1;
     });
 }

@@ -86,6 +86,8 @@ fi
 # What was restored and did not come to run: the program was ended before it let its processes go.
 unreleased=/sys/fs/cgroup/otherworld-restore/cgroup.kill
 [ ! -e $unreleased ] || echo 1 >$unreleased
+# What the program had made for connections, if it was ended while these were made.
+[ ! -e /sys/class/net/otherworld0 ] || ip link delete otherworld0
 if [ -n "$problem" ]; then
     say "$problem; see $run/init.log"
     # This file is there when the first processes are let go: then there may be some that run again.

@@ -6,7 +6,7 @@ import {
   forceContinue,
   type ProcedureOutcome,
   ProcedureWatch,
-  removeLeftSegments,
+  removeLeft,
   restoreImages,
 } from '../criu/restore/index.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
@@ -157,7 +157,7 @@ async function restoreWithout(
 ): Promise<FallenBack> {
   if (pids.length > 1) return { alive: false, note: 'given up: processes that belong to it have gone on' };
   dropProcedures(imaged.directory);
-  removeLeftSegments(imaged.directory);
+  removeLeft(imaged.directory);
   const result = await restoreImages(imaged.directory, restoreOptionsOf(imaged), scopeOf(group).cgroup);
   if (!result.restored) return { alive: false, note: `it could not be restored again: ${result.reason}` };
   abandonRecord(pid, procedure.address);

@@ -1,3 +1,4 @@
+import { registersAtEnd } from '../capture/arch/index.ts';
 import { knownIdentity } from '../capture/process.ts';
 import type { TaskGroup } from '../capture/tasks.ts';
 import { mmOf, requireTask, stateLetter } from '../inspect/tasks.ts';
@@ -36,12 +37,23 @@ const NO_CREDENTIALS = { uid: 0, gid: 0 };
 
 /**
  * Registers of a thread that was on a CPU: in user mode the CPU's own, if the dump has them. A kernel that
- * panicked has saved the same on the thread's stack; a guest that was dumped while it ran has not.
+ * panicked has saved the same on the thread's stack; a guest that was dumped while it ran has not. On its way
+ * into or out of the kernel, those are its registers that it would have come to.
  */
-function registersOf(kernel: Kernel, task: Task, cpu: number | undefined): Record<string, bigint> {
+function registersOf(
+  kernel: Kernel,
+  task: Task,
+  cpu: number | undefined,
+  notes: string[],
+): Record<string, bigint> {
   const saved = savedRegisters(kernel, task);
   const note = cpu === undefined ? undefined : cpuNoteOf(kernel, cpu, task.pid);
-  if (note === undefined || !kernel.architecture.notes.isUserMode(note.registers)) return saved;
+  if (cpu === undefined || note === undefined) return saved;
+  if (!kernel.architecture.notes.isUserMode(note.registers)) {
+    const atEnd = readable(() => registersAtEnd(kernel, cpu, task));
+    if (atEnd?.kind === 'lost') notes.push(`thread ${task.pid} ${atEnd.why}: they are of an earlier moment`);
+    return atEnd?.kind === 'user' ? { ...saved, ...atEnd.registers } : saved;
+  }
   return {
     ...note.registers,
     ...Object.fromEntries(REGISTERS_OF_THE_TASK.map((name) => [name, saved[name] ?? 0n])),
@@ -68,7 +80,7 @@ function threadOf(
     );
   }
   try {
-    const registers = registersOf(kernel, task, cpu);
+    const registers = registersOf(kernel, task, cpu, notes);
     let vector: CoreThread['vector'];
     try {
       vector = savedVectorState(kernel, task);

@@ -38,7 +38,8 @@ function panicMessage(kernel: Kernel, problems: string[]): string {
   const reason = panicReason(records);
   const hasDied = panicCpu(kernel) !== undefined;
   if (hasDied) return reason ?? `no reason in the log${damage === undefined ? '' : ` (${damage})`}`;
-  return reason === undefined ? 'none: the kernel was alive' : `none: the kernel was alive after "${reason}"`;
+  const alive = `none: the kernel ${kernel.isAlive ? 'is' : 'was'} alive`;
+  return reason === undefined ? alive : `${alive} after "${reason}"`;
 }
 
 /** Processes and kernel threads, and, of a damaged kernel, processes that cannot be read. */

@@ -1,3 +1,4 @@
+import { unmapped } from '../system/ip-address.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { bytes, flags, optional, pointer, s16, s32, struct, u8, u16, type ViewOf } from '../vmcore/view.ts';
 import { netStruct } from './net-namespace.ts';
@@ -93,13 +94,8 @@ export function isScoped(address: Uint8Array): boolean {
 
 /** `10.0.2.2:5432` or `[::1]:5432`; an IPv4 address inside an IPv6 one is shown as what it is. */
 export function showEndpoint(address: Uint8Array, port: number): string {
-  const four = isMapped(address) ? address.subarray(12) : address;
+  const four = unmapped(address);
   return four.length === 4 ? `${four.join('.')}:${port}` : `[${showIpv6(address)}]:${port}`;
-}
-
-/** ::ffff:0:0/96 (RFC 4291, 2.5.5.2): what a socket of IPv6 that serves IPv4 too has as its peer. */
-function isMapped(address: Uint8Array): boolean {
-  return address.length === 16 && address.every((byte, i) => i > 11 || byte === (i < 10 ? 0 : 0xff));
 }
 
 /**

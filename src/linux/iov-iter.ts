@@ -1,46 +1,112 @@
+import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u64 } from '../vmcore/view.ts';
+import { pointer, struct, u64 } from '../vmcore/view.ts';
 import { taskPtRegs } from './arch/x86/ptrace.ts';
 import type { Task } from './sched.ts';
 
 /**
- * `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) from
- * others.
+ * `struct iov_iter` (include/linux/uio.h): the members that tell one user buffer (ITER_UBUF, since 6.0) and
+ * several (ITER_IOVEC) from others. 6.4 renamed `iov`.
  */
-export const iovIterStruct = struct('iov_iter', { iov_offset: u64, count: u64, ubuf: u64 });
+export const iovIterStruct = struct('iov_iter', {
+  iov_offset: u64,
+  count: u64,
+  ubuf: u64,
+  iov: pointer.at('iov', '__iov'),
+  nr_segs: u64,
+});
 
 /** Kernel stacks are 16 KiB. */
 const MAX_STACK = 16384n;
+const IOVEC_BYTES = 16;
+
+/** A buffer of a program that a call reads from or fills. */
+export interface UserBuffer {
+  readonly address: bigint;
+  readonly length: bigint;
+}
+
+/** Finds iov_iters of a call in a copy of a kernel stack. */
+class Finder {
+  readonly #kernel: Kernel;
+  readonly #stack: Buffer;
+  readonly #buffers: readonly UserBuffer[];
+  readonly #total: bigint;
+
+  constructor(kernel: Kernel, stack: Buffer, buffers: readonly UserBuffer[]) {
+    this.#kernel = kernel;
+    this.#stack = stack;
+    this.#buffers = buffers;
+    this.#total = buffers.reduce((sum, { length }) => sum + length, 0n);
+  }
+
+  /** Bytes that each iov_iter of the call says are done. */
+  find(direction: 'read' | 'write'): Set<bigint> {
+    const kernel = this.#kernel;
+    const iter = kernel.bind(iovIterStruct);
+    const [one, several] = [kernel.enumerator('ITER_UBUF'), kernel.enumerator('ITER_IOVEC')];
+    const [kindAt, sourceAt] = [iter.offsetOf('iter_type'), iter.offsetOf('data_source')];
+    const found = new Set<bigint>();
+    for (let at = 0; at + iter.size <= this.#stack.length; at += 8) {
+      if ((this.#stack[at + sourceAt] === 1) !== (direction === 'write')) continue;
+      const kind = this.#stack[at + kindAt];
+      const done = kind === one ? this.#ofOne(at) : kind === several ? this.#ofSeveral(at) : undefined;
+      if (done !== undefined) found.add(done);
+    }
+    return found;
+  }
+
+  #member(at: number, name: 'iov_offset' | 'count' | 'ubuf' | 'iov' | 'nr_segs'): bigint {
+    return this.#stack.readBigUInt64LE(at + this.#kernel.bind(iovIterStruct).offsetOf(name));
+  }
+
+  #ofOne(at: number): bigint | undefined {
+    const [only, another] = this.#buffers;
+    if (only === undefined || another !== undefined) return undefined;
+    if (this.#member(at, 'ubuf') !== only.address) return undefined;
+    const done = this.#member(at, 'iov_offset');
+    return done + this.#member(at, 'count') === only.length ? done : undefined;
+  }
+
+  /** The kernel's copy of the list of buffers is recognised by all that is in it. */
+  #ofSeveral(at: number): bigint | undefined {
+    const count = this.#buffers.length;
+    const left = this.#member(at, 'nr_segs');
+    const [rest, offset] = [this.#member(at, 'count'), this.#member(at, 'iov_offset')];
+    if (left > BigInt(count) || rest > this.#total) return undefined;
+    const passed = count - Number(left);
+    const list = this.#member(at, 'iov') - BigInt(passed * IOVEC_BYTES);
+    const bytes = readable(() => this.#kernel.memory.read(list, count * IOVEC_BYTES));
+    if (bytes === undefined) return undefined;
+    const isSame = this.#buffers.every(
+      ({ address, length }, i) =>
+        bytes.readBigUInt64LE(i * IOVEC_BYTES) === address &&
+        bytes.readBigUInt64LE(i * IOVEC_BYTES + 8) === length,
+    );
+    const ahead = this.#buffers.slice(passed).reduce((sum, { length }) => sum + length, 0n);
+    return isSame && ahead - offset === rest ? this.#total - rest : undefined;
+  }
+}
 
 /**
  * How many bytes of a read or write have been moved: the kernel keeps count in a `struct iov_iter` on the
- * task's kernel stack, recognised by the buffer's address together with the sum of what is done and what is
- * left. Only for a task that is not executing. Returns undefined if there is no such structure, or if several
- * disagree.
+ * task's kernel stack, recognised by the buffers' addresses together with the sum of what is done and what is
+ * left. Returns undefined if there is no such structure, or if several disagree.
+ *
+ * @param low from where on the stack is the call's: what is below is left from earlier ones
  */
 export function transferProgress(
   kernel: Kernel,
-  task: Task,
+  task: Pick<Task, 'stack'>,
   direction: 'read' | 'write',
-  buffer: bigint,
-  length: bigint,
+  buffers: readonly UserBuffer[],
+  low: bigint,
 ): number | undefined {
-  const iter = kernel.bind(iovIterStruct);
-  if (!kernel.hasMember('iov_iter', 'ubuf')) return undefined;
-  const ubufType = kernel.enumerator('ITER_UBUF');
-  const offset = (member: string) => iter.offsetOf(member);
-  const low = task.thread.sp;
+  if (!kernel.hasMember('iov_iter', 'ubuf') || buffers.length === 0) return undefined;
   const high = taskPtRegs(kernel, task.stack).address;
   if (low >= high || high - low > MAX_STACK) return undefined;
   const stack = kernel.memory.read(low, Number(high - low));
-  const found = new Set<bigint>();
-  for (let at = 0; at + iter.size <= stack.length; at += 8) {
-    if (stack.readBigUInt64LE(at + offset('ubuf')) !== buffer) continue;
-    if (stack[at + offset('iter_type')] !== ubufType) continue;
-    if ((stack[at + offset('data_source')] === 1) !== (direction === 'write')) continue;
-    const done = stack.readBigUInt64LE(at + offset('iov_offset'));
-    if (done + stack.readBigUInt64LE(at + offset('count')) === length) found.add(done);
-  }
+  const found = new Finder(kernel, stack, buffers).find(direction);
   const [done] = found;
   return found.size === 1 && done !== undefined ? Number(done) : undefined;
 }

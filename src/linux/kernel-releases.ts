@@ -27,6 +27,10 @@ export const checkedConstants: readonly CheckedConstants[] = [
   { what: 'numbers of system calls and how the kernel restarts them', checked: BOTH },
   { what: 'where a task has its registers, its vector state and its timers', checked: BOTH },
   { what: 'how kernel stacks are unwound (ORC), and what functions on them mean for a call', checked: BOTH },
+  {
+    what: 'the ways into and out of the kernel (arch/x86/entry), and which exceptions come again',
+    checked: BOTH,
+  },
   { what: 'how a process ends and its parent is told (do_exit, do_notify_parent)', checked: BOTH },
   { what: 'how the clocks are kept (tk_core)', checked: BOTH },
   { what: 'entries of page tables that are not present', checked: BOTH },

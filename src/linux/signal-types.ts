@@ -9,4 +9,4 @@ export const kSigactionStruct = struct('k_sigaction', {
 });
 
 /** `struct sigqueue`: a pending signal, with siginfo as user space sees it. */
-export const sigqueueStruct = struct('sigqueue', { next: pointer.at('list.next'), info: addressOf('info') });
+export const sigqueueStruct = struct('sigqueue', { info: addressOf('info') });

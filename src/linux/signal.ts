@@ -15,6 +15,7 @@ import {
   u64,
   type ViewOf,
 } from '../vmcore/view.ts';
+import { listForEachEntry } from './list.ts';
 import { kSigactionStruct, sigqueueStruct } from './signal-types.ts';
 
 /** `struct signal_struct` (include/linux/sched/signal.h): what the threads of a process share. */
@@ -131,17 +132,16 @@ function bareSiginfo(signal: number): Uint8Array {
 
 /**
  * Queued signals of a `struct sigpending`, in order; signals that are only in the bit mask (the queue was
- * full, or a sender without siginfo) follow. Throws a ContainerError if the list does not end or holds no
+ * full, or a sender without siginfo) follow. Throws a ContainerError if the list is damaged or holds no
  * signal.
  */
 export function readPending(kernel: Kernel, list: bigint, mask: bigint): PendingSignal[] {
   const type = kernel.bind(sigqueueStruct);
   const pending: PendingSignal[] = [];
   let seen = 0n;
-  for (let at = kernel.memory.pointer(list); at !== list; at = type.containerOf(at, 'list').next) {
-    if (pending.length >= MAX_PENDING) throw new ContainerError('sigpending', list, 'does not end');
+  for (const queued of listForEachEntry(kernel, list, type, 'list', MAX_PENDING)) {
     const info = Buffer.alloc(SIGINFO_BYTES);
-    kernel.memory.read(type.containerOf(at, 'list').info, KERNEL_SIGINFO_BYTES).copy(info);
+    kernel.memory.read(queued.info, KERNEL_SIGINFO_BYTES).copy(info);
     const signal = info.readInt32LE(0);
     if (signal < 1 || signal > NSIG) throw new ContainerError('sigpending', list, `holds signal ${signal}`);
     seen |= 1n << BigInt(signal - 1);

@@ -8,6 +8,7 @@ import { pageFrames, requirePhysical } from './mm.ts';
 /** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
 export const skBuff = struct('sk_buff', {
   next: pointer,
+  rbnode: addressOf('rbnode'),
   sk: pointer,
   cb: addressOf('cb'),
   len: u32,
@@ -44,6 +45,9 @@ export const netmemFrag = struct('skb_frag', {
 const MAX_QUEUE = 1 << 23;
 const MAX_SKB_BYTES = 1 << 28;
 const MAX_FRAGS = 64;
+/** Buffers behind one, and buffers behind those: GRO makes 64 KiB of them, or with BIG TCP 512 KiB. */
+const MAX_BUFFERS = 4096;
+const MAX_DEPTH = 2;
 
 /** Bytes of physical memory; adjacent in the stream. */
 interface Run {
@@ -94,18 +98,48 @@ function kernelRuns(kernel: Kernel, address: bigint, length: number): Run[] {
   return runs;
 }
 
-function fragments(kernel: Kernel, skb: SkBuff): Run[] {
+/** Further buffers, which a network card's driver or GRO has put behind one; each begins with payload. */
+function furtherBuffers(kernel: Kernel, skb: SkBuff, first: bigint, depth: number): Run[] {
+  if (depth > MAX_DEPTH) throw new ContainerError('sk_buff', skb.address, 'has buffers behind buffers');
+  const Skb = kernel.bind(skBuff);
+  const runs: Run[] = [];
+  let count = 0;
+  for (let at = first; at !== 0n; at = Skb.at(at).next) {
+    if (++count > MAX_BUFFERS)
+      throw new ContainerError('sk_buff', skb.address, `has more than ${MAX_BUFFERS} further buffers`);
+    runs.push(...allData(kernel, Skb.at(at), depth + 1));
+  }
+  return runs;
+}
+
+function fragments(kernel: Kernel, skb: SkBuff, depth: number): Run[] {
   const shared = kernel.bind(sharedInfo).at(skb.head + BigInt(skb.end));
-  if (shared.frag_list !== 0n)
-    throw new ContainerError('sk_buff', skb.address, 'has a list of further buffers');
   const count = shared.nr_frags;
   if (count > MAX_FRAGS) throw new ContainerError('sk_buff', skb.address, `has ${count} fragments`);
   const Frag = kernel.hasMember('skb_frag', 'netmem') ? kernel.bind(netmemFrag) : kernel.bind(bioVecStruct);
-  return Array.from({ length: count }, (_, i) => {
+  const inPages = Array.from({ length: count }, (_, i) => {
     const { page, length, offset } = Frag.at(shared.frags + BigInt(i * Frag.size));
     const pages = Math.ceil((offset + length) / PAGE_SIZE);
     return { physical: pageFrames(kernel, page, pages, 'sk_buff fragment') + offset, length };
   });
+  const { frag_list: further } = shared;
+  return further === 0n ? inPages : [...inPages, ...furtherBuffers(kernel, skb, further, depth)];
+}
+
+/**
+ * Where the whole payload of a buffer lies. Throws a ContainerError if the parts do not add up to `len` or
+ * have an impossible size.
+ */
+function allData(kernel: Kernel, skb: SkBuff, depth = 0): Run[] {
+  const { len, data_len: paged } = skb;
+  if (len > MAX_SKB_BYTES || paged > len) {
+    throw new ContainerError('sk_buff', skb.address, `has ${paged} of ${len} bytes in pages`);
+  }
+  const linear = kernelRuns(kernel, skb.data, len - paged);
+  const runs = paged === 0 ? linear : [...linear, ...fragments(kernel, skb, depth)];
+  const total = runs.reduce((sum, run) => sum + run.length, 0);
+  if (total !== len) throw new ContainerError('sk_buff', skb.address, `holds ${total} of its ${len} bytes`);
+  return runs;
 }
 
 /**
@@ -113,15 +147,9 @@ function fragments(kernel: Kernel, skb: SkBuff): Run[] {
  * to `len` or have an impossible size.
  */
 export function skbData(kernel: Kernel, skb: SkBuff, skip = 0): Run[] {
-  const { len, data_len: paged } = skb;
-  if (len > MAX_SKB_BYTES || paged > len || skip > len) {
-    throw new ContainerError('sk_buff', skb.address, `has ${paged} of ${len} bytes in pages`);
-  }
-  const runs = [...kernelRuns(kernel, skb.data, len - paged), ...(paged === 0 ? [] : fragments(kernel, skb))];
-  const total = runs.reduce((sum, run) => sum + run.length, 0);
-  if (total !== len) throw new ContainerError('sk_buff', skb.address, `holds ${total} of its ${len} bytes`);
+  if (skip > skb.len) throw new ContainerError('sk_buff', skb.address, `has fewer bytes than ${skip}`);
   let drop = skip;
-  return runs.flatMap(({ physical, length }) => {
+  return allData(kernel, skb).flatMap(({ physical, length }) => {
     const cut = Math.min(drop, length);
     drop -= cut;
     return length === cut ? [] : [{ physical: physical + cut, length: length - cut }];

@@ -62,6 +62,13 @@ export const sockStruct = struct('sock', {
   sk_err: s32,
   sk_peer_pid: pointer,
   sk_peer_cred: pointer,
+  sk_user_data: pointer,
+  sk_zckey: u32,
+  // Nonzero while a processor is at the socket (sk_lock.slock), or a system call has it (sk_lock.owned).
+  spinLock: u32.at('sk_lock.slock.rlock.raw_lock.val'),
+  owned: s32.at('sk_lock.owned'),
+  backlogTail: pointer.at('sk_backlog.tail'),
+  retransmitQueue: addressOf('tcp_rtx_queue'),
   receiveQueue: addressOf('sk_receive_queue'),
   writeQueue: addressOf('sk_write_queue'),
   errorQueue: addressOf('sk_error_queue'),
@@ -95,6 +102,7 @@ export function socketInode(kernel: Kernel, socket: bigint): number {
 /** The flags of enum sock_flags that options are made of; the numbers are the kernel's own enumerators. */
 const optionFlags = {
   dead: 'SOCK_DEAD',
+  done: 'SOCK_DONE',
   keepOpen: 'SOCK_KEEPOPEN',
   linger: 'SOCK_LINGER',
   broadcast: 'SOCK_BROADCAST',

@@ -1,6 +1,19 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { cstring, optional, pointer, s32, struct, u8, u16, u32, uint, type ViewOf } from '../vmcore/view.ts';
+import {
+  cstring,
+  optional,
+  pointer,
+  s32,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+  uint,
+  type ViewOf,
+} from '../vmcore/view.ts';
 import { ticksPerSecond } from './jiffies.ts';
+import type { SkBuff } from './skbuff.ts';
 
 /** `struct tcp_sock` (include/linux/tcp.h) with the `inet_connection_sock` that it starts with. */
 export const tcpSock = struct('tcp_sock', {
@@ -19,6 +32,35 @@ export const tcpSock = struct('tcp_sock', {
   fastopen_no_cookie: u8,
   tcp_tx_delay: u32,
   userMss: u16.at('rx_opt.user_mss'),
+  copied_seq: u32,
+  rcv_nxt: u32,
+  rcv_wup: u32,
+  rcv_wnd: u32,
+  snd_una: u32,
+  snd_nxt: u32,
+  write_seq: u32,
+  snd_up: u32,
+  snd_wl1: u32,
+  snd_wnd: u32,
+  max_window: u32,
+  urg_data: u16,
+  ecn_flags: u8,
+  tsoffset: u32,
+  /** Nanoseconds of CLOCK_MONOTONIC: when it was last read for the socket, and when the last segment went. */
+  tcp_clock_cache: u64,
+  tcp_wstamp_ns: u64,
+  // 6.7
+  tcp_usec_ts: optional(u8),
+  mssClamp: u16.at('rx_opt.mss_clamp'),
+  hasTimestamps: u8.at('rx_opt.tstamp_ok'),
+  hasSack: u8.at('rx_opt.sack_ok'),
+  hasScale: u8.at('rx_opt.wscale_ok'),
+  sendScale: u8.at('rx_opt.snd_wscale'),
+  receiveScale: u8.at('rx_opt.rcv_wscale'),
+  is_mptcp: optional(u8),
+  fastopen_rsk: pointer,
+  fastopen_req: pointer,
+  saved_syn: pointer,
   md5sig: optional(pointer.at('md5sig_info')),
   // 6.7
   ao: optional(pointer.at('ao_info')),
@@ -85,4 +127,28 @@ export function deferAcceptSeconds(retransmits: number): number {
     timeout = Math.min(timeout * 2, LONGEST_TIMEOUT);
   }
   return period;
+}
+
+/** TCP_ECN_OK of `ecn_flags` (include/net/tcp.h). */
+export const TCP_ECN_OK = 1;
+
+/**
+ * From one sequence number to another, in bytes: below 0 if the second one comes first (before(),
+ * include/net/tcp.h).
+ */
+export function sequenceDistance(from: number, to: number): number {
+  return (to - from) | 0;
+}
+
+/** A sequence number `bytes` further on. */
+export function sequenceAfter(sequence: number, bytes: number): number {
+  return (sequence + bytes) >>> 0;
+}
+
+/**
+ * The sequence number of a buffer's first byte, and the one behind its last byte, a FIN counted. They are the
+ * first two members of `struct tcp_skb_cb` (include/net/tcp.h), which lies in `skb->cb`.
+ */
+export function skbSequence(kernel: Kernel, skb: SkBuff): { seq: number; end_seq: number } {
+  return { seq: kernel.memory.u32(skb.cb), end_seq: kernel.memory.u32(skb.cb + 4n) };
 }

@@ -1,8 +1,10 @@
 import type { GroupFiles } from './file.ts';
 import type { SharedMemory } from './memory.ts';
+import type { MessageQueue } from './message-queue.ts';
 import type { Process } from './process.ts';
 import type { Sandbox } from './sandbox.ts';
 import type { SharedSegment } from './segment.ts';
+import type { SemaphoreSet } from './semaphore-set.ts';
 import type { Refusal } from './verdict.ts';
 
 /** Why two processes have to be restored together. */
@@ -29,6 +31,8 @@ export interface ProcessGroup {
   readonly files: GroupFiles;
   readonly sharedMemory: readonly SharedMemory[];
   readonly segments: readonly SharedSegment[];
+  readonly semaphores: readonly SemaphoreSet[];
+  readonly messageQueues: readonly MessageQueue[];
   readonly clocks: ClockReadings;
   /** The sandbox that all of them were in; their paths are those that they see. */
   readonly sandbox?: Sandbox;

@@ -17,6 +17,7 @@ export type VmaKind =
   | 'file-shared' // MAP_SHARED of a file with a name or of a deleted one: the content is the file's
   | 'shared-memory' // MAP_SHARED | MAP_ANONYMOUS, /dev/zero or a memfd: the content is a SharedMemory
   | 'segment' // attached by shmat(2): the content is a SharedSegment
+  | 'aio-ring' // the ring of a context of io_setup(2), shared with the kernel: its pages are stored as they are
   | 'vdso'
   | 'vvar';
 

@@ -9,7 +9,9 @@ type Table = Readonly<Record<string, readonly [level: number, option: number]>>;
  */
 export const lateOptions = {
   SO_DEBUG: [SOL_SOCKET, 1],
+  SO_KEEPALIVE: [SOL_SOCKET, 9],
   SO_PRIORITY: [SOL_SOCKET, 12],
+  SO_REUSEPORT: [SOL_SOCKET, 15],
   SO_TIMESTAMP_OLD: [SOL_SOCKET, 29],
   SO_TIMESTAMPNS_OLD: [SOL_SOCKET, 35],
   SO_TIMESTAMPING_OLD: [SOL_SOCKET, 37],
@@ -83,6 +85,9 @@ export const lateOptions = {
   TCP_NODELAY: [SOL_TCP, 1],
   TCP_MAXSEG: [SOL_TCP, 2],
   TCP_CORK: [SOL_TCP, 3],
+  TCP_KEEPIDLE: [SOL_TCP, 4],
+  TCP_KEEPINTVL: [SOL_TCP, 5],
+  TCP_KEEPCNT: [SOL_TCP, 6],
   TCP_SYNCNT: [SOL_TCP, 7],
   TCP_LINGER2: [SOL_TCP, 8],
   TCP_DEFER_ACCEPT: [SOL_TCP, 9],

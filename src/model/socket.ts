@@ -34,7 +34,16 @@ export interface SocketOptions {
 export type Shutdown = 0 | 1 | 2 | 3;
 
 /** States of a socket that occur in images (include/net/tcp_states.h). */
-export const socketState = { established: 1, close: 7, listen: 10 } as const;
+export const socketState = {
+  established: 1,
+  finWait1: 4,
+  finWait2: 5,
+  close: 7,
+  closeWait: 8,
+  lastAck: 9,
+  listen: 10,
+  closing: 11,
+} as const;
 export type SocketState = (typeof socketState)[keyof typeof socketState];
 
 interface SocketCommon extends OpenFileCommon {
@@ -115,6 +124,46 @@ export interface InetSocket extends SocketCommon {
   /** Interface of a link-local source address. */
   readonly interfaceName: string | undefined;
   readonly tcp: TcpOptions | undefined;
+  /** Set if the socket is connected by TCP, or was and has not ended both ways. */
+  readonly connection: TcpConnection | undefined;
+}
+
+/** Bytes of a connection that are in one of its queues, in the order of the stream. */
+export interface StreamBytes {
+  readonly data: readonly PhysicalRun[];
+  readonly bytes: number;
+}
+
+/**
+ * A TCP connection, as TCP_REPAIR of the kernel makes it again. Sequence numbers have 32 bits, and count a
+ * FIN that was received or is to be sent as one byte; queues do not have it.
+ */
+export interface TcpConnection {
+  /** The sequence number that is expected next from the peer. */
+  readonly receivedTo: number;
+  /** What has been received, and acknowledged, and that the program has not read. */
+  readonly unread: StreamBytes;
+  /** The sequence number behind all that the program has written. */
+  readonly writtenTo: number;
+  /** What the program has written, and the peer has not acknowledged. */
+  readonly unacknowledged: StreamBytes;
+  /** The last bytes of that: they were never sent. */
+  readonly unsentBytes: number;
+  /** Largest segment that the peer takes. */
+  readonly mssClamp: number;
+  readonly hasSelectiveAcks: boolean;
+  /** Window scales of both directions, if they are in use. */
+  readonly scale: { readonly send: number; readonly receive: number } | undefined;
+  /** The time stamp of the next segment, if they are in use; 32 bits. */
+  readonly timestamp: number | undefined;
+  /** `struct tcp_repair_window` (include/uapi/linux/tcp.h). */
+  readonly window: {
+    readonly sendUpdate: number;
+    readonly send: number;
+    readonly largest: number;
+    readonly receive: number;
+    readonly receiveUpdate: number;
+  };
 }
 
 export interface TcpOptions {

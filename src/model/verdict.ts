@@ -31,11 +31,22 @@ export interface InDoubt {
   readonly reason: string;
 }
 
+/**
+ * What makes a reason one of the moment: a moment later it can be gone, and nobody has to do anything about
+ * it. All other reasons last as long as the process has what they name.
+ * - `on-cpu`: a thread is on a CPU. A living kernel shows neither its registers nor what it is about to
+ *   change in the same moment; at a panic stage zero saves the registers, and all stands still.
+ * - `passing`: it is in the middle of a system call, a vfork, an execve or its end.
+ */
+export type Moment = 'on-cpu' | 'passing';
+
 /** Why a process is not brought back. A process can have several reasons; each names its object. */
 export interface Refusal {
   readonly pid: number;
   readonly comm: string;
   readonly reasons: readonly string[];
+  /** Those of the reasons that are of the moment; absent if none is. */
+  readonly moments?: ReadonlyMap<string, Moment>;
 }
 
 /**
@@ -50,11 +61,13 @@ export interface Findings {
   readonly notes: string[];
   /** Not empty: refused. */
   readonly reasons: string[];
+  /** Those of the reasons that are of the moment. */
+  readonly moments: Map<string, Moment>;
 }
 
 /** An empty set of findings. */
 export function newFindings(): Findings {
-  return { checks: [], repairs: [], inDoubt: [], notes: [], reasons: [] };
+  return { checks: [], repairs: [], inDoubt: [], notes: [], reasons: [], moments: new Map() };
 }
 
 /** The verdict that follows from the findings. */
@@ -72,4 +85,39 @@ export function check(findings: Findings, what: string, left: unknown, right: un
     agrees ? { what, result: 'agrees' } : { what, result: 'differs', detail: `${left} against ${right}` },
   );
   return agrees;
+}
+
+/** Adds a reason that is of the moment. */
+export function refuseForNow(findings: Findings, reason: string, moment: Moment): void {
+  findings.reasons.push(reason);
+  findings.moments.set(reason, moment);
+}
+
+/** Marks all reasons that `find` adds as of the moment; none if there is no `moment`. */
+export function ofTheMoment<T>(findings: Findings, moment: Moment | undefined, find: () => T): T {
+  const before = findings.reasons.length;
+  try {
+    return find();
+  } finally {
+    if (moment !== undefined)
+      for (const reason of findings.reasons.slice(before)) findings.moments.set(reason, moment);
+  }
+}
+
+/**
+ * What a whole set of reasons is: of the moment if each of them is, and of a CPU alone if that is all there
+ * is to them. Undefined if one lasts.
+ */
+export function momentOf({ reasons, moments }: Pick<Refusal, 'reasons' | 'moments'>): Moment | undefined {
+  const kinds = reasons.map((reason) => moments?.get(reason));
+  if (kinds.length === 0 || kinds.includes(undefined)) return undefined;
+  return kinds.includes('passing') ? 'passing' : 'on-cpu';
+}
+
+/** A refusal for what was found. */
+export function refusalOf(
+  { pid, comm }: { readonly pid: number; readonly comm: string },
+  { reasons, moments }: Pick<Findings, 'reasons' | 'moments'>,
+): Refusal {
+  return { pid, comm, reasons, ...(moments.size === 0 ? {} : { moments }) };
 }

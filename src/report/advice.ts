@@ -17,10 +17,8 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
-    pattern: /an established TCP|by TCP to|a TCP connection to/,
-    advice:
-      'connections do not outlive the kernel yet: let connections that idle be closed, or keep them in a process of their own ' +
-      'that is not protected (a proxy or a pool) and is connected to over a listening socket',
+    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    advice: MOMENT,
   },
   {
     pattern: /UDP socket connected|network interface|multicast groups|transparent socket|anycast/,
@@ -28,7 +26,8 @@ const table: readonly Advice[] = [
       'the network comes up after the processes: the program must not bind to an interface or connect a UDP socket',
   },
   {
-    pattern: /which is not protected|is not protected$|of which nothing is known|that others may hold/,
+    pattern:
+      /which is not protected|is not protected$|a process that is not protected|of which nothing is known|that others may hold/,
     advice:
       'protect the other process too (`otherworld protect`), or run the program so that it shares nothing with it: ' +
       'as a service, or under tmux or screen that is protected',
@@ -78,7 +77,11 @@ const table: readonly Advice[] = [
       'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',
   },
   {
-    pattern: /asynchronous I\/O|io_setup|\[aio\]/,
+    pattern: /requests in flight|ring was being changed|(set|queue) \d+, which was being changed/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /asynchronous I\/O|io_setup/,
     advice: 'let the program do without kernel AIO (io_setup): most have a setting for it',
   },
   {
@@ -92,17 +95,22 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and/,
+      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and|on its way into or out of/,
     advice: MOMENT,
   },
   {
-    pattern: /vector registers|floating-point modes/,
+    pattern: /vector registers|floating-point modes|its registers are there/,
     advice:
       'before a panic, otherworld doctor tells whether stage zero can save the registers of every CPU and what it lacks ' +
       '(docs/stage-zero.md); without it, what must come back is better in a process that waits most of the time',
   },
   {
-    pattern: /which went with the kernel|System V semaphores|message queue/,
+    pattern: /CLONE_SYSVSEM/,
+    advice:
+      'threads that the C library makes undo their operations on semaphores together: others do not come back',
+  },
+  {
+    pattern: /which went with the kernel|System V semaphore|message queue/,
     advice:
       'System V and POSIX objects that outlive their users went with the kernel: let the program make them anew',
   },

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { errnoText } from './errno.ts';
 import { libcFunction } from './libc.ts';
@@ -57,6 +57,17 @@ export function lockDirectory(directory: string, { timeoutSeconds = 60, onWait }
     throw error;
   }
   return { [Symbol.dispose]: () => closeSync(fd) };
+}
+
+/** Whether somebody has locked the directory; `false` where it is not there. */
+export function isLocked(directory: string): boolean {
+  if (!existsSync(directory)) return false;
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return !tryLock(fd, directory);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function tryLock(fd: number, directory: string): boolean {

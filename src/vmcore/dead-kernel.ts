@@ -10,7 +10,7 @@ import { AddressError, BindError, SymbolError, VmcoreError } from './errors.ts';
 import type { Fields, StructDecl } from './field.ts';
 import type { Kernel } from './kernel.ts';
 import type { VmcoreFile } from './mapping.ts';
-import type { KernelMemory } from './memory.ts';
+import { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { SymbolTable } from './symbols.ts';
 import { type Bound, bindStruct } from './view.ts';
@@ -20,8 +20,11 @@ const MAX_BTF_BYTES = 64n << 20n;
 /** CONFIG_NR_CPUS of the largest kernels (MAXSMP). */
 const MAX_CPUS = 8192;
 
+/** What is left of a file when all is known about its format. */
+export type OpenedFile = Pick<VmcoreFile, 'path' | 'close'>;
+
 interface Parts {
-  readonly file: VmcoreFile;
+  readonly file: OpenedFile;
   readonly release: string;
   readonly info: ReadonlyMap<string, string>;
   readonly source: DumpSource;
@@ -30,9 +33,11 @@ interface Parts {
   /** BTF from a profile; from the dump if undefined. */
   readonly btf: Uint8Array | undefined;
   readonly bases: Bases;
+  /** Of the same kernel, if they were read before. */
+  readonly layouts?: BtfLayouts;
 }
 
-/** The kernel in a dump; BTF is read when the first structure is bound. */
+/** The kernel in a dump, or the living one; BTF is read when the first structure is bound. */
 export class DeadKernel implements Kernel {
   readonly path: string;
   readonly release: string;
@@ -44,17 +49,16 @@ export class DeadKernel implements Kernel {
   readonly dumpLevel: number | undefined;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
-  readonly #file: VmcoreFile;
-  readonly #symbols: SymbolTable;
-  readonly #btf: Uint8Array | undefined;
-  readonly #bases: Bases;
+  readonly isAlive: boolean;
+  readonly #parts: Parts;
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
   #layouts: BtfLayouts | undefined;
   #cpus: readonly number[] | undefined;
   #possibleCpus: readonly number[] | undefined;
   #pageBytes: number | undefined;
 
-  constructor({ file, release, info, source, memory, symbols, btf, bases }: Parts) {
+  constructor(parts: Parts) {
+    const { file, release, info, source, memory } = parts;
     this.path = file.path;
     this.release = release;
     this.architecture = source.architecture;
@@ -65,14 +69,23 @@ export class DeadKernel implements Kernel {
     this.dumpLevel = source.dumpLevel;
     this.memory = memory;
     this.physical = source.physical;
-    this.#file = file;
-    this.#symbols = symbols;
-    this.#btf = btf;
-    this.#bases = bases;
+    this.isAlive = source.isAlive === true;
+    this.#parts = parts;
+    this.#layouts = parts.layouts;
+  }
+
+  /** The same kernel, of which nothing has been looked at yet but what never changes. */
+  anew(): DeadKernel {
+    const { physical, memory, layouts } = this;
+    return new DeadKernel({
+      ...this.#parts,
+      memory: new KernelMemory(physical, memory.addressSpace),
+      layouts,
+    });
   }
 
   get layouts(): BtfLayouts {
-    this.#layouts ??= new BtfLayouts(new Btf(this.#btf ?? this.#readBtf()));
+    this.#layouts ??= new BtfLayouts(new Btf(this.#parts.btf ?? this.#readBtf()));
     return this.#layouts;
   }
 
@@ -125,17 +138,17 @@ export class DeadKernel implements Kernel {
   }
 
   symbol(name: string): bigint {
-    const address = this.#symbols.lookup(name);
+    const address = this.#parts.symbols.lookup(name);
     if (address === undefined) throw new SymbolError(name, this.release);
     return address;
   }
 
   symbolMaybe(name: string): bigint | undefined {
-    return this.#symbols.lookup(name);
+    return this.#parts.symbols.lookup(name);
   }
 
   symbolAt(address: bigint): { readonly name: string; readonly offset: number } | undefined {
-    return this.#isInImage(address) ? this.#symbols.symbolAt(address) : undefined;
+    return this.#isInImage(address) ? this.#parts.symbols.symbolAt(address) : undefined;
   }
 
   /** The table of symbols does not say where the last one ends, nor what is no symbol's. */
@@ -154,11 +167,11 @@ export class DeadKernel implements Kernel {
   }
 
   pfnToPage(pfn: number): bigint {
-    return this.#bases.vmemmap + BigInt(pfn) * BigInt(this.#sizeOfPage());
+    return this.#parts.bases.vmemmap + BigInt(pfn) * BigInt(this.#sizeOfPage());
   }
 
   pageToPfn(page: bigint): number {
-    const distance = page - this.#bases.vmemmap;
+    const distance = page - this.#parts.bases.vmemmap;
     const bytes = BigInt(this.#sizeOfPage());
     if (distance < 0n || distance % bytes !== 0n || distance / bytes > 1n << 40n) {
       throw new AddressError(page, 'is not a struct page');
@@ -167,16 +180,16 @@ export class DeadKernel implements Kernel {
   }
 
   pageToVirtual(page: bigint): bigint {
-    return this.#bases.directMap + BigInt(this.pageToPfn(page) * PAGE_SIZE);
+    return this.#parts.bases.directMap + BigInt(this.pageToPfn(page) * PAGE_SIZE);
   }
 
   physicalToVirtual(physical: number): bigint {
-    return this.#bases.directMap + BigInt(physical);
+    return this.#parts.bases.directMap + BigInt(physical);
   }
 
   close(): void {
     this.physical.close();
-    this.#file.close();
+    this.#parts.file.close();
   }
 
   #sizeOfPage(): number {

@@ -48,6 +48,8 @@ export interface DumpSource {
    * tell.
    */
   readonly dumpLevel?: number;
+  /** It is the memory of the running kernel. */
+  readonly isAlive?: boolean;
 }
 
 /** An offset or a size beyond this is damage, and no number could count on from it exactly. */

@@ -7,7 +7,7 @@ import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { Bound } from './view.ts';
 
-/** A dead (or, from QEMU, frozen) kernel: everything above bytes is read through this. */
+/** A dead, a living or, from QEMU, a frozen kernel: everything above bytes is read through this. */
 export interface Kernel {
   /** The dump's path, for messages. */
   readonly path: string;
@@ -26,6 +26,8 @@ export interface Kernel {
   readonly warnings: readonly string[];
   /** Which pages makedumpfile was told to leave out (its option -d); undefined if the dump does not tell. */
   readonly dumpLevel?: number | undefined;
+  /** It is the running kernel: its memory changes while it is read, and has no registers of its CPUs. */
+  readonly isAlive: boolean;
   /**
    * CPUs that were online when the kernel died, ascending: also those that panic() has stopped since, which
    * it takes off its online mask.

@@ -1,10 +1,12 @@
 import { fullAddressSpace, imageMatches, initialAddressSpace, readBases } from './address-space.ts';
 import { flattenedContent, isFlattened, plainContent, requireBytes } from './content.ts';
-import { DeadKernel } from './dead-kernel.ts';
+import { DeadKernel, type OpenedFile } from './dead-kernel.ts';
 import { type DumpSource, openElf } from './elf.ts';
 import { FormatError, ProfileError, VmcoreError } from './errors.ts';
 import { describeForeign } from './foreign.ts';
 import { Kallsyms, readKallsymsTables } from './kallsyms.ts';
+import { PROC_KCORE } from './kcore.ts';
+import { openKcore } from './kcore-source.ts';
 import { isKdump, openKdump } from './kdump.ts';
 import type { Kernel } from './kernel.ts';
 import { openFile, type VmcoreFile } from './mapping.ts';
@@ -38,7 +40,7 @@ interface Located {
 }
 
 /** VMCOREINFO and a memory through which the kernel image can be read; checked against each other. */
-function locateKernel(file: VmcoreFile, source: DumpSource, profile: Profile | undefined): Located {
+function locateKernel(file: OpenedFile, source: DumpSource, profile: Profile | undefined): Located {
   const attempt = (info: ReadonlyMap<string, string>): Located | undefined => {
     const memory = new KernelMemory(source.physical, initialAddressSpace(source.architecture, info));
     return imageMatches(memory, info) ? { info, memory } : undefined;
@@ -71,7 +73,7 @@ function locateKernel(file: VmcoreFile, source: DumpSource, profile: Profile | u
 }
 
 /** A profile is of one kernel image and of one boot of it. */
-function checkProfile(file: VmcoreFile, info: ReadonlyMap<string, string>, profile: Profile): void {
+function checkProfile(file: OpenedFile, info: ReadonlyMap<string, string>, profile: Profile): void {
   const buildId = info.get('BUILD-ID');
   if (buildId !== profile.buildId) {
     throw new ProfileError(
@@ -100,7 +102,7 @@ function kallsymsOf(memory: KernelMemory, info: ReadonlyMap<string, string>): Sy
 }
 
 /** Finds the kernel in a dump. Throws like {@link openKernel}. */
-export function kernelFrom(file: VmcoreFile, source: DumpSource, profile?: Profile): Kernel {
+export function kernelFrom(file: OpenedFile, source: DumpSource, profile?: Profile): DeadKernel {
   const { info, memory } = locateKernel(file, source, profile);
   if (profile !== undefined) checkProfile(file, info, profile);
   const symbols = profile?.symbols ?? kallsymsOf(memory, info);
@@ -113,12 +115,14 @@ export function kernelFrom(file: VmcoreFile, source: DumpSource, profile?: Profi
 }
 
 /**
- * Opens a dump: `/proc/vmcore`, an ELF vmcore, or QEMU's `dump-guest-memory`. Memory is mapped, not read.
+ * Opens a dump: `/proc/vmcore`, an ELF vmcore, or QEMU's `dump-guest-memory`. Memory is mapped, not read. Or
+ * `/proc/kcore`, the running kernel, as it is at one time or another while it is read.
  * With a profile, symbols and layouts come from it instead of from the dump. Throws a FormatError for a file
  * that is no vmcore or is too damaged to find the kernel in, a ProfileError if the profile is of another
  * kernel.
  */
 export function openKernel(path: string, profile?: Profile): Kernel {
+  if (path === PROC_KCORE) return openLiving(path, profile);
   const file = openFile(path);
   try {
     return kernelFrom(file, openSource(file), profile);
@@ -126,4 +130,37 @@ export function openKernel(path: string, profile?: Profile): Kernel {
     file.close();
     throw error;
   }
+}
+
+/** The running kernel, to be looked at as often as is wanted. */
+export interface LivingKernel {
+  /** The kernel as it is from now on: nothing that was read before is remembered. */
+  look(): Kernel;
+  close(): void;
+}
+
+function openLiving(path: string, profile?: Profile): DeadKernel {
+  const source = openKcore(path);
+  const file = { path, close: () => undefined };
+  try {
+    return kernelFrom(file, source, profile);
+  } catch (error) {
+    source.physical.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens the running kernel. Throws like {@link openKernel}: a FormatError says why the kernel does not show
+ * its memory, if it does not.
+ */
+export function livingKernel(path: string = PROC_KCORE): LivingKernel {
+  const kernel = openLiving(path);
+  return {
+    look: () => {
+      kernel.physical.forget?.();
+      return kernel.anew();
+    },
+    close: () => kernel.close(),
+  };
 }

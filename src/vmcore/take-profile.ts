@@ -1,15 +1,8 @@
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import {
-  ELF_HEADER_BYTES,
-  NT_GNU_BUILD_ID,
-  PROGRAM_HEADER_BYTES,
-  PT_NOTE,
-  parseElfHeader,
-  parseNotes,
-  parseProgramHeaders,
-} from '../system/elf.ts';
+import { NT_GNU_BUILD_ID, parseNotes } from '../system/elf.ts';
 import { ProfileError } from './errors.ts';
+import { Kcore } from './kcore.ts';
 import type { TakenProfile } from './profile.ts';
 import { parseProcKallsyms } from './profile-symbols.ts';
 
@@ -29,27 +22,12 @@ function runningBuildId(): string {
  * VMCOREINFO of the running kernel: /proc/kcore carries it as a note, as a vmcore does. Empty where the
  * kernel has no /proc/kcore or is locked down; a dump has its own.
  */
-export function runningVmcoreinfo(path = '/proc/kcore'): string {
-  let fd: number;
+export function runningVmcoreinfo(path?: string): string {
   try {
-    fd = openSync(path, 'r');
+    using kcore = new Kcore(path);
+    return kcore.vmcoreinfo ?? '';
   } catch {
     return '';
-  }
-  try {
-    const read = (offset: number, length: number): Buffer => {
-      const bytes = Buffer.alloc(length);
-      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
-    };
-    const header = parseElfHeader(read(0, ELF_HEADER_BYTES));
-    if (header === undefined) return '';
-    const [first] = parseProgramHeaders(read(header.programHeadersOffset, PROGRAM_HEADER_BYTES));
-    if (first?.type !== PT_NOTE) return '';
-    const notes = read(first.offset, Math.min(first.fileBytes, 1 << 20));
-    const note = parseNotes(notes).find(({ name }) => name === 'VMCOREINFO');
-    return note === undefined ? '' : note.description.toString('latin1').replace(/\0.*$/s, '');
-  } finally {
-    closeSync(fd);
   }
 }
 

@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { Kcore } from '../../src/arm/kcore.ts';
 import { findMark, newMark } from '../../src/arm/loaded-mark.ts';
 import { stateOf } from '../../src/arm/status.ts';
 import { defaultConfig } from '../../src/config/config.ts';
 import { type Armed, armedSchema } from '../../src/config/manifest.ts';
+import { Kcore } from '../../src/vmcore/kcore.ts';
 
 const MIB = 2 ** 20;
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-mark-'));

@@ -25,7 +25,7 @@ const EXIT_GROUP = 231n;
 const WAIT4 = 61n;
 const PAUSE = 34n;
 const EPOLL_WAIT = 232n;
-const SEMOP = 65n;
+const MSGSND = 69n;
 const FLOCK = 73n;
 const VFORK = 58n;
 const ERESTARTNOHAND = -514n;
@@ -227,7 +227,7 @@ for (const release of releases) {
           const { threads, findings } = processOf(capture([...patches, ...told(child, 0)]), kinds.pid);
           return [threads[0]?.syscall.outcome, findings.inDoubt.length];
         };
-        for (const call of [PAUSE, EPOLL_WAIT, SEMOP]) {
+        for (const call of [PAUSE, EPOLL_WAIT, MSGSND]) {
           assert.deepEqual(threadIn(call), ['eintr', 0]);
           assert.deepEqual(threadIn(call, SA_RESTART), ['eintr', 0]);
         }

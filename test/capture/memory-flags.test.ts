@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import {
   addressSpaceProblems,
   areaProblem,
+  lostKeyProblems,
   protectionKeyProblem,
   protectionKeysOf,
 } from '../../src/capture/memory-attributes.ts';
@@ -105,8 +106,9 @@ for (const release of releases) {
       const mm = kernel.bind(mmStruct).at(address);
       const view = kernel.bind(vmAreaStruct).at(kernel.allocate('vm_area_struct'));
       assert.deepEqual(protectionKeysOf(mm), [1, 5]);
-      assert.deepEqual(addressSpaceProblems(kernel, mm, false), []);
-      assert.deepEqual(addressSpaceProblems(kernel, mm, true), [
+      assert.deepEqual(addressSpaceProblems(kernel, mm), []);
+      assert.deepEqual(lostKeyProblems(mm, false), []);
+      assert.deepEqual(lostKeyProblems(mm, true), [
         'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
       ]);
       const keyed = (key: number): string | undefined =>
@@ -120,7 +122,7 @@ for (const release of releases) {
       ] as const) {
         kernel.set('mm_struct', address, 'context.pkey_allocation_map', map);
         kernel.set('mm_struct', address, 'context.execute_only_pkey', own);
-        assert.deepEqual(addressSpaceProblems(kernel, kernel.bind(mmStruct).at(address), false), [
+        assert.deepEqual(addressSpaceProblems(kernel, kernel.bind(mmStruct).at(address)), [
           'has a damaged map of memory protection keys',
         ]);
       }

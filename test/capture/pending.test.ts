@@ -3,9 +3,10 @@ import { describe, it } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt, taskStruct } from '../../src/linux/sched.ts';
-import { signalStruct } from '../../src/linux/signal.ts';
+import { readPending, signalStruct } from '../../src/linux/signal.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf, word } from '../vmcore/fixtures.ts';
+import { MadeKernel } from '../vmcore/made-kernel.ts';
 
 const SIGTRAP_BIT = 1n << 4n;
 const SIGNAL_STOP_STOPPED = 1n;
@@ -31,6 +32,25 @@ for (const release of releases) {
       assert.deepEqual(numbers(threads[0]?.pendingSignals), [5]);
       const { sharedPendingSignals } = capture(withWord(signalMember('sharedPendingSignal'), SIGTRAP_BIT));
       assert.deepEqual(numbers(sharedPendingSignals), [5]);
+    });
+
+    it('are read from a sound list alone: one that leads back into itself is damaged', () => {
+      const made = new MadeKernel(release);
+      const [head, first] = [made.allocate('sigqueue'), made.allocate('sigqueue')];
+      const link = (from: bigint, next: bigint, prev: bigint) => {
+        made.set('sigqueue', from, 'list.next', next);
+        made.set('sigqueue', from, 'list.prev', prev);
+      };
+      made.write(made.memberAddress('sigqueue', first, 'info'), Buffer.from([17]));
+      link(head, first, first);
+      link(first, head, head);
+      assert.deepEqual(
+        readPending(made, head, 0n).map(({ signal }) => signal),
+        [17],
+      );
+      // As the kernel leaves a signal that somebody has taken.
+      link(first, first, first);
+      assert.throws(() => readPending(made, head, 0n), /points back to/);
     });
 
     it('that have stopped it were told to its parent by wait(2) once the code of the stop is gone', () => {

@@ -30,6 +30,15 @@ describe('a call that is made again', () => {
     assert.deepEqual(seconds(changed.patch.bytes), [2, 5]);
   });
 
+  it('is told a shorter time by its fifth argument in io_getevents', () => {
+    for (const call of ['io_getevents', 'io_pgetevents']) {
+      const changed = withRemainingTime(x86_64, call, { ...registers, r8: 0x1234n }, 1_000_000_000n);
+      assert.equal(changed?.registers.r8, BigInt(changed?.patch?.address ?? 0), call);
+      assert.deepEqual(seconds(changed?.patch?.bytes ?? new Uint8Array()), [1, 0]);
+      assert.equal(withRemainingTime(x86_64, call, { ...registers, r8: 0n }, 5n), undefined);
+    }
+  });
+
   it('finds the time shorter where the kernel itself would have written it: select, ppoll', () => {
     const select = withRemainingTime(x86_64, 'select', { ...registers, r8: 0x7000n }, 3_000_004_999n);
     assert.equal(select?.patch?.address, 0x7000);

@@ -25,7 +25,7 @@ test('status says in one line which computing processes would be lost, and nothi
   const status: Status = {
     ...{ kernel: '6.12.0', state: 'armed', hint: undefined, armedAt: undefined, rules: [], ruleProblems: [] },
     ...{ reservedBytes: 320 * 2 ** 20, neededBytes: 255 * 2 ** 20, reclaimableBytes: undefined },
-    ...{ memoryProblem: undefined, encryptionProblem: undefined, lostComputing: undefined },
+    ...{ isAtWork: false, memoryProblem: undefined, encryptionProblem: undefined, lostComputing: undefined },
   };
   const memory = 'memory: 320 MiB reserved, 255 MiB needed';
   const protection = 'nothing is protected: otherworld protect';
@@ -33,6 +33,8 @@ test('status says in one line which computing processes would be lost, and nothi
   const lossy = print({ ...status, lostComputing: LOST });
   assert.deepEqual(lossy.split('\n'), ['armed for 6.12.0', memory, LOST, protection]);
   assert.ok(isWell(status));
+  const [first] = print({ ...status, state: 'not armed', isAtWork: true }).split('\n');
+  assert.match(first ?? '', /^not armed .* \(an otherworld that arms or builds is at work now\)$/);
   const encryptionProblem = 'memory encryption is on (SME or SEV): such memory cannot be read';
   const encrypted: Status = { ...status, encryptionProblem };
   assert.deepEqual(print(encrypted).split('\n'), ['armed for 6.12.0', memory, encryptionProblem, protection]);

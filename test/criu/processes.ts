@@ -148,6 +148,8 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
     files: noFiles,
     sharedMemory: [],
     segments: [],
+    semaphores: [],
+    messageQueues: [],
     clocks: { monotonic: 123_000_000_456n, boottime: 124_000_000_456n },
   };
 }

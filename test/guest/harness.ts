@@ -37,6 +37,8 @@ export interface TestGuestOptions {
   crashKernelMiB?: number;
   /** NUMA nodes, disks, users and numbers of processes. */
   furniture?: Furniture;
+  /** Ports of this host that lead into the guest. */
+  forwards?: readonly { readonly host: number; readonly guest: number }[];
   /** More arguments for QEMU. */
   devices?: readonly string[];
   /** More kernel parameters. */
@@ -116,7 +118,7 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
       cpus,
       crashKernelMiB,
       ...options.furniture,
-      forwards: [],
+      forwards: [...(options.forwards ?? [])],
       append: options.append ?? '',
       devices: options.devices ?? [],
       // Devices of all kinds can be had, not all of them in a snapshot.

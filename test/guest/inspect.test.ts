@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import * as z from 'zod';
 import { listFiles } from '../../src/inspect/files.ts';
 import { allMapsInspection, mapsInspection } from '../../src/inspect/maps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
@@ -116,6 +117,44 @@ suite(`inspecting a living guest with ${release}`, () => {
 
   test('lists all processes with their maps', () => {
     assert.ok(allMapsInspection(kernel).text().split('\n').length > 300 * 15);
+  });
+
+  test('gives the same of the running kernel, in the guest itself', async () => {
+    const inspect = async (...args: readonly string[]) => {
+      const { status, stdout, stderr } = await guest.exec(['otherworld', 'inspect', '/proc/kcore', ...args]);
+      // A process that ends while the list of them is read is marked in it.
+      assert.ok(status === 0 || (status === 3 && args[0] === 'ps'), `${args.join(' ')}: ${stderr}`);
+      return stdout.replace(/\n$/, '');
+    };
+    const sleeper = Number(await guest.sh('pgrep -n -x sleep'));
+    assert.match(await inspect(), /^panic +none: the kernel is alive$/m);
+    assert.equal(`${await inspect('maps', String(sleeper))}`, await guest.sh(`cat /proc/${sleeper}/maps`));
+    assert.match(await inspect('log'), /a line for the test/);
+    const stack = await inspect('stack', String(sleeper));
+    assert.match(stack, /hrtimer_nanosleep/);
+    const rows = z
+      .object({ processes: z.array(z.object({ pid: z.number(), comm: z.string() })) })
+      .parse(JSON.parse(await inspect('ps', '--json'))).processes;
+    const names = new Map(rows.map(({ pid, comm }) => [pid, comm]));
+    for (const [pid, comm] of stable(earlier, later, 'comm')) {
+      // A process that has ended since is in neither.
+      if (names.has(pid)) assert.ok(comm.startsWith(names.get(pid) ?? '?'), comm);
+    }
+    assert.ok(rows.filter(({ comm }) => comm === 'sleep').length >= 300);
+  });
+
+  test('takes no process out of it, which changes while it is read', async () => {
+    const { status, stderr } = await guest.exec([
+      'otherworld',
+      'extract',
+      '/proc/kcore',
+      '--pid',
+      '1',
+      '--out',
+      '/root/out',
+    ]);
+    assert.equal(status, 2);
+    assert.match(stderr, /is the running kernel, and its processes change while they are read/);
   });
 
   test('does the same with a profile that the guest took of itself', async () => {

@@ -17,13 +17,24 @@ suite(`resurrection on ${release}`, () => {
   let report: IncidentReport;
   let panicked = 0;
   let segmentsBefore = '';
-  const pids = { segments: 0, state: 0, pipe: 0, sleeper: 0, appender: 0, caller: 0, busy: [0, 0] };
+  let meetingsBefore = '';
+  const pids = {
+    segments: 0,
+    meetings: 0,
+    state: 0,
+    pipe: 0,
+    sleeper: 0,
+    appender: 0,
+    caller: 0,
+    busy: [0, 0],
+  };
 
   before(async () => {
     guest = await bootTestGuest('resurrection');
     await guest.sh('mkdir -p /srv/out; chmod 1777 /srv/out');
     await guest.program('state');
     await guest.program('segments');
+    await guest.program('meetings');
     for (const name of ['sequence.py', 'appender.py'])
       await guest.copyIn(join(programs, name), `/srv/${name}`);
     pids.segments = await guest.background('exec segments /srv/out/segments');
@@ -31,6 +42,11 @@ suite(`resurrection on ${release}`, () => {
     await guest.sh(`: > /srv/out/segments; kill -HUP ${pids.segments}`);
     await guest.until('grep -q done /srv/out/segments', 60);
     segmentsBefore = await guest.sh('cat /srv/out/segments; : > /srv/out/segments');
+    pids.meetings = await guest.background('exec meetings /srv/out/meetings');
+    await guest.until('grep -q ready /srv/out/meetings', 60);
+    await guest.sh(`kill -HUP ${pids.meetings}`);
+    await guest.until('grep -q done /srv/out/meetings', 60);
+    meetingsBefore = await guest.sh('sed 1d /srv/out/meetings; : > /srv/out/meetings');
     pids.state = await guest.background('exec state /srv/out/state');
     // As on a server that has run for months: the others have numbers at the other end.
     await guest.sh('echo 4189999 > /proc/sys/kernel/ns_last_pid');
@@ -62,6 +78,7 @@ suite(`resurrection on ${release}`, () => {
     ];
     for (const pid of [
       pids.segments,
+      pids.meetings,
       pids.state,
       pids.pipe,
       pids.sleeper,
@@ -117,6 +134,29 @@ suite(`resurrection on ${release}`, () => {
     await guest.sh(`kill -HUP ${pids.segments}`);
     await guest.until('grep -q done /srv/out/segments', 60);
     assert.equal(await guest.sh('cat /srv/out/segments'), segmentsBefore);
+  });
+
+  test('System V semaphores, message queues and AIO contexts are what they were, and go on being used', async () => {
+    assertRestored(report, pids.meetings);
+    const { notes = [] } = report.processes.find(({ pid }) => pid === pids.meetings) ?? {};
+    assert.match(notes.join('\n'), /semaphore set \d+ has the times of its restore/);
+    assert.match(notes.join('\n'), /message queue \d+ no longer tells who sent and received last/);
+    assert.match(meetingsBefore, /^semaphore 3: 0, by holder, 1 wait$/m);
+    await guest.sh(`kill -HUP ${pids.meetings}`);
+    await guest.until('grep -q done /srv/out/meetings', 60);
+    assert.equal(await guest.sh('cat /srv/out/meetings; : > /srv/out/meetings'), meetingsBefore);
+    await guest.sh(`kill -USR1 ${pids.meetings}`);
+    await guest.until('grep -q "waiter has it" /srv/out/meetings && grep -q finished /srv/out/meetings', 60);
+    const lines = await guest.until('grep received /srv/out/meetings && cat /srv/out/meetings', 60);
+    assert.match(lines, /^context 0: 2 unread, then filled, all read$/m);
+    assert.match(lines, /^context 1: 5 unread, then filled, all read$/m);
+    assert.match(lines, /^event: 1, data 300, result 1$/m);
+    assert.match(lines, /^received: 5 bytes, hello$/m);
+    assert.match(lines, /^without holder: 3 3 32767 0$/m);
+    const set = /^number: (\d+)$/m.exec(lines)?.[1] ?? assert.fail(lines);
+    await guest.kill([pids.meetings]);
+    const values = `ipcs -s -i ${set} | awk '$1 ~ /^[0-3]$/ { print $2 }' | tr '\\n' ' '`;
+    await guest.until(`[ "$(${values})" = "5 0 32767 1 " ]`, 60);
   });
 
   test('a program that waited for the disk in the middle of an append appends every line once', async () => {

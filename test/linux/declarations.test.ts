@@ -73,6 +73,7 @@ const lacking: Readonly<Record<Release, readonly string[]>> = {
     ...unbuilt,
     // 6.4, 6.7, 6.8, 6.12, and the others later than 6.1
     ...['task_struct.user_event_mm', 'thread_struct.features', 'task_struct.rseq_len', 'tcp_sock.ao'],
+    'tcp_sock.tcp_usec_ts',
     ...['inet_sock.inet_flags', 'inet_sock.ipv6_fl_list', 'dentry.d_children', 'task_struct.custom_slice'],
     'orc_entry.signal',
   ],

@@ -132,12 +132,12 @@ test('what different words say are different causes, in the order in which they 
 });
 
 test('what can be done about the reasons is said once for all processes', () => {
-  const reasons = ['has an established TCP connection to 10.0.2.2:5432 (fd 7)', 'has a seccomp filter'];
+  const reasons = ['has an open io_uring (fd 7)', 'has a seccomp filter'];
   const processes = [2, 3].map((pid) => process(pid, { outcome: 'refused', reasons }));
   const text = printReport({ ...full, processes }, styleFor(false));
   assert.match(
     text,
-    /^What to do$\n {2}2 processes: connections do not outlive .*\n {2}2 processes: a seccomp filter comes/m,
+    /^What to do$\n {2}2 processes: let the program do without io_uring.*\n {2}2 processes: a seccomp filter comes/m,
   );
   assert.doesNotMatch(printReport({ ...full, processes: [process(1, {})] }, styleFor(false)), /What to do/);
 });

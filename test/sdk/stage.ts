@@ -127,7 +127,15 @@ function groupOf(pid: number, state: StageState): ProcessGroup {
     seals: 0,
   };
   return {
-    ...{ id: pid, freePid: 199_999, sharedMemory: [], segments: [], clocks: { monotonic: 0n, boottime: 0n } },
+    ...{
+      id: pid,
+      freePid: 199_999,
+      sharedMemory: [],
+      segments: [],
+      semaphores: [],
+      messageQueues: [],
+      clocks: { monotonic: 0n, boottime: 0n },
+    },
     files: { ...noFiles, files: [file], memfds: [memfd] },
     processes: [processOf(pid, state)],
   };

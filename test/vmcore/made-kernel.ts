@@ -47,6 +47,7 @@ export class MadeKernel implements Kernel {
   readonly notes: ElfNote[] = [];
   readonly cpuNotes: CpuNote[] = [];
   readonly warnings = [];
+  readonly isAlive = false;
   readonly cpus: readonly number[];
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];

@@ -1,5 +1,5 @@
 /** What of a capture is the architecture's, for the other modules; there is one architecture. */
 export { setsBase } from './base-instructions.ts';
-export { doubtOfRegisters } from './interrupted.ts';
+export { type RegistersAtEnd, registersAtEnd } from './interrupted.ts';
 export { LiveCpus, stageZeroResult } from './live-registers.ts';
-export { captureRegisters, type OnCpu } from './x86-64.ts';
+export { type CapturedRegisters, captureRegisters, type OnCpu } from './x86-64.ts';

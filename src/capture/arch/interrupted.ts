@@ -1,47 +1,90 @@
-import { exceptionFrameIp } from '../../linux/arch/x86/cpu-entry-area.ts';
+import { exceptionFrame } from '../../linux/arch/x86/cpu-entry-area.ts';
+import type { EntryText } from '../../linux/arch/x86/entry/run.ts';
+import {
+  type EntryOutcome,
+  entryOutcome,
+  entryText,
+  isInEntry,
+  type ProcessorRegisters,
+} from '../../linux/arch/x86/entry-registers.ts';
 import { fpregsOwner, isInKernelFpu } from '../../linux/arch/x86/fpu.ts';
-import { cpuNoteOf } from '../../linux/current.ts';
+import { cpuNoteOf, panicCpu } from '../../linux/current.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
 /**
  * Code outside the entry text in which what is on a task's stack, or in the processor, is in part another
- * entry's or another task's: `sync_regs` and `fixup_bad_iret` move registers to the stack
- * (arch/x86/kernel/traps.c), and so does what FRED enters; `__switch_to` gives the processor the next task's
- * segment bases and key rights before `current` is the next task.
+ * entry's or another task's: `fixup_bad_iret` moves registers to the stack (arch/x86/kernel/traps.c), and so
+ * does what FRED enters; `__switch_to` gives the processor the next task's segment bases and key rights
+ * before `current` is the next task.
  */
 const BETWEEN: ReadonlySet<string> = new Set([
-  ...['sync_regs', 'fixup_bad_iret', 'asm_fred_entrypoint_user', 'asm_fred_entrypoint_kernel'],
+  ...['fixup_bad_iret', 'asm_fred_entrypoint_user', 'asm_fred_entrypoint_kernel'],
   ...['__switch_to', '__switch_to_asm'],
 ]);
+
+/** Where the registers of a task are that was executing on a CPU. */
+export type RegistersAtEnd =
+  /** On its kernel stack. */
+  | { readonly kind: 'stack' }
+  /** It was on its way into or out of the kernel, and this is what would have become of it. */
+  | (EntryOutcome & { readonly kind: 'user' })
+  /** Nothing tells them: how a reason goes on. */
+  | { readonly kind: 'lost'; readonly why: string };
+
+/** Where in the kernel a processor was, and all of its registers there if they are known. */
+interface InKernel {
+  readonly ip: bigint;
+  readonly sp: bigint;
+  readonly registers: ProcessorRegisters | undefined;
+  /** An exception with a stack of its own had come from user mode, and was still on that stack. */
+  readonly isUser?: boolean;
+}
 
 /**
  * Where in the kernel a processor was that executed a task: undefined if it was in user mode. The crash note
  * of the one that panicked has registers of panic() itself; if an NMI or another exception with a stack of
- * its own has led there, the processor has put down where it was at the end of that stack.
+ * its own has led there, that has put down where it was at the end of that stack. In the entry code the stack
+ * pointer may be the program's, which can be anything.
  */
-function kernelIp(kernel: Kernel, cpu: number, task: Task): bigint | undefined {
+function whereInKernel(
+  kernel: Kernel,
+  cpu: number,
+  task: Task,
+  text: EntryText | undefined,
+): InKernel | undefined {
   const registers = cpuNoteOf(kernel, cpu, task.pid)?.registers;
   if (registers?.ip === undefined || kernel.architecture.notes.isUserMode(registers)) return undefined;
-  return exceptionFrameIp(kernel, cpu, registers.sp ?? 0n) ?? registers.ip;
+  const { ip, sp = 0n } = registers;
+  const panicked = readable(() => ({ cpu: panicCpu(kernel) }));
+  const isOwn = panicked !== undefined && panicked.cpu !== cpu;
+  const isInText = text !== undefined && ip >= text.start && ip < text.end;
+  const frame = isOwn && isInText ? undefined : exceptionFrame(kernel, cpu, sp);
+  return frame ?? { ip, sp, registers: isOwn ? registers : undefined };
 }
 
 /**
- * Why the registers of a task that was executing on a CPU cannot be believed, those on its kernel stack
- * included; undefined if they can. It was on its way into or out of the kernel (arch/x86/entry/entry_64.S),
- * or from one task to another.
+ * Where the registers of a task are that was executing on a CPU. Those on its kernel stack are none if it was
+ * on its way into or out of the kernel (arch/x86/entry/entry_64.S), or from one task to another.
  */
-export function doubtOfRegisters(kernel: Kernel, cpu: number, task: Task): string | undefined {
-  const ip = kernelIp(kernel, cpu, task);
-  if (ip === undefined) return undefined;
-  const start = kernel.symbolMaybe('__entry_text_start');
-  const end = kernel.symbolMaybe('__entry_text_end');
-  if (start === undefined || end === undefined)
-    return 'was on a CPU, and the kernel does not show where its entry code is: nothing tells its registers';
-  const isBetween = (ip >= start && ip < end) || BETWEEN.has(kernel.symbolAt(ip)?.name ?? '');
-  return isBetween
-    ? 'was on a CPU, on its way into or out of the kernel: nothing tells its registers'
-    : undefined;
+export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): RegistersAtEnd {
+  const text = entryText(kernel);
+  const where = whereInKernel(kernel, cpu, task, text);
+  if (where === undefined) return { kind: 'stack' };
+  const lost = (why: string): RegistersAtEnd => ({ kind: 'lost', why: `was on a CPU, ${why}` });
+  if (text === undefined)
+    return lost('and the kernel does not show where its entry code is: nothing tells its registers');
+  const name = kernel.symbolAt(where.ip)?.name ?? '';
+  const onItsWay = 'on its way into or out of the kernel: nothing tells its registers';
+  if (where.isUser === true) return lost(`${onItsWay} (an exception with a stack of its own had come)`);
+  if (BETWEEN.has(name)) return lost(`${onItsWay} (it was in ${name})`);
+  if (!isInEntry(kernel, text, cpu, where.ip, where.sp)) return { kind: 'stack' };
+  if (where.registers === undefined)
+    return lost(`${onItsWay} (the dump does not have those of its processor)`);
+  const outcome = entryOutcome(kernel, text, cpu, task, where.registers);
+  if (outcome.kind === 'user') return outcome;
+  return outcome.kind === 'kernel' ? { kind: 'stack' } : lost(`${onItsWay} (${outcome.why})`);
 }
 
 /**

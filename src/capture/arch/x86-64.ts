@@ -1,12 +1,13 @@
 import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
 import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
+import type { UserPtRegs } from '../../linux/arch/x86/entry-registers.ts';
 import { livePkru, readLiveXstate, readXstate, type Xstate } from '../../linux/arch/x86/fpu.ts';
 import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
-import { type PtRegs, taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
+import { taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { doubtOfRegisters, wasSavingRegisters } from './interrupted.ts';
+import { type RegistersAtEnd, registersAtEnd, wasSavingRegisters } from './interrupted.ts';
 import type { LiveRegisters } from './live-registers.ts';
 
 /** A thread's registers as the dead kernel saved them, or why they cannot be used. */
@@ -18,6 +19,8 @@ export interface CapturedRegisters {
   readonly problems: readonly string[];
   /** Facts for the report. */
   readonly notes: readonly string[];
+  /** Segment bases that are those of when the thread last left a CPU, though it has been on one since. */
+  readonly olderBases: readonly ('fs' | 'gs')[];
 }
 
 /** Where user space ends with five levels of page tables. */
@@ -43,7 +46,7 @@ const restorable: ReadonlySet<number> = new Set([
   XFEATURE.pkru,
 ]);
 
-function implausible(regs: PtRegs): string | undefined {
+function implausible(regs: UserPtRegs): string | undefined {
   const cs = regs.cs & SELECTOR;
   if (cs === USER32_CS) return 'runs 32-bit code';
   if (cs !== USER_CS || (regs.ss & SELECTOR) !== USER_DS) return 'has no user registers on its kernel stack';
@@ -112,18 +115,37 @@ export interface OnCpu {
 }
 
 /**
+ * The user's GS base. The processor keeps it all through the kernel, beside the kernel's own; only at the
+ * very edges of that it is the current one, and then an NMI puts the kernel's in its place (paranoid_entry,
+ * arch/x86/entry/entry_64.S), and nobody has the user's.
+ */
+function gsBaseOf(
+  kernel: Kernel,
+  { thread }: Task,
+  onCpu: OnCpu | undefined,
+  atEnd: RegistersAtEnd | undefined,
+): { gsBase: bigint; isOlder: boolean } {
+  const kept = onCpu?.live.processor?.kernelGsBase;
+  if (onCpu === undefined || kept === undefined)
+    return { gsBase: thread.gsbase, isOlder: onCpu !== undefined };
+  const isReplaced = atEnd?.kind === 'user' && atEnd.hasUserGs && kept === kernel.perCpu(0n, onCpu.cpu);
+  return isReplaced ? { gsBase: thread.gsbase, isOlder: true } : { gsBase: kept, isOlder: false };
+}
+
+/**
  * General, floating-point and vector registers of a task. `onCpu` tells that the task was executing when the
  * kernel died: its vector registers were in the CPU, and a stock kernel saves them nowhere (unless
  * TIF_NEED_FPU_LOAD says that those in memory are the newer ones); they are what stage zero has saved. Throws
  * a VmcoreError if the structures cannot be read.
  */
 export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | undefined): CapturedRegisters {
-  const regs = taskPtRegs(kernel, task.stack);
+  const atEnd = onCpu && registersAtEnd(kernel, onCpu.cpu, task);
+  const regs: UserPtRegs = atEnd?.kind === 'user' ? atEnd.registers : taskPtRegs(kernel, task.stack);
   const thread = task.thread;
   const inCpu = onCpu !== undefined && !hasThreadFlag(task, TIF.needFpuLoad);
   const { processor, saved } = onCpu?.live ?? {};
   // The kernel notes the user's GS base and key rights when a thread leaves a CPU; a thread sets its own.
-  const gsBase = processor?.kernelGsBase ?? thread.gsbase;
+  const { gsBase, isOlder } = gsBaseOf(kernel, task, onCpu, atEnd);
   const xstate =
     saved === undefined
       ? readXstate(kernel, thread.fpstate, processor ? livePkru(kernel, processor.xsave) : thread.pkru)
@@ -139,14 +161,14 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   if (((thread.features ?? 0n) & 1n) !== 0n) problems.push('has a shadow stack');
   if (hasThreadFlag(task, TIF.nocpuid)) problems.push('may not use CPUID (arch_prctl)');
   if (hasThreadFlag(task, TIF.notsc)) problems.push('may not use the time stamp counter (prctl)');
-  const doubt = onCpu && doubtOfRegisters(kernel, onCpu.cpu, task);
-  if (doubt !== undefined) problems.push(doubt);
+  if (atEnd?.kind === 'lost') problems.push(atEnd.why);
   if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu.cpu, task))
     problems.push('was having its vector registers saved by the kernel');
   if (onCpu !== undefined && hasSegments(kernel, thread))
     problems.push('was on a CPU and has segments of its own, which it may have changed');
   if (inCpu && saved === undefined) {
-    if (BigInt.asIntN(64, regs.orig_ax) === -1n) {
+    const isAtCall = atEnd?.kind === 'user' && atEnd.isAtCall;
+    if (BigInt.asIntN(64, regs.orig_ax) === -1n && !isAtCall) {
       problems.push(`was computing on a CPU: its vector registers ${onCpu.live.why}`);
     } else if (hasDefaultModes(xstate.fxsave)) {
       notes.push(
@@ -172,10 +194,13 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     tls: readTls(kernel, thread.tls),
     problems,
     notes,
+    olderBases: onCpu === undefined ? [] : isOlder ? ['fs', 'gs'] : ['fs'],
   };
 }
 
-function pickRegisters(regs: PtRegs): Omit<UserRegisters, 'fsBase' | 'gsBase' | 'ds' | 'es' | 'fs' | 'gs'> {
+function pickRegisters(
+  regs: UserPtRegs,
+): Omit<UserRegisters, 'fsBase' | 'gsBase' | 'ds' | 'es' | 'fs' | 'gs'> {
   const { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp } = regs;
   const general = { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp };
   return { ...general, origAx: regs.orig_ax, cs: regs.cs & SELECTOR, ss: regs.ss & SELECTOR };

@@ -33,6 +33,7 @@ export class CaptureContext {
   /** Undefined where a dump is looked at on another machine. */
   readonly disks: Disks | undefined;
   readonly sandboxes: Sandboxes;
+  readonly ended: EndedTasks;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
@@ -62,6 +63,7 @@ export class CaptureContext {
     this.list = list;
     this.disks = disks;
     this.sandboxes = sandboxes;
+    this.ended = ended;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
     this.mappers = new Mappers(kernel, this.tasks, list, ended);
   }

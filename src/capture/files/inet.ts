@@ -14,13 +14,22 @@ import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
 import { udpSock } from '../../linux/udp.ts';
-import { type InetSocket, type Shutdown, type SocketState, socketState } from '../../model/socket.ts';
+import {
+  type InetSocket,
+  type Shutdown,
+  type SocketState,
+  socketState,
+  type TcpConnection,
+} from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
+import { isLoopbackAddress } from '../../system/ip-address.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { connectedStates, tcpConnection } from './tcp-connection.ts';
+import { connectPeer } from './tcp-peer.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
@@ -57,30 +66,27 @@ export function withoutConnection(ends: Endpoints, inet: Pick<InetSock, 'inet_nu
   };
 }
 
-/**
- * What a program has in each state in which two ends have to be kept in step; `PEER` stands for the other
- * one.
- */
-const connections: Readonly<Record<number, string>> = {
-  [tcpState.established]: 'has an established TCP connection to PEER',
-  [tcpState.synSent]: 'is connecting by TCP to PEER',
-  [tcpState.synReceived]: 'is being connected by TCP to PEER',
-  [tcpState.finWait1]: 'is ending a TCP connection to PEER',
-  [tcpState.finWait2]: 'has a TCP connection to PEER, of which it has ended its own side',
-  [tcpState.closeWait]: 'has a TCP connection to PEER, which that has ended',
-  [tcpState.lastAck]: 'is ending a TCP connection to PEER',
-  [tcpState.closing]: 'is ending a TCP connection to PEER',
+const carriedStates: ReadonlySet<number> = new Set(Object.values(socketState));
+
+function isCarried(state: number): state is SocketState {
+  return carriedStates.has(state);
+}
+
+/** What a program has in the states in which the two ends have not found each other yet. */
+const opening: Readonly<Record<number, string>> = {
+  [tcpState.synSent]: 'is connecting by TCP to',
+  [tcpState.synReceived]: 'is being connected by TCP to',
 };
 
 /**
- * The state as an image has it. Throws a FileRefusal for connections, and for states that no open socket has.
+ * The state as an image has it. Throws a FileRefusal for connections that are being made, and for states that
+ * no open socket has.
  */
 export function tcpStateOf(state: number, ends: Endpoints): SocketState {
-  if (state === tcpState.listen || state === tcpState.close) return state;
-  const sentence = connections[state];
+  if (isCarried(state)) return state;
+  const sentence = opening[state];
   if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
-  const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
-  throw new FileRefusal(sentence.replace('PEER', peer));
+  throw new FileRefusal(`${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`);
 }
 
 /** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
@@ -107,19 +113,54 @@ function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
   throw new FileRefusal(`has data from a TCP connection to ${peer} that has ended, and has not read it`);
 }
 
+/** What an image has of a socket's connection, or of its having none. */
+interface Connectedness {
+  readonly state: SocketState;
+  readonly ends: Endpoints;
+  readonly shutdown: Shutdown;
+  readonly connection: TcpConnection | undefined;
+  /** Options with which a socket hears that its peer is gone. */
+  readonly options: readonly LateOption[];
+}
+
 /**
- * The ends and the state of a TCP socket. Throws a FileRefusal if it has a connection, or had one and has not
- * read all of it.
+ * Throws a FileRefusal if a connection cannot be kept, is being made, or has ended and not all of it was
+ * read.
  */
-function unconnectedTcp(
-  kernel: Kernel,
+function tcpConnectedness(
+  context: CaptureContext,
+  socket: Socket,
   sock: Sock,
   inet: InetSock,
   ends: Endpoints,
-): { state: SocketState; ends: Endpoints } {
+): Connectedness {
+  const { kernel } = context;
   const state = tcpStateOf(sock.state, ends);
-  checkUnread(kernel, sock, ends);
-  return { state, ends: withoutConnection(ends, inet) };
+  if (!connectedStates.has(state)) {
+    checkUnread(kernel, sock, ends);
+    checkUnsent(kernel, sock, ends);
+    const shutdown = tcpShutdown(sock, socket);
+    return { state, ends: withoutConnection(ends, inet), shutdown, connection: undefined, options: [] };
+  }
+  const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  const connection = tcpConnection(context, sock, kernel.bind(tcpSock).at(sock.address), where);
+  const gone = connectPeer(context, sock, inet, where);
+  // CRIU leaves the option set on every connection.
+  const options = [{ name: 'SO_REUSEPORT', value: sock.reuseport === 0 ? 0 : 1 } as const, ...gone];
+  return { state, ends, shutdown: shutdownOf(sock), connection, options };
+}
+
+function udpConnectedness(kernel: Kernel, sock: Sock, ends: Endpoints): Connectedness {
+  checkUnsent(kernel, sock, ends);
+  const state = sock.state === tcpState.established ? socketState.established : socketState.close;
+  return { state, ends, shutdown: shutdownOf(sock), connection: undefined, options: [] };
+}
+
+function checkUnsent(kernel: Kernel, sock: Sock, { sourceAddress, sourcePort }: Endpoints): void {
+  if (skbQueue(kernel, sock.writeQueue).length > 0) {
+    const where = showEndpoint(sourceAddress, sourcePort);
+    throw new FileRefusal(`has a socket on ${where} with data that was not sent`);
+  }
 }
 
 function noteQueues(context: CaptureContext, sock: Sock, isTcp: boolean, where: string): void {
@@ -141,6 +182,11 @@ function unreadDatagrams(kernel: Kernel, sock: Sock): number {
   return skbQueue(kernel, sock.receiveQueue).length + skbQueue(kernel, reader_queue).length;
 }
 
+function connectionOf(sock: Sock, inet: InetSock): 'none' | 'has' | 'had' {
+  if (connectedStates.has(sock.state)) return 'has';
+  return networkPort(inet.destinationPort) === 0 ? 'none' : 'had';
+}
+
 /** Everything that is set on the socket once CRIU has made it; refuses what cannot be set again. */
 function lateOptions(
   kernel: Kernel,
@@ -152,7 +198,7 @@ function lateOptions(
   return [
     ...lateSocketOptions(kernel, socket, sock),
     ...ipOptions(kernel, sock, inet),
-    ...(isTcp ? tcpOptions(kernel, sock, networkPort(inet.destinationPort) !== 0) : udpOptions(kernel, sock)),
+    ...(isTcp ? tcpOptions(kernel, sock, connectionOf(sock, inet)) : udpOptions(kernel, sock)),
   ];
 }
 
@@ -161,10 +207,7 @@ function inMulticastGroups(inet: InetSock, six: Ipv6Pinfo | undefined): boolean 
   return inet.mc_list !== 0n || (six !== undefined && six.ipv6_mc_list !== 0n);
 }
 
-/**
- * A TCP socket that listens or is not connected, or a UDP socket. Throws a FileRefusal for an established
- * connection, for another protocol and for what cannot be carried.
- */
+/** A TCP or a UDP socket. Throws a FileRefusal for another protocol and for what cannot be carried. */
 export function captureInet(context: CaptureContext, file: File, socket: Socket, sock: Sock): InetSocket {
   const { kernel } = context;
   const family = sock.family === families.inet6 ? 10 : 2;
@@ -176,16 +219,11 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   }
   const inet = kernel.bind(inetSock).at(sock.address);
   const before = endpoints(inet, family);
-  const { state, ends } = isTcp
-    ? unconnectedTcp(kernel, sock, inet, before)
-    : {
-        state: sock.state === tcpState.established ? socketState.established : socketState.close,
-        ends: before,
-      };
+  const connectedness = isTcp
+    ? tcpConnectedness(context, socket, sock, inet, before)
+    : udpConnectedness(kernel, sock, before);
+  const { state, ends, connection } = connectedness;
   const where = showEndpoint(before.sourceAddress, before.sourcePort);
-  if (skbQueue(kernel, sock.writeQueue).length > 0) {
-    throw new FileRefusal(`has a socket on ${where} with data that was not sent`);
-  }
   const six = ipv6PinfoOf(kernel, inet);
   if (inMulticastGroups(inet, six)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
   if (inetFlag(kernel, inet, 'transparent')) throw new FileRefusal(`has a transparent socket on ${where}`);
@@ -199,8 +237,8 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state,
     options,
-    lateOptions: lateOptions(kernel, socket, sock, inet, isTcp),
-    shutdown: isTcp ? tcpShutdown(sock, socket) : shutdownOf(sock),
+    lateOptions: [...lateOptions(kernel, socket, sock, inet, isTcp), ...connectedness.options],
+    shutdown: connectedness.shutdown,
     family,
     protocol,
     ...ends,
@@ -212,21 +250,17 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     ttl: inet.uc_ttl < 0 ? 0 : inet.uc_ttl,
     interfaceName: scopeOf(context, sock, ends, family, where),
     tcp: isTcp ? tcpSettings(kernel, kernel.bind(tcpSock).at(sock.address)) : undefined,
+    connection,
   };
 }
 
 /** LOOPBACK_IFINDEX: the one interface that is up while processes are restored. */
 const LOOPBACK = 1;
 
-function isLoopback(address: Uint8Array): boolean {
-  const [first] = address;
-  return address.length === 4 ? first === 127 : address.every((byte, i) => byte === (i === 15 ? 1 : 0));
-}
-
 /** Processes are restored before the network is up: what needs it at once cannot come back. */
 function checkNetwork(sock: Sock, ends: Endpoints, isUdp: boolean): void {
   const { destinationAddress, destinationPort } = ends;
-  if (isUdp && destinationPort !== 0 && !isLoopback(destinationAddress)) {
+  if (isUdp && destinationPort !== 0 && !isLoopbackAddress(destinationAddress)) {
     throw new FileRefusal(
       `has a UDP socket connected to ${showEndpoint(destinationAddress, destinationPort)}`,
     );

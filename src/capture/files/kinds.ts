@@ -1,5 +1,6 @@
 import type { FileKind as KernelKind } from '../../linux/readers/file-kind.ts';
 import type { GroupFiles, OpenFile } from '../../model/file.ts';
+import { mapAioRing } from '../aio.ts';
 import type { PartMakers } from '../parts.ts';
 import { mapSegment } from '../segments.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
@@ -48,6 +49,7 @@ export const memoryKinds: Readonly<Record<MemoryFileKind, MemoryKind>> = {
     open: refuse('has a System V shared memory segment open as a file'),
     map: mapSegment,
   },
+  aio: { open: refuse('has the ring of an asynchronous I/O context open as a file'), map: mapAioRing },
   other: {
     open: refuse('has memory of the kernel open as a file'),
     map: refuse('has a mapping of huge pages or of memory of the kernel'),

@@ -3,12 +3,12 @@ import { type File, fileSystemOf, inodeStruct } from '../../linux/fs.ts';
 import { MEMFD_PREFIX } from '../../linux/shmem.ts';
 import type { CaptureContext } from './context.ts';
 
-/** What a file on the kernel's own tmpfs mount is. */
-export type MemoryFileKind = 'memfd' | 'anonymous' | 'sysv' | 'other';
+/** What a file on a mount of the kernel's own is, if it is memory. */
+export type MemoryFileKind = 'memfd' | 'anonymous' | 'sysv' | 'aio' | 'other';
 
 /**
- * Tells memory without a path by the name that its maker gave it (mm/memfd.c, mm/shmem.c, ipc/shm.c);
- * undefined if the file is not on the kernel's internal tmpfs.
+ * Tells memory without a path by the name that its maker gave it (mm/memfd.c, mm/shmem.c, ipc/shm.c), or by
+ * its file system (fs/aio.c); undefined if the file is not on the kernel's internal tmpfs or one of these.
  */
 export function memoryFileKind(context: CaptureContext, file: File): MemoryFileKind | undefined {
   const { kernel } = context;
@@ -17,6 +17,7 @@ export function memoryFileKind(context: CaptureContext, file: File): MemoryFileK
   if (dentry.d_parent !== dentry.address) return undefined;
   const fileSystem = fileSystemOf(kernel, inode.i_sb).name;
   if (fileSystem === 'hugetlbfs') return 'other';
+  if (fileSystem === 'aio') return 'aio';
   if (fileSystem !== 'tmpfs') return undefined;
   const name = dentryName(kernel, dentry);
   if (name === '/') return undefined;

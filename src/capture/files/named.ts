@@ -77,11 +77,10 @@ export function identityOf(inode: Inode, fileSystem: FileSystem): FileIdentity {
 
 /**
  * What a file on a mount that no mount namespace shows is, by its file system: mqueue's is the IPC
- * namespace's own (ipc/mqueue.c), the others are mounted inside the kernel only (fs/aio.c, mm/secretmem.c).
+ * namespace's own (ipc/mqueue.c), the other is mounted inside the kernel only (mm/secretmem.c).
  */
 const hiddenFiles: Readonly<Record<string, (name: string) => string>> = {
   mqueue: (name) => `has the POSIX message queue /${name} open`,
-  aio: () => 'has an asynchronous I/O context (io_setup)',
   secretmem: () => 'has secret memory (memfd_secret)',
 };
 

@@ -21,9 +21,9 @@ function checkTcp(tcp: TcpSock): void {
 /**
  * Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be
  * set again.
- * @param wasConnected whether the socket has, or had, a connection
+ * @param connection whether the socket has, or had, a connection
  */
-export function tcpOptions(kernel: Kernel, sock: Sock, wasConnected: boolean): LateOption[] {
+export function tcpOptions(kernel: Kernel, sock: Sock, connection: 'none' | 'has' | 'had'): LateOption[] {
   const tcp = kernel.bind(tcpSock).at(sock.address);
   checkTcp(tcp);
   const hz = ticksPerSecond(kernel);
@@ -37,15 +37,17 @@ export function tcpOptions(kernel: Kernel, sock: Sock, wasConnected: boolean): L
       ['TCP_SYNCNT', tcp.synRetries, 0],
       ['TCP_LINGER2', tcp.linger2 < 0 ? MINUS_ONE : Math.round(tcp.linger2 / hz), 0],
       ['TCP_DEFER_ACCEPT', deferAcceptSeconds(tcp.deferAccept), 0],
-      // A connection has one of the kernel's own, which stays when it has ended.
-      ['TCP_WINDOW_CLAMP', wasConnected ? 0 : tcp.window_clamp, 0],
+      // A connection has one of the kernel's own, which stays when it has ended. On one that CRIU has made it
+      // is that of buffers without end.
+      ['TCP_WINDOW_CLAMP', connection === 'had' ? 0 : tcp.window_clamp, 0],
       ['TCP_THIN_LINEAR_TIMEOUTS', tcp.thin_lto, 0],
       ['TCP_USER_TIMEOUT', tcp.userTimeout, 0],
       ['TCP_FASTOPEN', tcp.fastOpenQueue, 0],
       ['TCP_NOTSENT_LOWAT', tcp.notsent_lowat, 0],
       ['TCP_SAVE_SYN', tcp.save_syn, 0],
-      ['TCP_FASTOPEN_CONNECT', tcp.fastopen_connect, 0],
-      ['TCP_FASTOPEN_NO_COOKIE', tcp.fastopen_no_cookie, 0],
+      // They mean something before there is a connection, and can be set only then.
+      ['TCP_FASTOPEN_CONNECT', connection === 'has' ? 0 : tcp.fastopen_connect, 0],
+      ['TCP_FASTOPEN_NO_COOKIE', connection === 'has' ? 0 : tcp.fastopen_no_cookie, 0],
       ['TCP_INQ', tcp.recvmsg_inq, 0],
       ['TCP_TX_DELAY', tcp.tcp_tx_delay, 0],
     ]),

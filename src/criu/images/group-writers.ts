@@ -3,11 +3,13 @@ import { writeFileImages } from './files/index.ts';
 import { writeLocks } from './files/locks.ts';
 import { writePreparation } from './files/preparation.ts';
 import type { ImageDirectory, PageSource } from './image.ts';
+import { writeMessageQueues } from './message-queues.ts';
 import { writeRestorePlan } from './plan/write-plan.ts';
 import { writeProcesses } from './process.ts';
 import { type RootedGroup, writeNoDescriptors } from './rooted-group.ts';
 import { writeSeccomp } from './seccomp.ts';
 import { writeSegments } from './segments.ts';
+import { writeSemaphores } from './semaphores.ts';
 import { writeSharedMemory } from './shared-memory.ts';
 import { writeInventory, writeTree } from './tree.ts';
 
@@ -25,6 +27,8 @@ export const groupWriters: readonly GroupWriter[] = [
   writeSeccomp,
   writeSharedMemory,
   writeSegments,
+  writeSemaphores,
+  writeMessageQueues,
   writeClocks,
   ({ files }, images, source) => writeFileImages(files, images, source),
   writeNoDescriptors,

@@ -28,6 +28,7 @@ export class ImageFile {
   readonly path: string;
   readonly fd: number;
   #sizeBytes = 0;
+  #isClosed = false;
 
   constructor(path: string, words: readonly number[]) {
     this.path = path;
@@ -88,7 +89,10 @@ export class ImageFile {
     this.#sizeBytes += written;
   }
 
+  /** To be called when all is written: at once for images of which there may be thousands. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     closeSync(this.fd);
   }
 

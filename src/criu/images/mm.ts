@@ -1,6 +1,7 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { AddressSpace } from '../../model/memory.ts';
 import type { ImageDirectory } from './image.ts';
-import { MmEntrySchema } from './proto/gen/mm_pb.ts';
+import { type AioRingEntrySchema, MmEntrySchema } from './proto/gen/mm_pb.ts';
 import { vmaEntry } from './vma.ts';
 
 /**
@@ -8,6 +9,19 @@ import { vmaEntry } from './vma.ts';
  * is the AT_NULL at the end: PR_SET_MM_MAP puts one there itself.
  */
 const AT_VECTOR_WORDS = 44;
+
+/** Bytes of the head of a ring, and of each event in it (fs/aio.c). */
+const AIO_BYTES = 32;
+
+/**
+ * A context by its ring. CRIU asks io_setup(2) for so many requests that the kernel gives it a ring of the
+ * same size: twice as many, and two more, fill these pages.
+ */
+export function aioRingEntry(start: number, end: number): MessageInitShape<typeof AioRingEntrySchema> {
+  const ringLen = end - start;
+  const events = (ringLen - AIO_BYTES) / AIO_BYTES;
+  return { id: BigInt(start), nrReq: Math.floor((events - 2) / 2), ringLen };
+}
 
 /** Writes `mm-PID.img`. */
 export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpace): void {
@@ -26,6 +40,9 @@ export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpac
     exeFileId: memory.exeFileId,
     mmSavedAuxv: memory.savedAuxv.slice(0, AT_VECTOR_WORDS),
     vmas: memory.vmas.map(vmaEntry),
+    aios: memory.vmas
+      .filter(({ kind }) => kind === 'aio-ring')
+      .map(({ start, end }) => aioRingEntry(start, end)),
     dumpable: memory.dumpable,
     thpDisabled: memory.thpDisabled,
   });

@@ -23,6 +23,12 @@ const namespaces = {
   cgroupNsId: 8,
 };
 
+/**
+ * NETWORK_LOCK_SKIP (criu/include/cr_options.h), which CRIU 3.17 does not know and does nothing about. With
+ * any other, CRIU takes away what it has put before the connections, which is not there.
+ */
+const NO_NETWORK_LOCK = 2;
+
 /** Numbers of shared objects that no process has: those of `criu` itself. */
 const nobody = { vmId: 0, filesId: 0, fsId: 0, sighandId: 0 };
 
@@ -33,7 +39,7 @@ export function writeInventory(images: ImageDirectory): void {
     fdinfoPerId: true,
     rootIds: { ...nobody, ...namespaces },
     nsPerId: true,
-    networkLockMethod: 0,
+    networkLockMethod: NO_NETWORK_LOCK,
   });
 }
 

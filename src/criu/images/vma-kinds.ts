@@ -13,8 +13,12 @@ const STATUS = {
   anonPrivate: 1 << 9,
   vvar: 1 << 12,
   sysvIpc: 1 << 10,
+  aioRing: 1 << 13,
   memfd: 1 << 14,
 } as const;
+
+/** MAP_SHARED of mmap(2). */
+const MAP_SHARED = 1;
 
 /** What the images have of a kind of area. */
 export interface VmaKindImages {
@@ -25,7 +29,9 @@ export interface VmaKindImages {
   /** What CRIU takes it for, besides a regular area. */
   status(vma: Vma): number;
   /** Where CRIU is told more, or something else, than of other areas. */
-  entry?(vma: Vma): Partial<Pick<MessageInitShape<typeof VmaEntrySchema>, 'shmid' | 'prot' | 'fd'>>;
+  entry?(
+    vma: Vma,
+  ): Partial<Pick<MessageInitShape<typeof VmaEntrySchema>, 'shmid' | 'prot' | 'fd' | 'status' | 'flags'>>;
 }
 
 /** All kinds of areas. One that the model has and this list has not does not compile. */
@@ -41,6 +47,13 @@ export const vmaKinds: Readonly<Record<VmaKind, VmaKindImages>> = {
     status: ({ fileId }) => (fileId === undefined ? STATUS.anonShared : STATUS.fileShared | STATUS.memfd),
   },
   segment: { isShared: true, status: () => STATUS.sysvIpc, entry: attachedSegment },
+  // Not a regular area: CRIU has the context made, and moves its ring there (restore_aio_ring).
+  'aio-ring': {
+    isPrivate: true,
+    isShared: true,
+    status: () => STATUS.aioRing,
+    entry: () => ({ status: STATUS.aioRing, flags: MAP_SHARED }),
+  },
   vdso: { isPrivate: true, status: () => STATUS.anonPrivate | STATUS.vdso },
   vvar: { status: () => STATUS.anonPrivate | STATUS.vvar },
 };

@@ -5,6 +5,7 @@ export { dropProcedures } from './procedure-fallback.ts';
 export { type ProcedureOutcome, ProcedureWatch } from './procedure-watch.ts';
 export { readRestorePlan } from './read-plan.ts';
 export { contentPath, readPreparation } from './read-preparation.ts';
+export { removeLeft } from './resources.ts';
 export {
   type HeldGroup,
   holdImages,
@@ -16,4 +17,3 @@ export {
 } from './restore.ts';
 export { moveTo } from './restore-cgroup.ts';
 export type { Inside } from './run-criu.ts';
-export { removeLeftSegments } from './segments.ts';

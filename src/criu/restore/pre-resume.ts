@@ -8,23 +8,37 @@ const ASKS = 'pre-resume.asks';
 const GOES = 'pre-resume.goes';
 
 /**
- * CRIU calls it at every stage; at the last one before the processes run on it waits for an answer. Who waits
- * is said, because CRIU runs it through a shell or directly. CRIU goes on whatever the status is: without an
- * answer, as when who was asked has ended, the script stops itself, and CRIU waits until it is ended. It
- * opens what it reads the answer from before it asks: who opens a FIFO that nobody has open any more waits
- * there.
+ * CRIU calls it at every stage; at two of them it waits for an answer: before CRIU makes anything, but has
+ * found out what the kernel can do, and at the last one before the processes run on. Who waits is said,
+ * because CRIU runs it through a shell or directly. CRIU goes on whatever the status is: without an answer,
+ * as when who was asked has ended, the script stops itself, and CRIU waits until it is ended. It opens what
+ * it reads the answer from before it asks: who opens a FIFO that nobody has open any more waits there.
  */
 const text = `#!/bin/sh
-[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
-cd "\${0%/*}" && { echo "$$ $PPID" >${ASKS} && read -r _ <&3; } 3<${GOES} && exit 0
+case $CRTOOLS_SCRIPT_ACTION in
+pre-restore | pre-resume) ;;
+*) exit 0 ;;
+esac
+cd "\${0%/*}" && { echo "$CRTOOLS_SCRIPT_ACTION $$ $PPID" >${ASKS} && read -r _ <&3; } 3<${GOES} && exit 0
 kill -STOP $$
 `;
 
-/** A step that is done while the restored processes exist but do not run yet. */
+/** What is done while CRIU waits. Neither may throw; after anything but true CRIU goes on waiting. */
+export interface CriuSteps {
+  /** CRIU has made nothing yet. */
+  begin(): boolean;
+  /**
+   * The restored processes exist and do not run yet.
+   * @param waiting the script and what has called it
+   */
+  hold(waiting: readonly number[]): boolean;
+}
+
+/** Steps that are done while CRIU waits. */
 export interface PreResume {
   /** For `criu restore`. */
   readonly options: readonly string[];
-  /** To be called when `criu` has ended. Returns whether the step was done. */
+  /** To be called when `criu` has ended. Returns whether the last step was done. */
   finish(): boolean;
 }
 
@@ -36,19 +50,13 @@ function makeFifo(path: string): number {
 }
 
 /**
- * Has CRIU wait for `step` before it lets the processes go: an action script asks through one FIFO in the
- * images' directory and reads the answer from another. `finish` takes both away.
+ * Has CRIU wait for each step: an action script asks through one FIFO in the images' directory and reads the
+ * answer from another. `finish` takes both away.
  *
- * @param step gets the processes that wait: the script and what has called it. Must not throw
  * @param seenAs how CRIU sees the directory
- * @returns an object whose `finish` says whether `step` has returned true; after anything else CRIU goes on
- * waiting
+ * @returns an object whose `finish` says whether `hold` has returned true
  */
-export function preparePreResume(
-  directory: string,
-  step: (waiting: readonly number[]) => boolean,
-  seenAs: string = directory,
-): PreResume {
+export function preparePreResume(directory: string, steps: CriuSteps, seenAs: string = directory): PreResume {
   const paths = [SCRIPT, ASKS, GOES].map((name) => join(directory, name));
   const [script = '', asks = '', goes = ''] = paths;
   rmSync(script, { force: true });
@@ -59,8 +67,10 @@ export function preparePreResume(
   asking.on('error', () => undefined);
   answer.on('error', () => undefined);
   asking.on('data', (data) => {
-    done ||= step((data.toString('latin1').match(/\d+/g) ?? []).map(Number));
-    if (done) answer.write('\n');
+    const [action = '', ...waiting] = data.toString('latin1').trim().split(' ');
+    const isLast = action === 'pre-resume';
+    if (isLast) done ||= steps.hold(waiting.map(Number));
+    if (isLast ? done : steps.begin()) answer.write('\n');
   });
   return {
     options: ['--action-script', join(seenAs, SCRIPT)],

@@ -1,8 +1,12 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { prepareConnections } from './connections.ts';
+import type { Freezer } from './held-process.ts';
 import { connectJournalSockets } from './journal-connection.ts';
 import { openJournalSockets } from './journal-socket.ts';
+import { makeMessageQueues, removeLeftQueues } from './message-queues.ts';
 import { FIRST_FD, type GroupResource, type MakeResource } from './resource.ts';
-import { makeSegments } from './segments.ts';
+import { makeSegments, removeLeftSegments } from './segments.ts';
+import { makeSemaphores, removeLeftSemaphores } from './semaphores.ts';
 
 /**
  * Everything that is made for a group before it is restored. A further kind is a file of its own, and a line
@@ -14,7 +18,20 @@ const makers: readonly MakeResource[] = [
       ? openJournalSockets(plan.journalSockets, { firstFd })
       : connectJournalSockets(plan.journalSockets, firstFd, unit),
   ({ directory }) => makeSegments(directory),
+  ({ directory }) => makeSemaphores(directory),
+  ({ directory }) => makeMessageQueues(directory),
+  ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
 ];
+
+/**
+ * Takes away what was made for a group and outlives its processes, which are gone, so that it can be restored
+ * once more.
+ */
+export function removeLeft(directory: string): void {
+  removeLeftSegments(directory);
+  removeLeftSemaphores(directory);
+  removeLeftQueues(directory);
+}
 
 /** All resources of a group. */
 export class GroupResources {
@@ -23,12 +40,12 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan, unit?: string) {
+  constructor(directory: string, plan: RestorePlan, cgroup: string, unit?: string) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, firstFd: FIRST_FD + fds.length, unit });
+        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length, unit });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }
@@ -39,6 +56,16 @@ export class GroupResources {
     this.#made = made;
     this.fds = fds;
     this.options = made.flatMap(({ options = [] }) => options);
+  }
+
+  /** See `GroupResource`. */
+  begin(): void {
+    for (const resource of this.#made) resource.begin?.();
+  }
+
+  /** See `GroupResource`. */
+  async held(freezer: Freezer): Promise<void> {
+    for (const resource of this.#made) await resource.held?.(freezer);
   }
 
   /** See `GroupResource`. */

@@ -52,6 +52,11 @@ export class RestoreCgroup {
     for (const part of [this.#criu, this.#processes]) mkdirSync(part, { recursive: true });
   }
 
+  /** All processes of the restore are in it or below. */
+  get directory(): string {
+    return this.#path;
+  }
+
   /** CRIU's own processes, from the time when the others are frozen. */
   get #criu(): string {
     return join(this.#path, 'criu');

@@ -101,7 +101,7 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const resources = new GroupResources(directory, plan, options.unit);
+    const resources = new GroupResources(directory, plan, cgroup.directory, options.unit);
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {
@@ -113,6 +113,7 @@ export async function holdImages(
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
     await restoreMdwe(plan.mdwe, cgroup);
+    await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);

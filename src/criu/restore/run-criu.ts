@@ -6,7 +6,7 @@ import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
-import { preparePreResume } from './pre-resume.ts';
+import { type CriuSteps, preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 
 /** How `criu restore` is run. */
@@ -85,32 +85,41 @@ function start(
  * that would run. When this returns, CRIU has ended; whoever else is in the cgroup is frozen, or, if the
  * restore failed, to be ended.
  *
- * @param resources descriptors for CRIU, from 3 on, and the options that say what they are
+ * @param resources descriptors for CRIU, from 3 on, and the options that say what they are; `begin` is called
+ * before CRIU makes anything
  */
 export async function runCriu(
   directory: string,
   plan: RestorePlan,
   cgroup: RestoreCgroup,
-  resources: { readonly fds: readonly number[]; readonly options: readonly string[] },
+  resources: {
+    readonly fds: readonly number[];
+    readonly options: readonly string[];
+    readonly begin?: () => void;
+  },
   options: CriuOptions,
 ): Promise<CriuEnd> {
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
   const view = viewOf(directory, options);
-  const preResume = preparePreResume(
-    directory,
-    (waiting) => {
-      try {
-        cgroup.freeze(child?.pid === undefined ? waiting : [child.pid, ...waiting]);
-        return true;
-      } catch (error) {
-        kill.because(`its processes cannot be held: ${messageOf(error)}`);
-        return false;
-      }
+  const attempt = (step: () => void, problem: string): boolean => {
+    try {
+      step();
+      return true;
+    } catch (error) {
+      kill.because(`${problem}${messageOf(error)}`);
+      return false;
+    }
+  };
+  const steps: CriuSteps = {
+    begin: () => attempt(() => resources.begin?.(), ''),
+    hold: (waiting) => {
+      const criu = child?.pid === undefined ? waiting : [child.pid, ...waiting];
+      return attempt(() => cgroup.freeze(criu), 'its processes cannot be held: ');
     },
-    view.images,
-  );
+  };
+  const preResume = preparePreResume(directory, steps, view.images);
   const args = ['restore', '--images-dir', view.images, '--restore-detached', '--manage-cgroups=ignore'];
   args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);
   const late = `it did not end within ${timeoutSeconds} s`;

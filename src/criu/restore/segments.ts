@@ -1,9 +1,6 @@
-import { closeSync, existsSync, writeFileSync } from 'node:fs';
-import { constants } from 'node:os';
+import { closeSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { errnoText } from '../../system/errno.ts';
 import { checked } from '../../system/libc.ts';
-import { asUser } from '../../system/process-settings.ts';
 import {
   IPC_CREAT_EXCL,
   IPC_PRIVATE,
@@ -23,38 +20,21 @@ import {
 } from '../../system/sysv-ipc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { SEGMENTS, SEGMENTS_CONTENT, type SegmentPlan, segmentsSchema } from '../images/plan/segments.ts';
+import { makeIpc, permissionDifferences, setPermissions } from './ipc-object.ts';
 import { openImage, readImageText } from './open-image.ts';
 import type { GroupResource } from './resource.ts';
 
-/**
- * Written before shmget(2), it is the number of the next segment, if it is free (CONFIG_CHECKPOINT_RESTORE).
- */
-const NEXT_ID = '/proc/sys/kernel/shm_next_id';
-
-function showKey(key: number): string {
-  return `0x${key.toString(16).padStart(8, '0')}`;
-}
-
 /** Makes a segment without its content. Throws an Error, and leaves none, if its number or key is taken. */
-function create({ id, key, cuid, cgid, mode, sizeBytes, isNotReserved }: SegmentPlan): void {
+function create(plan: SegmentPlan): void {
+  const { key, mode, sizeBytes, isNotReserved } = plan;
   const flags = IPC_CREAT_EXCL | mode | (isNotReserved ? SHM_NORESERVE : 0);
-  writeFileSync(NEXT_ID, String(id));
-  let made = -constants.errno.EPERM;
-  try {
-    // Who makes a segment is its creator for good.
-    made = asUser(cuid, cgid, () => shmget(key | 0, sizeBytes, flags));
-  } finally {
-    // The number would wait for the next segment, whoever makes that.
-    if (made < 0) shmctl(shmget(IPC_PRIVATE, 1, 0), IPC_RMID, null);
-  }
-  if (made === id) return;
-  if (made >= 0) {
-    shmctl(made, IPC_RMID, null);
-    throw new Error('its number is taken');
-  }
-  throw new Error(
-    -made === constants.errno.EEXIST ? `its key ${showKey(key)} is taken` : `shmget: ${errnoText(-made)}`,
-  );
+  makeIpc(plan, {
+    call: 'shmget',
+    nextId: '/proc/sys/kernel/shm_next_id',
+    make: () => shmget(key | 0, sizeBytes, flags),
+    makeAny: () => shmget(IPC_PRIVATE, 1, 0),
+    remove: (id) => shmctl(id, IPC_RMID, null),
+  });
 }
 
 function stat(id: number): Buffer {
@@ -71,12 +51,10 @@ function attachmentsOf(id: number): number {
   return Number(stat(id).readBigUInt64LE(SHMID_DS.attachments));
 }
 
-function setOwner({ id, uid, gid, mode }: SegmentPlan): void {
-  const ds = stat(id);
-  ds.writeUInt32LE(uid, SHMID_DS.uid);
-  ds.writeUInt32LE(gid, SHMID_DS.gid);
-  ds.writeUInt32LE(mode, SHMID_DS.mode);
-  checked('shmctl', shmctl(id, IPC_SET, ds));
+function setOwner(plan: SegmentPlan): void {
+  const ds = stat(plan.id);
+  setPermissions(plan, SHMID_DS, ds);
+  checked('shmctl', shmctl(plan.id, IPC_SET, ds));
 }
 
 /** Reads the content from the images straight into the segment. */
@@ -112,16 +90,10 @@ function make(plan: SegmentPlan, content: number): void {
 /** What of a segment is not as it has to be; the processes that have it attached are there. */
 function differences(plan: SegmentPlan): string[] {
   const ds = stat(plan.id);
-  const wanted = {
-    ...{ key: plan.key, uid: plan.uid, gid: plan.gid, cuid: plan.cuid, cgid: plan.cgid },
-    mode: plan.mode | (plan.isLocked ? SHM_LOCKED : 0),
-    sizeBytes: plan.sizeBytes,
-  };
-  const wrong = Object.entries(wanted).flatMap(([name, value]) => {
-    const at = SHMID_DS[name as keyof typeof wanted];
-    const is = name === 'sizeBytes' ? Number(ds.readBigUInt64LE(at)) : ds.readUInt32LE(at);
-    return is === value ? [] : [`${name} ${is}, and had ${value}`];
-  });
+  const mode = plan.mode | (plan.isLocked ? SHM_LOCKED : 0);
+  const wrong = permissionDifferences({ ...plan, mode }, SHMID_DS, ds);
+  const size = Number(ds.readBigUInt64LE(SHMID_DS.sizeBytes));
+  if (size !== plan.sizeBytes) wrong.push(`sizeBytes ${size}, and had ${plan.sizeBytes}`);
   // An attachment of which parts have other rights counts for several.
   const attached = Number(ds.readBigUInt64LE(SHMID_DS.attachments));
   if (attached < plan.attachments) wrong.push(`${attached} attachments, and had ${plan.attachments}`);

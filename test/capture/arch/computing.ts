@@ -4,8 +4,9 @@ import { taskPtRegs } from '../../../src/linux/arch/x86/ptrace.ts';
 import { type Task, taskAt } from '../../../src/linux/sched.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { MadeArea, madeInputs } from '../../stage-zero/made-area.ts';
-import type { releases } from '../../vmcore/fixtures.ts';
+import { type releases, word } from '../../vmcore/fixtures.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
+import { PRESENT } from '../../vmcore/tables.ts';
 
 const PID = 4711;
 /** The processor that the task was computing on, and its APIC id, which is another number. */
@@ -40,6 +41,8 @@ export function xsaveArea(inUse = ALL): Buffer {
   area.writeBigUInt64LE(inUse, XSTATE_BV);
   return area;
 }
+
+const GENERAL = 'r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di'.split(' ');
 
 /** A kernel of two CPUs with a task that was computing on one of them, of which everything agrees. */
 export class Computing {
@@ -93,6 +96,7 @@ export class Computing {
       this.#table(symbol, words);
     }
     this.#table('xstate_flags', Buffer.alloc(19 * 4));
+    kernel.variable('panic_cpu', 0n);
     kernel.symbols.set('__entry_text_start', ENTRY_TEXT);
     kernel.symbols.set('__entry_text_end', ENTRY_TEXT + 0x1000n);
     this.#exceptionStacks = kernel.physicalToVirtual(kernel.tables.allocate());
@@ -108,16 +112,49 @@ export class Computing {
     this.kernel.write(this.kernel.perCpu(name, CPU), bytes);
   }
 
-  /** The CPU has panicked on the stack of NMIs, which came when it was at `ip`. */
-  panickedInNmi(ip: bigint): void {
+  get userRegisters(): bigint {
+    return taskPtRegs(this.kernel, this.taskView.stack).address;
+  }
+
+  /**
+   * The CPU has panicked on the stack of NMIs, which came when it was at `ip`: `isWhole`, with the registers
+   * of its note, in the frame of the processor and in both copies.
+   */
+  panickedInNmi(ip: bigint, isWhole = false, cs = 0x10n): void {
     const { kernel } = this;
     const { offsetBytes = 0, sizeBytes = 0 } =
       kernel.layouts.member('cea_exception_stacks', 'NMI_stack') ?? {};
     const end = this.#exceptionStacks + BigInt(offsetBytes + sizeBytes);
-    const bytes = Buffer.alloc(8);
-    bytes.writeBigUInt64LE(ip);
-    kernel.write(end - 40n, bytes);
+    const registers = kernel.cpuNotes[0]?.registers ?? {};
+    const { flags = 0n, sp = 0n } = registers;
+    for (const at of isWhole ? [40n, 96n, 136n] : [40n])
+      for (const [i, value] of [ip, cs, flags, sp, 0x18n].entries())
+        kernel.write(end - at + BigInt(i * 8), word(value));
+    if (isWhole) {
+      const regs = end - 96n - BigInt(kernel.sizeOf('pt_regs'));
+      for (const name of GENERAL) kernel.set('pt_regs', regs, name, registers[name] ?? 0n);
+    } else kernel.write(end - 96n, Buffer.alloc(40));
     this.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: end - 0x200n });
+  }
+
+  /**
+   * The entry text begins with this code, and the CPU was at an instruction of it, on the task's stack, from
+   * which it has taken all registers up to `ip`.
+   */
+  isAtEntry(code: readonly number[], at = 0): void {
+    const { kernel } = this;
+    kernel.tables.set(ENTRY_TEXT, BigInt(kernel.tables.allocate()) | PRESENT);
+    kernel.write(ENTRY_TEXT, Buffer.from(code));
+    kernel.variable('cpu_tss_rw', 0n);
+    for (let page = 1; page < 8; page++) kernel.tables.allocate();
+    const regs = taskPtRegs(kernel, this.taskView.stack).address;
+    const sp = kernel.memberAddress('pt_regs', regs, 'ip');
+    this.note({ cs: 0x10n, ip: ENTRY_TEXT + BigInt(at), sp, flags: 2n });
+  }
+
+  /** The base that the CPU's own memory of the kernel is at. */
+  get kernelGsBase(): bigint {
+    return this.kernel.perCpu(0n, CPU);
   }
 
   /** The CPU uses its vector registers for the kernel's own work, or is about to. */

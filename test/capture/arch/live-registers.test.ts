@@ -15,6 +15,9 @@ import {
   xsaveArea,
 } from './computing.ts';
 
+/** The end of a way out. */
+const SWAPGS_IRETQ = [0x0f, 0x01, 0xf8, 0x48, 0xcf];
+
 for (const release of releases) {
   suite(`a processor’s own registers, ${release},`, () => {
     test('are the computing task’s if everything agrees', () => {
@@ -166,16 +169,84 @@ for (const release of releases) {
     });
 
     test('are not believed on the way into and out of the kernel, nor between two tasks', () => {
-      const problems = ['was on a CPU, on its way into or out of the kernel: nothing tells its registers'];
+      const problem = 'was on a CPU, on its way into or out of the kernel: nothing tells its registers';
       const entering = new Computing(release);
       entering.note({ cs: 0x10n, ip: ENTRY_TEXT + 16n });
-      assert.deepEqual(entering.capture().problems, problems);
+      assert.deepEqual(entering.capture().problems, [
+        `${problem} (the kernel does not show its entry stack)`,
+      ]);
       entering.note({ ip: ENTRY_TEXT + 0x1000n });
       assert.deepEqual(entering.capture().problems, []);
-      for (const name of ['sync_regs', '__switch_to']) {
+      for (const name of ['fixup_bad_iret', '__switch_to']) {
         entering.kernel.text.set(ENTRY_TEXT + 0x1000n, name);
-        assert.deepEqual(entering.capture().problems, problems, name);
+        assert.deepEqual(entering.capture().problems, [`${problem} (it was in ${name})`]);
       }
+    });
+
+    test('are those with which it would have left the kernel, were its CPU at that', () => {
+      const computing = new Computing(release);
+      const before = computing.capture();
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.kernel.set('pt_regs', computing.userRegisters, 'orig_ax', 39n);
+      const { problems, registers, olderBases, fpu } = computing.capture();
+      assert.deepEqual([problems, olderBases], [[], ['fs']]);
+      // It is in no system call any more.
+      assert.deepEqual(registers, before.registers);
+      assert.deepEqual(fpu, before.fpu);
+    });
+
+    test('are not looked for where a program has its stack pointer point to', () => {
+      const computing = new Computing(release);
+      computing.panickedInNmi(KERNEL_TEXT, true);
+      const sp = computing.kernel.cpuNotes[0]?.registers.sp ?? 0n;
+      computing.isAtEntry([0x0f, 0x01, 0xf8, 0x48, 0x0f, 0x07]);
+      computing.note({ sp });
+      assert.match(computing.capture().problems.join(), /it takes another \w+ along than/);
+    });
+
+    test('are lost without stage zero there, unless a system call was just over', () => {
+      const computing = new Computing(release);
+      computing.kernel.notes.splice(0);
+      computing.isAtEntry(SWAPGS_IRETQ);
+      assert.deepEqual(computing.capture().problems, [
+        'was computing on a CPU: its vector registers are lost',
+      ]);
+      computing.kernel.set('pt_regs', computing.userRegisters, 'orig_ax', 39n);
+      assert.match(computing.capture().problems.join(), /^(|.*floating-point modes of its own.*)$/);
+    });
+
+    test('have the GS base of before, where the processor had the user’s as its own at that moment', () => {
+      const computing = new Computing(release);
+      computing.area.save(APIC_ID, xsaveArea(), { xcr0: ALL, kernelGsBase: computing.kernelGsBase });
+      computing.area.finish();
+      computing.set('thread.gsbase', 0x2222n);
+      computing.isAtEntry(SWAPGS_IRETQ, 3);
+      const { registers, olderBases } = computing.capture();
+      assert.deepEqual([registers.gsBase, olderBases], [0x2222n, ['fs', 'gs']]);
+      // A processor without FSGSBASE has it all the same.
+      computing.area.save(APIC_ID, xsaveArea(), { xcr0: ALL, kernelGsBase: GS_BASE });
+      computing.area.finish();
+      const other = computing.capture();
+      assert.deepEqual([other.registers.gsBase, other.olderBases], [GS_BASE, ['fs']]);
+    });
+
+    test('are not those of its crash note if its CPU panicked in the entry code', () => {
+      const computing = new Computing(release);
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.kernel.variable('panic_cpu', 1n);
+      assert.match(computing.capture().problems.join(), /nothing tells its registers \(the dump does not/);
+    });
+
+    test('are those that the NMI put down that panicked there, if its frames agree', () => {
+      const computing = new Computing(release);
+      const before = computing.capture();
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.kernel.variable('panic_cpu', 1n);
+      computing.panickedInNmi(ENTRY_TEXT, true);
+      const { problems, registers } = computing.capture();
+      assert.deepEqual([problems, registers], [[], before.registers]);
+      computing.panickedInNmi(ENTRY_TEXT);
+      assert.match(computing.capture().problems.join(), /nothing tells its registers \(the dump does not/);
     });
 
     test('are not believed if the exception that panicked came on the way into the kernel', () => {
@@ -187,6 +258,13 @@ for (const release of releases) {
       );
       computing.panickedInNmi(KERNEL_TEXT);
       assert.deepEqual(computing.capture().problems, []);
+    });
+
+    test('are not believed while an exception from user mode is on a stack of its own', () => {
+      const computing = new Computing(release);
+      computing.isAtEntry(SWAPGS_IRETQ);
+      computing.panickedInNmi(0x40_1234n, true, 0x33n);
+      assert.match(computing.capture().problems.join(), /\(an exception with a stack of its own had come\)$/);
     });
 
     test('are not believed where the kernel does not show its entry code', () => {

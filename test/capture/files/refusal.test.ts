@@ -36,10 +36,6 @@ test('what is on a mount that nobody sees is called what it is', () => {
     'has the POSIX message queue /jobs open',
   );
   assert.equal(
-    withoutMountReason('aio', '[aio]', '/', 'internal'),
-    'has an asynchronous I/O context (io_setup)',
-  );
-  assert.equal(
     withoutMountReason('secretmem', 'secretmem', '/', 'internal'),
     'has secret memory (memfd_secret)',
   );

@@ -21,13 +21,15 @@ describe('the step before processes run', () => {
   }
 
   it('is done while CRIU waits, which goes on then', async () => {
-    const asked: number[] = [];
-    const step = preparePreResume(directory, (waiting) => {
-      asked.push(...waiting);
-      return true;
+    const asked: (number | string)[] = [];
+    const step = preparePreResume(directory, {
+      begin: () => asked.push('begin') > 0,
+      hold: (waiting) => asked.push(...waiting) > 0,
     });
     assert.equal(await start(step.options, 'post-restore').end, 0);
     assert.deepEqual(asked, []);
+    assert.equal(await start(step.options, 'pre-restore').end, 0);
+    assert.deepEqual(asked.splice(0), ['begin']);
     const { child, end } = start(step.options, 'pre-resume');
     assert.equal(await end, 0);
     assert.deepEqual(asked, [child.pid, process.pid]);
@@ -36,10 +38,11 @@ describe('the step before processes run', () => {
 
   it('is waited for by CRIU without an end if nobody is there to do it', async () => {
     const asked = Promise.withResolvers<void>();
-    const step = preparePreResume(directory, () => {
+    const hold = (): boolean => {
       asked.resolve();
       return false;
-    });
+    };
+    const step = preparePreResume(directory, { begin: () => true, hold });
     const { child, end } = start(step.options, 'pre-resume');
     await asked.promise;
     // As at the end of the program that was asked: nobody has the other ends open any more.

@@ -117,6 +117,7 @@ suite(`files across a panic of ${release}`, () => {
   let notes: string;
   let saverNotes: string;
   let upgradedPid: number;
+  let talkerPid: number;
 
   async function startSubject(): Promise<number> {
     await guest.sh(
@@ -150,7 +151,7 @@ suite(`files across a panic of ${release}`, () => {
     const saverPid = await guest.background(`exec ${run('saver')}`);
     upgradedPid = await guest.background(`exec ${run('upgraded')}`);
     await guest.until('test "$(wc -l </root/unsynced)" -gt 3', 60);
-    const talkerPid = await guest.sh('systemctl show -p MainPID --value talker');
+    talkerPid = Number(await guest.sh('systemctl show -p MainPID --value talker'));
     await guest.until('test "$(wc -l </root/upgraded/ready)" = 2', 60);
     // Else this would show nothing.
     for (const line of (await guest.sh('cat /root/upgraded/ready')).split('\n')) {
@@ -267,10 +268,7 @@ suite(`files across a panic of ${release}`, () => {
   });
 
   test('a service goes on talking to the journal, which is another one now', async () => {
-    assert.equal(
-      await guest.sh('systemctl show -p ActiveState,Result talker'),
-      'Result=success\nActiveState=active',
-    );
+    await guest.sh(`kill -0 ${talkerPid}`);
     const ticks = "journalctl -b -t talker -p warning..warning -o cat | sed -n 's/^tick //p'";
     const before = Number(await guest.until(`${ticks} | tail -n1 | grep .`, 120));
     await guest.until(`test "$(${ticks} | tail -n1)" -gt ${before + 2}`, 60);

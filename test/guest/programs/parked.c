@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <termios.h>
@@ -20,9 +21,11 @@
 
 #define MUST(condition) do { if (!(condition)) { fprintf(stderr, "line %d: %s\n", __LINE__, strerror(errno)); exit(1); } } while (0)
 
-enum { SUSPENDED, SENDING, READING, SLEEPING, THREADS };
+#define SET_KEY 0x4f5a0001
+
+enum { SUSPENDED, SENDING, READING, SLEEPING, SERVED, THREADS };
 static pthread_t threads[THREADS];
-static int out, sender, receiver, master, terminal, queued, freed, kept;
+static int out, sender, receiver, master, terminal, queued, freed, kept, set;
 static volatile int other_rights = -1;
 static void *guarded;
 
@@ -73,18 +76,32 @@ static void *reading(void *argument) {
   return argument;
 }
 
-// Ahead of every ordinary thread, on the last CPU only: whoever is ahead of it there keeps it from seeing that its time is over.
-static void *sleeping(void *argument) {
-  prctl(PR_SET_NAME, "sleeping");
+// Ahead of every ordinary thread, on the last CPU only: whoever is ahead of it there keeps it from seeing what it waits for.
+static void run_on_last_cpu(void) {
   cpu_set_t last;
   CPU_ZERO(&last);
   CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &last);
   struct sched_param first = {.sched_priority = 1};
   MUST(sched_setaffinity(0, sizeof last, &last) == 0 && sched_setscheduler(0, SCHED_FIFO, &first) == 0);
+}
+
+static void *sleeping(void *argument) {
+  prctl(PR_SET_NAME, "sleeping");
+  run_on_last_cpu();
   // Long enough for somebody to get ahead before it is over, on a host that is busy too.
   struct timespec delay = {20, 0};
   int result = nanosleep(&delay, 0);
   say("nanosleep: %d\n", result);
+  return argument;
+}
+
+// Whoever raises the semaphore lowers it again for this one.
+static void *served(void *argument) {
+  prctl(PR_SET_NAME, "served");
+  run_on_last_cpu();
+  struct sembuf take = {0, -1, 0};
+  int result = semop(set, &take, 1);
+  say("semop: %d, left %d\n", result, semctl(set, 0, GETVAL));
   return argument;
 }
 
@@ -123,6 +140,7 @@ static void look_at_keys(void) {
 
 static void setup(void) {
   allocate_keys();
+  MUST((set = semget(SET_KEY, 1, IPC_CREAT | IPC_EXCL | 0600)) >= 0);
   struct sigaction action = {.sa_handler = on_signal};
   MUST(sigaction(SIGUSR1, &action, 0) == 0);
   struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0otherworld-parked"};
@@ -164,7 +182,7 @@ int main(int argc, char **argv) {
   sigaddset(&hangup, SIGHUP);
   MUST(pthread_sigmask(SIG_BLOCK, &hangup, 0) == 0);
   setup();
-  void *(*const bodies[THREADS])(void *) = {suspended, sending, reading, sleeping};
+  void *(*const bodies[THREADS])(void *) = {suspended, sending, reading, sleeping, served};
   for (int i = 0; i < THREADS; i++) MUST(pthread_create(&threads[i], 0, bodies[i], 0) == 0);
   sleep(1);
   MUST(write(master, "ab", 2) == 2);

@@ -36,18 +36,13 @@ elif what == 'execute-only':
             sys.exit(0)
 elif what == 'uprobe':
     probe_of_a_tracer()
-elif what == 'semaphore':
-    must(libc.semctl(must(libc.semget(0, 3, 0o600)), 1, 16, 5))  # SETVAL
-elif what == 'message':
-    must(libc.msgsnd(must(libc.msgget(0, 0o600)), struct.pack('l4s', 1, b'text'), 4, 0))
-elif what == 'receiver':
-    queue = must(libc.msgget(0, 0o600))
-    print('ready', flush=True)
-    must(libc.msgrcv(queue, ctypes.create_string_buffer(64), 8, 0, 0))
-elif what == 'waiter':
-    semaphores = must(libc.semget(0, 3, 0o600))
-    print('ready', flush=True)
-    must(libc.semop(semaphores, struct.pack('HhH', 1, -1, 0), 1))
+elif what == 'aio':
+    context = ctypes.c_ulong()
+    must(libc.syscall(206, 1, ctypes.byref(context)))  # io_setup
+    # IOCB_CMD_POLL for POLLIN, which nothing will bring.
+    request = ctypes.create_string_buffer(struct.pack('QIiHhIQQqQII', 0, 0, 0, 5, 0, os.pipe()[0], 1, 0, 0, 0, 0, 0))
+    requests = (ctypes.c_void_p * 1)(ctypes.addressof(request))
+    must(libc.syscall(209, context, ctypes.c_long(1), requests))  # io_submit
 elif what == 'dnotify':
     import fcntl
     directory = os.open('/root', os.O_RDONLY)

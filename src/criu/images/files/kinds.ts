@@ -5,6 +5,7 @@ import type { ImageKind } from './kind.ts';
 import { regFile, writeGhosts, writeRemap } from './path.ts';
 import { fifoEntry, openedFifo, pipeEntry, writeFifos, writePipes } from './pipe.ts';
 import { inetEntry, netlinkEntry, peerOf, unixEntry, writeUnixQueue } from './socket.ts';
+import { writeTcpStream } from './tcp-stream.ts';
 import { terminalFile, writeTerminals } from './terminal.ts';
 
 type FileKinds = {
@@ -37,7 +38,11 @@ export const fileKinds: FileKinds = {
     before: peerOf,
     also: (file, images, source) => writeUnixQueue(images, source, file),
   },
-  inet: { fileType: FdTypes.INETSK, entry: (file) => ({ isk: inetEntry(file) }) },
+  inet: {
+    fileType: FdTypes.INETSK,
+    entry: (file) => ({ isk: inetEntry(file) }),
+    also: (file, images, source) => writeTcpStream(images, source, file),
+  },
   netlink: { fileType: FdTypes.NETLINKSK, entry: (file) => ({ nlsk: netlinkEntry(file) }) },
   terminal: {
     fileType: FdTypes.TTY,

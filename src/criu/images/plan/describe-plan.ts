@@ -31,11 +31,23 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
   return names.length === 0 ? [] : [text(listed(names))];
 }
 
+function describeConnections({ connections }: RestorePlan): string[] {
+  if (connections === undefined) return [];
+  const { count, addresses } = connections;
+  const through = addresses.length === 0 ? '' : `, through an interface with ${listed(addresses)}`;
+  return [`makes ${counted(count, 'TCP connection')} again${through}`];
+}
+
 /** What is made, compared and set for a group as a whole: short lines. */
 export function describeGroupPlan(
   plan: RestorePlan,
   preparation: Preparation,
-  { segments, sandbox }: Pick<ProcessGroup, 'segments' | 'sandbox'>,
+  {
+    segments,
+    semaphores,
+    messageQueues,
+    sandbox,
+  }: Pick<ProcessGroup, 'segments' | 'semaphores' | 'messageQueues' | 'sandbox'>,
 ): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
   const { directories, files, symlinks, names, checks } = preparation;
@@ -50,10 +62,19 @@ export function describeGroupPlan(
       segments.map(({ id }) => id),
       (list) => `makes System V shared memory: ${list}`,
     ),
+    ...line(
+      semaphores.map(({ id }) => id),
+      (list) => `makes System V semaphore sets: ${list}`,
+    ),
+    ...line(
+      messageQueues.map(({ id }) => id),
+      (list) => `makes System V message queues with their messages: ${list}`,
+    ),
     ...(checks.length > 0 ? [`compares ${counted(checks.length, 'file')} with what they were`] : []),
     ...(plan.journalSockets.length > 0
       ? [`opens ${counted(plan.journalSockets.length, 'socket')} to the new journal`]
       : []),
+    ...describeConnections(plan),
     ...(plan.rootPid === undefined
       ? []
       : [`makes a parent for all of them, ${plan.rootPid}, which ends as soon as it runs`]),

@@ -66,6 +66,8 @@ export const restorePlanSchema = z.strictObject({
   options: z.array(z.string()),
   /** Sockets to the journal, which is another one now. */
   journalSockets: z.array(journalSocket),
+  /** TCP connections: how many, and the addresses that they have on the machine, but those of loopback. */
+  connections: z.strictObject({ count: z.int(), addresses: z.array(z.string()) }).optional(),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import type { ProcessGroup } from '../../../model/group.ts';
 import type { Process } from '../../../model/process.ts';
 import { lockOptions } from '../files/locks.ts';
+import { connectionOptions } from '../files/tcp-stream.ts';
+import { connectionsOf } from './connections.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
@@ -81,8 +83,9 @@ export function writeRestorePlan(
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     numbers: neededNumbers(processes),
     ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
-    options: lockOptions(group.files),
+    options: [...lockOptions(group.files), ...connectionOptions(group.files)],
     journalSockets: journalSocketsOf(group.files),
+    connections: connectionsOf(group.files),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
     ioPriorities: threads.flatMap(({ tid, ioPriority }) =>

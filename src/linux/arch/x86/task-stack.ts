@@ -13,7 +13,7 @@ const IRQ_STACK_BYTES = 16384n;
 export type TaskStack = Unwound;
 
 /** The stack for hardware interrupts of a CPU: `hardirq_stack_ptr` is its last word. */
-function interruptStack(kernel: Kernel, cpu: number): StackArea | undefined {
+export function interruptStack(kernel: Kernel, cpu: number): StackArea | undefined {
   const hot = kernel.symbolMaybe('pcpu_hot');
   const last =
     hot === undefined

@@ -10,7 +10,7 @@ import { ImageDirectory, type PageSource } from '../../../../src/criu/images/ima
 import { type FifoFile, type GroupFiles, noFiles } from '../../../../src/model/file.ts';
 import type { FileIdentity, PathFile } from '../../../../src/model/open-file.ts';
 import { listedRuns } from '../../../../src/model/page-runs.ts';
-import type { InetSocket, SocketOptions, UnixSocket } from '../../../../src/model/socket.ts';
+import type { InetSocket, SocketOptions, TcpConnection, UnixSocket } from '../../../../src/model/socket.ts';
 import type { Terminal } from '../../../../src/model/terminal.ts';
 
 /** Old memory that holds the letters of the alphabet over and over. */
@@ -57,6 +57,31 @@ const options: SocketOptions = {
   filter: [],
 };
 const socket = { owner, flags: 2, inode: 77, uid: 0, gid: 0, options, lateOptions: [], shutdown: 0 as const };
+
+/** That listens. */
+const inetSocket: InetSocket = {
+  ...socket,
+  type: 'inet',
+  id: 3,
+  socketType: 1,
+  state: 10,
+  family: 2,
+  protocol: 6,
+  sourceAddress: Uint8Array.of(10, 0, 2, 15),
+  sourcePort: 6379,
+  destinationAddress: new Uint8Array(4),
+  destinationPort: 0,
+  backlog: 511,
+  v6only: false,
+  freebind: false,
+  pktinfo: false,
+  tos: 0,
+  ttl: 0,
+  interfaceName: undefined,
+  options: { ...options, filter: [0x0000ffff_02_01_0006n] },
+  tcp: { cork: false, nodelay: true, keepCount: 3, keepIdleSeconds: 60, keepIntervalSeconds: undefined },
+  connection: undefined,
+};
 
 function pathFile(changes: Partial<PathFile>): PathFile {
   return {
@@ -219,34 +244,49 @@ suite('images of files', () => {
   });
 
   test('an IPv4 socket with its address, options and time limits', () => {
-    const inet: InetSocket = {
-      ...socket,
-      type: 'inet',
-      id: 3,
-      socketType: 1,
-      state: 10,
-      family: 2,
-      protocol: 6,
-      sourceAddress: Uint8Array.of(10, 0, 2, 15),
-      sourcePort: 6379,
-      destinationAddress: new Uint8Array(4),
-      destinationPort: 0,
-      backlog: 511,
-      v6only: false,
-      freebind: false,
-      pktinfo: false,
-      tos: 0,
-      ttl: 0,
-      interfaceName: undefined,
-      options: { ...options, filter: [0x0000ffff_02_01_0006n] },
-      tcp: { cork: false, nodelay: true, keepCount: 3, keepIdleSeconds: 60, keepIntervalSeconds: undefined },
-    };
-    const { src_addr, src_port, proto, state, opts } = fileEntry(inet, 'isk');
+    const { src_addr, src_port, proto, state, opts } = fileEntry(inetSocket, 'isk');
     assert.deepEqual([src_addr, src_port, proto, state], [['10.0.2.15'], 6379, 'TCP', 'LISTEN']);
     const { so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt, so_filter } = Object(opts);
     // code 6, jt 1, jf 2, k 0xffff: the other way round in the image.
     assert.deepEqual(so_filter.map(BigInt), [0x0006_01_02_0000ffffn]);
     assert.deepEqual([so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt], [3, 500000, 5, 3]);
+  });
+
+  test('a TCP connection with its numbers and options, and what is in its queues behind them', () => {
+    const connection: TcpConnection = {
+      receivedTo: 100,
+      unread: { data: [{ physical: 0, length: 3 }], bytes: 3 },
+      writtenTo: 200,
+      unacknowledged: {
+        data: [
+          { physical: 5, length: 2 },
+          { physical: 9, length: 4 },
+        ],
+        bytes: 6,
+      },
+      unsentBytes: 4,
+      mssClamp: 1460,
+      hasSelectiveAcks: true,
+      scale: { send: 7, receive: 9 },
+      timestamp: 0xffff_fffe,
+      window: { sendUpdate: 1, send: 2, largest: 3, receive: 4, receiveUpdate: 5 },
+    };
+    const inet = { ...inetSocket, inode: 0x1f2, state: 8, destinationPort: 5432, connection } as const;
+    const [entry] = decoded({ files: [inet] }, 'tcp-stream-1f2');
+    const { extra, ...numbers } = entry ?? {};
+    assert.deepEqual(numbers, {
+      ...{ inq_len: 3, inq_seq: 100, outq_len: 6, outq_seq: 200, unsq_len: 4 },
+      ...{ opt_mask: '0x7', snd_wscale: 7, rcv_wscale: 9, mss_clamp: 1460, timestamp: 0xffff_fffe },
+      ...{ snd_wl1: 1, snd_wnd: 2, max_window: 3, rcv_wnd: 4, rcv_wup: 5 },
+    });
+    const [unscaled] = decoded(
+      { files: [{ ...inet, connection: { ...connection, scale: undefined, timestamp: undefined } }] },
+      'tcp-stream-1f2',
+    );
+    const { opt_mask, snd_wscale, rcv_wscale } = unscaled ?? {};
+    assert.deepEqual([opt_mask, snd_wscale, rcv_wscale], ['0x6', 0, 0]);
+    const [unread, sent] = ['inq', 'outq'].map((key) => Buffer.from(Object(extra)[key], 'base64').toString());
+    assert.deepEqual([unread, sent], ['abc', 'fgjklm']);
   });
 
   test('a terminal with its control characters four to a word', () => {

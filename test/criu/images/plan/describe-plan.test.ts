@@ -16,16 +16,28 @@ const unprepared: Preparation = {
 
 describe('what a restore does besides CRIU is described', () => {
   it('for a group: what is made and compared, and who is made up', () => {
-    assert.deepEqual(describeGroupPlan(nothing, unprepared, { segments: [] }), []);
+    assert.deepEqual(
+      describeGroupPlan(nothing, unprepared, { segments: [], semaphores: [], messageQueues: [] }),
+      [],
+    );
     const symlinks = Array.from({ length: 7 }, (_, i) => ({
       ...{ path: `/run/${i}`, target: 'x', uid: 0, gid: 0 },
     }));
-    const plan = { ...nothing, rootPid: 4000, options: ['--file-locks'] };
-    assert.deepEqual(describeGroupPlan(plan, { ...unprepared, symlinks }, { segments: [] }), [
-      'makes links: /run/0, /run/1, /run/2, /run/3, /run/4 and 2 more',
-      'makes a parent for all of them, 4000, which ends as soon as it runs',
-      'calls criu restore with --file-locks',
-    ]);
+    const connections = { count: 2, addresses: ['10.0.2.15'] };
+    const plan = { ...nothing, rootPid: 4000, options: ['--file-locks'], connections };
+    assert.deepEqual(
+      describeGroupPlan(
+        plan,
+        { ...unprepared, symlinks },
+        { segments: [], semaphores: [], messageQueues: [] },
+      ),
+      [
+        'makes links: /run/0, /run/1, /run/2, /run/3, /run/4 and 2 more',
+        'makes 2 TCP connections again, through an interface with 10.0.2.15',
+        'makes a parent for all of them, 4000, which ends as soon as it runs',
+        'calls criu restore with --file-locks',
+      ],
+    );
   });
 
   it('for a process: how its threads go on, and what is set of it and of no other', () => {

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mm.proto.
  */
 export const file_mm: GenFile = /*@__PURE__*/
-  fileDesc("CghtbS5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IpwBCghWbWFFbnRyeRINCgVzdGFydBgBIAIoBBILCgNlbmQYAiACKAQSDQoFcGdvZmYYAyACKAQSDQoFc2htaWQYBCACKAQSDAoEcHJvdBgFIAIoDRINCgVmbGFncxgGIAIoDRIOCgZzdGF0dXMYByACKA0SCgoCZmQYCCACKBISDAoEbWFkdhgJIAEoBBIPCgdmZGZsYWdzGAogASgNIvACCgdNbUVudHJ5EhUKDW1tX3N0YXJ0X2NvZGUYASACKAQSEwoLbW1fZW5kX2NvZGUYAiACKAQSFQoNbW1fc3RhcnRfZGF0YRgDIAIoBBITCgttbV9lbmRfZGF0YRgEIAIoBBIWCg5tbV9zdGFydF9zdGFjaxgFIAIoBBIUCgxtbV9zdGFydF9icmsYBiACKAQSDgoGbW1fYnJrGAcgAigEEhQKDG1tX2FyZ19zdGFydBgIIAIoBBISCgptbV9hcmdfZW5kGAkgAigEEhQKDG1tX2Vudl9zdGFydBgKIAIoBBISCgptbV9lbnZfZW5kGAsgAigEEhMKC2V4ZV9maWxlX2lkGAwgAigNEhUKDW1tX3NhdmVkX2F1eHYYDSADKAQSJwoEdm1hcxgOIAMoCzIZLm90aGVyd29ybGQuY3JpdS5WbWFFbnRyeRIQCghkdW1wYWJsZRgPIAEoBRIUCgx0aHBfZGlzYWJsZWQYESABKAg");
+  fileDesc("CghtbS5wcm90bxIPb3RoZXJ3b3JsZC5jcml1IpwBCghWbWFFbnRyeRINCgVzdGFydBgBIAIoBBILCgNlbmQYAiACKAQSDQoFcGdvZmYYAyACKAQSDQoFc2htaWQYBCACKAQSDAoEcHJvdBgFIAIoDRINCgVmbGFncxgGIAIoDRIOCgZzdGF0dXMYByACKA0SCgoCZmQYCCACKBISDAoEbWFkdhgJIAEoBBIPCgdmZGZsYWdzGAogASgNIjwKDEFpb1JpbmdFbnRyeRIKCgJpZBgBIAIoBBIOCgZucl9yZXEYAiACKA0SEAoIcmluZ19sZW4YAyACKA0inQMKB01tRW50cnkSFQoNbW1fc3RhcnRfY29kZRgBIAIoBBITCgttbV9lbmRfY29kZRgCIAIoBBIVCg1tbV9zdGFydF9kYXRhGAMgAigEEhMKC21tX2VuZF9kYXRhGAQgAigEEhYKDm1tX3N0YXJ0X3N0YWNrGAUgAigEEhQKDG1tX3N0YXJ0X2JyaxgGIAIoBBIOCgZtbV9icmsYByACKAQSFAoMbW1fYXJnX3N0YXJ0GAggAigEEhIKCm1tX2FyZ19lbmQYCSACKAQSFAoMbW1fZW52X3N0YXJ0GAogAigEEhIKCm1tX2Vudl9lbmQYCyACKAQSEwoLZXhlX2ZpbGVfaWQYDCACKA0SFQoNbW1fc2F2ZWRfYXV4dhgNIAMoBBInCgR2bWFzGA4gAygLMhkub3RoZXJ3b3JsZC5jcml1LlZtYUVudHJ5EhAKCGR1bXBhYmxlGA8gASgFEisKBGFpb3MYECADKAsyHS5vdGhlcndvcmxkLmNyaXUuQWlvUmluZ0VudHJ5EhQKDHRocF9kaXNhYmxlZBgRIAEoCA");
 
 /**
  * @generated from message otherworld.criu.VmaEntry
@@ -89,6 +89,41 @@ export type VmaEntry = Message<"otherworld.criu.VmaEntry"> & {
  */
 export const VmaEntrySchema: GenMessage<VmaEntry> = /*@__PURE__*/
   messageDesc(file_mm, 0);
+
+/**
+ * the ring of a context of io_setup
+ *
+ * @generated from message otherworld.criu.AioRingEntry
+ */
+export type AioRingEntry = Message<"otherworld.criu.AioRingEntry"> & {
+  /**
+   * where it is
+   *
+   * @generated from field: required uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * what io_setup is asked for
+   *
+   * @generated from field: required uint32 nr_req = 2;
+   */
+  nrReq: number;
+
+  /**
+   * bytes
+   *
+   * @generated from field: required uint32 ring_len = 3;
+   */
+  ringLen: number;
+};
+
+/**
+ * Describes the message otherworld.criu.AioRingEntry.
+ * Use `create(AioRingEntrySchema)` to create a new message.
+ */
+export const AioRingEntrySchema: GenMessage<AioRingEntry> = /*@__PURE__*/
+  messageDesc(file_mm, 1);
 
 /**
  * mm-PID.img
@@ -174,6 +209,11 @@ export type MmEntry = Message<"otherworld.criu.MmEntry"> & {
   dumpable: number;
 
   /**
+   * @generated from field: repeated otherworld.criu.AioRingEntry aios = 16;
+   */
+  aios: AioRingEntry[];
+
+  /**
    * @generated from field: optional bool thp_disabled = 17;
    */
   thpDisabled: boolean;
@@ -184,5 +224,5 @@ export type MmEntry = Message<"otherworld.criu.MmEntry"> & {
  * Use `create(MmEntrySchema)` to create a new message.
  */
 export const MmEntrySchema: GenMessage<MmEntry> = /*@__PURE__*/
-  messageDesc(file_mm, 1);
+  messageDesc(file_mm, 2);
 

@@ -1,0 +1,133 @@
+import { type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
+import { sequenceAfter, sequenceDistance, TCP_ECN_OK, type TcpSock } from '../../linux/tcp.ts';
+import type { Clocks } from '../../linux/timekeeping.ts';
+import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import type { CaptureContext } from './context.ts';
+import { FileRefusal } from './refusal.ts';
+import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
+
+/** States in which the peer has ended its side. */
+const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
+/** States in which this side is ended, and the peer has not acknowledged it. */
+const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
+
+/** States of a connection that both ends have made, and of which one direction is open at least. */
+export const connectedStates: ReadonlySet<number> = new Set([
+  ...[tcpState.established, tcpState.finWait2],
+  ...peerEnded,
+  ...ending,
+]);
+
+/** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
+function checkQuiet({ owned, spinLock, backlogTail }: Sock): void {
+  if (owned !== 0 || spinLock !== 0 || backlogTail !== 0n)
+    throw new FileRefusal('has a TCP connection that was being worked on when the kernel died');
+}
+
+function checkCarried(sock: Sock, tcp: TcpSock): void {
+  const refuse = (what: string): never => {
+    throw new FileRefusal(`has a TCP connection ${what}`);
+  };
+  if (tcp.is_mptcp === 1) refuse('over several paths (MPTCP)');
+  if (sock.sk_user_data !== 0n) refuse('that something in the kernel uses (BPF, NBD, iSCSI or the like)');
+  if (tcp.repair !== 0) refuse('that was being checkpointed (TCP_REPAIR)');
+  if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) refuse('that is being opened (TCP_FASTOPEN)');
+  if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
+    refuse('with urgent data (MSG_OOB)');
+  if (sock.sk_zckey !== 0) refuse('that has sent without copying (MSG_ZEROCOPY)');
+  if (tcp.tcp_usec_ts === 1) refuse('with time stamps in microseconds (tcp_usec_ts)');
+}
+
+/**
+ * The time stamp that the next segment has, in milliseconds. The peer drops one that is before the last
+ * (PAWS, RFC 7323), and the clock is known as of a tick before the end: so the latest of what the socket has
+ * seen counts as well. Even numbers only: in 6.7 and later an odd one means microseconds.
+ */
+export function nextTimestamp(
+  { monotonic }: Pick<Clocks, 'monotonic'>,
+  {
+    tcp_clock_cache,
+    tcp_wstamp_ns,
+    tsoffset,
+  }: Pick<TcpSock, 'tcp_clock_cache' | 'tcp_wstamp_ns' | 'tsoffset'>,
+): number {
+  const latest = [monotonic, tcp_clock_cache, tcp_wstamp_ns].reduce((a, b) => (a > b ? a : b));
+  const stamp = sequenceAfter(tsoffset, Number(BigInt.asUintN(32, latest / 1_000_000n)) + 1);
+  return sequenceAfter(stamp, stamp % 2);
+}
+
+/** Throws a FileRefusal for what TCP_REPAIR_WINDOW does not take (tcp_repair_set_window, net/ipv4/tcp.c). */
+function windowOf(tcp: TcpSock): TcpConnection['window'] {
+  const { snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup, rcv_nxt } = tcp;
+  const isAhead = sequenceDistance(sequenceAfter(rcv_nxt, rcv_wnd), snd_wl1) > 0;
+  if (max_window < snd_wnd || isAhead || sequenceDistance(rcv_nxt, rcv_wup) > 0)
+    disagree('its windows are impossible');
+  return {
+    ...{ sendUpdate: snd_wl1, send: snd_wnd, largest: max_window },
+    ...{ receive: rcv_wnd, receiveUpdate: rcv_wup },
+  };
+}
+
+function unreadOf(kernel: Kernel, sock: Sock, tcp: TcpSock): StreamBytes {
+  const unread = receiveQueue(kernel, sock, tcp);
+  const isFinRead = unread.bytes === 0 && !unread.hasFin && sockFlag(kernel, sock, 'done');
+  if (peerEnded.has(sock.state) ? !unread.hasFin && !isFinRead : unread.hasFin)
+    disagree('the end that it has received does not fit its state');
+  return { data: unread.data, bytes: unread.bytes };
+}
+
+function unacknowledgedOf(
+  kernel: Kernel,
+  sock: Sock,
+  tcp: TcpSock,
+): Pick<TcpConnection, 'unacknowledged' | 'unsentBytes'> {
+  const sent = retransmitQueue(kernel, sock, tcp);
+  const unsent = writeQueue(kernel, sock, tcp);
+  if (sent.hasFin && unsent.bytes > 0) disagree('it has something to send behind its end');
+  if ((sent.hasFin || unsent.hasFin) !== ending.has(sock.state))
+    disagree('the end that it has sent does not fit its state');
+  const unacknowledged = { data: [...sent.data, ...unsent.data], bytes: sent.bytes + unsent.bytes };
+  if (sock.state === tcpState.finWait2 && unacknowledged.bytes > 0)
+    disagree('it has something to send behind its end');
+  return { unacknowledged, unsentBytes: unsent.bytes };
+}
+
+function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: string): void {
+  const note = (text: string): void =>
+    context.noteHolders(context.system.holdersOfObject(sock.address), `the connection to ${where} ${text}`);
+  if ((tcp.ecn_flags & TCP_ECN_OK) !== 0) note('no longer uses congestion notification (ECN)');
+  if (tcp.saved_syn !== 0n) note('no longer has the segment that it began with (TCP_SAVED_SYN)');
+}
+
+/**
+ * The connection of a TCP socket that has one. What was acknowledged to the peer is all in it; what was not,
+ * the peer sends again: segments out of order, and those that the kernel had not looked at.
+ *
+ * @param where the peer, for people
+ * @throws FileRefusal if it was being worked on, holds what TCP_REPAIR cannot make again, or if what it
+ * counts and what it holds disagree
+ */
+export function tcpConnection(
+  context: CaptureContext,
+  sock: Sock,
+  tcp: TcpSock,
+  where: string,
+): TcpConnection {
+  const { kernel, clocks } = context;
+  checkQuiet(sock);
+  checkCarried(sock, tcp);
+  const connection = {
+    receivedTo: tcp.rcv_nxt,
+    unread: unreadOf(kernel, sock, tcp),
+    writtenTo: tcp.write_seq,
+    ...unacknowledgedOf(kernel, sock, tcp),
+    mssClamp: tcp.mssClamp,
+    hasSelectiveAcks: tcp.hasSack !== 0,
+    scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
+    timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
+    window: windowOf(tcp),
+  };
+  noteLosses(context, sock, tcp, where);
+  return connection;
+}

@@ -1,0 +1,114 @@
+import type { InDoubt } from '../model/verdict.ts';
+import type { Look, Seen } from './look.ts';
+
+/**
+ * What would become of a process if the kernel died now:
+ * - `comes back`: nothing stands against it;
+ * - `refused`: something does that lasts;
+ * - `depends`: it would be refused at the moments at which it was looked at, and at others perhaps not;
+ * - `ending`: it was about to end.
+ */
+export type Outcome = 'comes back' | 'refused' | 'depends' | 'ending';
+
+/** What several looks at a process say. */
+export interface Conclusion {
+  readonly pid: number;
+  readonly comm: string;
+  readonly outcome: Outcome;
+  /** Why it is refused: what every look found. */
+  readonly reasons: readonly string[];
+  /** What the last look found besides, or one before it if the last found nothing. */
+  readonly moments: readonly string[];
+  /** What it would lose or have changed. */
+  readonly notes: readonly string[];
+  readonly inDoubt: readonly InDoubt[];
+}
+
+function reasonsOf({ reasons, moments }: Seen): readonly string[] {
+  return [...reasons, ...moments];
+}
+
+function isSame(one: Seen, other: Seen): boolean {
+  return (
+    one.isEnding === other.isEnding &&
+    one.reasons.length === other.reasons.length &&
+    one.reasons.every((reason) => other.reasons.includes(reason))
+  );
+}
+
+/** Whether a process was found alike by two looks, and with nothing that is of the moment. */
+function isSettled(now: Seen, before: Seen | undefined): boolean {
+  return (
+    before !== undefined && now.moments.length === 0 && before.moments.length === 0 && isSame(now, before)
+  );
+}
+
+/** Whether the last two looks agree about every process: then a further one would find nothing else. */
+export function agree(looks: readonly Look[]): boolean {
+  const [last, before] = [looks.at(-1), looks.at(-2)];
+  if (last === undefined || before === undefined) return false;
+  return [...last.values()].every((now) => isSettled(now, before.get(now.pid)));
+}
+
+/** The same for who has nothing to say of those that come back: nothing was found against anybody. */
+export function agreeOrFree(looks: readonly Look[]): boolean {
+  const last = looks.at(-1);
+  const isFree = last !== undefined && [...last.values()].every((now) => reasonsOf(now).length === 0);
+  return isFree || agree(looks);
+}
+
+/** What all looks found, in the order of the last. */
+function inAll<T>(looks: readonly Seen[], of: (seen: Seen) => readonly T[], key: (item: T) => string): T[] {
+  const sets = looks.map((look) => new Set(of(look).map(key)));
+  const last = looks.at(-1);
+  return last === undefined ? [] : of(last).filter((item) => sets.every((set) => set.has(key(item))));
+}
+
+function conclude(looks: readonly Seen[]): Conclusion {
+  const last = looks.at(-1)!;
+  const before = looks.at(-2);
+  // What two looks agree about holds, whatever those before them saw while it changed.
+  const counted = before !== undefined && isSettled(last, before) ? [before, last] : looks;
+  const reasons =
+    looks.length === 1
+      ? []
+      : inAll(
+          counted,
+          (look) => look.reasons,
+          (reason) => reason,
+        );
+  const others = (look: Seen) => reasonsOf(look).filter((reason) => !reasons.includes(reason));
+  const isFree = counted.some((look) => reasonsOf(look).length === 0);
+  const outcome = last.isEnding
+    ? 'ending'
+    : reasons.length > 0
+      ? 'refused'
+      : isFree
+        ? 'comes back'
+        : 'depends';
+  return {
+    ...{ pid: last.pid, comm: last.comm, outcome, reasons },
+    moments: counted.map(others).findLast((found) => found.length > 0) ?? [],
+    notes: inAll(
+      counted,
+      (look) => look.notes,
+      (note) => note,
+    ),
+    inDoubt: inAll(
+      counted,
+      (look) => look.inDoubt,
+      ({ tid, syscall }) => `${tid} ${syscall}`,
+    ),
+  };
+}
+
+/**
+ * What looks, the last of which comes last, say together. What changes while it is looked at, as a process
+ * that computes does, is told from what lasts: a reason counts if each look found it, in the same words, and
+ * none called it one of the moment. A process that is not in the last look is gone.
+ */
+export function concludeLooks(looks: readonly Look[]): Conclusion[] {
+  const last = looks.at(-1);
+  if (last === undefined) return [];
+  return [...last.keys()].map((pid) => conclude(looks.flatMap((look) => look.get(pid) ?? [])));
+}

@@ -1,0 +1,14 @@
+export { checkInBrief } from './brief.ts';
+export { checkProcesses } from './check.ts';
+export type { Conclusion, Outcome } from './conclude.ts';
+export { type Machine, thisMachine } from './machine.ts';
+export { causesOf, printCheck } from './print.ts';
+export {
+  allTargets,
+  NothingToCheckError,
+  pidTargets,
+  protectedTargets,
+  type Targets,
+  unitTargets,
+} from './targets.ts';
+export { checkThisMachine } from './this-machine.ts';

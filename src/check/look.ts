@@ -1,0 +1,84 @@
+import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
+import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
+import type { ProcessGroup } from '../model/group.ts';
+import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
+import type { Kernel } from '../vmcore/kernel.ts';
+
+/** Whose fate is asked for, and what decides it besides the processes themselves. */
+export interface CheckRequest
+  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'disks' | 'without'> {
+  /** Of the CRIU that would restore; undefined if it is not known. */
+  readonly criu: CriuVersion | undefined;
+  /** Whether stage zero would save the registers of every CPU. */
+  readonly hasStageZero: boolean;
+}
+
+/** A process as one look found it. */
+export interface Seen {
+  readonly pid: number;
+  readonly comm: string;
+  /** It was ending: a moment later it is gone. */
+  readonly isEnding: boolean;
+  /** Why it would not come back, as far as that lasts. */
+  readonly reasons: readonly string[];
+  /** The same of the moment of the look. */
+  readonly moments: readonly string[];
+  readonly notes: readonly string[];
+  readonly inDoubt: readonly InDoubt[];
+}
+
+/** Processes by their numbers. */
+export type Look = ReadonlyMap<number, Seen>;
+
+const NOTHING = { notes: [], inDoubt: [] };
+
+/** What stage zero makes up for is no reason where it is loaded. */
+function seen(
+  { pid, comm, reasons, moments }: Refusal,
+  { notes, inDoubt }: Pick<Seen, 'notes' | 'inDoubt'>,
+  { hasStageZero }: CheckRequest,
+): Seen {
+  const isOf = (reason: string, moment: Moment | undefined) => moments?.get(reason) === moment;
+  return {
+    ...{ pid, comm, isEnding: false, notes, inDoubt },
+    reasons: reasons.filter((reason) => isOf(reason, undefined)),
+    moments: reasons.filter((reason) => isOf(reason, 'passing') || (isOf(reason, 'on-cpu') && !hasStageZero)),
+  };
+}
+
+/** The processes of a group that can come back, but perhaps not at this moment: then none of them does. */
+function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
+  const found = group.processes.map((process) =>
+    seen(refusalOf(process, process.findings), process.findings, request),
+  );
+  const busy = found.filter(({ moments }) => moments.length > 0);
+  const names = busy.map(({ pid, comm }) => `${pid} (${comm})`).join(', ');
+  return found.map((one) =>
+    busy.length === 0 || busy.includes(one)
+      ? one
+      : { ...one, moments: [`belongs together with ${names}, which cannot come back at this moment`] },
+  );
+}
+
+/** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
+export function lookAt(kernel: Kernel, request: CheckRequest): Look {
+  const { roots, includeDescendants, disks, without } = request;
+  const captured = captureProcesses(kernel, {
+    ...{ roots, includeDescendants, inSpiteOfMoments: true },
+    ...(disks === undefined ? {} : { disks }),
+    ...(without === undefined ? {} : { without }),
+  });
+  const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
+  const found = [
+    ...captured.groups.flatMap((group) => {
+      const problems = restoreProblems(group, request.criu);
+      return problems.length === 0 ? groupSeen(group, request) : wholeGroup(group, problems).map(refused);
+    }),
+    ...captured.refused.map(refused),
+    ...captured.ended.map(({ pid, comm, notes }) => ({
+      ...seen({ pid, comm, reasons: [] }, { ...NOTHING, notes }, request),
+      isEnding: true,
+    })),
+  ];
+  return new Map(found.map((one) => [one.pid, one]));
+}

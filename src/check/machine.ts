@@ -1,0 +1,28 @@
+import { findProgram, runProgram } from '../arm/command.ts';
+import { isCrashKernelLoaded } from '../arm/kexec.ts';
+import { isStillLoaded } from '../arm/loaded-mark.ts';
+import { readArmed } from '../arm/state.ts';
+import { lostOf } from '../arm/status.ts';
+import { type CriuVersion, parseCriuVersion } from '../criu/images/limits.ts';
+
+/** What of this machine decides who would come back. */
+export interface Machine {
+  /** Whether a crash kernel of ours is loaded; `status` says whether it is stale. */
+  readonly isArmed: boolean;
+  /** Whether stage zero would save the registers of every CPU. */
+  readonly hasStageZero: boolean;
+  /** Undefined if there is no CRIU. */
+  readonly criu: CriuVersion | undefined;
+}
+
+/** Looks at this machine. */
+export function thisMachine(): Machine {
+  const last = isCrashKernelLoaded() ? readArmed() : undefined;
+  const armed = last === undefined || isStillLoaded(last.mark) === false ? undefined : last;
+  const hasCriu = findProgram('criu') !== undefined;
+  return {
+    isArmed: armed !== undefined,
+    hasStageZero: armed !== undefined && lostOf(armed) === undefined,
+    criu: hasCriu ? parseCriuVersion(runProgram('criu', ['--version'])) : undefined,
+  };
+}

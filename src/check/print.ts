@@ -1,0 +1,67 @@
+import { type Cause, groupReasons } from '../report/causes.ts';
+import { type Style, section } from '../report/print.ts';
+import { printable } from '../report/printable.ts';
+import type { Conclusion } from './conclude.ts';
+
+const COMM_COLUMNS = 15;
+
+/** `1 process`, `2 processes`. */
+export function processes(count: number): string {
+  return `${count} ${count === 1 ? 'process' : 'processes'}`;
+}
+
+/** What people are shown of a check: each process with all its causes, then what to do about them. */
+export function printCheck(conclusions: readonly Conclusion[], style: Style): string {
+  const back = conclusions.filter(({ outcome }) => outcome === 'comes back').length;
+  const sorted = conclusions.toSorted((a, b) => a.pid - b.pid);
+  return [
+    `${back} of ${processes(conclusions.length)} would come back if the kernel died now`,
+    ...sorted.flatMap((one) => processLines(one, style)),
+    ...whatToDo(sorted),
+  ].join('\n');
+}
+
+function processLines(conclusion: Conclusion, style: Style): string[] {
+  const { pid, comm, outcome, reasons, moments, notes, inDoubt } = conclusion;
+  const colour = {
+    'comes back': style.good,
+    refused: style.bad,
+    depends: style.strong,
+    ending: style.strong,
+  };
+  const line = (text: string) => `           ${text}`;
+  return [
+    `${String(pid).padStart(7)}  ${printable(comm).padEnd(COMM_COLUMNS)}  ${colour[outcome](outcome)}`,
+    ...groupReasons(reasons).map(({ text }) => line(printable(text))),
+    ...groupReasons(moments).map(({ text }) => line(`at this moment: ${printable(text)}`)),
+    ...inDoubt.map(({ tid, syscall, reason }) =>
+      line(`in doubt: ${syscall} of thread ${tid}: ${printable(reason)}`),
+    ),
+    ...groupReasons(notes).map(({ text }) => line(`note: ${printable(text)}`)),
+  ];
+}
+
+/** Of a living kernel what cannot be read need not be damaged: nothing stood still. */
+const OF_THE_MOMENT =
+  'a matter of the moment at which it was looked at: check again; for what is on a CPU most of the time, otherworld ' +
+  'doctor tells whether stage zero can save the registers of every CPU (docs/stage-zero.md)';
+
+/** What stands against a process, with what can be done about it. */
+export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'moments'>): Cause[] {
+  const passing = groupReasons(moments).map((cause) => ({ ...cause, advice: OF_THE_MOMENT }));
+  return [...groupReasons(reasons), ...passing];
+}
+
+/** Each advice once, with how many processes it is for. */
+function whatToDo(conclusions: readonly Conclusion[]): string[] {
+  const counts = new Map<string, number>();
+  for (const conclusion of conclusions) {
+    if (conclusion.outcome === 'comes back') continue;
+    for (const advice of new Set(causesOf(conclusion).flatMap((cause) => cause.advice ?? [])))
+      counts.set(advice, (counts.get(advice) ?? 0) + 1);
+  }
+  return section(
+    'What to do',
+    [...counts].map(([advice, count]) => `${processes(count)}: ${advice}`),
+  );
+}

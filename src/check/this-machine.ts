@@ -1,0 +1,37 @@
+import { mountedDisks } from '../crash-world/disk-files.ts';
+import { livingKernel } from '../vmcore/open.ts';
+import { checkProcesses, type Patience } from './check.ts';
+import type { Conclusion } from './conclude.ts';
+import type { Machine } from './machine.ts';
+import type { Targets } from './targets.ts';
+
+/** What a check of this machine found. */
+export interface Checked {
+  readonly conclusions: readonly Conclusion[];
+  /** The kernel's release. */
+  readonly release: string;
+}
+
+/**
+ * Checks processes of this machine. What looks, this process, is left out: it would not be there.
+ *
+ * @throws FormatError with a sentence if the kernel does not show its memory
+ */
+export async function checkThisMachine(
+  { roots, includeDescendants }: Pick<Targets, 'roots' | 'includeDescendants'>,
+  { criu, hasStageZero }: Machine,
+  patience?: Patience,
+): Promise<Checked> {
+  const living = livingKernel();
+  try {
+    const request = {
+      ...{ roots, includeDescendants, criu, hasStageZero },
+      disks: mountedDisks,
+      without: new Set([process.pid]),
+    };
+    const conclusions = await checkProcesses(() => living.look(), request, patience);
+    return { conclusions, release: living.look().release };
+  } finally {
+    living.close();
+  }
+}

@@ -1,0 +1,110 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { holdBackPackets } from '../../system/bpf.ts';
+import { messageOf } from '../../system/thrown.ts';
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import type { GroupResource } from './resource.ts';
+
+/**
+ * The interface that has the addresses of connections while they are made; init.sh takes away what is left.
+ */
+const INTERFACE = 'otherworld0';
+/**
+ * Largest packets while connections are made, as no network and no loopback has them. A socket has segments
+ * of 536 bytes until the size of packets changes (tcp_current_mss, net/ipv4/tcp_output.c): it does when the
+ * connection goes its own way again.
+ */
+const MTU = { interface: 1501, loopback: 65_535 } as const;
+const LOOPBACK_MTU = '/sys/class/net/lo/mtu';
+/** SOCCR_MARK (soccr/soccr.h): of the segments by which CRIU ends one side of a connection. */
+const CRIU_MARK = 0xc114;
+/** No route that the machine has counts for less. */
+const LAST_METRIC = 0xffff_ffff;
+
+function ip(commands: readonly string[]): void {
+  const { status, stderr, error } = spawnSync('ip', ['-batch', '-'], {
+    input: `${commands.join('\n')}\n`,
+    encoding: 'utf8',
+  });
+  if (error !== undefined) throw error;
+  if (status !== 0) throw new Error(`ip: ${stderr.trim().split('\n')[0] ?? `status ${status}`}`);
+}
+
+function deleteNetwork(): void {
+  ip([`link delete ${INTERFACE}`]);
+}
+
+/**
+ * An interface that leads nowhere, with addresses and routes to everybody: what a connection needs of a
+ * network to be made again.
+ */
+function makeNetwork(addresses: readonly string[]): void {
+  if (existsSync(`/sys/class/net/${INTERFACE}`)) deleteNetwork();
+  // Without its own first interface, which nobody would take away.
+  spawnSync('modprobe', ['-q', 'dummy', 'numdummies=0']);
+  const [six, four] = [true, false].map((wanted) => addresses.filter((one) => one.includes(':') === wanted));
+  const route = (all: string): string => `route add ${all} dev ${INTERFACE} metric ${LAST_METRIC}`;
+  ip([`link add ${INTERFACE} mtu ${MTU.interface} type dummy`]);
+  try {
+    ip([
+      `link set ${INTERFACE} up`,
+      ...(four ?? []).map((address) => `address add ${address}/32 dev ${INTERFACE}`),
+      ...(six ?? []).map((address) => `address add ${address}/128 dev ${INTERFACE} nodad`),
+      ...(four?.length ? [route('0.0.0.0/0')] : []),
+      ...(six?.length ? [route('::/0')] : []),
+    ]);
+  } catch (error) {
+    deleteNetwork();
+    throw error;
+  }
+}
+
+/** @returns a function that gives the loopback the size of packets back that it had */
+function changeLoopback(): () => void {
+  const before = readFileSync(LOOPBACK_MTU, 'utf8');
+  writeFileSync(LOOPBACK_MTU, String(MTU.loopback));
+  return () => writeFileSync(LOOPBACK_MTU, before);
+}
+
+/**
+ * Makes what TCP connections need to be made again: their own addresses, which the machine does not have yet,
+ * and routes to their peers. Until all connections are there, nothing is sent through them: the other end of
+ * one within the machine may not be there, and the kernel would answer with a reset. CRIU connects to itself
+ * when it finds out what the kernel can do: that comes before.
+ *
+ * @param cgroup directory of the cgroup in which they are made
+ * @returns a resource that takes all of it away when the connections are there. What they send then is lost
+ * until the network is up, and sent again
+ */
+export function prepareConnections(connections: RestorePlan['connections'], cgroup: string): GroupResource {
+  if (connections === undefined) return { finish: () => [] };
+  const undo: (() => void)[] = [];
+  const end = (): string[] => undo.splice(0).reverse().flatMap(problemsOf);
+  return {
+    begin: () => {
+      try {
+        undo.push(holdBackPackets(cgroup, CRIU_MARK));
+        undo.push(changeLoopback());
+        if (connections.addresses.length > 0) {
+          makeNetwork(connections.addresses);
+          undo.push(deleteNetwork);
+        }
+      } catch (error) {
+        end();
+        throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
+      }
+    },
+    ready: end,
+    finish: end,
+  };
+}
+
+/** @returns a sentence if a step fails */
+function problemsOf(step: () => void): string[] {
+  try {
+    step();
+    return [];
+  } catch (error) {
+    return [`what was made for TCP connections cannot be taken away: ${messageOf(error)}`];
+  }
+}

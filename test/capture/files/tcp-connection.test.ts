@@ -1,0 +1,302 @@
+// TCP connections in a kernel made by hand: what is in their queues, and what does not come back.
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { CaptureContext } from '../../../src/capture/files/context.ts';
+import { FileRefusal } from '../../../src/capture/files/refusal.ts';
+import { nextTimestamp, tcpConnection } from '../../../src/capture/files/tcp-connection.ts';
+import { contentBetween, type Segment } from '../../../src/capture/files/tcp-queue.ts';
+import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
+import { tcpSock } from '../../../src/linux/tcp.ts';
+import type { TcpConnection } from '../../../src/model/socket.ts';
+import { adviceFor } from '../../../src/report/advice.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
+
+const CLOCKS = { monotonic: 5_000_000_000n, realtime: 0n, boottime: 0n, tai: 0n };
+
+function reasonOf(step: () => unknown): string {
+  try {
+    step();
+  } catch (error) {
+    if (error instanceof FileRefusal) return error.reason;
+    throw error;
+  }
+  assert.fail('it is not refused');
+}
+
+/** A segment of one run that lies where its number says. */
+function segment(start: number, bytes: number, fin = 0): Segment {
+  const end = (start + bytes + fin) >>> 0;
+  return { start, end, bytes, data: (skip) => [{ physical: 1000 + start + skip, length: bytes - skip }] };
+}
+
+suite('what lies in a queue of a connection', () => {
+  const content = (segments: readonly Segment[], from: number, to: number, exact = false) =>
+    contentBetween(segments, from, to, 'the queue', exact);
+
+  test('is what no one has taken yet, each byte once', () => {
+    const segments = [segment(100, 50), segment(140, 20), segment(160, 5)];
+    assert.deepEqual(content(segments, 120, 165), {
+      data: [
+        { physical: 1120, length: 30 },
+        { physical: 1150, length: 10 },
+        { physical: 1160, length: 5 },
+      ],
+      bytes: 45,
+      hasFin: false,
+    });
+  });
+
+  test('may end with the end of the stream, which is no byte', () => {
+    const { bytes, hasFin, data } = content([segment(10, 5), segment(15, 0, 1)], 10, 16);
+    assert.deepEqual([bytes, hasFin, data.length], [5, true, 1]);
+    assert.deepEqual(content([segment(10, 5, 1)], 15, 16), { data: [], bytes: 0, hasFin: true });
+    assert.deepEqual(content([], 7, 7), { data: [], bytes: 0, hasFin: false });
+  });
+
+  test('goes on behind the highest number', () => {
+    const { bytes, data } = content([segment(0xffff_fff0, 20), segment(4, 6)], 0xffff_fff8, 10);
+    assert.deepEqual([bytes, data.map(({ length }) => length)], [18, [12, 6]]);
+  });
+
+  test('is refused if it is not what the numbers say', () => {
+    const reason = (...given: Parameters<typeof content>) => reasonOf(() => content(...given));
+    assert.match(reason([segment(10, 5)], 9, 15), /has a hole or bytes twice$/);
+    assert.match(reason([segment(10, 5), segment(16, 5)], 10, 21), /has a hole/);
+    assert.match(reason([segment(10, 5), segment(14, 5)], 10, 19, true), /bytes twice/);
+    assert.match(reason([segment(10, 5)], 10, 16), /the queue ends 1 bytes before it should$/);
+    assert.match(reason([segment(10, 5, 2)], 10, 17), /another length than it counts$/);
+    assert.match(reason([segment(10, 5, 1), segment(16, 5)], 10, 21), /goes on behind its end$/);
+    assert.match(reason([segment(10, 5)], 17, 17), /were taken already$/);
+    assert.match(adviceFor(reason([], 1, 2)) ?? '', /memory that describes it is damaged/);
+  });
+});
+
+test('a time stamp is never before one that the peer may have seen, and is even', () => {
+  const stamp = (monotonic: bigint, tcp_clock_cache: bigint, tcp_wstamp_ns: bigint, tsoffset = 0) =>
+    nextTimestamp({ monotonic }, { tcp_clock_cache, tcp_wstamp_ns, tsoffset });
+  assert.equal(stamp(7_000_000n, 1n, 1n), 8);
+  assert.equal(stamp(7_000_000n, 9_999_999n, 1n), 10);
+  assert.equal(stamp(7_000_000n, 1n, 20_000_001n), 22);
+  assert.equal(stamp(7_000_000n, 1n, 1n, 0xffff_fffe), 6);
+});
+
+interface MadeBuffer {
+  readonly seq: number;
+  readonly bytes: number;
+  readonly fin?: boolean;
+}
+
+for (const release of releases) {
+  suite(`a TCP connection of ${release}`, () => {
+    class Made {
+      readonly kernel = new MadeKernel(release);
+      readonly sock: bigint;
+
+      constructor(state: number = tcpState.established) {
+        const { kernel } = this;
+        this.sock = kernel.allocate('tcp_sock');
+        for (const queue of ['sk_receive_queue', 'sk_write_queue']) {
+          const head = kernel.memberAddress('sock', this.sock, queue);
+          kernel.set('sk_buff_head', head, 'next', head);
+        }
+        kernel.set('sock', this.sock, '__sk_common.skc_state', state);
+        const numbers = { copied_seq: 1000, rcv_nxt: 1000, rcv_wup: 1000, rcv_wnd: 500, snd_wl1: 900 };
+        for (const [member, value] of Object.entries(numbers)) this.tcp(member, value);
+        for (const member of ['snd_una', 'snd_nxt', 'write_seq', 'snd_up']) this.tcp(member, 4000);
+        this.tcp('snd_wnd', 700);
+        this.tcp('max_window', 800);
+        this.tcp('rx_opt.mss_clamp', 1460);
+      }
+
+      tcp(member: string, value: bigint | number): void {
+        this.kernel.set('tcp_sock', this.sock, member, value);
+      }
+
+      sk(member: string, value: bigint | number): void {
+        this.kernel.set('sock', this.sock, member, value);
+      }
+
+      /** A buffer whose first bytes are in its linear part, and the others in two page fragments. */
+      buffer({ seq, bytes, fin = false }: MadeBuffer): bigint {
+        const { kernel } = this;
+        const skb = kernel.allocate('sk_buff');
+        const head = kernel.allocate('skb_shared_info');
+        const paged = Math.max(bytes - 10, 0);
+        const set = (member: string, value: bigint | number) => kernel.set('sk_buff', skb, member, value);
+        set('len', bytes);
+        set('data_len', paged);
+        set('head', head - 64n);
+        set('data', head - 64n);
+        set('end', 64);
+        const parts = paged === 0 ? [] : [Math.ceil(paged / 2), Math.floor(paged / 2)];
+        kernel.set('skb_shared_info', head, 'nr_frags', parts.length);
+        const [page, length, offset] = kernel.hasMember('skb_frag', 'netmem')
+          ? ['netmem', 'len', 'offset']
+          : ['bv_page', 'bv_len', 'bv_offset'];
+        for (const [i, part] of parts.entries()) {
+          kernel.set('skb_shared_info', head, `frags[${i}].${page}`, kernel.pfnToPage(kernel.frame()));
+          kernel.set('skb_shared_info', head, `frags[${i}].${length}`, part);
+          kernel.set('skb_shared_info', head, `frags[${i}].${offset}`, 16 * i);
+        }
+        const control = Buffer.alloc(8);
+        control.writeUInt32LE(seq, 0);
+        control.writeUInt32LE((seq + bytes + (fin ? 1 : 0)) >>> 0, 4);
+        kernel.write(kernel.memberAddress('sk_buff', skb, 'cb'), control);
+        return skb;
+      }
+
+      queue(member: 'sk_receive_queue' | 'sk_write_queue', ...buffers: readonly MadeBuffer[]): void {
+        const { kernel } = this;
+        const head = kernel.memberAddress('sock', this.sock, member);
+        const skbs = buffers.map((buffer) => this.buffer(buffer));
+        kernel.set('sk_buff_head', head, 'next', skbs[0] ?? head);
+        kernel.set('sk_buff_head', head, 'qlen', skbs.length);
+        for (const [i, skb] of skbs.entries()) kernel.set('sk_buff', skb, 'next', skbs[i + 1] ?? head);
+      }
+
+      /** A tree that leans to the right. */
+      sent(...buffers: readonly MadeBuffer[]): void {
+        const { kernel } = this;
+        const nodes = buffers.map((buffer) => kernel.memberAddress('sk_buff', this.buffer(buffer), 'rbnode'));
+        this.sk('tcp_rtx_queue', nodes[0] ?? 0n);
+        for (const [i, node] of nodes.entries()) {
+          kernel.set('rb_node', node, '__rb_parent_color', (nodes[i - 1] ?? 0n) | 1n);
+          kernel.set('rb_node', node, 'rb_right', nodes[i + 1] ?? 0n);
+        }
+      }
+
+      captured(): TcpConnection {
+        const { kernel } = this;
+        const list = { tasks: [], lost: [], damage: [], isComplete: true };
+        const context = new CaptureContext(kernel, CLOCKS, [], list);
+        const sock = kernel.bind(sockStruct).at(this.sock);
+        return tcpConnection(context, sock, kernel.bind(tcpSock).at(this.sock), '10.0.2.2:5432');
+      }
+    }
+
+    test('that is idle has its numbers, its windows and nothing in its queues', () => {
+      const made = new Made();
+      const none = { data: [], bytes: 0 };
+      assert.deepEqual(made.captured(), {
+        ...{ receivedTo: 1000, unread: none, writtenTo: 4000, unacknowledged: none },
+        ...{
+          unsentBytes: 0,
+          mssClamp: 1460,
+          hasSelectiveAcks: false,
+          scale: undefined,
+          timestamp: undefined,
+        },
+        window: { sendUpdate: 900, send: 700, largest: 800, receive: 500, receiveUpdate: 1000 },
+      });
+    });
+
+    test('has the options that both ends agreed on', () => {
+      const made = new Made();
+      for (const [member, value] of Object.entries({ tstamp_ok: 1, sack_ok: 1 }))
+        setBits(made, member, value);
+      made.tcp('tsoffset', 1000);
+      const { hasSelectiveAcks, timestamp } = made.captured();
+      assert.deepEqual([hasSelectiveAcks, timestamp], [true, 6002]);
+    });
+
+    test('has what was received and not read, from the middle of a buffer on, in its linear part and in pages', () => {
+      const made = new Made();
+      made.tcp('rcv_nxt', 1130);
+      made.tcp('copied_seq', 1005);
+      made.queue('sk_receive_queue', { seq: 1000, bytes: 60 }, { seq: 1060, bytes: 70 });
+      const { unread } = made.captured();
+      assert.equal(unread.bytes, 125);
+      assert.deepEqual(
+        unread.data.map(({ length }) => length),
+        [5, 25, 25, 10, 30, 30],
+      );
+      assert.equal((unread.data[2]?.physical ?? 0) % PAGE_SIZE, 16);
+    });
+
+    test('has what was sent and what was not, in the order in which it was written', () => {
+      const made = new Made();
+      made.sent({ seq: 3990, bytes: 30 }, { seq: 4020, bytes: 8 });
+      made.queue('sk_write_queue', { seq: 4028, bytes: 5 }, { seq: 4033, bytes: 0 });
+      made.tcp('snd_nxt', 4028);
+      made.tcp('write_seq', 4033);
+      const { unacknowledged, unsentBytes } = made.captured();
+      assert.deepEqual([unacknowledged.bytes, unsentBytes], [33, 5]);
+      assert.deepEqual(
+        unacknowledged.data.map(({ length }) => length),
+        [10, 10, 8, 5],
+      );
+    });
+
+    test('whose peer has ended has its end behind what was received, read or not', () => {
+      const made = new Made(tcpState.closeWait);
+      made.tcp('rcv_nxt', 1006);
+      made.queue('sk_receive_queue', { seq: 1000, bytes: 5, fin: true });
+      assert.deepEqual([made.captured().unread.bytes, made.captured().receivedTo], [5, 1006]);
+      made.queue('sk_receive_queue');
+      made.tcp('copied_seq', 1006);
+      assert.match(
+        reasonOf(() => made.captured()),
+        /^has a TCP connection that is damaged: the end that it has received does not fit its state$/,
+      );
+      made.sk('__sk_common.skc_flags', 1n << BigInt(made.kernel.enumerator('SOCK_DONE')));
+      assert.equal(made.captured().unread.bytes, 0);
+    });
+
+    test('that it has ended has its end behind what was written, sent or not', () => {
+      const unsent = new Made(tcpState.finWait1);
+      unsent.queue('sk_write_queue', { seq: 4000, bytes: 7, fin: true });
+      unsent.tcp('write_seq', 4008);
+      const { writtenTo, unacknowledged, unsentBytes } = unsent.captured();
+      assert.deepEqual([writtenTo, unacknowledged.bytes, unsentBytes], [4008, 7, 7]);
+      const sent = new Made(tcpState.closing);
+      sent.sent({ seq: 4000, bytes: 0, fin: true });
+      sent.tcp('snd_nxt', 4001);
+      sent.tcp('write_seq', 4001);
+      sent.sk('__sk_common.skc_flags', 1n << BigInt(sent.kernel.enumerator('SOCK_DONE')));
+      assert.deepEqual([sent.captured().writtenTo, sent.captured().unacknowledged.bytes], [4001, 0]);
+      const acknowledged = new Made(tcpState.finWait2);
+      assert.equal(acknowledged.captured().writtenTo, 4000);
+      sent.sk('__sk_common.skc_state', tcpState.established);
+      assert.match(
+        reasonOf(() => sent.captured()),
+        /does not fit its state$/,
+      );
+    });
+
+    test('is refused by name in the middle of something, and for what cannot be carried', () => {
+      const refused = (structure: 'sk' | 'tcp', member: string, value: bigint | number): string => {
+        const made = new Made();
+        made[structure](member, value);
+        return reasonOf(() => made.captured()).replace(/^has a TCP connection /, '');
+      };
+      const worked = 'that was being worked on when the kernel died';
+      assert.equal(refused('sk', 'sk_lock.owned', 1), worked);
+      assert.equal(refused('sk', 'sk_lock.slock.rlock.raw_lock.val', 0x101), worked);
+      assert.equal(refused('sk', 'sk_backlog.tail', 64n), worked);
+      assert.match(refused('sk', 'sk_user_data', 64n), /^that something in the kernel uses/);
+      assert.match(refused('sk', 'sk_zckey', 3), /MSG_ZEROCOPY/);
+      assert.match(refused('tcp', 'urg_data', 0x141), /urgent data/);
+      assert.match(refused('tcp', 'snd_up', 4001), /urgent data/);
+      assert.match(refused('tcp', 'fastopen_rsk', 64n), /TCP_FASTOPEN/);
+      assert.match(refused('tcp', 'snd_wnd', 801), /windows are impossible$/);
+      assert.match(refused('tcp', 'rcv_wup', 1001), /windows are impossible$/);
+      assert.match(refused('tcp', 'snd_wl1', 1501), /windows are impossible$/);
+      assert.match(refused('tcp', 'rcv_nxt', 1001), /what was received ends 1 bytes before/);
+      assert.match(refused('tcp', 'snd_nxt', 4001), /what was sent ends 1 bytes before/);
+      assert.match(adviceFor(`has a TCP connection ${worked}`) ?? '', /^a matter of the moment/);
+    });
+
+    /** Bit fields: the whole word, for those of one bit at least. */
+    function setBits(made: Made, member: string, value: number): void {
+      const { kernel, sock } = made;
+      const layout = kernel.layouts.member('tcp_sock', `rx_opt.${member}`) ?? assert.fail(member);
+      const address = sock + BigInt(layout.offsetBytes);
+      const bits = kernel.memory.u16(address) | (value << (layout.bits?.offset ?? 0));
+      const word = Buffer.alloc(2);
+      word.writeUInt16LE(bits);
+      kernel.write(address, word);
+    }
+  });
+}

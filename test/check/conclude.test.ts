@@ -1,0 +1,97 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { agree, agreeOrFree, concludeLooks } from '../../src/check/conclude.ts';
+import type { Look, Seen } from '../../src/check/look.ts';
+
+function seen(found: Partial<Seen> = {}): Seen {
+  const none = { isEnding: false, reasons: [], moments: [], notes: [], inDoubt: [] };
+  return { pid: 7, comm: 'web', ...none, ...found };
+}
+
+function looks(...found: readonly Partial<Seen>[]): Look[] {
+  return found.map((one) => new Map([[7, seen(one)]]));
+}
+
+function outcome(...found: readonly Partial<Seen>[]) {
+  const [one] = concludeLooks(looks(...found));
+  return [one?.outcome, one?.reasons, one?.moments];
+}
+
+const SECCOMP = 'has a seccomp filter';
+const ON_CPU = 'thread 7 is on CPU 1: its registers are there, not in memory';
+
+suite('looks at a process', () => {
+  test('end when two in a row agree, and none of them found anything that is of the moment', () => {
+    assert.equal(agree(looks({})), false);
+    assert.equal(agree(looks({}, {})), true);
+    assert.equal(agree(looks({ reasons: [SECCOMP] }, {})), false);
+    assert.equal(agree(looks({}, { reasons: [SECCOMP] }, { reasons: [SECCOMP] })), true);
+    assert.equal(agree(looks({ moments: [ON_CPU] }, { moments: [ON_CPU] })), false);
+    assert.equal(agree(looks({ isEnding: true }, {})), false);
+  });
+
+  test('go on for a process that the look before did not find', () => {
+    assert.equal(agree([new Map(), ...looks({})]), false);
+    assert.equal(agree([...looks({}), new Map()]), true);
+  });
+
+  test('of who wants to be brief end when nothing is found against anybody', () => {
+    assert.equal(agreeOrFree([]), false);
+    assert.equal(agreeOrFree(looks({})), true);
+    assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] })), false);
+    assert.equal(agreeOrFree(looks({ moments: [ON_CPU] }, {})), true);
+    assert.equal(agreeOrFree(looks({ reasons: [SECCOMP] }, { reasons: [SECCOMP] })), true);
+  });
+
+  test('say that it comes back if they find nothing', () => {
+    assert.deepEqual(outcome({}, {}), ['comes back', [], []]);
+  });
+
+  test('refuse it for what all of them found, and tell that from what one found', () => {
+    assert.deepEqual(outcome({ reasons: [SECCOMP] }, { reasons: [SECCOMP] }), ['refused', [SECCOMP], []]);
+    const changing = (count: number) => `has ${count} pages in its page tables, but the kernel counted 9`;
+    assert.deepEqual(
+      outcome({ reasons: [changing(1), SECCOMP] }, { reasons: [changing(2), SECCOMP], moments: [ON_CPU] }),
+      ['refused', [SECCOMP], [changing(2), ON_CPU]],
+    );
+  });
+
+  test('do not refuse it for what is other each time', () => {
+    assert.deepEqual(outcome({ reasons: ['is torn at 1'] }, { reasons: ['is torn at 2'] }), [
+      'depends',
+      [],
+      ['is torn at 2'],
+    ]);
+  });
+
+  test('say that it depends on the moment if none found it free of such reasons', () => {
+    assert.deepEqual(outcome({ moments: [ON_CPU] }, { moments: [ON_CPU] }), ['depends', [], [ON_CPU]]);
+  });
+
+  test('believe the last two that agree, whatever those before them saw', () => {
+    assert.deepEqual(outcome({ reasons: ['is torn'] }, { moments: [ON_CPU] }, {}, {}), [
+      'comes back',
+      [],
+      [],
+    ]);
+    assert.deepEqual(outcome({}, { reasons: [SECCOMP] }, { reasons: [SECCOMP] }), ['refused', [SECCOMP], []]);
+  });
+
+  test('say that it comes back if one found nothing against it, and name what another one found', () => {
+    assert.deepEqual(outcome({ moments: [ON_CPU] }, {}), ['comes back', [], [ON_CPU]]);
+  });
+
+  test('do not refuse a process that only one found', () => {
+    assert.deepEqual(outcome({ reasons: [SECCOMP] }), ['depends', [], [SECCOMP]]);
+  });
+
+  test('leave out who is gone, and name who is about to go', () => {
+    assert.deepEqual(concludeLooks([...looks({}), new Map()]), []);
+    assert.deepEqual(outcome({}, { isEnding: true }), ['ending', [], []]);
+  });
+
+  test('give the notes that all of them have', () => {
+    const [one] = concludeLooks(looks({ notes: ['a', 'b'] }, { notes: ['b', 'c'] }));
+    assert.deepEqual(one?.notes, ['b']);
+  });
+});

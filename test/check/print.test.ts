@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { inBrief } from '../../src/check/brief.ts';
+import type { Conclusion } from '../../src/check/conclude.ts';
+import { printCheck } from '../../src/check/print.ts';
+import { exitStatus, requireOneTarget } from '../../src/cli/check.ts';
+import { styleFor } from '../../src/report/print.ts';
+
+function conclusion(found: Partial<Conclusion> & Pick<Conclusion, 'pid' | 'outcome'>): Conclusion {
+  return { comm: 'web', reasons: [], moments: [], notes: [], inDoubt: [], ...found };
+}
+
+const BACK = conclusion({ pid: 812, outcome: 'comes back', notes: ['2 memory areas have lost their NUMA'] });
+const REFUSED = conclusion({
+  pid: 815,
+  comm: 'worker\u001b[2J',
+  outcome: 'refused',
+  reasons: ['uses io_uring', 'thread 815 has a seccomp filter', 'thread 816 has a seccomp filter'],
+});
+const BUSY = conclusion({
+  pid: 9,
+  outcome: 'depends',
+  moments: ['thread 9 is on CPU 1: its registers are there, not in memory'],
+});
+
+test('a check shows each process with all its causes, and once what to do about each of them', () => {
+  const lines = printCheck([BACK, REFUSED, BUSY], styleFor(false)).split('\n');
+  assert.deepEqual(lines.slice(0, 8), [
+    '1 of 3 processes would come back if the kernel died now',
+    '      9  web              depends',
+    '           at this moment: thread 9 is on CPU 1: its registers are there, not in memory',
+    '    812  web              comes back',
+    '           note: 2 memory areas have lost their NUMA',
+    '    815  worker\\x1b[2J    refused',
+    '           uses io_uring',
+    '           thread 815 has a seccomp filter; and 1 more like it (816)',
+  ]);
+  assert.equal(lines.at(9), 'What to do');
+  assert.match(
+    lines.at(10) ?? '',
+    /^ {2}1 process: a matter of the moment at which it was looked at: check again/,
+  );
+  assert.match(lines.at(11) ?? '', /^ {2}1 process: let the program do without io_uring/);
+  assert.equal(lines.length, 13);
+});
+
+test('in brief only those are named that would not come back, each with one cause', () => {
+  assert.deepEqual(inBrief([BACK]), []);
+  assert.deepEqual(inBrief([BACK, REFUSED, BUSY]), [
+    '  worker\\x1b[2J (815) would not come back: uses io_uring (and 1 more)',
+    '  web (9) may not come back: thread 9 is on CPU 1: its registers are there, not in memory',
+    '  otherworld check tells every cause, and what to do about it',
+  ]);
+  const many = Array.from({ length: 7 }, (_, pid) => ({ ...REFUSED, pid }));
+  assert.deepEqual(inBrief(many).slice(5), [
+    '  and 2 processes more',
+    '  otherworld check tells every cause, and what to do about it',
+  ]);
+});
+
+test('the exit status tells who comes back, who is refused, and who depends on the moment', () => {
+  assert.equal(exitStatus([BACK]), 0);
+  assert.equal(exitStatus([BACK, BUSY]), 4);
+  assert.equal(exitStatus([BUSY, REFUSED]), 3);
+  assert.equal(exitStatus([conclusion({ pid: 1, outcome: 'ending' })]), 4);
+});
+
+test('one thing is checked at a time', () => {
+  requireOneTarget(undefined, { pid: [] });
+  requireOneTarget('web', { pid: [], user: 'alice' });
+  assert.throws(() => requireOneTarget('web', { pid: [5] }), /one at a time: UNIT, --pid/);
+  assert.throws(() => requireOneTarget(undefined, { pid: [5], all: true }), /one at a time: --pid, --all/);
+  assert.throws(() => requireOneTarget('', { pid: [] }), /the name of the unit is empty/);
+  assert.throws(() => requireOneTarget(undefined, { pid: [], user: 'alice' }), /--user goes with a unit/);
+});

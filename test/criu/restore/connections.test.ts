@@ -1,0 +1,89 @@
+// Changes the network: in a network namespace of its own, for which the file runs itself once more.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { prepareConnections } from '../../../src/criu/restore/connections.ts';
+import { cgroups } from './cgroups.ts';
+
+const needsRoot = {
+  skip: cgroups === undefined || process.getuid?.() !== 0 ? 'only root may do this' : false,
+};
+const mtu = (): string => readFileSync('/sys/class/net/lo/mtu', 'utf8').trim();
+
+const CONNECT = `
+import socket, sys
+open(sys.argv[1] + '/cgroup.procs', 'w').write('0')
+try:
+    socket.create_connection(('127.0.0.1', int(sys.argv[2])), float(sys.argv[3]))
+    print('connected')
+except TimeoutError:
+    print('nothing')
+`;
+
+const INSIDE = 'OTHERWORLD_TEST_NETWORK';
+const isInside = process.env[INSIDE] !== undefined;
+
+test('connections are prepared', { skip: isInside || needsRoot.skip }, () => {
+  const script = 'ip link set lo up && exec "$0" --test "$1"';
+  const env = { ...process.env, [INSIDE]: '1', NODE_TEST_CONTEXT: undefined };
+  const args = ['--net', 'sh', '-c', script, process.execPath, import.meta.filename];
+  const { status, stdout, stderr } = spawnSync('unshare', args, { env, encoding: 'utf8' });
+  assert.equal(status, 0, `${stdout}${stderr}`);
+});
+
+suite('what TCP connections need to be made again', { skip: !isInside }, () => {
+  const directory = join(cgroups ?? '', `otherworld-test-connections-${process.pid}`);
+  let server: Server;
+  let port = '';
+  const connect = (seconds: number): string =>
+    spawnSync('python3', ['-c', CONNECT, directory, port, String(seconds)], {
+      encoding: 'utf8',
+    }).stdout.trim();
+
+  before(async () => {
+    mkdirSync(directory);
+    server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    port = typeof address === 'object' ? String(address?.port) : '';
+  });
+  after(() => {
+    server.close();
+    rmdirSync(directory);
+  });
+
+  test('is there from when CRIU makes something until all is made', () => {
+    const usual = mtu();
+    const resource = prepareConnections({ count: 1, addresses: [] }, directory);
+    assert.equal(connect(20), 'connected');
+    resource.begin?.();
+    assert.equal(connect(0.3), 'nothing');
+    assert.notEqual(mtu(), usual);
+    assert.deepEqual(resource.ready?.(), []);
+    assert.equal(connect(20), 'connected');
+    assert.equal(mtu(), usual);
+    assert.deepEqual(resource.finish(true), []);
+  });
+
+  test('is gone if the group does not come back, or if it cannot be made', () => {
+    const usual = mtu();
+    const resource = prepareConnections({ count: 1, addresses: [] }, directory);
+    resource.begin?.();
+    assert.deepEqual(resource.finish(false), []);
+    assert.equal(mtu(), usual);
+    const wrong = prepareConnections({ count: 1, addresses: ['no address'] }, directory);
+    assert.throws(() => wrong.begin?.(), /^Error: its TCP connections cannot be made again: ip: /);
+    assert.equal(mtu(), usual);
+    assert.equal(connect(20), 'connected');
+  });
+
+  test('is nothing for a group without any', () => {
+    const none = prepareConnections(undefined, directory);
+    none.begin?.();
+    assert.equal(connect(20), 'connected');
+    assert.deepEqual(none.finish(true), []);
+  });
+});

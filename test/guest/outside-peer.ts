@@ -1,0 +1,147 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const CHUNK = 16384;
+const PACE_MILLISECONDS = 40;
+
+/** The bytes of a stream from one place on, as `stream` of programs/connections.py makes them. */
+function streamAt(seed: number, at: number, length: number): Buffer {
+  const first = Math.floor(at / 4);
+  const words = Uint32Array.from({ length: Math.ceil((at + length) / 4) - first }, (_, i) =>
+    Number((BigInt(first + i) * 2_654_435_761n + BigInt(seed)) & 0xffff_ffffn),
+  );
+  return Buffer.from(words.buffer).subarray(at - first * 4, at - first * 4 + length);
+}
+
+/**
+ * One end of a connection to a guest, outside of it, of which it knows nothing: it keeps a record of every
+ * byte.
+ */
+export class OutsidePeer {
+  readonly #socket: Socket;
+  readonly #expected: number;
+  #received = 0;
+  readonly #end = Promise.withResolvers<string>();
+
+  /** @param expected seed of the stream that is to come */
+  constructor(socket: Socket, expected: number) {
+    this.#socket = socket;
+    this.#expected = expected;
+    socket.on('data', (data) => this.#take(Buffer.from(data)));
+    socket.on('end', () => this.#end.resolve(`right ${this.#received}`));
+    socket.on('error', (error) => this.#end.resolve(error.message));
+  }
+
+  /** Connects to a port of this host, and says what is wanted. */
+  static async to(
+    port: number,
+    name: string,
+    kind: string,
+    seed: number,
+    bytes: number,
+  ): Promise<OutsidePeer> {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    await new Promise<void>((resolve) => socket.once('connect', resolve));
+    const peer = new OutsidePeer(socket, seed + 1);
+    socket.write(`${name} ${kind} ${seed} ${bytes}\n`);
+    return peer;
+  }
+
+  /** Bytes that have come, all of them right. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** What came of it: `right`, and how many bytes came until the other end had ended its side. */
+  get outcome(): Promise<string> {
+    return this.#end.promise;
+  }
+
+  /** Does not read, or reads on: what comes waits where it is. */
+  pause(isPaused: boolean): void {
+    if (isPaused) this.#socket.pause();
+    else this.#socket.resume();
+  }
+
+  /** Sends a stream, and ends this side. */
+  async send(seed: number, bytes: number, pace: number = PACE_MILLISECONDS): Promise<void> {
+    for (let at = 0; at < bytes; at += CHUNK) {
+      const isRoom = this.#socket.write(streamAt(seed, at, Math.min(CHUNK, bytes - at)));
+      if (!isRoom) await new Promise<void>((resolve) => this.#socket.once('drain', resolve));
+      if (pace > 0) await sleep(pace);
+    }
+    this.#socket.end();
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #take(data: Buffer): void {
+    const isRight = data.equals(streamAt(this.#expected, this.#received, data.length));
+    if (!isRight) {
+      this.#end.resolve(`wrong bytes between ${this.#received} and ${this.#received + data.length}`);
+      this.#socket.destroy();
+    }
+    this.#received += data.length;
+  }
+}
+
+/** Requests that are numbered, and answered with how many there were: one is lost or repeated nowhere. */
+export class OutsideCounter {
+  readonly #socket: Socket;
+  #asked = 0;
+  #answered = 0;
+  #wrong: string | undefined;
+  #text = '';
+
+  constructor(port: number, name: string) {
+    this.#socket = connect({ port, host: '127.0.0.1' });
+    this.#socket.write(`${name} count 0 0\n`);
+    this.#socket.on('data', (data) => this.#take(String(data)));
+    this.#socket.on('error', (error) => {
+      this.#wrong ??= error.message;
+    });
+  }
+
+  /** Sends so many requests, whether or not the ones before are answered. */
+  ask(count: number): void {
+    for (let i = 0; i < count; i++) this.#socket.write(`request${++this.#asked}\n`);
+  }
+
+  get answered(): number {
+    return this.#answered;
+  }
+
+  /** What was wrong with an answer, or with the connection. */
+  get wrong(): string | undefined {
+    return this.#wrong;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #take(text: string): void {
+    const lines = (this.#text + text).split('\n');
+    this.#text = lines.pop() ?? '';
+    for (const line of lines) {
+      const number = ++this.#answered;
+      if (line !== `request${number} ${number}`) this.#wrong ??= `answer ${number} is '${line}'`;
+    }
+  }
+}
+
+/** Accepts one connection on a free port of this host. */
+export async function listenOutside(): Promise<{
+  readonly port: number;
+  readonly server: Server;
+  accept(): Promise<Socket>;
+}> {
+  const accepted = Promise.withResolvers<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => accepted.resolve(socket));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  return { port, server, accept: () => accepted.promise };
+}

@@ -1,0 +1,162 @@
+"""TCP connections that tell what has become of every byte.
+
+connections.py serve ADDRESS PORT DIRECTORY        accepts connections; who connects says what is done with each
+connections.py call ADDRESS PORT DIRECTORY NAME WORDS   connects, says WORDS (`KIND SEED BYTES`; nothing if KIND is
+                                                   quiet), and does as in an exchange from its side
+connections.py wait ADDRESS PORT DIRECTORY NAME    connects, and waits for a byte
+
+The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
+  exchange   both ends send BYTES at the same time, at a moderate pace, then end their side and read to the end
+  held       the same, but the server reads only when DIRECTORY/go is there, and sends without a pace
+  told       the client sends, and ends its side at once; the server reads, and sends, when DIRECTORY/go is there
+  tells      the server sends, and ends its side at once; the client sends when it has read all of it
+  count      the server answers each line with that line and the number of lines so far
+
+What came of it is in DIRECTORY/NAME, in one line; how far it is, in DIRECTORY/NAME.at.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from array import array
+
+CHUNK = 16384
+PACE = 0.04
+
+
+def stream(seed, at, length):
+    """The bytes of a stream that come at a place: words that each tell where they are."""
+    first, last = at // 4, (at + length + 3) // 4
+    words = array("I", [(k * 2654435761 + seed) & 0xFFFFFFFF for k in range(first, last)])
+    skip = at - first * 4
+    return words.tobytes()[skip : skip + length]
+
+
+class Result:
+    def __init__(self, directory, name):
+        self.path = os.path.join(directory, name)
+
+    def say(self, text):
+        with open(self.path + ".new", "w") as file:
+            file.write(text + "\n")
+        os.rename(self.path + ".new", self.path)
+
+    def progress(self, at):
+        with open(self.path + ".at", "w") as file:
+            file.write(f"{at}\n")
+
+
+def send(connection, seed, total, pace):
+    for at in range(0, total, CHUNK):
+        connection.sendall(stream(seed, at, min(CHUNK, total - at)))
+        time.sleep(pace)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def receive(connection, seed, result):
+    """Reads to the end. Returns how many bytes came, all of them right."""
+    at = 0
+    while True:
+        got = connection.recv(CHUNK)
+        if not got:
+            return at
+        if got != stream(seed, at, len(got)):
+            raise ValueError(f"wrong bytes between {at} and {at + len(got)}")
+        at += len(got)
+        result.progress(at)
+
+
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.1)
+
+
+def both(connection, seed, total, result, pace=PACE, begin=lambda: None):
+    sender = threading.Thread(target=send, args=(connection, seed + 1, total, pace))
+    sender.start()
+    begin()
+    got = receive(connection, seed, result)
+    sender.join()
+    return got
+
+
+def count(connection, lines):
+    for number, line in enumerate(lines, 1):
+        connection.sendall(f"{line.strip()} {number}\n".encode())
+
+
+def head(connection):
+    """The first line, and nothing behind it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += connection.recv(1)
+    return line.decode().split()
+
+
+def serve_one(connection, directory):
+    name, kind, seed, total = head(connection)
+    seed, total = int(seed), int(total)
+    result = Result(directory, name)
+    result.progress(0)
+    try:
+        if kind == "count":
+            return count(connection, connection.makefile("r"))
+        if kind == "exchange":
+            got = both(connection, seed, total, result)
+        elif kind == "tells":
+            send(connection, seed + 1, total, 0)
+            got = receive(connection, seed, result)
+        else:
+            go = os.path.join(directory, "go")
+            if kind == "told":
+                wait_for(go)
+            got = both(connection, seed, total, result, 0, lambda: wait_for(go))
+        result.say(f"right {got}")
+    except (OSError, ValueError) as error:
+        result.say(f"{type(error).__name__}: {error}")
+
+
+def serve(address, port, directory):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, int(port)), family=family)
+    Result(directory, f"serve-{port}").say(str(os.getpid()))
+    while True:
+        connection, _ = server.accept()
+        threading.Thread(target=serve_one, args=(connection, directory)).start()
+
+
+def call(address, port, directory, name, words):
+    connection = socket.create_connection((address, int(port)))
+    result = Result(directory, name)
+    kind, seed, total = words.split()
+    if kind != "quiet":
+        connection.sendall(f"{name}-served {words}\n".encode())
+    try:
+        # The other way round: what it sends is what the server expects.
+        sender = threading.Thread(target=send, args=(connection, int(seed), int(total), PACE))
+        sender.start()
+        got = receive(connection, int(seed) + 1, result)
+        sender.join()
+        result.say(f"right {got}")
+    except (OSError, ValueError) as error:
+        result.say(f"{type(error).__name__}: {error}")
+    while True:
+        time.sleep(60)
+
+
+def wait(address, port, directory, name):
+    connection = socket.create_connection((address, int(port)))
+    result = Result(directory, name)
+    result.progress(0)
+    try:
+        result.say(f"got {connection.recv(1)}")
+    except OSError as error:
+        result.say(type(error).__name__)
+    while True:
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    {"serve": serve, "call": call, "wait": wait}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { mapsInspection } from '../../src/inspect/maps.ts';
+import { listProcesses } from '../../src/inspect/tasks.ts';
+import { readLog } from '../../src/linux/printk.ts';
+import { taskAt } from '../../src/linux/sched.ts';
+import { AddressError, FormatError } from '../../src/vmcore/errors.ts';
+import { Kcore } from '../../src/vmcore/kcore.ts';
+import { KcoreMemory } from '../../src/vmcore/kcore-memory.ts';
+import { livingKernel } from '../../src/vmcore/open.ts';
+import { madeKcore } from '../arm/made-kcore.ts';
+import { openFixture, releases, scratch, truthOf } from './fixtures.ts';
+import { livingFixture } from './living-fixture.ts';
+
+const DIRECT_MAP = 0xffff_8880_0000_0000n;
+
+/** A byte for each place, other than that of its neighbours. */
+function pattern(bytes: number, seed: number): Buffer {
+  return Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 7 + (i >> 8) + seed) & 0xff));
+}
+
+function memoryOf(...parts: readonly (readonly [physical: number, content: Buffer])[]): KcoreMemory {
+  const path = scratch('made-kcore');
+  const segments = parts.map(([physical, content]) => ({
+    ...{ virtual: DIRECT_MAP + BigInt(physical), physical: BigInt(physical), content },
+  }));
+  writeFileSync(path, madeKcore(segments));
+  return new KcoreMemory(new Kcore(path));
+}
+
+function bytesAt(memory: KcoreMemory, physical: number, length: number): Buffer {
+  return Buffer.from(memory.view(physical, length));
+}
+
+for (const release of releases) {
+  describe(`the living kernel of ${release}`, () => {
+    it('is read like a dump of it', () => {
+      const dead = openFixture(release);
+      const living = livingKernel(livingFixture(release).path);
+      const kernel = living.look();
+      assert.equal(kernel.isAlive, true);
+      assert.equal(dead.isAlive, false);
+      assert.equal(kernel.release, dead.release);
+      assert.deepEqual(listProcesses(kernel).rows, listProcesses(dead).rows);
+      assert.deepEqual(readLog(kernel), readLog(dead));
+      const { pid } = truthOf(release).program;
+      assert.equal(mapsInspection(kernel, pid).text(), mapsInspection(dead, pid).text());
+      living.close();
+    });
+
+    it('has no registers of its CPUs, whatever note there is', () => {
+      assert.deepEqual(livingKernel(livingFixture(release).path).look().cpuNotes, []);
+    });
+
+    it('stays as it was read until it is looked at again', () => {
+      const file = livingFixture(release);
+      const living = livingKernel(file.path);
+      const { pid } = truthOf(release).program;
+      const first = living.look();
+      const find = (kernel: typeof first) =>
+        listProcesses(kernel).rows.find((row) => row.pid === pid)?.comm ?? '';
+      const before = find(first);
+      const address = first.symbol('init_task');
+      const { comm } = taskAt(first, address);
+      const at = first.memory.translate(
+        address + BigInt(first.layouts.member('task_struct', 'comm')?.offsetBytes ?? 0),
+      );
+      file.change(at, Buffer.from('renamed\0'));
+      assert.equal(taskAt(first, address).comm, comm);
+      assert.equal(taskAt(living.look(), address).comm, 'renamed');
+      assert.equal(find(living.look()), before);
+      living.close();
+    });
+  });
+}
+
+describe('memory of /proc/kcore', () => {
+  const low = pattern(0x3000, 1);
+  const high = pattern(0x5000, 2);
+
+  it('gives bytes within a page, over its end, and over the end of a range', () => {
+    const memory = memoryOf([0x1000, low], [0x4000, high], [0x10_0000, high]);
+    assert.deepEqual(bytesAt(memory, 0x1010, 16), low.subarray(0x10, 0x20));
+    assert.deepEqual(bytesAt(memory, 0x1ff8, 16), low.subarray(0xff8, 0x1008));
+    assert.deepEqual(bytesAt(memory, 0x3ff8, 16), Buffer.concat([low.subarray(0x2ff8), high.subarray(0, 8)]));
+    assert.deepEqual(bytesAt(memory, 0x4000, 0x5000), high);
+    assert.equal(memory.has(0x1000, 0x8000), true);
+    assert.equal(memory.has(0x8ff0, 0x20), false);
+    assert.equal(memory.contiguous(0x3ff8, 16), undefined);
+    memory.withView(0x10_0ff0, 0x20, (bytes) =>
+      assert.deepEqual(Buffer.from(bytes), high.subarray(0xff0, 0x1010)),
+    );
+    memory.close();
+  });
+
+  it('knows no address outside of its ranges', () => {
+    const memory = memoryOf([0x1000, low]);
+    assert.throws(() => memory.view(0, 8), AddressError);
+    assert.throws(() => memory.view(0x3ff8, 16), /is no memory that the kernel shows/);
+    assert.throws(() => memory.withView(0x4000, 1, () => undefined), AddressError);
+    memory.close();
+  });
+
+  it('leaves what it has given as it was when much else is read', () => {
+    const much = Buffer.alloc(80 << 20, pattern(0x1000, 3));
+    for (let at = 0; at < much.length; at += 0x1000) much.writeUInt32LE(at, at);
+    const memory = memoryOf([0x10_0000, much]);
+    const first = memory.view(0x10_0000, 0x1000);
+    for (let at = 0; at < much.length; at += 0x1000) {
+      const { data, offset } = memory.window(0x10_0000 + at, 4);
+      assert.equal(data.getUint32(offset, true), much.readUInt32LE(at));
+    }
+    assert.deepEqual(Buffer.from(first), much.subarray(0, 0x1000));
+    memory.close();
+  });
+
+  it('is written out as it is, and not read any more when it is closed', () => {
+    const memory = memoryOf([0x1000, low], [0x4000, high]);
+    const path = scratch('written');
+    const fd = openSync(path, 'w');
+    assert.equal(memory.writeRuns(fd, [{ physical: 0x2000, length: 0x3000 }]), 0x3000);
+    closeSync(fd);
+    assert.deepEqual(readFileSync(path), Buffer.concat([low.subarray(0x1000), high.subarray(0, 0x1000)]));
+    memory.close();
+    assert.throws(() => memory.view(0x1000, 8), /cannot be read/);
+  });
+
+  it('is refused with a sentence where the kernel does not say where it is, or shows nothing', () => {
+    const path = scratch('no-info');
+    const content = madeKcore([]);
+    content.write('XMCOREINFO', content.indexOf('VMCOREINFO\0'), 'latin1');
+    writeFileSync(path, content);
+    assert.throws(() => livingKernel(path), /does not say where it is \(VMCOREINFO/);
+    assert.throws(
+      () => livingKernel(scratch('none')),
+      /this kernel does not show its memory: it has no such file/,
+    );
+    assert.throws(() => livingKernel(scratch('none')), FormatError);
+  });
+});
