@@ -26,7 +26,7 @@ export type SeccompFilter = Message<"otherworld.criu.SeccompFilter"> & {
   filter: Uint8Array;
 
   /**
-   * the one that was there before it, by its place in the entry
+   * the one that is installed after it, by its place in the entry
    *
    * @generated from field: optional uint32 prev = 2;
    */
