@@ -26,7 +26,7 @@ import { MemoryCapture } from './memory.ts';
 import { memoryUsers } from './memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
-import { findSandboxes, type Home, Homes, noSandboxes, type ServiceOf } from './sandboxes.ts';
+import { type Home, Homes, type SandboxRequest, wantedSandboxes } from './sandboxes.ts';
 import { SeccompFilters } from './seccomp.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
@@ -42,8 +42,8 @@ export interface CaptureRequest {
   readonly includeDescendants: boolean;
   /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
   readonly disks?: Disks;
-  /** Which service has a cgroup: without it no process in a mount namespace of its own comes back. */
-  readonly serviceOf?: ServiceOf;
+  /** Without it no process in a mount namespace of its own comes back. */
+  readonly services?: SandboxRequest;
   /**
    * Groups are captured in spite of reasons of the moment, which are then in their processes' findings: of a
    * living kernel.
@@ -294,8 +294,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const sandboxes =
-    request.serviceOf === undefined ? noSandboxes : findSandboxes(kernel, list, request.serviceOf);
+  const sandboxes = wantedSandboxes(kernel, list, request.services);
   const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks, sandboxes);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);

@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import { fsStruct } from '../linux/fs-struct.ts';
 import { mmStruct } from '../linux/mm-types.ts';
-import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
@@ -19,7 +18,7 @@ import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import type { MemoryUsers } from './memory-users.ts';
 import { capturePending } from './pending.ts';
-import type { Sandboxes } from './sandboxes.ts';
+import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -51,7 +50,6 @@ export class SharedIds {
   }
 }
 
-const initNsproxy = 'init_nsproxy';
 const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
@@ -86,14 +84,7 @@ function checkNamespaces(
   group: TaskGroup,
   findings: Findings,
 ): void {
-  const own = namespacesOf(kernel, group.leader.nsproxy);
-  const isSandboxed = sandboxes.unitOf(own.get('mnt') ?? 0n) !== undefined;
-  for (const [kind, address] of namespacesOf(kernel, kernel.symbol(initNsproxy))) {
-    const namespace = own.get(kind);
-    if (namespace === address) continue;
-    if (isSandboxed && (kind === 'mnt' || kind === 'uts')) continue;
-    findings.reasons.push(`is in a ${kind} namespace of its own`);
-  }
+  findings.reasons.push(...namespaceProblems(kernel, sandboxes, group.leader));
   if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
     findings.reasons.push('is in a PID namespace');
 }

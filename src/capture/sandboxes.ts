@@ -13,11 +13,20 @@ import type { TaskGroup } from './tasks.ts';
  */
 export type ServiceOf = (cgroup: string) => string | undefined;
 
+/** What becomes of processes that systemd runs in a sandbox. */
+export interface SandboxRequest {
+  /** `refuse`: their namespaces are a reason against them, as anybody's are. */
+  readonly sandboxes: 'refuse' | 'restore';
+  readonly serviceOf: ServiceOf;
+}
+
 /** Mount namespaces that a service can be given once more. */
 export interface Sandboxes {
   /** The service that a mount namespace is the sandbox of; undefined if it is nobody's. */
   unitOf(namespace: bigint): string | undefined;
 }
+
+const INIT_NSPROXY = 'init_nsproxy';
 
 /** Every mount namespace but the initial one is a stranger's. */
 export const noSandboxes: Sandboxes = { unitOf: () => undefined };
@@ -26,6 +35,25 @@ export const noSandboxes: Sandboxes = { unitOf: () => undefined };
 export function mountNamespaceOf(kernel: Kernel, task: bigint): bigint | undefined {
   const { nsproxy } = taskAt(kernel, task);
   return nsproxy === 0n ? undefined : namespacesOf(kernel, nsproxy).get('mnt');
+}
+
+/** The sandboxes that processes may come back into: none unless that is asked for. */
+export function wantedSandboxes(
+  kernel: Kernel,
+  list: TaskList,
+  request: SandboxRequest | undefined,
+): Sandboxes {
+  return request?.sandboxes === 'restore' ? findSandboxes(kernel, list, request.serviceOf) : noSandboxes;
+}
+
+/** Why a process cannot come back for its namespaces; those of a service's sandbox are no reason. */
+export function namespaceProblems(kernel: Kernel, sandboxes: Sandboxes, { nsproxy }: Task): string[] {
+  const own = namespacesOf(kernel, nsproxy);
+  const isSandboxed = sandboxes.unitOf(own.get('mnt') ?? 0n) !== undefined;
+  return [...namespacesOf(kernel, kernel.symbol(INIT_NSPROXY))]
+    .filter(([kind, address]) => own.get(kind) !== address)
+    .filter(([kind]) => !(isSandboxed && (kind === 'mnt' || kind === 'uts')))
+    .map(([kind]) => `is in a ${kind} namespace of its own`);
 }
 
 /**
@@ -73,7 +101,7 @@ export interface Home {
 }
 
 function ownUts(kernel: Kernel, { nsproxy }: Task): bigint | undefined {
-  const [own, initial] = [nsproxy, kernel.symbol('init_nsproxy')].map((proxy) =>
+  const [own, initial] = [nsproxy, kernel.symbol(INIT_NSPROXY)].map((proxy) =>
     readable(() => namespacesOf(kernel, proxy).get('uts')),
   );
   return own === initial ? undefined : own;

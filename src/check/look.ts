@@ -6,7 +6,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
 export interface CheckRequest
-  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'disks' | 'without'> {
+  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'disks' | 'without' | 'services'> {
   /** Of the CRIU that would restore; undefined if it is not known. */
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
@@ -62,11 +62,12 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
-  const { roots, includeDescendants, disks, without } = request;
+  const { roots, includeDescendants, disks, without, services } = request;
   const captured = captureProcesses(kernel, {
     ...{ roots, includeDescendants, inSpiteOfMoments: true },
     ...(disks === undefined ? {} : { disks }),
     ...(without === undefined ? {} : { without }),
+    ...(services === undefined ? {} : { services }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
   const found = [

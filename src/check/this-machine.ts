@@ -1,3 +1,4 @@
+import { installedServiceOf } from '../crash-world/adoption.ts';
 import { mountedDisks } from '../crash-world/disk-files.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
@@ -19,7 +20,7 @@ export interface Checked {
  */
 export async function checkThisMachine(
   { roots, includeDescendants }: Pick<Targets, 'roots' | 'includeDescendants'>,
-  { criu, hasStageZero }: Machine,
+  { criu, hasStageZero, sandboxes }: Machine,
   patience?: Patience,
 ): Promise<Checked> {
   const living = livingKernel();
@@ -27,6 +28,7 @@ export async function checkThisMachine(
     const request = {
       ...{ roots, includeDescendants, criu, hasStageZero },
       disks: mountedDisks,
+      services: { sandboxes, serviceOf: installedServiceOf },
       without: new Set([process.pid]),
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);

@@ -51,10 +51,17 @@ const table: readonly Advice[] = [
       'sockets within the same unit',
   },
   {
+    pattern: /(mnt|uts|mount) namespace/,
+    advice:
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
+      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
+      'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
+  },
+  {
     pattern: /namespace/,
     advice:
-      'containers do not come back yet, and of a service only mount and UTS namespaces do: a drop-in can set back PrivateUsers=, ' +
-      'PrivateNetwork=, PrivateIPC= and the like (systemd.exec(5)); a transient unit has to be installed',
+      'containers do not come back yet: for a service, a drop-in can set back PrivateUsers=, PrivateNetwork=, PrivateIPC= and the ' +
+      'like (systemd.exec(5))',
   },
   {
     pattern: /AppArmor|SELinux|Landlock|PR_MDWE_NO_INHERIT/,

@@ -1,13 +1,25 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { findSandboxes, Homes } from '../../src/capture/sandboxes.ts';
+import {
+  findSandboxes,
+  Homes,
+  namespaceProblems,
+  type SandboxRequest,
+  wantedSandboxes,
+} from '../../src/capture/sandboxes.ts';
 import { taskGroup } from '../../src/capture/tasks.ts';
+import { defaultConfig } from '../../src/config/config.ts';
 import { taskAt } from '../../src/linux/sched.ts';
+import { adviceFor } from '../../src/report/advice.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
 
 const INITIAL = 0x1000n;
 const [WEB, OTHER, CONTAINER] = [0x2000n, 0x3000n, 0x4000n];
+
+function serviceOf(cgroup: string): string | undefined {
+  return cgroup.endsWith('.service') ? cgroup.slice(1) : undefined;
+}
 
 for (const release of releases) {
   suite(`sandboxes of ${release}`, () => {
@@ -51,9 +63,14 @@ for (const release of releases) {
 
       find(isComplete = true) {
         const list = { tasks: this.tasks, lost: [], damage: [], isComplete };
-        return findSandboxes(this.kernel, list, (cgroup) =>
-          cgroup.endsWith('.service') ? cgroup.slice(1) : undefined,
-        );
+        return findSandboxes(this.kernel, list, serviceOf);
+      }
+
+      /** What the namespaces of the last process are as reasons, by what was asked for. */
+      problems(request: SandboxRequest | undefined): string[] {
+        const list = { tasks: this.tasks, lost: [], damage: [], isComplete: true };
+        const task = taskAt(this.kernel, this.tasks.at(-1) ?? assert.fail());
+        return namespaceProblems(this.kernel, wantedSandboxes(this.kernel, list, request), task);
       }
 
       homes(): Homes {
@@ -85,6 +102,21 @@ for (const release of releases) {
       made.add(10, WEB, 'web.service');
       assert.equal(made.find().unitOf(WEB), 'web.service');
       assert.equal(made.find(false).unitOf(WEB), undefined);
+    });
+
+    test('are as good as none unless the configuration wants them', () => {
+      const made = new Made();
+      made.add(10, WEB, 'web.service');
+      const { sandboxes } = defaultConfig().services;
+      assert.equal(sandboxes, 'refuse');
+      const refused = ['is in a mnt namespace of its own'];
+      assert.deepEqual(made.problems({ sandboxes, serviceOf }), refused);
+      assert.deepEqual(made.problems(undefined), refused);
+      assert.match(adviceFor(refused[0] ?? '') ?? '', /sandboxes = "restore"/);
+      assert.deepEqual(made.problems({ sandboxes: 'restore', serviceOf }), []);
+      // Of a container's nothing is wanted.
+      made.add(20, CONTAINER, 'docker.scope');
+      assert.deepEqual(made.problems({ sandboxes: 'restore', serviceOf }), refused);
     });
 
     test('are those of a group only if all of it is in one', () => {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
-import { bootTestGuest, release, type TestGuest } from './harness.ts';
+import { bootTestGuest, isWhole, release, type TestGuest } from './harness.ts';
 
 const PROGRAM = '/usr/bin/python3 /usr/local/bin/sandboxed.py /var/lib/%p/found';
 /** Has made its mount namespace itself. */
@@ -50,7 +50,7 @@ function unitFile(name: Unit, settings: string = UNITS[name]): string {
   ].join('\n');
 }
 
-suite(`sandboxed services with ${release}`, () => {
+suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
   let guest: TestGuest;
   let report: IncidentReport;
   const before_ = new Map<Unit, { pid: number; found: string }>();
@@ -70,7 +70,10 @@ suite(`sandboxed services with ${release}`, () => {
       .map(({ outcome, reasons, adopted }) => ({ outcome, reasons, adopted }));
 
   before(async () => {
-    guest = await bootTestGuest('sandbox', { crashKernelMiB: 320 });
+    guest = await bootTestGuest('sandbox', {
+      crashKernelMiB: 320,
+      configuration: '[services]\nsandboxes = "restore"\n',
+    });
     await guest.copyIn('test/guest/programs/sandboxed.py', '/usr/local/bin/sandboxed.py');
     await guest.sh('mkdir -p /home/somebody');
     for (const name of NAMES) await write(name);
