@@ -55,12 +55,16 @@ export function saveTmpfs(
   return { directory, pidFiles };
 }
 
-/** A path alone says nothing: in a sandbox it leads to another file. */
+/**
+ * A path alone says nothing: in a sandbox it leads to another file. Each tmpfs numbers its inodes from the
+ * same number on, but their generations are random (`shmem_get_inode`, mm/shmem.c).
+ */
 export function withoutThoseOf(
   groups: readonly { readonly files: Pick<ProcessGroup['files'], 'filesToMake'> }[],
   files: TmpfsFiles,
 ): TmpfsFiles {
-  const keyOf = ({ path, identity }: FileToMake): string => `${identity.inode} ${path}`;
+  const keyOf = ({ path, identity }: FileToMake): string =>
+    `${identity.inode} ${identity.generation} ${path}`;
   const made = new Set(groups.flatMap((group) => group.files.filesToMake.map(keyOf)));
   return { ...files, filesToMake: files.filesToMake.filter((file) => !made.has(keyOf(file))) };
 }

@@ -56,6 +56,8 @@ suite('files on tmpfs', () => {
     const files = { directoriesToMake: [], filesToMake: [one], symlinksToMake: [], namesToMake: [] };
     assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [one] } }], files).filesToMake, []);
     assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [inside] } }], files).filesToMake, [one]);
+    const sameNumber = { ...one, identity: { ...one.identity, generation: 7 } };
+    assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [sameNumber] } }], files).filesToMake, [one]);
   });
 
   function file(name: string, page: number, sizeBytes: number): FileToMake {
