@@ -1,13 +1,13 @@
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
-import { type HeldGroup, holdImages, type Restored } from '../criu/restore/index.ts';
+import { type HeldGroup, holdImages, type Restored, readPreparation } from '../criu/restore/index.ts';
 import { inNamespacesOf } from '../system/namespaces.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf, serviceOf } from './adoption.ts';
 import { examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
-import { makeAndCheckFiles } from './group-files.ts';
+import { checkNoted, makeAndCheckFiles } from './group-files.ts';
 import type { Handover } from './handover.ts';
 import { takenNumbers } from './pids.ts';
 import { movePrivateFiles } from './private-directories.ts';
@@ -146,12 +146,15 @@ function inMountNamespaceFiles(
     const images = openSync(directory, constants.O_RDONLY);
     try {
       return inNamespacesOf(placeholder, () => {
-        const wrong = makeAndCheckFiles(`/proc/self/fd/${images}`, made);
+        const place = `/proc/self/fd/${images}`;
+        const wrong = makeAndCheckFiles(place, made);
         if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
-        return notePaths(
+        const unseen = notePaths(
           plan.group.files.flatMap(({ named }) => named ?? []),
           found,
         );
+        const swapped = checkNoted(readPreparation(place).checks, found);
+        return [...unseen, ...swapped.map(({ path, problem }) => `${path} ${problem}`)];
       });
     } finally {
       closeSync(images);
