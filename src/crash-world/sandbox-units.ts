@@ -20,7 +20,9 @@ export function sandboxFiles(unit: string, helpers: string = ADOPT_DIRECTORY) {
     waits: join(helpers, `${unit}.waits`),
     /** The processes are there. */
     restored: join(helpers, `${unit}.restored`),
-    /** They are not, and will not be. */
+    /** They are not, and will not be: the unit is started afresh as soon as it is active. */
+    afresh: join(helpers, `${unit}.afresh`),
+    /** The same of a unit that came to no placeholder in time: it is not to get one any more. */
     failed: join(helpers, `${unit}.failed`),
   };
 }
@@ -33,7 +35,8 @@ const ENDED = join(ADOPT_DIRECTORY, 'sandboxes-ended');
  * it. It waits until the processes have been restored around the placeholder, names their main one to
  * systemd, and ends the placeholder. Until systemd calls the unit active, the processes are outside the
  * unit's cgroup, where nothing of this can end them. A status that is not 0 ends the placeholder and the
- * start.
+ * start; with it goes whatever requires the unit. So where the processes do not come back the unit becomes
+ * active with its placeholder, and is restarted then.
  */
 const ADOPT = `#!/bin/sh
 unit=$1
@@ -42,6 +45,7 @@ main=$(sed -n '1s/ .*//p' "$list")
 placeholder=$MAINPID
 echo "$placeholder" >"$list.waits.part" && mv "$list.waits.part" "$list.waits" || exit 1
 until [ -e "$list.restored" ]; do
+    [ ! -e "$list.afresh" ] || exit 0
     [ ! -e "$list.failed" ] && [ ! -e ${ENDED} ] || exit 1
     sleep 0.1
 done

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,20 +7,23 @@ import { moveTo } from '../criu/restore/index.ts';
 import { endGroupImages } from '../report/images.ts';
 import { resumeReport, saveReport } from '../report/incident.ts';
 import type { IncidentReport } from '../report/schema.ts';
-import { processStat } from '../system/proc.ts';
+import { ifThere, processStat } from '../system/proc.ts';
 import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { messageWithCauses } from '../system/thrown.ts';
+import { scopeOf } from './adoption.ts';
 import { type Handover, readHandover, writeHandover } from './handover.ts';
 import { concludeGroup } from './process-reports.ts';
 import { restoreIntoSandbox } from './restore-into-sandbox.ts';
 import { sandboxFiles } from './sandbox-units.ts';
 import { StageRunner } from './stage-runner.ts';
 import { show, systemctl } from './systemctl.ts';
-import { removeDropIn } from './units.ts';
+import { writeAfreshDropIn } from './units.ts';
 
 const BETWEEN_LOOKS_MS = 100;
 /** How long a unit may wait for what it requires before its placeholder is there. */
 const MOST_MINUTES = 5;
+/** How often it is looked whether a helper that has been told to end has ended. */
+const MOST_TRIES = 100;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
@@ -35,12 +39,18 @@ export async function restoreSandboxes(): Promise<void> {
   await runner.run('into-sandboxes', () => new SandboxBoot(handover, report, () => runner.save()).run());
 }
 
+/** The processes in a cgroup; none if it is gone. */
+function processesIn(cgroup: string): number[] {
+  const path = join('/sys/fs/cgroup', cgroup, 'cgroup.procs');
+  const text = ifThere(() => readFileSync(path, 'latin1')) ?? '';
+  return text.split('\n').filter(Boolean).map(Number);
+}
+
 /** The units that wait for their processes. */
 class SandboxBoot {
   #handover: Handover;
   readonly #report: IncidentReport;
   readonly #save: () => void;
-  readonly #afresh: string[] = [];
 
   constructor(handover: Handover, report: IncidentReport, save: () => void) {
     this.#handover = handover;
@@ -54,13 +64,22 @@ class SandboxBoot {
     const deadline = performance.now() + MOST_MINUTES * 60_000;
     while (waiting.size > 0) {
       for (const one of waiting.values()) {
-        if (!(await this.#look(one, performance.now() > deadline))) continue;
+        if (!(await this.#attempt(one, performance.now() > deadline))) continue;
         waiting.delete(one.unit);
         this.#save();
       }
       await sleep(BETWEEN_LOOKS_MS);
     }
-    this.#startAfresh();
+  }
+
+  /** The same as `#look`; an error is one of this unit alone. */
+  async #attempt(one: SandboxedUnit, isLate: boolean): Promise<boolean> {
+    try {
+      return await this.#look(one, isLate);
+    } catch (error) {
+      this.#report.errors.push(`${one.unit}: ${messageWithCauses(error)}`);
+      return true;
+    }
   }
 
   /** Enabled ones start by themselves; those that were started by hand do not. */
@@ -86,7 +105,8 @@ class SandboxBoot {
       return false;
     }
     const words = ['ActiveState', 'Result', 'ExecMainStatus'].map((name) => now.get(name)).join(', ');
-    this.#fail(one, [`its sandbox was not made: ${one.unit} is ${words}`]);
+    replaceFile(sandboxFiles(one.unit).failed, '');
+    await this.#fail(one, [`its sandbox was not made: ${one.unit} is ${words}`]);
     return true;
   }
 
@@ -94,7 +114,8 @@ class SandboxBoot {
     const { restored } = sandboxFiles(one.unit);
     const result = await restoreIntoSandbox(one, placeholder);
     if ('problems' in result) {
-      this.#fail(one, result.problems);
+      replaceFile(sandboxFiles(one.unit).afresh, '');
+      await this.#fail(one, result.problems);
       return;
     }
     this.#report.notes.push(...result.notes);
@@ -140,16 +161,34 @@ class SandboxBoot {
           this.#report.errors.push(`process ${pid} of ${unit} stays outside: ${messageWithCauses(error)}`);
       }
     }
+    const groups = this.#handover.sandboxes.find((other) => other.unit === unit)?.groups ?? [];
+    for (const { group } of groups) this.#moveLater(group, cgroup);
   }
 
-  /** A helper that waits, or comes to wait, ends the placeholder. */
-  #fail(one: SandboxedUnit, reasons: readonly string[]): void {
-    replaceFile(sandboxFiles(one.unit).failed, '');
+  /** Moves what the processes of a group have started since they run. */
+  #moveLater(group: number, cgroup: string): void {
+    const from = scopeOf(group).cgroup;
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      const pids = processesIn(from);
+      if (pids.length === 0) return;
+      for (const pid of pids) {
+        try {
+          moveTo(pid, cgroup);
+        } catch (error) {
+          if (processStat(pid)?.isZombie === false) throw error;
+        }
+      }
+    }
+    this.#report.errors.push(`processes in ${from} start others faster than they can be moved`);
+  }
+
+  /** Starts a unit afresh of which the processes do not come back; its helper has been told. */
+  async #fail(one: SandboxedUnit, reasons: readonly string[]): Promise<void> {
     for (const { group } of one.groups) {
       concludeGroup(this.#report, group, 'failed', reasons);
       this.#endImages(one, group, false);
     }
-    this.#afresh.push(one.unit);
+    await this.#startAfresh(one.unit);
   }
 
   #endImages(one: SandboxedUnit, group: number, isRestored: boolean): void {
@@ -160,14 +199,18 @@ class SandboxBoot {
     this.#report.notes.push(...problems.map((problem) => `${one.unit}: ${problem}`));
   }
 
-  /** Starts the units that did not get their processes, as a plain boot would have. */
-  #startAfresh(): void {
-    if (this.#afresh.length === 0) return;
-    const isLeft = ({ unit }: { readonly unit: string }): boolean => !this.#afresh.includes(unit);
-    this.#handover = { ...this.#handover, units: this.#handover.units.filter(isLeft) };
+  /** Starts a unit as a plain boot would have, when its helper has ended. */
+  async #startAfresh(unit: string): Promise<void> {
+    const units = this.#handover.units.filter((other) => other.unit !== unit);
+    this.#handover = { ...this.#handover, units };
     writeHandover(this.#handover);
-    for (const unit of this.#afresh) removeDropIn(unit);
+    // A restart of a unit that is being started would break that off, and all that waits for it with it.
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
+      await sleep(BETWEEN_LOOKS_MS);
+    }
+    writeAfreshDropIn(unit);
     systemctl('daemon-reload');
-    systemctl('restart', '--no-block', '--', ...this.#afresh);
+    systemctl('restart', '--no-block', '--', unit);
   }
 }

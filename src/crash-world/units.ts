@@ -149,6 +149,14 @@ export function writeNamelessDropIn(unit: string, units: string = SYSTEMD_UNITS)
 }
 
 /**
+ * For a service that runs a placeholder and is to be restarted as itself: what it does when it stops is for
+ * its own program, and the placeholder ends by this signal without a failure.
+ */
+export function writeAfreshDropIn(unit: string, units: string = SYSTEMD_UNITS): void {
+  writeUnitDropIn(unit, '[Service]\nExecStop=\nExecStopPost=\nKillSignal=SIGTERM\n', units);
+}
+
+/**
  * The `Type=` that a unit has without the drop-in of the boot (config_parse_service_type,
  * service_add_default... of src/core/service.c).
  * @param text what `systemctl cat` prints, in the order in which systemd reads it

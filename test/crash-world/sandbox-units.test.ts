@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { examinedOf } from '../../src/crash-world/examine.ts';
 import { readSandboxPlan, writeSandboxPlan } from '../../src/crash-world/sandbox-plan.ts';
 import { sandboxFiles, writeSandboxDropIn, writeSandboxUnit } from '../../src/crash-world/sandbox-units.ts';
+import { writeAfreshDropIn } from '../../src/crash-world/units.ts';
 import { streamHeader } from '../../src/criu/restore/journal-connection.ts';
 import { noFiles } from '../../src/model/file.ts';
 import { areaOf, groupOf, memoryOf, processOf } from '../criu/processes.ts';
@@ -47,6 +49,31 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     assert.ok(waits !== undefined && notify !== undefined && asked !== undefined && ended !== undefined);
     assert.ok(0 < waits && waits < notify && notify < asked && asked < ended);
     assert.equal(sandboxFiles(unit, helpers).waits, join(helpers, `${unit}.waits`));
+  });
+
+  test('becomes active with its placeholder where the processes do not come back, and is then restarted', () => {
+    dropIn();
+    const { waits, afresh, failed } = sandboxFiles(unit, helpers);
+    const statusWith = (file: string): number | null => {
+      writeFileSync(file, '');
+      const { status } = spawnSync('/bin/sh', [join(helpers, 'adopt-sandbox.sh'), unit], {
+        env: { ...process.env, MAINPID: '4711' },
+        timeout: 10_000,
+      });
+      assert.equal(readFileSync(waits, 'utf8'), '4711\n');
+      rmSync(file);
+      return status;
+    };
+    assert.equal(statusWith(afresh), 0);
+    // One that comes too late has been given up already.
+    assert.equal(statusWith(failed), 1);
+    writeAfreshDropIn(unit, units);
+    const [name = ''] = readdirSync(join(units, `${unit}.d`));
+    const lines = readFileSync(join(units, `${unit}.d`, name), 'utf8').split('\n');
+    assert.deepEqual(
+      lines.filter((line) => /^Exec|^Kill/.test(line)),
+      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM'],
+    );
   });
 
   test('is waited for by what settles, and ends what is held whatever happens', () => {
