@@ -1,6 +1,6 @@
 // Boots one armed guest per release and kills its kernel under services that systemd runs in sandboxes: one
 // for each kind of sandbox, one whose unit file was changed on the disk meanwhile, one that has made a
-// namespace itself. One panic for all of them.
+// namespace itself. One panic for all of them. Only where nothing is left out: sandboxes are off by default.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
