@@ -201,9 +201,6 @@ class SandboxBoot {
 
   /** Starts a unit as a plain boot would have, when its helper has ended. */
   async #startAfresh(unit: string): Promise<void> {
-    const units = this.#handover.units.filter((other) => other.unit !== unit);
-    this.#handover = { ...this.#handover, units };
-    writeHandover(this.#handover);
     // A restart of a unit that is being started would break that off, and all that waits for it with it.
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
@@ -212,5 +209,9 @@ class SandboxBoot {
     writeAfreshDropIn(unit);
     systemctl('daemon-reload');
     systemctl('restart', '--no-block', '--', unit);
+    // Only now: what ends before this is made up for when the system has booted.
+    const units = this.#handover.units.filter((other) => other.unit !== unit);
+    this.#handover = { ...this.#handover, units };
+    writeHandover(this.#handover);
   }
 }
