@@ -27,6 +27,9 @@ import { groupProcesses, type Member } from './groups.ts';
 import { MemoryCapture } from './memory.ts';
 import { memoryUsers } from './memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
+import { captureSandbox } from './sandbox.ts';
+import { type Home, Homes, type SandboxRequest, wantedSandboxes } from './sandboxes.ts';
+import { SeccompFilters } from './seccomp.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 import { Vforks } from './vfork.ts';
@@ -41,6 +44,8 @@ export interface CaptureRequest {
   readonly includeDescendants: boolean;
   /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
   readonly disks?: Disks;
+  /** Without it no process in a mount namespace of its own comes back. */
+  readonly services?: SandboxRequest;
   /**
    * Groups are captured in spite of reasons of the moment, which are then in their processes' findings: of a
    * living kernel.
@@ -182,7 +187,7 @@ function isCulprit(candidate: Candidate, { inSpiteOfMoments = false }: CaptureRe
 
 /** Splits groups into those that can come back and those with a process that cannot. */
 function judge(
-  source: ProcessSource & { readonly freePids: FreePids },
+  source: ProcessSource & { readonly freePids: FreePids; readonly homes: Homes },
   candidates: readonly Candidate[],
   request: CaptureRequest,
 ): Omit<CaptureResult, 'notes' | 'ended'> {
@@ -196,8 +201,13 @@ function judge(
     const refuse = (reason: string) => {
       for (const { pid, comm } of members) refused.push({ pid, comm, reasons: [reason] });
     };
+    const home = source.homes.of(pids);
+    if (home === 'several') {
+      refuse(source.homes.reason(pids));
+      continue;
+    }
     if (culprits.length === 0 && processes.length === members.length) {
-      const captured = attempt(refuse, () => source.files.group(pids));
+      const captured = attempt(refuse, () => groupParts(source, pids, home));
       if (captured === undefined) continue;
       const id = members[0]?.pid ?? 0;
       kept.push({ id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks });
@@ -215,6 +225,28 @@ function judge(
     }
   }
   return { groups: kept, refused, ties };
+}
+
+/** What a group has besides its processes. */
+function groupParts(
+  { kernel, files }: ProcessSource,
+  pids: ReadonlySet<number>,
+  home: Home | undefined,
+): Omit<ProcessGroup, 'id' | 'freePid' | 'processes' | 'clocks'> {
+  const group = files.group(pids);
+  if (home === undefined) return group;
+  const { sandbox, files: own } = captureSandbox(kernel, home, pids);
+  const { directoriesToMake, filesToMake, ...others } = group.files;
+  const made = {
+    directoriesToMake: byPath([...directoriesToMake, ...own.directoriesToMake]),
+    filesToMake: byPath([...filesToMake, ...own.filesToMake]),
+  };
+  return { ...group, files: { ...others, ...made }, sandbox };
+}
+
+function byPath<T extends { readonly path: string }>(items: readonly T[]): T[] {
+  const unique = [...new Map(items.map((item) => [item.path, item])).values()];
+  return unique.toSorted((a, b) => a.path.length - b.path.length);
 }
 
 function tiedTo(
@@ -268,7 +300,8 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     task: leader.address,
     filesId: ids.of(leader.files),
   }));
-  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks);
+  const sandboxes = wantedSandboxes(kernel, list, request.services);
+  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks, sandboxes);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
   const source = {
@@ -282,8 +315,11 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     files,
     memory: new MemoryCapture(kernel, files),
     memoryUsers: users,
+    seccomp: new SeccompFilters(kernel),
     vforks: new Vforks(kernel, groups, users, endings),
     endings,
+    sandboxes,
+    homes: new Homes(groups, sandboxes, kernel),
     ids,
   };
   const captured = captureAll(

@@ -13,6 +13,7 @@ import type { SyscallOutcomeRecord, UserRegisters } from '../model/process.ts';
 import type { Findings } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { LiveCpus } from './arch/index.ts';
+import type { SeccompFilters } from './seccomp.ts';
 import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
 import { syscallState } from './syscall-state.ts';
 import { takesDescriptor } from './syscall-table.ts';
@@ -40,6 +41,7 @@ export interface ThreadSource {
   readonly clocks: Clocks;
   readonly deadlines: Deadlines;
   readonly vforks: Vforks;
+  readonly seccomp: SeccompFilters;
 }
 
 /** What a thread shares with the others of its process. */

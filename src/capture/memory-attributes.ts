@@ -73,7 +73,9 @@ export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
     (mm.def_flags.low & VM.locked) !== 0 && 'has locked all its future memory (mlockall MCL_FUTURE)',
     mm.user_ns !== kernel.symbol('init_user_ns') && 'its memory belongs to a user namespace',
-    hasMmFlag(mm, 'hasMdwe') && 'has given up making memory executable (PR_SET_MDWE)',
+    hasMmFlag(mm, 'hasMdwe') &&
+      hasMmFlag(mm, 'mdweNoInherit') &&
+      'has given up making memory executable, and its children have not (PR_MDWE_NO_INHERIT)',
     hasMmFlag(mm, 'hasUprobes') && 'has probes of a tracer in its code (uprobes)',
     (mm.lamMask ?? 0n) !== 0n && 'has tags in its addresses (ARCH_ENABLE_TAGGED_ADDR)',
     !hasSoundKeyMap(mm) && 'has a damaged map of memory protection keys',

@@ -177,6 +177,7 @@ export class MemoryCapture {
       savedAuxv: savedAuxv(this.#kernel, mm),
       dumpable: dumpableOf(mm),
       thpDisabled: hasMmFlag(mm, 'disableThp'),
+      refusesExecGain: hasMmFlag(mm, 'hasMdwe'),
       coredumpFilter: coredumpFilterOf(mm),
       protectionKeys: protectionKeysOf(mm),
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),

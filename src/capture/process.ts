@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import { fsStruct } from '../linux/fs-struct.ts';
 import { mmStruct } from '../linux/mm-types.ts';
-import { namespacesOf } from '../linux/nsproxy.ts';
 import { pidNr, pid as pidStruct } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
 import { PF, type Task, taskState } from '../linux/sched.ts';
@@ -19,6 +18,7 @@ import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
 import type { MemoryCapture } from './memory.ts';
 import type { MemoryUsers } from './memory-users.ts';
 import { capturePending } from './pending.ts';
+import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -31,6 +31,7 @@ export interface ProcessSource extends ThreadSource {
   readonly memory: MemoryCapture;
   readonly memoryUsers: MemoryUsers;
   readonly endings: Endings;
+  readonly sandboxes: Sandboxes;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
 }
@@ -49,7 +50,6 @@ export class SharedIds {
   }
 }
 
-const initNsproxy = 'init_nsproxy';
 const { SIGCHLD, SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
@@ -79,11 +79,12 @@ function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | '
   return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
 }
 
-function checkNamespaces(kernel: Kernel, group: TaskGroup, findings: Findings): void {
-  const own = namespacesOf(kernel, group.leader.nsproxy);
-  for (const [kind, address] of namespacesOf(kernel, kernel.symbol(initNsproxy))) {
-    if (own.get(kind) !== address) findings.reasons.push(`is in a ${kind} namespace of its own`);
-  }
+function checkNamespaces(
+  { kernel, sandboxes }: Pick<ProcessSource, 'kernel' | 'sandboxes'>,
+  group: TaskGroup,
+  findings: Findings,
+): void {
+  findings.reasons.push(...namespaceProblems(kernel, sandboxes, group.leader));
   if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
     findings.reasons.push('is in a PID namespace');
 }
@@ -261,7 +262,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (leader.mm === 0n) {
     throw new FileRefusal('had a first thread that was ending, and others that were not', 'passing');
   }
-  checkNamespaces(kernel, group, findings);
+  checkNamespaces(source, group, findings);
   checkThreadsShare(group, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));

@@ -29,7 +29,6 @@ export function threadProblems(task: Task): string[] {
   const problems: (string | false | undefined)[] = [
     policyProblem(task),
     task.ptrace !== 0 && 'is traced by a debugger',
-    task.seccompMode !== 0 && `has a seccomp ${task.seccompMode === 2 ? 'filter' : 'mode'}`,
     (task.dispatchOffset !== 0n || task.dispatchSelector !== 0n) &&
       'has its system calls redirected (syscall user dispatch)',
     (task.io_uring ?? 0n) !== 0n && 'uses io_uring',

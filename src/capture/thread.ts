@@ -211,6 +211,8 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   if (pending.stopped) owner.stopping = true;
   const cred = captureCredentials(kernel, task);
   cred.problems.forEach(say);
+  const seccomp = source.seccomp.of(task);
+  if (seccomp.problem !== undefined) say(seccomp.problem);
   return {
     tid: task.pid,
     comm: task.comm,
@@ -221,6 +223,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     altStack: { sp: task.sas_ss_sp, sizeBytes: task.sas_ss_size, flags: task.sas_ss_flags },
     parentDeathSignal: task.pdeath_signal,
     credentials: cred.credentials,
+    seccomp: seccomp.filter,
     policy: task.policy + (task.sched_reset_on_fork ? SCHED_RESET_ON_FORK : 0),
     nice: niceOf(task),
     rtPriority: task.rt_priority,

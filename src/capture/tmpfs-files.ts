@@ -51,7 +51,7 @@ export interface CapturedTmpfs {
 /**
  * Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong.
  */
-function isFilledAtBoot(path: string): boolean {
+export function isFilledAtBoot(path: string): boolean {
   return path === '/run' || path.startsWith('/run/');
 }
 
@@ -61,30 +61,45 @@ function isFilledAtBoot(path: string): boolean {
  * their process comes back, and that makes them again. Of the file systems that a boot fills anew only files
  * are kept that name one of `pids` in their first line, and their directories. What a mount hides is left
  * out, too: nobody could reach it by its name.
- * @param points whole file systems; one that is mounted twice is looked at once
+ * @param points one that is mounted twice is looked at once; one of which parts are mounted, part by part
  * @param mounts all mounts of the namespace
+ * @param isRefilled whether only files that name a process are kept of what is mounted at a path
  */
 export function captureTmpfs(
   kernel: Kernel,
   points: readonly MountPoint[],
   mounts: readonly MountPoint[],
   pids: ReadonlySet<number>,
+  isRefilled: (path: string) => boolean = isFilledAtBoot,
 ): CapturedTmpfs {
   const covered = new Set(
     mounts
       .filter(({ mount }) => mount.mnt_parent !== mount.address)
       .map(({ mount }) => placeKey(mount.mnt_parent, mount.mnt_mountpoint)),
   );
-  const walk = new TmpfsWalk(kernel, covered, pids);
+  const walk = new TmpfsWalk(kernel, covered, pids, isRefilled);
   const visible = points.filter(({ mount }) => !covered.has(placeKey(mount.address, mount.mnt_root)));
   const walked = new Set<bigint>();
   for (const point of visible) {
-    if (!walked.has(point.mount.mnt_sb)) walk.fileSystem(point);
-    walked.add(point.mount.mnt_sb);
+    const { mnt_sb } = point.mount;
+    if (!walked.has(mnt_sb)) walk.fileSystem(shownBy(kernel, visible, point));
+    walked.add(mnt_sb);
   }
   const hidden = points.filter(({ mount }) => !walked.has(mount.mnt_sb));
   const { problems, ...found } = walk.result();
   return { ...found, problems: [...problems, ...hidden.map(({ path }) => `${path}: a mount hid all of it`)] };
+}
+
+/**
+ * The mounts that together show what is seen of a file system: the first that shows all of it, or its parts.
+ */
+function shownBy(kernel: Kernel, points: readonly MountPoint[], first: MountPoint): readonly MountPoint[] {
+  const { mnt_sb } = first.mount;
+  const { s_root } = kernel.bind(superBlockStruct).at(mnt_sb);
+  const whole = points.find(({ mount }) => mount.mnt_root === s_root && mount.mnt_sb === mnt_sb);
+  if (whole !== undefined) return [whole];
+  const parts = points.filter(({ mount }) => mount.mnt_sb === mnt_sb);
+  return [...new Map(parts.map((point) => [point.mount.mnt_root, point])).values()];
 }
 
 function extentsOf(runs: PageRuns): number {
@@ -112,12 +127,26 @@ interface WalkedDirectory {
   readonly parent: WalkedDirectory | undefined;
 }
 
+/** Inodes of a directory and of all above it, up to the root of its file system. */
+function inodesUpFrom(kernel: Kernel, dentry: bigint): bigint[] {
+  const Dentry = kernel.bind(dentryStruct);
+  const inodes: bigint[] = [];
+  let at = Dentry.at(dentry);
+  for (let depth = 0; depth < PATH_MAX / 2; depth++) {
+    inodes.push(at.d_inode);
+    if (at.d_parent === at.address) break;
+    at = Dentry.at(at.d_parent);
+  }
+  return inodes;
+}
+
 class OutOfRoom extends Error {}
 
 class TmpfsWalk {
   readonly #kernel: Kernel;
   readonly #covered: ReadonlySet<string>;
   readonly #pids: ReadonlySet<number>;
+  readonly #isRefilled: (path: string) => boolean;
   readonly #directories = new Map<bigint, DirectoryToMake>();
   readonly #files: FileToMake[] = [];
   readonly #symlinks: SymlinkToMake[] = [];
@@ -132,8 +161,14 @@ class TmpfsWalk {
   /** Of the room, what the file systems that are still to come have for themselves. */
   #reserve = 0;
 
-  constructor(kernel: Kernel, covered: ReadonlySet<string>, pids: ReadonlySet<number>) {
+  constructor(
+    kernel: Kernel,
+    covered: ReadonlySet<string>,
+    pids: ReadonlySet<number>,
+    isRefilled: (path: string) => boolean,
+  ) {
     this.#kernel = kernel;
+    this.#isRefilled = isRefilled;
     this.#covered = covered;
     this.#pids = pids;
   }
@@ -151,22 +186,22 @@ class TmpfsWalk {
     };
   }
 
-  fileSystem({ path, mount }: MountPoint): void {
+  /** Walks one file system, by what of it is mounted. */
+  fileSystem(points: readonly MountPoint[]): void {
+    const [first] = points;
+    if (first === undefined) return;
+    const { path, mount } = first;
     // Somebody's many files on one file system must not be the loss of all others.
     this.#reserve = this.#room / 2;
-    const keep: WalkedDirectory['keep'] = isFilledAtBoot(path) ? 'pid-files' : 'all';
+    const keep: WalkedDirectory['keep'] = this.#isRefilled(path) ? 'pid-files' : 'all';
     this.#attempt(path, () => {
       const fileSystem = fileSystemOf(this.#kernel, mount.mnt_sb);
-      const { d_inode: inode } = this.#kernel.bind(dentryStruct).at(mount.mnt_root);
-      const root = {
-        dentry: mount.mnt_root,
-        inode,
-        fileSystem,
-        mount: mount.address,
-        keep,
-        parent: undefined,
-      };
-      const pending: WalkedDirectory[] = [{ path, ...root }];
+      const pending = points.map((point): WalkedDirectory => {
+        const { mnt_root: dentry, address } = point.mount;
+        const { d_inode: inode } = this.#kernel.bind(dentryStruct).at(dentry);
+        return { path: point.path, dentry, inode, fileSystem, mount: address, keep, parent: undefined };
+      });
+      const above = new Set(pending.flatMap(({ dentry }) => inodesUpFrom(this.#kernel, dentry)));
       let isWhole = true;
       try {
         for (let at = pending.pop(); at !== undefined; at = pending.pop()) this.#directory(at, pending);
@@ -174,7 +209,7 @@ class TmpfsWalk {
         if (!(error instanceof OutOfRoom)) throw error;
         isWhole = false;
       }
-      if (keep === 'all') this.#checkInodes(path, mount.mnt_sb, inode, isWhole);
+      if (keep === 'all') this.#checkInodes(path, mount.mnt_sb, above, isWhole);
       else if (!isWhole) this.#problems.push(`${path}: has more files than the crash world has room for`);
     });
   }
@@ -303,14 +338,14 @@ class TmpfsWalk {
   /**
    * The second source: every inode of the file system must have been met under as many names as it counts.
    */
-  #checkInodes(path: string, superBlock: bigint, root: bigint, isWhole: boolean): void {
+  #checkInodes(path: string, superBlock: bigint, above: ReadonlySet<bigint>, isWhole: boolean): void {
     const { s_inodes } = this.#kernel.bind(superBlockStruct).at(superBlock);
     const Inode = this.#kernel.bind(inodeStruct);
     let lost = 0;
     let names = 0;
     for (const inode of listForEachEntry(this.#kernel, s_inodes, Inode, 'i_sb_list', MAX_INODES)) {
       const { address, i_nlink, i_mode } = inode;
-      if (i_nlink === 0 || address === root) continue;
+      if (i_nlink === 0 || above.has(address)) continue;
       const met = this.#met.get(address) ?? 0;
       if (met === 0) lost++;
       else if (typeOf(i_mode) !== fileType.directory) names += Math.max(0, i_nlink - met);

@@ -5,7 +5,8 @@ import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/ver
 import type { Kernel } from '../vmcore/kernel.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
-export interface CheckRequest extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without'> {
+export interface CheckRequest
+  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without' | 'services'> {
   /** Of the CRIU that would restore; undefined if it is not known. */
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
@@ -64,10 +65,11 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
-  const { roots, includeDescendants, without } = request;
+  const { roots, includeDescendants, without, services } = request;
   const captured = captureProcesses(kernel, {
     ...{ roots, includeDescendants, inSpiteOfMoments: true },
     ...(without === undefined ? {} : { without }),
+    ...(services === undefined ? {} : { services }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
   const found = [

@@ -3,6 +3,8 @@ import { isCrashKernelLoaded } from '../arm/kexec.ts';
 import { isStillLoaded } from '../arm/loaded-mark.ts';
 import { readArmed } from '../arm/state.ts';
 import { lostOf } from '../arm/status.ts';
+import { loadConfig } from '../config/config.ts';
+import type { Config } from '../config/schema.ts';
 import { type CriuVersion, parseCriuVersion } from '../criu/images/limits.ts';
 
 /** What of this machine decides who would come back. */
@@ -13,9 +15,11 @@ export interface Machine {
   readonly hasStageZero: boolean;
   /** Undefined if there is no CRIU. */
   readonly criu: CriuVersion | undefined;
+  /** Of the configuration: the one that the system was armed with, or would be. */
+  readonly sandboxes: Config['services']['sandboxes'];
 }
 
-/** Looks at this machine. */
+/** Looks at this machine. Throws a ConfigError if it is not armed and its configuration is wrong. */
 export function thisMachine(): Machine {
   const last = isCrashKernelLoaded() ? readArmed() : undefined;
   const armed = last === undefined || isStillLoaded(last.mark) === false ? undefined : last;
@@ -23,6 +27,7 @@ export function thisMachine(): Machine {
   return {
     isArmed: armed !== undefined,
     hasStageZero: armed !== undefined && lostOf(armed) === undefined,
+    sandboxes: (armed?.manifest.config ?? loadConfig()).services.sandboxes,
     criu: hasCriu ? parseCriuVersion(runProgram('criu', ['--version'])) : undefined,
   };
 }

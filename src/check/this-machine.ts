@@ -1,3 +1,4 @@
+import { installedServiceOf } from '../config/service-units.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
 import type { Conclusion } from './conclude.ts';
@@ -18,13 +19,14 @@ export interface Checked {
  */
 export async function checkThisMachine(
   { roots, includeDescendants }: Pick<Targets, 'roots' | 'includeDescendants'>,
-  { criu, hasStageZero }: Machine,
+  { criu, hasStageZero, sandboxes }: Machine,
   patience?: Patience,
 ): Promise<Checked> {
   const living = livingKernel();
   try {
     const request = {
       ...{ roots, includeDescendants, criu, hasStageZero },
+      services: { sandboxes, serviceOf: installedServiceOf },
       without: new Set([process.pid]),
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);

@@ -40,6 +40,12 @@ const tmpfs = z
   })
   .prefault({});
 
+const services = z
+  .strictObject({
+    sandboxes: z.enum(['refuse', 'restore']).default('refuse'),
+  })
+  .prefault({});
+
 const panic = z
   .strictObject({
     'on-oops': z.boolean().default(true),
@@ -84,6 +90,7 @@ export const configSchema = z.strictObject({
   images,
   incidents,
   tmpfs,
+  services,
   panic,
   'crash-kernel': crashKernel,
   'crash-procedure': crashProcedure,

@@ -8,6 +8,7 @@ import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
 import type { Handover } from './handover.ts';
 import { limitProperties } from './scope-limits.ts';
+import { show, systemctl } from './systemctl.ts';
 import { removeDropIn, removeSystemDropIns, serviceType, writeNamelessDropIn } from './units.ts';
 import { type Looking, looking, unitOf } from './what-runs.ts';
 
@@ -69,16 +70,6 @@ function scopesOf({ processes }: UnitAdoption, groups: Handover['groups']): stri
     .map(({ group }) => scopeOf(group))
     .filter(({ cgroup }) => cgroups.has(cgroup))
     .map(({ unit }) => unit);
-}
-
-function systemctl(...args: string[]): string {
-  return execFileSync('systemctl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
-}
-
-/** Properties of a unit, by name. */
-function show(unit: string, ...names: string[]): Map<string, string> {
-  const lines = systemctl('show', ...names.map((name) => `--property=${name}`), '--', unit).split('\n');
-  return new Map(lines.map((line) => [line.split('=', 1)[0] ?? '', line.slice(line.indexOf('=') + 1)]));
 }
 
 /**

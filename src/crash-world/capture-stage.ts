@@ -1,4 +1,6 @@
 import { captureProcesses } from '../capture/index.ts';
+import type { Config } from '../config/schema.ts';
+import { installedServiceOf } from '../config/service-units.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/index.ts';
 import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
@@ -30,7 +32,8 @@ export const captureStage = stage({
   },
   run: ({ kernel, writeBack, selection }, work) => {
     const barred = barredProcess(work);
-    const conditions = { criu: criuVersion(), barred, writeBack };
+    const { sandboxes } = work.manifest.config.services;
+    const conditions = { criu: criuVersion(), barred, writeBack, sandboxes };
     return { groups: captureGroups(kernel, selection, conditions, work.report) };
   },
 });
@@ -53,6 +56,7 @@ export interface CaptureConditions {
   readonly barred: { readonly pid: number; readonly reason: string } | undefined;
   /** What has written the disks' files back. */
   readonly writeBack: WriteBack;
+  readonly sandboxes: Config['services']['sandboxes'];
 }
 
 /**
@@ -62,7 +66,7 @@ export interface CaptureConditions {
 function captureGroups(
   kernel: Kernel,
   selection: Selection,
-  { criu, barred, writeBack }: CaptureConditions,
+  { criu, barred, writeBack, sandboxes }: CaptureConditions,
   report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
@@ -70,6 +74,7 @@ function captureGroups(
     roots,
     includeDescendants: true,
     disks: mountedDisks,
+    services: { sandboxes, serviceOf: installedServiceOf },
   });
   report.notes.push(...notes);
   const entries = [

@@ -1,11 +1,8 @@
 import { type BigIntStats, readdirSync, readlinkSync, statSync } from 'node:fs';
-import type { OpenFile } from '../model/file.ts';
+import type { FdTable, OpenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
-import type { Vma } from '../model/memory.ts';
-import type { PathFile } from '../model/open-file.ts';
-import type { Process } from '../model/process.ts';
 import { typeOf } from '../system/file-mode.ts';
-import { type FoundFiles, generationOf, hasLastingInodes } from './found-file.ts';
+import { type FoundFiles, generationOf, hasLastingInodes, type NamedPath } from './found-file.ts';
 
 /** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
 const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, string> = {
@@ -21,6 +18,65 @@ const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, str
   memfd: '/memfd:',
 };
 
+/** What is looked at of an open file. */
+export interface ExaminedFile {
+  readonly id: number;
+  /** Of a file that is opened by a path. */
+  readonly named?: NamedPath | undefined;
+  /** Of one without a path: how the kernel names it. A terminal has neither. */
+  readonly link?: string | undefined;
+}
+
+/** An area of a process, and the file that it maps. */
+export interface ExaminedArea {
+  readonly start: number;
+  readonly end: number;
+  readonly isOfFile: boolean;
+  readonly fileId?: number | undefined;
+}
+
+/** What is looked at of a process. */
+export interface ExaminedProcess {
+  readonly pid: number;
+  readonly isZombie: boolean;
+  readonly filesId: number;
+  readonly cwdFileId: number;
+  readonly rootFileId: number;
+  readonly exeFileId?: number | undefined;
+  readonly areas: readonly ExaminedArea[];
+}
+
+/** What of a group its restored processes are compared with. */
+export interface ExaminedGroup {
+  readonly files: readonly ExaminedFile[];
+  readonly tables: readonly FdTable[];
+  readonly processes: readonly ExaminedProcess[];
+}
+
+function examinedFile(file: OpenFile): ExaminedFile {
+  const { id } = file;
+  if (file.type === 'terminal') return { id };
+  if (file.type !== 'path' && file.type !== 'fifo') return { id, link: links[file.type] };
+  const { path, identity, ghostId } = file.type === 'fifo' ? file.pathFile : file;
+  return { id, named: { path, identity, ghostId } };
+}
+
+/** What has to be known of a group when it is restored, without all that its images have. */
+export function examinedOf({ files, processes }: ProcessGroup): ExaminedGroup {
+  return {
+    files: files.files.map(examinedFile),
+    tables: files.tables,
+    processes: processes.map(({ pid, state, filesId, cwdFileId, rootFileId, memory }) => ({
+      ...{ pid, isZombie: state === 'zombie', filesId, cwdFileId, rootFileId },
+      exeFileId: memory?.exeFileId,
+      areas: (memory?.vmas ?? []).map(({ start, end, kind, fileId }) => ({
+        ...{ start, end, fileId },
+        isOfFile: kind === 'file-private' || kind === 'file-shared',
+      })),
+    })),
+  };
+}
+
 /** A file of a restored process, to be looked at without going by its path. */
 interface Held {
   /** A link of /proc that leads to the file itself. */
@@ -31,13 +87,13 @@ interface Held {
 
 /** Looks at the files of one restored group. */
 class Examination {
-  readonly #files: ReadonlyMap<number, OpenFile>;
+  readonly #files: ReadonlyMap<number, ExaminedFile>;
   readonly #found: FoundFiles;
   /** Files that were compared already, by device, inode and path: libraries are mapped in many pieces. */
   readonly #same = new Set<string>();
 
-  constructor(group: ProcessGroup, found: FoundFiles) {
-    this.#files = new Map(group.files.files.map((file) => [file.id, file]));
+  constructor(group: ExaminedGroup, found: FoundFiles) {
+    this.#files = new Map(group.files.map((file) => [file.id, file]));
     this.#found = found;
   }
 
@@ -45,16 +101,14 @@ class Examination {
   problem(link: string, id: number): string | undefined {
     const file = this.#files.get(id);
     if (file === undefined) return `is file ${id}, which is not in the model`;
-    if (file.type === 'path') return this.#path(link, file);
-    if (file.type === 'fifo') return this.#path(link, file.pathFile);
-    if (file.type === 'terminal')
+    if (file.named !== undefined) return this.#path(link, file.named);
+    if (file.link === undefined)
       return statSync(link).isCharacterDevice() ? undefined : `is ${readlinkSync(link)} and was a terminal`;
-    const begin = links[file.type];
     const name = readlinkSync(link);
-    return name.startsWith(begin) ? undefined : `is ${name} and was ${begin}`;
+    return name.startsWith(file.link) ? undefined : `is ${name} and was ${file.link}`;
   }
 
-  #path(link: string, file: PathFile): string | undefined {
+  #path(link: string, file: NamedPath): string | undefined {
     const stats = statSync(link, { bigint: true });
     const key = `${stats.dev} ${stats.ino} ${file.path} ${file.ghostId}`;
     if (this.#same.has(key)) return undefined;
@@ -63,7 +117,7 @@ class Examination {
     return problem;
   }
 
-  #compare(link: string, stats: BigIntStats, file: PathFile): string | undefined {
+  #compare(link: string, stats: BigIntStats, file: NamedPath): string | undefined {
     const { path, ghostId, identity } = file;
     const other = `is another file than ${path}`;
     if (typeOf(Number(stats.mode)) !== typeOf(identity.mode)) return `${other}, of another type`;
@@ -82,8 +136,11 @@ class Examination {
   }
 }
 
-function descriptorsOf(process: Process, group: ProcessGroup): { held: Held; id: number | undefined }[] {
-  const table = group.files.tables.find(({ filesId }) => filesId === process.filesId);
+function descriptorsOf(
+  process: ExaminedProcess,
+  group: ExaminedGroup,
+): { held: Held; id: number | undefined }[] {
+  const table = group.tables.find(({ filesId }) => filesId === process.filesId);
   const ids = new Map(table?.descriptors.map(({ fd, fileId }) => [fd, fileId]));
   const open = readdirSync(`/proc/${process.pid}/fd`).map(Number);
   return [...new Set([...ids.keys(), ...open])].map((fd) => ({
@@ -93,30 +150,25 @@ function descriptorsOf(process: Process, group: ProcessGroup): { held: Held; id:
 }
 
 /** Areas of files, as the kernel has them now: it may have joined neighbours. */
-function mappingsOf({ pid, memory }: Process): { held: Held; id: number | undefined }[] {
-  const vmas = memory?.vmas ?? [];
+function mappingsOf({ pid, areas: vmas }: ExaminedProcess): { held: Held; id: number | undefined }[] {
   const byStart = new Map(vmas.map((vma) => [vma.start, vma]));
   return readdirSync(`/proc/${pid}/map_files`).flatMap((range) => {
     const start = Number.parseInt(range, 16);
     const vma = byStart.get(start) ?? vmas.find((area) => start >= area.start && start < area.end);
-    if (vma !== undefined && !isOfFile(vma)) return [];
+    if (vma !== undefined && !vma.isOfFile) return [];
     const held = { link: `/proc/${pid}/map_files/${range}`, place: `the mapping ${range}` };
     return [{ held, id: vma?.fileId }];
   });
 }
 
-function isOfFile({ kind }: Vma): boolean {
-  return kind === 'file-private' || kind === 'file-shared';
-}
-
 /** Areas of files that are none any more. */
-function lostMappings({ pid, memory }: Process): string[] {
+function lostMappings({ pid, areas }: ExaminedProcess): string[] {
   const ranges = readdirSync(`/proc/${pid}/map_files`).map((range) =>
     range.split('-').map((address) => Number.parseInt(address, 16)),
   );
   const starts = new Set(ranges.map(([from]) => from));
-  return (memory?.vmas ?? [])
-    .filter((vma) => isOfFile(vma) && !starts.has(vma.start))
+  return areas
+    .filter((vma) => vma.isOfFile && !starts.has(vma.start))
     .filter(({ start }) => !ranges.some(([from = 0, to = 0]) => start >= from && start < to))
     .map(({ start }) => `process ${pid}: the mapping at 0x${start.toString(16)} is of no file any more`);
 }
@@ -129,12 +181,12 @@ function lostMappings({ pid, memory }: Process): string[] {
  * @returns a sentence for each file that is not what it has to be
  * @throws the file system's error if one cannot be looked at
  */
-export function examineGroup(group: ProcessGroup, found: FoundFiles): string[] {
+export function examineGroup(group: ExaminedGroup, found: FoundFiles): string[] {
   const examination = new Examination(group, found);
   return group.processes
-    .filter(({ state }) => state !== 'zombie')
+    .filter(({ isZombie }) => !isZombie)
     .flatMap((process) => {
-      const { pid, memory, cwdFileId, rootFileId } = process;
+      const { pid, exeFileId, cwdFileId, rootFileId } = process;
       const own = (name: string, place: string, id: number | undefined) => ({
         held: { link: `/proc/${pid}/${name}`, place },
         id,
@@ -142,7 +194,7 @@ export function examineGroup(group: ProcessGroup, found: FoundFiles): string[] {
       const all = [
         ...descriptorsOf(process, group),
         ...mappingsOf(process),
-        own('exe', 'the program', memory?.exeFileId),
+        own('exe', 'the program', exeFileId),
         own('cwd', 'the working directory', cwdFileId),
         own('root', 'the root directory', rootFileId),
       ];

@@ -3,12 +3,13 @@ import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import { makeAndCheckFiles } from './group-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { concludeGroup } from './process-reports.ts';
+import { withoutSandboxed } from './sandboxes-stage.ts';
 import { orElse, stage } from './stage-list.ts';
 
 export const filesStage = stage({
   name: 'files',
   needs: { imaged: orElse<readonly ImagedGroup[]>([]) },
-  run: ({ imaged }, work) => ({ ready: makeReady(imaged, work.report, endImagesOf(work)) }),
+  run: ({ imaged }, work) => ({ ready: makeReady(withoutSandboxed(imaged), work.report, endImagesOf(work)) }),
 });
 
 /** A group that may be restored. */

@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
-import type { GroupFiles } from '../model/file.ts';
+import type { GroupFiles, OpenFile } from '../model/file.ts';
 import type { PathFile } from '../model/open-file.ts';
 import { messageOf } from '../system/thrown.ts';
 import { inodeGeneration } from './inode-generation.ts';
@@ -16,23 +16,30 @@ export interface FoundFile {
 /** By path. */
 export type FoundFiles = ReadonlyMap<string, FoundFile>;
 
-/** The paths by which the files of a group are opened, those of deleted files not. */
-function openedPaths({ files }: Pick<GroupFiles, 'files'>): PathFile[] {
-  return files.flatMap((file) => {
-    const named = file.type === 'fifo' ? file.pathFile : file;
-    return named.type === 'path' && named.ghostId === undefined ? [named] : [];
-  });
+/** What a file is looked for by. */
+export interface NamedPath extends Pick<PathFile, 'path' | 'identity'> {
+  readonly ghostId?: number | undefined;
+}
+
+/** The path by which an open file is opened again; undefined if it has none. */
+export function pathOf(file: OpenFile): NamedPath | undefined {
+  const named = file.type === 'fifo' ? file.pathFile : file;
+  return named.type === 'path' ? named : undefined;
 }
 
 /**
  * File systems whose inodes are numbered once and for all while they are mounted; those of /proc/sys are not.
  */
-export function hasLastingInodes({ identity }: PathFile): boolean {
+export function hasLastingInodes({ identity }: Pick<NamedPath, 'identity'>): boolean {
   return identity.onDisk || ['tmpfs', 'ramfs', 'devtmpfs'].includes(identity.fileSystem);
 }
 
 /** The generation of a regular file on a disk. Throws the file system's error. */
-export function generationOf(path: string, stats: BigIntStats, { identity }: PathFile): number | undefined {
+export function generationOf(
+  path: string,
+  stats: BigIntStats,
+  { identity }: Pick<NamedPath, 'identity'>,
+): number | undefined {
   if (!identity.onDisk || !stats.isFile()) return undefined;
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
@@ -48,9 +55,17 @@ export function generationOf(path: string, stats: BigIntStats, { identity }: Pat
  * because the restore itself makes it, is not noted.
  * @returns a sentence for each file that cannot be looked at
  */
-export function noteFound(files: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): string[] {
-  return openedPaths(files).flatMap((file) => {
-    if (found.has(file.path)) return [];
+export function noteFound({ files }: Pick<GroupFiles, 'files'>, found: Map<string, FoundFile>): string[] {
+  return notePaths(
+    files.flatMap((file) => pathOf(file) ?? []),
+    found,
+  );
+}
+
+/** The same for files of which no more is known; deleted ones are left out. */
+export function notePaths(files: readonly NamedPath[], found: Map<string, FoundFile>): string[] {
+  return files.flatMap((file) => {
+    if (found.has(file.path) || file.ghostId !== undefined) return [];
     try {
       const stats = lstatSync(file.path, { bigint: true, throwIfNoEntry: false });
       if (stats !== undefined)

@@ -3,6 +3,7 @@ import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import { messageOf } from '../system/thrown.ts';
+import type { FoundFile, FoundFiles } from './found-file.ts';
 import { inodeGeneration } from './inode-generation.ts';
 import { makeDirectory, makeFile } from './make-files.ts';
 
@@ -27,24 +28,31 @@ function typeName(mode: number): string {
   return typeNames[typeOf(mode)] ?? 'something else';
 }
 
-function generationDiffers(path: string, identity: FileIdentity): boolean {
-  if (typeOf(identity.mode) !== fileType.regular || identity.generation === 0) return false;
+function generationAt(path: string): number | undefined {
   const fd = openSync(path, 'r');
   try {
-    const generation = inodeGeneration(fd);
-    return generation !== undefined && generation !== identity.generation;
+    return inodeGeneration(fd);
   } finally {
     closeSync(fd);
   }
 }
 
-function compare(path: string, stats: Stats, was: FileIdentity): string | undefined {
+function compare(
+  stats: Pick<Stats, 'mode' | 'rdev' | 'ino' | 'size'>,
+  was: FileIdentity,
+  generationOf: () => number | undefined,
+): string | undefined {
+  const generationDiffers = (): boolean => {
+    if (typeOf(was.mode) !== fileType.regular || was.generation === 0) return false;
+    const generation = generationOf();
+    return generation !== undefined && generation !== was.generation;
+  };
   if (typeOf(stats.mode) !== typeOf(was.mode)) {
     return `is ${typeName(stats.mode)} and was ${typeName(was.mode)}`;
   }
   if (stats.rdev !== was.rdev) return `is device ${stats.rdev} and was ${was.rdev}`;
   if (!was.onDisk) return undefined;
-  if (stats.ino !== was.inode || generationDiffers(path, was)) {
+  if (stats.ino !== was.inode || generationDiffers()) {
     return `is another file than before the panic (inode ${stats.ino}, was ${was.inode})`;
   }
   const isRegular = typeOf(was.mode) === fileType.regular;
@@ -59,7 +67,29 @@ function compare(path: string, stats: Stats, was: FileIdentity): string | undefi
  */
 function checkFile(path: string, was: FileIdentity): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  return stats === undefined ? 'is not there' : compare(path, stats, was);
+  return stats === undefined ? 'is not there' : compare(stats, was, () => generationAt(path));
+}
+
+/**
+ * The same of what was noted at the paths of a group after its files were made and checked: with this its
+ * restored processes are compared, and others may have put another file there in between. To be called where
+ * other processes run.
+ */
+export function checkNoted(
+  checks: readonly { readonly path: string; readonly identity: FileIdentity }[],
+  found: FoundFiles,
+): FileProblem[] {
+  return checks.flatMap(({ path, identity }) => {
+    const noted = found.get(path);
+    const problem = noted === undefined ? 'is not there' : compareNoted(noted, identity);
+    return problem === undefined ? [] : [{ path, problem }];
+  });
+}
+
+function compareNoted({ stats, generation }: FoundFile, was: FileIdentity): string | undefined {
+  const { mode, rdev, ino, size } = stats;
+  const numbers = { mode: Number(mode), rdev: Number(rdev), ino: Number(ino), size: Number(size) };
+  return compare(numbers, was, () => generation);
 }
 
 /**

@@ -1,11 +1,14 @@
 import type { CgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import type { GroupFiles } from '../model/file.ts';
+import type { IncidentReport } from '../report/schema.ts';
 import { processStat } from '../system/proc.ts';
-import { planAdoptions } from './adoption.ts';
-import { writeHandover } from './handover.ts';
+import { planAdoptions, type UnitAdoption } from './adoption.ts';
+import { type Handover, writeHandover } from './handover.ts';
 import { imagedPids } from './images-stage.ts';
-import type { Selection } from './process-reports.ts';
+import { concludeGroup, type Selection } from './process-reports.ts';
 import type { RestoredGroup } from './restore-stage.ts';
+import { writeSandboxDropIn, writeSandboxUnit } from './sandbox-units.ts';
+import type { LateGroup } from './sandboxes-stage.ts';
 import { noteStalePidFiles, type SavedTmpfs } from './saved-tmpfs.ts';
 import { limitsOfGroup } from './scope-limits.ts';
 import type { Candidate } from './select.ts';
@@ -23,10 +26,11 @@ export const handoverStage = stage({
     selection: orElse<Selection>({ selected: [], candidates: [] }),
     limits: required<ReadonlyMap<number, CgroupLimits>>(),
     savedTmpfs: orElse<SavedTmpfs | undefined>(undefined),
+    late: orElse<readonly LateGroup[]>([]),
   },
-  run: ({ restored, selection, limits, savedTmpfs }, { place, report }) => {
-    report.notes.push(...handOver(restored, selection.candidates, limits, place));
-    const pids = new Set(restored.flatMap((group) => group.pids));
+  run: ({ restored, selection, limits, savedTmpfs, late }, { place, report }) => {
+    report.notes.push(...handOver({ restored, late }, selection.candidates, limits, place, report));
+    const pids = new Set([...restored, ...late].flatMap((group) => group.pids));
     if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
   },
 });
@@ -37,15 +41,19 @@ export const handoverStage = stage({
  * @returns what of their limits is lost
  */
 function handOver(
-  restored: readonly RestoredGroup[],
+  { restored, late }: { readonly restored: readonly RestoredGroup[]; readonly late: readonly LateGroup[] },
   candidates: readonly Candidate[],
   limits: ReadonlyMap<number, CgroupLimits>,
   place: { readonly id: string; readonly incidents: string },
+  report: IncidentReport,
 ): string[] {
   keepTemporaryFiles();
   const groups = restored.map(({ pids, imaged }) => ({ pids, members: imagedPids([imaged]) }));
-  const units = planAdoptions(groups, candidates);
-  for (const adoption of units) writeDropIn(adoption);
+  const units = planAdoptions([...groups, ...late], candidates);
+  const sandboxes = sandboxesOf(units, late, report);
+  const isSandboxed = ({ unit }: UnitAdoption): boolean => sandboxes.some((one) => one.unit === unit);
+  for (const adoption of units) (isSandboxed(adoption) ? writeSandboxDropIn : writeDropIn)(adoption);
+  if (sandboxes.length > 0) writeSandboxUnit();
   if (restored.some(({ imaged }) => hasStreams(imaged.group.files))) writeJournalDropIn();
   const taken = new Set(units.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
   const placed = restored.map(({ group, pids }) => {
@@ -56,6 +64,7 @@ function handOver(
     incident: place.id,
     incidents: place.incidents,
     units: units.map((adoption) => ({ ...adoption, processes: [...adoption.processes] })),
+    sandboxes,
     groups: placed.map(({ group, pids, limits: own }) => ({
       group,
       limits: own,
@@ -66,6 +75,24 @@ function handOver(
     })),
   });
   return placed.flatMap(({ notes }) => notes);
+}
+
+/** The services that get their processes in a sandbox. One that does not get all of them starts afresh. */
+function sandboxesOf(
+  units: readonly UnitAdoption[],
+  late: readonly LateGroup[],
+  report: IncidentReport,
+): Handover['sandboxes'] {
+  const taken = new Set(units.map(({ unit }) => unit));
+  for (const { group, unit } of late.filter((one) => !taken.has(one.unit))) {
+    concludeGroup(report, group, 'failed', [`not all processes of ${unit} can come back: it starts afresh`]);
+  }
+  return [...new Set(late.map(({ unit }) => unit))]
+    .filter((unit) => taken.has(unit))
+    .map((unit) => ({
+      unit,
+      groups: late.filter((one) => one.unit === unit).map(({ group, directory }) => ({ group, directory })),
+    }));
 }
 
 function hasStreams({ files }: Pick<GroupFiles, 'files'>): boolean {

@@ -21,6 +21,13 @@ export const handoverSchema = z.strictObject({
       processes: z.array(z.strictObject({ pid: z.int(), below: z.string() })),
     }),
   ),
+  /** Services whose sandboxes are made before their processes are restored. */
+  sandboxes: z.array(
+    z.strictObject({
+      unit: z.string(),
+      groups: z.array(z.strictObject({ group: z.int(), directory: z.string() })),
+    }),
+  ),
   /** The groups that were restored, with those of their processes that were there at the end of it. */
   groups: z.array(
     z.strictObject({

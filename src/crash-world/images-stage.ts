@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
+  deliveredPlans,
   describeGroupPlan,
   describeProcessPlan,
   keepWithoutProcedures,
@@ -73,6 +74,12 @@ export function imageGroups(
     const directory = groupDirectory(images, group.id);
     try {
       const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
+      if (group.sandbox !== undefined && deliveredPlans(applied.plans).length > 0) {
+        concludeGroup(report, group.id, 'failed', [
+          'has a crash procedure, which is not called in a sandbox',
+        ]);
+        return [];
+      }
       const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);

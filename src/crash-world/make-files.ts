@@ -2,26 +2,28 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  constants,
   existsSync,
+  fstatSync,
   ftruncateSync,
   lchownSync,
   linkSync,
+  lutimesSync,
   mkdirSync,
   openSync,
   readSync,
-  realpathSync,
   rmSync,
+  type Stats,
   statfsSync,
   symlinkSync,
-  utimesSync,
   writeSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
 import { makeFifo } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
-import { messageOf } from '../system/thrown.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { removeAttribute, setAttribute } from '../system/xattr.ts';
 
 /** Bytes that are copied at a time. */
@@ -54,15 +56,60 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
 
 const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
-/**
- * Throws an Error if what is to be made would land on a disk, because a mount is missing, or behind a
- * symbolic link: it went with a memory file system, and its path has no link in it.
- */
-function checkParent(path: string): void {
+/** Not in node's constants. */
+const O_PATH = 0o10000000;
+const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
+/** Opens the directory above a path. Throws an Error if a component of it is a symbolic link. */
+function openParent(path: string): number {
   const parent = dirname(path);
-  if (realpathSync(parent) !== parent) throw new Error(`${parent} is behind a symbolic link`);
-  if (!memoryFileSystems.includes(statfsSync(parent).type >>> 0)) {
-    throw new Error(`${parent} is on a disk and was in memory: a mount is missing`);
+  let fd = openSync('/', DIRECTORY);
+  for (const name of parent.split('/').filter(Boolean)) {
+    const above = fd;
+    try {
+      fd = openSync(`/proc/self/fd/${above}/${name}`, DIRECTORY);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOTDIR' && codeOf(error) !== 'ELOOP') throw error;
+      throw new Error(`${parent} is behind a symbolic link`, { cause: error });
+    } finally {
+      closeSync(above);
+    }
+  }
+  return fd;
+}
+
+/**
+ * Makes something. `make` gets a path that leads there whatever others do to the directories above it
+ * meanwhile: processes that own them may run. Throws an Error if it would land on a disk, because a mount is
+ * missing, or behind a symbolic link: it went with a memory file system, and its path has no link in it.
+ */
+function inParent(path: string, make: (place: string) => void): void {
+  const parent = openParent(path);
+  try {
+    if (!memoryFileSystems.includes(statfsSync(`/proc/self/fd/${parent}`).type >>> 0)) {
+      throw new Error(`${dirname(path)} is on a disk and was in memory: a mount is missing`);
+    }
+    make(`/proc/self/fd/${parent}/${basename(path)}`);
+  } finally {
+    closeSync(parent);
+  }
+}
+
+/** Who something belongs to, and who may use it. */
+type Owner = Pick<Directory, 'uid' | 'gid' | 'mode'>;
+
+/**
+ * Gives something its owner and mode. Throws an Error if somebody has put another thing there: `isMine` says
+ * of what is there whether it is still the one.
+ */
+function own(place: string, { uid, gid, mode }: Owner, isMine: (stats: Stats) => boolean): void {
+  const fd = openSync(place, O_PATH | constants.O_NOFOLLOW);
+  try {
+    if (!isMine(fstatSync(fd))) throw new Error('it is another file already');
+    chownSync(`/proc/self/fd/${fd}`, uid, gid);
+    chmodSync(`/proc/self/fd/${fd}`, mode);
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -71,18 +118,21 @@ type Directory = Preparation['directories'][number];
 /** Makes a directory, unless it is there. Throws an Error if it cannot be made where it was. */
 export function makeDirectory(directory: Directory): void {
   if (existsSync(directory.path)) return;
-  checkParent(directory.path);
-  mkdirSync(directory.path);
-  applyDirectory(directory);
+  inParent(directory.path, (place) => {
+    mkdirSync(place);
+    apply(place, directory);
+  });
 }
 
 /** Gives a directory its owner, mode and attributes. Throws an Error if it is not where it was. */
-export function applyDirectory({ path, mode, uid, gid, attributes }: Directory): void {
-  checkParent(path);
-  removeInherited(path);
-  chownSync(path, uid, gid);
-  chmodSync(path, mode);
-  setAttributes(path, attributes);
+export function applyDirectory(directory: Directory): void {
+  inParent(directory.path, (place) => apply(place, directory));
+}
+
+function apply(place: string, { mode, uid, gid, attributes }: Directory): void {
+  removeInherited(place);
+  own(place, { uid, gid, mode }, (stats) => stats.isDirectory());
+  setAttributes(place, attributes);
 }
 
 function copyChunks(from: number, to: number, { contentOffset, chunks }: ToMake): void {
@@ -104,41 +154,51 @@ function copyChunks(from: number, to: number, { contentOffset, chunks }: ToMake)
  * Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was.
  */
 export function makeFile(directory: string, file: ToMake): void {
-  const { path, identity } = file;
-  const { mode, uid, gid, sizeBytes } = identity;
-  checkParent(path);
-  if (typeOf(mode) === fileType.fifo) {
-    if (!existsSync(path)) makeFifo(path, 0o600);
-  } else {
-    const from = openImage(contentPath(directory));
-    const to = openSync(path, 'wx', 0o600);
-    try {
-      copyChunks(from, to, file);
-      ftruncateSync(to, sizeBytes);
-    } catch (error) {
-      rmSync(path);
-      throw error;
-    } finally {
-      closeSync(to);
-      closeSync(from);
+  inParent(file.path, (place) => {
+    if (typeOf(file.identity.mode) !== fileType.fifo) {
+      makeRegular(directory, place, file);
+      // It is ours alone so far.
+      const uid = process.getuid?.();
+      finish(place, file, (stats) => stats.isFile() && stats.uid === uid && stats.nlink === 1);
+      return;
     }
+    if (!existsSync(place)) makeFifo(place, 0o600);
+    finish(place, file, (stats) => stats.isFIFO());
+  });
+}
+
+function makeRegular(directory: string, place: string, file: ToMake): void {
+  const from = openImage(contentPath(directory));
+  const to = openSync(place, 'wx', 0o600);
+  try {
+    copyChunks(from, to, file);
+    ftruncateSync(to, file.identity.sizeBytes);
+  } catch (error) {
+    rmSync(place);
+    throw error;
+  } finally {
+    closeSync(to);
+    closeSync(from);
   }
-  removeInherited(path);
-  chownSync(path, uid, gid);
-  chmodSync(path, permissionsOf(mode));
-  setAttributes(path, file.attributes);
-  utimesSync(path, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
+}
+
+function finish(place: string, file: ToMake, isMine: (stats: Stats) => boolean): void {
+  const { mode, uid, gid } = file.identity;
+  removeInherited(place);
+  own(place, { uid, gid, mode: permissionsOf(mode) }, isMine);
+  setAttributes(place, file.attributes);
+  lutimesSync(place, file.accessedMicroseconds / 1e6, file.modifiedMicroseconds / 1e6);
 }
 
 /** Makes a symbolic link. Throws an Error if it is there, or cannot be made where it was. */
 export function makeSymlink({ path, target, uid, gid }: Preparation['symlinks'][number]): void {
-  checkParent(path);
-  symlinkSync(target, path);
-  lchownSync(path, uid, gid);
+  inParent(path, (place) => {
+    symlinkSync(target, place);
+    lchownSync(place, uid, gid);
+  });
 }
 
 /** Gives a file another name. Throws an Error if that is there, or the file is not. */
 export function makeName({ path, of }: Preparation['names'][number]): void {
-  checkParent(path);
-  linkSync(of, path);
+  inParent(path, (place) => linkSync(of, place));
 }

@@ -1,10 +1,10 @@
 import { tieOf } from '../capture/groups.ts';
 import { describeRule } from '../config/protection.ts';
+import { serviceOf } from '../config/service-units.ts';
 import type { EndedProcess, ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { type Refusal, verdictOf } from '../model/verdict.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
-import { serviceOf } from './adoption.ts';
 import type { Candidate, Selected } from './select.ts';
 
 /** What the selection knows of the processes. */
@@ -111,10 +111,17 @@ export function endedReport({ pid, comm, notes }: EndedProcess, selection: Selec
   };
 }
 
-/** Processes of which a stage that failed, or did not end, had still to decide. */
-export function concludePending(report: IncidentReport, reason: string): void {
+/**
+ * Processes of which a stage that failed, or did not end, had still to decide.
+ * @param later groups that are still to be restored
+ */
+export function concludePending(
+  report: IncidentReport,
+  reason: string,
+  later: ReadonlySet<number> = new Set(),
+): void {
   for (const process of report.processes) {
-    if (process.outcome !== 'pending') continue;
+    if (process.outcome !== 'pending' || later.has(process.group ?? -1)) continue;
     process.outcome = 'failed';
     process.reasons.push(reason);
   }

@@ -7,7 +7,7 @@ import type { NumberRange } from '../linux/pid.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';
-import { examineGroup } from './examine.ts';
+import { examinedOf, examineGroup } from './examine.ts';
 import type { ReadyGroup } from './files-stage.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { readMemory } from './meminfo.ts';
@@ -51,7 +51,7 @@ export function restoreOptionsOf({ group, found, plans }: ReadyGroup): RestoreOp
     command: runtimeProgram('criu'),
     mayEnd: new Set(deliveredPlans(plans).map(({ pid }) => pid)),
     taken: takenNumbers,
-    examine: () => examineGroup(group, found),
+    examine: () => examineGroup(examinedOf(group), found),
   };
 }
 
@@ -154,17 +154,22 @@ async function concluding<T>(
   }
 }
 
+/** Why a group does not fit into the memory that is left; undefined if it does. */
+export function memoryProblem(pagesBytes: number): string | undefined {
+  const { available } = readMemory();
+  if (available >= pagesBytes + RESTORE_MARGIN_BYTES) return undefined;
+  const mebibytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
+  return `needs ${mebibytes(pagesBytes)} MiB, and the crash world has ${mebibytes(available)} MiB left`;
+}
+
 async function holdOne(
   { group, directory, pagesBytes }: ReadyGroup,
   options: RestoreOptions,
   report: IncidentReport,
 ): Promise<HeldGroup | undefined> {
-  const { available } = readMemory();
-  if (available < pagesBytes + RESTORE_MARGIN_BYTES) {
-    const mebibytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
-    concludeGroup(report, group.id, 'failed', [
-      `needs ${mebibytes(pagesBytes)} MiB, and the crash world has ${mebibytes(available)} MiB left`,
-    ]);
+  const problem = memoryProblem(pagesBytes);
+  if (problem !== undefined) {
+    concludeGroup(report, group.id, 'failed', [problem]);
     return undefined;
   }
   const result = await holdImages(directory, options);

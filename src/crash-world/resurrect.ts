@@ -7,7 +7,7 @@ import { newReport, saveReport } from '../report/incident.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { writeHandover } from './handover.ts';
+import { readHandover, writeHandover } from './handover.ts';
 import { openIncident } from './incident-place.ts';
 import { mountFileSystems } from './mounts.ts';
 import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
@@ -39,7 +39,7 @@ export async function resurrect(): Promise<void> {
   const report = newReport(place.id, runningRelease(), manifest.reservedBytes);
   const runner = new StageRunner(report, (current) => saveReport(current, place.incidents));
   // From here on the report is finished whatever happens: settling tells a resurrection that was broken off.
-  writeHandover({ incident: place.id, incidents: place.incidents, units: [], groups: [] });
+  writeHandover({ incident: place.id, incidents: place.incidents, units: [], sandboxes: [], groups: [] });
   writeSettleUnit();
   report.notes.push(...unmounted, ...(opened.note === undefined ? [] : [opened.note]), ...(own?.notes ?? []));
   const initBegan = Number(process.env.OTHERWORLD_BEGAN ?? begun);
@@ -61,7 +61,8 @@ export async function resurrect(): Promise<void> {
   const save = () => runner.save();
   const work = { report, save, manifest, place, panicAt, numbers: own?.range };
   await RESURRECTION.run({ kernel, writeBack }, work, runner);
-  concludePending(report, 'a stage failed before it was restored: see the errors');
+  const later = readHandover().sandboxes.flatMap(({ groups }) => groups.map(({ group }) => group));
+  concludePending(report, 'a stage failed before it was restored: see the errors', new Set(later));
   report.state = 'restored';
   saveReport(report, place.incidents);
 }

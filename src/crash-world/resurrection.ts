@@ -8,6 +8,7 @@ import { logStage } from './log-stage.ts';
 import { mountsStage, readOnlyStep } from './mounts-stage.ts';
 import { proceduresStage, watchStep } from './procedures.ts';
 import { restoreStage } from './restore-stage.ts';
+import { sandboxesStage } from './sandboxes-stage.ts';
 import { selectionStage } from './selection-stage.ts';
 import { StageList } from './stage-list.ts';
 import { stageZeroStep } from './stage-zero-step.ts';
@@ -43,4 +44,5 @@ export const RESURRECTION = new StageList<DeadWorld>()
   .next(watchStep)
   .next(restoreStage)
   .next(proceduresStage)
+  .next(sandboxesStage)
   .next(handoverStage);

@@ -55,9 +55,18 @@ export function saveTmpfs(
   return { directory, pidFiles };
 }
 
-function withoutThoseOf(groups: readonly ProcessGroup[], files: TmpfsFiles): TmpfsFiles {
-  const made = new Set(groups.flatMap((group) => group.files.filesToMake.map(({ path }) => path)));
-  return { ...files, filesToMake: files.filesToMake.filter(({ path }) => !made.has(path)) };
+/**
+ * A path alone says nothing: in a sandbox it leads to another file. Each tmpfs numbers its inodes from the
+ * same number on, but their generations are random (`shmem_get_inode`, mm/shmem.c).
+ */
+export function withoutThoseOf(
+  groups: readonly { readonly files: Pick<ProcessGroup['files'], 'filesToMake'> }[],
+  files: TmpfsFiles,
+): TmpfsFiles {
+  const keyOf = ({ path, identity }: FileToMake): string =>
+    `${identity.inode} ${identity.generation} ${path}`;
+  const made = new Set(groups.flatMap((group) => group.files.filesToMake.map(keyOf)));
+  return { ...files, filesToMake: files.filesToMake.filter((file) => !made.has(keyOf(file))) };
 }
 
 /** Pages that a file holds, in bytes: holes take nothing. */

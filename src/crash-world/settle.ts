@@ -12,6 +12,7 @@ import { readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
 import { StageRunner } from './stage-runner.ts';
+import { removeDropIn } from './units.ts';
 import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
 /**
@@ -19,12 +20,19 @@ import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
  * scopes, units become what they were, rules for pids get the new start times, and the report is finished.
  */
 export async function settle(): Promise<void> {
-  const { units, groups: named, ...handover } = readHandover();
+  const { units, groups: named, sandboxes, ...handover } = readHandover();
   const save = (current: IncidentReport): void => saveReport(current, handover.incidents);
   const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
+  else {
+    noteReleased(report);
+    concludePending(report, 'the restore into its sandbox was broken off');
+  }
   const runner = new StageRunner(report, save);
-  const groups = named.length > 0 ? named : groupsInScopes(report);
+  const isNamed = new Set(named.map(({ group }) => group));
+  const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];
+  // Those that are started afresh are nobody's to take up; the others are put back with the services.
+  for (const { unit } of sandboxes) if (units.every((other) => other.unit !== unit)) removeDropIn(unit);
   await runner.run('services', () => adoptAll({ units, groups }, report));
   await runner.run('look', () => noteWhatRuns(groups, report));
   await runner.run('rules', () => renewPidRules(report));

@@ -5,7 +5,8 @@ import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/restore/names.ts';
 import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './runtime-program.ts';
 
-const UNITS = '/run/systemd/system';
+/** Where units and drop-ins of this boot are. */
+export const SYSTEMD_UNITS = '/run/systemd/system';
 /**
  * Of all drop-ins of a unit the last name has the last word (systemd.unit(5)), `override.conf` of `systemctl
  * edit` among them.
@@ -14,9 +15,11 @@ const DROP_IN = 'zzzz-otherworld.conf';
 const TMPFILES = 'systemd-tmpfiles-setup.service';
 const JOURNAL = 'systemd-journald.service';
 const SETTLE = 'otherworld-settle.service';
+/** Restores what has to be restored into sandboxes, while the system boots. */
+export const SANDBOX_UNIT = 'otherworld-sandbox.service';
 
 /** Where the helper and its lists of processes are. */
-const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
+export const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
 const ADOPT_SCRIPT = 'adopt.sh';
 
 /**
@@ -57,55 +60,77 @@ exit 0
  * The unit's other settings stay, and after the boot the drop-in goes. The settings are in systemd.unit(5),
  * systemd.service(5) and systemd.exec(5) of 252 and 257.
  */
-const ADOPTING = `[Unit]
-ConditionPathExists=
-AssertPathExists=
-StartLimitIntervalSec=0
-RefuseManualStart=no
-FailureAction=none
-SuccessAction=none
+const ADOPTING = {
+  unit: [
+    'ConditionPathExists=',
+    'AssertPathExists=',
+    'StartLimitIntervalSec=0',
+    'RefuseManualStart=no',
+    'FailureAction=none',
+    'SuccessAction=none',
+  ],
+  service: [
+    'NotifyAccess=all',
+    'Restart=no',
+    'PIDFile=',
+    'ExecCondition=',
+    'ExecStartPre=',
+    'ExecStart=',
+    'ExecStartPost=',
+    'ExecStop=',
+    'ExecStopPost=',
+    'CPUAffinity=',
+    'NUMAPolicy=default',
+    'NUMAMask=',
+    'EnvironmentFile=',
+    'WorkingDirectory=',
+    'RuntimeDirectoryPreserve=yes',
+    'StandardInput=null',
+    'StandardOutput=journal',
+    'StandardError=inherit',
+  ],
+};
 
-[Service]
-Type=notify
-NotifyAccess=all
-Restart=no
-TimeoutStartSec=5min
-PIDFile=
-ExecCondition=
-ExecStartPre=
-ExecStart=
-ExecStart=+/bin/sh ${join(ADOPT_DIRECTORY, ADOPT_SCRIPT)} %n
-ExecStartPost=
-ExecStop=
-ExecStopPost=
-CPUAffinity=
-NUMAPolicy=default
-NUMAMask=
-EnvironmentFile=
-LoadCredential=
-LoadCredentialEncrypted=
-RootDirectory=
-RootImage=
-WorkingDirectory=
-RuntimeDirectoryPreserve=yes
-StandardInput=null
-StandardOutput=journal
-StandardError=inherit
-`;
+/** What is started in place of a service's program. */
+interface Start {
+  /** Further settings that are left out. */
+  readonly resets: readonly string[];
+  readonly start: readonly string[];
+  /** How long it may take. */
+  readonly timeout: string;
+}
+
+/** The helper runs outside the unit's sandbox, so that need not be made. */
+const HELPER: Start = {
+  resets: ['LoadCredential=', 'LoadCredentialEncrypted=', 'RootDirectory=', 'RootImage='],
+  start: ['Type=notify', `ExecStart=+/bin/sh ${join(ADOPT_DIRECTORY, ADOPT_SCRIPT)} %n`],
+  timeout: '5min',
+};
 
 /** Writes a service's drop-in, and for the helper the processes with the main one first. */
 export function writeDropIn(
-  { unit, mainPid, processes }: UnitAdoption,
-  units: string = UNITS,
+  adoption: UnitAdoption,
+  units: string = SYSTEMD_UNITS,
   helpers: string = ADOPT_DIRECTORY,
 ): void {
-  writeUnitDropIn(unit, ADOPTING, units);
+  writeAdoptingDropIn(adoption, HELPER, units, helpers);
+  writeFileSync(join(helpers, ADOPT_SCRIPT), ADOPT, { mode: 0o700 });
+}
+
+/** Writes a drop-in with which a service starts something else than its program, and the list for that. */
+export function writeAdoptingDropIn(
+  { unit, mainPid, processes }: UnitAdoption,
+  { resets, start, timeout }: Start,
+  units: string,
+  helpers: string,
+): void {
+  const service = [...ADOPTING.service, ...resets, ...start, `TimeoutStartSec=${timeout}`];
+  writeUnitDropIn(unit, ['[Unit]', ...ADOPTING.unit, '', '[Service]', ...service, ''].join('\n'), units);
   const main = processes.filter(({ pid }) => pid === mainPid);
   const others = processes.filter(({ pid }) => pid !== mainPid);
   const list = [...main, ...others].map(({ pid, below }) => `${pid} ${below}\n`).join('');
   mkdirSync(helpers, { recursive: true, mode: 0o700 });
   writeFileSync(join(helpers, unit), list, { mode: 0o600 });
-  writeFileSync(join(helpers, ADOPT_SCRIPT), ADOPT, { mode: 0o700 });
 }
 
 function writeUnitDropIn(unit: string, text: string, units: string): void {
@@ -119,8 +144,16 @@ function writeUnitDropIn(unit: string, text: string, units: string): void {
  * as soon as it looks (service_bus_name_owner_change in src/core/service.c). Until the next boot it is
  * watched by its main process alone.
  */
-export function writeNamelessDropIn(unit: string, units: string = UNITS): void {
+export function writeNamelessDropIn(unit: string, units: string = SYSTEMD_UNITS): void {
   writeUnitDropIn(unit, '[Service]\nType=exec\n', units);
+}
+
+/**
+ * For a service that runs a placeholder and is to be restarted as itself: what it does when it stops is for
+ * its own program, and the placeholder ends by this signal without a failure.
+ */
+export function writeAfreshDropIn(unit: string, units: string = SYSTEMD_UNITS): void {
+  writeUnitDropIn(unit, '[Service]\nExecStop=\nExecStopPost=\nKillSignal=SIGTERM\n', units);
 }
 
 /**
@@ -134,7 +167,7 @@ export function serviceType(text: string, busName: string): string {
 }
 
 /** Removes a service's drop-in; the next daemon-reload makes the unit what it was. */
-export function removeDropIn(unit: string, units: string = UNITS): void {
+export function removeDropIn(unit: string, units: string = SYSTEMD_UNITS): void {
   const directory = join(units, `${unit}.d`);
   rmSync(join(directory, DROP_IN), { force: true });
   // Somebody else's drop-ins may be in it.
@@ -150,7 +183,7 @@ export function crashWorldCommand(part: string): string[] {
  * Lets the boot leave alone what the processes have in /tmp and the like: for a boot systemd-tmpfiles also
  * removes (`D` of tmpfiles.d(5); Debian 12 empties /tmp so), and for the processes there was none.
  */
-export function keepTemporaryFiles(units: string = UNITS): void {
+export function keepTemporaryFiles(units: string = SYSTEMD_UNITS): void {
   const start = 'systemd-tmpfiles --create --boot --exclude-prefix=/dev';
   writeUnitDropIn(TMPFILES, `[Service]\nExecStart=\nExecStart=${start}\n`, units);
 }
@@ -162,7 +195,7 @@ const MOST_SECONDS = 180;
  * For the time of the boot, has the journal take up the streams of restored processes when it starts.
  * Whatever becomes of that, the journal starts, and who keeps the streams until then is told.
  */
-export function writeJournalDropIn(units: string = UNITS): void {
+export function writeJournalDropIn(units: string = SYSTEMD_UNITS): void {
   const give = ['/usr/bin/timeout', String(MOST_SECONDS), ...crashWorldCommand('journal')].join(' ');
   const tell = `mv ${STREAMS_GIVEN} ${STREAMS_TAKEN} || : >>${STREAMS_TAKEN}`;
   writeUnitDropIn(
@@ -173,12 +206,12 @@ export function writeJournalDropIn(units: string = UNITS): void {
 }
 
 /** Makes units of the system what they were before the boot. */
-export function removeSystemDropIns(units: string = UNITS): void {
+export function removeSystemDropIns(units: string = SYSTEMD_UNITS): void {
   for (const unit of [TMPFILES, JOURNAL]) removeDropIn(unit, units);
 }
 
 /** Makes systemd finish the resurrection when it has booted: `settle` of the crash world's program. */
-export function writeSettleUnit(units: string = UNITS): void {
+export function writeSettleUnit(units: string = SYSTEMD_UNITS): void {
   const wants = join(units, 'multi-user.target.wants');
   mkdirSync(wants, { recursive: true });
   writeFileSync(
@@ -186,7 +219,7 @@ export function writeSettleUnit(units: string = UNITS): void {
     `[Unit]
 Description=Otherworld: services take up their resurrected processes
 DefaultDependencies=no
-After=multi-user.target
+After=multi-user.target ${SANDBOX_UNIT}
 Conflicts=shutdown.target
 Before=shutdown.target
 

@@ -145,7 +145,8 @@ export function resolveAnyPath(kernel: Kernel, vfsmount: bigint, dentryAddress: 
       if (mount.mnt_parent === mount.address || escaped) {
         const path = `/${parts.toReversed().join('/')}`;
         const kind = rootKind(kernel, first);
-        const root = escaped && kind === 'initial' ? 'detached' : kind;
+        const isMounted = kind === 'initial' || kind === 'other-namespace';
+        const root = escaped && isMounted ? 'detached' : kind;
         return { path, directories: directories.toReversed(), deleted, root, mount: first };
       }
       dentry = Dentry.at(mount.mnt_mountpoint);
@@ -177,17 +178,38 @@ function isBelow(kernel: Kernel, dentry: Dentry, root: bigint): boolean {
 }
 
 /**
- * The paths by which an inode can be reached in the initial mount namespace, as far as the dentry cache knows
- * its names: one a name, on the first mount that shows it. Names that are not UTF-8 are left out if there is
- * another one. Throws a ContainerError if there is none, or if the cache is damaged.
+ * The path of a dentry in its own file system, as the fourth field of /proc/PID/mountinfo has that of a mount
+ * (proc(5)). Throws a ContainerError if the way up does not end.
  */
-export function inodePaths(kernel: Kernel, inode: bigint): ResolvedPath[] {
+export function pathInFileSystem(kernel: Kernel, address: bigint): string {
+  const Dentry = kernel.bind(dentryStruct);
+  const parts: string[] = [];
+  let dentry = Dentry.at(address);
+  for (let depth = 0; depth < PATH_MAX; depth++) {
+    if (dentry.d_parent === dentry.address)
+      return requireWholePath(address, `/${parts.toReversed().join('/')}`);
+    parts.push(dentryName(kernel, dentry));
+    dentry = Dentry.at(dentry.d_parent);
+  }
+  throw new ContainerError('dentry', address, 'has a path that does not end');
+}
+
+/**
+ * The paths by which an inode can be reached in a mount namespace, the initial one if no other is given, as
+ * far as the dentry cache knows its names: one a name, on the first mount that shows it. Names that are not
+ * UTF-8 are left out if there is another one. Throws a ContainerError if there is none, or if the cache is
+ * damaged.
+ */
+export function inodePaths(
+  kernel: Kernel,
+  inode: bigint,
+  namespace: bigint = initialMountNamespace(kernel),
+): ResolvedPath[] {
   const { i_dentry, i_sb } = kernel.bind(inodeStruct).at(inode);
   const { s_mounts } = kernel.bind(superBlockStruct).at(i_sb);
-  const initial = initialMountNamespace(kernel);
   const mounts = [
     ...listForEachEntry(kernel, s_mounts, kernel.bind(mountStruct), 'mnt_instance', MAX_ALIASES),
-  ].filter((mount) => mount.mnt_ns === initial);
+  ].filter((mount) => mount.mnt_ns === namespace);
   const paths: ResolvedPath[] = [];
   let unreadable: ContainerError | undefined;
   for (const dentry of hlistForEachEntry(

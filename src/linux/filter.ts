@@ -17,7 +17,17 @@ const MAX_INSTRUCTIONS = 4096;
  */
 export function socketFilter(kernel: Kernel, sock: Sock): bigint[] | undefined {
   if (sock.sk_filter === 0n) return [];
-  const original = kernel.bind(bpfProg).at(kernel.bind(skFilter).at(sock.sk_filter).prog).orig_prog;
+  return classicProgram(
+    kernel,
+    kernel.bind(bpfProg).at(kernel.bind(skFilter).at(sock.sk_filter).prog).orig_prog,
+  );
+}
+
+/**
+ * A program as it was given, by the address of its `struct sock_fprog_kern`; undefined if there is none, or
+ * it is none that the kernel takes.
+ */
+export function classicProgram(kernel: Kernel, original: bigint): bigint[] | undefined {
   if (original === 0n) return undefined;
   const { len, filter } = kernel.bind(sockFprog).at(original);
   if (len === 0 || len > MAX_INSTRUCTIONS) return undefined;

@@ -14,6 +14,9 @@ export const mountStruct = struct('mount', {
   mnt_instance: addressOf('mnt_instance'),
 });
 
+/** Bits of `mnt_flags` (include/linux/mount.h): what a mount does not allow. */
+export const MNT = { nosuid: 0x01, nodev: 0x02, noexec: 0x04, readonly: 0x40 } as const;
+
 export type Mount = ViewOf<typeof mountStruct>;
 
 /**

@@ -90,6 +90,7 @@ export const taskStruct = struct('task_struct', {
   sas_ss_flags: u32,
   loginuid: optional(u32),
   seccompMode: s32.at('seccomp.mode'),
+  seccompFilter: pointer.at('seccomp.filter'),
   /** Where system calls are allowed all the same: any addresses. */
   dispatchOffset: u64.at('syscall_dispatch.offset'),
   dispatchSelector: pointer.at('syscall_dispatch.selector'),

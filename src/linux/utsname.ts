@@ -5,4 +5,5 @@ export const utsNamespaceStruct = struct('uts_namespace', {
   nodename: cstring.at('name.nodename'),
   version: cstring.at('name.version'),
   machine: cstring.at('name.machine'),
+  domainname: cstring.at('name.domainname'),
 });

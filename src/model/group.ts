@@ -2,6 +2,7 @@ import type { GroupFiles } from './file.ts';
 import type { SharedMemory } from './memory.ts';
 import type { MessageQueue } from './message-queue.ts';
 import type { Process } from './process.ts';
+import type { Sandbox } from './sandbox.ts';
 import type { SharedSegment } from './segment.ts';
 import type { SemaphoreSet } from './semaphore-set.ts';
 import type { Refusal } from './verdict.ts';
@@ -33,6 +34,8 @@ export interface ProcessGroup {
   readonly semaphores: readonly SemaphoreSet[];
   readonly messageQueues: readonly MessageQueue[];
   readonly clocks: ClockReadings;
+  /** The sandbox that all of them were in; their paths are those that they see. */
+  readonly sandbox?: Sandbox;
 }
 
 /** A process that was ending when its kernel died, and is gone. */

@@ -77,6 +77,8 @@ export interface AddressSpace {
   /** MMF_DUMPABLE_MASK bits of mm->flags: 0, 1 or 2 as in PR_GET_DUMPABLE. */
   readonly dumpable: number;
   readonly thpDisabled: boolean;
+  /** It has given up making memory executable (PR_SET_MDWE). */
+  readonly refusesExecGain?: boolean;
   /** /proc/PID/coredump_filter; undefined: the system's default. */
   readonly coredumpFilter?: number;
   /** Memory protection keys of pkey_alloc(2), rising. */

@@ -37,6 +37,15 @@ export interface Credentials {
   readonly noNewPrivs: boolean;
 }
 
+/** A filter of seccomp(2), which holds together with all that were there before it. */
+export interface SeccompFilter {
+  /** Instructions of eight bytes (struct sock_filter). */
+  readonly program: Uint8Array;
+  /** What it does to a call is logged (SECCOMP_FILTER_FLAG_LOG). */
+  readonly isLogged: boolean;
+  readonly previous: SeccompFilter | undefined;
+}
+
 export interface Thread {
   readonly tid: number;
   readonly comm: string;
@@ -53,6 +62,8 @@ export interface Thread {
   readonly altStack: SigAltStack;
   readonly parentDeathSignal: number;
   readonly credentials: Credentials;
+  /** The newest of its filters; the same object for threads that have it in common. */
+  readonly seccomp?: SeccompFilter | undefined;
   /** SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5. */
   readonly policy: number;
   readonly nice: number;

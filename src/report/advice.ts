@@ -41,17 +41,36 @@ const table: readonly Advice[] = [
   {
     pattern: /seccomp/,
     advice:
-      'a service has a seccomp filter from SystemCallFilter=, RestrictAddressFamilies=, RestrictNamespaces=, ' +
-      'MemoryDenyWriteExecute= and others of systemd.exec(5): a drop-in can set them back; some programs make one themselves',
+      'a seccomp filter comes back if it decides by itself: strict mode, and filters that ask a supervisor, are set up by the ' +
+      'program or by what has started it, which may have a setting for it',
+  },
+  {
+    pattern: /its sandbox has|no sandbox any more|sandbox was not made/,
+    advice:
+      'a service comes back into the sandbox that its unit makes now: restart the service when its unit has been changed, so ' +
+      'that it runs in that; what a program does to its namespaces itself does not come back',
+  },
+  {
+    pattern: /sandbox/,
+    advice:
+      'a service comes back into its sandbox alone and without links to what is outside: start what shares its pipes or ' +
+      'sockets within the same unit',
+  },
+  {
+    pattern: /(mnt|uts|mount) namespace/,
+    advice:
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
+      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
+      'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
     pattern: /namespace/,
     advice:
-      'containers and sandboxes do not come back yet: for a service, a drop-in can set back PrivateTmp=, PrivateDevices=, ' +
-      'ProtectSystem=, ProtectHome= and the like (systemd.exec(5))',
+      'containers do not come back yet: for a service, a drop-in can set back PrivateUsers=, PrivateNetwork=, PrivateIPC= and the ' +
+      'like (systemd.exec(5))',
   },
   {
-    pattern: /AppArmor|SELinux|Landlock|PR_SET_MDWE/,
+    pattern: /AppArmor|SELinux|Landlock|PR_MDWE_NO_INHERIT/,
     advice:
       'the confinement cannot be given again: without it the program comes back (aa-disable, a setting of the unit)',
   },

@@ -1,3 +1,5 @@
 /** `f_type` of file systems that are in memory alone (include/uapi/linux/magic.h, statfs(2)). */
 export const TMPFS_MAGIC = 0x0102_1994;
 export const RAMFS_MAGIC = 0x8584_58f6;
+/** That of a /proc. */
+export const PROC_SUPER_MAGIC = 0x9fa0;

@@ -22,6 +22,9 @@ export const connect = libcFunction<[fd: number, address: Uint8Array, length: nu
   'int connect(int fd, const uint8_t *address, uint32_t length)',
 );
 
+/** shutdown(2). */
+export const shutdown = libcFunction<[fd: number, how: number]>('int shutdown(int fd, int how)');
+
 /** setsockopt(2). */
 export const setsockopt = libcFunction<
   [fd: number, level: number, option: number, value: Uint8Array, length: number]

@@ -99,7 +99,7 @@ for (const release of releases) {
       }
 
       group(...pids: readonly number[]): MessageQueue[] {
-        const nothing = { files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
+        const nothing = { namespace: 0n, files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
         return messageQueuesOfGroup({ context: this.context, pids: new Set(pids), ...nothing });
       }
 

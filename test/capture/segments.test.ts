@@ -117,7 +117,7 @@ for (const release of releases) {
 
       group(...pids: readonly number[]): SharedSegment[] {
         const { context } = this;
-        const nothing = { files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
+        const nothing = { namespace: 0n, files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
         const selection: GroupSelection = { context, pids: new Set(pids), ...nothing };
         return segmentsOf(selection);
       }

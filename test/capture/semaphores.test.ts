@@ -119,7 +119,7 @@ for (const release of releases) {
       }
 
       group(...pids: readonly number[]): SemaphoreSet[] {
-        const nothing = { files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
+        const nothing = { namespace: 0n, files: [], pathFiles: [], shmids: new Set<number>(), paths: [] };
         return semaphoresOfGroup({ context: this.context, pids: new Set(pids), ...nothing });
       }
 

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { isInstalled, planAdoptions, scopeOf, serviceOf } from '../../src/crash-world/adoption.ts';
+import { isInstalled, serviceOf } from '../../src/config/service-units.ts';
+import { planAdoptions, scopeOf } from '../../src/crash-world/adoption.ts';
 import type { Candidate } from '../../src/crash-world/select.ts';
 
 function candidate(pid: number, cgroup: string, more: Partial<Candidate> = {}): Candidate {

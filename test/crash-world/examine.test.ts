@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
-import { examineGroup } from '../../src/crash-world/examine.ts';
+import { examinedOf, examineGroup } from '../../src/crash-world/examine.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
@@ -57,7 +57,7 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
     const found = check('file', 'cwd');
     const group = await start();
     noteFound(group.files, found);
-    assert.deepEqual(examineGroup(group, found), []);
+    assert.deepEqual(examineGroup(examinedOf(group), found), []);
   });
 
   test('are wrong if another file was put in the place of one between the check and the opening', async () => {
@@ -66,7 +66,7 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
     renameSync(path('other'), path('file'));
     const group = await start();
     noteFound(group.files, found);
-    const [problem, ...others] = examineGroup(group, found);
+    const [problem, ...others] = examineGroup(examinedOf(group), found);
     assert.match(problem ?? '', /^process \d+: fd 0 is another file than \/.*\/file \(inode \d+ on device/);
     assert.deepEqual(others, []);
   });
@@ -87,7 +87,7 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
       const link = links.find(({ target }) => file.type === 'path' && file.path === target);
       return link === undefined ? file : { ...link.was, id: file.id };
     });
-    const problems = examineGroup({ ...group, files: { ...group.files, files } }, found);
+    const problems = examineGroup(examinedOf({ ...group, files: { ...group.files, files } }), found);
     assert.equal(problems.length, 2);
     assert.match(problems[0] ?? '', /fd 0 is another file than \/.*\/file/);
     assert.match(problems[1] ?? '', /the working directory is another file than \/.*\/cwd/);
@@ -101,13 +101,13 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
     const descriptors = (table?.descriptors ?? []).filter(({ fd }) => fd !== 0);
     const [process] = group.processes;
     const without = { ...group, files: { ...group.files, tables: [{ filesId: group.id, descriptors }] } };
-    assert.match(examineGroup(without, found)[0] ?? '', /fd 0 is \/.*\/file, and it had none/);
+    assert.match(examineGroup(examinedOf(without), found)[0] ?? '', /fd 0 is \/.*\/file, and it had none/);
     const [area] = process?.memory?.vmas ?? [];
     assert.ok(process?.memory !== undefined && area !== undefined);
     const more = areaOf(0x10000, 1, { kind: 'file-private', fileId: area.fileId ?? 0 });
     const vmas = [more, ...process.memory.vmas.slice(1)];
     const other = { ...group, processes: [{ ...process, memory: { ...process.memory, vmas } }] };
-    const problems = examineGroup(other, found);
+    const problems = examineGroup(examinedOf(other), found);
     assert.equal(problems.length, 2);
     assert.match(problems[0] ?? '', /the mapping [0-9a-f]+-[0-9a-f]+ is .*, and it had none/);
     assert.match(problems[1] ?? '', /the mapping at 0x10000 is of no file any more/);
@@ -116,8 +116,11 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
   test('cannot be told where a descriptor is not there', async () => {
     const group = await start();
     const table = { filesId: group.id, descriptors: [{ fd: 77, fileId: 1, closeOnExec: false }] };
-    assert.throws(() => examineGroup({ ...group, files: { ...group.files, tables: [table] } }, new Map()), {
-      code: 'ENOENT',
-    });
+    assert.throws(
+      () => examineGroup(examinedOf({ ...group, files: { ...group.files, tables: [table] } }), new Map()),
+      {
+        code: 'ENOENT',
+      },
+    );
   });
 });

@@ -15,7 +15,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { makeAndCheckFiles } from '../../src/crash-world/group-files.ts';
+import { notePaths } from '../../src/crash-world/found-file.ts';
+import { checkNoted, makeAndCheckFiles } from '../../src/crash-world/group-files.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
 import { type GroupFiles, noFiles } from '../../src/model/file.ts';
@@ -93,6 +94,27 @@ suite('preparing files', () => {
       [0, 4095, 4096, 3 * 4096 - 1, 3 * 4096, 3 * 4096 + 1].map((at) => content[at]),
       [7, 7, 0, 0, 9, 9],
     );
+  });
+
+  test('what is noted is a file that was checked, and none that was put there in between', () => {
+    const path = join(onDisk, 'swapped');
+    writeFileSync(path, 'as it was');
+    const { ino: inode, mode, size: sizeBytes } = statSync(path);
+    const checks = [
+      { path, identity: identity({ fileSystem: 'ext4', onDisk: true, inode, mode, sizeBytes }) },
+    ];
+    const noted = () => {
+      const found = new Map();
+      assert.deepEqual(notePaths(checks, found), []);
+      return checkNoted(checks, found);
+    };
+    assert.deepEqual(makeAndCheckFiles(written({ filesToCheck: checks })), []);
+    assert.deepEqual(noted(), []);
+    rmSync(path);
+    symlinkSync('/etc/passwd', path);
+    assert.deepEqual(noted(), [{ path, problem: 'is a symbolic link and was a regular file' }]);
+    rmSync(path);
+    assert.deepEqual(noted(), [{ path, problem: 'is not there' }]);
   });
 
   // tmpfs has attributes of users since 6.6 only, trusted ones always.

@@ -80,7 +80,7 @@ test('systemd is told to settle, once', () => {
   writeSettleUnit(directory);
   writeSettleUnit(directory);
   const wanted = join(directory, 'multi-user.target.wants/otherworld-settle.service');
-  assert.match(readFileSync(wanted, 'utf8'), /^After=multi-user\.target$/m);
+  assert.match(readFileSync(wanted, 'utf8'), /^After=multi-user\.target otherworld-sandbox\.service$/m);
   removeDropIn('nobody.service', directory);
   assert.ok(!existsSync(join(directory, 'nobody.service.d')));
 });

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { examineGroup } from '../../src/crash-world/examine.ts';
+import { examinedOf, examineGroup } from '../../src/crash-world/examine.ts';
 import type { ReadyGroup } from '../../src/crash-world/files-stage.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
 import { restoreGroups } from '../../src/crash-world/restore-stage.ts';
@@ -96,7 +96,7 @@ suite('restoring groups', needsCgroups, () => {
         command: [join(ready.directory, 'criu')],
         cgroups,
         timeoutSeconds: 20,
-        examine: () => examineGroup(ready.group, ready.found),
+        examine: () => examineGroup(examinedOf(ready.group), ready.found),
       }),
     );
     return restored.map(({ group }) => group);

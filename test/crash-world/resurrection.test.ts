@@ -24,6 +24,7 @@ const GIVEN: Readonly<Record<string, Values>> = {
   files: { ready: 'ready' },
   watch: { watch: 'watch' },
   restore: { restored: 'restored' },
+  sandboxes: { late: 'late' },
   procedures: { restored: 'restored without those that ended' },
 };
 
@@ -62,7 +63,7 @@ const noWork = {} as Work;
 
 const NAMES = [
   ...['log', 'mounts', 'write-back', 'selection', 'capture', 'images', 'save-tmpfs', 'cpus', 'memory'],
-  ...['make-tmpfs', 'files', 'restore', 'procedures', 'handover'],
+  ...['make-tmpfs', 'files', 'restore', 'procedures', 'sandboxes', 'handover'],
 ];
 
 test('stages run in this order, and are in the report under these names', async () => {
@@ -91,11 +92,13 @@ test('stages run in this order, and are in the report under these names', async 
     watch: {},
     restore: { ready: 'ready' },
     procedures: { restored: 'restored', watch: 'watch' },
+    sandboxes: { imaged: 'imaged' },
     handover: {
       restored: 'restored without those that ended',
       selection: 'selection',
       limits: 'limits',
       savedTmpfs: 'saved tmpfs',
+      late: 'late',
     },
   });
 });
@@ -117,6 +120,7 @@ const CONSEQUENCES: Readonly<Record<string, Readonly<Record<string, Values | 'le
     limits: { imaged: [] },
     'make-tmpfs': { imaged: [] },
     files: { imaged: [] },
+    sandboxes: { imaged: [] },
   },
   'save-tmpfs': { 'make-tmpfs': 'left out', handover: { savedTmpfs: undefined } },
   cpus: { memory: { needed: [EVERYTHING] } },
@@ -125,6 +129,7 @@ const CONSEQUENCES: Readonly<Record<string, Readonly<Record<string, Values | 'le
   files: { restore: { ready: [] } },
   restore: { procedures: { restored: [] }, handover: {} },
   procedures: { handover: { restored: 'restored' } },
+  sandboxes: { handover: { late: [] } },
   handover: {},
 };
 

@@ -14,7 +14,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
-import { makeTmpfs, noteStalePidFiles, withinLimit } from '../../src/crash-world/saved-tmpfs.ts';
+import {
+  makeTmpfs,
+  noteStalePidFiles,
+  withinLimit,
+  withoutThoseOf,
+} from '../../src/crash-world/saved-tmpfs.ts';
 import { writePreparation } from '../../src/criu/images/files/preparation.ts';
 import { ImageDirectory, type PageSource } from '../../src/criu/images/image.ts';
 import type { FileToMake, TmpfsFiles } from '../../src/model/file.ts';
@@ -43,6 +48,16 @@ suite('files on tmpfs', () => {
   beforeEach(() => {
     place = join(scratch, `tmpfs-${number++}`);
     mkdirSync(place);
+  });
+
+  test('that a group makes itself are left to it, and not others of the same path in a sandbox', () => {
+    const one = file('one', 0, 1);
+    const inside = { ...one, identity: { ...one.identity, inode: 2 } };
+    const files = { directoriesToMake: [], filesToMake: [one], symlinksToMake: [], namesToMake: [] };
+    assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [one] } }], files).filesToMake, []);
+    assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [inside] } }], files).filesToMake, [one]);
+    const sameNumber = { ...one, identity: { ...one.identity, generation: 7 } };
+    assert.deepEqual(withoutThoseOf([{ files: { filesToMake: [sameNumber] } }], files).filesToMake, [one]);
   });
 
   function file(name: string, page: number, sizeBytes: number): FileToMake {

@@ -158,6 +158,14 @@ export function groupOf(processes: readonly Process[]): ProcessGroup {
 export const lateNothing: RestorePlan = {
   ...{ pids: [process.pid], numbers: [], options: [], journalSockets: [], personality: 0 },
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
-  ...{ sockets: [], exclusiveTerminals: [], wallClockTimers: [], fifos: [], memoryKeys: [], signals: [] },
+  ...{
+    sockets: [],
+    exclusiveTerminals: [],
+    wallClockTimers: [],
+    fifos: [],
+    memoryKeys: [],
+    mdwe: [],
+    signals: [],
+  },
   aioRequests: 0,
 };

@@ -83,7 +83,10 @@ for (const release of releases) {
       const fileSystem = { name: 'tmpfs', onDisk: false };
       const mount = kernel.bind(mountStruct).at(0n);
       const identity = identityOf(inode, fileSystem);
-      const file = { path: '/tmp/gone', deleted: true, mount, dentry: 0n, inode, fileSystem, identity };
+      const file = {
+        ...{ path: '/tmp/gone', deleted: true, mount, dentry: 0n, namespace: 0n },
+        ...{ inode, fileSystem, identity },
+      };
       assert.deepEqual(contentOf(kernel, ghostOf(kernel, file, 1).runs), [
         [0, 0xa0],
         [2, 0xa2],

@@ -137,7 +137,7 @@ test('what can be done about the reasons is said once for all processes', () => 
   const text = printReport({ ...full, processes }, styleFor(false));
   assert.match(
     text,
-    /^What to do$\n {2}2 processes: let the program do without io_uring.*\n {2}2 processes: a service has a seccomp/m,
+    /^What to do$\n {2}2 processes: let the program do without io_uring.*\n {2}2 processes: a seccomp filter comes/m,
   );
   assert.doesNotMatch(printReport({ ...full, processes: [process(1, {})] }, styleFor(false)), /What to do/);
 });

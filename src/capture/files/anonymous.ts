@@ -76,18 +76,17 @@ export function captureTimerfd(context: CaptureContext, file: File): TimerFd {
 /** An inotify file with its watches by path. Throws a FileRefusal if a watched inode has no known path. */
 export function captureInotify(context: CaptureContext, file: File): Inotify {
   const { kernel } = context;
+  const holders = context.system.holdersOfFile(file.address);
+  const namespace = context.namespaceOfHolders(holders);
   const { queued, marks } = inotifyState(kernel, file.private_data);
   const watches = marks.map(({ wd, mask, inode: address }): InotifyWatch => {
-    const path = address === 0n ? undefined : inodePaths(kernel, address)[0]?.path;
+    const path = address === 0n ? undefined : inodePaths(kernel, address, namespace)[0]?.path;
     if (path === undefined)
       throw new FileRefusal(`has an inotify watch (${wd}) on a file whose path is not known`);
     const inode = kernel.bind(inodeStruct).at(address);
     const device = userDevice(kernel.bind(superBlockStruct).at(inode.i_sb).s_dev);
     return { wd, mask, path, inode: inode.i_ino, device };
   });
-  if (queued > 0) {
-    const holders = context.system.holdersOfFile(file.address);
-    context.noteHolders(holders, `${queued} inotify events that had not been read are lost`);
-  }
+  if (queued > 0) context.noteHolders(holders, `${queued} inotify events that had not been read are lost`);
   return { type: 'inotify', ...context.common(file), watches };
 }

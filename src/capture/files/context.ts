@@ -1,3 +1,4 @@
+import { initialMountNamespace } from '../../linux/dcache.ts';
 import { fileOwner } from '../../linux/file.ts';
 import type { File } from '../../linux/fs.ts';
 import { pidNr } from '../../linux/pid.ts';
@@ -9,6 +10,7 @@ import type { FileOwner } from '../../model/open-file.ts';
 import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { type Disks, type EndedTasks, type FileReason, type FileTask, noneEnded } from '../file-capture.ts';
+import { mountNamespaceOf, noSandboxes, type Sandboxes } from '../sandboxes.ts';
 import { type Holder, SystemFiles, showHolder } from './holders.ts';
 import { Mappers } from './mappers.ts';
 import { FileRefusal } from './refusal.ts';
@@ -30,6 +32,7 @@ export class CaptureContext {
   readonly list: TaskList;
   /** Undefined where a dump is looked at on another machine. */
   readonly disks: Disks | undefined;
+  readonly sandboxes: Sandboxes;
   readonly ended: EndedTasks;
 
   readonly edges: SharingEdge[] = [];
@@ -53,12 +56,14 @@ export class CaptureContext {
     list: TaskList,
     disks?: Disks,
     ended: EndedTasks = noneEnded,
+    sandboxes: Sandboxes = noSandboxes,
   ) {
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
+    this.sandboxes = sandboxes;
     this.ended = ended;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
     this.mappers = new Mappers(kernel, this.tasks, list, ended);
@@ -77,6 +82,18 @@ export class CaptureContext {
   /** A number that no file, ghost or shared memory of this capture has yet; from 1 on. */
   nextId(): number {
     return ++this.#lastId;
+  }
+
+  /** The mount namespace of a protected process; the initial one of any other, whose files are not opened. */
+  namespaceOf(pid: number | undefined): bigint {
+    const task = pid === undefined ? undefined : this.tasks.get(pid)?.task;
+    const own = task === undefined ? undefined : mountNamespaceOf(this.kernel, task);
+    return own ?? initialMountNamespace(this.kernel);
+  }
+
+  /** That of the first protected one of some holders: those of others do not come back with it. */
+  namespaceOfHolders(holders: readonly Holder[]): bigint {
+    return this.namespaceOf(holders.find(({ isProtected }) => isProtected)?.pid);
   }
 
   /** The fields that all open files have. */

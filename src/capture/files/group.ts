@@ -21,6 +21,7 @@ export function selectFiles(
   return {
     context,
     pids,
+    namespace: context.namespaceOf([...pids][0]),
     files,
     pathFiles,
     shmids,

@@ -53,7 +53,7 @@ function freePtyIndex(context: CaptureContext): number {
  */
 export function captureHungUpTerminal(context: CaptureContext, file: File): TerminalFile {
   const { kernel } = context;
-  const named = namedFile(kernel, file.f_mnt, file.f_dentry);
+  const named = namedFile(context, file.f_mnt, file.f_dentry);
   const { i_rdev: rdev, i_uid: uid, i_gid: gid, i_sb, i_mode: mode } = named.inode;
   if (major(rdev) !== PTY_SLAVE_MAJOR)
     throw new FileRefusal(`has the terminal ${named.path} open, which was hung up`);

@@ -49,6 +49,8 @@ export interface MemoryKind {
 export interface GroupSelection {
   readonly context: CaptureContext;
   readonly pids: ReadonlySet<number>;
+  /** The mount namespace that they are in. */
+  readonly namespace: bigint;
   readonly files: readonly OpenFile[];
   /** The files that these are opened again by. */
   readonly pathFiles: readonly PathFile[];

@@ -12,7 +12,10 @@ import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
 import { pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
 
-/** Files with a path that only mappings, executables and directories use, by inode, access mode and path. */
+/**
+ * Files with a path that only mappings, executables and directories use, by mount namespace, inode,
+ * access mode and path.
+ */
 class Placeholders {
   readonly byKey = new Map<string, PathFile>();
 }
@@ -21,7 +24,7 @@ class Placeholders {
  * A file for CRIU to open by path that no descriptor stands for; one for each inode, path and access mode.
  */
 function placeholder(context: CaptureContext, named: NamedFile, flags: number): PathFile {
-  const key = `${named.inode.address} ${flags} ${named.path}`;
+  const key = `${named.namespace} ${named.inode.address} ${flags} ${named.path}`;
   const { byKey } = context.of(Placeholders);
   let file = byKey.get(key);
   if (file === undefined) {
@@ -39,7 +42,7 @@ function openedFile(context: CaptureContext, address: bigint): File {
 
 /** A mapping of a file with a path. */
 function mapPath(context: CaptureContext, file: File, use: MappingUse): MappedFile {
-  const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);
+  const named = namedFile(context, file.f_mnt, file.f_dentry, context.namespaceOf(use.pid));
   if (typeOf(named.inode.i_mode) !== fileType.regular) {
     throw new FileRefusal(`has a mapping of ${named.path}, which is not a regular file`);
   }
@@ -76,7 +79,11 @@ export function captureExecutable(context: CaptureContext, address: bigint, pid:
   const file = openedFile(context, address);
   if (memoryFileKind(context, file) !== undefined)
     throw new FileRefusal('runs a program that is in memory only');
-  const mapped = placeholder(context, namedFile(context.kernel, file.f_mnt, file.f_dentry), 0);
+  const mapped = placeholder(
+    context,
+    namedFile(context, file.f_mnt, file.f_dentry, context.namespaceOf(pid)),
+    0,
+  );
   context.use(pid, mapped);
   return mapped.id;
 }
@@ -84,7 +91,7 @@ export function captureExecutable(context: CaptureContext, address: bigint, pid:
 /** The entry of a directory, by the address of a `struct path`. Throws a FileRefusal or a VmcoreError. */
 export function captureDirectory(context: CaptureContext, address: bigint, pid: number): number {
   const { mnt, dentry } = context.kernel.bind(pathStruct).at(address);
-  const named = namedFile(context.kernel, mnt, dentry);
+  const named = namedFile(context, mnt, dentry, context.namespaceOf(pid));
   if (typeOf(named.inode.i_mode) !== fileType.directory) {
     throw new FileRefusal(`is in ${named.path}, which is not a directory`);
   }

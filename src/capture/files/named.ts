@@ -1,4 +1,10 @@
-import { dentryName, dentryStruct, resolvePath } from '../../linux/dcache.ts';
+import {
+  dentryName,
+  dentryStruct,
+  initialMountNamespace,
+  inodePaths,
+  resolvePath,
+} from '../../linux/dcache.ts';
 import { type FileSystem, fileSystemOf, type Inode, inodeStruct, userDevice } from '../../linux/fs.ts';
 import type { Mount } from '../../linux/mount.ts';
 import { tmpfsXattrs } from '../../linux/xattr.ts';
@@ -9,6 +15,7 @@ import { showText } from '../../system/byte-text.ts';
 import { fileType, permissionsOf, typeOf } from '../../system/file-mode.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** A dentry on a mount, with all that tells how it is found again. */
@@ -21,6 +28,8 @@ export interface NamedFile {
   readonly inode: Inode;
   readonly fileSystem: FileSystem;
   readonly identity: FileIdentity;
+  /** The mount namespace that the path is one of. */
+  readonly namespace: bigint;
 }
 
 /** File systems whose files are memory of the kernel: they went with it, content and all. */
@@ -100,20 +109,32 @@ function withoutMount(kernel: Kernel, address: bigint, path: string, root: 'deta
   return withoutMountReason(fileSystemOf(kernel, i_sb).name, name, path, root);
 }
 
+/** What naming a file depends on. */
+export type Naming = Pick<CaptureContext, 'kernel' | 'sandboxes'>;
+
 /**
- * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace, on an
- * unmounted file system, has no path at all, or is on a file system of which nothing is known; a VmcoreError
- * if it cannot be read.
+ * The named file at a `struct path`. Throws a FileRefusal if it is in another mount namespace than its user,
+ * on an unmounted file system, has no path at all, or is on a file system of which nothing is known; a
+ * VmcoreError if it cannot be read.
+ * @param namespace the mount namespace of who uses it; the initial one if not given
  */
-export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFile {
+export function namedFile(
+  { kernel, sandboxes }: Naming,
+  mnt: bigint,
+  dentry: bigint,
+  namespace: bigint = initialMountNamespace(kernel),
+): NamedFile {
   const { path, deleted, root, mount } = resolvePath(kernel, mnt, dentry);
+  const isSandboxed = sandboxes.unitOf(namespace) !== undefined;
   switch (root) {
     case 'other-namespace':
+      if (mount.mnt_ns === namespace && isSandboxed) break;
       throw new FileRefusal(`has ${path} open in a mount namespace of its own`);
     case 'detached':
     case 'internal':
       throw new FileRefusal(withoutMount(kernel, dentry, path, root));
     case 'initial':
+      if (isSandboxed) checkSeenInside(kernel, path, dentry, namespace);
   }
   const inode = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(dentry).d_inode);
   const fileSystem = fileSystemOf(kernel, inode.i_sb);
@@ -121,7 +142,23 @@ export function namedFile(kernel: Kernel, mnt: bigint, dentry: bigint): NamedFil
   if (!onDisk && !memoryFileSystems.has(name) && !kernelFileSystems.has(name)) {
     throw new FileRefusal(`has ${path} open on a ${name} file system`);
   }
-  return { path, deleted, mount, dentry, inode, fileSystem, identity: identityOf(inode, fileSystem) };
+  const identity = identityOf(inode, fileSystem);
+  return { path, deleted, mount, dentry, inode, fileSystem, identity, namespace };
+}
+
+/**
+ * What the service manager opens before it makes the sandbox (/dev/null, a log) is of the mounts outside, and
+ * is opened again by its path inside: that has to lead to the same file. A device is the same by its number,
+ * which is compared before the restore.
+ */
+function checkSeenInside(kernel: Kernel, path: string, address: bigint, namespace: bigint): void {
+  const { d_inode } = kernel.bind(dentryStruct).at(address);
+  const { i_mode, i_sb } = kernel.bind(inodeStruct).at(d_inode);
+  if (typeOf(i_mode) === fileType.character) return;
+  // On a disk it is known by its inode, whatever else is mounted over its path.
+  const isKnown = fileSystemOf(kernel, i_sb).onDisk;
+  if (isKnown && inodePaths(kernel, d_inode, namespace).some((inside) => inside.path === path)) return;
+  throw new FileRefusal(`has ${path} open from outside its sandbox`);
 }
 
 /** No path has more directories. */

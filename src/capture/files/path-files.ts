@@ -7,7 +7,7 @@ import type { GroupSelection } from './kind.ts';
 import { FileRefusal } from './refusal.ts';
 import { unwrittenFile } from './write-back.ts';
 
-/** What is needed of paths before files can be opened by them. */
+/** What is needed of the paths of one mount namespace before files can be opened by them. */
 export class PathFiles {
   /** By the address of the inode, so that two opens of a deleted file are one ghost. */
   readonly ghosts = new Map<bigint, GhostFile>();
@@ -16,6 +16,25 @@ export class PathFiles {
   readonly directories = new Map<string, readonly DirectoryToMake[]>();
   /** Inodes of the files on disks, by path. */
   readonly inodesOnDisk = new Map<string, Inode>();
+}
+
+/** A path leads to another file in each mount namespace. */
+class Namespaces {
+  readonly byAddress = new Map<bigint, PathFiles>();
+}
+
+/** What is needed of the paths of a mount namespace. */
+export function pathFilesOf(context: CaptureContext, namespace: bigint): PathFiles {
+  const { byAddress } = context.of(Namespaces);
+  const known = byAddress.get(namespace);
+  if (known !== undefined) return known;
+  const files = new PathFiles();
+  byAddress.set(namespace, files);
+  return files;
+}
+
+function ofGroup({ context, namespace }: GroupSelection): PathFiles {
+  return pathFilesOf(context, namespace);
 }
 
 function byPath<T extends { readonly path: string }>(items: readonly T[]): T[] {
@@ -27,19 +46,19 @@ function present({ pathFiles }: GroupSelection): GroupSelection['pathFiles'] {
   return pathFiles.filter(({ ghostId }) => ghostId === undefined);
 }
 
-export function ghostsOf({ context, pathFiles }: GroupSelection): GhostFile[] {
-  const ids = new Set(pathFiles.map(({ ghostId }) => ghostId));
-  return [...context.of(PathFiles).ghosts.values()].filter(({ id }) => ids.has(id));
+export function ghostsOf(group: GroupSelection): GhostFile[] {
+  const ids = new Set(group.pathFiles.map(({ ghostId }) => ghostId));
+  return [...ofGroup(group).ghosts.values()].filter(({ id }) => ids.has(id));
 }
 
-export function directoriesOf({ context, paths }: GroupSelection): DirectoryToMake[] {
-  const { directories } = context.of(PathFiles);
-  const needed = byPath(paths.flatMap((path) => directories.get(path) ?? []));
+export function directoriesOf(group: GroupSelection): DirectoryToMake[] {
+  const { directories } = ofGroup(group);
+  const needed = byPath(group.paths.flatMap((path) => directories.get(path) ?? []));
   return needed.toSorted((a, b) => a.path.length - b.path.length);
 }
 
 export function filesToMakeOf(group: GroupSelection): FileToMake[] {
-  const { toMake } = group.context.of(PathFiles);
+  const { toMake } = ofGroup(group);
   return byPath(present(group).flatMap(({ path }) => toMake.get(path) ?? []));
 }
 
@@ -51,7 +70,7 @@ function isThereBefore({ toMake, directories }: PathFiles, path: string, fileSys
 }
 
 export function filesToCheckOf(group: GroupSelection): FileToCheck[] {
-  const files = group.context.of(PathFiles);
+  const files = ofGroup(group);
   const checked = present(group).filter(
     ({ path, identity }) => identity.onDisk || isThereBefore(files, path, identity.fileSystem),
   );
@@ -60,16 +79,16 @@ export function filesToCheckOf(group: GroupSelection): FileToCheck[] {
 
 /** Throws a FileRefusal: see `unwrittenAt`. */
 export function unwrittenOf(group: GroupSelection): UnwrittenFile[] {
-  return byPath(present(group).flatMap(({ path }) => unwrittenAt(group.context, path) ?? []));
+  return byPath(present(group).flatMap(({ path }) => unwrittenAt(group, path) ?? []));
 }
 
 /**
  * What of a file may be missing on its disk. Throws a FileRefusal if that cannot be told of a file that the
  * kernel had not written: what comes back would find an older content.
  */
-function unwrittenAt(context: CaptureContext, path: string): UnwrittenFile | undefined {
-  const { kernel, clocks } = context;
-  const inode = context.of(PathFiles).inodesOnDisk.get(path);
+function unwrittenAt(group: GroupSelection, path: string): UnwrittenFile | undefined {
+  const { kernel, clocks } = group.context;
+  const inode = ofGroup(group).inodesOnDisk.get(path);
   if (inode === undefined) return undefined;
   let problem: string;
   try {

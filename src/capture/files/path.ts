@@ -4,6 +4,7 @@ import { filePosition, fmode, openFlags } from '../../linux/file.ts';
 import { type File, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
+import { isFilledAtBoot } from '../tmpfs-files.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
 import {
@@ -14,7 +15,7 @@ import {
   type NamedFile,
   namedFile,
 } from './named.ts';
-import { PathFiles } from './path-files.ts';
+import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
@@ -49,7 +50,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   const { kernel } = context;
   if (!file.deleted) return { path: file.path, ghostId: undefined };
   if (file.inode.i_nlink > 0) {
-    const [other] = inodePaths(kernel, file.inode.address);
+    const [other] = inodePaths(kernel, file.inode.address, file.namespace);
     if (other !== undefined) return { path: other.path, ghostId: undefined };
     if (typeOf(file.inode.i_mode) !== fileType.directory) {
       throw new FileRefusal(
@@ -60,7 +61,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
     throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
   }
-  const { ghosts } = context.of(PathFiles);
+  const { ghosts } = pathFilesOf(context, file.namespace);
   let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
     ghost = ghostOf(kernel, file, context.nextId(), context.disks);
@@ -69,13 +70,25 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   return { path: file.path, ghostId: ghost.id };
 }
 
+/**
+ * Whether a file of a sandbox is there before the group's own files are made: the service manager makes the
+ * devices of a sandbox, and what has a name outside of it, on what no boot fills anew, is made with all that
+ * nobody has open.
+ */
+function isMadeOutside({ kernel, sandboxes }: CaptureContext, file: NamedFile): boolean {
+  if (sandboxes.unitOf(file.namespace) === undefined || file.deleted) return false;
+  if (typeOf(file.inode.i_mode) === fileType.character) return true;
+  return inodePaths(kernel, file.inode.address).some(({ path }) => !isFilledAtBoot(path));
+}
+
 /** Notes what has to be made before a file on a memory file system can be opened again. */
 function remember(context: CaptureContext, file: NamedFile, path: string): void {
   const { kernel } = context;
   if (!isMemoryFileSystem(file.fileSystem.name)) return;
   const isDirectory = typeOf(file.inode.i_mode) === fileType.directory;
   const isRoot = file.dentry === file.mount.mnt_root;
-  const { directories, toMake } = context.of(PathFiles);
+  if (isMadeOutside(context, file)) return;
+  const { directories, toMake } = pathFilesOf(context, file.namespace);
   if (!directories.has(path)) {
     directories.set(path, directoriesAbove(kernel, file, isDirectory && !isRoot && !file.deleted));
   }
@@ -128,7 +141,8 @@ function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode
  * cannot be, a VmcoreError if its structures are damaged.
  */
 export function capturePathFile(context: CaptureContext, file: File): PathFile {
-  const named = namedFile(context.kernel, file.f_mnt, file.f_dentry);
+  const holders = context.system.holdersOfFile(file.address);
+  const named = namedFile(context, file.f_mnt, file.f_dentry, context.namespaceOfHolders(holders));
   if (named.inode.address !== file.f_inode) {
     throw new FileRefusal(`has ${named.path} open, whose inode is not the one of its directory entry`);
   }
@@ -152,7 +166,7 @@ export function pathFile(
   const { path, ghostId } = placeOf(context, named);
   remember(context, named, path);
   if (named.fileSystem.onDisk && ghostId === undefined)
-    context.of(PathFiles).inodesOnDisk.set(path, named.inode);
+    pathFilesOf(context, named.namespace).inodesOnDisk.set(path, named.inode);
   return { type: 'path', ...rest, path, identity: named.identity, ghostId };
 }
 

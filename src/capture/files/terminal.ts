@@ -145,7 +145,7 @@ function captureTty(context: CaptureContext, tty: Tty, kind: TerminalKind, named
  */
 export function captureTerminal(context: CaptureContext, file: File): TerminalFile {
   const { kernel } = context;
-  const named = namedFile(kernel, file.f_mnt, file.f_dentry);
+  const named = namedFile(context, file.f_mnt, file.f_dentry);
   const tty = ttyOfFile(kernel, file);
   const kind = kindOf(kernel, tty, named);
   const driver = ttyDriverKind(kernel, tty);

@@ -12,7 +12,7 @@ import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { journalSocket } from './journal.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
-import { PathFiles } from './path-files.ts';
+import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
@@ -206,9 +206,10 @@ function socketFile(
   const none = { file: undefined, deleted: false, nameDirectory: undefined };
   if (unix.dentry === 0n) return none;
   const { kernel } = context;
-  const named = namedFile(kernel, unix.mnt, unix.dentry);
+  const namespace = context.namespaceOfHolders(context.system.holdersOfObject(sock.address));
+  const named = namedFile(context, unix.mnt, unix.dentry, namespace);
   const { mode, uid, gid } = named.identity;
-  context.of(PathFiles).directories.set(named.path, directoriesAbove(kernel, named));
+  pathFilesOf(context, namespace).directories.set(named.path, directoriesAbove(kernel, named));
   if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);

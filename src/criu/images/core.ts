@@ -7,12 +7,14 @@ import { SIGTRAP, signalNumber } from './plan/signals.ts';
 import {
   CoreEntry_march,
   CoreEntrySchema,
+  SeccompMode,
   type TaskCoreEntrySchema,
   type ThreadCoreEntrySchema,
 } from './proto/gen/core_pb.ts';
 import type { CredsEntrySchema } from './proto/gen/creds_pb.ts';
 import type { SignalQueueEntrySchema } from './proto/gen/signal_pb.ts';
 import type { ItimerEntrySchema, PosixTimerEntrySchema } from './proto/gen/timers_pb.ts';
+import type { FilterIds } from './seccomp.ts';
 import { x86ThreadInfo } from './x86.ts';
 
 /** `task_state` (compel/include/uapi/task-state.h); a zombie is TASK_DEAD in an image. */
@@ -116,8 +118,8 @@ function taskCore(process: Process): MessageInitShape<typeof TaskCoreEntrySchema
   };
 }
 
-function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySchema> {
-  const { altStack, robustList, rseq } = thread;
+function threadCore(thread: Thread, filters: FilterIds): MessageInitShape<typeof ThreadCoreEntrySchema> {
+  const { altStack, robustList, rseq, seccomp } = thread;
   const hasStack = altStack.sizeBytes !== 0n;
   return {
     futexRla: robustList.head,
@@ -134,6 +136,9 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
     pdeathSig: thread.parentDeathSignal === 0 ? undefined : thread.parentDeathSignal,
     signalsP: queue(thread.pendingSignals),
     creds: credsEntry(thread.credentials),
+    ...(seccomp === undefined
+      ? {}
+      : { seccompMode: SeccompMode.filter, seccompFilter: filters.get(seccomp) ?? 0 }),
     comm: textToBytes(thread.comm),
     rseqEntry:
       rseq === undefined
@@ -145,7 +150,7 @@ function threadCore(thread: Thread): MessageInitShape<typeof ThreadCoreEntrySche
 /**
  * Writes `core-TID.img` of every thread of a process; the first thread's holds what belongs to the process.
  */
-export function writeCores(images: ImageDirectory, process: Process): void {
+export function writeCores(images: ImageDirectory, process: Process, filters: FilterIds): void {
   if (process.threads.length === 0) {
     images
       .image('core', process.pid)
@@ -157,7 +162,7 @@ export function writeCores(images: ImageDirectory, process: Process): void {
       mtype: CoreEntry_march.X86_64,
       threadInfo: x86ThreadInfo(thread),
       tc: thread.tid === process.pid ? taskCore(process) : undefined,
-      threadCore: threadCore(thread),
+      threadCore: threadCore(thread, filters),
     });
   }
 }

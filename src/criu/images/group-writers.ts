@@ -7,6 +7,7 @@ import { writeMessageQueues } from './message-queues.ts';
 import { writeRestorePlan } from './plan/write-plan.ts';
 import { writeProcesses } from './process.ts';
 import { type RootedGroup, writeNoDescriptors } from './rooted-group.ts';
+import { writeSeccomp } from './seccomp.ts';
 import { writeSegments } from './segments.ts';
 import { writeSemaphores } from './semaphores.ts';
 import { writeSharedMemory } from './shared-memory.ts';
@@ -23,6 +24,7 @@ export const groupWriters: readonly GroupWriter[] = [
   (_group, images) => writeInventory(images),
   writeTree,
   writeProcesses,
+  writeSeccomp,
   writeSharedMemory,
   writeSegments,
   writeSemaphores,

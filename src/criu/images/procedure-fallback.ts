@@ -5,6 +5,7 @@ import { writeCores } from './core.ts';
 import type { ProcedurePlan } from './crash-procedure.ts';
 import { ImageDirectory } from './image.ts';
 import { WITHOUT_PROCEDURES } from './image-names.ts';
+import { filterIds } from './seccomp.ts';
 
 /**
  * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the
@@ -24,7 +25,8 @@ export function keepWithoutProcedures(
   mkdirSync(join(directory, WITHOUT_PROCEDURES), { recursive: true, mode: 0o700 });
   const images = new ImageDirectory(join(directory, WITHOUT_PROCEDURES));
   try {
-    for (const process of processes) writeCores(images, process);
+    const filters = filterIds({ tree: group.processes });
+    for (const process of processes) writeCores(images, process, filters);
   } finally {
     images.close();
   }

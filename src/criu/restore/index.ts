@@ -1,6 +1,6 @@
 export type { Preparation } from '../images/plan/preparation.ts';
 export { abandonRecord, forceContinue } from './force-continue.ts';
-export { openImage } from './open-image.ts';
+export { openImage, readImageText } from './open-image.ts';
 export { dropProcedures } from './procedure-fallback.ts';
 export { type ProcedureOutcome, ProcedureWatch } from './procedure-watch.ts';
 export { readRestorePlan } from './read-plan.ts';
@@ -16,3 +16,4 @@ export {
   restoreImages,
 } from './restore.ts';
 export { moveTo } from './restore-cgroup.ts';
+export type { Inside } from './run-criu.ts';

@@ -53,9 +53,10 @@ function makeFifo(path: string): number {
  * Has CRIU wait for each step: an action script asks through one FIFO in the images' directory and reads the
  * answer from another. `finish` takes both away.
  *
+ * @param seenAs how CRIU sees the directory
  * @returns an object whose `finish` says whether `hold` has returned true
  */
-export function preparePreResume(directory: string, steps: CriuSteps): PreResume {
+export function preparePreResume(directory: string, steps: CriuSteps, seenAs: string = directory): PreResume {
   const paths = [SCRIPT, ASKS, GOES].map((name) => join(directory, name));
   const [script = '', asks = '', goes = ''] = paths;
   rmSync(script, { force: true });
@@ -72,7 +73,7 @@ export function preparePreResume(directory: string, steps: CriuSteps): PreResume
     if (isLast ? done : steps.begin()) answer.write('\n');
   });
   return {
-    options: ['--action-script', script],
+    options: ['--action-script', join(seenAs, SCRIPT)],
     finish: () => {
       asking.destroy();
       answer.destroy();

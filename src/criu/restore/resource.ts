@@ -1,6 +1,9 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import type { Freezer } from './held-process.ts';
 
+/** First descriptor that `criu` gets besides the standard ones. */
+export const FIRST_FD = 3;
+
 /** What a group needs that is made before `criu restore` and lives on with its processes. */
 export interface GroupResource {
   /** Descriptors for CRIU, from `firstFd` on, and options that say what they are. */
@@ -37,6 +40,8 @@ export interface GroupToRestore {
   readonly cgroup: string;
   /** The first descriptor that CRIU does not have yet. */
   readonly firstFd: number;
+  /** The unit that writes to the journal, if the system has booted and the journal is there. */
+  readonly unit?: string | undefined;
 }
 
 /** Makes a resource. Throws an Error, and leaves nothing, if that is not possible. */

@@ -2,9 +2,10 @@ import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { raiseAioLimit } from './aio-limit.ts';
 import { prepareConnections } from './connections.ts';
 import type { Freezer } from './held-process.ts';
+import { connectJournalSockets } from './journal-connection.ts';
 import { openJournalSockets } from './journal-socket.ts';
 import { makeMessageQueues, removeLeftQueues, usedQueues } from './message-queues.ts';
-import type { GroupResource, MakeResource } from './resource.ts';
+import { FIRST_FD, type GroupResource, type MakeResource } from './resource.ts';
 import { makeSegments, removeLeftSegments } from './segments.ts';
 import { makeSemaphores, removeLeftSemaphores, usedSemaphores } from './semaphores.ts';
 
@@ -13,7 +14,10 @@ import { makeSemaphores, removeLeftSemaphores, usedSemaphores } from './semaphor
  * here.
  */
 const makers: readonly MakeResource[] = [
-  ({ plan, firstFd }) => openJournalSockets(plan.journalSockets, { firstFd }),
+  ({ plan, firstFd, unit }) =>
+    unit === undefined
+      ? openJournalSockets(plan.journalSockets, { firstFd })
+      : connectJournalSockets(plan.journalSockets, firstFd, unit),
   ({ directory }) => makeSegments(directory),
   ({ directory }) => makeSemaphores(directory),
   ({ directory }) => makeMessageQueues(directory),
@@ -34,9 +38,6 @@ export function removeLeft(directory: string): void {
   removeLeftQueues(directory);
 }
 
-/** First descriptor that `criu` gets besides the standard ones. */
-const FIRST_FD = 3;
-
 /** All resources of a group. */
 export class GroupResources {
   readonly fds: readonly number[];
@@ -44,12 +45,12 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan, cgroup: string) {
+  constructor(directory: string, plan: RestorePlan, cgroup: string, unit?: string) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length });
+        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length, unit });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }

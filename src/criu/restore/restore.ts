@@ -4,6 +4,7 @@ import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
+import { restoreMdwe } from './mdwe.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
 import { withNonlocalBind } from './nonlocal-bind.ts';
@@ -30,6 +31,8 @@ export interface RestoreOptions extends CriuOptions {
   readonly examine?: () => readonly string[];
   /** Processes that may have ended when they are looked for, because a crash procedure decides about them. */
   readonly mayEnd?: ReadonlySet<number>;
+  /** See `GroupToRestore`. */
+  readonly unit?: string;
 }
 
 /** Nothing is left of the group. */
@@ -100,7 +103,7 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const resources = new GroupResources(directory, plan, cgroup.directory);
+    const resources = new GroupResources(directory, plan, cgroup.directory, options.unit);
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {
@@ -111,6 +114,7 @@ export async function holdImages(
     const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
+    await restoreMdwe(plan.mdwe, cgroup);
     await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     const wrong = resources.ready();

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { inNamespacesOf } from '../../system/namespaces.ts';
 import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
-import { preparePreResume } from './pre-resume.ts';
+import { type CriuSteps, preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 
 /** How `criu restore` is run. */
@@ -20,6 +21,19 @@ export interface CriuOptions {
    * for much memory.
    */
   readonly timeoutSeconds?: number;
+  /** The sandbox that it is run in; without one, where this program is. */
+  readonly inside?: Inside;
+}
+
+/** Namespaces to run CRIU in. */
+export interface Inside {
+  /** A process that is in them. */
+  readonly pid: number;
+  /**
+   * The directory of the command, which nobody has to find in there, nor may be allowed to execute there: it
+   * is reached through a descriptor.
+   */
+  readonly programs: string;
 }
 
 /** What became of a run of CRIU. */
@@ -49,18 +63,18 @@ function defaultTimeoutSeconds(directory: string): number {
  */
 function start(
   args: readonly string[],
-  { command = ['criu'], env = process.env }: CriuOptions,
+  { command = ['criu'], env = process.env, inside }: CriuOptions,
   plan: RestorePlan,
   fds: readonly number[],
   cgroup: RestoreCgroup,
 ): ChildProcess {
   const [program = 'criu', ...first] = command;
   const before = personality(0xffff_ffff);
+  const run = () =>
+    spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] });
   personality(plan.personality);
   try {
-    return cgroup.startIn(() =>
-      spawn(program, [...first, ...args], { env, stdio: ['ignore', 'ignore', 'ignore', ...fds] }),
-    );
+    return cgroup.startIn(() => (inside === undefined ? run() : inNamespacesOf(inside.pid, run)));
   } finally {
     personality(before);
   }
@@ -88,6 +102,7 @@ export async function runCriu(
   const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
+  const view = viewOf(directory, options);
   const attempt = (step: () => void, problem: string): boolean => {
     try {
       step();
@@ -97,19 +112,20 @@ export async function runCriu(
       return false;
     }
   };
-  const preResume = preparePreResume(directory, {
+  const steps: CriuSteps = {
     begin: () => attempt(() => resources.begin?.(), ''),
     hold: (waiting) => {
       const criu = child?.pid === undefined ? waiting : [child.pid, ...waiting];
       return attempt(() => cgroup.freeze(criu), 'its processes cannot be held: ');
     },
-  });
-  const args = ['restore', '--images-dir', directory, '--restore-detached', '--manage-cgroups=ignore'];
+  };
+  const preResume = preparePreResume(directory, steps, view.images);
+  const args = ['restore', '--images-dir', view.images, '--restore-detached', '--manage-cgroups=ignore'];
   args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);
   const late = `it did not end within ${timeoutSeconds} s`;
   const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
   try {
-    child = start([...args, ...extra], options, plan, resources.fds, cgroup);
+    child = start([...args, ...extra], { ...options, command: view.command }, plan, resources.fds, cgroup);
     const { ok, status } = await Promise.race([endOf(child), kill.failed]);
     const held = preResume.finish();
     if (kill.reason !== undefined) return { held: false, status, endedFor: kill.reason };
@@ -117,9 +133,33 @@ export async function runCriu(
     return { held: ok && held, status: silent };
   } finally {
     clearTimeout(timer);
+    for (const fd of view.fds) closeSync(fd);
     preResume.finish();
     kill.done();
   }
+}
+
+/** How CRIU sees what is its own. */
+interface View {
+  /** The directory of the images. */
+  readonly images: string;
+  readonly command: readonly string[];
+  /** Descriptors of ours that this leads through, to be closed when CRIU has ended. */
+  readonly fds: readonly number[];
+}
+
+/**
+ * In a sandbox neither the images nor the programs need be seen: both are reached through descriptors. They
+ * are this program's, because CRIU closes those that it has before it runs its action script.
+ */
+function viewOf(directory: string, { command = ['criu'], inside }: CriuOptions): View {
+  if (inside === undefined) return { images: directory, command, fds: [] };
+  const fds = [directory, inside.programs].map((path) => openSync(path, constants.O_RDONLY));
+  const [images = '', programs = ''] = fds.map((fd) => `/proc/${process.pid}/fd/${fd}`);
+  const seen = command.map((part) =>
+    part.startsWith(`${inside.programs}/`) ? `${programs}${part.slice(inside.programs.length)}` : part,
+  );
+  return { images, command: seen, fds };
 }
 
 /** Ends a run of CRIU, once. */

@@ -10,6 +10,7 @@ import {
   PTRACE_GETREGS,
   PTRACE_GETSIGMASK,
   PTRACE_INTERRUPT,
+  PTRACE_O_SUSPEND_SECCOMP,
   PTRACE_O_TRACESYSGOOD,
   PTRACE_PEEKSIGINFO,
   PTRACE_PEEKSIGINFO_SHARED,
@@ -65,6 +66,12 @@ function areasOf(pid: number): Area[] {
   });
 }
 
+/** A thread's own filters must not stand in the way of the calls that it is made to do (seccomp(2)). */
+function optionsFor(tid: number): number {
+  const [, mode = '0'] = /^Seccomp:\t(\d)$/m.exec(readFileSync(`/proc/${tid}/status`, 'latin1')) ?? [];
+  return PTRACE_O_TRACESYSGOOD | (mode === '0' ? 0 : PTRACE_O_SUSPEND_SECCOMP);
+}
+
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
 /**
@@ -88,7 +95,7 @@ export class Tracee {
     const held: number[] = [];
     try {
       for (const tid of this.tids) {
-        this.#must('hold', ptraceNumber(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD));
+        this.#must('hold', ptraceNumber(PTRACE_SEIZE, tid, 0, optionsFor(tid)));
         held.push(tid);
         this.#must('interrupt', ptraceNumber(PTRACE_INTERRUPT, tid, 0, 0));
         this.#wait(tid);

@@ -27,12 +27,11 @@ export interface MountTable {
 }
 
 /**
- * The mounts of the initial namespace. Where the namespace's own list of them is damaged, those that the
- * super blocks know are put with what is left of it. A mount that cannot be read is named and left out.
- * Throws a VmcoreError if the namespace itself is not known.
+ * The mounts of a namespace, the initial one if no other is given. Where the namespace's own list of them is
+ * damaged, those that the super blocks know are put with what is left of it. A mount that cannot be read is
+ * named and left out. Throws a VmcoreError if the namespace itself is not known.
  */
-export function readMounts(kernel: Kernel): MountTable {
-  const namespace = initialMountNamespace(kernel);
+export function readMounts(kernel: Kernel, namespace: bigint = initialMountNamespace(kernel)): MountTable {
   const { mounts, damage } = mountsOf(kernel, namespace);
   const problems = damage === undefined ? [] : [`the list of mounts: ${damage}`];
   const more = damage === undefined ? [] : mountsBySuperBlock(kernel, namespace);

@@ -82,7 +82,10 @@ for (const release of releases) {
       const fileSystem = { name, onDisk: true };
       const mount = kernel.bind(mountStruct).at(0n);
       const identity = identityOf(inode, fileSystem);
-      const file = { path: '/gone', deleted: true, mount, dentry: 0n, inode, fileSystem, identity };
+      const file = {
+        ...{ path: '/gone', deleted: true, mount, dentry: 0n, namespace: 0n },
+        ...{ inode, fileSystem, identity },
+      };
       try {
         return [...ghostOf(kernel, file, 1).runs].map(({ address }) => address / PAGE_SIZE);
       } catch (error) {

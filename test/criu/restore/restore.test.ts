@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmdirSync,
   rmSync,
   writeFileSync,
@@ -92,6 +94,30 @@ describe('a restore', needsCgroups, () => {
   });
   const reasonOf = ({ restored, ...rest }: HeldGroup | RestoreFailure): string =>
     restored === false && 'reason' in rest ? rest.reason : 'none';
+
+  it('runs in a mount namespace that shows neither its images nor its programs', async () => {
+    const one = subject(
+      `readlink /proc/self/ns/mnt >"$images/namespace"\nls ${tmpdir()} >"$images/seen"\n${good}`,
+    );
+    const cover = `mount -t tmpfs none ${tmpdir()} && echo ready && exec sleep 1000`;
+    const placeholder = spawn('unshare', ['--mount', 'sh', '-c', cover], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    try {
+      await once(placeholder.stdout, 'data');
+      const pid = placeholder.pid ?? 0;
+      const before = readlinkSync('/proc/thread-self/ns/mnt');
+      const group = await one.hold({ inside: { pid, programs: one.directory } });
+      assert.equal(group.restored, 'held', reasonOf(group));
+      const found = (name: string): string => readFileSync(join(one.directory, name), 'latin1').trim();
+      assert.equal(found('namespace'), readlinkSync(`/proc/${pid}/ns/mnt`));
+      assert.equal(found('seen'), '');
+      assert.equal(readlinkSync('/proc/thread-self/ns/mnt'), before);
+      if (group.restored === 'held') await group.end();
+    } finally {
+      placeholder.kill('SIGKILL');
+    }
+  });
 
   it('holds its processes until they are released, into the cgroup where they belong', async () => {
     const one = subject(good);

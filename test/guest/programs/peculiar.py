@@ -24,9 +24,7 @@ def probe_of_a_tracer():
     os.execl('/usr/bin/sleep', 'sleep', '1000')
 
 
-if what == 'mdwe':
-    must(libc.prctl(65, 1, 0, 0, 0))
-elif what == 'key':
+if what == 'key':
     must(libc.syscall(250, 1, 0))  # KEYCTL_JOIN_SESSION_KEYRING
     must(libc.syscall(248, b'user', b'peculiar', b'secret', 6, -3))
 elif what == 'execute-only':

@@ -42,11 +42,19 @@ function describeConnections({ connections }: RestorePlan): string[] {
 export function describeGroupPlan(
   plan: RestorePlan,
   preparation: Preparation,
-  { segments, semaphores, messageQueues }: Pick<ProcessGroup, 'segments' | 'semaphores' | 'messageQueues'>,
+  {
+    segments,
+    semaphores,
+    messageQueues,
+    sandbox,
+  }: Pick<ProcessGroup, 'segments' | 'semaphores' | 'messageQueues' | 'sandbox'>,
 ): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
   const { directories, files, symlinks, names, checks } = preparation;
   return [
+    ...(sandbox === undefined
+      ? []
+      : [`is restored while the system boots, into the sandbox of ${sandbox.unit}`]),
     ...line(paths(directories), (list) => `makes directories: ${list}`),
     ...line(paths(files), (list) => `makes files of memory file systems with their content: ${list}`),
     ...line(paths([...symlinks, ...names]), (list) => `makes links: ${list}`),
@@ -162,6 +170,7 @@ export function describeProcessPlan(plan: RestorePlan, process: Process): string
     ...describeCalls(process.threads),
     ...describeSignals(plan, process),
     ...describeTimers(process),
+    ...(plan.mdwe.includes(process.pid) ? ['gives up making memory executable'] : []),
     ...describeMemoryKeys(plan, process),
     ...describeThreads(plan, process),
     ...describeDescriptors(plan, process),

@@ -8,7 +8,8 @@ export const PREPARATION = 'preparation.json';
 /** The content of the files that are to be made, one after the other. */
 export const CONTENT = 'made.raw';
 
-const identity = z.object({
+/** How a file is recognised: `FileIdentity` of the model. */
+export const fileIdentity = z.object({
   fileSystem: z.string(),
   onDisk: z.boolean(),
   inode: z.number(),
@@ -37,7 +38,7 @@ export const preparationSchema = z.object({
   files: z.array(
     z.object({
       path: z.string(),
-      identity,
+      identity: fileIdentity,
       attributes,
       accessedMicroseconds: z.number(),
       modifiedMicroseconds: z.number(),
@@ -47,7 +48,7 @@ export const preparationSchema = z.object({
   ),
   symlinks: z.array(z.object({ path: z.string(), target: z.string(), uid: z.number(), gid: z.number() })),
   names: z.array(z.object({ path: z.string(), of: z.string() })),
-  checks: z.array(z.object({ path: z.string(), identity })),
+  checks: z.array(z.object({ path: z.string(), identity: fileIdentity })),
 });
 
 export type Preparation = z.infer<typeof preparationSchema>;

@@ -110,6 +110,8 @@ export const restorePlanSchema = z.strictObject({
   memoryKeys: z.array(memoryKeys),
   /** Requests that CRIU asks io_setup(2) for, in all contexts together. */
   aioRequests: z.int(),
+  /** Processes that have given up making memory executable (PR_SET_MDWE). */
+  mdwe: z.array(z.int()),
   /** Signals of every process, children before their parents. */
   signals: z.array(signals),
 });

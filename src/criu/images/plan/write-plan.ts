@@ -109,6 +109,7 @@ export function writeRestorePlan(
     fifos: fifosOf(group),
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),
+    mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {

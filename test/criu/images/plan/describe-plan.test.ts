@@ -8,7 +8,7 @@ import { processOf, threadOf } from '../../processes.ts';
 const nothing: RestorePlan = {
   ...{ pids: [7], numbers: [7], options: [], journalSockets: [], personality: 0, affinities: [] },
   ...{ ioPriorities: [], timerSlacks: [], coredumpFilters: [], sockets: [], exclusiveTerminals: [] },
-  ...{ wallClockTimers: [], fifos: [], memoryKeys: [], signals: [], aioRequests: 0 },
+  ...{ wallClockTimers: [], fifos: [], memoryKeys: [], mdwe: [], signals: [], aioRequests: 0 },
 };
 const unprepared: Preparation = {
   ...{ version: 2, directories: [], files: [], symlinks: [], names: [], checks: [] },

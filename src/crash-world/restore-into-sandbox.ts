@@ -1,0 +1,194 @@
+import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { serviceOf } from '../config/service-units.ts';
+import { type HeldGroup, holdImages, type Restored, readPreparation } from '../criu/restore/index.ts';
+import { inNamespacesOf } from '../system/namespaces.ts';
+import { cgroupOf, processStat } from '../system/proc.ts';
+import { messageWithCauses } from '../system/thrown.ts';
+import { scopeOf } from './adoption.ts';
+import { examineGroup } from './examine.ts';
+import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
+import { checkNoted, makeAndCheckFiles } from './group-files.ts';
+import type { Handover } from './handover.ts';
+import { takenNumbers } from './pids.ts';
+import { movePrivateFiles } from './private-directories.ts';
+import { memoryProblem } from './restore-stage.ts';
+import { runtimeProgram } from './runtime-program.ts';
+import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
+import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
+import { strangePrograms } from './sandbox-programs.ts';
+import { show } from './systemctl.ts';
+
+/** What became of the processes of a unit. */
+export type SandboxResult =
+  | { readonly problems: readonly string[] }
+  | {
+      readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
+      readonly notes: readonly string[];
+    };
+
+type SandboxedUnit = Handover['sandboxes'][number];
+
+interface LateGroup {
+  readonly group: number;
+  readonly directory: string;
+  readonly plan: SandboxPlan;
+}
+
+function mountsOf(pid: number | 'self'): MountLine[] {
+  return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
+}
+
+function namespaceOf(pid: number | 'self', kind: 'mnt' | 'uts' = 'mnt'): string {
+  return readlinkSync(`/proc/${pid}/ns/${kind}`);
+}
+
+/**
+ * Restores the processes of a unit into the mount namespace of its placeholder, and lets them run in the
+ * scopes of their groups: all of them, or none. None if the sandbox is not the one that they had, or a file
+ * in it is another one. Nothing is thrown.
+ */
+export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
+  const held: { readonly group: number; readonly hold: HeldGroup }[] = [];
+  try {
+    const groups = unit.groups.map((one) => ({ ...one, plan: readSandboxPlan(one.directory) }));
+    const problems = sandboxProblems(unit.unit, groups, placeholder);
+    if (problems.length > 0) return { problems };
+    const found = new Map<string, FoundFile>();
+    const files = inMountNamespaceFiles(groups, placeholder, found);
+    if (files.length > 0) return { problems: files };
+    for (const one of groups) {
+      const hold = await holdOne(one, unit.unit, placeholder, found);
+      if ('problems' in hold) return await giveUp(held, hold.problems);
+      held.push({ group: one.group, hold });
+    }
+    return letGo(held);
+  } catch (error) {
+    return await giveUp(held, [messageWithCauses(error)]);
+  }
+}
+
+/** Ends what is held already. */
+async function giveUp(
+  held: readonly { readonly hold: HeldGroup }[],
+  problems: readonly string[],
+): Promise<SandboxResult> {
+  const left: string[] = [];
+  for (const { hold } of held)
+    await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
+  return { problems: [...problems, ...left] };
+}
+
+function letGo(held: readonly { readonly group: number; readonly hold: HeldGroup }[]): SandboxResult {
+  const released = held.map(({ group, hold }): { group: number; restored: Restored } => ({
+    group,
+    restored: hold.release(scopeOf(group).cgroup),
+  }));
+  return {
+    groups: released.map(({ group, restored: { pids } }) => ({ group, pids })),
+    notes: released.flatMap(({ restored: { notes } }) => notes),
+  };
+}
+
+/** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */
+function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder: number): string[] {
+  if (processStat(placeholder)?.isZombie !== false) return ['the placeholder in its sandbox has ended'];
+  if (serviceOf(cgroupOf(placeholder)) !== unit)
+    return ['the placeholder in its sandbox is none of the unit'];
+  if (namespaceOf(placeholder) === namespaceOf('self')) return [`${unit} has no sandbox any more`];
+  const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
+  const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
+  if (differences.length > 0) return [...new Set(differences)];
+  const strange = strangePrograms(placeholder);
+  if (strange.length > 0) return strange;
+  const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
+  if (name.length > 0) return name;
+  const user = userProblem(unit, groups, placeholder);
+  if (user !== undefined) return [user];
+  for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
+  return [];
+}
+
+/** Why the host's name is not the one that processes saw, nor their own (`ProtectHostname=`). */
+function hostNameProblem({ sandbox: { hostName } }: SandboxPlan, placeholder: number): string | undefined {
+  const isOwn = namespaceOf(placeholder, 'uts') !== namespaceOf('self', 'uts');
+  if (isOwn !== (hostName !== undefined))
+    return `its sandbox has ${isOwn ? 'a' : 'no'} host name of its own now (UTS namespace), and had ${isOwn ? 'none' : 'one'}`;
+  if (hostName === undefined) return undefined;
+  const now = inNamespacesOf(placeholder, () =>
+    ['hostname', 'domainname'].map((file) => readFileSync(`/proc/sys/kernel/${file}`, 'latin1').trimEnd()),
+  );
+  const was = [hostName.node, hostName.domain];
+  return now.join(' ') === was.join(' ')
+    ? undefined
+    : `its sandbox has the host name ${now.join(' ')} now, and had ${was.join(' ')}`;
+}
+
+/** The number that systemd gives a user for the time of a run (`DynamicUser=`) may be another's now. */
+function userProblem(unit: string, groups: readonly LateGroup[], placeholder: number): string | undefined {
+  if (show(unit, 'DynamicUser').get('DynamicUser') !== 'yes') return undefined;
+  const status = readFileSync(`/proc/${placeholder}/status`, 'latin1');
+  const uid = Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
+  const isKnown = groups.every(({ plan }) => plan.uids.includes(uid));
+  return isKnown ? undefined : `the dynamic user of ${unit} has another number now, ${uid}`;
+}
+
+/**
+ * Makes and compares the files of the groups, by the paths that they have in the sandbox. The images need not
+ * be seen there.
+ */
+function inMountNamespaceFiles(
+  groups: readonly LateGroup[],
+  placeholder: number,
+  found: Map<string, FoundFile>,
+): string[] {
+  const made = new Set<string>();
+  return groups.flatMap(({ directory, plan }) => {
+    const images = openSync(directory, constants.O_RDONLY);
+    try {
+      return inNamespacesOf(placeholder, () => {
+        const place = `/proc/self/fd/${images}`;
+        const wrong = makeAndCheckFiles(place, made);
+        if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
+        const unseen = notePaths(
+          plan.group.files.flatMap(({ named }) => named ?? []),
+          found,
+        );
+        const swapped = checkNoted(readPreparation(place).checks, found);
+        return [...unseen, ...swapped.map(({ path, problem }) => `${path} ${problem}`)];
+      });
+    } finally {
+      closeSync(images);
+    }
+  });
+}
+
+async function holdOne(
+  { directory, plan }: LateGroup,
+  unit: string,
+  placeholder: number,
+  found: FoundFiles,
+): Promise<HeldGroup | { readonly problems: readonly string[] }> {
+  const problem = memoryProblem(plan.pagesBytes);
+  if (problem !== undefined) return { problems: [problem] };
+  const result = await holdImages(directory, {
+    command: runtimeProgram('criu'),
+    inside: { pid: placeholder, programs: RUNTIME_DIRECTORY },
+    unit,
+    taken: takenNumbers,
+    examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
+  });
+  if (result.restored === 'held') return result;
+  const more = result.errors.filter((error) => !result.reason.endsWith(error));
+  return { problems: [result.reason, ...more.slice(0, 3)] };
+}
+
+/** Restored processes that are not in the sandbox. */
+function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
+  return group.processes
+    .filter(({ isZombie }) => !isZombie)
+    .filter(({ pid }) =>
+      (['mnt', 'uts'] as const).some((kind) => namespaceOf(pid, kind) !== namespaceOf(placeholder, kind)),
+    )
+    .map(({ pid }) => `process ${pid} is not in its sandbox`);
+}

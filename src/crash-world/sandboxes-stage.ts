@@ -1,0 +1,66 @@
+import type { ProcessGroup } from '../model/group.ts';
+import type { Sandbox } from '../model/sandbox.ts';
+import type { IncidentReport } from '../report/schema.ts';
+import { messageWithCauses } from '../system/thrown.ts';
+import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
+import { concludeGroup } from './process-reports.ts';
+import { writeSandboxPlan } from './sandbox-plan.ts';
+import { orElse, stage } from './stage-list.ts';
+import { StageSkipped } from './stage-runner.ts';
+
+/** A group that is restored when the system boots, into the sandbox that systemd makes for its unit then. */
+export interface LateGroup {
+  readonly group: number;
+  readonly unit: string;
+  /** Of its images. */
+  readonly directory: string;
+  /** All of its processes, and those that are none of them zombies. */
+  readonly members: readonly number[];
+  readonly pids: readonly number[];
+}
+
+type Sandboxed = ProcessGroup & { readonly sandbox: Sandbox };
+
+function isSandboxed(group: ProcessGroup): group is Sandboxed {
+  return group.sandbox !== undefined;
+}
+
+/** The groups that are restored now: there is no sandbox to restore the others into. */
+export function withoutSandboxed(imaged: readonly ImagedGroup[]): ImagedGroup[] {
+  return imaged.filter(({ group }) => !isSandboxed(group));
+}
+
+export const sandboxesStage = stage({
+  name: 'sandboxes',
+  needs: { imaged: orElse<readonly ImagedGroup[]>([]) },
+  run: ({ imaged }, work) => {
+    const late = keepForLater(imaged, work.report, endImagesOf(work));
+    if (late.length === 0) throw new StageSkipped('nobody was in a sandbox');
+    return { late };
+  },
+});
+
+/**
+ * Leaves with the images of sandboxed groups what is known of them now. What cannot be written has failed.
+ */
+function keepForLater(
+  imaged: readonly ImagedGroup[],
+  report: IncidentReport,
+  endImages: EndImages,
+): LateGroup[] {
+  return imaged.flatMap((one): LateGroup[] => {
+    const { group, directory, pagesBytes } = one;
+    if (!isSandboxed(group)) return [];
+    try {
+      writeSandboxPlan(directory, group, pagesBytes);
+      const members = group.processes.map(({ pid }) => pid);
+      const living = group.processes.filter(({ state }) => state !== 'zombie');
+      const pids = living.map(({ pid }) => pid);
+      return [{ group: group.id, unit: group.sandbox.unit, directory, members, pids }];
+    } catch (error) {
+      concludeGroup(report, group.id, 'failed', [`cannot be kept for later: ${messageWithCauses(error)}`]);
+      endImages(one, false);
+      return [];
+    }
+  });
+}

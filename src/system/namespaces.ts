@@ -1,0 +1,58 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { checked, libcFunction } from './libc.ts';
+
+const CLONE_FS = 0x200;
+/** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
+const kinds = { mnt: 0x20000, uts: 0x0400_0000 } as const;
+
+const unshare = libcFunction<[flags: number]>('int unshare(int flags)');
+const setns = libcFunction<[fd: number, type: number]>('int setns(int fd, int nstype)');
+
+/** A mount namespace may be entered only by a thread that shares its directories with no other (setns(2)). */
+let hasOwnDirectories = false;
+
+/**
+ * Does something in the mount namespace and under the host name of another process: paths are those that the
+ * process sees, and so are those of programs that are started. Other threads of this program stay where they
+ * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered,
+ * or left again.
+ */
+export function inNamespacesOf<T>(pid: number, use: () => T): T {
+  if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));
+  hasOwnDirectories = true;
+  const own = openAll('thread-self');
+  try {
+    const other = openAll(pid);
+    try {
+      enter(other);
+      return use();
+    } finally {
+      enter(own);
+      closeAll(other);
+    }
+  } finally {
+    closeAll(own);
+  }
+}
+
+type Namespace = readonly [fd: number, type: number];
+
+function openAll(pid: number | 'thread-self'): Namespace[] {
+  const opened: Namespace[] = [];
+  try {
+    for (const [name, type] of Object.entries(kinds))
+      opened.push([openSync(`/proc/${pid}/ns/${name}`, constants.O_RDONLY), type]);
+    return opened;
+  } catch (error) {
+    closeAll(opened);
+    throw error;
+  }
+}
+
+function enter(namespaces: readonly Namespace[]): void {
+  for (const [fd, type] of namespaces) checked('setns', setns(fd, type));
+}
+
+function closeAll(namespaces: readonly Namespace[]): void {
+  for (const [fd] of namespaces) closeSync(fd);
+}

@@ -1,0 +1,95 @@
+# A service that looks at its sandbox from inside whenever it is asked to (SIGUSR1).
+# sandboxed.py OUTPUT: says "ready" there, then what it finds, a line for each thing.
+import os
+import signal
+import sys
+
+output = sys.argv[1]
+token = os.urandom(8).hex()
+
+
+def write(lines):
+    with open(output + ".part", "w") as file:
+        file.write("\n".join(lines) + "\n")
+    os.rename(output + ".part", output)
+
+
+# One file stays open, another one does not; both in the two private directories.
+opened = {}
+for place in ("/tmp", "/var/tmp"):
+    opened[place] = open(place + "/opened", "w+")
+    opened[place].write(token)
+    opened[place].flush()
+    with open(place + "/closed", "w") as closed:
+        closed.write(token)
+deleted = open("/tmp/deleted", "w+")
+deleted.write(token)
+deleted.flush()
+os.unlink("/tmp/deleted")
+
+
+def attempt(step):
+    try:
+        return step()
+    except OSError as error:
+        return error.strerror
+
+
+def content(path):
+    with open(path) as file:
+        return file.read()
+
+
+def held(file):
+    file.seek(0)
+    return file.read()
+
+
+def create(path):
+    open(path, "x").close()
+    os.unlink(path)
+    return "created"
+
+
+def make_namespace():
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if libc.unshare(0x04000000) == 0 else ctypes.get_errno())
+    error = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return "made" if error == 0 else os.strerror(error)
+
+
+def make_executable():
+    import mmap
+
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    return "mapped"
+
+
+def look(*_):
+    found = {"token": token, "pid": os.getpid()}
+    for place, file in opened.items():
+        found["opened in " + place] = held(file)
+        found["by its name in " + place] = attempt(lambda: content(place + "/opened"))
+        found["closed in " + place] = attempt(lambda: content(place + "/closed"))
+    found["deleted"] = held(deleted)
+    found["usr"] = attempt(lambda: create("/usr/sandboxed"))
+    found["home"] = attempt(lambda: ",".join(os.listdir("/home")))
+    found["devices"] = attempt(lambda: str(os.path.exists("/dev/vda")))
+    found["namespace"] = attempt(make_namespace)
+    found["executable"] = attempt(make_executable)
+    for line in content("/proc/self/status").split("\n"):
+        if line.startswith(("NoNewPrivs", "Seccomp", "CapBnd")):
+            found[line.split(":")[0]] = line.split(":")[1].strip()
+    write(f"{name}: {value}" for name, value in found.items())
+    print("looked", flush=True)
+
+
+signal.signal(signal.SIGUSR1, look)
+write(["ready"])
+print("ready", flush=True)
+while True:
+    signal.pause()
