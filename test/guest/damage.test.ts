@@ -16,6 +16,7 @@ import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { processorMilliseconds } from '../processor-time.ts';
+import { searchOf } from '../search.ts';
 import { logView, silentViews } from '../vmcore/views.ts';
 import {
   bootDamageScene,
@@ -29,8 +30,7 @@ import {
 import { release, scratchDirectory } from './harness.ts';
 import { silentDifferences } from './same-capture.ts';
 
-/** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 */
-const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 150);
+const SEARCH = searchOf(150);
 /** A capture of this guest takes a fifth of a second. */
 const LIMIT_MILLISECONDS = 10_000;
 
@@ -297,9 +297,9 @@ suite(`a damaged kernel of ${release}`, () => {
         }
         if (result.groups.length > 0) survived++;
       }),
-      { numRuns: RUNS },
+      SEARCH,
     );
-    assert.ok(survived > RUNS / 2, `${survived} of ${RUNS} brought somebody back`);
+    assert.ok(survived > SEARCH.numRuns / 2, `${survived} of ${SEARCH.numRuns} brought somebody back`);
   });
 
   /** A kernel that cannot even be opened any more is a typed error; a capture never is one. */

@@ -6,12 +6,12 @@ import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
+import { searchOf } from '../search.ts';
 import { dumpBytes, openFixture, releases, scratch } from './fixtures.ts';
 import type { FuzzAnswer, FuzzQuestion } from './fuzz-reader.ts';
 import { silentWholeViews, viewsOf } from './views.ts';
 
-/** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 node --test test/vmcore/fuzz.test.ts */
-const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 60);
+const SEARCH = searchOf(60);
 /** Of processor time for one dump. */
 const LIMIT_SECONDS = 10;
 /** After which a reader is taken for one that never ends, on a machine however busy. */
@@ -158,7 +158,7 @@ describe('a mutated dump', () => {
             read += answer.read;
           },
         ),
-        { numRuns: RUNS },
+        SEARCH,
       );
       closeSync(file);
       assert.ok(refused > 0 && read > 0, `${read} looks found something, ${refused} were refused`);

@@ -21,10 +21,10 @@ import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFile } from '../../../src/vmcore/mapping.ts';
 import { kernelFrom, openSource } from '../../../src/vmcore/open.ts';
 import { processorMilliseconds } from '../../processor-time.ts';
+import { searchOf } from '../../search.ts';
 import { dumpPath, releases } from '../../vmcore/fixtures.ts';
 
-/** More for a longer search: OTHERWORLD_FUZZ_RUNS=5000 node --test test/capture/files/damaged.test.ts */
-const RUNS = Number(process.env.OTHERWORLD_FUZZ_RUNS ?? 125);
+const SEARCH = searchOf(125);
 /** A capture of the fixture takes a few milliseconds. */
 const LIMIT_MILLISECONDS = 5000;
 
@@ -194,7 +194,7 @@ for (const release of releases) {
           }
           assert.ok(processorMilliseconds() - started < LIMIT_MILLISECONDS);
         }),
-        { numRuns: RUNS },
+        SEARCH,
       );
     }
 

@@ -32,8 +32,8 @@ function seesThreads(): boolean {
 }
 const needsInsight = { skip: seesThreads() ? false : 'not all processes show the calls they are in' };
 
-/** Numbers that a system gives only after very many queues, others in each process of tests. */
-const ID = 32768 * (20_000 + (process.pid % 10_000)) + 19;
+/** Numbers and places that a system gives only after very many queues, others in each process of tests. */
+const ID = 32768 * (20_000 + (process.pid % 10_000)) + 30_000 + 3 * (process.pid % 900);
 const KEY = 0xcf59_0000 + (process.pid % 0x1_0000);
 const IPC_STAT = 2;
 const LONGEST = '/proc/sys/kernel/msgmax';

@@ -221,7 +221,7 @@ describe('a restore', needsCgroups, () => {
   it('makes the shared memory of its group, and takes it away if the group does not come back', async () => {
     const has = (id: number): boolean =>
       new RegExp(`^ *\\d+ +${id} `, 'm').test(readFileSync('/proc/sysvipc/shm', 'latin1'));
-    const id = 32768 * (40_000 + (process.pid % 10_000)) + 19;
+    const id = 32768 * (40_000 + (process.pid % 10_000)) + 29_000 + (process.pid % 900);
     const segment: SharedSegment = {
       ...{ id, key: 0, uid: 0, gid: 0, cuid: 0, cgid: 0, mode: 0o600, sizeBytes: 4096 },
       ...{ isRemoved: false, isLocked: false, isNotReserved: false },

@@ -16,8 +16,8 @@ import { IPC_RMID, shmat, shmctl, shmdt, shmget } from '../../../src/system/sysv
 const canMake = process.getuid?.() === 0 && existsSync('/proc/sys/kernel/shm_next_id');
 const needsRoot = { skip: canMake ? false : 'only root may make segments under numbers of its choice' };
 
-/** Numbers that a system gives only after very many segments, others in each process of tests. */
-const ID = 32768 * (20_000 + (process.pid % 10_000)) + 17;
+/** Numbers and places that a system gives only after very many segments, others in each process of tests. */
+const ID = 32768 * (20_000 + (process.pid % 10_000)) + 30_000 + 3 * (process.pid % 900);
 const KEY = 0xcf57_0000 + (process.pid % 0x1_0000);
 
 const segment: SharedSegment = {

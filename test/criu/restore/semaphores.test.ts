@@ -33,8 +33,8 @@ import { processOf } from '../processes.ts';
 const canMake = process.getuid?.() === 0 && existsSync('/proc/sys/kernel/sem_next_id');
 const needsRoot = { skip: canMake ? false : 'only root may make semaphores under numbers of its choice' };
 
-/** Numbers that a system gives only after very many sets, others in each process of tests. */
-const ID = 32768 * (20_000 + (process.pid % 10_000)) + 18;
+/** Numbers and places that a system gives only after very many sets, others in each process of tests. */
+const ID = 32768 * (20_000 + (process.pid % 10_000)) + 30_000 + 3 * (process.pid % 900);
 const KEY = 0xcf58_0000 + (process.pid % 0x1_0000);
 const HIGHEST = 32767;
 
