@@ -114,13 +114,17 @@ suite(`files of processes on ${release}`, () => {
     assert.equal(await guest.sh('tmux list-clients; tmux kill-server'), '');
   });
 
-  test('an established TCP connection is refused with the peer and the descriptor', async () => {
+  test('a TCP connection to a process that is not protected comes back, and is noted as reset', async () => {
     await guest.background('exec socat -u TCP-LISTEN:7070,reuseaddr OPEN:/dev/null');
-    const pid = await guest.background('exec socat -u OPEN:/dev/zero TCP:127.0.0.1:7070,retry=60');
+    await guest.until('ss -ltn | grep -q :7070', 20);
+    const connect = 'import socket, time; s = socket.create_connection(("127.0.0.1", 7070)); time.sleep(600)';
+    const pid = await guest.background(`exec python3 -c '${connect}'`);
     await guest.until(`ss -tnp state established | grep -q pid=${pid}`, 20);
-    const found = await reasons(pid);
-    await guest.sh('pkill socat');
-    assert.match(found.join('\n'), /^has an established TCP connection to 127\.0\.0\.1:\d+ \(fd \d+\)$/m);
+    const found = await captured([pid], ({ groups }) =>
+      groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => [...findings.notes])),
+    );
+    await guest.sh(`kill ${pid}; pkill socat || true`);
+    assert.match(found.join('\n'), /is reset: its other end was that of PID \d+ \(socat\)/);
   });
 
   test('a pipe to a process that is not protected is refused by its name', async () => {
