@@ -1,18 +1,8 @@
+import type { IpcObject } from './ipc-object.ts';
 import type { PhysicalRun } from './open-file.ts';
 
 /** A System V message queue, as msgget(2), msgctl(2) and msgsnd(2) make it. */
-export interface MessageQueue {
-  /** What msgget(2) returned. */
-  readonly id: number;
-  /** As an unsigned number; IPC_PRIVATE (0) of one that has none. */
-  readonly key: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** User and group of its maker. */
-  readonly cuid: number;
-  readonly cgid: number;
-  /** Permission bits. */
-  readonly mode: number;
+export interface MessageQueue extends IpcObject {
   /** How many bytes may be in it. */
   readonly limitBytes: number;
   /** In their order. */

@@ -1,20 +1,10 @@
+import type { IpcObject } from './ipc-object.ts';
 import type { PageRuns } from './page-runs.ts';
 
 /**
  * A System V shared memory segment, as shmget(2) and shmctl(2) make it. Pages that no run names are zeros.
  */
-export interface SharedSegment {
-  /** What shmget(2) returned. */
-  readonly id: number;
-  /** As an unsigned number; IPC_PRIVATE (0) of one that has none or was removed. */
-  readonly key: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** User and group of its maker. */
-  readonly cuid: number;
-  readonly cgid: number;
-  /** Permission bits. */
-  readonly mode: number;
+export interface SharedSegment extends IpcObject {
   readonly sizeBytes: number;
   /** It goes when the last process detaches it (IPC_RMID). */
   readonly isRemoved: boolean;

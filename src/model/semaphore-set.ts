@@ -1,16 +1,7 @@
+import type { IpcObject } from './ipc-object.ts';
+
 /** A set of System V semaphores, as semget(2), semctl(2) and semop(2) make it. */
-export interface SemaphoreSet {
-  /** What semget(2) returned. */
-  readonly id: number;
-  /** As an unsigned number; IPC_PRIVATE (0) of one that has none. */
-  readonly key: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** User and group of its maker. */
-  readonly cuid: number;
-  readonly cgid: number;
-  /** Permission bits. */
-  readonly mode: number;
+export interface SemaphoreSet extends IpcObject {
   readonly semaphores: readonly Semaphore[];
   /** There was a semop(2) on it (sem_otime): programs look whether somebody has set it up. */
   readonly isUsed: boolean;

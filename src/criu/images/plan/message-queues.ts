@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { ipcObject } from './ipc-object.ts';
 
 /**
  * The System V message queues that are made before `criu restore`; lies next to CRIU's images, if there are
@@ -8,14 +9,7 @@ export const MESSAGE_QUEUES = 'message-queues.json';
 /** The texts of their messages, one after the other. */
 export const MESSAGES = 'messages.raw';
 
-const messageQueue = z.strictObject({
-  id: z.int(),
-  key: z.int(),
-  uid: z.int(),
-  gid: z.int(),
-  cuid: z.int(),
-  cgid: z.int(),
-  mode: z.int(),
+const messageQueue = ipcObject.extend({
   limitBytes: z.int(),
   /** Where the text of the first message is in their file. */
   textOffset: z.int(),

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { ipcObject } from './ipc-object.ts';
 
 /**
  * The System V shared memory segments that are made before `criu restore`; lies next to CRIU's images, if
@@ -8,14 +9,7 @@ export const SEGMENTS = 'segments.json';
 /** Their content, one after the other. */
 export const SEGMENTS_CONTENT = 'segments.raw';
 
-const segment = z.strictObject({
-  id: z.int(),
-  key: z.int(),
-  uid: z.int(),
-  gid: z.int(),
-  cuid: z.int(),
-  cgid: z.int(),
-  mode: z.int(),
+const segment = ipcObject.extend({
   sizeBytes: z.int(),
   isRemoved: z.boolean(),
   isLocked: z.boolean(),

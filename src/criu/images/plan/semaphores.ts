@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { ipcObject } from './ipc-object.ts';
 
 /**
  * The sets of System V semaphores that are made before `criu restore`; lies next to CRIU's images, if there
@@ -6,14 +7,7 @@ import * as z from 'zod';
  */
 export const SEMAPHORES = 'semaphores.json';
 
-const semaphoreSet = z.strictObject({
-  id: z.int(),
-  key: z.int(),
-  uid: z.int(),
-  gid: z.int(),
-  cuid: z.int(),
-  cgid: z.int(),
-  mode: z.int(),
+const semaphoreSet = ipcObject.extend({
   /** `lastPid`: the process of the group that changed it last, if one did that is there again. */
   semaphores: z.array(z.strictObject({ value: z.int(), lastPid: z.int().optional() })),
   /** There was a semop(2) on it. */
