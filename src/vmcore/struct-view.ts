@@ -38,6 +38,9 @@ export class StructView {
 
 /**
  * Bytes of one member: out of the window of the whole structure, or, where that is not in one piece, alone.
+ * So is a member that ends behind its structure: elements of an array without a length, and any in damaged
+ * type data.
+ * @throws AddressError if it is not in the dump
  */
 export function memberWindow(
   view: StructView,
@@ -47,7 +50,7 @@ export function memberWindow(
   name: string,
 ): Window {
   if (view.cached === undefined) view.cached = view.source.contiguous(view.address, size) ?? null;
-  if (view.cached !== null) return view.cached;
+  if (view.cached !== null && offset + length <= size) return view.cached;
   try {
     const alone = view.source.window(view.address + BigInt(offset), length);
     return { data: alone.data, offset: alone.offset - offset };
