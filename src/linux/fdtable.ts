@@ -1,8 +1,16 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { pointer, struct, u32 } from '../vmcore/view.ts';
+import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
 
-export const filesStruct = struct('files_struct', { fdt: pointer, count: u32, next_fd: u32 });
+export const filesStruct = struct('files_struct', {
+  fdt: pointer,
+  count: u32,
+  next_fd: u32,
+  fdtab: addressOf('fdtab'),
+  fd_array: addressOf('fd_array'),
+  open_fds_init: addressOf('open_fds_init'),
+  close_on_exec_init: addressOf('close_on_exec_init'),
+});
 
 export const fdtable = struct('fdtable', {
   max_fds: u32,
@@ -18,6 +26,9 @@ export const fdtable = struct('fdtable', {
 const MAX_FDS = 0x7fff_ffc0;
 /** Tables that large cannot be in a sound machine of a size that we know: 8 bytes a slot. */
 const MAX_TABLE_BYTES = 1 << 30;
+
+/** NR_OPEN_DEFAULT: slots of the table within a `files_struct`; alloc_fdtable makes none of that size. */
+const EMBEDDED_FDS = 64;
 
 /** A slot of an fd table that is in use according to the array, the bitmap or both. */
 export interface FdSlot {
@@ -35,13 +46,18 @@ function bit(bitmap: Buffer, index: number): boolean {
 
 /**
  * All slots in use of a `files_struct`. Descriptors that are reserved while a file is being opened are in the
- * bitmap only (alloc_fd without fd_install). Throws a ContainerError if the table's size is impossible.
+ * bitmap only (alloc_fd without fd_install). Throws a ContainerError if the table's size is impossible, or if
+ * it is not this process's own.
  */
 export function fdSlots(kernel: Kernel, files: bigint): FdSlot[] {
-  const table = kernel.bind(fdtable).at(kernel.bind(filesStruct).at(files).fdt);
+  const owner = kernel.bind(filesStruct).at(files);
+  const table = kernel.bind(fdtable).at(owner.fdt);
   const max = table.max_fds;
   if (max === 0 || max > MAX_FDS || max * 8 > MAX_TABLE_BYTES || max % 64 !== 0) {
     throw new ContainerError('fd table', table.address, `has ${max} slots`);
+  }
+  if ((max === EMBEDDED_FDS) !== isEmbedded(owner, table)) {
+    throw new ContainerError('fd table', table.address, `has ${max} slots and is not the process's own`);
   }
   const pointers = kernel.memory.read(table.fd, max * 8);
   const open = kernel.memory.read(table.open_fds, max / 8);
@@ -53,4 +69,14 @@ export function fdSlots(kernel: Kernel, files: bigint): FdSlot[] {
     if (file !== 0n || inBitmap) slots.push({ fd, file, closeOnExec: bit(cloexec, fd), inBitmap });
   }
   return slots;
+}
+
+/** Whether a table and all that it points to lie within their `files_struct`. */
+function isEmbedded(owner: ViewOf<typeof filesStruct>, table: ViewOf<typeof fdtable>): boolean {
+  return (
+    table.address === owner.fdtab &&
+    table.fd === owner.fd_array &&
+    table.open_fds === owner.open_fds_init &&
+    table.close_on_exec === owner.close_on_exec_init
+  );
 }
