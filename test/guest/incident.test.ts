@@ -27,7 +27,7 @@ suite(`an incident with ${release}`, () => {
   const pids = { culprit: 0, large: 0, sound: 0, inTheWay: 0 };
 
   before(async () => {
-    guest = await bootTestGuest('incident', { arm: false });
+    guest = await bootTestGuest('incident');
     await guest.sh(
       'mkdir -p /mnt/small /etc/otherworld && echo "tmpfs /mnt/small tmpfs size=24M 0 0" >>/etc/fstab && mount /mnt/small',
     );
