@@ -71,6 +71,11 @@ export interface TestGuest {
   until(script: string, seconds: number): Promise<string>;
   /** Waits until a process has stopped, sleeps ... : a letter of /proc/PID/stat, or several. */
   untilState(pid: number, letters: string, seconds?: number): Promise<void>;
+  /**
+   * Protects processes, by one rule each. Once for all of them: each time the command has to start, and to
+   * look at the living kernel, which takes an emulated guest many seconds.
+   */
+  protect(pids: readonly number[]): Promise<void>;
   /** Ends processes and waits until they are gone. */
   kill(pids: readonly number[]): Promise<void>;
   copyIn(source: string, destination: string): Promise<void>;
@@ -178,6 +183,9 @@ function openTestGuest(name: string): TestGuest {
     until: (script, seconds) => retry(name, script, seconds),
     untilState: async (pid, letters, seconds = 60) => {
       await retry(name, `grep -q '^State:.[${letters}]' /proc/${pid}/status`, seconds);
+    },
+    protect: async (pids) => {
+      await sh(`otherworld protect --pid ${pids.join(' ')}`, 300);
     },
     kill: async (pids) => {
       if (pids.length === 0) return;

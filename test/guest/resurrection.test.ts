@@ -76,18 +76,8 @@ suite(`resurrection on ${release}`, () => {
       await guest.background('while :; do :; done'),
       await guest.background('while :; do :; done'),
     ];
-    for (const pid of [
-      pids.segments,
-      pids.meetings,
-      pids.state,
-      pids.pipe,
-      pids.sleeper,
-      pids.appender,
-      pids.caller,
-      ...pids.busy,
-    ]) {
-      await guest.sh(`otherworld protect --pid ${pid}`);
-    }
+    const { segments, meetings, state, pipe, sleeper, appender, caller, busy } = pids;
+    await guest.protect([segments, meetings, state, pipe, sleeper, appender, caller, ...busy]);
     // Not before everything else is there: a busy machine may take longer than the sleep.
     await guest.sh('touch /srv/out/go');
     await guest.until(`pgrep -P ${pids.sleeper} -f '^sleep 150$'`, 30);

@@ -80,7 +80,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
       const found = name === 'itself' ? '' : await look(name);
       before_.set(name, { pid: await mainPid(name), found });
     }
-    await guest.sh(NAMES.map((name) => `otherworld protect --unit ${name}`).join('; '));
+    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`);
     await write('changed', 'PrivateTmp=yes\nProtectSystem=no');
     await guest.sh('sync');
     report = await guest.panic('sysrq');
