@@ -18,7 +18,7 @@ import type { GuestOptions } from '../../lab/machine.ts';
 import { panicGuest } from '../../lab/panic.ts';
 import { type Progress, stderrProgress } from '../../lab/progress.ts';
 import { withQmp } from '../../lab/qmp.ts';
-import { parseRelease, type Release } from '../../lab/release.ts';
+import { parseRelease, type Release, releases } from '../../lab/release.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
@@ -146,10 +146,12 @@ const isArmed = ({ install, arm }: TestGuestOptions): boolean => install !== fal
 
 /**
  * Whether the guest is of the machine that most files have: only of that one it pays to keep a guest that is
- * armed, because a run that finds no snapshots makes them for itself.
+ * armed, because a run that finds no snapshots makes them for itself. On the older releases it pays only
+ * where every file runs on them.
  */
 function isCommon({ forwards: _, configuration: __, ...own }: TestGuestOptions): boolean {
-  return Object.values(own).every((option) => option === undefined);
+  const isOrdinary = Object.values(own).every((option) => option === undefined);
+  return isOrdinary && (isWhole || release === releases[0]);
 }
 
 /** Installs, configures and arms, as far as that has not been done. */
