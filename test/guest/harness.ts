@@ -187,7 +187,7 @@ function openTestGuest(name: string): TestGuest {
       await retry(name, `grep -q '^State:.[${letters}]' /proc/${pid}/status`, seconds);
     },
     protect: async (pids) => {
-      await sh(`otherworld protect --pid ${pids.join(' ')}`, 300);
+      await sh(`otherworld protect --pid ${pids.join(' ')}`, 600);
     },
     kill: async (pids) => {
       if (pids.length === 0) return;
