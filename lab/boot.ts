@@ -15,7 +15,7 @@ import { freePort, portIsFree } from './ports.ts';
 import type { Progress } from './progress.ts';
 import { findQemu } from './qemu.ts';
 import { withQmp } from './qmp.ts';
-import { findSnapshot, setClock, takeSnapshot, wake } from './snapshot.ts';
+import { findSnapshot, type Snapshot, setClock, takeSnapshot, wake } from './snapshot.ts';
 
 /**
  * Longest time from QEMU's start to sshd's greeting, of the guest's own; a software-emulated guest takes 15
@@ -29,8 +29,20 @@ const BOOT_SECONDS = 240;
  */
 export async function bootGuest(options: GuestOptions, progress: Progress): Promise<GuestState> {
   const machine = await planMachine(options, progress);
-  const { image, accelerator } = machine;
-  const snapshot = isQuick(options) ? findSnapshot(machine) : undefined;
+  return startGuest(machine, isQuick(options) ? findSnapshot(machine) : undefined, progress);
+}
+
+/**
+ * Starts a planned machine and waits until it answers.
+ * @param snapshot what it is to be woken from; without it, it boots
+ * @throws LabError if it does not come up
+ */
+export async function startGuest(
+  machine: Machine,
+  snapshot: Snapshot | undefined,
+  progress: Progress,
+): Promise<GuestState> {
+  const { options, image, accelerator } = machine;
   const what = `Debian ${options.release}, ${image.kernelRelease}, ${accelerator}`;
   progress.step(`${snapshot ? 'waking' : 'booting'} ${options.name}: ${what}`);
   const paths = makeGuestDirectory(options.name);
@@ -45,11 +57,7 @@ export async function bootGuest(options: GuestOptions, progress: Progress): Prom
   return state;
 }
 
-async function comeUp(
-  machine: Machine,
-  snapshot: ReturnType<typeof findSnapshot>,
-  progress: Progress,
-): Promise<void> {
+async function comeUp(machine: Machine, snapshot: Snapshot | undefined, progress: Progress): Promise<void> {
   const { name } = machine.options;
   if (snapshot) await wake(name);
   if (!(await answers(name, BOOT_SECONDS, () => panicOnConsole(name) !== undefined)))
@@ -69,11 +77,15 @@ async function whyNotUp({ options: { name, cpus } }: Machine): Promise<LabError>
 }
 
 /** A snapshot holds the first disk alone. */
-function isQuick({ quick, disks = 1 }: GuestOptions): boolean {
+export function isQuick({ quick, disks = 1 }: GuestOptions): boolean {
   return quick === true && disks === 1;
 }
 
-async function planMachine(options: GuestOptions, progress: Progress): Promise<Machine> {
+/**
+ * Decides all that is to be decided before QEMU starts, and builds what is missing for it.
+ * @throws LabError if a guest of this name runs, or a port is taken
+ */
+export async function planMachine(options: GuestOptions, progress: Progress): Promise<Machine> {
   const { name } = options;
   guestPaths(name);
   if (guestPid(name) !== undefined) {

@@ -62,14 +62,18 @@ export function markUsed(directory: string): void {
 }
 
 /**
- * Removes the directories of a kind that nobody has used for two weeks: images and snapshots take most of a
- * gigabyte each.
+ * Removes the directories in `parent` that nobody has used for two weeks, or so many days: images and
+ * snapshots take most of a gigabyte each.
+ * @param isConcerned is given a directory's name
  */
-export function removeUnused(kind: string): void {
-  const parent = makeCacheDirectory(kind);
-  for (const name of readdirSync(parent)) {
+export function removeUnused(
+  parent: string,
+  days = KEPT_DAYS,
+  isConcerned: (name: string) => boolean = () => true,
+): void {
+  for (const name of readdirSync(parent).filter(isConcerned)) {
     const age = Date.now() - (statSync(join(parent, name), { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
-    if (age > KEPT_DAYS * 86_400_000) rmSync(join(parent, name), { recursive: true, force: true });
+    if (age > days * 86_400_000) rmSync(join(parent, name), { recursive: true, force: true });
   }
 }
 

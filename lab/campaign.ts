@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
-import { bootGuest, removeGuest } from './boot.ts';
+import { bootArmedGuest } from './armed.ts';
+import { removeGuest } from './boot.ts';
 import { copyFiles, execChecked } from './channel.ts';
 import { buildOrbits, knownOrbits } from './demo/programs.ts';
 import type { Fault } from './fault.ts';
-import { armGuest, installOtherworld } from './install.ts';
 import { panicGuest } from './panic.ts';
 import type { Progress } from './progress.ts';
 import type { Release } from './release.ts';
@@ -172,13 +172,11 @@ async function onePanic(
   progress: Progress,
 ): Promise<PanicOutcome> {
   const sizes = { memoryMiB: 3072, cpus: CPUS, crashKernelMiB: 320 };
-  await bootGuest(
+  await bootArmedGuest(
     { name: guest, release, packages: PACKAGES, forwards: [], append: '', quick: true, ...sizes },
     progress,
   );
   try {
-    await installOtherworld(guest);
-    await armGuest(guest);
     await inGuest(guest, `mkdir -p ${DIRECTORY}`);
     await copyFiles(guest, orbits, `${guest}:${DIRECTORY}/orbits`);
     const jobs = await jobsOf(guest, orbits);

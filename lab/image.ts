@@ -76,7 +76,7 @@ async function planImage(release: Release, packages: readonly string[], progress
 
 async function buildImage(plan: Plan, directory: string, progress: Progress): Promise<void> {
   const { release, install } = plan;
-  for (const kind of ['images', 'snapshots']) removeUnused(kind);
+  for (const kind of ['images', 'snapshots']) removeUnused(makeCacheDirectory(kind));
   const base = join(makeCacheDirectory('build'), plan.systemKey);
   if (!existsSync(base)) {
     progress.step(`building the Debian image ${release} (first time only)`);

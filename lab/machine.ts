@@ -86,7 +86,13 @@ function describeGuest({ options, image, qemu, accelerator, sshPort }: Machine):
  * its timer fails, and it panics (check_timer, arch/x86/kernel/apic/io_apic.c). Under KVM, kernels do without
  * that look by themselves.
  */
-export function kernelParameters({ options, accelerator }: Pick<Machine, 'options' | 'accelerator'>): string {
+export function kernelParameters({
+  options,
+  accelerator,
+}: {
+  options: Pick<GuestOptions, 'crashKernelMiB' | 'append'>;
+  accelerator: Accelerator;
+}): string {
   const reserve = options.crashKernelMiB > 0 ? `crashkernel=${options.crashKernelMiB}M` : '';
   const timer = accelerator === 'tcg' ? 'no_timer_check' : '';
   return ['root=/dev/vda rw console=ttyS0 net.ifnames=0', timer, reserve, options.append]

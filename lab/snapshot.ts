@@ -2,25 +2,51 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync }
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import { cacheDirectory, cacheKey, markUsed } from './cache.ts';
-import { execChecked, LOOK_SECONDS } from './channel.ts';
+import { cacheDirectory, cacheKey, markUsed, removeUnused } from './cache.ts';
+import { dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
-import { type GuestPaths, guestPaths } from './guest.ts';
-import { kernelParameters, type Machine, type MachineSource } from './machine.ts';
+import { type GuestPaths, guestPaths, guestPid } from './guest.ts';
+import { guestClock } from './guest-time.ts';
+import type { GuestImage } from './image.ts';
+import { type GuestOptions, kernelParameters, type Machine, type MachineSource } from './machine.ts';
 import type { Progress } from './progress.ts';
+import type { Qemu } from './qemu.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 
 /** Raise when QEMU's arguments change: a memory image fits only the machine that it was taken from. */
 const MACHINE_VERSION = 1;
 
-/** A guest that had booted: disk, memory and console. */
+/** Raise when what the lab does to arm a guest changes; what it arms it with is in the installation's key. */
+const ARMING_VERSION = 1;
+
+/**
+ * Installations change many times a day where they are developed. What has just been found in use is kept, so
+ * that a guest may start from it while another is saved.
+ */
+const KEPT_ARMED_DAYS = 1 / 24;
+
+const ARMED = 'armed-';
+const isArmed = (directory: string): boolean => directory.startsWith(ARMED);
+
+/** A guest that had booted, or was armed: disk, memory and console. */
 export interface Snapshot {
   /** Gives a new guest its console's past. @returns what to start it from */
   restore(paths: GuestPaths): MachineSource;
 }
 
-function snapshotDirectory(machine: Machine): string {
+/** A machine as far as its memory depends on it. */
+export type MachineKind = Pick<Machine, 'accelerator'> & {
+  readonly options: Pick<
+    GuestOptions,
+    'memoryMiB' | 'cpus' | 'crashKernelMiB' | 'append' | 'numaNodes' | 'devices'
+  >;
+  readonly image: Pick<GuestImage, 'directory'>;
+  readonly qemu: Pick<Qemu, 'version'>;
+};
+
+/** A key of the image, size, devices and kernel parameters of a machine, and of what emulates it. */
+export function machineKey(machine: MachineKind): string {
   const { options, image, qemu, accelerator } = machine;
   const { memoryMiB, cpus, numaNodes = 1 } = options;
   const inputs = [
@@ -33,14 +59,34 @@ function snapshotDirectory(machine: Machine): string {
     ...(options.devices ?? []),
     qemu.version,
   ];
-  return cacheDirectory('snapshots', cacheKey([...inputs, accelerator]));
+  return cacheKey([...inputs, accelerator]);
 }
 
-/** The snapshot of a machine of the same image, size and kernel parameters, if there is one. */
-export function findSnapshot(machine: Machine): Snapshot | undefined {
-  const directory = snapshotDirectory(machine);
-  if (!existsSync(directory)) return undefined;
-  markUsed(directory);
+/**
+ * Where a machine's snapshots are, below `snapshots`: the one of its boot in a directory of its own, and in
+ * that those of the guests that were armed after it, each named after the installation that armed it.
+ */
+export function snapshotParts(machine: MachineKind, installation?: string): string[] {
+  const booted = machineKey(machine);
+  return installation === undefined
+    ? [booted]
+    : [booted, `${ARMED}${cacheKey([ARMING_VERSION, installation])}`];
+}
+
+function snapshotDirectory(...parts: readonly string[]): string {
+  return cacheDirectory('snapshots', ...parts);
+}
+
+/**
+ * The snapshot of a machine of the same image, size and kernel parameters, if there is one.
+ * @param installation key of the installation that it has to be armed with; undefined: as it has booted
+ */
+export function findSnapshot(machine: Machine, installation?: string): Snapshot | undefined {
+  const parts = snapshotParts(machine, installation);
+  const directory = snapshotDirectory(...parts);
+  if (!existsSync(join(directory, 'memory'))) return undefined;
+  // The disk of an armed guest may be an overlay over that of the boot.
+  for (let depth = 1; depth <= parts.length; depth++) markUsed(snapshotDirectory(...parts.slice(0, depth)));
   return {
     restore: (paths) => {
       copyFileSync(join(directory, 'console.log'), paths.consoleLog);
@@ -50,14 +96,23 @@ export function findSnapshot(machine: Machine): Snapshot | undefined {
 }
 
 /**
- * Keeps a guest that has just booted, for the next one like it. The guest goes on.
+ * Keeps a guest that has just booted, or has just been armed, for the next one like it. The guest goes on.
+ * @param installation key of the installation that it is armed with
  * @throws LabError if QEMU cannot save it
  */
-export async function takeSnapshot(machine: Machine, progress: Progress): Promise<void> {
-  const paths = guestPaths(machine.options.name);
-  progress.step('keeping a snapshot of it');
-  await booted(paths.consoleLog);
-  const directory = snapshotDirectory(machine);
+export async function takeSnapshot(
+  machine: Machine,
+  progress: Progress,
+  installation?: string,
+): Promise<void> {
+  const { name } = machine.options;
+  const paths = guestPaths(name);
+  progress.step(`keeping a snapshot of it${installation === undefined ? '' : ', armed'}`);
+  if (installation === undefined) await booted(paths.consoleLog);
+  else await loggedOut(name);
+  const [boot = '', ...armed] = snapshotParts(machine, installation);
+  const directory = snapshotDirectory(boot, ...armed);
+  if (armed.length > 0) removeUnused(snapshotDirectory(boot), KEPT_ARMED_DAYS, isArmed);
   const work = `${directory}.${process.pid}`;
   mkdirSync(work, { recursive: true });
   await withQmp(paths.qmp, async (qmp) => {
@@ -69,6 +124,7 @@ export async function takeSnapshot(machine: Machine, progress: Progress): Promis
   });
   if (existsSync(directory)) rmSync(work, { recursive: true });
   else renameSync(work, directory);
+  await setClock(name);
 }
 
 /** Systemd says so on the console: a login to ask would leave its session in the snapshot. */
@@ -81,6 +137,31 @@ async function booted(consoleLog: string): Promise<void> {
     await sleep(1000);
   }
   await sleep(2000);
+}
+
+/** Longest time for sshd and logind to end a session, of the guest's own. */
+const LOGOUT_SECONDS = 120;
+
+const LOGGED_OUT = 'otherworld lab: nobody is logged in';
+
+/**
+ * Ends the connection to the guest, whose other end would not be in the snapshot, and waits until its session
+ * has ended. What looks for that is a service: it belongs to no session.
+ * @throws LabError if somebody else is logged in
+ */
+async function loggedOut(name: string): Promise<void> {
+  // Twice, because the kernel may write its own lines into the middle of one.
+  const say = `printf '\\n%s\\n' '${LOGGED_OUT}' '${LOGGED_OUT}' >/dev/ttyS0`;
+  const script = `until [ -z "$(loginctl list-sessions --no-legend)" ]; do sleep 0.2; done; ${say}`;
+  const service = ['systemd-run', '--quiet', '--collect', 'sh', '-c', script];
+  await execChecked(name, service, { timeoutSeconds: LOOK_SECONDS });
+  await dropConnection(name);
+  const elapsed = guestClock(guestPid(name) ?? 0);
+  while (!readFileSync(guestPaths(name).consoleLog, 'latin1').includes(LOGGED_OUT)) {
+    if (elapsed() > LOGOUT_SECONDS)
+      throw new LabError(`sessions of ${name} go on: no snapshot can be taken of it`);
+    await sleep(200);
+  }
 }
 
 const migration = z.object({ status: z.string(), 'error-desc': z.string().optional() });

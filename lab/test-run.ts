@@ -29,8 +29,28 @@ export interface TestSelection {
  * are read, the images, and what a whole panic makes of them.
  */
 const ON_EVERY_RELEASE: ReadonlySet<string> = new Set(
-  ['kernel-stack', 'process', 'resurrection', 'stage-zero'].map((name) => `test/guest/${name}.test.ts`),
+  ['kernel-stack', 'process', 'resurrection', 'stage-zero'].map(guestTest),
 );
+
+function guestTest(name: string): string {
+  return `test/guest/${name}.test.ts`;
+}
+
+/**
+ * Files of guest tests that take longest without KVM, the longest first: begun last, one of them would run on
+ * long after all others. The first two are of different machines, so that neither waits for the other's guest
+ * to be armed.
+ */
+export const LONGEST: readonly string[] = [
+  'arming',
+  'adoption',
+  'stage-zero',
+  'resurrection',
+  'server',
+  'process',
+  'crash-procedure',
+  'connections',
+].map(guestTest);
 
 /** What the runs so far came to. */
 interface Tally {
@@ -69,7 +89,7 @@ export async function runTests(selection: TestSelection): Promise<number> {
     return removeLeftGuests(runId);
   });
   const files = testFiles(selection.filter);
-  const guestFiles = files.filter(isGuestTest);
+  const guestFiles = longestFirst(files.filter(isGuestTest));
   const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     if (selection.unit) {
@@ -96,6 +116,15 @@ export async function runTests(selection: TestSelection): Promise<number> {
 function releasesFor(file: string, { extent, guestReleases }: TestSelection): readonly Release[] {
   const isEverywhere = extent === 'all' || ON_EVERY_RELEASE.has(relative(repositoryRoot, file));
   return isEverywhere ? guestReleases : guestReleases.slice(0, 1);
+}
+
+/** Paths in the order in which they are to be begun; those that are not among the longest keep theirs. */
+export function longestFirst(files: readonly string[]): string[] {
+  const place = (file: string): number => {
+    const index = LONGEST.indexOf(relative(repositoryRoot, file));
+    return index === -1 ? LONGEST.length : index;
+  };
+  return files.toSorted((one, other) => place(one) - place(other));
 }
 
 function testFiles(filter: string): string[] {

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
-import { bootGuest, removeGuest } from '../boot.ts';
+import { bootArmedGuest } from '../armed.ts';
+import { removeGuest } from '../boot.ts';
 import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
-import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
@@ -61,15 +61,11 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
   const programs = await buildPrograms(release, progress);
   // Another demo's guest is not ours to remove.
   if (guestPid(guest) === undefined && !options.keep) whenBrokenOff(() => removeGuest(guest));
-  await bootGuest(
+  await bootArmedGuest(
     { ...{ name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick }, ...sizes },
     progress,
   );
   try {
-    progress.step('installing Otherworld in it');
-    await installOtherworld(guest);
-    progress.step('arming it: the crash world is built, tried and loaded');
-    await armGuest(guest);
     return await demonstrate(guest, programs, display);
   } finally {
     if (!options.keep) await removeGuest(guest);

@@ -12,7 +12,7 @@ export function registerDemo(program: Command): void {
     .description('show real programs in a real guest outliving its kernel')
     .option('--release <name>', 'trixie (Debian 13) or bookworm (Debian 12)', 'trixie')
     .option('--cpus <n>', 'virtual CPUs of the guest', wholeNumber, 2)
-    .option('--quick', 'start from a snapshot of a guest that has booted; the first time makes it')
+    .option('--quick', 'start from a snapshot of a guest that is armed; the first time makes it')
     .option('--keep', 'leave the guest running: otherworld lab exec demo -- ...')
     .option('--json', 'print the table as JSON')
     .action(demo);

@@ -1,7 +1,9 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { bootArmedGuest } from '../../lab/armed.ts';
 import { bootGuest, keptForALook } from '../../lab/boot.ts';
-import { armGuest, installOtherworld } from '../../lab/install.ts';
-import { stderrProgress } from '../../lab/progress.ts';
+import { installOtherworld } from '../../lab/install.ts';
+import type { GuestOptions } from '../../lab/machine.ts';
+import { type Progress, stderrProgress } from '../../lab/progress.ts';
 import { parseRelease } from '../../lab/release.ts';
 import { checkSizes } from '../../lab/sizes.ts';
 import { wholeNumber } from './arguments.ts';
@@ -57,7 +59,7 @@ export function registerLabUp(lab: Command): void {
     )
     .option('--forward <host:guest>', 'a TCP port of 127.0.0.1 that leads into the guest: 8080:80', forward)
     .option('--append <parameters>', 'more kernel parameters')
-    .option('--quick', 'start from a snapshot of such a guest after its boot; the first time makes it')
+    .option('--quick', 'start from a snapshot of such a guest, booted and armed; the first time makes it')
     .option('--no-arm', 'install, but do not arm')
     .action(up);
 }
@@ -96,16 +98,17 @@ async function up(name: string, options: UpOptions): Promise<void> {
     quick: options.quick,
   };
   checkSizes(guest, options.arm);
+  if (options.arm) await bootArmedGuest(guest, progress);
+  else await bootUnarmed(guest, progress);
+  progress.step(`${name} is up${options.arm ? ' and armed' : ''}: otherworld lab exec ${name} -- CMD`);
+}
+
+async function bootUnarmed(guest: GuestOptions, progress: Progress): Promise<void> {
   await bootGuest(guest, progress);
   try {
     progress.step('installing Otherworld');
-    await installOtherworld(name);
-    if (options.arm) {
-      progress.step('arming');
-      await armGuest(name);
-    }
+    await installOtherworld(guest.name);
   } catch (error) {
-    throw keptForALook(name, error);
+    throw keptForALook(guest.name, error);
   }
-  progress.step(`${name} is up${options.arm ? ' and armed' : ''}: otherworld lab exec ${name} -- CMD`);
 }

@@ -83,11 +83,9 @@ suite(`adoption with ${release}`, () => {
     before_.bystander = await mainPid('bystander');
     before_.loose = await guest.background('cd /tmp/directory; exec sleep 3601');
     before_.large = await startLarge(guest);
-    await guest.sh(
-      `otherworld protect --unit simple-log --unit forking --unit by-hand --pid ${before_.loose} --command nobody`,
-    );
-    await guest.sh(`otherworld protect --pid ${before_.large}`);
-    await guest.sh('otherworld protect --unit stubborn --unit pinned --unit limited');
+    const units = ['simple-log', 'forking', 'by-hand', 'stubborn', 'pinned', 'limited'];
+    const rules = [...units.map((unit) => `--unit ${unit}`), '--command nobody'].join(' ');
+    await guest.sh(`otherworld protect ${rules} --pid ${before_.loose} ${before_.large}`, 300);
     await guest.program('smi');
     // CPU 0 dies on the stack of a task that computes, which is not the stack that it would be halted on
     // otherwise.

@@ -42,14 +42,13 @@ setInterval(() => writeFileSync('/root/procedures/node', JSON.stringify({ at: Da
 /** Node.js goes without io_uring only where the kernel has none to give: Linux 6.6 has a switch for that. */
 const hasIoUringSwitch = release === 'trixie';
 
-/** Starts the Node.js program and protects it. */
+/** Starts the Node.js program. */
 async function startNode(): Promise<void> {
   if (hasIoUringSwitch) await guest.sh('sysctl -q kernel.io_uring_disabled=2');
   await guest.exec(['sh', '-c', 'cat > /root/procedure.mjs'], { input: nodeProgram });
   const node = '/usr/lib/otherworld/node_modules/node/bin/node';
   nodePid = await guest.background(`exec ${node} /root/procedure.mjs`);
   await guest.until(`grep -q memfd:otherworld /proc/${nodePid}/maps && grep -q at /root/procedures/node`, 60);
-  await guest.sh(`otherworld protect --pid ${nodePid}`);
 }
 
 /** What the report says of the procedure of the subject in this mode. */
@@ -65,9 +64,9 @@ before(async () => {
     pids.set(mode, await guest.background(`exec procedure-subject ${mode} /root/procedures`));
     const clockNanosleep = 230;
     await guest.until(`grep -q '^${clockNanosleep} ' /proc/${pids.get(mode)}/syscall`, 20);
-    await guest.sh(`otherworld protect --pid ${pids.get(mode)}`);
   }
   await startNode();
+  await guest.protect([...pids.values(), nodePid]);
   report = await guest.panic();
 });
 

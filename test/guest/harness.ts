@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { bootArmedGuest } from '../../lab/armed.ts';
 import { bootGuest, removeGuest } from '../../lab/boot.ts';
 import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts';
 import type { CommandResult } from '../../lab/command.ts';
@@ -13,10 +14,11 @@ import type { Furniture } from '../../lab/furnish.ts';
 import { guestPaths, guestPid } from '../../lab/guest.ts';
 import { guestClock } from '../../lab/guest-time.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
+import type { GuestOptions } from '../../lab/machine.ts';
 import { panicGuest } from '../../lab/panic.ts';
-import { stderrProgress } from '../../lab/progress.ts';
+import { type Progress, stderrProgress } from '../../lab/progress.ts';
 import { withQmp } from '../../lab/qmp.ts';
-import { parseRelease, type Release } from '../../lab/release.ts';
+import { parseRelease, type Release, releases } from '../../lab/release.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { dumpGuest } from '../../lab/vmcore.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
@@ -69,6 +71,11 @@ export interface TestGuest {
   until(script: string, seconds: number): Promise<string>;
   /** Waits until a process has stopped, sleeps ... : a letter of /proc/PID/stat, or several. */
   untilState(pid: number, letters: string, seconds?: number): Promise<void>;
+  /**
+   * Protects processes, by one rule each. Once for all of them: each time the command has to start, and to
+   * look at the living kernel, which takes an emulated guest many seconds.
+   */
+  protect(pids: readonly number[]): Promise<void>;
   /** Ends processes and waits until they are gone. */
   kill(pids: readonly number[]): Promise<void>;
   copyIn(source: string, destination: string): Promise<void>;
@@ -109,38 +116,62 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}-${release[0]}`;
   const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320 } = options;
   const progress = stderrProgress();
-  await bootGuest(
-    {
-      name,
-      release,
-      packages: PACKAGES,
-      memoryMiB,
-      cpus,
-      crashKernelMiB,
-      ...options.furniture,
-      forwards: [...(options.forwards ?? [])],
-      append: options.append ?? '',
-      devices: options.devices ?? [],
-      // Devices of all kinds can be had, not all of them in a snapshot.
-      quick: options.quick ?? options.devices === undefined,
-    },
-    progress,
-  );
+  const machine: GuestOptions = {
+    name,
+    release,
+    packages: PACKAGES,
+    memoryMiB,
+    cpus,
+    crashKernelMiB,
+    ...options.furniture,
+    forwards: [...(options.forwards ?? [])],
+    append: options.append ?? '',
+    devices: options.devices ?? [],
+    // Devices of all kinds can be had, not all of them in a snapshot.
+    quick: options.quick ?? options.devices === undefined,
+  };
+  if (isArmed(options) && isCommon(options)) await bootArmedGuest(machine, progress);
+  else await bootGuest(machine, progress);
   const guest = openTestGuest(name);
   try {
-    if (options.install !== false) await installOtherworld(name);
-    const { configuration } = options;
-    if (configuration !== undefined) {
-      await guest.sh(
-        `mkdir -p /etc/otherworld; cat >/etc/otherworld/otherworld.toml <<'EOF'\n${configuration}EOF`,
-      );
-    }
-    if (options.install !== false && options.arm !== false) await armGuest(name);
+    await prepare(guest, options, progress);
   } catch (error) {
     await guest.down();
     throw error;
   }
   return guest;
+}
+
+const isArmed = ({ install, arm }: TestGuestOptions): boolean => install !== false && arm !== false;
+
+/**
+ * Whether the guest is of the machine that most files have: only of that one it pays to keep a guest that is
+ * armed, because a run that finds no snapshots makes them for itself. On the older releases it pays only
+ * where every file runs on them.
+ */
+function isCommon({ forwards: _, configuration: __, ...own }: TestGuestOptions): boolean {
+  const isOrdinary = Object.values(own).every((option) => option === undefined);
+  return isOrdinary && (isWhole || release === releases[0]);
+}
+
+/** Installs, configures and arms, as far as that has not been done. */
+async function prepare(guest: TestGuest, options: TestGuestOptions, progress: Progress): Promise<void> {
+  const { configuration, install } = options;
+  const isThere = isArmed(options) && isCommon(options);
+  if (install !== false && !isThere) {
+    progress.step('installing Otherworld');
+    await installOtherworld(guest.name);
+  }
+  if (configuration !== undefined) {
+    await guest.sh(
+      `mkdir -p /etc/otherworld; cat >/etc/otherworld/otherworld.toml <<'EOF'\n${configuration}EOF`,
+    );
+  }
+  if (isArmed(options) && (!isThere || configuration !== undefined)) {
+    progress.step('arming');
+    await armGuest(guest.name);
+  }
+  progress.step(`${guest.name} is ready`);
 }
 
 function openTestGuest(name: string): TestGuest {
@@ -154,6 +185,9 @@ function openTestGuest(name: string): TestGuest {
     until: (script, seconds) => retry(name, script, seconds),
     untilState: async (pid, letters, seconds = 60) => {
       await retry(name, `grep -q '^State:.[${letters}]' /proc/${pid}/status`, seconds);
+    },
+    protect: async (pids) => {
+      await sh(`otherworld protect --pid ${pids.join(' ')}`, 600);
     },
     kill: async (pids) => {
       if (pids.length === 0) return;

@@ -27,7 +27,7 @@ suite(`an incident with ${release}`, () => {
   const pids = { culprit: 0, large: 0, sound: 0, inTheWay: 0 };
 
   before(async () => {
-    guest = await bootTestGuest('incident', { arm: false });
+    guest = await bootTestGuest('incident');
     await guest.sh(
       'mkdir -p /mnt/small /etc/otherworld && echo "tmpfs /mnt/small tmpfs size=24M 0 0" >>/etc/fstab && mount /mnt/small',
     );
@@ -42,7 +42,7 @@ suite(`an incident with ${release}`, () => {
       'while [ ! -e /run/go ]; do sleep 0.2; done; echo c >/proc/sysrq-trigger',
     );
     await guest.until(`[ $(awk '/VmRSS/ { print $2 }' /proc/${pids.large}/status) -gt 40000 ]`, 60);
-    await guest.sh(`otherworld protect --pid ${Object.values(pids).join(' ')}`);
+    await guest.protect(Object.values(pids));
     await guest.sh(`sed -i 's/"rules": \\[/&{"kind":"unit"},/' ${RULES}; sync`);
     assert.match(await guest.sh('otherworld status || true'), /rule 1 of 5 is damaged, and lost: /);
     // The last that this kernel hears; the connection dies with it.

@@ -72,25 +72,15 @@ suite(`resurrection on ${release}`, () => {
     await guest.sh(`cp /bin/sleep ${name}; sync; python3 -c '${forget}' ${name}`);
     pids.caller = await guest.background(`echo $$ > /sys/fs/cgroup/slow/cgroup.procs; exec ${name} 3600`);
     await guest.until(`grep -q execve /proc/${pids.caller}/stack`, 60);
-    pids.busy = [
-      await guest.background('while :; do :; done'),
-      await guest.background('while :; do :; done'),
-    ];
-    for (const pid of [
-      pids.segments,
-      pids.meetings,
-      pids.state,
-      pids.pipe,
-      pids.sleeper,
-      pids.appender,
-      pids.caller,
-      ...pids.busy,
-    ]) {
-      await guest.sh(`otherworld protect --pid ${pid}`);
-    }
+    // Not before everybody is protected: that takes long where no CPU is free.
+    const compute = 'until [ -e /srv/out/go ]; do sleep 0.2; done; while :; do :; done';
+    pids.busy = [await guest.background(compute), await guest.background(compute)];
+    const { segments, meetings, state, pipe, sleeper, appender, caller, busy } = pids;
+    await guest.protect([segments, meetings, state, pipe, sleeper, appender, caller, ...busy]);
     // Not before everything else is there: a busy machine may take longer than the sleep.
     await guest.sh('touch /srv/out/go');
     await guest.until(`pgrep -P ${pids.sleeper} -f '^sleep 150$'`, 30);
+    await guest.until(`! pgrep -P ${busy.join(',')}`, 30);
     // One that begins anew is to end noticeably later.
     await guest.until(
       'awk "NR == FNR { begun = \\$1; next } { exit \\$1 < begun + 30 }" /srv/out/begun /proc/uptime',

@@ -70,10 +70,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
       .map(({ outcome, reasons, adopted }) => ({ outcome, reasons, adopted }));
 
   before(async () => {
-    guest = await bootTestGuest('sandbox', {
-      crashKernelMiB: 320,
-      configuration: '[services]\nsandboxes = "restore"\n',
-    });
+    guest = await bootTestGuest('sandbox', { configuration: '[services]\nsandboxes = "restore"\n' });
     await guest.copyIn('test/guest/programs/sandboxed.py', '/usr/local/bin/sandboxed.py');
     await guest.sh('mkdir -p /home/somebody');
     for (const name of NAMES) await write(name);
@@ -83,7 +80,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
       const found = name === 'itself' ? '' : await look(name);
       before_.set(name, { pid: await mainPid(name), found });
     }
-    await guest.sh(NAMES.map((name) => `otherworld protect --unit ${name}`).join('; '));
+    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`);
     await write('changed', 'PrivateTmp=yes\nProtectSystem=no');
     await guest.sh('sync');
     report = await guest.panic('sysrq');

@@ -44,12 +44,11 @@ const CASES: readonly Case[] = [
 
 const chosen = isWhole ? CASES : CASES.filter((_, i) => i === (release === 'trixie' ? 0 : 2));
 
-/** Starts and protects a program with a thread for each CPU that is online. @returns its pid */
+/** Starts a program with a thread for each CPU that is online. @returns its pid */
 async function startOnAll(guest: TestGuest, program: 'registers' | 'calls'): Promise<number> {
   await guest.program(program);
   const pid = await guest.background(`exec ${program} $(nproc) >/srv/${program} 2>&1`);
   await guest.until(`grep -q ready /srv/${program}`, 120);
-  await guest.sh(`otherworld protect --pid ${pid}`);
   return pid;
 }
 
@@ -74,8 +73,8 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
       await guest.program('vfork');
       vforkPid = await guest.background('exec vfork /srv/vfork compute');
       await guest.until(`test $(pgrep -P ${vforkPid} | wc -l) = 3`, 60);
-      await guest.sh(`otherworld protect --pid ${vforkPid}`);
       const pid = await startOnAll(guest, 'registers');
+      await guest.protect([callsPid, vforkPid, pid]);
       report = await guest.panic(fault, cpu);
       const { phase, saved, missing, milliseconds, problems } = report.stageZero ?? {};
       t.diagnostic(`${milliseconds} ms for ${saved} processors`);
@@ -128,8 +127,8 @@ if (isWhole) {
     test('steps aside: the crash kernel starts, who waited comes back, and who computed is refused by name', async () => {
       guest = await bootTestGuest('zero-damaged');
       const idle = await guest.background('exec sleep 3600');
-      await guest.sh(`otherworld protect --pid ${idle}`);
       const computing = await startOnAll(guest, 'registers');
+      await guest.protect([idle, computing]);
       const { stageZeroAddress } = JSON.parse(await guest.sh('cat /run/otherworld/armed.json'));
       // In the middle of its code.
       await guest.overwrite(stageZeroAddress + 0x200, Buffer.alloc(64, 0xcc));

@@ -18,7 +18,7 @@ suite(`calls that wait for a directory when ${release} panics`, () => {
     await guest.until('cat /run/holder', 120);
     const pid = await guest.background(`exec python3 /root/in-calls.py /run/waiting ${names.join(' ')}`);
     await guest.until('cat /run/waiting', 120);
-    await guest.sh(`otherworld protect --pid ${pid}`);
+    await guest.protect([pid]);
     report = await guest.panic();
   });
   after(async () => {

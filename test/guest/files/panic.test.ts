@@ -158,8 +158,7 @@ suite(`files across a panic of ${release}`, () => {
       const [inMemory = 0, pages = 0] = line.split(' of ').map(Number);
       assert.ok(inMemory > 0 && inMemory < pages, `${line} pages are in memory`);
     }
-    for (const pid of [subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid, upgradedPid])
-      await guest.sh(`otherworld protect --pid ${pid}`);
+    await guest.protect([subjectPid, writerPid, talkerPid, callerPid, renamerPid, saverPid, upgradedPid]);
     await guest.sh(furnish);
     await guest.sh(`echo ${writerPid} >/run/writer.pid; printf '%10d\\n' ${callerPid} >/run/lock/caller`);
     await guest.sh('echo 1 >/run/others.pid; echo text >/run/writer.text');
