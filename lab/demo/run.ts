@@ -11,6 +11,7 @@ import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
+import { type Load, lookAtLoad, startLoad } from './load.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, knownOrbits, type Programs } from './programs.ts';
 import {
@@ -91,6 +92,8 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('Python, with variables', before.pythonScreen);
   display.show('Redis: keys, and a digest of all of them', before.redisKeys);
   display.show('counter', describeCounter(before.counter));
+  const load = await startLoad(guest, display.progress);
+  display.show('Redis under load', describeLoad(load));
   const steps = await startOrbits(guest, display.progress);
   const orbitsBefore = await knownOrbits(programs.orbits, steps);
   const isEarly = !(await hasOrbitsResult(guest));
@@ -107,23 +110,28 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('the dying kernel', words.join('\n') || '(silence)');
   display.progress.step('looking at everything again');
   const orbits = { known: orbitsBefore, isEarly };
-  return look(guest, display, { before, pythonBefore, orbits, start, incident, words });
+  return look(guest, display, { before, pythonBefore, orbits, load, start, incident, words });
 }
 
-interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits'> {
+function describeLoad({ pid, requestsPerSecond }: Load): string {
+  return `${requestsPerSecond} requests per second by TCP, all from PID ${pid}, which is not protected`;
+}
+
+interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits' | 'load'> {
   readonly start: number;
   readonly incident: string;
   readonly words: readonly string[];
 }
 
 async function look(guest: string, display: DemoDisplay, known: Known): Promise<Evidence> {
-  const { before, pythonBefore, orbits, words } = known;
+  const { before, pythonBefore, orbits, load, words } = known;
   const report = await readReport(guest, known.incident);
   display.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
   display.progress.step('waiting for the result of the computation');
   const orbitsAfter = await waitForOrbits(guest).catch(missing);
   display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
+  const loadAfter = await lookAtLoad(guest, load);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   display.show('JOE, afterwards', after.joeScreen);
@@ -137,6 +145,8 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
       pythonBefore,
       orbits,
       orbitsAfter,
+      load,
+      loadAfter,
       pythonAfter,
       joeGoesOn,
       typedAfterwards,
