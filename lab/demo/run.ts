@@ -6,6 +6,7 @@ import { bootGuest, removeGuest } from '../boot.ts';
 import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
+import { guestClock } from '../guest-time.ts';
 import { armGuest, installOtherworld } from '../install.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
@@ -22,6 +23,7 @@ import {
   protectScene,
   setScene,
   startOrbits,
+  until,
   waitForOrbits,
 } from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
@@ -46,6 +48,9 @@ export interface DemoDisplay {
 
 /** Longest time from the fault to the crash world's report. */
 const panicWaitSeconds = 600;
+
+/** Longest time in which the counter goes all through its memory, of the guest's own time. */
+const WHOLE_CHECK_SECONDS = 200;
 
 const typedAfterwards = 'And this was typed in the other world.';
 
@@ -161,13 +166,17 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
  * Waits until the counter has been all through its memory since the panic; the table tells if it never was.
  */
 async function waitForWholeCheck(guest: string, before: CounterStatus): Promise<void> {
-  const end = performance.now() + 90_000;
-  while (performance.now() < end && !wasCheckedWhole(before, await readCounter(guest))) await sleep(1000);
+  const elapsed = guestClock(guestPid(guest) ?? 0);
+  while (elapsed() < WHOLE_CHECK_SECONDS && !wasCheckedWhole(before, await readCounter(guest)))
+    await sleep(1000);
 }
 
+/** @returns the screen that shows what was typed; empty if none does */
 async function typeMore(guest: string): Promise<string> {
-  const script = `tmux -L demo send-keys -t joe -l ' ${typedAfterwards}' && sleep 2 && tmux -L demo capture-pane -p -J -t joe`;
-  return inGuest(guest, script).catch(missing);
+  const pane = '-L demo send-keys -t joe';
+  await inGuest(guest, `tmux ${pane} -l ' ${typedAfterwards}'`).catch(missing);
+  const screen = 'tmux -L demo capture-pane -p -J -t joe';
+  return until(guest, `${screen} | grep -qF '${typedAfterwards}' && ${screen}`, 30).catch(missing);
 }
 
 /** What cannot be had is missing in the table, which says so. */

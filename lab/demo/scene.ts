@@ -1,4 +1,8 @@
-import { copyFiles, execChecked } from '../channel.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { copyFiles, execCaptured, execChecked, LOOK_SECONDS } from '../channel.ts';
+import { LabError } from '../error.ts';
+import { guestPid } from '../guest.ts';
+import { guestClock } from '../guest-time.ts';
 import type { Progress } from '../progress.ts';
 import type { Programs } from './programs.ts';
 
@@ -23,7 +27,7 @@ const redisStrings = 20_000;
 /**
  * Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails.
  */
-export function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
+export function inGuest(guest: string, script: string, timeoutSeconds = LOOK_SECONDS): Promise<string> {
   return execChecked(guest, ['sh', '-c', script], { timeoutSeconds });
 }
 
@@ -39,6 +43,8 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
   await typeInto(guest, 'rescue', 'joe', `${unsavedText}`);
   progress.step(`starting Redis without persistence and filling it with ${redisStrings} keys`);
   await inGuest(guest, startRedis);
+  await until(guest, 'redis-cli ping | grep -q PONG', 60);
+  await inGuest(guest, `redis-cli eval "${fillRedis}" 0`);
   progress.step('starting a Python interpreter and giving it variables');
   await startPython(guest);
   await startCounting(guest, progress);
@@ -128,8 +134,6 @@ const startRedis = `
 systemctl disable --quiet --now redis-server
 cd ${directory}
 redis-server --daemonize yes --save '' --appendonly no --dir ${directory} --logfile ${directory}/redis.log >/dev/null
-for i in $(seq 60); do redis-cli ping 2>/dev/null | grep -q PONG && break; sleep 0.5; done
-redis-cli eval "${fillRedis}" 0
 `;
 
 /** Typed line by line, as a person would. The values are random: only the process itself knows them. */
@@ -175,8 +179,21 @@ setsid ./counter --size 256 --threads ${threads} --nap 0 --status ${counterStatu
 echo $! > counter.pid
 `;
 
-/** Repeats a script until it succeeds and returns its output. */
+/**
+ * Repeats a script until it succeeds and returns its output.
+ * @param seconds of the guest's own time: a busy host makes nothing come too late
+ * @throws LabError if it never does
+ */
 export async function until(guest: string, script: string, seconds: number): Promise<string> {
-  const loop = `i=0; while [ $i -lt ${seconds * 4} ]; do { ${script}; } && exit 0; sleep 0.25; i=$((i + 1)); done; exit 1`;
-  return inGuest(guest, loop, seconds + 60);
+  const elapsed = guestClock(guestPid(guest) ?? 0);
+  for (;;) {
+    const { status, stdout } = await execCaptured(guest, ['sh', '-c', script], {
+      timeoutSeconds: LOOK_SECONDS,
+    });
+    if (status === 0) return stdout;
+    if (elapsed() > seconds) {
+      throw new LabError(`in guest ${guest}: within ${seconds} s this did not come true: ${script}`);
+    }
+    await sleep(250);
+  }
 }
