@@ -22,6 +22,7 @@ import {
   inGuest,
   protectScene,
   setScene,
+  startCounting,
   startOrbits,
   until,
   waitForOrbits,
@@ -86,6 +87,7 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
 export async function demonstrate(guest: string, programs: Programs, display: DemoDisplay): Promise<Row[]> {
   await setScene(guest, programs, display.progress);
   await protectScene(guest);
+  await startCounting(guest, display.progress);
   return verify(await panicAndLook(guest, programs, display));
 }
 
