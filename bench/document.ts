@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus, release, totalmem } from 'node:os';
+import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { repositoryRoot } from '../lab/node-tree.ts';
 
@@ -51,11 +51,11 @@ export function markdownTable(head: readonly string[], rows: readonly (readonly 
   );
 }
 
-/** What the figures are from: date, revision, processor, memory and kernel of this machine. */
+/** What the figures are from: date, revision, processor, memory and kernel of this machine, and its load. */
 export function describeMachine(): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown processor';
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
-  return `${new Date().toISOString().slice(0, 10)}, ${revision()}; ${cpus().length} × ${model}, ${memory}, Linux ${release()}`;
+  return `${new Date().toISOString().slice(0, 10)}, ${revision()}; ${cpus().length} × ${model}, ${memory}, Linux ${release()}, load average ${loadavg()[0]?.toFixed(1)} at the start`;
 }
 
 function revision(): string {

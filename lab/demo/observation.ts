@@ -107,7 +107,7 @@ export async function observe(guest: string): Promise<Observation> {
   const commands = Object.entries(scripts).map(
     ([name, script]) => `printf '\\0${name}\\1'\n(${script}) 2>/dev/null`,
   );
-  const output = await inGuest(guest, `${commands.join('\n')}\nexit 0`, 180);
+  const output = await inGuest(guest, `${commands.join('\n')}\nexit 0`);
   const found = new Map(output.split('\0').map((part) => splitOnce(part)));
   const text = (name: string): string => found.get(name) ?? '';
   const line = (name: string): string => text(name).trim();

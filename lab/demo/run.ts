@@ -7,10 +7,12 @@ import { removeGuest } from '../boot.ts';
 import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
+import { guestClock } from '../guest-time.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
+import { type Load, lookAtLoad, startLoad } from './load.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, knownOrbits, type Programs } from './programs.ts';
 import {
@@ -20,7 +22,9 @@ import {
   inGuest,
   protectScene,
   setScene,
+  startCounting,
   startOrbits,
+  until,
   waitForOrbits,
 } from './scene.ts';
 import { type Evidence, type Row, verify } from './verify.ts';
@@ -45,6 +49,9 @@ export interface DemoDisplay {
 
 /** Longest time from the fault to the crash world's report. */
 const panicWaitSeconds = 600;
+
+/** Longest time in which the counter goes all through its memory, of the guest's own time. */
+const WHOLE_CHECK_SECONDS = 200;
 
 const typedAfterwards = 'And this was typed in the other world.';
 
@@ -76,6 +83,7 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
 export async function demonstrate(guest: string, programs: Programs, display: DemoDisplay): Promise<Row[]> {
   await setScene(guest, programs, display.progress);
   await protectScene(guest);
+  await startCounting(guest, display.progress);
   return verify(await panicAndLook(guest, programs, display));
 }
 
@@ -87,6 +95,8 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('Python, with variables', before.pythonScreen);
   display.show('Redis: keys, and a digest of all of them', before.redisKeys);
   display.show('counter', describeCounter(before.counter));
+  const load = await startLoad(guest, display.progress);
+  display.show('Redis under load', describeLoad(load));
   const steps = await startOrbits(guest, display.progress);
   const orbitsBefore = await knownOrbits(programs.orbits, steps);
   const isEarly = !(await hasOrbitsResult(guest));
@@ -103,23 +113,28 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('the dying kernel', words.join('\n') || '(silence)');
   display.progress.step('looking at everything again');
   const orbits = { known: orbitsBefore, isEarly };
-  return look(guest, display, { before, pythonBefore, orbits, start, incident, words });
+  return look(guest, display, { before, pythonBefore, orbits, load, start, incident, words });
 }
 
-interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits'> {
+function describeLoad({ pid, requestsPerSecond }: Load): string {
+  return `${requestsPerSecond} requests per second by TCP, all from PID ${pid}, which is not protected`;
+}
+
+interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits' | 'load'> {
   readonly start: number;
   readonly incident: string;
   readonly words: readonly string[];
 }
 
 async function look(guest: string, display: DemoDisplay, known: Known): Promise<Evidence> {
-  const { before, pythonBefore, orbits, words } = known;
+  const { before, pythonBefore, orbits, load, words } = known;
   const report = await readReport(guest, known.incident);
   display.show(`otherworld report ${known.incident}`, printReport(report, styleFor(false)));
   display.progress.step('waiting for the result of the computation');
   const orbitsAfter = await waitForOrbits(guest).catch(missing);
   display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
+  const loadAfter = await lookAtLoad(guest, load);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   display.show('JOE, afterwards', after.joeScreen);
@@ -133,6 +148,8 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
       pythonBefore,
       orbits,
       orbitsAfter,
+      load,
+      loadAfter,
       pythonAfter,
       joeGoesOn,
       typedAfterwards,
@@ -147,13 +164,17 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
  * Waits until the counter has been all through its memory since the panic; the table tells if it never was.
  */
 async function waitForWholeCheck(guest: string, before: CounterStatus): Promise<void> {
-  const end = performance.now() + 90_000;
-  while (performance.now() < end && !wasCheckedWhole(before, await readCounter(guest))) await sleep(1000);
+  const elapsed = guestClock(guestPid(guest) ?? 0);
+  while (elapsed() < WHOLE_CHECK_SECONDS && !wasCheckedWhole(before, await readCounter(guest)))
+    await sleep(1000);
 }
 
+/** @returns the screen that shows what was typed; empty if none does */
 async function typeMore(guest: string): Promise<string> {
-  const script = `tmux -L demo send-keys -t joe -l ' ${typedAfterwards}' && sleep 2 && tmux -L demo capture-pane -p -J -t joe`;
-  return inGuest(guest, script).catch(missing);
+  const pane = '-L demo send-keys -t joe';
+  await inGuest(guest, `tmux ${pane} -l ' ${typedAfterwards}'`).catch(missing);
+  const screen = 'tmux -L demo capture-pane -p -J -t joe';
+  return until(guest, `${screen} | grep -qF '${typedAfterwards}' && ${screen}`, 30).catch(missing);
 }
 
 /** What cannot be had is missing in the table, which says so. */

@@ -1,4 +1,8 @@
-import { copyFiles, execChecked } from '../channel.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { copyFiles, execCaptured, execChecked, LOOK_SECONDS } from '../channel.ts';
+import { LabError } from '../error.ts';
+import { guestPid } from '../guest.ts';
+import { guestClock } from '../guest-time.ts';
 import type { Progress } from '../progress.ts';
 import type { Programs } from './programs.ts';
 
@@ -23,11 +27,11 @@ const redisStrings = 20_000;
 /**
  * Runs a shell script in the guest and returns its output. Throws a LabError with what it said if it fails.
  */
-export function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
+export function inGuest(guest: string, script: string, timeoutSeconds = LOOK_SECONDS): Promise<string> {
   return execChecked(guest, ['sh', '-c', script], { timeoutSeconds });
 }
 
-/** Brings the programs into the guest and starts everything that is to survive. */
+/** Brings the programs into the guest and starts all that is to survive; what computes waits to begin. */
 export async function setScene(guest: string, programs: Programs, progress: Progress): Promise<void> {
   await inGuest(guest, `mkdir -p ${directory}`);
   await copyFiles(guest, programs.counter, `${guest}:${directory}/counter`);
@@ -39,20 +43,30 @@ export async function setScene(guest: string, programs: Programs, progress: Prog
   await typeInto(guest, 'rescue', 'joe', `${unsavedText}`);
   progress.step(`starting Redis without persistence and filling it with ${redisStrings} keys`);
   await inGuest(guest, startRedis);
+  await until(guest, 'redis-cli ping | grep -q PONG', 60);
+  await inGuest(guest, `redis-cli eval "${fillRedis}" 0`);
   progress.step('starting a Python interpreter and giving it variables');
   await startPython(guest);
-  await startCounting(guest, progress);
+  await inGuest(guest, startWaiting);
 }
 
 /** Threads of the counter where there are few CPUs. */
 const FEWEST_THREADS = 4;
 
-/** Starts the counter, with a thread for each CPU at least; none waits, so the guest is slow from then on. */
-async function startCounting(guest: string, progress: Progress): Promise<void> {
+/**
+ * Lets the counter begin, with a thread for each CPU at least; none waits, so the guest is slow from then on.
+ */
+export async function startCounting(guest: string, progress: Progress): Promise<void> {
   const threads = Math.max(FEWEST_THREADS, Number(await inGuest(guest, 'nproc')));
   progress.step(`starting the counter: 256 MiB of pattern, ${threads} threads that never wait`);
-  await inGuest(guest, startCounter(threads));
+  await begin(guest, 'counter', threads);
   await until(guest, `grep -q '"wordsChecked":[1-9]' ${counterStatusPath}`, 120);
+}
+
+/** Lets a program begin that waits for its argument, and waits until it runs. */
+async function begin(guest: string, name: keyof typeof waiting, argument: number): Promise<void> {
+  await inGuest(guest, `echo ${argument} >${directory}/${name}.argument`);
+  await until(guest, `grep -qx ${name} "/proc/$(cat ${directory}/${name}.pid)/comm"`, 60);
 }
 
 /** The computation goes on for so long, where the kernel does not die. */
@@ -61,7 +75,7 @@ const COMPUTING_SECONDS = 60;
 const TRIAL_STEPS = 2000;
 
 /**
- * Starts the computation with a known result, and protects it: to be done right before the panic.
+ * Lets the computation with a known result begin: to be done right before the panic.
  * @returns its steps
  */
 export async function startOrbits(guest: string, progress: Progress): Promise<number> {
@@ -69,8 +83,7 @@ export async function startOrbits(guest: string, progress: Progress): Promise<nu
   const nanoseconds = Number(await inGuest(guest, trial));
   const steps = Math.ceil((COMPUTING_SECONDS * 1e9 * TRIAL_STEPS) / nanoseconds);
   progress.step(`starting a computation with a known result: ${steps} steps of orbits`);
-  const start = `setsid ./orbits ${steps} orbits.result </dev/null >orbits.log 2>&1 & otherworld protect --pid $!`;
-  await inGuest(guest, `cd ${directory}; ${start}`);
+  await begin(guest, 'orbits', steps);
   return steps;
 }
 
@@ -86,13 +99,17 @@ export async function waitForOrbits(guest: string): Promise<string> {
   return (await until(guest, orbitsResult, COMPUTING_SECONDS * 5)).trim();
 }
 
-/** Protects what the scene started, each with its descendants. */
+/**
+ * Protects what the scene started, each with its descendants, before the CPUs are busy: where all of them
+ * compute, that takes minutes.
+ */
 export async function protectScene(guest: string): Promise<void> {
   const pids = [
     "$(tmux -L demo display -p '#{pid}')",
     "$(tmux -L rescue display -p '#{pid}')",
     "$(redis-cli info server | tr -d '\\r' | sed -n 's/^process_id://p')",
     `$(cat ${directory}/counter.pid)`,
+    `$(cat ${directory}/orbits.pid)`,
   ];
   await inGuest(guest, `otherworld protect ${pids.map((pid) => `--pid ${pid}`).join(' ')}`);
 }
@@ -128,8 +145,6 @@ const startRedis = `
 systemctl disable --quiet --now redis-server
 cd ${directory}
 redis-server --daemonize yes --save '' --appendonly no --dir ${directory} --logfile ${directory}/redis.log >/dev/null
-for i in $(seq 60); do redis-cli ping 2>/dev/null | grep -q PONG && break; sleep 0.5; done
-redis-cli eval "${fillRedis}" 0
 `;
 
 /** Typed line by line, as a person would. The values are random: only the process itself knows them. */
@@ -169,14 +184,38 @@ export async function askPython(guest: string, word: string): Promise<string> {
   return screen.trim().split(' ')[1] ?? '';
 }
 
-const startCounter = (threads: number): string => `
-cd ${directory}
-setsid ./counter --size 256 --threads ${threads} --nap 0 --status ${counterStatusPath} </dev/null >counter.log 2>&1 &
-echo $! > counter.pid
-`;
+/** What computes waits for its argument on a pipe: how many threads, how many steps. */
+const waiting = {
+  counter: `./counter --size 256 --nap 0 --status ${counterStatusPath} --threads $argument`,
+  orbits: './orbits $argument orbits.result',
+} as const;
 
-/** Repeats a script until it succeeds and returns its output. */
+const startWaiting = Object.entries(waiting)
+  .map(([name, command]) => {
+    const shell = `read argument <${name}.argument; exec ${command}`;
+    return `
+cd ${directory}
+mkfifo ${name}.argument
+setsid sh -c '${shell}' </dev/null >${name}.log 2>&1 &
+echo $! >${name}.pid`;
+  })
+  .join('\n');
+
+/**
+ * Repeats a script until it succeeds and returns its output.
+ * @param seconds of the guest's own time: a busy host makes nothing come too late
+ * @throws LabError if it never does
+ */
 export async function until(guest: string, script: string, seconds: number): Promise<string> {
-  const loop = `i=0; while [ $i -lt ${seconds * 4} ]; do { ${script}; } && exit 0; sleep 0.25; i=$((i + 1)); done; exit 1`;
-  return inGuest(guest, loop, seconds + 60);
+  const elapsed = guestClock(guestPid(guest) ?? 0);
+  for (;;) {
+    const { status, stdout } = await execCaptured(guest, ['sh', '-c', script], {
+      timeoutSeconds: LOOK_SECONDS,
+    });
+    if (status === 0) return stdout;
+    if (elapsed() > seconds) {
+      throw new LabError(`in guest ${guest}: within ${seconds} s this did not come true: ${script}`);
+    }
+    await sleep(250);
+  }
 }

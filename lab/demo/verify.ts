@@ -1,4 +1,5 @@
 import type { IncidentReport } from '../../src/report/schema.ts';
+import { LOAD_KEYS, type Load, type LoadAfterwards, wasReset, wrongKeys } from './load.ts';
 import { type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
@@ -22,6 +23,9 @@ export interface Evidence {
   readonly orbits: { readonly known: string; readonly isEarly: boolean };
   /** Its result, empty if it has none. */
   readonly orbitsAfter: string;
+  /** The client that loaded Redis until the panic, and what is there of its writes. */
+  readonly load: Load;
+  readonly loadAfter: LoadAfterwards;
   /** JOE's screen after more was typed into it. */
   readonly joeGoesOn: string;
   readonly typedAfterwards: string;
@@ -35,6 +39,7 @@ export interface Evidence {
 export function verify(evidence: Evidence): Row[] {
   return [
     ...survivalRows(evidence),
+    ...loadRows(evidence),
     ...counterRows(evidence),
     ...computingRows(evidence),
     ...kernelRows(evidence),
@@ -90,6 +95,28 @@ function survivalRows({
       pidsOf(before.processes),
       pidsOf(after.processes),
       same(before.processes, after.processes),
+    ),
+  ];
+}
+
+function loadRows({ load, loadAfter, report }: Evidence): Row[] {
+  const { acknowledged, isGone, isReset, servesNew } = loadAfter;
+  const wrong = wrongKeys(loadAfter);
+  const isLost = isGone && isReset && wasReset(report, load);
+  return [
+    row(
+      'survival',
+      'Redis: acknowledged writes',
+      `${acknowledged}, under load`,
+      wrong === 0 ? 'none is lost' : `${wrong} of ${LOAD_KEYS} keys are wrong`,
+      wrong === 0 && acknowledged >= LOAD_KEYS,
+    ),
+    row(
+      'survival',
+      'Redis: unprotected client',
+      `PID ${load.pid}`,
+      `${isLost ? 'gone, reset' : 'not reset'}; new ones are ${servesNew ? '' : 'not '}served`,
+      isLost && servesNew,
     ),
   ];
 }

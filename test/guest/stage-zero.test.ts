@@ -44,16 +44,35 @@ const CASES: readonly Case[] = [
 
 const chosen = isWhole ? CASES : CASES.filter((_, i) => i === (release === 'trixie' ? 0 : 2));
 
-/** Starts a program with a thread for each CPU that is online. @returns its pid */
-async function startOnAll(guest: TestGuest, program: 'registers' | 'calls'): Promise<number> {
-  await guest.program(program);
-  const pid = await guest.background(`exec ${program} $(nproc) >/srv/${program} 2>&1`);
-  await guest.until(`grep -q ready /srv/${program}`, 120);
+type Program = 'registers' | 'calls';
+
+const BEGIN = '/srv/begin';
+
+/**
+ * Starts a program, which waits until it may begin, and protects it: a guest of which every CPU computes
+ * takes minutes to do that on a busy host.
+ * @returns its pid
+ */
+async function protect(guest: TestGuest, command: string): Promise<number> {
+  const pid = await guest.background(`until [ -e ${BEGIN} ]; do sleep 0.5; done; exec ${command}`);
+  await guest.sh(`otherworld protect --pid ${pid}`);
   return pid;
 }
 
+/** Protects a program that will have a thread for each CPU that is online. @returns its pid */
+async function protectOnAll(guest: TestGuest, program: Program): Promise<number> {
+  await guest.program(program);
+  return protect(guest, `${program} $(nproc) >/srv/${program} 2>&1`);
+}
+
+/** Lets all that are protected begin, and waits until these compute. */
+async function begin(guest: TestGuest, ...programs: readonly Program[]): Promise<void> {
+  await guest.sh(`touch ${BEGIN}`);
+  for (const program of programs) await guest.until(`grep -q ready /srv/${program}`, 120);
+}
+
 /** What a program says in the end. */
-async function said(guest: TestGuest, program: 'registers' | 'calls'): Promise<string> {
+async function said(guest: TestGuest, program: Program): Promise<string> {
   await guest.until(`[ "$(wc -l </srv/${program})" = 2 ]`, 120);
   return guest.sh(`cat /srv/${program}`);
 }
@@ -69,12 +88,12 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
     test('every thread goes on with every register', async (t) => {
       guest = await bootTestGuest(`zero-${fault}-${cpus}`, { cpus, append });
       if (offline !== undefined) await guest.sh(`echo 0 >/sys/devices/system/cpu/cpu${offline}/online`);
-      callsPid = await startOnAll(guest, 'calls');
+      callsPid = await protectOnAll(guest, 'calls');
       await guest.program('vfork');
-      vforkPid = await guest.background('exec vfork /srv/vfork compute');
+      vforkPid = await protect(guest, 'vfork /srv/vfork compute');
+      const pid = await protectOnAll(guest, 'registers');
+      await begin(guest, 'calls', 'registers');
       await guest.until(`test $(pgrep -P ${vforkPid} | wc -l) = 3`, 60);
-      const pid = await startOnAll(guest, 'registers');
-      await guest.protect([callsPid, vforkPid, pid]);
       report = await guest.panic(fault, cpu);
       const { phase, saved, missing, milliseconds, problems } = report.stageZero ?? {};
       t.diagnostic(`${milliseconds} ms for ${saved} processors`);
@@ -127,15 +146,18 @@ if (isWhole) {
     test('steps aside: the crash kernel starts, who waited comes back, and who computed is refused by name', async () => {
       guest = await bootTestGuest('zero-damaged');
       const idle = await guest.background('exec sleep 3600');
-      const computing = await startOnAll(guest, 'registers');
-      await guest.protect([idle, computing]);
+      await guest.sh(`otherworld protect --pid ${idle}`);
+      const computing = await protectOnAll(guest, 'registers');
+      await begin(guest, 'registers');
       const { stageZeroAddress } = JSON.parse(await guest.sh('cat /run/otherworld/armed.json'));
       // In the middle of its code.
       await guest.overwrite(stageZeroAddress + 0x200, Buffer.alloc(64, 0xcc));
-      const report = await guest.panic('sysrq', 0);
+      // Into the programs that compute: who panics by a command of its own takes their place on a CPU.
+      const report = await guest.panic('nmi');
       assert.equal(report.stageZero?.phase, 'not entered');
       assertRestored(report, idle);
       const refused = report.processes.find(({ pid }) => pid === computing);
+      if (refused?.outcome === 'restored') assert.equal(await said(guest, 'registers'), 'ready\nwhole');
       assert.equal(refused?.outcome, 'refused');
       assert.match(
         refused?.reasons.join('; ') ?? '',

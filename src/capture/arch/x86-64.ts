@@ -165,7 +165,7 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   if (inCpu && saved === undefined) {
     const isAtCall = atEnd?.kind === 'user' && atEnd.isAtCall;
     if (BigInt.asIntN(64, regs.orig_ax) === -1n && !isAtCall) {
-      problems.push(`was computing on a CPU: its vector registers ${onCpu.live.why}`);
+      problems.push(`was computing on CPU ${onCpu.cpu}: its vector registers ${onCpu.live.why}`);
     } else if (hasDefaultModes(xstate.fxsave)) {
       notes.push(
         `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing; its floating-point modes are those of when it last left a CPU, the usual ones`,

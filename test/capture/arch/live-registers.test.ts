@@ -218,7 +218,7 @@ for (const release of releases) {
       computing.kernel.notes.splice(0);
       computing.isAtEntry(SWAPGS_IRETQ);
       assert.deepEqual(computing.capture().problems, [
-        'was computing on a CPU: its vector registers are lost',
+        'was computing on CPU 1: its vector registers are lost',
       ]);
       computing.kernel.set('pt_regs', computing.userRegisters, 'orig_ax', 39n);
       assert.match(computing.capture().problems.join(), /^(|.*floating-point modes of its own.*)$/);
@@ -335,14 +335,14 @@ for (const release of releases) {
       const computing = new Computing(release);
       computing.area.save(APIC_ID, xsaveArea(), { xcr0: 7n, kernelGsBase: GS_BASE });
       const why = 'are lost: what the processor with APIC id 2 saved is damaged';
-      assert.deepEqual(computing.capture().problems, [`was computing on a CPU: its vector registers ${why}`]);
+      assert.deepEqual(computing.capture().problems, [`was computing on CPU 1: its vector registers ${why}`]);
     });
 
     test('are lost if stage zero did not save them, and the reason says why', () => {
       const computing = new Computing(release);
       computing.set('thread.fpu.last_cpu', 0);
       const why = 'cannot be told: by last_cpu they were on CPU 0';
-      assert.deepEqual(computing.capture().problems, [`was computing on a CPU: its vector registers ${why}`]);
+      assert.deepEqual(computing.capture().problems, [`was computing on CPU 1: its vector registers ${why}`]);
     });
 
     test('are refused if the GS base is the kernel’s own, which it is before SWAPGS', () => {
