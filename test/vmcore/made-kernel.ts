@@ -9,6 +9,7 @@ import type { Kernel } from '../../src/vmcore/kernel.ts';
 import type { MemberLayout } from '../../src/vmcore/layout.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import { MappedMemory, type PhysicalMemory, SharedMapping } from '../../src/vmcore/physical.ts';
+import type { StoredPages } from '../../src/vmcore/stored-pages.ts';
 import { type Bound, bindStruct } from '../../src/vmcore/view.ts';
 import { openFixture, type Release } from './fixtures.ts';
 import { TableBuilder } from './tables.ts';
@@ -48,6 +49,7 @@ export class MadeKernel implements Kernel {
   readonly cpuNotes: CpuNote[] = [];
   readonly warnings = [];
   isAlive = false;
+  stored: StoredPages | undefined;
   readonly cpus: readonly number[];
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];
