@@ -154,6 +154,8 @@ export class MemoryCapture {
       whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
       owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
     }
+    if (this.#kernel.isAlive && this.#counts.swapped > 0)
+      owner.findings.notes.push(`has ${this.#counts.swapped} pages in swap, which is read after a panic`);
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,

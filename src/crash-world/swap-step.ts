@@ -17,7 +17,7 @@ export const swapStep = step({
   },
 });
 
-/** What is not read has its reason in the place of an area: processes that have pages there are refused by it. */
+/** An area that is not read has its reason here: processes that have pages there are refused with it. */
 function openSwapAreas(kernel: Kernel): SwapStore {
   const areas = new Map<number, OpenArea | string>();
   const attempt = <T>(part: () => T): T | string => {

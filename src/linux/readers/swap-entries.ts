@@ -68,7 +68,9 @@ class AreaEntries {
   readonly #zeros: NearBytes | undefined;
   readonly #spaces: bigint;
   readonly #spaceBytes: bigint;
-  readonly #chunks = new Map<string, readonly bigint[]>();
+  /** What the caches have for the slots from `#first` on: slots are asked for in their order, or nearly. */
+  #chunks: readonly (readonly bigint[])[] = [];
+  #first = -1;
 
   constructor(kernel: Kernel, type: number) {
     this.#kernel = kernel;
@@ -96,25 +98,25 @@ class AreaEntries {
    * at by both, because what the other release has not is never there.
    */
   cached(slot: number): bigint {
-    const number = Math.floor(slot / SWAP_SPACE_PAGES);
-    const space = this.#spaces + BigInt(number) * this.#spaceBytes;
-    const inSpace = this.#lookUp(space, slot % SWAP_SPACE_PAGES);
-    return inSpace !== 0n || number === 0 ? inSpace : this.#lookUp(space, slot);
+    const first = slot - (slot % XA_CHUNK);
+    if (first !== this.#first) {
+      this.#chunks = this.#chunksAt(first);
+      this.#first = first;
+    }
+    for (const chunk of this.#chunks) {
+      const entry = chunk[slot - first] ?? 0n;
+      if (entry !== 0n && !xaIsValue(entry)) return entry;
+    }
+    return 0n;
   }
 
-  #lookUp(space: bigint, index: number): bigint {
-    const first = index - (index % XA_CHUNK);
-    const key = `${space} ${first}`;
-    let chunk = this.#chunks.get(key);
-    if (chunk === undefined) {
-      const { i_pages } = this.#kernel.bind(addressSpaceStruct).at(space);
-      chunk = xaChunk(this.#kernel, i_pages, first);
-      // Slots are asked for in their order, or nearly.
-      if (this.#chunks.size > 16) this.#chunks.clear();
-      this.#chunks.set(key, chunk);
-    }
-    const entry = chunk[index - first] ?? 0n;
-    return xaIsValue(entry) ? 0n : entry;
+  #chunksAt(first: number): readonly (readonly bigint[])[] {
+    const kernel = this.#kernel;
+    const number = Math.floor(first / SWAP_SPACE_PAGES);
+    const space = this.#spaces + BigInt(number) * this.#spaceBytes;
+    const { i_pages } = kernel.bind(addressSpaceStruct).at(space);
+    const inSpace = xaChunk(kernel, i_pages, first % SWAP_SPACE_PAGES);
+    return number === 0 ? [inSpace] : [inSpace, xaChunk(kernel, i_pages, first)];
   }
 }
 
@@ -131,9 +133,12 @@ export class SwapEntries {
     this.#kernel = kernel;
   }
 
-  /** Whether a number is of a swap area; the kernel has others for what is no page in swap. */
+  /**
+   * Whether a number is of a swap area; the kernel has others for what is no page in swap. All are if their
+   * count cannot be read: then no entry has an address.
+   */
   isArea(type: number): boolean {
-    this.#count ??= readable(() => swapAreaCount(this.#kernel)) ?? 0;
+    this.#count ??= readable(() => swapAreaCount(this.#kernel)) ?? MAX_SWAP_AREAS;
     return type < this.#count;
   }
 
@@ -155,21 +160,20 @@ export class SwapEntries {
   #find(type: number, slot: number, owner: SwapOwner): number | undefined {
     const entries = this.#area(type);
     if (typeof entries === 'string') return this.#refuse(entries);
-    const { area } = entries;
-    const which = `slot ${slot} of the swap area ${area.name}`;
-    if (slot < 1 || slot >= area.slots) return this.#refuse(`${which} is behind its end (${area.slots})`);
+    const { name, slots } = entries.area;
+    const refuse = (problem: string): undefined =>
+      this.#refuse(`slot ${slot} of the swap area ${name} ${problem}`);
+    if (slot < 1 || slot >= slots) return refuse(`is not within it (${slots})`);
     const usage = entries.usage(slot);
     const count = usage & ~SWAP_MAP.hasCache;
     const isCounted = owner === 'shared' ? count === SWAP_MAP.shmem : count !== SWAP_MAP.shmem;
     if (count === 0 || count === SWAP_MAP.bad || !isCounted)
-      return this.#refuse(`${which} is not in use like that (0x${usage.toString(16)} in its map)`);
+      return refuse(`is not in use like that (0x${usage.toString(16)} in its map)`);
     const page = entries.cached(slot);
     const hasCache = (usage & SWAP_MAP.hasCache) !== 0;
     if (hasCache !== (page !== 0n))
-      return this.#refuse(
-        `${which} is ${hasCache ? 'in' : 'not in'} the swap cache by its map, which differs`,
-      );
-    const physical = page === 0n ? undefined : this.#contentInCache(page, type, slot, which);
+      return refuse(`is ${hasCache ? 'in' : 'not in'} the swap cache by its map, which differs`);
+    const physical = page === 0n ? undefined : this.#contentInCache(page, type, slot, refuse);
     if (physical !== undefined || this.why !== '') return physical;
     return this.#stored(entries, slot);
   }
@@ -192,7 +196,12 @@ export class SwapEntries {
   }
 
   /** Where the swap cache has the content; undefined if it is still to be read from the area. */
-  #contentInCache(address: bigint, type: number, slot: number, which: string): number | undefined {
+  #contentInCache(
+    address: bigint,
+    type: number,
+    slot: number,
+    refuse: (problem: string) => undefined,
+  ): number | undefined {
     const kernel = this.#kernel;
     const head = kernel.bind(pageStruct).at(address);
     const entry = swapEntry(head.private);
@@ -200,11 +209,11 @@ export class SwapEntries {
     const isInCache =
       head.flags.has(kernel.enumerator('PG_swapcache')) && head.flags.has(kernel.enumerator('PG_swapbacked'));
     if (!isInCache || head._refcount <= 0 || entry.type !== type || distance < 0 || distance >= MAX_FOLIO)
-      return this.#refuse(`${which} has a page in the swap cache that does not belong there`);
+      return refuse('has a page in the swap cache that does not belong there');
     if (!head.flags.has(kernel.enumerator('PG_uptodate'))) return undefined;
     const physical = (kernel.pageToPfn(address) + distance) * PAGE_SIZE;
     if (!kernel.physical.has(physical, PAGE_SIZE))
-      return this.#refuse(`${which} is in the swap cache, in a frame that is not in the dump`);
+      return refuse('is in the swap cache, in a frame that is not in the dump');
     return physical;
   }
 

@@ -16,8 +16,11 @@ export type UserRead =
   | { readonly kind: 'bytes'; readonly bytes: Buffer }
   /** No memory is mapped there, so that nothing can be: reading it is a fault. */
   | { readonly kind: 'unmapped' }
-  /** There is something, and the dump does not tell what: `why` is a sentence. */
-  | { readonly kind: 'unknown'; readonly why: string };
+  /**
+   * There is something, and the dump does not tell what: `why` is a sentence. `isStored`: a living kernel has
+   * it in swap, where it is read after a panic.
+   */
+  | { readonly kind: 'unknown'; readonly why: string; readonly isStored?: true };
 
 /** Where the bytes of a page are: a physical address, or zeros that no frame stands for yet. */
 type PagePlace =
@@ -29,8 +32,8 @@ const hexAddress = (address: number): string => `0x${address.toString(16)}`;
 
 /**
  * The memory of one process as it would have read it itself: pages in the page tables, also those that
- * PROT_NONE or NUMA balancing took away for a while, and those in swap where that can be read; where the tables have none, what a page fault would have
- * brought (zeros, or a page of the file's cache).
+ * PROT_NONE or NUMA balancing took away for a while, and those in swap where that can be read; where the
+ * tables have none, what a page fault would have brought (zeros, or a page of the file's cache).
  */
 export class UserMemory {
   readonly #kernel: Kernel;
@@ -131,7 +134,7 @@ export class UserMemory {
     const physical = entries.addressOf(type, slot, 'process');
     if (physical === undefined) return { kind: 'unknown', why: `${page} is in swap: ${entries.why}` };
     if (physical < STORED || this.#kernel.stored !== undefined) return { kind: 'frame', physical };
-    return { kind: 'unknown', why: `${page} is in swap, which is read after a panic` };
+    return { kind: 'unknown', why: `${page} is in swap, which is read after a panic`, isStored: true };
   }
 
   /** What a page fault would have brought. Throws a VmcoreError. */

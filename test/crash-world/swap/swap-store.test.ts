@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -51,7 +51,7 @@ function written(write: (fd: number) => void): Buffer {
 
 suite('swap areas as a store of pages', () => {
   const store = new SwapStore(
-    new Map([
+    new Map<number, OpenArea | string>([
       [2, openArea('vda2')],
       [3, 'the swap area zram0 is not read'],
     ]),
@@ -82,8 +82,7 @@ suite('swap areas as a store of pages', () => {
   test('go to a file among memory, in the order of the runs', () => {
     const memory = {
       writeRuns: (fd: number, runs: readonly PhysicalRange[]) => {
-        for (const { physical, length } of runs)
-          writeFileSync(fd, Buffer.alloc(length, physical / PAGE_SIZE));
+        for (const { physical, length } of runs) writeSync(fd, Buffer.alloc(length, physical / PAGE_SIZE));
         return runs.reduce((sum, { length }) => sum + length, 0);
       },
     };
