@@ -1,7 +1,7 @@
 import { swapAreaAt, swapAreaCount } from '../linux/readers/swap-areas.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { required, step } from './stage-list.ts';
+import { required, stage } from './stage-list.ts';
 import { type OpenArea, openSwapArea } from './swap/open-area.ts';
 import { SwapStore } from './swap/swap-store.ts';
 
@@ -9,7 +9,7 @@ import { SwapStore } from './swap/swap-store.ts';
  * Opens the dead kernel's swap areas, for reading. This kernel has none of its own until the system's init
  * switches them on again, which is when all images have been written.
  */
-export const swapStep = step({
+export const swapStage = stage({
   name: 'swap',
   needs: { kernel: required<Kernel>() },
   run: ({ kernel }) => {
