@@ -172,6 +172,10 @@ export interface PageTableFormat {
   isAlike(low: number, high: number, otherLow: number, otherHigh: number): boolean;
   /** Number of the swap area in an entry that is neither empty nor present. */
   swapType(high: number): number;
+  /**
+   * Slot in the swap area, in pages; undefined if the entry has bits set that no swap entry has. Below 2^50.
+   */
+  swapSlot(low: number, high: number): number | undefined;
 }
 
 /** Paging structures: where the top table is, and how many levels. */

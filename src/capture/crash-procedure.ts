@@ -4,9 +4,10 @@ import type { ProcessGroup } from '../model/group.ts';
 import type { Vma } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { contentOf } from '../vmcore/stored-pages.ts';
 
 /** What of a kernel is needed to find records. */
-export type RecordSource = Pick<Kernel, 'symbolMaybe' | 'memory' | 'physical'>;
+export type RecordSource = Pick<Kernel, 'symbolMaybe' | 'memory' | 'physical' | 'stored'>;
 
 /** Bytes read of a record: its header and the start of its last incident. */
 const readBytes = 512;
@@ -49,7 +50,7 @@ function captureRecord(kernel: RecordSource, process: Process, areas: readonly V
   if (area.kind !== 'file-private') return ignored('is mapped shared; a record is mapped private');
   const [run] = area.runs;
   if (run === undefined || run.address !== area.start) return ignored('was never written');
-  const bytes = kernel.physical.withView(run.physical, readBytes, (page) => Uint8Array.from(page));
+  const bytes = contentOf(kernel).withView(run.physical, readBytes, (page) => Uint8Array.from(page));
   const vmas = process.memory?.vmas ?? [];
   const parsed = parseCrashProcedure(bytes, area.start, {
     pid: process.pid,

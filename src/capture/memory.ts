@@ -3,7 +3,6 @@ import {
   coredumpFilterOf,
   dumpableOf,
   hasMmFlag,
-  rssOf,
   savedAuxv,
   specialMappingName,
   VM,
@@ -31,11 +30,8 @@ import {
 } from './memory-attributes.ts';
 import { believedArea, hexRange } from './memory-flags.ts';
 import { privatePages } from './pages.ts';
+import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
 
-/** Pages that one page fault can bring. */
-const HUGE_PAGE = 512;
-/** ARG_MAX of a program whose stack may be as small as can be (execve(2)): those with more are refused. */
-const EXEC_ARGUMENT_PAGES = 32;
 const NONE = listedRuns([]);
 
 /** What the capture of an address space needs to know of its process. */
@@ -127,6 +123,8 @@ export class MemoryCapture {
   readonly #kernel: Kernel;
   readonly #files: FileCapture;
   readonly #descriptors: PageDescriptors;
+  /** Of the address space that is captured. */
+  #counts: PageCounts = { resident: 0, swapped: 0 };
 
   constructor(kernel: Kernel, files: FileCapture) {
     this.#kernel = kernel;
@@ -145,21 +143,19 @@ export class MemoryCapture {
       refuseForNow(owner.findings, reason, 'on-cpu');
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
-    let own = 0;
+    this.#counts = { resident: 0, swapped: 0 };
     const vmas: Vma[] = [];
     for (const area of areas) {
       const vma = this.#area(mm, area, owner);
-      if (vma === undefined) continue;
-      if (vma.kind === 'anonymous' || vma.kind === 'file-private') {
-        own += vma.runs.pages;
-      }
-      vmas.push(vma);
+      if (vma !== undefined) vmas.push(vma);
     }
     // Areas that are refused are missing from the sum, and have their reasons.
     if (vmas.length === areas.length) {
-      whileItMoves(this.#kernel, owner, () => this.#checkRss(mm, own, owner));
+      whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
       owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
     }
+    if (this.#kernel.isAlive && this.#counts.swapped > 0)
+      owner.findings.notes.push(`has ${this.#counts.swapped} pages in swap, which is read after a panic`);
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -183,26 +179,6 @@ export class MemoryCapture {
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
       vmas: withoutLoneVvar(vmas, owner.findings),
     };
-  }
-
-  /** Page tables that lost entries are found out: the kernel counts the pages that it puts in. */
-  #checkRss(mm: Mm, own: number, owner: MemoryOwner): void {
-    const { anon } = rssOf(this.#kernel, mm, owner.threads);
-    // A huge page is mapped first and counted then; anything else that is short was lost.
-    const slack = owner.isRunning ? HUGE_PAGE : 0;
-    const what = 'anonymous pages in the page tables against the rss counter';
-    const { findings } = owner;
-    // execve counts the next program's arguments here until it has its memory (acct_arg_size, fs/exec.c).
-    const most = owner.inExec * EXEC_ARGUMENT_PAGES;
-    if (own + most >= anon && own - anon <= slack) {
-      findings.checks.push({ what, result: 'agrees' });
-      return;
-    }
-    findings.checks.push({ what, result: 'differs', detail: `${own} against ${anon}` });
-    if (own + most < anon)
-      findings.reasons.push(`has ${own} pages in its page tables, but the kernel counted ${anon}`);
-    else
-      findings.repairs.push({ what: 'resident pages', used: 'the page tables', instead: 'the rss counter' });
   }
 
   #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {
@@ -271,12 +247,9 @@ export class MemoryCapture {
     const ofFile = kind === 'file-private';
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
     const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
-    if (pages.notPresent !== undefined) {
-      const { pages: count, first, type } = pages.notPresent;
-      const files = this.#kernel.memory.u32(this.#kernel.symbol('nr_swapfiles'));
-      const state = type < files ? 'in swap' : 'being moved or poisoned';
-      refuse(`has ${count} pages ${state}, the first at 0x${first.toString(16)}`);
-    }
+    this.#counts.resident += pages.resident;
+    this.#counts.swapped += pages.swapped;
+    if (pages.notPresent !== undefined) refuse(notPresentReason(pages.notPresent));
     const { wrong } = pages;
     if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
     return pages.runs;

@@ -74,8 +74,8 @@ function captureSegment(
   const known = mappingsOf(kernel, inode.i_mapping).length;
   if (known < shm_nattch)
     throw new FileRefusal(`is attached ${shm_nattch} times, of which ${known} are known`);
-  const { runs, swapped } = pageCache(kernel, inode.i_mapping, true);
-  if (swapped > 0) throw new FileRefusal(`has ${swapped} pages in swap`);
+  const { runs, lost } = pageCache(kernel, inode.i_mapping, true);
+  if (lost !== undefined) throw new FileRefusal(`has ${lost.pages} pages in swap: ${lost.why}`);
   return {
     ...{ id, key: key >>> 0, uid, gid, cuid, cgid, sizeBytes, runs },
     mode: mode & 0o777,

@@ -64,7 +64,9 @@ function readUser(
 ): Buffer | undefined {
   const read = user.read(address, length);
   if (read.kind === 'bytes') return read.bytes;
-  if (read.kind === 'unknown') findings.reasons.push(`${what} cannot be told: ${read.why}`);
+  if (read.kind !== 'unknown') return undefined;
+  const reason = `${what} cannot be told: ${read.why}`;
+  ofTheMoment(findings, read.isStored === true ? 'unseen' : undefined, () => findings.reasons.push(reason));
   return undefined;
 }
 

@@ -18,6 +18,7 @@ import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { contentOf } from '../vmcore/stored-pages.ts';
 import { within } from './files/content.ts';
 import { attributesOf, identityOf } from './files/named.ts';
 import { pageCache } from './files/page-cache.ts';
@@ -306,9 +307,8 @@ class TmpfsWalk {
   #fileToMake(path: string, inode: Inode, type: number, fileSystem: FileSystem): FileToMake {
     const kernel = this.#kernel;
     const cache = type === fileType.regular ? pageCache(kernel, inode.i_mapping, true) : undefined;
-    if (cache !== undefined && cache.swapped > 0) {
-      throw new VmcoreError(`${cache.swapped} of its pages are in swap`);
-    }
+    const lost = cache?.lost;
+    if (lost !== undefined) throw new VmcoreError(`${lost.pages} of its pages are in swap: ${lost.why}`);
     const attributes = attributesOf(kernel, fileSystem, inode.address);
     const runs = within(cache?.runs ?? listedRuns([]), inode.i_size);
     this.#spend(EXTENT_MODEL_BYTES * extentsOf(runs));
@@ -323,7 +323,7 @@ class TmpfsWalk {
     const file = this.#fileToMake(path, inode, fileType.regular, at.fileSystem);
     const [run] = file.runs;
     if (run === undefined) return;
-    const text = this.#kernel.physical.withView(run.physical, inode.i_size, (bytes) =>
+    const text = contentOf(this.#kernel).withView(run.physical, inode.i_size, (bytes) =>
       Buffer.from(bytes).toString('latin1'),
     );
     const pid = Number(/^\s*(\d+)\s*?(\n|$)/.exec(text)?.[1]);

@@ -16,6 +16,7 @@ import { endGroupImages, groupDirectory, makeImagesDirectory } from '../report/i
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { contentOf } from '../vmcore/stored-pages.ts';
 import { concludeGroup } from './process-reports.ts';
 import { orElse, required, stage } from './stage-list.ts';
 import { imagesDirectory, type Work } from './work.ts';
@@ -80,7 +81,7 @@ export function imageGroups(
         ]);
         return [];
       }
-      const { pagesBytes } = writeImages(applied.group, kernel.physical, directory);
+      const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);
       noteRestorePlan(report, applied.group, directory);

@@ -12,6 +12,7 @@ import { sandboxesStage } from './sandboxes-stage.ts';
 import { selectionStage } from './selection-stage.ts';
 import { StageList } from './stage-list.ts';
 import { stageZeroStep } from './stage-zero-step.ts';
+import { swapStage } from './swap-stage.ts';
 import { closeStep, cpusStage, memoryStage } from './take-back.ts';
 import { makeTmpfsStage, saveTmpfsStage } from './tmpfs-stages.ts';
 import type { WriteBack } from './write-back/index.ts';
@@ -28,6 +29,7 @@ export const RESURRECTION = new StageList<DeadWorld>()
   .next(stageZeroStep)
   .next(logStage)
   .next(mountsStage)
+  .next(swapStage)
   .next(writeBackStage)
   .next(selectionStage)
   .next(captureStage)

@@ -10,6 +10,7 @@ import type { IncidentReport } from '../report/schema.ts';
 import { PAGE_SIZE, pageEnd } from '../system/page.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { contentOf } from '../vmcore/stored-pages.ts';
 import { applyDirectory, makeDirectory, makeFile, makeName, makeSymlink } from './make-files.ts';
 import { mountedPaths, tmpfsPoints } from './mounts.ts';
 
@@ -46,7 +47,7 @@ export function saveTmpfs(
   const directory = join(images, 'tmpfs');
   try {
     const destination = new ImageDirectory(directory);
-    writePreparation(limited.files, destination, kernel.physical);
+    writePreparation(limited.files, destination, contentOf(kernel));
     destination.close();
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });

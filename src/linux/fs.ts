@@ -119,6 +119,8 @@ export const fileSystemType = struct('file_system_type', { name: pointer, fs_fla
 
 /** `file_system_type.fs_flags`: the file system lives on a block device. */
 export const FS_REQUIRES_DEV = 1;
+/** Bit of `inode.i_flags`: a swap area is on it. */
+export const S_SWAPFILE = 256;
 /** Bit of `super_block.s_flags`: mounted read-only. */
 export const SB_RDONLY = 0;
 /** Bit of `super_block.s_flags`: the file system knows access control lists. */

@@ -80,6 +80,8 @@ export const pageStruct = struct('page', {
   flags,
   mapping: pointer,
   index: ulongNumber,
+  /** Of a page in the swap cache: its swap entry (until 6.5 of each page, then of a folio's first). */
+  private: u64,
   compound_head: addressOf(),
   _refcount: s32,
 });

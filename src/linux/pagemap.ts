@@ -4,7 +4,7 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import { addressSpaceStruct, fileStruct, fileSystemOf, inodeStruct } from './fs.ts';
 import { pageFrames } from './mm.ts';
 import { pageStruct } from './mm-types.ts';
-import { xaForEach, xaIsValue, xaLoad } from './xarray.ts';
+import { xaForEach, xaIsValue, xaLoad, xaToValue } from './xarray.ts';
 
 /** Entries of one page cache: a file of 4 TiB. */
 const MAX_PAGES = 1 << 30;
@@ -27,6 +27,8 @@ export interface CachedPages {
   readonly state: CachedState;
   /** Physical address of the first frame, for what is in memory; else 0. */
   readonly physical: number;
+  /** Of what is in swap: `swp_entry_t` of the first page. Those of the others follow it. */
+  readonly swapEntry?: bigint;
 }
 
 /**
@@ -43,7 +45,7 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
   let found = 0;
   for (const { index, span: pages, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES, true)) {
     if (xaIsValue(entry)) {
-      if (isShmem) yield { index, pages, state: 'swapped', physical: 0 };
+      if (isShmem) yield { index, pages, state: 'swapped', physical: 0, swapEntry: xaToValue(entry) };
       continue;
     }
     const page = Page.at(entry);

@@ -1,7 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, flags, optional, struct, u32, ulongNumber } from '../vmcore/view.ts';
-import type { Inode } from './fs.ts';
+import { addressSpaceStruct, fileSystemOf, type Inode, inodeStruct } from './fs.ts';
 import { cachedPages } from './pagemap.ts';
 
 /**
@@ -22,6 +22,16 @@ export const shmemSbInfo = struct('shmem_sb_info', { max_blocks: ulongNumber, ma
 /** F_SEAL_* bits of an inode of shared memory; F_SEAL_SEAL (1) alone if it cannot be sealed. */
 export function shmemSeals(kernel: Kernel, inode: bigint): number {
   return kernel.bind(shmemInodeInfo).containerOf(inode, 'vfs_inode').seals;
+}
+
+/**
+ * How many pages of an inode of shared memory are in swap, as it counts them; undefined of one of another
+ * file system (ramfs), which has none. `mapping` is its page cache.
+ */
+export function swappedPages(kernel: Kernel, mapping: bigint): number | undefined {
+  const { host } = kernel.bind(addressSpaceStruct).at(mapping);
+  if (fileSystemOf(kernel, kernel.bind(inodeStruct).at(host).i_sb).name !== 'tmpfs') return undefined;
+  return kernel.bind(shmemInodeInfo).containerOf(host, 'vfs_inode').swapped;
 }
 
 /** What memfd_create and shmem_file_setup put before a name (mm/memfd.c, mm/shmem.c). */

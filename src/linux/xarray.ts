@@ -172,3 +172,36 @@ export function xaLoad(kernel: Kernel, xa: bigint, index: number): bigint {
   }
   return isInternal(entry) ? 0n : entry;
 }
+
+/** Indices of {@link xaChunk}: those of a node at the bottom. */
+export const XA_CHUNK = SLOTS;
+
+/**
+ * The entries at the {@link XA_CHUNK} indices from `first` (a multiple of it, below 2^53) on; 0n where there
+ * is none. For who looks up neighbours: one look at each node on the way. Throws like {@link xaForEach}.
+ */
+export function xaChunk(kernel: Kernel, xa: bigint, first: number): readonly bigint[] {
+  let entry = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
+  const all = (value: bigint): bigint[] => new Array<bigint>(SLOTS).fill(value);
+  if (!isNode(entry)) return all(0n).with(0, first === 0 && !isInternal(entry) ? entry : 0n);
+  let parent: Node | undefined;
+  let slot = 0;
+  while (isNode(entry)) {
+    const node: Node = readXaNode(kernel, xa, entry, parent, slot);
+    if (parent === undefined && first >= 2 ** (node.shift + CHUNK_SHIFT)) return all(0n);
+    checkCount(xa, node);
+    if (node.shift === 0) return node.slots.map((_, at) => settled(node, at));
+    slot = Math.floor(first / 2 ** node.shift) % SLOTS;
+    entry = node.slots[slot] ?? 0n;
+    if (isSibling(entry)) entry = node.slots[Number(entry >> 2n)] ?? 0n;
+    parent = node;
+  }
+  return all(isInternal(entry) ? 0n : entry);
+}
+
+/** What a slot at the bottom has, which another slot may have for it. */
+function settled({ slots }: Node, slot: number): bigint {
+  const own = slots[slot] ?? 0n;
+  const entry = isSibling(own) ? (slots[Number(own >> 2n)] ?? 0n) : own;
+  return isInternal(entry) ? 0n : entry;
+}

@@ -99,7 +99,9 @@ const table: readonly Advice[] = [
   },
   {
     pattern: /swap/,
-    advice: 'keep its pages out of swap: MemorySwapMax=0 for the unit, mlockall(2), or swapoff',
+    advice:
+      'swap to a partition, or to a file on ext4 or xfs, without zram, zswap, LVM or encryption; ' +
+      'or keep its pages out of swap: MemorySwapMax=0 for the unit, mlockall(2), swapoff',
   },
   {
     pattern:

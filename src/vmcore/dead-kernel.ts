@@ -12,6 +12,7 @@ import type { Kernel } from './kernel.ts';
 import type { VmcoreFile } from './mapping.ts';
 import { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
+import type { StoredPages } from './stored-pages.ts';
 import type { SymbolTable } from './symbols.ts';
 import { type Bound, bindStruct } from './view.ts';
 
@@ -50,6 +51,7 @@ export class DeadKernel implements Kernel {
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly isAlive: boolean;
+  stored: StoredPages | undefined;
   readonly #parts: Parts;
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
   #layouts: BtfLayouts | undefined;
@@ -188,6 +190,8 @@ export class DeadKernel implements Kernel {
   }
 
   close(): void {
+    this.stored?.close();
+    this.stored = undefined;
     this.physical.close();
     this.#parts.file.close();
   }

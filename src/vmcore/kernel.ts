@@ -5,6 +5,7 @@ import type { CpuNote } from './elf-notes.ts';
 import type { Fields, StructDecl } from './field.ts';
 import type { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
+import type { StoredPages } from './stored-pages.ts';
 import type { Bound } from './view.ts';
 
 /** A dead, a living or, from QEMU, a frozen kernel: everything above bytes is read through this. */
@@ -21,6 +22,11 @@ export interface Kernel {
   readonly notes: readonly ElfNote[];
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
+  /**
+   * Pages that the kernel had put elsewhere, for who reads it where they are at hand: set when that has been
+   * found out. `contentOf` gives both.
+   */
+  stored?: StoredPages | undefined;
   readonly layouts: BtfLayouts;
   /** What is wrong with the dump although it can be read. */
   readonly warnings: readonly string[];

@@ -62,7 +62,18 @@ async function resurrect(failing?: string, failure: Error = new Error('no luck')
 const noWork = {} as Work;
 
 const NAMES = [
-  ...['log', 'mounts', 'write-back', 'selection', 'capture', 'images', 'save-tmpfs', 'cpus', 'memory'],
+  ...[
+    'log',
+    'mounts',
+    'swap',
+    'write-back',
+    'selection',
+    'capture',
+    'images',
+    'save-tmpfs',
+    'cpus',
+    'memory',
+  ],
   ...['make-tmpfs', 'files', 'restore', 'procedures', 'sandboxes', 'handover'],
 ];
 
@@ -76,6 +87,7 @@ test('stages run in this order, and are in the report under these names', async 
   assert.deepEqual(Object.fromEntries(inputs), {
     log: { kernel },
     mounts: { kernel },
+    swap: { kernel },
     'write-back': { kernel, writeBack: 'write-back' },
     selection: { kernel },
     capture: { kernel, writeBack: 'write-back', selection: 'selection' },
@@ -112,6 +124,7 @@ const nobody = { selected: [], candidates: [] };
 const CONSEQUENCES: Readonly<Record<string, Readonly<Record<string, Values | 'left out'>>>> = {
   log: {},
   mounts: { 'read-only': { mounts: [] } },
+  swap: {},
   'write-back': {},
   selection: { capture: 'left out', images: { groups: [] }, handover: { selection: nobody } },
   capture: { images: { groups: [] } },

@@ -5,14 +5,21 @@ import { CaptureContext } from '../../src/capture/files/context.ts';
 import { identityOf } from '../../src/capture/files/named.ts';
 import { pageCache } from '../../src/capture/files/page-cache.ts';
 import { captureSharedMemory } from '../../src/capture/files/shared-memory.ts';
-import type { Inode } from '../../src/linux/fs.ts';
+import { addressSpaceStruct, type Inode } from '../../src/linux/fs.ts';
 import { mountStruct } from '../../src/linux/mount.ts';
 import { cachedPages } from '../../src/linux/pagemap.ts';
+import { swapAddress } from '../../src/linux/readers/swap-entries.ts';
+import { shmemInodeInfo } from '../../src/linux/shmem.ts';
 import type { PageRuns } from '../../src/model/page-runs.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
+import { STORED } from '../../src/vmcore/stored-pages.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { type MadePage, makeFile } from '../vmcore/made-file.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
+import { everythingStored, MadeSwapArea } from '../vmcore/made-swap.ts';
+
+/** `xa_head` in an xarray, behind its lock. */
+const XA_HEAD = 8n;
 
 for (const release of releases) {
   suite(`page cache of ${release} on the second NUMA node`, () => {
@@ -92,6 +99,57 @@ for (const release of releases) {
         [2, 0xa2],
         [3, 0xa3],
       ]);
+    });
+
+    /** Shared memory of which places 1 and, in one entry, 4 to 5 are in swap; `counted` by its inode. */
+    const withSwap = (counted: number): { kernel: MadeKernel; inode: Inode; swap: MadeSwapArea } => {
+      const { kernel, inode } = made(three);
+      const swap = new MadeSwapArea(kernel);
+      for (const slot of [8, 20, 21]) swap.use(slot, 0xbf);
+      const info = kernel.bind(shmemInodeInfo).containerOf(inode.address, 'vfs_inode');
+      kernel.set('shmem_inode_info', info.address, 'swapped', counted);
+      const node =
+        kernel.memory.u64(kernel.bind(addressSpaceStruct).at(inode.i_mapping).i_pages + XA_HEAD) & ~3n;
+      kernel.set('xa_node', node, 'slots[1]', (8n << 1n) | 1n);
+      kernel.set('xa_node', node, 'slots[4]', (20n << 1n) | 1n);
+      kernel.set('xa_node', node, 'slots[5]', (4n << 2n) | 2n);
+      kernel.set('xa_node', node, 'count', 6);
+      return { kernel, inode, swap };
+    };
+
+    test('shared memory in swap is where its slots are, also of an entry for several pages', () => {
+      const { kernel, inode } = withSwap(3);
+      kernel.stored = everythingStored;
+      const { runs, lost } = pageCache(kernel, inode.i_mapping, true);
+      assert.equal(lost, undefined);
+      const stored = [...runs].filter(({ physical }) => physical >= STORED);
+      assert.deepEqual(stored, [
+        { address: PAGE_SIZE, pages: 1, physical: swapAddress(0, 8) },
+        { address: 4 * PAGE_SIZE, pages: 2, physical: swapAddress(0, 20) },
+      ]);
+      assert.equal(runs.pages, 6);
+    });
+
+    test('shared memory that is in swap and cannot be had is counted, with the reason', () => {
+      const { kernel, inode } = withSwap(3);
+      const { lost } = pageCache(kernel, inode.i_mapping, true);
+      assert.deepEqual(lost, { pages: 3, why: 'the dump does not have what is in swap' });
+      const list = { tasks: [], lost: [], damage: [], isComplete: true };
+      const context = new CaptureContext(
+        kernel,
+        { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n },
+        [],
+        list,
+      );
+      assert.throws(
+        () => captureSharedMemory(context, inode, 'memfd'),
+        /has shared memory of which 3 pages are in swap: the dump does not have/,
+      );
+    });
+
+    test('an entry of shared memory in swap that was lost is found out: it would read as zeros', () => {
+      const { kernel, inode } = withSwap(4);
+      assert.throws(() => pageCache(kernel, inode.i_mapping, true), /has 3 pages in swap but counts 4/);
     });
 
     test('a page of another file is found out', () => {

@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
+import { Btf } from '../../src/vmcore/btf.ts';
+import { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
+import type { Layouts } from '../../src/vmcore/layout.ts';
 import { openFile } from '../../src/vmcore/mapping.ts';
 import { kernelFrom, openKernel, openSource } from '../../src/vmcore/open.ts';
 
@@ -34,6 +37,21 @@ export function dumpPath(release: Release): string {
   const path = scratch(release);
   if (!existsSync(path)) writeFileSync(path, dumpBytes(release));
   return path;
+}
+
+/** Structures that were declared after the dumps were made, by the BTF of the same kernel. */
+const later = new Map<Release, BtfLayouts>();
+
+/** The layouts of a dump, and those of `*.types.zst` for what it lacks: see the README there. */
+export function laterLayouts(release: Release, layouts: Layouts): Layouts {
+  const more = later.get(release) ?? new BtfLayouts(new Btf(content(`${release}.types`)));
+  later.set(release, more);
+  return {
+    sizeOf: (name) => layouts.sizeOf(name) ?? more.sizeOf(name),
+    member: (name, path) =>
+      layouts.sizeOf(name) === undefined ? more.member(name, path) : layouts.member(name, path),
+    enumerator: (name) => layouts.enumerator(name),
+  };
 }
 
 export function openFixture(release: Release): Kernel {

@@ -31,7 +31,8 @@ export interface MadeFile {
 export function makeFile(kernel: MadeKernel, fileSystem: string, pages: readonly MadePage[]): MadeFile {
   for (const name of ['uptodate', 'dirty', 'writeback'] as const)
     kernel.enumerators.set(`PG_${name}`, pageFlags[name]);
-  const inode = kernel.allocate('inode');
+  const around = kernel.allocate('shmem_inode_info');
+  const inode = kernel.memberAddress('shmem_inode_info', around, 'vfs_inode');
   const mapping = kernel.memberAddress('inode', inode, 'i_data');
   kernel.set('inode', inode, 'i_mapping', mapping);
   kernel.set('inode', inode, 'i_mode', 0o100600);

@@ -6,11 +6,12 @@ import type { CpuNote } from '../../src/vmcore/elf-notes.ts';
 import { AddressError, BindError, SymbolError } from '../../src/vmcore/errors.ts';
 import type { Fields, StructDecl } from '../../src/vmcore/field.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
-import type { MemberLayout } from '../../src/vmcore/layout.ts';
+import type { Layouts, MemberLayout } from '../../src/vmcore/layout.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import { MappedMemory, type PhysicalMemory, SharedMapping } from '../../src/vmcore/physical.ts';
+import type { StoredPages } from '../../src/vmcore/stored-pages.ts';
 import { type Bound, bindStruct } from '../../src/vmcore/view.ts';
-import { openFixture, type Release } from './fixtures.ts';
+import { laterLayouts, openFixture, type Release } from './fixtures.ts';
 import { TableBuilder } from './tables.ts';
 
 const DIRECT_MAP = 0xffff_8880_0000_0000n;
@@ -48,10 +49,13 @@ export class MadeKernel implements Kernel {
   readonly cpuNotes: CpuNote[] = [];
   readonly warnings = [];
   isAlive = false;
+  stored: StoredPages | undefined;
   readonly cpus: readonly number[];
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];
   readonly layouts: BtfLayouts;
+  /** With the structures that were declared after the fixture was made. */
+  readonly #all: Layouts;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly tables = new TableBuilder(4);
@@ -67,6 +71,7 @@ export class MadeKernel implements Kernel {
     const fixture = fixtureOf(release);
     this.release = fixture.release;
     this.layouts = fixture.layouts;
+    this.#all = laterLayouts(release, fixture.layouts);
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);
     this.presentCpus = this.cpus;
     this.possibleCpus = this.cpus;
@@ -133,18 +138,19 @@ export class MadeKernel implements Kernel {
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F> {
     const known = this.#bound.get(decl);
     if (known !== undefined) return known as Bound<F>;
-    const { layouts, release, memory: source } = this;
+    const { release, memory: source } = this;
+    const layouts = this.#all;
     const bound = bindStruct(decl, { layouts, release, source, bind: (inner) => this.bind(inner) });
     this.#bound.set(decl, bound);
     return bound;
   }
 
   hasMember(structName: string, path: string): boolean {
-    return this.layouts.member(structName, path) !== undefined;
+    return this.#all.member(structName, path) !== undefined;
   }
 
   sizeOf(structName: string): number {
-    const size = this.layouts.sizeOf(structName);
+    const size = this.#all.sizeOf(structName);
     if (size === undefined) throw new BindError(structName, undefined, this.release, 'does not exist');
     return size;
   }
@@ -206,7 +212,7 @@ export class MadeKernel implements Kernel {
   }
 
   #member(structName: string, path: string): MemberLayout {
-    const layout = this.layouts.member(structName, path);
+    const layout = this.#all.member(structName, path);
     if (layout === undefined) throw new BindError(structName, path, this.release, 'does not exist');
     return layout;
   }

@@ -74,10 +74,18 @@ export class MadeProcess {
     this.kernel.tables.set(BigInt(address), entry, level);
   }
 
-  /** Puts a swap entry there. */
-  swapOut(address: number): void {
-    this.kernel.tables.set(BigInt(address), 0x1_0000n << 9n);
+  /**
+   * Puts a swap entry there: number of the area, slot inverted, and bits that say nothing of either.
+   */
+  swapOut(address: number, slot = 1, type = 0, bits = 0n): void {
+    this.kernel.tables.set(BigInt(address), madeSwapEntry(type, slot) | bits);
   }
+}
+
+/** An entry of a page table as Linux makes it for a page in swap (arch/x86/include/asm/pgtable_64.h). */
+export function madeSwapEntry(type: number, slot: number): bigint {
+  const inverted = ~BigInt(slot) & ((1n << 50n) - 1n);
+  return (BigInt(type) << 59n) | (inverted << 9n);
 }
 
 function makeArea(kernel: MadeKernel, mm: bigint, area: MadeArea): bigint {

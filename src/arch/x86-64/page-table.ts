@@ -17,6 +17,15 @@ const RUN_FLAGS = 0xfff & ~(1 << 5) & ~(1 << 11);
 const FRAME_HIGH = 0x000f_ffff;
 const FRAME_HIGH_BITS = 20;
 const WORD = 0x1_0000_0000;
+/**
+ * Bits that are clear in a swap entry: present, accessed, dirty, huge, PROT_NONE, and the one between. Bits 1
+ * to 3 (soft-dirty, write-protected by userfaultfd, exclusive) say nothing of where the page is.
+ */
+const NOT_OF_SWAP = 0x1f1;
+/** The slot is in bits 9 to 58, inverted (against L1TF); the number of its area is above it. */
+const SLOT_SHIFT = 9;
+const SLOT_HIGH = 0x07ff_ffff;
+const SLOT_LOW_SPAN = 2 ** (32 - SLOT_SHIFT);
 
 /** Paging structures of 4 and of 5 levels: SDM volume 3, 4.5; arch/x86/include/asm/pgtable_types.h. */
 export const pageTable: PageTableFormat = {
@@ -31,6 +40,8 @@ export const pageTable: PageTableFormat = {
     ((low ^ otherLow) & RUN_FLAGS) === 0 && high >>> FRAME_HIGH_BITS === otherHigh >>> FRAME_HIGH_BITS,
   // The top five bits: arch/x86/include/asm/pgtable_64.h.
   swapType: (high) => high >>> 27,
+  swapSlot: (low, high) =>
+    (low & NOT_OF_SWAP) === 0 ? (~high & SLOT_HIGH) * SLOT_LOW_SPAN + (~low >>> SLOT_SHIFT) : undefined,
 };
 
 function frameOf(low: number, high: number): number {

@@ -29,8 +29,9 @@ export function within(runs: PageRuns, sizeBytes: number): PageRuns {
 function cacheOf(kernel: Kernel, file: NamedFile): PageCache {
   const isShmem = isMemoryFileSystem(file.fileSystem.name);
   const cache = pageCache(kernel, file.inode.i_mapping, isShmem);
-  if (cache.swapped > 0) {
-    throw new FileRefusal(`has ${file.path} open, of which ${cache.swapped} pages are in swap`);
+  const { lost } = cache;
+  if (lost !== undefined) {
+    throw new FileRefusal(`has ${file.path} open, of which ${lost.pages} pages are in swap: ${lost.why}`);
   }
   return cache;
 }

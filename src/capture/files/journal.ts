@@ -6,6 +6,7 @@ import type { JournalSocket, JournalStream } from '../../model/socket.ts';
 import { SOCK_DGRAM, SOCK_STREAM } from '../../system/abi.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { contentOf } from '../../vmcore/stored-pages.ts';
 import type { CaptureContext } from './context.ts';
 import { pageCache } from './page-cache.ts';
 
@@ -109,7 +110,7 @@ function smallFile(kernel: Kernel, dentry: bigint): string | undefined {
   const { i_mapping, i_size } = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(dentry).d_inode);
   const [first] = pageCache(kernel, i_mapping, true).runs;
   if (first?.address !== 0 || i_size <= 0 || i_size > MAX_STATE_BYTES) return undefined;
-  return kernel.physical.withView(first.physical, i_size, (bytes) => Buffer.from(bytes).toString('latin1'));
+  return contentOf(kernel).withView(first.physical, i_size, (bytes) => Buffer.from(bytes).toString('latin1'));
 }
 
 /** @param peer the journal's end of a stream, which has the path of the socket that it was accepted from */

@@ -1,20 +1,63 @@
 import { type CachedState, cachedPages } from '../../linux/pagemap.ts';
+import { swapEntriesOf } from '../../linux/readers/swap-entries.ts';
+import { swappedPages } from '../../linux/shmem.ts';
+import { swapEntry } from '../../linux/swap.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../../model/page-runs.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
-import { hex } from '../../vmcore/errors.ts';
+import { ContainerError, hex } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
 /** Which pages of a file the page cache holds. */
 export interface PageCache {
-  /** Pages whose content is valid (PG_uptodate); `address` of a run is the byte offset in the file. */
+  /**
+   * Pages whose content is valid (PG_uptodate), and those of shared memory that are in swap; `address` of a
+   * run is the byte offset in the file.
+   */
   readonly runs: PageRuns;
   /** Of these, those that the disk does not have yet (dirty, or on their way there), and the others. */
   readonly unwritten: PageRuns;
   readonly written: PageRuns;
   /** Dirty pages of which only parts are valid (blocks smaller than a page): their content cannot be told. */
   readonly partial: number;
-  /** Pages of shared memory that are in swap. */
-  readonly swapped: number;
+  /** Pages of shared memory that are in swap and cannot be had, and why the first cannot. */
+  readonly lost: { readonly pages: number; readonly why: string } | undefined;
+}
+
+/** Where a page of shared memory is that is in swap; undefined if it cannot be had. */
+function addressOf(kernel: Kernel, entry: bigint, page: number): number | undefined {
+  const { type, slot } = swapEntry(entry);
+  return swapEntriesOf(kernel).addressOf(type, slot + page, 'shared');
+}
+
+/** Pages of one entry that are in swap and can be had. */
+function* inSwap(kernel: Kernel, index: number, pages: number, entry: bigint): Generator<PageRun> {
+  for (let i = 0; i < pages; i++) {
+    const physical = addressOf(kernel, entry, i);
+    if (physical !== undefined) yield { address: (index + i) * PAGE_SIZE, pages: 1, physical };
+  }
+}
+
+/** Counts the pages in swap of a page cache. Throws a ContainerError if the inode has counted others. */
+class Swapped {
+  found = 0;
+  lost: { pages: number; why: string } | undefined;
+  #all = 0;
+
+  count(kernel: Kernel, pages: number, entry: bigint): void {
+    this.#all += pages;
+    for (let i = 0; i < pages; i++) {
+      if (addressOf(kernel, entry, i) !== undefined) this.found++;
+      else this.lost = { why: swapEntriesOf(kernel).why, ...this.lost, pages: (this.lost?.pages ?? 0) + 1 };
+    }
+  }
+
+  /** An entry that was lost would read as zeros. */
+  check(kernel: Kernel, mapping: bigint): void {
+    const counted = swappedPages(kernel, mapping) ?? 0;
+    if (counted === this.#all) return;
+    const problem = `has ${this.#all} pages in swap but counts ${counted}`;
+    throw new ContainerError('page cache', mapping, problem);
+  }
 }
 
 /**
@@ -23,21 +66,29 @@ export interface PageCache {
  */
 export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
   const count = { unwritten: 0, written: 0, partial: 0, swapped: 0 };
-  for (const { pages, state } of cachedPages(kernel, mapping, isShmem)) count[state] += pages;
+  const swapped = new Swapped();
+  for (const { pages, state, swapEntry } of cachedPages(kernel, mapping, isShmem)) {
+    if (swapEntry === undefined) count[state] += pages;
+    else swapped.count(kernel, pages, swapEntry);
+  }
+  if (isShmem) swapped.check(kernel, mapping);
+  count.swapped = swapped.found;
   const runsOf = (...states: readonly CachedState[]): PageRuns => {
     function* runs(): Generator<PageRun> {
-      for (const { index, pages, state, physical } of cachedPages(kernel, mapping, isShmem)) {
-        if (states.includes(state)) yield { address: index * PAGE_SIZE, pages, physical };
+      for (const { index, pages, state, physical, swapEntry } of cachedPages(kernel, mapping, isShmem)) {
+        if (!states.includes(state)) continue;
+        if (swapEntry !== undefined) yield* inSwap(kernel, index, pages, swapEntry);
+        else yield { address: index * PAGE_SIZE, pages, physical };
       }
     }
     const pages = states.reduce((sum, state) => sum + count[state], 0);
     return foundRuns(`the page cache ${hex(mapping)}`, pages, () => joinRuns(runs()));
   };
   return {
-    runs: runsOf('unwritten', 'written'),
+    runs: runsOf('unwritten', 'written', 'swapped'),
     unwritten: runsOf('unwritten'),
     written: runsOf('written'),
     partial: count.partial,
-    swapped: count.swapped,
+    lost: swapped.lost,
   };
 }

@@ -13,7 +13,7 @@ class SharedMemories {
   readonly users = new Map<number, Set<number>>();
 }
 
-/** The content of shared memory, once per inode. Throws a FileRefusal if part of it is in swap. */
+/** The content of shared memory, once per inode. Throws a FileRefusal if part of it cannot be had. */
 export function captureSharedMemory(
   context: CaptureContext,
   inode: Inode,
@@ -22,8 +22,9 @@ export function captureSharedMemory(
   const { byInode } = context.of(SharedMemories);
   const known = byInode.get(inode.address);
   if (known !== undefined) return known;
-  const { runs, swapped } = pageCache(context.kernel, inode.i_mapping, true);
-  if (swapped > 0) throw new FileRefusal(`has shared memory of which ${swapped} pages are in swap`);
+  const { runs, lost } = pageCache(context.kernel, inode.i_mapping, true);
+  if (lost !== undefined)
+    throw new FileRefusal(`has shared memory of which ${lost.pages} pages are in swap: ${lost.why}`);
   const memory: SharedMemory = { shmid: context.nextId(), origin, sizeBytes: inode.i_size, runs };
   byInode.set(inode.address, memory);
   return memory;

@@ -5,6 +5,7 @@ import {
   type Inode,
   inodeStruct,
   inodeTimes,
+  S_SWAPFILE,
   sectorsOf,
 } from '../../linux/fs.ts';
 import { readClocks } from '../../linux/readers/clocks.ts';
@@ -65,6 +66,8 @@ export function unwrittenFile(
   clocks: Clocks,
 ): UnwrittenFile | string | undefined {
   if (typeOf(inode.i_mode) !== fileType.regular || inode.i_nlink === 0) return undefined;
+  // The kernel swaps to its blocks; what the page cache has of it is from before.
+  if ((inode.i_flags & S_SWAPFILE) !== 0) return undefined;
   const { changedSeconds, accessedNanoseconds, modifiedNanoseconds } = inodeTimes(kernel, inode.address);
   const isRecent = changedSeconds > recentSince(clocks);
   const cache = pageCache(kernel, inode.i_mapping, false);

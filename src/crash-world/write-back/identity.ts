@@ -44,7 +44,7 @@ export function fileSystemUuid(fd: number): string | undefined {
  * Whether an open file is on the file system of then: the same kind with the same UUID. Where one of the two
  * has no UUID that can be read, the device must have the same number.
  */
-function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
+export function isSameFileSystem(fd: number, was: FileSystemPlace): boolean {
   // Numbers with the highest bit set (btrfs) come back with a sign from some calls.
   if (statfsSync(`/proc/self/fd/${fd}`).type >>> 0 !== was.magic >>> 0) return false;
   const uuid = was.uuid === undefined ? undefined : fileSystemUuid(fd);

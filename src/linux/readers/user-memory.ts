@@ -1,9 +1,11 @@
 import { PAGE_SIZE } from '../../system/page.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { walkUserPages } from '../../vmcore/page-table.ts';
+import { type MappedRun, walkUserPages } from '../../vmcore/page-table.ts';
+import { contentOf, STORED } from '../../vmcore/stored-pages.ts';
 import type { Mm, VmArea } from '../mm-types.ts';
 import { cachedPageOf } from '../pagemap.ts';
+import { swapEntriesOf } from './swap-entries.ts';
 import { forEachVma } from './vma.ts';
 
 /** Where user space ends with five levels of page tables. */
@@ -14,8 +16,11 @@ export type UserRead =
   | { readonly kind: 'bytes'; readonly bytes: Buffer }
   /** No memory is mapped there, so that nothing can be: reading it is a fault. */
   | { readonly kind: 'unmapped' }
-  /** There is something, and the dump does not tell what: `why` is a sentence. */
-  | { readonly kind: 'unknown'; readonly why: string };
+  /**
+   * There is something, and the dump does not tell what: `why` is a sentence. `isStored`: a living kernel has
+   * it in swap, where it is read after a panic.
+   */
+  | { readonly kind: 'unknown'; readonly why: string; readonly isStored?: true };
 
 /** Where the bytes of a page are: a physical address, or zeros that no frame stands for yet. */
 type PagePlace =
@@ -27,8 +32,8 @@ const hexAddress = (address: number): string => `0x${address.toString(16)}`;
 
 /**
  * The memory of one process as it would have read it itself: pages in the page tables, also those that
- * PROT_NONE or NUMA balancing took away for a while; where the tables have none, what a page fault would have
- * brought (zeros, or a page of the file's cache).
+ * PROT_NONE or NUMA balancing took away for a while, and those in swap where that can be read; where the
+ * tables have none, what a page fault would have brought (zeros, or a page of the file's cache).
  */
 export class UserMemory {
   readonly #kernel: Kernel;
@@ -70,11 +75,16 @@ export class UserMemory {
     const bytes = Buffer.alloc(before + PAGE_SIZE);
     let behind = 0;
     for (const run of walkUserPages(this.#kernel, this.#mm.pgd, start, end)) {
-      for (let i = 0; run.kind === 'present' && i < run.pages; i++) {
+      for (let i = 0; i < run.pages; i++) {
         const page = run.address + i * PAGE_SIZE;
+        const place: PagePlace =
+          run.kind === 'present'
+            ? { kind: 'frame', physical: (run.pfn + i) * PAGE_SIZE }
+            : this.#swapped(run);
+        if (place.kind !== 'frame') continue;
         if (page === behind) bytes.copyWithin(0, PAGE_SIZE);
         else bytes.fill(0, 0, before);
-        if (this.#copy((run.pfn + i) * PAGE_SIZE, bytes.subarray(before), page) !== undefined) continue;
+        if (this.#copy(place.physical, bytes.subarray(before), page) !== undefined) continue;
         behind = page + PAGE_SIZE;
         if (test(bytes)) return true;
       }
@@ -87,7 +97,7 @@ export class UserMemory {
    * have them.
    */
   #copy(physical: number, to: Buffer, page: number): string | undefined {
-    const { physical: memory } = this.#kernel;
+    const memory = contentOf(this.#kernel);
     if (!memory.has(physical, to.length)) {
       const isFiltered = memory.leftOut?.(physical) === true;
       return `the page at ${hexAddress(page)} ${isFiltered ? 'was left out of' : 'is not in'} the dump`;
@@ -105,13 +115,26 @@ export class UserMemory {
     try {
       const [run] = walkUserPages(this.#kernel, this.#mm.pgd, page, page + PAGE_SIZE);
       if (run === undefined) return this.#untouched(page);
-      return run.kind === 'present'
-        ? { kind: 'frame', physical: run.pfn * PAGE_SIZE }
-        : { kind: 'unknown', why: `the page at ${hexAddress(page)} is in swap or being moved` };
+      return run.kind === 'present' ? { kind: 'frame', physical: run.pfn * PAGE_SIZE } : this.#swapped(run);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       return { kind: 'unknown', why: error.message };
     }
+  }
+
+  /** Where a page is that is not present. Of a living kernel what is in swap is not read. */
+  #swapped({ address, pageSizeBytes, entryLow, entryHigh }: MappedRun): PagePlace {
+    const { pageTable } = this.#kernel.architecture;
+    const entries = swapEntriesOf(this.#kernel);
+    const type = pageTable.swapType(entryHigh);
+    const slot = pageSizeBytes === PAGE_SIZE ? pageTable.swapSlot(entryLow, entryHigh) : undefined;
+    const page = `the page at ${hexAddress(address)}`;
+    if (slot === undefined || !entries.isArea(type))
+      return { kind: 'unknown', why: `${page} is being moved or poisoned` };
+    const physical = entries.addressOf(type, slot, 'process');
+    if (physical === undefined) return { kind: 'unknown', why: `${page} is in swap: ${entries.why}` };
+    if (physical < STORED || this.#kernel.stored !== undefined) return { kind: 'frame', physical };
+    return { kind: 'unknown', why: `${page} is in swap, which is read after a panic`, isStored: true };
   }
 
   /** What a page fault would have brought. Throws a VmcoreError. */

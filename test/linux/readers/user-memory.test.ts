@@ -12,6 +12,7 @@ import { releases } from '../../vmcore/fixtures.ts';
 import { makeFile } from '../../vmcore/made-file.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
 import { type MadeArea, MadeProcess } from '../../vmcore/made-process.ts';
+import { everythingStored, MadeSwapArea } from '../../vmcore/made-swap.ts';
 import { HUGE, PRESENT } from '../../vmcore/tables.ts';
 
 const BASE = 0x7f00_0000_0000;
@@ -92,10 +93,38 @@ for (const release of releases) {
       assert.equal(show(process, BASE + PAGE_SIZE - 1, 2), '0700');
     });
 
+    test('is read in swap, by an entry of a swap area, where that can be read', () => {
+      const process = anonymous();
+      process.swapOut(BASE, 8);
+      process.swapOut(BASE + PAGE_SIZE, 9);
+      const swap = new MadeSwapArea(process.kernel);
+      swap.use(8);
+      swap.use(9, 0x41);
+      swap.cache(9, 0x77, ['uptodate', 'dirty']);
+      assert.match(why(process, BASE), /is in swap: the dump does not have what is in swap/);
+      process.kernel.stored = everythingStored;
+      assert.equal(show(process, BASE + PAGE_SIZE - 1, 2), '0877');
+      const seen: number[] = [];
+      process.user.someMapped(BASE, BASE + 2 * PAGE_SIZE, 0, (bytes) => seen.push(bytes[0] ?? -1) < 0);
+      assert.deepEqual(seen, [8, 0x77]);
+    });
+
+    test('of a living kernel is not read in swap, and that is seen after a panic', () => {
+      const process = anonymous();
+      process.kernel.isAlive = true;
+      process.swapOut(BASE, 8);
+      new MadeSwapArea(process.kernel).use(8);
+      const read = process.user.read(BigInt(BASE), 8);
+      assert.deepEqual(read, {
+        ...{ kind: 'unknown', isStored: true },
+        why: 'the page at 0x7f0000000000 is in swap, which is read after a panic',
+      });
+    });
+
     test('cannot be told where it is in swap, in no dump, in a damaged table, or of the kernel', () => {
       const swapped = anonymous();
       swapped.swapOut(BASE);
-      assert.match(why(swapped, BASE), /0x7f0000000000 is in swap or being moved/);
+      assert.match(why(swapped, BASE), /0x7f0000000000 is in swap: kernel .* has no symbol nr_swapfiles/);
       const absent = anonymous();
       absent.map(BASE, 0x9_0000);
       assert.match(why(absent, BASE), /is not in the dump/);
@@ -241,7 +270,7 @@ for (const release of releases) {
       const owner = { user: process.user, findings: newFindings() };
       assert.equal(abortRseq({ pid: 7 }, owner, rseq, registers), registers);
       assert.deepEqual(owner.findings.reasons, [
-        'whether thread 7 was in a restartable sequence (rseq) cannot be told: the page at 0x7f0000000000 is in swap or being moved',
+        `whether thread 7 was in a restartable sequence (rseq) cannot be told: the page at 0x7f0000000000 is in swap: kernel ${process.kernel.release} has no symbol nr_swapfiles`,
       ]);
     });
   });
