@@ -17,6 +17,7 @@ import {
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
+import { refuseInShared } from './shared-directory.ts';
 
 /**
  * MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom,
@@ -64,6 +65,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   const { ghosts } = pathFilesOf(context, file.namespace);
   let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
+    refuseInShared(context, file, `the deleted file ${file.path} open`);
     ghost = ghostOf(kernel, file, context.nextId(), context.disks);
     ghosts.set(file.inode.address, ghost);
   }
