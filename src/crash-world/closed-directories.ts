@@ -84,7 +84,9 @@ export class ClosedDirectories {
   }
 
   #save(): void {
-    const entries = this.#closed.map(({ fd: _, ...entry }) => entry);
+    // What nobody outside has goes with the sandbox.
+    const shared = this.#closed.filter(({ path }) => !this.#closing.own.has(path));
+    const entries = shared.map(({ fd: _, ...entry }) => entry);
     replaceFile(this.#record, JSON.stringify(entries));
   }
 

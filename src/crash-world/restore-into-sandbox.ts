@@ -190,6 +190,7 @@ function inMountNamespaceFiles(
         const before = new Set(made);
         const wrong = makeAndCheckFiles(place, made);
         files.note(made.difference(before));
+        files.await(plan.made);
         if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
         const unseen = notePaths(
           plan.group.files.flatMap(({ named }) => named ?? []),

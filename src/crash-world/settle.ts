@@ -48,7 +48,7 @@ export async function settle(): Promise<void> {
     const isAfresh = (unit: string): boolean => undecided.some((one) => one.unit === unit);
     const others = units.filter(({ unit }) => !isAfresh(unit));
     for (const { unit } of sandboxes) if (others.every((other) => other.unit !== unit)) removeDropIn(unit);
-    await adoptAll({ units: others, groups }, report);
+    await adoptAll({ units: others, groups, sandboxes }, report);
   });
   await runner.run('look', () => noteWhatRuns(groups, report));
   await runner.run('rules', () => renewPidRules(report));

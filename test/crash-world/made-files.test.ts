@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -25,6 +27,26 @@ suite('files that were made for processes that do not come back', () => {
       ['one', 'two', 'three'].map((name) => existsSync(at(name))),
       [false, false, true],
     );
+  });
+
+  test('are taken away if they are sockets that were to be made, and were not there', async () => {
+    const made = new MadeFiles();
+    const listen = async (name: string): Promise<Server> => {
+      const server = createServer();
+      await once(server.listen(at(name)), 'listening');
+      return server;
+    };
+    const before = await listen('before');
+    made.await(['before', 'after', 'file', 'none/x'].map(at));
+    const after = await listen('after');
+    writeFileSync(at('file'), '');
+    assert.deepEqual(made.remove(), []);
+    assert.deepEqual(
+      ['before', 'after', 'file'].map((name) => existsSync(at(name))),
+      [true, false, true],
+    );
+    before.close();
+    after.close();
   });
 
   test('stay if they do', () => {
