@@ -1,8 +1,20 @@
-import { chmodSync, chownSync, closeSync, constants, fstatSync, lstatSync, openSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import * as z from 'zod';
 import { RUN_DIRECTORY } from '../config/paths.ts';
-import { permissionsOf } from '../system/file-mode.ts';
+import { HIDDEN_DIRECTORY } from '../model/sandbox.ts';
+import { permissionsOf, STICKY } from '../system/file-mode.ts';
 import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { messageOf } from '../system/thrown.ts';
 import { goDown, isRootsAlone, type Passed } from './made-paths.ts';
@@ -43,6 +55,8 @@ export class ClosedDirectories {
   readonly #closing: Closing;
   readonly #record: string;
   #closed: (Entry & { readonly fd: number })[] = [];
+  /** Directories for deleted files, and what they are in. */
+  readonly #hidden = new Map<string, number>();
 
   /** @param root see `goDown` */
   constructor(root: string, closing: Closing, record: string = RECORD) {
@@ -56,31 +70,59 @@ export class ClosedDirectories {
    * @returns why that cannot be done; undefined if nobody but root can write there now
    */
   close(path: string): string | undefined {
+    /** All may write to it, and nobody takes what is root's away. */
+    let sticky: string | undefined;
     try {
-      goDown(path, (directory) => this.#pass(directory), this.#root);
-      return undefined;
+      goDown(
+        path,
+        (directory) => {
+          if (sticky !== undefined && directory.stats.uid !== 0) throw new Error(open(sticky));
+          sticky = this.#isSticky(directory) ? directory.path : undefined;
+          if (sticky === undefined) return this.#pass(directory);
+          this.#hide(directory, dirname(path));
+          return false;
+        },
+        this.#root,
+      );
+      return sticky === undefined ? undefined : `${path} cannot be made: ${open(sticky)}`;
     } catch (error) {
       return `${path} cannot be made: ${messageOf(error)}`;
     }
   }
 
-  #pass({ path, fd, stats }: Passed): void {
-    const { dev, ino, uid, gid, mode } = stats;
-    if (isRootsAlone(stats)) return;
+  #isSticky({ path, stats: { uid, mode } }: Passed): boolean {
     const isForAll = (mode & WRITABLE_BY_ALL) !== 0 && !this.#closing.own.has(path);
-    if (isForAll) throw new Error(`others can write to ${path} meanwhile`);
+    return isForAll && uid === 0 && (mode & STICKY) !== 0;
+  }
+
+  /** Makes the directory in which deleted files are made, if that is where this way leads to. */
+  #hide({ path, fd }: Passed, directory: string): void {
+    if (dirname(directory) !== path || !HIDDEN_DIRECTORY.test(basename(directory))) return;
+    if (this.#hidden.has(directory)) return;
+    mkdirSync(`/proc/self/fd/${fd}/${basename(directory)}`, { mode: 0o700 });
+    this.#hidden.set(directory, openSync(`/proc/self/fd/${fd}`, O_PATH | constants.O_DIRECTORY));
+  }
+
+  /** @returns whether nobody but root can have made what is in it */
+  #pass({ path, fd, stats }: Passed): boolean {
+    const { uid, gid, mode } = stats;
+    const [dev, ino] = [String(stats.dev), String(stats.ino)];
+    if (this.#closed.some((other) => other.dev === dev && other.ino === ino)) return false;
+    if (isRootsAlone(stats)) return true;
+    const isForAll = (mode & WRITABLE_BY_ALL) !== 0 && !this.#closing.own.has(path);
+    if (isForAll) throw new Error(open(path));
     if (uid !== 0 && !this.#closing.uids.includes(uid))
       throw new Error(`user ${uid} can write to ${path} meanwhile`);
     // Of its own: `goDown` closes the one that it goes by.
     const own = openSync(`/proc/self/fd/${fd}`, O_PATH | constants.O_DIRECTORY);
-    const entry = { path, dev: String(dev), ino: String(ino), uid, gid, mode: permissionsOf(mode) };
-    this.#closed.push({ ...entry, fd: own });
+    this.#closed.push({ ...{ path, dev, ino, uid, gid }, mode: permissionsOf(mode), fd: own });
     this.#save();
     const place = `/proc/self/fd/${own}`;
     chownSync(place, 0, gid);
     // Its owner could change it until now.
     const now = fstatSync(own);
     chmodSync(place, permissionsOf(now.mode) & ~(WRITABLE_BY_GROUP | WRITABLE_BY_ALL));
+    return false;
   }
 
   #save(): void {
@@ -102,10 +144,24 @@ export class ClosedDirectories {
         closeSync(fd);
       }
     });
+    for (const [path, fd] of this.#hidden) {
+      try {
+        rmdirSync(`/proc/self/fd/${fd}/${basename(path)}`);
+      } catch (error) {
+        problems.push(`${path} cannot be removed: ${messageOf(error)}`);
+      } finally {
+        closeSync(fd);
+      }
+    }
+    this.#hidden.clear();
     this.#closed = [];
     rmSync(this.#record, { force: true });
     return problems;
   }
+}
+
+function open(path: string): string {
+  return `others can write to ${path} meanwhile`;
 }
 
 function putBack(place: string, { uid, gid, mode }: Entry): void {

@@ -47,25 +47,25 @@ export interface Passed {
  * Goes down to the directory that something is to be made in, or as far as there are directories, in the
  * way in which the kernel follows the path.
  * @param root where `/` is: `/proc/PID/root` for the paths of a process
- * @param pass called for each directory before anything in it is looked at
+ * @param pass called for each directory before anything in it is looked at; returns whether nobody but root
+ * can have made what is in it
  * @throws Error if there is a symbolic link on the way that somebody else than root can have made; what
  * `pass` throws
  */
-export function goDown(path: string, pass: (directory: Passed) => void, root = '/'): void {
+export function goDown(path: string, pass: (directory: Passed) => boolean, root = '/'): void {
   const rest = dirname(path).split('/').filter(Boolean);
   let at = '/';
   // A link of /proc has to be followed.
   let fd = openSync(root, O_PATH | constants.O_DIRECTORY);
   try {
-    let stats = fstatSync(fd);
-    pass({ path: at, fd, stats });
+    let isTrusted = pass({ path: at, fd, stats: fstatSync(fd) });
     for (let links = 0, name = rest.shift(); name !== undefined; name = rest.shift()) {
       const place = `/proc/self/fd/${fd}/${name}`;
       const here = name === '..' ? dirname(at) : join(at, name);
       const found = lstatSync(place, { throwIfNoEntry: false });
       if (found === undefined) return;
       const target = found.isSymbolicLink() ? readlinkSync(place) : undefined;
-      if (target !== undefined && (!isRootsAlone(stats) || ++links > MOST_LINKS))
+      if (target !== undefined && (!isTrusted || ++links > MOST_LINKS))
         throw new Error(`${path} is behind the symbolic link ${here}, which others than root can make`);
       if (target !== undefined) rest.unshift(...target.split('/').filter(Boolean));
       if (target !== undefined && !target.startsWith('/')) continue;
@@ -73,8 +73,7 @@ export function goDown(path: string, pass: (directory: Passed) => void, root = '
       closeSync(fd);
       fd = next;
       at = target === undefined ? here : '/';
-      stats = fstatSync(fd);
-      pass({ path: at, fd, stats });
+      isTrusted = pass({ path: at, fd, stats: fstatSync(fd) });
     }
   } finally {
     closeSync(fd);
@@ -89,7 +88,7 @@ export function goDown(path: string, pass: (directory: Passed) => void, root = '
 export function ledElsewhere(paths: readonly string[]): string[] {
   return paths.flatMap((path) => {
     try {
-      goDown(path, () => undefined);
+      goDown(path, ({ stats }) => isRootsAlone(stats));
       return [];
     } catch (error) {
       return [`${path} cannot be made: ${messageOf(error)}`];

@@ -10,7 +10,6 @@ import {
   rmSync,
   statSync,
   symlinkSync,
-  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -96,11 +95,34 @@ suite('the directories in which CRIU makes files', { skip: isRoot ? false : 'nee
     assert.deepEqual(['shared', 'home'].map(look), ['0 0 1777', `${OTHER} ${OTHER} 755`]);
   });
 
+  test('have one of root beside them for deleted files, where all can write', () => {
+    make('tmp', 0, 0o1777);
+    const open = new ClosedDirectories(root, { uids: [], own: new Set() }, at('record'));
+    const hidden = `/tmp/.otherworld-${'0f'.repeat(16)}`;
+    assert.equal(open.close(`${hidden}/one`), undefined);
+    assert.equal(open.close(`${hidden}/two`), undefined);
+    assert.deepEqual([look('tmp'), look(hidden)], ['0 0 1777', '0 0 700']);
+    assert.deepEqual(open.open(), []);
+    assert.ok(!existsSync(at(hidden)));
+    // Somebody was there first.
+    make(hidden.slice(1), USER, 0o700);
+    assert.match(open.close(`${hidden}/one`) ?? '', /EEXIST/);
+    // Another one's is his to take away, and root's is not.
+    make('tmp/user', USER, 0o700);
+    make('tmp/root', 0, 0o755);
+    assert.match(open.close('/tmp/user/x') ?? '', /others can write to \/tmp meanwhile$/);
+    assert.equal(open.close('/tmp/root/x'), undefined);
+  });
+
   test('are not reached by a link that their user can have made', () => {
     make('run/web', USER, 0o755);
     make('etc', 0, 0o755);
     symlinkSync('/etc', at('run/web/below'));
-    assert.match(closed.close('/run/web/below/x') ?? '', /is behind the symbolic link \/run\/web\/below,/);
+    const behind = /is behind the symbolic link \/run\/web\/below,/;
+    assert.match(closed.close('/run/web/below/x') ?? '', behind);
+    // Nor when it is closed already.
+    assert.equal(closed.close('/run/web/x'), undefined);
+    assert.match(closed.close('/run/web/below/x') ?? '', behind);
     // Root's own is followed.
     symlinkSync('../run', at('etc/link'));
     symlinkSync('/run', at('var'));
@@ -117,35 +139,22 @@ suite('the directories in which CRIU makes files', { skip: isRoot ? false : 'nee
 
   test('are put back by whoever comes next, if the program was ended', () => {
     make('run/web', USER, 0o755);
-    make('run/web/below', USER, 0o777);
-    const ended = new ClosedDirectories(
-      '/',
-      { uids: [USER], own: new Set([at('run/web/below')]) },
-      at('left'),
-    );
-    // Above is /tmp, which all can write to.
-    const open = ended.close(at('run/web/below/x'));
-    assert.match(open ?? '', /others can write to \/tmp meanwhile$/);
-    const inRoot = new ClosedDirectories(
-      root,
-      { uids: [USER], own: new Set(['/run/web/below']) },
-      at('left'),
-    );
-    assert.equal(inRoot.close('/run/web/below/x'), undefined);
-    // By the paths of the sandbox, which are none outside.
+    make('run/web/below', USER, 0o770);
+    const paths = ['run/web', 'run/web/below'];
+    const [before, closedOnes] = [paths.map(look), [`0 ${USER} 755`, `0 ${USER} 750`]];
+    const ended = new ClosedDirectories('/', { uids: [USER], own: new Set() }, at('left'));
+    assert.equal(ended.close(at('run/web/below/x')), undefined);
+    assert.deepEqual(paths.map(look), closedOnes);
+    assert.deepEqual(openLeftClosed(at('left')), []);
+    assert.deepEqual(paths.map(look), before);
+    assert.deepEqual(openLeftClosed(at('left')), []);
+    // By the paths of the sandbox, which are none outside; what nobody outside has goes with the sandbox.
+    const own = new Set(['/run/web/below']);
+    const inside = new ClosedDirectories(root, { uids: [USER], own }, at('left'));
+    assert.equal(inside.close('/run/web/below/x'), undefined);
     const [left, ...more] = openLeftClosed(at('left'));
     assert.match(left ?? '', /^\/run\/web stays root's alone, and was user/);
-    // What nobody outside has goes with the sandbox.
     assert.deepEqual(more, []);
-    const entry = (path: string, uid: number, mode: number) => {
-      const { dev, ino } = statSync(at(path));
-      return { path: at(path), dev: String(dev), ino: String(ino), uid, gid: uid, mode };
-    };
-    const entries = [entry('run/web', USER, 0o755), entry('run/web/below', USER, 0o777)];
-    writeFileSync(at('left'), JSON.stringify(entries), { mode: 0o600 });
-    assert.deepEqual(openLeftClosed(at('left')), []);
-    assert.deepEqual(['run/web', 'run/web/below'].map(look), [`${USER} ${USER} 755`, `${USER} ${USER} 777`]);
-    assert.deepEqual(openLeftClosed(at('left')), []);
   });
 
   test('are looked at where the path leads, not where its name was led since', () => {
@@ -157,6 +166,7 @@ suite('the directories in which CRIU makes files', { skip: isRoot ? false : 'nee
       ({ path, stats }) => {
         passed.push(`${path} ${isRootsAlone(stats)}`);
         if (path === '/run/web') renameSync(at('run/web'), at('run/gone'));
+        return isRootsAlone(stats);
       },
       root,
     );
