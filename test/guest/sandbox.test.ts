@@ -124,7 +124,7 @@ suite(`sandboxed services with ${release}`, () => {
       const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
       checked.set(name, `${status} ${stdout}`);
     }
-    await guest.sh(NAMES.map((name) => `otherworld protect --unit ${name}`).join('; '));
+    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
     for (const name of NAMES) if (name in CHANGED) await write(name, CHANGED[name as keyof typeof CHANGED]);
     await guest.sh('sync');
     report = await guest.panic('sysrq');
