@@ -47,7 +47,7 @@ echo "$placeholder" >"$list.waits.part" && mv "$list.waits.part" "$list.waits" |
 until [ -e "$list.restored" ]; do
     [ ! -e "$list.afresh" ] || exit 0
     [ ! -e "$list.failed" ] && [ ! -e ${ENDED} ] || exit 1
-    sleep 0.1
+    sleep 0.5
 done
 systemd-notify "MAINPID=$main" || exit 1
 if [ "$(systemctl show --property=MainPID --value -- "$unit")" != "$main" ]; then
