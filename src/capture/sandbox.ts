@@ -8,13 +8,10 @@ import type { GroupFiles } from '../model/file.ts';
 import { mountLimits, type PrivateDirectory, type Sandbox, type SandboxMount } from '../model/sandbox.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { FileRefusal } from './files/refusal.ts';
+import { ownerOf } from './private-directory.ts';
 import type { Home } from './sandboxes.ts';
 import { captureTmpfs } from './tmpfs-files.ts';
 
-/**
- * What systemd makes for `PrivateTmp=` has the boot's id and a random end in its name (src/core/namespace.c).
- */
-const PRIVATE = /^(|.*\/)systemd-private-[0-9a-f]{32}-.+-[A-Za-z0-9]{6}\/tmp$/;
 /** What systemd makes anew for each start, whatever the process has of it. */
 const MADE_ANEW = /^\/(dev|run\/credentials)(\/|$)/;
 
@@ -25,11 +22,16 @@ function superBlockOf(kernel: Kernel, { mnt_sb }: Mount) {
 function limitsOf(kernel: Kernel, mount: Mount): number {
   const isReadOnly =
     (mount.mnt_flags & MNT.readonly) !== 0 || superBlockOf(kernel, mount).s_flags.has(SB_RDONLY);
+  const limitIf = (flag: number, limit: number): number => ((mount.mnt_flags & flag) !== 0 ? limit : 0);
   return (
     (isReadOnly ? mountLimits.readOnly : 0) |
-    ((mount.mnt_flags & MNT.nosuid) !== 0 ? mountLimits.nosuid : 0) |
-    ((mount.mnt_flags & MNT.nodev) !== 0 ? mountLimits.nodev : 0) |
-    ((mount.mnt_flags & MNT.noexec) !== 0 ? mountLimits.noexec : 0)
+    limitIf(MNT.nosuid, mountLimits.nosuid) |
+    limitIf(MNT.nodev, mountLimits.nodev) |
+    limitIf(MNT.noexec, mountLimits.noexec) |
+    limitIf(MNT.nosymfollow, mountLimits.nosymfollow) |
+    limitIf(MNT.unbindable, mountLimits.unbindable) |
+    ((mount.mnt_flags & MNT.shared) === 0 ? mountLimits.unshared : 0) |
+    (mount.mnt_master !== 0n ? mountLimits.slave : 0)
   );
 }
 
@@ -71,10 +73,13 @@ function privateDirectoriesOf(
   kernel: Kernel,
   points: readonly MountPoint[],
   mounts: readonly SandboxMount[],
+  unit: string,
 ): PrivateDirectory[] {
   return mounts
-    .filter(({ root }) => PRIVATE.test(root))
+    .filter(({ root }) => ownerOf(root) !== undefined)
     .map(({ path, root }) => {
+      const owner = ownerOf(root);
+      if (owner !== unit) throw new FileRefusal(`shares the private ${path} of ${owner} (JoinsNamespaceOf=)`);
       const point = points.find(
         (candidate) => candidate.path === path && pathInFileSystem(kernel, candidate.mount.mnt_root) === root,
       );
@@ -108,7 +113,7 @@ export function captureSandbox(
     unit,
     mounts,
     outside: mountsOf(kernel, outsidePoints, outsidePoints),
-    privateDirectories: privateDirectoriesOf(kernel, points, mounts),
+    privateDirectories: privateDirectoriesOf(kernel, points, mounts, unit),
     ...(uts === undefined ? {} : { hostName: hostNameOf(kernel, uts) }),
   };
   return { sandbox, files: ownFiles(kernel, points, outsidePoints, pids) };

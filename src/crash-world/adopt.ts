@@ -6,6 +6,7 @@ import type { IncidentReport } from '../report/schema.ts';
 import { cgroupOf, ifThere, processStat } from '../system/proc.ts';
 import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { SLICE, scopeOf, type UnitAdoption } from './adoption.ts';
+import { afreshCommand } from './afresh.ts';
 import type { Handover } from './handover.ts';
 import { limitProperties } from './scope-limits.ts';
 import { show, systemctl } from './systemctl.ts';
@@ -24,7 +25,7 @@ const BETWEEN_TRIES_MS = 200;
  * why.
  */
 export async function adoptAll(
-  { units, groups }: Pick<Handover, 'units' | 'groups'>,
+  { units, groups, sandboxes }: Pick<Handover, 'units' | 'groups' | 'sandboxes'>,
   report: IncidentReport,
 ): Promise<void> {
   let afresh: string[] = [];
@@ -35,8 +36,13 @@ export async function adoptAll(
     removeSystemDropIns();
     systemctl('daemon-reload');
   }
-  // The main process ended before its service could take it up: as at any other end of it.
-  for (const unit of afresh) systemctl('restart', '--no-block', unit);
+  // The main process ended before its service could take it up: as at any other end of it. One that no boot
+  // starts, and that does not restart, has ended: it was asked for once.
+  for (const unit of afresh) {
+    const isAsked = sandboxes.every((other) => other.unit !== unit || other.startsAtBoot !== false);
+    const isRestarted = isAsked || show(unit, 'Restart').get('Restart') !== 'no';
+    systemctl(afreshCommand(isRestarted), '--no-block', '--', unit);
+  }
 }
 
 /** @returns services whose main process has ended meanwhile */

@@ -1,3 +1,4 @@
+import type { PidFile } from '../capture/tmpfs-files.ts';
 import type { CgroupLimits } from '../linux/readers/cgroup-limits.ts';
 import type { GroupFiles } from '../model/file.ts';
 import type { IncidentReport } from '../report/schema.ts';
@@ -29,11 +30,21 @@ export const handoverStage = stage({
     late: orElse<readonly LateGroup[]>([]),
   },
   run: ({ restored, selection, limits, savedTmpfs, late }, { place, report }) => {
-    report.notes.push(...handOver({ restored, late }, selection.candidates, limits, place, report));
+    const pidFiles = savedTmpfs?.pidFiles ?? [];
+    const brought = { restored, late, pidFiles };
+    report.notes.push(...handOver(brought, selection.candidates, limits, place, report));
     const pids = new Set([...restored, ...late].flatMap((group) => group.pids));
     if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
   },
 });
+
+/** What is brought back, now or while the system boots. */
+interface Brought {
+  readonly restored: readonly RestoredGroup[];
+  readonly late: readonly LateGroup[];
+  /** On tmpfs, whoever they name. */
+  readonly pidFiles: readonly PidFile[];
+}
 
 /**
  * Tells the part after systemd's start, and the services' helpers, which processes there are.
@@ -41,7 +52,7 @@ export const handoverStage = stage({
  * @returns what of their limits is lost
  */
 function handOver(
-  { restored, late }: { readonly restored: readonly RestoredGroup[]; readonly late: readonly LateGroup[] },
+  { restored, late, pidFiles }: Brought,
   candidates: readonly Candidate[],
   limits: ReadonlyMap<number, CgroupLimits>,
   place: { readonly id: string; readonly incidents: string },
@@ -50,7 +61,7 @@ function handOver(
   keepTemporaryFiles();
   const groups = restored.map(({ pids, imaged }) => ({ pids, members: imagedPids([imaged]) }));
   const units = planAdoptions([...groups, ...late], candidates);
-  const sandboxes = sandboxesOf(units, late, report);
+  const sandboxes = sandboxesOf(units, { late, pidFiles }, report);
   const isSandboxed = ({ unit }: UnitAdoption): boolean => sandboxes.some((one) => one.unit === unit);
   for (const adoption of units) (isSandboxed(adoption) ? writeSandboxDropIn : writeDropIn)(adoption);
   if (sandboxes.length > 0) writeSandboxUnit();
@@ -80,7 +91,7 @@ function handOver(
 /** The services that get their processes in a sandbox. One that does not get all of them starts afresh. */
 function sandboxesOf(
   units: readonly UnitAdoption[],
-  late: readonly LateGroup[],
+  { late, pidFiles }: Pick<Brought, 'late' | 'pidFiles'>,
   report: IncidentReport,
 ): Handover['sandboxes'] {
   const taken = new Set(units.map(({ unit }) => unit));
@@ -92,6 +103,7 @@ function sandboxesOf(
     .map((unit) => ({
       unit,
       groups: late.filter((one) => one.unit === unit).map(({ group, directory }) => ({ group, directory })),
+      pidFiles: pidFiles.filter(({ pid }) => late.some((one) => one.unit === unit && one.pids.includes(pid))),
     }));
 }
 

@@ -26,6 +26,10 @@ export const handoverSchema = z.strictObject({
     z.strictObject({
       unit: z.string(),
       groups: z.array(z.strictObject({ group: z.int(), directory: z.string() })),
+      /** The PID files that name its processes. */
+      pidFiles: z.array(z.strictObject({ path: z.string(), pid: z.int() })),
+      /** Whether the boot starts it; undefined until the system boots. */
+      startsAtBoot: z.boolean().optional(),
     }),
   ),
   /** The groups that were restored, with those of their processes that were there at the end of it. */

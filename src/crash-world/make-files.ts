@@ -61,7 +61,7 @@ const O_PATH = 0o10000000;
 const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** Opens the directory above a path. Throws an Error if a component of it is a symbolic link. */
-function openParent(path: string): number {
+export function openParent(path: string): number {
   const parent = dirname(path);
   let fd = openSync('/', DIRECTORY);
   for (const name of parent.split('/').filter(Boolean)) {

@@ -38,6 +38,9 @@ export function movePrivateFiles(
     // Nothing was in it, or it was on a tmpfs that could not be saved.
     if (lstatSync(from, { throwIfNoEntry: false }) === undefined) continue;
     for (const directory of [dirname(from), dirname(to)]) checkOwn(directory);
+    // Somebody shares the new one, and has begun to use it.
+    const [taken] = readdirSync(to);
+    if (taken !== undefined) throw new Error(`the private ${path} of its sandbox has ${taken} already`);
     for (const name of readdirSync(from)) renameSync(join(from, name), join(to, name));
     removeEmpty(from);
     removeEmpty(dirname(from));

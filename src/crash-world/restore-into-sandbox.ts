@@ -1,15 +1,16 @@
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../config/paths.ts';
 import { serviceOf } from '../config/service-units.ts';
-import { type HeldGroup, holdImages, type Restored, readPreparation } from '../criu/restore/index.ts';
+import { type HeldGroup, holdImages, readPreparation } from '../criu/restore/index.ts';
 import { inNamespacesOf } from '../system/namespaces.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { messageWithCauses } from '../system/thrown.ts';
-import { scopeOf } from './adoption.ts';
+import { ClosedDirectories, type Closing } from './closed-directories.ts';
 import { examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
 import { checkNoted, makeAndCheckFiles } from './group-files.ts';
 import type { Handover } from './handover.ts';
+import { MadeFiles } from './made-files.ts';
 import { takenNumbers } from './pids.ts';
 import { movePrivateFiles } from './private-directories.ts';
 import { memoryProblem } from './restore-stage.ts';
@@ -18,14 +19,22 @@ import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mount
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
 import { strangePrograms } from './sandbox-programs.ts';
 import { show } from './systemctl.ts';
+import { changedSince } from './unchanged-files.ts';
+
+/** The processes of a unit in their sandbox, held: to be released, or ended. */
+export interface HeldUnit {
+  readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
+  /**
+   * Lets them run, each in its cgroup: all of them, or an Error is thrown, and the others are to be ended.
+   * @returns small things that could not be set again
+   */
+  release(placeOf: (pid: number) => string): string[];
+  /** Ends them, and takes away the files that were made for them. @returns what is left */
+  end(): Promise<string[]>;
+}
 
 /** What became of the processes of a unit. */
-export type SandboxResult =
-  | { readonly problems: readonly string[] }
-  | {
-      readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
-      readonly notes: readonly string[];
-    };
+export type SandboxResult = { readonly problems: readonly string[] } | HeldUnit;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
@@ -44,50 +53,77 @@ function namespaceOf(pid: number | 'self', kind: 'mnt' | 'uts' = 'mnt'): string 
 }
 
 /**
- * Restores the processes of a unit into the mount namespace of its placeholder, and lets them run in the
- * scopes of their groups: all of them, or none. None if the sandbox is not the one that they had, or a file
- * in it is another one. Nothing is thrown.
+ * Restores the processes of a unit into the mount namespace of its placeholder, and holds them: all of them,
+ * or none. None if the sandbox is not the one that they had, or a file in it is another one. Nothing is
+ * thrown.
  */
 export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
-  const held: { readonly group: number; readonly hold: HeldGroup }[] = [];
+  const held: HeldGroup[] = [];
+  const made = new MadeFiles();
+  const end = async (): Promise<string[]> => {
+    const left: string[] = [];
+    for (const hold of held) await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
+    return [...left, ...made.remove()];
+  };
   try {
     const groups = unit.groups.map((one) => ({ ...one, plan: readSandboxPlan(one.directory) }));
-    const problems = sandboxProblems(unit.unit, groups, placeholder);
-    if (problems.length > 0) return { problems };
-    const found = new Map<string, FoundFile>();
-    const files = inMountNamespaceFiles(groups, placeholder, found);
-    if (files.length > 0) return { problems: files };
-    for (const one of groups) {
-      const hold = await holdOne(one, unit.unit, placeholder, found);
-      if ('problems' in hold) return await giveUp(held, hold.problems);
-      held.push({ group: one.group, hold });
-    }
-    return letGo(held);
+    const wrong = sandboxProblems(unit.unit, groups, placeholder);
+    const problems = wrong.length > 0 ? wrong : await holdAll(groups, unit.unit, placeholder, held, made);
+    if (problems.length > 0) return { problems: [...problems, ...(await end())] };
+    return {
+      groups: groups.map(({ group, plan }) => ({
+        group,
+        pids: plan.group.processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid),
+      })),
+      release: (placeOf) => {
+        const notes = held.flatMap((hold) => hold.releaseInto(placeOf).notes);
+        made.keep();
+        return notes;
+      },
+      end,
+    };
   } catch (error) {
-    return await giveUp(held, [messageWithCauses(error)]);
+    return { problems: [messageWithCauses(error), ...(await end())] };
   }
 }
 
-/** Ends what is held already. */
-async function giveUp(
-  held: readonly { readonly hold: HeldGroup }[],
-  problems: readonly string[],
-): Promise<SandboxResult> {
-  const left: string[] = [];
-  for (const { hold } of held)
-    await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
-  return { problems: [...problems, ...left] };
+/**
+ * Restores the groups one after the other, while nobody but root can write to where CRIU makes their files.
+ * @param held gets those that are restored, which do not run
+ * @returns why one of them cannot be
+ */
+async function holdAll(
+  groups: readonly LateGroup[],
+  unit: string,
+  placeholder: number,
+  held: HeldGroup[],
+  made: MadeFiles,
+): Promise<string[]> {
+  const found = new Map<string, FoundFile>();
+  const files = inMountNamespaceFiles(groups, placeholder, found, made);
+  if (files.length > 0) return files;
+  const closed = new ClosedDirectories(`/proc/${placeholder}/root`, closingOf(groups));
+  const hold = async (): Promise<readonly string[]> => {
+    const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => closed.close(path) ?? []));
+    if (open.length > 0) return open;
+    for (const one of groups) {
+      const result = await holdOne(one, unit, placeholder, found);
+      if ('problems' in result) return result.problems;
+      held.push(result);
+      await result.orphan();
+    }
+    return [];
+  };
+  const problems = await hold().catch((error: unknown) => [messageWithCauses(error)]);
+  return [...problems, ...closed.open()];
 }
 
-function letGo(held: readonly { readonly group: number; readonly hold: HeldGroup }[]): SandboxResult {
-  const released = held.map(({ group, hold }): { group: number; restored: Restored } => ({
-    group,
-    restored: hold.release(scopeOf(group).cgroup),
-  }));
-  return {
-    groups: released.map(({ group, restored: { pids } }) => ({ group, pids })),
-    notes: released.flatMap(({ restored: { notes } }) => notes),
-  };
+function closingOf(groups: readonly LateGroup[]): Closing {
+  const own = groups.flatMap(({ plan: { sandbox } }) => [
+    ...sandbox.privateDirectories.map(({ path }) => path),
+    ...sandbox.mounts.filter(({ isOwn }) => isOwn).map(({ path }) => path),
+  ]);
+  return { uids: groups.flatMap(({ plan }) => plan.uids), own: new Set(own) };
 }
 
 /** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */
@@ -101,6 +137,8 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   if (differences.length > 0) return [...new Set(differences)];
   const strange = strangePrograms(placeholder);
   if (strange.length > 0) return strange;
+  const joined = show(unit, 'JoinsNamespaceOf').get('JoinsNamespaceOf') ?? '';
+  if (joined !== '') return [`its sandbox has directories that ${joined} has as well (JoinsNamespaceOf=)`];
   const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
   if (name.length > 0) return name;
   const user = userProblem(unit, groups, placeholder);
@@ -141,6 +179,7 @@ function inMountNamespaceFiles(
   groups: readonly LateGroup[],
   placeholder: number,
   found: Map<string, FoundFile>,
+  files: MadeFiles,
 ): string[] {
   const made = new Set<string>();
   return groups.flatMap(({ directory, plan }) => {
@@ -148,14 +187,18 @@ function inMountNamespaceFiles(
     try {
       return inNamespacesOf(placeholder, () => {
         const place = `/proc/self/fd/${images}`;
+        const before = new Set(made);
         const wrong = makeAndCheckFiles(place, made);
+        files.note(made.difference(before));
+        files.await(plan.made);
         if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
         const unseen = notePaths(
           plan.group.files.flatMap(({ named }) => named ?? []),
           found,
         );
         const swapped = checkNoted(readPreparation(place).checks, found);
-        return [...unseen, ...swapped.map(({ path, problem }) => `${path} ${problem}`)];
+        const changed = changedSince(plan.unchanged, found);
+        return [...unseen, ...swapped.map(({ path, problem }) => `${path} ${problem}`), ...changed];
       });
     } finally {
       closeSync(images);

@@ -17,7 +17,18 @@ function limitsOf(options: readonly string[]): number {
     (options.includes('ro') ? mountLimits.readOnly : 0) |
     (options.includes('nosuid') ? mountLimits.nosuid : 0) |
     (options.includes('nodev') ? mountLimits.nodev : 0) |
-    (options.includes('noexec') ? mountLimits.noexec : 0)
+    (options.includes('noexec') ? mountLimits.noexec : 0) |
+    (options.includes('nosymfollow') ? mountLimits.nosymfollow : 0)
+  );
+}
+
+/** @param fields the optional fields of a line: `shared:1`, `master:2`, `propagate_from:3`, `unbindable` */
+function propagationOf(fields: readonly string[]): number {
+  const has = (kind: string): boolean => fields.some((field) => field.split(':', 1)[0] === kind);
+  return (
+    (has('shared') ? 0 : mountLimits.unshared) |
+    (has('master') ? mountLimits.slave : 0) |
+    (has('unbindable') ? mountLimits.unbindable : 0)
   );
 }
 
@@ -36,15 +47,18 @@ export function parseMounts(mountinfo: string): MountLine[] {
 
 function parseLine(line: string): MountLine {
   const [mount = '', fileSystem = ''] = line.split(' - ');
-  const [id, parent, device = '', root = '', path = '', options = ''] = mount.split(' ');
+  const [id, parent, device = '', root = '', path = '', options = '', ...fields] = mount.split(' ');
   const [type = '', , superOptions = ''] = fileSystem.split(' ');
   const own = superOptions.split(',');
-  const hides = type === 'proc' ? own.filter((option) => /^(hidepid|subset)=/.test(option)) : [];
+  const hides = type === 'proc' ? own.filter((option) => /^(gid|hidepid|subset)=/.test(option)) : [];
   return {
     ...{ id: Number(id), parent: Number(parent), device, type },
     root: Buffer.from(unescaped(root), 'latin1').toString('utf8'),
     path: Buffer.from(unescaped(path), 'latin1').toString('utf8'),
-    limits: limitsOf(options.split(',')) | (own.includes('ro') ? mountLimits.readOnly : 0),
+    limits:
+      limitsOf(options.split(',')) |
+      (own.includes('ro') ? mountLimits.readOnly : 0) |
+      propagationOf(fields.filter(Boolean)),
     options: hides.join(),
   };
 }

@@ -6,6 +6,8 @@ import { readImageText } from '../criu/restore/index.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import { type ExaminedGroup, examinedOf } from './examine.ts';
+import { madePaths } from './made-paths.ts';
+import { noteUnchanged, unchangedSchema } from './unchanged-files.ts';
 
 /** What is known of a group when the system has booted; lies next to its images. */
 const SANDBOX_PLAN = 'sandbox.json';
@@ -24,6 +26,9 @@ const planSchema = z.strictObject({
   pagesBytes: z.int(),
   /** Users of its processes. */
   uids: z.array(z.int()),
+  /** Paths by which CRIU makes files. */
+  made: z.array(z.string()),
+  unchanged: z.array(unchangedSchema),
   sandbox: z.strictObject({
     unit: z.string(),
     mounts: z.array(mount),
@@ -67,19 +72,26 @@ const planSchema = z.strictObject({
 export interface SandboxPlan {
   readonly pagesBytes: number;
   readonly uids: readonly number[];
+  readonly made: readonly string[];
+  readonly unchanged: readonly z.infer<typeof unchangedSchema>[];
   readonly sandbox: Sandbox;
   readonly group: ExaminedGroup;
 }
 
-/** Writes the plan of a group that is restored into its sandbox. */
+/**
+ * Writes the plan of a group that is restored into its sandbox. To be called when the files are there, and
+ * nobody else runs.
+ */
 export function writeSandboxPlan(
   directory: string,
   group: ProcessGroup & { readonly sandbox: Sandbox },
   pagesBytes: number,
 ): void {
   const uids = group.processes.flatMap(({ threads }) => threads.map(({ credentials }) => credentials.uid));
-  const { sandbox } = group;
-  const plan: SandboxPlan = { pagesBytes, uids: [...new Set(uids)], sandbox, group: examinedOf(group) };
+  const made = madePaths(group.files);
+  const unchanged = noteUnchanged(group.files);
+  const own = { sandbox: group.sandbox, group: examinedOf(group) };
+  const plan: SandboxPlan = { pagesBytes, uids: [...new Set(uids)], made, unchanged, ...own };
   writeFileSync(join(directory, SANDBOX_PLAN), `${JSON.stringify(plan)}\n`, { flag: 'wx', mode: 0o600 });
 }
 

@@ -33,10 +33,10 @@ const ENDED = join(ADOPT_DIRECTORY, 'sandboxes-ended');
 /**
  * Started by systemd, with the unit's name, when its placeholder runs in the sandbox; as root and outside of
  * it. It waits until the processes have been restored around the placeholder, names their main one to
- * systemd, and ends the placeholder. Until systemd calls the unit active, the processes are outside the
- * unit's cgroup, where nothing of this can end them. A status that is not 0 ends the placeholder and the
- * start; with it goes whatever requires the unit. So where the processes do not come back the unit becomes
- * active with its placeholder, and is restarted then.
+ * systemd, and ends the placeholder. Until systemd calls the unit active, the processes are held outside the
+ * unit's cgroup, where nothing of this can end them. Whatever its status, the start does not fail, and with
+ * it whatever requires the unit: where the processes do not come back the unit becomes active with its
+ * placeholder, and is restarted then.
  */
 const ADOPT = `#!/bin/sh
 unit=$1
@@ -47,7 +47,7 @@ echo "$placeholder" >"$list.waits.part" && mv "$list.waits.part" "$list.waits" |
 until [ -e "$list.restored" ]; do
     [ ! -e "$list.afresh" ] || exit 0
     [ ! -e "$list.failed" ] && [ ! -e ${ENDED} ] || exit 1
-    sleep 0.1
+    sleep 0.5
 done
 systemd-notify "MAINPID=$main" || exit 1
 if [ "$(systemctl show --property=MainPID --value -- "$unit")" != "$main" ]; then
@@ -60,9 +60,11 @@ exit 0
 
 /**
  * In place of the unit's program, which would run at once: it does nothing, has all that the unit is given,
- * and is ended when the processes are there.
+ * and is ended when the processes are there. Where systemd cannot make the sandbox, or nothing of this can be
+ * run in it, the start is none that has failed (`-`): the unit becomes active without any process, what
+ * requires it starts, nothing is done about a failure, and it is restarted as itself.
  */
-const PLACEHOLDER = '/bin/sleep infinity';
+const PLACEHOLDER = '-/bin/sleep infinity';
 
 /** Writes the drop-in of a unit whose sandbox has to be made before its processes are restored. */
 export function writeSandboxDropIn(
@@ -78,7 +80,8 @@ export function writeSandboxDropIn(
       start: [
         'Type=exec',
         `ExecStart=${PLACEHOLDER}`,
-        `ExecStartPost=+/bin/sh ${join(helpers, ADOPT_SCRIPT)} %n`,
+        'RemainAfterExit=yes',
+        `ExecStartPost=-+/bin/sh ${join(helpers, ADOPT_SCRIPT)} %n`,
       ],
       timeout: `${MOST_MINUTES}min`,
     },

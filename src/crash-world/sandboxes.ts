@@ -1,29 +1,28 @@
-import { readFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadManifest } from '../config/manifest.ts';
-import { moveTo } from '../criu/restore/index.ts';
+import { endNonlocalBind } from '../criu/restore/index.ts';
 import { endGroupImages } from '../report/images.ts';
 import { resumeReport, saveReport } from '../report/incident.ts';
 import type { IncidentReport } from '../report/schema.ts';
-import { ifThere, processStat } from '../system/proc.ts';
+import { processStat } from '../system/proc.ts';
 import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { messageWithCauses } from '../system/thrown.ts';
-import { scopeOf } from './adoption.ts';
+import { whyNot } from './adopt.ts';
+import { isStartedByBoot, startAfresh } from './afresh.ts';
+import { openLeftClosed } from './closed-directories.ts';
 import { type Handover, readHandover, writeHandover } from './handover.ts';
 import { concludeGroup } from './process-reports.ts';
-import { restoreIntoSandbox } from './restore-into-sandbox.ts';
+import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
 import { sandboxFiles } from './sandbox-units.ts';
+import { noteStalePidFiles } from './saved-tmpfs.ts';
 import { StageRunner } from './stage-runner.ts';
 import { show, systemctl } from './systemctl.ts';
-import { writeAfreshDropIn } from './units.ts';
 
 const BETWEEN_LOOKS_MS = 100;
 /** How long a unit may wait for what it requires before its placeholder is there. */
 const MOST_MINUTES = 5;
-/** How often it is looked whether a helper that has been told to end has ended. */
-const MOST_TRIES = 100;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
@@ -39,13 +38,6 @@ export async function restoreSandboxes(): Promise<void> {
   await runner.run('into-sandboxes', () => new SandboxBoot(handover, report, () => runner.save()).run());
 }
 
-/** The processes in a cgroup; none if it is gone. */
-function processesIn(cgroup: string): number[] {
-  const path = join('/sys/fs/cgroup', cgroup, 'cgroup.procs');
-  const text = ifThere(() => readFileSync(path, 'latin1')) ?? '';
-  return text.split('\n').filter(Boolean).map(Number);
-}
-
 /** The units that wait for their processes. */
 class SandboxBoot {
   #handover: Handover;
@@ -59,7 +51,15 @@ class SandboxBoot {
   }
 
   async run(): Promise<void> {
-    const waiting = new Map(this.#handover.sandboxes.map((one) => [one.unit, one]));
+    endNonlocalBind();
+    this.#report.errors.push(...openLeftClosed());
+    // Before any of them is started by this program.
+    const sandboxes = this.#handover.sandboxes.map((one) => ({
+      ...one,
+      startsAtBoot: isStartedByBoot(show(one.unit, 'ActiveState', 'Job')),
+    }));
+    this.#write({ sandboxes });
+    const waiting = new Map(sandboxes.map((one) => [one.unit, one]));
     for (const unit of waiting.keys()) this.#start(unit);
     const deadline = performance.now() + MOST_MINUTES * 60_000;
     while (waiting.size > 0) {
@@ -106,30 +106,60 @@ class SandboxBoot {
     }
     const words = ['ActiveState', 'Result', 'ExecMainStatus'].map((name) => now.get(name)).join(', ');
     replaceFile(sandboxFiles(one.unit).failed, '');
-    await this.#fail(one, [`its sandbox was not made: ${one.unit} is ${words}`]);
+    const why = 'its sandbox was not made, or nothing can be run there';
+    await this.#fail(one, [`${why}: ${one.unit} is ${words}`]);
     return true;
   }
 
   async #restore(one: SandboxedUnit, placeholder: number): Promise<void> {
-    const { restored } = sandboxFiles(one.unit);
     const result = await restoreIntoSandbox(one, placeholder);
     if ('problems' in result) {
       replaceFile(sandboxFiles(one.unit).afresh, '');
       await this.#fail(one, result.problems);
       return;
     }
-    this.#report.notes.push(...result.notes);
-    this.#enter(result.groups);
-    replaceFile(restored, '');
+    try {
+      // Its helper names the main process to systemd; nothing runs until that has it.
+      replaceFile(sandboxFiles(one.unit).restored, '');
+      const cgroup = await this.#taken(one.unit);
+      this.#enter(result.groups);
+      this.#report.notes.push(...result.release((pid) => `${cgroup}${this.#below(one.unit, pid)}`));
+    } catch (error) {
+      this.#leave(result.groups);
+      await this.#fail(one, [messageWithCauses(error), ...(await result.end())]);
+      return;
+    }
     for (const { group } of result.groups) {
       concludeGroup(this.#report, group, 'restored', []);
       this.#endImages(one, group, true);
     }
-    await this.#moveIn(one.unit);
   }
 
-  /** Has the part after the boot know the restored groups. */
-  #enter(groups: readonly { readonly group: number; readonly pids: readonly number[] }[]): void {
+  /**
+   * Waits until systemd calls a unit active: a failed start would end its processes.
+   * @returns the unit's cgroup
+   * @throws Error if it does not become active, or with another main process
+   */
+  async #taken(unit: string): Promise<string> {
+    const look = () =>
+      show(unit, 'ActiveState', 'ControlGroup', 'MainPID', 'SubState', 'Result', 'LoadState');
+    let now = look();
+    for (; now.get('ActiveState') === 'activating'; now = look()) await sleep(BETWEEN_LOOKS_MS);
+    const mainPid = this.#handover.units.find((other) => other.unit === unit)?.mainPid;
+    const cgroup = now.get('ControlGroup') ?? '';
+    if (now.get('ActiveState') !== 'active' || cgroup === '' || now.get('MainPID') !== String(mainPid))
+      throw new Error(`${unit} did not take up its processes: ${whyNot(mainPid ?? 0, now)}`);
+    return cgroup;
+  }
+
+  /** The cgroup of a process below its unit's own. */
+  #below(unit: string, pid: number): string {
+    const adoption = this.#handover.units.find((other) => other.unit === unit);
+    return adoption?.processes.find((other) => other.pid === pid)?.below ?? '';
+  }
+
+  /** Has the part after the boot know the groups, of which the processes do not run yet. */
+  #enter(groups: HeldUnit['groups']): void {
     const entries = groups.map(({ group, pids }) => ({
       group,
       limits: {},
@@ -138,48 +168,17 @@ class SandboxBoot {
         return now === undefined ? [] : [{ pid, startTicks: now.startTicks, isZombie: now.isZombie }];
       }),
     }));
-    this.#handover = { ...this.#handover, groups: [...this.#handover.groups, ...entries] };
+    this.#write({ groups: [...this.#handover.groups, ...entries] });
+  }
+
+  #leave(groups: HeldUnit['groups']): void {
+    const left = new Set(groups.map(({ group }) => group));
+    this.#write({ groups: this.#handover.groups.filter(({ group }) => !left.has(group)) });
+  }
+
+  #write(change: Partial<Handover>): void {
+    this.#handover = { ...this.#handover, ...change };
     writeHandover(this.#handover);
-  }
-
-  /**
-   * Moves the processes into the unit's cgroup when systemd calls it active: a failed start would end them.
-   */
-  async #moveIn(unit: string): Promise<void> {
-    let now = show(unit, 'ActiveState', 'ControlGroup');
-    for (; now.get('ActiveState') === 'activating'; now = show(unit, 'ActiveState', 'ControlGroup')) {
-      await sleep(BETWEEN_LOOKS_MS);
-    }
-    const cgroup = now.get('ControlGroup') ?? '';
-    if (now.get('ActiveState') !== 'active' || cgroup === '') return;
-    const adoption = this.#handover.units.find((other) => other.unit === unit);
-    for (const { pid, below } of adoption?.processes ?? []) {
-      try {
-        moveTo(pid, `${cgroup}${below}`);
-      } catch (error) {
-        if (processStat(pid)?.isZombie === false)
-          this.#report.errors.push(`process ${pid} of ${unit} stays outside: ${messageWithCauses(error)}`);
-      }
-    }
-    const groups = this.#handover.sandboxes.find((other) => other.unit === unit)?.groups ?? [];
-    for (const { group } of groups) this.#moveLater(group, cgroup);
-  }
-
-  /** Moves what the processes of a group have started since they run. */
-  #moveLater(group: number, cgroup: string): void {
-    const from = scopeOf(group).cgroup;
-    for (let tries = 0; tries < MOST_TRIES; tries++) {
-      const pids = processesIn(from);
-      if (pids.length === 0) return;
-      for (const pid of pids) {
-        try {
-          moveTo(pid, cgroup);
-        } catch (error) {
-          if (processStat(pid)?.isZombie === false) throw error;
-        }
-      }
-    }
-    this.#report.errors.push(`processes in ${from} start others faster than they can be moved`);
   }
 
   /** Starts a unit afresh of which the processes do not come back; its helper has been told. */
@@ -188,7 +187,10 @@ class SandboxBoot {
       concludeGroup(this.#report, group, 'failed', reasons);
       this.#endImages(one, group, false);
     }
-    await this.#startAfresh(one.unit);
+    noteStalePidFiles({ pidFiles: one.pidFiles }, new Set(), this.#report);
+    await startAfresh(one.unit, one.startsAtBoot ?? true, this.#report);
+    // Only now: what ends before this is made up for when the system has booted.
+    this.#write({ units: this.#handover.units.filter((other) => other.unit !== one.unit) });
   }
 
   #endImages(one: SandboxedUnit, group: number, isRestored: boolean): void {
@@ -197,21 +199,5 @@ class SandboxBoot {
     const images = join(directory, incident);
     const problems = endGroupImages(images, group, join(incidents, incident), { keep, isRestored });
     this.#report.notes.push(...problems.map((problem) => `${one.unit}: ${problem}`));
-  }
-
-  /** Starts a unit as a plain boot would have, when its helper has ended. */
-  async #startAfresh(unit: string): Promise<void> {
-    // A restart of a unit that is being started would break that off, and all that waits for it with it.
-    for (let tries = 0; tries < MOST_TRIES; tries++) {
-      if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
-      await sleep(BETWEEN_LOOKS_MS);
-    }
-    writeAfreshDropIn(unit);
-    systemctl('daemon-reload');
-    systemctl('restart', '--no-block', '--', unit);
-    // Only now: what ends before this is made up for when the system has booted.
-    const units = this.#handover.units.filter((other) => other.unit !== unit);
-    this.#handover = { ...this.#handover, units };
-    writeHandover(this.#handover);
   }
 }

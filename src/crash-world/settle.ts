@@ -4,14 +4,18 @@ import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { loadManifest } from '../config/manifest.ts';
 import { RUN_DIRECTORY, RUNTIME_DIRECTORY } from '../config/paths.ts';
+import { endNonlocalBind } from '../criu/restore/index.ts';
 import { resumeReport, saveReport } from '../report/incident.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { adoptAll } from './adopt.ts';
-import { readHandover } from './handover.ts';
+import { isStartedByBoot, startAfresh } from './afresh.ts';
+import { openLeftClosed } from './closed-directories.ts';
+import { type Handover, readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
 import { StageRunner } from './stage-runner.ts';
+import { show } from './systemctl.ts';
 import { removeDropIn } from './units.ts';
 import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
 
@@ -25,15 +29,27 @@ export async function settle(): Promise<void> {
   const report = resumeReport(handover.incident, runningRelease(), handover.incidents);
   if (report.state === 'running') concludeBrokenOff(report);
   else {
-    noteReleased(report);
+    noteReleased(report, named);
     concludePending(report, 'the restore into its sandbox was broken off');
   }
+  endNonlocalBind();
+  report.errors.push(...openLeftClosed());
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];
-  // Those that are started afresh are nobody's to take up; the others are put back with the services.
-  for (const { unit } of sandboxes) if (units.every((other) => other.unit !== unit)) removeDropIn(unit);
-  await runner.run('services', () => adoptAll({ units, groups }, report));
+  const undecided = sandboxes.filter((one) => isUndecided(one, units, report));
+  await runner.run('services', async () => {
+    for (const { unit, startsAtBoot } of undecided) {
+      // If nobody asked then, nobody else has started it since.
+      const isStarted = startsAtBoot ?? isStartedByBoot(show(unit, 'ActiveState', 'Job'));
+      await startAfresh(unit, isStarted, report);
+    }
+    // Those that are started afresh are nobody's to take up; the others are put back with the services.
+    const isAfresh = (unit: string): boolean => undecided.some((one) => one.unit === unit);
+    const others = units.filter(({ unit }) => !isAfresh(unit));
+    for (const { unit } of sandboxes) if (others.every((other) => other.unit !== unit)) removeDropIn(unit);
+    await adoptAll({ units: others, groups, sandboxes }, report);
+  });
   await runner.run('look', () => noteWhatRuns(groups, report));
   await runner.run('rules', () => renewPidRules(report));
   await runner.run('sweep', () => sweep(handover.incidents, report));
@@ -46,6 +62,19 @@ export async function settle(): Promise<void> {
   });
   report.state = 'settled';
   save(report);
+}
+
+/** Whether the program that restores into sandboxes was ended before a service had its processes. */
+function isUndecided(
+  { unit, groups }: Handover['sandboxes'][number],
+  units: Handover['units'],
+  report: IncidentReport,
+): boolean {
+  const own = new Set(groups.map(({ group }) => group));
+  const isRestored = report.processes.some(
+    ({ group, outcome }) => group !== undefined && own.has(group) && outcome === 'restored',
+  );
+  return !isRestored && units.some((other) => other.unit === unit);
 }
 
 /**

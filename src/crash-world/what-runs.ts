@@ -20,13 +20,23 @@ export function unitOf(cgroup: string): string {
 
 /**
  * Enters as restored the processes of which a resurrection that was broken off while it let them go did not
- * come to say so: nobody else is in the scope of their group.
+ * come to say so: nobody else is in the scope of their group, and who is in the cgroup of their service since
+ * the same moment is the one that was made then.
+ * @param groups those whose processes were there, and held, before they were let go
  */
-export function noteReleased(report: IncidentReport, look: Looking = looking): void {
+export function noteReleased(
+  report: IncidentReport,
+  groups: readonly Pick<Groups[number], 'processes'>[] = [],
+  look: Looking = looking,
+): void {
+  const made = new Map(groups.flatMap(({ processes }) => processes.map((one) => [one.pid, one.startTicks])));
   for (const process of report.processes) {
-    const { pid, group, outcome } = process;
+    const { pid, group, outcome, unit } = process;
     if (outcome !== 'pending' || group === undefined) continue;
-    if (look.cgroup(pid) === scopeOf(group).cgroup) process.outcome = 'restored';
+    const cgroup = look.cgroup(pid);
+    const isInUnit = cgroup !== undefined && unit !== undefined && unitOf(cgroup) === unit;
+    const isMade = isInUnit && look.stat(pid)?.startTicks === made.get(pid);
+    if (cgroup === scopeOf(group).cgroup || isMade) process.outcome = 'restored';
   }
 }
 

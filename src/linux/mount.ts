@@ -8,14 +8,26 @@ export const mountStruct = struct('mount', {
   mnt_root: pointer.at('mnt.mnt_root'),
   mnt_sb: pointer.at('mnt.mnt_sb'),
   mnt_flags: u32.at('mnt.mnt_flags'),
+  mnt_master: pointer,
   mnt_ns: pointer,
   mnt_id: s32,
   mnt_devname: pointer,
   mnt_instance: addressOf('mnt_instance'),
 });
 
-/** Bits of `mnt_flags` (include/linux/mount.h): what a mount does not allow. */
-export const MNT = { nosuid: 0x01, nodev: 0x02, noexec: 0x04, readonly: 0x40 } as const;
+/**
+ * Bits of `mnt_flags` (include/linux/mount.h): what a mount does not allow, and whether others get what is
+ * mounted below it.
+ */
+export const MNT = {
+  nosuid: 0x01,
+  nodev: 0x02,
+  noexec: 0x04,
+  readonly: 0x40,
+  nosymfollow: 0x80,
+  shared: 0x1000,
+  unbindable: 0x2000,
+} as const;
 
 export type Mount = ViewOf<typeof mountStruct>;
 

@@ -6,7 +6,7 @@ export interface SandboxMount {
   readonly type: string;
   /** What of the file system is seen there: a path in it. */
   readonly root: string;
-  /** What it does not allow: bits of {@link mountLimits}. */
+  /** What it does not allow, and how it propagates: bits of {@link mountLimits}. */
   readonly limits: number;
   /** What a /proc hides (`hidepid=invisible,subset=pid`); empty for other file systems. */
   readonly options: string;
@@ -14,8 +14,26 @@ export interface SandboxMount {
   readonly isOwn: boolean;
 }
 
-/** What a mount can forbid. */
-export const mountLimits = { readOnly: 1, nosuid: 2, nodev: 4, noexec: 8 } as const;
+/**
+ * What a mount can forbid, and its propagation (mount_namespaces(7)): `unshared` passes on to nobody what is
+ * mounted below it, `slave` gets what is mounted below its master.
+ */
+export const mountLimits = {
+  readOnly: 1,
+  nosuid: 2,
+  nodev: 4,
+  noexec: 8,
+  nosymfollow: 16,
+  unshared: 32,
+  slave: 64,
+  unbindable: 128,
+} as const;
+
+/**
+ * The name of a directory of root's alone, in one that everybody can write to, that is there while deleted
+ * files are made in it.
+ */
+export const HIDDEN_DIRECTORY = /^\.otherworld-[0-9a-f]{32}$/;
 
 /** A directory that systemd makes for each start of a unit (`PrivateTmp=`). */
 export interface PrivateDirectory {

@@ -51,6 +51,18 @@ const table: readonly Advice[] = [
       'that it runs in that; what a program does to its namespaces itself does not come back',
   },
   {
+    pattern: /where CRIU before 4/,
+    advice:
+      'services come back into their sandboxes with CRIU 4 (Debian 13). With the older one a drop-in can set back PrivateTmp=, ' +
+      'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
+  },
+  {
+    pattern: /everybody can write there|JoinsNamespaceOf/,
+    advice:
+      'a service that keeps such files to itself comes back: PrivateTmp=yes gives it a /tmp and /var/tmp of its own, ' +
+      'RuntimeDirectory= a place for sockets; directories that it shares by JoinsNamespaceOf= do not come back (systemd.exec(5))',
+  },
+  {
     pattern: /sandbox/,
     advice:
       'a service comes back into its sandbox alone and without links to what is outside: start what shares its pipes or ' +
@@ -59,8 +71,8 @@ const table: readonly Advice[] = [
   {
     pattern: /(mnt|uts|mount) namespace/,
     advice:
-      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
-      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do, if all of its processes are in ' +
+      'them, unless sandboxes = "refuse" stands under [services] in otherworld.toml (docs/incidents.md); or a drop-in can set back ' +
       'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { ownerOf } from '../../src/capture/private-directory.ts';
 import {
   findSandboxes,
   Homes,
@@ -20,6 +21,13 @@ const [WEB, OTHER, CONTAINER] = [0x2000n, 0x3000n, 0x4000n];
 function serviceOf(cgroup: string): string | undefined {
   return cgroup.endsWith('.service') ? cgroup.slice(1) : undefined;
 }
+
+test('a private directory has the name of the unit that it was made for', () => {
+  const root = (name: string): string => `/x/systemd-private-${'0a'.repeat(16)}-${name}-aB3xYz/tmp`;
+  assert.equal(ownerOf(root('web@1-a.service')), 'web@1-a.service');
+  assert.equal(ownerOf(root('web.service').slice(2)), 'web.service');
+  assert.equal(ownerOf('/tmp'), undefined);
+});
 
 for (const release of releases) {
   suite(`sandboxes of ${release}`, () => {
@@ -104,16 +112,16 @@ for (const release of releases) {
       assert.equal(made.find(false).unitOf(WEB), undefined);
     });
 
-    test('are as good as none unless the configuration wants them', () => {
+    test('are as good as none if the configuration does not want them', () => {
       const made = new Made();
       made.add(10, WEB, 'web.service');
       const { sandboxes } = defaultConfig().services;
-      assert.equal(sandboxes, 'refuse');
+      assert.equal(sandboxes, 'restore');
       const refused = ['is in a mnt namespace of its own'];
-      assert.deepEqual(made.problems({ sandboxes, serviceOf }), refused);
+      assert.deepEqual(made.problems({ sandboxes: 'refuse', serviceOf }), refused);
       assert.deepEqual(made.problems(undefined), refused);
-      assert.match(adviceFor(refused[0] ?? '') ?? '', /sandboxes = "restore"/);
-      assert.deepEqual(made.problems({ sandboxes: 'restore', serviceOf }), []);
+      assert.match(adviceFor(refused[0] ?? '') ?? '', /unless sandboxes = "refuse"/);
+      assert.deepEqual(made.problems({ sandboxes, serviceOf }), []);
       // Of a container's nothing is wanted.
       made.add(20, CONTAINER, 'docker.scope');
       assert.deepEqual(made.problems({ sandboxes: 'restore', serviceOf }), refused);

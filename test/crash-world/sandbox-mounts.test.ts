@@ -7,7 +7,7 @@ import { movePrivateFiles, outsidePath } from '../../src/crash-world/private-dir
 import { type MountLine, parseMounts, sandboxDifferences } from '../../src/crash-world/sandbox-mounts.ts';
 import { mountLimits, type SandboxMount } from '../../src/model/sandbox.ts';
 
-const { readOnly, nosuid, nodev } = mountLimits;
+const { readOnly, nosuid, nodev, unshared, slave } = mountLimits;
 const unit = 'web.service';
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-sandbox-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -24,10 +24,11 @@ suite('the mounts of a sandbox', () => {
       '30 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw',
       '31 30 0:24 / /run rw,nosuid,nodev shared:5 - tmpfs tmpfs rw,size=1k',
       '32 30 0:30 / /two\\040words rw - autofs systemd-1 rw',
-      '33 32 0:31 /a /two\\040words ro,noexec - tmpfs none rw',
-      '34 30 8:1 /usr /usr rw - ext4 /dev/vda1 ro',
-      '35 30 0:50 / /proc rw - proc proc rw,hidepid=invisible,subset=pid',
+      '33 32 0:31 /a /two\\040words ro,noexec,nosymfollow unbindable - tmpfs none rw',
+      '34 30 8:1 /usr /usr rw shared:4 master:1 propagate_from:2 - ext4 /dev/vda1 ro',
+      '35 30 0:50 / /proc rw - proc proc rw,gid=4,hidepid=invisible,subset=pid',
     ];
+    const { noexec, nosymfollow, unbindable } = mountLimits;
     assert.deepEqual(
       parseMounts(lines.join('\n')).map(({ path, type, root, limits, options }) =>
         [path, type, root, limits, options].join(' '),
@@ -35,9 +36,9 @@ suite('the mounts of a sandbox', () => {
       [
         '/ ext4 / 0 ',
         `/run tmpfs / ${nosuid | nodev} `,
-        `/two words tmpfs /a ${readOnly | mountLimits.noexec} `,
-        `/usr ext4 /usr ${readOnly} `,
-        '/proc proc / 0 hidepid=invisible,subset=pid',
+        `/two words tmpfs /a ${readOnly | noexec | nosymfollow | unshared | unbindable} `,
+        `/usr ext4 /usr ${readOnly | slave} `,
+        `/proc proc / ${unshared} gid=4,hidepid=invisible,subset=pid`,
       ],
     );
   });
@@ -81,6 +82,16 @@ suite('the mounts of a sandbox', () => {
     };
     assert.deepEqual(sandboxDifferences(other, [mount('/run', { limits: readOnly })], [mount('/run')]), []);
     assert.equal(sandboxDifferences(other, [mount('/run')], [mount('/run')]).length, 1);
+  });
+
+  test('pass on, and get, what is mounted below them as they did', () => {
+    const was = { unit, mounts: [mount('/', { limits: slave })], outside: [mount('/')] };
+    const now = (limits: number) => sandboxDifferences(was, [mount('/', { limits })], [mount('/')]);
+    assert.deepEqual(now(slave), []);
+    assert.deepEqual(now(slave | unshared), [
+      'its sandbox has / of ext4, unshared, slave at / now, and had / of ext4, slave',
+    ]);
+    assert.equal(now(0).length, 1);
   });
 
   test('with credentials of other units are as good with others of them, and not with others of its own', () => {
@@ -129,6 +140,21 @@ suite('private directories', () => {
     assert.equal(readFileSync(join(to, 'session'), 'utf8'), 'kept');
     assert.ok(!existsSync(join(directory, 'old')));
     movePrivateFiles([{ path: '/tmp', from }], [line('/tmp', to)], [line('/', '/')]);
+  });
+
+  test('are not mixed with what somebody else has in the new ones', () => {
+    const [from = '', to = ''] = ['joined', 'used'].map((name) => join(directory, name, 'tmp'));
+    for (const path of [from, to]) {
+      mkdirSync(path, { recursive: true });
+      chmodSync(join(path, '..'), 0o700);
+    }
+    writeFileSync(join(from, 'session'), 'old');
+    writeFileSync(join(to, 'session'), "somebody else's");
+    assert.throws(
+      () => movePrivateFiles([{ path: '/tmp', from }], [line('/tmp', to)], [line('/', '/')]),
+      /^Error: the private \/tmp of its sandbox has session already$/,
+    );
+    assert.equal(readFileSync(join(to, 'session'), 'utf8'), "somebody else's");
   });
 
   test('are not touched where others than root can get at them', () => {

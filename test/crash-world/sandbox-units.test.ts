@@ -7,6 +7,7 @@ import { after, suite, test } from 'node:test';
 import { examinedOf } from '../../src/crash-world/examine.ts';
 import { readSandboxPlan, writeSandboxPlan } from '../../src/crash-world/sandbox-plan.ts';
 import { sandboxFiles, writeSandboxDropIn, writeSandboxUnit } from '../../src/crash-world/sandbox-units.ts';
+import { noteUnchanged } from '../../src/crash-world/unchanged-files.ts';
 import { writeAfreshDropIn } from '../../src/crash-world/units.ts';
 import { streamHeader } from '../../src/criu/restore/journal-connection.ts';
 import { noFiles } from '../../src/model/file.ts';
@@ -30,13 +31,13 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     const lines = dropIn();
     assert.deepEqual(
       lines.filter((line) => /^ExecStart(Post)?=./.test(line)),
-      ['ExecStart=/bin/sleep infinity', `ExecStartPost=+/bin/sh ${join(helpers, 'adopt-sandbox.sh')} %n`],
+      ['ExecStart=-/bin/sleep infinity', `ExecStartPost=-+/bin/sh ${join(helpers, 'adopt-sandbox.sh')} %n`],
     );
     // What is emptied comes before what is set instead.
     assert.ok(lines.indexOf('ExecStartPost=') < lines.findIndex((line) => /^ExecStartPost=./.test(line)));
     for (const name of ['RootDirectory=', 'RootImage=', 'LoadCredential=', 'User=', 'PrivateTmp='])
       assert.ok(!lines.some((line) => line.startsWith(name)), name);
-    for (const line of ['Restart=no', 'FailureAction=none', 'Type=exec'])
+    for (const line of ['Restart=no', 'FailureAction=none', 'Type=exec', 'RemainAfterExit=yes'])
       assert.ok(lines.includes(line), line);
   });
 
@@ -100,7 +101,7 @@ test('what is known of a sandboxed group is read as it was written', () => {
   });
   const files = {
     ...noFiles,
-    files: [pathFileOf(1, '/bin/sh')],
+    files: [pathFileOf(1, '/bin/sh'), { ...pathFileOf(2, '/bin/sh'), path: '/tmp/gone', ghostId: 3 }],
     tables: [{ filesId: 1, descriptors: [{ fd: 0, fileId: 1, closeOnExec: true }] }],
   };
   const mounts = [{ path: '/', type: 'ext4', root: '/', limits: 1, options: '', isOwn: false }];
@@ -112,6 +113,11 @@ test('what is known of a sandboxed group is read as it was written', () => {
   writeSandboxPlan(images, group, 4096);
   assert.deepEqual(
     JSON.parse(JSON.stringify(readSandboxPlan(images))),
-    JSON.parse(JSON.stringify({ pagesBytes: 4096, uids: [1000], sandbox, group: examinedOf(group) })),
+    JSON.parse(
+      JSON.stringify({
+        ...{ pagesBytes: 4096, uids: [1000], made: ['/tmp/gone'], sandbox },
+        ...{ unchanged: noteUnchanged(group.files), group: examinedOf(group) },
+      }),
+    ),
   );
 });

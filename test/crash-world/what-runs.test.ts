@@ -75,12 +75,29 @@ test('after a resurrection that was broken off, what is in the scope of its grou
 test('a resurrection that was broken off while it let processes go has restored those that are in their scopes', () => {
   const report = restored();
   for (const process of report.processes) process.outcome = 'pending';
-  noteReleased(report, look);
+  noteReleased(report, [], look);
   assert.deepEqual(
     report.processes.map(({ outcome }) => outcome),
     ['pending', 'pending', 'pending', 'restored'],
   );
   assert.equal(groupsInScopes(report, look).length, 1);
+});
+
+test('what is in its service since it was made again was restored, and no other process of this number', () => {
+  const released = (startTicks: number): (string | undefined)[] => {
+    const report = restored();
+    const [process] = report.processes;
+    if (process === undefined) assert.fail();
+    Object.assign(process, { outcome: 'pending', group: 1, unit: 'web.service' });
+    const inUnit = {
+      stat: () => ({ startTicks: 70, isZombie: false }),
+      cgroup: () => '/system.slice/web.service/below',
+    };
+    noteReleased(report, [{ processes: [{ pid: process.pid, startTicks, isZombie: false }] }], inUnit);
+    return [process.outcome];
+  };
+  assert.deepEqual(released(70), ['restored']);
+  assert.deepEqual(released(60), ['pending']);
 });
 
 test('the unit of a process is the first one in the path of its cgroup', () => {

@@ -1,6 +1,7 @@
-// Boots one armed guest per release and kills its kernel under services that systemd runs in sandboxes: one
-// for each kind of sandbox, one whose unit file was changed on the disk meanwhile, one that has made a
-// namespace itself. One panic for all of them. Only where nothing is left out: sandboxes are off by default.
+// Boots one armed guest per release, with the configuration as it is by default, and kills its kernel under
+// services that systemd runs in sandboxes: one for each kind of sandbox, some whose unit file was changed on
+// the disk meanwhile, one that has made a namespace itself. One panic for all of them. Where something is
+// left out: one that comes back, one that nobody would have started, one whose sandbox cannot be made.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
@@ -9,7 +10,7 @@ import { bootTestGuest, isWhole, release, type TestGuest } from './harness.ts';
 const PROGRAM = '/usr/bin/python3 /usr/local/bin/sandboxed.py /var/lib/%p/found';
 /** Has made its mount namespace itself. */
 const ITSELF = '/usr/bin/unshare --mount /bin/sh -c "echo ready >/var/lib/itself/found; exec sleep infinity"';
-/** CRIU 3.17 of Debian 12 does not restore no_new_privs, which systemd sets with filters for other users. */
+/** CRIU 3.17 of Debian 12 has restored nobody into a sandbox: all of them are refused. */
 const isOld = release === 'bookworm';
 
 const UNITS = {
@@ -19,27 +20,55 @@ const UNITS = {
     'ProtectHostname=yes\nTemporaryFileSystem=/srv',
   filtered:
     'PrivateTmp=yes\nProtectSystem=full\nSystemCallFilter=@system-service\nMemoryDenyWriteExecute=yes\n' +
-    `RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=${isOld ? 'no' : 'yes'}`,
+    'RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=yes',
   // Its output was opened before its sandbox was made.
   appending: 'PrivateTmp=yes\nStandardOutput=append:/var/log/appending',
   // With a user, and so a number, of its own.
   dynamic: 'DynamicUser=yes',
   // No sandbox at all, but filters.
   'only-filtered': 'RestrictRealtime=yes\nMemoryDenyWriteExecute=yes',
+  // Its socket and a deleted file are in a directory that it can write to.
+  'own-user': 'User=games\nProtectSystem=strict\nPrivateTmp=yes\nRuntimeDirectory=%p',
   changed: 'PrivateTmp=yes\nProtectSystem=full',
+  // Its deleted file is in the /tmp that all have.
+  shared: 'ProtectSystem=full\nEnvironment=SUFFIX=-shared',
+  // Its socket, too.
+  open: 'ProtectSystem=full\nEnvironment=SUFFIX=-open RUNTIME_DIRECTORY=/tmp',
+  // Started by hand, and changed.
+  'by-hand': 'PrivateTmp=yes\nProtectSystem=full',
+  // Changed so that the placeholder cannot run.
+  unmade: 'PrivateTmp=yes',
   itself: '',
 } as const;
 type Unit = keyof typeof UNITS;
 
-/** systemd sets no_new_privs for a dynamic user. */
-const NAMES = (Object.keys(UNITS) as Unit[]).filter((name) => name !== 'dynamic' || !isOld);
-const RESTORED = NAMES.filter((name) => name !== 'changed' && name !== 'itself');
+const QUICK: readonly Unit[] = ['own-user', 'by-hand', 'unmade'];
+const NAMES: readonly Unit[] = isOld ? ['private-tmp'] : isWhole ? (Object.keys(UNITS) as Unit[]) : QUICK;
+const CHANGED = {
+  changed: 'PrivateTmp=yes\nProtectSystem=no',
+  'by-hand': 'PrivateTmp=yes\nProtectSystem=no',
+  unmade: 'PrivateTmp=yes\nNoExecPaths=/usr/bin/sleep',
+} as const;
+/** Those that do not even have to be tried. */
+const REFUSED: readonly Unit[] = isOld ? NAMES : ['open'];
+const RESTORED = NAMES.filter((name) => !(name in CHANGED) && name !== 'itself' && !REFUSED.includes(name));
+/** Starts with what it requires, and writes a line if that fails. */
+const NEEDY = `[Unit]
+Requires=unmade.service
+After=unmade.service
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+`;
+const ALARM = '[Service]\nType=oneshot\nExecStart=/bin/touch /var/lib/alarm\n';
 
 function unitFile(name: Unit, settings: string = UNITS[name]): string {
   const start = name === 'itself' ? ITSELF : PROGRAM;
   return [
     '[Unit]',
     `Description=${name}`,
+    ...(name === 'unmade' ? ['OnFailure=alarm.service'] : []),
     '[Service]',
     `ExecStart=${start}`,
     'StateDirectory=%p',
@@ -50,10 +79,12 @@ function unitFile(name: Unit, settings: string = UNITS[name]): string {
   ].join('\n');
 }
 
-suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
+suite(`sandboxed services with ${release}`, () => {
   let guest: TestGuest;
   let report: IncidentReport;
   const before_ = new Map<Unit, { pid: number; found: string }>();
+  /** Status and words of `otherworld check`. */
+  const checked = new Map<Unit, string>();
 
   const write = async (name: Unit, settings?: string): Promise<string> =>
     guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${unitFile(name, settings)}EOF`);
@@ -70,18 +101,31 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
       .map(({ outcome, reasons, adopted }) => ({ outcome, reasons, adopted }));
 
   before(async () => {
-    guest = await bootTestGuest('sandbox', { configuration: '[services]\nsandboxes = "restore"\n' });
+    guest = await bootTestGuest('sandbox', { crashKernelMiB: 320 });
     await guest.copyIn('test/guest/programs/sandboxed.py', '/usr/local/bin/sandboxed.py');
     await guest.sh('mkdir -p /home/somebody');
     for (const name of NAMES) await write(name);
-    await guest.sh(`systemctl daemon-reload; systemctl -q enable --now ${NAMES.join(' ')}`);
+    await guest.sh(
+      [
+        `cat >/etc/systemd/system/needy.service <<'EOF'\n${NEEDY}EOF`,
+        `cat >/etc/systemd/system/alarm.service <<'EOF'\n${ALARM}EOF`,
+        'systemctl daemon-reload',
+        `systemctl -q start ${NAMES.join(' ')}`,
+        `systemctl -q enable ${NAMES.filter((name) => name !== 'by-hand').join(' ')}`,
+        ...(NAMES.includes('unmade') ? ['systemctl -q enable --now needy'] : []),
+      ].join('\n'),
+    );
     for (const name of NAMES) {
       await guest.until(`grep -q ready /var/lib/${name}/found`, 60);
       const found = name === 'itself' ? '' : await look(name);
       before_.set(name, { pid: await mainPid(name), found });
     }
-    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`);
-    await write('changed', 'PrivateTmp=yes\nProtectSystem=no');
+    for (const name of NAMES.filter((one) => REFUSED.includes(one) || one === 'own-user')) {
+      const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
+      checked.set(name, `${status} ${stdout}`);
+    }
+    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
+    for (const name of NAMES) if (name in CHANGED) await write(name, CHANGED[name as keyof typeof CHANGED]);
     await guest.sh('sync');
     report = await guest.panic('sysrq');
   });
@@ -113,20 +157,76 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
     });
   }
 
-  test('a service whose sandbox is another one now is refused, and starts afresh', async () => {
-    const [outcome] = outcomesOf('changed');
-    assert.equal(outcome?.outcome, 'failed');
+  test('with a CRIU that has not done it yet, they are refused, and start with the boot', {
+    skip: !isOld,
+  }, async () => {
+    const [outcome] = outcomesOf('private-tmp');
+    assert.equal(outcome?.outcome, 'refused');
     assert.match(
       outcome?.reasons[0] ?? '',
-      /^its sandbox has .* at \/(usr|etc|boot).* now, and had .*read-only/,
+      /^is in the sandbox of private-tmp\.service, where CRIU before 4/,
     );
-    await guest.until('systemctl is-active changed', 60);
-    await guest.until('grep -q ready /var/lib/changed/found', 60);
-    assert.notEqual(await mainPid('changed'), before_.get('changed')?.pid);
-    assert.equal(await guest.sh('systemctl show --value --property=DropInPaths changed'), '');
+    await guest.until('systemctl is-active private-tmp', 60);
+    assert.notEqual(await mainPid('private-tmp'), before_.get('private-tmp')?.pid);
   });
 
-  test('a namespace that nobody but the process has made is refused', () => {
+  const isHere = (name: Unit) => ({ skip: !NAMES.includes(name) });
+
+  test('before the panic it was said of each what would become of it', () => {
+    for (const [name, words] of checked) {
+      const [outcome] = outcomesOf(name);
+      const isRefused = outcome?.outcome === 'refused';
+      assert.equal(words.startsWith('3 '), isRefused, `${name}: ${words}`);
+      for (const reason of isRefused ? (outcome?.reasons ?? []) : [])
+        assert.ok(words.replaceAll(/\s+/g, ' ').includes(reason), `${reason}: ${words}`);
+    }
+  });
+
+  test('what would be made where everybody can write is refused', isHere('open'), () => {
+    const [outcome] = outcomesOf('open');
+    const why = 'cannot be made in its sandbox: everybody can write there';
+    assert.deepEqual(
+      [outcome?.outcome, outcome?.reasons],
+      ['refused', [`has the unix socket /tmp/socket, which ${why}`]],
+    );
+  });
+
+  test('a service that no boot starts is not started if it cannot come back', isHere('by-hand'), async () => {
+    const [outcome] = outcomesOf('by-hand');
+    assert.equal(outcome?.outcome, 'failed');
+    assert.match(outcome?.reasons[0] ?? '', /^its sandbox has .* now, and had .*read-only/);
+    assert.ok(report.notes.includes('by-hand.service is not started afresh: no boot starts it'));
+    assert.equal(await guest.sh('systemctl is-active by-hand || true'), 'inactive');
+    assert.equal(await guest.sh('systemctl show --value --property=DropInPaths by-hand'), '');
+  });
+
+  test('where nothing can be run in the new sandbox, nothing has failed', isHere('unmade'), async () => {
+    const [outcome] = outcomesOf('unmade');
+    assert.equal(outcome?.outcome, 'failed');
+    assert.match(outcome?.reasons[0] ?? '', /^its sandbox was not made, or nothing can be run there/);
+    await guest.until('grep -q ready /var/lib/unmade/found && systemctl is-active unmade needy', 60);
+    assert.notEqual(await mainPid('unmade'), before_.get('unmade')?.pid);
+    assert.equal(await guest.sh('ls /var/lib/alarm 2>/dev/null || true'), '');
+  });
+
+  test(
+    'a service whose sandbox is another one now is refused, and starts afresh',
+    isHere('changed'),
+    async () => {
+      const [outcome] = outcomesOf('changed');
+      assert.equal(outcome?.outcome, 'failed');
+      assert.match(
+        outcome?.reasons[0] ?? '',
+        /^its sandbox has .* at \/(usr|etc|boot).* now, and had .*read-only/,
+      );
+      await guest.until('systemctl is-active changed', 60);
+      await guest.until('grep -q ready /var/lib/changed/found', 60);
+      assert.notEqual(await mainPid('changed'), before_.get('changed')?.pid);
+      assert.equal(await guest.sh('systemctl show --value --property=DropInPaths changed'), '');
+    },
+  );
+
+  test('a namespace that nobody but the process has made is refused', isHere('itself'), () => {
     const [outcome] = outcomesOf('itself');
     assert.deepEqual(
       [outcome?.outcome, outcome?.reasons],
@@ -144,5 +244,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
       '0',
     );
     assert.equal(await guest.sh('ls /sys/fs/cgroup | grep otherworld-restore || true'), '');
+    assert.equal(await guest.sh('cat /proc/sys/net/ipv4/ip_nonlocal_bind'), '0');
+    assert.equal(await guest.sh('ls /run/otherworld | grep closed || true'), '');
   });
 });

@@ -17,6 +17,7 @@ import {
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
+import { placeOfDeleted } from './shared-directory.ts';
 
 /**
  * MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom,
@@ -67,7 +68,7 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
     ghost = ghostOf(kernel, file, context.nextId(), context.disks);
     ghosts.set(file.inode.address, ghost);
   }
-  return { path: file.path, ghostId: ghost.id };
+  return { path: placeOfDeleted(context, file), ghostId: ghost.id };
 }
 
 /**
@@ -154,6 +155,8 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   if (position !== undefined) noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
+  if (captured.ghostId !== undefined && captured.path !== named.path)
+    context.noteHolders(holders, `the deleted file ${named.path} is seen as ${captured.path}`);
   return captured;
 }
 

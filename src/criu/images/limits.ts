@@ -23,8 +23,19 @@ function olderCriuProblems({ threads, membarrierRegistrations }: Process): strin
   return problems.map((what) => `has ${what}, which CRIU before 4.0 does not restore`);
 }
 
+/**
+ * Nobody has come back into a sandbox with CRIU 3.17 of Debian 12. The service would be started afresh when
+ * the system boots, which is not said before the panic.
+ */
+function olderSandboxProblems({ sandbox }: ProcessGroup): string[] {
+  return sandbox === undefined
+    ? []
+    : [`is in the sandbox of ${sandbox.unit}, where CRIU before 4.0 has restored nobody yet`];
+}
+
 function problemsOf(process: Process, group: ProcessGroup, version: CriuVersion | undefined): string[] {
-  const problems = version !== undefined && version.major < 4 ? olderCriuProblems(process) : [];
+  const isOlder = version !== undefined && version.major < 4;
+  const problems = isOlder ? [...olderCriuProblems(process), ...olderSandboxProblems(group)] : [];
   const inGroup = group.processes.some(({ pid }) => pid === process.ppid);
   const signal = process.threads.find(({ parentDeathSignal }) => parentDeathSignal !== 0)?.parentDeathSignal;
   if (signal !== undefined && !inGroup) {

@@ -127,6 +127,26 @@ export class RestoreCgroup {
     }
   }
 
+  /**
+   * Puts each process into a cgroup of its own, where it runs on at once, the others after it. Throws an
+   * Error if one of them cannot be put there: it and those after it are still held.
+   *
+   * @param placeOf as in /proc/PID/cgroup
+   */
+  moveInto(placeOf: (pid: number) => string): void {
+    for (const pid of this.members()) {
+      try {
+        moveTo(pid, placeOf(pid), this.#mount);
+      } catch (error) {
+        // It has ended.
+        if (codeOf(error) === 'ESRCH') continue;
+        throw new Error(`process ${pid} cannot be moved to ${placeOf(pid)}: ${messageOf(error)}`, {
+          cause: error,
+        });
+      }
+    }
+  }
+
   /** A process that has ended is in no place. */
   #moveOut(pid: number, cgroup: string): string[] {
     try {

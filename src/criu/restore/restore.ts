@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { processStat } from '../../system/proc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { restoreSignals } from './held-signals.ts';
@@ -14,6 +16,10 @@ import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
+
+/** It waits for nothing but a processor. */
+const ROOT_MILLISECONDS = 60_000;
+const ROOT_POLL_MILLISECONDS = 5;
 
 /** How a group is restored. */
 export interface RestoreOptions extends CriuOptions {
@@ -67,6 +73,17 @@ export interface HeldGroup {
    * @param cgroup where, as in /proc/PID/cgroup; where this program is if not given
    */
   release(cgroup?: string): Restored;
+  /**
+   * Makes them children of init, by ending the parent that they were made with, if there is one; they are
+   * still held. Throws an Error if it does not end.
+   */
+  orphan(): Promise<void>;
+  /**
+   * Lets them run on, each in its cgroup, or throws an Error: then those that come before the one that cannot
+   * be put there run, and the others are to be ended.
+   * @param placeOf as in /proc/PID/cgroup
+   */
+  releaseInto(placeOf: (pid: number) => string): Restored;
   /** Ends them. Throws an Error if one of them does not end. */
   end(): Promise<void>;
 }
@@ -148,20 +165,37 @@ function heldGroup(
   { plan, cgroup, resources, notes, seconds, mayEnd }: Holding,
   end: () => Promise<void>,
 ): HeldGroup {
+  const release = (place?: string): Restored => {
+    const moved = cgroup.release(place);
+    const lost = resources.finish(true);
+    const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
+    // Restored, and done with its work since: a `sleep` whose time was over.
+    const ended = plan.pids
+      .filter((pid) => !pids.includes(pid))
+      .map((pid) => `process ${pid} ended as soon as it ran again`);
+    return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved, ...lost] };
+  };
   return {
     restored: 'held',
-    release: (place) => {
-      const moved = cgroup.release(place);
-      const lost = resources.finish(true);
-      const pids = plan.pids.filter((pid) => mayEnd?.has(pid) || existsSync(`/proc/${pid}`));
-      // Restored, and done with its work since: a `sleep` whose time was over.
-      const ended = plan.pids
-        .filter((pid) => !pids.includes(pid))
-        .map((pid) => `process ${pid} ended as soon as it ran again`);
-      return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved, ...lost] };
+    release,
+    orphan: () => endRoot(plan, cgroup),
+    releaseInto: (placeOf) => {
+      cgroup.moveInto(placeOf);
+      return release();
     },
     end,
   };
+}
+
+/** The fabricated root ends as soon as it runs. */
+async function endRoot({ rootPid }: RestorePlan, cgroup: RestoreCgroup): Promise<void> {
+  if (rootPid === undefined) return;
+  cgroup.takeOut(rootPid);
+  const end = performance.now() + ROOT_MILLISECONDS;
+  while (processStat(rootPid)?.isZombie === false) {
+    if (performance.now() > end) throw new Error(`their parent ${rootPid} does not end`);
+    await sleep(ROOT_POLL_MILLISECONDS);
+  }
 }
 
 /** Restores a group on its own, and lets it run at once, in `cgroup`; see `holdImages` and `HeldGroup`. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseCriuVersion, restoreProblems, wholeGroup } from '../../../src/criu/images/limits.ts';
+import { adviceFor } from '../../../src/report/advice.ts';
 import { groupOf, processOf, threadOf } from '../processes.ts';
 
 const old = { major: 3, minor: 17 };
@@ -17,6 +18,18 @@ describe('what CRIU cannot restore', () => {
     const group = groupOf([processOf(9, { threads: [hardened] })]);
     assert.deepEqual(restoreProblems(group, recent), []);
     assert.equal(restoreProblems(group, old)[0]?.reasons.length, 2);
+  });
+
+  it('is, before its release 4, whoever is in a sandbox', () => {
+    const sandbox = { unit: 'web.service', mounts: [], outside: [], privateDirectories: [] };
+    const group = { ...groupOf([processOf(9), processOf(10)]), sandbox };
+    assert.deepEqual(restoreProblems(group, recent), []);
+    const [refusal, other] = restoreProblems(group, old);
+    assert.deepEqual(refusal?.reasons, [
+      'is in the sandbox of web.service, where CRIU before 4.0 has restored nobody yet',
+    ]);
+    assert.match(adviceFor(refusal?.reasons[0] ?? '') ?? '', /^services come back .* with CRIU 4/);
+    assert.equal(other?.pid, 10);
   });
 
   it('is a signal for the death of a parent that stays dead', () => {

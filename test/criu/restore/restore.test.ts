@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ImageDirectory } from '../../../src/criu/images/image.ts';
+import { RESTORE_PLAN } from '../../../src/criu/images/plan/restore-plan.ts';
 import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import { writeSegments } from '../../../src/criu/images/segments.ts';
 import {
@@ -192,6 +193,48 @@ describe('a restore', needsCgroups, () => {
     });
     assert.equal(reasonOf(unclear), 'cannot be looked at');
     for (const { pid, ran } of [one, other]) assert.ok(!isAlive(pid) && !existsSync(ran));
+  });
+
+  it('lets its processes run in the cgroup of each, or ends them where that is not possible', async () => {
+    const one = subject(good);
+    const group = await one.hold();
+    assert.ok(group.restored === 'held');
+    await group.orphan();
+    const place = `/otherworld-test-own-${process.pid}`;
+    const { pids, notes } = group.releaseInto((pid) => (pid === one.pid ? `${place}/below` : '/'));
+    assert.deepEqual([pids, notes], [[one.pid], []]);
+    assert.match(readFileSync(`/proc/${one.pid}/cgroup`, 'latin1'), new RegExp(`^0::${place}/below$`, 'm'));
+    while (!existsSync(one.ran)) await sleep(5);
+    moveTo(one.pid, '/', cgroups);
+    for (const path of [`${place}/below`, place]) rmdirSync(join(cgroups ?? '', path));
+    const other = subject(good);
+    const held = await other.hold();
+    assert.ok(held.restored === 'held');
+    const nowhere = () => held.releaseInto(() => '/cgroup.procs/below');
+    assert.throws(
+      nowhere,
+      new RegExp(`^Error: process ${other.pid} cannot be moved to /cgroup.procs/below: `),
+    );
+    assert.ok(!existsSync(other.ran));
+    await held.end();
+    assert.ok(!isAlive(other.pid) && !existsSync(other.ran));
+  });
+
+  it('ends the parent that its processes were made with while they are held', async () => {
+    const parent = spawn('sh', ['-c', 'kill -STOP $$; exit 0']);
+    const isStopped = `until grep -q '^State:.T' /proc/${parent.pid}/status; do sleep 0.01; done`;
+    const takesIn = `${isStopped}\necho ${parent.pid} >$own/cgroup.procs\n${good}`;
+    const one = subject(takesIn.replace('kill -CONT', `kill -CONT ${parent.pid}`));
+    const pid = parent.pid ?? 0;
+    // Instead of the one without a parent.
+    rmSync(join(one.directory, RESTORE_PLAN));
+    writeRestorePlan(one.directory, groupOf([processOf(one.pid)]), [processOf(pid), processOf(one.pid)]);
+    const group = await one.hold();
+    assert.equal(group.restored, 'held', reasonOf(group));
+    assert.ok(group.restored === 'held' && isAlive(pid));
+    await group.orphan();
+    assert.ok(!isAlive(pid) && isAlive(one.pid) && !existsSync(one.ran));
+    assert.deepEqual(group.releaseInto(() => '/').pids, [one.pid]);
   });
 
   it('goes on, and says so, where its cgroup cannot be made or removed', async () => {

@@ -2,10 +2,13 @@
 # sandboxed.py OUTPUT: says "ready" there, then what it finds, a line for each thing.
 import os
 import signal
+import socket
 import sys
 
 output = sys.argv[1]
 token = os.urandom(8).hex()
+# Others may have files in the same directories.
+suffix = os.environ.get("SUFFIX", "")
 
 
 def write(lines):
@@ -17,15 +20,26 @@ def write(lines):
 # One file stays open, another one does not; both in the two private directories.
 opened = {}
 for place in ("/tmp", "/var/tmp"):
-    opened[place] = open(place + "/opened", "w+")
+    opened[place] = open(place + "/opened" + suffix, "w+")
     opened[place].write(token)
     opened[place].flush()
-    with open(place + "/closed", "w") as closed:
+    with open(place + "/closed" + suffix, "w") as closed:
         closed.write(token)
-deleted = open("/tmp/deleted", "w+")
+# In the directory that a unit has for its sockets.
+runtime = os.environ.get("RUNTIME_DIRECTORY")
+listener = socket.socket(socket.AF_UNIX)
+if runtime is not None:
+    listener.bind(runtime + "/socket")
+    os.chmod(runtime + "/socket", 0o640)
+    listener.listen()
+    unnamed = open(runtime + "/unnamed", "w+")
+    unnamed.write(token)
+    unnamed.flush()
+    os.unlink(runtime + "/unnamed")
+deleted = open("/tmp/deleted" + suffix, "w+")
 deleted.write(token)
 deleted.flush()
-os.unlink("/tmp/deleted")
+os.unlink("/tmp/deleted" + suffix)
 
 
 def attempt(step):
@@ -51,6 +65,18 @@ def create(path):
     return "created"
 
 
+def shown(path):
+    stats = os.stat(path)
+    return f"{oct(stats.st_mode)} {stats.st_uid} {stats.st_gid}"
+
+
+def connect():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(runtime + "/socket")
+        listener.accept()[0].close()
+    return "yes"
+
+
 def make_namespace():
     import ctypes
 
@@ -73,9 +99,13 @@ def look(*_):
     found = {"token": token, "pid": os.getpid()}
     for place, file in opened.items():
         found["opened in " + place] = held(file)
-        found["by its name in " + place] = attempt(lambda: content(place + "/opened"))
-        found["closed in " + place] = attempt(lambda: content(place + "/closed"))
+        found["by its name in " + place] = attempt(lambda: content(place + "/opened" + suffix))
+        found["closed in " + place] = attempt(lambda: content(place + "/closed" + suffix))
     found["deleted"] = held(deleted)
+    if runtime is not None:
+        found["unnamed"] = held(unnamed)
+        found["in the runtime directory"] = ", ".join(map(shown, (runtime, runtime + "/socket")))
+        found["connected"] = attempt(connect)
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))
     found["home"] = attempt(lambda: ",".join(os.listdir("/home")))
     found["devices"] = attempt(lambda: str(os.path.exists("/dev/vda")))
