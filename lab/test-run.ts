@@ -29,9 +29,7 @@ export interface TestSelection {
  * are read, the images, and what a whole panic makes of them.
  */
 const ON_EVERY_RELEASE: ReadonlySet<string> = new Set(
-  ['kernel-stack', 'process', 'resurrection', 'stage-zero', 'swap'].map(
-    (name) => `test/guest/${name}.test.ts`,
-  ),
+  ['kernel-stack', 'process', 'resurrection', 'stage-zero'].map((name) => `test/guest/${name}.test.ts`),
 );
 
 /** What the runs so far came to. */
