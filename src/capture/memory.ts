@@ -10,6 +10,7 @@ import {
 } from '../linux/mm.ts';
 import { type Mm, mmStruct } from '../linux/mm-types.ts';
 import { PageDescriptors } from '../linux/readers/page-owner.ts';
+import { untriedSwap } from '../linux/readers/swap-areas.ts';
 import { forEachVma } from '../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../model/memory.ts';
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
@@ -154,8 +155,7 @@ export class MemoryCapture {
       whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
       owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
     }
-    if (this.#kernel.isAlive && this.#counts.swapped > 0)
-      owner.findings.notes.push(`has ${this.#counts.swapped} pages in swap, which is read after a panic`);
+    if (this.#kernel.isAlive && this.#counts.swapped > 0) this.#foreseeSwap(owner);
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -179,6 +179,14 @@ export class MemoryCapture {
       exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
       vmas: withoutLoneVvar(vmas, owner.findings),
     };
+  }
+
+  /** What the crash world will make of pages that a living kernel has in swap. */
+  #foreseeSwap({ findings }: MemoryOwner): void {
+    const pages = `has ${this.#counts.swapped} pages in swap`;
+    const untried = untriedSwap(this.#kernel.release);
+    if (untried === undefined) findings.notes.push(`${pages}, which is read after a panic`);
+    else findings.reasons.push(`${pages}: ${untried}`);
   }
 
   #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {

@@ -1,4 +1,4 @@
-import { swapAreaAt, swapAreaCount } from '../linux/readers/swap-areas.ts';
+import { swapAreaAt, swapAreaCount, untriedSwap } from '../linux/readers/swap-areas.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { required, stage } from './stage-list.ts';
@@ -29,10 +29,8 @@ function openSwapAreas(kernel: Kernel): SwapStore {
     }
   };
   const count = attempt(() => swapAreaCount(kernel));
+  const untried = untriedSwap(kernel.release);
   for (let type = 0; typeof count === 'number' && type < count; type++)
-    areas.set(
-      type,
-      attempt(() => openSwapArea(swapAreaAt(kernel, type))),
-    );
+    areas.set(type, untried ?? attempt(() => openSwapArea(swapAreaAt(kernel, type))));
   return new SwapStore(areas);
 }

@@ -20,7 +20,10 @@ os.pwrite(disk, table, 0)
 os.fsync(disk)
 `;
 
-suite(`memory in swap on ${release}`, () => {
+/** See `untriedSwap` in src/linux/readers/swap-areas.ts. */
+const skip = release === 'trixie' ? false : 'swap areas are read of Linux 6.12 only';
+
+suite(`memory in swap on ${release}`, { skip }, () => {
   let guest: TestGuest;
   let report: IncidentReport;
   let expected = '';
@@ -57,8 +60,7 @@ suite(`memory in swap on ${release}`, () => {
     checked = await guest.sh(`otherworld check --pid ${parent} ${child} || true`);
     // Recently changed: of such files the crash world writes back what the page cache has.
     await guest.sh('chmod 600 /srv/swapfile');
-    const swapOf = (pid: number) =>
-      guest.sh(`sed -n 's/^VmSwap: *\\([0-9]*\\) kB/\\1/p' /proc/${pid}/status`);
+    const swapOf = (pid: number) => guest.sh(`awk '/^VmSwap:/ { print $2 }' /proc/${pid}/status`);
     inSwap = [Number(await swapOf(parent)), Number(await swapOf(child))];
     areas = await guest.sh('sed 1d /proc/swaps');
     report = await guest.panic('sysrq');

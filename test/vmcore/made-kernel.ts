@@ -54,8 +54,7 @@ export class MadeKernel implements Kernel {
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];
   readonly layouts: BtfLayouts;
-  /** With the structures that were declared after the fixture was made. */
-  readonly #all: Layouts;
+  readonly #fixture: Release;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly tables = new TableBuilder(4);
@@ -71,7 +70,7 @@ export class MadeKernel implements Kernel {
     const fixture = fixtureOf(release);
     this.release = fixture.release;
     this.layouts = fixture.layouts;
-    this.#all = laterLayouts(release, fixture.layouts);
+    this.#fixture = release;
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);
     this.presentCpus = this.cpus;
     this.possibleCpus = this.cpus;
@@ -92,6 +91,11 @@ export class MadeKernel implements Kernel {
         { start: vmemmapStart, end: vmemmapStart + BigInt(descriptors), physical: vmemmap.physical },
       ],
     });
+  }
+
+  /** The layouts, with the structures that were declared after the fixture was made. */
+  get #all(): Layouts {
+    return laterLayouts(this.#fixture, this.layouts);
   }
 
   /** The address of a fresh zeroed structure. */

@@ -70,6 +70,15 @@ const PAGE_SECTORS = 8;
 /** Extents of a swap file: more than one of 4 TiB in pieces of 4 MiB has. */
 const MAX_EXTENTS = 1 << 20;
 
+/** Series of kernels whose swap areas were read in real guests. */
+const TRIED = /^6\.12\./;
+
+/** Why the swap areas of a kernel are not read, whatever they are on; undefined if they are. */
+export function untriedSwap(release: string): string | undefined {
+  if (TRIED.test(release)) return undefined;
+  return `the swap areas of kernel ${release} are not read: this was tried with Linux 6.12 only`;
+}
+
 /** How many areas the kernel has had at a time, which is how many numbers it has given. */
 export function swapAreaCount(kernel: Kernel): number {
   const count = kernel.memory.u32(kernel.symbol('nr_swapfiles'));

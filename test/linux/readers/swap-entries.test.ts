@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { swapAreaAt } from '../../../src/linux/readers/swap-areas.ts';
+import { swapAreaAt, untriedSwap } from '../../../src/linux/readers/swap-areas.ts';
 import {
   SwapEntries,
   swapAddress,
@@ -228,6 +228,11 @@ for (const release of releases) {
     });
   });
 }
+
+test('areas are read of the series that this was tried with', () => {
+  assert.equal(untriedSwap('6.12.118+deb13-cloud-amd64'), undefined);
+  assert.match(untriedSwap('6.1.0-57-cloud-amd64') ?? '', /tried with Linux 6\.12 only/);
+});
 
 test('a page of zeros is not in the area, since 6.12', () => {
   const swap = made('debian13');
