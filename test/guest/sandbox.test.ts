@@ -184,10 +184,10 @@ suite(`sandboxed services with ${release}`, () => {
 
   test('what would be made where everybody can write is refused', isHere('open'), () => {
     const [outcome] = outcomesOf('open');
-    const why = 'cannot be made in its sandbox: everybody can write there';
-    assert.deepEqual(
-      [outcome?.outcome, outcome?.reasons],
-      ['refused', [`has the unix socket /tmp/socket, which ${why}`]],
+    assert.equal(outcome?.outcome, 'refused');
+    assert.match(
+      outcome?.reasons[0] ?? '',
+      /^has the unix socket \/tmp\/socket, which cannot be made in its sandbox: everybody can write there/,
     );
   });
 
