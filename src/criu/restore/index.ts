@@ -1,6 +1,5 @@
 export type { Preparation } from '../images/plan/preparation.ts';
 export { abandonRecord, forceContinue } from './force-continue.ts';
-export { endNonlocalBind } from './nonlocal-bind.ts';
 export { openImage, readImageText } from './open-image.ts';
 export { dropProcedures } from './procedure-fallback.ts';
 export { type ProcedureOutcome, ProcedureWatch } from './procedure-watch.ts';

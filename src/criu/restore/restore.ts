@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { withNonlocalBind } from '../../system/nonlocal-bind.ts';
 import { processStat } from '../../system/proc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
@@ -9,7 +10,6 @@ import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
-import { withNonlocalBind } from './nonlocal-bind.ts';
 import { readRestorePlan } from './read-plan.ts';
 import { resetConnections } from './reset-connections.ts';
 import { GroupResources } from './resources.ts';

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import { codeOf } from '../../system/thrown.ts';
+import { codeOf } from './thrown.ts';
 
 const switches = ['/proc/sys/net/ipv4/ip_nonlocal_bind', '/proc/sys/net/ipv6/ip_nonlocal_bind'];
 

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { endNonlocalBind, withNonlocalBind } from '../../../src/criu/restore/nonlocal-bind.ts';
+import { endNonlocalBind, withNonlocalBind } from '../../src/system/nonlocal-bind.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-nonlocal-'));
 after(() => rmSync(directory, { recursive: true }));
