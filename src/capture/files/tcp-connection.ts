@@ -6,6 +6,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
+import { checkWork } from './tcp-work.ts';
 
 /** States in which the peer has ended its side. */
 const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
@@ -18,12 +19,6 @@ export const connectedStates: ReadonlySet<number> = new Set([
   ...peerEnded,
   ...ending,
 ]);
-
-/** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
-function checkQuiet({ owned, spinLock, backlogTail }: Sock): void {
-  if (owned !== 0 || spinLock !== 0 || backlogTail !== 0n)
-    throw new FileRefusal('has a TCP connection that was being worked on when the kernel died');
-}
 
 function checkCarried(sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
@@ -112,8 +107,8 @@ function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: st
  * the peer sends again: segments out of order, and those that the kernel had not looked at.
  *
  * @param where the peer, for people
- * @throws FileRefusal if it was being worked on, holds what TCP_REPAIR cannot make again, or if what it
- * counts and what it holds disagree
+ * @throws FileRefusal if what was being done with it cannot be decided, if it holds what TCP_REPAIR cannot make
+ * again, or if what it counts and what it holds disagree
  */
 export function tcpConnection(
   context: CaptureContext,
@@ -122,7 +117,7 @@ export function tcpConnection(
   where: string,
 ): TcpConnection {
   const { kernel, clocks } = context;
-  checkQuiet(sock);
+  checkWork(context, sock);
   checkCarried(sock, tcp);
   const connection = {
     receivedTo: tcp.rcv_nxt,

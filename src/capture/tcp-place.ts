@@ -1,0 +1,57 @@
+import type { KernelStack } from '../linux/readers/kernel-stack.ts';
+
+/** The bodies of TCP's transfers (net/ipv4/tcp.c), and what each does while it has the lock of its socket. */
+const transfers: ReadonlyMap<string, string> = new Map([
+  ['tcp_sendmsg', 'tcp_sendmsg_locked'],
+  ['tcp_recvmsg', 'tcp_recvmsg_locked'],
+]);
+
+/** What a transfer calls before its first byte, and behind its last. */
+const aroundTransfer: ReadonlySet<string> = new Set(['lock_sock_nested', 'release_sock']);
+
+/**
+ * Functions that a transfer calls when what it has counted, and what the socket has for it, are the same: it
+ * is about to look for room or for data, sends, answers, frees what was read, or waits.
+ */
+export const atRest: Readonly<Record<string, ReadonlySet<string>>> = {
+  tcp_sendmsg_locked: new Set(
+    `tcp_push __tcp_push_pending_frames tcp_push_one tcp_write_xmit sk_stream_wait_memory
+     tcp_stream_alloc_skb sk_page_frag_refill __sk_flush_backlog tcp_send_mss tcp_current_mss
+     tcp_rate_check_app_limited`.split(/\s+/),
+  ),
+  tcp_recvmsg_locked: new Set(
+    `tcp_cleanup_rbuf __tcp_cleanup_rbuf tcp_rcv_space_adjust sk_wait_data __sk_flush_backlog
+     tcp_eat_recv_skb`.split(/\s+/),
+  ),
+};
+
+/**
+ * Where a thread is in a transfer through TCP.
+ * - `outside`: in none.
+ * - `at-rest`: what its call has counted is what the socket has taken or given.
+ * - `between`: a byte may be counted by one of them alone.
+ * - `unknown`: its stack does not tell.
+ */
+export type TcpPlace = 'outside' | 'at-rest' | 'between' | 'unknown';
+
+function bodyAt({ frames }: KernelStack): number {
+  return frames.findLastIndex((frame) => transfers.has(frame.function ?? ''));
+}
+
+/** Whether a thread is in the code of TCP that moves bytes. */
+export function isInTcp(stack: KernelStack): boolean {
+  return stack.end === 'user' && bodyAt(stack) >= 0;
+}
+
+/** Tells from the kernel stack of a thread where it is in a transfer. */
+export function tcpPlace(stack: KernelStack): TcpPlace {
+  if (stack.end !== 'user') return 'unknown';
+  const at = bodyAt(stack);
+  const body = stack.frames[at];
+  if (body === undefined) return 'outside';
+  if (aroundTransfer.has(body.calls ?? '')) return 'at-rest';
+  const inner = stack.frames[at - 1];
+  const locked = transfers.get(body.function ?? '') ?? '';
+  if (body.calls !== locked || inner?.function !== locked) return 'between';
+  return atRest[locked]?.has(inner.calls ?? '') === true ? 'at-rest' : 'between';
+}
