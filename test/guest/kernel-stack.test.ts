@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { callProgress } from '../../src/capture/call-progress.ts';
 import { progressTable } from '../../src/capture/call-progress-table.ts';
+import { atRest } from '../../src/capture/tcp-place.ts';
 import { stackRow } from '../../src/inspect/stack.ts';
 import { calledFunction, plainName } from '../../src/linux/arch/index.ts';
 import { runningTasks } from '../../src/linux/current.ts';
@@ -123,6 +124,13 @@ suite(`kernel stacks of a living guest with ${release}`, () => {
       }
       return found;
     };
+    for (const [body, called] of Object.entries(atRest)) {
+      assert.ok(callees(body === 'tcp_sendmsg_locked' ? 'tcp_sendmsg' : 'tcp_recvmsg').has(body), body);
+      assert.ok(
+        [...called].some((name) => callees(body).has(name)),
+        body,
+      );
+    }
     const isThere = (chain: string): boolean =>
       chain.split('>').every((name, i, all) => i === 0 || callees(all[i - 1] ?? '').has(name));
     for (const row of progressTable) {

@@ -20,7 +20,8 @@ export const connectedStates: ReadonlySet<number> = new Set([
   ...ending,
 ]);
 
-function checkCarried(sock: Sock, tcp: TcpSock): void {
+/** Throws a FileRefusal for what the kernel has no way to make again. */
+export function checkCarried(sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
     throw new FileRefusal(`has a TCP connection ${what}`);
   };
@@ -107,8 +108,8 @@ function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: st
  * the peer sends again: segments out of order, and those that the kernel had not looked at.
  *
  * @param where the peer, for people
- * @throws FileRefusal if what was being done with it cannot be decided, if it holds what TCP_REPAIR cannot make
- * again, or if what it counts and what it holds disagree
+ * @throws FileRefusal if what was being done with it cannot be decided, if it holds what TCP_REPAIR cannot
+ * make again, or if what it counts and what it holds disagree
  */
 export function tcpConnection(
   context: CaptureContext,

@@ -2,7 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { holdBackPackets } from '../../system/bpf.ts';
 import { messageOf } from '../../system/thrown.ts';
-import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import type { PlannedConnect, RestorePlan } from '../images/plan/restore-plan.ts';
+import { connectAnew } from './connect-anew.ts';
 import type { GroupResource } from './resource.ts';
 
 /**
@@ -21,6 +22,8 @@ const CRIU_MARK = 0xc114;
 /** No route that the machine has counts for less. */
 const LAST_METRIC = 0xffff_ffff;
 
+type Connections = NonNullable<RestorePlan['connections']>;
+
 function ip(commands: readonly string[]): void {
   const { status, stderr, error } = spawnSync('ip', ['-batch', '-'], {
     input: `${commands.join('\n')}\n`,
@@ -38,7 +41,7 @@ function deleteNetwork(): void {
  * An interface that leads nowhere, with addresses and routes to everybody: what a connection needs of a
  * network to be made again.
  */
-function makeNetwork(addresses: readonly string[]): void {
+function makeNetwork({ addresses, connects }: Connections): void {
   if (existsSync(`/sys/class/net/${INTERFACE}`)) deleteNetwork();
   // Without its own first interface, which nobody would take away.
   spawnSync('modprobe', ['-q', 'dummy', 'numdummies=0']);
@@ -52,11 +55,17 @@ function makeNetwork(addresses: readonly string[]): void {
       ...(six ?? []).map((address) => `address add ${address}/128 dev ${INTERFACE} nodad`),
       ...(four?.length ? [route('0.0.0.0/0')] : []),
       ...(six?.length ? [route('::/0')] : []),
+      ...connects.flatMap(({ route: way }) => (way === undefined ? [] : [`route add ${wayTo(way)}`])),
     ]);
   } catch (error) {
     deleteNetwork();
     throw error;
   }
+}
+
+/** A connection that is begun anew has the address that it had: the machine may have several. */
+function wayTo({ to, from }: NonNullable<PlannedConnect['route']>): string {
+  return `${to} dev ${INTERFACE} src ${from} metric ${LAST_METRIC}`;
 }
 
 /** @returns a function that gives the loopback the size of packets back that it had */
@@ -86,7 +95,7 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
         undo.push(holdBackPackets(cgroup, CRIU_MARK));
         undo.push(changeLoopback());
         if (connections.addresses.length > 0) {
-          makeNetwork(connections.addresses);
+          makeNetwork(connections);
           undo.push(deleteNetwork);
         }
       } catch (error) {
@@ -94,7 +103,7 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
         throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
       }
     },
-    ready: end,
+    ready: () => [...connectAnew(connections.connects), ...end()],
     finish: end,
   };
 }

@@ -7,14 +7,14 @@ import { taskAt } from '../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 
-/** The connected sockets of a process. */
-export function connectedOf(kernel: Kernel, pid: number): bigint[] {
+/** The sockets of a process that are in one state of TCP: connected ones, if not said otherwise. */
+export function connectedOf(kernel: Kernel, pid: number, state: number = tcpState.established): bigint[] {
   const { files } = taskAt(kernel, findTaskByPid(kernel, pid) ?? 0n);
   return fdSlots(kernel, files).flatMap(({ file }) => {
     const open = file === 0n ? undefined : fileAt(kernel, file);
     if (open === undefined || fileKind(kernel, open.f_op) !== 'socket') return [];
     const { sk } = kernel.bind(socketStruct).at(open.private_data);
-    if (kernel.bind(sockStruct).at(sk).state !== tcpState.established) return [];
+    if (kernel.bind(sockStruct).at(sk).state !== state) return [];
     return [sk];
   });
 }

@@ -33,9 +33,10 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
 
 function describeConnections({ connections }: RestorePlan): string[] {
   if (connections === undefined) return [];
-  const { count, addresses } = connections;
+  const { count, addresses, connects } = connections;
   const through = addresses.length === 0 ? '' : `, through an interface with ${listed(addresses)}`;
-  return [`makes ${counted(count, 'TCP connection')} again${through}`];
+  const begun = connects.length === 0 ? '' : `, and begins ${connects.length} anew`;
+  return [`makes ${counted(count, 'TCP connection')} again${begun}${through}`];
 }
 
 /** What is made, compared and set for a group as a whole: short lines. */

@@ -23,7 +23,7 @@ describe('what a restore does besides CRIU is described', () => {
     const symlinks = Array.from({ length: 7 }, (_, i) => ({
       ...{ path: `/run/${i}`, target: 'x', uid: 0, gid: 0 },
     }));
-    const connections = { count: 2, addresses: ['10.0.2.15'] };
+    const connections = { count: 2, addresses: ['10.0.2.15'], connects: [] };
     const plan = { ...nothing, rootPid: 4000, options: ['--file-locks'], connections };
     assert.deepEqual(
       describeGroupPlan(
