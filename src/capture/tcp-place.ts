@@ -15,13 +15,13 @@ const aroundTransfer: ReadonlySet<string> = new Set(['lock_sock_nested', 'releas
  */
 export const atRest: Readonly<Record<string, ReadonlySet<string>>> = {
   tcp_sendmsg_locked: new Set(
-    `tcp_push __tcp_push_pending_frames tcp_push_one tcp_write_xmit sk_stream_wait_memory
-     tcp_stream_alloc_skb sk_page_frag_refill __sk_flush_backlog tcp_send_mss tcp_current_mss
-     tcp_rate_check_app_limited`.split(/\s+/),
+    `tcp_rate_check_app_limited tcp_send_mss tcp_current_mss tcp_stream_memory_free tcp_stream_alloc_skb
+     tcp_skb_entail sk_page_frag_refill tcp_wmem_schedule __tcp_push_pending_frames tcp_push_one
+     tcp_write_xmit sk_stream_wait_memory __sk_flush_backlog tcp_push tcp_tx_timestamp`.split(/\s+/),
   ),
   tcp_recvmsg_locked: new Set(
-    `tcp_cleanup_rbuf __tcp_cleanup_rbuf tcp_rcv_space_adjust sk_wait_data __sk_flush_backlog
-     tcp_eat_recv_skb`.split(/\s+/),
+    `tcp_rcv_space_adjust tcp_update_recv_tstamps tcp_eat_recv_skb sock_rfree skb_attempt_defer_free
+     __kfree_skb tcp_cleanup_rbuf __tcp_cleanup_rbuf sk_wait_data __sk_flush_backlog`.split(/\s+/),
   ),
 };
 
