@@ -48,15 +48,11 @@ export interface Worker {
   readonly done: number | undefined;
 }
 
-function workerOf(context: CaptureContext, task: Task, files: ReadonlySet<bigint>): Worker | undefined {
+/** @param numbers descriptors of the socket */
+function workerOf(context: CaptureContext, task: Task, numbers: ReadonlySet<number>): Worker | undefined {
   const { kernel } = context;
   const call = callOf(kernel, registersAtEntry(kernel, task));
-  const fd = Number(BigInt.asIntN(32, call?.given[0] ?? -1n));
-  if (
-    call === undefined ||
-    !fdSlots(kernel, task.files).some((slot) => slot.fd === fd && files.has(slot.file))
-  )
-    return undefined;
+  if (call === undefined || !numbers.has(Number(BigInt.asIntN(32, call.given[0] ?? -1n)))) return undefined;
   const { cpuOf, panicked } = context.of(Executing);
   const cpu = cpuOf.get(task.address);
   const hasPanicked = cpu !== undefined && cpu === panicked;
@@ -73,10 +69,21 @@ function workersOf(context: CaptureContext, sock: Sock): Worker[] {
   const { kernel, system } = context;
   const holders = system.holdersOfObject(sock.address);
   const files = new Set(holders.map(({ file }) => file));
+  const known = new Map<bigint, ReadonlySet<number>>();
+  const numbersIn = (table: bigint): ReadonlySet<number> => {
+    const found =
+      known.get(table) ??
+      new Set(fdSlots(kernel, table).flatMap(({ fd, file }) => (files.has(file) ? [fd] : [])));
+    known.set(table, found);
+    return found;
+  };
   return [...new Set(holders.map(({ pid }) => pid))].flatMap((pid) => {
     const leader = findTaskByPid(kernel, pid);
     const threads = leader === undefined ? [] : [...forEachThread(kernel, leader)];
-    return threads.flatMap((thread) => workerOf(context, taskAt(kernel, thread), files) ?? []);
+    return threads.flatMap((address) => {
+      const task = taskAt(kernel, address);
+      return task.files === 0n ? [] : (workerOf(context, task, numbersIn(task.files)) ?? []);
+    });
   });
 }
 
