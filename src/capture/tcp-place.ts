@@ -11,8 +11,8 @@ const aroundTransfer: ReadonlySet<string> = new Set(['lock_sock_nested', 'releas
 
 /**
  * Functions that a transfer calls when what it has counted, and what the socket has for it, are the same: it
- * is about to look for room or for data, sends, answers, frees what was read, or waits. Those of 6.1 and 6.12,
- * as compilers left them: one that was inlined is named by what it calls.
+ * is about to look for room or for data, sends, answers, frees what was read, or waits. Those of 6.1 and
+ * 6.12, as compilers left them: one that was inlined is named by what it calls.
  */
 export const atRest: Readonly<Record<string, ReadonlySet<string>>> = {
   tcp_sendmsg_locked: new Set(

@@ -9,7 +9,7 @@ import {
   showEndpoint,
 } from '../../linux/inet.ts';
 import { type Ipv6Pinfo, ipv6PinfoOf, rxoptFlag } from '../../linux/ipv6.ts';
-import type { Socket } from '../../linux/net.ts';
+import { type Socket, socketConnected } from '../../linux/net.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
@@ -92,9 +92,6 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   throw new FileRefusal(`${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`);
 }
 
-/** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
-const CONNECTING = 2;
-
 /**
  * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that
  * the peer has ended once it is shut down, without the error, and what came before would be taken for all.
@@ -104,7 +101,8 @@ export function tcpShutdown(
   sock: Pick<Sock, 'state' | 'sk_shutdown' | 'sk_err'>,
   socket: Pick<Socket, 'state'>,
 ): Shutdown {
-  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === CONNECTING) return 0;
+  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === socketConnected.connecting)
+    return 0;
   return shutdownOf(sock);
 }
 

@@ -1,6 +1,7 @@
 import { panicCpu, runningTasks } from '../../linux/current.ts';
 import { fdSlots } from '../../linux/fdtable.ts';
 import { mmStruct } from '../../linux/mm-types.ts';
+import { type Socket, socketConnected, socketStruct } from '../../linux/net.ts';
 import { findTaskByPid, forEachThread } from '../../linux/pid.ts';
 import { kernelStack } from '../../linux/readers/kernel-stack.ts';
 import { UserMemory } from '../../linux/readers/user-memory.ts';
@@ -96,17 +97,20 @@ function isCounted({ place, done }: Worker): boolean {
  * Decides whether a connection that somebody was at when the kernel died can be read as it is. What it counts
  * and what it has are compared to the byte by who reads it: a half-made change of its queues does not pass
  * there. So two things are left. What a call has moved must be what the socket has given or taken for it; and
- * the connection must be open both ways and without an error, because its ends change it in more than one
- * place. What waits for the lock of the socket (its backlog) was not acknowledged: the peer sends it again.
+ * the connection must be known to its process, open both ways and without an error, because its beginning and
+ * its end change more than the queues. What waits for the lock of the socket (its backlog) was not
+ * acknowledged: the peer sends it again.
  *
  * @param workers the threads with unfinished calls on it
  * @returns why it cannot be read
  */
 export function workProblem(
   { state, sk_err, owned, spinLock }: Pick<Sock, 'state' | 'sk_err' | 'owned' | 'spinLock'>,
+  socket: Pick<Socket, 'state'>,
   workers: readonly Worker[],
 ): string | undefined {
   if (state !== tcpState.established || sk_err !== 0) return 'it was ending';
+  if (socket.state !== socketConnected.connected) return 'nobody had been told that it was there';
   if (owned === 0 && spinLock === 0) return 'it has packets that nobody was to look at';
   const between = workers.find((worker) => !isCounted(worker));
   if (between !== undefined) return `how much of a ${between.name} is done cannot be told`;
@@ -117,7 +121,8 @@ export function workProblem(
 /** Throws a FileRefusal if somebody was at a connection and that cannot be decided ({@link workProblem}). */
 export function checkWork(context: CaptureContext, sock: Sock): void {
   if (!isAtWork(sock)) return;
-  const problem = workProblem(sock, workersOf(context, sock));
+  const socket = context.kernel.bind(socketStruct).at(sock.sk_socket);
+  const problem = workProblem(sock, socket, workersOf(context, sock));
   if (problem === undefined) return;
   throw new FileRefusal(
     `has a TCP connection that was being worked on when the kernel died: ${problem}`,

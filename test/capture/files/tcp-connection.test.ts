@@ -100,6 +100,9 @@ for (const release of releases) {
       constructor(state: number = tcpState.established) {
         const { kernel } = this;
         this.sock = kernel.allocate('tcp_sock');
+        const socket = kernel.allocate('socket');
+        kernel.set('socket', socket, 'state', 3);
+        kernel.set('sock', this.sock, 'sk_socket', socket);
         for (const queue of ['sk_receive_queue', 'sk_write_queue']) {
           const head = kernel.memberAddress('sock', this.sock, queue);
           kernel.set('sk_buff_head', head, 'next', head);

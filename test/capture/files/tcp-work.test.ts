@@ -1,8 +1,9 @@
 // Connections that somebody was at when the kernel died: which of them come back.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { type Worker, workProblem } from '../../../src/capture/files/tcp-work.ts';
+import { workProblem as problemOf, type Worker } from '../../../src/capture/files/tcp-work.ts';
 import { captureProcesses } from '../../../src/capture/index.ts';
+import { socketConnected } from '../../../src/linux/net.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { tcpSock } from '../../../src/linux/tcp.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
@@ -12,6 +13,8 @@ import { connectedOf } from './connected.ts';
 suite('a connection that was being worked on', () => {
   const quiet = { state: tcpState.established as number, sk_err: 0, owned: 0, spinLock: 0 };
   const owned = { ...quiet, owned: 1 };
+  const connected = { state: socketConnected.connected as number };
+  const workProblem = (sock: typeof quiet, workers: readonly Worker[]) => problemOf(sock, connected, workers);
   const worker = (place: Worker['place'], done: number | undefined = 4096): Worker => ({
     ...{ name: 'sendto', place, done },
   });
@@ -23,6 +26,9 @@ suite('a connection that was being worked on', () => {
     for (const state of [tcpState.closeWait, tcpState.finWait1, tcpState.finWait2, tcpState.lastAck])
       assert.equal(workProblem({ ...held, state }, []), 'it was ending');
     assert.equal(workProblem({ ...held, sk_err: 104 }, []), 'it was ending');
+    // Who waits in connect would be told that it is connected already.
+    const connecting = { state: socketConnected.connecting };
+    assert.equal(problemOf(held, connecting, []), 'nobody had been told that it was there');
   });
 
   test('by a call comes back, if the call and the socket have counted the same bytes, or none', () => {
