@@ -35,13 +35,52 @@ export const atRest: Readonly<Record<string, ReadonlySet<string>>> = {
  */
 export type TcpPlace = 'outside' | 'at-rest' | 'between' | 'unknown';
 
-function bodyAt({ frames }: KernelStack): number {
+function bodyAt({ frames }: Pick<KernelStack, 'frames'>): number {
   return frames.findLastIndex((frame) => transfers.has(frame.function ?? ''));
 }
 
-/** Whether a thread is in the code of TCP that moves bytes. */
-export function isInTcp(stack: KernelStack): boolean {
-  return stack.end === 'user' && bodyAt(stack) >= 0;
+/**
+ * From where on its kernel stack a thread has what the callers of TCP's part of a transfer have: there the
+ * call is counted. What is further in may be on another stack (that of interrupts).
+ *
+ * @returns undefined if it is not in that part
+ */
+export function tcpCallersFrom(stack: KernelStack): bigint | undefined {
+  return stack.end === 'user' ? stack.frames[bodyAt(stack)]?.sp : undefined;
+}
+
+/**
+ * What the functions that take the lock of a socket and give it back (net/core/sock.c) call while the thread
+ * has it: after it is taken, and before it is given back. A call at a function's end has taken its place.
+ */
+export const calledWithLock: Readonly<Record<string, ReadonlySet<string>>> = {
+  lock_sock_nested: new Set(['_raw_spin_unlock_bh', '__local_bh_enable_ip']),
+  release_sock: new Set(['_raw_spin_lock_bh', '__release_sock', 'tcp_release_cb']),
+};
+/** Waits for what comes, and gives the lock away meanwhile. */
+const waits: ReadonlySet<string> = new Set(['sk_wait_data', 'sk_stream_wait_memory']);
+
+/**
+ * Whether a thread certainly has the lock of the socket that it moves bytes of. One that waits for the lock,
+ * or has given it away until something comes, has not; nor one that is about to take it.
+ */
+export function hasSocketLock({ frames, end }: KernelStack): boolean {
+  if (end !== 'user') return false;
+  const inward = frames.slice(0, bodyAt({ frames }) + 1).reverse();
+  const body = inward[0];
+  if (body === undefined) return false;
+  // What has interrupted it is not its own.
+  const last = inward.findIndex(({ isInterrupted }) => isInterrupted);
+  const own = last < 0 ? inward : inward.slice(0, last + 1);
+  const at = own.findIndex((frame) => calledWithLock[frame.calls ?? ''] !== undefined);
+  const locking = own[at]?.calls;
+  if (locking !== undefined) {
+    const next = own[at + 1];
+    const called = next?.function === locking ? next.calls : next?.function;
+    return calledWithLock[locking]?.has(called ?? '') === true;
+  }
+  const isWaiting = own.some((frame) => waits.has(frame.function ?? ''));
+  return !isWaiting && own[1]?.function === transfers.get(body.function ?? '');
 }
 
 /** Tells from the kernel stack of a thread where it is in a transfer. */

@@ -5,7 +5,7 @@ import type { Task } from '../linux/sched.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { buffersOf } from './call-buffers.ts';
 import { copiesIter, movedBytes } from './socket-call.ts';
-import { isInTcp } from './tcp-place.ts';
+import { tcpCallersFrom } from './tcp-place.ts';
 
 /** A thread in a call of the transfer class. */
 export interface Transferring {
@@ -36,8 +36,7 @@ export function directionOf(name: string): 'read' | 'write' {
 function countsFrom(kernel: Kernel, { task, cpu, panicked }: Transferring): bigint | undefined {
   if (cpu === undefined) return task.thread.sp;
   if (panicked) return undefined;
-  const stack = kernelStack(kernel, task, cpu);
-  return isInTcp(stack) ? stack.frames[0]?.sp : undefined;
+  return tcpCallersFrom(kernelStack(kernel, task, cpu));
 }
 
 /**

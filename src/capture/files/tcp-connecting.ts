@@ -1,14 +1,26 @@
 import { isScoped } from '../../linux/inet.ts';
-import type { Sock } from '../../linux/sock.ts';
-import type { TcpSock } from '../../linux/tcp.ts';
+import { rbTreeForEachEntry } from '../../linux/rbtree.ts';
+import { skBuff, skbQueue } from '../../linux/skbuff.ts';
+import { isAtWork, type Sock } from '../../linux/sock.ts';
+import { sequenceDistance, type TcpSock } from '../../linux/tcp.ts';
 import type { TcpConnecting } from '../../model/socket.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkCarried } from './tcp-connection.ts';
-import { isAtWork } from './tcp-work.ts';
 
 /** SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK of sk_userlocks (include/net/sock.h): bind(2) has chosen. */
 const BOUND = 4 | 8;
+
+/**
+ * Whether the SYN is all that a socket has written. With TCP Fast Open, data goes with it (tcp_send_syn_data,
+ * net/ipv4/tcp_output.c), of which the process has been told already.
+ */
+function hasData(kernel: Kernel, sock: Sock, { snd_una, write_seq }: TcpSock): boolean {
+  const sent = [...rbTreeForEachEntry(kernel, sock.retransmitQueue, kernel.bind(skBuff), 'rbnode')];
+  const buffers = [...sent, ...skbQueue(kernel, sock.writeQueue)];
+  return sequenceDistance(snd_una, write_seq) !== 1 || buffers.some(({ len }) => len > 0);
+}
 
 /**
  * What a socket wants that has sent its SYN and has no answer yet (SYN_SENT). The connection is begun anew
@@ -36,7 +48,9 @@ export function tcpConnecting(
   if (isAtWork(sock)) refuse(', and a CPU or a system call was at it');
   if (sock.sk_err !== 0) refuse(', which has failed');
   if ((sock.sk_userlocks & BOUND) !== 0) refuse(' from an address or a port of its choice');
-  if (tcp.fastopen_connect !== 0) refuse(' with its first data (TCP_FASTOPEN_CONNECT)');
+  if (sock.boundInterface !== 0) refuse(' through an interface of its choice (SO_BINDTODEVICE)');
+  if (tcp.fastopen_connect !== 0 || hasData(context.kernel, sock, tcp))
+    refuse(' with its first data (TCP Fast Open)');
   if (isScoped(ends.destinationAddress)) refuse(', an address of one link');
   checkCarried(sock, tcp);
   const holders = context.system.holdersOfObject(sock.address);

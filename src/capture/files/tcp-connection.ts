@@ -1,12 +1,12 @@
-import { type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
+import { isAtWork, type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
 import { sequenceAfter, sequenceDistance, TCP_ECN_OK, type TcpSock } from '../../linux/tcp.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
-import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
-import { checkWork } from './tcp-work.ts';
+import { disagree, receiveQueue, retransmitQueue, sentTo, writeQueue } from './tcp-queue.ts';
+import { checkWork, readAtWork } from './tcp-work.ts';
 
 /** States in which the peer has ended its side. */
 const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
@@ -93,7 +93,9 @@ function unacknowledgedOf(
   const unacknowledged = { data: [...sent.data, ...unsent.data], bytes: sent.bytes + unsent.bytes };
   if (sock.state === tcpState.finWait2 && unacknowledged.bytes > 0)
     disagree('it has something to send behind its end');
-  return { unacknowledged, unsentBytes: unsent.bytes };
+  const isUncounted = isAtWork(sock) && unsent.bytes > 0;
+  const uncounted = isUncounted ? sequenceDistance(tcp.snd_nxt, sentTo(kernel, sock, tcp)) : 0;
+  return { unacknowledged, unsentBytes: unsent.bytes - uncounted };
 }
 
 function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: string): void {
@@ -120,7 +122,7 @@ export function tcpConnection(
   const { kernel, clocks } = context;
   checkWork(context, sock);
   checkCarried(sock, tcp);
-  const connection = {
+  const connection = readAtWork([sock], () => ({
     receivedTo: tcp.rcv_nxt,
     unread: unreadOf(kernel, sock, tcp),
     writtenTo: tcp.write_seq,
@@ -130,7 +132,7 @@ export function tcpConnection(
     scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
     timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
     window: windowOf(tcp),
-  };
+  }));
   noteLosses(context, sock, tcp, where);
   return connection;
 }

@@ -8,8 +8,8 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { connectedStates } from './tcp-connection.ts';
-import { disagree } from './tcp-queue.ts';
-import { isAtWork } from './tcp-work.ts';
+import { disagree, sentTo } from './tcp-queue.ts';
+import { readAtWork } from './tcp-work.ts';
 
 const IPPROTO_TCP = 6;
 
@@ -103,23 +103,28 @@ const askPeer: readonly LateOption[] = [
 
 /**
  * What one end waits for, the other one has to have sent and to keep still; otherwise both would wait for
- * ever. While somebody is at a connection, a segment is sent before it is counted, and within the machine may
- * be there already: it is sent once more, and known by its number.
+ * ever.
+ *
+ * @param sent up to where the first one may have sent
  */
 export function fits(
-  { snd_una, snd_nxt, write_seq }: Pick<TcpSock, 'snd_una' | 'snd_nxt' | 'write_seq'>,
-  isSending: boolean,
+  { snd_una }: Pick<TcpSock, 'snd_una'>,
+  sent: number,
   { rcv_nxt }: Pick<TcpSock, 'rcv_nxt'>,
 ): boolean {
-  const sentTo = isSending ? write_seq : snd_nxt;
-  return sequenceDistance(snd_una, rcv_nxt) >= 0 && sequenceDistance(rcv_nxt, sentTo) >= 0;
+  return sequenceDistance(snd_una, rcv_nxt) >= 0 && sequenceDistance(rcv_nxt, sent) >= 0;
 }
 
 /** Throws a FileRefusal if what the two ends of a connection count does not fit. */
 function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
   const [Tcp, Sock] = [kernel.bind(tcpSock), kernel.bind(sockStruct)];
-  const fit = (from: bigint, to: bigint): boolean => fits(Tcp.at(from), isAtWork(Sock.at(from)), Tcp.at(to));
-  if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
+  const fit = (from: bigint, to: bigint): boolean => {
+    const tcp = Tcp.at(from);
+    return fits(tcp, sentTo(kernel, Sock.at(from), tcp), Tcp.at(to));
+  };
+  readAtWork([Sock.at(one), Sock.at(other)], () => {
+    if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
+  });
 }
 
 /**

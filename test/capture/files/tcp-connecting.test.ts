@@ -3,11 +3,14 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
+import { taskPtRegs } from '../../../src/linux/arch/x86/ptrace.ts';
 import { inetSock, networkPort } from '../../../src/linux/inet.ts';
+import { findTaskByPid } from '../../../src/linux/pid.ts';
+import { taskAt } from '../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { tcpSock } from '../../../src/linux/tcp.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
-import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
+import { openFixture, openPatched, releases, truthOf, word } from '../../vmcore/fixtures.ts';
 import { connectedOf } from './connected.ts';
 
 for (const release of releases) {
@@ -25,15 +28,39 @@ for (const release of releases) {
       physical: fixture.memory.translate(address),
       bytes: Buffer.from(bytes),
     });
-    const ofSock = (member: 'state' | 'sk_userlocks' | 'sk_err' | 'owned', value: number) =>
-      patch(client + BigInt(fixture.bind(sockStruct).offsetOf(member)), [value]);
+    const ofSock = (
+      member: 'state' | 'sk_userlocks' | 'sk_err' | 'owned' | 'boundInterface',
+      value: number,
+    ) => patch(client + BigInt(fixture.bind(sockStruct).offsetOf(member)), [value]);
     const ofTcp = (member: 'fastopen_connect', value: number) =>
       patch(client + BigInt(fixture.bind(tcpSock).offsetOf(member)), [value]);
+    /** What it has written, as a distance from what was acknowledged: the SYN is one. */
+    const written = (bytes: number) => {
+      const { snd_una } = fixture.bind(tcpSock).at(client);
+      const number = Buffer.alloc(4);
+      number.writeUInt32LE((snd_una + bytes) >>> 0);
+      return patch(client + BigInt(fixture.bind(tcpSock).offsetOf('write_seq')), [...number]);
+    };
+    /** A buffer to be sent: the SYN, or data that follow it. */
+    const buffer = (bytes: number) => {
+      const own = taskAt(fixture, findTaskByPid(fixture, kinds.tcp) ?? 0n);
+      // The part of the stack's last page that nobody uses.
+      const skb = (taskPtRegs(fixture, own.stack).address >> 12n) << 12n;
+      const offset = (structure: string, member: string) =>
+        BigInt(fixture.layouts.member(structure, member)?.offsetBytes ?? 0);
+      const head = client + offset('sock', 'sk_write_queue');
+      return [
+        patch(head + offset('sk_buff_head', 'next'), [...word(skb)]),
+        patch(head + offset('sk_buff_head', 'qlen'), [1]),
+        patch(skb + offset('sk_buff', 'next'), [...word(head)]),
+        patch(skb + offset('sk_buff', 'len'), [bytes, 0, 0, 0]),
+      ];
+    };
     /** Four bits of a byte, in releases in which they are a bit field. */
     const locks = fixture.layouts.member('sock', 'sk_userlocks')?.bits;
-    const connecting = ofSock('state', tcpState.synSent);
+    const connecting = [ofSock('state', tcpState.synSent), written(1)];
     const captured = (...patches: ReturnType<typeof patch>[]) =>
-      captureProcesses(openPatched(release, [connecting, ...patches]), {
+      captureProcesses(openPatched(release, [...connecting, ...patches]), {
         roots: [kinds.tcp],
         includeDescendants: false,
       });
@@ -79,6 +106,11 @@ for (const release of releases) {
         at(' from an address or a port of its choice'),
       );
       assert.match(reason(ofTcp('fastopen_connect', 0xff)), at(' with its first data'));
+      assert.match(reason(ofSock('boundInterface', 1)), at(' through an interface of its choice'));
+      // sendto with MSG_FASTOPEN has told the process that 7 bytes are written.
+      assert.match(reason(written(8)), at(' with its first data'));
+      assert.match(reason(...buffer(7)), at(' with its first data'));
+      assert.equal(reason(...buffer(0)), '');
       assert.match(adviceFor(reason(ofSock('owned', 1))) ?? '', /^a matter of the moment/);
     });
   });
