@@ -105,11 +105,11 @@ function isCounted({ place, done }: Worker): boolean {
 
 /**
  * Decides whether a connection that somebody was at when the kernel died can be read as it is. What it counts
- * and what it has are compared to the byte by who reads it, where half-made changes of its queues show. So two
- * things are left. What a call has moved must be what the socket has given or taken for it, and the call that
- * has the lock must be known; and the connection must be known to its process, open both ways and without an
- * error, because its beginning and its end change more than the queues. What waits for the lock of the socket
- * (its backlog) was not acknowledged: the peer sends it again.
+ * and what it has are compared to the byte by who reads it, and nearly all half-made changes show there. So
+ * two things are left. What a call has moved must be what the socket has given or taken for it, and the call
+ * that has the lock must be known; and the connection must be known to its process, open both ways and
+ * without an error, because its beginning and its end change more than the queues. What waits for the lock of
+ * the socket (its backlog) was not acknowledged: the peer sends it again.
  *
  * @param workers the threads with unfinished calls on it
  * @returns why it cannot be read

@@ -2,14 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { holdBackPackets } from '../../system/bpf.ts';
 import { messageOf } from '../../system/thrown.ts';
-import type { PlannedConnect, RestorePlan } from '../images/plan/restore-plan.ts';
+import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { connectAnew } from './connect-anew.ts';
+import { INTERFACE, ip, LAST_METRIC } from './connection-network.ts';
 import type { GroupResource } from './resource.ts';
 
-/**
- * The interface that has the addresses of connections while they are made; init.sh takes away what is left.
- */
-const INTERFACE = 'otherworld0';
 /**
  * Largest packets while connections are made, as no network and no loopback has them. A socket has segments
  * of 536 bytes until the size of packets changes (tcp_current_mss, net/ipv4/tcp_output.c): it does when the
@@ -19,19 +16,8 @@ const MTU = { interface: 1501, loopback: 65_535 } as const;
 const LOOPBACK_MTU = '/sys/class/net/lo/mtu';
 /** SOCCR_MARK (soccr/soccr.h): of the segments by which CRIU ends one side of a connection. */
 const CRIU_MARK = 0xc114;
-/** No route that the machine has counts for less. */
-const LAST_METRIC = 0xffff_ffff;
 
 type Connections = NonNullable<RestorePlan['connections']>;
-
-function ip(commands: readonly string[]): void {
-  const { status, stderr, error } = spawnSync('ip', ['-batch', '-'], {
-    input: `${commands.join('\n')}\n`,
-    encoding: 'utf8',
-  });
-  if (error !== undefined) throw error;
-  if (status !== 0) throw new Error(`ip: ${stderr.trim().split('\n')[0] ?? `status ${status}`}`);
-}
 
 function deleteNetwork(): void {
   ip([`link delete ${INTERFACE}`]);
@@ -41,7 +27,7 @@ function deleteNetwork(): void {
  * An interface that leads nowhere, with addresses and routes to everybody: what a connection needs of a
  * network to be made again.
  */
-function makeNetwork({ addresses, connects }: Connections): void {
+function makeNetwork({ addresses }: Connections): void {
   if (existsSync(`/sys/class/net/${INTERFACE}`)) deleteNetwork();
   // Without its own first interface, which nobody would take away.
   spawnSync('modprobe', ['-q', 'dummy', 'numdummies=0']);
@@ -55,17 +41,11 @@ function makeNetwork({ addresses, connects }: Connections): void {
       ...(six ?? []).map((address) => `address add ${address}/128 dev ${INTERFACE} nodad`),
       ...(four?.length ? [route('0.0.0.0/0')] : []),
       ...(six?.length ? [route('::/0')] : []),
-      ...connects.flatMap(({ route: way }) => (way === undefined ? [] : [`route add ${wayTo(way)}`])),
     ]);
   } catch (error) {
     deleteNetwork();
     throw error;
   }
-}
-
-/** A connection that is begun anew has the address that it had: the machine may have several. */
-function wayTo({ to, from }: NonNullable<PlannedConnect['route']>): string {
-  return `${to} dev ${INTERFACE} src ${from} metric ${LAST_METRIC}`;
 }
 
 /** @returns a function that gives the loopback the size of packets back that it had */

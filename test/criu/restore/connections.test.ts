@@ -7,6 +7,8 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, suite, test } from 'node:test';
+import { connectAnew } from '../../../src/criu/restore/connect-anew.ts';
+import { INTERFACE, ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
 import { prepareConnections } from '../../../src/criu/restore/connections.ts';
 import { cgroups } from './cgroups.ts';
 
@@ -35,6 +37,13 @@ state = {2: 'SYN_SENT'}.get(one.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 1)[0
 print('blocking' if one.getblocking() else 'not blocking', state, sep=', ', flush=True)
 one.connect(('127.0.0.1', int(sys.argv[2])))
 print('connected', flush=True)
+sys.stdin.readline()
+`;
+
+const SOCKETS = `
+import socket, sys
+all = [socket.socket() for _ in range(int(sys.argv[1]))]
+print(' '.join(str(one.fileno()) for one in all), flush=True)
 sys.stdin.readline()
 `;
 
@@ -115,6 +124,43 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
     } finally {
       subject.kill('SIGKILL');
       await once(subject, 'exit');
+    }
+  });
+
+  test('is a way of its own to one peer for each that connects to it, and nothing of it is left', async () => {
+    const [peer, addresses] = ['192.0.2.9', ['10.0.2.15', '10.0.2.16']];
+    // In the place of the interface that leads nowhere: not each kernel on which this runs has its kind.
+    const made = [
+      `link add ${INTERFACE} type veth peer name other0`,
+      ...['other0', INTERFACE].map((name) => `link set ${name} up`),
+      ...addresses.map((address) => `address add ${address}/32 dev ${INTERFACE}`),
+      `route add 0.0.0.0/0 dev ${INTERFACE} metric ${LAST_METRIC}`,
+    ];
+    const routes = (): string => spawnSync('ip', ['route', 'show'], { encoding: 'utf8' }).stdout;
+    ip(made);
+    const before = routes();
+    const subject = spawn('python3', ['-c', SOCKETS, '3'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      const lines = createInterface({ input: subject.stdout })[Symbol.asyncIterator]();
+      const fds = String((await lines.next()).value).split(' ');
+      const target = { family: 2, address: 'c0000209', port: 80, flags: 2, pid: subject.pid ?? 0 } as const;
+      const from = [...addresses, addresses[0] ?? ''];
+      const connects = fds.map((fd, i) => {
+        const route = { to: peer, from: from[i] ?? '' };
+        return { ...target, fd: Number(fd), route };
+      });
+      assert.deepEqual(connectAnew(connects), []);
+      assert.equal(routes(), before);
+      const { stdout } = spawnSync('ss', ['-tnH', 'state', 'syn-sent'], { encoding: 'utf8' });
+      const own = stdout.match(/\S+(?=:\d+ +192\.0\.2\.9:80)/g) ?? [];
+      assert.deepEqual(own.toSorted(), from.toSorted(), stdout);
+      ip([`link set ${INTERFACE} down`]);
+      const [problem = ''] = connectAnew(connects.slice(0, 1));
+      assert.match(problem, /^the connection of fd \d+ of process \d+ cannot be begun anew \(ip: /);
+    } finally {
+      subject.kill('SIGKILL');
+      await once(subject, 'exit');
+      ip([`link delete ${INTERFACE}`]);
     }
   });
 

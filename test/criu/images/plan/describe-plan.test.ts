@@ -40,6 +40,18 @@ describe('what a restore does besides CRIU is described', () => {
     );
   });
 
+  it('for connections: only what there is', () => {
+    const one = { pid: 7, fd: 3, flags: 2, family: 2, address: '7f000001', port: 1 } as const;
+    const lines = (count: number, connects: number): string[] =>
+      describeGroupPlan(
+        { ...nothing, connections: { count, addresses: [], connects: new Array(connects).fill(one) } },
+        unprepared,
+        { segments: [], semaphores: [], messageQueues: [] },
+      );
+    assert.deepEqual(lines(0, 2), ['begins 2 TCP connections anew']);
+    assert.deepEqual(lines(1, 1), ['makes 1 TCP connection again, and begins 1 TCP connection anew']);
+  });
+
   it('for a process: how its threads go on, and what is set of it and of no other', () => {
     const syscall = { outcome: 'restart', syscall: 'futex', reason: '' } as const;
     const threads = [7, 8].map((tid) => threadOf(tid, { syscall, pendingSignals: [new Uint8Array(128)] }));
