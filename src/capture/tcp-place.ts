@@ -76,8 +76,9 @@ export function hasSocketLock({ frames, end }: KernelStack): boolean {
   const locking = own[at]?.calls;
   if (locking !== undefined) {
     const next = own[at + 1];
-    const called = next?.function === locking ? next.calls : next?.function;
-    return calledWithLock[locking]?.has(called ?? '') === true;
+    // Through a pointer, it is known by what it has called.
+    const called = next?.function === locking ? [next.calls, own[at + 2]?.function] : [next?.function];
+    return called.some((name) => calledWithLock[locking]?.has(name ?? '') === true);
   }
   const isWaiting = own.some((frame) => waits.has(frame.function ?? ''));
   return !isWaiting && own[1]?.function === transfers.get(body.function ?? '');

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { hasSocketLock, tcpCallersFrom, tcpPlace } from '../../src/capture/tcp-place.ts';
-import type { KernelStack, StackFrame } from '../../src/linux/readers/kernel-stack.ts';
+import { INDIRECT, type KernelStack, type StackFrame } from '../../src/linux/readers/kernel-stack.ts';
 
 const [TASK_STACK, IRQ_STACK] = [0x9000, 0x2000];
 
@@ -13,15 +13,16 @@ function spAt(names: readonly string[], i: number): bigint {
 
 /**
  * A stack of calls, the outermost first: `tcp_sendmsg>tcp_push`; `!name` was interrupted, and what follows is
- * on another stack. The stack pointer is 0x100 lower in each.
+ * on another stack; `*name` was called through a pointer. The stack pointer is 0x100 lower in each.
  */
 function stackOf(chain: string, end: KernelStack['end'] = 'user'): KernelStack {
   const names = chain.split('>');
   const frames = names.map((name, i): StackFrame => {
     const isInterrupted = name.startsWith('!');
-    const called = names[i + 1]?.replace('!', '');
+    const next = names[i + 1];
+    const called = next?.startsWith('*') ? INDIRECT : next?.replace('!', '');
     return {
-      ...{ ip: 0n, sp: spAt(names, i), isInterrupted, function: name.replace('!', '') },
+      ...{ ip: 0n, sp: spAt(names, i), isInterrupted, function: name.replace(/[!*]/, '') },
       calls: isInterrupted ? undefined : called,
     };
   });
@@ -54,6 +55,8 @@ suite('the place of a thread in a transfer through TCP', () => {
       `${receive}>!tcp_cleanup_rbuf>asm_sysvec_call_function>release_sock>sock_def_readable`,
       'tcp_sendmsg>lock_sock_nested>_raw_spin_unlock_bh>__local_bh_enable_ip>!do_softirq',
       'tcp_sendmsg>release_sock>__release_sock>tcp_v4_do_rcv>!tcp_ack',
+      'tcp_sendmsg>release_sock>tcp_release_cb>!tcp_tsq_write',
+      'tcp_sendmsg>release_sock>*tcp_release_cb>!tcp_tsq_write',
       `${receive}>sk_wait_data>release_sock>__release_sock>!tcp_v4_do_rcv`,
       `${receive}>sk_wait_data>lock_sock_nested>!__local_bh_enable_ip`,
     ])
