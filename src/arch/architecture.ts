@@ -1,4 +1,4 @@
-import type { FpuState, UserRegisters } from './x86-64/user-registers.ts';
+import type { FpuState, GeneralRegisters, UserRegisters } from './x86-64/user-registers.ts';
 
 /**
  * What has to be known of a processor architecture. To add one:
@@ -116,12 +116,12 @@ export interface SystemCalls {
   name(number: number): string;
   number(name: string): number | undefined;
   /** Number of the call that a thread is in; -1 if it is in none. */
-  current(registers: UserRegisters): number;
+  current(registers: GeneralRegisters): number;
   /** All six arguments. */
-  arguments(registers: UserRegisters): readonly bigint[];
+  arguments(registers: GeneralRegisters): readonly bigint[];
   withArgument(registers: UserRegisters, index: number, value: bigint): UserRegisters;
   /** What the call has returned so far, signed. */
-  result(registers: UserRegisters): bigint;
+  result(registers: GeneralRegisters): bigint;
   /** As if the thread had made another call with the same arguments. */
   asCall(registers: UserRegisters, number: number): UserRegisters;
   /** The thread makes its call again. */

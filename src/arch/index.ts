@@ -4,7 +4,13 @@ import { x86_64 } from './x86-64/index.ts';
 
 export type * from './architecture.ts';
 /** A second architecture makes these unions. */
-export type { FpuState, TlsSlot, UserRegisters, XstateComponent } from './x86-64/user-registers.ts';
+export type {
+  FpuState,
+  GeneralRegisters,
+  TlsSlot,
+  UserRegisters,
+  XstateComponent,
+} from './x86-64/user-registers.ts';
 
 /** The architectures whose kernels are read. */
 export const architectures: readonly Architecture[] = [x86_64];

@@ -1,5 +1,5 @@
 /** Flags of receiving calls (include/linux/socket.h). */
-const MSG = { trunc: 0x20n, waitAll: 0x100n, errorQueue: 0x2000n } as const;
+const MSG = { trunc: 0x20n, waitAll: 0x100n, errorQueue: 0x2000n, deviceMemory: 0x200_0000n } as const;
 
 /** The flags that a call was given that receives from a socket; 0 for others. */
 function receiveFlags(name: string, given: readonly bigint[]): bigint {
@@ -13,11 +13,11 @@ export function waitsForAll(name: string, given: readonly bigint[]): boolean {
 
 /**
  * Whether the bytes that a call moves are counted in its iov_iter. With MSG_TRUNC, TCP takes them off the
- * stream and copies nothing (tcp_recvmsg_locked, net/ipv4/tcp.c); with MSG_ERRQUEUE, a message is off its
- * queue before it is copied.
+ * stream and copies nothing (tcp_recvmsg_locked, net/ipv4/tcp.c); nor, since 6.12, with MSG_SOCK_DEVMEM, if
+ * they are in the memory of a device. With MSG_ERRQUEUE, a message is off its queue before it is copied.
  */
 function countsAllBytes(name: string, given: readonly bigint[]): boolean {
-  return (receiveFlags(name, given) & (MSG.trunc | MSG.errorQueue)) === 0n;
+  return (receiveFlags(name, given) & (MSG.trunc | MSG.errorQueue | MSG.deviceMemory)) === 0n;
 }
 
 /**

@@ -1,7 +1,6 @@
 import { fdSlots, filesStruct } from '../linux/fdtable.ts';
 import { fileAt, openFlags } from '../linux/file.ts';
 import { type File, inodeStruct } from '../linux/fs.ts';
-import { transferProgress } from '../linux/iov-iter.ts';
 import { socketStruct } from '../linux/net.ts';
 import { fileKind } from '../linux/readers/file-kind.ts';
 import { kernelStack } from '../linux/readers/kernel-stack.ts';
@@ -14,14 +13,15 @@ import type { UserRegisters } from '../model/process.ts';
 import { SOCK_STREAM } from '../system/abi.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { buffersOf, requestedBytes } from './call-buffers.ts';
+import { requestedBytes } from './call-buffers.ts';
 import { callWitness, type Witness } from './call-witness.ts';
 import { isBeforeExec, mayTakeAway } from './exec.ts';
 import { waitActivity } from './served-wait.ts';
-import { copiesIter, movedBytes, waitsForAll } from './socket-call.ts';
+import { waitsForAll } from './socket-call.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
+import { directionOf, doneBytes } from './transfer-count.ts';
 
 /** What of a thread decides about its system call besides its registers. */
 export interface ThreadSituation {
@@ -57,17 +57,16 @@ const futexCommands: ReadonlyMap<bigint, NonNullable<SyscallState['futex']>> = n
 /** The thread that has a priority-inheriting lock, in its word. */
 const FUTEX_TID_MASK = 0x3fff_ffff;
 
-const reads: ReadonlySet<string> = new Set(['read', 'readv', 'recvfrom', 'recvmsg']);
 /**
  * Calls on a socket that wait as long as SO_RCVTIMEO says, and those that wait as long as SO_SNDTIMEO says.
  */
-const receives: ReadonlySet<string> = new Set([...reads, 'accept', 'accept4', 'recvmmsg']);
+const receives: ReadonlySet<string> = new Set(
+  'read readv recvfrom recvmsg accept accept4 recvmmsg'.split(' '),
+);
 const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
 const NO_TIMEOUT = (1n << 63n) - 1n;
 const IPPROTO_TCP = 6;
-/** Functions that have the lock of a TCP socket from their beginning to their end (net/ipv4/tcp.c). */
-const tcpTransfers: ReadonlySet<string> = new Set(['tcp_recvmsg', 'tcp_sendmsg']);
 
 function activityOf({ task, cpu }: ThreadSituation, isInCall: boolean): Activity {
   if (!isInCall) return 'user';
@@ -122,45 +121,15 @@ function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], fi
   return waitsForAll(name, given) || (sockOf(kernel, file)?.sk_rcvlowat ?? 1) > 1;
 }
 
-/**
- * From where on the kernel stack of a thread what its call counts is in memory. A CPU has some of it in its
- * registers; not so in TCP's code while nobody has the lock of the socket (if somebody has, the connection
- * does not come back): it is then before its first byte, waits, or is done.
- */
-function countsFrom(kernel: Kernel, { task, cpu, panicked }: ThreadSituation): bigint | undefined {
-  if (cpu === undefined) return task.thread.sp;
-  if (panicked) return undefined;
-  const { frames, end } = kernelStack(kernel, task, cpu);
-  const isInTcp = end === 'user' && frames.some((frame) => tcpTransfers.has(frame.function ?? ''));
-  return isInTcp ? frames[0]?.sp : undefined;
-}
-
-function doneBytes(
-  kernel: Kernel,
-  name: string,
-  situation: ThreadSituation,
-  direction: 'read' | 'write',
-  isSocket: boolean,
-): number | undefined {
-  const low = countsFrom(kernel, situation);
-  if (low === undefined) return undefined;
-  const given = kernel.architecture.systemCalls.arguments(situation.registers);
-  const buffers = buffersOf(name, given, situation.user) ?? [];
-  const isCopied = isSocket && copiesIter(name);
-  const counted = transferProgress(kernel, situation.task, direction, buffers, { low, isCopied });
-  return movedBytes(name, given, counted);
-}
-
 function transferOf(kernel: Kernel, name: string, situation: ThreadSituation, file: File): Transfer {
   const given = kernel.architecture.systemCalls.arguments(situation.registers);
-  const direction = reads.has(name) ? 'read' : 'write';
   const through = throughOf(kernel, file);
   return {
     through,
-    direction,
+    direction: directionOf(name),
     append: doesAppend(name, given, file),
     requestedBytes: requestedBytes(name, given),
-    doneBytes: doneBytes(kernel, name, situation, direction, through.endsWith('socket')),
+    doneBytes: doneBytes(kernel, { name, given }, situation, through.endsWith('socket')),
     waitsForMore: waitsForMore(kernel, name, given, file),
   };
 }

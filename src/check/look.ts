@@ -3,6 +3,7 @@ import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/li
 import type { ProcessGroup } from '../model/group.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
 export interface CheckRequest
@@ -11,6 +12,8 @@ export interface CheckRequest
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
   readonly hasStageZero: boolean;
+  /** Addresses that the machine may not have again. */
+  readonly leased: LeasedAddresses;
 }
 
 /** A process as one look found it. */
@@ -51,9 +54,11 @@ function seen(
 
 /** The processes of a group that can come back, but perhaps not at this moment: then none of them does. */
 function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
-  const found = group.processes.map((process) =>
-    seen(refusalOf(process, process.findings), process.findings, request),
-  );
+  const found = group.processes.map((process) => {
+    const { notes, inDoubt } = process.findings;
+    const known = { inDoubt, notes: [...notes, ...leaseNotes(request.leased, group, process)] };
+    return seen(refusalOf(process, process.findings), known, request);
+  });
   const busy = found.filter(({ moments }) => moments.length > 0);
   const names = busy.map(({ pid, comm }) => `${pid} (${comm})`).join(', ');
   return found.map((one) =>

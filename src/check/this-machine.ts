@@ -2,6 +2,7 @@ import { installedServiceOf } from '../config/service-units.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
 import type { Conclusion } from './conclude.ts';
+import { leasedHere } from './leased-addresses.ts';
 import type { Machine } from './machine.ts';
 import type { Targets } from './targets.ts';
 
@@ -28,6 +29,7 @@ export async function checkThisMachine(
       ...{ roots, includeDescendants, criu, hasStageZero },
       services: { sandboxes, serviceOf: installedServiceOf },
       without: new Set([process.pid]),
+      leased: leasedHere(),
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);
     return { conclusions, release: living.look().release };

@@ -100,7 +100,8 @@ export interface IterPlace {
  * How many bytes of a read or write have been moved: the kernel keeps count in a `struct iov_iter` on the
  * task's kernel stack, recognised by the buffers' addresses together with the sum of what is done and what is
  * left. Returns undefined if there is no such structure, or if several disagree. Of a copy and what it is a
- * copy of, the copy is the inner one.
+ * copy of, the copy is the inner one, and both have to be there: while the kernel moves the copy on, its
+ * members do not add up, and the other one alone would say that nothing is done.
  */
 export function transferProgress(
   kernel: Kernel,
@@ -116,6 +117,7 @@ export function transferProgress(
   const found = new Finder(kernel, stack, buffers).find(direction);
   const [inner, outer] = found;
   if (inner === undefined) return undefined;
-  const isCopy = isCopied && found.length === 2 && outer === 0n;
-  return isCopy || found.every((done) => done === inner) ? Number(inner) : undefined;
+  if (!isCopied) return found.every((done) => done === inner) ? Number(inner) : undefined;
+  const isPair = found.length === 2 && (outer === 0n || outer === inner);
+  return isPair ? Number(inner) : undefined;
 }

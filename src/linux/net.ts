@@ -11,6 +11,9 @@ export const socketStruct = struct('socket', {
 
 export type Socket = ViewOf<typeof socketStruct>;
 
+/** Values of `socket.state` (include/uapi/linux/net.h). */
+export const socketConnected = { connecting: 2, connected: 3 } as const;
+
 /**
  * Bits of `socket.flags` (include/linux/net.h). 6.13 moves the PASS* bits into the sock; 6.1 and 6.12 have
  * them here.

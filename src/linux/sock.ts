@@ -77,6 +77,15 @@ export const sockStruct = struct('sock', {
 
 export type Sock = ViewOf<typeof sockStruct>;
 
+/** Whether a system call or a CPU had a socket when the kernel died. */
+export function isAtWork({
+  owned,
+  spinLock,
+  backlogTail,
+}: Pick<Sock, 'owned' | 'spinLock' | 'backlogTail'>): boolean {
+  return owned !== 0 || spinLock !== 0 || backlogTail !== 0n;
+}
+
 /** Address families (include/linux/socket.h). */
 export const family = { unix: 1, inet: 2, inet6: 10, netlink: 16, packet: 17 } as const;
 

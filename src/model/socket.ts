@@ -126,6 +126,15 @@ export interface InetSocket extends SocketCommon {
   readonly tcp: TcpOptions | undefined;
   /** Set if the socket is connected by TCP, or was and has not ended both ways. */
   readonly connection: TcpConnection | undefined;
+  /** Set if the socket is being connected by TCP, and its peer has not answered yet. */
+  readonly connecting: TcpConnecting | undefined;
+}
+
+/** Where a socket is being connected to, and from which address; all in network order. */
+export interface TcpConnecting {
+  readonly source: Uint8Array;
+  readonly address: Uint8Array;
+  readonly port: number;
 }
 
 /** Bytes of a connection that are in one of its queues, in the order of the stream. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { copiesIter, movedBytes, waitsForAll } from '../../src/capture/socket-call.ts';
 
-const [MSG_TRUNC, MSG_WAITALL, MSG_ERRQUEUE] = [0x20n, 0x100n, 0x2000n];
+const [MSG_TRUNC, MSG_WAITALL, MSG_ERRQUEUE, MSG_SOCK_DEVMEM] = [0x20n, 0x100n, 0x2000n, 0x200_0000n];
 const recvfrom = (flags: bigint, address = 0n): bigint[] => [3n, 0x7000n, 100n, flags, address, 0n];
 const recvmsg = (flags: bigint): bigint[] => [3n, 0x7000n, flags];
 
@@ -12,6 +12,7 @@ suite('a call on a socket', () => {
       assert.equal(movedBytes('recvfrom', recvfrom(flags), 0), undefined);
       assert.equal(movedBytes('recvmsg', recvmsg(flags), 0), undefined);
     }
+    assert.equal(movedBytes('recvmsg', recvmsg(MSG_SOCK_DEVMEM), 0), undefined);
     assert.equal(movedBytes('recvfrom', recvfrom(MSG_WAITALL), 0), 0);
     assert.equal(waitsForAll('recvfrom', recvfrom(MSG_TRUNC)), false);
     assert.equal(waitsForAll('recvfrom', recvfrom(MSG_TRUNC | MSG_WAITALL)), true);

@@ -12,7 +12,10 @@ import { livingKernel } from '../../src/vmcore/open.ts';
 import { openFixture, releases, truthOf, word } from '../vmcore/fixtures.ts';
 import { livingFixture } from '../vmcore/living-fixture.ts';
 
-const CONDITIONS = { includeDescendants: true, criu: { major: 4, minor: 1 }, hasStageZero: false };
+const CONDITIONS = {
+  ...{ includeDescendants: true, criu: { major: 4, minor: 1 }, hasStageZero: false },
+  leased: new Map<string, string>(),
+};
 
 /** Where a process's task has a member, as a physical address. */
 function placeOf(kernel: Kernel, pid: number, member: string): number {

@@ -7,7 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
-import { listenOutside, OutsideCounter, OutsidePeer } from './outside-peer.ts';
+import {
+  DeafListener,
+  type Knock,
+  knock,
+  listenOutside,
+  OutsideCounter,
+  OutsidePeer,
+} from './outside-peer.ts';
 
 const PORT = 7001;
 const WITHIN = 7002;
@@ -18,13 +25,17 @@ const HOST = '10.0.2.2';
 const OWN = 'fd00::7';
 const PROGRAM = '/srv/connections.py';
 /** Whose connections stand still, or wait, when the kernel dies. */
-const QUIET = ['server', 'waits'];
+const QUIET = ['server', 'waits', 'blocking', 'polling'];
 /** Whose connections are in use: one of them may be caught at work, and is refused then. */
 const IN_USE = ['busy', 'caller', 'six', 'pair', 'far'];
 /** As much as takes longer than the panic's way to the kernel. */
 const MUCH = 3_000_000;
 /** More than the buffers of both ends and of what is between them take. */
 const TOO_MUCH = 12_000_000;
+/** Seconds between connections that are begun while the guest is down. */
+const KNOCKS = 5;
+/** QEMU gives a connection into a guest up after 75 seconds without an answer (TCPTV_KEEP_INIT, libslirp). */
+const PATIENCE = 60;
 /** Less than a buffer. */
 const LITTLE = 60_000;
 
@@ -43,6 +54,8 @@ suite(`TCP connections when ${release} panics`, () => {
   const pids = new Map<string, number>();
   const outside = new Map<string, OutsidePeer>();
   let counter: OutsideCounter;
+  let deaf: DeafListener;
+  const knocks: Promise<Knock>[] = [];
   let stop: () => void;
 
   const run = async (name: string, command: string): Promise<void> => {
@@ -92,6 +105,36 @@ suite(`TCP connections when ${release} panics`, () => {
     await guest.until('cat /srv/waits.at', 120);
   }
 
+  async function startConnecting(): Promise<void> {
+    deaf = await DeafListener.start();
+    for (const how of ['blocking', 'polling'])
+      await run(how, `connect ${HOST} ${deaf.port} /srv ${how} ${how}`);
+    await guest.until(`test "$(ss -tnH state syn-sent dport = :${deaf.port} | wc -l)" = 2`, 120);
+    await guest.untilState(pidOf('blocking'), 'S');
+  }
+
+  /** Connections are begun from when the kernel is dead until the first of them is answered. */
+  async function panicWhileOthersConnect(): Promise<IncidentReport> {
+    let isOver = false;
+    const knocking = (async () => {
+      await guest.consoleSays(/Kernel panic/, 120);
+      deaf.listen();
+      for (let i = 0; !isOver; i++) {
+        const one = knock(port, `knock${i}`);
+        knocks.push(one);
+        void one.then(({ outcome }) => {
+          isOver ||= outcome === 'answered';
+        });
+        await sleep(KNOCKS * 1000);
+      }
+    })();
+    try {
+      return await guest.panic();
+    } finally {
+      if ((await Promise.race([knocking, sleep(120_000, 'late')])) === 'late') isOver = true;
+    }
+  }
+
   before(async () => {
     port = await freePort();
     do busyPort = await freePort();
@@ -112,16 +155,19 @@ suite(`TCP connections when ${release} panics`, () => {
     // The peer's end has come, behind all that it had sent, and this one's has been acknowledged.
     await guest.until(`test "$(ss -tnH state close-wait sport = :${PORT} | wc -l)" = 1`, 120);
     await guest.until(`test "$(ss -tnH state fin-wait-2 sport = :${PORT} | wc -l)" = 1`, 120);
+    // Late: the host gives up who has no answer for two minutes, and the guest gets a reset.
+    await startConnecting();
     await guest.sh(
       `otherworld protect ${[...QUIET, ...IN_USE].map((name) => `--pid ${pidOf(name)}`).join(' ')}`,
     );
     for (const name of ['exchange', 'caller', 'pair', 'far']) await reached(name, MUCH / 20);
     counter.ask(3);
-    report = await guest.panic();
+    report = await panicWhileOthersConnect();
   });
   after(async () => {
     for (const peer of outside.values()) peer.close();
     counter?.close();
+    deaf?.close();
     stop?.();
     await guest?.down();
   });
@@ -145,6 +191,15 @@ suite(`TCP connections when ${release} panics`, () => {
     const caught = IN_USE.filter((name) => isCaught(name, t));
     assert.ok(caught.length < IN_USE.length, `${caught}`);
     assert.deepEqual(report.errors, []);
+  });
+
+  test('that were being made are begun anew, whether their processes wait in connect or in poll', async () => {
+    for (const how of ['blocking', 'polling']) {
+      const { notes } = report.processes.find(({ pid }) => pid === pidOf(how)) ?? assert.fail(how);
+      const expected = `the connection to ${HOST}:${deaf.port}, which was being made, is begun anew from another port`;
+      assert.ok(notes.includes(expected), `${notes}`);
+      assert.equal(await said(how), `hello ${how}`);
+    }
   });
 
   test('that were in use lose no byte and repeat none, whoever has made them', async (t) => {
@@ -177,6 +232,14 @@ suite(`TCP connections when ${release} panics`, () => {
       noted.some((note) => /is reset: its other end was that of PID \d+ \(python3\)/.test(note)),
       `${noted}`,
     );
+  });
+
+  test('that others begin meanwhile are answered by the server that was restored, and nobody is sent away', async (t) => {
+    const made = await Promise.all(knocks);
+    t.diagnostic(made.map(({ outcome, seconds }) => `${outcome} ${seconds.toFixed(0)} s`).join(', '));
+    assert.ok(made.some(({ outcome }) => outcome === 'answered'));
+    const sentAway = made.filter(({ outcome, seconds }) => outcome === 'closed' && seconds < PATIENCE);
+    assert.deepEqual(sentAway, []);
   });
 
   test('of which one side had ended still have the other', async () => {

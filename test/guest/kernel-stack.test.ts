@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { callProgress } from '../../src/capture/call-progress.ts';
 import { progressTable } from '../../src/capture/call-progress-table.ts';
+import { atRest, calledWithLock } from '../../src/capture/tcp-place.ts';
 import { stackRow } from '../../src/inspect/stack.ts';
 import { calledFunction, plainName } from '../../src/linux/arch/index.ts';
 import { runningTasks } from '../../src/linux/current.ts';
@@ -123,6 +124,18 @@ suite(`kernel stacks of a living guest with ${release}`, () => {
       }
       return found;
     };
+    for (const [body, called] of Object.entries(atRest)) {
+      const calling = body.replace(/_locked$/, '');
+      for (const name of ['lock_sock_nested', body, 'release_sock'])
+        assert.ok(callees(calling).has(name), `${calling}>${name}`);
+      const missing = [...called].filter((name) => !callees(body).has(name));
+      assert.deepEqual(missing, [], body);
+    }
+    // Who waits for a lock gives the spinlock back in a function of its own, not as one that has taken it.
+    assert.ok(callees('lock_sock_nested').has('__lock_sock'));
+    const releasing = [...(calledWithLock['release_sock'] ?? [])];
+    for (const name of releasing.filter((one) => one !== 'tcp_release_cb'))
+      assert.ok(callees('release_sock').has(name), name);
     const isThere = (chain: string): boolean =>
       chain.split('>').every((name, i, all) => i === 0 || callees(all[i - 1] ?? '').has(name));
     for (const row of progressTable) {

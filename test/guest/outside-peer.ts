@@ -1,3 +1,5 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -130,6 +132,70 @@ export class OutsideCounter {
       if (line !== `request${number} ${number}`) this.#wrong ??= `answer ${number} is '${line}'`;
     }
   }
+}
+
+const DEAF = `
+import socket, sys, threading
+server = socket.create_server(('127.0.0.1', 0), backlog=0)
+first = [socket.socket() for _ in range(3)]
+for one in first:
+    one.setblocking(False)
+    one.connect_ex(server.getsockname())
+print(server.getsockname()[1], flush=True)
+sys.stdin.readline()
+def answer(connection):
+    line = connection.makefile('r').readline()
+    connection.sendall(('hello ' + line).encode())
+while True:
+    connection, _ = server.accept()
+    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+`;
+
+/** A port of this host that answers nobody who connects, until it is told to. */
+export class DeafListener {
+  readonly port: number;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, port: number) {
+    this.#child = child;
+    this.port = port;
+  }
+
+  static async start(): Promise<DeafListener> {
+    const child = spawn('python3', ['-c', DEAF], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const [line] = await once(child.stdout, 'data');
+    return new DeafListener(child, Number(line));
+  }
+
+  /** Accepts from now on, and says hello to who has said a line. */
+  listen(): void {
+    this.#child.stdin?.write('go\n');
+  }
+
+  close(): void {
+    this.#child.kill();
+  }
+}
+
+/** What came of a connection that was begun while nobody was there. */
+export interface Knock {
+  /** Seconds from its beginning to its end, or to the first answer. */
+  readonly seconds: number;
+  readonly outcome: 'answered' | 'closed';
+}
+
+/** Connects to a port of a guest, through the host's QEMU, and asks one thing. */
+export async function knock(port: number, name: string): Promise<Knock> {
+  const began = performance.now();
+  const socket = connect({ port, host: '127.0.0.1' });
+  socket.write(`${name} count 0 0\nrequest1\n`);
+  const outcome = await new Promise<Knock['outcome']>((resolve) => {
+    socket.once('data', (data) => resolve(String(data) === 'request1 1\n' ? 'answered' : 'closed'));
+    socket.once('error', () => resolve('closed'));
+    socket.once('close', () => resolve('closed'));
+  });
+  socket.destroy();
+  return { seconds: (performance.now() - began) / 1000, outcome };
 }
 
 /** Accepts one connection on a free port of this host. */

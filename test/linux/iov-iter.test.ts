@@ -111,6 +111,23 @@ for (const release of releases) {
       assert.equal(copied(), undefined, 'there are three');
     });
 
+    test('of a read or write of a socket is not known while its copy is moved on: the other one does not count', () => {
+      const made = new Made();
+      const one = (at: bigint, iov_offset: number, count: number): void => {
+        const values = { data_source: 1, ubuf: only.address, iov_offset, count };
+        for (const [name, value] of Object.entries(values)) made.kernel.set('iov_iter', at, name, value);
+        made.kernel.set('iov_iter', at, 'iter_type', made.kernel.enumerator('ITER_UBUF'));
+      };
+      const outer = made.low + 128n;
+      one(outer, 0, 10);
+      one(made.iter, 4, 6);
+      assert.equal(made.done([only], 'write', true), 4);
+      // The kernel sets iov_offset before count.
+      one(made.iter, 7, 6);
+      assert.equal(made.done([only], 'write', true), undefined);
+      assert.equal(made.done([only], 'write'), 0, 'a call without a copy has one');
+    });
+
     test('is not known if two tell different things', () => {
       const made = new Made();
       made.set('ITER_UBUF', { ubuf: only.address, iov_offset: 4, count: 6 });

@@ -31,6 +31,9 @@ export interface UserRegisters {
   readonly gs: bigint;
 }
 
+/** Those without segments and their bases: what the kernel puts down when a thread enters it. */
+export type GeneralRegisters = Omit<UserRegisters, 'fsBase' | 'gsBase' | 'ds' | 'es' | 'fs' | 'gs'>;
+
 /**
  * One component of the extended state, as it lies in memory. Numbers as in the SDM: 2 AVX, 5 to 7 AVX-512, 9
  * PKRU.

@@ -2,4 +2,4 @@
 export { setsBase } from './base-instructions.ts';
 export { type RegistersAtEnd, registersAtEnd } from './interrupted.ts';
 export { LiveCpus, stageZeroResult } from './live-registers.ts';
-export { type CapturedRegisters, captureRegisters, type OnCpu } from './x86-64.ts';
+export { type CapturedRegisters, captureRegisters, type OnCpu, registersAtEntry } from './x86-64.ts';

@@ -1,3 +1,4 @@
+import type { GeneralRegisters } from '../../arch/index.ts';
 import { USER_CS, USER_DS, USER32_CS } from '../../arch/x86-64/registers.ts';
 import { FXSAVE, XFEATURE } from '../../arch/x86-64/xstate.ts';
 import type { UserPtRegs } from '../../linux/arch/x86/entry-registers.ts';
@@ -211,10 +212,13 @@ function problemsOfTask(task: Task): string[] {
   return says.filter((one) => one !== false);
 }
 
-function pickRegisters(
-  regs: UserPtRegs,
-): Omit<UserRegisters, 'fsBase' | 'gsBase' | 'ds' | 'es' | 'fs' | 'gs'> {
+function pickRegisters(regs: UserPtRegs): GeneralRegisters {
   const { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp } = regs;
   const general = { r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, flags, sp };
   return { ...general, origAx: regs.orig_ax, cs: regs.cs & SELECTOR, ss: regs.ss & SELECTOR };
+}
+
+/** What a thread put down when it last entered the kernel; of one that has left it since, from then on. */
+export function registersAtEntry(kernel: Kernel, task: Pick<Task, 'stack'>): GeneralRegisters {
+  return pickRegisters(taskPtRegs(kernel, task.stack));
 }

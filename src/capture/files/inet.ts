@@ -9,7 +9,7 @@ import {
   showEndpoint,
 } from '../../linux/inet.ts';
 import { type Ipv6Pinfo, ipv6PinfoOf, rxoptFlag } from '../../linux/ipv6.ts';
-import type { Socket } from '../../linux/net.ts';
+import { type Socket, socketConnected } from '../../linux/net.ts';
 import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
@@ -19,6 +19,7 @@ import {
   type Shutdown,
   type SocketState,
   socketState,
+  type TcpConnecting,
   type TcpConnection,
 } from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
@@ -29,6 +30,7 @@ import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkSocketCgroup } from './socket-cgroup.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { tcpConnecting } from './tcp-connecting.ts';
 import { connectedStates, tcpConnection } from './tcp-connection.ts';
 import { connectPeer } from './tcp-peer.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
@@ -75,23 +77,20 @@ function isCarried(state: number): state is SocketState {
 
 /** What a program has in the states in which the two ends have not found each other yet. */
 const opening: Readonly<Record<number, string>> = {
-  [tcpState.synSent]: 'is connecting by TCP to',
   [tcpState.synReceived]: 'is being connected by TCP to',
 };
 
 /**
- * The state as an image has it. Throws a FileRefusal for connections that are being made, and for states that
- * no open socket has.
+ * The state as an image has it: a socket that is connecting has no connection yet. Throws a FileRefusal for
+ * connections that are being made by the other end, and for states that no open socket has.
  */
 export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   if (isCarried(state)) return state;
+  if (state === tcpState.synSent) return socketState.close;
   const sentence = opening[state];
   if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
   throw new FileRefusal(`${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`);
 }
-
-/** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
-const CONNECTING = 2;
 
 /**
  * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that
@@ -102,7 +101,8 @@ export function tcpShutdown(
   sock: Pick<Sock, 'state' | 'sk_shutdown' | 'sk_err'>,
   socket: Pick<Socket, 'state'>,
 ): Shutdown {
-  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === CONNECTING) return 0;
+  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === socketConnected.connecting)
+    return 0;
   return shutdownOf(sock);
 }
 
@@ -120,12 +120,23 @@ interface Connectedness {
   readonly ends: Endpoints;
   readonly shutdown: Shutdown;
   readonly connection: TcpConnection | undefined;
+  readonly connecting: TcpConnecting | undefined;
   /** Options with which a socket hears that its peer is gone. */
   readonly options: readonly LateOption[];
 }
 
+/** Of a socket that is neither connected nor bound. */
+function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Connectedness, 'state'> {
+  const ends = {
+    sourceAddress: new Uint8Array(sourceAddress.length),
+    destinationAddress: new Uint8Array(destinationAddress.length),
+    ...{ sourcePort: 0, destinationPort: 0 },
+  };
+  return { ends, shutdown: 0, connection: undefined, connecting: undefined, options: [] };
+}
+
 /**
- * Throws a FileRefusal if a connection cannot be kept, is being made, or has ended and not all of it was
+ * Throws a FileRefusal if a connection cannot be kept or begun anew, or has ended and not all of it was
  * read.
  */
 function tcpConnectedness(
@@ -137,24 +148,29 @@ function tcpConnectedness(
 ): Connectedness {
   const { kernel } = context;
   const state = tcpStateOf(sock.state, ends);
+  const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  const tcp = kernel.bind(tcpSock).at(sock.address);
+  if (sock.state === tcpState.synSent) {
+    const connecting = tcpConnecting(context, sock, tcp, ends, where);
+    return { ...unconnected(ends), state, connecting };
+  }
   if (!connectedStates.has(state)) {
     checkUnread(kernel, sock, ends);
     checkUnsent(kernel, sock, ends);
     const shutdown = tcpShutdown(sock, socket);
-    return { state, ends: withoutConnection(ends, inet), shutdown, connection: undefined, options: [] };
+    return { ...unconnected(ends), state, ends: withoutConnection(ends, inet), shutdown };
   }
-  const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
-  const connection = tcpConnection(context, sock, kernel.bind(tcpSock).at(sock.address), where);
+  const connection = tcpConnection(context, sock, tcp, where);
   const gone = connectPeer(context, sock, inet, where);
   // CRIU leaves the option set on every connection.
   const options = [{ name: 'SO_REUSEPORT', value: sock.reuseport === 0 ? 0 : 1 } as const, ...gone];
-  return { state, ends, shutdown: shutdownOf(sock), connection, options };
+  return { state, ends, shutdown: shutdownOf(sock), connection, connecting: undefined, options };
 }
 
 function udpConnectedness(kernel: Kernel, sock: Sock, ends: Endpoints): Connectedness {
   checkUnsent(kernel, sock, ends);
   const state = sock.state === tcpState.established ? socketState.established : socketState.close;
-  return { state, ends, shutdown: shutdownOf(sock), connection: undefined, options: [] };
+  return { ...unconnected(ends), state, ends, shutdown: shutdownOf(sock) };
 }
 
 function checkUnsent(kernel: Kernel, sock: Sock, { sourceAddress, sourcePort }: Endpoints): void {
@@ -224,7 +240,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   const connectedness = isTcp
     ? tcpConnectedness(context, socket, sock, inet, before)
     : udpConnectedness(kernel, sock, before);
-  const { state, ends, connection } = connectedness;
+  const { state, ends, connection, connecting } = connectedness;
   const where = showEndpoint(before.sourceAddress, before.sourcePort);
   const six = ipv6PinfoOf(kernel, inet);
   if (inMulticastGroups(inet, six)) throw new FileRefusal(`has a socket on ${where} in multicast groups`);
@@ -253,6 +269,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     interfaceName: scopeOf(context, sock, ends, family, where),
     tcp: isTcp ? tcpSettings(kernel, kernel.bind(tcpSock).at(sock.address)) : undefined,
     connection,
+    connecting,
   };
 }
 

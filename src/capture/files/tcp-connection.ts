@@ -1,11 +1,12 @@
-import { type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
+import { isAtWork, type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
 import { sequenceAfter, sequenceDistance, TCP_ECN_OK, type TcpSock } from '../../linux/tcp.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
-import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
+import { disagree, receiveQueue, retransmitQueue, sentTo, writeQueue } from './tcp-queue.ts';
+import { checkWork, readAtWork } from './tcp-work.ts';
 
 /** States in which the peer has ended its side. */
 const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
@@ -19,13 +20,8 @@ export const connectedStates: ReadonlySet<number> = new Set([
   ...ending,
 ]);
 
-/** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
-function checkQuiet({ owned, spinLock, backlogTail }: Sock): void {
-  if (owned !== 0 || spinLock !== 0 || backlogTail !== 0n)
-    throw new FileRefusal('has a TCP connection that was being worked on when the kernel died');
-}
-
-function checkCarried(sock: Sock, tcp: TcpSock): void {
+/** Throws a FileRefusal for what the kernel has no way to make again. */
+export function checkCarried(sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
     throw new FileRefusal(`has a TCP connection ${what}`);
   };
@@ -97,7 +93,9 @@ function unacknowledgedOf(
   const unacknowledged = { data: [...sent.data, ...unsent.data], bytes: sent.bytes + unsent.bytes };
   if (sock.state === tcpState.finWait2 && unacknowledged.bytes > 0)
     disagree('it has something to send behind its end');
-  return { unacknowledged, unsentBytes: unsent.bytes };
+  const isUncounted = isAtWork(sock) && unsent.bytes > 0;
+  const uncounted = isUncounted ? sequenceDistance(tcp.snd_nxt, sentTo(kernel, sock, tcp)) : 0;
+  return { unacknowledged, unsentBytes: unsent.bytes - uncounted };
 }
 
 function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: string): void {
@@ -112,8 +110,8 @@ function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: st
  * the peer sends again: segments out of order, and those that the kernel had not looked at.
  *
  * @param where the peer, for people
- * @throws FileRefusal if it was being worked on, holds what TCP_REPAIR cannot make again, or if what it
- * counts and what it holds disagree
+ * @throws FileRefusal if what was being done with it cannot be decided, if it holds what TCP_REPAIR cannot
+ * make again, or if what it counts and what it holds disagree
  */
 export function tcpConnection(
   context: CaptureContext,
@@ -122,9 +120,9 @@ export function tcpConnection(
   where: string,
 ): TcpConnection {
   const { kernel, clocks } = context;
-  checkQuiet(sock);
+  checkWork(context, sock);
   checkCarried(sock, tcp);
-  const connection = {
+  const connection = readAtWork([sock], () => ({
     receivedTo: tcp.rcv_nxt,
     unread: unreadOf(kernel, sock, tcp),
     writtenTo: tcp.write_seq,
@@ -134,7 +132,7 @@ export function tcpConnection(
     scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
     timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
     window: windowOf(tcp),
-  };
+  }));
   noteLosses(context, sock, tcp, where);
   return connection;
 }

@@ -1,6 +1,6 @@
 import { type InetSock, inetSock, networkPort } from '../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../linux/sock.ts';
-import { sequenceDistance, tcpSock } from '../../linux/tcp.ts';
+import { sequenceDistance, type TcpSock, tcpSock } from '../../linux/tcp.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress, unmapped } from '../../system/ip-address.ts';
 import { readable } from '../../vmcore/errors.ts';
@@ -8,7 +8,8 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { connectedStates } from './tcp-connection.ts';
-import { disagree } from './tcp-queue.ts';
+import { disagree, sentTo } from './tcp-queue.ts';
+import { readAtWork } from './tcp-work.ts';
 
 const IPPROTO_TCP = 6;
 
@@ -102,19 +103,28 @@ const askPeer: readonly LateOption[] = [
 
 /**
  * What one end waits for, the other one has to have sent and to keep still; otherwise both would wait for
- * ever. Throws a FileRefusal.
+ * ever.
+ *
+ * @param sent up to where the first one may have sent
  */
+export function fits(
+  { snd_una }: Pick<TcpSock, 'snd_una'>,
+  sent: number,
+  { rcv_nxt }: Pick<TcpSock, 'rcv_nxt'>,
+): boolean {
+  return sequenceDistance(snd_una, rcv_nxt) >= 0 && sequenceDistance(rcv_nxt, sent) >= 0;
+}
+
+/** Throws a FileRefusal if what the two ends of a connection count does not fit. */
 function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
-  const Tcp = kernel.bind(tcpSock);
-  const [a, b] = [Tcp.at(one), Tcp.at(other)];
-  for (const [from, to] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    const { snd_una, snd_nxt } = from;
-    if (sequenceDistance(snd_una, to.rcv_nxt) < 0 || sequenceDistance(to.rcv_nxt, snd_nxt) < 0)
-      disagree('its two ends do not fit each other');
-  }
+  const [Tcp, Sock] = [kernel.bind(tcpSock), kernel.bind(sockStruct)];
+  const fit = (from: bigint, to: bigint): boolean => {
+    const tcp = Tcp.at(from);
+    return fits(tcp, sentTo(kernel, Sock.at(from), tcp), Tcp.at(to));
+  };
+  readAtWork([Sock.at(one), Sock.at(other)], () => {
+    if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
+  });
 }
 
 /**

@@ -3,12 +3,10 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { holdBackPackets } from '../../system/bpf.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { connectAnew } from './connect-anew.ts';
+import { INTERFACE, ip, LAST_METRIC } from './connection-network.ts';
 import type { GroupResource } from './resource.ts';
 
-/**
- * The interface that has the addresses of connections while they are made; init.sh takes away what is left.
- */
-const INTERFACE = 'otherworld0';
 /**
  * Largest packets while connections are made, as no network and no loopback has them. A socket has segments
  * of 536 bytes until the size of packets changes (tcp_current_mss, net/ipv4/tcp_output.c): it does when the
@@ -18,17 +16,8 @@ const MTU = { interface: 1501, loopback: 65_535 } as const;
 const LOOPBACK_MTU = '/sys/class/net/lo/mtu';
 /** SOCCR_MARK (soccr/soccr.h): of the segments by which CRIU ends one side of a connection. */
 const CRIU_MARK = 0xc114;
-/** No route that the machine has counts for less. */
-const LAST_METRIC = 0xffff_ffff;
 
-function ip(commands: readonly string[]): void {
-  const { status, stderr, error } = spawnSync('ip', ['-batch', '-'], {
-    input: `${commands.join('\n')}\n`,
-    encoding: 'utf8',
-  });
-  if (error !== undefined) throw error;
-  if (status !== 0) throw new Error(`ip: ${stderr.trim().split('\n')[0] ?? `status ${status}`}`);
-}
+type Connections = NonNullable<RestorePlan['connections']>;
 
 function deleteNetwork(): void {
   ip([`link delete ${INTERFACE}`]);
@@ -38,7 +27,7 @@ function deleteNetwork(): void {
  * An interface that leads nowhere, with addresses and routes to everybody: what a connection needs of a
  * network to be made again.
  */
-function makeNetwork(addresses: readonly string[]): void {
+function makeNetwork({ addresses }: Connections): void {
   if (existsSync(`/sys/class/net/${INTERFACE}`)) deleteNetwork();
   // Without its own first interface, which nobody would take away.
   spawnSync('modprobe', ['-q', 'dummy', 'numdummies=0']);
@@ -86,7 +75,7 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
         undo.push(holdBackPackets(cgroup, CRIU_MARK));
         undo.push(changeLoopback());
         if (connections.addresses.length > 0) {
-          makeNetwork(connections.addresses);
+          makeNetwork(connections);
           undo.push(deleteNetwork);
         }
       } catch (error) {
@@ -94,7 +83,7 @@ export function prepareConnections(connections: RestorePlan['connections'], cgro
         throw new Error(`its TCP connections cannot be made again: ${messageOf(error)}`, { cause: error });
       }
     },
-    ready: end,
+    ready: () => [...connectAnew(connections.connects), ...end()],
     finish: end,
   };
 }

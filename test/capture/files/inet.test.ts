@@ -3,8 +3,11 @@ import { suite, test } from 'node:test';
 import { tcpShutdown, tcpStateOf, withoutConnection } from '../../../src/capture/files/inet.ts';
 import { chosenInterfaces } from '../../../src/capture/files/ip-options.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
-import { tcpState } from '../../../src/linux/sock.ts';
+import { captureProcesses } from '../../../src/capture/index.ts';
+import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
+import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
+import { connectedOf } from './connected.ts';
 
 const ends = {
   sourceAddress: Uint8Array.of(10, 0, 2, 15),
@@ -14,7 +17,7 @@ const ends = {
 };
 
 suite('a TCP socket', () => {
-  test('comes back in every state but those in which its connection is being made', () => {
+  test('comes back in every state but that in which the other end is making its connection', () => {
     const sentences = Object.values(tcpState).map((state) => {
       try {
         return tcpStateOf(state, ends);
@@ -25,7 +28,8 @@ suite('a TCP socket', () => {
     });
     assert.deepEqual(sentences, [
       1,
-      'is connecting by TCP to 10.0.2.2:5432',
+      // It has none yet: it is begun anew.
+      7,
       'is being connected by TCP to 10.0.2.2:5432',
       4,
       5,
@@ -76,3 +80,23 @@ suite('a TCP socket', () => {
     assert.deepEqual(chosenInterfaces(true, ...chosen), [3, 4]);
   });
 });
+
+for (const release of releases) {
+  suite(`connections of ${release}`, () => {
+    test('that were complete and not accepted are lost, and counted', () => {
+      const { kinds } = truthOf(release);
+      const fixture = openFixture(release);
+      const [listener = 0n] = connectedOf(fixture, kinds.tcp, tcpState.listen);
+      const backlog = listener + BigInt(fixture.bind(sockStruct).offsetOf('sk_ack_backlog'));
+      const patch = { physical: fixture.memory.translate(backlog), bytes: Buffer.from([3, 0, 0, 0]) };
+      const kernel = openPatched(release, [patch]);
+      const { groups } = captureProcesses(kernel, { roots: [kinds.tcp], includeDescendants: false });
+      const notes = groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => findings.notes));
+      const lost = notes.filter((note) => note.endsWith('that waited to be accepted are lost'));
+      assert.deepEqual(
+        lost.map((note) => note.replace(/to \S+ that/, 'to X that')),
+        ['3 connections to X that waited to be accepted are lost'],
+      );
+    });
+  });
+}

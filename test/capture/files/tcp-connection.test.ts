@@ -4,7 +4,8 @@ import { suite, test } from 'node:test';
 import { CaptureContext } from '../../../src/capture/files/context.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
 import { nextTimestamp, tcpConnection } from '../../../src/capture/files/tcp-connection.ts';
-import { contentBetween, type Segment } from '../../../src/capture/files/tcp-queue.ts';
+import { contentBetween, type Segment, sentTo } from '../../../src/capture/files/tcp-queue.ts';
+import { skBuff } from '../../../src/linux/skbuff.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { tcpSock } from '../../../src/linux/tcp.ts';
 import type { TcpConnection } from '../../../src/model/socket.ts';
@@ -14,6 +15,8 @@ import { releases } from '../../vmcore/fixtures.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
 
 const CLOCKS = { monotonic: 5_000_000_000n, realtime: 0n, boottime: 0n, tai: 0n };
+
+const SPIN_LOCK = 'sk_lock.slock.rlock.raw_lock.val';
 
 function reasonOf(step: () => unknown): string {
   try {
@@ -100,6 +103,9 @@ for (const release of releases) {
       constructor(state: number = tcpState.established) {
         const { kernel } = this;
         this.sock = kernel.allocate('tcp_sock');
+        const socket = kernel.allocate('socket');
+        kernel.set('socket', socket, 'state', 3);
+        kernel.set('sock', this.sock, 'sk_socket', socket);
         for (const queue of ['sk_receive_queue', 'sk_write_queue']) {
           const head = kernel.memberAddress('sock', this.sock, queue);
           kernel.set('sk_buff_head', head, 'next', head);
@@ -150,13 +156,14 @@ for (const release of releases) {
         return skb;
       }
 
-      queue(member: 'sk_receive_queue' | 'sk_write_queue', ...buffers: readonly MadeBuffer[]): void {
+      queue(member: 'sk_receive_queue' | 'sk_write_queue', ...buffers: readonly MadeBuffer[]): bigint[] {
         const { kernel } = this;
         const head = kernel.memberAddress('sock', this.sock, member);
         const skbs = buffers.map((buffer) => this.buffer(buffer));
         kernel.set('sk_buff_head', head, 'next', skbs[0] ?? head);
         kernel.set('sk_buff_head', head, 'qlen', skbs.length);
         for (const [i, skb] of skbs.entries()) kernel.set('sk_buff', skb, 'next', skbs[i + 1] ?? head);
+        return skbs;
       }
 
       /** A tree that leans to the right. */
@@ -232,6 +239,74 @@ for (const release of releases) {
       );
     });
 
+    test('has the first buffer that is to be sent as one that was sent, while somebody is at it', () => {
+      const made = new Made();
+      made.sent({ seq: 4000, bytes: 8 });
+      made.queue('sk_write_queue', { seq: 4008, bytes: 5 }, { seq: 4013, bytes: 7 });
+      made.tcp('snd_nxt', 4008);
+      made.tcp('write_seq', 4020);
+      const { kernel } = made;
+      const numbers = (): number[] => {
+        const { unacknowledged, unsentBytes, writtenTo } = made.captured();
+        const sock = kernel.bind(sockStruct).at(made.sock);
+        const sent = sentTo(kernel, sock, kernel.bind(tcpSock).at(made.sock));
+        return [unacknowledged.bytes, unsentBytes, writtenTo, sent];
+      };
+      assert.deepEqual(numbers(), [20, 12, 4020, 4008]);
+      made.sk(SPIN_LOCK, 1);
+      assert.deepEqual(numbers(), [20, 7, 4020, 4013]);
+      made.queue('sk_write_queue');
+      made.tcp('write_seq', 4008);
+      assert.deepEqual(numbers(), [8, 0, 4008, 4008]);
+    });
+
+    test('with a piece twice is refused while somebody is at it: its pieces were being moved up', () => {
+      const made = new Made();
+      const [buffer = 0n] = made.queue('sk_write_queue', { seq: 4000, bytes: 30 });
+      made.tcp('write_seq', 4030);
+      const shared = kernelShared(made, buffer);
+      const [page, offset] = made.kernel.hasMember('skb_frag', 'netmem')
+        ? ['netmem', 'offset']
+        : ['bv_page', 'bv_offset'];
+      for (const member of [page, offset]) {
+        const size = member === page ? 'u64' : 'u32';
+        const from = made.kernel.memberAddress('skb_shared_info', shared, `frags[1].${member}`);
+        const value = size === 'u64' ? made.kernel.memory.u64(from) : made.kernel.memory.u32(from);
+        made.kernel.set('skb_shared_info', shared, `frags[0].${member}`, value);
+      }
+      assert.equal(made.captured().unsentBytes, 30, 'a file may have been sent twice');
+      made.sk(SPIN_LOCK, 1);
+      assert.match(
+        reasonOf(() => made.captured()),
+        /^has a TCP connection that was being worked on when the kernel died: a buffer has a piece twice$/,
+      );
+    });
+
+    test('with what does not fit is refused for the moment while somebody is at it, not as damaged', () => {
+      for (const [member, problem] of [
+        ['snd_wl1', 'its windows are impossible'],
+        ['rcv_nxt', 'what was received ends'],
+      ] as const) {
+        const made = new Made();
+        made.tcp(member, 1501);
+        assert.match(
+          reasonOf(() => made.captured()),
+          new RegExp(`is damaged: ${problem}`),
+        );
+        made.sk(SPIN_LOCK, 1);
+        assert.match(
+          reasonOf(() => made.captured()),
+          new RegExp(`worked on when the kernel died: ${problem}`),
+        );
+        const head = made.kernel.memberAddress('sock', made.sock, 'sk_receive_queue');
+        made.kernel.set('sk_buff_head', head, 'qlen', 3);
+        assert.match(
+          reasonOf(() => made.captured()),
+          /worked on when the kernel died: socket queue at \S+ has 0 of its 3 buffers$/,
+        );
+      }
+    });
+
     test('whose peer has ended has its end behind what was received, read or not', () => {
       const made = new Made(tcpState.closeWait);
       made.tcp('rcv_nxt', 1006);
@@ -275,9 +350,11 @@ for (const release of releases) {
         return reasonOf(() => made.captured()).replace(/^has a TCP connection /, '');
       };
       const worked = 'that was being worked on when the kernel died';
-      assert.equal(refused('sk', 'sk_lock.owned', 1), worked);
-      assert.equal(refused('sk', 'sk_lock.slock.rlock.raw_lock.val', 0x101), worked);
-      assert.equal(refused('sk', 'sk_backlog.tail', 64n), worked);
+      assert.equal(refused('sk', 'sk_lock.owned', 1), `${worked}: which call had its lock cannot be told`);
+      assert.equal(
+        refused('sk', 'sk_backlog.tail', 64n),
+        `${worked}: it has packets that nobody was to look at`,
+      );
       assert.match(refused('sk', 'sk_user_data', 64n), /^that something in the kernel uses/);
       assert.match(refused('sk', 'sk_zckey', 3), /MSG_ZEROCOPY/);
       assert.match(refused('tcp', 'urg_data', 0x141), /urgent data/);
@@ -290,6 +367,11 @@ for (const release of releases) {
       assert.match(refused('tcp', 'snd_nxt', 4001), /what was sent ends 1 bytes before/);
       assert.match(adviceFor(`has a TCP connection ${worked}`) ?? '', /^a matter of the moment/);
     });
+
+    function kernelShared({ kernel }: Made, buffer: bigint): bigint {
+      const { head, end } = kernel.bind(skBuff).at(buffer);
+      return head + BigInt(end);
+    }
 
     /** Bit fields: the whole word, for those of one bit at least. */
     function setBits(made: Made, member: string, value: number): void {

@@ -1,33 +1,17 @@
 // The other ends of connections, in the fixtures: a process there has a connection to itself.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { fits } from '../../../src/capture/files/tcp-peer.ts';
 import { captureProcesses } from '../../../src/capture/index.ts';
-import { fdSlots } from '../../../src/linux/fdtable.ts';
-import { fileAt } from '../../../src/linux/file.ts';
 import { inetSock } from '../../../src/linux/inet.ts';
-import { socketStruct } from '../../../src/linux/net.ts';
-import { findTaskByPid } from '../../../src/linux/pid.ts';
-import { fileKind } from '../../../src/linux/readers/file-kind.ts';
-import { taskAt } from '../../../src/linux/sched.ts';
-import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
+import { sockStruct } from '../../../src/linux/sock.ts';
 import { tcpSock } from '../../../src/linux/tcp.ts';
 import type { InetSocket } from '../../../src/model/socket.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
+import { connectedOf } from './connected.ts';
 
 type Member = 'destinationPort' | 'network' | 'saddr' | 'daddr';
-
-/** The connected sockets of a process. */
-function connectedOf(kernel: Kernel, pid: number): bigint[] {
-  const { files } = taskAt(kernel, findTaskByPid(kernel, pid) ?? 0n);
-  return fdSlots(kernel, files).flatMap(({ file }) => {
-    const open = file === 0n ? undefined : fileAt(kernel, file);
-    if (open === undefined || fileKind(kernel, open.f_op) !== 'socket') return [];
-    const { sk } = kernel.bind(socketStruct).at(open.private_data);
-    if (kernel.bind(sockStruct).at(sk).state !== tcpState.established) return [];
-    return [sk];
-  });
-}
 
 /** Physical address of a member of each connected socket of a process. */
 function memberOfConnected(kernel: Kernel, pid: number, member: Member): number[] {
@@ -40,6 +24,13 @@ function tcpMember(kernel: Kernel, pid: number, member: 'rcv_nxt' | 'copied_seq'
   const offset = BigInt(kernel.bind(tcpSock).offsetOf(member));
   return connectedOf(kernel, pid).map((sk) => kernel.memory.translate(sk + offset));
 }
+
+test('what one end waits for, the other one has sent, and keeps still', () => {
+  assert.deepEqual(
+    [99, 100, 200, 201].map((rcv_nxt) => fits({ snd_una: 100 }, 200, { rcv_nxt })),
+    [false, true, true, false],
+  );
+});
 
 for (const release of releases) {
   suite(`the other end of a connection of ${release}`, () => {

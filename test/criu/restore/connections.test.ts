@@ -1,10 +1,14 @@
 // Changes the network: in a network namespace of its own, for which the file runs itself once more.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, suite, test } from 'node:test';
+import { connectAnew } from '../../../src/criu/restore/connect-anew.ts';
+import { INTERFACE, ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
 import { prepareConnections } from '../../../src/criu/restore/connections.ts';
 import { cgroups } from './cgroups.ts';
 
@@ -21,6 +25,26 @@ try:
     print('connected')
 except TimeoutError:
     print('nothing')
+`;
+
+const CONNECTING = `
+import socket, sys
+open(sys.argv[1] + '/cgroup.procs', 'w').write('0')
+one = socket.socket()
+print(one.fileno(), flush=True)
+sys.stdin.readline()
+state = {2: 'SYN_SENT'}.get(one.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 1)[0])
+print('blocking' if one.getblocking() else 'not blocking', state, sep=', ', flush=True)
+one.connect(('127.0.0.1', int(sys.argv[2])))
+print('connected', flush=True)
+sys.stdin.readline()
+`;
+
+const SOCKETS = `
+import socket, sys
+all = [socket.socket() for _ in range(int(sys.argv[1]))]
+print(' '.join(str(one.fileno()) for one in all), flush=True)
+sys.stdin.readline()
 `;
 
 const INSIDE = 'OTHERWORLD_TEST_NETWORK';
@@ -57,7 +81,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
 
   test('is there from when CRIU makes something until all is made', () => {
     const usual = mtu();
-    const resource = prepareConnections({ count: 1, addresses: [] }, directory);
+    const resource = prepareConnections({ count: 1, addresses: [], connects: [] }, directory);
     assert.equal(connect(20), 'connected');
     resource.begin?.();
     assert.equal(connect(0.3), 'nothing');
@@ -70,14 +94,83 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
 
   test('is gone if the group does not come back, or if it cannot be made', () => {
     const usual = mtu();
-    const resource = prepareConnections({ count: 1, addresses: [] }, directory);
+    const resource = prepareConnections({ count: 1, addresses: [], connects: [] }, directory);
     resource.begin?.();
     assert.deepEqual(resource.finish(false), []);
     assert.equal(mtu(), usual);
-    const wrong = prepareConnections({ count: 1, addresses: ['no address'] }, directory);
+    const wrong = prepareConnections({ count: 1, addresses: ['no address'], connects: [] }, directory);
     assert.throws(() => wrong.begin?.(), /^Error: its TCP connections cannot be made again: ip: /);
     assert.equal(mtu(), usual);
     assert.equal(connect(20), 'connected');
+  });
+
+  test('has who was connecting do so again: it is as if its first segment had been lost', async () => {
+    const subject = spawn('python3', ['-c', CONNECTING, directory, port], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    try {
+      const lines = createInterface({ input: subject.stdout })[Symbol.asyncIterator]();
+      const line = async (): Promise<string> => String((await lines.next()).value);
+      const fd = Number(await line());
+      const target = { family: 2, address: '7f000001', port: Number(port) } as const;
+      const connects = [{ pid: subject.pid ?? 0, fd, flags: 2, ...target }];
+      const resource = prepareConnections({ count: 0, addresses: [], connects }, directory);
+      resource.begin?.();
+      assert.deepEqual(resource.ready?.(), []);
+      subject.stdin.write('go\n');
+      assert.equal(await line(), 'blocking, SYN_SENT');
+      assert.equal(await line(), 'connected');
+      assert.deepEqual(resource.finish(true), []);
+    } finally {
+      subject.kill('SIGKILL');
+      await once(subject, 'exit');
+    }
+  });
+
+  test('is a way of its own to one peer for each that connects to it, and nothing of it is left', async () => {
+    const [peer, addresses] = ['192.0.2.9', ['10.0.2.15', '10.0.2.16']];
+    // In the place of the interface that leads nowhere: not each kernel on which this runs has its kind.
+    const made = [
+      `link add ${INTERFACE} type veth peer name other0`,
+      ...['other0', INTERFACE].map((name) => `link set ${name} up`),
+      ...addresses.map((address) => `address add ${address}/32 dev ${INTERFACE}`),
+      `route add 0.0.0.0/0 dev ${INTERFACE} metric ${LAST_METRIC}`,
+    ];
+    const routes = (): string => spawnSync('ip', ['route', 'show'], { encoding: 'utf8' }).stdout;
+    ip(made);
+    const before = routes();
+    const subject = spawn('python3', ['-c', SOCKETS, '3'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      const lines = createInterface({ input: subject.stdout })[Symbol.asyncIterator]();
+      const fds = String((await lines.next()).value).split(' ');
+      const target = { family: 2, address: 'c0000209', port: 80, flags: 2, pid: subject.pid ?? 0 } as const;
+      const from = [...addresses, addresses[0] ?? ''];
+      const connects = fds.map((fd, i) => {
+        const route = { to: peer, from: from[i] ?? '' };
+        return { ...target, fd: Number(fd), route };
+      });
+      assert.deepEqual(connectAnew(connects), []);
+      assert.equal(routes(), before);
+      const { stdout } = spawnSync('ss', ['-tnH', 'state', 'syn-sent'], { encoding: 'utf8' });
+      const own = stdout.match(/\S+(?=:\d+ +192\.0\.2\.9:80)/g) ?? [];
+      assert.deepEqual(own.toSorted(), from.toSorted(), stdout);
+      ip([`link set ${INTERFACE} down`]);
+      const [problem = ''] = connectAnew(connects.slice(0, 1));
+      assert.match(problem, /^the connection of fd \d+ of process \d+ cannot be begun anew \(ip: /);
+    } finally {
+      subject.kill('SIGKILL');
+      await once(subject, 'exit');
+      ip([`link delete ${INTERFACE}`]);
+    }
+  });
+
+  test('is not there if a socket cannot connect', () => {
+    const target = { family: 2, address: '7f000001', port: Number(port) } as const;
+    const connects = [{ pid: process.pid, fd: 9000, flags: 2, ...target }];
+    const resource = prepareConnections({ count: 0, addresses: [], connects }, directory);
+    resource.begin?.();
+    const [problem = ''] = resource.ready?.() ?? [];
+    assert.match(problem, /^the connection of fd 9000 of process \d+ cannot be begun anew \(EBADF/);
   });
 
   test('is nothing for a group without any', () => {

@@ -30,7 +30,10 @@ suite('a connection of a group that does not come back', { skip: process.getuid?
     ]).catch((error: NodeJS.ErrnoException) => String(error.code));
     peer.resume();
     const socket = { pid, fd: Number(line), uid: 0, gid: 0, options: [] };
-    const plan = { connections: { count: 1, addresses: [] }, sockets: [socket, { ...socket, fd: 900 }] };
+    const plan = {
+      connections: { count: 1, addresses: [], connects: [] },
+      sockets: [socket, { ...socket, fd: 900 }],
+    };
     resetConnections(plan, isMember ? [pid] : []);
     child.kill('SIGKILL');
     const result = await how;

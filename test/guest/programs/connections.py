@@ -4,6 +4,8 @@ connections.py serve ADDRESS PORT DIRECTORY        accepts connections; who conn
 connections.py call ADDRESS PORT DIRECTORY NAME WORDS   connects, says WORDS (`KIND SEED BYTES`; nothing if KIND is
                                                    quiet), and does as in an exchange from its side
 connections.py wait ADDRESS PORT DIRECTORY NAME    connects, and waits for a byte
+connections.py connect ADDRESS PORT DIRECTORY NAME HOW   connects, HOW is `blocking` or `polling`; sends NAME, and
+                                                   tells what the other end says
 
 The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
   exchange   both ends send BYTES at the same time, at a moderate pace, then end their side and read to the end
@@ -16,6 +18,7 @@ What came of it is in DIRECTORY/NAME, in one line; how far it is, in DIRECTORY/N
 """
 
 import os
+import select
 import socket
 import sys
 import threading
@@ -158,5 +161,29 @@ def wait(address, port, directory, name):
         time.sleep(60)
 
 
+def connect(address, port, directory, name, how):
+    result = Result(directory, name)
+    connection = socket.socket()
+    try:
+        if how == "blocking":
+            connection.connect((address, int(port)))
+        else:
+            connection.setblocking(False)
+            connection.connect_ex((address, int(port)))
+            poll = select.poll()
+            poll.register(connection, select.POLLOUT)
+            poll.poll()
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+            connection.setblocking(True)
+        connection.sendall(f"{name}\n".encode())
+        result.say(connection.makefile("r").readline().strip())
+    except OSError as error:
+        result.say(f"{type(error).__name__}: {error}")
+    while True:
+        time.sleep(60)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "call": call, "wait": wait}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "call": call, "wait": wait, "connect": connect}[sys.argv[1]](*sys.argv[2:])

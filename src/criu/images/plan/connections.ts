@@ -1,7 +1,7 @@
-import type { GroupFiles } from '../../../model/file.ts';
 import type { InetSocket } from '../../../model/socket.ts';
 import { isLoopbackAddress, unmapped } from '../../../system/ip-address.ts';
-import type { RestorePlan } from './restore-plan.ts';
+import { type Holders, holderOf } from './holder-of.ts';
+import type { PlannedConnect, RestorePlan } from './restore-plan.ts';
 
 /** An address as text; that of an IPv4 connection of an IPv6 socket is an IPv4 one. */
 function addressText(address: Uint8Array): string {
@@ -10,13 +10,33 @@ function addressText(address: Uint8Array): string {
   return plain.length === 4 ? plain.join('.') : groups.join(':');
 }
 
-/** What the TCP connections of a group need to be made again; undefined if it has none. */
-export function connectionsOf({ files }: Pick<GroupFiles, 'files'>): RestorePlan['connections'] {
-  const connected = files.filter(
-    (file): file is InetSocket => file.type === 'inet' && file.connection !== undefined,
-  );
-  if (connected.length === 0) return undefined;
-  const outside = connected.filter(({ sourceAddress }) => !isLoopbackAddress(sourceAddress));
-  const addresses = new Set(outside.map(({ sourceAddress }) => addressText(sourceAddress)));
-  return { count: connected.length, addresses: [...addresses] };
+function connectsOf(group: Holders, sockets: readonly InetSocket[]): PlannedConnect[] {
+  return sockets.flatMap(({ id, flags, family, connecting }) => {
+    if (connecting === undefined) return [];
+    const { source, address, port } = connecting;
+    const route = isLoopbackAddress(source)
+      ? {}
+      : { route: { to: addressText(address), from: addressText(source) } };
+    const target = { address: Buffer.from(address).toString('hex'), port, ...route };
+    return holderOf(group, id).map((holder) => ({ ...holder, flags, family, ...target }));
+  });
+}
+
+/**
+ * What the TCP connections of a group need to be made again, or begun anew; undefined if it has none. Throws
+ * an Error if one is to be begun anew for which nobody has a descriptor: a capture refuses that.
+ */
+export function connectionsOf(group: Holders): RestorePlan['connections'] {
+  const sockets = group.files.files.filter((file): file is InetSocket => file.type === 'inet');
+  const connected = sockets.filter(({ connection }) => connection !== undefined);
+  const connecting = sockets.flatMap((socket) => socket.connecting ?? []);
+  if (connected.length + connecting.length === 0) return undefined;
+  const connects = connectsOf(group, sockets);
+  if (connects.length < connecting.length) throw new Error('nobody has a socket that is to be connected');
+  const own = [
+    ...connected.map(({ sourceAddress }) => sourceAddress),
+    ...connecting.map(({ source }) => source),
+  ];
+  const outside = own.filter((address) => !isLoopbackAddress(address));
+  return { count: connected.length, addresses: [...new Set(outside.map(addressText))], connects };
 }

@@ -33,9 +33,13 @@ function line(names: readonly (string | number)[], text: (list: string) => strin
 
 function describeConnections({ connections }: RestorePlan): string[] {
   if (connections === undefined) return [];
-  const { count, addresses } = connections;
+  const { count, addresses, connects } = connections;
   const through = addresses.length === 0 ? '' : `, through an interface with ${listed(addresses)}`;
-  return [`makes ${counted(count, 'TCP connection')} again${through}`];
+  const what = [
+    ...(count === 0 ? [] : [`makes ${counted(count, 'TCP connection')} again`]),
+    ...(connects.length === 0 ? [] : [`begins ${counted(connects.length, 'TCP connection')} anew`]),
+  ];
+  return [`${what.join(', and ')}${through}`];
 }
 
 /** What is made, compared and set for a group as a whole: short lines. */

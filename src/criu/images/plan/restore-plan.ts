@@ -29,6 +29,21 @@ const journalSocket = z.discriminatedUnion('kind', [
   }),
 ]);
 
+/** A socket that is to be connected once more: a process and a descriptor that lead to it. */
+const connect = z.strictObject({
+  pid: z.int(),
+  fd: z.int(),
+  /** Status flags of its open file. */
+  flags: z.int(),
+  /** AF_INET 2 or AF_INET6 10. */
+  family: z.union([z.literal(2), z.literal(10)]),
+  /** In hexadecimal, as the socket names its peer: 4 or 16 bytes. */
+  address: z.string().regex(/^(?:[0-9a-f]{8}|[0-9a-f]{32})$/),
+  port: z.int(),
+  /** The peer, and the own address that it is to see; undefined within the machine. */
+  route: z.strictObject({ to: z.string(), from: z.string() }).optional(),
+});
+
 /** Memory protection keys that a process had allocated, and where it has them. */
 const memoryKeys = z.strictObject({
   pid: z.int(),
@@ -66,8 +81,13 @@ export const restorePlanSchema = z.strictObject({
   options: z.array(z.string()),
   /** Sockets to the journal, which is another one now. */
   journalSockets: z.array(journalSocket),
-  /** TCP connections: how many, and the addresses that they have on the machine, but those of loopback. */
-  connections: z.strictObject({ count: z.int(), addresses: z.array(z.string()) }).optional(),
+  /**
+   * TCP connections: how many, the addresses that they have on the machine, but those of loopback, and those
+   * that are begun anew.
+   */
+  connections: z
+    .strictObject({ count: z.int(), addresses: z.array(z.string()), connects: z.array(connect) })
+    .optional(),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */
@@ -118,6 +138,7 @@ export const restorePlanSchema = z.strictObject({
 
 /** What restoring needs to know besides CRIU's images, and what CRIU leaves to be done. */
 export type RestorePlan = z.infer<typeof restorePlanSchema>;
+export type PlannedConnect = z.infer<typeof connect>;
 export type PlannedJournalSocket = z.infer<typeof journalSocket>;
 export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
 export type SignalsPlan = z.infer<typeof signals>;

@@ -6,6 +6,7 @@ import { lockOptions } from '../files/locks.ts';
 import { connectionOptions } from '../files/tcp-stream.ts';
 import { aioRingEntries } from '../mm.ts';
 import { connectionsOf } from './connections.ts';
+import { holderOf } from './holder-of.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
@@ -15,16 +16,6 @@ import { signalsOf } from './signals.ts';
 const SECOND = 1_000_000_000n;
 
 type Timespec = RestorePlan['wallClockTimers'][number]['expires'];
-
-/** A process of the group, and a descriptor in it, that lead to an open file; empty if none does. */
-function holderOf({ files, processes }: ProcessGroup, id: number): { pid: number; fd: number }[] {
-  for (const { filesId, descriptors } of files.tables) {
-    const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
-    const pid = processes.find((process) => process.filesId === filesId)?.pid;
-    if (fd !== undefined && pid !== undefined) return [{ pid, fd }];
-  }
-  return [];
-}
 
 function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
   return group.files.files.flatMap((file) => {
@@ -91,7 +82,7 @@ export function writeRestorePlan(
     ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
     options: [...lockOptions(group.files), ...connectionOptions(group.files)],
     journalSockets: journalSocketsOf(group.files),
-    connections: connectionsOf(group.files),
+    connections: connectionsOf(group),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
     ioPriorities: threads.flatMap(({ tid, ioPriority }) =>

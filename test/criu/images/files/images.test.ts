@@ -81,6 +81,7 @@ const inetSocket: InetSocket = {
   options: { ...options, filter: [0x0000ffff_02_01_0006n] },
   tcp: { cork: false, nodelay: true, keepCount: 3, keepIdleSeconds: 60, keepIntervalSeconds: undefined },
   connection: undefined,
+  connecting: undefined,
 };
 
 function pathFile(changes: Partial<PathFile>): PathFile {

@@ -23,7 +23,7 @@ describe('what a restore does besides CRIU is described', () => {
     const symlinks = Array.from({ length: 7 }, (_, i) => ({
       ...{ path: `/run/${i}`, target: 'x', uid: 0, gid: 0 },
     }));
-    const connections = { count: 2, addresses: ['10.0.2.15'] };
+    const connections = { count: 2, addresses: ['10.0.2.15'], connects: [] };
     const plan = { ...nothing, rootPid: 4000, options: ['--file-locks'], connections };
     assert.deepEqual(
       describeGroupPlan(
@@ -38,6 +38,18 @@ describe('what a restore does besides CRIU is described', () => {
         'calls criu restore with --file-locks',
       ],
     );
+  });
+
+  it('for connections: only what there is', () => {
+    const one = { pid: 7, fd: 3, flags: 2, family: 2, address: '7f000001', port: 1 } as const;
+    const lines = (count: number, connects: number): string[] =>
+      describeGroupPlan(
+        { ...nothing, connections: { count, addresses: [], connects: new Array(connects).fill(one) } },
+        unprepared,
+        { segments: [], semaphores: [], messageQueues: [] },
+      );
+    assert.deepEqual(lines(0, 2), ['begins 2 TCP connections anew']);
+    assert.deepEqual(lines(1, 1), ['makes 1 TCP connection again, and begins 1 TCP connection anew']);
   });
 
   it('for a process: how its threads go on, and what is set of it and of no other', () => {
