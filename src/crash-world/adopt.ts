@@ -10,7 +10,7 @@ import { afreshCommand } from './afresh.ts';
 import type { Handover } from './handover.ts';
 import { limitProperties } from './scope-limits.ts';
 import { show, systemctl } from './systemctl.ts';
-import { removeDropIn, removeSystemDropIns, serviceType, writeNamelessDropIn } from './units.ts';
+import { helperSays, removeDropIn, removeSystemDropIns, serviceType, writeNamelessDropIn } from './units.ts';
 import { type Looking, looking, unitOf } from './what-runs.ts';
 
 /**
@@ -94,10 +94,12 @@ async function adoptUnit({ unit, mainPid, processes }: UnitAdoption): Promise<st
     const now = show(unit, 'MainPID', 'ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'LoadState');
     if (now.get('MainPID') !== String(mainPid)) return whyNot(mainPid, now, stderr);
     const cgroup = show(unit, 'ControlGroup').get('ControlGroup') ?? '';
-    return await whoStaysOutside(
+    const outside = await whoStaysOutside(
       () => outsideUnit({ unit, processes }),
       () => othersIn(cgroup, processes).length > 0,
     );
+    const why = outside === undefined ? '' : helperSays(unit);
+    return why === '' ? outside : `${outside} (${why})`;
   } catch (error) {
     return messageWithCauses(error);
   }

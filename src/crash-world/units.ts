@@ -1,7 +1,17 @@
-import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { PAYLOAD_DIRECTORY, RUN_DIRECTORY } from '../config/paths.ts';
 import { STREAMS_GIVEN, STREAMS_TAKEN } from '../criu/restore/names.ts';
+import { ifThere } from '../system/proc.ts';
 import type { UnitAdoption } from './adoption.ts';
 import { runtimeProgram } from './runtime-program.ts';
 
@@ -22,6 +32,9 @@ export const SANDBOX_UNIT = 'otherworld-sandbox.service';
 export const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
 const ADOPT_SCRIPT = 'adopt.sh';
 
+/** How often the helper asks for the main process: systemctl gives up on an answer after 25 s. */
+const QUESTIONS = 10;
+
 /**
  * Started by systemd in place of a service's program, with the unit's name. Nothing of it can end a process
  * that it is to take up: these are outside the unit's cgroup, which is what systemd signals, until systemd
@@ -39,14 +52,23 @@ case $own in
 *) echo "the helper is in cgroup $own, not in that of $unit" >&2; exit 1 ;;
 esac
 top=/sys/fs/cgroup\${own%%/"$unit"/*}/$unit
+say() {
+    echo "$1" >&2
+    echo "$1" >>"$list.why"
+    return 1
+}
 systemd-notify --ready --status="brought back by Otherworld" "MAINPID=$main" || exit 1
-if [ "$(systemctl show --property=MainPID --value -- "$unit")" != "$main" ]; then
-    echo "systemd does not take process $main as the main process of $unit" >&2
-    exit 1
-fi
+# A manager that starts everything else as well may not answer in the time that systemctl gives it.
+tries=0
+until taken=$(systemctl show --property=MainPID --value -- "$unit"); do
+    tries=$((tries + 1))
+    [ "$tries" -lt ${QUESTIONS} ] || say "systemd does not answer" || exit 1
+    sleep 1
+done
+[ "$taken" = "$main" ] || say "systemd has $taken as the main process of $unit, not $main" || exit 1
 while read -r pid below; do
     mkdir -p "$top$below"
-    echo "$pid" >"$top$below/cgroup.procs" || [ ! -e "/proc/$pid" ] || echo "process $pid stays outside" >&2
+    echo "$pid" >"$top$below/cgroup.procs" || [ ! -e "/proc/$pid" ] || say "process $pid stays outside"
 done <"$list"
 exit 0
 `;
@@ -106,6 +128,12 @@ const HELPER: Start = {
   start: ['Type=notify', `ExecStart=+/bin/sh ${join(ADOPT_DIRECTORY, ADOPT_SCRIPT)} %n`],
   timeout: '5min',
 };
+
+/** Why the helper of a unit could not do its work, in its words; empty if it said nothing. */
+export function helperSays(unit: string, helpers: string = ADOPT_DIRECTORY): string {
+  const said = ifThere(() => readFileSync(join(helpers, `${unit}.why`), 'utf8')) ?? '';
+  return said.trim().split('\n').join('; ');
+}
 
 /** Writes a service's drop-in, and for the helper the processes with the main one first. */
 export function writeDropIn(

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { outsideUnit, whoStaysOutside, whyNot } from '../../src/crash-world/adopt.ts';
-import { removeDropIn, serviceType, writeDropIn } from '../../src/crash-world/units.ts';
+import { helperSays, removeDropIn, serviceType, writeDropIn } from '../../src/crash-world/units.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-units-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -56,6 +57,25 @@ test('a process is moved into the cgroup of the unit only when systemd calls tha
   );
   assert.ok(notify !== undefined && asked !== undefined && moved !== undefined);
   assert.ok(0 < notify && notify < asked && asked < moved);
+});
+
+test('a helper asks again where systemd does not answer, and says why it has not moved a process', () => {
+  dropIn();
+  const script = readFileSync(join(helpers, 'adopt.sh'), 'utf8').replace(/^case.*?^esac$/ms, '');
+  const programs = join(directory, 'programs');
+  mkdirSync(programs, { recursive: true });
+  const program = (name: string, text: string): void =>
+    writeFileSync(join(programs, name), `#!/bin/sh\n${text}\n`, { mode: 0o700 });
+  program('systemd-notify', 'exit 0');
+  program('sleep', 'exit 0');
+  program('systemctl', `[ -e ${directory}/asked ] && echo 19 || { : >${directory}/asked; exit 1; }`);
+  const path = join(helpers, 'tried.sh');
+  writeFileSync(path, script);
+  const env = { ...process.env, PATH: `${programs}:${process.env.PATH}` };
+  const { status } = spawnSync('/bin/sh', [path, adoption.unit], { env, encoding: 'utf8' });
+  assert.equal(status, 1);
+  const said = helperSays(adoption.unit, helpers);
+  assert.equal(said, `systemd has 19 as the main process of ${adoption.unit}, not 20`);
 });
 
 test('the type of a unit is the last one that is set, or follows from a name on the bus', () => {
