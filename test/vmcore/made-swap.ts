@@ -5,7 +5,9 @@ import type { StoredPages } from '../../src/vmcore/stored-pages.ts';
 import type { MadeKernel } from './made-kernel.ts';
 
 /** Numbers of page flags that differ between releases; a kernel's own enumerators tell which they are. */
-const pageFlags = { uptodate: 3, dirty: 4, writeback: 1, swapcache: 10, swapbacked: 17 } as const;
+const pageFlags = {
+  ...{ locked: 0, writeback: 1, uptodate: 3, dirty: 4, swapcache: 10, swapbacked: 17, hwpoison: 21 },
+} as const;
 
 /** A swap area made by hand. */
 export interface MadeSwap {

@@ -62,10 +62,9 @@ const NO_ID = /^0{8}-/;
 
 /** What of a device has to be the same, whatever it is called now. */
 function isAlike(was: SwapDevice, is: BlockDevice): boolean {
-  const [then, now] = [certainPlace(was), certainPlace(is)];
-  const isElsewhere = then !== undefined && now !== undefined && then !== now;
   return (
-    !isElsewhere &&
+    // A copy of a disk has the ids of its partitions too.
+    certainPlace(was) === certainPlace(is) &&
     is.sectors === was.sectors &&
     is.partition === was.partition &&
     is.startSector === was.startSector
@@ -92,4 +91,21 @@ export function findSwapDevice(
   });
   if (found.length > 1) return `is not the only one of its kind: ${found.map(({ name }) => name).join(', ')}`;
   return found[0] ?? 'is not found among the disks of the crash kernel';
+}
+
+/**
+ * The device that the dead kernel had a swap file on. It has to be found like an area of its own, and to be
+ * what the file's file system is mounted from: a copy of a disk has the same file at the same place.
+ * @param mounted number of that device (`st_dev` of the file)
+ * @returns a sentence after the file's name if it is not found for certain
+ */
+export function findFileDevice(
+  was: SwapDevice,
+  mounted: number,
+  devices: readonly BlockDevice[],
+  uuidOf: (device: BlockDevice) => string | undefined = partitionUuid,
+): BlockDevice | string {
+  const found = findSwapDevice(was, devices, uuidOf);
+  if (typeof found === 'string') return `is on ${was.name}, which ${found}`;
+  return found.number === mounted ? found : 'is on another disk than before the panic';
 }

@@ -3,7 +3,7 @@ import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { STORED } from '../../vmcore/stored-pages.ts';
 import { addressSpaceStruct } from '../fs.ts';
-import { pageStruct } from '../mm-types.ts';
+import { type Page, pageStruct } from '../mm-types.ts';
 import { MAX_SWAP_AREAS, SWAP_MAP, SWAP_SPACE_PAGES, swapEntry } from '../swap.ts';
 import { XA_CHUNK, xaChunk, xaIsValue } from '../xarray.ts';
 import { type SwapArea, swapAreaAt, swapAreaCount } from './swap-areas.ts';
@@ -204,17 +204,30 @@ export class SwapEntries {
   ): number | undefined {
     const kernel = this.#kernel;
     const head = kernel.bind(pageStruct).at(address);
+    const has = (flag: string): boolean => head.flags.has(kernel.enumerator(flag));
     const entry = swapEntry(head.private);
     const distance = slot - entry.slot;
-    const isInCache =
-      head.flags.has(kernel.enumerator('PG_swapcache')) && head.flags.has(kernel.enumerator('PG_swapbacked'));
+    const isInCache = has('PG_swapcache') && has('PG_swapbacked');
     if (!isInCache || head._refcount <= 0 || entry.type !== type || distance < 0 || distance >= MAX_FOLIO)
       return refuse('has a page in the swap cache that does not belong there');
-    if (!head.flags.has(kernel.enumerator('PG_uptodate'))) return undefined;
-    const physical = (kernel.pageToPfn(address) + distance) * PAGE_SIZE;
+    const pfn = kernel.pageToPfn(address) + distance;
+    if (this.#isPoisoned(head) || this.#isPoisoned(kernel.bind(pageStruct).at(kernel.pfnToPage(pfn))))
+      return refuse('has a poisoned page in the swap cache');
+    if (!has('PG_uptodate')) {
+      // A page is locked before it enters the cache to be read. One that could not be read, and one whose
+      // frame failed (me_swapcache_dirty), stays without content: a process would get SIGBUS for it.
+      return has('PG_locked') ? undefined : refuse('could not be read, or is poisoned');
+    }
+    const physical = pfn * PAGE_SIZE;
     if (!kernel.physical.has(physical, PAGE_SIZE))
       return refuse('is in the swap cache, in a frame that is not in the dump');
     return physical;
+  }
+
+  /** A kernel that was built without memory failures has no such flag. */
+  #isPoisoned({ flags }: Page): boolean {
+    const poisoned = readable(() => this.#kernel.enumerator('PG_hwpoison'));
+    return poisoned !== undefined && flags.has(poisoned);
   }
 
   #stored(entries: AreaEntries, slot: number): number | undefined {

@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import {
   type BlockDevice,
   blockDevices,
+  findFileDevice,
   findSwapDevice,
 } from '../../../src/crash-world/swap/block-devices.ts';
 import { hasExtents } from '../../../src/crash-world/swap/file-extents.ts';
@@ -76,6 +77,21 @@ suite('the device of a swap area, in the crash kernel', () => {
     const copied = now(was, { place: `${PCI}/0000:00:06.0/virtio2/block/vdb/vdb1` });
     assert.match(String(findSwapDevice(was, [copied], () => 'abc-01')), /is not found/);
     assert.equal(findSwapDevice(was, [copied, now(was)], () => 'abc-01') instanceof Object, true);
+  });
+
+  test('of a partition with an id is not its copy on a disk whose place tells nothing', () => {
+    const was = { ...disk, partition: 1, name: 'vdb1', place: `${disk.place}/vdb1`, partitionUuid: 'abc-01' };
+    const place = `${PCI}/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1`;
+    const copied = now(was, { name: 'sda1', place });
+    assert.match(String(findSwapDevice(was, [copied], () => 'abc-01')), /is not found/);
+  });
+
+  test('of a swap file is the one that its file system is mounted from, and not a copy', () => {
+    const copied = now(disk, { name: 'vdc', number: 0xfd20, place: disk.place.replace('05.0', '06.0') });
+    const devices = [now(disk), copied];
+    assert.equal(findFileDevice(disk, disk.number, devices), devices[0]);
+    assert.match(String(findFileDevice(disk, copied.number, devices)), /is on another disk than before/);
+    assert.match(String(findFileDevice(disk, copied.number, [copied])), /is on vdb, which is not found/);
   });
 
   test('of NVMe is the namespace of the same number', () => {

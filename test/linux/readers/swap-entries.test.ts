@@ -54,8 +54,36 @@ for (const release of releases) {
     test('whose page is being read have the area: what is in memory is no content yet', () => {
       const swap = made(release);
       swap.use(6, 0x41);
-      swap.cache(6, 0, []);
+      swap.cache(6, 0, ['locked']);
       assert.equal(swapEntriesOf(swap.kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+    });
+
+    test('whose page has no content and is not being read are refused: the area may have what is older', () => {
+      const swap = made(release);
+      swap.use(6, 0x41);
+      swap.cache(6, 0, []);
+      assert.match(refusal(swap.kernel, 6), /slot 6 of the swap area vda2 could not be read, or is poisoned/);
+    });
+
+    test('whose page is poisoned are refused, whatever else it is', () => {
+      for (const flags of [['uptodate'], ['locked'], []] as const) {
+        const swap = made(release);
+        swap.use(6, 0x41);
+        swap.cache(6, 0, [...flags, 'hwpoison']);
+        assert.match(refusal(swap.kernel, 6), /has a poisoned page in the swap cache/);
+      }
+    });
+
+    test('whose page is poisoned within a large folio are refused, and its others are not', () => {
+      const swap = made(release);
+      const { kernel } = swap;
+      for (const slot of [5, 6]) swap.use(slot, 0x41);
+      const pfn = swap.cache(5, 1, ['uptodate']);
+      const second = kernel.pfnToPage(kernel.frame(2));
+      kernel.set('page', second, 'flags', 1n << BigInt(kernel.enumerator('PG_hwpoison')));
+      swap.cacheEntry(6, kernel.pfnToPage(pfn));
+      assert.equal(swapEntriesOf(kernel).addressOf(0, 5, 'process'), pfn * PAGE_SIZE);
+      assert.match(refusal(kernel, 6), /slot 6 of the swap area vda2 has a poisoned page/);
     });
 
     test('in a large folio have the frame of their own page', () => {
