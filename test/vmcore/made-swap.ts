@@ -24,6 +24,8 @@ export interface MadeSwap {
   readonly extents?: readonly (readonly [number, number, number])[];
   /** A regular file with this name in the root directory. */
   readonly file?: string;
+  /** Byte that the UUID of its file system is made of; 0 is none. */
+  readonly fileSystemId?: number;
   readonly flags?: number;
 }
 
@@ -59,7 +61,7 @@ function openFile(kernel: MadeKernel, name: string, inode: bigint): bigint {
   return file;
 }
 
-function makeInode(kernel: MadeKernel, { file, slots = 64 }: MadeSwap): bigint {
+function makeInode(kernel: MadeKernel, { file, slots = 64, fileSystemId = 7 }: MadeSwap): bigint {
   const inode = kernel.allocate('inode');
   kernel.set('inode', inode, 'i_mode', file === undefined ? 0o60600 : 0o100600);
   kernel.set('inode', inode, 'i_rdev', file === undefined ? DEVICE : 0);
@@ -68,6 +70,7 @@ function makeInode(kernel: MadeKernel, { file, slots = 64 }: MadeSwap): bigint {
   kernel.set('inode', inode, 'i_size', slots * PAGE_SIZE);
   const superBlock = kernel.allocate('super_block');
   kernel.set('super_block', superBlock, 's_dev', DEVICE);
+  kernel.write(kernel.memberAddress('super_block', superBlock, 's_uuid'), Buffer.alloc(16, fileSystemId));
   kernel.set('inode', inode, 'i_sb', superBlock);
   return inode;
 }

@@ -17,6 +17,7 @@ import {
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
+import { noteSwapped } from './swap-note.ts';
 
 /**
  * MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom,
@@ -136,6 +137,12 @@ function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode
   context.noteHolders(holders, `the deleted file ${path} has lost its extended attributes`);
 }
 
+/** Notes what of a file in memory is in swap. */
+export function noteContent(context: CaptureContext, named: NamedFile, pids: Iterable<number>): void {
+  if (isMemoryFileSystem(named.fileSystem.name))
+    noteSwapped(context, named.inode.i_mapping, named.path, pids);
+}
+
 /**
  * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that
  * cannot be, a VmcoreError if its structures are damaged.
@@ -154,6 +161,11 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   if (position !== undefined) noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
+  noteContent(
+    context,
+    named,
+    holders.map(({ pid }) => pid),
+  );
   return captured;
 }
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SwapDevice } from '../../linux/readers/swap-areas.ts';
+import { certainId, certainPlace, NOT_TOLD_APART, type SwapDevice } from '../../linux/readers/swap-areas.ts';
 import { ifThere } from '../../system/proc.ts';
 
 /** A disk or partition of this kernel. */
@@ -45,21 +45,6 @@ export function devicePath(name: string): string {
   return `/dev/${name.replaceAll('!', '/')}`;
 }
 
-/**
- * Where a disk is plugged in, if it is the only one there: on a controller with several, their numbers may be
- * others at each boot. Virtio has a function of the bus for each disk, NVMe numbers its namespaces itself.
- */
-function certainPlace({ place, partition, name }: BlockDevice): string | undefined {
-  const disk = partition === 0 ? place : place.slice(0, -(name.length + 1));
-  const virtio = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/virtio\d+\/block\/[^/]+$/.exec(disk);
-  if (virtio !== null) return `${virtio[1]}/virtio ${partition}`;
-  const nvme = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/nvme\/nvme\d+\/nvme\d+(n\d+)$/.exec(disk);
-  return nvme === null ? undefined : `${nvme[1]}/nvme/${nvme[2]} ${partition}`;
-}
-
-/** An id that no table was given. */
-const NO_ID = /^0{8}-/;
-
 /** What of a device has to be the same, whatever it is called now. */
 function isAlike(was: SwapDevice, is: BlockDevice): boolean {
   return (
@@ -81,13 +66,11 @@ export function findSwapDevice(
   devices: readonly BlockDevice[],
   uuidOf: (device: BlockDevice) => string | undefined = partitionUuid,
 ): BlockDevice | string {
-  const uuid = NO_ID.test(was.partitionUuid) ? '' : was.partitionUuid.toLowerCase();
-  const place = certainPlace(was);
-  if (uuid === '' && place === undefined)
-    return 'cannot be told from other disks after a panic: it is no partition with an id';
+  const [uuid, place] = [certainId(was), certainPlace(was)];
+  if (uuid === undefined && place === undefined) return NOT_TOLD_APART;
   const found = devices.filter((device) => {
     if (!isAlike(was, device)) return false;
-    return uuid === '' ? certainPlace(device) === place : uuidOf(device)?.toLowerCase() === uuid;
+    return uuid === undefined ? certainPlace(device) === place : uuidOf(device)?.toLowerCase() === uuid;
   });
   if (found.length > 1) return `is not the only one of its kind: ${found.map(({ name }) => name).join(', ')}`;
   return found[0] ?? 'is not found among the disks of the crash kernel';

@@ -6,11 +6,12 @@ import { addressSpaceStruct } from '../fs.ts';
 import { type Page, pageStruct } from '../mm-types.ts';
 import { MAX_SWAP_AREAS, SWAP_MAP, SWAP_SPACE_PAGES, swapEntry } from '../swap.ts';
 import { XA_CHUNK, xaChunk, xaIsValue } from '../xarray.ts';
-import { type SwapArea, swapAreaAt, swapAreaCount } from './swap-areas.ts';
+import { PAGE_MAPPING } from './page-owner.ts';
+import { type SwapArea, SwapError, swapAreaAt, swapAreaCount, untriedSwap } from './swap-areas.ts';
 
 /** Bytes of addresses for each area: its slots are numbered with 32 bits, and rarely with more than 30. */
 const AREA_SPAN = STORED / MAX_SWAP_AREAS;
-/** In the place of an area: pages that were all zeros. No kernel has so many areas. */
+/** In the place of an area: pages that were all zeros. `swapAreaCount` takes care that no area has it. */
 const ZEROS = MAX_SWAP_AREAS - 1;
 
 /** Where stored bytes are: in an area, by the bytes of its slots, or nowhere, because they are zeros. */
@@ -33,6 +34,21 @@ export function swapAddress(type: number, slot: number): number {
 
 /** Who has an entry: shared memory is not counted in the area's map, processes are. */
 export type SwapOwner = 'process' | 'shared';
+
+/** Whose entry it is. */
+interface SwapUser {
+  readonly owner: SwapOwner;
+  readonly place: number | undefined;
+}
+
+/**
+ * Whether a page of the swap cache may be of a user, by what its descriptor says. That says nothing (0) until
+ * the page is mapped again, nor of a page merged by KSM, which has several places.
+ */
+function isOf({ owner, place }: SwapUser, mapping: bigint, index: number): boolean {
+  if (Number(mapping & 3n) !== PAGE_MAPPING.anon) return true;
+  return owner === 'process' && (place === undefined || place === index);
+}
 
 /** Bytes of kernel memory that are asked for one by one, and often near to each other. */
 class NearBytes {
@@ -79,7 +95,9 @@ class AreaEntries {
     const { slots } = this.area;
     this.#map = new NearBytes(kernel, swap_map, slots);
     const zeroBytes = Math.ceil(slots / 64) * 8;
-    if (zeromap !== undefined && zeromap !== 0n) this.#zeros = new NearBytes(kernel, zeromap, zeroBytes);
+    // Without it, slots that were never written would be read.
+    if (zeromap === 0n) throw new SwapError(`the swap area ${this.area.name} is damaged: it has no zeromap`);
+    if (zeromap !== undefined) this.#zeros = new NearBytes(kernel, zeromap, zeroBytes);
     this.#spaces = kernel.memory.pointer(kernel.symbol('swapper_spaces') + BigInt(type * 8));
     this.#spaceBytes = BigInt(kernel.sizeOf('address_space'));
   }
@@ -145,11 +163,13 @@ export class SwapEntries {
   /**
    * The address of a page: of memory if the swap cache has its content (what is there may not be on the disk
    * yet), else one from STORED on. Undefined if it cannot be had: `why` tells the reason.
+   * @param place of a process's page: its index in the area (`linear_page_index`), which a page in the cache
+   * has to have; any if undefined
    */
-  addressOf(type: number, slot: number, owner: SwapOwner): number | undefined {
+  addressOf(type: number, slot: number, owner: SwapOwner, place?: number): number | undefined {
     this.why = '';
     try {
-      return this.#find(type, slot, owner);
+      return this.#find(type, slot, owner, place);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       this.why = error.message;
@@ -157,7 +177,7 @@ export class SwapEntries {
     }
   }
 
-  #find(type: number, slot: number, owner: SwapOwner): number | undefined {
+  #find(type: number, slot: number, owner: SwapOwner, place?: number): number | undefined {
     const entries = this.#area(type);
     if (typeof entries === 'string') return this.#refuse(entries);
     const { name, slots } = entries.area;
@@ -173,7 +193,8 @@ export class SwapEntries {
     const hasCache = (usage & SWAP_MAP.hasCache) !== 0;
     if (hasCache !== (page !== 0n))
       return refuse(`is ${hasCache ? 'in' : 'not in'} the swap cache by its map, which differs`);
-    const physical = page === 0n ? undefined : this.#contentInCache(page, type, slot, refuse);
+    const physical =
+      page === 0n ? undefined : this.#contentInCache(page, type, slot, { owner, place }, refuse);
     if (physical !== undefined || this.why !== '') return physical;
     return this.#stored(entries, slot);
   }
@@ -200,6 +221,7 @@ export class SwapEntries {
     address: bigint,
     type: number,
     slot: number,
+    user: SwapUser,
     refuse: (problem: string) => undefined,
   ): number | undefined {
     const kernel = this.#kernel;
@@ -210,6 +232,8 @@ export class SwapEntries {
     const isInCache = has('PG_swapcache') && has('PG_swapbacked');
     if (!isInCache || head._refcount <= 0 || entry.type !== type || distance < 0 || distance >= MAX_FOLIO)
       return refuse('has a page in the swap cache that does not belong there');
+    if (!isOf(user, head.mapping, head.index + distance))
+      return refuse(`has a page in the swap cache that belongs to place ${head.index + distance} elsewhere`);
     const pfn = kernel.pageToPfn(address) + distance;
     if (this.#isPoisoned(head) || this.#isPoisoned(kernel.bind(pageStruct).at(kernel.pfnToPage(pfn))))
       return refuse('has a poisoned page in the swap cache');
@@ -240,9 +264,11 @@ export class SwapEntries {
     return this.#readable(swapAddress(entries.area.type, slot), entries.area.name);
   }
 
-  /** Of a living kernel nothing is read. */
+  /** Of a living kernel nothing is read: it is told what will be. */
   #readable(address: number, name: string): number | undefined {
-    const { isAlive, stored } = this.#kernel;
+    const { isAlive, stored, release } = this.#kernel;
+    const untried = isAlive ? untriedSwap(release) : undefined;
+    if (untried !== undefined) return this.#refuse(untried);
     if (isAlive || stored?.has(address, PAGE_SIZE) === true) return address;
     const problem = stored?.problem(address) ?? `the swap area ${name} cannot be read there`;
     return this.#refuse(stored === undefined ? 'the dump does not have what is in swap' : problem);

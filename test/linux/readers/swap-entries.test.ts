@@ -176,7 +176,38 @@ for (const release of releases) {
       kernel.stored = undefined;
       assert.equal(refusal(kernel, 6), 'the dump does not have what is in swap');
       kernel.isAlive = true;
-      assert.equal(new SwapEntries(kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+      if (release === 'debian13')
+        assert.equal(swapEntriesOf(kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+      else assert.match(refusal(kernel, 6), /this was tried with Linux 6\.12 only/);
+    });
+
+    test('whose page in the cache is of another place in memory are refused', () => {
+      const swap = made(release);
+      const { kernel } = swap;
+      swap.use(6, 0x41);
+      const pfn = swap.cache(6, 0xab, ['uptodate']);
+      const page = kernel.pfnToPage(pfn);
+      kernel.set('page', page, 'index', 77);
+      const find = (place: number): number | undefined =>
+        swapEntriesOf(kernel).addressOf(0, 6, 'process', place);
+      for (const mapping of [0n, 0x1003n]) {
+        kernel.set('page', page, 'mapping', mapping);
+        assert.equal(find(5), pfn * PAGE_SIZE, 'of no place, or of several');
+      }
+      kernel.set('page', page, 'mapping', 0x1001n);
+      assert.equal(find(77), pfn * PAGE_SIZE);
+      assert.equal(find(78), undefined);
+      assert.match(swapEntriesOf(kernel).why, /in the swap cache that belongs to place 77 elsewhere/);
+      swap.use(6, 0xff);
+      assert.match(refusal(kernel, 6, 0, 'shared'), /belongs to place 77 elsewhere/);
+    });
+
+    test('of more areas than a kernel can have are refused: the last number stands for zeros', () => {
+      const { kernel } = made(release);
+      kernel.variable('nr_swapfiles', 31n);
+      assert.notEqual(new SwapEntries(kernel).addressOf(0, 6, 'process'), undefined);
+      kernel.variable('nr_swapfiles', 32n);
+      assert.match(refusal(kernel, 6), /has 32 areas/);
     });
 
     test('are refused with what the store says of their area', () => {
@@ -228,6 +259,19 @@ for (const release of releases) {
       assert.match(on('nbd3'), /swap area nbd3 is on nbd3, which is no disk of this machine/);
     });
 
+    test('on what cannot be told from others after a panic are refused before it', () => {
+      const place = ['devices', 'pci0000:00', '0000:00:1f.2', 'ata1', 'block', 'sda'];
+      const whole = { disk: 'sda', partition: 0, place };
+      const part = { disk: 'sda', partition: 2, place: [...place, 'sda2'] };
+      assert.match(problemOf(whole), /swap area sda is on sda, which cannot be told from other disks/);
+      assert.match(problemOf({ ...part, uuid: '00000000-02' }), /swap area sda2 is on sda2, which cannot/);
+      assert.equal(swapAreaAt(made(release, part).kernel, 0).name, 'sda2');
+      assert.match(
+        problemOf({ file: 'swapfile', fileSystemId: 0 }),
+        /the swap file \/swapfile is on a file system without a UUID, which is not read/,
+      );
+    });
+
     test('over a network file system, being switched on or off, or not in use are refused', () => {
       assert.match(problemOf({ flags: 0x143 }), /file system without a disk \(a network's\)/);
       assert.match(problemOf({ flags: 0x41 }), /swap area 0 was being switched on or off/);
@@ -269,6 +313,12 @@ test('a page of zeros is not in the area, since 6.12', () => {
   swap.kernel.variable('zswap_stored_pages', 3n);
   const address = swapEntriesOf(swap.kernel).addressOf(0, 7, 'process');
   assert.deepEqual(swapPlace(address ?? 0), { type: undefined, offset: 7 * PAGE_SIZE });
+});
+
+test('an area that has lost its map of zeros is damaged, since 6.12', () => {
+  const { kernel, info } = made('debian13');
+  kernel.set('swap_info_struct', info, 'zeromap', 0n);
+  assert.match(refusal(kernel, 6), /the swap area vda2 is damaged: it has no zeromap/);
 });
 
 /** Puts an entry into an empty cache, with nodes as deep as its index needs. */
