@@ -26,6 +26,8 @@ export interface MadeSwap {
   readonly file?: string;
   /** Byte that the UUID of its file system is made of; 0 is none. */
   readonly fileSystemId?: number;
+  /** Its magic number; that of ext4 if undefined. */
+  readonly magic?: number;
   readonly flags?: number;
 }
 
@@ -61,7 +63,10 @@ function openFile(kernel: MadeKernel, name: string, inode: bigint): bigint {
   return file;
 }
 
-function makeInode(kernel: MadeKernel, { file, slots = 64, fileSystemId = 7 }: MadeSwap): bigint {
+function makeInode(
+  kernel: MadeKernel,
+  { file, slots = 64, fileSystemId = 7, magic = 0xef53 }: MadeSwap,
+): bigint {
   const inode = kernel.allocate('inode');
   kernel.set('inode', inode, 'i_mode', file === undefined ? 0o60600 : 0o100600);
   kernel.set('inode', inode, 'i_rdev', file === undefined ? DEVICE : 0);
@@ -70,6 +75,7 @@ function makeInode(kernel: MadeKernel, { file, slots = 64, fileSystemId = 7 }: M
   kernel.set('inode', inode, 'i_size', slots * PAGE_SIZE);
   const superBlock = kernel.allocate('super_block');
   kernel.set('super_block', superBlock, 's_dev', DEVICE);
+  kernel.set('super_block', superBlock, 's_magic', magic);
   kernel.write(kernel.memberAddress('super_block', superBlock, 's_uuid'), Buffer.alloc(16, fileSystemId));
   kernel.set('inode', inode, 'i_sb', superBlock);
   return inode;

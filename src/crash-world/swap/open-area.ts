@@ -59,9 +59,9 @@ function diskOfFile({ name, device, extents }: SwapArea, file: SwapFile): BlockD
   };
   try {
     if (realpathSync(file.path) !== file.path) refuse('is behind a symbolic link now');
-    return withFile(openSync(file.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY), (fd) => {
+    return withFile(openRegular(file.path), (fd) => {
       const stats = fstatSync(fd);
-      if (!stats.isFile() || file.fileSystem.uuid === undefined) refuse('is not found again');
+      if (file.fileSystem.uuid === undefined) refuse('is not found again');
       if (!isSameFileSystem(fd, file.fileSystem)) refuse('is on another file system than before the panic');
       if (!isSameInode(fd, file) || stats.size !== file.sizeBytes)
         refuse('is another file than before the panic');
@@ -75,6 +75,21 @@ function diskOfFile({ name, device, extents }: SwapArea, file: SwapFile): BlockD
     if (error instanceof SwapError) throw error;
     return refuse(`is not found again: ${messageOf(error)}`);
   }
+}
+
+/** Not opened, but held: nothing happens to what it is (O_PATH, which node does not name). */
+const O_PATH = 0o10000000;
+
+/**
+ * Opens a regular file for reading by a path of the dead kernel. To open something else may act: it is looked
+ * at first, and then that is opened and nothing that has come into its place. Throws a SwapError or an error
+ * of the system.
+ */
+export function openRegular(path: string): number {
+  return withFile(openSync(path, O_PATH | O_NOFOLLOW), (held) => {
+    if (!fstatSync(held).isFile()) throw new SwapError(`the swap file ${path} is no regular file now`);
+    return openSync(`/proc/self/fd/${held}`, O_RDONLY);
+  });
 }
 
 function openDevice({ name }: SwapArea, { name: device, number }: BlockDevice): number {

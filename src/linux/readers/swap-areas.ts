@@ -144,6 +144,9 @@ function deviceOf(kernel: Kernel, type: number, { bdev, flags }: SwapInfo): Swap
   };
 }
 
+/** EXT4_SUPER_MAGIC and XFS_SUPER_MAGIC: file systems on one disk, whose FIEMAP gives places on that. */
+const KNOWN_MAGIC: ReadonlySet<number> = new Set([0xef53, 0x5846_5342]);
+
 function fileOf(kernel: Kernel, { swap_file, flags }: SwapInfo, device: SwapDevice): SwapFile | undefined {
   const file = kernel.bind(fileStruct).at(swap_file);
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
@@ -164,6 +167,8 @@ function fileOf(kernel: Kernel, { swap_file, flags }: SwapInfo, device: SwapDevi
       `the swap file ${path} is on a file system that is not of one disk (btrfs), which is not read`,
     );
   const fileSystem = fileSystemIdentity(kernel, inode.i_sb);
+  if (!KNOWN_MAGIC.has(fileSystem.magic))
+    throw new SwapError(`the swap file ${path} is on a file system that is neither ext4 nor xfs`);
   if (fileSystem.uuid === undefined)
     throw new SwapError(`the swap file ${path} is on a file system without a UUID, which is not read`);
   return {

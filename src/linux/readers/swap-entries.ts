@@ -50,14 +50,18 @@ function isOf({ owner, place }: SwapUser, mapping: bigint, index: number): boole
   return owner === 'process' && (place === undefined || place === index);
 }
 
-/** Bytes of kernel memory that are asked for one by one, and often near to each other. */
-class NearBytes {
+/** Chunks of slots that are remembered of one area: of 16 GiB, wherever the slots are that are asked for. */
+const MAX_CHUNKS = 1 << 16;
+/** A chunk of which the swap cache has no page: most are. */
+const NO_PAGES = new BigUint64Array();
+
+/** Bytes of kernel memory that are asked for one by one, in any order. */
+class ScatteredBytes {
   readonly #kernel: Kernel;
   readonly #start: bigint;
   readonly #length: number;
-  #data: DataView | undefined;
-  #offset = 0;
-  #piece = -1;
+  /** Pages that were looked at. Copied: a window may be gone when the next is looked at. */
+  readonly #pieces = new Map<number, Uint8Array>();
 
   constructor(kernel: Kernel, start: bigint, length: number) {
     this.#kernel = kernel;
@@ -67,12 +71,13 @@ class NearBytes {
 
   at(index: number): number {
     const piece = Math.floor(index / PAGE_SIZE);
-    if (piece !== this.#piece || this.#data === undefined) {
+    let bytes = this.#pieces.get(piece);
+    if (bytes === undefined) {
       const length = Math.min(PAGE_SIZE, this.#length - piece * PAGE_SIZE);
-      const window = this.#kernel.memory.window(this.#start + BigInt(piece * PAGE_SIZE), length);
-      [this.#data, this.#offset, this.#piece] = [window.data, window.offset, piece];
+      bytes = this.#kernel.memory.read(this.#start + BigInt(piece * PAGE_SIZE), length);
+      this.#pieces.set(piece, bytes);
     }
-    return this.#data.getUint8(this.#offset + (index % PAGE_SIZE));
+    return bytes[index % PAGE_SIZE]!;
   }
 }
 
@@ -80,24 +85,23 @@ class NearBytes {
 class AreaEntries {
   readonly area: SwapArea;
   readonly #kernel: Kernel;
-  readonly #map: NearBytes;
-  readonly #zeros: NearBytes | undefined;
+  readonly #map: ScatteredBytes;
+  readonly #zeros: ScatteredBytes | undefined;
   readonly #spaces: bigint;
   readonly #spaceBytes: bigint;
-  /** What the caches have for the slots from `#first` on: slots are asked for in their order, or nearly. */
-  #chunks: readonly (readonly bigint[])[] = [];
-  #first = -1;
+  /** Pages of the caches, by the first slot of each chunk: slots may be asked for in any order. */
+  readonly #chunks = new Map<number, BigUint64Array>();
 
   constructor(kernel: Kernel, type: number) {
     this.#kernel = kernel;
     this.area = swapAreaAt(kernel, type);
     const { swap_map, zeromap } = this.area.info;
     const { slots } = this.area;
-    this.#map = new NearBytes(kernel, swap_map, slots);
+    this.#map = new ScatteredBytes(kernel, swap_map, slots);
     const zeroBytes = Math.ceil(slots / 64) * 8;
     // Without it, slots that were never written would be read.
     if (zeromap === 0n) throw new SwapError(`the swap area ${this.area.name} is damaged: it has no zeromap`);
-    if (zeromap !== undefined) this.#zeros = new NearBytes(kernel, zeromap, zeroBytes);
+    if (zeromap !== undefined) this.#zeros = new ScatteredBytes(kernel, zeromap, zeroBytes);
     this.#spaces = kernel.memory.pointer(kernel.symbol('swapper_spaces') + BigInt(type * 8));
     this.#spaceBytes = BigInt(kernel.sizeOf('address_space'));
   }
@@ -117,25 +121,30 @@ class AreaEntries {
    */
   cached(slot: number): bigint {
     const first = slot - (slot % XA_CHUNK);
-    if (first !== this.#first) {
-      this.#chunks = this.#chunksAt(first);
-      this.#first = first;
+    let chunk = this.#chunks.get(first);
+    if (chunk === undefined) {
+      if (this.#chunks.size >= MAX_CHUNKS) this.#chunks.clear();
+      chunk = this.#chunkAt(first);
+      this.#chunks.set(first, chunk);
     }
-    for (const chunk of this.#chunks) {
-      const entry = chunk[slot - first] ?? 0n;
-      if (entry !== 0n && !xaIsValue(entry)) return entry;
-    }
-    return 0n;
+    return chunk === NO_PAGES ? 0n : chunk[slot - first]!;
   }
 
-  #chunksAt(first: number): readonly (readonly bigint[])[] {
+  #chunkAt(first: number): BigUint64Array {
     const kernel = this.#kernel;
     const number = Math.floor(first / SWAP_SPACE_PAGES);
     const space = this.#spaces + BigInt(number) * this.#spaceBytes;
     const { i_pages } = kernel.bind(addressSpaceStruct).at(space);
     const inSpace = xaChunk(kernel, i_pages, first % SWAP_SPACE_PAGES);
-    return number === 0 ? [inSpace] : [inSpace, xaChunk(kernel, i_pages, first)];
+    const inArea = number === 0 ? inSpace : xaChunk(kernel, i_pages, first);
+    const pages = inSpace.map((entry, i) => pageOf(entry) || pageOf(inArea[i] ?? 0n));
+    return pages.every((page) => page === 0n) ? NO_PAGES : BigUint64Array.from(pages);
   }
+}
+
+/** What the cache remembers of a page that has left it is no page. */
+function pageOf(entry: bigint): bigint {
+  return xaIsValue(entry) ? 0n : entry;
 }
 
 /** Finds the pages behind swap entries: in the swap cache, in an area, or zeros. */

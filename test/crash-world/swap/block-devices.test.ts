@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { after, suite, test } from 'node:test';
 import {
   type BlockDevice,
   blockDevices,
@@ -104,9 +107,29 @@ suite('the device of a swap area, in the crash kernel', () => {
   });
 
   test('is looked for among all that are no virtual ones', () => {
-    assert.ok(
-      blockDevices().every(({ place }) => place.startsWith('/devices/') && !place.includes('/virtual/')),
-    );
+    const sys = mkdtempSync(join(tmpdir(), 'otherworld-sys-'));
+    after(() => rmSync(sys, { recursive: true }));
+    mkdirSync(join(sys, 'class/block'), { recursive: true });
+    const add = (place: string, files: Readonly<Record<string, string>>): void => {
+      mkdirSync(join(sys, place), { recursive: true });
+      for (const [name, text] of Object.entries(files)) writeFileSync(join(sys, place, name), `${text}\n`);
+      symlinkSync(join('../..', place), join(sys, 'class/block', basename(place)));
+    };
+    const place = disk.place.slice(1);
+    add(place, { dev: '253:16', size: '8192' });
+    add(`${place}/vdb2`, { dev: '259:300', size: '4096', partition: '2', start: '2048' });
+    add('devices/virtual/block/dm-0', { dev: '254:0', size: '8192' });
+    add('devices/pci0000:00/gone', {});
+    assert.deepEqual(blockDevices(sys), [
+      {
+        ...{ name: 'vdb', number: 0xfd10, sectors: 8192, partition: 0, startSector: 0 },
+        place: disk.place,
+      },
+      {
+        ...{ name: 'vdb2', number: (259 << 8) | (300 & 0xff) | ((300 & ~0xff) << 12) },
+        ...{ sectors: 4096, partition: 2, startSector: 2048, place: `${disk.place}/vdb2` },
+      },
+    ]);
   });
 });
 

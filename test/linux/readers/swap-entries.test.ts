@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { mock, suite, test } from 'node:test';
 import { swapAreaAt, untriedSwap } from '../../../src/linux/readers/swap-areas.ts';
 import {
   SwapEntries,
@@ -58,7 +58,7 @@ for (const release of releases) {
       assert.equal(swapEntriesOf(swap.kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
     });
 
-    test('whose page has no content and is not being read are refused: the area may have what is older', () => {
+    test('whose page has no content and is not being read are refused: the area may be older', () => {
       const swap = made(release);
       swap.use(6, 0x41);
       swap.cache(6, 0, []);
@@ -202,6 +202,21 @@ for (const release of releases) {
       assert.match(refusal(kernel, 6, 0, 'shared'), /belongs to place 77 elsewhere/);
     });
 
+    test('in any order are looked up in what was read once', () => {
+      const { kernel, ...swap } = made(release, { slots: 192, sectors: 192 * 8 });
+      for (const slot of [70, 140]) kernel.write(swap.map + BigInt(slot), Uint8Array.of(1));
+      const entries = new SwapEntries(kernel);
+      const find = (): (number | undefined)[] =>
+        [70, 5, 140, 6].map((slot) => entries.addressOf(0, slot, 'process'));
+      const first = find();
+      const reads = ['window' as const, 'read' as const].map((name) => mock.method(kernel.memory, name));
+      assert.deepEqual(find(), first);
+      assert.deepEqual(
+        reads.map((read) => read.mock.callCount()),
+        [0, 0],
+      );
+    });
+
     test('of more areas than a kernel can have are refused: the last number stands for zeros', () => {
       const { kernel } = made(release);
       kernel.variable('nr_swapfiles', 31n);
@@ -248,6 +263,15 @@ for (const release of releases) {
       const { name, file } = swapAreaAt(kernel, 0);
       assert.equal(name, '/swapfile');
       assert.deepEqual([file?.inode, file?.sizeBytes], [12, 64 * PAGE_SIZE]);
+    });
+
+    test('that are files are on ext4 or xfs: of others it is not known what their places mean', () => {
+      assert.equal(
+        swapAreaAt(made(release, { file: 'swapfile', magic: 0x5846_5342 }).kernel, 0).name,
+        '/swapfile',
+      );
+      const f2fs = { file: 'swapfile', magic: 0xf2f5_2010 };
+      assert.match(problemOf(f2fs), /swap file \/swapfile is on a file system that is neither ext4 nor xfs/);
     });
 
     test('on virtual devices are refused by name', () => {
