@@ -146,6 +146,10 @@ suite('a swap file', () => {
       { slot: 12, slots: 2, block: 0x21 },
     ];
     assert.equal(hasExtents(ranges, extents), true);
+    // In the order of slots, which need not be that of places.
+    assert.equal(hasExtents(ranges, extents.toReversed()), true);
+    const last = { slot: 14, slots: 1, block: 0x24 };
+    assert.equal(hasExtents(ranges, [last, ...extents]), false);
   });
 
   test('that lies elsewhere, or not as far, is another', () => {
