@@ -155,7 +155,7 @@ export class MemoryCapture {
       whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
       owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
     }
-    if (this.#kernel.isAlive && this.#counts.swapped > 0) this.#foreseeSwap(owner);
+    if (this.#kernel.isAlive) this.#foreseeSwap(owner);
     return {
       id: owner.memoryId,
       copyOf: owner.copyOf,
@@ -181,12 +181,11 @@ export class MemoryCapture {
     };
   }
 
-  /** What the crash world will make of pages that a living kernel has in swap. */
+  /** What a living kernel has in swap is not tried: those that will be refused have their reasons. */
   #foreseeSwap({ findings }: MemoryOwner): void {
-    const pages = `has ${this.#counts.swapped} pages in swap`;
-    const untried = untriedSwap(this.#kernel.release);
-    if (untried === undefined) findings.notes.push(`${pages}, which is read after a panic`);
-    else findings.reasons.push(`${pages}: ${untried}`);
+    const { swapped } = this.#counts;
+    if (swapped > 0 && untriedSwap(this.#kernel.release) === undefined)
+      findings.notes.push(`has ${swapped} pages in swap, which is read after a panic`);
   }
 
   #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {

@@ -70,7 +70,8 @@ class Tally {
     if (isSwap) {
       this.swapped++;
       const slot = this.#format.swapSlot(entryLow, entryHigh);
-      const found = slot === undefined ? undefined : this.#swap.addressOf(type, slot, 'process');
+      const found =
+        slot === undefined ? undefined : this.#swap.addressOf(type, slot, 'process', this.#place(address));
       if (found !== undefined) {
         this.found++;
         return found;
@@ -80,6 +81,11 @@ class Tally {
     const before = this.missing ?? { pages: 0, first: address, isSwap: true, why };
     this.missing = { ...before, pages: before.pages + pages, isSwap: before.isSwap && isSwap };
     return undefined;
+  }
+
+  /** `linear_page_index` of an address. */
+  #place(address: number): number {
+    return (address - this.#shape.start) / PAGE_SIZE + this.#shape.pgoff;
   }
 
   /** Counts frames; returns whether they are the process's own. */
@@ -92,7 +98,7 @@ class Tally {
       this.wrong ??= `the frame at 0x${address.toString(16)} is no anonymous memory`;
       return false;
     }
-    const place = (address - this.#shape.start) / PAGE_SIZE + this.#shape.pgoff;
+    const place = this.#place(address);
     if (owner === 'anonymous' && index !== place) {
       this.wrong ??= `the page at 0x${address.toString(16)} belongs to place ${index}, not ${place}`;
     }

@@ -13,6 +13,7 @@ import type { CaptureContext } from './files/context.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { pageCache } from './files/page-cache.ts';
 import { FileRefusal } from './files/refusal.ts';
+import { noteSwapped } from './files/swap-note.ts';
 import { ipcLosses, loseIpc } from './ipc.ts';
 import type { SharedResource } from './shared-resource.ts';
 
@@ -98,6 +99,7 @@ function collectSegment(context: CaptureContext, found: ShmidKernel, makers: rea
     }
     context.join(users, 'shared memory');
     const segment = captureSegment(context, found, inode);
+    noteSwapped(context, inode.i_mapping, nameOf(found), users);
     const object = segmentObject(found);
     used.set(inode.address, { segment, users, attachments: [], object, isKept: false });
   } catch (error) {

@@ -85,3 +85,5 @@ export const pageStruct = struct('page', {
   compound_head: addressOf(),
   _refcount: s32,
 });
+
+export type Page = ViewOf<typeof pageStruct>;

@@ -10,6 +10,11 @@ const KERNEL_OBJECT =
 
 const MOMENT = 'a matter of the moment at which the kernel died: nothing is wrong with the program';
 
+const OUT_OF_SWAP = 'keep its pages out of swap: MemorySwapMax=0 for the unit, mlockall(2), swapoff';
+
+const DAMAGED =
+  'the memory that describes it is damaged, which may be what killed the kernel: it has to be started anew';
+
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
   {
@@ -110,10 +115,29 @@ const table: readonly Advice[] = [
     advice: 'let the program do without kernel AIO (io_setup): most have a setting for it',
   },
   {
+    pattern: /tried with Linux 6\.12 only/,
+    advice: `no setting of this kernel's swap helps: ${OUT_OF_SWAP}`,
+  },
+  {
+    pattern:
+      /swap.*(damaged|which differs|in use like that|is not within it|belong|twice|counts? |counted|areas$)/,
+    advice: DAMAGED,
+  },
+  {
+    pattern: /is poisoned|a poisoned page/,
+    advice: 'the memory or the disk has failed there (dmesg tells which): its content is lost',
+  },
+  {
+    pattern: /swap.*(the only one of its kind|on another (disk|file system)|not found|told from other disks)/,
+    advice:
+      'the disk of a swap area has to be there after a panic as before, without a copy of it: swap to a partition with an id ' +
+      `of its own (sfdisk --part-uuid), or to a virtio or NVMe disk; or ${OUT_OF_SWAP}`,
+  },
+  {
     pattern: /swap/,
     advice:
       'swap to a partition, or to a file on ext4 or xfs, without zram, zswap, LVM or encryption; ' +
-      'or keep its pages out of swap: MemorySwapMax=0 for the unit, mlockall(2), swapoff',
+      `or ${OUT_OF_SWAP}`,
   },
   {
     pattern:
@@ -224,8 +248,7 @@ const table: readonly Advice[] = [
   {
     pattern:
       /damaged|impossible|cannot be read|but the kernel counted|does not agree|in the bitmap|without a file/,
-    advice:
-      'the memory that describes it is damaged, which may be what killed the kernel: it has to be started anew',
+    advice: DAMAGED,
   },
   {
     pattern: /^(\.\.\. |has |is |uses |shares |maps |may |runs |the memory area )/,

@@ -64,6 +64,18 @@ for (const release of releases) {
       assert.deepEqual([...pages().runs], [{ address: BASE, pages: 1, physical: pfn * PAGE_SIZE }]);
     });
 
+    test('that the swap cache has for another place is refused', () => {
+      const { process, swap, pages } = madePages(release);
+      process.swapOut(BASE + 2 * PAGE_SIZE, 8);
+      swap.use(8, 0x41);
+      const page = swap.kernel.pfnToPage(swap.cache(8, 0xab, ['uptodate', 'dirty']));
+      swap.kernel.set('page', page, 'mapping', 0x1001n);
+      swap.kernel.set('page', page, 'index', 2);
+      assert.equal(pages().notPresent, undefined);
+      swap.kernel.set('page', page, 'index', 3);
+      assert.match(pages().notPresent?.why ?? '', /belongs to place 3 elsewhere/);
+    });
+
     test('that is in swap and cannot be had is counted and has a reason', () => {
       const { process, swap, pages } = madePages(release);
       swap.kernel.stored = undefined;

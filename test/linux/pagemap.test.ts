@@ -5,6 +5,7 @@ import { CaptureContext } from '../../src/capture/files/context.ts';
 import { identityOf } from '../../src/capture/files/named.ts';
 import { pageCache } from '../../src/capture/files/page-cache.ts';
 import { captureSharedMemory } from '../../src/capture/files/shared-memory.ts';
+import { noteSwapped } from '../../src/capture/files/swap-note.ts';
 import { addressSpaceStruct, type Inode } from '../../src/linux/fs.ts';
 import { mountStruct } from '../../src/linux/mount.ts';
 import { cachedPages } from '../../src/linux/pagemap.ts';
@@ -147,9 +148,61 @@ for (const release of releases) {
       );
     });
 
+    test('shared memory that a living kernel has in swap is noted for who is protected', () => {
+      const { kernel, inode } = withSwap(3);
+      const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
+      const list = { tasks: [], lost: [], damage: [], isComplete: true };
+      const context = new CaptureContext(kernel, clocks, [{ pid: 5, task: 0n, filesId: 1 }], list);
+      noteSwapped(context, inode.i_mapping, 'shared memory', [5, 6]);
+      assert.deepEqual([...context.notes], []);
+      kernel.isAlive = true;
+      noteSwapped(context, inode.i_mapping, 'shared memory', [5, 6]);
+      const note = 'has 3 pages of shared memory in swap, which is read after a panic';
+      assert.deepEqual([...context.notes], [[5, [note]]]);
+    });
+
+    test('shared memory in swap of a living kernel is refused where it will not be read', () => {
+      const { kernel, inode } = withSwap(3);
+      kernel.isAlive = true;
+      const { lost } = pageCache(kernel, inode.i_mapping, true);
+      if (release === 'debian13') assert.equal(lost, undefined);
+      else assert.match(lost?.why ?? '', /this was tried with Linux 6\.12 only/);
+    });
+
     test('an entry of shared memory in swap that was lost is found out: it would read as zeros', () => {
       const { kernel, inode } = withSwap(4);
       assert.throws(() => pageCache(kernel, inode.i_mapping, true), /has 3 pages in swap but counts 4/);
+    });
+
+    test('an entry for several pages that was being cut up is found out: they would all be the first', () => {
+      for (const slots of [
+        [20, 20, 20],
+        [20, 21, 20],
+      ]) {
+        const { kernel, inode } = withSwap(4);
+        kernel.stored = everythingStored;
+        const node =
+          kernel.memory.u64(kernel.bind(addressSpaceStruct).at(inode.i_mapping).i_pages + XA_HEAD) & ~3n;
+        for (const [i, slot] of slots.entries())
+          kernel.set('xa_node', node, `slots[${4 + i}]`, (BigInt(slot) << 1n) | 1n);
+        kernel.set('xa_node', node, 'count', 7);
+        assert.throws(
+          () => pageCache(kernel, inode.i_mapping, true),
+          /has slot 20 of swap area 0 twice/,
+          `${slots}`,
+        );
+      }
+    });
+
+    test('shared memory of which a page could not be read from swap is refused like that', () => {
+      // The entry of type 30 is of no area, and its inode counts it no longer.
+      const { kernel, inode } = withSwap(2);
+      kernel.stored = everythingStored;
+      const node =
+        kernel.memory.u64(kernel.bind(addressSpaceStruct).at(inode.i_mapping).i_pages + XA_HEAD) & ~3n;
+      kernel.set('xa_node', node, 'slots[1]', (30n << 59n) | 1n);
+      const { lost } = pageCache(kernel, inode.i_mapping, true);
+      assert.deepEqual(lost, { pages: 1, why: 'a page could not be read from there, or is poisoned' });
     });
 
     test('a page of another file is found out', () => {

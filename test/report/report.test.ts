@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { untriedSwap } from '../../src/linux/readers/swap-areas.ts';
 import { adviceFor } from '../../src/report/advice.ts';
 import { groupReasons } from '../../src/report/causes.ts';
 import {
@@ -179,6 +180,32 @@ test('registers that no stage zero saved have a remedy, and a moment that tells 
     'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
   ])
     assert.match(adviceFor(reason) ?? '', /a matter of the moment/);
+});
+
+test('the remedy for memory in swap is one that helps: another area, another disk, none at all', () => {
+  const because = (why: string): string | undefined =>
+    adviceFor(`the memory area 0x1000-0x2000 has 1 pages in swap, the first at 0x1000: ${why}`);
+  assert.match(
+    because('the swap area zram0 is in compressed memory (zram), which is not read') ?? '',
+    /^swap to/,
+  );
+  const untried = because(untriedSwap('6.1.0-57-cloud-amd64') ?? '') ?? '';
+  assert.match(untried, /MemorySwapMax=0/);
+  assert.doesNotMatch(untried, /swap to/);
+  for (const why of [
+    'the swap area sda2 is not the only one of its kind: sda2, sdb2',
+    'the swap file /swapfile is on another disk than before the panic',
+    'the swap area sda is on sda, which cannot be told from other disks after a panic',
+  ])
+    assert.match(because(why) ?? '', /without a copy of it/);
+  for (const why of [
+    'slot 6 of the swap area vda2 is in the swap cache by its map, which differs',
+    'its entry in the page table is damaged',
+    'swap area 0 is damaged: it is of number 3 and 64 slots',
+  ])
+    assert.match(because(why) ?? '', /is damaged, which may be what killed the kernel/);
+  const poisoned = 'slot 6 of the swap area vda2 could not be read, or is poisoned';
+  assert.match(because(poisoned) ?? '', /has failed there/);
 });
 
 test('that nobody was protected is said only where it is known', () => {

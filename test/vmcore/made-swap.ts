@@ -5,7 +5,9 @@ import type { StoredPages } from '../../src/vmcore/stored-pages.ts';
 import type { MadeKernel } from './made-kernel.ts';
 
 /** Numbers of page flags that differ between releases; a kernel's own enumerators tell which they are. */
-const pageFlags = { uptodate: 3, dirty: 4, writeback: 1, swapcache: 10, swapbacked: 17 } as const;
+const pageFlags = {
+  ...{ locked: 0, writeback: 1, uptodate: 3, dirty: 4, swapcache: 10, swapbacked: 17, hwpoison: 21 },
+} as const;
 
 /** A swap area made by hand. */
 export interface MadeSwap {
@@ -22,6 +24,10 @@ export interface MadeSwap {
   readonly extents?: readonly (readonly [number, number, number])[];
   /** A regular file with this name in the root directory. */
   readonly file?: string;
+  /** Byte that the UUID of its file system is made of; 0 is none. */
+  readonly fileSystemId?: number;
+  /** Its magic number; that of ext4 if undefined. */
+  readonly magic?: number;
   readonly flags?: number;
 }
 
@@ -57,7 +63,10 @@ function openFile(kernel: MadeKernel, name: string, inode: bigint): bigint {
   return file;
 }
 
-function makeInode(kernel: MadeKernel, { file, slots = 64 }: MadeSwap): bigint {
+function makeInode(
+  kernel: MadeKernel,
+  { file, slots = 64, fileSystemId = 7, magic = 0xef53 }: MadeSwap,
+): bigint {
   const inode = kernel.allocate('inode');
   kernel.set('inode', inode, 'i_mode', file === undefined ? 0o60600 : 0o100600);
   kernel.set('inode', inode, 'i_rdev', file === undefined ? DEVICE : 0);
@@ -66,6 +75,8 @@ function makeInode(kernel: MadeKernel, { file, slots = 64 }: MadeSwap): bigint {
   kernel.set('inode', inode, 'i_size', slots * PAGE_SIZE);
   const superBlock = kernel.allocate('super_block');
   kernel.set('super_block', superBlock, 's_dev', DEVICE);
+  kernel.set('super_block', superBlock, 's_magic', magic);
+  kernel.write(kernel.memberAddress('super_block', superBlock, 's_uuid'), Buffer.alloc(16, fileSystemId));
   kernel.set('inode', inode, 'i_sb', superBlock);
   return inode;
 }

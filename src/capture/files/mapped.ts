@@ -9,7 +9,7 @@ import { type CaptureContext, noOwner } from './context.ts';
 import { memoryKinds } from './kinds.ts';
 import { memoryFileKind } from './memory-file.ts';
 import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
-import { pathFile } from './path.ts';
+import { noteContent, pathFile } from './path.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
@@ -56,6 +56,7 @@ function mapPath(context: CaptureContext, file: File, use: MappingUse): MappedFi
   }
   const mapped = placeholder(context, named, use.openFlags);
   context.use(use.pid, mapped);
+  noteContent(context, named, [use.pid]);
   return { kind: use.shared ? 'file-shared' : 'file-private', fileId: mapped.id };
 }
 

@@ -9,6 +9,7 @@ import { type CaptureContext, noOwner } from './context.ts';
 import type { GroupSelection } from './kind.ts';
 import { FileRefusal } from './refusal.ts';
 import { captureSharedMemory, mapSharedMemory } from './shared-memory.ts';
+import { noteSwapped } from './swap-note.ts';
 
 /** What memfd_create made. */
 class Memfds {
@@ -51,6 +52,7 @@ export function captureMemfd(context: CaptureContext, file: File): MemfdFile {
   const holders = context.system.holdersOfFile(file.address).map(({ pid }) => pid);
   context.join([...holders, ...context.mappers.sharing(i_mapping, 'shared')], 'shared memory');
   const { inodeId } = captureMemfdInode(context, file);
+  noteSwapped(context, i_mapping, 'shared memory', holders);
   return { type: 'memfd', ...context.common(file), position: filePosition(file), inodeId };
 }
 

@@ -37,18 +37,43 @@ function* inSwap(kernel: Kernel, index: number, pages: number, entry: bigint): G
   }
 }
 
-/** Counts the pages in swap of a page cache. Throws a ContainerError if the inode has counted others. */
+/** Counts the pages in swap of a page cache. Throws a ContainerError if its inode or its entries disagree. */
 class Swapped {
   found = 0;
   lost: { pages: number; why: string } | undefined;
   #all = 0;
+  /** Slots in a row that the entries before had. */
+  #row = { type: -1, first: 0, end: 0 };
 
-  count(kernel: Kernel, pages: number, entry: bigint): void {
+  count(kernel: Kernel, mapping: bigint, pages: number, entry: bigint): void {
+    const { type, slot } = swapEntry(entry);
+    // A page that could not be read gets such an entry, and is not counted any more.
+    if (!swapEntriesOf(kernel).isArea(type)) {
+      this.#lose('a page could not be read from there, or is poisoned', pages);
+      return;
+    }
     this.#all += pages;
+    this.#checkRow(mapping, type, slot, pages);
     for (let i = 0; i < pages; i++) {
       if (addressOf(kernel, entry, i) !== undefined) this.found++;
-      else this.lost = { why: swapEntriesOf(kernel).why, ...this.lost, pages: (this.lost?.pages ?? 0) + 1 };
+      else this.#lose(swapEntriesOf(kernel).why, 1);
     }
+  }
+
+  #lose(why: string, pages: number): void {
+    this.lost = { why, ...this.lost, pages: (this.lost?.pages ?? 0) + pages };
+  }
+
+  /**
+   * An entry for several pages that is cut up first becomes as many for its first slot, which then get their
+   * own one after the other. Throws a ContainerError for one that has not.
+   */
+  #checkRow(mapping: bigint, type: number, slot: number, pages: number): void {
+    const row = this.#row;
+    if (type === row.type && slot < row.end && slot + pages > row.first)
+      throw new ContainerError('page cache', mapping, `has slot ${slot} of swap area ${type} twice`);
+    const goesOn = type === row.type && slot === row.end;
+    this.#row = { type, first: goesOn ? row.first : slot, end: slot + pages };
   }
 
   /** An entry that was lost would read as zeros. */
@@ -69,7 +94,7 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
   const swapped = new Swapped();
   for (const { pages, state, swapEntry } of cachedPages(kernel, mapping, isShmem)) {
     if (swapEntry === undefined) count[state] += pages;
-    else swapped.count(kernel, pages, swapEntry);
+    else swapped.count(kernel, mapping, pages, swapEntry);
   }
   if (isShmem) swapped.check(kernel, mapping);
   count.swapped = swapped.found;

@@ -18,6 +18,7 @@ import {
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
 import { placeOfDeleted } from './shared-directory.ts';
+import { noteSwapped } from './swap-note.ts';
 
 /**
  * MEM_MAJOR, and of its devices those that hold nothing of their own: null, zero, full, random, urandom,
@@ -137,6 +138,12 @@ function noteAttributes(context: CaptureContext, file: File, { fileSystem, inode
   context.noteHolders(holders, `the deleted file ${path} has lost its extended attributes`);
 }
 
+/** Notes what of a file in memory is in swap. */
+export function noteContent(context: CaptureContext, named: NamedFile, pids: Iterable<number>): void {
+  if (isMemoryFileSystem(named.fileSystem.name))
+    noteSwapped(context, named.inode.i_mapping, named.path, pids);
+}
+
 /**
  * An open file that is opened again by its path, or brought back as a ghost. Throws a FileRefusal if that
  * cannot be, a VmcoreError if its structures are damaged.
@@ -157,6 +164,11 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
   if (captured.ghostId !== undefined && captured.path !== named.path)
     context.noteHolders(holders, `the deleted file ${named.path} is seen as ${captured.path}`);
+  noteContent(
+    context,
+    named,
+    holders.map(({ pid }) => pid),
+  );
   return captured;
 }
 

@@ -5,6 +5,7 @@ import type { CaptureContext } from './context.ts';
 import type { GroupSelection } from './kind.ts';
 import { pageCache } from './page-cache.ts';
 import { FileRefusal } from './refusal.ts';
+import { noteSwapped } from './swap-note.ts';
 
 /** Memory that areas share and that has no path. */
 class SharedMemories {
@@ -48,6 +49,7 @@ export function mapSharedMemory(
   const pids = (users.get(memory.shmid) ?? new Set()).add(pid);
   users.set(memory.shmid, pids);
   context.join(pids, 'shared memory');
+  noteSwapped(context, inode.i_mapping, 'shared memory', [pid]);
   return memory;
 }
 

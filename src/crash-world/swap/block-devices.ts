@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SwapDevice } from '../../linux/readers/swap-areas.ts';
+import { certainId, certainPlace, NOT_TOLD_APART, type SwapDevice } from '../../linux/readers/swap-areas.ts';
 import { ifThere } from '../../system/proc.ts';
 
 /** A disk or partition of this kernel. */
@@ -45,27 +45,11 @@ export function devicePath(name: string): string {
   return `/dev/${name.replaceAll('!', '/')}`;
 }
 
-/**
- * Where a disk is plugged in, if it is the only one there: on a controller with several, their numbers may be
- * others at each boot. Virtio has a function of the bus for each disk, NVMe numbers its namespaces itself.
- */
-function certainPlace({ place, partition, name }: BlockDevice): string | undefined {
-  const disk = partition === 0 ? place : place.slice(0, -(name.length + 1));
-  const virtio = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/virtio\d+\/block\/[^/]+$/.exec(disk);
-  if (virtio !== null) return `${virtio[1]}/virtio ${partition}`;
-  const nvme = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/nvme\/nvme\d+\/nvme\d+(n\d+)$/.exec(disk);
-  return nvme === null ? undefined : `${nvme[1]}/nvme/${nvme[2]} ${partition}`;
-}
-
-/** An id that no table was given. */
-const NO_ID = /^0{8}-/;
-
 /** What of a device has to be the same, whatever it is called now. */
 function isAlike(was: SwapDevice, is: BlockDevice): boolean {
-  const [then, now] = [certainPlace(was), certainPlace(is)];
-  const isElsewhere = then !== undefined && now !== undefined && then !== now;
   return (
-    !isElsewhere &&
+    // A copy of a disk has the ids of its partitions too.
+    certainPlace(was) === certainPlace(is) &&
     is.sectors === was.sectors &&
     is.partition === was.partition &&
     is.startSector === was.startSector
@@ -82,14 +66,29 @@ export function findSwapDevice(
   devices: readonly BlockDevice[],
   uuidOf: (device: BlockDevice) => string | undefined = partitionUuid,
 ): BlockDevice | string {
-  const uuid = NO_ID.test(was.partitionUuid) ? '' : was.partitionUuid.toLowerCase();
-  const place = certainPlace(was);
-  if (uuid === '' && place === undefined)
-    return 'cannot be told from other disks after a panic: it is no partition with an id';
+  const [uuid, place] = [certainId(was), certainPlace(was)];
+  if (uuid === undefined && place === undefined) return NOT_TOLD_APART;
   const found = devices.filter((device) => {
     if (!isAlike(was, device)) return false;
-    return uuid === '' ? certainPlace(device) === place : uuidOf(device)?.toLowerCase() === uuid;
+    return uuid === undefined ? certainPlace(device) === place : uuidOf(device)?.toLowerCase() === uuid;
   });
   if (found.length > 1) return `is not the only one of its kind: ${found.map(({ name }) => name).join(', ')}`;
   return found[0] ?? 'is not found among the disks of the crash kernel';
+}
+
+/**
+ * The device that the dead kernel had a swap file on. It has to be found like an area of its own, and to be
+ * what the file's file system is mounted from: a copy of a disk has the same file at the same place.
+ * @param mounted number of that device (`st_dev` of the file)
+ * @returns a sentence after the file's name if it is not found for certain
+ */
+export function findFileDevice(
+  was: SwapDevice,
+  mounted: number,
+  devices: readonly BlockDevice[],
+  uuidOf: (device: BlockDevice) => string | undefined = partitionUuid,
+): BlockDevice | string {
+  const found = findSwapDevice(was, devices, uuidOf);
+  if (typeof found === 'string') return `is on ${was.name}, which ${found}`;
+  return found.number === mounted ? found : 'is on another disk than before the panic';
 }

@@ -48,8 +48,12 @@ export function hasExtents(ranges: readonly DiskRange[], extents: readonly SwapE
     if (last !== undefined && start <= last.end) last.end = Math.max(last.end, end);
     else joined.push({ start, end });
   }
-  return extents.every(({ block, slots }) => {
-    const [start, end] = [block * PAGE_SIZE, (block + slots) * PAGE_SIZE];
-    return joined.some((range) => range.start <= start && end <= range.end);
-  });
+  let at = 0;
+  return extents
+    .toSorted((a, b) => a.block - b.block)
+    .every(({ block, slots }) => {
+      const [start, end] = [block * PAGE_SIZE, (block + slots) * PAGE_SIZE];
+      while (at < joined.length && joined[at]!.end < end) at++;
+      return at < joined.length && joined[at]!.start <= start;
+    });
 }

@@ -5,7 +5,13 @@ import { PAGE_SIZE } from '../../system/page.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { withFile } from '../with-file.ts';
 import { isSameFileSystem, isSameInode } from '../write-back/identity.ts';
-import { type BlockDevice, blockDevices, devicePath, findSwapDevice } from './block-devices.ts';
+import {
+  type BlockDevice,
+  blockDevices,
+  devicePath,
+  findFileDevice,
+  findSwapDevice,
+} from './block-devices.ts';
 import { fileRanges, hasExtents } from './file-extents.ts';
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants;
@@ -45,7 +51,7 @@ function diskOf({ name, device }: SwapArea): BlockDevice {
 
 /**
  * The device that the file system of a swap file is mounted from. The file has to be the one of then, by its
- * file system, its number and where it lies: what this kernel has allocated since is somewhere else.
+ * device, its file system, its number and where it lies: what this kernel has allocated since is elsewhere.
  */
 function diskOfFile({ name, device, extents }: SwapArea, file: SwapFile): BlockDevice {
   const refuse = (problem: string): never => {
@@ -53,23 +59,37 @@ function diskOfFile({ name, device, extents }: SwapArea, file: SwapFile): BlockD
   };
   try {
     if (realpathSync(file.path) !== file.path) refuse('is behind a symbolic link now');
-    return withFile(openSync(file.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY), (fd) => {
-      const { dev, size } = fstatSync(fd);
-      if (!fstatSync(fd).isFile() || file.fileSystem.uuid === undefined) refuse('is not found again');
+    return withFile(openRegular(file.path), (fd) => {
+      const stats = fstatSync(fd);
+      if (file.fileSystem.uuid === undefined) refuse('is not found again');
       if (!isSameFileSystem(fd, file.fileSystem)) refuse('is on another file system than before the panic');
-      if (!isSameInode(fd, file) || size !== file.sizeBytes) refuse('is another file than before the panic');
+      if (!isSameInode(fd, file) || stats.size !== file.sizeBytes)
+        refuse('is another file than before the panic');
       const ranges = fileRanges(fd);
       if (ranges === undefined || !hasExtents(ranges, extents))
         refuse('lies elsewhere on its disk than before the panic');
-      const found = blockDevices().find(({ number }) => number === dev);
-      return found !== undefined && found.sectors === device.sectors
-        ? found
-        : refuse('is on another disk than before the panic');
+      const found = findFileDevice(device, stats.dev, blockDevices());
+      return typeof found === 'string' ? refuse(found) : found;
     });
   } catch (error) {
     if (error instanceof SwapError) throw error;
     return refuse(`is not found again: ${messageOf(error)}`);
   }
+}
+
+/** Not opened, but held: nothing happens to what it is (O_PATH, which node does not name). */
+const O_PATH = 0o10000000;
+
+/**
+ * Opens a regular file for reading by a path of the dead kernel. To open something else may act: it is looked
+ * at first, and then that is opened and nothing that has come into its place. Throws a SwapError or an error
+ * of the system.
+ */
+export function openRegular(path: string): number {
+  return withFile(openSync(path, O_PATH | O_NOFOLLOW), (held) => {
+    if (!fstatSync(held).isFile()) throw new SwapError(`the swap file ${path} is no regular file now`);
+    return openSync(`/proc/self/fd/${held}`, O_RDONLY);
+  });
 }
 
 function openDevice({ name }: SwapArea, { name: device, number }: BlockDevice): number {

@@ -82,7 +82,7 @@ export function untriedSwap(release: string): string | undefined {
 /** How many areas the kernel has had at a time, which is how many numbers it has given. */
 export function swapAreaCount(kernel: Kernel): number {
   const count = kernel.memory.u32(kernel.symbol('nr_swapfiles'));
-  if (count > MAX_SWAP_AREAS)
+  if (count >= MAX_SWAP_AREAS)
     throw new ContainerError('swap_info', kernel.symbol('nr_swapfiles'), `has ${count} areas`);
   return count;
 }
@@ -144,6 +144,9 @@ function deviceOf(kernel: Kernel, type: number, { bdev, flags }: SwapInfo): Swap
   };
 }
 
+/** EXT4_SUPER_MAGIC and XFS_SUPER_MAGIC: file systems on one disk, whose FIEMAP gives places on that. */
+const KNOWN_MAGIC: ReadonlySet<number> = new Set([0xef53, 0x5846_5342]);
+
 function fileOf(kernel: Kernel, { swap_file, flags }: SwapInfo, device: SwapDevice): SwapFile | undefined {
   const file = kernel.bind(fileStruct).at(swap_file);
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
@@ -163,9 +166,14 @@ function fileOf(kernel: Kernel, { swap_file, flags }: SwapInfo, device: SwapDevi
     throw new SwapError(
       `the swap file ${path} is on a file system that is not of one disk (btrfs), which is not read`,
     );
+  const fileSystem = fileSystemIdentity(kernel, inode.i_sb);
+  if (!KNOWN_MAGIC.has(fileSystem.magic))
+    throw new SwapError(`the swap file ${path} is on a file system that is neither ext4 nor xfs`);
+  if (fileSystem.uuid === undefined)
+    throw new SwapError(`the swap file ${path} is on a file system without a UUID, which is not read`);
   return {
     path,
-    fileSystem: fileSystemIdentity(kernel, inode.i_sb),
+    fileSystem,
     inode: inode.i_ino,
     generation: inode.i_generation,
     sizeBytes: inode.i_size,
@@ -179,13 +187,44 @@ const VIRTUAL: readonly (readonly [RegExp, string])[] = [
   [/^md\d/, 'is on a RAID of the kernel (md), which is not read'],
 ];
 
-function deviceProblem({ name, place, sectors }: SwapDevice): string | undefined {
+/**
+ * Where a disk is plugged in, if it is the only one there: on a controller with several, their numbers may be
+ * others at each boot. Virtio has a function of the bus for each disk, NVMe numbers its namespaces itself.
+ */
+export function certainPlace({
+  place,
+  partition,
+  name,
+}: Pick<SwapDevice, 'place' | 'partition' | 'name'>): string | undefined {
+  const disk = partition === 0 ? place : place.slice(0, -(name.length + 1));
+  const virtio = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/virtio\d+\/block\/[^/]+$/.exec(disk);
+  if (virtio !== null) return `${virtio[1]}/virtio ${partition}`;
+  const nvme = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/nvme\/nvme\d+\/nvme\d+(n\d+)$/.exec(disk);
+  return nvme === null ? undefined : `${nvme[1]}/nvme/${nvme[2]} ${partition}`;
+}
+
+/** An id that no table was given. */
+const NO_ID = /^(0{8}-.*)?$/;
+
+/** PARTUUID of a partition, in lower case; undefined if it has none that tells it from others. */
+export function certainId({ partitionUuid }: Pick<SwapDevice, 'partitionUuid'>): string | undefined {
+  return NO_ID.test(partitionUuid) ? undefined : partitionUuid.toLowerCase();
+}
+
+/** Of a device that has neither of both, after its name. */
+export const NOT_TOLD_APART =
+  'cannot be told from other disks after a panic: it is no partition with an id, nor a virtio or NVMe disk';
+
+function deviceProblem(device: SwapDevice): string | undefined {
+  const { name, place, sectors } = device;
   const isVirtual = !place.startsWith('/devices/') || place.startsWith('/devices/virtual/');
   if (isVirtual) {
     const known = VIRTUAL.find(([pattern]) => pattern.test(name));
     return known?.[1] ?? `is on ${name}, which is no disk of this machine`;
   }
-  return sectors > 0 ? undefined : `is on ${name}, which has no size`;
+  if (sectors <= 0) return `is on ${name}, which has no size`;
+  const isKnown = certainId(device) !== undefined || certainPlace(device) !== undefined;
+  return isKnown ? undefined : `is on ${name}, which ${NOT_TOLD_APART}`;
 }
 
 function extentsOf(kernel: Kernel, info: SwapInfo, { name, sectors }: SwapDevice): SwapExtent[] {

@@ -3,14 +3,15 @@ import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { STORED } from '../../vmcore/stored-pages.ts';
 import { addressSpaceStruct } from '../fs.ts';
-import { pageStruct } from '../mm-types.ts';
+import { type Page, pageStruct } from '../mm-types.ts';
 import { MAX_SWAP_AREAS, SWAP_MAP, SWAP_SPACE_PAGES, swapEntry } from '../swap.ts';
 import { XA_CHUNK, xaChunk, xaIsValue } from '../xarray.ts';
-import { type SwapArea, swapAreaAt, swapAreaCount } from './swap-areas.ts';
+import { PAGE_MAPPING } from './page-owner.ts';
+import { type SwapArea, SwapError, swapAreaAt, swapAreaCount, untriedSwap } from './swap-areas.ts';
 
 /** Bytes of addresses for each area: its slots are numbered with 32 bits, and rarely with more than 30. */
 const AREA_SPAN = STORED / MAX_SWAP_AREAS;
-/** In the place of an area: pages that were all zeros. No kernel has so many areas. */
+/** In the place of an area: pages that were all zeros. `swapAreaCount` takes care that no area has it. */
 const ZEROS = MAX_SWAP_AREAS - 1;
 
 /** Where stored bytes are: in an area, by the bytes of its slots, or nowhere, because they are zeros. */
@@ -34,14 +35,33 @@ export function swapAddress(type: number, slot: number): number {
 /** Who has an entry: shared memory is not counted in the area's map, processes are. */
 export type SwapOwner = 'process' | 'shared';
 
-/** Bytes of kernel memory that are asked for one by one, and often near to each other. */
-class NearBytes {
+/** Whose entry it is. */
+interface SwapUser {
+  readonly owner: SwapOwner;
+  readonly place: number | undefined;
+}
+
+/**
+ * Whether a page of the swap cache may be of a user, by what its descriptor says. That says nothing (0) until
+ * the page is mapped again, nor of a page merged by KSM, which has several places.
+ */
+function isOf({ owner, place }: SwapUser, mapping: bigint, index: number): boolean {
+  if (Number(mapping & 3n) !== PAGE_MAPPING.anon) return true;
+  return owner === 'process' && (place === undefined || place === index);
+}
+
+/** Chunks of slots that are remembered of one area: of 16 GiB, wherever the slots are that are asked for. */
+const MAX_CHUNKS = 1 << 16;
+/** A chunk of which the swap cache has no page: most are. */
+const NO_PAGES = new BigUint64Array();
+
+/** Bytes of kernel memory that are asked for one by one, in any order. */
+class ScatteredBytes {
   readonly #kernel: Kernel;
   readonly #start: bigint;
   readonly #length: number;
-  #data: DataView | undefined;
-  #offset = 0;
-  #piece = -1;
+  /** Pages that were looked at. Copied: a window may be gone when the next is looked at. */
+  readonly #pieces = new Map<number, Uint8Array>();
 
   constructor(kernel: Kernel, start: bigint, length: number) {
     this.#kernel = kernel;
@@ -51,12 +71,13 @@ class NearBytes {
 
   at(index: number): number {
     const piece = Math.floor(index / PAGE_SIZE);
-    if (piece !== this.#piece || this.#data === undefined) {
+    let bytes = this.#pieces.get(piece);
+    if (bytes === undefined) {
       const length = Math.min(PAGE_SIZE, this.#length - piece * PAGE_SIZE);
-      const window = this.#kernel.memory.window(this.#start + BigInt(piece * PAGE_SIZE), length);
-      [this.#data, this.#offset, this.#piece] = [window.data, window.offset, piece];
+      bytes = this.#kernel.memory.read(this.#start + BigInt(piece * PAGE_SIZE), length);
+      this.#pieces.set(piece, bytes);
     }
-    return this.#data.getUint8(this.#offset + (index % PAGE_SIZE));
+    return bytes[index % PAGE_SIZE]!;
   }
 }
 
@@ -64,22 +85,23 @@ class NearBytes {
 class AreaEntries {
   readonly area: SwapArea;
   readonly #kernel: Kernel;
-  readonly #map: NearBytes;
-  readonly #zeros: NearBytes | undefined;
+  readonly #map: ScatteredBytes;
+  readonly #zeros: ScatteredBytes | undefined;
   readonly #spaces: bigint;
   readonly #spaceBytes: bigint;
-  /** What the caches have for the slots from `#first` on: slots are asked for in their order, or nearly. */
-  #chunks: readonly (readonly bigint[])[] = [];
-  #first = -1;
+  /** Pages of the caches, by the first slot of each chunk: slots may be asked for in any order. */
+  readonly #chunks = new Map<number, BigUint64Array>();
 
   constructor(kernel: Kernel, type: number) {
     this.#kernel = kernel;
     this.area = swapAreaAt(kernel, type);
     const { swap_map, zeromap } = this.area.info;
     const { slots } = this.area;
-    this.#map = new NearBytes(kernel, swap_map, slots);
+    this.#map = new ScatteredBytes(kernel, swap_map, slots);
     const zeroBytes = Math.ceil(slots / 64) * 8;
-    if (zeromap !== undefined && zeromap !== 0n) this.#zeros = new NearBytes(kernel, zeromap, zeroBytes);
+    // Without it, slots that were never written would be read.
+    if (zeromap === 0n) throw new SwapError(`the swap area ${this.area.name} is damaged: it has no zeromap`);
+    if (zeromap !== undefined) this.#zeros = new ScatteredBytes(kernel, zeromap, zeroBytes);
     this.#spaces = kernel.memory.pointer(kernel.symbol('swapper_spaces') + BigInt(type * 8));
     this.#spaceBytes = BigInt(kernel.sizeOf('address_space'));
   }
@@ -99,25 +121,30 @@ class AreaEntries {
    */
   cached(slot: number): bigint {
     const first = slot - (slot % XA_CHUNK);
-    if (first !== this.#first) {
-      this.#chunks = this.#chunksAt(first);
-      this.#first = first;
+    let chunk = this.#chunks.get(first);
+    if (chunk === undefined) {
+      if (this.#chunks.size >= MAX_CHUNKS) this.#chunks.clear();
+      chunk = this.#chunkAt(first);
+      this.#chunks.set(first, chunk);
     }
-    for (const chunk of this.#chunks) {
-      const entry = chunk[slot - first] ?? 0n;
-      if (entry !== 0n && !xaIsValue(entry)) return entry;
-    }
-    return 0n;
+    return chunk === NO_PAGES ? 0n : chunk[slot - first]!;
   }
 
-  #chunksAt(first: number): readonly (readonly bigint[])[] {
+  #chunkAt(first: number): BigUint64Array {
     const kernel = this.#kernel;
     const number = Math.floor(first / SWAP_SPACE_PAGES);
     const space = this.#spaces + BigInt(number) * this.#spaceBytes;
     const { i_pages } = kernel.bind(addressSpaceStruct).at(space);
     const inSpace = xaChunk(kernel, i_pages, first % SWAP_SPACE_PAGES);
-    return number === 0 ? [inSpace] : [inSpace, xaChunk(kernel, i_pages, first)];
+    const inArea = number === 0 ? inSpace : xaChunk(kernel, i_pages, first);
+    const pages = inSpace.map((entry, i) => pageOf(entry) || pageOf(inArea[i] ?? 0n));
+    return pages.every((page) => page === 0n) ? NO_PAGES : BigUint64Array.from(pages);
   }
+}
+
+/** What the cache remembers of a page that has left it is no page. */
+function pageOf(entry: bigint): bigint {
+  return xaIsValue(entry) ? 0n : entry;
 }
 
 /** Finds the pages behind swap entries: in the swap cache, in an area, or zeros. */
@@ -145,11 +172,13 @@ export class SwapEntries {
   /**
    * The address of a page: of memory if the swap cache has its content (what is there may not be on the disk
    * yet), else one from STORED on. Undefined if it cannot be had: `why` tells the reason.
+   * @param place of a process's page: its index in the area (`linear_page_index`), which a page in the cache
+   * has to have; any if undefined
    */
-  addressOf(type: number, slot: number, owner: SwapOwner): number | undefined {
+  addressOf(type: number, slot: number, owner: SwapOwner, place?: number): number | undefined {
     this.why = '';
     try {
-      return this.#find(type, slot, owner);
+      return this.#find(type, slot, owner, place);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       this.why = error.message;
@@ -157,7 +186,7 @@ export class SwapEntries {
     }
   }
 
-  #find(type: number, slot: number, owner: SwapOwner): number | undefined {
+  #find(type: number, slot: number, owner: SwapOwner, place?: number): number | undefined {
     const entries = this.#area(type);
     if (typeof entries === 'string') return this.#refuse(entries);
     const { name, slots } = entries.area;
@@ -173,7 +202,8 @@ export class SwapEntries {
     const hasCache = (usage & SWAP_MAP.hasCache) !== 0;
     if (hasCache !== (page !== 0n))
       return refuse(`is ${hasCache ? 'in' : 'not in'} the swap cache by its map, which differs`);
-    const physical = page === 0n ? undefined : this.#contentInCache(page, type, slot, refuse);
+    const physical =
+      page === 0n ? undefined : this.#contentInCache(page, type, slot, { owner, place }, refuse);
     if (physical !== undefined || this.why !== '') return physical;
     return this.#stored(entries, slot);
   }
@@ -200,21 +230,37 @@ export class SwapEntries {
     address: bigint,
     type: number,
     slot: number,
+    user: SwapUser,
     refuse: (problem: string) => undefined,
   ): number | undefined {
     const kernel = this.#kernel;
     const head = kernel.bind(pageStruct).at(address);
+    const has = (flag: string): boolean => head.flags.has(kernel.enumerator(flag));
     const entry = swapEntry(head.private);
     const distance = slot - entry.slot;
-    const isInCache =
-      head.flags.has(kernel.enumerator('PG_swapcache')) && head.flags.has(kernel.enumerator('PG_swapbacked'));
+    const isInCache = has('PG_swapcache') && has('PG_swapbacked');
     if (!isInCache || head._refcount <= 0 || entry.type !== type || distance < 0 || distance >= MAX_FOLIO)
       return refuse('has a page in the swap cache that does not belong there');
-    if (!head.flags.has(kernel.enumerator('PG_uptodate'))) return undefined;
-    const physical = (kernel.pageToPfn(address) + distance) * PAGE_SIZE;
+    if (!isOf(user, head.mapping, head.index + distance))
+      return refuse(`has a page in the swap cache that belongs to place ${head.index + distance} elsewhere`);
+    const pfn = kernel.pageToPfn(address) + distance;
+    if (this.#isPoisoned(head) || this.#isPoisoned(kernel.bind(pageStruct).at(kernel.pfnToPage(pfn))))
+      return refuse('has a poisoned page in the swap cache');
+    if (!has('PG_uptodate')) {
+      // A page is locked before it enters the cache to be read. One that could not be read, and one whose
+      // frame failed (me_swapcache_dirty), stays without content: a process would get SIGBUS for it.
+      return has('PG_locked') ? undefined : refuse('could not be read, or is poisoned');
+    }
+    const physical = pfn * PAGE_SIZE;
     if (!kernel.physical.has(physical, PAGE_SIZE))
       return refuse('is in the swap cache, in a frame that is not in the dump');
     return physical;
+  }
+
+  /** A kernel that was built without memory failures has no such flag. */
+  #isPoisoned({ flags }: Page): boolean {
+    const poisoned = readable(() => this.#kernel.enumerator('PG_hwpoison'));
+    return poisoned !== undefined && flags.has(poisoned);
   }
 
   #stored(entries: AreaEntries, slot: number): number | undefined {
@@ -227,9 +273,11 @@ export class SwapEntries {
     return this.#readable(swapAddress(entries.area.type, slot), entries.area.name);
   }
 
-  /** Of a living kernel nothing is read. */
+  /** Of a living kernel nothing is read: it is told what will be. */
   #readable(address: number, name: string): number | undefined {
-    const { isAlive, stored } = this.#kernel;
+    const { isAlive, stored, release } = this.#kernel;
+    const untried = isAlive ? untriedSwap(release) : undefined;
+    if (untried !== undefined) return this.#refuse(untried);
     if (isAlive || stored?.has(address, PAGE_SIZE) === true) return address;
     const problem = stored?.problem(address) ?? `the swap area ${name} cannot be read there`;
     return this.#refuse(stored === undefined ? 'the dump does not have what is in swap' : problem);

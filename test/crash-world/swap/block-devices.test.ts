@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { after, suite, test } from 'node:test';
 import {
   type BlockDevice,
   blockDevices,
+  findFileDevice,
   findSwapDevice,
 } from '../../../src/crash-world/swap/block-devices.ts';
 import { hasExtents } from '../../../src/crash-world/swap/file-extents.ts';
@@ -78,6 +82,21 @@ suite('the device of a swap area, in the crash kernel', () => {
     assert.equal(findSwapDevice(was, [copied, now(was)], () => 'abc-01') instanceof Object, true);
   });
 
+  test('of a partition with an id is not its copy on a disk whose place tells nothing', () => {
+    const was = { ...disk, partition: 1, name: 'vdb1', place: `${disk.place}/vdb1`, partitionUuid: 'abc-01' };
+    const place = `${PCI}/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1`;
+    const copied = now(was, { name: 'sda1', place });
+    assert.match(String(findSwapDevice(was, [copied], () => 'abc-01')), /is not found/);
+  });
+
+  test('of a swap file is the one that its file system is mounted from, and not a copy', () => {
+    const copied = now(disk, { name: 'vdc', number: 0xfd20, place: disk.place.replace('05.0', '06.0') });
+    const devices = [now(disk), copied];
+    assert.equal(findFileDevice(disk, disk.number, devices), devices[0]);
+    assert.match(String(findFileDevice(disk, copied.number, devices)), /is on another disk than before/);
+    assert.match(String(findFileDevice(disk, copied.number, [copied])), /is on vdb, which is not found/);
+  });
+
   test('of NVMe is the namespace of the same number', () => {
     const place = `${PCI}/0000:00:04.0/nvme/nvme0/nvme0n1`;
     const was = { ...disk, name: 'nvme0n1', place };
@@ -88,9 +107,29 @@ suite('the device of a swap area, in the crash kernel', () => {
   });
 
   test('is looked for among all that are no virtual ones', () => {
-    assert.ok(
-      blockDevices().every(({ place }) => place.startsWith('/devices/') && !place.includes('/virtual/')),
-    );
+    const sys = mkdtempSync(join(tmpdir(), 'otherworld-sys-'));
+    after(() => rmSync(sys, { recursive: true }));
+    mkdirSync(join(sys, 'class/block'), { recursive: true });
+    const add = (place: string, files: Readonly<Record<string, string>>): void => {
+      mkdirSync(join(sys, place), { recursive: true });
+      for (const [name, text] of Object.entries(files)) writeFileSync(join(sys, place, name), `${text}\n`);
+      symlinkSync(join('../..', place), join(sys, 'class/block', basename(place)));
+    };
+    const place = disk.place.slice(1);
+    add(place, { dev: '253:16', size: '8192' });
+    add(`${place}/vdb2`, { dev: '259:300', size: '4096', partition: '2', start: '2048' });
+    add('devices/virtual/block/dm-0', { dev: '254:0', size: '8192' });
+    add('devices/pci0000:00/gone', {});
+    assert.deepEqual(blockDevices(sys), [
+      {
+        ...{ name: 'vdb', number: 0xfd10, sectors: 8192, partition: 0, startSector: 0 },
+        place: disk.place,
+      },
+      {
+        ...{ name: 'vdb2', number: (259 << 8) | (300 & 0xff) | ((300 & ~0xff) << 12) },
+        ...{ sectors: 4096, partition: 2, startSector: 2048, place: `${disk.place}/vdb2` },
+      },
+    ]);
   });
 });
 
@@ -107,6 +146,10 @@ suite('a swap file', () => {
       { slot: 12, slots: 2, block: 0x21 },
     ];
     assert.equal(hasExtents(ranges, extents), true);
+    // In the order of slots, which need not be that of places.
+    assert.equal(hasExtents(ranges, extents.toReversed()), true);
+    const last = { slot: 14, slots: 1, block: 0x24 };
+    assert.equal(hasExtents(ranges, [last, ...extents]), false);
   });
 
   test('that lies elsewhere, or not as far, is another', () => {

@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { checkHeader, type OpenArea } from '../../../src/crash-world/swap/open-area.ts';
+import { checkHeader, type OpenArea, openRegular } from '../../../src/crash-world/swap/open-area.ts';
 import { SwapStore } from '../../../src/crash-world/swap/swap-store.ts';
 import type { SwapExtent } from '../../../src/linux/readers/swap-areas.ts';
 import { swapAddress } from '../../../src/linux/readers/swap-entries.ts';
@@ -179,5 +190,24 @@ suite('the header of a swap area', () => {
       /no header of a swap area \("S1SUSPEND/,
     );
     assert.match(problemOf((page) => page.writeUInt32LE(2, 1024)) ?? '', /header of version 2/);
+  });
+});
+
+suite('a swap file, by the path of then', () => {
+  test('is opened if it is a regular file', () => {
+    const fd = openRegular(device('regular'));
+    assert.equal(fstatSync(fd).size, 64 * PAGE_SIZE);
+    closeSync(fd);
+  });
+
+  test('is not opened if it is anything else: that could act', () => {
+    assert.throws(() => openRegular('/dev/null'), /the swap file \/dev\/null is no regular file now/);
+    // To open a pipe that nobody writes to would wait for ever.
+    const pipe = join(directory, 'pipe');
+    assert.equal(spawnSync('mkfifo', [pipe]).status, 0);
+    assert.throws(() => openRegular(pipe), /is no regular file now/);
+    const link = join(directory, 'link');
+    symlinkSync(device('target'), link);
+    assert.throws(() => openRegular(link), /is no regular file now/);
   });
 });

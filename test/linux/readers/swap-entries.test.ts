@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { mock, suite, test } from 'node:test';
 import { swapAreaAt, untriedSwap } from '../../../src/linux/readers/swap-areas.ts';
 import {
   SwapEntries,
@@ -54,8 +54,36 @@ for (const release of releases) {
     test('whose page is being read have the area: what is in memory is no content yet', () => {
       const swap = made(release);
       swap.use(6, 0x41);
-      swap.cache(6, 0, []);
+      swap.cache(6, 0, ['locked']);
       assert.equal(swapEntriesOf(swap.kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+    });
+
+    test('whose page has no content and is not being read are refused: the area may be older', () => {
+      const swap = made(release);
+      swap.use(6, 0x41);
+      swap.cache(6, 0, []);
+      assert.match(refusal(swap.kernel, 6), /slot 6 of the swap area vda2 could not be read, or is poisoned/);
+    });
+
+    test('whose page is poisoned are refused, whatever else it is', () => {
+      for (const flags of [['uptodate'], ['locked'], []] as const) {
+        const swap = made(release);
+        swap.use(6, 0x41);
+        swap.cache(6, 0, [...flags, 'hwpoison']);
+        assert.match(refusal(swap.kernel, 6), /has a poisoned page in the swap cache/);
+      }
+    });
+
+    test('whose page is poisoned within a large folio are refused, and its others are not', () => {
+      const swap = made(release);
+      const { kernel } = swap;
+      for (const slot of [5, 6]) swap.use(slot, 0x41);
+      const pfn = swap.cache(5, 1, ['uptodate']);
+      const second = kernel.pfnToPage(kernel.frame(2));
+      kernel.set('page', second, 'flags', 1n << BigInt(kernel.enumerator('PG_hwpoison')));
+      swap.cacheEntry(6, kernel.pfnToPage(pfn));
+      assert.equal(swapEntriesOf(kernel).addressOf(0, 5, 'process'), pfn * PAGE_SIZE);
+      assert.match(refusal(kernel, 6), /slot 6 of the swap area vda2 has a poisoned page/);
     });
 
     test('in a large folio have the frame of their own page', () => {
@@ -148,7 +176,51 @@ for (const release of releases) {
       kernel.stored = undefined;
       assert.equal(refusal(kernel, 6), 'the dump does not have what is in swap');
       kernel.isAlive = true;
-      assert.equal(new SwapEntries(kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+      if (release === 'debian13')
+        assert.equal(swapEntriesOf(kernel).addressOf(0, 6, 'process'), swapAddress(0, 6));
+      else assert.match(refusal(kernel, 6), /this was tried with Linux 6\.12 only/);
+    });
+
+    test('whose page in the cache is of another place in memory are refused', () => {
+      const swap = made(release);
+      const { kernel } = swap;
+      swap.use(6, 0x41);
+      const pfn = swap.cache(6, 0xab, ['uptodate']);
+      const page = kernel.pfnToPage(pfn);
+      kernel.set('page', page, 'index', 77);
+      const find = (place: number): number | undefined =>
+        swapEntriesOf(kernel).addressOf(0, 6, 'process', place);
+      for (const mapping of [0n, 0x1003n]) {
+        kernel.set('page', page, 'mapping', mapping);
+        assert.equal(find(5), pfn * PAGE_SIZE, 'of no place, or of several');
+      }
+      kernel.set('page', page, 'mapping', 0x1001n);
+      assert.equal(find(77), pfn * PAGE_SIZE);
+      assert.equal(find(78), undefined);
+      assert.match(swapEntriesOf(kernel).why, /in the swap cache that belongs to place 77 elsewhere/);
+      swap.use(6, 0xff);
+      assert.match(refusal(kernel, 6, 0, 'shared'), /belongs to place 77 elsewhere/);
+    });
+
+    test('in any order are looked up in what was read once', () => {
+      const { kernel, ...swap } = made(release, { slots: 192, sectors: 192 * 8 });
+      for (const slot of [70, 140]) kernel.write(swap.map + BigInt(slot), Uint8Array.of(1));
+      const entries = new SwapEntries(kernel);
+      const find = (): (number | undefined)[] =>
+        [70, 5, 140, 6].map((slot) => entries.addressOf(0, slot, 'process'));
+      const first = find();
+      const reads = mock.method(kernel.physical, 'contiguous');
+      const binds = mock.method(kernel, 'bind');
+      assert.deepEqual(find(), first);
+      assert.deepEqual([reads.mock.callCount(), binds.mock.callCount()], [0, 0]);
+    });
+
+    test('of more areas than a kernel can have are refused: the last number stands for zeros', () => {
+      const { kernel } = made(release);
+      kernel.variable('nr_swapfiles', 31n);
+      assert.notEqual(new SwapEntries(kernel).addressOf(0, 6, 'process'), undefined);
+      kernel.variable('nr_swapfiles', 32n);
+      assert.match(refusal(kernel, 6), /has 32 areas/);
     });
 
     test('are refused with what the store says of their area', () => {
@@ -191,6 +263,15 @@ for (const release of releases) {
       assert.deepEqual([file?.inode, file?.sizeBytes], [12, 64 * PAGE_SIZE]);
     });
 
+    test('that are files are on ext4 or xfs: of others it is not known what their places mean', () => {
+      assert.equal(
+        swapAreaAt(made(release, { file: 'swapfile', magic: 0x5846_5342 }).kernel, 0).name,
+        '/swapfile',
+      );
+      const f2fs = { file: 'swapfile', magic: 0xf2f5_2010 };
+      assert.match(problemOf(f2fs), /swap file \/swapfile is on a file system that is neither ext4 nor xfs/);
+    });
+
     test('on virtual devices are refused by name', () => {
       const on = (disk: string): string =>
         problemOf({ disk, partition: 0, place: ['devices', 'virtual', 'block', disk] });
@@ -198,6 +279,19 @@ for (const release of releases) {
       assert.match(on('dm-1'), /swap area dm-1 is on the device mapper \(LVM, encryption\)/);
       assert.match(on('md0'), /swap area md0 is on a RAID of the kernel/);
       assert.match(on('nbd3'), /swap area nbd3 is on nbd3, which is no disk of this machine/);
+    });
+
+    test('on what cannot be told from others after a panic are refused before it', () => {
+      const place = ['devices', 'pci0000:00', '0000:00:1f.2', 'ata1', 'block', 'sda'];
+      const whole = { disk: 'sda', partition: 0, place };
+      const part = { disk: 'sda', partition: 2, place: [...place, 'sda2'] };
+      assert.match(problemOf(whole), /swap area sda is on sda, which cannot be told from other disks/);
+      assert.match(problemOf({ ...part, uuid: '00000000-02' }), /swap area sda2 is on sda2, which cannot/);
+      assert.equal(swapAreaAt(made(release, part).kernel, 0).name, 'sda2');
+      assert.match(
+        problemOf({ file: 'swapfile', fileSystemId: 0 }),
+        /the swap file \/swapfile is on a file system without a UUID, which is not read/,
+      );
     });
 
     test('over a network file system, being switched on or off, or not in use are refused', () => {
@@ -241,6 +335,12 @@ test('a page of zeros is not in the area, since 6.12', () => {
   swap.kernel.variable('zswap_stored_pages', 3n);
   const address = swapEntriesOf(swap.kernel).addressOf(0, 7, 'process');
   assert.deepEqual(swapPlace(address ?? 0), { type: undefined, offset: 7 * PAGE_SIZE });
+});
+
+test('an area that has lost its map of zeros is damaged, since 6.12', () => {
+  const { kernel, info } = made('debian13');
+  kernel.set('swap_info_struct', info, 'zeromap', 0n);
+  assert.match(refusal(kernel, 6), /the swap area vda2 is damaged: it has no zeromap/);
 });
 
 /** Puts an entry into an empty cache, with nodes as deep as its index needs. */
