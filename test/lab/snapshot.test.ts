@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { isKeptArmed } from '../../lab/armed.ts';
 import type { GuestOptions } from '../../lab/machine.ts';
-import { type MachineKind, machineKey, snapshotParts } from '../../lab/snapshot.ts';
+import { type MachineKind, machineKey, snapshotParts, whileStopped } from '../../lab/snapshot.ts';
 
 const options = { memoryMiB: 2048, cpus: 2, crashKernelMiB: 320, append: '' };
 const machine: MachineKind = {
@@ -52,5 +52,20 @@ suite('a snapshot', () => {
     assert.equal(isKeptArmed({ ...asked, quick: true, users: false, lastPid: 0, disks: 1 }), true);
     for (const own of [{ disks: 2 }, { users: true }, { lastPid: 4_000_000 }])
       assert.equal(isKeptArmed({ ...asked, quick: true, ...own }), false);
+  });
+});
+
+suite('a guest of which a snapshot is taken', () => {
+  test('goes on, also if it cannot be saved', async () => {
+    for (const problem of [undefined, new Error('no space left')]) {
+      const said: string[] = [];
+      const execute = async (command: string): Promise<void> => void said.push(command);
+      const save = async (): Promise<void> => {
+        said.push('save');
+        if (problem) throw problem;
+      };
+      const end = await whileStopped({ execute }, save).catch((error: unknown) => error);
+      assert.deepEqual([end, said], [problem, ['stop', 'save', 'cont']]);
+    }
   });
 });
