@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootArmedGuest } from '../armed.ts';
-import { removeGuest } from '../boot.ts';
+import { removedOnFailure, removeGuest } from '../boot.ts';
 import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
@@ -34,7 +34,7 @@ export interface DemoOptions {
   readonly guest: string;
   readonly release: Release;
   readonly cpus: number;
-  /** Starts from a snapshot of a guest that has booted; the first one makes it. */
+  /** Starts from a snapshot of a guest that is armed; the first one makes it. */
   readonly quick: boolean;
   /** Leaves the guest running at the end. */
   readonly keep: boolean;
@@ -68,10 +68,9 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
   const programs = await buildPrograms(release, progress);
   // Another demo's guest is not ours to remove.
   if (guestPid(guest) === undefined && !options.keep) whenBrokenOff(() => removeGuest(guest));
-  await bootArmedGuest(
-    { ...{ name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick }, ...sizes },
-    progress,
-  );
+  const machine = { name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick };
+  const booted = bootArmedGuest({ ...machine, ...sizes }, progress);
+  await (options.keep ? booted : removedOnFailure(booted));
   try {
     return await demonstrate(guest, programs, display);
   } finally {
