@@ -2,8 +2,9 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync }
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
+import { ifThere } from '../src/system/proc.ts';
 import { messageOf } from '../src/system/thrown.ts';
-import { cacheDirectory, cacheKey, markUsed, removeUnused } from './cache.ts';
+import { cacheDirectory, cacheKey, makeCacheDirectory, markUsed } from './cache.ts';
 import { dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
@@ -14,21 +15,13 @@ import { type GuestOptions, kernelParameters, type Machine, type MachineSource }
 import type { Progress } from './progress.ts';
 import type { Qemu } from './qemu.ts';
 import { type Qmp, withQmp } from './qmp.ts';
+import { ARMED, sweepSnapshots } from './snapshot-sweep.ts';
 
 /** Raise when QEMU's arguments change: a memory image fits only the machine that it was taken from. */
 const MACHINE_VERSION = 1;
 
 /** Raise when what the lab does to arm a guest changes; what it arms it with is in the installation's key. */
 const ARMING_VERSION = 1;
-
-/**
- * Installations change many times a day where they are developed. What has just been found in use is kept, so
- * that a guest may start from it while another is saved.
- */
-const KEPT_ARMED_DAYS = 1 / 24;
-
-const ARMED = 'armed-';
-const isArmed = (directory: string): boolean => directory.startsWith(ARMED);
 
 /** A guest that had booted, or was armed: disk, memory and console. */
 export interface Snapshot {
@@ -42,7 +35,7 @@ export type MachineKind = Pick<Machine, 'accelerator'> & {
     GuestOptions,
     'memoryMiB' | 'cpus' | 'crashKernelMiB' | 'append' | 'numaNodes' | 'devices'
   >;
-  readonly image: Pick<GuestImage, 'directory'>;
+  readonly image: Pick<GuestImage, 'directory' | 'identity'>;
   readonly qemu: Pick<Qemu, 'version'>;
 };
 
@@ -53,6 +46,7 @@ export function machineKey(machine: MachineKind): string {
   const inputs = [
     MACHINE_VERSION,
     basename(image.directory),
+    image.identity,
     memoryMiB,
     cpus,
     numaNodes,
@@ -86,8 +80,12 @@ export function findSnapshot(machine: Machine, installation?: string): Snapshot 
   const parts = snapshotParts(machine, installation);
   const directory = snapshotDirectory(...parts);
   if (!existsSync(join(directory, 'memory'))) return undefined;
-  // The disk of an armed guest may be an overlay over that of the boot.
-  for (let depth = 1; depth <= parts.length; depth++) markUsed(snapshotDirectory(...parts.slice(0, depth)));
+  // The disk of an armed guest may be an overlay over that of the boot. Somebody may remove it right now.
+  const isThere = ifThere(() => {
+    for (let depth = parts.length; depth > 0; depth--) markUsed(snapshotDirectory(...parts.slice(0, depth)));
+    return true;
+  });
+  if (!isThere) return undefined;
   return {
     restore: (paths) => {
       copyFileSync(join(directory, 'console.log'), paths.consoleLog);
@@ -122,9 +120,8 @@ async function keepSnapshot(machine: Machine, installation?: string): Promise<vo
   const paths = guestPaths(name);
   if (installation === undefined) await booted(paths.consoleLog);
   else await loggedOut(name);
-  const [boot = '', ...armed] = snapshotParts(machine, installation);
-  const directory = snapshotDirectory(boot, ...armed);
-  if (armed.length > 0) removeUnused(snapshotDirectory(boot), KEPT_ARMED_DAYS, isArmed);
+  const directory = snapshotDirectory(...snapshotParts(machine, installation));
+  sweepSnapshots(makeCacheDirectory('snapshots'));
   const work = `${directory}.${process.pid}`;
   try {
     mkdirSync(work, { recursive: true });
