@@ -12,7 +12,7 @@ import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
-import { type Load, lookAtLoad, startLoad } from './load.ts';
+import { acknowledgedNow, type Load, lookAtLoad, startLoad } from './load.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, knownOrbits, type Programs } from './programs.ts';
 import {
@@ -96,9 +96,10 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('counter', describeCounter(before.counter));
   const load = await startLoad(guest, display.progress);
   display.show('Redis under load', describeLoad(load));
-  const steps = await startOrbits(guest, display.progress);
-  const orbitsBefore = await knownOrbits(programs.orbits, steps);
-  const isEarly = !(await hasOrbitsResult(guest));
+  const { steps, pid } = await startOrbits(guest, display.progress);
+  const known = await knownOrbits(programs.orbits, steps);
+  const acknowledgedBefore = await acknowledgedNow(guest);
+  const orbits = { pid, known, isEarly: !(await hasOrbitsResult(guest)) };
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
   const start = performance.now();
@@ -111,8 +112,8 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   const words = panicWords(readFileSync(console).subarray(consoleBytes).toString('latin1'));
   display.show('the dying kernel', words.join('\n') || '(silence)');
   display.progress.step('looking at everything again');
-  const orbits = { known: orbitsBefore, isEarly };
-  return look(guest, display, { before, pythonBefore, orbits, load, start, incident, words });
+  const seen = { before, pythonBefore, orbits, load, acknowledgedBefore };
+  return look(guest, display, { ...seen, start, incident, words });
 }
 
 function describeLoad({ pid, requestsPerSecond }: Load): string {
@@ -120,6 +121,7 @@ function describeLoad({ pid, requestsPerSecond }: Load): string {
 }
 
 interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits' | 'load'> {
+  readonly acknowledgedBefore: number;
   readonly start: number;
   readonly incident: string;
   readonly words: readonly string[];
@@ -133,7 +135,7 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
   const orbitsAfter = await waitForOrbits(guest).catch(missing);
   display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
-  const loadAfter = await lookAtLoad(guest, load);
+  const loadAfter = await lookAtLoad(guest, load, known.acknowledgedBefore);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   display.show('JOE, afterwards', after.joeScreen);
