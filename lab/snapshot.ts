@@ -124,7 +124,8 @@ async function keepSnapshot(machine: Machine, installation?: string): Promise<vo
   sweepSnapshots(makeCacheDirectory('snapshots'));
   const work = `${directory}.${process.pid}`;
   try {
-    mkdirSync(work, { recursive: true });
+    // Not without the directory of its boot: that one could not be put into its place any more.
+    mkdirSync(work);
     await withQmp(paths.qmp, (qmp) => whileStopped(qmp, () => saveGuest(qmp, paths, work)));
     if (!existsSync(directory)) renameSync(work, directory);
   } finally {
