@@ -26,7 +26,9 @@ export async function bootArmedGuest(options: GuestOptions, progress: Progress):
       const armed = findSnapshot(machine, installation.key);
       if (armed) return startGuest(machine, armed, progress);
       const state = await armAnew(machine, installation, progress);
-      await takeSnapshot(machine, progress, installation.key);
+      await takeSnapshot(machine, progress, installation.key).catch((error: unknown) => {
+        throw keptForALook(options.name, error);
+      });
       return state;
     },
     () => progress.step('waiting for another guest like it, which is being armed'),

@@ -101,15 +101,39 @@ export async function planMachine(options: GuestOptions, progress: Progress): Pr
   return { options, image, qemu, accelerator, sshPort: await freePort() };
 }
 
+/** Of a guest that is there, but not as it was to be: its message says how to get rid of it. */
+class KeptForALook extends LabError {
+  readonly guest: string;
+
+  constructor(guest: string, error: unknown) {
+    const hint = `otherworld lab log ${guest}; otherworld lab down ${guest} removes it`;
+    const status = error instanceof LabError ? error.exitStatus : 1;
+    super(`${messageOf(error)}\nthe guest is kept for a look: ${hint}`, status, error);
+    this.guest = guest;
+  }
+}
+
 /** The error of a guest that is there, but not as it was to be, with how to get rid of it. */
 export function keptForALook(name: string, error: unknown): LabError {
-  const message = messageOf(error);
-  const status = error instanceof LabError ? error.exitStatus : 1;
-  return new LabError(
-    `${message}\nthe guest is kept for a look: otherworld lab log ${name}; otherworld lab down ${name} removes it`,
-    status,
-    error,
-  );
+  return new KeptForALook(name, error);
+}
+
+/**
+ * For who does not look at guests: removes the one that was started, but is not as it was to be. A guest that
+ * was there before is not touched.
+ * @throws what the start failed with
+ */
+export async function removedOnFailure<T>(
+  start: Promise<T>,
+  remove: (name: string) => Promise<void> = removeGuest,
+): Promise<T> {
+  try {
+    return await start;
+  } catch (error) {
+    if (!(error instanceof KeptForALook)) throw error;
+    await remove(error.guest);
+    throw error.cause;
+  }
 }
 
 /** Ends a guest at once, as pulling the plug would, and removes what is left of it. */

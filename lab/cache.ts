@@ -1,20 +1,21 @@
 import { createHash } from 'node:crypto';
 import {
-  closeSync,
+  linkSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   utimesSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CACHE_DIRECTORY } from '../src/config/paths.ts';
-import { processStat } from '../src/system/proc.ts';
+import { ifThere, processStat } from '../src/system/proc.ts';
+import { codeOf } from '../src/system/thrown.ts';
 import { pathProblem } from '../src/system/trusted-path.ts';
 
 /**
@@ -62,18 +63,13 @@ export function markUsed(directory: string): void {
 }
 
 /**
- * Removes the directories in `parent` that nobody has used for two weeks, or so many days: images and
- * snapshots take most of a gigabyte each.
- * @param isConcerned is given a directory's name
+ * Removes the directories in `parent` that nobody has used for two weeks: images and snapshots take most of a
+ * gigabyte each.
  */
-export function removeUnused(
-  parent: string,
-  days = KEPT_DAYS,
-  isConcerned: (name: string) => boolean = () => true,
-): void {
-  for (const name of readdirSync(parent).filter(isConcerned)) {
+export function removeUnused(parent: string): void {
+  for (const name of readdirSync(parent)) {
     const age = Date.now() - (statSync(join(parent, name), { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
-    if (age > days * 86_400_000) rmSync(join(parent, name), { recursive: true, force: true });
+    if (age > KEPT_DAYS * 86_400_000) rmSync(join(parent, name), { recursive: true, force: true });
   }
 }
 
@@ -96,25 +92,59 @@ export async function withLock<T>(name: string, work: () => Promise<T>, onWait?:
   }
 }
 
-function tryLock(path: string): boolean {
+/**
+ * A lock is there with its holder's name in it, or not at all.
+ * @returns whether it is ours; where its holder was gone, the next try may succeed
+ * @throws the file system's errors other than that it is there
+ */
+export function tryLock(path: string): boolean {
+  const prepared = `${path}.${process.pid}`;
+  writeFileSync(prepared, [process.pid, processStat(process.pid)?.startTicks, bootId()].join(' '));
   try {
-    const fd = openSync(path, 'wx');
-    writeSync(fd, String(process.pid));
-    closeSync(fd);
-    return true;
-  } catch {
-    if (holderIsGone(path)) rmSync(path, { force: true });
+    if (ifNotThere(() => linkSync(prepared, path))) return true;
+    if (holderIsGone(path)) removeStale(path);
     return false;
+  } finally {
+    rmSync(prepared, { force: true });
   }
 }
 
-function holderIsGone(path: string): boolean {
+function ifNotThere(make: () => void): boolean {
   try {
-    const pid = Number(readFileSync(path, 'utf8'));
-    return pid > 0 && !processExists(pid);
-  } catch {
-    return false;
+    make();
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return false;
+    throw error;
   }
+}
+
+/** By another name first: another who waits may have removed it already, and this be the lock of the next. */
+function removeStale(path: string): void {
+  const stale = `${path}.${process.pid}.stale`;
+  const wasThere = ifThere(() => {
+    renameSync(path, stale);
+    return true;
+  });
+  if (wasThere && !holderIsGone(stale)) ifNotThere(() => linkSync(stale, path));
+  rmSync(stale, { force: true });
+}
+
+/**
+ * Whether the process that a lock names has ended. A pid alone, as older versions write it, may be another
+ * process's by now; a lock without even that has no holder.
+ */
+function holderIsGone(path: string): boolean {
+  const text = ifThere(() => readFileSync(path, 'utf8'));
+  if (text === undefined) return false;
+  const [pid, startTicks, boot] = text.split(' ');
+  const holder = processStat(Number(pid));
+  if (holder === undefined || holder.isZombie) return true;
+  return startTicks !== undefined && (Number(startTicks) !== holder.startTicks || boot !== bootId());
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
 /** Whether a process with this pid exists (a zombie counts as gone). */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
 import { bootArmedGuest } from './armed.ts';
-import { removeGuest } from './boot.ts';
+import { removedOnFailure, removeGuest } from './boot.ts';
 import { copyFiles, execChecked } from './channel.ts';
 import { buildOrbits, knownOrbits } from './demo/programs.ts';
 import type { Fault } from './fault.ts';
@@ -172,10 +172,16 @@ async function onePanic(
   progress: Progress,
 ): Promise<PanicOutcome> {
   const sizes = { memoryMiB: 3072, cpus: CPUS, crashKernelMiB: 320 };
-  await bootArmedGuest(
-    { name: guest, release, packages: PACKAGES, forwards: [], append: '', quick: true, ...sizes },
-    progress,
-  );
+  const machine = {
+    name: guest,
+    release,
+    packages: PACKAGES,
+    forwards: [],
+    append: '',
+    quick: true,
+    ...sizes,
+  };
+  await removedOnFailure(bootArmedGuest(machine, progress));
   try {
     await inGuest(guest, `mkdir -p ${DIRECTORY}`);
     await copyFiles(guest, orbits, `${guest}:${DIRECTORY}/orbits`);

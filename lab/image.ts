@@ -1,5 +1,16 @@
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { ifThere } from '../src/system/proc.ts';
 import { cacheDirectory, cacheKey, makeCacheDirectory, markUsed, removeUnused, withLock } from './cache.ts';
 import { guestKey } from './channel-key.ts';
 import { runChecked } from './command.ts';
@@ -17,6 +28,8 @@ export interface GuestImage {
   /** Key of the release's system without extra packages. */
   systemKey: string;
   directory: string;
+  /** Of its disk: what fits the disk fits no other one that is built later under the same key. */
+  identity: string;
   rootDisk: string;
   kernel: string;
   initrd: string;
@@ -26,6 +39,7 @@ export interface GuestImage {
 /** Raise when the steps below change in a way that the key's other inputs do not show. */
 const RECIPE_VERSION = 3;
 const DISK_SIZE = '8G';
+const IDENTITY = 'identity';
 
 /** What an image is made of, and the keys that follow from it. */
 interface Plan {
@@ -117,6 +131,7 @@ async function buildDisk(system: string, nodeTree: string, directory: string): P
     if (!file) throw new LabError(`the image has no /boot/${kind}-*`);
     await runChecked('cp', [join(root, 'boot', file), join(work, file)]);
   }
+  writeFileSync(join(work, IDENTITY), randomUUID());
   rmSync(root, { recursive: true, force: true });
   rmSync(directory, { recursive: true, force: true });
   renameSync(work, directory);
@@ -131,9 +146,16 @@ function openImage(plan: Plan): GuestImage {
   return {
     systemKey: plan.systemKey,
     directory,
+    identity: imageIdentity(directory),
     rootDisk: join(directory, 'root.img'),
     kernel: join(directory, kernel),
     initrd: join(directory, `initrd.img-${kernelRelease}`),
     kernelRelease,
   };
+}
+
+/** Images of older versions have none; nobody writes to their disks, so these have their times. */
+export function imageIdentity(directory: string): string {
+  const written = ifThere(() => readFileSync(join(directory, IDENTITY), 'utf8'));
+  return written ?? String(statSync(join(directory, 'root.img')).mtimeMs);
 }

@@ -21,7 +21,7 @@ export interface GuestOptions extends Furniture {
   append: string;
   /** More arguments for QEMU: devices. */
   devices?: readonly string[];
-  /** Start from a snapshot of a guest like this that has booted; the first one makes it. */
+  /** Start from a snapshot of a guest like this, which has booted or is armed; the first one makes it. */
   quick?: boolean;
 }
 

@@ -32,7 +32,9 @@ export async function openQmp(socketPath: string): Promise<Qmp> {
   socket.on('close', () => fail(new Error('closed')));
   const greeting = new Promise<unknown>((resolve, reject) => waiting.push({ resolve, reject }));
   answers.on('line', (line) => receive(JSON.parse(line), waiting));
-  const execute = (command: string, args?: Record<string, unknown>): Promise<unknown> => {
+  const execute = async (command: string, args?: Record<string, unknown>): Promise<unknown> => {
+    // Nothing would answer, and no event would say so any more.
+    if (socket.destroyed) throw new LabError("QEMU's control socket: closed");
     const answer = new Promise<unknown>((resolve, reject) => waiting.push({ resolve, reject }));
     send(socket, { execute: command, arguments: args });
     return answer;

@@ -2,7 +2,9 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync }
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import { cacheDirectory, cacheKey, markUsed, removeUnused } from './cache.ts';
+import { ifThere } from '../src/system/proc.ts';
+import { messageOf } from '../src/system/thrown.ts';
+import { cacheDirectory, cacheKey, makeCacheDirectory, markUsed } from './cache.ts';
 import { dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { runChecked } from './command.ts';
 import { LabError } from './error.ts';
@@ -13,21 +15,13 @@ import { type GuestOptions, kernelParameters, type Machine, type MachineSource }
 import type { Progress } from './progress.ts';
 import type { Qemu } from './qemu.ts';
 import { type Qmp, withQmp } from './qmp.ts';
+import { ARMED, sweepSnapshots } from './snapshot-sweep.ts';
 
 /** Raise when QEMU's arguments change: a memory image fits only the machine that it was taken from. */
 const MACHINE_VERSION = 1;
 
 /** Raise when what the lab does to arm a guest changes; what it arms it with is in the installation's key. */
 const ARMING_VERSION = 1;
-
-/**
- * Installations change many times a day where they are developed. What has just been found in use is kept, so
- * that a guest may start from it while another is saved.
- */
-const KEPT_ARMED_DAYS = 1 / 24;
-
-const ARMED = 'armed-';
-const isArmed = (directory: string): boolean => directory.startsWith(ARMED);
 
 /** A guest that had booted, or was armed: disk, memory and console. */
 export interface Snapshot {
@@ -41,7 +35,7 @@ export type MachineKind = Pick<Machine, 'accelerator'> & {
     GuestOptions,
     'memoryMiB' | 'cpus' | 'crashKernelMiB' | 'append' | 'numaNodes' | 'devices'
   >;
-  readonly image: Pick<GuestImage, 'directory'>;
+  readonly image: Pick<GuestImage, 'directory' | 'identity'>;
   readonly qemu: Pick<Qemu, 'version'>;
 };
 
@@ -52,6 +46,7 @@ export function machineKey(machine: MachineKind): string {
   const inputs = [
     MACHINE_VERSION,
     basename(image.directory),
+    image.identity,
     memoryMiB,
     cpus,
     numaNodes,
@@ -85,8 +80,12 @@ export function findSnapshot(machine: Machine, installation?: string): Snapshot 
   const parts = snapshotParts(machine, installation);
   const directory = snapshotDirectory(...parts);
   if (!existsSync(join(directory, 'memory'))) return undefined;
-  // The disk of an armed guest may be an overlay over that of the boot.
-  for (let depth = 1; depth <= parts.length; depth++) markUsed(snapshotDirectory(...parts.slice(0, depth)));
+  // The disk of an armed guest may be an overlay over that of the boot. Somebody may remove it right now.
+  const isThere = ifThere(() => {
+    for (let depth = parts.length; depth > 0; depth--) markUsed(snapshotDirectory(...parts.slice(0, depth)));
+    return true;
+  });
+  if (!isThere) return undefined;
   return {
     restore: (paths) => {
       copyFileSync(join(directory, 'console.log'), paths.consoleLog);
@@ -96,35 +95,58 @@ export function findSnapshot(machine: Machine, installation?: string): Snapshot 
 }
 
 /**
- * Keeps a guest that has just booted, or has just been armed, for the next one like it. The guest goes on.
+ * Keeps a guest that has just booted, or has just been armed, for the next one like it. The guest goes on,
+ * also if it cannot be kept, which is only said.
  * @param installation key of the installation that it is armed with
- * @throws LabError if QEMU cannot save it
+ * @throws LabError if the guest does not go on
  */
 export async function takeSnapshot(
   machine: Machine,
   progress: Progress,
   installation?: string,
 ): Promise<void> {
+  progress.step(`keeping a snapshot of it${installation === undefined ? '' : ', armed'}`);
+  try {
+    await keepSnapshot(machine, installation);
+  } catch (error) {
+    progress.step(`no snapshot of it is kept: ${messageOf(error)}`);
+  }
+  // Opens the connection again, and so tells whether the guest goes on.
+  await setClock(machine.options.name);
+}
+
+async function keepSnapshot(machine: Machine, installation?: string): Promise<void> {
   const { name } = machine.options;
   const paths = guestPaths(name);
-  progress.step(`keeping a snapshot of it${installation === undefined ? '' : ', armed'}`);
   if (installation === undefined) await booted(paths.consoleLog);
   else await loggedOut(name);
-  const [boot = '', ...armed] = snapshotParts(machine, installation);
-  const directory = snapshotDirectory(boot, ...armed);
-  if (armed.length > 0) removeUnused(snapshotDirectory(boot), KEPT_ARMED_DAYS, isArmed);
+  const directory = snapshotDirectory(...snapshotParts(machine, installation));
+  sweepSnapshots(makeCacheDirectory('snapshots'));
   const work = `${directory}.${process.pid}`;
-  mkdirSync(work, { recursive: true });
-  await withQmp(paths.qmp, async (qmp) => {
-    await qmp.execute('stop');
-    await saveMemory(qmp, join(work, 'memory'));
-    await runChecked('cp', ['--reflink=auto', '--sparse=always', paths.disk, join(work, 'disk.qcow2')]);
-    copyFileSync(paths.consoleLog, join(work, 'console.log'));
+  try {
+    // Not without the directory of its boot: that one could not be put into its place any more.
+    mkdirSync(work);
+    await withQmp(paths.qmp, (qmp) => whileStopped(qmp, () => saveGuest(qmp, paths, work)));
+    if (!existsSync(directory)) renameSync(work, directory);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** Holds a machine still during `work`, and lets it go on whatever comes of that. */
+export async function whileStopped(qmp: Pick<Qmp, 'execute'>, work: () => Promise<void>): Promise<void> {
+  await qmp.execute('stop');
+  try {
+    await work();
+  } finally {
     await qmp.execute('cont');
-  });
-  if (existsSync(directory)) rmSync(work, { recursive: true });
-  else renameSync(work, directory);
-  await setClock(name);
+  }
+}
+
+async function saveGuest(qmp: Qmp, paths: GuestPaths, work: string): Promise<void> {
+  await saveMemory(qmp, join(work, 'memory'));
+  await runChecked('cp', ['--reflink=auto', '--sparse=always', paths.disk, join(work, 'disk.qcow2')]);
+  copyFileSync(paths.consoleLog, join(work, 'console.log'));
 }
 
 /** Systemd says so on the console: a login to ask would leave its session in the snapshot. */
@@ -152,8 +174,10 @@ const LOGGED_OUT = 'otherworld lab: nobody is logged in';
 async function loggedOut(name: string): Promise<void> {
   // Twice, because the kernel may write its own lines into the middle of one.
   const say = `printf '\\n%s\\n' '${LOGGED_OUT}' '${LOGGED_OUT}' >/dev/ttyS0`;
-  const script = `until [ -z "$(loginctl list-sessions --no-legend)" ]; do sleep 0.2; done; ${say}`;
-  const service = ['systemd-run', '--quiet', '--collect', 'sh', '-c', script];
+  const none = 'sessions=$(loginctl list-sessions --no-legend) && [ -z "$sessions" ]';
+  const script = `until ${none}; do sleep 0.2; done; ${say}`;
+  const limit = `--property=RuntimeMaxSec=${LOGOUT_SECONDS}`;
+  const service = ['systemd-run', '--quiet', '--collect', limit, 'sh', '-c', script];
   await execChecked(name, service, { timeoutSeconds: LOOK_SECONDS });
   await dropConnection(name);
   const elapsed = guestClock(guestPid(name) ?? 0);

@@ -20,10 +20,14 @@ export interface Load {
   readonly pid: number;
   /** Requests that Redis served in a second, as it says. */
   readonly requestsPerSecond: number;
+  /** Writes that it had an answer to when it had begun. */
+  readonly acknowledged: number;
 }
 
 /** What is there of the load after the panic. */
 export interface LoadAfterwards {
+  /** Writes that the client had an answer to right before the panic. */
+  readonly acknowledgedBefore: number;
   /** Writes that the client had an answer to, by its record on the disk. */
   readonly acknowledged: number;
   /** The value of each of LOAD_KEYS keys; `undefined` for one that is not there. */
@@ -45,7 +49,13 @@ export async function startLoad(guest: string, progress: Progress): Promise<Load
   const pid = Number(await inGuest(guest, start));
   await until(guest, `[ "$(cat ${RECORD})" -ge ${LOAD_KEYS} ] 2>/dev/null`, 300);
   const rate = "redis-cli info stats | tr -d '\\r' | sed -n 's/^instantaneous_ops_per_sec://p'";
-  return { pid, requestsPerSecond: Number(await inGuest(guest, rate)) };
+  const requestsPerSecond = Number(await inGuest(guest, rate));
+  return { pid, requestsPerSecond, acknowledged: await acknowledgedNow(guest) };
+}
+
+/** Writes that the client has had an answer to, by its record; 0 without one. */
+export async function acknowledgedNow(guest: string): Promise<number> {
+  return Number(await inGuest(guest, `cat ${RECORD} || true`));
 }
 
 const readValues = `
@@ -53,8 +63,15 @@ local values = {}
 for key = 0, ${LOAD_KEYS - 1} do values[key + 1] = redis.call('GET', key) or 'none' end
 return table.concat(values, ' ')`;
 
-/** Looks at what the load has left, when Redis has heard that its client is gone. */
-export async function lookAtLoad(guest: string, { pid }: Load): Promise<LoadAfterwards> {
+/**
+ * Looks at what the load has left, when Redis has heard that its client is gone.
+ * @param acknowledgedBefore what `acknowledgedNow` gave right before the panic
+ */
+export async function lookAtLoad(
+  guest: string,
+  { pid }: Load,
+  acknowledgedBefore: number,
+): Promise<LoadAfterwards> {
   const clients = '/run/demo-clients';
   const isReset = await comesTrue(
     guest,
@@ -64,10 +81,11 @@ export async function lookAtLoad(guest: string, { pid }: Load): Promise<LoadAfte
   const client = `redis-cli -n ${DATABASE + 1}`;
   const served = `[ "$(${client} set client new)" = OK ] && [ "$(${client} get client)" = new ]`;
   const servesNew = await comesTrue(guest, served);
-  const acknowledged = Number(await inGuest(guest, `cat ${RECORD} || true`));
+  const acknowledged = await acknowledgedNow(guest);
   const values = await inGuest(guest, `redis-cli -n ${DATABASE} --raw eval "${readValues}" 0 || true`);
   const numberIn = (text: string): number | undefined => (/^\d+$/.test(text) ? Number(text) : undefined);
-  return { acknowledged, values: values.trim().split(' ').map(numberIn), isGone, isReset, servesNew };
+  const found = values.trim().split(' ').map(numberIn);
+  return { acknowledgedBefore, acknowledged, values: found, isGone, isReset, servesNew };
 }
 
 /** Whether a script succeeds within a minute. */
@@ -96,8 +114,25 @@ export function wrongKeys({ acknowledged, values }: Pick<LoadAfterwards, 'acknow
   return Array.from({ length: LOAD_KEYS }, (_, key) => key).filter((key) => !isRight(key)).length;
 }
 
-/** Whether the connection to the client was there at the panic, and was reset because the client was lost. */
-export function wasReset({ processes }: IncidentReport, { pid }: Load): boolean {
+/** Whether writes were acknowledged up to the panic, and the record of none of them was lost. */
+export function wasUnderLoad(
+  { acknowledged: atBegin }: Pick<Load, 'acknowledged'>,
+  { acknowledgedBefore, acknowledged }: Pick<LoadAfterwards, 'acknowledged' | 'acknowledgedBefore'>,
+): boolean {
+  return atBegin > 0 && acknowledgedBefore > atBegin && acknowledged >= acknowledgedBefore;
+}
+
+/**
+ * Whether Redis's connection to the client was there at the panic, and was reset because the client was lost.
+ * @param redis its PID
+ */
+export function wasReset(
+  {
+    processes,
+  }: { readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'notes'>[] },
+  { pid }: Pick<Load, 'pid'>,
+  redis: number,
+): boolean {
   const note = new RegExp(`is reset: its other end was that of PID ${pid} `);
-  return processes.some(({ notes }) => notes.some((text) => note.test(text)));
+  return processes.some((process) => process.pid === redis && process.notes.some((text) => note.test(text)));
 }

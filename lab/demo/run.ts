@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootArmedGuest } from '../armed.ts';
-import { removeGuest } from '../boot.ts';
+import { removedOnFailure, removeGuest } from '../boot.ts';
 import { whenBrokenOff } from '../broken-off.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
@@ -12,7 +12,7 @@ import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
 import { checkSizes } from '../sizes.ts';
-import { type Load, lookAtLoad, startLoad } from './load.ts';
+import { acknowledgedNow, type Load, lookAtLoad, startLoad } from './load.ts';
 import { type CounterStatus, describeCounter, observe, readCounter, wasCheckedWhole } from './observation.ts';
 import { buildPrograms, knownOrbits, type Programs } from './programs.ts';
 import {
@@ -34,7 +34,7 @@ export interface DemoOptions {
   readonly guest: string;
   readonly release: Release;
   readonly cpus: number;
-  /** Starts from a snapshot of a guest that has booted; the first one makes it. */
+  /** Starts from a snapshot of a guest that is armed; the first one makes it. */
   readonly quick: boolean;
   /** Leaves the guest running at the end. */
   readonly keep: boolean;
@@ -68,10 +68,9 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
   const programs = await buildPrograms(release, progress);
   // Another demo's guest is not ours to remove.
   if (guestPid(guest) === undefined && !options.keep) whenBrokenOff(() => removeGuest(guest));
-  await bootArmedGuest(
-    { ...{ name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick }, ...sizes },
-    progress,
-  );
+  const machine = { name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick };
+  const booted = bootArmedGuest({ ...machine, ...sizes }, progress);
+  await (options.keep ? booted : removedOnFailure(booted));
   try {
     return await demonstrate(guest, programs, display);
   } finally {
@@ -97,9 +96,10 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('counter', describeCounter(before.counter));
   const load = await startLoad(guest, display.progress);
   display.show('Redis under load', describeLoad(load));
-  const steps = await startOrbits(guest, display.progress);
-  const orbitsBefore = await knownOrbits(programs.orbits, steps);
-  const isEarly = !(await hasOrbitsResult(guest));
+  const { steps, pid } = await startOrbits(guest, display.progress);
+  const known = await knownOrbits(programs.orbits, steps);
+  const acknowledgedBefore = await acknowledgedNow(guest);
+  const orbits = { pid, known, isEarly: !(await hasOrbitsResult(guest)) };
   const console = guestPaths(guest).consoleLog;
   const consoleBytes = readFileSync(console).length;
   const start = performance.now();
@@ -112,8 +112,8 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   const words = panicWords(readFileSync(console).subarray(consoleBytes).toString('latin1'));
   display.show('the dying kernel', words.join('\n') || '(silence)');
   display.progress.step('looking at everything again');
-  const orbits = { known: orbitsBefore, isEarly };
-  return look(guest, display, { before, pythonBefore, orbits, load, start, incident, words });
+  const seen = { before, pythonBefore, orbits, load, acknowledgedBefore };
+  return look(guest, display, { ...seen, start, incident, words });
 }
 
 function describeLoad({ pid, requestsPerSecond }: Load): string {
@@ -121,6 +121,7 @@ function describeLoad({ pid, requestsPerSecond }: Load): string {
 }
 
 interface Known extends Pick<Evidence, 'before' | 'pythonBefore' | 'orbits' | 'load'> {
+  readonly acknowledgedBefore: number;
   readonly start: number;
   readonly incident: string;
   readonly words: readonly string[];
@@ -134,7 +135,7 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
   const orbitsAfter = await waitForOrbits(guest).catch(missing);
   display.progress.step('waiting until the counter has been through all its memory again');
   await waitForWholeCheck(guest, before.counter);
-  const loadAfter = await lookAtLoad(guest, load);
+  const loadAfter = await lookAtLoad(guest, load, known.acknowledgedBefore);
   const after = await observe(guest);
   const secondsSincePanic = (performance.now() - known.start) / 1000;
   display.show('JOE, afterwards', after.joeScreen);

@@ -76,15 +76,18 @@ const TRIAL_STEPS = 2000;
 
 /**
  * Lets the computation with a known result begin: to be done right before the panic.
- * @returns its steps
+ * @returns its steps and its PID
  */
-export async function startOrbits(guest: string, progress: Progress): Promise<number> {
+export async function startOrbits(
+  guest: string,
+  progress: Progress,
+): Promise<{ steps: number; pid: number }> {
   const trial = `cd ${directory}; s=$(date +%s%N); ./orbits ${TRIAL_STEPS} trial; echo $(($(date +%s%N) - s))`;
   const nanoseconds = Number(await inGuest(guest, trial));
   const steps = Math.ceil((COMPUTING_SECONDS * 1e9 * TRIAL_STEPS) / nanoseconds);
   progress.step(`starting a computation with a known result: ${steps} steps of orbits`);
   await begin(guest, 'orbits', steps);
-  return steps;
+  return { steps, pid: Number(await inGuest(guest, `cat ${directory}/orbits.pid`)) };
 }
 
 const orbitsResult = `grep . ${directory}/orbits.result`;

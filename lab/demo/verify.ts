@@ -1,5 +1,5 @@
 import type { IncidentReport } from '../../src/report/schema.ts';
-import { LOAD_KEYS, type Load, type LoadAfterwards, wasReset, wrongKeys } from './load.ts';
+import { LOAD_KEYS, type Load, type LoadAfterwards, wasReset, wasUnderLoad, wrongKeys } from './load.ts';
 import { type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
@@ -19,8 +19,8 @@ export interface Evidence {
   /** Digest of the Python interpreter's variables. */
   readonly pythonBefore: string;
   readonly pythonAfter: string;
-  /** The computation's result by another machine, and whether it was still computing at the panic. */
-  readonly orbits: { readonly known: string; readonly isEarly: boolean };
+  /** The computation, its result by another machine, and whether it was still computing before the panic. */
+  readonly orbits: { readonly pid: number; readonly known: string; readonly isEarly: boolean };
   /** Its result, empty if it has none. */
   readonly orbitsAfter: string;
   /** The client that loaded Redis until the panic, and what is there of its writes. */
@@ -33,6 +33,15 @@ export interface Evidence {
   readonly lastWords: string | undefined;
   readonly secondsSincePanic: number;
   readonly report: IncidentReport;
+}
+
+/** What rows need of the report, and of what was there before. */
+interface Judged {
+  readonly before: Pick<Observation, 'processes'>;
+  readonly report: {
+    readonly stageZero?: Pick<NonNullable<IncidentReport['stageZero']>, 'saved' | 'processors'> | undefined;
+    readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'notes' | 'outcome'>[];
+  };
 }
 
 /** Compares before and after; every row is a statement of the demo. */
@@ -99,17 +108,24 @@ function survivalRows({
   ];
 }
 
-function loadRows({ load, loadAfter, report }: Evidence): Row[] {
+export function loadRows({
+  before,
+  load,
+  loadAfter,
+  report,
+}: Pick<Evidence, 'load' | 'loadAfter'> & Judged): Row[] {
   const { acknowledged, isGone, isReset, servesNew } = loadAfter;
   const wrong = wrongKeys(loadAfter);
-  const isLost = isGone && isReset && wasReset(report, load);
+  const redis = Number(/^redis (\d+) /m.exec(before.processes)?.[1]);
+  const isLost = isGone && isReset && wasReset(report, load, redis);
+  const isLoaded = wasUnderLoad(load, loadAfter);
   return [
     row(
       'survival',
       'Redis: acknowledged writes',
-      `${acknowledged}, under load`,
+      `${acknowledged}, ${isLoaded ? 'under load' : 'not under load'}`,
       wrong === 0 ? 'none is lost' : `${wrong} of ${LOAD_KEYS} keys are wrong`,
-      wrong === 0 && acknowledged >= LOAD_KEYS,
+      wrong === 0 && isLoaded && acknowledged >= LOAD_KEYS,
     ),
     row(
       'survival',
@@ -161,15 +177,22 @@ function counterRows({ before, after }: Evidence): Row[] {
   ];
 }
 
-function computingRows({ orbits, orbitsAfter, report }: Evidence): Row[] {
+/** The computation may end between the last look and the panic: then it is not in the report. */
+export function computingRows({
+  orbits,
+  orbitsAfter,
+  report,
+}: Pick<Evidence, 'orbits' | 'orbitsAfter'> & Pick<Judged, 'report'>): Row[] {
   const { saved = 0, processors = 0 } = report.stageZero ?? {};
+  const outcome = report.processes.find(({ pid }) => pid === orbits.pid)?.outcome;
+  const wasComputing = orbits.isEarly && outcome !== undefined;
   return [
     row(
       'survival',
       'orbits: the known result',
-      orbits.isEarly ? 'computing' : 'done already',
-      orbitsAfter || 'none',
-      orbits.isEarly && same(orbits.known, orbitsAfter),
+      wasComputing ? 'computing' : 'done already',
+      `${orbitsAfter || 'none'}${outcome === 'restored' ? '' : ', not restored'}`,
+      wasComputing && outcome === 'restored' && same(orbits.known, orbitsAfter),
     ),
     row(
       'survival',

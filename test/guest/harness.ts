@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { bootArmedGuest } from '../../lab/armed.ts';
-import { bootGuest, removeGuest } from '../../lab/boot.ts';
+import { bootGuest, removedOnFailure, removeGuest } from '../../lab/boot.ts';
 import { copyFiles, type ExecOptions, execCaptured } from '../../lab/channel.ts';
 import type { CommandResult } from '../../lab/command.ts';
 import { consoleTail } from '../../lab/console-log.ts';
@@ -114,7 +114,7 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   const run = process.env.OTHERWORLD_TEST_RUN ?? String(process.pid);
   // Guests of both releases run side by side.
   const name = `${testGuestPrefix(run)}${what.replaceAll(/[^A-Za-z0-9]+/g, '-').slice(0, 15)}-${release[0]}`;
-  const { memoryMiB = 2048, cpus = 2, crashKernelMiB = 320 } = options;
+  const { memoryMiB = COMMON.memoryMiB, cpus = COMMON.cpus } = options;
   const progress = stderrProgress();
   const machine: GuestOptions = {
     name,
@@ -122,16 +122,16 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
     packages: PACKAGES,
     memoryMiB,
     cpus,
-    crashKernelMiB,
+    crashKernelMiB: options.crashKernelMiB ?? COMMON.crashKernelMiB,
     ...options.furniture,
     forwards: [...(options.forwards ?? [])],
-    append: options.append ?? '',
+    append: options.append ?? COMMON.append,
     devices: options.devices ?? [],
     // Devices of all kinds can be had, not all of them in a snapshot.
     quick: options.quick ?? options.devices === undefined,
   };
-  if (isArmed(options) && isCommon(options)) await bootArmedGuest(machine, progress);
-  else await bootGuest(machine, progress);
+  const boot = isArmed(options) && isCommon(options) ? bootArmedGuest : bootGuest;
+  await removedOnFailure(boot(machine, progress));
   const guest = openTestGuest(name);
   try {
     await prepare(guest, options, progress);
@@ -142,6 +142,17 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   return guest;
 }
 
+/** What a guest is like if its test does not say; no devices and no furniture. */
+const COMMON = {
+  memoryMiB: 2048,
+  cpus: 2,
+  crashKernelMiB: 320,
+  append: '',
+  quick: true,
+  install: true,
+  arm: true,
+} as const;
+
 const isArmed = ({ install, arm }: TestGuestOptions): boolean => install !== false && arm !== false;
 
 /**
@@ -149,8 +160,11 @@ const isArmed = ({ install, arm }: TestGuestOptions): boolean => install !== fal
  * armed, because a run that finds no snapshots makes them for itself. On the older releases it pays only
  * where every file runs on them.
  */
-function isCommon({ forwards: _, configuration: __, ...own }: TestGuestOptions): boolean {
-  const isOrdinary = Object.values(own).every((option) => option === undefined);
+export function isCommon({ forwards: _, configuration: __, ...own }: TestGuestOptions): boolean {
+  const common: Readonly<Record<string, unknown>> = COMMON;
+  const isOrdinary = Object.entries(own).every(
+    ([name, value]) => value === undefined || value === common[name],
+  );
   return isOrdinary && (isWhole || release === releases[0]);
 }
 

@@ -49,20 +49,18 @@ type Program = 'registers' | 'calls';
 const BEGIN = '/srv/begin';
 
 /**
- * Starts a program, which waits until it may begin, and protects it: a guest of which every CPU computes
+ * Starts a program that waits until it may begin, to be protected before: a guest of which every CPU computes
  * takes minutes to do that on a busy host.
  * @returns its pid
  */
-async function protect(guest: TestGuest, command: string): Promise<number> {
-  const pid = await guest.background(`until [ -e ${BEGIN} ]; do sleep 0.5; done; exec ${command}`);
-  await guest.sh(`otherworld protect --pid ${pid}`);
-  return pid;
+function start(guest: TestGuest, command: string): Promise<number> {
+  return guest.background(`until [ -e ${BEGIN} ]; do sleep 0.5; done; exec ${command}`);
 }
 
-/** Protects a program that will have a thread for each CPU that is online. @returns its pid */
-async function protectOnAll(guest: TestGuest, program: Program): Promise<number> {
+/** Starts a program that will have a thread for each CPU that is online. @returns its pid */
+async function startOnAll(guest: TestGuest, program: Program): Promise<number> {
   await guest.program(program);
-  return protect(guest, `${program} $(nproc) >/srv/${program} 2>&1`);
+  return start(guest, `${program} $(nproc) >/srv/${program} 2>&1`);
 }
 
 /** Lets all that are protected begin, and waits until these compute. */
@@ -88,10 +86,11 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
     test('every thread goes on with every register', async (t) => {
       guest = await bootTestGuest(`zero-${fault}-${cpus}`, { cpus, append });
       if (offline !== undefined) await guest.sh(`echo 0 >/sys/devices/system/cpu/cpu${offline}/online`);
-      callsPid = await protectOnAll(guest, 'calls');
+      callsPid = await startOnAll(guest, 'calls');
       await guest.program('vfork');
-      vforkPid = await protect(guest, 'vfork /srv/vfork compute');
-      const pid = await protectOnAll(guest, 'registers');
+      vforkPid = await start(guest, 'vfork /srv/vfork compute');
+      const pid = await startOnAll(guest, 'registers');
+      await guest.protect([callsPid, vforkPid, pid]);
       await begin(guest, 'calls', 'registers');
       await guest.until(`test $(pgrep -P ${vforkPid} | wc -l) = 3`, 60);
       report = await guest.panic(fault, cpu);
@@ -146,8 +145,8 @@ if (isWhole) {
     test('steps aside: the crash kernel starts, who waited comes back, and who computed is refused by name', async () => {
       guest = await bootTestGuest('zero-damaged');
       const idle = await guest.background('exec sleep 3600');
-      await guest.sh(`otherworld protect --pid ${idle}`);
-      const computing = await protectOnAll(guest, 'registers');
+      const computing = await startOnAll(guest, 'registers');
+      await guest.protect([idle, computing]);
       await begin(guest, 'registers');
       const { stageZeroAddress } = JSON.parse(await guest.sh('cat /run/otherworld/armed.json'));
       // In the middle of its code.

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { LOAD_BATCH, LOAD_KEYS, wrongKeys } from '../../lab/demo/load.ts';
+import { computingRows, loadRows } from '../../lab/demo/verify.ts';
 
 /** The values of all keys when so many writes, numbered from 0 on, have been done. */
 function valuesAfter(writes: number): (number | undefined)[] {
@@ -35,5 +36,55 @@ suite('what Redis has of the acknowledged writes', () => {
 
   test('is nothing if Redis does not answer', () => {
     assert.equal(wrongKeys({ acknowledged, values: [undefined] }), LOAD_KEYS);
+  });
+});
+
+suite('the table of the demo', () => {
+  const acknowledged = LOAD_KEYS * 3;
+  const before = { processes: 'joe 7 joe\nredis 8 redis-server' };
+  const note = 'the connection is reset: its other end was that of PID 9 (python3)';
+  const outcome = 'restored' as const;
+  const report = { processes: [{ pid: 8, outcome, notes: [note] }] };
+  const load = { pid: 9, requestsPerSecond: 1, acknowledged: acknowledged - 200 };
+  const ends = { isGone: true, isReset: true, servesNew: true };
+  const loadAfter = {
+    ...{ acknowledged, acknowledgedBefore: acknowledged - 100, values: valuesAfter(acknowledged) },
+    ...ends,
+  };
+  const verdicts = (evidence: Partial<Parameters<typeof loadRows>[0]>): boolean[] =>
+    loadRows({ before, load, loadAfter, report, ...evidence }).map(({ ok }) => ok);
+
+  test('says that Redis was under load only if its writes went on up to the panic', () => {
+    assert.deepEqual(verdicts({}), [true, true]);
+    const stoodStill = { ...loadAfter, acknowledgedBefore: load.acknowledged };
+    assert.deepEqual(verdicts({ loadAfter: stoodStill }), [false, true]);
+    const wentBack = { ...loadAfter, acknowledgedBefore: acknowledged + 100 };
+    assert.deepEqual(verdicts({ loadAfter: wentBack }), [false, true]);
+    const first = { ...load, acknowledged: 0 };
+    assert.deepEqual(verdicts({ load: first }), [false, true], 'no record at the beginning');
+  });
+
+  test('looks for the reset of the client in what is said of Redis itself', () => {
+    const ofAnother = { processes: [{ pid: 7, outcome, notes: [note] }] };
+    assert.deepEqual(verdicts({ report: ofAnother }), [true, false]);
+    assert.deepEqual(verdicts({ before: { processes: 'joe 7 joe' } }), [true, false]);
+  });
+
+  test('says that the computation outlived the panic only if it was restored', () => {
+    const stageZero = { saved: 2, processors: 2 };
+    const orbits = { pid: 5, known: 'abc', isEarly: true };
+    const verdict = (
+      outcomes: readonly ('restored' | 'refused')[],
+      more: object = {},
+    ): boolean | undefined => {
+      const processes = outcomes.map((outcome) => ({ pid: 5, outcome, notes: [] }));
+      const evidence = { orbits, orbitsAfter: 'abc', report: { stageZero, processes }, ...more };
+      return computingRows(evidence)[0]?.ok;
+    };
+    assert.equal(verdict(['restored']), true);
+    assert.equal(verdict(['refused']), false);
+    assert.equal(verdict([]), false, 'it had ended before the panic');
+    assert.equal(verdict(['restored'], { orbitsAfter: 'abd' }), false);
+    assert.equal(verdict(['restored'], { orbits: { ...orbits, isEarly: false } }), false);
   });
 });
