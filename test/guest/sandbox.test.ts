@@ -1,7 +1,6 @@
-// Boots one armed guest per release, with the configuration as it is by default, and kills its kernel under
-// services that systemd runs in sandboxes: one for each kind of sandbox, some whose unit file was changed on
-// the disk meanwhile, one that has made a namespace itself. One panic for all of them. Where something is
-// left out: one that comes back, one that nobody would have started, one whose sandbox cannot be made.
+// Boots one armed guest per release and kills its kernel under services that systemd runs in sandboxes: one
+// for each kind of sandbox, some whose unit file was changed on the disk meanwhile, one that has made a
+// namespace itself. One panic for all of them. Only where nothing is left out: sandboxes are off by default.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
@@ -42,8 +41,7 @@ const UNITS = {
 } as const;
 type Unit = keyof typeof UNITS;
 
-const QUICK: readonly Unit[] = ['own-user', 'by-hand', 'unmade'];
-const NAMES: readonly Unit[] = isOld ? ['private-tmp'] : isWhole ? (Object.keys(UNITS) as Unit[]) : QUICK;
+const NAMES: readonly Unit[] = isOld ? ['private-tmp'] : (Object.keys(UNITS) as Unit[]);
 const CHANGED = {
   changed: 'PrivateTmp=yes\nProtectSystem=no',
   'by-hand': 'PrivateTmp=yes\nProtectSystem=no',
@@ -79,7 +77,7 @@ function unitFile(name: Unit, settings: string = UNITS[name]): string {
   ].join('\n');
 }
 
-suite(`sandboxed services with ${release}`, () => {
+suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
   let guest: TestGuest;
   let report: IncidentReport;
   const before_ = new Map<Unit, { pid: number; found: string }>();
@@ -101,7 +99,10 @@ suite(`sandboxed services with ${release}`, () => {
       .map(({ outcome, reasons, adopted }) => ({ outcome, reasons, adopted }));
 
   before(async () => {
-    guest = await bootTestGuest('sandbox', { crashKernelMiB: 320 });
+    guest = await bootTestGuest('sandbox', {
+      crashKernelMiB: 320,
+      configuration: '[services]\nsandboxes = "restore"\n',
+    });
     await guest.copyIn('test/guest/programs/sandboxed.py', '/usr/local/bin/sandboxed.py');
     await guest.sh('mkdir -p /home/somebody');
     for (const name of NAMES) await write(name);
