@@ -2,7 +2,6 @@ import type { IncidentReport } from '../report/schema.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import { makeAndCheckFiles } from './group-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
-import { ledElsewhere, madePaths } from './made-paths.ts';
 import { concludeGroup } from './process-reports.ts';
 import { withoutSandboxed } from './sandboxes-stage.ts';
 import { orElse, stage } from './stage-list.ts';
@@ -34,8 +33,7 @@ export function makeReady(
   return groups.flatMap((imaged) => {
     const { group, directory } = imaged;
     const problems = makeAndCheckFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
-    if (problems.length === 0)
-      problems.push(...ledElsewhere(madePaths(group.files)), ...noteFound(group.files, found));
+    if (problems.length === 0) problems.push(...noteFound(group.files, found));
     if (problems.length > 0) {
       concludeGroup(report, group.id, 'failed', problems);
       endImages(imaged, false);

@@ -11,7 +11,6 @@ import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { whyNot } from './adopt.ts';
 import { isStartedByBoot, startAfresh } from './afresh.ts';
-import { openLeftClosed } from './closed-directories.ts';
 import { type Handover, readHandover, writeHandover } from './handover.ts';
 import { concludeGroup } from './process-reports.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
@@ -52,7 +51,6 @@ class SandboxBoot {
 
   async run(): Promise<void> {
     endNonlocalBind();
-    this.#report.errors.push(...openLeftClosed());
     // Before any of them is started by this program.
     const sandboxes = this.#handover.sandboxes.map((one) => ({
       ...one,

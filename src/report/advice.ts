@@ -57,10 +57,11 @@ const table: readonly Advice[] = [
       'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
-    pattern: /everybody can write there|JoinsNamespaceOf/,
+    pattern: /others than root can write|JoinsNamespaceOf/,
     advice:
-      'a service that keeps such files to itself comes back: PrivateTmp=yes gives it a /tmp and /var/tmp of its own, ' +
-      'RuntimeDirectory= a place for sockets; directories that it shares by JoinsNamespaceOf= do not come back (systemd.exec(5))',
+      'in its sandbox a service comes back with sockets and deleted files only below directories that are of root alone ' +
+      '(RuntimeDirectory= and StateDirectory= of a service that runs as root, but no /tmp), and without those that it shares by ' +
+      'JoinsNamespaceOf= (systemd.exec(5))',
   },
   {
     pattern: /sandbox/,
