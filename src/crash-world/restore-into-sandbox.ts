@@ -5,7 +5,7 @@ import { type HeldGroup, holdImages, readPreparation } from '../criu/restore/ind
 import { inNamespacesOf } from '../system/namespaces.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { messageWithCauses } from '../system/thrown.ts';
-import { examineGroup } from './examine.ts';
+import { changedWhileHeld, examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
 import { checkNoted, makeAndCheckFiles } from './group-files.ts';
 import type { Handover } from './handover.ts';
@@ -26,6 +26,7 @@ export interface HeldUnit {
   readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
   /**
    * Lets them run, each in its cgroup: all of them, or an Error is thrown, and the others are to be ended.
+   * None of them runs if one of their files was changed since it was noted.
    * @returns small things that could not be set again
    */
   release(placeOf: (pid: number) => string): string[];
@@ -76,6 +77,8 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
         pids: plan.group.processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid),
       })),
       release: (placeOf) => {
+        const changed = groups.flatMap(({ plan }) => changedWhileHeld(plan.group, plan.unchanged));
+        if (changed.length > 0) throw new Error(changed.join('; '));
         const notes = held.flatMap((hold) => hold.releaseInto(placeOf).notes);
         made.keep();
         return notes;
