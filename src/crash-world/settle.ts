@@ -31,7 +31,7 @@ export async function settle(): Promise<void> {
     noteReleased(report, named);
     concludePending(report, 'the restore into its sandbox was broken off');
   }
-  endNonlocalBind();
+  report.errors.push(...endNonlocalBind());
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];
