@@ -109,7 +109,7 @@ async function holdAll(
   const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => openWay(path, root) ?? []));
   if (open.length > 0) return open;
   for (const one of groups) {
-    const result = await holdOne(one, unit, placeholder, found);
+    const result = await holdOne(one, unit, placeholder, found).finally(() => made.came());
     if ('problems' in result) return result.problems;
     held.push(result);
     await result.orphan();
