@@ -36,7 +36,13 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     assert.ok(lines.indexOf('ExecStartPost=') < lines.findIndex((line) => /^ExecStartPost=./.test(line)));
     for (const name of ['RootDirectory=', 'RootImage=', 'LoadCredential=', 'User=', 'PrivateTmp='])
       assert.ok(!lines.some((line) => line.startsWith(name)), name);
-    for (const line of ['Restart=no', 'FailureAction=none', 'Type=exec', 'RemainAfterExit=yes'])
+    for (const line of [
+      'Restart=no',
+      'FailureAction=none',
+      'Type=exec',
+      'RemainAfterExit=yes',
+      'WatchdogSec=0',
+    ])
       assert.ok(lines.includes(line), line);
   });
 
@@ -71,8 +77,8 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     const [name = ''] = readdirSync(join(units, `${unit}.d`));
     const lines = readFileSync(join(units, `${unit}.d`, name), 'utf8').split('\n');
     assert.deepEqual(
-      lines.filter((line) => /^Exec|^Kill/.test(line)),
-      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM'],
+      lines.filter((line) => /^Exec|^Kill|^Send/.test(line)),
+      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM', 'KillMode=control-group', 'SendSIGKILL=yes'],
     );
   });
 
