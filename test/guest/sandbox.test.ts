@@ -207,7 +207,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
     });
   }
 
-  test('a service that no boot starts is not started if it cannot come back', isHere('by-hand'), async () => {
+  test('a service that nothing starts is not started if it cannot come back', isHere('by-hand'), async () => {
     const [outcome] = outcomesOf('by-hand');
     assert.equal(outcome?.outcome, 'failed');
     assert.match(outcome?.reasons[0] ?? '', /^its sandbox has .* now, and had .*read-only/);
