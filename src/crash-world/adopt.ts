@@ -41,7 +41,7 @@ export async function adoptAll(
   for (const unit of afresh) {
     const isAsked = sandboxes.every((other) => other.unit !== unit || other.startsAtBoot !== false);
     const isRestarted = isAsked || show(unit, 'Restart').get('Restart') !== 'no';
-    systemctl(afreshCommand(isRestarted), '--no-block', '--', unit);
+    systemctl(...afreshCommand(unit, isRestarted));
   }
 }
 

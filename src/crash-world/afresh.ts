@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IncidentReport } from '../report/schema.ts';
-import { readStateFile } from '../system/state-file.ts';
+import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { sandboxFiles } from './sandbox-units.ts';
 import { show, systemctl } from './systemctl.ts';
 import { writeAfreshDropIn } from './units.ts';
@@ -10,8 +10,8 @@ const BETWEEN_LOOKS_MS = 100;
 const MOST_TRIES = 100;
 
 /**
- * Whether the boot starts a unit: its transaction is there, whole, before anything of it runs. To be asked
- * before anybody else starts the unit. Not so one that was started by hand, by a timer or for a connection.
+ * Whether the boot has begun to start a unit. To be asked before anybody else starts the unit. That it has
+ * not does not say that nothing will: see `couldBeStarted`.
  * @param now `ActiveState` and `Job` of the unit
  */
 export function isStartedByBoot(now: ReadonlyMap<string, string>): boolean {
@@ -19,20 +19,54 @@ export function isStartedByBoot(now: ReadonlyMap<string, string>): boolean {
   return hasJob || now.get('ActiveState') !== 'inactive';
 }
 
-/** The systemctl command for a unit with a placeholder, or with nothing, that is to be as after a boot. */
-export function afreshCommand(startsAtBoot: boolean): 'restart' | 'stop' {
-  return startsAtBoot ? 'restart' : 'stop';
+/** What `couldBeStarted` is told by. */
+const STARTERS = ['WantedBy', 'RequiredBy', 'TriggeredBy'] as const;
+/** States of a unit file that have it started by itself (systemctl(1), is-enabled). */
+const ENABLED = ['enabled', 'enabled-runtime', 'alias', 'generated'];
+
+/**
+ * Whether something may start a unit that the boot has not begun to start by an early look: a target that is
+ * reached later, a timer, a socket.
+ * @param now `WantedBy`, `RequiredBy`, `TriggeredBy` and `UnitFileState` of the unit
+ */
+export function couldBeStarted(now: ReadonlyMap<string, string>): boolean {
+  const isNamed = STARTERS.some((name) => (now.get(name) ?? '') !== '');
+  return isNamed || ENABLED.includes(now.get('UnitFileState') ?? '');
 }
 
 /**
- * Has a unit be as a plain boot would have left it: started as itself, or, if no boot starts it, not at all.
- * Its helper has been told to end.
+ * The arguments of systemctl for a unit with a placeholder, or with nothing, that is to be as after a boot.
+ * Only it: what requires it (`Requires=`, `BindsTo=`, `PartOf=`) may run as restored, and would be stopped or
+ * restarted with it.
+ */
+export function afreshCommand(unit: string, isStarted: boolean): string[] {
+  const alone = ['--no-block', '--job-mode=ignore-requirements'];
+  return [isStarted ? 'restart' : 'stop', ...alone, '--', unit];
+}
+
+/**
+ * Has a unit be as a plain boot would have left it: started as itself, or, if nothing starts it, not at all.
+ * Its helper has been told to end. A unit that was told before is not told again.
  */
 export async function startAfresh(
   unit: string,
   startsAtBoot: boolean,
   report: IncidentReport,
 ): Promise<void> {
+  const { told, waits } = sandboxFiles(unit);
+  if (readStateFile(told) === undefined) {
+    await tell(unit, startsAtBoot, report);
+    replaceFile(told, '');
+  }
+  // What it does when it stops is for its own program: the drop-in may go only when that is decided.
+  const placeholder = readStateFile(waits)?.trim();
+  for (let tries = 0; placeholder !== undefined && tries < MOST_TRIES; tries++) {
+    if (show(unit, 'MainPID').get('MainPID') !== placeholder) break;
+    await sleep(BETWEEN_LOOKS_MS);
+  }
+}
+
+async function tell(unit: string, startsAtBoot: boolean, report: IncidentReport): Promise<void> {
   // A restart of a unit that is being started would break that off, and all that waits for it with it.
   for (let tries = 0; tries < MOST_TRIES; tries++) {
     if (show(unit, 'ActiveState').get('ActiveState') !== 'activating') break;
@@ -40,12 +74,17 @@ export async function startAfresh(
   }
   writeAfreshDropIn(unit);
   systemctl('daemon-reload');
-  systemctl(afreshCommand(startsAtBoot), '--no-block', '--', unit);
-  // What it does when it stops is for its own program: the drop-in may go only when that is decided.
-  const placeholder = readStateFile(sandboxFiles(unit).waits)?.trim();
-  for (let tries = 0; placeholder !== undefined && tries < MOST_TRIES; tries++) {
-    if (show(unit, 'MainPID').get('MainPID') !== placeholder) break;
-    await sleep(BETWEEN_LOOKS_MS);
-  }
-  if (!startsAtBoot) report.notes.push(`${unit} is not started afresh: no boot starts it`);
+  const now = show(unit, ...STARTERS, 'UnitFileState');
+  const isStarted = startsAtBoot || couldBeStarted(now);
+  systemctl(...afreshCommand(unit, isStarted));
+  if (!isStarted) report.notes.push(notStarted(unit, now));
+}
+
+/** What was seen of a unit that is not started afresh. */
+export function notStarted(unit: string, now: ReadonlyMap<string, string>): string {
+  const state = now.get('UnitFileState') ?? '';
+  return (
+    `${unit} is not started afresh: the boot had not begun to start it, ` +
+    `no loaded unit wants, requires or triggers it, and its unit file is ${state === '' ? 'in no state' : state}`
+  );
 }

@@ -3,6 +3,7 @@ import type { FdTable, OpenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { typeOf } from '../system/file-mode.ts';
 import { type FoundFiles, generationOf, hasLastingInodes, type NamedPath } from './found-file.ts';
+import type { Unchanged } from './unchanged-files.ts';
 
 /** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
 const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, string> = {
@@ -173,6 +174,45 @@ function lostMappings({ pid, areas }: ExaminedProcess): string[] {
     .map(({ start }) => `process ${pid}: the mapping at 0x${start.toString(16)} is of no file any more`);
 }
 
+/** Every file of a process that is held. */
+function heldBy(
+  process: ExaminedProcess,
+  group: ExaminedGroup,
+): readonly { held: Held; id: number | undefined }[] {
+  const { pid, exeFileId, cwdFileId, rootFileId } = process;
+  const own = (name: string, place: string, id: number | undefined) => ({
+    held: { link: `/proc/${pid}/${name}`, place },
+    id,
+  });
+  return [
+    ...descriptorsOf(process, group),
+    ...mappingsOf(process),
+    own('exe', 'the program', exeFileId),
+    own('cwd', 'the working directory', cwdFileId),
+    own('root', 'the root directory', rootFileId),
+  ];
+}
+
+/**
+ * Looks once more whether somebody has changed a file of held processes since it was noted, through the
+ * processes themselves: to be called just before they are let go.
+ * @returns a sentence for each file
+ * @throws the file system's error if one cannot be looked at
+ */
+export function changedWhileHeld(group: ExaminedGroup, unchanged: readonly Unchanged[]): string[] {
+  const noted = new Map(unchanged.map((one) => [`${one.dev} ${one.ino}`, one]));
+  const problems = group.processes
+    .filter(({ isZombie }) => !isZombie)
+    .flatMap((process) => heldBy(process, group))
+    .flatMap(({ held: { link } }) => {
+      const { dev, ino, ctimeNs } = statSync(link, { bigint: true });
+      const was = noted.get(`${dev} ${ino}`);
+      if (was === undefined || was.changed === String(ctimeNs)) return [];
+      return [`${was.path} was changed while the system booted`];
+    });
+  return [...new Set(problems)];
+}
+
 /**
  * Compares every file of a group's restored processes (descriptors, mappings, program, working and root
  * directory) with what was found before the first process ran again, through the processes themselves: no
@@ -186,19 +226,8 @@ export function examineGroup(group: ExaminedGroup, found: FoundFiles): string[] 
   return group.processes
     .filter(({ isZombie }) => !isZombie)
     .flatMap((process) => {
-      const { pid, exeFileId, cwdFileId, rootFileId } = process;
-      const own = (name: string, place: string, id: number | undefined) => ({
-        held: { link: `/proc/${pid}/${name}`, place },
-        id,
-      });
-      const all = [
-        ...descriptorsOf(process, group),
-        ...mappingsOf(process),
-        own('exe', 'the program', exeFileId),
-        own('cwd', 'the working directory', cwdFileId),
-        own('root', 'the root directory', rootFileId),
-      ];
-      const problems = all.flatMap(({ held: { link, place }, id }) => {
+      const { pid } = process;
+      const problems = heldBy(process, group).flatMap(({ held: { link, place }, id }) => {
         const problem =
           id === undefined ? `is ${readlinkSync(link)}, and it had none` : examination.problem(link, id);
         return problem === undefined ? [] : [`process ${pid}: ${place} ${problem}`];

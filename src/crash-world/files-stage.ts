@@ -2,16 +2,28 @@ import type { IncidentReport } from '../report/schema.ts';
 import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import { makeAndCheckFiles } from './group-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
-import { ledElsewhere, madePaths } from './made-paths.ts';
 import { concludeGroup } from './process-reports.ts';
-import { withoutSandboxed } from './sandboxes-stage.ts';
+import { sandboxedOf, withoutSandboxed } from './sandboxes-stage.ts';
 import { orElse, stage } from './stage-list.ts';
+import { noteUnchanged, type Unchanged } from './unchanged-files.ts';
 
 export const filesStage = stage({
   name: 'files',
   needs: { imaged: orElse<readonly ImagedGroup[]>([]) },
-  run: ({ imaged }, work) => ({ ready: makeReady(withoutSandboxed(imaged), work.report, endImagesOf(work)) }),
+  run: ({ imaged }, work) => {
+    const ready = makeReady(withoutSandboxed(imaged), work.report, endImagesOf(work));
+    return { ready, unchanged: noteSandboxed(imaged) };
+  },
 });
+
+/**
+ * The files of the groups that are restored while the system boots, as they are when all other files are
+ * made, and nobody of the dead world runs yet: from the next stage on, those who do may change them.
+ * @returns by the number of the group
+ */
+export function noteSandboxed(imaged: readonly ImagedGroup[]): ReadonlyMap<number, readonly Unchanged[]> {
+  return new Map(sandboxedOf(imaged).map(({ group }) => [group.id, noteUnchanged(group.files)]));
+}
 
 /** A group that may be restored. */
 export interface ReadyGroup extends ImagedGroup {
@@ -34,8 +46,7 @@ export function makeReady(
   return groups.flatMap((imaged) => {
     const { group, directory } = imaged;
     const problems = makeAndCheckFiles(directory, made).map(({ path, problem }) => `${path} ${problem}`);
-    if (problems.length === 0)
-      problems.push(...ledElsewhere(madePaths(group.files)), ...noteFound(group.files, found));
+    if (problems.length === 0) problems.push(...noteFound(group.files, found));
     if (problems.length > 0) {
       concludeGroup(report, group.id, 'failed', problems);
       endImages(imaged, false);

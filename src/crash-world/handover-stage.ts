@@ -88,7 +88,7 @@ function handOver(
   return placed.flatMap(({ notes }) => notes);
 }
 
-/** The services that get their processes in a sandbox. One that does not get all of them starts afresh. */
+/** The services that get their processes in a sandbox. One that does not get all is as after any boot. */
 function sandboxesOf(
   units: readonly UnitAdoption[],
   { late, pidFiles }: Pick<Brought, 'late' | 'pidFiles'>,
@@ -96,7 +96,8 @@ function sandboxesOf(
 ): Handover['sandboxes'] {
   const taken = new Set(units.map(({ unit }) => unit));
   for (const { group, unit } of late.filter((one) => !taken.has(one.unit))) {
-    concludeGroup(report, group, 'failed', [`not all processes of ${unit} can come back: it starts afresh`]);
+    const why = `not all processes of ${unit} can come back: it is left to the boot whether it starts`;
+    concludeGroup(report, group, 'failed', [why]);
   }
   return [...new Set(late.map(({ unit }) => unit))]
     .filter((unit) => taken.has(unit))

@@ -45,6 +45,21 @@ export class MadeFiles {
     }
   }
 
+  /**
+   * Notes which sockets there are now where some were awaited: CRIU has made them. To be called as soon as it
+   * has ended, however; nobody but root can make anything there.
+   */
+  came(): void {
+    const awaited = this.#awaited;
+    this.#awaited = [];
+    for (const one of awaited) {
+      const place = `/proc/self/fd/${one.parent}/${basename(one.path)}`;
+      const stats = lstatSync(place, { bigint: true, throwIfNoEntry: false });
+      if (stats === undefined) this.#awaited.push(one);
+      else if (stats.isSocket()) this.#made.push({ ...one, stats });
+    }
+  }
+
   #parentOf(path: string): number {
     const parent = this.#parents.get(dirname(path)) ?? openParent(path);
     this.#parents.set(dirname(path), parent);
@@ -53,12 +68,7 @@ export class MadeFiles {
 
   /** Removes those that are still there. @returns a sentence for each that cannot be removed */
   remove(): string[] {
-    const isSame = ({ dev, ino }: BigIntStats, now: BigIntStats): boolean =>
-      now.dev === dev && now.ino === ino;
-    const problems = [
-      ...this.#made.flatMap((one) => removeIf(one, (now) => isSame(one.stats, now))),
-      ...this.#awaited.flatMap((one) => removeIf(one, (now) => now.isSocket())),
-    ];
+    const problems = this.#made.flatMap(removeIfSame);
     this.keep();
     return problems;
   }
@@ -72,12 +82,12 @@ export class MadeFiles {
   }
 }
 
-/** @returns a sentence if something is there that is the one, and cannot be removed */
-function removeIf({ path, parent }: Omit<Made, 'stats'>, isIt: (now: BigIntStats) => boolean): string[] {
+/** @returns a sentence if it is still there, and cannot be removed */
+function removeIfSame({ path, parent, stats: { dev, ino } }: Made): string[] {
   const place = `/proc/self/fd/${parent}/${basename(path)}`;
   try {
     const now = lstatSync(place, { bigint: true, throwIfNoEntry: false });
-    if (now !== undefined && isIt(now)) unlinkSync(place);
+    if (now?.dev === dev && now.ino === ino) unlinkSync(place);
     return [];
   } catch (error) {
     return [`${path} cannot be removed: ${messageOf(error)}`];

@@ -1,16 +1,13 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { OpenFile } from '../model/file.ts';
 import type { UnixSocket } from '../model/socket.ts';
-import { messageOf } from '../system/thrown.ts';
+import { isRootsAlone } from '../system/file-mode.ts';
+import { codeOf } from '../system/thrown.ts';
 import { pathOf } from './found-file.ts';
 
 /** Not in node's constants. */
 const O_PATH = 0o10000000;
-const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-const WRITABLE_BY_OTHERS = 0o022;
-/** As many links as the kernel follows in one path (MAXSYMLINKS of linux/namei.h). */
-const MOST_LINKS = 40;
 
 type Made = Exclude<OpenFile, UnixSocket> | Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file'>;
 
@@ -30,68 +27,42 @@ export function madePaths({ files }: { readonly files: readonly Made[] }): strin
   return [...new Set(paths)];
 }
 
-/** Whether nobody but root can make, take away or rename what is in a directory. */
-export function isRootsAlone({ uid, mode }: Pick<Stats, 'uid' | 'mode'>): boolean {
-  return uid === 0 && (mode & WRITABLE_BY_OTHERS) === 0;
-}
-
-/** A directory on the way. */
-export interface Passed {
-  readonly path: string;
-  /** Leads to it, whatever others do to its name meanwhile; closed when the next one is opened. */
-  readonly fd: number;
-  readonly stats: Stats;
-}
-
 /**
- * Goes down to the directory that something is to be made in, or as far as there are directories, in the
- * way in which the kernel follows the path.
+ * Why a file that CRIU is to make by its path, as root, is not: somebody else than root can write to a
+ * directory on the way, and so could lead it elsewhere; or there is a link on the way, where the dead kernel
+ * had none. What is not there leads nowhere: CRIU names it.
  * @param root where `/` is: `/proc/PID/root` for the paths of a process
- * @param pass called for each directory before anything in it is looked at; returns whether nobody but root
- * can have made what is in it
- * @throws Error if there is a symbolic link on the way that somebody else than root can have made; what
- * `pass` throws
+ * @returns a sentence; undefined if nobody but root can change where the path leads
+ * @throws the file system's error
  */
-export function goDown(path: string, pass: (directory: Passed) => boolean, root = '/'): void {
-  const rest = dirname(path).split('/').filter(Boolean);
-  let at = '/';
+export function openWay(path: string, root = '/'): string | undefined {
+  const names = dirname(path).split('/').filter(Boolean);
   // A link of /proc has to be followed.
   let fd = openSync(root, O_PATH | constants.O_DIRECTORY);
   try {
-    let isTrusted = pass({ path: at, fd, stats: fstatSync(fd) });
-    for (let links = 0, name = rest.shift(); name !== undefined; name = rest.shift()) {
-      const place = `/proc/self/fd/${fd}/${name}`;
-      const here = name === '..' ? dirname(at) : join(at, name);
-      const found = lstatSync(place, { throwIfNoEntry: false });
-      if (found === undefined) return;
-      const target = found.isSymbolicLink() ? readlinkSync(place) : undefined;
-      if (target !== undefined && (!isTrusted || ++links > MOST_LINKS))
-        throw new Error(`${path} is behind the symbolic link ${here}, which others than root can make`);
-      if (target !== undefined) rest.unshift(...target.split('/').filter(Boolean));
-      if (target !== undefined && !target.startsWith('/')) continue;
-      const next = target === undefined ? openSync(place, DIRECTORY) : openSync(root, O_PATH);
+    for (let depth = 0; ; depth++) {
+      const at = `/${names.slice(0, depth).join('/')}`;
+      const stats = fstatSync(fd);
+      if (!stats.isDirectory()) return `${path} cannot be made: ${at} is no directory, but a link or a file`;
+      if (!isRootsAlone(stats)) return `${path} cannot be made: others than root can write to ${at}`;
+      const name = names[depth];
+      if (name === undefined) return undefined;
+      const next = openNext(fd, name);
+      if (next === undefined) return undefined;
       closeSync(fd);
       fd = next;
-      at = target === undefined ? here : '/';
-      isTrusted = pass({ path: at, fd, stats: fstatSync(fd) });
     }
   } finally {
     closeSync(fd);
   }
 }
 
-/**
- * Which of the paths lead where others than root want. What is on a disk may be older than what the dead
- * kernel knew: its path had no link in it. To be called where nobody else runs.
- * @returns a sentence for each
- */
-export function ledElsewhere(paths: readonly string[]): string[] {
-  return paths.flatMap((path) => {
-    try {
-      goDown(path, ({ stats }) => isRootsAlone(stats));
-      return [];
-    } catch (error) {
-      return [`${path} cannot be made: ${messageOf(error)}`];
-    }
-  });
+/** @returns undefined if there is nothing by the name */
+function openNext(directory: number, name: string): number | undefined {
+  try {
+    return openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }

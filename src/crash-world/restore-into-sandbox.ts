@@ -5,12 +5,12 @@ import { type HeldGroup, holdImages, readPreparation } from '../criu/restore/ind
 import { inNamespacesOf } from '../system/namespaces.ts';
 import { cgroupOf, processStat } from '../system/proc.ts';
 import { messageWithCauses } from '../system/thrown.ts';
-import { ClosedDirectories, type Closing } from './closed-directories.ts';
-import { examineGroup } from './examine.ts';
+import { changedWhileHeld, examineGroup } from './examine.ts';
 import { type FoundFile, type FoundFiles, notePaths } from './found-file.ts';
 import { checkNoted, makeAndCheckFiles } from './group-files.ts';
 import type { Handover } from './handover.ts';
 import { MadeFiles } from './made-files.ts';
+import { openWay } from './made-paths.ts';
 import { takenNumbers } from './pids.ts';
 import { movePrivateFiles } from './private-directories.ts';
 import { memoryProblem } from './restore-stage.ts';
@@ -26,6 +26,7 @@ export interface HeldUnit {
   readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
   /**
    * Lets them run, each in its cgroup: all of them, or an Error is thrown, and the others are to be ended.
+   * None of them runs if one of their files was changed since it was noted.
    * @returns small things that could not be set again
    */
   release(placeOf: (pid: number) => string): string[];
@@ -76,6 +77,8 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
         pids: plan.group.processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid),
       })),
       release: (placeOf) => {
+        const changed = groups.flatMap(({ plan }) => changedWhileHeld(plan.group, plan.unchanged));
+        if (changed.length > 0) throw new Error(changed.join('; '));
         const notes = held.flatMap((hold) => hold.releaseInto(placeOf).notes);
         made.keep();
         return notes;
@@ -88,7 +91,7 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
 }
 
 /**
- * Restores the groups one after the other, while nobody but root can write to where CRIU makes their files.
+ * Restores the groups one after the other.
  * @param held gets those that are restored, which do not run
  * @returns why one of them cannot be
  */
@@ -98,32 +101,20 @@ async function holdAll(
   placeholder: number,
   held: HeldGroup[],
   made: MadeFiles,
-): Promise<string[]> {
+): Promise<readonly string[]> {
   const found = new Map<string, FoundFile>();
   const files = inMountNamespaceFiles(groups, placeholder, found, made);
   if (files.length > 0) return files;
-  const closed = new ClosedDirectories(`/proc/${placeholder}/root`, closingOf(groups));
-  const hold = async (): Promise<readonly string[]> => {
-    const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => closed.close(path) ?? []));
-    if (open.length > 0) return open;
-    for (const one of groups) {
-      const result = await holdOne(one, unit, placeholder, found);
-      if ('problems' in result) return result.problems;
-      held.push(result);
-      await result.orphan();
-    }
-    return [];
-  };
-  const problems = await hold().catch((error: unknown) => [messageWithCauses(error)]);
-  return [...problems, ...closed.open()];
-}
-
-function closingOf(groups: readonly LateGroup[]): Closing {
-  const own = groups.flatMap(({ plan: { sandbox } }) => [
-    ...sandbox.privateDirectories.map(({ path }) => path),
-    ...sandbox.mounts.filter(({ isOwn }) => isOwn).map(({ path }) => path),
-  ]);
-  return { uids: groups.flatMap(({ plan }) => plan.uids), own: new Set(own) };
+  const root = `/proc/${placeholder}/root`;
+  const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => openWay(path, root) ?? []));
+  if (open.length > 0) return open;
+  for (const one of groups) {
+    const result = await holdOne(one, unit, placeholder, found).finally(() => made.came());
+    if ('problems' in result) return result.problems;
+    held.push(result);
+    await result.orphan();
+  }
+  return [];
 }
 
 /** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */

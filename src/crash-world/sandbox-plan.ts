@@ -7,7 +7,7 @@ import type { ProcessGroup } from '../model/group.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import { type ExaminedGroup, examinedOf } from './examine.ts';
 import { madePaths } from './made-paths.ts';
-import { noteUnchanged, unchangedSchema } from './unchanged-files.ts';
+import { type Unchanged, unchangedSchema } from './unchanged-files.ts';
 
 /** What is known of a group when the system has booted; lies next to its images. */
 const SANDBOX_PLAN = 'sandbox.json';
@@ -73,25 +73,24 @@ export interface SandboxPlan {
   readonly pagesBytes: number;
   readonly uids: readonly number[];
   readonly made: readonly string[];
-  readonly unchanged: readonly z.infer<typeof unchangedSchema>[];
+  readonly unchanged: readonly Unchanged[];
   readonly sandbox: Sandbox;
   readonly group: ExaminedGroup;
 }
 
 /**
- * Writes the plan of a group that is restored into its sandbox. To be called when the files are there, and
- * nobody else runs.
+ * Writes the plan of a group that is restored into its sandbox. Others may run by now.
+ * @param known the bytes of memory that it will take, and its files as they were before anybody ran
  */
 export function writeSandboxPlan(
   directory: string,
   group: ProcessGroup & { readonly sandbox: Sandbox },
-  pagesBytes: number,
+  known: Pick<SandboxPlan, 'pagesBytes' | 'unchanged'>,
 ): void {
   const uids = group.processes.flatMap(({ threads }) => threads.map(({ credentials }) => credentials.uid));
   const made = madePaths(group.files);
-  const unchanged = noteUnchanged(group.files);
   const own = { sandbox: group.sandbox, group: examinedOf(group) };
-  const plan: SandboxPlan = { pagesBytes, uids: [...new Set(uids)], made, unchanged, ...own };
+  const plan: SandboxPlan = { ...known, uids: [...new Set(uids)], made, ...own };
   writeFileSync(join(directory, SANDBOX_PLAN), `${JSON.stringify(plan)}\n`, { flag: 'wx', mode: 0o600 });
 }
 

@@ -20,6 +20,8 @@ export function sandboxFiles(unit: string, helpers: string = ADOPT_DIRECTORY) {
     waits: join(helpers, `${unit}.waits`),
     /** The processes are there. */
     restored: join(helpers, `${unit}.restored`),
+    /** The unit has been told to start afresh: once is enough. */
+    told: join(helpers, `${unit}.told`),
     /** They are not, and will not be: the unit is started afresh as soon as it is active. */
     afresh: join(helpers, `${unit}.afresh`),
     /** The same of a unit that came to no placeholder in time: it is not to get one any more. */
@@ -81,6 +83,8 @@ export function writeSandboxDropIn(
         'Type=exec',
         `ExecStart=${PLACEHOLDER}`,
         'RemainAfterExit=yes',
+        // Nobody answers for it until its processes run again.
+        'WatchdogSec=0',
         `ExecStartPost=-+/bin/sh ${join(helpers, ADOPT_SCRIPT)} %n`,
       ],
       timeout: `${MOST_MINUTES}min`,

@@ -7,6 +7,7 @@ import { concludeGroup } from './process-reports.ts';
 import { writeSandboxPlan } from './sandbox-plan.ts';
 import { orElse, stage } from './stage-list.ts';
 import { StageSkipped } from './stage-runner.ts';
+import type { Unchanged } from './unchanged-files.ts';
 
 /** A group that is restored when the system boots, into the sandbox that systemd makes for its unit then. */
 export interface LateGroup {
@@ -30,29 +31,43 @@ export function withoutSandboxed(imaged: readonly ImagedGroup[]): ImagedGroup[] 
   return imaged.filter(({ group }) => !isSandboxed(group));
 }
 
+/** The groups that are restored later. */
+export function sandboxedOf(
+  imaged: readonly ImagedGroup[],
+): (Omit<ImagedGroup, 'group'> & { readonly group: Sandboxed })[] {
+  return imaged.flatMap(({ group, ...rest }) => (isSandboxed(group) ? [{ ...rest, group }] : []));
+}
+
 export const sandboxesStage = stage({
   name: 'sandboxes',
-  needs: { imaged: orElse<readonly ImagedGroup[]>([]) },
-  run: ({ imaged }, work) => {
-    const late = keepForLater(imaged, work.report, endImagesOf(work));
+  needs: {
+    imaged: orElse<readonly ImagedGroup[]>([]),
+    unchanged: orElse<ReadonlyMap<number, readonly Unchanged[]>>(new Map()),
+  },
+  run: ({ imaged, unchanged }, work) => {
+    const late = keepForLater(imaged, unchanged, work.report, endImagesOf(work));
     if (late.length === 0) throw new StageSkipped('nobody was in a sandbox');
     return { late };
   },
 });
 
 /**
- * Leaves with the images of sandboxed groups what is known of them now. What cannot be written has failed.
+ * Leaves with the images of sandboxed groups what is known of them. What cannot be written has failed, and so
+ * has a group whose files nobody has noted: nothing would tell whether they were changed.
+ * @param unchanged see `noteSandboxed`
  */
-function keepForLater(
+export function keepForLater(
   imaged: readonly ImagedGroup[],
+  unchanged: ReadonlyMap<number, readonly Unchanged[]>,
   report: IncidentReport,
   endImages: EndImages,
 ): LateGroup[] {
-  return imaged.flatMap((one): LateGroup[] => {
+  return sandboxedOf(imaged).flatMap((one): LateGroup[] => {
     const { group, directory, pagesBytes } = one;
-    if (!isSandboxed(group)) return [];
     try {
-      writeSandboxPlan(directory, group, pagesBytes);
+      const noted = unchanged.get(group.id);
+      if (noted === undefined) throw new Error('its files were not noted before others ran');
+      writeSandboxPlan(directory, group, { pagesBytes, unchanged: noted });
       const members = group.processes.map(({ pid }) => pid);
       const living = group.processes.filter(({ state }) => state !== 'zombie');
       const pids = living.map(({ pid }) => pid);

@@ -11,7 +11,6 @@ import { readStateFile, replaceFile } from '../system/state-file.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { whyNot } from './adopt.ts';
 import { isStartedByBoot, startAfresh } from './afresh.ts';
-import { openLeftClosed } from './closed-directories.ts';
 import { type Handover, readHandover, writeHandover } from './handover.ts';
 import { concludeGroup } from './process-reports.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
@@ -21,10 +20,47 @@ import { StageRunner } from './stage-runner.ts';
 import { show, systemctl } from './systemctl.ts';
 
 const BETWEEN_LOOKS_MS = 100;
-/** How long a unit may wait for what it requires before its placeholder is there. */
+/**
+ * How long a unit may wait for what it requires before its placeholder is there; from the last time that it
+ * was decided what becomes of one.
+ */
 const MOST_MINUTES = 5;
 
 type SandboxedUnit = Handover['sandboxes'][number];
+
+/** A time that begins again with each progress. */
+export class WaitLimit {
+  readonly #milliseconds: number;
+  readonly #now: () => number;
+  #end: number;
+
+  constructor(milliseconds: number, now: () => number = () => performance.now()) {
+    this.#milliseconds = milliseconds;
+    this.#now = now;
+    this.#end = now() + milliseconds;
+  }
+
+  isOver(): boolean {
+    return this.#now() > this.#end;
+  }
+
+  restart(): void {
+    this.#end = this.#now() + this.#milliseconds;
+  }
+}
+
+/**
+ * Whether a unit is ordered after another one that waits as well: that one's turn comes first.
+ * @param now `After` of the unit
+ */
+export function waitsForOther(
+  unit: string,
+  now: ReadonlyMap<string, string>,
+  waiting: Pick<ReadonlyMap<string, unknown>, 'has'>,
+): boolean {
+  const before = (now.get('After') ?? '').split(' ');
+  return before.some((other) => other !== unit && waiting.has(other));
+}
 
 /**
  * The crash world's work while the system boots: units of which the processes were in a sandbox start a
@@ -51,8 +87,7 @@ class SandboxBoot {
   }
 
   async run(): Promise<void> {
-    endNonlocalBind();
-    this.#report.errors.push(...openLeftClosed());
+    this.#report.errors.push(...endNonlocalBind());
     // Before any of them is started by this program.
     const sandboxes = this.#handover.sandboxes.map((one) => ({
       ...one,
@@ -61,11 +96,14 @@ class SandboxBoot {
     this.#write({ sandboxes });
     const waiting = new Map(sandboxes.map((one) => [one.unit, one]));
     for (const unit of waiting.keys()) this.#start(unit);
-    const deadline = performance.now() + MOST_MINUTES * 60_000;
+    const limit = new WaitLimit(MOST_MINUTES * 60_000);
     while (waiting.size > 0) {
       for (const one of waiting.values()) {
-        if (!(await this.#attempt(one, performance.now() > deadline))) continue;
+        const isLate = (): boolean =>
+          limit.isOver() && !waitsForOther(one.unit, show(one.unit, 'After'), waiting);
+        if (!(await this.#attempt(one, isLate))) continue;
         waiting.delete(one.unit);
+        limit.restart();
         this.#save();
       }
       await sleep(BETWEEN_LOOKS_MS);
@@ -73,7 +111,7 @@ class SandboxBoot {
   }
 
   /** The same as `#look`; an error is one of this unit alone. */
-  async #attempt(one: SandboxedUnit, isLate: boolean): Promise<boolean> {
+  async #attempt(one: SandboxedUnit, isLate: () => boolean): Promise<boolean> {
     try {
       return await this.#look(one, isLate);
     } catch (error) {
@@ -93,7 +131,7 @@ class SandboxBoot {
   }
 
   /** @returns whether it is decided what becomes of the unit */
-  async #look(one: SandboxedUnit, isLate: boolean): Promise<boolean> {
+  async #look(one: SandboxedUnit, isLate: () => boolean): Promise<boolean> {
     const placeholder = readStateFile(sandboxFiles(one.unit).waits);
     if (placeholder !== undefined) {
       await this.#restore(one, Number(placeholder));
@@ -101,9 +139,8 @@ class SandboxBoot {
     }
     const now = show(one.unit, 'ActiveState', 'Job', 'Result', 'ExecMainStatus', 'LoadState');
     const state = now.get('ActiveState');
-    if (!isLate && (state === 'activating' || (state === 'inactive' && (now.get('Job') ?? '') !== ''))) {
-      return false;
-    }
+    const isPending = state === 'activating' || (state === 'inactive' && (now.get('Job') ?? '') !== '');
+    if (isPending && !isLate()) return false;
     const words = ['ActiveState', 'Result', 'ExecMainStatus'].map((name) => now.get(name)).join(', ');
     replaceFile(sandboxFiles(one.unit).failed, '');
     const why = 'its sandbox was not made, or nothing can be run there';

@@ -10,7 +10,6 @@ import type { IncidentReport } from '../report/schema.ts';
 import { endNonlocalBind } from '../system/nonlocal-bind.ts';
 import { adoptAll } from './adopt.ts';
 import { isStartedByBoot, startAfresh } from './afresh.ts';
-import { openLeftClosed } from './closed-directories.ts';
 import { type Handover, readHandover } from './handover.ts';
 import { concludePending } from './process-reports.ts';
 import { renewPidRules } from './renew-rules.ts';
@@ -32,8 +31,7 @@ export async function settle(): Promise<void> {
     noteReleased(report, named);
     concludePending(report, 'the restore into its sandbox was broken off');
   }
-  endNonlocalBind();
-  report.errors.push(...openLeftClosed());
+  report.errors.push(...endNonlocalBind());
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];

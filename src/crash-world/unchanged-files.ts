@@ -10,11 +10,13 @@ export const unchangedSchema = z.strictObject({
   ino: z.string(),
   changed: z.string(),
 });
-type Unchanged = z.infer<typeof unchangedSchema>;
+/** See {@link unchangedSchema}. */
+export type Unchanged = z.infer<typeof unchangedSchema>;
 
 /**
  * Notes the regular files of a group that is restored while the system boots: until then its locks are free,
- * and who has a file may change it in place. What cannot be looked at is left out: it is refused later.
+ * and who has a file may change it in place. What cannot be looked at is left out: it is refused later. To be
+ * called before anybody of the dead world runs.
  */
 export function noteUnchanged({ files }: Pick<GroupFiles, 'files'>): Unchanged[] {
   const lasting = files.filter((file) => {

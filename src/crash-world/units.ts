@@ -178,10 +178,17 @@ export function writeNamelessDropIn(unit: string, units: string = SYSTEMD_UNITS)
 
 /**
  * For a service that runs a placeholder and is to be restarted as itself: what it does when it stops is for
- * its own program, and the placeholder ends by this signal without a failure.
+ * its own program, and the placeholder ends by this signal without a failure; nothing of it is left.
  */
 export function writeAfreshDropIn(unit: string, units: string = SYSTEMD_UNITS): void {
-  writeUnitDropIn(unit, '[Service]\nExecStop=\nExecStopPost=\nKillSignal=SIGTERM\n', units);
+  const stop = [
+    'ExecStop=',
+    'ExecStopPost=',
+    'KillSignal=SIGTERM',
+    'KillMode=control-group',
+    'SendSIGKILL=yes',
+  ];
+  writeUnitDropIn(unit, ['[Service]', ...stop, ''].join('\n'), units);
 }
 
 /**

@@ -29,12 +29,6 @@ export const mountLimits = {
   unbindable: 128,
 } as const;
 
-/**
- * The name of a directory of root's alone, in one that everybody can write to, that is there while deleted
- * files are made in it.
- */
-export const HIDDEN_DIRECTORY = /^\.otherworld-[0-9a-f]{32}$/;
-
 /** A directory that systemd makes for each start of a unit (`PrivateTmp=`). */
 export interface PrivateDirectory {
   /** Where the unit has it: `/tmp`. */

@@ -62,10 +62,11 @@ const table: readonly Advice[] = [
       'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
-    pattern: /everybody can write there|JoinsNamespaceOf/,
+    pattern: /others than root can write|JoinsNamespaceOf/,
     advice:
-      'a service that keeps such files to itself comes back: PrivateTmp=yes gives it a /tmp and /var/tmp of its own, ' +
-      'RuntimeDirectory= a place for sockets; directories that it shares by JoinsNamespaceOf= do not come back (systemd.exec(5))',
+      'in its sandbox a service comes back with sockets and deleted files only below directories that are of root alone ' +
+      '(RuntimeDirectory= and StateDirectory= of a service that runs as root, but no /tmp), and without those that it shares by ' +
+      'JoinsNamespaceOf= (systemd.exec(5))',
   },
   {
     pattern: /sandbox/,
@@ -76,8 +77,8 @@ const table: readonly Advice[] = [
   {
     pattern: /(mnt|uts|mount) namespace/,
     advice:
-      'containers do not come back yet. The mount and UTS namespaces of an installed service do, if all of its processes are in ' +
-      'them, unless sandboxes = "refuse" stands under [services] in otherworld.toml (docs/incidents.md); or a drop-in can set back ' +
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
+      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
       'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {

@@ -23,6 +23,16 @@ export function typeOf(mode: number): number {
   return mode & S_IFMT;
 }
 
+const WRITABLE_BY_OTHERS = 0o022;
+
+/**
+ * Whether nobody but root can make, take away or rename what is in a directory. An ACL that lets somebody
+ * else is seen in the mode: the bits of its group are what the ACL allows at most (acl(5)).
+ */
+export function isRootsAlone({ uid, mode }: { readonly uid: number; readonly mode: number }): boolean {
+  return uid === 0 && (mode & WRITABLE_BY_OTHERS) === 0;
+}
+
 /** The permissions in a mode, with the set-ID and sticky bits: what chmod(2) sets. */
 export function permissionsOf(mode: number): number {
   return mode & 0o7777;

@@ -8,14 +8,16 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
-import { examinedOf, examineGroup } from '../../src/crash-world/examine.ts';
+import { changedWhileHeld, examinedOf, examineGroup } from '../../src/crash-world/examine.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
+import { noteUnchanged } from '../../src/crash-world/unchanged-files.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import { areaOf } from '../criu/processes.ts';
@@ -111,6 +113,22 @@ suite('the files of a restored process', { skip: isRoot ? false : 'only root may
     assert.equal(problems.length, 2);
     assert.match(problems[0] ?? '', /the mapping [0-9a-f]+-[0-9a-f]+ is .*, and it had none/);
     assert.match(problems[1] ?? '', /the mapping at 0x10000 is of no file any more/);
+  });
+
+  test('are looked at once more before they are let go, whatever is at their paths by then', async () => {
+    const group = await start();
+    const examined = examinedOf(group);
+    const unchanged = noteUnchanged(group.files);
+    assert.deepEqual(changedWhileHeld(examined, unchanged), []);
+    const changed = (): bigint => statSync(path('file'), { bigint: true }).ctimeNs;
+    const before = changed();
+    // The kernel's clock for files goes on by ticks.
+    while (changed() === before) writeFileSync(path('file'), 'what it is!');
+    renameSync(path('file'), path('elsewhere'));
+    writeFileSync(path('file'), 'what it was');
+    assert.deepEqual(changedWhileHeld(examined, unchanged), [
+      `${path('file')} was changed while the system booted`,
+    ]);
   });
 
   test('cannot be told where a descriptor is not there', async () => {

@@ -29,7 +29,7 @@ suite('files that were made for processes that do not come back', () => {
     );
   });
 
-  test('are taken away if they are sockets that were to be made, and were not there', async () => {
+  test('are taken away if they are sockets that CRIU has made, and no others that came later', async () => {
     const made = new MadeFiles();
     const listen = async (name: string): Promise<Server> => {
       const server = createServer();
@@ -37,16 +37,20 @@ suite('files that were made for processes that do not come back', () => {
       return server;
     };
     const before = await listen('before');
-    made.await(['before', 'after', 'file', 'none/x'].map(at));
+    made.await(['before', 'after', 'replaced', 'later', 'file', 'none/x'].map(at));
     const after = await listen('after');
+    const replaced = await listen('replaced');
     writeFileSync(at('file'), '');
+    made.came();
+    const later = await listen('later');
+    const other = await listen('other');
+    renameSync(at('other'), at('replaced'));
     assert.deepEqual(made.remove(), []);
     assert.deepEqual(
-      ['before', 'after', 'file'].map((name) => existsSync(at(name))),
-      [true, false, true],
+      ['before', 'after', 'replaced', 'later', 'file'].map((name) => existsSync(at(name))),
+      [true, false, true, true, true],
     );
-    before.close();
-    after.close();
+    for (const server of [before, after, replaced, later, other]) server.close();
   });
 
   test('stay if they do', () => {

@@ -7,7 +7,6 @@ import { after, suite, test } from 'node:test';
 import { examinedOf } from '../../src/crash-world/examine.ts';
 import { readSandboxPlan, writeSandboxPlan } from '../../src/crash-world/sandbox-plan.ts';
 import { sandboxFiles, writeSandboxDropIn, writeSandboxUnit } from '../../src/crash-world/sandbox-units.ts';
-import { noteUnchanged } from '../../src/crash-world/unchanged-files.ts';
 import { writeAfreshDropIn } from '../../src/crash-world/units.ts';
 import { streamHeader } from '../../src/criu/restore/journal-connection.ts';
 import { noFiles } from '../../src/model/file.ts';
@@ -37,7 +36,13 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     assert.ok(lines.indexOf('ExecStartPost=') < lines.findIndex((line) => /^ExecStartPost=./.test(line)));
     for (const name of ['RootDirectory=', 'RootImage=', 'LoadCredential=', 'User=', 'PrivateTmp='])
       assert.ok(!lines.some((line) => line.startsWith(name)), name);
-    for (const line of ['Restart=no', 'FailureAction=none', 'Type=exec', 'RemainAfterExit=yes'])
+    for (const line of [
+      'Restart=no',
+      'FailureAction=none',
+      'Type=exec',
+      'RemainAfterExit=yes',
+      'WatchdogSec=0',
+    ])
       assert.ok(lines.includes(line), line);
   });
 
@@ -72,8 +77,8 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     const [name = ''] = readdirSync(join(units, `${unit}.d`));
     const lines = readFileSync(join(units, `${unit}.d`, name), 'utf8').split('\n');
     assert.deepEqual(
-      lines.filter((line) => /^Exec|^Kill/.test(line)),
-      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM'],
+      lines.filter((line) => /^Exec|^Kill|^Send/.test(line)),
+      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM', 'KillMode=control-group', 'SendSIGKILL=yes'],
     );
   });
 
@@ -110,13 +115,15 @@ test('what is known of a sandboxed group is read as it was written', () => {
     privateDirectories: [{ path: '/tmp', from: '/tmp/systemd-private/tmp' }],
   };
   const group = { ...groupOf([processOf(7, { memory })]), files, sandbox };
-  writeSandboxPlan(images, group, 4096);
+  // As it was then, whatever it is now.
+  const unchanged = [{ path: '/bin/sh', dev: '1', ino: '2', changed: '3' }];
+  writeSandboxPlan(images, group, { pagesBytes: 4096, unchanged });
   assert.deepEqual(
     JSON.parse(JSON.stringify(readSandboxPlan(images))),
     JSON.parse(
       JSON.stringify({
         ...{ pagesBytes: 4096, uids: [1000], made: ['/tmp/gone'], sandbox },
-        ...{ unchanged: noteUnchanged(group.files), group: examinedOf(group) },
+        ...{ unchanged, group: examinedOf(group) },
       }),
     ),
   );

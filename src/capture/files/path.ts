@@ -17,7 +17,7 @@ import {
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
-import { placeOfDeleted } from './shared-directory.ts';
+import { refuseOpenDeleted } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
 
 /**
@@ -63,13 +63,14 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
     throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
   }
+  refuseOpenDeleted(context, file);
   const { ghosts } = pathFilesOf(context, file.namespace);
   let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
     ghost = ghostOf(kernel, file, context.nextId(), context.disks);
     ghosts.set(file.inode.address, ghost);
   }
-  return { path: placeOfDeleted(context, file), ghostId: ghost.id };
+  return { path: file.path, ghostId: ghost.id };
 }
 
 /**
@@ -162,8 +163,6 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   if (position !== undefined) noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
-  if (captured.ghostId !== undefined && captured.path !== named.path)
-    context.noteHolders(holders, `the deleted file ${named.path} is seen as ${captured.path}`);
   noteContent(
     context,
     named,

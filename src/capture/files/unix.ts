@@ -14,7 +14,7 @@ import { journalSocket } from './journal.ts';
 import { attributesOf, directoriesAbove, namedFile } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
-import { refuseSharedSocket } from './shared-directory.ts';
+import { refuseOpenSocket } from './roots-alone.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
 
@@ -210,7 +210,7 @@ function socketFile(
   const namespace = context.namespaceOfHolders(context.system.holdersOfObject(sock.address));
   const named = namedFile(context, unix.mnt, unix.dentry, namespace);
   const { mode, uid, gid } = named.identity;
-  refuseSharedSocket(context, named);
+  refuseOpenSocket(context, named);
   pathFilesOf(context, namespace).directories.set(named.path, directoriesAbove(kernel, named));
   if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);

@@ -36,10 +36,13 @@ if runtime is not None:
     unnamed.write(token)
     unnamed.flush()
     os.unlink(runtime + "/unnamed")
-deleted = open("/tmp/deleted" + suffix, "w+")
-deleted.write(token)
-deleted.flush()
-os.unlink("/tmp/deleted" + suffix)
+# Where a unit wants it.
+place_of_deleted = os.environ.get("DELETED")
+if place_of_deleted is not None:
+    deleted = open(place_of_deleted + "/deleted" + suffix, "w+")
+    deleted.write(token)
+    deleted.flush()
+    os.unlink(place_of_deleted + "/deleted" + suffix)
 
 
 def attempt(step):
@@ -101,7 +104,8 @@ def look(*_):
         found["opened in " + place] = held(file)
         found["by its name in " + place] = attempt(lambda: content(place + "/opened" + suffix))
         found["closed in " + place] = attempt(lambda: content(place + "/closed" + suffix))
-    found["deleted"] = held(deleted)
+    if place_of_deleted is not None:
+        found["deleted"] = held(deleted)
     if runtime is not None:
         found["unnamed"] = held(unnamed)
         found["in the runtime directory"] = ", ".join(map(shown, (runtime, runtime + "/socket")))

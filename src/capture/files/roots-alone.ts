@@ -1,0 +1,45 @@
+import { dentryStruct, resolvePath } from '../../linux/dcache.ts';
+import { inodeStruct } from '../../linux/fs.ts';
+import { vfsmountOf } from '../../linux/mount.ts';
+import { isRootsAlone } from '../../system/file-mode.ts';
+import type { NamedFile, Naming } from './named.ts';
+import { FileRefusal } from './refusal.ts';
+
+/**
+ * The first directory on the way to a file in which others than root can make, take away or rename something;
+ * undefined if there is none. Throws a VmcoreError if the way cannot be read.
+ */
+function openDirectory({ kernel }: Naming, { mount, dentry }: NamedFile): string | undefined {
+  const { path, directories } = resolvePath(kernel, vfsmountOf(kernel, mount), dentry);
+  const names = path.split('/').slice(1);
+  const depth = directories.findIndex((directory) => {
+    const { i_uid, i_mode } = kernel.bind(inodeStruct).at(kernel.bind(dentryStruct).at(directory).d_inode);
+    return !isRootsAlone({ uid: i_uid, mode: i_mode });
+  });
+  return depth < 0 ? undefined : `/${names.slice(0, depth).join('/')}`;
+}
+
+/**
+ * CRIU makes the files of sockets, and deleted files, by their paths, as root. For a process in a sandbox
+ * that is done while others run: who can write to a directory on the way could lead it elsewhere. (Who is in
+ * no sandbox is restored before anybody runs.)
+ * @throws FileRefusal if the directories above it are not root's alone
+ */
+function refuseUnlessRootsAlone(context: Naming, file: NamedFile, what: string): void {
+  if (context.sandboxes.unitOf(file.namespace) === undefined) return;
+  const open = openDirectory(context, file);
+  if (open === undefined) return;
+  throw new FileRefusal(
+    `has ${what}, which cannot be made in its sandbox: others than root can write to ${open}`,
+  );
+}
+
+/** See {@link refuseUnlessRootsAlone}: of a socket that is bound to a path. */
+export function refuseOpenSocket(context: Naming, file: NamedFile): void {
+  refuseUnlessRootsAlone(context, file, `the unix socket ${file.path}`);
+}
+
+/** See {@link refuseUnlessRootsAlone}: of a deleted file. */
+export function refuseOpenDeleted(context: Naming, file: NamedFile): void {
+  refuseUnlessRootsAlone(context, file, `the deleted file ${file.path} open`);
+}

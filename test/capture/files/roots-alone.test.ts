@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { type NamedFile, namedFile } from '../../../src/capture/files/named.ts';
+import { FileRefusal } from '../../../src/capture/files/refusal.ts';
+import { refuseOpenDeleted, refuseOpenSocket } from '../../../src/capture/files/roots-alone.ts';
+import { noSandboxes } from '../../../src/capture/sandboxes.ts';
+import { dentryStruct, resolvePath } from '../../../src/linux/dcache.ts';
+import { fdSlots } from '../../../src/linux/fdtable.ts';
+import { fileAt } from '../../../src/linux/file.ts';
+import { inodeStruct } from '../../../src/linux/fs.ts';
+import { vfsmountOf } from '../../../src/linux/mount.ts';
+import { findTaskByPid } from '../../../src/linux/pid.ts';
+import { taskAt } from '../../../src/linux/sched.ts';
+import type { Kernel } from '../../../src/vmcore/kernel.ts';
+import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
+
+for (const release of releases) {
+  suite(`what CRIU would make by its path for a process of ${release} in a sandbox`, () => {
+    const { kinds } = truthOf(release);
+    const fileOf = (kernel: Kernel, path: string): NamedFile => {
+      const { files } = taskAt(kernel, findTaskByPid(kernel, kinds.pid) ?? assert.fail());
+      const open = fdSlots(kernel, files).flatMap(({ file }) => {
+        try {
+          const opened = fileAt(kernel, file);
+          if (opened === undefined) return [];
+          return [namedFile({ kernel, sandboxes: noSandboxes }, opened.f_mnt, opened.f_dentry)];
+        } catch (error) {
+          // Pipes, sockets and the like.
+          if (error instanceof FileRefusal) return [];
+          throw error;
+        }
+      });
+      return open.find((one) => one.path === path) ?? assert.fail(path);
+    };
+    const inside = (kernel: Kernel) => ({ kernel, sandboxes: { unitOf: () => 'web.service' } });
+    const outside = (kernel: Kernel) => ({ kernel, sandboxes: noSandboxes });
+
+    test('is refused in a directory that others can write to', () => {
+      const kernel = openFixture(release);
+      const gone = fileOf(kernel, '/tmp/gone-too');
+      assert.ok(gone.deleted);
+      refuseOpenDeleted(outside(kernel), gone);
+      refuseOpenSocket(outside(kernel), gone);
+      const why = 'which cannot be made in its sandbox: others than root can write to /tmp$';
+      assert.throws(
+        () => refuseOpenDeleted(inside(kernel), gone),
+        new RegExp(`^FileRefusal: has the deleted file /tmp/gone-too open, ${why}`),
+      );
+      assert.throws(
+        () => refuseOpenSocket(inside(kernel), gone),
+        new RegExp(`^FileRefusal: has the unix socket /tmp/gone-too, ${why}`),
+      );
+    });
+
+    test("is made where all directories above it are root's alone, and refused if one is not", () => {
+      const kernel = openFixture(release);
+      const { mount, dentry } = fileOf(kernel, '/tmp/gone-too');
+      const { directories } = resolvePath(kernel, vfsmountOf(kernel, mount), dentry);
+      const inodes = directories.map((one) => kernel.bind(dentryStruct).at(one).d_inode);
+      assert.equal(inodes.length, 2);
+      const Inode = kernel.bind(inodeStruct);
+      const at = (inode: bigint, member: 'i_mode' | 'i_uid'): number =>
+        kernel.memory.translate(inode + BigInt(Inode.offsetOf(member)));
+      const patches = (modes: readonly number[], uids: readonly number[]) =>
+        inodes.flatMap((inode, i) => [
+          { physical: at(inode, 'i_mode'), bytes: u16(0o040000 | (modes[i] ?? 0)) },
+          { physical: at(inode, 'i_uid'), bytes: u32(uids[i] ?? 0) },
+        ]);
+      const look = (modes: readonly number[], uids: readonly number[]): string => {
+        const patched = openPatched(release, patches(modes, uids));
+        try {
+          refuseOpenDeleted(inside(patched), fileOf(patched, '/tmp/gone-too'));
+          return 'made';
+        } catch (error) {
+          assert.ok(error instanceof FileRefusal);
+          return error.message.split(' ').at(-1) ?? '';
+        }
+      };
+      assert.equal(look([0o755, 0o700], [0, 0]), 'made');
+      assert.equal(look([0o755, 0o1755], [0, 0]), 'made');
+      assert.equal(look([0o755, 0o755], [0, 33]), '/tmp');
+      assert.equal(look([0o755, 0o775], [0, 0]), '/tmp');
+      assert.equal(look([0o755, 0o757], [0, 0]), '/tmp');
+      // However high above it.
+      assert.equal(look([0o755, 0o755], [33, 0]), '/');
+      assert.equal(look([0o775, 0o755], [0, 0]), '/');
+    });
+  });
+}
+
+function u16(value: number): Uint8Array {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16LE(value);
+  return bytes;
+}
+
+function u32(value: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
