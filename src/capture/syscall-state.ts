@@ -124,8 +124,9 @@ function waitsForMore(kernel: Kernel, name: string, given: readonly bigint[], fi
 
 /**
  * From where on the kernel stack of a thread what its call counts is in memory. A CPU has some of it in its
- * registers; not so in TCP's code while nobody has the lock of the socket (if somebody has, the connection
- * does not come back): it is then before its first byte, waits, or is done.
+ * registers; not so in TCP's code while nobody has the lock of the socket: it is then before its first byte,
+ * waits, or is done. If somebody has it, the connection does not come back, or is reset: what is counted then
+ * is no more than what was moved, and nothing follows it.
  */
 function countsFrom(kernel: Kernel, { task, cpu, panicked }: ThreadSituation): bigint | undefined {
   if (cpu === undefined) return task.thread.sp;

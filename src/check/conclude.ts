@@ -1,14 +1,16 @@
+import type { Loss } from '../model/loss.ts';
 import type { InDoubt } from '../model/verdict.ts';
 import type { Look, Seen } from './look.ts';
 
 /**
  * What would become of a process if the kernel died now:
  * - `comes back`: nothing stands against it, by all looks, or by the last two in a row;
+ * - `with losses`: so it does, without something that it may lose, by all those looks;
  * - `refused`: something does that lasts;
  * - `depends`: it would be refused at a moment at which it was looked at, and at others perhaps not;
  * - `ending`: it was about to end.
  */
-export type Outcome = 'comes back' | 'refused' | 'depends' | 'ending';
+export type Outcome = 'comes back' | 'with losses' | 'refused' | 'depends' | 'ending';
 
 /** What several looks at a process say. */
 export interface Conclusion {
@@ -21,6 +23,8 @@ export interface Conclusion {
   readonly moments: readonly string[];
   /** What it would lose or have changed. */
   readonly notes: readonly string[];
+  /** What it would lose, and may. */
+  readonly losses: readonly Loss[];
   readonly inDoubt: readonly InDoubt[];
 }
 
@@ -82,12 +86,19 @@ function conclude(looks: readonly Seen[]): Conclusion {
   const others = (look: Seen) => reasonsOf(look).filter((reason) => !reasons.includes(reason));
   // One look may have missed something while it moved, or found the process between two things it does.
   const isFree = counted.every((look) => reasonsOf(look).length === 0);
+  const losses = inAll(
+    counted,
+    (look) => look.losses,
+    ({ what }) => what,
+  );
   const outcome = last.isEnding
     ? 'ending'
     : reasons.length > 0
       ? 'refused'
       : isFree
-        ? 'comes back'
+        ? losses.length > 0
+          ? 'with losses'
+          : 'comes back'
         : 'depends';
   return {
     ...{ pid: last.pid, comm: last.comm, outcome, reasons },
@@ -97,6 +108,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
       (look) => look.notes,
       (note) => note,
     ),
+    losses,
     inDoubt: inAll(
       counted,
       (look) => look.inDoubt,

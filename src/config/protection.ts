@@ -5,8 +5,10 @@ import { lockDirectory } from '../system/directory-lock.ts';
 import { readStateFile, removeLeftovers, replaceFile, setAside } from '../system/state-file.ts';
 import type { User } from '../system/users.ts';
 import { PROTECTION_PATH } from './paths.ts';
-import type { Config } from './schema.ts';
+import { type Config, type LossKind, lossKinds } from './schema.ts';
 
+/** What its processes may lose instead of not coming back; nothing, if it is not there. */
+const allowLoss = z.array(z.enum(lossKinds)).min(1).optional();
 const pidRule = z.strictObject({
   kind: z.literal('pid'),
   pid: z.int().positive(),
@@ -16,11 +18,12 @@ const pidRule = z.strictObject({
    */
   startTicks: z.int().nonnegative(),
   comm: z.string(),
+  allowLoss,
 });
 /** Whose processes and units are meant; root's, if it is not there. */
 const user = z.strictObject({ name: z.string().min(1), uid: z.int().positive() }).optional();
-const commandRule = z.strictObject({ kind: z.literal('command'), name: z.string().min(1), user });
-const unitRule = z.strictObject({ kind: z.literal('unit'), unit: z.string().min(1), user });
+const commandRule = z.strictObject({ kind: z.literal('command'), name: z.string().min(1), user, allowLoss });
+const unitRule = z.strictObject({ kind: z.literal('unit'), unit: z.string().min(1), user, allowLoss });
 
 export const ruleSchema = z.discriminatedUnion('kind', [pidRule, commandRule, unitRule]);
 /** Its rules are looked at one by one: a damaged one costs no other. */
@@ -123,7 +126,9 @@ export function namedRules(
   ];
 }
 
-/** Adds rules; one that is there already, or an old one of the same pid, is replaced. */
+/**
+ * Adds rules; one that is there already, or an old one of the same pid, is replaced, with what it allowed.
+ */
 export function addRules(
   rules: readonly ProtectionRule[],
   fresh: readonly ProtectionRule[],
@@ -153,8 +158,18 @@ export function targetKey(rule: RuleTarget): string {
   return `${rule.kind} ${rule.user?.uid ?? 0} ${rule.kind === 'command' ? rule.name : rule.unit}`;
 }
 
-/** A rule as people write it: `--pid 4711`, `--command tmux --user alice`, `--unit redis.service`. */
-export function describeRule(rule: RuleTarget): string {
+/**
+ * A rule as people write it: `--pid 4711`, `--command tmux --user alice`, `--unit redis.service --allow-loss
+ * connections`.
+ */
+export function describeRule(
+  rule: RuleTarget & { readonly allowLoss?: readonly LossKind[] | undefined },
+): string {
+  const losses = rule.allowLoss === undefined ? '' : ` --allow-loss ${rule.allowLoss.join(',')}`;
+  return `${describeTarget(rule)}${losses}`;
+}
+
+function describeTarget(rule: RuleTarget): string {
   if (rule.kind === 'pid') return `--pid ${rule.pid}`;
   const what = rule.kind === 'command' ? `--command ${rule.name}` : `--unit ${rule.unit}`;
   return rule.user === undefined ? what : `${what} --user ${rule.user.name}`;

@@ -126,6 +126,11 @@ export interface InetSocket extends SocketCommon {
   readonly tcp: TcpOptions | undefined;
   /** Set if the socket is connected by TCP, or was and has not ended both ways. */
   readonly connection: TcpConnection | undefined;
+  /**
+   * Set if the connection is lost, and is reset before its process runs: as one that both ends had made, or
+   * as one that was being made, which can be tried again.
+   */
+  readonly broken: 'connected' | 'connecting' | undefined;
 }
 
 /** Bytes of a connection that are in one of its queues, in the order of the stream. */

@@ -10,6 +10,10 @@ const KERNEL_OBJECT =
 
 const MOMENT = 'a matter of the moment at which the kernel died: nothing is wrong with the program';
 
+const MAY_BREAK =
+  'With `otherworld protect --allow-loss connections`, or connections = "break" under [losses], it comes back all the same, ' +
+  'and finds that the connection was reset';
+
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
   {
@@ -18,7 +22,15 @@ const table: readonly Advice[] = [
   },
   {
     pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
-    advice: MOMENT,
+    advice: `${MOMENT}. ${MAY_BREAK}`,
+  },
+  {
+    pattern: /TCP connection (over several paths|with urgent data|with time stamps|that is being opened)/,
+    advice: MAY_BREAK,
+  },
+  {
+    pattern: /TCP socket (that signs|with a protocol|with a key)/,
+    advice: `${KERNEL_OBJECT}. ${MAY_BREAK}`,
   },
   {
     pattern: /cgroup whose traffic is filtered/,

@@ -4,7 +4,7 @@ import { agree, agreeOrFree, concludeLooks } from '../../src/check/conclude.ts';
 import type { Look, Seen } from '../../src/check/look.ts';
 
 function seen(found: Partial<Seen> = {}): Seen {
-  const none = { isEnding: false, reasons: [], moments: [], notes: [], inDoubt: [] };
+  const none = { isEnding: false, reasons: [], moments: [], notes: [], losses: [], inDoubt: [] };
   return { pid: 7, comm: 'web', ...none, ...found };
 }
 
@@ -46,6 +46,14 @@ suite('looks at a process', () => {
 
   test('say that it comes back if they find nothing', () => {
     assert.deepEqual(outcome({}, {}), ['comes back', [], []]);
+  });
+
+  test('say with what losses it comes back if the last two agree about them', () => {
+    const loss = (what: string) => ({ kind: 'connections' as const, what });
+    const [one] = concludeLooks(looks({}, { losses: [loss('a'), loss('b')] }, { losses: [loss('b')] }));
+    assert.deepEqual([one?.outcome, one?.losses], ['with losses', [loss('b')]]);
+    assert.equal(outcome({ losses: [loss('a')] }, {})[0], 'comes back');
+    assert.equal(outcome({ losses: [loss('a')], reasons: [SECCOMP] }, { reasons: [SECCOMP] })[0], 'refused');
   });
 
   test('refuse it for what all of them found, and tell that from what one found', () => {

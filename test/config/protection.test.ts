@@ -57,6 +57,19 @@ test('rules come back as they were saved, in a file of root alone', () => {
   assert.deepEqual(filesBeside(path), ['protection.json']);
 });
 
+test('what a rule allows to be lost is kept with it, shown, and replaced or removed with it', () => {
+  const lossy: ProtectionRule = { ...unit, allowLoss: ['connections'] };
+  assert.deepEqual(loadRules(saved([lossy, joe])).rules, [lossy, joe]);
+  assert.equal(describeRule(lossy), '--unit redis.service --allow-loss connections');
+  assert.deepEqual(addRules([unit, joe], [lossy]), [joe, lossy]);
+  assert.deepEqual(addRules([lossy], [unit]), [unit]);
+  assert.deepEqual(removeRules([lossy, joe], [unit]), [joe]);
+  const path = saved([joe]);
+  writeFileSync(path, JSON.stringify({ version: 1, rules: [joe, { ...unit, allowLoss: ['memory'] }] }));
+  const { rules, problems } = loadRules(path);
+  assert.deepEqual([rules, problems.length], [[joe], 1]);
+});
+
 test('rules of files that knew no users are those of root', () => {
   const path = saved([]);
   writeFileSync(path, '{"version":1,"rules":[{"kind":"command","name":"joe"}]}');

@@ -6,6 +6,7 @@ import type { TaskList } from '../../linux/readers/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { OpenFile } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
+import { type AllowedLosses, type Loss, type LossKind, noneAllowed } from '../../model/loss.ts';
 import type { FileOwner } from '../../model/open-file.ts';
 import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -34,12 +35,14 @@ export class CaptureContext {
   readonly disks: Disks | undefined;
   readonly sandboxes: Sandboxes;
   readonly ended: EndedTasks;
+  readonly allowedLosses: AllowedLosses;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
   readonly refusalsForNow = new Map<number, FileReason[]>();
   readonly notes = new Map<number, string[]>();
   readonly repairs = new Map<number, Repair[]>();
+  readonly losses = new Map<number, Loss[]>();
 
   /** Open files by the address of their struct file; a refusal is remembered too. */
   readonly opened = new Map<bigint, OpenFile | FileRefusal>();
@@ -57,6 +60,7 @@ export class CaptureContext {
     disks?: Disks,
     ended: EndedTasks = noneEnded,
     sandboxes: Sandboxes = noSandboxes,
+    allowedLosses: AllowedLosses = noneAllowed,
   ) {
     this.kernel = kernel;
     this.clocks = clocks;
@@ -65,6 +69,7 @@ export class CaptureContext {
     this.disks = disks;
     this.sandboxes = sandboxes;
     this.ended = ended;
+    this.allowedLosses = allowedLosses;
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
     this.mappers = new Mappers(kernel, this.tasks, list, ended);
   }
@@ -128,6 +133,18 @@ export class CaptureContext {
     for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid))) {
       this.note(pid, note);
     }
+  }
+
+  /** Whether every protected one of some holders may lose something of a kind. */
+  mayLose(holders: readonly Holder[], kind: LossKind): boolean {
+    const own = holders.filter(({ isProtected }) => isProtected);
+    return own.length > 0 && own.every(({ pid }) => this.allowedLosses(pid).has(kind));
+  }
+
+  /** A loss of every protected holder. */
+  loseForHolders(holders: readonly Holder[], loss: Loss): void {
+    for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid)))
+      this.losses.set(pid, [...(this.losses.get(pid) ?? []), loss]);
   }
 
   /** Processes that have to be restored together. */

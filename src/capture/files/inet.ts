@@ -14,34 +14,22 @@ import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
 import { udpSock } from '../../linux/udp.ts';
-import {
-  type InetSocket,
-  type Shutdown,
-  type SocketState,
-  socketState,
-  type TcpConnection,
-} from '../../model/socket.ts';
+import { type InetSocket, type Shutdown, type SocketState, socketState } from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress } from '../../system/ip-address.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type Connectedness, type Endpoints, lostConnection, reusePort } from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkSocketCgroup } from './socket-cgroup.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
 import { connectedStates, tcpConnection } from './tcp-connection.ts';
-import { connectPeer } from './tcp-peer.ts';
+import { connectPeer, mayLoseConnection } from './tcp-peer.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
 const SOCK = { stream: 1, dgram: 2 } as const;
-
-interface Endpoints {
-  readonly sourceAddress: Uint8Array;
-  readonly sourcePort: number;
-  readonly destinationAddress: Uint8Array;
-  readonly destinationPort: number;
-}
 
 function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
   const isSix = family === families.inet6;
@@ -87,7 +75,11 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   if (isCarried(state)) return state;
   const sentence = opening[state];
   if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
-  throw new FileRefusal(`${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`);
+  throw new FileRefusal(
+    `${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`,
+    undefined,
+    { kind: 'connections', why: 'that was being made' },
+  );
 }
 
 /** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
@@ -111,24 +103,18 @@ function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
   const bytes = skbQueue(kernel, sock.receiveQueue).reduce((sum, { len }) => sum + len, 0);
   if (sock.state !== tcpState.close || bytes === 0) return;
   const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
-  throw new FileRefusal(`has data from a TCP connection to ${peer} that has ended, and has not read it`);
-}
-
-/** What an image has of a socket's connection, or of its having none. */
-interface Connectedness {
-  readonly state: SocketState;
-  readonly ends: Endpoints;
-  readonly shutdown: Shutdown;
-  readonly connection: TcpConnection | undefined;
-  /** Options with which a socket hears that its peer is gone. */
-  readonly options: readonly LateOption[];
+  throw new FileRefusal(
+    `has data from a TCP connection to ${peer} that has ended, and has not read it`,
+    undefined,
+    { kind: 'connections', why: 'that has ended before all was read' },
+  );
 }
 
 /**
  * Throws a FileRefusal if a connection cannot be kept, is being made, or has ended and not all of it was
  * read.
  */
-function tcpConnectedness(
+function keptTcp(
   context: CaptureContext,
   socket: Socket,
   sock: Sock,
@@ -141,20 +127,35 @@ function tcpConnectedness(
     checkUnread(kernel, sock, ends);
     checkUnsent(kernel, sock, ends);
     const shutdown = tcpShutdown(sock, socket);
-    return { state, ends: withoutConnection(ends, inet), shutdown, connection: undefined, options: [] };
+    return {
+      ...{ state, ends: withoutConnection(ends, inet), shutdown },
+      ...{ connection: undefined, broken: undefined, options: [] },
+    };
   }
   const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
   const connection = tcpConnection(context, sock, kernel.bind(tcpSock).at(sock.address), where);
   const gone = connectPeer(context, sock, inet, where);
-  // CRIU leaves the option set on every connection.
-  const options = [{ name: 'SO_REUSEPORT', value: sock.reuseport === 0 ? 0 : 1 } as const, ...gone];
-  return { state, ends, shutdown: shutdownOf(sock), connection, options };
+  const options = [reusePort(sock), ...gone];
+  return { state, ends, shutdown: shutdownOf(sock), connection, broken: undefined, options };
+}
+
+/** A connection that can be kept, or that is lost where that is allowed. Throws a FileRefusal otherwise. */
+function tcpConnectedness(...situation: Parameters<typeof keptTcp>): Connectedness {
+  try {
+    return keptTcp(...situation);
+  } catch (error) {
+    if (!(error instanceof FileRefusal) || error.loss === undefined) throw error;
+    const [context, , sock, inet, ends] = situation;
+    if (!mayLoseConnection(context, sock, inet)) throw error;
+    return lostConnection(context, sock, ends, error.loss, sock.state in opening);
+  }
 }
 
 function udpConnectedness(kernel: Kernel, sock: Sock, ends: Endpoints): Connectedness {
   checkUnsent(kernel, sock, ends);
   const state = sock.state === tcpState.established ? socketState.established : socketState.close;
-  return { state, ends, shutdown: shutdownOf(sock), connection: undefined, options: [] };
+  const none = { connection: undefined, broken: undefined, options: [] };
+  return { state, ends, shutdown: shutdownOf(sock), ...none };
 }
 
 function checkUnsent(kernel: Kernel, sock: Sock, { sourceAddress, sourcePort }: Endpoints): void {
@@ -183,7 +184,12 @@ function unreadDatagrams(kernel: Kernel, sock: Sock): number {
   return skbQueue(kernel, sock.receiveQueue).length + skbQueue(kernel, reader_queue).length;
 }
 
-function connectionOf(sock: Sock, inet: InetSock): 'none' | 'has' | 'had' {
+function connectionOf(
+  sock: Sock,
+  inet: InetSock,
+  { broken }: Connectedness,
+): 'none' | 'has' | 'had' | 'lost' {
+  if (broken !== undefined) return 'lost';
   if (connectedStates.has(sock.state)) return 'has';
   return networkPort(inet.destinationPort) === 0 ? 'none' : 'had';
 }
@@ -195,11 +201,12 @@ function lateOptions(
   sock: Sock,
   inet: InetSock,
   isTcp: boolean,
+  connectedness: Connectedness,
 ): LateOption[] {
   return [
     ...lateSocketOptions(kernel, socket, sock),
     ...ipOptions(kernel, sock, inet),
-    ...(isTcp ? tcpOptions(kernel, sock, connectionOf(sock, inet)) : udpOptions(kernel, sock)),
+    ...(isTcp ? tcpOptions(kernel, sock, connectionOf(sock, inet, connectedness)) : udpOptions(kernel, sock)),
   ];
 }
 
@@ -239,7 +246,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state,
     options,
-    lateOptions: [...lateOptions(kernel, socket, sock, inet, isTcp), ...connectedness.options],
+    lateOptions: [...lateOptions(kernel, socket, sock, inet, isTcp, connectedness), ...connectedness.options],
     shutdown: connectedness.shutdown,
     family,
     protocol,
@@ -253,6 +260,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     interfaceName: scopeOf(context, sock, ends, family, where),
     tcp: isTcp ? tcpSettings(kernel, kernel.bind(tcpSock).at(sock.address)) : undefined,
     connection,
+    broken: connectedness.broken,
   };
 }
 

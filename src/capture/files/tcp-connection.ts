@@ -4,8 +4,9 @@ import type { Clocks } from '../../linux/timekeeping.ts';
 import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
-import { FileRefusal } from './refusal.ts';
+import { FileRefusal, type PossibleLoss } from './refusal.ts';
 import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
+import { socketProblem } from './transport-options.ts';
 
 /** States in which the peer has ended its side. */
 const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
@@ -19,24 +20,82 @@ export const connectedStates: ReadonlySet<number> = new Set([
   ...ending,
 ]);
 
+/** @returns a refusal of what can be a connection that was reset instead */
+function orReset(reason: string, why: string): FileRefusal {
+  return new FileRefusal(`${reason} ${why}`, undefined, { kind: 'connections', why });
+}
+
 /** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
 function checkQuiet({ owned, spinLock, backlogTail }: Sock): void {
   if (owned !== 0 || spinLock !== 0 || backlogTail !== 0n)
-    throw new FileRefusal('has a TCP connection that was being worked on when the kernel died');
+    throw orReset('has a TCP connection', 'that was being worked on when the kernel died');
 }
 
-function checkCarried(sock: Sock, tcp: TcpSock): void {
+/** What has more to do with the kernel than a reset would end. */
+function checkOwn(sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
     throw new FileRefusal(`has a TCP connection ${what}`);
   };
-  if (tcp.is_mptcp === 1) refuse('over several paths (MPTCP)');
   if (sock.sk_user_data !== 0n) refuse('that something in the kernel uses (BPF, NBD, iSCSI or the like)');
   if (tcp.repair !== 0) refuse('that was being checkpointed (TCP_REPAIR)');
+  // At a reset the kernel tells which memory can be used again.
+  if (sock.sk_zckey !== 0) refuse('that has sent without copying (MSG_ZEROCOPY)');
+}
+
+function checkCarried(tcp: TcpSock): void {
+  const refuse = (what: string): never => {
+    throw orReset('has a TCP connection', what);
+  };
+  if (tcp.is_mptcp === 1) refuse('over several paths (MPTCP)');
   if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) refuse('that is being opened (TCP_FASTOPEN)');
   if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
     refuse('with urgent data (MSG_OOB)');
-  if (sock.sk_zckey !== 0) refuse('that has sent without copying (MSG_ZEROCOPY)');
   if (tcp.tcp_usec_ts === 1) refuse('with time stamps in microseconds (tcp_usec_ts)');
+  const problem = socketProblem(tcp);
+  if (problem !== undefined) throw orReset('has a TCP socket', problem);
+}
+
+/** Throws a FileRefusal for a connection that is not looked into, whatever is in its queues. */
+function checkKept(sock: Sock, tcp: TcpSock): void {
+  checkOwn(sock, tcp);
+  checkQuiet(sock);
+  checkCarried(tcp);
+}
+
+/**
+ * What of a connection can be lost instead of its process; undefined if it can be kept, or if more would be
+ * lost.
+ */
+export function possibleLoss(sock: Sock, tcp: TcpSock): PossibleLoss | undefined {
+  try {
+    checkKept(sock, tcp);
+    return undefined;
+  } catch (error) {
+    if (error instanceof FileRefusal) return error.loss;
+    throw error;
+  }
+}
+
+/** A window that fits any numbers. */
+const BROKEN_WINDOW = 65_535;
+const BROKEN_MSS = 1460;
+
+/**
+ * A connection in the place of one that is lost, with nothing in its queues. It is there until it is reset,
+ * which it is before its process runs. Throws a FileRefusal if more would be lost.
+ */
+export function connectionToBreak(sock: Sock, tcp: TcpSock): TcpConnection {
+  checkOwn(sock, tcp);
+  const { rcv_nxt, write_seq } = tcp;
+  const none = { data: [], bytes: 0 };
+  return {
+    ...{ receivedTo: rcv_nxt, unread: none, writtenTo: write_seq, unacknowledged: none, unsentBytes: 0 },
+    ...{ mssClamp: BROKEN_MSS, hasSelectiveAcks: false, scale: undefined, timestamp: undefined },
+    window: {
+      ...{ sendUpdate: rcv_nxt, send: BROKEN_WINDOW, largest: BROKEN_WINDOW },
+      ...{ receive: BROKEN_WINDOW, receiveUpdate: rcv_nxt },
+    },
+  };
 }
 
 /**
@@ -122,8 +181,7 @@ export function tcpConnection(
   where: string,
 ): TcpConnection {
   const { kernel, clocks } = context;
-  checkQuiet(sock);
-  checkCarried(sock, tcp);
+  checkKept(sock, tcp);
   const connection = {
     receivedTo: tcp.rcv_nxt,
     unread: unreadOf(kernel, sock, tcp),

@@ -7,7 +7,7 @@ import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
-import { connectedStates } from './tcp-connection.ts';
+import { connectedStates, possibleLoss } from './tcp-connection.ts';
 import { disagree } from './tcp-queue.ts';
 
 const IPPROTO_TCP = 6;
@@ -118,6 +118,28 @@ function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
 }
 
 /**
+ * Whether a connection may be lost: all who have it allow that, and who has its other end, which is lost with
+ * it.
+ */
+export function mayLoseConnection(context: CaptureContext, sock: Sock, inet: InetSock): boolean {
+  const { system } = context;
+  const peer = context.of(Connections).peerOf(endsOf(sock, inet));
+  const others = (peer === undefined ? [] : system.holdersOfObject(peer.socket)).filter(
+    ({ isProtected }) => isProtected,
+  );
+  const own = system.holdersOfObject(sock.address);
+  return context.mayLose(own, 'connections') && others.every((one) => context.mayLose([one], 'connections'));
+}
+
+/** Whether the end of a connection at an address does not come back though its process does. */
+function isLost(context: CaptureContext, address: bigint): boolean {
+  const { kernel } = context;
+  const sock = kernel.bind(sockStruct).at(address);
+  if (possibleLoss(sock, kernel.bind(tcpSock).at(address)) === undefined) return false;
+  return mayLoseConnection(context, sock, kernel.bind(inetSock).at(address));
+}
+
+/**
  * Who is at the other end of a connection, if that is a process of the same machine: it has to come back with
  * this one. If it does not, its end has gone with the kernel, as if it had crashed.
  *
@@ -140,17 +162,24 @@ export function connectPeer(
   const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
   const isElsewhere = peer !== undefined && peer.network !== ends.network;
   const outsider = others.find(({ isProtected }) => isElsewhere || !isProtected);
-  if (peer !== undefined && others.length > 0 && outsider === undefined) {
+  const isPeerLost = peer !== undefined && outsider === undefined && isLost(context, peer.socket);
+  if (peer !== undefined && others.length > 0 && outsider === undefined && !isPeerLost) {
     checkPair(context.kernel, sock.address, peer.socket);
     const pids = [...holders, ...others].map(({ pid }) => pid);
     context.join(pids, 'a TCP connection');
     return [];
   }
   const which = isElsewhere ? 'in another network namespace' : 'which is not protected';
+  const [holder] = others;
   const why =
-    outsider === undefined
-      ? 'no process had its other end'
-      : `its other end was that of ${showHolder(outsider)}, ${which}`;
-  context.noteHolders(holders, `the connection to ${where} is reset: ${why}`);
+    outsider !== undefined
+      ? `its other end was that of ${showHolder(outsider)}, ${which}`
+      : holder !== undefined
+        ? `its other end, that of ${showHolder(holder)}, cannot be kept`
+        : 'no process had its other end';
+  context.loseForHolders(holders, {
+    kind: 'connections',
+    what: `the connection to ${where} is reset: ${why}`,
+  });
   return askPeer;
 }

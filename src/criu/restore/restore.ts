@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { breakConnections } from './broken-connections.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
@@ -117,6 +118,7 @@ export async function holdImages(
     await restoreMdwe(plan.mdwe, cgroup);
     await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
+    breakConnections(plan.brokenConnections);
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);

@@ -68,6 +68,13 @@ export const restorePlanSchema = z.strictObject({
   journalSockets: z.array(journalSocket),
   /** TCP connections: how many, and the addresses that they have on the machine, but those of loopback. */
   connections: z.strictObject({ count: z.int(), addresses: z.array(z.string()) }).optional(),
+  /**
+   * Sockets whose connection is lost, and which are reset before they can be used: a process and a descriptor
+   * that lead there, and whether the connection had been made.
+   */
+  brokenConnections: z.array(
+    z.strictObject({ pid: z.int(), fd: z.int(), as: z.enum(['connected', 'connecting']) }),
+  ),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */

@@ -35,6 +35,14 @@ function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
   });
 }
 
+function brokenConnectionsOf(group: ProcessGroup): RestorePlan['brokenConnections'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'inet' || file.broken === undefined) return [];
+    const { broken } = file;
+    return holderOf(group, file.id).map((holder) => ({ ...holder, as: broken }));
+  });
+}
+
 function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
   const { files, terminals } = group.files;
   return terminals
@@ -104,6 +112,7 @@ export function writeRestorePlan(
       memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
     ),
     sockets: socketsOf(group),
+    brokenConnections: brokenConnectionsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),

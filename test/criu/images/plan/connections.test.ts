@@ -27,6 +27,7 @@ function socketAt(sourceAddress: readonly number[], connected = true): InetSocke
     ...{ destinationAddress: new Uint8Array(sourceAddress.length), backlog: 0, v6only: false },
     ...{ freebind: false, pktinfo: false, tos: 0, ttl: 0, interfaceName: undefined, tcp: undefined },
     connection: connected ? connection : undefined,
+    broken: undefined,
   };
 }
 
