@@ -1,11 +1,16 @@
 import { type Matchable, matchesRule } from './match.ts';
 import type { ProtectionRule } from './protection.ts';
-import type { Config, LossKind } from './schema.ts';
+import { type Config, type LossKind, lossKinds } from './schema.ts';
 
 /** A process with its place among the others. */
 export interface Descendant extends Matchable {
   /** Undefined if it has none that is known. */
   readonly parentPid: number | undefined;
+}
+
+/** What the configuration says that every protected process may lose. */
+export function generalLosses({ losses }: Pick<Config, 'losses'>): LossKind[] {
+  return lossKinds.filter((kind) => losses[kind] === 'break');
 }
 
 /**
@@ -20,7 +25,7 @@ export function allowedLosses(
   rules: readonly ProtectionRule[],
   processes: readonly Descendant[],
 ): (pid: number) => ReadonlySet<LossKind> {
-  const general: LossKind[] = config.losses.connections === 'break' ? ['connections'] : [];
+  const general = generalLosses(config);
   const allowing = rules.filter(({ allowLoss = [] }) => allowLoss.length > 0);
   const byPid = new Map(processes.map((process) => [process.pid, process]));
   const own = (process: Descendant): LossKind[] =>

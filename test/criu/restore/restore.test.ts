@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ImageDirectory } from '../../../src/criu/images/image.ts';
+import { RESTORE_PLAN } from '../../../src/criu/images/plan/restore-plan.ts';
 import { writeRestorePlan } from '../../../src/criu/images/plan/write-plan.ts';
 import { writeSegments } from '../../../src/criu/images/segments.ts';
 import {
@@ -117,6 +118,19 @@ describe('a restore', needsCgroups, () => {
     } finally {
       placeholder.kill('SIGKILL');
     }
+  });
+
+  it('ends a process whose lost connection cannot be reset: it would wait for a peer that knows nothing of it', async () => {
+    const one = subject(good);
+    const path = join(one.directory, RESTORE_PLAN);
+    const plan: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    const brokenConnections = [{ pid: one.pid, fd: 900, as: 'connected' }];
+    writeFileSync(path, JSON.stringify({ ...Object(plan), brokenConnections }));
+    assert.match(
+      reasonOf(await one.hold()),
+      /^the connection of fd 900 of process \d+, which is lost, cannot be reset: pidfd_getfd.*EBADF/,
+    );
+    assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
   });
 
   it('holds its processes until they are released, into the cgroup where they belong', async () => {

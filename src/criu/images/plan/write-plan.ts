@@ -39,7 +39,9 @@ function brokenConnectionsOf(group: ProcessGroup): RestorePlan['brokenConnection
   return group.files.files.flatMap((file) => {
     if (file.type !== 'inet' || file.broken === undefined) return [];
     const { broken } = file;
-    return holderOf(group, file.id).map((holder) => ({ ...holder, as: broken }));
+    const [holder] = holderOf(group, file.id);
+    if (holder === undefined) throw new Error('a connection that is lost has no descriptor to reset it by');
+    return [{ ...holder, as: broken }];
   });
 }
 

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectionOptions } from '../../../../src/criu/images/files/tcp-stream.ts';
 import { connectionsOf } from '../../../../src/criu/images/plan/connections.ts';
+import { RESTORE_PLAN } from '../../../../src/criu/images/plan/restore-plan.ts';
+import { writeRestorePlan } from '../../../../src/criu/images/plan/write-plan.ts';
+import { readRestorePlan } from '../../../../src/criu/restore/read-plan.ts';
 import type { InetSocket, TcpConnection } from '../../../../src/model/socket.ts';
+import { groupOf, processOf } from '../../processes.ts';
 
 const none = { data: [], bytes: 0 };
 const connection: TcpConnection = {
@@ -49,6 +56,26 @@ test('connections need their own addresses, each once, but not those of the loop
     addresses: ['10.0.2.15', '2001:0db8:0000:0000:0000:0000:0000:0001'],
   });
   assert.deepEqual(connectionOptions({ files }), ['--tcp-established']);
+});
+
+test('a connection that is lost is made, and is in the plan with the descriptor by which it is reset', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'otherworld-connections-'));
+  try {
+    const lost: InetSocket = { ...socketAt([10, 0, 2, 15]), broken: 'connecting' };
+    const kept: InetSocket = { ...socketAt([10, 0, 2, 16]), id: 2 };
+    const group = groupOf([processOf(7)]);
+    const descriptors = [lost, kept].map(({ id }) => ({ fd: 40 + id, fileId: id, closeOnExec: false }));
+    const files = { ...group.files, files: [lost, kept], tables: [{ filesId: 7, descriptors }] };
+    writeRestorePlan(directory, { ...group, files });
+    const { brokenConnections, connections } = readRestorePlan(directory);
+    assert.deepEqual(brokenConnections, [{ pid: 7, fd: 41, as: 'connecting' }]);
+    assert.equal(connections?.count, 2);
+    const without = { ...files, tables: [] };
+    rmSync(join(directory, RESTORE_PLAN));
+    assert.throws(() => writeRestorePlan(directory, { ...group, files: without }), /has no descriptor/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
 
 test('a group without connections needs nothing for them', () => {
