@@ -25,11 +25,8 @@ const table: readonly Advice[] = [
     advice: `${MOMENT}. ${MAY_BREAK}`,
   },
   {
-    pattern: /TCP connection (over several paths|with urgent data|with time stamps|that is being opened)/,
-    advice: MAY_BREAK,
-  },
-  {
-    pattern: /TCP socket (that signs|with a protocol|with a key)/,
+    pattern:
+      /TCP connection (over several paths|with urgent data|with time stamps|with a protocol|with a key|that is being opened|that signs)/,
     advice: `${KERNEL_OBJECT}. ${MAY_BREAK}`,
   },
   {

@@ -52,7 +52,7 @@ function checkCarried(tcp: TcpSock): void {
     refuse('with urgent data (MSG_OOB)');
   if (tcp.tcp_usec_ts === 1) refuse('with time stamps in microseconds (tcp_usec_ts)');
   const problem = socketProblem(tcp);
-  if (problem !== undefined) throw orReset('has a TCP socket', problem);
+  if (problem !== undefined) refuse(problem);
 }
 
 /** Throws a FileRefusal for a connection that is not looked into, whatever is in its queues. */
