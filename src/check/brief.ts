@@ -1,4 +1,4 @@
-import { groupReasons } from '../report/causes.ts';
+import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { messageOf } from '../system/thrown.ts';
 import { isQuickToCheck } from './brief-limits.ts';
@@ -19,6 +19,11 @@ const WOULD: Readonly<Record<Outcome, string>> = {
   ending: 'was about to end',
 };
 
+/** What it loses, each look perhaps something else. */
+function lostBy({ losses, moments }: Conclusion): Cause[] {
+  return [...groupReasons(losses.map(({ what }) => what)), ...groupReasons(moments)];
+}
+
 /**
  * The same in brief, for who has something else to say: a line for each process that would not come back, or
  * not whole, with the first of its causes.
@@ -29,9 +34,8 @@ export function inBrief(conclusions: readonly Conclusion[]): string[] {
   );
   if (others.length === 0) return [];
   const lines = others.slice(0, MOST_NAMED).map((one) => {
-    const { pid, comm, outcome, losses } = one;
-    const [first, ...more] =
-      outcome === 'with losses' ? groupReasons(losses.map(({ what }) => what)) : causesOf(one);
+    const { pid, comm, outcome } = one;
+    const [first, ...more] = outcome === 'with losses' ? lostBy(one) : causesOf(one);
     const rest = more.length === 0 ? '' : ` (and ${more.length} more)`;
     return printable(
       `  ${comm} (${pid}) ${WOULD[outcome]}: ${first?.text ?? 'it changes all the time'}${rest}`,

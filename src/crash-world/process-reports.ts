@@ -83,7 +83,7 @@ export function capturedReport(process: Process, group: ProcessGroup, selection:
     repairs: [...repairs],
     inDoubt: [...inDoubt],
     notes: [...notes],
-    ...(losses.length === 0 ? {} : { losses: [...losses] }),
+    ...(losses.length === 0 ? {} : { losses: losses.map(({ kind, what }) => ({ kind, what })) }),
   };
 }
 

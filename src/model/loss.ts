@@ -12,6 +12,8 @@ export type LossKind = 'connections';
  */
 export interface Loss {
   readonly kind: LossKind;
+  /** Which thing it was, in words that stay the same while it lasts: both ends of a connection. */
+  readonly of: string;
   /** A sentence for the report: what it was, what the process sees of it now, and why. */
   readonly what: string;
 }

@@ -21,12 +21,20 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
+    pattern: /at its other end, may not lose it/,
+    advice: `${MOMENT}. With \`otherworld protect --allow-loss connections\` for the processes at both ends they come back all the same, and find that the connection was reset`,
+  },
+  {
+    pattern: /; another socket has the same addresses/,
+    advice: MOMENT,
+  },
+  {
     pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
     advice: `${MOMENT}. ${MAY_BREAK}`,
   },
   {
     pattern:
-      /TCP connection (over several paths|with urgent data|with time stamps|with a protocol|with a key|that is being opened|that signs)/,
+      /TCP connection (over several paths|with urgent data|with time stamps|with a key|that is being opened)/,
     advice: `${KERNEL_OBJECT}. ${MAY_BREAK}`,
   },
   {

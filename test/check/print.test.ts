@@ -61,6 +61,7 @@ test('in brief only those are named that would not come back, each with one caus
 test('who comes back with losses is told so, with what it loses, also in brief', () => {
   const losses = ['7', '8'].map((port) => ({
     kind: 'connections' as const,
+    of: port,
     what: `the connection to 10.0.2.2:${port} is reset: it is one with urgent data (MSG_OOB)`,
   }));
   const lossy = conclusion({ pid: 7, outcome: 'with losses', losses });
@@ -74,6 +75,16 @@ test('who comes back with losses is told so, with what it loses, also in brief',
     /^ {2}web \(7\) would come back with losses: the connection to 10/,
   );
   assert.equal(exitStatus([lossy]), 0);
+  const each = conclusion({
+    pid: 7,
+    outcome: 'with losses',
+    moments: losses.map(({ what }) => `lost: ${what}`),
+  });
+  assert.match(
+    printCheck([each], styleFor(false)),
+    /^ {11}at this moment: lost: the connection to 10\.0\.2\.2:7 /m,
+  );
+  assert.match(inBrief([each]).join('\n'), /would come back with losses: lost: the connection to 10/);
 });
 
 test('the exit status tells who comes back, who is refused, and who depends on the moment', () => {

@@ -59,7 +59,7 @@ test('what became of a process is decided when it is captured: whole, with losse
   const [found = assert.fail()] = group.processes;
   assert.equal(capturedReport(found, group, selection).fate, 'whole');
   const loss = { kind: 'connections' as const, what: 'the connection to 10.0.2.2:5432 is reset' };
-  found.findings.losses.push(loss);
+  found.findings.losses.push({ ...loss, of: '10.0.2.15:40000 10.0.2.2:5432' });
   const lossy = capturedReport(found, group, selection);
   assert.deepEqual([lossy.fate, lossy.losses], ['with-losses', [loss]]);
   assert.equal(refusedReport({ pid: 7, comm: 'x', reasons: ['uses io_uring'] }, selection).fate, 'refused');

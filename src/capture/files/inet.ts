@@ -20,12 +20,15 @@ import { isLoopbackAddress } from '../../system/ip-address.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { type Connectedness, type Endpoints, lostConnection, reusePort } from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
+import { showHolder } from './holders.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkSocketCgroup } from './socket-cgroup.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { checkBeingMade, checkUnread } from './tcp-beginning-and-end.ts';
 import { connectedStates, tcpConnection } from './tcp-connection.ts';
-import { connectPeer, mayLoseConnection } from './tcp-peer.ts';
+import { connectPeer, consentTo } from './tcp-peer.ts';
+import { socketPhase } from './tcp-plausible.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
@@ -82,9 +85,6 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   );
 }
 
-/** `socket->state` of a socket that waits for its connection (SS_CONNECTING of include/uapi/linux/net.h). */
-const CONNECTING = 2;
-
 /**
  * What of a TCP socket without a connection is shut down. One that was closed by an error reads as one that
  * the peer has ended once it is shut down, without the error, and what came before would be taken for all.
@@ -94,20 +94,9 @@ export function tcpShutdown(
   sock: Pick<Sock, 'state' | 'sk_shutdown' | 'sk_err'>,
   socket: Pick<Socket, 'state'>,
 ): Shutdown {
-  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === CONNECTING) return 0;
+  if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === socketPhase.connecting)
+    return 0;
   return shutdownOf(sock);
-}
-
-/** What came before the end of a connection and was not read is in no image. */
-function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
-  const bytes = skbQueue(kernel, sock.receiveQueue).reduce((sum, { len }) => sum + len, 0);
-  if (sock.state !== tcpState.close || bytes === 0) return;
-  const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
-  throw new FileRefusal(
-    `has data from a TCP connection to ${peer} that has ended, and has not read it`,
-    undefined,
-    { kind: 'connections', why: 'that has ended before all was read' },
-  );
 }
 
 /**
@@ -122,9 +111,10 @@ function keptTcp(
   ends: Endpoints,
 ): Connectedness {
   const { kernel } = context;
+  if (sock.state in opening) checkBeingMade(context, socket, sock, ends);
   const state = tcpStateOf(sock.state, ends);
   if (!connectedStates.has(state)) {
-    checkUnread(kernel, sock, ends);
+    checkUnread(context, sock, inet, ends);
     checkUnsent(kernel, sock, ends);
     const shutdown = tcpShutdown(sock, socket);
     return {
@@ -145,9 +135,14 @@ function tcpConnectedness(...situation: Parameters<typeof keptTcp>): Connectedne
     return keptTcp(...situation);
   } catch (error) {
     if (!(error instanceof FileRefusal) || error.loss === undefined) throw error;
-    const [context, , sock, inet, ends] = situation;
-    if (!mayLoseConnection(context, sock, inet)) throw error;
-    return lostConnection(context, sock, ends, error.loss, sock.state in opening);
+    const [context, socket, sock, inet, ends] = situation;
+    const { isOwn, against } = consentTo(context, sock, inet);
+    if (against !== undefined)
+      throw new FileRefusal(`${error.reason}; ${showHolder(against)}, at its other end, may not lose it`);
+    if (!isOwn) throw error;
+    // The server of a TCP Fast Open may have accepted what is still being made.
+    const isOpening = sock.state in opening && socket.state === socketPhase.connecting;
+    return lostConnection(context, sock, ends, error.loss, isOpening);
   }
 }
 

@@ -2,16 +2,22 @@ import { type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
 import { sequenceAfter, sequenceDistance, TCP_ECN_OK, type TcpSock } from '../../linux/tcp.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal, type PossibleLoss } from './refusal.ts';
+import { checkOrder, checkPlausible } from './tcp-plausible.ts';
 import { disagree, receiveQueue, retransmitQueue, writeQueue } from './tcp-queue.ts';
-import { socketProblem } from './transport-options.ts';
+import { protectionProblem, socketProblem } from './transport-options.ts';
 
 /** States in which the peer has ended its side. */
-const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
+export const peerEnded: ReadonlySet<number> = new Set([
+  tcpState.closeWait,
+  tcpState.lastAck,
+  tcpState.closing,
+]);
 /** States in which this side is ended, and the peer has not acknowledged it. */
-const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
+export const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
 
 /** States of a connection that both ends have made, and of which one direction is open at least. */
 export const connectedStates: ReadonlySet<number> = new Set([
@@ -25,55 +31,60 @@ function orReset(reason: string, why: string): FileRefusal {
   return new FileRefusal(`${reason} ${why}`, undefined, { kind: 'connections', why });
 }
 
-/** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
-function checkQuiet({ owned, spinLock, backlogTail }: Sock): void {
-  if (owned !== 0 || spinLock !== 0 || backlogTail !== 0n)
-    throw orReset('has a TCP connection', 'that was being worked on when the kernel died');
+function isWorkedOn({ owned, spinLock, backlogTail }: Sock): boolean {
+  return owned !== 0 || spinLock !== 0 || backlogTail !== 0n;
 }
 
-/** What has more to do with the kernel than a reset would end. */
-function checkOwn(sock: Sock, tcp: TcpSock): void {
+/** Why a connection cannot be read at all: somebody was changing it when the kernel died. */
+function checkQuiet(sock: Sock, tcp: TcpSock): void {
+  if (!isWorkedOn(sock)) return;
+  checkOrder(tcp);
+  throw orReset('has a TCP connection', 'that was being worked on when the kernel died');
+}
+
+/** What has more to do with the kernel than a reset would end, and damage. Throws a FileRefusal. */
+export function checkOwn(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
     throw new FileRefusal(`has a TCP connection ${what}`);
   };
+  checkPlausible(kernel, sock, tcp);
   if (sock.sk_user_data !== 0n) refuse('that something in the kernel uses (BPF, NBD, iSCSI or the like)');
   if (tcp.repair !== 0) refuse('that was being checkpointed (TCP_REPAIR)');
   // At a reset the kernel tells which memory can be used again.
   if (sock.sk_zckey !== 0) refuse('that has sent without copying (MSG_ZEROCOPY)');
-}
-
-function checkCarried(tcp: TcpSock): void {
-  const refuse = (what: string): never => {
-    throw orReset('has a TCP connection', what);
-  };
-  if (tcp.is_mptcp === 1) refuse('over several paths (MPTCP)');
-  if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) refuse('that is being opened (TCP_FASTOPEN)');
-  if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
-    refuse('with urgent data (MSG_OOB)');
-  if (tcp.tcp_usec_ts === 1) refuse('with time stamps in microseconds (tcp_usec_ts)');
-  const problem = socketProblem(tcp);
+  // A call that was at work may have given what was not decrypted, and a new connection would have no key.
+  const problem = protectionProblem(tcp);
   if (problem !== undefined) refuse(problem);
 }
 
-/** Throws a FileRefusal for a connection that is not looked into, whatever is in its queues. */
-function checkKept(sock: Sock, tcp: TcpSock): void {
-  checkOwn(sock, tcp);
-  checkQuiet(sock);
-  checkCarried(tcp);
+/** Why a connection that can be read cannot be made again. */
+function uncarried(tcp: TcpSock): string | undefined {
+  if (tcp.is_mptcp === 1) return 'over several paths (MPTCP)';
+  if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) return 'that is being opened (TCP_FASTOPEN)';
+  if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
+    return 'with urgent data (MSG_OOB)';
+  if (tcp.tcp_usec_ts === 1) return 'with time stamps in microseconds (tcp_usec_ts)';
+  return socketProblem(tcp);
 }
 
 /**
- * What of a connection can be lost instead of its process; undefined if it can be kept, or if more would be
- * lost.
+ * What of a connection can be lost instead of its process; undefined if it can be kept, if more would be
+ * lost, or if it is damaged.
  */
-export function possibleLoss(sock: Sock, tcp: TcpSock): PossibleLoss | undefined {
+export function possibleLoss(
+  { kernel, clocks }: Pick<CaptureContext, 'kernel' | 'clocks'>,
+  sock: Sock,
+  tcp: TcpSock,
+): PossibleLoss | undefined {
+  // Its queues are not looked into without need.
+  if (!isWorkedOn(sock) && uncarried(tcp) === undefined) return undefined;
   try {
-    checkKept(sock, tcp);
-    return undefined;
+    readConnection(kernel, clocks, sock, tcp);
   } catch (error) {
     if (error instanceof FileRefusal) return error.loss;
-    throw error;
+    if (!(error instanceof VmcoreError)) throw error;
   }
+  return undefined;
 }
 
 /** A window that fits any numbers. */
@@ -82,10 +93,9 @@ const BROKEN_MSS = 1460;
 
 /**
  * A connection in the place of one that is lost, with nothing in its queues. It is there until it is reset,
- * which it is before its process runs. Throws a FileRefusal if more would be lost.
+ * which it is before its process runs.
  */
-export function connectionToBreak(sock: Sock, tcp: TcpSock): TcpConnection {
-  checkOwn(sock, tcp);
+export function connectionToBreak(tcp: TcpSock): TcpConnection {
   const { rcv_nxt, write_seq } = tcp;
   const none = { data: [], bytes: 0 };
   return {
@@ -166,6 +176,26 @@ function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: st
   if (tcp.saved_syn !== 0n) note('no longer has the segment that it began with (TCP_SAVED_SYN)');
 }
 
+/** The queues are looked into before what cannot be carried counts: damage is no loss. */
+function readConnection(kernel: Kernel, clocks: Clocks, sock: Sock, tcp: TcpSock): TcpConnection {
+  checkOwn(kernel, sock, tcp);
+  checkQuiet(sock, tcp);
+  const connection = {
+    receivedTo: tcp.rcv_nxt,
+    unread: unreadOf(kernel, sock, tcp),
+    writtenTo: tcp.write_seq,
+    ...unacknowledgedOf(kernel, sock, tcp),
+    mssClamp: tcp.mssClamp,
+    hasSelectiveAcks: tcp.hasSack !== 0,
+    scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
+    timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
+    window: windowOf(tcp),
+  };
+  const problem = uncarried(tcp);
+  if (problem !== undefined) throw orReset('has a TCP connection', problem);
+  return connection;
+}
+
 /**
  * The connection of a TCP socket that has one. What was acknowledged to the peer is all in it; what was not,
  * the peer sends again: segments out of order, and those that the kernel had not looked at.
@@ -180,19 +210,7 @@ export function tcpConnection(
   tcp: TcpSock,
   where: string,
 ): TcpConnection {
-  const { kernel, clocks } = context;
-  checkKept(sock, tcp);
-  const connection = {
-    receivedTo: tcp.rcv_nxt,
-    unread: unreadOf(kernel, sock, tcp),
-    writtenTo: tcp.write_seq,
-    ...unacknowledgedOf(kernel, sock, tcp),
-    mssClamp: tcp.mssClamp,
-    hasSelectiveAcks: tcp.hasSack !== 0,
-    scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
-    timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
-    window: windowOf(tcp),
-  };
+  const connection = readConnection(context.kernel, context.clocks, sock, tcp);
   noteLosses(context, sock, tcp, where);
   return connection;
 }

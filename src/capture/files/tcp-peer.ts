@@ -1,4 +1,4 @@
-import { type InetSock, inetSock, networkPort } from '../../linux/inet.ts';
+import { type InetSock, inetSock, networkPort, showEndpoint } from '../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../linux/sock.ts';
 import { sequenceDistance, tcpSock } from '../../linux/tcp.ts';
 import type { LateOption } from '../../model/socket-option.ts';
@@ -6,7 +6,7 @@ import { isLoopbackAddress, unmapped } from '../../system/ip-address.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
-import { showHolder } from './holders.ts';
+import { type Holder, showHolder } from './holders.ts';
 import { connectedStates, possibleLoss } from './tcp-connection.ts';
 import { disagree } from './tcp-queue.ts';
 
@@ -54,29 +54,38 @@ interface Found extends Ends {
 class Connections {
   readonly #byEnds = new Map<string, Found[]>();
   readonly #all: Found[] = [];
+  /** By their ends: how many sockets have, make or had a connection. */
+  readonly #inAnyState = new Map<string, number>();
 
   constructor({ kernel, system }: CaptureContext) {
     for (const socket of system.objectsOf('socket')) {
-      const ends = readable(() => this.#read(kernel, socket));
-      if (ends === undefined) continue;
+      const { state, ends } = readable(() => this.#read(kernel, socket)) ?? {};
+      if (state === undefined || ends === undefined) continue;
+      const key = keyOf(ends.own, ends.peer);
+      this.#inAnyState.set(key, (this.#inAnyState.get(key) ?? 0) + 1);
+      if (!connectedStates.has(state)) continue;
       const found = { ...ends, socket };
       this.#all.push(found);
-      const key = keyOf(ends.own, ends.peer);
       this.#byEnds.set(key, [...(this.#byEnds.get(key) ?? []), found]);
     }
   }
 
-  #read(kernel: Kernel, address: bigint): Ends | undefined {
+  #read(kernel: Kernel, address: bigint): { state: number; ends: Ends } | undefined {
     const sock = kernel.bind(sockStruct).at(address);
     const isInet = sock.family === family.inet || sock.family === family.inet6;
-    if (!isInet || sock.sk_protocol !== IPPROTO_TCP || !connectedStates.has(sock.state)) return undefined;
-    return endsOf(sock, kernel.bind(inetSock).at(address));
+    if (!isInet || sock.sk_protocol !== IPPROTO_TCP) return undefined;
+    return { state: sock.state, ends: endsOf(sock, kernel.bind(inetSock).at(address)) };
   }
 
   /** The socket at the other end; in another network namespace only if this one has none. */
   peerOf({ network, own, peer }: Ends): Found | undefined {
     const found = this.#byEnds.get(keyOf(peer, own)) ?? [];
     return found.find((one) => one.network === network) ?? found[0];
+  }
+
+  /** Whether more than one socket has, makes or had a connection with these ends. */
+  isTaken({ own, peer }: Ends): boolean {
+    return (this.#inAnyState.get(keyOf(own, peer)) ?? 0) > 1;
   }
 
   /**
@@ -117,26 +126,40 @@ function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
   }
 }
 
-/**
- * Whether a connection may be lost: all who have it allow that, and who has its other end, which is lost with
- * it.
- */
-export function mayLoseConnection(context: CaptureContext, sock: Sock, inet: InetSock): boolean {
+/** Whether another socket has the ends of a connection that has ended, and has given them back. */
+export function isTakenOver(context: CaptureContext, sock: Sock, inet: InetSock): boolean {
+  return context.of(Connections).isTaken(endsOf(sock, inet));
+}
+
+/** Who allows that a connection is lost. */
+export interface Consent {
+  /** All who have it. */
+  readonly isOwn: boolean;
+  /** Who has its other end, which is lost with it, and does not. */
+  readonly against: Holder | undefined;
+}
+
+/** Whether a connection may be lost: by all who have it, and by who has its other end. */
+export function consentTo(context: CaptureContext, sock: Sock, inet: InetSock): Consent {
   const { system } = context;
   const peer = context.of(Connections).peerOf(endsOf(sock, inet));
-  const others = (peer === undefined ? [] : system.holdersOfObject(peer.socket)).filter(
-    ({ isProtected }) => isProtected,
-  );
   const own = system.holdersOfObject(sock.address);
-  return context.mayLose(own, 'connections') && others.every((one) => context.mayLose([one], 'connections'));
+  const others = (peer === undefined ? [] : system.holdersOfObject(peer.socket)).filter(
+    ({ isProtected, pid }) => isProtected && own.every((one) => one.pid !== pid),
+  );
+  return {
+    isOwn: context.mayLose(own, 'connections'),
+    against: others.find((one) => !context.mayLose([one], 'connections')),
+  };
 }
 
 /** Whether the end of a connection at an address does not come back though its process does. */
 function isLost(context: CaptureContext, address: bigint): boolean {
   const { kernel } = context;
   const sock = kernel.bind(sockStruct).at(address);
-  if (possibleLoss(sock, kernel.bind(tcpSock).at(address)) === undefined) return false;
-  return mayLoseConnection(context, sock, kernel.bind(inetSock).at(address));
+  if (possibleLoss(context, sock, kernel.bind(tcpSock).at(address)) === undefined) return false;
+  const { isOwn, against } = consentTo(context, sock, kernel.bind(inetSock).at(address));
+  return isOwn && against === undefined;
 }
 
 /**
@@ -179,6 +202,7 @@ export function connectPeer(
         : 'no process had its other end';
   context.loseForHolders(holders, {
     kind: 'connections',
+    of: `${showEndpoint(ends.own.address, ends.own.port)} ${where}`,
     what: `the connection to ${where} is reset: ${why}`,
   });
   return askPeer;

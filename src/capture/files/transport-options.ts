@@ -9,12 +9,20 @@ import { FileRefusal } from './refusal.ts';
 /** -1 as an int of setsockopt(2): the numbers of the model have no sign. */
 const MINUS_ONE = 0xffff_ffff;
 
-/** What of a TCP socket, with a connection or without, is inside the kernel alone: `that signs ...`. */
-export function socketProblem(tcp: TcpSock): string | undefined {
+/**
+ * What of a TCP socket is inside the kernel alone and goes into every byte: without it the socket would send
+ * and take what nobody has signed or encrypted.
+ */
+export function protectionProblem(tcp: TcpSock): string | undefined {
   if ((tcp.md5sig ?? 0n) !== 0n || (tcp.ao ?? 0n) !== 0n)
     return 'that signs its segments (TCP_MD5SIG, TCP_AO)';
-  if (tcp.upperProtocol !== 0n) return 'with a protocol of the kernel on top (TCP_ULP)';
-  return tcp.fastOpenContext === 0n ? undefined : 'with a key of its own (TCP_FASTOPEN_KEY)';
+  return tcp.upperProtocol === 0n ? undefined : 'with a protocol of the kernel on top (TCP_ULP)';
+}
+
+/** What of a TCP socket, with a connection or without, is inside the kernel alone: `that signs ...`. */
+export function socketProblem(tcp: TcpSock): string | undefined {
+  const ownKey = tcp.fastOpenContext === 0n ? undefined : 'with a key of its own (TCP_FASTOPEN_KEY)';
+  return protectionProblem(tcp) ?? ownKey;
 }
 
 /**
@@ -29,7 +37,7 @@ export function tcpOptions(
   connection: 'none' | 'has' | 'had' | 'lost',
 ): LateOption[] {
   const tcp = kernel.bind(tcpSock).at(sock.address);
-  const problem = connection === 'lost' ? undefined : socketProblem(tcp);
+  const problem = connection === 'lost' ? protectionProblem(tcp) : socketProblem(tcp);
   if (problem !== undefined) throw new FileRefusal(`has a TCP socket ${problem}`);
   const isConnected = connection === 'has' || connection === 'lost';
   const hz = ticksPerSecond(kernel);

@@ -5,9 +5,11 @@ import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { fileAt } from '../../../src/linux/file.ts';
+import { type InetSock, inetSock } from '../../../src/linux/inet.ts';
 import { socketStruct } from '../../../src/linux/net.ts';
 import { findTaskByPid } from '../../../src/linux/pid.ts';
 import { fileKind } from '../../../src/linux/readers/file-kind.ts';
+import { listTasks } from '../../../src/linux/readers/task-list.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { tcpSock } from '../../../src/linux/tcp.ts';
@@ -17,16 +19,34 @@ import { adviceFor } from '../../../src/report/advice.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
 
-/** The connected sockets of a process. */
-function connectedOf(kernel: Kernel, pid: number): bigint[] {
+/** The TCP sockets of a process in some state. */
+function socketsOf(kernel: Kernel, pid: number, state: number): bigint[] {
   const { files } = taskAt(kernel, findTaskByPid(kernel, pid) ?? 0n);
   return fdSlots(kernel, files).flatMap(({ file }) => {
     const open = file === 0n ? undefined : fileAt(kernel, file);
     if (open === undefined || fileKind(kernel, open.f_op) !== 'socket') return [];
     const { sk } = kernel.bind(socketStruct).at(open.private_data);
-    return kernel.bind(sockStruct).at(sk).state === tcpState.established ? [sk] : [];
+    const sock = kernel.bind(sockStruct).at(sk);
+    return sock.sk_protocol === IPPROTO_TCP && sock.state === state ? [sk] : [];
   });
 }
+
+const IPPROTO_TCP = 6;
+const CONNECTING = 2;
+
+function eightBytes(value: bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(value);
+  return bytes;
+}
+
+/** The process that has started those of the fixtures. */
+function guestKinds(kernel: Kernel): number {
+  const found = listTasks(kernel).tasks.map((task) => taskAt(kernel, task));
+  return found.find(({ comm }) => comm === 'guest-kinds')?.pid ?? assert.fail('it is not there');
+}
+
+type Own = Pick<InetSock, 'saddr' | 'sourcePort'>;
 
 interface Patch {
   readonly physical: number;
@@ -37,30 +57,89 @@ for (const release of releases) {
   suite(`a connection of ${release} that cannot be kept`, () => {
     const { kinds } = truthOf(release);
     const whole = openFixture(release);
-    const [first = 0n] = connectedOf(whole, kinds.tcp);
+    const [first = 0n] = socketsOf(whole, kinds.tcp, tcpState.established);
+    /** Another process has a socket without a connection, and some that listen. */
+    const otherPid = guestKinds(whole);
+    const [idle = 0n] = socketsOf(whole, otherPid, tcpState.close);
+    const [listening = 0n] = socketsOf(whole, otherPid, tcpState.listen);
 
+    const write = (address: bigint, bytes: Uint8Array): Patch => ({
+      physical: whole.memory.translate(address),
+      bytes: Buffer.from(bytes),
+    });
     /** Of one end: a member of `struct sock` or `struct tcp_sock`, by the name that its view has. */
-    const patch = (offset: number, bytes: number, value: bigint): Patch => {
+    const patch = (offset: number, bytes: number, value: bigint | number, sk = first): Patch => {
       const content = Buffer.alloc(8);
-      content.writeBigUInt64LE(value);
-      return { physical: whole.memory.translate(first + BigInt(offset)), bytes: content.subarray(0, bytes) };
+      content.writeBigUInt64LE(BigInt(value));
+      return write(sk + BigInt(offset), content.subarray(0, bytes));
     };
     const Sk = whole.bind(sockStruct);
     const Tcp = whole.bind(tcpSock);
+    const Inet = whole.bind(inetSock);
     const WORKED_ON = patch(Sk.offsetOf('owned'), 4, 1n);
+    const inState = (state: number): Patch => patch(Sk.offsetOf('state'), 1, state);
+    const ofSocket = (state: number): Patch =>
+      patch(whole.bind(socketStruct).offsetOf('state'), 4, state, Sk.at(first).sk_socket);
+    const numbers = (value: number): Patch[] =>
+      (['rcv_nxt', 'copied_seq', 'rcv_wup'] as const).map((one) => patch(Tcp.offsetOf(one), 4, value));
+    const CONNECTS = [inState(tcpState.synSent), ofSocket(CONNECTING), ...numbers(0)];
+    const OWN_KEY = patch(Tcp.offsetOf('fastOpenContext'), 8, first);
+
+    /** The ends of another socket, in the other process. */
+    function otherSocket(from: Own, to: Own, state: number): Patch[] {
+      const port = (value: Uint8Array, member: 'sourcePort' | 'destinationPort') =>
+        write(idle + BigInt(Inet.offsetOf(member)), value);
+      return [
+        patch(Sk.offsetOf('state'), 1, state, idle),
+        patch(Sk.offsetOf('family'), 2, Sk.at(first).family, idle),
+        write(idle + BigInt(Inet.offsetOf('saddr')), from.saddr),
+        write(idle + BigInt(Inet.offsetOf('daddr')), to.saddr),
+        port(from.sourcePort, 'sourcePort'),
+        port(to.sourcePort, 'destinationPort'),
+      ];
+    }
+
+    /** Five bytes in the queue of what was received, in the place of a socket that nobody asks for. */
+    function unread(): Patch[] {
+      const skb = listening;
+      const head = skb + 512n;
+      const buffer = Buffer.alloc(1024);
+      const offset = (structure: string, member: string): number =>
+        whole.layouts.member(structure, member)?.offsetBytes ?? assert.fail(member);
+      const set = (member: string, value: bigint) =>
+        buffer.writeBigUInt64LE(value, offset('sk_buff', member));
+      const queue = Sk.at(first).receiveQueue;
+      set('next', queue);
+      buffer.writeUInt32LE(5, offset('sk_buff', 'len'));
+      set('head', head);
+      set('data', head);
+      buffer.writeUInt32LE(64, offset('sk_buff', 'end'));
+      const { rcv_nxt } = Tcp.at(first);
+      buffer.writeUInt32LE((rcv_nxt - 5) >>> 0, offset('sk_buff', 'cb'));
+      buffer.writeUInt32LE(rcv_nxt, offset('sk_buff', 'cb') + 4);
+      return [
+        write(skb, buffer),
+        write(queue, eightBytes(skb)),
+        write(queue + BigInt(offset('sk_buff_head', 'qlen')), Buffer.of(1, 0, 0, 0)),
+        patch(Tcp.offsetOf('copied_seq'), 4, (rcv_nxt - 5) >>> 0),
+      ];
+    }
+    const ENDED = [inState(tcpState.close), patch(Sk.offsetOf('sk_shutdown'), 1, 3)];
 
     function captured(
       patches: readonly Patch[],
       mayLose: boolean,
+      roots: readonly number[] = [kinds.tcp],
     ): { files: InetSocket[]; reasons: readonly string[]; findings: Findings | undefined } {
       const { groups, refused } = captureProcesses(openPatched(release, patches), {
-        roots: [kinds.tcp],
+        roots,
         includeDescendants: false,
         losses: (pid) => new Set(mayLose && pid === kinds.tcp ? (['connections'] as const) : []),
       });
       const files = groups.flatMap((group) => group.files.files.filter((file) => file.type === 'inet'));
       const findings = groups[0]?.processes[0]?.findings;
-      return { files, reasons: refused.flatMap(({ reasons }) => reasons), findings };
+      const own = refused.filter(({ pid }) => pid === kinds.tcp);
+      return { files, reasons: own.flatMap(({ reasons }) => reasons), findings };
     }
     const brokenOf = (files: readonly InetSocket[]) => files.filter(({ broken }) => broken !== undefined);
 
@@ -94,33 +173,89 @@ for (const release of releases) {
       assert.deepEqual(fateOf(findings ?? assert.fail()), 'with-losses');
     });
 
-    test('says that what had come and was not read goes with it', () => {
-      const tcp = Tcp.at(first);
-      const unread = patch(Tcp.offsetOf('copied_seq'), 4, BigInt((tcp.copied_seq - 5) >>> 0));
-      const { findings } = captured([WORKED_ON, unread], true);
-      assert.ok(findings?.losses.some(({ what }) => what.includes('with what had come and was not read')));
+    test('says what goes with it, an end that was not read apart', () => {
+      const { copied_seq, write_seq, snd_una } = Tcp.at(first);
+      const lossOf = (...patches: readonly Patch[]): string => {
+        const losses = captured([WORKED_ON, ...patches], true).findings?.losses ?? [];
+        return losses.find(({ what }) => what.includes('being worked on'))?.what ?? assert.fail('none');
+      };
+      const behind = (member: 'copied_seq' | 'snd_una', value: number, bytes: number) =>
+        patch(Tcp.offsetOf(member), 4, (value - bytes) >>> 0);
+      assert.match(
+        lossOf(behind('copied_seq', copied_seq, 5)),
+        /reset, with what had come and was not read:/,
+      );
+      const peerEnded = inState(tcpState.closeWait);
+      assert.match(lossOf(behind('copied_seq', copied_seq, 1), peerEnded), /is reset: it is one/);
+      assert.match(
+        lossOf(behind('snd_una', snd_una, 5)),
+        /is reset, with what was written and its peer had not confirmed:/,
+      );
+      assert.match(lossOf(patch(Tcp.offsetOf('snd_una'), 4, write_seq - 1), inState(4)), /is reset: it/);
     });
 
     test('that was being made is not shut down: it can be made again', () => {
-      const state = patch(Sk.offsetOf('state'), 1, BigInt(tcpState.synSent));
-      assert.match(captured([state], false).reasons.join(), /^is connecting by TCP to /);
-      const { files } = captured([state], true);
+      assert.match(captured(CONNECTS, false).reasons.join(), /^is connecting by TCP to /);
+      const { files, findings } = captured(CONNECTS, true);
       assert.deepEqual(
         brokenOf(files).map(({ broken }) => broken),
         ['connecting'],
       );
+      assert.ok(
+        findings?.losses.some(({ what }) => /; a connect that waits for it is made again$/.test(what)),
+      );
+    });
+
+    test('that was being made is not made again without its keys, nor otherwise than it was asked for', () => {
+      const signs = patch(Tcp.offsetOf('md5sig'), 8, first);
+      assert.match(captured([...CONNECTS, signs], true).reasons.join(), /that signs its segments/);
+      const fast = write(first + BigInt(Tcp.offsetOf('fastOpenContext')), eightBytes(first));
+      for (const mayLose of [false, true]) {
+        const reasons = captured([...CONNECTS, fast], mayLose).reasons;
+        assert.match(
+          reasons.join(),
+          /^has a TCP socket that uses TCP_FASTOPEN and is connecting to \S+ \(fd/,
+        );
+        assert.doesNotMatch(adviceFor(reasons[0] ?? '') ?? '', /--allow-loss/);
+      }
+    });
+
+    test('that its program has accepted while it is being made is one that it has', () => {
+      const opens = patch(Tcp.offsetOf('fastopen_rsk'), 8, first);
+      const { files } = captured([inState(tcpState.synReceived), opens], true);
+      assert.deepEqual(
+        brokenOf(files).map(({ broken }) => broken),
+        ['connected'],
+      );
     });
 
     test('for what the kernel has of it is reset all the same, without that', () => {
-      const keys = patch(Tcp.offsetOf('fastOpenContext'), 8, 64n);
-      const { reasons } = captured([keys], false);
+      const { reasons } = captured([OWN_KEY], false);
       assert.match(reasons.join(), /^has a TCP connection with a key of its own \(TCP_FASTOPEN_KEY\)/);
       assert.match(adviceFor(reasons[0] ?? '') ?? '', /--allow-loss connections/);
       assert.doesNotMatch(
         adviceFor('has a TCP socket with a key of its own (TCP_FASTOPEN_KEY)') ?? '',
         /--allow-loss/,
       );
-      assert.equal(brokenOf(captured([keys], true).files).length, 1);
+      const { files, findings } = captured([OWN_KEY], true);
+      assert.equal(brokenOf(files).length, 1);
+      assert.ok(
+        findings?.losses.some(({ what }) => what.includes('is reset, with what was set for TCP_FASTOPEN:')),
+      );
+    });
+
+    test('is refused for all that if it was signed or encrypted, whatever was done to it', () => {
+      for (const [member, said] of [
+        ['md5sig', /TCP_MD5SIG/],
+        ['upperProtocol', /TCP_ULP/],
+      ] as const) {
+        const inside = patch(Tcp.offsetOf(member), 8, first);
+        for (const patches of [[inside], [inside, WORKED_ON]]) {
+          const { reasons } = captured(patches, true);
+          assert.match(reasons.join(), said);
+          assert.doesNotMatch(adviceFor(reasons[0] ?? '') ?? '', /--allow-loss/);
+        }
+      }
     });
 
     test('is refused for all that if more would be lost, or if it is damaged', () => {
@@ -128,10 +263,75 @@ for (const release of releases) {
       const zeroCopy = patch(Sk.offsetOf('sk_zckey'), 4, 3n);
       const damaged = patch(Tcp.offsetOf('rcv_nxt'), 4, BigInt((Tcp.at(first).rcv_nxt + 5) >>> 0));
       assert.match(captured([WORKED_ON, user], true).reasons.join(), /something in the kernel uses/);
-      const state = patch(Sk.offsetOf('state'), 1, BigInt(tcpState.synSent));
-      assert.match(captured([state, user], true).reasons.join(), /something in the kernel uses/);
+      assert.match(captured([...CONNECTS, user], true).reasons.join(), /something in the kernel uses/);
       assert.match(captured([WORKED_ON, zeroCopy], true).reasons.join(), /MSG_ZEROCOPY/);
       assert.match(captured([damaged], true).reasons.join(), /that is damaged/);
+      assert.match(captured([damaged, OWN_KEY], true).reasons.join(), /that is damaged/);
+      const noKey = patch(Tcp.offsetOf('fastOpenContext'), 8, 64n);
+      assert.match(captured([noKey], true).reasons.join(), /damaged: a pointer of it leads nowhere/);
+    });
+
+    test('is no one that is being made if its state alone says so', () => {
+      for (const state of [tcpState.synSent, tcpState.synReceived])
+        assert.match(
+          captured([inState(state)], true).reasons.join(),
+          /damaged: its two halves differ in their states/,
+        );
+      const heard = [inState(tcpState.synSent), ofSocket(CONNECTING)];
+      assert.match(captured(heard, true).reasons.join(), /damaged: it has received before there was/);
+      assert.match(
+        captured([...unread(), inState(tcpState.synReceived), ofSocket(CONNECTING)], true).reasons.join(),
+        /damaged: it has received before there was/,
+      );
+    });
+
+    test('has ended before all was read: it is made again if nobody else has its addresses', () => {
+      const ended = [...ENDED, ...unread()];
+      const { reasons } = captured(ended, false);
+      assert.match(reasons.join(), /^has data from a TCP connection to \S+ that has ended, and has not read/);
+      assert.match(adviceFor(reasons[0] ?? '') ?? '', /--allow-loss connections/);
+      const { files } = captured(ended, true);
+      assert.deepEqual(
+        brokenOf(files).map(({ broken }) => broken),
+        ['connected'],
+      );
+      const own = Inet.at(first);
+      const [second = 0n] = socketsOf(whole, kinds.tcp, tcpState.established).slice(1);
+      for (const state of [tcpState.established, tcpState.synSent, tcpState.close]) {
+        const taken = [...ended, ...otherSocket(own, Inet.at(second), state)];
+        for (const mayLose of [false, true]) {
+          const [reason = assert.fail('it is not refused')] = captured(taken, mayLose).reasons;
+          assert.match(reason, /has not read it; another socket has the same addresses \(fd/);
+          assert.doesNotMatch(adviceFor(reason) ?? '', /--allow-loss/);
+        }
+      }
+    });
+
+    test('has not ended with something to read if the rest of it says otherwise', () => {
+      const [, ...shutdown] = ENDED;
+      assert.match(
+        captured([inState(tcpState.close), ...unread()], true).reasons.join(),
+        /damaged: it has ended, and is not shut down/,
+      );
+      const more = patch(Tcp.offsetOf('rcv_nxt'), 4, (Tcp.at(first).rcv_nxt + 1) >>> 0);
+      assert.match(
+        captured([inState(tcpState.close), ...shutdown, ...unread(), more], true).reasons.join(),
+        /damaged: what was received ends/,
+      );
+    });
+
+    test('names who has its other end and may not lose it', () => {
+      const port = Buffer.of(0x1b, 0x59);
+      const own = Inet.at(first);
+      const moved = write(first + BigInt(Inet.offsetOf('destinationPort')), port);
+      const peer = { saddr: own.daddr, sourcePort: port };
+      const patches = [WORKED_ON, moved, ...otherSocket(peer, own, tcpState.established)];
+      const reason = captured(patches, true, [kinds.tcp, otherPid]).reasons.join();
+      assert.match(
+        reason,
+        /that was being worked on when the kernel died; PID \d+ \(guest-kinds\), at its other end, may not lose it \(fd/,
+      );
+      assert.match(adviceFor(reason) ?? '', /--allow-loss connections` for the processes at both ends/);
     });
 
     test('is none where all can be kept: what may be lost is not', () => {
