@@ -304,9 +304,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     filesId: ids.of(leader.files),
   }));
   const sandboxes = wantedSandboxes(kernel, list, request.services);
-  const context = new CaptureContext(
-    ...([kernel, clocks, tasks, list, request.disks, endings.tasks, sandboxes, request.losses] as const),
-  );
+  const { disks, losses: allowedLosses } = request;
+  const surroundings = { disks, ended: endings.tasks, sandboxes, allowedLosses };
+  const context = new CaptureContext(kernel, clocks, tasks, list, surroundings);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
   const source = {

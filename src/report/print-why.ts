@@ -10,7 +10,7 @@ function part(title: string, lines: readonly string[]): string[] {
 }
 
 /** What became of a process, in a few words. */
-function fateOf({ state, process }: ProtectedWhy): string {
+function whatBecameOf({ state, process }: ProtectedWhy): string {
   const { outcome, ended, adopted } = process;
   if (outcome !== 'restored') return outcome === 'pending' ? 'not decided yet' : outcome;
   const restored = ['restored', fateText(process)].filter(Boolean).join(' ');
@@ -28,7 +28,7 @@ function heading(why: ProtectedWhy, style: Style): string[] {
   const { process, incident } = why;
   const isBack = process.outcome === 'restored' && process.ended === undefined;
   const isWell = isBack || process.outcome === 'ended';
-  const fate = (isWell ? style.good : style.bad)(printable(fateOf(why)));
+  const fate = (isWell ? style.good : style.bad)(printable(whatBecameOf(why)));
   const more = [
     commandLine(process),
     process.unit === undefined ? undefined : `of ${process.unit} before the panic`,

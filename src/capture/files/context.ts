@@ -19,6 +19,16 @@ import { FileRefusal } from './refusal.ts';
 /** Of a file that no descriptor leads to. */
 export const noOwner: FileOwner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
 
+/** What of a capture is there at times only. */
+export interface Surroundings {
+  readonly disks?: Disks | undefined;
+  /** What processes had that have ended. */
+  readonly ended?: EndedTasks | undefined;
+  readonly sandboxes?: Sandboxes | undefined;
+  /** Without it nothing may be lost. */
+  readonly allowedLosses?: AllowedLosses | undefined;
+}
+
 /**
  * What a capture of files has found so far. What belongs to one kind of file or memory is in that kind's own
  * state: see `of`.
@@ -51,27 +61,24 @@ export class CaptureContext {
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
-  /** @param ended what processes had that have ended */
   constructor(
     kernel: Kernel,
     clocks: Clocks,
     tasks: readonly FileTask[],
     list: TaskList,
-    disks?: Disks,
-    ended: EndedTasks = noneEnded,
-    sandboxes: Sandboxes = noSandboxes,
-    allowedLosses: AllowedLosses = noneAllowed,
+    surroundings: Surroundings = {},
   ) {
+    const { disks, ended, sandboxes, allowedLosses } = surroundings;
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
-    this.sandboxes = sandboxes;
-    this.ended = ended;
-    this.allowedLosses = allowedLosses;
-    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
-    this.mappers = new Mappers(kernel, this.tasks, list, ended);
+    this.sandboxes = sandboxes ?? noSandboxes;
+    this.ended = ended ?? noneEnded;
+    this.allowedLosses = allowedLosses ?? noneAllowed;
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, this.ended);
+    this.mappers = new Mappers(kernel, this.tasks, list, this.ended);
   }
 
   /** What a kind of file or memory has found: an object of its class, made when it is first asked for. */

@@ -4,7 +4,7 @@ import type { Moment } from '../../model/verdict.ts';
 /** What a refused file can be instead: a loss, where that is allowed. */
 export interface PossibleLoss {
   readonly kind: LossKind;
-  /** Why it cannot be kept, after "it ": `was being worked on when the kernel died`. */
+  /** Why it cannot be kept, after "it is one ": `that was being worked on when the kernel died`. */
   readonly why: string;
 }
 

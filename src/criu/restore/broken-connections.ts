@@ -25,8 +25,9 @@ const REPAIR_OFF_SILENTLY = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
  * Gives a socket what a reset leaves: no connection, ECONNRESET for whoever uses it next, and both directions
  * shut down, so that further reads find the end and further writes EPIPE. tcp_disconnect (net/ipv4/tcp.c)
  * sets the error unless the socket is under repair; shutdown(2) of a socket without a connection does what
- * it says and returns ENOTCONN. One that was being made has the error alone: shut down, it could not be made
- * once more by a connect(2) that is made again.
+ * it says and returns ENOTCONN. A second connect(2) does not give EISCONN, as after a reset, but makes a
+ * connection of which both directions are shut down. One that was being made has the error alone: shut down,
+ * it could not be made once more by a connect(2) that is made again.
  */
 export function breakConnection(socket: number, as: Broken['as']): void {
   checked('setsockopt', setsockopt(socket, SOL_TCP, TCP_REPAIR, REPAIR_OFF_SILENTLY, 4));

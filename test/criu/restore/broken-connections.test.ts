@@ -43,6 +43,32 @@ seen('shutdown', lambda: s.shutdown(socket.SHUT_RDWR))
 seen('SO_ERROR', lambda: s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 `;
 
+/** Asks once, and connects again to the same listener: at once, or when the socket has been let go of. */
+const AGAIN = `
+import ctypes, socket, struct, sys
+how, lets_go = sys.argv[1:]
+listener = socket.create_server(('127.0.0.1', 0))
+s = socket.create_connection(listener.getsockname())
+peer, _ = listener.accept()
+print(s.fileno(), flush=True)
+sys.stdin.readline()
+if how == 'reset':
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    peer.close()
+def seen(what, call):
+    try:
+        print(what, call())
+    except OSError as error:
+        print(what, error.errno)
+seen('recv', lambda: s.recv(10))
+if lets_go == 'yes':
+    print('AF_UNSPEC', ctypes.CDLL(None).connect(s.fileno(), bytes(16), 16))
+seen('connect', lambda: s.connect(listener.getsockname()))
+seen('send', lambda: s.send(b'x'))
+s.settimeout(1)
+seen('recv', lambda: s.recv(10) if lets_go == 'no' else 'is not asked')
+`;
+
 /**
  * Connects to a listener whose queue is full until a connection stays in the making. Then asks what became of
  * it, or makes room and connects once more with the same socket.
@@ -107,6 +133,21 @@ suite('a connection that is lost', { skip: process.getuid?.() !== 0 }, () => {
       });
     }
   }
+
+  test('is connected again otherwise than one that was reset: without an error, and to no use', async () => {
+    const [reset, broken] = [
+      "recv 104\nconnect 106\nsend 32\nrecv b''",
+      "recv 104\nconnect None\nsend 32\nrecv b''",
+    ];
+    assert.equal(await ran(AGAIN, ['reset', 'no'], undefined), reset);
+    assert.equal(await ran(AGAIN, ['broken', 'no'], 'connected'), broken);
+  });
+
+  test('is of use again as one that was reset is: when its process has let go of it', async () => {
+    const seen = await ran(AGAIN, ['broken', 'yes'], 'connected');
+    assert.equal(seen, await ran(AGAIN, ['reset', 'yes'], undefined));
+    assert.match(seen, /^AF_UNSPEC 0\nconnect None\nsend 1$/m);
+  });
 
   test('and was being made has failed, by what its process is told', async () => {
     assert.equal(await ran(CONNECTING, ['asks'], 'connecting'), '1 104');
