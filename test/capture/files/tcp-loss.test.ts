@@ -194,6 +194,13 @@ for (const release of releases) {
       assert.match(lossOf(patch(Tcp.offsetOf('snd_una'), 4, write_seq - 1), inState(4)), /is reset: it/);
     });
 
+    test('has the error of a reset, whatever error waited on it', () => {
+      const ECONNABORTED = patch(Sk.offsetOf('sk_err'), 4, 103);
+      const waited = (notes: readonly string[] = []) => notes.filter((note) => note.includes('SO_ERROR'));
+      assert.deepEqual(waited(captured([WORKED_ON, ECONNABORTED], true).findings?.notes), []);
+      assert.equal(waited(captured([ECONNABORTED], true).findings?.notes).length, 1);
+    });
+
     test('that was being made is not shut down: it can be made again', () => {
       assert.match(captured(CONNECTS, false).reasons.join(), /^is connecting by TCP to /);
       const { files, findings } = captured(CONNECTS, true);
