@@ -236,7 +236,10 @@ suite(`TCP connections when ${release} panics`, () => {
     assert.match(shown, new RegExp(`^ +${pidOf('keyed')} +python3 +restored +with losses`, 'm'));
     const why = await guest.sh(`otherworld report --why ${pidOf('keyed')}`);
     assert.match(why, /restored with losses, and runs in /);
-    assert.match(why, /Lost, and delivered as a failure\n {2}the connection to 10\.0\.2\.2:\d+ is reset: /);
+    assert.match(
+      why,
+      /Lost, and delivered as a failure\n {2}the connection to 10\.0\.2\.2:\d+ is reset, with what was set for TCP_FASTOPEN: /,
+    );
   });
 
   test('of which one side had ended still have the other', async () => {
