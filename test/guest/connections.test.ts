@@ -231,7 +231,7 @@ suite(`TCP connections when ${release} panics`, () => {
     assert.match(checked, new RegExp(`^ +${pidOf('keyed')} +python3 +comes back with losses\n +lost: `, 'm'));
     assert.match(checked, new RegExp(`^ +${pidOf(MAY_NOT)} +python3 +refused\n`, 'm'));
     assert.match(status, new RegExp(`--pid ${pidOf('keyed')} --allow-loss connections +python3`));
-    assert.match(status, new RegExp(`python3 (${pidOf('keyed')}) would come back with losses: `));
+    assert.match(status, new RegExp(`python3 \\(${pidOf('keyed')}\\) would come back with losses: `));
     const shown = await guest.sh('otherworld report');
     assert.match(shown, new RegExp(`^ +${pidOf('keyed')} +python3 +restored +with losses`, 'm'));
     const why = await guest.sh(`otherworld report --why ${pidOf('keyed')}`);

@@ -191,6 +191,8 @@ def knock(directory, name):
     while not waiting or waiting[-1].getsockopt(socket.SOL_TCP, socket.TCP_INFO, 1)[0] != SYN_SENT:
         waiting.append(socket.socket())
         waiting[-1].setblocking(False)
+        # By default it would give up within two minutes, perhaps before the panic.
+        waiting[-1].setsockopt(socket.SOL_TCP, socket.TCP_SYNCNT, 30)
         waiting[-1].connect_ex(listener.getsockname())
     poll = select.poll()
     poll.register(waiting[-1], select.POLLOUT)
