@@ -10,6 +10,10 @@ const KERNEL_OBJECT =
 
 const MOMENT = 'a matter of the moment at which the kernel died: nothing is wrong with the program';
 
+const MAY_BREAK =
+  'With `otherworld protect --allow-loss connections`, or connections = "break" under [losses], it comes back all the same, ' +
+  'and finds that the connection was reset';
+
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
   {
@@ -17,8 +21,26 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
-    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    pattern: /at its other end, may not lose it/,
+    advice: `${MOMENT}. With \`otherworld protect --allow-loss connections\` for the processes at both ends they come back all the same, and find that the connection was reset`,
+  },
+  {
+    pattern: /; another socket has the same addresses/,
     advice: MOMENT,
+  },
+  {
+    pattern:
+      /worked on when the kernel died: its two ends|first data \(TCP Fast Open\)|was changing it|no descriptor for it/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    advice: `${MOMENT}. ${MAY_BREAK}`,
+  },
+  {
+    pattern:
+      /TCP connection (over several paths|with urgent data|with time stamps|with a key|that is being opened)/,
+    advice: `${KERNEL_OBJECT}. ${MAY_BREAK}`,
   },
   {
     pattern: /cgroup whose traffic is filtered/,
