@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
+import { generalLosses } from '../config/losses.ts';
 import type { Armed, Manifest } from '../config/manifest.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { CACHE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, describeRule, loadRules, type ProtectionRule } from '../config/protection.ts';
-import type { Config } from '../config/schema.ts';
+import type { Config, LossKind } from '../config/schema.ts';
 import { isLocked } from '../system/directory-lock.ts';
 import { findUser } from '../system/users.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
@@ -59,6 +60,8 @@ export interface Status {
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
   readonly lostComputing: string | undefined;
   readonly rules: readonly RuleStatus[];
+  /** What every protected process may lose, by the configuration. */
+  readonly mayLose: readonly LossKind[];
   /** Rules that are lost, because of damage to their file or because their user is gone; a sentence each. */
   readonly ruleProblems: readonly string[];
 }
@@ -90,6 +93,7 @@ export function readStatus(config: Config): Status {
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
     encryptionProblem: isCrashWorld() ? undefined : encryptionProblem(),
     lostComputing: armed !== undefined && OURS.has(state) ? lostOf(armed) : undefined,
+    mayLose: generalLosses(config),
     rules: rules.map((rule) => ruleStatus(rule, processes)),
     ruleProblems: [...configured.problems, ...saved.problems.map(withRemedy)],
   };

@@ -1,4 +1,5 @@
 import type { ProcessGroup, SharingEdge } from '../model/group.ts';
+import type { Loss } from '../model/loss.ts';
 import type { Vma } from '../model/memory.ts';
 import type { Moment, Repair } from '../model/verdict.ts';
 
@@ -85,6 +86,8 @@ export interface FileCapture {
   readonly refusalsForNow: ReadonlyMap<number, readonly FileReason[]>;
   /** Facts for the report that change nothing, by pid; complete once all mappings have been asked for. */
   readonly notes: ReadonlyMap<number, readonly string[]>;
+  /** What is lost of files and delivered as a failure, by pid. */
+  readonly losses: ReadonlyMap<number, readonly Loss[]>;
   /** What was not believed of files, by pid. */
   readonly repairs: ReadonlyMap<number, readonly Repair[]>;
   /** The file behind a mapping; the same struct file gives the same ids every time. */

@@ -5,6 +5,7 @@ import { sleepDeadlines } from '../linux/readers/hrtimer-sleeper.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
+import type { AllowedLosses } from '../model/loss.ts';
 import type { Process } from '../model/process.ts';
 import {
   type Moment,
@@ -44,6 +45,8 @@ export interface CaptureRequest {
   readonly includeDescendants: boolean;
   /** The disks of the dead system, if they are there: a deleted file may have a copy on them. */
   readonly disks?: Disks;
+  /** What processes may lose instead of not coming back; without it, nothing. */
+  readonly losses?: AllowedLosses;
   /** Without it no process in a mount namespace of its own comes back. */
   readonly services?: SandboxRequest;
   /**
@@ -301,7 +304,9 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     filesId: ids.of(leader.files),
   }));
   const sandboxes = wantedSandboxes(kernel, list, request.services);
-  const context = new CaptureContext(kernel, clocks, tasks, list, request.disks, endings.tasks, sandboxes);
+  const { disks, losses: allowedLosses } = request;
+  const surroundings = { disks, ended: endings.tasks, sandboxes, allowedLosses };
+  const context = new CaptureContext(kernel, clocks, tasks, list, surroundings);
   const files = captureFiles(context);
   for (const resource of sharedResources) resource.collect(context);
   const source = {

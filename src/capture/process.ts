@@ -299,6 +299,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   // Mappings and directories have repairs and notes as well: these are all only now.
   findings.repairs.push(...(files.repairs.get(group.pid) ?? []));
   findings.notes.push(...(files.notes.get(group.pid) ?? []));
+  findings.losses.push(...(files.losses.get(group.pid) ?? []));
   return {
     ...identity(kernel, group),
     ...stopOf(group, owner.stopping),

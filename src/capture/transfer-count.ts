@@ -31,7 +31,9 @@ export function directionOf(name: string): 'read' | 'write' {
 
 /**
  * From where on the kernel stack of a thread what its call counts is in memory. A CPU has some of it in its
- * registers; not so in TCP's code at the places at which a connection comes back (tcp-place.ts).
+ * registers; not so in TCP's code at the places at which a connection comes back (tcp-place.ts). At others it
+ * does not come back, or is reset: what is counted then is no more than what was moved, and nothing follows
+ * it.
  */
 function countsFrom(kernel: Kernel, { task, cpu, panicked }: Transferring): bigint | undefined {
   if (cpu === undefined) return task.thread.sp;

@@ -1,8 +1,9 @@
+import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { messageOf } from '../system/thrown.ts';
 import { isQuickToCheck } from './brief-limits.ts';
 import { brief } from './check.ts';
-import type { Conclusion } from './conclude.ts';
+import type { Conclusion, Outcome } from './conclude.ts';
 import { thisMachine } from './machine.ts';
 import { causesOf, processes } from './print.ts';
 import { checkThisMachine } from './this-machine.ts';
@@ -10,19 +11,35 @@ import { checkThisMachine } from './this-machine.ts';
 /** Processes that are named in brief. */
 const MOST_NAMED = 5;
 
+const WOULD: Readonly<Record<Outcome, string>> = {
+  refused: 'would not come back',
+  depends: 'may not come back',
+  'with losses': 'would come back with losses',
+  'comes back': 'would come back',
+  ending: 'was about to end',
+};
+
+/** What it loses, each look perhaps something else. */
+function lostBy({ losses, moments }: Conclusion): Cause[] {
+  return [...groupReasons(losses.map(({ what }) => what)), ...groupReasons(moments)];
+}
+
 /**
- * The same in brief, for who has something else to say: a line for each process that would not come back,
- * with the first of its causes.
+ * The same in brief, for who has something else to say: a line for each process that would not come back, or
+ * not whole, with the first of its causes.
  */
 export function inBrief(conclusions: readonly Conclusion[]): string[] {
-  const others = conclusions.filter(({ outcome }) => outcome === 'refused' || outcome === 'depends');
+  const others = conclusions.filter(
+    ({ outcome }) => outcome === 'refused' || outcome === 'depends' || outcome === 'with losses',
+  );
   if (others.length === 0) return [];
   const lines = others.slice(0, MOST_NAMED).map((one) => {
     const { pid, comm, outcome } = one;
-    const [first, ...more] = causesOf(one);
-    const would = outcome === 'refused' ? 'would not come back' : 'may not come back';
+    const [first, ...more] = outcome === 'with losses' ? lostBy(one) : causesOf(one);
     const rest = more.length === 0 ? '' : ` (and ${more.length} more)`;
-    return printable(`  ${comm} (${pid}) ${would}: ${first?.text ?? 'it changes all the time'}${rest}`);
+    return printable(
+      `  ${comm} (${pid}) ${WOULD[outcome]}: ${first?.text ?? 'it changes all the time'}${rest}`,
+    );
   });
   const unnamed = others.length - lines.length;
   return [

@@ -1,14 +1,17 @@
+import type { Loss } from '../model/loss.ts';
 import type { InDoubt } from '../model/verdict.ts';
 import type { Look, Seen } from './look.ts';
 
 /**
  * What would become of a process if the kernel died now:
- * - `comes back`: nothing stands against it, by all looks, or by the last two in a row;
+ * - `comes back`: nothing stands against it, by all looks, or by the last two in a row; what it lost by some
+ *   of them is of the moment;
+ * - `with losses`: so it does, without something that it may lose by each of those looks, if not the same;
  * - `refused`: something does that lasts;
  * - `depends`: it would be refused at a moment at which it was looked at, and at others perhaps not;
  * - `ending`: it was about to end.
  */
-export type Outcome = 'comes back' | 'refused' | 'depends' | 'ending';
+export type Outcome = 'comes back' | 'with losses' | 'refused' | 'depends' | 'ending';
 
 /** What several looks at a process say. */
 export interface Conclusion {
@@ -17,10 +20,15 @@ export interface Conclusion {
   readonly outcome: Outcome;
   /** Why it is refused: what every look found. */
   readonly reasons: readonly string[];
-  /** What the last look found besides, or one before it if the last found nothing. */
+  /**
+   * What the last look found besides, or one before it if the last found nothing; then, as `lost: ...`, what
+   * it would lose by some of the looks.
+   */
   readonly moments: readonly string[];
   /** What it would lose or have changed. */
   readonly notes: readonly string[];
+  /** What it would lose, and may, by every look, in the words of the last. */
+  readonly losses: readonly Loss[];
   readonly inDoubt: readonly InDoubt[];
 }
 
@@ -28,11 +36,20 @@ function reasonsOf({ reasons, moments }: Seen): readonly string[] {
   return [...reasons, ...moments];
 }
 
+/** What a loss is known by: how it is said may change with each look. */
+function lossKey({ kind, of }: Loss): string {
+  return `${kind} ${of}`;
+}
+
+function haveSame(one: readonly string[], other: readonly string[]): boolean {
+  return one.length === other.length && one.every((item) => other.includes(item));
+}
+
 function isSame(one: Seen, other: Seen): boolean {
   return (
     one.isEnding === other.isEnding &&
-    one.reasons.length === other.reasons.length &&
-    one.reasons.every((reason) => other.reasons.includes(reason))
+    haveSame(one.reasons, other.reasons) &&
+    haveSame(one.losses.map(lossKey), other.losses.map(lossKey))
   );
 }
 
@@ -51,12 +68,13 @@ export function agree(looks: readonly Look[]): boolean {
 }
 
 /**
- * The same for who has nothing to say of those that come back: the first look found nothing against anybody.
+ * The same for who has nothing to say of those that come back whole: the first look found nothing against
+ * anybody, and nothing that would be lost.
  */
 export function agreeOrFree(looks: readonly Look[]): boolean {
   const [first, ...more] = looks;
   if (first === undefined || more.length > 0) return agree(looks);
-  return [...first.values()].every((now) => reasonsOf(now).length === 0);
+  return [...first.values()].every((now) => reasonsOf(now).length === 0 && now.losses.length === 0);
 }
 
 /** What all looks found, in the order of the last. */
@@ -66,37 +84,38 @@ function inAll<T>(looks: readonly Seen[], of: (seen: Seen) => readonly T[], key:
   return last === undefined ? [] : of(last).filter((item) => sets.every((set) => set.has(key(item))));
 }
 
+function outcomeOf(counted: readonly Seen[], reasons: readonly string[]): Outcome {
+  if (counted.at(-1)?.isEnding) return 'ending';
+  if (reasons.length > 0) return 'refused';
+  // One look may have missed something while it moved, or found the process between two things it does.
+  if (!counted.every((look) => reasonsOf(look).length === 0)) return 'depends';
+  return counted.every(({ losses }) => losses.length > 0) ? 'with losses' : 'comes back';
+}
+
+/** What only some looks found lost, each once. */
+function passingLosses(looks: readonly Seen[], lasting: readonly Loss[]): string[] {
+  const known = new Set(lasting.map(lossKey));
+  const found = new Map(looks.flatMap(({ losses }) => losses).map((loss) => [lossKey(loss), loss.what]));
+  return [...found].filter(([key]) => !known.has(key)).map(([, what]) => `lost: ${what}`);
+}
+
 function conclude(looks: readonly Seen[]): Conclusion {
   const last = looks.at(-1)!;
   const before = looks.at(-2);
   // What two looks agree about holds, whatever those before them saw while it changed.
   const counted = before !== undefined && isSettled(last, before) ? [before, last] : looks;
-  const reasons =
-    looks.length === 1
-      ? []
-      : inAll(
-          counted,
-          (look) => look.reasons,
-          (reason) => reason,
-        );
+  const itself = (text: string) => text;
+  const reasons = looks.length === 1 ? [] : inAll(counted, (look) => look.reasons, itself);
   const others = (look: Seen) => reasonsOf(look).filter((reason) => !reasons.includes(reason));
-  // One look may have missed something while it moved, or found the process between two things it does.
-  const isFree = counted.every((look) => reasonsOf(look).length === 0);
-  const outcome = last.isEnding
-    ? 'ending'
-    : reasons.length > 0
-      ? 'refused'
-      : isFree
-        ? 'comes back'
-        : 'depends';
+  const losses = inAll(counted, (look) => look.losses, lossKey);
   return {
-    ...{ pid: last.pid, comm: last.comm, outcome, reasons },
-    moments: counted.map(others).findLast((found) => found.length > 0) ?? [],
-    notes: inAll(
-      counted,
-      (look) => look.notes,
-      (note) => note,
-    ),
+    ...{ pid: last.pid, comm: last.comm, outcome: outcomeOf(counted, reasons), reasons },
+    moments: [
+      ...(counted.map(others).findLast((found) => found.length > 0) ?? []),
+      ...passingLosses(counted, losses),
+    ],
+    notes: inAll(counted, (look) => look.notes, itself),
+    losses,
     inDoubt: inAll(
       counted,
       (look) => look.inDoubt,

@@ -2,7 +2,7 @@ export { checkInBrief } from './brief.ts';
 export { checkProcesses } from './check.ts';
 export type { Conclusion, Outcome } from './conclude.ts';
 export { type Machine, thisMachine } from './machine.ts';
-export { causesOf, printCheck } from './print.ts';
+export { causesOf, isBack, printCheck } from './print.ts';
 export {
   allTargets,
   NothingToCheckError,

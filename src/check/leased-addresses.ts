@@ -65,7 +65,9 @@ export function leaseNotes(
 ): string[] {
   const own = files.tables.find(({ filesId }) => filesId === process.filesId);
   const ids = new Set(own?.descriptors.map(({ fileId }) => fileId));
-  const held = { tables: files.tables, files: files.files.filter(({ id }) => ids.has(id)) };
+  // One that is lost goes on nowhere.
+  const kept = files.files.filter((file) => file.type !== 'inet' || file.broken === undefined);
+  const held = { tables: files.tables, files: kept.filter(({ id }) => ids.has(id)) };
   const needed = connectionsOf({ files: held, processes: [process] })?.addresses ?? [];
   return needed.flatMap((address) => {
     const what = leased.get(canonical(address));

@@ -1,13 +1,14 @@
 import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
 import type { ProcessGroup } from '../model/group.ts';
+import type { Loss } from '../model/loss.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
 export interface CheckRequest
-  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without' | 'services'> {
+  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without' | 'services' | 'losses'> {
   /** Of the CRIU that would restore; undefined if it is not known. */
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
@@ -27,23 +28,24 @@ export interface Seen {
   /** The same of the moment of the look. */
   readonly moments: readonly string[];
   readonly notes: readonly string[];
+  readonly losses: readonly Loss[];
   readonly inDoubt: readonly InDoubt[];
 }
 
 /** Processes by their numbers. */
 export type Look = ReadonlyMap<number, Seen>;
 
-const NOTHING = { notes: [], inDoubt: [] };
+const NOTHING = { notes: [], losses: [], inDoubt: [] };
 
 /** What stage zero makes up for is no reason where it is loaded. */
 function seen(
   { pid, comm, reasons, moments }: Refusal,
-  { notes, inDoubt }: Pick<Seen, 'notes' | 'inDoubt'>,
+  { notes, losses, inDoubt }: Pick<Seen, 'notes' | 'losses' | 'inDoubt'>,
   { hasStageZero }: CheckRequest,
 ): Seen {
   const isSaved = (moment: Moment) => moment === 'on-cpu' && hasStageZero;
   return {
-    ...{ pid, comm, isEnding: false, notes, inDoubt },
+    ...{ pid, comm, isEnding: false, notes, losses, inDoubt },
     reasons: reasons.filter((_, place) => moments?.get(place) === undefined),
     moments: reasons.filter((_, place) => {
       const moment = moments?.get(place);
@@ -55,8 +57,8 @@ function seen(
 /** The processes of a group that can come back, but perhaps not at this moment: then none of them does. */
 function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
   const found = group.processes.map((process) => {
-    const { notes, inDoubt } = process.findings;
-    const known = { inDoubt, notes: [...notes, ...leaseNotes(request.leased, group, process)] };
+    const { notes, losses, inDoubt } = process.findings;
+    const known = { losses, inDoubt, notes: [...notes, ...leaseNotes(request.leased, group, process)] };
     return seen(refusalOf(process, process.findings), known, request);
   });
   const busy = found.filter(({ moments }) => moments.length > 0);
@@ -70,11 +72,12 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
-  const { roots, includeDescendants, without, services } = request;
+  const { roots, includeDescendants, without, services, losses } = request;
   const captured = captureProcesses(kernel, {
     ...{ roots, includeDescendants, inSpiteOfMoments: true },
     ...(without === undefined ? {} : { without }),
     ...(services === undefined ? {} : { services }),
+    ...(losses === undefined ? {} : { losses }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
   const found = [

@@ -16,7 +16,7 @@ export interface Machine {
   /** Undefined if there is no CRIU. */
   readonly criu: CriuVersion | undefined;
   /** Of the configuration: the one that the system was armed with, or would be. */
-  readonly sandboxes: Config['services']['sandboxes'];
+  readonly config: Pick<Config, 'services' | 'losses' | 'protect'>;
 }
 
 /** Looks at this machine. Throws a ConfigError if it is not armed and its configuration is wrong. */
@@ -27,7 +27,7 @@ export function thisMachine(): Machine {
   return {
     isArmed: armed !== undefined,
     hasStageZero: armed !== undefined && lostOf(armed) === undefined,
-    sandboxes: (armed?.manifest.config ?? loadConfig()).services.sandboxes,
+    config: armed?.manifest.config ?? loadConfig(),
     criu: hasCriu ? parseCriuVersion(runProgram('criu', ['--version'])) : undefined,
   };
 }

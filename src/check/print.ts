@@ -1,9 +1,17 @@
 import { type Cause, groupReasons } from '../report/causes.ts';
 import { type Style, section } from '../report/print.ts';
 import { printable } from '../report/printable.ts';
-import type { Conclusion } from './conclude.ts';
+import type { Conclusion, Outcome } from './conclude.ts';
 
 const COMM_COLUMNS = 15;
+
+const outcomeText: Readonly<Record<Outcome, string>> = {
+  'comes back': 'comes back',
+  'with losses': 'comes back with losses',
+  refused: 'refused',
+  depends: 'depends',
+  ending: 'ending',
+};
 
 /** `1 process`, `2 processes`. */
 export function processes(count: number): string {
@@ -12,7 +20,7 @@ export function processes(count: number): string {
 
 /** What people are shown of a check: each process with all its causes, then what to do about them. */
 export function printCheck(conclusions: readonly Conclusion[], style: Style): string {
-  const back = conclusions.filter(({ outcome }) => outcome === 'comes back').length;
+  const back = conclusions.filter(({ outcome }) => isBack(outcome)).length;
   const sorted = conclusions.toSorted((a, b) => a.pid - b.pid);
   return [
     `${back} of ${processes(conclusions.length)} would come back if the kernel died now`,
@@ -21,19 +29,26 @@ export function printCheck(conclusions: readonly Conclusion[], style: Style): st
   ].join('\n');
 }
 
+/** Whether a process comes back, whole or without what it may lose. */
+export function isBack(outcome: Outcome): boolean {
+  return outcome === 'comes back' || outcome === 'with losses';
+}
+
 function processLines(conclusion: Conclusion, style: Style): string[] {
-  const { pid, comm, outcome, reasons, moments, notes, inDoubt } = conclusion;
+  const { pid, comm, outcome, reasons, moments, losses, notes, inDoubt } = conclusion;
   const colour = {
     'comes back': style.good,
+    'with losses': style.good,
     refused: style.bad,
     depends: style.strong,
     ending: style.strong,
   };
   const line = (text: string) => `           ${text}`;
   return [
-    `${String(pid).padStart(7)}  ${printable(comm).padEnd(COMM_COLUMNS)}  ${colour[outcome](outcome)}`,
+    `${String(pid).padStart(7)}  ${printable(comm).padEnd(COMM_COLUMNS)}  ${colour[outcome](outcomeText[outcome])}`,
     ...groupReasons(reasons).map(({ text }) => line(printable(text))),
     ...groupReasons(moments).map(({ text }) => line(`at this moment: ${printable(text)}`)),
+    ...groupReasons(losses.map(({ what }) => what)).map(({ text }) => line(`lost: ${printable(text)}`)),
     ...inDoubt.map(({ tid, syscall, reason }) =>
       line(`in doubt: ${syscall} of thread ${tid}: ${printable(reason)}`),
     ),
@@ -56,7 +71,7 @@ export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'mom
 function whatToDo(conclusions: readonly Conclusion[]): string[] {
   const counts = new Map<string, number>();
   for (const conclusion of conclusions) {
-    if (conclusion.outcome === 'comes back') continue;
+    if (isBack(conclusion.outcome)) continue;
     for (const advice of new Set(causesOf(conclusion).flatMap((cause) => cause.advice ?? [])))
       counts.set(advice, (counts.get(advice) ?? 0) + 1);
   }

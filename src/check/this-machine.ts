@@ -1,4 +1,10 @@
+import { liveProcesses } from '../arm/live-processes.ts';
+import { liveParents } from '../arm/protected-need.ts';
+import { allowedLosses } from '../config/losses.ts';
+import { configuredRules, loadRules } from '../config/protection.ts';
 import { installedServiceOf } from '../config/service-units.ts';
+import type { AllowedLosses } from '../model/loss.ts';
+import { findUser } from '../system/users.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
 import type { Conclusion } from './conclude.ts';
@@ -14,20 +20,31 @@ export interface Checked {
 }
 
 /**
+ * What processes may lose as the rules are now, and by the configuration that the crash world would go by.
+ */
+function lossesNow(config: Machine['config']): AllowedLosses {
+  const parents = new Map(liveParents().map(({ pid, parent }) => [pid, parent]));
+  const rules = [...configuredRules(config, findUser).rules, ...loadRules().rules];
+  const processes = liveProcesses().map((one) => ({ ...one, parentPid: parents.get(one.pid) }));
+  return allowedLosses(config, rules, processes);
+}
+
+/**
  * Checks processes of this machine. What looks, this process, is left out: it would not be there.
  *
  * @throws FormatError with a sentence if the kernel does not show its memory
  */
 export async function checkThisMachine(
   { roots, includeDescendants }: Pick<Targets, 'roots' | 'includeDescendants'>,
-  { criu, hasStageZero, sandboxes }: Machine,
+  { criu, hasStageZero, config }: Machine,
   patience?: Patience,
 ): Promise<Checked> {
   const living = livingKernel();
   try {
     const request = {
       ...{ roots, includeDescendants, criu, hasStageZero },
-      services: { sandboxes, serviceOf: installedServiceOf },
+      services: { sandboxes: config.services.sandboxes, serviceOf: installedServiceOf },
+      losses: lossesNow(config),
       without: new Set([process.pid]),
       leased: leasedHere(),
     };

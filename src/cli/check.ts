@@ -4,6 +4,7 @@ import {
   type Conclusion,
   causesOf,
   checkThisMachine,
+  isBack,
   type Machine,
   pidTargets,
   printCheck,
@@ -55,7 +56,7 @@ function targetsOf(unit: string | undefined, { pid, all, user }: CheckOptions): 
 /** 3: one is refused; 4: none is, but of one it depends on the moment; 0: all would come back. */
 export function exitStatus(conclusions: readonly Pick<Conclusion, 'outcome'>[]): number {
   if (conclusions.some(({ outcome }) => outcome === 'refused')) return 3;
-  return conclusions.some(({ outcome }) => outcome !== 'comes back') ? 4 : 0;
+  return conclusions.some(({ outcome }) => !isBack(outcome)) ? 4 : 0;
 }
 
 function warningsOf(release: string, { isArmed, criu }: Machine, { problems }: Targets): string[] {

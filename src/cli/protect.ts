@@ -2,7 +2,9 @@ import type { Command } from 'commander';
 import { liveProcesses } from '../arm/live-processes.ts';
 import { describeNamesakes, isNamesake, type Matchable, matchesRule } from '../config/match.ts';
 import { addRules, describeRule, type ProtectionRule, updateRules } from '../config/protection.ts';
+import { type LossKind, lossKinds } from '../config/schema.ts';
 import { printable } from '../report/printable.ts';
+import { UsageError } from './arguments.ts';
 import { requireRoot } from './root.ts';
 import { namedTargets, requireTarget, type TargetOptions, targetOptions } from './rule-targets.ts';
 
@@ -32,13 +34,31 @@ export function pidRules(
   return { rules, problems };
 }
 
-async function protect(options: TargetOptions): Promise<void> {
+interface ProtectOptions extends TargetOptions {
+  readonly allowLoss?: LossKind[];
+}
+
+/** The kinds of a list like `connections`, each once. @throws UsageError if there is no such kind */
+export function parseLosses(text: string, before: readonly LossKind[] = []): LossKind[] {
+  const found = text.split(',').map((name) => {
+    const kind = lossKinds.find((one) => one === name.trim());
+    if (kind === undefined)
+      throw new UsageError(
+        `--allow-loss ${text}: there is no loss '${name}'; there are ${lossKinds.join(', ')}`,
+      );
+    return kind;
+  });
+  return [...new Set([...before, ...found])];
+}
+
+async function protect(options: ProtectOptions): Promise<void> {
   requireRoot('protect');
   requireTarget(options);
   const named = namedTargets(options);
   const processes = liveProcesses();
   const { rules, problems } = pidRules(options.pid, new Map(processes.map((one) => [one.pid, one])));
-  const fresh = [...rules, ...named];
+  const { allowLoss } = options;
+  const fresh = [...rules, ...named].map((rule) => (allowLoss === undefined ? rule : { ...rule, allowLoss }));
   if (fresh.length > 0) problems.push(...updateRules((saved) => addRules(saved, fresh)).problems);
   for (const rule of fresh) console.log(printable(`protected: ${found(rule, processes)}`));
   for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
@@ -65,6 +85,11 @@ export function registerProtect(program: Command): void {
   targetOptions(program.command('protect'))
     .description(
       'bring these processes and their descendants back after a panic; holds across reboots. Exit status 1 if one of them cannot be protected; the others are protected',
+    )
+    .option(
+      '--allow-loss <kinds>',
+      `what they may lose, by commas, instead of not coming back: ${lossKinds.join(', ')} (a TCP connection that cannot be kept is reset). Without it a rule that allowed this no longer does`,
+      parseLosses,
     )
     .action(protect);
 }

@@ -62,6 +62,9 @@ export function print(status: Status): string {
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
     ...rules,
+    ...(status.mayLose.length === 0
+      ? []
+      : [`all of it may lose ${status.mayLose.join(', ')} ([losses] of the configuration)`]),
     ...status.ruleProblems,
     ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
   ].join('\n');

@@ -5,7 +5,7 @@ import { lockDirectory } from '../system/directory-lock.ts';
 import { readStateFile, removeLeftovers, replaceFile, setAside } from '../system/state-file.ts';
 import type { User } from '../system/users.ts';
 import { PROTECTION_PATH } from './paths.ts';
-import type { Config } from './schema.ts';
+import { type Config, type LossKind, lossKinds } from './schema.ts';
 
 const pidRule = z.strictObject({
   kind: z.literal('pid'),
@@ -23,14 +23,30 @@ const commandRule = z.strictObject({ kind: z.literal('command'), name: z.string(
 const unitRule = z.strictObject({ kind: z.literal('unit'), unit: z.string().min(1), user });
 
 export const ruleSchema = z.discriminatedUnion('kind', [pidRule, commandRule, unitRule]);
-/** Its rules are looked at one by one: a damaged one costs no other. */
-const fileSchema = z.object({ version: z.literal(1), rules: z.array(z.unknown()) });
+/**
+ * Its rules are looked at one by one: a damaged one costs no other. What rules allow stands beside them: a
+ * crash world from before there was such a thing looks at the rules alone, and would call one with a member
+ * that it does not know damaged.
+ */
+const fileSchema = z.object({
+  version: z.literal(1),
+  rules: z.array(z.unknown()),
+  allowances: z.unknown().optional(),
+});
+/** What the processes of a rule may lose instead of not coming back. */
+const allowanceSchema = z.strictObject({
+  rule: ruleSchema,
+  allowLoss: z.array(z.enum(lossKinds)).min(1),
+});
 
 /**
  * Protects one process, all processes of a command or all processes of a systemd unit, each with its
- * descendants. Commands and units are a user's: root's, unless another one is named.
+ * descendants. Commands and units are a user's: root's, unless another one is named. `allowLoss` says what
+ * they may lose instead of not coming back; nothing, if it is not there.
  */
-export type ProtectionRule = z.infer<typeof ruleSchema>;
+export type ProtectionRule = z.infer<typeof ruleSchema> & {
+  readonly allowLoss?: readonly LossKind[] | undefined;
+};
 
 /** What could be read of the rules. */
 export interface LoadedRules {
@@ -47,23 +63,63 @@ export interface LoadedRules {
  * costs what it held, and is named.
  */
 export function loadRules(path: string = PROTECTION_PATH): LoadedRules {
-  let held: unknown[];
+  let file: z.infer<typeof fileSchema>;
   try {
     const text = readStateFile(path);
     if (text === undefined) return { rules: [], problems: [] };
-    held = fileSchema.parse(JSON.parse(text)).rules;
+    file = fileSchema.parse(JSON.parse(text));
   } catch (error) {
     return { rules: [], problems: [`${path} cannot be used, and its rules are lost: ${damageOf(error)}`] };
   }
-  const rules: ProtectionRule[] = [];
+  const rules = sound(file.rules, ruleSchema, `${path}: rule`);
+  const allowances = allowancesOf(file.allowances, path);
+  return {
+    rules: rules.sound.map((rule) => {
+      const allowance = allowances.sound.find((one) => isSameRule(one.rule, rule));
+      return allowance === undefined ? rule : { ...rule, allowLoss: allowance.allowLoss };
+    }),
+    problems: [...rules.problems, ...allowances.problems],
+  };
+}
+
+interface Parsed<T> {
+  readonly sound: readonly T[];
+  readonly problems: readonly string[];
+}
+
+/** @param what each of them, for people */
+function sound<T>(held: readonly unknown[], schema: z.ZodType<T>, what: string): Parsed<T> {
+  const found: T[] = [];
   const problems: string[] = [];
   for (const [index, one] of held.entries()) {
-    const { data, error } = ruleSchema.safeParse(one);
-    if (data !== undefined) rules.push(data);
-    else
-      problems.push(`${path}: rule ${index + 1} of ${held.length} is damaged, and lost: ${damageOf(error)}`);
+    const { data, error } = schema.safeParse(one);
+    if (data !== undefined) found.push(data);
+    else problems.push(`${what} ${index + 1} of ${held.length} is damaged, and lost: ${damageOf(error)}`);
   }
-  return { rules, problems };
+  return { sound: found, problems };
+}
+
+/** A damaged one costs what it allowed, never the rule. */
+function allowancesOf(held: unknown, path: string): Parsed<z.infer<typeof allowanceSchema>> {
+  if (held === undefined) return { sound: [], problems: [] };
+  if (Array.isArray(held)) return sound(held, allowanceSchema, `${path}: what may be lost,`);
+  return { sound: [], problems: [`${path}: what may be lost is damaged, and may not be lost: no list`] };
+}
+
+function isSameRule(one: ProtectionRule, other: ProtectionRule): boolean {
+  if (targetKey(one) !== targetKey(other)) return false;
+  return one.kind !== 'pid' || other.kind !== 'pid' || one.startTicks === other.startTicks;
+}
+
+/** The file's text: what rules allow beside them. */
+function fileText(rules: readonly ProtectionRule[]): string {
+  const split = rules.map(({ allowLoss = [], ...rule }) => ({ rule, allowLoss }));
+  const allowances = split.filter(({ allowLoss }) => allowLoss.length > 0);
+  const file = {
+    ...{ version: 1, rules: split.map(({ rule }) => rule) },
+    ...(allowances.length === 0 ? {} : { allowances }),
+  };
+  return `${JSON.stringify(file, undefined, 2)}\n`;
 }
 
 /** What a change of the rules came upon. */
@@ -88,7 +144,7 @@ export function updateRules(
   const { rules: before, problems } = loadRules(path);
   const after = change(before);
   const kept = problems.length === 0 ? [] : [`the damaged file is kept: ${setAside(path)}`];
-  replaceFile(path, `${JSON.stringify({ version: 1, rules: after }, undefined, 2)}\n`);
+  replaceFile(path, fileText(after));
   return { before, after, problems: [...problems, ...kept] };
 }
 
@@ -123,7 +179,9 @@ export function namedRules(
   ];
 }
 
-/** Adds rules; one that is there already, or an old one of the same pid, is replaced. */
+/**
+ * Adds rules; one that is there already, or an old one of the same pid, is replaced, with what it allowed.
+ */
 export function addRules(
   rules: readonly ProtectionRule[],
   fresh: readonly ProtectionRule[],
@@ -153,8 +211,18 @@ export function targetKey(rule: RuleTarget): string {
   return `${rule.kind} ${rule.user?.uid ?? 0} ${rule.kind === 'command' ? rule.name : rule.unit}`;
 }
 
-/** A rule as people write it: `--pid 4711`, `--command tmux --user alice`, `--unit redis.service`. */
-export function describeRule(rule: RuleTarget): string {
+/**
+ * A rule as people write it: `--pid 4711`, `--command tmux --user alice`, `--unit redis.service --allow-loss
+ * connections`.
+ */
+export function describeRule(
+  rule: RuleTarget & { readonly allowLoss?: readonly LossKind[] | undefined },
+): string {
+  const losses = rule.allowLoss === undefined ? '' : ` --allow-loss ${rule.allowLoss.join(',')}`;
+  return `${describeTarget(rule)}${losses}`;
+}
+
+function describeTarget(rule: RuleTarget): string {
   if (rule.kind === 'pid') return `--pid ${rule.pid}`;
   const what = rule.kind === 'command' ? `--command ${rule.name}` : `--unit ${rule.unit}`;
   return rule.user === undefined ? what : `${what} --user ${rule.user.name}`;

@@ -46,6 +46,16 @@ const services = z
   })
   .prefault({});
 
+/** Kinds of things that a process may lose, where that is allowed, instead of not coming back. */
+export const lossKinds = ['connections'] as const;
+export type LossKind = (typeof lossKinds)[number];
+
+const losses = z
+  .strictObject({
+    connections: z.enum(['keep', 'break']).default('keep'),
+  } satisfies Record<LossKind, unknown>)
+  .prefault({});
+
 const panic = z
   .strictObject({
     'on-oops': z.boolean().default(true),
@@ -91,6 +101,7 @@ export const configSchema = z.strictObject({
   incidents,
   tmpfs,
   services,
+  losses,
   panic,
   'crash-kernel': crashKernel,
   'crash-procedure': crashProcedure,

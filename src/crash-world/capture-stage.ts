@@ -1,4 +1,5 @@
 import { captureProcesses } from '../capture/index.ts';
+import { allowedLosses } from '../config/losses.ts';
 import type { Config } from '../config/schema.ts';
 import { installedServiceOf } from '../config/service-units.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/index.ts';
@@ -32,8 +33,8 @@ export const captureStage = stage({
   },
   run: ({ kernel, writeBack, selection }, work) => {
     const barred = barredProcess(work);
-    const { sandboxes } = work.manifest.config.services;
-    const conditions = { criu: criuVersion(), barred, writeBack, sandboxes };
+    const { config } = work.manifest;
+    const conditions = { criu: criuVersion(), barred, writeBack, config };
     return { groups: captureGroups(kernel, selection, conditions, work.report) };
   },
 });
@@ -56,7 +57,7 @@ export interface CaptureConditions {
   readonly barred: { readonly pid: number; readonly reason: string } | undefined;
   /** What has written the disks' files back. */
   readonly writeBack: WriteBack;
-  readonly sandboxes: Config['services']['sandboxes'];
+  readonly config: Pick<Config, 'services' | 'losses'>;
 }
 
 /**
@@ -66,7 +67,7 @@ export interface CaptureConditions {
 function captureGroups(
   kernel: Kernel,
   selection: Selection,
-  { criu, barred, writeBack, sandboxes }: CaptureConditions,
+  { criu, barred, writeBack, config }: CaptureConditions,
   report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
@@ -74,7 +75,8 @@ function captureGroups(
     roots,
     includeDescendants: true,
     disks: mountedDisks,
-    services: { sandboxes, serviceOf: installedServiceOf },
+    services: { sandboxes: config.services.sandboxes, serviceOf: installedServiceOf },
+    losses: allowedLosses(config, selection.rules, selection.candidates),
   });
   report.notes.push(...notes);
   const entries = [

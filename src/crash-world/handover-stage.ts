@@ -24,7 +24,7 @@ export const handoverStage = stage({
   name: 'handover',
   needs: {
     restored: orElse<readonly RestoredGroup[]>([]),
-    selection: orElse<Selection>({ selected: [], candidates: [] }),
+    selection: orElse<Selection>({ selected: [], candidates: [], rules: [] }),
     limits: required<ReadonlyMap<number, CgroupLimits>>(),
     savedTmpfs: orElse<SavedTmpfs | undefined>(undefined),
     late: orElse<readonly LateGroup[]>([]),

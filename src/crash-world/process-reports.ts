@@ -1,9 +1,9 @@
 import { tieOf } from '../capture/groups.ts';
-import { describeRule } from '../config/protection.ts';
+import { describeRule, type ProtectionRule } from '../config/protection.ts';
 import { serviceOf } from '../config/service-units.ts';
 import type { EndedProcess, ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
-import { type Refusal, verdictOf } from '../model/verdict.ts';
+import { fateOf, type Refusal, verdictOf } from '../model/verdict.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
 import type { Candidate, Selected } from './select.ts';
 
@@ -11,6 +11,8 @@ import type { Candidate, Selected } from './select.ts';
 export interface Selection {
   readonly selected: readonly Selected[];
   readonly candidates: readonly Candidate[];
+  /** Those that were read. */
+  readonly rules: readonly ProtectionRule[];
 }
 
 function identity(pid: number, selection: Selection): Partial<ProcessReport> {
@@ -67,7 +69,7 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 
 /** The report's entry of a process that was captured and may come back. */
 export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
-  const { checks, repairs, inDoubt, notes } = process.findings;
+  const { checks, repairs, inDoubt, notes, losses } = process.findings;
   return {
     pid: process.pid,
     comm: process.comm,
@@ -75,11 +77,13 @@ export function capturedReport(process: Process, group: ProcessGroup, selection:
     group: group.id,
     verdict: verdictOf(process.findings),
     outcome: 'pending',
+    fate: fateOf(process.findings),
     reasons: [],
     checks: [...checks],
     repairs: [...repairs],
     inDoubt: [...inDoubt],
     notes: [...notes],
+    ...(losses.length === 0 ? {} : { losses: losses.map(({ kind, what }) => ({ kind, what })) }),
   };
 }
 
@@ -92,6 +96,7 @@ export function refusedReport(refusal: Refusal, selection: Selection): ProcessRe
     ...identity(refusal.pid, selection),
     verdict: 'refused',
     outcome: 'refused',
+    fate: 'refused',
     reasons: [...refusal.reasons],
     checks: [],
     repairs: [],

@@ -22,5 +22,5 @@ function select(kernel: Kernel, manifest: Manifest, report: IncidentReport): Sel
   const { selected, unmatched } = selectByRules(rules, candidates);
   report.processes.push(...selected.map(selectedReport));
   report.unmatchedRules.push(...unmatched.map((rule) => explainUnmatched(rule, candidates)));
-  return { selected, candidates };
+  return { selected, candidates, rules };
 }

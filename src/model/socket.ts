@@ -128,6 +128,11 @@ export interface InetSocket extends SocketCommon {
   readonly connection: TcpConnection | undefined;
   /** Set if the socket is being connected by TCP, and its peer has not answered yet. */
   readonly connecting: TcpConnecting | undefined;
+  /**
+   * Set if the connection is lost, and is reset before its process runs: as one that both ends had made, or
+   * as one that was being made, which can be tried again.
+   */
+  readonly broken: 'connected' | 'connecting' | undefined;
 }
 
 /** Where a socket is being connected to, and from which address; all in network order. */

@@ -1,3 +1,5 @@
+import type { Fate, Loss } from './loss.ts';
+
 /**
  * What is known about one captured process: `sound` (all checks agree), `repaired` (of two sources that
  * disagree one was used) or `refused`.
@@ -61,6 +63,8 @@ export interface Findings {
   readonly inDoubt: InDoubt[];
   /** Facts that the report tells but that change nothing. */
   readonly notes: string[];
+  /** What is lost, and delivered as a failure that the program has to expect. */
+  readonly losses: Loss[];
   /** Not empty: refused. */
   readonly reasons: string[];
   /** Which of the reasons, by their places, are of the moment: two can have the same words. */
@@ -69,7 +73,7 @@ export interface Findings {
 
 /** An empty set of findings. */
 export function newFindings(): Findings {
-  return { checks: [], repairs: [], inDoubt: [], notes: [], reasons: [], moments: new Map() };
+  return { checks: [], repairs: [], inDoubt: [], notes: [], losses: [], reasons: [], moments: new Map() };
 }
 
 /** The verdict that follows from the findings. */
@@ -78,6 +82,12 @@ export function verdictOf(findings: Findings): Verdict {
     return 'refused';
   }
   return findings.repairs.length > 0 ? 'repaired' : 'sound';
+}
+
+/** Which of the outcomes follows from the findings. */
+export function fateOf({ reasons, losses }: Pick<Findings, 'reasons' | 'losses'>): Fate {
+  if (reasons.length > 0) return 'refused';
+  return losses.length > 0 ? 'with-losses' : 'whole';
 }
 
 /** Notes the comparison of two values and tells whether they agree. */

@@ -15,6 +15,10 @@ const OUT_OF_SWAP = 'keep its pages out of swap: MemorySwapMax=0 for the unit, m
 const DAMAGED =
   'the memory that describes it is damaged, which may be what killed the kernel: it has to be started anew';
 
+const MAY_BREAK =
+  'With `otherworld protect --allow-loss connections`, or connections = "break" under [losses], it comes back all the same, ' +
+  'and finds that the connection was reset';
+
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
   {
@@ -22,8 +26,26 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
-    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    pattern: /at its other end, may not lose it/,
+    advice: `${MOMENT}. With \`otherworld protect --allow-loss connections\` for the processes at both ends they come back all the same, and find that the connection was reset`,
+  },
+  {
+    pattern: /; another socket has the same addresses/,
     advice: MOMENT,
+  },
+  {
+    pattern:
+      /worked on when the kernel died: its two ends|first data \(TCP Fast Open\)|was changing it|no descriptor for it/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
+    advice: `${MOMENT}. ${MAY_BREAK}`,
+  },
+  {
+    pattern:
+      /TCP connection (over several paths|with urgent data|with time stamps|with a key|that is being opened)/,
+    advice: `${KERNEL_OBJECT}. ${MAY_BREAK}`,
   },
   {
     pattern: /cgroup whose traffic is filtered/,

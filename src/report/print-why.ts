@@ -1,5 +1,5 @@
 import { groupReasons } from './causes.ts';
-import { commandLine, type Style, section } from './print.ts';
+import { commandLine, fateText, lossesOf, type Style, section } from './print.ts';
 import { printable } from './printable.ts';
 import type { ProcessReport } from './schema.ts';
 import type { CriuSaid, ProtectedWhy, Relative, UnprotectedWhy, Why } from './why.ts';
@@ -10,12 +10,13 @@ function part(title: string, lines: readonly string[]): string[] {
 }
 
 /** What became of a process, in a few words. */
-function fateOf({ state, process }: ProtectedWhy): string {
+function whatBecameOf({ state, process }: ProtectedWhy): string {
   const { outcome, ended, adopted } = process;
   if (outcome !== 'restored') return outcome === 'pending' ? 'not decided yet' : outcome;
-  if (ended !== undefined) return `restored, and has ended since, ${ended}`;
-  if (adopted !== undefined) return `restored, and runs in ${adopted}`;
-  return state === 'settled' ? 'restored' : 'restored; the incident is not settled yet';
+  const restored = ['restored', fateText(process)].filter(Boolean).join(' ');
+  if (ended !== undefined) return `${restored}, and has ended since, ${ended}`;
+  if (adopted !== undefined) return `${restored}, and runs in ${adopted}`;
+  return state === 'settled' ? restored : `${restored}; the incident is not settled yet`;
 }
 
 /** `redis (pid 812) in incident ID: ` and what became of it. */
@@ -27,7 +28,7 @@ function heading(why: ProtectedWhy, style: Style): string[] {
   const { process, incident } = why;
   const isBack = process.outcome === 'restored' && process.ended === undefined;
   const isWell = isBack || process.outcome === 'ended';
-  const fate = (isWell ? style.good : style.bad)(printable(fateOf(why)));
+  const fate = (isWell ? style.good : style.bad)(printable(whatBecameOf(why)));
   const more = [
     commandLine(process),
     process.unit === undefined ? undefined : `of ${process.unit} before the panic`,
@@ -107,6 +108,7 @@ function ofProtected(why: ProtectedWhy, style: Style): string[] {
     ...part('What to do', why.advice),
     ...part('Verdict', verdict(process)),
     ...part('In doubt', doubts(process)),
+    ...part('Lost, and delivered as a failure', texts(lossesOf(process))),
     ...part('Notes and losses', texts(process.notes)),
     ...part(together, relatives.map(relative)),
     ...part('Its restore', process.plan ?? []),

@@ -80,6 +80,7 @@ function processLines(process: ProcessReport, style: Style): string[] {
   const good = isBack || process.outcome === 'ended';
   const outcome = (good ? style.good : style.bad)(process.outcome.padEnd(8));
   const details = [
+    process.outcome === 'restored' ? fateText(process) : '',
     process.verdict === 'repaired' ? 'repaired' : '',
     process.adopted ? `in ${process.adopted}` : '',
     process.ended ? `has ended since, ${process.ended}` : '',
@@ -91,6 +92,7 @@ function processLines(process: ProcessReport, style: Style): string[] {
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
     ...(says === undefined ? [] : [`           ${says}`]),
     ...groupReasons(process.reasons).map(({ text }) => `           ${text}`),
+    ...groupReasons(lossesOf(process)).map(({ text }) => `           lost: ${text}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
     ),
@@ -102,6 +104,17 @@ function processLines(process: ProcessReport, style: Style): string[] {
       ? [`           crash procedure: ${process.crashProcedure.detail}`]
       : []),
   ];
+}
+
+/** Which of the two ways a process has come back; empty in incidents from before this was recorded. */
+export function fateText({ fate }: Pick<ProcessReport, 'fate'>): string {
+  if (fate === 'whole') return 'whole';
+  return fate === 'with-losses' ? 'with losses' : '';
+}
+
+/** What a process has lost, in sentences. */
+export function lossesOf({ losses = [] }: Pick<ProcessReport, 'losses'>): string[] {
+  return losses.map(({ what }) => what);
 }
 
 /** What to do about the reasons of all processes: each advice once, with how many it is for. */

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { lossKinds } from '../config/schema.ts';
 
 const seconds = z.number().meta({ description: 'seconds, with fractions' });
 const bytes = z.int().nonnegative();
@@ -21,6 +22,11 @@ const inDoubt = z.strictObject({
 const tie = z.strictObject({
   with: z.int().meta({ description: 'the other process' }),
   why: z.string().meta({ description: 'its parent, its child, the same session, a pipe ...' }),
+});
+
+const loss = z.strictObject({
+  kind: z.enum(lossKinds).meta({ description: 'what the rules and the configuration call it' }),
+  what: z.string().meta({ description: 'what it was, what the process sees of it now, and why' }),
 });
 
 /** What became of a crash procedure that a process had registered. */
@@ -58,6 +64,11 @@ const processReport = z.strictObject({
     description:
       'pending: the report was written before it was decided; ended: it was ending at the panic, and nobody waits for it',
   }),
+  fate: z.enum(['whole', 'with-losses', 'refused']).optional().meta({
+    description:
+      'what was decided of it: whole; with-losses: it lost what its program must expect to lose, and gets that failure; refused. Absent if nothing was decided, it was ending, or it was never captured. `outcome` says whether it was carried out',
+  }),
+  losses: z.array(loss).optional().meta({ description: 'what it lost, of one that came back with losses' }),
   reasons: z.array(z.string()).meta({ description: 'why it was refused, or could not be restored' }),
   checks: z.array(check),
   repairs: z.array(repair),

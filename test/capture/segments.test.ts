@@ -102,7 +102,7 @@ for (const release of releases) {
         const list = { tasks: all.map(({ task }) => task), lost: [], damage: [], isComplete: true };
         const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
         const own = all.filter(({ pid }) => pid !== OUTSIDER);
-        this.#context = new CaptureContext(this.kernel, clocks, own, list, undefined, this.#ended);
+        this.#context = new CaptureContext(this.kernel, clocks, own, list, { ended: this.#ended });
         sharedSegments.collect(this.#context);
         return this.#context;
       }

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { agree, agreeOrFree, concludeLooks } from '../../src/check/conclude.ts';
 import type { Look, Seen } from '../../src/check/look.ts';
+import type { Loss } from '../../src/model/loss.ts';
 
 function seen(found: Partial<Seen> = {}): Seen {
-  const none = { isEnding: false, reasons: [], moments: [], notes: [], inDoubt: [] };
+  const none = { isEnding: false, reasons: [], moments: [], notes: [], losses: [], inDoubt: [] };
   return { pid: 7, comm: 'web', ...none, ...found };
 }
 
@@ -46,6 +47,38 @@ suite('looks at a process', () => {
 
   test('say that it comes back if they find nothing', () => {
     assert.deepEqual(outcome({}, {}), ['comes back', [], []]);
+  });
+
+  const loss = (of: string, what = of) => ({ kind: 'connections' as const, of, what });
+  const lossesBy = (...found: readonly (readonly Loss[])[]) => {
+    const [one] = concludeLooks(looks(...found.map((losses) => ({ losses }))));
+    return [one?.outcome, one?.losses, one?.moments];
+  };
+
+  test('say with what losses it comes back if all that count found some', () => {
+    const [a, b] = [loss('a'), loss('b')];
+    assert.deepEqual(lossesBy([], [a], [a]), ['with losses', [a], []]);
+    assert.deepEqual(lossesBy([a, b], [b]), ['with losses', [b], ['lost: a']]);
+    assert.deepEqual(lossesBy([a], [b]), ['with losses', [], ['lost: a', 'lost: b']]);
+    assert.equal(outcome({ losses: [a], reasons: [SECCOMP] }, { reasons: [SECCOMP] })[0], 'refused');
+  });
+
+  test('know a loss by what is lost, not by the words for it', () => {
+    const [one, other] = [loss('a', 'a is reset'), loss('a', 'a is reset, with what had come')];
+    assert.deepEqual(lossesBy([one], [other]), ['with losses', [other], []]);
+    assert.equal(agree(looks({ losses: [one] }, { losses: [other] })), true);
+  });
+
+  test('say that it comes back if one lost nothing, and what others lost', () => {
+    assert.deepEqual(lossesBy([loss('a')], []), ['comes back', [], ['lost: a']]);
+    assert.deepEqual(lossesBy([loss('a')], [], []), ['comes back', [], []]);
+  });
+
+  test('go on while they find other losses, and brief ones when the first found any', () => {
+    assert.equal(agree(looks({ losses: [loss('a')] }, {})), false);
+    assert.equal(agree(looks({ losses: [loss('a')] }, { losses: [loss('b')] })), false);
+    assert.equal(agreeOrFree(looks({ losses: [loss('a')] })), false);
+    assert.equal(agreeOrFree(looks({ losses: [loss('a')] }, { losses: [loss('a')] })), true);
   });
 
   test('refuse it for what all of them found, and tell that from what one found', () => {

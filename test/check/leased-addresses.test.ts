@@ -3,6 +3,8 @@ import { suite, test } from 'node:test';
 import { leasedAddresses } from '../../src/check/leased-addresses.ts';
 import { lookAt } from '../../src/check/look.ts';
 import { inetSock } from '../../src/linux/inet.ts';
+import { sockStruct } from '../../src/linux/sock.ts';
+import type { LossKind } from '../../src/model/loss.ts';
 import { connectedOf } from '../capture/files/connected.ts';
 import { openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
@@ -40,10 +42,17 @@ for (const release of releases) {
       physical: fixture.memory.translate(sk + BigInt(Inet.offsetOf(member))),
       bytes: Buffer.from([10, 0, 2, 15]),
     });
-    const notesWith = (leased: ReadonlyMap<string, string>): string[] => {
+    const atWork = (sk: bigint) => ({
+      physical: fixture.memory.translate(sk + BigInt(fixture.bind(sockStruct).offsetOf('owned'))),
+      bytes: Buffer.of(1),
+    });
+    const notesWith = (leased: ReadonlyMap<string, string>, areLost = false): string[] => {
       const patches = [one, other].flatMap((sk) => [address(sk, 'saddr'), address(sk, 'daddr')]);
       const request = { roots: [kinds.tcp], includeDescendants: false, criu: undefined, hasStageZero: true };
-      const look = lookAt(openPatched(release, patches), { ...request, leased });
+      const kernel = openPatched(release, areLost ? [...patches, atWork(one), atWork(other)] : patches);
+      const losses = (): ReadonlySet<LossKind> => new Set(areLost ? ['connections'] : []);
+      const look = lookAt(kernel, { ...request, leased, losses });
+      assert.equal(look.get(kinds.tcp)?.losses.length, areLost ? 2 : 0);
       return (look.get(kinds.tcp)?.notes ?? []).filter((note) => note.includes('TCP connection from'));
     };
 
@@ -52,6 +61,7 @@ for (const release of releases) {
         'has a TCP connection from 10.0.2.15, an address with a time limit of eth0: it goes on only if the machine has that address again',
       ]);
       assert.deepEqual(notesWith(new Map([['10.0.2.16', 'an address']])), []);
+      assert.deepEqual(notesWith(leasedAddresses(OUTPUT), true), [], 'what is lost goes on nowhere');
     });
   });
 }

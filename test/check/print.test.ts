@@ -7,7 +7,7 @@ import { exitStatus, requireOneTarget } from '../../src/cli/check.ts';
 import { styleFor } from '../../src/report/print.ts';
 
 function conclusion(found: Partial<Conclusion> & Pick<Conclusion, 'pid' | 'outcome'>): Conclusion {
-  return { comm: 'web', reasons: [], moments: [], notes: [], inDoubt: [], ...found };
+  return { comm: 'web', reasons: [], moments: [], notes: [], losses: [], inDoubt: [], ...found };
 }
 
 const BACK = conclusion({ pid: 812, outcome: 'comes back', notes: ['2 memory areas have lost their NUMA'] });
@@ -56,6 +56,35 @@ test('in brief only those are named that would not come back, each with one caus
     '  and 2 processes more',
     '  otherworld check tells every cause, and what to do about it',
   ]);
+});
+
+test('who comes back with losses is told so, with what it loses, also in brief', () => {
+  const losses = ['7', '8'].map((port) => ({
+    kind: 'connections' as const,
+    of: port,
+    what: `the connection to 10.0.2.2:${port} is reset: it is one with urgent data (MSG_OOB)`,
+  }));
+  const lossy = conclusion({ pid: 7, outcome: 'with losses', losses });
+  assert.deepEqual(printCheck([lossy], styleFor(false)).split('\n'), [
+    '1 of 1 process would come back if the kernel died now',
+    '      7  web              comes back with losses',
+    '           lost: the connection to 10.0.2.2:7 is reset: it is one with urgent data (MSG_OOB); and 1 more like it (10.0.2.2:8)',
+  ]);
+  assert.match(
+    inBrief([lossy]).join('\n'),
+    /^ {2}web \(7\) would come back with losses: the connection to 10/,
+  );
+  assert.equal(exitStatus([lossy]), 0);
+  const each = conclusion({
+    pid: 7,
+    outcome: 'with losses',
+    moments: losses.map(({ what }) => `lost: ${what}`),
+  });
+  assert.match(
+    printCheck([each], styleFor(false)),
+    /^ {11}at this moment: lost: the connection to 10\.0\.2\.2:7 /m,
+  );
+  assert.match(inBrief([each]).join('\n'), /would come back with losses: lost: the connection to 10/);
 });
 
 test('the exit status tells who comes back, who is refused, and who depends on the moment', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { liveProcess } from '../../src/arm/live-processes.ts';
-import { pidRules } from '../../src/cli/protect.ts';
+import { parseLosses, pidRules } from '../../src/cli/protect.ts';
 import { requireTarget } from '../../src/cli/rule-targets.ts';
 import type { Matchable } from '../../src/config/match.ts';
 
@@ -29,4 +29,11 @@ test('a user is one of something', () => {
 
 test('a running process has its user', () => {
   assert.equal(liveProcess(globalThis.process.pid)?.owner, globalThis.process.getuid?.());
+});
+
+test('what may be lost is named by its kinds, and another name is an error that tells them', () => {
+  assert.deepEqual(parseLosses('connections'), ['connections']);
+  assert.deepEqual(parseLosses('connections, connections', ['connections']), ['connections']);
+  for (const bad of ['memory', '', 'connections,'])
+    assert.throws(() => parseLosses(bad), /^UsageError: --allow-loss .*there are connections$/);
 });

@@ -24,6 +24,7 @@ test('protected processes of one name are told apart by what they were started w
 test('status says in one line which computing processes would be lost, and nothing if none', () => {
   const status: Status = {
     ...{ kernel: '6.12.0', state: 'armed', hint: undefined, armedAt: undefined, rules: [], ruleProblems: [] },
+    mayLose: [],
     ...{ reservedBytes: 320 * 2 ** 20, neededBytes: 255 * 2 ** 20, reclaimableBytes: undefined },
     ...{ isAtWork: false, memoryProblem: undefined, encryptionProblem: undefined, lostComputing: undefined },
   };
@@ -33,6 +34,10 @@ test('status says in one line which computing processes would be lost, and nothi
   const lossy = print({ ...status, lostComputing: LOST });
   assert.deepEqual(lossy.split('\n'), ['armed for 6.12.0', memory, LOST, protection]);
   assert.ok(isWell(status));
+  assert.match(
+    print({ ...status, mayLose: ['connections'] }),
+    /^all of it may lose connections \(\[losses\] of the configuration\)$/m,
+  );
   const [first] = print({ ...status, state: 'not armed', isAtWork: true }).split('\n');
   assert.match(first ?? '', /^not armed .* \(an otherworld that arms or builds is at work now\)$/);
   const encryptionProblem = 'memory encryption is on (SME or SEV): such memory cannot be read';

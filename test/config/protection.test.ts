@@ -57,6 +57,39 @@ test('rules come back as they were saved, in a file of root alone', () => {
   assert.deepEqual(filesBeside(path), ['protection.json']);
 });
 
+test('what a rule allows to be lost is kept with it, shown, and replaced or removed with it', () => {
+  const lossy: ProtectionRule = { ...unit, allowLoss: ['connections'] };
+  assert.deepEqual(loadRules(saved([lossy, joe])).rules, [lossy, joe]);
+  assert.equal(describeRule(lossy), '--unit redis.service --allow-loss connections');
+  assert.deepEqual(addRules([unit, joe], [lossy]), [joe, lossy]);
+  assert.deepEqual(addRules([lossy], [unit]), [unit]);
+  assert.deepEqual(removeRules([lossy, joe], [unit]), [joe]);
+  const lossyPid: ProtectionRule = { ...redis, allowLoss: ['connections'] };
+  assert.deepEqual(loadRules(saved([lossyPid])).rules, [lossyPid]);
+});
+
+test('who knows nothing of what may be lost finds the rules as they always were', () => {
+  const path = saved([{ ...unit, allowLoss: ['connections'] }, joe]);
+  const { version, rules } = JSON.parse(readFileSync(path, 'utf8'));
+  assert.deepEqual([version, rules], [1, [unit, joe]]);
+});
+
+test('what may be lost and is damaged costs no rule, nor is it for another process of the same number', () => {
+  const path = saved([joe]);
+  const damaged = (allowances: unknown) => {
+    writeFileSync(path, JSON.stringify({ version: 1, rules: [joe, redis], allowances }));
+    return loadRules(path);
+  };
+  const known = { rule: joe, allowLoss: ['connections'] };
+  const found = damaged([{ rule: redis, allowLoss: ['memory'] }, known]);
+  assert.deepEqual(found.rules, [{ ...joe, allowLoss: ['connections'] }, redis]);
+  assert.match(found.problems.join(), /what may be lost, 1 of 2 is damaged, and lost: /);
+  const none = damaged('connections');
+  assert.deepEqual([none.rules, none.problems.length], [[joe, redis], 1]);
+  const other = damaged([{ rule: { ...redis, startTicks: 5 }, allowLoss: ['connections'] }]);
+  assert.deepEqual(other, { rules: [joe, redis], problems: [] });
+});
+
 test('rules of files that knew no users are those of root', () => {
   const path = saved([]);
   writeFileSync(path, '{"version":1,"rules":[{"kind":"command","name":"joe"}]}');

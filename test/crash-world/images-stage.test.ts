@@ -20,7 +20,7 @@ for (const release of releases) {
     const { groups, refused, ties } = captureProcesses(kernel, { roots: [pid], includeDescendants: false });
     assert.deepEqual(refused, []);
     const report = emptyReport();
-    const known = { selected: [], candidates: [] };
+    const known = { selected: [], candidates: [], rules: [] };
     report.processes = groups.flatMap((group) =>
       group.processes.map((process) => capturedReport(process, group, known)),
     );

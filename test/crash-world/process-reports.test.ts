@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  capturedReport,
   concludePending,
   endedReport,
   noteTies,
   noteUnprotected,
+  refusedReport,
   selectedReport,
 } from '../../src/crash-world/process-reports.ts';
 import type { Candidate } from '../../src/crash-world/select.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { reportSchema } from '../../src/report/schema.ts';
+import { groupOf, processOf } from '../criu/processes.ts';
 import { emptyReport } from '../report/example.ts';
 
 const candidate: Candidate = {
@@ -39,7 +42,7 @@ test('a process that a rule names is in the report before it is captured, and st
 test('a process that was ending is neither one that is back nor one that is missing', () => {
   const report = emptyReport();
   const rule = { kind: 'command', name: 'database' } as const;
-  const selection = { selected: [{ candidate, rule }], candidates: [candidate] };
+  const selection = { selected: [{ candidate, rule }], candidates: [candidate], rules: [rule] };
   const notes = ['was ending, and has ended: exit code 1; nobody waits for it'];
   report.processes.push(endedReport({ pid: 7, comm: 'database', notes }, selection));
   concludePending(report, 'a stage failed');
@@ -48,6 +51,19 @@ test('a process that was ending is neither one that is back nor one that is miss
   const text = printReport(report, styleFor(false));
   assert.match(text, /^0 of 0 protected processes run again, 1 more was ending$/m);
   assert.match(text, /^ +7 {2}database +ended\n(.*\n)* +note: was ending, and has ended: exit code 1/m);
+});
+
+test('what became of a process is decided when it is captured: whole, with losses, or refused', () => {
+  const selection = { selected: [], candidates: [candidate], rules: [] };
+  const group = groupOf([processOf(7)]);
+  const [found = assert.fail()] = group.processes;
+  assert.equal(capturedReport(found, group, selection).fate, 'whole');
+  const loss = { kind: 'connections' as const, what: 'the connection to 10.0.2.2:5432 is reset' };
+  found.findings.losses.push({ ...loss, of: '10.0.2.15:40000 10.0.2.2:5432' });
+  const lossy = capturedReport(found, group, selection);
+  assert.deepEqual([lossy.fate, lossy.losses], ['with-losses', [loss]]);
+  assert.equal(refusedReport({ pid: 7, comm: 'x', reasons: ['uses io_uring'] }, selection).fate, 'refused');
+  assert.equal(reportSchema.safeParse({ ...emptyReport(), processes: [lossy] }).success, true);
 });
 
 test('what was decided is not decided again', () => {

@@ -115,7 +115,7 @@ test('stages run in this order, and are in the report under these names', async 
   });
 });
 
-const nobody = { selected: [], candidates: [] };
+const nobody = { selected: [], candidates: [], rules: [] };
 
 /**
  * What is otherwise in later stages when one fails: other inputs, or the stage is left out. All that is not

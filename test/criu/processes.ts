@@ -160,6 +160,7 @@ export const lateNothing: RestorePlan = {
   ...{ affinities: [], ioPriorities: [], timerSlacks: [], coredumpFilters: [] },
   ...{
     sockets: [],
+    brokenConnections: [],
     exclusiveTerminals: [],
     wallClockTimers: [],
     fifos: [],

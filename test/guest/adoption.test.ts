@@ -207,7 +207,7 @@ suite(`adoption with ${release}`, () => {
     const text = await guest.sh('otherworld report');
     assert.match(text, new RegExp(`^Incident ${report.id}$`, 'm'));
     assert.match(text, /^(\d+) of \1 protected processes run again$/m);
-    assert.match(text, /sleep +restored +in by-hand\.service/);
+    assert.match(text, /sleep +restored +whole, in by-hand\.service/);
     assert.equal((await guest.exec(['otherworld', 'report', '2000-01-01T00-00-00Z'])).status, 1);
   });
 

@@ -1,11 +1,12 @@
 // Boots one armed guest that panics in the middle of traffic, with TCP connections of every kind: to and from
 // peers outside of it, which know nothing of it, and within it. Every byte is accounted for at both ends.
 import assert from 'node:assert/strict';
+import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, suite, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../lab/ports.ts';
-import type { IncidentReport } from '../../src/report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
 import {
   DeafListener,
@@ -28,6 +29,9 @@ const PROGRAM = '/srv/connections.py';
 const QUIET = ['server', 'waits', 'blocking', 'polling'];
 /** Whose connections are in use: one of them may be caught at work, and is refused then. */
 const IN_USE = ['busy', 'caller', 'six', 'pair', 'far'];
+/** Whose connection cannot be kept: two may lose it, the third may not. */
+const MAY_LOSE = ['keyed', 'knocks'];
+const MAY_NOT = 'kept';
 /** As much as takes longer than the panic's way to the kernel. */
 const MUCH = 3_000_000;
 /** More than the buffers of both ends and of what is between them take. */
@@ -57,12 +61,18 @@ suite(`TCP connections when ${release} panics`, () => {
   let deaf: DeafListener;
   const knocks: Promise<Knock>[] = [];
   let stop: () => void;
+  const losing: Socket[] = [];
+  const servers: Server[] = [];
+  let checked = '';
+  let status = '';
 
   const run = async (name: string, command: string): Promise<void> => {
     pids.set(name, await guest.background(`exec python3 ${PROGRAM} ${command} 2>/srv/${name}.error`));
   };
   const peerOf = (name: string): OutsidePeer => outside.get(name) ?? assert.fail(name);
   const pidOf = (name: string): number => pids.get(name) ?? assert.fail(name);
+  const processOf = (name: string): ProcessReport =>
+    report.processes.find(({ pid }) => pid === pidOf(name)) ?? assert.fail(name);
   /** Waits for a line that a program writes, and tells it. */
   const said = (name: string, seconds = 240): Promise<string> => guest.until(`cat /srv/${name}`, seconds);
   const reached = (name: string, bytes: number): Promise<string> =>
@@ -135,6 +145,24 @@ suite(`TCP connections when ${release} panics`, () => {
     }
   }
 
+  /** Their connections to the outside are never answered, and would wait for ever. */
+  async function startLosing(): Promise<void> {
+    for (const name of ['keyed', MAY_NOT]) {
+      const { port, server, accept } = await listenOutside();
+      servers.push(server);
+      await run(name, `keyed ${HOST} ${port} /srv ${name}`);
+      losing.push(await accept());
+    }
+    await run('knocks', 'knock /srv knocks');
+    for (const name of [...MAY_LOSE, MAY_NOT]) await guest.until(`cat /srv/${name}.at`, 120);
+    const allowed = MAY_LOSE.map((name) => `--pid ${pidOf(name)}`).join(' ');
+    await guest.sh(`otherworld protect ${allowed} --allow-loss connections`);
+    await guest.sh(`otherworld protect --pid ${pidOf(MAY_NOT)}`);
+    const pids = [...MAY_LOSE, MAY_NOT].map((name) => `--pid ${pidOf(name)}`).join(' ');
+    checked = await guest.sh(`otherworld check ${pids} || true`);
+    status = await guest.sh('otherworld status || true');
+  }
+
   before(async () => {
     port = await freePort();
     do busyPort = await freePort();
@@ -152,6 +180,7 @@ suite(`TCP connections when ${release} panics`, () => {
     await startOutside();
     await startWithin();
     await startCaller();
+    await startLosing();
     // The peer's end has come, behind all that it had sent, and this one's has been acknowledged.
     await guest.until(`test "$(ss -tnH state close-wait sport = :${PORT} | wc -l)" = 1`, 120);
     await guest.until(`test "$(ss -tnH state fin-wait-2 sport = :${PORT} | wc -l)" = 1`, 120);
@@ -169,6 +198,8 @@ suite(`TCP connections when ${release} panics`, () => {
     counter?.close();
     deaf?.close();
     stop?.();
+    for (const socket of losing) socket.destroy();
+    for (const server of servers) server.close();
     await guest?.down();
   });
 
@@ -227,10 +258,42 @@ suite(`TCP connections when ${release} panics`, () => {
 
   test('whose other end has gone with the kernel end with a reset, for who only waits too', async () => {
     assert.equal(await said('waits', 60), 'ConnectionResetError');
-    const noted = report.processes.find(({ pid }) => pid === pidOf('waits'))?.notes ?? [];
+    const { fate, losses = [] } = processOf('waits');
+    assert.equal(fate, 'with-losses');
     assert.ok(
-      noted.some((note) => /is reset: its other end was that of PID \d+ \(python3\)/.test(note)),
-      `${noted}`,
+      losses.some(({ what }) => /is reset: its other end was that of PID \d+ \(python3\)/.test(what)),
+      JSON.stringify(losses),
+    );
+  });
+
+  test('that cannot be kept cost their process, unless it may lose them', () => {
+    const { outcome, fate, reasons } = processOf(MAY_NOT);
+    assert.deepEqual([outcome, fate], ['refused', 'refused']);
+    assert.match(reasons.join(), /TCP_FASTOPEN_KEY/);
+    for (const name of MAY_LOSE) {
+      assertRestored(report, pidOf(name));
+      assert.equal(processOf(name).fate, 'with-losses', name);
+    }
+    assert.equal(processOf('server').fate, 'whole');
+  });
+
+  test('that are lost have been reset, by all that their processes see of them', async () => {
+    assert.equal(await said('keyed', 60), "ECONNRESET b'' EPIPE same");
+    assert.equal(await said('knocks', 60), 'ECONNRESET');
+  });
+
+  test('that may be lost are named before the panic and after it', async () => {
+    assert.match(checked, new RegExp(`^ +${pidOf('keyed')} +python3 +comes back with losses\n +lost: `, 'm'));
+    assert.match(checked, new RegExp(`^ +${pidOf(MAY_NOT)} +python3 +refused\n`, 'm'));
+    assert.match(status, new RegExp(`--pid ${pidOf('keyed')} --allow-loss connections +python3`));
+    assert.match(status, new RegExp(`python3 \\(${pidOf('keyed')}\\) would come back with losses: `));
+    const shown = await guest.sh('otherworld report');
+    assert.match(shown, new RegExp(`^ +${pidOf('keyed')} +python3 +restored +with losses`, 'm'));
+    const why = await guest.sh(`otherworld report --why ${pidOf('keyed')}`);
+    assert.match(why, /restored with losses, and runs in /);
+    assert.match(
+      why,
+      /Lost, and delivered as a failure\n {2}the connection to 10\.0\.2\.2:\d+ is reset, with what was set for TCP_FASTOPEN: /,
     );
   });
 

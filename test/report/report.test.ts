@@ -248,6 +248,19 @@ test('people read what came back, what did not and why', () => {
   assert.match(text, /320 MiB reserved, at most 176 MiB used until old memory was taken back \(1024 MiB\)/);
 });
 
+test('which of the outcomes it was is told, with what was lost; older reports do not say', () => {
+  const what = 'the connection to 10.0.2.2:5432 is reset: it is one that was being worked on';
+  const lossy = process(5, { fate: 'with-losses', losses: [{ kind: 'connections', what }] });
+  const report = { ...full, processes: [process(4, { fate: 'whole' }), lossy, process(6, {})] };
+  const text = printReport(report, styleFor(false));
+  assert.match(text, /^3 of 3 protected processes run again$/m);
+  assert.match(text, /^ +4 {2}p4 +restored +whole$/m);
+  assert.match(text, new RegExp(`^ +5 {2}p5 +restored +with losses\\n +lost: ${what}$`, 'm'));
+  assert.match(text, /^ +6 {2}p6 +restored$/m);
+  const other = { ...lossy, losses: [{ kind: 'memory', what }] };
+  assert.equal(reportSchema.safeParse({ ...full, processes: [other] }).success, false);
+});
+
 test('what is in use at the end of a stage can be compared with what is reserved', () => {
   const MIB = 2 ** 20;
   const stage = { startSeconds: 1, durationSeconds: 1, outcome: 'done' as const };

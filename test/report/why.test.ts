@@ -130,6 +130,18 @@ Crash procedure
     );
   });
 
+  it('says with what losses a process has come back', () => {
+    const what = 'the connection to 10.0.2.2:5432 is reset: it is one with urgent data (MSG_OOB)';
+    const processes = report.processes.map((one) =>
+      one.pid === 812
+        ? { ...one, fate: 'with-losses' as const, losses: [{ kind: 'connections' as const, what }] }
+        : one,
+    );
+    const text = page(812, { ...report, processes });
+    assert.match(text, /: restored with losses, and runs in database\.service$/m);
+    assert.ok(text.includes(`\n\nLost, and delivered as a failure\n  ${what}\n\n`), text);
+  });
+
   it('says of one that is not back why, what to do, and what it is tied to', () => {
     const text = page(900);
     assert.match(text, /^p900 \(pid 900\) in incident \S+: refused$/m);

@@ -6,6 +6,7 @@ import type { TaskList } from '../../linux/readers/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { OpenFile } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
+import { type AllowedLosses, type Loss, type LossKind, noneAllowed } from '../../model/loss.ts';
 import type { FileOwner } from '../../model/open-file.ts';
 import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -17,6 +18,16 @@ import { FileRefusal } from './refusal.ts';
 
 /** Of a file that no descriptor leads to. */
 export const noOwner: FileOwner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
+
+/** What of a capture is there at times only. */
+export interface Surroundings {
+  readonly disks?: Disks | undefined;
+  /** What processes had that have ended. */
+  readonly ended?: EndedTasks | undefined;
+  readonly sandboxes?: Sandboxes | undefined;
+  /** Without it nothing may be lost. */
+  readonly allowedLosses?: AllowedLosses | undefined;
+}
 
 /**
  * What a capture of files has found so far. What belongs to one kind of file or memory is in that kind's own
@@ -34,12 +45,14 @@ export class CaptureContext {
   readonly disks: Disks | undefined;
   readonly sandboxes: Sandboxes;
   readonly ended: EndedTasks;
+  readonly allowedLosses: AllowedLosses;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
   readonly refusalsForNow = new Map<number, FileReason[]>();
   readonly notes = new Map<number, string[]>();
   readonly repairs = new Map<number, Repair[]>();
+  readonly losses = new Map<number, Loss[]>();
 
   /** Open files by the address of their struct file; a refusal is remembered too. */
   readonly opened = new Map<bigint, OpenFile | FileRefusal>();
@@ -48,25 +61,24 @@ export class CaptureContext {
   readonly #pathsInUse = new Map<number, Set<number>>();
   #lastId = 0;
 
-  /** @param ended what processes had that have ended */
   constructor(
     kernel: Kernel,
     clocks: Clocks,
     tasks: readonly FileTask[],
     list: TaskList,
-    disks?: Disks,
-    ended: EndedTasks = noneEnded,
-    sandboxes: Sandboxes = noSandboxes,
+    surroundings: Surroundings = {},
   ) {
+    const { disks, ended, sandboxes, allowedLosses } = surroundings;
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
     this.list = list;
     this.disks = disks;
-    this.sandboxes = sandboxes;
-    this.ended = ended;
-    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, ended);
-    this.mappers = new Mappers(kernel, this.tasks, list, ended);
+    this.sandboxes = sandboxes ?? noSandboxes;
+    this.ended = ended ?? noneEnded;
+    this.allowedLosses = allowedLosses ?? noneAllowed;
+    this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, this.ended);
+    this.mappers = new Mappers(kernel, this.tasks, list, this.ended);
   }
 
   /** What a kind of file or memory has found: an object of its class, made when it is first asked for. */
@@ -128,6 +140,18 @@ export class CaptureContext {
     for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid))) {
       this.note(pid, note);
     }
+  }
+
+  /** Whether every protected one of some holders may lose something of a kind. */
+  mayLose(holders: readonly Holder[], kind: LossKind): boolean {
+    const own = holders.filter(({ isProtected }) => isProtected);
+    return own.length > 0 && own.every(({ pid }) => this.allowedLosses(pid).has(kind));
+  }
+
+  /** A loss of every protected holder. */
+  loseForHolders(holders: readonly Holder[], loss: Loss): void {
+    for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid)))
+      this.losses.set(pid, [...(this.losses.get(pid) ?? []), loss]);
   }
 
   /** Processes that have to be restored together. */

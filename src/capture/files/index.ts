@@ -35,6 +35,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
     refusals: context.refusals,
     refusalsForNow: context.refusalsForNow,
     notes: context.notes,
+    losses: context.losses,
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
     exeFile: (file, pid) => captureExecutable(context, file, pid),

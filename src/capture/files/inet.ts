@@ -14,36 +14,25 @@ import { skbQueue } from '../../linux/skbuff.ts';
 import { family as families, type Sock, tcpState } from '../../linux/sock.ts';
 import { tcpSettings, tcpSock } from '../../linux/tcp.ts';
 import { udpSock } from '../../linux/udp.ts';
-import {
-  type InetSocket,
-  type Shutdown,
-  type SocketState,
-  socketState,
-  type TcpConnecting,
-  type TcpConnection,
-} from '../../model/socket.ts';
+import { type InetSocket, type Shutdown, type SocketState, socketState } from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress } from '../../system/ip-address.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { type Connectedness, type Endpoints, lostConnection, reusePort } from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
+import { showHolder } from './holders.ts';
 import { ipOptions } from './ip-options.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkSocketCgroup } from './socket-cgroup.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { beingMadeLoss, checkBeingMade, checkUnread } from './tcp-beginning-and-end.ts';
 import { tcpConnecting } from './tcp-connecting.ts';
 import { connectedStates, tcpConnection } from './tcp-connection.ts';
-import { connectPeer } from './tcp-peer.ts';
+import { connectPeer, consentTo } from './tcp-peer.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
 const SOCK = { stream: 1, dgram: 2 } as const;
-
-interface Endpoints {
-  readonly sourceAddress: Uint8Array;
-  readonly sourcePort: number;
-  readonly destinationAddress: Uint8Array;
-  readonly destinationPort: number;
-}
 
 function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
   const isSix = family === families.inet6;
@@ -80,6 +69,9 @@ const opening: Readonly<Record<number, string>> = {
   [tcpState.synReceived]: 'is being connected by TCP to',
 };
 
+/** States in which a connection is being made. */
+const beingMade: ReadonlySet<number> = new Set([tcpState.synSent, tcpState.synReceived]);
+
 /**
  * The state as an image has it: a socket that is connecting has no connection yet. Throws a FileRefusal for
  * connections that are being made by the other end, and for states that no open socket has.
@@ -89,7 +81,11 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   if (state === tcpState.synSent) return socketState.close;
   const sentence = opening[state];
   if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
-  throw new FileRefusal(`${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`);
+  throw new FileRefusal(
+    `${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`,
+    undefined,
+    beingMadeLoss,
+  );
 }
 
 /**
@@ -106,25 +102,6 @@ export function tcpShutdown(
   return shutdownOf(sock);
 }
 
-/** What came before the end of a connection and was not read is in no image. */
-function checkUnread(kernel: Kernel, sock: Sock, ends: Endpoints): void {
-  const bytes = skbQueue(kernel, sock.receiveQueue).reduce((sum, { len }) => sum + len, 0);
-  if (sock.state !== tcpState.close || bytes === 0) return;
-  const peer = showEndpoint(ends.destinationAddress, ends.destinationPort);
-  throw new FileRefusal(`has data from a TCP connection to ${peer} that has ended, and has not read it`);
-}
-
-/** What an image has of a socket's connection, or of its having none. */
-interface Connectedness {
-  readonly state: SocketState;
-  readonly ends: Endpoints;
-  readonly shutdown: Shutdown;
-  readonly connection: TcpConnection | undefined;
-  readonly connecting: TcpConnecting | undefined;
-  /** Options with which a socket hears that its peer is gone. */
-  readonly options: readonly LateOption[];
-}
-
 /** Of a socket that is neither connected nor bound. */
 function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Connectedness, 'state'> {
   const ends = {
@@ -132,14 +109,15 @@ function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Con
     destinationAddress: new Uint8Array(destinationAddress.length),
     ...{ sourcePort: 0, destinationPort: 0 },
   };
-  return { ends, shutdown: 0, connection: undefined, connecting: undefined, options: [] };
+  const none = { connection: undefined, connecting: undefined, broken: undefined };
+  return { ends, shutdown: 0, ...none, options: [] };
 }
 
 /**
  * Throws a FileRefusal if a connection cannot be kept or begun anew, or has ended and not all of it was
  * read.
  */
-function tcpConnectedness(
+function keptTcp(
   context: CaptureContext,
   socket: Socket,
   sock: Sock,
@@ -147,24 +125,43 @@ function tcpConnectedness(
   ends: Endpoints,
 ): Connectedness {
   const { kernel } = context;
+  if (sock.state === tcpState.synReceived) checkBeingMade(context, socket, sock, ends);
   const state = tcpStateOf(sock.state, ends);
   const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
   const tcp = kernel.bind(tcpSock).at(sock.address);
   if (sock.state === tcpState.synSent) {
-    const connecting = tcpConnecting(context, sock, tcp, ends, where);
+    const connecting = tcpConnecting(context, socket, sock, tcp, ends);
     return { ...unconnected(ends), state, connecting };
   }
   if (!connectedStates.has(state)) {
-    checkUnread(kernel, sock, ends);
+    checkUnread(context, sock, inet, ends);
     checkUnsent(kernel, sock, ends);
     const shutdown = tcpShutdown(sock, socket);
     return { ...unconnected(ends), state, ends: withoutConnection(ends, inet), shutdown };
   }
   const connection = tcpConnection(context, sock, tcp, where);
   const gone = connectPeer(context, sock, inet, where);
-  // CRIU leaves the option set on every connection.
-  const options = [{ name: 'SO_REUSEPORT', value: sock.reuseport === 0 ? 0 : 1 } as const, ...gone];
-  return { state, ends, shutdown: shutdownOf(sock), connection, connecting: undefined, options };
+  const none = { connecting: undefined, broken: undefined };
+  const options = [reusePort(sock), ...gone];
+  return { state, ends, shutdown: shutdownOf(sock), connection, ...none, options };
+}
+
+/** A connection that can be kept, or that is lost where that is allowed. Throws a FileRefusal otherwise. */
+function tcpConnectedness(...situation: Parameters<typeof keptTcp>): Connectedness {
+  try {
+    return keptTcp(...situation);
+  } catch (error) {
+    if (!(error instanceof FileRefusal) || error.loss === undefined) throw error;
+    const [context, socket, sock, inet, ends] = situation;
+    const { reason, moment, loss } = error;
+    const { isOwn, against } = consentTo(context, sock, inet);
+    if (against !== undefined)
+      throw new FileRefusal(`${reason}; ${showHolder(against)}, at its other end, may not lose it`, moment);
+    if (!isOwn) throw error;
+    // The server of a TCP Fast Open may have accepted what is still being made.
+    const isOpening = beingMade.has(sock.state) && socket.state === socketConnected.connecting;
+    return lostConnection(context, sock, ends, loss, isOpening);
+  }
 }
 
 function udpConnectedness(kernel: Kernel, sock: Sock, ends: Endpoints): Connectedness {
@@ -199,7 +196,12 @@ function unreadDatagrams(kernel: Kernel, sock: Sock): number {
   return skbQueue(kernel, sock.receiveQueue).length + skbQueue(kernel, reader_queue).length;
 }
 
-function connectionOf(sock: Sock, inet: InetSock): 'none' | 'has' | 'had' {
+function connectionOf(
+  sock: Sock,
+  inet: InetSock,
+  { broken }: Connectedness,
+): 'none' | 'has' | 'had' | 'lost' {
+  if (broken !== undefined) return 'lost';
   if (connectedStates.has(sock.state)) return 'has';
   return networkPort(inet.destinationPort) === 0 ? 'none' : 'had';
 }
@@ -211,11 +213,12 @@ function lateOptions(
   sock: Sock,
   inet: InetSock,
   isTcp: boolean,
+  connectedness: Connectedness,
 ): LateOption[] {
   return [
     ...lateSocketOptions(kernel, socket, sock),
     ...ipOptions(kernel, sock, inet),
-    ...(isTcp ? tcpOptions(kernel, sock, connectionOf(sock, inet)) : udpOptions(kernel, sock)),
+    ...(isTcp ? tcpOptions(kernel, sock, connectionOf(sock, inet, connectedness)) : udpOptions(kernel, sock)),
   ];
 }
 
@@ -255,7 +258,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     socketType: sock.sk_type,
     state,
     options,
-    lateOptions: [...lateOptions(kernel, socket, sock, inet, isTcp), ...connectedness.options],
+    lateOptions: [...lateOptions(kernel, socket, sock, inet, isTcp, connectedness), ...connectedness.options],
     shutdown: connectedness.shutdown,
     family,
     protocol,
@@ -270,6 +273,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     tcp: isTcp ? tcpSettings(kernel, kernel.bind(tcpSock).at(sock.address)) : undefined,
     connection,
     connecting,
+    broken: connectedness.broken,
   };
 }
 

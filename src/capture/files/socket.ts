@@ -41,12 +41,15 @@ export function captureSocket(context: CaptureContext, file: File): UnixSocket |
     throw new FileRefusal('has a socket that does not point back to its file');
   const sock = kernel.bind(sockStruct).at(socket.sk);
   if (sock.sk_socket !== socket.address) throw new FileRefusal('has a socket whose two halves do not match');
-  if (sock.sk_err !== 0) {
-    const holders = context.system.holdersOfObject(sock.address);
-    context.noteHolders(holders, `the error ${sock.sk_err} that waited on a socket (SO_ERROR) is lost`);
-  }
   const capture = families.get(sock.family);
   if (capture === undefined)
     throw new FileRefusal(`has a ${otherFamilies[sock.family] ?? `family ${sock.family}`} socket`);
-  return capture(context, file, socket, sock);
+  const captured = capture(context, file, socket, sock);
+  // A connection that is lost has an error of its own.
+  const isBroken = captured.type === 'inet' && captured.broken !== undefined;
+  if (sock.sk_err !== 0 && !isBroken) {
+    const holders = context.system.holdersOfObject(sock.address);
+    context.noteHolders(holders, `the error ${sock.sk_err} that waited on a socket (SO_ERROR) is lost`);
+  }
+  return captured;
 }

@@ -1,13 +1,18 @@
-import { isScoped } from '../../linux/inet.ts';
+import { isScoped, showEndpoint } from '../../linux/inet.ts';
+import type { Socket } from '../../linux/net.ts';
 import { rbTreeForEachEntry } from '../../linux/rbtree.ts';
 import { skBuff, skbQueue } from '../../linux/skbuff.ts';
 import { isAtWork, type Sock } from '../../linux/sock.ts';
 import { sequenceDistance, type TcpSock } from '../../linux/tcp.ts';
 import type { TcpConnecting } from '../../model/socket.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import type { Endpoints } from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
-import { FileRefusal } from './refusal.ts';
-import { checkCarried } from './tcp-connection.ts';
+import { FileRefusal, type PossibleLoss } from './refusal.ts';
+import { beingMadeLoss, fastOpenRefusal, hasFastOpen } from './tcp-beginning-and-end.ts';
+import { checkOwn, uncarried } from './tcp-connection.ts';
+import { checkOpening } from './tcp-plausible.ts';
+import { Disagreement } from './tcp-queue.ts';
 
 /** SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK of sk_userlocks (include/net/sock.h): bind(2) has chosen. */
 const BOUND = 4 | 8;
@@ -22,39 +27,60 @@ function hasData(kernel: Kernel, sock: Sock, { snd_una, write_seq }: TcpSock): b
   return sequenceDistance(snd_una, write_seq) !== 1 || buffers.some(({ len }) => len > 0);
 }
 
+/** Why a connection cannot be begun anew in the same way, after "is connecting by TCP to its peer". */
+function problemOf(sock: Sock, tcp: TcpSock, ends: Endpoints): string | undefined {
+  if (isAtWork(sock)) return ', and a CPU or a system call was at it';
+  if (sock.sk_err !== 0) return ', which has failed';
+  if ((sock.sk_userlocks & BOUND) !== 0) return ' from an address or a port of its choice';
+  if (sock.boundInterface !== 0) return ' through an interface of its choice (SO_BINDTODEVICE)';
+  if (isScoped(ends.destinationAddress)) return ', an address of one link';
+  const uncarriedFor = uncarried(tcp);
+  return uncarriedFor === undefined ? undefined : ` ${uncarriedFor}`;
+}
+
+/**
+ * Whether the socket is as one that is connecting has to be. Throws a {@link Disagreement} if it is not and
+ * nobody was at it: then it is damaged. What somebody was at may be on its way into that state or out of it.
+ */
+function isPlainly(kernel: Kernel, socket: Socket, sock: Sock, tcp: TcpSock): boolean {
+  try {
+    checkOpening(kernel, socket, sock, tcp);
+    return true;
+  } catch (error) {
+    if (error instanceof Disagreement && isAtWork(sock)) return false;
+    throw error;
+  }
+}
+
 /**
  * What a socket wants that has sent its SYN and has no answer yet (SYN_SENT). The connection is begun anew
  * from another port, and all goes on as if the first SYN had been lost: whoever waits for it goes on waiting.
  * If the peer has answered, it hears that this connection is not known any more.
  *
  * @param ends those of the connection, in network order
- * @param where the peer, for people
- * @throws FileRefusal if it cannot be begun anew in the same way
+ * @throws FileRefusal if it cannot be begun anew in the same way; it can be lost if it could be tried again
  */
 export function tcpConnecting(
   context: CaptureContext,
+  socket: Socket,
   sock: Sock,
   tcp: TcpSock,
-  ends: {
-    readonly sourceAddress: Uint8Array;
-    readonly destinationAddress: Uint8Array;
-    readonly destinationPort: number;
-  },
-  where: string,
+  ends: Endpoints,
 ): TcpConnecting {
-  const refuse = (why: string): never => {
-    throw new FileRefusal(`is connecting by TCP to ${where}${why}`, 'passing');
+  const { kernel } = context;
+  const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  const refuse = (why: string, loss?: PossibleLoss): never => {
+    throw new FileRefusal(`is connecting by TCP to ${where}${why}`, 'passing', loss);
   };
-  if (isAtWork(sock)) refuse(', and a CPU or a system call was at it');
-  if (sock.sk_err !== 0) refuse(', which has failed');
-  if ((sock.sk_userlocks & BOUND) !== 0) refuse(' from an address or a port of its choice');
-  if (sock.boundInterface !== 0) refuse(' through an interface of its choice (SO_BINDTODEVICE)');
-  if (tcp.fastopen_connect !== 0 || hasData(context.kernel, sock, tcp))
-    refuse(' with its first data (TCP Fast Open)');
-  if (isScoped(ends.destinationAddress)) refuse(', an address of one link');
-  checkCarried(sock, tcp);
+  checkOwn(kernel, sock, tcp);
+  if (!isPlainly(kernel, socket, sock, tcp)) refuse(', and a CPU or a system call was changing it');
   const holders = context.system.holdersOfObject(sock.address);
   if (!holders.some(({ isProtected }) => isProtected)) refuse(', and has no descriptor for it any more');
+  if (tcp.fastopen_connect !== 0 || tcp.fastopen_req !== 0n || hasData(kernel, sock, tcp))
+    refuse(' with its first data (TCP Fast Open)');
+  const problem = problemOf(sock, tcp, ends);
+  if (problem !== undefined && hasFastOpen(tcp)) throw fastOpenRefusal(where, 'passing');
+  if (problem !== undefined) refuse(problem, beingMadeLoss);
   context.noteHolders(
     holders,
     `the connection to ${where}, which was being made, is begun anew from another port`,

@@ -2,16 +2,23 @@ import { isAtWork, type Sock, sockFlag, tcpState } from '../../linux/sock.ts';
 import { sequenceAfter, sequenceDistance, TCP_ECN_OK, type TcpSock } from '../../linux/tcp.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { StreamBytes, TcpConnection } from '../../model/socket.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
-import { FileRefusal } from './refusal.ts';
+import { FileRefusal, type PossibleLoss } from './refusal.ts';
+import { checkOrder, checkPlausible } from './tcp-plausible.ts';
 import { disagree, receiveQueue, retransmitQueue, sentTo, writeQueue } from './tcp-queue.ts';
 import { checkWork, readAtWork } from './tcp-work.ts';
+import { protectionProblem, socketProblem } from './transport-options.ts';
 
 /** States in which the peer has ended its side. */
-const peerEnded: ReadonlySet<number> = new Set([tcpState.closeWait, tcpState.lastAck, tcpState.closing]);
+export const peerEnded: ReadonlySet<number> = new Set([
+  tcpState.closeWait,
+  tcpState.lastAck,
+  tcpState.closing,
+]);
 /** States in which this side is ended, and the peer has not acknowledged it. */
-const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
+export const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
 
 /** States of a connection that both ends have made, and of which one direction is open at least. */
 export const connectedStates: ReadonlySet<number> = new Set([
@@ -20,19 +27,66 @@ export const connectedStates: ReadonlySet<number> = new Set([
   ...ending,
 ]);
 
-/** Throws a FileRefusal for what the kernel has no way to make again. */
-export function checkCarried(sock: Sock, tcp: TcpSock): void {
+/** What has more to do with the kernel than a reset would end, and damage. Throws a FileRefusal. */
+export function checkOwn(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
   const refuse = (what: string): never => {
     throw new FileRefusal(`has a TCP connection ${what}`);
   };
-  if (tcp.is_mptcp === 1) refuse('over several paths (MPTCP)');
+  checkPlausible(kernel, sock, tcp);
   if (sock.sk_user_data !== 0n) refuse('that something in the kernel uses (BPF, NBD, iSCSI or the like)');
   if (tcp.repair !== 0) refuse('that was being checkpointed (TCP_REPAIR)');
-  if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) refuse('that is being opened (TCP_FASTOPEN)');
-  if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
-    refuse('with urgent data (MSG_OOB)');
+  // At a reset the kernel tells which memory can be used again.
   if (sock.sk_zckey !== 0) refuse('that has sent without copying (MSG_ZEROCOPY)');
-  if (tcp.tcp_usec_ts === 1) refuse('with time stamps in microseconds (tcp_usec_ts)');
+  // A call that was at work may have given what was not decrypted, and a new connection would have no key.
+  const problem = protectionProblem(tcp);
+  if (problem !== undefined) refuse(problem);
+}
+
+/** Why a connection that can be read, or is begun anew, cannot be as it was. */
+export function uncarried(tcp: TcpSock): string | undefined {
+  if (tcp.is_mptcp === 1) return 'over several paths (MPTCP)';
+  if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) return 'that is being opened (TCP_FASTOPEN)';
+  if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
+    return 'with urgent data (MSG_OOB)';
+  if (tcp.tcp_usec_ts === 1) return 'with time stamps in microseconds (tcp_usec_ts)';
+  return socketProblem(tcp);
+}
+
+/**
+ * What of a connection can be lost instead of its process; undefined if it can be kept, if more would be
+ * lost, or if it is damaged.
+ */
+export function possibleLoss(context: CaptureContext, sock: Sock, tcp: TcpSock): PossibleLoss | undefined {
+  // Its queues are not looked into without need.
+  if (!isAtWork(sock) && uncarried(tcp) === undefined) return undefined;
+  try {
+    readConnection(context, sock, tcp);
+  } catch (error) {
+    if (error instanceof FileRefusal) return error.loss;
+    if (!(error instanceof VmcoreError)) throw error;
+  }
+  return undefined;
+}
+
+/** A window that fits any numbers. */
+const BROKEN_WINDOW = 65_535;
+const BROKEN_MSS = 1460;
+
+/**
+ * A connection in the place of one that is lost, with nothing in its queues. It is there until it is reset,
+ * which it is before its process runs.
+ */
+export function connectionToBreak(tcp: TcpSock): TcpConnection {
+  const { rcv_nxt, write_seq } = tcp;
+  const none = { data: [], bytes: 0 };
+  return {
+    ...{ receivedTo: rcv_nxt, unread: none, writtenTo: write_seq, unacknowledged: none, unsentBytes: 0 },
+    ...{ mssClamp: BROKEN_MSS, hasSelectiveAcks: false, scale: undefined, timestamp: undefined },
+    window: {
+      ...{ sendUpdate: rcv_nxt, send: BROKEN_WINDOW, largest: BROKEN_WINDOW },
+      ...{ receive: BROKEN_WINDOW, receiveUpdate: rcv_nxt },
+    },
+  };
 }
 
 /**
@@ -106,6 +160,31 @@ function noteLosses(context: CaptureContext, sock: Sock, tcp: TcpSock, where: st
 }
 
 /**
+ * The queues are looked into before what cannot be carried counts: damage is no loss. Of a connection that
+ * somebody was at, the order of its numbers has to do for that, as it may be lost for what is in its queues.
+ */
+function readConnection(context: CaptureContext, sock: Sock, tcp: TcpSock): TcpConnection {
+  const { kernel, clocks } = context;
+  checkOwn(kernel, sock, tcp);
+  if (isAtWork(sock)) checkOrder(tcp);
+  checkWork(context, sock);
+  const connection = readAtWork([sock], 'can-be-lost', () => ({
+    receivedTo: tcp.rcv_nxt,
+    unread: unreadOf(kernel, sock, tcp),
+    writtenTo: tcp.write_seq,
+    ...unacknowledgedOf(kernel, sock, tcp),
+    mssClamp: tcp.mssClamp,
+    hasSelectiveAcks: tcp.hasSack !== 0,
+    scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
+    timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
+    window: windowOf(tcp),
+  }));
+  const why = uncarried(tcp);
+  if (why === undefined) return connection;
+  throw new FileRefusal(`has a TCP connection ${why}`, undefined, { kind: 'connections', why });
+}
+
+/**
  * The connection of a TCP socket that has one. What was acknowledged to the peer is all in it; what was not,
  * the peer sends again: segments out of order, and those that the kernel had not looked at.
  *
@@ -119,20 +198,7 @@ export function tcpConnection(
   tcp: TcpSock,
   where: string,
 ): TcpConnection {
-  const { kernel, clocks } = context;
-  checkWork(context, sock);
-  checkCarried(sock, tcp);
-  const connection = readAtWork([sock], () => ({
-    receivedTo: tcp.rcv_nxt,
-    unread: unreadOf(kernel, sock, tcp),
-    writtenTo: tcp.write_seq,
-    ...unacknowledgedOf(kernel, sock, tcp),
-    mssClamp: tcp.mssClamp,
-    hasSelectiveAcks: tcp.hasSack !== 0,
-    scale: tcp.hasScale === 0 ? undefined : { send: tcp.sendScale, receive: tcp.receiveScale },
-    timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
-    window: windowOf(tcp),
-  }));
+  const connection = readConnection(context, sock, tcp);
   noteLosses(context, sock, tcp, where);
   return connection;
 }

@@ -131,18 +131,28 @@ export function workProblem(
   return isOwnerKnown ? undefined : 'which call had its lock cannot be told';
 }
 
-/** Throws a FileRefusal if somebody was at a connection and that cannot be decided ({@link workProblem}). */
+/**
+ * Throws a FileRefusal if somebody was at a connection and that cannot be decided ({@link workProblem}). It
+ * can be lost instead: whoever calls has made sure that it is not damaged.
+ */
 export function checkWork(context: CaptureContext, sock: Sock): void {
   if (!isAtWork(sock)) return;
   const socket = context.kernel.bind(socketStruct).at(sock.sk_socket);
   const problem = workProblem(sock, socket, workersOf(context, sock));
-  if (problem !== undefined) throw refusalOf(problem);
+  if (problem !== undefined) throw refusalOf(problem, 'can-be-lost');
 }
 
-function refusalOf(problem: string): FileRefusal {
+/** What becomes of a connection that cannot be kept: it costs its process, or may be lost instead. */
+type Otherwise = 'refused' | 'can-be-lost';
+
+const WORKED_ON = 'that was being worked on when the kernel died';
+
+function refusalOf(problem: string, otherwise: Otherwise): FileRefusal {
+  const loss = { kind: 'connections', why: `${WORKED_ON} (${problem})` } as const;
   return new FileRefusal(
-    `has a TCP connection that was being worked on when the kernel died: ${problem}`,
+    `has a TCP connection ${WORKED_ON}: ${problem}`,
     'passing',
+    otherwise === 'refused' ? undefined : loss,
   );
 }
 
@@ -150,13 +160,13 @@ function refusalOf(problem: string): FileRefusal {
  * Reads something of a connection. While somebody is at it, what does not fit is no damage, but a change that
  * was half made: a refusal of the moment.
  */
-export function readAtWork<T>(socks: readonly Sock[], read: () => T): T {
+export function readAtWork<T>(socks: readonly Sock[], otherwise: Otherwise, read: () => T): T {
   if (!socks.some(isAtWork)) return read();
   try {
     return read();
   } catch (error) {
-    if (error instanceof Disagreement) throw refusalOf(error.problem);
-    if (error instanceof ContainerError) throw refusalOf(error.message);
+    if (error instanceof Disagreement) throw refusalOf(error.problem, otherwise);
+    if (error instanceof ContainerError) throw refusalOf(error.message, otherwise);
     throw error;
   }
 }

@@ -9,23 +9,37 @@ import { FileRefusal } from './refusal.ts';
 /** -1 as an int of setsockopt(2): the numbers of the model have no sign. */
 const MINUS_ONE = 0xffff_ffff;
 
-function checkTcp(tcp: TcpSock): void {
+/**
+ * What of a TCP socket is inside the kernel alone and goes into every byte: without it the socket would send
+ * and take what nobody has signed or encrypted.
+ */
+export function protectionProblem(tcp: TcpSock): string | undefined {
   if ((tcp.md5sig ?? 0n) !== 0n || (tcp.ao ?? 0n) !== 0n)
-    throw new FileRefusal('has a TCP socket that signs its segments (TCP_MD5SIG, TCP_AO)');
-  if (tcp.upperProtocol !== 0n)
-    throw new FileRefusal('has a TCP socket with a protocol of the kernel on top (TCP_ULP)');
-  if (tcp.fastOpenContext !== 0n)
-    throw new FileRefusal('has a TCP socket with a key of its own (TCP_FASTOPEN_KEY)');
+    return 'that signs its segments (TCP_MD5SIG, TCP_AO)';
+  return tcp.upperProtocol === 0n ? undefined : 'with a protocol of the kernel on top (TCP_ULP)';
+}
+
+/** What of a TCP socket, with a connection or without, is inside the kernel alone: `that signs ...`. */
+export function socketProblem(tcp: TcpSock): string | undefined {
+  const ownKey = tcp.fastOpenContext === 0n ? undefined : 'with a key of its own (TCP_FASTOPEN_KEY)';
+  return protectionProblem(tcp) ?? ownKey;
 }
 
 /**
  * Options of SOL_TCP that CRIU, or CRIU 3.17, has no field for. Throws a FileRefusal for those that cannot be
  * set again.
- * @param connection whether the socket has, or had, a connection
+ * @param connection whether the socket has, or had, a connection, or one that is lost: what that had is no
+ * option any more
  */
-export function tcpOptions(kernel: Kernel, sock: Sock, connection: 'none' | 'has' | 'had'): LateOption[] {
+export function tcpOptions(
+  kernel: Kernel,
+  sock: Sock,
+  connection: 'none' | 'has' | 'had' | 'lost',
+): LateOption[] {
   const tcp = kernel.bind(tcpSock).at(sock.address);
-  checkTcp(tcp);
+  const problem = connection === 'lost' ? protectionProblem(tcp) : socketProblem(tcp);
+  if (problem !== undefined) throw new FileRefusal(`has a TCP socket ${problem}`);
+  const isConnected = connection === 'has' || connection === 'lost';
   const hz = ticksPerSecond(kernel);
   const { nodelay, cork } = tcpSettings(kernel, tcp);
   const congestion = congestionOf(kernel, tcp);
@@ -46,8 +60,8 @@ export function tcpOptions(kernel: Kernel, sock: Sock, connection: 'none' | 'has
       ['TCP_NOTSENT_LOWAT', tcp.notsent_lowat, 0],
       ['TCP_SAVE_SYN', tcp.save_syn, 0],
       // They mean something before there is a connection, and can be set only then.
-      ['TCP_FASTOPEN_CONNECT', connection === 'has' ? 0 : tcp.fastopen_connect, 0],
-      ['TCP_FASTOPEN_NO_COOKIE', connection === 'has' ? 0 : tcp.fastopen_no_cookie, 0],
+      ['TCP_FASTOPEN_CONNECT', isConnected ? 0 : tcp.fastopen_connect, 0],
+      ['TCP_FASTOPEN_NO_COOKIE', isConnected ? 0 : tcp.fastopen_no_cookie, 0],
       ['TCP_INQ', tcp.recvmsg_inq, 0],
       ['TCP_TX_DELAY', tcp.tcp_tx_delay, 0],
     ]),

@@ -5,6 +5,7 @@ import { withNonlocalBind } from '../../system/nonlocal-bind.ts';
 import { processStat } from '../../system/proc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
+import { breakConnections } from './broken-connections.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
@@ -134,6 +135,7 @@ export async function holdImages(
     await restoreMdwe(plan.mdwe, cgroup);
     await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
+    breakConnections(plan.brokenConnections);
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);

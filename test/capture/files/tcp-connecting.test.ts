@@ -5,6 +5,7 @@ import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
 import { taskPtRegs } from '../../../src/linux/arch/x86/ptrace.ts';
 import { inetSock, networkPort } from '../../../src/linux/inet.ts';
+import { socketConnected, socketStruct } from '../../../src/linux/net.ts';
 import { findTaskByPid } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../src/linux/sock.ts';
@@ -58,7 +59,16 @@ for (const release of releases) {
     };
     /** Four bits of a byte, in releases in which they are a bit field. */
     const locks = fixture.layouts.member('sock', 'sk_userlocks')?.bits;
-    const connecting = [ofSock('state', tcpState.synSent), written(1)];
+    const connecting = [
+      ...[ofSock('state', tcpState.synSent), written(1)],
+      patch(
+        fixture.bind(sockStruct).at(client).sk_socket + BigInt(fixture.bind(socketStruct).offsetOf('state')),
+        [socketConnected.connecting],
+      ),
+      ...(['rcv_nxt', 'copied_seq', 'rcv_wup'] as const).map((member) =>
+        patch(client + BigInt(fixture.bind(tcpSock).offsetOf(member)), [0, 0, 0, 0]),
+      ),
+    ];
     const captured = (...patches: ReturnType<typeof patch>[]) =>
       captureProcesses(openPatched(release, [...connecting, ...patches]), {
         roots: [kinds.tcp],

@@ -14,6 +14,8 @@ import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { releases } from '../../vmcore/fixtures.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
 
+/** In the direct map. */
+const OBJECT = 0xffff_8880_0000_0000n;
 const CLOCKS = { monotonic: 5_000_000_000n, realtime: 0n, boottime: 0n, tai: 0n };
 
 const SPIN_LOCK = 'sk_lock.slock.rlock.raw_lock.val';
@@ -343,6 +345,45 @@ for (const release of releases) {
       );
     });
 
+    test('is damaged where what it would be lost for cannot be', () => {
+      const refused = (
+        values: Readonly<Record<string, bigint | number>>,
+        structure: 'sk' | 'tcp' = 'tcp',
+      ) => {
+        const made = new Made();
+        for (const [member, value] of Object.entries(values)) made[structure](member, value);
+        return reasonOf(() => made.captured());
+      };
+      const lock = 'sk_lock.slock.rlock.raw_lock.val';
+      for (const value of [2, 0x201, 0x10001, 0x4000_0001])
+        assert.match(refused({ [lock]: value }, 'sk'), /damaged: its lock is impossible$/);
+      assert.match(refused({ 'sk_lock.owned': 0x4000_0001 }, 'sk'), /damaged: its lock/);
+      assert.match(refused({ 'sk_backlog.tail': 64n }, 'sk'), /damaged: its lock/);
+      assert.match(refused({ 'sk_backlog.tail': OBJECT + 4n }, 'sk'), /damaged: its lock/);
+      const keys = ['md5sig_info', 'inet_conn.icsk_ulp_ops', 'inet_conn.icsk_accept_queue.fastopenq.ctx'];
+      for (const member of [...keys, 'fastopen_rsk', 'fastopen_req'])
+        assert.match(refused({ [member]: 64n }), /damaged: a pointer of it leads nowhere$/);
+      for (const urgent of [0x41, 0x241, 0x300, 0x8141])
+        assert.match(refused({ urg_data: urgent }), /damaged: its urgent data is impossible$/);
+      assert.match(refused({ snd_up: 4001 }), /damaged: its urgent data/);
+      assert.match(refused({ urg_data: 0x141, rcv_nxt: 1001 }), /damaged: what was received/);
+      assert.match(refused({ urg_data: 0x141, snd_nxt: 4001, write_seq: 4001 }), /damaged: what was sent/);
+      assert.match(refused({ urg_data: 0x141, snd_wnd: 801 }), /damaged: its windows/);
+    });
+
+    test('that was being worked on still has its numbers in order, or is damaged', () => {
+      const orders = [{ copied_seq: 1001 }, { rcv_wup: 1001 }, { snd_nxt: 3999 }, { snd_nxt: 4001 }];
+      for (const values of orders) {
+        const made = new Made();
+        made.sk('sk_lock.owned', 1);
+        for (const [member, value] of Object.entries(values)) made.tcp(member, value);
+        assert.match(
+          reasonOf(() => made.captured()),
+          /damaged: its numbers are out of order$/,
+        );
+      }
+    });
+
     test('is refused by name in the middle of something, and for what cannot be carried', () => {
       const refused = (structure: 'sk' | 'tcp', member: string, value: bigint | number): string => {
         const made = new Made();
@@ -352,14 +393,15 @@ for (const release of releases) {
       const worked = 'that was being worked on when the kernel died';
       assert.equal(refused('sk', 'sk_lock.owned', 1), `${worked}: which call had its lock cannot be told`);
       assert.equal(
-        refused('sk', 'sk_backlog.tail', 64n),
+        refused('sk', 'sk_backlog.tail', OBJECT),
         `${worked}: it has packets that nobody was to look at`,
       );
       assert.match(refused('sk', 'sk_user_data', 64n), /^that something in the kernel uses/);
       assert.match(refused('sk', 'sk_zckey', 3), /MSG_ZEROCOPY/);
       assert.match(refused('tcp', 'urg_data', 0x141), /urgent data/);
-      assert.match(refused('tcp', 'snd_up', 4001), /urgent data/);
-      assert.match(refused('tcp', 'fastopen_rsk', 64n), /TCP_FASTOPEN/);
+      assert.match(refused('tcp', 'fastopen_rsk', OBJECT), /TCP_FASTOPEN/);
+      assert.match(refused('tcp', 'md5sig_info', OBJECT), /^that signs its segments/);
+      assert.match(refused('tcp', 'inet_conn.icsk_ulp_ops', OBJECT), /TCP_ULP/);
       assert.match(refused('tcp', 'snd_wnd', 801), /windows are impossible$/);
       assert.match(refused('tcp', 'rcv_wup', 1001), /windows are impossible$/);
       assert.match(refused('tcp', 'snd_wl1', 1501), /windows are impossible$/);

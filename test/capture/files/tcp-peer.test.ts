@@ -35,42 +35,43 @@ test('what one end waits for, the other one has sent, and keeps still', () => {
 for (const release of releases) {
   suite(`the other end of a connection of ${release}`, () => {
     const { kinds } = truthOf(release);
-    const captured = (kernel: Kernel): { connections: InetSocket[]; notes: readonly string[] } => {
+    const captured = (kernel: Kernel): { connections: InetSocket[]; losses: readonly string[] } => {
       const { groups } = captureProcesses(kernel, { roots: [kinds.tcp], includeDescendants: false });
       const [group = assert.fail('it is refused')] = groups;
       const connections = group.files.files
         .filter((file) => file.type === 'inet')
         .filter(({ connection }) => connection !== undefined);
-      return { connections, notes: group.processes.flatMap(({ findings }) => findings.notes) };
+      const losses = group.processes.flatMap(({ findings }) => findings.losses);
+      return { connections, losses: losses.map(({ what }) => what) };
     };
     const isAsked = ({ lateOptions }: InetSocket): boolean =>
       lateOptions.some(({ name }) => name === 'SO_KEEPALIVE');
 
     test('is there if a process has it that comes back', () => {
-      const { connections, notes } = captured(openFixture(release));
+      const { connections, losses } = captured(openFixture(release));
       assert.deepEqual(connections.map(isAsked), [false, false]);
-      assert.ok(notes.every((note) => !note.includes('is reset')));
+      assert.ok(losses.every((loss) => !loss.includes('is reset')));
     });
 
     test('is gone if no process has it: the kernel asks, and hears of it', () => {
       const [physical = 0] = memberOfConnected(openFixture(release), kinds.tcp, 'destinationPort');
-      const { connections, notes } = captured(
+      const { connections, losses } = captured(
         openPatched(release, [{ physical, bytes: Buffer.from([0x1b, 0x59]) }]),
       );
       assert.deepEqual(connections.map(isAsked), [true, true]);
       assert.ok(
-        notes.includes('the connection to 127.0.0.1:7001 is reset: no process had its other end'),
-        `${notes}`,
+        losses.includes('the connection to 127.0.0.1:7001 is reset: no process had its other end'),
+        `${losses}`,
       );
     });
 
     test('in another network namespace does not come back with it: the kernel asks', () => {
       const [physical = 0] = memberOfConnected(openFixture(release), kinds.tcp, 'network');
-      const { connections, notes } = captured(
+      const { connections, losses } = captured(
         openPatched(release, [{ physical, bytes: Buffer.from([0x10]) }]),
       );
       assert.deepEqual(connections.map(isAsked), [true, true]);
-      assert.equal(notes.filter((note) => note.endsWith('in another network namespace')).length, 2);
+      assert.equal(losses.filter((loss) => loss.endsWith('in another network namespace')).length, 2);
     });
 
     test('was on this machine if a process has a connection at that address', () => {

@@ -120,6 +120,19 @@ describe('a restore', needsCgroups, () => {
     }
   });
 
+  it('ends a process whose lost connection cannot be reset: it would wait for a peer that knows nothing of it', async () => {
+    const one = subject(good);
+    const path = join(one.directory, RESTORE_PLAN);
+    const plan: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    const brokenConnections = [{ pid: one.pid, fd: 900, as: 'connected' }];
+    writeFileSync(path, JSON.stringify({ ...Object(plan), brokenConnections }));
+    assert.match(
+      reasonOf(await one.hold()),
+      /^the connection of fd 900 of process \d+, which is lost, cannot be reset: pidfd_getfd.*EBADF/,
+    );
+    assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
+  });
+
   it('holds its processes until they are released, into the cgroup where they belong', async () => {
     const one = subject(good);
     const group = await one.hold();

@@ -114,7 +114,7 @@ suite(`files of processes on ${release}`, () => {
     assert.equal(await guest.sh('tmux list-clients; tmux kill-server'), '');
   });
 
-  test('a TCP connection to a process that is not protected comes back, and is noted as reset', async () => {
+  test('a TCP connection to a process that is not protected comes back, and is lost by a reset', async () => {
     await guest.background('exec socat -u TCP-LISTEN:7070,reuseaddr OPEN:/dev/null');
     await guest.until('ss -ltn | grep -q :7070', 20);
     const connect = 'import socket, time; s = socket.create_connection(("127.0.0.1", 7070)); time.sleep(600)';

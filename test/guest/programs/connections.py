@@ -6,6 +6,9 @@ connections.py call ADDRESS PORT DIRECTORY NAME WORDS   connects, says WORDS (`K
 connections.py wait ADDRESS PORT DIRECTORY NAME    connects, and waits for a byte
 connections.py connect ADDRESS PORT DIRECTORY NAME HOW   connects, HOW is `blocking` or `polling`; sends NAME, and
                                                    tells what the other end says
+connections.py keyed ADDRESS PORT DIRECTORY NAME   the same as wait, with a key inside the kernel: it cannot be kept
+connections.py knock DIRECTORY NAME                connects from a port of its choice to nobody who would answer, and
+                                                   asks what came of it
 
 The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
   exchange   both ends send BYTES at the same time, at a moderate pace, then end their side and read to the end
@@ -17,6 +20,7 @@ The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
 What came of it is in DIRECTORY/NAME, in one line; how far it is, in DIRECTORY/NAME.at.
 """
 
+import errno
 import os
 import select
 import socket
@@ -185,5 +189,51 @@ def connect(address, port, directory, name, how):
         time.sleep(60)
 
 
+def outcome(step):
+    try:
+        return repr(step())
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
+def keyed(address, port, directory, name):
+    TCP_FASTOPEN_KEY = 33
+    connection = socket.create_connection((address, int(port)))
+    connection.setsockopt(socket.SOL_TCP, TCP_FASTOPEN_KEY, bytes(range(16)))
+    own = connection.getsockname()
+    result = Result(directory, name)
+    result.progress(0)
+    steps = [lambda: connection.recv(1), lambda: connection.recv(1), lambda: connection.send(b"x")]
+    seen = [outcome(step) for step in steps]
+    result.say(" ".join([*seen, "same" if connection.getsockname() == own else "other"]))
+    while True:
+        time.sleep(60)
+
+
+def knock(directory, name):
+    """A queue that is full makes whoever connects wait."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    SYN_SENT = 2
+    waiting = []
+    while not waiting or waiting[-1].getsockopt(socket.SOL_TCP, socket.TCP_INFO, 1)[0] != SYN_SENT:
+        waiting.append(socket.socket())
+        # From a port that it has chosen: it cannot be begun anew from another one.
+        waiting[-1].bind(("127.0.0.1", 0))
+        waiting[-1].setblocking(False)
+        # By default it would give up within two minutes, perhaps before the panic.
+        waiting[-1].setsockopt(socket.SOL_TCP, socket.TCP_SYNCNT, 30)
+        waiting[-1].connect_ex(listener.getsockname())
+    poll = select.poll()
+    poll.register(waiting[-1], select.POLLOUT)
+    result = Result(directory, name)
+    result.progress(0)
+    poll.poll()
+    error = waiting[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    result.say(errno.errorcode.get(error, "connected"))
+    while True:
+        time.sleep(60)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "call": call, "wait": wait, "connect": connect}[sys.argv[1]](*sys.argv[2:])
+    kinds = {"serve": serve, "call": call, "wait": wait, "connect": connect, "keyed": keyed, "knock": knock}
+    kinds[sys.argv[1]](*sys.argv[2:])

@@ -88,6 +88,13 @@ export const restorePlanSchema = z.strictObject({
   connections: z
     .strictObject({ count: z.int(), addresses: z.array(z.string()), connects: z.array(connect) })
     .optional(),
+  /**
+   * Sockets whose connection is lost, and which are reset before they can be used: a process and a descriptor
+   * that lead there, and whether the connection had been made.
+   */
+  brokenConnections: z.array(
+    z.strictObject({ pid: z.int(), fd: z.int(), as: z.enum(['connected', 'connecting']) }),
+  ),
   /** personality(2) of all processes of the group. */
   personality: z.int(),
   /** CPUs that threads may use, for those that may not use all. */

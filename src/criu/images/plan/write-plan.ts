@@ -26,6 +26,16 @@ function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
   });
 }
 
+function brokenConnectionsOf(group: ProcessGroup): RestorePlan['brokenConnections'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'inet' || file.broken === undefined) return [];
+    const { broken } = file;
+    const [holder] = holderOf(group, file.id);
+    if (holder === undefined) throw new Error('a connection that is lost has no descriptor to reset it by');
+    return [{ ...holder, as: broken }];
+  });
+}
+
 function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
   const { files, terminals } = group.files;
   return terminals
@@ -95,6 +105,7 @@ export function writeRestorePlan(
       memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
     ),
     sockets: socketsOf(group),
+    brokenConnections: brokenConnectionsOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),

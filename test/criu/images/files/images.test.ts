@@ -72,6 +72,7 @@ const inetSocket: InetSocket = {
   destinationAddress: new Uint8Array(4),
   destinationPort: 0,
   backlog: 511,
+  broken: undefined,
   v6only: false,
   freebind: false,
   pktinfo: false,

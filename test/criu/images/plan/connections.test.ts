@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectionOptions } from '../../../../src/criu/images/files/tcp-stream.ts';
 import { connectionsOf } from '../../../../src/criu/images/plan/connections.ts';
+import { RESTORE_PLAN } from '../../../../src/criu/images/plan/restore-plan.ts';
+import { writeRestorePlan } from '../../../../src/criu/images/plan/write-plan.ts';
+import { readRestorePlan } from '../../../../src/criu/restore/read-plan.ts';
 import type { InetSocket, TcpConnection } from '../../../../src/model/socket.ts';
+import { groupOf, processOf } from '../../processes.ts';
 
 const none = { data: [], bytes: 0 };
 const connection: TcpConnection = {
@@ -28,6 +35,7 @@ function socketAt(sourceAddress: readonly number[], connected = true): InetSocke
     ...{ freebind: false, pktinfo: false, tos: 0, ttl: 0, interfaceName: undefined, tcp: undefined },
     connection: connected ? connection : undefined,
     connecting: undefined,
+    broken: undefined,
   };
 }
 
@@ -35,7 +43,7 @@ const mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 const six = [0x20, 1, 0xd, 0xb8, ...new Array(11).fill(0), 1];
 
 /** A group of one process, in which each file has its place as its descriptor. */
-function groupOf(files: readonly InetSocket[]): Parameters<typeof connectionsOf>[0] {
+function groupWith(files: readonly InetSocket[]): Parameters<typeof connectionsOf>[0] {
   const numbered = files.map((file, i) => ({ ...file, id: i + 1 }));
   const descriptors = numbered.map(({ id }) => ({ fd: id + 2, fileId: id, closeOnExec: false }));
   const processes = [{ pid: 500, filesId: 1 }];
@@ -52,7 +60,7 @@ test('connections need their own addresses, each once, but not those of the loop
     socketAt(six),
     socketAt([10, 0, 2, 16], false),
   ];
-  assert.deepEqual(connectionsOf(groupOf(files)), {
+  assert.deepEqual(connectionsOf(groupWith(files)), {
     count: 6,
     addresses: ['10.0.2.15', '2001:0db8:0000:0000:0000:0000:0000:0001'],
     connects: [],
@@ -60,9 +68,29 @@ test('connections need their own addresses, each once, but not those of the loop
   assert.deepEqual(connectionOptions({ files }), ['--tcp-established']);
 });
 
+test('a connection that is lost is made, and is in the plan with the descriptor by which it is reset', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'otherworld-connections-'));
+  try {
+    const lost: InetSocket = { ...socketAt([10, 0, 2, 15]), broken: 'connecting' };
+    const kept: InetSocket = { ...socketAt([10, 0, 2, 16]), id: 2 };
+    const group = groupOf([processOf(7)]);
+    const descriptors = [lost, kept].map(({ id }) => ({ fd: 40 + id, fileId: id, closeOnExec: false }));
+    const files = { ...group.files, files: [lost, kept], tables: [{ filesId: 7, descriptors }] };
+    writeRestorePlan(directory, { ...group, files });
+    const { brokenConnections, connections } = readRestorePlan(directory);
+    assert.deepEqual(brokenConnections, [{ pid: 7, fd: 41, as: 'connecting' }]);
+    assert.equal(connections?.count, 2);
+    const without = { ...files, tables: [] };
+    rmSync(join(directory, RESTORE_PLAN));
+    assert.throws(() => writeRestorePlan(directory, { ...group, files: without }), /has no descriptor/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
 test('a group without connections needs nothing for them', () => {
   const files = [socketAt([10, 0, 2, 16], false)];
-  assert.equal(connectionsOf(groupOf(files)), undefined);
+  assert.equal(connectionsOf(groupWith(files)), undefined);
   assert.deepEqual(connectionOptions({ files }), []);
 });
 
@@ -77,7 +105,7 @@ test('a connection that is begun anew names its socket, its peer and the own add
   const within = { source: bytes(127, 0, 0, 1), address: bytes(127, 0, 0, 1), port: 1 };
   const route = { to: '192.0.2.9', from: '10.0.2.15' };
   const common = { pid: 500, flags: 0o4002 };
-  assert.deepEqual(connectionsOf(groupOf([to(outside, 2), to(sixth, 10), to(within, 2)])), {
+  assert.deepEqual(connectionsOf(groupWith([to(outside, 2), to(sixth, 10), to(within, 2)])), {
     count: 0,
     addresses: ['10.0.2.15'],
     connects: [
@@ -86,6 +114,6 @@ test('a connection that is begun anew names its socket, its peer and the own add
       { ...common, fd: 5, family: 2, address: '7f000001', port: 1 },
     ],
   });
-  const lost = groupOf([to(outside, 2)]);
+  const lost = groupWith([to(outside, 2)]);
   assert.throws(() => connectionsOf({ ...lost, processes: [] }), /nobody has a socket/);
 });

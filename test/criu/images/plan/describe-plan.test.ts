@@ -7,7 +7,14 @@ import { processOf, threadOf } from '../../processes.ts';
 
 const nothing: RestorePlan = {
   ...{ pids: [7], numbers: [7], options: [], journalSockets: [], personality: 0, affinities: [] },
-  ...{ ioPriorities: [], timerSlacks: [], coredumpFilters: [], sockets: [], exclusiveTerminals: [] },
+  ...{
+    ioPriorities: [],
+    timerSlacks: [],
+    coredumpFilters: [],
+    sockets: [],
+    brokenConnections: [],
+    exclusiveTerminals: [],
+  },
   ...{ wallClockTimers: [], fifos: [], memoryKeys: [], mdwe: [], signals: [], aioRequests: 0 },
 };
 const unprepared: Preparation = {
