@@ -115,10 +115,15 @@ suite(`TCP connections when ${release} panics`, () => {
     await guest.until('cat /srv/waits.at', 120);
   }
 
+  /** They are protected before they connect: who has no answer for two minutes gets a reset from the host. */
   async function startConnecting(): Promise<void> {
     deaf = await DeafListener.start();
     for (const how of ['blocking', 'polling'])
       await run(how, `connect ${HOST} ${deaf.port} /srv ${how} ${how}`);
+  }
+
+  async function connectNow(): Promise<void> {
+    await guest.sh('touch /srv/connect-now');
     await guest.until(`test "$(ss -tnH state syn-sent dport = :${deaf.port} | wc -l)" = 2`, 120);
     await guest.untilState(pidOf('blocking'), 'S');
   }
@@ -184,13 +189,13 @@ suite(`TCP connections when ${release} panics`, () => {
     // The peer's end has come, behind all that it had sent, and this one's has been acknowledged.
     await guest.until(`test "$(ss -tnH state close-wait sport = :${PORT} | wc -l)" = 1`, 120);
     await guest.until(`test "$(ss -tnH state fin-wait-2 sport = :${PORT} | wc -l)" = 1`, 120);
-    // Late: the host gives up who has no answer for two minutes, and the guest gets a reset.
     await startConnecting();
     await guest.sh(
       `otherworld protect ${[...QUIET, ...IN_USE].map((name) => `--pid ${pidOf(name)}`).join(' ')}`,
     );
     for (const name of ['exchange', 'caller', 'pair', 'far']) await reached(name, MUCH / 20);
     counter.ask(3);
+    await connectNow();
     report = await panicWhileOthersConnect();
   });
   after(async () => {

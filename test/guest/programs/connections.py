@@ -167,6 +167,9 @@ def wait(address, port, directory, name):
 
 def connect(address, port, directory, name, how):
     result = Result(directory, name)
+    begin = os.path.join(directory, "connect-now")
+    while not os.path.exists(begin):
+        time.sleep(0.5)
     connection = socket.socket()
     try:
         if how == "blocking":
