@@ -27,15 +27,13 @@ function hasData(kernel: Kernel, sock: Sock, { snd_una, write_seq }: TcpSock): b
   return sequenceDistance(snd_una, write_seq) !== 1 || buffers.some(({ len }) => len > 0);
 }
 
-/** Why a connection cannot be begun anew in the same way, after "is connecting by TCP to its peer". */
-function problemOf(sock: Sock, tcp: TcpSock, ends: Endpoints): string | undefined {
+/** What stands against a connection until it is made, after "is connecting by TCP to its peer". */
+function passingProblem(sock: Sock, ends: Endpoints): string | undefined {
   if (isAtWork(sock)) return ', and a CPU or a system call was at it';
   if (sock.sk_err !== 0) return ', which has failed';
   if ((sock.sk_userlocks & BOUND) !== 0) return ' from an address or a port of its choice';
   if (sock.boundInterface !== 0) return ' through an interface of its choice (SO_BINDTODEVICE)';
-  if (isScoped(ends.destinationAddress)) return ', an address of one link';
-  const uncarriedFor = uncarried(tcp);
-  return uncarriedFor === undefined ? undefined : ` ${uncarriedFor}`;
+  return isScoped(ends.destinationAddress) ? ', an address of one link' : undefined;
 }
 
 /**
@@ -78,9 +76,12 @@ export function tcpConnecting(
   if (!holders.some(({ isProtected }) => isProtected)) refuse(', and has no descriptor for it any more');
   if (tcp.fastopen_connect !== 0 || tcp.fastopen_req !== 0n || hasData(kernel, sock, tcp))
     refuse(' with its first data (TCP Fast Open)');
-  const problem = problemOf(sock, tcp, ends);
-  if (problem !== undefined && hasFastOpen(tcp)) throw fastOpenRefusal(where, 'passing');
-  if (problem !== undefined) refuse(problem, beingMadeLoss);
+  const passing = passingProblem(sock, ends);
+  const lasting = uncarried(tcp);
+  const moment = lasting === undefined ? 'passing' : undefined;
+  if ((passing ?? lasting) !== undefined && hasFastOpen(tcp)) throw fastOpenRefusal(where, moment);
+  if (lasting !== undefined) throw new FileRefusal(`has a TCP connection ${lasting}`, moment, beingMadeLoss);
+  if (passing !== undefined) refuse(passing, beingMadeLoss);
   context.noteHolders(
     holders,
     `the connection to ${where}, which was being made, is begun anew from another port`,

@@ -350,6 +350,20 @@ for (const release of releases) {
       );
     });
 
+    test('that is being made with something that lasts is refused for that, not for the moment', () => {
+      const urgent = patch(Tcp.offsetOf('urg_data'), 2, 0x141);
+      for (const patches of [CONNECTING_NOW, CONNECTS]) {
+        const { reasons, moments } = captured([...patches, urgent], false);
+        assert.match(reasons.join(), /^has a TCP connection with urgent data/);
+        assert.deepEqual(moments, []);
+        const { files } = captured([...patches, urgent], true);
+        assert.deepEqual(
+          brokenOf(files).map(({ broken }) => broken),
+          ['connecting'],
+        );
+      }
+    });
+
     test('is not lost if its first data went with its SYN: the call has told of them', () => {
       const data = patch(Tcp.offsetOf('write_seq'), 4, (Tcp.at(first).snd_una + 8) >>> 0);
       const { reasons } = captured([...CONNECTING_NOW, data], true);
