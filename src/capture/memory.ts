@@ -266,6 +266,11 @@ export class MemoryCapture {
    * The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used.
    */
   #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
+    // execve maps the area first, and says then of which image (map_vdso, arch/x86/entry/vdso/vma.c).
+    if (mm.vdsoImage === 0n) {
+      refuse('was being set up by an execve');
+      return NONE;
+    }
     const pages = vdsoPages(this.#kernel, mm);
     if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {
       refuse('does not agree with the kernel about the vDSO');
