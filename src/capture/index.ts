@@ -20,20 +20,20 @@ import {
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { LiveCpus } from './arch/index.ts';
-import { Endings } from './endings.ts';
+import { Vforks } from './calls/vfork.ts';
+import { Endings } from './endings/endings.ts';
 import type { Disks } from './file-capture.ts';
 import { CaptureContext } from './files/context.ts';
 import { captureFiles, FileRefusal } from './files/index.ts';
 import { groupProcesses, type Member } from './groups.ts';
-import { MemoryCapture } from './memory.ts';
-import { memoryUsers } from './memory-users.ts';
+import { MemoryCapture } from './memory/memory.ts';
+import { memoryUsers } from './memory/memory-users.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
 import { type Home, Homes, type SandboxRequest, wantedSandboxes } from './sandboxes.ts';
 import { SeccompFilters } from './seccomp.ts';
 import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
-import { Vforks } from './vfork.ts';
 
 export { stageZeroResult } from './arch/index.ts';
 

@@ -10,19 +10,19 @@ import type { Process } from '../model/process.ts';
 import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { exitCodeOf } from './ending.ts';
-import type { Endings } from './endings.ts';
+import type { ThreadOwner, ThreadSource } from './calls/interrupted-call.ts';
+import { applyPatches, type MemoryPatch } from './calls/timeout.ts';
+import { exitCodeOf } from './endings/ending.ts';
+import type { Endings } from './endings/endings.ts';
 import type { FileCapture } from './file-capture.ts';
 import { FileRefusal } from './files/refusal.ts';
-import type { ThreadOwner, ThreadSource } from './interrupted-call.ts';
-import type { MemoryCapture } from './memory.ts';
-import type { MemoryUsers } from './memory-users.ts';
+import type { MemoryCapture } from './memory/memory.ts';
+import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
 import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
-import { applyPatches, type MemoryPatch } from './timeout.ts';
 import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
 
 /** What the capture of all processes has in common. */

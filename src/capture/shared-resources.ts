@@ -1,11 +1,11 @@
 import { posixQueues } from '../linux/mqueue.ts';
 import type { GroupSelection } from './files/kind.ts';
 import { sharedMemoryOf } from './files/shared-memory.ts';
-import { lostIpc } from './ipc.ts';
-import { messageQueues, messageQueuesOfGroup } from './message-queues.ts';
+import { lostIpc } from './ipc/ipc.ts';
+import { messageQueues, messageQueuesOfGroup } from './ipc/message-queues.ts';
+import { segmentsOf, sharedSegments } from './ipc/segments.ts';
+import { semaphores, semaphoresOfGroup } from './ipc/semaphores.ts';
 import type { PartMakers } from './parts.ts';
-import { segmentsOf, sharedSegments } from './segments.ts';
-import { semaphores, semaphoresOfGroup } from './semaphores.ts';
 import type { SharedParts, SharedResource } from './shared-resource.ts';
 
 /**

@@ -3,7 +3,7 @@ import { hasThreadFlag, PF, PFA, schedPolicy, type Task, TIF } from '../linux/sc
 import { autogroupNice, type Signal } from '../linux/signal.ts';
 import { permittedTracers } from '../linux/yama.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { isBeforeExec } from './exec.ts';
+import { isBeforeExec } from './calls/exec.ts';
 
 /** Those that CRIU sets. */
 const restorablePolicies: ReadonlySet<number> = new Set([

@@ -6,11 +6,11 @@ import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
+import { interruptedCall, type ThreadOwner, type ThreadSource } from './calls/interrupted-call.ts';
+import { settleNewThread } from './calls/new-thread.ts';
+import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
-import { interruptedCall, type ThreadOwner, type ThreadSource } from './interrupted-call.ts';
-import { settleNewThread } from './new-thread.ts';
 import { capturePending } from './pending.ts';
-import { ENOSYS } from './syscall.ts';
 import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */

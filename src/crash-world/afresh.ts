@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IncidentReport } from '../report/schema.ts';
 import { readStateFile, replaceFile } from '../system/state-file.ts';
-import { sandboxFiles } from './sandbox-units.ts';
+import { sandboxFiles } from './sandbox/sandbox-units.ts';
 import { show, systemctl } from './systemctl.ts';
 import { writeAfreshDropIn } from './units.ts';
 

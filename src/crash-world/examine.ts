@@ -3,7 +3,7 @@ import type { FdTable, OpenFile } from '../model/file.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import { typeOf } from '../system/file-mode.ts';
 import { type FoundFiles, generationOf, hasLastingInodes, type NamedPath } from './found-file.ts';
-import type { Unchanged } from './unchanged-files.ts';
+import type { Unchanged } from './sandbox/unchanged-files.ts';
 
 /** How the kernel names open files that have no path (readlink of /proc/PID/fd/N). */
 const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, string> = {

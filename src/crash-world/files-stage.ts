@@ -3,9 +3,9 @@ import { type FoundFile, type FoundFiles, noteFound } from './found-file.ts';
 import { makeAndCheckFiles } from './group-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { concludeGroup } from './process-reports.ts';
+import { noteUnchanged, type Unchanged } from './sandbox/unchanged-files.ts';
 import { sandboxedOf, withoutSandboxed } from './sandboxes-stage.ts';
 import { orElse, stage } from './stage-list.ts';
-import { noteUnchanged, type Unchanged } from './unchanged-files.ts';
 
 export const filesStage = stage({
   name: 'files',

@@ -8,7 +8,7 @@ import { type Handover, writeHandover } from './handover.ts';
 import { imagedPids } from './images-stage.ts';
 import { concludeGroup, type Selection } from './process-reports.ts';
 import type { RestoredGroup } from './restore-stage.ts';
-import { writeSandboxDropIn, writeSandboxUnit } from './sandbox-units.ts';
+import { writeSandboxDropIn, writeSandboxUnit } from './sandbox/sandbox-units.ts';
 import type { LateGroup } from './sandboxes-stage.ts';
 import { noteStalePidFiles, type SavedTmpfs } from './saved-tmpfs.ts';
 import { limitsOfGroup } from './scope-limits.ts';

@@ -10,7 +10,7 @@ import { say } from './stage-runner.ts';
 async function main(part: string | undefined): Promise<void> {
   if (part === 'resurrect') await (await import('./resurrect.ts')).resurrect();
   else if (part === 'journal') (await import('./journal-streams.ts')).giveStreams();
-  else if (part === 'sandboxes') await (await import('./sandboxes.ts')).restoreSandboxes();
+  else if (part === 'sandboxes') await (await import('./sandbox/sandboxes.ts')).restoreSandboxes();
   else if (part === 'settle') await (await import('./settle.ts')).settle();
   else if (part === 'give-up')
     (await import('./give-up.ts')).giveUp(process.argv[3] ?? 'no reason was given');

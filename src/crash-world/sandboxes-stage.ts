@@ -4,10 +4,10 @@ import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { concludeGroup } from './process-reports.ts';
-import { writeSandboxPlan } from './sandbox-plan.ts';
+import { writeSandboxPlan } from './sandbox/sandbox-plan.ts';
+import type { Unchanged } from './sandbox/unchanged-files.ts';
 import { orElse, stage } from './stage-list.ts';
 import { StageSkipped } from './stage-runner.ts';
-import type { Unchanged } from './unchanged-files.ts';
 
 /** A group that is restored when the system boots, into the sandbox that systemd makes for its unit then. */
 export interface LateGroup {

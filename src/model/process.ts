@@ -78,7 +78,7 @@ export interface Thread {
   readonly syscall: SyscallOutcomeRecord;
 }
 
-/** How a thread goes on; see src/capture/syscall.ts for the reasons. */
+/** How a thread goes on; see src/capture/calls/syscall.ts for the reasons. */
 export interface SyscallOutcomeRecord {
   readonly outcome: 'resume' | 'result' | 'restart' | 'eintr' | 'in-doubt';
   readonly syscall: string | undefined;

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { type AioState, aioProblem, aioProblems, mapAioRing, ringAreaPages } from '../../src/capture/aio.ts';
+import { waitActivity } from '../../src/capture/calls/served-wait.ts';
 import type { CaptureContext } from '../../src/capture/files/context.ts';
-import { waitActivity } from '../../src/capture/served-wait.ts';
 import { fileAt } from '../../src/linux/file.ts';
 import { mmStruct } from '../../src/linux/mm-types.ts';
 import { percpuRefCount } from '../../src/linux/percpu-refcount.ts';

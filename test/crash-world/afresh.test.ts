@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { afreshCommand, couldBeStarted, isStartedByBoot, notStarted } from '../../src/crash-world/afresh.ts';
-import { WaitLimit, waitsForOther } from '../../src/crash-world/sandboxes.ts';
+import { WaitLimit, waitsForOther } from '../../src/crash-world/sandbox/sandboxes.ts';
 
 const now = (ActiveState: string, Job = ''): Map<string, string> =>
   new Map(Object.entries({ ActiveState, Job }));

@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
 import { changedWhileHeld, examinedOf, examineGroup } from '../../src/crash-world/examine.ts';
 import { type FoundFile, noteFound } from '../../src/crash-world/found-file.ts';
-import { noteUnchanged } from '../../src/crash-world/unchanged-files.ts';
+import { noteUnchanged } from '../../src/crash-world/sandbox/unchanged-files.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import { areaOf } from '../criu/processes.ts';

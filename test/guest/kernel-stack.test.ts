@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { callProgress } from '../../src/capture/call-progress.ts';
-import { progressTable } from '../../src/capture/call-progress-table.ts';
-import { atRest, calledWithLock } from '../../src/capture/tcp-place.ts';
+import { callProgress } from '../../src/capture/calls/call-progress.ts';
+import { progressTable } from '../../src/capture/calls/call-progress-table.ts';
+import { atRest, calledWithLock } from '../../src/capture/calls/tcp-place.ts';
 import { stackRow } from '../../src/inspect/stack.ts';
 import { calledFunction, plainName } from '../../src/linux/arch/index.ts';
 import { runningTasks } from '../../src/linux/current.ts';

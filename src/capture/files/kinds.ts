@@ -1,8 +1,8 @@
 import type { FileKind as KernelKind } from '../../linux/readers/file-kind.ts';
 import type { GroupFiles, OpenFile } from '../../model/file.ts';
 import { mapAioRing } from '../aio.ts';
+import { mapSegment } from '../ipc/segments.ts';
 import type { PartMakers } from '../parts.ts';
-import { mapSegment } from '../segments.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { mock, suite, test } from 'node:test';
 import { x86_64 } from '../../../src/arch/x86-64/index.ts';
-import { problemOfRestart, problemOfReturn } from '../../../src/capture/interrupted-call.ts';
-import { ownsFutex } from '../../../src/capture/syscall-state.ts';
+import { problemOfRestart, problemOfReturn } from '../../../src/capture/calls/interrupted-call.ts';
+import { ownsFutex } from '../../../src/capture/calls/syscall-state.ts';
 import { abortRseq, blockedSignals } from '../../../src/capture/thread.ts';
 import { untriedSwap } from '../../../src/linux/readers/swap-areas.ts';
 import { newFindings } from '../../../src/model/verdict.ts';

@@ -1,0 +1,62 @@
+import { transferProgress } from '../../linux/iov-iter.ts';
+import { kernelStack } from '../../linux/readers/kernel-stack.ts';
+import type { UserMemory } from '../../linux/readers/user-memory.ts';
+import type { Task } from '../../linux/sched.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { buffersOf } from './call-buffers.ts';
+import { copiesIter, movedBytes } from './socket-call.ts';
+import { tcpCallersFrom } from './tcp-place.ts';
+
+/** A thread in a call of the transfer class. */
+export interface Transferring {
+  readonly task: Task;
+  readonly user: Pick<UserMemory, 'read'>;
+  /** The CPU that was executing the thread. */
+  readonly cpu: number | undefined;
+  readonly panicked: boolean;
+}
+
+/** A call with its arguments. */
+export interface Call {
+  readonly name: string;
+  readonly given: readonly bigint[];
+}
+
+const reads: ReadonlySet<string> = new Set(['read', 'readv', 'recvfrom', 'recvmsg']);
+
+/** Which way a call of the transfer class moves bytes. */
+export function directionOf(name: string): 'read' | 'write' {
+  return reads.has(name) ? 'read' : 'write';
+}
+
+/**
+ * From where on the kernel stack of a thread what its call counts is in memory. A CPU has some of it in its
+ * registers; not so in TCP's code at the places at which a connection comes back (tcp-place.ts). At others it
+ * does not come back, or is reset: what is counted then is no more than what was moved, and nothing follows
+ * it.
+ */
+function countsFrom(kernel: Kernel, { task, cpu, panicked }: Transferring): bigint | undefined {
+  if (cpu === undefined) return task.thread.sp;
+  if (panicked) return undefined;
+  return tcpCallersFrom(kernelStack(kernel, task, cpu));
+}
+
+/**
+ * Bytes that a call of the transfer class has moved already.
+ *
+ * @param isSocket its first argument is a socket
+ * @returns undefined where that cannot be found out
+ */
+export function doneBytes(
+  kernel: Kernel,
+  { name, given }: Call,
+  thread: Transferring,
+  isSocket: boolean,
+): number | undefined {
+  const low = countsFrom(kernel, thread);
+  if (low === undefined) return undefined;
+  const buffers = buffersOf(name, given, thread.user) ?? [];
+  const isCopied = isSocket && copiesIter(name);
+  const counted = transferProgress(kernel, thread.task, directionOf(name), buffers, { low, isCopied });
+  return movedBytes(name, given, counted);
+}

@@ -1,0 +1,283 @@
+import {
+  adviceOf,
+  coredumpFilterOf,
+  dumpableOf,
+  hasMmFlag,
+  savedAuxv,
+  specialMappingName,
+  VM,
+  vdsoPages,
+} from '../../linux/mm.ts';
+import { type Mm, mmStruct } from '../../linux/mm-types.ts';
+import { PageDescriptors } from '../../linux/readers/page-owner.ts';
+import { untriedSwap } from '../../linux/readers/swap-areas.ts';
+import { forEachVma } from '../../linux/readers/vma.ts';
+import type { AddressSpace, Vma, VmaKind } from '../../model/memory.ts';
+import { listedRuns, type PageRuns } from '../../model/page-runs.ts';
+import { check, type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { aioProblems, ringAreaPages } from '../aio.ts';
+import type { FileCapture, MappedFile } from '../file-capture.ts';
+import {
+  type Area,
+  addressSpaceNotes,
+  addressSpaceProblems,
+  areaProblem,
+  lostKeyProblems,
+  protectionKeyOf,
+  protectionKeyProblem,
+  protectionKeysOf,
+} from './memory-attributes.ts';
+import { believedArea, hexRange } from './memory-flags.ts';
+import { privatePages } from './pages.ts';
+import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
+
+const NONE = listedRuns([]);
+
+/** What the capture of an address space needs to know of its process. */
+export interface MemoryOwner {
+  readonly pid: number;
+  /** Addresses of all tasks that use the memory. */
+  readonly threads: readonly bigint[];
+  /** One of them was on a CPU, maybe in the middle of a page fault. */
+  readonly isRunning: boolean;
+  /** How many of them were in execve(2). */
+  readonly inExec: number;
+  /** A thread's rights to protection keys were in a CPU (PKRU), and are not known. */
+  readonly hasLostKeyRights: boolean;
+  readonly memoryId: number;
+  /** Id of the memory that it gets a copy of; undefined for memory of its own. */
+  readonly copyOf: number | undefined;
+  readonly findings: Findings;
+}
+
+function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
+  const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
+  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE_SIZE, 0);
+  whileItMoves(kernel, owner, () => checkAreas(mm, areas.length, pages, owner.findings));
+  return areas;
+}
+
+/** Counts of a process that runs on while it is read are of another moment than what they count. */
+function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
+  return ofTheMoment(findings, isAlive && isRunning ? 'passing' : undefined, compare);
+}
+
+/**
+ * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that
+ * the tree has lost is missing from both.
+ */
+function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): void {
+  const numberAgrees = check(
+    findings,
+    'mm->map_count against the areas in the maple tree',
+    mm.map_count,
+    areas,
+  );
+  const sizeAgrees = check(findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages);
+  if (!numberAgrees && !sizeAgrees && (areas < mm.map_count || pages < mm.total_vm)) {
+    findings.reasons.push(
+      `has ${areas} memory areas of ${pages} pages, but the kernel counted ${mm.map_count} of ${mm.total_vm}`,
+    );
+    return;
+  }
+  if (!numberAgrees)
+    findings.repairs.push({ what: 'number of memory areas', used: 'the maple tree', instead: 'map_count' });
+  if (!sizeAgrees)
+    findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
+}
+
+/** PROT_* of mmap(2), which are the same bits. */
+function protectionOf(flags: number): number {
+  return flags & (VM.read | VM.write | VM.exec);
+}
+
+function openFlags(flags: number): number {
+  return (flags & VM.mayShare) !== 0 && (flags & VM.mayWrite) !== 0 ? 2 : 0;
+}
+
+/** A file whose mapping can be kept. */
+type KeptFile = Exclude<MappedFile, { readonly kind: 'refused' }>;
+
+function kindOf(area: Area, special: string | undefined, file: KeptFile | undefined): VmaKind | undefined {
+  if (special === '[vdso]') return 'vdso';
+  if (special === '[vvar]') return 'vvar';
+  if (special !== undefined) return undefined;
+  if (file !== undefined) return file.kind;
+  return (area.flags & VM.mayShare) !== 0 ? undefined : 'anonymous';
+}
+
+/**
+ * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores
+ * it with a vDSO only (vdso_proxify, criu/pie/parasite-vdso.c).
+ */
+export function withoutLoneVvar(vmas: readonly Vma[], findings: Pick<Findings, 'notes'>): readonly Vma[] {
+  const hasVdso = vmas.some(({ kind }) => kind === 'vdso');
+  if (hasVdso || !vmas.some(({ kind }) => kind === 'vvar')) return vmas;
+  findings.notes.push('its area [vvar] is gone: it had unmapped the vDSO that reads it');
+  return vmas.filter(({ kind }) => kind !== 'vvar');
+}
+
+/** Captures address spaces; keeps what is the same for all of a kernel's. */
+export class MemoryCapture {
+  readonly #kernel: Kernel;
+  readonly #files: FileCapture;
+  readonly #descriptors: PageDescriptors;
+  /** Of the address space that is captured. */
+  #counts: PageCounts = { resident: 0, swapped: 0 };
+
+  constructor(kernel: Kernel, files: FileCapture) {
+    this.#kernel = kernel;
+    this.#files = files;
+    this.#descriptors = new PageDescriptors(kernel);
+  }
+
+  /**
+   * The address space at `address` (`task_struct.mm`). What cannot be kept goes to `owner.findings.reasons`;
+   * throws a VmcoreError if its structures cannot be read.
+   */
+  capture(address: bigint, owner: MemoryOwner): AddressSpace {
+    const mm = this.#kernel.bind(mmStruct).at(address);
+    owner.findings.reasons.push(...addressSpaceProblems(this.#kernel, mm));
+    for (const reason of lostKeyProblems(mm, owner.hasLostKeyRights))
+      refuseForNow(owner.findings, reason, 'on-cpu');
+    const areas = readAreas(this.#kernel, mm, owner);
+    owner.findings.notes.push(...addressSpaceNotes(mm, areas));
+    this.#counts = { resident: 0, swapped: 0 };
+    const vmas: Vma[] = [];
+    for (const area of areas) {
+      const vma = this.#area(mm, area, owner);
+      if (vma !== undefined) vmas.push(vma);
+    }
+    // Areas that are refused are missing from the sum, and have their reasons.
+    if (vmas.length === areas.length) {
+      whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
+      owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
+    }
+    if (this.#kernel.isAlive) this.#foreseeSwap(owner);
+    return {
+      id: owner.memoryId,
+      copyOf: owner.copyOf,
+      startCode: mm.start_code,
+      endCode: mm.end_code,
+      startData: mm.start_data,
+      endData: mm.end_data,
+      startStack: mm.start_stack,
+      startBrk: mm.start_brk,
+      brk: mm.brk,
+      argStart: mm.arg_start,
+      argEnd: mm.arg_end,
+      envStart: mm.env_start,
+      envEnd: mm.env_end,
+      savedAuxv: savedAuxv(this.#kernel, mm),
+      dumpable: dumpableOf(mm),
+      thpDisabled: hasMmFlag(mm, 'disableThp'),
+      refusesExecGain: hasMmFlag(mm, 'hasMdwe'),
+      coredumpFilter: coredumpFilterOf(mm),
+      protectionKeys: protectionKeysOf(mm),
+      exeFileId: this.#files.exeFile(mm.exe_file, owner.pid),
+      vmas: withoutLoneVvar(vmas, owner.findings),
+    };
+  }
+
+  /** What a living kernel has in swap is not tried: those that will be refused have their reasons. */
+  #foreseeSwap({ findings }: MemoryOwner): void {
+    const { swapped } = this.#counts;
+    if (swapped > 0 && untriedSwap(this.#kernel.release) === undefined)
+      findings.notes.push(`has ${swapped} pages in swap, which is read after a panic`);
+  }
+
+  #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {
+    const { view, flags } = area;
+    const refuse = (why: string): undefined => {
+      owner.findings.reasons.push(`the memory area ${hexRange(area)} ${why}`);
+      return undefined;
+    };
+    const special = specialMappingName(this.#kernel, view);
+    const problem = special === undefined ? (areaProblem(area) ?? protectionKeyProblem(mm, area)) : undefined;
+    if (problem !== undefined) return refuse(problem);
+    const file = this.#file(area, owner.pid);
+    if (file?.kind === 'refused') {
+      // One reason for all areas of a file: a library has five of them.
+      const reason = `maps a file that cannot be kept: ${file.reason}`;
+      const { findings } = owner;
+      if (!findings.reasons.includes(reason))
+        ofTheMoment(findings, file.moment, () => findings.reasons.push(reason));
+      return undefined;
+    }
+    const kind = kindOf(area, special, file);
+    if (kind === undefined)
+      return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);
+    return {
+      start: area.start,
+      end: area.end,
+      prot: protectionOf(flags),
+      protectionKey: protectionKeyOf(area),
+      growsDown: (flags & VM.growsDown) !== 0,
+      heap: kind === 'anonymous' && area.start <= mm.brk && area.end >= mm.start_brk && mm.brk > mm.start_brk,
+      stack: area.start <= mm.start_stack && area.end > mm.start_stack,
+      hugetlb: false,
+      locked: (flags & VM.locked) !== 0,
+      noReserve: (flags & VM.noReserve) !== 0,
+      advice: adviceOf(flags),
+      offsetBytes: kind === 'anonymous' || special !== undefined ? 0 : view.vm_pgoff * PAGE_SIZE,
+      fileOpenFlags: file === undefined ? undefined : openFlags(flags),
+      ...file,
+      kind,
+      runs: this.#pages(mm, area, kind, owner, refuse),
+    };
+  }
+
+  #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {
+    if (view.vm_file === 0n) return undefined;
+    return this.#files.mappedFile(view.vm_file, {
+      ...{ pid, start, end },
+      shared: (flags & VM.mayShare) !== 0,
+      openFlags: openFlags(flags),
+      offsetBytes: view.vm_pgoff * PAGE_SIZE,
+      prot: protectionOf(flags),
+      locked: (flags & VM.locked) !== 0,
+    });
+  }
+
+  #pages(
+    mm: Mm,
+    area: Area,
+    kind: VmaKind,
+    owner: MemoryOwner,
+    refuse: (why: string) => undefined,
+  ): PageRuns {
+    if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+    if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
+    if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
+    const ofFile = kind === 'file-private';
+    const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
+    const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
+    this.#counts.resident += pages.resident;
+    this.#counts.swapped += pages.swapped;
+    if (pages.notPresent !== undefined) refuse(notPresentReason(pages.notPresent));
+    const { wrong } = pages;
+    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
+    return pages.runs;
+  }
+
+  /**
+   * The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used.
+   */
+  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
+    // execve maps the area first, and says then of which image (map_vdso, arch/x86/entry/vdso/vma.c).
+    if (mm.vdsoImage === 0n) {
+      refuse('was being set up by an execve');
+      return NONE;
+    }
+    const pages = vdsoPages(this.#kernel, mm);
+    if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {
+      refuse('does not agree with the kernel about the vDSO');
+      return NONE;
+    }
+    return listedRuns(
+      pages.map((physical, i) => ({ address: area.start + i * PAGE_SIZE, pages: 1, physical })),
+    );
+  }
+}

@@ -1,0 +1,228 @@
+import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { RUNTIME_DIRECTORY } from '../../config/paths.ts';
+import { serviceOf } from '../../config/service-units.ts';
+import { type HeldGroup, holdImages, readPreparation } from '../../criu/restore/index.ts';
+import { inNamespacesOf } from '../../system/namespaces.ts';
+import { cgroupOf, processStat } from '../../system/proc.ts';
+import { messageWithCauses } from '../../system/thrown.ts';
+import { changedWhileHeld, examineGroup } from '../examine.ts';
+import { type FoundFile, type FoundFiles, notePaths } from '../found-file.ts';
+import { checkNoted, makeAndCheckFiles } from '../group-files.ts';
+import type { Handover } from '../handover.ts';
+import { takenNumbers } from '../pids.ts';
+import { memoryProblem } from '../restore-stage.ts';
+import { runtimeProgram } from '../runtime-program.ts';
+import { show } from '../systemctl.ts';
+import { MadeFiles } from './made-files.ts';
+import { openWay } from './made-paths.ts';
+import { movePrivateFiles } from './private-directories.ts';
+import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
+import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
+import { strangePrograms } from './sandbox-programs.ts';
+import { changedSince } from './unchanged-files.ts';
+
+/** The processes of a unit in their sandbox, held: to be released, or ended. */
+export interface HeldUnit {
+  readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
+  /**
+   * Lets them run, each in its cgroup: all of them, or an Error is thrown, and the others are to be ended.
+   * None of them runs if one of their files was changed since it was noted.
+   * @returns small things that could not be set again
+   */
+  release(placeOf: (pid: number) => string): string[];
+  /** Ends them, and takes away the files that were made for them. @returns what is left */
+  end(): Promise<string[]>;
+}
+
+/** What became of the processes of a unit. */
+export type SandboxResult = { readonly problems: readonly string[] } | HeldUnit;
+
+type SandboxedUnit = Handover['sandboxes'][number];
+
+interface LateGroup {
+  readonly group: number;
+  readonly directory: string;
+  readonly plan: SandboxPlan;
+}
+
+function mountsOf(pid: number | 'self'): MountLine[] {
+  return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
+}
+
+function namespaceOf(pid: number | 'self', kind: 'mnt' | 'uts' = 'mnt'): string {
+  return readlinkSync(`/proc/${pid}/ns/${kind}`);
+}
+
+/**
+ * Restores the processes of a unit into the mount namespace of its placeholder, and holds them: all of them,
+ * or none. None if the sandbox is not the one that they had, or a file in it is another one. Nothing is
+ * thrown.
+ */
+export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
+  const held: HeldGroup[] = [];
+  const made = new MadeFiles();
+  const end = async (): Promise<string[]> => {
+    const left: string[] = [];
+    for (const hold of held) await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
+    return [...left, ...made.remove()];
+  };
+  try {
+    const groups = unit.groups.map((one) => ({ ...one, plan: readSandboxPlan(one.directory) }));
+    const wrong = sandboxProblems(unit.unit, groups, placeholder);
+    const problems = wrong.length > 0 ? wrong : await holdAll(groups, unit.unit, placeholder, held, made);
+    if (problems.length > 0) return { problems: [...problems, ...(await end())] };
+    return {
+      groups: groups.map(({ group, plan }) => ({
+        group,
+        pids: plan.group.processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid),
+      })),
+      release: (placeOf) => {
+        const changed = groups.flatMap(({ plan }) => changedWhileHeld(plan.group, plan.unchanged));
+        if (changed.length > 0) throw new Error(changed.join('; '));
+        const notes = held.flatMap((hold) => hold.releaseInto(placeOf).notes);
+        made.keep();
+        return notes;
+      },
+      end,
+    };
+  } catch (error) {
+    return { problems: [messageWithCauses(error), ...(await end())] };
+  }
+}
+
+/**
+ * Restores the groups one after the other.
+ * @param held gets those that are restored, which do not run
+ * @returns why one of them cannot be
+ */
+async function holdAll(
+  groups: readonly LateGroup[],
+  unit: string,
+  placeholder: number,
+  held: HeldGroup[],
+  made: MadeFiles,
+): Promise<readonly string[]> {
+  const found = new Map<string, FoundFile>();
+  const files = inMountNamespaceFiles(groups, placeholder, found, made);
+  if (files.length > 0) return files;
+  const root = `/proc/${placeholder}/root`;
+  const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => openWay(path, root) ?? []));
+  if (open.length > 0) return open;
+  for (const one of groups) {
+    const result = await holdOne(one, unit, placeholder, found).finally(() => made.came());
+    if ('problems' in result) return result.problems;
+    held.push(result);
+    await result.orphan();
+  }
+  return [];
+}
+
+/** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */
+function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder: number): string[] {
+  if (processStat(placeholder)?.isZombie !== false) return ['the placeholder in its sandbox has ended'];
+  if (serviceOf(cgroupOf(placeholder)) !== unit)
+    return ['the placeholder in its sandbox is none of the unit'];
+  if (namespaceOf(placeholder) === namespaceOf('self')) return [`${unit} has no sandbox any more`];
+  const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
+  const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
+  if (differences.length > 0) return [...new Set(differences)];
+  const strange = strangePrograms(placeholder);
+  if (strange.length > 0) return strange;
+  const joined = show(unit, 'JoinsNamespaceOf').get('JoinsNamespaceOf') ?? '';
+  if (joined !== '') return [`its sandbox has directories that ${joined} has as well (JoinsNamespaceOf=)`];
+  const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
+  if (name.length > 0) return name;
+  const user = userProblem(unit, groups, placeholder);
+  if (user !== undefined) return [user];
+  for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
+  return [];
+}
+
+/** Why the host's name is not the one that processes saw, nor their own (`ProtectHostname=`). */
+function hostNameProblem({ sandbox: { hostName } }: SandboxPlan, placeholder: number): string | undefined {
+  const isOwn = namespaceOf(placeholder, 'uts') !== namespaceOf('self', 'uts');
+  if (isOwn !== (hostName !== undefined))
+    return `its sandbox has ${isOwn ? 'a' : 'no'} host name of its own now (UTS namespace), and had ${isOwn ? 'none' : 'one'}`;
+  if (hostName === undefined) return undefined;
+  const now = inNamespacesOf(placeholder, () =>
+    ['hostname', 'domainname'].map((file) => readFileSync(`/proc/sys/kernel/${file}`, 'latin1').trimEnd()),
+  );
+  const was = [hostName.node, hostName.domain];
+  return now.join(' ') === was.join(' ')
+    ? undefined
+    : `its sandbox has the host name ${now.join(' ')} now, and had ${was.join(' ')}`;
+}
+
+/** The number that systemd gives a user for the time of a run (`DynamicUser=`) may be another's now. */
+function userProblem(unit: string, groups: readonly LateGroup[], placeholder: number): string | undefined {
+  if (show(unit, 'DynamicUser').get('DynamicUser') !== 'yes') return undefined;
+  const status = readFileSync(`/proc/${placeholder}/status`, 'latin1');
+  const uid = Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
+  const isKnown = groups.every(({ plan }) => plan.uids.includes(uid));
+  return isKnown ? undefined : `the dynamic user of ${unit} has another number now, ${uid}`;
+}
+
+/**
+ * Makes and compares the files of the groups, by the paths that they have in the sandbox. The images need not
+ * be seen there.
+ */
+function inMountNamespaceFiles(
+  groups: readonly LateGroup[],
+  placeholder: number,
+  found: Map<string, FoundFile>,
+  files: MadeFiles,
+): string[] {
+  const made = new Set<string>();
+  return groups.flatMap(({ directory, plan }) => {
+    const images = openSync(directory, constants.O_RDONLY);
+    try {
+      return inNamespacesOf(placeholder, () => {
+        const place = `/proc/self/fd/${images}`;
+        const before = new Set(made);
+        const wrong = makeAndCheckFiles(place, made);
+        files.note(made.difference(before));
+        files.await(plan.made);
+        if (wrong.length > 0) return wrong.map(({ path, problem }) => `${path} ${problem}`);
+        const unseen = notePaths(
+          plan.group.files.flatMap(({ named }) => named ?? []),
+          found,
+        );
+        const swapped = checkNoted(readPreparation(place).checks, found);
+        const changed = changedSince(plan.unchanged, found);
+        return [...unseen, ...swapped.map(({ path, problem }) => `${path} ${problem}`), ...changed];
+      });
+    } finally {
+      closeSync(images);
+    }
+  });
+}
+
+async function holdOne(
+  { directory, plan }: LateGroup,
+  unit: string,
+  placeholder: number,
+  found: FoundFiles,
+): Promise<HeldGroup | { readonly problems: readonly string[] }> {
+  const problem = memoryProblem(plan.pagesBytes);
+  if (problem !== undefined) return { problems: [problem] };
+  const result = await holdImages(directory, {
+    command: runtimeProgram('criu'),
+    inside: { pid: placeholder, programs: RUNTIME_DIRECTORY },
+    unit,
+    taken: takenNumbers,
+    examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
+  });
+  if (result.restored === 'held') return result;
+  const more = result.errors.filter((error) => !result.reason.endsWith(error));
+  return { problems: [result.reason, ...more.slice(0, 3)] };
+}
+
+/** Restored processes that are not in the sandbox. */
+function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
+  return group.processes
+    .filter(({ isZombie }) => !isZombie)
+    .filter(({ pid }) =>
+      (['mnt', 'uts'] as const).some((kind) => namespaceOf(pid, kind) !== namespaceOf(placeholder, kind)),
+    )
+    .map(({ pid }) => `process ${pid} is not in its sandbox`);
+}

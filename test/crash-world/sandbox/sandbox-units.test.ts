@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { examinedOf } from '../../../src/crash-world/examine.ts';
+import { readSandboxPlan, writeSandboxPlan } from '../../../src/crash-world/sandbox/sandbox-plan.ts';
+import {
+  sandboxFiles,
+  writeSandboxDropIn,
+  writeSandboxUnit,
+} from '../../../src/crash-world/sandbox/sandbox-units.ts';
+import { writeAfreshDropIn } from '../../../src/crash-world/units.ts';
+import { streamHeader } from '../../../src/criu/restore/journal-connection.ts';
+import { noFiles } from '../../../src/model/file.ts';
+import { areaOf, groupOf, memoryOf, processOf } from '../../criu/processes.ts';
+import { pathFileOf } from '../live-group.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'otherworld-sandbox-units-'));
+after(() => rmSync(directory, { recursive: true }));
+const [units, helpers] = [join(directory, 'units'), join(directory, 'helpers')];
+
+suite('a unit whose sandbox is made before its processes are restored', () => {
+  const unit = 'web@1.service';
+  const adoption = { unit, mainPid: 20, processes: [{ pid: 20, below: '' }] };
+  const dropIn = (): string[] => {
+    writeSandboxDropIn(adoption, units, helpers);
+    const [name = ''] = readdirSync(join(units, `${unit}.d`));
+    return readFileSync(join(units, `${unit}.d`, name), 'utf8').split('\n');
+  };
+
+  test('starts a placeholder with all that the sandbox is made of, and a helper outside of it', () => {
+    const lines = dropIn();
+    assert.deepEqual(
+      lines.filter((line) => /^ExecStart(Post)?=./.test(line)),
+      ['ExecStart=-/bin/sleep infinity', `ExecStartPost=-+/bin/sh ${join(helpers, 'adopt-sandbox.sh')} %n`],
+    );
+    // What is emptied comes before what is set instead.
+    assert.ok(lines.indexOf('ExecStartPost=') < lines.findIndex((line) => /^ExecStartPost=./.test(line)));
+    for (const name of ['RootDirectory=', 'RootImage=', 'LoadCredential=', 'User=', 'PrivateTmp='])
+      assert.ok(!lines.some((line) => line.startsWith(name)), name);
+    for (const line of [
+      'Restart=no',
+      'FailureAction=none',
+      'Type=exec',
+      'RemainAfterExit=yes',
+      'WatchdogSec=0',
+    ])
+      assert.ok(lines.includes(line), line);
+  });
+
+  test('has its processes named to systemd before the placeholder is ended', () => {
+    dropIn();
+    const script = readFileSync(join(helpers, 'adopt-sandbox.sh'), 'utf8');
+    const [waits, notify, asked, ended] = ['.waits"', 'systemd-notify', 'systemctl show', 'kill -KILL'].map(
+      (words) => script.indexOf(words),
+    );
+    assert.ok(waits !== undefined && notify !== undefined && asked !== undefined && ended !== undefined);
+    assert.ok(0 < waits && waits < notify && notify < asked && asked < ended);
+    assert.equal(sandboxFiles(unit, helpers).waits, join(helpers, `${unit}.waits`));
+  });
+
+  test('becomes active with its placeholder where the processes do not come back, and is then restarted', () => {
+    dropIn();
+    const { waits, afresh, failed } = sandboxFiles(unit, helpers);
+    const statusWith = (file: string): number | null => {
+      writeFileSync(file, '');
+      const { status } = spawnSync('/bin/sh', [join(helpers, 'adopt-sandbox.sh'), unit], {
+        env: { ...process.env, MAINPID: '4711' },
+        timeout: 10_000,
+      });
+      assert.equal(readFileSync(waits, 'utf8'), '4711\n');
+      rmSync(file);
+      return status;
+    };
+    assert.equal(statusWith(afresh), 0);
+    // One that comes too late has been given up already.
+    assert.equal(statusWith(failed), 1);
+    writeAfreshDropIn(unit, units);
+    const [name = ''] = readdirSync(join(units, `${unit}.d`));
+    const lines = readFileSync(join(units, `${unit}.d`, name), 'utf8').split('\n');
+    assert.deepEqual(
+      lines.filter((line) => /^Exec|^Kill|^Send/.test(line)),
+      ['ExecStop=', 'ExecStopPost=', 'KillSignal=SIGTERM', 'KillMode=control-group', 'SendSIGKILL=yes'],
+    );
+  });
+
+  test('is waited for by what settles, and ends what is held whatever happens', () => {
+    writeSandboxUnit(units);
+    writeSandboxUnit(units);
+    const text = readFileSync(join(units, 'multi-user.target.wants/otherworld-sandbox.service'), 'utf8');
+    assert.match(text, /^Type=oneshot$/m);
+    assert.match(text, /^ExecStopPost=.*cgroup\.kill/m);
+  });
+
+  test('has its streams opened again under its name', () => {
+    assert.equal(
+      streamHeader({ identifier: 'web', level: 6, levelPrefix: true }, unit),
+      `web\n${unit}\n6\n1\n0\n0\n0\n`,
+    );
+  });
+});
+
+test('what is known of a sandboxed group is read as it was written', () => {
+  const images = join(directory, 'images');
+  mkdirSync(images);
+  const memory = memoryOf([areaOf(0x400000, 1, { kind: 'file-private', fileId: 1 }), areaOf(0x600000, 1)], {
+    exeFileId: 1,
+  });
+  const files = {
+    ...noFiles,
+    files: [pathFileOf(1, '/bin/sh'), { ...pathFileOf(2, '/bin/sh'), path: '/tmp/gone', ghostId: 3 }],
+    tables: [{ filesId: 1, descriptors: [{ fd: 0, fileId: 1, closeOnExec: true }] }],
+  };
+  const mounts = [{ path: '/', type: 'ext4', root: '/', limits: 1, options: '', isOwn: false }];
+  const sandbox = {
+    ...{ unit: 'web.service', mounts, outside: mounts, hostName: { node: 'a', domain: '(none)' } },
+    privateDirectories: [{ path: '/tmp', from: '/tmp/systemd-private/tmp' }],
+  };
+  const group = { ...groupOf([processOf(7, { memory })]), files, sandbox };
+  // As it was then, whatever it is now.
+  const unchanged = [{ path: '/bin/sh', dev: '1', ino: '2', changed: '3' }];
+  writeSandboxPlan(images, group, { pagesBytes: 4096, unchanged });
+  assert.deepEqual(
+    JSON.parse(JSON.stringify(readSandboxPlan(images))),
+    JSON.parse(
+      JSON.stringify({
+        ...{ pagesBytes: 4096, uids: [1000], made: ['/tmp/gone'], sandbox },
+        ...{ unchanged, group: examinedOf(group) },
+      }),
+    ),
+  );
+});
