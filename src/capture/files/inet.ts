@@ -158,6 +158,9 @@ function tcpConnectedness(...situation: Parameters<typeof keptTcp>): Connectedne
     if (against !== undefined)
       throw new FileRefusal(`${reason}; ${showHolder(against)}, at its other end, may not lose it`, moment);
     if (!isOwn) throw error;
+    // A connect that is made again would clear the error, and find a stream that is at its end.
+    if (!beingMade.has(sock.state) && socket.state === socketConnected.connecting)
+      throw new FileRefusal(reason, moment);
     // The server of a TCP Fast Open may have accepted what is still being made.
     const isOpening = beingMade.has(sock.state) && socket.state === socketConnected.connecting;
     return lostConnection(context, sock, ends, loss, isOpening);

@@ -40,6 +40,9 @@ export function checkPlausible(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
   const { owned, spinLock, backlogTail } = sock;
   const isLock = (owned === 0 || owned === 1) && isSpinLock(kernel, spinLock);
   if (!isLock || !isPointer(kernel, backlogTail)) disagree('its lock is impossible');
+  // Whoever gives the lock back looks at them before (release_sock, net/core/sock.c).
+  if (owned === 0 && spinLock === 0 && backlogTail !== 0n)
+    disagree('it has packets that nobody was to look at');
   const { fastopen_rsk, fastopen_req, fastOpenContext, md5sig = 0n, ao = 0n, upperProtocol } = tcp;
   const pointers = [fastopen_rsk, fastopen_req, fastOpenContext, md5sig, ao, upperProtocol];
   if (!pointers.every((pointer) => isPointer(kernel, pointer))) disagree('a pointer of it leads nowhere');

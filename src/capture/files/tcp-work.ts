@@ -1,11 +1,13 @@
 import { panicCpu, runningTasks } from '../../linux/current.ts';
 import { fdSlots } from '../../linux/fdtable.ts';
+import { fileAt } from '../../linux/file.ts';
 import { mmStruct } from '../../linux/mm-types.ts';
 import { type Socket, socketConnected, socketStruct } from '../../linux/net.ts';
 import { findTaskByPid, forEachThread } from '../../linux/pid.ts';
+import { fileKind } from '../../linux/readers/file-kind.ts';
 import { kernelStack } from '../../linux/readers/kernel-stack.ts';
 import { UserMemory } from '../../linux/readers/user-memory.ts';
-import { type Task, taskAt } from '../../linux/sched.ts';
+import { type Task, taskAt, taskState } from '../../linux/sched.ts';
 import { isAtWork, type Sock, tcpState } from '../../linux/sock.ts';
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -13,7 +15,7 @@ import { registersAtEntry } from '../arch/index.ts';
 import { ENOSYS } from '../calls/syscall.ts';
 import { syscallRow } from '../calls/syscall-table.ts';
 import { hasSocketLock, type TcpPlace, tcpPlace } from '../calls/tcp-place.ts';
-import { type Call, doneBytes } from '../calls/transfer-count.ts';
+import { type Call, directionOf, doneBytes } from '../calls/transfer-count.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal } from './refusal.ts';
 import { Disagreement } from './tcp-queue.ts';
@@ -48,6 +50,8 @@ export interface Worker {
   readonly hasLock: boolean;
   /** Bytes that its call has counted. */
   readonly done: number | undefined;
+  /** It waits for something that no signal ends: memory, or the lock. */
+  readonly isBlocked: boolean;
 }
 
 /** The descriptors that a call was given: the first argument; `splice` has another one as its third. */
@@ -60,7 +64,8 @@ function descriptorsIn({ name, given }: Call): number[] {
 function workerOf(context: CaptureContext, task: Task, numbers: ReadonlySet<number>): Worker | undefined {
   const { kernel } = context;
   const call = callOf(kernel, registersAtEntry(kernel, task));
-  if (call === undefined || !descriptorsIn(call).some((fd) => numbers.has(fd))) return undefined;
+  if (call === undefined) return undefined;
+  if (!descriptorsIn(call).some((fd) => numbers.has(fd))) return strangerOf(context, task, call);
   const { cpuOf, panicked } = context.of(Executing);
   const cpu = cpuOf.get(task.address);
   const hasPanicked = cpu !== undefined && cpu === panicked;
@@ -68,11 +73,31 @@ function workerOf(context: CaptureContext, task: Task, numbers: ReadonlySet<numb
   const place = tcpPlace(stack);
   const isTransfer = syscallRow(call.name).class === 'transfer';
   const { name } = call;
-  if (!isTransfer || place === 'unknown' || hasPanicked)
-    return { name, isTransfer, place: 'unknown', hasLock: false, done: undefined };
+  if (!isTransfer || place === 'unknown' || hasPanicked) return unknownWorker(name, isTransfer);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(task.mm));
   const done = doneBytes(kernel, call, { task, user, cpu, panicked: false }, true);
-  return { name, isTransfer, place, hasLock: hasSocketLock(stack), done };
+  const isBlocked = (task.__state & taskState.uninterruptible) !== 0;
+  return { name, isTransfer, place, hasLock: hasSocketLock(stack), done, isBlocked };
+}
+
+function unknownWorker(name: string, isTransfer: boolean): Worker {
+  return { name, isTransfer, place: 'unknown', hasLock: false, done: undefined, isBlocked: false };
+}
+
+/**
+ * A thread that moves bytes through TCP, and whose descriptor leads to no socket any more: another thread has
+ * closed or replaced it. Which socket it has is not known, so it may be any.
+ */
+function strangerOf(context: CaptureContext, task: Task, call: Call): Worker | undefined {
+  const { kernel } = context;
+  const place = tcpPlace(kernelStack(kernel, task, context.of(Executing).cpuOf.get(task.address)));
+  if (place === 'outside' || place === 'unknown') return undefined;
+  const files = fdSlots(kernel, task.files);
+  const isSocket = descriptorsIn(call).some((fd) => {
+    const file = fileAt(kernel, files.find((slot) => slot.fd === fd)?.file ?? 0n);
+    return file !== undefined && fileKind(kernel, file.f_op) === 'socket';
+  });
+  return isSocket ? undefined : unknownWorker(call.name, true);
 }
 
 /** The threads of all processes that hold a socket whose unfinished calls are on it. */
@@ -98,9 +123,14 @@ function workersOf(context: CaptureContext, sock: Sock): Worker[] {
   });
 }
 
-/** What the socket has done for the call is known: all that the call has counted, or nothing. */
-function isCounted({ place, done }: Worker): boolean {
-  return place === 'at-rest' || place === 'outside' || (place === 'between' && done === 0);
+/**
+ * Whether what the socket has done for the call is known, and the call is told just that (transferDecision):
+ * a count that it is not told would be lost of what it reads, or sent once more.
+ */
+function isCounted({ name, place, done, isBlocked }: Worker): boolean {
+  if (place === 'unknown' || done === undefined) return false;
+  if (done === 0) return true;
+  return place !== 'between' && !(isBlocked && directionOf(name) === 'write');
 }
 
 /**
@@ -115,13 +145,13 @@ function isCounted({ place, done }: Worker): boolean {
  * @returns why it cannot be read
  */
 export function workProblem(
-  { state, sk_err, owned, spinLock }: Pick<Sock, 'state' | 'sk_err' | 'owned' | 'spinLock'>,
+  { state, sk_err, owned }: Pick<Sock, 'state' | 'sk_err' | 'owned'>,
   socket: Pick<Socket, 'state'>,
   workers: readonly Worker[],
 ): string | undefined {
   if (state !== tcpState.established || sk_err !== 0) return 'it was ending';
-  if (socket.state !== socketConnected.connected) return 'nobody had been told that it was there';
-  if (owned === 0 && spinLock === 0) return 'it has packets that nobody was to look at';
+  if (socket.state !== socketConnected.connected)
+    return 'its process may not have been told that it was there';
   const between = workers.find((worker) => !isCounted(worker));
   if (between !== undefined)
     return between.isTransfer
