@@ -39,8 +39,12 @@ export async function adoptAll(
   // The main process ended before its service could take it up: as at any other end of it. One that no boot
   // starts, and that does not restart, has ended: it was asked for once.
   for (const unit of afresh) {
-    const isAsked = sandboxes.every((other) => other.unit !== unit || other.startsAtBoot !== false);
-    const isRestarted = isAsked || show(unit, 'Restart').get('Restart') !== 'no';
+    const sandbox = sandboxes.find((other) => other.unit === unit);
+    if (sandbox === undefined) {
+      systemctl('restart', '--no-block', '--', unit);
+      continue;
+    }
+    const isRestarted = sandbox.startsAtBoot !== false || show(unit, 'Restart').get('Restart') !== 'no';
     systemctl(...afreshCommand(unit, isRestarted));
   }
 }

@@ -152,7 +152,9 @@ export class MemoryCapture {
     }
     // Areas that are refused are missing from the sum, and have their reasons.
     if (vmas.length === areas.length) {
-      whileItMoves(this.#kernel, owner, () => checkRss(this.#kernel, mm, this.#counts, owner));
+      // Pages of a process that sleeps are swapped out too while it is looked at.
+      const moment = this.#kernel.isAlive ? 'passing' : undefined;
+      ofTheMoment(owner.findings, moment, () => checkRss(this.#kernel, mm, this.#counts, owner));
       owner.findings.reasons.push(...aioProblems(this.#kernel, mm, vmas));
     }
     if (this.#kernel.isAlive) this.#foreseeSwap(owner);

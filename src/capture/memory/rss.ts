@@ -1,6 +1,8 @@
 import { rssOf } from '../../linux/mm.ts';
 import type { Mm } from '../../linux/mm-types.ts';
+import { swapAreaCount } from '../../linux/readers/swap-areas.ts';
 import type { Findings } from '../../model/verdict.ts';
+import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { NotPresent } from './pages.ts';
 
@@ -54,6 +56,14 @@ export function checkRss(kernel: Kernel, mm: Mm, counts: PageCounts, owner: Owne
     more: owner.isRunning ? HUGE_PAGE : 0,
     believed: true,
   });
+  if (counts.swapped === 0 && swap !== 0 && hadNoSwap(kernel)) {
+    owner.findings.repairs.push({
+      what: 'pages in swap',
+      used: 'none, as there was no swap',
+      instead: `${swap}`,
+    });
+    return;
+  }
   compare(owner.findings, {
     what: 'swap entries in the page tables against the swap counter',
     ...{ pages: 'pages in swap', name: 'pages in swap', found: counts.swapped, counted: swap },
@@ -61,6 +71,16 @@ export function checkRss(kernel: Kernel, mm: Mm, counts: PageCounts, owner: Owne
     // of another process's page by now (do_swap_page, mm/memory.c).
     ...{ fewer: 0, more: 0, believed: false },
   });
+}
+
+/** Whether the kernel certainly never had a swap area: a count of pages in swap is damaged then. */
+function hadNoSwap(kernel: Kernel): boolean {
+  try {
+    return swapAreaCount(kernel) === 0;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return false;
+  }
 }
 
 function compare(findings: Findings, compared: Compared): void {

@@ -189,7 +189,8 @@ const VIRTUAL: readonly (readonly [RegExp, string])[] = [
 
 /**
  * Where a disk is plugged in, if it is the only one there: on a controller with several, their numbers may be
- * others at each boot. Virtio has a function of the bus for each disk, NVMe numbers its namespaces itself.
+ * others at each boot, and so may those of the namespaces of an NVMe controller. Virtio has a function of the
+ * bus for each disk.
  */
 export function certainPlace({
   place,
@@ -199,8 +200,8 @@ export function certainPlace({
   const disk = partition === 0 ? place : place.slice(0, -(name.length + 1));
   const virtio = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/virtio\d+\/block\/[^/]+$/.exec(disk);
   if (virtio !== null) return `${virtio[1]}/virtio ${partition}`;
-  const nvme = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/nvme\/nvme\d+\/nvme\d+(n\d+)$/.exec(disk);
-  return nvme === null ? undefined : `${nvme[1]}/nvme/${nvme[2]} ${partition}`;
+  const nvme = /^(.*\/[\da-f]+:[\da-f]+:[\da-f]+\.[\da-f])\/nvme\/nvme\d+\/nvme\d+n\d+$/.exec(disk);
+  return nvme === null ? undefined : `${nvme[1]}/nvme ${partition}`;
 }
 
 /** An id that no table was given. */

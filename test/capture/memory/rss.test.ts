@@ -9,8 +9,9 @@ import { MadeProcess } from '../../vmcore/made-process.ts';
 for (const release of releases) {
   suite(`what page tables of ${release} have, against what the kernel counted`, () => {
     /** A process of which the kernel counted 10 pages in memory and 3 in swap. */
-    const found = (resident: number, swapped: number): Findings => {
+    const found = (resident: number, swapped: number, areas?: number): Findings => {
       const kernel = new MadeKernel(release);
+      if (areas !== undefined) kernel.variable('nr_swapfiles', BigInt(areas));
       const { mm } = new MadeProcess(kernel, []);
       const isPerCpu = !kernel.hasMember('mm_struct', 'rss_stat.count');
       const set = (index: number, value: number): void => {
@@ -51,6 +52,16 @@ for (const release of releases) {
         repairs.map(({ what }) => what),
         ['resident pages'],
       );
+    });
+
+    test('a count of pages in swap is not believed where there never was any swap', () => {
+      const { reasons, repairs } = found(10, 0, 0);
+      assert.deepEqual(reasons, []);
+      assert.deepEqual(
+        repairs.map(({ what }) => what),
+        ['pages in swap'],
+      );
+      assert.equal(found(10, 0, 1).reasons.length, 1);
     });
 
     test('more in swap than was counted is a reason: its slot may be of another page', () => {

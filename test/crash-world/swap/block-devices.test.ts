@@ -97,13 +97,13 @@ suite('the device of a swap area, in the crash kernel', () => {
     assert.match(String(findFileDevice(disk, copied.number, [copied])), /is on vdb, which is not found/);
   });
 
-  test('of NVMe is the namespace of the same number', () => {
+  test('of NVMe is the only namespace like it: their numbers may be others', () => {
     const place = `${PCI}/0000:00:04.0/nvme/nvme0/nvme0n1`;
     const was = { ...disk, name: 'nvme0n1', place };
     const first = now(was, { name: 'nvme1n1', place: place.replaceAll('nvme0', 'nvme1') });
     const second = now(was, { name: 'nvme1n2', place: `${PCI}/0000:00:04.0/nvme/nvme1/nvme1n2` });
-    assert.equal(findSwapDevice(was, [second, first]), first);
-    assert.match(String(findSwapDevice(was, [second])), /is not found/);
+    assert.equal(findSwapDevice(was, [first]), first);
+    assert.match(String(findSwapDevice(was, [second, first])), /is not the only one of its kind/);
   });
 
   test('is looked for among all that are no virtual ones', () => {
