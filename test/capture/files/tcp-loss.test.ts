@@ -169,6 +169,12 @@ for (const release of releases) {
       assert.deepEqual(captured([WORKED_ON], true).reasons, []);
     });
 
+    test('is refused where a connect could still be made again, and would find a stream at its end', () => {
+      const { reasons, files } = captured([WORKED_ON, ofSocket(socketConnected.connecting)], true);
+      assert.match(reasons.join(), /kernel died: its process may not have been told that it was there \(fd/);
+      assert.deepEqual(brokenOf(files), []);
+    });
+
     test('is one that is reset, with nothing in its queues; the other end hears of it', () => {
       const { files, findings } = captured([WORKED_ON], true);
       const [lost = assert.fail()] = brokenOf(files);
