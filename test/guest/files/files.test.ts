@@ -121,7 +121,9 @@ suite(`files of processes on ${release}`, () => {
     const pid = await guest.background(`exec python3 -c '${connect}'`);
     await guest.until(`ss -tnp state established | grep -q pid=${pid}`, 20);
     const found = await captured([pid], ({ groups }) =>
-      groups.flatMap(({ processes }) => processes.flatMap(({ findings }) => [...findings.notes])),
+      groups.flatMap(({ processes }) =>
+        processes.flatMap(({ findings }) => findings.losses.map(({ what }) => what)),
+      ),
     );
     await guest.sh(`kill ${pid}; pkill socat || true`);
     assert.match(found.join('\n'), /is reset: its other end was that of PID \d+ \(socat\)/);
