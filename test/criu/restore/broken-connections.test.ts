@@ -7,6 +7,19 @@ import { createInterface } from 'node:readline';
 import { suite, test } from 'node:test';
 import { breakConnections } from '../../../src/criu/restore/broken-connections.ts';
 
+/** Tells its descriptor, has its peer reset it if it is told to, and can say what a call comes to. */
+const GOES = `print(s.fileno(), flush=True)
+sys.stdin.readline()
+if how == 'reset':
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    peer.close()
+def seen(what, call):
+    try:
+        print(what, call())
+    except OSError as error:
+        print(what, error.errno)
+`;
+
 /**
  * Prints the descriptor of a connection and waits until it is broken. Then prints, a line each, what poll(2)
  * says of it and what it says of being used; with `reset` it has the peer break it instead.
@@ -20,17 +33,7 @@ peer, _ = listener.accept()
 epoll = select.epoll()
 epoll.register(s, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
 epoll.poll(0)
-print(s.fileno(), flush=True)
-sys.stdin.readline()
-if how == 'reset':
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    peer.close()
-def seen(what, call):
-    try:
-        print(what, call())
-    except OSError as error:
-        print(what, error.errno)
-print('epoll', [hex(events) for _, events in epoll.poll(20)])
+${GOES}print('epoll', [hex(events) for _, events in epoll.poll(20)])
 if first == 'option':
     seen('SO_ERROR', lambda: s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 for i in range(2):
@@ -50,17 +53,7 @@ how, lets_go = sys.argv[1:]
 listener = socket.create_server(('127.0.0.1', 0))
 s = socket.create_connection(listener.getsockname())
 peer, _ = listener.accept()
-print(s.fileno(), flush=True)
-sys.stdin.readline()
-if how == 'reset':
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    peer.close()
-def seen(what, call):
-    try:
-        print(what, call())
-    except OSError as error:
-        print(what, error.errno)
-seen('recv', lambda: s.recv(10))
+${GOES}seen('recv', lambda: s.recv(10))
 if lets_go == 'yes':
     print('AF_UNSPEC', ctypes.CDLL(None).connect(s.fileno(), bytes(16), 16))
 seen('connect', lambda: s.connect(listener.getsockname()))
