@@ -22,10 +22,15 @@ export interface Bound<F extends Fields> {
   bindAll(): void;
 }
 
-/** The kernel that declarations are bound to. */
+/** A declaration compiled for one layout of its structure; it is in no memory yet. */
+export interface Compiled<F extends Fields> extends Omit<Bound<F>, 'at' | 'containerOf'> {
+  /** A view of the structure at `address` of a memory. */
+  at(address: bigint, source: WindowSource): View<F>;
+}
+
+/** The kernel that declarations are compiled for. */
 export interface BindContext {
   readonly layouts: Layouts;
   readonly release: string;
-  readonly source: WindowSource;
-  readonly bind: (decl: StructDecl<Fields>) => Bound<Fields>;
+  readonly compile: (decl: StructDecl<Fields>) => Compiled<Fields>;
 }

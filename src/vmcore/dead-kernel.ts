@@ -14,7 +14,7 @@ import { KernelMemory } from './memory.ts';
 import type { PhysicalMemory } from './physical.ts';
 import type { StoredPages } from './stored-pages.ts';
 import type { SymbolTable } from './symbols.ts';
-import { type Bound, bindStruct } from './view.ts';
+import { type Bound, Structures } from './view.ts';
 
 /** More BTF than any kernel has. */
 const MAX_BTF_BYTES = 64n << 20n;
@@ -34,8 +34,8 @@ interface Parts {
   /** BTF from a profile; from the dump if undefined. */
   readonly btf: Uint8Array | undefined;
   readonly bases: Bases;
-  /** Of the same kernel, if they were read before. */
-  readonly layouts?: BtfLayouts;
+  /** Of the same kernel, if they were wanted before. */
+  readonly structures?: Structures<BtfLayouts>;
 }
 
 /** The kernel in a dump, or the living one; BTF is read when the first structure is bound. */
@@ -54,7 +54,7 @@ export class DeadKernel implements Kernel {
   stored: StoredPages | undefined;
   readonly #parts: Parts;
   readonly #bound = new WeakMap<StructDecl<Fields>, unknown>();
-  #layouts: BtfLayouts | undefined;
+  #structures: Structures<BtfLayouts> | undefined;
   #cpus: readonly number[] | undefined;
   #possibleCpus: readonly number[] | undefined;
   #pageBytes: number | undefined;
@@ -73,22 +73,25 @@ export class DeadKernel implements Kernel {
     this.physical = source.physical;
     this.isAlive = source.isAlive === true;
     this.#parts = parts;
-    this.#layouts = parts.layouts;
+    this.#structures = parts.structures;
   }
 
-  /** The same kernel, of which nothing has been looked at yet but what never changes. */
-  anew(): DeadKernel {
-    const { physical, memory, layouts } = this;
+  /**
+   * The same kernel, of which nothing has been looked at yet but what never changes.
+   * @param physical its memory, if that is not this one's: the same in all that was read to find the kernel,
+   * its symbols and its types
+   */
+  anew(physical: PhysicalMemory = this.physical): DeadKernel {
     return new DeadKernel({
       ...this.#parts,
-      memory: new KernelMemory(physical, memory.addressSpace),
-      layouts,
+      source: { ...this.#parts.source, physical },
+      memory: new KernelMemory(physical, this.memory.addressSpace),
+      structures: this.#structures,
     });
   }
 
   get layouts(): BtfLayouts {
-    this.#layouts ??= new BtfLayouts(new Btf(this.#parts.btf ?? this.#readBtf()));
-    return this.#layouts;
+    return this.#declared().layouts;
   }
 
   get cpus(): readonly number[] {
@@ -117,8 +120,7 @@ export class DeadKernel implements Kernel {
     const known = this.#bound.get(decl);
     // The map is filled below only, with the declaration's own binding.
     if (known !== undefined) return known as Bound<F>;
-    const { layouts, release, memory } = this;
-    const bound = bindStruct(decl, { layouts, release, source: memory, bind: (inner) => this.bind(inner) });
+    const bound = this.#declared().bind(decl, this.memory);
     this.#bound.set(decl, bound);
     return bound;
   }
@@ -194,6 +196,14 @@ export class DeadKernel implements Kernel {
     this.stored = undefined;
     this.physical.close();
     this.#parts.file.close();
+  }
+
+  #declared(): Structures<BtfLayouts> {
+    this.#structures ??= new Structures(
+      new BtfLayouts(new Btf(this.#parts.btf ?? this.#readBtf())),
+      this.release,
+    );
+    return this.#structures;
   }
 
   #sizeOfPage(): number {

@@ -88,8 +88,8 @@ export class MemberBinder {
         return this.#bytes(layout, path);
       case 'struct': {
         if (layout.kind !== 'struct') this.#fail(path, `is ${layout.kind}, not a structure`);
-        const inner = this.#context.bind(spec.decl);
-        return (view) => inner.at(view.address + BigInt(offsetBytes));
+        const inner = this.#context.compile(spec.decl);
+        return (view) => inner.at(view.address + BigInt(offsetBytes), view.source);
       }
       case 'array':
         return this.#array(spec, layout, path);

@@ -1,9 +1,9 @@
-import type { BindContext, Bound } from './bound.ts';
+import type { BindContext, Bound, Compiled } from './bound.ts';
 import { BindError } from './errors.ts';
 import type { Field, Fields, StructDecl, View } from './field.ts';
 import type { Layouts, MemberLayout } from './layout.ts';
 import { MemberBinder } from './member-reader.ts';
-import { type Read, StructView } from './struct-view.ts';
+import { type Read, StructView, type WindowSource } from './struct-view.ts';
 
 export type { Bound } from './bound.ts';
 export * from './field.ts';
@@ -51,12 +51,10 @@ function pathsOf(field: Field<unknown>, key: string): readonly string[] {
 }
 
 /**
- * Binds a declaration to a kernel's layouts. Throws a BindError if there is no such structure. Reading a
- * member throws one that names structure, member and release if it is not optional and missing, or has
- * another size or another kind.
+ * Compiles a declaration for a kernel's layouts, as {@link Structures.bind} says it.
  */
-export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: BindContext): Bound<F> {
-  const { layouts, release, source } = context;
+function compileStruct<F extends Fields>(decl: StructDecl<F>, context: BindContext): Compiled<F> {
+  const { layouts, release } = context;
   const size = layouts.sizeOf(decl.name);
   if (size === undefined) throw new BindError(decl.name, undefined, release, 'does not exist');
   class BoundView extends StructView {}
@@ -83,13 +81,13 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: BindC
   };
   // The getters just defined are those of View<F>: the one place where the type is asserted instead of
   // inferred.
-  const at = (address: bigint): View<F> => new BoundView(address, source) as unknown as View<F>;
+  const at = (address: bigint, source: WindowSource): View<F> =>
+    new BoundView(address, source) as unknown as View<F>;
   return {
     name: decl.name,
     size,
     at,
     offsetOf,
-    containerOf: (memberAddress, member) => at(memberAddress - BigInt(offsetOf(member))),
     has: (member) => {
       const field = fields.get(member);
       return field !== undefined && locate(decl.name, member, field, layouts).layout !== undefined;
@@ -98,4 +96,48 @@ export function bindStruct<F extends Fields>(decl: StructDecl<F>, context: BindC
       for (const [key, field] of fields) bindMember(key, field);
     },
   };
+}
+
+/**
+ * Declarations compiled for the layouts of one kernel, each when it is wanted first. All that read this
+ * kernel can share them, each with a memory of its own.
+ */
+export class Structures<L extends Layouts = Layouts> {
+  readonly layouts: L;
+  readonly #release: string;
+  readonly #compiled = new WeakMap<StructDecl<Fields>, unknown>();
+
+  constructor(layouts: L, release: string) {
+    this.layouts = layouts;
+    this.#release = release;
+  }
+
+  /**
+   * Binds a declaration to the layouts and to a memory. Throws a BindError if there is no such structure.
+   * Reading a member throws one that names structure, member and release if it is not optional and missing,
+   * or has another size or another kind.
+   */
+  bind<F extends Fields>(decl: StructDecl<F>, source: WindowSource): Bound<F> {
+    const compiled = this.#compile(decl);
+    const at = (address: bigint): View<F> => compiled.at(address, source);
+    return {
+      ...compiled,
+      at,
+      containerOf: (memberAddress, member) => at(memberAddress - BigInt(compiled.offsetOf(member))),
+    };
+  }
+
+  #compile<F extends Fields>(decl: StructDecl<F>): Compiled<F> {
+    const known = this.#compiled.get(decl);
+    // The map is filled below only, with what was made of the declaration itself.
+    if (known !== undefined) return known as Compiled<F>;
+    const { layouts } = this;
+    const compiled = compileStruct(decl, {
+      layouts,
+      release: this.#release,
+      compile: (inner) => this.#compile(inner),
+    });
+    this.#compiled.set(decl, compiled);
+    return compiled;
+  }
 }

@@ -6,6 +6,8 @@ import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import { Btf } from '../../src/vmcore/btf.ts';
 import { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
+import type { DeadKernel, OpenedFile } from '../../src/vmcore/dead-kernel.ts';
+import type { DumpSource } from '../../src/vmcore/elf.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import type { Layouts } from '../../src/vmcore/layout.ts';
 import { openFile } from '../../src/vmcore/mapping.ts';
@@ -18,8 +20,14 @@ export type Release = (typeof releases)[number];
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-vmcore-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
+/** What was unpacked; nobody changes it. */
+const unpacked = new Map<string, Buffer>();
+
 function content(name: string): Buffer {
-  return zstdDecompressSync(readFileSync(join(import.meta.dirname, '../fixtures/vmcore', `${name}.zst`)));
+  const packed = join(import.meta.dirname, '../fixtures/vmcore', `${name}.zst`);
+  const bytes = unpacked.get(name) ?? zstdDecompressSync(readFileSync(packed));
+  unpacked.set(name, bytes);
+  return bytes;
 }
 
 /** Path of a file of this test run. */
@@ -27,15 +35,15 @@ export function scratch(name: string): string {
   return join(directory, name);
 }
 
-/** The dump's bytes. */
+/** The dump's bytes, to be changed at will. */
 export function dumpBytes(release: Release): Buffer {
-  return content(`${release}.vmcore`);
+  return Buffer.from(content(`${release}.vmcore`));
 }
 
 /** Path of the dump, unpacked once in a test process. */
 export function dumpPath(release: Release): string {
   const path = scratch(release);
-  if (!existsSync(path)) writeFileSync(path, dumpBytes(release));
+  if (!existsSync(path)) writeFileSync(path, content(`${release}.vmcore`));
   return path;
 }
 
@@ -54,8 +62,55 @@ export function laterLayouts(release: Release, layouts: Layouts): Layouts {
   };
 }
 
+/** A dump that was opened once in a test process: its symbols and types are those of every kernel in it. */
+interface OpenedDump {
+  readonly source: DumpSource;
+  readonly kernel: DeadKernel;
+  /** Frames that were looked at to find the kernel, its symbols and its types. */
+  readonly frames: ReadonlySet<number>;
+}
+
+const dumps = new Map<Release, OpenedDump>();
+
+function openedDump(release: Release): OpenedDump {
+  let known = dumps.get(release);
+  if (known === undefined) {
+    const source = openSource(openFile(dumpPath(release)));
+    const memory = new RecordingMemory(source.physical);
+    const kernel = kernelFrom(unopened(release), { ...source, physical: memory });
+    // Types are read when they are wanted first.
+    kernel.layouts.sizeOf('task_struct');
+    known = { source, kernel, frames: new Set([...memory.touched, ...memory.asked]) };
+    dumps.set(release, known);
+  }
+  return known;
+}
+
+/** The dump of a kernel that has no file of its own to close. */
+function unopened(release: Release): OpenedFile {
+  return { path: dumpPath(release), close: () => undefined };
+}
+
+/** The kernel of the dump; nothing of it has been looked at but its symbols and types. */
 export function openFixture(release: Release): Kernel {
-  return openKernel(dumpPath(release));
+  return openedDump(release).kernel.anew(openSource(openFile(dumpPath(release))).physical);
+}
+
+/** The dump's memory, to be damaged. */
+export function fixtureMemory(release: Release): RecordingMemory {
+  return new RecordingMemory(openedDump(release).source.physical);
+}
+
+/**
+ * The kernel in a memory of {@link fixtureMemory}, as it would be opened. Only where what opening looks at is
+ * damaged is all of that done again. Throws like `kernelFrom`.
+ */
+export function kernelIn(release: Release, memory: RecordingMemory): DeadKernel {
+  const { source, kernel, frames } = openedDump(release);
+  const isOther = memory.damaged().some((frame) => frames.has(frame));
+  return isOther
+    ? kernelFrom(unopened(release), { ...source, physical: memory })
+    : kernel.anew(memory);
 }
 
 /** Bytes to stand at a physical address in the place of the dump's. */
@@ -66,11 +121,9 @@ interface Patch {
 
 /** The dump as it would be with the patches, opened. */
 export function openPatched(release: Release, patches: readonly Patch[]): Kernel {
-  const file = openFile(dumpPath(release));
-  const source = openSource(file);
-  const memory = new RecordingMemory(source.physical);
+  const memory = fixtureMemory(release);
   for (const { physical, bytes } of patches) memory.replace(physical, bytes);
-  return kernelFrom(file, { ...source, physical: memory });
+  return kernelIn(release, memory);
 }
 
 let copies = 0;

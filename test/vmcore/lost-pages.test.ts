@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
+import type { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import { VmcoreError } from '../../src/vmcore/errors.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
-import { openFile } from '../../src/vmcore/mapping.ts';
-import { kernelFrom, openSource } from '../../src/vmcore/open.ts';
-import { dumpPath, openFixture, releases } from './fixtures.ts';
+import { fixtureMemory, kernelIn, openFixture, releases } from './fixtures.ts';
 import { logView, silentViews, viewsOf } from './views.ts';
 
 /**
@@ -29,8 +27,6 @@ const losses = {
 
 for (const release of releases) {
   describe(`a dump of ${release} that has lost a page`, () => {
-    const file = openFile(dumpPath(release));
-    const source = openSource(file);
     const healthy = openFixture(release);
     const pids = listProcesses(healthy).rows.flatMap(({ pid, hasMemory }) => (hasMemory ? [pid] : []));
     const whole = viewsOf(healthy, pids);
@@ -41,10 +37,10 @@ for (const release of releases) {
     });
 
     function damaged(lose: (memory: RecordingMemory) => void): Kernel | undefined {
-      const memory = new RecordingMemory(source.physical);
+      const memory = fixtureMemory(release);
       lose(memory);
       try {
-        return kernelFrom(file, { ...source, physical: memory });
+        return kernelIn(release, memory);
       } catch (error) {
         if (error instanceof VmcoreError) return undefined;
         throw error;
@@ -53,10 +49,9 @@ for (const release of releases) {
 
     /** Frames that reading something touches, ascending. */
     function framesOf(look: (kernel: Kernel) => unknown): number[] {
-      const memory = new RecordingMemory(source.physical);
-      const kernel = kernelFrom(file, { ...source, physical: memory });
-      // What every look needs is not what this one is about.
-      kernel.layouts.sizeOf('task_struct');
+      // What every look needs is not what this one is about: it was looked at when the dump was opened.
+      const memory = fixtureMemory(release);
+      const kernel = kernelIn(release, memory);
       memory.touched.clear();
       look(kernel);
       return [...memory.touched].sort((a, b) => a - b);

@@ -10,7 +10,7 @@ import type { Layouts, MemberLayout } from '../../src/vmcore/layout.ts';
 import { KernelMemory } from '../../src/vmcore/memory.ts';
 import { MappedMemory, type PhysicalMemory, SharedMapping } from '../../src/vmcore/physical.ts';
 import type { StoredPages } from '../../src/vmcore/stored-pages.ts';
-import { type Bound, bindStruct } from '../../src/vmcore/view.ts';
+import { type Bound, Structures } from '../../src/vmcore/view.ts';
 import { laterLayouts, openFixture, type Release } from './fixtures.ts';
 import { TableBuilder } from './tables.ts';
 
@@ -22,12 +22,22 @@ const SECOND_NODE_PAGES = 64;
 /** Pages of a CPU's area. */
 const CPU_PAGES = 4;
 
-/** Of these only the layouts are used, which never change. */
-const fixtures = new Map<Release, Kernel>();
+/** The layouts of a fixture, which never change, and its structures with those that were declared later. */
+interface Declared {
+  readonly release: string;
+  readonly layouts: BtfLayouts;
+  readonly structures: Structures;
+}
 
-function fixtureOf(release: Release): Kernel {
-  const known = fixtures.get(release) ?? openFixture(release);
-  fixtures.set(release, known);
+const declared = new Map<Release, Declared>();
+
+function declaredOf(fixture: Release): Declared {
+  let known = declared.get(fixture);
+  if (known === undefined) {
+    const { release, layouts } = openFixture(fixture);
+    known = { release, layouts, structures: new Structures(laterLayouts(fixture, layouts), release) };
+    declared.set(fixture, known);
+  }
   return known;
 }
 
@@ -54,7 +64,7 @@ export class MadeKernel implements Kernel {
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];
   readonly layouts: BtfLayouts;
-  readonly #fixture: Release;
+  readonly #structures: Structures;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly tables = new TableBuilder(4);
@@ -67,10 +77,10 @@ export class MadeKernel implements Kernel {
   #nextFrame = SECOND_NODE / PAGE_SIZE;
 
   constructor(release: Release, cpus = 1) {
-    const fixture = fixtureOf(release);
+    const fixture = declaredOf(release);
     this.release = fixture.release;
     this.layouts = fixture.layouts;
-    this.#fixture = release;
+    this.#structures = fixture.structures;
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);
     this.presentCpus = this.cpus;
     this.possibleCpus = this.cpus;
@@ -95,7 +105,7 @@ export class MadeKernel implements Kernel {
 
   /** The layouts, with the structures that were declared after the fixture was made. */
   get #all(): Layouts {
-    return laterLayouts(this.#fixture, this.layouts);
+    return this.#structures.layouts;
   }
 
   /** The address of a fresh zeroed structure. */
@@ -142,9 +152,7 @@ export class MadeKernel implements Kernel {
   bind<F extends Fields>(decl: StructDecl<F>): Bound<F> {
     const known = this.#bound.get(decl);
     if (known !== undefined) return known as Bound<F>;
-    const { release, memory: source } = this;
-    const layouts = this.#all;
-    const bound = bindStruct(decl, { layouts, release, source, bind: (inner) => this.bind(inner) });
+    const bound = this.#structures.bind(decl, this.memory);
     this.#bound.set(decl, bound);
     return bound;
   }
