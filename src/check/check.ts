@@ -8,16 +8,20 @@ export interface Patience {
   /** How often those are looked at that are found other each time. */
   readonly mostLooks: number;
   isEnough(looks: readonly Look[]): boolean;
+  /**
+   * Before the second look: time for a call to end, or a thread to leave its CPU. It grows by as much with
+   * each look.
+   */
+  readonly pauseMilliseconds: number;
 }
 
+const PAUSE = 50;
+
 /** For who wants to know it exactly. */
-export const exact: Patience = { mostLooks: 5, isEnough: agree };
+export const exact: Patience = { mostLooks: 5, isEnough: agree, pauseMilliseconds: PAUSE };
 
 /** For who names those alone that would not come back, and has something else to do. */
-export const brief: Patience = { mostLooks: 3, isEnough: agreeOrFree };
-
-/** Between looks: time for a call to end, or a thread to leave its CPU. Milliseconds; it grows with each. */
-const PAUSE = 50;
+export const brief: Patience = { mostLooks: 3, isEnough: agreeOrFree, pauseMilliseconds: PAUSE };
 
 /**
  * Says what would become of processes of a living kernel if it died now. It is looked at until two looks
@@ -29,11 +33,11 @@ const PAUSE = 50;
 export async function checkProcesses(
   look: () => Kernel,
   request: CheckRequest,
-  { mostLooks, isEnough }: Patience = exact,
+  { mostLooks, isEnough, pauseMilliseconds }: Patience = exact,
 ): Promise<Conclusion[]> {
   const looks: Look[] = [];
   while (looks.length < mostLooks && !isEnough(looks)) {
-    if (looks.length > 0) await sleep(PAUSE * looks.length);
+    if (looks.length > 0) await sleep(pauseMilliseconds * looks.length);
     looks.push(lookAt(look(), request));
   }
   return concludeLooks(looks);

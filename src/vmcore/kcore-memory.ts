@@ -17,6 +17,12 @@ const LONGEST_KEPT = 64 << 10;
 /** What is written at a time. */
 const WRITE_BYTES = 1 << 20;
 
+/** How much is kept, in bytes. */
+interface Limits {
+  readonly kept: number;
+  readonly recent: number;
+}
+
 /** A range of memory; `offset` is how far in `start` of the file it begins. */
 interface Range extends PhysicalRange {
   readonly offset: number;
@@ -36,6 +42,7 @@ interface Kept extends Window {
 export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];
   readonly #kcore: Kcore;
+  readonly #limits: Limits;
   readonly #table: RangeTable<Range>;
   /** By the physical address of the first byte: pages, and structures that reach over the end of one. */
   readonly #kept = new Map<number, Kept>();
@@ -46,9 +53,10 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   #slab = new DataView(new ArrayBuffer(0));
   #used = 0;
 
-  constructor(kcore: Kcore) {
+  constructor(kcore: Kcore, limits: Limits = { kept: KEPT_BYTES, recent: RECENT_BYTES }) {
     super();
     this.#kcore = kcore;
+    this.#limits = limits;
     this.#table = new RangeTable(
       kcore.segments.map(({ physical, length, fileOffset }) => ({
         ...{ physical, length },
@@ -149,7 +157,7 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
 
   #keep(physical: number, kept: Kept): void {
     const more = kept.length - (this.#kept.get(physical)?.length ?? 0);
-    if (this.#keptBytes + more <= KEPT_BYTES) {
+    if (this.#keptBytes + more <= this.#limits.kept) {
       this.#keptBytes += more;
       this.#kept.set(physical, kept);
     } else {
@@ -161,11 +169,12 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   #keepForAWhile(physical: number, kept: Kept): void {
     this.#recentBytes += kept.length - (this.#recent.get(physical)?.length ?? 0);
     this.#recent.set(physical, kept);
-    if (this.#recentBytes <= RECENT_BYTES) return;
+    const { recent } = this.#limits;
+    if (this.#recentBytes <= recent) return;
     for (const [oldest, { length }] of this.#recent) {
       this.#recent.delete(oldest);
       this.#recentBytes -= length;
-      if (this.#recentBytes <= RECENT_BYTES / 2) break;
+      if (this.#recentBytes <= recent / 2) break;
     }
   }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
-import { checkProcesses } from '../../src/check/check.ts';
+import { checkProcesses, exact } from '../../src/check/check.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
 import type { CheckRequest } from '../../src/check/look.ts';
 import { findPid, pidTask } from '../../src/linux/pid.ts';
@@ -16,6 +16,9 @@ const CONDITIONS = {
   ...{ includeDescendants: true, criu: { major: 4, minor: 1 }, hasStageZero: false },
   leased: new Map<string, string>(),
 };
+
+/** Nothing here ends or leaves its CPU by itself: there is nothing to wait for. */
+const AT_ONCE = { ...exact, pauseMilliseconds: 0 };
 
 /** Where a process's task has a member, as a physical address. */
 function placeOf(kernel: Kernel, pid: number, member: string): number {
@@ -55,7 +58,7 @@ for (const release of releases) {
         change((member, value) => file.change(placeOf(dead, program.pid, member), u32(value)), looks++);
         return living.look();
       };
-      const found = await checkProcesses(look, { roots: [program.pid], ...CONDITIONS, ...request });
+      const found = await checkProcesses(look, { roots: [program.pid], ...CONDITIONS, ...request }, AT_ONCE);
       living.close();
       return { found, looks };
     }
@@ -112,7 +115,7 @@ for (const release of releases) {
       file.change(flags, u32(before | (1 << TIF.notsc)));
       file.change(placeOf(kernel, program.pid, 'on_cpu'), u32(1));
       const request = { roots: [program.pid], ...CONDITIONS, hasStageZero: true };
-      const [one] = await checkProcesses(() => living.look(), request);
+      const [one] = await checkProcesses(() => living.look(), request, AT_ONCE);
       living.close();
       assert.equal(one?.outcome, 'refused');
       assert.deepEqual(one?.reasons, [`thread ${program.pid} may not use the time stamp counter (prctl)`]);
@@ -131,7 +134,7 @@ for (const release of releases) {
       put(mm + member('mm_struct', 'map_count'), u32(500));
       put(mm + member('mm_struct', 'total_vm'), u32(500_000));
       const request = { roots: [program.pid], ...CONDITIONS };
-      const still = await checkProcesses(() => living.look(), request);
+      const still = await checkProcesses(() => living.look(), request, AT_ONCE);
       assert.match(
         still[0]?.reasons.join('\n') ?? '',
         /memory areas of \d+ pages, but the kernel counted 500 /,
@@ -139,10 +142,10 @@ for (const release of releases) {
       const current = kernel.symbolMaybe('pcpu_hot') ?? kernel.symbol('current_task');
       put(kernel.perCpu(current, 1), word(task));
       put(task + member('task_struct', 'on_cpu'), u32(1));
-      const moving = await checkProcesses(() => living.look(), request);
+      const moving = await checkProcesses(() => living.look(), request, AT_ONCE);
       assert.deepEqual([moving[0]?.outcome, moving[0]?.reasons], ['depends', []]);
       assert.match(moving[0]?.moments.join('\n') ?? '', /but the kernel counted 500 .*\n.* is on CPU 1: /);
-      const saved = await checkProcesses(() => living.look(), { ...request, hasStageZero: true });
+      const saved = await checkProcesses(() => living.look(), { ...request, hasStageZero: true }, AT_ONCE);
       assert.equal(saved[0]?.outcome, 'depends');
       assert.match(saved[0]?.moments.join('\n') ?? '', /but the kernel counted 500 [^\n]*$/);
       living.close();

@@ -1,8 +1,19 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import { RecordingMemory } from '../../lab/fixture/recording-memory.ts';
+import { ELF_HEADER_BYTES } from '../../src/system/elf.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 import { Btf } from '../../src/vmcore/btf.ts';
 import { BtfLayouts } from '../../src/vmcore/btf-layouts.ts';
@@ -128,24 +139,33 @@ export function openPatched(release: Release, patches: readonly Patch[]): Kernel
 
 let copies = 0;
 
+/** A copy of the dump's file with bytes written to places of it. */
+function copyOf(release: Release, changes: readonly (readonly [offset: number, bytes: Uint8Array])[]): string {
+  const path = scratch(`patched-${copies++}`);
+  copyFileSync(dumpPath(release), path);
+  const file = openSync(path, 'r+');
+  for (const [offset, bytes] of changes) writeSync(file, bytes, 0, bytes.length, offset);
+  closeSync(file);
+  return path;
+}
+
 /** Path of a copy of the dump with the patches. */
 export function patchedDump(release: Release, patches: readonly Patch[]): string {
-  const path = scratch(`patched-${copies++}`);
-  const content = dumpBytes(release);
-  for (const { physical, bytes } of patches) content.set(bytes, fileOffset(content, physical));
-  writeFileSync(path, content);
-  return path;
+  const whole = content(`${release}.vmcore`);
+  return copyOf(
+    release,
+    patches.map(({ physical, bytes }) => [fileOffset(whole, physical), bytes]),
+  );
 }
 
 /** A copy of the dump in which the page of a physical address is missing, opened. */
 export function withoutPage(release: Release, physical: number): Kernel {
-  const path = scratch(`patched-${copies++}`);
-  const bytes = dumpBytes(release);
+  const whole = content(`${release}.vmcore`);
   const page = Math.floor(physical / PAGE_SIZE) * PAGE_SIZE;
-  const headers = Number(bytes.readBigUInt64LE(32));
-  const count = bytes.readUInt16LE(56);
+  const headers = Number(whole.readBigUInt64LE(32));
+  const count = whole.readUInt16LE(56);
   const segments = Array.from({ length: count }, (_, i) =>
-    bytes.subarray(headers + i * 56, headers + i * 56 + 56),
+    Buffer.from(whole.subarray(headers + i * 56, headers + i * 56 + 56)),
   );
   const cut = segments.find((segment) => {
     const start = Number(segment.readBigUInt64LE(24));
@@ -161,11 +181,16 @@ export function withoutPage(release: Release, physical: number): Kernel {
   for (const at of [32, 40]) rest.writeBigUInt64LE(cut.readBigUInt64LE(at) - after, at);
   for (const at of [32, 40]) cut.writeBigUInt64LE(BigInt(before), at);
   // The table moves to the end of the file, where there is room for one more.
+  const header = Buffer.from(whole.subarray(0, ELF_HEADER_BYTES));
+  header.writeBigUInt64LE(BigInt(whole.length), 32);
+  header.writeUInt16LE(count + 1, 56);
   const table = Buffer.concat([...segments, rest]);
-  bytes.writeBigUInt64LE(BigInt(bytes.length), 32);
-  bytes.writeUInt16LE(count + 1, 56);
-  writeFileSync(path, Buffer.concat([bytes, table]));
-  return openKernel(path);
+  return openKernel(
+    copyOf(release, [
+      [0, header],
+      [whole.length, table],
+    ]),
+  );
 }
 
 /** Where a physical address is in an ELF dump. */

@@ -21,13 +21,16 @@ function pattern(bytes: number, seed: number): Buffer {
   return Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 7 + (i >> 8) + seed) & 0xff));
 }
 
+/** A file that is larger than these is more than a memory keeps of it. */
+const LIMITS = { kept: 4 << 20, recent: 1 << 20 };
+
 function memoryOf(...parts: readonly (readonly [physical: number, content: Buffer])[]): KcoreMemory {
   const path = scratch('made-kcore');
   const segments = parts.map(([physical, content]) => ({
     ...{ virtual: DIRECT_MAP + BigInt(physical), physical: BigInt(physical), content },
   }));
   writeFileSync(path, madeKcore(segments));
-  return new KcoreMemory(new Kcore(path));
+  return new KcoreMemory(new Kcore(path), LIMITS);
 }
 
 function bytesAt(memory: KcoreMemory, physical: number, length: number): Buffer {
@@ -104,7 +107,7 @@ describe('memory of /proc/kcore', () => {
   });
 
   it('leaves what it has given as it was when much else is read', () => {
-    const much = Buffer.alloc(80 << 20, pattern(0x1000, 3));
+    const much = Buffer.alloc(2 * LIMITS.kept, pattern(0x1000, 3));
     for (let at = 0; at < much.length; at += 0x1000) much.writeUInt32LE(at, at);
     const memory = memoryOf([0x10_0000, much]);
     const first = memory.view(0x10_0000, 0x1000);
@@ -118,10 +121,10 @@ describe('memory of /proc/kcore', () => {
 
   it('keeps what it has read first, however much else is read, and only then reads it anew', () => {
     const path = scratch('changing-kcore');
-    const content = Buffer.alloc(160 << 20);
+    const content = Buffer.alloc(2 * LIMITS.kept);
     writeFileSync(path, madeKcore([{ virtual: DIRECT_MAP, physical: 0n, content }]));
     const kcore = new Kcore(path);
-    const memory = new KcoreMemory(kcore);
+    const memory = new KcoreMemory(kcore, LIMITS);
     const first = () => bytesAt(memory, 0, 4).toString();
     const before = first();
     const fd = openSync(path, 'r+');

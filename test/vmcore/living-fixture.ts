@@ -1,5 +1,5 @@
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
-import { ELF_HEADER_BYTES, PT_LOAD, parseNotes, parseProgramHeaders } from '../../src/system/elf.ts';
+import { closeSync, copyFileSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { ELF_HEADER_BYTES, type ProgramHeader, PT_LOAD, parseNotes, parseProgramHeaders } from '../../src/system/elf.ts';
 import { madeKcore } from '../arm/made-kcore.ts';
 import { dumpBytes, type Release, scratch } from './fixtures.ts';
 
@@ -13,9 +13,18 @@ export interface LivingFixture {
   change(physical: number, bytes: Uint8Array): void;
 }
 
-let files = 0;
+/** What each copy of a fixture begins as. */
+interface Template {
+  readonly path: string;
+  /** The parts of memory and where they are in the file. */
+  readonly loads: readonly ProgramHeader[];
+}
 
-export function livingFixture(release: Release): LivingFixture {
+const templates = new Map<Release, Template>();
+
+function templateOf(release: Release): Template {
+  const known = templates.get(release);
+  if (known !== undefined) return known;
   const dump = dumpBytes(release);
   const headers = parseProgramHeaders(
     dump.subarray(ELF_HEADER_BYTES, ELF_HEADER_BYTES + dump.readUInt16LE(56) * 56),
@@ -24,23 +33,35 @@ export function livingFixture(release: Release): LivingFixture {
   const info = parseNotes(dump.subarray(offset, offset + fileBytes)).find(
     ({ name }) => name === 'VMCOREINFO',
   );
-  const loads = headers.filter(({ type }) => type === PT_LOAD);
-  const path = scratch(`kcore-${files++}`);
-  const segments = loads.map((load) => ({
-    virtual: DIRECT_MAP + BigInt(load.physical),
-    physical: BigInt(load.physical),
-    content: dump.subarray(load.offset, load.offset + load.fileBytes),
-  }));
+  const segments = headers
+    .filter(({ type }) => type === PT_LOAD)
+    .map((load) => ({
+      virtual: DIRECT_MAP + BigInt(load.physical),
+      physical: BigInt(load.physical),
+      content: dump.subarray(load.offset, load.offset + load.fileBytes),
+    }));
   const content = madeKcore(segments, info?.description.toString('latin1').replace(/\0.*$/s, ''));
+  const path = scratch(`kcore-${release}`);
   writeFileSync(path, content);
   const placed = parseProgramHeaders(
     content.subarray(ELF_HEADER_BYTES, ELF_HEADER_BYTES + headers.length * 56),
   );
+  const template = { path, loads: placed.filter(({ type }) => type === PT_LOAD) };
+  templates.set(release, template);
+  return template;
+}
+
+let files = 0;
+
+export function livingFixture(release: Release): LivingFixture {
+  const template = templateOf(release);
+  const path = scratch(`kcore-${files++}`);
+  copyFileSync(template.path, path);
   return {
     path,
     change: (physical, bytes) => {
-      const load = placed.find(
-        (one) => one.type === PT_LOAD && physical >= one.physical && physical < one.physical + one.fileBytes,
+      const load = template.loads.find(
+        (one) => physical >= one.physical && physical < one.physical + one.fileBytes,
       );
       if (load === undefined) throw new Error(`the fixture does not hold ${physical.toString(16)}`);
       const fd = openSync(path, 'r+');
