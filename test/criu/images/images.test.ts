@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +12,7 @@ import { PstreeEntrySchema } from '../../../src/criu/images/proto/gen/pstree_pb.
 import type { PhysicalRun } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import { bytesToText } from '../../../src/system/byte-text.ts';
+import { Crit, critPath } from '../crit.ts';
 import { areaOf, groupOf, memoryOf, processOf, threadOf } from '../processes.ts';
 
 /** Old memory in which every page is filled with the low byte of its frame number. */
@@ -149,14 +149,12 @@ describe('images of a process', () => {
   });
 
   it('are read by crit', {
-    skip: spawnSync('crit', ['--help']).error !== undefined && 'crit is not installed',
-  }, () => {
+    skip: critPath() === undefined && 'crit is not installed',
+  }, async () => {
+    using crit = new Crit();
     for (const name of readdirSync(directory)) {
       if (name.startsWith('pages-') || !name.endsWith('.img')) continue;
-      const { entries: decoded } = JSON.parse(
-        execFileSync('crit', ['decode', '-i', path(name)], { encoding: 'utf8' }),
-      );
-      assert.ok(Array.isArray(decoded), name);
+      assert.ok(Array.isArray(await crit.decode(path(name))), name);
     }
   });
 });

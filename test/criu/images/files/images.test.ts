@@ -1,6 +1,5 @@
 // Writes images of files and reads them with CRIU's own tool.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import type { FileIdentity, PathFile } from '../../../../src/model/open-file.ts'
 import { listedRuns } from '../../../../src/model/page-runs.ts';
 import type { InetSocket, SocketOptions, TcpConnection, UnixSocket } from '../../../../src/model/socket.ts';
 import type { Terminal } from '../../../../src/model/terminal.ts';
+import { Crit } from '../../crit.ts';
 
 /** Old memory that holds the letters of the alphabet over and over. */
 const source: PageSource = {
@@ -101,40 +101,44 @@ function pathFile(changes: Partial<PathFile>): PathFile {
 
 suite('images of files', () => {
   const scratch = mkdtempSync(join(tmpdir(), 'images-'));
-  after(() => rmSync(scratch, { recursive: true }));
+  const crit = new Crit();
+  after(() => {
+    crit[Symbol.dispose]();
+    rmSync(scratch, { recursive: true });
+  });
   let number = 0;
 
   /** Entries of an image, as `crit decode` shows them. */
-  function decoded(files: Partial<GroupFiles>, image: string): Record<string, unknown>[] {
+  async function decoded(files: Partial<GroupFiles>, image: string): Promise<Record<string, unknown>[]> {
     const images = new ImageDirectory(join(scratch, String(number++)));
     writeFileImages({ ...noFiles, ...files }, images, source);
     images.close();
-    const text = execFileSync('crit', ['decode', '--pretty', '-i', join(images.path, `${image}.img`)], {
-      encoding: 'utf8',
-    });
-    return JSON.parse(text).entries;
+    return await crit.decode(join(images.path, `${image}.img`), '--pretty');
   }
 
   /** The part of an entry that is about its kind of file. */
-  function fileEntry(file: GroupFiles['files'][number], key: string): Record<string, unknown> {
-    const [entry] = decoded({ files: [file] }, 'files');
+  async function fileEntry(
+    file: GroupFiles['files'][number],
+    key: string,
+  ): Promise<Record<string, unknown>> {
+    const [entry] = await decoded({ files: [file] }, 'files');
     return Object.fromEntries(Object.entries(Object(entry?.[key])));
   }
 
-  test('a path, its offset and its flags without close-on-exec', () => {
-    const { name, pos, mode, flags } = fileEntry(pathFile({ flags: 0o2002002 }), 'reg');
+  test('a path, its offset and its flags without close-on-exec', async () => {
+    const { name, pos, mode, flags } = await fileEntry(pathFile({ flags: 0o2002002 }), 'reg');
     assert.deepEqual({ name, pos, mode }, { name: '/f', pos: 9, mode: 0o100644 });
     assert.doesNotMatch(String(flags), /CLOEXEC|0x80000/);
   });
 
-  test('a descriptor with its type and close-on-exec', () => {
+  test('a descriptor with its type and close-on-exec', async () => {
     const tables = [{ filesId: 4, descriptors: [{ fd: 7, fileId: 1, closeOnExec: true }] }];
-    assert.deepEqual(decoded({ files: [pathFile({})], tables }, 'fdinfo-4'), [
+    assert.deepEqual(await decoded({ files: [pathFile({})], tables }, 'fdinfo-4'), [
       { id: 1, flags: 1, type: 'REG', fd: 7 },
     ]);
   });
 
-  test('a deleted file as a ghost in chunks, cut at its size', () => {
+  test('a deleted file as a ghost in chunks, cut at its size', async () => {
     const ghosts = [
       {
         id: 42,
@@ -145,7 +149,7 @@ suite('images of files', () => {
       },
     ];
     const files = { files: [pathFile({ ghostId: 42 })], ghosts };
-    const [head, chunk] = decoded(files, 'ghost-file-2a');
+    const [head, chunk] = await decoded(files, 'ghost-file-2a');
     assert.deepEqual(head?.atim, { tv_sec: 1, tv_usec: 500000 });
     assert.deepEqual(head?.mtim, { tv_sec: 0, tv_usec: 0 });
     assert.deepEqual([head?.chunks, head?.size, head?.uid], [true, 4100, 1]);
@@ -153,10 +157,10 @@ suite('images of files', () => {
       [chunk?.len, chunk?.off, Buffer.from(String(chunk?.extra), 'base64').toString()],
       [4, 4096, 'abcd'],
     );
-    assert.deepEqual(decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
+    assert.deepEqual(await decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
   });
 
-  test('of a deleted file what is in no memory, out of its copy on a disk', () => {
+  test('of a deleted file what is in no memory, out of its copy on a disk', async () => {
     const path = join(scratch, 'copy');
     writeFileSync(path, `${'a'.repeat(4096)}copy`);
     const ghost = {
@@ -172,42 +176,43 @@ suite('images of files', () => {
       return decoded(files, 'ghost-file-2a');
     };
     const { ino } = statSync(path);
-    const [, memory, disk] = written(ino);
+    const [, memory, disk] = await written(ino);
     assert.deepEqual([memory?.off, memory?.len, disk?.off, disk?.len], [0, 4096, 4096, 4]);
     assert.equal(Buffer.from(String(disk?.extra), 'base64').toString(), 'copy');
-    assert.throws(() => written(ino + 1), /copy is another file now/);
+    await assert.rejects(written(ino + 1), /copy is another file now/);
   });
 
-  test('a FIFO that waits for its first writer as a file, so that CRIU opens it without one', () => {
+  test('a FIFO that waits for its first writer as a file, so that CRIU opens it without one', async () => {
     const named = pathFile({ id: 6, path: '/fifo', position: undefined });
     const fifo = { type: 'fifo', id: 5, flags: 0o100000, owner, pipeId: 3, pathFile: named } as const;
     const waiting = { ...fifo, waitsForWriter: true };
     const tables = [{ filesId: 4, descriptors: [{ fd: 7, fileId: 5, closeOnExec: false }] }];
-    const kinds = (file: FifoFile) => decoded({ files: [file] }, 'files').map(({ type, id }) => [type, id]);
-    assert.deepEqual(kinds(waiting), [['REG', 5]]);
-    assert.deepEqual(kinds({ ...fifo, waitsForWriter: false }), [
+    const kinds = async (file: FifoFile) =>
+      (await decoded({ files: [file] }, 'files')).map(({ type, id }) => [type, id]);
+    assert.deepEqual(await kinds(waiting), [['REG', 5]]);
+    assert.deepEqual(await kinds({ ...fifo, waitsForWriter: false }), [
       ['REG', 6],
       ['FIFO', 5],
     ]);
-    const { name, pos, flags } = fileEntry(waiting, 'reg');
+    const { name, pos, flags } = await fileEntry(waiting, 'reg');
     assert.equal(name, '/fifo');
     assert.ok(pos === -1 || Number(pos) === 2 ** 64, `${pos}`);
     assert.match(String(flags), /NONBLOCK|0x8800/);
-    assert.deepEqual(decoded({ files: [waiting], tables }, 'fdinfo-4'), [
+    assert.deepEqual(await decoded({ files: [waiting], tables }, 'fdinfo-4'), [
       { id: 5, flags: 0, type: 'REG', fd: 7 },
     ]);
   });
 
-  test('the content of a pipe after its size', () => {
+  test('the content of a pipe after its size', async () => {
     const pipes = [
       { id: 5, named: false, capacityBytes: 65536, data: [{ physical: 1, length: 3 }], dataBytes: 3 },
     ];
-    const [entry] = decoded({ pipes }, 'pipes-data');
+    const [entry] = await decoded({ pipes }, 'pipes-data');
     assert.deepEqual([entry?.pipe_id, entry?.bytes, entry?.size], [5, 3, 65536]);
     assert.equal(Buffer.from(String(entry?.extra), 'base64').toString(), 'bcd');
   });
 
-  test('a unix socket whose path ends with a zero byte, and its queue', () => {
+  test('a unix socket whose path ends with a zero byte, and its queue', async () => {
     const unix: UnixSocket = {
       ...socket,
       type: 'unix',
@@ -223,30 +228,31 @@ suite('images of files', () => {
       queue: [{ data: [{ physical: 0, length: 2 }], bytes: 2 }],
       journal: undefined,
     };
-    const { name, state, backlog, file_perms } = fileEntry(unix, 'usk');
+    const { name, state, backlog, file_perms } = await fileEntry(unix, 'usk');
     assert.deepEqual(
       { name, state, backlog, file_perms },
       { name: '/run/s=00', state: 'LISTEN', backlog: 5, file_perms: { mode: 0o140640, uid: 0, gid: 0 } },
     );
-    const [packet] = decoded({ files: [unix] }, 'sk-queues');
+    const [packet] = await decoded({ files: [unix] }, 'sk-queues');
     assert.deepEqual([packet?.id_for, packet?.length], [3, 2]);
   });
 
-  test('a unix socket after the one that it is connected to, which is not looked for among later ones', () => {
+  test('a unix socket after the one that it is connected to, which is not looked for among later ones', async () => {
     const unix = (id: number, peer: number): UnixSocket => ({
       ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
       ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
       ...{ file: undefined, deleted: false, queue: [], journal: undefined },
     });
-    const order = (...files: readonly UnixSocket[]) => decoded({ files }, 'files').map(({ id }) => id);
-    assert.deepEqual(order(unix(1, 2), unix(2, 0), unix(3, 2)), [2, 1, 3]);
-    assert.deepEqual(order(unix(1, 2), unix(2, 3), unix(3, 0)), [3, 2, 1]);
-    assert.deepEqual(order(unix(1, 1), unix(2, 3), unix(3, 2)).toSorted(), [1, 2, 3]);
-    assert.deepEqual(order(unix(1, 9)), [1]);
+    const order = async (...files: readonly UnixSocket[]) =>
+      (await decoded({ files }, 'files')).map(({ id }) => id);
+    assert.deepEqual(await order(unix(1, 2), unix(2, 0), unix(3, 2)), [2, 1, 3]);
+    assert.deepEqual(await order(unix(1, 2), unix(2, 3), unix(3, 0)), [3, 2, 1]);
+    assert.deepEqual((await order(unix(1, 1), unix(2, 3), unix(3, 2))).toSorted(), [1, 2, 3]);
+    assert.deepEqual(await order(unix(1, 9)), [1]);
   });
 
-  test('an IPv4 socket with its address, options and time limits', () => {
-    const { src_addr, src_port, proto, state, opts } = fileEntry(inetSocket, 'isk');
+  test('an IPv4 socket with its address, options and time limits', async () => {
+    const { src_addr, src_port, proto, state, opts } = await fileEntry(inetSocket, 'isk');
     assert.deepEqual([src_addr, src_port, proto, state], [['10.0.2.15'], 6379, 'TCP', 'LISTEN']);
     const { so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt, so_filter } = Object(opts);
     // code 6, jt 1, jf 2, k 0xffff: the other way round in the image.
@@ -254,7 +260,7 @@ suite('images of files', () => {
     assert.deepEqual([so_rcv_tmo_sec, so_rcv_tmo_usec, so_linger, tcp_keepcnt], [3, 500000, 5, 3]);
   });
 
-  test('a TCP connection with its numbers and options, and what is in its queues behind them', () => {
+  test('a TCP connection with its numbers and options, and what is in its queues behind them', async () => {
     const connection: TcpConnection = {
       receivedTo: 100,
       unread: { data: [{ physical: 0, length: 3 }], bytes: 3 },
@@ -274,14 +280,14 @@ suite('images of files', () => {
       window: { sendUpdate: 1, send: 2, largest: 3, receive: 4, receiveUpdate: 5 },
     };
     const inet = { ...inetSocket, inode: 0x1f2, state: 8, destinationPort: 5432, connection } as const;
-    const [entry] = decoded({ files: [inet] }, 'tcp-stream-1f2');
+    const [entry] = await decoded({ files: [inet] }, 'tcp-stream-1f2');
     const { extra, ...numbers } = entry ?? {};
     assert.deepEqual(numbers, {
       ...{ inq_len: 3, inq_seq: 100, outq_len: 6, outq_seq: 200, unsq_len: 4 },
       ...{ opt_mask: '0x7', snd_wscale: 7, rcv_wscale: 9, mss_clamp: 1460, timestamp: 0xffff_fffe },
       ...{ snd_wl1: 1, snd_wnd: 2, max_window: 3, rcv_wnd: 4, rcv_wup: 5 },
     });
-    const [unscaled] = decoded(
+    const [unscaled] = await decoded(
       { files: [{ ...inet, connection: { ...connection, scale: undefined, timestamp: undefined } }] },
       'tcp-stream-1f2',
     );
@@ -291,7 +297,7 @@ suite('images of files', () => {
     assert.deepEqual([unread, sent], ['abc', 'fgjklm']);
   });
 
-  test('a terminal with its control characters four to a word', () => {
+  test('a terminal with its control characters four to a word', async () => {
     const termios = {
       iflag: 1,
       oflag: 2,
@@ -320,7 +326,7 @@ suite('images of files', () => {
       },
       unread: Buffer.from('hi'),
     };
-    const [info] = decoded({ terminals: [terminal] }, 'tty-info');
+    const [info] = await decoded({ terminals: [terminal] }, 'tty-info');
     assert.deepEqual(
       [info?.id, info?.type, info?.sid, info?.pgrp, info?.packet_mode],
       [7, 'PTY', 100, 101, true],
@@ -328,6 +334,6 @@ suite('images of files', () => {
     const { c_cc: words } = Object(info?.termios);
     assert.equal(words.length, 19);
     assert.deepEqual(words.slice(0, 6), [0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0x00121110, 0]);
-    assert.equal(decoded({ terminals: [terminal] }, 'tty-data')[0]?.tty_id, 7);
+    assert.equal((await decoded({ terminals: [terminal] }, 'tty-data'))[0]?.tty_id, 7);
   });
 });
