@@ -122,7 +122,13 @@ export class MadeEntry extends MadeKernel {
   }
 
   override symbolAt(address: bigint): { name: string; offset: number } | undefined {
-    const found = this.sorted.findLast(([start]) => start <= address);
+    let [low, high] = [0, this.sorted.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.sorted[middle]?.[0] ?? 0n) <= address) low = middle + 1;
+      else high = middle;
+    }
+    const found = this.sorted[low - 1];
     return found && { name: found[1], offset: Number(address - found[0]) };
   }
 

@@ -1,13 +1,22 @@
 import { PAGE_SIZE } from '../../../../system/page.ts';
 import { hex, readable } from '../../../../vmcore/errors.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
+import { pageNumber } from '../../../../vmcore/page-table.ts';
 import { LONGEST_INSTRUCTION, NotFollowed } from './instruction.ts';
 import type { MachineMemory } from './operands.ts';
+
+const IN_PAGE = BigInt(PAGE_SIZE - 1);
 
 /** A part of memory, `end` not in it. */
 export interface Area {
   readonly start: bigint;
   readonly end: bigint;
+}
+
+/** What was written of a page: `isWritten` is 1 for each such byte of `bytes`. */
+interface WrittenPage {
+  readonly bytes: Uint8Array;
+  readonly isWritten: Uint8Array;
 }
 
 /**
@@ -18,7 +27,8 @@ export class EntryMemory implements MachineMemory {
   readonly #kernel: Kernel;
   readonly #cpu: number;
   readonly #stacks: readonly Area[];
-  readonly #written = new Map<bigint, number>();
+  /** By the number of the page. */
+  readonly #written = new Map<number, WrittenPage>();
   /** Addresses that were asked for as the CPU's own. */
   readonly #own = new Set<bigint>();
 
@@ -45,7 +55,15 @@ export class EntryMemory implements MachineMemory {
 
   store(address: bigint, bytes: number, value: bigint): void {
     this.#require(address, bytes);
-    for (let i = 0n; i < bytes; i++) this.#written.set(address + i, Number((value >> (8n * i)) & 0xffn));
+    let rest = value;
+    for (let i = 0; i < bytes; i++) {
+      const at = address + BigInt(i);
+      const page = this.#writtenPage(pageNumber(at));
+      const inPage = Number(at & IN_PAGE);
+      page.bytes[inPage] = Number(rest & 0xffn);
+      page.isWritten[inPage] = 1;
+      rest >>= 8n;
+    }
   }
 
   perCpu(offset: bigint): bigint {
@@ -61,11 +79,24 @@ export class EntryMemory implements MachineMemory {
   }
 
   #value(address: bigint, bytes: number): bigint {
-    const old = this.#read(address, bytes);
-    let value = 0n;
-    for (let i = bytes - 1; i >= 0; i--)
-      value = (value << 8n) | BigInt(this.#written.get(address + BigInt(i)) ?? old[i] ?? 0);
-    return value;
+    const found = this.#read(address, bytes);
+    const first = Number(address & IN_PAGE);
+    let page = this.#written.get(pageNumber(address));
+    for (let i = 0; i < bytes; i++) {
+      const inPage = (first + i) % PAGE_SIZE;
+      if (i > 0 && inPage === 0) page = this.#written.get(pageNumber(address + BigInt(i)));
+      if (page?.isWritten[inPage] === 1) found[i] = page.bytes[inPage] ?? 0;
+    }
+    if (bytes === 8) return found.readBigUInt64LE();
+    return BigInt(found.readUIntLE(0, bytes));
+  }
+
+  #writtenPage(number: number): WrittenPage {
+    const known = this.#written.get(number);
+    if (known !== undefined) return known;
+    const page = { bytes: new Uint8Array(PAGE_SIZE), isWritten: new Uint8Array(PAGE_SIZE) };
+    this.#written.set(number, page);
+    return page;
   }
 
   #read(address: bigint, bytes: number): Buffer {
