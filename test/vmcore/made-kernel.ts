@@ -22,22 +22,22 @@ const SECOND_NODE_PAGES = 64;
 /** Pages of a CPU's area. */
 const CPU_PAGES = 4;
 
-/** The layouts of a fixture, which never change, and its structures with those that were declared later. */
-interface Declared {
-  readonly release: string;
-  readonly layouts: BtfLayouts;
-  readonly structures: Structures;
+/** Of these only the layouts are used, which never change. */
+const fixtures = new Map<Release, Kernel>();
+
+function fixtureOf(release: Release): Kernel {
+  const known = fixtures.get(release) ?? openFixture(release);
+  fixtures.set(release, known);
+  return known;
 }
 
-const declared = new Map<Release, Declared>();
+/** What all kernels share that are made with the same layouts. */
+const shared = new WeakMap<Layouts, Structures>();
 
-function declaredOf(fixture: Release): Declared {
-  let known = declared.get(fixture);
-  if (known === undefined) {
-    const { release, layouts } = openFixture(fixture);
-    known = { release, layouts, structures: new Structures(laterLayouts(fixture, layouts), release) };
-    declared.set(fixture, known);
-  }
+/** The structures of a fixture's layouts, with those that were declared after the fixture was made. */
+function structuresOf(fixture: Release, release: string, layouts: Layouts): Structures {
+  const known = shared.get(layouts) ?? new Structures(laterLayouts(fixture, layouts), release);
+  shared.set(layouts, known);
   return known;
 }
 
@@ -64,7 +64,7 @@ export class MadeKernel implements Kernel {
   readonly presentCpus: readonly number[];
   readonly possibleCpus: readonly number[];
   readonly layouts: BtfLayouts;
-  readonly #structures: Structures;
+  readonly #fixture: Release;
   readonly memory: KernelMemory;
   readonly physical: PhysicalMemory;
   readonly tables = new TableBuilder(4);
@@ -77,10 +77,10 @@ export class MadeKernel implements Kernel {
   #nextFrame = SECOND_NODE / PAGE_SIZE;
 
   constructor(release: Release, cpus = 1) {
-    const fixture = declaredOf(release);
+    const fixture = fixtureOf(release);
     this.release = fixture.release;
     this.layouts = fixture.layouts;
-    this.#structures = fixture.structures;
+    this.#fixture = release;
     this.cpus = Array.from({ length: cpus }, (_, cpu) => cpu);
     this.presentCpus = this.cpus;
     this.possibleCpus = this.cpus;
@@ -103,7 +103,10 @@ export class MadeKernel implements Kernel {
     });
   }
 
-  /** The layouts, with the structures that were declared after the fixture was made. */
+  get #structures(): Structures {
+    return structuresOf(this.#fixture, this.release, this.layouts);
+  }
+
   get #all(): Layouts {
     return this.#structures.layouts;
   }
