@@ -63,7 +63,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
   let server: Server;
   let port = '';
   const connect = (seconds: number): string =>
-    spawnSync('python3', ['-c', CONNECT, directory, port, String(seconds)], {
+    spawnSync('python3', ['-I', '-S', '-c', CONNECT, directory, port, String(seconds)], {
       encoding: 'utf8',
     }).stdout.trim();
 
@@ -105,7 +105,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
   });
 
   test('has who was connecting do so again: it is as if its first segment had been lost', async () => {
-    const subject = spawn('python3', ['-c', CONNECTING, directory, port], {
+    const subject = spawn('python3', ['-I', '-S', '-c', CONNECTING, directory, port], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     try {
@@ -139,7 +139,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
     const routes = (): string => spawnSync('ip', ['route', 'show'], { encoding: 'utf8' }).stdout;
     ip(made);
     const before = routes();
-    const subject = spawn('python3', ['-c', SOCKETS, '3'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const subject = spawn('python3', ['-I', '-S', '-c', SOCKETS, '3'], { stdio: ['pipe', 'pipe', 'inherit'] });
     try {
       const lines = createInterface({ input: subject.stdout })[Symbol.asyncIterator]();
       const fds = String((await lines.next()).value).split(' ');
