@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
-  cpSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
@@ -10,10 +10,28 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { buildInstallation } from '../../lab/install.ts';
 import { repositoryRoot } from '../../lab/node-tree.ts';
+
+/**
+ * A checkout with all that is installed, but little of each: two programs, of which one loads a part of
+ * itself when it wants it, and both have something from a library.
+ */
+const FILES: Readonly<Record<string, string>> = {
+  'package.json': '{"type":"module"}',
+  LICENSE: 'a licence',
+  'docs/index.md': 'documents',
+  'sdk/c/otherworld.h': 'int otherworld;',
+  'src/arm/initramfs/init': '#!/bin/sh',
+  'src/crash-world/init.sh': '#!/bin/sh',
+  'src/crash-world/give-up.sh': '#!/bin/sh',
+  'src/crash-world/main.ts': "import { shared } from '../shared.ts';\nconsole.log(shared);\n",
+  'src/cli/installed.ts': "import { shared } from '../shared.ts';\nconsole.log(shared, await import('./late.ts'));\n",
+  'src/cli/late.ts': "import { shared } from '../shared.ts';\nexport const late: string = shared + 1;\n",
+  'src/shared.ts': "import { Command } from 'commander';\nexport const shared = new Command().name();\n",
+};
 
 suite('the key of an installation', () => {
   let checkout: string;
@@ -21,8 +39,10 @@ suite('the key of an installation', () => {
 
   before(async () => {
     checkout = mkdtempSync(join(tmpdir(), 'otherworld-checkout-'));
-    for (const part of ['package.json', 'LICENSE', 'docs', 'sdk', 'src'])
-      cpSync(join(repositoryRoot, part), join(checkout, part), { recursive: true });
+    for (const [file, content] of Object.entries(FILES)) {
+      mkdirSync(join(checkout, dirname(file)), { recursive: true });
+      writeFileSync(join(checkout, file), content);
+    }
     symlinkSync(join(repositoryRoot, 'node_modules'), join(checkout, 'node_modules'));
     ({ key } = await buildInstallation(checkout));
   });
