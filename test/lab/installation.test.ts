@@ -28,7 +28,8 @@ const FILES: Readonly<Record<string, string>> = {
   'src/crash-world/init.sh': '#!/bin/sh',
   'src/crash-world/give-up.sh': '#!/bin/sh',
   'src/crash-world/main.ts': "import { shared } from '../shared.ts';\nconsole.log(shared);\n",
-  'src/cli/installed.ts': "import { shared } from '../shared.ts';\nconsole.log(shared, await import('./late.ts'));\n",
+  'src/cli/installed.ts':
+    "import { shared } from '../shared.ts';\nconsole.log(shared, await import('./late.ts'));\n",
   'src/cli/late.ts': "import { shared } from '../shared.ts';\nexport const late: string = shared + 1;\n",
   'src/shared.ts': "import { Command } from 'commander';\nexport const shared = new Command().name();\n",
 };

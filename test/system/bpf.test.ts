@@ -39,7 +39,8 @@ test(
     const address = server.address();
     const port = typeof address === 'object' ? String(address?.port) : '';
     const connect = (seconds: string): string =>
-      spawnSync('python3', ['-I', '-S', '-c', CONNECT, directory, port, seconds], { encoding: 'utf8' }).stdout;
+      spawnSync('python3', ['-I', '-S', '-c', CONNECT, directory, port, seconds], { encoding: 'utf8' })
+        .stdout;
     try {
       const letGo = holdBackPackets(directory, MARK);
       assert.equal(connect('0.3'), 'nothing\nconnected\n');

@@ -119,9 +119,7 @@ export function fixtureMemory(release: Release): RecordingMemory {
 export function kernelIn(release: Release, memory: RecordingMemory): DeadKernel {
   const { source, kernel, frames } = openedDump(release);
   const isOther = memory.damaged().some((frame) => frames.has(frame));
-  return isOther
-    ? kernelFrom(unopened(release), { ...source, physical: memory })
-    : kernel.anew(memory);
+  return isOther ? kernelFrom(unopened(release), { ...source, physical: memory }) : kernel.anew(memory);
 }
 
 /** Bytes to stand at a physical address in the place of the dump's. */
@@ -140,7 +138,10 @@ export function openPatched(release: Release, patches: readonly Patch[]): Kernel
 let copies = 0;
 
 /** A copy of the dump's file with bytes written to places of it. */
-function copyOf(release: Release, changes: readonly (readonly [offset: number, bytes: Uint8Array])[]): string {
+function copyOf(
+  release: Release,
+  changes: readonly (readonly [offset: number, bytes: Uint8Array])[],
+): string {
   const path = scratch(`patched-${copies++}`);
   copyFileSync(dumpPath(release), path);
   const file = openSync(path, 'r+');

@@ -87,6 +87,16 @@ function setBit(bitmap: Buffer, frame: number): void {
   bitmap.writeUInt8(bitmap.readUInt8(frame >> 3) | (1 << (frame & 7)), frame >> 3);
 }
 
+/** The frames that a memory has, and those behind it up to an end. */
+function* framesOf(memory: PhysicalMemory, end: number): Generator<number> {
+  let next = 0;
+  for (const { physical, length } of memory.ranges) {
+    const last = Math.floor((physical + length) / PAGE_SIZE);
+    for (next = Math.max(next, Math.ceil(physical / PAGE_SIZE)); next < last; next++) yield next;
+  }
+  for (; next < end; next++) yield next;
+}
+
 /** Writes memory as a kdump-compressed file of header version 6 (makedumpfile's diskdump_mod.h). */
 export function writeKdump(
   memory: PhysicalMemory,
@@ -104,8 +114,7 @@ export function writeKdump(
   const cycles = { unwritten: 0 };
   // makedumpfile and QEMU write a page of zeros once, before the others.
   const zeroes = storedPage(ZEROES, compression);
-  for (let frame = 0; frame < frames; frame++) {
-    if (frame < held && !memory.has(frame * PAGE_SIZE, PAGE_SIZE)) continue;
+  for (const frame of framesOf(memory, frames)) {
     setBit(existing, frame);
     if (faults.leavesOut?.(frame) === true) continue;
     if (frame < (faults.secondCycle ?? frames)) setBit(dumped, frame);

@@ -1,5 +1,11 @@
 import { closeSync, copyFileSync, openSync, writeFileSync, writeSync } from 'node:fs';
-import { ELF_HEADER_BYTES, type ProgramHeader, PT_LOAD, parseNotes, parseProgramHeaders } from '../../src/system/elf.ts';
+import {
+  ELF_HEADER_BYTES,
+  type ProgramHeader,
+  PT_LOAD,
+  parseNotes,
+  parseProgramHeaders,
+} from '../../src/system/elf.ts';
 import { madeKcore } from '../arm/made-kcore.ts';
 import { dumpBytes, type Release, scratch } from './fixtures.ts';
 

@@ -100,7 +100,9 @@ async function ran(
   given: readonly string[],
   as: 'connected' | 'connecting' | undefined,
 ): Promise<string> {
-  const child = spawn('python3', ['-I', '-S', '-c', program, ...given], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn('python3', ['-I', '-S', '-c', program, ...given], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   try {
     const pid = child.pid ?? assert.fail('it does not run');
     const lines = createInterface({ input: child.stdout });

@@ -139,7 +139,9 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
     const routes = (): string => spawnSync('ip', ['route', 'show'], { encoding: 'utf8' }).stdout;
     ip(made);
     const before = routes();
-    const subject = spawn('python3', ['-I', '-S', '-c', SOCKETS, '3'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const subject = spawn('python3', ['-I', '-S', '-c', SOCKETS, '3'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     try {
       const lines = createInterface({ input: subject.stdout })[Symbol.asyncIterator]();
       const fds = String((await lines.next()).value).split(' ');

@@ -21,7 +21,9 @@ suite('a connection of a group that does not come back', { skip: process.getuid?
     const address = server.address();
     const port = typeof address === 'object' ? String(address?.port) : '';
     const accepted = once(server, 'connection');
-    const child = spawn('python3', ['-I', '-S', '-c', SUBJECT, port], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn('python3', ['-I', '-S', '-c', SUBJECT, port], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     const pid = child.pid ?? assert.fail('it does not run');
     const [[line], [peer]] = await Promise.all([once(child.stdout, 'data'), accepted]);
     const how = Promise.race([

@@ -117,10 +117,7 @@ suite('images of files', () => {
   }
 
   /** The part of an entry that is about its kind of file. */
-  async function fileEntry(
-    file: GroupFiles['files'][number],
-    key: string,
-  ): Promise<Record<string, unknown>> {
+  async function fileEntry(file: GroupFiles['files'][number], key: string): Promise<Record<string, unknown>> {
     const [entry] = await decoded({ files: [file] }, 'files');
     return Object.fromEntries(Object.entries(Object(entry?.[key])));
   }
@@ -157,7 +154,9 @@ suite('images of files', () => {
       [chunk?.len, chunk?.off, Buffer.from(String(chunk?.extra), 'base64').toString()],
       [4, 4096, 'abcd'],
     );
-    assert.deepEqual(await decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
+    assert.deepEqual(await decoded(files, 'remap-fpath'), [
+      { orig_id: 1, remap_id: 42, remap_type: 'GHOST' },
+    ]);
   });
 
   test('of a deleted file what is in no memory, out of its copy on a disk', async () => {
