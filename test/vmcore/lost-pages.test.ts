@@ -57,6 +57,14 @@ for (const release of releases) {
       return [...memory.touched].sort((a, b) => a - b);
     }
 
+    it('is opened anew without a page that opening needs', () => {
+      const without = (address: bigint): Kernel | undefined =>
+        damaged((memory) => memory.lose(Math.floor(healthy.memory.translate(address) / PAGE_SIZE)));
+      assert.equal(without(healthy.symbol('init_uts_ns')), undefined);
+      assert.equal(without(healthy.symbol('page_offset_base')), undefined);
+      assert.throws(() => without(healthy.symbol('__start_BTF'))?.layouts, VmcoreError);
+    });
+
     for (const [loss, lose] of Object.entries(losses)) {
       it(`shows every record of the log or says that it is missing (${loss})`, () => {
         const frames = framesOf(logView);

@@ -100,6 +100,23 @@ describe('a typed view', () => {
     assert.equal(Task.size, kernel.sizeOf('task_struct'));
   });
 
+  it('reads the memory of its own kernel where several have their declarations in common', () => {
+    const place = kernel.memory.translate(init);
+    const patch = (member: string, bytes: Buffer) => ({ physical: place + Task.offsetOf(member), bytes });
+    const changed = [patch('comm', Buffer.from('renamed\0')), patch('tasks', word(0x1234n))];
+    const [one, other] = [openPatched('debian13', []), openPatched('debian13', changed)];
+    assert.equal(one.layouts, other.layouts);
+    const seen = ({ comm, tasks }: ReturnType<typeof Task.at>) => [comm, tasks.next];
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual(seen(one.bind(task).at(init)), ['swapper/0', Task.at(init).tasks.next]);
+      assert.deepEqual(seen(other.bind(task).at(init)), ['renamed', 0x1234n]);
+    }
+    assert.equal(
+      other.bind(task).containerOf(init + BigInt(Task.offsetOf('tasks')), 'tasks').comm,
+      'renamed',
+    );
+  });
+
   it('sees through anonymous structures and unions, and through structures of one member', () => {
     assert.equal(kernel.hasMember('page', 'lru.next'), true);
     assert.equal(
