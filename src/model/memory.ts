@@ -79,6 +79,8 @@ export interface AddressSpace {
   readonly thpDisabled: boolean;
   /** It has given up making memory executable (PR_SET_MDWE). */
   readonly refusesExecGain?: boolean;
+  /** It locks whatever it maps (mlockall(2) with MCL_FUTURE): at once, or each page when it is first used. */
+  readonly futureLock?: 'at-once' | 'on-fault' | undefined;
   /** /proc/PID/coredump_filter; undefined: the system's default. */
   readonly coredumpFilter?: number;
   /** Memory protection keys of pkey_alloc(2), rising. */

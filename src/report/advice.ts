@@ -226,11 +226,6 @@ const table: readonly Advice[] = [
     advice: 'another scheduling policy comes back: chrt(1), CPUSchedulingPolicy= of the unit',
   },
   {
-    pattern: /locked all its future memory/,
-    advice:
-      'MCL_CURRENT (or LimitMEMLOCK= of the unit) instead of MCL_FUTURE, if the program has a setting for it',
-  },
-  {
     pattern: /32-bit/,
     advice: '32-bit programs do not come back: the 64-bit one does',
   },

@@ -13,6 +13,31 @@ const syscall = libcFunction<[number: number, which: number, who: number, priori
   'long syscall(long number, long which, long who, long priority)',
 );
 
+/** A soft and a hard limit of getrlimit(2): bytes, numbers, or all bits set for none (RLIM_INFINITY). */
+export interface ResourceLimit {
+  readonly soft: bigint;
+  readonly hard: bigint;
+}
+
+const prlimit = libcFunction<
+  [pid: number, resource: number, wanted: Uint8Array | null, before: Uint8Array | null]
+>('int prlimit(int pid, int resource, void *wanted, void *before)');
+
+/** A limit of a process (prlimit(2)). @throws SystemCallError if it is gone */
+export function limitOf(pid: number, resource: number): ResourceLimit {
+  const limit = Buffer.alloc(16);
+  checked('prlimit', prlimit(pid, resource, null, limit));
+  return { soft: limit.readBigUInt64LE(0), hard: limit.readBigUInt64LE(8) };
+}
+
+/** Gives a process a limit (prlimit(2)). @throws SystemCallError if it is gone, or may not be given it */
+export function setLimit(pid: number, resource: number, { soft, hard }: ResourceLimit): void {
+  const limit = Buffer.alloc(16);
+  limit.writeBigUInt64LE(soft, 0);
+  limit.writeBigUInt64LE(hard, 8);
+  checked('prlimit', prlimit(pid, resource, limit, null));
+}
+
 /** personality(2) of this process; what it forks inherits it. @returns the one before */
 export const personality = libcFunction<[persona: number]>('int personality(unsigned long persona)');
 

@@ -166,6 +166,7 @@ export const lateNothing: RestorePlan = {
     fifos: [],
     memoryKeys: [],
     mdwe: [],
+    futureLocks: [],
     signals: [],
   },
   aioRequests: 0,

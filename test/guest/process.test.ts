@@ -223,6 +223,7 @@ suite(`processes on ${release}`, () => {
       'received: in order 1, 4 last, more -1',
       'read: -1, errno 4',
       'nanosleep: 0',
+      'new memory: locked 1, resident 4 kB',
       `semop: ${isShown ? 0 : -1}, left 0`,
     ])
       assert.ok(lines.includes(line), `${line} in ${lines.join('; ')}`);

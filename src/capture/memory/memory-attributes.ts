@@ -1,5 +1,6 @@
 import { dumpableOf, hasMmFlag, VM, VM_HIGH } from '../../linux/mm.ts';
 import type { Mm, VmArea } from '../../linux/mm-types.ts';
+import type { AddressSpace } from '../../model/memory.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
 /** One memory area with its flags as two words. */
@@ -67,11 +68,16 @@ function hasSoundKeyMap({ pkeyMap = 0, executeOnlyPkey = -1 }: Mm): boolean {
   return pkeyMap === 0 || (has(0) && (executeOnlyPkey === -1 || has(executeOnlyPkey)));
 }
 
+/** How what is mapped from now on is locked: flags that every new area has (`apply_mlockall_flags`). */
+export function futureLockOf({ def_flags }: Mm): AddressSpace['futureLock'] {
+  if ((def_flags.low & VM.locked) === 0) return undefined;
+  return (def_flags.low & VM.lockOnFault) === 0 ? 'at-once' : 'on-fault';
+}
+
 /** What an address space as a whole has that nobody can give it again. */
 export function addressSpaceProblems(kernel: Kernel, mm: Mm): string[] {
   const problems: (string | false)[] = [
     mm.ldt !== 0n && 'has a local descriptor table (modify_ldt)',
-    (mm.def_flags.low & VM.locked) !== 0 && 'has locked all its future memory (mlockall MCL_FUTURE)',
     mm.user_ns !== kernel.symbol('init_user_ns') && 'its memory belongs to a user namespace',
     hasMmFlag(mm, 'hasMdwe') &&
       hasMmFlag(mm, 'mdweNoInherit') &&

@@ -6,6 +6,7 @@ import { processStat } from '../../system/proc.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { breakConnections } from './broken-connections.ts';
+import { restoreFutureLocks } from './future-locks.ts';
 import { restoreSignals } from './held-signals.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
@@ -133,6 +134,7 @@ export async function holdImages(
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
     await restoreMdwe(plan.mdwe, cgroup);
+    await restoreFutureLocks(plan.futureLocks, cgroup);
     await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     breakConnections(plan.brokenConnections);

@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import {
   addressSpaceProblems,
   areaProblem,
+  futureLockOf,
   lostKeyProblems,
   protectionKeyProblem,
   protectionKeysOf,
@@ -94,6 +95,16 @@ for (const release of releases) {
       assert.equal(of('hugetlbfs').problem, 'is of huge pages from hugetlbfs');
       assert.deepEqual([of('ext4').problem, of('ext4').flags], [undefined, 0x73]);
       assert.match(of('ext4').repairs[0]?.used ?? '', /its file, which is on ext4/);
+    });
+
+    test('what is mapped later is locked as it was wanted', () => {
+      const kernel = new MadeKernel(release);
+      const locks = [0, VM.locked, VM.locked | VM.lockOnFault].map((flags) => {
+        const address = kernel.allocate('mm_struct');
+        kernel.set('mm_struct', address, 'def_flags', flags);
+        return futureLockOf(kernel.bind(mmStruct).at(address));
+      });
+      assert.deepEqual(locks, [undefined, 'at-once', 'on-fault']);
     });
 
     test('memory protection keys are those that the program allocated, and a reason only where a CPU had the rights', () => {

@@ -116,19 +116,35 @@ static void allocate_keys(void) {
   MUST(guarded != MAP_FAILED && pkey_mprotect(guarded, 4096, PROT_READ | PROT_WRITE, kept) == 0);
 }
 
-// The key of the area at an address, as the kernel says.
-static int key_at(void *address) {
-  char line[256], begin[32];
-  int key = -1, inside = 0;
+// What the kernel says of the area that begins at an address; empty if it says nothing of that kind.
+static const char *said_of(void *address, const char *kind) {
+  static char line[256];
+  char begin[32], *words = 0;
+  int inside = 0;
   snprintf(begin, sizeof begin, "%lx-", (unsigned long)address);
   FILE *maps = fopen("/proc/self/smaps", "r");
   MUST(maps);
-  while (fgets(line, sizeof line, maps)) {
+  while (!words && fgets(line, sizeof line, maps)) {
     if (strncmp(line, begin, strlen(begin)) == 0) inside = 1;
-    if (inside && sscanf(line, "ProtectionKey: %d", &key) == 1) break;
+    if (inside && strncmp(line, kind, strlen(kind)) == 0) words = line + strlen(kind);
   }
   fclose(maps);
+  return words ? words : "";
+}
+
+static int key_at(void *address) {
+  int key = -1;
+  sscanf(said_of(address, "ProtectionKey:"), "%d", &key);
   return key;
+}
+
+// Memory that is mapped now is locked, and is not there before it is used: two pages, so that a read of the one brings not the other.
+static void look_at_new_memory(void) {
+  char *memory = mmap(0, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  MUST(memory != MAP_FAILED);
+  memory[0] = 1;
+  int is_locked = strstr(said_of(memory, "VmFlags:"), " lo") != 0, resident = atoi(said_of(memory, "Rss:"));
+  say("new memory: locked %d, resident %d kB\n", is_locked, resident);
 }
 
 static void look_at_keys(void) {
@@ -189,11 +205,13 @@ int main(int argc, char **argv) {
   sleep(1);
   MUST(write(master, "ab", 2) == 2);
   sleep(1);
+  MUST(mlockall(MCL_FUTURE | MCL_ONFAULT) == 0);
   say("ready\n");
   int signal;
   MUST(sigwait(&hangup, &signal) == 0);
   release();
   look_at_keys();
+  look_at_new_memory();
   say("done\n");
   return 0;
 }

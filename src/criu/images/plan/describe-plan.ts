@@ -176,6 +176,9 @@ export function describeProcessPlan(plan: RestorePlan, process: Process): string
     ...describeSignals(plan, process),
     ...describeTimers(process),
     ...(plan.mdwe.includes(process.pid) ? ['gives up making memory executable'] : []),
+    ...plan.futureLocks
+      .filter(({ pid }) => pid === process.pid)
+      .map(({ onFault }) => `locks what it maps${onFault ? ', page by page' : ''}`),
     ...describeMemoryKeys(plan, process),
     ...describeThreads(plan, process),
     ...describeDescriptors(plan, process),

@@ -55,6 +55,9 @@ const memoryKeys = z.strictObject({
   areas: z.array(z.strictObject({ start: z.int(), bytes: z.int(), prot: z.int(), key: z.int() })),
 });
 
+/** A process that locks what it maps from now on; `onFault`: each page when it is first used. */
+const futureLock = z.strictObject({ pid: z.int(), onFault: z.boolean() });
+
 /** Signals of a process that are to be put right when CRIU is done with it. */
 const signals = z.strictObject({
   pid: z.int(),
@@ -139,6 +142,8 @@ export const restorePlanSchema = z.strictObject({
   aioRequests: z.int(),
   /** Processes that have given up making memory executable (PR_SET_MDWE). */
   mdwe: z.array(z.int()),
+  /** Processes that lock what they map (mlockall(2) with MCL_FUTURE, and perhaps MCL_ONFAULT). */
+  futureLocks: z.array(futureLock),
   /** Signals of every process, children before their parents. */
   signals: z.array(signals),
 });
@@ -147,5 +152,6 @@ export const restorePlanSchema = z.strictObject({
 export type RestorePlan = z.infer<typeof restorePlanSchema>;
 export type PlannedConnect = z.infer<typeof connect>;
 export type PlannedJournalSocket = z.infer<typeof journalSocket>;
+export type FutureLock = z.infer<typeof futureLock>;
 export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
 export type SignalsPlan = z.infer<typeof signals>;

@@ -112,6 +112,9 @@ export function writeRestorePlan(
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),
     mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),
+    futureLocks: group.processes.flatMap(({ pid, memory }) =>
+      memory?.futureLock === undefined ? [] : [{ pid, onFault: memory.futureLock === 'on-fault' }],
+    ),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {
