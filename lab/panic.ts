@@ -90,10 +90,12 @@ async function newIncident(
   seconds: number,
 ): Promise<Incident | undefined> {
   let latest: Incident | undefined;
+  let states: Incident[] | undefined;
   const elapsed = guestClock(guestPid(name) ?? 0);
   while (elapsed() < seconds && guestPid(name) !== undefined && !FINAL.includes(latest?.state ?? '')) {
-    if (await answers(name, seconds - elapsed())) {
-      const states = await incidentStates(name, TRY_SECONDS).catch(onlyUnreachable);
+    // Once there is a connection, its guest is not asked for another one: for each sshd starts a program.
+    if (states !== undefined || (await answers(name, seconds - elapsed()))) {
+      states = await incidentStates(name, TRY_SECONDS).catch(onlyUnreachable);
       latest = states?.find(({ id }) => known.every((old) => old.id !== id)) ?? latest;
     }
     if (!FINAL.includes(latest?.state ?? '')) await sleep(1000);

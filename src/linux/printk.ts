@@ -71,6 +71,24 @@ export function readLog(kernel: Kernel): LogRead {
   }
 }
 
+/**
+ * The newest record of {@link readLog}, without reading those before it: of a full log they are thousands.
+ * Undefined if there is none.
+ */
+export function lastLogRecord(kernel: Kernel): LogRecord | undefined {
+  try {
+    const { reader, extent } = openRing(kernel);
+    for (let i = extent.count - 1; i >= 0; i--) {
+      const slot = reader.slot(BigInt.asUintN(ID_BITS, extent.first + BigInt(i)));
+      if (slot !== 'overwritten' && 'sequence' in slot) return slot;
+    }
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof VmcoreError)) throw error;
+    return undefined;
+  }
+}
+
 const NANOSECONDS = 1_000_000_000n;
 
 /**

@@ -41,10 +41,10 @@ export function hashName(text: string): number {
   return hash;
 }
 
-/** The same of a name's bytes. */
-export function hashBytes(name: Uint8Array): number {
+/** The same of a name's bytes, from `start` up to `end`. */
+export function hashBytes(bytes: Uint8Array, start: number, end: number): number {
   let hash = 0;
-  for (let i = 0; i < name.length; i++) hash = (Math.imul(hash, HASH_FACTOR) + name[i]!) | 0;
+  for (let i = start; i < end; i++) hash = (Math.imul(hash, HASH_FACTOR) + bytes[i]!) | 0;
   return hash;
 }
 

@@ -11,8 +11,7 @@ import type { CommandResult } from '../../lab/command.ts';
 import { consoleTail } from '../../lab/console-log.ts';
 import { type Fault, overwriteMemory } from '../../lab/fault.ts';
 import type { Furniture } from '../../lab/furnish.ts';
-import { guestPaths, guestPid } from '../../lab/guest.ts';
-import { guestClock } from '../../lab/guest-time.ts';
+import { guestPaths } from '../../lab/guest.ts';
 import { armGuest, installOtherworld } from '../../lab/install.ts';
 import type { GuestOptions } from '../../lab/machine.ts';
 import { panicGuest } from '../../lab/panic.ts';
@@ -25,6 +24,7 @@ import type { CaptureResult } from '../../src/model/group.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
+import { quote, retry, shell } from './shell.ts';
 
 /** The Debian release that this run of the tests is about: `otherworld test` runs them once for each. */
 export const release: Release = parseRelease(process.env.OTHERWORLD_TEST_RELEASE ?? 'trixie');
@@ -67,7 +67,7 @@ export interface TestGuest {
   sh(script: string, timeoutSeconds?: number): Promise<string>;
   /** Starts a shell script that lives on in the background, cut off from this connection. Returns its pid. */
   background(script: string): Promise<number>;
-  /** Runs the script once a second until it succeeds; `seconds` of the guest's own time at most. */
+  /** Runs the script again and again until it succeeds; for about `seconds` of the guest's own time. */
   until(script: string, seconds: number): Promise<string>;
   /** Waits until a process has stopped, sleeps ... : a letter of /proc/PID/stat, or several. */
   untilState(pid: number, letters: string, seconds?: number): Promise<void>;
@@ -221,32 +221,6 @@ function openTestGuest(name: string): TestGuest {
     consoleSays: (words, seconds = 30) => consoleSays(name, words, seconds),
     down: () => removeGuest(name),
   };
-}
-
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
-async function shell(name: string, script: string, timeoutSeconds: number): Promise<string> {
-  const { status, stdout, stderr } = await execCaptured(name, ['sh', '-c', script], { timeoutSeconds });
-  if (status !== 0) {
-    throw new Error(
-      `in guest ${name}, status ${status}: ${script}\n${stdout}${stderr}\nconsole:\n${consoleTail(name, 5)}`,
-    );
-  }
-  return stdout.replace(/\n$/, '');
-}
-
-async function retry(name: string, script: string, seconds: number): Promise<string> {
-  const elapsed = guestClock(guestPid(name) ?? 0);
-  for (;;) {
-    try {
-      return await shell(name, script, 60);
-    } catch (error) {
-      if (elapsed() > seconds) throw error;
-      await sleep(1000);
-    }
-  }
 }
 
 async function consoleSays(name: string, words: RegExp, seconds: number): Promise<void> {

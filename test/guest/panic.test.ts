@@ -24,6 +24,9 @@ const VERSION = 0x08;
 const CONFIGURATION = 0x14;
 const ENABLED = 1;
 
+/** In the crash world the disk has no driver, as it is with most network cards of a real machine. */
+const configuration = '[crash-kernel]\nadd-parameters = ["initcall_blacklist=nvme_init"]\n';
+
 suite(`a panic of an armed guest with ${release}`, () => {
   let guest: TestGuest;
   let bootIdBefore: string;
@@ -42,7 +45,7 @@ suite(`a panic of an armed guest with ${release}`, () => {
   };
 
   before(async () => {
-    guest = await bootTestGuest('panic', { devices: disk.arguments });
+    guest = await bootTestGuest('panic', { devices: disk.arguments, configuration });
     bootIdBefore = await guest.sh(bootId);
   });
   after(() => guest?.down());
@@ -56,10 +59,6 @@ suite(`a panic of an armed guest with ${release}`, () => {
     assert.equal(await guest.sh('lsblk -dno NAME,SERIAL | grep second'), 'nvme0n1 second');
     assert.equal((await command()) & MASTER, MASTER);
     assert.equal((await register(CONFIGURATION)) & ENABLED, ENABLED);
-    // In the crash world it has no driver, as it is with most network cards of a real machine.
-    await guest.sh(
-      `mkdir -p /etc/otherworld; printf '[crash-kernel]\nadd-parameters = ["initcall_blacklist=nvme_init"]\n' >/etc/otherworld/otherworld.toml; otherworld arm`,
-    );
   });
 
   test('lab panic returns when the crash world has settled, with its report', async () => {

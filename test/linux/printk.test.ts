@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { formatLogEntry, formatLogRecord, type LogGap, readLog } from '../../src/linux/printk.ts';
+import {
+  formatLogEntry,
+  formatLogRecord,
+  type LogGap,
+  lastLogRecord,
+  readLog,
+} from '../../src/linux/printk.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, withoutPage, word } from '../vmcore/fixtures.ts';
 
@@ -74,6 +80,18 @@ for (const release of releases) {
       );
       const empty = readLog(withWords([begin, 3n], [begin + 8n, 3n], [info(-1) + textLength, 0n])).records;
       assert.equal(empty.at(-1)?.text, '');
+    });
+
+    it('has the same last record when that one alone is read', () => {
+      const state = kernel.memory.u64(last);
+      const beingWritten = withWords([last, BigInt.asUintN(62, state)]);
+      const pages = [last, info(-1), data, descRing].map((address) =>
+        withoutPage(release, kernel.memory.translate(address)),
+      );
+      for (const one of [kernel, beingWritten, ...pages])
+        assert.deepEqual(lastLogRecord(one), readLog(one).records.at(-1));
+      assert.equal(lastLogRecord(kernel)?.sequence, records.length - 1);
+      assert.equal(lastLogRecord(beingWritten)?.sequence, records.length - 2);
     });
 
     /** The log with a page of zeros over an address, and what it should say of it. */

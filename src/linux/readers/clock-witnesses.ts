@@ -3,7 +3,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import { vdsoDataStruct } from '../datapage.ts';
 import { HRTIMER_MAX_CLOCK_BASES, hrtimerClockBaseStruct, hrtimerCpuBaseStruct } from '../hrtimer.ts';
 import { uptimesByJiffies } from '../jiffies.ts';
-import { readLog } from '../printk.ts';
+import { lastLogRecord } from '../printk.ts';
 import { rqStruct } from '../sched.ts';
 
 /** What something in memory says of CLOCK_MONOTONIC at the end. Nanoseconds. */
@@ -58,7 +58,7 @@ function jiffies(kernel: Kernel): ClockWitness | undefined {
 
 /** The kernel's last words. */
 function lastRecord(kernel: Kernel): ClockWitness | undefined {
-  const last = readLog(kernel).records.at(-1);
+  const last = lastLogRecord(kernel);
   if (last === undefined) return undefined;
   return witness('the log', [last.timeNanoseconds], schedClockAccuracy(last.timeNanoseconds));
 }
