@@ -16,6 +16,7 @@ import {
   namedFile,
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
+import { checkPressure } from './pressure.ts';
 import { FileRefusal } from './refusal.ts';
 import { refuseOpenDeleted } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
@@ -157,6 +158,7 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   }
   if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
   checkProc(context, named);
+  checkPressure(file, named);
   if (isDnotified(context.kernel, file.address, file.f_inode))
     throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
   const position = positionOf(file, named);

@@ -47,6 +47,9 @@ elif what == 'dnotify':
     import fcntl
     directory = os.open('/root', os.O_RDONLY)
     fcntl.fcntl(directory, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MULTISHOT)
+elif what == 'pressure':
+    pressure = open('/proc/pressure/memory', 'r+b', buffering=0)
+    pressure.write(b'some 500000 2000000')
 elif what == 'reuseport':
     import socket
     program = ctypes.create_string_buffer(struct.pack('HBBI', 0x06, 0, 0, 0))
