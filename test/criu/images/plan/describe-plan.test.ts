@@ -15,7 +15,15 @@ const nothing: RestorePlan = {
     brokenConnections: [],
     exclusiveTerminals: [],
   },
-  ...{ wallClockTimers: [], fifos: [], memoryKeys: [], mdwe: [], signals: [], aioRequests: 0 },
+  ...{
+    wallClockTimers: [],
+    fifos: [],
+    pressureTriggers: [],
+    memoryKeys: [],
+    mdwe: [],
+    signals: [],
+    aioRequests: 0,
+  },
 };
 const unprepared: Preparation = {
   ...{ version: 2, directories: [], files: [], symlinks: [], names: [], checks: [] },
