@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
+import { readBootLimits } from '../config/boot-limits.ts';
 import type { Armed, Manifest } from '../config/manifest.ts';
 import { ARMED_PATH, CACHE_DIRECTORY, INCIDENTS_DIRECTORY, STATE_DIRECTORY } from '../config/paths.ts';
 import { configuredRules, type ProtectionRule } from '../config/protection.ts';
@@ -146,6 +147,7 @@ async function plan(config: Config, progress: ArmProgress, allowUnchecked: boole
     reservedBytes: reserved,
     ranges,
     config,
+    bootLimits: readBootLimits(),
     rules,
   };
   mkdirSync(INCIDENTS_DIRECTORY, { recursive: true, mode: 0o700 });

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import type { Range } from '../system/range.ts';
+import { bootLimitsSchema } from './boot-limits.ts';
 import { PAYLOAD_DIRECTORY } from './paths.ts';
 import { ruleSchema } from './protection.ts';
 import { configSchema } from './schema.ts';
@@ -26,6 +27,8 @@ export const manifestSchema = z.strictObject({
   /** Old memory to take back: physical addresses in bytes, whole memory blocks. */
   ranges: z.array(range),
   config: configSchema,
+  /** Absent: armed by a version that did not note them. */
+  bootLimits: bootLimitsSchema.optional(),
   /** The configuration's rules, with the numbers that its users had. */
   rules: z.array(ruleSchema).default([]),
 });

@@ -42,7 +42,7 @@ const tmpfs = z
 
 const services = z
   .strictObject({
-    sandboxes: z.enum(['refuse', 'restore']).default('refuse'),
+    sandboxes: z.enum(['refuse', 'restore']).default('restore'),
   })
   .prefault({});
 

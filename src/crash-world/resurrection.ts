@@ -1,4 +1,5 @@
 import type { Kernel } from '../vmcore/kernel.ts';
+import { bootLimitsStep } from './boot-limits-step.ts';
 import { captureStage } from './capture-stage.ts';
 import { filesStage } from './files-stage.ts';
 import { handoverStage } from './handover-stage.ts';
@@ -40,6 +41,7 @@ export const RESURRECTION = new StageList<DeadWorld>()
   // From here on nothing can be read of the dead kernel.
   .next(closeStep)
   .next(memoryStage)
+  .next(bootLimitsStep)
   .next(makeTmpfsStage)
   .next(filesStage)
   .next(readOnlyStep)

@@ -32,8 +32,33 @@ export const SANDBOX_UNIT = 'otherworld-sandbox.service';
 export const ADOPT_DIRECTORY = join(RUN_DIRECTORY, 'adopt');
 const ADOPT_SCRIPT = 'adopt.sh';
 
-/** How often the helper asks for the main process: systemctl gives up on an answer after 25 s. */
+/** How often a helper asks for the main process: systemctl gives up on an answer after 25 s. */
 const QUESTIONS = 10;
+
+/**
+ * Shell functions of the helpers. `say` leaves words for the report, and fails. `name_main` has systemd take
+ * `$main` for the main process of `$unit`; its arguments are those of systemd-notify besides. That waits 5 s
+ * until systemd has taken the message (sd_notify_barrier in src/notify/notify.c, 252 and 257), which is too
+ * short for a manager that starts everything else as well. So its status says nothing, and systemd is asked.
+ */
+export const HELPER_FUNCTIONS = `say() {
+    echo "$1" >&2
+    echo "$1" >>"$list.why"
+    return 1
+}
+name_main() {
+    systemd-notify "$@" "MAINPID=$main"
+    tries=0
+    until taken=$(systemctl show --property=MainPID --value -- "$unit") && [ "$taken" = "$main" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge ${QUESTIONS} ]; then
+            say "systemd has \${taken:-nothing} as the main process of $unit, not $main"
+            return 1
+        fi
+        sleep 1
+    done
+}
+`;
 
 /**
  * Started by systemd in place of a service's program, with the unit's name. Nothing of it can end a process
@@ -47,25 +72,12 @@ unit=$1
 list=$(dirname "$0")/$unit
 main=$(sed -n '1s/ .*//p' "$list")
 own=$(sed -n 's/^0:://p' /proc/self/cgroup)/
-case $own in
+${HELPER_FUNCTIONS}case $own in
 */"$unit"/*) ;;
-*) echo "the helper is in cgroup $own, not in that of $unit" >&2; exit 1 ;;
+*) say "the helper is in cgroup $own, not in that of $unit" || exit 1 ;;
 esac
 top=/sys/fs/cgroup\${own%%/"$unit"/*}/$unit
-say() {
-    echo "$1" >&2
-    echo "$1" >>"$list.why"
-    return 1
-}
-systemd-notify --ready --status="brought back by Otherworld" "MAINPID=$main" || exit 1
-# A manager that starts everything else as well may not answer in the time that systemctl gives it.
-tries=0
-until taken=$(systemctl show --property=MainPID --value -- "$unit"); do
-    tries=$((tries + 1))
-    [ "$tries" -lt ${QUESTIONS} ] || say "systemd does not answer" || exit 1
-    sleep 1
-done
-[ "$taken" = "$main" ] || say "systemd has $taken as the main process of $unit, not $main" || exit 1
+name_main --ready --status="brought back by Otherworld" || exit 1
 while read -r pid below; do
     mkdir -p "$top$below"
     echo "$pid" >"$top$below/cgroup.procs" || [ ! -e "/proc/$pid" ] || say "process $pid stays outside"

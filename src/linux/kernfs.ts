@@ -8,3 +8,6 @@ export const kernfsNodeStruct = struct('kernfs_node', {
   parent: pointer.at('__parent', 'parent'),
   name: pointer,
 });
+
+/** `struct kernfs_open_file`: an open file of sysfs or of a cgroup. */
+export const kernfsOpenFileStruct = struct('kernfs_open_file', { priv: pointer });

@@ -57,4 +57,6 @@ export interface PathFile extends OpenFileCommon {
   readonly identity: FileIdentity;
   /** The file has no name any more; its content is this ghost. */
   readonly ghostId: number | undefined;
+  /** What is written to a file of pressure, to be told of it: `some 150000 1000000` (microseconds). */
+  readonly pressureTrigger?: string | undefined;
 }

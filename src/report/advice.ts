@@ -99,8 +99,8 @@ const table: readonly Advice[] = [
   {
     pattern: /(mnt|uts|mount) namespace/,
     advice:
-      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
-      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do, if all of its processes are in ' +
+      'them and nobody else, and otherworld.toml has no sandboxes = "refuse" under [services]; or a drop-in can set back ' +
       'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {

@@ -29,8 +29,8 @@ test('a file that cannot be read is named', () => {
 test('what the file sets is taken, the rest keeps its default', () => {
   const config = parseConfig('[images]\nkeep = "always"\n[panic]\non-hung-task = true\n', 'x');
   assert.equal(config.images.keep, 'always');
-  assert.equal(config.services.sandboxes, 'refuse');
-  assert.equal(parseConfig('[services]\nsandboxes = "restore"\n', 'x').services.sandboxes, 'restore');
+  assert.equal(config.services.sandboxes, 'restore');
+  assert.equal(parseConfig('[services]\nsandboxes = "refuse"\n', 'x').services.sandboxes, 'refuse');
   assert.equal(config.images.directory, '/var/lib/otherworld/images');
   assert.equal(config.panic['on-hung-task'], true);
   assert.equal(config.panic['on-oops'], true);

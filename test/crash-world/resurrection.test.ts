@@ -98,6 +98,7 @@ test('stages run in this order, and are in the report under these names', async 
     cpus: { kernel, parked: 'parked' },
     close: { kernel },
     memory: { needed: 'needed' },
+    'boot-limits': {},
     'make-tmpfs': { savedTmpfs: 'saved tmpfs', imaged: 'imaged' },
     files: { imaged: 'imaged' },
     'read-only': { mounts: 'mounts' },

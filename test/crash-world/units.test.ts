@@ -59,23 +59,37 @@ test('a process is moved into the cgroup of the unit only when systemd calls tha
   assert.ok(0 < notify && notify < asked && asked < moved);
 });
 
-test('a helper asks again where systemd does not answer, and says why it has not moved a process', () => {
+/** Runs a helper with these programs in the place of systemd's. @returns its exit status */
+function runHelper(systemdNotify: string, systemctl: string): number | null {
   dropIn();
-  const script = readFileSync(join(helpers, 'adopt.sh'), 'utf8').replace(/^case.*?^esac$/ms, '');
+  const text = readFileSync(join(helpers, 'adopt.sh'), 'utf8');
+  // It is not in the unit's cgroup, and nobody is moved anywhere.
+  const script = text.replace(/^case.*?^esac$/ms, '').replace(/^while.*?^done.*$/ms, '');
   const programs = join(directory, 'programs');
   mkdirSync(programs, { recursive: true });
   const program = (name: string, text: string): void =>
     writeFileSync(join(programs, name), `#!/bin/sh\n${text}\n`, { mode: 0o700 });
-  program('systemd-notify', 'exit 0');
+  program('systemd-notify', systemdNotify);
   program('sleep', 'exit 0');
-  program('systemctl', `[ -e ${directory}/asked ] && echo 19 || { : >${directory}/asked; exit 1; }`);
+  program('systemctl', systemctl);
   const path = join(helpers, 'tried.sh');
   writeFileSync(path, script);
+  rmSync(join(helpers, `${adoption.unit}.why`), { force: true });
   const env = { ...process.env, PATH: `${programs}:${process.env.PATH}` };
-  const { status } = spawnSync('/bin/sh', [path, adoption.unit], { env, encoding: 'utf8' });
-  assert.equal(status, 1);
+  return spawnSync('/bin/sh', [path, adoption.unit], { env, encoding: 'utf8' }).status;
+}
+
+test('a helper asks again where systemd does not answer, and says why it has not moved a process', () => {
+  const asked = join(directory, 'asked');
+  assert.equal(runHelper('exit 0', `[ -e ${asked} ] && echo 19 || { : >${asked}; exit 1; }`), 1);
   const said = helperSays(adoption.unit, helpers);
   assert.equal(said, `systemd has 19 as the main process of ${adoption.unit}, not 20`);
+});
+
+test('a helper goes on where systemd is slow to take what it was told', () => {
+  const busy = join(directory, 'busy');
+  assert.equal(runHelper('exit 1', `[ -e ${busy} ] && echo 20 || { : >${busy}; echo 300; }`), 0);
+  assert.equal(helperSays(adoption.unit, helpers), '');
 });
 
 test('the type of a unit is the last one that is set, or follows from a name on the bus', () => {

@@ -164,6 +164,7 @@ export const lateNothing: RestorePlan = {
     exclusiveTerminals: [],
     wallClockTimers: [],
     fifos: [],
+    pressureTriggers: [],
     memoryKeys: [],
     mdwe: [],
     futureLocks: [],

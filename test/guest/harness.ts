@@ -41,6 +41,8 @@ export interface TestGuestOptions {
   furniture?: Furniture;
   /** Ports of this host that lead into the guest. */
   forwards?: readonly { readonly host: number; readonly guest: number }[];
+  /** Debian packages besides those that all have: an image of its own. */
+  packages?: readonly string[];
   /** More arguments for QEMU. */
   devices?: readonly string[];
   /** More kernel parameters. */
@@ -119,7 +121,7 @@ export async function bootTestGuest(what: string, options: TestGuestOptions = {}
   const machine: GuestOptions = {
     name,
     release,
-    packages: PACKAGES,
+    packages: [...PACKAGES, ...(options.packages ?? [])],
     memoryMiB,
     cpus,
     crashKernelMiB: options.crashKernelMiB ?? COMMON.crashKernelMiB,

@@ -359,6 +359,10 @@ suite(`processes on ${release}`, () => {
       ...(await peculiar('mseal', /is sealed/)),
       ...(await peculiar('aio', /has an asynchronous I\/O context \(io_setup\) with requests in flight/)),
       ...(await peculiar('dnotify', /has \/root open and watches it by signals \(F_NOTIFY\) \(fd \d+\)/)),
+      ...(await peculiar(
+        'pressure',
+        /has a trigger for pressure \(PSI\) on \/proc\/pressure\/memory, which an epoll watches/,
+      )),
       ...(await peculiar('reuseport', /has a socket with a program that chooses among sockets/)),
       [/is in a uts namespace of its own/, await start('exec unshare --uts sleep 1000', 'sleep')],
       [/is in a PID namespace/, await start('exec unshare --pid --fork sleep 1000', 'sleep')],

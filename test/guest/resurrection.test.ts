@@ -26,6 +26,7 @@ suite(`resurrection on ${release}`, () => {
     sleeper: 0,
     appender: 0,
     caller: 0,
+    pressure: 0,
     busy: [0, 0],
   };
 
@@ -35,7 +36,7 @@ suite(`resurrection on ${release}`, () => {
     await guest.program('state');
     await guest.program('segments');
     await guest.program('meetings');
-    for (const name of ['sequence.py', 'appender.py'])
+    for (const name of ['sequence.py', 'appender.py', 'pressure.py'])
       await guest.copyIn(join(programs, name), `/srv/${name}`);
     pids.segments = await guest.background('exec segments /srv/out/segments');
     await guest.until('grep -q ready /srv/out/segments', 60);
@@ -47,6 +48,8 @@ suite(`resurrection on ${release}`, () => {
     await guest.sh(`kill -HUP ${pids.meetings}`);
     await guest.until('grep -q done /srv/out/meetings', 60);
     meetingsBefore = await guest.sh('sed 1d /srv/out/meetings; : > /srv/out/meetings');
+    pids.pressure = await guest.background('exec python3 /srv/pressure.py /srv/out/pressure');
+    await guest.until('grep -q ready /srv/out/pressure', 60);
     pids.state = await guest.background('exec state /srv/out/state');
     // As on a server that has run for months: the others have numbers at the other end.
     await guest.sh('echo 4189999 > /proc/sys/kernel/ns_last_pid');
@@ -75,8 +78,8 @@ suite(`resurrection on ${release}`, () => {
     // Not before everybody is protected: that takes long where no CPU is free.
     const compute = 'until [ -e /srv/out/go ]; do sleep 0.2; done; while :; do :; done';
     pids.busy = [await guest.background(compute), await guest.background(compute)];
-    const { segments, meetings, state, pipe, sleeper, appender, caller, busy } = pids;
-    await guest.protect([segments, meetings, state, pipe, sleeper, appender, caller, ...busy]);
+    const { segments, meetings, state, pipe, sleeper, appender, caller, pressure, busy } = pids;
+    await guest.protect([segments, meetings, state, pipe, sleeper, appender, caller, pressure, ...busy]);
     // Not before everything else is there: a busy machine may take longer than the sleep.
     await guest.sh('touch /srv/out/go');
     await guest.until(`pgrep -P ${pids.sleeper} -f '^sleep 150$'`, 30);
@@ -107,6 +110,13 @@ suite(`resurrection on ${release}`, () => {
     const lines = await guest.sh('cat /srv/out/state');
     assert.doesNotMatch(lines, /lost/);
     assert.match(lines, /^ok \d+$/m);
+  });
+
+  test('a trigger for pressure is set again, and who waits for it waits', async () => {
+    assertRestored(report, pids.pressure);
+    await guest.sh(`kill -USR1 ${pids.pressure}`);
+    assert.equal(await guest.until('grep -v ready /srv/out/pressure', 60), 'EBUSY');
+    await guest.untilState(pids.pressure, 'S');
   });
 
   test('processes come back under the highest numbers as under low ones', () => {

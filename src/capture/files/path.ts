@@ -16,6 +16,7 @@ import {
   namedFile,
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
+import { pressureTrigger } from './pressure.ts';
 import { FileRefusal } from './refusal.ts';
 import { refuseOpenDeleted } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
@@ -163,12 +164,15 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   if (position !== undefined) noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
+  const trigger = pressureTrigger(context.kernel, file, named);
+  if (trigger?.isTold === true)
+    context.noteHolders(holders, `an event of ${named.path} that nobody had read is lost`);
   noteContent(
     context,
     named,
     holders.map(({ pid }) => pid),
   );
-  return captured;
+  return trigger === undefined ? captured : { ...captured, pressureTrigger: trigger.text };
 }
 
 /** The same for a directory entry without an open file: a mapping, an executable, a working directory. */

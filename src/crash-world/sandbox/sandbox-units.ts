@@ -4,6 +4,7 @@ import type { UnitAdoption } from '../adoption.ts';
 import {
   ADOPT_DIRECTORY,
   crashWorldCommand,
+  HELPER_FUNCTIONS,
   SANDBOX_UNIT,
   SYSTEMD_UNITS,
   writeAdoptingDropIn,
@@ -44,18 +45,14 @@ const ADOPT = `#!/bin/sh
 unit=$1
 list=$(dirname "$0")/$unit
 main=$(sed -n '1s/ .*//p' "$list")
-placeholder=$MAINPID
+${HELPER_FUNCTIONS}placeholder=$MAINPID
 echo "$placeholder" >"$list.waits.part" && mv "$list.waits.part" "$list.waits" || exit 1
 until [ -e "$list.restored" ]; do
     [ ! -e "$list.afresh" ] || exit 0
     [ ! -e "$list.failed" ] && [ ! -e ${ENDED} ] || exit 1
     sleep 0.5
 done
-systemd-notify "MAINPID=$main" || exit 1
-if [ "$(systemctl show --property=MainPID --value -- "$unit")" != "$main" ]; then
-    echo "systemd does not take process $main as the main process of $unit" >&2
-    exit 1
-fi
+name_main || exit 1
 kill -KILL "$placeholder"
 exit 0
 `;

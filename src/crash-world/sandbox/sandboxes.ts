@@ -16,6 +16,7 @@ import { concludeGroup } from '../process-reports.ts';
 import { noteStalePidFiles } from '../saved-tmpfs.ts';
 import { StageRunner } from '../stage-runner.ts';
 import { show, systemctl } from '../systemctl.ts';
+import { helperSays } from '../units.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
 import { sandboxFiles } from './sandbox-units.ts';
 
@@ -185,7 +186,11 @@ class SandboxBoot {
     const mainPid = this.#handover.units.find((other) => other.unit === unit)?.mainPid;
     const cgroup = now.get('ControlGroup') ?? '';
     if (now.get('ActiveState') !== 'active' || cgroup === '' || now.get('MainPID') !== String(mainPid))
-      throw new Error(`${unit} did not take up its processes: ${whyNot(mainPid ?? 0, now)}`);
+      throw new Error(
+        [`${unit} did not take up its processes: ${whyNot(mainPid ?? 0, now)}`, helperSays(unit)]
+          .filter((words) => words !== '')
+          .join('; '),
+      );
     return cgroup;
   }
 

@@ -12,6 +12,7 @@ import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
 import { RESTORE_LOG } from './names.ts';
+import { setPressureTriggers } from './pressure-triggers.ts';
 import { readRestorePlan } from './read-plan.ts';
 import { resetConnections } from './reset-connections.ts';
 import { GroupResources } from './resources.ts';
@@ -138,6 +139,7 @@ export async function holdImages(
     await resources.held(cgroup);
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     breakConnections(plan.brokenConnections);
+    setPressureTriggers(plan.pressureTriggers);
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);

@@ -133,6 +133,19 @@ describe('a restore', needsCgroups, () => {
     assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
   });
 
+  it('ends a process whose trigger for pressure cannot be set: a poll of it would return at once', async () => {
+    const one = subject(good);
+    const path = join(one.directory, RESTORE_PLAN);
+    const plan: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    const pressureTriggers = [{ pid: one.pid, fd: 900, text: 'some 150000 1000000' }];
+    writeFileSync(path, JSON.stringify({ ...Object(plan), pressureTriggers }));
+    assert.match(
+      reasonOf(await one.hold()),
+      /^the trigger for pressure of fd 900 of process \d+ cannot be set: pidfd_getfd.*EBADF/,
+    );
+    assert.ok(!isAlive(one.pid) && !existsSync(one.ran));
+  });
+
   it('holds its processes until they are released, into the cgroup where they belong', async () => {
     const one = subject(good);
     const group = await one.hold();

@@ -1,5 +1,5 @@
 """Has one thing that cannot be brought back, named by the argument; prints `ready` and sleeps, or says why it cannot have it."""
-import ctypes, mmap, os, struct, sys, time
+import ctypes, mmap, os, select, struct, sys, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 what = sys.argv[1]
@@ -47,6 +47,11 @@ elif what == 'dnotify':
     import fcntl
     directory = os.open('/root', os.O_RDONLY)
     fcntl.fcntl(directory, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MULTISHOT)
+elif what == 'pressure':
+    pressure = open('/proc/pressure/memory', 'r+b', buffering=0)
+    pressure.write(b'some 500000 2000000\0')
+    watching = select.epoll()
+    watching.register(pressure, select.EPOLLPRI)
 elif what == 'reuseport':
     import socket
     program = ctypes.create_string_buffer(struct.pack('HBBI', 0x06, 0, 0, 0))

@@ -162,6 +162,7 @@ function describeDescriptors(plan: RestorePlan, { pid }: Process): string[] {
     ...line(own(plan.wallClockTimers), (list) => `sets timers by the wall clock: ${list}`),
     ...line(own(plan.fifos), (list) => `sets flags and sizes of FIFOs: ${list}`),
     ...line(own(plan.exclusiveTerminals), (list) => `makes terminals exclusive: ${list}`),
+    ...line(own(plan.pressureTriggers), (list) => `sets triggers for pressure: ${list}`),
   ];
 }
 

@@ -137,6 +137,10 @@ export const restorePlanSchema = z.strictObject({
   ),
   /** FIFOs that CRIU opens as files: status flags (F_SETFL) and size (F_SETPIPE_SZ). */
   fifos: z.array(z.strictObject({ pid: z.int(), fd: z.int(), flags: z.int(), capacityBytes: z.int() })),
+  /** A process and a descriptor that lead to a file of pressure, and what sets its trigger. */
+  pressureTriggers: z.array(
+    z.strictObject({ pid: z.int(), fd: z.int(), text: z.string().regex(/^(some|full) \d+ \d+$/) }),
+  ),
   memoryKeys: z.array(memoryKeys),
   /** Requests that CRIU asks io_setup(2) for, in all contexts together. */
   aioRequests: z.int(),

@@ -54,6 +54,16 @@ function fifosOf(group: ProcessGroup): RestorePlan['fifos'] {
   });
 }
 
+function pressureTriggersOf(group: ProcessGroup): RestorePlan['pressureTriggers'] {
+  return group.files.files.flatMap((file) => {
+    if (file.type !== 'path' || file.pressureTrigger === undefined) return [];
+    const text = file.pressureTrigger;
+    const [holder] = holderOf(group, file.id);
+    if (holder === undefined) throw new Error('a trigger for pressure has no descriptor to set it by');
+    return [{ ...holder, text }];
+  });
+}
+
 function timespecOf(nanoseconds: bigint): Timespec {
   return { seconds: Number(nanoseconds / SECOND), nanoseconds: Number(nanoseconds % SECOND) };
 }
@@ -109,6 +119,7 @@ export function writeRestorePlan(
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
+    pressureTriggers: pressureTriggersOf(group),
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),
     mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),

@@ -18,6 +18,7 @@ const nothing: RestorePlan = {
   ...{
     wallClockTimers: [],
     fifos: [],
+    pressureTriggers: [],
     memoryKeys: [],
     mdwe: [],
     futureLocks: [],

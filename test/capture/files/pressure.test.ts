@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { pressureTrigger } from '../../../src/capture/files/pressure.ts';
+import { fmode } from '../../../src/linux/file.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
+
+const OWN = '/sys/fs/cgroup/system.slice/a.service/memory.pressure';
+
+for (const release of releases) {
+  suite(`files of ${release} that tell of pressure`, () => {
+    /** An open file with a trigger, if one is given, as the two file systems have it. */
+    function open(fileSystem: string, path: string, trigger?: Record<string, number | bigint>) {
+      const kernel = new MadeKernel(release);
+      const seq = kernel.allocate('seq_file');
+      let place: readonly [string, bigint, string] = ['seq_file', seq, 'private'];
+      if (fileSystem === 'cgroup2') {
+        const [openFile, context] = [kernel.allocate('kernfs_open_file'), kernel.allocate('cgroup_file_ctx')];
+        kernel.set('seq_file', seq, 'private', openFile);
+        kernel.set('kernfs_open_file', openFile, 'priv', context);
+        place = ['cgroup_file_ctx', context, 'psi.trigger'];
+      }
+      if (trigger !== undefined) {
+        const address = kernel.allocate('psi_trigger');
+        for (const [member, value] of Object.entries(trigger))
+          kernel.set('psi_trigger', address, member, value);
+        kernel.set(...place, address);
+      }
+      return (f_mode = fmode.read | fmode.write, f_ep = 0n): string => {
+        const file = { f_mode, f_ep, private_data: seq };
+        try {
+          const found = pressureTrigger(kernel, file, { path, fileSystem: { name: fileSystem } });
+          return found === undefined ? 'none' : `${found.text}${found.isTold ? ', told' : ''}`;
+        } catch (error) {
+          return String(error);
+        }
+      };
+    }
+    /** Memory, some: 150 ms of a second. */
+    const some = { state: 2, threshold: 150_000_000n, 'win.size': 1_000_000_000n };
+
+    test('have their triggers, as they were set', () => {
+      assert.equal(open('proc', '/proc/pressure/memory', some)(), 'some 150000 1000000');
+      assert.equal(open('cgroup2', OWN, { ...some, state: 3 })(), 'full 150000 1000000');
+      assert.equal(open('proc', '/proc/pressure/io', { ...some, state: 0 })(), 'some 150000 1000000');
+      assert.equal(
+        open('proc', '/proc/pressure/cpu', { ...some, state: 4, event: 1 })(),
+        'some 150000 1000000, told',
+      );
+    });
+
+    test('have none where none was set, or where nobody can have set one', () => {
+      assert.equal(open('cgroup2', OWN)(), 'none');
+      assert.equal(open('proc', '/proc/pressure/memory')(), 'none');
+      assert.equal(open('proc', '/proc/pressure/memory', some)(fmode.read), 'none');
+      assert.equal(open('cgroup2', '/sys/fs/cgroup/cgroup.pressure', some)(), 'none');
+      assert.equal(open('ext4', '/srv/pressure/memory', some)(), 'none');
+    });
+
+    test('are refused where a trigger cannot be set again, or cannot be right', () => {
+      const what = 'FileRefusal: has a trigger for pressure (PSI) on';
+      const watched = open('cgroup2', OWN, some)(fmode.read | fmode.write, 1n);
+      assert.equal(watched, `${what} ${OWN}, which an epoll watches`);
+      assert.equal(open('proc', '/proc/pressure/irq', { ...some, state: 6 })(), `${what} /proc/pressure/irq`);
+      for (const wrong of [
+        { state: 0 },
+        { state: 4 },
+        { threshold: 0n },
+        { threshold: 150_000_001n },
+        { threshold: 2_000_000_000n },
+        { 'win.size': 11_000_000_000n },
+      ])
+        assert.equal(open('cgroup2', OWN, { ...some, ...wrong })(), `${what} ${OWN} that is damaged`);
+    });
+  });
+}
