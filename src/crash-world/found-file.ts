@@ -1,8 +1,8 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
 import type { GroupFiles, OpenFile } from '../model/file.ts';
 import type { PathFile } from '../model/open-file.ts';
+import { inodeGeneration } from '../system/inode-generation.ts';
 import { messageOf } from '../system/thrown.ts';
-import { inodeGeneration } from './inode-generation.ts';
 
 /**
  * What was at a path when a group's files were checked; by this it is known again in the restored process.
