@@ -20,7 +20,7 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
-import { makeFifo } from '../system/file-calls.ts';
+import { makeFifo, O_PATH } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
@@ -56,8 +56,6 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
 
 const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
-/** Not in node's constants. */
-const O_PATH = 0o10000000;
 const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** Opens the directory above a path. Throws an Error if a component of it is a symbolic link. */

@@ -17,7 +17,7 @@ const UNITS = {
   'private-tmp': 'PrivateTmp=yes\nEnvironment=DELETED=/var/lib/%p',
   'read-only':
     'ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nRuntimeDirectory=%p\n' +
-    'ProtectHostname=yes\nTemporaryFileSystem=/srv',
+    'ProtectHostname=yes\nTemporaryFileSystem=/srv\nEnvironment=DELETED=/run/%p',
   filtered:
     'PrivateTmp=yes\nProtectSystem=full\nSystemCallFilter=@system-service\nMemoryDenyWriteExecute=yes\n' +
     'RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=yes',
@@ -27,12 +27,14 @@ const UNITS = {
   dynamic: 'DynamicUser=yes',
   // No sandbox at all, but filters.
   'only-filtered': 'RestrictRealtime=yes\nMemoryDenyWriteExecute=yes',
-  // Its socket and a deleted file are in a directory that is its user's.
+  // Its socket is in a directory that is its user's.
   'own-user': 'User=games\nProtectSystem=strict\nPrivateTmp=yes\nRuntimeDirectory=%p',
+  // The same on a disk, where the dead socket's file still is.
+  'on-disk': 'User=games\nProtectSystem=full\nPrivateTmp=yes\nEnvironment=RUNTIME_DIRECTORY=/var/lib/%p',
   changed: 'PrivateTmp=yes\nProtectSystem=full',
   // Its deleted file is in the /tmp that all have.
   shared: 'ProtectSystem=full\nEnvironment=SUFFIX=-shared DELETED=/tmp',
-  // Its socket is.
+  // Its socket is there.
   open: 'ProtectSystem=full\nEnvironment=SUFFIX=-open RUNTIME_DIRECTORY=/tmp',
   // Started by hand, and changed.
   'by-hand': 'PrivateTmp=yes\nProtectSystem=full',
@@ -50,10 +52,6 @@ const CHANGED = {
 } as const;
 /** What others than root could lead CRIU away from. */
 const OPEN = {
-  open: 'the unix socket /tmp/socket, which cannot be made in its sandbox: others than root can write to /tmp',
-  'own-user':
-    'the unix socket /run/own-user/socket, which cannot be made in its sandbox: ' +
-    'others than root can write to /run/own-user',
   shared:
     'the deleted file /tmp/deleted-shared open, which cannot be made in its sandbox: ' +
     'others than root can write to /tmp',

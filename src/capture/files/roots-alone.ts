@@ -23,20 +23,23 @@ function openDirectory({ kernel }: Naming, { mount, dentry }: NamedFile): string
  * CRIU makes the files of sockets, and deleted files, by their paths, as root. For a process in a sandbox
  * that is done while others run: who can write to a directory on the way could lead it elsewhere. (Who is in
  * no sandbox is restored before anybody runs.)
- * @throws FileRefusal if the directories above it are not root's alone
+ * @returns the first such directory; undefined if all of them are root's alone
  */
-function refuseUnlessRootsAlone(context: Naming, file: NamedFile, what: string): void {
-  if (context.sandboxes.unitOf(file.namespace) === undefined) return;
-  const open = openDirectory(context, file);
+export function ledElsewhere(context: Naming, file: NamedFile): string | undefined {
+  return context.sandboxes.unitOf(file.namespace) === undefined ? undefined : openDirectory(context, file);
+}
+
+/**
+ * See {@link ledElsewhere}.
+ * @param what `the deleted file /tmp/x open`
+ * @throws FileRefusal if the directories above a file are not root's alone
+ */
+export function refuseUnlessRootsAlone(context: Naming, file: NamedFile, what: string): void {
+  const open = ledElsewhere(context, file);
   if (open === undefined) return;
   throw new FileRefusal(
     `has ${what}, which cannot be made in its sandbox: others than root can write to ${open}`,
   );
-}
-
-/** See {@link refuseUnlessRootsAlone}: of a socket that is bound to a path. */
-export function refuseOpenSocket(context: Naming, file: NamedFile): void {
-  refuseUnlessRootsAlone(context, file, `the unix socket ${file.path}`);
 }
 
 /** See {@link refuseUnlessRootsAlone}: of a deleted file. */

@@ -4,6 +4,7 @@ import { prepareConnections } from './connections.ts';
 import type { Freezer } from './held-process.ts';
 import { connectJournalSockets } from './journal-connection.ts';
 import { openJournalSockets } from './journal-socket.ts';
+import { bindLate } from './late-names.ts';
 import { makeMessageQueues, removeLeftQueues, usedQueues } from './message-queues.ts';
 import { FIRST_FD, type GroupResource, type MakeResource } from './resource.ts';
 import { makeSegments, removeLeftSegments } from './segments.ts';
@@ -23,6 +24,7 @@ const makers: readonly MakeResource[] = [
   ({ directory }) => makeMessageQueues(directory),
   ({ plan }) => raiseAioLimit(plan.aioRequests),
   ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
+  ({ plan }) => bindLate(plan.lateNames),
 ];
 
 /**

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { type NamedFile, namedFile } from '../../../src/capture/files/named.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
-import { refuseOpenDeleted, refuseOpenSocket } from '../../../src/capture/files/roots-alone.ts';
+import { refuseOpenDeleted } from '../../../src/capture/files/roots-alone.ts';
+import { lateNameOf } from '../../../src/capture/files/unix-file.ts';
 import { noSandboxes } from '../../../src/capture/sandboxes.ts';
 import { dentryStruct, resolvePath } from '../../../src/linux/dcache.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
@@ -17,6 +18,7 @@ import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtur
 for (const release of releases) {
   suite(`what CRIU would make by its path for a process of ${release} in a sandbox`, () => {
     const { kinds } = truthOf(release);
+    const name = Buffer.from('/tmp/gone-too');
     const fileOf = (kernel: Kernel, path: string): NamedFile => {
       const { files } = taskAt(kernel, findTaskByPid(kernel, kinds.pid) ?? assert.fail());
       const open = fdSlots(kernel, files).flatMap(({ file }) => {
@@ -40,15 +42,28 @@ for (const release of releases) {
       const gone = fileOf(kernel, '/tmp/gone-too');
       assert.ok(gone.deleted);
       refuseOpenDeleted(outside(kernel), gone);
-      refuseOpenSocket(outside(kernel), gone);
+      assert.equal(lateNameOf(outside(kernel), gone, name), undefined);
       const why = 'which cannot be made in its sandbox: others than root can write to /tmp$';
       assert.throws(
         () => refuseOpenDeleted(inside(kernel), gone),
         new RegExp(`^FileRefusal: has the deleted file /tmp/gone-too open, ${why}`),
       );
       assert.throws(
-        () => refuseOpenSocket(inside(kernel), gone),
-        new RegExp(`^FileRefusal: has the unix socket /tmp/gone-too, ${why}`),
+        () => lateNameOf(inside(kernel), gone, name),
+        new RegExp(`^FileRefusal: has the unix socket /tmp/gone-too, deleted, ${why}`),
+      );
+    });
+
+    test('is bound late if it is a socket that has its name still', () => {
+      const kernel = openFixture(release);
+      const file = { ...fileOf(kernel, '/tmp/gone-too'), deleted: false };
+      const late = lateNameOf(inside(kernel), file, name) ?? assert.fail();
+      assert.deepEqual([late.path, late.identity], [file.path, file.identity]);
+      const { mode, uid, gid, fileSystem } = late.directory;
+      assert.deepEqual([mode, uid, gid, fileSystem], [0o041777, 0, 0, file.identity.fileSystem]);
+      assert.throws(
+        () => lateNameOf(inside(kernel), file, Buffer.of(0x2f, 0xff)),
+        /whose name is not UTF-8$/,
       );
     });
 

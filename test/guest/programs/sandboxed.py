@@ -29,13 +29,12 @@ for place in ("/tmp", "/var/tmp"):
 runtime = os.environ.get("RUNTIME_DIRECTORY")
 listener = socket.socket(socket.AF_UNIX)
 if runtime is not None:
+    # On a disk it outlives its service.
+    if os.path.exists(runtime + "/socket"):
+        os.unlink(runtime + "/socket")
     listener.bind(runtime + "/socket")
     os.chmod(runtime + "/socket", 0o640)
-    listener.listen()
-    unnamed = open(runtime + "/unnamed", "w+")
-    unnamed.write(token)
-    unnamed.flush()
-    os.unlink(runtime + "/unnamed")
+    listener.listen(7)
 # Where a unit wants it.
 place_of_deleted = os.environ.get("DELETED")
 if place_of_deleted is not None:
@@ -107,7 +106,7 @@ def look(*_):
     if place_of_deleted is not None:
         found["deleted"] = held(deleted)
     if runtime is not None:
-        found["unnamed"] = held(unnamed)
+        found["name"] = listener.getsockname()
         found["in the runtime directory"] = ", ".join(map(shown, (runtime, runtime + "/socket")))
         found["connected"] = attempt(connect)
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))

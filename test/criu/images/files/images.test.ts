@@ -220,6 +220,7 @@ suite('images of files', () => {
       nameDirectory: undefined,
       file: { mode: 0o140640, uid: 0, gid: 0 },
       deleted: false,
+      late: undefined,
       queue: [{ data: [{ physical: 0, length: 2 }], bytes: 2 }],
       journal: undefined,
     };
@@ -232,11 +233,23 @@ suite('images of files', () => {
     assert.deepEqual([packet?.id_for, packet?.length], [3, 2]);
   });
 
+  test('a unix socket that is bound late as one that has no name, and does not listen yet', () => {
+    const directory = { ...identity, mode: 0o40755, uid: 5, gid: 6 };
+    const unix: UnixSocket = {
+      ...socket,
+      ...{ type: 'unix', id: 3, socketType: 1, state: 10, backlog: 5, peerInode: 0, name: Buffer.from('s') },
+      ...{ nameDirectory: '/run/web', file: { mode: 0o140640, uid: 5, gid: 6 }, deleted: false, queue: [] },
+      ...{ late: { path: '/run/web/s', identity, directory }, journal: undefined },
+    };
+    const { name, name_dir, state, backlog, file_perms } = fileEntry(unix, 'usk');
+    assert.deepEqual([name, name_dir, state, backlog, file_perms], ['', undefined, 'CLOSE', 0, undefined]);
+  });
+
   test('a unix socket after the one that it is connected to, which is not looked for among later ones', () => {
     const unix = (id: number, peer: number): UnixSocket => ({
       ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
       ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
-      ...{ file: undefined, deleted: false, queue: [], journal: undefined },
+      ...{ file: undefined, deleted: false, late: undefined, queue: [], journal: undefined },
     });
     const order = (...files: readonly UnixSocket[]) => decoded({ files }, 'files').map(({ id }) => id);
     assert.deepEqual(order(unix(1, 2), unix(2, 0), unix(3, 2)), [2, 1, 3]);

@@ -13,6 +13,7 @@ const nothing: RestorePlan = {
     coredumpFilters: [],
     sockets: [],
     brokenConnections: [],
+    lateNames: [],
     exclusiveTerminals: [],
   },
   ...{ wallClockTimers: [], fifos: [], memoryKeys: [], mdwe: [], signals: [], aioRequests: 0 },
