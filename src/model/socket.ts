@@ -1,4 +1,4 @@
-import type { FileIdentity, OpenFileCommon, PhysicalRun } from './open-file.ts';
+import type { OpenFileCommon, OwnMake, PhysicalRun } from './open-file.ts';
 import type { LateOption } from './socket-option.ts';
 
 /** Options of SOL_SOCKET, as getsockopt(2) reports them. */
@@ -67,15 +67,6 @@ export interface SocketPacket {
   readonly bytes: number;
 }
 
-/** The file of a socket that this program makes, and not CRIU. */
-export interface LateName {
-  /** Where it is; the name that was bound may be another one, or lead there through links. */
-  readonly path: string;
-  readonly identity: FileIdentity;
-  /** The directory that it is in. */
-  readonly directory: FileIdentity;
-}
-
 export interface UnixSocket extends SocketCommon {
   readonly type: 'unix';
   /** Of a listening socket, 0 otherwise. */
@@ -94,7 +85,7 @@ export interface UnixSocket extends SocketCommon {
    * Set if it has a file in a directory where others than root could lead CRIU elsewhere: CRIU makes it
    * without a name, and it is bound when its process is there.
    */
-  readonly late: LateName | undefined;
+  readonly late: OwnMake | undefined;
   readonly queue: readonly SocketPacket[];
   /** Set if the other end was the journal's, which is another one now. */
   readonly journal: JournalSocket | undefined;

@@ -86,9 +86,9 @@ const table: readonly Advice[] = [
   {
     pattern: /others than root can write|JoinsNamespaceOf/,
     advice:
-      'in its sandbox a service comes back with deleted files only below directories that are of root alone (RuntimeDirectory= ' +
-      'and StateDirectory= of a service that runs as root, but no /tmp), and without those that it shares by JoinsNamespaceOf= ' +
-      '(systemd.exec(5))',
+      'in its sandbox a service comes back without sockets of which the file is deleted, and without connections by name to ' +
+      'sockets, where others than root can write (/tmp, or the RuntimeDirectory= of a service with User=), and without what it ' +
+      'shares by JoinsNamespaceOf= (systemd.exec(5))',
   },
   {
     pattern: /sandbox/,

@@ -1,8 +1,9 @@
 import { dentryStruct, resolvePath } from '../../linux/dcache.ts';
 import { inodeStruct } from '../../linux/fs.ts';
 import { vfsmountOf } from '../../linux/mount.ts';
-import { isRootsAlone } from '../../system/file-mode.ts';
-import type { NamedFile, Naming } from './named.ts';
+import type { OwnMake } from '../../model/open-file.ts';
+import { fileType, isRootsAlone, typeOf } from '../../system/file-mode.ts';
+import { identityOf, type NamedFile, type Naming } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
@@ -42,7 +43,29 @@ export function refuseUnlessRootsAlone(context: Naming, file: NamedFile, what: s
   );
 }
 
-/** See {@link refuseUnlessRootsAlone}: of a deleted file. */
-export function refuseOpenDeleted(context: Naming, file: NamedFile): void {
-  refuseUnlessRootsAlone(context, file, `the deleted file ${file.path} open`);
+/**
+ * What has to be known of something to make it where others than root could lead CRIU elsewhere.
+ * @returns undefined if CRIU can make it
+ */
+export function ownMakeOf(context: Naming, file: NamedFile): OwnMake | undefined {
+  if (ledElsewhere(context, file) === undefined) return undefined;
+  const { kernel } = context;
+  const { path, identity, fileSystem } = file;
+  const Dentry = kernel.bind(dentryStruct);
+  const above = Dentry.at(Dentry.at(file.dentry).d_parent).d_inode;
+  return { path, identity, directory: identityOf(kernel.bind(inodeStruct).at(above), fileSystem) };
+}
+
+/**
+ * The same of a deleted file.
+ * @throws FileRefusal if it cannot be made at all: what is no regular file, or was in a directory that is
+ * deleted as well
+ */
+export function deletedToMake(context: Naming, file: NamedFile): OwnMake | undefined {
+  const { kernel } = context;
+  const parent = kernel.bind(dentryStruct).at(file.dentry).d_parent;
+  const isGone = resolvePath(kernel, vfsmountOf(kernel, file.mount), parent).deleted;
+  if (isGone || typeOf(file.inode.i_mode) !== fileType.regular)
+    refuseUnlessRootsAlone(context, file, `the deleted file ${file.path} open`);
+  return ownMakeOf(context, file);
 }

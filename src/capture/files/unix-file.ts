@@ -1,21 +1,13 @@
-import { dentryStruct } from '../../linux/dcache.ts';
-import { inodeStruct } from '../../linux/fs.ts';
 import type { Sock } from '../../linux/sock.ts';
 import { type UnixSock, unixSock } from '../../linux/unix.ts';
-import type { LateName, UnixSocket } from '../../model/socket.ts';
+import type { OwnMake } from '../../model/open-file.ts';
+import type { UnixSocket } from '../../model/socket.ts';
 import { bytesToText, isWholeText } from '../../system/byte-text.ts';
 import type { CaptureContext } from './context.ts';
-import {
-  attributesOf,
-  directoriesAbove,
-  identityOf,
-  type NamedFile,
-  type Naming,
-  namedFile,
-} from './named.ts';
+import { attributesOf, directoriesAbove, type NamedFile, type Naming, namedFile } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
-import { ledElsewhere, refuseUnlessRootsAlone } from './roots-alone.ts';
+import { ownMakeOf, refuseUnlessRootsAlone } from './roots-alone.ts';
 
 function fileOf(context: CaptureContext, unix: UnixSock, sock: bigint): NamedFile {
   const namespace = context.namespaceOfHolders(context.system.holdersOfObject(sock));
@@ -29,16 +21,13 @@ function fileOf(context: CaptureContext, unix: UnixSock, sock: bigint): NamedFil
  * @throws FileRefusal if its name cannot be bound again, or the file is deleted: it would be made, and have a
  * name for a moment, where others see it
  */
-export function lateNameOf(context: Naming, named: NamedFile, name: Uint8Array): LateName | undefined {
-  const { kernel } = context;
-  const { path, identity, fileSystem } = named;
+export function lateNameOf(context: Naming, named: NamedFile, name: Uint8Array): OwnMake | undefined {
+  const { path } = named;
   if (named.deleted) refuseUnlessRootsAlone(context, named, `the unix socket ${path}, deleted`);
-  if (ledElsewhere(context, named) === undefined) return undefined;
-  if (!isWholeText(bytesToText(Buffer.from(name))))
+  const late = ownMakeOf(context, named);
+  if (late !== undefined && !isWholeText(bytesToText(Buffer.from(name))))
     throw new FileRefusal(`has the unix socket ${path}, whose name is not UTF-8`);
-  const Dentry = kernel.bind(dentryStruct);
-  const above = Dentry.at(Dentry.at(named.dentry).d_parent).d_inode;
-  return { path, identity, directory: identityOf(kernel.bind(inodeStruct).at(above), fileSystem) };
+  return late;
 }
 
 /**

@@ -12,7 +12,7 @@ type Made = Exclude<OpenFile, UnixSocket> | Socket;
 
 /**
  * What CRIU makes by a path, as root, of the files of a group: the files of its sockets, and deleted files,
- * which it makes once more and deletes. Sockets that are bound late are none of its.
+ * which it makes once more and deletes. What this program makes is none of its.
  */
 export function madePaths({ files }: { readonly files: readonly Made[] }): string[] {
   const paths = files.flatMap((file) => {
@@ -23,7 +23,7 @@ export function madePaths({ files }: { readonly files: readonly Made[] }): strin
         : [join(file.nameDirectory ?? '/', name)];
     }
     const named = pathOf(file);
-    return named?.ghostId === undefined ? [] : [named.path];
+    return named?.ghostId === undefined || named.isHandedIn === true ? [] : [named.path];
   });
   return [...new Set(paths)];
 }

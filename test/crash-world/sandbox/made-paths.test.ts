@@ -16,6 +16,7 @@ test('CRIU makes sockets and deleted files by their paths, and nothing else', ()
   const files = [
     open,
     { ...open, path: '/tmp/gone', ghostId: 3 },
+    { ...open, path: '/tmp/handed-in', ghostId: 4, isHandedIn: true as const },
     socket('/run/web/socket'),
     socket('here', { nameDirectory: '/srv/web' }),
     socket('\0abstract', { file: undefined }),

@@ -29,18 +29,24 @@ for place in ("/tmp", "/var/tmp"):
 runtime = os.environ.get("RUNTIME_DIRECTORY")
 listener = socket.socket(socket.AF_UNIX)
 if runtime is not None:
+    listening = runtime + "/socket" + suffix
     # On a disk it outlives its service.
-    if os.path.exists(runtime + "/socket"):
-        os.unlink(runtime + "/socket")
-    listener.bind(runtime + "/socket")
-    os.chmod(runtime + "/socket", 0o640)
+    if os.path.exists(listening):
+        os.unlink(listening)
+    listener.bind(listening)
+    os.chmod(listening, 0o640)
     listener.listen(7)
+    if os.environ.get("UNLINKED") is not None:
+        os.unlink(listening)
 # Where a unit wants it.
 place_of_deleted = os.environ.get("DELETED")
 if place_of_deleted is not None:
     deleted = open(place_of_deleted + "/deleted" + suffix, "w+")
     deleted.write(token)
     deleted.flush()
+    # Opened once more, at another place in it.
+    again = os.open(place_of_deleted + "/deleted" + suffix, os.O_RDONLY)
+    os.lseek(again, 2, os.SEEK_SET)
     os.unlink(place_of_deleted + "/deleted" + suffix)
 
 
@@ -74,7 +80,7 @@ def shown(path):
 
 def connect():
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(runtime + "/socket")
+        client.connect(listening)
         listener.accept()[0].close()
     return "yes"
 
@@ -105,9 +111,12 @@ def look(*_):
         found["closed in " + place] = attempt(lambda: content(place + "/closed" + suffix))
     if place_of_deleted is not None:
         found["deleted"] = held(deleted)
+        found["at byte 2"] = os.read(again, 4).decode()
+        os.lseek(again, 2, os.SEEK_SET)
+        found["its name"] = os.readlink(f"/proc/self/fd/{again}")
     if runtime is not None:
         found["name"] = listener.getsockname()
-        found["in the runtime directory"] = ", ".join(map(shown, (runtime, runtime + "/socket")))
+        found["in the runtime directory"] = ", ".join(map(shown, (runtime, listening)))
         found["connected"] = attempt(connect)
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))
     found["home"] = attempt(lambda: ",".join(os.listdir("/home")))

@@ -1,12 +1,19 @@
 // Writes images of files and reads them with CRIU's own tool.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
+import { writeDeletedFiles } from '../../../../src/criu/images/files/deleted.ts';
 import { writeFileImages } from '../../../../src/criu/images/files/index.ts';
 import { ImageDirectory, type PageSource } from '../../../../src/criu/images/image.ts';
+import {
+  DELETED_CONTENT,
+  DELETED_FILES,
+  deletedFilesSchema,
+  handedInAs,
+} from '../../../../src/criu/images/plan/deleted-files.ts';
 import { type FifoFile, type GroupFiles, noFiles } from '../../../../src/model/file.ts';
 import type { FileIdentity, PathFile } from '../../../../src/model/open-file.ts';
 import { listedRuns } from '../../../../src/model/page-runs.ts';
@@ -154,6 +161,38 @@ suite('images of files', () => {
       [4, 4096, 'abcd'],
     );
     assert.deepEqual(decoded(files, 'remap-fpath'), [{ orig_id: 1, remap_id: 42, remap_type: 'GHOST' }]);
+  });
+
+  test('a deleted file that CRIU is handed as one that it opens through a descriptor, with no ghost', () => {
+    const path = join(scratch, 'of-handed-in');
+    writeFileSync(path, `${'a'.repeat(4096)}copy`);
+    const late = { path: '/tmp/x', identity, directory: identity };
+    const ghost = {
+      ...{ id: 42, identity, accessedMicroseconds: 1, modifiedMicroseconds: 2, late },
+      runs: listedRuns([{ address: 0, pages: 1, physical: 0 }]),
+      onDisk: { path, inode: statSync(path).ino, ranges: [{ offset: 4096, length: 4 }] },
+    };
+    const file = pathFile({ flags: 0o400002, ghostId: 42, isHandedIn: true });
+    const files = { ...noFiles, files: [file], ghosts: [ghost] };
+    const { name, ext, pos, flags } = fileEntry(file, 'reg');
+    assert.deepEqual([name, ext, pos], [handedInAs(42), true, 9]);
+    assert.doesNotMatch(String(flags), /NOFOLLOW|0x20000/);
+    const images = new ImageDirectory(join(scratch, String(number++)));
+    writeFileImages(files, images, source);
+    writeDeletedFiles(files, images, source);
+    images.close();
+    assert.deepEqual(
+      readdirSync(images.path).filter((one) => /ghost|remap|deleted/.test(one)),
+      [DELETED_FILES, DELETED_CONTENT],
+    );
+    const [plan] = deletedFilesSchema.parse(
+      JSON.parse(readFileSync(join(images.path, DELETED_FILES), 'utf8')),
+    );
+    assert.deepEqual(plan?.chunks, [
+      { offset: 0, length: 4096 },
+      { offset: 4096, length: 4 },
+    ]);
+    assert.equal(readFileSync(join(images.path, DELETED_CONTENT)).subarray(4096).toString(), 'copy');
   });
 
   test('of a deleted file what is in no memory, out of its copy on a disk', () => {

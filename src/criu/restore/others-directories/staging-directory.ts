@@ -12,13 +12,13 @@ import {
   rmSync,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { moveBetween, type NameIn, O_PATH, openBelow } from '../../system/file-calls.ts';
-import { permissionsOf } from '../../system/file-mode.ts';
-import { checked } from '../../system/libc.ts';
-import { withRoot } from '../../system/namespaces.ts';
-import { AF_UNIX, bind, listen } from '../../system/sockets.ts';
-import { codeOf } from '../../system/thrown.ts';
-import type { PlannedName } from '../images/plan/restore-plan.ts';
+import { moveBetween, type NameIn, O_PATH, openBelow } from '../../../system/file-calls.ts';
+import { permissionsOf } from '../../../system/file-mode.ts';
+import { checked } from '../../../system/libc.ts';
+import { withRoot } from '../../../system/namespaces.ts';
+import { AF_UNIX, bind, listen } from '../../../system/sockets.ts';
+import { codeOf } from '../../../system/thrown.ts';
+import type { PlannedName } from '../../images/plan/restore-plan.ts';
 
 /** What is left of a program that was killed has this name. */
 const PREFIX = '.otherworld-';
@@ -34,17 +34,18 @@ const [ROOT, TAKEN] = ['root', 'taken'];
 export class StagingDirectory {
   readonly #parent: number;
   readonly #name = `${PREFIX}${randomBytes(16).toString('hex')}`;
-  readonly #fd: number;
+  /** Leads into it, as long as it is not removed. */
+  readonly fd: number;
 
   /** Makes it. Throws an Error if it cannot be made, or somebody has put another one there. */
   constructor(parent: number) {
     this.#parent = parent;
     mkdirSync(`/proc/self/fd/${parent}/${this.#name}`, 0o700);
-    this.#fd = openBelow(parent, this.#name, DIRECTORY);
-    const { uid, mode, dev } = fstatSync(this.#fd);
+    this.fd = openBelow(parent, this.#name, DIRECTORY);
+    const { uid, mode, dev } = fstatSync(this.fd);
     const isMine = uid === process.geteuid?.() && (mode & OTHERS) === 0 && dev === fstatSync(parent).dev;
-    if (isMine && readdirSync(`/proc/self/fd/${this.#fd}`).length === 0) return;
-    closeSync(this.#fd);
+    if (isMine && readdirSync(`/proc/self/fd/${this.fd}`).length === 0) return;
+    closeSync(this.fd);
     throw new Error('somebody has put another directory in place of a new one');
   }
 
@@ -54,8 +55,8 @@ export class StagingDirectory {
    * @returns where the file is; the descriptor is to be closed
    */
   bind(socket: number, { name, identity, backlog }: PlannedName): NameIn {
-    mkdirSync(`/proc/self/fd/${this.#fd}/${ROOT}`, 0o700);
-    const root = openBelow(this.#fd, ROOT, O_PATH | constants.O_DIRECTORY);
+    mkdirSync(`/proc/self/fd/${this.fd}/${ROOT}`, 0o700);
+    const root = openBelow(this.fd, ROOT, O_PATH | constants.O_DIRECTORY);
     try {
       const parent = withRoot(root, () => {
         makeAbove(name);
@@ -74,19 +75,19 @@ export class StagingDirectory {
 
   /** Moves something into it. @returns where it is, as long as this is not removed */
   take(place: NameIn): NameIn {
-    const taken: NameIn = [this.#fd, TAKEN];
+    const taken: NameIn = [this.fd, TAKEN];
     moveBetween(place, taken);
     return taken;
   }
 
   /** Removes it, with all that is in it. */
   remove(): void {
-    const at = `/proc/self/fd/${this.#fd}`;
+    const at = `/proc/self/fd/${this.fd}`;
     try {
       for (const name of readdirSync(at)) rmSync(`${at}/${name}`, { recursive: true });
       removeEmpty(`/proc/self/fd/${this.#parent}/${this.#name}`);
     } finally {
-      closeSync(this.#fd);
+      closeSync(this.fd);
     }
   }
 }

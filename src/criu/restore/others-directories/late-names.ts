@@ -1,15 +1,15 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
-import { basename, dirname } from 'node:path';
-import { takeDescriptor } from '../../system/descriptors.ts';
-import { errnoText } from '../../system/errno.ts';
-import { moveBetween, type NameIn, O_PATH, openBelow } from '../../system/file-calls.ts';
-import { inodeOf } from '../../system/file-handle.ts';
-import { typeOf } from '../../system/file-mode.ts';
-import { inodeGeneration } from '../../system/inode-generation.ts';
-import { inNamespacesOf } from '../../system/namespaces.ts';
-import { messageOf } from '../../system/thrown.ts';
-import type { PlannedName } from '../images/plan/restore-plan.ts';
-import type { GroupResource } from './resource.ts';
+import { closeSync, lstatSync, unlinkSync } from 'node:fs';
+import { basename } from 'node:path';
+import { takeDescriptor } from '../../../system/descriptors.ts';
+import { errnoText } from '../../../system/errno.ts';
+import { moveBetween, type NameIn } from '../../../system/file-calls.ts';
+import { inodeOf } from '../../../system/file-handle.ts';
+import { typeOf } from '../../../system/file-mode.ts';
+import { inNamespacesOf } from '../../../system/namespaces.ts';
+import { messageOf } from '../../../system/thrown.ts';
+import type { PlannedName } from '../../images/plan/restore-plan.ts';
+import type { GroupResource } from '../resource.ts';
+import { openOthersDirectory } from './open-directory.ts';
 import { StagingDirectory } from './staging-directory.ts';
 
 /** A name that a socket has again. */
@@ -75,7 +75,7 @@ function bindName(name: PlannedName): Bound {
   const socket = takeDescriptor(name.pid, name.fd);
   if (socket < 0) throw new Error(`process ${name.pid} has no descriptor ${name.fd} (${errnoText(-socket)})`);
   try {
-    const directory = openDirectory(name);
+    const directory = openOthersDirectory(name);
     try {
       return bindIn(directory, socket, name);
     } catch (error) {
@@ -85,31 +85,6 @@ function bindName(name: PlannedName): Bound {
   } finally {
     closeSync(socket);
   }
-}
-
-/** Opens the directory of a name. Throws an Error if it is not the one that it was. */
-function openDirectory({ path, directory: was }: PlannedName): number {
-  const root = openSync('/', O_PATH | constants.O_DIRECTORY);
-  try {
-    const below = dirname(path).slice(1) || '.';
-    const directory = openBelow(root, below, constants.O_RDONLY | constants.O_DIRECTORY);
-    const { mode, uid, gid, ino } = fstatSync(directory);
-    const isSame =
-      mode === was.mode &&
-      uid === was.uid &&
-      gid === was.gid &&
-      (!was.onDisk || (ino === was.inode && isOfGeneration(directory, was.generation)));
-    if (isSame) return directory;
-    closeSync(directory);
-    throw new Error(`${dirname(path)} is another directory, or has another owner or mode`);
-  } finally {
-    closeSync(root);
-  }
-}
-
-/** Not every file system has generations. */
-function isOfGeneration(fd: number, generation: number): boolean {
-  return generation === 0 || (inodeGeneration(fd) ?? generation) === generation;
 }
 
 function bindIn(directory: number, socket: number, name: PlannedName): Bound {

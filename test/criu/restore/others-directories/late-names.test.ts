@@ -21,15 +21,15 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
-import type { PlannedName } from '../../../src/criu/images/plan/restore-plan.ts';
-import { bindLate } from '../../../src/criu/restore/late-names.ts';
-import type { FileIdentity } from '../../../src/model/open-file.ts';
-import { SOCK_DGRAM, SOCK_STREAM } from '../../../src/system/abi.ts';
-import { inodeOf } from '../../../src/system/file-handle.ts';
-import { inodeGeneration } from '../../../src/system/inode-generation.ts';
-import { checked, libcFunction } from '../../../src/system/libc.ts';
-import { withRoot } from '../../../src/system/namespaces.ts';
-import { AF_UNIX, bind, SOCK_CLOEXEC, socket } from '../../../src/system/sockets.ts';
+import type { PlannedName } from '../../../../src/criu/images/plan/restore-plan.ts';
+import { bindLate } from '../../../../src/criu/restore/others-directories/late-names.ts';
+import type { FileIdentity } from '../../../../src/model/open-file.ts';
+import { SOCK_DGRAM, SOCK_STREAM } from '../../../../src/system/abi.ts';
+import { inodeOf } from '../../../../src/system/file-handle.ts';
+import { inodeGeneration } from '../../../../src/system/inode-generation.ts';
+import { checked, libcFunction } from '../../../../src/system/libc.ts';
+import { withRoot } from '../../../../src/system/namespaces.ts';
+import { AF_UNIX, bind, SOCK_CLOEXEC, socket } from '../../../../src/system/sockets.ts';
 
 const getsockname = libcFunction<[fd: number, address: Uint8Array, length: Uint8Array]>(
   'int getsockname(int fd, uint8_t *address, uint8_t *length)',
