@@ -97,11 +97,12 @@ const table: readonly Advice[] = [
       'sockets within the same unit',
   },
   {
-    pattern: /(mnt|uts|mount) namespace/,
+    pattern: /(mnt|uts|ipc|mount) namespace/,
     advice:
-      'containers do not come back yet. The mount and UTS namespaces of an installed service do if sandboxes = "restore" stands under ' +
-      '[services] in otherworld.toml (then otherworld arm; docs/incidents.md tells what that means); or a drop-in can set back ' +
-      'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do, and an IPC namespace with nothing ' +
+      'in it, if sandboxes = "restore" stands under [services] in otherworld.toml (then otherworld arm; docs/incidents.md tells ' +
+      'what that means); or a drop-in can set back PrivateTmp=, PrivateDevices=, PrivateIPC=, ProtectSystem=, ProtectHome=, ' +
+      'ProtectHostname= and the like (systemd.exec(5))',
   },
   {
     pattern: /namespace/,

@@ -4,7 +4,7 @@ import { checked, libcFunction } from './libc.ts';
 
 const CLONE_FS = 0x200;
 /** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
-const kinds = { mnt: 0x20000, uts: 0x0400_0000 } as const;
+const kinds = { mnt: 0x20000, uts: 0x0400_0000, ipc: 0x0800_0000 } as const;
 
 const unshare = libcFunction<[flags: number]>('int unshare(int flags)');
 const fchdir = libcFunction<[fd: number]>('int fchdir(int fd)');
@@ -20,8 +20,8 @@ function leaveOthersTheirDirectories(): void {
 }
 
 /**
- * Does something in the mount namespace and under the host name of another process: paths are those that the
- * process sees, and so are those of programs that are started. Other threads of this program stay where they
+ * Does something in the mount, UTS and IPC namespaces of another process: paths are those that the process
+ * sees, and so are those of programs that are started. Other threads of this program stay where they
  * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered,
  * or left again.
  */

@@ -23,6 +23,8 @@ const UNITS = {
     'RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=yes',
   // Its output was opened before its sandbox was made.
   appending: 'PrivateTmp=yes\nStandardOutput=append:/var/log/appending',
+  // Has an IPC namespace with nothing in it.
+  'own-ipc': 'PrivateIPC=yes\nPrivateTmp=yes',
   // With a user, and so a number, of its own.
   dynamic: 'DynamicUser=yes',
   // No sandbox at all, but filters.

@@ -121,6 +121,7 @@ def look(*_):
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))
     found["home"] = attempt(lambda: ",".join(os.listdir("/home")))
     found["devices"] = attempt(lambda: str(os.path.exists("/dev/vda")))
+    found["queues"] = attempt(lambda: ",".join(os.listdir("/dev/mqueue")))
     found["namespace"] = attempt(make_namespace)
     found["executable"] = attempt(make_executable)
     for line in content("/proc/self/status").split("\n"):
