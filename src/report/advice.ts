@@ -84,7 +84,7 @@ const table: readonly Advice[] = [
       'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
-    pattern: /others than root can write|JoinsNamespaceOf/,
+    pattern: /others than root can write|that is bound later|JoinsNamespaceOf/,
     advice:
       'in its sandbox a service comes back without sockets of which the file is deleted, and without connections by name to ' +
       'sockets, where others than root can write (/tmp, or the RuntimeDirectory= of a service with User=), and without what it ' +

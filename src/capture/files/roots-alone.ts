@@ -43,13 +43,8 @@ export function refuseUnlessRootsAlone(context: Naming, file: NamedFile, what: s
   );
 }
 
-/**
- * What has to be known of something to make it where others than root could lead CRIU elsewhere.
- * @returns undefined if CRIU can make it
- */
-export function ownMakeOf(context: Naming, file: NamedFile): OwnMake | undefined {
-  if (ledElsewhere(context, file) === undefined) return undefined;
-  const { kernel } = context;
+/** What has to be known of something that this program makes. */
+export function ownMakeOf({ kernel }: Naming, file: NamedFile): OwnMake {
   const { path, identity, fileSystem } = file;
   const Dentry = kernel.bind(dentryStruct);
   const above = Dentry.at(Dentry.at(file.dentry).d_parent).d_inode;
@@ -57,7 +52,8 @@ export function ownMakeOf(context: Naming, file: NamedFile): OwnMake | undefined
 }
 
 /**
- * The same of a deleted file.
+ * The same of a deleted file, where others than root could lead CRIU elsewhere.
+ * @returns undefined if CRIU can make it
  * @throws FileRefusal if it cannot be made at all: what is no regular file, or was in a directory that is
  * deleted as well
  */
@@ -67,5 +63,5 @@ export function deletedToMake(context: Naming, file: NamedFile): OwnMake | undef
   const isGone = resolvePath(kernel, vfsmountOf(kernel, file.mount), parent).deleted;
   if (isGone || typeOf(file.inode.i_mode) !== fileType.regular)
     refuseUnlessRootsAlone(context, file, `the deleted file ${file.path} open`);
-  return ownMakeOf(context, file);
+  return ledElsewhere(context, file) === undefined ? undefined : ownMakeOf(context, file);
 }

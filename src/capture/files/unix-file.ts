@@ -1,5 +1,6 @@
+import { basename } from 'node:path';
 import type { Sock } from '../../linux/sock.ts';
-import { type UnixSock, unixSock } from '../../linux/unix.ts';
+import { type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
 import type { OwnMake } from '../../model/open-file.ts';
 import type { UnixSocket } from '../../model/socket.ts';
 import { bytesToText, isWholeText } from '../../system/byte-text.ts';
@@ -7,27 +8,34 @@ import type { CaptureContext } from './context.ts';
 import { attributesOf, directoriesAbove, type NamedFile, type Naming, namedFile } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
-import { ownMakeOf, refuseUnlessRootsAlone } from './roots-alone.ts';
+import { ledElsewhere, ownMakeOf, refuseUnlessRootsAlone } from './roots-alone.ts';
 
 function fileOf(context: CaptureContext, unix: UnixSock, sock: bigint): NamedFile {
   const namespace = context.namespaceOfHolders(context.system.holdersOfObject(sock));
   return namedFile(context, unix.mnt, unix.dentry, namespace);
 }
 
+/** Whether a name is the path of its file, or the end of it: not if it led there through links. */
+function isItsPath(name: string, path: string): boolean {
+  return name.startsWith('/') ? name === path : path.endsWith(`/${name}`);
+}
+
 /**
- * What has to be known of a socket's file to make it where others than root could lead CRIU elsewhere.
+ * What has to be known of the file of a socket in a sandbox that CRIU does not bind, because others than root
+ * could lead it elsewhere, or the name leads there through a link, or is one that the file has no more.
  * @param name as it was bound
- * @returns undefined if CRIU can make it
+ * @returns undefined if CRIU can bind it
  * @throws FileRefusal if its name cannot be bound again, or the file is deleted: it would be made, and have a
  * name for a moment, where others see it
  */
 export function lateNameOf(context: Naming, named: NamedFile, name: Uint8Array): OwnMake | undefined {
-  const { path } = named;
-  if (named.deleted) refuseUnlessRootsAlone(context, named, `the unix socket ${path}, deleted`);
-  const late = ownMakeOf(context, named);
-  if (late !== undefined && !isWholeText(bytesToText(Buffer.from(name))))
-    throw new FileRefusal(`has the unix socket ${path}, whose name is not UTF-8`);
-  return late;
+  const { path, deleted, namespace } = named;
+  if (context.sandboxes.unitOf(namespace) === undefined) return undefined;
+  if (deleted) refuseUnlessRootsAlone(context, named, `the unix socket ${path}, deleted`);
+  const text = bytesToText(Buffer.from(name));
+  if (deleted || (ledElsewhere(context, named) === undefined && isItsPath(text, path))) return undefined;
+  if (!isWholeText(text)) throw new FileRefusal(`has the unix socket ${path}, whose name is not UTF-8`);
+  return ownMakeOf(context, named);
 }
 
 /**
@@ -39,7 +47,23 @@ export function refuseLateTarget(context: CaptureContext, target: bigint): void 
   const unix = context.kernel.bind(unixSock).at(target);
   if (unix.dentry === 0n) return;
   const named = fileOf(context, unix, target);
-  refuseUnlessRootsAlone(context, named, `a unix socket connected to ${named.path}`);
+  if (lateNameOf(context, named, unixName(context.kernel, unix)) === undefined) return;
+  throw new FileRefusal(
+    `has a unix socket connected to ${named.path}, which cannot be made in its sandbox: that is bound later`,
+  );
+}
+
+/**
+ * CRIU binds a socket to the name that was bound. Throws a FileRefusal if that is not where its file is any
+ * more, or may be elsewhere.
+ */
+export function checkBoundName(text: string, path: string): void {
+  if (text.startsWith('/')) {
+    if (basename(text) !== basename(path))
+      throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
+  } else if (!isItsPath(text, path)) {
+    throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
+  }
 }
 
 /** The socket's file, if it is bound to a path, and what has to be made for it. */
@@ -62,10 +86,8 @@ export function socketFile(
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
   }
   const text = Buffer.from(name).toString('utf8');
-  const isRelative = !text.startsWith('/');
-  if (isRelative && !named.path.endsWith(`/${text}`)) {
-    throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
-  }
+  if (late === undefined) checkBoundName(text, named.path);
+  const isRelative = late === undefined && !text.startsWith('/');
   const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
   return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, late };
 }

@@ -92,10 +92,36 @@ for (const release of releases) {
       assert.deepEqual([late.path, late.identity], [file.path, file.identity]);
       const { mode, uid, gid, fileSystem } = late.directory;
       assert.deepEqual([mode, uid, gid, fileSystem], [0o041777, 0, 0, file.identity.fileSystem]);
+      // Wherever its name leads: `/var/run` is a link.
+      assert.deepEqual(lateNameOf(inside(kernel), file, Buffer.from('x')), late);
       assert.throws(
         () => lateNameOf(inside(kernel), file, Buffer.of(0x2f, 0xff)),
         /whose name is not UTF-8$/,
       );
+    });
+
+    test('is bound late, below directories of root alone, if it has another name than was bound', () => {
+      const kernel = openFixture(release);
+      const open = fileOf(kernel, '/tmp/gone-too');
+      const Inode = kernel.bind(inodeStruct);
+      const { directories } = resolvePath(kernel, vfsmountOf(kernel, open.mount), open.dentry);
+      const patches = directories.flatMap((directory) => {
+        const inode = kernel.bind(dentryStruct).at(directory).d_inode;
+        const at = (member: 'i_mode' | 'i_uid') =>
+          kernel.memory.translate(inode + BigInt(Inode.offsetOf(member)));
+        return [
+          { physical: at('i_mode'), bytes: u16(0o40755) },
+          { physical: at('i_uid'), bytes: u32(0) },
+        ];
+      });
+      const patched = openPatched(release, patches);
+      const file = { ...fileOf(patched, '/tmp/gone-too'), deleted: false };
+      const lateAs = (bound: string) => lateNameOf(inside(patched), file, Buffer.from(bound))?.path;
+      assert.equal(lateAs('/tmp/gone-too'), undefined);
+      assert.equal(lateAs('gone-too'), undefined);
+      for (const bound of ['/var/tmp/gone-too', '/tmp/part', './gone-too'])
+        assert.equal(lateAs(bound), file.path);
+      assert.equal(lateNameOf(outside(patched), file, Buffer.from('/tmp/part')), undefined);
     });
 
     test("is made where all directories above it are root's alone, and refused if one is not", () => {
