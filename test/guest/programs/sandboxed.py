@@ -116,7 +116,7 @@ def look(*_):
         found["its name"] = os.readlink(f"/proc/self/fd/{again}")
     if runtime is not None:
         found["name"] = listener.getsockname()
-        found["in the runtime directory"] = ", ".join(map(shown, (runtime, listening)))
+        found["in the runtime directory"] = attempt(lambda: ", ".join(map(shown, (runtime, listening))))
         found["connected"] = attempt(connect)
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))
     found["home"] = attempt(lambda: ",".join(os.listdir("/home")))
