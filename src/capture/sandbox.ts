@@ -1,5 +1,6 @@
 import { dentryStruct, inodePaths, pathInFileSystem, type ResolvedPath } from '../linux/dcache.ts';
 import { SB_RDONLY, superBlockStruct } from '../linux/fs.ts';
+import { ipcSettings } from '../linux/ipc-namespace.ts';
 import { MNT, type Mount } from '../linux/mount.ts';
 import { procOptions } from '../linux/proc-fs.ts';
 import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
@@ -103,7 +104,7 @@ export interface CapturedSandbox {
  */
 export function captureSandbox(
   kernel: Kernel,
-  { namespace, unit, uts }: Home,
+  { namespace, unit, uts, ipc }: Home,
   pids: ReadonlySet<number>,
 ): CapturedSandbox {
   const points = allMounts(kernel, namespace);
@@ -115,6 +116,7 @@ export function captureSandbox(
     outside: mountsOf(kernel, outsidePoints, outsidePoints),
     privateDirectories: privateDirectoriesOf(kernel, points, mounts, unit),
     ...(uts === undefined ? {} : { hostName: hostNameOf(kernel, uts) }),
+    ...(ipc === undefined ? {} : { ipc: ipcSettings(kernel, ipc) }),
   };
   return { sandbox, files: ownFiles(kernel, points, outsidePoints, pids) };
 }

@@ -1,6 +1,7 @@
 import { cgroupPath } from '../linux/cgroup.ts';
 import { initialMountNamespace } from '../linux/dcache.ts';
-import { namespacesOf } from '../linux/nsproxy.ts';
+import { ipcObjectCount } from '../linux/ipc-namespace.ts';
+import { type NamespaceKind, namespacesOf } from '../linux/nsproxy.ts';
 import type { TaskList } from '../linux/readers/task-list.ts';
 import { type Task, taskAt } from '../linux/sched.ts';
 import { readable } from '../vmcore/errors.ts';
@@ -52,8 +53,18 @@ export function namespaceProblems(kernel: Kernel, sandboxes: Sandboxes, { nsprox
   const isSandboxed = sandboxes.unitOf(own.get('mnt') ?? 0n) !== undefined;
   return [...namespacesOf(kernel, kernel.symbol(INIT_NSPROXY))]
     .filter(([kind, address]) => own.get(kind) !== address)
-    .filter(([kind]) => !(isSandboxed && (kind === 'mnt' || kind === 'uts')))
-    .map(([kind]) => `is in a ${kind} namespace of its own`);
+    .flatMap(([kind]) => {
+      const reason = `is in a ${kind} namespace of its own`;
+      if (!isSandboxed) return [reason];
+      if (kind === 'ipc') return ipcProblems(kernel, own.get(kind) ?? 0n, reason);
+      return kind === 'mnt' || kind === 'uts' ? [] : [reason];
+    });
+}
+
+/** An IPC namespace is made anew, and with nothing in it. */
+function ipcProblems(kernel: Kernel, namespace: bigint, reason: string): string[] {
+  const count = ipcObjectCount(kernel, namespace);
+  return count === 0 ? [] : [`${reason}, which has ${count} System V objects or message queues`];
 }
 
 /**
@@ -96,13 +107,14 @@ export interface Home {
   /** The mount namespace. */
   readonly namespace: bigint;
   readonly unit: string;
-  /** The UTS namespace, unless it is the initial one. */
+  /** The UTS and the IPC namespace, unless they are the initial ones. */
   readonly uts?: bigint | undefined;
+  readonly ipc?: bigint | undefined;
 }
 
-function ownUts(kernel: Kernel, { nsproxy }: Task): bigint | undefined {
+function ownOf(kernel: Kernel, { nsproxy }: Task, kind: NamespaceKind): bigint | undefined {
   const [own, initial] = [nsproxy, kernel.symbol(INIT_NSPROXY)].map((proxy) =>
-    readable(() => namespacesOf(kernel, proxy).get('uts')),
+    readable(() => namespacesOf(kernel, proxy).get(kind)),
   );
   return own === initial ? undefined : own;
 }
@@ -119,7 +131,8 @@ export class Homes {
         if (namespace === undefined) return [];
         const unit = sandboxes.unitOf(namespace);
         if (unit === undefined) return [[pid, undefined]];
-        return [[pid, { namespace, unit, uts: ownUts(kernel, leader) }]];
+        const [uts, ipc] = (['uts', 'ipc'] as const).map((kind) => ownOf(kernel, leader, kind));
+        return [[pid, { namespace, unit, uts, ipc }]];
       }),
     );
   }
@@ -129,7 +142,7 @@ export class Homes {
     const homes = [...pids].filter((pid) => this.#homes.has(pid)).map((pid) => this.#homes.get(pid));
     const [first, ...others] = homes;
     const isSame = (home: Home | undefined): boolean =>
-      home?.namespace === first?.namespace && home?.uts === first?.uts;
+      home?.namespace === first?.namespace && home?.uts === first?.uts && home?.ipc === first?.ipc;
     return others.every(isSame) ? first : 'several';
   }
 

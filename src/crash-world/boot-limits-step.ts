@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BootLimits, readBootLimits } from '../config/boot-limits.ts';
-import { setResourceLimit } from '../system/process-settings.ts';
+import { setLimit as setLimitOf } from '../system/process-settings.ts';
 import { messageOf } from '../system/thrown.ts';
 import { step } from './stage-list.ts';
 
@@ -56,7 +56,7 @@ export function raiseBootLimits(
 }
 
 function setForProcess1(resource: number, soft: bigint, hard: bigint): void {
-  setResourceLimit(1, resource, soft, hard);
+  setLimitOf(1, resource, { soft, hard });
 }
 
 /** Old memory has been taken back: what the limits were derived from is there again. */

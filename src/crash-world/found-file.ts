@@ -1,8 +1,8 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync } from 'node:fs';
 import type { GroupFiles, OpenFile } from '../model/file.ts';
 import type { PathFile } from '../model/open-file.ts';
+import { inodeGeneration } from '../system/inode-generation.ts';
 import { messageOf } from '../system/thrown.ts';
-import { inodeGeneration } from './inode-generation.ts';
 
 /**
  * What was at a path when a group's files were checked; by this it is known again in the restored process.
@@ -19,6 +19,7 @@ export type FoundFiles = ReadonlyMap<string, FoundFile>;
 /** What a file is looked for by. */
 export interface NamedPath extends Pick<PathFile, 'path' | 'identity'> {
   readonly ghostId?: number | undefined;
+  readonly isHandedIn?: true;
 }
 
 /** The path by which an open file is opened again; undefined if it has none. */

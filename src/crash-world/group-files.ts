@@ -2,9 +2,9 @@ import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
 import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
+import { inodeGeneration } from '../system/inode-generation.ts';
 import { messageOf } from '../system/thrown.ts';
 import type { FoundFile, FoundFiles } from './found-file.ts';
-import { inodeGeneration } from './inode-generation.ts';
 import { makeDirectory, makeFile } from './make-files.ts';
 
 /** Why a group cannot be restored: a file that it has open is not what it was. */

@@ -11,23 +11,18 @@ import {
   lutimesSync,
   mkdirSync,
   openSync,
-  readSync,
   rmSync,
   type Stats,
   statfsSync,
   symlinkSync,
-  writeSync,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { contentPath, openImage, type Preparation } from '../criu/restore/index.ts';
-import { makeFifo } from '../system/file-calls.ts';
+import { contentPath, copyChunks, openImage, type Preparation } from '../criu/restore/index.ts';
+import { makeFifo, O_PATH } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
 import { codeOf, messageOf } from '../system/thrown.ts';
 import { removeAttribute, setAttribute } from '../system/xattr.ts';
-
-/** Bytes that are copied at a time. */
-const BLOCK = 1 << 20;
 
 type ToMake = Preparation['files'][number];
 
@@ -56,8 +51,6 @@ function setAttributes(path: string, attributes: Preparation['files'][number]['a
 
 const memoryFileSystems: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
-/** Not in node's constants. */
-const O_PATH = 0o10000000;
 const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** Opens the directory above a path. Throws an Error if a component of it is a symbolic link. */
@@ -133,21 +126,6 @@ function apply(place: string, { mode, uid, gid, attributes }: Directory): void {
   removeInherited(place);
   own(place, { uid, gid, mode }, (stats) => stats.isDirectory());
   setAttributes(place, attributes);
-}
-
-function copyChunks(from: number, to: number, { contentOffset, chunks }: ToMake): void {
-  const block = Buffer.allocUnsafe(BLOCK);
-  let at = contentOffset;
-  for (const { offset, length } of chunks) {
-    for (let done = 0; done < length; ) {
-      const got = readSync(from, block, 0, Math.min(BLOCK, length - done), at + done);
-      if (got === 0) throw new Error('the content in the images is too short');
-      let written = 0;
-      while (written < got) written += writeSync(to, block, written, got - written, offset + done + written);
-      done += got;
-    }
-    at += length;
-  }
 }
 
 /**

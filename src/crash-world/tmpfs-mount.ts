@@ -1,10 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { O_PATH } from '../system/file-calls.ts';
 import { mount } from '../system/mount.ts';
 import { codeOf } from '../system/thrown.ts';
 
-/** Not in node's constants. */
-const O_PATH = 0o10000000;
 const DIRECTORY = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** MNT_* of include/linux/mount.h, MS_* of mount(2), and the name of mount(8). */

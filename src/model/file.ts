@@ -1,4 +1,4 @@
-import type { FileIdentity, OpenFileCommon, PathFile, PhysicalRun } from './open-file.ts';
+import type { FileIdentity, OpenFileCommon, OwnMake, PathFile, PhysicalRun } from './open-file.ts';
 import type { PageRuns } from './page-runs.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from './socket.ts';
 import type { Terminal, TerminalFile } from './terminal.ts';
@@ -148,6 +148,8 @@ export interface GhostFile {
   readonly runs: PageRuns;
   /** What is in no memory, and a copy of the file has. */
   readonly onDisk?: ContentOnDisk;
+  /** Set if CRIU is handed the file, and does not make it: of all that are open on it. */
+  readonly late?: OwnMake | undefined;
 }
 
 /** A lock on a file, as fcntl(2) and flock(2) set them. */

@@ -44,6 +44,18 @@ export interface FileIdentity {
   readonly rdev: number;
 }
 
+/**
+ * What this program makes, and not CRIU, which would do it by its path: others than root can write to a
+ * directory on the way.
+ */
+export interface OwnMake {
+  /** Where it is, or was. A socket may be bound to another name, or to one that leads there through links. */
+  readonly path: string;
+  readonly identity: FileIdentity;
+  /** The directory that it is in, or was. */
+  readonly directory: FileIdentity;
+}
+
 /** A regular file, directory or simple device that is opened again by its path. */
 export interface PathFile extends OpenFileCommon {
   readonly type: 'path';
@@ -59,4 +71,6 @@ export interface PathFile extends OpenFileCommon {
   readonly ghostId: number | undefined;
   /** What is written to a file of pressure, to be told of it: `some 150000 1000000` (microseconds). */
   readonly pressureTrigger?: string | undefined;
+  /** The ghost is made by this program; see `GhostFile`. */
+  readonly isHandedIn?: true;
 }

@@ -46,5 +46,10 @@ export interface Sandbox {
   readonly outside: readonly SandboxMount[];
   /** Its own host name (`ProtectHostname=`); undefined if it was the system's. */
   readonly hostName?: { readonly node: string; readonly domain: string } | undefined;
+  /**
+   * Settings of its own IPC namespace (`PrivateIPC=`), which had nothing in it, by the file below /proc/sys;
+   * undefined if it was the system's.
+   */
+  readonly ipc?: Readonly<Record<string, string>> | undefined;
   readonly privateDirectories: readonly PrivateDirectory[];
 }

@@ -1,4 +1,4 @@
-import type { OpenFileCommon, PhysicalRun } from './open-file.ts';
+import type { OpenFileCommon, OwnMake, PhysicalRun } from './open-file.ts';
 import type { LateOption } from './socket-option.ts';
 
 /** Options of SOL_SOCKET, as getsockopt(2) reports them. */
@@ -81,6 +81,11 @@ export interface UnixSocket extends SocketCommon {
   readonly file: { readonly mode: number; readonly uid: number; readonly gid: number } | undefined;
   /** The file has been unlinked. */
   readonly deleted: boolean;
+  /**
+   * Set if it has a file in a directory where others than root could lead CRIU elsewhere: CRIU makes it
+   * without a name, and it is bound when its process is there.
+   */
+  readonly late: OwnMake | undefined;
   readonly queue: readonly SocketPacket[];
   /** Set if the other end was the journal's, which is another one now. */
   readonly journal: JournalSocket | undefined;

@@ -84,11 +84,11 @@ const table: readonly Advice[] = [
       'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
-    pattern: /others than root can write|JoinsNamespaceOf/,
+    pattern: /others than root can write|that is bound later|JoinsNamespaceOf/,
     advice:
-      'in its sandbox a service comes back with sockets and deleted files only below directories that are of root alone ' +
-      '(RuntimeDirectory= and StateDirectory= of a service that runs as root, but no /tmp), and without those that it shares by ' +
-      'JoinsNamespaceOf= (systemd.exec(5))',
+      'in its sandbox a service comes back without sockets of which the file is deleted, and without connections by name to ' +
+      'sockets, where others than root can write (/tmp, or the RuntimeDirectory= of a service with User=), and without what it ' +
+      'shares by JoinsNamespaceOf= (systemd.exec(5))',
   },
   {
     pattern: /sandbox/,
@@ -97,11 +97,12 @@ const table: readonly Advice[] = [
       'sockets within the same unit',
   },
   {
-    pattern: /(mnt|uts|mount) namespace/,
+    pattern: /(mnt|uts|ipc|mount) namespace/,
     advice:
-      'containers do not come back yet. The mount and UTS namespaces of an installed service do, if all of its processes are in ' +
-      'them and nobody else, and otherworld.toml has no sandboxes = "refuse" under [services]; or a drop-in can set back ' +
-      'PrivateTmp=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
+      'containers do not come back yet. The mount and UTS namespaces of an installed service do, and an IPC namespace with nothing ' +
+      'in it, if all of its processes are in them and nobody else, and otherworld.toml has no sandboxes = "refuse" under ' +
+      '[services]; or a drop-in can set back PrivateTmp=, PrivateDevices=, PrivateIPC=, ProtectSystem=, ProtectHome=, ' +
+      'ProtectHostname= and the like (systemd.exec(5))',
   },
   {
     pattern: /namespace/,

@@ -48,3 +48,37 @@ export function renameIn(
 ): number {
   return renameat2(directoryFd, from, directoryFd, to, renameFlags[how]);
 }
+
+/** A name in an open directory. */
+export type NameIn = readonly [directoryFd: number, name: string];
+
+/**
+ * Renames from one open directory to another of the same mount, whatever their paths are by now; never over
+ * something else. @throws SystemCallError
+ */
+export function moveBetween(from: NameIn, to: NameIn): void {
+  checked('renameat2', renameat2(...from, ...to, renameFlags.noreplace));
+}
+
+/** What node's constants do not have (uapi/asm-generic/fcntl.h). */
+export const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+
+const SYS_openat2 = 437;
+/** RESOLVE_* of linux/openat2.h. */
+const resolve = { noMagicLinks: 2, noSymlinks: 4, beneath: 8 } as const;
+
+const openat2 = libcFunction<
+  [call: number, directoryFd: number, path: string, how: Uint8Array, howBytes: number]
+>('long syscall(long call, int dirfd, const char *path, const uint8_t *how, size_t size)');
+
+/**
+ * Opens something below an open directory with no symbolic link on the way and none at the end, whoever
+ * changes the directories meanwhile (openat2(2)). @throws SystemCallError
+ */
+export function openBelow(directoryFd: number, path: string, flags: number): number {
+  const how = Buffer.alloc(24);
+  how.writeBigUInt64LE(BigInt(flags | O_CLOEXEC), 0);
+  how.writeBigUInt64LE(BigInt(resolve.noMagicLinks | resolve.noSymlinks | resolve.beneath), 16);
+  return checked('openat2', openat2(SYS_openat2, directoryFd, path, how, how.length));
+}

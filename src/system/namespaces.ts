@@ -1,25 +1,32 @@
 import { closeSync, constants, openSync } from 'node:fs';
+import { O_PATH } from './file-calls.ts';
 import { checked, libcFunction } from './libc.ts';
 
 const CLONE_FS = 0x200;
 /** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
-const kinds = { mnt: 0x20000, uts: 0x0400_0000 } as const;
+const kinds = { mnt: 0x20000, uts: 0x0400_0000, ipc: 0x0800_0000 } as const;
 
 const unshare = libcFunction<[flags: number]>('int unshare(int flags)');
+const fchdir = libcFunction<[fd: number]>('int fchdir(int fd)');
+const chroot = libcFunction<[path: string]>('int chroot(const char *path)');
 const setns = libcFunction<[fd: number, type: number]>('int setns(int fd, int nstype)');
 
 /** A mount namespace may be entered only by a thread that shares its directories with no other (setns(2)). */
 let hasOwnDirectories = false;
 
+function leaveOthersTheirDirectories(): void {
+  if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));
+  hasOwnDirectories = true;
+}
+
 /**
- * Does something in the mount namespace and under the host name of another process: paths are those that the
- * process sees, and so are those of programs that are started. Other threads of this program stay where they
+ * Does something in the mount, UTS and IPC namespaces of another process: paths are those that the process
+ * sees, and so are those of programs that are started. Other threads of this program stay where they
  * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered,
  * or left again.
  */
 export function inNamespacesOf<T>(pid: number, use: () => T): T {
-  if (!hasOwnDirectories) checked('unshare', unshare(CLONE_FS));
-  hasOwnDirectories = true;
+  leaveOthersTheirDirectories();
   const own = openAll('thread-self');
   try {
     const other = openAll(pid);
@@ -32,6 +39,31 @@ export function inNamespacesOf<T>(pid: number, use: () => T): T {
     }
   } finally {
     closeAll(own);
+  }
+}
+
+/**
+ * Does something with another directory as `/` and as the current one, for this thread alone: `use` must be
+ * done when it returns. Throws a SystemCallError if that is not possible, or cannot be undone.
+ */
+export function withRoot<T>(directoryFd: number, use: () => T): T {
+  leaveOthersTheirDirectories();
+  const before = ['/', '.'].map((path) => openSync(path, O_PATH | constants.O_DIRECTORY));
+  const [root = -1, current = -1] = before;
+  const change = (fd: number): void => {
+    checked('fchdir', fchdir(fd));
+    checked('chroot', chroot('.'));
+  };
+  try {
+    change(directoryFd);
+    return use();
+  } finally {
+    try {
+      change(root);
+      checked('fchdir', fchdir(current));
+    } finally {
+      for (const fd of before) closeSync(fd);
+    }
   }
 }
 

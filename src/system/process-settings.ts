@@ -59,22 +59,6 @@ export function setIoPriority(tid: number, priority: number): number {
   return syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority);
 }
 
-const prlimit = libcFunction<[pid: number, resource: number, limit: Uint8Array, old: null]>(
-  'int prlimit(int pid, int resource, void *limit, void *old)',
-);
-
-/**
- * Sets a resource limit of a process (prlimit(2)).
- * @param resource its number of setrlimit(2)
- * @throws SystemCallError
- */
-export function setResourceLimit(pid: number, resource: number, soft: bigint, hard: bigint): void {
-  const limit = Buffer.alloc(16);
-  limit.writeBigUInt64LE(soft);
-  limit.writeBigUInt64LE(hard, 8);
-  checked('prlimit', prlimit(pid, resource, limit, null));
-}
-
 /** Numbers of x86-64. The functions of libc change all threads of a process, the system calls one. */
 const [SYS_setresuid, SYS_setresgid] = [117, 119];
 const SAME = -1;

@@ -17,6 +17,9 @@ export const bind = libcFunction<[fd: number, address: Uint8Array, length: numbe
   'int bind(int fd, const uint8_t *address, uint32_t length)',
 );
 
+/** listen(2). */
+export const listen = libcFunction<[fd: number, backlog: number]>('int listen(int fd, int backlog)');
+
 /** connect(2). */
 export const connect = libcFunction<[fd: number, address: Uint8Array, length: number]>(
   'int connect(int fd, const uint8_t *address, uint32_t length)',

@@ -10,6 +10,7 @@ import {
 } from '../../src/capture/sandboxes.ts';
 import { taskGroup } from '../../src/capture/tasks.ts';
 import { defaultConfig } from '../../src/config/config.ts';
+import { ipcIdsStruct, ipcNamespaceStruct } from '../../src/linux/ipc-namespace.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { adviceFor } from '../../src/report/advice.ts';
 import { releases } from '../vmcore/fixtures.ts';
@@ -45,7 +46,7 @@ for (const release of releases) {
       }
 
       /** A process in a mount namespace, and in a cgroup below the root. */
-      add(pid: number, namespace: bigint, cgroup: string): void {
+      add(pid: number, namespace: bigint, cgroup: string, ipc = 0n): void {
         const { kernel } = this;
         const make = (name: string) => kernel.allocate(name);
         const [task, signal, nsproxy] = [make('task_struct'), make('signal_struct'), make('nsproxy')];
@@ -58,6 +59,7 @@ for (const release of releases) {
         kernel.set('cgroup', group, 'kn', node);
         kernel.set('css_set', set, 'dfl_cgrp', group);
         kernel.set('nsproxy', nsproxy, 'mnt_ns', namespace);
+        kernel.set('nsproxy', nsproxy, 'ipc_ns', ipc);
         const head = kernel.memberAddress('signal_struct', signal, 'thread_head');
         const link = kernel.memberAddress('task_struct', task, 'thread_node');
         kernel.set('signal_struct', signal, 'thread_head.next', link);
@@ -126,13 +128,36 @@ for (const release of releases) {
       assert.deepEqual(made.problems({ sandboxes: 'restore', serviceOf }), refused);
     });
 
+    test('may have an IPC namespace, with nothing in it', () => {
+      const made = new Made();
+      const ipc = made.kernel.allocate('ipc_namespace');
+      made.add(10, WEB, 'web.service', ipc);
+      const request = { sandboxes: 'restore', serviceOf } as const;
+      assert.deepEqual(made.problems(request), []);
+      assert.ok(made.problems(undefined).includes('is in a ipc namespace of its own'));
+      made.kernel.set('ipc_namespace', ipc, 'mq_queues_count', 2);
+      const reason = 'is in a ipc namespace of its own, which has 2 System V objects or message queues';
+      assert.deepEqual(made.problems(request), [reason]);
+      const { ids } = made.kernel.bind(ipcNamespaceStruct).at(ipc);
+      made.kernel.set('ipc_ids', ids + BigInt(2 * made.kernel.bind(ipcIdsStruct).size), 'in_use', 1);
+      assert.deepEqual(made.problems(request), [reason.replace('2', '3')]);
+      assert.deepEqual(made.homes().of([10]), { namespace: WEB, unit: 'web.service', uts: undefined, ipc });
+      made.add(11, WEB, 'web.service');
+      assert.equal(made.homes().of([10, 11]), 'several');
+    });
+
     test('are those of a group only if all of it is in one', () => {
       const made = new Made();
       made.add(10, WEB, 'web.service');
       made.add(11, WEB, 'web.service');
       made.add(20, INITIAL, 'plain.service');
       const homes = made.homes();
-      assert.deepEqual(homes.of([10, 11]), { namespace: WEB, unit: 'web.service', uts: undefined });
+      assert.deepEqual(homes.of([10, 11]), {
+        namespace: WEB,
+        unit: 'web.service',
+        uts: undefined,
+        ipc: undefined,
+      });
       assert.equal(homes.of([20]), undefined);
       assert.equal(homes.of([10, 20]), 'several');
       assert.match(homes.reason([10, 20]), /another sandbox: 10 \(web\.service\), 20 \(in none\)$/);

@@ -161,6 +161,7 @@ export const lateNothing: RestorePlan = {
   ...{
     sockets: [],
     brokenConnections: [],
+    lateNames: [],
     exclusiveTerminals: [],
     wallClockTimers: [],
     fifos: [],

@@ -17,23 +17,32 @@ const UNITS = {
   'private-tmp': 'PrivateTmp=yes\nEnvironment=DELETED=/var/lib/%p',
   'read-only':
     'ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nRuntimeDirectory=%p\n' +
-    'ProtectHostname=yes\nTemporaryFileSystem=/srv',
+    'ProtectHostname=yes\nTemporaryFileSystem=/srv\nEnvironment=DELETED=/run/%p',
   filtered:
     'PrivateTmp=yes\nProtectSystem=full\nSystemCallFilter=@system-service\nMemoryDenyWriteExecute=yes\n' +
     'RestrictNamespaces=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=yes',
   // Its output was opened before its sandbox was made.
   appending: 'PrivateTmp=yes\nStandardOutput=append:/var/log/appending',
+  // Has an IPC namespace with nothing in it.
+  'own-ipc': 'PrivateIPC=yes\nPrivateTmp=yes',
   // With a user, and so a number, of its own.
   dynamic: 'DynamicUser=yes',
   // No sandbox at all, but filters.
   'only-filtered': 'RestrictRealtime=yes\nMemoryDenyWriteExecute=yes',
   // Its socket and a deleted file are in a directory that is its user's.
-  'own-user': 'User=games\nProtectSystem=strict\nPrivateTmp=yes\nRuntimeDirectory=%p',
+  'own-user':
+    'User=games\nProtectSystem=strict\nPrivateTmp=yes\nRuntimeDirectory=%p\nEnvironment=DELETED=/run/%p',
+  // The same on a disk, where the dead socket's file still is.
+  'on-disk':
+    'User=games\nProtectSystem=full\nPrivateTmp=yes\n' +
+    'Environment=RUNTIME_DIRECTORY=/var/lib/%p DELETED=/var/lib/%p',
   changed: 'PrivateTmp=yes\nProtectSystem=full',
   // Its deleted file is in the /tmp that all have.
   shared: 'ProtectSystem=full\nEnvironment=SUFFIX=-shared DELETED=/tmp',
-  // Its socket is.
+  // Its socket is there.
   open: 'ProtectSystem=full\nEnvironment=SUFFIX=-open RUNTIME_DIRECTORY=/tmp',
+  // The same, without a name any more.
+  unlinked: 'ProtectSystem=full\nEnvironment=SUFFIX=-unlinked RUNTIME_DIRECTORY=/tmp UNLINKED=yes',
   // Started by hand, and changed.
   'by-hand': 'PrivateTmp=yes\nProtectSystem=full',
   // Changed so that the placeholder cannot run.
@@ -50,12 +59,8 @@ const CHANGED = {
 } as const;
 /** What others than root could lead CRIU away from. */
 const OPEN = {
-  open: 'the unix socket /tmp/socket, which cannot be made in its sandbox: others than root can write to /tmp',
-  'own-user':
-    'the unix socket /run/own-user/socket, which cannot be made in its sandbox: ' +
-    'others than root can write to /run/own-user',
-  shared:
-    'the deleted file /tmp/deleted-shared open, which cannot be made in its sandbox: ' +
+  unlinked:
+    'the unix socket /tmp/socket-unlinked, deleted, which cannot be made in its sandbox: ' +
     'others than root can write to /tmp',
 } as const;
 /** Those that do not even have to be tried. */

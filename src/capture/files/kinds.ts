@@ -18,7 +18,7 @@ import { FileRefusal } from './refusal.ts';
 import { mapAnonymous } from './shared-memory.ts';
 import { captureSocket } from './socket.ts';
 import { captureTerminal, noteLostTerminals, terminalsOf } from './terminal.ts';
-import { socketPaths } from './unix.ts';
+import { socketPaths } from './unix-file.ts';
 
 /** Everything that the capture has of kinds of files: a further kind is a file of its own, and lines here. */
 

@@ -18,7 +18,7 @@ import {
 import { pathFilesOf } from './path-files.ts';
 import { pressureTrigger } from './pressure.ts';
 import { FileRefusal } from './refusal.ts';
-import { refuseOpenDeleted } from './roots-alone.ts';
+import { deletedToMake } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
 
 /**
@@ -49,7 +49,10 @@ function checkProc(context: CaptureContext, file: NamedFile): void {
 }
 
 /** Where a file is to be found: its own path, another name of the same inode, or nowhere (a ghost). */
-function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghostId: number | undefined } {
+function placeOf(
+  context: CaptureContext,
+  file: NamedFile,
+): Pick<PathFile, 'path' | 'ghostId' | 'isHandedIn'> {
   const { kernel } = context;
   if (!file.deleted) return { path: file.path, ghostId: undefined };
   if (file.inode.i_nlink > 0) {
@@ -64,14 +67,14 @@ function placeOf(context: CaptureContext, file: NamedFile): { path: string; ghos
   if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
     throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
   }
-  refuseOpenDeleted(context, file);
+  const late = deletedToMake(context, file);
   const { ghosts } = pathFilesOf(context, file.namespace);
   let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
-    ghost = ghostOf(kernel, file, context.nextId(), context.disks);
+    ghost = { ...ghostOf(kernel, file, context.nextId(), context.disks), late };
     ghosts.set(file.inode.address, ghost);
   }
-  return { path: file.path, ghostId: ghost.id };
+  return { path: file.path, ghostId: ghost.id, ...(ghost.late === undefined ? {} : { isHandedIn: true }) };
 }
 
 /**
@@ -181,11 +184,12 @@ export function pathFile(
   named: NamedFile,
   rest: Pick<PathFile, 'id' | 'flags' | 'owner' | 'position'>,
 ): PathFile {
-  const { path, ghostId } = placeOf(context, named);
+  const place = placeOf(context, named);
+  const { path, ghostId } = place;
   remember(context, named, path);
   if (named.fileSystem.onDisk && ghostId === undefined)
     pathFilesOf(context, named.namespace).inodesOnDisk.set(path, named.inode);
-  return { type: 'path', ...rest, path, identity: named.identity, ghostId };
+  return { type: 'path', ...rest, ...place, identity: named.identity };
 }
 
 /** What holders of a file who do not come back together no longer share: where they are in it. */

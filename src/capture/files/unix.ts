@@ -11,11 +11,9 @@ import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
 import { type Holder, showHolder } from './holders.ts';
 import { journalSocket } from './journal.ts';
-import { attributesOf, directoriesAbove, namedFile } from './named.ts';
-import { pathFilesOf } from './path-files.ts';
 import { FileRefusal } from './refusal.ts';
-import { refuseOpenSocket } from './roots-alone.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
+import { refuseLateTarget, socketFile } from './unix-file.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
 
 const { ECONNRESET } = constants.errno;
@@ -83,6 +81,9 @@ function peerInode(context: CaptureContext, unix: UnixSock, sock: Sock): number 
     if (isSender(context, peerUnix, sock)) {
       throw new FileRefusal(`has a unix socket connected${via} to one that is connected to a third`);
     }
+    // CRIU makes two that are connected to each other without their names.
+    const isPair = peerUnix.peer === sock.address && unix.peer !== sock.address;
+    if (!isPair) refuseLateTarget(context, unix.peer);
     context.join(
       [...context.system.holdersOfObject(sock.address), ...holders].map(({ pid }) => pid),
       'a unix socket',
@@ -192,37 +193,10 @@ function waitingPeer(
   if (euid !== 0) {
     throw new FileRefusal(`has a unix socket of user ${euid}${via} that has not been accepted yet`);
   }
+  refuseLateTarget(context, listener.sock);
   const pids = [...context.system.holdersOfObject(sock.address), ...listener.holders].map(({ pid }) => pid);
   context.join(pids, 'a unix socket');
   return socketInode(context.kernel, context.kernel.bind(sockStruct).at(listener.sock).sk_socket);
-}
-
-/** The socket's file, if it is bound to a path, and what has to be made for it. */
-function socketFile(
-  context: CaptureContext,
-  sock: Sock,
-  unix: UnixSock,
-  name: Uint8Array,
-): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory'> {
-  const none = { file: undefined, deleted: false, nameDirectory: undefined };
-  if (unix.dentry === 0n) return none;
-  const { kernel } = context;
-  const namespace = context.namespaceOfHolders(context.system.holdersOfObject(sock.address));
-  const named = namedFile(context, unix.mnt, unix.dentry, namespace);
-  const { mode, uid, gid } = named.identity;
-  refuseOpenSocket(context, named);
-  pathFilesOf(context, namespace).directories.set(named.path, directoriesAbove(kernel, named));
-  if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
-    const holders = context.system.holdersOfObject(sock.address);
-    context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
-  }
-  const text = Buffer.from(name).toString('utf8');
-  const isRelative = !text.startsWith('/');
-  if (isRelative && !named.path.endsWith(`/${text}`)) {
-    throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
-  }
-  const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
-  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory };
 }
 
 /**
@@ -310,11 +284,4 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     queue,
     journal,
   };
-}
-
-/** The path of a socket's file. */
-export function socketPaths({ file, name, nameDirectory }: UnixSocket): string[] {
-  if (file === undefined) return [];
-  const text = Buffer.from(name).toString('utf8');
-  return [nameDirectory === undefined ? text : `${nameDirectory.replace(/\/$/, '')}/${text}`];
 }

@@ -2,27 +2,28 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { OpenFile } from '../../model/file.ts';
 import type { UnixSocket } from '../../model/socket.ts';
+import { O_PATH } from '../../system/file-calls.ts';
 import { isRootsAlone } from '../../system/file-mode.ts';
 import { codeOf } from '../../system/thrown.ts';
 import { pathOf } from '../found-file.ts';
 
-/** Not in node's constants. */
-const O_PATH = 0o10000000;
-
-type Made = Exclude<OpenFile, UnixSocket> | Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file'>;
+type Socket = Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file' | 'late'>;
+type Made = Exclude<OpenFile, UnixSocket> | Socket;
 
 /**
  * What CRIU makes by a path, as root, of the files of a group: the files of its sockets, and deleted files,
- * which it makes once more and deletes.
+ * which it makes once more and deletes. What this program makes is none of its.
  */
 export function madePaths({ files }: { readonly files: readonly Made[] }): string[] {
   const paths = files.flatMap((file) => {
     if (file.type === 'unix') {
       const name = Buffer.from(file.name).toString('utf8');
-      return file.file === undefined ? [] : [join(file.nameDirectory ?? '/', name)];
+      return file.file === undefined || file.late !== undefined
+        ? []
+        : [join(file.nameDirectory ?? '/', name)];
     }
     const named = pathOf(file);
-    return named?.ghostId === undefined ? [] : [named.path];
+    return named?.ghostId === undefined || named.isHandedIn === true ? [] : [named.path];
   });
   return [...new Set(paths)];
 }

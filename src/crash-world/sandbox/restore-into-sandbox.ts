@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../../config/paths.ts';
 import { serviceOf } from '../../config/service-units.ts';
 import { type HeldGroup, holdImages, readPreparation } from '../../criu/restore/index.ts';
@@ -15,6 +15,7 @@ import { runtimeProgram } from '../runtime-program.ts';
 import { show } from '../systemctl.ts';
 import { MadeFiles } from './made-files.ts';
 import { openWay } from './made-paths.ts';
+import { namespaceDifferences, namespaceOf, sandboxKinds } from './own-namespaces.ts';
 import { movePrivateFiles } from './private-directories.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
@@ -47,10 +48,6 @@ interface LateGroup {
 
 function mountsOf(pid: number | 'self'): MountLine[] {
   return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
-}
-
-function namespaceOf(pid: number | 'self', kind: 'mnt' | 'uts' = 'mnt'): string {
-  return readlinkSync(`/proc/${pid}/ns/${kind}`);
 }
 
 /**
@@ -122,7 +119,8 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   if (processStat(placeholder)?.isZombie !== false) return ['the placeholder in its sandbox has ended'];
   if (serviceOf(cgroupOf(placeholder)) !== unit)
     return ['the placeholder in its sandbox is none of the unit'];
-  if (namespaceOf(placeholder) === namespaceOf('self')) return [`${unit} has no sandbox any more`];
+  if (namespaceOf(placeholder, 'mnt') === namespaceOf('self', 'mnt'))
+    return [`${unit} has no sandbox any more`];
   const [inside, outside] = [mountsOf(placeholder), mountsOf('self')];
   const differences = groups.flatMap(({ plan }) => sandboxDifferences(plan.sandbox, inside, outside));
   if (differences.length > 0) return [...new Set(differences)];
@@ -130,27 +128,12 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   if (strange.length > 0) return strange;
   const joined = show(unit, 'JoinsNamespaceOf').get('JoinsNamespaceOf') ?? '';
   if (joined !== '') return [`its sandbox has directories that ${joined} has as well (JoinsNamespaceOf=)`];
-  const name = groups.flatMap(({ plan }) => hostNameProblem(plan, placeholder) ?? []);
-  if (name.length > 0) return name;
+  const own = groups.flatMap(({ plan }) => namespaceDifferences(plan.sandbox, placeholder));
+  if (own.length > 0) return [...new Set(own)];
   const user = userProblem(unit, groups, placeholder);
   if (user !== undefined) return [user];
   for (const { plan } of groups) movePrivateFiles(plan.sandbox.privateDirectories, inside, outside);
   return [];
-}
-
-/** Why the host's name is not the one that processes saw, nor their own (`ProtectHostname=`). */
-function hostNameProblem({ sandbox: { hostName } }: SandboxPlan, placeholder: number): string | undefined {
-  const isOwn = namespaceOf(placeholder, 'uts') !== namespaceOf('self', 'uts');
-  if (isOwn !== (hostName !== undefined))
-    return `its sandbox has ${isOwn ? 'a' : 'no'} host name of its own now (UTS namespace), and had ${isOwn ? 'none' : 'one'}`;
-  if (hostName === undefined) return undefined;
-  const now = inNamespacesOf(placeholder, () =>
-    ['hostname', 'domainname'].map((file) => readFileSync(`/proc/sys/kernel/${file}`, 'latin1').trimEnd()),
-  );
-  const was = [hostName.node, hostName.domain];
-  return now.join(' ') === was.join(' ')
-    ? undefined
-    : `its sandbox has the host name ${now.join(' ')} now, and had ${was.join(' ')}`;
 }
 
 /** The number that systemd gives a user for the time of a run (`DynamicUser=`) may be another's now. */
@@ -222,7 +205,7 @@ function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
   return group.processes
     .filter(({ isZombie }) => !isZombie)
     .filter(({ pid }) =>
-      (['mnt', 'uts'] as const).some((kind) => namespaceOf(pid, kind) !== namespaceOf(placeholder, kind)),
+      sandboxKinds.some((kind) => namespaceOf(pid, kind) !== namespaceOf(placeholder, kind)),
     )
     .map(({ pid }) => `process ${pid} is not in its sandbox`);
 }

@@ -34,6 +34,7 @@ const planSchema = z.strictObject({
     mounts: z.array(mount),
     outside: z.array(mount),
     hostName: z.strictObject({ node: z.string(), domain: z.string() }).optional(),
+    ipc: z.record(z.string(), z.string()).optional(),
     privateDirectories: z.array(z.strictObject({ path: z.string(), from: z.string() })),
   }),
   group: z.strictObject({

@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, realpathSync } from 'node:fs';
 import type { SwapArea, SwapFile } from '../../linux/readers/swap-areas.ts';
 import { SwapError } from '../../linux/readers/swap-areas.ts';
+import { O_PATH } from '../../system/file-calls.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { withFile } from '../with-file.ts';
@@ -76,9 +77,6 @@ function diskOfFile({ name, device, extents }: SwapArea, file: SwapFile): BlockD
     return refuse(`is not found again: ${messageOf(error)}`);
   }
 }
-
-/** Not opened, but held: nothing happens to what it is (O_PATH, which node does not name). */
-const O_PATH = 0o10000000;
 
 /**
  * Opens a regular file for reading by a path of the dead kernel. To open something else may act: it is looked

@@ -1,7 +1,7 @@
 import { fstatSync, statfsSync } from 'node:fs';
 import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../model/file.ts';
 import { ioctlMemory } from '../../system/descriptors.ts';
-import { inodeGeneration } from '../inode-generation.ts';
+import { inodeGeneration } from '../../system/inode-generation.ts';
 import { WriteBackRefusal } from './refusal.ts';
 
 /** A request that tells the UUID of a file system. */

@@ -1,4 +1,5 @@
 import { writeClocks } from './clocks.ts';
+import { writeDeletedFiles } from './files/deleted.ts';
 import { writeFileImages } from './files/index.ts';
 import { writeLocks } from './files/locks.ts';
 import { writePreparation } from './files/preparation.ts';
@@ -31,6 +32,7 @@ export const groupWriters: readonly GroupWriter[] = [
   writeMessageQueues,
   writeClocks,
   ({ files }, images, source) => writeFileImages(files, images, source),
+  ({ files }, images, source) => writeDeletedFiles(files, images, source),
   writeNoDescriptors,
   writeLocks,
   ({ files }, images, source) => writePreparation(files, images, source),

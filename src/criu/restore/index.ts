@@ -1,4 +1,5 @@
 export type { Preparation } from '../images/plan/preparation.ts';
+export { copyChunks } from './copy-chunks.ts';
 export { abandonRecord, forceContinue } from './force-continue.ts';
 export { openImage, readImageText } from './open-image.ts';
 export { dropProcedures } from './procedure-fallback.ts';

@@ -40,6 +40,8 @@ export interface GroupToRestore {
   readonly cgroup: string;
   /** The first descriptor that CRIU does not have yet. */
   readonly firstFd: number;
+  /** A process in whose namespaces the group is restored; where this program is if not given. */
+  readonly inside?: number | undefined;
   /** The unit that writes to the journal, if the system has booted and the journal is there. */
   readonly unit?: string | undefined;
 }

@@ -5,7 +5,9 @@ import type { Freezer } from './held-process.ts';
 import { connectJournalSockets } from './journal-connection.ts';
 import { openJournalSockets } from './journal-socket.ts';
 import { makeMessageQueues, removeLeftQueues, usedQueues } from './message-queues.ts';
-import { FIRST_FD, type GroupResource, type MakeResource } from './resource.ts';
+import { makeDeletedFiles } from './others-directories/deleted-files.ts';
+import { bindLate } from './others-directories/late-names.ts';
+import { FIRST_FD, type GroupResource, type GroupToRestore, type MakeResource } from './resource.ts';
 import { makeSegments, removeLeftSegments } from './segments.ts';
 import { makeSemaphores, removeLeftSemaphores, usedSemaphores } from './semaphores.ts';
 
@@ -23,6 +25,8 @@ const makers: readonly MakeResource[] = [
   ({ directory }) => makeMessageQueues(directory),
   ({ plan }) => raiseAioLimit(plan.aioRequests),
   ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
+  ({ directory, firstFd, inside }) => makeDeletedFiles(directory, { firstFd, inside }),
+  ({ plan }) => bindLate(plan.lateNames),
 ];
 
 /**
@@ -45,12 +49,17 @@ export class GroupResources {
   #made: readonly GroupResource[];
 
   /** Makes them. Throws what one of them throws, after those that were made are gone again. */
-  constructor(directory: string, plan: RestorePlan, cgroup: string, unit?: string) {
+  constructor(
+    directory: string,
+    plan: RestorePlan,
+    cgroup: string,
+    { unit, inside }: Pick<GroupToRestore, 'unit' | 'inside'> = {},
+  ) {
     const made: GroupResource[] = [];
     const fds: number[] = [];
     try {
       for (const make of makers) {
-        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length, unit });
+        const resource = make({ directory, plan, cgroup, firstFd: FIRST_FD + fds.length, unit, inside });
         made.push(resource);
         fds.push(...(resource.fds ?? []));
       }

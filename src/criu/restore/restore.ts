@@ -123,7 +123,10 @@ export async function holdImages(
     return { restored: false, reason, errors: [...errors, ...left], logPath, seconds: seconds() };
   };
   try {
-    const resources = new GroupResources(directory, plan, cgroup.directory, options.unit);
+    const resources = new GroupResources(directory, plan, cgroup.directory, {
+      unit: options.unit,
+      inside: options.inside?.pid,
+    });
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
     if (!run.held) {

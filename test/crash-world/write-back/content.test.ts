@@ -13,9 +13,9 @@ import {
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { unwrittenIn } from '../../../src/crash-world/capture-stage.ts';
-import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import { noFiles, type UnwrittenFile } from '../../../src/model/file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { inodeGeneration } from '../../../src/system/inode-generation.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { getxattr, isRoot, netRaw, oldDisk, page, placeAt, setxattr, withOpen } from './old-disk.ts';
 

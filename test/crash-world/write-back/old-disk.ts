@@ -11,12 +11,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { inodeGeneration } from '../../../src/crash-world/inode-generation.ts';
 import { fileSystemUuid } from '../../../src/crash-world/write-back/identity.ts';
 import { WriteBack } from '../../../src/crash-world/write-back/index.ts';
 import type { DirectoryIdentity, FileSystemPlace, UnwrittenFile } from '../../../src/model/file.ts';
 import type { FileIdentity } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
+import { inodeGeneration } from '../../../src/system/inode-generation.ts';
 import { libcFunction } from '../../../src/system/libc.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 

@@ -29,19 +29,24 @@ for place in ("/tmp", "/var/tmp"):
 runtime = os.environ.get("RUNTIME_DIRECTORY")
 listener = socket.socket(socket.AF_UNIX)
 if runtime is not None:
-    listener.bind(runtime + "/socket")
-    os.chmod(runtime + "/socket", 0o640)
-    listener.listen()
-    unnamed = open(runtime + "/unnamed", "w+")
-    unnamed.write(token)
-    unnamed.flush()
-    os.unlink(runtime + "/unnamed")
+    listening = runtime + "/socket" + suffix
+    # On a disk it outlives its service.
+    if os.path.exists(listening):
+        os.unlink(listening)
+    listener.bind(listening)
+    os.chmod(listening, 0o640)
+    listener.listen(7)
+    if os.environ.get("UNLINKED") is not None:
+        os.unlink(listening)
 # Where a unit wants it.
 place_of_deleted = os.environ.get("DELETED")
 if place_of_deleted is not None:
     deleted = open(place_of_deleted + "/deleted" + suffix, "w+")
     deleted.write(token)
     deleted.flush()
+    # Opened once more, at another place in it.
+    again = os.open(place_of_deleted + "/deleted" + suffix, os.O_RDONLY)
+    os.lseek(again, 2, os.SEEK_SET)
     os.unlink(place_of_deleted + "/deleted" + suffix)
 
 
@@ -75,7 +80,7 @@ def shown(path):
 
 def connect():
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(runtime + "/socket")
+        client.connect(listening)
         listener.accept()[0].close()
     return "yes"
 
@@ -106,13 +111,17 @@ def look(*_):
         found["closed in " + place] = attempt(lambda: content(place + "/closed" + suffix))
     if place_of_deleted is not None:
         found["deleted"] = held(deleted)
+        found["at byte 2"] = os.read(again, 4).decode()
+        os.lseek(again, 2, os.SEEK_SET)
+        found["its name"] = os.readlink(f"/proc/self/fd/{again}")
     if runtime is not None:
-        found["unnamed"] = held(unnamed)
-        found["in the runtime directory"] = ", ".join(map(shown, (runtime, runtime + "/socket")))
+        found["name"] = listener.getsockname()
+        found["in the runtime directory"] = attempt(lambda: ", ".join(map(shown, (runtime, listening))))
         found["connected"] = attempt(connect)
     found["usr"] = attempt(lambda: create("/usr/sandboxed"))
     found["home"] = attempt(lambda: ",".join(os.listdir("/home")))
     found["devices"] = attempt(lambda: str(os.path.exists("/dev/vda")))
+    found["queues"] = attempt(lambda: ",".join(os.listdir("/dev/mqueue")))
     found["namespace"] = attempt(make_namespace)
     found["executable"] = attempt(make_executable)
     for line in content("/proc/self/status").split("\n"):

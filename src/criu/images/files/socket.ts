@@ -1,10 +1,11 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type {
-  InetSocket,
-  NetlinkSocket,
-  Shutdown,
-  SocketOptions,
-  UnixSocket,
+import {
+  type InetSocket,
+  type NetlinkSocket,
+  type Shutdown,
+  type SocketOptions,
+  socketState,
+  type UnixSocket,
 } from '../../../model/socket.ts';
 import type { ImageDirectory, PageSource } from '../image.ts';
 import {
@@ -79,8 +80,17 @@ function unixName(name: Uint8Array): Uint8Array {
   return name.length === 0 || name[0] === 0 ? name : Buffer.concat([name, Uint8Array.of(0)]);
 }
 
+/** What CRIU is told of a socket that is bound later: it is neither bound nor listens yet. */
+function unnamed(socket: UnixSocket): UnixSocket {
+  if (socket.late === undefined) return socket;
+  const state = socket.state === socketState.listen ? socketState.close : socket.state;
+  const none = { name: new Uint8Array(), nameDirectory: undefined, file: undefined };
+  return { ...socket, ...none, state, backlog: 0 };
+}
+
 /** A unix socket. Its peer is named by the inode number; flags tell the access mode and O_NONBLOCK. */
-export function unixEntry(socket: UnixSocket): MessageInitShape<typeof UnixSkEntrySchema> {
+export function unixEntry(captured: UnixSocket): MessageInitShape<typeof UnixSkEntrySchema> {
+  const socket = unnamed(captured);
   const { file, nameDirectory } = socket;
   return {
     ...head(socket),

@@ -158,6 +158,7 @@ function describeDescriptors(plan: RestorePlan, { pid }: Process): string[] {
     entries.filter((entry) => entry.pid === pid).map(({ fd }) => `fd ${fd}`);
   return [
     ...line(own(plan.sockets), (list) => `sets owners and options of sockets: ${list}`),
+    ...line(own(plan.lateNames), (list) => `binds sockets to their paths: ${list}`),
     ...line(own(plan.brokenConnections), (list) => `resets connections that are lost: ${list}`),
     ...line(own(plan.wallClockTimers), (list) => `sets timers by the wall clock: ${list}`),
     ...line(own(plan.fifos), (list) => `sets flags and sizes of FIFOs: ${list}`),

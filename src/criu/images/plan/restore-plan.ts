@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { type LateOptionName, lateOptions } from '../../../model/socket-option.ts';
+import { fileIdentity } from './preparation.ts';
 
 /** Name of the plan's file, beside the images. */
 export const RESTORE_PLAN = 'restore.json';
@@ -28,6 +29,21 @@ const journalSocket = z.discriminatedUnion('kind', [
     levelPrefix: z.boolean(),
   }),
 ]);
+
+/** A socket that is to be bound, and may have to listen: a process and a descriptor that lead to it. */
+const lateName = z.strictObject({
+  pid: z.int(),
+  fd: z.int(),
+  /** The name that it has, as getsockname(2) tells it: a path in UTF-8. */
+  name: z.string().min(1),
+  /** Where its file is. */
+  path: z.string().startsWith('/'),
+  identity: fileIdentity,
+  /** The directory that the file is in. */
+  directory: fileIdentity,
+  /** Of a socket that listens. */
+  backlog: z.int().optional(),
+});
 
 /** A socket that is to be connected once more: a process and a descriptor that lead to it. */
 const connect = z.strictObject({
@@ -121,6 +137,8 @@ export const restorePlanSchema = z.strictObject({
       options: z.array(z.strictObject({ name: optionName, value: z.union([z.int(), z.string()]) })),
     }),
   ),
+  /** Sockets that CRIU makes without a name, because others than root can write to where their files are. */
+  lateNames: z.array(lateName),
   /** A process and a descriptor that lead to a terminal that nobody else may open (TIOCEXCL). */
   exclusiveTerminals: z.array(z.strictObject({ pid: z.int(), fd: z.int() })),
   /** Absolute timerfds on the wall clock; see `WallClockTimer` of the model. */
@@ -157,5 +175,6 @@ export type RestorePlan = z.infer<typeof restorePlanSchema>;
 export type PlannedConnect = z.infer<typeof connect>;
 export type PlannedJournalSocket = z.infer<typeof journalSocket>;
 export type FutureLock = z.infer<typeof futureLock>;
+export type PlannedName = z.infer<typeof lateName>;
 export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
 export type SignalsPlan = z.infer<typeof signals>;

@@ -8,6 +8,7 @@ import { aioRingEntries } from '../mm.ts';
 import { connectionsOf } from './connections.ts';
 import { holderOf } from './holder-of.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
+import { lateNamesOf } from './late-names.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
 import { RESTORE_PLAN, type RestorePlan } from './restore-plan.ts';
@@ -116,6 +117,7 @@ export function writeRestorePlan(
     ),
     sockets: socketsOf(group),
     brokenConnections: brokenConnectionsOf(group),
+    lateNames: lateNamesOf(group),
     exclusiveTerminals: exclusiveTerminalsOf(group),
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),

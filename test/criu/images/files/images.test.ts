@@ -1,11 +1,18 @@
 // Writes images of files and reads them with CRIU's own tool.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
+import { writeDeletedFiles } from '../../../../src/criu/images/files/deleted.ts';
 import { writeFileImages } from '../../../../src/criu/images/files/index.ts';
 import { ImageDirectory, type PageSource } from '../../../../src/criu/images/image.ts';
+import {
+  DELETED_CONTENT,
+  DELETED_FILES,
+  deletedFilesSchema,
+  handedInAs,
+} from '../../../../src/criu/images/plan/deleted-files.ts';
 import { type FifoFile, type GroupFiles, noFiles } from '../../../../src/model/file.ts';
 import type { FileIdentity, PathFile } from '../../../../src/model/open-file.ts';
 import { listedRuns } from '../../../../src/model/page-runs.ts';
@@ -159,6 +166,38 @@ suite('images of files', () => {
     ]);
   });
 
+  test('a deleted file that CRIU is handed as one that it opens through a descriptor, with no ghost', async () => {
+    const path = join(scratch, 'of-handed-in');
+    writeFileSync(path, `${'a'.repeat(4096)}copy`);
+    const late = { path: '/tmp/x', identity, directory: identity };
+    const ghost = {
+      ...{ id: 42, identity, accessedMicroseconds: 1, modifiedMicroseconds: 2, late },
+      runs: listedRuns([{ address: 0, pages: 1, physical: 0 }]),
+      onDisk: { path, inode: statSync(path).ino, ranges: [{ offset: 4096, length: 4 }] },
+    };
+    const file = pathFile({ flags: 0o400002, ghostId: 42, isHandedIn: true });
+    const files = { ...noFiles, files: [file], ghosts: [ghost] };
+    const { name, ext, pos, flags } = await fileEntry(file, 'reg');
+    assert.deepEqual([name, ext, pos], [handedInAs(42), true, 9]);
+    assert.doesNotMatch(String(flags), /NOFOLLOW|0x20000/);
+    const images = new ImageDirectory(join(scratch, String(number++)));
+    writeFileImages(files, images, source);
+    writeDeletedFiles(files, images, source);
+    images.close();
+    assert.deepEqual(
+      readdirSync(images.path).filter((one) => /ghost|remap|deleted/.test(one)),
+      [DELETED_FILES, DELETED_CONTENT],
+    );
+    const [plan] = deletedFilesSchema.parse(
+      JSON.parse(readFileSync(join(images.path, DELETED_FILES), 'utf8')),
+    );
+    assert.deepEqual(plan?.chunks, [
+      { offset: 0, length: 4096 },
+      { offset: 4096, length: 4 },
+    ]);
+    assert.equal(readFileSync(join(images.path, DELETED_CONTENT)).subarray(4096).toString(), 'copy');
+  });
+
   test('of a deleted file what is in no memory, out of its copy on a disk', async () => {
     const path = join(scratch, 'copy');
     writeFileSync(path, `${'a'.repeat(4096)}copy`);
@@ -224,6 +263,7 @@ suite('images of files', () => {
       nameDirectory: undefined,
       file: { mode: 0o140640, uid: 0, gid: 0 },
       deleted: false,
+      late: undefined,
       queue: [{ data: [{ physical: 0, length: 2 }], bytes: 2 }],
       journal: undefined,
     };
@@ -236,11 +276,23 @@ suite('images of files', () => {
     assert.deepEqual([packet?.id_for, packet?.length], [3, 2]);
   });
 
+  test('a unix socket that is bound late as one that has no name, and does not listen yet', async () => {
+    const directory = { ...identity, mode: 0o40755, uid: 5, gid: 6 };
+    const unix: UnixSocket = {
+      ...socket,
+      ...{ type: 'unix', id: 3, socketType: 1, state: 10, backlog: 5, peerInode: 0, name: Buffer.from('s') },
+      ...{ nameDirectory: '/run/web', file: { mode: 0o140640, uid: 5, gid: 6 }, deleted: false, queue: [] },
+      ...{ late: { path: '/run/web/s', identity, directory }, journal: undefined },
+    };
+    const { name, name_dir, state, backlog, file_perms } = await fileEntry(unix, 'usk');
+    assert.deepEqual([name, name_dir, state, backlog, file_perms], ['', undefined, 'CLOSE', 0, undefined]);
+  });
+
   test('a unix socket after the one that it is connected to, which is not looked for among later ones', async () => {
     const unix = (id: number, peer: number): UnixSocket => ({
       ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
       ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
-      ...{ file: undefined, deleted: false, queue: [], journal: undefined },
+      ...{ file: undefined, deleted: false, late: undefined, queue: [], journal: undefined },
     });
     const order = async (...files: readonly UnixSocket[]) =>
       (await decoded({ files }, 'files')).map(({ id }) => id);

@@ -13,6 +13,7 @@ const nothing: RestorePlan = {
     coredumpFilters: [],
     sockets: [],
     brokenConnections: [],
+    lateNames: [],
     exclusiveTerminals: [],
   },
   ...{

@@ -1,4 +1,4 @@
-import { ioctlMemory } from '../system/descriptors.ts';
+import { ioctlMemory } from './descriptors.ts';
 
 /** FS_IOC_GETVERSION of include/uapi/linux/fs.h. */
 const FS_IOC_GETVERSION = 0x80087601;
