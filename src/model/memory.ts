@@ -35,7 +35,10 @@ export interface Vma {
   readonly heap: boolean;
   readonly stack: boolean;
   readonly hugetlb: boolean;
+  /** As a whole (VM_LOCKED alone). */
   readonly locked: boolean;
+  /** Each page when it is first used (MLOCK_ONFAULT of mlock2(2)). */
+  readonly lockedOnFault?: boolean;
   readonly noReserve: boolean;
   /** Advice that stuck to the area, as the numbers of madvise(2): MADV_DONTFORK, MADV_HUGEPAGE ... */
   readonly advice: readonly number[];

@@ -168,7 +168,7 @@ export const lateNothing: RestorePlan = {
     pressureTriggers: [],
     memoryKeys: [],
     mdwe: [],
-    futureLocks: [],
+    memoryLocks: [],
     signals: [],
   },
   aioRequests: 0,

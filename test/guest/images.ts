@@ -75,6 +75,7 @@ function compareThread(tid: number, theirs: string, ours: string): void {
 }
 
 const MAP_SHARED = 1;
+const MAP_LOCKED = 0x2000;
 const VVAR = 1 << 12;
 /** CRIU up to 4.1 does not look for this advice, but takes it from the images. */
 const MADV_WIPEONFORK = 1n << 18n;
@@ -85,14 +86,23 @@ function areas(mm: MmEntry): string[] {
     const range = `${start.toString(16)}-${end.toString(16)} ${prot}`;
     const isShared = (flags & MAP_SHARED) !== 0;
     const advice = (status & VVAR) !== 0 ? 0n : madv & ~MADV_WIPEONFORK;
-    return isShared ? `${range} shared` : `${range} ${flags.toString(16)} ${status.toString(16)} ${advice}`;
+    const others = (flags & ~MAP_LOCKED).toString(16);
+    return isShared ? `${range} shared` : `${range} ${others} ${status.toString(16)} ${advice}`;
   });
+}
+
+/** Where areas are locked as a whole. CRIU takes those for such that are locked page by page. */
+function locked(mm: MmEntry): bigint[] {
+  return mm.vmas.filter(({ flags }) => (flags & MAP_LOCKED) !== 0).map(({ start }) => start);
 }
 
 function compareMm(their: MmEntry, our: MmEntry): void {
   const plain = (mm: MmEntry) => ({ ...mm, vmas: [], exeFileId: 0, mmSavedAuxv: [], $unknown: undefined });
   assert.deepEqual(plain(our), plain(their));
   assert.deepEqual(areas(our), areas(their));
+  const [ours, theirs] = [locked(our), locked(their)];
+  assert.ok(ours.length > 0 && ours.every((start) => theirs.includes(start)));
+  assert.equal(theirs.length - ours.length, 1, 'one area is locked page by page');
 }
 
 /** Stored pages by their address. */

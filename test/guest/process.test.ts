@@ -109,7 +109,7 @@ suite(`processes on ${release}`, () => {
     const pid = await startState();
     const images = await bringBack('everything', [pid]);
     assert.equal(images.syntheticRootPid, undefined);
-    const lost = [/NUMA memory policy \(set_mempolicy\)/, /NUMA memory policy \(mbind\)/, /MLOCK_ONFAULT/];
+    const lost = [/NUMA memory policy \(set_mempolicy\)/, /NUMA memory policy \(mbind\)/];
     for (const note of [
       ...lost,
       /PR_MCE_KILL/,

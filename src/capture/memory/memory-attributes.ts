@@ -123,10 +123,5 @@ export function addressSpaceNotes(mm: Mm, areas: readonly Area[]): string[] {
       ({ view }) => view.vm_file === 0n && (view.anon_name ?? 0n) !== 0n,
       'have lost their name (PR_SET_VMA_ANON_NAME)',
     ),
-    ...countNote(
-      areas,
-      ({ flags }) => (flags & VM.lockOnFault) !== 0,
-      'that were locked page by page as they were used (MLOCK_ONFAULT) are locked as a whole',
-    ),
   ];
 }

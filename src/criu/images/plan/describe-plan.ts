@@ -142,6 +142,15 @@ function describeMemoryKeys({ memoryKeys }: RestorePlan, { pid }: Process): stri
     );
 }
 
+function describeMemoryLocks({ memoryLocks }: RestorePlan, { pid }: Process): string[] {
+  return memoryLocks
+    .filter((own) => own.pid === pid)
+    .flatMap(({ onFault, future }) => [
+      ...(onFault.length === 0 ? [] : [`locks ${counted(onFault.length, 'area')}, page by page`]),
+      ...(future === undefined ? [] : [`locks what it maps${future === 'on-fault' ? ', page by page' : ''}`]),
+    ]);
+}
+
 function describeThreads(plan: RestorePlan, { threads }: Process): string[] {
   const tids = new Set(threads.map(({ tid }) => tid));
   const own = (entries: readonly { readonly tid: number }[]): number[] =>
@@ -178,9 +187,7 @@ export function describeProcessPlan(plan: RestorePlan, process: Process): string
     ...describeSignals(plan, process),
     ...describeTimers(process),
     ...(plan.mdwe.includes(process.pid) ? ['gives up making memory executable'] : []),
-    ...plan.futureLocks
-      .filter(({ pid }) => pid === process.pid)
-      .map(({ onFault }) => `locks what it maps${onFault ? ', page by page' : ''}`),
+    ...describeMemoryLocks(plan, process),
     ...describeMemoryKeys(plan, process),
     ...describeThreads(plan, process),
     ...describeDescriptors(plan, process),

@@ -71,8 +71,14 @@ const memoryKeys = z.strictObject({
   areas: z.array(z.strictObject({ start: z.int(), bytes: z.int(), prot: z.int(), key: z.int() })),
 });
 
-/** A process that locks what it maps from now on; `onFault`: each page when it is first used. */
-const futureLock = z.strictObject({ pid: z.int(), onFault: z.boolean() });
+/** How a process locks memory that CRIU leaves unlocked. */
+const memoryLocks = z.strictObject({
+  pid: z.int(),
+  /** Areas of which each page is locked when it is first used: user address, length. */
+  onFault: z.array(z.strictObject({ start: z.int(), bytes: z.int() })),
+  /** What it maps from now on (mlockall(2) with MCL_FUTURE): as a whole, or as the areas above. */
+  future: z.enum(['at-once', 'on-fault']).optional(),
+});
 
 /** Signals of a process that are to be put right when CRIU is done with it. */
 const signals = z.strictObject({
@@ -164,8 +170,7 @@ export const restorePlanSchema = z.strictObject({
   aioRequests: z.int(),
   /** Processes that have given up making memory executable (PR_SET_MDWE). */
   mdwe: z.array(z.int()),
-  /** Processes that lock what they map (mlockall(2) with MCL_FUTURE, and perhaps MCL_ONFAULT). */
-  futureLocks: z.array(futureLock),
+  memoryLocks: z.array(memoryLocks),
   /** Signals of every process, children before their parents. */
   signals: z.array(signals),
 });
@@ -174,7 +179,7 @@ export const restorePlanSchema = z.strictObject({
 export type RestorePlan = z.infer<typeof restorePlanSchema>;
 export type PlannedConnect = z.infer<typeof connect>;
 export type PlannedJournalSocket = z.infer<typeof journalSocket>;
-export type FutureLock = z.infer<typeof futureLock>;
+export type MemoryLocks = z.infer<typeof memoryLocks>;
 export type PlannedName = z.infer<typeof lateName>;
 export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
 export type SignalsPlan = z.infer<typeof signals>;

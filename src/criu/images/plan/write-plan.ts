@@ -11,7 +11,7 @@ import { journalSocketsOf } from './journal-sockets.ts';
 import { lateNamesOf } from './late-names.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
-import { RESTORE_PLAN, type RestorePlan } from './restore-plan.ts';
+import { type MemoryLocks, RESTORE_PLAN, type RestorePlan } from './restore-plan.ts';
 import { signalsOf } from './signals.ts';
 
 const SECOND = 1_000_000_000n;
@@ -82,6 +82,15 @@ function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] 
   });
 }
 
+function memoryLocksOf({ pid, memory }: Process): MemoryLocks[] {
+  const onFault = (memory?.vmas ?? [])
+    .filter((vma) => vma.lockedOnFault === true)
+    .map(({ start, end }) => ({ start, bytes: end - start }));
+  const future = memory?.futureLock;
+  if (onFault.length === 0 && future === undefined) return [];
+  return [{ pid, onFault, ...(future === undefined ? {} : { future }) }];
+}
+
 function aioRequestsOf({ processes }: ProcessGroup): number {
   const rings = processes.flatMap(({ memory }) => aioRingEntries(memory?.vmas ?? []));
   return rings.reduce((sum, { nrReq = 0 }) => sum + nrReq, 0);
@@ -125,9 +134,7 @@ export function writeRestorePlan(
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),
     mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),
-    futureLocks: group.processes.flatMap(({ pid, memory }) =>
-      memory?.futureLock === undefined ? [] : [{ pid, onFault: memory.futureLock === 'on-fault' }],
-    ),
+    memoryLocks: group.processes.flatMap(memoryLocksOf),
     signals: signalsOf(group),
   };
   writeFileSync(join(directory, RESTORE_PLAN), `${JSON.stringify(plan, null, 2)}\n`, {

@@ -22,7 +22,7 @@ const nothing: RestorePlan = {
     pressureTriggers: [],
     memoryKeys: [],
     mdwe: [],
-    futureLocks: [],
+    memoryLocks: [],
     signals: [],
     aioRequests: 0,
   },

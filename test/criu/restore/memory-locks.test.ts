@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { lockFuture } from '../../../src/criu/restore/future-locks.ts';
+import type { MemoryLocks } from '../../../src/criu/images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from '../../../src/criu/restore/held-process.ts';
+import { type GiveLimit, lockMemory } from '../../../src/criu/restore/memory-locks.ts';
 import type { Tracee } from '../../../src/criu/restore/tracee.ts';
-import { limitOf, setLimit } from '../../../src/system/process-settings.ts';
+import { limitOf, type ResourceLimit, setLimit } from '../../../src/system/process-settings.ts';
 
 const [SYS_mmap, SYS_capset, SYS_mlockall] = [9, 126, 151];
 const MCL_FUTURE = 2;
@@ -23,6 +24,13 @@ const nowhere: Freezer = {
   putBack: () => undefined,
   frozen: () => Promise.resolve(),
 };
+
+/** Who runs the tests may be root without the right to raise a limit. */
+const unlimited: GiveLimit = () => undefined;
+const upTo =
+  (hard: bigint): GiveLimit =>
+  (pid, resource, limit) =>
+    setLimit(pid, resource, { soft: limit.soft < hard ? limit.soft : hard, hard });
 
 describe('memory that is mapped from now on', () => {
   let child: ChildProcess;
@@ -62,11 +70,19 @@ describe('memory that is mapped from now on', () => {
 
   test('is locked again, at once or page by page, and nothing that was there', () => {
     whileHeld(pid, nowhere, (tracee) => {
-      lockFuture(tracee, { pid, onFault: false });
+      lockMemory(tracee, { pid, onFault: [], future: 'at-once' }, unlimited);
       assert.equal(lockedKiB(), 0);
       assert.deepEqual([residentKiB(map(tracee)), lockedKiB()], [16, 16]);
-      lockFuture(tracee, { pid, onFault: true });
+      lockMemory(tracee, { pid, onFault: [], future: 'on-fault' }, unlimited);
       assert.deepEqual([residentKiB(map(tracee)), lockedKiB()], [0, 32]);
+    });
+  });
+
+  test('areas are locked page by page, and no page is brought into memory', () => {
+    whileHeld(pid, nowhere, (tracee) => {
+      const start = map(tracee);
+      lockMemory(tracee, { pid, onFault: [{ start, bytes: 2 * PAGE }] }, unlimited);
+      assert.deepEqual([residentKiB(start), lockedKiB()], [0, 8]);
     });
   });
 
@@ -76,18 +92,19 @@ describe('memory that is mapped from now on', () => {
     whileHeld(pid, nowhere, (tracee) => {
       giveUpCapabilities(tracee);
       assert.equal(tracee.call(pid, SYS_mlockall, MCL_FUTURE), -EPERM);
-      lockFuture(tracee, { pid, onFault: true });
+      lockMemory(tracee, { pid, onFault: [], future: 'on-fault' }, upTo(none.hard));
     });
     assert.deepEqual(limitOf(pid, RLIMIT_MEMLOCK), none);
   });
 
   test('is an error if the kernel refuses, and the limit is what it was', () => {
-    const none = { soft: 0n, hard: 8192n };
-    setLimit(pid, RLIMIT_MEMLOCK, none);
-    assert.throws(
-      () => lockFuture({ pid, call: () => -12 }, { pid, onFault: false }),
-      /mlockall fails \(ENOMEM/,
-    );
-    assert.deepEqual(limitOf(pid, RLIMIT_MEMLOCK), none);
+    const before = limitOf(pid, RLIMIT_MEMLOCK);
+    const given: ResourceLimit[] = [];
+    const refused = (locks: Omit<MemoryLocks, 'pid'>) => () =>
+      lockMemory({ pid, call: () => -12 }, { pid, ...locks }, (_pid, _resource, limit) => given.push(limit));
+    assert.throws(refused({ onFault: [], future: 'at-once' }), /mlockall fails \(ENOMEM/);
+    assert.throws(refused({ onFault: [{ start: 4096, bytes: 4096 }] }), /mlock2 of 0x1000 fails \(ENOMEM/);
+    assert.deepEqual([given[1], given[3]], [before, before]);
+    assert.equal(given[0]?.soft, 2n ** 64n - 1n);
   });
 });
