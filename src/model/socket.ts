@@ -86,6 +86,10 @@ export interface UnixSocket extends SocketCommon {
    * without a name, and it is bound when its process is there.
    */
   readonly late: OwnMake | undefined;
+  /** The process that has such a socket listen, if it did: its clients are told of that one (SO_PEERCRED). */
+  readonly listener?: number | undefined;
+  /** Where its file is, if its name has to lead there through links of directories. */
+  readonly leadsTo?: string | undefined;
   readonly queue: readonly SocketPacket[];
   /** Set if the other end was the journal's, which is another one now. */
   readonly journal: JournalSocket | undefined;

@@ -1,8 +1,9 @@
 import { basename } from 'node:path';
-import type { Sock } from '../../linux/sock.ts';
+import { type Sock, tcpState } from '../../linux/sock.ts';
 import { type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
 import type { OwnMake } from '../../model/open-file.ts';
 import type { UnixSocket } from '../../model/socket.ts';
+import { SOCK_DGRAM } from '../../system/abi.ts';
 import { bytesToText, isWholeText } from '../../system/byte-text.ts';
 import type { CaptureContext } from './context.ts';
 import { attributesOf, directoriesAbove, type NamedFile, type Naming, namedFile } from './named.ts';
@@ -55,15 +56,24 @@ export function refuseLateTarget(context: CaptureContext, target: bigint): void 
 
 /**
  * CRIU binds a socket to the name that was bound. Throws a FileRefusal if that is not where its file is any
- * more, or may be elsewhere.
+ * more.
+ * @param isBound whether CRIU binds it, and the file is to stay
+ * @returns where the name has to lead, if it is not the path itself: there may be links on the way, or the
+ * directories above it were renamed
  */
-export function checkBoundName(text: string, path: string): void {
-  if (text.startsWith('/')) {
-    if (basename(text) !== basename(path))
-      throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
-  } else if (!isItsPath(text, path)) {
+export function checkBoundName(text: string, path: string, isBound: boolean): string | undefined {
+  if (isItsPath(text, path)) return undefined;
+  if (!text.startsWith('/'))
     throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
-  }
+  if (!isBound) return undefined;
+  if (basename(text) !== basename(path))
+    throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
+  return path;
+}
+
+/** Whether it is one end of a connection: CRIU makes it with the other end, and binds it to nothing. */
+export function isConnection(sock: Sock): boolean {
+  return sock.sk_type !== SOCK_DGRAM && sock.state === tcpState.established;
 }
 
 /** The socket's file, if it is bound to a path, and what has to be made for it. */
@@ -72,7 +82,7 @@ export function socketFile(
   sock: Sock,
   unix: UnixSock,
   name: Uint8Array,
-): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'late'> {
+): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'late' | 'leadsTo'> {
   if (unix.dentry === 0n)
     return { file: undefined, deleted: false, nameDirectory: undefined, late: undefined };
   const { kernel } = context;
@@ -86,10 +96,11 @@ export function socketFile(
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
   }
   const text = Buffer.from(name).toString('utf8');
-  if (late === undefined) checkBoundName(text, named.path);
+  const isBound = !named.deleted && !isConnection(sock);
+  const leadsTo = late === undefined ? checkBoundName(text, named.path, isBound) : undefined;
   const isRelative = late === undefined && !text.startsWith('/');
   const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
-  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, late };
+  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, late, leadsTo };
 }
 
 /** The path of a socket's file. */
