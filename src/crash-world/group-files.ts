@@ -106,9 +106,9 @@ function checkSocketName(name: string, path: string): string | undefined {
 
 /**
  * Makes what a group needs before it is restored (files of memory file systems, and the directories of its
- * sockets) and looks whether the files on disks are still the same, and names of sockets lead to where they led. To be called for all groups before the
- * first one is restored: `made` collects the paths that several groups share. A group with problems must not
- * be restored.
+ * sockets) and looks whether the files on disks are still the same, and whether names of sockets lead to
+ * where they led. To be called for all groups before the first one is restored: `made` collects the paths
+ * that several groups share. A group with problems must not be restored.
  */
 export function makeAndCheckFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
   const preparation = readPreparation(directory);

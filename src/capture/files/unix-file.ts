@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import { type Sock, tcpState } from '../../linux/sock.ts';
 import { type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
+import { hasAcl } from '../../linux/xattr.ts';
 import type { OwnMake } from '../../model/open-file.ts';
 import type { UnixSocket } from '../../model/socket.ts';
 import { SOCK_DGRAM } from '../../system/abi.ts';
@@ -91,12 +92,14 @@ export function socketFile(
   const late = lateNameOf(context, named, name);
   const { directories } = pathFilesOf(context, named.namespace);
   directories.set(named.path, directoriesAbove(kernel, named));
-  if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
+  const isBound = !named.deleted && !isConnection(sock);
+  // That of an old file on a disk is given to the new one only where CRIU does not make that.
+  const losesAcl = isBound && late === undefined && hasAcl(kernel, named.inode.address) === true;
+  if (losesAcl || attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
   }
   const text = Buffer.from(name).toString('utf8');
-  const isBound = !named.deleted && !isConnection(sock);
   const leadsTo = late === undefined ? checkBoundName(text, named.path, isBound) : undefined;
   const isRelative = late === undefined && !text.startsWith('/');
   const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;

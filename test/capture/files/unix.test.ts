@@ -6,6 +6,7 @@ import { noSandboxes } from '../../../src/capture/sandboxes.ts';
 import { dentryStruct } from '../../../src/linux/dcache.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { fileAt } from '../../../src/linux/file.ts';
+import { inodeStruct } from '../../../src/linux/fs.ts';
 import { mountOf, mountStruct } from '../../../src/linux/mount.ts';
 import { socketStruct } from '../../../src/linux/net.ts';
 import { findPid, findTaskByPid } from '../../../src/linux/pid.ts';
@@ -104,6 +105,25 @@ for (const release of releases) {
       });
       assert.deepEqual(problems, [
         'FileRefusal: has a unix socket connected to /tmp/listener, which cannot be made in its sandbox: that is bound later',
+      ]);
+    });
+
+    test('outside of sandboxes: an ACL on a disk is lost, and named', () => {
+      const at = kernel.bind(dentryStruct).at(unix.dentry).d_inode;
+      const Inode = kernel.bind(inodeStruct);
+      const { dentry } = kernel.bind(unixSock).at(listener.sock.address);
+      // As if its file system were that of the root directory, which is on a disk.
+      const { d_inode: root } = kernel.bind(dentryStruct).at(mountOf(kernel, mount, 'mount').mnt_mountpoint);
+      const onDisk = word(at + BigInt(Inode.offsetOf('i_sb')), Inode.at(root).i_sb);
+      const withAcl = word(at + BigInt(Inode.offsetOf('i_acl')), dentry);
+      const notesOf = (...patches: Parameters<typeof openPatched>[1][number][]): unknown[] => {
+        const context = contextOf(openPatched(release, patches), false);
+        capture(context, listener);
+        return [...context.notes.values()];
+      };
+      assert.deepEqual(notesOf(onDisk), []);
+      assert.deepEqual(notesOf(onDisk, withAcl), [
+        ['the socket /tmp/listener has lost its ACL or other attributes'],
       ]);
     });
 
