@@ -70,5 +70,5 @@ export interface PathFile extends OpenFileCommon {
   /** The file has no name any more; its content is this ghost. */
   readonly ghostId: number | undefined;
   /** The ghost is made by this program; see `GhostFile`. */
-  readonly isHandedIn?: true;
+  readonly isOwnMake?: true;
 }

@@ -8,7 +8,7 @@ const identity: FileIdentity = {
 };
 const directory = { ...identity, inode: 6, mode: 0o40755 };
 /** What this program makes for the socket. */
-export const late = { path: '/run/web/s', identity, directory };
+export const ownMake = { path: '/run/web/s', identity, directory };
 
 /** A socket that listens by the name `/var/run/web/s`, and is bound late. */
 export function socketOf(id: number, over: Partial<UnixSocket>): UnixSocket {
@@ -24,7 +24,7 @@ export function socketOf(id: number, over: Partial<UnixSocket>): UnixSocket {
     owner: { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 },
     ...{ socketType: SOCK_STREAM, state: socketState.listen, backlog: 9, peerInode: 0, queue: [] },
     ...{ name: Buffer.from('/var/run/web/s'), nameDirectory: undefined, file: identity, deleted: false },
-    ...{ late, journal: undefined },
+    ...{ ownMake, journal: undefined },
     ...over,
   };
 }

@@ -83,33 +83,33 @@ export function socketFile(
   sock: Sock,
   unix: UnixSock,
   name: Uint8Array,
-): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'late' | 'leadsTo'> {
+): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'ownMake' | 'leadsTo'> {
   if (unix.dentry === 0n)
-    return { file: undefined, deleted: false, nameDirectory: undefined, late: undefined };
+    return { file: undefined, deleted: false, nameDirectory: undefined, ownMake: undefined };
   const { kernel } = context;
   const named = fileOf(context, unix, sock.address);
   const { mode, uid, gid } = named.identity;
-  const late = lateNameOf(context, named, name);
+  const ownMake = lateNameOf(context, named, name);
   const { directories } = pathFilesOf(context, named.namespace);
   directories.set(named.path, directoriesAbove(kernel, named));
   const isBound = !named.deleted && !isConnection(sock);
   // That of an old file on a disk is given to the new one only where CRIU does not make that.
-  const losesAcl = isBound && late === undefined && hasAcl(kernel, named.inode.address) === true;
+  const losesAcl = isBound && ownMake === undefined && hasAcl(kernel, named.inode.address) === true;
   if (losesAcl || attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
   }
   const text = Buffer.from(name).toString('utf8');
-  const leadsTo = late === undefined ? checkBoundName(text, named.path, isBound) : undefined;
-  const isRelative = late === undefined && !text.startsWith('/');
+  const leadsTo = ownMake === undefined ? checkBoundName(text, named.path, isBound) : undefined;
+  const isRelative = ownMake === undefined && !text.startsWith('/');
   const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
-  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, late, leadsTo };
+  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, ownMake, leadsTo };
 }
 
 /** The path of a socket's file. */
-export function socketPaths({ file, late, name, nameDirectory }: UnixSocket): string[] {
+export function socketPaths({ file, ownMake, name, nameDirectory }: UnixSocket): string[] {
   if (file === undefined) return [];
-  if (late !== undefined) return [late.path];
+  if (ownMake !== undefined) return [ownMake.path];
   const text = Buffer.from(name).toString('utf8');
   return [nameDirectory === undefined ? text : `${nameDirectory.replace(/\/$/, '')}/${text}`];
 }

@@ -245,7 +245,8 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   const journal = journalSocket(context, unix, sock, (peer) => unreadBytes(kernel, peer));
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
   const socketsFile = socketFile(context, sock, unix, name);
-  const listener = isListening && socketsFile.late !== undefined ? listenerOfLate(context, sock) : undefined;
+  const listener =
+    isListening && socketsFile.ownMake !== undefined ? listenerOfLate(context, sock) : undefined;
   notePeerCredentials(context, sock, name, listener);
   const isConnection = isConnected(sock) && journal === undefined;
   const isClosed = isConnection && peer === 0;

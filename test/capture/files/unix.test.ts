@@ -71,8 +71,8 @@ for (const release of releases) {
 
     test('in a sandbox, in a directory of others: the process that had it listen has it do so again', () => {
       const context = contextOf(openPatched(release, [inSandbox]), true);
-      const { late, listener: who, leadsTo } = capture(context, listener);
-      assert.deepEqual([late?.path, who, leadsTo], ['/tmp/listener', kinds.pid, undefined]);
+      const { ownMake, listener: who, leadsTo } = capture(context, listener);
+      assert.deepEqual([ownMake?.path, who, leadsTo], ['/tmp/listener', kinds.pid, undefined]);
       assert.deepEqual([...context.notes], []);
     });
 

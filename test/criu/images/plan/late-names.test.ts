@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { lateNamesOf } from '../../../../src/criu/images/plan/late-names.ts';
 import { socketState, type UnixSocket } from '../../../../src/model/socket.ts';
 import { SOCK_DGRAM } from '../../../../src/system/abi.ts';
-import { late, socketOf } from '../../unix-sockets.ts';
+import { ownMake, socketOf } from '../../unix-sockets.ts';
 
 const groupWith = (...files: readonly UnixSocket[]): Parameters<typeof lateNamesOf>[0] => {
   const descriptors = files.map(({ id }) => ({ fd: id + 2, fileId: id, closeOnExec: false }));
@@ -15,14 +15,14 @@ test('sockets that CRIU does not bind are bound later, by one who has them, and 
   const bound = { socketType: SOCK_DGRAM, state: socketState.established, backlog: 0 };
   const group = groupWith(
     socketOf(1, {}),
-    socketOf(2, { late: undefined }),
+    socketOf(2, { ownMake: undefined }),
     // Accepted from the first: it shares its name, and was bound to none.
     socketOf(3, { state: socketState.established, backlog: 0 }),
     socketOf(4, { ...bound, name: Buffer.from('s') }),
   );
   assert.deepEqual(lateNamesOf(group), [
-    { pid: 500, fd: 3, name: '/var/run/web/s', ...late, backlog: 9 },
-    { pid: 500, fd: 6, name: 's', ...late },
+    { pid: 500, fd: 3, name: '/var/run/web/s', ...ownMake, backlog: 9 },
+    { pid: 500, fd: 6, name: 's', ...ownMake },
   ]);
 });
 
