@@ -17,6 +17,7 @@ import { taskAt } from '../../../src/linux/sched.ts';
 import { family, sockStruct, tcpState } from '../../../src/linux/sock.ts';
 import { unixAddress, unixName, unixSock } from '../../../src/linux/unix.ts';
 import type { UnixSocket } from '../../../src/model/socket.ts';
+import { SOCK_DGRAM } from '../../../src/system/abi.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../vmcore/fixtures.ts';
 
@@ -106,6 +107,25 @@ for (const release of releases) {
       assert.deepEqual(problems, [
         'FileRefusal: has a unix socket connected to /tmp/listener, which cannot be made in its sandbox: that is bound later',
       ]);
+    });
+
+    test('in a sandbox: what sends to one by its name is refused', () => {
+      const Unix = kernel.bind(unixSock);
+      const sender = socketsOf(kernel).find(({ sock }) => sock.sk_type === SOCK_DGRAM) ?? assert.fail();
+      const receiver = Unix.at(Unix.at(sender.sock.address).peer);
+      // As if that were no pair, but a receiver that is bound where the listener is.
+      const member = (name: 'peer' | 'addr' | 'path.mnt' | 'path.dentry', value: bigint) =>
+        word(receiver.address + BigInt(Unix.offsetOf(name)), value);
+      const place = [
+        inSandbox,
+        member('addr', unix.addr),
+        member('path.mnt', unix.mnt),
+        member('path.dentry', unix.dentry),
+      ];
+      const paired = contextOf(openPatched(release, place), true);
+      assert.notEqual(capture(paired, sender).peerInode, 0);
+      const context = contextOf(openPatched(release, [...place, member('peer', 0n)]), true);
+      assert.throws(() => capture(context, sender), /connected to \/tmp\/listener, which cannot be made/);
     });
 
     test('outside of sandboxes: an ACL on a disk is lost, and named', () => {
