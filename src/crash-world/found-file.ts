@@ -19,7 +19,7 @@ export type FoundFiles = ReadonlyMap<string, FoundFile>;
 /** What a file is looked for by. */
 export interface NamedPath extends Pick<PathFile, 'path' | 'identity'> {
   readonly ghostId?: number | undefined;
-  readonly isHandedIn?: true;
+  readonly isOwnMake?: true;
 }
 
 /** The path by which an open file is opened again; undefined if it has none. */

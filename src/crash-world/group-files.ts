@@ -1,4 +1,5 @@
-import { closeSync, lstatSync, openSync, type Stats } from 'node:fs';
+import { closeSync, lstatSync, openSync, realpathSync, type Stats } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { readPreparation } from '../criu/restore/index.ts';
 import type { FileIdentity } from '../model/open-file.ts';
 import { fileType, typeOf } from '../system/file-mode.ts';
@@ -93,10 +94,21 @@ function compareNoted({ stats, generation }: FoundFile, was: FileIdentity): stri
 }
 
 /**
+ * A socket is bound by its name. Throws the file system's error if that leads nowhere; links are followed
+ * where they are, before a `..` behind them.
+ */
+function checkSocketName(name: string, path: string): string | undefined {
+  const place = join(realpathSync.native(dirname(name)), basename(name));
+  return place === path
+    ? undefined
+    : `is the file of a socket that was bound as ${name}: that is ${place} now`;
+}
+
+/**
  * Makes what a group needs before it is restored (files of memory file systems, and the directories of its
- * sockets) and looks whether the files on disks are still the same. To be called for all groups before the
- * first one is restored: `made` collects the paths that several groups share. A group with problems must not
- * be restored.
+ * sockets) and looks whether the files on disks are still the same, and whether names of sockets lead to
+ * where they led. To be called for all groups before the first one is restored: `made` collects the paths
+ * that several groups share. A group with problems must not be restored.
  */
 export function makeAndCheckFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
   const preparation = readPreparation(directory);
@@ -126,5 +138,6 @@ export function makeAndCheckFiles(directory: string, made: Set<string> = new Set
     });
   }
   for (const { path, identity } of preparation.checks) attempt(path, () => checkFile(path, identity));
+  for (const { name, path } of preparation.socketNames) attempt(path, () => checkSocketName(name, path));
   return problems;
 }

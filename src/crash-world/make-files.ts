@@ -21,31 +21,15 @@ import { contentPath, copyChunks, openImage, type Preparation } from '../criu/re
 import { makeFifo, O_PATH } from '../system/file-calls.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../system/file-systems.ts';
-import { codeOf, messageOf } from '../system/thrown.ts';
-import { removeAttribute, setAttribute } from '../system/xattr.ts';
+import { codeOf } from '../system/thrown.ts';
+import { aboutAttribute, removeInherited, setAttribute } from '../system/xattr.ts';
 
 type ToMake = Preparation['files'][number];
-
-/** What a new file gets from a default ACL of its directory. */
-const INHERITED = ['system.posix_acl_access', 'system.posix_acl_default'];
-/** An error says which attribute it is about. */
-function named(attribute: string, change: () => void): void {
-  try {
-    change();
-  } catch (error) {
-    throw new Error(`attribute ${attribute}: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-/** Takes away the ACLs that a new file has inherited. Throws an Error if one cannot be taken away. */
-export function removeInherited(path: string): void {
-  for (const name of INHERITED) named(name, () => removeAttribute(path, name));
-}
 
 /** Sets extended attributes, ACLs among them. Throws an Error with the name of one that cannot be set. */
 function setAttributes(path: string, attributes: Preparation['files'][number]['attributes']): void {
   for (const { name, value } of attributes) {
-    named(name, () => setAttribute(path, name, Buffer.from(value, 'base64')));
+    aboutAttribute(name, () => setAttribute(path, name, Buffer.from(value, 'base64')));
   }
 }
 

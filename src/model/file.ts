@@ -149,7 +149,7 @@ export interface GhostFile {
   /** What is in no memory, and a copy of the file has. */
   readonly onDisk?: ContentOnDisk;
   /** Set if CRIU is handed the file, and does not make it: of all that are open on it. */
-  readonly late?: OwnMake | undefined;
+  readonly ownMake?: OwnMake | undefined;
 }
 
 /** A lock on a file, as fcntl(2) and flock(2) set them. */

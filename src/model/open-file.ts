@@ -72,5 +72,5 @@ export interface PathFile extends OpenFileCommon {
   /** What is written to a file of pressure, to be told of it: `some 150000 1000000` (microseconds). */
   readonly pressureTrigger?: string | undefined;
   /** The ghost is made by this program; see `GhostFile`. */
-  readonly isHandedIn?: true;
+  readonly isOwnMake?: true;
 }

@@ -85,7 +85,11 @@ export interface UnixSocket extends SocketCommon {
    * Set if it has a file in a directory where others than root could lead CRIU elsewhere: CRIU makes it
    * without a name, and it is bound when its process is there.
    */
-  readonly late: OwnMake | undefined;
+  readonly ownMake: OwnMake | undefined;
+  /** The process that has such a socket listen, if it did: its clients are told of that one (SO_PEERCRED). */
+  readonly listener?: number | undefined;
+  /** Where its file is, if its name has to lead there through links of directories. */
+  readonly leadsTo?: string | undefined;
   readonly queue: readonly SocketPacket[];
   /** Set if the other end was the journal's, which is another one now. */
   readonly journal: JournalSocket | undefined;

@@ -52,6 +52,11 @@ export function renameIn(
 /** A name in an open directory. */
 export type NameIn = readonly [directoryFd: number, name: string];
 
+/** A path that leads to it for this program, whatever the path of its directory is by now. */
+export function pathIn([directoryFd, name]: NameIn): string {
+  return `/proc/self/fd/${directoryFd}/${name}`;
+}
+
 /**
  * Renames from one open directory to another of the same mount, whatever their paths are by now; never over
  * something else. @throws SystemCallError

@@ -5,6 +5,8 @@ import { checked, libcFunction } from './libc.ts';
 const CLONE_FS = 0x200;
 /** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
 const kinds = { mnt: 0x20000, uts: 0x0400_0000, ipc: 0x0800_0000 } as const;
+type Kind = keyof typeof kinds;
+const ALL: readonly Kind[] = ['mnt', 'uts', 'ipc'];
 
 const unshare = libcFunction<[flags: number]>('int unshare(int flags)');
 const fchdir = libcFunction<[fd: number]>('int fchdir(int fd)');
@@ -24,12 +26,13 @@ function leaveOthersTheirDirectories(): void {
  * sees, and so are those of programs that are started. Other threads of this program stay where they
  * are, so `use` must be done when it returns. Throws a SystemCallError if the namespaces cannot be entered,
  * or left again.
+ * @param which of them
  */
-export function inNamespacesOf<T>(pid: number, use: () => T): T {
+export function inNamespacesOf<T>(pid: number, use: () => T, which: readonly Kind[] = ALL): T {
   leaveOthersTheirDirectories();
-  const own = openAll('thread-self');
+  const own = openAll('thread-self', which);
   try {
-    const other = openAll(pid);
+    const other = openAll(pid, which);
     try {
       enter(other);
       return use();
@@ -69,11 +72,11 @@ export function withRoot<T>(directoryFd: number, use: () => T): T {
 
 type Namespace = readonly [fd: number, type: number];
 
-function openAll(pid: number | 'thread-self'): Namespace[] {
+function openAll(pid: number | 'thread-self', which: readonly Kind[]): Namespace[] {
   const opened: Namespace[] = [];
   try {
-    for (const [name, type] of Object.entries(kinds))
-      opened.push([openSync(`/proc/${pid}/ns/${name}`, constants.O_RDONLY), type]);
+    for (const kind of which)
+      opened.push([openSync(`/proc/${pid}/ns/${kind}`, constants.O_RDONLY), kinds[kind]]);
     return opened;
   } catch (error) {
     closeAll(opened);

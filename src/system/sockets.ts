@@ -6,6 +6,8 @@ export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
+/** Size of `sun_path` (unix(7)). */
+export const SUN_PATH_BYTES = 108;
 
 /** socket(2). */
 export const socket = libcFunction<[domain: number, type: number, protocol: number]>(

@@ -23,6 +23,7 @@ import { type GroupFiles, noFiles } from '../../src/model/file.ts';
 import type { FileIdentity } from '../../src/model/open-file.ts';
 import { listedRuns } from '../../src/model/page-runs.ts';
 import { libcFunction } from '../../src/system/libc.ts';
+import { socketOf } from '../criu/unix-sockets.ts';
 
 const getxattr = libcFunction<[path: string, name: string, value: Uint8Array, size: number]>(
   'long getxattr(const char *path, const char *name, void *value, size_t size)',
@@ -115,6 +116,25 @@ suite('preparing files', () => {
     assert.deepEqual(noted(), [{ path, problem: 'is a symbolic link and was a regular file' }]);
     rmSync(path);
     assert.deepEqual(noted(), [{ path, problem: 'is not there' }]);
+  });
+
+  test('looks whether the name of a socket leads to where its file was', () => {
+    const at = (path: string): string => join(onDisk, path);
+    for (const name of ['run', 'run/web', 'run/old']) mkdirSync(at(name));
+    symlinkSync('run', at('name'));
+    symlinkSync('../run/web', at('run/below'));
+    const problemsOf = (leadsTo: string, name: string) =>
+      makeAndCheckFiles(written({ files: [socketOf(1, { name: Buffer.from(name), leadsTo })] }));
+    assert.deepEqual(problemsOf(at('run/web/s'), at('name/web/s')), []);
+    assert.deepEqual(problemsOf(at('run/web/s'), `${at('run/below')}/../web/./s`), []);
+    assert.deepEqual(problemsOf(at('run/web/s'), at('run/old/s')), [
+      {
+        path: at('run/web/s'),
+        problem: `is the file of a socket that was bound as ${at('run/old/s')}: that is ${at('run/old/s')} now`,
+      },
+    ]);
+    const [gone] = problemsOf(at('run/web/s'), at('run/gone/s'));
+    assert.match(gone?.problem ?? '', /cannot be made or checked: ENOENT/);
   });
 
   // tmpfs has attributes of users since 6.6 only, trusted ones always.

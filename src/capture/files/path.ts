@@ -49,10 +49,7 @@ function checkProc(context: CaptureContext, file: NamedFile): void {
 }
 
 /** Where a file is to be found: its own path, another name of the same inode, or nowhere (a ghost). */
-function placeOf(
-  context: CaptureContext,
-  file: NamedFile,
-): Pick<PathFile, 'path' | 'ghostId' | 'isHandedIn'> {
+function placeOf(context: CaptureContext, file: NamedFile): Pick<PathFile, 'path' | 'ghostId' | 'isOwnMake'> {
   const { kernel } = context;
   if (!file.deleted) return { path: file.path, ghostId: undefined };
   if (file.inode.i_nlink > 0) {
@@ -67,14 +64,14 @@ function placeOf(
   if (!file.fileSystem.onDisk && !isMemoryFileSystem(file.fileSystem.name)) {
     throw new FileRefusal(`has ${file.path} open, which no longer exists on ${file.fileSystem.name}`);
   }
-  const late = deletedToMake(context, file);
+  const ownMake = deletedToMake(context, file);
   const { ghosts } = pathFilesOf(context, file.namespace);
   let ghost = ghosts.get(file.inode.address);
   if (ghost === undefined) {
-    ghost = { ...ghostOf(kernel, file, context.nextId(), context.disks), late };
+    ghost = { ...ghostOf(kernel, file, context.nextId(), context.disks), ownMake };
     ghosts.set(file.inode.address, ghost);
   }
-  return { path: file.path, ghostId: ghost.id, ...(ghost.late === undefined ? {} : { isHandedIn: true }) };
+  return { path: file.path, ghostId: ghost.id, ...(ghost.ownMake === undefined ? {} : { isOwnMake: true }) };
 }
 
 /**

@@ -1,8 +1,10 @@
 import { basename } from 'node:path';
-import type { Sock } from '../../linux/sock.ts';
+import { type Sock, tcpState } from '../../linux/sock.ts';
 import { type UnixSock, unixName, unixSock } from '../../linux/unix.ts';
+import { hasAcl } from '../../linux/xattr.ts';
 import type { OwnMake } from '../../model/open-file.ts';
 import type { UnixSocket } from '../../model/socket.ts';
+import { SOCK_DGRAM } from '../../system/abi.ts';
 import { bytesToText, isWholeText } from '../../system/byte-text.ts';
 import type { CaptureContext } from './context.ts';
 import { attributesOf, directoriesAbove, type NamedFile, type Naming, namedFile } from './named.ts';
@@ -55,15 +57,24 @@ export function refuseLateTarget(context: CaptureContext, target: bigint): void 
 
 /**
  * CRIU binds a socket to the name that was bound. Throws a FileRefusal if that is not where its file is any
- * more, or may be elsewhere.
+ * more.
+ * @param isBound whether CRIU binds it, and the file is to stay
+ * @returns where the name has to lead, if it is not the path itself: there may be links on the way, or the
+ * directories above it were renamed
  */
-export function checkBoundName(text: string, path: string): void {
-  if (text.startsWith('/')) {
-    if (basename(text) !== basename(path))
-      throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
-  } else if (!isItsPath(text, path)) {
+export function checkBoundName(text: string, path: string, isBound: boolean): string | undefined {
+  if (isItsPath(text, path)) return undefined;
+  if (!text.startsWith('/'))
     throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
-  }
+  if (!isBound) return undefined;
+  if (basename(text) !== basename(path))
+    throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
+  return path;
+}
+
+/** Whether it is one end of a connection: CRIU makes it with the other end, and binds it to nothing. */
+export function isConnection(sock: Sock): boolean {
+  return sock.sk_type !== SOCK_DGRAM && sock.state === tcpState.established;
 }
 
 /** The socket's file, if it is bound to a path, and what has to be made for it. */
@@ -72,30 +83,33 @@ export function socketFile(
   sock: Sock,
   unix: UnixSock,
   name: Uint8Array,
-): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'late'> {
+): Pick<UnixSocket, 'file' | 'deleted' | 'nameDirectory' | 'ownMake' | 'leadsTo'> {
   if (unix.dentry === 0n)
-    return { file: undefined, deleted: false, nameDirectory: undefined, late: undefined };
+    return { file: undefined, deleted: false, nameDirectory: undefined, ownMake: undefined };
   const { kernel } = context;
   const named = fileOf(context, unix, sock.address);
   const { mode, uid, gid } = named.identity;
-  const late = lateNameOf(context, named, name);
+  const ownMake = lateNameOf(context, named, name);
   const { directories } = pathFilesOf(context, named.namespace);
   directories.set(named.path, directoriesAbove(kernel, named));
-  if (attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
+  const isBound = !named.deleted && !isConnection(sock);
+  // That of an old file on a disk is given to the new one only where CRIU does not make that.
+  const losesAcl = isBound && ownMake === undefined && hasAcl(kernel, named.inode.address) === true;
+  if (losesAcl || attributesOf(kernel, named.fileSystem, named.inode.address).length > 0) {
     const holders = context.system.holdersOfObject(sock.address);
     context.noteHolders(holders, `the socket ${named.path} has lost its ACL or other attributes`);
   }
   const text = Buffer.from(name).toString('utf8');
-  if (late === undefined) checkBoundName(text, named.path);
-  const isRelative = late === undefined && !text.startsWith('/');
+  const leadsTo = ownMake === undefined ? checkBoundName(text, named.path, isBound) : undefined;
+  const isRelative = ownMake === undefined && !text.startsWith('/');
   const nameDirectory = isRelative ? named.path.slice(0, -text.length - 1) || '/' : undefined;
-  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, late };
+  return { file: { mode, uid, gid }, deleted: named.deleted, nameDirectory, ownMake, leadsTo };
 }
 
 /** The path of a socket's file. */
-export function socketPaths({ file, late, name, nameDirectory }: UnixSocket): string[] {
+export function socketPaths({ file, ownMake, name, nameDirectory }: UnixSocket): string[] {
   if (file === undefined) return [];
-  if (late !== undefined) return [late.path];
+  if (ownMake !== undefined) return [ownMake.path];
   const text = Buffer.from(name).toString('utf8');
   return [nameDirectory === undefined ? text : `${nameDirectory.replace(/\/$/, '')}/${text}`];
 }

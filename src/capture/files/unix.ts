@@ -13,7 +13,8 @@ import { type Holder, showHolder } from './holders.ts';
 import { journalSocket } from './journal.ts';
 import { FileRefusal } from './refusal.ts';
 import { lateSocketOptions, shutdownOf, socketIdentity, socketOptions } from './socket-options.ts';
-import { refuseLateTarget, socketFile } from './unix-file.ts';
+import { listenerOfLate, notePeerCredentials } from './unix-credentials.ts';
+import { isConnection as isConnected, refuseLateTarget, socketFile } from './unix-file.ts';
 import { unixQueue, unreadBytes } from './unix-queue.ts';
 
 const { ECONNRESET } = constants.errno;
@@ -199,22 +200,6 @@ function waitingPeer(
   return socketInode(context.kernel, context.kernel.bind(sockStruct).at(listener.sock).sk_socket);
 }
 
-/**
- * CRIU makes sockets as root: SO_PEERCRED, of a listening socket's new clients as well, then tells of root
- * instead of another user.
- */
-function notePeerCredentials(context: CaptureContext, sock: Sock, name: Uint8Array): void {
-  if (sock.sk_peer_cred === 0n) return;
-  const { euid, egid } = readCred(context.kernel, sock.sk_peer_cred);
-  if (euid === 0 && egid === 0) return;
-  const where = name.length === 0 ? 'a unix socket' : `the unix socket ${showUnixName(name)}`;
-  const holders = context.system.holdersOfObject(sock.address);
-  context.noteHolders(
-    holders,
-    `SO_PEERCRED of ${where} tells of root, no longer of user ${euid}, group ${egid}`,
-  );
-}
-
 function stateOf(sock: Sock): SocketState {
   if (sock.state === tcpState.listen) return 10;
   if (sock.state === tcpState.established) return 1;
@@ -259,8 +244,11 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
   }
   const journal = journalSocket(context, unix, sock, (peer) => unreadBytes(kernel, peer));
   const peer = isListening || journal !== undefined ? 0 : peerInode(context, unix, sock);
-  notePeerCredentials(context, sock, name);
-  const isConnection = sock.sk_type !== SOCK_DGRAM && state === tcpState.established && journal === undefined;
+  const socketsFile = socketFile(context, sock, unix, name);
+  const listener =
+    isListening && socketsFile.ownMake !== undefined ? listenerOfLate(context, sock) : undefined;
+  notePeerCredentials(context, sock, name, listener);
+  const isConnection = isConnected(sock) && journal === undefined;
   const isClosed = isConnection && peer === 0;
   if (isConnection && name.length > 0 && !context.of(Listeners).byAddress.has(unix.addr)) {
     context.noteHolders(
@@ -280,7 +268,8 @@ export function captureUnix(context: CaptureContext, file: File, socket: Socket,
     backlog: isListening ? sock.sk_max_ack_backlog : 0,
     peerInode: peer,
     name,
-    ...socketFile(context, sock, unix, name),
+    ...socketsFile,
+    listener,
     queue,
     journal,
   };

@@ -7,7 +7,7 @@ import { isRootsAlone } from '../../system/file-mode.ts';
 import { codeOf } from '../../system/thrown.ts';
 import { pathOf } from '../found-file.ts';
 
-type Socket = Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file' | 'late'>;
+type Socket = Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file' | 'ownMake'>;
 type Made = Exclude<OpenFile, UnixSocket> | Socket;
 
 /**
@@ -18,12 +18,12 @@ export function madePaths({ files }: { readonly files: readonly Made[] }): strin
   const paths = files.flatMap((file) => {
     if (file.type === 'unix') {
       const name = Buffer.from(file.name).toString('utf8');
-      return file.file === undefined || file.late !== undefined
+      return file.file === undefined || file.ownMake !== undefined
         ? []
         : [join(file.nameDirectory ?? '/', name)];
     }
     const named = pathOf(file);
-    return named?.ghostId === undefined || named.isHandedIn === true ? [] : [named.path];
+    return named?.ghostId === undefined || named.isOwnMake === true ? [] : [named.path];
   });
   return [...new Set(paths)];
 }

@@ -190,7 +190,11 @@ async function holdOne(
   if (problem !== undefined) return { problems: [problem] };
   const result = await holdImages(directory, {
     command: runtimeProgram('criu'),
-    inside: { pid: placeholder, programs: RUNTIME_DIRECTORY },
+    inside: {
+      pid: placeholder,
+      programs: RUNTIME_DIRECTORY,
+      remade: new Set(plan.sandbox.privateDirectories.map(({ path }) => path)),
+    },
     unit,
     taken: takenNumbers,
     examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],

@@ -3,13 +3,21 @@ import type { JournalStream } from '../../model/socket.ts';
 import { O_NONBLOCK, SOCK_DGRAM, SOCK_STREAM } from '../../system/abi.ts';
 import { F_SETFL, fcntl } from '../../system/descriptors.ts';
 import { checked } from '../../system/libc.ts';
-import { AF_UNIX, connect, SOCK_CLOEXEC, send, shutdown, socket, socketpair } from '../../system/sockets.ts';
+import {
+  AF_UNIX,
+  connect,
+  SOCK_CLOEXEC,
+  SUN_PATH_BYTES,
+  send,
+  shutdown,
+  socket,
+  socketpair,
+} from '../../system/sockets.ts';
 import type { PlannedJournalSocket } from '../images/plan/restore-plan.ts';
 import type { GroupResource } from './resource.ts';
 
 const JOURNAL = '/run/systemd/journal/stdout';
 const SHUT_RD = 0;
-const SUN_PATH_BYTES = 108;
 
 /**
  * What is sent first through a stream: identifier, unit, level, whether lines may begin with a level, and to

@@ -1,5 +1,6 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import type { Freezer } from './held-process.ts';
+import type { Where } from './others-directories/open-directory.ts';
 
 /** First descriptor that `criu` gets besides the standard ones. */
 export const FIRST_FD = 3;
@@ -40,8 +41,8 @@ export interface GroupToRestore {
   readonly cgroup: string;
   /** The first descriptor that CRIU does not have yet. */
   readonly firstFd: number;
-  /** A process in whose namespaces the group is restored; where this program is if not given. */
-  readonly inside?: number | undefined;
+  /** Where the group is restored; where this program is if not given. */
+  readonly inside?: Where | undefined;
   /** The unit that writes to the journal, if the system has booted and the journal is there. */
   readonly unit?: string | undefined;
 }

@@ -26,7 +26,7 @@ const makers: readonly MakeResource[] = [
   ({ plan }) => raiseAioLimit(plan.aioRequests),
   ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
   ({ directory, firstFd, inside }) => makeDeletedFiles(directory, { firstFd, inside }),
-  ({ plan }) => bindLate(plan.lateNames),
+  ({ plan, inside }) => bindLate(plan.lateNames, inside?.remade ?? new Set()),
 ];
 
 /**

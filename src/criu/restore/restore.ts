@@ -125,7 +125,7 @@ export async function holdImages(
   try {
     const resources = new GroupResources(directory, plan, cgroup.directory, {
       unit: options.unit,
-      inside: options.inside?.pid,
+      inside: options.inside,
     });
     made = resources;
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));

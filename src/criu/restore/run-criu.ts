@@ -6,6 +6,7 @@ import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
+import type { Where } from './others-directories/open-directory.ts';
 import { type CriuSteps, preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 
@@ -26,9 +27,7 @@ export interface CriuOptions {
 }
 
 /** Namespaces to run CRIU in. */
-export interface Inside {
-  /** A process that is in them. */
-  readonly pid: number;
+export interface Inside extends Where {
   /**
    * The directory of the command, which nobody has to find in there, nor may be allowed to execute there: it
    * is reached through a descriptor.

@@ -9,19 +9,19 @@ import { pathFileOf } from '../live-group.ts';
 test('CRIU makes sockets and deleted files by their paths, and nothing else', () => {
   const socket = (name: string, over: object = {}) => ({
     ...{ type: 'unix' as const, name: Buffer.from(name), nameDirectory: undefined },
-    ...{ file: { mode: 0o140666, uid: 0, gid: 0 }, late: undefined },
+    ...{ file: { mode: 0o140666, uid: 0, gid: 0 }, ownMake: undefined },
     ...over,
   });
   const open = pathFileOf(1, '/bin/sh');
   const files = [
     open,
     { ...open, path: '/tmp/gone', ghostId: 3 },
-    { ...open, path: '/tmp/handed-in', ghostId: 4, isHandedIn: true as const },
+    { ...open, path: '/tmp/handed-in', ghostId: 4, isOwnMake: true as const },
     socket('/run/web/socket'),
     socket('here', { nameDirectory: '/srv/web' }),
     socket('\0abstract', { file: undefined }),
     socket('/run/user/late', {
-      late: { path: '/run/user/late', identity: open.identity, directory: open.identity },
+      ownMake: { path: '/run/user/late', identity: open.identity, directory: open.identity },
     }),
   ];
   assert.deepEqual(madePaths({ files }), ['/tmp/gone', '/run/web/socket', '/srv/web/here']);

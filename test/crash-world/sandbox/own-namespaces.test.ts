@@ -40,6 +40,17 @@ suite('the UTS and IPC namespaces of a new sandbox', { skip: isRoot ? false : 'n
     );
   });
 
+  test('are looked at though the /proc of the sandbox has no settings', async () => {
+    await during(
+      ['--mount', '--ipc', '--uts'],
+      (pid) => {
+        assert.throws(() => inNamespacesOf(pid, () => readFileSync(QUEUES)), /ENOENT/);
+        assert.deepEqual(namespaceDifferences({ ipc, hostName }, pid), []);
+      },
+      `${settings} && ${named} && mount -t proc -o subset=pid proc /proc`,
+    );
+  });
+
   test('differ if one has settings that it had not, or is none', async () => {
     await during(
       ['--mount', '--ipc', '--uts'],

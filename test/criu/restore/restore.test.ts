@@ -108,7 +108,7 @@ describe('a restore', needsCgroups, () => {
       await once(placeholder.stdout, 'data');
       const pid = placeholder.pid ?? 0;
       const before = readlinkSync('/proc/thread-self/ns/mnt');
-      const group = await one.hold({ inside: { pid, programs: one.directory } });
+      const group = await one.hold({ inside: { pid, programs: one.directory, remade: new Set() } });
       assert.equal(group.restored, 'held', reasonOf(group));
       const found = (name: string): string => readFileSync(join(one.directory, name), 'latin1').trim();
       assert.equal(found('namespace'), readlinkSync(`/proc/${pid}/ns/mnt`));

@@ -15,14 +15,14 @@ export function writeDeletedFiles(
   images: ImageDirectory,
   source: PageSource,
 ): void {
-  if (ghosts.every(({ late }) => late === undefined)) return;
+  if (ghosts.every(({ ownMake }) => ownMake === undefined)) return;
   const image = images.pages(DELETED_CONTENT);
   const plans = ghosts.flatMap((ghost): DeletedFilePlan[] => {
-    const { id, late, runs, onDisk, accessedMicroseconds, modifiedMicroseconds } = ghost;
-    if (late === undefined) return [];
-    const { contentOffset, chunks } = writeContent(image, source, runs, late.identity.sizeBytes);
+    const { id, ownMake, runs, onDisk, accessedMicroseconds, modifiedMicroseconds } = ghost;
+    if (ownMake === undefined) return [];
+    const { contentOffset, chunks } = writeContent(image, source, runs, ownMake.identity.sizeBytes);
     if (onDisk !== undefined) writeContentOnDisk(image, onDisk, (piece) => chunks.push({ ...piece }));
-    return [{ id, ...late, accessedMicroseconds, modifiedMicroseconds, contentOffset, chunks }];
+    return [{ id, ...ownMake, accessedMicroseconds, modifiedMicroseconds, contentOffset, chunks }];
   });
   writeFileSync(join(images.path, DELETED_FILES), `${JSON.stringify(plans)}\n`, { flag: 'wx', mode: 0o600 });
 }

@@ -26,15 +26,15 @@ const O_NOFOLLOW = 0o400000;
  * are restored.
  */
 export function regFile(file: PathFile): MessageInitShape<typeof RegFileEntrySchema> {
-  const { ghostId, isHandedIn, path, position, identity } = file;
+  const { ghostId, isOwnMake, path, position, identity } = file;
   const entry = { ...head(file), pos: position ?? NO_SEEK, mode: identity.mode };
-  if (ghostId === undefined || isHandedIn !== true) return { ...entry, name: path };
+  if (ghostId === undefined || isOwnMake !== true) return { ...entry, name: path };
   return { ...entry, flags: entry.flags & ~O_NOFOLLOW, name: handedInAs(ghostId), ext: true };
 }
 
 /** Says of a file without a name where its content is. */
-export function writeRemap(images: ImageDirectory, { id, ghostId, isHandedIn }: PathFile): void {
-  if (ghostId === undefined || isHandedIn === true) return;
+export function writeRemap(images: ImageDirectory, { id, ghostId, isOwnMake }: PathFile): void {
+  if (ghostId === undefined || isOwnMake === true) return;
   images
     .image('remap-fpath')
     .entry(RemapFilePathEntrySchema, { origId: id, remapId: ghostId, remapType: RemapType.GHOST });
@@ -106,5 +106,5 @@ export function writeContentOnDisk(
  * error, if part of it cannot be had.
  */
 export function writeGhosts({ ghosts }: GroupFiles, images: ImageDirectory, source: PageSource): void {
-  for (const ghost of ghosts) if (ghost.late === undefined) writeGhost(images, source, ghost);
+  for (const ghost of ghosts) if (ghost.ownMake === undefined) writeGhost(images, source, ghost);
 }

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ExtendedAttribute, FileToMake, GroupFiles, TmpfsFiles } from '../../../model/file.ts';
+import type { ExtendedAttribute, FileToMake, GroupFiles, OpenFile, TmpfsFiles } from '../../../model/file.ts';
 import { writeContent } from '../content.ts';
 import { type ImageDirectory, ImageFile, type PageSource } from '../image.ts';
 import { CONTENT, PREPARATION, type Preparation, type PreparedAttributes } from '../plan/preparation.ts';
@@ -11,7 +11,14 @@ function encoded(list: readonly ExtendedAttribute[]): PreparedAttributes {
 
 /** What of a group, or of nobody's files, is prepared. */
 export type FilesToPrepare = Pick<GroupFiles, 'directoriesToMake' | 'filesToMake'> &
-  Partial<Pick<GroupFiles, 'filesToCheck'> & TmpfsFiles>;
+  Partial<Pick<GroupFiles, 'filesToCheck' | 'files'> & TmpfsFiles>;
+
+function socketNamesOf(files: readonly OpenFile[]): Preparation['socketNames'] {
+  return files.flatMap((file) => {
+    if (file.type !== 'unix' || file.leadsTo === undefined) return [];
+    return [{ name: Buffer.from(file.name).toString('utf8'), path: file.leadsTo }];
+  });
+}
 
 /**
  * Writes what `makeAndCheckFiles` needs: `preparation.json`, and the content of every file that went with the
@@ -28,6 +35,7 @@ export function writePreparation(files: FilesToPrepare, images: ImageDirectory, 
     symlinks: [...(files.symlinksToMake ?? [])],
     names: [...(files.namesToMake ?? [])],
     checks: [...(files.filesToCheck ?? [])],
+    socketNames: socketNamesOf(files.files ?? []),
   };
   writeFileSync(join(images.path, PREPARATION), `${JSON.stringify(preparation)}\n`, {
     flag: 'wx',

@@ -82,7 +82,7 @@ function unixName(name: Uint8Array): Uint8Array {
 
 /** What CRIU is told of a socket that is bound later: it is neither bound nor listens yet. */
 function unnamed(socket: UnixSocket): UnixSocket {
-  if (socket.late === undefined) return socket;
+  if (socket.ownMake === undefined) return socket;
   const state = socket.state === socketState.listen ? socketState.close : socket.state;
   const none = { name: new Uint8Array(), nameDirectory: undefined, file: undefined };
   return { ...socket, ...none, state, backlog: 0 };

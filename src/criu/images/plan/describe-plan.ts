@@ -54,7 +54,7 @@ export function describeGroupPlan(
   }: Pick<ProcessGroup, 'segments' | 'semaphores' | 'messageQueues' | 'sandbox'>,
 ): string[] {
   const paths = (entries: readonly { readonly path: string }[]): string[] => entries.map(({ path }) => path);
-  const { directories, files, symlinks, names, checks } = preparation;
+  const { directories, files, symlinks, names, checks, socketNames } = preparation;
   return [
     ...(sandbox === undefined
       ? []
@@ -75,6 +75,7 @@ export function describeGroupPlan(
       (list) => `makes System V message queues with their messages: ${list}`,
     ),
     ...(checks.length > 0 ? [`compares ${counted(checks.length, 'file')} with what they were`] : []),
+    ...line(paths(socketNames), (list) => `looks whether the names of sockets lead to ${list}`),
     ...(plan.journalSockets.length > 0
       ? [`opens ${counted(plan.journalSockets.length, 'socket')} to the new journal`]
       : []),

@@ -7,12 +7,20 @@ export interface Holders {
   readonly processes: readonly Pick<Process, 'pid' | 'filesId'>[];
 }
 
-/** A process of the group, and a descriptor in it, that lead to an open file; empty if none does. */
-export function holderOf({ files, processes }: Holders, id: number): { pid: number; fd: number }[] {
-  for (const { filesId, descriptors } of files.tables) {
+/**
+ * A process of the group, and a descriptor in it, that lead to an open file; empty if none does.
+ * @param wanted the process, if it is one of those that have it
+ */
+export function holderOf(
+  { files, processes }: Holders,
+  id: number,
+  wanted?: number,
+): { pid: number; fd: number }[] {
+  const holders = files.tables.flatMap(({ filesId, descriptors }) => {
     const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
-    const pid = processes.find((process) => process.filesId === filesId)?.pid;
-    if (fd !== undefined && pid !== undefined) return [{ pid, fd }];
-  }
-  return [];
+    if (fd === undefined) return [];
+    return processes.filter((process) => process.filesId === filesId).map(({ pid }) => ({ pid, fd }));
+  });
+  const found = holders.find(({ pid }) => pid === wanted) ?? holders[0];
+  return found === undefined ? [] : [found];
 }

@@ -10,12 +10,12 @@ import type { PlannedName } from './restore-plan.ts';
  */
 export function lateNamesOf(group: Holders): PlannedName[] {
   return group.files.files.flatMap((file): PlannedName[] => {
-    if (file.type !== 'unix' || file.late === undefined) return [];
-    const { late, name, state, socketType, backlog } = file;
+    if (file.type !== 'unix' || file.ownMake === undefined) return [];
+    const { ownMake, name, state, socketType, backlog, listener } = file;
     if (socketType !== SOCK_DGRAM && state === socketState.established) return [];
-    const [holder] = holderOf(group, file.id);
-    if (holder === undefined) throw new Error(`nobody has the socket ${late.path}, which is to be bound`);
+    const [holder] = holderOf(group, file.id, listener);
+    if (holder === undefined) throw new Error(`nobody has the socket ${ownMake.path}, which is to be bound`);
     const listens = state === socketState.listen ? { backlog } : {};
-    return [{ ...holder, name: Buffer.from(name).toString('utf8'), ...late, ...listens }];
+    return [{ ...holder, name: Buffer.from(name).toString('utf8'), ...ownMake, ...listens }];
   });
 }

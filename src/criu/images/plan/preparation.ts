@@ -49,6 +49,8 @@ export const preparationSchema = z.object({
   symlinks: z.array(z.object({ path: z.string(), target: z.string(), uid: z.number(), gid: z.number() })),
   names: z.array(z.object({ path: z.string(), of: z.string() })),
   checks: z.array(z.object({ path: z.string(), identity: fileIdentity })),
+  /** Names that sockets are bound to again, and where these have to lead, through links of directories. */
+  socketNames: z.array(z.object({ name: z.string(), path: z.string() })),
 });
 
 export type Preparation = z.infer<typeof preparationSchema>;

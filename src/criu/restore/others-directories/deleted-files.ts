@@ -1,5 +1,6 @@
 import {
   closeSync,
+  constants,
   existsSync,
   fchmodSync,
   fchownSync,
@@ -10,9 +11,8 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { moveBetween, type NameIn, setTimes } from '../../../system/file-calls.ts';
+import { type NameIn, pathIn, setTimes } from '../../../system/file-calls.ts';
 import { permissionsOf } from '../../../system/file-mode.ts';
-import { inNamespacesOf } from '../../../system/namespaces.ts';
 import { codeOf, messageOf } from '../../../system/thrown.ts';
 import {
   DELETED_CONTENT,
@@ -23,8 +23,8 @@ import {
 } from '../../images/plan/deleted-files.ts';
 import { copyChunks } from '../copy-chunks.ts';
 import { openImage, readImageText } from '../open-image.ts';
-import type { GroupResource } from '../resource.ts';
-import { openOthersDirectory } from './open-directory.ts';
+import type { GroupResource, GroupToRestore } from '../resource.ts';
+import { openOthersDirectory, type Where } from './open-directory.ts';
 import { StagingDirectory } from './staging-directory.ts';
 
 /** A file without a name. */
@@ -34,21 +34,26 @@ interface Made {
   readonly notes: readonly string[];
 }
 
+/** Makes the directory that nobody else can enter. */
+type Stage = (directory: number) => StagingDirectory;
+
 /**
  * Makes the deleted files that CRIU does not, because others than root can write to the directories that they
  * were in: see `bindLate`. CRIU opens them through the descriptors that it is handed, each with the flags and
  * the position that it had.
  * @param directory of the images
- * @param options the first descriptor that CRIU has one under, and a process in the mount namespace of the
- * restored ones
+ * @param group where, and the first descriptor that CRIU has one under
  */
 export function makeDeletedFiles(
   directory: string,
-  { firstFd, inside }: { readonly firstFd: number; readonly inside: number | undefined },
+  { firstFd, inside }: Pick<GroupToRestore, 'firstFd' | 'inside'>,
+  stage: Stage = (fd) => new StagingDirectory(fd),
 ): GroupResource {
   const path = join(directory, DELETED_FILES);
   const plans = existsSync(path) ? deletedFilesSchema.parse(JSON.parse(readImageText(path))) : [];
-  let made = plans.length === 0 ? [] : makeAll(plans, directory, inside ?? process.pid);
+  const where = inside ?? { pid: process.pid, remade: new Set<string>() };
+  let made =
+    plans.length === 0 ? [] : makeAll(plans, directory, (plan, from) => makeOne(plan, from, where, stage));
   return {
     fds: made.map(({ fd }) => fd),
     options: plans.flatMap(({ id }, i) => ['--inherit-fd', `fd[${firstFd + i}]:${handedInAs(id)}`]),
@@ -62,14 +67,16 @@ export function makeDeletedFiles(
 }
 
 /** All of them, or none. Throws an Error. */
-function makeAll(plans: readonly DeletedFilePlan[], images: string, inside: number): Made[] {
+function makeAll(
+  plans: readonly DeletedFilePlan[],
+  images: string,
+  make: (plan: DeletedFilePlan, content: number) => Made,
+): Made[] {
   const content = openImage(join(images, DELETED_CONTENT));
   const made: Made[] = [];
   try {
-    return inNamespacesOf(inside, () => {
-      for (const plan of plans) made.push(makeOne(plan, content));
-      return made;
-    });
+    for (const plan of plans) made.push(make(plan, content));
+    return made;
   } catch (error) {
     for (const { fd } of made) closeSync(fd);
     throw error;
@@ -78,11 +85,11 @@ function makeAll(plans: readonly DeletedFilePlan[], images: string, inside: numb
   }
 }
 
-function makeOne(plan: DeletedFilePlan, content: number): Made {
+function makeOne(plan: DeletedFilePlan, content: number, where: Where, stage: Stage): Made {
   try {
-    const directory = openOthersDirectory(plan);
+    const directory = openOthersDirectory(plan, where);
     try {
-      return makeIn(directory, plan, content);
+      return makeIn(directory, plan, content, stage(directory));
     } finally {
       closeSync(directory);
     }
@@ -91,31 +98,43 @@ function makeOne(plan: DeletedFilePlan, content: number): Made {
   }
 }
 
-/** Of a name that somebody else has given to another file, the file does without: it is deleted anyway. */
-function makeIn(directory: number, plan: DeletedFilePlan, content: number): Made {
-  const staging = new StagingDirectory(directory);
+/**
+ * It is root's, and nobody else's to read, as long as it has a name that others see. Of a name that somebody
+ * else has given to another file, it does without: it is deleted anyway.
+ */
+function makeIn(directory: number, plan: DeletedFilePlan, content: number, staging: StagingDirectory): Made {
   try {
-    const made: NameIn = [staging.fd, basename(plan.path)];
-    const fd = openSync(`/proc/self/fd/${made[0]}/${made[1]}`, 'wx+', 0o600);
+    const { made, fd } = staging.create();
     try {
-      fill(fd, plan, content);
-      return { fd, notes: deleteAs(made, [directory, made[1]], fd, plan.path) };
-    } catch (error) {
+      copyChunks(content, fd, plan);
+      ftruncateSync(fd, plan.identity.sizeBytes);
+      const notes = deleteAs(made, [directory, basename(plan.path)], fd, plan.path, staging);
+      return { fd: finished(fd, plan), notes };
+    } finally {
       closeSync(fd);
-      throw error;
     }
   } finally {
     staging.remove();
   }
 }
 
-function fill(fd: number, plan: DeletedFilePlan, content: number): void {
-  const { uid, gid, mode, sizeBytes } = plan.identity;
-  copyChunks(content, fd, plan);
-  ftruncateSync(fd, sizeBytes);
-  fchownSync(fd, uid, gid);
-  fchmodSync(fd, permissionsOf(mode));
-  setTimes(fd, nanoseconds(plan.accessedMicroseconds), nanoseconds(plan.modifiedMicroseconds));
+/**
+ * Gives a file its owner, mode and times.
+ * @returns a descriptor that does not write: while one does, the file is no program that could be run
+ * (deny_write_access() of the kernel)
+ */
+function finished(made: number, plan: DeletedFilePlan): number {
+  const { uid, gid, mode } = plan.identity;
+  const fd = openSync(`/proc/self/fd/${made}`, constants.O_RDONLY);
+  try {
+    fchownSync(fd, uid, gid);
+    fchmodSync(fd, permissionsOf(mode));
+    setTimes(fd, nanoseconds(plan.accessedMicroseconds), nanoseconds(plan.modifiedMicroseconds));
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
 }
 
 function nanoseconds(microseconds: number): bigint {
@@ -127,13 +146,19 @@ function nanoseconds(microseconds: number): bigint {
  * if somebody has given it another name meanwhile.
  * @returns a sentence if the name is taken
  */
-function deleteAs(made: NameIn, place: NameIn, fd: number, path: string): string[] {
-  const at = `/proc/self/fd/${place[0]}/${place[1]}`;
+function deleteAs(
+  made: NameIn,
+  place: NameIn,
+  fd: number,
+  path: string,
+  staging: StagingDirectory,
+): string[] {
+  const at = pathIn(place);
   try {
-    moveBetween(made, place);
+    staging.give(made, place);
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
-    unlinkSync(`/proc/self/fd/${made[0]}/${made[1]}`);
+    unlinkSync(pathIn(made));
     return [`the deleted file ${path} has another name in /proc: there is a file of that name`];
   }
   if (lstatSync(at, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) unlinkSync(at);

@@ -1,14 +1,16 @@
-import { closeSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, closeSync, lchownSync, lstatSync, unlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { takeDescriptor } from '../../../system/descriptors.ts';
 import { errnoText } from '../../../system/errno.ts';
-import { moveBetween, type NameIn } from '../../../system/file-calls.ts';
-import { inodeOf } from '../../../system/file-handle.ts';
-import { typeOf } from '../../../system/file-mode.ts';
-import { inNamespacesOf } from '../../../system/namespaces.ts';
+import { type NameIn, pathIn } from '../../../system/file-calls.ts';
+import { permissionsOf } from '../../../system/file-mode.ts';
 import { messageOf } from '../../../system/thrown.ts';
+import { aboutAttribute, setAttribute } from '../../../system/xattr.ts';
 import type { PlannedName } from '../../images/plan/restore-plan.ts';
+import { type Freezer, whileHeld } from '../held-process.ts';
 import type { GroupResource } from '../resource.ts';
+import type { Tracee } from '../tracee.ts';
+import { takeOldAway } from './old-socket.ts';
 import { openOthersDirectory } from './open-directory.ts';
 import { StagingDirectory } from './staging-directory.ts';
 
@@ -18,6 +20,16 @@ interface Bound {
   readonly place: NameIn;
   readonly device: bigint;
   readonly inode: bigint;
+}
+
+/** How sockets are bound. */
+interface Binding {
+  /** See `Where` of open-directory.ts. */
+  readonly remade: ReadonlySet<string>;
+  readonly stage: (directory: number) => StagingDirectory;
+  readonly freezer: Freezer;
+  /** Is told of each one as soon as it has its name. */
+  readonly note: (bound: Bound) => void;
 }
 
 /**
@@ -31,19 +43,27 @@ interface Bound {
  * its owner and mode there, listens if it did, and is moved to its place. The place is a directory that is
  * held by a descriptor, to which no link has led, and which has the owner, the mode and, on a disk, the inode
  * of the old one.
+ * @param remade see `Where`
+ * @param stage makes the directory that nobody else can enter
  */
-export function bindLate(names: readonly PlannedName[]): GroupResource {
+export function bindLate(
+  names: readonly PlannedName[],
+  remade: ReadonlySet<string>,
+  stage: Binding['stage'] = (directory) => new StagingDirectory(directory),
+): GroupResource {
   let bound: Bound[] = [];
   return {
-    ready: () => {
+    held: async (freezer) => {
       for (const name of names) {
         try {
-          bound.push(inNamespacesOf(name.pid, () => bindName(name)));
+          bindName(name, { remade, stage, freezer, note: (one) => bound.push(one) });
+          await freezer.frozen();
         } catch (error) {
-          return [`the unix socket ${name.path} cannot be bound: ${messageOf(error)}`];
+          throw new Error(`the unix socket ${name.path} cannot be bound: ${messageOf(error)}`, {
+            cause: error,
+          });
         }
       }
-      return [];
     },
     finish: (isRestored) => {
       const all = bound;
@@ -60,8 +80,8 @@ export function bindLate(names: readonly PlannedName[]): GroupResource {
 }
 
 /** @returns a sentence if it is there still, and cannot be removed */
-function removeName({ path, place: [directory, name], device, inode }: Bound): string[] {
-  const at = `/proc/self/fd/${directory}/${name}`;
+function removeName({ path, place, device, inode }: Bound): string[] {
+  const at = pathIn(place);
   try {
     const now = lstatSync(at, { bigint: true, throwIfNoEntry: false });
     if (now?.dev === device && now.ino === inode) unlinkSync(at);
@@ -71,32 +91,48 @@ function removeName({ path, place: [directory, name], device, inode }: Bound): s
   }
 }
 
-function bindName(name: PlannedName): Bound {
-  const socket = takeDescriptor(name.pid, name.fd);
-  if (socket < 0) throw new Error(`process ${name.pid} has no descriptor ${name.fd} (${errnoText(-socket)})`);
+function bindName(name: PlannedName, binding: Binding): void {
+  const { pid } = name;
+  const socket = takeDescriptor(pid, name.fd);
+  if (socket < 0) throw new Error(`process ${pid} has no descriptor ${name.fd} (${errnoText(-socket)})`);
   try {
-    const directory = openOthersDirectory(name);
+    const directory = openOthersDirectory(name, { pid, remade: binding.remade });
+    let isNoted = false;
+    const note = (bound: Bound): void => {
+      binding.note(bound);
+      isNoted = true;
+    };
     try {
-      return bindIn(directory, socket, name);
-    } catch (error) {
-      closeSync(directory);
-      throw error;
+      bindIn(directory, socket, name, { ...binding, note });
+    } finally {
+      if (!isNoted) closeSync(directory);
     }
   } finally {
     closeSync(socket);
   }
 }
 
-function bindIn(directory: number, socket: number, name: PlannedName): Bound {
+function bindIn(
+  directory: number,
+  socket: number,
+  name: PlannedName,
+  { stage, freezer, note }: Binding,
+): void {
   const place: NameIn = [directory, basename(name.path)];
-  const staging = new StagingDirectory(directory);
+  const staging = stage(directory);
   try {
-    const made = staging.bind(socket, name);
+    const made = staging.bind(socket, name.name);
     try {
-      const stats = lstatSync(`/proc/self/fd/${made[0]}/${made[1]}`, { bigint: true });
-      takeOldAway(place, name, staging);
-      moveBetween(made, place);
-      return { path: name.path, place, device: stats.dev, inode: stats.ino };
+      if (name.backlog !== undefined) listenAs(name, name.backlog, freezer);
+      const attributes = takeOldAway(place, name, staging);
+      const at = pathIn(made);
+      lchownSync(at, name.identity.uid, name.identity.gid);
+      for (const { name: attribute, value } of attributes)
+        aboutAttribute(attribute, () => setAttribute(at, attribute, value));
+      chmodSync(at, permissionsOf(name.identity.mode));
+      const { dev: device, ino: inode } = lstatSync(at, { bigint: true });
+      staging.give(made, place);
+      note({ path: name.path, place, device, inode });
     } finally {
       closeSync(made[0]);
     }
@@ -105,25 +141,14 @@ function bindIn(directory: number, socket: number, name: PlannedName): Bound {
   }
 }
 
+const SYS_listen = 50;
+
 /**
- * Takes the file of the dead system's socket from the place of the new one. Throws an Error, and leaves it,
- * if something is there that is not provably that: it is somebody's who runs now. Of a memory file system
- * everything has gone.
+ * Has the process itself make its socket listen: the kernel tells clients of who did (SO_PEERCRED,
+ * unix_listen() of net/unix/af_unix.c).
  */
-function takeOldAway(place: NameIn, { path, identity: was }: PlannedName, staging: StagingDirectory): void {
-  const [directory, name] = place;
-  if (lstatSync(`/proc/self/fd/${directory}/${name}`, { throwIfNoEntry: false }) === undefined) return;
-  const isOld = (fd: number, at: string): boolean => {
-    const stats = lstatSync(`/proc/self/fd/${fd}/${at}`);
-    const now = inodeOf(fd, at);
-    const isItsInode = now?.inode === was.inode && now.generation === was.generation;
-    return was.onDisk && isItsInode && typeOf(stats.mode) === typeOf(was.mode);
-  };
-  const wrong = new Error(`something else is at ${path}`);
-  if (!isOld(directory, name)) throw wrong;
-  // Whoever can write to the directory may have put another one there: what was taken is looked at.
-  const taken = staging.take(place);
-  if (isOld(...taken)) return;
-  moveBetween(taken, place);
-  throw wrong;
+function listenAs({ pid, fd }: PlannedName, backlog: number, freezer: Freezer): void {
+  const listen = (tracee: Tracee): number => tracee.call(pid, SYS_listen, fd, backlog);
+  const result = whileHeld(pid, freezer, listen);
+  if (result !== 0) throw new Error(`listen fails (${errnoText(-result)})`);
 }

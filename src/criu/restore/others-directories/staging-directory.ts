@@ -1,101 +1,135 @@
 import { randomBytes } from 'node:crypto';
 import {
-  chmodSync,
   closeSync,
   constants,
   fstatSync,
-  lchownSync,
   mkdirSync,
   openSync,
   readdirSync,
+  readlinkSync,
   rmdirSync,
   rmSync,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { moveBetween, type NameIn, O_PATH, openBelow } from '../../../system/file-calls.ts';
-import { permissionsOf } from '../../../system/file-mode.ts';
+import { moveBetween, type NameIn, O_PATH, openBelow, pathIn } from '../../../system/file-calls.ts';
 import { checked } from '../../../system/libc.ts';
 import { withRoot } from '../../../system/namespaces.ts';
-import { AF_UNIX, bind, listen } from '../../../system/sockets.ts';
+import { AF_UNIX, bind, SUN_PATH_BYTES } from '../../../system/sockets.ts';
 import { codeOf } from '../../../system/thrown.ts';
-import type { PlannedName } from '../../images/plan/restore-plan.ts';
+import { removeInherited } from '../../../system/xattr.ts';
 
 /** What is left of a program that was killed has this name. */
 const PREFIX = '.otherworld-';
 const OTHERS = 0o077;
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;
-/** In it: a `/` to bind a socket in, and what is moved out of the way. */
-const [ROOT, TAKEN] = ['root', 'taken'];
+/** In it: a `/` to bind a socket in, a file that is made, and what is moved out of the way. */
+const [ROOT, FILE, TAKEN] = ['root', 'file', 'taken'];
 
 /**
  * A directory that only root can enter, inside of one that others can write to. These can rename it, and take
- * it away while it is empty, but neither change nor see what is in it, which is reached by descriptors.
+ * it away while it is empty, but neither change nor see what is in it, which is reached by descriptors. What
+ * is made in it inherits no ACL.
  */
 export class StagingDirectory {
   readonly #parent: number;
   readonly #name = `${PREFIX}${randomBytes(16).toString('hex')}`;
-  /** Leads into it, as long as it is not removed. */
-  readonly fd: number;
+  readonly #fd: number;
 
   /** Makes it. Throws an Error if it cannot be made, or somebody has put another one there. */
   constructor(parent: number) {
     this.#parent = parent;
-    mkdirSync(`/proc/self/fd/${parent}/${this.#name}`, 0o700);
-    this.fd = openBelow(parent, this.#name, DIRECTORY);
-    const { uid, mode, dev } = fstatSync(this.fd);
-    const isMine = uid === process.geteuid?.() && (mode & OTHERS) === 0 && dev === fstatSync(parent).dev;
-    if (isMine && readdirSync(`/proc/self/fd/${this.fd}`).length === 0) return;
-    closeSync(this.fd);
-    throw new Error('somebody has put another directory in place of a new one');
+    mkdirSync(pathIn([parent, this.#name]), 0o700);
+    this.#fd = openBelow(parent, this.#name, DIRECTORY);
+    if (!this.#isMine()) {
+      // Whatever is in it is somebody else's.
+      closeSync(this.#fd);
+      throw new Error('somebody has put another directory in place of a new one');
+    }
+    try {
+      // Not the link of /proc itself.
+      removeInherited(`${this.path}/.`);
+    } catch (error) {
+      this.remove();
+      throw error;
+    }
+  }
+
+  #isMine(): boolean {
+    const { uid, mode, dev } = fstatSync(this.#fd);
+    const isRoots = uid === process.geteuid?.() && (mode & OTHERS) === 0;
+    return isRoots && dev === fstatSync(this.#parent).dev && readdirSync(this.path).length === 0;
+  }
+
+  /** Leads there for this program, as long as it is not removed. */
+  get path(): string {
+    return `/proc/self/fd/${this.#fd}`;
+  }
+
+  /** Makes a file of root's own. @returns where it is, and its descriptor */
+  create(): { readonly made: NameIn; readonly fd: number } {
+    const made: NameIn = [this.#fd, FILE];
+    return { made, fd: openSync(pathIn(made), 'wx+', 0o600) };
   }
 
   /**
-   * Binds a socket by its name, with a directory in here for `/` and for the current one, gives its file its
-   * owner and mode, and has it listen.
-   * @returns where the file is; the descriptor is to be closed
+   * Binds a socket by its name, with a directory in here for `/` and for the current one.
+   * @returns where its file is; the descriptor is to be closed
    */
-  bind(socket: number, { name, identity, backlog }: PlannedName): NameIn {
-    mkdirSync(`/proc/self/fd/${this.fd}/${ROOT}`, 0o700);
-    const root = openBelow(this.fd, ROOT, O_PATH | constants.O_DIRECTORY);
+  bind(socket: number, name: string): NameIn {
+    mkdirSync(pathIn([this.#fd, ROOT]), 0o700);
+    const root = openBelow(this.#fd, ROOT, O_PATH | constants.O_DIRECTORY);
     try {
       const parent = withRoot(root, () => {
         makeAbove(name);
-        const address = Buffer.concat([Buffer.of(AF_UNIX, 0), Buffer.from(name), Buffer.of(0)]);
+        const path = Buffer.from(name);
+        // A name that fills it all has no zero byte.
+        const end = Buffer.alloc(path.length < SUN_PATH_BYTES ? 1 : 0);
+        const address = Buffer.concat([Buffer.of(AF_UNIX, 0), path, end]);
         checked('bind', bind(socket, address, address.length));
-        lchownSync(name, identity.uid, identity.gid);
-        chmodSync(name, permissionsOf(identity.mode));
         return openSync(dirname(name), O_PATH | constants.O_DIRECTORY);
       });
-      if (backlog !== undefined) checked('listen', listen(socket, backlog));
       return [parent, basename(name)];
     } finally {
       closeSync(root);
     }
   }
 
-  /** Moves something into it. @returns where it is, as long as this is not removed */
+  /** Moves something into it, whoever it belongs to. @returns where it is, as long as this is not removed */
   take(place: NameIn): NameIn {
-    const taken: NameIn = [this.fd, TAKEN];
+    const taken: NameIn = [this.#fd, TAKEN];
     moveBetween(place, taken);
     return taken;
   }
 
-  /** Removes it, with all that is in it. */
+  /** Moves what was made to its place. */
+  give(made: NameIn, place: NameIn): void {
+    moveBetween(made, place);
+  }
+
+  /** Where it is by now. */
+  whereabouts(): string {
+    return readlinkSync(this.path);
+  }
+
+  /**
+   * Removes it, with what was made in it and nothing else: with what was taken, and may be anybody's, it
+   * stays.
+   */
   remove(): void {
-    const at = `/proc/self/fd/${this.fd}`;
     try {
-      for (const name of readdirSync(at)) rmSync(`${at}/${name}`, { recursive: true });
-      removeEmpty(`/proc/self/fd/${this.#parent}/${this.#name}`);
+      rmSync(pathIn([this.#fd, ROOT]), { recursive: true, force: true });
+      rmSync(pathIn([this.#fd, FILE]), { force: true });
     } finally {
-      closeSync(this.fd);
+      closeSync(this.#fd);
     }
+    removeIfEmpty(pathIn([this.#parent, this.#name]));
   }
 }
 
-/** Where somebody has renamed it, an empty directory stays. */
-function removeEmpty(directory: string): void {
+/** What somebody has put in its place stays, unless it is an empty directory. */
+function removeIfEmpty(path: string): void {
   try {
-    rmdirSync(directory);
+    rmdirSync(path);
   } catch (error) {
     if (!['ENOENT', 'ENOTEMPTY', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw error;
   }

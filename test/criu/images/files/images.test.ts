@@ -169,13 +169,13 @@ suite('images of files', () => {
   test('a deleted file that CRIU is handed as one that it opens through a descriptor, with no ghost', async () => {
     const path = join(scratch, 'of-handed-in');
     writeFileSync(path, `${'a'.repeat(4096)}copy`);
-    const late = { path: '/tmp/x', identity, directory: identity };
+    const ownMake = { path: '/tmp/x', identity, directory: identity };
     const ghost = {
-      ...{ id: 42, identity, accessedMicroseconds: 1, modifiedMicroseconds: 2, late },
+      ...{ id: 42, identity, accessedMicroseconds: 1, modifiedMicroseconds: 2, ownMake },
       runs: listedRuns([{ address: 0, pages: 1, physical: 0 }]),
       onDisk: { path, inode: statSync(path).ino, ranges: [{ offset: 4096, length: 4 }] },
     };
-    const file = pathFile({ flags: 0o400002, ghostId: 42, isHandedIn: true });
+    const file = pathFile({ flags: 0o400002, ghostId: 42, isOwnMake: true });
     const files = { ...noFiles, files: [file], ghosts: [ghost] };
     const { name, ext, pos, flags } = await fileEntry(file, 'reg');
     assert.deepEqual([name, ext, pos], [handedInAs(42), true, 9]);
@@ -263,7 +263,7 @@ suite('images of files', () => {
       nameDirectory: undefined,
       file: { mode: 0o140640, uid: 0, gid: 0 },
       deleted: false,
-      late: undefined,
+      ownMake: undefined,
       queue: [{ data: [{ physical: 0, length: 2 }], bytes: 2 }],
       journal: undefined,
     };
@@ -282,7 +282,7 @@ suite('images of files', () => {
       ...socket,
       ...{ type: 'unix', id: 3, socketType: 1, state: 10, backlog: 5, peerInode: 0, name: Buffer.from('s') },
       ...{ nameDirectory: '/run/web', file: { mode: 0o140640, uid: 5, gid: 6 }, deleted: false, queue: [] },
-      ...{ late: { path: '/run/web/s', identity, directory }, journal: undefined },
+      ...{ ownMake: { path: '/run/web/s', identity, directory }, journal: undefined },
     };
     const { name, name_dir, state, backlog, file_perms } = await fileEntry(unix, 'usk');
     assert.deepEqual([name, name_dir, state, backlog, file_perms], ['', undefined, 'CLOSE', 0, undefined]);
@@ -292,7 +292,7 @@ suite('images of files', () => {
     const unix = (id: number, peer: number): UnixSocket => ({
       ...{ type: 'unix', ...socket, id, inode: 100 + id, socketType: 2, state: 7, backlog: 0 },
       ...{ peerInode: peer === 0 ? 0 : 100 + peer, name: new Uint8Array(), nameDirectory: undefined },
-      ...{ file: undefined, deleted: false, late: undefined, queue: [], journal: undefined },
+      ...{ file: undefined, deleted: false, ownMake: undefined, queue: [], journal: undefined },
     });
     const order = async (...files: readonly UnixSocket[]) =>
       (await decoded({ files }, 'files')).map(({ id }) => id);

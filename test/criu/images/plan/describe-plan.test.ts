@@ -28,7 +28,7 @@ const nothing: RestorePlan = {
   },
 };
 const unprepared: Preparation = {
-  ...{ version: 2, directories: [], files: [], symlinks: [], names: [], checks: [] },
+  ...{ version: 2, directories: [], files: [], symlinks: [], names: [], checks: [], socketNames: [] },
 };
 
 describe('what a restore does besides CRIU is described', () => {
@@ -45,11 +45,12 @@ describe('what a restore does besides CRIU is described', () => {
     assert.deepEqual(
       describeGroupPlan(
         plan,
-        { ...unprepared, symlinks },
+        { ...unprepared, symlinks, socketNames: [{ name: '/var/run/s', path: '/run/s' }] },
         { segments: [], semaphores: [], messageQueues: [] },
       ),
       [
         'makes links: /run/0, /run/1, /run/2, /run/3, /run/4 and 2 more',
+        'looks whether the names of sockets lead to /run/s',
         'makes 2 TCP connections again, through an interface with 10.0.2.15',
         'makes a parent for all of them, 4000, which ends as soon as it runs',
         'calls criu restore with --file-locks',

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -6,6 +7,7 @@ import {
   constants,
   existsSync,
   fstatSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -28,7 +30,11 @@ import {
   handedInAs,
 } from '../../../../src/criu/images/plan/deleted-files.ts';
 import { makeDeletedFiles } from '../../../../src/criu/restore/others-directories/deleted-files.ts';
+import { StagingDirectory } from '../../../../src/criu/restore/others-directories/staging-directory.ts';
 import type { FileIdentity } from '../../../../src/model/open-file.ts';
+import { type NameIn, pathIn } from '../../../../src/system/file-calls.ts';
+import { hasAttribute, setAttribute } from '../../../../src/system/xattr.ts';
+import { aclFor } from './acl.ts';
 
 const USER = 12345;
 const isRoot = process.geteuid?.() === 0;
@@ -54,11 +60,23 @@ suite('deleted files that CRIU is handed', { skip: isRoot ? false : 'needs root'
     ],
     ...over,
   });
+  /** Looks at a file as soon as it has its former name. */
+  let seen: (path: string) => void = () => {};
+  const stage = (parent: number): StagingDirectory => {
+    class Watched extends StagingDirectory {
+      override give(made: NameIn, place: NameIn): void {
+        super.give(made, place);
+        seen(pathIn(place));
+      }
+    }
+    return new Watched(parent);
+  };
   const make = (...plans: readonly DeletedFilePlan[]) => {
     writeFileSync(join(images, DELETED_FILES), JSON.stringify(plans));
-    return makeDeletedFiles(images, { firstFd: 5, inside: process.pid });
+    return makeDeletedFiles(images, { firstFd: 5, inside: undefined }, stage);
   };
   beforeEach(() => {
+    seen = () => {};
     root = realpathSync(mkdtempSync(join(tmpdir(), 'otherworld-deleted-')));
     [directory, images] = [join(root, 'web'), join(root, 'images')];
     mkdirSync(images);
@@ -90,6 +108,57 @@ suite('deleted files that CRIU is handed', { skip: isRoot ? false : 'needs root'
     closeSync(again);
     assert.deepEqual(resource.finish(true), []);
     assert.throws(() => fstatSync(fd), /EBADF/);
+  });
+
+  test('can be read by nobody but root while they have a name', () => {
+    const owners: number[][] = [];
+    seen = (path) => {
+      const { mode, uid, gid } = lstatSync(path);
+      owners.push([mode, uid, gid]);
+    };
+    const resource = make(planned(42, 'gone'));
+    assert.deepEqual(
+      owners.map(([mode, uid]) => [mode, uid]),
+      [[0o100600, 0]],
+    );
+    resource.finish(true);
+    // One that has got another name stays as it is.
+    seen = (path) => linkSync(path, at('other'));
+    assert.throws(() => make(planned(42, 'gone')), /somebody has given it another name/);
+    const { mode, uid } = lstatSync(at('other'));
+    assert.deepEqual([mode, uid], [0o100600, 0]);
+    assert.deepEqual(readdirSync(directory), ['other']);
+  });
+
+  test('can be programs that run: nobody has them open to write', () => {
+    const script = '#!/bin/sh\nexit 7\n';
+    writeFileSync(join(images, DELETED_CONTENT), script);
+    const identity = identityOf(directory, {
+      mode: 0o100755,
+      uid: USER,
+      gid: USER,
+      sizeBytes: script.length,
+    });
+    const chunks = [{ offset: 0, length: script.length }];
+    const resource = make(planned(42, 'gone', { identity, contentOffset: 0, chunks }));
+    const [fd = -1] = resource.fds ?? [];
+    const [, flags = ''] = /^flags:\t(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')) ?? [];
+    assert.equal(Number.parseInt(flags, 8) & 3, constants.O_RDONLY);
+    assert.equal(spawnSync(`/proc/${process.pid}/fd/${fd}`).status, 7);
+    resource.finish(true);
+  });
+
+  test('have no ACL that their directory gives', (t) => {
+    try {
+      setAttribute(directory, 'system.posix_acl_default', aclFor(999));
+    } catch {
+      return t.skip('needs a file system with ACLs');
+    }
+    const resource = make(planned(42, 'gone'));
+    const [fd = -1] = resource.fds ?? [];
+    assert.equal(fstatSync(fd).mode, 0o100640);
+    assert.ok(!hasAttribute(fd, 'system.posix_acl_access'));
+    resource.finish(true);
   });
 
   test('leave alone what has their name by now, and say so', () => {
