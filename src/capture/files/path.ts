@@ -5,6 +5,7 @@ import { type File, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { isFilledAtBoot } from '../tmpfs-files.ts';
+import { refuseFileOfCgroup } from './cgroup-file.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
 import {
@@ -158,6 +159,7 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   }
   if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
   checkProc(context, named);
+  refuseFileOfCgroup(context, named);
   if (isDnotified(context.kernel, file.address, file.f_inode))
     throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
   const position = positionOf(file, named);
