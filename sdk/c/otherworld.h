@@ -38,8 +38,8 @@ extern "C" {
 #define OTHERWORLD_BY_CALL 1u
 #define OTHERWORLD_BY_SIGNAL 2u
 
-/* What a procedure returns: go on exactly where the kernel's death interrupted the first thread.
- * Any other value ends the process with that exit status. */
+/* What a procedure returns: go on exactly where the kernel's death interrupted the first thread, if it may
+ * (otherworld_may_continue). Any other value ends the process with that exit status. */
 #define OTHERWORLD_CONTINUE 0
 
 /* otherworld_register on a machine that has no crash procedures (-ENOSYS). */
@@ -54,6 +54,12 @@ extern "C" {
 #define OTHERWORLD_IN_DOUBT 2u
 
 #define OTHERWORLD_ITEMS 124u
+
+/* Bits of an incident's restrictions.
+ * The process came back for its procedure alone: what was lost no program expects to lose. It may execute another
+ * program or end. What returning OTHERWORLD_CONTINUE leads to ends it, with OTHERWORLD_NOT_CONTINUED as exit status. */
+#define OTHERWORLD_MAY_NOT_CONTINUE 1u
+#define OTHERWORLD_NOT_CONTINUED 75
 
 /* States of an incident, as the crash world sees them from outside. */
 #define OTHERWORLD_NOTHING_HAPPENED 0u
@@ -83,7 +89,8 @@ struct otherworld_incident {
   uint32_t reserved;
   char id[64];                  /* names the incident's directory and report */
   char interrupted_syscall[32]; /* what the first thread was in; empty: it was running in user mode */
-  char reserved_text[120];
+  uint32_t restrictions;        /* OTHERWORLD_MAY_NOT_CONTINUE */
+  char reserved_text[116];
   struct otherworld_item items[OTHERWORLD_ITEMS];
 };
 
@@ -304,6 +311,13 @@ static inline const struct otherworld_incident *otherworld_last_incident(void) {
   const struct otherworld_record *record = otherworld_record_;
   if (record == NULL || record->incident.state == OTHERWORLD_NOTHING_HAPPENED) return NULL;
   return &record->incident;
+}
+
+/* Whether the procedure may continue. If not, it is the last of this program that runs: the other threads are gone, and
+ * whoever uses a lost descriptor gets EBADF. */
+static inline int otherworld_may_continue(void) {
+  const struct otherworld_incident *incident = otherworld_last_incident();
+  return incident == NULL || (incident->restrictions & OTHERWORLD_MAY_NOT_CONTINUE) == 0;
 }
 
 /* The next item of `kind` after `previous` (null: the first), or null if there is none:

@@ -19,6 +19,7 @@ import { FileRefusal } from './files/refusal.ts';
 import type { MemoryCapture } from './memory/memory.ts';
 import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
+import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
@@ -34,6 +35,8 @@ export interface ProcessSource extends ThreadSource {
   readonly sandboxes: Sandboxes;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
+  /** Processes that are captured for their crash procedure alone: see `UnexpectedLoss`. */
+  readonly forProcedure: ReadonlySet<number>;
 }
 
 /** Numbers kernel objects from 1 on; the same address always gets the same number. */
@@ -89,14 +92,14 @@ function checkNamespaces(
     findings.reasons.push('is in a PID namespace');
 }
 
-function checkThreadsShare(group: TaskGroup, findings: Findings): void {
+function checkThreadsShare(group: TaskGroup, kept: readonly Task[], findings: Findings): void {
   for (const thread of group.threads) {
     const differs = (['mm', 'files', 'fs', 'sighand', 'nsproxy', 'signal'] as const).filter(
       (member) => thread[member] !== group.leader[member],
     );
     if (differs.length > 0)
       findings.reasons.push(`thread ${thread.pid} does not share ${differs.join(', ')}`);
-    if ((thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
+    if (kept.includes(thread) && (thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
       findings.reasons.push('has a kernel worker (io_uring, vhost)');
   }
 }
@@ -152,7 +155,12 @@ function stopNoticeOf({ flags, group_exit_code }: Signal): 'unsent' | 'sent' | '
   return group_exit_code === 0 ? 'taken' : 'sent';
 }
 
-function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
+function captureMemory(
+  source: ProcessSource,
+  group: TaskGroup,
+  kept: readonly Task[],
+  findings: Findings,
+): AddressSpace {
   const { mm } = group.leader;
   const { vforks, memoryUsers, ids } = source;
   const family = vforks.familyOf(group);
@@ -170,10 +178,11 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
     threads: tasks.map(({ address }) => address),
     isRunning: tasks.some(({ address }) => source.running.cpuOf.has(address)),
     inExec: tasks.filter(({ in_execve }) => in_execve).length,
-    hasLostKeyRights: group.threads.some((task) => hasLostRegisters(source, task)),
+    hasLostKeyRights: kept.some((task) => hasLostRegisters(source, task)),
     memoryId: ids.of(isCopy ? group.leader.address : mm),
     copyOf: isCopy ? ids.of(mm) : undefined,
     findings,
+    forProcedure: source.forProcedure.has(group.pid),
   });
 }
 
@@ -263,7 +272,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     throw new FileRefusal('had a first thread that was ending, and others that were not', 'passing');
   }
   checkNamespaces(source, group, findings);
-  checkThreadsShare(group, findings);
+  const forProcedure = source.forProcedure.has(group.pid);
+  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [threads, []];
+  checkThreadsShare(group, kept, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
   for (const { reason, moment } of files.refusalsForNow.get(group.pid) ?? [])
@@ -275,12 +286,13 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (fs.users > threads.length)
     findings.reasons.push('shares its working directory and umask with another process (CLONE_FS)');
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
+  if (forProcedure) timers.timers = withoutTimersOf(gone, timers.timers, findings);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
-  const memory = captureMemory(source, group, findings);
+  const memory = captureMemory(source, group, kept, findings);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
@@ -291,8 +303,10 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     vmas: memory.vmas,
     user,
     stopping: pending.stopped,
+    forProcedure,
   };
-  const captured = threads.map((task) => captureThread(source, task, owner));
+  for (const task of gone) loseThread(source, task, owner);
+  const captured = kept.map((task) => captureThread(source, task, owner));
   for (const reason of source.vforks.execProblems(group, captured)) refuseForNow(findings, reason, 'passing');
   const cwdFileId = files.directory(fs.pwd, group.pid);
   const rootFileId = files.directory(fs.root, group.pid);
@@ -300,12 +314,14 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.repairs.push(...(files.repairs.get(group.pid) ?? []));
   findings.notes.push(...(files.notes.get(group.pid) ?? []));
   findings.losses.push(...(files.losses.get(group.pid) ?? []));
+  findings.unexpected.push(...(files.unexpected.get(group.pid) ?? []));
   return {
     ...identity(kernel, group),
     ...stopOf(group, owner.stopping),
     exitCode: 0,
     threads: captured,
-    memory: applyPatches(memory, user, patches),
+    // They are for system calls that go on.
+    memory: forProcedure ? memory : applyPatches(memory, user, patches),
     filesId: source.ids.of(leader.files),
     fsId: source.ids.of(leader.fs),
     sighandId: source.ids.of(leader.sighand),

@@ -31,7 +31,6 @@ export function threadProblems(task: Task): string[] {
     task.ptrace !== 0 && 'is traced by a debugger',
     (task.dispatchOffset !== 0n || task.dispatchSelector !== 0n) &&
       'has its system calls redirected (syscall user dispatch)',
-    (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',
@@ -40,6 +39,11 @@ export function threadProblems(task: Task): string[] {
     ((permissions ?? 0n) & AMX) !== 0n && 'has asked for AMX registers (arch_prctl)',
   ];
   return problems.filter((problem): problem is string => typeof problem === 'string');
+}
+
+/** Why a thread cannot have the rings of the kernel again that it puts requests into. */
+export function ringProblem({ io_uring = 0n }: Pick<Task, 'io_uring'>): string | undefined {
+  return io_uring === 0n ? undefined : 'uses io_uring';
 }
 
 /** What is as bad, and over a moment later. */

@@ -2,8 +2,9 @@ import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
 import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
+import type { UnexpectedLoss } from '../model/loss.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
-import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
+import { check, loseInstead, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './calls/interrupted-call.ts';
@@ -11,7 +12,7 @@ import { settleNewThread } from './calls/new-thread.ts';
 import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
 import { capturePending } from './pending.ts';
-import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
+import { passingProblems, ringProblem, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
@@ -204,8 +205,10 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
   const sayForNow = (problem: string) => refuseForNow(findings, `thread ${task.pid} ${problem}`, 'passing');
   const place = placeOf(source, task);
-  if (place.lost !== undefined) refuseForNow(findings, place.lost, 'on-cpu');
+  const { lost } = place;
+  if (lost !== undefined) ofState(source, task, owner, () => refuseForNow(findings, lost, 'on-cpu'));
   threadProblems(task).forEach(say);
+  captureRings(task, owner);
   passingProblems(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
@@ -237,6 +240,40 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
 }
 
 /**
+ * What `find` adds is about where the thread was: of a process that comes back for its procedure alone, which
+ * does not go on there, it is lost.
+ */
+function ofState<T>(
+  { kernel }: ThreadSource,
+  { pid: tid }: Task,
+  { findings, forProcedure }: ThreadOwner,
+  find: () => T,
+): T {
+  if (!forProcedure) return find();
+  const lossOf = (reason: string): UnexpectedLoss => ({
+    ...{ kind: 'execution', of: `thread ${tid}`, tid },
+    what: `where the first thread was is gone: ${reason}`,
+  });
+  return loseInstead(findings, lossOf, kernel.isAlive, find);
+}
+
+/**
+ * The descriptors of rings are files, which are refused or lost. What was asked by them and not answered may
+ * have been done.
+ */
+export function captureRings(
+  task: Pick<Task, 'pid' | 'io_uring'>,
+  { findings, forProcedure }: Pick<ThreadOwner, 'findings' | 'forProcedure'>,
+): void {
+  const problem = ringProblem(task);
+  if (problem === undefined) return;
+  const { pid: tid } = task;
+  const reason = 'requests that had not been answered may or may not have taken effect';
+  if (forProcedure) findings.inDoubt.push({ tid, syscall: 'io_uring', reason });
+  else findings.reasons.push(`thread ${tid} ${problem}`);
+}
+
+/**
  * What a thread goes on with: its registers, and what follows from them. What is wrong with the values of
  * them is of the moment if the thread is on a CPU; stage zero saves others, with which nothing or something
  * else may be wrong.
@@ -253,6 +290,7 @@ function captureState(
   const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'passing';
   const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
   captured.problems.forEach(say);
+  ofState(source, task, owner, () => captured.problemsOfState.forEach(say));
   ofTheMoment(findings, moment, () => captured.problemsOfValues.forEach(say));
   findings.notes.push(...captured.notes);
   // That stage zero saves a CPU's registers does not help here.
@@ -261,16 +299,22 @@ function captureState(
   return ofTheMoment(findings, moment, () => {
     checkThreadPointer(task, captured.registers.fsBase, owner);
     const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
-    const rseq = rseqOf(task, owner);
-    const call = ofTheMoment(findings, 'passing', () => {
-      const found = interruptedCall(source, task, captured.registers, blocked, owner);
-      settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
-      return found;
+    const notes = findings.notes.length;
+    const state = ofState(source, task, owner, () => {
+      const rseq = rseqOf(task, owner);
+      const call = ofTheMoment(findings, 'passing', () => {
+        const found = interruptedCall(source, task, captured.registers, blocked, owner);
+        settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
+        return found;
+      });
+      return {
+        registers: abortRseq(task, owner, rseq, call.registers),
+        ...{ fpu: captured.fpu, tls: captured.tls, rseq, blockedSignals: blocked },
+        syscall: call.record,
+      };
     });
-    return {
-      registers: abortRseq(task, owner, rseq, call.registers),
-      ...{ fpu: captured.fpu, tls: captured.tls, rseq, blockedSignals: blocked },
-      syscall: call.record,
-    };
+    // They are about how its call goes on, which it does not.
+    if (owner.forProcedure) findings.notes.splice(notes);
+    return state;
   });
 }

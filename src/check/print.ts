@@ -8,6 +8,7 @@ const COMM_COLUMNS = 15;
 const outcomeText: Readonly<Record<Outcome, string>> = {
   'comes back': 'comes back',
   'with losses': 'comes back with losses',
+  'for its procedure': 'comes back for its procedure alone',
   refused: 'refused',
   depends: 'depends',
   ending: 'ending',
@@ -29,7 +30,7 @@ export function printCheck(conclusions: readonly Conclusion[], style: Style): st
   ].join('\n');
 }
 
-/** Whether a process comes back, whole or without what it may lose. */
+/** Whether a process comes back to go on, whole or without what it may lose. */
 export function isBack(outcome: Outcome): boolean {
   return outcome === 'comes back' || outcome === 'with losses';
 }
@@ -39,6 +40,7 @@ function processLines(conclusion: Conclusion, style: Style): string[] {
   const colour = {
     'comes back': style.good,
     'with losses': style.good,
+    'for its procedure': style.strong,
     refused: style.bad,
     depends: style.strong,
     ending: style.strong,
@@ -67,12 +69,19 @@ export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'mom
   return [...groupReasons(reasons), ...passing];
 }
 
+/** Why a process would not go on: what stands against it, or what it would lose and does not expect to. */
+function standingAgainst(conclusion: Conclusion): Cause[] {
+  return conclusion.outcome === 'for its procedure'
+    ? groupReasons(conclusion.losses.map(({ what }) => what))
+    : causesOf(conclusion);
+}
+
 /** Each advice once, with how many processes it is for. */
 function whatToDo(conclusions: readonly Conclusion[]): string[] {
   const counts = new Map<string, number>();
   for (const conclusion of conclusions) {
     if (isBack(conclusion.outcome)) continue;
-    for (const advice of new Set(causesOf(conclusion).flatMap((cause) => cause.advice ?? [])))
+    for (const advice of new Set(standingAgainst(conclusion).flatMap((cause) => cause.advice ?? [])))
       counts.set(advice, (counts.get(advice) ?? 0) + 1);
   }
   return section(

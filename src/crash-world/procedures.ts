@@ -10,7 +10,7 @@ import {
   restoreImages,
 } from '../criu/restore/index.ts';
 import type { IncidentReport, ProcessReport } from '../report/schema.ts';
-import { messageWithCauses } from '../system/thrown.ts';
+import { codeOf, messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';
 import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
@@ -73,6 +73,10 @@ export async function awaitProcedures(
     if (waiting.length === 0 || watch === undefined) throw new StageSkipped('no procedure to wait for');
     const ended = await concludeAll(waiting, watch, settings, report);
     return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
+  } catch (error) {
+    // Nobody waits for them any more, and they are not to stay.
+    for (const { plan } of waiting) if (!plan.mayContinue) endIfThere(plan.pid);
+    throw error;
   } finally {
     watch?.close();
     for (const group of new Set(waiting.map(({ group }) => group))) endImages(group.imaged, true);
@@ -118,6 +122,11 @@ async function conclude(
     const report = { delivery, state, ...(detail === undefined ? {} : { detail }) };
     return { report, alive: state !== 'exited' && state !== 'gave-up' };
   }
+  if (!plan.mayContinue) {
+    const note = state === 'overran' && endIfThere(plan.pid) ? 'killed' : '';
+    const report = { delivery, state, detail: [detail, note].filter(Boolean).join('; ') };
+    return { report: { ...report, fallback: fallback === 'continue' ? 'give-up' : fallback }, alive: false };
+  }
   const { alive, note } = await fallBack(plan, state, fallback, group);
   return { report: { delivery, state, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };
 }
@@ -142,6 +151,16 @@ async function fallBack(
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
   } catch (error) {
     return { alive: state === 'overran', note: messageWithCauses(error) };
+  }
+}
+
+/** Kills a process; false if it is gone. */
+function endIfThere(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (codeOf(error) === 'ESRCH') return false;
+    throw error;
   }
 }
 

@@ -69,7 +69,8 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 
 /** The report's entry of a process that was captured and may come back. */
 export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
-  const { checks, repairs, inDoubt, notes, losses } = process.findings;
+  const { checks, repairs, inDoubt, notes } = process.findings;
+  const losses = [...process.findings.unexpected, ...process.findings.losses];
   return {
     pid: process.pid,
     comm: process.comm,

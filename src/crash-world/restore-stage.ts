@@ -2,7 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { deliveredPlans } from '../criu/images/index.ts';
-import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
+import {
+  type HeldGroup,
+  holdImages,
+  type ProcedureWatch,
+  type Restored,
+  type RestoreOptions,
+} from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
@@ -25,14 +31,36 @@ const RELEASED = join(RUN_DIRECTORY, 'released');
 
 export const restoreStage = stage({
   name: 'restore',
-  needs: { ready: orElse<readonly ReadyGroup[]>([]) },
-  run: async ({ ready }, work) => {
+  needs: {
+    ready: orElse<readonly ReadyGroup[]>([]),
+    watch: orElse<ProcedureWatch | undefined>(undefined),
+  },
+  run: async ({ ready, watch }, work) => {
     const { report, save, numbers } = work;
     const beforeRelease = () => writeFileSync(RELEASED, '');
     const means = { report, save, endImages: endImagesOf(work), beforeRelease, numbers };
-    return { restored: await restoreGroups(ready, means, birthplaceOf) };
+    const watched = watch === undefined ? withoutUnwatched(ready, means) : ready;
+    return { restored: await restoreGroups(watched, means, birthplaceOf) };
   },
 });
+
+/**
+ * Where nobody can watch procedures, who comes back for its procedure alone does not: it could stay in it for
+ * ever.
+ */
+export function withoutUnwatched(
+  ready: readonly ReadyGroup[],
+  { report, endImages }: { readonly report: IncidentReport; readonly endImages: EndImages },
+): ReadyGroup[] {
+  return ready.filter((one) => {
+    if (deliveredPlans(one.plans).every(({ mayContinue }) => mayContinue)) return true;
+    concludeGroup(report, one.group.id, 'failed', [
+      'comes back for its crash procedure alone, and nobody can watch that',
+    ]);
+    endImages(one, false);
+    return false;
+  });
+}
 
 /** Not in the cgroup of a service: systemd may end what it finds there when the service's start fails. */
 function birthplaceOf({ group }: ImagedGroup): string {

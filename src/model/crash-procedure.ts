@@ -103,6 +103,7 @@ export const recordLayout = {
   exit_status: 288,
   id: 296,
   interrupted_syscall: 360,
+  restrictions: 392,
   items: 512,
   /** In an item. */
   what: 16,
@@ -114,6 +115,15 @@ const itemBytes = 128;
 
 /** Items that a record has room for. */
 export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
+
+/** Bits of `restrictions`. */
+const restriction = { mayNotContinue: 1 } as const;
+
+/**
+ * Exit status of a process that was brought back for its procedure alone, and whose procedure went on: EX_TEMPFAIL
+ * of sysexits(3), which says that a new start may do.
+ */
+export const notContinuedStatus = 75;
 
 const deliveryNumber = { call: 1, signal: 2 } as const;
 const { SIGKILL, SIGSTOP } = constants.signals;
@@ -251,6 +261,8 @@ export interface ProcedureIncident {
   readonly items: readonly ProcedureItem[];
   /** System call that the first thread was in; undefined if it was running in user mode. */
   readonly interruptedSyscall: string | undefined;
+  /** Whether the process may go on where it was. */
+  readonly mayContinue: boolean;
 }
 
 /**
@@ -293,6 +305,7 @@ export function writeIncident(
   record.writeUInt32LE(incident.items.length - items.length, recordLayout.items_omitted);
   writeText(record, recordLayout.id, idBytes, incident.id);
   writeText(record, recordLayout.interrupted_syscall, syscallBytes, incident.interruptedSyscall ?? '');
+  record.writeUInt32LE(incident.mayContinue ? 0 : restriction.mayNotContinue, recordLayout.restrictions);
   for (const [index, item] of items.entries()) {
     writeItem(record.subarray(recordLayout.items + index * itemBytes), item);
   }

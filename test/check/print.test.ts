@@ -44,6 +44,26 @@ test('a check shows each process with all its causes, and once what to do about 
   assert.equal(lines.length, 13);
 });
 
+const ALONE = conclusion({
+  ...{ pid: 816, outcome: 'for its procedure' },
+  losses: [{ kind: 'descriptors', of: 'fd 5', what: 'fd 5 is gone: it uses io_uring' }],
+});
+
+test('who comes back for its procedure alone does not go on, and is told from both others', () => {
+  const lines = printCheck([BACK, ALONE], styleFor(false)).split('\n');
+  assert.equal(lines[0], '1 of 2 processes would come back if the kernel died now');
+  assert.deepEqual(lines.slice(3, 5), [
+    '    816  web              comes back for its procedure alone',
+    '           lost: fd 5 is gone: it uses io_uring',
+  ]);
+  assert.match(lines.at(-1) ?? '', /^ {2}1 process: let the program do without io_uring/);
+  assert.equal(
+    inBrief([ALONE])[0],
+    '  web (816) would come back for its crash procedure alone: fd 5 is gone: it uses io_uring',
+  );
+  assert.equal(exitStatus([BACK, ALONE]), 3);
+});
+
 test('in brief only those are named that would not come back, each with one cause', () => {
   assert.deepEqual(inBrief([BACK]), []);
   assert.deepEqual(inBrief([BACK, REFUSED, BUSY]), [

@@ -77,7 +77,9 @@ test('images that were kept for a procedure are ended when nobody watches proced
     ...{ address: 0x1000, timeLimitMilliseconds: undefined, resurrections: 0 },
     delivery: { kind: 'signal', signal: 10 },
   };
-  const plans: ProcedurePlan[] = [{ pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined }];
+  const plans: ProcedurePlan[] = [
+    { pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined, mayContinue: true },
+  ];
   const { ended, endImages } = ends();
   const found = new Map();
   const restored = [

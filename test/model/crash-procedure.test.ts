@@ -128,6 +128,18 @@ test('no damage to the header passes, whatever bit it hits', () => {
   }
 });
 
+test('a record says whether its process may continue', () => {
+  const parsed = parseCrashProcedure(record(), address, owner);
+  assert.ok(parsed.valid);
+  const incident = { id: 'x', panicTimeNanoseconds: 0n, interruptedSyscall: undefined, items: [] };
+  const restrictions = [true, false].map((mayContinue) =>
+    Buffer.from(writeIncident(record(), parsed.procedure, { ...incident, mayContinue }, 0)).readUInt32LE(
+      recordLayout.restrictions,
+    ),
+  );
+  assert.deepEqual(restrictions, [0, 1]);
+});
+
 test('a record that is cut off is ignored, at any length', () => {
   for (let length = 0; length < recordLayout.panic_time_nanoseconds; length++) {
     assert.equal(parseCrashProcedure(record().subarray(0, length), address, owner).valid, false);
@@ -140,7 +152,7 @@ test('the incident counts resurrections and says how many items found no room', 
   assert.ok(parsed.valid);
   const item = { kind: 'lost', fd: 3, tid: undefined, what: `${'ü'.repeat(60)}` } as const;
   const incident = {
-    ...{ id: 'x'.repeat(70), panicTimeNanoseconds: -1n, interruptedSyscall: 'read' },
+    ...{ id: 'x'.repeat(70), panicTimeNanoseconds: -1n, interruptedSyscall: 'read', mayContinue: true },
     items: Array.from({ length: itemCapacity + 2 }, () => item),
   };
   const written = Buffer.from(writeIncident(bytes, parsed.procedure, incident, 0x1234));

@@ -257,8 +257,24 @@ test('which of the outcomes it was is told, with what was lost; older reports do
   assert.match(text, /^ +4 {2}p4 +restored +whole$/m);
   assert.match(text, new RegExp(`^ +5 {2}p5 +restored +with losses\\n +lost: ${what}$`, 'm'));
   assert.match(text, /^ +6 {2}p6 +restored$/m);
-  const other = { ...lossy, losses: [{ kind: 'memory', what }] };
+  const other = { ...lossy, losses: [{ kind: 'sockets', what }] };
   assert.equal(reportSchema.safeParse({ ...full, processes: [other] }).success, false);
+});
+
+test('who came back for its procedure alone is told from others, with what nobody expects to lose', () => {
+  const losses = [
+    { kind: 'descriptors' as const, what: 'fd 5 is gone: it has an open io_uring' },
+    { kind: 'threads' as const, what: 'thread 8 (worker) is gone, which was in read' },
+  ];
+  const crashProcedure = { delivery: 'call' as const, state: 'exited' as const, detail: 'with status 75' };
+  const one = process(7, { fate: 'for-its-procedure', losses, crashProcedure });
+  const report = { ...full, processes: [one] };
+  assert.equal(reportSchema.safeParse(report).success, true);
+  const text = printReport(report, styleFor(false));
+  assert.match(text, /^ +7 {2}p7 +restored +for its procedure alone, crash procedure exited$/m);
+  assert.match(text, /^ +lost: fd 5 is gone: it has an open io_uring$/m);
+  // Its program can do something about it, as about a reason.
+  assert.match(text, /^ +1 process: let the program do without io_uring/m);
 });
 
 test('what is in use at the end of a stage can be compared with what is reserved', () => {

@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { runningArchitecture } from '../../src/arch/index.ts';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
+import { procedureFitness } from '../../src/capture/procedure/fitness.ts';
 import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
+import { type CapturedProcedure, notContinuedStatus } from '../../src/model/crash-procedure.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
-import { stage, startSubject } from './stage.ts';
+import type { UnexpectedLoss } from '../../src/model/loss.ts';
+import { codeOf, stage, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_000_000_001n };
 
@@ -54,6 +58,61 @@ for (const mode of ['continue', 'jump']) {
     assert.equal(exit, '0');
   });
 }
+
+/** The group as it comes back for its procedure alone, without fd 5. */
+function forProcedure(group: ProcessGroup, record: CapturedProcedure | undefined): ProcessGroup {
+  const unexpected: UnexpectedLoss[] = [
+    { kind: 'descriptors', of: 'fd 5', fd: 5, what: 'fd 5 is gone: it has a lease' },
+  ];
+  const { restorers } = runningArchitecture().signalFrame;
+  return {
+    ...group,
+    processes: group.processes.map((process) => {
+      const user = codeOf(process.pid);
+      const procedureAlone = procedureFitness({ process, record, isSandboxed: false, user, restorers });
+      if (typeof procedureAlone === 'string') assert.fail(procedureAlone);
+      return { ...process, findings: { ...process.findings, unexpected }, procedureAlone };
+    }),
+  };
+}
+
+for (const mode of ['told', 'told-jump']) {
+  test(`a procedure that goes on though it may not (${mode}) ends its process, without a line of its program`, async () => {
+    const subject = await startSubject(mode);
+    const { group, kernel, apply } = await stage(subject.pid);
+    const captured = captureCrashProcedures(kernel, group);
+    const applied = applyCrashProcedures(forProcedure(group, captured[0]), captured, occasion);
+    assert.deepEqual(
+      applied.plans.map((plan) => plan.state === 'delivered' && plan.mayContinue),
+      [false],
+    );
+    await apply(applied.group);
+    const said = JSON.parse((await subject.lines.next()).value);
+    assert.deepEqual(said, { may: 0, lost: 1, what: 'fd 5 is gone: it has a lease' });
+    assert.equal(await subject.exit, String(notContinuedStatus));
+    // What the program would print next.
+    assert.equal((await subject.lines.next()).value, undefined);
+  });
+}
+
+test('a procedure that may continue is told that it may', async () => {
+  const { said, exit } = await resurrect('told');
+  assert.deepEqual(said, { may: 1, lost: 0, what: '' });
+  assert.equal(exit, '0');
+});
+
+test('a process for its procedure alone is never without it', async () => {
+  const subject = await startSubject('overrun');
+  const { group, kernel, apply } = await stage(subject.pid);
+  const captured = captureCrashProcedures(kernel, group);
+  const alone = forProcedure(group, captured[0]);
+  const ignored: CapturedProcedure = { pid: subject.pid, valid: false, reason: 'has a wrong checksum' };
+  assert.throws(() => applyCrashProcedures(alone, [ignored], occasion), /has a wrong checksum/);
+  assert.throws(() => applyCrashProcedures(alone, [], occasion), /has no crash procedure/);
+  await apply(group);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
 
 test('a signal is queued with siginfo, and its handler finds the incident', async () => {
   const { plans, said } = await resurrect('signal');

@@ -37,6 +37,24 @@ test('the watch tells of a procedure that continues, and of one that answers its
   }
 });
 
+test('what a process for its procedure alone says in its record is not its end', async () => {
+  const subject = await startSubject('stay');
+  const staged = await stage(subject.pid);
+  const captured = captureCrashProcedures(staged.kernel, staged.group);
+  const applied = applyCrashProcedures(staged.group, captured, occasion);
+  const watching = new ProcedureWatch();
+  await staged.apply(applied.group);
+  // It continues, and lives on.
+  await subject.lines.next();
+  const [plan] = applied.plans;
+  assert.ok(plan?.state === 'delivered');
+  const outcomes = await watching.outcomes([{ ...plan, mayContinue: false }], 300);
+  watching.close();
+  assert.deepEqual(outcomes, [{ pid: subject.pid, state: 'overran', detail: 'after 0.3 s' }]);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
+
 test('the watch tells with what status a procedure ended its process', async () => {
   assert.deepEqual(await watch(await startSubject('exit')), { state: 'exited', detail: 'with status 7' });
 });

@@ -19,18 +19,20 @@ import { PAGE_SIZE } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { aioProblems, ringAreaPages } from '../aio.ts';
 import type { FileCapture, MappedFile } from '../file-capture.ts';
+import { isDispensable } from './dispensable.ts';
 import {
   type Area,
   addressSpaceNotes,
   addressSpaceProblems,
   areaProblem,
   lostKeyProblems,
+  outsideProblem,
   protectionKeyOf,
   protectionKeyProblem,
   protectionKeysOf,
 } from './memory-attributes.ts';
 import { believedArea, hexRange } from './memory-flags.ts';
-import { privatePages } from './pages.ts';
+import { type AreaPages, privatePages } from './pages.ts';
 import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
 
 const NONE = listedRuns([]);
@@ -50,6 +52,14 @@ export interface MemoryOwner {
   /** Id of the memory that it gets a copy of; undefined for memory of its own. */
   readonly copyOf: number | undefined;
   readonly findings: Findings;
+  /** It comes back for its crash procedure alone, and can be without an area. */
+  readonly forProcedure: boolean;
+}
+
+/** Whose area it is. */
+interface AreaOwner extends MemoryOwner {
+  /** Its process can come back without it. */
+  readonly canBeLost: boolean;
 }
 
 function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
@@ -126,6 +136,8 @@ export class MemoryCapture {
   readonly #descriptors: PageDescriptors;
   /** Of the address space that is captured. */
   #counts: PageCounts = { resident: 0, swapped: 0 };
+  /** Areas that it comes back without. */
+  #leftOut = 0;
 
   constructor(kernel: Kernel, files: FileCapture) {
     this.#kernel = kernel;
@@ -145,13 +157,15 @@ export class MemoryCapture {
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     this.#counts = { resident: 0, swapped: 0 };
+    this.#leftOut = 0;
     const vmas: Vma[] = [];
-    for (const area of areas) {
-      const vma = this.#area(mm, area, owner);
+    for (const [i, area] of areas.entries()) {
+      const canBeLost = owner.forProcedure && isDispensable(mm, area, areas[i - 1]);
+      const vma = this.#area(mm, area, { ...owner, canBeLost });
       if (vma !== undefined) vmas.push(vma);
     }
     // Areas that are refused are missing from the sum, and have their reasons.
-    if (vmas.length === areas.length) {
+    if (vmas.length + this.#leftOut === areas.length) {
       // Pages of a process that sleeps are swapped out too while it is looked at.
       const moment = this.#kernel.isAlive ? 'passing' : undefined;
       ofTheMoment(owner.findings, moment, () => checkRss(this.#kernel, mm, this.#counts, owner));
@@ -190,7 +204,7 @@ export class MemoryCapture {
       findings.notes.push(`has ${swapped} pages in swap, which is read after a panic`);
   }
 
-  #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {
+  #area(mm: Mm, area: Area, owner: AreaOwner): Vma | undefined {
     const { view, flags } = area;
     const refuse = (why: string): undefined => {
       owner.findings.reasons.push(`the memory area ${hexRange(area)} ${why}`);
@@ -198,9 +212,15 @@ export class MemoryCapture {
     };
     const special = specialMappingName(this.#kernel, view);
     const problem = special === undefined ? (areaProblem(area) ?? protectionKeyProblem(mm, area)) : undefined;
-    if (problem !== undefined) return refuse(problem);
+    if (problem !== undefined) {
+      const isOutside = outsideProblem(area) === problem;
+      return isOutside && owner.canBeLost ? this.#leaveOut(mm, area, owner, problem) : refuse(problem);
+    }
     const file = this.#file(area, owner.pid);
     if (file?.kind === 'refused') {
+      const isOfMoment = this.#kernel.isAlive && file.moment !== undefined;
+      if (owner.canBeLost && file.isDamage !== true && !isOfMoment)
+        return this.#leaveOut(mm, area, owner, `maps a file that cannot be kept: ${file.reason}`);
       // One reason for all areas of a file: a library has five of them.
       const reason = `maps a file that cannot be kept: ${file.reason}`;
       const { findings } = owner;
@@ -211,6 +231,8 @@ export class MemoryCapture {
     const kind = kindOf(area, special, file);
     if (kind === undefined)
       return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);
+    const runs = this.#pages(mm, area, kind, owner, refuse);
+    if (runs === undefined) return undefined;
     return {
       start: area.start,
       end: area.end,
@@ -227,8 +249,28 @@ export class MemoryCapture {
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
       ...file,
       kind,
-      runs: this.#pages(mm, area, kind, owner, refuse),
+      runs,
     };
+  }
+
+  /**
+   * An area that its process comes back without. What of it is the process's own still counts: lost page tables
+   * are told by that.
+   */
+  #leaveOut(mm: Mm, area: Area, owner: AreaOwner, why: string): undefined {
+    const name = this.#lose(area, owner, why);
+    if ((area.flags & (VM.mayShare | VM.hugetlb)) !== 0) return undefined;
+    const { wrong } = this.#count(mm, area, false);
+    if (wrong !== undefined)
+      whileItMoves(this.#kernel, owner, () => owner.findings.reasons.push(`${name} is damaged: ${wrong}`));
+    return undefined;
+  }
+
+  #lose(area: Area, { findings }: AreaOwner, why: string): string {
+    this.#leftOut++;
+    const name = `the memory area ${hexRange(area)}`;
+    findings.unexpected.push({ kind: 'memory', of: name, what: `${name} is gone: it ${why}` });
+    return name;
   }
 
   #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {
@@ -247,21 +289,32 @@ export class MemoryCapture {
     mm: Mm,
     area: Area,
     kind: VmaKind,
-    owner: MemoryOwner,
+    owner: AreaOwner,
     refuse: (why: string) => undefined,
-  ): PageRuns {
+  ): PageRuns | undefined {
     if (kind === 'vdso') return this.#vdso(mm, area, refuse);
     if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
-    const ofFile = kind === 'file-private';
+    const pages = this.#count(mm, area, kind === 'file-private');
+    const { wrong, notPresent } = pages;
+    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
+    if (notPresent === undefined) return pages.runs;
+    const why = notPresentReason(notPresent);
+    if (notPresent.isSwap && wrong === undefined && owner.canBeLost) {
+      this.#lose(area, owner, why);
+      return undefined;
+    }
+    refuse(why);
+    return pages.runs;
+  }
+
+  /** The pages of an area that are the process's own; they count for the address space. */
+  #count(mm: Mm, area: Area, ofFile: boolean): AreaPages {
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
     const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
     this.#counts.resident += pages.resident;
     this.#counts.swapped += pages.swapped;
-    if (pages.notPresent !== undefined) refuse(notPresentReason(pages.notPresent));
-    const { wrong } = pages;
-    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
-    return pages.runs;
+    return pages;
   }
 
   /**

@@ -1,6 +1,11 @@
 import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type CrashProcedure, readProcedureState, recordLayout } from '../../model/crash-procedure.ts';
+import {
+  type CrashProcedure,
+  notContinuedStatus,
+  readProcedureState,
+  recordLayout,
+} from '../../model/crash-procedure.ts';
 import { type ProcessEvent, ProcessEvents } from './process-events.ts';
 
 /** How a delivered procedure ended. */
@@ -20,6 +25,8 @@ export interface ProcedureOutcome {
 export interface WatchedProcess {
   readonly pid: number;
   readonly procedure: CrashProcedure;
+  /** False: it has ended when it is another program, or gone; what it says in its record counts for nothing. */
+  readonly mayContinue: boolean;
 }
 
 const pollMilliseconds = 25;
@@ -69,7 +76,8 @@ export class ProcedureWatch {
       for (const [process, state] of states) {
         const limit = process.procedure.timeLimitMilliseconds ?? defaultLimitMilliseconds;
         const over = performance.now() - start >= limit ? atLimit(process, limit) : undefined;
-        const outcome = state ?? fromEvent(this.#ends.get(process.pid)) ?? this.#unseen(process) ?? over;
+        const end = fromEvent(process, this.#ends.get(process.pid));
+        const outcome = state ?? end ?? this.#unseen(process) ?? over;
         if (outcome === undefined) continue;
         found.set(process.pid, { pid: process.pid, ...outcome });
         waiting.delete(process);
@@ -93,7 +101,8 @@ export class ProcedureWatch {
 
 type End = Omit<ProcedureOutcome, 'pid'>;
 
-function fromRecord({ pid, procedure }: WatchedProcess): End | undefined {
+function fromRecord({ pid, procedure, mayContinue }: WatchedProcess): End | undefined {
+  if (!mayContinue) return undefined;
   const record = Buffer.alloc(recordLayout.id);
   try {
     const fd = openSync(`/proc/${pid}/mem`, 'r');
@@ -111,13 +120,15 @@ function fromRecord({ pid, procedure }: WatchedProcess): End | undefined {
   return state === 'gave-up' ? { state, detail: `with status ${exitStatus}` } : undefined;
 }
 
-function fromEvent(event: ProcessEvent | undefined): End | undefined {
+function fromEvent({ mayContinue }: WatchedProcess, event: ProcessEvent | undefined): End | undefined {
   if (event === undefined) return undefined;
   if (event.kind === 'exec') return { state: 'replaced', detail: undefined };
   const signal = event.status & 0x7f;
-  return signal === 0
-    ? { state: 'exited', detail: `with status ${event.status >> 8}` }
-    : { state: 'crashed', detail: `by signal ${signal}` };
+  if (signal !== 0) return { state: 'crashed', detail: `by signal ${signal}` };
+  const status = event.status >> 8;
+  const went =
+    !mayContinue && status === notContinuedStatus ? ', as one does that continues and may not' : '';
+  return { state: 'exited', detail: `with status ${status}${went}` };
 }
 
 function atLimit({ procedure }: WatchedProcess, limitMilliseconds: number): End {

@@ -1,0 +1,54 @@
+import { taskPtRegs } from '../../linux/arch/index.ts';
+import { PF, type Task } from '../../linux/sched.ts';
+import type { PosixTimer } from '../../model/process.ts';
+import { type Findings, refuseForNow } from '../../model/verdict.ts';
+import { readable } from '../../vmcore/errors.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import type { ThreadOwner, ThreadSource } from '../calls/interrupted-call.ts';
+import { capturePending } from '../pending.ts';
+import { passingProblems } from '../task-attributes.ts';
+import { captureRings } from '../thread.ts';
+
+/** The call that a thread was in, as far as its kernel stack tells; what it had done of it nobody says. */
+function callOf(kernel: Kernel, task: Task): string {
+  const number = readable(() => Number(BigInt.asIntN(64, taskPtRegs(kernel, task.stack).orig_ax))) ?? -1;
+  return number < 0 ? '' : `, which was in ${kernel.architecture.systemCalls.name(number)}`;
+}
+
+/**
+ * A thread without which its process comes back for its procedure alone. What is under way for the whole
+ * process by it, an execve or an end, stays a reason.
+ */
+export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task, owner: ThreadOwner): void {
+  const { findings } = owner;
+  const { pid: tid, comm } = task;
+  const say = (problem: string) => refuseForNow(findings, `thread ${tid} ${problem}`, 'passing');
+  passingProblems(kernel, task).forEach(say);
+  const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
+  if (pending.killed) say('was being killed');
+  if (pending.stopped) owner.stopping = true;
+  captureRings(task, owner);
+  // The kernel's own threads for rings are none of the program's.
+  if ((task.flags & (PF.ioWorker | PF.userWorker)) !== 0) return;
+  findings.unexpected.push({
+    ...{ kind: 'threads', of: `thread ${tid}`, tid },
+    what: `thread ${tid} (${comm}) is gone${callOf(kernel, task)}`,
+  });
+}
+
+/** The timers of a process but those that notify a thread which is lost. */
+export function withoutTimersOf(
+  gone: readonly Task[],
+  timers: readonly PosixTimer[],
+  { unexpected }: Findings,
+): PosixTimer[] {
+  const tids = new Set(gone.map(({ pid }) => pid));
+  return timers.filter(({ id, notifyThread }) => {
+    if (notifyThread === undefined || !tids.has(notifyThread)) return true;
+    unexpected.push({
+      ...{ kind: 'threads', of: `timer ${id}`, tid: notifyThread },
+      what: `timer ${id} (timer_create) is gone: it notified thread ${notifyThread}`,
+    });
+    return false;
+  });
+}
