@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { captureProcesses } from '../../../src/capture/index.ts';
+import type { CaptureResult } from '../../../src/model/group.ts';
+import type { Process } from '../../../src/model/process.ts';
+import { fateOf } from '../../../src/model/verdict.ts';
+import { releases, truthOf } from '../../vmcore/fixtures.ts';
+import { RESTORER_AT, Recorded } from './recorded.ts';
+
+/** The program, captured alone. */
+function captured(program: Recorded): CaptureResult {
+  return captureProcesses(program.open(), { roots: [program.pid], includeDescendants: true });
+}
+
+/** The program, which has to come back for its procedure alone. */
+function back(program: Recorded): Process {
+  const { groups, refused } = captured(program);
+  assert.deepEqual(refused, []);
+  const process = groups[0]?.processes[0] ?? assert.fail();
+  assert.equal(fateOf(process.findings), 'for-its-procedure');
+  assert.deepEqual(process.procedureAlone, { systemCall: RESTORER_AT + 7 });
+  return process;
+}
+
+function lost({ findings }: Process): string[] {
+  return findings.unexpected.map(({ of }) => of);
+}
+
+function reasons(program: Recorded): readonly string[] {
+  const { groups, refused } = captured(program);
+  assert.deepEqual(groups, []);
+  return refused[0]?.reasons ?? [];
+}
+
+const SEMAPHORE = 1;
+
+/** What no program has again: an eventfd in semaphore mode, which an epoll watches. */
+function withSemaphore(program: Recorded): { program: Recorded; fd: number; watching: number } {
+  const { fd, file } = program.file(program.pid, ({ f_op }) => isOf(program, f_op, 'eventfd_fops'));
+  const watching = program.file(program.pid, ({ f_op }) => isOf(program, f_op, 'eventpoll_fops'));
+  program.set('eventfd_ctx', file.private_data, 'flags', SEMAPHORE);
+  return { program, fd, watching: watching.fd };
+}
+
+function isOf({ kernel }: Recorded, operations: bigint, name: string): boolean {
+  return operations === kernel.symbol(name);
+}
+
+for (const release of releases) {
+  suite(`a program of ${release} with a crash procedure`, () => {
+    const recorded = () => new Recorded(release).register();
+
+    test('comes back as ever if nothing stands against it', () => {
+      const { groups, refused } = captured(recorded());
+      assert.deepEqual(refused, []);
+      const process = groups[0]?.processes[0] ?? assert.fail();
+      assert.equal(fateOf(process.findings), 'whole');
+      assert.equal(process.procedureAlone, undefined);
+      assert.equal(process.threads.length, 3);
+    });
+
+    test('comes back for it without a descriptor that cannot be kept, and without what watches that', () => {
+      const { program, fd, watching } = withSemaphore(recorded());
+      const { groups, refused } = captured(program);
+      assert.deepEqual(refused, []);
+      const [group = assert.fail()] = groups;
+      const [process = assert.fail()] = group.processes;
+      const threads = program.threads.slice(1).map(({ pid }) => `thread ${pid}`);
+      assert.deepEqual(lost(process).toSorted(), [...threads, `fd ${fd}`, `fd ${watching}`].toSorted());
+      const own = process.findings.unexpected.find((loss) => loss.fd === fd);
+      assert.equal(own?.what, `fd ${fd} is gone: it has an eventfd in semaphore mode`);
+      const descriptors = group.files.tables[0]?.descriptors ?? [];
+      assert.deepEqual(
+        descriptors.filter((one) => one.fd === fd || one.fd === watching).map((one) => one.closeOnExec),
+        [true, true],
+      );
+      const placeholder = group.files.files.find(
+        ({ id }) => id === descriptors.find((one) => one.fd === fd)?.fileId,
+      );
+      assert.ok(placeholder?.type === 'path');
+      const O_PATH = 0o10000000;
+      assert.deepEqual(
+        [placeholder.path, placeholder.flags, placeholder.identity.rdev],
+        ['/dev/null', O_PATH, 0x103],
+      );
+      assert.ok(!group.files.files.some(({ type }) => type === 'eventfd' || type === 'eventpoll'));
+    });
+
+    test('comes back with its first thread alone, whatever stands against the others', () => {
+      const program = recorded();
+      const [first, second, third] = program.threads;
+      program.set('task_struct', second?.address ?? 0n, 'ptrace', 1);
+      const process = back(program);
+      assert.deepEqual(
+        process.threads.map(({ tid }) => tid),
+        [first?.pid],
+      );
+      assert.deepEqual(lost(process), [`thread ${second?.pid}`, `thread ${third?.pid}`]);
+      assert.match(
+        process.findings.unexpected[0]?.what ?? '',
+        /^thread \d+ \(first-thread\) is gone, which was in pause$/,
+      );
+    });
+
+    test('comes back without where its first thread was, if nothing tells that', () => {
+      const program = recorded();
+      program.set('task_struct', program.threads[0]?.address ?? 0n, 'on_cpu', 1);
+      const process = back(program);
+      const [loss] = process.findings.unexpected.filter(({ kind }) => kind === 'execution');
+      assert.match(loss?.what ?? '', /^where the first thread was is gone: thread \d+ was on a CPU/);
+    });
+
+    test('comes back without memory that others watch, of which its own pages still count', () => {
+      const { huge } = truthOf(release).program;
+      const watched = (program: Recorded) => {
+        // The stack of its second thread.
+        const area = program.areas.find(({ vm_start }) => vm_start > huge + 2 ** 22) ?? assert.fail();
+        const stack = program.areas[program.areas.indexOf(area) + 1] ?? assert.fail();
+        program.set('vm_area_struct', stack.address, 'vm_userfaultfd_ctx.ctx', program.threads[0]?.mm ?? 0n);
+        const VM_UFFD_MISSING = 0x200;
+        program.set('vm_area_struct', stack.address, 'vm_flags', stack.vm_flags.low | VM_UFFD_MISSING);
+        return stack;
+      };
+      const program = recorded();
+      const stack = watched(program);
+      const process = back(program);
+      assert.equal(process.findings.unexpected.filter(({ kind }) => kind === 'memory').length, 1);
+      assert.ok(!process.memory?.vmas.some(({ start }) => start === stack.vm_start));
+      assert.ok(
+        process.findings.checks.some(({ what, result }) => /rss counter/.test(what) && result === 'agrees'),
+      );
+    });
+
+    test('is refused without one, and with one for what lasts', () => {
+      const { program: without } = withSemaphore(new Recorded(release));
+      assert.deepEqual(
+        reasons(without).filter((reason) => /crash procedure/.test(reason)),
+        [],
+      );
+      const { program } = withSemaphore(recorded());
+      const leader = program.threads[0]?.address ?? 0n;
+      program.set('task_struct', leader, 'ptrace', 1);
+      assert.match(
+        reasons(program).at(-1) ?? '',
+        /^has a crash procedure, and cannot come back for it alone either: thread \d+ is traced by a debugger$/,
+      );
+    });
+
+    test('is refused for a file that is damaged', () => {
+      const program = recorded();
+      const { file } = program.file(program.pid, ({ f_op }) => isOf(program, f_op, 'eventfd_fops'));
+      program.set('file', file.address, 'f_op', program.kernel.symbol('eventpoll_fops'));
+      assert.match(
+        reasons(program).at(-1) ?? '',
+        /cannot come back for it alone either: has a file that is damaged/,
+      );
+    });
+
+    test('is refused if its restorer is none, to the byte: it could go on', () => {
+      const { program } = withSemaphore(recorded());
+      program.code(Buffer.from('48c7c00e0000000f05', 'hex'));
+      assert.match(reasons(program).at(-1) ?? '', /has a restorer by which it could not be ended/);
+    });
+
+    test('is refused together with others that it shares something with', () => {
+      const { program } = withSemaphore(recorded());
+      const { kinds } = truthOf(release);
+      program.joinSession(kinds.pid);
+      const roots = [program.pid, kinds.pid];
+      const { refused, ties } = captureProcesses(program.open(), { roots, includeDescendants: true });
+      assert.ok(ties.has(program.pid));
+      const own = refused.find(({ pid }) => pid === program.pid)?.reasons ?? [];
+      assert.ok(own.length > 0 && own.every((reason) => !reason.includes('crash procedure')));
+    });
+  });
+}
