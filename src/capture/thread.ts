@@ -269,8 +269,13 @@ export function captureRings(
   if (problem === undefined) return;
   const { pid: tid } = task;
   const reason = 'requests that had not been answered may or may not have taken effect';
-  if (forProcedure) findings.inDoubt.push({ tid, syscall: 'io_uring', reason });
-  else findings.reasons.push(`thread ${tid} ${problem}`);
+  if (!forProcedure) {
+    findings.reasons.push(`thread ${tid} ${problem}`);
+    return;
+  }
+  const of = `io_uring of thread ${tid}`;
+  findings.unexpected.push({ kind: 'descriptors', of, what: `the ${of} is gone` });
+  findings.inDoubt.push({ tid, syscall: 'io_uring', reason });
 }
 
 /**
@@ -294,7 +299,8 @@ function captureState(
   ofTheMoment(findings, moment, () => captured.problemsOfValues.forEach(say));
   findings.notes.push(...captured.notes);
   // That stage zero saves a CPU's registers does not help here.
-  const bases = onCpu !== undefined && kernel.isAlive ? (['fs', 'gs'] as const) : captured.olderBases;
+  const isUnknown = (onCpu !== undefined && kernel.isAlive) || (lost !== undefined && owner.forProcedure);
+  const bases = isUnknown ? (['fs', 'gs'] as const) : captured.olderBases;
   ofTheMoment(findings, 'passing', () => staleBases(bases, owner).forEach(say));
   return ofTheMoment(findings, moment, () => {
     checkThreadPointer(task, captured.registers.fsBase, owner);

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
+import { mmStruct } from '../../../src/linux/mm-types.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Process } from '../../../src/model/process.ts';
 import { fateOf } from '../../../src/model/verdict.ts';
+import { walkUserPages } from '../../../src/vmcore/page-table.ts';
 import { releases, truthOf } from '../../vmcore/fixtures.ts';
-import { RESTORER_AT, Recorded } from './recorded.ts';
+import { ENTRY, RESTORER_AT, Recorded } from './recorded.ts';
 
 /** The program, captured alone. */
 function captured(program: Recorded): CaptureResult {
@@ -40,6 +42,15 @@ function withSemaphore(program: Recorded): { program: Recorded; fd: number; watc
   const watching = program.file(program.pid, ({ f_op }) => isOf(program, f_op, 'eventpoll_fops'));
   program.set('eventfd_ctx', file.private_data, 'flags', SEMAPHORE);
   return { program, fd, watching: watching.fd };
+}
+
+/** An address of its code whose page is in the page tables. */
+function mapped(program: Recorded): number {
+  const { kernel, threads } = program;
+  const text = program.area(ENTRY);
+  const { pgd } = kernel.bind(mmStruct).at(threads[0]?.mm ?? 0n);
+  const [run = assert.fail()] = walkUserPages(kernel, pgd, text.vm_start, text.vm_end);
+  return run.address + 0x800;
 }
 
 function isOf({ kernel }: Recorded, operations: bigint, name: string): boolean {
@@ -108,6 +119,32 @@ for (const release of releases) {
       const process = back(program);
       const [loss] = process.findings.unexpected.filter(({ kind }) => kind === 'execution');
       assert.match(loss?.what ?? '', /^where the first thread was is gone: thread \d+ was on a CPU/);
+    });
+
+    test('is refused where nothing tells its thread pointer: where its first thread was is lost, and it sets that', () => {
+      const program = recorded();
+      program.set('task_struct', program.threads[0]?.address ?? 0n, 'on_cpu', 1);
+      const wrfsbase = Buffer.from('f3480faed0', 'hex');
+      program.code(wrfsbase, mapped(program));
+      assert.match(reasons(program).at(-1) ?? '', /may have set its FS base itself: its code has WRFSBASE/);
+    });
+
+    test('is told of an io_uring that only a thread has, and which of its requests may have been done', () => {
+      const program = recorded();
+      const [first, second] = program.threads;
+      if (program.kernel.layouts.member('task_struct', 'io_uring') === undefined) return;
+      for (const thread of [first, second])
+        program.set('task_struct', thread?.address ?? 0n, 'io_uring', thread?.mm ?? 0n);
+      const process = back(program);
+      const rings = lost(process).filter((of) => of.startsWith('io_uring'));
+      assert.deepEqual(
+        new Set(rings),
+        new Set([first, second].map((one) => `io_uring of thread ${one?.pid}`)),
+      );
+      assert.deepEqual(
+        process.findings.inDoubt.map(({ syscall }) => syscall),
+        ['io_uring', 'io_uring'],
+      );
     });
 
     test('comes back without memory that others watch, of which its own pages still count', () => {

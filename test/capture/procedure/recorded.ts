@@ -119,13 +119,13 @@ export class Recorded {
     return this.kernel.memory.read(d_nameAddress, d_nameLength).toString('latin1');
   }
 
-  /** The code at the restorer's address. */
-  code(bytes: Uint8Array): this {
-    const text = this.area(RESTORER_AT);
-    const index = text.vm_pgoff + Math.floor((RESTORER_AT - text.vm_start) / PAGE_SIZE);
+  /** The program's code, that at the restorer's address if no other is given. */
+  code(bytes: Uint8Array, at = RESTORER_AT): this {
+    const text = this.area(at);
+    const index = text.vm_pgoff + Math.floor((at - text.vm_start) / PAGE_SIZE);
     const page = cachedPageOf(this.kernel, text.vm_file, index);
     assert.ok(page.kind === 'page');
-    this.patches.push({ physical: page.physical + (RESTORER_AT % PAGE_SIZE), bytes });
+    this.patches.push({ physical: page.physical + (at % PAGE_SIZE), bytes });
     return this;
   }
 
