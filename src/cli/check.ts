@@ -54,8 +54,8 @@ function targetsOf(unit: string | undefined, { pid, all, user }: CheckOptions): 
 }
 
 /**
- * 3: one is refused, or comes back for its procedure alone; 4: none is, but of one it depends on the moment; 0:
- * all would come back and go on.
+ * 3: one is refused, or comes back for its procedure alone; 4: none is, but of one it depends on the moment;
+ * 0: all would come back and go on.
  */
 export function exitStatus(conclusions: readonly Pick<Conclusion, 'outcome'>[]): number {
   if (conclusions.some(({ outcome }) => outcome === 'refused' || outcome === 'for its procedure')) return 3;

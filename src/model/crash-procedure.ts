@@ -120,8 +120,8 @@ export const itemCapacity = (recordSizeBytes - recordLayout.items) / itemBytes;
 const restriction = { mayNotContinue: 1 } as const;
 
 /**
- * Exit status of a process that was brought back for its procedure alone, and whose procedure went on: EX_TEMPFAIL
- * of sysexits(3), which says that a new start may do.
+ * Exit status of a process that was brought back for its procedure alone, and whose procedure went on:
+ * EX_TEMPFAIL of sysexits(3), which says that a new start may do.
  */
 export const notContinuedStatus = 75;
 

@@ -1,5 +1,5 @@
-// Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once. Some of
-// them have what cannot be brought back, and come back for their procedure alone.
+// Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once.
+// Some of them have what cannot be brought back, and come back for their procedure alone.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';

@@ -41,8 +41,8 @@ export class RefusedDescriptors {
 }
 
 /**
- * Whether a process that comes back for its procedure alone can be without a file. Damage is no loss, and of a
- * living kernel what is of the moment stays that.
+ * Whether a process that comes back for its procedure alone can be without a file. Damage is no loss, and of
+ * a living kernel what is of the moment stays that.
  */
 function canBeLost(
   { forProcedure, kernel }: CaptureContext,

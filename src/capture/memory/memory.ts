@@ -254,8 +254,8 @@ export class MemoryCapture {
   }
 
   /**
-   * An area that its process comes back without. What of it is the process's own still counts: lost page tables
-   * are told by that.
+   * An area that its process comes back without. What of it is the process's own still counts: lost page
+   * tables are told by that.
    */
   #leaveOut(mm: Mm, area: Area, owner: AreaOwner, why: string): undefined {
     const name = this.#lose(area, owner, why);

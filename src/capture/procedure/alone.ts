@@ -42,8 +42,8 @@ function mayHaveRecord(kernel: Kernel, { leader: { mm } }: TaskGroup): boolean {
 }
 
 /**
- * Looks once more at processes that are refused and have a crash procedure: without what no program expects to
- * lose they may come back for it alone. Only who shares nothing with another protected process does.
+ * Looks once more at processes that are refused and have a crash procedure: without what no program expects
+ * to lose they may come back for it alone. Only who shares nothing with another protected process does.
  *
  * @param first what was decided of all
  * @param groups all processes that were found

@@ -9,8 +9,8 @@ import { filterIds } from './seccomp.ts';
 
 /**
  * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the
- * processes that have one, as they were captured. The pages that differ belong to the procedures alone. Nothing
- * is kept of who comes back for its procedure alone: there is nothing that it could be restored to.
+ * processes that have one, as they were captured. The pages that differ belong to the procedures alone.
+ * Nothing is kept of who comes back for its procedure alone: there is nothing that it could be restored to.
  *
  * @param group as captured, before procedures were applied
  * @param directory of the group's images

@@ -25,7 +25,9 @@ export interface ProcedureOutcome {
 export interface WatchedProcess {
   readonly pid: number;
   readonly procedure: CrashProcedure;
-  /** False: it has ended when it is another program, or gone; what it says in its record counts for nothing. */
+  /**
+   * False: it has ended when it is another program, or gone; what it says in its record counts for nothing.
+   */
   readonly mayContinue: boolean;
 }
 
