@@ -37,6 +37,11 @@ export interface CaptureRequest extends Terms {
   readonly disks?: Disks;
   /** What processes may lose instead of not coming back; without it, nothing. */
   readonly losses?: AllowedLosses;
+  /**
+   * Whoever is refused and has a crash procedure may come back for that alone. Its group has to get its
+   * procedures (`applyCrashProcedures`): it has nothing else to run.
+   */
+  readonly forProcedures?: boolean;
   /** Without it no process in a mount namespace of its own comes back. */
   readonly services?: SandboxRequest;
   /** Descendants that are not wanted, though what others share with them is known: who looks is one. */
@@ -169,18 +174,22 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     groups.filter((group) => !isGone(group) && request.without?.has(group.pid) !== true),
   );
   const first = judge(source, [...captured, ...lostProcesses(selected.refused)], request);
-  const result = forTheirProcedure(first, groups, request, {
-    ...{ kernel, files: look.files },
-    again: (pids) => {
-      const { context: _, ...other } = lookAtFiles(pids);
-      const again = { ...source, ...other };
-      return { source: again, capture: (wanted) => captureAll(again, wanted) };
-    },
-  });
+  const again = (pids: ReadonlySet<number>) => {
+    const { context: _, ...other } = lookAtFiles(pids);
+    const changed = { ...source, ...other };
+    return { source: changed, capture: (wanted: readonly TaskGroup[]) => captureAll(changed, wanted) };
+  };
+  const result =
+    request.forProcedures === true
+      ? forTheirProcedure(first, groups, request, { kernel, files: look.files, again })
+      : first;
   const notes = sharedResources.flatMap((resource) => resource.losses(context));
   const ended = groups.filter(isGone).map((group) => ({
     ...{ pid: group.pid, comm: group.leader.comm },
     notes: [endings.of(group)?.note ?? ''],
   }));
-  return { ...result, refused: [...refused, ...result.refused], ties: first.ties, ended, notes };
+  return {
+    ...{ groups: result.groups, refused: [...refused, ...result.refused] },
+    ...{ ties: first.ties, ended, notes },
+  };
 }

@@ -81,7 +81,7 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
   const { roots, includeDescendants, without, services, losses } = request;
   const captured = captureProcesses(kernel, {
-    ...{ roots, includeDescendants, inSpiteOfMoments: true },
+    ...{ roots, includeDescendants, inSpiteOfMoments: true, forProcedures: true },
     ...(without === undefined ? {} : { without }),
     ...(services === undefined ? {} : { services }),
     ...(losses === undefined ? {} : { losses }),

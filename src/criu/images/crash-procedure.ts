@@ -134,7 +134,9 @@ function applyCall(
   const changed = withOverrides(process, [page, { address: first, bytes: stack }]);
   const started = programStart.call(thread, delivery.entry, delivery.argument, frame.address);
   const threads = [{ ...thread, ...started }, ...others];
-  return { process: { ...changed, threads }, procedure: record.procedure, frame: frame.address };
+  // It has what it needs: it may be written.
+  const { procedureAlone: _, ...applied } = changed;
+  return { process: { ...applied, threads }, procedure: record.procedure, frame: frame.address };
 }
 
 const NO_STACK = { sp: 0n, sizeBytes: 0n, flags: 2 };

@@ -1,17 +1,22 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
+import { writeImages } from '../../../src/criu/images/index.ts';
 import { mmStruct } from '../../../src/linux/mm-types.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Process } from '../../../src/model/process.ts';
 import { fateOf } from '../../../src/model/verdict.ts';
 import { walkUserPages } from '../../../src/vmcore/page-table.ts';
-import { releases, truthOf } from '../../vmcore/fixtures.ts';
+import { releases, scratch, truthOf } from '../../vmcore/fixtures.ts';
 import { ENTRY, RESTORER_AT, Recorded } from './recorded.ts';
+
+function wanted(roots: readonly number[]) {
+  return { roots, includeDescendants: true };
+}
 
 /** The program, captured alone. */
 function captured(program: Recorded): CaptureResult {
-  return captureProcesses(program.open(), { roots: [program.pid], includeDescendants: true });
+  return captureProcesses(program.open(), { ...wanted([program.pid]), forProcedures: true });
 }
 
 /** The program, which has to come back for its procedure alone. */
@@ -95,6 +100,19 @@ for (const release of releases) {
         ['/dev/null', O_PATH, 0x103],
       );
       assert.ok(!group.files.files.some(({ type }) => type === 'eventfd' || type === 'eventpoll'));
+    });
+
+    test('is refused by who brings nobody back for a procedure, as an extract of images is', () => {
+      const { program } = withSemaphore(recorded());
+      const { groups, refused } = captureProcesses(program.open(), wanted([program.pid]));
+      assert.deepEqual([groups, refused.map(({ pid }) => pid)], [[], [program.pid]]);
+    });
+
+    test('has no images without its procedure: it would go on', () => {
+      const { program } = withSemaphore(recorded());
+      const [group = assert.fail()] = captured(program).groups;
+      const write = () => writeImages(group, program.kernel.physical, scratch('never'));
+      assert.throws(write, /comes back for its crash procedure, and has not got it/);
     });
 
     test('comes back with its first thread alone, whatever stands against the others', () => {
@@ -204,7 +222,7 @@ for (const release of releases) {
       const { kinds } = truthOf(release);
       program.joinSession(kinds.pid);
       const roots = [program.pid, kinds.pid];
-      const { refused, ties } = captureProcesses(program.open(), { roots, includeDescendants: true });
+      const { refused, ties } = captureProcesses(program.open(), { ...wanted(roots), forProcedures: true });
       assert.ok(ties.has(program.pid));
       const own = refused.find(({ pid }) => pid === program.pid)?.reasons ?? [];
       assert.ok(own.length > 0 && own.every((reason) => !reason.includes('crash procedure')));
