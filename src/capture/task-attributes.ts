@@ -41,11 +41,6 @@ export function threadProblems(task: Task): string[] {
   return problems.filter((problem): problem is string => typeof problem === 'string');
 }
 
-/** Why a thread cannot have the rings of the kernel again that it puts requests into. */
-export function ringProblem({ io_uring = 0n }: Pick<Task, 'io_uring'>): string | undefined {
-  return io_uring === 0n ? undefined : 'uses io_uring';
-}
-
 /** What is as bad, and over a moment later. */
 export function passingProblems(kernel: Kernel, task: Task): string[] {
   return task.in_execve && !isBeforeExec(kernel, task) ? ['was in the middle of execve'] : [];

@@ -2,9 +2,8 @@ import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
 import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
-import type { UnexpectedLoss } from '../model/loss.ts';
 import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
-import { check, loseInstead, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
+import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './calls/interrupted-call.ts';
@@ -12,7 +11,9 @@ import { settleNewThread } from './calls/new-thread.ts';
 import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
 import { capturePending } from './pending.ts';
-import { passingProblems, ringProblem, threadNotes, threadProblems } from './task-attributes.ts';
+import { ofState } from './procedure/lost-state.ts';
+import { captureRings } from './rings.ts';
+import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
 const RSEQ_BYTES = 32;
@@ -237,45 +238,6 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
     timerSlackNanoseconds:
       task.timer_slack_ns === DEFAULT_TIMER_SLACK ? undefined : Number(task.timer_slack_ns),
   };
-}
-
-/**
- * What `find` adds is about where the thread was: of a process that comes back for its procedure alone, which
- * does not go on there, it is lost.
- */
-function ofState<T>(
-  { kernel }: ThreadSource,
-  { pid: tid }: Task,
-  { findings, forProcedure }: ThreadOwner,
-  find: () => T,
-): T {
-  if (!forProcedure) return find();
-  const lossOf = (reason: string): UnexpectedLoss => ({
-    ...{ kind: 'execution', of: `thread ${tid}`, tid },
-    what: `where the first thread was is gone: ${reason}`,
-  });
-  return loseInstead(findings, lossOf, kernel.isAlive, find);
-}
-
-/**
- * The descriptors of rings are files, which are refused or lost. What was asked by them and not answered may
- * have been done.
- */
-export function captureRings(
-  task: Pick<Task, 'pid' | 'io_uring'>,
-  { findings, forProcedure }: Pick<ThreadOwner, 'findings' | 'forProcedure'>,
-): void {
-  const problem = ringProblem(task);
-  if (problem === undefined) return;
-  const { pid: tid } = task;
-  const reason = 'requests that had not been answered may or may not have taken effect';
-  if (!forProcedure) {
-    findings.reasons.push(`thread ${tid} ${problem}`);
-    return;
-  }
-  const of = `io_uring of thread ${tid}`;
-  findings.unexpected.push({ kind: 'descriptors', of, what: `the ${of} is gone` });
-  findings.inDoubt.push({ tid, syscall: 'io_uring', reason });
 }
 
 /**

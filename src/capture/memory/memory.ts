@@ -11,14 +11,14 @@ import {
 import { type Mm, mmStruct } from '../../linux/mm-types.ts';
 import { PageDescriptors } from '../../linux/readers/page-owner.ts';
 import { untriedSwap } from '../../linux/readers/swap-areas.ts';
-import { forEachVma } from '../../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../../model/memory.ts';
 import { listedRuns, type PageRuns } from '../../model/page-runs.ts';
-import { check, type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
+import { type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { aioProblems, ringAreaPages } from '../aio.ts';
 import type { FileCapture, MappedFile } from '../file-capture.ts';
+import { readAreas, whileItMoves } from './areas.ts';
 import { isDispensable } from './dispensable.ts';
 import {
   type Area,
@@ -31,7 +31,7 @@ import {
   protectionKeyProblem,
   protectionKeysOf,
 } from './memory-attributes.ts';
-import { believedArea, hexRange } from './memory-flags.ts';
+import { hexRange } from './memory-flags.ts';
 import { type AreaPages, privatePages } from './pages.ts';
 import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
 
@@ -60,42 +60,6 @@ export interface MemoryOwner {
 interface AreaOwner extends MemoryOwner {
   /** Its process can come back without it. */
   readonly canBeLost: boolean;
-}
-
-function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
-  const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
-  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE_SIZE, 0);
-  whileItMoves(kernel, owner, () => checkAreas(mm, areas.length, pages, owner.findings));
-  return areas;
-}
-
-/** Counts of a process that runs on while it is read are of another moment than what they count. */
-function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
-  return ofTheMoment(findings, isAlive && isRunning ? 'passing' : undefined, compare);
-}
-
-/**
- * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that
- * the tree has lost is missing from both.
- */
-function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): void {
-  const numberAgrees = check(
-    findings,
-    'mm->map_count against the areas in the maple tree',
-    mm.map_count,
-    areas,
-  );
-  const sizeAgrees = check(findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages);
-  if (!numberAgrees && !sizeAgrees && (areas < mm.map_count || pages < mm.total_vm)) {
-    findings.reasons.push(
-      `has ${areas} memory areas of ${pages} pages, but the kernel counted ${mm.map_count} of ${mm.total_vm}`,
-    );
-    return;
-  }
-  if (!numberAgrees)
-    findings.repairs.push({ what: 'number of memory areas', used: 'the maple tree', instead: 'map_count' });
-  if (!sizeAgrees)
-    findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
 }
 
 /** PROT_* of mmap(2), which are the same bits. */

@@ -6,8 +6,8 @@ import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { ThreadOwner, ThreadSource } from '../calls/interrupted-call.ts';
 import { capturePending } from '../pending.ts';
+import { captureRings } from '../rings.ts';
 import { passingProblems } from '../task-attributes.ts';
-import { captureRings } from '../thread.ts';
 
 /** The call that a thread was in, as far as its kernel stack tells; what it had done of it nobody says. */
 function callOf(kernel: Kernel, task: Task): string {
