@@ -2,7 +2,7 @@ import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
 import { ioContextStruct } from '../linux/iocontext.ts';
 import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
-import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
+import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
@@ -182,6 +182,12 @@ function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
   return kernel.cpus.every((cpu) => cpus.includes(cpu)) ? undefined : cpus;
 }
 
+/** Of a thread whose registers may be of another time: what it put down then is no call that it was in. */
+const NOT_KNOWN: SyscallOutcomeRecord = {
+  ...{ outcome: 'in-doubt', syscall: undefined },
+  reason: 'nothing tells where it was',
+};
+
 /** What a thread's registers are taken from. */
 interface Place {
   /** The CPU that was executing it. */
@@ -268,8 +274,13 @@ function captureState(
     checkThreadPointer(task, captured.registers.fsBase, owner);
     const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
     const notes = findings.notes.length;
+    const isLost = owner.forProcedure && (lost !== undefined || captured.problemsOfState.length > 0);
     const state = ofState(source, task, owner, () => {
       const rseq = rseqOf(task, owner);
+      if (isLost) {
+        const { registers, fpu, tls } = captured;
+        return { registers, fpu, tls, rseq, blockedSignals: blocked, syscall: NOT_KNOWN };
+      }
       const call = ofTheMoment(findings, 'passing', () => {
         const found = interruptedCall(source, task, captured.registers, blocked, owner);
         settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);

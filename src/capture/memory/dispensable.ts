@@ -3,12 +3,26 @@ import type { Mm } from '../../linux/mm-types.ts';
 import type { Area } from './memory-attributes.ts';
 
 /** Where the areas are that every program needs. */
-type Places = Pick<Mm, 'start_stack' | 'start_brk' | 'brk'>;
+type Places = Pick<
+  Mm,
+  'start_code' | 'end_code' | 'start_data' | 'end_data' | 'start_stack' | 'start_brk' | 'brk'
+>;
 
 type Shape = Pick<Area, 'start' | 'end' | 'flags'> & { readonly view: Pick<Area['view'], 'vm_file'> };
 
 function isPrivateOfFile({ flags, view }: Shape): boolean {
   return (flags & (VM.mayShare | VM.hugetlb)) === 0 && view.vm_file !== 0n;
+}
+
+/** Whether an area is one of those that the kernel noted when the program was executed. */
+function isNoted(
+  { start_code, end_code, start_data, end_data, start_stack, start_brk, brk }: Places,
+  { start, end }: Shape,
+): boolean {
+  const hasSome = (from: number, to: number): boolean => from < to && start < to && end > from;
+  // Whatever has been put in the place of code and data since: huge pages, for one.
+  if (hasSome(start_code, end_code) || hasSome(start_data, end_data)) return true;
+  return hasSome(start_stack, start_stack + 1) || (brk > start_brk && start <= brk && end >= start_brk);
 }
 
 /**
@@ -19,15 +33,9 @@ function isPrivateOfFile({ flags, view }: Shape): boolean {
  *
  * @param before the area below it
  */
-export function isDispensable(
-  { start_stack, start_brk, brk }: Places,
-  area: Shape,
-  before: Shape | undefined,
-): boolean {
-  if ((area.flags & VM.exec) !== 0 || isPrivateOfFile(area)) return false;
-  if ((area.flags & VM.growsDown) !== 0 || (area.start <= start_stack && area.end > start_stack))
-    return false;
-  if (brk > start_brk && area.start <= brk && area.end >= start_brk) return false;
+export function isDispensable(places: Places, area: Shape, before: Shape | undefined): boolean {
+  if ((area.flags & (VM.exec | VM.growsDown)) !== 0) return false;
+  if (isPrivateOfFile(area) || isNoted(places, area)) return false;
   const isOwn = (area.flags & VM.mayShare) === 0;
   return !isOwn || before === undefined || before.end !== area.start || !isPrivateOfFile(before);
 }

@@ -9,8 +9,10 @@ import { capturePending } from '../pending.ts';
 import { captureRings } from '../rings.ts';
 import { passingProblems } from '../task-attributes.ts';
 
-/** The call that a thread was in, as far as its kernel stack tells; what it had done of it nobody says. */
-function callOf(kernel: Kernel, task: Task): string {
+/** What a thread was doing, as far as its kernel stack tells; how much of a call it had done nobody says. */
+function whereabouts(kernel: Kernel, task: Task): string {
+  // What it put on its stack may be of another time.
+  if (task.on_cpu !== 0) return ', which was on a CPU';
   const number = readable(() => Number(BigInt.asIntN(64, taskPtRegs(kernel, task.stack).orig_ax))) ?? -1;
   return number < 0 ? '' : `, which was in ${kernel.architecture.systemCalls.name(number)}`;
 }
@@ -32,7 +34,7 @@ export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task,
   if ((task.flags & (PF.ioWorker | PF.userWorker)) !== 0) return;
   findings.unexpected.push({
     ...{ kind: 'threads', of: `thread ${tid}`, tid },
-    what: `thread ${tid} (${comm}) is gone${callOf(kernel, task)}`,
+    what: `thread ${tid} (${comm}) is gone${whereabouts(kernel, task)}`,
   });
 }
 

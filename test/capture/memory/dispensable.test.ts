@@ -3,7 +3,10 @@ import { test } from 'node:test';
 import { isDispensable } from '../../../src/capture/memory/dispensable.ts';
 import { VM } from '../../../src/linux/mm.ts';
 
-const places = { start_stack: 0x9500, start_brk: 0x5000, brk: 0x6000 };
+const places = {
+  ...{ start_code: 0x1000, end_code: 0x1800, start_data: 0x2f00, end_data: 0x3100 },
+  ...{ start_stack: 0x9500, start_brk: 0x5000, brk: 0x6000 },
+};
 const OWN = VM.read | VM.write;
 const SHARED = OWN | VM.mayShare;
 
@@ -13,7 +16,7 @@ function area(start: number, flags: number, vm_file = 0n) {
 
 test('a process can be without memory that it shares, and without what it has made for itself', () => {
   assert.equal(isDispensable(places, area(0x7000, SHARED, 1n), undefined), true);
-  assert.equal(isDispensable(places, area(0x7000, OWN), area(0x3000, OWN)), true);
+  assert.equal(isDispensable(places, area(0x7000, OWN), area(0x4000, OWN)), true);
   assert.equal(isDispensable(places, area(0x7000, OWN | VM.hugetlb, 1n), undefined), true);
 });
 
@@ -21,6 +24,8 @@ test('no program can be without its code, heap or stack', () => {
   assert.equal(isDispensable(places, area(0x7000, VM.read | VM.exec), undefined), false);
   assert.equal(isDispensable(places, area(0x7000, SHARED | VM.exec, 1n), undefined), false);
   assert.equal(isDispensable(places, area(0x5000, OWN), undefined), false);
+  for (const start of [0x1000, 0x2000, 0x3000])
+    assert.equal(isDispensable(places, area(start, OWN | VM.hugetlb, 1n), undefined), false);
   assert.equal(isDispensable(places, area(0x9000, OWN), undefined), false);
   assert.equal(isDispensable(places, area(0x7000, OWN | VM.growsDown), undefined), false);
 });
