@@ -71,7 +71,9 @@ function forProcedure(group: ProcessGroup, record: CapturedProcedure | undefined
       const user = codeOf(process.pid);
       const procedureAlone = procedureFitness({ process, record, isSandboxed: false, user, restorers });
       if (typeof procedureAlone === 'string') assert.fail(procedureAlone);
-      return { ...process, findings: { ...process.findings, unexpected }, procedureAlone };
+      const [first = assert.fail()] = process.threads;
+      const threads = [{ ...first, syscall: { ...first.syscall, syscall: 'pause' } }];
+      return { ...process, threads, findings: { ...process.findings, unexpected }, procedureAlone };
     }),
   };
 }
@@ -86,6 +88,9 @@ for (const mode of ['told', 'told-jump']) {
       applied.plans.map((plan) => plan.state === 'delivered' && plan.mayContinue),
       [false],
     );
+    // Nothing is said to become of the call that it was in.
+    const [process] = applied.group.processes;
+    assert.equal(process?.threads[0]?.syscall.syscall, undefined);
     await apply(applied.group);
     const said = JSON.parse((await subject.lines.next()).value);
     assert.deepEqual(said, { may: 0, lost: 1, what: 'fd 5 is gone: it has a lease' });

@@ -10,7 +10,7 @@ import {
 } from '../../model/crash-procedure.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { PageOverride } from '../../model/memory.ts';
-import type { Process, Thread } from '../../model/process.ts';
+import type { Process, SyscallOutcomeRecord, Thread } from '../../model/process.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 
 const siginfoBytes = 128;
@@ -133,11 +133,18 @@ function applyCall(
   const page = { address: record.procedure.address, bytes };
   const changed = withOverrides(process, [page, { address: first, bytes: stack }]);
   const started = programStart.call(thread, delivery.entry, delivery.argument, frame.address);
-  const threads = [{ ...thread, ...started }, ...others];
+  const { syscall } = process.procedureAlone === undefined ? thread : { syscall: NO_CALL };
+  const threads = [{ ...thread, ...started, syscall }, ...others];
   // It has what it needs: it may be written.
   const { procedureAlone: _, ...applied } = changed;
   return { process: { ...applied, threads }, procedure: record.procedure, frame: frame.address };
 }
+
+/** The call that such a process was in is neither made again nor ended. */
+const NO_CALL: SyscallOutcomeRecord = {
+  ...{ outcome: 'resume', syscall: undefined },
+  reason: 'it comes back for its crash procedure alone',
+};
 
 const NO_STACK = { sp: 0n, sizeBytes: 0n, flags: 2 };
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
