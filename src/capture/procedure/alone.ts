@@ -44,6 +44,7 @@ function mayHaveRecord(kernel: Kernel, { leader: { mm } }: TaskGroup): boolean {
 /**
  * Looks once more at processes that are refused and have a crash procedure: without what no program expects
  * to lose they may come back for it alone. Only who shares nothing with another protected process does.
+ * Throws nothing for a damaged dump: what was decided first stands.
  *
  * @param first what was decided of all
  * @param groups all processes that were found
@@ -58,15 +59,23 @@ export function forTheirProcedure(
   const alone = groups.filter(({ pid }) => first.alone.includes(pid));
   const wanted = alone.filter((group) => mayHaveRecord(look.kernel, group));
   if (wanted.length === 0) return first;
-  const { source, capture } = look.again(new Set(wanted.map(({ pid }) => pid)));
-  const second = judge(source, capture(wanted), terms);
-  const back: ProcessGroup[] = [];
-  const notBack = new Map(second.refused.map(({ pid, reasons }) => [pid, reasons[0] ?? '']));
-  for (const group of second.groups) {
-    const outcome = settle(look.kernel, source, group, alone);
-    if (typeof outcome === 'string') notBack.set(group.id, outcome);
-    else back.push(outcome);
-  }
+  const notBack = new Map<number, string>();
+  const refuse = (pids: readonly number[]) => (reason: string) => {
+    for (const pid of pids) notBack.set(pid, reason);
+  };
+  const all = wanted.map(({ pid }) => pid);
+  const back =
+    attempt(refuse(all), () => {
+      const { source, capture } = look.again(new Set(all));
+      const second = judge(source, capture(wanted), terms);
+      for (const { pid, reasons } of second.refused) notBack.set(pid, reasons[0] ?? '');
+      return second.groups.flatMap((group) => {
+        const pids = group.processes.map(({ pid }) => pid);
+        const outcome = attempt(refuse(pids), () => settle(look.kernel, source, group, alone));
+        if (typeof outcome === 'string') refuse(pids)(outcome);
+        return outcome === undefined || typeof outcome === 'string' ? [] : [outcome];
+      });
+    }) ?? [];
   const pids = new Set(back.map(({ id }) => id));
   // What they share with nobody is theirs, and not lost with the kernel: the first look is to know.
   for (const pid of pids) attempt(ignore, () => look.files.group(new Set([pid])));
@@ -76,7 +85,7 @@ export function forTheirProcedure(
   return { groups: [...first.groups, ...back], refused };
 }
 
-/** Its parts are those of the second look. */
+/** The parts of the second look count. */
 function ignore(): void {}
 
 function withReason(refusal: Refusal, problem: string | undefined): Refusal {

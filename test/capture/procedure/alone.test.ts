@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import type { FileCapture } from '../../../src/capture/file-capture.ts';
 import { captureProcesses } from '../../../src/capture/index.ts';
+import { forTheirProcedure } from '../../../src/capture/procedure/alone.ts';
+import { selectProcesses } from '../../../src/capture/tasks.ts';
 import { writeImages } from '../../../src/criu/images/index.ts';
 import { mmStruct } from '../../../src/linux/mm-types.ts';
+import { listTasks } from '../../../src/linux/readers/task-list.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Process } from '../../../src/model/process.ts';
 import { fateOf } from '../../../src/model/verdict.ts';
+import { AddressError } from '../../../src/vmcore/errors.ts';
 import { walkUserPages } from '../../../src/vmcore/page-table.ts';
 import { releases, scratch, truthOf } from '../../vmcore/fixtures.ts';
 import { ENTRY, RESTORER_AT, Recorded } from './recorded.ts';
@@ -211,6 +216,20 @@ for (const release of releases) {
         reasons(program).at(-1) ?? '',
         /cannot come back for it alone either: has a file that is damaged/,
       );
+    });
+
+    test('stays refused, and nobody else with it, if a second look finds what cannot be read', () => {
+      const program = recorded();
+      const kernel = program.open();
+      const { groups } = selectProcesses(kernel, listTasks(kernel), [program.pid], false);
+      const refused = [{ pid: program.pid, comm: 'p', reasons: ['is refused'] }];
+      const first = { groups: [], refused, ties: new Map(), alone: [program.pid] };
+      const again = () => {
+        throw new AddressError(0x1000, 'is not in the dump (physical)');
+      };
+      const found = forTheirProcedure(first, groups, {}, { kernel, files: {} as FileCapture, again });
+      assert.deepEqual(found.groups, []);
+      assert.match(found.refused[0]?.reasons[1] ?? '', /alone either: cannot be read: .*is not in the dump/);
     });
 
     test('is refused if its restorer is none, to the byte: it could go on', () => {
