@@ -10,6 +10,9 @@ const OWNER_TID = 0;
 /** `stat(2)` of /dev/null: device 1:3. */
 const NULL_DEVICE = { path: '/dev/null', rdev: 0x103, mode: fileType.character | 0o666 } as const;
 
+/** Standard input, output and error. */
+const STANDARD_STREAMS = 3;
+
 /**
  * What stands at the number of a descriptor that is lost: an O_PATH one, by which nothing can be read,
  * written, polled or set (EBADF, open(2)). It leads to a device that has no content, in no directory.
@@ -39,7 +42,8 @@ export class LostDescriptors {
   }
 
   /**
-   * Loses one: its number stays taken, and an exec closes it.
+   * Loses one: its number stays taken, and an exec closes it. One of the standard streams stays: the first
+   * file that the next program opens would get its number, and what is written there.
    * @param why goes on after "it", which is the process: `has an open io_uring`
    */
   lose(pid: number, fd: number, why: string): FileDescriptor {
@@ -52,7 +56,7 @@ export class LostDescriptors {
       this.#placeholder = placeholderOf(this.#context.nextId());
       this.#context.files.set(this.#placeholder.id, this.#placeholder);
     }
-    return { fd, fileId: this.#placeholder.id, closeOnExec: true };
+    return { fd, fileId: this.#placeholder.id, closeOnExec: fd >= STANDARD_STREAMS };
   }
 
   /** The descriptors of a process, of which those are lost as well that cannot be without the lost ones. */

@@ -25,17 +25,28 @@ function isNoted(
   return hasSome(start_stack, start_stack + 1) || (brk > start_brk && start <= brk && end >= start_brk);
 }
 
+/** Whether anonymous areas lead down to a private one of a file without a gap: its data goes on in them. */
+function isBehindFile({ start }: Shape, below: readonly Shape[]): boolean {
+  let end = start;
+  for (const area of below.toReversed()) {
+    if (area.end !== end) return false;
+    if (isPrivateOfFile(area)) return true;
+    if ((area.flags & VM.mayShare) !== 0) return false;
+    end = area.start;
+  }
+  return false;
+}
+
 /**
  * Whether a process that comes back for its crash procedure alone may be without an area. It needs what its
- * code needs, its libraries included, to run at all: code, its data (private areas of files, and anonymous
- * ones right behind them), heap and stack. Whether the procedure itself is there is looked at when its record
- * is checked.
+ * code needs, its libraries included, to run at all: code, its data (private areas of files, and all
+ * anonymous ones that follow them without a gap), heap and stack. Whether the procedure itself is there is
+ * looked at when its record is checked.
  *
- * @param before the area below it
+ * @param below the areas below it, by rising address
  */
-export function isDispensable(places: Places, area: Shape, before: Shape | undefined): boolean {
+export function isDispensable(places: Places, area: Shape, below: readonly Shape[]): boolean {
   if ((area.flags & (VM.exec | VM.growsDown)) !== 0) return false;
   if (isPrivateOfFile(area) || isNoted(places, area)) return false;
-  const isOwn = (area.flags & VM.mayShare) === 0;
-  return !isOwn || before === undefined || before.end !== area.start || !isPrivateOfFile(before);
+  return (area.flags & VM.mayShare) !== 0 || !isBehindFile(area, below);
 }

@@ -32,12 +32,13 @@ export function outsideProblem(area: Pick<Area, 'flags' | 'isWatched'>): string 
   return (flags & VM.sync) !== 0 ? 'maps persistent memory (MAP_SYNC)' : undefined;
 }
 
-/** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
-export function areaProblem(area: Area): string | undefined {
-  const { flagsHigh } = area;
-  if (area.end > HIGHEST) return 'is above 128 TiB (five levels of page tables), which CRIU leaves out';
-  const outside = outsideProblem(area);
-  if (outside !== undefined) return outside;
+/** Why nothing can be where an area is. */
+export function placeProblem({ end }: Pick<Area, 'end'>): string | undefined {
+  return end > HIGHEST ? 'is above 128 TiB (five levels of page tables), which CRIU leaves out' : undefined;
+}
+
+/** Why an area cannot be rebuilt by anybody, whatever it maps and whoever has it besides. */
+export function areaProblem({ flagsHigh }: Pick<Area, 'flagsHigh'>): string | undefined {
   if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
   if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
   return undefined;

@@ -6,7 +6,6 @@ import {
   savedAuxv,
   specialMappingName,
   VM,
-  vdsoPages,
 } from '../../linux/mm.ts';
 import { type Mm, mmStruct } from '../../linux/mm-types.ts';
 import { PageDescriptors } from '../../linux/readers/page-owner.ts';
@@ -20,6 +19,7 @@ import { aioProblems, ringAreaPages } from '../aio.ts';
 import type { FileCapture, MappedFile } from '../file-capture.ts';
 import { readAreas, whileItMoves } from './areas.ts';
 import { isDispensable } from './dispensable.ts';
+import { holeOf } from './lost-area.ts';
 import {
   type Area,
   addressSpaceNotes,
@@ -27,6 +27,7 @@ import {
   areaProblem,
   lostKeyProblems,
   outsideProblem,
+  placeProblem,
   protectionKeyOf,
   protectionKeyProblem,
   protectionKeysOf,
@@ -34,6 +35,7 @@ import {
 import { hexRange } from './memory-flags.ts';
 import { type AreaPages, privatePages } from './pages.ts';
 import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
+import { vdsoRuns, withoutLoneVvar } from './vdso-area.ts';
 
 const NONE = listedRuns([]);
 
@@ -82,17 +84,6 @@ function kindOf(area: Area, special: string | undefined, file: KeptFile | undefi
   return (area.flags & VM.mayShare) !== 0 ? undefined : 'anonymous';
 }
 
-/**
- * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores
- * it with a vDSO only (vdso_proxify, criu/pie/parasite-vdso.c).
- */
-export function withoutLoneVvar(vmas: readonly Vma[], findings: Pick<Findings, 'notes'>): readonly Vma[] {
-  const hasVdso = vmas.some(({ kind }) => kind === 'vdso');
-  if (hasVdso || !vmas.some(({ kind }) => kind === 'vvar')) return vmas;
-  findings.notes.push('its area [vvar] is gone: it had unmapped the vDSO that reads it');
-  return vmas.filter(({ kind }) => kind !== 'vvar');
-}
-
 /** Captures address spaces; keeps what is the same for all of a kernel's. */
 export class MemoryCapture {
   readonly #kernel: Kernel;
@@ -100,8 +91,6 @@ export class MemoryCapture {
   readonly #descriptors: PageDescriptors;
   /** Of the address space that is captured. */
   #counts: PageCounts = { resident: 0, swapped: 0 };
-  /** Areas that it comes back without. */
-  #leftOut = 0;
 
   constructor(kernel: Kernel, files: FileCapture) {
     this.#kernel = kernel;
@@ -121,15 +110,14 @@ export class MemoryCapture {
     const areas = readAreas(this.#kernel, mm, owner);
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     this.#counts = { resident: 0, swapped: 0 };
-    this.#leftOut = 0;
     const vmas: Vma[] = [];
     for (const [i, area] of areas.entries()) {
-      const canBeLost = owner.forProcedure && isDispensable(mm, area, areas[i - 1]);
+      const canBeLost = owner.forProcedure && isDispensable(mm, area, areas.slice(0, i));
       const vma = this.#area(mm, area, { ...owner, canBeLost });
       if (vma !== undefined) vmas.push(vma);
     }
     // Areas that are refused are missing from the sum, and have their reasons.
-    if (vmas.length + this.#leftOut === areas.length) {
+    if (vmas.length === areas.length) {
       // Pages of a process that sleeps are swapped out too while it is looked at.
       const moment = this.#kernel.isAlive ? 'passing' : undefined;
       ofTheMoment(owner.findings, moment, () => checkRss(this.#kernel, mm, this.#counts, owner));
@@ -175,10 +163,14 @@ export class MemoryCapture {
       return undefined;
     };
     const special = specialMappingName(this.#kernel, view);
-    const problem = special === undefined ? (areaProblem(area) ?? protectionKeyProblem(mm, area)) : undefined;
-    if (problem !== undefined) {
-      const isOutside = outsideProblem(area) === problem;
-      return isOutside && owner.canBeLost ? this.#leaveOut(mm, area, owner, problem) : refuse(problem);
+    if (special === undefined) {
+      const ofPlace = placeProblem(area);
+      if (ofPlace !== undefined) return refuse(ofPlace);
+      const outside = outsideProblem(area);
+      if (outside !== undefined)
+        return owner.canBeLost ? this.#leaveOut(mm, area, owner, outside) : refuse(outside);
+      const problem = areaProblem(area) ?? protectionKeyProblem(mm, area);
+      if (problem !== undefined) return refuse(problem);
     }
     const file = this.#file(area, owner.pid);
     if (file?.kind === 'refused') {
@@ -196,7 +188,7 @@ export class MemoryCapture {
     if (kind === undefined)
       return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);
     const runs = this.#pages(mm, area, kind, owner, refuse);
-    if (runs === undefined) return undefined;
+    if (runs === 'lost') return holeOf(area);
     return {
       start: area.start,
       end: area.end,
@@ -218,20 +210,20 @@ export class MemoryCapture {
   }
 
   /**
-   * An area that its process comes back without. What of it is the process's own still counts: lost page
-   * tables are told by that.
+   * An area that its process comes back without: nothing can be in its place. What of it is the process's own
+   * still counts: lost page tables are told by that.
    */
-  #leaveOut(mm: Mm, area: Area, owner: AreaOwner, why: string): undefined {
+  #leaveOut(mm: Mm, area: Area, owner: AreaOwner, why: string): Vma {
     const name = this.#lose(area, owner, why);
-    if ((area.flags & (VM.mayShare | VM.hugetlb)) !== 0) return undefined;
-    const { wrong } = this.#count(mm, area, false);
-    if (wrong !== undefined)
-      whileItMoves(this.#kernel, owner, () => owner.findings.reasons.push(`${name} is damaged: ${wrong}`));
-    return undefined;
+    if ((area.flags & (VM.mayShare | VM.hugetlb)) === 0) {
+      const { wrong } = this.#count(mm, area, false);
+      if (wrong !== undefined)
+        whileItMoves(this.#kernel, owner, () => owner.findings.reasons.push(`${name} is damaged: ${wrong}`));
+    }
+    return holeOf(area);
   }
 
   #lose(area: Area, { findings }: AreaOwner, why: string): string {
-    this.#leftOut++;
     const name = `the memory area ${hexRange(area)}`;
     findings.unexpected.push({ kind: 'memory', of: name, what: `${name} is gone: it ${why}` });
     return name;
@@ -255,8 +247,8 @@ export class MemoryCapture {
     kind: VmaKind,
     owner: AreaOwner,
     refuse: (why: string) => undefined,
-  ): PageRuns | undefined {
-    if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+  ): PageRuns | 'lost' {
+    if (kind === 'vdso') return vdsoRuns(this.#kernel, mm, area, refuse);
     if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
     const pages = this.#count(mm, area, kind === 'file-private');
@@ -266,7 +258,7 @@ export class MemoryCapture {
     const why = notPresentReason(notPresent);
     if (notPresent.isSwap && wrong === undefined && owner.canBeLost) {
       this.#lose(area, owner, why);
-      return undefined;
+      return 'lost';
     }
     refuse(why);
     return pages.runs;
@@ -279,24 +271,5 @@ export class MemoryCapture {
     this.#counts.resident += pages.resident;
     this.#counts.swapped += pages.swapped;
     return pages;
-  }
-
-  /**
-   * The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used.
-   */
-  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
-    // execve maps the area first, and says then of which image (map_vdso, arch/x86/entry/vdso/vma.c).
-    if (mm.vdsoImage === 0n) {
-      refuse('was being set up by an execve');
-      return NONE;
-    }
-    const pages = vdsoPages(this.#kernel, mm);
-    if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {
-      refuse('does not agree with the kernel about the vDSO');
-      return NONE;
-    }
-    return listedRuns(
-      pages.map((physical, i) => ({ address: area.start + i * PAGE_SIZE, pages: 1, physical })),
-    );
   }
 }

@@ -14,8 +14,8 @@ import { openFixture, releases, truthOf } from '../../vmcore/fixtures.ts';
 const PID = 7;
 const owner = { uid: 0, euid: 0, signal: 0, pidType: 0, pid: 0 };
 
-/** A table of these files, the first at descriptor 1; which of them are lost if the first is. */
-function lostWithFirst(files: readonly Readonly<Record<string, unknown>>[]) {
+/** A table of these files, the first at descriptor `begin`; which of them are lost if the first is. */
+function lostWithFirst(files: readonly Readonly<Record<string, unknown>>[], begin = 1) {
   const losses: UnexpectedLoss[] = [];
   let lastId = files.length;
   const context = {
@@ -24,19 +24,26 @@ function lostWithFirst(files: readonly Readonly<Record<string, unknown>>[]) {
     loseUnexpectedly: (_: number, loss: UnexpectedLoss) => losses.push(loss),
   };
   const lost = new LostDescriptors(context as unknown as CaptureContext);
-  const first = lost.lose(PID, 1, 'has a device open');
-  const others = files.slice(1).map((_, i) => ({ fd: i + 2, fileId: i + 2, closeOnExec: false }));
+  const first = lost.lose(PID, begin, 'has a device open');
+  const others = files.slice(1).map((_, i) => ({ fd: begin + i + 1, fileId: i + 2, closeOnExec: false }));
   const descriptors = lost.closure(PID, [first, ...others]);
   return { descriptors, losses: losses.map(({ what }) => what) };
 }
 
 test('a descriptor that is lost stays taken, by one that an exec closes; others are as they were', () => {
-  const { descriptors, losses } = lostWithFirst([{ type: 'path' }, { type: 'eventfd' }]);
+  const { descriptors, losses } = lostWithFirst([{ type: 'path' }, { type: 'eventfd' }], 3);
   assert.deepEqual(descriptors, [
-    { fd: 1, fileId: 3, closeOnExec: true },
-    { fd: 2, fileId: 2, closeOnExec: false },
+    { fd: 3, fileId: 3, closeOnExec: true },
+    { fd: 4, fileId: 2, closeOnExec: false },
   ]);
-  assert.deepEqual(losses, ['fd 1 is gone: it has a device open']);
+  assert.deepEqual(losses, ['fd 3 is gone: it has a device open']);
+});
+
+test('the number of a standard stream stays taken in the next program: no file that it opens gets it', () => {
+  for (const fd of [0, 1, 2]) {
+    const [first] = lostWithFirst([{ type: 'path' }], fd).descriptors;
+    assert.deepEqual(first, { fd, fileId: 2, closeOnExec: false });
+  }
 });
 
 test('with a descriptor those are lost that watch it, and those that watch these', () => {

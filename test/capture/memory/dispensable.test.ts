@@ -15,25 +15,34 @@ function area(start: number, flags: number, vm_file = 0n) {
 }
 
 test('a process can be without memory that it shares, and without what it has made for itself', () => {
-  assert.equal(isDispensable(places, area(0x7000, SHARED, 1n), undefined), true);
-  assert.equal(isDispensable(places, area(0x7000, OWN), area(0x4000, OWN)), true);
-  assert.equal(isDispensable(places, area(0x7000, OWN | VM.hugetlb, 1n), undefined), true);
+  assert.equal(isDispensable(places, area(0x7000, SHARED, 1n), []), true);
+  assert.equal(isDispensable(places, area(0x7000, OWN), [area(0x4000, OWN)]), true);
+  assert.equal(isDispensable(places, area(0x7000, OWN | VM.hugetlb, 1n), []), true);
 });
 
 test('no program can be without its code, heap or stack', () => {
-  assert.equal(isDispensable(places, area(0x7000, VM.read | VM.exec), undefined), false);
-  assert.equal(isDispensable(places, area(0x7000, SHARED | VM.exec, 1n), undefined), false);
-  assert.equal(isDispensable(places, area(0x5000, OWN), undefined), false);
+  assert.equal(isDispensable(places, area(0x7000, VM.read | VM.exec), []), false);
+  assert.equal(isDispensable(places, area(0x7000, SHARED | VM.exec, 1n), []), false);
+  assert.equal(isDispensable(places, area(0x5000, OWN), []), false);
   for (const start of [0x1000, 0x2000, 0x3000])
-    assert.equal(isDispensable(places, area(start, OWN | VM.hugetlb, 1n), undefined), false);
-  assert.equal(isDispensable(places, area(0x9000, OWN), undefined), false);
-  assert.equal(isDispensable(places, area(0x7000, OWN | VM.growsDown), undefined), false);
+    assert.equal(isDispensable(places, area(start, OWN | VM.hugetlb, 1n), []), false);
+  assert.equal(isDispensable(places, area(0x9000, OWN), []), false);
+  assert.equal(isDispensable(places, area(0x7000, OWN | VM.growsDown), []), false);
 });
 
 test('no program can be without the data of it and of its libraries, nor what is right behind that', () => {
   const data = area(0x7000, OWN, 1n);
-  assert.equal(isDispensable(places, data, undefined), false);
-  assert.equal(isDispensable(places, area(0x8000, OWN), data), false);
-  assert.equal(isDispensable(places, area(0xa000, OWN), data), true);
-  assert.equal(isDispensable(places, area(0x8000, SHARED), data), true);
+  assert.equal(isDispensable(places, data, []), false);
+  assert.equal(isDispensable(places, area(0x8000, OWN), [data]), false);
+  assert.equal(isDispensable(places, area(0xa000, OWN), [data]), true);
+  assert.equal(isDispensable(places, area(0x8000, SHARED), [data]), true);
+});
+
+test('no program can be without what goes on behind its data in further areas', () => {
+  const data = area(0x7000, OWN, 1n);
+  const [zeros, rest] = [area(0x8000, OWN), area(0x9000, VM.read)];
+  assert.equal(isDispensable({ ...places, start_stack: 0 }, area(0xa000, OWN), [data, zeros, rest]), false);
+  // Memory that it shares ends it, and so does a gap.
+  assert.equal(isDispensable(places, area(0xa000, OWN), [data, zeros, area(0x9000, SHARED)]), true);
+  assert.equal(isDispensable(places, area(0xa000, OWN), [data, rest]), true);
 });

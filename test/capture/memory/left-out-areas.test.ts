@@ -66,7 +66,8 @@ for (const release of releases) {
         forProcedure,
       });
       return {
-        areas: vmas.length,
+        areas: vmas.map(({ start, end, kind, prot, noReserve }) => [start, end, kind, prot, noReserve]),
+        pages: vmas.flatMap(({ runs }) => [...runs]).length,
         reasons: findings.reasons,
         lost: findings.unexpected.map(({ what }) => what),
       };
@@ -74,6 +75,9 @@ for (const release of releases) {
 
     const name = 'the memory area 0x100000-0x102000';
     const file = 0x1000n;
+
+    /** Nobody else gets the range, and nothing is there. */
+    const hole = [[START, START + 0x2000, 'anonymous', 0, true]];
 
     /** The area is lost for a procedure, and a reason against any other process. */
     function assertLost(
@@ -83,7 +87,7 @@ for (const release of releases) {
       reason = `${name} ${why}`,
     ): void {
       const lost = [`${name} is gone: it ${why}`];
-      assert.deepEqual(captured(area, true, how), { areas: 0, reasons: [], lost });
+      assert.deepEqual(captured(area, true, how), { areas: hole, pages: 0, reasons: [], lost });
       const other = captured(area, false, how);
       assert.deepEqual([other.reasons, other.lost], [[reason], []]);
     }
@@ -104,8 +108,8 @@ for (const release of releases) {
     });
 
     test('of which pages are in swap that nothing can read is left out', () => {
-      const { lost, reasons } = captured({ flags: OWN }, true, { isSwapped: true });
-      assert.deepEqual(reasons, []);
+      const { lost, reasons, areas, pages } = captured({ flags: OWN }, true, { isSwapped: true });
+      assert.deepEqual([reasons, areas, pages], [[], hole, 0]);
       assert.match(
         lost[0] ?? '',
         /^the memory area \S+ is gone: it has 1 pages in swap, the first at 0x100000/,
