@@ -57,7 +57,8 @@ extern "C" {
 
 /* Bits of an incident's restrictions.
  * The process came back for its procedure alone: what was lost no program expects to lose. It may execute another
- * program or end. What returning OTHERWORLD_CONTINUE leads to ends it, with OTHERWORLD_NOT_CONTINUED as exit status. */
+ * program or end. What returning OTHERWORLD_CONTINUE leads to ends it, with OTHERWORLD_NOT_CONTINUED as exit status; it is killed when the
+ * time of its procedure is over. */
 #define OTHERWORLD_MAY_NOT_CONTINUE 1u
 #define OTHERWORLD_NOT_CONTINUED 75
 
@@ -313,8 +314,10 @@ static inline const struct otherworld_incident *otherworld_last_incident(void) {
   return &record->incident;
 }
 
-/* Whether the procedure may continue. If not, it is the last of this program that runs: the other threads are gone, and
- * whoever uses a lost descriptor gets EBADF. */
+/* Whether the procedure may continue. If not, the other threads are gone, whoever uses a lost descriptor gets EBADF, and
+ * whoever touches lost memory a SIGSEGV. Nothing keeps the procedure from the rest of the program: it must not leave by
+ * siglongjmp or call what goes on with the program's work. When its time is over, or it ends, all that it has forked is
+ * killed with it. */
 static inline int otherworld_may_continue(void) {
   const struct otherworld_incident *incident = otherworld_last_incident();
   return incident == NULL || (incident->restrictions & OTHERWORLD_MAY_NOT_CONTINUE) == 0;
@@ -333,13 +336,16 @@ static inline const struct otherworld_item *otherworld_next(uint32_t kind, const
   return NULL;
 }
 
-/* Whether file descriptor `fd` did not come back. */
+/* Whether file descriptor `fd` did not come back: 1 if so, 0 if it did, -1 if the record had no room to tell
+ * (items_omitted). What is lost comes before what is in doubt: if there is room for that, all that is lost is there. */
 static inline int otherworld_is_lost(int fd) {
+  const struct otherworld_incident *incident = otherworld_last_incident();
   const struct otherworld_item *item = NULL;
   while ((item = otherworld_next(OTHERWORLD_LOST, item)) != NULL) {
     if (item->fd == fd) return 1;
   }
-  return 0;
+  if (incident == NULL || incident->items_omitted == 0) return 0;
+  return otherworld_next(OTHERWORLD_IN_DOUBT, NULL) == NULL ? -1 : 0;
 }
 
 #ifdef __cplusplus

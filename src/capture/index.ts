@@ -10,12 +10,14 @@ import { type Moment, newFindings, ofTheMoment, type Refusal, refuseForNow } fro
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { LiveCpus } from './arch/index.ts';
+import { attempt } from './attempt.ts';
 import { Vforks } from './calls/vfork.ts';
 import { Endings } from './endings/endings.ts';
 import type { Disks } from './file-capture.ts';
 import { CaptureContext } from './files/context.ts';
 import { captureFiles } from './files/index.ts';
-import { attempt, type Candidate, FreePids, judge, type LostProcess, type Terms } from './judge.ts';
+import { FreePids } from './free-pids.ts';
+import { type Candidate, judge, type LostProcess, type Terms } from './judge.ts';
 import { MemoryCapture } from './memory/memory.ts';
 import { memoryUsers } from './memory/memory-users.ts';
 import { forTheirProcedure } from './procedure/alone.ts';

@@ -1,37 +1,12 @@
-import { findPid, longestFreeRange, usedNumbers } from '../linux/pid.ts';
 import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
-import { type Moment, momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../model/verdict.ts';
-import { VmcoreError } from '../vmcore/errors.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { FileRefusal } from './files/index.ts';
+import { momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../model/verdict.ts';
+import { attempt } from './attempt.ts';
+import type { FreePids } from './free-pids.ts';
 import { groupProcesses, type Member } from './groups.ts';
 import type { ProcessSource } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
 import type { Home, Homes } from './sandboxes.ts';
-import type { TaskGroup } from './tasks.ts';
-
-/**
- * Runs a part of the capture; an error in reading the dump becomes a reason against the process, which is of
- * the moment `whereUnreadable`.
- */
-export function attempt<T>(
-  refuse: (reason: string, moment: Moment | undefined) => void,
-  part: () => T,
-  whereUnreadable?: Moment,
-): T | undefined {
-  try {
-    return part();
-  } catch (error) {
-    if (error instanceof FileRefusal) {
-      refuse(error.reason, error.moment);
-      return undefined;
-    }
-    if (!(error instanceof VmcoreError)) throw error;
-    refuse(`cannot be read: ${error.message}`, whereUnreadable);
-    return undefined;
-  }
-}
 
 /** A process that cannot be captured: those who belong together with it cannot come back either. */
 export interface LostProcess extends Member {
@@ -42,41 +17,6 @@ export type Candidate = Process | LostProcess;
 
 export function isWhole(candidate: Candidate): candidate is Process {
   return !('isLost' in candidate);
-}
-
-/**
- * Hands out process ids that nobody has, from the end of the longest free range: the crash world's own
- * processes begin at its other end.
- */
-export class FreePids {
-  readonly #kernel: Kernel;
-  readonly #known: ReadonlySet<number>;
-  #next: number;
-
-  /**
-   * `groups` are all that comes back: their numbers must be left free even if the table of PIDs cannot be
-   * read.
-   */
-  constructor(kernel: Kernel, groups: readonly TaskGroup[]) {
-    this.#kernel = kernel;
-    this.#known = new Set(groups.flatMap(({ allThreads }) => allThreads.map(({ pid }) => pid)));
-    this.#next = longestFreeRange([...usedNumbers(kernel).numbers, ...this.#known]).last;
-  }
-
-  next(): number {
-    while (this.#isTaken(this.#next)) this.#next--;
-    return this.#next--;
-  }
-
-  #isTaken(pid: number): boolean {
-    if (this.#known.has(pid)) return true;
-    try {
-      return findPid(this.#kernel, pid) !== undefined;
-    } catch (error) {
-      if (!(error instanceof VmcoreError)) throw error;
-      return false;
-    }
-  }
 }
 
 /** What else decides. */
@@ -92,7 +32,10 @@ export type JudgeSource = ProcessSource & { readonly freePids: FreePids; readonl
 
 /** What was decided of the captured processes. */
 export interface Judged extends Omit<CaptureResult, 'notes' | 'ended'> {
-  /** The pids of those that are refused for reasons of their own, and that nothing ties to another one. */
+  /**
+   * The pids of those that were captured, are refused for reasons of their own, and that nothing ties to
+   * another one.
+   */
   readonly alone: readonly number[];
 }
 
@@ -137,7 +80,8 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
           findings.reasons.push(tiedTo(pid, culprits, ties.get(pid) ?? [])),
         );
       refused.push(refusalOf(member, findings));
-      if (members.length === 1) alone.push(pid);
+      // What cannot be read of it in the first place is damage, wherever: there is no doing without that.
+      if (members.length === 1 && isWhole(member)) alone.push(pid);
     }
   }
   return { groups: kept, refused, ties, alone };

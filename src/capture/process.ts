@@ -1,13 +1,13 @@
 import { constants } from 'node:os';
 import { fsStruct } from '../linux/fs-struct.ts';
 import { mmStruct } from '../linux/mm-types.ts';
-import { pidNr, pid as pidStruct } from '../linux/pid.ts';
+import { pidNr } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
-import { PF, type Task, taskState } from '../linux/sched.ts';
+import { type Task, taskState } from '../linux/sched.ts';
 import { isTtyAudited, pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
-import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
+import { type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { ThreadOwner, ThreadSource } from './calls/interrupted-call.ts';
@@ -20,7 +20,8 @@ import type { MemoryCapture } from './memory/memory.ts';
 import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
-import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
+import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
+import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -53,7 +54,7 @@ export class SharedIds {
   }
 }
 
-const { SIGCHLD, SIGSTOP } = constants.signals;
+const { SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
 /**
@@ -80,56 +81,6 @@ export function membarrierRegistrations(state: number): number {
 
 function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | 'PIDTYPE_SID'): number {
   return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
-}
-
-function checkNamespaces(
-  { kernel, sandboxes }: Pick<ProcessSource, 'kernel' | 'sandboxes'>,
-  group: TaskGroup,
-  findings: Findings,
-): void {
-  findings.reasons.push(...namespaceProblems(kernel, sandboxes, group.leader));
-  if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
-    findings.reasons.push('is in a PID namespace');
-}
-
-function checkThreadsShare(group: TaskGroup, kept: readonly Task[], findings: Findings): void {
-  for (const thread of group.threads) {
-    const differs = (['mm', 'files', 'fs', 'sighand', 'nsproxy', 'signal'] as const).filter(
-      (member) => thread[member] !== group.leader[member],
-    );
-    if (differs.length > 0)
-      findings.reasons.push(`thread ${thread.pid} does not share ${differs.join(', ')}`);
-    if (kept.includes(thread) && (thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
-      findings.reasons.push('has a kernel worker (io_uring, vhost)');
-  }
-}
-
-/**
- * The list of threads against `nr_threads`, which counts those that have ended and are not reaped too, and
- * `live`, which a thread leaves first of all when it ends (do_exit, kernel/exit.c): who lives is missing from
- * the list if it has fewer.
- */
-function checkThreadCount({ signal, threads, allThreads }: TaskGroup, findings: Findings): void {
-  const { nr_threads: counted, live } = signal;
-  const what = 'signal->nr_threads against the thread list';
-  const agrees = check(findings, what, counted, allThreads.length);
-  if (threads.length < live) {
-    findings.reasons.push(`has ${threads.length} live threads on its list, but the kernel counted ${live}`);
-  } else if (!agrees && allThreads.length < counted && threads.length !== live) {
-    findings.reasons.push(`has ${allThreads.length} threads on its list, but the kernel counted ${counted}`);
-  } else if (!agrees) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
-}
-
-function checkTree(kernel: Kernel, group: TaskGroup, isEnding: boolean, findings: Findings): void {
-  const { leader, threads } = group;
-  checkThreadCount(group, findings);
-  const what = 'task->tgid against the number of its struct pid';
-  if (!check(findings, what, leader.pid, pidNr(kernel, leader.thread_pid)))
-    findings.repairs.push({ what, used: 'the list', instead: 'the count' });
-  if (!isEnding && threads.length > 0 && threads[0]?.pid !== leader.pid)
-    findings.reasons.push('its first thread has ended, others live');
-  if (leader.exit_signal !== SIGCHLD)
-    findings.reasons.push(`tells its parent with signal ${leader.exit_signal}, not SIGCHLD`);
 }
 
 function stateOf(group: TaskGroup): Process['state'] {

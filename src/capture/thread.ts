@@ -1,7 +1,6 @@
 import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
-import { ioContextStruct } from '../linux/iocontext.ts';
-import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
+import { niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -12,7 +11,9 @@ import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
 import { capturePending } from './pending.ts';
 import { ofState } from './procedure/lost-state.ts';
+import { underWay } from './procedure/under-way.ts';
 import { captureRings } from './rings.ts';
+import { affinityOf, ioPriorityOf } from './scheduling.ts';
 import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
@@ -169,19 +170,6 @@ function lostCpu({ kernel, running }: ThreadSource, task: Task): string | undefi
   return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
 
-/** ioprio_set(2); undefined for a thread that has none of its own. */
-function ioPriorityOf(kernel: Kernel, task: Task): number | undefined {
-  if ((task.io_context ?? 0n) === 0n) return undefined;
-  const { ioprio } = kernel.bind(ioContextStruct).at(task.io_context ?? 0n);
-  return ioprio === 0 ? undefined : ioprio;
-}
-
-/** Undefined for a thread that may use every CPU. */
-function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
-  const cpus = allowedCpus(kernel, task);
-  return kernel.cpus.every((cpu) => cpus.includes(cpu)) ? undefined : cpus;
-}
-
 /** Of a thread whose registers may be of another time: what it put down then is no call that it was in. */
 const NOT_KNOWN: SyscallOutcomeRecord = {
   ...{ outcome: 'in-doubt', syscall: undefined },
@@ -217,6 +205,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   threadProblems(task).forEach(say);
   captureRings(task, owner);
   passingProblems(kernel, task).forEach(sayForNow);
+  if (owner.forProcedure) underWay(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) sayForNow('was being killed');

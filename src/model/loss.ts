@@ -51,7 +51,7 @@ export const noneAllowed: AllowedLosses = () => new Set();
  * - `whole`: all that its program relies on comes back; notes say what is other than before;
  * - `with-losses`: something that its program must expect to lose is lost, and the failure is delivered;
  * - `for-its-procedure`: something that no program expects to lose is lost. It has a crash procedure, which
- *   runs; after that it executes another program or ends. It cannot go on;
+ *   runs; after that it executes another program or ends. It is never continued where it was;
  * - `refused`: it does not come back.
  */
 export type Fate = 'whole' | 'with-losses' | 'for-its-procedure' | 'refused';

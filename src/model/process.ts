@@ -170,4 +170,8 @@ export interface ProcedureAlone {
    * which ends the process.
    */
   readonly systemCall: number;
+  /** Why it would be refused if it had no procedure: what whoever is to mend it has to know. */
+  readonly refusedFor: readonly string[];
+  /** It starts in its procedure, and has its end to go on with: it may have images. */
+  readonly isReady: boolean;
 }

@@ -2,14 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 import {
-  itemCapacity,
   parseCrashProcedure,
-  readProcedureState,
   recordHeaderBytes,
   recordLayout,
   recordSizeBytes,
-  writeIncident,
 } from '../../src/model/crash-procedure.ts';
+import { itemCapacity, readProcedureState, writeIncident } from '../../src/model/procedure-incident.ts';
 
 const address = 0x7f00_0000_0000;
 const text = 0x5555_0000_0000;

@@ -8,6 +8,7 @@ import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
 import { type CapturedProcedure, notContinuedStatus } from '../../src/model/crash-procedure.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { UnexpectedLoss } from '../../src/model/loss.ts';
+import { itemCapacity } from '../../src/model/procedure-incident.ts';
 import { codeOf, stage, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_000_000_001n };
@@ -69,11 +70,16 @@ function forProcedure(group: ProcessGroup, record: CapturedProcedure | undefined
     ...group,
     processes: group.processes.map((process) => {
       const user = codeOf(process.pid);
-      const procedureAlone = procedureFitness({ process, record, isSandboxed: false, user, restorers });
-      if (typeof procedureAlone === 'string') assert.fail(procedureAlone);
+      const end = procedureFitness({ process, record, isSandboxed: false, user, restorers });
+      if (typeof end === 'string') assert.fail(end);
       const [first = assert.fail()] = process.threads;
       const threads = [{ ...first, syscall: { ...first.syscall, syscall: 'pause' } }];
-      return { ...process, threads, findings: { ...process.findings, unexpected }, procedureAlone };
+      return {
+        ...process,
+        threads,
+        findings: { ...process.findings, unexpected },
+        procedureAlone: { ...end, refusedFor: [], isReady: false },
+      };
     }),
   };
 }
@@ -90,6 +96,7 @@ for (const mode of ['told', 'told-jump']) {
     );
     // Nothing is said to become of the call that it was in.
     const [process] = applied.group.processes;
+    assert.deepEqual(process?.procedureAlone?.isReady, true);
     assert.equal(process?.threads[0]?.syscall.syscall, undefined);
     await apply(applied.group);
     const said = JSON.parse((await subject.lines.next()).value);
@@ -97,6 +104,28 @@ for (const mode of ['told', 'told-jump']) {
     assert.equal(await subject.exit, String(notContinuedStatus));
     // What the program would print next.
     assert.equal((await subject.lines.next()).value, undefined);
+  });
+}
+
+for (const [losses, doubts, answer] of [
+  [0, itemCapacity + 1, 0],
+  [itemCapacity - 1, 2, 0],
+  [itemCapacity, 1, -1],
+  [itemCapacity + 1, 0, -1],
+] as const) {
+  test(`where ${losses} losses and ${doubts} doubts find no room, whether fd 5 is lost is ${answer}`, async () => {
+    const { said } = await resurrect('told', (group) => ({
+      ...group,
+      processes: group.processes.map((process) => ({
+        ...process,
+        findings: {
+          ...process.findings,
+          losses: Array.from({ length: losses }, () => ({ kind: 'connections', of: '', what: '' }) as const),
+          inDoubt: Array.from({ length: doubts }, () => ({ tid: 7, syscall: 'write', reason: '' })),
+        },
+      })),
+    }));
+    assert.equal(said.lost, answer);
   });
 }
 

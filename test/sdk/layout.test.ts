@@ -1,12 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
-import {
-  itemCapacity,
-  recordHeaderBytes,
-  recordLayout,
-  recordSizeBytes,
-} from '../../src/model/crash-procedure.ts';
+import { recordHeaderBytes, recordLayout, recordSizeBytes } from '../../src/model/crash-procedure.ts';
+import { itemCapacity } from '../../src/model/procedure-incident.ts';
 import { build } from './build.ts';
 
 test('the C header and the parser agree about the layout of the record', () => {

@@ -9,9 +9,10 @@ import type { ProcessGroup } from '../../model/group.ts';
 import type { Refusal } from '../../model/verdict.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { attempt } from '../attempt.ts';
 import { captureCrashProcedures } from '../crash-procedure.ts';
 import type { FileCapture } from '../file-capture.ts';
-import { attempt, type Candidate, type Judged, type JudgeSource, judge, type Terms } from '../judge.ts';
+import { type Candidate, type Judged, type JudgeSource, judge, type Terms } from '../judge.ts';
 import type { TaskGroup } from '../tasks.ts';
 import { procedureFitness } from './fitness.ts';
 
@@ -71,7 +72,7 @@ export function forTheirProcedure(
       for (const { pid, reasons } of second.refused) notBack.set(pid, reasons[0] ?? '');
       return second.groups.flatMap((group) => {
         const pids = group.processes.map(({ pid }) => pid);
-        const outcome = attempt(refuse(pids), () => settle(look.kernel, source, group, alone));
+        const outcome = attempt(refuse(pids), () => settle(look.kernel, source, group, { alone, first }));
         if (typeof outcome === 'string') refuse(pids)(outcome);
         return outcome === undefined || typeof outcome === 'string' ? [] : [outcome];
       });
@@ -99,7 +100,7 @@ function settle(
   kernel: Kernel,
   { files }: JudgeSource,
   group: ProcessGroup,
-  alone: readonly TaskGroup[],
+  { alone, first }: { readonly alone: readonly TaskGroup[]; readonly first: Judged },
 ): ProcessGroup | string {
   const [process, ...others] = group.processes;
   const task = alone.find(({ pid }) => pid === process?.pid);
@@ -113,5 +114,6 @@ function settle(
   const isSandboxed = group.sandbox !== undefined;
   const fit = procedureFitness({ process, record, isSandboxed, user, restorers });
   if (typeof fit === 'string') return fit;
-  return { ...group, processes: [{ ...process, procedureAlone: fit }] };
+  const refusedFor = first.refused.find(({ pid }) => pid === process.pid)?.reasons ?? [];
+  return { ...group, processes: [{ ...process, procedureAlone: { ...fit, refusedFor, isReady: false } }] };
 }

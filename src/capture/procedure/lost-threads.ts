@@ -1,20 +1,26 @@
-import { taskPtRegs } from '../../linux/arch/index.ts';
 import { PF, type Task } from '../../linux/sched.ts';
 import type { PosixTimer } from '../../model/process.ts';
-import { type Findings, refuseForNow } from '../../model/verdict.ts';
-import { readable } from '../../vmcore/errors.ts';
-import type { Kernel } from '../../vmcore/kernel.ts';
+import { type Findings, type InDoubt, refuseForNow } from '../../model/verdict.ts';
 import type { ThreadOwner, ThreadSource } from '../calls/interrupted-call.ts';
+import { syscallRow } from '../calls/syscall-table.ts';
+import { type UnfinishedCall, unfinishedCall } from '../calls/unfinished-call.ts';
 import { capturePending } from '../pending.ts';
 import { captureRings } from '../rings.ts';
 import { passingProblems } from '../task-attributes.ts';
+import { underWay } from './under-way.ts';
 
 /** What a thread was doing, as far as its kernel stack tells; how much of a call it had done nobody says. */
-function whereabouts(kernel: Kernel, task: Task): string {
-  // What it put on its stack may be of another time.
-  if (task.on_cpu !== 0) return ', which was on a CPU';
-  const number = readable(() => Number(BigInt.asIntN(64, taskPtRegs(kernel, task.stack).orig_ax))) ?? -1;
-  return number < 0 ? '' : `, which was in ${kernel.architecture.systemCalls.name(number)}`;
+function whereabouts({ on_cpu }: Task, call: UnfinishedCall | undefined): string {
+  if (on_cpu !== 0) return ', which was on a CPU';
+  return call === undefined ? '' : `, which was in ${call.name}`;
+}
+
+/** A call that may have done something that somebody else sees. */
+function doubtOf({ pid: tid }: Task, call: UnfinishedCall | undefined): InDoubt[] {
+  if (call === undefined || syscallRow(call.name).isIdle === true) return [];
+  const { name: syscall, fd } = call;
+  const reason = 'its thread is gone, and nothing tells how much of it was done';
+  return [{ tid, syscall, ...(fd === undefined ? {} : { fd }), reason }];
 }
 
 /**
@@ -26,16 +32,19 @@ export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task,
   const { pid: tid, comm } = task;
   const say = (problem: string) => refuseForNow(findings, `thread ${tid} ${problem}`, 'passing');
   passingProblems(kernel, task).forEach(say);
+  underWay(kernel, task).forEach(say);
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) say('was being killed');
   if (pending.stopped) owner.stopping = true;
   captureRings(task, owner);
   // The kernel's own threads for rings are none of the program's.
   if ((task.flags & (PF.ioWorker | PF.userWorker)) !== 0) return;
+  const call = unfinishedCall(kernel, task);
   findings.unexpected.push({
     ...{ kind: 'threads', of: `thread ${tid}`, tid },
-    what: `thread ${tid} (${comm}) is gone${whereabouts(kernel, task)}`,
+    what: `thread ${tid} (${comm}) is gone${whereabouts(task, call)}`,
   });
+  findings.inDoubt.push(...doubtOf(task, call));
 }
 
 /** The timers of a process but those that notify a thread which is lost. */

@@ -4,12 +4,11 @@ import {
   type CrashProcedure,
   type DeliveryByCall,
   notContinuedStatus,
-  type ProcedureIncident,
-  type ProcedureItem,
-  writeIncident,
 } from '../../model/crash-procedure.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { PageOverride } from '../../model/memory.ts';
+import { type ProcedureIncident, writeIncident } from '../../model/procedure-incident.ts';
+import { procedureItems } from '../../model/procedure-items.ts';
 import type { Process, SyscallOutcomeRecord, Thread } from '../../model/process.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 
@@ -135,9 +134,9 @@ function applyCall(
   const started = programStart.call(thread, delivery.entry, delivery.argument, frame.address);
   const { syscall } = process.procedureAlone === undefined ? thread : { syscall: NO_CALL };
   const threads = [{ ...thread, ...started, syscall }, ...others];
-  // It has what it needs: it may be written.
-  const { procedureAlone: _, ...applied } = changed;
-  return { process: { ...applied, threads }, procedure: record.procedure, frame: frame.address };
+  const { procedureAlone: alone } = process;
+  const ready = alone === undefined ? {} : { procedureAlone: { ...alone, isReady: true } };
+  return { process: { ...changed, threads, ...ready }, procedure: record.procedure, frame: frame.address };
 }
 
 /** The call that such a process was in is neither made again nor ended. */
@@ -156,23 +155,13 @@ function contextOf({ procedureAlone }: Process, thread: Thread): SignalContext {
   return { ...end, blockedSignals: ALL_SIGNALS, altStack: NO_STACK };
 }
 
-/** What is lost comes first: there is room for so many. */
 function incidentOf(process: Process, occasion: ProcedureOccasion): ProcedureIncident {
-  const { unexpected, losses, inDoubt } = process.findings;
-  const items = [
-    ...unexpected.map(({ fd, tid, what }): ProcedureItem => ({ kind: 'lost', fd, tid, what })),
-    ...losses.map(({ what }): ProcedureItem => ({ kind: 'lost', fd: undefined, tid: undefined, what })),
-    ...inDoubt.map(
-      ({ tid, fd, syscall, reason }): ProcedureItem => ({
-        kind: 'in-doubt',
-        tid,
-        fd,
-        what: `${syscall}: ${reason}`,
-      }),
-    ),
-  ];
-  const mayContinue = process.procedureAlone === undefined;
-  return { ...occasion, items, interruptedSyscall: process.threads[0]?.syscall.syscall, mayContinue };
+  return {
+    ...occasion,
+    items: procedureItems(process.findings),
+    interruptedSyscall: process.threads[0]?.syscall.syscall,
+    mayContinue: process.procedureAlone === undefined,
+  };
 }
 
 function withOverrides(process: Process, pages: readonly PageOverride[]): Process {

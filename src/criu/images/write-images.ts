@@ -19,7 +19,7 @@ export interface ImageSummary {
 
 /** Who comes back for its procedure alone would go on without it. */
 function checkProcedures({ processes }: ProcessGroup): void {
-  const without = processes.find(({ procedureAlone }) => procedureAlone !== undefined);
+  const without = processes.find(({ procedureAlone }) => procedureAlone?.isReady === false);
   if (without !== undefined)
     throw new Error(`process ${without.pid} comes back for its crash procedure, and has not got it`);
 }

@@ -30,7 +30,10 @@ function back(program: Recorded): Process {
   assert.deepEqual(refused, []);
   const process = groups[0]?.processes[0] ?? assert.fail();
   assert.equal(fateOf(process.findings), 'for-its-procedure');
-  assert.deepEqual(process.procedureAlone, { systemCall: RESTORER_AT + 7 });
+  const { systemCall, isReady, refusedFor } = process.procedureAlone ?? assert.fail();
+  assert.deepEqual([systemCall, isReady], [RESTORER_AT + 7, false]);
+  // What stood against it is what it would be refused for.
+  assert.deepEqual(refusedFor, captureProcesses(program.open(), wanted([program.pid])).refused[0]?.reasons);
   return process;
 }
 
@@ -187,7 +190,11 @@ for (const release of releases) {
       const stack = watched(program);
       const process = back(program);
       assert.equal(process.findings.unexpected.filter(({ kind }) => kind === 'memory').length, 1);
-      assert.ok(!process.memory?.vmas.some(({ start }) => start === stack.vm_start));
+      const there = process.memory?.vmas.filter(({ start }) => start === stack.vm_start) ?? [];
+      assert.deepEqual(
+        there.map(({ end, kind, prot, runs }) => [end, kind, prot, [...runs]]),
+        [[stack.vm_end, 'anonymous', 0, []]],
+      );
       assert.ok(
         process.findings.checks.some(({ what, result }) => /rss counter/.test(what) && result === 'agrees'),
       );
@@ -206,6 +213,45 @@ for (const release of releases) {
         reasons(program).at(-1) ?? '',
         /^has a crash procedure, and cannot come back for it alone either: thread \d+ is traced by a debugger$/,
       );
+    });
+
+    test('is told which calls of threads that are gone may have taken effect', () => {
+      const program = recorded();
+      const [, second = assert.fail(), third = assert.fail()] = program.threads;
+      program.set('task_struct', second.address, 'ptrace', 1);
+      const [write, futex] = [1, 202];
+      program.inCall(second, write, 5).inCall(third, futex, 0);
+      const { inDoubt, unexpected } = back(program).findings;
+      assert.deepEqual(
+        inDoubt.map(({ tid, syscall, fd }) => [tid, syscall, fd]),
+        [[second.pid, 'write', 5]],
+      );
+      assert.match(unexpected.find(({ tid }) => tid === third.pid)?.what ?? '', /which was in futex$/);
+    });
+
+    for (const [number, name] of [
+      [59, 'execve'],
+      [60, 'exit'],
+      [207, 'io_destroy'],
+    ] as const)
+      for (const which of [0, 1])
+        test(`is refused if thread ${which} was in ${name}: that is not about where it was`, () => {
+          const { program } = withSemaphore(recorded());
+          const thread = program.threads[which] ?? assert.fail();
+          program.inCall(thread, number);
+          assert.match(
+            reasons(program).at(-1) ?? '',
+            new RegExp(`cannot come back for it alone either: thread ${thread.pid} was in ${name}: `),
+          );
+        });
+
+    test('is refused if something of another thread cannot be read, for that alone', () => {
+      const { program } = withSemaphore(recorded());
+      program.set('task_struct', program.threads[1]?.address ?? 0n, 'real_cred', 0x1000n);
+      program.set('task_struct', program.threads[1]?.address ?? 0n, 'cred', 0x1000n);
+      const found = reasons(program);
+      assert.match(found.at(-1) ?? '', /^cannot be read: /);
+      assert.ok(found.every((reason) => !reason.includes('crash procedure')));
     });
 
     test('is refused for a file that is damaged', () => {

@@ -10,6 +10,7 @@ const { restorers } = runningArchitecture().signalFrame;
 const STACK = 0x10_0000;
 const TLS = 0x20_0000;
 const RESTORER = 0x40_0000;
+const RECORD = 0x50_0000;
 
 interface Changes {
   readonly thread?: Partial<Thread>;
@@ -18,15 +19,18 @@ interface Changes {
   readonly fsBase?: number;
   readonly state?: number;
   readonly code?: string;
+  readonly restorer?: number;
+  readonly tlsProt?: number;
   readonly delivery?: 'call' | 'signal';
   readonly isSandboxed?: boolean;
 }
 
 function applicant(changes: Changes = {}): Applicant {
   const { sp = 0x7000, fsBase = TLS, state = 0, code = '48c7c00f0000000f05', delivery = 'call' } = changes;
+  const { restorer = RESTORER, tlsProt = 3 } = changes;
   const registers = { sp: BigInt(sp), fsBase: BigInt(fsBase) };
   const thread = { tid: 7, registers, rseq: undefined, seccomp: undefined, ...changes.thread };
-  const vmas = [{ start: TLS, end: TLS + 0x1000 }];
+  const vmas = [{ start: TLS, end: TLS + 0x1000, prot: tlsProt }];
   const process = { pid: 7, state: 'alive', threads: [thread], memory: { vmas }, ...changes.process };
   const header = Buffer.alloc(512);
   header.writeUInt32LE(state, recordLayout.state);
@@ -36,12 +40,15 @@ function applicant(changes: Changes = {}): Applicant {
     argument: 0n,
     stackBase: STACK,
     stackSizeBytes: 0x8000,
-    restorer: RESTORER,
+    restorer,
   };
-  const procedure = { delivery: delivery === 'call' ? call : { kind: 'signal', signal: 12 } };
+  const procedure = {
+    address: RECORD,
+    delivery: delivery === 'call' ? call : { kind: 'signal', signal: 12 },
+  };
   const bytes = Buffer.from(code, 'hex');
   const read = (address: bigint, length: number): UserRead =>
-    Number(address) === RESTORER && length <= bytes.length
+    Number(address) === restorer && length <= bytes.length
       ? { kind: 'bytes', bytes: bytes.subarray(0, length) }
       : { kind: 'unmapped' };
   return {
@@ -73,6 +80,14 @@ const unfit: readonly [string, Changes, RegExp][] = [
   ],
   ['has filters of its calls', { thread: { seccomp: {} as NonNullable<Thread['seccomp']> } }, /seccomp/],
   ['has lost its thread-local storage', { fsBase: TLS + 0x2000 }, /thread-local storage/],
+  [
+    'has its thread-local storage where memory is lost, which stays taken',
+    { tlsProt: 0 },
+    /thread-local storage/,
+  ],
+  ['has its restorer on the stack of its procedure', { restorer: STACK + 0x7ff0 }, /written anew/],
+  ['has its restorer begin before that stack', { restorer: STACK - 8 }, /written anew/],
+  ['has its restorer in its record', { restorer: RECORD + 0x40 }, /written anew/],
   ['has lost its first thread', { thread: { tid: 8 } }, /first thread/],
 ];
 

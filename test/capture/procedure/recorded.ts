@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
+import { ENOSYS } from '../../../src/capture/calls/syscall.ts';
+import { taskPtRegs } from '../../../src/linux/arch/index.ts';
 import { dentryStruct } from '../../../src/linux/dcache.ts';
 import { fdSlots } from '../../../src/linux/fdtable.ts';
 import { fileAt } from '../../../src/linux/file.ts';
@@ -58,6 +60,14 @@ export class Recorded {
   /** Changes bytes at a kernel address. */
   write(address: bigint, bytes: Uint8Array): this {
     this.patches.push({ physical: this.kernel.memory.translate(address), bytes });
+    return this;
+  }
+
+  /** Puts a thread into a call that has no result yet. */
+  inCall(thread: Task, number: number, firstArgument = 0): this {
+    const { address } = taskPtRegs(this.kernel, thread.stack);
+    const members = { orig_ax: number, di: firstArgument, ax: BigInt.asUintN(64, ENOSYS) };
+    for (const [member, value] of Object.entries(members)) this.set('pt_regs', address, member, value);
     return this;
   }
 
