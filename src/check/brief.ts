@@ -34,8 +34,7 @@ export function inBrief(conclusions: readonly Conclusion[]): string[] {
   if (others.length === 0) return [];
   const lines = others.slice(0, MOST_NAMED).map((one) => {
     const { pid, comm, outcome } = one;
-    const isBack = outcome === 'with losses' || outcome === 'for its procedure';
-    const [first, ...more] = isBack ? lostBy(one) : causesOf(one);
+    const [first, ...more] = outcome === 'with losses' ? lostBy(one) : causesOf(one);
     const rest = more.length === 0 ? '' : ` (and ${more.length} more)`;
     return printable(
       `  ${comm} (${pid}) ${WOULD[outcome]}: ${first?.text ?? 'it changes all the time'}${rest}`,

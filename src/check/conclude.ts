@@ -34,6 +34,8 @@ export interface Conclusion {
   /** What it would lose by every look, in the words of the last: what it may, and what it does not expect. */
   readonly losses: readonly AnyLoss[];
   readonly inDoubt: readonly InDoubt[];
+  /** Of one that would come back for its procedure alone: why, by every look, it would be refused without. */
+  readonly against: readonly string[];
 }
 
 function reasonsOf({ reasons, moments }: Seen): readonly string[] {
@@ -126,6 +128,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
     ],
     notes: inAll(counted, (look) => look.notes, itself),
     losses,
+    against: inAll(counted, (look) => look.against, itself),
     inDoubt: inAll(
       counted,
       (look) => look.inDoubt,

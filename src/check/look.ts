@@ -32,22 +32,22 @@ export interface Seen {
   /** What it would lose though no program expects it: it would come back for its procedure alone. */
   readonly unexpected: readonly UnexpectedLoss[];
   readonly inDoubt: readonly InDoubt[];
+  /** Of one that would come back for its procedure alone: why it would be refused without one. */
+  readonly against: readonly string[];
 }
 
 /** Processes by their numbers. */
 export type Look = ReadonlyMap<number, Seen>;
 
-const NOTHING = { notes: [], losses: [], unexpected: [], inDoubt: [] };
+type Known = Pick<Seen, 'notes' | 'losses' | 'unexpected' | 'inDoubt' | 'against'>;
+
+const NOTHING: Known = { notes: [], losses: [], unexpected: [], inDoubt: [], against: [] };
 
 /** What stage zero makes up for is no reason where it is loaded. */
-function seen(
-  { pid, comm, reasons, moments }: Refusal,
-  { notes, losses, unexpected, inDoubt }: Pick<Seen, 'notes' | 'losses' | 'unexpected' | 'inDoubt'>,
-  { hasStageZero }: CheckRequest,
-): Seen {
+function seen({ pid, comm, reasons, moments }: Refusal, known: Known, { hasStageZero }: CheckRequest): Seen {
   const isSaved = (moment: Moment) => moment === 'on-cpu' && hasStageZero;
   return {
-    ...{ pid, comm, isEnding: false, notes, losses, unexpected, inDoubt },
+    ...{ pid, comm, isEnding: false, ...known },
     reasons: reasons.filter((_, place) => moments?.get(place) === undefined),
     moments: reasons.filter((_, place) => {
       const moment = moments?.get(place);
@@ -64,6 +64,7 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
       losses,
       unexpected,
       inDoubt,
+      against: process.procedureAlone?.refusedFor ?? [],
       notes: [...notes, ...leaseNotes(request.leased, group, process)],
     };
     return seen(refusalOf(process, process.findings), known, request);

@@ -36,7 +36,7 @@ export function isBack(outcome: Outcome): boolean {
 }
 
 function processLines(conclusion: Conclusion, style: Style): string[] {
-  const { pid, comm, outcome, reasons, moments, losses, notes, inDoubt } = conclusion;
+  const { pid, comm, outcome, reasons, moments, losses, notes, inDoubt, against } = conclusion;
   const colour = {
     'comes back': style.good,
     'with losses': style.good,
@@ -49,6 +49,7 @@ function processLines(conclusion: Conclusion, style: Style): string[] {
   return [
     `${String(pid).padStart(7)}  ${printable(comm).padEnd(COMM_COLUMNS)}  ${colour[outcome](outcomeText[outcome])}`,
     ...groupReasons(reasons).map(({ text }) => line(printable(text))),
+    ...groupReasons(against).map(({ text }) => line(`would be refused: ${printable(text)}`)),
     ...groupReasons(moments).map(({ text }) => line(`at this moment: ${printable(text)}`)),
     ...groupReasons(losses.map(({ what }) => what)).map(({ text }) => line(`lost: ${printable(text)}`)),
     ...inDoubt.map(({ tid, syscall, reason }) =>
@@ -63,17 +64,13 @@ const OF_THE_MOMENT =
   'a matter of the moment at which it was looked at: check again; for what is on a CPU most of the time, otherworld ' +
   'doctor tells whether stage zero can save the registers of every CPU (docs/stage-zero.md)';
 
-/** What stands against a process, with what can be done about it. */
-export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'moments'>): Cause[] {
+/** What stands against a process, so that it would not go on, with what can be done about it. */
+export function causesOf({ outcome, reasons, moments, against, losses }: Conclusion): Cause[] {
+  // What it loses at times only adds nothing to why it may not go on.
+  if (outcome === 'for its procedure')
+    return groupReasons(against.length > 0 ? against : losses.map(({ what }) => what));
   const passing = groupReasons(moments).map((cause) => ({ ...cause, advice: OF_THE_MOMENT }));
   return [...groupReasons(reasons), ...passing];
-}
-
-/** Why a process would not go on: what stands against it, or what it would lose and does not expect to. */
-function standingAgainst(conclusion: Conclusion): Cause[] {
-  return conclusion.outcome === 'for its procedure'
-    ? groupReasons(conclusion.losses.map(({ what }) => what))
-    : causesOf(conclusion);
 }
 
 /** Each advice once, with how many processes it is for. */
@@ -81,7 +78,7 @@ function whatToDo(conclusions: readonly Conclusion[]): string[] {
   const counts = new Map<string, number>();
   for (const conclusion of conclusions) {
     if (isBack(conclusion.outcome)) continue;
-    for (const advice of new Set(standingAgainst(conclusion).flatMap((cause) => cause.advice ?? [])))
+    for (const advice of new Set(causesOf(conclusion).flatMap((cause) => cause.advice ?? [])))
       counts.set(advice, (counts.get(advice) ?? 0) + 1);
   }
   return section(

@@ -72,7 +72,12 @@ function warningsOf(release: string, { isArmed, criu }: Machine, { problems }: T
   ];
 }
 
-function toJson(conclusions: readonly Conclusion[], machine: Machine, warnings: readonly string[]): string {
+/** What `--json` prints. */
+export function toJson(
+  conclusions: readonly Conclusion[],
+  machine: Pick<Machine, 'isArmed' | 'hasStageZero'>,
+  warnings: readonly string[],
+): string {
   const processes = conclusions.map((one) => ({
     ...one,
     causes: causesOf(one).map(({ text, count, advice }) => ({ text, count, advice })),

@@ -70,6 +70,7 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 /** The report's entry of a process that was captured and may come back. */
 export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
   const { checks, repairs, inDoubt, notes } = process.findings;
+  const { refusedFor } = process.procedureAlone ?? {};
   const losses = [...process.findings.unexpected, ...process.findings.losses];
   return {
     pid: process.pid,
@@ -84,6 +85,7 @@ export function capturedReport(process: Process, group: ProcessGroup, selection:
     repairs: [...repairs],
     inDoubt: [...inDoubt],
     notes: [...notes],
+    ...(refusedFor === undefined ? {} : { refusedFor: [...refusedFor] }),
     ...(losses.length === 0 ? {} : { losses: losses.map(({ kind, what }) => ({ kind, what })) }),
   };
 }

@@ -111,6 +111,7 @@ function ofProtected(why: ProtectedWhy, style: Style): string[] {
     ...heading(why, style),
     ...part('Protection', [protection(why)]),
     ...part('Why it is not back', texts(process.reasons)),
+    ...part('Why it may not go on', texts(process.refusedFor ?? [])),
     ...part('What to do', why.advice),
     ...part('Verdict', verdict(process)),
     ...part('In doubt', doubts(process)),

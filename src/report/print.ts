@@ -92,6 +92,7 @@ function processLines(process: ProcessReport, style: Style): string[] {
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
     ...(says === undefined ? [] : [`           ${says}`]),
     ...groupReasons(process.reasons).map(({ text }) => `           ${text}`),
+    ...groupReasons(process.refusedFor ?? []).map(({ text }) => `           would be refused: ${text}`),
     ...groupReasons(lossesOf(process)).map(({ text }) => `           lost: ${text}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
@@ -118,9 +119,9 @@ export function lossesOf({ losses = [] }: Pick<ProcessReport, 'losses'>): string
   return losses.map(({ what }) => what);
 }
 
-/** Why a process does not go on: its reasons, or what it has lost though no program expects that. */
-export function standingAgainst(process: ProcessReport): readonly string[] {
-  return process.fate === 'for-its-procedure' ? [...process.reasons, ...lossesOf(process)] : process.reasons;
+/** Why a process does not go on: its reasons, or those for which it would have been refused. */
+export function standingAgainst({ reasons, refusedFor = [] }: ProcessReport): readonly string[] {
+  return [...reasons, ...refusedFor];
 }
 
 /** What to do about the reasons of all processes: each advice once, with how many it is for. */

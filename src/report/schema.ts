@@ -79,6 +79,10 @@ const processReport = z.strictObject({
     .array(loss)
     .optional()
     .meta({ description: 'what it lost, of one that came back with losses or for its procedure' }),
+  refusedFor: z.array(z.string()).optional().meta({
+    description:
+      'of one that came back for its procedure alone: why it would have been refused without one; what is to be mended so that it comes back whole',
+  }),
   reasons: z.array(z.string()).meta({ description: 'why it was refused, or could not be restored' }),
   checks: z.array(check),
   repairs: z.array(repair),

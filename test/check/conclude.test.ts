@@ -13,6 +13,7 @@ function seen(found: Partial<Seen> = {}): Seen {
     losses: [],
     unexpected: [],
     inDoubt: [],
+    against: [],
   };
   return { pid: 7, comm: 'web', ...none, ...found };
 }
@@ -39,6 +40,11 @@ suite('a process with a crash procedure', () => {
     assert.deepEqual(outcome({ unexpected: [RING] }, { unexpected: [RING] }), ['for its procedure', [], []]);
     const [one] = concludeLooks(looks({ unexpected: [RING] }, { unexpected: [RING] }));
     assert.deepEqual(one?.losses, [RING]);
+    const against = ['uses io_uring', 'was in write'];
+    const [known] = concludeLooks(
+      looks({ unexpected: [RING], against }, { unexpected: [RING], against: against.slice(0, 1) }),
+    );
+    assert.deepEqual(known?.against, ['uses io_uring']);
   });
 
   test('is refused if something else stands against it, and depends if only some looks found a loss', () => {
