@@ -21,6 +21,7 @@ import { startNumbersAt, takenNumbers } from './pids.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
 import { contentBytes } from './saved-tmpfs.ts';
+import { type StartTimes, startTimesOf } from './scope-end.ts';
 import { orElse, stage } from './stage-list.ts';
 
 /**
@@ -101,6 +102,10 @@ export interface RestoredGroup {
   readonly group: number;
   readonly pids: readonly number[];
   readonly imaged: ReadyGroup;
+  /** When it was let go, by `performance.now()`. */
+  readonly releasedAt: number;
+  /** Which processes they are, whoever has their numbers later. */
+  readonly started: StartTimes;
 }
 
 /**
@@ -143,6 +148,8 @@ export async function restoreGroups(
   const restored: RestoredGroup[] = [];
   for (const { ready, hold } of held) {
     const { group } = ready;
+    const started = startTimesOf(group.processes.map(({ pid }) => pid));
+    const releasedAt = performance.now();
     const released = await concluding(ready, report, () => letGo(hold, birthplaceOf(ready)));
     if (released === undefined) {
       endImages(ready, false);
@@ -150,7 +157,7 @@ export async function restoreGroups(
     }
     concludeGroup(report, group.id, 'restored', []);
     report.notes.push(...released.notes);
-    restored.push({ group: group.id, pids: released.pids, imaged: ready });
+    restored.push({ group: group.id, pids: released.pids, imaged: ready, releasedAt, started });
     // The fallback of a procedure may need the images once more.
     if (deliveredPlans(ready.plans).length === 0) endImages(ready, true);
   }
