@@ -9,7 +9,7 @@ const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as c
 const badRecords = ['checksum', 'entry', 'stack', 'handler'] as const;
 
 /** Of those that come back for their procedure alone. */
-const aloneModes = ['save', 'replace', 'go-on', 'crash', 'overrun'] as const;
+const aloneModes = ['save', 'replace', 'go-on', 'crash', 'overrun', 'jump'] as const;
 type AloneMode = (typeof aloneModes)[number];
 
 type Mode = (typeof modes)[number] | (typeof badRecords)[number];
@@ -163,6 +163,7 @@ for (const mode of badRecords) {
 
 test('check says before the panic who would come back for its procedure alone, and what it would lose', () => {
   assert.match(foreseen, /comes back for its procedure alone/);
+  assert.match(foreseen, /^ +would be refused: .*io_uring/m);
   assert.match(foreseen, /^ +lost: fd \d+ is gone: it has an open .*io_uring/m);
   assert.match(foreseen, /^ +lost: the memory area .* is watched by a userfaultfd/m);
   assert.match(foreseen, /^ +lost: thread \d+ \(alone-subject\) is gone/m);
@@ -174,11 +175,13 @@ for (const [mode, state, detail] of [
   ['go-on', 'exited', /^with status 75, as one does that continues and may not$/],
   ['crash', 'crashed', /^by signal 4$/],
   ['overrun', 'overran', /^after 5 s; killed$/],
+  ['jump', 'overran', /^after 5 s; killed$/],
 ] as const) {
   test(`a process without what no program expects to lose is there for its procedure alone (${mode})`, async () => {
     const entry = report.processes.find(({ pid }) => pid === alone.get(mode));
     assert.deepEqual([entry?.outcome, ...(entry?.reasons ?? [])], ['restored']);
     assert.equal(entry?.fate, 'for-its-procedure');
+    assert.ok(entry?.refusedFor?.some((reason) => /io_uring/.test(reason)));
     const kinds = new Set(entry?.losses?.map(({ kind }) => kind));
     assert.deepEqual([...kinds].toSorted(), ['descriptors', 'memory', 'threads']);
     assert.equal(entry?.crashProcedure?.state, state);
@@ -189,19 +192,29 @@ for (const [mode, state, detail] of [
     const EBADF = 9;
     assert.deepEqual(said, {
       ...{ may: 0, ringLost: 1, ringRead: EBADF, faultsLost: 1, keptLost: 0, keptWrite: 5 },
-      ...{ threads: 1, second: -1 },
+      // Where lost memory was, nothing is, whatever is mapped since.
+      ...{ threads: 1, second: -1, hole: 1 },
     });
     assert.ok(areas >= 2, `${areas} areas`);
     assert.equal(await guest.sh(`cat /root/alone/${mode}.kept`), 'saved');
-    assert.equal(await guest.sh(`test -e /root/alone/${mode}.went-on || echo never`), 'never');
+    // What it jumps to is not to be kept from it.
+    const went = await guest.sh(`test -e /root/alone/${mode}.went-on && echo on || echo never`);
+    assert.equal(went, mode === 'jump' ? 'on' : 'never');
     const now = await guest.sh(`cat /proc/${alone.get(mode)}/comm 2>/dev/null || echo gone`);
     assert.equal(now, mode === 'replace' ? 'sleep' : 'gone');
   });
 }
 
+test('what a process forked that jumped out of its procedure is ended with it', async () => {
+  const child = Number(await guest.sh('cat /root/alone/jump.forked'));
+  assert.ok(child > 0);
+  assert.equal(await guest.sh(`test -e /proc/${child} && echo there || echo gone`), 'gone');
+});
+
 test('what is executed for the last time does not get the descriptors that were lost', async () => {
   const links = await guest.sh(`ls -l /proc/${alone.get('replace')}/fd`);
   assert.doesNotMatch(links, /io_uring|userfaultfd/);
-  // Those of its standard streams, and the file that it had open.
+  // Those of its standard streams, one of which was lost and stays taken, and the file that it had open.
+  assert.match(links, / 2 -> \/dev\/null$/m);
   assert.equal(links.match(/ -> /g)?.length, 4, links);
 });
