@@ -4,6 +4,7 @@ import { type Findings, type InDoubt, refuseForNow } from '../../model/verdict.t
 import type { ThreadOwner, ThreadSource } from '../calls/interrupted-call.ts';
 import { syscallRow } from '../calls/syscall-table.ts';
 import { type UnfinishedCall, unfinishedCall } from '../calls/unfinished-call.ts';
+import { captureCredentials } from '../credentials.ts';
 import { capturePending } from '../pending.ts';
 import { captureRings } from '../rings.ts';
 import { passingProblems } from '../task-attributes.ts';
@@ -39,6 +40,8 @@ export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task,
   captureRings(task, owner);
   // The kernel's own threads for rings are none of the program's.
   if ((task.flags & (PF.ioWorker | PF.userWorker)) !== 0) return;
+  // Rights that contradict themselves are damage, whosever they are.
+  findings.reasons.push(...captureCredentials(kernel, task).problems.map((why) => `thread ${tid} ${why}`));
   const call = unfinishedCall(kernel, task);
   findings.unexpected.push({
     ...{ kind: 'threads', of: `thread ${tid}`, tid },

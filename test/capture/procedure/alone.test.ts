@@ -6,7 +6,9 @@ import { forTheirProcedure } from '../../../src/capture/procedure/alone.ts';
 import { selectProcesses } from '../../../src/capture/tasks.ts';
 import { writeImages } from '../../../src/criu/images/index.ts';
 import { mmStruct } from '../../../src/linux/mm-types.ts';
+import { findTaskByPid } from '../../../src/linux/pid.ts';
 import { listTasks } from '../../../src/linux/readers/task-list.ts';
+import { taskAt } from '../../../src/linux/sched.ts';
 import type { CaptureResult } from '../../../src/model/group.ts';
 import type { Process } from '../../../src/model/process.ts';
 import { fateOf } from '../../../src/model/verdict.ts';
@@ -244,6 +246,18 @@ for (const release of releases) {
             new RegExp(`cannot come back for it alone either: thread ${thread.pid} was in ${name}: `),
           );
         });
+
+    test('is refused for the rights of a thread, also if that would be lost', () => {
+      const { program } = withSemaphore(recorded());
+      const second = program.threads[1]?.address ?? 0n;
+      const { kernel } = program;
+      const other = findTaskByPid(kernel, truthOf(release).kinds.pid) ?? assert.fail();
+      program.set('task_struct', second, 'real_cred', taskAt(kernel, other).real_cred);
+      assert.match(
+        reasons(program).at(-1) ?? '',
+        /alone either: thread \d+ the kernel was acting with other credentials for it$/,
+      );
+    });
 
     test('is refused if something of another thread cannot be read, for that alone', () => {
       const { program } = withSemaphore(recorded());
