@@ -38,8 +38,8 @@ extern "C" {
 #define OTHERWORLD_BY_CALL 1u
 #define OTHERWORLD_BY_SIGNAL 2u
 
-/* What a procedure returns: go on exactly where the kernel's death interrupted the first thread.
- * Any other value ends the process with that exit status. */
+/* What a procedure returns: go on exactly where the kernel's death interrupted the first thread, if it may
+ * (otherworld_may_continue). Any other value ends the process with that exit status. */
 #define OTHERWORLD_CONTINUE 0
 
 /* otherworld_register on a machine that has no crash procedures (-ENOSYS). */
@@ -54,6 +54,13 @@ extern "C" {
 #define OTHERWORLD_IN_DOUBT 2u
 
 #define OTHERWORLD_ITEMS 124u
+
+/* Bits of an incident's restrictions.
+ * The process came back for its procedure alone: what was lost no program expects to lose. It may execute another
+ * program or end. What returning OTHERWORLD_CONTINUE leads to ends it, with OTHERWORLD_NOT_CONTINUED as exit status; it is killed when the
+ * time of its procedure is over. */
+#define OTHERWORLD_MAY_NOT_CONTINUE 1u
+#define OTHERWORLD_NOT_CONTINUED 75
 
 /* States of an incident, as the crash world sees them from outside. */
 #define OTHERWORLD_NOTHING_HAPPENED 0u
@@ -83,7 +90,8 @@ struct otherworld_incident {
   uint32_t reserved;
   char id[64];                  /* names the incident's directory and report */
   char interrupted_syscall[32]; /* what the first thread was in; empty: it was running in user mode */
-  char reserved_text[120];
+  uint32_t restrictions;        /* OTHERWORLD_MAY_NOT_CONTINUE */
+  char reserved_text[116];
   struct otherworld_item items[OTHERWORLD_ITEMS];
 };
 
@@ -306,6 +314,15 @@ static inline const struct otherworld_incident *otherworld_last_incident(void) {
   return &record->incident;
 }
 
+/* Whether the procedure may continue. If not, the other threads are gone, whoever uses a lost descriptor gets EBADF, and
+ * whoever touches lost memory a SIGSEGV. Nothing keeps the procedure from the rest of the program: it must not leave by
+ * siglongjmp or call what goes on with the program's work. When its time is over, or it ends, all that it has forked is
+ * killed with it. */
+static inline int otherworld_may_continue(void) {
+  const struct otherworld_incident *incident = otherworld_last_incident();
+  return incident == NULL || (incident->restrictions & OTHERWORLD_MAY_NOT_CONTINUE) == 0;
+}
+
 /* The next item of `kind` after `previous` (null: the first), or null if there is none:
  * for (item = otherworld_next(OTHERWORLD_LOST, NULL); item != NULL; item = otherworld_next(OTHERWORLD_LOST, item)) */
 static inline const struct otherworld_item *otherworld_next(uint32_t kind, const struct otherworld_item *previous) {
@@ -319,13 +336,16 @@ static inline const struct otherworld_item *otherworld_next(uint32_t kind, const
   return NULL;
 }
 
-/* Whether file descriptor `fd` did not come back. */
+/* Whether file descriptor `fd` did not come back: 1 if so, 0 if it did, -1 if the record had no room to tell
+ * (items_omitted). What is lost comes before what is in doubt: if there is room for that, all that is lost is there. */
 static inline int otherworld_is_lost(int fd) {
+  const struct otherworld_incident *incident = otherworld_last_incident();
   const struct otherworld_item *item = NULL;
   while ((item = otherworld_next(OTHERWORLD_LOST, item)) != NULL) {
     if (item->fd == fd) return 1;
   }
-  return 0;
+  if (incident == NULL || incident->items_omitted == 0) return 0;
+  return otherworld_next(OTHERWORLD_IN_DOUBT, NULL) == NULL ? -1 : 0;
 }
 
 #ifdef __cplusplus

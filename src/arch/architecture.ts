@@ -56,6 +56,11 @@ export interface ProgramStart {
    * stay.
    */
   call(thread: ThreadRegisters, entry: number, argument: bigint, sp: number): ThreadRegisters;
+  /**
+   * Registers of a thread whose next instruction, the system call at `ip`, ends its process with a status. It
+   * has no stack: if that were not to end it, whatever comes next faults.
+   */
+  end(thread: ThreadRegisters, ip: number, status: number): ThreadRegisters;
   /** The thread runs the architecture's own code, not that of a predecessor. */
   isNative(registers: UserRegisters): boolean;
   /** A thread's rights to memory protection keys, two bits for each (pkeys(7)); 0 where there are no keys. */
@@ -85,6 +90,8 @@ export interface SignalFrame {
 export interface SignalFrameFormat {
   /** What a return takes off the stack. */
   readonly returnAddressBytes: number;
+  /** Code that only calls rt_sigreturn(2), and where in it the system call is (bytes); longest first. */
+  readonly restorers: readonly { readonly code: Uint8Array; readonly systemCall: number }[];
   /**
    * @param top end of the stack that the frame is put on (exclusive)
    * @param restorer user address that the frame's return address names

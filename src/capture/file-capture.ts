@@ -1,5 +1,5 @@
 import type { ProcessGroup, SharingEdge } from '../model/group.ts';
-import type { Loss } from '../model/loss.ts';
+import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import type { Vma } from '../model/memory.ts';
 import type { Moment, Repair } from '../model/verdict.ts';
 
@@ -52,6 +52,8 @@ export type MappedFile =
 export interface FileReason {
   readonly reason: string;
   readonly moment?: Moment | undefined;
+  /** No sound kernel has it. */
+  readonly isDamage?: boolean;
 }
 
 /** How a mapping uses its file, for the access mode it is opened with again. */
@@ -88,6 +90,8 @@ export interface FileCapture {
   readonly notes: ReadonlyMap<number, readonly string[]>;
   /** What is lost of files and delivered as a failure, by pid. */
   readonly losses: ReadonlyMap<number, readonly Loss[]>;
+  /** What is lost of them though no program expects it, of processes for their procedure alone. */
+  readonly unexpected: ReadonlyMap<number, readonly UnexpectedLoss[]>;
   /** What was not believed of files, by pid. */
   readonly repairs: ReadonlyMap<number, readonly Repair[]>;
   /** The file behind a mapping; the same struct file gives the same ids every time. */

@@ -1,13 +1,13 @@
 import { constants } from 'node:os';
 import { fsStruct } from '../linux/fs-struct.ts';
 import { mmStruct } from '../linux/mm-types.ts';
-import { pidNr, pid as pidStruct } from '../linux/pid.ts';
+import { pidNr } from '../linux/pid.ts';
 import { UserMemory } from '../linux/readers/user-memory.ts';
-import { PF, type Task, taskState } from '../linux/sched.ts';
+import { type Task, taskState } from '../linux/sched.ts';
 import { isTtyAudited, pidOfRole, readLimits, readSigactions, SIGNAL, type Signal } from '../linux/signal.ts';
 import type { AddressSpace } from '../model/memory.ts';
 import type { Process } from '../model/process.ts';
-import { check, type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
+import { type Findings, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { ThreadOwner, ThreadSource } from './calls/interrupted-call.ts';
@@ -19,7 +19,9 @@ import { FileRefusal } from './files/refusal.ts';
 import type { MemoryCapture } from './memory/memory.ts';
 import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
-import { namespaceProblems, type Sandboxes } from './sandboxes.ts';
+import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
+import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
+import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
@@ -34,6 +36,8 @@ export interface ProcessSource extends ThreadSource {
   readonly sandboxes: Sandboxes;
   /** Small numbers for kernel objects that processes can share. */
   readonly ids: SharedIds;
+  /** Processes that are captured for their crash procedure alone: see `UnexpectedLoss`. */
+  readonly forProcedure: ReadonlySet<number>;
 }
 
 /** Numbers kernel objects from 1 on; the same address always gets the same number. */
@@ -50,7 +54,7 @@ export class SharedIds {
   }
 }
 
-const { SIGCHLD, SIGSTOP } = constants.signals;
+const { SIGSTOP } = constants.signals;
 /** Bits of `jobctl`: the signal of the last group stop (JOBCTL_STOP_SIGMASK). */
 const STOP_SIGNAL_MASK = 0x7f;
 /**
@@ -79,56 +83,6 @@ function numberOfRole(kernel: Kernel, group: TaskGroup, role: 'PIDTYPE_PGID' | '
   return pidNr(kernel, pidOfRole(kernel, group.signal.address, role));
 }
 
-function checkNamespaces(
-  { kernel, sandboxes }: Pick<ProcessSource, 'kernel' | 'sandboxes'>,
-  group: TaskGroup,
-  findings: Findings,
-): void {
-  findings.reasons.push(...namespaceProblems(kernel, sandboxes, group.leader));
-  if (kernel.bind(pidStruct).at(group.leader.thread_pid).level !== 0)
-    findings.reasons.push('is in a PID namespace');
-}
-
-function checkThreadsShare(group: TaskGroup, findings: Findings): void {
-  for (const thread of group.threads) {
-    const differs = (['mm', 'files', 'fs', 'sighand', 'nsproxy', 'signal'] as const).filter(
-      (member) => thread[member] !== group.leader[member],
-    );
-    if (differs.length > 0)
-      findings.reasons.push(`thread ${thread.pid} does not share ${differs.join(', ')}`);
-    if ((thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
-      findings.reasons.push('has a kernel worker (io_uring, vhost)');
-  }
-}
-
-/**
- * The list of threads against `nr_threads`, which counts those that have ended and are not reaped too, and
- * `live`, which a thread leaves first of all when it ends (do_exit, kernel/exit.c): who lives is missing from
- * the list if it has fewer.
- */
-function checkThreadCount({ signal, threads, allThreads }: TaskGroup, findings: Findings): void {
-  const { nr_threads: counted, live } = signal;
-  const what = 'signal->nr_threads against the thread list';
-  const agrees = check(findings, what, counted, allThreads.length);
-  if (threads.length < live) {
-    findings.reasons.push(`has ${threads.length} live threads on its list, but the kernel counted ${live}`);
-  } else if (!agrees && allThreads.length < counted && threads.length !== live) {
-    findings.reasons.push(`has ${allThreads.length} threads on its list, but the kernel counted ${counted}`);
-  } else if (!agrees) findings.repairs.push({ what, used: 'the list', instead: 'the count' });
-}
-
-function checkTree(kernel: Kernel, group: TaskGroup, isEnding: boolean, findings: Findings): void {
-  const { leader, threads } = group;
-  checkThreadCount(group, findings);
-  const what = 'task->tgid against the number of its struct pid';
-  if (!check(findings, what, leader.pid, pidNr(kernel, leader.thread_pid)))
-    findings.repairs.push({ what, used: 'the list', instead: 'the count' });
-  if (!isEnding && threads.length > 0 && threads[0]?.pid !== leader.pid)
-    findings.reasons.push('its first thread has ended, others live');
-  if (leader.exit_signal !== SIGCHLD)
-    findings.reasons.push(`tells its parent with signal ${leader.exit_signal}, not SIGCHLD`);
-}
-
 function stateOf(group: TaskGroup): Process['state'] {
   if (group.threads.length === 0) return 'zombie';
   const stopped = (group.signal.flags & SIGNAL.stopStopped) !== 0;
@@ -152,7 +106,12 @@ function stopNoticeOf({ flags, group_exit_code }: Signal): 'unsent' | 'sent' | '
   return group_exit_code === 0 ? 'taken' : 'sent';
 }
 
-function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findings): AddressSpace {
+function captureMemory(
+  source: ProcessSource,
+  group: TaskGroup,
+  kept: readonly Task[],
+  findings: Findings,
+): AddressSpace {
   const { mm } = group.leader;
   const { vforks, memoryUsers, ids } = source;
   const family = vforks.familyOf(group);
@@ -170,10 +129,11 @@ function captureMemory(source: ProcessSource, group: TaskGroup, findings: Findin
     threads: tasks.map(({ address }) => address),
     isRunning: tasks.some(({ address }) => source.running.cpuOf.has(address)),
     inExec: tasks.filter(({ in_execve }) => in_execve).length,
-    hasLostKeyRights: group.threads.some((task) => hasLostRegisters(source, task)),
+    hasLostKeyRights: kept.some((task) => hasLostRegisters(source, task)),
     memoryId: ids.of(isCopy ? group.leader.address : mm),
     copyOf: isCopy ? ids.of(mm) : undefined,
     findings,
+    forProcedure: source.forProcedure.has(group.pid),
   });
 }
 
@@ -263,7 +223,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     throw new FileRefusal('had a first thread that was ending, and others that were not', 'passing');
   }
   checkNamespaces(source, group, findings);
-  checkThreadsShare(group, findings);
+  const forProcedure = source.forProcedure.has(group.pid);
+  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [threads, []];
+  checkThreadsShare(group, kept, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
   for (const { reason, moment } of files.refusalsForNow.get(group.pid) ?? [])
@@ -275,12 +237,13 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (fs.users > threads.length)
     findings.reasons.push('shares its working directory and umask with another process (CLONE_FS)');
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
+  if (forProcedure) timers.timers = withoutTimersOf(gone, timers.timers, findings);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
   findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
-  const memory = captureMemory(source, group, findings);
+  const memory = captureMemory(source, group, kept, findings);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
@@ -291,8 +254,10 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
     vmas: memory.vmas,
     user,
     stopping: pending.stopped,
+    forProcedure,
   };
-  const captured = threads.map((task) => captureThread(source, task, owner));
+  for (const task of gone) loseThread(source, task, owner);
+  const captured = kept.map((task) => captureThread(source, task, owner));
   for (const reason of source.vforks.execProblems(group, captured)) refuseForNow(findings, reason, 'passing');
   const cwdFileId = files.directory(fs.pwd, group.pid);
   const rootFileId = files.directory(fs.root, group.pid);
@@ -300,12 +265,14 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   findings.repairs.push(...(files.repairs.get(group.pid) ?? []));
   findings.notes.push(...(files.notes.get(group.pid) ?? []));
   findings.losses.push(...(files.losses.get(group.pid) ?? []));
+  findings.unexpected.push(...(files.unexpected.get(group.pid) ?? []));
   return {
     ...identity(kernel, group),
     ...stopOf(group, owner.stopping),
     exitCode: 0,
     threads: captured,
-    memory: applyPatches(memory, user, patches),
+    // They are for system calls that go on.
+    memory: forProcedure ? memory : applyPatches(memory, user, patches),
     filesId: source.ids.of(leader.files),
     fsId: source.ids.of(leader.fs),
     sighandId: source.ids.of(leader.sighand),

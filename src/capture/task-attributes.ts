@@ -31,7 +31,6 @@ export function threadProblems(task: Task): string[] {
     task.ptrace !== 0 && 'is traced by a debugger',
     (task.dispatchOffset !== 0n || task.dispatchSelector !== 0n) &&
       'has its system calls redirected (syscall user dispatch)',
-    (task.io_uring ?? 0n) !== 0n && 'uses io_uring',
     (task.compat_robust_list ?? 0n) !== 0n && 'has a 32-bit robust list',
     (!task.atomic_flags.isBelow(PFA.specSsbDisable) || hasThreadFlag(task, TIF.specL1dFlush)) &&
       'has limits on speculative execution of its own (prctl)',

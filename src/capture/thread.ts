@@ -1,8 +1,7 @@
 import type { Architecture } from '../arch/index.ts';
 import { wasInUserMode } from '../linux/current.ts';
-import { ioContextStruct } from '../linux/iocontext.ts';
-import { allowedCpus, niceOf, type Task, taskState } from '../linux/sched.ts';
-import type { Rseq, Thread, UserRegisters } from '../model/process.ts';
+import { niceOf, type Task, taskState } from '../linux/sched.ts';
+import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
@@ -11,6 +10,10 @@ import { settleNewThread } from './calls/new-thread.ts';
 import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
 import { capturePending } from './pending.ts';
+import { ofState } from './procedure/lost-state.ts';
+import { underWay } from './procedure/under-way.ts';
+import { captureRings } from './rings.ts';
+import { affinityOf, ioPriorityOf } from './scheduling.ts';
 import { passingProblems, threadNotes, threadProblems } from './task-attributes.ts';
 
 /** 6.1 accepts only this length in rseq(2), and keeps none. */
@@ -167,18 +170,11 @@ function lostCpu({ kernel, running }: ThreadSource, task: Task): string | undefi
   return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
 }
 
-/** ioprio_set(2); undefined for a thread that has none of its own. */
-function ioPriorityOf(kernel: Kernel, task: Task): number | undefined {
-  if ((task.io_context ?? 0n) === 0n) return undefined;
-  const { ioprio } = kernel.bind(ioContextStruct).at(task.io_context ?? 0n);
-  return ioprio === 0 ? undefined : ioprio;
-}
-
-/** Undefined for a thread that may use every CPU. */
-function affinityOf(kernel: Kernel, task: Task): readonly number[] | undefined {
-  const cpus = allowedCpus(kernel, task);
-  return kernel.cpus.every((cpu) => cpus.includes(cpu)) ? undefined : cpus;
-}
+/** Of a thread whose registers may be of another time: what it put down then is no call that it was in. */
+const NOT_KNOWN: SyscallOutcomeRecord = {
+  ...{ outcome: 'in-doubt', syscall: undefined },
+  reason: 'nothing tells where it was',
+};
 
 /** What a thread's registers are taken from. */
 interface Place {
@@ -204,9 +200,12 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const say = (problem: string) => findings.reasons.push(`thread ${task.pid} ${problem}`);
   const sayForNow = (problem: string) => refuseForNow(findings, `thread ${task.pid} ${problem}`, 'passing');
   const place = placeOf(source, task);
-  if (place.lost !== undefined) refuseForNow(findings, place.lost, 'on-cpu');
+  const { lost } = place;
+  if (lost !== undefined) ofState(source, task, owner, () => refuseForNow(findings, lost, 'on-cpu'));
   threadProblems(task).forEach(say);
+  captureRings(task, owner);
   passingProblems(kernel, task).forEach(sayForNow);
+  if (owner.forProcedure) underWay(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) sayForNow('was being killed');
@@ -253,24 +252,37 @@ function captureState(
   const moment: Moment | undefined = onCpu === undefined && lost === undefined ? undefined : 'passing';
   const captured = captureRegisters(kernel, task, lost === undefined ? onCpu : undefined);
   captured.problems.forEach(say);
+  ofState(source, task, owner, () => captured.problemsOfState.forEach(say));
   ofTheMoment(findings, moment, () => captured.problemsOfValues.forEach(say));
   findings.notes.push(...captured.notes);
   // That stage zero saves a CPU's registers does not help here.
-  const bases = onCpu !== undefined && kernel.isAlive ? (['fs', 'gs'] as const) : captured.olderBases;
+  const isUnknown = (onCpu !== undefined && kernel.isAlive) || (lost !== undefined && owner.forProcedure);
+  const bases = isUnknown ? (['fs', 'gs'] as const) : captured.olderBases;
   ofTheMoment(findings, 'passing', () => staleBases(bases, owner).forEach(say));
   return ofTheMoment(findings, moment, () => {
     checkThreadPointer(task, captured.registers.fsBase, owner);
     const blocked = blockedSignals(kernel.architecture, task, captured.registers, owner);
-    const rseq = rseqOf(task, owner);
-    const call = ofTheMoment(findings, 'passing', () => {
-      const found = interruptedCall(source, task, captured.registers, blocked, owner);
-      settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
-      return found;
+    const notes = findings.notes.length;
+    const isLost = owner.forProcedure && (lost !== undefined || captured.problemsOfState.length > 0);
+    const state = ofState(source, task, owner, () => {
+      const rseq = rseqOf(task, owner);
+      if (isLost) {
+        const { registers, fpu, tls } = captured;
+        return { registers, fpu, tls, rseq, blockedSignals: blocked, syscall: NOT_KNOWN };
+      }
+      const call = ofTheMoment(findings, 'passing', () => {
+        const found = interruptedCall(source, task, captured.registers, blocked, owner);
+        settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
+        return found;
+      });
+      return {
+        registers: abortRseq(task, owner, rseq, call.registers),
+        ...{ fpu: captured.fpu, tls: captured.tls, rseq, blockedSignals: blocked },
+        syscall: call.record,
+      };
     });
-    return {
-      registers: abortRseq(task, owner, rseq, call.registers),
-      ...{ fpu: captured.fpu, tls: captured.tls, rseq, blockedSignals: blocked },
-      syscall: call.record,
-    };
+    // They are about how its call goes on, which it does not.
+    if (owner.forProcedure) findings.notes.splice(notes);
+    return state;
   });
 }

@@ -15,6 +15,7 @@ const WOULD: Readonly<Record<Outcome, string>> = {
   refused: 'would not come back',
   depends: 'may not come back',
   'with losses': 'would come back with losses',
+  'for its procedure': 'would come back for its crash procedure alone',
   'comes back': 'would come back',
   ending: 'was about to end',
 };
@@ -29,9 +30,7 @@ function lostBy({ losses, moments }: Conclusion): Cause[] {
  * not whole, with the first of its causes.
  */
 export function inBrief(conclusions: readonly Conclusion[]): string[] {
-  const others = conclusions.filter(
-    ({ outcome }) => outcome === 'refused' || outcome === 'depends' || outcome === 'with losses',
-  );
+  const others = conclusions.filter(({ outcome }) => outcome !== 'comes back' && outcome !== 'ending');
   if (others.length === 0) return [];
   const lines = others.slice(0, MOST_NAMED).map((one) => {
     const { pid, comm, outcome } = one;

@@ -1,4 +1,4 @@
-import type { Loss } from '../model/loss.ts';
+import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import type { InDoubt } from '../model/verdict.ts';
 import type { Look, Seen } from './look.ts';
 
@@ -7,11 +7,15 @@ import type { Look, Seen } from './look.ts';
  * - `comes back`: nothing stands against it, by all looks, or by the last two in a row; what it lost by some
  *   of them is of the moment;
  * - `with losses`: so it does, without something that it may lose by each of those looks, if not the same;
+ * - `for its procedure`: it would lose what no program expects to lose, and has a crash procedure, for which
+ *   alone it comes back;
  * - `refused`: something does that lasts;
  * - `depends`: it would be refused at a moment at which it was looked at, and at others perhaps not;
  * - `ending`: it was about to end.
  */
-export type Outcome = 'comes back' | 'with losses' | 'refused' | 'depends' | 'ending';
+export type Outcome = 'comes back' | 'with losses' | 'for its procedure' | 'refused' | 'depends' | 'ending';
+
+type AnyLoss = Loss | UnexpectedLoss;
 
 /** What several looks at a process say. */
 export interface Conclusion {
@@ -27,9 +31,11 @@ export interface Conclusion {
   readonly moments: readonly string[];
   /** What it would lose or have changed. */
   readonly notes: readonly string[];
-  /** What it would lose, and may, by every look, in the words of the last. */
-  readonly losses: readonly Loss[];
+  /** What it would lose by every look, in the words of the last: what it may, and what it does not expect. */
+  readonly losses: readonly AnyLoss[];
   readonly inDoubt: readonly InDoubt[];
+  /** Of one that would come back for its procedure alone: why, by every look, it would be refused without. */
+  readonly against: readonly string[];
 }
 
 function reasonsOf({ reasons, moments }: Seen): readonly string[] {
@@ -37,8 +43,12 @@ function reasonsOf({ reasons, moments }: Seen): readonly string[] {
 }
 
 /** What a loss is known by: how it is said may change with each look. */
-function lossKey({ kind, of }: Loss): string {
+function lossKey({ kind, of }: AnyLoss): string {
   return `${kind} ${of}`;
+}
+
+function lostBy({ unexpected, losses }: Seen): readonly AnyLoss[] {
+  return [...unexpected, ...losses];
 }
 
 function haveSame(one: readonly string[], other: readonly string[]): boolean {
@@ -49,7 +59,7 @@ function isSame(one: Seen, other: Seen): boolean {
   return (
     one.isEnding === other.isEnding &&
     haveSame(one.reasons, other.reasons) &&
-    haveSame(one.losses.map(lossKey), other.losses.map(lossKey))
+    haveSame(lostBy(one).map(lossKey), lostBy(other).map(lossKey))
   );
 }
 
@@ -74,7 +84,7 @@ export function agree(looks: readonly Look[]): boolean {
 export function agreeOrFree(looks: readonly Look[]): boolean {
   const [first, ...more] = looks;
   if (first === undefined || more.length > 0) return agree(looks);
-  return [...first.values()].every((now) => reasonsOf(now).length === 0 && now.losses.length === 0);
+  return [...first.values()].every((now) => reasonsOf(now).length === 0 && lostBy(now).length === 0);
 }
 
 /** What all looks found, in the order of the last. */
@@ -89,13 +99,15 @@ function outcomeOf(counted: readonly Seen[], reasons: readonly string[]): Outcom
   if (reasons.length > 0) return 'refused';
   // One look may have missed something while it moved, or found the process between two things it does.
   if (!counted.every((look) => reasonsOf(look).length === 0)) return 'depends';
+  if (counted.every(({ unexpected }) => unexpected.length > 0)) return 'for its procedure';
+  if (counted.some(({ unexpected }) => unexpected.length > 0)) return 'depends';
   return counted.every(({ losses }) => losses.length > 0) ? 'with losses' : 'comes back';
 }
 
 /** What only some looks found lost, each once. */
-function passingLosses(looks: readonly Seen[], lasting: readonly Loss[]): string[] {
+function passingLosses(looks: readonly Seen[], lasting: readonly AnyLoss[]): string[] {
   const known = new Set(lasting.map(lossKey));
-  const found = new Map(looks.flatMap(({ losses }) => losses).map((loss) => [lossKey(loss), loss.what]));
+  const found = new Map(looks.flatMap(lostBy).map((loss) => [lossKey(loss), loss.what]));
   return [...found].filter(([key]) => !known.has(key)).map(([, what]) => `lost: ${what}`);
 }
 
@@ -107,7 +119,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
   const itself = (text: string) => text;
   const reasons = looks.length === 1 ? [] : inAll(counted, (look) => look.reasons, itself);
   const others = (look: Seen) => reasonsOf(look).filter((reason) => !reasons.includes(reason));
-  const losses = inAll(counted, (look) => look.losses, lossKey);
+  const losses = inAll(counted, lostBy, lossKey);
   return {
     ...{ pid: last.pid, comm: last.comm, outcome: outcomeOf(counted, reasons), reasons },
     moments: [
@@ -116,6 +128,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
     ],
     notes: inAll(counted, (look) => look.notes, itself),
     losses,
+    against: inAll(counted, (look) => look.against, itself),
     inDoubt: inAll(
       counted,
       (look) => look.inDoubt,

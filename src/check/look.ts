@@ -1,7 +1,7 @@
 import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
 import type { ProcessGroup } from '../model/group.ts';
-import type { Loss } from '../model/loss.ts';
+import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
@@ -29,23 +29,25 @@ export interface Seen {
   readonly moments: readonly string[];
   readonly notes: readonly string[];
   readonly losses: readonly Loss[];
+  /** What it would lose though no program expects it: it would come back for its procedure alone. */
+  readonly unexpected: readonly UnexpectedLoss[];
   readonly inDoubt: readonly InDoubt[];
+  /** Of one that would come back for its procedure alone: why it would be refused without one. */
+  readonly against: readonly string[];
 }
 
 /** Processes by their numbers. */
 export type Look = ReadonlyMap<number, Seen>;
 
-const NOTHING = { notes: [], losses: [], inDoubt: [] };
+type Known = Pick<Seen, 'notes' | 'losses' | 'unexpected' | 'inDoubt' | 'against'>;
+
+const NOTHING: Known = { notes: [], losses: [], unexpected: [], inDoubt: [], against: [] };
 
 /** What stage zero makes up for is no reason where it is loaded. */
-function seen(
-  { pid, comm, reasons, moments }: Refusal,
-  { notes, losses, inDoubt }: Pick<Seen, 'notes' | 'losses' | 'inDoubt'>,
-  { hasStageZero }: CheckRequest,
-): Seen {
+function seen({ pid, comm, reasons, moments }: Refusal, known: Known, { hasStageZero }: CheckRequest): Seen {
   const isSaved = (moment: Moment) => moment === 'on-cpu' && hasStageZero;
   return {
-    ...{ pid, comm, isEnding: false, notes, losses, inDoubt },
+    ...{ pid, comm, isEnding: false, ...known },
     reasons: reasons.filter((_, place) => moments?.get(place) === undefined),
     moments: reasons.filter((_, place) => {
       const moment = moments?.get(place);
@@ -57,8 +59,14 @@ function seen(
 /** The processes of a group that can come back, but perhaps not at this moment: then none of them does. */
 function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
   const found = group.processes.map((process) => {
-    const { notes, losses, inDoubt } = process.findings;
-    const known = { losses, inDoubt, notes: [...notes, ...leaseNotes(request.leased, group, process)] };
+    const { notes, losses, unexpected, inDoubt } = process.findings;
+    const known = {
+      losses,
+      unexpected,
+      inDoubt,
+      against: process.procedureAlone?.refusedFor ?? [],
+      notes: [...notes, ...leaseNotes(request.leased, group, process)],
+    };
     return seen(refusalOf(process, process.findings), known, request);
   });
   const busy = found.filter(({ moments }) => moments.length > 0);
@@ -74,7 +82,7 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
   const { roots, includeDescendants, without, services, losses } = request;
   const captured = captureProcesses(kernel, {
-    ...{ roots, includeDescendants, inSpiteOfMoments: true },
+    ...{ roots, includeDescendants, inSpiteOfMoments: true, forProcedures: true },
     ...(without === undefined ? {} : { without }),
     ...(services === undefined ? {} : { services }),
     ...(losses === undefined ? {} : { losses }),

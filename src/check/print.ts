@@ -8,6 +8,7 @@ const COMM_COLUMNS = 15;
 const outcomeText: Readonly<Record<Outcome, string>> = {
   'comes back': 'comes back',
   'with losses': 'comes back with losses',
+  'for its procedure': 'comes back for its procedure alone',
   refused: 'refused',
   depends: 'depends',
   ending: 'ending',
@@ -29,16 +30,17 @@ export function printCheck(conclusions: readonly Conclusion[], style: Style): st
   ].join('\n');
 }
 
-/** Whether a process comes back, whole or without what it may lose. */
+/** Whether a process comes back to go on, whole or without what it may lose. */
 export function isBack(outcome: Outcome): boolean {
   return outcome === 'comes back' || outcome === 'with losses';
 }
 
 function processLines(conclusion: Conclusion, style: Style): string[] {
-  const { pid, comm, outcome, reasons, moments, losses, notes, inDoubt } = conclusion;
+  const { pid, comm, outcome, reasons, moments, losses, notes, inDoubt, against } = conclusion;
   const colour = {
     'comes back': style.good,
     'with losses': style.good,
+    'for its procedure': style.strong,
     refused: style.bad,
     depends: style.strong,
     ending: style.strong,
@@ -47,6 +49,7 @@ function processLines(conclusion: Conclusion, style: Style): string[] {
   return [
     `${String(pid).padStart(7)}  ${printable(comm).padEnd(COMM_COLUMNS)}  ${colour[outcome](outcomeText[outcome])}`,
     ...groupReasons(reasons).map(({ text }) => line(printable(text))),
+    ...groupReasons(against).map(({ text }) => line(`would be refused: ${printable(text)}`)),
     ...groupReasons(moments).map(({ text }) => line(`at this moment: ${printable(text)}`)),
     ...groupReasons(losses.map(({ what }) => what)).map(({ text }) => line(`lost: ${printable(text)}`)),
     ...inDoubt.map(({ tid, syscall, reason }) =>
@@ -61,8 +64,11 @@ const OF_THE_MOMENT =
   'a matter of the moment at which it was looked at: check again; for what is on a CPU most of the time, otherworld ' +
   'doctor tells whether stage zero can save the registers of every CPU (docs/stage-zero.md)';
 
-/** What stands against a process, with what can be done about it. */
-export function causesOf({ reasons, moments }: Pick<Conclusion, 'reasons' | 'moments'>): Cause[] {
+/** What stands against a process, so that it would not go on, with what can be done about it. */
+export function causesOf({ outcome, reasons, moments, against, losses }: Conclusion): Cause[] {
+  // What it loses at times only adds nothing to why it may not go on.
+  if (outcome === 'for its procedure')
+    return groupReasons(against.length > 0 ? against : losses.map(({ what }) => what));
   const passing = groupReasons(moments).map((cause) => ({ ...cause, advice: OF_THE_MOMENT }));
   return [...groupReasons(reasons), ...passing];
 }

@@ -53,9 +53,12 @@ function targetsOf(unit: string | undefined, { pid, all, user }: CheckOptions): 
   return all === true ? allTargets() : protectedTargets(loadConfig());
 }
 
-/** 3: one is refused; 4: none is, but of one it depends on the moment; 0: all would come back. */
+/**
+ * 3: one is refused, or comes back for its procedure alone; 4: none is, but of one it depends on the moment;
+ * 0: all would come back and go on.
+ */
 export function exitStatus(conclusions: readonly Pick<Conclusion, 'outcome'>[]): number {
-  if (conclusions.some(({ outcome }) => outcome === 'refused')) return 3;
+  if (conclusions.some(({ outcome }) => outcome === 'refused' || outcome === 'for its procedure')) return 3;
   return conclusions.some(({ outcome }) => !isBack(outcome)) ? 4 : 0;
 }
 
@@ -69,7 +72,12 @@ function warningsOf(release: string, { isArmed, criu }: Machine, { problems }: T
   ];
 }
 
-function toJson(conclusions: readonly Conclusion[], machine: Machine, warnings: readonly string[]): string {
+/** What `--json` prints. */
+export function toJson(
+  conclusions: readonly Conclusion[],
+  machine: Pick<Machine, 'isArmed' | 'hasStageZero'>,
+  warnings: readonly string[],
+): string {
   const processes = conclusions.map((one) => ({
     ...one,
     causes: causesOf(one).map(({ text, count, advice }) => ({ text, count, advice })),

@@ -74,6 +74,7 @@ function captureGroups(
   const { groups, refused, ended, ties, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
+    forProcedures: true,
     disks: mountedDisks,
     services: { sandboxes: config.services.sandboxes, serviceOf: installedServiceOf },
     losses: allowedLosses(config, selection.rules, selection.candidates),

@@ -14,6 +14,7 @@ import { messageWithCauses } from '../system/thrown.ts';
 import { scopeOf } from './adoption.ts';
 import { type EndImages, endImagesOf } from './images-stage.ts';
 import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
+import { endScope } from './scope-end.ts';
 import { orElse, stage, step } from './stage-list.ts';
 import { StageSkipped } from './stage-runner.ts';
 
@@ -53,10 +54,24 @@ function openProcedureWatch(report: IncidentReport): ProcedureWatch | undefined 
   }
 }
 
+/** What concerns all processes whose procedures are waited for. */
+interface Means {
+  readonly report: IncidentReport;
+  readonly endImages: EndImages;
+  /** Where cgroup v2 is mounted, if not where it always is. */
+  readonly cgroups?: string;
+}
+
+interface Waiting {
+  readonly plan: DeliveredPlan;
+  readonly group: RestoredGroup;
+}
+
 /**
  * Waits for the crash procedures of the restored groups, at most their time limits, does what the
  * configuration says about those that failed, enters all of it into the report, and ends the images that were
- * kept for it, whatever happens.
+ * kept for it, whatever happens. Of a process that came back for its procedure alone nothing is left if that
+ * has not made another program of it, not even if nobody can watch any longer.
  *
  * @returns the groups with those processes that are still there
  */
@@ -64,42 +79,72 @@ export async function awaitProcedures(
   restored: readonly RestoredGroup[],
   watch: ProcedureWatch | undefined,
   settings: Settings,
-  { report, endImages }: { readonly report: IncidentReport; readonly endImages: EndImages },
+  means: Means,
 ): Promise<RestoredGroup[]> {
   const waiting = restored.flatMap((group) =>
     deliveredPlans(group.imaged.plans).map((plan) => ({ plan, group })),
   );
   try {
     if (waiting.length === 0 || watch === undefined) throw new StageSkipped('no procedure to wait for');
-    const ended = await concludeAll(waiting, watch, settings, report);
+    const ended = await concludeAll(waiting, watch, settings, means);
     return restored.map((group) => ({ ...group, pids: group.pids.filter((pid) => !ended.has(pid)) }));
   } finally {
     watch?.close();
-    for (const group of new Set(waiting.map(({ group }) => group))) endImages(group.imaged, true);
+    for (const group of new Set(waiting.map(({ group }) => group))) means.endImages(group.imaged, true);
   }
+}
+
+/** An outcome, and whether its process had to be killed for it. */
+interface Concluded {
+  readonly outcome: ProcedureOutcome;
+  readonly wasKilled: boolean;
 }
 
 /** @returns the processes that are not there any more */
 async function concludeAll(
-  waiting: readonly { readonly plan: DeliveredPlan; readonly group: RestoredGroup }[],
+  waiting: readonly Waiting[],
   watch: ProcedureWatch,
   settings: Settings,
-  report: IncidentReport,
+  { report, cgroups }: Means,
 ): Promise<ReadonlySet<number>> {
-  const outcomes = await watch.outcomes(
-    waiting.map(({ plan }) => plan),
-    settings['time-limit-seconds'] * 1000,
-  );
+  const outcomes = new Map<number, Concluded>();
   const ended = new Set<number>();
-  for (const { plan, group } of waiting) {
-    const outcome = outcomes.find(({ pid }) => pid === plan.pid);
-    if (outcome === undefined) continue;
-    const conclusion = await conclude(plan, outcome, group, settings);
-    const entry = report.processes.find(({ pid }) => pid === plan.pid);
+  const enter = (pid: number, conclusion: Conclusion) => {
+    const entry = report.processes.find((process) => process.pid === pid);
     if (entry !== undefined) entry.crashProcedure = conclusion.report;
-    if (!conclusion.alive) ended.add(plan.pid);
+    if (!conclusion.alive) ended.add(pid);
+  };
+  const processes = waiting.map(({ plan, group: { releasedAt } }) => ({ ...plan, releasedAt }));
+  const tell = (outcome: ProcedureOutcome) => {
+    const own = waiting.find(({ plan }) => plan.pid === outcome.pid);
+    // At once: others may have much more time.
+    const isOver = own?.plan.mayContinue === false && outcome.state !== 'replaced';
+    outcomes.set(outcome.pid, { outcome, wasKilled: isOver && endScope(own.group, cgroups) });
+  };
+  let failure: { readonly error: unknown } | undefined;
+  try {
+    await watch.outcomes(processes, settings['time-limit-seconds'] * 1000, tell);
+  } catch (error) {
+    failure = { error };
+    // Nobody waits for them any more, and they are not to stay.
+    for (const { plan, group } of waiting)
+      if (!plan.mayContinue && !outcomes.has(plan.pid))
+        enter(plan.pid, unwatched(plan, endScope(group, cgroups), error));
   }
+  for (const { plan, group } of waiting) {
+    const concluded = outcomes.get(plan.pid);
+    if (concluded !== undefined) enter(plan.pid, await conclude(plan, concluded, group, settings));
+  }
+  if (failure !== undefined) throw failure.error;
   return ended;
+}
+
+/** What is said of a process of which nobody can tell what it makes of its procedure. */
+function unwatched({ procedure }: DeliveredPlan, wasKilled: boolean, error: unknown): Conclusion {
+  const what = wasKilled ? 'killed' : 'gone';
+  const detail = `${what}: it may not stay in it, and cannot be watched any longer (${messageWithCauses(error)})`;
+  const report: ProcedureReport = { delivery: procedure.delivery.kind, state: 'delivered', detail };
+  return { report: { ...report, fallback: 'give-up' }, alive: false };
 }
 
 interface Conclusion {
@@ -109,7 +154,7 @@ interface Conclusion {
 
 async function conclude(
   plan: DeliveredPlan,
-  { state, detail }: ProcedureOutcome,
+  { outcome: { state, detail }, wasKilled }: Concluded,
   group: RestoredGroup,
   { fallback }: Settings,
 ): Promise<Conclusion> {
@@ -117,6 +162,11 @@ async function conclude(
   if (state !== 'crashed' && state !== 'overran') {
     const report = { delivery, state, ...(detail === undefined ? {} : { detail }) };
     return { report, alive: state !== 'exited' && state !== 'gave-up' };
+  }
+  if (!plan.mayContinue) {
+    const note = wasKilled ? 'killed' : '';
+    const report = { delivery, state, detail: [detail, note].filter(Boolean).join('; ') };
+    return { report: { ...report, fallback: fallback === 'continue' ? 'give-up' : fallback }, alive: false };
   }
   const { alive, note } = await fallBack(plan, state, fallback, group);
   return { report: { delivery, state, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };

@@ -69,7 +69,9 @@ export function selectedReport({ candidate, rule }: Selected): ProcessReport {
 
 /** The report's entry of a process that was captured and may come back. */
 export function capturedReport(process: Process, group: ProcessGroup, selection: Selection): ProcessReport {
-  const { checks, repairs, inDoubt, notes, losses } = process.findings;
+  const { checks, repairs, inDoubt, notes } = process.findings;
+  const { refusedFor } = process.procedureAlone ?? {};
+  const losses = [...process.findings.unexpected, ...process.findings.losses];
   return {
     pid: process.pid,
     comm: process.comm,
@@ -83,6 +85,7 @@ export function capturedReport(process: Process, group: ProcessGroup, selection:
     repairs: [...repairs],
     inDoubt: [...inDoubt],
     notes: [...notes],
+    ...(refusedFor === undefined ? {} : { refusedFor: [...refusedFor] }),
     ...(losses.length === 0 ? {} : { losses: losses.map(({ kind, what }) => ({ kind, what })) }),
   };
 }

@@ -2,7 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_DIRECTORY } from '../config/paths.ts';
 import { deliveredPlans } from '../criu/images/index.ts';
-import { type HeldGroup, holdImages, type Restored, type RestoreOptions } from '../criu/restore/index.ts';
+import {
+  type HeldGroup,
+  holdImages,
+  type ProcedureWatch,
+  type Restored,
+  type RestoreOptions,
+} from '../criu/restore/index.ts';
 import type { NumberRange } from '../linux/pid.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
@@ -15,6 +21,7 @@ import { startNumbersAt, takenNumbers } from './pids.ts';
 import { concludeGroup } from './process-reports.ts';
 import { runtimeProgram } from './runtime-program.ts';
 import { contentBytes } from './saved-tmpfs.ts';
+import { type StartTimes, startTimesOf } from './scope-end.ts';
 import { orElse, stage } from './stage-list.ts';
 
 /**
@@ -25,14 +32,36 @@ const RELEASED = join(RUN_DIRECTORY, 'released');
 
 export const restoreStage = stage({
   name: 'restore',
-  needs: { ready: orElse<readonly ReadyGroup[]>([]) },
-  run: async ({ ready }, work) => {
+  needs: {
+    ready: orElse<readonly ReadyGroup[]>([]),
+    watch: orElse<ProcedureWatch | undefined>(undefined),
+  },
+  run: async ({ ready, watch }, work) => {
     const { report, save, numbers } = work;
     const beforeRelease = () => writeFileSync(RELEASED, '');
     const means = { report, save, endImages: endImagesOf(work), beforeRelease, numbers };
-    return { restored: await restoreGroups(ready, means, birthplaceOf) };
+    const watched = watch === undefined ? withoutUnwatched(ready, means) : ready;
+    return { restored: await restoreGroups(watched, means, birthplaceOf) };
   },
 });
+
+/**
+ * Where nobody can watch procedures, who comes back for its procedure alone does not: it could stay in it for
+ * ever.
+ */
+export function withoutUnwatched(
+  ready: readonly ReadyGroup[],
+  { report, endImages }: { readonly report: IncidentReport; readonly endImages: EndImages },
+): ReadyGroup[] {
+  return ready.filter((one) => {
+    if (deliveredPlans(one.plans).every(({ mayContinue }) => mayContinue)) return true;
+    concludeGroup(report, one.group.id, 'failed', [
+      'comes back for its crash procedure alone, and nobody can watch that',
+    ]);
+    endImages(one, false);
+    return false;
+  });
+}
 
 /** Not in the cgroup of a service: systemd may end what it finds there when the service's start fails. */
 function birthplaceOf({ group }: ImagedGroup): string {
@@ -73,6 +102,10 @@ export interface RestoredGroup {
   readonly group: number;
   readonly pids: readonly number[];
   readonly imaged: ReadyGroup;
+  /** When it was let go, by `performance.now()`. */
+  readonly releasedAt: number;
+  /** Which processes they are, whoever has their numbers later. */
+  readonly started: StartTimes;
 }
 
 /**
@@ -115,6 +148,8 @@ export async function restoreGroups(
   const restored: RestoredGroup[] = [];
   for (const { ready, hold } of held) {
     const { group } = ready;
+    const started = startTimesOf(group.processes.map(({ pid }) => pid));
+    const releasedAt = performance.now();
     const released = await concluding(ready, report, () => letGo(hold, birthplaceOf(ready)));
     if (released === undefined) {
       endImages(ready, false);
@@ -122,7 +157,7 @@ export async function restoreGroups(
     }
     concludeGroup(report, group.id, 'restored', []);
     report.notes.push(...released.notes);
-    restored.push({ group: group.id, pids: released.pids, imaged: ready });
+    restored.push({ group: group.id, pids: released.pids, imaged: ready, releasedAt, started });
     // The fallback of a procedure may need the images once more.
     if (deliveredPlans(ready.plans).length === 0) endImages(ready, true);
   }

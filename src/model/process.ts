@@ -159,4 +159,19 @@ export interface Process {
   readonly loginuid: number;
   readonly membarrierRegistrations: number;
   readonly findings: Findings;
+  /** Set if it comes back for its crash procedure alone. */
+  readonly procedureAlone?: ProcedureAlone;
+}
+
+/** What keeps a process that comes back for its crash procedure alone from going on. */
+export interface ProcedureAlone {
+  /**
+   * User address of the system call instruction of its restorer. What a procedure goes on with is this call,
+   * which ends the process.
+   */
+  readonly systemCall: number;
+  /** Why it would be refused if it had no procedure: what whoever is to mend it has to know. */
+  readonly refusedFor: readonly string[];
+  /** It starts in its procedure, and has its end to go on with: it may have images. */
+  readonly isReady: boolean;
 }

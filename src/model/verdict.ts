@@ -1,4 +1,4 @@
-import type { Fate, Loss } from './loss.ts';
+import type { Fate, Loss, UnexpectedLoss } from './loss.ts';
 
 /**
  * What is known about one captured process: `sound` (all checks agree), `repaired` (of two sources that
@@ -65,6 +65,8 @@ export interface Findings {
   readonly notes: string[];
   /** What is lost, and delivered as a failure that the program has to expect. */
   readonly losses: Loss[];
+  /** What is lost though no program expects it. Not empty: it comes back for its procedure alone. */
+  readonly unexpected: UnexpectedLoss[];
   /** Not empty: refused. */
   readonly reasons: string[];
   /** Which of the reasons, by their places, are of the moment: two can have the same words. */
@@ -73,7 +75,8 @@ export interface Findings {
 
 /** An empty set of findings. */
 export function newFindings(): Findings {
-  return { checks: [], repairs: [], inDoubt: [], notes: [], losses: [], reasons: [], moments: new Map() };
+  const lists = { checks: [], repairs: [], inDoubt: [], notes: [], losses: [], unexpected: [], reasons: [] };
+  return { ...lists, moments: new Map() };
 }
 
 /** The verdict that follows from the findings. */
@@ -85,8 +88,13 @@ export function verdictOf(findings: Findings): Verdict {
 }
 
 /** Which of the outcomes follows from the findings. */
-export function fateOf({ reasons, losses }: Pick<Findings, 'reasons' | 'losses'>): Fate {
+export function fateOf({
+  reasons,
+  losses,
+  unexpected,
+}: Pick<Findings, 'reasons' | 'losses' | 'unexpected'>): Fate {
   if (reasons.length > 0) return 'refused';
+  if (unexpected.length > 0) return 'for-its-procedure';
   return losses.length > 0 ? 'with-losses' : 'whole';
 }
 
@@ -112,6 +120,32 @@ export function ofTheMoment<T>(findings: Findings, moment: Moment | undefined, f
   } finally {
     if (moment !== undefined)
       for (let place = before; place < findings.reasons.length; place++) findings.moments.set(place, moment);
+  }
+}
+
+/**
+ * What `find` adds as reasons is lost instead: for a process that comes back for its procedure alone.
+ *
+ * @param keepsMoments reasons of the moment stay reasons: of a living kernel, where a moment later nothing
+ *   need be lost
+ */
+export function loseInstead<T>(
+  findings: Findings,
+  lossOf: (reason: string) => UnexpectedLoss,
+  keepsMoments: boolean,
+  find: () => T,
+): T {
+  const before = findings.reasons.length;
+  try {
+    return find();
+  } finally {
+    const { reasons, moments, unexpected } = findings;
+    const added = reasons.splice(before).map((reason, i) => ({ reason, moment: moments.get(before + i) }));
+    for (const i of added.keys()) moments.delete(before + i);
+    for (const { reason, moment } of added) {
+      if (moment === undefined || !keepsMoments) unexpected.push(lossOf(reason));
+      else refuseForNow(findings, reason, moment);
+    }
   }
 }
 

@@ -98,6 +98,12 @@ function procedure({ crashProcedure }: ProcessReport): string[] {
   ];
 }
 
+function lossTitle({ fate }: ProcessReport): string {
+  return fate === 'for-its-procedure'
+    ? 'Lost, which no program expects: it may not go on'
+    : 'Lost, and delivered as a failure';
+}
+
 function ofProtected(why: ProtectedWhy, style: Style): string[] {
   const { process, relatives } = why;
   const together = process.outcome === 'restored' ? 'Restored together with' : 'What it is tied to';
@@ -105,10 +111,11 @@ function ofProtected(why: ProtectedWhy, style: Style): string[] {
     ...heading(why, style),
     ...part('Protection', [protection(why)]),
     ...part('Why it is not back', texts(process.reasons)),
+    ...part('Why it may not go on', texts(process.refusedFor ?? [])),
     ...part('What to do', why.advice),
     ...part('Verdict', verdict(process)),
     ...part('In doubt', doubts(process)),
-    ...part('Lost, and delivered as a failure', texts(lossesOf(process))),
+    ...part(lossTitle(process), texts(lossesOf(process))),
     ...part('Notes and losses', texts(process.notes)),
     ...part(together, relatives.map(relative)),
     ...part('Its restore', process.plan ?? []),

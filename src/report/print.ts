@@ -92,6 +92,7 @@ function processLines(process: ProcessReport, style: Style): string[] {
     `${name}  ${outcome}  ${details.join(', ')}`.trimEnd(),
     ...(says === undefined ? [] : [`           ${says}`]),
     ...groupReasons(process.reasons).map(({ text }) => `           ${text}`),
+    ...groupReasons(process.refusedFor ?? []).map(({ text }) => `           would be refused: ${text}`),
     ...groupReasons(lossesOf(process)).map(({ text }) => `           lost: ${text}`),
     ...process.repairs.map(
       ({ what, used, instead }) => `           repaired: ${what}: ${used} instead of ${instead}`,
@@ -106,9 +107,10 @@ function processLines(process: ProcessReport, style: Style): string[] {
   ];
 }
 
-/** Which of the two ways a process has come back; empty in incidents from before this was recorded. */
+/** In which of the ways a process has come back; empty in incidents from before this was recorded. */
 export function fateText({ fate }: Pick<ProcessReport, 'fate'>): string {
   if (fate === 'whole') return 'whole';
+  if (fate === 'for-its-procedure') return 'for its procedure alone';
   return fate === 'with-losses' ? 'with losses' : '';
 }
 
@@ -117,11 +119,16 @@ export function lossesOf({ losses = [] }: Pick<ProcessReport, 'losses'>): string
   return losses.map(({ what }) => what);
 }
 
+/** Why a process does not go on: its reasons, or those for which it would have been refused. */
+export function standingAgainst({ reasons, refusedFor = [] }: ProcessReport): readonly string[] {
+  return [...reasons, ...refusedFor];
+}
+
 /** What to do about the reasons of all processes: each advice once, with how many it is for. */
 function whatToDo(report: IncidentReport): string[] {
   const advice = new Map<string, number>();
-  for (const { reasons } of report.processes) {
-    const own = new Set(groupReasons(reasons).flatMap((cause) => cause.advice ?? []));
+  for (const process of report.processes) {
+    const own = new Set(groupReasons(standingAgainst(process)).flatMap((cause) => cause.advice ?? []));
     for (const text of own) advice.set(text, (advice.get(text) ?? 0) + 1);
   }
   const lines = [...advice].map(

@@ -24,8 +24,15 @@ const tie = z.strictObject({
   why: z.string().meta({ description: 'its parent, its child, the same session, a pipe ...' }),
 });
 
+/** What no program expects to lose, of a process that came back for its crash procedure alone. */
+const unexpectedKinds = ['descriptors', 'threads', 'memory', 'execution'] as const;
+
 const loss = z.strictObject({
-  kind: z.enum(lossKinds).meta({ description: 'what the rules and the configuration call it' }),
+  kind: z.enum([...lossKinds, ...unexpectedKinds]).meta({
+    description:
+      'connections: as the rules and the configuration call it; the others are what no program expects to lose: ' +
+      'open files, threads, areas of memory, and where the first thread was',
+  }),
   what: z.string().meta({ description: 'what it was, what the process sees of it now, and why' }),
 });
 
@@ -64,11 +71,18 @@ const processReport = z.strictObject({
     description:
       'pending: the report was written before it was decided; ended: it was ending at the panic, and nobody waits for it',
   }),
-  fate: z.enum(['whole', 'with-losses', 'refused']).optional().meta({
+  fate: z.enum(['whole', 'with-losses', 'for-its-procedure', 'refused']).optional().meta({
     description:
-      'what was decided of it: whole; with-losses: it lost what its program must expect to lose, and gets that failure; refused. Absent if nothing was decided, it was ending, or it was never captured. `outcome` says whether it was carried out',
+      'what was decided of it: whole; with-losses: it lost what its program must expect to lose, and gets that failure; for-its-procedure: it lost what no program expects to lose, runs its crash procedure, and then executes another program or ends; refused. Absent if nothing was decided, it was ending, or it was never captured. `outcome` says whether it was carried out',
   }),
-  losses: z.array(loss).optional().meta({ description: 'what it lost, of one that came back with losses' }),
+  losses: z
+    .array(loss)
+    .optional()
+    .meta({ description: 'what it lost, of one that came back with losses or for its procedure' }),
+  refusedFor: z.array(z.string()).optional().meta({
+    description:
+      'of one that came back for its procedure alone: why it would have been refused without one; what is to be mended so that it comes back whole',
+  }),
   reasons: z.array(z.string()).meta({ description: 'why it was refused, or could not be restored' }),
   checks: z.array(check),
   repairs: z.array(repair),

@@ -6,6 +6,7 @@ import { codeOf } from '../system/thrown.ts';
 import { groupReasons } from './causes.ts';
 import { keptLog } from './images.ts';
 import { IncidentError } from './incident.ts';
+import { standingAgainst } from './print.ts';
 import type { IncidentReport, ProcessReport } from './schema.ts';
 
 /** Another process that the one in question came back with, or did not. */
@@ -130,6 +131,6 @@ export function explainProcess(
     relatives: relativesOf(process, report),
     groupPlan: report.groups?.find(({ group }) => group === process.group)?.plan ?? [],
     criu: criuSaid(process, join(incidents, incident)),
-    advice: [...new Set(groupReasons(process.reasons).flatMap(({ advice }) => advice ?? []))],
+    advice: [...new Set(groupReasons(standingAgainst(process)).flatMap(({ advice }) => advice ?? []))],
   };
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { findPid, pidTask } from '../../src/linux/pid.ts';
-import { momentOf, newFindings, ofTheMoment, refuseForNow } from '../../src/model/verdict.ts';
+import { loseInstead, momentOf, newFindings, ofTheMoment, refuseForNow } from '../../src/model/verdict.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
@@ -35,6 +35,36 @@ test('a reason that lasts is not of the moment because another one has the same 
   refuseForNow(findings, 'uses io_uring', 'passing');
   findings.reasons.push('uses io_uring');
   assert.equal(momentOf(findings), undefined);
+});
+
+test('what a part of the capture adds is lost instead, but of a living kernel what is of the moment', () => {
+  const loss = (reason: string) => ({ kind: 'execution', of: 'thread 7', what: reason }) as const;
+  const [dead, living] = [newFindings(), newFindings()];
+  for (const findings of [dead, living]) {
+    refuseForNow(findings, 'was in execve', 'passing');
+    loseInstead(findings, loss, findings === living, () => {
+      refuseForNow(findings, 'is on CPU 1', 'on-cpu');
+      findings.reasons.push('uses AMX');
+    });
+  }
+  assert.deepEqual(dead.reasons, ['was in execve']);
+  assert.deepEqual(
+    dead.unexpected.map(({ what }) => what),
+    ['is on CPU 1', 'uses AMX'],
+  );
+  assert.deepEqual([...dead.moments], [[0, 'passing']]);
+  assert.deepEqual(living.reasons, ['was in execve', 'is on CPU 1']);
+  assert.deepEqual(
+    [...living.moments],
+    [
+      [0, 'passing'],
+      [1, 'on-cpu'],
+    ],
+  );
+  assert.deepEqual(
+    living.unexpected.map(({ what }) => what),
+    ['uses AMX'],
+  );
 });
 
 for (const release of releases) {

@@ -2,10 +2,19 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { agree, agreeOrFree, concludeLooks } from '../../src/check/conclude.ts';
 import type { Look, Seen } from '../../src/check/look.ts';
-import type { Loss } from '../../src/model/loss.ts';
+import type { Loss, UnexpectedLoss } from '../../src/model/loss.ts';
 
 function seen(found: Partial<Seen> = {}): Seen {
-  const none = { isEnding: false, reasons: [], moments: [], notes: [], losses: [], inDoubt: [] };
+  const none = {
+    isEnding: false,
+    reasons: [],
+    moments: [],
+    notes: [],
+    losses: [],
+    unexpected: [],
+    inDoubt: [],
+    against: [],
+  };
   return { pid: 7, comm: 'web', ...none, ...found };
 }
 
@@ -18,8 +27,38 @@ function outcome(...found: readonly Partial<Seen>[]) {
   return [one?.outcome, one?.reasons, one?.moments];
 }
 
+const RING: UnexpectedLoss = {
+  ...{ kind: 'descriptors', of: 'fd 5', fd: 5 },
+  what: 'fd 5 is gone: it has an open io_uring',
+};
+
 const SECCOMP = 'has a seccomp filter';
 const ON_CPU = 'thread 7 is on CPU 1: its registers are there, not in memory';
+
+suite('a process with a crash procedure', () => {
+  test('comes back for that alone if it lost by each look what it does not expect to lose', () => {
+    assert.deepEqual(outcome({ unexpected: [RING] }, { unexpected: [RING] }), ['for its procedure', [], []]);
+    const [one] = concludeLooks(looks({ unexpected: [RING] }, { unexpected: [RING] }));
+    assert.deepEqual(one?.losses, [RING]);
+    const against = ['uses io_uring', 'was in write'];
+    const [known] = concludeLooks(
+      looks({ unexpected: [RING], against }, { unexpected: [RING], against: against.slice(0, 1) }),
+    );
+    assert.deepEqual(known?.against, ['uses io_uring']);
+  });
+
+  test('is refused if something else stands against it, and depends if only some looks found a loss', () => {
+    const refused = { reasons: [SECCOMP], unexpected: [RING] };
+    assert.equal(outcome(refused, refused)[0], 'refused');
+    assert.deepEqual(outcome({ unexpected: [RING] }, {}, { unexpected: [RING] }), [
+      'depends',
+      [],
+      [`lost: ${RING.what}`],
+    ]);
+    assert.equal(agree(looks({ unexpected: [RING] }, {})), false);
+    assert.equal(agreeOrFree(looks({ unexpected: [RING] })), false);
+  });
+});
 
 suite('looks at a process', () => {
   test('end when two in a row agree, and none of them found anything that is of the moment', () => {

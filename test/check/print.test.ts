@@ -3,11 +3,11 @@ import { test } from 'node:test';
 import { inBrief } from '../../src/check/brief.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
 import { printCheck } from '../../src/check/print.ts';
-import { exitStatus, requireOneTarget } from '../../src/cli/check.ts';
+import { exitStatus, requireOneTarget, toJson } from '../../src/cli/check.ts';
 import { styleFor } from '../../src/report/print.ts';
 
 function conclusion(found: Partial<Conclusion> & Pick<Conclusion, 'pid' | 'outcome'>): Conclusion {
-  return { comm: 'web', reasons: [], moments: [], notes: [], losses: [], inDoubt: [], ...found };
+  return { comm: 'web', reasons: [], moments: [], notes: [], losses: [], inDoubt: [], against: [], ...found };
 }
 
 const BACK = conclusion({ pid: 812, outcome: 'comes back', notes: ['2 memory areas have lost their NUMA'] });
@@ -42,6 +42,34 @@ test('a check shows each process with all its causes, and once what to do about 
   );
   assert.match(lines.at(11) ?? '', /^ {2}1 process: let the program do without io_uring/);
   assert.equal(lines.length, 13);
+});
+
+const ALONE = conclusion({
+  ...{ pid: 816, outcome: 'for its procedure' },
+  losses: [{ kind: 'threads', of: 'thread 817', what: 'thread 817 (web) is gone' }],
+  against: ['uses io_uring'],
+});
+
+test('who comes back for its procedure alone does not go on, and is told from both others', () => {
+  const lines = printCheck([BACK, ALONE], styleFor(false)).split('\n');
+  assert.equal(lines[0], '1 of 2 processes would come back if the kernel died now');
+  assert.deepEqual(lines.slice(3, 6), [
+    '    816  web              comes back for its procedure alone',
+    '           would be refused: uses io_uring',
+    '           lost: thread 817 (web) is gone',
+  ]);
+  assert.match(lines.at(-1) ?? '', /^ {2}1 process: let the program do without io_uring/);
+  assert.equal(
+    inBrief([ALONE])[0],
+    '  web (816) would come back for its crash procedure alone: uses io_uring',
+  );
+  const json: { processes: { causes: { text: string; advice?: string }[] }[] } = JSON.parse(
+    toJson([ALONE], { isArmed: true, hasStageZero: true }, []),
+  );
+  const [cause] = json.processes[0]?.causes ?? [];
+  assert.equal(cause?.text, 'uses io_uring');
+  assert.match(cause?.advice ?? '', /^let the program do without io_uring/);
+  assert.equal(exitStatus([BACK, ALONE]), 3);
 });
 
 test('in brief only those are named that would not come back, each with one cause', () => {

@@ -77,12 +77,15 @@ test('images that were kept for a procedure are ended when nobody watches proced
     ...{ address: 0x1000, timeLimitMilliseconds: undefined, resurrections: 0 },
     delivery: { kind: 'signal', signal: 10 },
   };
-  const plans: ProcedurePlan[] = [{ pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined }];
+  const plans: ProcedurePlan[] = [
+    { pid: 20, comm: 'p', state: 'delivered', procedure, frame: undefined, mayContinue: true },
+  ];
   const { ended, endImages } = ends();
   const found = new Map();
+  const running = { releasedAt: 0, started: new Map() };
   const restored = [
-    { group: 20, pids: [20], imaged: { ...imagedGroup(20, {}, plans), found } },
-    { group: 21, pids: [21], imaged: { ...imagedGroup(21), found } },
+    { ...running, group: 20, pids: [20], imaged: { ...imagedGroup(20, {}, plans), found } },
+    { ...running, group: 21, pids: [21], imaged: { ...imagedGroup(21), found } },
   ];
   const settings = defaultConfig()['crash-procedure'];
   await assert.rejects(

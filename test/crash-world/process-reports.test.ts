@@ -66,6 +66,17 @@ test('what became of a process is decided when it is captured: whole, with losse
   assert.equal(reportSchema.safeParse({ ...emptyReport(), processes: [lossy] }).success, true);
 });
 
+test('for what a process would have been refused that comes back for its procedure alone is in the report', () => {
+  const selection = { selected: [], candidates: [candidate], rules: [] };
+  const refusedFor = ['has an open [io_uring] (fd 7)'];
+  const process = { ...processOf(7), procedureAlone: { systemCall: 0x1000, refusedFor, isReady: false } };
+  process.findings.unexpected.push({ kind: 'descriptors', of: 'fd 7', fd: 7, what: 'fd 7 is gone' });
+  const found = capturedReport(process, groupOf([process]), selection);
+  assert.deepEqual([found.fate, found.refusedFor, found.reasons], ['for-its-procedure', refusedFor, []]);
+  assert.equal(reportSchema.safeParse({ ...emptyReport(), processes: [found] }).success, true);
+  assert.equal(capturedReport(processOf(8), groupOf([]), selection).refusedFor, undefined);
+});
+
 test('what was decided is not decided again', () => {
   const report = emptyReport();
   const selected = selectedReport({ candidate, rule: { kind: 'command', name: 'database' } });

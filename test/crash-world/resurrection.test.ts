@@ -103,7 +103,7 @@ test('stages run in this order, and are in the report under these names', async 
     files: { imaged: 'imaged' },
     'read-only': { mounts: 'mounts' },
     watch: {},
-    restore: { ready: 'ready' },
+    restore: { ready: 'ready', watch: 'watch' },
     procedures: { restored: 'restored', watch: 'watch' },
     sandboxes: { imaged: 'imaged', unchanged: 'unchanged' },
     handover: {

@@ -1,4 +1,5 @@
 // Boots one guest with a program for each way in which a crash procedure can go, and kills its kernel once.
+// Some of them have what cannot be brought back, and come back for their procedure alone.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { IncidentReport } from '../../src/report/schema.ts';
@@ -6,6 +7,10 @@ import { bootTestGuest, release, type TestGuest } from './harness.ts';
 
 const modes = ['continue', 'signal', 'replace', 'exit', 'fault', 'overrun'] as const;
 const badRecords = ['checksum', 'entry', 'stack', 'handler'] as const;
+
+/** Of those that come back for their procedure alone. */
+const aloneModes = ['save', 'replace', 'go-on', 'crash', 'overrun', 'jump'] as const;
+type AloneMode = (typeof aloneModes)[number];
 
 type Mode = (typeof modes)[number] | (typeof badRecords)[number];
 
@@ -20,6 +25,8 @@ let guest: TestGuest;
 let report: IncidentReport;
 const pids = new Map<Mode, number>();
 let nodePid = 0;
+const alone = new Map<AloneMode, number>();
+let foreseen = '';
 
 async function status(mode: Mode): Promise<Status> {
   return JSON.parse(await guest.sh(`cat /root/procedures/${mode}`));
@@ -51,6 +58,20 @@ async function startNode(): Promise<void> {
   await guest.until(`grep -q memfd:otherworld /proc/${nodePid}/maps && grep -q at /root/procedures/node`, 60);
 }
 
+/** Starts the programs that have an io_uring, a userfaultfd and a second thread. */
+async function startAlone(): Promise<void> {
+  await guest.sh('mkdir -p /root/alone');
+  await guest.program('alone-subject');
+  for (const mode of aloneModes) {
+    const pid = await guest.background(`exec alone-subject ${mode} /root/alone`);
+    alone.set(mode, pid);
+    await guest.until(
+      `grep -q memfd:otherworld /proc/${pid}/maps && grep -q '^230 ' /proc/${pid}/syscall`,
+      20,
+    );
+  }
+}
+
 /** What the report says of the procedure of the subject in this mode. */
 function reported(mode: Mode) {
   return report.processes.find(({ pid }) => pid === pids.get(mode))?.crashProcedure;
@@ -65,8 +86,10 @@ before(async () => {
     const clockNanosleep = 230;
     await guest.until(`grep -q '^${clockNanosleep} ' /proc/${pids.get(mode)}/syscall`, 20);
   }
+  await startAlone();
   await startNode();
-  await guest.protect([...pids.values(), nodePid]);
+  foreseen = await guest.sh(`otherworld check --pid ${alone.get('save')} || true`, 600);
+  await guest.protect([...pids.values(), ...alone.values(), nodePid]);
   report = await guest.panic();
 });
 
@@ -137,3 +160,61 @@ for (const mode of badRecords) {
     assert.equal((await status(mode)).runs, 0);
   });
 }
+
+test('check says before the panic who would come back for its procedure alone, and what it would lose', () => {
+  assert.match(foreseen, /comes back for its procedure alone/);
+  assert.match(foreseen, /^ +would be refused: .*io_uring/m);
+  assert.match(foreseen, /^ +lost: fd \d+ is gone: it has an open .*io_uring/m);
+  assert.match(foreseen, /^ +lost: the memory area .* is watched by a userfaultfd/m);
+  assert.match(foreseen, /^ +lost: thread \d+ \(alone-subject\) is gone/m);
+});
+
+for (const [mode, state, detail] of [
+  ['save', 'exited', /^with status 7$/],
+  ['replace', 'replaced', /^$/],
+  ['go-on', 'exited', /^with status 75, as one does that continues and may not$/],
+  ['crash', 'crashed', /^by signal 4$/],
+  ['overrun', 'overran', /^after 5 s; killed$/],
+  ['jump', 'overran', /^after 5 s; killed$/],
+] as const) {
+  test(`a process without what no program expects to lose is there for its procedure alone (${mode})`, async () => {
+    const entry = report.processes.find(({ pid }) => pid === alone.get(mode));
+    assert.deepEqual([entry?.outcome, ...(entry?.reasons ?? [])], ['restored']);
+    assert.equal(entry?.fate, 'for-its-procedure');
+    assert.ok(entry?.refusedFor?.some((reason) => /io_uring/.test(reason)));
+    const kinds = new Set(entry?.losses?.map(({ kind }) => kind));
+    assert.deepEqual([...kinds].toSorted(), ['descriptors', 'memory', 'threads']);
+    assert.equal(entry?.crashProcedure?.state, state);
+    assert.match(entry?.crashProcedure?.detail ?? '', detail);
+    // Never `continue`, whatever is configured.
+    if (state === 'crashed' || state === 'overran') assert.equal(entry?.crashProcedure?.fallback, 'give-up');
+    const { areas, ...said } = JSON.parse(await guest.sh(`cat /root/alone/${mode}`));
+    const EBADF = 9;
+    assert.deepEqual(said, {
+      ...{ may: 0, ringLost: 1, ringRead: EBADF, faultsLost: 1, keptLost: 0, keptWrite: 5 },
+      // Where lost memory was, nothing is, whatever is mapped since.
+      ...{ threads: 1, second: -1, hole: 1 },
+    });
+    assert.ok(areas >= 2, `${areas} areas`);
+    assert.equal(await guest.sh(`cat /root/alone/${mode}.kept`), 'saved');
+    // What it jumps to is not to be kept from it.
+    const went = await guest.sh(`test -e /root/alone/${mode}.went-on && echo on || echo never`);
+    assert.equal(went, mode === 'jump' ? 'on' : 'never');
+    const now = await guest.sh(`cat /proc/${alone.get(mode)}/comm 2>/dev/null || echo gone`);
+    assert.equal(now, mode === 'replace' ? 'sleep' : 'gone');
+  });
+}
+
+test('what a process forked that jumped out of its procedure is ended with it', async () => {
+  const child = Number(await guest.sh('cat /root/alone/jump.forked'));
+  assert.ok(child > 0);
+  assert.equal(await guest.sh(`test -e /proc/${child} && echo there || echo gone`), 'gone');
+});
+
+test('what is executed for the last time does not get the descriptors that were lost', async () => {
+  const links = await guest.sh(`ls -l /proc/${alone.get('replace')}/fd`);
+  assert.doesNotMatch(links, /io_uring|userfaultfd/);
+  // Those of its standard streams, one of which was lost and stays taken, and the file that it had open.
+  assert.match(links, / 2 -> \/dev\/null$/m);
+  assert.equal(links.match(/ -> /g)?.length, 4, links);
+});

@@ -2,14 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 import {
-  itemCapacity,
   parseCrashProcedure,
-  readProcedureState,
   recordHeaderBytes,
   recordLayout,
   recordSizeBytes,
-  writeIncident,
 } from '../../src/model/crash-procedure.ts';
+import { itemCapacity, readProcedureState, writeIncident } from '../../src/model/procedure-incident.ts';
 
 const address = 0x7f00_0000_0000;
 const text = 0x5555_0000_0000;
@@ -128,6 +126,18 @@ test('no damage to the header passes, whatever bit it hits', () => {
   }
 });
 
+test('a record says whether its process may continue', () => {
+  const parsed = parseCrashProcedure(record(), address, owner);
+  assert.ok(parsed.valid);
+  const incident = { id: 'x', panicTimeNanoseconds: 0n, interruptedSyscall: undefined, items: [] };
+  const restrictions = [true, false].map((mayContinue) =>
+    Buffer.from(writeIncident(record(), parsed.procedure, { ...incident, mayContinue }, 0)).readUInt32LE(
+      recordLayout.restrictions,
+    ),
+  );
+  assert.deepEqual(restrictions, [0, 1]);
+});
+
 test('a record that is cut off is ignored, at any length', () => {
   for (let length = 0; length < recordLayout.panic_time_nanoseconds; length++) {
     assert.equal(parseCrashProcedure(record().subarray(0, length), address, owner).valid, false);
@@ -140,7 +150,7 @@ test('the incident counts resurrections and says how many items found no room', 
   assert.ok(parsed.valid);
   const item = { kind: 'lost', fd: 3, tid: undefined, what: `${'ü'.repeat(60)}` } as const;
   const incident = {
-    ...{ id: 'x'.repeat(70), panicTimeNanoseconds: -1n, interruptedSyscall: 'read' },
+    ...{ id: 'x'.repeat(70), panicTimeNanoseconds: -1n, interruptedSyscall: 'read', mayContinue: true },
     items: Array.from({ length: itemCapacity + 2 }, () => item),
   };
   const written = Buffer.from(writeIncident(bytes, parsed.procedure, incident, 0x1234));

@@ -17,6 +17,7 @@ import {
   saveReport,
 } from '../../src/report/incident.ts';
 import { printReport, styleFor } from '../../src/report/print.ts';
+import { printWhy } from '../../src/report/print-why.ts';
 import { printableArguments } from '../../src/report/printable.ts';
 import {
   type IncidentReport,
@@ -24,6 +25,7 @@ import {
   reportJsonSchema,
   reportSchema,
 } from '../../src/report/schema.ts';
+import { explainProcess } from '../../src/report/why.ts';
 import { emptyReport } from './example.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'otherworld-report-'));
@@ -257,8 +259,30 @@ test('which of the outcomes it was is told, with what was lost; older reports do
   assert.match(text, /^ +4 {2}p4 +restored +whole$/m);
   assert.match(text, new RegExp(`^ +5 {2}p5 +restored +with losses\\n +lost: ${what}$`, 'm'));
   assert.match(text, /^ +6 {2}p6 +restored$/m);
-  const other = { ...lossy, losses: [{ kind: 'memory', what }] };
+  const other = { ...lossy, losses: [{ kind: 'sockets', what }] };
   assert.equal(reportSchema.safeParse({ ...full, processes: [other] }).success, false);
+});
+
+test('who came back for its procedure alone is told from others, with what nobody expects to lose', () => {
+  const losses = [
+    { kind: 'descriptors' as const, what: 'fd 5 is gone: it watches what is gone as well' },
+    { kind: 'threads' as const, what: 'thread 8 (worker) is gone, which was in read' },
+  ];
+  const crashProcedure = { delivery: 'call' as const, state: 'exited' as const, detail: 'with status 75' };
+  const refusedFor = ['has an open [io_uring] (fd 6)', 'thread 8 is traced by a debugger'];
+  const one = process(7, { fate: 'for-its-procedure', losses, refusedFor, crashProcedure });
+  const report = { ...full, processes: [one] };
+  assert.equal(reportSchema.safeParse(report).success, true);
+  const text = printReport(report, styleFor(false));
+  assert.match(text, /^ +7 {2}p7 +restored +for its procedure alone, crash procedure exited$/m);
+  assert.match(text, /^ +lost: fd 5 is gone: it watches what is gone as well$/m);
+  // What is to be mended, and how, as of one that is refused.
+  assert.match(text, /^ +would be refused: has an open \[io_uring\]/m);
+  assert.match(text, /^ +would be refused: thread 8 is traced by a debugger$/m);
+  assert.match(text, /^ +1 process: let the program do without io_uring/m);
+  const why = printWhy(explainProcess(report, 7), styleFor(false));
+  assert.match(why, /Why it may not go on\n +has an open \[io_uring\]/);
+  assert.match(why, /What to do\n +let the program do without io_uring/);
 });
 
 test('what is in use at the end of a stage can be compared with what is reserved', () => {

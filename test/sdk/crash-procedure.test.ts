@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { runningArchitecture } from '../../src/arch/index.ts';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
+import { procedureFitness } from '../../src/capture/procedure/fitness.ts';
 import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
+import { type CapturedProcedure, notContinuedStatus } from '../../src/model/crash-procedure.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
-import { stage, startSubject } from './stage.ts';
+import type { UnexpectedLoss } from '../../src/model/loss.ts';
+import { itemCapacity } from '../../src/model/procedure-incident.ts';
+import { codeOf, stage, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_000_000_001n };
 
@@ -54,6 +59,94 @@ for (const mode of ['continue', 'jump']) {
     assert.equal(exit, '0');
   });
 }
+
+/** The group as it comes back for its procedure alone, without fd 5. */
+function forProcedure(group: ProcessGroup, record: CapturedProcedure | undefined): ProcessGroup {
+  const unexpected: UnexpectedLoss[] = [
+    { kind: 'descriptors', of: 'fd 5', fd: 5, what: 'fd 5 is gone: it has a lease' },
+  ];
+  const { restorers } = runningArchitecture().signalFrame;
+  return {
+    ...group,
+    processes: group.processes.map((process) => {
+      const user = codeOf(process.pid);
+      const end = procedureFitness({ process, record, isSandboxed: false, user, restorers });
+      if (typeof end === 'string') assert.fail(end);
+      const [first = assert.fail()] = process.threads;
+      const threads = [{ ...first, syscall: { ...first.syscall, syscall: 'pause' } }];
+      return {
+        ...process,
+        threads,
+        findings: { ...process.findings, unexpected },
+        procedureAlone: { ...end, refusedFor: [], isReady: false },
+      };
+    }),
+  };
+}
+
+for (const mode of ['told', 'told-jump']) {
+  test(`a procedure that goes on though it may not (${mode}) ends its process, without a line of its program`, async () => {
+    const subject = await startSubject(mode);
+    const { group, kernel, apply } = await stage(subject.pid);
+    const captured = captureCrashProcedures(kernel, group);
+    const applied = applyCrashProcedures(forProcedure(group, captured[0]), captured, occasion);
+    assert.deepEqual(
+      applied.plans.map((plan) => plan.state === 'delivered' && plan.mayContinue),
+      [false],
+    );
+    // Nothing is said to become of the call that it was in.
+    const [process] = applied.group.processes;
+    assert.deepEqual(process?.procedureAlone?.isReady, true);
+    assert.equal(process?.threads[0]?.syscall.syscall, undefined);
+    await apply(applied.group);
+    const said = JSON.parse((await subject.lines.next()).value);
+    assert.deepEqual(said, { may: 0, lost: 1, what: 'fd 5 is gone: it has a lease' });
+    assert.equal(await subject.exit, String(notContinuedStatus));
+    // What the program would print next.
+    assert.equal((await subject.lines.next()).value, undefined);
+  });
+}
+
+for (const [losses, doubts, answer] of [
+  [0, itemCapacity + 1, 0],
+  [itemCapacity - 1, 2, 0],
+  [itemCapacity, 1, -1],
+  [itemCapacity + 1, 0, -1],
+] as const) {
+  test(`where ${losses} losses and ${doubts} doubts find no room, whether fd 5 is lost is ${answer}`, async () => {
+    const { said } = await resurrect('told', (group) => ({
+      ...group,
+      processes: group.processes.map((process) => ({
+        ...process,
+        findings: {
+          ...process.findings,
+          losses: Array.from({ length: losses }, () => ({ kind: 'connections', of: '', what: '' }) as const),
+          inDoubt: Array.from({ length: doubts }, () => ({ tid: 7, syscall: 'write', reason: '' })),
+        },
+      })),
+    }));
+    assert.equal(said.lost, answer);
+  });
+}
+
+test('a procedure that may continue is told that it may', async () => {
+  const { said, exit } = await resurrect('told');
+  assert.deepEqual(said, { may: 1, lost: 0, what: '' });
+  assert.equal(exit, '0');
+});
+
+test('a process for its procedure alone is never without it', async () => {
+  const subject = await startSubject('overrun');
+  const { group, kernel, apply } = await stage(subject.pid);
+  const captured = captureCrashProcedures(kernel, group);
+  const alone = forProcedure(group, captured[0]);
+  const ignored: CapturedProcedure = { pid: subject.pid, valid: false, reason: 'has a wrong checksum' };
+  assert.throws(() => applyCrashProcedures(alone, [ignored], occasion), /has a wrong checksum/);
+  assert.throws(() => applyCrashProcedures(alone, [], occasion), /has no crash procedure/);
+  await apply(group);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
 
 test('a signal is queued with siginfo, and its handler finds the incident', async () => {
   const { plans, said } = await resurrect('signal');

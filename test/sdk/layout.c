@@ -38,6 +38,7 @@ int main(void) {
   INCIDENT(exit_status);
   INCIDENT(id);
   INCIDENT(interrupted_syscall);
+  INCIDENT(restrictions);
   INCIDENT(items);
   printf("\"item\":%u,\"what\":%u,", (unsigned)sizeof(struct otherworld_item),
          (unsigned)offsetof(struct otherworld_item, what));
@@ -45,6 +46,7 @@ int main(void) {
          record != NULL && record->magic == OTHERWORLD_MAGIC && otherworld_last_incident() == NULL);
   otherworld_continue();
   otherworld_unregister();
-  printf("\"gone\":%d,\"lost\":%d}\n", otherworld_record_ == NULL, otherworld_is_lost(0));
+  printf("\"gone\":%d,\"lost\":%d,\"may\":%d}\n", otherworld_record_ == NULL, otherworld_is_lost(0),
+         otherworld_may_continue());
   return 0;
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
 import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
 import { forceContinue } from '../../src/criu/restore/force-continue.ts';
@@ -35,6 +36,78 @@ test('the watch tells of a procedure that continues, and of one that answers its
     process.kill(subject.pid, 'SIGKILL');
     await subject.exit;
   }
+});
+
+test('what a process for its procedure alone says in its record is not its end', async () => {
+  const subject = await startSubject('stay');
+  const staged = await stage(subject.pid);
+  const captured = captureCrashProcedures(staged.kernel, staged.group);
+  const applied = applyCrashProcedures(staged.group, captured, occasion);
+  const watching = new ProcedureWatch();
+  await staged.apply(applied.group);
+  // It continues, and lives on.
+  await subject.lines.next();
+  const [plan] = applied.plans;
+  assert.ok(plan?.state === 'delivered');
+  const outcomes = await watching.outcomes([{ ...plan, mayContinue: false }], 300);
+  watching.close();
+  assert.deepEqual(outcomes, [{ pid: subject.pid, state: 'overran', detail: 'after 0.3 s' }]);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
+
+test('the time of a procedure counts from the release of its process, and each outcome is told at once', async () => {
+  const [over, waiting] = [await startSubject('overrun'), await startSubject('overrun')];
+  const watching = new ProcedureWatch();
+  const plans = [];
+  for (const subject of [over, waiting]) {
+    const staged = await stage(subject.pid);
+    const captured = captureCrashProcedures(staged.kernel, staged.group);
+    const applied = applyCrashProcedures(staged.group, captured, occasion);
+    await staged.apply(applied.group);
+    const [plan] = applied.plans;
+    assert.ok(plan?.state === 'delivered');
+    plans.push(plan);
+  }
+  const now = performance.now();
+  const told: number[] = [];
+  const processes = plans.map((plan) => ({
+    ...plan,
+    releasedAt: plan.pid === over.pid ? now - 100_000 : now,
+  }));
+  const outcomes = await watching.outcomes(processes, 100_000, ({ pid }) => {
+    told.push(pid);
+    if (pid === over.pid) process.kill(waiting.pid, 'SIGKILL');
+  });
+  watching.close();
+  assert.deepEqual(told, [over.pid, waiting.pid]);
+  assert.deepEqual(
+    outcomes.map(({ state }) => state),
+    ['overran', 'crashed'],
+  );
+  process.kill(over.pid, 'SIGKILL');
+  await over.exit;
+});
+
+test('what the watch knew before the kernel told nothing more is told', async () => {
+  const subject = await startSubject('exec');
+  const staged = await stage(subject.pid);
+  const captured = captureCrashProcedures(staged.kernel, staged.group);
+  const applied = applyCrashProcedures(staged.group, captured, occasion);
+  const watching = new ProcedureWatch();
+  await staged.apply(applied.group);
+  await subject.exit;
+  await setTimeout(500);
+  watching.close();
+  const [plan] = applied.plans;
+  assert.ok(plan?.state === 'delivered');
+  const nobody = { ...plan, pid: process.pid, mayContinue: false };
+  const told: string[] = [];
+  await assert.rejects(
+    watching.outcomes([{ ...plan, mayContinue: false }, nobody], 100_000, ({ state }) => told.push(state)),
+    /process events cannot be received/,
+  );
+  assert.deepEqual(told, ['replaced']);
 });
 
 test('the watch tells with what status a procedure ended its process', async () => {

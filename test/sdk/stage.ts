@@ -3,6 +3,7 @@ import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import type { RecordSource } from '../../src/capture/crash-procedure.ts';
+import type { UserMemory } from '../../src/linux/readers/user-memory.ts';
 import type { MemfdFile } from '../../src/model/file.ts';
 import { noFiles } from '../../src/model/file.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
@@ -73,6 +74,16 @@ export async function start(command: string, options: readonly string[]): Promis
   const first = await lines.next();
   if (child.pid === undefined || first.value !== '{"ready":0}') throw new Error(`${command}: ${first.value}`);
   return { pid: child.pid, lines, exit };
+}
+
+/** The code of a process of this machine, as `UserMemory` reads that of a dead one. */
+export function codeOf(pid: number): Pick<UserMemory, 'read'> {
+  return {
+    read: (address, length) => ({
+      kind: 'bytes',
+      bytes: Buffer.from(readMemory(pid, Number(address), length)),
+    }),
+  };
 }
 
 /** Stops a process at whatever instruction it is. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A program that is stopped at two places, with every register that it can name full of a pattern, and that finds
  * out whether its crash procedure left anything behind there.
- *     subject MODE     continue, jump, stay, exit, exec, overrun, fault, signal, nothing
+ *     subject MODE     continue, jump, stay, exit, exec, overrun, fault, signal, nothing; told, told-jump: it prints
+ *                      what it is told before it continues
  * Prints one line "ready" when it may be stopped and, in the end, one JSON line about itself. */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -40,7 +41,13 @@ static int procedure(void *argument) {
   clobber();
   stop_spinning = 1;
   if (argument != (void *)&runs) return 99;
-  if (strcmp(mode, "jump") == 0) otherworld_continue();
+  if (strncmp(mode, "told", 4) == 0) {
+    const struct otherworld_item *item = otherworld_next(OTHERWORLD_LOST, NULL);
+    printf("{\"may\":%d,\"lost\":%d,\"what\":\"%s\"}\n", otherworld_may_continue(), otherworld_is_lost(5),
+           item ? item->what : "");
+    fflush(stdout);
+  }
+  if (strcmp(mode, "jump") == 0 || strcmp(mode, "told-jump") == 0) otherworld_continue();
   if (strcmp(mode, "exit") == 0) return 7;
   if (strcmp(mode, "exec") == 0) execl("/bin/true", "true", (char *)NULL);
   if (strcmp(mode, "overrun") == 0) pause();

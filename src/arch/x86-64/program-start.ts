@@ -5,6 +5,8 @@ import { initialFxsave, XFEATURE } from './xstate.ts';
 
 /** xor edi, edi; mov eax, 231 (exit_group); syscall; ud2 */
 const EXIT = Uint8Array.from([0x31, 0xff, 0xb8, 0xe7, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x0f, 0x0b]);
+/** Number of exit_group(2). */
+const EXIT_GROUP = 231n;
 /** MXCSR has no bit that a processor with SSE does not have. */
 const ALL_OF_MXCSR = 0xffff;
 const X87_AND_SSE = 3n;
@@ -48,6 +50,17 @@ export const programStart: ProgramStart = {
       registers: {
         ...{ ...cleared, di: argument, ip: BigInt(entry), sp: BigInt(sp) },
         ...{ cs, ss, fsBase, gsBase, ds, es, fs, gs },
+      },
+      fpu: initialFpu(fpu),
+    };
+  },
+  end({ registers: { fsBase, gsBase }, fpu }, ip, status) {
+    const call = { ax: EXIT_GROUP, di: BigInt(status) };
+    const selectors = { ds: 0n, es: 0n, fs: 0n, gs: 0n };
+    return {
+      registers: {
+        ...{ ...cleared, ...call, ip: BigInt(ip), sp: 0n },
+        ...{ cs: USER_CS, ss: USER_DS, fsBase, gsBase, ...selectors },
       },
       fpu: initialFpu(fpu),
     };

@@ -119,5 +119,23 @@ function floorTo(value: number, multiple: number): number {
   return value - (value % multiple);
 }
 
+/** endbr64, where indirect branches are tracked. */
+const ENDBR = [0xf3, 0x0f, 0x1e, 0xfa];
+const SYSCALL = [0x0f, 0x05];
+/** mov $15, %rax and mov $15, %eax: the number of rt_sigreturn. */
+const MOVES = [
+  [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0],
+  [0xb8, 0x0f, 0, 0, 0],
+];
+
+const restorers = [ENDBR, []]
+  .flatMap((mark) => MOVES.map((move) => [...mark, ...move]))
+  .map((before) => ({ code: Uint8Array.from([...before, ...SYSCALL]), systemCall: before.length }))
+  .toSorted((a, b) => b.code.length - a.code.length);
+
 /** What a handler's return takes: `struct rt_sigframe`, with the vector state behind it. */
-export const signalFrame: SignalFrameFormat = { returnAddressBytes: frameBytes.returnAddress, build };
+export const signalFrame: SignalFrameFormat = {
+  returnAddressBytes: frameBytes.returnAddress,
+  restorers,
+  build,
+};

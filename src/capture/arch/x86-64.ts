@@ -18,6 +18,8 @@ export interface CapturedRegisters {
   readonly tls: readonly TlsSlot[];
   /** Reasons against resuming the thread, which last as long as it has what they name. */
   readonly problems: readonly string[];
+  /** Why it cannot go on where it was: registers that nothing has any more, or that nobody can set. */
+  readonly problemsOfState: readonly string[];
   /** The same that are in the values of its registers, which a living thread changes all the time. */
   readonly problemsOfValues: readonly string[];
   /** Facts for the report. */
@@ -152,27 +154,28 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     saved === undefined
       ? readXstate(kernel, thread.fpstate, processor ? livePkru(kernel, processor.xsave) : thread.pkru)
       : readLiveXstate(kernel, saved.xsave, thread.fpstate);
-  const problems = [...unrestorable(xstate.xstateBv), ...problemsOfTask(task)];
+  const problems = problemsOfTask(task);
+  const ofState = unrestorable(xstate.xstateBv);
   const notes: string[] = [];
   const is32Bit = (regs.cs & SELECTOR) === USER32_CS;
   if (is32Bit) problems.push('runs 32-bit code');
   const wrong = is32Bit ? undefined : implausible(regs);
   const isOutside = thread.fsbase >= USER_END || gsBase >= USER_END;
-  if (atEnd?.kind === 'lost') problems.push(atEnd.why);
+  if (atEnd?.kind === 'lost') ofState.push(atEnd.why);
   if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu.cpu, task))
-    problems.push('was having its vector registers saved by the kernel');
+    ofState.push('was having its vector registers saved by the kernel');
   if (onCpu !== undefined && hasSegments(kernel, thread))
     problems.push('was on a CPU and has segments of its own, which it may have changed');
   if (inCpu && saved === undefined) {
     const isAtCall = atEnd?.kind === 'user' && atEnd.isAtCall;
     if (BigInt.asIntN(64, regs.orig_ax) === -1n && !isAtCall) {
-      problems.push(`was computing on CPU ${onCpu.cpu}: its vector registers ${onCpu.live.why}`);
+      ofState.push(`was computing on CPU ${onCpu.cpu}: its vector registers ${onCpu.live.why}`);
     } else if (hasDefaultModes(xstate.fxsave)) {
       notes.push(
         `thread ${task.pid} was in a system call on a CPU: what it had in vector registers is lost, which by the calling convention is nothing; its floating-point modes are those of when it last left a CPU, the usual ones`,
       );
     } else {
-      problems.push(
+      ofState.push(
         'was in a system call on a CPU and has floating-point modes of its own, which it may have changed since they were saved',
       );
     }
@@ -190,6 +193,7 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     fpu: fpuOf(xstate),
     tls: readTls(kernel, thread.tls),
     problems,
+    problemsOfState: ofState,
     problemsOfValues: [
       ...(wrong === undefined ? [] : [wrong]),
       ...(isOutside ? ['has a thread pointer outside user space'] : []),

@@ -59,6 +59,8 @@ export interface ThreadOwner {
   readonly patches: MemoryPatch[];
   /** Set if a thread has SIGSTOP pending. */
   stopping: boolean;
+  /** Its process comes back for its crash procedure alone: where the thread was does not matter. */
+  readonly forProcedure: boolean;
 }
 
 const SA_RESTART = 0x1000_0000n;

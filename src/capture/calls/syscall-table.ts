@@ -32,6 +32,10 @@ export interface SyscallRow {
   readonly class: SyscallClass;
   readonly reason: string;
   readonly calls: string;
+  /** Whether it was made or not makes no difference to anybody but the thread that makes it. */
+  readonly isIdle?: true;
+  /** It is done to the process as a whole: what of it is under way goes on whatever becomes of the thread. */
+  readonly isOfProcess?: true;
 }
 
 /** The table. Calls that no row names are treated as `once`. */
@@ -39,6 +43,7 @@ export const syscallTable: readonly SyscallRow[] = [
   {
     class: 'pure',
     reason: 'only asks for something',
+    isIdle: true,
     calls: `stat fstat lstat newfstatat statx statfs fstatfs ustat access faccessat faccessat2 readlink readlinkat getcwd
       getdents getdents64 getpid gettid getppid getpgid getpgrp getsid getuid geteuid getgid getegid getresuid getresgid
       getgroups getpriority getrlimit getrusage gettimeofday time times clock_gettime clock_getres getitimer
@@ -70,6 +75,7 @@ export const syscallTable: readonly SyscallRow[] = [
   {
     class: 'pure',
     reason: 'waits for a time or for events, and takes nothing',
+    isIdle: true,
     calls: `nanosleep clock_nanosleep poll ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 pause rt_sigsuspend
       sched_yield`,
   },
@@ -97,6 +103,7 @@ export const syscallTable: readonly SyscallRow[] = [
   {
     class: 'futex',
     reason: 'a futex wait may end for no reason at any time',
+    isIdle: true,
     calls: 'futex futex_waitv futex_wait',
   },
   {
@@ -112,11 +119,13 @@ export const syscallTable: readonly SyscallRow[] = [
   {
     class: 'exec',
     reason: 'the process was becoming another one',
+    isOfProcess: true,
     calls: 'execve execveat',
   },
   {
     class: 'never',
     reason: 'the process was about to end',
+    isOfProcess: true,
     calls: 'exit exit_group',
   },
   {
@@ -127,6 +136,7 @@ export const syscallTable: readonly SyscallRow[] = [
   {
     class: 'never',
     reason: 'it waits for requests in flight, of a context that nothing leads to any more',
+    isOfProcess: true,
     calls: 'io_destroy',
   },
   {

@@ -1,4 +1,4 @@
-import { taskPtRegs, threadSize } from '../../linux/arch/index.ts';
+import { threadSize } from '../../linux/arch/index.ts';
 import { completionStruct } from '../../linux/completion.ts';
 import type { Task } from '../../linux/sched.ts';
 import type { Thread, UserRegisters } from '../../model/process.ts';
@@ -7,7 +7,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { Endings } from '../endings/endings.ts';
 import type { MemoryUsers } from '../memory/memory-users.ts';
 import type { TaskGroup } from '../tasks.ts';
-import { ENOSYS } from './syscall.ts';
+import { unfinishedCall } from './unfinished-call.ts';
 
 /**
  * A child that has its parent's memory until it executes a program or ends (CLONE_VM and CLONE_VFORK), and
@@ -22,17 +22,9 @@ export interface Vfork {
 /** Calls that end in kernel_clone() (kernel/fork.c), and can wait there. */
 const calls: ReadonlySet<string> = new Set(['vfork', 'clone', 'clone3']);
 
-/** Name of the call that a thread is in and that has no result yet. */
-function unfinishedCall(kernel: Kernel, { stack }: Task): string | undefined {
-  const { orig_ax, ax } = taskPtRegs(kernel, stack);
-  const number = Number(BigInt.asIntN(64, orig_ax));
-  if (number < 0 || BigInt.asIntN(64, ax) !== ENOSYS) return undefined;
-  return kernel.architecture.systemCalls.name(number);
-}
-
 /** Whether a thread is in a call that makes a child, and has no result yet. */
 function isMakingChild(kernel: Kernel, task: Task): boolean {
-  return calls.has(unfinishedCall(kernel, task) ?? '');
+  return calls.has(unfinishedCall(kernel, task)?.name ?? '');
 }
 
 /**
@@ -191,7 +183,8 @@ function childProblems(kernel: Kernel, { child: { leader }, waiter }: Vfork): st
     // The parent goes on at once, and would close what the child has yet to use.
     files === waiter.files && `shares its descriptors with ${parent} (CLONE_FILES)`,
     // Who has the lock is in the parent's memory, and nobody ever gives it back in the copy.
-    /^futex/.test(unfinishedCall(kernel, leader) ?? '') && `thread ${pid} waits for a lock of ${parent}'s`,
+    /^futex/.test(unfinishedCall(kernel, leader)?.name ?? '') &&
+      `thread ${pid} waits for a lock of ${parent}'s`,
   ];
   return says.filter((one) => one !== false);
 }

@@ -6,7 +6,13 @@ import type { TaskList } from '../../linux/readers/task-list.ts';
 import type { Clocks } from '../../linux/timekeeping.ts';
 import type { OpenFile } from '../../model/file.ts';
 import type { SharingEdge } from '../../model/group.ts';
-import { type AllowedLosses, type Loss, type LossKind, noneAllowed } from '../../model/loss.ts';
+import {
+  type AllowedLosses,
+  type Loss,
+  type LossKind,
+  noneAllowed,
+  type UnexpectedLoss,
+} from '../../model/loss.ts';
 import type { FileOwner } from '../../model/open-file.ts';
 import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -27,6 +33,8 @@ export interface Surroundings {
   readonly sandboxes?: Sandboxes | undefined;
   /** Without it nothing may be lost. */
   readonly allowedLosses?: AllowedLosses | undefined;
+  /** Processes that are captured for their crash procedure alone: see `UnexpectedLoss`. */
+  readonly forProcedure?: ReadonlySet<number> | undefined;
 }
 
 /**
@@ -46,6 +54,7 @@ export class CaptureContext {
   readonly sandboxes: Sandboxes;
   readonly ended: EndedTasks;
   readonly allowedLosses: AllowedLosses;
+  readonly forProcedure: ReadonlySet<number>;
 
   readonly edges: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
@@ -53,6 +62,7 @@ export class CaptureContext {
   readonly notes = new Map<number, string[]>();
   readonly repairs = new Map<number, Repair[]>();
   readonly losses = new Map<number, Loss[]>();
+  readonly unexpected = new Map<number, UnexpectedLoss[]>();
 
   /** Open files by the address of their struct file; a refusal is remembered too. */
   readonly opened = new Map<bigint, OpenFile | FileRefusal>();
@@ -68,7 +78,7 @@ export class CaptureContext {
     list: TaskList,
     surroundings: Surroundings = {},
   ) {
-    const { disks, ended, sandboxes, allowedLosses } = surroundings;
+    const { disks, ended, sandboxes, allowedLosses, forProcedure } = surroundings;
     this.kernel = kernel;
     this.clocks = clocks;
     this.tasks = new Map(tasks.map((task) => [task.pid, task]));
@@ -77,6 +87,7 @@ export class CaptureContext {
     this.sandboxes = sandboxes ?? noSandboxes;
     this.ended = ended ?? noneEnded;
     this.allowedLosses = allowedLosses ?? noneAllowed;
+    this.forProcedure = forProcedure ?? new Set();
     this.system = new SystemFiles(kernel, new Set(this.tasks.keys()), list, this.ended);
     this.mappers = new Mappers(kernel, this.tasks, list, this.ended);
   }
@@ -152,6 +163,11 @@ export class CaptureContext {
   loseForHolders(holders: readonly Holder[], loss: Loss): void {
     for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid)))
       this.losses.set(pid, [...(this.losses.get(pid) ?? []), loss]);
+  }
+
+  /** A loss of a process that comes back for its procedure alone. */
+  loseUnexpectedly(pid: number, loss: UnexpectedLoss): void {
+    this.unexpected.set(pid, [...(this.unexpected.get(pid) ?? []), loss]);
   }
 
   /** Processes that have to be restored together. */

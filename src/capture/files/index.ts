@@ -36,6 +36,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
     refusalsForNow: context.refusalsForNow,
     notes: context.notes,
     losses: context.losses,
+    unexpected: context.unexpected,
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
     exeFile: (file, pid) => captureExecutable(context, file, pid),

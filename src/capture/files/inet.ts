@@ -80,7 +80,7 @@ export function tcpStateOf(state: number, ends: Endpoints): SocketState {
   if (isCarried(state)) return state;
   if (state === tcpState.synSent) return socketState.close;
   const sentence = opening[state];
-  if (sentence === undefined) throw new FileRefusal(`has a TCP socket in the impossible state ${state}`);
+  if (sentence === undefined) throw FileRefusal.damaged(`has a TCP socket in the impossible state ${state}`);
   throw new FileRefusal(
     `${sentence} ${showEndpoint(ends.destinationAddress, ends.destinationPort)}`,
     undefined,

@@ -8,6 +8,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders.ts';
 import type { GroupSelection } from './kind.ts';
+import { LostDescriptors } from './lost-descriptors.ts';
 
 const END_OF_FILE = 0x7fff_ffff_ffff_ffffn;
 
@@ -67,10 +68,12 @@ export function locksOf({ context, pids }: GroupSelection): FileLock[] {
 export function collectLocks(context: CaptureContext): void {
   const { kernel, system } = context;
   const Inode = kernel.bind(inodeStruct);
+  // Locks go with the descriptors that they were made by, as if these had been closed.
+  const lost = context.of(LostDescriptors);
   const byInode = new Map<bigint, Holder[]>();
   for (const [address, holders] of system.byFile) {
     const own = holders
-      .filter(({ isProtected }) => isProtected)
+      .filter(({ isProtected, pid, fd }) => isProtected && !lost.has(pid, fd))
       .toSorted((a, b) => a.pid - b.pid || a.fd - b.fd);
     const inode = own.length === 0 ? undefined : inodeOf(kernel, address);
     if (inode !== undefined) byInode.set(inode, [...(byInode.get(inode) ?? []), ...own]);

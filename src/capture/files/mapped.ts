@@ -36,7 +36,7 @@ function placeholder(context: CaptureContext, named: NamedFile, flags: number): 
 
 function openedFile(context: CaptureContext, address: bigint): File {
   const file = fileAt(context.kernel, address);
-  if (file === undefined) throw new FileRefusal('maps what is no open file');
+  if (file === undefined) throw FileRefusal.damaged('maps what is no open file');
   return file;
 }
 
@@ -67,9 +67,13 @@ export function captureMapped(context: CaptureContext, address: bigint, use: Map
     const memory = memoryFileKind(context, file);
     return memory === undefined ? mapPath(context, file, use) : memoryKinds[memory].map(context, file, use);
   } catch (error) {
-    if (error instanceof FileRefusal) return { kind: 'refused', reason: error.reason, moment: error.moment };
+    if (error instanceof FileRefusal) {
+      const { reason, moment, isDamage } = error;
+      return { kind: 'refused', reason, moment, isDamage };
+    }
     if (error instanceof VmcoreError) {
-      return { kind: 'refused', reason: `has a mapping of a file that cannot be read: ${error.message}` };
+      const reason = `has a mapping of a file that cannot be read: ${error.message}`;
+      return { kind: 'refused', reason, isDamage: true };
     }
     throw error;
   }

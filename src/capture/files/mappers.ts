@@ -48,7 +48,7 @@ export class Mappers {
     const spaces = new Set(mappings.map(({ mm }: Mapping) => mm));
     const pids = [...spaces].flatMap((mm) => this.#pidsOf(mm));
     if (pid !== undefined && !pids.includes(pid)) {
-      throw new FileRefusal('has shared memory that the kernel does not know it to map');
+      throw FileRefusal.damaged('has shared memory that the kernel does not know it to map');
     }
     return pids;
   }

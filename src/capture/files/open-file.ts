@@ -14,7 +14,7 @@ import { FileRefusal } from './refusal.ts';
 function captureKind(context: CaptureContext, file: File): OpenFile {
   const kind = fileKind(context.kernel, file.f_op);
   if (!kindFits(context.kernel, file))
-    throw new FileRefusal('has a file that is damaged: its operations (f_op) are not those of its inode');
+    throw FileRefusal.damaged('has a file that is damaged: its operations (f_op) are not those of its inode');
   const capture = kind === undefined ? captureWithoutKind(context, file) : captures[kind];
   if (capture === undefined) throw new FileRefusal(`has an open ${kind}`);
   return capture(context, file, (address) => captureOpenFile(context, address).id);
@@ -64,7 +64,7 @@ function checkNumbers(value: unknown, name: string): void {
     typeof value === 'number'
       ? !Number.isSafeInteger(value) || value < 0
       : typeof value === 'bigint' && (value < 0n || value > 0xffff_ffff_ffff_ffffn);
-  if (isOff) throw new FileRefusal(`has a file whose ${name} is ${value}`);
+  if (isOff) throw FileRefusal.damaged(`has a file whose ${name} is ${value}`);
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
   for (const [key, inner] of Object.entries(value)) checkNumbers(inner, Array.isArray(value) ? name : key);
 }
@@ -79,10 +79,10 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
   if (known !== undefined) return known;
   // Found again before it is captured, the file is an epoll that leads back to itself, which no sound kernel
   // has.
-  context.opened.set(address, new FileRefusal('has an epoll that watches itself'));
+  context.opened.set(address, FileRefusal.damaged('has an epoll that watches itself'));
   try {
     const file = fileAt(context.kernel, address);
-    if (file === undefined) throw new FileRefusal('has a descriptor of what is no open file');
+    if (file === undefined) throw FileRefusal.damaged('has a descriptor of what is no open file');
     const captured = captureKind(context, file);
     checkNumbers(captured, captured.type);
     share(context, address, captured, Number(file.f_count));
@@ -99,7 +99,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     const refusal =
       error instanceof FileRefusal
         ? error
-        : new FileRefusal(`has a file that cannot be read: ${error.message}`);
+        : FileRefusal.damaged(`has a file that cannot be read: ${error.message}`);
     refusal.file ??= address;
     context.opened.set(address, refusal);
     throw refusal;

@@ -107,7 +107,7 @@ function positionOf(file: File, named: NamedFile): bigint | undefined {
   const isKmsg = major(rdev) === MEM_MAJOR && minor(rdev) === KMSG_MINOR;
   if ((file.f_mode & fmode.path) !== 0 || isKmsg || (file.f_mode & fmode.lseek) === 0) return undefined;
   const position = filePosition(file);
-  if (position < 0n) throw new FileRefusal(`has ${named.path} open at the impossible offset ${position}`);
+  if (position < 0n) throw FileRefusal.damaged(`has ${named.path} open at the impossible offset ${position}`);
   return position;
 }
 
@@ -155,7 +155,7 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   const holders = context.system.holdersOfFile(file.address);
   const named = namedFile(context, file.f_mnt, file.f_dentry, context.namespaceOfHolders(holders));
   if (named.inode.address !== file.f_inode) {
-    throw new FileRefusal(`has ${named.path} open, whose inode is not the one of its directory entry`);
+    throw FileRefusal.damaged(`has ${named.path} open, whose inode is not the one of its directory entry`);
   }
   if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
   checkProc(context, named);

@@ -46,14 +46,15 @@ export function capturePipe(context: CaptureContext, file: File): PipeFile | Fif
   const { kernel } = context;
   const pipe = kernel.bind(pipeInodeInfo).at(file.private_data);
   const inode = kernel.bind(inodeStruct).at(file.f_inode);
-  if (inode.i_pipe !== pipe.address) throw new FileRefusal('has a pipe whose inode leads to another pipe');
+  if (inode.i_pipe !== pipe.address)
+    throw FileRefusal.damaged('has a pipe whose inode leads to another pipe');
   const named = resolvePath(kernel, file.f_mnt, file.f_dentry).root !== 'internal';
   const holders = context.system.holdersOfObject(pipe.address);
   context.shareAmong(holders, named ? 'a FIFO' : 'a pipe');
   const files = new Set(holders.map((holder) => holder.file)).size;
   const counted = pipe.files - context.system.closedFiles(pipe.address);
   if (files > counted) {
-    throw new FileRefusal(`has a pipe that is damaged: ${files} ends are held, but it counts ${counted}`);
+    throw FileRefusal.damaged(`has a pipe that is damaged: ${files} ends are held, but it counts ${counted}`);
   }
   if (files < counted) {
     throw new FileRefusal(`has a pipe with ${counted} ends, of which only ${files} are held by a process`);

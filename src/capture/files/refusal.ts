@@ -21,11 +21,20 @@ export class FileRefusal extends Error {
   readonly moment: Moment | undefined;
   /** Undefined if the process cannot do without it. */
   readonly loss: PossibleLoss | undefined;
+  /** No sound kernel has it: nothing that a program could make up for. */
+  isDamage = false;
 
   constructor(reason: string, moment?: Moment, loss?: PossibleLoss) {
     super(reason);
     this.reason = reason;
     this.moment = moment;
     this.loss = loss;
+  }
+
+  /** Of what no sound kernel has. */
+  static damaged(reason: string): FileRefusal {
+    const refusal = new FileRefusal(reason);
+    refusal.isDamage = true;
+    return refusal;
   }
 }

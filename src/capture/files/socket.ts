@@ -38,9 +38,10 @@ export function captureSocket(context: CaptureContext, file: File): UnixSocket |
   const { kernel } = context;
   const socket = kernel.bind(socketStruct).at(file.private_data);
   if (socket.file !== file.address)
-    throw new FileRefusal('has a socket that does not point back to its file');
+    throw FileRefusal.damaged('has a socket that does not point back to its file');
   const sock = kernel.bind(sockStruct).at(socket.sk);
-  if (sock.sk_socket !== socket.address) throw new FileRefusal('has a socket whose two halves do not match');
+  if (sock.sk_socket !== socket.address)
+    throw FileRefusal.damaged('has a socket whose two halves do not match');
   const capture = families.get(sock.family);
   if (capture === undefined)
     throw new FileRefusal(`has a ${otherFamilies[sock.family] ?? `family ${sock.family}`} socket`);

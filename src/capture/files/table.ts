@@ -4,6 +4,7 @@ import type { FdTable, FileDescriptor } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { FileReason, FileTask } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
+import { LostDescriptors } from './lost-descriptors.ts';
 import { captureOpenFile } from './open-file.ts';
 import { FileRefusal } from './refusal.ts';
 import { checkReserved } from './reserved.ts';
@@ -12,7 +13,8 @@ import { checkReserved } from './reserved.ts';
 function checkSlot({ fd, file, inBitmap }: FdSlot): boolean {
   // Reserved while its file is being opened: see checkReserved.
   if (file === 0n) return false;
-  if (!inBitmap) throw new FileRefusal(`has fd ${fd} in the table but not in the bitmap of open descriptors`);
+  if (!inBitmap)
+    throw FileRefusal.damaged(`has fd ${fd} in the table but not in the bitmap of open descriptors`);
   return true;
 }
 
@@ -39,12 +41,31 @@ export class RefusedDescriptors {
 }
 
 /**
- * The descriptors of a process. Every file that cannot be brought back is a reason against the process; the
- * table then lacks its descriptor.
+ * Whether a process that comes back for its procedure alone can be without a file. Damage is no loss, and of
+ * a living kernel what is of the moment stays that.
+ */
+function canBeLost(
+  { forProcedure, kernel }: CaptureContext,
+  pid: number,
+  { isDamage, moment }: FileRefusal,
+): boolean {
+  return forProcedure.has(pid) && !isDamage && !(kernel.isAlive && moment !== undefined);
+}
+
+/** Why a descriptor is lost: its own file is refused, or one that it watches. */
+function lossOf({ reason, file }: FileRefusal, slot: FdSlot): string {
+  const isOwn = file === undefined || file === slot.file;
+  return isOwn ? reason : `watches what is gone as well: it ${reason}`;
+}
+
+/**
+ * The descriptors of a process. Every file that cannot be brought back is a reason against the process, and
+ * the table then lacks its descriptor; or it is lost: see `LostDescriptors`.
  */
 export function captureTable(context: CaptureContext, { pid, task, filesId }: FileTask): FdTable {
   const descriptors: FileDescriptor[] = [];
   const refused = new RefusedDescriptors();
+  const lost = context.of(LostDescriptors);
   try {
     const { files } = taskAt(context.kernel, task);
     const slots = fdSlots(context.kernel, files);
@@ -55,7 +76,8 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
         descriptors.push({ fd, fileId: captureOpenFile(context, slot.file).id, closeOnExec });
       } catch (error) {
         if (!(error instanceof FileRefusal)) throw error;
-        refused.add(error, slot);
+        if (canBeLost(context, pid, error)) descriptors.push(lost.lose(pid, fd, lossOf(error, slot)));
+        else refused.add(error, slot);
       }
     }
     checkReserved(context, files, slots);
@@ -66,5 +88,8 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
     else throw error;
   }
   for (const { reason, moment } of refused.reasons()) context.refuse(pid, reason, moment);
-  return { filesId, descriptors };
+  return {
+    filesId,
+    descriptors: context.forProcedure.has(pid) ? lost.closure(pid, descriptors) : descriptors,
+  };
 }

@@ -29,6 +29,7 @@ export class Disagreement extends FileRefusal {
   constructor(problem: string) {
     super(`has a TCP connection that is damaged: ${problem}`);
     this.problem = problem;
+    this.isDamage = true;
   }
 }
 

@@ -204,7 +204,7 @@ function stateOf(sock: Sock): SocketState {
   if (sock.state === tcpState.listen) return 10;
   if (sock.state === tcpState.established) return 1;
   if (sock.state === tcpState.close) return 7;
-  throw new FileRefusal(`has a unix socket in the impossible state ${sock.state}`);
+  throw FileRefusal.damaged(`has a unix socket in the impossible state ${sock.state}`);
 }
 
 /** Connections of clients that have gone, or do not come back, are lost, with what these had sent. */

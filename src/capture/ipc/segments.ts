@@ -38,8 +38,8 @@ interface UsedSegment {
 class Segments {
   /** By the address of the inode of their memory. */
   readonly used = new Map<bigint, UsedSegment>();
-  /** Why others do not. */
-  readonly refused = new Map<bigint, string>();
+  /** Why others do not; each reason goes on after the segment's name. */
+  readonly refused = new Map<bigint, FileRefusal>();
   readonly lost: IpcObject[] = [];
   readonly problems: string[] = [];
 }
@@ -70,7 +70,9 @@ function captureSegment(
   const fileSystem = fileSystemOf(kernel, inode.i_sb).name;
   if (fileSystem !== 'tmpfs') throw new FileRefusal(`is of huge pages (${fileSystem})`);
   if (inode.i_ino !== id || inode.i_size !== sizeBytes) {
-    throw new FileRefusal(`is damaged: its memory is of segment ${inode.i_ino}, of ${inode.i_size} bytes`);
+    throw FileRefusal.damaged(
+      `is damaged: its memory is of segment ${inode.i_ino}, of ${inode.i_size} bytes`,
+    );
   }
   const known = mappingsOf(kernel, inode.i_mapping).length;
   if (known < shm_nattch)
@@ -103,16 +105,17 @@ function collectSegment(context: CaptureContext, found: ShmidKernel, makers: rea
     const object = segmentObject(found);
     used.set(inode.address, { segment, users, attachments: [], object, isKept: false });
   } catch (error) {
-    refused.set(inode.address, reasonOf(error));
-    throw error;
+    const refusal = refusalOf(error);
+    refused.set(inode.address, refusal);
+    throw refusal;
   }
 }
 
 /** Why a segment cannot be had again, after its name. Throws what says nothing of it. */
-function reasonOf(error: unknown): string {
-  if (error instanceof FileRefusal) return error.reason;
+function refusalOf(error: unknown): FileRefusal {
+  if (error instanceof FileRefusal) return error;
   if (!(error instanceof VmcoreError)) throw error;
-  return `cannot be read: ${error.message}`;
+  return FileRefusal.damaged(`cannot be read: ${error.message}`);
 }
 
 /**
@@ -152,7 +155,7 @@ export const sharedSegments: SharedResource = {
         makers = makersOf(context, found);
         collectSegment(context, found, makers);
       } catch (error) {
-        const reason = reasonOf(error);
+        const { reason } = refusalOf(error);
         for (const pid of makers) context.refuse(pid, `uses ${nameOf(found)}, which ${reason}`);
         const object = readable(() => segmentObject(found));
         if (object === undefined) problems.push(`a System V shared memory segment ${reason}`);
@@ -169,6 +172,8 @@ export const sharedSegments: SharedResource = {
   },
 };
 
+const NOT_FOUND = { reason: 'is not found in the initial IPC namespace', isDamage: false };
+
 /** An area that shmat(2) has made. Throws a FileRefusal if it cannot be made again. */
 export function mapSegment(context: CaptureContext, file: File, use: MappingUse): MappedFile {
   const { pid, start, end, offsetBytes } = use;
@@ -178,8 +183,9 @@ export function mapSegment(context: CaptureContext, file: File, use: MappingUse)
   const { used, refused } = context.of(Segments);
   const found = used.get(file.f_inode);
   if (found === undefined) {
-    const reason = refused.get(file.f_inode) ?? 'is not found in the initial IPC namespace';
-    throw new FileRefusal(`has a System V shared memory segment attached, which ${reason}`);
+    const { reason, isDamage } = refused.get(file.f_inode) ?? NOT_FOUND;
+    const what = `has a System V shared memory segment attached, which ${reason}`;
+    throw isDamage ? FileRefusal.damaged(what) : new FileRefusal(what);
   }
   const what = nameOf(found.segment);
   if (!use.shared) throw new FileRefusal(`has a private mapping of ${what}`);

@@ -24,14 +24,22 @@ const HIGHEST = 2 ** 47;
 /** An entry of a page table has four bits for a key (arch_max_pkey, arch/x86/include/asm/pkeys.h). */
 const PROTECTION_KEYS = 16;
 
-/** Reasons why an area cannot be rebuilt by anybody, whatever it maps. */
-export function areaProblem(area: Area): string | undefined {
-  const { flags, flagsHigh } = area;
-  if (area.end > HIGHEST) return 'is above 128 TiB (five levels of page tables), which CRIU leaves out';
+/** Why nobody can rebuild what others have of an area: a device, a file system, whoever watches it. */
+export function outsideProblem(area: Pick<Area, 'flags' | 'isWatched'>): string | undefined {
+  const { flags } = area;
   if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
   if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
   if (area.isWatched) return 'is watched by a userfaultfd';
-  if ((flags & VM.sync) !== 0) return 'maps persistent memory (MAP_SYNC)';
+  return (flags & VM.sync) !== 0 ? 'maps persistent memory (MAP_SYNC)' : undefined;
+}
+
+/** Why nothing can be where an area is. */
+export function placeProblem({ end }: Pick<Area, 'end'>): string | undefined {
+  return end > HIGHEST ? 'is above 128 TiB (five levels of page tables), which CRIU leaves out' : undefined;
+}
+
+/** Why an area cannot be rebuilt by anybody, whatever it maps and whoever has it besides. */
+export function areaProblem({ flagsHigh }: Pick<Area, 'flagsHigh'>): string | undefined {
   if ((flagsHigh & VM_HIGH.shadowStack) !== 0) return 'is a shadow stack';
   if (flagsHigh >>> 31 === 1) return 'is sealed (mseal)';
   return undefined;

@@ -6,19 +6,20 @@ import {
   savedAuxv,
   specialMappingName,
   VM,
-  vdsoPages,
 } from '../../linux/mm.ts';
 import { type Mm, mmStruct } from '../../linux/mm-types.ts';
 import { PageDescriptors } from '../../linux/readers/page-owner.ts';
 import { untriedSwap } from '../../linux/readers/swap-areas.ts';
-import { forEachVma } from '../../linux/readers/vma.ts';
 import type { AddressSpace, Vma, VmaKind } from '../../model/memory.ts';
 import { listedRuns, type PageRuns } from '../../model/page-runs.ts';
-import { check, type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
+import { type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { aioProblems, ringAreaPages } from '../aio.ts';
 import type { FileCapture, MappedFile } from '../file-capture.ts';
+import { readAreas, whileItMoves } from './areas.ts';
+import { isDispensable } from './dispensable.ts';
+import { holeOf } from './lost-area.ts';
 import {
   type Area,
   addressSpaceNotes,
@@ -26,13 +27,16 @@ import {
   areaProblem,
   futureLockOf,
   lostKeyProblems,
+  outsideProblem,
+  placeProblem,
   protectionKeyOf,
   protectionKeyProblem,
   protectionKeysOf,
 } from './memory-attributes.ts';
-import { believedArea, hexRange } from './memory-flags.ts';
-import { privatePages } from './pages.ts';
+import { hexRange } from './memory-flags.ts';
+import { type AreaPages, privatePages } from './pages.ts';
 import { checkRss, notPresentReason, type PageCounts } from './rss.ts';
+import { vdsoRuns, withoutLoneVvar } from './vdso-area.ts';
 
 const NONE = listedRuns([]);
 
@@ -51,42 +55,14 @@ export interface MemoryOwner {
   /** Id of the memory that it gets a copy of; undefined for memory of its own. */
   readonly copyOf: number | undefined;
   readonly findings: Findings;
+  /** It comes back for its crash procedure alone, and can be without an area. */
+  readonly forProcedure: boolean;
 }
 
-function readAreas(kernel: Kernel, mm: Mm, owner: MemoryOwner): Area[] {
-  const areas = Array.from(forEachVma(kernel, mm), (view) => believedArea(kernel, view, owner.findings));
-  const pages = areas.reduce((sum, { start, end }) => sum + (end - start) / PAGE_SIZE, 0);
-  whileItMoves(kernel, owner, () => checkAreas(mm, areas.length, pages, owner.findings));
-  return areas;
-}
-
-/** Counts of a process that runs on while it is read are of another moment than what they count. */
-function whileItMoves<T>({ isAlive }: Kernel, { isRunning, findings }: MemoryOwner, compare: () => T): T {
-  return ofTheMoment(findings, isAlive && isRunning ? 'passing' : undefined, compare);
-}
-
-/**
- * Of the kernel's two counts one may be wrong: the tree is right if the other agrees with it. An area that
- * the tree has lost is missing from both.
- */
-function checkAreas(mm: Mm, areas: number, pages: number, findings: Findings): void {
-  const numberAgrees = check(
-    findings,
-    'mm->map_count against the areas in the maple tree',
-    mm.map_count,
-    areas,
-  );
-  const sizeAgrees = check(findings, 'mm->total_vm against the sizes of the areas', mm.total_vm, pages);
-  if (!numberAgrees && !sizeAgrees && (areas < mm.map_count || pages < mm.total_vm)) {
-    findings.reasons.push(
-      `has ${areas} memory areas of ${pages} pages, but the kernel counted ${mm.map_count} of ${mm.total_vm}`,
-    );
-    return;
-  }
-  if (!numberAgrees)
-    findings.repairs.push({ what: 'number of memory areas', used: 'the maple tree', instead: 'map_count' });
-  if (!sizeAgrees)
-    findings.repairs.push({ what: 'size of the address space', used: 'the areas', instead: 'total_vm' });
+/** Whose area it is. */
+interface AreaOwner extends MemoryOwner {
+  /** Its process can come back without it. */
+  readonly canBeLost: boolean;
 }
 
 /** PROT_* of mmap(2), which are the same bits. */
@@ -107,17 +83,6 @@ function kindOf(area: Area, special: string | undefined, file: KeptFile | undefi
   if (special !== undefined) return undefined;
   if (file !== undefined) return file.kind;
   return (area.flags & VM.mayShare) !== 0 ? undefined : 'anonymous';
-}
-
-/**
- * The areas without the kernel's data for a vDSO that is not there: nothing else reads it, and CRIU restores
- * it with a vDSO only (vdso_proxify, criu/pie/parasite-vdso.c).
- */
-export function withoutLoneVvar(vmas: readonly Vma[], findings: Pick<Findings, 'notes'>): readonly Vma[] {
-  const hasVdso = vmas.some(({ kind }) => kind === 'vdso');
-  if (hasVdso || !vmas.some(({ kind }) => kind === 'vvar')) return vmas;
-  findings.notes.push('its area [vvar] is gone: it had unmapped the vDSO that reads it');
-  return vmas.filter(({ kind }) => kind !== 'vvar');
 }
 
 /** Captures address spaces; keeps what is the same for all of a kernel's. */
@@ -147,8 +112,9 @@ export class MemoryCapture {
     owner.findings.notes.push(...addressSpaceNotes(mm, areas));
     this.#counts = { resident: 0, swapped: 0 };
     const vmas: Vma[] = [];
-    for (const area of areas) {
-      const vma = this.#area(mm, area, owner);
+    for (const [i, area] of areas.entries()) {
+      const canBeLost = owner.forProcedure && isDispensable(mm, area, areas.slice(0, i));
+      const vma = this.#area(mm, area, { ...owner, canBeLost });
       if (vma !== undefined) vmas.push(vma);
     }
     // Areas that are refused are missing from the sum, and have their reasons.
@@ -192,17 +158,27 @@ export class MemoryCapture {
       findings.notes.push(`has ${swapped} pages in swap, which is read after a panic`);
   }
 
-  #area(mm: Mm, area: Area, owner: MemoryOwner): Vma | undefined {
+  #area(mm: Mm, area: Area, owner: AreaOwner): Vma | undefined {
     const { view, flags } = area;
     const refuse = (why: string): undefined => {
       owner.findings.reasons.push(`the memory area ${hexRange(area)} ${why}`);
       return undefined;
     };
     const special = specialMappingName(this.#kernel, view);
-    const problem = special === undefined ? (areaProblem(area) ?? protectionKeyProblem(mm, area)) : undefined;
-    if (problem !== undefined) return refuse(problem);
+    if (special === undefined) {
+      const ofPlace = placeProblem(area);
+      if (ofPlace !== undefined) return refuse(ofPlace);
+      const outside = outsideProblem(area);
+      if (outside !== undefined)
+        return owner.canBeLost ? this.#leaveOut(mm, area, owner, outside) : refuse(outside);
+      const problem = areaProblem(area) ?? protectionKeyProblem(mm, area);
+      if (problem !== undefined) return refuse(problem);
+    }
     const file = this.#file(area, owner.pid);
     if (file?.kind === 'refused') {
+      const isOfMoment = this.#kernel.isAlive && file.moment !== undefined;
+      if (owner.canBeLost && file.isDamage !== true && !isOfMoment)
+        return this.#leaveOut(mm, area, owner, `maps a file that cannot be kept: ${file.reason}`);
       // One reason for all areas of a file: a library has five of them.
       const reason = `maps a file that cannot be kept: ${file.reason}`;
       const { findings } = owner;
@@ -213,6 +189,8 @@ export class MemoryCapture {
     const kind = kindOf(area, special, file);
     if (kind === undefined)
       return refuse(special === undefined ? 'is shared but has no file' : `is ${special}`);
+    const runs = this.#pages(mm, area, kind, owner, refuse);
+    if (runs === 'lost') return holeOf(area);
     return {
       start: area.start,
       end: area.end,
@@ -230,8 +208,28 @@ export class MemoryCapture {
       fileOpenFlags: file === undefined ? undefined : openFlags(flags),
       ...file,
       kind,
-      runs: this.#pages(mm, area, kind, owner, refuse),
+      runs,
     };
+  }
+
+  /**
+   * An area that its process comes back without: nothing can be in its place. What of it is the process's own
+   * still counts: lost page tables are told by that.
+   */
+  #leaveOut(mm: Mm, area: Area, owner: AreaOwner, why: string): Vma {
+    const name = this.#lose(area, owner, why);
+    if ((area.flags & (VM.mayShare | VM.hugetlb)) === 0) {
+      const { wrong } = this.#count(mm, area, false);
+      if (wrong !== undefined)
+        whileItMoves(this.#kernel, owner, () => owner.findings.reasons.push(`${name} is damaged: ${wrong}`));
+    }
+    return holeOf(area);
+  }
+
+  #lose(area: Area, { findings }: AreaOwner, why: string): string {
+    const name = `the memory area ${hexRange(area)}`;
+    findings.unexpected.push({ kind: 'memory', of: name, what: `${name} is gone: it ${why}` });
+    return name;
   }
 
   #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {
@@ -250,39 +248,31 @@ export class MemoryCapture {
     mm: Mm,
     area: Area,
     kind: VmaKind,
-    owner: MemoryOwner,
+    owner: AreaOwner,
     refuse: (why: string) => undefined,
-  ): PageRuns {
-    if (kind === 'vdso') return this.#vdso(mm, area, refuse);
+  ): PageRuns | 'lost' {
+    if (kind === 'vdso') return vdsoRuns(this.#kernel, mm, area, refuse);
     if (kind === 'aio-ring') return ringAreaPages(this.#kernel, area.view.vm_file, area.start);
     if (kind !== 'anonymous' && kind !== 'file-private') return NONE;
-    const ofFile = kind === 'file-private';
+    const pages = this.#count(mm, area, kind === 'file-private');
+    const { wrong, notPresent } = pages;
+    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
+    if (notPresent === undefined) return pages.runs;
+    const why = notPresentReason(notPresent);
+    if (notPresent.isSwap && wrong === undefined && owner.canBeLost) {
+      this.#lose(area, owner, why);
+      return 'lost';
+    }
+    refuse(why);
+    return pages.runs;
+  }
+
+  /** The pages of an area that are the process's own; they count for the address space. */
+  #count(mm: Mm, area: Area, ofFile: boolean): AreaPages {
     const shape = { start: area.start, end: area.end, pgoff: area.view.vm_pgoff, ofFile };
     const pages = privatePages(this.#kernel, mm.pgd, shape, this.#descriptors);
     this.#counts.resident += pages.resident;
     this.#counts.swapped += pages.swapped;
-    if (pages.notPresent !== undefined) refuse(notPresentReason(pages.notPresent));
-    const { wrong } = pages;
-    if (wrong !== undefined) whileItMoves(this.#kernel, owner, () => refuse(`is damaged: ${wrong}`));
-    return pages.runs;
-  }
-
-  /**
-   * The vDSO's code comes from the kernel's image of it: a process has only those pages mapped that it used.
-   */
-  #vdso(mm: Mm, area: Area, refuse: (why: string) => undefined): PageRuns {
-    // execve maps the area first, and says then of which image (map_vdso, arch/x86/entry/vdso/vma.c).
-    if (mm.vdsoImage === 0n) {
-      refuse('was being set up by an execve');
-      return NONE;
-    }
-    const pages = vdsoPages(this.#kernel, mm);
-    if (pages.length * PAGE_SIZE !== area.end - area.start || mm.vdso !== area.start) {
-      refuse('does not agree with the kernel about the vDSO');
-      return NONE;
-    }
-    return listedRuns(
-      pages.map((physical, i) => ({ address: area.start + i * PAGE_SIZE, pages: 1, physical })),
-    );
+    return pages;
   }
 }

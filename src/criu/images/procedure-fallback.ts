@@ -10,6 +10,7 @@ import { filterIds } from './seccomp.ts';
 /**
  * Keeps beside a group's images what is needed to restore it without its procedures: the cores of the
  * processes that have one, as they were captured. The pages that differ belong to the procedures alone.
+ * Nothing is kept of who comes back for its procedure alone: there is nothing that it could be restored to.
  *
  * @param group as captured, before procedures were applied
  * @param directory of the group's images
@@ -19,7 +20,9 @@ export function keepWithoutProcedures(
   plans: readonly ProcedurePlan[],
   directory: string,
 ): void {
-  const delivered = new Set(plans.flatMap(({ pid, state }) => (state === 'delivered' ? [pid] : [])));
+  const delivered = new Set(
+    plans.flatMap((plan) => (plan.state === 'delivered' && plan.mayContinue ? [plan.pid] : [])),
+  );
   const processes = group.processes.filter(({ pid }) => delivered.has(pid));
   if (processes.length === 0) return;
   mkdirSync(join(directory, WITHOUT_PROCEDURES), { recursive: true, mode: 0o700 });

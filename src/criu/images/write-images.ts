@@ -17,12 +17,21 @@ export interface ImageSummary {
   readonly syntheticRootPid: number | undefined;
 }
 
+/** Who comes back for its procedure alone would go on without it. */
+function checkProcedures({ processes }: ProcessGroup): void {
+  const without = processes.find(({ procedureAlone }) => procedureAlone?.isReady === false);
+  if (without !== undefined)
+    throw new Error(`process ${without.pid} comes back for its crash procedure, and has not got it`);
+}
+
 /**
  * Writes CRIU's images of a group, so that CRIU 3.17 and 4.1 restore it. The directory is created, readable
  * by its owner only. Pages go from `source` to the images without a copy in JavaScript. Throws an
- * ImageWriteError, or the file system's error, if something could not be written.
+ * ImageWriteError, or the file system's error, if something could not be written; an Error for a process that
+ * comes back for its crash procedure alone and has not got it (`applyCrashProcedures`).
  */
 export function writeImages(group: ProcessGroup, source: PageSource, directory: string): ImageSummary {
+  checkProcedures(group);
   const images = new ImageDirectory(directory);
   try {
     const rooted = withOneRoot(group);

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { runningArchitecture } from '../../arch/index.ts';
-import { abandonedState, type CrashProcedure, recordLayout } from '../../model/crash-procedure.ts';
+import { type CrashProcedure, recordLayout } from '../../model/crash-procedure.ts';
+import { abandonedState } from '../../model/procedure-incident.ts';
 import { errnoText } from '../../system/errno.ts';
 import {
   __WALL,

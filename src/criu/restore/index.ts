@@ -16,5 +16,5 @@ export {
   type RestoreResult,
   restoreImages,
 } from './restore.ts';
-export { moveTo } from './restore-cgroup.ts';
+export { killAllOf, moveTo } from './restore-cgroup.ts';
 export type { Inside } from './run-criu.ts';

@@ -1,6 +1,7 @@
 import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type CrashProcedure, readProcedureState, recordLayout } from '../../model/crash-procedure.ts';
+import { type CrashProcedure, notContinuedStatus, recordLayout } from '../../model/crash-procedure.ts';
+import { readProcedureState } from '../../model/procedure-incident.ts';
 import { type ProcessEvent, ProcessEvents } from './process-events.ts';
 
 /** How a delivered procedure ended. */
@@ -20,6 +21,12 @@ export interface ProcedureOutcome {
 export interface WatchedProcess {
   readonly pid: number;
   readonly procedure: CrashProcedure;
+  /**
+   * False: it has ended when it is another program, or gone; what it says in its record counts for nothing.
+   */
+  readonly mayContinue: boolean;
+  /** When it was let go, by `performance.now()`; undefined: not before it is waited for. */
+  readonly releasedAt?: number | undefined;
 }
 
 const pollMilliseconds = 25;
@@ -51,13 +58,17 @@ export class ProcedureWatch {
   }
 
   /**
-   * Waits until every procedure has ended or its time is over. A process is not touched.
+   * Waits until every procedure has ended or its time is over. A process is not touched. Throws a
+   * ProcessEventsError if the kernel tells nothing more, after all outcomes that are known by then.
    *
-   * @param defaultLimitMilliseconds for records that name no limit; a limit counts from this call
+   * @param defaultLimitMilliseconds for records that name no limit; a limit counts from the release of the
+   *   process
+   * @param tell called for each outcome as soon as it is known
    */
   async outcomes(
     processes: readonly WatchedProcess[],
     defaultLimitMilliseconds: number,
+    tell: (outcome: ProcedureOutcome) => void = () => {},
   ): Promise<ProcedureOutcome[]> {
     const start = performance.now();
     const waiting = new Set(processes);
@@ -65,18 +76,34 @@ export class ProcedureWatch {
     while (waiting.size > 0) {
       // The records first: a process that continued and then ended has continued.
       const states = [...waiting].map((process) => [process, fromRecord(process)] as const);
-      this.#collect();
+      const failure = this.#failureToCollect();
       for (const [process, state] of states) {
         const limit = process.procedure.timeLimitMilliseconds ?? defaultLimitMilliseconds;
-        const over = performance.now() - start >= limit ? atLimit(process, limit) : undefined;
-        const outcome = state ?? fromEvent(this.#ends.get(process.pid)) ?? this.#unseen(process) ?? over;
+        const { releasedAt = start } = process;
+        const over =
+          failure === undefined && performance.now() - releasedAt >= limit
+            ? atLimit(process, limit)
+            : undefined;
+        const end = fromEvent(process, this.#ends.get(process.pid));
+        const outcome = state ?? end ?? this.#unseen(process) ?? over;
         if (outcome === undefined) continue;
         found.set(process.pid, { pid: process.pid, ...outcome });
         waiting.delete(process);
+        tell({ pid: process.pid, ...outcome });
       }
+      if (failure !== undefined && waiting.size > 0) throw failure.error;
       if (waiting.size > 0) await sleep(pollMilliseconds);
     }
     return processes.flatMap(({ pid }) => found.get(pid) ?? []);
+  }
+
+  #failureToCollect(): { readonly error: unknown } | undefined {
+    try {
+      this.#collect();
+      return undefined;
+    } catch (error) {
+      return { error };
+    }
   }
 
   /** A process that is gone, when an event was lost that would tell how. */
@@ -93,7 +120,8 @@ export class ProcedureWatch {
 
 type End = Omit<ProcedureOutcome, 'pid'>;
 
-function fromRecord({ pid, procedure }: WatchedProcess): End | undefined {
+function fromRecord({ pid, procedure, mayContinue }: WatchedProcess): End | undefined {
+  if (!mayContinue) return undefined;
   const record = Buffer.alloc(recordLayout.id);
   try {
     const fd = openSync(`/proc/${pid}/mem`, 'r');
@@ -111,13 +139,15 @@ function fromRecord({ pid, procedure }: WatchedProcess): End | undefined {
   return state === 'gave-up' ? { state, detail: `with status ${exitStatus}` } : undefined;
 }
 
-function fromEvent(event: ProcessEvent | undefined): End | undefined {
+function fromEvent({ mayContinue }: WatchedProcess, event: ProcessEvent | undefined): End | undefined {
   if (event === undefined) return undefined;
   if (event.kind === 'exec') return { state: 'replaced', detail: undefined };
   const signal = event.status & 0x7f;
-  return signal === 0
-    ? { state: 'exited', detail: `with status ${event.status >> 8}` }
-    : { state: 'crashed', detail: `by signal ${signal}` };
+  if (signal !== 0) return { state: 'crashed', detail: `by signal ${signal}` };
+  const status = event.status >> 8;
+  const went =
+    !mayContinue && status === notContinuedStatus ? ', as one does that continues and may not' : '';
+  return { state: 'exited', detail: `with status ${status}${went}` };
 }
 
 function atLimit({ procedure }: WatchedProcess, limitMilliseconds: number): End {

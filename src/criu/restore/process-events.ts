@@ -80,7 +80,7 @@ export class ProcessEvents {
 
   /**
    * What happened since the last call, in order. Does not wait. Throws a ProcessEventsError if nothing more
-   * will be told.
+   * will be told, and all that was has been.
    */
   take(): ProcessEvent[] {
     const events: ProcessEvent[] = [];
@@ -88,6 +88,8 @@ export class ProcessEvents {
       const length = recv(this.#fd, this.#buffer, this.#buffer.length, 0);
       if (length === -errno.EAGAIN) return events;
       if (length < 0) {
+        // It is told at the next call as well.
+        if (length !== -errno.ENOBUFS && events.length > 0) return events;
         if (length !== -errno.ENOBUFS)
           throw new ProcessEventsError(`process events cannot be received (${errnoText(-length)})`);
         this.#lost = true;

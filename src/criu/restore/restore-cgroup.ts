@@ -28,6 +28,20 @@ export function moveTo(pid: number, cgroup: string, mount: string = CGROUPS): vo
   writeFileSync(join(directory, 'cgroup.procs'), String(pid));
 }
 
+/**
+ * Kills all processes of a cgroup; does nothing if there is no such cgroup.
+ *
+ * @param cgroup as in /proc/PID/cgroup
+ */
+export function killAllOf(cgroup: string, mount: string = CGROUPS): void {
+  try {
+    // Never makes the file: without the cgroup there is none.
+    writeFileSync(join(mount, cgroup, 'cgroup.kill'), '1', { flag: 'r+' });
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+  }
+}
+
 /** The cgroup of this process in the unified hierarchy. */
 function ownCgroup(): string {
   return cgroupOf('self') ?? ROOT;

@@ -250,6 +250,6 @@ export class Computing {
   /** All problems are in `problems`. */
   capture(): ReturnType<typeof captureRegisters> {
     const found = captureRegisters(this.kernel, this.taskView, { cpu: CPU, live: this.live() });
-    return { ...found, problems: [...found.problems, ...found.problemsOfValues] };
+    return { ...found, problems: [...found.problems, ...found.problemsOfState, ...found.problemsOfValues] };
   }
 }

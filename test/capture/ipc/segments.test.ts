@@ -257,6 +257,17 @@ for (const release of releases) {
       assert.deepEqual(made.context.notes.get(USER), [`${what} is attached and no longer locked (mlock)`]);
     });
 
+    test('is damaged to whoever has it attached, also if another has made it', () => {
+      const made = new Made();
+      made.madeBy(MAKER);
+      made.attach([USER, WRITABLE]);
+      made.kernel.set('inode', made.file.inode.address, 'i_ino', 9);
+      assert.throws(() => made.map(USER), { isDamage: true });
+      const other = new Made();
+      other.attach([USER, WRITABLE], [OUTSIDER, WRITABLE]);
+      assert.throws(() => other.map(USER), { isDamage: false });
+    });
+
     test('is refused if the kernel contradicts itself about it', () => {
       const cases: [RegExp, (made: Made) => void][] = [
         [

@@ -5,6 +5,8 @@ import {
   areaProblem,
   futureLockOf,
   lostKeyProblems,
+  outsideProblem,
+  placeProblem,
   protectionKeyProblem,
   protectionKeysOf,
 } from '../../../src/capture/memory/memory-attributes.ts';
@@ -28,7 +30,11 @@ for (const release of releases) {
       const process = new MadeProcess(kernel, [{ start: BASE, pages: 2, ...area(kernel) }]);
       const findings = newFindings();
       const found = believedArea(kernel, kernel.bind(vmAreaStruct).at(process.areas[0] ?? 0n), findings);
-      return { flags: found.flags, problem: areaProblem(found), repairs: findings.repairs };
+      return {
+        flags: found.flags,
+        problem: placeProblem(found) ?? outsideProblem(found) ?? areaProblem(found),
+        repairs: findings.repairs,
+      };
     };
     const context = 'vm_userfaultfd_ctx.ctx';
     const withFlags = (flags: number | bigint) => USUAL | BigInt(flags);

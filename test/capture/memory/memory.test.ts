@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { captureProcesses } from '../../../src/capture/index.ts';
-import { withoutLoneVvar } from '../../../src/capture/memory/memory.ts';
+import { withoutLoneVvar } from '../../../src/capture/memory/vdso-area.ts';
 import { mmStruct } from '../../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../../src/linux/pid.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
