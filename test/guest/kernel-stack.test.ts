@@ -133,7 +133,7 @@ suite(`kernel stacks of a living guest with ${release}`, () => {
     }
     // Who waits for a lock gives the spinlock back in a function of its own, not as one that has taken it.
     assert.ok(callees('lock_sock_nested').has('__lock_sock'));
-    const releasing = [...(calledWithLock['release_sock'] ?? [])];
+    const releasing = [...(calledWithLock.release_sock ?? [])];
     for (const name of releasing.filter((one) => one !== 'tcp_release_cb'))
       assert.ok(callees('release_sock').has(name), name);
     const isThere = (chain: string): boolean =>
