@@ -6,6 +6,7 @@ import type { MemoryLocks } from '../../../src/criu/images/plan/restore-plan.ts'
 import { type Freezer, whileHeld } from '../../../src/criu/restore/held-process.ts';
 import { type GiveLimit, lockMemory } from '../../../src/criu/restore/memory-locks.ts';
 import type { Tracee } from '../../../src/criu/restore/tracee.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { limitOf, type ResourceLimit, setLimit } from '../../../src/system/process-settings.ts';
 
 const [SYS_mmap, SYS_capset, SYS_mlockall] = [9, 126, 151];
@@ -16,7 +17,6 @@ const PRIVATE_ANONYMOUS = 0x22;
 const RLIMIT_MEMLOCK = 8;
 /** -1 as an int. */
 const NO_FILE = 0xffff_ffff;
-const PAGE = 4096;
 
 /** Who sleeps need not be frozen. */
 const nowhere: Freezer = {
@@ -58,7 +58,7 @@ describe('memory that is mapped from now on', () => {
     return Number(/^Rss:\s+(\d+)/m.exec(area)?.[1]);
   };
   const map = (tracee: Tracee): number =>
-    tracee.call(pid, SYS_mmap, 0, 4 * PAGE, 3, PRIVATE_ANONYMOUS, NO_FILE, 0);
+    tracee.call(pid, SYS_mmap, 0, 4 * PAGE_SIZE, 3, PRIVATE_ANONYMOUS, NO_FILE, 0);
   const giveUpCapabilities = (tracee: Tracee): void => {
     const header = Buffer.alloc(8);
     header.writeUInt32LE(CAPABILITIES_VERSION);
@@ -81,7 +81,7 @@ describe('memory that is mapped from now on', () => {
   test('areas are locked page by page, and no page is brought into memory', () => {
     whileHeld(pid, nowhere, (tracee) => {
       const start = map(tracee);
-      lockMemory(tracee, { pid, onFault: [{ start, bytes: 2 * PAGE }] }, unlimited);
+      lockMemory(tracee, { pid, onFault: [{ start, bytes: 2 * PAGE_SIZE }] }, unlimited);
       assert.deepEqual([residentKiB(start), lockedKiB()], [0, 8]);
     });
   });
