@@ -36,6 +36,17 @@ export interface Connectedness {
   readonly options: readonly LateOption[];
 }
 
+/** Of a socket that is neither connected nor bound. */
+export function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Connectedness, 'state'> {
+  const ends = {
+    sourceAddress: new Uint8Array(sourceAddress.length),
+    destinationAddress: new Uint8Array(destinationAddress.length),
+    ...{ sourcePort: 0, destinationPort: 0 },
+  };
+  const none = { connection: undefined, connecting: undefined, broken: undefined };
+  return { ends, shutdown: 0, ...none, options: [] };
+}
+
 /** CRIU leaves the option set on every connection. */
 export function reusePort({ reuseport }: Sock): LateOption {
   return { name: 'SO_REUSEPORT', value: reuseport === 0 ? 0 : 1 };
@@ -57,7 +68,8 @@ function withIt(sock: Sock, tcp: TcpSock): string {
 
 /**
  * A connection that cannot be kept, as one that was reset. What had come and was not read goes with it: a
- * reset can overtake it. Whoever calls has made sure that no more is lost.
+ * reset can overtake it. In a sandbox it goes with its own address. Whoever calls has made sure that no more
+ * is lost.
  *
  * @param isOpening whether it was being made, and its process does not have it yet
  */
@@ -72,15 +84,15 @@ export function lostConnection(
   const tcp = kernel.bind(tcpSock).at(sock.address);
   const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
   const again = isOpening ? '; a connect that waits for it is made again' : '';
-  const connection = connectionToBreak(tcp);
-  context.loseForHolders(system.holdersOfObject(sock.address), {
+  const holders = system.holdersOfObject(sock.address);
+  context.loseForHolders(holders, {
     kind,
     of: `${showEndpoint(ends.sourceAddress, ends.sourcePort)} ${where}`,
     what: `the connection to ${where} is reset${withIt(sock, tcp)}: it is one ${why}${again}`,
   });
-  return {
-    ...{ state: socketState.established, ends, shutdown: 0, connection, connecting: undefined },
-    broken: isOpening ? 'connecting' : 'connected',
-    options: [reusePort(sock)],
-  };
+  const lost = { broken: isOpening ? 'connecting' : 'connected', options: [reusePort(sock)] } as const;
+  // A connection of its own would need addresses and routes in a system that runs.
+  if (context.isSandboxed(holders)) return { ...unconnected(ends), state: socketState.close, ...lost };
+  const connection = connectionToBreak(tcp);
+  return { state: socketState.established, ends, shutdown: 0, connection, connecting: undefined, ...lost };
 }

@@ -77,7 +77,7 @@ export function tcpConnecting(
   if (tcp.fastopen_connect !== 0 || tcp.fastopen_req !== 0n || hasData(kernel, sock, tcp))
     refuse(' with its first data (TCP Fast Open)');
   const passing = passingProblem(sock, ends);
-  const lasting = uncarried(tcp);
+  const lasting = uncarried(context, sock, tcp);
   const moment = lasting === undefined ? 'passing' : undefined;
   if ((passing ?? lasting) !== undefined && hasFastOpen(tcp)) throw fastOpenRefusal(where, moment);
   if (lasting !== undefined) throw new FileRefusal(`has a TCP connection ${lasting}`, moment, beingMadeLoss);
