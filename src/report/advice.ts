@@ -70,6 +70,12 @@ const table: readonly Advice[] = [
       'as a service, or under tmux or screen that is protected',
   },
   {
+    pattern: /in a cgroup that is not there yet/,
+    advice:
+      'the service manager makes cgroups when the system boots, after the processes are there: a service in a sandbox comes ' +
+      'back later, and may have such a file open',
+  },
+  {
     pattern: /seccomp/,
     advice:
       'a seccomp filter comes back if it decides by itself: strict mode, and filters that ask a supervisor, are set up by the ' +
