@@ -17,7 +17,7 @@ import {
   namedFile,
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
-import { pressureTrigger } from './pressure.ts';
+import { hasRead, pressureTrigger } from './pressure.ts';
 import { FileRefusal } from './refusal.ts';
 import { deletedToMake } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
@@ -166,8 +166,8 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
     throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
   const position = positionOf(file, named);
   const trigger = pressureTrigger(context.kernel, file, named);
-  const isRead = trigger === undefined || trigger.readTo === position;
-  if (position !== undefined && isRead) noteReadInPart(context, file, named, position);
+  if (position !== undefined && (trigger === undefined || hasRead(trigger, position)))
+    noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
   if (trigger?.isTold === true)

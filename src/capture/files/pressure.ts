@@ -82,6 +82,14 @@ export function pressureTrigger(
   return { text, isTold: trigger.event !== 0 || trigger.pending_event !== 0, readTo };
 }
 
+/**
+ * Whether a file with a trigger is where reading has led to: it may be behind the text that its trigger was set
+ * by, and nothing was read of it then.
+ */
+export function hasRead({ readTo }: Pick<PressureTrigger, 'readTo'>, position: bigint): boolean {
+  return readTo === position;
+}
+
 function textOf({ state, threshold, windowSize }: PsiTrigger, resource: string): string | undefined {
   const [limit, window] = [threshold / NANOSECONDS, windowSize / NANOSECONDS];
   const isWhole = threshold % NANOSECONDS === 0n && windowSize % NANOSECONDS === 0n;

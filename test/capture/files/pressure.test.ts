@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { pressureTrigger } from '../../../src/capture/files/pressure.ts';
+import { hasRead, pressureTrigger } from '../../../src/capture/files/pressure.ts';
 import { fmode } from '../../../src/linux/file.ts';
 import { releases } from '../../vmcore/fixtures.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
@@ -29,6 +29,7 @@ for (const release of releases) {
       path: string,
       trigger?: Record<string, number | bigint>,
       own = path.replace(/^\/(proc|sys\/fs\/cgroup|srv)\//, ''),
+      readTo = 0n,
     ) {
       const kernel = new MadeKernel(release);
       const seq = kernel.allocate('seq_file');
@@ -45,12 +46,15 @@ for (const release of releases) {
           kernel.set('psi_trigger', address, member, value);
         kernel.set(...place, address);
       }
+      kernel.set('seq_file', seq, 'read_pos', readTo);
       const dentry = dentryAt(kernel, own);
       return (f_mode = fmode.read | fmode.write, f_ep = 0n): string => {
         const file = { f_mode, f_ep, private_data: seq };
         try {
           const found = pressureTrigger(kernel, file, { path, dentry, fileSystem: { name: fileSystem } });
-          return found === undefined ? 'none' : `${found.text}${found.isTold ? ', told' : ''}`;
+          if (found === undefined) return 'none';
+          const read = hasRead(found, 20n) ? ', read in part' : '';
+          return `${found.text}${found.isTold ? ', told' : ''}${read}`;
         } catch (error) {
           return String(error);
         }
@@ -72,6 +76,12 @@ for (const release of releases) {
     test('have one as well that was about to go off', () => {
       const about = { ...some, pending_event: 1 };
       assert.equal(open('cgroup2', OWN, about)(), 'some 150000 1000000, told');
+    });
+
+    test('have been read in part if reading has led to where they are, not if writing has', () => {
+      const own = 'a.service/memory.pressure';
+      assert.equal(open('cgroup2', OWN, some, own, 20n)(), 'some 150000 1000000, read in part');
+      assert.equal(open('cgroup2', OWN, some, own)(), 'some 150000 1000000');
     });
 
     test('are told by their own names, wherever they are mounted', () => {
