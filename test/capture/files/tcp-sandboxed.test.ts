@@ -124,6 +124,12 @@ for (const release of releases) {
       assert.ok(refused.refusals.every(({ reason }) => reason === REASON));
       const { sockets } = captured(kernel, { mayLose: true });
       assert.equal(sockets.filter(({ broken }) => broken === 'connecting').length, 1);
+      const bits = whole.layouts.member('sock', 'sk_userlocks')?.bits?.offset ?? 0;
+      const bound = patch(sk + BigInt(Sk.offsetOf('sk_userlocks')), 1, 8 << bits);
+      const { refusals } = captured(openPatched(release, [...patches, bound]), { mayLose: true });
+      const [reason = assert.fail('it is not refused')] = refusals.map((refusal) => refusal.reason);
+      assert.match(reason, /^is connecting by TCP to \S+ from a place of its choice, in a sandbox$/);
+      assert.doesNotMatch(adviceFor(reason) ?? '', /--allow-loss/);
     });
   });
 }
