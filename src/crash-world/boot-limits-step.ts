@@ -61,9 +61,9 @@ function setForProcess1(resource: number, soft: bigint, hard: bigint): void {
 }
 
 /**
- * Whether what the limits were derived from is there again. None of them gives away more than a fifth of the
- * memory (udp_mem, net/ipv4/udp.c), so with more than half of it each leaves most of what there is. With less,
- * those of before would let the system run out of memory.
+ * Whether what the limits were derived from is there again. None of them gives away more than a fifth of
+ * the memory (udp_mem, net/ipv4/udp.c), so with more than half of it each leaves most of what there is.
+ * With less, those of before would let the system run out of memory.
  */
 function isMostThere({ bytes, ofBytes }: TakenBack): boolean {
   return bytes * 2 > ofBytes;

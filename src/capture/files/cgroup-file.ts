@@ -5,7 +5,8 @@ import { FileRefusal } from './refusal.ts';
 
 /**
  * Cgroups are directories that the service manager makes. It has made those of a sandbox by the time that
- * processes come back there, and none when others do: there is only the root then. Throws a FileRefusal for what is below that.
+ * processes come back there, and none when others do: there is only the root then. Throws a FileRefusal for
+ * what is below that.
  */
 export function checkCgroup(
   { kernel, sandboxes }: Naming,

@@ -83,8 +83,8 @@ export function pressureTrigger(
 }
 
 /**
- * Whether a file with a trigger is where reading has led to: it may be behind the text that its trigger was set
- * by, and nothing was read of it then.
+ * Whether a file with a trigger is where reading has led to: it may be behind the text that its trigger was
+ * set by, and nothing was read of it then.
  */
 export function hasRead({ readTo }: Pick<PressureTrigger, 'readTo'>, position: bigint): boolean {
   return readTo === position;

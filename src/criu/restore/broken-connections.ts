@@ -53,9 +53,10 @@ export function breakConnection(socket: number, as: Broken['as']): void {
 }
 
 /**
- * Gives a socket that is neither bound nor connected a connection that only it knows of: under repair, none is
- * made with anybody (tcp_connect, net/ipv4/tcp_output.c). It needs no network but the loopback, and the kernel
- * chooses a port that is free. Where IPv6 is turned off there is no ::1, but IPv4 for the same socket.
+ * Gives a socket that is neither bound nor connected a connection that only it knows of: under repair, none
+ * is made with anybody (tcp_connect, net/ipv4/tcp_output.c). It needs no network but the loopback, and the
+ * kernel chooses a port that is free. Where IPv6 is turned off there is no ::1, but IPv4 for the same
+ * socket.
  */
 function connectUnderRepair(socket: number, family: NonNullable<Broken['unmade']>): void {
   checked('setsockopt', setsockopt(socket, SOL_TCP, TCP_REPAIR, REPAIR_ON, 4));

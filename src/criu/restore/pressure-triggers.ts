@@ -9,8 +9,9 @@ const SEEK_SET = 0;
 const SEEK_CUR = 1;
 
 /**
- * Sets triggers for pressure once more, through the open files that they belong to, before the processes run.
- * They leave the offsets of the files as they are. Throws an Error if one cannot be: a poll of its file would return at once, again and again.
+ * Sets triggers for pressure once more, through the open files that they belong to, before the processes
+ * run. They leave the offsets of the files as they are. Throws an Error if one cannot be: a poll of its
+ * file would return at once, again and again.
  */
 export function setPressureTriggers(triggers: RestorePlan['pressureTriggers']): void {
   for (const { pid, fd, text } of triggers) {
