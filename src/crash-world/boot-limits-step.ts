@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { type BootLimits, readBootLimits } from '../config/boot-limits.ts';
 import { setLimit as setLimitOf } from '../system/process-settings.ts';
 import { messageOf } from '../system/thrown.ts';
-import { step } from './stage-list.ts';
+import { required, step } from './stage-list.ts';
+import type { TakenBack } from './take-back.ts';
 
 /** `unlimited` is the greatest that there is. */
 const RLIM_INFINITY = 2n ** 64n - 1n;
@@ -59,11 +60,27 @@ function setForProcess1(resource: number, soft: bigint, hard: bigint): void {
   setLimitOf(1, resource, { soft, hard });
 }
 
-/** Old memory has been taken back: what the limits were derived from is there again. */
+/**
+ * Whether what the limits were derived from is there again. None of them gives away more than a fifth of
+ * the memory (udp_mem, net/ipv4/udp.c), so with more than half of it each leaves most of what there is.
+ * With less, those of before would let the system run out of memory.
+ */
+function isMostThere({ bytes, ofBytes }: TakenBack): boolean {
+  return bytes * 2 > ofBytes;
+}
+
+/** Left out where no old memory could be taken back: the report has that already. */
 export const bootLimitsStep = step({
   name: 'boot-limits',
-  needs: {},
-  run: (_, { manifest: { bootLimits }, report }) => {
+  needs: { takenBack: required<TakenBack>() },
+  run: ({ takenBack }, { manifest: { bootLimits }, report }) => {
+    if (!isMostThere(takenBack)) {
+      const [bytes, of] = [takenBack.bytes, takenBack.ofBytes].map((size) => Math.floor(size / 2 ** 20));
+      report.notes.push(
+        `limits stay as the crash kernel has set them: ${bytes} of ${of} MiB of old memory are taken back`,
+      );
+      return;
+    }
     try {
       if (bootLimits !== undefined) report.notes.push(...raiseBootLimits(bootLimits));
     } catch (error) {

@@ -8,6 +8,13 @@ import { reclaimMemory } from './reclaim.ts';
 import { orElse, required, stage, step } from './stage-list.ts';
 import { clearBusMasters } from './stray-dma.ts';
 
+/** How much of the old memory this kernel has. */
+export interface TakenBack {
+  readonly bytes: number;
+  /** All that there is of it. */
+  readonly ofBytes: number;
+}
+
 /** What is needed where it is not known what is. */
 export const EVERYTHING: Range = { start: 0, end: Number.POSITIVE_INFINITY };
 
@@ -30,7 +37,9 @@ export const closeStep = step({
 export const memoryStage = stage({
   name: 'memory',
   needs: { needed: orElse<readonly Range[]>([EVERYTHING]) },
-  run: ({ needed }, { manifest, report }) => takeBackMemory(manifest.ranges, needed, report),
+  run: ({ needed }, { manifest, report }) => ({
+    takenBack: takeBackMemory(manifest.ranges, needed, report),
+  }),
 });
 
 /**
@@ -69,7 +78,11 @@ export function neededMemory(
  * Takes old memory back, all but the blocks that are needed.
  * @throws StrayDmaError if a device may still write into it, ReclaimError if the kernel cannot do this
  */
-function takeBackMemory(ranges: readonly Range[], needed: readonly Range[], report: IncidentReport): void {
+function takeBackMemory(
+  ranges: readonly Range[],
+  needed: readonly Range[],
+  report: IncidentReport,
+): TakenBack {
   clearBusMasters();
   const { bytes, withheldBytes, failures } = reclaimMemory(ranges, needed);
   report.memory.reclaimedBytes = bytes;
@@ -83,4 +96,5 @@ function takeBackMemory(ranges: readonly Range[], needed: readonly Range[], repo
       `${withheldBytes / 2 ** 20} MiB of old memory are not taken back: processors that stay off are halted in them`,
     );
   }
+  return { bytes, ofBytes: ranges.reduce((sum, { start, end }) => sum + end - start, 0) };
 }

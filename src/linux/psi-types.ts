@@ -1,5 +1,5 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
+import { struct, u8, u32, u64, type ViewOf } from '../vmcore/view.ts';
 import { cgroupFileCtxStruct } from './cgroup-internal.ts';
 import type { File } from './fs.ts';
 import { kernfsOpenFileStruct } from './kernfs.ts';
@@ -14,6 +14,8 @@ export const psiTriggerStruct = struct('psi_trigger', {
   windowSize: u64.at('win.size'),
   /** It has gone off, and nobody has polled since. */
   event: u32,
+  /** It is about to go off: it does so once in a window at most. */
+  pending_event: u8,
 });
 
 export type PsiTrigger = ViewOf<typeof psiTriggerStruct>;

@@ -139,7 +139,7 @@ export interface InetSocket extends SocketCommon {
   readonly connecting: TcpConnecting | undefined;
   /**
    * Set if the connection is lost, and is reset before its process runs: as one that both ends had made, or
-   * as one that was being made, which can be tried again.
+   * as one that was being made, which can be tried again. In a sandbox there is no `connection` with it.
    */
   readonly broken: 'connected' | 'connecting' | undefined;
 }

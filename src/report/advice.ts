@@ -35,8 +35,12 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /worked on when the kernel died: its two ends|first data \(TCP Fast Open\)|was changing it|no descriptor for it/,
+      /worked on when the kernel died: its two ends|first data \(TCP Fast Open\)|was changing it|no descriptor for it|of its choice, in a sandbox/,
     advice: MOMENT,
+  },
+  {
+    pattern: /before its sandbox is there/,
+    advice: `a service in a sandbox is restored while the system boots, when its peers are answered already. ${MAY_BREAK}; or a drop-in can set back its sandbox, PrivateTmp= and the like (systemd.exec(5))`,
   },
   {
     pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,
@@ -64,6 +68,12 @@ const table: readonly Advice[] = [
     advice:
       'protect the other process too (`otherworld protect`), or run the program so that it shares nothing with it: ' +
       'as a service, or under tmux or screen that is protected',
+  },
+  {
+    pattern: /in a cgroup that is not there yet/,
+    advice:
+      'the service manager makes cgroups when the system boots, after the processes are there: a service in a sandbox comes ' +
+      'back later, and may have such a file open',
   },
   {
     pattern: /seccomp/,

@@ -18,6 +18,11 @@ export const fcntl = libcFunction<[fd: number, command: number, argument: number
   'int fcntl(int fd, int command, long argument)',
 );
 
+/** lseek(2): `whence` is 0 for an offset, 1 for one from where the file is now. */
+export const seek = libcFunction<[fd: number, offset: number, whence: number]>(
+  'int64_t lseek(int fd, int64_t offset, int whence)',
+);
+
 /** ioctl(2), of the requests that take a number. */
 export const ioctl = libcFunction<[fd: number, request: number, argument: number]>(
   'int ioctl(int fd, unsigned long request, long argument)',

@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { readBootLimits } from '../../src/config/boot-limits.ts';
-import { raiseBootLimits, raised } from '../../src/crash-world/boot-limits-step.ts';
+import { bootLimitsStep, raiseBootLimits, raised } from '../../src/crash-world/boot-limits-step.ts';
+import type { Work } from '../../src/crash-world/work.ts';
+import { emptyReport } from '../report/example.ts';
 
 const proc = mkdtempSync(join(tmpdir(), 'otherworld-limits-'));
 after(() => rmSync(proc, { recursive: true }));
@@ -75,5 +77,22 @@ suite('limits that follow from the memory of a boot', () => {
     assert.deepEqual(raiseBootLimits({ sysctls: {}, rlimits: { 6: ['900', '900'] } }, proc, fail), [
       'limit 6 of process 1 stays as the crash kernel has set it: EPERM',
     ]);
+  });
+
+  test('stay as they are unless most of the memory is there again, which is said', async () => {
+    const MIB = 2 ** 20;
+    const notesWith = async (bytes: number): Promise<readonly string[]> => {
+      const report = emptyReport();
+      report.notes = [];
+      const manifest = { bootLimits: { sysctls: {}, rlimits: {} } };
+      const takenBack = { bytes: bytes * MIB, ofBytes: 4096 * MIB };
+      await bootLimitsStep.run({ takenBack }, { manifest, report } as unknown as Work);
+      return report.notes;
+    };
+    assert.deepEqual(await notesWith(3072), []);
+    for (const bytes of [0, 2048])
+      assert.deepEqual(await notesWith(bytes), [
+        `limits stay as the crash kernel has set them: ${bytes} of 4096 MiB of old memory are taken back`,
+      ]);
   });
 });

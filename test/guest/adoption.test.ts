@@ -21,7 +21,11 @@ const UNITS = {
   // The processor that the crash world does not have.
   pinned: 'CPUAffinity=1\nExecStart=/bin/sleep 3600',
   bystander: 'ExecStart=/bin/sleep 3600',
+  sandboxed: 'PrivateTmp=yes\nExecStart=/bin/sh -c "echo kept >/tmp/own; while :; do sleep 3600; done"',
 } as const;
+
+/** CRIU 3.17 of Debian 12 has restored nobody into a sandbox. */
+const hasSandboxes = release !== 'bookworm';
 
 function unitFile(name: string, service: string): string {
   return `[Unit]\nDescription=${name}\n[Service]\n${service}\n[Install]\nWantedBy=multi-user.target\n`;
@@ -50,6 +54,7 @@ suite(`adoption with ${release}`, () => {
   const before_ = { simple: 0, forking: 0, byHand: 0, bystander: 0, loose: 0, large: 0 };
   const delicate = { stubborn: 0, pinned: 0 };
   let limited = 0;
+  let sandboxed = 0;
 
   const mainPid = async (unit: string): Promise<number> =>
     Number(await guest.sh(`systemctl show --value --property=MainPID ${unit}`));
@@ -71,6 +76,11 @@ suite(`adoption with ${release}`, () => {
     await guest.sh('systemctl daemon-reload; systemctl -q enable --now simple-log forking bystander');
     await guest.sh('systemctl -q enable --now stubborn pinned');
     await guest.sh('systemctl start by-hand; mkdir -p /tmp/directory');
+    if (hasSandboxes) {
+      await guest.sh('systemctl -q enable --now sandboxed');
+      sandboxed = await mainPid('sandboxed');
+      await guest.until(`grep -q kept /proc/${sandboxed}/root/tmp/own`, 60);
+    }
     before_.simple = await mainPid('simple-log');
     before_.forking = await mainPid('forking');
     delicate.stubborn = await mainPid('stubborn');
@@ -84,7 +94,8 @@ suite(`adoption with ${release}`, () => {
     before_.loose = await guest.background('cd /tmp/directory; exec sleep 3601');
     before_.large = await startLarge(guest);
     const units = ['simple-log', 'forking', 'by-hand', 'stubborn', 'pinned', 'limited'];
-    const rules = [...units.map((unit) => `--unit ${unit}`), '--command nobody'].join(' ');
+    const inSandbox = hasSandboxes ? ['sandboxed'] : [];
+    const rules = [...[...units, ...inSandbox].map((unit) => `--unit ${unit}`), '--command nobody'].join(' ');
     await guest.sh(`otherworld protect ${rules} --pid ${before_.loose} ${before_.large}`, 300);
     await guest.program('smi');
     // CPU 0 dies on the stack of a task that computes, which is not the stack that it would be halted on
@@ -129,6 +140,22 @@ suite(`adoption with ${release}`, () => {
     assert.equal(await mainPid('by-hand'), before_.byHand);
     assert.equal(await guest.sh(`cat /proc/${before_.simple}/cgroup`), '0::/system.slice/simple-log.service');
     assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
+  });
+
+  test('a service in a sandbox goes on in one, with its file there', { skip: !hasSandboxes }, async () => {
+    const process = report.processes.find(({ pid }) => pid === sandboxed);
+    assert.deepEqual(
+      [process?.outcome, process?.reasons, process?.adopted],
+      ['restored', [], 'sandboxed.service'],
+    );
+    assert.equal(await mainPid('sandboxed'), sandboxed);
+    assert.equal(await guest.sh(`cat /proc/${sandboxed}/cgroup`), '0::/system.slice/sandboxed.service');
+    assert.notEqual(
+      await guest.sh(`readlink /proc/${sandboxed}/ns/mnt`),
+      await guest.sh('readlink /proc/1/ns/mnt'),
+    );
+    assert.equal(await guest.sh(`cat /proc/${sandboxed}/root/tmp/own`), 'kept');
+    assert.equal(await guest.sh('ls /tmp/own 2>/dev/null || echo none'), 'none');
   });
 
   test('adoption ends nothing that it adopts, and the report says what runs', async () => {

@@ -1,21 +1,27 @@
-import { pathInFileSystem } from '../../linux/dcache.ts';
+import { dentryStruct } from '../../linux/dcache.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import type { NamedFile, Naming } from './named.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
- * A file or a directory of a cgroup is opened again by its path, so the cgroup has to be there. That of a
- * service is when the service comes back into its sandbox; whoever is in no sandbox is restored before the
- * system boots, when there is the root cgroup alone.
- * @throws FileRefusal if it is one of another cgroup; VmcoreError
+ * Cgroups are directories that the service manager makes. It has made those of a sandbox by the time that
+ * processes come back there, and none when others do: there is only the root then. Throws a FileRefusal for
+ * what is below that.
  */
-export function refuseFileOfCgroup(
+export function checkCgroup(
   { kernel, sandboxes }: Naming,
-  { path, fileSystem, dentry, namespace, inode }: NamedFile,
+  {
+    path,
+    fileSystem,
+    dentry,
+    inode,
+    namespace,
+  }: Pick<NamedFile, 'path' | 'fileSystem' | 'dentry' | 'inode' | 'namespace'>,
 ): void {
   if (fileSystem.name !== 'cgroup2' || sandboxes.unitOf(namespace) !== undefined) return;
-  const names = pathInFileSystem(kernel, dentry).split('/').filter(Boolean);
+  const Dentry = kernel.bind(dentryStruct);
+  const isRoot = (address: bigint): boolean => Dentry.at(address).d_parent === address;
   const isDirectory = typeOf(inode.i_mode) === fileType.directory;
-  if (names.length > (isDirectory ? 0 : 1))
-    throw new FileRefusal(`has ${path} open, of a cgroup that is made when the system boots`);
+  if (isRoot(isDirectory ? dentry : Dentry.at(dentry).d_parent)) return;
+  throw new FileRefusal(`has ${path} open, in a cgroup that is not there yet when it would come back`);
 }

@@ -11,7 +11,7 @@ import {
 } from '../../model/socket.ts';
 import type { LateOption } from '../../model/socket-option.ts';
 import type { CaptureContext } from './context.ts';
-import type { PossibleLoss } from './refusal.ts';
+import { FileRefusal, type PossibleLoss } from './refusal.ts';
 import { connectedStates, connectionToBreak, ending, peerEnded } from './tcp-connection.ts';
 
 /** The two ends of an IP socket. */
@@ -36,9 +36,28 @@ export interface Connectedness {
   readonly options: readonly LateOption[];
 }
 
+/** Of a socket that is neither connected nor bound. */
+export function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Connectedness, 'state'> {
+  const ends = {
+    sourceAddress: new Uint8Array(sourceAddress.length),
+    destinationAddress: new Uint8Array(destinationAddress.length),
+    ...{ sourcePort: 0, destinationPort: 0 },
+  };
+  const none = { connection: undefined, connecting: undefined, broken: undefined };
+  return { ends, shutdown: 0, ...none, options: [] };
+}
+
 /** CRIU leaves the option set on every connection. */
 export function reusePort({ reuseport }: Sock): LateOption {
   return { name: 'SO_REUSEPORT', value: reuseport === 0 ? 0 : 1 };
+}
+
+/** SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK of sk_userlocks (include/net/sock.h). */
+const BOUND = 4 | 8;
+
+/** Whether bind(2) has chosen the address or the port of a socket. */
+export function isBound({ sk_userlocks }: Pick<Sock, 'sk_userlocks'>): boolean {
+  return (sk_userlocks & BOUND) !== 0;
 }
 
 /** What goes with a connection that is lost, after a comma each. */
@@ -57,7 +76,9 @@ function withIt(sock: Sock, tcp: TcpSock): string {
 
 /**
  * A connection that cannot be kept, as one that was reset. What had come and was not read goes with it: a
- * reset can overtake it. Whoever calls has made sure that no more is lost.
+ * reset can overtake it. In a sandbox it goes with its own address. Whoever calls has made sure that no more
+ * is lost.
+ * @throws FileRefusal for one in a sandbox that a call would make again from where it is bound no more
  *
  * @param isOpening whether it was being made, and its process does not have it yet
  */
@@ -71,16 +92,22 @@ export function lostConnection(
   const { kernel, system } = context;
   const tcp = kernel.bind(tcpSock).at(sock.address);
   const where = showEndpoint(ends.destinationAddress, ends.destinationPort);
+  const holders = system.holdersOfObject(sock.address);
+  const isSandboxed = context.isSandboxed(holders);
+  if (isSandboxed && isOpening && isBound(sock))
+    throw new FileRefusal(
+      `is connecting by TCP to ${where} from a place of its choice, in a sandbox`,
+      'passing',
+    );
   const again = isOpening ? '; a connect that waits for it is made again' : '';
-  const connection = connectionToBreak(tcp);
-  context.loseForHolders(system.holdersOfObject(sock.address), {
+  context.loseForHolders(holders, {
     kind,
     of: `${showEndpoint(ends.sourceAddress, ends.sourcePort)} ${where}`,
     what: `the connection to ${where} is reset${withIt(sock, tcp)}: it is one ${why}${again}`,
   });
-  return {
-    ...{ state: socketState.established, ends, shutdown: 0, connection, connecting: undefined },
-    broken: isOpening ? 'connecting' : 'connected',
-    options: [reusePort(sock)],
-  };
+  const lost = { broken: isOpening ? 'connecting' : 'connected', options: [reusePort(sock)] } as const;
+  // A connection of its own would need addresses and routes in a system that runs.
+  if (isSandboxed) return { ...unconnected(ends), state: socketState.close, ...lost };
+  const connection = connectionToBreak(tcp);
+  return { state: socketState.established, ends, shutdown: 0, connection, connecting: undefined, ...lost };
 }

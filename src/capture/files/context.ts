@@ -119,6 +119,15 @@ export class CaptureContext {
     return this.namespaceOf(holders.find(({ isProtected }) => isProtected)?.pid);
   }
 
+  /** Whether a protected one of some holders is in a sandbox: it is restored while the system boots. */
+  isSandboxed(holders: readonly Holder[]): boolean {
+    return holders.some(({ pid }) => {
+      const task = this.tasks.get(pid)?.task;
+      const own = task === undefined ? undefined : mountNamespaceOf(this.kernel, task);
+      return own !== undefined && this.sandboxes.unitOf(own) !== undefined;
+    });
+  }
+
   /** The fields that all open files have. */
   common(file: File): { id: number; flags: number; owner: FileOwner } {
     const { pid, pidType, uid, euid, signum } = fileOwner(this.kernel, file);

@@ -18,7 +18,13 @@ import { type InetSocket, type Shutdown, type SocketState, socketState } from '.
 import type { LateOption } from '../../model/socket-option.ts';
 import { isLoopbackAddress } from '../../system/ip-address.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { type Connectedness, type Endpoints, lostConnection, reusePort } from './connectedness.ts';
+import {
+  type Connectedness,
+  type Endpoints,
+  lostConnection,
+  reusePort,
+  unconnected,
+} from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders.ts';
 import { ipOptions } from './ip-options.ts';
@@ -100,17 +106,6 @@ export function tcpShutdown(
   if (sock.state === tcpState.listen || sock.sk_err !== 0 || socket.state === socketConnected.connecting)
     return 0;
   return shutdownOf(sock);
-}
-
-/** Of a socket that is neither connected nor bound. */
-function unconnected({ sourceAddress, destinationAddress }: Endpoints): Omit<Connectedness, 'state'> {
-  const ends = {
-    sourceAddress: new Uint8Array(sourceAddress.length),
-    destinationAddress: new Uint8Array(destinationAddress.length),
-    ...{ sourcePort: 0, destinationPort: 0 },
-  };
-  const none = { connection: undefined, connecting: undefined, broken: undefined };
-  return { ends, shutdown: 0, ...none, options: [] };
 }
 
 /**

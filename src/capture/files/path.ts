@@ -5,7 +5,7 @@ import { type File, major, minor } from '../../linux/fs.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { isFilledAtBoot } from '../tmpfs-files.ts';
-import { refuseFileOfCgroup } from './cgroup-file.ts';
+import { checkCgroup } from './cgroup-file.ts';
 import { fileToMake, ghostOf } from './content.ts';
 import type { CaptureContext } from './context.ts';
 import {
@@ -17,7 +17,7 @@ import {
   namedFile,
 } from './named.ts';
 import { pathFilesOf } from './path-files.ts';
-import { pressureTrigger } from './pressure.ts';
+import { hasRead, pressureTrigger } from './pressure.ts';
 import { FileRefusal } from './refusal.ts';
 import { deletedToMake } from './roots-alone.ts';
 import { noteSwapped } from './swap-note.ts';
@@ -159,14 +159,14 @@ export function capturePathFile(context: CaptureContext, file: File): PathFile {
   }
   if ((file.f_flags & openFlags.path) === 0) checkDevice(named);
   checkProc(context, named);
-  refuseFileOfCgroup(context, named);
   if (isDnotified(context.kernel, file.address, file.f_inode))
     throw new FileRefusal(`has ${named.path} open and watches it by signals (F_NOTIFY)`);
   const position = positionOf(file, named);
-  if (position !== undefined) noteReadInPart(context, file, named, position);
+  const trigger = pressureTrigger(context.kernel, file, named);
+  if (position !== undefined && (trigger === undefined || hasRead(trigger, position)))
+    noteReadInPart(context, file, named, position);
   const captured = pathFile(context, named, { ...context.common(file), position });
   if (captured.ghostId !== undefined) noteAttributes(context, file, named);
-  const trigger = pressureTrigger(context.kernel, file, named);
   if (trigger?.isTold === true)
     context.noteHolders(holders, `an event of ${named.path} that nobody had read is lost`);
   noteContent(
@@ -185,6 +185,7 @@ export function pathFile(
 ): PathFile {
   const place = placeOf(context, named);
   const { path, ghostId } = place;
+  checkCgroup(context, named);
   remember(context, named, path);
   if (named.fileSystem.onDisk && ghostId === undefined)
     pathFilesOf(context, named.namespace).inodesOnDisk.set(path, named.inode);

@@ -6,16 +6,13 @@ import { isAtWork, type Sock } from '../../linux/sock.ts';
 import { sequenceDistance, type TcpSock } from '../../linux/tcp.ts';
 import type { TcpConnecting } from '../../model/socket.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import type { Endpoints } from './connectedness.ts';
+import { type Endpoints, isBound } from './connectedness.ts';
 import type { CaptureContext } from './context.ts';
 import { FileRefusal, type PossibleLoss } from './refusal.ts';
 import { beingMadeLoss, fastOpenRefusal, hasFastOpen } from './tcp-beginning-and-end.ts';
 import { checkOwn, uncarried } from './tcp-connection.ts';
 import { checkOpening } from './tcp-plausible.ts';
 import { Disagreement } from './tcp-queue.ts';
-
-/** SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK of sk_userlocks (include/net/sock.h): bind(2) has chosen. */
-const BOUND = 4 | 8;
 
 /**
  * Whether the SYN is all that a socket has written. With TCP Fast Open, data goes with it (tcp_send_syn_data,
@@ -31,7 +28,7 @@ function hasData(kernel: Kernel, sock: Sock, { snd_una, write_seq }: TcpSock): b
 function passingProblem(sock: Sock, ends: Endpoints): string | undefined {
   if (isAtWork(sock)) return ', and a CPU or a system call was at it';
   if (sock.sk_err !== 0) return ', which has failed';
-  if ((sock.sk_userlocks & BOUND) !== 0) return ' from an address or a port of its choice';
+  if (isBound(sock)) return ' from an address or a port of its choice';
   if (sock.boundInterface !== 0) return ' through an interface of its choice (SO_BINDTODEVICE)';
   return isScoped(ends.destinationAddress) ? ', an address of one link' : undefined;
 }
@@ -77,7 +74,7 @@ export function tcpConnecting(
   if (tcp.fastopen_connect !== 0 || tcp.fastopen_req !== 0n || hasData(kernel, sock, tcp))
     refuse(' with its first data (TCP Fast Open)');
   const passing = passingProblem(sock, ends);
-  const lasting = uncarried(tcp);
+  const lasting = uncarried(context, sock, tcp);
   const moment = lasting === undefined ? 'passing' : undefined;
   if ((passing ?? lasting) !== undefined && hasFastOpen(tcp)) throw fastOpenRefusal(where, moment);
   if (lasting !== undefined) throw new FileRefusal(`has a TCP connection ${lasting}`, moment, beingMadeLoss);

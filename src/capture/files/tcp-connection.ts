@@ -42,8 +42,14 @@ export function checkOwn(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
   if (problem !== undefined) refuse(problem);
 }
 
-/** Why a connection that can be read, or is begun anew, cannot be as it was. */
-export function uncarried(tcp: TcpSock): string | undefined {
+/**
+ * Why a connection that can be read, or is begun anew, cannot be as it was. While a system boots, the peer of
+ * one that is not there yet gets a reset for all that it sends, and what is needed to make one again would be
+ * in the way of those that are there.
+ */
+export function uncarried(context: CaptureContext, sock: Sock, tcp: TcpSock): string | undefined {
+  if (context.isSandboxed(context.system.holdersOfObject(sock.address)))
+    return "that the system's network would answer before its sandbox is there";
   if (tcp.is_mptcp === 1) return 'over several paths (MPTCP)';
   if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) return 'that is being opened (TCP_FASTOPEN)';
   if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)
@@ -58,7 +64,7 @@ export function uncarried(tcp: TcpSock): string | undefined {
  */
 export function possibleLoss(context: CaptureContext, sock: Sock, tcp: TcpSock): PossibleLoss | undefined {
   // Its queues are not looked into without need.
-  if (!isAtWork(sock) && uncarried(tcp) === undefined) return undefined;
+  if (!isAtWork(sock) && uncarried(context, sock, tcp) === undefined) return undefined;
   try {
     readConnection(context, sock, tcp);
   } catch (error) {
@@ -179,7 +185,7 @@ function readConnection(context: CaptureContext, sock: Sock, tcp: TcpSock): TcpC
     timestamp: tcp.hasTimestamps === 0 ? undefined : nextTimestamp(clocks, tcp),
     window: windowOf(tcp),
   }));
-  const why = uncarried(tcp);
+  const why = uncarried(context, sock, tcp);
   if (why === undefined) return connection;
   throw new FileRefusal(`has a TCP connection ${why}`, undefined, { kind: 'connections', why });
 }

@@ -20,6 +20,21 @@ const SOL_TCP = 6;
 /** include/uapi/linux/tcp.h: the option, and the value by which it is off and no segment is sent. */
 const TCP_REPAIR = 19;
 const REPAIR_OFF_SILENTLY = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
+const REPAIR_ON = Uint8Array.of(1, 0, 0, 0);
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+/** Any will do: nothing is sent there but a reset of a connection that nobody else has. */
+const SOME_PORT = [0, 1] as const;
+/** `struct sockaddr_in` and `sockaddr_in6`: 127.0.0.1, ::1 and ::ffff:127.0.0.1. */
+const LOOPBACK = {
+  four: Uint8Array.of(AF_INET, 0, ...SOME_PORT, 127, 0, 0, 1, ...new Array(8).fill(0)),
+  six: Uint8Array.of(AF_INET6, 0, ...SOME_PORT, ...new Array(19).fill(0), 1, 0, 0, 0, 0),
+  mapped: Uint8Array.of(
+    ...[AF_INET6, 0, ...SOME_PORT],
+    ...[0, 0, 0, 0, ...new Array(10).fill(0), 0xff, 0xff, 127, 0, 0, 1, 0, 0, 0, 0],
+  ),
+} as const;
 
 /**
  * Gives a socket what a reset leaves: no connection, ECONNRESET for whoever uses it next, and both directions
@@ -38,15 +53,31 @@ export function breakConnection(socket: number, as: Broken['as']): void {
 }
 
 /**
+ * Gives a socket that is neither bound nor connected a connection that only it knows of: under repair, none
+ * is made with anybody (tcp_connect, net/ipv4/tcp_output.c). It needs no network but the loopback, and the
+ * kernel chooses a port that is free. Where IPv6 is turned off there is no ::1, but IPv4 for the same
+ * socket.
+ */
+function connectUnderRepair(socket: number, family: NonNullable<Broken['unmade']>): void {
+  checked('setsockopt', setsockopt(socket, SOL_TCP, TCP_REPAIR, REPAIR_ON, 4));
+  const address = family === AF_INET ? LOOPBACK.four : LOOPBACK.six;
+  const result = connect(socket, address, address.length);
+  if (family === AF_INET6 && result < 0)
+    checked('connect', connect(socket, LOOPBACK.mapped, LOOPBACK.mapped.length));
+  else checked('connect', result);
+}
+
+/**
  * Resets the connections that are lost, when CRIU is done with them and before their processes run. Nothing
  * need be sent for it. Throws an Error if one cannot be: its process would wait for a peer that knows nothing
  * of it.
  */
 export function breakConnections(broken: RestorePlan['brokenConnections']): void {
-  for (const { pid, fd, as } of broken) {
+  for (const { pid, fd, as, unmade } of broken) {
     let socket = -1;
     try {
       socket = checked('pidfd_getfd', takeDescriptor(pid, fd));
+      if (unmade !== undefined) connectUnderRepair(socket, unmade);
       breakConnection(socket, as);
     } catch (error) {
       const which = `the connection of fd ${fd} of process ${pid}, which is lost,`;

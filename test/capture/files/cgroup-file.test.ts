@@ -1,61 +1,53 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { refuseFileOfCgroup } from '../../../src/capture/files/cgroup-file.ts';
-import { type NamedFile, namedFile } from '../../../src/capture/files/named.ts';
-import { FileRefusal } from '../../../src/capture/files/refusal.ts';
-import { noSandboxes } from '../../../src/capture/sandboxes.ts';
-import { pathInFileSystem } from '../../../src/linux/dcache.ts';
-import { fdSlots } from '../../../src/linux/fdtable.ts';
-import { fileAt } from '../../../src/linux/file.ts';
-import { findTaskByPid } from '../../../src/linux/pid.ts';
-import { taskAt } from '../../../src/linux/sched.ts';
-import { fileType, typeOf } from '../../../src/system/file-mode.ts';
-import { openFixture, releases, truthOf } from '../../vmcore/fixtures.ts';
+import { checkCgroup } from '../../../src/capture/files/cgroup-file.ts';
+import { inodeStruct } from '../../../src/linux/fs.ts';
+import { adviceFor } from '../../../src/report/advice.ts';
+import { fileType } from '../../../src/system/file-mode.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
+
+const HOME = 0x1000n;
 
 for (const release of releases) {
-  suite(`files of cgroups for a process of ${release}`, () => {
-    const kernel = openFixture(release);
-    const { files } = taskAt(kernel, findTaskByPid(kernel, truthOf(release).kinds.pid) ?? assert.fail());
-    /** Its files, as if they were on the file system of cgroups. */
-    const named = fdSlots(kernel, files).flatMap(({ file }): NamedFile[] => {
+  suite(`open files of cgroups of ${release}`, () => {
+    const kernel = new MadeKernel(release);
+    const entry = (parent?: bigint): bigint => {
+      const dentry = kernel.allocate('dentry');
+      kernel.set('dentry', dentry, 'd_parent', parent ?? dentry);
+      return dentry;
+    };
+    const root = entry();
+    const slice = entry(root);
+    const service = entry(slice);
+
+    function check(dentry: bigint, type: number, { name = 'cgroup2', namespace = 0n } = {}): string {
+      const inode = kernel.allocate('inode');
+      kernel.set('inode', inode, 'i_mode', type | 0o644);
+      const sandboxes = { unitOf: (one: bigint) => (one === HOME ? 'a.service' : undefined) };
+      const file = { path: '/cgroup', dentry, inode: kernel.bind(inodeStruct).at(inode), namespace };
       try {
-        const opened = fileAt(kernel, file);
-        if (opened === undefined) return [];
-        const one = namedFile({ kernel, sandboxes: noSandboxes }, opened.f_mnt, opened.f_dentry);
-        return [{ ...one, fileSystem: { ...one.fileSystem, name: 'cgroup2' } }];
-      } catch (error) {
-        // Pipes, sockets and the like.
-        if (error instanceof FileRefusal) return [];
-        throw error;
-      }
-    });
-    const depthOf = ({ dentry }: NamedFile): number =>
-      pathInFileSystem(kernel, dentry).split('/').filter(Boolean).length;
-    const isDirectory = ({ inode }: NamedFile): boolean => typeOf(inode.i_mode) === fileType.directory;
-    const look = (file: NamedFile, sandboxes = noSandboxes): string => {
-      try {
-        refuseFileOfCgroup({ kernel, sandboxes }, file);
-        return 'opened again';
+        checkCgroup({ kernel, sandboxes }, { ...file, fileSystem: { name, onDisk: false } });
+        return 'is there';
       } catch (error) {
         return String(error);
       }
-    };
+    }
+    const REFUSED =
+      'FileRefusal: has /cgroup open, in a cgroup that is not there yet when it would come back';
 
-    test('are opened again in the root cgroup, and refused in others, which are not there', () => {
-      const inRoot = named.find((file) => depthOf(file) === 1 && !isDirectory(file)) ?? assert.fail();
-      assert.equal(look(inRoot), 'opened again');
-      const directory = 0o040755;
-      const below = { ...inRoot, inode: Object.create(inRoot.inode, { i_mode: { value: directory } }) };
-      const why = `FileRefusal: has ${below.path} open, of a cgroup that is made when the system boots`;
-      assert.equal(look(below), why);
-      assert.equal(look({ ...below, fileSystem: { ...below.fileSystem, name: 'proc' } }), 'opened again');
-      // The root cgroup itself.
-      const root = named.find((file) => depthOf(file) === 0) ?? assert.fail();
-      assert.equal(look(root), 'opened again');
+    test('come back if they are of the root, which is there first of all', () => {
+      assert.equal(check(root, fileType.directory), 'is there');
+      assert.equal(check(entry(root), fileType.regular), 'is there');
+      assert.equal(check(service, fileType.regular, { name: 'sysfs' }), 'is there');
     });
 
-    test('are opened again in a sandbox, whose unit has its cgroup by then', () => {
-      for (const file of named) assert.equal(look(file, { unitOf: () => 'web.service' }), 'opened again');
+    test('are refused below the root, files and directories, unless they are opened in a sandbox', () => {
+      for (const directory of [slice, service]) assert.equal(check(directory, fileType.directory), REFUSED);
+      for (const directory of [slice, service])
+        assert.equal(check(entry(directory), fileType.regular), REFUSED);
+      assert.equal(check(entry(service), fileType.regular, { namespace: HOME }), 'is there');
+      assert.match(adviceFor(REFUSED.slice('FileRefusal: '.length)) ?? '', /service manager/);
     });
   });
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { pressureTrigger } from '../../../src/capture/files/pressure.ts';
+import { hasRead, pressureTrigger } from '../../../src/capture/files/pressure.ts';
 import { fmode } from '../../../src/linux/file.ts';
 import { releases } from '../../vmcore/fixtures.ts';
 import { MadeKernel } from '../../vmcore/made-kernel.ts';
@@ -9,8 +9,28 @@ const OWN = '/sys/fs/cgroup/system.slice/a.service/memory.pressure';
 
 for (const release of releases) {
   suite(`files of ${release} that tell of pressure`, () => {
+    /** The dentry at a path from the root of its file system. */
+    function dentryAt(kernel: MadeKernel, path: string): bigint {
+      const root = kernel.allocate('dentry');
+      kernel.set('dentry', root, 'd_parent', root);
+      return path.split('/').reduce((parent, name) => {
+        const [dentry, text] = [kernel.allocate('dentry'), kernel.allocate('page')];
+        kernel.write(text, Buffer.from(`${name}\0`));
+        kernel.set('dentry', dentry, 'd_parent', parent);
+        kernel.set('dentry', dentry, 'd_name.len', name.length);
+        kernel.set('dentry', dentry, 'd_name.name', text);
+        return dentry;
+      }, root);
+    }
+
     /** An open file with a trigger, if one is given, as the two file systems have it. */
-    function open(fileSystem: string, path: string, trigger?: Record<string, number | bigint>) {
+    function open(
+      fileSystem: string,
+      path: string,
+      trigger?: Record<string, number | bigint>,
+      own = path.replace(/^\/(proc|sys\/fs\/cgroup|srv)\//, ''),
+      readTo = 0n,
+    ) {
       const kernel = new MadeKernel(release);
       const seq = kernel.allocate('seq_file');
       let place: readonly [string, bigint, string] = ['seq_file', seq, 'private'];
@@ -26,11 +46,15 @@ for (const release of releases) {
           kernel.set('psi_trigger', address, member, value);
         kernel.set(...place, address);
       }
+      kernel.set('seq_file', seq, 'read_pos', readTo);
+      const dentry = dentryAt(kernel, own);
       return (f_mode = fmode.read | fmode.write, f_ep = 0n): string => {
         const file = { f_mode, f_ep, private_data: seq };
         try {
-          const found = pressureTrigger(kernel, file, { path, fileSystem: { name: fileSystem } });
-          return found === undefined ? 'none' : `${found.text}${found.isTold ? ', told' : ''}`;
+          const found = pressureTrigger(kernel, file, { path, dentry, fileSystem: { name: fileSystem } });
+          if (found === undefined) return 'none';
+          const read = hasRead(found, 20n) ? ', read in part' : '';
+          return `${found.text}${found.isTold ? ', told' : ''}${read}`;
         } catch (error) {
           return String(error);
         }
@@ -47,6 +71,25 @@ for (const release of releases) {
         open('proc', '/proc/pressure/cpu', { ...some, state: 4, event: 1 })(),
         'some 150000 1000000, told',
       );
+    });
+
+    test('have one as well that was about to go off', () => {
+      const about = { ...some, pending_event: 1 };
+      assert.equal(open('cgroup2', OWN, about)(), 'some 150000 1000000, told');
+    });
+
+    test('have been read in part if reading has led to where they are, not if writing has', () => {
+      const own = 'a.service/memory.pressure';
+      assert.equal(open('cgroup2', OWN, some, own, 20n)(), 'some 150000 1000000, read in part');
+      assert.equal(open('cgroup2', OWN, some, own)(), 'some 150000 1000000');
+    });
+
+    test('are told by their own names, wherever they are mounted', () => {
+      const [cgroup, system] = ['system.slice/a.service/memory.pressure', 'pressure/memory'];
+      assert.equal(open('cgroup2', '/srv/stalls', some, cgroup)(), 'some 150000 1000000');
+      assert.equal(open('proc', '/srv/stalls', some, system)(), 'some 150000 1000000');
+      assert.equal(open('cgroup2', '/srv/memory.pressure', some, 'a.service/memory.max')(), 'none');
+      assert.equal(open('proc', '/proc/pressure/memory', some, 'x/pressure/memory')(), 'none');
     });
 
     test('have none where none was set, or where nobody can have set one', () => {

@@ -95,10 +95,36 @@ else:
     print(listener.accept()[0].recv(10))
 `;
 
+/** Has a socket without a connection, which becomes one that was reset. */
+const UNMADE = `
+import socket, sys
+s = socket.socket(socket.AF_INET6 if sys.argv[1] == '::1' else socket.AF_INET)
+s.setblocking(sys.argv[2] == 'blocks')
+how = 'broken'
+${GOES}print(s.getsockname()[0])
+seen('recv', lambda: s.recv(10))
+seen('send', lambda: s.send(b'x'))
+seen('recv', lambda: s.recv(10))
+seen('peer', s.getpeername)
+`;
+
+/** The same, and was being made: its program tries again. */
+const UNMADE_CONNECTING = `
+import socket, sys
+listener = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+s = socket.socket(listener.family)
+how = 'broken'
+${GOES}print(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+s.connect(listener.getsockname())
+s.send(b'hello')
+print(listener.accept()[0].recv(10))
+`;
+
 async function ran(
   program: string,
   given: readonly string[],
   as: 'connected' | 'connecting' | undefined,
+  unmade?: 2 | 10,
 ): Promise<string> {
   const child = spawn('python3', ['-I', '-S', '-c', program, ...given], {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -109,7 +135,7 @@ async function ran(
     const said: string[] = [];
     const [line] = await once(lines, 'line');
     lines.on('line', (more) => said.push(more));
-    if (as !== undefined) breakConnections([{ pid, fd: Number(line), as }]);
+    if (as !== undefined) breakConnections([{ pid, fd: Number(line), as, unmade }]);
     child.stdin.end('\n');
     await once(lines, 'close');
     return said.join('\n');
@@ -157,6 +183,23 @@ suite('a connection that is lost', { skip: process.getuid?.() !== 0 }, () => {
   test('and was being made is made by the call that is made again', async () => {
     assert.equal(await ran(CONNECTING, ['again'], 'connecting'), "b'hello'");
   });
+
+  for (const [address, family] of [
+    ['127.0.0.1', 2],
+    ['::1', 10],
+  ] as const) {
+    test(`and was not made by CRIU is to its process as one that was reset (${address})`, async () => {
+      for (const blocking of ['blocks', 'does not']) {
+        const seen = await ran(UNMADE, [address, blocking], 'connected', family);
+        const nobody = family === 2 ? '0.0.0.0' : '::';
+        assert.equal(seen, `${nobody}\nrecv 104\nsend 32\nrecv b''\npeer 107`);
+      }
+    });
+
+    test(`and was not made by CRIU, and was being made, can be tried again (${address})`, async () => {
+      assert.equal(await ran(UNMADE_CONNECTING, [address], 'connecting', family), "104\nb'hello'");
+    });
+  }
 
   test('and cannot be broken is an error: its process must not run', () => {
     assert.throws(

@@ -115,10 +115,16 @@ export const restorePlanSchema = z.strictObject({
     .optional(),
   /**
    * Sockets whose connection is lost, and which are reset before they can be used: a process and a descriptor
-   * that lead there, and whether the connection had been made.
+   * that lead there, and whether the connection had been made. With a family, CRIU does not make a connection
+   * that can be reset.
    */
   brokenConnections: z.array(
-    z.strictObject({ pid: z.int(), fd: z.int(), as: z.enum(['connected', 'connecting']) }),
+    z.strictObject({
+      pid: z.int(),
+      fd: z.int(),
+      as: z.enum(['connected', 'connecting']),
+      unmade: z.union([z.literal(2), z.literal(10)]).optional(),
+    }),
   ),
   /** personality(2) of all processes of the group. */
   personality: z.int(),

@@ -30,10 +30,10 @@ function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
 function brokenConnectionsOf(group: ProcessGroup): RestorePlan['brokenConnections'] {
   return group.files.files.flatMap((file) => {
     if (file.type !== 'inet' || file.broken === undefined) return [];
-    const { broken } = file;
+    const { broken, connection, family } = file;
     const [holder] = holderOf(group, file.id);
     if (holder === undefined) throw new Error('a connection that is lost has no descriptor to reset it by');
-    return [{ ...holder, as: broken }];
+    return [{ ...holder, as: broken, ...(connection === undefined ? { unmade: family } : {}) }];
   });
 }
 

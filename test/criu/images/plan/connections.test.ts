@@ -73,12 +73,20 @@ test('a connection that is lost is made, and is in the plan with the descriptor 
   try {
     const lost: InetSocket = { ...socketAt([10, 0, 2, 15]), broken: 'connecting' };
     const kept: InetSocket = { ...socketAt([10, 0, 2, 16]), id: 2 };
+    const unmade: InetSocket = { ...socketAt([0, 0, 0, 0], false), id: 3, broken: 'connected' };
     const group = groupOf([processOf(7)]);
-    const descriptors = [lost, kept].map(({ id }) => ({ fd: 40 + id, fileId: id, closeOnExec: false }));
-    const files = { ...group.files, files: [lost, kept], tables: [{ filesId: 7, descriptors }] };
+    const descriptors = [lost, kept, unmade].map(({ id }) => ({
+      fd: 40 + id,
+      fileId: id,
+      closeOnExec: false,
+    }));
+    const files = { ...group.files, files: [lost, kept, unmade], tables: [{ filesId: 7, descriptors }] };
     writeRestorePlan(directory, { ...group, files });
     const { brokenConnections, connections } = readRestorePlan(directory);
-    assert.deepEqual(brokenConnections, [{ pid: 7, fd: 41, as: 'connecting' }]);
+    assert.deepEqual(brokenConnections, [
+      { pid: 7, fd: 41, as: 'connecting' },
+      { pid: 7, fd: 43, as: 'connected', unmade: 2 },
+    ]);
     assert.equal(connections?.count, 2);
     const without = { ...files, tables: [] };
     rmSync(join(directory, RESTORE_PLAN));
