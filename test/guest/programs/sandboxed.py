@@ -33,7 +33,10 @@ if runtime is not None:
     # On a disk it outlives its service.
     if os.path.exists(listening):
         os.unlink(listening)
-    listener.bind(listening)
+    # By another name, or through a link.
+    bound_as = os.environ.get("BOUND_AS", listening)
+    listener.bind(bound_as)
+    os.rename(bound_as, listening)
     os.chmod(listening, 0o640)
     listener.listen(7)
     if os.environ.get("UNLINKED") is not None:
