@@ -259,12 +259,10 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
   test('nothing of it is left over', async () => {
     assert.deepEqual(report.errors, []);
     assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
-    assert.equal(
-      await guest.sh(
-        'ls -d /tmp/systemd-private-*-private-tmp.service-* /var/tmp/systemd-private-*-private-tmp.service-* 2>/dev/null | wc -l',
-      ),
-      '0',
-    );
+    // It has been stopped. Where nobody comes back it runs, and systemd-tmpfiles removes nothing in this boot.
+    const left =
+      'ls -d /tmp/systemd-private-*-private-tmp.service-* /var/tmp/systemd-private-*-private-tmp.service-*';
+    if (RESTORED.includes('private-tmp')) assert.equal(await guest.sh(`${left} 2>/dev/null | wc -l`), '0');
     assert.equal(await guest.sh('ls /sys/fs/cgroup | grep otherworld-restore || true'), '');
     assert.equal(await guest.sh('cat /proc/sys/net/ipv4/ip_nonlocal_bind'), '0');
   });
