@@ -259,7 +259,7 @@ suite(`sandboxed services with ${release}`, { skip: !isWhole }, () => {
   test('nothing of it is left over', async () => {
     assert.deepEqual(report.errors, []);
     assert.equal(await guest.sh('systemctl --failed --plain --no-legend'), '');
-    // It has been stopped. Where nobody comes back it runs, and systemd-tmpfiles removes nothing in this boot.
+    // It has been stopped. Where nobody comes back it runs, and its directories are there.
     const left =
       'ls -d /tmp/systemd-private-*-private-tmp.service-* /var/tmp/systemd-private-*-private-tmp.service-*';
     if (RESTORED.includes('private-tmp')) assert.equal(await guest.sh(`${left} 2>/dev/null | wc -l`), '0');
