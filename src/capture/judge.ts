@@ -4,6 +4,7 @@ import { momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../mod
 import { attempt } from './attempt.ts';
 import type { FreePids } from './free-pids.ts';
 import { groupProcesses, type Member } from './groups.ts';
+import { procedureReasons } from './procedure/in-sandbox.ts';
 import type { ProcessSource } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
 import type { Home, Homes } from './sandboxes.ts';
@@ -68,7 +69,10 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
       const captured = attempt(refuse, () => groupParts(source, pids, home));
       if (captured === undefined) continue;
       const id = members[0]?.pid ?? 0;
-      kept.push({ id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks });
+      const group = { id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks };
+      const called = procedureReasons(source.kernel, group);
+      if (called.size === 0) kept.push(group);
+      else refused.push(...withReasons(members, called, ties));
       continue;
     }
     // Who is tied to others comes back when these do.
@@ -107,6 +111,19 @@ function groupParts(
 function byPath<T extends { readonly path: string }>(items: readonly T[]): T[] {
   const unique = [...new Map(items.map((item) => [item.path, item])).values()];
   return unique.toSorted((a, b) => a.path.length - b.path.length);
+}
+
+/** Refuses members for the reasons that some of them have, and the others because of these. */
+function withReasons(
+  members: readonly Member[],
+  reasons: ReadonlyMap<number, string>,
+  ties: CaptureResult['ties'],
+): Refusal[] {
+  const culprits = members.filter(({ pid }) => reasons.has(pid));
+  return members.map(({ pid, comm }) => {
+    const reason = reasons.get(pid) ?? tiedTo(pid, culprits, ties.get(pid) ?? []);
+    return { pid, comm, reasons: [reason] };
+  });
 }
 
 function tiedTo(

@@ -3,7 +3,6 @@ import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
-  deliveredPlans,
   describeGroupPlan,
   describeProcessPlan,
   keepWithoutProcedures,
@@ -75,12 +74,6 @@ export function imageGroups(
     const directory = groupDirectory(images, group.id);
     try {
       const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
-      if (group.sandbox !== undefined && deliveredPlans(applied.plans).length > 0) {
-        concludeGroup(report, group.id, 'failed', [
-          'has a crash procedure, which is not called in a sandbox',
-        ]);
-        return [];
-      }
       const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
       keepWithoutProcedures(group, applied.plans, directory);
       notePlans(report, applied.plans);

@@ -73,7 +73,11 @@ const table: readonly Advice[] = [
     pattern: /in a cgroup that is not there yet/,
     advice:
       'the service manager makes cgroups when the system boots, after the processes are there: a service in a sandbox comes ' +
-      'back later, and may have such a file open',
+      'back later, and may have files of the cgroup of its unit open',
+  },
+  {
+    pattern: /by which it would move processes as root/,
+    advice: 'cgroup.procs and cgroup.threads have to be closed when they are not written to',
   },
   {
     pattern: /seccomp/,

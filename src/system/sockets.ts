@@ -5,6 +5,7 @@ export const AF_NETLINK = 16;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 const SCM_RIGHTS = 1;
 /** Size of `sun_path` (unix(7)). */
 export const SUN_PATH_BYTES = 108;
@@ -34,6 +35,17 @@ export const shutdown = libcFunction<[fd: number, how: number]>('int shutdown(in
 export const setsockopt = libcFunction<
   [fd: number, level: number, option: number, value: Uint8Array, length: number]
 >('int setsockopt(int fd, int level, int option, const uint8_t *value, uint32_t length)');
+
+const getsockoptCall = libcFunction<
+  [fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array]
+>('int getsockopt(int fd, int level, int option, void *value, void *length)');
+
+/** An option that is an int (getsockopt(2)). @throws SystemCallError */
+export function intOption(fd: number, level: number, option: number): number {
+  const [value, length] = [Buffer.alloc(4), Buffer.of(4, 0, 0, 0)];
+  checked('getsockopt', getsockoptCall(fd, level, option, value, length));
+  return value.readInt32LE();
+}
 
 /** send(2). */
 export const send = libcFunction<[fd: number, data: Uint8Array, length: number, flags: number]>(

@@ -4,11 +4,13 @@ import { setTimeout } from 'node:timers/promises';
 import { runningArchitecture } from '../../src/arch/index.ts';
 import { captureCrashProcedures } from '../../src/capture/crash-procedure.ts';
 import { procedureFitness } from '../../src/capture/procedure/fitness.ts';
+import { procedureReasons } from '../../src/capture/procedure/in-sandbox.ts';
 import { applyCrashProcedures } from '../../src/criu/images/crash-procedure.ts';
 import { type CapturedProcedure, notContinuedStatus } from '../../src/model/crash-procedure.ts';
 import type { ProcessGroup } from '../../src/model/group.ts';
 import type { UnexpectedLoss } from '../../src/model/loss.ts';
 import { itemCapacity } from '../../src/model/procedure-incident.ts';
+import type { Sandbox } from '../../src/model/sandbox.ts';
 import { codeOf, stage, startSubject } from './stage.ts';
 
 const occasion = { id: '20261122-101112-c0ffee', panicTimeNanoseconds: 1_795_000_000_000_000_001n };
@@ -143,6 +145,20 @@ test('a process for its procedure alone is never without it', async () => {
   const ignored: CapturedProcedure = { pid: subject.pid, valid: false, reason: 'has a wrong checksum' };
   assert.throws(() => applyCrashProcedures(alone, [ignored], occasion), /has a wrong checksum/);
   assert.throws(() => applyCrashProcedures(alone, [], occasion), /has no crash procedure/);
+  await apply(group);
+  process.kill(subject.pid, 'SIGKILL');
+  await subject.exit;
+});
+
+test('a process in a sandbox whose procedure would be called is refused, since it is not called there', async () => {
+  const subject = await startSubject('told');
+  const { group, kernel, apply } = await stage(subject.pid);
+  const sandbox: Sandbox = { unit: 'a.service', mounts: [], outside: [], privateDirectories: [] };
+  const reason = 'has a crash procedure, which is not called in a sandbox';
+  assert.deepEqual([...procedureReasons(kernel, { ...group, sandbox })], [[subject.pid, reason]]);
+  assert.equal(procedureReasons(kernel, group).size, 0);
+  const without = { ...group, files: { ...group.files, memfds: [] } };
+  assert.equal(procedureReasons(kernel, { ...without, sandbox }).size, 0);
   await apply(group);
   process.kill(subject.pid, 'SIGKILL');
   await subject.exit;

@@ -185,7 +185,7 @@ export function pathFile(
 ): PathFile {
   const place = placeOf(context, named);
   const { path, ghostId } = place;
-  checkCgroup(context, named);
+  checkCgroup(context, named, rest.flags);
   remember(context, named, path);
   if (named.fileSystem.onDisk && ghostId === undefined)
     pathFilesOf(context, named.namespace).inodesOnDisk.set(path, named.inode);

@@ -240,7 +240,7 @@ export class MemoryCapture {
       openFlags: openFlags(flags),
       offsetBytes: view.vm_pgoff * PAGE_SIZE,
       prot: protectionOf(flags),
-      locked: (flags & VM.locked) !== 0,
+      locked: (flags & (VM.locked | VM.lockOnFault)) === VM.locked,
     });
   }
 

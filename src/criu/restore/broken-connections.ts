@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { takeDescriptor } from '../../system/descriptors.ts';
 import { SystemCallError } from '../../system/errno.ts';
 import { checked } from '../../system/libc.ts';
-import { connect, setsockopt, shutdown } from '../../system/sockets.ts';
+import { connect, intOption, SO_REUSEADDR, SOL_SOCKET, setsockopt, shutdown } from '../../system/sockets.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 
@@ -77,8 +77,11 @@ export function breakConnections(broken: RestorePlan['brokenConnections']): void
     let socket = -1;
     try {
       socket = checked('pidfd_getfd', takeDescriptor(pid, fd));
+      const reuse = intOption(socket, SOL_SOCKET, SO_REUSEADDR);
       if (unmade !== undefined) connectUnderRepair(socket, unmade);
       breakConnection(socket, as);
+      // It goes when repair is turned off (do_tcp_setsockopt, net/ipv4/tcp.c), and its port would be taken.
+      checked('setsockopt', setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, Uint8Array.of(reuse, 0, 0, 0), 4));
     } catch (error) {
       const which = `the connection of fd ${fd} of process ${pid}, which is lost,`;
       throw new Error(`${which} cannot be reset: ${messageOf(error)}`, { cause: error });

@@ -29,6 +29,7 @@ import select, socket, struct, sys
 how, address, first = sys.argv[1:]
 listener = socket.create_server((address, 0), family=socket.AF_INET6 if ':' in address else socket.AF_INET)
 s = socket.create_connection(listener.getsockname()[:2])
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, first == 'send')
 peer, _ = listener.accept()
 epoll = select.epoll()
 epoll.register(s, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
@@ -44,6 +45,7 @@ for i in range(2):
 seen('peer', s.getpeername)
 seen('shutdown', lambda: s.shutdown(socket.SHUT_RDWR))
 seen('SO_ERROR', lambda: s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+seen('SO_REUSEADDR', lambda: s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR))
 `;
 
 /** Asks once, and connects again to the same listener: at once, or when the socket has been let go of. */
@@ -100,12 +102,14 @@ const UNMADE = `
 import socket, sys
 s = socket.socket(socket.AF_INET6 if sys.argv[1] == '::1' else socket.AF_INET)
 s.setblocking(sys.argv[2] == 'blocks')
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, s.getblocking())
 how = 'broken'
 ${GOES}print(s.getsockname()[0])
 seen('recv', lambda: s.recv(10))
 seen('send', lambda: s.send(b'x'))
 seen('recv', lambda: s.recv(10))
 seen('peer', s.getpeername)
+print(s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR))
 `;
 
 /** The same, and was being made: its program tries again. */
@@ -153,6 +157,7 @@ suite('a connection that is lost', { skip: process.getuid?.() !== 0 }, () => {
           ran(SUBJECT, ['reset', address, first], undefined),
         ]);
         assert.equal(seen, reset);
+        assert.match(seen, new RegExp(`^SO_REUSEADDR ${first === 'send' ? 1 : 0}$`, 'm'));
         assert.match(seen, first === 'option' ? /^SO_ERROR 104$/m : new RegExp(`^${first} 104$`, 'm'));
       });
     }
@@ -192,7 +197,10 @@ suite('a connection that is lost', { skip: process.getuid?.() !== 0 }, () => {
       for (const blocking of ['blocks', 'does not']) {
         const seen = await ran(UNMADE, [address, blocking], 'connected', family);
         const nobody = family === 2 ? '0.0.0.0' : '::';
-        assert.equal(seen, `${nobody}\nrecv 104\nsend 32\nrecv b''\npeer 107`);
+        assert.equal(
+          seen,
+          `${nobody}\nrecv 104\nsend 32\nrecv b''\npeer 107\n${blocking === 'blocks' ? 1 : 0}`,
+        );
       }
     });
 
