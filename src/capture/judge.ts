@@ -62,7 +62,12 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
     };
     const home = source.homes.of(pids);
     if (home === 'several') {
-      refuse(source.homes.reason(pids));
+      // Besides what each of them is refused for.
+      const reason = source.homes.reason(pids);
+      for (const member of members) {
+        member.findings.reasons.push(reason);
+        refused.push(refusalOf(member, member.findings));
+      }
       continue;
     }
     if (culprits.length === 0 && processes.length === members.length) {

@@ -21,11 +21,16 @@ const UNIT_DIRECTORIES = [
   '/lib/systemd/system',
 ];
 
+/** The template that a unit is made from: `a@.service` of `a@b.service`. The unit itself if it has none. */
+export function templateOf(unit: string): string {
+  return unit.replace(/@.*(\.[a-z]+)$/, '@$1');
+}
+
 /**
  * Whether a unit, or the template that it is made from, is installed; transient units (systemd-run) are not.
  */
 export function isInstalled(unit: string, directories: readonly string[] = UNIT_DIRECTORIES): boolean {
-  const template = unit.replace(/@.*(\.[a-z]+)$/, '@$1');
+  const template = templateOf(unit);
   return directories.some(
     (directory) => existsSync(join(directory, unit)) || existsSync(join(directory, template)),
   );

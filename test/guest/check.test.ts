@@ -6,6 +6,8 @@ import { after, before, suite, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { captureProcesses } from '../../src/capture/index.ts';
+import type { SandboxRequest } from '../../src/capture/sandboxes.ts';
+import { serviceOf, templateOf } from '../../src/config/service-units.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
 
@@ -62,13 +64,27 @@ suite(`checking the living kernel of ${release}`, () => {
     assert.deepEqual([unit.status, unit.processes.map(({ outcome }) => outcome)], [0, ['comes back']]);
   });
 
+  /** The service of a cgroup, if its unit outlives a boot. */
+  async function installedInGuest(): Promise<(path: string) => string | undefined> {
+    const names = await guest.sh('ls -1 /etc/systemd/system /usr/lib/systemd/system');
+    const installed = new Set(names.split('\n'));
+    return (path) => {
+      const unit = serviceOf(path);
+      const isThere = unit !== undefined && (installed.has(unit) || installed.has(templateOf(unit)));
+      return isThere ? unit : undefined;
+    };
+  }
+
   /** Why each of these would be refused, by a dump of the guest as it is now. */
-  async function dumped(roots: readonly number[]): Promise<ReadonlyMap<number, readonly string[]>> {
+  async function dumped(
+    roots: readonly number[],
+    services: SandboxRequest,
+  ): Promise<ReadonlyMap<number, readonly string[]>> {
     const path = join(scratch.path, 'vmcore');
     await guest.vmcore(path);
     const kernel = openKernel(path);
     try {
-      const { refused } = captureProcesses(kernel, { roots, includeDescendants: false });
+      const { refused } = captureProcesses(kernel, { roots, includeDescendants: false, services });
       return new Map(refused.map(({ pid, reasons }) => [pid, reasons.toSorted()]));
     } finally {
       kernel.close();
@@ -80,9 +96,10 @@ suite(`checking the living kernel of ${release}`, () => {
       .split('\n')
       .map(Number)
       .filter((pid) => pid > 1);
-    const before_ = await dumped(pids);
+    const services: SandboxRequest = { sandboxes: 'restore', serviceOf: await installedInGuest() };
+    const before_ = await dumped(pids, services);
     const { status, processes } = await check('--all');
-    const after_ = await dumped(pids);
+    const after_ = await dumped(pids, services);
     assert.equal(status, 3);
     assert.ok(processes.length > 10);
     // What changes between the dumps can have changed before the check, or behind it.
