@@ -32,7 +32,8 @@ export interface Observation {
   /** Number of keys and digest of all of them with their values. */
   readonly redisKeys: string;
   readonly redisRunId: string;
-  readonly counter: CounterStatus;
+  /** Undefined if there is none: its file goes with a counter that does not come back. */
+  readonly counter: CounterStatus | undefined;
   /** `name pid comm` of each process, by name. */
   readonly processes: string;
   readonly bootId: string;
@@ -60,9 +61,13 @@ export function describeCounter(status: CounterStatus): string {
   ].join('\n');
 }
 
-/** The counter's status file, now. */
-export async function readCounter(guest: string): Promise<CounterStatus> {
-  return counterStatus.parse(JSON.parse(await inGuest(guest, scripts.counter)));
+/** The counter's status file, now; undefined if there is none. */
+export async function readCounter(guest: string): Promise<CounterStatus | undefined> {
+  return parseCounter(await inGuest(guest, scripts.counter));
+}
+
+function parseCounter(text: string): CounterStatus | undefined {
+  return text.trim() === '' ? undefined : counterStatus.parse(JSON.parse(text));
 }
 
 /** Redis itself computes the digest: of the name and the serialised value of every key, in order. */
@@ -84,7 +89,7 @@ const scripts = {
   pythonScreen: 'tmux -L demo capture-pane -p -t python',
   redisKeys: `redis-cli --raw eval "${digestOfKeys}" 0`,
   redisRunId: "redis-cli info server | tr -d '\\r' | sed -n 's/^run_id://p'",
-  counter: `cat ${counterStatusPath}`,
+  counter: `if [ -e ${counterStatusPath} ]; then cat ${counterStatusPath}; fi`,
   processes: [
     `show() { echo "$1 $2 $(cat /proc/$2/comm)"; }`,
     `show tmux ${pidOf('demo', 'joe', 'pid')}`,
@@ -119,7 +124,7 @@ export async function observe(guest: string): Promise<Observation> {
     pythonScreen: text('pythonScreen'),
     redisKeys: line('redisKeys'),
     redisRunId: line('redisRunId'),
-    counter: counterStatus.parse(JSON.parse(text('counter'))),
+    counter: parseCounter(text('counter')),
     processes: line('processes'),
     bootId: line('bootId'),
     uptimeSeconds: Number(line('uptime')),

@@ -93,6 +93,7 @@ async function panicAndLook(guest: string, programs: Programs, display: DemoDisp
   display.show('JOE with a crash procedure', before.rescueScreen);
   display.show('Python, with variables', before.pythonScreen);
   display.show('Redis: keys, and a digest of all of them', before.redisKeys);
+  if (before.counter === undefined) throw new LabError('the counter has ended before the panic');
   display.show('counter', describeCounter(before.counter));
   const load = await startLoad(guest, display.progress);
   display.show('Redis under load', describeLoad(load));
@@ -162,12 +163,17 @@ async function look(guest: string, display: DemoDisplay, known: Known): Promise<
 }
 
 /**
- * Waits until the counter has been all through its memory since the panic; the table tells if it never was.
+ * Waits until the counter has been all through its memory since the panic. The table tells if it never was,
+ * or if there is no counter any more.
  */
-async function waitForWholeCheck(guest: string, before: CounterStatus): Promise<void> {
+async function waitForWholeCheck(guest: string, before: CounterStatus | undefined): Promise<void> {
+  if (before === undefined) return;
   const elapsed = guestClock(guestPid(guest) ?? 0);
-  while (elapsed() < WHOLE_CHECK_SECONDS && !wasCheckedWhole(before, await readCounter(guest)))
+  for (;;) {
+    const now = await readCounter(guest);
+    if (now === undefined || wasCheckedWhole(before, now) || elapsed() > WHOLE_CHECK_SECONDS) return;
     await sleep(1000);
+  }
 }
 
 /** @returns the screen that shows what was typed; empty if none does */

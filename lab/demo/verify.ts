@@ -1,6 +1,6 @@
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { LOAD_KEYS, type Load, type LoadAfterwards, wasReset, wasUnderLoad, wrongKeys } from './load.ts';
-import { type Observation, wasCheckedWhole } from './observation.ts';
+import { type CounterStatus, type Observation, wasCheckedWhole } from './observation.ts';
 import { savedText, unsavedText } from './scene.ts';
 
 /** One thing that has to be true after the panic. */
@@ -49,7 +49,7 @@ export function verify(evidence: Evidence): Row[] {
   return [
     ...survivalRows(evidence),
     ...loadRows(evidence),
-    ...counterRows(evidence),
+    ...counterRows(evidence.before.counter, evidence.after.counter),
     ...computingRows(evidence),
     ...kernelRows(evidence),
     ...procedureRows(evidence),
@@ -149,8 +149,14 @@ function pidsOf(processes: string): string {
     .join(' ');
 }
 
-function counterRows({ before, after }: Evidence): Row[] {
-  const [old, now] = [before.counter, after.counter];
+/** A counter that has not come back fails in each of them. */
+export function counterRows(old: CounterStatus | undefined, now: CounterStatus | undefined): Row[] {
+  if (old === undefined || now === undefined) {
+    const whats = ['words checked', 'all its memory', 'errors', 'monotonic clock'];
+    return whats.map((what) =>
+      row('survival', `counter: ${what}`, old === undefined ? 'none' : '', 'gone', false),
+    );
+  }
   const seconds = (nanoseconds: number): string => `${(nanoseconds / 1e9).toFixed(1)} s`;
   const outage = now.largestRealtimeGapNanoseconds;
   const monotonic = now.largestMonotonicGapNanoseconds;

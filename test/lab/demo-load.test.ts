@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { LOAD_BATCH, LOAD_KEYS, wrongKeys } from '../../lab/demo/load.ts';
-import { computingRows, loadRows } from '../../lab/demo/verify.ts';
+import { computingRows, counterRows, loadRows } from '../../lab/demo/verify.ts';
 
 /** The values of all keys when so many writes, numbered from 0 on, have been done. */
 function valuesAfter(writes: number): (number | undefined)[] {
@@ -86,5 +86,28 @@ suite('the table of the demo', () => {
     assert.equal(verdict([]), false, 'it had ended before the panic');
     assert.equal(verdict(['restored'], { orbitsAfter: 'abd' }), false);
     assert.equal(verdict(['restored'], { orbits: { ...orbits, isEarly: false } }), false);
+  });
+});
+
+suite('the counter', () => {
+  const before = {
+    ...{ pid: 7, sizeMiB: 256, threads: 2, errors: 0, passes: 1, wordsChecked: 10, vectorChecks: 3 },
+    ...{ leastCheckedSinceLargestGap: 5, wordsOfThread: 4, monotonicNanoseconds: 1, realtimeNanoseconds: 1 },
+    ...{ largestMonotonicGapNanoseconds: 1, largestRealtimeGapNanoseconds: 2 },
+  };
+  const after = {
+    ...{ ...before, wordsChecked: 11, vectorChecks: 4 },
+    ...{ largestMonotonicGapNanoseconds: 1e9, largestRealtimeGapNanoseconds: 60e9 },
+  };
+  const results = (now: typeof after | undefined) => counterRows(before, now).map(({ ok }) => ok);
+
+  test('goes on, has checked all its memory since, and has seen little of the outage', () => {
+    assert.deepEqual(results(after), [true, true, true, true]);
+    assert.deepEqual(results({ ...after, errors: 1 }), [true, true, false, true]);
+  });
+
+  test('that has not come back is gone in each row, and none is true', () => {
+    assert.deepEqual(results(undefined), [false, false, false, false]);
+    for (const { after: text } of counterRows(before, undefined)) assert.equal(text, 'gone');
   });
 });
