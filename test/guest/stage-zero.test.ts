@@ -101,6 +101,8 @@ for (const { name, cpus, append = '', fault, cpu, offline } of chosen) {
       // Two wait for a FIFO (openat), where nothing is in doubt yet; the third computes.
       const waiting = `grep -l '^257 ' $(pgrep -P ${vforkPid} | sed 's|.*|/proc/&/syscall|')`;
       await guest.until(`test $(pgrep -P ${vforkPid} | wc -l) = 3 && test $(${waiting} | wc -l) = 2`, 60);
+      // Nobody has the FIFO open yet: it is there afterwards if the journal has it.
+      await guest.sh('sync');
       report = await guest.panic(fault, cpu);
       const { phase, saved, missing, milliseconds, problems } = report.stageZero ?? {};
       t.diagnostic(`${milliseconds} ms for ${saved} processors`);
