@@ -129,10 +129,12 @@ export function wasUnderLoad(
 export function wasReset(
   {
     processes,
-  }: { readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'notes'>[] },
+  }: { readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'losses'>[] },
   { pid }: Pick<Load, 'pid'>,
   redis: number,
 ): boolean {
-  const note = new RegExp(`is reset: its other end was that of PID ${pid} `);
-  return processes.some((process) => process.pid === redis && process.notes.some((text) => note.test(text)));
+  const words = new RegExp(`is reset: its other end was that of PID ${pid} `);
+  return processes.some(
+    (process) => process.pid === redis && process.losses?.some(({ what }) => words.test(what)) === true,
+  );
 }

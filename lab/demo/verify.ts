@@ -40,7 +40,7 @@ interface Judged {
   readonly before: Pick<Observation, 'processes'>;
   readonly report: {
     readonly stageZero?: Pick<NonNullable<IncidentReport['stageZero']>, 'saved' | 'processors'> | undefined;
-    readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'notes' | 'outcome'>[];
+    readonly processes: readonly Pick<IncidentReport['processes'][number], 'pid' | 'losses' | 'outcome'>[];
   };
 }
 

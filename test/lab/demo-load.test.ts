@@ -42,9 +42,10 @@ suite('what Redis has of the acknowledged writes', () => {
 suite('the table of the demo', () => {
   const acknowledged = LOAD_KEYS * 3;
   const before = { processes: 'joe 7 joe\nredis 8 redis-server' };
-  const note = 'the connection is reset: its other end was that of PID 9 (python3)';
+  const what = 'the connection is reset: its other end was that of PID 9 (python3)';
+  const losses = [{ kind: 'connections' as const, what }];
   const outcome = 'restored' as const;
-  const report = { processes: [{ pid: 8, outcome, notes: [note] }] };
+  const report = { processes: [{ pid: 8, outcome, losses }] };
   const load = { pid: 9, requestsPerSecond: 1, acknowledged: acknowledged - 200 };
   const ends = { isGone: true, isReset: true, servesNew: true };
   const loadAfter = {
@@ -65,7 +66,7 @@ suite('the table of the demo', () => {
   });
 
   test('looks for the reset of the client in what is said of Redis itself', () => {
-    const ofAnother = { processes: [{ pid: 7, outcome, notes: [note] }] };
+    const ofAnother = { processes: [{ pid: 7, outcome, losses }] };
     assert.deepEqual(verdicts({ report: ofAnother }), [true, false]);
     assert.deepEqual(verdicts({ before: { processes: 'joe 7 joe' } }), [true, false]);
   });
@@ -77,7 +78,7 @@ suite('the table of the demo', () => {
       outcomes: readonly ('restored' | 'refused')[],
       more: object = {},
     ): boolean | undefined => {
-      const processes = outcomes.map((outcome) => ({ pid: 5, outcome, notes: [] }));
+      const processes = outcomes.map((outcome) => ({ pid: 5, outcome }));
       const evidence = { orbits, orbitsAfter: 'abc', report: { stageZero, processes }, ...more };
       return computingRows(evidence)[0]?.ok;
     };
