@@ -3,30 +3,9 @@ import { describe, it } from 'node:test';
 import { describeGroupPlan, describeProcessPlan } from '../../../../src/criu/images/plan/describe-plan.ts';
 import type { Preparation } from '../../../../src/criu/images/plan/preparation.ts';
 import type { RestorePlan } from '../../../../src/criu/images/plan/restore-plan.ts';
-import { processOf, threadOf } from '../../processes.ts';
+import { lateNothing, processOf, threadOf } from '../../processes.ts';
 
-const nothing: RestorePlan = {
-  ...{ pids: [7], numbers: [7], options: [], journalSockets: [], personality: 0, affinities: [] },
-  ...{
-    ioPriorities: [],
-    timerSlacks: [],
-    coredumpFilters: [],
-    sockets: [],
-    brokenConnections: [],
-    lateNames: [],
-    exclusiveTerminals: [],
-  },
-  ...{
-    wallClockTimers: [],
-    fifos: [],
-    pressureTriggers: [],
-    memoryKeys: [],
-    mdwe: [],
-    memoryLocks: [],
-    signals: [],
-    aioRequests: 0,
-  },
-};
+const nothing: RestorePlan = { ...lateNothing, pids: [7], numbers: [7] };
 const unprepared: Preparation = {
   ...{ version: 2, directories: [], files: [], symlinks: [], names: [], checks: [], socketNames: [] },
 };
