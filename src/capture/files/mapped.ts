@@ -7,9 +7,9 @@ import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import { type CaptureContext, noOwner } from './context.ts';
 import { memoryKinds } from './kinds.ts';
-import { memoryFileKind } from './memory-file.ts';
+import { memoryFileKind } from './memory/memory-file.ts';
 import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
-import { noteContent, pathFile } from './path.ts';
+import { noteContent, pathFile } from './path/path.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**
