@@ -3,6 +3,7 @@ import { O_PATH } from './file-calls.ts';
 import { checked, libcFunction } from './libc.ts';
 
 const CLONE_FS = 0x200;
+const CLONE_NEWNET = 0x4000_0000;
 /** CLONE_NEW*, by the name of the namespace in /proc/PID/ns. */
 const kinds = { mnt: 0x20000, uts: 0x0400_0000, ipc: 0x0800_0000 } as const;
 type Kind = keyof typeof kinds;
@@ -67,6 +68,25 @@ export function withRoot<T>(directoryFd: number, use: () => T): T {
     } finally {
       for (const fd of before) closeSync(fd);
     }
+  }
+}
+
+/**
+ * Does something in a new network namespace, where there is nothing but a loopback that is down. It lasts as
+ * long as a socket that was made in it. Only this thread is there, so `use` must be done when it returns.
+ * Throws a SystemCallError if there cannot be one, or it cannot be left again.
+ */
+export function inNewNetwork<T>(use: () => T): T {
+  const own = openSync('/proc/thread-self/ns/net', constants.O_RDONLY);
+  try {
+    checked('unshare', unshare(CLONE_NEWNET));
+    try {
+      return use();
+    } finally {
+      checked('setns', setns(own, CLONE_NEWNET));
+    }
+  } finally {
+    closeSync(own);
   }
 }
 
