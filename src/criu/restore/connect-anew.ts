@@ -5,7 +5,8 @@ import { errnoText } from '../../system/errno.ts';
 import { connect, SOCK_NONBLOCK } from '../../system/sockets.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedConnect } from '../images/plan/restore-plan.ts';
-import { INTERFACE, ip, LAST_METRIC } from './connection-network.ts';
+import { ip, LAST_METRIC } from './connection-network.ts';
+import { INTERFACE } from './names.ts';
 
 /** `struct sockaddr_in` or `struct sockaddr_in6` (ip(7), ipv6(7)). */
 export function socketAddress({

@@ -1,9 +1,5 @@
 import { spawnSync } from 'node:child_process';
 
-/**
- * The interface that has the addresses of connections while they are made; init.sh takes away what is left.
- */
-export const INTERFACE = 'otherworld0';
 /** No route that the machine has counts for less. */
 export const LAST_METRIC = 0xffff_ffff;
 

@@ -12,3 +12,9 @@ export const RELAY_NAME = 'otherworld-log';
 export const STREAMS_TAKEN = '/run/otherworld/streams-taken';
 /** The same list while it is made. */
 export const STREAMS_GIVEN = `${STREAMS_TAKEN}.part`;
+
+/**
+ * The interface that has the addresses of connections while they are made; init.sh, or the unit that restores
+ * into sandboxes, takes away what is left.
+ */
+export const INTERFACE = 'otherworld0';

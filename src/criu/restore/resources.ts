@@ -24,7 +24,7 @@ const makers: readonly MakeResource[] = [
   ({ directory }) => makeSemaphores(directory),
   ({ directory }) => makeMessageQueues(directory),
   ({ plan }) => raiseAioLimit(plan.aioRequests),
-  ({ plan, cgroup }) => prepareConnections(plan.connections, cgroup),
+  prepareConnections,
   ({ directory, firstFd, inside }) => makeDeletedFiles(directory, { firstFd, inside }),
   ({ plan, inside }) => bindLate(plan.lateNames, inside?.remade ?? new Set()),
 ];

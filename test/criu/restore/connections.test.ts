@@ -3,13 +3,16 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { createConnection, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, suite, test } from 'node:test';
+import type { RestorePlan } from '../../../src/criu/images/plan/restore-plan.ts';
 import { connectAnew } from '../../../src/criu/restore/connect-anew.ts';
-import { INTERFACE, ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
+import { ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
 import { prepareConnections } from '../../../src/criu/restore/connections.ts';
+import { INTERFACE } from '../../../src/criu/restore/names.ts';
+import type { Where } from '../../../src/criu/restore/others-directories/open-directory.ts';
 import { cgroups } from './cgroups.ts';
 
 const needsRoot = {
@@ -25,6 +28,16 @@ try:
     print('connected')
 except TimeoutError:
     print('nothing')
+`;
+
+const LISTEN = `
+import socket, sys
+open(sys.argv[1] + '/cgroup.procs', 'w').write('0')
+one = socket.socket()
+one.bind(('127.0.0.1', 0))
+one.listen()
+print(one.getsockname()[1], flush=True)
+sys.stdin.readline()
 `;
 
 const CONNECTING = `
@@ -62,6 +75,8 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
   const directory = join(cgroups ?? '', `otherworld-test-connections-${process.pid}`);
   let server: Server;
   let port = '';
+  const prepare = (connections: RestorePlan['connections'], inside?: Where) =>
+    prepareConnections({ plan: { connections, sockets: [] }, cgroup: directory, inside });
   const connect = (seconds: number): string =>
     spawnSync('python3', ['-I', '-S', '-c', CONNECT, directory, port, String(seconds)], {
       encoding: 'utf8',
@@ -81,7 +96,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
 
   test('is there from when CRIU makes something until all is made', () => {
     const usual = mtu();
-    const resource = prepareConnections({ count: 1, addresses: [], connects: [] }, directory);
+    const resource = prepare({ count: 1, addresses: [], connects: [] });
     assert.equal(connect(20), 'connected');
     resource.begin?.();
     assert.equal(connect(0.3), 'nothing');
@@ -92,13 +107,45 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
     assert.deepEqual(resource.finish(true), []);
   });
 
+  test('leaves the loopback of a system that runs as it is, and lets nothing in either', async () => {
+    const usual = mtu();
+    const inside = { pid: process.pid, remade: new Set<string>() };
+    const listener = spawn('python3', ['-I', '-S', '-c', LISTEN, directory], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    try {
+      const lines = createInterface({ input: listener.stdout })[Symbol.asyncIterator]();
+      const to = Number((await lines.next()).value);
+      const reach = (milliseconds: number): Promise<string> =>
+        new Promise((resolve) => {
+          const socket = createConnection({ port: to, host: '127.0.0.1' });
+          const end = (what: string) => {
+            socket.destroy();
+            resolve(what);
+          };
+          socket.once('connect', () => end('connected')).once('error', () => end('error'));
+          socket.setTimeout(milliseconds, () => end('nothing'));
+        });
+      const resource = prepare({ count: 1, addresses: [], connects: [] }, inside);
+      resource.begin?.();
+      assert.equal(mtu(), usual);
+      assert.equal(await reach(300), 'nothing');
+      assert.deepEqual(resource.ready?.(), []);
+      assert.equal(await reach(20_000), 'connected');
+      assert.deepEqual(resource.finish(true), []);
+    } finally {
+      listener.kill('SIGKILL');
+      await once(listener, 'exit');
+    }
+  });
+
   test('is gone if the group does not come back, or if it cannot be made', () => {
     const usual = mtu();
-    const resource = prepareConnections({ count: 1, addresses: [], connects: [] }, directory);
+    const resource = prepare({ count: 1, addresses: [], connects: [] });
     resource.begin?.();
     assert.deepEqual(resource.finish(false), []);
     assert.equal(mtu(), usual);
-    const wrong = prepareConnections({ count: 1, addresses: ['no address'], connects: [] }, directory);
+    const wrong = prepare({ count: 1, addresses: ['no address'], connects: [] });
     assert.throws(() => wrong.begin?.(), /^Error: its TCP connections cannot be made again: ip: /);
     assert.equal(mtu(), usual);
     assert.equal(connect(20), 'connected');
@@ -114,7 +161,7 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
       const fd = Number(await line());
       const target = { family: 2, address: '7f000001', port: Number(port) } as const;
       const connects = [{ pid: subject.pid ?? 0, fd, flags: 2, ...target }];
-      const resource = prepareConnections({ count: 0, addresses: [], connects }, directory);
+      const resource = prepare({ count: 0, addresses: [], connects });
       resource.begin?.();
       assert.deepEqual(resource.ready?.(), []);
       subject.stdin.write('go\n');
@@ -169,14 +216,14 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
   test('is not there if a socket cannot connect', () => {
     const target = { family: 2, address: '7f000001', port: Number(port) } as const;
     const connects = [{ pid: process.pid, fd: 9000, flags: 2, ...target }];
-    const resource = prepareConnections({ count: 0, addresses: [], connects }, directory);
+    const resource = prepare({ count: 0, addresses: [], connects });
     resource.begin?.();
     const [problem = ''] = resource.ready?.() ?? [];
     assert.match(problem, /^the connection of fd 9000 of process \d+ cannot be begun anew \(EBADF/);
   });
 
   test('is nothing for a group without any', () => {
-    const none = prepareConnections(undefined, directory);
+    const none = prepare(undefined);
     none.begin?.();
     assert.equal(connect(20), 'connected');
     assert.deepEqual(none.finish(true), []);
