@@ -96,6 +96,7 @@ const OPTIONS = [
   ['DUMMY', 'has the addresses of connections while they are made'],
   ['BPF_SYSCALL', 'holds packets back while connections are made'],
   ['CGROUP_BPF', 'holds packets back while connections are made'],
+  ['NET_NS', 'leaves connections of services in a sandbox unanswered until they are there'],
 ] as const;
 
 /** The options that a kernel configuration does not set to y or m. */

@@ -8,8 +8,10 @@ import { resumeReport, saveReport } from '../report/incident.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { endNonlocalBind } from '../system/nonlocal-bind.ts';
+import { messageWithCauses } from '../system/thrown.ts';
 import { concludePending } from './incident/process-reports.ts';
 import { renewPidRules } from './processes/renew-rules.ts';
+import { answerAll } from './sandbox/unanswered.ts';
 import { StageRunner } from './stages/stage-runner.ts';
 import { adoptAll } from './systemd/adopt.ts';
 import { isStartedByBoot, startAfresh } from './systemd/afresh.ts';
@@ -32,6 +34,7 @@ export async function settle(): Promise<void> {
     concludePending(report, 'the restore into its sandbox was broken off');
   }
   report.errors.push(...endNonlocalBind());
+  await answerAll().catch((error: unknown) => report.errors.push(messageWithCauses(error)));
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];

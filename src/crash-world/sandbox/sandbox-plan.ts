@@ -29,6 +29,8 @@ const planSchema = z.strictObject({
   /** Paths by which CRIU makes files. */
   made: z.array(z.string()),
   unchanged: z.array(unchangedSchema),
+  /** How many TCP connections it has, to which nobody is to answer before they are there. */
+  connections: z.int(),
   sandbox: z.strictObject({
     unit: z.string(),
     mounts: z.array(mount),
@@ -75,6 +77,7 @@ export interface SandboxPlan {
   readonly uids: readonly number[];
   readonly made: readonly string[];
   readonly unchanged: readonly Unchanged[];
+  readonly connections: number;
   readonly sandbox: Sandbox;
   readonly group: ExaminedGroup;
 }
@@ -86,7 +89,7 @@ export interface SandboxPlan {
 export function writeSandboxPlan(
   directory: string,
   group: ProcessGroup & { readonly sandbox: Sandbox },
-  known: Pick<SandboxPlan, 'pagesBytes' | 'unchanged'>,
+  known: Pick<SandboxPlan, 'pagesBytes' | 'unchanged' | 'connections'>,
 ): void {
   const uids = group.processes.flatMap(({ threads }) => threads.map(({ credentials }) => credentials.uid));
   const made = madePaths(group.files);

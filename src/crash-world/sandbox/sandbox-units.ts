@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { INTERFACE } from '../../criu/restore/names.ts';
 import type { UnitAdoption } from '../systemd/adoption.ts';
 import {
   ADOPT_DIRECTORY,
@@ -11,7 +12,12 @@ import {
 } from '../systemd/units.ts';
 
 /** The unit ends when all sandboxes have got their processes, or will not. */
-const MOST_MINUTES = 15;
+export const SANDBOX_MINUTES = 15;
+/**
+ * Below it each group with TCP connections has a cgroup with one process, which has the kernel leave them
+ * unanswered. It outlives the crash world's program, and systemd knows nothing of it.
+ */
+export const UNANSWERED = '/sys/fs/cgroup/otherworld-unanswered';
 const ADOPT_SCRIPT = 'adopt-sandbox.sh';
 
 /** Files by which the helper of a unit and the program that restores into its sandbox talk. */
@@ -84,7 +90,7 @@ export function writeSandboxDropIn(
         'WatchdogSec=0',
         `ExecStartPost=-+/bin/sh ${join(helpers, ADOPT_SCRIPT)} %n`,
       ],
-      timeout: `${MOST_MINUTES}min`,
+      timeout: `${SANDBOX_MINUTES}min`,
     },
     units,
     helpers,
@@ -96,9 +102,13 @@ export function writeSandboxDropIn(
 export function writeSandboxUnit(units: string = SYSTEMD_UNITS): void {
   const wants = join(units, 'multi-user.target.wants');
   mkdirSync(wants, { recursive: true });
-  // Processes that are restored and held do not outlive the program that would let them go.
-  const held = '/sys/fs/cgroup/otherworld-restore/cgroup.kill';
-  const after = `: >${ENDED}; [ ! -e ${held} ] || echo 1 >${held}`;
+  // Processes that are restored and held do not outlive the program that would let them go, nor does what
+  // keeps the peers of connections from being answered, and what was made for them.
+  const kills = ['/sys/fs/cgroup/otherworld-restore', UNANSWERED].map((cgroup) => `${cgroup}/cgroup.kill`);
+  const network = `[ ! -e /sys/class/net/${INTERFACE} ] || ip link delete ${INTERFACE}`;
+  const after = [`: >${ENDED}`, ...kills.map((kill) => `[ ! -e ${kill} ] || echo 1 >${kill}`), network].join(
+    '; ',
+  );
   writeFileSync(
     join(units, SANDBOX_UNIT),
     `[Unit]
@@ -110,7 +120,7 @@ Before=shutdown.target
 
 [Service]
 Type=oneshot
-TimeoutStartSec=${MOST_MINUTES}min
+TimeoutStartSec=${SANDBOX_MINUTES}min
 ExecStart=${crashWorldCommand('sandboxes').join(' ')}
 ExecStopPost=/bin/sh -c '${after}'
 `,

@@ -19,6 +19,7 @@ import { show, systemctl } from '../systemd/systemctl.ts';
 import { helperSays } from '../systemd/units.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
 import { sandboxFiles } from './sandbox-units.ts';
+import { answerAll, answerConnections } from './unanswered.ts';
 
 const BETWEEN_LOOKS_MS = 100;
 /**
@@ -104,11 +105,14 @@ class SandboxBoot {
           limit.isOver() && !waitsForOther(one.unit, show(one.unit, 'After'), waiting);
         if (!(await this.#attempt(one, isLate))) continue;
         waiting.delete(one.unit);
+        // Whatever has become of it: what is there answers by itself.
+        for (const { group } of one.groups) answerConnections(group);
         limit.restart();
         this.#save();
       }
       await sleep(BETWEEN_LOOKS_MS);
     }
+    await answerAll();
   }
 
   /** The same as `#look`; an error is one of this unit alone. */

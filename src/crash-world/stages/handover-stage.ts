@@ -7,6 +7,7 @@ import { concludeGroup, type Selection } from '../incident/process-reports.ts';
 import { noteStalePidFiles, type SavedTmpfs } from '../mounts/saved-tmpfs.ts';
 import type { Candidate } from '../processes/select.ts';
 import { writeSandboxDropIn, writeSandboxUnit } from '../sandbox/sandbox-units.ts';
+import { answerConnections } from '../sandbox/unanswered.ts';
 import { planAdoptions, type UnitAdoption } from '../systemd/adoption.ts';
 import { type Handover, writeHandover } from '../systemd/handover.ts';
 import { limitsOfGroup } from '../systemd/scope-limits.ts';
@@ -98,6 +99,7 @@ function sandboxesOf(
   for (const { group, unit } of late.filter((one) => !taken.has(one.unit))) {
     const why = `not all processes of ${unit} can come back: it is left to the boot whether it starts`;
     concludeGroup(report, group, 'failed', [why]);
+    answerConnections(group);
   }
   return [...new Set(late.map(({ unit }) => unit))]
     .filter((unit) => taken.has(unit))

@@ -4,6 +4,7 @@ import type { IncidentReport } from '../../report/schema.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import { concludeGroup } from '../incident/process-reports.ts';
 import { writeSandboxPlan } from '../sandbox/sandbox-plan.ts';
+import { connectionsOf, holdConnections } from '../sandbox/unanswered.ts';
 import type { Unchanged } from '../sandbox/unchanged-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { orElse, stage } from './stage-list.ts';
@@ -52,7 +53,8 @@ export const sandboxesStage = stage({
 });
 
 /**
- * Leaves with the images of sandboxed groups what is known of them. What cannot be written has failed, and so
+ * Leaves with the images of sandboxed groups what is known of them, and what comes for their connections
+ * unanswered. What cannot be written has failed, and so
  * has a group whose files nobody has noted: nothing would tell whether they were changed.
  * @param unchanged see `noteSandboxed`
  */
@@ -61,13 +63,17 @@ export function keepForLater(
   unchanged: ReadonlyMap<number, readonly Unchanged[]>,
   report: IncidentReport,
   endImages: EndImages,
+  cgroups?: string,
 ): LateGroup[] {
   return sandboxedOf(imaged).flatMap((one): LateGroup[] => {
     const { group, directory, pagesBytes } = one;
     try {
       const noted = unchanged.get(group.id);
       if (noted === undefined) throw new Error('its files were not noted before others ran');
-      writeSandboxPlan(directory, group, { pagesBytes, unchanged: noted });
+      const connections = connectionsOf(group);
+      writeSandboxPlan(directory, group, { pagesBytes, unchanged: noted, connections: connections.length });
+      // Before a network is up: peers are not to be told that nobody is there.
+      holdConnections(group.id, connections, cgroups);
       const members = group.processes.map(({ pid }) => pid);
       const living = group.processes.filter(({ state }) => state !== 'zombie');
       const pids = living.map(({ pid }) => pid);

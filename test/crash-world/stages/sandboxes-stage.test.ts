@@ -11,6 +11,7 @@ import { RESURRECTION } from '../../../src/crash-world/stages/resurrection.ts';
 import { keepForLater } from '../../../src/crash-world/stages/sandboxes-stage.ts';
 import { noFiles } from '../../../src/model/file.ts';
 import type { IncidentReport } from '../../../src/report/schema.ts';
+import { socketAt } from '../../criu/inet-sockets.ts';
 import { groupOf, processOf } from '../../criu/processes.ts';
 import { emptyReport } from '../../report/example.ts';
 import { pathFileOf } from '../live-group.ts';
@@ -78,5 +79,16 @@ suite('a group that is restored while the system boots', () => {
     assert.deepEqual(report.processes[0]?.reasons, [
       'cannot be kept for later: its files were not noted before others ran',
     ]);
+  });
+
+  test('fails if its connections cannot be left unanswered until then', () => {
+    const { group, ...rest } = imagedGroup('connected');
+    const files = { ...group.files, files: [...group.files.files, { ...socketAt([192, 0, 2, 1]), id: 2 }] };
+    const imaged = { ...rest, group: { ...group, files } };
+    const report = reportOf(group.id);
+    let ended = 0;
+    const late = keepForLater([imaged], noteSandboxed([imaged]), report, () => ended++, path);
+    assert.deepEqual([late, ended], [[], 1]);
+    assert.match(report.processes[0]?.reasons[0] ?? '', /^cannot be kept for later: /);
   });
 });

@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import {
+  answerAll,
+  answerConnections,
+  connectionsOf,
+  holdConnections,
+  isHeld,
+} from '../../../src/crash-world/sandbox/unanswered.ts';
+import { noFiles } from '../../../src/model/file.ts';
+import type { InetSocket } from '../../../src/model/socket.ts';
+import { socketAt } from '../../criu/inet-sockets.ts';
+import { cgroups } from '../../criu/restore/cgroups.ts';
+
+const needsRoot = {
+  skip: cgroups === undefined || process.getuid?.() !== 0 ? 'only root may do this' : false,
+};
+const directory = join(cgroups ?? '', `otherworld-test-unanswered-${process.pid}`);
+const connection = {
+  own: { address: Uint8Array.of(192, 0, 2, 1), port: 7001 },
+  peer: { address: Uint8Array.of(192, 0, 2, 2), port: 50_000 },
+};
+
+const becomes = async (look: () => boolean): Promise<void> => {
+  const end = performance.now() + 20_000;
+  while (!look()) {
+    assert.ok(performance.now() < end);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+};
+
+suite('connections that wait for their processes', needsRoot, () => {
+  test('are left unanswered by somebody who lives on, until it is told to end', async () => {
+    holdConnections(1, [connection], directory);
+    holdConnections(2, [connection], directory);
+    const pid = readFileSync(join(directory, '1/cgroup.procs'), 'utf8').trim();
+    // Not a child that ends with this program's session.
+    assert.match(
+      readFileSync(`/proc/${pid}/stat`, 'utf8'),
+      new RegExp(`^${pid} \\(\\S+\\) \\S \\d+ ${pid} ${pid} `),
+    );
+    const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+    assert.equal(open.filter((link) => link.includes('bpf_link')).length, 1, `${open}`);
+    assert.equal(open.filter((link) => link.startsWith('socket:')).length, 1, `${open}`);
+    assert.deepEqual([isHeld(1, directory), isHeld(2, directory)], [true, true]);
+    answerConnections(1, directory);
+    await becomes(() => !isHeld(1, directory));
+    assert.equal(isHeld(2, directory), true);
+    answerConnections(1, directory);
+    await answerAll(directory);
+    assert.equal(existsSync(directory), false);
+    await answerAll(directory);
+  });
+
+  test('are nobody for a group without any', () => {
+    holdConnections(3, [], directory);
+    answerConnections(3, directory);
+    assert.deepEqual([isHeld(3, directory), existsSync(directory)], [false, false]);
+  });
+});
+
+test('the connections of a group are those that are made again; an IPv4 one of IPv6 sockets is what it is', () => {
+  const mapped = [...new Array(10).fill(0), 0xff, 0xff, 192, 0, 2, 2];
+  const lost: InetSocket = { ...socketAt([192, 0, 2, 3], false), broken: 'connected' };
+  const files = [socketAt([192, 0, 2, 1]), socketAt(mapped), lost, socketAt([192, 0, 2, 4], false)];
+  const found = connectionsOf({ files: { ...noFiles, files } });
+  assert.deepEqual(
+    found.map(({ own, peer }) => [own.address.join('.'), own.port, peer.address.length, peer.port]),
+    [
+      ['192.0.2.1', 80, 4, 4000],
+      ['192.0.2.2', 80, 16, 4000],
+    ],
+  );
+});
