@@ -12,7 +12,8 @@ import {
 import type { LateOption } from '../../../../model/socket-option.ts';
 import type { CaptureContext } from '../../context.ts';
 import { FileRefusal, type PossibleLoss } from '../../refusal.ts';
-import { connectedStates, connectionToBreak, ending, peerEnded } from './tcp-connection.ts';
+import { connectionToBreak } from './tcp-connection.ts';
+import { connectedStates, ending, peerEnded } from './tcp-states.ts';
 
 /** The two ends of an IP socket. */
 export interface Endpoints {
@@ -106,7 +107,7 @@ export function lostConnection(
     what: `the connection to ${where} is reset${withIt(sock, tcp)}: it is one ${why}${again}`,
   });
   const lost = { broken: isOpening ? 'connecting' : 'connected', options: [reusePort(sock)] } as const;
-  // A connection of its own would need addresses and routes in a system that runs.
+  // Its peer has been told already: nobody holds what it sends back.
   if (isSandboxed) return { ...unconnected(ends), state: socketState.close, ...lost };
   const connection = connectionToBreak(tcp);
   return { state: socketState.established, ends, shutdown: 0, connection, connecting: undefined, ...lost };

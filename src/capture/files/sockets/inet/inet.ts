@@ -33,8 +33,9 @@ import {
 import { ipOptions } from './ip-options.ts';
 import { beingMadeLoss, checkBeingMade, checkUnread } from './tcp-beginning-and-end.ts';
 import { tcpConnecting } from './tcp-connecting.ts';
-import { connectedStates, tcpConnection } from './tcp-connection.ts';
+import { tcpConnection } from './tcp-connection.ts';
 import { connectPeer, consentTo } from './tcp-peer.ts';
+import { connectedStates } from './tcp-states.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
 const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;

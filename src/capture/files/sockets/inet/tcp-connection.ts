@@ -8,24 +8,10 @@ import type { CaptureContext } from '../../context.ts';
 import { FileRefusal, type PossibleLoss } from '../../refusal.ts';
 import { checkOrder, checkPlausible } from './tcp-plausible.ts';
 import { disagree, receiveQueue, retransmitQueue, sentTo, writeQueue } from './tcp-queue.ts';
+import { sandboxProblem } from './tcp-sandbox.ts';
+import { ending, peerEnded } from './tcp-states.ts';
 import { checkWork, readAtWork } from './tcp-work.ts';
 import { protectionProblem, socketProblem } from './transport-options.ts';
-
-/** States in which the peer has ended its side. */
-export const peerEnded: ReadonlySet<number> = new Set([
-  tcpState.closeWait,
-  tcpState.lastAck,
-  tcpState.closing,
-]);
-/** States in which this side is ended, and the peer has not acknowledged it. */
-export const ending: ReadonlySet<number> = new Set([tcpState.finWait1, tcpState.lastAck, tcpState.closing]);
-
-/** States of a connection that both ends have made, and of which one direction is open at least. */
-export const connectedStates: ReadonlySet<number> = new Set([
-  ...[tcpState.established, tcpState.finWait2],
-  ...peerEnded,
-  ...ending,
-]);
 
 /** What has more to do with the kernel than a reset would end, and damage. Throws a FileRefusal. */
 export function checkOwn(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
@@ -42,14 +28,10 @@ export function checkOwn(kernel: Kernel, sock: Sock, tcp: TcpSock): void {
   if (problem !== undefined) refuse(problem);
 }
 
-/**
- * Why a connection that can be read, or is begun anew, cannot be as it was. While a system boots, the peer of
- * one that is not there yet gets a reset for all that it sends, and what is needed to make one again would be
- * in the way of those that are there.
- */
+/** Why a connection that can be read, or is begun anew, cannot be as it was. */
 export function uncarried(context: CaptureContext, sock: Sock, tcp: TcpSock): string | undefined {
-  if (context.isSandboxed(context.system.holdersOfObject(sock.address)))
-    return "that the system's network would answer before its sandbox is there";
+  const problem = sandboxProblem(context, sock);
+  if (problem !== undefined) return problem;
   if (tcp.is_mptcp === 1) return 'over several paths (MPTCP)';
   if (tcp.fastopen_rsk !== 0n || tcp.fastopen_req !== 0n) return 'that is being opened (TCP_FASTOPEN)';
   if (tcp.urg_data !== 0 || sequenceDistance(tcp.snd_una, tcp.snd_up) > 0)

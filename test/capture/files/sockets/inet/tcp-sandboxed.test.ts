@@ -1,18 +1,17 @@
-// Connections of a process in a sandbox, in the fixtures: it is restored when the system boots, and nobody is
-// to be told until then that they are there.
+// Connections of a process in a sandbox, in the fixtures: it is restored when the system boots, after others.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { CaptureContext } from '../../../../../src/capture/files/context.ts';
 import { FileRefusal } from '../../../../../src/capture/files/refusal.ts';
 import { captureInet } from '../../../../../src/capture/files/sockets/inet/inet.ts';
-import { fdSlots } from '../../../../../src/linux/fdtable.ts';
+import { fdSlots, fdtable, filesStruct } from '../../../../../src/linux/fdtable.ts';
 import { fileAt } from '../../../../../src/linux/file.ts';
 import { socketConnected, socketStruct } from '../../../../../src/linux/net.ts';
 import { findTaskByPid } from '../../../../../src/linux/pid.ts';
 import { readClocks } from '../../../../../src/linux/readers/clocks.ts';
 import { fileKind } from '../../../../../src/linux/readers/file-kind.ts';
 import { listTasks } from '../../../../../src/linux/readers/task-list.ts';
-import { taskAt } from '../../../../../src/linux/sched.ts';
+import { taskAt, taskStruct } from '../../../../../src/linux/sched.ts';
 import { sockStruct, tcpState } from '../../../../../src/linux/sock.ts';
 import { tcpSock } from '../../../../../src/linux/tcp.ts';
 import type { InetSocket } from '../../../../../src/model/socket.ts';
@@ -20,22 +19,25 @@ import { adviceFor } from '../../../../../src/report/advice.ts';
 import type { Kernel } from '../../../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../../../vmcore/fixtures.ts';
 
-const REASON = "has a TCP connection that the system's network would answer before its sandbox is there";
-
 for (const release of releases) {
   suite(`a TCP socket of ${release} in a sandbox`, () => {
     const { tcp: pid } = truthOf(release).kinds;
 
+    const protectedOf = (kernel: Kernel, other: number) => ({
+      ...{ pid: other, filesId: 1 + other },
+      task: findTaskByPid(kernel, other) ?? assert.fail('it is not there'),
+    });
+
     /** The sockets of the process that are no others than TCP, or why one of them is refused. */
     function captured(
       kernel: Kernel,
-      { mayLose = false, isSandboxed = true }: { mayLose?: boolean; isSandboxed?: boolean } = {},
+      { mayLose = false, isSandboxed = true, others = [] as readonly number[] } = {},
     ): { sockets: InetSocket[]; refusals: FileRefusal[]; losses: string[] } {
       const task = findTaskByPid(kernel, pid) ?? assert.fail('it is not there');
       const context = new CaptureContext(
         kernel,
         readClocks(kernel),
-        [{ pid, task, filesId: 1 }],
+        [{ pid, task, filesId: 1 }, ...others.map((other) => protectedOf(kernel, other))],
         listTasks(kernel),
         {
           sandboxes: { unitOf: () => (isSandboxed ? 'web.service' : undefined) },
@@ -64,34 +66,67 @@ for (const release of releases) {
     const outside = captured(whole, { isSandboxed: false });
     const connected = outside.sockets.filter(({ connection }) => connection !== undefined);
 
-    test('with a connection is refused, by name, and others are not', () => {
+    test('has its connections, as without one', () => {
       assert.ok(connected.length > 0);
       const { sockets, refusals } = captured(whole);
-      assert.deepEqual(
-        refusals.map(({ reason }) => reason),
-        connected.map(() => REASON),
-      );
-      assert.equal(sockets.length, outside.sockets.length - connected.length);
-      assert.match(adviceFor(REASON) ?? '', /--allow-loss connections/);
-      assert.doesNotMatch(adviceFor(REASON) ?? '', /matter of the moment/);
+      assert.deepEqual([sockets, refusals], [outside.sockets, outside.refusals]);
     });
 
-    test('comes back as one that was reset where that is allowed, and needs no network for it', () => {
-      const { sockets, refusals, losses } = captured(whole, { mayLose: true });
-      assert.deepEqual(refusals, []);
-      const lost = sockets.filter(({ broken }) => broken === 'connected');
-      assert.equal(lost.length, connected.length);
+    /** The fixture with a second process, in another mount namespace, that has the other end as well. */
+    function shared(): { kernel: Kernel; other: number } {
+      const { systemV: other } = truthOf(release).kinds;
+      const slots = (of: number) => fdSlots(whole, taskAt(whole, findTaskByPid(whole, of) ?? 0n).files);
+      const isConnected = ({ file: address }: { file: bigint }): boolean => {
+        const file = address === 0n ? undefined : fileAt(whole, address);
+        if (file === undefined || fileKind(whole, file.f_op) !== 'socket') return false;
+        const { sk } = whole.bind(socketStruct).at(file.private_data);
+        return whole.bind(sockStruct).at(sk).state === tcpState.established;
+      };
+      const end = slots(pid).find(isConnected) ?? assert.fail();
+      const task = findTaskByPid(whole, other) ?? 0n;
+      const { files, nsproxy } = taskAt(whole, task);
+      const { fd: table } = whole.bind(fdtable).at(whole.bind(filesStruct).at(files).fdt);
+      const [slot = assert.fail()] = slots(other);
+      const word = (address: bigint, value: bigint) => {
+        const bytes = Buffer.alloc(8);
+        bytes.writeBigUInt64LE(value);
+        return { physical: whole.memory.translate(address), bytes };
+      };
+      const kernel = openPatched(release, [
+        word(table + BigInt(8 * slot.fd), end.file),
+        // Another namespace is where the mount namespace is in the ordinary one.
+        word(task + BigInt(whole.bind(taskStruct).offsetOf('nsproxy')), nsproxy + 8n),
+      ]);
+      return { kernel, other };
+    }
+
+    test('is refused, by name, for one whose other end is not in its sandbox, or loses that', () => {
+      const { kernel, other } = shared();
+      const reason = new RegExp(
+        `^has a TCP connection with PID ${other} \\(kind-sysv\\), which is not in its sandbox`,
+      );
+      const { sockets, refusals } = captured(kernel, { others: [other] });
+      const [refusal, ...more] = refusals;
+      assert.match(refusal?.reason ?? '', reason);
+      assert.deepEqual(more, []);
+      assert.equal(sockets.length, outside.sockets.length - 1);
+      assert.match(adviceFor(refusal?.reason ?? '') ?? '', /--allow-loss connections/);
+      const { sockets: left, refusals: none, losses } = captured(kernel, { mayLose: true, others: [other] });
+      assert.deepEqual(none, []);
+      const lost = left.filter(({ broken }) => broken === 'connected');
+      assert.equal(lost.length, 1);
       for (const { state, connection, connecting, sourcePort, destinationPort, sourceAddress } of lost) {
         assert.deepEqual([state, connection, connecting], [tcpState.close, undefined, undefined]);
         assert.deepEqual([sourcePort, destinationPort], [0, 0]);
         assert.ok(sourceAddress.every((byte) => byte === 0));
       }
-      assert.equal(losses.length, connected.length);
-      for (const loss of losses)
-        assert.match(loss, /^the connection to \S+ is reset: it is one that the sys/);
+      assert.ok(
+        losses.some((loss) => /^the connection to \S+ is reset: it is one with PID \d+/.test(loss)),
+        `${losses}`,
+      );
     });
 
-    test('is refused, or lost, as well while a connection is being made', () => {
+    test('is refused, or loses it, while a connection is being made', () => {
       const [sk = 0n] = fdSlots(whole, taskAt(whole, findTaskByPid(whole, pid) ?? 0n).files).flatMap(
         ({ file: address }) => {
           const file = address === 0n ? undefined : fileAt(whole, address);
@@ -121,7 +156,8 @@ for (const release of releases) {
       const refused = captured(kernel);
       assert.equal(refused.sockets.filter(isBegun).length, 0);
       assert.ok(refused.refusals.length > 0);
-      assert.ok(refused.refusals.every(({ reason }) => reason === REASON));
+      for (const { reason } of refused.refusals)
+        assert.equal(reason, 'has a TCP connection that is being made, in a sandbox');
       const { sockets } = captured(kernel, { mayLose: true });
       assert.equal(sockets.filter(({ broken }) => broken === 'connecting').length, 1);
       const bits = whole.layouts.member('sock', 'sk_userlocks')?.bits?.offset ?? 0;
