@@ -1,0 +1,194 @@
+// Boots one armed guest that panics under services in systemd's sandbox with TCP connections: to peers
+// outside of it, which go on sending, and within a service. The services come back when the network is up and
+// has had segments for them.
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from '../../lab/ports.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
+import { bootTestGuest, release, type TestGuest } from './harness.ts';
+import { OutsideCounter, OutsidePeer } from './outside-peer.ts';
+
+const PORT = 7001;
+const WITHIN = 7002;
+const LOST = 7003;
+const PYTHON = '/usr/bin/python3 /usr/local/bin';
+const WIRE = '/run/wire';
+/** Less than a buffer. */
+const LITTLE = 60_000;
+/** More than the buffers of both ends take. */
+const MUCH = 12_000_000;
+const SANDBOX = 'PrivateTmp=yes\nProtectSystem=strict\nProtectHome=yes\nPrivateDevices=yes';
+
+const PAIR = [
+  `${PYTHON}/connections.py serve 127.0.0.1 ${WITHIN} /var/lib/pair &`,
+  `until [ -e /var/lib/pair/serve-${WITHIN} ]; do sleep 0.1; done;`,
+  `exec ${PYTHON}/connections.py call 127.0.0.1 ${WITHIN} /var/lib/pair within "told 60 ${LITTLE}"`,
+].join(' ');
+
+const UNITS = {
+  served: `${PYTHON}/connections.py serve 0.0.0.0 ${PORT} /var/lib/served`,
+  pair: `/bin/sh -c '${PAIR}'`,
+  // Its unit is changed before the panic: it starts afresh.
+  lost: `${PYTHON}/connections.py serve 0.0.0.0 ${LOST} /var/lib/lost`,
+} as const;
+type Unit = keyof typeof UNITS;
+const NAMES = Object.keys(UNITS) as Unit[];
+const KEPT = ['served', 'pair'] as const;
+
+/** Looks at the network from before it is up. */
+const WATCH = `[Unit]
+DefaultDependencies=no
+Before=network-pre.target
+Wants=network-pre.target
+[Service]
+ExecStart=${PYTHON}/wire.py watch ${WIRE} ${PORT} ${LOST}
+[Install]
+WantedBy=sysinit.target
+`;
+/** The services start, and come back, after their peers were heard. */
+const HEARD = `[Unit]
+After=wire.service
+Before=${NAMES.map((name) => `${name}.service`).join(' ')}
+[Service]
+Type=oneshot
+TimeoutStartSec=4min
+ExecStart=${PYTHON}/wire.py wait ${WIRE} ${PORT} ${LOST}
+[Install]
+WantedBy=multi-user.target
+`;
+
+function unitFile(name: Unit, sandbox = SANDBOX): string {
+  return `[Service]\nExecStart=${UNITS[name]}\nStateDirectory=%p\n${sandbox}\n[Install]\nWantedBy=multi-user.target\n`;
+}
+
+suite(`TCP connections of sandboxed services when ${release} panics`, {
+  skip: release === 'bookworm',
+}, () => {
+  let guest: TestGuest;
+  let report: IncidentReport;
+  let counter: OutsideCounter;
+  let told: OutsidePeer;
+  let lost: OutsidePeer;
+  let wire = '';
+  const pids = new Map<Unit, string>();
+  const checked = new Map<Unit, string>();
+
+  const write = (name: string, text: string): Promise<string> =>
+    guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${text}EOF`);
+  const mainPid = (name: Unit): Promise<string> =>
+    guest.sh(`systemctl show --value --property=MainPID ${name}`);
+  const said = (file: string, seconds = 240): Promise<string> => guest.until(`cat /var/lib/${file}`, seconds);
+  const outcomesOf = (name: Unit) => report.processes.filter(({ unit }) => unit === `${name}.service`);
+
+  /** What peers send while nobody is there. */
+  async function sendMeanwhile(): Promise<void> {
+    await guest.consoleSays(/Kernel panic/, 120);
+    counter.ask(4);
+    void told.send(20, MUCH, 0);
+    void lost.send(30, LITTLE, 0);
+  }
+
+  before(async () => {
+    const port = await freePort();
+    let lostPort = port;
+    while (lostPort === port) lostPort = await freePort();
+    const forwards = [
+      { host: port, guest: PORT },
+      { host: lostPort, guest: LOST },
+    ];
+    guest = await bootTestGuest('sandbox-tcp', { forwards });
+    for (const program of ['connections.py', 'wire.py'])
+      await guest.copyIn(`test/guest/programs/${program}`, `/usr/local/bin/${program}`);
+    for (const name of NAMES) await write(name, unitFile(name));
+    await write('wire', WATCH);
+    await write('heard', HEARD);
+    await guest.sh(
+      `systemctl daemon-reload; systemctl -q enable wire heard; systemctl -q enable --now ${NAMES.join(' ')}`,
+    );
+    for (const [name, at] of Object.entries({ served: PORT, lost: LOST })) await said(`${name}/serve-${at}`);
+    counter = new OutsideCounter(port, 'count');
+    counter.ask(3);
+    told = await OutsidePeer.to(port, 'told', 'told', 20, MUCH);
+    lost = await OutsidePeer.to(lostPort, 'lost', 'told', 30, LITTLE);
+    for (const name of ['served/told', 'lost/lost']) await said(`${name}.at`);
+    // Both ends of the one within are quiet: it is half closed.
+    await guest.until(`test "$(ss -tnH state fin-wait-2 dport = :${WITHIN} | wc -l)" = 1`, 120);
+    for (const name of NAMES) pids.set(name, await mainPid(name));
+    for (const name of KEPT) {
+      const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
+      checked.set(name, `${status} ${stdout.replaceAll(/\s+/g, ' ')}`);
+    }
+    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
+    await write('lost', unitFile('lost', 'PrivateTmp=yes'));
+    await guest.sh('sync');
+    const sending = sendMeanwhile();
+    report = await guest.panic('sysrq');
+    await sending;
+    wire = await guest.sh(`cat ${WIRE}`);
+  });
+  after(async () => {
+    counter?.close();
+    for (const peer of [told, lost]) peer?.close();
+    await guest?.down();
+  });
+
+  for (const name of KEPT) {
+    test(`come back with ${name}, in its sandbox`, async () => {
+      for (const { outcome, fate, reasons, adopted } of outcomesOf(name))
+        assert.deepEqual(
+          { outcome, fate, reasons, adopted },
+          { outcome: 'restored', fate: 'whole', reasons: [], adopted: `${name}.service` },
+        );
+      assert.equal(await mainPid(name), pids.get(name));
+      // Status 4: it may depend on the moment.
+      assert.match(checked.get(name) ?? '', new RegExp(`^[04] .*\\b${pids.get(name)} (python3|sh) `));
+    });
+  }
+
+  test('lose nothing of what peers sent while nobody was there, and repeat nothing', async () => {
+    counter.ask(4);
+    const end = performance.now() + 120_000;
+    while (counter.answered < 11 && performance.now() < end) await sleep(200);
+    assert.deepEqual([counter.answered, counter.wrong], [11, undefined]);
+    await guest.sh('touch /var/lib/served/go');
+    assert.equal(await told.outcome, `right ${MUCH}`);
+    assert.equal(await said('served/told'), `right ${MUCH}`);
+  });
+
+  test('are not answered before they are there', (t) => {
+    t.diagnostic(wire);
+    const [, segments = '', resets = ''] =
+      new RegExp(`^${PORT} segments=(\\d+) resets=(\\d+)$`, 'm').exec(wire) ?? [];
+    assert.ok(Number(segments) >= 2, wire);
+    assert.equal(resets, '0');
+  });
+
+  test('have segments as large as their network takes', async () => {
+    const sizes = await guest.sh(`ss -tniH state established sport = :${PORT} | grep -o ' mss:[0-9]*'`);
+    for (const size of sizes.split('\n')) assert.ok(Number(size.split(':')[1]) >= 1400, sizes);
+  });
+
+  test('within a service go on at both ends', async () => {
+    await guest.sh('touch /var/lib/pair/go');
+    for (const name of ['within', 'within-served'])
+      assert.equal(await said(`pair/${name}`), `right ${LITTLE}`);
+  });
+
+  test('of a service that starts afresh are reset', async () => {
+    const [outcome] = outcomesOf('lost');
+    assert.equal(outcome?.outcome, 'failed', JSON.stringify(outcome));
+    const what = await Promise.race([lost.outcome, sleep(120_000, 'nothing', { ref: false })]);
+    assert.notEqual(what, 'nothing');
+    assert.notEqual(what, `right ${LITTLE}`);
+    assert.match(await guest.until(`grep '^${LOST} .*resets=[1-9]' ${WIRE}`, 60), /resets/);
+  });
+
+  test('leave the network as the boot has made it', async () => {
+    assert.deepEqual(report.errors, []);
+    assert.equal(await guest.sh('ls -d /sys/fs/cgroup/otherworld-[ru]* 2>/dev/null || true'), '');
+    assert.doesNotMatch(await guest.sh('ip -brief link'), /dummy|otherworld/);
+    assert.match(await guest.sh('ip -4 route show default'), /^default via \S+ dev eth0 [^\n]*$/);
+    assert.equal(await guest.sh('cat /proc/sys/net/ipv4/ip_nonlocal_bind /sys/class/net/lo/mtu'), '0\n65536');
+  });
+});
