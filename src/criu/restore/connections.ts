@@ -58,7 +58,7 @@ function changeLoopback(): () => void {
 }
 
 /** Those of some addresses that the machine does not have: the network may have come up before. */
-function missing(addresses: readonly string[]): string[] {
+export function missingAddresses(addresses: readonly string[]): string[] {
   const has = new BlockList();
   for (const { address, family } of Object.values(networkInterfaces()).flatMap((all) => all ?? []))
     has.addAddress(address, family === 'IPv6' ? 'ipv6' : 'ipv4');
@@ -95,7 +95,7 @@ export function prepareConnections({
         undo.push(holdBackPackets(cgroup, CRIU_MARK, inside === undefined ? ['sent'] : ['sent', 'received']));
         if (inside === undefined) undo.push(changeLoopback());
         if (addresses.length > 0) {
-          makeNetwork(inside === undefined ? addresses : missing(addresses));
+          makeNetwork(inside === undefined ? addresses : missingAddresses(addresses));
           undo.push(deleteNetwork);
         }
       } catch (error) {
