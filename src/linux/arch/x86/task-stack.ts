@@ -2,6 +2,7 @@ import { readable } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import { cpuNoteOf, pcpuHot } from '../../current.ts';
 import type { Task } from '../../sched.ts';
+import { exceptionFrame } from './cpu-entry-area.ts';
 import { taskPtRegs, threadSize } from './ptrace.ts';
 import { inactiveTaskFrameStruct } from './switch-to.ts';
 import { type StackArea, type UnwindStart, type Unwound, unwind } from './unwind.ts';
@@ -20,6 +21,21 @@ export function interruptStack(kernel: Kernel, cpu: number): StackArea | undefin
       ? readable(() => kernel.memory.pointer(kernel.perCpu('hardirq_stack_ptr', cpu)))
       : readable(() => kernel.bind(pcpuHot).at(kernel.perCpu(hot, cpu)).hardirq_stack_ptr);
   return last === undefined ? undefined : { start: last + 8n - IRQ_STACK_BYTES, end: last + 8n };
+}
+
+/**
+ * The stack pointer that a CPU had in the kernel or, if an exception with a stack of its own had come, in what
+ * that has interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError if the
+ * stack of an exception cannot be read.
+ *
+ * @param pid the `current` task's
+ */
+export function stackPointerOnCpu(kernel: Kernel, cpu: number, pid: number): bigint | undefined {
+  const registers = cpuNoteOf(kernel, cpu, pid)?.registers;
+  if (registers?.sp === undefined || kernel.architecture.notes.isUserMode(registers)) return undefined;
+  const frame = exceptionFrame(kernel, cpu, registers.sp);
+  if (frame === undefined) return registers.sp;
+  return frame.doubt === undefined ? frame.sp : undefined;
 }
 
 function startOnCpu(kernel: Kernel, task: Task, cpu: number): UnwindStart | string {
