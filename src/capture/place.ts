@@ -5,6 +5,8 @@ import type { Kernel } from '../vmcore/kernel.ts';
 import type { OnCpu } from './arch/index.ts';
 import type { ThreadSource } from './calls/interrupted-call.ts';
 
+type PlaceSource = Pick<ThreadSource, 'kernel' | 'running' | 'liveCpus'>;
+
 /** What a thread's registers are taken from. */
 export interface Place {
   /** The CPU that had some of them; undefined if all of them are in memory. */
@@ -13,7 +15,8 @@ export interface Place {
   readonly lost: string | undefined;
 }
 
-export function placeOf(source: ThreadSource, task: Task): Place {
+/** Where a thread's registers are. */
+export function placeOf(source: PlaceSource, task: Task): Place {
   const { kernel, running, liveCpus } = source;
   const change = switchOf(kernel, running, task);
   const isLeaving = change?.part === 'leaving';
@@ -40,7 +43,7 @@ function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | u
  * A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for
  * the panic.
  */
-function lostCpu({ kernel, running }: ThreadSource, task: Task): string | undefined {
+function lostCpu({ kernel, running }: PlaceSource, task: Task): string | undefined {
   if (task.on_cpu === 0) return undefined;
   if (kernel.isAlive) return `thread ${task.pid} is on a CPU: its registers are there, not in memory`;
   const where = running.unknown.length > 0 ? ` (CPU ${running.unknown.join(', ')} cannot be read)` : '';
