@@ -39,7 +39,9 @@ export interface RunningTasks {
 
 /** Functions in which a CPU is on the next task's stack, and the previous one may still say that it runs. */
 const SWITCHES: ReadonlySet<string | undefined> = new Set(
-  '__switch_to_asm __switch_to __schedule schedule_tail ret_from_fork ret_from_fork_asm'.split(' '),
+  '__switch_to_asm __switch_to finish_task_switch __schedule schedule_tail ret_from_fork ret_from_fork_asm'.split(
+    ' ',
+  ),
 );
 
 /**
