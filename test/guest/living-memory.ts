@@ -12,8 +12,8 @@ export interface Beside {
 }
 
 /**
- * Memory of a guest below 2 GiB, where it lies in QEMU: it changes as the guest goes on, and is read anew after
- * `forget`.
+ * Memory of a guest below 2 GiB, where it lies in QEMU: it changes as the guest goes on, and is read anew
+ * after `forget`.
  */
 export class LivingMemory extends WindowedMemory implements PhysicalMemory {
   readonly ranges: readonly PhysicalRange[];

@@ -1,6 +1,7 @@
 // Boots one bare guest in which threads give a CPU to one another all the time, and has that CPU execute the
-// kernel's change from one to the other, one instruction after the other. At each of them the kernel is looked
-// at as if it had died there, and what is said of both threads is compared with what they had in user mode.
+// kernel's change from one to the other, one instruction after the other. At each of them the kernel is
+// looked at as if it had died there, and what is said of both threads is compared with what they had in user
+// mode.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';

@@ -21,7 +21,9 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 const BETWEEN: ReadonlySet<string> = new Set(
   'fixup_bad_iret asm_fred_entrypoint_user asm_fred_entrypoint_kernel'.split(' '),
 );
-/** In these the processor can have segment bases and key rights of the task that it is not on the stack of. */
+/**
+ * In these the processor can have segment bases and key rights of the task that it is not on the stack of.
+ */
 const SWITCHES: ReadonlySet<string> = new Set(['__switch_to', '__switch_to_asm']);
 
 /** Where the registers of a task are that was executing on a CPU. */

@@ -211,8 +211,8 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
 }
 
 /**
- * Whether the key rights in a processor may be another task's: when it changes tasks it gets the next one's as
- * soon as the kernel has noted those of the one before.
+ * Whether the key rights in a processor may be another task's: when it changes tasks it gets the next one's
+ * as soon as the kernel has noted those of the one before.
  */
 function mayHaveOthersRights(
   kernel: Kernel,

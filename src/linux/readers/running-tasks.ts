@@ -11,7 +11,9 @@ import { kernelStack } from './kernel-stack.ts';
  * kernel/sched/core.c).
  */
 export type SwitchPart =
-  /** The CPU is not yet on its stack, or has put down all that it had of it: it is like a task that sleeps. */
+  /**
+   * The CPU is not yet on its stack, or has put down all that it had of it: it is like a task that sleeps.
+   */
   | 'saved'
   /**
    * The CPU has left its stack. Whether it has put down what it had in vector registers and segment bases
@@ -72,7 +74,9 @@ export function runningTasks(kernel: Kernel): RunningTasks {
   return { cpuOf, unknown, switching };
 }
 
-/** `rq->curr`: `__schedule` sets it before it changes to that task, `__switch_to` the CPU's `current` after. */
+/**
+ * `rq->curr`: `__schedule` sets it before it changes to that task, `__switch_to` the CPU's `current` after.
+ */
 function queueCurrent(kernel: Kernel, cpu: number): bigint {
   return kernel.bind(rqStruct).at(kernel.perCpu('runqueues', cpu)).curr;
 }
@@ -97,11 +101,12 @@ function stackOwner(kernel: Kernel, cpu: number, current: bigint, next: bigint):
 }
 
 /**
- * What a task was to a CPU in the middle of a change; undefined if there was none, or if that cannot be told.
+ * What a task was to a CPU in the middle of a change; undefined if there was none, or if that cannot be
+ * told.
  *
  * Of the previous task no CPU keeps anything once the next one is `current`. It is the one that says that it
- * is on a CPU, though every CPU is on another's stack, and its own (which it cannot leave before the change is
- * over) is where the scheduler changes tasks.
+ * is on a CPU, though every CPU is on another's stack, and its own (which it cannot leave before the change
+ * is over) is where the scheduler changes tasks.
  */
 export function switchOf(kernel: Kernel, running: RunningTasks, task: Task): Switching | undefined {
   const known = running.switching.get(task.address);
@@ -122,8 +127,8 @@ function isTakenUp(kernel: Kernel, task: Task, cpu: number): boolean {
 }
 
 /**
- * Whether a CPU was using the stack of a task. One that has just come to a task's stack has written to nothing
- * of it that the task had put there.
+ * Whether a CPU was using the stack of a task. One that has just come to a task's stack has written to
+ * nothing of it that the task had put there.
  */
 export function hasStackInUse(kernel: Kernel, running: RunningTasks, task: Task): boolean {
   return running.cpuOf.has(task.address) && switchOf(kernel, running, task) === undefined;

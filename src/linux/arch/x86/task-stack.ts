@@ -24,9 +24,9 @@ export function interruptStack(kernel: Kernel, cpu: number): StackArea | undefin
 }
 
 /**
- * The stack pointer that a CPU had in the kernel or, if an exception with a stack of its own had come, in what
- * that has interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError if the
- * stack of an exception cannot be read.
+ * The stack pointer that a CPU had in the kernel or, if an exception with a stack of its own had come, in
+ * what that has interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError
+ * if the stack of an exception cannot be read.
  *
  * @param pid the `current` task's
  */
