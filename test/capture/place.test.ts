@@ -27,6 +27,17 @@ for (const release of releases) {
       assert.deepEqual(changing.placeOf(changing.next), { onCpu: undefined, lost: undefined });
     });
 
+    test('has neither while it is at the beginning of that stack, which is whole', () => {
+      const changing = new Changing(release);
+      changing.isOn(changing.next, '__switch_to_asm');
+      const { cpuOf, switching } = changing.running;
+      assert.deepEqual([cpuOf.has(changing.next), cpuOf.has(changing.task)], [false, false]);
+      assert.deepEqual(
+        [switching.get(changing.next)?.part, switching.get(changing.task)?.part],
+        ['saved', 'leaving'],
+      );
+    });
+
     test('still has the vector registers of the one before then', () => {
       const changing = new Changing(release);
       changing.isOn(changing.next, 'save_fpregs_to_fpstate');

@@ -1,6 +1,6 @@
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { isOnStackOf, stackPointerOnCpu } from '../arch/index.ts';
+import { isOnStackOf, placeOnCpu } from '../arch/index.ts';
 import { currentTask } from '../current.ts';
 import { rqStruct, type Task, taskAt } from '../sched.ts';
 import { kernelStack } from './kernel-stack.ts';
@@ -62,13 +62,11 @@ export function runningTasks(kernel: Kernel): RunningTasks {
     if (task === undefined) unknown.push(cpu);
     else if (current === undefined || next === undefined || current === next) cpuOf.set(task, cpu);
     else {
-      const owner = stackOwner(kernel, cpu, current, next);
-      cpuOf.set(owner ?? current, cpu);
-      if (owner === current) switching.set(next, { cpu, part: 'saved' });
-      if (owner === next) {
-        switching.set(next, { cpu, part: 'entering' });
-        switching.set(current, { cpu, part: 'leaving' });
-      }
+      const { owner, isInUse } = stackOwner(kernel, cpu, current, next);
+      if (isInUse) cpuOf.set(owner ?? current, cpu);
+      if (owner !== undefined)
+        switching.set(next, { cpu, part: owner === next && isInUse ? 'entering' : 'saved' });
+      if (owner === next) switching.set(current, { cpu, part: 'leaving' });
     }
   }
   return { cpuOf, unknown, switching };
@@ -91,13 +89,22 @@ function executing(kernel: Kernel, read: () => bigint): bigint | undefined {
   }
 }
 
-/** Which of two tasks has the kernel stack that a CPU was on; undefined if that cannot be told. */
-function stackOwner(kernel: Kernel, cpu: number, current: bigint, next: bigint): bigint | undefined {
-  return readable(() => {
-    const sp = stackPointerOnCpu(kernel, cpu, taskAt(kernel, current).pid);
-    if (sp === undefined) return undefined;
-    return [current, next].find((task) => isOnStackOf(kernel, taskAt(kernel, task), sp));
-  });
+/** Which of two tasks has the stack that a CPU was on. */
+interface StackOwner {
+  /** Undefined if that cannot be told. */
+  readonly owner: bigint | undefined;
+  /**
+   * Whether its stack is read from where the CPU is. What `__switch_to_asm` does with the stack pointer no
+   * table tells (it may fill the buffer of return addresses); what lies at `thread.sp` is whole there.
+   */
+  readonly isInUse: boolean;
+}
+
+function stackOwner(kernel: Kernel, cpu: number, current: bigint, next: bigint): StackOwner {
+  const place = readable(() => placeOnCpu(kernel, cpu, taskAt(kernel, current).pid));
+  const owner = place && [current, next].find((task) => isOnStackOf(kernel, taskAt(kernel, task), place.sp));
+  const isEarly = owner === next && place && kernel.symbolAt(place.ip)?.name === '__switch_to_asm';
+  return { owner, isInUse: isEarly !== true };
 }
 
 /**

@@ -24,18 +24,23 @@ export function interruptStack(kernel: Kernel, cpu: number): StackArea | undefin
 }
 
 /**
- * The stack pointer that a CPU had in the kernel or, if an exception with a stack of its own had come, in
- * what that has interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError
- * if the stack of an exception cannot be read.
+ * Where a CPU was in the kernel or, if an exception with a stack of its own had come, in what that has
+ * interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError if the stack of
+ * an exception cannot be read.
  *
  * @param pid the `current` task's
  */
-export function stackPointerOnCpu(kernel: Kernel, cpu: number, pid: number): bigint | undefined {
-  const registers = cpuNoteOf(kernel, cpu, pid)?.registers;
-  if (registers?.sp === undefined || kernel.architecture.notes.isUserMode(registers)) return undefined;
-  const frame = exceptionFrame(kernel, cpu, registers.sp);
-  if (frame === undefined) return registers.sp;
-  return frame.doubt === undefined ? frame.sp : undefined;
+export function placeOnCpu(
+  kernel: Kernel,
+  cpu: number,
+  pid: number,
+): { readonly ip: bigint; readonly sp: bigint } | undefined {
+  const { ip, sp, ...others } = cpuNoteOf(kernel, cpu, pid)?.registers ?? {};
+  if (ip === undefined || sp === undefined) return undefined;
+  if (kernel.architecture.notes.isUserMode({ ip, sp, ...others })) return undefined;
+  const frame = exceptionFrame(kernel, cpu, sp);
+  if (frame === undefined) return { ip, sp };
+  return frame.doubt === undefined ? frame : undefined;
 }
 
 function startOnCpu(kernel: Kernel, task: Task, cpu: number): UnwindStart | string {
