@@ -1,6 +1,7 @@
-import { panicCpu, type RunningTasks, runningTasks } from '../linux/current.ts';
+import { panicCpu } from '../linux/current.ts';
 import { readClocks } from '../linux/readers/clocks.ts';
 import { sleepDeadlines } from '../linux/readers/hrtimer-sleeper.ts';
+import { type RunningTasks, runningTasks } from '../linux/readers/running-tasks.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult } from '../model/group.ts';
@@ -98,11 +99,12 @@ function lostProcesses(refused: SelectedTasks['refused']): LostProcess[] {
 }
 
 /** The tasks whose system calls may have killed the kernel. */
-function panickedTasks(kernel: Kernel, { cpuOf }: RunningTasks): ReadonlySet<bigint> {
+function panickedTasks(kernel: Kernel, { cpuOf, switching }: RunningTasks): ReadonlySet<bigint> {
   const cpu = panicCpu(kernel);
   if (cpu === undefined) return new Set();
-  const there = [...cpuOf].filter(([, on]) => on === cpu).map(([task]) => task);
-  return new Set(there.length > 0 ? there : cpuOf.keys());
+  const changing = [...switching].map(([task, { cpu: on }]) => [task, on] as const);
+  const there = [...cpuOf, ...changing].filter(([, on]) => on === cpu).map(([task]) => task);
+  return new Set(there.length > 0 ? there : [...cpuOf.keys(), ...switching.keys()]);
 }
 
 /**

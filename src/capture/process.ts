@@ -19,6 +19,7 @@ import { FileRefusal } from './files/refusal.ts';
 import type { MemoryCapture } from './memory/memory.ts';
 import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
+import { placeOf } from './place.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
 import type { Sandboxes } from './sandboxes.ts';
@@ -138,9 +139,9 @@ function captureMemory(
 }
 
 /** It was on a CPU whose registers nobody saved. */
-function hasLostRegisters({ running, liveCpus }: ProcessSource, task: Task): boolean {
-  const cpu = running.cpuOf.get(task.address);
-  return cpu !== undefined && liveCpus.of(cpu, task).processor === undefined;
+function hasLostRegisters(source: ProcessSource, task: Task): boolean {
+  const { onCpu } = placeOf(source, task);
+  return onCpu !== undefined && onCpu.live.processor === undefined;
 }
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };

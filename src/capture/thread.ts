@@ -1,15 +1,14 @@
 import type { Architecture } from '../arch/index.ts';
-import { wasInUserMode } from '../linux/current.ts';
 import { niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
-import type { Kernel } from '../vmcore/kernel.ts';
-import { type CapturedRegisters, captureRegisters, type OnCpu, setsBase } from './arch/index.ts';
+import { type CapturedRegisters, captureRegisters, setsBase } from './arch/index.ts';
 import { interruptedCall, type ThreadOwner, type ThreadSource } from './calls/interrupted-call.ts';
 import { settleNewThread } from './calls/new-thread.ts';
 import { ENOSYS } from './calls/syscall.ts';
 import { captureCredentials } from './credentials.ts';
 import { capturePending } from './pending.ts';
+import { type Place, placeOf } from './place.ts';
 import { ofState } from './procedure/lost-state.ts';
 import { underWay } from './procedure/under-way.ts';
 import { captureRings } from './rings.ts';
@@ -132,18 +131,6 @@ function checkThreadPointer(task: Task, fsBase: bigint, { user, findings }: Thre
 }
 
 /**
- * A task on a CPU in user mode has newer vector registers than its kernel stack: those that stage zero saved,
- * if it did.
- */
-function lostOnCpu(kernel: Kernel, task: Task, { cpu, live }: OnCpu): string | undefined {
-  if (kernel.isAlive) return `thread ${task.pid} is on CPU ${cpu}: its registers are there, not in memory`;
-  const userMode = wasInUserMode(kernel, cpu, task.pid);
-  if (userMode === undefined) return `thread ${task.pid} was on CPU ${cpu}, and nothing tells in what state`;
-  if (!userMode || live.saved !== undefined) return undefined;
-  return `thread ${task.pid} was computing on CPU ${cpu}: its vector registers ${live.why}`;
-}
-
-/**
  * Segment bases of a task on a CPU that may be older than the processor's. Stage zero saves the GS base; the
  * FS base is gone when a processor is started.
  */
@@ -159,36 +146,11 @@ export function staleBases(
     });
 }
 
-/**
- * A task that says that it was executing, though no CPU says so: damage, or a CPU that had been stopped for
- * the panic.
- */
-function lostCpu({ kernel, running }: ThreadSource, task: Task): string | undefined {
-  if (task.on_cpu === 0) return undefined;
-  if (kernel.isAlive) return `thread ${task.pid} is on a CPU: its registers are there, not in memory`;
-  const where = running.unknown.length > 0 ? ` (CPU ${running.unknown.join(', ')} cannot be read)` : '';
-  return `thread ${task.pid} was on a CPU, and nothing tells on which, nor in what state${where}`;
-}
-
 /** Of a thread whose registers may be of another time: what it put down then is no call that it was in. */
 const NOT_KNOWN: SyscallOutcomeRecord = {
   ...{ outcome: 'in-doubt', syscall: undefined },
   reason: 'nothing tells where it was',
 };
-
-/** What a thread's registers are taken from. */
-interface Place {
-  /** The CPU that was executing it. */
-  readonly onCpu: OnCpu | undefined;
-  /** Why nothing has its registers. */
-  readonly lost: string | undefined;
-}
-
-function placeOf(source: ThreadSource, task: Task): Place {
-  const cpu = source.running.cpuOf.get(task.address);
-  const onCpu = cpu === undefined ? undefined : { cpu, live: source.liveCpus.of(cpu, task) };
-  return { onCpu, lost: onCpu === undefined ? lostCpu(source, task) : lostOnCpu(source.kernel, task, onCpu) };
-}
 
 /**
  * Captures one live thread. What cannot be kept goes to `owner.findings.reasons`; throws a VmcoreError if a
@@ -272,7 +234,7 @@ function captureState(
       }
       const call = ofTheMoment(findings, 'passing', () => {
         const found = interruptedCall(source, task, captured.registers, blocked, owner);
-        settleNewThread(kernel, task, onCpu?.cpu, found.record.syscall, owner);
+        settleNewThread(kernel, task, source.running.cpuOf.get(task.address), found.record.syscall, owner);
         return found;
       });
       return {

@@ -1,6 +1,6 @@
-import { runningTasks } from '../linux/current.ts';
 import { forEachThread } from '../linux/pid.ts';
 import { frameText, kernelStack } from '../linux/readers/kernel-stack.ts';
+import { runningTasks } from '../linux/readers/running-tasks.ts';
 import { type Task, taskAt } from '../linux/sched.ts';
 import { isDamage } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';

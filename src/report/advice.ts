@@ -184,7 +184,7 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /vector registers (cannot be told|saved by the kernel)|rights to them|on a CPU, and|on CPU \d+, and|on its way into or out of|about to go on/,
+      /vector registers (cannot be told|saved by the kernel)|rights to them|(on|off) a CPU, and|on CPU \d+, and|on its way into or out of|about to go on/,
     advice: MOMENT,
   },
   {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { listProcesses } from '../../src/inspect/tasks.ts';
-import { runningTasks } from '../../src/linux/current.ts';
+import { runningTasks } from '../../src/linux/readers/running-tasks.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { openFixture, patchedDump, releases, word } from './fixtures.ts';

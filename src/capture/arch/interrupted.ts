@@ -1,3 +1,4 @@
+import { isOnStackOf } from '../../linux/arch/index.ts';
 import { exceptionFrame } from '../../linux/arch/x86/cpu-entry-area.ts';
 import type { EntryText } from '../../linux/arch/x86/entry/run.ts';
 import {
@@ -14,15 +15,16 @@ import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
 /**
- * Code outside the entry text in which what is on a task's stack, or in the processor, is in part another
- * entry's or another task's: `fixup_bad_iret` moves registers to the stack (arch/x86/kernel/traps.c), and so
- * does what FRED enters; `__switch_to` gives the processor the next task's segment bases and key rights
- * before `current` is the next task.
+ * Code outside the entry text in which what is on a task's stack is in part another entry's:
+ * `fixup_bad_iret` moves registers to the stack (arch/x86/kernel/traps.c), and so does what FRED enters.
  */
-const BETWEEN: ReadonlySet<string> = new Set([
-  ...['fixup_bad_iret', 'asm_fred_entrypoint_user', 'asm_fred_entrypoint_kernel'],
-  ...['__switch_to', '__switch_to_asm'],
-]);
+const BETWEEN: ReadonlySet<string> = new Set(
+  'fixup_bad_iret asm_fred_entrypoint_user asm_fred_entrypoint_kernel'.split(' '),
+);
+/**
+ * In these the processor can have segment bases and key rights of the task that it is not on the stack of.
+ */
+const SWITCHES: ReadonlySet<string> = new Set(['__switch_to', '__switch_to_asm']);
 
 /** Where the registers of a task are that was executing on a CPU. */
 export type RegistersAtEnd =
@@ -66,7 +68,7 @@ function whereInKernel(
 
 /**
  * Where the registers of a task are that was executing on a CPU. Those on its kernel stack are none if it was
- * on its way into or out of the kernel (arch/x86/entry/entry_64.S), or from one task to another.
+ * on its way into or out of the kernel (arch/x86/entry/entry_64.S).
  */
 export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): RegistersAtEnd {
   const text = entryText(kernel);
@@ -78,7 +80,8 @@ export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): Registe
   const name = kernel.symbolAt(where.ip)?.name ?? '';
   const onItsWay = 'on its way into or out of the kernel: nothing tells its registers';
   if (where.doubt !== undefined) return lost(`${onItsWay} (${where.doubt})`);
-  if (BETWEEN.has(name)) return lost(`${onItsWay} (it was in ${name})`);
+  const isOfOther = SWITCHES.has(name) && !isOnStackOf(kernel, task, where.sp);
+  if (BETWEEN.has(name) || isOfOther) return lost(`${onItsWay} (it was in ${name})`);
   if (!isInEntry(kernel, text, cpu, task, where)) return { kind: 'stack' };
   if (where.registers === undefined)
     return lost(`${onItsWay} (the dump does not have those of its processor)`);
@@ -89,10 +92,14 @@ export function registersAtEnd(kernel: Kernel, cpu: number, task: Task): Registe
 
 /**
  * Whether the kernel was moving a task's vector registers to memory, to use the processor's itself
- * (kernel_fpu_begin): it says that they are in memory before they are, and takes them off the processor when
- * it has moved them.
+ * (kernel_fpu_begin), or to change to another task: it says that they are in memory before they are, in the
+ * first case always, in the second from 6.16 on.
  */
-export function wasSavingRegisters(kernel: Kernel, cpu: number, task: Task): boolean {
+export function wasSavingRegisters(
+  kernel: Kernel,
+  { cpu, isLeaving }: { readonly cpu: number; readonly isLeaving: boolean },
+  task: Task,
+): boolean {
   const claimed = hasThreadFlag(task, TIF.needFpuLoad);
-  return claimed && isInKernelFpu(kernel, cpu) && fpregsOwner(kernel, cpu) === task.thread.fpu;
+  return claimed && (isLeaving || isInKernelFpu(kernel, cpu)) && fpregsOwner(kernel, cpu) === task.thread.fpu;
 }

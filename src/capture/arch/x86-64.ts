@@ -7,6 +7,7 @@ import { TLS_ENTRIES, TLS_MIN } from '../../linux/arch/x86/processor.ts';
 import { taskPtRegs } from '../../linux/arch/x86/ptrace.ts';
 import { hasThreadFlag, type Task, TIF } from '../../linux/sched.ts';
 import type { FpuState, TlsSlot, UserRegisters } from '../../model/process.ts';
+import type { SavedCpu } from '../../stage-zero/saved.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { type RegistersAtEnd, registersAtEnd, wasSavingRegisters } from './interrupted.ts';
 import type { LiveRegisters } from './live-registers.ts';
@@ -114,6 +115,8 @@ function hasSegments(kernel: Kernel, { tls, fsindex, gsindex, ds, es }: Task['th
 /** A CPU that a task was executing on when the kernel died. */
 export interface OnCpu {
   readonly cpu: number;
+  /** It was changing to another task, and on that one's stack. */
+  readonly isLeaving: boolean;
   /** What stage zero saved there. */
   readonly live: LiveRegisters;
 }
@@ -121,7 +124,8 @@ export interface OnCpu {
 /**
  * The user's GS base. The processor keeps it all through the kernel, beside the kernel's own; only at the
  * very edges of that it is the current one, and then an NMI puts the kernel's in its place (paranoid_entry,
- * arch/x86/entry/entry_64.S), and nobody has the user's.
+ * arch/x86/entry/entry_64.S), and nobody has the user's. In a change to another task the processor gets that
+ * one's after this one's was noted.
  */
 function gsBaseOf(
   kernel: Kernel,
@@ -132,6 +136,7 @@ function gsBaseOf(
   const kept = onCpu?.live.processor?.kernelGsBase;
   if (onCpu === undefined || kept === undefined)
     return { gsBase: thread.gsbase, isOlder: onCpu !== undefined };
+  if (onCpu.isLeaving) return { gsBase: thread.gsbase, isOlder: kept !== thread.gsbase };
   const isReplaced = atEnd?.kind === 'user' && atEnd.hasUserGs && kept === kernel.perCpu(0n, onCpu.cpu);
   return isReplaced ? { gsBase: thread.gsbase, isOlder: true } : { gsBase: kept, isOlder: false };
 }
@@ -143,7 +148,7 @@ function gsBaseOf(
  * a VmcoreError if the structures cannot be read.
  */
 export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | undefined): CapturedRegisters {
-  const atEnd = onCpu && registersAtEnd(kernel, onCpu.cpu, task);
+  const atEnd = onCpu && !onCpu.isLeaving ? registersAtEnd(kernel, onCpu.cpu, task) : undefined;
   const regs: UserPtRegs = atEnd?.kind === 'user' ? atEnd.registers : taskPtRegs(kernel, task.stack);
   const thread = task.thread;
   const inCpu = onCpu !== undefined && !hasThreadFlag(task, TIF.needFpuLoad);
@@ -162,8 +167,10 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
   const wrong = is32Bit ? undefined : implausible(regs);
   const isOutside = thread.fsbase >= USER_END || gsBase >= USER_END;
   if (atEnd?.kind === 'lost') ofState.push(atEnd.why);
-  if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu.cpu, task))
+  if (onCpu !== undefined && saved === undefined && wasSavingRegisters(kernel, onCpu, task))
     ofState.push('was having its vector registers saved by the kernel');
+  if (onCpu?.isLeaving && processor !== undefined && mayHaveOthersRights(kernel, task, processor, xstate))
+    ofState.push('was being taken off a CPU, and its rights to memory protection keys cannot be told');
   if (onCpu !== undefined && hasSegments(kernel, thread))
     problems.push('was on a CPU and has segments of its own, which it may have changed');
   if (inCpu && saved === undefined) {
@@ -201,6 +208,20 @@ export function captureRegisters(kernel: Kernel, task: Task, onCpu: OnCpu | unde
     notes,
     olderBases: onCpu === undefined ? [] : isOlder ? ['fs', 'gs'] : ['fs'],
   };
+}
+
+/**
+ * Whether the key rights in a processor may be another task's: when it changes tasks it gets the next one's
+ * as soon as the kernel has noted those of the one before.
+ */
+function mayHaveOthersRights(
+  kernel: Kernel,
+  { thread }: Task,
+  { xsave }: SavedCpu,
+  { components }: Xstate,
+): boolean {
+  const hasKeys = components.some(({ number }) => number === XFEATURE.pkru);
+  return hasKeys && livePkru(kernel, xsave) !== thread.pkru;
 }
 
 /** What the kernel notes of a thread beside its registers. */

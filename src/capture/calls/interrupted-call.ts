@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
 import type { Architecture, SystemCalls } from '../../arch/index.ts';
-import type { RunningTasks } from '../../linux/current.ts';
 import { coarseness } from '../../linux/readers/clocks.ts';
 import { type Deadlines, sleepDeadline } from '../../linux/readers/hrtimer-sleeper.ts';
 import { restartDeadline, restartedCall } from '../../linux/readers/restarted-call.ts';
+import { hasStackInUse, type RunningTasks } from '../../linux/readers/running-tasks.ts';
 import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import type { Task } from '../../linux/sched.ts';
 import type { KernelSigaction } from '../../linux/signal.ts';
@@ -186,7 +186,7 @@ function timeLeftOf(
   const deadline =
     systemCalls.result(registers) === ERESTART_RESTARTBLOCK
       ? restartDeadline(kernel, task)
-      : sleepDeadline(kernel, deadlines, task, source.running.cpuOf.has(task.address));
+      : sleepDeadline(kernel, deadlines, task, hasStackInUse(kernel, source.running, task));
   const now = deadline === undefined ? undefined : clockReading(clocks, deadline.clock);
   if (deadline === undefined || now === undefined) return 'unknown';
   return deadline.expires > now ? deadline.expires - now : 0n;

@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { taskPtRegs } from '../../linux/arch/index.ts';
-import { type RunningTasks, wasInUserMode } from '../../linux/current.ts';
+import { wasInUserMode } from '../../linux/current.ts';
+import { type RunningTasks, switchOf } from '../../linux/readers/running-tasks.ts';
 import { PF, type Task } from '../../linux/sched.ts';
 import { SIGNAL } from '../../linux/signal.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
@@ -25,9 +26,9 @@ export function exitCodeOf({ leader, signal }: Pick<TaskGroup, 'leader' | 'signa
 }
 
 /** Whether the registers on a thread's kernel stack are those of the call that it is in. */
-function hasRegisters(kernel: Kernel, task: Task, { cpuOf }: RunningTasks): boolean {
-  const cpu = cpuOf.get(task.address);
-  if (cpu === undefined) return task.on_cpu === 0;
+function hasRegisters(kernel: Kernel, task: Task, running: RunningTasks): boolean {
+  const cpu = running.cpuOf.get(task.address);
+  if (cpu === undefined) return task.on_cpu === 0 || switchOf(kernel, running, task) !== undefined;
   return wasInUserMode(kernel, cpu, task.pid) === false && registersAtEnd(kernel, cpu, task).kind === 'stack';
 }
 

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { readCred } from '../../linux/cred.ts';
-import type { RunningTasks } from '../../linux/current.ts';
+import type { RunningTasks } from '../../linux/readers/running-tasks.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { readSigactions } from '../../linux/signal.ts';
 import { SIGINFO_BYTES } from '../../system/abi.ts';

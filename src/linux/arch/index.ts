@@ -6,6 +6,6 @@
 
 export { calledFunction, plainName } from './x86/call-site.ts';
 export { apicIdOf, type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
-export { taskPtRegs, threadSize } from './x86/ptrace.ts';
+export { isOnStackOf, taskPtRegs, threadSize } from './x86/ptrace.ts';
 export { REGISTERS_OF_THE_TASK, savedRegisters, savedVectorState } from './x86/saved-registers.ts';
-export { taskStack } from './x86/task-stack.ts';
+export { placeOnCpu, taskStack } from './x86/task-stack.ts';

@@ -249,7 +249,11 @@ export class Computing {
 
   /** All problems are in `problems`. */
   capture(): ReturnType<typeof captureRegisters> {
-    const found = captureRegisters(this.kernel, this.taskView, { cpu: CPU, live: this.live() });
+    const found = captureRegisters(this.kernel, this.taskView, {
+      cpu: CPU,
+      live: this.live(),
+      isLeaving: false,
+    });
     return { ...found, problems: [...found.problems, ...found.problemsOfState, ...found.problemsOfValues] };
   }
 }

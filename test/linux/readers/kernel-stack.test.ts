@@ -126,6 +126,14 @@ for (const release of releases) {
       assert.equal(patched(last, bytes).end, 'unknown');
     });
 
+    it('tells that a task has not begun also behind the function that a CPU has come to it with', () => {
+      const beginning = kernel.symbolMaybe('ret_from_fork_asm') ?? kernel.symbol('ret_from_fork');
+      const stack = patched((frames[1]?.sp ?? 0n) - 8n, word(beginning));
+      const [, next] = stack.frames;
+      assert.match(next?.function ?? '', /^ret_from_fork(_asm)?$/);
+      assert.deepEqual([stack.frames.length, next?.ip, stack.end], [2, beginning, 'kernel-thread']);
+    });
+
     it('is not guessed where a page of it, or of the tables, is missing', () => {
       const registers = taskPtRegs(kernel, sleeper.stack).address;
       for (const address of [registers, entryOf((frames[1]?.ip ?? 0n) - 1n)]) {

@@ -39,6 +39,11 @@ export function threadSize(kernel: Kernel): number {
   return kernel.layouts.sizeOf('thread_union') ?? 16384;
 }
 
+/** Whether a stack pointer is on the kernel stack of a task. */
+export function isOnStackOf(kernel: Kernel, { stack }: { readonly stack: bigint }, sp: bigint): boolean {
+  return sp > stack && sp < stack + BigInt(threadSize(kernel));
+}
+
 /**
  * Bytes left free above pt_regs (TOP_OF_KERNEL_STACK_PADDING): none up to 6.8, and two words since then in
  * kernels built with CONFIG_X86_FRED, which is recognised by the FRED entry point.

@@ -2,6 +2,7 @@ import { readable } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 import { cpuNoteOf, pcpuHot } from '../../current.ts';
 import type { Task } from '../../sched.ts';
+import { exceptionFrame } from './cpu-entry-area.ts';
 import { taskPtRegs, threadSize } from './ptrace.ts';
 import { inactiveTaskFrameStruct } from './switch-to.ts';
 import { type StackArea, type UnwindStart, type Unwound, unwind } from './unwind.ts';
@@ -20,6 +21,26 @@ export function interruptStack(kernel: Kernel, cpu: number): StackArea | undefin
       ? readable(() => kernel.memory.pointer(kernel.perCpu('hardirq_stack_ptr', cpu)))
       : readable(() => kernel.bind(pcpuHot).at(kernel.perCpu(hot, cpu)).hardirq_stack_ptr);
   return last === undefined ? undefined : { start: last + 8n - IRQ_STACK_BYTES, end: last + 8n };
+}
+
+/**
+ * Where a CPU was in the kernel or, if an exception with a stack of its own had come, in what that has
+ * interrupted; undefined if the CPU was in user mode, or nothing tells. Throws a VmcoreError if the stack of
+ * an exception cannot be read.
+ *
+ * @param pid the `current` task's
+ */
+export function placeOnCpu(
+  kernel: Kernel,
+  cpu: number,
+  pid: number,
+): { readonly ip: bigint; readonly sp: bigint } | undefined {
+  const { ip, sp, ...others } = cpuNoteOf(kernel, cpu, pid)?.registers ?? {};
+  if (ip === undefined || sp === undefined) return undefined;
+  if (kernel.architecture.notes.isUserMode({ ip, sp, ...others })) return undefined;
+  const frame = exceptionFrame(kernel, cpu, sp);
+  if (frame === undefined) return { ip, sp };
+  return frame.doubt === undefined ? frame : undefined;
 }
 
 function startOnCpu(kernel: Kernel, task: Task, cpu: number): UnwindStart | string {

@@ -146,7 +146,8 @@ function next(kernel: Kernel, state: State, bounds: UnwindBounds): 'user' | 'ker
     state.previous = undefined;
     state.isFull = false;
   }
-  state.signal = entry.signal ?? isInterrupted;
+  // Nothing has called what a new task begins with, whoever returns to it.
+  state.signal = (entry.signal ?? isInterrupted) || state.ip === entryOfNewTask(kernel);
   advance(state, before, bounds);
   return undefined;
 }

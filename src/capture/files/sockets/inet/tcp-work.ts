@@ -1,4 +1,4 @@
-import { panicCpu, runningTasks } from '../../../../linux/current.ts';
+import { panicCpu } from '../../../../linux/current.ts';
 import { fdSlots } from '../../../../linux/fdtable.ts';
 import { fileAt } from '../../../../linux/file.ts';
 import { mmStruct } from '../../../../linux/mm-types.ts';
@@ -6,6 +6,7 @@ import { type Socket, socketConnected, socketStruct } from '../../../../linux/ne
 import { findTaskByPid, forEachThread } from '../../../../linux/pid.ts';
 import { fileKind } from '../../../../linux/readers/file-kind.ts';
 import { kernelStack } from '../../../../linux/readers/kernel-stack.ts';
+import { runningTasks } from '../../../../linux/readers/running-tasks.ts';
 import { UserMemory } from '../../../../linux/readers/user-memory.ts';
 import { type Task, taskAt, taskState } from '../../../../linux/sched.ts';
 import { isAtWork, type Sock, tcpState } from '../../../../linux/sock.ts';
