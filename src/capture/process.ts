@@ -21,6 +21,7 @@ import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
+import { isRingWorker, waitingInRings } from './rings.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
@@ -224,7 +225,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   }
   checkNamespaces(source, group, findings);
   const forProcedure = source.forProcedure.has(group.pid);
-  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [threads, []];
+  const own = threads.filter((thread) => !isRingWorker(thread));
+  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [own, []];
   checkThreadsShare(group, kept, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
@@ -244,6 +246,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
+  findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitingInRings(kernel, own)));
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;
