@@ -102,7 +102,10 @@ function isSound({ context, rings }: RingState): boolean {
   );
 }
 
-/** Seconds for a request that does nothing, and for a system call that makes some of them; measured, with room. */
+/**
+ * Seconds for a request that does nothing, and for a system call that makes some of them; measured, with
+ * room.
+ */
 const REQUEST_SECONDS = 100e-9;
 const CALL_SECONDS = 10e-6;
 /** The same if only one thread may make them, and is made to: two stops of a tracee. */

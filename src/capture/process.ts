@@ -246,7 +246,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
-  findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitingInRings(kernel, own)));
+  ofTheMoment(findings, kernel.isAlive ? 'passing' : undefined, () =>
+    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitingInRings(kernel, own))),
+  );
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;

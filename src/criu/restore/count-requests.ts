@@ -27,8 +27,9 @@ function skippingEntries({ setup, sqEntries }: Counted): Buffer {
 }
 
 /**
- * Brings a new ring to where an old one was, by requests that do nothing: as many with a completion as the old
- * one has put there, then the others. In new memory every entry is such a request, and every index is valid.
+ * Brings a new ring to where an old one was, by requests that do nothing: as many with a completion as the
+ * old one has put there, then the others. In new memory every entry is such a request, and every index is
+ * valid.
  *
  * The kernel keeps a range of places for completions that it found free (__io_get_cqe), and does not look
  * again before it is used up. So what has been read is never said to be more than it was: else it would write

@@ -142,8 +142,8 @@ export function makeRings(
 }
 
 /**
- * Has frozen processes make their io_urings again, of which CRIU does not know. Throws an Error if one cannot:
- * its program would wait for completions that never come.
+ * Has frozen processes make their io_urings again, of which CRIU does not know. Throws an Error if one
+ * cannot: its program would wait for completions that never come.
  *
  * @param directory of the images
  * @param freezer in which the processes are when this is called and when it is done
