@@ -8,7 +8,7 @@ export interface RingState {
     | ('address' | 'refs' | 'rings' | 'sq_array' | 'sq_sqes' | 'submitter_task' | 'freeRequests')
     | ('lockedFreeRequests' | 'cq_overflow_list' | 'timeout_list' | 'ltimeout_list' | 'defer_list')
   >;
-  readonly rings: Omit<IoRings, 'address' | 'cqes' | 'cq_flags'>;
+  readonly rings: Omit<IoRings, 'address' | 'cq_flags' | `${string}At`>;
   /** Requests that are not free; see `requestsInUse`. */
   readonly inUse: bigint;
   /** A request waits for a time or for others, or a completion for its place. */

@@ -84,7 +84,20 @@ export const ioRingsStruct = struct('io_rings', {
   sq_flags: u32.at('sq_flags.counter'),
   cq_flags: u32,
   cq_overflow: u32,
-  cqes: addressOf(),
+  /** Where they are: user space is told so once, by io_uring_setup(2). */
+  sqHeadAt: addressOf('sq.head'),
+  sqTailAt: addressOf('sq.tail'),
+  sqMaskAt: addressOf('sq_ring_mask'),
+  sqEntriesAt: addressOf('sq_ring_entries'),
+  sqFlagsAt: addressOf('sq_flags'),
+  sqDroppedAt: addressOf('sq_dropped'),
+  cqHeadAt: addressOf('cq.head'),
+  cqTailAt: addressOf('cq.tail'),
+  cqMaskAt: addressOf('cq_ring_mask'),
+  cqEntriesAt: addressOf('cq_ring_entries'),
+  cqOverflowAt: addressOf('cq_overflow'),
+  cqFlagsAt: addressOf('cq_flags'),
+  cqesAt: addressOf('cqes'),
 });
 
 export type IoRings = ViewOf<typeof ioRingsStruct>;

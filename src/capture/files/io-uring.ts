@@ -2,6 +2,7 @@ import { openFlags } from '../../linux/file.ts';
 import type { File } from '../../linux/fs.ts';
 import {
   type IoRingCtx,
+  type IoRings,
   ioRingCtxStruct,
   ioRingsStruct,
   requestsInUse,
@@ -23,7 +24,7 @@ import { FileRefusal } from './refusal.ts';
 
 const NAME = 'has an io_uring';
 /** Flags of its file: what anon_inode_getfile is asked for. */
-const FILE_FLAGS = openFlags.readWrite | openFlags.closeOnExec;
+const FILE_FLAGS = openFlags.readWrite;
 /** Where mmap(2) finds what (include/uapi/linux/io_uring.h); the rings are in one place, whoever asks. */
 const parts: ReadonlyMap<number, RingPart> = new Map([
   [0, 'rings'],
@@ -59,19 +60,14 @@ function pagesAt(kernel: Kernel, address: bigint, pages: number): PageRuns {
   return listedRuns([...joinRuns(each)]);
 }
 
-function offsetsOf(kernel: Kernel, { rings, sq_array }: IoRingCtx): RingOffsets {
-  const at = (path: string): number => {
-    const member = kernel.layouts.member('io_rings', path);
-    if (member === undefined) throw FileRefusal.damaged(`${NAME} that the kernel does not describe`);
-    return member.offsetBytes;
-  };
+function offsetsOf(rings: IoRings, sqArray: bigint): RingOffsets {
+  const at = (address: bigint): number => (address === 0n ? 0 : Number(address - rings.address));
   return {
-    ...{ sqHead: at('sq.head'), sqTail: at('sq.tail'), cqHead: at('cq.head'), cqTail: at('cq.tail') },
-    ...{ sqMask: at('sq_ring_mask'), cqMask: at('cq_ring_mask') },
-    ...{ sqEntries: at('sq_ring_entries'), cqEntries: at('cq_ring_entries') },
-    ...{ sqFlags: at('sq_flags'), cqFlags: at('cq_flags') },
-    ...{ sqDropped: at('sq_dropped'), cqOverflow: at('cq_overflow'), cqes: at('cqes') },
-    sqArray: sq_array === 0n ? 0 : Number(sq_array - rings),
+    ...{ sqHead: at(rings.sqHeadAt), sqTail: at(rings.sqTailAt), sqMask: at(rings.sqMaskAt) },
+    ...{ sqEntries: at(rings.sqEntriesAt), sqFlags: at(rings.sqFlagsAt), sqDropped: at(rings.sqDroppedAt) },
+    ...{ cqHead: at(rings.cqHeadAt), cqTail: at(rings.cqTailAt), cqMask: at(rings.cqMaskAt) },
+    ...{ cqEntries: at(rings.cqEntriesAt), cqOverflow: at(rings.cqOverflowAt), cqes: at(rings.cqesAt) },
+    ...{ cqFlags: at(rings.cqFlagsAt), sqArray: at(sqArray) },
   };
 }
 
@@ -122,9 +118,9 @@ export function captureIoUring(context: CaptureContext, file: File): IoUring {
   const common = context.common(file);
   if (common.flags !== FILE_FLAGS || common.owner.pid !== 0)
     throw new FileRefusal(`${NAME} whose file was set otherwise (fcntl)`);
-  const offsets = offsetsOf(kernel, ctx);
-  checkSizes(ctx, offsets);
   const rings = kernel.bind(ioRingsStruct).at(ctx.rings);
+  const offsets = offsetsOf(rings, ctx.sq_array);
+  checkSizes(ctx, offsets);
   const ring: IoUring = {
     ...{ type: 'io-uring', ...common, setup: ctx.flags },
     ...{ sqEntries: ctx.sq_entries, cqEntries: ctx.cq_entries },
