@@ -131,7 +131,9 @@ suite('rings of a process', () => {
 
   const seen = (ring: PlannedRing): readonly (string | undefined)[] => {
     const info = fdinfo(ring.descriptors[0]?.fd ?? -1);
-    return ['SqHead', 'SqTail', 'CachedSqHead', 'CqHead', 'CqTail', 'CachedCqTail'].map((name) => info.get(name));
+    return ['SqHead', 'SqTail', 'CachedSqHead', 'CqHead', 'CqTail', 'CachedCqTail'].map((name) =>
+      info.get(name),
+    );
   };
 
   test('are at their numbers and places, have counted as much, and go on', (t) => {
