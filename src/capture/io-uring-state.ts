@@ -107,9 +107,9 @@ function isSound({ context, rings }: RingState): boolean {
  * room.
  */
 const REQUEST_SECONDS = 100e-9;
-const CALL_SECONDS = 10e-6;
+const CALL_SECONDS = 20e-6;
 /** The same if only one thread may make them, and is made to: two stops of a tracee. */
-const TRACED_CALL_SECONDS = 3e-3;
+const TRACED_CALL_SECONDS = 4e-3;
 /** Processes wait so long for one ring at most. */
 const LONGEST_SECONDS = 60;
 
