@@ -131,6 +131,8 @@ function countProblem({ context, rings }: RingState): string | undefined {
   const isUneven = cached_sq_head !== cached_cq_tail || context.cq_extra !== 0;
   if (cached_cq_tail > cached_sq_head || (isUneven && context.drain_disabled === 0))
     return 'with other completions than one for each request';
+  // None has to ask for no completion then, and a new ring could wait for all requests again.
+  if (!isUneven && context.drain_disabled !== 0) return 'whose requests asked for no completion and had one';
   const seconds = secondsToCount(context);
   if (seconds <= LONGEST_SECONDS) return undefined;
   return `that has taken ${cached_sq_head} requests: counting there again would take ${Math.ceil(seconds)} s`;

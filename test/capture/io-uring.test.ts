@@ -103,6 +103,7 @@ test('one whose counts cannot be had again is refused', () => {
   const uneven = /other completions than one for each request/;
   assert.match(why({ context: { cached_cq_tail: 5 }, rings: { cqTail: 5, cqHead: 5 } }) ?? '', uneven);
   assert.match(why({ context: { cq_extra: 1 } }) ?? '', uneven);
+  assert.match(why({ context: { drain_disabled: 1 } }) ?? '', /asked for no completion and had one/);
   const more = { context: { cached_cq_tail: 21, drain_disabled: 1 }, rings: { cqTail: 21 } };
   assert.match(why(more) ?? '', uneven);
   const many = { cached_sq_head: 4_000_000_000, cached_cq_tail: 4_000_000_000 };
