@@ -145,6 +145,10 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
+    pattern: /io_uring that has taken \d+ requests/,
+    advice: 'a program that is started anew counts from 0: restart it when that can be done',
+  },
+  {
     pattern: /io_uring/,
     advice:
       'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',
