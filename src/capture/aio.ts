@@ -19,8 +19,8 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from './file-capture.ts';
+import { pageCache } from './files/content/page-cache.ts';
 import type { CaptureContext } from './files/context.ts';
-import { pageCache } from './files/page-cache.ts';
 import { FileRefusal } from './files/refusal.ts';
 
 const CONTEXT = 'an asynchronous I/O context (io_setup)';

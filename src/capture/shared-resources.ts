@@ -1,6 +1,6 @@
 import { posixQueues } from '../linux/mqueue.ts';
 import type { GroupSelection } from './files/kind.ts';
-import { sharedMemoryOf } from './files/shared-memory.ts';
+import { sharedMemoryOf } from './files/memory/shared-memory.ts';
 import { lostIpc } from './ipc/ipc.ts';
 import { messageQueues, messageQueuesOfGroup } from './ipc/message-queues.ts';
 import { segmentsOf, sharedSegments } from './ipc/segments.ts';

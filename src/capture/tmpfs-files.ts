@@ -19,9 +19,9 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { contentOf } from '../vmcore/stored-pages.ts';
-import { within } from './files/content.ts';
+import { within } from './files/content/content.ts';
+import { pageCache } from './files/content/page-cache.ts';
 import { attributesOf, identityOf } from './files/named.ts';
-import { pageCache } from './files/page-cache.ts';
 
 /**
  * What the crash world's little memory can spare for the model of these files, which any user can make many

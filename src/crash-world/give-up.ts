@@ -6,12 +6,12 @@ import { RUN_DIRECTORY } from '../config/paths.ts';
 import { newReport, resumeReport, saveReport } from '../report/incident.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
-import { readHandover } from './handover.ts';
-import { type IncidentPlace, openIncident } from './incident-place.ts';
-import { saveLog } from './log-stage.ts';
-import { mountFileSystems } from './mounts.ts';
+import { type IncidentPlace, openIncident } from './incident/incident-place.ts';
+import { concludePending } from './incident/process-reports.ts';
+import { mountFileSystems } from './mounts/mounts.ts';
 import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
-import { concludePending } from './process-reports.ts';
+import { saveLog } from './stages/log-stage.ts';
+import { readHandover } from './systemd/handover.ts';
 
 /** Tells give-up.sh that there is a report. */
 const WRITTEN = join(RUN_DIRECTORY, 'given-up');

@@ -1,6 +1,6 @@
 import { messageOf } from '../system/thrown.ts';
-import { NumberWanted, STATUS_AGAIN } from './pids.ts';
-import { say } from './stage-runner.ts';
+import { NumberWanted, STATUS_AGAIN } from './processes/pids.ts';
+import { say } from './stages/stage-runner.ts';
 
 /**
  * The program that the crash initramfs carries: `resurrect` before the system's init, `journal` before the
@@ -9,7 +9,7 @@ import { say } from './stage-runner.ts';
  */
 async function main(part: string | undefined): Promise<void> {
   if (part === 'resurrect') await (await import('./resurrect.ts')).resurrect();
-  else if (part === 'journal') (await import('./journal-streams.ts')).giveStreams();
+  else if (part === 'journal') (await import('./systemd/journal-streams.ts')).giveStreams();
   else if (part === 'sandboxes') await (await import('./sandbox/sandboxes.ts')).restoreSandboxes();
   else if (part === 'settle') await (await import('./settle.ts')).settle();
   else if (part === 'give-up')

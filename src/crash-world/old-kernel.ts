@@ -11,8 +11,8 @@ import { readable, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { openKernel } from '../vmcore/open.ts';
 import { readProfile } from '../vmcore/profile.ts';
-import { readCandidate } from './select.ts';
-import { say } from './stage-runner.ts';
+import { readCandidate } from './processes/select.ts';
+import { say } from './stages/stage-runner.ts';
 
 const VMCORE = '/proc/vmcore';
 

@@ -1,5 +1,5 @@
 import { release as runningRelease } from 'node:os';
-import { isNamed } from '../capture/files/write-back.ts';
+import { isNamed } from '../capture/files/content/write-back.ts';
 import { loadManifest, type Manifest } from '../config/manifest.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
 import { type NumberRange, usedNumbers } from '../linux/pid.ts';
@@ -7,15 +7,15 @@ import { newReport, saveReport } from '../report/incident.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
-import { readHandover, writeHandover } from './handover.ts';
-import { openIncident } from './incident-place.ts';
-import { mountFileSystems } from './mounts.ts';
+import { openIncident } from './incident/incident-place.ts';
+import { concludePending } from './incident/process-reports.ts';
+import { mountFileSystems } from './mounts/mounts.ts';
 import { openDeadKernel, panicTimeNanoseconds } from './old-kernel.ts';
-import { keepClear, NumberWanted } from './pids.ts';
-import { concludePending } from './process-reports.ts';
-import { RESURRECTION } from './resurrection.ts';
-import { StageRunner, uptimeSeconds } from './stage-runner.ts';
-import { writeSettleUnit } from './units.ts';
+import { keepClear, NumberWanted } from './processes/pids.ts';
+import { RESURRECTION } from './stages/resurrection.ts';
+import { StageRunner, uptimeSeconds } from './stages/stage-runner.ts';
+import { readHandover, writeHandover } from './systemd/handover.ts';
+import { writeSettleUnit } from './systemd/units.ts';
 import { WriteBack } from './write-back/index.ts';
 
 /**

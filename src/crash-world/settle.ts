@@ -8,15 +8,15 @@ import { resumeReport, saveReport } from '../report/incident.ts';
 import { configuredLimits, prune } from '../report/prune.ts';
 import type { IncidentReport } from '../report/schema.ts';
 import { endNonlocalBind } from '../system/nonlocal-bind.ts';
-import { adoptAll } from './adopt.ts';
-import { isStartedByBoot, startAfresh } from './afresh.ts';
-import { type Handover, readHandover } from './handover.ts';
-import { concludePending } from './process-reports.ts';
-import { renewPidRules } from './renew-rules.ts';
-import { StageRunner } from './stage-runner.ts';
-import { show } from './systemctl.ts';
-import { removeDropIn } from './units.ts';
-import { groupsInScopes, noteReleased, noteWhatRuns } from './what-runs.ts';
+import { concludePending } from './incident/process-reports.ts';
+import { renewPidRules } from './processes/renew-rules.ts';
+import { StageRunner } from './stages/stage-runner.ts';
+import { adoptAll } from './systemd/adopt.ts';
+import { isStartedByBoot, startAfresh } from './systemd/afresh.ts';
+import { type Handover, readHandover } from './systemd/handover.ts';
+import { show } from './systemd/systemctl.ts';
+import { removeDropIn } from './systemd/units.ts';
+import { groupsInScopes, noteReleased, noteWhatRuns } from './systemd/what-runs.ts';
 
 /**
  * The crash world's work when the system has booted: services have taken up their processes, the others get

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { unwrittenFiles } from '../../src/capture/files/write-back.ts';
+import { unwrittenFiles } from '../../src/capture/files/content/write-back.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { writeImages } from '../../src/criu/images/index.ts';
 import { SEGMENTS_CONTENT } from '../../src/criu/images/plan/segments.ts';

@@ -5,7 +5,7 @@ import { lookAt } from '../../src/check/look.ts';
 import { inetSock } from '../../src/linux/inet.ts';
 import { sockStruct } from '../../src/linux/sock.ts';
 import type { LossKind } from '../../src/model/loss.ts';
-import { connectedOf } from '../capture/files/connected.ts';
+import { connectedOf } from '../capture/files/sockets/inet/connected.ts';
 import { openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
 const OUTPUT = JSON.stringify([

@@ -3,12 +3,12 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { missingCpus, parseCpuList, runningApicIds } from '../../src/crash-world/cpus.ts';
-import { readMemory } from '../../src/crash-world/meminfo.ts';
-import { mountedPaths } from '../../src/crash-world/mounts.ts';
-import { StageRunner, StageSkipped } from '../../src/crash-world/stage-runner.ts';
-import { neededMemory } from '../../src/crash-world/take-back.ts';
-import { removeDropIn, writeSettleUnit } from '../../src/crash-world/units.ts';
+import { missingCpus, parseCpuList, runningApicIds } from '../../src/crash-world/machine/cpus.ts';
+import { readMemory } from '../../src/crash-world/machine/meminfo.ts';
+import { mountedPaths } from '../../src/crash-world/mounts/mounts.ts';
+import { StageRunner, StageSkipped } from '../../src/crash-world/stages/stage-runner.ts';
+import { neededMemory } from '../../src/crash-world/stages/take-back.ts';
+import { removeDropIn, writeSettleUnit } from '../../src/crash-world/systemd/units.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { emptyReport } from '../report/example.ts';
 

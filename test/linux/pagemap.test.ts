@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { ghostOf } from '../../src/capture/files/content.ts';
+import { ghostOf } from '../../src/capture/files/content/content.ts';
+import { pageCache } from '../../src/capture/files/content/page-cache.ts';
 import { CaptureContext } from '../../src/capture/files/context.ts';
+import { captureSharedMemory } from '../../src/capture/files/memory/shared-memory.ts';
+import { noteSwapped } from '../../src/capture/files/memory/swap-note.ts';
 import { identityOf } from '../../src/capture/files/named.ts';
-import { pageCache } from '../../src/capture/files/page-cache.ts';
-import { captureSharedMemory } from '../../src/capture/files/shared-memory.ts';
-import { noteSwapped } from '../../src/capture/files/swap-note.ts';
 import { addressSpaceStruct, type Inode } from '../../src/linux/fs.ts';
 import { mountStruct } from '../../src/linux/mount.ts';
 import { cachedPages } from '../../src/linux/pagemap.ts';

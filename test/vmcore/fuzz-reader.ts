@@ -1,4 +1,4 @@
-import { unwrittenFiles } from '../../src/capture/files/write-back.ts';
+import { unwrittenFiles } from '../../src/capture/files/content/write-back.ts';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { filesInspection } from '../../src/inspect/files.ts';
 import { logInspection } from '../../src/inspect/log.ts';

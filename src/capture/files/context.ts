@@ -18,8 +18,8 @@ import type { Moment, Repair } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { type Disks, type EndedTasks, type FileReason, type FileTask, noneEnded } from '../file-capture.ts';
 import { mountNamespaceOf, noSandboxes, type Sandboxes } from '../sandboxes.ts';
-import { type Holder, SystemFiles, showHolder } from './holders.ts';
-import { Mappers } from './mappers.ts';
+import { type Holder, SystemFiles, showHolder } from './holders/holders.ts';
+import { Mappers } from './holders/mappers.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** Of a file that no descriptor leads to. */

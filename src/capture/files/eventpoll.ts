@@ -5,7 +5,7 @@ import { taskAt } from '../../linux/sched.ts';
 import type { EventPoll, EventPollTarget } from '../../model/file.ts';
 import { ContainerError, hex } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
-import type { Holder } from './holders.ts';
+import type { Holder } from './holders/holders.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**

@@ -19,7 +19,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import { ahead, type RingState, ringProblem } from '../io-uring-state.ts';
 import type { CaptureContext } from './context.ts';
-import { showHolder } from './holders.ts';
+import { showHolder } from './holders/holders.ts';
 import { FileRefusal } from './refusal.ts';
 
 const NAME = 'has an io_uring';

@@ -6,20 +6,20 @@ import type { PartMakers } from '../parts.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';
-import { captureHungUpTerminal, isHungUp } from './hung-up-terminal.ts';
 import { captureIoUring } from './io-uring.ts';
 import type { CaptureFile, CaptureKind, GroupSelection, MemoryKind } from './kind.ts';
 import { collectLocks, locksOf } from './locks.ts';
-import { captureMemfd, mapMemfd, memfdsOf } from './memfd.ts';
-import type { MemoryFileKind } from './memory-file.ts';
-import { noteOffset } from './path.ts';
-import { directoriesOf, filesToCheckOf, filesToMakeOf, ghostsOf, unwrittenOf } from './path-files.ts';
+import { captureMemfd, mapMemfd, memfdsOf } from './memory/memfd.ts';
+import type { MemoryFileKind } from './memory/memory-file.ts';
+import { mapAnonymous } from './memory/shared-memory.ts';
+import { noteOffset } from './path/path.ts';
+import { directoriesOf, filesToCheckOf, filesToMakeOf, ghostsOf, unwrittenOf } from './path/path-files.ts';
 import { capturePipe, pipesOf } from './pipe.ts';
 import { FileRefusal } from './refusal.ts';
-import { mapAnonymous } from './shared-memory.ts';
-import { captureSocket } from './socket.ts';
-import { captureTerminal, noteLostTerminals, terminalsOf } from './terminal.ts';
-import { socketPaths } from './unix-file.ts';
+import { captureSocket } from './sockets/socket.ts';
+import { socketPaths } from './sockets/unix/unix-file.ts';
+import { captureHungUpTerminal, isHungUp } from './terminal/hung-up-terminal.ts';
+import { captureTerminal, noteLostTerminals, terminalsOf } from './terminal/terminal.ts';
 
 /** Everything that the capture has of kinds of files: a further kind is a file of its own, and lines here. */
 

@@ -6,7 +6,7 @@ import type { FileLock } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
-import type { Holder } from './holders.ts';
+import type { Holder } from './holders/holders.ts';
 import type { GroupSelection } from './kind.ts';
 import { LostDescriptors } from './lost-descriptors.ts';
 

@@ -9,10 +9,10 @@ import type { MappedFile, MappingUse } from '../file-capture.ts';
 import { type CaptureContext, noOwner } from './context.ts';
 import { mapIoUring } from './io-uring.ts';
 import { memoryKinds } from './kinds.ts';
-import { memoryFileKind } from './memory-file.ts';
+import { memoryFileKind } from './memory/memory-file.ts';
 import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
 import { captureOpenFile } from './open-file.ts';
-import { noteContent, pathFile } from './path.ts';
+import { noteContent, pathFile } from './path/path.ts';
 import { FileRefusal } from './refusal.ts';
 
 /**

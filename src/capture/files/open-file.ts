@@ -4,11 +4,11 @@ import { fileKind, kindFits } from '../../linux/readers/file-kind.ts';
 import type { OpenFile } from '../../model/file.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from './context.ts';
-import { showHolder } from './holders.ts';
+import { showHolder } from './holders/holders.ts';
 import type { CaptureFile } from './kind.ts';
 import { captures, kindOf, memoryKinds } from './kinds.ts';
-import { memoryFileKind } from './memory-file.ts';
-import { capturePathFile } from './path.ts';
+import { memoryFileKind } from './memory/memory-file.ts';
+import { capturePathFile } from './path/path.ts';
 import { FileRefusal } from './refusal.ts';
 
 function captureKind(context: CaptureContext, file: File): OpenFile {

@@ -6,7 +6,7 @@ import type { FifoFile, Pipe, PipeFile } from '../../model/file.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { CaptureContext } from './context.ts';
 import type { GroupSelection } from './kind.ts';
-import { capturePathFile } from './path.ts';
+import { capturePathFile } from './path/path.ts';
 import { FileRefusal } from './refusal.ts';
 
 /** Pipes and FIFOs, by the number of their inode. */

@@ -9,11 +9,11 @@ import { PROT_EXEC } from '../../system/abi.ts';
 import { pageEnd } from '../../system/page.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
+import { pageCache } from '../files/content/page-cache.ts';
 import type { CaptureContext } from '../files/context.ts';
 import type { GroupSelection } from '../files/kind.ts';
-import { pageCache } from '../files/page-cache.ts';
+import { noteSwapped } from '../files/memory/swap-note.ts';
 import { FileRefusal } from '../files/refusal.ts';
-import { noteSwapped } from '../files/swap-note.ts';
 import type { SharedResource } from '../shared-resource.ts';
 import { ipcLosses, loseIpc } from './ipc.ts';
 

@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, lstatSync, realpathSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { messageOf } from '../../system/thrown.ts';
-import { openParent } from '../make-files.ts';
+import { openParent } from '../files/make-files.ts';
 
 interface Made {
   readonly path: string;

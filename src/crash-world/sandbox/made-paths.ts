@@ -5,7 +5,7 @@ import type { UnixSocket } from '../../model/socket.ts';
 import { O_PATH } from '../../system/file-calls.ts';
 import { isRootsAlone } from '../../system/file-mode.ts';
 import { codeOf } from '../../system/thrown.ts';
-import { pathOf } from '../found-file.ts';
+import { pathOf } from '../files/found-file.ts';
 
 type Socket = Pick<UnixSocket, 'type' | 'name' | 'nameDirectory' | 'file' | 'ownMake'>;
 type Made = Exclude<OpenFile, UnixSocket> | Socket;

@@ -5,7 +5,7 @@ import { fileIdentity } from '../../criu/images/index.ts';
 import { readImageText } from '../../criu/restore/index.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
-import { type ExaminedGroup, examinedOf } from '../examine.ts';
+import { type ExaminedGroup, examinedOf } from '../processes/examine.ts';
 import { madePaths } from './made-paths.ts';
 import { type Unchanged, unchangedSchema } from './unchanged-files.ts';
 

@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { UnitAdoption } from '../adoption.ts';
+import type { UnitAdoption } from '../systemd/adoption.ts';
 import {
   ADOPT_DIRECTORY,
   crashWorldCommand,
@@ -8,7 +8,7 @@ import {
   SANDBOX_UNIT,
   SYSTEMD_UNITS,
   writeAdoptingDropIn,
-} from '../units.ts';
+} from '../systemd/units.ts';
 
 /** The unit ends when all sandboxes have got their processes, or will not. */
 const MOST_MINUTES = 15;

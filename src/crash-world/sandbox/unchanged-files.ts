@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import type { GroupFiles } from '../../model/file.ts';
-import { type FoundFile, type FoundFiles, hasLastingInodes, noteFound, pathOf } from '../found-file.ts';
+import { type FoundFile, type FoundFiles, hasLastingInodes, noteFound, pathOf } from '../files/found-file.ts';
 
 /** A file as it is before anybody else runs, by the path that it has outside of any sandbox. */
 export const unchangedSchema = z.strictObject({

@@ -4,7 +4,7 @@ import { SwapError } from '../../linux/readers/swap-areas.ts';
 import { O_PATH } from '../../system/file-calls.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import { messageOf } from '../../system/thrown.ts';
-import { withFile } from '../with-file.ts';
+import { withFile } from '../files/with-file.ts';
 import { isSameFileSystem, isSameInode } from '../write-back/identity.ts';
 import {
   type BlockDevice,

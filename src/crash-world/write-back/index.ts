@@ -5,7 +5,7 @@ import { NAME_MAX } from '../../system/abi.ts';
 import { typeOf } from '../../system/file-mode.ts';
 import { inodeGeneration } from '../../system/inode-generation.ts';
 import { messageOf } from '../../system/thrown.ts';
-import { withFile } from '../with-file.ts';
+import { withFile } from '../files/with-file.ts';
 import { isSameInode } from './identity.ts';
 import { OldDirectories } from './old-directories.ts';
 import type { OldDirectory } from './old-directory.ts';

@@ -4,7 +4,7 @@ import { type DirectoryEntry, directoryEntries } from '../../system/directory-en
 import { errnoText } from '../../system/errno.ts';
 import { renameIn } from '../../system/file-calls.ts';
 import { messageOf } from '../../system/thrown.ts';
-import { withFile } from '../with-file.ts';
+import { withFile } from '../files/with-file.ts';
 
 /** Flags that open a directory, and nothing else by its name. */
 export const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;

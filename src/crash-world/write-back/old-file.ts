@@ -17,7 +17,7 @@ import { forgetCached, setTimes } from '../../system/file-calls.ts';
 import { permissionsOf, SET_ID } from '../../system/file-mode.ts';
 import { inodeGeneration } from '../../system/inode-generation.ts';
 import { hasAttribute, removeInherited, removeOpenAttribute } from '../../system/xattr.ts';
-import { withFile } from '../with-file.ts';
+import { withFile } from '../files/with-file.ts';
 import { checkFileSystem } from './identity.ts';
 import type { OldDirectory } from './old-directory.ts';
 import { checkSize, endsWithZeros, type OldMemory } from './old-size.ts';

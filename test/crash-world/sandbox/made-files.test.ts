@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { type FoundFile, noteFound } from '../../../src/crash-world/found-file.ts';
+import { type FoundFile, noteFound } from '../../../src/crash-world/files/found-file.ts';
 import { MadeFiles } from '../../../src/crash-world/sandbox/made-files.ts';
 import { changedSince, noteUnchanged } from '../../../src/crash-world/sandbox/unchanged-files.ts';
 import { pathFileOf } from '../live-group.ts';

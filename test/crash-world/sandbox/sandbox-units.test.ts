@@ -4,14 +4,14 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { examinedOf } from '../../../src/crash-world/examine.ts';
+import { examinedOf } from '../../../src/crash-world/processes/examine.ts';
 import { readSandboxPlan, writeSandboxPlan } from '../../../src/crash-world/sandbox/sandbox-plan.ts';
 import {
   sandboxFiles,
   writeSandboxDropIn,
   writeSandboxUnit,
 } from '../../../src/crash-world/sandbox/sandbox-units.ts';
-import { writeAfreshDropIn } from '../../../src/crash-world/units.ts';
+import { writeAfreshDropIn } from '../../../src/crash-world/systemd/units.ts';
 import { streamHeader } from '../../../src/criu/restore/journal-connection.ts';
 import { noFiles } from '../../../src/model/file.ts';
 import { areaOf, groupOf, memoryOf, processOf } from '../../criu/processes.ts';

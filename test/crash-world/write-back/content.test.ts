@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { unwrittenIn } from '../../../src/crash-world/capture-stage.ts';
+import { unwrittenIn } from '../../../src/crash-world/stages/capture-stage.ts';
 import { noFiles, type UnwrittenFile } from '../../../src/model/file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import { inodeGeneration } from '../../../src/system/inode-generation.ts';

@@ -4,7 +4,7 @@ import { chmodSync, linkSync, mkdirSync, readdirSync, rmSync, statSync, symlinkS
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { filesToFind } from '../../../src/crash-world/capture-stage.ts';
+import { filesToFind } from '../../../src/crash-world/stages/capture-stage.ts';
 import type { UnwrittenFile } from '../../../src/model/file.ts';
 import type { FileIdentity } from '../../../src/model/open-file.ts';
 import { listedRuns } from '../../../src/model/page-runs.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { scopeLimitsSchema } from '../../../src/crash-world/scope-limits.ts';
+import { scopeLimitsSchema } from '../../../src/crash-world/systemd/scope-limits.ts';
 import { inBytes, weightOf } from '../../../src/linux/readers/cgroup-limits.ts';
 
 test('the weight of a cgroup is one that it can be given again', () => {

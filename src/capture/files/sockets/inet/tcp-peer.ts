@@ -1,0 +1,222 @@
+import { type InetSock, inetSock, networkPort, showEndpoint } from '../../../../linux/inet.ts';
+import { family, type Sock, sockStruct } from '../../../../linux/sock.ts';
+import { sequenceDistance, type TcpSock, tcpSock } from '../../../../linux/tcp.ts';
+import type { LateOption } from '../../../../model/socket-option.ts';
+import { isLoopbackAddress, unmapped } from '../../../../system/ip-address.ts';
+import { readable } from '../../../../vmcore/errors.ts';
+import type { Kernel } from '../../../../vmcore/kernel.ts';
+import type { CaptureContext } from '../../context.ts';
+import { type Holder, showHolder } from '../../holders/holders.ts';
+import { connectedStates, possibleLoss } from './tcp-connection.ts';
+import { disagree, sentTo } from './tcp-queue.ts';
+import { readAtWork } from './tcp-work.ts';
+
+const IPPROTO_TCP = 6;
+
+/** One end of a connection. */
+interface End {
+  readonly address: Uint8Array;
+  readonly port: number;
+}
+
+interface Ends {
+  /** Address of the network namespace. */
+  readonly network: bigint;
+  readonly own: End;
+  readonly peer: End;
+}
+
+/** An IPv6 socket has the same connection as an IPv4 one if its addresses stand for IPv4 ones. */
+function endsOf(sock: Sock, inet: InetSock): Ends {
+  const isSix = sock.family === family.inet6;
+  const [own, peer] = isSix ? [inet.saddr6, inet.daddr6] : [inet.saddr, inet.daddr];
+  return {
+    network: sock.net,
+    own: { address: unmapped(own), port: networkPort(inet.sourcePort) },
+    peer: { address: unmapped(peer), port: networkPort(inet.destinationPort) },
+  };
+}
+
+function keyOf(from: End, to: End): string {
+  const ends = [from, to].map(({ address, port }) => `${Buffer.from(address).toString('hex')}:${port}`);
+  return ends.join(' ');
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.from(a).equals(b);
+}
+
+interface Found extends Ends {
+  /** Of the `sock`. */
+  readonly socket: bigint;
+}
+
+/** All TCP connections of which a process holds an end. One that cannot be read is nobody's peer. */
+class Connections {
+  readonly #byEnds = new Map<string, Found[]>();
+  readonly #all: Found[] = [];
+  /** By their ends: how many sockets have, make or had a connection. */
+  readonly #inAnyState = new Map<string, number>();
+
+  constructor({ kernel, system }: CaptureContext) {
+    for (const socket of system.objectsOf('socket')) {
+      const { state, ends } = readable(() => this.#read(kernel, socket)) ?? {};
+      if (state === undefined || ends === undefined) continue;
+      const key = keyOf(ends.own, ends.peer);
+      this.#inAnyState.set(key, (this.#inAnyState.get(key) ?? 0) + 1);
+      if (!connectedStates.has(state)) continue;
+      const found = { ...ends, socket };
+      this.#all.push(found);
+      this.#byEnds.set(key, [...(this.#byEnds.get(key) ?? []), found]);
+    }
+  }
+
+  #read(kernel: Kernel, address: bigint): { state: number; ends: Ends } | undefined {
+    const sock = kernel.bind(sockStruct).at(address);
+    const isInet = sock.family === family.inet || sock.family === family.inet6;
+    if (!isInet || sock.sk_protocol !== IPPROTO_TCP) return undefined;
+    return { state: sock.state, ends: endsOf(sock, kernel.bind(inetSock).at(address)) };
+  }
+
+  /** The socket at the other end; in another network namespace only if this one has none. */
+  peerOf({ network, own, peer }: Ends): Found | undefined {
+    const found = this.#byEnds.get(keyOf(peer, own)) ?? [];
+    return found.find((one) => one.network === network) ?? found[0];
+  }
+
+  /** Whether more than one socket has, makes or had a connection with these ends. */
+  isTaken({ own, peer }: Ends): boolean {
+    return (this.#inAnyState.get(keyOf(own, peer)) ?? 0) > 1;
+  }
+
+  /**
+   * Whether the other end is, or was, on this machine: on the loopback, or at an address at which a process
+   * has a connection.
+   */
+  isWithin({ network, own, peer }: Ends): boolean {
+    if (isLoopbackAddress(peer.address) || isSame(own.address, peer.address)) return true;
+    return this.#all.some((one) => one.network === network && isSame(one.own.address, peer.address));
+  }
+}
+
+/**
+ * Has the kernel ask every second whether the peer is there. That answers with a reset, as a machine that has
+ * crashed does: who waits for the peer hears of it.
+ */
+const askPeer: readonly LateOption[] = [
+  { name: 'SO_KEEPALIVE', value: 1 },
+  { name: 'TCP_KEEPIDLE', value: 1 },
+  { name: 'TCP_KEEPINTVL', value: 1 },
+  { name: 'TCP_KEEPCNT', value: 127 },
+];
+
+/**
+ * What one end waits for, the other one has to have sent and to keep still; otherwise both would wait for
+ * ever.
+ *
+ * @param sent up to where the first one may have sent
+ */
+export function fits(
+  { snd_una }: Pick<TcpSock, 'snd_una'>,
+  sent: number,
+  { rcv_nxt }: Pick<TcpSock, 'rcv_nxt'>,
+): boolean {
+  return sequenceDistance(snd_una, rcv_nxt) >= 0 && sequenceDistance(rcv_nxt, sent) >= 0;
+}
+
+/**
+ * Throws a FileRefusal if what the two ends of a connection count does not fit. Both have been read as they
+ * are, and no work on them explains it: it is no loss.
+ */
+function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
+  const [Tcp, Sock] = [kernel.bind(tcpSock), kernel.bind(sockStruct)];
+  const fit = (from: bigint, to: bigint): boolean => {
+    const tcp = Tcp.at(from);
+    return fits(tcp, sentTo(kernel, Sock.at(from), tcp), Tcp.at(to));
+  };
+  readAtWork([Sock.at(one), Sock.at(other)], 'refused', () => {
+    if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
+  });
+}
+
+/** Whether another socket has the ends of a connection that has ended, and has given them back. */
+export function isTakenOver(context: CaptureContext, sock: Sock, inet: InetSock): boolean {
+  return context.of(Connections).isTaken(endsOf(sock, inet));
+}
+
+/** Who allows that a connection is lost. */
+export interface Consent {
+  /** All who have it. */
+  readonly isOwn: boolean;
+  /** Who has its other end, which is lost with it, and does not. */
+  readonly against: Holder | undefined;
+}
+
+/** Whether a connection may be lost: by all who have it, and by who has its other end. */
+export function consentTo(context: CaptureContext, sock: Sock, inet: InetSock): Consent {
+  const { system } = context;
+  const peer = context.of(Connections).peerOf(endsOf(sock, inet));
+  const own = system.holdersOfObject(sock.address);
+  const others = (peer === undefined ? [] : system.holdersOfObject(peer.socket)).filter(
+    ({ isProtected, pid }) => isProtected && own.every((one) => one.pid !== pid),
+  );
+  return {
+    isOwn: context.mayLose(own, 'connections'),
+    against: others.find((one) => !context.mayLose([one], 'connections')),
+  };
+}
+
+/** Whether the end of a connection at an address does not come back though its process does. */
+function isLost(context: CaptureContext, address: bigint): boolean {
+  const { kernel } = context;
+  const sock = kernel.bind(sockStruct).at(address);
+  if (possibleLoss(context, sock, kernel.bind(tcpSock).at(address)) === undefined) return false;
+  const { isOwn, against } = consentTo(context, sock, kernel.bind(inetSock).at(address));
+  return isOwn && against === undefined;
+}
+
+/**
+ * Who is at the other end of a connection, if that is a process of the same machine: it has to come back with
+ * this one. If it does not, its end has gone with the kernel, as if it had crashed.
+ *
+ * @param where the peer, for people
+ * @returns options with which the socket hears that its peer is gone; none if it is there
+ * @throws FileRefusal if the numbers of the two ends do not fit
+ */
+export function connectPeer(
+  context: CaptureContext,
+  sock: Sock,
+  inet: InetSock,
+  where: string,
+): readonly LateOption[] {
+  const { system } = context;
+  const ends = endsOf(sock, inet);
+  const connections = context.of(Connections);
+  const peer = connections.peerOf(ends);
+  if (peer === undefined && !connections.isWithin(ends)) return [];
+  const holders = system.holdersOfObject(sock.address);
+  const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
+  const isElsewhere = peer !== undefined && peer.network !== ends.network;
+  const outsider = others.find(({ isProtected }) => isElsewhere || !isProtected);
+  const isPeerLost = peer !== undefined && outsider === undefined && isLost(context, peer.socket);
+  if (peer !== undefined && others.length > 0 && outsider === undefined && !isPeerLost) {
+    checkPair(context.kernel, sock.address, peer.socket);
+    const pids = [...holders, ...others].map(({ pid }) => pid);
+    context.join(pids, 'a TCP connection');
+    return [];
+  }
+  const which = isElsewhere ? 'in another network namespace' : 'which is not protected';
+  const [holder] = others;
+  const why =
+    outsider !== undefined
+      ? `its other end was that of ${showHolder(outsider)}, ${which}`
+      : holder !== undefined
+        ? `its other end, that of ${showHolder(holder)}, cannot be kept`
+        : 'no process had its other end';
+  context.loseForHolders(holders, {
+    kind: 'connections',
+    of: `${showEndpoint(ends.own.address, ends.own.port)} ${where}`,
+    what: `the connection to ${where} is reset: ${why}`,
+  });
+  return askPeer;
+}

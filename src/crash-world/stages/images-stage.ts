@@ -1,0 +1,119 @@
+import { rmSync, statfsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { captureCrashProcedures } from '../../capture/crash-procedure.ts';
+import {
+  applyCrashProcedures,
+  describeGroupPlan,
+  describeProcessPlan,
+  keepWithoutProcedures,
+  type ProcedurePlan,
+  writeImages,
+} from '../../criu/images/index.ts';
+import { readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
+import type { ProcessGroup } from '../../model/group.ts';
+import { endGroupImages, groupDirectory, makeImagesDirectory } from '../../report/images.ts';
+import type { IncidentReport } from '../../report/schema.ts';
+import { messageWithCauses } from '../../system/thrown.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import { contentOf } from '../../vmcore/stored-pages.ts';
+import { concludeGroup } from '../incident/process-reports.ts';
+import { orElse, required, stage } from './stage-list.ts';
+import { imagesDirectory, type Work } from './work.ts';
+
+/** Makes the directory for the files on tmpfs, too, so it runs also where there is no group. */
+export const imagesStage = stage({
+  name: 'images',
+  needs: { kernel: required<Kernel>(), groups: orElse<readonly ProcessGroup[]>([]) },
+  run: ({ kernel, groups }, { manifest, place, panicAt, report }) => {
+    const directory = imagesDirectory({ manifest, place });
+    makeImagesDirectory(directory);
+    const occasion = { id: place.id, panicTimeNanoseconds: panicAt };
+    return { imaged: imageGroups(kernel, groups, directory, occasion, report) };
+  },
+});
+
+/** A group whose images are on the disk. */
+export interface ImagedGroup {
+  readonly group: ProcessGroup;
+  readonly directory: string;
+  /** Bytes of memory that the group will take. */
+  readonly pagesBytes: number;
+  readonly plans: readonly ProcedurePlan[];
+}
+
+/** Ends the images of a group of which it is known what became of it: they are not needed any more. */
+export type EndImages = (group: ImagedGroup, isRestored: boolean) => void;
+
+/** Keeps or removes images as the configuration has it; what does not work is noted. */
+export function endImagesOf({ manifest, place, report }: Work): EndImages {
+  const { keep } = manifest.config.images;
+  const incident = join(place.incidents, place.id);
+  return ({ group, directory }, isRestored) => {
+    const problems = endGroupImages(dirname(directory), group.id, incident, { keep, isRestored });
+    report.notes.push(...problems);
+  };
+}
+
+/** The pids of all processes of groups. */
+export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
+  return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
+}
+
+/**
+ * Writes the images of each group into a directory of its own, with the crash procedures of its processes
+ * applied. A group that cannot be written is reported as failed, and leaves nothing behind.
+ */
+export function imageGroups(
+  kernel: Kernel,
+  groups: readonly ProcessGroup[],
+  images: string,
+  occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
+  report: IncidentReport,
+): ImagedGroup[] {
+  return groups.flatMap((group) => {
+    const directory = groupDirectory(images, group.id);
+    try {
+      const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
+      const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
+      keepWithoutProcedures(group, applied.plans, directory);
+      notePlans(report, applied.plans);
+      noteRestorePlan(report, applied.group, directory);
+      return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
+    } catch (error) {
+      console.error(error);
+      const free = freeMebibytes(images);
+      rmSync(directory, { recursive: true, force: true });
+      concludeGroup(report, group.id, 'failed', [
+        `its images could not be written: ${messageWithCauses(error)} (${free} MiB are free in ${images})`,
+      ]);
+      return [];
+    }
+  });
+}
+
+function freeMebibytes(directory: string): number {
+  const { bavail, bsize } = statfsSync(directory);
+  return Math.floor((bavail * bsize) / 2 ** 20);
+}
+
+/** Enters what the restore will do besides what CRIU does. */
+function noteRestorePlan(report: IncidentReport, group: ProcessGroup, directory: string): void {
+  const plan = readRestorePlan(directory);
+  report.groups ??= [];
+  report.groups.push({ group: group.id, plan: describeGroupPlan(plan, readPreparation(directory), group) });
+  for (const process of group.processes) {
+    const entry = report.processes.find(({ pid }) => pid === process.pid);
+    if (entry !== undefined) entry.plan = describeProcessPlan(plan, process);
+  }
+}
+
+function notePlans(report: IncidentReport, plans: readonly ProcedurePlan[]): void {
+  for (const plan of plans) {
+    const process = report.processes.find(({ pid }) => pid === plan.pid);
+    if (process === undefined) continue;
+    process.crashProcedure =
+      plan.state === 'delivered'
+        ? { delivery: plan.procedure.delivery.kind, state: 'delivered' }
+        : { delivery: 'none', state: 'ignored', detail: `the record ${plan.reason}` };
+  }
+}

@@ -1,0 +1,81 @@
+import type { ProcessGroup } from '../../model/group.ts';
+import type { Sandbox } from '../../model/sandbox.ts';
+import type { IncidentReport } from '../../report/schema.ts';
+import { messageWithCauses } from '../../system/thrown.ts';
+import { concludeGroup } from '../incident/process-reports.ts';
+import { writeSandboxPlan } from '../sandbox/sandbox-plan.ts';
+import type { Unchanged } from '../sandbox/unchanged-files.ts';
+import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
+import { orElse, stage } from './stage-list.ts';
+import { StageSkipped } from './stage-runner.ts';
+
+/** A group that is restored when the system boots, into the sandbox that systemd makes for its unit then. */
+export interface LateGroup {
+  readonly group: number;
+  readonly unit: string;
+  /** Of its images. */
+  readonly directory: string;
+  /** All of its processes, and those that are none of them zombies. */
+  readonly members: readonly number[];
+  readonly pids: readonly number[];
+}
+
+type Sandboxed = ProcessGroup & { readonly sandbox: Sandbox };
+
+function isSandboxed(group: ProcessGroup): group is Sandboxed {
+  return group.sandbox !== undefined;
+}
+
+/** The groups that are restored now: there is no sandbox to restore the others into. */
+export function withoutSandboxed(imaged: readonly ImagedGroup[]): ImagedGroup[] {
+  return imaged.filter(({ group }) => !isSandboxed(group));
+}
+
+/** The groups that are restored later. */
+export function sandboxedOf(
+  imaged: readonly ImagedGroup[],
+): (Omit<ImagedGroup, 'group'> & { readonly group: Sandboxed })[] {
+  return imaged.flatMap(({ group, ...rest }) => (isSandboxed(group) ? [{ ...rest, group }] : []));
+}
+
+export const sandboxesStage = stage({
+  name: 'sandboxes',
+  needs: {
+    imaged: orElse<readonly ImagedGroup[]>([]),
+    unchanged: orElse<ReadonlyMap<number, readonly Unchanged[]>>(new Map()),
+  },
+  run: ({ imaged, unchanged }, work) => {
+    const late = keepForLater(imaged, unchanged, work.report, endImagesOf(work));
+    if (late.length === 0) throw new StageSkipped('nobody was in a sandbox');
+    return { late };
+  },
+});
+
+/**
+ * Leaves with the images of sandboxed groups what is known of them. What cannot be written has failed, and so
+ * has a group whose files nobody has noted: nothing would tell whether they were changed.
+ * @param unchanged see `noteSandboxed`
+ */
+export function keepForLater(
+  imaged: readonly ImagedGroup[],
+  unchanged: ReadonlyMap<number, readonly Unchanged[]>,
+  report: IncidentReport,
+  endImages: EndImages,
+): LateGroup[] {
+  return sandboxedOf(imaged).flatMap((one): LateGroup[] => {
+    const { group, directory, pagesBytes } = one;
+    try {
+      const noted = unchanged.get(group.id);
+      if (noted === undefined) throw new Error('its files were not noted before others ran');
+      writeSandboxPlan(directory, group, { pagesBytes, unchanged: noted });
+      const members = group.processes.map(({ pid }) => pid);
+      const living = group.processes.filter(({ state }) => state !== 'zombie');
+      const pids = living.map(({ pid }) => pid);
+      return [{ group: group.id, unit: group.sandbox.unit, directory, members, pids }];
+    } catch (error) {
+      concludeGroup(report, group.id, 'failed', [`cannot be kept for later: ${messageWithCauses(error)}`]);
+      endImages(one, false);
+      return [];
+    }
+  });
+}
