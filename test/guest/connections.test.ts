@@ -16,6 +16,7 @@ import {
   OutsideCounter,
   OutsidePeer,
 } from './outside-peer.ts';
+import { wholeText } from './whole-text.ts';
 
 const PORT = 7001;
 const WITHIN = 7002;
@@ -74,7 +75,8 @@ suite(`TCP connections when ${release} panics`, () => {
   const processOf = (name: string): ProcessReport =>
     report.processes.find(({ pid }) => pid === pidOf(name)) ?? assert.fail(name);
   /** Waits for a line that a program writes, and tells it. */
-  const said = (name: string, seconds = 240): Promise<string> => guest.until(`cat /srv/${name}`, seconds);
+  const said = (name: string, seconds = 240): Promise<string> =>
+    guest.until(wholeText(`/srv/${name}`), seconds);
   const reached = (name: string, bytes: number): Promise<string> =>
     guest.until(`test "$(cat /srv/${name}.at)" -gt ${bytes}`, 240);
 
@@ -108,11 +110,11 @@ suite(`TCP connections when ${release} panics`, () => {
     await run('six', `serve :: ${WITHIN} /srv`);
     await run('lost', `serve 127.0.0.1 ${WITHIN} /srv/lost`);
     await said(`serve-${WITHIN}`);
-    await guest.until(`cat /srv/lost/serve-${WITHIN}`, 120);
+    await guest.until(wholeText(`/srv/lost/serve-${WITHIN}`), 120);
     await run('pair', `call ::1 ${WITHIN} /srv pair 'exchange 60 ${MUCH}'`);
     await run('far', `call ${OWN} ${WITHIN} /srv far 'exchange 80 ${MUCH}'`);
     await run('waits', `wait 127.0.0.1 ${WITHIN} /srv waits`);
-    await guest.until('cat /srv/waits.at', 120);
+    await guest.until(wholeText('/srv/waits.at'), 120);
   }
 
   /** They are protected before they connect: who has no answer for two minutes gets a reset from the host. */
@@ -159,7 +161,7 @@ suite(`TCP connections when ${release} panics`, () => {
       losing.push(await accept());
     }
     await run('knocks', 'knock /srv knocks');
-    for (const name of [...MAY_LOSE, MAY_NOT]) await guest.until(`cat /srv/${name}.at`, 120);
+    for (const name of [...MAY_LOSE, MAY_NOT]) await guest.until(wholeText(`/srv/${name}.at`), 120);
     const allowed = MAY_LOSE.map((name) => `--pid ${pidOf(name)}`).join(' ');
     await guest.sh(`otherworld protect ${allowed} --allow-loss connections`);
     await guest.sh(`otherworld protect --pid ${pidOf(MAY_NOT)}`);

@@ -16,6 +16,7 @@ import { taskAt } from '../../src/linux/sched.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { openKernel } from '../../src/vmcore/open.ts';
 import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { wholeText } from './whole-text.ts';
 
 const SNAPSHOT = `for p in /proc/[0-9]*/task/[0-9]*; do
   echo "task \${p##*/}"; grep -h ctxt_switches $p/status; cat $p/stack
@@ -48,7 +49,7 @@ suite(`kernel stacks of a living guest with ${release}`, () => {
     guest = await bootTestGuest('kernel-stack', { install: false });
     await guest.copyIn(join(import.meta.dirname, 'programs/in-calls.py'), '/root/in-calls.py');
     await guest.background('exec python3 /root/in-calls.py');
-    const said = await guest.until('cat /run/in-calls', 120);
+    const said = await guest.until(wholeText('/run/in-calls'), 120);
     calls = new Map(said.split('\n').map((line) => [line.split(' ')[0] ?? '', Number(line.split(' ')[1])]));
     earlier = parseStacks(await guest.sh(SNAPSHOT, 120));
     await guest.vmcore(dump);

@@ -7,6 +7,7 @@ import { after, before, suite, test } from 'node:test';
 import { diskMount, userNames } from '../../lab/furnish.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
+import { wholeText } from './whole-text.ts';
 
 const programs = join(import.meta.dirname, 'programs');
 const disk = diskMount(2);
@@ -37,7 +38,10 @@ suite(`a server with ${release}`, () => {
     await guest.sh(`mkdir -p ${directory}; chown ${user}:${user} ${directory}`);
     const command = `numactl --cpunodebind=${node} python3 /srv/holder.py ${directory} ${name}`;
     await guest.background(`exec runuser -u ${user} -- ${command} 2>${directory}/error`);
-    pids.set(name, Number(await guest.until(`cat ${directory}/error >&2; cat ${directory}/ready`, 300)));
+    pids.set(
+      name,
+      Number(await guest.until(`cat ${directory}/error >&2; ${wholeText(`${directory}/ready`)}`, 300)),
+    );
     identities.set(name, await identityOf(name));
   }
 

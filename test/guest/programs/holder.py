@@ -70,7 +70,7 @@ if os.path.exists("/sys/devices/system/node/node1"):
     while scans() < before + 2:
         sum(range(100_000))
 with open(os.path.join(directory, "ready"), "w") as ready:
-    ready.write(str(os.getpid()))
+    ready.write(f"{os.getpid()}\n")
 count = lines = 0
 while True:
     lines += 1

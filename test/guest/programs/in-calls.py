@@ -138,7 +138,7 @@ def make(name):
     except OSError as error:
         outcome = str(error)
     with open(f"/var/tmp/in-calls-{name}", "w") as said:
-        said.write(outcome)
+        said.write(outcome + "\n")
     os._exit(0)
 
 
