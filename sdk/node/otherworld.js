@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { crc32 } from 'node:zlib';
@@ -48,7 +47,6 @@ export function onKernelCrash(callback, { signal = 'SIGPWR', timeLimitMillisecon
   process.on(signal, listener);
   fill(record, number, timeLimitMilliseconds);
   registered = true;
-  warnOfIoUring();
   return () => {
     if (!registered) return;
     registered = false;
@@ -56,26 +54,6 @@ export function onKernelCrash(callback, { signal = 'SIGPWR', timeLimitMillisecon
     record.fill(0, 0, offset.state);
     process.off(signal, listener);
   };
-}
-
-/** A process with an io_uring is refused, whatever it has registered. */
-function warnOfIoUring() {
-  if (!readdirSync('/proc/self/fd').some((fd) => linkOf(fd).includes('[io_uring]'))) return;
-  process.emitWarning(
-    'this process uses io_uring and cannot be brought back: set sysctl kernel.io_uring_disabled=2 before it starts',
-    {
-      code: 'OTHERWORLD_IO_URING',
-    },
-  );
-}
-
-function linkOf(fd) {
-  try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    // Closed since the directory was read.
-    return '';
-  }
 }
 
 /**

@@ -45,7 +45,7 @@ export interface Disks {
 
 /** What an area is by its `vm_area_struct.vm_file`. */
 export type MappedFile =
-  | Pick<Vma, 'kind' | 'fileId' | 'shmid' | 'segment'>
+  | Pick<Vma, 'kind' | 'fileId' | 'shmid' | 'segment' | 'ringPart'>
   | ({ readonly kind: 'refused' } & FileReason);
 
 /** Why a file cannot be brought back, and what makes that one of the moment. */
@@ -96,6 +96,12 @@ export interface FileCapture {
   readonly repairs: ReadonlyMap<number, readonly Repair[]>;
   /** The file behind a mapping; the same struct file gives the same ids every time. */
   mappedFile(file: bigint, use: MappingUse): MappedFile;
+  /**
+   * What of the rings of a process (io_uring) cannot be had again, once all mappings have been asked for.
+   *
+   * @param waiting how many of its threads are in io_uring_enter(2)
+   */
+  ringProblems(pid: number, vmas: readonly Vma[], waiting: number): readonly string[];
   /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */
   exeFile(file: bigint, pid: number): number;
   /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */

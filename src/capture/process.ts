@@ -22,6 +22,7 @@ import { capturePending } from './pending.ts';
 import { placeOf } from './place.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
+import { isRingWorker, waitingInRings } from './rings.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
@@ -225,7 +226,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   }
   checkNamespaces(source, group, findings);
   const forProcedure = source.forProcedure.has(group.pid);
-  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [threads, []];
+  const own = threads.filter((thread) => !isRingWorker(thread));
+  const [kept, gone] = forProcedure ? [threads.slice(0, 1), threads.slice(1)] : [own, []];
   checkThreadsShare(group, kept, findings);
   if (isTtyAudited(signal)) findings.reasons.push('has its terminal input audited (pam_tty_audit)');
   findings.reasons.push(...(files.refusals.get(group.pid) ?? []));
@@ -245,6 +247,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
+  ofTheMoment(findings, kernel.isAlive ? 'passing' : undefined, () =>
+    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitingInRings(kernel, own))),
+  );
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
   const sharedPending = signal.sharedPendingSignal;

@@ -165,7 +165,7 @@ export function captureThread(source: ThreadSource, task: Task, owner: ThreadOwn
   const { lost } = place;
   if (lost !== undefined) ofState(source, task, owner, () => refuseForNow(findings, lost, 'on-cpu'));
   threadProblems(task).forEach(say);
-  captureRings(task, owner);
+  captureRings(kernel, task, owner);
   passingProblems(kernel, task).forEach(sayForNow);
   if (owner.forProcedure) underWay(kernel, task).forEach(sayForNow);
   findings.notes.push(...threadNotes(task));

@@ -1,3 +1,4 @@
+import type { IoUring } from './io-uring.ts';
 import type { FileIdentity, OpenFileCommon, OwnMake, PathFile, PhysicalRun } from './open-file.ts';
 import type { PageRuns } from './page-runs.ts';
 import type { InetSocket, NetlinkSocket, UnixSocket } from './socket.ts';
@@ -105,6 +106,7 @@ export type OpenFile =
   | TimerFd
   | SignalFd
   | Inotify
+  | IoUring
   | MemfdFile;
 
 /** What memfd_create made; several open files can have the same one. */

@@ -1,3 +1,4 @@
+import type { RingPart } from './io-uring.ts';
 import type { PageRuns } from './page-runs.ts';
 
 /**
@@ -18,6 +19,7 @@ export type VmaKind =
   | 'shared-memory' // MAP_SHARED | MAP_ANONYMOUS, /dev/zero or a memfd: the content is a SharedMemory
   | 'segment' // attached by shmat(2): the content is a SharedSegment
   | 'aio-ring' // the ring of a context of io_setup(2), shared with the kernel: its pages are stored as they are
+  | 'io-uring' // shared memory of an io_uring: the content is the ring's
   | 'vdso'
   | 'vvar';
 
@@ -55,6 +57,8 @@ export interface Vma {
    * `prot` is now.
    */
   readonly segment?: { readonly id: number; readonly isWritable: boolean };
+  /** Of an area of an io_uring, which is `fileId`. */
+  readonly ringPart?: RingPart;
   /** The area's own pages; none for file-shared, shared-memory and segment. */
   readonly runs: PageRuns;
 }

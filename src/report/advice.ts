@@ -140,13 +140,18 @@ const table: readonly Advice[] = [
       'KeyringMode= of the unit, and whoever puts keys there (pam_keyinit, kerberos), decide about the keyring',
   },
   {
+    pattern:
+      /requests in flight|(ring|io_uring that) was being changed|(set|queue) \d+, which was being changed/,
+    advice: MOMENT,
+  },
+  {
+    pattern: /io_uring that has taken \d+ requests/,
+    advice: 'a program that is started anew counts from 0: restart it when that can be done',
+  },
+  {
     pattern: /io_uring/,
     advice:
       'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',
-  },
-  {
-    pattern: /requests in flight|ring was being changed|(set|queue) \d+, which was being changed/,
-    advice: MOMENT,
   },
   {
     pattern: /asynchronous I\/O|io_setup/,

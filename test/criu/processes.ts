@@ -171,5 +171,6 @@ export const lateNothing: RestorePlan = {
     memoryLocks: [],
     signals: [],
   },
+  rings: [],
   aioRequests: 0,
 };

@@ -101,11 +101,12 @@ const unread = ['proc_fs_info'];
 const later = [
   ...['block_device', 'cgroup_file_ctx', 'gendisk', 'kernfs_open_file', 'partition_meta_info', 'psi_trigger'],
   ...['seq_file', 'swap_extent', 'swap_info_struct'],
+  ...['io_ring_ctx', 'io_rings', 'io_uring_task'],
 ];
 /** Of those, optional members that a release does not have: pages of zeros came with 6.12. */
 const lackingLater: Readonly<Record<Release, readonly string[]>> = {
-  debian12: ['swap_info_struct.zeromap'],
-  debian13: [],
+  debian12: ['swap_info_struct.zeromap', 'io_ring_ctx.clockid', 'io_ring_ctx.napi_enabled'],
+  debian13: ['io_ring_ctx.lockedFreeRequests', 'io_ring_ctx.io_bl'],
 };
 
 /** Structures that only other releases have. */

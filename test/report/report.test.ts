@@ -180,8 +180,15 @@ test('registers that no stage zero saved have a remedy, and a moment that tells 
     'thread 7 was having its vector registers saved by the kernel',
     'thread 7 was on CPU 2, and nothing tells in what state',
     'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
+    'has an io_uring with requests in flight (fd 4)',
+    'has an io_uring that was being changed (fd 4)',
   ])
     assert.match(adviceFor(reason) ?? '', /a matter of the moment/);
+});
+
+test('an io_uring that has counted too far is made anew with its program, others have another remedy', () => {
+  assert.match(adviceFor('has an io_uring that has taken 4 requests: counting ...') ?? '', /counts from 0/);
+  assert.match(adviceFor('has an io_uring with registered files') ?? '', /do without io_uring/);
 });
 
 test('the remedy for memory in swap is one that helps: another area, another disk, none at all', () => {

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { epitems } from '../../linux/eventpoll.ts';
 import type { File } from '../../linux/fs.ts';
 import { listForEachEntry } from '../../linux/list.ts';
@@ -90,6 +91,26 @@ function semaphoreResult(kernel: Kernel, { task, cpu }: Witnessed): KnownResult 
     : { value: BigInt(result), reason: 'another process has done its operation for it' };
 }
 
+/** IORING_ENTER_EXT_ARG: a wait that may have a time limit (include/uapi/linux/io_uring.h). */
+const ENTER_EXT_ARG = 8n;
+
+/**
+ * io_uring_enter gives all its requests to the kernel before it sleeps, or does not sleep: that must not be
+ * done again. A signal would end it with their number, or with EINTR if there are none.
+ */
+function ringResult({ isSettled }: Witnessed, given: Arguments): KnownResult | undefined {
+  const [, toSubmit = 0n, , flags = 0n] = given;
+  const count = BigInt.asUintN(32, toSubmit);
+  if (!isSettled) return undefined;
+  if (count > 0n) return { value: count, reason: 'it had given its requests to the kernel, and waited' };
+  return (flags & ENTER_EXT_ARG) === 0n
+    ? undefined
+    : {
+        value: BigInt(-constants.errno.EINTR),
+        reason: 'it waited, maybe for a time of which nothing tells the rest',
+      };
+}
+
 /** What is true already is not done again: another thread could have been given the place meanwhile. */
 function knownResult(
   kernel: Kernel,
@@ -111,6 +132,7 @@ function knownResult(
       ? { value: first, reason: 'the heap ends where it is to end' }
       : undefined;
   }
+  if (name === 'io_uring_enter') return ringResult(whose, given);
   if (name === 'semop' || name === 'semtimedop') return semaphoreResult(kernel, whose);
   return undefined;
 }

@@ -96,6 +96,11 @@ export const syscallTable: readonly SyscallRow[] = [
       mq_timedsend fcntl recvmmsg io_getevents io_pgetevents`,
   },
   {
+    class: 'wait',
+    reason: 'gives requests to the kernel, and waits for completions',
+    calls: 'io_uring_enter',
+  },
+  {
     class: 'transfer',
     reason: 'moves bytes through a file descriptor',
     calls: 'read write readv writev sendto recvfrom sendmsg recvmsg',

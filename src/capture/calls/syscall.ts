@@ -275,7 +275,7 @@ function inTime(state: SyscallState, name: string, decision: SyscallDecision): S
 /** Calls that a signal handler ends whatever its flags are (signal(7)). Others go on if it has SA_RESTART. */
 const endedByHandler: ReadonlySet<string> = new Set(
   `pause poll ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 nanosleep clock_nanosleep semop semtimedop
-  msgrcv msgsnd rt_sigsuspend rt_sigtimedwait io_getevents io_pgetevents`.split(/\s+/),
+  msgrcv msgsnd rt_sigsuspend rt_sigtimedwait io_getevents io_pgetevents io_uring_enter`.split(/\s+/),
 );
 
 /**

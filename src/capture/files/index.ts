@@ -5,6 +5,7 @@ import { makeParts } from '../parts.ts';
 import { sharedParts } from '../shared-resources.ts';
 import type { CaptureContext } from './context.ts';
 import { groupFiles, selectFiles } from './group.ts';
+import { ringProblems } from './io-uring.ts';
 import { collectors } from './kinds.ts';
 import { captureDirectory, captureExecutable, captureMapped } from './mapped.ts';
 import { captureTable } from './table.ts';
@@ -39,6 +40,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
     unexpected: context.unexpected,
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
+    ringProblems: (pid, vmas, waiting) => ringProblems(context, pid, vmas, waiting),
     exeFile: (file, pid) => captureExecutable(context, file, pid),
     directory: (path, pid) => captureDirectory(context, path, pid),
     group: (pids) => {

@@ -6,6 +6,7 @@ import type { PartMakers } from '../parts.ts';
 import { captureEventfd, captureInotify, captureSignalfd, captureTimerfd } from './anonymous.ts';
 import type { CaptureContext } from './context.ts';
 import { captureEventpoll } from './eventpoll.ts';
+import { captureIoUring } from './io-uring.ts';
 import type { CaptureFile, CaptureKind, GroupSelection, MemoryKind } from './kind.ts';
 import { collectLocks, locksOf } from './locks.ts';
 import { captureMemfd, mapMemfd, memfdsOf } from './memory/memfd.ts';
@@ -33,6 +34,7 @@ export const captures: Readonly<Partial<Record<KernelKind, CaptureFile>>> = {
   timerfd: captureTimerfd,
   signalfd: captureSignalfd,
   inotify: captureInotify,
+  io_uring: captureIoUring,
 };
 
 function refuse(reason: string): () => never {
@@ -74,6 +76,7 @@ export const fileKinds: FileKinds = {
   timerfd: { name: 'a timerfd' },
   signalfd: { name: 'a signalfd' },
   inotify: { name: 'an inotify' },
+  'io-uring': { name: 'an io_uring' },
   memfd: { name: 'a memfd', shmid: ({ inodeId }) => inodeId },
 };
 

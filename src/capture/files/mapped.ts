@@ -1,14 +1,17 @@
 import { fileAt, openFlags } from '../../linux/file.ts';
 import type { File } from '../../linux/fs.ts';
 import { pathStruct } from '../../linux/path.ts';
+import { fileKind } from '../../linux/readers/file-kind.ts';
 import type { PathFile } from '../../model/open-file.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
 import { type CaptureContext, noOwner } from './context.ts';
+import { mapIoUring } from './io-uring.ts';
 import { memoryKinds } from './kinds.ts';
 import { memoryFileKind } from './memory/memory-file.ts';
 import { isMemoryFileSystem, type NamedFile, namedFile } from './named.ts';
+import { captureOpenFile } from './open-file.ts';
 import { noteContent, pathFile } from './path/path.ts';
 import { FileRefusal } from './refusal.ts';
 
@@ -64,6 +67,8 @@ function mapPath(context: CaptureContext, file: File, use: MappingUse): MappedFi
 export function captureMapped(context: CaptureContext, address: bigint, use: MappingUse): MappedFile {
   try {
     const file = openedFile(context, address);
+    if (fileKind(context.kernel, file.f_op) === 'io_uring')
+      return mapIoUring(context, file, use, (own) => captureOpenFile(context, own).id);
     const memory = memoryFileKind(context, file);
     return memory === undefined ? mapPath(context, file, use) : memoryKinds[memory].map(context, file, use);
   } catch (error) {

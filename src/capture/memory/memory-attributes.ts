@@ -1,5 +1,6 @@
 import { dumpableOf, hasMmFlag, VM, VM_HIGH } from '../../linux/mm.ts';
 import type { Mm, VmArea } from '../../linux/mm-types.ts';
+import type { FileKind } from '../../linux/readers/file-kind.ts';
 import type { AddressSpace } from '../../model/memory.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
@@ -25,8 +26,9 @@ const HIGHEST = 2 ** 47;
 const PROTECTION_KEYS = 16;
 
 /** Why nobody can rebuild what others have of an area: a device, a file system, whoever watches it. */
-export function outsideProblem(area: Pick<Area, 'flags' | 'isWatched'>): string | undefined {
-  const { flags } = area;
+export function outsideProblem(area: Pick<Area, 'flags' | 'isWatched'>, of?: FileKind): string | undefined {
+  // The kernel's own pages are in an io_uring, one by one (vm_insert_pages).
+  const flags = of === 'io_uring' ? area.flags & ~VM.mixedMap : area.flags;
   if ((flags & VM.hugetlb) !== 0) return 'is of huge pages from hugetlbfs';
   if ((flags & (VM.pfnMap | VM.io | VM.mixedMap)) !== 0) return 'maps a device';
   if (area.isWatched) return 'is watched by a userfaultfd';

@@ -1,3 +1,4 @@
+import { fileStruct } from '../../linux/fs.ts';
 import {
   adviceOf,
   coredumpFilterOf,
@@ -8,12 +9,14 @@ import {
   VM,
 } from '../../linux/mm.ts';
 import { type Mm, mmStruct } from '../../linux/mm-types.ts';
+import { type FileKind, fileKind } from '../../linux/readers/file-kind.ts';
 import { PageDescriptors } from '../../linux/readers/page-owner.ts';
 import { untriedSwap } from '../../linux/readers/swap-areas.ts';
 import type { AddressSpace, Vma, VmaKind } from '../../model/memory.ts';
 import { listedRuns, type PageRuns } from '../../model/page-runs.ts';
 import { type Findings, ofTheMoment, refuseForNow } from '../../model/verdict.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
+import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { aioProblems, ringAreaPages } from '../aio.ts';
 import type { FileCapture, MappedFile } from '../file-capture.ts';
@@ -168,7 +171,7 @@ export class MemoryCapture {
     if (special === undefined) {
       const ofPlace = placeProblem(area);
       if (ofPlace !== undefined) return refuse(ofPlace);
-      const outside = outsideProblem(area);
+      const outside = outsideProblem(area, this.#fileKind(area));
       if (outside !== undefined)
         return owner.canBeLost ? this.#leaveOut(mm, area, owner, outside) : refuse(outside);
       const problem = areaProblem(area) ?? protectionKeyProblem(mm, area);
@@ -230,6 +233,11 @@ export class MemoryCapture {
     const name = `the memory area ${hexRange(area)}`;
     findings.unexpected.push({ kind: 'memory', of: name, what: `${name} is gone: it ${why}` });
     return name;
+  }
+
+  #fileKind({ view }: Area): FileKind | undefined {
+    if (view.vm_file === 0n) return undefined;
+    return readable(() => fileKind(this.#kernel, this.#kernel.bind(fileStruct).at(view.vm_file).f_op));
   }
 
   #file({ start, end, flags, view }: Area, pid: number): MappedFile | undefined {

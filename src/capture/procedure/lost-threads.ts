@@ -37,7 +37,7 @@ export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task,
   const pending = capturePending(kernel, task.pendingList, task.pendingSignal);
   if (pending.killed) say('was being killed');
   if (pending.stopped) owner.stopping = true;
-  captureRings(task, owner);
+  captureRings(kernel, task, owner);
   // The kernel's own threads for rings are none of the program's.
   if ((task.flags & (PF.ioWorker | PF.userWorker)) !== 0) return;
   // Rights that contradict themselves are damage, whosever they are.

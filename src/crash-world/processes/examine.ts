@@ -16,6 +16,7 @@ const links: Record<Exclude<OpenFile['type'], 'path' | 'fifo' | 'terminal'>, str
   timerfd: 'anon_inode:[timerfd]',
   signalfd: 'anon_inode:[signalfd]',
   inotify: 'anon_inode:inotify',
+  'io-uring': 'anon_inode:[io_uring]',
   memfd: '/memfd:',
 };
 

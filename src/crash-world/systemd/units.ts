@@ -40,8 +40,10 @@ const QUESTIONS = 10;
  * `$main` for the main process of `$unit`; its arguments are those of systemd-notify besides. That waits 5 s
  * until systemd has taken the message (sd_notify_barrier in src/notify/notify.c, 252 and 257), which is too
  * short for a manager that starts everything else as well. So its status says nothing, and systemd is asked.
+ * A helper has UMask= of its unit, and what others could write to is not believed.
  */
-export const HELPER_FUNCTIONS = `say() {
+export const HELPER_FUNCTIONS = `umask 022
+say() {
     echo "$1" >&2
     echo "$1" >>"$list.why"
     return 1

@@ -1,5 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { AddressSpace, Vma } from '../../model/memory.ts';
+import { listedRuns } from '../../model/page-runs.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
 import type { ImageDirectory } from './image.ts';
 import { type AioRingEntrySchema, MmEntrySchema } from './proto/gen/mm_pb.ts';
 import { vmaEntry } from './vma.ts';
@@ -29,6 +31,29 @@ export function aioRingEntries(vmas: readonly Vma[]): ReturnType<typeof aioRingE
   return rings.map(({ start, end }) => aioRingEntry(start, end));
 }
 
+/**
+ * Where the kernel places memory only for those who may ask for it (vm.mmap_min_addr), but not whether it may
+ * before it chooses a place.
+ */
+export const LOWEST = { start: PAGE_SIZE, end: 0x1_0000 } as const;
+
+/**
+ * Areas without those of an io_uring, which the kernel maps where it likes: what is free elsewhere is taken
+ * meanwhile. Not even CRIU can do that later for the lowest pages, so that they are taken from the beginning.
+ */
+function mappedByCriu(vmas: readonly Vma[]): Vma[] {
+  const others = vmas.filter(({ kind }) => kind !== 'io-uring');
+  if (others.length === vmas.length || (others[0]?.start ?? 0) < LOWEST.end) return others;
+  const nothing = { growsDown: false, heap: false, stack: false, hugetlb: false, locked: false };
+  return [
+    {
+      ...{ ...LOWEST, ...nothing, kind: 'anonymous', prot: 0, noReserve: true, advice: [], offsetBytes: 0 },
+      runs: listedRuns([]),
+    },
+    ...others,
+  ];
+}
+
 /** Writes `mm-PID.img`. */
 export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpace): void {
   images.image('mm', pid).entry(MmEntrySchema, {
@@ -45,7 +70,7 @@ export function writeMm(images: ImageDirectory, pid: number, memory: AddressSpac
     mmEnvEnd: BigInt(memory.envEnd),
     exeFileId: memory.exeFileId,
     mmSavedAuxv: memory.savedAuxv.slice(0, AT_VECTOR_WORDS),
-    vmas: memory.vmas.map(vmaEntry),
+    vmas: mappedByCriu(memory.vmas).map(vmaEntry),
     aios: aioRingEntries(memory.vmas),
     dumpable: memory.dumpable,
     thpDisabled: memory.thpDisabled,

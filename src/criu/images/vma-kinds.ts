@@ -54,6 +54,8 @@ export const vmaKinds: Readonly<Record<VmaKind, VmaKindImages>> = {
     status: () => STATUS.aioRing,
     entry: () => ({ status: STATUS.aioRing, flags: MAP_SHARED }),
   },
+  // Not in the images: it is mapped when the ring is there (src/criu/restore/io-uring.ts).
+  'io-uring': { isShared: true, status: () => 0 },
   vdso: { isPrivate: true, status: () => STATUS.anonPrivate | STATUS.vdso },
   vvar: { status: () => STATUS.anonPrivate | STATUS.vvar },
 };

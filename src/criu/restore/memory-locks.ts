@@ -1,8 +1,9 @@
 import { errnoText } from '../../system/errno.ts';
-import { limitOf, type ResourceLimit, setLimit } from '../../system/process-settings.ts';
+import { setLimit } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { MemoryLocks } from '../images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from './held-process.ts';
+import { type GiveLimit, whileUnlimited } from './limit.ts';
 import type { Tracee } from './tracee.ts';
 
 const [SYS_mlockall, SYS_mlock2] = [151, 325];
@@ -11,24 +12,6 @@ const [MCL_FUTURE, MCL_ONFAULT] = [2, 4];
 /** include/uapi/asm-generic/mman-common.h */
 const MLOCK_ONFAULT = 1;
 const RLIMIT_MEMLOCK = 8;
-const RLIM_INFINITY = 2n ** 64n - 1n;
-
-/** How a process is given another limit; {@link setLimit}, but for tests. */
-export type GiveLimit = (pid: number, resource: number, limit: ResourceLimit) => void;
-
-/**
- * Does a step while a process may lock any amount of memory. It may have given up since what it needed to
- * lock some, which takes no lock from it.
- */
-function whileItMayLock<T>(pid: number, give: GiveLimit, step: () => T): T {
-  const limit = limitOf(pid, RLIMIT_MEMLOCK);
-  give(pid, RLIMIT_MEMLOCK, { soft: RLIM_INFINITY, hard: RLIM_INFINITY });
-  try {
-    return step();
-  } finally {
-    give(pid, RLIMIT_MEMLOCK, limit);
-  }
-}
 
 /**
  * Has a process that is held lock areas page by page as they are used, and what it maps from now on. Neither
@@ -40,7 +23,8 @@ export function lockMemory(
   { pid, onFault, future }: MemoryLocks,
   give: GiveLimit = setLimit,
 ): void {
-  whileItMayLock(pid, give, () => {
+  // It may have given up since what it needed to lock some, which takes no lock from it.
+  whileUnlimited(pid, RLIMIT_MEMLOCK, give, () => {
     for (const { start, bytes } of onFault) {
       const result = tracee.call(pid, SYS_mlock2, start, bytes, MLOCK_ONFAULT);
       if (result !== 0) throw new Error(`mlock2 of 0x${start.toString(16)} fails (${errnoText(-result)})`);

@@ -7,6 +7,7 @@ import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { breakConnections } from './broken-connections.ts';
 import { restoreSignals } from './held-signals.ts';
+import { restoreRings } from './io-uring.ts';
 import { applyLateSettings } from './late-settings.ts';
 import { restoreMdwe } from './mdwe.ts';
 import { restoreMemoryKeys } from './memory-keys.ts';
@@ -134,7 +135,9 @@ export async function holdImages(
       return await fail(run.endedFor ?? reasonOf(errors, run.status), errors);
     }
     await cgroup.frozen();
-    const problems = [...strangers(plan, cgroup.members()), ...(options.examine?.() ?? [])];
+    const strange = strangers(plan, cgroup.members());
+    if (strange.length === 0) await restoreRings(directory, plan.rings, cgroup);
+    const problems = [...strange, ...(options.examine?.() ?? [])];
     if (problems[0] !== undefined) return await fail(problems[0], problems);
     await restoreMemoryKeys(plan.memoryKeys, cgroup);
     await restoreMdwe(plan.mdwe, cgroup);

@@ -50,14 +50,16 @@ interface Stop {
   readonly signal: number;
 }
 
-interface Area {
+/** A line of /proc/PID/maps. */
+export interface Area {
   readonly start: number;
   readonly end: number;
   readonly access: string;
   readonly name: string;
 }
 
-function areasOf(pid: number): Area[] {
+/** The areas of a process. */
+export function areasOf(pid: number): Area[] {
   const lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n').filter(Boolean);
   return lines.map((line) => {
     const [range = '', access = '', , , , name = ''] = line.split(/ +/);
@@ -142,8 +144,11 @@ export class Tracee {
     return Number(this.#get(tid).readBigInt64LE(offsets.result));
   }
 
-  /** Puts bytes into the process's memory, calls `use` with their address, and puts back what was there. */
-  withBytes<T>(bytes: Uint8Array, use: (address: number) => T): T {
+  /**
+   * Puts bytes into the process's memory, calls `use` with their address, and with what reads what is there
+   * then, and puts back what was there.
+   */
+  withBytes<T>(bytes: Uint8Array, use: (address: number, read: () => Buffer) => T): T {
     const address = this.#scratch(bytes.length);
     const memory = openSync(`/proc/${this.pid}/mem`, 'r+');
     try {
@@ -151,7 +156,11 @@ export class Tracee {
       readSync(memory, before, 0, before.length, address);
       writeSync(memory, bytes, 0, bytes.length, address);
       try {
-        return use(address);
+        return use(address, () => {
+          const now = Buffer.alloc(bytes.length);
+          readSync(memory, now, 0, now.length, address);
+          return now;
+        });
       } finally {
         writeSync(memory, before, 0, before.length, address);
       }

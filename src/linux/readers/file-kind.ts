@@ -76,6 +76,7 @@ const anonymousNames: Readonly<Partial<Record<FileKind, string>>> = {
   timerfd: '[timerfd]',
   signalfd: '[signalfd]',
   inotify: 'inotify',
+  io_uring: '[io_uring]',
 };
 
 /**

@@ -79,6 +79,18 @@ describe('what is witnessed of a call', () => {
     assert.equal(about(2, 'mprotect', 0x7000_0000n, 4096n, 1n).notTwice, undefined);
   });
 
+  it('is that io_uring_enter has given its requests to the kernel when it sleeps, and does not do so again', () => {
+    const { kernel, whose } = made(1);
+    const known = (isSettled: boolean, ...given: bigint[]) =>
+      callWitness(kernel, { ...whose, isSettled }, 'io_uring_enter', given, undefined).known?.value;
+    assert.equal(known(true, 5n, 3n, 1n, 1n), 3n);
+    assert.equal(known(true, 5n, 3n, 1n, 9n), 3n);
+    assert.equal(known(true, 5n, 0n, 1n, 1n), undefined);
+    // It may have a time limit, of which nothing tells the rest: EINTR.
+    assert.equal(known(true, 5n, 0n, 1n, 9n), -4n);
+    assert.equal(known(false, 5n, 3n, 1n, 1n), undefined);
+  });
+
   it('is that epoll_wait may have taken an event for good, where a one-shot watch is disarmed', () => {
     for (const [events, isTaken] of [
       [IN, false],

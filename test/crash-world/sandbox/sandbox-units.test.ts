@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -66,11 +66,14 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
     const { waits, afresh, failed } = sandboxFiles(unit, helpers);
     const statusWith = (file: string): number | null => {
       writeFileSync(file, '');
-      const { status } = spawnSync('/bin/sh', [join(helpers, 'adopt-sandbox.sh'), unit], {
+      // As with UMask=0007 of the unit: what others can write to is not believed.
+      const script = [join(helpers, 'adopt-sandbox.sh'), unit];
+      const { status } = spawnSync('/bin/sh', ['-c', 'umask 0007; exec /bin/sh "$@"', 'sh', ...script], {
         env: { ...process.env, MAINPID: '4711' },
         timeout: 10_000,
       });
       assert.equal(readFileSync(waits, 'utf8'), '4711\n');
+      assert.equal(statSync(waits).mode & 0o022, 0);
       rmSync(file);
       return status;
     };

@@ -1,6 +1,7 @@
 import type { OpenFile } from '../../../model/file.ts';
 import { FdTypes } from '../proto/gen/files_pb.ts';
 import { eventfd, eventpoll, inotify, memfd, signalfd, timerfd, writeMemfds } from './anonymous.ts';
+import { standInOf, writeRings } from './io-uring.ts';
 import type { ImageKind } from './kind.ts';
 import { regFile, writeGhosts, writeRemap } from './path.ts';
 import { fifoEntry, openedFifo, pipeEntry, writeFifos, writePipes } from './pipe.ts';
@@ -55,6 +56,12 @@ export const fileKinds: FileKinds = {
   timerfd: { fileType: FdTypes.TIMERFD, entry: (file) => ({ tfd: timerfd(file) }) },
   signalfd: { fileType: FdTypes.SIGNALFD, entry: (file) => ({ sgfd: signalfd(file) }) },
   inotify: { fileType: FdTypes.INOTIFY, entry: (file) => ({ ify: inotify(file) }) },
+  'io-uring': {
+    fileType: FdTypes.REG,
+    as: standInOf,
+    entry: (file) => ({ reg: regFile(standInOf(file)) }),
+    shared: writeRings,
+  },
   memfd: {
     fileType: FdTypes.MEMFD,
     entry: (file) => ({ memfd: memfd(file) }),

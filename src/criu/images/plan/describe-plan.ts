@@ -152,6 +152,11 @@ function describeMemoryLocks({ memoryLocks }: RestorePlan, { pid }: Process): st
     ]);
 }
 
+function describeRings({ rings }: RestorePlan, { pid }: Process): string[] {
+  const fds = rings.filter((ring) => ring.pid === pid).map(({ descriptors: [one] }) => `fd ${one?.fd}`);
+  return line(fds, (list) => `makes io_urings and counts their requests there: ${list}`);
+}
+
 function describeThreads(plan: RestorePlan, { threads }: Process): string[] {
   const tids = new Set(threads.map(({ tid }) => tid));
   const own = (entries: readonly { readonly tid: number }[]): number[] =>
@@ -190,6 +195,7 @@ export function describeProcessPlan(plan: RestorePlan, process: Process): string
     ...(plan.mdwe.includes(process.pid) ? ['gives up making memory executable'] : []),
     ...describeMemoryLocks(plan, process),
     ...describeMemoryKeys(plan, process),
+    ...describeRings(plan, process),
     ...describeThreads(plan, process),
     ...describeDescriptors(plan, process),
     ...(filter === USUAL_COREDUMP_FILTER ? [] : [`sets its coredump_filter to 0x${filter.toString(16)}`]),

@@ -80,6 +80,35 @@ const memoryLocks = z.strictObject({
   future: z.enum(['at-once', 'on-fault']).optional(),
 });
 
+const ringOffsets = z.strictObject({
+  ...{ sqHead: z.int(), sqTail: z.int(), sqMask: z.int(), sqEntries: z.int() },
+  ...{ sqFlags: z.int(), sqDropped: z.int(), sqArray: z.int() },
+  ...{ cqHead: z.int(), cqTail: z.int(), cqMask: z.int(), cqEntries: z.int() },
+  ...{ cqOverflow: z.int(), cqes: z.int(), cqFlags: z.int() },
+});
+
+/** An io_uring of a process; see `IoUring` of the model. */
+const ring = z.strictObject({
+  pid: z.int(),
+  /** Rising. */
+  descriptors: z.array(z.strictObject({ fd: z.int(), closeOnExec: z.boolean() })).min(1),
+  ...{ setup: z.int(), sqEntries: z.int(), cqEntries: z.int() },
+  ...{ requests: z.int(), completions: z.int(), unread: z.int() },
+  issuer: z.int().optional(),
+  offsets: ringOffsets,
+  /** Its areas: user address, length, offset for mmap(2), and advice as numbers of madvise(2). */
+  areas: z.array(
+    z.strictObject({
+      ...{ start: z.int(), bytes: z.int(), offset: z.int() },
+      part: z.enum(['rings', 'entries']),
+      advice: z.array(z.int()),
+    }),
+  ),
+  /** The file beside the images with the rings, and then the entries. */
+  content: z.string().regex(/^io-uring-\d+$/),
+  ...{ ringsBytes: z.int(), entriesBytes: z.int() },
+});
+
 /** Signals of a process that are to be put right when CRIU is done with it. */
 const signals = z.strictObject({
   pid: z.int(),
@@ -171,6 +200,7 @@ export const restorePlanSchema = z.strictObject({
   pressureTriggers: z.array(
     z.strictObject({ pid: z.int(), fd: z.int(), text: z.string().regex(/^(some|full) \d+ \d+$/) }),
   ),
+  rings: z.array(ring),
   memoryKeys: z.array(memoryKeys),
   /** Requests that CRIU asks io_setup(2) for, in all contexts together. */
   aioRequests: z.int(),
@@ -187,5 +217,6 @@ export type PlannedConnect = z.infer<typeof connect>;
 export type PlannedJournalSocket = z.infer<typeof journalSocket>;
 export type MemoryLocks = z.infer<typeof memoryLocks>;
 export type PlannedName = z.infer<typeof lateName>;
+export type PlannedRing = z.infer<typeof ring>;
 export type MemoryKeysPlan = z.infer<typeof memoryKeys>;
 export type SignalsPlan = z.infer<typeof signals>;

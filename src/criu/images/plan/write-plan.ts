@@ -12,6 +12,7 @@ import { lateNamesOf } from './late-names.ts';
 import { memoryKeysOf } from './memory-keys.ts';
 import { neededNumbers } from './numbers.ts';
 import { type MemoryLocks, RESTORE_PLAN, type RestorePlan } from './restore-plan.ts';
+import { ringsOf } from './rings.ts';
 import { signalsOf } from './signals.ts';
 
 const SECOND = 1_000_000_000n;
@@ -131,6 +132,7 @@ export function writeRestorePlan(
     wallClockTimers: wallClockTimersOf(group),
     fifos: fifosOf(group),
     pressureTriggers: pressureTriggersOf(group),
+    rings: ringsOf(group),
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),
     mdwe: group.processes.flatMap(({ pid, memory }) => (memory?.refusesExecGain === true ? [pid] : [])),

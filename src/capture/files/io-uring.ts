@@ -1,0 +1,188 @@
+import { openFlags } from '../../linux/file.ts';
+import type { File } from '../../linux/fs.ts';
+import {
+  type IoRingCtx,
+  type IoRings,
+  ioRingCtxStruct,
+  ioRingsStruct,
+  requestsInUse,
+  ringFlags,
+} from '../../linux/io-uring-types.ts';
+import { listEmpty } from '../../linux/list.ts';
+import { type Task, taskAt } from '../../linux/sched.ts';
+import type { IoUring, RingOffsets, RingPart } from '../../model/io-uring.ts';
+import type { Vma } from '../../model/memory.ts';
+import { joinRuns, listedRuns, type PageRuns } from '../../model/page-runs.ts';
+import { PROT_READ, PROT_WRITE } from '../../system/abi.ts';
+import { PAGE_SIZE } from '../../system/page.ts';
+import type { Kernel } from '../../vmcore/kernel.ts';
+import type { MappedFile, MappingUse } from '../file-capture.ts';
+import { ahead, type RingState, ringProblem } from '../io-uring-state.ts';
+import type { CaptureContext } from './context.ts';
+import { showHolder } from './holders/holders.ts';
+import { FileRefusal } from './refusal.ts';
+
+const NAME = 'has an io_uring';
+/** Flags of its file: what anon_inode_getfile is asked for. */
+const FILE_FLAGS = openFlags.readWrite;
+/** Where mmap(2) finds what (include/uapi/linux/io_uring.h); the rings are in one place, whoever asks. */
+const parts: ReadonlyMap<number, RingPart> = new Map([
+  [0, 'rings'],
+  [0x800_0000, 'rings'],
+  [0x1000_0000, 'entries'],
+]);
+/** Bytes of an entry of the rings (struct io_uring_sqe, struct io_uring_cqe), and of an index. */
+const [SQE_BYTES, CQE_BYTES, INDEX_BYTES] = [64, 16, 4];
+
+/** What a capture knows of its rings besides the model. */
+class Rings {
+  /** By the address of the struct file. */
+  readonly found = new Map<bigint, { readonly ring: IoUring; readonly references: number }>();
+}
+
+function stateOf(kernel: Kernel, context: IoRingCtx): RingState {
+  const lists = [context.cq_overflow_list, context.timeout_list, context.ltimeout_list, context.defer_list];
+  return {
+    context,
+    rings: kernel.bind(ioRingsStruct).at(context.rings),
+    inUse: requestsInUse(kernel, context),
+    hasWaiting: lists.some((list) => !listEmpty(kernel, list)),
+  };
+}
+
+/** Whole pages of the kernel that begin at an address of its own. */
+function pagesAt(kernel: Kernel, address: bigint, pages: number): PageRuns {
+  const each = Array.from({ length: pages }, (_, i) => ({
+    address: i * PAGE_SIZE,
+    pages: 1,
+    physical: kernel.memory.translate(address + BigInt(i * PAGE_SIZE)),
+  }));
+  return listedRuns([...joinRuns(each)]);
+}
+
+function offsetsOf(rings: IoRings, sqArray: bigint): RingOffsets {
+  const at = (address: bigint): number => (address === 0n ? 0 : Number(address - rings.address));
+  return {
+    ...{ sqHead: at(rings.sqHeadAt), sqTail: at(rings.sqTailAt), sqMask: at(rings.sqMaskAt) },
+    ...{ sqEntries: at(rings.sqEntriesAt), sqFlags: at(rings.sqFlagsAt), sqDropped: at(rings.sqDroppedAt) },
+    ...{ cqHead: at(rings.cqHeadAt), cqTail: at(rings.cqTailAt), cqMask: at(rings.cqMaskAt) },
+    ...{ cqEntries: at(rings.cqEntriesAt), cqOverflow: at(rings.cqOverflowAt), cqes: at(rings.cqesAt) },
+    ...{ cqFlags: at(rings.cqFlagsAt), sqArray: at(sqArray) },
+  };
+}
+
+/** Throws a FileRefusal if the memory is smaller than what has to be in it. */
+function checkSizes(context: IoRingCtx, { sqArray, cqes }: RingOffsets): void {
+  const { flags, sq_entries, cq_entries, n_ring_pages, n_sqe_pages } = context;
+  const wide = (flag: number): number => ((flags & flag) === 0 ? 1 : 2);
+  const hasArray = (flags & ringFlags.noSqArray) === 0;
+  const behindCompletions = cqes + cq_entries * CQE_BYTES * wide(ringFlags.cqe32);
+  const end = hasArray ? sqArray + sq_entries * INDEX_BYTES : behindCompletions;
+  const isPlaced = hasArray ? sqArray >= behindCompletions : sqArray === 0;
+  const entries = sq_entries * SQE_BYTES * wide(ringFlags.sqe128);
+  if (!isPlaced || end > n_ring_pages * PAGE_SIZE || entries > n_sqe_pages * PAGE_SIZE)
+    throw FileRefusal.damaged(`${NAME} whose rings are damaged`);
+}
+
+/** The thread that alone may use the ring. Throws a FileRefusal if it is none of the process. */
+function issuerOf(kernel: Kernel, { flags, submitter_task }: IoRingCtx, pid: number): number | undefined {
+  if ((flags & ringFlags.singleIssuer) === 0) return undefined;
+  const task: Task | undefined = submitter_task === 0n ? undefined : taskAt(kernel, submitter_task);
+  if (task === undefined || task.tgid !== pid || task.exit_state !== 0)
+    throw new FileRefusal(`${NAME} that only a thread may use which is gone (IORING_SETUP_SINGLE_ISSUER)`);
+  return task.pid;
+}
+
+/** The process that has the descriptors. Throws a FileRefusal if that are several, or none. */
+function ownerOf(context: CaptureContext, file: File): number {
+  const holders = context.system.holdersOfFile(file.address);
+  const [first] = holders;
+  if (first === undefined) throw new FileRefusal(`${NAME} to which no descriptor leads`);
+  const other = holders.find(({ pid }) => pid !== first.pid);
+  if (other !== undefined) throw new FileRefusal(`shares an io_uring with ${showHolder(other)}`);
+  return first.pid;
+}
+
+/**
+ * An io_uring in which nothing is in flight. Throws a FileRefusal if there is, or if it cannot be brought to
+ * where it was. A process that comes back for its procedure alone is without it.
+ */
+export function captureIoUring(context: CaptureContext, file: File): IoUring {
+  const { kernel } = context;
+  const pid = ownerOf(context, file);
+  if (context.forProcedure.has(pid)) throw new FileRefusal('has an open io_uring');
+  const ctx = kernel.bind(ioRingCtxStruct).at(file.private_data);
+  const problem = ringProblem(stateOf(kernel, ctx));
+  if (problem !== undefined) throw new FileRefusal(`${NAME} ${problem.why}`, problem.moment);
+  if (file.f_ep !== 0n) throw new FileRefusal(`${NAME} that an epoll watches`);
+  const common = context.common(file);
+  if (common.flags !== FILE_FLAGS || common.owner.pid !== 0)
+    throw new FileRefusal(`${NAME} whose file was set otherwise (fcntl)`);
+  const rings = kernel.bind(ioRingsStruct).at(ctx.rings);
+  const offsets = offsetsOf(rings, ctx.sq_array);
+  checkSizes(ctx, offsets);
+  const ring: IoUring = {
+    ...{ type: 'io-uring', ...common, setup: ctx.flags },
+    ...{ sqEntries: ctx.sq_entries, cqEntries: ctx.cq_entries },
+    ...{ requests: ctx.cached_sq_head, completions: ctx.cached_cq_tail },
+    unread: ahead(ctx.cached_cq_tail, rings.cqHead),
+    issuer: issuerOf(kernel, ctx, pid),
+    offsets,
+    rings: pagesAt(kernel, ctx.rings, ctx.n_ring_pages),
+    entries: pagesAt(kernel, ctx.sq_sqes, ctx.n_sqe_pages),
+  };
+  context.of(Rings).found.set(file.address, { ring, references: Number(file.f_count) });
+  return ring;
+}
+
+/**
+ * An area that is the shared memory of a ring.
+ *
+ * @param capture captures its open file
+ */
+export function mapIoUring(
+  context: CaptureContext,
+  file: File,
+  use: MappingUse,
+  capture: (address: bigint) => number,
+): MappedFile {
+  const ringPart = parts.get(use.offsetBytes);
+  if (ringPart === undefined) throw new FileRefusal(`${NAME} of which another part is mapped`);
+  const fileId = capture(file.address);
+  if (ownerOf(context, file) !== use.pid)
+    throw new FileRefusal('maps an io_uring to which no descriptor of it leads');
+  if (!use.shared || use.prot !== (PROT_READ | PROT_WRITE))
+    throw new FileRefusal(`${NAME} that is mapped in another way`);
+  return { kind: 'io-uring', fileId, ringPart };
+}
+
+function problemOf(
+  { ring, references }: { readonly ring: IoUring; readonly references: number },
+  descriptors: number,
+  vmas: readonly Vma[],
+  waiting: number,
+): string | undefined {
+  const areas = vmas.filter(({ kind, fileId }) => kind === 'io-uring' && fileId === ring.id);
+  const isWhole = (part: RingPart, { pages }: PageRuns): boolean =>
+    areas.some(({ ringPart, start, end }) => ringPart === part && end - start >= pages * PAGE_SIZE);
+  if (!isWhole('rings', ring.rings) || !isWhole('entries', ring.entries))
+    return 'that is not mapped as a whole';
+  // Who waits in it holds it, as do areas; anybody else is not known.
+  return references > descriptors + areas.length + waiting ? 'that others hold as well' : undefined;
+}
+
+/** See `FileCapture.ringProblems`. */
+export function ringProblems(
+  context: CaptureContext,
+  pid: number,
+  vmas: readonly Vma[],
+  waiting: number,
+): string[] {
+  const problems = [...context.of(Rings).found].flatMap(([address, found]) => {
+    const own = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
+    if (own.length === 0 || context.opened.get(address) !== found.ring) return [];
+    const problem = problemOf(found, own.length, vmas, waiting);
+    return problem === undefined ? [] : [`${NAME} ${problem} (fd ${own[0]?.fd})`];
+  });
+  return [...new Set(problems)];
+}

@@ -1,0 +1,155 @@
+import { type IoRingCtx, type IoRings, ringFlags } from '../linux/io-uring-types.ts';
+import type { Moment } from '../model/verdict.ts';
+
+/** What of a ring tells whether it can be had again. */
+export interface RingState {
+  readonly context: Omit<
+    IoRingCtx,
+    | ('address' | 'refs' | 'rings' | 'sq_array' | 'sq_sqes' | 'submitter_task' | 'freeRequests')
+    | ('lockedFreeRequests' | 'cq_overflow_list' | 'timeout_list' | 'ltimeout_list' | 'defer_list')
+  >;
+  readonly rings: Omit<IoRings, 'address' | 'cq_flags' | `${string}At`>;
+  /** Requests that are not free; see `requestsInUse`. */
+  readonly inUse: bigint;
+  /** A request waits for a time or for others, or a completion for its place. */
+  readonly hasWaiting: boolean;
+}
+
+/** Why a ring cannot be had again, going on after its name. */
+export interface RingProblem {
+  readonly why: string;
+  readonly moment?: Moment;
+}
+
+/** Those that io_uring_setup(2) can be given again. */
+const KEPT =
+  ringFlags.cqSize |
+  ringFlags.clamp |
+  ringFlags.attachWq |
+  ringFlags.submitAll |
+  ringFlags.coopTaskrun |
+  ringFlags.taskrunFlag |
+  ringFlags.sqe128 |
+  ringFlags.cqe32 |
+  ringFlags.singleIssuer |
+  ringFlags.deferTaskrun |
+  ringFlags.noSqArray;
+
+/** Others by their names; IORING_SETUP_NO_MMAP and REGISTERED_FD_ONLY came with 6.5. */
+const named: readonly (readonly [flag: number, why: string])[] = [
+  [ringFlags.sqpoll, 'that a thread of the kernel polls (IORING_SETUP_SQPOLL)'],
+  [ringFlags.iopoll, 'that polls devices (IORING_SETUP_IOPOLL)'],
+  [ringFlags.disabled, 'that is not enabled yet (IORING_SETUP_R_DISABLED)'],
+  [1 << 14, 'in memory of the program (IORING_SETUP_NO_MMAP)'],
+  [1 << 15, 'without a descriptor (IORING_SETUP_REGISTERED_FD_ONLY)'],
+];
+
+/** CLOCK_MONOTONIC, which 6.12 can be told to leave. */
+const USUAL_CLOCK = 1;
+
+function madeWith({ flags }: RingState['context']): string | undefined {
+  const known = named.find(([flag]) => (flags & flag) !== 0);
+  if (known !== undefined) return known[1];
+  const others = (flags & ~KEPT) >>> 0;
+  return others === 0 ? undefined : `that was made with flags 0x${others.toString(16)}`;
+}
+
+function registered(context: RingState['context']): string | undefined {
+  const { io_bl = 0n, clockid = USUAL_CLOCK, napi_enabled = 0 } = context;
+  if (context.nr_user_files > 0) return 'with registered files';
+  if (context.nr_user_bufs > 0) return 'with registered buffers';
+  if (context.has_evfd !== 0) return 'with a registered eventfd';
+  if (context.bufferLists !== 0n || io_bl !== 0n) return 'with provided buffers';
+  if (context.personalities !== 0n) return 'with registered personalities';
+  if (context.isRestricted !== 0) return 'with restrictions';
+  if (context.iowq_limits_set !== 0) return 'with limits on its workers';
+  if (clockid !== USUAL_CLOCK) return 'with a clock of its own';
+  return napi_enabled === 0 ? undefined : 'that polls network devices';
+}
+
+/** Requests leave several traces: all of them have to say that there is none. */
+function isBusy({ context, inUse, hasWaiting }: RingState): boolean {
+  const lists = [context.completed, context.iopoll, context.work, context.fallback];
+  return inUse !== 0n || hasWaiting || lists.some((first) => first !== 0n) || context.check_cq !== 0n;
+}
+
+function isPowerOfTwo(count: number): boolean {
+  return count > 0 && (count & (count - 1)) === 0;
+}
+
+/** How far `to` is ahead of `from`: both count modulo 2^32. */
+export function ahead(to: number, from: number): number {
+  return (to - from) >>> 0;
+}
+
+/** What the program can write to, and what the kernel keeps for itself, agree. */
+function isSound({ context, rings }: RingState): boolean {
+  const { cached_sq_head, cached_cq_tail, sq_entries, cq_entries } = context;
+  const hasSizes =
+    isPowerOfTwo(sq_entries) &&
+    isPowerOfTwo(cq_entries) &&
+    sq_entries <= cq_entries &&
+    rings.sq_ring_entries === sq_entries &&
+    rings.cq_ring_entries === cq_entries &&
+    rings.sq_ring_mask === sq_entries - 1 &&
+    rings.cq_ring_mask === cq_entries - 1;
+  return (
+    hasSizes &&
+    rings.sqHead === cached_sq_head &&
+    rings.cqTail === cached_cq_tail &&
+    ahead(rings.sqTail, cached_sq_head) <= sq_entries &&
+    ahead(cached_cq_tail, rings.cqHead) <= cq_entries
+  );
+}
+
+/**
+ * Seconds for a request that does nothing, and for a system call that makes some of them; measured, with
+ * room.
+ */
+const REQUEST_SECONDS = 100e-9;
+const CALL_SECONDS = 20e-6;
+/** The same if only one thread may make them, and is made to: two stops of a tracee. */
+const TRACED_CALL_SECONDS = 4e-3;
+/** Processes wait so long for one ring at most. */
+const LONGEST_SECONDS = 60;
+
+/** How long it takes to bring a new ring to where an old one was. */
+export function secondsToCount({ flags, sq_entries, cached_sq_head }: RingState['context']): number {
+  const call = (flags & ringFlags.singleIssuer) === 0 ? CALL_SECONDS : TRACED_CALL_SECONDS;
+  return cached_sq_head * REQUEST_SECONDS + (cached_sq_head / sq_entries) * call;
+}
+
+/**
+ * What the kernel has counted of a ring can be had again by as many requests that do nothing, of which some
+ * ask for no completion. To ask for none takes from the ring that a request can wait for all before it
+ * (IOSQE_IO_DRAIN): only where that was so already.
+ */
+function countProblem({ context, rings }: RingState): string | undefined {
+  const { cached_sq_head, cached_cq_tail } = context;
+  if (rings.sq_dropped !== 0) return 'that has dropped requests';
+  if (rings.cq_overflow !== 0) return 'that has lost completions';
+  const isUneven = cached_sq_head !== cached_cq_tail || context.cq_extra !== 0;
+  if (cached_cq_tail > cached_sq_head || (isUneven && context.drain_disabled === 0))
+    return 'with other completions than one for each request';
+  // None has to ask for no completion then, and a new ring could wait for all requests again.
+  if (!isUneven && context.drain_disabled !== 0) return 'whose requests asked for no completion and had one';
+  const seconds = secondsToCount(context);
+  if (seconds <= LONGEST_SECONDS) return undefined;
+  return `that has taken ${cached_sq_head} requests: counting there again would take ${Math.ceil(seconds)} s`;
+}
+
+/** Why a ring cannot be had again; undefined if it can. */
+export function ringProblem(state: RingState): RingProblem | undefined {
+  const { context, rings } = state;
+  const lasting = madeWith(context) ?? registered(context);
+  if (lasting !== undefined) return { why: lasting };
+  if (context.uringLockOwner !== 0n || context.completionLock !== 0)
+    return { why: 'that was being changed', moment: 'passing' };
+  if (isBusy(state)) return { why: 'with requests in flight', moment: 'passing' };
+  if (context.drain_active !== 0 || context.drain_next !== 0)
+    return { why: 'whose next request waits for all before it', moment: 'passing' };
+  if (rings.sq_flags !== 0) return { why: 'that has something to do', moment: 'passing' };
+  if (!isSound(state)) return { why: 'whose rings are damaged' };
+  const counted = countProblem(state);
+  return counted === undefined ? undefined : { why: counted };
+}

@@ -1,0 +1,54 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import type { PlannedRing } from '../images/plan/restore-plan.ts';
+
+const WORD_BYTES = 4;
+
+/** The shared memory of a ring, as its process has it mapped. */
+export class RingMemory {
+  readonly #memory: number;
+  readonly #rings: number;
+  readonly #entries: number;
+  readonly #word = Buffer.alloc(WORD_BYTES);
+
+  /** Throws an Error if not both parts are mapped, or the memory cannot be opened. */
+  constructor({ pid, areas }: Pick<PlannedRing, 'pid' | 'areas'>) {
+    const start = (part: PlannedRing['areas'][number]['part']): number => {
+      const area = areas.find((one) => one.part === part);
+      if (area === undefined) throw new Error(`its ${part} are not mapped`);
+      return area.start;
+    };
+    this.#rings = start('rings');
+    this.#entries = start('entries');
+    this.#memory = openSync(`/proc/${pid}/mem`, 'r+');
+  }
+
+  close(): void {
+    closeSync(this.#memory);
+  }
+
+  /** A 32-bit word of the rings. */
+  word(offset: number): number {
+    const read = readSync(this.#memory, this.#word, 0, WORD_BYTES, this.#rings + offset);
+    if (read !== WORD_BYTES) throw new Error('its rings cannot be read');
+    return this.#word.readUInt32LE(0);
+  }
+
+  /** Sets one; of a larger number, or one below 0, its 32 low bits. */
+  setWord(offset: number, value: number): void {
+    this.#word.writeUInt32LE(value >>> 0, 0);
+    this.#write(this.#word, this.#rings + offset);
+  }
+
+  setRings(bytes: Uint8Array): void {
+    this.#write(bytes, this.#rings);
+  }
+
+  setEntries(bytes: Uint8Array): void {
+    this.#write(bytes, this.#entries);
+  }
+
+  #write(bytes: Uint8Array, address: number): void {
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(this.#memory, bytes, done, bytes.length - done, address + done);
+  }
+}
