@@ -45,12 +45,26 @@ export function buildOrbits(progress: Progress): Promise<string> {
   });
 }
 
-/** What the computation comes to after so many steps, computed on this machine. */
-export async function knownOrbits(program: string, steps: number): Promise<string> {
+/**
+ * Compiles the servers of examples/runtimes that have to be compiled with the compilers of a release.
+ * @returns their directory
+ */
+export async function buildRuntimes(release: Release, progress: Progress): Promise<string> {
+  const folder = join(examples, 'runtimes');
+  const sources = ['build.sh', 'sums.go', 'Sums.java'].map((name) => join(folder, name));
+  return built(`runtimes-${release}`, sources, async (directory) => {
+    progress.step(`compiling servers in Go and Java for ${release} (first time only)`);
+    const output = join(directory, `runtimes-${release}`);
+    await runChecked(join(folder, 'build.sh'), [release, output], { what: 'compiling them' });
+  });
+}
+
+/** What the computation comes to after so many steps of each of its threads, computed on this machine. */
+export async function knownOrbits(program: string, steps: number, threads = 1): Promise<string> {
   const scratch = mkdtempSync(join(tmpdir(), 'otherworld-orbits-'));
   try {
     const file = join(scratch, 'result');
-    await runChecked(program, [String(steps), file]);
+    await runChecked(program, [String(steps), file, String(threads)]);
     return readFileSync(file, 'latin1').trim();
   } finally {
     rmSync(scratch, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 import { type HrtimerState, nextPeriod, readHrtimer } from '../linux/hrtimer.ts';
-import { readPosixTimers } from '../linux/posix-timers.ts';
+import { type KernelPosixTimer, readPosixTimers } from '../linux/posix-timers.ts';
 import { coarseness } from '../linux/readers/clocks.ts';
 import type { Task } from '../linux/sched.ts';
 import type { Signal } from '../linux/signal.ts';
@@ -50,17 +50,37 @@ export function captureIntervalTimers(
   };
 }
 
-/** Clocks on which CRIU's own timer_create gives the same timer; CPU clocks of others are not among them. */
+/** Clocks on which CRIU's own timer_create gives the same timer. */
 const restorableClocks: ReadonlySet<number> = new Set([
   CLOCK.realtime,
   CLOCK.monotonic,
-  CLOCK.processCputime,
-  CLOCK.threadCputime,
   CLOCK.boottime,
   CLOCK.tai,
 ]);
-/** `clock_getcpuclockid(0)`, as the kernel keeps CLOCK_PROCESS_CPUTIME_ID: ~0 << 3 | CPUCLOCK_SCHED. */
-const OWN_PROCESS_CPU_CLOCK = -6;
+/** Of a clock of CPU time: which one, and whether it is a thread's (include/linux/posix-timers.h). */
+const [CPUCLOCK_MASK, CPUCLOCK_SCHED, CPUCLOCK_PER_THREAD] = [3, 2, 4];
+
+/** The thread whose CPU time a clock id counts; undefined if it is another clock. */
+export function threadOfClock(clock: number): number | undefined {
+  return clock < 0 && (clock & CPUCLOCK_PER_THREAD) !== 0 ? ~(clock >> 3) : undefined;
+}
+
+/**
+ * The clock on which CRIU has to make a timer. It makes them all in the first thread, when the others are
+ * there (create_posix_timers in criu/pie/restorer.c): the CPU time of a thread is named by its number.
+ * @returns undefined if none is the same
+ */
+export function restorableClock(
+  { clock, cpuTimeOf }: Pick<KernelPosixTimer, 'clock' | 'cpuTimeOf'>,
+  threads: readonly Pick<Task, 'pid' | 'tgid'>[],
+): number | undefined {
+  if (cpuTimeOf === undefined) return restorableClocks.has(clock) ? clock : undefined;
+  if ((clock & CPUCLOCK_MASK) !== CPUCLOCK_SCHED) return undefined;
+  const { pid, isThread } = cpuTimeOf;
+  if (!isThread) return threads.some(({ tgid }) => tgid === pid) ? CLOCK.processCputime : undefined;
+  const isThere = threads.some((thread) => thread.pid === pid);
+  return isThere ? (~pid << 3) | CPUCLOCK_PER_THREAD | CPUCLOCK_SCHED : undefined;
+}
 
 function lateTimer(id: number): string {
   return `its timer ${id} (timer_create), set to a time of day, goes off later by as long as the system was away`;
@@ -76,12 +96,12 @@ export function capturePosixTimers(
   const problems: string[] = [];
   const notes: string[] = [];
   const timers = readPosixTimers(kernel, signal, threads, clocks).map((timer): PosixTimer => {
-    const clock = timer.clock === OWN_PROCESS_CPU_CLOCK ? CLOCK.processCputime : timer.clock;
-    if (!restorableClocks.has(clock)) problems.push(`has a timer on clock ${timer.clock}`);
+    const clock = restorableClock(timer, threads);
+    if (clock === undefined) problems.push(`has a timer on clock ${timer.clock}`);
     if (timer.isTimeOfDay) notes.push(lateTimer(timer.id));
     return {
       id: timer.id,
-      clock,
+      clock: clock ?? timer.clock,
       notify: timer.notify,
       signal: timer.signal,
       value: timer.value,
@@ -103,7 +123,7 @@ export function clockProblems(
   const coarse = coarseness(clocks);
   if (coarse === undefined) return [];
   const isSet = ({ clock, remainingNanoseconds }: PosixTimer): boolean =>
-    remainingNanoseconds > 0n && clock !== CLOCK.processCputime && clock !== CLOCK.threadCputime;
+    remainingNanoseconds > 0n && clock !== CLOCK.processCputime && clock >= 0;
   return real.remainingMicroseconds > 0 || timers.some(isSet)
     ? [`has a timer that is set, and ${coarse}`]
     : [];

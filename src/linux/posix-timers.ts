@@ -11,6 +11,7 @@ import { CLOCK, type Clocks } from './timekeeping.ts';
 /** `struct k_itimer` (include/linux/posix-timers.h): a timer made by timer_create(2). */
 export const kItimer = struct('k_itimer', {
   list: addressOf(),
+  // -6 and -2 for CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID (PROCESS_CLOCK, THREAD_CLOCK).
   it_clock: s32,
   it_id: s32,
   it_overrun: s64,
@@ -21,6 +22,7 @@ export const kItimer = struct('k_itimer', {
   sigq: pointer,
   realTimer: addressOf('it.real.timer'),
   cpuExpires: s64.at('it.cpu.node.expires'),
+  cpuPid: pointer.at('it.cpu.pid'),
   alarmState: s32.at('it.alarm.alarmtimer.state'),
   alarmExpires: s64.at('it.alarm.alarmtimer.node.expires'),
 });
@@ -32,10 +34,16 @@ const SI_VALUE = 24n;
 const SIGEV_NONE = 1;
 const SIGEV_THREAD_ID = 4;
 
+/** CPUCLOCK_PERTHREAD_MASK of include/linux/posix-timers.h: CPU time of a thread, not of a process. */
+const PER_THREAD = 4;
+
 /** A POSIX timer as timer_gettime(2) would show it. */
 export interface KernelPosixTimer {
   readonly id: number;
+  /** As the kernel keeps it: negative for CPU time. */
   readonly clock: number;
+  /** Whose CPU time it counts, a process's or a single thread's, with its number. */
+  readonly cpuTimeOf: { readonly pid: number; readonly isThread: boolean } | undefined;
   /** SIGEV_SIGNAL 0, SIGEV_NONE 1, SIGEV_THREAD 2, with SIGEV_THREAD_ID 4 added. */
   readonly notify: number;
   readonly signal: number;
@@ -51,9 +59,21 @@ export interface KernelPosixTimer {
   readonly isTimeOfDay: boolean;
 }
 
-/** CPU time of a process or thread in nanoseconds. */
-function cpuTimeOf(signal: Signal, threads: readonly Task[]): bigint {
+/** CPU time of a process in nanoseconds, with that of threads that have ended. */
+function cpuTimeOfProcess(signal: Signal, threads: readonly Task[]): bigint {
   return threads.reduce((sum, task) => sum + task.sum_exec_runtime, signal.sumSchedRuntime);
+}
+
+/**
+ * What is left of a timer on CPU time (posix_cpu_timer_get). One that has gone off is set to 0 by then; one
+ * that is about to go off is not disarmed.
+ * @param used by whom it counts
+ */
+export function cpuTimeLeft(expires: bigint, used: bigint, interval: bigint): bigint {
+  if (expires === 0n) return 0n;
+  const left = expires - used;
+  if (interval > 0n) return nextPeriod(left, interval);
+  return left > 0n ? left : 1n;
 }
 
 /**
@@ -88,13 +108,15 @@ export function readPosixTimers(
   return Array.from(nodes, (node) => {
     const timer = type.containerOf(node, 'list');
     const interval = timer.it_interval;
-    const isCpu =
-      timer.it_clock < 0 || timer.it_clock === CLOCK.processCputime || timer.it_clock === CLOCK.threadCputime;
+    const isCpu = timer.it_clock < 0;
+    const isThread = (timer.it_clock & PER_THREAD) !== 0;
+    const cpuTimeOf = isCpu ? { pid: pidNr(kernel, timer.cpuPid), isThread } : undefined;
     let remaining: bigint;
     let isTimeOfDay = false;
-    if (isCpu) {
-      const used = cpuTimeOf(signal, threads);
-      remaining = timer.cpuExpires === 0n ? 0n : nextPeriod(timer.cpuExpires - used, interval);
+    if (cpuTimeOf !== undefined) {
+      const thread = isThread ? threads.find(({ pid }) => pid === cpuTimeOf.pid) : undefined;
+      const used = thread?.sum_exec_runtime ?? cpuTimeOfProcess(signal, threads);
+      remaining = cpuTimeLeft(timer.cpuExpires, used, interval);
     } else {
       const state = readHrtimer(kernel, timer.realTimer, clocks);
       remaining = timeLeft(state, timer.it_sigev_notify, interval);
@@ -104,6 +126,7 @@ export function readPosixTimers(
     return {
       id: timer.it_id,
       clock: timer.it_clock,
+      cpuTimeOf,
       notify: timer.it_sigev_notify,
       signal:
         info === undefined || timer.it_sigev_notify === SIGEV_NONE ? 0 : kernel.memory.s32(info + SI_SIGNO),

@@ -149,6 +149,12 @@ const table: readonly Advice[] = [
     advice: 'a program that is started anew counts from 0: restart it when that can be done',
   },
   {
+    pattern: /socket of MPTCP/,
+    advice:
+      'let the program make sockets of TCP: a setting of its own (GODEBUG=multipathtcp=0 for programs in Go, whose servers ' +
+      'listen with MPTCP since 1.24), or sysctl net.mptcp.enabled=0 before it starts',
+  },
+  {
     pattern: /io_uring/,
     advice:
       'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',

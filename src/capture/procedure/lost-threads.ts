@@ -8,6 +8,7 @@ import { captureCredentials } from '../credentials.ts';
 import { capturePending } from '../pending.ts';
 import { captureRings } from '../rings.ts';
 import { passingProblems } from '../task-attributes.ts';
+import { threadOfClock } from '../timers.ts';
 import { underWay } from './under-way.ts';
 
 /** What a thread was doing, as far as its kernel stack tells; how much of a call it had done nobody says. */
@@ -50,19 +51,24 @@ export function loseThread({ kernel }: Pick<ThreadSource, 'kernel'>, task: Task,
   findings.inDoubt.push(...doubtOf(task, call));
 }
 
-/** The timers of a process but those that notify a thread which is lost. */
+/** The timers of a process but those that notify a thread which is lost, or count its CPU time. */
 export function withoutTimersOf(
   gone: readonly Task[],
   timers: readonly PosixTimer[],
   { unexpected }: Findings,
 ): PosixTimer[] {
   const tids = new Set(gone.map(({ pid }) => pid));
-  return timers.filter(({ id, notifyThread }) => {
-    if (notifyThread === undefined || !tids.has(notifyThread)) return true;
-    unexpected.push({
-      ...{ kind: 'threads', of: `timer ${id}`, tid: notifyThread },
-      what: `timer ${id} (timer_create) is gone: it notified thread ${notifyThread}`,
-    });
-    return false;
+  return timers.filter(({ id, notifyThread, clock }) => {
+    const uses = [
+      { tid: notifyThread, how: 'notified' },
+      { tid: threadOfClock(clock), how: 'counted the CPU time of' },
+    ];
+    for (const { tid, how } of uses) {
+      if (tid === undefined || !tids.has(tid)) continue;
+      const what = `timer ${id} (timer_create) is gone: it ${how} thread ${tid}`;
+      unexpected.push({ kind: 'threads', of: `timer ${id}`, tid, what });
+      return false;
+    }
+    return true;
   });
 }

@@ -72,7 +72,8 @@ function posixTimer(timer: PosixTimer): MessageInitShape<typeof PosixTimerEntryS
   const { intervalNanoseconds, remainingNanoseconds } = timer;
   return {
     itId: timer.id,
-    clockId: timer.clock,
+    // Clocks of CPU time are negative; the image has them without a sign.
+    clockId: timer.clock >>> 0,
     siSigno: timer.signal,
     itSigevNotify: timer.notify,
     sivalPtr: timer.value,

@@ -48,6 +48,19 @@ function only<Desc extends DescMessage>(schema: Desc, path: string): MessageShap
 describe('images of a process', () => {
   const directory = mkdtempSync(join(tmpdir(), 'otherworld-images-'));
   const path = (name: string) => join(directory, name);
+  /** On the CPU time of thread 701. */
+  const ofThread = {
+    ...{
+      id: 3,
+      clock: (~701 << 3) | 6,
+      notify: 0,
+      signal: 14,
+      value: 7n,
+      notifyThread: undefined,
+      overrun: 0,
+    },
+    ...{ intervalNanoseconds: 0n, remainingNanoseconds: 1_500_000_000n },
+  };
   const runs = listedRuns([
     { address: 0x400000, pages: 2, physical: 0x5000 },
     { address: 0x402000, pages: 1, physical: 0x9000 },
@@ -65,7 +78,7 @@ describe('images of a process', () => {
       numbers.map((number) => Uint8Array.of(number, ...new Uint8Array(127)));
     const threads = [threadOf(700, { pendingSignals: pending(12, 5, 12) }), threadOf(701)];
     const sharedPendingSignals = pending(5, 10);
-    const process = processOf(700, { memory, threads, sharedPendingSignals });
+    const process = processOf(700, { memory, threads, sharedPendingSignals, posixTimers: [ofThread] });
     writeImages(groupOf([process]), source, directory);
   });
 
@@ -106,6 +119,14 @@ describe('images of a process', () => {
     const { tc, threadCore } = only(CoreEntrySchema, path('core-700.img'));
     assert.deepEqual(signals(tc?.signalsS?.signals.map(({ siginfo }) => siginfo)), [10]);
     assert.deepEqual(signals(threadCore?.signalsP?.signals.map(({ siginfo }) => siginfo)), [12, 12]);
+  });
+
+  it('name the clock of a thread by the bits of its number, which is negative', () => {
+    const { tc } = only(CoreEntrySchema, path('core-700.img'));
+    assert.deepEqual(
+      tc?.timers?.posix.map(({ itId, clockId, vsec, vnsec }) => [itId, clockId | 0, vsec, vnsec]),
+      [[3, ofThread.clock, 1n, 500_000_000n]],
+    );
   });
 
   it('have names byte for byte, whether these are UTF-8 or end within a character', () => {

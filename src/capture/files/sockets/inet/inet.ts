@@ -38,7 +38,7 @@ import { connectPeer, consentTo } from './tcp-peer.ts';
 import { connectedStates } from './tcp-states.ts';
 import { tcpOptions, udpOptions } from './transport-options.ts';
 
-const IPPROTO = { tcp: 6, udp: 17, udplite: 136 } as const;
+const IPPROTO = { tcp: 6, udp: 17, udplite: 136, mptcp: 262 } as const;
 const SOCK = { stream: 1, dgram: 2 } as const;
 
 function endpoints(inet: InetSock, family: 2 | 10): Endpoints {
@@ -226,6 +226,13 @@ function inMulticastGroups(inet: InetSock, six: Ipv6Pinfo | undefined): boolean 
   return inet.mc_list !== 0n || (six !== undefined && six.ipv6_mc_list !== 0n);
 }
 
+/** A socket that is neither of TCP nor of UDP, for people. */
+export function otherSocket(type: number, protocol: number): string {
+  return protocol === IPPROTO.mptcp
+    ? 'a socket of MPTCP (IPPROTO_MPTCP)'
+    : `an IP socket of type ${type} and protocol ${protocol}`;
+}
+
 /** A TCP or a UDP socket. Throws a FileRefusal for another protocol and for what cannot be carried. */
 export function captureInet(context: CaptureContext, file: File, socket: Socket, sock: Sock): InetSocket {
   const { kernel } = context;
@@ -233,9 +240,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
   const protocol = sock.sk_protocol;
   const isTcp = sock.sk_type === SOCK.stream && protocol === IPPROTO.tcp;
   const isUdp = sock.sk_type === SOCK.dgram && (protocol === IPPROTO.udp || protocol === IPPROTO.udplite);
-  if (!isTcp && !isUdp) {
-    throw new FileRefusal(`has an IP socket of type ${sock.sk_type} and protocol ${protocol}`);
-  }
+  if (!isTcp && !isUdp) throw new FileRefusal(`has ${otherSocket(sock.sk_type, protocol)}`);
   checkSocketCgroup(kernel, sock);
   const inet = kernel.bind(inetSock).at(sock.address);
   const before = endpoints(inet, family);

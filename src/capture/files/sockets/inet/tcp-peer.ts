@@ -45,7 +45,7 @@ function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
     const tcp = Tcp.at(from);
     return fits(tcp, sentTo(kernel, Sock.at(from), tcp), Tcp.at(to));
   };
-  readAtWork([Sock.at(one), Sock.at(other)], 'refused', () => {
+  readAtWork(kernel, [Sock.at(one), Sock.at(other)], 'refused', () => {
     if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
   });
 }

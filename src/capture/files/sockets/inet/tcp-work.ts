@@ -188,11 +188,16 @@ function refusalOf(problem: string, otherwise: Otherwise): FileRefusal {
 }
 
 /**
- * Reads something of a connection. While somebody is at it, what does not fit is no damage, but a change that
- * was half made: a refusal of the moment.
+ * Reads something of a connection. While somebody is at it, or the kernel lives and changes it meanwhile,
+ * what does not fit is no damage, but a change that was half made: a refusal of the moment.
  */
-export function readAtWork<T>(socks: readonly Sock[], otherwise: Otherwise, read: () => T): T {
-  if (!socks.some(isAtWork)) return read();
+export function readAtWork<T>(
+  { isAlive }: Pick<Kernel, 'isAlive'>,
+  socks: readonly Sock[],
+  otherwise: Otherwise,
+  read: () => T,
+): T {
+  if (!isAlive && !socks.some(isAtWork)) return read();
   try {
     return read();
   } catch (error) {

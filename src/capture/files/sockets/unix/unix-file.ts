@@ -23,19 +23,29 @@ function isItsPath(name: string, path: string): boolean {
 }
 
 /**
- * What has to be known of the file of a socket in a sandbox that CRIU does not bind, because others than root
- * could lead it elsewhere, or the name leads there through a link, or is one that the file has no more.
+ * Whether a file has another name than the one that was bound, as servers give it that must not be found
+ * before they listen. It may also be in another directory, which is not known of a relative name.
+ */
+function wasRenamed(name: string, path: string): boolean {
+  return name.startsWith('/') && basename(name) !== basename(path);
+}
+
+/**
+ * What has to be known of the file of a socket that CRIU does not bind, because the name is one that the file
+ * has no more; in a sandbox also because others than root could lead it elsewhere, or the name leads there
+ * through a link.
  * @param name as it was bound
  * @returns undefined if CRIU can bind it
- * @throws FileRefusal if its name cannot be bound again, or the file is deleted: it would be made, and have a
- * name for a moment, where others see it
+ * @throws FileRefusal if its name cannot be bound again, or the file is deleted and was in a sandbox: it
+ * would be made, and have a name for a moment, where others see it
  */
 export function lateNameOf(context: Naming, named: NamedFile, name: Uint8Array): OwnMake | undefined {
   const { path, deleted, namespace } = named;
-  if (context.sandboxes.unitOf(namespace) === undefined) return undefined;
-  if (deleted) refuseUnlessRootsAlone(context, named, `the unix socket ${path}, deleted`);
+  const isInSandbox = context.sandboxes.unitOf(namespace) !== undefined;
+  if (deleted && isInSandbox) refuseUnlessRootsAlone(context, named, `the unix socket ${path}, deleted`);
   const text = bytesToText(Buffer.from(name));
   if (deleted || (ledElsewhere(context, named) === undefined && isItsPath(text, path))) return undefined;
+  if (!isInSandbox && !wasRenamed(text, path)) return undefined;
   if (!isWholeText(text)) throw new FileRefusal(`has the unix socket ${path}, whose name is not UTF-8`);
   return ownMakeOf(context, named);
 }
@@ -50,14 +60,14 @@ export function refuseLateTarget(context: CaptureContext, target: bigint): void 
   if (unix.dentry === 0n) return;
   const named = fileOf(context, unix, target);
   if (lateNameOf(context, named, unixName(context.kernel, unix)) === undefined) return;
+  const where = context.sandboxes.unitOf(named.namespace) === undefined ? '' : ' in its sandbox';
   throw new FileRefusal(
-    `has a unix socket connected to ${named.path}, which cannot be made in its sandbox: that is bound later`,
+    `has a unix socket connected to ${named.path}, which cannot be made${where}: that is bound later`,
   );
 }
 
 /**
- * CRIU binds a socket to the name that was bound. Throws a FileRefusal if that is not where its file is any
- * more.
+ * CRIU binds a socket to the name that was bound. Throws a FileRefusal if nothing tells where that is.
  * @param isBound whether CRIU binds it, and the file is to stay
  * @returns where the name has to lead, if it is not the path itself: there may be links on the way, or the
  * directories above it were renamed
@@ -66,10 +76,7 @@ export function checkBoundName(text: string, path: string, isBound: boolean): st
   if (isItsPath(text, path)) return undefined;
   if (!text.startsWith('/'))
     throw new FileRefusal(`has a unix socket named ${text}, whose directory is not known`);
-  if (!isBound) return undefined;
-  if (basename(text) !== basename(path))
-    throw new FileRefusal(`has the unix socket ${path}, whose file was renamed: it was bound as ${text}`);
-  return path;
+  return isBound ? path : undefined;
 }
 
 /** Whether it is one end of a connection: CRIU makes it with the other end, and binds it to nothing. */

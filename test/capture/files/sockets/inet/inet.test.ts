@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { FileRefusal } from '../../../../../src/capture/files/refusal.ts';
 import {
+  otherSocket,
   tcpShutdown,
   tcpStateOf,
   withoutConnection,
@@ -104,3 +105,10 @@ for (const release of releases) {
     });
   });
 }
+
+test('a socket of MPTCP is refused by its name, with what can be done about it', () => {
+  assert.equal(otherSocket(1, 132), 'an IP socket of type 1 and protocol 132');
+  const reason = `has ${otherSocket(1, 262)} (fd 3)`;
+  assert.match(reason, /^has a socket of MPTCP/);
+  assert.match(adviceFor(reason) ?? '', /net\.mptcp\.enabled=0/);
+});

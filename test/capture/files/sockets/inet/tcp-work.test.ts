@@ -1,8 +1,11 @@
 // Connections that somebody was at when the kernel died: which of them come back.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { FileRefusal } from '../../../../../src/capture/files/refusal.ts';
+import { disagree } from '../../../../../src/capture/files/sockets/inet/tcp-queue.ts';
 import {
   workProblem as problemOf,
+  readAtWork,
   type Worker,
 } from '../../../../../src/capture/files/sockets/inet/tcp-work.ts';
 import { captureProcesses } from '../../../../../src/capture/index.ts';
@@ -201,3 +204,16 @@ for (const release of releases) {
     });
   });
 }
+
+test('what does not fit in a connection is damage in a dead kernel, and of the moment in a living one', () => {
+  const refusalOf = (isAlive: boolean): FileRefusal => {
+    try {
+      return readAtWork({ isAlive }, [], 'refused', () => disagree('its two ends do not fit each other'));
+    } catch (error) {
+      assert.ok(error instanceof FileRefusal);
+      return error;
+    }
+  };
+  assert.deepEqual([refusalOf(false).isDamage, refusalOf(false).moment], [true, undefined]);
+  assert.deepEqual([refusalOf(true).isDamage, refusalOf(true).moment], [false, 'passing']);
+});
