@@ -18,7 +18,6 @@ type Unit = (typeof UNITS)[number];
 const MEMORY_MIB = 3072;
 /** Those that hold what cannot come back, if that has not been learnt meanwhile: for nothing else. */
 const MAY_BE_REFUSED: Readonly<Partial<Record<Runtime, RegExp>>> = {
-  node: /io_uring|maps a device/,
   go: /socket of MPTCP/,
 };
 /** Seconds of the host until a client that was there before the panic has its next answers. */

@@ -17,8 +17,6 @@ export const RUNTIMES = {
   'go without MPTCP': `env GODEBUG=multipathtcp=0 ${DIRECTORY}/sums`,
   erlang: `erl -noinput -pa ${DIRECTORY} -s sums main`,
   node: `node ${DIRECTORY}/sums.mjs`,
-  // The same where the kernel gives nobody an io_uring.
-  'node without io_uring': `node ${DIRECTORY}/sums.mjs`,
 } as const;
 export type Runtime = keyof typeof RUNTIMES;
 export const RUNTIME_NAMES = Object.keys(RUNTIMES) as Runtime[];
@@ -55,7 +53,6 @@ export class Runtimes {
       );
     await guest.sh(`cd ${DIRECTORY} && erlc sums.erl`);
     for (const [i, name] of RUNTIME_NAMES.entries()) {
-      if (name === 'node without io_uring') await guest.sh('sysctl -q kernel.io_uring_disabled=2');
       const run = `exec ${RUNTIMES[name]} ${FIRST_PORT + i} >/srv/sums-${i}.log 2>&1`;
       runtimes.pids.set(name, await guest.background(run));
       await guest.until(`ss -tlnH sport = :${FIRST_PORT + i} | grep . || ! cat /srv/sums-${i}.log`, 120);
