@@ -149,6 +149,10 @@ const table: readonly Advice[] = [
     advice: 'a program that is started anew counts from 0: restart it when that can be done',
   },
   {
+    pattern: /kernel\.io_uring_disabled is/,
+    advice: 'sysctl kernel.io_uring_disabled=0, or restart the program: it then does without io_uring',
+  },
+  {
     pattern: /io_uring/,
     advice:
       'let the program do without io_uring: a setting of its own, or sysctl kernel.io_uring_disabled=2 before it starts (kernel 6.6)',
