@@ -99,9 +99,9 @@ export interface FileCapture {
   /**
    * What of the rings of a process (io_uring) cannot be had again, once all mappings have been asked for.
    *
-   * @param waiting how many of its threads are in io_uring_enter(2)
+   * @param waits of its threads; see `waitsForFiles`
    */
-  ringProblems(pid: number, vmas: readonly Vma[], waiting: number): readonly string[];
+  ringProblems(pid: number, vmas: readonly Vma[], waits: readonly (number | undefined)[]): readonly string[];
   /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */
   exeFile(file: bigint, pid: number): number;
   /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */

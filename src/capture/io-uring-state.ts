@@ -110,8 +110,12 @@ const REQUEST_SECONDS = 100e-9;
 const CALL_SECONDS = 20e-6;
 /** The same if only one thread may make them, and is made to: two stops of a tracee. */
 const TRACED_CALL_SECONDS = 4e-3;
-/** Processes wait so long for one ring at most. */
+/** A process waits so long for its rings at most. */
 const LONGEST_SECONDS = 60;
+/** How many areas a process may have (vm.max_map_count, if nobody has set it). */
+const MOST_AREAS = 65_530;
+/** To keep a gap between areas from being chosen for a ring: mmap(2), and munmap(2). */
+const CALLS_FOR_GAP = 2;
 
 /** How long it takes to bring a new ring to where an old one was. */
 export function secondsToCount({ flags, sq_entries, cached_sq_head }: RingState['context']): number {
@@ -132,7 +136,8 @@ function countProblem({ context, rings }: RingState): string | undefined {
   if (cached_cq_tail > cached_sq_head || (isUneven && context.drain_disabled === 0))
     return 'with other completions than one for each request';
   // None has to ask for no completion then, and a new ring could wait for all requests again.
-  if (!isUneven && context.drain_disabled !== 0) return 'whose requests asked for no completion and had one';
+  if (cached_sq_head === cached_cq_tail && context.drain_disabled !== 0)
+    return 'whose requests asked for no completion and had one';
   const seconds = secondsToCount(context);
   if (seconds <= LONGEST_SECONDS) return undefined;
   return `that has taken ${cached_sq_head} requests: counting there again would take ${Math.ceil(seconds)} s`;
@@ -152,4 +157,23 @@ export function ringProblem(state: RingState): RingProblem | undefined {
   if (!isSound(state)) return { why: 'whose rings are damaged' };
   const counted = countProblem(state);
   return counted === undefined ? undefined : { why: counted };
+}
+
+/**
+ * Why rings cannot be had again all together; undefined if they can. Each gap between areas is closed while
+ * they are mapped.
+ *
+ * @param seconds how long it takes to count in each; see `secondsToCount`
+ * @param areas of the process, by rising addresses
+ */
+export function togetherProblem(
+  seconds: readonly number[],
+  areas: readonly { readonly start: number; readonly end: number }[],
+): string | undefined {
+  const gaps = areas.filter(({ start }, i) => i > 0 && start > (areas[i - 1]?.end ?? 0)).length;
+  // One before all areas, and one behind them.
+  if (areas.length + gaps + 2 > MOST_AREAS) return `has io_urings among too many areas (${areas.length})`;
+  const sum = seconds.reduce((all, one) => all + one, 0) + gaps * CALLS_FOR_GAP * TRACED_CALL_SECONDS;
+  if (sum <= LONGEST_SECONDS) return undefined;
+  return `has io_urings that take ${Math.ceil(sum)} s to make again: ${seconds.length} to count in, and ${gaps} gaps between areas`;
 }

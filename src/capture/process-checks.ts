@@ -31,7 +31,7 @@ export function checkThreadsShare(group: TaskGroup, kept: readonly Task[], findi
     if (differs.length > 0)
       findings.reasons.push(`thread ${thread.pid} does not share ${differs.join(', ')}`);
     if (kept.includes(thread) && (thread.flags & (PF.ioWorker | PF.userWorker)) !== 0)
-      findings.reasons.push('has a kernel worker (vhost)');
+      findings.reasons.push('has a kernel worker (io_uring, vhost)');
   }
 }
 

@@ -22,7 +22,7 @@ import { capturePending } from './pending.ts';
 import { placeOf } from './place.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
-import { isRingWorker, waitingInRings } from './rings.ts';
+import { isRingWorker, waitsForFiles } from './rings.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
@@ -248,7 +248,7 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
   ofTheMoment(findings, kernel.isAlive ? 'passing' : undefined, () =>
-    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitingInRings(kernel, own))),
+    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitsForFiles(kernel, own))),
   );
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];

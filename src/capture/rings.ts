@@ -47,16 +47,31 @@ export function captureRings(
 
 /**
  * A thread of the kernel's own, which works on requests of an io_uring. Those who made them count them:
- * without any it has nothing to do, and the kernel makes another when one is needed.
+ * without any it has nothing to do, and the kernel makes another when one is needed. One that polls a ring
+ * (IORING_SETUP_SQPOLL) makes requests itself, and counts them.
  */
-export function isRingWorker({ flags }: Pick<Task, 'flags'>): boolean {
-  return (flags & PF.ioWorker) !== 0;
+export function isRingWorker({ flags, io_uring = 0n }: Pick<Task, 'flags' | 'io_uring'>): boolean {
+  return (flags & PF.ioWorker) !== 0 && io_uring === 0n;
 }
 
-/** How many threads are in io_uring_enter(2). */
-export function waitingInRings(kernel: Kernel, threads: readonly Pick<Task, 'stack'>[]): number {
-  const number = kernel.architecture.systemCalls.number('io_uring_enter');
-  return threads.filter(({ stack }) => {
-    return Number(BigInt.asIntN(64, taskPtRegs(kernel, stack).orig_ax)) === number;
-  }).length;
+/** They hold files of which their arguments do not tell. */
+const POLLS = ['poll', 'ppoll', 'select', 'pselect6', 'restart_syscall'] as const;
+
+/**
+ * The waits of threads that may hold an open file: the descriptor of one in io_uring_enter(2), undefined for
+ * one that waits for several.
+ */
+export function waitsForFiles(
+  kernel: Kernel,
+  threads: readonly Pick<Task, 'stack'>[],
+): (number | undefined)[] {
+  const { systemCalls } = kernel.architecture;
+  const enter = systemCalls.number('io_uring_enter');
+  const polls = new Set(POLLS.map((name) => systemCalls.number(name)));
+  return threads.flatMap(({ stack }) => {
+    const registers = taskPtRegs(kernel, stack);
+    const number = Number(BigInt.asIntN(64, registers.orig_ax));
+    if (number === enter) return [Number(BigInt.asUintN(32, registers.di))];
+    return polls.has(number) ? [undefined] : [];
+  });
 }

@@ -6,6 +6,7 @@ import { procOptions } from '../linux/proc-fs.ts';
 import { type MountPoint, readMounts } from '../linux/readers/mount-table.ts';
 import { utsNamespaceStruct } from '../linux/utsname.ts';
 import type { GroupFiles } from '../model/file.ts';
+import { hiddenMounts } from '../model/hidden-mounts.ts';
 import { mountLimits, type PrivateDirectory, type Sandbox, type SandboxMount } from '../model/sandbox.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { FileRefusal } from './files/refusal.ts';
@@ -36,7 +37,7 @@ function limitsOf(kernel: Kernel, mount: Mount): number {
   );
 }
 
-/** The mounts of a namespace, those that are seen after those that they cover. */
+/** The mounts of a namespace that are seen. */
 function mountsOf(
   kernel: Kernel,
   points: readonly MountPoint[],
@@ -45,8 +46,11 @@ function mountsOf(
   const shared = new Set(outside.map(({ mount }) => mount.mnt_sb));
   const covered = new Set(points.map(({ mount }) => `${mount.mnt_parent} ${mount.mnt_mountpoint}`));
   const isCovered = ({ mount }: MountPoint): boolean => covered.has(`${mount.address} ${mount.mnt_root}`);
+  const hidden = hiddenMounts(
+    points.map(({ path, mount }) => ({ id: mount.address, parent: mount.mnt_parent, path })),
+  );
   return points
-    .filter((point) => !isCovered(point))
+    .filter((point) => !isCovered(point) && !hidden.has(point.mount.address))
     .map(({ path, type, mount }) => ({
       path,
       type,

@@ -132,11 +132,12 @@ export const ringFlags = {
 /** More requests than a ring keeps to use again. */
 const MAX_REQUESTS = 1 << 22;
 
-/** How many entries a chain of `struct io_wq_work_node` has. Throws a ContainerError if it has no end. */
-function chainLength(kernel: Kernel, first: bigint): bigint {
+/** How many entries a chain of `struct io_wq_work_node` has. Throws a ContainerError if that are too many. */
+function chainLength(kernel: Kernel, first: bigint, most: bigint): bigint {
   let length = 0n;
   for (let at = first; at !== 0n; at = kernel.memory.pointer(at)) {
-    if (++length > MAX_REQUESTS) throw new ContainerError('io_wq_work_node', first, 'has no end');
+    if (++length > most || length > MAX_REQUESTS)
+      throw new ContainerError('io_wq_work_node', first, 'has more requests than there are');
   }
   return length;
 }
@@ -144,12 +145,14 @@ function chainLength(kernel: Kernel, first: bigint): bigint {
 /**
  * How many requests of a ring are in use: each that was allocated holds a reference to the ring, and is on a
  * list if it is free (__io_alloc_req_refill, io_uring/io_uring.c). Right only while nobody uses the ring.
+ * Throws a ContainerError if more are free than were allocated.
  */
 export function requestsInUse(kernel: Kernel, context: IoRingCtx): bigint {
-  const free = [context.freeRequests, context.lockedFreeRequests ?? 0n];
   const own = 1n;
-  return (
-    percpuRefCount(kernel, context.refs) - own - free.reduce((sum, at) => sum + chainLength(kernel, at), 0n)
+  const free = [context.freeRequests, context.lockedFreeRequests ?? 0n];
+  return free.reduce(
+    (others, at) => others - chainLength(kernel, at, others),
+    percpuRefCount(kernel, context.refs) - own,
   );
 }
 

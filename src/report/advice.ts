@@ -145,7 +145,7 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
-    pattern: /io_uring that has taken \d+ requests/,
+    pattern: /io_uring that has taken \d+ requests|io_urings that take \d+ s/,
     advice: 'a program that is started anew counts from 0: restart it when that can be done',
   },
   {
@@ -153,6 +153,10 @@ const table: readonly Advice[] = [
     advice:
       'let the program make sockets of TCP: a setting of its own (GODEBUG=multipathtcp=0 for programs in Go, whose servers ' +
       'listen with MPTCP since 1.24), or sysctl net.mptcp.enabled=0 before it starts',
+  },
+  {
+    pattern: /kernel\.io_uring_disabled is/,
+    advice: 'sysctl kernel.io_uring_disabled=0, or restart the program: it then does without io_uring',
   },
   {
     pattern: /io_uring/,

@@ -1,10 +1,17 @@
 // What decides about an io_uring, as plain objects, and what a kernel made by hand says of one.
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { type RingState, ringProblem, secondsToCount } from '../../src/capture/io-uring-state.ts';
-import { captureRings, isRingWorker } from '../../src/capture/rings.ts';
+import {
+  type RingState,
+  ringProblem,
+  secondsToCount,
+  togetherProblem,
+} from '../../src/capture/io-uring-state.ts';
+import { captureRings, isRingWorker, waitsForFiles } from '../../src/capture/rings.ts';
+import { taskPtRegs, threadSize } from '../../src/linux/arch/index.ts';
 import { ioRingCtxStruct, requestsInUse, requestsOfTask, ringFlags } from '../../src/linux/io-uring-types.ts';
 import { newFindings } from '../../src/model/verdict.ts';
+import { PAGE_SIZE } from '../../src/system/page.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { MadeKernel } from '../vmcore/made-kernel.ts';
 
@@ -103,7 +110,9 @@ test('one whose counts cannot be had again is refused', () => {
   const uneven = /other completions than one for each request/;
   assert.match(why({ context: { cached_cq_tail: 5 }, rings: { cqTail: 5, cqHead: 5 } }) ?? '', uneven);
   assert.match(why({ context: { cq_extra: 1 } }) ?? '', uneven);
-  assert.match(why({ context: { drain_disabled: 1 } }) ?? '', /asked for no completion and had one/);
+  const even = /asked for no completion and had one/;
+  assert.match(why({ context: { drain_disabled: 1 } }) ?? '', even);
+  assert.match(why({ context: { drain_disabled: 1, cq_extra: 1 } }) ?? '', even);
   const more = { context: { cached_cq_tail: 21, drain_disabled: 1 }, rings: { cqTail: 21 } };
   assert.match(why(more) ?? '', uneven);
   const many = { cached_sq_head: 4_000_000_000, cached_cq_tail: 4_000_000_000 };
@@ -121,6 +130,19 @@ test('one whose counts cannot be had again is refused', () => {
   assert.ok(secondsToCount({ ...one, flags: ringFlags.singleIssuer }) > 10 * secondsToCount(one));
 });
 
+test('several have to be had again in the time for one, and between areas that are not too many', () => {
+  const areas = (count: number, gap: number) =>
+    Array.from({ length: count }, (_, i) => ({ start: i * (10 + gap), end: i * (10 + gap) + 10 }));
+  assert.equal(togetherProblem([20, 20], areas(500, 1)), undefined);
+  assert.match(
+    togetherProblem([20, 20, 21], areas(1, 0)) ?? '',
+    /^has io_urings that take 61 s to make again/,
+  );
+  assert.match(togetherProblem([50], areas(2000, 1)) ?? '', /1 to count in, and 1999 gaps between areas$/);
+  assert.equal(togetherProblem([50], areas(2000, 0)), undefined);
+  assert.equal(togetherProblem([], areas(65_529, 0)), 'has io_urings among too many areas (65529)');
+});
+
 test('one of which the program and the kernel say different things is damaged', () => {
   const damages: Partial<RingState['rings']>[] = [
     { sqHead: 19 },
@@ -134,7 +156,10 @@ test('one of which the program and the kernel say different things is damaged', 
 });
 
 test("the kernel's own workers are no threads of the program", () => {
-  assert.deepEqual([isRingWorker({ flags: 0x10 }), isRingWorker({ flags: 0x4000 })], [true, false]);
+  const isOne = (flags: number, io_uring: bigint | undefined): boolean => isRingWorker({ flags, io_uring });
+  assert.deepEqual([isOne(0x10, 0n), isOne(0x10, undefined), isOne(0x4000, 0n)], [true, true, false]);
+  // It polls a ring, and has requests of its own in flight.
+  assert.equal(isOne(0x10, 0x1000n), false);
 });
 
 for (const release of releases) {
@@ -174,8 +199,25 @@ for (const release of releases) {
         set('locked_free_list.first', kernel.allocate('list_head'));
         assert.equal(inUse(), 0n);
       }
+      // Of those that are free there are not more than that are allocated.
       kernel.set('list_head', second, 'next', first);
-      assert.throws(inUse, /has no end/);
+      assert.throws(inUse, /has more requests than there are/);
+    });
+
+    test('are waited for by descriptor, or by who may wait for several files', () => {
+      const kernel = new MadeKernel(release);
+      const { systemCalls } = kernel.architecture;
+      const threads = ['io_uring_enter', 'futex', 'ppoll', 'restart_syscall', 'io_uring_enter'].map(
+        (name, i) => {
+          const stack = kernel.allocate('list_head') + BigInt(PAGE_SIZE - threadSize(kernel));
+          const { address } = taskPtRegs(kernel, stack);
+          kernel.set('pt_regs', address, 'orig_ax', systemCalls.number(name) ?? assert.fail());
+          // Of a descriptor the low half counts.
+          kernel.set('pt_regs', address, 'di', (7n << 32n) + BigInt(i + 5));
+          return { stack };
+        },
+      );
+      assert.deepEqual(waitsForFiles(kernel, threads), [5, undefined, undefined, 9]);
     });
 
     test('are counted by the thread that makes them, some ahead', () => {

@@ -8,11 +8,15 @@ import { assertRestored, bootTestGuest, release, type TestGuest } from './harnes
 const IDLE = '/root/rings';
 const BUSY = '/root/busy-rings';
 const NODE = '/usr/lib/otherworld/node_modules/node/bin/node';
-/** Counts, and asks its event loop for a file each time. */
+/** Counts, and asks its event loop for a file each time, which is there when all of it is. */
 const COUNTS = `
-  const { writeFile } = require('node:fs/promises');
+  const { rename, writeFile } = require('node:fs/promises');
   let count = 0;
-  setInterval(() => writeFile('/root/node-counts', String(++count)), 100);
+  setInterval(async () => {
+    const part = '/root/node-counts.' + ++count;
+    await writeFile(part, String(count));
+    await rename(part, '/root/node-counts');
+  }, 100);
 `;
 
 suite(`io_uring with ${release}`, () => {

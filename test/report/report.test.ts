@@ -188,6 +188,9 @@ test('registers that no stage zero saved have a remedy, and a moment that tells 
 
 test('an io_uring that has counted too far is made anew with its program, others have another remedy', () => {
   assert.match(adviceFor('has an io_uring that has taken 4 requests: counting ...') ?? '', /counts from 0/);
+  assert.match(adviceFor('has io_urings that take 75 s to make again: 3 ...') ?? '', /counts from 0/);
+  const disabled = 'has an io_uring, and kernel.io_uring_disabled is 2 by now';
+  assert.match(adviceFor(disabled) ?? '', /io_uring_disabled=0, or restart/);
   assert.match(adviceFor('has an io_uring with registered files') ?? '', /do without io_uring/);
 });
 

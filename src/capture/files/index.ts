@@ -40,7 +40,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
     unexpected: context.unexpected,
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
-    ringProblems: (pid, vmas, waiting) => ringProblems(context, pid, vmas, waiting),
+    ringProblems: (pid, vmas, waits) => ringProblems(context, pid, vmas, waits),
     exeFile: (file, pid) => captureExecutable(context, file, pid),
     directory: (path, pid) => captureDirectory(context, path, pid),
     group: (pids) => {

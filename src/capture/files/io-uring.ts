@@ -17,7 +17,7 @@ import { PROT_READ, PROT_WRITE } from '../../system/abi.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
-import { ahead, type RingState, ringProblem } from '../io-uring-state.ts';
+import { ahead, type RingState, ringProblem, secondsToCount, togetherProblem } from '../io-uring-state.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders/holders.ts';
 import { FileRefusal } from './refusal.ts';
@@ -34,10 +34,16 @@ const parts: ReadonlyMap<number, RingPart> = new Map([
 /** Bytes of an entry of the rings (struct io_uring_sqe, struct io_uring_cqe), and of an index. */
 const [SQE_BYTES, CQE_BYTES, INDEX_BYTES] = [64, 16, 4];
 
-/** What a capture knows of its rings besides the model. */
+/** What a capture knows of a ring besides the model. */
+interface FoundRing {
+  readonly ring: IoUring;
+  readonly references: number;
+  readonly seconds: number;
+}
+
 class Rings {
   /** By the address of the struct file. */
-  readonly found = new Map<bigint, { readonly ring: IoUring; readonly references: number }>();
+  readonly found = new Map<bigint, FoundRing>();
 }
 
 function stateOf(kernel: Kernel, context: IoRingCtx): RingState {
@@ -104,6 +110,16 @@ function ownerOf(context: CaptureContext, file: File): number {
 }
 
 /**
+ * Throws a FileRefusal if the system has been told since to make no more rings (kernel.io_uring_disabled of
+ * 6.6: 1 for all but the privileged and a group, 2 for all), which it may be told again.
+ */
+function checkAllowed(kernel: Kernel): void {
+  const setting = kernel.symbolMaybe('sysctl_io_uring_disabled');
+  const value = setting === undefined ? 0 : kernel.memory.u32(setting);
+  if (value !== 0) throw new FileRefusal(`${NAME}, and kernel.io_uring_disabled is ${value} by now`);
+}
+
+/**
  * An io_uring in which nothing is in flight. Throws a FileRefusal if there is, or if it cannot be brought to
  * where it was. A process that comes back for its procedure alone is without it.
  */
@@ -111,6 +127,7 @@ export function captureIoUring(context: CaptureContext, file: File): IoUring {
   const { kernel } = context;
   const pid = ownerOf(context, file);
   if (context.forProcedure.has(pid)) throw new FileRefusal('has an open io_uring');
+  checkAllowed(kernel);
   const ctx = kernel.bind(ioRingCtxStruct).at(file.private_data);
   const problem = ringProblem(stateOf(kernel, ctx));
   if (problem !== undefined) throw new FileRefusal(`${NAME} ${problem.why}`, problem.moment);
@@ -131,7 +148,8 @@ export function captureIoUring(context: CaptureContext, file: File): IoUring {
     rings: pagesAt(kernel, ctx.rings, ctx.n_ring_pages),
     entries: pagesAt(kernel, ctx.sq_sqes, ctx.n_sqe_pages),
   };
-  context.of(Rings).found.set(file.address, { ring, references: Number(file.f_count) });
+  const found = { ring, references: Number(file.f_count), seconds: secondsToCount(ctx) };
+  context.of(Rings).found.set(file.address, found);
   return ring;
 }
 
@@ -157,18 +175,20 @@ export function mapIoUring(
 }
 
 function problemOf(
-  { ring, references }: { readonly ring: IoUring; readonly references: number },
-  descriptors: number,
+  { ring, references }: FoundRing,
+  descriptors: ReadonlySet<number>,
   vmas: readonly Vma[],
-  waiting: number,
+  waits: readonly (number | undefined)[],
 ): string | undefined {
   const areas = vmas.filter(({ kind, fileId }) => kind === 'io-uring' && fileId === ring.id);
   const isWhole = (part: RingPart, { pages }: PageRuns): boolean =>
     areas.some(({ ringPart, start, end }) => ringPart === part && end - start >= pages * PAGE_SIZE);
   if (!isWhole('rings', ring.rings) || !isWhole('entries', ring.entries))
     return 'that is not mapped as a whole';
-  // Who waits in it holds it, as do areas; anybody else is not known.
-  return references > descriptors + areas.length + waiting ? 'that others hold as well' : undefined;
+  // Who waits in it, or may wait for it among others, holds it, as do areas; anybody else is not known.
+  const waiting = waits.filter((fd) => fd === undefined || descriptors.has(fd));
+  const known = descriptors.size + areas.length + waiting.length;
+  return references > known ? 'that others hold as well' : undefined;
 }
 
 /** See `FileCapture.ringProblems`. */
@@ -176,13 +196,21 @@ export function ringProblems(
   context: CaptureContext,
   pid: number,
   vmas: readonly Vma[],
-  waiting: number,
+  waits: readonly (number | undefined)[],
 ): string[] {
-  const problems = [...context.of(Rings).found].flatMap(([address, found]) => {
-    const own = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
-    if (own.length === 0 || context.opened.get(address) !== found.ring) return [];
-    const problem = problemOf(found, own.length, vmas, waiting);
-    return problem === undefined ? [] : [`${NAME} ${problem} (fd ${own[0]?.fd})`];
+  const own = [...context.of(Rings).found].flatMap(([address, found]) => {
+    const holders = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
+    const isKept = holders.length > 0 && context.opened.get(address) === found.ring;
+    return isKept ? [{ found, descriptors: new Set(holders.map(({ fd }) => fd)) }] : [];
   });
-  return [...new Set(problems)];
+  if (own.length === 0) return [];
+  const problems = own.flatMap(({ found, descriptors }) => {
+    const problem = problemOf(found, descriptors, vmas, waits);
+    return problem === undefined ? [] : [`${NAME} ${problem} (fd ${[...descriptors][0]})`];
+  });
+  const together = togetherProblem(
+    own.map(({ found }) => found.seconds),
+    vmas,
+  );
+  return [...new Set(problems), ...(together === undefined ? [] : [together])];
 }

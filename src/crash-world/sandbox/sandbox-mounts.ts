@@ -1,3 +1,4 @@
+import { hiddenMounts } from '../../model/hidden-mounts.ts';
 import { mountLimits, type Sandbox, type SandboxMount } from '../../model/sandbox.ts';
 
 /** A line of /proc/PID/mountinfo (proc(5)). */
@@ -33,7 +34,7 @@ function propagationOf(fields: readonly string[]): number {
 }
 
 /**
- * The mounts of a mount namespace, without those that another one covers.
+ * The mounts of a mount namespace, without those that another one covers or hides.
  * @param mountinfo text of /proc/PID/mountinfo, read as latin1
  */
 export function parseMounts(mountinfo: string): MountLine[] {
@@ -42,7 +43,8 @@ export function parseMounts(mountinfo: string): MountLine[] {
   const covered = new Set(
     lines.filter(({ parent, path }) => byId.get(parent)?.path === path).map(({ parent }) => parent),
   );
-  return lines.filter(({ id }) => !covered.has(id));
+  const hidden = hiddenMounts(lines);
+  return lines.filter(({ id }) => !covered.has(id) && !hidden.has(id));
 }
 
 function parseLine(line: string): MountLine {

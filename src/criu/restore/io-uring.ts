@@ -1,10 +1,10 @@
-import { closeSync, readSync } from 'node:fs';
+import { closeSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { takeDescriptor } from '../../system/descriptors.ts';
 import { errnoText } from '../../system/errno.ts';
 import { submitRequests } from '../../system/io-uring.ts';
 import { checked } from '../../system/libc.ts';
-import { setLimit } from '../../system/process-settings.ts';
+import { limitOf, setLimit } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedRing } from '../images/plan/restore-plan.ts';
 import { countRequests, type Submit } from './count-requests.ts';
@@ -19,7 +19,7 @@ const SYS = { mmap: 9, close: 3, madvise: 28, fcntl: 72, dup3: 292, setup: 425, 
 const O_CLOEXEC = 0o2000000;
 const F_SETFD = 2;
 const [PROT_READ_WRITE, MAP_SHARED] = [3, 1];
-const RLIMIT_AS = 9;
+const [RLIMIT_NOFILE, RLIMIT_AS] = [7, 9];
 /** IORING_SETUP_*: the program has said how many completions fit, or is taken as having said it. */
 const SETUP_CQSIZE = 1 << 3;
 /** Of a ring without a thread that polls it, it changes nothing; the other ring may be gone. */
@@ -124,6 +124,16 @@ function fillRing(directory: string, tracee: Held, ring: PlannedRing): void {
   }
 }
 
+/** Does a step while a process may have the descriptors: it may have lowered its limit since. */
+function whileNumbered(pid: number, rings: readonly PlannedRing[], give: GiveLimit, step: () => void): void {
+  const { soft } = limitOf(pid, RLIMIT_NOFILE);
+  if (rings.every(({ descriptors }) => descriptors.every(({ fd }) => BigInt(fd) < soft))) step();
+  else {
+    const most = BigInt(readFileSync('/proc/sys/fs/nr_open', 'latin1').trim());
+    whileUnlimited(pid, RLIMIT_NOFILE, give, step, most);
+  }
+}
+
 /**
  * Makes the rings of a process that is held where they were: descriptors, areas, what the kernel has counted,
  * and what is in them. Throws an Error if one cannot be.
@@ -136,7 +146,9 @@ export function makeRings(
   rings: readonly PlannedRing[],
   give: GiveLimit = setLimit,
 ): void {
-  for (const ring of rings) makeRing(tracee, ring);
+  whileNumbered(tracee.pid, rings, give, () => {
+    for (const ring of rings) makeRing(tracee, ring);
+  });
   whileUnlimited(tracee.pid, RLIMIT_AS, give, () => mapRings(tracee, rings));
   for (const ring of rings) fillRing(directory, tracee, ring);
 }

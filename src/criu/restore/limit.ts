@@ -5,10 +5,20 @@ const RLIM_INFINITY = 2n ** 64n - 1n;
 /** How a process is given another limit; `setLimit`, but for tests. */
 export type GiveLimit = (pid: number, resource: number, limit: ResourceLimit) => void;
 
-/** Does a step while a resource of a process has no limit. */
-export function whileUnlimited<T>(pid: number, resource: number, give: GiveLimit, step: () => T): T {
+/**
+ * Does a step while a resource of a process has no limit.
+ *
+ * @param most what the kernel takes as none
+ */
+export function whileUnlimited<T>(
+  pid: number,
+  resource: number,
+  give: GiveLimit,
+  step: () => T,
+  most: bigint = RLIM_INFINITY,
+): T {
   const limit = limitOf(pid, resource);
-  give(pid, resource, { soft: RLIM_INFINITY, hard: RLIM_INFINITY });
+  give(pid, resource, { soft: most, hard: most });
   try {
     return step();
   } finally {

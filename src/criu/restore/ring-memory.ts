@@ -10,15 +10,23 @@ export class RingMemory {
   readonly #entries: number;
   readonly #word = Buffer.alloc(WORD_BYTES);
 
-  /** Throws an Error if not both parts are mapped, or the memory cannot be opened. */
-  constructor({ pid, areas }: Pick<PlannedRing, 'pid' | 'areas'>) {
-    const start = (part: PlannedRing['areas'][number]['part']): number => {
-      const area = areas.find((one) => one.part === part);
-      if (area === undefined) throw new Error(`its ${part} are not mapped`);
+  /**
+   * Throws an Error if not both parts are mapped as a whole, or the memory cannot be opened. The rings may be
+   * mapped once for requests and once for completions, each as far as needed.
+   */
+  constructor({
+    pid,
+    areas,
+    ringsBytes,
+    entriesBytes,
+  }: Pick<PlannedRing, 'pid' | 'areas' | 'ringsBytes' | 'entriesBytes'>) {
+    const start = (part: PlannedRing['areas'][number]['part'], length: number): number => {
+      const area = areas.find((one) => one.part === part && one.bytes >= length);
+      if (area === undefined) throw new Error(`its ${part} are not mapped as a whole`);
       return area.start;
     };
-    this.#rings = start('rings');
-    this.#entries = start('entries');
+    this.#rings = start('rings', ringsBytes);
+    this.#entries = start('entries', entriesBytes);
     this.#memory = openSync(`/proc/${pid}/mem`, 'r+');
   }
 

@@ -86,6 +86,7 @@ export class Tracee {
   readonly tids: readonly number[];
   readonly #registers: ReadonlyMap<number, Buffer>;
   readonly #masks: ReadonlyMap<number, bigint>;
+  #instruction: number | undefined;
 
   /**
    * Holds the process, with all signals blocked. Throws a TraceeError, and lets go of it, if that is not
@@ -134,7 +135,9 @@ export class Tracee {
     const registers = Buffer.from(this.#saved(tid));
     registers.writeBigUInt64LE(BigInt(number), offsets.result);
     registers.writeBigInt64LE(-1n, offsets.current);
-    registers.writeBigUInt64LE(BigInt(this.#syscallInstruction()), offsets.instructionPointer);
+    // No call takes that code away; to look for it takes time in proportion to the areas.
+    this.#instruction ??= this.#syscallInstruction();
+    registers.writeBigUInt64LE(BigInt(this.#instruction), offsets.instructionPointer);
     for (const [i, offset] of offsets.arguments.entries()) {
       registers.writeBigUInt64LE(BigInt(values[i] ?? 0), offset);
     }

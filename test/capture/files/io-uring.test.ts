@@ -115,7 +115,7 @@ for (const release of releases) {
         [...rings],
         [{ address: 0, pages: 1, physical: made.kernel.memory.translate(made.rings) }],
       );
-      assert.deepEqual(ringProblems(made.context, PID, made.areas(), 1), []);
+      assert.deepEqual(ringProblems(made.context, PID, made.areas(), [5]), []);
     });
 
     test('belong to a thread that alone may use them, as long as it lives', () => {
@@ -144,6 +144,14 @@ for (const release of releases) {
       assert.match(made.refusal(), /an epoll watches/);
     });
 
+    test('are refused where no more may be made', () => {
+      const made = new Made();
+      made.kernel.variable('sysctl_io_uring_disabled', 0n);
+      assert.equal(made.refusal(), 'none');
+      made.kernel.variable('sysctl_io_uring_disabled', 2n);
+      assert.equal(made.refusal(), 'has an io_uring, and kernel.io_uring_disabled is 2 by now');
+    });
+
     test('are refused with a request in flight, and where the rings do not fit into their pages', () => {
       const made = new Made();
       made.set('work_llist.first', 0x1000n);
@@ -158,11 +166,18 @@ for (const release of releases) {
       const [rings, entries] = made.areas();
       assert.ok(rings !== undefined && entries !== undefined);
       const whole = /^has an io_uring that is not mapped as a whole \(fd 5\)$/;
-      assert.match(ringProblems(made.context, PID, [rings], 9)[0] ?? '', whole);
-      assert.match(ringProblems(made.context, PID, [entries], 9)[0] ?? '', whole);
+      assert.match(ringProblems(made.context, PID, [rings], [5, 5])[0] ?? '', whole);
+      assert.match(ringProblems(made.context, PID, [entries], [5, 5])[0] ?? '', whole);
       // A descriptor, two areas, and a thread that waits.
-      assert.match(ringProblems(made.context, PID, [rings, entries], 0)[0] ?? '', /that others hold as well/);
-      assert.deepEqual(ringProblems(made.context, OTHER, [], 0), []);
+      const both = [rings, entries];
+      const problems = (waits: readonly (number | undefined)[]): string =>
+        ringProblems(made.context, PID, both, waits).join();
+      assert.match(problems([]), /that others hold as well/);
+      // In a ring of its own.
+      assert.match(problems([6]), /that others hold as well/);
+      // Among others that a poll waits for.
+      assert.equal(problems([undefined]), '');
+      assert.deepEqual(ringProblems(made.context, OTHER, [], []), []);
     });
 
     test('are mapped by their own process, for reading and writing', () => {

@@ -47,6 +47,16 @@ suite('the mounts of a sandbox', () => {
     );
   });
 
+  test('that a directory above hides are none, whenever they were mounted', () => {
+    const shown = [
+      '30 1 8:1 / / rw shared:1 - ext4 /dev/vda1 rw',
+      '31 30 0:24 / /run rw master:5 - tmpfs tmpfs rw',
+      '32 31 0:24 /systemd/inaccessible/dir /run/user ro - tmpfs tmpfs rw',
+    ];
+    const later = '33 31 0:40 / /run/user/0 rw,nosuid master:9 - tmpfs tmpfs rw';
+    assert.deepEqual(parseMounts([...shown, later].join('\n')), parseMounts(shown.join('\n')));
+  });
+
   test('that are a file system of its own, or hide processes, are so again', () => {
     const proc = { type: 'proc', options: 'hidepid=invisible', isOwn: true };
     const was = { unit, mounts: [mount('/proc', proc)], outside: [mount('/proc', { type: 'proc' })] };

@@ -8,15 +8,19 @@ import { afterEach, beforeEach, suite, test } from 'node:test';
 import type { PlannedRing } from '../../../src/criu/images/plan/restore-plan.ts';
 import { type Freezer, whileHeld } from '../../../src/criu/restore/held-process.ts';
 import { makeRings } from '../../../src/criu/restore/io-uring.ts';
+import type { GiveLimit } from '../../../src/criu/restore/limit.ts';
 import { areasOf, type Tracee } from '../../../src/criu/restore/tracee.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
+import { limitOf, setLimit } from '../../../src/system/process-settings.ts';
 
 const SYS = { close: 3, dup2: 33, setup: 425, enter: 426 } as const;
 const PARAMS_BYTES = 120;
-const [CQE32, SQE128, SINGLE_ISSUER] = [1 << 11, 1 << 10, 1 << 12];
+const [CQE32, SQE128, SINGLE_ISSUER, DEFER_TASKRUN] = [1 << 11, 1 << 10, 1 << 12, 1 << 13];
+const COMPLETIONS_AT = 0x800_0000;
 const SQ = ['sqHead', 'sqTail', 'sqMask', 'sqEntries', 'sqFlags', 'sqDropped', 'sqArray'] as const;
 const CQ = ['cqHead', 'cqTail', 'cqMask', 'cqEntries', 'cqOverflow', 'cqes', 'cqFlags'] as const;
 const MARK = 0xa5;
+const RLIMIT_NOFILE = 7;
 
 /** Who sleeps need not be frozen. */
 const nowhere: Freezer = {
@@ -145,7 +149,7 @@ suite('rings of a process', () => {
         planned(tracee, 21, high, { requests: 1003, completions: 18, unread: 10 }),
         planned(tracee, 22, middle, { requests: 20, completions: 5, unread: 8, setup: SQE128 | CQE32 }),
         planned(tracee, 23, middle + 16 * PAGE_SIZE, {
-          ...{ requests: 77, completions: 77, unread: 3, setup: SINGLE_ISSUER, issuer: pid },
+          ...{ requests: 77, completions: 77, unread: 3, setup: SINGLE_ISSUER | DEFER_TASKRUN, issuer: pid },
         }),
       ];
       if (rings.some((ring) => ring === undefined)) return t.skip('no io_uring may be made here');
@@ -181,6 +185,61 @@ suite('rings of a process', () => {
       const after = memoryAt(ring.areas[0]?.start ?? 0, PAGE_SIZE);
       assert.equal(after.readUInt32LE(ring.offsets.cqTail), 24);
       for (let i = 0; i < 16; i++) assert.equal(after[ring.offsets.cqes + 16 * i], MARK, `${i}`);
+    });
+  });
+
+  test('have all that was in them, where a program has mapped them twice, once not as a whole', (t) => {
+    whileHeld(pid, nowhere, (tracee) => {
+      const [entries, start] = [1024, 0x1234_5600_0000];
+      const one = {
+        ...{ requests: 7, completions: 7, unread: 0 },
+        sqEntries: entries,
+        cqEntries: 2 * entries,
+      };
+      const [ringsBytes, entriesBytes] = [10 * PAGE_SIZE, 16 * PAGE_SIZE];
+      const offsets = probe(tracee, entries, 0);
+      const ring = planned(tracee, 20, start, one);
+      if (ring === undefined || offsets === undefined) return t.skip('no io_uring may be made here');
+      const content = Buffer.alloc(ringsBytes + entriesBytes, MARK);
+      const head = { sqHead: 7, sqTail: 7, cqHead: 7, cqTail: 7, sqEntries: entries, cqEntries: 2 * entries };
+      for (const [name, value] of Object.entries(head))
+        content.writeUInt32LE(value, offsets[name as keyof typeof head]);
+      writeFileSync(join(directory, ring.content), content);
+      // Those of completions are mapped as far as they go, at the lower place.
+      const completions = ringsBytes - PAGE_SIZE;
+      const areas: PlannedRing['areas'] = [
+        { start, bytes: completions, offset: COMPLETIONS_AT, part: 'rings', advice: [] },
+        { start: start + completions, bytes: entriesBytes, offset: 0x1000_0000, part: 'entries', advice: [] },
+        {
+          start: start + completions + entriesBytes,
+          bytes: ringsBytes,
+          offset: 0,
+          part: 'rings',
+          advice: [],
+        },
+      ];
+      const plan = { ...ring, offsets, areas, ringsBytes, entriesBytes };
+      makeRings(directory, tracee, [plan], () => undefined);
+      const [lower, middle, upper] = areas.map((area) => memoryAt(area.start, area.bytes));
+      assert.deepEqual(upper, content.subarray(0, ringsBytes));
+      assert.deepEqual(lower, content.subarray(0, completions));
+      assert.deepEqual(middle, content.subarray(ringsBytes));
+    });
+  });
+
+  test('are at numbers that their process might not have any more', (t) => {
+    whileHeld(pid, nowhere, (tracee) => {
+      const ring = planned(tracee, 20, 0x1234_5600_0000, { requests: 1, completions: 1, unread: 0 });
+      if (ring === undefined) return t.skip('no io_uring may be made here');
+      const { hard } = limitOf(pid, RLIMIT_NOFILE);
+      setLimit(pid, RLIMIT_NOFILE, { soft: 3n, hard });
+      // Nobody needs more than that here, or a right to give it.
+      const give: GiveLimit = (of, resource, { soft }) => {
+        if (resource === RLIMIT_NOFILE) setLimit(of, resource, { soft: soft < hard ? soft : hard, hard });
+      };
+      makeRings(directory, tracee, [ring], give);
+      assert.equal(fdinfo(20).get('SqHead'), '1');
+      assert.equal(limitOf(pid, RLIMIT_NOFILE).soft, 3n);
     });
   });
 
