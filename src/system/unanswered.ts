@@ -13,18 +13,21 @@ import {
 } from './bpf.ts';
 import { checked } from './libc.ts';
 import { inNewNetwork } from './namespaces.ts';
-import { AF_INET, AF_INET6, listen, SOCK_CLOEXEC, SOL_SOCKET, setsockopt, socket } from './sockets.ts';
-
-/** One end of a connection: 4 or 16 bytes of address, in network order. */
-interface End {
-  readonly address: Uint8Array;
-  readonly port: number;
-}
+import {
+  AF_INET,
+  AF_INET6,
+  listen,
+  SOCK_CLOEXEC,
+  SOL_SOCKET,
+  setsockopt,
+  socket,
+  type TcpEnd,
+} from './sockets.ts';
 
 /** A TCP connection of this machine; both addresses are of one family. */
 export interface TcpEnds {
-  readonly own: End;
-  readonly peer: End;
+  readonly own: TcpEnd;
+  readonly peer: TcpEnd;
 }
 
 /** include/uapi/asm-generic/socket.h */
