@@ -1,4 +1,4 @@
-// Changes the ports that the kernel chooses: in a network namespace of its own, for which the file runs itself
+// Changes which ports the kernel chooses: in a network namespace of its own, for which the file runs itself
 // once more.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

@@ -21,8 +21,8 @@ import type { SandboxPlan } from './sandbox-plan.ts';
 import { UNANSWERED } from './sandbox-units.ts';
 
 /**
- * The holder ends by itself, whatever becomes of those who are to end it. It begins before the boot, which may
- * wait for disks; the unit that ends it has a time limit of its own.
+ * The holder ends by itself, whatever becomes of those who are to end it. It begins before the boot, which
+ * may wait for disks; the unit that ends it has a time limit of its own.
  */
 const SECONDS = 2 * 3600;
 const END_MILLISECONDS = 10_000;
@@ -101,7 +101,7 @@ export function isHeld(group: number, cgroups: string = UNANSWERED): boolean {
   }
 }
 
-/** Why groups with connections do not come back any more: for one of them, something may have been answered. */
+/** Why groups do not come back any more: something may have been answered for connections of one. */
 export function answeredProblem(
   groups: readonly { readonly group: number; readonly plan: Pick<SandboxPlan, 'connections'> }[],
   cgroups?: string,

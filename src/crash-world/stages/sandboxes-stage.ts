@@ -54,8 +54,8 @@ export const sandboxesStage = stage({
 
 /**
  * Leaves with the images of sandboxed groups what is known of them, and what comes for their connections
- * unanswered. What cannot be written has failed, and so has a group whose files nobody has noted: nothing would
- * tell whether they were changed.
+ * unanswered. What cannot be written has failed, and so has a group whose files nobody has noted: nothing
+ * would tell whether they were changed.
  * @param unchanged see `noteSandboxed`
  */
 export function keepForLater(

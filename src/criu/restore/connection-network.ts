@@ -65,7 +65,7 @@ export function makeNetwork(addresses: readonly string[]): void {
 
 const addressesOf = z.array(z.object({ addr_info: z.array(z.object({ local: z.string().optional() })) }));
 
-/** Those of some IPv4 addresses that the machine does not have, on any interface, whether or not that is up. */
+/** Those of some IPv4 addresses that the machine has on no interface, whether or not that is up. */
 export function missingAddresses(addresses: readonly string[]): string[] {
   const { stdout, error } = spawnSync('ip', ['-4', '-json', 'address'], { encoding: 'utf8' });
   if (error !== undefined) throw error;

@@ -27,7 +27,8 @@ function changeLoopback(): () => void {
  * when it finds out what the kernel can do: that comes before.
  *
  * For a sandbox, the network may be up, and others use it. Then nothing comes through them either, of which
- * they would have half of their numbers; the loopback stays as it is, and so does what others see of the network.
+ * they would have half of their numbers; the loopback stays as it is, and so does what others see of the
+ * network.
  *
  * @param cgroup directory of the cgroup in which they are made
  * @returns a resource that takes all of it away when the connections are there. What they send then is lost

@@ -42,7 +42,7 @@ while sys.argv[-1] not in answered:
 print(' '.join(answered))
 `;
 
-/** A connection made as CRIU does, and what another program finds that connects from no address of its own. */
+/** A connection made as CRIU does, and what another program finds that has not chosen an address. */
 const CONNECT = `
 import errno, socket, sys
 def made(own, peer):
@@ -86,17 +86,17 @@ test('a network is lent', { skip: isInside || needsRoot.skip }, () => {
 suite('a system that runs, while connections are made', { skip: !isInside }, () => {
   const far = spawn('unshare', ['--net', 'sleep', '1000'], { stdio: 'ignore' });
   const inFar = ['nsenter', '-n', '-t', String(far.pid)];
+  const runInFar = (...args: string[]) =>
+    spawnSync('nsenter', [...inFar.slice(1), ...args], { encoding: 'utf8' });
   let usual: string[] = [];
 
   before(async () => {
-    const own = shown('netns', 'identify', 'self');
-    assert.equal(own, '');
     // A new network namespace has a loopback that is down; the parent's is up.
-    const isThere = (): boolean =>
-      spawnSync('nsenter', [...inFar.slice(1), 'ip', 'link'], { encoding: 'utf8' }).stdout.includes(
-        'state DOWN',
-      );
-    while (!isThere()) await new Promise((resolve) => setTimeout(resolve, 10));
+    const end = performance.now() + 20_000;
+    while (!runInFar('ip', 'link').stdout.includes('state DOWN')) {
+      assert.ok(performance.now() < end);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
     ip([
       'link add eth0 type veth peer name far0',
       `link set far0 netns ${far.pid}`,
@@ -110,8 +110,8 @@ suite('a system that runs, while connections are made', { skip: !isInside }, () 
       `link add ${INTERFACE} type veth peer name nowhere0`,
       'link set nowhere0 up',
     ]);
-    const set = ['ip link set far0 up', 'ip address add 192.0.2.2/24 dev far0'].join(' && ');
-    assert.equal(spawnSync('nsenter', [...inFar.slice(1), 'sh', '-c', set]).status, 0);
+    const set = 'ip link set far0 up && ip address add 192.0.2.2/24 dev far0';
+    assert.equal(runInFar('sh', '-c', set).status, 0);
     for (const family of ['ipv4', 'ipv6']) writeFileSync(`/proc/sys/net/${family}/ip_nonlocal_bind`, '2');
     usual = network();
     lendAddresses(OWN);
