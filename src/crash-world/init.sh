@@ -86,9 +86,11 @@ fi
 # What was restored and did not come to run: the program was ended before it let its processes go.
 unreleased=/sys/fs/cgroup/otherworld-restore/cgroup.kill
 [ ! -e $unreleased ] || echo 1 >$unreleased
-# Connections that nobody comes back for are answered.
+# Connections that nobody comes back for are answered: without this file the boot knows of no sandbox.
 unanswered=/sys/fs/cgroup/otherworld-unanswered/cgroup.kill
-[ -z "$problem" ] || [ ! -e $unanswered ] || echo 1 >$unanswered
+if [ -e $unanswered ] && { [ -n "$problem" ] || [ ! -e $run/handover.json ]; }; then
+    echo 1 >$unanswered
+fi
 # What the program had made for connections, if it was ended while these were made.
 [ ! -e /sys/class/net/otherworld0 ] || ip link delete otherworld0
 [ "$(cat /sys/class/net/lo/mtu)" != 65535 ] || echo 65536 >/sys/class/net/lo/mtu

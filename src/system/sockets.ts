@@ -8,9 +8,28 @@ export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
+/** include/uapi/linux/in.h */
+export const SOL_IP = 0;
+export const IP_FREEBIND = 15;
 const SCM_RIGHTS = 1;
 /** Size of `sun_path` (unix(7)). */
 export const SUN_PATH_BYTES = 108;
+
+/** One end of a TCP connection: 4 or 16 bytes of address, in network order. */
+export interface TcpEnd {
+  readonly address: Uint8Array;
+  readonly port: number;
+}
+
+/** `struct sockaddr_in` or `struct sockaddr_in6` (ip(7), ipv6(7)), by how long the address is. */
+export function socketAddress({ address, port }: TcpEnd): Buffer {
+  const isFour = address.length === 4;
+  const bytes = Buffer.alloc(isFour ? 16 : 28);
+  bytes.writeUInt16LE(isFour ? AF_INET : AF_INET6, 0);
+  bytes.writeUInt16BE(port, 2);
+  bytes.set(address, isFour ? 4 : 8);
+  return bytes;
+}
 
 /** socket(2). */
 export const socket = libcFunction<[domain: number, type: number, protocol: number]>(

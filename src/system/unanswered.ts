@@ -13,18 +13,21 @@ import {
 } from './bpf.ts';
 import { checked } from './libc.ts';
 import { inNewNetwork } from './namespaces.ts';
-import { AF_INET, AF_INET6, listen, SOCK_CLOEXEC, SOL_SOCKET, setsockopt, socket } from './sockets.ts';
-
-/** One end of a connection: 4 or 16 bytes of address, in network order. */
-interface End {
-  readonly address: Uint8Array;
-  readonly port: number;
-}
+import {
+  AF_INET,
+  AF_INET6,
+  listen,
+  SOCK_CLOEXEC,
+  SOL_SOCKET,
+  setsockopt,
+  socket,
+  type TcpEnd,
+} from './sockets.ts';
 
 /** A TCP connection of this machine; both addresses are of one family. */
 export interface TcpEnds {
-  readonly own: End;
-  readonly peer: End;
+  readonly own: TcpEnd;
+  readonly peer: TcpEnd;
 }
 
 /** include/uapi/asm-generic/socket.h */
@@ -142,8 +145,8 @@ function attach(connections: number, sockets: number): number {
 
 /**
  * Has the kernel say nothing to segments of TCP connections that are not there: no reset, as if they had been
- * lost on their way. It depends on no interface, and no firewall takes it away. A socket that has such a
- * connection gets its segments from the moment at which it is connected.
+ * lost on their way. It depends on no interface; a firewall that answers by itself is asked before. A socket
+ * that has such a connection gets its segments from the moment at which it is connected.
  *
  * A program for the lookup of sockets finds a socket for them that drops everything. (SK_DROP of such a
  * program would be answered with a reset: tcp_v4_rcv(), net/ipv4/tcp_ipv4.c.)

@@ -3,9 +3,12 @@
 // it has. Only where nothing is left out: it takes an image of its own.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
+import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, isWhole, release, type TestGuest } from './harness.ts';
+import { OutsideMemcached } from './outside-memcached.ts';
 
 /** Those that come back, and whether they can be told to read their configuration again. */
 const KEPT = {
@@ -21,6 +24,7 @@ type Unit = keyof typeof KEPT | (typeof OTHERS)[number];
 const NAMES: readonly Unit[] = [...KEPT_NAMES, ...OTHERS];
 /** Those that start and end threads as they have work, also by a look at them. */
 const POOLED: readonly Unit[] = ['mariadb'];
+const MEMCACHED_PORT = 11_211;
 const PACKAGES = ['memcached', 'apache2', 'nginx', 'mariadb-server', 'redis-server'];
 
 /** Of a service that counts: how often a look at it makes it count. */
@@ -43,6 +47,7 @@ interface Seen {
 suite(`Debian's own services with ${release}`, { skip: !isWhole || release !== 'trixie' }, () => {
   let guest: TestGuest;
   let report: IncidentReport;
+  let client: OutsideMemcached;
   const before_ = new Map<Unit, Seen>();
   const checked = new Map<Unit, string>();
 
@@ -69,24 +74,35 @@ suite(`Debian's own services with ${release}`, { skip: !isWhole || release !== '
   const isBack = (name: Unit): boolean => outcomesOf(name).every(({ outcome }) => outcome === 'restored');
 
   before(async () => {
-    guest = await bootTestGuest('debian-units', { packages: PACKAGES });
+    const port = await freePort();
+    const forwards = [{ host: port, guest: MEMCACHED_PORT }];
+    guest = await bootTestGuest('debian-units', { packages: PACKAGES, forwards });
     await guest.copyIn('test/guest/programs/debian-units.py', '/srv/debian-units.py');
     // It cannot have the port of the other one.
     await guest.sh(
       "sed -i 's/\\b80 default_server/8080 default_server/' /etc/nginx/sites-available/default; " +
         'systemctl restart nginx',
     );
+    // As shipped it serves its own machine alone.
+    await guest.sh("sed -i 's/^-l 127.0.0.1/-l 0.0.0.0/' /etc/memcached.conf; systemctl restart memcached");
     for (const name of NAMES) {
       await guest.until(`systemctl is-active ${name}`, 120);
       await guest.sh(`python3 /srv/debian-units.py fill ${name}`);
       const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
       checked.set(name, `${status} ${stdout.replaceAll(/\s+/g, ' ')}`);
     }
+    client = await OutsideMemcached.to(port);
+    client.ask(3);
     await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
     for (const name of NAMES) before_.set(name, await look(name));
+    const asking = guest.consoleSays(/Kernel panic/, 120).then(() => client.ask(4));
     report = await guest.panic('sysrq');
+    await asking;
   });
-  after(() => guest?.down());
+  after(async () => {
+    client?.close();
+    await guest?.down();
+  });
 
   for (const name of NAMES) {
     test(`what is said of ${name} before the panic is what becomes of it`, () => {
@@ -125,6 +141,13 @@ suite(`Debian's own services with ${release}`, { skip: !isWhole || release !== '
       assert.deepEqual(await look(name), { ...was, data });
     });
   }
+
+  test('a client of memcached, on another machine, has each request answered once', async () => {
+    client.ask(4);
+    const end = performance.now() + 120_000;
+    while (client.answered < 11 && client.wrong === undefined && performance.now() < end) await sleep(200);
+    assert.deepEqual([client.answered, client.wrong], [11, undefined]);
+  });
 
   for (const name of KEPT_NAMES) {
     test(`${name} is systemd's own again`, async () => {

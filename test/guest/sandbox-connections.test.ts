@@ -71,6 +71,8 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
   let told: OutsidePeer;
   let lost: OutsidePeer;
   let wire = '';
+  /** Whether the services waited until segments had come, and no time limit was over. */
+  let heard = '';
   const pids = new Map<Unit, string>();
   const checked = new Map<Unit, string>();
 
@@ -126,6 +128,7 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
     report = await guest.panic('sysrq');
     await sending;
     wire = await guest.sh(`cat ${WIRE}`);
+    heard = await guest.sh('systemctl show --value --property=Result heard');
   });
   after(async () => {
     counter?.close();
@@ -162,6 +165,7 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
       new RegExp(`^${PORT} segments=(\\d+) resets=(\\d+)$`, 'm').exec(wire) ?? [];
     assert.ok(Number(segments) >= 2, wire);
     assert.equal(resets, '0');
+    assert.equal(heard, 'success');
   });
 
   test('have segments as large as their network takes', async () => {
@@ -189,6 +193,7 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
     assert.equal(await guest.sh('ls -d /sys/fs/cgroup/otherworld-[ru]* 2>/dev/null || true'), '');
     assert.doesNotMatch(await guest.sh('ip -brief link'), /dummy|otherworld/);
     assert.match(await guest.sh('ip -4 route show default'), /^default via \S+ dev eth0 [^\n]*$/);
+    assert.doesNotMatch(await guest.sh('ip rule; ip -6 rule'), /1869903664|4294967295/);
     assert.equal(await guest.sh('cat /proc/sys/net/ipv4/ip_nonlocal_bind /sys/class/net/lo/mtu'), '0\n65536');
   });
 });

@@ -20,7 +20,7 @@ import { movePrivateFiles } from './private-directories.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
 import { strangePrograms } from './sandbox-programs.ts';
-import { isHeld } from './unanswered.ts';
+import { answeredProblem } from './unanswered.ts';
 import { changedSince } from './unchanged-files.ts';
 
 /** The processes of a unit in their sandbox, held: to be released, or ended. */
@@ -129,8 +129,8 @@ function sandboxProblems(unit: string, groups: readonly LateGroup[], placeholder
   if (strange.length > 0) return strange;
   const joined = show(unit, 'JoinsNamespaceOf').get('JoinsNamespaceOf') ?? '';
   if (joined !== '') return [`its sandbox has directories that ${joined} has as well (JoinsNamespaceOf=)`];
-  if (groups.some(({ group, plan }) => plan.connections > 0 && !isHeld(group)))
-    return ['the peers of its TCP connections may have been told that they are not there any more'];
+  const answered = answeredProblem(groups);
+  if (answered !== undefined) return [answered];
   const own = groups.flatMap(({ plan }) => namespaceDifferences(plan.sandbox, placeholder));
   if (own.length > 0) return [...new Set(own)];
   const user = userProblem(unit, groups, placeholder);

@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { INTERFACE } from '../../criu/restore/names.ts';
+import { dirname, join } from 'node:path';
+import { INTERFACE, LENT_TABLE } from '../../criu/restore/names.ts';
 import type { UnitAdoption } from '../systemd/adoption.ts';
 import {
   ADOPT_DIRECTORY,
@@ -98,17 +98,32 @@ export function writeSandboxDropIn(
   writeFileSync(join(helpers, ADOPT_SCRIPT), ADOPT, { mode: 0o700 });
 }
 
+/** Has the system's managers of networks leave the interface alone on which connections are made. */
+function writeUnmanaged(run: string): void {
+  const files = {
+    // The first file that fits is taken, by its name: before those of the administrator.
+    'systemd/network/0-otherworld.network': `[Match]\nName=${INTERFACE}\n\n[Link]\nUnmanaged=yes\n`,
+    'udev/rules.d/99-otherworld.rules': `SUBSYSTEM=="net", KERNEL=="${INTERFACE}", ENV{NM_UNMANAGED}="1"\n`,
+  };
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(run, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  }
+}
+
 /** Has systemd run `sandboxes` of the crash world's program from the beginning of the boot on. */
-export function writeSandboxUnit(units: string = SYSTEMD_UNITS): void {
+export function writeSandboxUnit(units: string = SYSTEMD_UNITS, run: string = '/run'): void {
+  writeUnmanaged(run);
   const wants = join(units, 'multi-user.target.wants');
   mkdirSync(wants, { recursive: true });
   // Processes that are restored and held do not outlive the program that would let them go, nor does what
   // keeps the peers of connections from being answered, and what was made for them.
   const kills = ['/sys/fs/cgroup/otherworld-restore', UNANSWERED].map((cgroup) => `${cgroup}/cgroup.kill`);
   const network = `[ ! -e /sys/class/net/${INTERFACE} ] || ip link delete ${INTERFACE}`;
-  const after = [`: >${ENDED}`, ...kills.map((kill) => `[ ! -e ${kill} ] || echo 1 >${kill}`), network].join(
-    '; ',
-  );
+  const rules = ['-4', '-6'].map((family) => `ip ${family} rule flush table ${LENT_TABLE}`);
+  const ends = kills.map((kill) => `[ ! -e ${kill} ] || echo 1 >${kill}`);
+  const after = [`: >${ENDED}`, ...ends, ...rules, network].join('; ');
   writeFileSync(
     join(units, SANDBOX_UNIT),
     `[Unit]

@@ -18,7 +18,7 @@ import { type Handover, readHandover, writeHandover } from '../systemd/handover.
 import { show, systemctl } from '../systemd/systemctl.ts';
 import { helperSays } from '../systemd/units.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
-import { sandboxFiles } from './sandbox-units.ts';
+import { SANDBOX_MINUTES, sandboxFiles } from './sandbox-units.ts';
 import { answerAll, answerConnections } from './unanswered.ts';
 
 const BETWEEN_LOOKS_MS = 100;
@@ -27,6 +27,11 @@ const BETWEEN_LOOKS_MS = 100;
  * was decided what becomes of one.
  */
 const MOST_MINUTES = 5;
+/**
+ * How long this program may wait at all. It has to end what is held by itself, which resets the connections;
+ * at the unit's time limit the processes are killed, and their peers see an ordinary end.
+ */
+const ALL_MINUTES = SANDBOX_MINUTES - 2;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
@@ -81,6 +86,7 @@ class SandboxBoot {
   #handover: Handover;
   readonly #report: IncidentReport;
   readonly #save: () => void;
+  readonly #end = new WaitLimit(ALL_MINUTES * 60_000);
 
   constructor(handover: Handover, report: IncidentReport, save: () => void) {
     this.#handover = handover;
@@ -102,7 +108,8 @@ class SandboxBoot {
     while (waiting.size > 0) {
       for (const one of waiting.values()) {
         const isLate = (): boolean =>
-          limit.isOver() && !waitsForOther(one.unit, show(one.unit, 'After'), waiting);
+          this.#end.isOver() ||
+          (limit.isOver() && !waitsForOther(one.unit, show(one.unit, 'After'), waiting));
         if (!(await this.#attempt(one, isLate))) continue;
         waiting.delete(one.unit);
         // Whatever has become of it: what is there answers by itself.
@@ -186,7 +193,8 @@ class SandboxBoot {
     const look = () =>
       show(unit, 'ActiveState', 'ControlGroup', 'MainPID', 'SubState', 'Result', 'LoadState');
     let now = look();
-    for (; now.get('ActiveState') === 'activating'; now = look()) await sleep(BETWEEN_LOOKS_MS);
+    for (; now.get('ActiveState') === 'activating' && !this.#end.isOver(); now = look())
+      await sleep(BETWEEN_LOOKS_MS);
     const mainPid = this.#handover.units.find((other) => other.unit === unit)?.mainPid;
     const cgroup = now.get('ControlGroup') ?? '';
     if (now.get('ActiveState') !== 'active' || cgroup === '' || now.get('MainPID') !== String(mainPid))

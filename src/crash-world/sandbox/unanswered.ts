@@ -12,34 +12,58 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { InetSocket } from '../../model/socket.ts';
+import { holdPorts } from '../../system/held-ports.ts';
 import { unmapped } from '../../system/ip-address.ts';
+import type { TcpEnd } from '../../system/sockets.ts';
 import { codeOf } from '../../system/thrown.ts';
 import { leaveUnanswered, type TcpEnds } from '../../system/unanswered.ts';
-import { SANDBOX_MINUTES, UNANSWERED } from './sandbox-units.ts';
+import type { SandboxPlan } from './sandbox-plan.ts';
+import { UNANSWERED } from './sandbox-units.ts';
 
-/** The holder ends by itself, whatever becomes of those who are to end it. */
-const SECONDS = 60 * (SANDBOX_MINUTES + 5);
+/**
+ * The holder ends by itself, whatever becomes of those who are to end it. It begins before the boot, which
+ * may wait for disks; the unit that ends it has a time limit of its own.
+ */
+const SECONDS = 2 * 3600;
 const END_MILLISECONDS = 10_000;
 const POLL_MILLISECONDS = 20;
 
-/** The connections of a group that are made again with it. */
-export function connectionsOf({ files }: Pick<ProcessGroup, 'files'>): TcpEnds[] {
-  return files.files
-    .filter((file): file is InetSocket => file.type === 'inet')
-    .filter(({ connection }) => connection !== undefined)
-    .map(({ sourceAddress, sourcePort, destinationAddress, destinationPort }) => ({
-      own: { address: unmapped(sourceAddress), port: sourcePort },
-      peer: { address: unmapped(destinationAddress), port: destinationPort },
-    }));
+/** What is kept for the connections of a group until they are there. */
+export interface Kept {
+  /** Those that are made again with it: nobody answers for them. */
+  readonly connections: readonly TcpEnds[];
+  /** Their own ends, of which nobody else is given the port. */
+  readonly ports: readonly TcpEnd[];
+}
+
+/**
+ * A port that a socket of the group has which is no connection, such as a listening one, is not kept: that
+ * one is bound as anybody's. Nor is that of a link-local address, which belongs to an interface that is not
+ * there yet.
+ */
+export function keptOf({ files }: Pick<ProcessGroup, 'files'>): Kept {
+  const sockets = files.files.filter((file): file is InetSocket => file.type === 'inet');
+  const isConnected = ({ connection }: InetSocket): boolean => connection !== undefined;
+  const others = sockets.filter((one) => !isConnected(one)).map(({ sourcePort }) => sourcePort);
+  const found = sockets.filter(isConnected).map((one) => ({
+    own: { address: unmapped(one.sourceAddress), port: one.sourcePort },
+    peer: { address: unmapped(one.destinationAddress), port: one.destinationPort },
+    isKept: one.interfaceName === undefined && !others.includes(one.sourcePort),
+  }));
+  return {
+    connections: found.map(({ own, peer }) => ({ own, peer })),
+    ports: found.filter(({ isKept }) => isKept).map(({ own }) => own),
+  };
 }
 
 /**
  * Leaves what comes for connections of a group unanswered, over the boot of the system: its peers send it
- * again until the connections are there. Throws an Error if that is not possible.
+ * again until the connections are there. Their ports are given to nobody meanwhile. Throws an Error if that
+ * is not possible.
  */
 export function holdConnections(
   group: number,
-  connections: readonly TcpEnds[],
+  { connections, ports }: Kept,
   cgroups: string = UNANSWERED,
 ): void {
   if (connections.length === 0) return;
@@ -47,6 +71,7 @@ export function holdConnections(
   mkdirSync(cgroup, { recursive: true });
   const fds = leaveUnanswered(connections);
   try {
+    fds.push(...holdPorts(ports));
     const holder = spawn('/bin/sleep', [String(SECONDS)], {
       detached: true,
       stdio: ['ignore', 'ignore', 'ignore', ...fds],
@@ -74,6 +99,16 @@ export function isHeld(group: number, cgroups: string = UNANSWERED): boolean {
     if (codeOf(error) === 'ENOENT') return false;
     throw error;
   }
+}
+
+/** Why groups do not come back any more: something may have been answered for connections of one. */
+export function answeredProblem(
+  groups: readonly { readonly group: number; readonly plan: Pick<SandboxPlan, 'connections'> }[],
+  cgroups?: string,
+): string | undefined {
+  return groups.some(({ group, plan }) => plan.connections > 0 && !isHeld(group, cgroups))
+    ? 'the peers of its TCP connections may have been told that they are not there any more'
+    : undefined;
 }
 
 /**

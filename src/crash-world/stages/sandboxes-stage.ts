@@ -4,7 +4,7 @@ import type { IncidentReport } from '../../report/schema.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import { concludeGroup } from '../incident/process-reports.ts';
 import { writeSandboxPlan } from '../sandbox/sandbox-plan.ts';
-import { connectionsOf, holdConnections } from '../sandbox/unanswered.ts';
+import { holdConnections, keptOf } from '../sandbox/unanswered.ts';
 import type { Unchanged } from '../sandbox/unchanged-files.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { orElse, stage } from './stage-list.ts';
@@ -54,8 +54,8 @@ export const sandboxesStage = stage({
 
 /**
  * Leaves with the images of sandboxed groups what is known of them, and what comes for their connections
- * unanswered. What cannot be written has failed, and so
- * has a group whose files nobody has noted: nothing would tell whether they were changed.
+ * unanswered. What cannot be written has failed, and so has a group whose files nobody has noted: nothing
+ * would tell whether they were changed.
  * @param unchanged see `noteSandboxed`
  */
 export function keepForLater(
@@ -70,10 +70,14 @@ export function keepForLater(
     try {
       const noted = unchanged.get(group.id);
       if (noted === undefined) throw new Error('its files were not noted before others ran');
-      const connections = connectionsOf(group);
-      writeSandboxPlan(directory, group, { pagesBytes, unchanged: noted, connections: connections.length });
+      const kept = keptOf(group);
+      writeSandboxPlan(directory, group, {
+        pagesBytes,
+        unchanged: noted,
+        connections: kept.connections.length,
+      });
       // Before a network is up: peers are not to be told that nobody is there.
-      holdConnections(group.id, connections, cgroups);
+      holdConnections(group.id, kept, cgroups);
       const members = group.processes.map(({ pid }) => pid);
       const living = group.processes.filter(({ state }) => state !== 'zombie');
       const pids = living.map(({ pid }) => pid);

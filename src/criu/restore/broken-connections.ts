@@ -3,7 +3,16 @@ import { constants } from 'node:os';
 import { takeDescriptor } from '../../system/descriptors.ts';
 import { SystemCallError } from '../../system/errno.ts';
 import { checked } from '../../system/libc.ts';
-import { connect, intOption, SO_REUSEADDR, SOL_SOCKET, setsockopt, shutdown } from '../../system/sockets.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  connect,
+  intOption,
+  SO_REUSEADDR,
+  SOL_SOCKET,
+  setsockopt,
+  shutdown,
+} from '../../system/sockets.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 
@@ -22,8 +31,6 @@ const TCP_REPAIR = 19;
 const REPAIR_OFF_SILENTLY = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
 const REPAIR_ON = Uint8Array.of(1, 0, 0, 0);
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 /** Any will do: nothing is sent there but a reset of a connection that nobody else has. */
 const SOME_PORT = [0, 1] as const;
 /** `struct sockaddr_in` and `sockaddr_in6`: 127.0.0.1, ::1 and ::ffff:127.0.0.1. */

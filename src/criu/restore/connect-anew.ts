@@ -2,24 +2,11 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { F_SETFL, fcntl, takeDescriptor } from '../../system/descriptors.ts';
 import { errnoText } from '../../system/errno.ts';
-import { connect, SOCK_NONBLOCK } from '../../system/sockets.ts';
+import { connect, SOCK_NONBLOCK, socketAddress } from '../../system/sockets.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedConnect } from '../images/plan/restore-plan.ts';
 import { ip, LAST_METRIC } from './connection-network.ts';
 import { INTERFACE } from './names.ts';
-
-/** `struct sockaddr_in` or `struct sockaddr_in6` (ip(7), ipv6(7)). */
-export function socketAddress({
-  family,
-  address,
-  port,
-}: Pick<PlannedConnect, 'family' | 'address' | 'port'>): Buffer {
-  const bytes = Buffer.alloc(family === 2 ? 16 : 28);
-  bytes.writeUInt16LE(family, 0);
-  bytes.writeUInt16BE(port, 2);
-  Buffer.from(address, 'hex').copy(bytes, family === 2 ? 4 : 8);
-  return bytes;
-}
 
 /**
  * A connection that is begun anew has the address that it had: the machine may have several, and chooses by
@@ -46,7 +33,7 @@ function connectOne(planned: PlannedConnect): string[] {
   try {
     // The processes do not run: nobody sees the flag.
     if (fcntl(socket, F_SETFL, flags | SOCK_NONBLOCK) !== 0) return [what];
-    const target = socketAddress(planned);
+    const target = socketAddress({ address: Buffer.from(planned.address, 'hex'), port: planned.port });
     const result = onWay(planned.route, () => connect(socket, target, target.length));
     const isBack = fcntl(socket, F_SETFL, flags) === 0;
     if (result !== -constants.errno.EINPROGRESS)

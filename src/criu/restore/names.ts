@@ -18,3 +18,8 @@ export const STREAMS_GIVEN = `${STREAMS_TAKEN}.part`;
  * into sandboxes, takes away what is left.
  */
 export const INTERFACE = 'otherworld0';
+/**
+ * The routing table of that interface in a system that runs: who takes away the one takes away the rules of
+ * the other.
+ */
+export const LENT_TABLE = 0x6f74_7730;

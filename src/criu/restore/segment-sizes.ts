@@ -1,10 +1,10 @@
 import { closeSync } from 'node:fs';
 import { takeDescriptor } from '../../system/descriptors.ts';
-import { setsockopt } from '../../system/sockets.ts';
+import { SOL_IP, setsockopt } from '../../system/sockets.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 
 /** include/uapi/linux/in.h */
-const [SOL_IP, IP_OPTIONS] = [0, 4];
+const IP_OPTIONS = 4;
 const NONE = Buffer.alloc(0);
 
 /**

@@ -90,11 +90,25 @@ suite('a unit whose sandbox is made before its processes are restored', () => {
   });
 
   test('is waited for by what settles, and ends what is held whatever happens', () => {
-    writeSandboxUnit(units);
-    writeSandboxUnit(units);
+    writeSandboxUnit(units, directory);
+    writeSandboxUnit(units, directory);
     const text = readFileSync(join(units, 'multi-user.target.wants/otherworld-sandbox.service'), 'utf8');
     assert.match(text, /^Type=oneshot$/m);
     assert.match(text, /^ExecStopPost=.*cgroup\.kill/m);
+    assert.match(
+      text,
+      /^ExecStopPost=.*ip -4 rule flush table \d+; ip -6 rule flush table \d+; .*otherworld0/m,
+    );
+  });
+
+  test('has an interface that no manager of networks takes for its own', () => {
+    writeSandboxUnit(units, directory);
+    const written = (path: string): string => readFileSync(join(directory, path), 'utf8');
+    assert.equal(
+      written('systemd/network/0-otherworld.network'),
+      '[Match]\nName=otherworld0\n\n[Link]\nUnmanaged=yes\n',
+    );
+    assert.match(written('udev/rules.d/99-otherworld.rules'), /^SUBSYSTEM=="net", KERNEL=="otherworld0", /);
   });
 
   test('has its streams opened again under its name', () => {

@@ -10,7 +10,7 @@ import { after, before, suite, test } from 'node:test';
 import type { RestorePlan } from '../../../src/criu/images/plan/restore-plan.ts';
 import { connectAnew } from '../../../src/criu/restore/connect-anew.ts';
 import { ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
-import { missingAddresses, prepareConnections } from '../../../src/criu/restore/connections.ts';
+import { prepareConnections } from '../../../src/criu/restore/connections.ts';
 import { INTERFACE } from '../../../src/criu/restore/names.ts';
 import type { Where } from '../../../src/criu/restore/others-directories/open-directory.ts';
 import { cgroups } from './cgroups.ts';
@@ -137,12 +137,6 @@ suite('what TCP connections need to be made again', { skip: !isInside }, () => {
       listener.kill('SIGKILL');
       await once(listener, 'exit');
     }
-  });
-
-  test('is no address that the machine has already', () => {
-    const loopback = '0000:0000:0000:0000:0000:0000:0000:0001';
-    const others = ['192.0.2.1', '2001:0db8:0000:0000:0000:0000:0000:0001'];
-    assert.deepEqual(missingAddresses(['127.0.0.1', loopback, ...others]), others);
   });
 
   test('is gone if the group does not come back, or if it cannot be made', () => {

@@ -1,6 +1,7 @@
 import { type InetSock, inetSock, networkPort } from '../../../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../../../linux/sock.ts';
 import { isLoopbackAddress, unmapped } from '../../../../system/ip-address.ts';
+import type { TcpEnd } from '../../../../system/sockets.ts';
 import { readable } from '../../../../vmcore/errors.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
 import type { CaptureContext } from '../../context.ts';
@@ -8,17 +9,11 @@ import { connectedStates } from './tcp-states.ts';
 
 const IPPROTO_TCP = 6;
 
-/** One end of a connection. */
-interface End {
-  readonly address: Uint8Array;
-  readonly port: number;
-}
-
 export interface Ends {
   /** Address of the network namespace. */
   readonly network: bigint;
-  readonly own: End;
-  readonly peer: End;
+  readonly own: TcpEnd;
+  readonly peer: TcpEnd;
 }
 
 /** An IPv6 socket has the same connection as an IPv4 one if its addresses stand for IPv4 ones. */
@@ -32,7 +27,7 @@ export function endsOf(sock: Sock, inet: InetSock): Ends {
   };
 }
 
-function keyOf(from: End, to: End): string {
+function keyOf(from: TcpEnd, to: TcpEnd): string {
   const ends = [from, to].map(({ address, port }) => `${Buffer.from(address).toString('hex')}:${port}`);
   return ends.join(' ');
 }
