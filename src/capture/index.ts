@@ -1,7 +1,6 @@
-import { panicCpu } from '../linux/current.ts';
 import { readClocks } from '../linux/readers/clocks.ts';
 import { sleepDeadlines } from '../linux/readers/hrtimer-sleeper.ts';
-import { type RunningTasks, runningTasks } from '../linux/readers/running-tasks.ts';
+import { runningTasks } from '../linux/readers/running-tasks.ts';
 import { listTasks } from '../linux/readers/task-list.ts';
 import { NSIG } from '../linux/signal.ts';
 import type { CaptureResult } from '../model/group.ts';
@@ -21,6 +20,7 @@ import { FreePids } from './free-pids.ts';
 import { type Candidate, judge, type LostProcess, type Terms } from './judge.ts';
 import { MemoryCapture } from './memory/memory.ts';
 import { memoryUsers } from './memory/memory-users.ts';
+import { panickedTasks } from './panicked.ts';
 import { forTheirProcedure } from './procedure/alone.ts';
 import { captureProcess, knownIdentity, type ProcessSource, SharedIds } from './process.ts';
 import { Homes, type SandboxRequest, wantedSandboxes } from './sandboxes.ts';
@@ -98,15 +98,6 @@ function lostProcesses(refused: SelectedTasks['refused']): LostProcess[] {
   });
 }
 
-/** The tasks whose system calls may have killed the kernel. */
-function panickedTasks(kernel: Kernel, { cpuOf, switching }: RunningTasks): ReadonlySet<bigint> {
-  const cpu = panicCpu(kernel);
-  if (cpu === undefined) return new Set();
-  const changing = [...switching].map(([task, { cpu: on }]) => [task, on] as const);
-  const there = [...cpuOf, ...changing].filter(([, on]) => on === cpu).map(([task]) => task);
-  return new Set(there.length > 0 ? there : [...cpuOf.keys(), ...switching.keys()]);
-}
-
 /**
  * Captures processes of a dead kernel into plain groups that can be restored, and says of every other one why
  * it cannot. Nothing that a damaged process holds keeps the others from coming back, and a common structure
@@ -162,7 +153,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     kernel,
     running,
     liveCpus: new LiveCpus(kernel),
-    panicked: panickedTasks(kernel, running),
+    panicked: panickedTasks(kernel, running, groups),
     clocks,
     deadlines: sleepDeadlines(kernel),
     memoryUsers: users,

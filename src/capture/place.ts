@@ -27,6 +27,12 @@ export function placeOf(source: PlaceSource, task: Task): Place {
   return { onCpu, lost: isLeaving ? undefined : lostOnCpu(kernel, task, onCpu) };
 }
 
+/** Whether a thread was on a CPU whose registers nobody saved. */
+export function hasLostRegisters(source: PlaceSource, task: Task): boolean {
+  const { onCpu } = placeOf(source, task);
+  return onCpu !== undefined && onCpu.live.processor === undefined;
+}
+
 /**
  * A task on a CPU in user mode has newer vector registers than its kernel stack: those that stage zero saved,
  * if it did.

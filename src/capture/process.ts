@@ -19,7 +19,7 @@ import { FileRefusal } from './files/refusal.ts';
 import type { MemoryCapture } from './memory/memory.ts';
 import type { MemoryUsers } from './memory/memory-users.ts';
 import { capturePending } from './pending.ts';
-import { placeOf } from './place.ts';
+import { hasLostRegisters } from './place.ts';
 import { loseThread, withoutTimersOf } from './procedure/lost-threads.ts';
 import { checkNamespaces, checkThreadsShare, checkTree } from './process-checks.ts';
 import { isRingWorker, waitsForFiles } from './rings.ts';
@@ -137,12 +137,6 @@ function captureMemory(
     findings,
     forProcedure: source.forProcedure.has(group.pid),
   });
-}
-
-/** It was on a CPU whose registers nobody saved. */
-function hasLostRegisters(source: ProcessSource, task: Task): boolean {
-  const { onCpu } = placeOf(source, task);
-  return onCpu !== undefined && onCpu.live.processor === undefined;
 }
 
 const noTimer = { intervalMicroseconds: 0, remainingMicroseconds: 0 };

@@ -1,4 +1,5 @@
 import type { Architecture } from '../arch/index.ts';
+import { cpuOnStack } from '../linux/readers/running-tasks.ts';
 import { niceOf, type Task, taskState } from '../linux/sched.ts';
 import type { Rseq, SyscallOutcomeRecord, Thread, UserRegisters } from '../model/process.ts';
 import { check, type Moment, ofTheMoment, refuseForNow } from '../model/verdict.ts';
@@ -234,7 +235,9 @@ function captureState(
       }
       const call = ofTheMoment(findings, 'passing', () => {
         const found = interruptedCall(source, task, captured.registers, blocked, owner);
-        settleNewThread(kernel, task, source.running.cpuOf.get(task.address), found.record.syscall, owner);
+        const cpu = cpuOnStack(kernel, source.running, task);
+        const result = kernel.architecture.systemCalls.result(captured.registers);
+        settleNewThread(kernel, task, cpu, { name: found.record.syscall, result }, owner);
         return found;
       });
       return {

@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { LiveCpus } from '../../src/capture/arch/index.ts';
+import { hasLostRegisters } from '../../src/capture/place.ts';
 import { TIF } from '../../src/linux/sched.ts';
 import { releases } from '../vmcore/fixtures.ts';
 import { Changing, NEXT_GS_BASE } from './arch/changing.ts';
 import { ALL, APIC_ID, GS_BASE, xsaveArea } from './arch/computing.ts';
 
+const SWITCHES = ['__switch_to', 'finish_task_switch', '__schedule', 'schedule_tail'];
+/** Where a new task begins: 6.5 gave the assembler's part a name of its own. */
+const BEGINNINGS = ['ret_from_fork', 'ret_from_fork_asm'];
 const NOWHERE = (pid: number): string =>
   `thread ${pid} was on a CPU, and nothing tells on which, nor in what state`;
 
@@ -77,8 +82,22 @@ for (const release of releases) {
       ]);
     });
 
+    test('has lost the key rights of the one before without stage zero, and of no other', () => {
+      const changing = new Changing(release);
+      const isLost = (): boolean[] => {
+        const { kernel, running } = changing;
+        const source = { kernel, running, liveCpus: new LiveCpus(kernel) };
+        return [changing.taskView, changing.nextView].map((task) => hasLostRegisters(source, task));
+      };
+      changing.isOn(changing.next, '__switch_to');
+      changing.live();
+      assert.deepEqual(isLost(), [false, false]);
+      changing.kernel.notes.splice(0);
+      assert.deepEqual(isLost(), [true, false]);
+    });
+
     test('has put down all of the one before when the next one is its current one', () => {
-      for (const name of ['__switch_to', 'finish_task_switch', '__schedule', 'schedule_tail']) {
+      for (const name of [...SWITCHES, ...BEGINNINGS]) {
         const changing = new Changing(release);
         changing.hasChanged(name);
         assert.deepEqual(changing.placeOf(changing.task), { onCpu: undefined, lost: undefined }, name);
@@ -90,6 +109,31 @@ for (const release of releases) {
     test('tells nothing of the one before where it was doing something else', () => {
       const changing = new Changing(release);
       changing.hasChanged('memcpy');
+      assert.equal(changing.placeOf(changing.task).lost, NOWHERE(4711));
+    });
+
+    test('tells nothing of one that says that it is on a CPU that does something else, or on none', () => {
+      for (const cpu of [0, 2]) {
+        const changing = new Changing(release);
+        changing.hasChanged('finish_task_switch');
+        changing.saysItIsOn(changing.task, cpu);
+        assert.equal(changing.placeOf(changing.task).lost, NOWHERE(4711), `${cpu}`);
+      }
+    });
+
+    test('tells nothing of two that both say that they are the one before', () => {
+      const changing = new Changing(release);
+      changing.hasChanged('finish_task_switch');
+      const other = changing.newTask(4713, 1);
+      changing.has([changing.task, changing.next, other]);
+      assert.equal(changing.placeOf(changing.task).lost, NOWHERE(4711));
+      assert.equal(changing.placeOf(other).lost, NOWHERE(4713));
+    });
+
+    test('tells nothing of the one before if the tasks cannot be read', () => {
+      const changing = new Changing(release);
+      changing.hasChanged('finish_task_switch');
+      changing.set('signal', 0n);
       assert.equal(changing.placeOf(changing.task).lost, NOWHERE(4711));
     });
 

@@ -44,6 +44,8 @@ const wanted: ReadonlyMap<string, number> = new Map([
 const FROM_THE_BEGINNING = 2;
 /** Stops in the scheduler until all of them were there. */
 const MOST_STOPS = 1500;
+/** What a CPU has of a thread at some instruction of these changes. */
+const PARTS = ['on', 'saved', 'leaving', 'entering'];
 /** It changes its segment bases and key rights itself. */
 const OF_THE_PROGRAM = /its code has WR[FG]SBASE|rights to memory protection keys/;
 /** A change takes a few hundred instructions, finding out which task is next some thousand. */
@@ -126,7 +128,8 @@ suite(`a CPU that changes from one task to another with ${release}`, { skip: !is
     });
     look.close();
     for (const [what, times] of seen) t.diagnostic(`${times} times: ${what}`);
-    assert.deepEqual(wrong.slice(0, 20), []);
+    const parts = new Set([...seen.keys()].map((what) => what.split(' ')[0]));
+    assert.deepEqual([PARTS.filter((part) => !parts.has(part)), wrong.slice(0, 20)], [[], []]);
     assert.deepEqual(
       [...seen.keys()].filter((what) => what.includes('refused: ')),
       [],

@@ -3,7 +3,7 @@ import type { Architecture, SystemCalls } from '../../arch/index.ts';
 import { coarseness } from '../../linux/readers/clocks.ts';
 import { type Deadlines, sleepDeadline } from '../../linux/readers/hrtimer-sleeper.ts';
 import { restartDeadline, restartedCall } from '../../linux/readers/restarted-call.ts';
-import { hasStackInUse, type RunningTasks } from '../../linux/readers/running-tasks.ts';
+import { cpuOnStack, type RunningTasks } from '../../linux/readers/running-tasks.ts';
 import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import type { Task } from '../../linux/sched.ts';
 import type { KernelSigaction } from '../../linux/signal.ts';
@@ -186,7 +186,7 @@ function timeLeftOf(
   const deadline =
     systemCalls.result(registers) === ERESTART_RESTARTBLOCK
       ? restartDeadline(kernel, task)
-      : sleepDeadline(kernel, deadlines, task, hasStackInUse(kernel, source.running, task));
+      : sleepDeadline(kernel, deadlines, task, cpuOnStack(kernel, source.running, task) !== undefined);
   const now = deadline === undefined ? undefined : clockReading(clocks, deadline.clock);
   if (deadline === undefined || now === undefined) return 'unknown';
   return deadline.expires > now ? deadline.expires - now : 0n;

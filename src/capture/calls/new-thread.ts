@@ -1,32 +1,33 @@
-import { kernelStack } from '../../linux/readers/kernel-stack.ts';
+import { BEGINNING, kernelStack } from '../../linux/readers/kernel-stack.ts';
 import type { Task } from '../../linux/sched.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { ThreadOwner } from './interrupted-call.ts';
 import { isClone } from './syscall-table.ts';
 import { canPatch, isReadable, type MemoryPatch } from './timeout.ts';
 
-/** Where a task begins (arch/x86/entry/entry_64.S); 6.5 put the assembler's part under a name of its own. */
-const BEGINNING: ReadonlySet<string | undefined> = new Set(['ret_from_fork', 'ret_from_fork_asm']);
-
 /**
  * A thread that was made and has not been in user mode yet may still have to write its number to its own
  * memory: CLONE_CHILD_SETTID, by schedule_tail (kernel/sched/core.c). That is done for it here; to write it
- * again does no harm. The kernel writes nothing where it must not.
+ * again does no harm. The kernel writes nothing where it must not. Where its kernel stack does not tell that
+ * it is such a one (on a CPU that panicked in an NMI), the result of its call does, which is 0 for nobody
+ * else.
  *
- * @param cpu the CPU that was executing the thread
- * @param call the call that its registers are of: a new thread has those of the thread that made it
+ * @param cpu the CPU that was using the thread's stack
+ * @param call the call that its registers are of, and its result: a new thread has the registers of the one
+ * that made it, but for the result
  */
 export function settleNewThread(
   kernel: Kernel,
   task: Task,
   cpu: number | undefined,
-  call: string | undefined,
+  call: { readonly name: string | undefined; readonly result: bigint },
   owner: Pick<ThreadOwner, 'vmas' | 'user' | 'patches' | 'findings'>,
 ): void {
   const address = Number(task.set_child_tid);
-  if (address === 0 || call === undefined || !isClone(call)) return;
-  const { frames } = kernelStack(kernel, task, cpu);
-  if (!frames.some((frame) => BEGINNING.has(frame.function))) return;
+  if (address === 0 || call.name === undefined || !isClone(call.name)) return;
+  const { frames, end } = kernelStack(kernel, task, cpu);
+  const isNew = frames.some((frame) => BEGINNING.has(frame.function));
+  if (!isNew && (end !== 'unknown' || call.result !== 0n)) return;
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(task.pid);
   const patch: MemoryPatch = { address, bytes };

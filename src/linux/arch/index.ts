@@ -8,4 +8,4 @@ export { calledFunction, plainName } from './x86/call-site.ts';
 export { apicIdOf, type HaltedCpu, haltedCpus } from './x86/halted-cpus.ts';
 export { isOnStackOf, taskPtRegs, threadSize } from './x86/ptrace.ts';
 export { REGISTERS_OF_THE_TASK, savedRegisters, savedVectorState } from './x86/saved-registers.ts';
-export { placeOnCpu, taskStack } from './x86/task-stack.ts';
+export { interruptStack, placeOnCpu, taskStack } from './x86/task-stack.ts';

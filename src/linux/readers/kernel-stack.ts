@@ -34,6 +34,9 @@ export interface KernelStack {
   readonly why: string | undefined;
 }
 
+/** Where a task begins (arch/x86/entry/entry_64.S); 6.5 put the assembler's part under a name of its own. */
+export const BEGINNING: ReadonlySet<string | undefined> = new Set(['ret_from_fork', 'ret_from_fork_asm']);
+
 /** A call through a pointer, in {@link StackFrame.calls}. */
 export const INDIRECT = 'indirect';
 

@@ -3,6 +3,7 @@ import { type Place, placeOf } from '../../../src/capture/place.ts';
 import { type RunningTasks, runningTasks } from '../../../src/linux/readers/running-tasks.ts';
 import { type Task, taskAt } from '../../../src/linux/sched.ts';
 import { type releases, word } from '../../vmcore/fixtures.ts';
+import { makeList } from '../made-processes.ts';
 import { Computing, GS_BASE, KERNEL_TEXT } from './computing.ts';
 
 const CPU = 1;
@@ -12,37 +13,68 @@ export const NEXT_GS_BASE = 0x7fff_9999_0000n;
 /** The CPU of {@link Computing} was changing from its task to another one, which says so, too. */
 export class Changing extends Computing {
   readonly next: bigint;
+  /** Of the other CPU, which is in the kernel. */
+  readonly idle: bigint;
 
   constructor(release: (typeof releases)[number]) {
     super(release);
     const { kernel } = this;
-    this.next = kernel.allocate('task_struct');
-    const stack = kernel.physicalToVirtual(kernel.tables.allocate());
-    for (let page = 1; page < 4; page++) kernel.tables.allocate();
-    const of = (path: string, value: bigint | number): void =>
-      kernel.set('task_struct', this.next, path, value);
-    of('stack', stack);
-    of('pid', 4712);
-    of('on_cpu', 1);
-    of('thread.fpu.last_cpu', CPU);
-    of('thread.gsbase', NEXT_GS_BASE);
-    this.set('on_cpu', 1);
+    this.next = this.newTask(4712, CPU);
+    kernel.set('task_struct', this.next, 'thread.fpu.last_cpu', CPU);
+    kernel.set('task_struct', this.next, 'thread.gsbase', NEXT_GS_BASE);
     this.set('thread.gsbase', GS_BASE);
     this.set('thread.pkru', 0x5555_5551);
-    this.set(kernel.hasMember('task_struct', 'thread_info.cpu') ? 'thread_info.cpu' : 'cpu', CPU);
+    this.saysItIsOn(this.task, CPU);
     const isHot = kernel.hasMember('pcpu_hot', 'current_task');
     if (isHot) kernel.allocatePerCpu('pcpu_hot', 'pcpu_hot');
     else kernel.allocatePerCpu('current_task', 'pt_regs');
     kernel.allocatePerCpu('runqueues', 'rq');
-    const idle = kernel.allocate('task_struct');
-    kernel.set('task_struct', idle, 'on_cpu', 1);
-    for (const [cpu, task] of [idle, this.task].entries()) this.#setCurrent(cpu, task);
-    kernel.set('rq', kernel.perCpu('runqueues', 0), 'curr', idle);
-    kernel.set('rq', kernel.perCpu('runqueues', CPU), 'curr', this.next);
+    this.idle = this.newTask(0, 0);
+    for (const [cpu, task] of [this.idle, this.task].entries()) this.setCurrent(cpu, task);
+    this.setQueue(0, this.idle);
+    this.setQueue(CPU, this.next);
+    kernel.symbols.set('init_task', this.idle);
+    this.has([this.task, this.next]);
     this.isOn(this.task);
   }
 
-  #setCurrent(cpu: number, task: bigint): void {
+  /** A task that says that it is on a CPU, with a kernel stack. */
+  newTask(pid: number, cpu: number): bigint {
+    const { kernel } = this;
+    const task = kernel.allocate('task_struct');
+    const stack = kernel.physicalToVirtual(kernel.tables.allocate());
+    for (let page = 1; page < 4; page++) kernel.tables.allocate();
+    kernel.set('task_struct', task, 'stack', stack);
+    kernel.set('task_struct', task, 'pid', pid);
+    this.saysItIsOn(task, cpu);
+    return task;
+  }
+
+  saysItIsOn(task: bigint, cpu: number): void {
+    const { kernel } = this;
+    kernel.set('task_struct', task, 'on_cpu', 1);
+    const member = kernel.hasMember('task_struct', 'thread_info.cpu') ? 'thread_info.cpu' : 'cpu';
+    kernel.set('task_struct', task, member, cpu);
+  }
+
+  /** These are the tasks that there are, each a process. */
+  has(tasks: readonly bigint[]): void {
+    const { kernel } = this;
+    const link = (task: bigint): bigint => kernel.memberAddress('task_struct', task, 'tasks');
+    makeList(kernel, link(this.idle), tasks.map(link));
+    for (const task of tasks) {
+      const signal = kernel.allocate('signal_struct');
+      kernel.set('task_struct', task, 'signal', signal);
+      const thread = kernel.memberAddress('task_struct', task, 'thread_node');
+      makeList(kernel, kernel.memberAddress('signal_struct', signal, 'thread_head'), [thread]);
+    }
+  }
+
+  setQueue(cpu: number, task: bigint): void {
+    this.kernel.set('rq', this.kernel.perCpu('runqueues', cpu), 'curr', task);
+  }
+
+  setCurrent(cpu: number, task: bigint): void {
     const { kernel } = this;
     const hot = kernel.symbolMaybe('pcpu_hot');
     if (hot !== undefined) kernel.set('pcpu_hot', kernel.perCpu(hot, cpu), 'current_task', task);
@@ -56,9 +88,23 @@ export class Changing extends Computing {
     this.note({ cs: 0x10n, ip: KERNEL_TEXT, sp: stack + 0x3000n });
   }
 
+  /** The other CPU was in the kernel, on the stack of a task. */
+  otherIsOn(task: bigint): void {
+    const { stack, pid } = taskAt(this.kernel, task);
+    this.kernel.cpuNotes.unshift({ pid, registers: { cs: 0x10n, ip: KERNEL_TEXT, sp: stack + 0x3000n } });
+  }
+
+  /** The CPU computes for its task, and for no other. */
+  computes(): void {
+    this.note({ cs: 0x33n });
+    this.setCurrent(CPU, this.task);
+    this.setQueue(CPU, this.task);
+    this.kernel.set('task_struct', this.next, 'on_cpu', 0);
+  }
+
   /** The CPU has made the next task its current one, which is what the crash note names. */
   hasChanged(name: string): void {
-    this.#setCurrent(CPU, this.next);
+    this.setCurrent(CPU, this.next);
     this.isOn(this.next, name);
     const [note] = this.kernel.cpuNotes.splice(0);
     this.kernel.cpuNotes.push({ pid: 4712, registers: note?.registers ?? {} });

@@ -10,6 +10,7 @@ import type { Findings } from '../../../src/model/verdict.ts';
 import { openFixture, openPatched, releases, truthOf, word } from '../../vmcore/fixtures.ts';
 
 const ADDRESS = 0x7000_0010;
+const ENOSYS = -38n;
 
 for (const release of releases) {
   const kernel = openFixture(release);
@@ -21,7 +22,12 @@ for (const release of releases) {
   const beginning = kernel.symbolMaybe('ret_from_fork_asm') ?? kernel.symbol('ret_from_fork');
 
   /** What is done about a thread that is to find its number, and stands where it begins, or not. */
-  function settled(ip: bigint | undefined, call: string | undefined, area: Partial<Vma> = {}) {
+  function settled(
+    ip: bigint | undefined,
+    name: string | undefined,
+    area: Partial<Vma> = {},
+    { cpu, result = ENOSYS }: { cpu?: number; result?: bigint } = {},
+  ) {
     const patches: MemoryPatch[] = [];
     const reasons: string[] = [];
     const vma = { start: 0x7000_0000, end: 0x7000_1000, kind: 'anonymous', prot: 3, ...area };
@@ -29,14 +35,20 @@ for (const release of releases) {
       { physical: at(task.address + setChildTid), bytes: word(BigInt(ADDRESS)) },
       ...(ip === undefined ? [] : [{ physical: at(task.thread.sp + returnsTo), bytes: word(ip) }]),
     ]);
-    settleNewThread(other, taskAt(other, task.address), undefined, call, {
-      vmas: [vma as Vma],
-      user: {
-        read: (_: bigint, length: number) => ({ kind: 'bytes', bytes: Buffer.alloc(length) }),
-      } as never,
-      patches,
-      findings: { reasons, notes: [] } as unknown as Findings,
-    });
+    settleNewThread(
+      other,
+      taskAt(other, task.address),
+      cpu,
+      { name, result },
+      {
+        vmas: [vma as Vma],
+        user: {
+          read: (_: bigint, length: number) => ({ kind: 'bytes', bytes: Buffer.alloc(length) }),
+        } as never,
+        patches,
+        findings: { reasons, notes: [] } as unknown as Findings,
+      },
+    );
     other.close();
     return { patches, reasons };
   }
@@ -62,8 +74,19 @@ for (const release of releases) {
       assert.match(reasons[0] ?? '', /had not run yet/);
     });
 
+    it('is told by the result of its call where its stack does not tell', () => {
+      // No note is this CPU's: nothing tells where on its stack it was.
+      const found = (result: bigint) => settled(undefined, 'clone', {}, { cpu: 7, result });
+      assert.deepEqual(
+        found(0n).patches.map(({ address, bytes }) => [address, Buffer.from(bytes).readInt32LE()]),
+        [[ADDRESS, pid]],
+      );
+      for (const result of [ENOSYS, 4711n]) assert.deepEqual(found(result), { patches: [], reasons: [] });
+    });
+
     it('is told from one that has run', () => {
-      assert.deepEqual(settled(undefined, 'clone'), { patches: [], reasons: [] });
+      for (const result of [ENOSYS, 0n])
+        assert.deepEqual(settled(undefined, 'clone', {}, { result }), { patches: [], reasons: [] });
       assert.deepEqual(settled(beginning, 'read'), { patches: [], reasons: [] });
     });
   });
