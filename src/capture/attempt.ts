@@ -1,6 +1,7 @@
 import type { Moment } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import { FileRefusal } from './files/index.ts';
+import { momentOfError } from './files/refusal.ts';
 
 /**
  * Runs a part of the capture; an error in reading the dump becomes a reason against the process, which is of
@@ -19,7 +20,7 @@ export function attempt<T>(
       return undefined;
     }
     if (!(error instanceof VmcoreError)) throw error;
-    refuse(`cannot be read: ${error.message}`, whereUnreadable);
+    refuse(`cannot be read: ${error.message}`, momentOfError(error) ?? whereUnreadable);
     return undefined;
   }
 }

@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { array, pointer, struct, ulongNumber } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 
 /** `struct assoc_array` (include/linux/assoc_array.h): pointers by what they point to. */
 export const assocArray = struct('assoc_array', {
@@ -25,6 +26,10 @@ const MAX_LEAVES = 1 << 16;
  * ContainerError if it holds more than it says.
  */
 export function assocArrayLeaves(kernel: Kernel, address: bigint): bigint[] {
+  return settled(kernel, () => readLeaves(kernel, address));
+}
+
+function readLeaves(kernel: Kernel, address: bigint): bigint[] {
   const { root, leaves } = kernel.bind(assocArray).at(address);
   if (leaves > MAX_LEAVES) throw new ContainerError('assoc_array', address, `has ${leaves} leaves`);
   const found: bigint[] = [];

@@ -3,6 +3,7 @@ import { bytesToText, isWholeText, showText, textToBytes } from '../system/byte-
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { settledWalk } from './container.ts';
 import { inodeStruct, superBlockStruct } from './fs.ts';
 import { hlistForEachEntry, listForEachEntry } from './list.ts';
 import { type Mount, mountOf, mountStruct, vfsmountOf } from './mount.ts';
@@ -48,7 +49,11 @@ export function isUnlinked(dentry: Dentry): boolean {
  * unlinked ones are left out. Throws a ContainerError, after what comes before it, where the list is damaged
  * or longer than `limit`.
  */
-export function* dentryChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
+export function dentryChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
+  return settledWalk(kernel, () => walkChildren(kernel, directory, limit));
+}
+
+function* walkChildren(kernel: Kernel, directory: bigint, limit: number): Generator<Dentry> {
   const Dentry = kernel.bind(dentryStruct);
   const { d_children, d_subdirs = 0n } = Dentry.at(directory);
   const children =

@@ -1,6 +1,7 @@
 import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32, u64, type ViewOf } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 import { fileStruct } from './fs.ts';
 import { hlistForEachEntry } from './list.ts';
 import { rbTreeForEachEntry } from './rbtree.ts';
@@ -29,6 +30,10 @@ const MAX_WATCHES = 1 << 22;
  * of the tree. Throws a ContainerError if the tree is damaged, or an item belongs to another epoll.
  */
 export function epitems(kernel: Kernel, file: bigint, eventpoll: bigint): Epitem[] {
+  return settled(kernel, () => readItems(kernel, file, eventpoll));
+}
+
+function readItems(kernel: Kernel, file: bigint, eventpoll: bigint): Epitem[] {
   const view = kernel.bind(eventpollStruct).at(eventpoll);
   if (view.file !== file) {
     throw new ContainerError('eventpoll', eventpoll, `says that it is of the file at ${hex(view.file)}`);

@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 
 export const filesStruct = struct('files_struct', {
   fdt: pointer,
@@ -50,6 +51,10 @@ function bit(bitmap: Buffer, index: number): boolean {
  * it is not this process's own.
  */
 export function fdSlots(kernel: Kernel, files: bigint): FdSlot[] {
+  return settled(kernel, () => readSlots(kernel, files));
+}
+
+function readSlots(kernel: Kernel, files: bigint): FdSlot[] {
   const owner = kernel.bind(filesStruct).at(files);
   const table = kernel.bind(fdtable).at(owner.fdt);
   const max = table.max_fds;

@@ -2,7 +2,7 @@ import { ContainerError, hex, VmcoreError } from '../vmcore/errors.ts';
 import type { Fields } from '../vmcore/field.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Bound, pointer, struct, type View } from '../vmcore/view.ts';
-import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode, settledWalk } from './container.ts';
 
 /** `struct list_head` (include/linux/types.h): circular, doubly linked. */
 export const listHead = struct('list_head', { next: pointer, prev: pointer });
@@ -17,7 +17,11 @@ export function listEmpty(kernel: Kernel, head: bigint): boolean {
  * checked; one may also point a step further back, as while another CPU adds or removes an element. Throws a
  * ContainerError for a list that is damaged or longer than `limit`.
  */
-export function* listForEach(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): Generator<bigint> {
+export function listForEach(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): Generator<bigint> {
+  return settledWalk(kernel, () => listWalk(kernel, head, limit));
+}
+
+function* listWalk(kernel: Kernel, head: bigint, limit: number): Generator<bigint> {
   const bound = kernel.bind(listHead);
   let before = head;
   let previous = head;
@@ -187,7 +191,7 @@ function* hlistWalk(
  * than `limit`.
  */
 export function hlistForEach(kernel: Kernel, head: bigint, limit: number = DEFAULT_LIMIT): Generator<bigint> {
-  return hlistWalk(kernel, 'hlist', head, (node) => node === 0n, limit);
+  return settledWalk(kernel, () => hlistWalk(kernel, 'hlist', head, (node) => node === 0n, limit));
 }
 
 /**

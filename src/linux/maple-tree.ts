@@ -1,7 +1,7 @@
 import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct } from '../vmcore/view.ts';
-import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode, settledWalk } from './container.ts';
 
 /** Since 6.1 (include/linux/maple_tree.h). */
 export const mapleTree = struct('maple_tree', { root: pointer.at('ma_root') });
@@ -162,11 +162,15 @@ class Walk {
  * Parents, pivots and node types are checked. Throws a ContainerError for a tree that is damaged or has more
  * than `limit` entries.
  */
-export function* mtForEach(
+export function mtForEach(
   kernel: Kernel,
   tree: bigint,
   limit: number = DEFAULT_LIMIT,
 ): Generator<MapleEntry> {
+  return settledWalk(kernel, () => mtWalk(kernel, tree, limit));
+}
+
+function* mtWalk(kernel: Kernel, tree: bigint, limit: number): Generator<MapleEntry> {
   const root = readNode('maple tree', tree, tree, () => kernel.bind(mapleTree).at(tree).root);
   if (root === 0n) return;
   if (!isNode(root)) {

@@ -2,6 +2,7 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError, readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, s64, struct, u16, u32, ulongNumber, type ViewOf } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 import { type IpcObject, ipcTable, knownPids } from './ipc.ts';
 import { listForEachEntry } from './list.ts';
 import { requirePhysical } from './mm.ts';
@@ -88,7 +89,11 @@ function textOf(
 }
 
 /** The messages in a queue, in order. Throws a ContainerError if they are not those that the queue counts. */
-export function messagesOf(kernel: Kernel, queue: MsgQueue): QueuedMessage[] {
+export function messagesOf(kernel: Kernel, { address }: MsgQueue): QueuedMessage[] {
+  return settled(kernel, () => readMessages(kernel, kernel.bind(msgQueue).at(address)));
+}
+
+function readMessages(kernel: Kernel, queue: MsgQueue): QueuedMessage[] {
   const { address, q_messages, q_qnum: count, q_cbytes: counted } = queue;
   const messages: QueuedMessage[] = [];
   const differs = () =>

@@ -1,10 +1,11 @@
 import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { settled } from './container.ts';
 import { addressSpaceStruct, fileStruct, fileSystemOf, inodeStruct } from './fs.ts';
 import { pageFrames } from './mm.ts';
 import { pageStruct } from './mm-types.ts';
-import { xaForEach, xaIsValue, xaLoad, xaToValue } from './xarray.ts';
+import { xaIsValue, xaLoad, xaToValue, xaWalk } from './xarray.ts';
 
 /** Entries of one page cache: a file of 4 TiB. */
 const MAX_PAGES = 1 << 30;
@@ -35,7 +36,8 @@ export interface CachedPages {
  * The page cache of an `address_space`. Every page must point back to the address space and know its place in
  * it, and there must be as many as `nrpages` says, which counts base pages and no value entries. Throws a
  * ContainerError otherwise: a page that was lost would read as zeros, or as what the disk has. Shadow entries
- * are left out, and pages that are not there yet; `isShmem` tells that value entries are swap entries.
+ * are left out, and pages that are not there yet; `isShmem` tells that value entries are swap entries. It is
+ * read once: who reads a living kernel reads it within `settled`.
  */
 export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean): Generator<CachedPages> {
   const space = kernel.bind(addressSpaceStruct).at(mapping);
@@ -43,7 +45,7 @@ export function* cachedPages(kernel: Kernel, mapping: bigint, isShmem: boolean):
   const uptodate = kernel.enumerator('PG_uptodate');
   const dirtyBits = [kernel.enumerator('PG_dirty'), kernel.enumerator('PG_writeback')];
   let found = 0;
-  for (const { index, span: pages, entry } of xaForEach(kernel, space.i_pages, MAX_PAGES, true)) {
+  for (const { index, span: pages, entry } of xaWalk(kernel, space.i_pages, MAX_PAGES, true)) {
     if (xaIsValue(entry)) {
       if (isShmem) yield { index, pages, state: 'swapped', physical: 0, swapEntry: xaToValue(entry) };
       continue;
@@ -87,6 +89,10 @@ export type CachedPage =
  * there is damaged.
  */
 export function cachedPageOf(kernel: Kernel, file: bigint, index: number): CachedPage {
+  return settled(kernel, () => readPageOf(kernel, file, index));
+}
+
+function readPageOf(kernel: Kernel, file: bigint, index: number): CachedPage {
   const { f_mapping: mapping } = kernel.bind(fileStruct).at(file);
   const space = kernel.bind(addressSpaceStruct).at(mapping);
   const inode = kernel.bind(inodeStruct).at(space.host);

@@ -1,7 +1,7 @@
 import { ContainerError, VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, s32, struct, u32 } from '../vmcore/view.ts';
-import { DEFAULT_LIMIT } from './container.ts';
+import { DEFAULT_LIMIT, settled } from './container.ts';
 import { idrFind, idrForEach } from './idr.ts';
 import { listForEachEntry } from './list.ts';
 import { pidNamespaceStruct } from './pid-namespace.ts';
@@ -135,6 +135,10 @@ export function* forEachThread(kernel: Kernel, task: bigint): Generator<bigint> 
  * ContainerError if the PID table is damaged, or holds a task of another number.
  */
 export function findTaskByPid(kernel: Kernel, nr: number): bigint | undefined {
+  return settled(kernel, () => readTaskByPid(kernel, nr));
+}
+
+function readTaskByPid(kernel: Kernel, nr: number): bigint | undefined {
   const found = findPid(kernel, nr);
   const task = found === undefined ? undefined : pidTask(kernel, found, 'PIDTYPE_PID');
   if (task !== undefined && kernel.bind(taskStruct).at(task).pid !== nr) {

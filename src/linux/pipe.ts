@@ -2,6 +2,7 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { optional, pointer, struct, u32, type ViewOf } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 import { fmode } from './file.ts';
 import type { File } from './fs.ts';
 import { pageFrames } from './mm.ts';
@@ -57,7 +58,11 @@ export interface PipeContent {
  * two, if more slots are used than there are, or if a buffer does not lie within a page (or a compound page
  * of at most 2 MiB).
  */
-export function pipeContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
+export function pipeContent(kernel: Kernel, { address }: PipeInodeInfo): PipeContent {
+  return settled(kernel, () => readContent(kernel, kernel.bind(pipeInodeInfo).at(address)));
+}
+
+function readContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
   const { ring_size: ring, head, tail } = pipe;
   const used = (head - tail) >>> 0;
   if (ring === 0 || ring > MAX_RING || (ring & (ring - 1)) !== 0 || used > ring || pipe.max_usage > ring) {

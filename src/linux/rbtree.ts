@@ -2,7 +2,7 @@ import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Fields } from '../vmcore/field.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type Bound, pointer, struct, u64, type View } from '../vmcore/view.ts';
-import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode, settledWalk } from './container.ts';
 
 /** `struct rb_node` (include/linux/rbtree_types.h); the two low bits of the parent are the colour. */
 export const rbNode = struct('rb_node', {
@@ -20,11 +20,15 @@ const MAX_DEPTH = 128;
  * a `struct rb_root` or `struct rb_root_cached`. Every node's parent is checked. Throws a ContainerError for
  * a tree that is damaged or has more than `limit` nodes.
  */
-export function* rbTreeForEach(
+export function rbTreeForEach(
   kernel: Kernel,
   root: bigint,
   limit: number = DEFAULT_LIMIT,
 ): Generator<bigint> {
+  return settledWalk(kernel, () => rbTreeWalk(kernel, root, limit));
+}
+
+function* rbTreeWalk(kernel: Kernel, root: bigint, limit: number): Generator<bigint> {
   const bound = kernel.bind(rbNode);
   const read = (node: bigint, parent: bigint): { left: bigint; right: bigint } =>
     readNode('rbtree', root, node, () => {

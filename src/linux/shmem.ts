@@ -1,6 +1,7 @@
 import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, flags, optional, struct, u32, ulongNumber } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 import { addressSpaceStruct, fileSystemOf, type Inode, inodeStruct } from './fs.ts';
 import { cachedPages } from './pagemap.ts';
 
@@ -48,7 +49,8 @@ export function shmemSymlink(kernel: Kernel, inode: Inode): Buffer {
   }
   const { i_link } = inode;
   if (i_link !== 0n) return kernel.memory.read(i_link, length);
-  const [page] = [...cachedPages(kernel, inode.i_mapping, true)];
+  const { i_mapping } = inode;
+  const [page] = settled(kernel, () => [...cachedPages(kernel, i_mapping, true)]);
   if (page === undefined || page.index !== 0 || page.state === 'swapped') {
     throw new ContainerError('inode', inode.address, 'is a symbolic link that is not in memory');
   }

@@ -15,6 +15,7 @@ import {
   u64,
   type ViewOf,
 } from '../vmcore/view.ts';
+import { settled } from './container.ts';
 import { listForEachEntry } from './list.ts';
 import { kSigactionStruct, sigqueueStruct } from './signal-types.ts';
 
@@ -136,6 +137,10 @@ function bareSiginfo(signal: number): Uint8Array {
  * signal.
  */
 export function readPending(kernel: Kernel, list: bigint, mask: bigint): PendingSignal[] {
+  return settled(kernel, () => readQueued(kernel, list, mask));
+}
+
+function readQueued(kernel: Kernel, list: bigint, mask: bigint): PendingSignal[] {
   const type = kernel.bind(sigqueueStruct);
   const pending: PendingSignal[] = [];
   let seen = 0n;

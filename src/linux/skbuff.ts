@@ -3,6 +3,7 @@ import { ContainerError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8, u32, type ViewOf } from '../vmcore/view.ts';
 import { bioVecStruct } from './bvec.ts';
+import { settled } from './container.ts';
 import { pageFrames, requirePhysical } from './mm.ts';
 
 /** `struct sk_buff` (include/linux/skbuff.h). `end` is an offset from `head` on 64-bit machines. */
@@ -60,6 +61,10 @@ interface Run {
  * than `qlen` says or does not come back to its head.
  */
 export function skbQueue(kernel: Kernel, head: bigint): SkBuff[] {
+  return settled(kernel, () => readQueue(kernel, head));
+}
+
+function readQueue(kernel: Kernel, head: bigint): SkBuff[] {
   const { next, qlen } = kernel.bind(skBuffHead).at(head);
   if (qlen > MAX_QUEUE) throw new ContainerError('socket queue', head, `has ${qlen} buffers`);
   const Skb = kernel.bind(skBuff);

@@ -1,7 +1,7 @@
 import { ContainerError, hex } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { addressOf, pointer, struct, u8 } from '../vmcore/view.ts';
-import { checkLimit, DEFAULT_LIMIT, readNode } from './container.ts';
+import { checkLimit, DEFAULT_LIMIT, readNode, settled, settledWalk } from './container.ts';
 
 /** `struct xarray`, of which `struct radix_tree_root` is another name (include/linux/xarray.h). */
 export const xarray = struct('xarray', { head: pointer.at('xa_head') });
@@ -132,11 +132,24 @@ function* walkNode(
  * @param isCounted whether each node's count of slots is that of its entries: it is in an xarray; an IDR also
  * counts numbers that are reserved and have nothing yet (calculate_count, lib/radix-tree.c)
  */
-export function* xaForEach(
+export function xaForEach(
   kernel: Kernel,
   xa: bigint,
   limit: number = DEFAULT_LIMIT,
   isCounted = false,
+): Generator<XarrayEntry> {
+  return settledWalk(kernel, () => xaWalk(kernel, xa, limit, isCounted));
+}
+
+/**
+ * The same, read once, also of a living kernel: for who looks at each of very many entries when it is found,
+ * and reads all of it again if need be (`settled`).
+ */
+export function* xaWalk(
+  kernel: Kernel,
+  xa: bigint,
+  limit: number,
+  isCounted: boolean,
 ): Generator<XarrayEntry> {
   const head = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
   if (head === 0n || head === XA_ZERO_ENTRY) return;
@@ -155,6 +168,10 @@ export function* xaForEach(
  * The entry at `index` (below 2^53) of a `struct xarray`; 0n if there is none. Throws like {@link xaForEach}.
  */
 export function xaLoad(kernel: Kernel, xa: bigint, index: number): bigint {
+  return settled(kernel, () => entryAt(kernel, xa, index));
+}
+
+function entryAt(kernel: Kernel, xa: bigint, index: number): bigint {
   let entry = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
   if (!isNode(entry)) return index === 0 && !isInternal(entry) ? entry : 0n;
   let parent: Node | undefined;
@@ -181,6 +198,10 @@ export const XA_CHUNK = SLOTS;
  * is none. For who looks up neighbours: one look at each node on the way. Throws like {@link xaForEach}.
  */
 export function xaChunk(kernel: Kernel, xa: bigint, first: number): readonly bigint[] {
+  return settled(kernel, () => chunkAt(kernel, xa, first));
+}
+
+function chunkAt(kernel: Kernel, xa: bigint, first: number): readonly bigint[] {
   let entry = readNode('xarray', xa, xa, () => kernel.bind(xarray).at(xa).head);
   const all = (value: bigint): bigint[] => new Array<bigint>(SLOTS).fill(value);
   if (!isNode(entry)) return all(0n).with(0, first === 0 && !isInternal(entry) ? entry : 0n);
@@ -190,7 +211,7 @@ export function xaChunk(kernel: Kernel, xa: bigint, first: number): readonly big
     const node: Node = readXaNode(kernel, xa, entry, parent, slot);
     if (parent === undefined && first >= 2 ** (node.shift + CHUNK_SHIFT)) return all(0n);
     checkCount(xa, node);
-    if (node.shift === 0) return node.slots.map((_, at) => settled(node, at));
+    if (node.shift === 0) return node.slots.map((_, at) => fullSlot(node, at));
     slot = Math.floor(first / 2 ** node.shift) % SLOTS;
     entry = node.slots[slot] ?? 0n;
     if (isSibling(entry)) entry = node.slots[Number(entry >> 2n)] ?? 0n;
@@ -200,7 +221,7 @@ export function xaChunk(kernel: Kernel, xa: bigint, first: number): readonly big
 }
 
 /** What a slot at the bottom has, which another slot may have for it. */
-function settled({ slots }: Node, slot: number): bigint {
+function fullSlot({ slots }: Node, slot: number): bigint {
   const own = slots[slot] ?? 0n;
   const entry = isSibling(own) ? (slots[Number(own >> 2n)] ?? 0n) : own;
   return isInternal(entry) ? 0n : entry;

@@ -26,6 +26,10 @@ const table: readonly Advice[] = [
     advice: 'it comes back when what it belongs to does: see the reasons of that process',
   },
   {
+    pattern: /changes while it is read/,
+    advice: MOMENT,
+  },
+  {
     pattern: /at its other end, may not lose it/,
     advice: `${MOMENT}. With \`otherworld protect --allow-loss connections\` for the processes at both ends they come back all the same, and find that the connection was reset`,
   },

@@ -64,14 +64,34 @@ export class SymbolError extends VmcoreError {
 
 /** A list, tree or table of the dead kernel is damaged: it does not end, or points to what it cannot hold. */
 export class ContainerError extends VmcoreError {
-  override readonly name = 'ContainerError';
+  override readonly name: string = 'ContainerError';
   readonly container: string;
   readonly address: bigint;
+  readonly problem: string;
 
   constructor(container: string, address: bigint, problem: string) {
     super(`${container} at ${hex(address)} ${problem}`);
     this.container = container;
     this.address = address;
+    this.problem = problem;
+  }
+}
+
+/**
+ * Of a living kernel: something did not agree with itself however often it was read, and in another way each
+ * time. It is being changed, which says nothing against it.
+ */
+export class ChangingError extends ContainerError {
+  override readonly name = 'ChangingError';
+
+  /** @param last what its last try found wrong */
+  constructor(last: AddressError | ContainerError) {
+    const container = last instanceof ContainerError ? last.container : 'memory';
+    super(
+      container,
+      last.address,
+      `changes while it is read: it ${last.problem.replace(/^is damaged: /, 'is such that ')}`,
+    );
   }
 }
 

@@ -3,7 +3,13 @@ import { PAGE_SIZE } from '../system/page.ts';
 import { messageOf } from '../system/thrown.ts';
 import { AddressError } from './errors.ts';
 import type { Kcore } from './kcore.ts';
-import { type PhysicalMemory, type PhysicalRange, RangeTable, WindowedMemory } from './physical.ts';
+import {
+  type PhysicalMemory,
+  type PhysicalRange,
+  RangeTable,
+  type ReadNote,
+  WindowedMemory,
+} from './physical.ts';
 import type { Window } from './view.ts';
 
 /** What is kept of what was read, first come first kept: what all decisions begin with is read first. */
@@ -50,6 +56,8 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
   /** What came when that was full. */
   readonly #recent = new Map<number, Kept>();
   #recentBytes = 0;
+  /** Of each note what was looked at since, as it is kept. */
+  readonly #notes = new Set<Set<number>>();
   #slab = new DataView(new ArrayBuffer(0));
   #used = 0;
 
@@ -76,6 +84,7 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
     const isInPage = inPage + length <= PAGE_SIZE;
     const start = isInPage ? physical - inPage : physical;
     const needed = isInPage ? PAGE_SIZE : length;
+    for (const note of this.#notes) note.add(start);
     const known = this.#known(start);
     if (known !== undefined && known.length >= needed)
       return { data: known.data, offset: known.offset + (physical - start) };
@@ -124,6 +133,26 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
     this.#recent.clear();
     this.#keptBytes = 0;
     this.#recentBytes = 0;
+  }
+
+  /** Windows that were got before stay as they were. */
+  noteReads(): ReadNote {
+    const note = new Set<number>();
+    this.#notes.add(note);
+    return {
+      forget: () => {
+        for (const start of note) this.#forgetOne(start);
+        note.clear();
+      },
+      end: () => this.#notes.delete(note),
+    };
+  }
+
+  #forgetOne(start: number): void {
+    this.#keptBytes -= this.#kept.get(start)?.length ?? 0;
+    this.#kept.delete(start);
+    this.#recentBytes -= this.#recent.get(start)?.length ?? 0;
+    this.#recent.delete(start);
   }
 
   close(): void {

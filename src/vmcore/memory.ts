@@ -33,6 +33,11 @@ export class KernelMemory implements WindowSource {
     this.#walked.clear();
   }
 
+  /** Of memory that changes: what the page tables said is looked up anew. */
+  forgetTranslations(): void {
+    this.#walked.clear();
+  }
+
   get addressSpace(): KernelAddressSpace {
     return this.#space;
   }

@@ -8,6 +8,13 @@ export interface PhysicalRange {
   readonly length: number;
 }
 
+/** What was looked at since it was made. */
+export interface ReadNote {
+  /** From now on that is read anew, and nothing else. */
+  forget(): void;
+  end(): void;
+}
+
 /** The dead machine's physical memory. Addresses are numbers: x86-64 has at most 52 bits of them. */
 export interface PhysicalMemory {
   /** What the dump covers, ascending; ranges do not overlap. */
@@ -41,6 +48,8 @@ export interface PhysicalMemory {
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number;
   /** Of memory that changes: from now on it is read anew. */
   forget?(): void;
+  /** Of memory that changes: notes what is looked at until the note ends. */
+  noteReads?(): ReadNote;
   close(): void;
 }
 

@@ -137,6 +137,33 @@ describe('memory of /proc/kcore', () => {
     memory.close();
   });
 
+  it('reads anew what was looked at since a note was begun, and nothing else', () => {
+    const path = scratch('noted-kcore');
+    const content = madeKcore([{ virtual: DIRECT_MAP, physical: 0n, content: low }]);
+    writeFileSync(path, content);
+    const memory = new KcoreMemory(new Kcore(path), LIMITS);
+    const read = () => [0x10, 0x1010, 0x2010].map((at) => bytesAt(memory, at, 4).toString('hex'));
+    const before = read();
+    const outer = memory.noteReads();
+    bytesAt(memory, 0x10, 4);
+    const inner = memory.noteReads();
+    bytesAt(memory, 0x1010, 4);
+    writeFileSync(path, madeKcore([{ virtual: DIRECT_MAP, physical: 0n, content: high }]));
+    const changed = [0x10, 0x1010].map((at) => high.toString('hex', at, at + 4));
+    assert.deepEqual(read(), before);
+    inner.end();
+    outer.end();
+    assert.deepEqual(read(), before);
+    const note = memory.noteReads();
+    bytesAt(memory, 0x1010, 4);
+    note.end();
+    note.forget();
+    assert.deepEqual(read(), [before[0], changed[1], before[2]]);
+    outer.forget();
+    assert.deepEqual(read().slice(0, 2), changed);
+    memory.close();
+  });
+
   it('is written out as it is, and not read any more when it is closed', () => {
     const memory = memoryOf([0x1000, low], [0x4000, high]);
     const path = scratch('written');

@@ -10,7 +10,7 @@ import type { KernelSigaction } from '../../linux/signal.ts';
 import { type Clocks, clockReading } from '../../linux/timekeeping.ts';
 import type { Vma } from '../../model/memory.ts';
 import type { SyscallOutcomeRecord, UserRegisters } from '../../model/process.ts';
-import type { Findings } from '../../model/verdict.ts';
+import { type Findings, ofTheMoment } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { LiveCpus } from '../arch/index.ts';
 import type { SeccompFilters } from '../seccomp.ts';
@@ -282,11 +282,10 @@ function forTheRest(
   const { findings } = owner;
   if (timeLeft === undefined) return registers;
   if (timeLeft === 'unknown') {
-    const { damage } = source.deadlines;
+    const { damage, isChanging } = source.deadlines;
     if (damage.length > 0) {
-      findings.reasons.push(
-        `thread ${task.pid} waits in ${name} for a time of which nothing tells how much was left: ${damage.join('; ')}`,
-      );
+      const reason = `thread ${task.pid} waits in ${name} for a time of which nothing tells how much was left: ${damage.join('; ')}`;
+      ofTheMoment(findings, isChanging ? 'passing' : undefined, () => findings.reasons.push(reason));
     } else if (!isToldTheRest(name)) {
       findings.notes.push(`thread ${task.pid} waits in ${name} for its whole time again`);
     }

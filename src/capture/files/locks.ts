@@ -9,6 +9,7 @@ import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders/holders.ts';
 import type { GroupSelection } from './kind.ts';
 import { LostDescriptors } from './lost-descriptors.ts';
+import { momentOfError } from './refusal.ts';
 
 const END_OF_FILE = 0x7fff_ffff_ffff_ffffn;
 
@@ -86,7 +87,11 @@ export function collectLocks(context: CaptureContext): void {
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       for (const { pid, fd } of holders)
-        context.refuse(pid, `has locks that cannot be read: ${error.message} (fd ${fd})`);
+        context.refuse(
+          pid,
+          `has locks that cannot be read: ${error.message} (fd ${fd})`,
+          momentOfError(error),
+        );
     }
   }
 }

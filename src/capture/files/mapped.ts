@@ -72,15 +72,10 @@ export function captureMapped(context: CaptureContext, address: bigint, use: Map
     const memory = memoryFileKind(context, file);
     return memory === undefined ? mapPath(context, file, use) : memoryKinds[memory].map(context, file, use);
   } catch (error) {
-    if (error instanceof FileRefusal) {
-      const { reason, moment, isDamage } = error;
-      return { kind: 'refused', reason, moment, isDamage };
-    }
-    if (error instanceof VmcoreError) {
-      const reason = `has a mapping of a file that cannot be read: ${error.message}`;
-      return { kind: 'refused', reason, isDamage: true };
-    }
-    throw error;
+    if (!(error instanceof FileRefusal || error instanceof VmcoreError)) throw error;
+    const { reason, moment, isDamage } =
+      error instanceof FileRefusal ? error : FileRefusal.unreadable('has a mapping of a file that ', error);
+    return { kind: 'refused', reason, moment, isDamage };
   }
 }
 

@@ -96,10 +96,7 @@ export function captureOpenFile(context: CaptureContext, address: bigint): OpenF
     return captured;
   } catch (error) {
     if (!(error instanceof VmcoreError || error instanceof FileRefusal)) throw error;
-    const refusal =
-      error instanceof FileRefusal
-        ? error
-        : FileRefusal.damaged(`has a file that cannot be read: ${error.message}`);
+    const refusal = error instanceof FileRefusal ? error : FileRefusal.unreadable('has a file that ', error);
     refusal.file ??= address;
     context.opened.set(address, refusal);
     throw refusal;

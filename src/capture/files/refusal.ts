@@ -1,5 +1,11 @@
 import type { LossKind } from '../../model/loss.ts';
 import type { Moment } from '../../model/verdict.ts';
+import { ChangingError, type VmcoreError } from '../../vmcore/errors.ts';
+
+/** What is of the moment because it changed while it was read; undefined of what is wrong. */
+export function momentOfError(error: VmcoreError): Moment | undefined {
+  return error instanceof ChangingError ? 'passing' : undefined;
+}
 
 /** What a refused file can be instead: a loss, where that is allowed. */
 export interface PossibleLoss {
@@ -29,6 +35,17 @@ export class FileRefusal extends Error {
     this.reason = reason;
     this.moment = moment;
     this.loss = loss;
+  }
+
+  /**
+   * Of what cannot be read, because of `error`; of the moment if that is because it changes.
+   *
+   * @param what the reason up to "cannot be read"
+   */
+  static unreadable(what: string, error: VmcoreError): FileRefusal {
+    const reason = `${what}cannot be read: ${error.message}`;
+    const moment = momentOfError(error);
+    return moment === undefined ? FileRefusal.damaged(reason) : new FileRefusal(reason, moment);
   }
 
   /** Of what no sound kernel has. */

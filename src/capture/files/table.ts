@@ -6,7 +6,7 @@ import type { FileReason, FileTask } from '../file-capture.ts';
 import type { CaptureContext } from './context.ts';
 import { LostDescriptors } from './lost-descriptors.ts';
 import { captureOpenFile } from './open-file.ts';
-import { FileRefusal } from './refusal.ts';
+import { FileRefusal, momentOfError } from './refusal.ts';
 import { checkReserved } from './reserved.ts';
 
 /** A descriptor that both sources, array and bitmap, say is open. */
@@ -84,7 +84,7 @@ export function captureTable(context: CaptureContext, { pid, task, filesId }: Fi
   } catch (error) {
     if (error instanceof FileRefusal) context.refuse(pid, error.reason, error.moment);
     else if (error instanceof VmcoreError)
-      context.refuse(pid, `has a file table that cannot be read: ${error.message}`);
+      context.refuse(pid, `has a file table that cannot be read: ${error.message}`, momentOfError(error));
     else throw error;
   }
   for (const { reason, moment } of refused.reasons()) context.refuse(pid, reason, moment);

@@ -115,7 +115,7 @@ function collectSegment(context: CaptureContext, found: ShmidKernel, makers: rea
 function refusalOf(error: unknown): FileRefusal {
   if (error instanceof FileRefusal) return error;
   if (!(error instanceof VmcoreError)) throw error;
-  return FileRefusal.damaged(`cannot be read: ${error.message}`);
+  return FileRefusal.unreadable('', error);
 }
 
 /**

@@ -17,7 +17,7 @@ import type { SemaphoreSet, SemaphoreUndo } from '../../model/semaphore-set.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { CaptureContext } from '../files/context.ts';
 import type { GroupSelection } from '../files/kind.ts';
-import { FileRefusal } from '../files/refusal.ts';
+import { FileRefusal, momentOfError } from '../files/refusal.ts';
 import type { SharedResource } from '../shared-resource.ts';
 import { KeptObjects, keptIpc, keptParts, protectedProcess } from './kept-ipc.ts';
 
@@ -176,7 +176,7 @@ function checkUndos(context: CaptureContext, pid: number): void {
       for (const problem of undoProblems(context, pid, list)) context.refuse(pid, `${reason}: ${problem}`);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
-      context.refuse(pid, `${reason} that cannot be read: ${error.message}`);
+      context.refuse(pid, `${reason} that cannot be read: ${error.message}`, momentOfError(error));
     }
   }
 }

@@ -1,5 +1,6 @@
 import { ContainerError, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { settled } from '../container.ts';
 import { CLOCK, type Clocks, timekeeperStruct } from '../timekeeping.ts';
 import {
   type ClockWitness,
@@ -57,7 +58,7 @@ function candidates(kernel: Kernel, problems: string[]): Candidate[] {
   ];
   return places.flatMap(([name, address]) => {
     try {
-      return [{ name, clocks: clocksAt(kernel, address) }];
+      return [{ name, clocks: settled(kernel, () => clocksAt(kernel, address)) }];
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       problems.push(error.message);

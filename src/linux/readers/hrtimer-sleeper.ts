@@ -1,4 +1,4 @@
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { ChangingError, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import {
   type Deadline,
@@ -22,6 +22,8 @@ export interface Deadlines {
    * Sentences about the queues that could not be read whole: tasks that wait in one of these may be missing.
    */
   readonly damage: readonly string[];
+  /** That is all because a living kernel changed them meanwhile. */
+  readonly isChanging: boolean;
 }
 
 /**
@@ -31,6 +33,7 @@ export interface Deadlines {
 export function sleepDeadlines(kernel: Kernel): Deadlines {
   const byTask = new Map<bigint, Deadline>();
   const damage: string[] = [];
+  let isChanging = true;
   for (const cpu of kernel.cpus) {
     for (let i = 0; i < HRTIMER_MAX_CLOCK_BASES; i++) {
       try {
@@ -38,10 +41,11 @@ export function sleepDeadlines(kernel: Kernel): Deadlines {
       } catch (error) {
         if (!(error instanceof VmcoreError)) throw error;
         damage.push(`timer queue ${i} of CPU ${cpu}: ${error.message}`);
+        isChanging &&= error instanceof ChangingError;
       }
     }
   }
-  return { byTask, damage };
+  return { byTask, damage, isChanging: isChanging && damage.length > 0 };
 }
 
 function readQueue(kernel: Kernel, cpu: number, index: number, byTask: Map<bigint, Deadline>): void {

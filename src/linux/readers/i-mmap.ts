@@ -1,5 +1,6 @@
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
+import { settled } from '../container.ts';
 import { addressSpaceStruct } from '../fs.ts';
 import { VM } from '../mm.ts';
 import { vmAreaStruct } from '../mm-types.ts';
@@ -24,6 +25,10 @@ export interface Mapping {
  * the kernel counts.
  */
 export function mappingsOf(kernel: Kernel, mapping: bigint): Mapping[] {
+  return settled(kernel, () => readMappings(kernel, mapping));
+}
+
+function readMappings(kernel: Kernel, mapping: bigint): Mapping[] {
   const { i_mmap, i_mmap_writable: counted } = kernel.bind(addressSpaceStruct).at(mapping);
   const areas = rbTreeForEachEntry(kernel, i_mmap, kernel.bind(vmAreaStruct), 'shared.rb', MAX_MAPPERS);
   const mappings = Array.from(areas, ({ vm_mm: mm, vm_flags }): Mapping => {

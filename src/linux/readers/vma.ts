@@ -1,7 +1,7 @@
 import { PAGE_SIZE } from '../../system/page.ts';
 import { ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
-import { checkLimit } from '../container.ts';
+import { checkLimit, settledWalk } from '../container.ts';
 import { mtForEach } from '../maple-tree.ts';
 import { type Mm, type VmArea, vmAreaStruct } from '../mm-types.ts';
 
@@ -46,7 +46,11 @@ function* fromList(kernel: Kernel, mm: Mm): Generator<VmArea> {
  * The memory areas of a process, ascending. Each is checked against its place in the tree, its process and
  * the area before it. Throws a ContainerError if something does not fit.
  */
-export function* forEachVma(kernel: Kernel, mm: Mm): Generator<VmArea> {
+export function forEachVma(kernel: Kernel, mm: Mm): Generator<VmArea> {
+  return settledWalk(kernel, () => walkVmas(kernel, mm));
+}
+
+function* walkVmas(kernel: Kernel, mm: Mm): Generator<VmArea> {
   const areas = kernel.hasMember('mm_struct', 'mm_mt') ? fromMapleTree(kernel, mm) : fromList(kernel, mm);
   let after = 0;
   for (const area of areas) {

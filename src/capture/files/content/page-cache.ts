@@ -1,10 +1,11 @@
+import { settled } from '../../../linux/container.ts';
 import { type CachedState, cachedPages } from '../../../linux/pagemap.ts';
 import { swapEntriesOf } from '../../../linux/readers/swap-entries.ts';
 import { swappedPages } from '../../../linux/shmem.ts';
 import { swapEntry } from '../../../linux/swap.ts';
 import { foundRuns, joinRuns, type PageRun, type PageRuns } from '../../../model/page-runs.ts';
 import { PAGE_SIZE } from '../../../system/page.ts';
-import { ContainerError, hex } from '../../../vmcore/errors.ts';
+import { ChangingError, ContainerError, hex } from '../../../vmcore/errors.ts';
 import type { Kernel } from '../../../vmcore/kernel.ts';
 
 /** Which pages of a file the page cache holds. */
@@ -90,6 +91,23 @@ class Swapped {
  * `cachedPages`.
  */
 export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
+  return settled(kernel, () => readPageCache(kernel, mapping, isShmem));
+}
+
+/** Runs that a living kernel has more or fewer of by now are no fault of who finds them. */
+function* asCounted(mapping: bigint, pages: number, runs: Iterable<PageRun>): Generator<PageRun> {
+  let found = 0;
+  for (const run of runs) {
+    found += run.pages;
+    yield run;
+  }
+  if (found !== pages)
+    throw new ChangingError(
+      new ContainerError('page cache', mapping, `has ${found} pages, and had ${pages} before`),
+    );
+}
+
+function readPageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): PageCache {
   const count = { unwritten: 0, written: 0, partial: 0, swapped: 0 };
   const swapped = new Swapped();
   for (const { pages, state, swapEntry } of cachedPages(kernel, mapping, isShmem)) {
@@ -107,7 +125,8 @@ export function pageCache(kernel: Kernel, mapping: bigint, isShmem: boolean): Pa
       }
     }
     const pages = states.reduce((sum, state) => sum + count[state], 0);
-    return foundRuns(`the page cache ${hex(mapping)}`, pages, () => joinRuns(runs()));
+    const found = () => (kernel.isAlive ? asCounted(mapping, pages, runs()) : runs());
+    return foundRuns(`the page cache ${hex(mapping)}`, pages, () => joinRuns(found()));
   };
   return {
     runs: runsOf('unwritten', 'written', 'swapped'),
