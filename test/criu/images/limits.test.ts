@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, test } from 'node:test';
 import { parseCriuVersion, restoreProblems, wholeGroup } from '../../../src/criu/images/limits.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
 import { groupOf, processOf, threadOf } from '../processes.ts';
@@ -20,7 +20,7 @@ describe('what CRIU cannot restore', () => {
     assert.equal(restoreProblems(group, old)[0]?.reasons.length, 2);
   });
 
-  it('is, before its release 4.1, an interval timer that goes off once', () => {
+  test('is, before its release 4.1, an interval timer that goes off once', () => {
     const none = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
     const once = { intervalMicroseconds: 0, remainingMicroseconds: 5 };
     const withTimers = (real: typeof none, prof: typeof none) =>
