@@ -13,7 +13,7 @@ for i in $(seq 0 49); do
 done
 head -c 3000000 /dev/urandom >/var/www/html/large
 cp "$here/nginx.conf" /etc/nginx/conf.d/inside.conf
-cat "$here/haproxy.cfg" >>/etc/haproxy/haproxy.cfg
+grep -q '^frontend outside$' /etc/haproxy/haproxy.cfg || cat "$here/haproxy.cfg" >>/etc/haproxy/haproxy.cfg
 cp "$here/no-sandbox.conf" /etc/systemd/system/haproxy.service.d/
 systemctl daemon-reload
 systemctl restart nginx haproxy

@@ -70,16 +70,15 @@ export function threadOfClock(clock: number): number | undefined {
  * there (create_posix_timers in criu/pie/restorer.c): the CPU time of a thread is named by its number.
  * @returns undefined if none is the same
  */
-export function restorableClock(
-  { clock, cpuTimeOf }: Pick<KernelPosixTimer, 'clock' | 'cpuTimeOf'>,
-  threads: readonly Pick<Task, 'pid' | 'tgid'>[],
-): number | undefined {
+export function restorableClock({
+  clock,
+  cpuTimeOf,
+}: Pick<KernelPosixTimer, 'clock' | 'cpuTimeOf'>): number | undefined {
   if (cpuTimeOf === undefined) return restorableClocks.has(clock) ? clock : undefined;
   if ((clock & CPUCLOCK_MASK) !== CPUCLOCK_SCHED) return undefined;
-  const { pid, isThread } = cpuTimeOf;
-  if (!isThread) return threads.some(({ tgid }) => tgid === pid) ? CLOCK.processCputime : undefined;
-  const isThere = threads.some((thread) => thread.pid === pid);
-  return isThere ? (~pid << 3) | CPUCLOCK_PER_THREAD | CPUCLOCK_SCHED : undefined;
+  const { task, isThread } = cpuTimeOf;
+  if (task === undefined) return undefined;
+  return isThread ? (~task << 3) | CPUCLOCK_PER_THREAD | CPUCLOCK_SCHED : CLOCK.processCputime;
 }
 
 function lateTimer(id: number): string {
@@ -96,8 +95,9 @@ export function capturePosixTimers(
   const problems: string[] = [];
   const notes: string[] = [];
   const timers = readPosixTimers(kernel, signal, threads, clocks).map((timer): PosixTimer => {
-    const clock = restorableClock(timer, threads);
+    const clock = restorableClock(timer);
     if (clock === undefined) problems.push(`has a timer on clock ${timer.clock}`);
+    if (timer.thread === 'ended') problems.push('has a timer that notifies a thread which has ended');
     if (timer.isTimeOfDay) notes.push(lateTimer(timer.id));
     return {
       id: timer.id,
@@ -105,7 +105,7 @@ export function capturePosixTimers(
       notify: timer.notify,
       signal: timer.signal,
       value: timer.value,
-      notifyThread: timer.thread,
+      notifyThread: timer.thread === 'ended' ? undefined : timer.thread,
       overrun: timer.overrun,
       intervalNanoseconds: timer.interval,
       remainingNanoseconds: timer.remaining,

@@ -1,8 +1,7 @@
 import type { Kernel } from '../vmcore/kernel.ts';
-import { addressOf, pointer, s32, s64, struct } from '../vmcore/view.ts';
+import { addressOf, pointer, s32, s64, struct, uint, type ViewOf } from '../vmcore/view.ts';
 import { type HrtimerState, nextPeriod, readHrtimer } from './hrtimer.ts';
 import { hlistForEach, listForEach } from './list.ts';
-import { pidNr } from './pid.ts';
 import type { Task } from './sched.ts';
 import type { Signal } from './signal.ts';
 import { sigqueueStruct } from './signal-types.ts';
@@ -23,9 +22,14 @@ export const kItimer = struct('k_itimer', {
   realTimer: addressOf('it.real.timer'),
   cpuExpires: s64.at('it.cpu.node.expires'),
   cpuPid: pointer.at('it.cpu.pid'),
+  cpuHead: pointer.at('it.cpu.head'),
+  // 6.13 made it a bool.
+  cpuFiring: uint.at('it.cpu.firing'),
   alarmState: s32.at('it.alarm.alarmtimer.state'),
   alarmExpires: s64.at('it.alarm.alarmtimer.node.expires'),
 });
+
+type KItimer = ViewOf<typeof kItimer>;
 
 /** Offsets in siginfo_t: si_signo, and si_value of a timer's signal. */
 const SI_SIGNO = 0n;
@@ -42,13 +46,17 @@ export interface KernelPosixTimer {
   readonly id: number;
   /** As the kernel keeps it: negative for CPU time. */
   readonly clock: number;
-  /** Whose CPU time it counts, a process's or a single thread's, with its number. */
-  readonly cpuTimeOf: { readonly pid: number; readonly isThread: boolean } | undefined;
+  /**
+   * Whose CPU time it counts: that of a single thread, or of a process, by its first thread. `task` is the
+   * thread's number; undefined if none of the process is meant.
+   */
+  readonly cpuTimeOf: { readonly task: number | undefined; readonly isThread: boolean } | undefined;
   /** SIGEV_SIGNAL 0, SIGEV_NONE 1, SIGEV_THREAD 2, with SIGEV_THREAD_ID 4 added. */
   readonly notify: number;
   readonly signal: number;
   readonly value: bigint;
-  readonly thread: number | undefined;
+  /** Whom it notifies, if one thread alone: its number; `ended` if it is none of the process any more. */
+  readonly thread: number | 'ended' | undefined;
   readonly overrun: number;
   readonly interval: bigint;
   readonly remaining: bigint;
@@ -65,15 +73,53 @@ function cpuTimeOfProcess(signal: Signal, threads: readonly Task[]): bigint {
 }
 
 /**
- * What is left of a timer on CPU time (posix_cpu_timer_get). One that has gone off is set to 0 by then; one
- * that is about to go off is not disarmed.
+ * What is left of a timer on CPU time (posix_cpu_timer_get). One that has gone off is set to 0, or, if it is
+ * periodic, taken from its queue until its signal is taken: then its next period is meant. One whose time has
+ * come and that is in the queue goes off at the next tick that its thread runs in, so that is still to come.
  * @param used by whom it counts
  */
-export function cpuTimeLeft(expires: bigint, used: bigint, interval: bigint): bigint {
+export function cpuTimeLeft(
+  { expires, interval, isQueued }: { expires: bigint; interval: bigint; isQueued: boolean },
+  used: bigint,
+): bigint {
   if (expires === 0n) return 0n;
   const left = expires - used;
-  if (interval > 0n) return nextPeriod(left, interval);
-  return left > 0n ? left : 1n;
+  if (left > 0n) return left;
+  return isQueued || interval === 0n ? 1n : nextPeriod(left, interval);
+}
+
+/**
+ * The thread whose CPU time a timer counts, or the first one of the process. By its `struct pid`: that of a
+ * thread which has ended stays with its timer, and its number may be another one's by now.
+ */
+function countedTask({ it_clock, cpuPid }: KItimer, threads: readonly Task[]): Task | undefined {
+  const isThread = (it_clock & PER_THREAD) !== 0;
+  return threads.find(({ thread_pid, pid, tgid }) => thread_pid === cpuPid && (isThread || pid === tgid));
+}
+
+/** Also by its `struct pid`. */
+function notifiedThread(
+  { it_sigev_notify, it_pid }: KItimer,
+  threads: readonly Task[],
+): KernelPosixTimer['thread'] {
+  if ((it_sigev_notify & SIGEV_THREAD_ID) === 0) return undefined;
+  return threads.find(({ thread_pid }) => thread_pid === it_pid)?.pid ?? 'ended';
+}
+
+/** What is left of a timer on CPU time; 0 if it counts none of the process. */
+function leftOfCpuTime(
+  timer: KItimer,
+  signal: Signal,
+  threads: readonly Task[],
+  task: Task | undefined,
+): bigint {
+  if (task === undefined) return 0n;
+  const isThread = (timer.it_clock & PER_THREAD) !== 0;
+  const { cpuExpires: expires, it_interval: interval, cpuHead, cpuFiring } = timer;
+  // While it is going off it is in no queue, and its signal is not in one yet.
+  const isQueued = cpuHead !== 0n || cpuFiring !== 0;
+  const used = isThread ? task.sum_exec_runtime : cpuTimeOfProcess(signal, threads);
+  return cpuTimeLeft({ expires, interval, isQueued }, used);
 }
 
 /**
@@ -110,13 +156,12 @@ export function readPosixTimers(
     const interval = timer.it_interval;
     const isCpu = timer.it_clock < 0;
     const isThread = (timer.it_clock & PER_THREAD) !== 0;
-    const cpuTimeOf = isCpu ? { pid: pidNr(kernel, timer.cpuPid), isThread } : undefined;
+    const task = isCpu ? countedTask(timer, threads) : undefined;
+    const cpuTimeOf = isCpu ? { task: task?.pid, isThread } : undefined;
     let remaining: bigint;
     let isTimeOfDay = false;
     if (cpuTimeOf !== undefined) {
-      const thread = isThread ? threads.find(({ pid }) => pid === cpuTimeOf.pid) : undefined;
-      const used = thread?.sum_exec_runtime ?? cpuTimeOfProcess(signal, threads);
-      remaining = cpuTimeLeft(timer.cpuExpires, used, interval);
+      remaining = leftOfCpuTime(timer, signal, threads, task);
     } else {
       const state = readHrtimer(kernel, timer.realTimer, clocks);
       remaining = timeLeft(state, timer.it_sigev_notify, interval);
@@ -131,7 +176,7 @@ export function readPosixTimers(
       signal:
         info === undefined || timer.it_sigev_notify === SIGEV_NONE ? 0 : kernel.memory.s32(info + SI_SIGNO),
       value: info === undefined ? 0n : kernel.memory.u64(info + SI_VALUE),
-      thread: (timer.it_sigev_notify & SIGEV_THREAD_ID) !== 0 ? pidNr(kernel, timer.it_pid) : undefined,
+      thread: notifiedThread(timer, threads),
       overrun: Number(timer.it_overrun_last > 0n ? timer.it_overrun_last : 0n),
       interval,
       remaining,

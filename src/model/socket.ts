@@ -82,8 +82,8 @@ export interface UnixSocket extends SocketCommon {
   /** The file has been unlinked. */
   readonly deleted: boolean;
   /**
-   * Set if it has a file in a directory where others than root could lead CRIU elsewhere: CRIU makes it
-   * without a name, and it is bound when its process is there.
+   * Set if it has a file in a directory where others than root could lead CRIU elsewhere, or one that was
+   * renamed: CRIU makes it without a name, and it is bound when its process is there.
    */
   readonly ownMake: OwnMake | undefined;
   /** The process that has such a socket listen, if it did: its clients are told of that one (SO_PEERCRED). */

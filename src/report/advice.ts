@@ -39,7 +39,7 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /worked on when the kernel died: its two ends|first data \(TCP Fast Open\)|was changing it|no descriptor for it|of its choice, in a sandbox/,
+      /worked on when the kernel died: its two ends|moved while it was looked at|first data \(TCP Fast Open\)|was changing it|no descriptor for it|of its choice, in a sandbox/,
     advice: MOMENT,
   },
   {

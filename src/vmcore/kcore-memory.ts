@@ -127,6 +127,10 @@ export class KcoreMemory extends WindowedMemory implements PhysicalMemory {
     return total;
   }
 
+  readNow(physical: number, into: Uint8Array): void {
+    this.#fill(into, physical);
+  }
+
   /** From now on memory is read anew. What was read before stays as it was for who has it. */
   forget(): void {
     this.#kept.clear();

@@ -98,6 +98,11 @@ export class KernelMemory implements WindowSource {
     return Buffer.from(new Uint8Array(data.buffer, data.byteOffset + offset, length));
   }
 
+  /** The same of memory that changes: what is there now, while all else stays as it was read first. */
+  readNow(address: bigint, length: number): Buffer {
+    return this.#copy(address, length, this.#physical.readNow?.bind(this.#physical));
+  }
+
   u8(address: bigint): number {
     const { data, offset } = this.window(address, 1);
     return data.getUint8(offset);
@@ -156,15 +161,16 @@ export class KernelMemory implements WindowSource {
     return bytesToText(Buffer.concat(parts));
   }
 
-  #copy(address: bigint, length: number): Buffer {
+  #copy(address: bigint, length: number, read?: PhysicalMemory['readNow']): Buffer {
     if (length > 1 << 30)
       throw new AddressError(address, `is the start of ${length} bytes, which is not believed`);
     const copy = Buffer.alloc(length);
     for (let done = 0; done < length; ) {
       const at = address + BigInt(done);
       const part = Math.min(length - done, PAGE_SIZE - Number(at & 0xfffn));
-      const to = done;
-      this.#physical.withView(this.translate(at), part, (bytes) => copy.set(bytes, to));
+      const into = copy.subarray(done, done + part);
+      if (read === undefined) this.#physical.withView(this.translate(at), part, (bytes) => into.set(bytes));
+      else read(this.translate(at), into);
       done += part;
     }
     return copy;

@@ -46,6 +46,8 @@ export interface PhysicalMemory {
   withView<T>(physical: number, length: number, use: (bytes: Uint8Array) => T): T;
   /** Writes runs of memory to a file, straight from the mapping (writev); returns the bytes written. */
   writeRuns(fd: number, runs: readonly PhysicalRange[]): number;
+  /** Of memory that changes: fills `into` with what is there now, whatever was read and kept before. */
+  readNow?(physical: number, into: Uint8Array): void;
   /** Of memory that changes: from now on it is read anew. */
   forget?(): void;
   /** Of memory that changes: notes what is looked at until the note ends. */

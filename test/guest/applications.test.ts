@@ -1,4 +1,4 @@
-// Boots one armed guest with applications as Debian ships them, and with clients outside of it that are in
+// Boots one armed guest with applications as Debian packages them, and with clients outside of it that are in
 // the middle of something with each; kills its kernel, and lets every client go on and check each answer.
 // Only where nothing is left out: it takes an image of its own.
 import assert from 'node:assert/strict';
@@ -16,8 +16,8 @@ const UNITS = ['postgresql@17-main', 'haproxy', 'nginx'] as const;
 type Unit = (typeof UNITS)[number];
 /** So much that Java takes the garbage collector that it takes on servers. */
 const MEMORY_MIB = 3072;
-/** Those that hold what cannot come back, if that has not been learnt meanwhile: for nothing else. */
-const MAY_BE_REFUSED: Readonly<Partial<Record<Runtime, RegExp>>> = {
+/** Those that hold what cannot come back: for nothing else. */
+const REFUSED: Readonly<Partial<Record<Runtime, RegExp>>> = {
   go: /socket of MPTCP/,
 };
 /** Seconds of the host until a client that was there before the panic has its next answers. */
@@ -74,10 +74,11 @@ suite(`applications with ${release}`, { skip: !isWhole || release !== 'trixie' }
       await guest.sh(`otherworld protect ${units} ${pids.map((pid) => `--pid ${pid}`).join(' ')}`, 600),
     );
     await check('');
-    await web.download();
     await computations.compute();
     screen = await computations.screen();
+    await web.download();
     assert.deepEqual(await computations.done(), []);
+    web.isLoading();
     const { acknowledged } = postgresql;
     console.log(`before the panic: ${acknowledged} rows; ${web.summary}; ${screen}`);
     report = await guest.panic('sysrq');
@@ -134,9 +135,10 @@ suite(`applications with ${release}`, { skip: !isWhole || release !== 'trixie' }
     const processes = withPid(runtimes.pid(name));
     t.diagnostic(JSON.stringify(outcomes(processes)));
     const [{ outcome, reasons } = assert.fail(name)] = processes;
-    const allowed = MAY_BE_REFUSED[name];
-    if (allowed !== undefined && outcome === 'refused') {
-      for (const reason of reasons) assert.match(reason, allowed);
+    const why = REFUSED[name];
+    if (why !== undefined) {
+      assert.equal(outcome, 'refused');
+      for (const reason of reasons) assert.match(reason, why);
       return;
     }
     assertWhole(processes);
@@ -161,6 +163,10 @@ suite(`applications with ${release}`, { skip: !isWhole || release !== 'trixie' }
   test('computations come to the known result, to the last bit', async () => {
     assertWhole(withPid(computations.pids.get('protected')));
     for (const name of ['protected', 'tmux', 'checkpointed'] as const) await computations.isRight(name);
+  });
+
+  test('the sockets that HAProxy has renamed have their names, their files and their listener', async () => {
+    await web.hasItsSockets();
   });
 
   test('HAProxy reads its configuration again', async () => {

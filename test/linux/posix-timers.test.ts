@@ -35,11 +35,20 @@ describe('a timer that is not queued', () => {
 });
 
 describe('a timer on CPU time', () => {
+  const left = (expires: bigint, interval: bigint, isQueued: boolean) =>
+    cpuTimeLeft({ expires, interval, isQueued }, 1030n);
+
   it('that is about to go off is not one that is disarmed', () => {
-    assert.equal(cpuTimeLeft(0n, 900n, 0n), 0n);
-    assert.equal(cpuTimeLeft(1000n, 900n, 0n), 100n);
-    assert.equal(cpuTimeLeft(1000n, 1000n, 0n), 1n);
-    assert.equal(cpuTimeLeft(1000n, 1030n, 100n), 70n);
+    assert.equal(left(0n, 0n, false), 0n);
+    assert.equal(left(0n, 100n, false), 0n);
+    assert.equal(left(1130n, 0n, true), 100n);
+    assert.equal(left(1030n, 0n, true), 1n);
+    assert.equal(left(1130n, 50n, true), 100n);
+  });
+
+  it('that is periodic has its signal still to come while it is in its queue, and goes on from there if not', () => {
+    assert.equal(left(1000n, 100n, true), 1n);
+    assert.equal(left(1000n, 100n, false), 70n);
   });
 
   for (const release of releases) {
@@ -56,11 +65,16 @@ describe('a timer on CPU time', () => {
       const clocks = { monotonic: 0n, realtime: 0n, boottime: 0n, tai: 0n };
 
       /** What is made of a timer on a clock that the kernel keeps as `clock`, of the CPU time of `task`. */
-      function captured(clock: number, task: bigint) {
+      function captured(
+        clock: number,
+        task: bigint,
+        more: Readonly<Record<string, bigint | number>> = { 'it.cpu.head': 1n },
+      ) {
         const signal = kernel.allocate('signal_struct');
         const timer = kernel.allocate('k_itimer');
-        const members = { it_clock: clock, 'it.cpu.pid': numberOf(task), 'it.cpu.node.expires': 1000 };
-        for (const [name, value] of Object.entries(members)) kernel.set('k_itimer', timer, name, value);
+        const cpu = { 'it.cpu.pid': numberOf(task), 'it.cpu.node.expires': 1000 };
+        for (const [name, value] of Object.entries({ it_clock: clock, ...cpu, ...more }))
+          kernel.set('k_itimer', timer, name, value);
         const [head, node] = [
           kernel.memberAddress('signal_struct', signal, 'posix_timers'),
           kernel.memberAddress('k_itimer', timer, 'list'),
@@ -73,14 +87,16 @@ describe('a timer on CPU time', () => {
           tasks,
           clocks,
         );
-        const [{ clock: made, remainingNanoseconds } = assert.fail()] = timers;
-        return { problems, made, left: remainingNanoseconds };
+        const [{ clock: made, remainingNanoseconds, notifyThread } = assert.fail()] = timers;
+        return { problems, made, left: remainingNanoseconds, notifyThread };
       }
 
       test('of one thread is made by its number, and has what is left of that thread', () => {
         const own = (~WORKER << 3) | 6;
         for (const clock of [own, -2])
-          assert.deepEqual(captured(clock, worker), { problems: [], made: own, left: 700n });
+          assert.deepEqual(captured(clock, worker), {
+            ...{ problems: [], made: own, left: 700n, notifyThread: undefined },
+          });
         assert.equal(threadOfClock(own), WORKER);
         assert.equal(threadOfClock(2), undefined);
       });
@@ -90,6 +106,36 @@ describe('a timer on CPU time', () => {
           const { problems, made, left } = captured(clock, processes.taskOf(LEADER));
           assert.deepEqual({ problems, made, left }, { problems: [], made: 2, left: 1n });
         }
+      });
+
+      test('that is periodic is in its queue, or just going off, until its signal is sent', () => {
+        const expired = { it_interval: 100, 'it.cpu.node.expires': 250 };
+        const leftOf = (more: typeof expired & Readonly<Record<string, bigint | number>>) =>
+          captured(-2, worker, more).left;
+        assert.equal(leftOf({ ...expired, 'it.cpu.head': 1n }), 1n);
+        assert.equal(leftOf({ ...expired, 'it.cpu.firing': 1 }), 1n);
+        assert.equal(leftOf(expired), 50n);
+      });
+
+      test('that is disarmed has nothing left, whatever interval the kernel keeps of it', () => {
+        const disarmed = { it_interval: 1_000_000_000, 'it.cpu.node.expires': 0 };
+        assert.deepEqual(captured(-2, worker, disarmed).left, 0n);
+      });
+
+      test('of a thread that has ended is not one of the thread that has its number now', () => {
+        const ended = kernel.allocate('pid');
+        kernel.set('pid', ended, 'numbers[0].nr', WORKER);
+        const own = (~WORKER << 3) | 6;
+        assert.deepEqual(captured(own, worker, { 'it.cpu.pid': ended }).problems, [
+          `has a timer on clock ${own}`,
+        ]);
+        const SIGEV_THREAD_ID = 4;
+        const notifying = { it_sigev_notify: SIGEV_THREAD_ID, it_pid: ended };
+        assert.deepEqual(captured(own, worker, notifying).problems, [
+          'has a timer that notifies a thread which has ended',
+        ]);
+        const found = captured(own, worker, { ...notifying, it_pid: numberOf(worker) });
+        assert.deepEqual([found.problems, found.notifyThread], [[], WORKER]);
       });
 
       test('of another process, or of a kind that nobody else counts, is refused', () => {

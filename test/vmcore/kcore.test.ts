@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { mapsInspection } from '../../src/inspect/maps.ts';
 import { listProcesses } from '../../src/inspect/tasks.ts';
 import { readLog } from '../../src/linux/printk.ts';
-import { taskAt } from '../../src/linux/sched.ts';
+import { taskAt, taskStruct } from '../../src/linux/sched.ts';
 import { AddressError, FormatError } from '../../src/vmcore/errors.ts';
 import { Kcore } from '../../src/vmcore/kcore.ts';
 import { KcoreMemory } from '../../src/vmcore/kcore-memory.ts';
@@ -71,6 +71,10 @@ for (const release of releases) {
         address + BigInt(first.layouts.member('task_struct', 'comm')?.offsetBytes ?? 0),
       );
       file.change(at, Buffer.from('renamed\0'));
+      assert.equal(taskAt(first, address).comm, comm);
+      const { offsetOf } = first.bind(taskStruct);
+      const now = first.memory.readNow(address + BigInt(offsetOf('comm')), 8);
+      assert.equal(now.toString('latin1'), 'renamed\0');
       assert.equal(taskAt(first, address).comm, comm);
       assert.equal(taskAt(living.look(), address).comm, 'renamed');
       assert.equal(find(living.look()), before);

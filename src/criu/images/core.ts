@@ -56,10 +56,20 @@ function queue(signals: readonly Uint8Array[]): MessageInitShape<typeof SignalQu
   };
 }
 
+/**
+ * The interval of a timer as its image has it. The kernel keeps it, where CPU time is counted, of one that is
+ * disarmed as well; CRIU takes 0 with an interval for a timer that has all of that left, and arms it
+ * (decode_itimer and decode_posix_timer in criu/timer.c).
+ */
+function intervalOf<T extends bigint | number>(interval: T, remaining: T, none: T): T {
+  return remaining === none ? none : interval;
+}
+
 function itimer({
-  intervalMicroseconds,
+  intervalMicroseconds: interval,
   remainingMicroseconds,
 }: IntervalTimer): MessageInitShape<typeof ItimerEntrySchema> {
+  const intervalMicroseconds = intervalOf(interval, remainingMicroseconds, 0);
   return {
     isec: BigInt(Math.floor(intervalMicroseconds / SECOND_MICRO)),
     iusec: BigInt(intervalMicroseconds % SECOND_MICRO),
@@ -69,7 +79,8 @@ function itimer({
 }
 
 function posixTimer(timer: PosixTimer): MessageInitShape<typeof PosixTimerEntrySchema> {
-  const { intervalNanoseconds, remainingNanoseconds } = timer;
+  const { remainingNanoseconds } = timer;
+  const intervalNanoseconds = intervalOf(timer.intervalNanoseconds, remainingNanoseconds, 0n);
   return {
     itId: timer.id,
     // Clocks of CPU time are negative; the image has them without a sign.

@@ -33,9 +33,25 @@ function olderSandboxProblems({ sandbox }: ProcessGroup): string[] {
     : [`is in the sandbox of ${sandbox.unit}, where CRIU before 4.0 has restored nobody yet`];
 }
 
+/**
+ * An interval timer without an interval is one that is not set to CRIU before 4.1 (decode_itimer in
+ * criu/timer.c, before 4.0 in criu/cr-restore.c).
+ */
+function onceTimerProblems({ intervalTimers }: Process): string[] {
+  const isOnce = Object.values(intervalTimers).some(
+    ({ intervalMicroseconds, remainingMicroseconds }) =>
+      intervalMicroseconds === 0 && remainingMicroseconds > 0,
+  );
+  return isOnce
+    ? ['has a timer that goes off once (alarm, setitimer), which CRIU before 4.1 does not restore']
+    : [];
+}
+
 function problemsOf(process: Process, group: ProcessGroup, version: CriuVersion | undefined): string[] {
   const isOlder = version !== undefined && version.major < 4;
   const problems = isOlder ? [...olderCriuProblems(process), ...olderSandboxProblems(group)] : [];
+  if (version !== undefined && (isOlder || (version.major === 4 && version.minor < 1)))
+    problems.push(...onceTimerProblems(process));
   const inGroup = group.processes.some(({ pid }) => pid === process.ppid);
   const signal = process.threads.find(({ parentDeathSignal }) => parentDeathSignal !== 0)?.parentDeathSignal;
   if (signal !== undefined && !inGroup) {

@@ -61,6 +61,13 @@ describe('images of a process', () => {
     },
     ...{ intervalNanoseconds: 0n, remainingNanoseconds: 1_500_000_000n },
   };
+  // As the kernel keeps one on CPU time that was set and disarmed.
+  const disarmed = { ...ofThread, id: 4, intervalNanoseconds: 1_000_000_000n, remainingNanoseconds: 0n };
+  const intervalTimers = {
+    real: { intervalMicroseconds: 2_500_000, remainingMicroseconds: 1 },
+    virtual: { intervalMicroseconds: 2_500_000, remainingMicroseconds: 0 },
+    prof: { intervalMicroseconds: 0, remainingMicroseconds: 0 },
+  };
   const runs = listedRuns([
     { address: 0x400000, pages: 2, physical: 0x5000 },
     { address: 0x402000, pages: 1, physical: 0x9000 },
@@ -78,7 +85,13 @@ describe('images of a process', () => {
       numbers.map((number) => Uint8Array.of(number, ...new Uint8Array(127)));
     const threads = [threadOf(700, { pendingSignals: pending(12, 5, 12) }), threadOf(701)];
     const sharedPendingSignals = pending(5, 10);
-    const process = processOf(700, { memory, threads, sharedPendingSignals, posixTimers: [ofThread] });
+    const process = processOf(700, {
+      memory,
+      threads,
+      sharedPendingSignals,
+      posixTimers: [ofThread, disarmed],
+      intervalTimers,
+    });
     writeImages(groupOf([process]), source, directory);
   });
 
@@ -125,7 +138,28 @@ describe('images of a process', () => {
     const { tc } = only(CoreEntrySchema, path('core-700.img'));
     assert.deepEqual(
       tc?.timers?.posix.map(({ itId, clockId, vsec, vnsec }) => [itId, clockId | 0, vsec, vnsec]),
-      [[3, ofThread.clock, 1n, 500_000_000n]],
+      [
+        [3, ofThread.clock, 1n, 500_000_000n],
+        [4, ofThread.clock, 0n, 0n],
+      ],
+    );
+  });
+
+  it('have no interval of a timer that is disarmed: CRIU would arm it', () => {
+    const { tc } = only(CoreEntrySchema, path('core-700.img'));
+    assert.deepEqual(
+      tc?.timers?.posix.map(({ isec, insec }) => [isec, insec]),
+      [
+        [0n, 0n],
+        [0n, 0n],
+      ],
+    );
+    assert.deepEqual(
+      [tc?.timers?.real, tc?.timers?.virt].map((timer) => [timer?.isec, timer?.iusec, timer?.vusec]),
+      [
+        [2n, 500_000n, 1n],
+        [0n, 0n, 0n],
+      ],
     );
   });
 

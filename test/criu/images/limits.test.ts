@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, test } from 'node:test';
 import { parseCriuVersion, restoreProblems, wholeGroup } from '../../../src/criu/images/limits.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
 import { groupOf, processOf, threadOf } from '../processes.ts';
@@ -18,6 +18,23 @@ describe('what CRIU cannot restore', () => {
     const group = groupOf([processOf(9, { threads: [hardened] })]);
     assert.deepEqual(restoreProblems(group, recent), []);
     assert.equal(restoreProblems(group, old)[0]?.reasons.length, 2);
+  });
+
+  test('is, before its release 4.1, an interval timer that goes off once', () => {
+    const none = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
+    const once = { intervalMicroseconds: 0, remainingMicroseconds: 5 };
+    const withTimers = (real: typeof none, prof: typeof none) =>
+      groupOf([processOf(9, { intervalTimers: { real, virtual: none, prof } })]);
+    const reason =
+      'has a timer that goes off once (alarm, setitimer), which CRIU before 4.1 does not restore';
+    for (const version of [old, { major: 4, minor: 0 }]) {
+      for (const group of [withTimers(once, none), withTimers(none, once)])
+        assert.deepEqual(restoreProblems(group, version)[0]?.reasons, [reason]);
+      const periodic = { intervalMicroseconds: 9, remainingMicroseconds: 5 };
+      assert.deepEqual(restoreProblems(withTimers(periodic, none), version), []);
+    }
+    assert.deepEqual(restoreProblems(withTimers(once, once), recent), []);
+    assert.ok(adviceFor(reason));
   });
 
   it('is, before its release 4, whoever is in a sandbox', () => {

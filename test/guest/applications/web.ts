@@ -7,6 +7,15 @@ import type { TestGuest } from '../harness.ts';
 
 const PACE_MILLISECONDS = 1000;
 const PAGES = 50;
+/** Of the file that is downloaded. */
+const LARGE_BYTES = 3_000_000;
+/** HAProxy binds its sockets under other names and renames them: files, owners, modes, and those names. */
+const SOCKETS =
+  'find /run -maxdepth 2 -path "*haproxy*.sock*" -printf "%p %u %g %m %y\\n" | sort; ss -xlnH | grep -o "/run/haproxy[^ ]*" | sort';
+/** Asks the socket for the administrator. */
+const ASK =
+  'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/haproxy/admin.sock"); ' +
+  's.sendall(b"show info\\n"); print(s.makefile().readline().strip())';
 
 /** What a page of this number has in it: as examples/haproxy/configure.sh makes them. */
 const page = (number: number): string => `page ${number} ${(number * 2_654_435_761) % 4_294_967_296}\n`;
@@ -42,6 +51,7 @@ export class WebClients {
   #download: Promise<string> | undefined;
   #loaded = 0;
   #isOver = false;
+  #sockets = '';
   #right = 0;
   #wrong: string | undefined;
 
@@ -55,6 +65,8 @@ export class WebClients {
     await guest.sh('sh /srv/haproxy/configure.sh');
     await guest.until('ss -tlnH sport = :8000 | grep .', 60);
     const clients = new WebClients(guest, port);
+    clients.#sockets = await guest.sh(SOCKETS);
+    assert.match(clients.#sockets, /admin\.sock .* s$/m);
     clients.#asking = clients.#ask();
     return clients;
   }
@@ -74,6 +86,19 @@ export class WebClients {
       }
       return hash.digest('hex');
     })().catch((error) => String(error));
+    const end = performance.now() + 60_000;
+    while (this.#loaded === 0 && performance.now() < end) await sleep(100);
+  }
+
+  /** The download is under way. */
+  isLoading(): void {
+    assert.ok(this.#loaded > 0 && this.#loaded < LARGE_BYTES, this.summary);
+  }
+
+  /** The sockets that were bound under other names than those of their files. */
+  async hasItsSockets(): Promise<void> {
+    assert.equal(await this.#guest.sh(SOCKETS), this.#sockets);
+    assert.equal(await this.#guest.sh(`python3 -c '${ASK}'`), 'Name: HAProxy');
   }
 
   async #ask(): Promise<void> {

@@ -27,7 +27,9 @@ enum { NEVER_SET, FIRED, FIRED_READ, DISARMED, FUTURE, PERIODIC_UNREAD, KINDS };
 static const char *const kinds[] = {"never set", "fired", "fired and read", "disarmed", "future", "periodic, unread"};
 static const int clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME};
 static int timers[3][2][KINDS], cancelled;
-static timer_t silent, silent_periodic;
+static timer_t silent, silent_periodic, computing, disarmed;
+// Seconds of CPU time: more than the first thread takes until it is asked.
+enum { CPU_SECONDS = 5 };
 static pid_t reported, unreported;
 static int fifo, poller, quiet;
 static char fifo_path[128], go_path[128];
@@ -57,6 +59,18 @@ static int set_timer(int clock, int absolute, int kind) {
   return fd;
 }
 
+// On the CPU time of this thread, and for it alone: one that is to go off, and one that is disarmed with its interval as it was.
+static void set_cpu_timers(void) {
+  struct sigevent own = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 10, .sigev_value.sival_int = 88, ._sigev_un._tid = gettid()};
+  MUST(timer_create(CLOCK_THREAD_CPUTIME_ID, &own, &computing) == 0);
+  own.sigev_signo = SIGRTMIN + 11;
+  MUST(timer_create(CLOCK_THREAD_CPUTIME_ID, &own, &disarmed) == 0);
+  struct itimerspec once = in(0, 0, CPU_SECONDS, 0), periodic = in(0, 0, 100000, 1), off = in(0, 0, 0, 1);
+  MUST(timer_settime(computing, 0, &once, 0) == 0 && timer_settime(disarmed, 0, &periodic, 0) == 0 && timer_settime(disarmed, 0, &off, 0) == 0);
+  struct itimerval virtual = {{0, 500000}, {1000, 0}}, none = {{0, 500000}, {0, 0}};
+  MUST(setitimer(ITIMER_VIRTUAL, &virtual, 0) == 0 && setitimer(ITIMER_VIRTUAL, &none, 0) == 0);
+}
+
 static void set_timers(void) {
   for (int c = 0; c < 3; c++)
     for (int absolute = 0; absolute < 2; absolute++)
@@ -70,6 +84,7 @@ static void set_timers(void) {
   MUST(timer_settime(silent, 0, &once, 0) == 0 && timer_settime(silent_periodic, 0, &periodic, 0) == 0);
   timer_t signalling;
   MUST(timer_create(CLOCK_MONOTONIC, &queued, &signalling) == 0 && timer_settime(signalling, 0, &soon, 0) == 0);
+  set_cpu_timers();
   // Signals of one number keep their order: this one is to come before those that are queued.
   for (sigset_t pending; sigpending(&pending) == 0 && !sigismember(&pending, SIGRTMIN + 9);) usleep(1000);
   struct itimerval real = {{0, 500000}, {0, 1000}};
@@ -211,6 +226,40 @@ static void show_timers(void) {
   fprintf(out, "cancelled: %s\n", read(cancelled, &count, 8) == 8 ? "read" : errno == ECANCELED ? "yes" : "no");
 }
 
+static long cpu_milliseconds(void) {
+  struct timespec now;
+  MUST(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
+  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void show_cpu_timers(void) {
+  struct itimerspec value;
+  MUST(timer_gettime(computing, &value) == 0);
+  fprintf(out, "timer of this thread: %s\n", value.it_value.tv_sec < CPU_SECONDS && (value.it_value.tv_sec > 0 || value.it_value.tv_nsec > 0) ? "runs" : "does not run");
+  long left = value.it_value.tv_sec * 1000 + value.it_value.tv_nsec / 1000000, start = cpu_milliseconds(), took = 0;
+  sigset_t pending;
+  // Longer than the interval of the one that is disarmed, and not for ever.
+  for (int gone = 0; took < 2000 || (!gone && took < 4000 * CPU_SECONDS); took = cpu_milliseconds() - start) {
+    MUST(sigpending(&pending) == 0);
+    if (!gone && sigismember(&pending, SIGRTMIN + 10) == 1) {
+      gone = 1;
+      fprintf(out, "it goes off %s\n", took + 20 >= left && took < left + 1000 ? "in time" : "at another time");
+    }
+  }
+  siginfo_t info = {0};
+  sigset_t set;
+  struct timespec now = {0, 0};
+  sigemptyset(&set);
+  sigaddset(&set, SIGRTMIN + 10);
+  int signal = sigtimedwait(&set, &info, &now);
+  fprintf(out, "its signal: %s, value %d\n", signal == SIGRTMIN + 10 && info.si_code == SI_TIMER ? "of a timer" : "none", info.si_value.sival_int);
+  MUST(timer_gettime(disarmed, &value) == 0);
+  fprintf(out, "disarmed timer of this thread: %s\n", value.it_value.tv_sec != 0 || value.it_value.tv_nsec != 0 || sigismember(&pending, SIGRTMIN + 11) == 1 ? "runs" : "does not run");
+  struct itimerval virtual;
+  MUST(getitimer(ITIMER_VIRTUAL, &virtual) == 0);
+  fprintf(out, "disarmed interval timer: %s\n", virtual.it_value.tv_sec != 0 || virtual.it_value.tv_usec != 0 || sigismember(&pending, SIGVTALRM) == 1 ? "runs" : "does not run");
+}
+
 static void show_child(const char *name, pid_t child) {
   siginfo_t info = {0};
   MUST(waitid(P_PID, child, &info, WSTOPPED | WNOHANG) == 0);
@@ -273,6 +322,7 @@ int main(int argc, char **argv) {
   pthread_barrier_wait(&ready);
   drain("first");
   show_timers();
+  show_cpu_timers();
   show_child("reported", reported);
   if (!quiet) show_child("unreported", unreported);
   show_fifo();

@@ -33,10 +33,12 @@ interface Binding {
 }
 
 /**
- * Binds the sockets that CRIU has made without names, because others than root can write to the directory in
- * which their files are, or above it. CRIU binds by path: a link that somebody puts there meanwhile would
- * lead it, as root, elsewhere. (A mount over the directory for the time of the restore would hide from CRIU
- * what else it has to open there, and the kernel would keep that mount as the socket's own.)
+ * Binds the sockets that CRIU has made without names. CRIU binds by path, and by the name that a socket was
+ * bound with. Where others than root can write to the directory of its file, or above it, a link that
+ * somebody puts there meanwhile would lead it, as root, elsewhere; and a file that was renamed since, whoever
+ * can write there, would be made under its old name. (A mount over the directory for the time of the restore
+ * would hide from CRIU what else it has to open there, and the kernel would keep that mount as the socket's
+ * own.)
  *
  * The socket is that of the held process itself, and so it has all that CRIU gives it. It is bound in a
  * directory that nobody else can enter, on the same mount, by the name that it had (getsockname(2)), gets

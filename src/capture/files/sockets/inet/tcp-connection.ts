@@ -156,7 +156,7 @@ function readConnection(context: CaptureContext, sock: Sock, tcp: TcpSock): TcpC
   checkOwn(kernel, sock, tcp);
   if (isAtWork(sock)) checkOrder(tcp);
   checkWork(context, sock);
-  const connection = readAtWork(kernel, [sock], 'can-be-lost', () => ({
+  const connection = readAtWork(kernel, [{ sock, tcp }], 'can-be-lost', () => ({
     receivedTo: tcp.rcv_nxt,
     unread: unreadOf(kernel, sock, tcp),
     writtenTo: tcp.write_seq,

@@ -7,6 +7,7 @@ import type { CaptureContext } from '../../context.ts';
 import { type Holder, showHolder } from '../../holders/holders.ts';
 import { possibleLoss } from './tcp-connection.ts';
 import { Connections, endsOf } from './tcp-ends.ts';
+import type { TcpEnd } from './tcp-moving.ts';
 import { disagree, sentTo } from './tcp-queue.ts';
 import { readAtWork } from './tcp-work.ts';
 
@@ -40,13 +41,15 @@ export function fits(
  * are, and no work on them explains it: it is no loss.
  */
 function checkPair(kernel: Kernel, one: bigint, other: bigint): void {
-  const [Tcp, Sock] = [kernel.bind(tcpSock), kernel.bind(sockStruct)];
-  const fit = (from: bigint, to: bigint): boolean => {
-    const tcp = Tcp.at(from);
-    return fits(tcp, sentTo(kernel, Sock.at(from), tcp), Tcp.at(to));
-  };
-  readAtWork(kernel, [Sock.at(one), Sock.at(other)], 'refused', () => {
-    if (!fit(one, other) || !fit(other, one)) disagree('its two ends do not fit each other');
+  const endAt = (at: bigint): TcpEnd => ({
+    sock: kernel.bind(sockStruct).at(at),
+    tcp: kernel.bind(tcpSock).at(at),
+  });
+  const [from, to] = [endAt(one), endAt(other)];
+  const fit = ({ sock, tcp }: TcpEnd, peer: TcpEnd): boolean =>
+    fits(tcp, sentTo(kernel, sock, tcp), peer.tcp);
+  readAtWork(kernel, [from, to], 'refused', () => {
+    if (!fit(from, to) || !fit(to, from)) disagree('its two ends do not fit each other');
   });
 }
 

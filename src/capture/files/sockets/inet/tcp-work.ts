@@ -19,6 +19,7 @@ import { hasSocketLock, type TcpPlace, tcpPlace } from '../../../calls/tcp-place
 import { type Call, directionOf, doneBytes } from '../../../calls/transfer-count.ts';
 import type { CaptureContext } from '../../context.ts';
 import { FileRefusal } from '../../refusal.ts';
+import { type TcpEnd, watchOf } from './tcp-moving.ts';
 import { Disagreement } from './tcp-queue.ts';
 
 /** Where threads were executing. */
@@ -187,22 +188,33 @@ function refusalOf(problem: string, otherwise: Otherwise): FileRefusal {
   );
 }
 
+/** What does not fit; undefined if that is not what an error is about. */
+function problemOf(error: unknown): string | undefined {
+  if (error instanceof Disagreement) return error.problem;
+  return error instanceof ContainerError ? error.message : undefined;
+}
+
 /**
- * Reads something of a connection. While somebody is at it, or the kernel lives and changes it meanwhile,
- * what does not fit is no damage, but a change that was half made: a refusal of the moment.
+ * Reads something of a connection. While somebody is at it, what does not fit is no damage, but a change that
+ * was half made: a refusal of the moment. So it is if the kernel lives and the connection has moved since it
+ * was read; then nothing is lost for it, as after a panic it is whole, or damaged.
+ * @param ends as they were read
  */
 export function readAtWork<T>(
-  { isAlive }: Pick<Kernel, 'isAlive'>,
-  socks: readonly Sock[],
+  kernel: Kernel,
+  ends: readonly TcpEnd[],
   otherwise: Otherwise,
   read: () => T,
 ): T {
-  if (!isAlive && !socks.some(isAtWork)) return read();
+  const isWorkedOn = ends.some(({ sock }) => isAtWork(sock));
+  const watch = kernel.isAlive ? watchOf(kernel, ends) : undefined;
   try {
     return read();
   } catch (error) {
-    if (error instanceof Disagreement) throw refusalOf(error.problem, otherwise);
-    if (error instanceof ContainerError) throw refusalOf(error.message, otherwise);
-    throw error;
+    const problem = problemOf(error);
+    if (problem === undefined) throw error;
+    if (isWorkedOn) throw refusalOf(problem, otherwise);
+    if (watch?.hasMoved() !== true) throw error;
+    throw new FileRefusal(`has a TCP connection that moved while it was looked at: ${problem}`, 'passing');
   }
 }

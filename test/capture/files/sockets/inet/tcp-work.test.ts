@@ -20,6 +20,7 @@ import { sockStruct, tcpState } from '../../../../../src/linux/sock.ts';
 import { tcpSock } from '../../../../../src/linux/tcp.ts';
 import { adviceFor } from '../../../../../src/report/advice.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../../../vmcore/made-kernel.ts';
 import { connectedOf } from './connected.ts';
 
 suite('a connection that was being worked on', () => {
@@ -205,15 +206,45 @@ for (const release of releases) {
   });
 }
 
-test('what does not fit in a connection is damage in a dead kernel, and of the moment in a living one', () => {
-  const refusalOf = (isAlive: boolean): FileRefusal => {
+suite('what does not fit in a connection that nobody is at', () => {
+  const SEEN = 1000;
+
+  /** The refusal of a connection that does not fit itself or its other end, which moves or not meanwhile. */
+  function refusalOf(
+    isAlive: boolean,
+    moves: 'write_seq' | 'rcv_nxt' | 'copied_seq' | undefined,
+  ): FileRefusal {
+    const made = new MadeKernel('debian13');
+    made.isAlive = isAlive;
+    const ends = [made.allocate('tcp_sock'), made.allocate('tcp_sock')].map((at) => {
+      made.set('tcp_sock', at, 'write_seq', SEEN);
+      return { sock: made.bind(sockStruct).at(at), tcp: made.bind(tcpSock).at(at) };
+    });
     try {
-      return readAtWork({ isAlive }, [], 'refused', () => disagree('its two ends do not fit each other'));
+      return readAtWork(made, ends, 'can-be-lost', () => {
+        if (moves !== undefined) made.set('tcp_sock', ends[1]?.tcp.address ?? 0n, moves, SEEN + 7);
+        return disagree('its two ends do not fit each other');
+      });
     } catch (error) {
       assert.ok(error instanceof FileRefusal);
       return error;
     }
-  };
-  assert.deepEqual([refusalOf(false).isDamage, refusalOf(false).moment], [true, undefined]);
-  assert.deepEqual([refusalOf(true).isDamage, refusalOf(true).moment], [false, 'passing']);
+  }
+
+  test('is damage in a dead kernel, and in a living one if it stands still', () => {
+    for (const { isDamage, moment, loss } of [refusalOf(false, undefined), refusalOf(true, undefined)])
+      assert.deepEqual([isDamage, moment, loss], [true, undefined, undefined]);
+  });
+
+  test('is of the moment in a living one if it moves meanwhile, and nothing is lost for it', () => {
+    for (const member of ['write_seq', 'rcv_nxt', 'copied_seq'] as const) {
+      const { isDamage, moment, loss, reason } = refusalOf(true, member);
+      assert.deepEqual([isDamage, moment, loss], [false, 'passing', undefined]);
+      assert.equal(
+        reason,
+        'has a TCP connection that moved while it was looked at: its two ends do not fit each other',
+      );
+      assert.match(adviceFor(reason) ?? '', /^a matter of the moment/);
+    }
+  });
 });
