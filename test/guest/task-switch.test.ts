@@ -43,7 +43,7 @@ const wanted: ReadonlyMap<string, number> = new Map([
  */
 const FROM_THE_BEGINNING = 2;
 /** Stops of this CPU in the scheduler until all of them were there: it chooses who is next. */
-const MOST_STOPS = 6000;
+const MOST_STOPS = 4000;
 /** What a CPU has of a thread at some instruction of these changes. */
 const PARTS = ['on', 'saved', 'leaving', 'entering'];
 /** It changes its segment bases and key rights itself. */

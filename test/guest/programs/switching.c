@@ -1,12 +1,14 @@
 // switching: three threads that share the last CPU and never come to an end. Two of them give it to one another all
 // the time, and have other values in registers each time: their count is in R12, and the segment bases, the key rights
-// and XMM0 follow from it. The third one computes and keeps its registers. Prints the TID of each, and "ready".
+// and XMM0 follow from it. The third one computes and keeps its registers; it has less of the CPU than they, who would
+// seldom follow one another otherwise. Prints the TID of each, and "ready".
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 // By R12: the GS base is that, the FS base has bit 32 set besides, PKRU is shifted by 4 bits, XMM0 has it twice.
@@ -30,6 +32,7 @@ static void *give(void *number) {
 }
 
 static void *compute(void *number) {
+  if (setpriority(PRIO_PROCESS, gettid(), 5) != 0) perror("setpriority"), exit(1);
   __asm__ volatile(FILL SET_BY_COUNT "1: jmp 1b\n" : : [number] "r"(number) : "memory", "cc");
   return NULL;
 }
