@@ -1,4 +1,5 @@
 import { closeSync, openSync } from 'node:fs';
+import { constants } from 'node:os';
 import { checked, libcFunction } from './libc.ts';
 
 /** bpf(2) of x86-64, with its commands, types and helpers (include/uapi/linux/bpf.h). */
@@ -38,6 +39,22 @@ function callWith(which: number, words: readonly number[]): number {
   return checked('bpf', plain(SYS_bpf, which, attributes, attributes.length));
 }
 
+/** Signals in a row that may come while a program is loaded. */
+const MOST_SIGNALS = 100;
+
+/**
+ * The kernel gives up looking at a program, with EAGAIN, when a signal comes (do_check, kernel/bpf/verifier.c):
+ * it is for the caller to load it once more.
+ *
+ * @param once loads it, as a function of libc that gives an errno with its sign changed
+ */
+export function inSpiteOfSignals(once: () => number): number {
+  let result = once();
+  for (let signals = 1; result === -constants.errno.EAGAIN && signals < MOST_SIGNALS; signals++)
+    result = once();
+  return result;
+}
+
 /** Loads a program. @returns its descriptor @throws SystemCallError, as all of these */
 export function loadProgram(type: number, instructions: Buffer, attach: number = 0): number {
   const none = { logLevel: 0, logSize: 0, log: null, kernelVersion: 0, flags: 0, name: 0, nameEnd: 0 };
@@ -45,7 +62,10 @@ export function loadProgram(type: number, instructions: Buffer, attach: number =
     ...{ type, count: instructions.length / 8, instructions, license: LICENSE },
     ...{ ...none, interfaceIndex: 0, attachType: attach },
   };
-  return checked('bpf', load(SYS_bpf, command.programLoad, attributes, 72));
+  return checked(
+    'bpf',
+    inSpiteOfSignals(() => load(SYS_bpf, command.programLoad, attributes, 72)),
+  );
 }
 
 /**

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { holdBackPackets } from '../../src/system/bpf.ts';
+import { holdBackPackets, inSpiteOfSignals } from '../../src/system/bpf.ts';
 import { cgroups } from '../criu/restore/cgroups.ts';
 
 const needsRoot = {
@@ -53,3 +54,15 @@ test(
     }
   },
 );
+
+test('a program is loaded though signals come, unless they come all the time', () => {
+  const { EAGAIN, EPERM } = constants.errno;
+  const gives = (results: readonly number[]) => {
+    let tries = 0;
+    const result = inSpiteOfSignals(() => results[tries++] ?? -EAGAIN);
+    return { result, tries };
+  };
+  assert.deepEqual(gives([-EAGAIN, -EAGAIN, 7]), { result: 7, tries: 3 });
+  assert.deepEqual(gives([-EPERM, 7]), { result: -EPERM, tries: 1 });
+  assert.equal(gives([]).result, -EAGAIN);
+});
