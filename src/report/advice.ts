@@ -160,7 +160,8 @@ const table: readonly Advice[] = [
   },
   {
     pattern: /kernel\.io_uring_disabled is/,
-    advice: 'sysctl kernel.io_uring_disabled=0, or restart the program: it then does without io_uring',
+    advice:
+      'sysctl kernel.io_uring_disabled=0, and nothing else in /etc/sysctl.d, or restart the program: it then does without io_uring',
   },
   {
     pattern: /io_uring/,

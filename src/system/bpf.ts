@@ -43,8 +43,8 @@ function callWith(which: number, words: readonly number[]): number {
 const MOST_SIGNALS = 100;
 
 /**
- * The kernel gives up looking at a program, with EAGAIN, when a signal comes (do_check, kernel/bpf/verifier.c):
- * it is for the caller to load it once more.
+ * The kernel gives up looking at a program, with EAGAIN, when a signal comes (do_check,
+ * kernel/bpf/verifier.c): it is for the caller to load it once more.
  *
  * @param once loads it, as a function of libc that gives an errno with its sign changed
  */
