@@ -17,7 +17,14 @@ import { PROT_READ, PROT_WRITE } from '../../system/abi.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
-import { ahead, type RingState, ringProblem, secondsToCount, togetherProblem } from '../io-uring-state.ts';
+import {
+  ahead,
+  type RingState,
+  ringProblem,
+  secondsToCount,
+  secondsTogether,
+  togetherProblem,
+} from '../io-uring-state.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders/holders.ts';
 import { FileRefusal } from './refusal.ts';
@@ -191,6 +198,26 @@ function problemOf(
   return references > known ? 'that others hold as well' : undefined;
 }
 
+/** The rings that a process has again, with its descriptors of each. */
+function ringsOf(
+  context: CaptureContext,
+  pid: number,
+): { readonly found: FoundRing; readonly descriptors: ReadonlySet<number> }[] {
+  return [...context.of(Rings).found].flatMap(([address, found]) => {
+    const holders = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
+    const isKept = holders.length > 0 && context.opened.get(address) === found.ring;
+    return isKept ? [{ found, descriptors: new Set(holders.map(({ fd }) => fd)) }] : [];
+  });
+}
+
+/** See `FileCapture.ringSeconds`. */
+export function ringSeconds(context: CaptureContext, pid: number, vmas: readonly Vma[]): number {
+  return secondsTogether(
+    ringsOf(context, pid).map(({ found }) => found.seconds),
+    vmas,
+  );
+}
+
 /** See `FileCapture.ringProblems`. */
 export function ringProblems(
   context: CaptureContext,
@@ -198,11 +225,7 @@ export function ringProblems(
   vmas: readonly Vma[],
   waits: readonly (number | undefined)[],
 ): string[] {
-  const own = [...context.of(Rings).found].flatMap(([address, found]) => {
-    const holders = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
-    const isKept = holders.length > 0 && context.opened.get(address) === found.ring;
-    return isKept ? [{ found, descriptors: new Set(holders.map(({ fd }) => fd)) }] : [];
-  });
+  const own = ringsOf(context, pid);
   if (own.length === 0) return [];
   const problems = own.flatMap(({ found, descriptors }) => {
     const problem = problemOf(found, descriptors, vmas, waits);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { CaptureContext } from '../../../src/capture/files/context.ts';
-import { captureIoUring, mapIoUring, ringProblems } from '../../../src/capture/files/io-uring.ts';
+import { captureIoUring, mapIoUring, ringProblems, ringSeconds } from '../../../src/capture/files/io-uring.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
 import { outsideProblem } from '../../../src/capture/memory/memory-attributes.ts';
 import { type File, fileStruct } from '../../../src/linux/fs.ts';
@@ -115,7 +115,10 @@ for (const release of releases) {
         [...rings],
         [{ address: 0, pages: 1, physical: made.kernel.memory.translate(made.rings) }],
       );
-      assert.deepEqual(ringProblems(made.context, PID, made.areas(), [5]), []);
+      const areas = made.areas();
+      assert.deepEqual(ringProblems(made.context, PID, areas, [5]), []);
+      assert.ok(ringSeconds(made.context, PID, areas) > 0);
+      assert.equal(ringSeconds(made.context, OTHER, areas), 0);
     });
 
     test('belong to a thread that alone may use them, as long as it lives', () => {
