@@ -27,7 +27,7 @@ import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
-import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
+import { captureIntervalTimers, capturePosixTimers, clockRepairs, timerProblems } from './timers.ts';
 
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
@@ -236,7 +236,8 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   if (forProcedure) timers.timers = withoutTimersOf(gone, timers.timers, findings);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
-  findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
+  const kinds = { intervalTimers, posixTimers: timers.timers };
+  findings.reasons.push(...timers.problems, ...timerProblems(source.clocks, threads, kinds));
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
