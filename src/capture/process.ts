@@ -243,7 +243,9 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
   ofTheMoment(findings, kernel.isAlive ? 'passing' : undefined, () =>
-    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitsForFiles(kernel, own))),
+    findings.reasons.push(
+      ...files.ringProblems(group.pid, memory.vmas, waitsForFiles(kernel, own, source.running)),
+    ),
   );
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];
