@@ -19,6 +19,8 @@ export interface RingState {
 export interface RingProblem {
   readonly why: string;
   readonly moment?: Moment;
+  /** The counts that disagree: no sound ring has them, unless it was changed while it was read. */
+  readonly unsound?: string;
 }
 
 /** Those that io_uring_setup(2) can be given again. */
@@ -102,6 +104,12 @@ function isSound({ context, rings }: RingState): boolean {
   );
 }
 
+function countsOf({ context, rings }: RingState): string {
+  const { sqHead, sqTail, cqHead, cqTail } = rings;
+  const { cached_sq_head, cached_cq_tail } = context;
+  return `it has counted ${cached_sq_head} and ${cached_cq_tail}, its rings ${sqHead} to ${sqTail} and ${cqHead} to ${cqTail}`;
+}
+
 /**
  * Seconds for a request that does nothing, and for a system call that makes some of them; measured, with
  * room.
@@ -159,7 +167,7 @@ export function ringProblem(state: RingState): RingProblem | undefined {
   if (context.drain_active !== 0 || context.drain_next !== 0)
     return { why: 'whose next request waits for all before it', moment: 'passing' };
   if (rings.sq_flags !== 0) return { why: 'that has something to do', moment: 'passing' };
-  if (!isSound(state)) return { why: 'whose rings are damaged' };
+  if (!isSound(state)) return { why: 'whose rings are damaged', unsound: countsOf(state) };
   const counted = countProblem(state);
   return counted === undefined ? undefined : { why: counted };
 }
