@@ -102,6 +102,8 @@ export interface FileCapture {
    * @param waits of its threads; see `waitsForFiles`
    */
   ringProblems(pid: number, vmas: readonly Vma[], waits: readonly (number | undefined)[]): readonly string[];
+  /** Seconds in which a process makes its rings again; 0 if it has none. */
+  ringSeconds(pid: number, vmas: readonly Vma[]): number;
   /** File id of an executable (`mm->exe_file`). Throws a typed error with the reason if it cannot be had. */
   exeFile(file: bigint, pid: number): number;
   /** File id of a directory (`fs->root`, `fs->pwd`): address of the struct path. Throws as `exeFile`. */

@@ -19,6 +19,8 @@ export interface RingState {
 export interface RingProblem {
   readonly why: string;
   readonly moment?: Moment;
+  /** The counts that disagree: no sound ring has them, unless it was changed while it was read. */
+  readonly unsound?: string;
 }
 
 /** Those that io_uring_setup(2) can be given again. */
@@ -102,6 +104,12 @@ function isSound({ context, rings }: RingState): boolean {
   );
 }
 
+function countsOf({ context, rings }: RingState): string {
+  const { sqHead, sqTail, cqHead, cqTail } = rings;
+  const { cached_sq_head, cached_cq_tail } = context;
+  return `it has counted ${cached_sq_head} and ${cached_cq_tail}, its rings ${sqHead} to ${sqTail} and ${cqHead} to ${cqTail}`;
+}
+
 /**
  * Seconds for a request that does nothing, and for a system call that makes some of them; measured, with
  * room.
@@ -110,8 +118,13 @@ const REQUEST_SECONDS = 100e-9;
 const CALL_SECONDS = 20e-6;
 /** The same if only one thread may make them, and is made to: two stops of a tracee. */
 const TRACED_CALL_SECONDS = 4e-3;
-/** A process waits so long for its rings at most. */
+/** A process waits so long for its rings at most, and so do all of its group. */
 const LONGEST_SECONDS = 60;
+/**
+ * All groups of a capture together: a program that restores, or one that does so in a sandbox, is ended when
+ * its minutes are over, and whatever it holds with it (`time-limit-minutes`, SANDBOX_MINUTES).
+ */
+const LONGEST_SECONDS_OF_ALL = 300;
 /** How many areas a process may have (vm.max_map_count, if nobody has set it). */
 const MOST_AREAS = 65_530;
 /** To keep a gap between areas from being chosen for a ring: mmap(2), and munmap(2). */
@@ -154,26 +167,64 @@ export function ringProblem(state: RingState): RingProblem | undefined {
   if (context.drain_active !== 0 || context.drain_next !== 0)
     return { why: 'whose next request waits for all before it', moment: 'passing' };
   if (rings.sq_flags !== 0) return { why: 'that has something to do', moment: 'passing' };
-  if (!isSound(state)) return { why: 'whose rings are damaged' };
+  if (!isSound(state)) return { why: 'whose rings are damaged', unsound: countsOf(state) };
   const counted = countProblem(state);
   return counted === undefined ? undefined : { why: counted };
 }
 
+interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+function gapsBetween(areas: readonly Span[]): number {
+  return areas.filter(({ start }, i) => i > 0 && start > (areas[i - 1]?.end ?? 0)).length;
+}
+
 /**
- * Why rings cannot be had again all together; undefined if they can. Each gap between areas is closed while
- * they are mapped.
+ * Seconds in which a process has its rings again; see `togetherProblem`. Each gap between areas is closed
+ * while they are mapped.
+ */
+export function secondsTogether(seconds: readonly number[], areas: readonly Span[]): number {
+  if (seconds.length === 0) return 0;
+  const ofGaps = gapsBetween(areas) * CALLS_FOR_GAP * TRACED_CALL_SECONDS;
+  return seconds.reduce((all, one) => all + one, 0) + ofGaps;
+}
+
+/**
+ * Why rings of a process cannot be had again all together; undefined if they can.
  *
  * @param seconds how long it takes to count in each; see `secondsToCount`
  * @param areas of the process, by rising addresses
  */
-export function togetherProblem(
-  seconds: readonly number[],
-  areas: readonly { readonly start: number; readonly end: number }[],
-): string | undefined {
-  const gaps = areas.filter(({ start }, i) => i > 0 && start > (areas[i - 1]?.end ?? 0)).length;
+export function togetherProblem(seconds: readonly number[], areas: readonly Span[]): string | undefined {
+  const gaps = gapsBetween(areas);
   // One before all areas, and one behind them.
   if (areas.length + gaps + 2 > MOST_AREAS) return `has io_urings among too many areas (${areas.length})`;
-  const sum = seconds.reduce((all, one) => all + one, 0) + gaps * CALLS_FOR_GAP * TRACED_CALL_SECONDS;
+  const sum = secondsTogether(seconds, areas);
   if (sum <= LONGEST_SECONDS) return undefined;
   return `has io_urings that take ${Math.ceil(sum)} s to make again: ${seconds.length} to count in, and ${gaps} gaps between areas`;
+}
+
+/**
+ * The time for the rings of all groups of a capture: one process makes its own after the other. Who asks
+ * first has it.
+ */
+export class RingBudget {
+  #taken = 0;
+
+  /**
+   * Why a group cannot have its rings again, or undefined: then the time is taken.
+   *
+   * @param seconds of all its processes; see `secondsTogether`
+   */
+  take(seconds: number): string | undefined {
+    if (seconds === 0) return undefined;
+    const takes = `is in a group whose io_urings take ${Math.ceil(seconds)} s to make again`;
+    if (seconds > LONGEST_SECONDS) return `${takes}, one process after the other`;
+    if (this.#taken + seconds > LONGEST_SECONDS_OF_ALL)
+      return `${takes}, after ${Math.ceil(this.#taken)} s for those of other groups`;
+    this.#taken += seconds;
+    return undefined;
+  }
 }

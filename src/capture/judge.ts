@@ -4,6 +4,7 @@ import { momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../mod
 import { attempt } from './attempt.ts';
 import type { FreePids } from './free-pids.ts';
 import { groupProcesses, type Member } from './groups.ts';
+import { RingBudget } from './io-uring-state.ts';
 import { procedureReasons } from './procedure/in-sandbox.ts';
 import type { ProcessSource } from './process.ts';
 import { captureSandbox } from './sandbox.ts';
@@ -53,6 +54,7 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
   const alone: number[] = [];
+  const budget = new RingBudget();
   for (const members of groups) {
     const culprits = members.filter((member) => isCulprit(member, terms));
     const processes = members.filter(isWhole);
@@ -76,8 +78,13 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
       const id = members[0]?.pid ?? 0;
       const group = { id, freePid: source.freePids.next(), processes, ...captured, clocks: source.clocks };
       const called = procedureReasons(source.kernel, group);
-      if (called.size === 0) kept.push(group);
-      else refused.push(...withReasons(members, called, ties));
+      if (called.size > 0) {
+        refused.push(...withReasons(members, called, ties));
+        continue;
+      }
+      const late = budget.take(secondsForRings(source, processes));
+      if (late === undefined) kept.push(group);
+      else refuse(late);
       continue;
     }
     // Who is tied to others comes back when these do.
@@ -94,6 +101,11 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
     }
   }
   return { groups: kept, refused, ties, alone };
+}
+
+/** Its processes make their rings one after the other. */
+function secondsForRings({ files }: ProcessSource, processes: readonly Process[]): number {
+  return processes.reduce((sum, { pid, memory }) => sum + files.ringSeconds(pid, memory?.vmas ?? []), 0);
 }
 
 /** What a group has besides its processes. */

@@ -27,7 +27,7 @@ import type { Sandboxes } from './sandboxes.ts';
 import { processNotes } from './task-attributes.ts';
 import { parentPid, type TaskGroup } from './tasks.ts';
 import { captureThread } from './thread.ts';
-import { captureIntervalTimers, capturePosixTimers, clockProblems, clockRepairs } from './timers.ts';
+import { captureIntervalTimers, capturePosixTimers, clockRepairs, timerProblems } from './timers.ts';
 
 /** What the capture of all processes has in common. */
 export interface ProcessSource extends ThreadSource {
@@ -236,13 +236,16 @@ export function captureProcess(source: ProcessSource, group: TaskGroup, findings
   const timers = capturePosixTimers(kernel, signal, threads, source.clocks);
   if (forProcedure) timers.timers = withoutTimersOf(gone, timers.timers, findings);
   const intervalTimers = captureIntervalTimers(kernel, signal, threads, source.clocks);
-  findings.reasons.push(...timers.problems, ...clockProblems(source.clocks, intervalTimers, timers.timers));
+  const kinds = { intervalTimers, posixTimers: timers.timers };
+  findings.reasons.push(...timers.problems, ...timerProblems(source.clocks, threads, kinds));
   findings.notes.push(...timers.notes);
   const pending = capturePending(kernel, signal.sharedPendingList, signal.sharedPendingSignal);
   if (pending.killed) refuseForNow(findings, 'was being killed', 'passing');
   const memory = captureMemory(source, group, kept, findings);
   ofTheMoment(findings, kernel.isAlive ? 'passing' : undefined, () =>
-    findings.reasons.push(...files.ringProblems(group.pid, memory.vmas, waitsForFiles(kernel, own))),
+    findings.reasons.push(
+      ...files.ringProblems(group.pid, memory.vmas, waitsForFiles(kernel, own, source.running)),
+    ),
   );
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(leader.mm));
   const patches: MemoryPatch[] = [];

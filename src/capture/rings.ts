@@ -1,5 +1,7 @@
 import { taskPtRegs } from '../linux/arch/index.ts';
+import { wasInUserMode } from '../linux/current.ts';
 import { ioUringTaskStruct, requestsOfTask } from '../linux/io-uring-types.ts';
+import type { RunningTasks } from '../linux/readers/running-tasks.ts';
 import { PF, type Task } from '../linux/sched.ts';
 import { type Findings, refuseForNow } from '../model/verdict.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
@@ -59,16 +61,20 @@ const POLLS = ['poll', 'ppoll', 'select', 'pselect6', 'restart_syscall'] as cons
 
 /**
  * The waits of threads that may hold an open file: the descriptor of one in io_uring_enter(2), undefined for
- * one that waits for several.
+ * one that waits for several. A thread in user mode on a CPU waits in none: the registers on its kernel stack
+ * are those of a call that has ended.
  */
 export function waitsForFiles(
   kernel: Kernel,
-  threads: readonly Pick<Task, 'stack'>[],
+  threads: readonly Pick<Task, 'address' | 'pid' | 'stack'>[],
+  { cpuOf }: Pick<RunningTasks, 'cpuOf'>,
 ): (number | undefined)[] {
   const { systemCalls } = kernel.architecture;
   const enter = systemCalls.number('io_uring_enter');
   const polls = new Set(POLLS.map((name) => systemCalls.number(name)));
-  return threads.flatMap(({ stack }) => {
+  return threads.flatMap(({ address, pid, stack }) => {
+    const cpu = cpuOf.get(address);
+    if (cpu !== undefined && wasInUserMode(kernel, cpu, pid) === true) return [];
     const registers = taskPtRegs(kernel, stack);
     const number = Number(BigInt.asIntN(64, registers.orig_ax));
     if (number === enter) return [Number(BigInt.asUintN(32, registers.di))];

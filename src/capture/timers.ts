@@ -7,6 +7,7 @@ import { CLOCK, type Clocks } from '../linux/timekeeping.ts';
 import type { IntervalTimer, PosixTimer, Process } from '../model/process.ts';
 import type { Repair } from '../model/verdict.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
+import { isRingWorker } from './rings.ts';
 
 /** Nanoseconds to microseconds, rounded up: an armed timer stays armed. */
 function microseconds(nanoseconds: bigint): number {
@@ -85,7 +86,11 @@ function lateTimer(id: number): string {
   return `its timer ${id} (timer_create), set to a time of day, goes off later by as long as the system was away`;
 }
 
-/** POSIX timers, and reasons why one of them cannot be restored. */
+/**
+ * POSIX timers, and reasons why one of them cannot be restored.
+ *
+ * @param threads all of them: the CPU time of a process is that of its workers too
+ */
 export function capturePosixTimers(
   kernel: Kernel,
   signal: Signal,
@@ -114,8 +119,19 @@ export function capturePosixTimers(
   return { timers, problems, notes };
 }
 
+/**
+ * Timers that count the CPU time of a worker of a ring, or notify one: it has a number, by which CRIU would
+ * have to name it, and is not brought back. Others take its place.
+ */
+function workerProblems(threads: readonly Task[], timers: readonly PosixTimer[]): string[] {
+  const workers = new Set<number | undefined>(threads.filter(isRingWorker).map(({ pid }) => pid));
+  const isOfOne = ({ clock, notifyThread }: PosixTimer): boolean =>
+    workers.has(threadOfClock(clock)) || workers.has(notifyThread);
+  return timers.some(isOfOne) ? ['has a timer for a worker of an io_uring'] : [];
+}
+
 /** Timers that count down on a clock which is known too badly; CPU time is no such clock. */
-export function clockProblems(
+function clockProblems(
   clocks: Clocks,
   { real }: Process['intervalTimers'],
   timers: readonly PosixTimer[],
@@ -127,6 +143,15 @@ export function clockProblems(
   return real.remainingMicroseconds > 0 || timers.some(isSet)
     ? [`has a timer that is set, and ${coarse}`]
     : [];
+}
+
+/** Why timers that are kept cannot be had again, by what else is known of their process. */
+export function timerProblems(
+  clocks: Clocks,
+  threads: readonly Task[],
+  { intervalTimers, posixTimers }: Pick<Process, 'intervalTimers' | 'posixTimers'>,
+): string[] {
+  return [...workerProblems(threads, posixTimers), ...clockProblems(clocks, intervalTimers, posixTimers)];
 }
 
 /** What was believed instead of the timekeeper, for every process: all see the clocks. */

@@ -102,6 +102,12 @@ const table: readonly Advice[] = [
       'PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectHostname= and the like (systemd.exec(5))',
   },
   {
+    pattern: /unix socket connected to .*, which cannot be made: that is bound later/,
+    advice:
+      'the file of the socket was renamed after it was bound, and CRIU connects by name: let the server bind it under the name ' +
+      'that its clients use, or the clients connect to the name that it was bound as',
+  },
+  {
     pattern: /others than root can write|that is bound later|JoinsNamespaceOf/,
     advice:
       'in its sandbox a service comes back without sockets of which the file is deleted, and without connections by name to ' +
@@ -145,11 +151,11 @@ const table: readonly Advice[] = [
   },
   {
     pattern:
-      /requests in flight|(ring|io_uring that) was being changed|(set|queue) \d+, which was being changed/,
+      /requests in flight|io_uring that has something to do|whose next request waits for all before it|(ring|io_uring that) was being changed|(set|queue) \d+, which was being changed/,
     advice: MOMENT,
   },
   {
-    pattern: /io_uring that has taken \d+ requests|io_urings that take \d+ s/,
+    pattern: /io_uring that has taken \d+ requests|io_urings (that )?take \d+ s/,
     advice: 'a program that is started anew counts from 0: restart it when that can be done',
   },
   {

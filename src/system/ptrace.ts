@@ -12,6 +12,8 @@ export const PTRACE_PEEKSIGINFO = 0x4209;
 export const PTRACE_GETSIGMASK = 0x420a;
 export const PTRACE_SETSIGMASK = 0x420b;
 export const PTRACE_O_TRACESYSGOOD = 1;
+/** Who is traced is killed when its tracer ends, until it is let go. */
+export const PTRACE_O_EXITKILL = 1 << 20;
 /** Of root alone, with CONFIG_CHECKPOINT_RESTORE. */
 export const PTRACE_O_SUSPEND_SECCOMP = 1 << 21;
 export const PTRACE_PEEKSIGINFO_SHARED = 1;

@@ -214,10 +214,15 @@ for (const release of releases) {
           kernel.set('pt_regs', address, 'orig_ax', systemCalls.number(name) ?? assert.fail());
           // Of a descriptor the low half counts.
           kernel.set('pt_regs', address, 'di', (7n << 32n) + BigInt(i + 5));
-          return { stack };
+          return { address: BigInt(i + 1), pid: 100 + i, stack };
         },
       );
-      assert.deepEqual(waitsForFiles(kernel, threads), [5, undefined, undefined, 9]);
+      const nowhere = { cpuOf: new Map<bigint, number>() };
+      assert.deepEqual(waitsForFiles(kernel, threads, nowhere), [5, undefined, undefined, 9]);
+      // Two on CPUs, of which the first is in user mode: it has left its call.
+      kernel.cpuNotes.push({ pid: 100, registers: { cs: 0x33n } }, { pid: 104, registers: { cs: 0x10n } });
+      const running = { cpuOf: new Map([[1n, 0] as const, [5n, 1] as const]) };
+      assert.deepEqual(waitsForFiles(kernel, threads, running), [undefined, undefined, 9]);
     });
 
     test('are counted by the thread that makes them, some ahead', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type JudgeSource, judge, type LostProcess } from '../../src/capture/judge.ts';
+import type { Process } from '../../src/model/process.ts';
 import { newFindings } from '../../src/model/verdict.ts';
 
 const APART = 'belongs together with processes in another sandbox';
@@ -21,6 +22,46 @@ test('who belongs together with others in another sandbox keeps the reasons of i
     [
       [7, ['has a device open', APART]],
       [8, [APART]],
+    ],
+  );
+});
+
+test('rings take the time of their whole group, and of all groups', () => {
+  const seconds = new Map([
+    ...[10, 11].map((pid) => [pid, 30] as const),
+    ...[20, 21].map((pid) => [pid, 31] as const),
+    ...[30, 40, 50, 60].map((pid) => [pid, 59.5] as const),
+    ...([
+      [70, 2],
+      [80, 3],
+    ] as const),
+  ]);
+  const living = [...seconds.keys(), 90].map((pid) => {
+    const session = pid - (pid % 10);
+    const ids = { pid, ppid: 1, pgid: session, sid: session };
+    return { ...ids, comm: 'x', memory: undefined, findings: newFindings() } as unknown as Process;
+  });
+  const files = { edges: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
+  const parts = { group: () => ({ files: { memfds: [], files: [] } }) };
+  const others = { homes: { of: () => undefined }, freePids: { next: () => 5 } };
+  const { groups, refused } = judge(
+    { ...others, files: { ...files, ...parts } } as unknown as JudgeSource,
+    living,
+    {},
+  );
+  // Who needs no time, or less than is left, comes back after one that has none.
+  assert.deepEqual(
+    groups.map(({ id }) => id),
+    [10, 30, 40, 50, 60, 70, 90],
+  );
+  const together = 'is in a group whose io_urings take 62 s to make again, one process after the other';
+  const late = 'is in a group whose io_urings take 3 s to make again, after 300 s for those of other groups';
+  assert.deepEqual(
+    refused.map(({ pid, reasons }) => [pid, reasons]),
+    [
+      [20, [together]],
+      [21, [together]],
+      [80, [late]],
     ],
   );
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
-import { capturePosixTimers, realTimeLeft, threadOfClock } from '../../src/capture/timers.ts';
+import { capturePosixTimers, realTimeLeft, threadOfClock, timerProblems } from '../../src/capture/timers.ts';
 import { cpuTimeLeft, timeLeft } from '../../src/linux/posix-timers.ts';
 import { taskStruct } from '../../src/linux/sched.ts';
 import { signalStruct } from '../../src/linux/signal.ts';
@@ -69,6 +69,7 @@ describe('a timer on CPU time', () => {
         clock: number,
         task: bigint,
         more: Readonly<Record<string, bigint | number>> = { 'it.cpu.head': 1n },
+        threads = tasks,
       ) {
         const signal = kernel.allocate('signal_struct');
         const timer = kernel.allocate('k_itimer');
@@ -84,10 +85,13 @@ describe('a timer on CPU time', () => {
         const { timers, problems } = capturePosixTimers(
           kernel,
           kernel.bind(signalStruct).at(signal),
-          tasks,
+          threads,
           clocks,
         );
         const [{ clock: made, remainingNanoseconds, notifyThread } = assert.fail()] = timers;
+        const none = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
+        const intervalTimers = { real: none, virtual: none, prof: none };
+        problems.push(...timerProblems(clocks, threads, { intervalTimers, posixTimers: timers }));
         return { problems, made, left: remainingNanoseconds, notifyThread };
       }
 
@@ -136,6 +140,19 @@ describe('a timer on CPU time', () => {
         ]);
         const found = captured(own, worker, { ...notifying, it_pid: numberOf(worker) });
         assert.deepEqual([found.problems, found.notifyThread], [[], WORKER]);
+      });
+
+      test('of a worker of an io_uring, or that notifies one, is refused: others take its place', () => {
+        const ioWorker = processes.addThread(LEADER, WORKER + 1);
+        // PF_IO_WORKER
+        kernel.set('task_struct', ioWorker, 'flags', 0x10);
+        const found = (clock: number, task: bigint, more?: Readonly<Record<string, bigint | number>>) =>
+          captured(clock, task, more, [...tasks, kernel.bind(taskStruct).at(ioWorker)]).problems;
+        const refused = ['has a timer for a worker of an io_uring'];
+        assert.deepEqual(found(-2, ioWorker), refused);
+        const notifying = { it_sigev_notify: 4, it_pid: numberOf(ioWorker) };
+        assert.deepEqual(found(-2, worker, notifying), refused);
+        assert.deepEqual(found(-2, worker), []);
       });
 
       test('of another process, or of a kind that nobody else counts, is refused', () => {

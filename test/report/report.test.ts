@@ -182,6 +182,8 @@ test('registers that no stage zero saved have a remedy, and a moment that tells 
     'has memory protection keys (pkey_alloc) and was on a CPU, which had its rights to them',
     'has an io_uring with requests in flight (fd 4)',
     'has an io_uring that was being changed (fd 4)',
+    'has an io_uring that has something to do (fd 4)',
+    'has an io_uring whose next request waits for all before it (fd 4)',
   ])
     assert.match(adviceFor(reason) ?? '', /a matter of the moment/);
 });
@@ -189,9 +191,17 @@ test('registers that no stage zero saved have a remedy, and a moment that tells 
 test('an io_uring that has counted too far is made anew with its program, others have another remedy', () => {
   assert.match(adviceFor('has an io_uring that has taken 4 requests: counting ...') ?? '', /counts from 0/);
   assert.match(adviceFor('has io_urings that take 75 s to make again: 3 ...') ?? '', /counts from 0/);
+  const inGroup = 'is in a group whose io_urings take 75 s to make again, one process after the other';
+  assert.match(adviceFor(inGroup) ?? '', /counts from 0/);
   const disabled = 'has an io_uring, and kernel.io_uring_disabled is 2 by now';
   assert.match(adviceFor(disabled) ?? '', /io_uring_disabled=0, or restart/);
   assert.match(adviceFor('has an io_uring with registered files') ?? '', /do without io_uring/);
+});
+
+test('a connection to a socket that was renamed has another remedy outside of a sandbox than in one', () => {
+  const outside = 'has a unix socket connected to /run/x, which cannot be made: that is bound later';
+  assert.match(adviceFor(outside) ?? '', /renamed after it was bound/);
+  assert.match(adviceFor('its sandbox has /run/x: that is bound later') ?? '', /sandbox/);
 });
 
 test('the remedy for memory in swap is one that helps: another area, another disk, none at all', () => {

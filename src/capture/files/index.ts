@@ -5,7 +5,7 @@ import { makeParts } from '../parts.ts';
 import { sharedParts } from '../shared-resources.ts';
 import type { CaptureContext } from './context.ts';
 import { groupFiles, selectFiles } from './group.ts';
-import { ringProblems } from './io-uring.ts';
+import { ringProblems, ringSeconds } from './io-uring.ts';
 import { collectors } from './kinds.ts';
 import { captureDirectory, captureExecutable, captureMapped } from './mapped.ts';
 import { captureTable } from './table.ts';
@@ -41,6 +41,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
     repairs: context.repairs,
     mappedFile: (file, use) => captureMapped(context, file, use),
     ringProblems: (pid, vmas, waits) => ringProblems(context, pid, vmas, waits),
+    ringSeconds: (pid, vmas) => ringSeconds(context, pid, vmas),
     exeFile: (file, pid) => captureExecutable(context, file, pid),
     directory: (path, pid) => captureDirectory(context, path, pid),
     group: (pids) => {

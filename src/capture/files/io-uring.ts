@@ -1,3 +1,4 @@
+import { settled } from '../../linux/container.ts';
 import { openFlags } from '../../linux/file.ts';
 import type { File } from '../../linux/fs.ts';
 import {
@@ -15,9 +16,18 @@ import type { Vma } from '../../model/memory.ts';
 import { joinRuns, listedRuns, type PageRuns } from '../../model/page-runs.ts';
 import { PROT_READ, PROT_WRITE } from '../../system/abi.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
+import { ChangingError, ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
-import { ahead, type RingState, ringProblem, secondsToCount, togetherProblem } from '../io-uring-state.ts';
+import {
+  ahead,
+  type RingProblem,
+  type RingState,
+  ringProblem,
+  secondsToCount,
+  secondsTogether,
+  togetherProblem,
+} from '../io-uring-state.ts';
 import type { CaptureContext } from './context.ts';
 import { showHolder } from './holders/holders.ts';
 import { FileRefusal } from './refusal.ts';
@@ -46,14 +56,39 @@ class Rings {
   readonly found = new Map<bigint, FoundRing>();
 }
 
-function stateOf(kernel: Kernel, context: IoRingCtx): RingState {
+function stateOf(kernel: Kernel, context: IoRingCtx, rings: IoRings): RingState {
   const lists = [context.cq_overflow_list, context.timeout_list, context.ltimeout_list, context.defer_list];
   return {
     context,
-    rings: kernel.bind(ioRingsStruct).at(context.rings),
+    rings,
     inUse: requestsInUse(kernel, context),
     hasWaiting: lists.some((list) => !listEmpty(kernel, list)),
   };
+}
+
+/**
+ * What the kernel keeps of a ring and what the program sees of it, of one moment. A living kernel may change
+ * it while it is read. Throws a FileRefusal if it cannot be had again.
+ */
+function readRing(kernel: Kernel, address: bigint): { ctx: IoRingCtx; rings: IoRings } {
+  let problem: RingProblem | undefined;
+  const read = () => {
+    problem = undefined;
+    const ctx = kernel.bind(ioRingCtxStruct).at(address);
+    const rings = kernel.bind(ioRingsStruct).at(ctx.rings);
+    problem = ringProblem(stateOf(kernel, ctx, rings));
+    if (problem?.unsound !== undefined) throw new ContainerError('io_ring_ctx', address, problem.unsound);
+    if (problem !== undefined) throw new FileRefusal(`${NAME} ${problem.why}`, problem.moment);
+    return { ctx, rings };
+  };
+  try {
+    return settled(kernel, read);
+  } catch (error) {
+    if (!(error instanceof ContainerError) || problem?.unsound === undefined) throw error;
+    throw error instanceof ChangingError
+      ? new FileRefusal(`${NAME} that changes while it is read`, 'passing')
+      : new FileRefusal(`${NAME} ${problem.why}`);
+  }
 }
 
 /** Whole pages of the kernel that begin at an address of its own. */
@@ -128,14 +163,11 @@ export function captureIoUring(context: CaptureContext, file: File): IoUring {
   const pid = ownerOf(context, file);
   if (context.forProcedure.has(pid)) throw new FileRefusal('has an open io_uring');
   checkAllowed(kernel);
-  const ctx = kernel.bind(ioRingCtxStruct).at(file.private_data);
-  const problem = ringProblem(stateOf(kernel, ctx));
-  if (problem !== undefined) throw new FileRefusal(`${NAME} ${problem.why}`, problem.moment);
+  const { ctx, rings } = readRing(kernel, file.private_data);
   if (file.f_ep !== 0n) throw new FileRefusal(`${NAME} that an epoll watches`);
   const common = context.common(file);
   if (common.flags !== FILE_FLAGS || common.owner.pid !== 0)
     throw new FileRefusal(`${NAME} whose file was set otherwise (fcntl)`);
-  const rings = kernel.bind(ioRingsStruct).at(ctx.rings);
   const offsets = offsetsOf(rings, ctx.sq_array);
   checkSizes(ctx, offsets);
   const ring: IoUring = {
@@ -191,6 +223,26 @@ function problemOf(
   return references > known ? 'that others hold as well' : undefined;
 }
 
+/** The rings that a process has again, with its descriptors of each. */
+function ringsOf(
+  context: CaptureContext,
+  pid: number,
+): { readonly found: FoundRing; readonly descriptors: ReadonlySet<number> }[] {
+  return [...context.of(Rings).found].flatMap(([address, found]) => {
+    const holders = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
+    const isKept = holders.length > 0 && context.opened.get(address) === found.ring;
+    return isKept ? [{ found, descriptors: new Set(holders.map(({ fd }) => fd)) }] : [];
+  });
+}
+
+/** See `FileCapture.ringSeconds`. */
+export function ringSeconds(context: CaptureContext, pid: number, vmas: readonly Vma[]): number {
+  return secondsTogether(
+    ringsOf(context, pid).map(({ found }) => found.seconds),
+    vmas,
+  );
+}
+
 /** See `FileCapture.ringProblems`. */
 export function ringProblems(
   context: CaptureContext,
@@ -198,11 +250,7 @@ export function ringProblems(
   vmas: readonly Vma[],
   waits: readonly (number | undefined)[],
 ): string[] {
-  const own = [...context.of(Rings).found].flatMap(([address, found]) => {
-    const holders = context.system.holdersOfFile(address).filter((holder) => holder.pid === pid);
-    const isKept = holders.length > 0 && context.opened.get(address) === found.ring;
-    return isKept ? [{ found, descriptors: new Set(holders.map(({ fd }) => fd)) }] : [];
-  });
+  const own = ringsOf(context, pid);
   if (own.length === 0) return [];
   const problems = own.flatMap(({ found, descriptors }) => {
     const problem = problemOf(found, descriptors, vmas, waits);

@@ -10,6 +10,7 @@ import {
   PTRACE_GETREGS,
   PTRACE_GETSIGMASK,
   PTRACE_INTERRUPT,
+  PTRACE_O_EXITKILL,
   PTRACE_O_SUSPEND_SECCOMP,
   PTRACE_O_TRACESYSGOOD,
   PTRACE_PEEKSIGINFO,
@@ -68,10 +69,14 @@ export function areasOf(pid: number): Area[] {
   });
 }
 
-/** A thread's own filters must not stand in the way of the calls that it is made to do (seccomp(2)). */
+/**
+ * A thread's own filters must not stand in the way of the calls that it is made to do (seccomp(2)). If this
+ * program ends meanwhile, the registers of such a call are all that it would go on with: it must not.
+ */
 function optionsFor(tid: number): number {
   const [, mode = '0'] = /^Seccomp:\t(\d)$/m.exec(readFileSync(`/proc/${tid}/status`, 'latin1')) ?? [];
-  return PTRACE_O_TRACESYSGOOD | (mode === '0' ? 0 : PTRACE_O_SUSPEND_SECCOMP);
+  const suspended = mode === '0' ? 0 : PTRACE_O_SUSPEND_SECCOMP;
+  return PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | suspended;
 }
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));

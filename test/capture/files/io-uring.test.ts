@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { CaptureContext } from '../../../src/capture/files/context.ts';
-import { captureIoUring, mapIoUring, ringProblems } from '../../../src/capture/files/io-uring.ts';
+import {
+  captureIoUring,
+  mapIoUring,
+  ringProblems,
+  ringSeconds,
+} from '../../../src/capture/files/io-uring.ts';
 import { FileRefusal } from '../../../src/capture/files/refusal.ts';
 import { outsideProblem } from '../../../src/capture/memory/memory-attributes.ts';
 import { type File, fileStruct } from '../../../src/linux/fs.ts';
@@ -115,7 +120,10 @@ for (const release of releases) {
         [...rings],
         [{ address: 0, pages: 1, physical: made.kernel.memory.translate(made.rings) }],
       );
-      assert.deepEqual(ringProblems(made.context, PID, made.areas(), [5]), []);
+      const areas = made.areas();
+      assert.deepEqual(ringProblems(made.context, PID, areas, [5]), []);
+      assert.ok(ringSeconds(made.context, PID, areas) > 0);
+      assert.equal(ringSeconds(made.context, OTHER, areas), 0);
     });
 
     test('belong to a thread that alone may use them, as long as it lives', () => {
@@ -159,6 +167,40 @@ for (const release of releases) {
       made.set('work_llist.first', 0n);
       made.set('sq_array', made.rings + BigInt(PAGE_SIZE - 16));
       assert.equal(made.refusal(), 'has an io_uring whose rings are damaged');
+    });
+
+    test('of a living kernel are read again where they were changed meanwhile', () => {
+      const made = new Made();
+      const { kernel } = made;
+      kernel.isAlive = true;
+      let tries = 0;
+      let headAt = (_: number): number => COUNTS.cached_sq_head;
+      Object.assign(kernel.physical, {
+        noteReads: () => {
+          kernel.set('io_rings', made.rings, 'sq.head', headAt(++tries));
+          return { forget: () => undefined, end: () => undefined };
+        },
+      });
+      const refusal = (at: typeof headAt): unknown => {
+        [tries, headAt] = [0, at];
+        try {
+          return made.capture().requests;
+        } catch (error) {
+          return error instanceof FileRefusal ? [error.reason, error.moment] : error;
+        }
+      };
+      assert.equal(
+        refusal((count) => (count < 3 ? 19 : 20)),
+        20,
+      );
+      assert.deepEqual(
+        refusal((count) => 20 - count),
+        ['has an io_uring that changes while it is read', 'passing'],
+      );
+      assert.deepEqual(
+        refusal(() => 19),
+        ['has an io_uring whose rings are damaged', undefined],
+      );
     });
 
     test('are refused if they are not mapped as a whole, or held by who is not known', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { clockProblems, clockRepairs } from '../../../src/capture/timers.ts';
+import { clockRepairs, timerProblems } from '../../../src/capture/timers.ts';
 import { crashTime } from '../../../src/linux/readers/clock-witnesses.ts';
 import { coarseness, readClocks } from '../../../src/linux/readers/clocks.ts';
 import { CLOCK } from '../../../src/linux/timekeeping.ts';
@@ -121,7 +121,10 @@ for (const release of releases) {
       assert.match(coarseness(clocks) ?? '', /known to about 10 s only/);
       const none = { intervalMicroseconds: 0, remainingMicroseconds: 0 };
       const timers = (remainingMicroseconds: number) =>
-        clockProblems(clocks, { real: { ...none, remainingMicroseconds }, virtual: none, prof: none }, []);
+        timerProblems(clocks, [], {
+          intervalTimers: { real: { ...none, remainingMicroseconds }, virtual: none, prof: none },
+          posixTimers: [],
+        });
       assert.deepEqual(timers(0), []);
       assert.deepEqual(timers(1), ['has a timer that is set, and the clocks are known to about 10 s only']);
     });
