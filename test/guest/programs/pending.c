@@ -206,6 +206,9 @@ static void show_timers(void) {
         int got = read(fd, &count, 8) == 8;
         MUST(timerfd_gettime(fd, &value) == 0);
         int armed = value.it_value.tv_sec != 0 || value.it_value.tv_nsec != 0;
+        // One that is due, and that the kernel has not come to yet, has 0 left as well: it can be read then.
+        struct pollfd again = {fd, POLLIN, 0};
+        if (!armed && kind == PERIODIC_UNREAD) armed = poll(&again, 1, 10000) == 1;
         fprintf(out, "timer %d %d %s: %s, %s\n", c, absolute, kinds[kind], !got ? "nothing to read" : count == 1 ? "read 1" : "read more", armed ? "armed" : "not armed");
       }
   struct itimerspec value;
