@@ -203,7 +203,8 @@ export function togetherProblem(seconds: readonly number[], areas: readonly Span
   if (areas.length + gaps + 2 > MOST_AREAS) return `has io_urings among too many areas (${areas.length})`;
   const sum = secondsTogether(seconds, areas);
   if (sum <= LONGEST_SECONDS) return undefined;
-  return `has io_urings that take ${Math.ceil(sum)} s to make again: ${seconds.length} to count in, and ${gaps} gaps between areas`;
+  const rings = seconds.length === 1 ? 'an io_uring that takes' : `${seconds.length} io_urings that take`;
+  return `has ${rings} ${Math.ceil(sum)} s to make again, with ${gaps} gaps between areas`;
 }
 
 /**

@@ -155,7 +155,7 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
-    pattern: /io_uring that has taken \d+ requests|io_urings (that )?take \d+ s/,
+    pattern: /io_uring that has taken \d+ requests|io_urings? (that )?takes? \d+ s/,
     advice: 'a program that is started anew counts from 0: restart it when that can be done',
   },
   {
