@@ -1,3 +1,5 @@
+import { ROOM_REMEDY } from './images-room.ts';
+
 /** What can be done about a kind of reason. */
 interface Advice {
   /** Sentences of this kind, as they follow after "the process". */
@@ -21,6 +23,10 @@ const MAY_BREAK =
 
 /** The first that matches counts: what is special stands before what is general. */
 const table: readonly Advice[] = [
+  {
+    pattern: /^its images need |^its images could not be written: .*ENOSPC|^has no room for its images/,
+    advice: ROOM_REMEDY,
+  },
   {
     pattern: /^is tied to |^belongs together with /,
     advice: 'it comes back when what it belongs to does: see the reasons of that process',

@@ -3,3 +3,5 @@ export const TMPFS_MAGIC = 0x0102_1994;
 export const RAMFS_MAGIC = 0x8584_58f6;
 /** That of a /proc. */
 export const PROC_SUPER_MAGIC = 0x9fa0;
+/** That of ext2, ext3 and ext4. */
+export const EXT_MAGIC = 0xef53;

@@ -6,6 +6,7 @@ import { ImageDirectory, writePreparation } from '../../criu/images/index.ts';
 import { type Preparation, readPreparation } from '../../criu/restore/index.ts';
 import type { FileToMake, TmpfsFiles } from '../../model/file.ts';
 import type { ProcessGroup } from '../../model/group.ts';
+import { type ImagesRoom, imagesRoom } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
 import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
@@ -29,8 +30,8 @@ const NAMED_PROBLEMS = 20;
 
 /**
  * Writes what is on the dead world's tmpfs mounts, but for what groups make themselves, into the directory of
- * the images. What cannot be read, or is more than the configuration allows, is noted; throws if it cannot be
- * written, and leaves nothing behind then.
+ * the images. What cannot be read, or is more than the configuration allows or there is room for, is noted;
+ * throws if it cannot be written, and leaves nothing behind then.
  */
 export function saveTmpfs(
   kernel: Kernel,
@@ -42,7 +43,7 @@ export function saveTmpfs(
   const pids = new Set(groups.flatMap(({ processes }) => processes.map(({ pid }) => pid)));
   const { points, mounts } = tmpfsPoints(kernel);
   const { files, pidFiles, problems } = captureTmpfs(kernel, points, mounts, pids);
-  const limited = withinLimit(withoutThoseOf(groups, files), limits['max-mebibytes']);
+  const limited = withinLimit(withoutThoseOf(groups, files), limits['max-mebibytes'], imagesRoom(images));
   noteProblems([...problems, ...limited.problems], report);
   const directory = join(images, 'tmpfs');
   try {
@@ -75,19 +76,27 @@ export function contentBytes({ runs }: FileToMake): number {
   return runs.pages * PAGE_SIZE;
 }
 
-/** The smallest files first, so that as many as possible are kept. */
+/**
+ * The smallest files first, so that as many as possible are kept.
+ * @param room what the images have left free
+ */
 export function withinLimit(
   files: TmpfsFiles,
   maxMebibytes: number,
+  { bytesForImages, directory }: Pick<ImagesRoom, 'bytesForImages' | 'directory'>,
 ): { files: TmpfsFiles; problems: string[] } {
-  let left = maxMebibytes * 2 ** 20;
+  const allowed = maxMebibytes * 2 ** 20;
+  let kept = 0;
   const problems: string[] = [];
   const filesToMake = files.filesToMake
     .toSorted((a, b) => contentBytes(a) - contentBytes(b))
     .filter((file) => {
-      left -= contentBytes(file);
-      if (left >= 0) return true;
-      problems.push(`${file.path}: more than tmpfs.max-mebibytes (${maxMebibytes}) in all`);
+      kept += contentBytes(file);
+      if (kept > allowed) {
+        problems.push(`${file.path}: more than tmpfs.max-mebibytes (${maxMebibytes}) in all`);
+      } else if (kept > bytesForImages) {
+        problems.push(`${file.path}: no room for it in ${directory}`);
+      } else return true;
       return false;
     });
   return { files: { ...files, filesToMake }, problems };

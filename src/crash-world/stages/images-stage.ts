@@ -1,10 +1,11 @@
-import { rmSync, statfsSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../../capture/crash-procedure.ts';
 import {
   applyCrashProcedures,
   describeGroupPlan,
   describeProcessPlan,
+  imagesSize,
   keepWithoutProcedures,
   type ProcedurePlan,
   writeImages,
@@ -12,7 +13,9 @@ import {
 import { readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import { endGroupImages, groupDirectory, makeImagesDirectory } from '../../report/images.ts';
+import { imagesRoom, roomProblem } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
+import { freeSpace } from '../../system/free-space.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { contentOf } from '../../vmcore/stored-pages.ts';
@@ -59,9 +62,17 @@ export function imagedPids(imaged: readonly ImagedGroup[]): number[] {
   return imaged.flatMap(({ group }) => group.processes.map(({ pid }) => pid));
 }
 
+/** A group does not fit into what is free; the message says how much is needed, and how much is there. */
+class NoRoomError extends Error {
+  override readonly name = 'NoRoomError';
+}
+
 /**
  * Writes the images of each group into a directory of its own, with the crash procedures of its processes
- * applied. A group that cannot be written is reported as failed, and leaves nothing behind.
+ * applied. A group that cannot be written is reported as failed, and leaves nothing behind. The smallest
+ * groups are written first: where there is not room for all, the largest do not come back, and no other is
+ * harmed. One that does not fit is not begun.
+ * @returns those that were written, in the order of `groups`
  */
 export function imageGroups(
   kernel: Kernel,
@@ -70,30 +81,45 @@ export function imageGroups(
   occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
   report: IncidentReport,
 ): ImagedGroup[] {
-  return groups.flatMap((group) => {
-    const directory = groupDirectory(images, group.id);
-    try {
-      const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
-      const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
-      keepWithoutProcedures(group, applied.plans, directory);
-      notePlans(report, applied.plans);
-      noteRestorePlan(report, applied.group, directory);
-      return [{ group: applied.group, directory, pagesBytes, plans: applied.plans }];
-    } catch (error) {
-      console.error(error);
-      const free = freeMebibytes(images);
-      rmSync(directory, { recursive: true, force: true });
-      concludeGroup(report, group.id, 'failed', [
-        `its images could not be written: ${messageWithCauses(error)} (${free} MiB are free in ${images})`,
-      ]);
-      return [];
-    }
-  });
+  const sizes = new Map(groups.map((group) => [group, imagesSize(group).bytes]));
+  const bySize = groups.toSorted((a, b) => sizes.get(a)! - sizes.get(b)!);
+  const written = new Map(
+    bySize.map((group) => [group, imageGroup(kernel, group, images, occasion, report)] as const),
+  );
+  return groups.flatMap((group) => written.get(group) ?? []);
+}
+
+function imageGroup(
+  kernel: Kernel,
+  group: ProcessGroup,
+  images: string,
+  occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
+  report: IncidentReport,
+): ImagedGroup | undefined {
+  const directory = groupDirectory(images, group.id);
+  try {
+    const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
+    const problem = roomProblem(imagesSize(applied.group), imagesRoom(images));
+    if (problem !== undefined) throw new NoRoomError(problem);
+    const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
+    keepWithoutProcedures(group, applied.plans, directory);
+    notePlans(report, applied.plans);
+    noteRestorePlan(report, applied.group, directory);
+    return { group: applied.group, directory, pagesBytes, plans: applied.plans };
+  } catch (error) {
+    console.error(error);
+    const why =
+      error instanceof NoRoomError
+        ? `its images ${error.message}`
+        : `its images could not be written: ${messageWithCauses(error)} (${freeMebibytes(images)} MiB are free in ${images})`;
+    rmSync(directory, { recursive: true, force: true });
+    concludeGroup(report, group.id, 'failed', [why]);
+    return undefined;
+  }
 }
 
 function freeMebibytes(directory: string): number {
-  const { bavail, bsize } = statfsSync(directory);
-  return Math.floor((bavail * bsize) / 2 ** 20);
+  return Math.floor(freeSpace(directory).bytes / 2 ** 20);
 }
 
 /** Enters what the restore will do besides what CRIU does. */

@@ -11,5 +11,6 @@ export { type CriuVersion, parseCriuVersion, restoreProblems, wholeGroup } from 
 export { describeGroupPlan, describeProcessPlan } from './plan/describe-plan.ts';
 export { fileIdentity } from './plan/preparation.ts';
 export { keepWithoutProcedures } from './procedure-fallback.ts';
+export { type ImagesSize, imagesSize } from './size.ts';
 export { writeWhole } from './whole-directory.ts';
 export { type ImageSummary, writeImages } from './write-images.ts';

@@ -116,6 +116,15 @@ function shapeOf({ vmas }: AddressSpace): string {
     .join();
 }
 
+function originalOf({ copyOf, id }: AddressSpace): number {
+  return copyOf ?? id;
+}
+
+/** What address spaces have in common that share a store; undefined for one that has a store to itself. */
+export function storeKey(memory: AddressSpace): string | undefined {
+  return (memory.overrides ?? []).length === 0 ? `${originalOf(memory)} ${shapeOf(memory)}` : undefined;
+}
+
 /**
  * Writes `pagemap-PID.img` and its store for the private pages of an address space. The store of a copy is
  * that of the original, if that is among `stores`.
@@ -129,7 +138,7 @@ export function writePrivatePages(
 ): void {
   const isWhole = (memory.overrides ?? []).length === 0;
   const shape = shapeOf(memory);
-  const id = memory.copyOf ?? memory.id;
+  const id = originalOf(memory);
   const original = isWhole ? stores.get(id) : undefined;
   const known = original?.shape === shape ? original.pagesId : undefined;
   const store = known === undefined ? images.newPages() : { pagesId: known, store: undefined };

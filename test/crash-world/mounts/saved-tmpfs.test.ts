@@ -153,13 +153,25 @@ suite('files on tmpfs', () => {
 
   test('of more than the configuration allows the smallest are kept', () => {
     const filesToMake = [file('c', 1, 2 ** 20), file('a', 1, 4096), file('b', 1, 2 ** 20 - 4096)];
-    const { files, problems } = withinLimit({ ...none, filesToMake }, 1);
+    const room = { bytesForImages: 2 ** 30, directory: '/images' };
+    const { files, problems } = withinLimit({ ...none, filesToMake }, 1, room);
     assert.deepEqual(
       files.filesToMake.map(({ path }) => path.at(-1)),
       ['a', 'b'],
     );
     assert.match(problems.join(), /c: more than tmpfs\.max-mebibytes \(1\) in all$/);
-    assert.equal(withinLimit({ ...none, filesToMake }, 0).files.filesToMake.length, 0);
+    assert.equal(withinLimit({ ...none, filesToMake }, 0, room).files.filesToMake.length, 0);
+  });
+
+  test('of more than the images have left free the smallest are kept, and the others named', () => {
+    const filesToMake = [file('c', 1, 2 ** 20), file('a', 1, 4096), file('b', 1, 2 ** 20 - 4096)];
+    const room = { bytesForImages: 2 ** 20, directory: '/images' };
+    const { files, problems } = withinLimit({ ...none, filesToMake }, 1024, room);
+    assert.deepEqual(
+      files.filesToMake.map(({ path }) => path.at(-1)),
+      ['a', 'b'],
+    );
+    assert.match(problems.join(), /c: no room for it in \/images$/);
   });
 
   test('that do not fit into memory are named and kept, and their names with them; others are made', () => {
