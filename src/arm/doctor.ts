@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { release as runningRelease } from 'node:os';
 import { dirname, join } from 'node:path';
 import { CONFIG_PATH, ConfigError, defaultConfig, loadConfig } from '../config/config.ts';
@@ -6,9 +6,11 @@ import { INSTALLATION } from '../config/installation.ts';
 import type { Config } from '../config/schema.ts';
 import { seriesOf, uncheckedRelease } from '../linux/kernel-releases.ts';
 import { IMAGES_REMEDY } from '../report/images.ts';
+import { sayRoom } from '../report/images-room.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import type { Finding } from './finding.ts';
+import { lookAtRoom, type RoomFound } from './images-need.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { computingProcesses, expectedObstacle, readProcessors } from './lacking.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
@@ -16,6 +18,7 @@ import { obstacles } from './obstacles.ts';
 import { INSTALLATION_REMEDY, installationProblem } from './own-installation.ts';
 import { panicSysctls } from './panic-sysctls.ts';
 import { isCrashWorld } from './state.ts';
+import { protectedNow } from './status.ts';
 import { TOOLS } from './tools.ts';
 import { unitsAreInstalled } from './units.ts';
 
@@ -262,11 +265,20 @@ function storage(config: Config): Finding {
       todo: `what processes hold in memory is kept there: ${IMAGES_REMEDY}`,
     };
   }
-  const { bavail, bsize } = statfsSync(existing);
-  const free = Math.floor((bavail * bsize) / 2 ** 20);
-  const memory = Number(/^MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) / 1024;
-  const found = `${free} MiB free in ${existing}`;
-  if (free > memory / 2) return { what, state: 'good', found };
+  return roomFinding(lookAtRoom(protectedNow(config), config), memoryBytes());
+}
+
+function memoryBytes(): number {
+  return Number(/^MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) * 1024;
+}
+
+/** Whether there is room for the images of what is protected now, and of what may be. */
+export function roomFinding({ need, room, problem, tmpfsProblem }: RoomFound, memory: number): Finding {
+  const what = 'storage for images';
+  const found = sayRoom(need.processes, room);
+  if (problem !== undefined) return { what, state: 'missing', found, todo: problem };
+  if (tmpfsProblem !== undefined) return { what, state: 'advice', found, todo: tmpfsProblem };
+  if (room.bytes > memory / 2) return { what, state: 'good', found };
   const todo =
     'protected processes whose memory does not fit cannot come back: make room, or set images.directory';
   return { what, state: 'advice', found, todo };

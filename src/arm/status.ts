@@ -9,6 +9,7 @@ import { configuredRules, describeRule, loadRules, type ProtectionRule } from '.
 import type { Config, LossKind } from '../config/schema.ts';
 import { isLocked } from '../system/directory-lock.ts';
 import { findUser } from '../system/users.ts';
+import { lookAtRoom } from './images-need.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { lostComputing, newProcessors } from './lacking.ts';
@@ -55,6 +56,20 @@ export interface Status {
   /** That more is needed than is reserved, and what to do; undefined if it is enough. */
   readonly memoryProblem: string | undefined;
   readonly reclaimableBytes: number | undefined;
+  /** What is written to `images.directory` after a panic, as things are now. */
+  readonly images: {
+    readonly directory: string;
+    /** For the processes that are protected now. */
+    readonly neededBytes: number;
+    /** For files on tmpfs that none of them uses. */
+    readonly tmpfsBytes: number;
+    /** On the file system of the directory: what root can write. */
+    readonly freeBytes: number;
+    /** That protected processes would not come back for lack of room, and what to do; undefined if none. */
+    readonly problem: string | undefined;
+    /** That files on tmpfs would be lost for it, and what to do. */
+    readonly tmpfsProblem: string | undefined;
+  };
   /** That memory is encrypted and could not be read after a panic, and what to do; undefined if not known. */
   readonly encryptionProblem: string | undefined;
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
@@ -77,7 +92,8 @@ export function readStatus(config: Config): Status {
   const configured = configuredRules(config, findUser);
   const saved = loadRules();
   const rules = [...configured.rules, ...saved.rules];
-  const neededBytes = armed === undefined ? undefined : totalNeed(armed.neededBytes, rules, processes);
+  const named = namedBy(rules, processes);
+  const neededBytes = armed === undefined ? undefined : Math.ceil(armed.neededBytes + protectedNeed(named));
   const { state, hint } = loaded
     ? stateOf(armed, (manifest) => staleness(manifest, config, configured.rules))
     : { state: 'not armed' as const, hint: undefined };
@@ -91,6 +107,7 @@ export function readStatus(config: Config): Status {
     neededBytes,
     memoryProblem: memoryProblem(neededBytes, reservedBytes()),
     reclaimableBytes: armed?.manifest.ranges.reduce((sum, range) => sum + blockBytes(range), 0),
+    images: imagesStatus(named, config),
     encryptionProblem: isCrashWorld() ? undefined : encryptionProblem(),
     lostComputing: armed !== undefined && OURS.has(state) ? lostOf(armed) : undefined,
     mayLose: generalLosses(config),
@@ -112,13 +129,25 @@ export function lostOf(
   });
 }
 
-function totalNeed(
-  crashWorldBytes: number,
-  rules: readonly ProtectionRule[],
-  processes: readonly Matchable[],
-): number {
+/** The pids of the processes that rules hold for. */
+function namedBy(rules: readonly ProtectionRule[], processes: readonly Matchable[]): number[] {
   const named = processes.filter((process) => rules.some((rule) => matchesRule(rule, process)));
-  return Math.ceil(crashWorldBytes + protectedNeed(named.map(({ pid }) => pid)));
+  return named.map(({ pid }) => pid);
+}
+
+/** The pids of the processes that are protected now, without their descendants. */
+export function protectedNow(config: Pick<Config, 'protect'>): number[] {
+  const rules = [...configuredRules(config, findUser).rules, ...loadRules().rules];
+  return namedBy(rules, liveProcesses());
+}
+
+function imagesStatus(named: readonly number[], config: Config): Status['images'] {
+  const { need, room, problem, tmpfsProblem } = lookAtRoom(named, config);
+  return {
+    directory: config.images.directory,
+    ...{ neededBytes: need.processes.bytes, tmpfsBytes: need.tmpfsBytes, freeBytes: room.bytes },
+    ...{ problem, tmpfsProblem },
+  };
 }
 
 /**

@@ -15,6 +15,7 @@ import type { DirectoryToMake, FileToMake, NameToMake, SymlinkToMake, TmpfsFiles
 import { listedRuns, type PageRuns } from '../model/page-runs.ts';
 import { PATH_MAX } from '../system/abi.ts';
 import { fileType, permissionsOf, typeOf } from '../system/file-mode.ts';
+import { isFilledAtBoot } from '../system/file-systems.ts';
 import { PAGE_SIZE } from '../system/page.ts';
 import { VmcoreError } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
@@ -47,13 +48,6 @@ export interface CapturedTmpfs {
   readonly pidFiles: readonly PidFile[];
   /** What cannot be made again, and why: sentences that begin with the path. */
   readonly problems: readonly string[];
-}
-
-/**
- * Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong.
- */
-export function isFilledAtBoot(path: string): boolean {
-  return path === '/run' || path.startsWith('/run/');
 }
 
 /**

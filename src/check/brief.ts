@@ -1,3 +1,5 @@
+import { lookAtRoom } from '../arm/images-need.ts';
+import { protectedNow } from '../arm/status.ts';
 import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
 import { messageOf } from '../system/thrown.ts';
@@ -62,5 +64,16 @@ export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
     return inBrief(conclusions);
   } catch (error) {
     return [printable(`  whether they would come back cannot be told: ${messageOf(error)}`)];
+  }
+}
+
+/** What there is to say of the room for the images of all that is protected now, for such a command. */
+export function roomInBrief(): string[] {
+  try {
+    const { config } = thisMachine();
+    const { problem, tmpfsProblem } = lookAtRoom(protectedNow(config), config);
+    return [problem, tmpfsProblem].flatMap((said) => (said === undefined ? [] : [printable(`  ${said}`)]));
+  } catch (error) {
+    return [printable(`  whether there is room for the images cannot be told: ${messageOf(error)}`)];
   }
 }

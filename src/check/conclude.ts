@@ -1,6 +1,6 @@
 import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import type { InDoubt } from '../model/verdict.ts';
-import type { Look, Seen } from './look.ts';
+import type { GroupImages, Look, Seen } from './look.ts';
 
 /**
  * What would become of a process if the kernel died now:
@@ -36,6 +36,8 @@ export interface Conclusion {
   readonly inDoubt: readonly InDoubt[];
   /** Of one that would come back for its procedure alone: why, by every look, it would be refused without. */
   readonly against: readonly string[];
+  /** By the last look: the images of the group that it would come back with; undefined if it would not. */
+  readonly images?: GroupImages;
 }
 
 function reasonsOf({ reasons, moments }: Seen): readonly string[] {
@@ -134,6 +136,7 @@ function conclude(looks: readonly Seen[]): Conclusion {
       (look) => look.inDoubt,
       ({ tid, syscall }) => `${tid} ${syscall}`,
     ),
+    ...(last.images === undefined ? {} : { images: last.images }),
   };
 }
 

@@ -1,8 +1,8 @@
-export { checkInBrief } from './brief.ts';
+export { checkInBrief, roomInBrief } from './brief.ts';
 export { checkProcesses } from './check.ts';
 export type { Conclusion, Outcome } from './conclude.ts';
 export { type Machine, thisMachine } from './machine.ts';
-export { causesOf, isBack, printCheck } from './print.ts';
+export { causesOf, imagesBytes, isBack, printCheck } from './print.ts';
 export {
   allTargets,
   NothingToCheckError,
@@ -11,4 +11,4 @@ export {
   type Targets,
   unitTargets,
 } from './targets.ts';
-export { checkThisMachine } from './this-machine.ts';
+export { type Checked, checkThisMachine } from './this-machine.ts';

@@ -1,8 +1,10 @@
 import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
+import { imagesSize } from '../criu/images/size.ts';
 import type { ProcessGroup } from '../model/group.ts';
 import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
+import { type ImagesRoom, whoFits } from '../report/images-room.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
 
@@ -15,6 +17,8 @@ export interface CheckRequest
   readonly hasStageZero: boolean;
   /** Addresses that the machine may not have again. */
   readonly leased: LeasedAddresses;
+  /** What there is for the images of all that are looked at. */
+  readonly room: ImagesRoom;
 }
 
 /** A process as one look found it. */
@@ -34,12 +38,21 @@ export interface Seen {
   readonly inDoubt: readonly InDoubt[];
   /** Of one that would come back for its procedure alone: why it would be refused without one. */
   readonly against: readonly string[];
+  /** Of one that can come back: the images of its group. */
+  readonly images?: GroupImages;
+}
+
+/** The images of processes that come back together. */
+export interface GroupImages {
+  /** Pid of the first of them. */
+  readonly group: number;
+  readonly bytes: number;
 }
 
 /** Processes by their numbers. */
 export type Look = ReadonlyMap<number, Seen>;
 
-type Known = Pick<Seen, 'notes' | 'losses' | 'unexpected' | 'inDoubt' | 'against'>;
+type Known = Pick<Seen, 'notes' | 'losses' | 'unexpected' | 'inDoubt' | 'against' | 'images'>;
 
 const NOTHING: Known = { notes: [], losses: [], unexpected: [], inDoubt: [], against: [] };
 
@@ -56,8 +69,14 @@ function seen({ pid, comm, reasons, moments }: Refusal, known: Known, { hasStage
   };
 }
 
-/** The processes of a group that can come back, but perhaps not at this moment: then none of them does. */
-function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
+/**
+ * The processes of a group that can come back, but perhaps not at this moment: then none of them does.
+ * @param hasRoom whether its images fit
+ */
+function groupSeen(group: ProcessGroup, request: CheckRequest, hasRoom: boolean): Seen[] {
+  const images = { group: group.id, bytes: imagesSize(group).bytes };
+  // How much is needed is another number at each look: the same words say that it lasts.
+  const reasons = hasRoom ? [] : [`has no room for its images in ${request.room.directory}`];
   const found = group.processes.map((process) => {
     const { notes, losses, unexpected, inDoubt } = process.findings;
     const known = {
@@ -66,8 +85,10 @@ function groupSeen(group: ProcessGroup, request: CheckRequest): Seen[] {
       inDoubt,
       against: process.procedureAlone?.refusedFor ?? [],
       notes: [...notes, ...leaseNotes(request.leased, group, process)],
+      images,
     };
-    return seen(refusalOf(process, process.findings), known, request);
+    const one = seen(refusalOf(process, process.findings), known, request);
+    return { ...one, reasons: [...one.reasons, ...reasons] };
   });
   const busy = found.filter(({ moments }) => moments.length > 0);
   const names = busy.map(({ pid, comm }) => `${pid} (${comm})`).join(', ');
@@ -88,11 +109,15 @@ export function lookAt(kernel: Kernel, request: CheckRequest): Look {
     ...(losses === undefined ? {} : { losses }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
+  const groups = captured.groups.map((group) => ({ group, problems: restoreProblems(group, request.criu) }));
+  const back = groups.flatMap(({ group, problems }) => (problems.length === 0 ? [group] : []));
+  const { fitting } = whoFits(back, imagesSize, request.room);
   const found = [
-    ...captured.groups.flatMap((group) => {
-      const problems = restoreProblems(group, request.criu);
-      return problems.length === 0 ? groupSeen(group, request) : wholeGroup(group, problems).map(refused);
-    }),
+    ...groups.flatMap(({ group, problems }) =>
+      problems.length === 0
+        ? groupSeen(group, request, fitting.includes(group))
+        : wholeGroup(group, problems).map(refused),
+    ),
     ...captured.refused.map(refused),
     ...captured.ended.map(({ pid, comm, notes }) => ({
       ...seen({ pid, comm, reasons: [] }, { ...NOTHING, notes }, request),

@@ -1,6 +1,8 @@
 import { type Cause, groupReasons } from '../report/causes.ts';
+import { sayRoom } from '../report/images-room.ts';
 import { type Style, section } from '../report/print.ts';
 import { printable } from '../report/printable.ts';
+import type { FreeSpace } from '../system/free-space.ts';
 import type { Conclusion, Outcome } from './conclude.ts';
 
 const COMM_COLUMNS = 15;
@@ -19,12 +21,21 @@ export function processes(count: number): string {
   return `${count} ${count === 1 ? 'process' : 'processes'}`;
 }
 
+/** What the images of all take that can come back, those without room for theirs too. */
+export function imagesBytes(conclusions: readonly Pick<Conclusion, 'images'>[]): number {
+  const groups = new Map(
+    conclusions.flatMap(({ images }) => (images === undefined ? [] : [[images.group, images.bytes]])),
+  );
+  return [...groups.values()].reduce((sum, bytes) => sum + bytes, 0);
+}
+
 /** What people are shown of a check: each process with all its causes, then what to do about them. */
-export function printCheck(conclusions: readonly Conclusion[], style: Style): string {
+export function printCheck(conclusions: readonly Conclusion[], style: Style, room: FreeSpace): string {
   const back = conclusions.filter(({ outcome }) => isBack(outcome)).length;
   const sorted = conclusions.toSorted((a, b) => a.pid - b.pid);
   return [
     `${back} of ${processes(conclusions.length)} would come back if the kernel died now`,
+    `images: ${sayRoom({ bytes: imagesBytes(conclusions) }, room)}`,
     ...sorted.flatMap((one) => processLines(one, style)),
     ...whatToDo(sorted),
   ].join('\n');

@@ -4,6 +4,7 @@ import { allowedLosses } from '../config/losses.ts';
 import { configuredRules, loadRules } from '../config/protection.ts';
 import { installedServiceOf } from '../config/service-units.ts';
 import type { AllowedLosses } from '../model/loss.ts';
+import { type ImagesRoom, imagesRoom } from '../report/images-room.ts';
 import { findUser } from '../system/users.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
@@ -17,6 +18,8 @@ export interface Checked {
   readonly conclusions: readonly Conclusion[];
   /** The kernel's release. */
   readonly release: string;
+  /** What there is for images. */
+  readonly room: ImagesRoom;
 }
 
 /**
@@ -39,6 +42,7 @@ export async function checkThisMachine(
   { criu, hasStageZero, config }: Machine,
   patience?: Patience,
 ): Promise<Checked> {
+  const room = imagesRoom(config.images.directory);
   const living = livingKernel();
   try {
     const request = {
@@ -47,9 +51,10 @@ export async function checkThisMachine(
       losses: lossesNow(config),
       without: new Set([process.pid]),
       leased: leasedHere(),
+      room,
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);
-    return { conclusions, release: living.look().release };
+    return { conclusions, release: living.look().release, room };
   } finally {
     living.close();
   }

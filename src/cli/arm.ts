@@ -3,8 +3,10 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type ArmProgress, arm, buildInAdvance } from '../arm/arm.ts';
+import { lookAtRoom } from '../arm/images-need.ts';
 import { lostComputing } from '../arm/lacking.ts';
 import { INSTALLATION_REMEDY, installationProblem } from '../arm/own-installation.ts';
+import { protectedNow } from '../arm/status.ts';
 import { installUnits } from '../arm/units.ts';
 import { loadConfig } from '../config/config.ts';
 import { INSTALLATION } from '../config/installation.ts';
@@ -46,6 +48,8 @@ async function run(options: ArmOptions): Promise<void> {
   const armed = await arm(config, progress, options.unchecked === true);
   beginStep('removing images and incidents that are over their limits');
   endOldImages(config, progress);
+  const { problem, tmpfsProblem } = lookAtRoom(protectedNow(config), config);
+  for (const said of [problem, tmpfsProblem]) if (said !== undefined) progress(said);
   if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
   if (options.json) {
     console.log(JSON.stringify(armed, undefined, 2));

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
 import {
   allTargets,
+  type Checked,
   type Conclusion,
   causesOf,
   checkThisMachine,
+  imagesBytes,
   isBack,
   type Machine,
   pidTargets,
@@ -15,10 +17,12 @@ import {
 } from '../check/index.ts';
 import { loadConfig } from '../config/config.ts';
 import { uncheckedRelease } from '../linux/kernel-releases.ts';
+import { memoryFileSystemProblem } from '../report/images-room.ts';
 import { styleFor } from '../report/print.ts';
 import { printable } from '../report/printable.ts';
 import { beginStep } from '../report/steps.ts';
 import { wellFormed } from '../system/byte-text.ts';
+import type { FreeSpace } from '../system/free-space.ts';
 import { findUser, type User } from '../system/users.ts';
 import { UsageError, wholeNumber } from './arguments.ts';
 import { requireRoot } from './root.ts';
@@ -62,12 +66,14 @@ export function exitStatus(conclusions: readonly Pick<Conclusion, 'outcome'>[]):
   return conclusions.some(({ outcome }) => !isBack(outcome)) ? 4 : 0;
 }
 
-function warningsOf(release: string, { isArmed, criu }: Machine, { problems }: Targets): string[] {
+function warningsOf({ release, room }: Checked, { isArmed, criu }: Machine, { problems }: Targets): string[] {
   const unchecked = uncheckedRelease(release);
+  const inMemory = memoryFileSystemProblem(room);
   return [
     ...(isArmed ? [] : ['this system is not armed: what is said holds once it is (otherworld arm)']),
     ...(criu === undefined ? ['CRIU is not installed: what it cannot restore is not known'] : []),
     ...(unchecked === undefined ? [] : [unchecked]),
+    ...(inMemory === undefined ? [] : [inMemory]),
     ...problems,
   ];
 }
@@ -77,13 +83,17 @@ export function toJson(
   conclusions: readonly Conclusion[],
   machine: Pick<Machine, 'isArmed' | 'hasStageZero'>,
   warnings: readonly string[],
+  room: FreeSpace,
 ): string {
   const processes = conclusions.map((one) => ({
     ...one,
     causes: causesOf(one).map(({ text, count, advice }) => ({ text, count, advice })),
   }));
   const { isArmed: armed, hasStageZero: stageZero } = machine;
-  return JSON.stringify({ armed, stageZero, processes, warnings }, wellFormed, 2);
+  const images = {
+    ...{ neededBytes: imagesBytes(conclusions), freeBytes: room.bytes, directory: room.directory },
+  };
+  return JSON.stringify({ armed, stageZero, images, processes, warnings }, wellFormed, 2);
 }
 
 async function check(unit: string | undefined, options: CheckOptions): Promise<void> {
@@ -92,10 +102,11 @@ async function check(unit: string | undefined, options: CheckOptions): Promise<v
   const targets = targetsOf(unit, options);
   const machine = thisMachine();
   beginStep(`looking at ${targets.roots.length} processes`);
-  const { conclusions, release } = await checkThisMachine(targets, machine);
-  const warnings = warningsOf(release, machine, targets);
-  if (options.json === true) console.log(toJson(conclusions, machine, warnings));
-  else console.log(printCheck(conclusions, styleFor(process.stdout.isTTY)));
+  const checked = await checkThisMachine(targets, machine);
+  const { conclusions, room } = checked;
+  const warnings = warningsOf(checked, machine, targets);
+  if (options.json === true) console.log(toJson(conclusions, machine, warnings, room));
+  else console.log(printCheck(conclusions, styleFor(process.stdout.isTTY), room));
   if (options.json !== true)
     for (const warning of warnings) process.stderr.write(printable(`otherworld: ${warning}\n`));
   process.exitCode = exitStatus(conclusions);
@@ -120,7 +131,8 @@ export function registerCheck(program: Command): void {
       'after',
       `
 It reads the running kernel's memory (/proc/kcore), changes nothing and holds nobody up. What changes while it looks is
-looked at again.
+looked at again. Whose images would not fit into what is free in images.directory, with those of smaller groups, is
+refused.
 
 Exit status: 0 all would come back, 1 error (no such unit or process, the kernel does not show its memory), 2 wrong
 command line, 3 some are refused, each with its reasons, 4 none is, but of some it depends on the moment.

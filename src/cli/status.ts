@@ -55,9 +55,14 @@ export function print(status: Status): string {
       ? []
       : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
   ].join(', ');
+  const { images } = status;
+  const room =
+    `images: ${mebibytes(images.neededBytes)} needed after a panic, and up to ${mebibytes(images.tmpfsBytes)} for files ` +
+    `on tmpfs, ${mebibytes(images.freeBytes)} free for ${images.directory}`;
+  const isHere = status.state === 'crash world';
   return [
     `${explain[status.state]}${atWork}`,
-    ...(status.state === 'crash world' ? [] : [memory]),
+    ...(isHere ? [] : [memory, room]),
     ...(status.encryptionProblem === undefined ? [] : [status.encryptionProblem]),
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
@@ -67,23 +72,26 @@ export function print(status: Status): string {
       : [`all of it may lose ${status.mayLose.join(', ')} ([losses] of the configuration)`]),
     ...status.ruleProblems,
     ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
+    ...(isHere ? [] : [images.problem, images.tmpfsProblem].filter((problem) => problem !== undefined)),
   ].join('\n');
 }
 
 /** Whether a panic now would bring back what the rules hold, as far as it is known. */
-export function isWell({ state, ruleProblems, memoryProblem, encryptionProblem }: Status): boolean {
-  const isReadable = encryptionProblem === undefined;
-  return state === 'armed' && ruleProblems.length === 0 && memoryProblem === undefined && isReadable;
+export function isWell({ state, ruleProblems, memoryProblem, encryptionProblem, images }: Status): boolean {
+  const problems = [...ruleProblems, memoryProblem, encryptionProblem, images.problem];
+  return state === 'armed' && problems.every((problem) => problem === undefined);
 }
 
 /**
  * `otherworld status`: exit status 0 if armed, with all rules that there were, memory enough for what they
- * hold, and memory that can be read after a panic; 1 if not.
+ * hold, room for its images, and memory that can be read after a panic; 1 if not.
  */
 export function registerStatus(program: Command): void {
   program
     .command('status')
-    .description('show whether the system is armed for this kernel, and what is protected')
+    .description(
+      'show whether the system is armed for this kernel, what is protected, and whether memory and disk are enough for it. Exit status 1 if it is not armed, rules cannot be read, or something is not enough',
+    )
     .option('--json', 'print JSON')
     .action(async (options: { json?: boolean }) => {
       requireRoot('status');

@@ -5,3 +5,10 @@ export const RAMFS_MAGIC = 0x8584_58f6;
 export const PROC_SUPER_MAGIC = 0x9fa0;
 /** That of ext2, ext3 and ext4. */
 export const EXT_MAGIC = 0xef53;
+
+/**
+ * Whether a boot fills a file system anew with what it needs, so that what others had there would be wrong.
+ */
+export function isFilledAtBoot(path: string): boolean {
+  return path === '/run' || path.startsWith('/run/');
+}

@@ -4,17 +4,26 @@ import { suite, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { checkProcesses, exact } from '../../src/check/check.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
+import { imagesBytes, printCheck } from '../../src/check/index.ts';
 import type { CheckRequest } from '../../src/check/look.ts';
 import { findPid, pidTask } from '../../src/linux/pid.ts';
 import { TIF, taskAt } from '../../src/linux/sched.ts';
+import { type ImagesRoom, roomOf } from '../../src/report/images-room.ts';
+import { styleFor } from '../../src/report/print.ts';
+import { EXT_MAGIC } from '../../src/system/file-systems.ts';
 import type { Kernel } from '../../src/vmcore/kernel.ts';
 import { livingKernel } from '../../src/vmcore/open.ts';
 import { openFixture, releases, truthOf, word } from '../vmcore/fixtures.ts';
 import { livingFixture } from '../vmcore/living-fixture.ts';
 
+function roomWith(bytes: number): ImagesRoom {
+  return roomOf({ directory: '/images', bytes, files: undefined, type: EXT_MAGIC });
+}
+
 const CONDITIONS = {
   ...{ includeDescendants: true, criu: { major: 4, minor: 1 }, hasStageZero: false },
   leased: new Map<string, string>(),
+  room: roomWith(2 ** 40),
 };
 
 /** Nothing here ends or leaves its CPU by itself: there is nothing to wait for. */
@@ -83,6 +92,25 @@ for (const release of releases) {
           .toSorted(),
         back.toSorted(),
       );
+    });
+
+    test('refuses those whose images do not fit into what is free with those of smaller groups', async () => {
+      const { found: all } = await check({ roots });
+      const groups = new Map(all.flatMap(({ images }) => (images ? [[images.group, images.bytes]] : [])));
+      const sizes = [...groups].toSorted(([, a], [, b]) => b - a);
+      const [[largest] = assert.fail(), ...others] = sizes;
+      const bytes = others.reduce((sum, [, size]) => sum + size, 0);
+      // Nine tenths of what is free are for images.
+      const { found } = await check({ roots, room: roomWith(Math.ceil(bytes / 0.9) + 1) });
+      for (const { pid, images, reasons } of found) {
+        const isLargest = images !== undefined && images.group === largest;
+        assert.equal(reasons.includes('has no room for its images in /images'), isLargest, `${pid}`);
+      }
+      const refused = found.filter(({ images }) => images?.group === largest);
+      assert.ok(refused.length > 0 && refused.every(({ outcome }) => outcome === 'refused'));
+      assert.match(printCheck(found, styleFor(false), roomWith(bytes)), /: make room there/);
+      // Those without room are counted as well.
+      assert.equal(imagesBytes(found), imagesBytes(all));
     });
 
     test('says of a process that is on a CPU each time that it depends on the moment', async () => {

@@ -5,6 +5,7 @@ import { lookAt } from '../../src/check/look.ts';
 import { inetSock } from '../../src/linux/inet.ts';
 import { sockStruct } from '../../src/linux/sock.ts';
 import type { LossKind } from '../../src/model/loss.ts';
+import { roomOf } from '../../src/report/images-room.ts';
 import { connectedOf } from '../capture/files/sockets/inet/connected.ts';
 import { openFixture, openPatched, releases, truthOf } from '../vmcore/fixtures.ts';
 
@@ -51,7 +52,8 @@ for (const release of releases) {
       const request = { roots: [kinds.tcp], includeDescendants: false, criu: undefined, hasStageZero: true };
       const kernel = openPatched(release, areLost ? [...patches, atWork(one), atWork(other)] : patches);
       const losses = (): ReadonlySet<LossKind> => new Set(areLost ? ['connections'] : []);
-      const look = lookAt(kernel, { ...request, leased, losses });
+      const room = roomOf({ directory: '/', bytes: 2 ** 40, files: undefined, type: 0 });
+      const look = lookAt(kernel, { ...request, leased, losses, room });
       assert.equal(look.get(kinds.tcp)?.losses.length, areLost ? 2 : 0);
       return (look.get(kinds.tcp)?.notes ?? []).filter((note) => note.includes('TCP connection from'));
     };

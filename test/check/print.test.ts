@@ -6,11 +6,16 @@ import { printCheck } from '../../src/check/print.ts';
 import { exitStatus, requireOneTarget, toJson } from '../../src/cli/check.ts';
 import { styleFor } from '../../src/report/print.ts';
 
+const ROOM = { directory: '/images', bytes: 812 * 2 ** 20, files: undefined, type: 0xef53 };
+
 function conclusion(found: Partial<Conclusion> & Pick<Conclusion, 'pid' | 'outcome'>): Conclusion {
   return { comm: 'web', reasons: [], moments: [], notes: [], losses: [], inDoubt: [], against: [], ...found };
 }
 
-const BACK = conclusion({ pid: 812, outcome: 'comes back', notes: ['2 memory areas have lost their NUMA'] });
+const BACK = conclusion({
+  ...{ pid: 812, outcome: 'comes back', notes: ['2 memory areas have lost their NUMA'] },
+  images: { group: 812, bytes: 12 * 2 ** 20 },
+});
 const REFUSED = conclusion({
   pid: 815,
   comm: 'worker\u001b[2J',
@@ -24,9 +29,10 @@ const BUSY = conclusion({
 });
 
 test('a check shows each process with all its causes, and once what to do about each of them', () => {
-  const lines = printCheck([BACK, REFUSED, BUSY], styleFor(false)).split('\n');
-  assert.deepEqual(lines.slice(0, 8), [
+  const lines = printCheck([BACK, REFUSED, BUSY], styleFor(false), ROOM).split('\n');
+  assert.deepEqual(lines.slice(0, 9), [
     '1 of 3 processes would come back if the kernel died now',
+    'images: 12 MiB needed, 812 MiB free in /images',
     '      9  web              depends',
     '           at this moment: thread 9 is on CPU 1: its registers are there, not in memory',
     '    812  web              comes back',
@@ -35,13 +41,13 @@ test('a check shows each process with all its causes, and once what to do about 
     '           uses io_uring',
     '           thread 815 has a seccomp filter; and 1 more like it (816)',
   ]);
-  assert.equal(lines.at(9), 'What to do');
+  assert.equal(lines.at(10), 'What to do');
   assert.match(
-    lines.at(10) ?? '',
+    lines.at(11) ?? '',
     /^ {2}1 process: a matter of the moment at which it was looked at: check again/,
   );
-  assert.match(lines.at(11) ?? '', /^ {2}1 process: let the program do without io_uring/);
-  assert.equal(lines.length, 13);
+  assert.match(lines.at(12) ?? '', /^ {2}1 process: let the program do without io_uring/);
+  assert.equal(lines.length, 14);
 });
 
 const ALONE = conclusion({
@@ -51,9 +57,9 @@ const ALONE = conclusion({
 });
 
 test('who comes back for its procedure alone does not go on, and is told from both others', () => {
-  const lines = printCheck([BACK, ALONE], styleFor(false)).split('\n');
+  const lines = printCheck([BACK, ALONE], styleFor(false), ROOM).split('\n');
   assert.equal(lines[0], '1 of 2 processes would come back if the kernel died now');
-  assert.deepEqual(lines.slice(3, 6), [
+  assert.deepEqual(lines.slice(4, 7), [
     '    816  web              comes back for its procedure alone',
     '           would be refused: uses io_uring',
     '           lost: thread 817 (web) is gone',
@@ -63,9 +69,11 @@ test('who comes back for its procedure alone does not go on, and is told from bo
     inBrief([ALONE])[0],
     '  web (816) would come back for its crash procedure alone: uses io_uring',
   );
-  const json: { processes: { causes: { text: string; advice?: string }[] }[] } = JSON.parse(
-    toJson([ALONE], { isArmed: true, hasStageZero: true }, []),
+  const json: { images: unknown; processes: { causes: { text: string; advice?: string }[] }[] } = JSON.parse(
+    toJson([ALONE, BACK, { ...BACK, pid: 813 }], { isArmed: true, hasStageZero: true }, [], ROOM),
   );
+  const images = { neededBytes: 12 * 2 ** 20, freeBytes: 812 * 2 ** 20, directory: '/images' };
+  assert.deepEqual(json.images, images);
   const [cause] = json.processes[0]?.causes ?? [];
   assert.equal(cause?.text, 'uses io_uring');
   assert.match(cause?.advice ?? '', /^let the program do without io_uring/);
@@ -93,8 +101,9 @@ test('who comes back with losses is told so, with what it loses, also in brief',
     what: `the connection to 10.0.2.2:${port} is reset: it is one with urgent data (MSG_OOB)`,
   }));
   const lossy = conclusion({ pid: 7, outcome: 'with losses', losses });
-  assert.deepEqual(printCheck([lossy], styleFor(false)).split('\n'), [
+  assert.deepEqual(printCheck([lossy], styleFor(false), ROOM).split('\n'), [
     '1 of 1 process would come back if the kernel died now',
+    'images: 0 MiB needed, 812 MiB free in /images',
     '      7  web              comes back with losses',
     '           lost: the connection to 10.0.2.2:7 is reset: it is one with urgent data (MSG_OOB); and 1 more like it (10.0.2.2:8)',
   ]);
@@ -109,7 +118,7 @@ test('who comes back with losses is told so, with what it loses, also in brief',
     moments: losses.map(({ what }) => `lost: ${what}`),
   });
   assert.match(
-    printCheck([each], styleFor(false)),
+    printCheck([each], styleFor(false), ROOM),
     /^ {11}at this moment: lost: the connection to 10\.0\.2\.2:7 /m,
   );
   assert.match(inBrief([each]).join('\n'), /would come back with losses: lost: the connection to 10/);

@@ -5,6 +5,7 @@ import { describeArmed } from '../../src/cli/arm.ts';
 import { isWell, namesOf, print } from '../../src/cli/status.ts';
 import { defaultConfig } from '../../src/config/config.ts';
 
+const NO_PROBLEM = { problem: undefined, tmpfsProblem: undefined };
 const LOST = 'processes that compute on a CPU at a panic would be lost: the processor has no XSAVE';
 
 test('protected processes of one name are told apart by what they were started with', () => {
@@ -26,13 +27,16 @@ test('status says in one line which computing processes would be lost, and nothi
     ...{ kernel: '6.12.0', state: 'armed', hint: undefined, armedAt: undefined, rules: [], ruleProblems: [] },
     mayLose: [],
     ...{ reservedBytes: 320 * 2 ** 20, neededBytes: 255 * 2 ** 20, reclaimableBytes: undefined },
+    images: { directory: '/images', neededBytes: 2 ** 20, tmpfsBytes: 0, freeBytes: 2 ** 30, ...NO_PROBLEM },
     ...{ isAtWork: false, memoryProblem: undefined, encryptionProblem: undefined, lostComputing: undefined },
   };
-  const memory = 'memory: 320 MiB reserved, 255 MiB needed';
+  const memory =
+    'memory: 320 MiB reserved, 255 MiB needed\n' +
+    'images: 1 MiB needed after a panic, and up to 0 MiB for files on tmpfs, 1024 MiB free for /images';
   const protection = 'nothing is protected: otherworld protect';
-  assert.deepEqual(print(status).split('\n'), ['armed for 6.12.0', memory, protection]);
+  assert.equal(print(status), ['armed for 6.12.0', memory, protection].join('\n'));
   const lossy = print({ ...status, lostComputing: LOST });
-  assert.deepEqual(lossy.split('\n'), ['armed for 6.12.0', memory, LOST, protection]);
+  assert.equal(lossy, ['armed for 6.12.0', memory, LOST, protection].join('\n'));
   assert.ok(isWell(status));
   assert.match(
     print({ ...status, mayLose: ['connections'] }),
@@ -42,8 +46,14 @@ test('status says in one line which computing processes would be lost, and nothi
   assert.match(first ?? '', /^not armed .* \(an otherworld that arms or builds is at work now\)$/);
   const encryptionProblem = 'memory encryption is on (SME or SEV): such memory cannot be read';
   const encrypted: Status = { ...status, encryptionProblem };
-  assert.deepEqual(print(encrypted).split('\n'), ['armed for 6.12.0', memory, encryptionProblem, protection]);
+  assert.equal(print(encrypted), ['armed for 6.12.0', memory, encryptionProblem, protection].join('\n'));
   assert.equal(isWell(encrypted), false);
+  const full: Status = { ...status, images: { ...status.images, problem: 'images need 2 MiB' } };
+  assert.equal(print(full), ['armed for 6.12.0', memory, protection, 'images need 2 MiB'].join('\n'));
+  assert.equal(isWell(full), false);
+  const lost: Status = { ...status, images: { ...status.images, tmpfsProblem: 'files would be lost' } };
+  assert.equal(print(lost), ['armed for 6.12.0', memory, protection, 'files would be lost'].join('\n'));
+  assert.ok(isWell(lost));
 });
 
 test('arm says in one line which computing processes would be lost, and nothing if none', () => {

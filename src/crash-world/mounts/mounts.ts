@@ -5,6 +5,7 @@ import { inodeStruct, superBlockStruct } from '../../linux/fs.ts';
 import { type MountPoint, readMounts } from '../../linux/readers/mount-table.ts';
 import { shmemSbInfo } from '../../linux/shmem.ts';
 import { permissionsOf } from '../../system/file-mode.ts';
+import { mountEntries } from '../../system/mountinfo.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
@@ -26,15 +27,11 @@ export interface TmpfsMount {
   readonly flags: TmpfsFlags;
 }
 
-/** Mount points of the crash world's /proc/self/mountinfo; octal escapes are undone (proc(5)). */
-export function mountedPaths(mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8')): Set<string> {
-  const paths = mountinfo
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => line.split(' ')[4] ?? '');
-  return new Set(
-    paths.map((path) => path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)))),
-  );
+/** Mount points of the crash world. @param mountinfo text of its /proc/self/mountinfo, read as latin1 */
+export function mountedPaths(
+  mountinfo: string = readFileSync('/proc/self/mountinfo', 'latin1'),
+): Set<string> {
+  return new Set(mountEntries(mountinfo).map(({ path }) => path));
 }
 
 /** systemd makes these anew for each service and each boot; nobody who is restored has them open. */

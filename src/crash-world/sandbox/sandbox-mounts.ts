@@ -1,5 +1,6 @@
 import { hiddenMounts } from '../../model/hidden-mounts.ts';
 import { mountLimits, type Sandbox, type SandboxMount } from '../../model/sandbox.ts';
+import { mountText } from '../../system/mountinfo.ts';
 
 /** A line of /proc/PID/mountinfo (proc(5)). */
 export interface MountLine extends Omit<SandboxMount, 'isOwn'> {
@@ -7,10 +8,6 @@ export interface MountLine extends Omit<SandboxMount, 'isOwn'> {
   readonly parent: number;
   /** `MAJOR:MINOR` of the file system. */
   readonly device: string;
-}
-
-function unescaped(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
 function limitsOf(options: readonly string[]): number {
@@ -55,8 +52,8 @@ function parseLine(line: string): MountLine {
   const hides = type === 'proc' ? own.filter((option) => /^(gid|hidepid|subset)=/.test(option)) : [];
   return {
     ...{ id: Number(id), parent: Number(parent), device, type },
-    root: Buffer.from(unescaped(root), 'latin1').toString('utf8'),
-    path: Buffer.from(unescaped(path), 'latin1').toString('utf8'),
+    root: mountText(root),
+    path: mountText(path),
     limits:
       limitsOf(options.split(',')) |
       (own.includes('ro') ? mountLimits.readOnly : 0) |

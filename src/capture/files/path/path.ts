@@ -4,7 +4,7 @@ import { filePosition, fmode, openFlags } from '../../../linux/file.ts';
 import { type File, major, minor } from '../../../linux/fs.ts';
 import type { PathFile } from '../../../model/open-file.ts';
 import { fileType, typeOf } from '../../../system/file-mode.ts';
-import { isFilledAtBoot } from '../../tmpfs-files.ts';
+import { isFilledAtBoot } from '../../../system/file-systems.ts';
 import { fileToMake, ghostOf } from '../content/content.ts';
 import type { CaptureContext } from '../context.ts';
 import { noteSwapped } from '../memory/swap-note.ts';
