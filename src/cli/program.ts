@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, Help, InvalidArgumentError, type Option } from 'commander';
 import { INSTALLATION } from '../config/installation.ts';
 import { endSteps, sayEachStep } from '../report/steps.ts';
 import { messageOf } from '../system/thrown.ts';
@@ -22,14 +22,27 @@ function version(): string {
   return isWhole ? String(content.version) : '';
 }
 
-async function buildProgram(commands: Commands, args: readonly string[]): Promise<Command> {
+const standardHelp = new Help();
+
+/** An option that may be repeated begins as an empty list: that is no default to tell of. */
+function optionDescription(option: Option): string {
+  const { defaultValue, description } = option;
+  const isEmptyList = Array.isArray(defaultValue) && defaultValue.length === 0;
+  return isEmptyList ? description : standardHelp.optionDescription(option);
+}
+
+/**
+ * The program as commander knows it.
+ * @param args of the command line: the commands that they do not name are not loaded
+ */
+export async function buildProgram(commands: Commands, args: readonly string[]): Promise<Command> {
   const commandName = args.find((arg) => !arg.startsWith('-'));
   const program = new Command('otherworld')
     .description('Applications that outlive their kernel')
     .version(version())
     .option('--debug', 'show stack traces of errors')
     .option('--verbose', 'print each step and how long it took, on standard error')
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, optionDescription })
     .enablePositionalOptions()
     .showHelpAfterError('--help, also after a command, tells what there is')
     .exitOverride();

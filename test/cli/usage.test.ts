@@ -3,13 +3,30 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { Command } from 'commander';
 import { runDemo } from '../../lab/demo/run.ts';
 import { UsageError } from '../../src/cli/arguments.ts';
+import { installedCommands } from '../../src/cli/commands.ts';
 import { checkDirectory } from '../../src/cli/extract.ts';
 import { checkCore, describeCore } from '../../src/cli/extract-core.ts';
+import { registerLab } from '../../src/cli/lab.ts';
+import { buildProgram } from '../../src/cli/program.ts';
 import { requireOneThing } from '../../src/cli/report.ts';
 import { requireTarget } from '../../src/cli/rule-targets.ts';
 import { requireAllAlone } from '../../src/cli/unprotect.ts';
+
+test('--help of no command says that an option which may be repeated is an empty list', async () => {
+  const pending: Command[] = [await buildProgram({ ...installedCommands, lab: async () => registerLab }, [])];
+  let said = '';
+  for (let command = pending.pop(); command !== undefined; command = pending.pop()) {
+    const help = command.helpInformation();
+    assert.doesNotMatch(help, /\[\]\)/, command.name());
+    said += help;
+    pending.push(...command.commands);
+  }
+  assert.match(said, /--pid <pid\.\.\.> +processes$/m);
+  assert.match(said, /\(default: 2048\)/);
+});
 
 const none = { pid: [], command: [], unit: [] };
 
