@@ -45,8 +45,8 @@ export interface FileIdentity {
 }
 
 /**
- * What this program makes, and not CRIU, which would do it by its path: others than root can write to a
- * directory on the way.
+ * What this program makes, and not CRIU, which would do it by its path, or its name: others than root can
+ * write to a directory on the way, or the file of a socket was renamed.
  */
 export interface OwnMake {
   /** Where it is, or was. A socket may be bound to another name, or to one that leads there through links. */

@@ -1,6 +1,6 @@
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import type { Freezer } from './held-process.ts';
-import type { Where } from './others-directories/open-directory.ts';
+import type { Where } from './own-make/open-directory.ts';
 
 /** First descriptor that `criu` gets besides the standard ones. */
 export const FIRST_FD = 3;

@@ -6,7 +6,7 @@ import { personality } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 import { RESTORE_LOG } from './names.ts';
-import type { Where } from './others-directories/open-directory.ts';
+import type { Where } from './own-make/open-directory.ts';
 import { type CriuSteps, preparePreResume } from './pre-resume.ts';
 import type { RestoreCgroup } from './restore-cgroup.ts';
 

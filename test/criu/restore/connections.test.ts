@@ -12,7 +12,7 @@ import { connectAnew } from '../../../src/criu/restore/connect-anew.ts';
 import { ip, LAST_METRIC } from '../../../src/criu/restore/connection-network.ts';
 import { prepareConnections } from '../../../src/criu/restore/connections.ts';
 import { INTERFACE } from '../../../src/criu/restore/names.ts';
-import type { Where } from '../../../src/criu/restore/others-directories/open-directory.ts';
+import type { Where } from '../../../src/criu/restore/own-make/open-directory.ts';
 import { cgroups } from './cgroups.ts';
 
 const needsRoot = {

@@ -29,8 +29,8 @@ import {
   type DeletedFilePlan,
   handedInAs,
 } from '../../../../src/criu/images/plan/deleted-files.ts';
-import { makeDeletedFiles } from '../../../../src/criu/restore/others-directories/deleted-files.ts';
-import { StagingDirectory } from '../../../../src/criu/restore/others-directories/staging-directory.ts';
+import { makeDeletedFiles } from '../../../../src/criu/restore/own-make/deleted-files.ts';
+import { StagingDirectory } from '../../../../src/criu/restore/own-make/staging-directory.ts';
 import type { FileIdentity } from '../../../../src/model/open-file.ts';
 import { type NameIn, pathIn } from '../../../../src/system/file-calls.ts';
 import { hasAttribute, setAttribute } from '../../../../src/system/xattr.ts';

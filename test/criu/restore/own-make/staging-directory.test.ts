@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
-import { StagingDirectory } from '../../../../src/criu/restore/others-directories/staging-directory.ts';
+import { StagingDirectory } from '../../../../src/criu/restore/own-make/staging-directory.ts';
 import type { NameIn } from '../../../../src/system/file-calls.ts';
 import { inodeOf } from '../../../../src/system/file-handle.ts';
 import { readAttributes, setAttribute } from '../../../../src/system/xattr.ts';
