@@ -21,7 +21,7 @@ import { percpuRefCount } from './percpu-refcount.ts';
 export const ioRingCtxStruct = struct('io_ring_ctx', {
   refs: addressOf('refs'),
   rings: pointer,
-  /** IORING_SETUP_*. */
+  /** `ringFlags` of src/system/io-uring.ts. */
   flags: u32,
   drain_next: u8,
   drain_active: u8,
@@ -109,25 +109,6 @@ export const ioUringTaskStruct = struct('io_uring_task', {
   inflight: addressOf(),
   work: pointer.at('task_list.first'),
 });
-
-/** Bits of `io_ring_ctx.flags` (include/uapi/linux/io_uring.h). */
-export const ringFlags = {
-  iopoll: 1 << 0,
-  sqpoll: 1 << 1,
-  sqAffinity: 1 << 2,
-  cqSize: 1 << 3,
-  clamp: 1 << 4,
-  attachWq: 1 << 5,
-  disabled: 1 << 6,
-  submitAll: 1 << 7,
-  coopTaskrun: 1 << 8,
-  taskrunFlag: 1 << 9,
-  sqe128: 1 << 10,
-  cqe32: 1 << 11,
-  singleIssuer: 1 << 12,
-  deferTaskrun: 1 << 13,
-  noSqArray: 1 << 16,
-} as const;
 
 /** More requests than a ring keeps to use again. */
 const MAX_REQUESTS = 1 << 22;

@@ -7,7 +7,6 @@ import {
   ioRingCtxStruct,
   ioRingsStruct,
   requestsInUse,
-  ringFlags,
 } from '../../linux/io-uring-types.ts';
 import { listEmpty } from '../../linux/list.ts';
 import { type Task, taskAt } from '../../linux/sched.ts';
@@ -15,10 +14,13 @@ import type { IoUring, RingOffsets, RingPart } from '../../model/io-uring.ts';
 import type { Vma } from '../../model/memory.ts';
 import { joinRuns, listedRuns, type PageRuns } from '../../model/page-runs.ts';
 import { PROT_READ, PROT_WRITE } from '../../system/abi.ts';
+import { CQE_BYTES, ringFlags, ringOffset, SQE_BYTES } from '../../system/io-uring.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import { ChangingError, ContainerError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { MappedFile, MappingUse } from '../file-capture.ts';
+import type { CaptureContext } from './context.ts';
+import { showHolder } from './holders/holders.ts';
 import {
   ahead,
   type RingProblem,
@@ -27,22 +29,20 @@ import {
   secondsToCount,
   secondsTogether,
   togetherProblem,
-} from '../io-uring-state.ts';
-import type { CaptureContext } from './context.ts';
-import { showHolder } from './holders/holders.ts';
+} from './io-uring-state.ts';
 import { FileRefusal } from './refusal.ts';
 
 const NAME = 'has an io_uring';
 /** Flags of its file: what anon_inode_getfile is asked for. */
 const FILE_FLAGS = openFlags.readWrite;
-/** Where mmap(2) finds what (include/uapi/linux/io_uring.h); the rings are in one place, whoever asks. */
+/** What an area is, by its place in the file. */
 const parts: ReadonlyMap<number, RingPart> = new Map([
-  [0, 'rings'],
-  [0x800_0000, 'rings'],
-  [0x1000_0000, 'entries'],
+  [ringOffset.requests, 'rings'],
+  [ringOffset.completions, 'rings'],
+  [ringOffset.entries, 'entries'],
 ]);
-/** Bytes of an entry of the rings (struct io_uring_sqe, struct io_uring_cqe), and of an index. */
-const [SQE_BYTES, CQE_BYTES, INDEX_BYTES] = [64, 16, 4];
+/** Bytes of an index of a request. */
+const INDEX_BYTES = 4;
 
 /** What a capture knows of a ring besides the model. */
 interface FoundRing {

@@ -1,13 +1,7 @@
 import { errnoText } from '../../system/errno.ts';
+import { ringFlags, SQE_BYTES, SQE_FLAGS, SQE_SKIP_COMPLETION } from '../../system/io-uring.ts';
 import type { PlannedRing } from '../images/plan/restore-plan.ts';
 import type { RingMemory } from './ring-memory.ts';
-
-/** Bytes of a request (struct io_uring_sqe), twice as many with IORING_SETUP_SQE128. */
-const SQE_BYTES = 64;
-const SETUP_SQE128 = 1 << 10;
-/** Where a request has its flags, and the one that asks for no completion (IOSQE_CQE_SKIP_SUCCESS). */
-const SQE_FLAGS = 1;
-const SKIP_COMPLETION = 1 << 6;
 
 /** What of a ring says how far it has to be brought. */
 export type Counted = Pick<
@@ -20,9 +14,9 @@ export type Submit = (count: number) => number;
 
 /** Requests that do nothing (IORING_OP_NOP, 0) and ask for no completion, in all places. */
 function skippingEntries({ setup, sqEntries }: Counted): Buffer {
-  const stride = (setup & SETUP_SQE128) === 0 ? SQE_BYTES : 2 * SQE_BYTES;
+  const stride = (setup & ringFlags.sqe128) === 0 ? SQE_BYTES : 2 * SQE_BYTES;
   const entries = Buffer.alloc(sqEntries * stride);
-  for (let at = SQE_FLAGS; at < entries.length; at += stride) entries[at] = SKIP_COMPLETION;
+  for (let at = SQE_FLAGS; at < entries.length; at += stride) entries[at] = SQE_SKIP_COMPLETION;
   return entries;
 }
 

@@ -2,7 +2,7 @@ import { closeSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { takeDescriptor } from '../../system/descriptors.ts';
 import { errnoText } from '../../system/errno.ts';
-import { submitRequests } from '../../system/io-uring.ts';
+import { ringFlags, SYS_io_uring_enter, SYS_io_uring_setup, submitRequests } from '../../system/io-uring.ts';
 import { checked } from '../../system/libc.ts';
 import { limitOf, setLimit } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
@@ -15,15 +15,11 @@ import { placeAreas } from './placed-areas.ts';
 import { RingMemory } from './ring-memory.ts';
 import type { Tracee } from './tracee.ts';
 
-const SYS = { mmap: 9, close: 3, madvise: 28, fcntl: 72, dup3: 292, setup: 425, enter: 426 } as const;
+const SYS = { mmap: 9, close: 3, madvise: 28, fcntl: 72, dup3: 292 } as const;
 const O_CLOEXEC = 0o2000000;
 const F_SETFD = 2;
 const [PROT_READ_WRITE, MAP_SHARED] = [3, 1];
 const [RLIMIT_NOFILE, RLIMIT_AS] = [7, 9];
-/** IORING_SETUP_*: the program has said how many completions fit, or is taken as having said it. */
-const SETUP_CQSIZE = 1 << 3;
-/** Of a ring without a thread that polls it, it changes nothing; the other ring may be gone. */
-const SETUP_ATTACH_WQ = 1 << 5;
 /** struct io_uring_params: its size, and where it has what. */
 const PARAMS = { bytes: 120, cqEntries: 4, flags: 8, sqOffsets: 40, cqOffsets: 80 } as const;
 /** Offsets in the order in which they are told (struct io_sqring_offsets, struct io_cqring_offsets). */
@@ -49,10 +45,12 @@ function checkOffsets({ offsets }: PlannedRing, params: Buffer): void {
 function setUp(tracee: Held, ring: PlannedRing): number {
   const params = Buffer.alloc(PARAMS.bytes);
   params.writeUInt32LE(ring.cqEntries, PARAMS.cqEntries);
-  params.writeUInt32LE((ring.setup & ~SETUP_ATTACH_WQ) | SETUP_CQSIZE, PARAMS.flags);
+  // The program has said how many completions fit, or is taken as having said it. To be attached changes
+  // nothing for a ring without a thread that polls it; the other ring may be gone.
+  params.writeUInt32LE((ring.setup & ~ringFlags.attachWq) | ringFlags.cqSize, PARAMS.flags);
   return tracee.withBytes(params, (address, read) => {
     const issuer = ring.issuer ?? tracee.pid;
-    const fd = must('io_uring_setup', tracee.call(issuer, SYS.setup, ring.sqEntries, address));
+    const fd = must('io_uring_setup', tracee.call(issuer, SYS_io_uring_setup, ring.sqEntries, address));
     checkOffsets(ring, read());
     return fd;
   });
@@ -89,7 +87,7 @@ function firstOf({ descriptors: [first] }: PlannedRing): number {
 function withSubmit(tracee: Held, ring: PlannedRing, use: (submit: Submit) => void): void {
   const [fd, { issuer }] = [firstOf(ring), ring];
   if (issuer !== undefined) {
-    use((count) => tracee.call(issuer, SYS.enter, fd, count, 0, 0, 0, 0));
+    use((count) => tracee.call(issuer, SYS_io_uring_enter, fd, count, 0, 0, 0, 0));
     return;
   }
   const file = checked('pidfd_getfd', takeDescriptor(ring.pid, fd));

@@ -1,5 +1,6 @@
-import { type IoRingCtx, type IoRings, ringFlags } from '../linux/io-uring-types.ts';
-import type { Moment } from '../model/verdict.ts';
+import type { IoRingCtx, IoRings } from '../../linux/io-uring-types.ts';
+import type { Moment } from '../../model/verdict.ts';
+import { ringFlags } from '../../system/io-uring.ts';
 
 /** What of a ring tells whether it can be had again. */
 export interface RingState {
@@ -37,13 +38,13 @@ const KEPT =
   ringFlags.deferTaskrun |
   ringFlags.noSqArray;
 
-/** Others by their names; IORING_SETUP_NO_MMAP and REGISTERED_FD_ONLY came with 6.5. */
+/** Others by their names. */
 const named: readonly (readonly [flag: number, why: string])[] = [
   [ringFlags.sqpoll, 'that a thread of the kernel polls (IORING_SETUP_SQPOLL)'],
   [ringFlags.iopoll, 'that polls devices (IORING_SETUP_IOPOLL)'],
   [ringFlags.disabled, 'that is not enabled yet (IORING_SETUP_R_DISABLED)'],
-  [1 << 14, 'in memory of the program (IORING_SETUP_NO_MMAP)'],
-  [1 << 15, 'without a descriptor (IORING_SETUP_REGISTERED_FD_ONLY)'],
+  [ringFlags.noMmap, 'in memory of the program (IORING_SETUP_NO_MMAP)'],
+  [ringFlags.registeredFdOnly, 'without a descriptor (IORING_SETUP_REGISTERED_FD_ONLY)'],
 ];
 
 /** CLOCK_MONOTONIC, which 6.12 can be told to leave. */

@@ -6,14 +6,15 @@ import {
   ringProblem,
   secondsToCount,
   togetherProblem,
-} from '../../src/capture/io-uring-state.ts';
-import { captureRings, isRingWorker, waitsForFiles } from '../../src/capture/rings.ts';
-import { taskPtRegs, threadSize } from '../../src/linux/arch/index.ts';
-import { ioRingCtxStruct, requestsInUse, requestsOfTask, ringFlags } from '../../src/linux/io-uring-types.ts';
-import { newFindings } from '../../src/model/verdict.ts';
-import { PAGE_SIZE } from '../../src/system/page.ts';
-import { releases } from '../vmcore/fixtures.ts';
-import { MadeKernel } from '../vmcore/made-kernel.ts';
+} from '../../../src/capture/files/io-uring-state.ts';
+import { captureRings, isRingWorker, waitsForFiles } from '../../../src/capture/rings.ts';
+import { taskPtRegs, threadSize } from '../../../src/linux/arch/index.ts';
+import { ioRingCtxStruct, requestsInUse, requestsOfTask } from '../../../src/linux/io-uring-types.ts';
+import { newFindings } from '../../../src/model/verdict.ts';
+import { ringFlags } from '../../../src/system/io-uring.ts';
+import { PAGE_SIZE } from '../../../src/system/page.ts';
+import { releases } from '../../vmcore/fixtures.ts';
+import { MadeKernel } from '../../vmcore/made-kernel.ts';
 
 const BIAS = 1n << 63n;
 
