@@ -28,6 +28,8 @@ export interface Terms {
    * living kernel.
    */
   readonly inSpiteOfMoments?: boolean;
+  /** How long everything that is done after the panic may take; without it, there is no limit. */
+  readonly timeLimitMinutes?: number;
 }
 
 export type JudgeSource = ProcessSource & { readonly freePids: FreePids; readonly homes: Homes };
@@ -54,7 +56,7 @@ export function judge(source: JudgeSource, candidates: readonly Candidate[], ter
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
   const alone: number[] = [];
-  const budget = new RingBudget();
+  const budget = new RingBudget(terms.timeLimitMinutes);
   for (const members of groups) {
     const culprits = members.filter((member) => isCulprit(member, terms));
     const processes = members.filter(isWhole);

@@ -10,7 +10,10 @@ import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
 
 /** Whose fate is asked for, and what decides it besides the processes themselves. */
 export interface CheckRequest
-  extends Pick<CaptureRequest, 'roots' | 'includeDescendants' | 'without' | 'services' | 'losses'> {
+  extends Pick<
+    CaptureRequest,
+    'roots' | 'includeDescendants' | 'without' | 'services' | 'losses' | 'timeLimitMinutes'
+  > {
   /** Of the CRIU that would restore; undefined if it is not known. */
   readonly criu: CriuVersion | undefined;
   /** Whether stage zero would save the registers of every CPU. */
@@ -101,12 +104,13 @@ function groupSeen(group: ProcessGroup, request: CheckRequest, hasRoom: boolean)
 
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
-  const { roots, includeDescendants, without, services, losses } = request;
+  const { roots, includeDescendants, without, services, losses, timeLimitMinutes } = request;
   const captured = captureProcesses(kernel, {
     ...{ roots, includeDescendants, inSpiteOfMoments: true, forProcedures: true },
     ...(without === undefined ? {} : { without }),
     ...(services === undefined ? {} : { services }),
     ...(losses === undefined ? {} : { losses }),
+    ...(timeLimitMinutes === undefined ? {} : { timeLimitMinutes }),
   });
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
   const groups = captured.groups.map((group) => ({ group, problems: restoreProblems(group, request.criu) }));

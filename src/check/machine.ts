@@ -16,7 +16,7 @@ export interface Machine {
   /** Undefined if there is no CRIU. */
   readonly criu: CriuVersion | undefined;
   /** Of the configuration: the one that the system was armed with, or would be. */
-  readonly config: Pick<Config, 'services' | 'losses' | 'protect' | 'images' | 'tmpfs'>;
+  readonly config: Pick<Config, 'services' | 'losses' | 'protect' | 'images' | 'tmpfs' | 'crash-kernel'>;
 }
 
 /** Looks at this machine. Throws a ConfigError if it is not armed and its configuration is wrong. */

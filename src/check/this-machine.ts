@@ -49,6 +49,7 @@ export async function checkThisMachine(
       ...{ roots, includeDescendants, criu, hasStageZero },
       services: { sandboxes: config.services.sandboxes, serviceOf: installedServiceOf },
       losses: lossesNow(config),
+      timeLimitMinutes: config['crash-kernel']['time-limit-minutes'],
       without: new Set([process.pid]),
       leased: leasedHere(),
       room,

@@ -44,11 +44,8 @@ test('rings take the time of their whole group, and of all groups', () => {
   const files = { edges: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
   const parts = { group: () => ({ files: { memfds: [], files: [] } }) };
   const others = { homes: { of: () => undefined }, freePids: { next: () => 5 } };
-  const { groups, refused } = judge(
-    { ...others, files: { ...files, ...parts } } as unknown as JudgeSource,
-    living,
-    {},
-  );
+  const whole = { ...others, files: { ...files, ...parts } } as unknown as JudgeSource;
+  const { groups, refused } = judge(whole, living, {});
   // Who needs no time, or less than is left, comes back after one that has none.
   assert.deepEqual(
     groups.map(({ id }) => id),
@@ -64,4 +61,19 @@ test('rings take the time of their whole group, and of all groups', () => {
       [80, [late]],
     ],
   );
+  const backIn = (timeLimitMinutes: number) => judge(whole, living, { timeLimitMinutes });
+  // Not more than 300 s, however much time there is, and half of it if there is less.
+  assert.equal(backIn(30).groups.length, groups.length);
+  assert.deepEqual(
+    backIn(4).groups.map(({ id }) => id),
+    [10, 30, 90],
+  );
+  const short = backIn(1);
+  assert.deepEqual(
+    short.groups.map(({ id }) => id),
+    [70, 80, 90],
+  );
+  assert.deepEqual(short.refused.find(({ pid }) => pid === 30)?.reasons, [
+    'is in a group whose io_urings take 60 s to make again, where time-limit-minutes leaves 30 s for all',
+  ]);
 });

@@ -126,6 +126,8 @@ const LONGEST_SECONDS = 60;
  * its minutes are over, and whatever it holds with it (`time-limit-minutes`, SANDBOX_MINUTES).
  */
 const LONGEST_SECONDS_OF_ALL = 300;
+/** Of the minutes that there are for all, no more is for rings: the rest takes its time, too. */
+const SHARE_OF_ALL = 0.5;
 /** How many areas a process may have (vm.max_map_count, if nobody has set it). */
 const MOST_AREAS = 65_530;
 /** To keep a gap between areas from being chosen for a ring: mmap(2), and munmap(2). */
@@ -213,7 +215,14 @@ export function togetherProblem(seconds: readonly number[], areas: readonly Span
  * first has it.
  */
 export class RingBudget {
+  readonly #seconds: number;
   #taken = 0;
+
+  /** @param minutes for everything that is done after the panic; undefined if they have no limit */
+  constructor(minutes: number | undefined) {
+    const most = minutes === undefined ? Number.POSITIVE_INFINITY : minutes * 60 * SHARE_OF_ALL;
+    this.#seconds = Math.min(LONGEST_SECONDS_OF_ALL, most);
+  }
 
   /**
    * Why a group cannot have its rings again, or undefined: then the time is taken.
@@ -224,7 +233,9 @@ export class RingBudget {
     if (seconds === 0) return undefined;
     const takes = `is in a group whose io_urings take ${Math.ceil(seconds)} s to make again`;
     if (seconds > LONGEST_SECONDS) return `${takes}, one process after the other`;
-    if (this.#taken + seconds > LONGEST_SECONDS_OF_ALL)
+    if (seconds > this.#seconds)
+      return `${takes}, where time-limit-minutes leaves ${Math.floor(this.#seconds)} s for all`;
+    if (this.#taken + seconds > this.#seconds)
       return `${takes}, after ${Math.ceil(this.#taken)} s for those of other groups`;
     this.#taken += seconds;
     return undefined;

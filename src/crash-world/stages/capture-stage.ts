@@ -57,7 +57,7 @@ export interface CaptureConditions {
   readonly barred: { readonly pid: number; readonly reason: string } | undefined;
   /** What has written the disks' files back. */
   readonly writeBack: WriteBack;
-  readonly config: Pick<Config, 'services' | 'losses'>;
+  readonly config: Pick<Config, 'services' | 'losses' | 'crash-kernel'>;
 }
 
 /**
@@ -75,6 +75,7 @@ function captureGroups(
     roots,
     includeDescendants: true,
     forProcedures: true,
+    timeLimitMinutes: config['crash-kernel']['time-limit-minutes'],
     disks: mountedDisks,
     services: { sandboxes: config.services.sandboxes, serviceOf: installedServiceOf },
     losses: allowedLosses(config, selection.rules, selection.candidates),
