@@ -1,31 +1,13 @@
-import { openFlags } from '../../linux/file.ts';
 import type { FileDescriptor, OpenFile } from '../../model/file.ts';
 import type { PathFile } from '../../model/open-file.ts';
-import { fileType } from '../../system/file-mode.ts';
-import { type CaptureContext, noOwner } from './context.ts';
+import { placeholderFile } from '../../model/placeholder.ts';
+import type { CaptureContext } from './context.ts';
 
 /** F_OWNER_TID: signals about a file go to one thread. */
 const OWNER_TID = 0;
 
-/** `stat(2)` of /dev/null: device 1:3. */
-const NULL_DEVICE = { path: '/dev/null', rdev: 0x103, mode: fileType.character | 0o666 } as const;
-
 /** Standard input, output and error. */
 const STANDARD_STREAMS = 3;
-
-/**
- * What stands at the number of a descriptor that is lost: an O_PATH one, by which nothing can be read,
- * written, polled or set (EBADF, open(2)). It leads to a device that has no content, in no directory.
- */
-function placeholderOf(id: number): PathFile {
-  const { path, rdev, mode } = NULL_DEVICE;
-  const nobody = { onDisk: false, inode: 0, generation: 0, uid: 0, gid: 0, sizeBytes: 0 };
-  return {
-    ...{ type: 'path', id, flags: openFlags.path, owner: noOwner, path, position: undefined },
-    identity: { fileSystem: 'devtmpfs', ...nobody, mode, rdev },
-    ghostId: undefined,
-  };
-}
 
 /** The descriptors without which processes come back for their procedure alone. */
 export class LostDescriptors {
@@ -53,7 +35,7 @@ export class LostDescriptors {
       what: `fd ${fd} is gone: it ${why}`,
     });
     if (this.#placeholder === undefined) {
-      this.#placeholder = placeholderOf(this.#context.nextId());
+      this.#placeholder = placeholderFile(this.#context.nextId());
       this.#context.files.set(this.#placeholder.id, this.#placeholder);
     }
     return { fd, fileId: this.#placeholder.id, closeOnExec: fd >= STANDARD_STREAMS };
