@@ -2,12 +2,22 @@ import type { Row } from './verify.ts';
 
 const widest = 116;
 
-/** A terminal screen in a frame, without empty lines at its end; what is too wide is cut. */
+/** A line in pieces that are not too wide, at blanks where there are any late enough. */
+function wrapped(line: string): string[] {
+  const pieces: string[] = [];
+  let rest = [...line];
+  while (rest.length > widest) {
+    const blank = rest.lastIndexOf(' ', widest);
+    const end = blank > widest / 2 ? blank : widest;
+    pieces.push(rest.slice(0, end).join(''));
+    rest = rest.slice(end === blank ? end + 1 : end);
+  }
+  return [...pieces, rest.join('')];
+}
+
+/** A terminal screen in a frame, without empty lines at its end; lines that are too wide are wrapped. */
 export function frame(title: string, screen: string): string {
-  const lines = screen
-    .trimEnd()
-    .split('\n')
-    .map((line) => [...line].slice(0, widest).join(''));
+  const lines = screen.trimEnd().split('\n').flatMap(wrapped);
   const width = Math.max(title.length + 2, ...lines.map((line) => [...line].length));
   const top = `┌ ${title} ${'─'.repeat(width - title.length)}┐`;
   const body = lines.map((line) => `│ ${line}${' '.repeat(width - [...line].length)} │`);
