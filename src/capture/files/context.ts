@@ -66,8 +66,8 @@ export class CaptureContext {
   readonly losses = new Map<number, Loss[]>();
   readonly unexpected = new Map<number, UnexpectedLoss[]>();
 
-  /** Open files by the address of their struct file; a refusal is remembered too. */
-  readonly opened = new Map<bigint, OpenFile | FileRefusal>();
+  /** Open files by the address of their struct file; a refusal is remembered too, and that one is begun. */
+  readonly opened = new Map<bigint, OpenFile | FileRefusal | 'begun'>();
   readonly files = new Map<number, OpenFile>();
   readonly #states = new Map<unknown, unknown>();
   readonly #pathsInUse = new Map<number, Set<number>>();

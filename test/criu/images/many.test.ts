@@ -7,6 +7,8 @@ import { suite, test } from 'node:test';
 import { ImageDirectory, type PageSource } from '../../../src/criu/images/image.ts';
 import { writePrivatePages } from '../../../src/criu/images/pagemap.ts';
 import { ringsOf } from '../../../src/criu/images/plan/rings.ts';
+import { writeSharedMemory } from '../../../src/criu/images/shared-memory.ts';
+import { listedRuns } from '../../../src/model/page-runs.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { assertInProportion, elementsLookedAt } from '../../work.ts';
 import { socketAt } from '../inet-sockets.ts';
@@ -62,6 +64,25 @@ suite('images of very many things', () => {
         const work = elementsLookedAt(() => writePrivatePages(images, noPages, 7, memory));
         images.close();
         assert.equal(readFileSync(join(directory, 'pages-1.img')).length, things * PAGE_SIZE);
+        return work;
+      }),
+    );
+  });
+
+  test('shared memories: how far each is mapped is known from one look at the areas', () => {
+    assertInProportion((things) =>
+      inDirectory((directory) => {
+        const shmids = Array.from({ length: things }, (_, i) => i + 1);
+        const vmas = shmids.map((shmid) => areaOf(shmid * 0x1_0000, 2, { kind: 'shared-memory', shmid }));
+        const runs = listedRuns([{ address: 0, pages: 3, physical: 0 }]);
+        const sharedMemory = shmids.map(
+          (shmid) => ({ shmid, origin: 'anonymous', sizeBytes: 3 * PAGE_SIZE, runs }) as const,
+        );
+        const group = { ...groupOf([processOf(7, { memory: memoryOf(vmas) })]), sharedMemory };
+        const images = new ImageDirectory(directory);
+        const work = elementsLookedAt(() => writeSharedMemory(group, images, noPages));
+        assert.equal(images.pagesBytes, 2 * things * PAGE_SIZE);
+        images.close();
         return work;
       }),
     );
