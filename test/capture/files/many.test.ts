@@ -2,15 +2,19 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { CaptureContext } from '../../../src/capture/files/context.ts';
+import { captureEventpoll } from '../../../src/capture/files/eventpoll.ts';
 import { collectLocks, locksOf } from '../../../src/capture/files/locks.ts';
 import { Connections } from '../../../src/capture/files/sockets/inet/tcp-ends.ts';
 import { listenerOf } from '../../../src/capture/files/sockets/unix/unix.ts';
 import { Connected } from '../../../src/capture/files/sockets/unix/unix-queue.ts';
 import { groupProcesses, type Member } from '../../../src/capture/groups.ts';
+import { fdSlots } from '../../../src/linux/fdtable.ts';
+import { fileAt } from '../../../src/linux/file.ts';
 import { fileStruct, inodeStruct } from '../../../src/linux/fs.ts';
 import { inetSock } from '../../../src/linux/inet.ts';
 import { mmStruct } from '../../../src/linux/mm-types.ts';
 import { findTaskByPid } from '../../../src/linux/pid.ts';
+import { fileKind } from '../../../src/linux/readers/file-kind.ts';
 import { listTasks } from '../../../src/linux/readers/task-list.ts';
 import { forEachVma } from '../../../src/linux/readers/vma.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
@@ -168,6 +172,21 @@ for (const release of releases) {
         );
         return work;
       });
+    });
+
+    test('epolls of a process: what its files are watched by is read once for all of them', () => {
+      const kernel = openFixture(release);
+      const { pid } = truthOf(release).kinds;
+      const task = findTaskByPid(kernel, pid) ?? 0n;
+      const slots = fdSlots(kernel, taskAt(kernel, task).files);
+      const files = slots.flatMap(({ file }) => fileAt(kernel, file) ?? []);
+      const epoll = files.find((file) => fileKind(kernel, file.f_op) === 'eventpoll') ?? assert.fail();
+      const own = [{ pid, task, filesId: 1 }];
+      const context = new CaptureContext(kernel, CLOCKS, own, listTasks(kernel));
+      const capture = () => readsOf(kernel, () => captureEventpoll(context, epoll, () => 1));
+      const [first, second] = [capture(), capture()];
+      assert.ok(second < first / 2, `${first} reads for one, ${second} for the next`);
+      assert.ok(second < files.length, `${second} reads, and ${files.length} files`);
     });
 
     test('areas of one file: who maps it is read once', () => {
