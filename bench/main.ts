@@ -8,6 +8,7 @@ import { memorySection } from './memory.ts';
 import { benchPages } from './pages.ts';
 import { measureRecovery, type Recovery, recoverySection } from './recovery.ts';
 import { benchRedis } from './redis.ts';
+import { benchScale } from './scale.ts';
 import { benchTasks } from './tasks.ts';
 
 interface Part {
@@ -28,6 +29,7 @@ function sharedRecovery(quick: boolean, progress: Progress): Promise<Recovery> {
 const parts: readonly Part[] = [
   { name: 'tasks', heading: 'Listing every process with its memory maps', run: benchTasks },
   { name: 'pages', heading: 'Capturing pages', run: benchPages },
+  { name: 'scale', heading: 'Processes with very many of one thing', run: benchScale },
   {
     name: 'recovery',
     heading: 'From panic to running',

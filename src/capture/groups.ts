@@ -30,6 +30,12 @@ class UnionFind {
   find(item: number): number {
     let root = item;
     for (let next = this.#parent.get(root); next !== undefined; next = this.#parent.get(root)) root = next;
+    // The way is as short next time.
+    for (let at = item; at !== root; ) {
+      const next = this.#parent.get(at) ?? root;
+      this.#parent.set(at, root);
+      at = next;
+    }
     return root;
   }
 
@@ -77,12 +83,12 @@ export function groupProcesses<M extends Member>(
   for (const edge of edges) {
     const [a, b] = edge.pids;
     sets.join(a, b);
-    for (const pid of [a, b]) ties.set(pid, [...(ties.get(pid) ?? []), edge]);
+    for (const pid of [a, b]) {
+      const known = ties.get(pid);
+      if (known === undefined) ties.set(pid, [edge]);
+      else known.push(edge);
+    }
   }
-  const groups = new Map<number, M[]>();
-  for (const process of processes) {
-    const root = sets.find(process.pid);
-    groups.set(root, [...(groups.get(root) ?? []), process]);
-  }
+  const groups = Map.groupBy(processes, ({ pid }) => sets.find(pid));
   return { groups: [...groups.values()], ties };
 }

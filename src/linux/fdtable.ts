@@ -54,7 +54,24 @@ export function fdSlots(kernel: Kernel, files: bigint): FdSlot[] {
   return settled(kernel, () => readSlots(kernel, files));
 }
 
-function readSlots(kernel: Kernel, files: bigint): FdSlot[] {
+/**
+ * One slot of a `files_struct`, whatever else the table holds; undefined if it is not in use. Throws as
+ * `fdSlots`.
+ */
+export function fdSlot(kernel: Kernel, files: bigint, fd: number): FdSlot | undefined {
+  return settled(kernel, () => {
+    const { max, table } = tableOf(kernel, files);
+    if (fd < 0 || fd >= max) return undefined;
+    const file = kernel.memory.read(table.fd + BigInt(fd * 8), 8).readBigUInt64LE();
+    const isSet = (bitmap: bigint): boolean => bit(kernel.memory.read(bitmap + BigInt(fd >> 3), 1), fd & 7);
+    const inBitmap = isSet(table.open_fds);
+    if (file === 0n && !inBitmap) return undefined;
+    return { fd, file, closeOnExec: isSet(table.close_on_exec), inBitmap };
+  });
+}
+
+/** A table, and how many slots it has. */
+function tableOf(kernel: Kernel, files: bigint): { table: ViewOf<typeof fdtable>; max: number } {
   const owner = kernel.bind(filesStruct).at(files);
   const table = kernel.bind(fdtable).at(owner.fdt);
   const max = table.max_fds;
@@ -64,6 +81,11 @@ function readSlots(kernel: Kernel, files: bigint): FdSlot[] {
   if ((max === EMBEDDED_FDS) !== isEmbedded(owner, table)) {
     throw new ContainerError('fd table', table.address, `has ${max} slots and is not the process's own`);
   }
+  return { table, max };
+}
+
+function readSlots(kernel: Kernel, files: bigint): FdSlot[] {
+  const { table, max } = tableOf(kernel, files);
   const pointers = kernel.memory.read(table.fd, max * 8);
   const open = kernel.memory.read(table.open_fds, max / 8);
   const cloexec = kernel.memory.read(table.close_on_exec, max / 8);

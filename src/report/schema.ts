@@ -165,7 +165,19 @@ export const reportSchema = z
     stages: z.array(stage),
     processes: z.array(processReport),
     groups: z
-      .array(z.strictObject({ group: z.int(), plan: z.array(z.string()) }))
+      .array(
+        z.strictObject({
+          group: z.int(),
+          plan: z.array(z.string()),
+          restoreSeconds: z
+            .strictObject({
+              criu: seconds.meta({ description: 'that `criu restore` took' }),
+              all: seconds.meta({ description: 'with what was done before and after it' }),
+            })
+            .optional()
+            .meta({ description: 'until its processes were as they would be; absent if they never were' }),
+        }),
+      )
       .optional()
       .meta({ description: 'what was made before the restore of each group, and after it' }),
     unprotected: z

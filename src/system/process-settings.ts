@@ -38,6 +38,28 @@ export function setLimit(pid: number, resource: number, { soft, hard }: Resource
   checked('prlimit', prlimit(pid, resource, limit, null));
 }
 
+/** include/uapi/asm-generic/resource.h */
+const RLIMIT_NOFILE = 7;
+/** Open files of this process besides those that a step needs. */
+const OTHER_FILES = 256;
+
+/**
+ * Does a step in which this process, and what it starts, may have so many open files more. Whoever starts
+ * first has 4096 at most (INR_OPEN_MAX, include/uapi/linux/fs.h).
+ * @throws SystemCallError if the system does not let it have as many (fs.nr_open)
+ */
+export function withOpenFiles<T>(more: number, step: () => T): T {
+  const before = limitOf(0, RLIMIT_NOFILE);
+  const needed = BigInt(more + OTHER_FILES);
+  if (needed <= before.soft) return step();
+  setLimit(0, RLIMIT_NOFILE, { soft: needed, hard: needed > before.hard ? needed : before.hard });
+  try {
+    return step();
+  } finally {
+    setLimit(0, RLIMIT_NOFILE, before);
+  }
+}
+
 /** personality(2) of this process; what it forks inherits it. @returns the one before */
 export const personality = libcFunction<[persona: number]>('int personality(unsigned long persona)');
 

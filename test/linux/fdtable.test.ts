@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { fdSlots, fdtable, filesStruct } from '../../src/linux/fdtable.ts';
+import { fdSlot, fdSlots, fdtable, filesStruct } from '../../src/linux/fdtable.ts';
 import { forEachTask } from '../../src/linux/pid.ts';
 import { taskAt } from '../../src/linux/sched.ts';
 import { ContainerError } from '../../src/vmcore/errors.ts';
@@ -16,6 +16,24 @@ const FOREIGN = {
 
 describe('the descriptors of a process', () => {
   for (const release of releases) {
+    it(`of ${release} are the same one by one, of which each is read alone`, (t) => {
+      const kernel = openFixture(release);
+      const read = t.mock.method(kernel.memory, 'read');
+      for (const task of forEachTask(kernel)) {
+        const { files } = taskAt(kernel, task);
+        if (files === 0n) continue;
+        const all = fdSlots(kernel, files);
+        const last = all.at(-1)?.fd ?? 0;
+        read.mock.resetCalls();
+        const alone = Array.from({ length: last + 3 }, (_, fd) => fdSlot(kernel, files, fd - 1));
+        assert.deepEqual(
+          alone.filter((slot) => slot !== undefined),
+          all,
+        );
+        for (const { arguments: given } of read.mock.calls) assert.ok((given[1] ?? 0) <= 8);
+      }
+    });
+
     it(`of ${release} are not read from another process's table`, () => {
       const kernel = openFixture(release);
       const owners = new Set(

@@ -1,4 +1,4 @@
-import { fdSlots, filesStruct } from '../../linux/fdtable.ts';
+import { fdSlot, filesStruct } from '../../linux/fdtable.ts';
 import { fileAt, openFlags } from '../../linux/file.ts';
 import { type File, inodeStruct } from '../../linux/fs.ts';
 import { socketStruct } from '../../linux/net.ts';
@@ -106,7 +106,7 @@ function throughOf(kernel: Kernel, file: File): Transfer['through'] {
 /** The open file that is the first argument of a call. */
 function fileOf(kernel: Kernel, task: Task, [first = 0n]: readonly bigint[]): File | undefined {
   const fd = Number(BigInt.asIntN(32, first));
-  const slot = fdSlots(kernel, task.files).find((candidate) => candidate.fd === fd);
+  const slot = fdSlot(kernel, task.files, fd);
   return slot === undefined || slot.file === 0n ? undefined : fileAt(kernel, slot.file);
 }
 

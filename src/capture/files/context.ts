@@ -57,18 +57,22 @@ export class CaptureContext {
   readonly forProcedure: ReadonlySet<number>;
 
   readonly edges: SharingEdge[] = [];
-  readonly refusals = new Map<number, string[]>();
+  readonly #reasons = new Sentences();
+  readonly refusals = this.#reasons.byPid;
   readonly refusalsForNow = new Map<number, FileReason[]>();
-  readonly notes = new Map<number, string[]>();
+  readonly #notes = new Sentences();
+  readonly notes = this.#notes.byPid;
   readonly repairs = new Map<number, Repair[]>();
   readonly losses = new Map<number, Loss[]>();
   readonly unexpected = new Map<number, UnexpectedLoss[]>();
 
-  /** Open files by the address of their struct file; a refusal is remembered too. */
-  readonly opened = new Map<bigint, OpenFile | FileRefusal>();
+  /** Open files by the address of their struct file; a refusal is remembered too, and that one is begun. */
+  readonly opened = new Map<bigint, OpenFile | FileRefusal | 'begun'>();
   readonly files = new Map<number, OpenFile>();
   readonly #states = new Map<unknown, unknown>();
   readonly #pathsInUse = new Map<number, Set<number>>();
+  /** Edges that are there, by why; and lists that were joined. */
+  readonly #joined = new Map<string, { readonly pairs: Set<string>; readonly lists: WeakSet<object> }>();
   #lastId = 0;
 
   constructor(
@@ -140,18 +144,18 @@ export class CaptureContext {
   }
 
   refuse(pid: number, reason: string, moment?: Moment): void {
-    if (moment === undefined) append(this.refusals, pid, reason);
-    else this.refusalsForNow.set(pid, [...(this.refusalsForNow.get(pid) ?? []), { reason, moment }]);
+    if (moment === undefined) this.#reasons.add(pid, reason);
+    else append(this.refusalsForNow, pid, { reason, moment });
   }
 
   note(pid: number, note: string): void {
-    append(this.notes, pid, note);
+    this.#notes.add(pid, note);
   }
 
   /** What was not believed of a file that these hold. */
   repairHolders(holders: readonly Holder[], repair: Repair): void {
     for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid))) {
-      this.repairs.set(pid, [...(this.repairs.get(pid) ?? []), repair]);
+      append(this.repairs, pid, repair);
     }
   }
 
@@ -171,22 +175,30 @@ export class CaptureContext {
   /** A loss of every protected holder. */
   loseForHolders(holders: readonly Holder[], loss: Loss): void {
     for (const pid of new Set(holders.filter(({ isProtected }) => isProtected).map(({ pid }) => pid)))
-      this.losses.set(pid, [...(this.losses.get(pid) ?? []), loss]);
+      append(this.losses, pid, loss);
   }
 
   /** A loss of a process that comes back for its procedure alone. */
   loseUnexpectedly(pid: number, loss: UnexpectedLoss): void {
-    this.unexpected.set(pid, [...(this.unexpected.get(pid) ?? []), loss]);
+    append(this.unexpected, pid, loss);
   }
 
-  /** Processes that have to be restored together. */
-  join(pids: Iterable<number>, why: string): void {
+  /**
+   * Processes that have to be restored together.
+   * @param pids a list that does not change: the same one is looked at once
+   */
+  join(pids: readonly number[], why: string): void {
+    const joined = this.#joined.get(why) ?? { pairs: new Set(), lists: new WeakSet() };
+    this.#joined.set(why, joined);
+    if (joined.lists.has(pids)) return;
+    joined.lists.add(pids);
     const [first, ...others] = [...new Set(pids)].filter((pid) => this.tasks.has(pid));
     if (first === undefined) return;
     for (const other of others) {
-      if (!this.edges.some(({ pids: [a, b], why: known }) => a === first && b === other && known === why)) {
-        this.edges.push({ pids: [first, other], why });
-      }
+      const pair = `${first} ${other}`;
+      if (joined.pairs.has(pair)) continue;
+      joined.pairs.add(pair);
+      this.edges.push({ pids: [first, other], why });
     }
   }
 
@@ -219,8 +231,22 @@ export class CaptureContext {
   }
 }
 
-function append(map: Map<number, string[]>, pid: number, text: string): void {
+function append<T>(map: Map<number, T[]>, pid: number, one: T): void {
   const list = map.get(pid);
-  if (list === undefined) map.set(pid, [text]);
-  else if (!list.includes(text)) list.push(text);
+  if (list === undefined) map.set(pid, [one]);
+  else list.push(one);
+}
+
+/** Sentences about processes, each once, in the order in which they were said. */
+class Sentences {
+  readonly byPid = new Map<number, string[]>();
+  readonly #known = new Map<number, Set<string>>();
+
+  add(pid: number, text: string): void {
+    const known = this.#known.get(pid) ?? new Set();
+    this.#known.set(pid, known);
+    if (known.has(text)) return;
+    known.add(text);
+    append(this.byPid, pid, text);
+  }
 }

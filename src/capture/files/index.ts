@@ -13,12 +13,12 @@ import { captureTable } from './table.ts';
 export { FileRefusal } from './refusal.ts';
 
 function joinTables(context: CaptureContext, tasks: readonly FileTask[]): void {
-  const byTable = new Map<bigint, number[]>();
-  for (const { pid, task } of tasks) {
-    const { files } = taskAt(context.kernel, task);
-    byTable.set(files, [...(byTable.get(files) ?? []), pid]);
-  }
-  for (const pids of byTable.values()) context.join(pids, 'a file table');
+  const byTable = Map.groupBy(tasks, ({ task }) => taskAt(context.kernel, task).files);
+  for (const users of byTable.values())
+    context.join(
+      users.map(({ pid }) => pid),
+      'a file table',
+    );
 }
 
 /**

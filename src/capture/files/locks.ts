@@ -28,16 +28,35 @@ function lockOf(context: CaptureContext, lock: KernelFileLock, holder: Holder): 
   return { kind, type, pid: holder.pid, fd: holder.fd, start: Number(start), length };
 }
 
+/** Where in a list of holders the first one is that has something. */
+function firstBy(
+  holders: readonly Holder[],
+  keyOf: (holder: Holder) => bigint | undefined,
+): ReadonlyMap<bigint, number> {
+  const places = new Map<bigint, number>();
+  for (const [place, holder] of holders.entries()) {
+    const key = keyOf(holder);
+    if (key !== undefined && !places.has(key)) places.set(key, place);
+  }
+  return places;
+}
+
 /**
  * Locks of protected processes on one inode: POSIX locks belong to a file table, the others to an open file.
  */
 function locksOnInode(context: CaptureContext, flctx: bigint, holders: readonly Holder[]): FileLock[] {
-  return fileLocks(context.kernel, flctx).flatMap((lock) => {
-    const owner = holders.find((holder) => {
-      if (lock.kind !== 'posix') return holder.file === lock.owner || holder.file === lock.file;
-      const task = context.tasks.get(holder.pid);
-      return task !== undefined && taskAt(context.kernel, task.task).files === lock.owner;
-    });
+  const locks = fileLocks(context.kernel, flctx);
+  if (locks.length === 0) return [];
+  const byFile = firstBy(holders, ({ file }) => file);
+  const hasPosix = locks.some(({ kind }) => kind === 'posix');
+  const byTable = firstBy(hasPosix ? holders : [], ({ pid }) => {
+    const task = context.tasks.get(pid);
+    return task === undefined ? undefined : taskAt(context.kernel, task.task).files;
+  });
+  return locks.flatMap((lock) => {
+    const places =
+      lock.kind === 'posix' ? [byTable.get(lock.owner)] : [byFile.get(lock.owner), byFile.get(lock.file)];
+    const owner = holders[Math.min(...places.map((place) => place ?? holders.length))];
     const found = owner === undefined ? undefined : lockOf(context, lock, owner);
     return found === undefined ? [] : [found];
   });
@@ -77,7 +96,10 @@ export function collectLocks(context: CaptureContext): void {
       .filter(({ isProtected, pid, fd }) => isProtected && !lost.has(pid, fd))
       .toSorted((a, b) => a.pid - b.pid || a.fd - b.fd);
     const inode = own.length === 0 ? undefined : inodeOf(kernel, address);
-    if (inode !== undefined) byInode.set(inode, [...(byInode.get(inode) ?? []), ...own]);
+    if (inode === undefined) continue;
+    const known = byInode.get(inode);
+    if (known === undefined) byInode.set(inode, own);
+    else for (const holder of own) known.push(holder);
   }
   const { all } = context.of(Locks);
   for (const [inode, holders] of byInode) {

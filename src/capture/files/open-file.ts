@@ -76,10 +76,11 @@ function checkNumbers(value: unknown, name: string): void {
 export function captureOpenFile(context: CaptureContext, address: bigint): OpenFile {
   const known = context.opened.get(address);
   if (known instanceof FileRefusal) throw known;
-  if (known !== undefined) return known;
   // Found again before it is captured, the file is an epoll that leads back to itself, which no sound kernel
   // has.
-  context.opened.set(address, FileRefusal.damaged('has an epoll that watches itself'));
+  if (known === 'begun') throw FileRefusal.damaged('has an epoll that watches itself');
+  if (known !== undefined) return known;
+  context.opened.set(address, 'begun');
   try {
     const file = fileAt(context.kernel, address);
     if (file === undefined) throw FileRefusal.damaged('has a descriptor of what is no open file');

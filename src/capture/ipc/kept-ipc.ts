@@ -97,7 +97,7 @@ function collectObject<Found, Part>(
     lost.push(object);
     return;
   }
-  context.join(users, `a ${object.kind}`);
+  context.join([...users], `a ${object.kind}`);
   const { part, notes } = kind.capture(context, found);
   for (const note of [...notes, ...outsiderNotes(context, object)])
     for (const pid of users) context.note(pid, note);

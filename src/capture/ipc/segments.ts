@@ -99,7 +99,7 @@ function collectSegment(context: CaptureContext, found: ShmidKernel, makers: rea
       lost.push(segmentObject(found));
       return;
     }
-    context.join(users, 'shared memory');
+    context.join([...users], 'shared memory');
     const segment = captureSegment(context, found, inode);
     noteSwapped(context, inode.i_mapping, nameOf(found), users);
     const object = segmentObject(found);

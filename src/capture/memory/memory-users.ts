@@ -18,7 +18,9 @@ export function memoryUsers(kernel: Kernel, list: TaskList): MemoryUsers {
   for (const address of list.tasks) {
     try {
       const { mm, tgid } = taskAt(kernel, address);
-      if (mm !== 0n) byMm.set(mm, [...(byMm.get(mm) ?? []), tgid]);
+      const known = byMm.get(mm);
+      if (known !== undefined) known.push(tgid);
+      else if (mm !== 0n) byMm.set(mm, [tgid]);
     } catch (error) {
       if (!(error instanceof VmcoreError)) throw error;
       isComplete = false;

@@ -151,12 +151,28 @@ function descriptorsOf(
   }));
 }
 
+/** Finds the one of some ranges, which do not overlap, that an address is in. */
+function finderOf<Range extends { readonly start: number; readonly end: number }>(
+  ranges: readonly Range[],
+): (address: number) => Range | undefined {
+  const sorted = ranges.toSorted((a, b) => a.start - b.start);
+  return (address) => {
+    let [low, high] = [0, sorted.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (sorted[middle]!.start <= address) low = middle + 1;
+      else high = middle;
+    }
+    const found = sorted[low - 1];
+    return found !== undefined && address < found.end ? found : undefined;
+  };
+}
+
 /** Areas of files, as the kernel has them now: it may have joined neighbours. */
 function mappingsOf({ pid, areas: vmas }: ExaminedProcess): { held: Held; id: number | undefined }[] {
-  const byStart = new Map(vmas.map((vma) => [vma.start, vma]));
+  const areaAt = finderOf(vmas);
   return readdirSync(`/proc/${pid}/map_files`).flatMap((range) => {
-    const start = Number.parseInt(range, 16);
-    const vma = byStart.get(start) ?? vmas.find((area) => start >= area.start && start < area.end);
+    const vma = areaAt(Number.parseInt(range, 16));
     if (vma !== undefined && !vma.isOfFile) return [];
     const held = { link: `/proc/${pid}/map_files/${range}`, place: `the mapping ${range}` };
     return [{ held, id: vma?.fileId }];
@@ -165,13 +181,13 @@ function mappingsOf({ pid, areas: vmas }: ExaminedProcess): { held: Held; id: nu
 
 /** Areas of files that are none any more. */
 function lostMappings({ pid, areas }: ExaminedProcess): string[] {
-  const ranges = readdirSync(`/proc/${pid}/map_files`).map((range) =>
-    range.split('-').map((address) => Number.parseInt(address, 16)),
-  );
-  const starts = new Set(ranges.map(([from]) => from));
+  const ranges = readdirSync(`/proc/${pid}/map_files`).map((range) => {
+    const [start = 0, end = 0] = range.split('-').map((address) => Number.parseInt(address, 16));
+    return { start, end };
+  });
+  const rangeAt = finderOf(ranges);
   return areas
-    .filter((vma) => vma.isOfFile && !starts.has(vma.start))
-    .filter(({ start }) => !ranges.some(([from = 0, to = 0]) => start >= from && start < to))
+    .filter(({ isOfFile, start }) => isOfFile && rangeAt(start) === undefined)
     .map(({ start }) => `process ${pid}: the mapping at 0x${start.toString(16)} is of no file any more`);
 }
 

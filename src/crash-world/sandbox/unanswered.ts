@@ -14,6 +14,7 @@ import type { ProcessGroup } from '../../model/group.ts';
 import type { InetSocket } from '../../model/socket.ts';
 import { holdPorts } from '../../system/held-ports.ts';
 import { unmapped } from '../../system/ip-address.ts';
+import { withOpenFiles } from '../../system/process-settings.ts';
 import type { TcpEnd } from '../../system/sockets.ts';
 import { codeOf } from '../../system/thrown.ts';
 import { leaveUnanswered, type TcpEnds } from '../../system/unanswered.ts';
@@ -44,11 +45,11 @@ export interface Kept {
 export function keptOf({ files }: Pick<ProcessGroup, 'files'>): Kept {
   const sockets = files.files.filter((file): file is InetSocket => file.type === 'inet');
   const isConnected = ({ connection }: InetSocket): boolean => connection !== undefined;
-  const others = sockets.filter((one) => !isConnected(one)).map(({ sourcePort }) => sourcePort);
+  const others = new Set(sockets.filter((one) => !isConnected(one)).map(({ sourcePort }) => sourcePort));
   const found = sockets.filter(isConnected).map((one) => ({
     own: { address: unmapped(one.sourceAddress), port: one.sourcePort },
     peer: { address: unmapped(one.destinationAddress), port: one.destinationPort },
-    isKept: one.interfaceName === undefined && !others.includes(one.sourcePort),
+    isKept: one.interfaceName === undefined && !others.has(one.sourcePort),
   }));
   return {
     connections: found.map(({ own, peer }) => ({ own, peer })),
@@ -69,6 +70,11 @@ export function holdConnections(
   if (connections.length === 0) return;
   const cgroup = join(cgroups, String(group));
   mkdirSync(cgroup, { recursive: true });
+  // On their way to the holder each may have two numbers (uv_spawn).
+  withOpenFiles(2 * ports.length, () => keep({ connections, ports }, cgroup));
+}
+
+function keep({ connections, ports }: Kept, cgroup: string): void {
   const fds = leaveUnanswered(connections);
   try {
     fds.push(...holdPorts(ports));

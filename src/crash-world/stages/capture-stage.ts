@@ -166,12 +166,16 @@ export function filesToFind(
   { filesToCheck, unwritten }: Pick<GroupFiles, 'filesToCheck' | 'unwritten'>,
   writeBack: WriteBack,
 ): FileToCheck[] {
-  const made = madeFiles({ unwritten }, writeBack);
-  return filesToCheck.map((checked) => {
-    const { inode, generation } = checked.identity;
-    const found = made.find(
-      ({ file: { identity } }) => identity.inode === inode && identity.generation === generation,
-    );
-    return { ...checked, identity: { ...checked.identity, ...found?.made } };
-  });
+  const keyOf = ({ inode, generation }: { inode: number; generation: number }): string =>
+    `${inode} ${generation}`;
+  const made = new Map(
+    // Of several the first.
+    madeFiles({ unwritten }, writeBack)
+      .toReversed()
+      .map(({ file, made }) => [keyOf(file.identity), made]),
+  );
+  return filesToCheck.map((checked) => ({
+    ...checked,
+    identity: { ...checked.identity, ...made.get(keyOf(checked.identity)) },
+  }));
 }

@@ -8,6 +8,7 @@ import {
   type ProcedureWatch,
   type Restored,
   type RestoreOptions,
+  type RestoreSeconds,
 } from '../../criu/restore/index.ts';
 import type { NumberRange } from '../../linux/pid.ts';
 import type { IncidentReport } from '../../report/schema.ts';
@@ -197,6 +198,11 @@ export function memoryProblem(pagesBytes: number): string | undefined {
   return `needs ${mebibytes(pagesBytes)} MiB, and the crash world has ${mebibytes(available)} MiB left`;
 }
 
+function noteSeconds({ groups }: IncidentReport, id: number, { criu, all }: RestoreSeconds): void {
+  const entry = groups?.find(({ group }) => group === id);
+  if (entry !== undefined) entry.restoreSeconds = { criu, all };
+}
+
 async function holdOne(
   { group, directory, pagesBytes }: ReadyGroup,
   options: RestoreOptions,
@@ -208,7 +214,10 @@ async function holdOne(
     return undefined;
   }
   const result = await holdImages(directory, options);
-  if (result.restored === 'held') return result;
+  if (result.restored === 'held') {
+    noteSeconds(report, group.id, result.seconds);
+    return result;
+  }
   const more = result.errors.filter((error) => !result.reason.endsWith(error));
   concludeGroup(report, group.id, 'failed', [result.reason, ...more.slice(0, 3)]);
   return undefined;

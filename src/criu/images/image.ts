@@ -2,6 +2,7 @@ import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { PhysicalRun } from '../../model/open-file.ts';
+import { seek } from '../../system/descriptors.ts';
 import { codeOf, messageOf } from '../../system/thrown.ts';
 import { hexadecimalIds, type ImageName, imageMagic } from './image-names.ts';
 
@@ -22,17 +23,27 @@ export interface PageSource {
 
 /** Images are new files: nobody's link, and none of another capture. */
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+/** One of them once more: nobody else can write to the directory. */
+const KNOWN_FILE = constants.O_WRONLY | constants.O_NOFOLLOW;
+const SEEK_END = 2;
 
-/** One image file, open for appending. */
+/** Files of a directory that are open at a time: a process may have 4096 where nobody gave it more. */
+const MOST_OPEN = 256;
+
+/** One image file, for appending. */
 export class ImageFile {
   readonly path: string;
-  readonly fd: number;
+  readonly #opened: (file: ImageFile) => void;
+  #fd: number | undefined;
   #sizeBytes = 0;
   #isClosed = false;
 
-  constructor(path: string, words: readonly number[]) {
+  /** @param opened is called whenever a descriptor of the file is opened; `rest` takes it away again */
+  constructor(path: string, words: readonly number[], opened: (file: ImageFile) => void = () => undefined) {
     this.path = path;
-    this.fd = openSync(path, NEW_FILE, 0o600);
+    this.#opened = opened;
+    this.#fd = openSync(path, NEW_FILE, 0o600);
+    opened(this);
     const head = Buffer.alloc(4 * words.length);
     for (const [i, word] of words.entries()) {
       head.writeUInt32LE(word, 4 * i);
@@ -43,6 +54,22 @@ export class ImageFile {
   /** Bytes written so far, the magic numbers included. */
   get sizeBytes(): number {
     return this.#sizeBytes;
+  }
+
+  /** A descriptor that stands at the end. */
+  #descriptor(): number {
+    if (this.#fd !== undefined) return this.#fd;
+    if (this.#isClosed) throw new ImageWriteError(this.path, 'it is written to after its end');
+    this.#fd = openSync(this.path, KNOWN_FILE);
+    seek(this.#fd, 0, SEEK_END);
+    this.#opened(this);
+    return this.#fd;
+  }
+
+  /** Closes it for now; what is written next opens it again. */
+  rest(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
   }
 
   /**
@@ -60,7 +87,8 @@ export class ImageFile {
   /** Appends raw bytes, such as the content of a pipe after its entry. */
   bytes(data: Uint8Array): void {
     this.#named(() => {
-      for (let done = 0; done < data.length; ) done += writeSync(this.fd, data, done, data.length - done);
+      const fd = this.#descriptor();
+      for (let done = 0; done < data.length; ) done += writeSync(fd, data, done, data.length - done);
     });
     this.#sizeBytes += data.length;
   }
@@ -82,18 +110,17 @@ export class ImageFile {
 
   #batch(source: PageSource, runs: readonly PhysicalRun[]): void {
     const expected = runs.reduce((sum, run) => sum + run.length, 0);
-    const written = this.#named(() => source.writeRuns(this.fd, runs));
+    const written = this.#named(() => source.writeRuns(this.#descriptor(), runs));
     if (written !== expected) {
       throw new ImageWriteError(this.path, `${written} of ${expected} bytes of old memory were written`);
     }
     this.#sizeBytes += written;
   }
 
-  /** To be called when all is written: at once for images of which there may be thousands. */
+  /** To be called when all is written. */
   close(): void {
-    if (this.#isClosed) return;
     this.#isClosed = true;
-    closeSync(this.fd);
+    this.rest();
   }
 
   /** An error of the file system becomes one that names the file. */
@@ -119,13 +146,16 @@ export class ImageWriteError extends Error {
 }
 
 /**
- * A directory of images in the making. Files are created when first asked for and closed together by `close`.
- * Images that several parts append to (`files`, `reg-files`) are shared by asking for the same name again.
+ * A directory of images in the making. Files are created when first asked for and closed together by `close`;
+ * there may be any number of them, of which only some are open at a time. Images that several parts append to
+ * (`files`, `reg-files`) are shared by asking for the same name again.
  */
 export class ImageDirectory {
   readonly path: string;
   readonly #open = new Map<string, ImageFile>();
   readonly #pages: ImageFile[] = [];
+  /** Those with a descriptor, the one first that got it first. */
+  readonly #awake = new Set<ImageFile>();
 
   /** Creates the directory, readable by its owner only, if it does not exist. */
   constructor(path: string) {
@@ -182,10 +212,19 @@ export class ImageDirectory {
   #file(name: string, words: readonly number[]): ImageFile {
     let file = this.#open.get(name);
     if (file === undefined) {
-      file = new ImageFile(join(this.path, name), words);
+      file = new ImageFile(join(this.path, name), words, (opened) => this.#wake(opened));
       this.#open.set(name, file);
     }
     return file;
+  }
+
+  #wake(opened: ImageFile): void {
+    this.#awake.add(opened);
+    for (const file of this.#awake) {
+      if (this.#awake.size <= MOST_OPEN) break;
+      this.#awake.delete(file);
+      file.rest();
+    }
   }
 }
 

@@ -50,12 +50,14 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   }
 }
 
+/** Areas and replacements are both in the order of their addresses. */
 function* privatePieces({ vmas, overrides = [] }: AddressSpace): Generator<Piece> {
+  let next = 0;
   for (const vma of vmas.filter(isPrivate)) {
-    yield* pieces(
-      vma.runs,
-      overrides.filter(({ address }) => address >= vma.start && address < vma.end),
-    );
+    while (next < overrides.length && overrides[next]!.address < vma.start) next++;
+    const first = next;
+    while (next < overrides.length && overrides[next]!.address < vma.end) next++;
+    yield* pieces(vma.runs, overrides.slice(first, next));
   }
 }
 

@@ -14,6 +14,7 @@ export {
   type RestoreFailure,
   type RestoreOptions,
   type RestoreResult,
+  type RestoreSeconds,
   restoreImages,
 } from './restore.ts';
 export { killAllOf, moveTo } from './restore-cgroup.ts';

@@ -66,12 +66,22 @@ export interface Restored {
   readonly notes: readonly string[];
 }
 
+/** Seconds of the restore of one group. */
+export interface RestoreSeconds {
+  /** From the start of CRIU to its end. */
+  readonly criu: number;
+  /** With what is done before and after it. */
+  readonly all: number;
+}
+
 /** What came of it. */
 export type RestoreResult = Restored | RestoreFailure;
 
 /** The processes are there as they will be, and do not run. To be released or ended. */
 export interface HeldGroup {
   readonly restored: 'held';
+  /** How long CRIU took, and all that was done until the processes are as they will be. */
+  readonly seconds: RestoreSeconds;
   /**
    * Lets the processes run on.
    * @param cgroup where, as in /proc/PID/cgroup; where this program is if not given
@@ -129,7 +139,9 @@ export async function holdImages(
       inside: options.inside,
     });
     made = resources;
+    const before = seconds();
     const run = await withNonlocalBind(() => runCriu(directory, plan, cgroup, resources, options));
+    const criu = seconds() - before;
     if (!run.held) {
       const errors = readErrors(directory);
       return await fail(run.endedFor ?? reasonOf(errors, run.status), errors);
@@ -148,7 +160,8 @@ export async function holdImages(
     setPressureTriggers(plan.pressureTriggers);
     const wrong = resources.ready();
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
-    return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);
+    const took = { criu, all: seconds() };
+    return heldGroup({ plan, cgroup, resources, notes, seconds: took, mayEnd: options.mayEnd }, end);
   } catch (error) {
     return await fail(messageOf(error), []);
   }
@@ -169,7 +182,7 @@ interface Holding {
   readonly cgroup: RestoreCgroup;
   readonly resources: GroupResources;
   readonly notes: readonly string[];
-  readonly seconds: number;
+  readonly seconds: RestoreSeconds;
   readonly mayEnd: ReadonlySet<number> | undefined;
 }
 
@@ -185,10 +198,11 @@ function heldGroup(
     const ended = plan.pids
       .filter((pid) => !pids.includes(pid))
       .map((pid) => `process ${pid} ended as soon as it ran again`);
-    return { restored: true, pids, seconds, notes: [...ended, ...notes, ...moved, ...lost] };
+    return { restored: true, pids, seconds: seconds.all, notes: [...ended, ...notes, ...moved, ...lost] };
   };
   return {
     restored: 'held',
+    seconds,
     release,
     orphan: () => endRoot(plan, cgroup),
     releaseInto: (placeOf) => {

@@ -19,7 +19,7 @@ export interface CriuOptions {
   readonly extra?: readonly string[];
   /**
    * After this long `criu` is killed, with everything that it had made so far. Default: two minutes, and more
-   * for much memory.
+   * for much memory, and for many descriptors, areas, connections and threads.
    */
   readonly timeoutSeconds?: number;
   /** The sandbox that it is run in; without one, where this program is. */
@@ -48,13 +48,23 @@ export interface CriuEnd {
 const LEAST_TIMEOUT_SECONDS = 120;
 /** A tenth of what a slow disk reads. */
 const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
+/**
+ * Of what is not memory: an entry for a descriptor, an area or a connection has about 100 bytes, one for a
+ * thread 1,300, and each costs CRIU system calls and lines in its log.
+ */
+const SLOWEST_ENTRY_BYTES_PER_SECOND = 10 * 2 ** 10;
 /** What is killed ends at once, unless the kernel itself is stuck: in a disk that does not answer. */
 const KILL_MILLISECONDS = 10_000;
 
-function defaultTimeoutSeconds(directory: string): number {
-  const pages = readdirSync(directory).filter((name) => name.startsWith('pages-'));
-  const bytes = pages.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
-  return LEAST_TIMEOUT_SECONDS + Math.ceil(bytes / SLOWEST_BYTES_PER_SECOND);
+/** How long CRIU may take for the images in a directory before it counts as stuck. */
+export function defaultTimeoutSeconds(directory: string): number {
+  const bytes = { pages: 0, others: 0 };
+  for (const name of readdirSync(directory)) {
+    if (!name.endsWith('.img')) continue;
+    bytes[name.startsWith('pages-') ? 'pages' : 'others'] += statSync(join(directory, name)).size;
+  }
+  const seconds = bytes.pages / SLOWEST_BYTES_PER_SECOND + bytes.others / SLOWEST_ENTRY_BYTES_PER_SECOND;
+  return LEAST_TIMEOUT_SECONDS + Math.ceil(seconds);
 }
 
 /**

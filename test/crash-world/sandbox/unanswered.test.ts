@@ -13,9 +13,11 @@ import {
 } from '../../../src/crash-world/sandbox/unanswered.ts';
 import { noFiles } from '../../../src/model/file.ts';
 import type { InetSocket } from '../../../src/model/socket.ts';
+import { limitOf, setLimit } from '../../../src/system/process-settings.ts';
 import { socketAt } from '../../criu/inet-sockets.ts';
 import { cgroups } from '../../criu/restore/cgroups.ts';
 
+const RLIMIT_NOFILE = 7;
 const needsRoot = {
   skip: cgroups === undefined || process.getuid?.() !== 0 ? 'only root may do this' : false,
 };
@@ -39,6 +41,21 @@ const groups = [1, 2].map((group) => ({ group, plan: { connections: 1 } }));
 const without = (group: number) => ({ group, plan: { connections: 0 } });
 
 suite('connections that wait for their processes', needsRoot, () => {
+  test('have their ports held though there are more than a process may have open files', async () => {
+    const before = limitOf(0, RLIMIT_NOFILE);
+    const ports = Array.from({ length: 400 }, (_, i) => ({ ...connection.own, port: 20_000 + i }));
+    setLimit(0, RLIMIT_NOFILE, { ...before, soft: 200n });
+    try {
+      holdConnections(4, { connections: [connection], ports }, directory);
+    } finally {
+      setLimit(0, RLIMIT_NOFILE, before);
+    }
+    const pid = readFileSync(join(directory, '4/cgroup.procs'), 'utf8').trim();
+    const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+    assert.equal(open.filter((link) => link.startsWith('socket:')).length, 1 + ports.length);
+    await answerAll(directory);
+  });
+
   test('are left unanswered by somebody who lives on, until it is told to end', async () => {
     holdConnections(1, kept, directory);
     holdConnections(2, { ...kept, ports: [] }, directory);

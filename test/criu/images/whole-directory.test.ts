@@ -52,10 +52,12 @@ describe('a directory of images', () => {
       error instanceof ImageWriteError &&
       error.message.startsWith(`${path}: `) &&
       /no space left on device.*; check the free space/.test(error.message);
+    // The lowest free number is given again: the image is on a full device then.
+    const next = openSync('/dev/null', 'r');
+    closeSync(next);
     const image = new ImageFile(path, []);
-    // The lowest free number is given again: the image is on a full device now.
-    closeSync(image.fd);
-    assert.equal(openSync('/dev/full', 'w'), image.fd);
+    closeSync(next);
+    assert.equal(openSync('/dev/full', 'w'), next);
     assert.throws(() => image.bytes(Buffer.from('entry')), isNamed);
     const { physical } = openFixture('debian13');
     const [range] = physical.ranges;

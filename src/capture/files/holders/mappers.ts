@@ -19,6 +19,7 @@ export class Mappers {
   readonly #tasks: ReadonlyMap<number, FileTask>;
   readonly #list: TaskList;
   readonly #ended: EndedTasks;
+  readonly #sharing = new Map<string, readonly number[]>();
   #users: ReadonlyMap<bigint, readonly User[]> | undefined;
 
   constructor(
@@ -38,19 +39,28 @@ export class Mappers {
    * is not protected does, or if `pid`, which maps it, is not known to: others may be missing as well. Throws
    * a VmcoreError if that cannot be read.
    *
+   * The areas that map an inode are read once: a process may have thousands of them.
+   *
    * @param mapping the inode's `i_mapping`
    * @param kinds which mappings share it: all but private ones, or those that can write
+   * @returns the same list every time
    */
   sharing(mapping: bigint, kinds: 'shared' | 'writable', pid?: number): readonly number[] {
-    const mappings = mappingsOf(this.#kernel, mapping).filter(
-      ({ isShared, isWritable }) => isWritable || (kinds === 'shared' && isShared),
-    );
-    const spaces = new Set(mappings.map(({ mm }: Mapping) => mm));
-    const pids = [...spaces].flatMap((mm) => this.#pidsOf(mm));
+    const key = `${mapping} ${kinds}`;
+    const pids = this.#sharing.get(key) ?? this.#readSharing(mapping, kinds);
+    this.#sharing.set(key, pids);
     if (pid !== undefined && !pids.includes(pid)) {
       throw FileRefusal.damaged('has shared memory that the kernel does not know it to map');
     }
     return pids;
+  }
+
+  #readSharing(mapping: bigint, kinds: 'shared' | 'writable'): readonly number[] {
+    const mappings = mappingsOf(this.#kernel, mapping).filter(
+      ({ isShared, isWritable }) => isWritable || (kinds === 'shared' && isShared),
+    );
+    const spaces = new Set(mappings.map(({ mm }: Mapping) => mm));
+    return [...spaces].flatMap((mm) => this.#pidsOf(mm));
   }
 
   #pidsOf(mm: bigint): readonly number[] {
@@ -80,7 +90,9 @@ export class Mappers {
       if (this.#ended.leaders.has(address)) continue;
       readable(() => {
         const { mm, tgid: pid, comm } = taskAt(this.#kernel, address);
-        if (mm !== 0n) users.set(mm, [...(users.get(mm) ?? []), { pid, comm }]);
+        const known = users.get(mm);
+        if (known !== undefined) known.push({ pid, comm });
+        else if (mm !== 0n) users.set(mm, [{ pid, comm }]);
       });
     }
     return users;

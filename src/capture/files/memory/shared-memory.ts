@@ -48,7 +48,8 @@ export function mapSharedMemory(
   const { users } = context.of(SharedMemories);
   const pids = (users.get(memory.shmid) ?? new Set()).add(pid);
   users.set(memory.shmid, pids);
-  context.join(pids, 'shared memory');
+  const [first = pid] = pids;
+  context.join([first, pid], 'shared memory');
   noteSwapped(context, inode.i_mapping, 'shared memory', [pid]);
   return memory;
 }

@@ -51,8 +51,6 @@ export function writeTcpStream(
   image.entry(TcpStreamEntrySchema, streamEntry(connection));
   image.runs(source, connection.unread.data);
   image.runs(source, connection.unacknowledged.data);
-  // A server has more connections than a process may have open files.
-  image.close();
 }
 
 /** Options of `criu restore` without which it does not take the connections of a group. */

@@ -94,7 +94,9 @@ function describeCalls(threads: readonly Thread[]): string[] {
   for (const { tid, syscall } of threads) {
     if (syscall.syscall === undefined) continue;
     const key = `${syscall.syscall} ${goingOn[syscall.outcome]}`;
-    alike.set(key, [...(alike.get(key) ?? []), tid]);
+    const known = alike.get(key);
+    if (known === undefined) alike.set(key, [tid]);
+    else known.push(tid);
   }
   return [...alike].map(([what, tids]) => `${what}: thread${tids.length === 1 ? '' : 's'} ${listed(tids)}`);
 }

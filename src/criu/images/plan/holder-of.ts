@@ -7,20 +7,37 @@ export interface Holders {
   readonly processes: readonly Pick<Process, 'pid' | 'filesId'>[];
 }
 
+/** A process, and a descriptor in it. */
+export interface Holder {
+  readonly pid: number;
+  readonly fd: number;
+}
+
 /**
  * A process of the group, and a descriptor in it, that lead to an open file; empty if none does.
  * @param wanted the process, if it is one of those that have it
  */
-export function holderOf(
-  { files, processes }: Holders,
-  id: number,
-  wanted?: number,
-): { pid: number; fd: number }[] {
-  const holders = files.tables.flatMap(({ filesId, descriptors }) => {
-    const fd = descriptors.find(({ fileId }) => fileId === id)?.fd;
-    if (fd === undefined) return [];
-    return processes.filter((process) => process.filesId === filesId).map(({ pid }) => ({ pid, fd }));
-  });
-  const found = holders.find(({ pid }) => pid === wanted) ?? holders[0];
-  return found === undefined ? [] : [found];
+export type HolderOf = (id: number, wanted?: number) => readonly Holder[];
+
+/** Tells who holds the files of a group; its tables are read once, for all files. */
+export function holdersIn({ files, processes }: Holders): HolderOf {
+  const users = Map.groupBy(processes, ({ filesId }) => filesId);
+  const byId = new Map<number, Holder[]>();
+  for (const { filesId, descriptors } of files.tables) {
+    const own = users.get(filesId) ?? [];
+    const seen = new Set<number>();
+    for (const { fileId, fd } of descriptors) {
+      if (seen.has(fileId)) continue;
+      seen.add(fileId);
+      const holders = byId.get(fileId) ?? [];
+      byId.set(fileId, holders);
+      for (const { pid } of own) holders.push({ pid, fd });
+    }
+  }
+  return (id, wanted) => {
+    const holders = byId.get(id) ?? [];
+    const found =
+      (wanted === undefined ? undefined : holders.find(({ pid }) => pid === wanted)) ?? holders[0];
+    return found === undefined ? [] : [found];
+  };
 }

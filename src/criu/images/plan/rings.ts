@@ -38,11 +38,12 @@ function plannedRing(process: Process, ring: IoUring, descriptors: readonly File
 
 /** The rings of a group's processes, each with its descriptors; of a process by the first of them. */
 export function ringsOf({ processes, files }: ProcessGroup): PlannedRing[] {
+  const rings = files.files.filter((file) => file.type === 'io-uring');
   return processes.flatMap((process) => {
     const descriptors = files.tables.find(({ filesId }) => filesId === process.filesId)?.descriptors ?? [];
-    const own = files.files.flatMap((file) => {
-      const leading = descriptors.filter(({ fileId }) => fileId === file.id);
-      return file.type === 'io-uring' && leading.length > 0 ? [plannedRing(process, file, leading)] : [];
+    const own = rings.flatMap((ring) => {
+      const leading = descriptors.filter(({ fileId }) => fileId === ring.id);
+      return leading.length > 0 ? [plannedRing(process, ring, leading)] : [];
     });
     const first = ({ descriptors: [one] }: PlannedRing): number => one?.fd ?? 0;
     return own.toSorted((a, b) => first(a) - first(b));

@@ -6,7 +6,7 @@ import { lockOptions } from '../files/locks.ts';
 import { connectionOptions } from '../files/tcp-stream.ts';
 import { aioRingEntries } from '../mm.ts';
 import { connectionsOf } from './connections.ts';
-import { holderOf } from './holder-of.ts';
+import { type HolderOf, holdersIn } from './holder-of.ts';
 import { journalSocketsOf } from './journal-sockets.ts';
 import { lateNamesOf } from './late-names.ts';
 import { memoryKeysOf } from './memory-keys.ts';
@@ -19,48 +19,49 @@ const SECOND = 1_000_000_000n;
 
 type Timespec = RestorePlan['wallClockTimers'][number]['expires'];
 
-function socketsOf(group: ProcessGroup): RestorePlan['sockets'] {
+function socketsOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['sockets'] {
   return group.files.files.flatMap((file) => {
     if (!('lateOptions' in file)) return [];
     const { lateOptions: options, uid, gid } = file;
     if (options.length === 0 && uid === 0 && gid === 0) return [];
-    return holderOf(group, file.id).map((holder) => ({ ...holder, uid, gid, options: [...options] }));
+    return holderOf(file.id).map((holder) => ({ ...holder, uid, gid, options: [...options] }));
   });
 }
 
-function brokenConnectionsOf(group: ProcessGroup): RestorePlan['brokenConnections'] {
+function brokenConnectionsOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['brokenConnections'] {
   return group.files.files.flatMap((file) => {
     if (file.type !== 'inet' || file.broken === undefined) return [];
     const { broken, connection, family } = file;
-    const [holder] = holderOf(group, file.id);
+    const [holder] = holderOf(file.id);
     if (holder === undefined) throw new Error('a connection that is lost has no descriptor to reset it by');
     return [{ ...holder, as: broken, ...(connection === undefined ? { unmade: family } : {}) }];
   });
 }
 
-function exclusiveTerminalsOf(group: ProcessGroup): RestorePlan['exclusiveTerminals'] {
+function exclusiveTerminalsOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['exclusiveTerminals'] {
   const { files, terminals } = group.files;
   return terminals
     .filter(({ exclusive }) => exclusive)
     .flatMap(({ id }) => {
       const file = files.find((candidate) => candidate.type === 'terminal' && candidate.terminalId === id);
-      return file === undefined ? [] : holderOf(group, file.id);
+      return file === undefined ? [] : [...holderOf(file.id)];
     });
 }
 
-function fifosOf(group: ProcessGroup): RestorePlan['fifos'] {
+function fifosOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['fifos'] {
+  const capacities = new Map(group.files.pipes.map(({ id, capacityBytes }) => [id, capacityBytes]));
   return group.files.files.flatMap((file) => {
     if (file.type !== 'fifo' || !file.waitsForWriter) return [];
-    const capacityBytes = group.files.pipes.find(({ id }) => id === file.pipeId)?.capacityBytes ?? 0;
-    return holderOf(group, file.id).map((holder) => ({ ...holder, flags: file.flags, capacityBytes }));
+    const capacityBytes = capacities.get(file.pipeId) ?? 0;
+    return holderOf(file.id).map((holder) => ({ ...holder, flags: file.flags, capacityBytes }));
   });
 }
 
-function pressureTriggersOf(group: ProcessGroup): RestorePlan['pressureTriggers'] {
+function pressureTriggersOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['pressureTriggers'] {
   return group.files.files.flatMap((file) => {
     if (file.type !== 'path' || file.pressureTrigger === undefined) return [];
     const text = file.pressureTrigger;
-    const [holder] = holderOf(group, file.id);
+    const [holder] = holderOf(file.id);
     if (holder === undefined) throw new Error('a trigger for pressure has no descriptor to set it by');
     return [{ ...holder, text }];
   });
@@ -70,13 +71,13 @@ function timespecOf(nanoseconds: bigint): Timespec {
   return { seconds: Number(nanoseconds / SECOND), nanoseconds: Number(nanoseconds % SECOND) };
 }
 
-function wallClockTimersOf(group: ProcessGroup): RestorePlan['wallClockTimers'] {
+function wallClockTimersOf(group: ProcessGroup, holderOf: HolderOf): RestorePlan['wallClockTimers'] {
   return group.files.files.flatMap((file) => {
     if (file.type !== 'timerfd' || file.wallClock === undefined) return [];
     const { flags, expiresNanoseconds, ticks, waitsForRead } = file.wallClock;
     const expires = timespecOf(expiresNanoseconds);
     const interval = timespecOf(file.intervalNanoseconds);
-    return holderOf(group, file.id).map((holder) => ({
+    return holderOf(file.id).map((holder) => ({
       ...{ ...holder, flags, expires, interval, waitsForRead },
       ticks: Number(ticks),
     }));
@@ -107,13 +108,14 @@ export function writeRestorePlan(
   processes: readonly Process[] = group.processes,
 ): void {
   const threads = group.processes.flatMap((process) => process.threads);
+  const holderOf = holdersIn(group);
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     numbers: neededNumbers(processes),
     ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
     options: [...lockOptions(group.files), ...connectionOptions(group.files)],
     journalSockets: journalSocketsOf(group.files),
-    connections: connectionsOf(group),
+    connections: connectionsOf(group, holderOf),
     personality: group.processes[0]?.personality ?? 0,
     affinities: threads.flatMap(({ tid, cpus }) => (cpus === undefined ? [] : [{ tid, cpus: [...cpus] }])),
     ioPriorities: threads.flatMap(({ tid, ioPriority }) =>
@@ -125,13 +127,13 @@ export function writeRestorePlan(
     coredumpFilters: group.processes.flatMap(({ pid, memory }) =>
       memory?.coredumpFilter === undefined ? [] : [{ pid, filter: memory.coredumpFilter }],
     ),
-    sockets: socketsOf(group),
-    brokenConnections: brokenConnectionsOf(group),
-    lateNames: lateNamesOf(group),
-    exclusiveTerminals: exclusiveTerminalsOf(group),
-    wallClockTimers: wallClockTimersOf(group),
-    fifos: fifosOf(group),
-    pressureTriggers: pressureTriggersOf(group),
+    sockets: socketsOf(group, holderOf),
+    brokenConnections: brokenConnectionsOf(group, holderOf),
+    lateNames: lateNamesOf(group, holderOf),
+    exclusiveTerminals: exclusiveTerminalsOf(group, holderOf),
+    wallClockTimers: wallClockTimersOf(group, holderOf),
+    fifos: fifosOf(group, holderOf),
+    pressureTriggers: pressureTriggersOf(group, holderOf),
     rings: ringsOf(group),
     memoryKeys: memoryKeysOf(group),
     aioRequests: aioRequestsOf(group),

@@ -32,6 +32,11 @@ function keyOf(from: TcpEnd, to: TcpEnd): string {
   return ends.join(' ');
 }
 
+/** An address in a network namespace. */
+function placeOf(network: bigint, address: Uint8Array): string {
+  return `${network} ${Buffer.from(address).toString('hex')}`;
+}
+
 function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.from(a).equals(b);
 }
@@ -44,7 +49,8 @@ export interface Found extends Ends {
 /** All TCP connections of which a process holds an end. One that cannot be read is nobody's peer. */
 export class Connections {
   readonly #byEnds = new Map<string, Found[]>();
-  readonly #all: Found[] = [];
+  /** At which addresses a process has a connection. */
+  readonly #places = new Set<string>();
   /** By their ends: how many sockets have, make or had a connection. */
   readonly #inAnyState = new Map<string, number>();
 
@@ -56,8 +62,10 @@ export class Connections {
       this.#inAnyState.set(key, (this.#inAnyState.get(key) ?? 0) + 1);
       if (!connectedStates.has(state)) continue;
       const found = { ...ends, socket };
-      this.#all.push(found);
-      this.#byEnds.set(key, [...(this.#byEnds.get(key) ?? []), found]);
+      this.#places.add(placeOf(ends.network, ends.own.address));
+      const alike = this.#byEnds.get(key);
+      if (alike === undefined) this.#byEnds.set(key, [found]);
+      else alike.push(found);
     }
   }
 
@@ -85,6 +93,6 @@ export class Connections {
    */
   isWithin({ network, own, peer }: Ends): boolean {
     if (isLoopbackAddress(peer.address) || isSame(own.address, peer.address)) return true;
-    return this.#all.some((one) => one.network === network && isSame(one.own.address, peer.address));
+    return this.#places.has(placeOf(network, peer.address));
   }
 }

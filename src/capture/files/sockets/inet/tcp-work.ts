@@ -1,5 +1,5 @@
 import { panicCpu } from '../../../../linux/current.ts';
-import { fdSlots } from '../../../../linux/fdtable.ts';
+import { fdSlot, fdSlots } from '../../../../linux/fdtable.ts';
 import { fileAt } from '../../../../linux/file.ts';
 import { mmStruct } from '../../../../linux/mm-types.ts';
 import { type Socket, socketConnected, socketStruct } from '../../../../linux/net.ts';
@@ -94,9 +94,8 @@ function strangerOf(context: CaptureContext, task: Task, call: Call): Worker | u
   const { kernel } = context;
   const place = tcpPlace(kernelStack(kernel, task, context.of(Executing).cpuOf.get(task.address)));
   if (place === 'outside' || place === 'unknown') return undefined;
-  const files = fdSlots(kernel, task.files);
   const isSocket = descriptorsIn(call).some((fd) => {
-    const file = fileAt(kernel, files.find((slot) => slot.fd === fd)?.file ?? 0n);
+    const file = fileAt(kernel, fdSlot(kernel, task.files, fd)?.file ?? 0n);
     return file !== undefined && fileKind(kernel, file.f_op) === 'socket';
   });
   return isSocket ? undefined : unknownWorker(call.name, true);

@@ -1,5 +1,5 @@
 import { type SkBuff, skbData, skbQueue } from '../../../../linux/skbuff.ts';
-import { type Sock, sockStruct } from '../../../../linux/sock.ts';
+import { family, type Sock, sockStruct } from '../../../../linux/sock.ts';
 import { unixControl, unixName, unixSock } from '../../../../linux/unix.ts';
 import type { SocketPacket } from '../../../../model/socket.ts';
 import { SOCK_DGRAM, SOCK_STREAM } from '../../../../system/abi.ts';
@@ -49,17 +49,25 @@ export function keepsSenders(senders: readonly string[], connected: readonly str
   return new Set([...senders, ...used]).size === 1;
 }
 
-function checkSenders({ kernel, system }: CaptureContext, sock: Sock, buffers: readonly SkBuff[]): void {
+/** Unix sockets by the one that they are connected to. One that is damaged does not come back. */
+export class Connected {
+  readonly byPeer: ReadonlyMap<bigint, readonly bigint[]>;
+
+  constructor({ kernel, system }: CaptureContext) {
+    const peerOf = (address: bigint): bigint =>
+      kernel.bind(sockStruct).at(address).family === family.unix
+        ? kernel.bind(unixSock).at(address).peer
+        : 0n;
+    this.byPeer = Map.groupBy(system.objectsOf('socket'), (address) => readable(() => peerOf(address)) ?? 0n);
+  }
+}
+
+function checkSenders(context: CaptureContext, sock: Sock, buffers: readonly SkBuff[]): void {
+  const { kernel } = context;
   const nameOf = (address: bigint): string =>
     Buffer.from(unixName(kernel, kernel.bind(unixSock).at(address))).toString('latin1');
   const senders = buffers.map(({ sk }) => (sk === 0n ? '' : nameOf(sk)));
-  const isConnected = (address: bigint): boolean =>
-    kernel.bind(sockStruct).at(address).family === sock.family &&
-    kernel.bind(unixSock).at(address).peer === sock.address;
-  // A socket that is damaged does not come back.
-  const connected = [...system.objectsOf('socket')].filter(
-    (address) => readable(() => isConnected(address)) ?? false,
-  );
+  const connected = context.of(Connected).byPeer.get(sock.address) ?? [];
   if (!keepsSenders(senders, connected.map(nameOf))) {
     throw new FileRefusal('has a unix socket with messages that would be reported as sent by another socket');
   }

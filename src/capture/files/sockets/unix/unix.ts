@@ -7,7 +7,7 @@ import { family, type Sock, socketInode, sockFlag, sockStruct, tcpState } from '
 import { showUnixName, type UnixSock, unixName, unixSock } from '../../../../linux/unix.ts';
 import { type SocketState, socketState, type UnixSocket } from '../../../../model/socket.ts';
 import { SOCK_DGRAM } from '../../../../system/abi.ts';
-import { readable, VmcoreError } from '../../../../vmcore/errors.ts';
+import { readable } from '../../../../vmcore/errors.ts';
 import type { CaptureContext } from '../../context.ts';
 import { type Holder, showHolder } from '../../holders/holders.ts';
 import { FileRefusal } from '../../refusal.ts';
@@ -39,22 +39,9 @@ interface Listener {
 }
 
 /** The listening socket that a connection waits on, if the other end has no socket of its own yet. */
-function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined {
-  const { kernel, system } = context;
-  const Sock = kernel.bind(sockStruct);
-  for (const address of system.objectsOf('socket')) {
-    try {
-      const sock = Sock.at(address);
-      if (sock.family !== family.unix || sock.state !== tcpState.listen) continue;
-      if (waitingEnds(context, sock).includes(peer)) {
-        return { sock: address, holders: system.holdersOfObject(address) };
-      }
-    } catch (error) {
-      // Somebody else's damaged socket.
-      if (!(error instanceof VmcoreError)) throw error;
-    }
-  }
-  return undefined;
+export function listenerOf(context: CaptureContext, peer: bigint): Listener | undefined {
+  const sock = context.of(Listeners).byWaiting.get(peer);
+  return sock === undefined ? undefined : { sock, holders: context.system.holdersOfObject(sock) };
 }
 
 /**
@@ -142,20 +129,31 @@ function isServed(context: CaptureContext, { addr }: UnixSock): boolean {
 }
 
 /**
- * Addresses of listening unix sockets, by their `unix_address`. Of a socket that is damaged nobody is a
- * client who comes back.
+ * Addresses of listening unix sockets, by their `unix_address`, and by the new ends that wait to be accepted.
+ * Of a socket that is damaged nobody is a client who comes back.
  */
 class Listeners {
   readonly byAddress: ReadonlyMap<bigint, readonly bigint[]>;
+  readonly byWaiting: ReadonlyMap<bigint, bigint>;
 
-  constructor({ kernel, system }: CaptureContext) {
+  constructor(context: CaptureContext) {
+    const { kernel, system } = context;
+    const Sock = kernel.bind(sockStruct);
     const isListening = (address: bigint): boolean => {
-      const sock = kernel.bind(sockStruct).at(address);
+      const sock = Sock.at(address);
       return sock.family === family.unix && sock.state === tcpState.listen;
     };
+    const listening = [...system.objectsOf('socket')].filter(
+      (address) => readable(() => isListening(address)) ?? false,
+    );
     this.byAddress = Map.groupBy(
-      [...system.objectsOf('socket')].filter((address) => readable(() => isListening(address)) ?? false),
+      listening,
       (address) => readable(() => kernel.bind(unixSock).at(address).addr) ?? 0n,
+    );
+    this.byWaiting = new Map(
+      listening.flatMap((address) =>
+        (readable(() => waitingEnds(context, Sock.at(address))) ?? []).map((end) => [end, address] as const),
+      ),
     );
   }
 }
