@@ -1,4 +1,4 @@
-import { type PanicOutcome, runCampaign } from '../lab/campaign.ts';
+import { type PanicOutcome, runComputingCampaign } from '../lab/campaign/computing.ts';
 import type { Progress } from '../lab/progress.ts';
 
 const PANICS = { quick: 2, whole: 20 };
@@ -7,7 +7,7 @@ const PANICS = { quick: 2, whole: 20 };
 export async function benchCampaign(quick: boolean, progress: Progress): Promise<string> {
   const seed = Math.floor(Date.now() / 1000) % 2 ** 31;
   const panics = quick ? PANICS.quick : PANICS.whole;
-  const outcomes = await runCampaign(
+  const outcomes = await runComputingCampaign(
     { guest: `bench-${process.pid}-campaign`, release: 'trixie', panics, seed },
     progress,
     (outcome) => progress.step(JSON.stringify(outcome.jobs)),
