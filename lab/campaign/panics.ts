@@ -1,6 +1,9 @@
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { IncidentReport, ProcessReport } from '../../src/report/schema.ts';
 import { bootArmedGuest } from '../armed.ts';
 import { removedOnFailure, removeGuest } from '../boot.ts';
+import { makeCacheDirectory } from '../cache.ts';
 import { LabError } from '../error.ts';
 import type { Fault } from '../fault.ts';
 import type { GuestOptions } from '../machine.ts';
@@ -72,7 +75,8 @@ export function randomMoment(
 }
 
 /**
- * Runs the panics of a campaign, one after the other.
+ * Runs the panics of a campaign, one after the other. What became of each is a line of a file of its own in the
+ * lab's cache, so that a run that is broken off has lost nothing.
  * @param plan what is random about the next panic; called in their order, so that all follows from the seed
  * @param onePanic boots the guest of that name, and lets it panic
  * @param told after each
@@ -86,6 +90,8 @@ export async function runPanics<Plan extends Moment, Outcome>(
   told: (outcome: Outcome) => void,
 ): Promise<Outcome[]> {
   const random = randomNumbers(seed);
+  const file = join(makeCacheDirectory('campaigns'), `${guest}-${seed}.jsonl`);
+  progress.step(`seed ${seed}; what becomes of each panic is added to ${file}`);
   const outcomes: Outcome[] = [];
   for (let i = 0; i < panics; i++) {
     const planned = plan(random);
@@ -94,6 +100,7 @@ export async function runPanics<Plan extends Moment, Outcome>(
     progress.step(`panic ${i + 1} of ${panics}: ${fault}${where} after ${afterSeconds.toFixed(1)} s of work`);
     const outcome = await onePanic(`${guest}-${i}`, planned);
     outcomes.push(outcome);
+    appendFileSync(file, `${JSON.stringify(outcome)}\n`);
     told(outcome);
   }
   return outcomes;
