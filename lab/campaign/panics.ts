@@ -75,8 +75,8 @@ export function randomMoment(
 }
 
 /**
- * Runs the panics of a campaign, one after the other. What became of each is a line of a file of its own in the
- * lab's cache, so that a run that is broken off has lost nothing.
+ * Runs the panics of a campaign, one after the other. What became of each is a line of a file in the lab's
+ * cache at once, so that a run that is broken off has lost nothing.
  * @param plan what is random about the next panic; called in their order, so that all follows from the seed
  * @param onePanic boots the guest of that name, and lets it panic
  * @param told after each

@@ -4,6 +4,14 @@ import type { Conversation } from './conversation.ts';
 const LOOK_MILLISECONDS = 200;
 
 /**
+ * QEMU's user networking (libslirp, `tcp_timer.c`) gives a connection up when nothing was answered for some
+ * 550 s of real time, however little of that the guest had: 12 tries, up to 12 s apart, then 7 more with each
+ * half of the size of a segment.
+ */
+const NETWORK_SECONDS = 500;
+const NETWORK_GAVE_UP = "QEMU's user networking may have given it up: is the host busy?";
+
+/**
  * Waits until each conversation has come to where it is to come to, was ended by the other side, or hangs.
  * @param hangSeconds one that makes no progress in one of its directions for so long hangs
  * @param elapsed a clock in seconds: the guest's own time
@@ -24,7 +32,10 @@ export async function waitForAll(
       if (isThere(conversation)) return false;
       const { ended } = conversation.wire;
       if (ended !== undefined) {
-        failed.set(conversation, `it was ended (${ended}), and the report does not say so`);
+        const silence = Math.round(conversation.wire.silence);
+        const byNetwork = silence < NETWORK_SECONDS ? '' : `; ${NETWORK_GAVE_UP}`;
+        const words = `it was ended (${ended}) after ${silence} s of silence`;
+        failed.set(conversation, `${words}, and the report does not say so${byNetwork}`);
         return false;
       }
       const before = last.get(conversation);

@@ -22,12 +22,8 @@ export class Wire {
       this.#got += bytes.length;
       take(bytes);
     });
-    socket.on('error', (error) => {
-      this.#ended ??= codeOf(error) ?? error.message;
-    });
-    socket.on('end', () => {
-      this.#ended ??= 'end';
-    });
+    socket.on('error', (error) => this.#end(codeOf(error) ?? error.message));
+    socket.on('end', () => this.#end('end'));
   }
 
   /**
@@ -56,7 +52,7 @@ export class Wire {
     return this.#ended;
   }
 
-  /** The longest time in seconds between two pieces that came. */
+  /** The longest time in seconds between two pieces that came, up to its end if it was ended. */
   get silence(): number {
     return this.#longestSilence / 1000;
   }
@@ -67,6 +63,11 @@ export class Wire {
 
   close(): void {
     this.socket.destroy();
+  }
+
+  #end(how: string): void {
+    if (this.#ended === undefined) this.#hear();
+    this.#ended ??= how;
   }
 
   #hear(): void {
