@@ -54,6 +54,8 @@ const ASK_MILLISECONDS = 5;
 const HANG_SECONDS = 300;
 /** Time for each conversation to begin. */
 const BEGIN_SECONDS = 120;
+/** It looks at the living kernel, which takes a guest on a busy host long. */
+const PROTECT_SECONDS = 600;
 
 const detached = (command: string, name: string): string =>
   `setsid ${command} </dev/null >${DIRECTORY}/${name}.log 2>&1 & echo $! >${DIRECTORY}/${name}.pid`;
@@ -171,7 +173,7 @@ async function startServers(guest: string, mayLose: boolean): Promise<Map<Server
   const own = ['log', 'stream', 'redis'] as const;
   const named = own.map((server) => `--pid ${pids.get(server)?.join(' ')}`).join(' ');
   const loss = mayLose ? ' --allow-loss connections' : '';
-  await inGuest(guest, `otherworld protect ${named} --unit memcached --unit nginx${loss}`);
+  await inGuest(guest, `otherworld protect ${named} --unit memcached --unit nginx${loss}`, PROTECT_SECONDS);
   return pids;
 }
 
