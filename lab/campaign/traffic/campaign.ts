@@ -66,7 +66,7 @@ const detached = (command: string, name: string): string =>
  */
 const START = `
 cd ${DIRECTORY}
-systemctl stop redis-server
+systemctl disable -q --now redis-server
 redis-server --save "" --daemonize yes --bind 0.0.0.0 --protected-mode no --pidfile ${DIRECTORY}/redis.pid >/dev/null
 ${detached(`python3 ${DIRECTORY}/servers.py log ${SERVER_PORTS.log}`, 'log')}
 ${detached(`python3 ${DIRECTORY}/servers.py stream ${SERVER_PORTS.stream}`, 'stream')}
