@@ -1,16 +1,25 @@
-import { type PanicOutcome, runCampaign } from '../lab/campaign.ts';
+import { type PanicOutcome, runComputingCampaign } from '../lab/campaign/computing.ts';
 import type { Progress } from '../lab/progress.ts';
 
 const PANICS = { quick: 2, whole: 20 };
 
 /** Panics at random moments of a busy machine: who came back, and why others did not. */
-export async function benchCampaign(quick: boolean, progress: Progress): Promise<string> {
+export async function benchCampaign(
+  quick: boolean,
+  progress: Progress,
+  keep: (soFar: string) => void,
+): Promise<string> {
   const seed = Math.floor(Date.now() / 1000) % 2 ** 31;
+  const soFar: PanicOutcome[] = [];
   const panics = quick ? PANICS.quick : PANICS.whole;
-  const outcomes = await runCampaign(
+  const outcomes = await runComputingCampaign(
     { guest: `bench-${process.pid}-campaign`, release: 'trixie', panics, seed },
     progress,
-    (outcome) => progress.step(JSON.stringify(outcome.jobs)),
+    (outcome) => {
+      progress.step(JSON.stringify(outcome.jobs));
+      soFar.push(outcome);
+      keep(describe(soFar, seed));
+    },
   );
   return describe(outcomes, seed);
 }

@@ -10,12 +10,16 @@ import { measureRecovery, type Recovery, recoverySection } from './recovery.ts';
 import { benchRedis } from './redis.ts';
 import { benchScale } from './scale.ts';
 import { benchTasks } from './tasks.ts';
+import { benchTraffic } from './traffic.ts';
 
 interface Part {
   readonly name: string;
   readonly heading: string;
-  /** Measures and returns Markdown. `quick`: fewer rounds of smaller things. */
-  run(quick: boolean, progress: Progress): Promise<string>;
+  /**
+   * Measures and returns Markdown. `quick`: fewer rounds of smaller things.
+   * @param keep is given what there is so far: of a run that is broken off, the page has that
+   */
+  run(quick: boolean, progress: Progress, keep: (soFar: string) => void): Promise<string>;
 }
 
 let recovery: Promise<Recovery> | undefined;
@@ -36,6 +40,7 @@ const parts: readonly Part[] = [
     run: async (quick, progress) => recoverySection(await sharedRecovery(quick, progress)),
   },
   { name: 'campaign', heading: 'Panics of a busy machine', run: benchCampaign },
+  { name: 'traffic', heading: 'Panics in the middle of traffic', run: benchTraffic },
   { name: 'redis', heading: 'Redis on an armed machine', run: benchRedis },
   {
     name: 'memory',
@@ -54,6 +59,13 @@ function chosenParts(names: readonly string[]): Part[] {
   return parts.filter(({ name }) => names.length === 0 || names.includes(name));
 }
 
+function write(section: Section): void {
+  writeDocument(
+    [section],
+    parts.map(({ heading }) => heading),
+  );
+}
+
 /** One part that fails does not keep the others from being measured. */
 async function runParts(chosen: readonly Part[], quick: boolean): Promise<number> {
   const progress = stderrProgress();
@@ -63,16 +75,17 @@ async function runParts(chosen: readonly Part[], quick: boolean): Promise<number
     progress.step(`${name}: ${heading}`);
     try {
       const command = `npm run bench -- ${name}`;
-      const section: Section = {
+      const sectionOf = (measured: string): Section => ({
         heading,
-        body: `${await run(quick, progress)}\n\n\`${command}\`: ${machine}.`,
-      };
+        body: `${measured}\n\n\`${command}\`: ${machine}.`,
+      });
+      const section = sectionOf(
+        await run(quick, progress, (soFar) => {
+          if (!quick) write(sectionOf(soFar));
+        }),
+      );
       console.log(`\n## ${heading}\n${section.body}\n`);
-      if (!quick)
-        writeDocument(
-          [section],
-          parts.map((part) => part.heading),
-        );
+      if (!quick) write(section);
     } catch (error) {
       failures++;
       console.error(`bench: ${name}: ${error instanceof Error ? error.message : String(error)}`);

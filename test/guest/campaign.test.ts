@@ -3,7 +3,7 @@
 // there are, OTHERWORLD_CAMPAIGN_SEED which.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { runCampaign } from '../../lab/campaign.ts';
+import { runComputingCampaign } from '../../lab/campaign/computing.ts';
 import { stderrProgress } from '../../lab/progress.ts';
 import { testGuestPrefix } from '../../lab/test-run.ts';
 import { isWhole, release } from './harness.ts';
@@ -16,7 +16,7 @@ test(`no result is wrong after ${panics} panics of a busy machine with ${release
 }, async (t) => {
   t.diagnostic(`OTHERWORLD_CAMPAIGN_SEED=${seed}`);
   const guest = `${testGuestPrefix(process.env.OTHERWORLD_TEST_RUN ?? String(process.pid))}campaign`;
-  const outcomes = await runCampaign({ guest, release, panics, seed }, stderrProgress(), (outcome) =>
+  const outcomes = await runComputingCampaign({ guest, release, panics, seed }, stderrProgress(), (outcome) =>
     t.diagnostic(JSON.stringify(outcome)),
   );
   const jobs = outcomes.flatMap((outcome) => Object.entries(outcome.jobs).map((job) => ({ job, outcome })));

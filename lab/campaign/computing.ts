@@ -1,42 +1,26 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type IncidentReport, reportSchema } from '../src/report/schema.ts';
-import { bootArmedGuest } from './armed.ts';
-import { removedOnFailure, removeGuest } from './boot.ts';
-import { copyFiles, execChecked } from './channel.ts';
-import { buildOrbits, knownOrbits } from './demo/programs.ts';
-import type { Fault } from './fault.ts';
-import { panicGuest } from './panic.ts';
-import type { Progress } from './progress.ts';
-import type { Release } from './release.ts';
-
-/** Panics at random moments of a guest at work. */
-export interface CampaignOptions {
-  /** The guests' names are this and a number. */
-  readonly guest: string;
-  readonly release: Release;
-  readonly panics: number;
-  /** What is random follows from this. */
-  readonly seed: number;
-}
+import type { IncidentReport } from '../../src/report/schema.ts';
+import { copyFiles, execChecked } from '../channel.ts';
+import { buildOrbits, knownOrbits } from '../demo/programs.ts';
+import { inGuest } from '../demo/scene.ts';
+import type { Progress } from '../progress.ts';
+import {
+  type CampaignOptions,
+  countsOf,
+  type Moment,
+  panicAndReport,
+  type ReportCounts,
+  randomMoment,
+  runPanics,
+  withArmedGuest,
+} from './panics.ts';
 
 /** What became of one piece of work. */
 export type JobOutcome = 'right' | 'wrong' | 'refused' | 'ended without a result' | 'not finished';
 
 /** One panic. */
-export interface PanicOutcome {
-  readonly fault: Fault;
-  /** On which CPU; undefined for a fault that is none's. */
-  readonly cpu: number | undefined;
-  /** Since the work began. */
-  readonly afterSeconds: number;
-  readonly restored: number;
-  readonly refused: number;
-  /** Why processes were refused, those that only belong to them left out. */
-  readonly reasons: readonly string[];
-  /** System calls of which it could not be told whether they had taken effect: `make (12): read: ...`. */
-  readonly inDoubt: readonly string[];
-  readonly stageZeroMilliseconds: number | undefined;
+export interface PanicOutcome extends Moment, ReportCounts {
   readonly jobs: Readonly<Record<string, JobOutcome>>;
 }
 
@@ -45,9 +29,7 @@ const PACKAGES = ['criu', 'gcc', 'libc6-dev', 'make', 'python3', 'sysbench', 'zs
 const DIRECTORY = '/srv/campaign';
 /** The work begins when it is there: a guest at work takes long to be told what is protected. */
 const BEGIN = `${DIRECTORY}/begin`;
-const FAULTS: readonly Fault[] = ['sysrq', 'bug', 'oops', 'nmi'];
-const EARLIEST_SECONDS = 5;
-const LATEST_SECONDS = 40;
+const LIMITS = { earliestSeconds: 5, latestSeconds: 40 };
 const RESULT_SECONDS = 1800;
 
 /** A piece of work with a result that is known. */
@@ -125,83 +107,50 @@ print(value.hex())"`,
   ];
 }
 
-/** Numbers from 0 up to 1 that follow from a seed (mulberry32). */
-export function randomNumbers(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /**
  * Runs the panics, each in a guest of its own with 4 CPUs, all of them at work.
  * @param told after each
  * @throws LabError if a guest or a crash world does not come as far as a report
  */
-export async function runCampaign(
+export async function runComputingCampaign(
   options: CampaignOptions,
   progress: Progress,
   told: (outcome: PanicOutcome) => void = () => undefined,
 ): Promise<PanicOutcome[]> {
-  const random = randomNumbers(options.seed);
   const orbits = await buildOrbits(progress);
-  const outcomes: PanicOutcome[] = [];
-  for (let i = 0; i < options.panics; i++) {
-    const fault = FAULTS[Math.floor(random() * FAULTS.length)] ?? 'sysrq';
-    const cpu = Math.floor(random() * CPUS);
-    const afterSeconds = EARLIEST_SECONDS + random() * (LATEST_SECONDS - EARLIEST_SECONDS);
-    const moment = { fault, cpu: fault === 'nmi' ? undefined : cpu, afterSeconds };
-    progress.step(`panic ${i + 1} of ${options.panics}: ${fault} after ${afterSeconds.toFixed(1)} s of work`);
-    const outcome = await onePanic(`${options.guest}-${i}`, options.release, orbits, moment, progress);
-    outcomes.push(outcome);
-    told(outcome);
-  }
-  return outcomes;
+  const sizes = { memoryMiB: 3072, cpus: CPUS, crashKernelMiB: 320 };
+  const machine = { release: options.release, packages: PACKAGES, forwards: [], append: '', quick: true };
+  return runPanics(
+    options,
+    progress,
+    (random) => randomMoment(random, CPUS, LIMITS),
+    (name, moment) =>
+      withArmedGuest({ name, ...machine, ...sizes }, progress, (guest) =>
+        onePanic(guest, orbits, moment, progress),
+      ),
+    told,
+  );
 }
-
-type Moment = Pick<PanicOutcome, 'fault' | 'cpu' | 'afterSeconds'>;
 
 async function onePanic(
   guest: string,
-  release: Release,
   orbits: string,
   moment: Moment,
   progress: Progress,
 ): Promise<PanicOutcome> {
-  const sizes = { memoryMiB: 3072, cpus: CPUS, crashKernelMiB: 320 };
-  const machine = {
-    name: guest,
-    release,
-    packages: PACKAGES,
-    forwards: [],
-    append: '',
-    quick: true,
-    ...sizes,
-  };
-  await removedOnFailure(bootArmedGuest(machine, progress));
-  try {
-    await inGuest(guest, `mkdir -p ${DIRECTORY}`);
-    await copyFiles(guest, orbits, `${guest}:${DIRECTORY}/orbits`);
-    const jobs = await jobsOf(guest, orbits);
-    const pids = new Map<string, number>();
-    for (const job of jobs) pids.set(job.name, await start(guest, job));
-    await inGuest(guest, `otherworld protect ${[...pids.values()].map((pid) => `--pid ${pid}`).join(' ')}`);
-    await inGuest(guest, `touch ${BEGIN}`);
-    await sleep(moment.afterSeconds * 1000);
-    const options = { fault: moment.fault, cpu: moment.cpu, waitSeconds: 900, unarmed: false };
-    const incident = await panicGuest(guest, options, progress);
-    const text = await inGuest(guest, `cat /var/lib/otherworld/incidents/${incident}/report.json`);
-    const report = reportSchema.parse(JSON.parse(text));
-    const outcomes: [string, JobOutcome][] = [];
-    for (const job of jobs)
-      outcomes.push([job.name, await outcomeOf(guest, job, pids.get(job.name) ?? 0, report)]);
-    return { ...moment, ...countsOf(report), jobs: Object.fromEntries(outcomes) };
-  } finally {
-    await removeGuest(guest);
-  }
+  await inGuest(guest, `mkdir -p ${DIRECTORY}`);
+  await copyFiles(guest, orbits, `${guest}:${DIRECTORY}/orbits`);
+  const jobs = await jobsOf(guest, orbits);
+  const pids = new Map<string, number>();
+  for (const job of jobs) pids.set(job.name, await start(guest, job));
+  await inGuest(guest, `otherworld protect ${[...pids.values()].map((pid) => `--pid ${pid}`).join(' ')}`);
+  await inGuest(guest, `touch ${BEGIN}`);
+  await sleep(moment.afterSeconds * 1000);
+  const report = await panicAndReport(guest, moment, progress);
+  const outcomes: [string, JobOutcome][] = [];
+  for (const job of jobs)
+    outcomes.push([job.name, await outcomeOf(guest, job, pids.get(job.name) ?? 0, report)]);
+  return { ...moment, ...countsOf(report), jobs: Object.fromEntries(outcomes) };
 }
 
 /** Starts a job in a shell of its own, which waits until all are to begin. @returns the shell's pid */
@@ -211,10 +160,6 @@ async function start(guest: string, { name, script }: Job): Promise<number> {
   const begin = `until [ -e ${BEGIN} ]; do sleep 1; done`;
   const run = `${begin}; sh ${file}.sh >${file}.part 2>${file}.error && mv ${file}.part ${file}.result`;
   return Number(await inGuest(guest, `setsid sh -c '${run}' </dev/null >/dev/null 2>&1 & echo $!`));
-}
-
-function inGuest(guest: string, script: string, timeoutSeconds = 120): Promise<string> {
-  return execChecked(guest, ['sh', '-c', script], { timeoutSeconds });
 }
 
 /** Waits until a job has a result or is gone. */
@@ -230,22 +175,4 @@ async function outcomeOf(guest: string, job: Job, pid: number, report: IncidentR
   if (result !== '') return result === job.expected ? 'right' : 'wrong';
   const isAlive = (await inGuest(guest, `kill -0 ${pid} 2>/dev/null && echo yes || true`)).trim() === 'yes';
   return isAlive ? 'not finished' : 'ended without a result';
-}
-
-function countsOf(
-  report: IncidentReport,
-): Pick<PanicOutcome, 'restored' | 'refused' | 'reasons' | 'inDoubt' | 'stageZeroMilliseconds'> {
-  const restored = report.processes.filter(({ outcome }) => outcome === 'restored');
-  const refused = report.processes.filter(({ outcome }) => outcome !== 'restored' && outcome !== 'ended');
-  return {
-    restored: restored.length,
-    refused: refused.length,
-    reasons: refused
-      .flatMap(({ pid, comm, reasons }) => reasons.map((reason) => `${comm} (${pid}): ${reason}`))
-      .filter((reason) => !/ which cannot come back$/.test(reason)),
-    inDoubt: restored.flatMap(({ pid, comm, inDoubt }) =>
-      inDoubt.map(({ syscall, reason }) => `${comm} (${pid}): ${syscall}: ${reason}`),
-    ),
-    stageZeroMilliseconds: report.stageZero?.milliseconds,
-  };
 }
