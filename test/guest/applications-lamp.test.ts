@@ -87,6 +87,11 @@ suite(`MariaDB and PHP with ${release}`, { skip: !isWhole || release !== 'trixie
     await mariadb.commit();
   });
 
+  test('a session of MariaDB that wrote all the time has each row once', async (t) => {
+    await mariadb.endWriting(mariadb.acknowledged + 20);
+    t.diagnostic(`${mariadb.acknowledged} rows`);
+  });
+
   test('visits of a PHP session go on by the same connection, and are counted once', async (t) => {
     await php.goesOn();
     t.diagnostic(php.summary);
