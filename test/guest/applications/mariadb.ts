@@ -32,8 +32,8 @@ interface Content {
 }
 
 /**
- * Sessions of one MariaDB in a guest, from outside of it: one is in a transaction, another waits for it, and one
- * commits row after row.
+ * Sessions of one MariaDB in a guest, from outside of it: one is in a transaction, another waits for it, and
+ * one commits row after row.
  */
 export class MariadbClients {
   readonly #guest: TestGuest;
