@@ -8,8 +8,8 @@ import type { TestGuest } from '../harness.ts';
 const CONFIGURE = join(import.meta.dirname, '../../../examples/mariadb/outside.sh');
 const MEMORY_ROWS = 20_000;
 /** Rows that a transaction has made and not committed when the kernel dies. */
-const OPEN_ROWS = 2000;
-const SHARE = 500;
+const OPEN_ROWS = 1000;
+const SHARE = 250;
 const PACE_MILLISECONDS = 300;
 /** The row that the transaction has changed, and that another session waits for. */
 const CHANGED = 7;
@@ -74,6 +74,7 @@ export class MariadbClients {
     const session = await mysql.createConnection({
       host: '127.0.0.1',
       port,
+      connectTimeout: 120_000,
       user: 'outside',
       password: 'outside',
     });
@@ -204,7 +205,7 @@ export class MariadbClients {
 
   /** Every row that was acknowledged is there once, and no other one. */
   async endWriting(atLeast: number): Promise<void> {
-    const end = performance.now() + 60_000;
+    const end = performance.now() + 240_000;
     while (this.#acknowledged < atLeast && this.errors.length === 0 && performance.now() < end)
       await sleep(100);
     this.#isOver = true;
