@@ -94,7 +94,8 @@ function allWork({ statements, visits, mebibytes }: Sizes, pid: string): Work[] 
   const tables = '1.5 to 140';
   const empty = (place: Place): string => `mariadb bench --execute "TRUNCATE in_${place}"`;
   const fill = (place: Place): string => `mariadb bench --execute "CALL fill_${place}(${statements})"`;
-  const full = (place: Place): string => `${empty(place)}; ${fill(place)}`;
+  const full = (place: Place): string =>
+    `mariadb bench --execute "TRUNCATE in_${place}; BEGIN; CALL fill_${place}(${statements}); COMMIT"`;
   const client = (kind: string) => (place: Place) => `mariadb bench </root/${kind}.${place} >/dev/null`;
   const ask = (cookie: string) => (place: Place) =>
     `ab -q -l -n ${visits} ${cookie} "http://127.0.0.1/session.php?in=${place}" >/root/ab; grep -q "^Failed requests: *0$" /root/ab; if grep Non-2xx /root/ab; then exit 1; fi`;
