@@ -11,10 +11,12 @@ export interface BenchGuestOptions {
   readonly memoryMiB: number;
   /** Otherworld is installed and armed; without it, the guest is a bare Debian. */
   readonly arm: boolean;
+  /** Debian packages, if others than those of most parts: an image of its own. */
+  readonly packages?: readonly string[];
 }
 
-/** Debian packages of every guest here: one image for all parts, the demo's. */
-const packages = ['joe', 'tmux', 'redis-server', 'redis-tools', 'python3'];
+/** Debian packages of most guests here: one image, the demo's. */
+const PACKAGES = ['joe', 'tmux', 'redis-server', 'redis-tools', 'python3'];
 
 const guestPrefix = `bench-${process.pid}-`;
 const scratchDirectories = new Set<string>();
@@ -31,7 +33,7 @@ export async function withGuest<T>(
   work: (guest: string, state: GuestState) => Promise<T>,
 ): Promise<T> {
   const name = `${guestPrefix}${what}`;
-  const { memoryMiB, arm } = options;
+  const { memoryMiB, arm, packages = PACKAGES } = options;
   const state = await bootGuest(
     {
       ...{ name, release: 'trixie', packages, memoryMiB, cpus: 2 },

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { type Progress, stderrProgress } from '../lab/progress.ts';
 import { findQemu } from '../lab/qemu.ts';
+import { benchApplications } from './applications.ts';
 import { benchCampaign } from './campaign.ts';
 import { describeMachine, type Section, writeDocument } from './document.ts';
 import { removeGuests } from './guest.ts';
@@ -41,6 +42,7 @@ const parts: readonly Part[] = [
   },
   { name: 'campaign', heading: 'Panics of a busy machine', run: benchCampaign },
   { name: 'traffic', heading: 'Panics in the middle of traffic', run: benchTraffic },
+  { name: 'applications', heading: 'Kept in memory or on a disk', run: benchApplications },
   { name: 'redis', heading: 'Redis on an armed machine', run: benchRedis },
   {
     name: 'memory',

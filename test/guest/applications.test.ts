@@ -6,6 +6,7 @@ import { after, before, suite, type TestContext, test } from 'node:test';
 import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport, ProcessReport } from '../../src/report/schema.ts';
 import { Computations } from './applications/computations.ts';
+import { assertWhole } from './applications/outcomes.ts';
 import { PostgresqlClients } from './applications/postgresql.ts';
 import { RUNTIME_NAMES, type Runtime, Runtimes, runtimeForwards } from './applications/runtimes.ts';
 import { WebClients } from './applications/web.ts';
@@ -44,13 +45,6 @@ suite(`applications with ${release}`, { skip: !isWhole || release !== 'trixie' }
     report.processes.filter(({ unit }) => unit === `${name}.service`);
   const outcomes = (processes: readonly ProcessReport[]) =>
     processes.map(({ comm, outcome, fate, reasons }) => ({ comm, outcome, fate, reasons }));
-  const assertWhole = (processes: readonly ProcessReport[]): void => {
-    assert.ok(processes.length > 0);
-    for (const { comm, outcome, fate, reasons } of processes) {
-      const expected = { comm, outcome: 'restored', fate: 'whole', reasons: [] };
-      assert.deepEqual({ comm, outcome, fate, reasons }, expected);
-    }
-  };
   const withPid = (pid: number | undefined): ProcessReport[] =>
     report.processes.filter((process) => process.pid === pid);
 
