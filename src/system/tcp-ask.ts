@@ -1,9 +1,9 @@
 import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { codeOf } from './thrown.ts';
 import { unmapped } from './ip-address.ts';
 import { checked } from './libc.ts';
 import { AF_INET, AF_INET6, bind, connect, SOCK_CLOEXEC, send, socket, socketAddress } from './sockets.ts';
+import { codeOf } from './thrown.ts';
 import type { TcpEnds } from './unanswered.ts';
 
 /** include/linux/net.h, include/uapi/linux/in.h */
@@ -101,6 +101,11 @@ function readTable(path: string): string {
   }
 }
 
+/** Whether one end is there, and the other one is not. */
+function isHalfOpen({ own, peer }: TcpEnds, now: TcpEndsNow): boolean {
+  return now.has({ own, peer }) && !now.has({ own: peer, peer: own });
+}
+
 /** A socket answers the like of this twice a second at most (tcp_oow_rate_limited(), net/ipv4/tcp_input.c). */
 const BETWEEN_MILLISECONDS = 600;
 const MOST_TRIES = 10;
@@ -110,20 +115,20 @@ const POLL_MILLISECONDS = 20;
  * Has ends of connections end with a reset of which the other end is not there, and asks until they have.
  * Nothing may leave them unanswered.
  *
- * @returns those that are there all the same
+ * @returns those that are there all the same, alone
  * @throws SystemCallError
  */
 export async function resetHalfOpen<Ends extends TcpEnds>(all: readonly Ends[]): Promise<readonly Ends[]> {
   let left = all;
   for (let tries = 0; tries < MOST_TRIES; tries++) {
     const now = new TcpEndsNow();
-    left = left.filter((one) => now.has(one));
+    left = left.filter((one) => isHalfOpen(one, now));
     if (left.length === 0) return left;
     for (const one of left) askEnd(one);
     for (let waited = 0; waited < BETWEEN_MILLISECONDS; waited += POLL_MILLISECONDS) {
       await sleep(POLL_MILLISECONDS);
       const then = new TcpEndsNow();
-      if (left.every((one) => !then.has(one))) return [];
+      if (!left.some((one) => isHalfOpen(one, then))) return [];
     }
   }
   return left;

@@ -6,7 +6,7 @@ import { newFindings } from '../../src/model/verdict.ts';
 
 const APART = 'belongs together with processes in another sandbox';
 const source = {
-  files: { edges: [] },
+  files: { edges: [], dependences: [] },
   homes: { of: () => 'several', reason: () => APART },
 } as unknown as JudgeSource;
 
@@ -41,7 +41,7 @@ test('rings take the time of their whole group, and of all groups', () => {
     const ids = { pid, ppid: 1, pgid: session, sid: session };
     return { ...ids, comm: 'x', memory: undefined, findings: newFindings() } as unknown as Process;
   });
-  const files = { edges: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
+  const files = { edges: [], dependences: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
   const parts = { group: () => ({ files: { memfds: [], files: [] } }) };
   const others = { homes: { of: () => undefined }, freePids: { next: () => 5 } };
   const { groups, refused } = judge(

@@ -57,6 +57,7 @@ export class CaptureContext {
   readonly forProcedure: ReadonlySet<number>;
 
   readonly edges: SharingEdge[] = [];
+  readonly dependences: SharingEdge[] = [];
   readonly refusals = new Map<number, string[]>();
   readonly refusalsForNow = new Map<number, FileReason[]>();
   readonly notes = new Map<number, string[]>();
@@ -181,11 +182,20 @@ export class CaptureContext {
 
   /** Processes that have to be restored together. */
   join(pids: Iterable<number>, why: string): void {
+    this.#tie(this.edges, pids, why);
+  }
+
+  /** Processes that come back each at its own time, and only if the others may. */
+  depend(pids: Iterable<number>, why: string): void {
+    this.#tie(this.dependences, pids, why);
+  }
+
+  #tie(ties: SharingEdge[], pids: Iterable<number>, why: string): void {
     const [first, ...others] = [...new Set(pids)].filter((pid) => this.tasks.has(pid));
     if (first === undefined) return;
     for (const other of others) {
-      if (!this.edges.some(({ pids: [a, b], why: known }) => a === first && b === other && known === why)) {
-        this.edges.push({ pids: [first, other], why });
+      if (!ties.some(({ pids: [a, b], why: known }) => a === first && b === other && known === why)) {
+        ties.push({ pids: [first, other], why });
       }
     }
   }
