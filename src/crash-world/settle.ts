@@ -37,7 +37,7 @@ export async function settle(): Promise<void> {
   report.errors.push(...endNonlocalBind());
   await answerAll().catch((error: unknown) => report.errors.push(messageWithCauses(error)));
   // Nobody else comes back now.
-  await endLonely(lonelyEnds(readApartEnds(), groupStates(report)), report);
+  await endLonely(lonelyEnds(readApartEnds(report), groupStates(report)), report);
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];

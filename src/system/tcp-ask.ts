@@ -106,7 +106,7 @@ function isHalfOpen({ own, peer }: TcpEnds, now: TcpEndsNow): boolean {
   return now.has({ own, peer }) && !now.has({ own: peer, peer: own });
 }
 
-/** A socket answers the like of this twice a second at most (tcp_oow_rate_limited(), net/ipv4/tcp_input.c). */
+/** A socket answers twice a second at most (__tcp_oow_rate_limited(), net/ipv4/tcp_input.c). */
 const BETWEEN_MILLISECONDS = 600;
 const MOST_TRIES = 10;
 const POLL_MILLISECONDS = 20;

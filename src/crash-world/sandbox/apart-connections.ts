@@ -54,10 +54,15 @@ export function writeApartEnds(ends: readonly ApartEnd[], path: string = PATH): 
   replaceFile(path, JSON.stringify(all));
 }
 
-/** None if none were written. */
-export function readApartEnds(path: string = PATH): ApartEnd[] {
-  const text = readStateFile(path);
-  return text === undefined ? [] : apartSchema.parse(JSON.parse(text));
+/** None if none were written. What cannot be read is an error of the report. */
+export function readApartEnds(report: Pick<IncidentReport, 'errors'>, path: string = PATH): ApartEnd[] {
+  try {
+    const text = readStateFile(path);
+    return text === undefined ? [] : apartSchema.parse(JSON.parse(text));
+  } catch (error) {
+    report.errors.push(`${path} cannot be read: ${messageWithCauses(error)}`);
+    return [];
+  }
 }
 
 function isOtherEnd({ own, peer }: ApartEnd, other: ApartEnd): boolean {
@@ -72,6 +77,8 @@ export type GroupState = 'here' | 'later' | 'gone';
 /** An end that is alone, and why. */
 export interface LonelyEnd extends ApartEnd {
   readonly why: string;
+  /** The other one, if it was there and has gone. */
+  readonly gone?: ApartEnd;
 }
 
 /**
@@ -90,7 +97,8 @@ export function lonelyEnds(
     const state = other === undefined ? 'gone' : stateOf(other.group);
     if (state === 'gone') return [{ ...end, why: `its other end, that of ${end.other}, did not come back` }];
     if (state === 'later' || other === undefined || now === undefined || now.has(other)) return [];
-    return [{ ...end, why: `its other end, that of ${end.other}, had ended before this one was back` }];
+    const why = `its other end, that of ${end.other}, had ended before this one was back`;
+    return [{ ...end, why, gone: other }];
   });
 }
 
@@ -105,6 +113,14 @@ export function groupStates(report: Pick<IncidentReport, 'processes'>): (group: 
 
 /** Enters what their processes have lost. */
 function noteLonely(ends: readonly LonelyEnd[], report: Pick<IncidentReport, 'processes'>): void {
+  for (const { gone } of ends) {
+    if (gone === undefined) continue;
+    const note =
+      `the connection to ${showEndpoint(gone.peer.address, gone.peer.port)} had ended before its other end, ` +
+      `that of ${gone.other}, was back: it was closed, or its time was over`;
+    for (const process of report.processes.filter(({ pid }) => gone.pids.includes(pid)))
+      process.notes.push(note);
+  }
   for (const { pids, peer, why } of ends) {
     const what = `the connection to ${showEndpoint(peer.address, peer.port)} is reset: ${why}`;
     for (const process of report.processes.filter(({ pid }) => pids.includes(pid))) {

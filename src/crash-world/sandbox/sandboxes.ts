@@ -102,7 +102,7 @@ class SandboxBoot {
     this.#handover = handover;
     this.#report = report;
     this.#save = save;
-    this.#apart = readApartEnds();
+    this.#apart = readApartEnds(report);
   }
 
   async run(): Promise<void> {
@@ -198,8 +198,8 @@ class SandboxBoot {
   }
 
   /**
-   * Resets connections of held groups of which the other end has gone meanwhile: its process has ended or closed
-   * it, or its time was over.
+   * Resets connections of held groups of which the other end has gone meanwhile: its process has ended or
+   * closed it, or its time was over.
    */
   async #endLonely(held: HeldUnit['groups']): Promise<void> {
     const known = groupStates(this.#report);

@@ -8,12 +8,12 @@ import { type Holder, showHolder } from '../../holders/holders.ts';
 import { Connections, type Ends, endsOf } from './tcp-ends.ts';
 
 /**
- * How long the end of a connection that comes back first has to wait for the other one, if need be: a service
- * in a sandbox waits so long for what it requires while the system boots. With what it has of its own an end
- * may not give up before that. What the system sets for all (net.ipv4.tcp_retries2: a quarter of an hour, if
- * nobody has changed it) is not known before.
+ * How long the end of a connection that comes back first has to wait for the other one: as long as a system
+ * takes to boot up to a service. An end that would give up before, by what its program has set, is not kept.
+ * What the system sets for all (net.ipv4.tcp_retries2: a quarter of an hour, if nobody has changed it) is not
+ * known before. An end that gives up all the same is found when the other one is there.
  */
-const WAIT_SECONDS = 300;
+const WAIT_SECONDS = 120;
 /** net.ipv4.tcp_keepalive_time, _intvl and _probes, as the kernel has them (tcp(7)). */
 const KEEPALIVE = { idleSeconds: 7200, intervalSeconds: 75, count: 9 } as const;
 
