@@ -7,7 +7,7 @@ import type { IncidentReport } from '../../report/schema.ts';
 import { unmapped } from '../../system/ip-address.ts';
 import type { TcpEnd } from '../../system/sockets.ts';
 import { readStateFile, replaceFile } from '../../system/state-file.ts';
-import { resetHalfOpen } from '../../system/tcp-ask.ts';
+import { resetHalfOpen, TcpEndsNow } from '../../system/tcp-ask.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import type { TcpEnds } from '../../system/unanswered.ts';
 
@@ -140,11 +140,18 @@ export async function endLonely(
   report: Pick<IncidentReport, 'processes' | 'errors'>,
 ): Promise<void> {
   if (ends.length === 0) return;
-  noteLonely(ends, report);
   try {
     const left = await resetHalfOpen(ends);
     report.errors.push(...left.map((one) => `${nameOf(one)} cannot be reset: ${one.why}`));
+    // The kernel's list of connections may lack one that is there, while others end.
+    const now = new TcpEndsNow();
+    const isWhole = (one: LonelyEnd): boolean => one.gone !== undefined && now.has(one) && now.has(one.gone);
+    noteLonely(
+      ends.filter((one) => !isWhole(one)),
+      report,
+    );
   } catch (error) {
+    noteLonely(ends, report);
     report.errors.push(...ends.map((one) => `${nameOf(one)} cannot be reset: ${messageWithCauses(error)}`));
   }
 }

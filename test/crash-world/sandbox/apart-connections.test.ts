@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -124,6 +126,44 @@ suite('ends of connections that come back at different times', () => {
         ],
       ],
     );
+  });
+
+  test('are left alone, and nothing is noted, if both are there after all', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const address = server.address();
+    assert.ok(typeof address === 'object' && address !== null);
+    const client = connect(address.port, '127.0.0.1');
+    const [[accepted]] = await Promise.all([once(server, 'connection'), once(client, 'connect')]);
+    try {
+      const local = Uint8Array.of(127, 0, 0, 1);
+      const own = { address: local, port: client.localPort ?? 0 };
+      const peer = { address: local, port: address.port };
+      const both: ApartEnd[] = [
+        { group: 1, pids: [6], other: 'PID 7 (x)', own, peer },
+        { group: 2, pids: [7], other: 'PID 6 (x)', own: peer, peer: own },
+      ];
+      const report = reportOf({ 1: 'restored', 2: 'restored' });
+      // As if the list had lacked the second one.
+      const lonely = lonelyEnds(both, () => 'here', { has: (one) => one.own.port === own.port });
+      assert.equal(lonely.length, 1);
+      await endLonely(lonely, report);
+      assert.deepEqual(
+        report.processes.map(({ losses, notes }) => [losses, notes]),
+        [
+          [undefined, []],
+          [undefined, []],
+        ],
+      );
+      assert.deepEqual(report.errors, []);
+      client.write('x');
+      const [data] = await once(accepted, 'data');
+      assert.equal(String(data), 'x');
+    } finally {
+      client.destroy();
+      accepted.destroy();
+      server.close();
+    }
   });
 
   test('have what their processes lose in the report, once', async () => {
