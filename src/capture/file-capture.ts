@@ -82,6 +82,8 @@ export interface MappingUse {
 export interface FileCapture {
   /** Pairs of processes that share a pipe, a socket pair, a pty, an open file ... */
   readonly edges: readonly SharingEdge[];
+  /** Pairs of processes of which each comes back at its own time, and only if the other one may. */
+  readonly dependences: readonly SharingEdge[];
   /** Reasons against single processes, by pid, found in their file tables. */
   readonly refusals: ReadonlyMap<number, readonly string[]>;
   /** The same that are of the moment. */

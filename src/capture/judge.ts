@@ -1,4 +1,4 @@
-import type { CaptureResult, ProcessGroup } from '../model/group.ts';
+import type { CaptureResult, ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../model/verdict.ts';
 import { attempt } from './attempt.ts';
@@ -50,8 +50,50 @@ export function isCulprit(candidate: Candidate, { inSpiteOfMoments = false }: Te
   return !(inSpiteOfMoments && isWhole(candidate) && momentOf(findings) !== undefined);
 }
 
-/** Splits groups into those that can come back and those with a process that cannot. */
+/**
+ * Splits groups into those that can come back and those with a process that cannot, or that depends on one
+ * that cannot.
+ */
 export function judge(source: JudgeSource, candidates: readonly Candidate[], terms: Terms): Judged {
+  const { dependences } = source.files;
+  const judged = judgeGroups(source, candidates, terms);
+  if (dependences.length === 0) return judged;
+  const known = new Set(candidates.map(({ pid }) => pid));
+  const ties = new Map(judged.ties);
+  for (const tie of dependences.filter(({ pids }) => pids.every((pid) => known.has(pid))))
+    for (const pid of tie.pids) ties.set(pid, [...(ties.get(pid) ?? []), tie]);
+  const isTied = (pid: number): boolean => dependences.some(({ pids }) => pids.includes(pid));
+  const alone = judged.alone.filter((pid) => !isTied(pid));
+  return { ...withoutDependent(judged, dependences), ties, alone };
+}
+
+/** The same without groups that depend on a process which is refused, or on one that is left out for that. */
+function withoutDependent(
+  judged: Pick<Judged, 'groups' | 'refused'>,
+  dependences: readonly SharingEdge[],
+): Pick<Judged, 'groups' | 'refused'> {
+  const refused = [...judged.refused];
+  let { groups } = judged;
+  for (;;) {
+    const causesOf = ({ processes }: ProcessGroup): readonly Refusal[] =>
+      refused.filter((one) => processes.some(({ pid }) => tiesBetween(pid, one.pid, dependences).length > 0));
+    const [lost] = groups.filter((group) => causesOf(group).length > 0);
+    if (lost === undefined) return { groups, refused };
+    groups = groups.filter((group) => group !== lost);
+    const causes = causesOf(lost);
+    const moment = together(causes.map(momentOf));
+    for (const { pid, comm, findings } of lost.processes) {
+      ofTheMoment(findings, moment, () => findings.reasons.push(tiedTo(pid, causes, dependences)));
+      refused.push(refusalOf({ pid, comm }, findings));
+    }
+  }
+}
+
+function tiesBetween(one: number, other: number, ties: readonly SharingEdge[]): readonly SharingEdge[] {
+  return ties.filter(({ pids }) => pids.includes(one) && pids.includes(other) && one !== other);
+}
+
+function judgeGroups(source: JudgeSource, candidates: readonly Candidate[], terms: Terms): Judged {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
@@ -147,7 +189,7 @@ function withReasons(
 
 function tiedTo(
   pid: number,
-  culprits: readonly Member[],
+  culprits: readonly Pick<Member, 'pid' | 'comm'>[],
   ties: readonly { pids: readonly [number, number]; why: string }[],
 ): string {
   for (const { pids, why } of ties) {

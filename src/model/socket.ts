@@ -142,6 +142,11 @@ export interface InetSocket extends SocketCommon {
    * as one that was being made, which can be tried again. In a sandbox there is no `connection` with it.
    */
   readonly broken: 'connected' | 'connecting' | undefined;
+  /**
+   * Who has the other end of the connection, if that comes back at another time: one of the two is in a
+   * sandbox, and the other one is not, or in another one.
+   */
+  readonly apart?: { readonly pid: number; readonly comm: string } | undefined;
 }
 
 /** Where a socket is being connected to, and from which address; all in network order. */

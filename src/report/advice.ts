@@ -49,8 +49,8 @@ const table: readonly Advice[] = [
     advice: MOMENT,
   },
   {
-    pattern: /which is not in its sandbox|being made, in a sandbox/,
-    advice: `a service in a sandbox is restored while the system boots, after others. ${MAY_BREAK}; or a drop-in can set back its sandbox, PrivateTmp= and the like (systemd.exec(5))`,
+    pattern: /which is not in the same sandbox|being made, in a sandbox/,
+    advice: `a service in a sandbox is restored while the system boots, after others, and the ends of such a connection wait for each other: over the loopback, and for two minutes at least. ${MAY_BREAK}; or a drop-in can set back its sandbox, PrivateTmp= and the like (systemd.exec(5))`,
   },
   {
     pattern: /by TCP to|a TCP connection to|TCP connection that was being worked on/,

@@ -6,7 +6,7 @@ import { newFindings } from '../../src/model/verdict.ts';
 
 const APART = 'belongs together with processes in another sandbox';
 const source = {
-  files: { edges: [] },
+  files: { edges: [], dependences: [] },
   homes: { of: () => 'several', reason: () => APART },
 } as unknown as JudgeSource;
 
@@ -41,7 +41,7 @@ test('rings take the time of their whole group, and of all groups', () => {
     const ids = { pid, ppid: 1, pgid: session, sid: session };
     return { ...ids, comm: 'x', memory: undefined, findings: newFindings() } as unknown as Process;
   });
-  const files = { edges: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
+  const files = { edges: [], dependences: [], ringSeconds: (pid: number) => seconds.get(pid) ?? 0 };
   const parts = { group: () => ({ files: { memfds: [], files: [] } }) };
   const others = { homes: { of: () => undefined }, freePids: { next: () => 5 } };
   const whole = { ...others, files: { ...files, ...parts } } as unknown as JudgeSource;
@@ -76,4 +76,43 @@ test('rings take the time of their whole group, and of all groups', () => {
   assert.deepEqual(short.refused.find(({ pid }) => pid === 30)?.reasons, [
     'is in a group whose io_urings take 60 s to make again, where time-limit-minutes leaves 30 s for all',
   ]);
+});
+
+test('who depends on another one is refused with it, and comes back in a group of its own if that may', () => {
+  const one = (pid: number, ...reasons: string[]): Process => {
+    const findings = { ...newFindings(), reasons };
+    const ids = { pid, ppid: 1, pgid: pid, sid: pid };
+    return { ...ids, comm: 'x', memory: undefined, findings } as unknown as Process;
+  };
+  const pair = (a: number, b: number) => ({ pids: [a, b] as const, why: 'a TCP connection' });
+  const files = {
+    ...{ edges: [{ pids: [20, 21] as const, why: 'a pipe' }], ringSeconds: () => 0 },
+    // The last one is of somebody who was not captured.
+    dependences: [pair(10, 20), pair(21, 30), pair(40, 50), pair(60, 99)],
+    group: () => ({ files: { memfds: [], files: [] } }),
+  };
+  const others = { homes: { of: () => undefined }, freePids: { next: () => 5 } };
+  const candidates = [one(10), one(20), one(21), one(30, 'has a device open'), one(40), one(50), one(60)];
+  const { groups, refused, ties, alone } = judge(
+    { ...others, files } as unknown as JudgeSource,
+    candidates,
+    {},
+  );
+  assert.deepEqual(
+    groups.map(({ processes }) => processes.map(({ pid }) => pid)),
+    [[40], [50], [60]],
+  );
+  assert.deepEqual(
+    new Map(refused.map(({ pid, reasons }) => [pid, reasons])),
+    new Map([
+      [30, ['has a device open']],
+      [20, ['belongs together with 30 (x), which cannot come back']],
+      [21, ['is tied to 30 (x; a TCP connection), which cannot come back']],
+      [10, ['is tied to 20 (x; a TCP connection), which cannot come back']],
+    ]),
+  );
+  assert.deepEqual(ties.get(40), [pair(40, 50)]);
+  assert.equal(ties.get(60), undefined);
+  // Nobody comes back for its procedure alone while another one waits for its end.
+  assert.deepEqual(alone, []);
 });

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { suite, test } from 'node:test';
+import { askEnd, resetHalfOpen, TcpEndsNow } from '../../src/system/tcp-ask.ts';
 import { leaveUnanswered, type TcpEnds } from '../../src/system/unanswered.ts';
 
 const needsRoot = { skip: process.getuid?.() !== 0 ? 'only root may do this' : false };
@@ -167,6 +168,69 @@ suite('segments of a connection that is not there', { skip: !isInside }, () => {
         await ends.say('vanish');
         await ends.say('send');
         assert.equal(await ends.say('hear'), 'reset');
+      } finally {
+        for (const fd of kept) closeSync(fd);
+        await ends.end();
+      }
+    });
+
+    const reverse = ({ own, peer }: TcpEnds): TcpEnds => ({ own: peer, peer: own });
+
+    test(`has an idle end reset that is asked when the other one has gone (${address})`, async () => {
+      const { ends, tuple } = await begin();
+      try {
+        assert.deepEqual([new TcpEndsNow().has(tuple), new TcpEndsNow().has(reverse(tuple))], [true, true]);
+        await ends.say('vanish');
+        assert.deepEqual([new TcpEndsNow().has(tuple), new TcpEndsNow().has(reverse(tuple))], [false, true]);
+        assert.equal(await ends.say('hear'), 'nothing');
+        assert.deepEqual(await resetHalfOpen([reverse(tuple)]), []);
+        assert.equal(await ends.say('hear'), 'reset');
+      } finally {
+        await ends.end();
+      }
+    });
+
+    test(`has one reset at once that has sent in vain (${address})`, async () => {
+      const { ends, tuple } = await begin();
+      const kept = leaveUnanswered([tuple]);
+      await ends.say('vanish');
+      await ends.say('send');
+      // Each time that nothing comes it waits twice as long until it sends again.
+      for (let i = 0; i < 4; i++) assert.equal(await ends.say('hear'), 'nothing');
+      for (const fd of kept) closeSync(fd);
+      try {
+        assert.deepEqual(await resetHalfOpen([reverse(tuple)]), []);
+        assert.equal(await ends.say('hear'), 'reset');
+      } finally {
+        await ends.end();
+      }
+    });
+
+    test(`does nothing to ends that are asked, and are both there (${address})`, async () => {
+      const { ends, tuple } = await begin();
+      try {
+        for (const one of [tuple, reverse(tuple), tuple]) askEnd(one);
+        assert.equal(await ends.say('hear'), 'nothing');
+        await ends.say('send');
+        assert.equal(await ends.say('take'), "b'request'");
+        assert.equal(await ends.say('hear'), 'nothing');
+        assert.deepEqual([new TcpEndsNow().has(tuple), new TcpEndsNow().has(reverse(tuple))], [true, true]);
+      } finally {
+        await ends.end();
+      }
+    });
+
+    test(`does not tell an end that is asked while it is left unanswered (${address})`, async () => {
+      const { ends, tuple } = await begin();
+      const kept = leaveUnanswered([tuple]);
+      try {
+        await ends.say('vanish');
+        askEnd(reverse(tuple));
+        assert.equal(await ends.say('hear'), 'nothing');
+        await ends.say('send');
+        await ends.say('again');
+        assert.equal(await ends.say('take'), "b'request'");
+        assert.equal(await ends.say('hear'), 'nothing');
       } finally {
         for (const fd of kept) closeSync(fd);
         await ends.end();

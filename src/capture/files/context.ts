@@ -56,7 +56,10 @@ export class CaptureContext {
   readonly allowedLosses: AllowedLosses;
   readonly forProcedure: ReadonlySet<number>;
 
-  readonly edges: SharingEdge[] = [];
+  readonly #edges = new Edges((pid) => this.tasks.has(pid));
+  readonly edges = this.#edges.all;
+  readonly #dependences = new Edges((pid) => this.tasks.has(pid));
+  readonly dependences = this.#dependences.all;
   readonly #reasons = new Sentences();
   readonly refusals = this.#reasons.byPid;
   readonly refusalsForNow = new Map<number, FileReason[]>();
@@ -71,8 +74,6 @@ export class CaptureContext {
   readonly files = new Map<number, OpenFile>();
   readonly #states = new Map<unknown, unknown>();
   readonly #pathsInUse = new Map<number, Set<number>>();
-  /** Edges that are there, by why; and lists that were joined. */
-  readonly #joined = new Map<string, { readonly pairs: Set<string>; readonly lists: WeakSet<object> }>();
   #lastId = 0;
 
   constructor(
@@ -188,18 +189,12 @@ export class CaptureContext {
    * @param pids a list that does not change: the same one is looked at once
    */
   join(pids: readonly number[], why: string): void {
-    const joined = this.#joined.get(why) ?? { pairs: new Set(), lists: new WeakSet() };
-    this.#joined.set(why, joined);
-    if (joined.lists.has(pids)) return;
-    joined.lists.add(pids);
-    const [first, ...others] = [...new Set(pids)].filter((pid) => this.tasks.has(pid));
-    if (first === undefined) return;
-    for (const other of others) {
-      const pair = `${first} ${other}`;
-      if (joined.pairs.has(pair)) continue;
-      joined.pairs.add(pair);
-      this.edges.push({ pids: [first, other], why });
-    }
+    this.#edges.add(pids, why);
+  }
+
+  /** Processes that come back each at its own time, and only if the others may. @param pids as for `join` */
+  depend(pids: readonly number[], why: string): void {
+    this.#dependences.add(pids, why);
   }
 
   /** Joins the protected holders of something; throws a FileRefusal if anybody else holds it. */
@@ -248,5 +243,32 @@ class Sentences {
     if (known.has(text)) return;
     known.add(text);
     append(this.byPid, pid, text);
+  }
+}
+
+/** Ties between processes, each once for each reason. */
+class Edges {
+  readonly all: SharingEdge[] = [];
+  readonly #isThere: (pid: number) => boolean;
+  /** What is there, by why; and lists that were looked at. */
+  readonly #known = new Map<string, { readonly pairs: Set<string>; readonly lists: WeakSet<object> }>();
+
+  constructor(isThere: (pid: number) => boolean) {
+    this.#isThere = isThere;
+  }
+
+  add(pids: readonly number[], why: string): void {
+    const known = this.#known.get(why) ?? { pairs: new Set(), lists: new WeakSet() };
+    this.#known.set(why, known);
+    if (known.lists.has(pids)) return;
+    known.lists.add(pids);
+    const [first, ...others] = [...new Set(pids)].filter(this.#isThere);
+    if (first === undefined) return;
+    for (const other of others) {
+      const pair = `${first} ${other}`;
+      if (known.pairs.has(pair)) continue;
+      known.pairs.add(pair);
+      this.all.push({ pids: [first, other], why });
+    }
   }
 }

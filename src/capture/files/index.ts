@@ -33,6 +33,7 @@ export function captureFiles(context: CaptureContext): FileCapture {
   for (const collect of collectors) collect(context);
   return {
     edges: context.edges,
+    dependences: context.dependences,
     refusals: context.refusals,
     refusalsForNow: context.refusalsForNow,
     notes: context.notes,

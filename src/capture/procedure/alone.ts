@@ -105,7 +105,7 @@ function settle(
   const [process, ...others] = group.processes;
   const task = alone.find(({ pid }) => pid === process?.pid);
   if (process === undefined || task === undefined || others.length > 0) return 'belongs together with others';
-  const tie = files.edges.find(({ pids }) => pids.includes(process.pid));
+  const tie = [...files.edges, ...files.dependences].find(({ pids }) => pids.includes(process.pid));
   if (tie !== undefined) return `is tied to another protected process (${tie.why})`;
   if (process.findings.unexpected.length === 0) return 'nothing tells what it would lose';
   const [record] = captureCrashProcedures(kernel, group);

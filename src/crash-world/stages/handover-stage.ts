@@ -6,6 +6,7 @@ import { processStat } from '../../system/proc.ts';
 import { concludeGroup, type Selection } from '../incident/process-reports.ts';
 import { noteStalePidFiles, type SavedTmpfs } from '../mounts/saved-tmpfs.ts';
 import type { Candidate } from '../processes/select.ts';
+import { type ApartEnd, endLonely, groupStates, lonelyEnds } from '../sandbox/apart-connections.ts';
 import { writeSandboxDropIn, writeSandboxUnit } from '../sandbox/sandbox-units.ts';
 import { answerConnections } from '../sandbox/unanswered.ts';
 import { planAdoptions, type UnitAdoption } from '../systemd/adoption.ts';
@@ -29,13 +30,16 @@ export const handoverStage = stage({
     limits: required<ReadonlyMap<number, CgroupLimits>>(),
     savedTmpfs: orElse<SavedTmpfs | undefined>(undefined),
     late: orElse<readonly LateGroup[]>([]),
+    apart: orElse<readonly ApartEnd[]>([]),
   },
-  run: ({ restored, selection, limits, savedTmpfs, late }, { place, report }) => {
+  run: async ({ restored, selection, limits, savedTmpfs, late, apart }, { place, report }) => {
     const pidFiles = savedTmpfs?.pidFiles ?? [];
     const brought = { restored, late, pidFiles };
     report.notes.push(...handOver(brought, selection.candidates, limits, place, report));
     const pids = new Set([...restored, ...late].flatMap((group) => group.pids));
     if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
+    // Of those that have not come so far that anybody would bring them back.
+    await endLonely(lonelyEnds(apart, groupStates(report)), report);
   },
 });
 

@@ -10,7 +10,7 @@ import { logStage } from './log-stage.ts';
 import { mountsStage, readOnlyStep } from './mounts-stage.ts';
 import { proceduresStage, watchStep } from './procedures.ts';
 import { restoreStage } from './restore-stage.ts';
-import { sandboxesStage } from './sandboxes-stage.ts';
+import { sandboxesStage, unansweredStep } from './sandboxes-stage.ts';
 import { selectionStage } from './selection-stage.ts';
 import { StageList } from './stage-list.ts';
 import { stageZeroStep } from './stage-zero-step.ts';
@@ -46,6 +46,7 @@ export const RESURRECTION = new StageList<DeadWorld>()
   .next(filesStage)
   .next(readOnlyStep)
   .next(watchStep)
+  .next(unansweredStep)
   .next(restoreStage)
   .next(proceduresStage)
   .next(sandboxesStage)

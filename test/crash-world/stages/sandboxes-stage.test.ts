@@ -8,7 +8,7 @@ import { readSandboxPlan } from '../../../src/crash-world/sandbox/sandbox-plan.t
 import { changedSince } from '../../../src/crash-world/sandbox/unchanged-files.ts';
 import { noteSandboxed } from '../../../src/crash-world/stages/files-stage.ts';
 import { RESURRECTION } from '../../../src/crash-world/stages/resurrection.ts';
-import { keepForLater } from '../../../src/crash-world/stages/sandboxes-stage.ts';
+import { keepForLater, leaveLateUnanswered } from '../../../src/crash-world/stages/sandboxes-stage.ts';
 import { noFiles } from '../../../src/model/file.ts';
 import type { IncidentReport } from '../../../src/report/schema.ts';
 import { socketAt } from '../../criu/inet-sockets.ts';
@@ -41,6 +41,8 @@ suite('a group that is restored while the system boots', () => {
     const names = RESURRECTION.stages.map(({ name }) => name);
     const at = (name: string): number => names.indexOf(name);
     assert.ok(0 < at('files') && at('files') < at('restore') && at('restore') < at('sandboxes'));
+    // Nobody who runs is to be told that the other end of a connection is not there.
+    assert.ok(at('files') < at('unanswered') && at('unanswered') < at('restore'));
     const [files, sandboxes] = ['files', 'sandboxes'].map((name) =>
       RESURRECTION.stages.find((one) => one.name === name),
     );
@@ -87,8 +89,27 @@ suite('a group that is restored while the system boots', () => {
     const imaged = { ...rest, group: { ...group, files } };
     const report = reportOf(group.id);
     let ended = 0;
-    const late = keepForLater([imaged], noteSandboxed([imaged]), report, () => ended++, path);
-    assert.deepEqual([late, ended], [[], 1]);
+    const places = { cgroups: path, apart: join(directory, 'apart.json') };
+    const { imaged: left } = leaveLateUnanswered([imaged], report, () => ended++, places);
+    assert.deepEqual([left, ended], [[], 1]);
     assert.match(report.processes[0]?.reasons[0] ?? '', /^cannot be kept for later: /);
+  });
+
+  test('fails if it cannot be left which of its connections have an end elsewhere', () => {
+    const { group, ...rest } = imagedGroup('apart');
+    const socket = { ...socketAt([127, 0, 0, 1]), id: 2, apart: { pid: 12, comm: 'cache' } };
+    const tables = [{ filesId: 1, descriptors: [{ fd: 5, fileId: 2, closeOnExec: false }] }];
+    const imaged = { ...rest, group: { ...group, files: { ...group.files, files: [socket], tables } } };
+    const report = reportOf(group.id);
+    let ended = 0;
+    const places = { apart: join(path, 'below a file') };
+    const { imaged: left, apart } = leaveLateUnanswered([imaged], report, () => ended++, places);
+    assert.deepEqual([left, ended], [[], 1]);
+    assert.match(report.processes[0]?.reasons[0] ?? '', /^cannot be kept for later: /);
+    // Whoever has the other end is told of it all the same.
+    assert.deepEqual(
+      apart.map(({ own, other }) => [own.port, other]),
+      [[80, 'PID 12 (cache)']],
+    );
   });
 });

@@ -7,6 +7,8 @@ connections.py wait ADDRESS PORT DIRECTORY NAME    connects, and waits for a byt
 connections.py connect ADDRESS PORT DIRECTORY NAME HOW   connects, HOW is `blocking` or `polling`; sends NAME, and
                                                    tells what the other end says
 connections.py keyed ADDRESS PORT DIRECTORY NAME   the same as wait, with a key inside the kernel: it cannot be kept
+connections.py pool ADDRESS PORT DIRECTORY NAME BEFORE   has a pool of connections, sends numbered requests through each, tells
+                                                   what came of it, and the same once more when BEFORE is not there
 connections.py knock DIRECTORY NAME                connects from a port of its choice to nobody who would answer, and
                                                    asks what came of it
 
@@ -192,6 +194,34 @@ def connect(address, port, directory, name, how):
         time.sleep(60)
 
 
+def pool(address, port, directory, name, before):
+    CONNECTIONS, REQUESTS = 3, 50
+    connections = [socket.create_connection((address, int(port))) for _ in range(CONNECTIONS)]
+    ports = [connection.getsockname()[1] for connection in connections]
+    lines = [connection.makefile("r") for connection in connections]
+    for i, connection in enumerate(connections):
+        connection.sendall(f"{name}-{i} count 0 0\n".encode())
+    result = Result(directory, name)
+    try:
+        for asked in (0, REQUESTS):
+            numbers = range(asked + 1, asked + REQUESTS + 1)
+            for connection in connections:
+                connection.sendall("".join(f"request{number}\n" for number in numbers).encode())
+            for answers in lines:
+                for number in numbers:
+                    answer = answers.readline()
+                    if answer != f"request{number} {number}\n":
+                        raise ValueError(f"{answer!r} answers request {number}")
+            now = [connection.getsockname()[1] for connection in connections]
+            result.say(f"right {numbers[-1]} {'same' if now == ports else 'other'}")
+            while os.path.exists(before):
+                time.sleep(0.1)
+    except (OSError, ValueError) as error:
+        result.say(f"{type(error).__name__}: {error}")
+    while True:
+        time.sleep(60)
+
+
 def outcome(step):
     try:
         return repr(step())
@@ -238,5 +268,5 @@ def knock(directory, name):
 
 
 if __name__ == "__main__":
-    kinds = {"serve": serve, "call": call, "wait": wait, "connect": connect, "keyed": keyed, "knock": knock}
+    kinds = {"serve": serve, "call": call, "wait": wait, "connect": connect, "keyed": keyed, "pool": pool, "knock": knock}
     kinds[sys.argv[1]](*sys.argv[2:])

@@ -33,6 +33,8 @@ export interface Connectedness {
   readonly connecting: TcpConnecting | undefined;
   /** Set if it is reset before its process runs. */
   readonly broken: InetSocket['broken'];
+  /** Set if its other end comes back at another time. */
+  readonly apart?: InetSocket['apart'];
   /** Options with which a socket hears that its peer is gone. */
   readonly options: readonly LateOption[];
 }

@@ -136,10 +136,10 @@ function keptTcp(
     return { ...unconnected(ends), state, ends: withoutConnection(ends, inet), shutdown };
   }
   const connection = tcpConnection(context, sock, tcp, where);
-  const gone = connectPeer(context, sock, inet, where);
+  const { options: gone, apart } = connectPeer(context, sock, inet, where);
   const none = { connecting: undefined, broken: undefined };
   const options = [reusePort(sock), ...gone];
-  return { state, ends, shutdown: shutdownOf(sock), connection, ...none, options };
+  return { state, ends, shutdown: shutdownOf(sock), connection, ...none, apart, options };
 }
 
 /** A connection that can be kept, or that is lost where that is allowed. Throws a FileRefusal otherwise. */
@@ -278,6 +278,7 @@ export function captureInet(context: CaptureContext, file: File, socket: Socket,
     connection,
     connecting,
     broken: connectedness.broken,
+    ...(connectedness.apart === undefined ? {} : { apart: connectedness.apart }),
   };
 }
 

@@ -1,6 +1,7 @@
 import { type InetSock, inetSock, showEndpoint } from '../../../../linux/inet.ts';
 import { type Sock, sockStruct } from '../../../../linux/sock.ts';
 import { sequenceDistance, type TcpSock, tcpSock } from '../../../../linux/tcp.ts';
+import type { InetSocket } from '../../../../model/socket.ts';
 import type { LateOption } from '../../../../model/socket-option.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
 import type { CaptureContext } from '../../context.ts';
@@ -9,6 +10,7 @@ import { possibleLoss } from './tcp-connection.ts';
 import { Connections, endsOf } from './tcp-ends.ts';
 import type { TcpEnd } from './tcp-moving.ts';
 import { disagree, sentTo } from './tcp-queue.ts';
+import { areApart } from './tcp-sandbox.ts';
 import { readAtWork } from './tcp-work.ts';
 
 /**
@@ -89,25 +91,27 @@ function isLost(context: CaptureContext, address: bigint): boolean {
   return isOwn && against === undefined;
 }
 
+/** What the other end of a connection makes of this one. */
+export interface PeerFound {
+  /** With these the socket hears that its peer is gone; none if it is there. */
+  readonly options: readonly LateOption[];
+  readonly apart?: InetSocket['apart'];
+}
+
 /**
  * Who is at the other end of a connection, if that is a process of the same machine: it has to come back with
- * this one. If it does not, its end has gone with the kernel, as if it had crashed.
+ * this one, or, where one of them is in a sandbox, at its own time. If it does not, its end has gone with the
+ * kernel, as if it had crashed.
  *
  * @param where the peer, for people
- * @returns options with which the socket hears that its peer is gone; none if it is there
  * @throws FileRefusal if the numbers of the two ends do not fit
  */
-export function connectPeer(
-  context: CaptureContext,
-  sock: Sock,
-  inet: InetSock,
-  where: string,
-): readonly LateOption[] {
+export function connectPeer(context: CaptureContext, sock: Sock, inet: InetSock, where: string): PeerFound {
   const { system } = context;
   const ends = endsOf(sock, inet);
   const connections = context.of(Connections);
   const peer = connections.peerOf(ends);
-  if (peer === undefined && !connections.isWithin(ends)) return [];
+  if (peer === undefined && !connections.isWithin(ends)) return { options: [] };
   const holders = system.holdersOfObject(sock.address);
   const others = peer === undefined ? [] : system.holdersOfObject(peer.socket);
   const isElsewhere = peer !== undefined && peer.network !== ends.network;
@@ -116,8 +120,13 @@ export function connectPeer(
   if (peer !== undefined && others.length > 0 && outsider === undefined && !isPeerLost) {
     checkPair(context.kernel, sock.address, peer.socket);
     const pids = [...holders, ...others].map(({ pid }) => pid);
-    context.join(pids, 'a TCP connection');
-    return [];
+    const [other] = others;
+    if (other === undefined || !areApart(context, holders, others)) {
+      context.join(pids, 'a TCP connection');
+      return { options: [] };
+    }
+    context.depend(pids, 'a TCP connection');
+    return { options: [], apart: { pid: other.pid, comm: other.comm } };
   }
   const which = isElsewhere ? 'in another network namespace' : 'which is not protected';
   const [holder] = others;
@@ -132,5 +141,5 @@ export function connectPeer(
     of: `${showEndpoint(ends.own.address, ends.own.port)} ${where}`,
     what: `the connection to ${where} is reset: ${why}`,
   });
-  return askPeer;
+  return { options: askPeer };
 }

@@ -1,25 +1,113 @@
 import { inetSock } from '../../../../linux/inet.ts';
-import { type Sock, tcpState } from '../../../../linux/sock.ts';
+import { type Sock, sockFlag, sockStruct, tcpState } from '../../../../linux/sock.ts';
+import { type TcpSock, tcpSettings, tcpSock } from '../../../../linux/tcp.ts';
+import { isLoopbackAddress } from '../../../../system/ip-address.ts';
+import type { Kernel } from '../../../../vmcore/kernel.ts';
 import type { CaptureContext } from '../../context.ts';
-import { showHolder } from '../../holders/holders.ts';
-import { Connections, endsOf } from './tcp-ends.ts';
+import { type Holder, showHolder } from '../../holders/holders.ts';
+import { Connections, type Ends, endsOf } from './tcp-ends.ts';
 
 /**
- * Why a connection of a process in a sandbox does not come back, after "has a TCP connection". It is made
- * while the system boots: both ends of one within the machine then, or its other end would run before it is
- * there. One that is being made would need a way of its own to its peer in a system that others use.
+ * How long the end of a connection that comes back first has to wait for the other one: as long as a system
+ * takes to boot up to a service. An end that would give up before, by what its program has set, is not kept.
+ * What the system sets for all (net.ipv4.tcp_retries2: a quarter of an hour, if nobody has changed it) is not
+ * known before. An end that gives up all the same is found when the other one is there.
+ */
+const WAIT_SECONDS = 120;
+/** net.ipv4.tcp_keepalive_time, _intvl and _probes, as the kernel has them (tcp(7)). */
+const KEEPALIVE = { idleSeconds: 7200, intervalSeconds: 75, count: 9 } as const;
+
+/** The states in which both ends may still go on: a FIN of both leaves nothing that tells who is there. */
+const goingOn: ReadonlySet<number> = new Set([
+  ...[tcpState.established, tcpState.closeWait, tcpState.finWait1, tcpState.finWait2],
+]);
+
+/**
+ * Whether the two ends of a connection within the machine come back at different times: one of them is in a
+ * sandbox, and the other one is not, or in another one.
+ */
+export function areApart(
+  context: CaptureContext,
+  own: readonly Holder[],
+  others: readonly Holder[],
+): boolean {
+  const all = [...own, ...others].filter(({ isProtected }) => isProtected);
+  return context.isSandboxed(all) && new Set(all.map(({ pid }) => context.namespaceOf(pid))).size > 1;
+}
+
+/**
+ * Seconds after which an end gives up that gets no answer, and by what; undefined if nothing of its own says
+ * so.
+ */
+export function patienceOf(
+  tcp: { readonly userTimeout: number },
+  isKeptAlive: boolean,
+  settings: Pick<ReturnType<typeof tcpSettings>, 'keepIdleSeconds' | 'keepIntervalSeconds' | 'keepCount'>,
+): { readonly seconds: number; readonly by: string } | undefined {
+  const user = tcp.userTimeout === 0 ? [] : [{ seconds: tcp.userTimeout / 1000, by: 'TCP_USER_TIMEOUT' }];
+  const {
+    keepIdleSeconds: idle = KEEPALIVE.idleSeconds,
+    keepIntervalSeconds: interval = KEEPALIVE.intervalSeconds,
+    keepCount: count = KEEPALIVE.count,
+  } = settings;
+  const kept = isKeptAlive ? [{ seconds: idle + interval * count, by: 'SO_KEEPALIVE' }] : [];
+  return [...user, ...kept].toSorted((a, b) => a.seconds - b.seconds)[0];
+}
+
+/** Why an end cannot wait for the other one, of one that may be the first of the two. */
+function impatience(kernel: Kernel, sock: Sock, tcp: TcpSock): string | undefined {
+  const isKeptAlive = sockFlag(kernel, sock, 'keepOpen');
+  const patience = patienceOf(tcp, isKeptAlive, tcpSettings(kernel, tcp));
+  if (patience === undefined || patience.seconds >= WAIT_SECONDS) return undefined;
+  return `gives up after ${Math.round(patience.seconds)} s without an answer (${patience.by})`;
+}
+
+/** Why a connection of which the ends come back at different times cannot be kept. */
+function apartProblem(
+  context: CaptureContext,
+  { own, peer }: Ends,
+  ends: readonly { readonly at: bigint; readonly holders: readonly Holder[] }[],
+): string | undefined {
+  const { kernel } = context;
+  if (!isLoopbackAddress(own.address) || !isLoopbackAddress(peer.address))
+    return ', by another address than the loopback';
+  const sandboxed = ends.filter(({ holders }) => context.isSandboxed(holders));
+  for (const { at, holders } of ends) {
+    const sock = kernel.bind(sockStruct).at(at);
+    if (!goingOn.has(sock.state)) return ', and which both ends have begun to end';
+    // Who is in no sandbox is there first.
+    const isLast = sandboxed.length === 1 && sandboxed[0]?.at === at;
+    const [holder] = holders;
+    if (isLast || holder === undefined) continue;
+    const why = impatience(kernel, sock, kernel.bind(tcpSock).at(at));
+    if (why !== undefined) return `, and the end of ${showHolder(holder)} ${why}`;
+  }
+  return undefined;
+}
+
+/**
+ * Why a connection of a process in a sandbox, or to one, does not come back, after "has a TCP connection". It
+ * is made while the system boots. One that is being made would need a way of its own to its peer in a system
+ * that others use. The other end of one within the machine may be made before, and waits: nothing is answered
+ * to it until then.
  */
 export function sandboxProblem(context: CaptureContext, sock: Sock): string | undefined {
   const { kernel, system } = context;
   const own = system.holdersOfObject(sock.address);
-  if (!context.isSandboxed(own)) return undefined;
-  if (sock.state === tcpState.synSent) return 'that is being made, in a sandbox';
+  if (sock.state === tcpState.synSent)
+    return context.isSandboxed(own) ? 'that is being made, in a sandbox' : undefined;
   const ends = endsOf(sock, kernel.bind(inetSock).at(sock.address));
   const peer = context.of(Connections).peerOf(ends);
   if (peer === undefined || peer.network !== ends.network) return undefined;
-  const home = context.namespaceOfHolders(own);
-  const outsider = system
-    .holdersOfObject(peer.socket)
-    .find(({ isProtected, pid }) => isProtected && context.namespaceOf(pid) !== home);
-  return outsider === undefined ? undefined : `with ${showHolder(outsider)}, which is not in its sandbox`;
+  const others = system.holdersOfObject(peer.socket);
+  const other = others.find(({ isProtected }) => isProtected);
+  if (other === undefined || !areApart(context, own, others)) return undefined;
+  const both = [
+    { at: sock.address, holders: own },
+    { at: peer.socket, holders: others },
+  ];
+  const problem = apartProblem(context, ends, both);
+  return problem === undefined
+    ? undefined
+    : `with ${showHolder(other)}, which is not in the same sandbox${problem}`;
 }

@@ -4,8 +4,13 @@ import { suite, test } from 'node:test';
 import { CaptureContext } from '../../../../../src/capture/files/context.ts';
 import { FileRefusal } from '../../../../../src/capture/files/refusal.ts';
 import { captureInet } from '../../../../../src/capture/files/sockets/inet/inet.ts';
+import { endsOf } from '../../../../../src/capture/files/sockets/inet/tcp-ends.ts';
+import { patienceOf } from '../../../../../src/capture/files/sockets/inet/tcp-sandbox.ts';
+import type { Sandboxes } from '../../../../../src/capture/sandboxes.ts';
+import { initialMountNamespace } from '../../../../../src/linux/dcache.ts';
 import { fdSlots, fdtable, filesStruct } from '../../../../../src/linux/fdtable.ts';
 import { fileAt } from '../../../../../src/linux/file.ts';
+import { inetSock } from '../../../../../src/linux/inet.ts';
 import { socketConnected, socketStruct } from '../../../../../src/linux/net.ts';
 import { findTaskByPid } from '../../../../../src/linux/pid.ts';
 import { readClocks } from '../../../../../src/linux/readers/clocks.ts';
@@ -31,18 +36,20 @@ for (const release of releases) {
     /** The sockets of the process that are no others than TCP, or why one of them is refused. */
     function captured(
       kernel: Kernel,
-      { mayLose = false, isSandboxed = true, others = [] as readonly number[] } = {},
-    ): { sockets: InetSocket[]; refusals: FileRefusal[]; losses: string[] } {
+      {
+        mayLose = false,
+        isSandboxed = true,
+        others = [] as readonly number[],
+        sandboxes = { unitOf: () => (isSandboxed ? 'web.service' : undefined) } as Sandboxes,
+      } = {},
+    ): { sockets: InetSocket[]; refusals: FileRefusal[]; losses: string[]; context: CaptureContext } {
       const task = findTaskByPid(kernel, pid) ?? assert.fail('it is not there');
       const context = new CaptureContext(
         kernel,
         readClocks(kernel),
         [{ pid, task, filesId: 1 }, ...others.map((other) => protectedOf(kernel, other))],
         listTasks(kernel),
-        {
-          sandboxes: { unitOf: () => (isSandboxed ? 'web.service' : undefined) },
-          allowedLosses: () => new Set(mayLose ? (['connections'] as const) : []),
-        },
+        { sandboxes, allowedLosses: () => new Set(mayLose ? (['connections'] as const) : []) },
       );
       const refusals: FileRefusal[] = [];
       const sockets = fdSlots(kernel, taskAt(kernel, task).files).flatMap(({ file: address }) => {
@@ -59,7 +66,8 @@ for (const release of releases) {
           return [];
         }
       });
-      return { sockets, refusals, losses: (context.losses.get(pid) ?? []).map(({ what }) => what) };
+      const losses = (context.losses.get(pid) ?? []).map(({ what }) => what);
+      return { sockets, refusals, losses, context };
     }
 
     const whole = openFixture(release);
@@ -72,48 +80,107 @@ for (const release of releases) {
       assert.deepEqual([sockets, refusals], [outside.sockets, outside.refusals]);
     });
 
-    /** The fixture with a second process, in another mount namespace, that has the other end as well. */
-    function shared(): { kernel: Kernel; other: number } {
+    /**
+     * The fixture with a second process, in another mount namespace, that has one end of a connection of
+     * which the first one has the other.
+     */
+    function divided(): {
+      kernel: Kernel;
+      other: number;
+      patchesFor: (change: (sk: bigint, far: bigint) => Patch[]) => Kernel;
+    } {
       const { systemV: other } = truthOf(release).kinds;
-      const slots = (of: number) => fdSlots(whole, taskAt(whole, findTaskByPid(whole, of) ?? 0n).files);
-      const isConnected = ({ file: address }: { file: bigint }): boolean => {
+      const filesOf = (of: number) => taskAt(whole, findTaskByPid(whole, of) ?? 0n).files;
+      const sockOf = (address: bigint): bigint | undefined => {
         const file = address === 0n ? undefined : fileAt(whole, address);
-        if (file === undefined || fileKind(whole, file.f_op) !== 'socket') return false;
+        if (file === undefined || fileKind(whole, file.f_op) !== 'socket') return undefined;
         const { sk } = whole.bind(socketStruct).at(file.private_data);
-        return whole.bind(sockStruct).at(sk).state === tcpState.established;
+        return whole.bind(sockStruct).at(sk).state === tcpState.established ? sk : undefined;
       };
-      const end = slots(pid).find(isConnected) ?? assert.fail();
+      const ends = fdSlots(whole, filesOf(pid)).flatMap(({ fd, file }) => {
+        const sk = sockOf(file);
+        if (sk === undefined) return [];
+        return [{ fd, file, sk, ...endsOf(whole.bind(sockStruct).at(sk), whole.bind(inetSock).at(sk)) }];
+      });
+      const far =
+        ends.find(({ own }) => ends.some(({ peer }) => peer.port === own.port)) ?? assert.fail('no pair');
+      const near = ends.find(({ peer }) => peer.port === far.own.port) ?? assert.fail('no pair');
       const task = findTaskByPid(whole, other) ?? 0n;
-      const { files, nsproxy } = taskAt(whole, task);
-      const { fd: table } = whole.bind(fdtable).at(whole.bind(filesStruct).at(files).fdt);
-      const [slot = assert.fail()] = slots(other);
-      const word = (address: bigint, value: bigint) => {
-        const bytes = Buffer.alloc(8);
-        bytes.writeBigUInt64LE(value);
-        return { physical: whole.memory.translate(address), bytes };
+      const { nsproxy } = taskAt(whole, task);
+      const slotAt = (of: number, fd: number): bigint => {
+        const { fd: table } = whole.bind(fdtable).at(whole.bind(filesStruct).at(filesOf(of)).fdt);
+        return table + BigInt(8 * fd);
       };
-      const kernel = openPatched(release, [
-        word(table + BigInt(8 * slot.fd), end.file),
+      const [slot = assert.fail()] = fdSlots(whole, filesOf(other));
+      const patches = [
+        word(slotAt(other, slot.fd), far.file),
+        word(slotAt(pid, far.fd), slot.file),
         // Another namespace is where the mount namespace is in the ordinary one.
         word(task + BigInt(whole.bind(taskStruct).offsetOf('nsproxy')), nsproxy + 8n),
-      ]);
-      return { kernel, other };
+      ];
+      const patchesFor = (change: (sk: bigint, far: bigint) => Patch[]): Kernel =>
+        openPatched(release, [...patches, ...change(near.sk, far.sk)]);
+      return { kernel: openPatched(release, patches), other, patchesFor };
     }
 
-    test('is refused, by name, for one whose other end is not in its sandbox, or loses that', () => {
-      const { kernel, other } = shared();
-      const reason = new RegExp(
-        `^has a TCP connection with PID ${other} \\(kind-sysv\\), which is not in its sandbox`,
-      );
-      const { sockets, refusals } = captured(kernel, { others: [other] });
-      const [refusal, ...more] = refusals;
-      assert.match(refusal?.reason ?? '', reason);
+    type Patch = { physical: number; bytes: Buffer };
+    const patched = (address: bigint, bytes: number, value: bigint): Patch => {
+      const content = Buffer.alloc(8);
+      content.writeBigUInt64LE(value);
+      return { physical: whole.memory.translate(address), bytes: content.subarray(0, bytes) };
+    };
+    const word = (address: bigint, value: bigint): Patch => patched(address, 8, value);
+    const initial = initialMountNamespace(whole);
+    /** Either all namespaces are those of a service, or all but the system's own. */
+    const inOwn = { unitOf: () => 'web.service' };
+    const oneInOwn = { unitOf: (one: bigint) => (one === initial ? undefined : 'web.service') };
+
+    for (const [what, sandboxes] of Object.entries({ 'in another sandbox': inOwn, 'in none': oneInOwn })) {
+      test(`has a connection whose other end is ${what}, and depends on who has that`, () => {
+        const { kernel, other } = divided();
+        const { sockets, refusals, losses, context } = captured(kernel, { others: [other], sandboxes });
+        assert.deepEqual([refusals, losses], [[], []]);
+        const apart = sockets.filter((one) => one.apart !== undefined);
+        assert.deepEqual(
+          apart.map((one) => one.apart),
+          [{ pid: other, comm: 'kind-sysv' }],
+        );
+        assert.ok(apart.every(({ connection }) => connection !== undefined));
+        assert.deepEqual(context.dependences, [{ pids: [pid, other], why: 'a TCP connection' }]);
+        assert.ok(!context.edges.some(({ pids }) => pids.includes(other)));
+      });
+    }
+
+    test('comes back together with who has the other end outside of any sandbox too', () => {
+      const { kernel, other } = divided();
+      const { sockets, context } = captured(kernel, { others: [other], isSandboxed: false });
+      assert.ok(sockets.every(({ apart }) => apart === undefined));
+      assert.deepEqual(context.dependences, []);
+      assert.ok(context.edges.some(({ pids }) => pids.includes(pid) && pids.includes(other)));
+    });
+
+    test('is refused, by name, if an end that may be first would give up, or loses the connection', () => {
+      const { other, patchesFor } = divided();
+      const at = (sk: bigint): bigint => sk + BigInt(whole.bind(tcpSock).offsetOf('userTimeout'));
+      const nearGivesUp = patchesFor((near) => [patched(at(near), 4, 20_000n)]);
+      const farGivesUp = patchesFor((_, far) => [patched(at(far), 4, 20_000n)]);
+      const reasons = (kernel: Kernel, sandboxes: Sandboxes): string[] =>
+        captured(kernel, { others: [other], sandboxes }).refusals.map(({ reason }) => reason);
+      const start = `has a TCP connection with PID ${other} (kind-sysv), which is not in the same sandbox`;
+      const endOf = (one: string) =>
+        `${start}, and the end of PID ${one} gives up after 20 s without an answer (TCP_USER_TIMEOUT)`;
+      const far = endOf(`${other} (kind-sysv)`);
+      const against = `; PID ${other} (kind-sysv), at its other end, may not lose it`;
+      assert.deepEqual(reasons(farGivesUp, inOwn), [`${far}${against}`]);
+      // The one in the sandbox is the last: its peer is there.
+      assert.deepEqual(reasons(farGivesUp, oneInOwn), []);
+      const [near, ...more] = reasons(nearGivesUp, oneInOwn);
+      assert.match(near ?? '', /, and the end of PID \d+ \(\S+\) gives up after 20 s without an answer/);
       assert.deepEqual(more, []);
-      assert.equal(sockets.length, outside.sockets.length - 1);
-      assert.match(adviceFor(refusal?.reason ?? '') ?? '', /--allow-loss connections/);
-      const { sockets: left, refusals: none, losses } = captured(kernel, { mayLose: true, others: [other] });
-      assert.deepEqual(none, []);
-      const lost = left.filter(({ broken }) => broken === 'connected');
+      assert.match(adviceFor(far) ?? '', /--allow-loss connections/);
+      const { sockets, refusals, losses } = captured(farGivesUp, { mayLose: true, others: [other] });
+      assert.deepEqual(refusals, []);
+      const lost = sockets.filter(({ broken }) => broken === 'connected');
       assert.equal(lost.length, 1);
       for (const { state, connection, connecting, sourcePort, destinationPort, sourceAddress } of lost) {
         assert.deepEqual([state, connection, connecting], [tcpState.close, undefined, undefined]);
@@ -124,6 +191,34 @@ for (const release of releases) {
         losses.some((loss) => /^the connection to \S+ is reset: it is one with PID \d+/.test(loss)),
         `${losses}`,
       );
+    });
+
+    test('is refused, by name, where the loopback does not lead to the other end', () => {
+      const { other, patchesFor } = divided();
+      const Inet = whole.bind(inetSock);
+      const LAN = Buffer.from([192, 0, 2, 7]).readUInt32LE();
+      const kernel = patchesFor((near, far) =>
+        [near, far].flatMap((sk) =>
+          whole.bind(sockStruct).at(sk).family === 2
+            ? (['saddr', 'daddr'] as const).map((m) => patched(sk + BigInt(Inet.offsetOf(m)), 4, BigInt(LAN)))
+            : assert.fail('it is none of IPv4'),
+        ),
+      );
+      const [refusal] = captured(kernel, { others: [other] }).refusals;
+      assert.match(refusal?.reason ?? '', /, which is not in the same sandbox, by another address than the/);
+    });
+
+    test('waits as long as its own settings have it', () => {
+      const none = { keepIdleSeconds: undefined, keepIntervalSeconds: undefined, keepCount: undefined };
+      assert.equal(patienceOf({ userTimeout: 0 }, false, { ...none, keepIdleSeconds: 1 }), undefined);
+      assert.deepEqual(patienceOf({ userTimeout: 0 }, true, none), {
+        seconds: 7875,
+        by: 'SO_KEEPALIVE',
+      });
+      const go = { keepIdleSeconds: 15, keepIntervalSeconds: 15, keepCount: 9 };
+      assert.deepEqual(patienceOf({ userTimeout: 0 }, true, go), { seconds: 150, by: 'SO_KEEPALIVE' });
+      const both = patienceOf({ userTimeout: 30_000 }, true, go);
+      assert.deepEqual(both, { seconds: 30, by: 'TCP_USER_TIMEOUT' });
     });
 
     test('is refused, or loses it, while a connection is being made', () => {
