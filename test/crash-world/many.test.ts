@@ -1,8 +1,9 @@
 // What the crash world does for processes with very many of one thing.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
-import { after, suite, test } from 'node:test';
+import { after, before, suite, test } from 'node:test';
 import { examineGroup } from '../../src/crash-world/processes/examine.ts';
 import { keptOf } from '../../src/crash-world/sandbox/unanswered.ts';
 import { filesToFind } from '../../src/crash-world/stages/capture-stage.ts';
@@ -13,7 +14,12 @@ import { pathFileOf } from './live-group.ts';
 
 suite('very many things', () => {
   // Who looks has other files open while it looks.
-  const subject = spawn('sleep', ['600'], { stdio: 'ignore' });
+  const subject = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
+  before(async () => {
+    // Who answers has mapped its libraries.
+    subject.stdin.write('ready');
+    await once(subject.stdout, 'data');
+  });
   after(() => subject.kill('SIGKILL'));
 
   test('areas of files: each is looked for among the mappings without looking at all of them', () => {
