@@ -9,7 +9,7 @@ import { endNonlocalBind } from '../../system/nonlocal-bind.ts';
 import { processStat } from '../../system/proc.ts';
 import { readStateFile, replaceFile } from '../../system/state-file.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
-import { concludeGroup } from '../incident/process-reports.ts';
+import { concludeGroup, noteRestoreSeconds } from '../incident/process-reports.ts';
 import { noteStalePidFiles } from '../mounts/saved-tmpfs.ts';
 import { StageRunner } from '../stages/stage-runner.ts';
 import { whyNot } from '../systemd/adopt.ts';
@@ -67,6 +67,11 @@ export function waitsForOther(
 ): boolean {
   const before = (now.get('After') ?? '').split(' ');
   return before.some((other) => other !== unit && waiting.has(other));
+}
+
+/** Enters how long the restore of each group of a unit took. */
+export function noteHeld(report: Pick<IncidentReport, 'groups'>, groups: HeldUnit['groups']): void {
+  for (const { group, seconds } of groups) noteRestoreSeconds(report, group, seconds);
 }
 
 /**
@@ -167,6 +172,7 @@ class SandboxBoot {
       await this.#fail(one, result.problems);
       return;
     }
+    noteHeld(this.#report, result.groups);
     try {
       // Its helper names the main process to systemd; nothing runs until that has it.
       replaceFile(sandboxFiles(one.unit).restored, '');
