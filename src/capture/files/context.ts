@@ -71,8 +71,11 @@ export class CaptureContext {
   readonly files = new Map<number, OpenFile>();
   readonly #states = new Map<unknown, unknown>();
   readonly #pathsInUse = new Map<number, Set<number>>();
-  /** Edges that are there, by why; and lists that were joined. */
-  readonly #joined = new Map<string, { readonly pairs: Set<string>; readonly lists: WeakSet<object> }>();
+  /** Edges that are there, by why; and lists that were joined, with how long they were. */
+  readonly #joined = new Map<
+    string,
+    { readonly pairs: Set<string>; readonly lists: WeakMap<object, number> }
+  >();
   #lastId = 0;
 
   constructor(
@@ -185,13 +188,13 @@ export class CaptureContext {
 
   /**
    * Processes that have to be restored together.
-   * @param pids a list that does not change: the same one is looked at once
+   * @param pids a list that may only grow: the same one is looked at once
    */
   join(pids: readonly number[], why: string): void {
-    const joined = this.#joined.get(why) ?? { pairs: new Set(), lists: new WeakSet() };
+    const joined = this.#joined.get(why) ?? { pairs: new Set(), lists: new WeakMap() };
     this.#joined.set(why, joined);
-    if (joined.lists.has(pids)) return;
-    joined.lists.add(pids);
+    if (joined.lists.get(pids) === pids.length) return;
+    joined.lists.set(pids, pids.length);
     const [first, ...others] = [...new Set(pids)].filter((pid) => this.tasks.has(pid));
     if (first === undefined) return;
     for (const other of others) {
