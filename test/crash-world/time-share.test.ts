@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { optionsInSandbox } from '../../src/crash-world/sandbox/restore-into-sandbox.ts';
+import { SANDBOX_MINUTES } from '../../src/crash-world/sandbox/sandbox-units.ts';
 import { restoreOptionsOf } from '../../src/crash-world/stages/restore-stage.ts';
 import { timeForOne } from '../../src/crash-world/time-share.ts';
 import { groupOf, processOf } from '../criu/processes.ts';
@@ -26,4 +28,11 @@ test('a group outside of a sandbox has a part of time-limit-minutes', () => {
   const { most } = restoreOptionsOf(ready, 1000);
   assert.ok(most !== undefined && most.seconds > 29_000 && most.seconds <= 30_000);
   assert.equal(most.why, 'half of what was left of time-limit-minutes');
+});
+
+test('a group in a sandbox has a part of the time of the program that restores there', () => {
+  const plan = { group: { files: [], processes: [] }, sandbox: { privateDirectories: [] } };
+  const { most } = optionsInSandbox(plan as never, 'some.service', 1, new Map());
+  assert.ok(most !== undefined && most.seconds > 60 && most.seconds <= (SANDBOX_MINUTES * 60) / 2);
+  assert.equal(most.why, 'half of what was left of the 15 minutes for sandboxes');
 });

@@ -4,6 +4,7 @@ import { serviceOf } from '../../config/service-units.ts';
 import {
   type HeldGroup,
   holdImages,
+  type RestoreOptions,
   type RestoreSeconds,
   readPreparation,
 } from '../../criu/restore/index.ts';
@@ -205,15 +206,14 @@ function inMountNamespaceFiles(
   });
 }
 
-async function holdOne(
-  { directory, plan }: LateGroup,
+/** How a group of a unit is restored into the sandbox of its placeholder, from now on. */
+export function optionsInSandbox(
+  plan: Pick<SandboxPlan, 'group' | 'sandbox'>,
   unit: string,
   placeholder: number,
   found: FoundFiles,
-): Promise<HeldGroup | { readonly problems: readonly string[] }> {
-  const problem = memoryProblem(plan.pagesBytes);
-  if (problem !== undefined) return { problems: [problem] };
-  const result = await holdImages(directory, {
+): RestoreOptions {
+  return {
     command: runtimeProgram('criu'),
     inside: {
       pid: placeholder,
@@ -224,14 +224,25 @@ async function holdOne(
     most: timeForOne(SANDBOX_MINUTES, `the ${SANDBOX_MINUTES} minutes for sandboxes`),
     taken: takenNumbers,
     examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
-  });
+  };
+}
+
+async function holdOne(
+  { directory, plan }: LateGroup,
+  unit: string,
+  placeholder: number,
+  found: FoundFiles,
+): Promise<HeldGroup | { readonly problems: readonly string[] }> {
+  const problem = memoryProblem(plan.pagesBytes);
+  if (problem !== undefined) return { problems: [problem] };
+  const result = await holdImages(directory, optionsInSandbox(plan, unit, placeholder, found));
   if (result.restored === 'held') return result;
   const more = result.errors.filter((error) => !result.reason.endsWith(error));
   return { problems: [result.reason, ...more.slice(0, 3)] };
 }
 
 /** Restored processes that are not in the sandbox. */
-function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
+function strangersIn({ group }: Pick<SandboxPlan, 'group'>, placeholder: number): string[] {
   return group.processes
     .filter(({ isZombie }) => !isZombie)
     .filter(({ pid }) =>
