@@ -175,7 +175,10 @@ export const reportSchema = z
               all: seconds.meta({ description: 'with what was done before and after it' }),
             })
             .optional()
-            .meta({ description: 'until its processes were as they would be; absent if they never were' }),
+            .meta({
+              description:
+                'until its processes were as they would be; absent if they never were, and for a service in a sandbox if one of its groups never was',
+            }),
         }),
       )
       .optional()

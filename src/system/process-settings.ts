@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { checked, libcFunction } from './libc.ts';
 
 /** sched_setaffinity takes a mask of this many bytes: 1024 CPUs. */
@@ -40,7 +41,7 @@ export function setLimit(pid: number, resource: number, { soft, hard }: Resource
 
 /** include/uapi/asm-generic/resource.h */
 const RLIMIT_NOFILE = 7;
-/** Open files of this process besides those that a step needs. */
+/** Open files that come and go besides those that a step needs. */
 const OTHER_FILES = 256;
 
 /**
@@ -50,7 +51,7 @@ const OTHER_FILES = 256;
  */
 export function withOpenFiles<T>(more: number, step: () => T): T {
   const before = limitOf(0, RLIMIT_NOFILE);
-  const needed = BigInt(more + OTHER_FILES);
+  const needed = BigInt(readdirSync('/proc/self/fd').length + more + OTHER_FILES);
   if (needed <= before.soft) return step();
   setLimit(0, RLIMIT_NOFILE, { soft: needed, hard: needed > before.hard ? needed : before.hard });
   try {

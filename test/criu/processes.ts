@@ -173,4 +173,5 @@ export const lateNothing: RestorePlan = {
   },
   rings: [],
   aioRequests: 0,
+  entries: 0,
 };

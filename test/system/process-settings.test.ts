@@ -23,6 +23,15 @@ test('a step may have more open files than the process, which has its limit agai
     assert.equal(withOpenFiles(400, open), 400);
     assert.deepEqual(limitOf(0, RLIMIT_NOFILE), few);
     assert.throws(() => withOpenFiles(400, () => assert.fail('as it is')), /as it is/);
+    const held: number[] = [];
+    setLimit(0, RLIMIT_NOFILE, { ...few, soft: 1000n });
+    try {
+      for (let i = 0; i < 700; i++) held.push(openSync('/dev/null', 'r'));
+      assert.equal(withOpenFiles(400, open), 400);
+    } finally {
+      for (const fd of held) closeSync(fd);
+      setLimit(0, RLIMIT_NOFILE, few);
+    }
     assert.deepEqual(limitOf(0, RLIMIT_NOFILE), few);
     setLimit(0, RLIMIT_NOFILE, before);
     assert.equal(

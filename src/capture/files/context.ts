@@ -186,7 +186,7 @@ export class CaptureContext {
 
   /**
    * Processes that have to be restored together.
-   * @param pids a list that does not change: the same one is looked at once
+   * @param pids a list that may only grow: the same one is looked at once
    */
   join(pids: readonly number[], why: string): void {
     this.#edges.add(pids, why);
@@ -250,18 +250,21 @@ class Sentences {
 class Edges {
   readonly all: SharingEdge[] = [];
   readonly #isThere: (pid: number) => boolean;
-  /** What is there, by why; and lists that were looked at. */
-  readonly #known = new Map<string, { readonly pairs: Set<string>; readonly lists: WeakSet<object> }>();
+  /** What is there, by why; and lists that were looked at, with how long they were. */
+  readonly #known = new Map<
+    string,
+    { readonly pairs: Set<string>; readonly lists: WeakMap<object, number> }
+  >();
 
   constructor(isThere: (pid: number) => boolean) {
     this.#isThere = isThere;
   }
 
   add(pids: readonly number[], why: string): void {
-    const known = this.#known.get(why) ?? { pairs: new Set(), lists: new WeakSet() };
+    const known = this.#known.get(why) ?? { pairs: new Set(), lists: new WeakMap() };
     this.#known.set(why, known);
-    if (known.lists.has(pids)) return;
-    known.lists.add(pids);
+    if (known.lists.get(pids) === pids.length) return;
+    known.lists.set(pids, pids.length);
     const [first, ...others] = [...new Set(pids)].filter(this.#isThere);
     if (first === undefined) return;
     for (const other of others) {

@@ -3,7 +3,7 @@ import { fileLocks, type KernelFileLock } from '../../linux/filelock.ts';
 import { inodeStruct } from '../../linux/fs.ts';
 import { taskAt } from '../../linux/sched.ts';
 import type { FileLock } from '../../model/file.ts';
-import { VmcoreError } from '../../vmcore/errors.ts';
+import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { CaptureContext } from './context.ts';
 import type { Holder } from './holders/holders.ts';
@@ -51,7 +51,7 @@ function locksOnInode(context: CaptureContext, flctx: bigint, holders: readonly 
   const hasPosix = locks.some(({ kind }) => kind === 'posix');
   const byTable = firstBy(hasPosix ? holders : [], ({ pid }) => {
     const task = context.tasks.get(pid);
-    return task === undefined ? undefined : taskAt(context.kernel, task.task).files;
+    return task === undefined ? undefined : readable(() => taskAt(context.kernel, task.task).files);
   });
   return locks.flatMap((lock) => {
     const places =

@@ -1,6 +1,7 @@
 import { tieOf } from '../../capture/groups.ts';
 import { describeRule, type ProtectionRule } from '../../config/protection.ts';
 import { serviceOf } from '../../config/service-units.ts';
+import type { RestoreSeconds } from '../../criu/restore/index.ts';
 import type { EndedProcess, ProcessGroup, SharingEdge } from '../../model/group.ts';
 import type { Process } from '../../model/process.ts';
 import { fateOf, type Refusal, verdictOf } from '../../model/verdict.ts';
@@ -137,7 +138,7 @@ export function concludePending(
 
 /** Sets the outcome of all processes of a group. */
 export function concludeGroup(
-  report: IncidentReport,
+  report: Pick<IncidentReport, 'processes'>,
   group: number,
   outcome: 'restored' | 'failed',
   reasons: readonly string[],
@@ -147,4 +148,14 @@ export function concludeGroup(
     process.outcome = outcome;
     process.reasons.push(...reasons);
   }
+}
+
+/** Enters how long it took until the processes of a group were as they will be. */
+export function noteRestoreSeconds(
+  { groups }: Pick<IncidentReport, 'groups'>,
+  id: number,
+  { criu, all }: RestoreSeconds,
+): void {
+  const entry = groups?.find(({ group }) => group === id);
+  if (entry !== undefined) entry.restoreSeconds = { criu, all };
 }

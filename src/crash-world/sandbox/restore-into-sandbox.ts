@@ -1,7 +1,13 @@
 import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../../config/paths.ts';
 import { serviceOf } from '../../config/service-units.ts';
-import { type HeldGroup, holdImages, readPreparation } from '../../criu/restore/index.ts';
+import {
+  type HeldGroup,
+  holdImages,
+  type RestoreOptions,
+  type RestoreSeconds,
+  readPreparation,
+} from '../../criu/restore/index.ts';
 import { inNamespacesOf } from '../../system/namespaces.ts';
 import { cgroupOf, processStat } from '../../system/proc.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
@@ -13,6 +19,7 @@ import { runtimeProgram } from '../runtime-program.ts';
 import { memoryProblem } from '../stages/restore-stage.ts';
 import type { Handover } from '../systemd/handover.ts';
 import { show } from '../systemd/systemctl.ts';
+import { timeForOne } from '../time-share.ts';
 import { MadeFiles } from './made-files.ts';
 import { openWay } from './made-paths.ts';
 import { namespaceDifferences, namespaceOf, sandboxKinds } from './own-namespaces.ts';
@@ -20,12 +27,22 @@ import { movePrivateFiles } from './private-directories.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
 import { strangePrograms } from './sandbox-programs.ts';
+import { SANDBOX_MINUTES } from './sandbox-units.ts';
 import { answeredProblem } from './unanswered.ts';
 import { changedSince } from './unchanged-files.ts';
 
+/** One group of a unit. */
+export interface HeldInSandbox {
+  readonly group: number;
+  /** Without zombies. */
+  readonly pids: readonly number[];
+  /** How long its restore took. */
+  readonly seconds: RestoreSeconds;
+}
+
 /** The processes of a unit in their sandbox, held: to be released, or ended. */
 export interface HeldUnit {
-  readonly groups: readonly { readonly group: number; readonly pids: readonly number[] }[];
+  readonly groups: readonly HeldInSandbox[];
   /**
    * Lets them run, each in its cgroup: all of them, or an Error is thrown, and the others are to be ended.
    * None of them runs if one of their files was changed since it was noted.
@@ -47,6 +64,10 @@ interface LateGroup {
   readonly plan: SandboxPlan;
 }
 
+interface HeldLate extends LateGroup {
+  readonly hold: HeldGroup;
+}
+
 function mountsOf(pid: number | 'self'): MountLine[] {
   return parseMounts(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
 }
@@ -57,11 +78,12 @@ function mountsOf(pid: number | 'self'): MountLine[] {
  * thrown.
  */
 export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
-  const held: HeldGroup[] = [];
+  const held: HeldLate[] = [];
   const made = new MadeFiles();
   const end = async (): Promise<string[]> => {
     const left: string[] = [];
-    for (const hold of held) await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
+    for (const { hold } of held)
+      await hold.end().catch((error: unknown) => left.push(messageWithCauses(error)));
     return [...left, ...made.remove()];
   };
   try {
@@ -70,14 +92,15 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
     const problems = wrong.length > 0 ? wrong : await holdAll(groups, unit.unit, placeholder, held, made);
     if (problems.length > 0) return { problems: [...problems, ...(await end())] };
     return {
-      groups: groups.map(({ group, plan }) => ({
+      groups: held.map(({ group, plan, hold }) => ({
         group,
         pids: plan.group.processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid),
+        seconds: hold.seconds,
       })),
       release: (placeOf) => {
         const changed = groups.flatMap(({ plan }) => changedWhileHeld(plan.group, plan.unchanged));
         if (changed.length > 0) throw new Error(changed.join('; '));
-        const notes = held.flatMap((hold) => hold.releaseInto(placeOf).notes);
+        const notes = held.flatMap(({ hold }) => hold.releaseInto(placeOf).notes);
         made.keep();
         return notes;
       },
@@ -97,7 +120,7 @@ async function holdAll(
   groups: readonly LateGroup[],
   unit: string,
   placeholder: number,
-  held: HeldGroup[],
+  held: HeldLate[],
   made: MadeFiles,
 ): Promise<readonly string[]> {
   const found = new Map<string, FoundFile>();
@@ -109,7 +132,7 @@ async function holdAll(
   for (const one of groups) {
     const result = await holdOne(one, unit, placeholder, found).finally(() => made.came());
     if ('problems' in result) return result.problems;
-    held.push(result);
+    held.push({ ...one, hold: result });
     await result.orphan();
   }
   return [];
@@ -183,6 +206,27 @@ function inMountNamespaceFiles(
   });
 }
 
+/** How a group of a unit is restored into the sandbox of its placeholder, from now on. */
+export function optionsInSandbox(
+  plan: Pick<SandboxPlan, 'group' | 'sandbox'>,
+  unit: string,
+  placeholder: number,
+  found: FoundFiles,
+): RestoreOptions {
+  return {
+    command: runtimeProgram('criu'),
+    inside: {
+      pid: placeholder,
+      programs: RUNTIME_DIRECTORY,
+      remade: new Set(plan.sandbox.privateDirectories.map(({ path }) => path)),
+    },
+    unit,
+    most: timeForOne(SANDBOX_MINUTES, `the ${SANDBOX_MINUTES} minutes for sandboxes`),
+    taken: takenNumbers,
+    examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
+  };
+}
+
 async function holdOne(
   { directory, plan }: LateGroup,
   unit: string,
@@ -191,24 +235,14 @@ async function holdOne(
 ): Promise<HeldGroup | { readonly problems: readonly string[] }> {
   const problem = memoryProblem(plan.pagesBytes);
   if (problem !== undefined) return { problems: [problem] };
-  const result = await holdImages(directory, {
-    command: runtimeProgram('criu'),
-    inside: {
-      pid: placeholder,
-      programs: RUNTIME_DIRECTORY,
-      remade: new Set(plan.sandbox.privateDirectories.map(({ path }) => path)),
-    },
-    unit,
-    taken: takenNumbers,
-    examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
-  });
+  const result = await holdImages(directory, optionsInSandbox(plan, unit, placeholder, found));
   if (result.restored === 'held') return result;
   const more = result.errors.filter((error) => !result.reason.endsWith(error));
   return { problems: [result.reason, ...more.slice(0, 3)] };
 }
 
 /** Restored processes that are not in the sandbox. */
-function strangersIn({ group }: SandboxPlan, placeholder: number): string[] {
+function strangersIn({ group }: Pick<SandboxPlan, 'group'>, placeholder: number): string[] {
   return group.processes
     .filter(({ isZombie }) => !isZombie)
     .filter(({ pid }) =>

@@ -10,7 +10,7 @@ import { processStat } from '../../system/proc.ts';
 import { readStateFile, replaceFile } from '../../system/state-file.ts';
 import { TcpEndsNow } from '../../system/tcp-ask.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
-import { concludeGroup } from '../incident/process-reports.ts';
+import { concludeGroup, noteRestoreSeconds } from '../incident/process-reports.ts';
 import { noteStalePidFiles } from '../mounts/saved-tmpfs.ts';
 import { StageRunner } from '../stages/stage-runner.ts';
 import { whyNot } from '../systemd/adopt.ts';
@@ -76,6 +76,11 @@ export function waitsForOther(
 ): boolean {
   const before = (now.get('After') ?? '').split(' ');
   return before.some((other) => other !== unit && waiting.has(other));
+}
+
+/** Enters how long the restore of each group of a unit took. */
+export function noteHeld(report: Pick<IncidentReport, 'groups'>, groups: HeldUnit['groups']): void {
+  for (const { group, seconds } of groups) noteRestoreSeconds(report, group, seconds);
 }
 
 /**
@@ -179,6 +184,7 @@ class SandboxBoot {
       await this.#fail(one, result.problems);
       return;
     }
+    noteHeld(this.#report, result.groups);
     try {
       await this.#endLonely(result.groups);
       // Its helper names the main process to systemd; nothing runs until that has it.

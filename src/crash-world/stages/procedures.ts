@@ -14,11 +14,11 @@ import { messageWithCauses } from '../../system/thrown.ts';
 import { scopeOf } from '../systemd/adoption.ts';
 import { endScope } from '../systemd/scope-end.ts';
 import { type EndImages, endImagesOf } from './images-stage.ts';
-import { type RestoredGroup, restoreOptionsOf } from './restore-stage.ts';
+import { type RestoredGroup, restoreOptionsOf, timeLimitMinutesOf } from './restore-stage.ts';
 import { orElse, stage, step } from './stage-list.ts';
 import { StageSkipped } from './stage-runner.ts';
 
-type Settings = Config['crash-procedure'];
+type Settings = Config['crash-procedure'] & { readonly timeLimitMinutes: number };
 type ProcedureReport = NonNullable<ProcessReport['crashProcedure']>;
 
 export const watchStep = step({
@@ -36,7 +36,8 @@ export const proceduresStage = stage({
   },
   run: async ({ restored, watch }, work) => {
     const conclusion = { report: work.report, endImages: endImagesOf(work) };
-    const settings = work.manifest.config['crash-procedure'];
+    const timeLimitMinutes = timeLimitMinutesOf(work.manifest);
+    const settings = { ...work.manifest.config['crash-procedure'], timeLimitMinutes };
     return { restored: await awaitProcedures(restored, watch, settings, conclusion) };
   },
 });
@@ -156,8 +157,9 @@ async function conclude(
   plan: DeliveredPlan,
   { outcome: { state, detail }, wasKilled }: Concluded,
   group: RestoredGroup,
-  { fallback }: Settings,
+  settings: Settings,
 ): Promise<Conclusion> {
+  const { fallback } = settings;
   const delivery = plan.procedure.delivery.kind;
   if (state !== 'crashed' && state !== 'overran') {
     const report = { delivery, state, ...(detail === undefined ? {} : { detail }) };
@@ -168,7 +170,7 @@ async function conclude(
     const report = { delivery, state, detail: [detail, note].filter(Boolean).join('; ') };
     return { report: { ...report, fallback: fallback === 'continue' ? 'give-up' : fallback }, alive: false };
   }
-  const { alive, note } = await fallBack(plan, state, fallback, group);
+  const { alive, note } = await fallBack(plan, state, settings, group);
   return { report: { delivery, state, detail: [detail, note].filter(Boolean).join('; '), fallback }, alive };
 }
 
@@ -181,12 +183,12 @@ interface FallenBack {
 async function fallBack(
   plan: DeliveredPlan,
   state: 'crashed' | 'overran',
-  fallback: Settings['fallback'],
+  { fallback, timeLimitMinutes }: Settings,
   group: RestoredGroup,
 ): Promise<FallenBack> {
   try {
     if (fallback === 'continue') {
-      return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group);
+      return state === 'overran' ? leaveProcedure(plan) : await restoreWithout(plan, group, timeLimitMinutes);
     }
     if (state === 'overran') process.kill(plan.pid, 'SIGKILL');
     return { alive: false, note: state === 'overran' ? 'killed' : '' };
@@ -204,11 +206,13 @@ function leaveProcedure({ pid, procedure, frame }: DeliveredPlan): FallenBack {
 async function restoreWithout(
   { pid, procedure }: DeliveredPlan,
   { group, imaged, pids }: RestoredGroup,
+  timeLimitMinutes: number,
 ): Promise<FallenBack> {
   if (pids.length > 1) return { alive: false, note: 'given up: processes that belong to it have gone on' };
   dropProcedures(imaged.directory);
   removeLeft(imaged.directory);
-  const result = await restoreImages(imaged.directory, restoreOptionsOf(imaged), scopeOf(group).cgroup);
+  const options = restoreOptionsOf(imaged, timeLimitMinutes);
+  const result = await restoreImages(imaged.directory, options, scopeOf(group).cgroup);
   if (!result.restored) return { alive: false, note: `it could not be restored again: ${result.reason}` };
   abandonRecord(pid, procedure.address);
   return { alive: true, note: 'restored again without it' };

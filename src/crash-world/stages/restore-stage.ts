@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Manifest } from '../../config/manifest.ts';
 import { RUN_DIRECTORY } from '../../config/paths.ts';
 import { deliveredPlans } from '../../criu/images/index.ts';
 import {
@@ -8,12 +9,11 @@ import {
   type ProcedureWatch,
   type Restored,
   type RestoreOptions,
-  type RestoreSeconds,
 } from '../../criu/restore/index.ts';
 import type { NumberRange } from '../../linux/pid.ts';
 import type { IncidentReport } from '../../report/schema.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
-import { concludeGroup } from '../incident/process-reports.ts';
+import { concludeGroup, noteRestoreSeconds } from '../incident/process-reports.ts';
 import { readMemory } from '../machine/meminfo.ts';
 import { contentBytes } from '../mounts/saved-tmpfs.ts';
 import { examinedOf, examineGroup } from '../processes/examine.ts';
@@ -21,6 +21,7 @@ import { startNumbersAt, takenNumbers } from '../processes/pids.ts';
 import { runtimeProgram } from '../runtime-program.ts';
 import { scopeOf } from '../systemd/adoption.ts';
 import { type StartTimes, startTimesOf } from '../systemd/scope-end.ts';
+import { timeForOne } from '../time-share.ts';
 import type { ReadyGroup } from './files-stage.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { orElse, stage } from './stage-list.ts';
@@ -42,7 +43,8 @@ export const restoreStage = stage({
     const beforeRelease = () => writeFileSync(RELEASED, '');
     const means = { report, save, endImages: endImagesOf(work), beforeRelease, numbers };
     const watched = watch === undefined ? withoutUnwatched(ready, means) : ready;
-    return { restored: await restoreGroups(watched, means, birthplaceOf) };
+    const optionsOf = (one: ReadyGroup) => restoreOptionsOf(one, timeLimitMinutesOf(work.manifest));
+    return { restored: await restoreGroups(watched, means, birthplaceOf, optionsOf) };
   },
 });
 
@@ -75,10 +77,19 @@ function birthplaceOf({ group }: ImagedGroup): string {
  */
 const RESTORE_MARGIN_BYTES = 24 * 2 ** 20;
 
-/** How the images of a group are restored. */
-export function restoreOptionsOf({ group, found, plans }: ReadyGroup): RestoreOptions {
+/** After so many minutes init.sh ends this program. */
+export function timeLimitMinutesOf({ config }: Manifest): number {
+  return config['crash-kernel']['time-limit-minutes'];
+}
+
+/** How the images of a group are restored, from now on. */
+export function restoreOptionsOf(
+  { group, found, plans }: ReadyGroup,
+  timeLimitMinutes: number,
+): RestoreOptions {
   return {
     command: runtimeProgram('criu'),
+    most: timeForOne(timeLimitMinutes, 'time-limit-minutes'),
     mayEnd: new Set(deliveredPlans(plans).map(({ pid }) => pid)),
     taken: takenNumbers,
     examine: () => examineGroup(examinedOf(group), found),
@@ -133,7 +144,7 @@ export async function restoreGroups(
     readonly numbers?: NumberRange | undefined;
   },
   birthplaceOf: (group: ImagedGroup) => string,
-  optionsOf: (group: ReadyGroup) => RestoreOptions = restoreOptionsOf,
+  optionsOf: (group: ReadyGroup) => RestoreOptions,
 ): Promise<RestoredGroup[]> {
   const held: { ready: ReadyGroup; hold: HeldGroup }[] = [];
   for (const ready of groups) {
@@ -198,11 +209,6 @@ export function memoryProblem(pagesBytes: number): string | undefined {
   return `needs ${mebibytes(pagesBytes)} MiB, and the crash world has ${mebibytes(available)} MiB left`;
 }
 
-function noteSeconds({ groups }: IncidentReport, id: number, { criu, all }: RestoreSeconds): void {
-  const entry = groups?.find(({ group }) => group === id);
-  if (entry !== undefined) entry.restoreSeconds = { criu, all };
-}
-
 async function holdOne(
   { group, directory, pagesBytes }: ReadyGroup,
   options: RestoreOptions,
@@ -215,7 +221,7 @@ async function holdOne(
   }
   const result = await holdImages(directory, options);
   if (result.restored === 'held') {
-    noteSeconds(report, group.id, result.seconds);
+    noteRestoreSeconds(report, group.id, result.seconds);
     return result;
   }
   const more = result.errors.filter((error) => !result.reason.endsWith(error));

@@ -61,15 +61,18 @@ export class ImageFile {
     if (this.#fd !== undefined) return this.#fd;
     if (this.#isClosed) throw new ImageWriteError(this.path, 'it is written to after its end');
     this.#fd = openSync(this.path, KNOWN_FILE);
-    seek(this.#fd, 0, SEEK_END);
+    const end = seek(this.#fd, 0, SEEK_END);
+    if (end !== this.#sizeBytes)
+      throw new ImageWriteError(this.path, `it ends at ${end}, and ${this.#sizeBytes} bytes were written`);
     this.#opened(this);
     return this.#fd;
   }
 
   /** Closes it for now; what is written next opens it again. */
   rest(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
+    const fd = this.#fd;
     this.#fd = undefined;
+    if (fd !== undefined) this.#named(() => closeSync(fd));
   }
 
   /**

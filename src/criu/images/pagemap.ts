@@ -50,8 +50,16 @@ function* pieces(runs: Iterable<PageRun>, overrides: readonly PageOverride[]): G
   }
 }
 
-/** Areas and replacements are both in the order of their addresses. */
+/**
+ * Areas and replacements are both in the order of their addresses.
+ * @throws Error if the replacements are not: a page would be the old one
+ */
 function* privatePieces({ vmas, overrides = [] }: AddressSpace): Generator<Piece> {
+  for (const [i, { address }] of overrides.entries()) {
+    const before = overrides[i - 1];
+    if (before !== undefined && before.address + before.bytes.length > address)
+      throw new Error(`replaced memory at 0x${address.toString(16)} is not in order`);
+  }
   let next = 0;
   for (const vma of vmas.filter(isPrivate)) {
     while (next < overrides.length && overrides[next]!.address < vma.start) next++;

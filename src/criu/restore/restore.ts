@@ -169,8 +169,8 @@ export async function holdImages(
 
 /** Who is missing, and who is there and should not be. */
 function strangers({ pids, rootPid }: RestorePlan, members: readonly number[]): string[] {
-  const missing = pids.filter((pid) => !members.includes(pid));
-  const others = members.filter((pid) => pid !== rootPid && !pids.includes(pid));
+  const missing = [...new Set(pids).difference(new Set(members))];
+  const others = [...new Set(members).difference(new Set([...pids, rootPid]))];
   return [
     ...missing.map((pid) => `process ${pid} ended before it ran again`),
     ...others.map((pid) => `criu has left process ${pid}, which is none of the group`),

@@ -19,11 +19,20 @@ export interface CriuOptions {
   readonly extra?: readonly string[];
   /**
    * After this long `criu` is killed, with everything that it had made so far. Default: two minutes, and more
-   * for much memory, and for many descriptors, areas, connections and threads.
+   * for much that is in the images, and for many descriptors, areas, connections and threads.
    */
   readonly timeoutSeconds?: number;
+  /** What that may be at most, and why: others wait for their turn. */
+  readonly most?: MostTime;
   /** The sandbox that it is run in; without one, where this program is. */
   readonly inside?: Inside;
+}
+
+/** The longest time that one run of CRIU is left. */
+export interface MostTime {
+  readonly seconds: number;
+  /** What the time is; continues "... s,": `a part of what is left of time-limit-minutes`. */
+  readonly why: string;
 }
 
 /** Namespaces to run CRIU in. */
@@ -48,23 +57,31 @@ export interface CriuEnd {
 const LEAST_TIMEOUT_SECONDS = 120;
 /** A tenth of what a slow disk reads. */
 const SLOWEST_BYTES_PER_SECOND = 10 * 2 ** 20;
-/**
- * Of what is not memory: an entry for a descriptor, an area or a connection has about 100 bytes, one for a
- * thread 1,300, and each costs CRIU system calls and lines in its log.
- */
-const SLOWEST_ENTRY_BYTES_PER_SECOND = 10 * 2 ** 10;
+/** Each costs CRIU system calls and lines in its log; see `entries` of the plan. */
+const SLOWEST_ENTRIES_PER_SECOND = 100;
 /** What is killed ends at once, unless the kernel itself is stuck: in a disk that does not answer. */
 const KILL_MILLISECONDS = 10_000;
 
-/** How long CRIU may take for the images in a directory before it counts as stuck. */
-export function defaultTimeoutSeconds(directory: string): number {
-  const bytes = { pages: 0, others: 0 };
-  for (const name of readdirSync(directory)) {
-    if (!name.endsWith('.img')) continue;
-    bytes[name.startsWith('pages-') ? 'pages' : 'others'] += statSync(join(directory, name)).size;
-  }
-  const seconds = bytes.pages / SLOWEST_BYTES_PER_SECOND + bytes.others / SLOWEST_ENTRY_BYTES_PER_SECOND;
+/**
+ * How long CRIU may take for the images in a directory before it counts as stuck. Their bytes are content,
+ * which is read at once, whatever it is of: memory, deleted files, what waits in pipes and sockets.
+ */
+export function defaultTimeoutSeconds(directory: string, { entries }: Pick<RestorePlan, 'entries'>): number {
+  const images = readdirSync(directory).filter((name) => name.endsWith('.img'));
+  const bytes = images.reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+  const seconds = bytes / SLOWEST_BYTES_PER_SECOND + entries / SLOWEST_ENTRIES_PER_SECOND;
   return LEAST_TIMEOUT_SECONDS + Math.ceil(seconds);
+}
+
+/** How long CRIU is left, and what is said of it if it takes longer. */
+function timeFor(
+  directory: string,
+  plan: RestorePlan,
+  { timeoutSeconds = defaultTimeoutSeconds(directory, plan), most }: CriuOptions,
+): { readonly seconds: number; readonly late: string } {
+  if (most === undefined || timeoutSeconds <= most.seconds)
+    return { seconds: timeoutSeconds, late: `it did not end within ${timeoutSeconds} s` };
+  return { seconds: most.seconds, late: `it did not end within ${most.seconds} s, ${most.why}` };
 }
 
 /**
@@ -108,7 +125,8 @@ export async function runCriu(
   },
   options: CriuOptions,
 ): Promise<CriuEnd> {
-  const { extra = [], timeoutSeconds = defaultTimeoutSeconds(directory) } = options;
+  const { extra = [] } = options;
+  const { seconds, late } = timeFor(directory, plan, options);
   const kill = new Kill(cgroup);
   let child: ChildProcess | undefined;
   const view = viewOf(directory, options);
@@ -131,8 +149,7 @@ export async function runCriu(
   const preResume = preparePreResume(directory, steps, view.images);
   const args = ['restore', '--images-dir', view.images, '--restore-detached', '--manage-cgroups=ignore'];
   args.push('--log-file', RESTORE_LOG, '-v4', ...plan.options, ...resources.options, ...preResume.options);
-  const late = `it did not end within ${timeoutSeconds} s`;
-  const timer = setTimeout(() => kill.because(late), timeoutSeconds * 1000);
+  const timer = setTimeout(() => kill.because(late), seconds * 1000);
   try {
     child = start([...args, ...extra], { ...options, command: view.command }, plan, resources.fds, cgroup);
     const { ok, status } = await Promise.race([endOf(child), kill.failed]);

@@ -60,6 +60,49 @@ function makeSocket(kernel: MadeKernel, of: 'tcp_sock' | 'unix_sock', state: num
   return sock;
 }
 
+/**
+ * Openings of one file, with a lock for each.
+ * @param list which of the lists of its `file_lock_context` they are in
+ */
+function makeLockedFiles(
+  kernel: MadeKernel,
+  number: number,
+  list: 'flc_flock' | 'flc_posix',
+  ownerOf: (file: bigint) => bigint,
+): readonly bigint[] {
+  const [inode, locks] = [kernel.allocate('inode'), kernel.allocate('file_lock_context')];
+  kernel.set('inode', inode, 'i_flctx', locks);
+  for (const name of ['flc_flock', 'flc_posix', 'flc_lease']) {
+    const head = kernel.memberAddress('file_lock_context', locks, name);
+    kernel.set('list_head', head, 'next', head);
+  }
+  const files = Array.from({ length: number }, () => {
+    const file = kernel.allocate('file');
+    kernel.set('file', file, 'f_mode', 0x80000);
+    kernel.set('file', file, 'f_inode', inode);
+    kernel.set('file', file, 'f_op', 1n);
+    const count = kernel.hasMember('file', 'f_count') ? 'f_count' : 'f_ref.refcnt';
+    kernel.set('file', file, count, 1);
+    return file;
+  });
+  const core = kernel.hasMember('file_lock', 'c.flc_list') ? 'c.flc_' : 'fl_';
+  const nodes = files.map((file) => {
+    const lock = kernel.allocate('file_lock');
+    kernel.set('file_lock', lock, `${core}owner`, ownerOf(file));
+    kernel.set('file_lock', lock, `${core}file`, file);
+    kernel.set('file_lock', lock, `${core}flags`, list === 'flc_posix' ? 1 : 2);
+    kernel.set('file_lock', lock, 'fl_end', (1n << 63n) - 1n);
+    return kernel.memberAddress('file_lock', lock, `${core}list`);
+  });
+  const head = kernel.memberAddress('file_lock_context', locks, list);
+  for (const [i, node] of [head, ...nodes].entries()) {
+    const next = nodes[i] ?? head;
+    kernel.set('list_head', node, 'next', next);
+    kernel.set('list_head', next, 'prev', node);
+  }
+  return files;
+}
+
 for (const release of releases) {
   suite(`very many files of a process of ${release}`, () => {
     test('connections to elsewhere: each is looked for once', () => {
@@ -131,36 +174,7 @@ for (const release of releases) {
     test('locks on one file: its holders are looked through once', () => {
       assertInProportion((things) => {
         const kernel = new MadeKernel(release);
-        const [inode, context_] = [kernel.allocate('inode'), kernel.allocate('file_lock_context')];
-        kernel.set('inode', inode, 'i_flctx', context_);
-        const heads = ['flc_flock', 'flc_posix', 'flc_lease'].map((name) =>
-          kernel.memberAddress('file_lock_context', context_, name),
-        );
-        for (const head of heads) kernel.set('list_head', head, 'next', head);
-        const files = Array.from({ length: things }, () => {
-          const file = kernel.allocate('file');
-          kernel.set('file', file, 'f_mode', 0x80000);
-          kernel.set('file', file, 'f_inode', inode);
-          kernel.set('file', file, 'f_op', 1n);
-          const count = kernel.hasMember('file', 'f_count') ? 'f_count' : 'f_ref.refcnt';
-          kernel.set('file', file, count, 1);
-          return file;
-        });
-        const core = kernel.hasMember('file_lock', 'c.flc_list') ? 'c.flc_' : 'fl_';
-        const [flock = 0n] = heads;
-        const nodes = files.map((file) => {
-          const lock = kernel.allocate('file_lock');
-          kernel.set('file_lock', lock, `${core}owner`, file);
-          kernel.set('file_lock', lock, `${core}file`, file);
-          kernel.set('file_lock', lock, `${core}flags`, 2);
-          kernel.set('file_lock', lock, 'fl_end', (1n << 63n) - 1n);
-          return kernel.memberAddress('file_lock', lock, `${core}list`);
-        });
-        [flock, ...nodes].forEach((node, i, all) => {
-          const next = all[(i + 1) % all.length] ?? flock;
-          kernel.set('list_head', node, 'next', next);
-          kernel.set('list_head', next, 'prev', node);
-        });
+        const files = makeLockedFiles(kernel, things, 'flc_flock', (file) => file);
         const context = new CaptureContext(kernel, CLOCKS, [], LIST);
         for (const [fd, file] of files.entries())
           context.system.byFile.set(file, [{ pid: 5, comm: '', fd, file, isProtected: true }]);
@@ -172,6 +186,27 @@ for (const release of releases) {
         );
         return work;
       });
+    });
+
+    test('locks on one file: a holder that cannot be read does not keep them from the one that has them', () => {
+      const kernel = new MadeKernel(release);
+      const [task, table] = [kernel.allocate('task_struct'), kernel.allocate('files_struct')];
+      kernel.set('task_struct', task, 'files', table);
+      const [file = 0n] = makeLockedFiles(kernel, 1, 'flc_posix', () => table);
+      const tasks = [
+        { pid: 5, task: 0xdead_0000n, filesId: 1 },
+        { pid: 6, task, filesId: 2 },
+      ];
+      const context = new CaptureContext(kernel, CLOCKS, tasks, LIST);
+      const holders = tasks.map(({ pid }) => ({ pid, comm: '', fd: 3, file, isProtected: true }));
+      context.system.byFile.set(file, holders);
+      collectLocks(context);
+      assert.deepEqual([...context.refusals], []);
+      const found = locksOf({ context, pids: new Set([5, 6]) } as never);
+      assert.deepEqual(
+        found.map(({ kind, pid }) => [kind, pid]),
+        [['posix', 6]],
+      );
     });
 
     test('epolls of a process: what its files are watched by is read once for all of them', () => {
@@ -239,6 +274,21 @@ suite('very many things that are said of a process', () => {
       assert.equal(context.edges.length, things - 1);
       return work;
     });
+  });
+
+  test('a list of processes is looked at anew for another reason, and when it has grown', () => {
+    const own = [1, 2, 3].map((pid) => ({ pid, task: 0n, filesId: pid }));
+    const context = new CaptureContext(new MadeKernel(releases[0]), CLOCKS, own, LIST);
+    const pids = [1, 2];
+    context.join(pids, 'a pipe');
+    context.join(pids, 'a memfd');
+    pids.push(3);
+    context.join(pids, 'a pipe');
+    assert.deepEqual(context.edges, [
+      { pids: [1, 2], why: 'a pipe' },
+      { pids: [1, 2], why: 'a memfd' },
+      { pids: [1, 3], why: 'a pipe' },
+    ]);
   });
 
   test('members of a group are each added to those before', () => {

@@ -87,7 +87,7 @@ test('images that were kept for a procedure are ended when nobody watches proced
     { ...running, group: 20, pids: [20], imaged: { ...imagedGroup(20, {}, plans), found } },
     { ...running, group: 21, pids: [21], imaged: { ...imagedGroup(21), found } },
   ];
-  const settings = defaultConfig()['crash-procedure'];
+  const settings = { ...defaultConfig()['crash-procedure'], timeLimitMinutes: 30 };
   await assert.rejects(
     awaitProcedures(restored, undefined, settings, { report: emptyReport(), endImages }),
     StageSkipped,

@@ -67,7 +67,8 @@ async function concludedAll(pids: readonly number[], watched: (tell: Tell) => Pr
       started: startTimesOf([pid]),
     }),
   );
-  const settings = { ...defaultConfig()['crash-procedure'], fallback: 'continue' as const };
+  const procedure = { ...defaultConfig()['crash-procedure'], fallback: 'continue' as const };
+  const settings = { ...procedure, timeLimitMinutes: 30 };
   const means = { report, endImages: () => {}, cgroups };
   const left = await awaitProcedures(restored, watch, settings, means).catch((error: Error) => error);
   return {

@@ -1,6 +1,6 @@
 // Images of processes with very many of one thing.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
@@ -48,6 +48,32 @@ suite('images of very many things', () => {
         assert.equal(text, `first ${id} second ${id} third ${id} `);
       }
       assert.throws(() => images.image('tcp-stream', 0).bytes(Buffer.from('late')), /after its end/);
+    });
+  });
+
+  test('are not written on if they are not as long as they were written', () => {
+    inDirectory((directory) => {
+      const images = new ImageDirectory(directory);
+      const first = images.image('tcp-stream', 1);
+      for (let id = 2; id < 1000; id++) images.image('tcp-stream', id);
+      appendFileSync(first.path, 'strange');
+      assert.throws(
+        () => first.bytes(Buffer.from('more')),
+        /tcp-stream-1\.img: it ends at 15, and 8 bytes were/,
+      );
+      images.close();
+    });
+  });
+
+  test('replaced pages that are not in order are no replacements: nothing is written in silence', () => {
+    inDirectory((directory) => {
+      const bytes = Buffer.alloc(PAGE_SIZE);
+      const overrides = [0x20_0000, 0x10_0000].map((address) => ({ address, bytes }));
+      const memory = memoryOf([areaOf(0x10_0000, 1), areaOf(0x20_0000, 1)], { overrides });
+      const images = new ImageDirectory(directory);
+      const write = () => writePrivatePages(images, noPages, 7, memory);
+      assert.throws(write, /replaced memory at 0x100000 is not in order/);
+      images.close();
     });
   });
 

@@ -183,6 +183,12 @@ describe('a restore', needsCgroups, () => {
     assert.deepEqual(left.filter(isAlive), []);
   });
 
+  it('that does not end has no more time than others leave it', async () => {
+    const one = subject('exec sleep 1000');
+    const group = await one.hold({ most: { seconds: 1, why: 'half of an hour' } });
+    assert.equal(reasonOf(group), 'it did not end within 1 s, half of an hour');
+  });
+
   it('that fails leaves nothing', async () => {
     const one = subject(`echo $subject >$own/cgroup.procs; ${helpers}; exit 1`);
     assert.equal(reasonOf(await one.hold()), 'criu ended with status 1 and said nothing');

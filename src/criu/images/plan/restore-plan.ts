@@ -129,6 +129,8 @@ export const restorePlanSchema = z.strictObject({
   pids: z.array(z.int()),
   /** Numbers that have to be free: of processes, threads, and whom CRIU makes for a moment. */
   numbers: z.array(z.int()),
+  /** What CRIU makes one by one: descriptors, open files, areas, and ten for each thread. */
+  entries: z.int(),
   /** The fabricated parent, which ends as soon as it runs. */
   rootPid: z.int().optional(),
   /** Options of `criu restore` that the group asks for. */

@@ -93,6 +93,20 @@ function memoryLocksOf({ pid, memory }: Process): MemoryLocks[] {
   return [{ pid, onFault, ...(future === undefined ? {} : { future }) }];
 }
 
+/** A thread takes CRIU more than a descriptor: a clone, its registers, timers and signals. */
+const ENTRIES_OF_THREAD = 10;
+
+/** See `entries` of the plan. */
+function entriesOf({ processes, files }: ProcessGroup): number {
+  const sum = <T>(list: readonly T[], numberOf: (one: T) => number): number =>
+    list.reduce((all, one) => all + numberOf(one), 0);
+  const ofProcesses = sum(
+    processes,
+    ({ threads, memory }) => ENTRIES_OF_THREAD * threads.length + (memory?.vmas.length ?? 0),
+  );
+  return ofProcesses + files.files.length + sum(files.tables, ({ descriptors }) => descriptors.length);
+}
+
 function aioRequestsOf({ processes }: ProcessGroup): number {
   const rings = processes.flatMap(({ memory }) => aioRingEntries(memory?.vmas ?? []));
   return rings.reduce((sum, { nrReq = 0 }) => sum + nrReq, 0);
@@ -112,6 +126,7 @@ export function writeRestorePlan(
   const plan: RestorePlan = {
     pids: group.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid),
     numbers: neededNumbers(processes),
+    entries: entriesOf(group),
     ...(processes.length > group.processes.length ? { rootPid: processes[0]?.pid } : {}),
     options: [...lockOptions(group.files), ...connectionOptions(group.files)],
     journalSockets: journalSocketsOf(group.files),
