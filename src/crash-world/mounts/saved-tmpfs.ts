@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { captureTmpfs, type PidFile } from '../../capture/tmpfs-files.ts';
 import type { Config } from '../../config/schema.ts';
 import { ImageDirectory, writePreparation } from '../../criu/images/index.ts';
-import { type Preparation, readPreparation } from '../../criu/restore/index.ts';
+import { type Preparation, readPreparation, writeBackProblems } from '../../criu/restore/index.ts';
 import type { FileToMake, TmpfsFiles } from '../../model/file.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import { type ImagesRoom, imagesRoom } from '../../report/images-room.ts';
@@ -147,6 +147,7 @@ export function makeTmpfs(
   for (const file of files) make(file.path, memoryOf(file), () => makeFile(directory, file));
   for (const one of symlinks) make(one.path, NAME_BYTES, () => makeSymlink(one));
   for (const one of names) make(one.path, NAME_BYTES, () => makeName(one));
+  problems.unshift(...writeBackProblems(directory));
   noteProblems(problems, report);
   if (problems.length === 0 ? keep === 'always' : keep !== 'never') {
     if (problems.length > 0) report.notes.push(`what did not come back of tmpfs is in ${directory}`);

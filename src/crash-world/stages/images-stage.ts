@@ -10,7 +10,7 @@ import {
   type ProcedurePlan,
   writeImages,
 } from '../../criu/images/index.ts';
-import { readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
+import { PinnedImages, readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import { endGroupImages, groupDirectory, makeImagesDirectory } from '../../report/images.ts';
 import { imagesRoom, roomProblem } from '../../report/images-room.ts';
@@ -44,6 +44,9 @@ export interface ImagedGroup {
   readonly plans: readonly ProcedurePlan[];
 }
 
+/** What was written, until it is known what became of it. */
+const pinned = new PinnedImages();
+
 /** Ends the images of a group of which it is known what became of it: they are not needed any more. */
 export type EndImages = (group: ImagedGroup, isRestored: boolean) => void;
 
@@ -52,6 +55,7 @@ export function endImagesOf({ manifest, place, report }: Work): EndImages {
   const { keep } = manifest.config.images;
   const incident = join(place.incidents, place.id);
   return ({ group, directory }, isRestored) => {
+    pinned.release(directory);
     const problems = endGroupImages(dirname(directory), group.id, incident, { keep, isRestored });
     report.notes.push(...problems);
   };
@@ -103,6 +107,7 @@ function imageGroup(
     if (problem !== undefined) throw new NoRoomError(problem);
     const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
     keepWithoutProcedures(group, applied.plans, directory);
+    pinned.pin(directory);
     notePlans(report, applied.plans);
     noteRestorePlan(report, applied.group, directory);
     return { group: applied.group, directory, pagesBytes, plans: applied.plans };
@@ -112,6 +117,7 @@ function imageGroup(
       error instanceof NoRoomError
         ? `its images ${error.message}`
         : `its images could not be written: ${messageWithCauses(error)} (${freeMebibytes(images)} MiB are free in ${images})`;
+    pinned.release(directory);
     rmSync(directory, { recursive: true, force: true });
     concludeGroup(report, group.id, 'failed', [why]);
     return undefined;

@@ -20,6 +20,7 @@ import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
+import { writeBackProblems } from './write-back.ts';
 
 /** It waits for nothing but a processor. */
 const ROOT_MILLISECONDS = 60_000;
@@ -146,7 +147,8 @@ export async function holdImages(
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     breakConnections(plan.brokenConnections);
     setPressureTriggers(plan.pressureTriggers);
-    const wrong = resources.ready();
+    // All that is read of the images has been read.
+    const wrong = [...writeBackProblems(directory), ...resources.ready()];
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);
   } catch (error) {
