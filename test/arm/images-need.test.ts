@@ -254,7 +254,7 @@ suite('the room for images', () => {
 
   test('is what root can write', () => {
     const said = { bsize: 4096, blocks: 1000, bfree: 100, bavail: 50, files: 10, ffree: 3 };
-    assert.deepEqual(freeOf({ ...said, type: EXT_MAGIC }), { bytes: 409_600, files: 3, type: EXT_MAGIC });
+    assert.deepEqual(freeOf({ ...said, type: EXT_MAGIC }), { bytes: 327_680, files: 3, type: EXT_MAGIC });
     assert.equal(freeOf({ ...said, type: 0x9123_683e }).bytes, 204_800);
     assert.equal(freeOf({ ...said, type: 0x9123_683e, files: 0, ffree: 0 }).files, undefined);
   });

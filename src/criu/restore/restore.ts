@@ -20,7 +20,7 @@ import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
-import { writeBackProblems } from './write-back.ts';
+import { type LookAtWriteBack, writeBackProblems } from './write-back.ts';
 
 /** It waits for nothing but a processor. */
 const ROOT_MILLISECONDS = 60_000;
@@ -44,6 +44,8 @@ export interface RestoreOptions extends CriuOptions {
   readonly mayEnd?: ReadonlySet<number>;
   /** See `GroupToRestore`. */
   readonly unit?: string;
+  /** Looks at one image file; see `writeBackProblems`. */
+  readonly waitForWriteBack?: LookAtWriteBack;
 }
 
 /** Nothing is left of the group. */
@@ -148,7 +150,7 @@ export async function holdImages(
     breakConnections(plan.brokenConnections);
     setPressureTriggers(plan.pressureTriggers);
     // All that is read of the images has been read.
-    const wrong = [...writeBackProblems(directory), ...resources.ready()];
+    const wrong = [...writeBackProblems(directory, options.waitForWriteBack), ...resources.ready()];
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     return heldGroup({ plan, cgroup, resources, notes, seconds: seconds(), mayEnd: options.mayEnd }, end);
   } catch (error) {

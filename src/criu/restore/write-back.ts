@@ -11,28 +11,34 @@ function filesIn(directory: string): string[] {
     .filter((path) => lstatSync(path).isFile());
 }
 
+/** Throws what the disk has said of the file at a path. */
+export type LookAtWriteBack = (path: string) => void;
+
+function lookAtWriteBack(path: string): void {
+  const fd = openImage(path);
+  try {
+    waitForWriteBack(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /**
  * Looks whether images could be written to their disk. To be called when all of them have been read: what is
  * read comes from memory as long as that has it, and from the disk after that; what could not be written is
  * something else there, and nobody else is told. What is not yet written was read from memory.
- * @param wait see `waitForWriteBack`
+ * @param look see `waitForWriteBack`
  * @returns one end of a sentence for each file that could not be
  */
-export function writeBackProblems(
-  directory: string,
-  wait: (fd: number) => void = waitForWriteBack,
-): string[] {
+export function writeBackProblems(directory: string, look: LookAtWriteBack = lookAtWriteBack): string[] {
   return filesIn(directory).flatMap((path) => {
-    const fd = openImage(path);
     try {
-      wait(fd);
+      look(path);
       return [];
     } catch (error) {
       return [
         `the disk did not take all of ${path}, and what was read of it may be wrong: ${messageOf(error)}`,
       ];
-    } finally {
-      closeSync(fd);
     }
   });
 }
