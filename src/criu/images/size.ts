@@ -83,8 +83,8 @@ function contentBytes({ ghosts, filesToMake, pipes, files }: GroupFiles): number
 }
 
 /**
- * What `writeImages` would write for a group, told from the model alone: no page is looked at. What is written
- * besides the pages is taken as more than it is: by some thousandths, of pages that lie side by side.
+ * What `writeImages` would write for a group, told from the model alone: no page is looked at. What is
+ * written besides the pages is taken as more than it is: by some thousandths, of pages side by side.
  */
 export function imagesSize(group: ProcessGroup): ImagesSize {
   const { processes, sharedMemory, segments, messageQueues, files } = group;
