@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   type ImagesRoom,
@@ -334,7 +334,9 @@ const LOOKING_MILLISECONDS = 60_000;
 /** Of what it says if it fails. */
 const SAID_CHARACTERS = 300;
 
+/** Asks a process of its own; in a bundle, which has no other programs, this one. */
 function ask(question: RoomQuestion): RoomAnswer {
+  if (!existsSync(LOOKING_PROGRAM)) return answerRoom(question);
   const { error, status, signal, stdout, stderr } = spawnSync(process.execPath, [LOOKING_PROGRAM], {
     input: JSON.stringify(question),
     encoding: 'utf8',
