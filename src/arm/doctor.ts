@@ -10,7 +10,7 @@ import { sayRoom } from '../report/images-room.ts';
 import { pathProblem } from '../system/trusted-path.ts';
 import { findProgram, runProgram } from './command.ts';
 import type { Finding } from './finding.ts';
-import { lookAtRoom, type RoomFound } from './images-need.ts';
+import { lookAtRoom, type RoomFound, type RoomUnknown, roomSentences } from './images-need.ts';
 import { kernelImage, reservedBytes } from './kexec.ts';
 import { computingProcesses, expectedObstacle, readProcessors } from './lacking.ts';
 import { POSSIBLE_CPUS, possibleCpus, suggestedReservation } from './memory-need.ts';
@@ -265,7 +265,10 @@ function storage(config: Config): Finding {
       todo: `what processes hold in memory is kept there: ${IMAGES_REMEDY}`,
     };
   }
-  return roomFinding(lookAtRoom(protectedNow(config), config), memoryBytes());
+  return roomFinding(
+    lookAtRoom(() => protectedNow(config), config),
+    memoryBytes(),
+  );
 }
 
 function memoryBytes(): number {
@@ -273,11 +276,17 @@ function memoryBytes(): number {
 }
 
 /** Whether there is room for the images of what is protected now, and of what may be. */
-export function roomFinding({ need, room, problem, tmpfsProblem }: RoomFound, memory: number): Finding {
+export function roomFinding(looked: RoomFound | RoomUnknown, memory: number): Finding {
   const what = 'storage for images';
+  if (looked.need === undefined) {
+    const todo = 'find out what does not answer, and call otherworld doctor again';
+    return { what, state: 'advice', found: looked.unknown, todo };
+  }
+  const { need, room, problem, ...others } = looked;
   const found = sayRoom(need.processes, room);
   if (problem !== undefined) return { what, state: 'missing', found, todo: problem };
-  if (tmpfsProblem !== undefined) return { what, state: 'advice', found, todo: tmpfsProblem };
+  const todos = roomSentences({ problem: undefined, ...others });
+  if (todos[0] !== undefined) return { what, state: 'advice', found, todo: todos.join('; ') };
   if (room.bytes > memory / 2) return { what, state: 'good', found };
   const todo =
     'protected processes whose memory does not fit cannot come back: make room, or set images.directory';

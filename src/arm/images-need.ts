@@ -1,17 +1,20 @@
-import { readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   type ImagesRoom,
-  imagesRoom,
   memoryFileSystemProblem,
   ROOM_REMEDY,
   type RoomNeeded,
+  roomOf,
   roomProblem,
 } from '../report/images-room.ts';
 import { isFilledAtBoot, TMPFS_MAGIC } from '../system/file-systems.ts';
-import { usedBytes } from '../system/free-space.ts';
+import { type FreeSpace, freeSpace, usedBytes } from '../system/free-space.ts';
+import { compareAddressSpaces } from '../system/kcmp.ts';
 import { type MountEntry, mountEntries, mountOf } from '../system/mountinfo.ts';
 import { ifThere } from '../system/proc.ts';
+import { codeOf, messageOf } from '../system/thrown.ts';
 import { liveParents, withDescendants } from './protected-need.ts';
 
 /**
@@ -28,42 +31,121 @@ export interface ImagesNeed {
   readonly processes: RoomNeeded;
   /** Of files on tmpfs that none of them uses, as far as the configuration has them carried over. */
   readonly tmpfsBytes: number;
+  /** What could not be looked at, of processes and files; undefined if nothing. */
+  readonly unread?: { readonly count: number; readonly first: string };
+}
+
+/** What mounts are, in all mount namespaces that were seen: their numbers are the same in each. */
+class Mounts {
+  readonly #proc: string;
+  readonly #seen = new Set<string>();
+  readonly #byId = new Map<string, MountEntry>();
+  readonly #types = new Map<string, string>();
+  /** Those of the namespace of init, whose files on tmpfs are carried over. */
+  readonly own: readonly MountEntry[];
+  /** Devices of the tmpfs among them that no boot fills. */
+  readonly carried: ReadonlySet<string>;
+
+  constructor(proc: string) {
+    this.#proc = proc;
+    this.own = this.see(1);
+    const carried = this.own.filter(({ type, path }) => type === 'tmpfs' && !isFilledAtBoot(path));
+    this.carried = new Set(carried.map(({ device }) => device));
+  }
+
+  /** Reads the mounts that a process has, unless they are known from another one. */
+  see(pid: number): MountEntry[] {
+    const own = join(this.#proc, String(pid));
+    const namespace = namespaceOf(own);
+    if (this.#seen.has(namespace)) return [];
+    this.#seen.add(namespace);
+    const mounts = mountEntries(ifThere(() => readFileSync(join(own, 'mountinfo'), 'latin1')) ?? '');
+    for (const mount of mounts) {
+      this.#byId.set(mount.id, mount);
+      this.#types.set(mount.device, mount.type);
+    }
+    return mounts;
+  }
+
+  isTmpfs(device: string | undefined): boolean {
+    return device !== undefined && this.#types.get(device) === 'tmpfs';
+  }
+
+  /** Device of the file system of a mount. */
+  deviceOf(id: string): string | undefined {
+    return this.#byId.get(id)?.device;
+  }
+}
+
+/** The mount namespace of a process; where that is hidden from us, one of its own. */
+function namespaceOf(own: string): string {
+  try {
+    return readlinkSync(join(own, 'ns/mnt'));
+  } catch {
+    return own;
+  }
 }
 
 /** Files whose content is in memory alone, each counted once, whoever uses it. */
 class MemoryFiles {
-  readonly #mounts: readonly MountEntry[];
+  readonly #mounts: Mounts;
   readonly #known = new Set<string>();
   bytes = 0;
+  files = 0;
   /** Of those, what is on tmpfs mounts whose files are carried over anyway. */
   carriedBytes = 0;
 
-  constructor(mounts: readonly MountEntry[]) {
+  constructor(mounts: Mounts) {
     this.#mounts = mounts;
   }
 
   /**
    * Counts a file, if it is deleted or on a tmpfs. Shared anonymous memory, segments of System V and memfds
    * are deleted files, too (mm/shmem.c, ipc/shm.c). What a file on a tmpfs has in swap is among its blocks.
-   * @param name as /proc/PID/maps and the links of /proc/PID/fd have it
+   * Other files are not looked at: their file systems may not answer.
+   * @param isDeleted by its name in /proc; the rest of a name counts in the process's mount namespace alone
+   * @param device `MAJOR:MINOR` of its file system; undefined if it is on none that is mounted
    * @param link a link of /proc that leads to it, whatever its name
    */
-  add(name: string, link: string): void {
-    const isDeleted = name.endsWith(' (deleted)');
-    const mount = isDeleted || !name.startsWith('/') ? undefined : mountOf(name, this.#mounts);
-    if (!isDeleted && mount?.type !== 'tmpfs') return;
+  add(isDeleted: boolean, device: string | undefined, link: string): void {
+    if (!isDeleted && !this.#mounts.isTmpfs(device)) return;
     const stat = ifThere(() => statSync(link));
     if (stat === undefined || !stat.isFile()) return;
     const key = `${stat.dev} ${stat.ino}`;
     if (this.#known.has(key)) return;
     this.#known.add(key);
+    this.files++;
     this.bytes += stat.blocks * 512;
-    if (mount !== undefined && !isFilledAtBoot(mount.path)) this.carriedBytes += stat.blocks * 512;
+    if (!isDeleted && device !== undefined && this.#mounts.carried.has(device))
+      this.carriedBytes += stat.blocks * 512;
   }
 }
 
-function fieldOf(status: string, name: string): number {
-  return Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? 0);
+/** Counts each address space once. They are kept in the order in which the kernel has them. */
+class AddressSpaces {
+  readonly #pids: number[] = [];
+
+  /** @returns false if the address space of a process is that of one that was counted */
+  isNew(pid: number): boolean {
+    let from = 0;
+    let to = this.#pids.length;
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      const order = compareAddressSpaces(pid, this.#pids[middle]!);
+      if (order === 0) return false;
+      // One of them has ended, or there is no kcmp: it counts for itself.
+      if (order === undefined) return true;
+      if (order < 0) to = middle;
+      else from = middle + 1;
+    }
+    this.#pids.splice(from, 0, pid);
+    return true;
+  }
+}
+
+function fieldOf(status: string, name: string): number | undefined {
+  const value = new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1];
+  return value === undefined ? undefined : Number(value);
 }
 
 /** `7f0000000000-7f0000002000` as the links of /proc/PID/map_files are called: without zeros before it. */
@@ -74,55 +156,126 @@ function mapFile(range: string): string {
     .join('-');
 }
 
-function addFiles(pid: number, files: MemoryFiles, proc: string): void {
-  const own = join(proc, String(pid));
-  for (const line of ifThere(() => readFileSync(join(own, 'maps'), 'utf8'))?.split('\n') ?? []) {
-    const [, range = '', name = ''] = /^(\S+) \S+ \S+ \S+ [1-9]\d* +(.*)$/.exec(line) ?? [];
-    if (name !== '') files.add(name, join(own, 'map_files', mapFile(range)));
+/** `00:1b` of /proc/PID/maps as mountinfo has it. */
+function deviceOf(hexadecimal: string): string {
+  return hexadecimal
+    .split(':')
+    .map((number) => Number.parseInt(number, 16))
+    .join(':');
+}
+
+const DELETED = / \(deleted\)$/;
+
+/** What could not be read of processes. It is told, and does not keep the rest from being counted. */
+class Unread {
+  count = 0;
+  first: string | undefined;
+
+  /** @returns what `read` returns; undefined if it throws */
+  attempt<T>(what: string, read: () => T): T | undefined {
+    try {
+      return read();
+    } catch (error) {
+      this.count++;
+      this.first ??= `${what}: ${messageOf(error)}`;
+      return undefined;
+    }
   }
-  for (const fd of ifThere(() => readdirSync(join(own, 'fd'))) ?? []) {
+}
+
+/** @param own the process's directory in /proc; or, where its first thread has ended, that of another */
+function addFiles(own: string, files: MemoryFiles, mounts: Mounts, unread: Unread): void {
+  const maps = unread.attempt(own, () => ifThere(() => readFileSync(join(own, 'maps'), 'latin1'))) ?? '';
+  for (const line of maps.split('\n')) {
+    const [, range = '', device = '', name = ''] = /^(\S+) \S+ \S+ (\S+) [1-9]\d* +(.*)$/.exec(line) ?? [];
+    if (name === '') continue;
+    const link = join(own, 'map_files', mapFile(range));
+    unread.attempt(link, () => files.add(DELETED.test(name), deviceOf(device), link));
+  }
+  for (const fd of unread.attempt(own, () => ifThere(() => readdirSync(join(own, 'fd')))) ?? []) {
     const link = join(own, 'fd', fd);
-    const name = ifThere(() => readlinkSync(link));
-    if (name !== undefined) files.add(name, link);
+    unread.attempt(link, () => {
+      const name = ifThere(() => nameOf(link));
+      if (name === undefined || !name.startsWith('/')) return;
+      const info = ifThere(() => readFileSync(join(own, 'fdinfo', fd), 'latin1')) ?? '';
+      const mount = /^mnt_id:\s+(\d+)/m.exec(info)?.[1] ?? '';
+      files.add(DELETED.test(name), mounts.deviceOf(mount), link);
+    });
+  }
+}
+
+/** What a link of /proc says; of a path that is longer than a page it says nothing but that. */
+function nameOf(link: string): string {
+  try {
+    return readlinkSync(link, 'latin1');
+  } catch (error) {
+    if (codeOf(error) === 'ENAMETOOLONG') return '/';
+    throw error;
   }
 }
 
 /**
+ * Where /proc tells of the memory and the files of a process: of one whose first thread has ended, another
+ * thread's directory does.
+ */
+function livingThread(own: string): { directory: string; status: string } | undefined {
+  const read = (directory: string): string => readFileSync(join(directory, 'status'), 'latin1');
+  const status = ifThere(() => read(own));
+  if (status === undefined || fieldOf(status, 'RssAnon') !== undefined)
+    return status === undefined ? undefined : { directory: own, status };
+  for (const tid of ifThere(() => readdirSync(join(own, 'task'))) ?? []) {
+    const directory = join(own, 'task', tid);
+    const other = ifThere(() => read(directory));
+    if (other !== undefined && fieldOf(other, 'RssAnon') !== undefined) return { directory, status: other };
+  }
+  return { directory: own, status };
+}
+
+/**
  * What the images of protected processes and their descendants would take if the kernel died now, and what
- * is carried over of tmpfs. It costs no more for large processes than for small ones: the kernel's own counts
- * of anonymous pages and of those in swap are asked for, and no page is looked at, as smaps_rollup does. The
- * counts are a little behind what there is: some hundred pages for each thread or processor. A page that
- * parent and child still have in common counts for both, as each of them has it in its images.
+ * is carried over of tmpfs. No page is looked at, as smaps_rollup does: the kernel's own counts of anonymous
+ * pages and of those in swap are asked for. The counts are a little behind what there is: some hundred pages
+ * for each thread or processor. A page that parent and child still have in common counts for both, as each of
+ * them has it in its images; an address space that both have (`vfork`) counts once.
  * @param pids those that the rules name
  * @param maxMebibytes `tmpfs.max-mebibytes` of the configuration
  */
 export function imagesNeed(pids: readonly number[], maxMebibytes: number, proc = '/proc'): ImagesNeed {
-  const mounts = mountEntries(readFileSync(join(proc, '1/mountinfo'), 'latin1'));
-  const files = new MemoryFiles(mounts);
+  const mounts = new Mounts(proc);
+  const memoryFiles = new MemoryFiles(mounts);
+  const spaces = new AddressSpaces();
+  const unread = new Unread();
   let bytes = 0;
-  let count = 0;
+  let files = 0;
   for (const pid of withDescendants(pids, liveParents(proc))) {
-    const status = ifThere(() => readFileSync(join(proc, String(pid), 'status'), 'latin1'));
-    if (status === undefined) continue;
-    const memory = (fieldOf(status, 'RssAnon') + fieldOf(status, 'VmSwap')) * 1024;
-    bytes += memory + PROCESS_BYTES + THREAD_BYTES * fieldOf(status, 'Threads');
-    count++;
-    addFiles(pid, files, proc);
+    const own = join(proc, String(pid));
+    unread.attempt(own, () => {
+      const living = livingThread(own);
+      if (living === undefined) return;
+      const { directory, status } = living;
+      const threads = fieldOf(status, 'Threads') ?? 1;
+      const memory = (fieldOf(status, 'RssAnon') ?? 0) + (fieldOf(status, 'VmSwap') ?? 0);
+      bytes += PROCESS_BYTES + THREAD_BYTES * threads + (spaces.isNew(pid) ? memory * 1024 : 0);
+      files += PROCESS_FILES + threads;
+      mounts.see(pid);
+      addFiles(directory, memoryFiles, mounts, unread);
+    });
   }
-  const carried = Math.max(0, tmpfsBytes(mounts) - files.carriedBytes);
+  const all = tmpfsBytes(mounts, unread);
   return {
-    processes: { bytes: bytes + files.bytes, files: PROCESS_FILES * count },
-    tmpfsBytes: Math.min(carried, maxMebibytes * 2 ** 20),
+    processes: { bytes: bytes + memoryFiles.bytes, files: files + memoryFiles.files },
+    tmpfsBytes: Math.min(Math.max(0, all - memoryFiles.carriedBytes), maxMebibytes * 2 ** 20),
+    ...(unread.first === undefined ? {} : { unread: { count: unread.count, first: unread.first } }),
   };
 }
 
 /** What is on the tmpfs mounts whose files are carried over. */
-function tmpfsBytes(mounts: readonly MountEntry[]): number {
-  const own = mounts.filter(({ type, path }) => type === 'tmpfs' && !isFilledAtBoot(path));
-  const each = new Map(own.map(({ device, path }) => [device, path]));
+function tmpfsBytes({ own, carried }: Mounts, unread: Unread): number {
+  // One that another mount hides is not asked: that would answer for it, or never.
+  const seen = own.filter((mount) => carried.has(mount.device) && mountOf(mount.path, own) === mount);
+  const each = new Map(seen.map(({ device, path }) => [device, path]));
   return [...each.values()].reduce((sum, path) => {
-    const found = ifThere(() => statfsSync(path));
-    // Another mount may hide it.
+    const found = unread.attempt(path, () => ifThere(() => statfsSync(path)));
     return found === undefined || found.type !== TMPFS_MAGIC ? sum : sum + usedBytes(found);
   }, 0);
 }
@@ -135,25 +288,123 @@ export interface RoomFound {
   readonly problem: string | undefined;
   /** The same of files on tmpfs that nobody of them uses. */
   readonly tmpfsProblem: string | undefined;
+  /** That more may be needed: some of it could not be looked at; undefined if all could. */
+  readonly unknown: string | undefined;
+  /** That the disk has to be faster than many are, and what to do; undefined if not. */
+  readonly rateProblem: string | undefined;
 }
 
-/** Compares what the images need now with what is free where they would be written. */
+/** Nothing could be told; `unknown` says why. */
+export interface RoomUnknown {
+  readonly need?: undefined;
+  readonly problem?: undefined;
+  readonly tmpfsProblem?: undefined;
+  readonly rateProblem?: undefined;
+  readonly unknown: string;
+}
+
+/** What of the configuration decides about the room. */
+export interface RoomConfig {
+  readonly images: { readonly directory: string };
+  readonly tmpfs: { readonly 'max-mebibytes': number };
+  readonly 'crash-kernel': { readonly 'time-limit-minutes': number };
+}
+
+/** What is asked of the program that looks. */
+export interface RoomQuestion {
+  readonly pids: readonly number[];
+  readonly maxMebibytes: number;
+  readonly directory: string;
+}
+
+/** Its answer. */
+export interface RoomAnswer {
+  readonly need: ImagesNeed;
+  readonly free: FreeSpace;
+}
+
+/** Looks at processes and file systems, of which some may never answer: in a process of its own. */
+export function answerRoom({ pids, maxMebibytes, directory }: RoomQuestion): RoomAnswer {
+  return { need: imagesNeed(pids, maxMebibytes), free: freeSpace(directory) };
+}
+
+const LOOKING_PROGRAM = join(import.meta.dirname, 'images-need-main.ts');
+/** It takes a second or two, ten where nothing is fast. */
+const LOOKING_MILLISECONDS = 60_000;
+/** Of what it says if it fails. */
+const SAID_CHARACTERS = 300;
+
+/** Asks a process of its own; in a bundle, which has no other programs, this one. */
+function ask(question: RoomQuestion): RoomAnswer {
+  if (!existsSync(LOOKING_PROGRAM)) return answerRoom(question);
+  const { error, status, signal, stdout, stderr } = spawnSync(process.execPath, [LOOKING_PROGRAM], {
+    input: JSON.stringify(question),
+    encoding: 'utf8',
+    timeout: LOOKING_MILLISECONDS,
+    killSignal: 'SIGKILL',
+    maxBuffer: 2 ** 20,
+  });
+  if (error !== undefined && codeOf(error) === 'ETIMEDOUT') {
+    const seconds = LOOKING_MILLISECONDS / 1000;
+    throw new Error(`a file system or a process has not answered within ${seconds} s`);
+  }
+  if (error !== undefined) throw error;
+  if (status !== 0)
+    throw new Error(stderr.trim().slice(-SAID_CHARACTERS) || `ended with ${signal ?? status}`);
+  return JSON.parse(stdout);
+}
+
+/**
+ * Compares what the images need now with what is free where they would be written. It neither throws nor
+ * waits for what does not answer: nothing else may fail for it.
+ * @param pids those that the rules name
+ * @param answer who looks
+ */
 export function lookAtRoom(
-  pids: readonly number[],
-  {
-    images,
-    tmpfs,
-  }: {
-    readonly images: { readonly directory: string };
-    readonly tmpfs: { readonly 'max-mebibytes': number };
-  },
-): RoomFound {
-  return judgeRoom(imagesNeed(pids, tmpfs['max-mebibytes']), imagesRoom(images.directory));
+  pids: () => readonly number[],
+  config: RoomConfig,
+  answer: (question: RoomQuestion) => RoomAnswer = ask,
+): RoomFound | RoomUnknown {
+  try {
+    const { need, free } = answer({
+      pids: pids(),
+      maxMebibytes: config.tmpfs['max-mebibytes'],
+      directory: config.images.directory,
+    });
+    return judgeRoom(need, roomOf(free), config['crash-kernel']['time-limit-minutes']);
+  } catch (error) {
+    return { unknown: `whether there is room for the images cannot be told: ${messageOf(error)}` };
+  }
 }
 
-/** What there is to say of a need and a room. */
-export function judgeRoom(need: ImagesNeed, room: ImagesRoom): RoomFound {
-  const { processes, tmpfsBytes } = need;
+/** All that there is to say of it, a sentence each. */
+export function roomSentences(
+  room: Pick<RoomFound | RoomUnknown, 'problem' | 'tmpfsProblem' | 'rateProblem' | 'unknown'>,
+): string[] {
+  const all = [room.problem, room.tmpfsProblem, room.rateProblem, room.unknown];
+  return all.filter((said) => said !== undefined);
+}
+
+/** What most disks write and read. */
+const COMMON_BYTES_PER_SECOND = 100 * 2 ** 20;
+
+/** The images are written and read within the time limit of the resurrection, with all the rest. */
+function rateProblemOf(bytes: number, minutes: number): string | undefined {
+  const rate = (2 * bytes) / (minutes * 60);
+  if (rate < COMMON_BYTES_PER_SECOND) return undefined;
+  return (
+    `the images of what is protected now have to be written and read within ${minutes} minutes, which takes a disk with ` +
+    `more than ${Math.ceil(rate / 2 ** 20)} MiB/s all the time, or nothing comes back: raise crash-kernel.time-limit-minutes, ` +
+    'or protect fewer processes'
+  );
+}
+
+/**
+ * What there is to say of a need and a room.
+ * @param minutes `time-limit-minutes` of the configuration
+ */
+export function judgeRoom(need: ImagesNeed, room: ImagesRoom, minutes: number): RoomFound {
+  const { processes, tmpfsBytes, unread } = need;
   const short = roomProblem(processes, room);
   const inMemory = processes.files === 0 ? undefined : memoryFileSystemProblem(room);
   const with_ =
@@ -169,5 +420,11 @@ export function judgeRoom(need: ImagesNeed, room: ImagesRoom): RoomFound {
       ? `with the files on tmpfs that are carried over, images ${with_}. Those that do not fit would be lost, ` +
         'the largest first: make room there, or set tmpfs.max-mebibytes'
       : undefined,
+    rateProblem: rateProblemOf(processes.bytes, minutes),
+    unknown:
+      unread === undefined
+        ? undefined
+        : `images may need more than is said: ${unread.count} of what is protected could not be looked at, ` +
+          `the first: ${unread.first}`,
   };
 }

@@ -24,14 +24,14 @@ export function liveCommandLine(pid: number): string | undefined {
 }
 
 /**
- * Where the program of a process is hidden from us (EACCES: PID 1 of some containers), its name is all that
- * rules can go by.
+ * Where the program of a process is hidden from us (EACCES: PID 1 of some containers), or its path is longer
+ * than a page (ENAMETOOLONG: anybody can start such a one), its name is all that rules can go by.
  */
 function exePath(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
   } catch (error) {
-    if (codeOf(error) === 'EACCES') return undefined;
+    if (codeOf(error) === 'EACCES' || codeOf(error) === 'ENAMETOOLONG') return undefined;
     throw error;
   }
 }

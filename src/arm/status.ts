@@ -9,7 +9,7 @@ import { configuredRules, describeRule, loadRules, type ProtectionRule } from '.
 import type { Config, LossKind } from '../config/schema.ts';
 import { isLocked } from '../system/directory-lock.ts';
 import { findUser } from '../system/users.ts';
-import { lookAtRoom } from './images-need.ts';
+import { lookAtRoom, type RoomFound } from './images-need.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { lostComputing, newProcessors } from './lacking.ts';
@@ -59,17 +59,17 @@ export interface Status {
   /** What is written to `images.directory` after a panic, as things are now. */
   readonly images: {
     readonly directory: string;
-    /** For the processes that are protected now. */
-    readonly neededBytes: number;
+    /** For the processes that are protected now; undefined, as the others, if it cannot be told. */
+    readonly neededBytes: number | undefined;
     /** For files on tmpfs that none of them uses. */
-    readonly tmpfsBytes: number;
+    readonly tmpfsBytes: number | undefined;
     /** On the file system of the directory: what root can write. */
-    readonly freeBytes: number;
+    readonly freeBytes: number | undefined;
     /** That protected processes would not come back for lack of room, and what to do; undefined if none. */
     readonly problem: string | undefined;
     /** That files on tmpfs would be lost for it, and what to do. */
     readonly tmpfsProblem: string | undefined;
-  };
+  } & Pick<RoomFound, 'rateProblem' | 'unknown'>;
   /** That memory is encrypted and could not be read after a panic, and what to do; undefined if not known. */
   readonly encryptionProblem: string | undefined;
   /** Which processes that compute at a panic would be lost, and why: a sentence; undefined if none. */
@@ -142,12 +142,17 @@ export function protectedNow(config: Pick<Config, 'protect'>): number[] {
 }
 
 function imagesStatus(named: readonly number[], config: Config): Status['images'] {
-  const { need, room, problem, tmpfsProblem } = lookAtRoom(named, config);
-  return {
-    directory: config.images.directory,
-    ...{ neededBytes: need.processes.bytes, tmpfsBytes: need.tmpfsBytes, freeBytes: room.bytes },
-    ...{ problem, tmpfsProblem },
-  };
+  const found = lookAtRoom(() => named, config);
+  const { problem, tmpfsProblem, rateProblem, unknown } = found;
+  const sizes =
+    found.need === undefined
+      ? { neededBytes: undefined, tmpfsBytes: undefined, freeBytes: undefined }
+      : {
+          neededBytes: found.need.processes.bytes,
+          tmpfsBytes: found.need.tmpfsBytes,
+          freeBytes: found.room.bytes,
+        };
+  return { directory: config.images.directory, ...sizes, problem, tmpfsProblem, rateProblem, unknown };
 }
 
 /**

@@ -1,4 +1,4 @@
-import { lookAtRoom } from '../arm/images-need.ts';
+import { lookAtRoom, roomSentences } from '../arm/images-need.ts';
 import { protectedNow } from '../arm/status.ts';
 import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
@@ -71,8 +71,9 @@ export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
 export function roomInBrief(): string[] {
   try {
     const { config } = thisMachine();
-    const { problem, tmpfsProblem } = lookAtRoom(protectedNow(config), config);
-    return [problem, tmpfsProblem].flatMap((said) => (said === undefined ? [] : [printable(`  ${said}`)]));
+    return roomSentences(lookAtRoom(() => protectedNow(config), config)).map((said) =>
+      printable(`  ${said}`),
+    );
   } catch (error) {
     return [printable(`  whether there is room for the images cannot be told: ${messageOf(error)}`)];
   }

@@ -3,7 +3,7 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type ArmProgress, arm, buildInAdvance } from '../arm/arm.ts';
-import { lookAtRoom } from '../arm/images-need.ts';
+import { lookAtRoom, roomSentences } from '../arm/images-need.ts';
 import { lostComputing } from '../arm/lacking.ts';
 import { INSTALLATION_REMEDY, installationProblem } from '../arm/own-installation.ts';
 import { protectedNow } from '../arm/status.ts';
@@ -46,11 +46,12 @@ async function run(options: ArmOptions): Promise<void> {
   }
   if (options.install) requireOwnInstallation();
   const armed = await arm(config, progress, options.unchecked === true);
+  // The next boot is to be armed whatever comes of the rest.
+  if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
   beginStep('removing images and incidents that are over their limits');
   endOldImages(config, progress);
-  const { problem, tmpfsProblem } = lookAtRoom(protectedNow(config), config);
-  for (const said of [problem, tmpfsProblem]) if (said !== undefined) progress(said);
-  if (options.install) for (const path of installUnits(options.unchecked === true)) progress(`wrote ${path}`);
+  beginStep('looking whether there is room for images');
+  roomSentences(lookAtRoom(() => protectedNow(config), config)).forEach(progress);
   if (options.json) {
     console.log(JSON.stringify(armed, undefined, 2));
     return;

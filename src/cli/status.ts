@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { roomSentences } from '../arm/images-need.ts';
 import { type ProtectedProcess, readStatus, type Status } from '../arm/status.ts';
 import { loadConfig } from '../config/config.ts';
 import { printable } from '../report/printable.ts';
@@ -29,6 +30,14 @@ async function whoIsRefused({ state, rules }: Status): Promise<string[]> {
   return checkInBrief(pids);
 }
 
+function roomLines({ directory, neededBytes, tmpfsBytes, freeBytes }: Status['images']): string[] {
+  if (neededBytes === undefined || tmpfsBytes === undefined || freeBytes === undefined) return [];
+  return [
+    `images: ${Math.ceil(neededBytes / 2 ** 20)} MiB needed after a panic, and up to ${mebibytes(tmpfsBytes)} for files ` +
+      `on tmpfs, ${Math.floor(freeBytes / 2 ** 20)} MiB free for ${directory}`,
+  ];
+}
+
 /** What people are shown. */
 export function print(status: Status): string {
   const since = status.armedAt === undefined ? '' : ` since ${status.armedAt}`;
@@ -56,13 +65,10 @@ export function print(status: Status): string {
       : [`up to ${mebibytes(reclaimableBytes)} taken back after a panic`]),
   ].join(', ');
   const { images } = status;
-  const room =
-    `images: ${mebibytes(images.neededBytes)} needed after a panic, and up to ${mebibytes(images.tmpfsBytes)} for files ` +
-    `on tmpfs, ${mebibytes(images.freeBytes)} free for ${images.directory}`;
   const isHere = status.state === 'crash world';
   return [
     `${explain[status.state]}${atWork}`,
-    ...(isHere ? [] : [memory, room]),
+    ...(isHere ? [] : [memory, ...roomLines(images)]),
     ...(status.encryptionProblem === undefined ? [] : [status.encryptionProblem]),
     ...(status.lostComputing === undefined ? [] : [status.lostComputing]),
     rules.length === 0 ? 'nothing is protected: otherworld protect' : 'protected, with descendants:',
@@ -72,7 +78,7 @@ export function print(status: Status): string {
       : [`all of it may lose ${status.mayLose.join(', ')} ([losses] of the configuration)`]),
     ...status.ruleProblems,
     ...(status.memoryProblem === undefined ? [] : [status.memoryProblem]),
-    ...(isHere ? [] : [images.problem, images.tmpfsProblem].filter((problem) => problem !== undefined)),
+    ...(isHere ? [] : roomSentences(images)),
   ].join('\n');
 }
 

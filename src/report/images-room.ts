@@ -41,6 +41,22 @@ export function roomOf(free: FreeSpace): ImagesRoom {
   };
 }
 
+/**
+ * What is left for further images.
+ * @param first what there was before the first
+ * @param free what is free now
+ * @param writtenBytes of those that were written since: btrfs does not count what is not on the disk yet
+ */
+export function roomLeft(first: ImagesRoom, free: FreeSpace, writtenBytes: number): ImagesRoom {
+  const keptBytes = first.bytes - first.bytesForImages;
+  const keptFiles = first.files === undefined ? 0 : first.files - first.filesForImages;
+  return {
+    ...free,
+    bytesForImages: Math.max(0, Math.min(free.bytes - keptBytes, first.bytesForImages - writtenBytes)),
+    filesForImages: (free.files ?? Number.POSITIVE_INFINITY) - keptFiles,
+  };
+}
+
 /** What there is for images in `images.directory` now, or in one below it. Throws the error of statfs(2). */
 export function imagesRoom(directory: string): ImagesRoom {
   return roomOf(freeSpace(directory));

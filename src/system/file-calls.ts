@@ -87,3 +87,19 @@ export function openBelow(directoryFd: number, path: string, flags: number): num
   how.writeBigUInt64LE(BigInt(resolve.noMagicLinks | resolve.noSymlinks | resolve.beneath), 16);
   return checked('openat2', openat2(SYS_openat2, directoryFd, path, how, how.length));
 }
+
+const SYNC_FILE_RANGE_WAIT_BEFORE = 1;
+
+const syncFileRange = libcFunction<[fd: number, offset: number, length: number, flags: number]>(
+  'int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)',
+);
+
+/**
+ * Waits for the writing of an open file to its disk that is under way, begins none, and tells whether some
+ * failed (sync_file_range(2)). A file that is opened anew is told of an error that nobody has been told of
+ * (errseq_sample(), lib/errseq.c), as long as the kernel has kept its inode in memory.
+ * @throws SystemCallError with what the disk or the file system said: ENOSPC, EIO
+ */
+export function waitForWriteBack(fd: number): void {
+  checked('sync_file_range', syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE));
+}

@@ -18,12 +18,27 @@ export interface FreeSpace {
 type Statfs = Pick<StatsFs, 'type' | 'bsize' | 'blocks' | 'bfree' | 'bavail' | 'files' | 'ffree'>;
 
 /**
+ * Blocks that ext4 keeps for itself, from root as well: 2 % of all, at most these
+ * (ext4_calculate_resv_clusters(), fs/ext4/super.c).
+ */
+const EXT4_OWN = { share: 0.02, blocks: 4096 };
+
+/**
  * What root can write to a file system. ext2, ext3 and ext4 keep blocks for root, which `f_bavail` leaves out
  * (ext4_statfs, fs/ext4/super.c). On others root gets no more than anybody, and what `f_bfree` has besides is
  * the file system's own (btrfs_statfs, fs/btrfs/super.c).
  */
-export function freeOf({ type, bsize, bfree, bavail, files, ffree }: Statfs): Omit<FreeSpace, 'directory'> {
-  const blocks = type === EXT_MAGIC ? bfree : bavail;
+export function freeOf({
+  type,
+  bsize,
+  blocks: all,
+  bfree,
+  bavail,
+  files,
+  ffree,
+}: Statfs): Omit<FreeSpace, 'directory'> {
+  const own = Math.min(Math.ceil(all * EXT4_OWN.share), EXT4_OWN.blocks);
+  const blocks = type === EXT_MAGIC ? Math.max(0, bfree - own) : bavail;
   // A file system that makes inodes as it needs them says that it has none, and none free.
   return { bytes: blocks * bsize, files: files === 0 ? undefined : ffree, type };
 }

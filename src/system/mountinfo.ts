@@ -1,5 +1,7 @@
 /** A mount, as a line of /proc/PID/mountinfo tells of it (proc(5)). */
 export interface MountEntry {
+  /** Its number, as in `mnt_id` of /proc/PID/fdinfo; no two mounts have the same one at a time. */
+  readonly id: string;
   /** `MAJOR:MINOR` of the file system. */
   readonly device: string;
   /** What of the file system is mounted. */
@@ -30,9 +32,9 @@ export function mountEntries(mountinfo: string): MountEntry[] {
     .filter(Boolean)
     .map((line) => {
       const [mount = '', fileSystem = ''] = line.split(' - ');
-      const [, , device = '', root = '', path = ''] = mount.split(' ');
+      const [id = '', , device = '', root = '', path = ''] = mount.split(' ');
       const [type = ''] = fileSystem.split(' ');
-      return { device, root: mountText(root), path: mountText(path), type };
+      return { id, device, root: mountText(root), path: mountText(path), type };
     });
 }
 

@@ -5,7 +5,9 @@ import { describeArmed } from '../../src/cli/arm.ts';
 import { isWell, namesOf, print } from '../../src/cli/status.ts';
 import { defaultConfig } from '../../src/config/config.ts';
 
-const NO_PROBLEM = { problem: undefined, tmpfsProblem: undefined };
+const NO_PROBLEM = {
+  ...{ problem: undefined, tmpfsProblem: undefined, rateProblem: undefined, unknown: undefined },
+};
 const LOST = 'processes that compute on a CPU at a panic would be lost: the processor has no XSAVE';
 
 test('protected processes of one name are told apart by what they were started with', () => {
@@ -54,6 +56,10 @@ test('status says in one line which computing processes would be lost, and nothi
   const lost: Status = { ...status, images: { ...status.images, tmpfsProblem: 'files would be lost' } };
   assert.equal(print(lost), ['armed for 6.12.0', memory, protection, 'files would be lost'].join('\n'));
   assert.ok(isWell(lost));
+  const sizes = { neededBytes: undefined, tmpfsBytes: undefined, freeBytes: undefined };
+  const unknown: Status = { ...status, images: { ...status.images, ...sizes, unknown: 'cannot be told' } };
+  const without = [memory.split('\n')[0], protection, 'cannot be told'];
+  assert.equal(print(unknown), ['armed for 6.12.0', ...without].join('\n'));
 });
 
 test('arm says in one line which computing processes would be lost, and nothing if none', () => {

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { captureTmpfs, type PidFile } from '../../capture/tmpfs-files.ts';
 import type { Config } from '../../config/schema.ts';
 import { ImageDirectory, writePreparation } from '../../criu/images/index.ts';
-import { type Preparation, readPreparation } from '../../criu/restore/index.ts';
-import type { FileToMake, TmpfsFiles } from '../../model/file.ts';
+import { type Preparation, readPreparation, writeBackProblems } from '../../criu/restore/index.ts';
+import type { ExtendedAttribute, FileToMake, TmpfsFiles } from '../../model/file.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import { type ImagesRoom, imagesRoom } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
@@ -76,8 +76,41 @@ export function contentBytes({ runs }: FileToMake): number {
   return runs.pages * PAGE_SIZE;
 }
 
+/** Of `preparation.json`, with numbers at their longest and the words around them. */
+const ENTRY_BYTES = 640;
+const ATTRIBUTE_BYTES = 48;
+
+/** What is written of a file besides its content, at most; and of a directory or another name. */
+function entryBytes(one: {
+  readonly path: string;
+  readonly attributes?: readonly ExtendedAttribute[];
+}): number {
+  const { path, attributes = [], ...others } = one;
+  const second = 'target' in others ? others.target : 'of' in others ? others.of : '';
+  return attributes.reduce(
+    (sum, { name, value }) => sum + ATTRIBUTE_BYTES + jsonBytes(name) + 4 * Math.ceil(value.length / 3),
+    ENTRY_BYTES + jsonBytes(path) + jsonBytes(String(second)),
+  );
+}
+
+function jsonBytes(text: string): number {
+  return Buffer.byteLength(JSON.stringify(text));
+}
+
+/** What `preparation.json` takes of these, at most. */
+export function preparationBytes({
+  directoriesToMake,
+  filesToMake,
+  symlinksToMake,
+  namesToMake,
+}: TmpfsFiles): number {
+  const all = [...directoriesToMake, ...filesToMake, ...symlinksToMake, ...namesToMake];
+  return all.reduce((sum, one) => sum + entryBytes(one), 0);
+}
+
 /**
- * The smallest files first, so that as many as possible are kept.
+ * The smallest files first, so that as many as possible are kept; before them what has no content:
+ * directories and other names.
  * @param room what the images have left free
  */
 export function withinLimit(
@@ -87,14 +120,22 @@ export function withinLimit(
 ): { files: TmpfsFiles; problems: string[] } {
   const allowed = maxMebibytes * 2 ** 20;
   let kept = 0;
+  let written = preparationBytes({ ...files, filesToMake: [] });
   const problems: string[] = [];
+  if (written > bytesForImages) {
+    const count = files.directoriesToMake.length + files.symlinksToMake.length + files.namesToMake.length;
+    const all = `${count} directories and names, and ${files.filesToMake.length} files`;
+    const none = { directoriesToMake: [], filesToMake: [], symlinksToMake: [], namesToMake: [] };
+    return { files: none, problems: [`${all}: no room for them in ${directory}`] };
+  }
   const filesToMake = files.filesToMake
     .toSorted((a, b) => contentBytes(a) - contentBytes(b))
     .filter((file) => {
       kept += contentBytes(file);
+      written += contentBytes(file) + entryBytes(file);
       if (kept > allowed) {
         problems.push(`${file.path}: more than tmpfs.max-mebibytes (${maxMebibytes}) in all`);
-      } else if (kept > bytesForImages) {
+      } else if (written > bytesForImages) {
         problems.push(`${file.path}: no room for it in ${directory}`);
       } else return true;
       return false;
@@ -147,6 +188,7 @@ export function makeTmpfs(
   for (const file of files) make(file.path, memoryOf(file), () => makeFile(directory, file));
   for (const one of symlinks) make(one.path, NAME_BYTES, () => makeSymlink(one));
   for (const one of names) make(one.path, NAME_BYTES, () => makeName(one));
+  problems.unshift(...writeBackProblems(directory));
   noteProblems(problems, report);
   if (problems.length === 0 ? keep === 'always' : keep !== 'never') {
     if (problems.length > 0) report.notes.push(`what did not come back of tmpfs is in ${directory}`);

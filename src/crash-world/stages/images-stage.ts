@@ -10,10 +10,10 @@ import {
   type ProcedurePlan,
   writeImages,
 } from '../../criu/images/index.ts';
-import { readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
+import { PinnedImages, readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import { endGroupImages, groupDirectory, makeImagesDirectory } from '../../report/images.ts';
-import { imagesRoom, roomProblem } from '../../report/images-room.ts';
+import { type ImagesRoom, imagesRoom, roomLeft, roomProblem } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
 import { freeSpace } from '../../system/free-space.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
@@ -44,6 +44,9 @@ export interface ImagedGroup {
   readonly plans: readonly ProcedurePlan[];
 }
 
+/** What was written, until it is known what became of it. */
+export const pinned = new PinnedImages();
+
 /** Ends the images of a group of which it is known what became of it: they are not needed any more. */
 export type EndImages = (group: ImagedGroup, isRestored: boolean) => void;
 
@@ -52,6 +55,7 @@ export function endImagesOf({ manifest, place, report }: Work): EndImages {
   const { keep } = manifest.config.images;
   const incident = join(place.incidents, place.id);
   return ({ group, directory }, isRestored) => {
+    pinned.release(directory);
     const problems = endGroupImages(dirname(directory), group.id, incident, { keep, isRestored });
     report.notes.push(...problems);
   };
@@ -81,28 +85,60 @@ export function imageGroups(
   occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
   report: IncidentReport,
 ): ImagedGroup[] {
-  const sizes = new Map(groups.map((group) => [group, imagesSize(group).bytes]));
-  const bySize = groups.toSorted((a, b) => sizes.get(a)! - sizes.get(b)!);
+  const sizes = new Map(groups.map((group) => [group, sizeOf(group)]));
+  const bySize = groups.toSorted((a, b) => (sizes.get(a)! < sizes.get(b)! ? -1 : 1));
+  const room = new RoomLeft(images);
   const written = new Map(
-    bySize.map((group) => [group, imageGroup(kernel, group, images, occasion, report)] as const),
+    bySize.map((group) => [group, imageGroup(kernel, group, room, occasion, report)] as const),
   );
   return groups.flatMap((group) => written.get(group) ?? []);
+}
+
+/** One that cannot be counted is the last, and its own problem. */
+function sizeOf(group: ProcessGroup): number {
+  try {
+    return imagesSize(group).bytes;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+/** The room in the directory of the images. What is kept for others is told once, before the first. */
+class RoomLeft {
+  readonly images: string;
+  #first: ImagesRoom | undefined;
+  writtenBytes = 0;
+
+  constructor(images: string) {
+    this.images = images;
+  }
+
+  /** Throws the error of statfs(2). */
+  now(): ImagesRoom {
+    this.#first ??= imagesRoom(this.images);
+    return roomLeft(this.#first, freeSpace(this.images), this.writtenBytes);
+  }
 }
 
 function imageGroup(
   kernel: Kernel,
   group: ProcessGroup,
-  images: string,
+  room: RoomLeft,
   occasion: { readonly id: string; readonly panicTimeNanoseconds: bigint },
   report: IncidentReport,
 ): ImagedGroup | undefined {
+  const { images } = room;
   const directory = groupDirectory(images, group.id);
   try {
     const applied = applyCrashProcedures(group, captureCrashProcedures(kernel, group), occasion);
-    const problem = roomProblem(imagesSize(applied.group), imagesRoom(images));
+    // What may be needed besides is found out by writing: it is removed if it does not fit.
+    const { leastBytes, files } = imagesSize(applied.group);
+    const problem = roomProblem({ bytes: leastBytes, files }, room.now());
     if (problem !== undefined) throw new NoRoomError(problem);
     const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
     keepWithoutProcedures(group, applied.plans, directory);
+    room.writtenBytes += pagesBytes;
+    pinned.pin(directory);
     notePlans(report, applied.plans);
     noteRestorePlan(report, applied.group, directory);
     return { group: applied.group, directory, pagesBytes, plans: applied.plans };
@@ -112,6 +148,7 @@ function imageGroup(
       error instanceof NoRoomError
         ? `its images ${error.message}`
         : `its images could not be written: ${messageWithCauses(error)} (${freeMebibytes(images)} MiB are free in ${images})`;
+    pinned.release(directory);
     rmSync(directory, { recursive: true, force: true });
     concludeGroup(report, group.id, 'failed', [why]);
     return undefined;

@@ -115,8 +115,8 @@ function writePages(
   writeBatch();
 }
 
-/** Stores of address spaces that have no overrides, by the id of it or of what it copies. */
-export type PrivateStores = Map<number, { readonly pagesId: number; readonly shape: string }>;
+/** Stores (`pages_id`) of address spaces that have no overrides, by `storeKey`. */
+export type PrivateStores = Map<string, number>;
 
 /** Tells two address spaces apart that have not the same private areas, with as many pages in each. */
 function shapeOf({ vmas }: AddressSpace): string {
@@ -146,14 +146,11 @@ export function writePrivatePages(
   memory: AddressSpace,
   stores: PrivateStores = new Map(),
 ): void {
-  const isWhole = (memory.overrides ?? []).length === 0;
-  const shape = shapeOf(memory);
-  const id = originalOf(memory);
-  const original = isWhole ? stores.get(id) : undefined;
-  const known = original?.shape === shape ? original.pagesId : undefined;
+  const key = storeKey(memory);
+  const known = key === undefined ? undefined : stores.get(key);
   const store = known === undefined ? images.newPages() : { pagesId: known, store: undefined };
   writePages(source, images.image('pagemap', pid), store, privatePieces(memory));
-  if (isWhole) stores.set(id, { pagesId: store.pagesId, shape });
+  if (key !== undefined) stores.set(key, store.pagesId);
 }
 
 /** The same for the pages of a shared memory, in `pagemap-shmem-SHMID.img`, as far as `sizeBytes`. */

@@ -9,6 +9,8 @@ import { isPrivate } from './vma.ts';
 /** What images take of a file system. */
 export interface ImagesSize {
   readonly bytes: number;
+  /** What of it is sure: the pages themselves. */
+  readonly leastBytes: number;
   /** Files and directories. */
   readonly files: number;
 }
@@ -20,6 +22,8 @@ export interface ImagesSize {
 const ENTRY_BYTES = 24;
 /** A descriptor with its file, an area, a thread: none of their entries is longer, but for paths. */
 const PIECE_BYTES = 512;
+/** How often a path is among the images, at most: the file, its check, its plan, with its escapes. */
+const PATH_COPIES = 6;
 /** Registers of a thread in `core-TID.img`, with all that XSAVE may hold, and the file's last block. */
 const THREAD_BYTES = 32 << 10;
 /** Files of each process, and of each group, most of a block or two. */
@@ -55,18 +59,32 @@ function queueBytes(file: OpenFile): number {
   return unread.bytes + unacknowledged.bytes;
 }
 
+function pathBytes(file: OpenFile): number {
+  return 'path' in file ? PATH_COPIES * Buffer.byteLength(file.path) : 0;
+}
+
+function ringBytes(file: OpenFile): number {
+  return file.type === 'io-uring' ? bytesOf(file.rings) + bytesOf(file.entries) : 0;
+}
+
+/** Whether it has a file of its own among the images: a connection with its queues, the memory of a ring. */
+function hasOwnImage(file: OpenFile): boolean {
+  return file.type === 'io-uring' || (file.type === 'inet' && file.connection !== undefined);
+}
+
 function contentBytes({ ghosts, filesToMake, pipes, files }: GroupFiles): number {
   return (
     sum(ghosts, ({ runs, onDisk }) => bytesOf(runs) + onDiskBytes(onDisk)) +
     sum(filesToMake, ({ runs }) => bytesOf(runs)) +
     sum(pipes, ({ dataBytes }) => dataBytes) +
-    sum(files, queueBytes)
+    sum(files, queueBytes) +
+    sum(files, ringBytes)
   );
 }
 
 /**
- * What `writeImages` would write for a group, told from the model alone: no page is looked at. The pages are
- * exact. What is written besides them is taken as more than it is.
+ * What `writeImages` would write for a group, told from the model alone: no page is looked at. What is
+ * written besides the pages is taken as more than it is: by some thousandths, of pages side by side.
  */
 export function imagesSize(group: ProcessGroup): ImagesSize {
   const { processes, sharedMemory, segments, messageQueues, files } = group;
@@ -81,15 +99,22 @@ export function imagesSize(group: ProcessGroup): ImagesSize {
     threads +
     2 * sharedMemory.length +
     files.ghosts.length +
-    files.filesToMake.length;
+    files.filesToMake.length +
+    files.files.filter(hasOwnImage).length;
+  const shared = [...sharedMemory, ...segments];
+  const pages =
+    sum(stored.values(), ({ vmas }) => sum(vmas.filter(isPrivate), ({ runs }) => runs.pages)) +
+    sum(shared, ({ runs }) => runs.pages);
   return {
     files: fileCount,
+    leastBytes: pages * PAGE_SIZE,
     bytes:
       sum(stored.values(), privateBytes) +
-      sum([...sharedMemory, ...segments], ({ runs }) => bytesOf(runs)) +
+      sum(shared, ({ runs }) => bytesOf(runs)) +
       sum(messageQueues, ({ messages }) => sum(messages, ({ bytes }) => bytes)) +
       contentBytes(files) +
       THREAD_BYTES * threads +
+      sum(files.files, pathBytes) +
       PIECE_BYTES * (areas + descriptors + files.files.length) +
       FILE_BYTES * fileCount,
   };

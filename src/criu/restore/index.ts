@@ -19,3 +19,4 @@ export {
 } from './restore.ts';
 export { killAllOf, moveTo } from './restore-cgroup.ts';
 export type { Inside } from './run-criu.ts';
+export { PinnedImages, writeBackProblems } from './write-back.ts';

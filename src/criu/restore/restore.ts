@@ -20,6 +20,7 @@ import { GroupResources } from './resources.ts';
 import { RestoreCgroup } from './restore-cgroup.ts';
 import { readErrors, reasonOf } from './restore-log.ts';
 import { type CriuOptions, runCriu } from './run-criu.ts';
+import { type LookAtWriteBack, writeBackProblems } from './write-back.ts';
 
 /** It waits for nothing but a processor. */
 const ROOT_MILLISECONDS = 60_000;
@@ -43,6 +44,8 @@ export interface RestoreOptions extends CriuOptions {
   readonly mayEnd?: ReadonlySet<number>;
   /** See `GroupToRestore`. */
   readonly unit?: string;
+  /** Looks at one image file; see `writeBackProblems`. */
+  readonly waitForWriteBack?: LookAtWriteBack;
 }
 
 /** Nothing is left of the group. */
@@ -158,7 +161,8 @@ export async function holdImages(
     const notes = [...applyLateSettings(plan), ...(await restoreSignals(plan.signals, cgroup))];
     breakConnections(plan.brokenConnections);
     setPressureTriggers(plan.pressureTriggers);
-    const wrong = resources.ready();
+    // All that is read of the images has been read.
+    const wrong = [...writeBackProblems(directory, options.waitForWriteBack), ...resources.ready()];
     if (wrong[0] !== undefined) return await fail(wrong[0], wrong);
     const took = { criu, all: seconds() };
     return heldGroup({ plan, cgroup, resources, notes, seconds: took, mayEnd: options.mayEnd }, end);

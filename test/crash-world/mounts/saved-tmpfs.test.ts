@@ -17,6 +17,7 @@ import { after, beforeEach, suite, test } from 'node:test';
 import {
   makeTmpfs,
   noteStalePidFiles,
+  preparationBytes,
   withinLimit,
   withoutThoseOf,
 } from '../../../src/crash-world/mounts/saved-tmpfs.ts';
@@ -165,13 +166,37 @@ suite('files on tmpfs', () => {
 
   test('of more than the images have left free the smallest are kept, and the others named', () => {
     const filesToMake = [file('c', 1, 2 ** 20), file('a', 1, 4096), file('b', 1, 2 ** 20 - 4096)];
-    const room = { bytesForImages: 2 ** 20, directory: '/images' };
+    const room = { bytesForImages: 2 ** 20 + 4096, directory: '/images' };
     const { files, problems } = withinLimit({ ...none, filesToMake }, 1024, room);
     assert.deepEqual(
       files.filesToMake.map(({ path }) => path.at(-1)),
       ['a', 'b'],
     );
     assert.match(problems.join(), /c: no room for it in \/images$/);
+  });
+
+  test('take room for their names and attributes as well, also if they are empty', () => {
+    const attributes = [{ name: 'user.x', value: Buffer.alloc(3000, 255) }];
+    const deep = 'd'.repeat(200);
+    const many = Array.from({ length: 500 }, (_, i) => ({ ...file(`${deep}\u0001${i}`, 0, 0), attributes }));
+    const files = {
+      directoriesToMake: [{ path: join(place, deep), mode: 0o1711, ...own, attributes }],
+      filesToMake: many,
+      symlinksToMake: [{ path: join(place, 'link'), target: '\u0001'.repeat(900), ...own }],
+      namesToMake: [{ path: join(place, 'other'), of: many[0]!.path }],
+    };
+    const { directory } = saved(files);
+    const written = statSync(join(directory, 'preparation.json')).size;
+    const told = preparationBytes(files);
+    assert.ok(written <= told && told < 1.5 * written, `${written} bytes written, ${told} told`);
+    const half = withinLimit(files, 1024, { bytesForImages: told / 2, directory: '/images' });
+    assert.ok(half.files.filesToMake.length > 200 && half.files.filesToMake.length < 260);
+    assert.ok(preparationBytes(half.files) <= told / 2);
+    const nothing = withinLimit(files, 1024, { bytesForImages: 1000, directory: '/images' });
+    assert.equal(preparationBytes(nothing.files), 0);
+    assert.deepEqual(nothing.problems, [
+      '3 directories and names, and 500 files: no room for them in /images',
+    ]);
   });
 
   test('that do not fit into memory are named and kept, and their names with them; others are made', () => {

@@ -96,6 +96,19 @@ describe('a restore', needsCgroups, () => {
   const reasonOf = ({ restored, ...rest }: HeldGroup | RestoreFailure): string =>
     restored === false && 'reason' in rest ? rest.reason : 'none';
 
+  it('whose images the disk did not take is ended before it runs', async () => {
+    const one = subject(good);
+    const lost = join(one.directory, 'pages-1.img');
+    writeFileSync(lost, 'x');
+    const failed = await one.hold({
+      waitForWriteBack: (path) => {
+        if (path === lost) throw new Error('EIO');
+      },
+    });
+    assert.match(reasonOf(failed), /^the disk did not take all of .*pages-1\.img, .*: EIO$/);
+    assert.ok(!existsSync(one.ran));
+  });
+
   it('runs in a mount namespace that shows neither its images nor its programs', async () => {
     const one = subject(
       `readlink /proc/self/ns/mnt >"$images/namespace"\nls ${tmpdir()} >"$images/seen"\n${good}`,
