@@ -73,6 +73,8 @@ async function prepare(guest: string, { statements, mebibytes }: Sizes): Promise
   await copyFiles(guest, join(import.meta.dirname, 'session.php'), `${guest}:/var/www/html/session.php`);
   await copyFiles(guest, join(import.meta.dirname, 'large-process.py'), `${guest}:/root/large-process.py`);
   const steps = [
+    // Which waits until they are ready; the guest may be booting still.
+    'systemctl start mariadb apache2',
     'install -d -m 1733 /dev/shm/sessions',
     'mariadb --execute "CREATE DATABASE bench"',
     ...PLACES.flatMap((place) => [
