@@ -45,13 +45,13 @@ const lossesOf = (report: IncidentReport): (string | undefined)[] =>
 suite('ends of connections, of which one comes late', { skip: !isInside }, () => {
   for (const address of ['127.0.0.1', '::1'] as const) {
     /** The first end has sent a request in vain, several times, when the second one is made. */
-    const late = async () => {
+    const late = async (seconds = 2) => {
       const { ends, tuple } = await beginEnds(address);
       const kept = leaveUnanswered([tuple]);
       await ends.say('vanish');
       const first = apart(1, reverse(tuple), Number(await ends.say('number')));
       await ends.say('send');
-      for (let i = 0; i < 4; i++) assert.equal(await ends.say('hear'), 'nothing');
+      for (let i = 0; i < 2 * seconds; i++) assert.equal(await ends.say('hear'), 'nothing');
       assert.equal(new TcpEndsNow().isUnanswered(first), true);
       const report = reportOf({ 1: 'restored', 2: 'pending' });
       const path = join(directory, 'apart.json');
@@ -74,9 +74,9 @@ suite('ends of connections, of which one comes late', { skip: !isInside }, () =>
     });
 
     test(`end with a reset if the first one has sent for the last time (${address})`, async () => {
-      const { ends, first, kept, all, report, path } = await late();
+      const { ends, first, kept, all, report, path } = await late(7);
       try {
-        // The first one gives up, and says nothing, when it would send again.
+        // The first one gives up, and says nothing, when it would send again: in five seconds.
         writeFileSync(RETRIES, '1');
         assert.equal(await ends.say('again'), 'again');
         assert.equal(new TcpEndsNow().has(first), true);
