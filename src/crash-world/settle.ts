@@ -11,7 +11,7 @@ import { endNonlocalBind } from '../system/nonlocal-bind.ts';
 import { messageWithCauses } from '../system/thrown.ts';
 import { concludePending } from './incident/process-reports.ts';
 import { renewPidRules } from './processes/renew-rules.ts';
-import { endLonely, groupStates, lonelyEnds, readApartEnds } from './sandbox/apart-connections.ts';
+import { ApartConnections, readApartEnds } from './sandbox/apart-connections.ts';
 import { answerAll } from './sandbox/unanswered.ts';
 import { StageRunner } from './stages/stage-runner.ts';
 import { adoptAll } from './systemd/adopt.ts';
@@ -37,7 +37,7 @@ export async function settle(): Promise<void> {
   report.errors.push(...endNonlocalBind());
   await answerAll().catch((error: unknown) => report.errors.push(messageWithCauses(error)));
   // Nobody else comes back now.
-  await endLonely(lonelyEnds(readApartEnds(report), groupStates(report)), report);
+  await new ApartConnections(readApartEnds(report), report).concluded();
   const runner = new StageRunner(report, save);
   const isNamed = new Set(named.map(({ group }) => group));
   const groups = [...named, ...groupsInScopes(report).filter(({ group }) => !isNamed.has(group))];

@@ -8,7 +8,6 @@ import type { IncidentReport } from '../../report/schema.ts';
 import { endNonlocalBind } from '../../system/nonlocal-bind.ts';
 import { processStat } from '../../system/proc.ts';
 import { readStateFile, replaceFile } from '../../system/state-file.ts';
-import { TcpEndsNow } from '../../system/tcp-ask.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import { concludeGroup, noteRestoreSeconds } from '../incident/process-reports.ts';
 import { noteStalePidFiles } from '../mounts/saved-tmpfs.ts';
@@ -18,14 +17,7 @@ import { isStartedByBoot, startAfresh } from '../systemd/afresh.ts';
 import { type Handover, readHandover, writeHandover } from '../systemd/handover.ts';
 import { show, systemctl } from '../systemd/systemctl.ts';
 import { helperSays } from '../systemd/units.ts';
-import {
-  type ApartEnd,
-  endLonely,
-  type GroupState,
-  groupStates,
-  lonelyEnds,
-  readApartEnds,
-} from './apart-connections.ts';
+import { ApartConnections, readApartEnds } from './apart-connections.ts';
 import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
 import { SANDBOX_MINUTES, sandboxFiles } from './sandbox-units.ts';
 import { answerAll, answerConnections } from './unanswered.ts';
@@ -101,13 +93,13 @@ class SandboxBoot {
   readonly #report: IncidentReport;
   readonly #save: () => void;
   readonly #end = new WaitLimit(ALL_MINUTES * 60_000);
-  readonly #apart: readonly ApartEnd[];
+  readonly #apart: ApartConnections;
 
   constructor(handover: Handover, report: IncidentReport, save: () => void) {
     this.#handover = handover;
     this.#report = report;
     this.#save = save;
-    this.#apart = readApartEnds(report);
+    this.#apart = new ApartConnections(readApartEnds(report), report);
   }
 
   async run(): Promise<void> {
@@ -130,7 +122,7 @@ class SandboxBoot {
         waiting.delete(one.unit);
         // Whatever has become of it: what is there answers by itself.
         for (const { group } of one.groups) answerConnections(group);
-        await endLonely(lonelyEnds(this.#apart, groupStates(this.#report)), this.#report);
+        await this.#apart.decided();
         limit.restart();
         this.#save();
       }
@@ -186,7 +178,7 @@ class SandboxBoot {
     }
     noteHeld(this.#report, result.groups);
     try {
-      await this.#endLonely(result.groups);
+      await this.#apart.beforeRunning(new Set(result.groups.map(({ group }) => group)));
       // Its helper names the main process to systemd; nothing runs until that has it.
       replaceFile(sandboxFiles(one.unit).restored, '');
       const cgroup = await this.#taken(one.unit);
@@ -201,21 +193,6 @@ class SandboxBoot {
       concludeGroup(this.#report, group, 'restored', []);
       this.#endImages(one, group, true);
     }
-  }
-
-  /**
-   * Resets connections of held groups of which the other end has gone meanwhile: its process has ended or
-   * closed it, or its time was over.
-   */
-  async #endLonely(held: HeldUnit['groups']): Promise<void> {
-    const known = groupStates(this.#report);
-    const own = new Set(held.map(({ group }) => group));
-    const stateOf = (group: number): GroupState => (own.has(group) ? 'here' : known(group));
-    const lonely = lonelyEnds(this.#apart, stateOf, new TcpEndsNow());
-    await endLonely(
-      lonely.filter(({ group }) => own.has(group)),
-      this.#report,
-    );
   }
 
   /**

@@ -6,7 +6,7 @@ import { processStat } from '../../system/proc.ts';
 import { concludeGroup, type Selection } from '../incident/process-reports.ts';
 import { noteStalePidFiles, type SavedTmpfs } from '../mounts/saved-tmpfs.ts';
 import type { Candidate } from '../processes/select.ts';
-import { type ApartEnd, endLonely, groupStates, lonelyEnds } from '../sandbox/apart-connections.ts';
+import { ApartConnections, type ApartEnd } from '../sandbox/apart-connections.ts';
 import { writeSandboxDropIn, writeSandboxUnit } from '../sandbox/sandbox-units.ts';
 import { answerConnections } from '../sandbox/unanswered.ts';
 import { planAdoptions, type UnitAdoption } from '../systemd/adoption.ts';
@@ -39,7 +39,7 @@ export const handoverStage = stage({
     const pids = new Set([...restored, ...late].flatMap((group) => group.pids));
     if (savedTmpfs !== undefined) noteStalePidFiles(savedTmpfs, pids, report);
     // Of those that have not come so far that anybody would bring them back.
-    await endLonely(lonelyEnds(apart, groupStates(report)), report);
+    await new ApartConnections(apart, report).decided();
   },
 });
 

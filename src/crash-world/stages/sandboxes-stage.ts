@@ -41,8 +41,8 @@ export function sandboxedOf(
 }
 
 /**
- * Before anybody runs again: who has the other end of one of their connections would be told that nobody is
- * there.
+ * Before anybody runs again: a process that has the other end of a connection of a group that comes later
+ * would be told that nobody is there.
  */
 export const unansweredStep = step({
   name: 'unanswered',

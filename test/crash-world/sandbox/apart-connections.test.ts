@@ -26,7 +26,7 @@ after(() => rmSync(directory, { recursive: true }));
 
 /** Ports of which nobody of this machine has a connection. */
 const end = (group: number, from: number, to: number): ApartEnd => ({
-  ...{ group, pids: [group + 5], other: `PID ${to} (x)` },
+  ...{ group, pids: [group + 5], other: `PID ${to} (x)`, unconfirmed: 1 },
   own: { address: Uint8Array.of(127, 7, 7, 7), port: from },
   peer: { address: Uint8Array.of(127, 7, 7, 7), port: to },
 });
@@ -114,11 +114,17 @@ suite('ends of connections that come back at different times', () => {
       report,
     );
     assert.deepEqual(
-      report.processes.map(({ losses, notes }) => [losses?.length ?? 0, notes]),
+      report.processes.map(({ fate, losses }) => [fate, losses?.map(({ what }) => what)]),
       [
-        [1, []],
         [
-          0,
+          'with-losses',
+          [
+            'the connection to 127.7.7.7:1002 is reset: its other end, that of PID 1002 (x), had ended before ' +
+              'this one was back',
+          ],
+        ],
+        [
+          'with-losses',
           [
             'the connection to 127.7.7.7:1001 had ended before its other end, that of PID 1001 (x), was back: ' +
               'it was closed, or its time was over',
@@ -140,8 +146,8 @@ suite('ends of connections that come back at different times', () => {
       const own = { address: local, port: client.localPort ?? 0 };
       const peer = { address: local, port: address.port };
       const both: ApartEnd[] = [
-        { group: 1, pids: [6], other: 'PID 7 (x)', own, peer },
-        { group: 2, pids: [7], other: 'PID 6 (x)', own: peer, peer: own },
+        { group: 1, pids: [6], other: 'PID 7 (x)', own, peer, unconfirmed: 1 },
+        { group: 2, pids: [7], other: 'PID 6 (x)', own: peer, peer: own, unconfirmed: 1 },
       ];
       const report = reportOf({ 1: 'restored', 2: 'restored' });
       // As if the list had lacked the second one.

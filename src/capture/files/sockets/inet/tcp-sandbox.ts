@@ -1,4 +1,6 @@
-import { inetSock } from '../../../../linux/inet.ts';
+import { inetFlag, inetSock } from '../../../../linux/inet.ts';
+import { ipv6Flag, ipv6PinfoOf } from '../../../../linux/ipv6.ts';
+import { netStruct } from '../../../../linux/net-namespace.ts';
 import { type Sock, sockFlag, sockStruct, tcpState } from '../../../../linux/sock.ts';
 import { type TcpSock, tcpSettings, tcpSock } from '../../../../linux/tcp.ts';
 import { isLoopbackAddress } from '../../../../system/ip-address.ts';
@@ -9,9 +11,9 @@ import { Connections, type Ends, endsOf } from './tcp-ends.ts';
 
 /**
  * How long the end of a connection that comes back first has to wait for the other one: as long as a system
- * takes to boot up to a service. An end that would give up before, by what its program has set, is not kept.
- * What the system sets for all (net.ipv4.tcp_retries2: a quarter of an hour, if nobody has changed it) is not
- * known before. An end that gives up all the same is found when the other one is there.
+ * takes to boot up to a service. An end that would give up before, by what its program has set or its system
+ * for all (what was set when the kernel died is set again in the boot), is not kept. An end that gives up all
+ * the same is found when the other one is there.
  */
 const WAIT_SECONDS = 120;
 /** net.ipv4.tcp_keepalive_time, _intvl and _probes, as the kernel has them (tcp(7)). */
@@ -35,15 +37,26 @@ export function areApart(
   return context.isSandboxed(all) && new Set(all.map(({ pid }) => context.namespaceOf(pid))).size > 1;
 }
 
+/** TCP_RTO_MIN and TCP_RTO_MAX (include/net/tcp.h), in seconds. */
+const [SHORTEST, LONGEST] = [0.2, 120] as const;
+
 /**
- * Seconds after which an end gives up that gets no answer, and by what; undefined if nothing of its own says
- * so.
+ * Seconds after which an end gives up for which the system has so many tries, at the earliest
+ * (tcp_model_timeout(), net/ipv4/tcp_timer.c): the time between two of them doubles.
  */
+export function secondsOfRetries(retries: number): number {
+  const doubled = Math.min(retries, Math.floor(Math.log2(LONGEST / SHORTEST)));
+  return (2 ** (doubled + 1) - 1) * SHORTEST + (retries - doubled) * LONGEST;
+}
+
+/** Seconds after which an end gives up that gets no answer, and by what. */
 export function patienceOf(
   tcp: { readonly userTimeout: number },
+  retries: number,
   isKeptAlive: boolean,
   settings: Pick<ReturnType<typeof tcpSettings>, 'keepIdleSeconds' | 'keepIntervalSeconds' | 'keepCount'>,
-): { readonly seconds: number; readonly by: string } | undefined {
+): { readonly seconds: number; readonly by: string } {
+  const all = { seconds: secondsOfRetries(retries), by: 'net.ipv4.tcp_retries2' };
   const user = tcp.userTimeout === 0 ? [] : [{ seconds: tcp.userTimeout / 1000, by: 'TCP_USER_TIMEOUT' }];
   const {
     keepIdleSeconds: idle = KEEPALIVE.idleSeconds,
@@ -51,14 +64,25 @@ export function patienceOf(
     keepCount: count = KEEPALIVE.count,
   } = settings;
   const kept = isKeptAlive ? [{ seconds: idle + interval * count, by: 'SO_KEEPALIVE' }] : [];
-  return [...user, ...kept].toSorted((a, b) => a.seconds - b.seconds)[0];
+  return [...user, ...kept].reduce((least, one) => (one.seconds < least.seconds ? one : least), all);
+}
+
+function hasErrors(kernel: Kernel, sock: Sock): boolean {
+  const inet = kernel.bind(inetSock).at(sock.address);
+  const six = ipv6PinfoOf(kernel, inet);
+  return (
+    inetFlag(kernel, inet, 'recverr') || (six !== undefined && ipv6Flag(kernel, inet, six, 'recverr') === 1)
+  );
 }
 
 /** Why an end cannot wait for the other one, of one that may be the first of the two. */
 function impatience(kernel: Kernel, sock: Sock, tcp: TcpSock): string | undefined {
   const isKeptAlive = sockFlag(kernel, sock, 'keepOpen');
-  const patience = patienceOf(tcp, isKeptAlive, tcpSettings(kernel, tcp));
-  if (patience === undefined || patience.seconds >= WAIT_SECONDS) return undefined;
+  // It would take the word that it is to send again for an error of its own.
+  if (hasErrors(kernel, sock)) return 'has errors of the network told to it (IP_RECVERR)';
+  const { tcpRetries2 } = kernel.bind(netStruct).at(sock.net);
+  const patience = patienceOf(tcp, tcpRetries2, isKeptAlive, tcpSettings(kernel, tcp));
+  if (patience.seconds >= WAIT_SECONDS) return undefined;
   return `gives up after ${Math.round(patience.seconds)} s without an answer (${patience.by})`;
 }
 
