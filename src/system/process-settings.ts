@@ -40,7 +40,7 @@ export function setLimit(pid: number, resource: number, { soft, hard }: Resource
 }
 
 /** include/uapi/asm-generic/resource.h */
-const RLIMIT_NOFILE = 7;
+export const RLIMIT_NOFILE = 7;
 /** Open files that come and go besides those that a step needs. */
 const OTHER_FILES = 256;
 

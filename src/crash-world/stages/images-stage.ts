@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { captureCrashProcedures } from '../../capture/crash-procedure.ts';
 import {
@@ -12,7 +11,7 @@ import {
 } from '../../criu/images/index.ts';
 import { PinnedImages, readPreparation, readRestorePlan } from '../../criu/restore/index.ts';
 import type { ProcessGroup } from '../../model/group.ts';
-import { endGroupImages, groupDirectory, makeImagesDirectory } from '../../report/images.ts';
+import { endGroupImages, groupDirectory, makeImagesDirectory, removeTree } from '../../report/images.ts';
 import { type ImagesRoom, imagesRoom, roomLeft, roomProblem } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
 import { freeSpace } from '../../system/free-space.ts';
@@ -138,25 +137,49 @@ function imageGroup(
     const { pagesBytes } = writeImages(applied.group, contentOf(kernel), directory);
     keepWithoutProcedures(group, applied.plans, directory);
     room.writtenBytes += pagesBytes;
-    pinned.pin(directory);
+    pin(directory, group.id, report);
     notePlans(report, applied.plans);
     noteRestorePlan(report, applied.group, directory);
     return { group: applied.group, directory, pagesBytes, plans: applied.plans };
   } catch (error) {
     console.error(error);
+    // What is left of it takes the room of others.
+    const left = removed(directory);
     const why =
       error instanceof NoRoomError
         ? `its images ${error.message}`
-        : `its images could not be written: ${messageWithCauses(error)} (${freeMebibytes(images)} MiB are free in ${images})`;
-    pinned.release(directory);
-    rmSync(directory, { recursive: true, force: true });
-    concludeGroup(report, group.id, 'failed', [why]);
+        : `its images could not be written: ${messageWithCauses(error)} (${sayFree(images)})`;
+    concludeGroup(report, group.id, 'failed', [why, ...left]);
     return undefined;
   }
 }
 
-function freeMebibytes(directory: string): number {
-  return Math.floor(freeSpace(directory).bytes / 2 ** 20);
+/** Without it, it is only less sure that a group is not restored from what its disk did not take. */
+function pin(directory: string, group: number, report: IncidentReport): void {
+  try {
+    pinned.pin(directory);
+  } catch (error) {
+    report.notes.push(`the images of group ${group} are not kept open: ${messageWithCauses(error)}`);
+  }
+}
+
+/** @returns why the images of a group that failed are still there; a sentence, or none */
+function removed(directory: string): string[] {
+  try {
+    pinned.release(directory);
+    removeTree(directory);
+    return [];
+  } catch (error) {
+    return [`${directory} cannot be removed: ${messageWithCauses(error)}`];
+  }
+}
+
+function sayFree(directory: string): string {
+  try {
+    return `${Math.floor(freeSpace(directory).bytes / 2 ** 20)} MiB are free in ${directory}`;
+  } catch (error) {
+    return `what is free in ${directory} cannot be told: ${messageWithCauses(error)}`;
+  }
 }
 
 /** Enters what the restore will do besides what CRIU does. */

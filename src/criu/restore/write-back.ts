@@ -1,6 +1,7 @@
 import { closeSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitForWriteBack } from '../../system/file-calls.ts';
+import { limitOf, RLIMIT_NOFILE } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { openImage } from './open-image.ts';
 
@@ -45,22 +46,58 @@ export function writeBackProblems(directory: string, look: LookAtWriteBack = loo
 
 /** Of smaller files there may be thousands: what became of them is seen when they are opened anew. */
 const PINNED_BYTES = 64 << 10;
+/** A descriptor each: all others need theirs. */
+const MOST_PINNED = 1024;
+const PINNED_SHARE = 0.25;
+
+interface Pinned {
+  readonly fd: number;
+  readonly directory: string;
+  readonly path: string;
+  readonly bytes: number;
+}
 
 /**
- * Keeps the large files of directories of images open, so that the kernel does not forget their inodes, and
- * with them that they could not be written, when it needs memory.
+ * Keeps the largest files of directories of images open, so that the kernel does not forget their inodes, and
+ * with them that they could not be written, when it needs memory. Of those that are not kept open that is
+ * seen as long as the kernel has not forgotten them.
  */
 export class PinnedImages {
-  readonly #open = new Map<string, readonly number[]>();
+  #open: Pinned[] = [];
 
+  /**
+   * Closes smaller files of any directory for larger ones. If it throws, none of this directory is kept open.
+   */
   pin(directory: string): void {
-    const large = filesIn(directory).filter((path) => lstatSync(path).size >= PINNED_BYTES);
-    this.#open.set(directory, large.map(openImage));
+    try {
+      this.#pin(directory);
+    } catch (error) {
+      this.release(directory);
+      throw error;
+    }
+  }
+
+  #pin(directory: string): void {
+    const most = Math.min(MOST_PINNED, Math.floor(Number(limitOf(0, RLIMIT_NOFILE).soft) * PINNED_SHARE));
+    const large = filesIn(directory)
+      .map((path) => ({ directory, path, bytes: lstatSync(path).size }))
+      .filter(({ bytes }) => bytes >= PINNED_BYTES);
+    const wanted: (Pinned | Omit<Pinned, 'fd'>)[] = [...this.#open, ...large]
+      .toSorted((a, b) => b.bytes - a.bytes)
+      .slice(0, most);
+    const kept = new Set(wanted);
+    this.#keep((one) => kept.has(one));
+    for (const one of wanted) if (!('fd' in one)) this.#open.push({ ...one, fd: openImage(one.path) });
   }
 
   /** To be called before they are removed: what is open takes its room until it is closed. */
   release(directory: string): void {
-    for (const fd of this.#open.get(directory) ?? []) closeSync(fd);
-    this.#open.delete(directory);
+    this.#keep((one) => one.directory !== directory);
+  }
+
+  #keep(isKept: (one: Pinned) => boolean): void {
+    const closed = this.#open.filter((one) => !isKept(one));
+    this.#open = this.#open.filter(isKept);
+    for (const { fd } of closed) closeSync(fd);
   }
 }

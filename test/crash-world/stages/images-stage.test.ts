@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -10,6 +19,7 @@ import { imageGroups, pinned } from '../../../src/crash-world/stages/images-stag
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
 import { reportSchema } from '../../../src/report/schema.ts';
+import { limitOf, RLIMIT_NOFILE, setLimit } from '../../../src/system/process-settings.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import type { PhysicalRange } from '../../../src/vmcore/physical.ts';
 import { areaOf, groupOf, memoryOf, processOf } from '../../criu/processes.ts';
@@ -145,5 +155,41 @@ suite('where there is not room for the images of all', { skip: !mayMount && 'no 
       /^its images could not be written: .*pages-1\.img: ENOSPC.*\(\d+ MiB are free in .*small\/images\)$/,
     );
     assert.match(adviceFor(reasons.get(901) ?? '') ?? '', /^make room there/);
+  });
+});
+
+suite('where descriptors are few', () => {
+  const occasion = { id: 'x', panicTimeNanoseconds: 0n };
+  const one = groupWith(800, 16);
+  const many = groupOf(Array.from({ length: 380 }, (_, i) => groupWith(1000 + i, 17).processes[0]!));
+
+  function image(name: string, kernel: Kernel): number[] {
+    const before = limitOf(0, RLIMIT_NOFILE);
+    const images = join(directory, name);
+    mkdirSync(images);
+    setLimit(0, RLIMIT_NOFILE, { ...before, soft: 400n });
+    try {
+      const imaged = imageGroups(kernel, [many, one], images, occasion, emptyReport());
+      for (const { directory } of imaged) pinned.release(directory);
+      return imaged.map(({ group }) => group.id);
+    } finally {
+      setLimit(0, RLIMIT_NOFILE, before);
+    }
+  }
+
+  test('groups with more files than these are written', () => {
+    assert.deepEqual(image('many-files', kernelOf(writeZeros)), [1000, 800]);
+  });
+
+  test('and none is left, nothing is thrown', () => {
+    const taken: number[] = [];
+    const takeAll = (): number => {
+      for (;;) taken.push(openSync('/dev/null', 'r'));
+    };
+    try {
+      assert.deepEqual(image('no-files', kernelOf(takeAll)), []);
+    } finally {
+      for (const fd of taken) closeSync(fd);
+    }
   });
 });

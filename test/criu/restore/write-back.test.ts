@@ -1,11 +1,21 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { PinnedImages, writeBackProblems } from '../../../src/criu/restore/write-back.ts';
 import { SystemCallError } from '../../../src/system/errno.ts';
+import { limitOf, RLIMIT_NOFILE, setLimit } from '../../../src/system/process-settings.ts';
 
 const MIB = 2 ** 20;
 const scratch = mkdtempSync(join(tmpdir(), 'otherworld-write-back-'));
@@ -80,5 +90,65 @@ suite('a disk that has less than it says', { skip: thin === undefined && 'no loo
     execFileSync('rm', ['-r', directory]);
     // What is open takes room.
     assert.ok(write('group-2').length > 0);
+  });
+});
+
+suite('images that are kept open', () => {
+  const openFiles = (): string[] =>
+    readdirSync('/proc/self/fd').flatMap((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`);
+      } catch {
+        return [];
+      }
+    });
+  const openBelow = (directory: string): string[] =>
+    openFiles()
+      .filter((path) => path.startsWith(`${directory}/`))
+      .map((path) => path.slice(directory.length + 1));
+  /** @param sizes in KiB, of files that are called by them */
+  const directoryOf = (name: string, sizes: readonly number[]): string => {
+    const directory = join(scratch, name);
+    mkdirSync(directory);
+    for (const size of sizes) writeFileSync(join(directory, String(size)), Buffer.alloc(size << 10));
+    return directory;
+  };
+  function withMost(most: number, step: () => void): void {
+    const before = limitOf(0, RLIMIT_NOFILE);
+    setLimit(0, RLIMIT_NOFILE, { ...before, soft: BigInt(most) });
+    try {
+      step();
+    } finally {
+      setLimit(0, RLIMIT_NOFILE, before);
+    }
+  }
+
+  test('are the largest of all directories, and no more than leave descriptors for all others', () => {
+    const sizes = Array.from({ length: 100 }, (_, i) => 64 + i);
+    const [first, second] = [directoryOf('first', sizes), directoryOf('second', [...sizes, 900, 901])];
+    const pinned = new PinnedImages();
+    withMost(200, () => {
+      pinned.pin(first);
+      assert.equal(openBelow(first).length, 50);
+      assert.ok(openBelow(first).includes('163') && !openBelow(first).includes('64'));
+      pinned.pin(second);
+      assert.equal(openBelow(first).length + openBelow(second).length, 50);
+      assert.ok(openBelow(second).includes('900') && openBelow(second).includes('901'));
+      pinned.release(first);
+      pinned.release(second);
+      assert.deepEqual([...openBelow(first), ...openBelow(second)], []);
+    });
+  });
+
+  test('are none of a directory of which one cannot be opened', () => {
+    const directory = directoryOf(
+      'many',
+      Array.from({ length: 30 }, (_, i) => 64 + i),
+    );
+    const pinned = new PinnedImages();
+    const others = Array.from({ length: 100 }, () => openSync('/dev/null', 'r'));
+    withMost(Math.max(...others) + 8, () => assert.throws(() => pinned.pin(directory), /EMFILE/));
+    for (const fd of others) closeSync(fd);
+    assert.deepEqual(openBelow(directory), []);
   });
 });
