@@ -2,6 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
+  COMMON_BYTES_PER_SECOND,
+  SANDBOX_PROGRAM_MINUTES,
+  secondsForRestores,
+} from '../config/restore-time.ts';
+import {
   type ImagesRoom,
   memoryFileSystemProblem,
   ROOM_REMEDY,
@@ -31,6 +36,8 @@ export interface ImagesNeed {
   readonly processes: RoomNeeded;
   /** Of files on tmpfs that none of them uses, as far as the configuration has them carried over. */
   readonly tmpfsBytes: number;
+  /** Of the bytes of processes: of those in a mount namespace of their own; 0 if not given. */
+  readonly sandboxBytes?: number;
   /** What could not be looked at, of processes and files; undefined if nothing. */
   readonly unread?: { readonly count: number; readonly first: string };
 }
@@ -84,6 +91,11 @@ function namespaceOf(own: string): string {
   } catch {
     return own;
   }
+}
+
+/** Whether two mount namespaces are known, and not the same. */
+function isOther(one: string, other: string): boolean {
+  return one !== other && [one, other].every((name) => name.startsWith('mnt:'));
 }
 
 /** Files whose content is in memory alone, each counted once, whoever uses it. */
@@ -247,24 +259,29 @@ export function imagesNeed(pids: readonly number[], maxMebibytes: number, proc =
   const unread = new Unread();
   let bytes = 0;
   let files = 0;
+  let sandboxBytes = 0;
+  const outside = namespaceOf(join(proc, '1'));
   for (const pid of withDescendants(pids, liveParents(proc))) {
     const own = join(proc, String(pid));
     unread.attempt(own, () => {
       const living = livingThread(own);
       if (living === undefined) return;
       const { directory, status } = living;
+      const before = bytes + memoryFiles.bytes;
       const threads = fieldOf(status, 'Threads') ?? 1;
       const memory = (fieldOf(status, 'RssAnon') ?? 0) + (fieldOf(status, 'VmSwap') ?? 0);
       bytes += PROCESS_BYTES + THREAD_BYTES * threads + (spaces.isNew(pid) ? memory * 1024 : 0);
       files += PROCESS_FILES + threads;
       mounts.see(pid);
       addFiles(directory, memoryFiles, mounts, unread);
+      if (isOther(namespaceOf(own), outside)) sandboxBytes += bytes + memoryFiles.bytes - before;
     });
   }
   const all = tmpfsBytes(mounts, unread);
   return {
     processes: { bytes: bytes + memoryFiles.bytes, files: files + memoryFiles.files },
     tmpfsBytes: Math.min(Math.max(0, all - memoryFiles.carriedBytes), maxMebibytes * 2 ** 20),
+    sandboxBytes,
     ...(unread.first === undefined ? {} : { unread: { count: unread.count, first: unread.first } }),
   };
 }
@@ -385,18 +402,51 @@ export function roomSentences(
   return all.filter((said) => said !== undefined);
 }
 
-/** What most disks write and read. */
-const COMMON_BYTES_PER_SECOND = 100 * 2 ** 20;
+/** Until the first image is written, and what restores take besides reading. */
+const OTHER_SECONDS = 60;
+/** What the configuration takes as crash-kernel.time-limit-minutes, at most. */
+const MOST_MINUTES = 1440;
 
-/** The images are written and read within the time limit of the resurrection, with all the rest. */
-function rateProblemOf(bytes: number, minutes: number): string | undefined {
-  const rate = (2 * bytes) / (minutes * 60);
-  if (rate < COMMON_BYTES_PER_SECOND) return undefined;
-  return (
-    `the images of what is protected now have to be written and read within ${minutes} minutes, which takes a disk with ` +
-    `more than ${Math.ceil(rate / 2 ** 20)} MiB/s all the time, or nothing comes back: raise crash-kernel.time-limit-minutes, ` +
-    'or protect fewer processes'
-  );
+const mebibytes = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
+
+/**
+ * The images, and the files on tmpfs, are written and read within the time limit of the resurrection, with
+ * all the rest; those of services in sandboxes are read after that, in a time of their own.
+ */
+function rateProblemOf(
+  { processes, tmpfsBytes, sandboxBytes = 0 }: ImagesNeed,
+  minutes: number,
+): string | undefined {
+  const bytes = processes.bytes + tmpfsBytes;
+  const moved = 2 * bytes - sandboxBytes;
+  const rateOf = (count: number, limit: number): number =>
+    count / Math.max(1, secondsForRestores(limit, OTHER_SECONDS));
+  const problems: string[] = [];
+  const rate = rateOf(moved, minutes);
+  if (rate > COMMON_BYTES_PER_SECOND) {
+    const enough = minutesFor(moved / COMMON_BYTES_PER_SECOND);
+    const remedy =
+      enough > MOST_MINUTES ? '' : `set crash-kernel.time-limit-minutes to ${enough} and arm again, `;
+    problems.push(
+      `the images of what is protected now have to be written and read within ${minutes} minutes, which takes a disk with ` +
+        `more than ${mebibytes(rate)} MiB/s all the time, or the largest do not come back: ${remedy}` +
+        'have images.directory on a disk that is as fast, or protect fewer processes',
+    );
+  }
+  const sandboxRate = rateOf(sandboxBytes, SANDBOX_PROGRAM_MINUTES);
+  if (sandboxRate > COMMON_BYTES_PER_SECOND)
+    problems.push(
+      `the images of services in sandboxes have to be read within ${SANDBOX_PROGRAM_MINUTES} minutes, whatever the ` +
+        `configuration says, which takes a disk with more than ${mebibytes(sandboxRate)} MiB/s, or the largest do not ` +
+        'come back: have images.directory on a disk that is as fast, or protect fewer processes',
+    );
+  return problems.length === 0 ? undefined : problems.join('; ');
+}
+
+/** The time limit with which so many seconds are left for what is written and read. */
+function minutesFor(seconds: number): number {
+  const perMinute = secondsForRestores(1, 0);
+  return Math.ceil((seconds + OTHER_SECONDS) / perMinute);
 }
 
 /**
@@ -420,7 +470,7 @@ export function judgeRoom(need: ImagesNeed, room: ImagesRoom, minutes: number): 
       ? `with the files on tmpfs that are carried over, images ${with_}. Those that do not fit would be lost, ` +
         'the largest first: make room there, or set tmpfs.max-mebibytes'
       : undefined,
-    rateProblem: rateProblemOf(processes.bytes, minutes),
+    rateProblem: rateProblemOf(need, minutes),
     unknown:
       unread === undefined
         ? undefined

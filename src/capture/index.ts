@@ -16,6 +16,7 @@ import { Endings } from './endings/endings.ts';
 import type { Disks } from './file-capture.ts';
 import { CaptureContext } from './files/context.ts';
 import { captureFiles } from './files/index.ts';
+import { RingBudget } from './files/io-uring-state.ts';
 import { FreePids } from './free-pids.ts';
 import { type Candidate, judge, type LostProcess, type Terms } from './judge.ts';
 import { MemoryCapture } from './memory/memory.ts';
@@ -168,7 +169,8 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
     source,
     groups.filter((group) => !isGone(group) && request.without?.has(group.pid) !== true),
   );
-  const first = judge(source, [...captured, ...lostProcesses(selected.refused)], request);
+  const budget = new RingBudget(request.timeLimitMinutes);
+  const first = judge(source, [...captured, ...lostProcesses(selected.refused)], request, budget);
   const again = (pids: ReadonlySet<number>) => {
     const { context: _, ...other } = lookAtFiles(pids);
     const changed = { ...source, ...other };
@@ -176,7 +178,7 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   };
   const result =
     request.forProcedures === true
-      ? forTheirProcedure(first, groups, request, { kernel, files: look.files, again })
+      ? forTheirProcedure(first, groups, { terms: request, budget }, { kernel, files: look.files, again })
       : first;
   const notes = sharedResources.flatMap((resource) => resource.losses(context));
   const ended = groups.filter(isGone).map((group) => ({

@@ -53,10 +53,16 @@ export function isCulprit(candidate: Candidate, { inSpiteOfMoments = false }: Te
 /**
  * Splits groups into those that can come back and those with a process that cannot, or that depends on one
  * that cannot.
+ * @param budget of all groups of a dump, if they are judged more than once
  */
-export function judge(source: JudgeSource, candidates: readonly Candidate[], terms: Terms): Judged {
+export function judge(
+  source: JudgeSource,
+  candidates: readonly Candidate[],
+  terms: Terms,
+  budget = new RingBudget(terms.timeLimitMinutes),
+): Judged {
   const { dependences } = source.files;
-  const judged = judgeGroups(source, candidates, terms);
+  const judged = judgeGroups(source, candidates, terms, budget);
   if (dependences.length === 0) return judged;
   const known = new Set(candidates.map(({ pid }) => pid));
   const ties = new Map(judged.ties);
@@ -93,12 +99,16 @@ function tiesBetween(one: number, other: number, ties: readonly SharingEdge[]): 
   return ties.filter(({ pids }) => pids.includes(one) && pids.includes(other) && one !== other);
 }
 
-function judgeGroups(source: JudgeSource, candidates: readonly Candidate[], terms: Terms): Judged {
+function judgeGroups(
+  source: JudgeSource,
+  candidates: readonly Candidate[],
+  terms: Terms,
+  budget: RingBudget,
+): Judged {
   const { groups, ties } = groupProcesses(candidates, source.files.edges);
   const refused: Refusal[] = [];
   const kept: ProcessGroup[] = [];
   const alone: number[] = [];
-  const budget = new RingBudget(terms.timeLimitMinutes);
   for (const members of groups) {
     const culprits = members.filter((member) => isCulprit(member, terms));
     const processes = members.filter(isWhole);
@@ -126,8 +136,9 @@ function judgeGroups(source: JudgeSource, candidates: readonly Candidate[], term
         refused.push(...withReasons(members, called, ties));
         continue;
       }
-      const late = budget.take(secondsForRings(source, processes));
-      if (late === undefined) kept.push(group);
+      const ringSeconds = secondsForRings(source, processes);
+      const late = budget.take(ringSeconds);
+      if (late === undefined) kept.push(ringSeconds === 0 ? group : { ...group, ringSeconds });
       else refuse(late);
       continue;
     }

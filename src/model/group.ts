@@ -34,6 +34,8 @@ export interface ProcessGroup {
   readonly semaphores: readonly SemaphoreSet[];
   readonly messageQueues: readonly MessageQueue[];
   readonly clocks: ClockReadings;
+  /** How long its io_urings take to be made again, after CRIU; 0 if not given. */
+  readonly ringSeconds?: number;
   /** The sandbox that all of them were in; their paths are those that they see. */
   readonly sandbox?: Sandbox;
 }

@@ -9,6 +9,8 @@ import { roomFinding } from '../../src/arm/doctor.ts';
 import { type ImagesNeed, imagesNeed, judgeRoom, lookAtRoom } from '../../src/arm/images-need.ts';
 import { liveProcesses } from '../../src/arm/live-processes.ts';
 import { defaultConfig } from '../../src/config/config.ts';
+import { COMMON_BYTES_PER_SECOND } from '../../src/config/restore-time.ts';
+import { timeForOne } from '../../src/crash-world/time-share.ts';
 import { type ImagesRoom, roomOf } from '../../src/report/images-room.ts';
 import { EXT_MAGIC, TMPFS_MAGIC } from '../../src/system/file-systems.ts';
 import { freeOf } from '../../src/system/free-space.ts';
@@ -236,9 +238,41 @@ suite('the room for images', () => {
   test('does not help where the disk would have to be faster than most', () => {
     assert.equal(judge(need(80_000), room(900_000)).rateProblem, undefined);
     const slow = judge(need(262_144), room(900_000));
-    assert.match(slow.rateProblem ?? '', /within 30 minutes, which takes a disk with more than 292 MiB\/s/);
+    assert.match(
+      slow.rateProblem ?? '',
+      /within 30 minutes, which takes a disk with more than 318 MiB\/s .*: set crash-kernel\.time-limit-minutes to 94 and arm again/,
+    );
+    assert.equal(judgeRoom(need(262_144), room(900_000), 94).rateProblem, undefined);
     assert.equal(slow.problem, undefined);
     assert.equal(roomFinding(slow, 1024 * MIB).state, 'advice');
+    // What is on tmpfs takes its time, too.
+    assert.notEqual(judge(need(80_000, 10_000), room(900_000)).rateProblem, undefined);
+  });
+
+  test('does not help services in sandboxes either, and no setting gives them more time', () => {
+    const service = (mebibytes: number) => ({ ...need(mebibytes), sandboxBytes: mebibytes * MIB });
+    assert.equal(judge(service(67_000), room(900_000)).rateProblem, undefined);
+    const { rateProblem } = judge(service(70_000), room(900_000));
+    assert.match(rateProblem ?? '', /^the images of services in sandboxes .* within 13 minutes/);
+    assert.doesNotMatch(rateProblem ?? '', /time-limit-minutes/);
+  });
+
+  test('is told with the time that a group then has', () => {
+    const minutes = 30;
+    const bytes = 80_000 * MIB;
+    assert.equal(judge(need(80_000), room(900_000)).rateProblem, undefined);
+    const seconds = bytes / COMMON_BYTES_PER_SECOND;
+    const time = { minutes, limit: 'time-limit-minutes' };
+    const one = { pagesBytes: bytes, ringSeconds: 0 };
+    assert.ok(timeForOne(time, one, [], (60 + seconds) * 1000).seconds >= seconds);
+    // The same in several groups, the largest of which is first.
+    const parts = [0.9, 0.05, 0.05].map((part) => ({ pagesBytes: part * bytes, ringSeconds: 0 }));
+    let passed = 30 + seconds;
+    for (const [i, part] of parts.entries()) {
+      const own = part.pagesBytes / COMMON_BYTES_PER_SECOND;
+      assert.ok(timeForOne(time, part, parts.slice(i + 1), passed * 1000).seconds >= Math.floor(own), `${i}`);
+      passed += own;
+    }
   });
 
   test('ends with the inodes of the file system, too', () => {

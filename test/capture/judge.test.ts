@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RingBudget } from '../../src/capture/files/io-uring-state.ts';
 import { type JudgeSource, judge, type LostProcess } from '../../src/capture/judge.ts';
 import type { Process } from '../../src/model/process.ts';
 import { newFindings } from '../../src/model/verdict.ts';
@@ -61,6 +62,15 @@ test('rings take the time of their whole group, and of all groups', () => {
       [80, [late]],
     ],
   );
+  assert.equal(groups[0]?.ringSeconds, 60);
+  assert.equal(groups.at(-1)?.ringSeconds, undefined);
+  // What is judged once more has what the first look has left.
+  const budget = new RingBudget(5);
+  assert.deepEqual(
+    [1, 2].map(() => judge(whole, living.slice(0, 2), {}, budget).groups.length),
+    [1, 1],
+  );
+  assert.equal(judge(whole, living.slice(0, 2), {}, budget).groups.length, 0);
   const backIn = (timeLimitMinutes: number) => judge(whole, living, { timeLimitMinutes });
   // Not more than 300 s, however much time there is, and half of it if there is less.
   assert.equal(backIn(30).groups.length, groups.length);

@@ -12,6 +12,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import { attempt } from '../attempt.ts';
 import { captureCrashProcedures } from '../crash-procedure.ts';
 import type { FileCapture } from '../file-capture.ts';
+import type { RingBudget } from '../files/io-uring-state.ts';
 import { type Candidate, type Judged, type JudgeSource, judge, type Terms } from '../judge.ts';
 import type { TaskGroup } from '../tasks.ts';
 import { procedureFitness } from './fitness.ts';
@@ -49,12 +50,13 @@ function mayHaveRecord(kernel: Kernel, { leader: { mm } }: TaskGroup): boolean {
  *
  * @param first what was decided of all
  * @param groups all processes that were found
+ * @param budget of what was decided first
  * @returns the same with those who come back so; others keep their reasons, and are told why not even so
  */
 export function forTheirProcedure(
   first: Judged,
   groups: readonly TaskGroup[],
-  terms: Terms,
+  { terms, budget }: { readonly terms: Terms; readonly budget: RingBudget },
   look: LookAgain,
 ): Decided {
   const alone = groups.filter(({ pid }) => first.alone.includes(pid));
@@ -68,7 +70,7 @@ export function forTheirProcedure(
   const back =
     attempt(refuse(all), () => {
       const { source, capture } = look.again(new Set(all));
-      const second = judge(source, capture(wanted), terms);
+      const second = judge(source, capture(wanted), terms, budget);
       for (const { pid, reasons } of second.refused) notBack.set(pid, reasons[0] ?? '');
       return second.groups.flatMap((group) => {
         const pids = group.processes.map(({ pid }) => pid);

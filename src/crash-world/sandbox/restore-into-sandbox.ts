@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { RUNTIME_DIRECTORY } from '../../config/paths.ts';
+import { SANDBOX_PROGRAM_MINUTES } from '../../config/restore-time.ts';
 import { serviceOf } from '../../config/service-units.ts';
 import {
   type HeldGroup,
@@ -19,7 +20,7 @@ import { runtimeProgram } from '../runtime-program.ts';
 import { memoryProblem } from '../stages/restore-stage.ts';
 import type { Handover } from '../systemd/handover.ts';
 import { show } from '../systemd/systemctl.ts';
-import { timeForOne } from '../time-share.ts';
+import { type ToRestore, timeForOne } from '../time-share.ts';
 import { MadeFiles } from './made-files.ts';
 import { openWay } from './made-paths.ts';
 import { namespaceDifferences, namespaceOf, sandboxKinds } from './own-namespaces.ts';
@@ -27,7 +28,6 @@ import { movePrivateFiles } from './private-directories.ts';
 import { type MountLine, parseMounts, sandboxDifferences } from './sandbox-mounts.ts';
 import { readSandboxPlan, type SandboxPlan } from './sandbox-plan.ts';
 import { strangePrograms } from './sandbox-programs.ts';
-import { SANDBOX_MINUTES } from './sandbox-units.ts';
 import { answeredProblem } from './unanswered.ts';
 import { changedSince } from './unchanged-files.ts';
 
@@ -58,6 +58,13 @@ export type SandboxResult = { readonly problems: readonly string[] } | HeldUnit;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
+/** Where a group is restored, and who waits for it to be. */
+interface Place {
+  readonly unit: string;
+  readonly placeholder: number;
+  readonly waiting: readonly ToRestore[];
+}
+
 interface LateGroup {
   readonly group: number;
   readonly directory: string;
@@ -76,8 +83,13 @@ function mountsOf(pid: number | 'self'): MountLine[] {
  * Restores the processes of a unit into the mount namespace of its placeholder, and holds them: all of them,
  * or none. None if the sandbox is not the one that they had, or a file in it is another one. Nothing is
  * thrown.
+ * @param waiting groups of other units that come after it
  */
-export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: number): Promise<SandboxResult> {
+export async function restoreIntoSandbox(
+  unit: SandboxedUnit,
+  placeholder: number,
+  waiting: readonly ToRestore[],
+): Promise<SandboxResult> {
   const held: HeldLate[] = [];
   const made = new MadeFiles();
   const end = async (): Promise<string[]> => {
@@ -89,7 +101,8 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
   try {
     const groups = unit.groups.map((one) => ({ ...one, plan: readSandboxPlan(one.directory) }));
     const wrong = sandboxProblems(unit.unit, groups, placeholder);
-    const problems = wrong.length > 0 ? wrong : await holdAll(groups, unit.unit, placeholder, held, made);
+    const place = { unit: unit.unit, placeholder, waiting };
+    const problems = wrong.length > 0 ? wrong : await holdAll(groups, place, held, made);
     if (problems.length > 0) return { problems: [...problems, ...(await end())] };
     return {
       groups: held.map(({ group, plan, hold }) => ({
@@ -113,13 +126,13 @@ export async function restoreIntoSandbox(unit: SandboxedUnit, placeholder: numbe
 
 /**
  * Restores the groups one after the other.
+ * @param place its unit, and what waits in others
  * @param held gets those that are restored, which do not run
  * @returns why one of them cannot be
  */
 async function holdAll(
   groups: readonly LateGroup[],
-  unit: string,
-  placeholder: number,
+  { unit, placeholder, waiting }: Place,
   held: HeldLate[],
   made: MadeFiles,
 ): Promise<readonly string[]> {
@@ -129,13 +142,30 @@ async function holdAll(
   const root = `/proc/${placeholder}/root`;
   const open = groups.flatMap(({ plan }) => plan.made.flatMap((path) => openWay(path, root) ?? []));
   if (open.length > 0) return open;
-  for (const one of groups) {
-    const result = await holdOne(one, unit, placeholder, found).finally(() => made.came());
+  for (const [i, one] of groups.entries()) {
+    const after = [...groups.slice(i + 1).map(({ plan }) => plan), ...waiting];
+    const result = await holdOne(one, { unit, placeholder, waiting: after }, found).finally(() =>
+      made.came(),
+    );
     if ('problems' in result) return result.problems;
     held.push({ ...one, hold: result });
     await result.orphan();
   }
   return [];
+}
+
+/** Groups of units that wait, as far as their plans can be read. */
+export function toRestoreOf(units: readonly SandboxedUnit[]): ToRestore[] {
+  return units.flatMap(({ groups }) =>
+    groups.flatMap(({ directory }) => {
+      try {
+        return [readSandboxPlan(directory)];
+      } catch {
+        // It is seen when its turn comes.
+        return [];
+      }
+    }),
+  );
 }
 
 /** Why the sandbox around a placeholder is not the one that processes were in; and gives it their files. */
@@ -206,11 +236,15 @@ function inMountNamespaceFiles(
   });
 }
 
+const SANDBOX_TIME = {
+  minutes: SANDBOX_PROGRAM_MINUTES,
+  limit: `the ${SANDBOX_PROGRAM_MINUTES} minutes for sandboxes`,
+};
+
 /** How a group of a unit is restored into the sandbox of its placeholder, from now on. */
 export function optionsInSandbox(
-  plan: Pick<SandboxPlan, 'group' | 'sandbox'>,
-  unit: string,
-  placeholder: number,
+  plan: Pick<SandboxPlan, 'group' | 'sandbox' | 'pagesBytes' | 'ringSeconds'>,
+  { unit, placeholder, waiting }: Place,
   found: FoundFiles,
 ): RestoreOptions {
   return {
@@ -221,7 +255,7 @@ export function optionsInSandbox(
       remade: new Set(plan.sandbox.privateDirectories.map(({ path }) => path)),
     },
     unit,
-    most: timeForOne(SANDBOX_MINUTES, `the ${SANDBOX_MINUTES} minutes for sandboxes`),
+    most: timeForOne(SANDBOX_TIME, plan, waiting),
     taken: takenNumbers,
     examine: () => [...strangersIn(plan, placeholder), ...examineGroup(plan.group, found)],
   };
@@ -229,13 +263,12 @@ export function optionsInSandbox(
 
 async function holdOne(
   { directory, plan }: LateGroup,
-  unit: string,
-  placeholder: number,
+  place: Place,
   found: FoundFiles,
 ): Promise<HeldGroup | { readonly problems: readonly string[] }> {
   const problem = memoryProblem(plan.pagesBytes);
   if (problem !== undefined) return { problems: [problem] };
-  const result = await holdImages(directory, optionsInSandbox(plan, unit, placeholder, found));
+  const result = await holdImages(directory, optionsInSandbox(plan, place, found));
   if (result.restored === 'held') return result;
   const more = result.errors.filter((error) => !result.reason.endsWith(error));
   return { problems: [result.reason, ...more.slice(0, 3)] };

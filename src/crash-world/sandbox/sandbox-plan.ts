@@ -24,6 +24,8 @@ const mount = z.strictObject({
 const planSchema = z.strictObject({
   /** Bytes of memory that the group will take. */
   pagesBytes: z.int(),
+  /** For its rings, after CRIU. */
+  ringSeconds: z.number(),
   /** Users of its processes. */
   uids: z.array(z.int()),
   /** Paths by which CRIU makes files. */
@@ -74,6 +76,7 @@ const planSchema = z.strictObject({
 /** See {@link SANDBOX_PLAN}. */
 export interface SandboxPlan {
   readonly pagesBytes: number;
+  readonly ringSeconds: number;
   readonly uids: readonly number[];
   readonly made: readonly string[];
   readonly unchanged: readonly Unchanged[];
@@ -93,8 +96,9 @@ export function writeSandboxPlan(
 ): void {
   const uids = group.processes.flatMap(({ threads }) => threads.map(({ credentials }) => credentials.uid));
   const made = madePaths(group.files);
+  const ringSeconds = group.ringSeconds ?? 0;
   const own = { sandbox: group.sandbox, group: examinedOf(group) };
-  const plan: SandboxPlan = { ...known, uids: [...new Set(uids)], made, ...own };
+  const plan: SandboxPlan = { ...known, ringSeconds, uids: [...new Set(uids)], made, ...own };
   writeFileSync(join(directory, SANDBOX_PLAN), `${JSON.stringify(plan)}\n`, { flag: 'wx', mode: 0o600 });
 }
 

@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { SANDBOX_MINUTES } from '../../config/restore-time.ts';
 import { INTERFACE, LENT_TABLE } from '../../criu/restore/names.ts';
 import type { UnitAdoption } from '../systemd/adoption.ts';
 import {
@@ -11,8 +12,6 @@ import {
   writeAdoptingDropIn,
 } from '../systemd/units.ts';
 
-/** The unit ends when all sandboxes have got their processes, or will not. */
-export const SANDBOX_MINUTES = 15;
 /**
  * Below it each group with TCP connections has a cgroup with one process, which has the kernel leave them
  * unanswered. It outlives the crash world's program, and systemd knows nothing of it.

@@ -2,6 +2,7 @@ import { release as runningRelease } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadManifest } from '../../config/manifest.ts';
+import { SANDBOX_PROGRAM_MINUTES } from '../../config/restore-time.ts';
 import { endGroupImages } from '../../report/images.ts';
 import { resumeReport, saveReport } from '../../report/incident.ts';
 import type { IncidentReport } from '../../report/schema.ts';
@@ -18,8 +19,8 @@ import { type Handover, readHandover, writeHandover } from '../systemd/handover.
 import { show, systemctl } from '../systemd/systemctl.ts';
 import { helperSays } from '../systemd/units.ts';
 import { ApartConnections, readApartEnds } from './apart-connections.ts';
-import { type HeldUnit, restoreIntoSandbox } from './restore-into-sandbox.ts';
-import { SANDBOX_MINUTES, sandboxFiles } from './sandbox-units.ts';
+import { type HeldUnit, restoreIntoSandbox, toRestoreOf } from './restore-into-sandbox.ts';
+import { sandboxFiles } from './sandbox-units.ts';
 import { answerAll, answerConnections } from './unanswered.ts';
 
 const BETWEEN_LOOKS_MS = 100;
@@ -28,11 +29,6 @@ const BETWEEN_LOOKS_MS = 100;
  * was decided what becomes of one.
  */
 const MOST_MINUTES = 5;
-/**
- * How long this program may wait at all. It has to end what is held by itself, which resets the connections;
- * at the unit's time limit the processes are killed, and their peers see an ordinary end.
- */
-const ALL_MINUTES = SANDBOX_MINUTES - 2;
 
 type SandboxedUnit = Handover['sandboxes'][number];
 
@@ -92,7 +88,7 @@ class SandboxBoot {
   #handover: Handover;
   readonly #report: IncidentReport;
   readonly #save: () => void;
-  readonly #end = new WaitLimit(ALL_MINUTES * 60_000);
+  readonly #end = new WaitLimit(SANDBOX_PROGRAM_MINUTES * 60_000);
   readonly #apart: ApartConnections;
 
   constructor(handover: Handover, report: IncidentReport, save: () => void) {
@@ -115,10 +111,11 @@ class SandboxBoot {
     const limit = new WaitLimit(MOST_MINUTES * 60_000);
     while (waiting.size > 0) {
       for (const one of waiting.values()) {
+        const others = [...waiting.values()].filter((other) => other !== one);
         const isLate = (): boolean =>
           this.#end.isOver() ||
           (limit.isOver() && !waitsForOther(one.unit, show(one.unit, 'After'), waiting));
-        if (!(await this.#attempt(one, isLate))) continue;
+        if (!(await this.#attempt(one, others, isLate))) continue;
         waiting.delete(one.unit);
         // Whatever has become of it: what is there answers by itself.
         for (const { group } of one.groups) answerConnections(group);
@@ -132,9 +129,13 @@ class SandboxBoot {
   }
 
   /** The same as `#look`; an error is one of this unit alone. */
-  async #attempt(one: SandboxedUnit, isLate: () => boolean): Promise<boolean> {
+  async #attempt(
+    one: SandboxedUnit,
+    others: readonly SandboxedUnit[],
+    isLate: () => boolean,
+  ): Promise<boolean> {
     try {
-      return await this.#look(one, isLate);
+      return await this.#look(one, others, isLate);
     } catch (error) {
       this.#report.errors.push(`${one.unit}: ${messageWithCauses(error)}`);
       return true;
@@ -152,10 +153,10 @@ class SandboxBoot {
   }
 
   /** @returns whether it is decided what becomes of the unit */
-  async #look(one: SandboxedUnit, isLate: () => boolean): Promise<boolean> {
+  async #look(one: SandboxedUnit, others: readonly SandboxedUnit[], isLate: () => boolean): Promise<boolean> {
     const placeholder = readStateFile(sandboxFiles(one.unit).waits);
     if (placeholder !== undefined) {
-      await this.#restore(one, Number(placeholder));
+      await this.#restore(one, others, Number(placeholder));
       return true;
     }
     const now = show(one.unit, 'ActiveState', 'Job', 'Result', 'ExecMainStatus', 'LoadState');
@@ -169,8 +170,8 @@ class SandboxBoot {
     return true;
   }
 
-  async #restore(one: SandboxedUnit, placeholder: number): Promise<void> {
-    const result = await restoreIntoSandbox(one, placeholder);
+  async #restore(one: SandboxedUnit, others: readonly SandboxedUnit[], placeholder: number): Promise<void> {
+    const result = await restoreIntoSandbox(one, placeholder, toRestoreOf(others));
     if ('problems' in result) {
       replaceFile(sandboxFiles(one.unit).afresh, '');
       await this.#fail(one, result.problems);

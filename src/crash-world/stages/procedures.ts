@@ -211,7 +211,8 @@ async function restoreWithout(
   if (pids.length > 1) return { alive: false, note: 'given up: processes that belong to it have gone on' };
   dropProcedures(imaged.directory);
   removeLeft(imaged.directory);
-  const options = restoreOptionsOf(imaged, timeLimitMinutes);
+  // Another one may need as much.
+  const options = restoreOptionsOf(imaged, timeLimitMinutes, [imaged]);
   const result = await restoreImages(imaged.directory, options, scopeOf(group).cgroup);
   if (!result.restored) return { alive: false, note: `it could not be restored again: ${result.reason}` };
   abandonRecord(pid, procedure.address);

@@ -21,7 +21,7 @@ import { startNumbersAt, takenNumbers } from '../processes/pids.ts';
 import { runtimeProgram } from '../runtime-program.ts';
 import { scopeOf } from '../systemd/adoption.ts';
 import { type StartTimes, startTimesOf } from '../systemd/scope-end.ts';
-import { timeForOne } from '../time-share.ts';
+import { type ToRestore, timeForOne } from '../time-share.ts';
 import type { ReadyGroup } from './files-stage.ts';
 import { type EndImages, endImagesOf, type ImagedGroup } from './images-stage.ts';
 import { orElse, stage } from './stage-list.ts';
@@ -43,7 +43,9 @@ export const restoreStage = stage({
     const beforeRelease = () => writeFileSync(RELEASED, '');
     const means = { report, save, endImages: endImagesOf(work), beforeRelease, numbers };
     const watched = watch === undefined ? withoutUnwatched(ready, means) : ready;
-    const optionsOf = (one: ReadyGroup) => restoreOptionsOf(one, timeLimitMinutesOf(work.manifest));
+    const minutes = timeLimitMinutesOf(work.manifest);
+    const optionsOf = (one: ReadyGroup, waiting: readonly ReadyGroup[]) =>
+      restoreOptionsOf(one, minutes, waiting);
     return { restored: await restoreGroups(watched, means, birthplaceOf, optionsOf) };
   },
 });
@@ -82,18 +84,28 @@ export function timeLimitMinutesOf({ config }: Manifest): number {
   return config['crash-kernel']['time-limit-minutes'];
 }
 
-/** How the images of a group are restored, from now on. */
+/**
+ * How the images of a group are restored, from now on.
+ * @param waiting groups that come after it
+ */
 export function restoreOptionsOf(
-  { group, found, plans }: ReadyGroup,
+  ready: ReadyGroup,
   timeLimitMinutes: number,
+  waiting: readonly ReadyGroup[],
 ): RestoreOptions {
+  const { group, found, plans } = ready;
+  const time = { minutes: timeLimitMinutes, limit: 'time-limit-minutes' };
   return {
     command: runtimeProgram('criu'),
-    most: timeForOne(timeLimitMinutes, 'time-limit-minutes'),
+    most: timeForOne(time, toRestore(ready), waiting.map(toRestore)),
     mayEnd: new Set(deliveredPlans(plans).map(({ pid }) => pid)),
     taken: takenNumbers,
     examine: () => examineGroup(examinedOf(group), found),
   };
+}
+
+function toRestore({ pagesBytes, group }: ImagedGroup): ToRestore {
+  return { pagesBytes, ringSeconds: group.ringSeconds ?? 0 };
 }
 
 /** Memory that is left when all groups have what they and their files on tmpfs need. */
@@ -144,13 +156,13 @@ export async function restoreGroups(
     readonly numbers?: NumberRange | undefined;
   },
   birthplaceOf: (group: ImagedGroup) => string,
-  optionsOf: (group: ReadyGroup) => RestoreOptions,
+  optionsOf: (group: ReadyGroup, waiting: readonly ReadyGroup[]) => RestoreOptions,
 ): Promise<RestoredGroup[]> {
   const held: { ready: ReadyGroup; hold: HeldGroup }[] = [];
-  for (const ready of groups) {
+  for (const [i, ready] of groups.entries()) {
     const hold = await concluding(ready, report, () => {
       if (numbers !== undefined) startNumbersAt(numbers);
-      return holdOne(ready, optionsOf(ready), report);
+      return holdOne(ready, optionsOf(ready, groups.slice(i + 1)), report);
     });
     if (hold !== undefined) held.push({ ready, hold });
     else endImages(ready, false);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { FileCapture } from '../../../src/capture/file-capture.ts';
+import { RingBudget } from '../../../src/capture/files/io-uring-state.ts';
 import { captureProcesses } from '../../../src/capture/index.ts';
 import { forTheirProcedure } from '../../../src/capture/procedure/alone.ts';
 import { selectProcesses } from '../../../src/capture/tasks.ts';
@@ -287,7 +288,8 @@ for (const release of releases) {
       const again = () => {
         throw new AddressError(0x1000, 'is not in the dump (physical)');
       };
-      const found = forTheirProcedure(first, groups, {}, { kernel, files: {} as FileCapture, again });
+      const decided = { terms: {}, budget: new RingBudget(undefined) };
+      const found = forTheirProcedure(first, groups, decided, { kernel, files: {} as FileCapture, again });
       assert.deepEqual(found.groups, []);
       assert.match(found.refused[0]?.reasons[1] ?? '', /alone either: cannot be read: .*is not in the dump/);
     });

@@ -138,12 +138,12 @@ test('what is known of a sandboxed group is read as it was written', () => {
   const group = { ...groupOf([processOf(7, { memory })]), files, sandbox };
   // As it was then, whatever it is now.
   const unchanged = [{ path: '/bin/sh', dev: '1', ino: '2', changed: '3' }];
-  writeSandboxPlan(images, group, { pagesBytes: 4096, unchanged, connections: 2 });
+  writeSandboxPlan(images, { ...group, ringSeconds: 41 }, { pagesBytes: 4096, unchanged, connections: 2 });
   assert.deepEqual(
     JSON.parse(JSON.stringify(readSandboxPlan(images))),
     JSON.parse(
       JSON.stringify({
-        ...{ pagesBytes: 4096, uids: [1000], made: ['/tmp/gone'], sandbox },
+        ...{ ringSeconds: 41, pagesBytes: 4096, uids: [1000], made: ['/tmp/gone'], sandbox },
         ...{ unchanged, connections: 2, group: examinedOf(group) },
       }),
     ),

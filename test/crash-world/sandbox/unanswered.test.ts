@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import { SANDBOX_MINUTES } from '../../../src/crash-world/sandbox/sandbox-units.ts';
+import { SANDBOX_MINUTES } from '../../../src/config/restore-time.ts';
 import {
   answerAll,
   answerConnections,
