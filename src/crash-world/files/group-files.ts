@@ -2,11 +2,12 @@ import { closeSync, lstatSync, openSync, realpathSync, type Stats } from 'node:f
 import { basename, dirname, join } from 'node:path';
 import { readPreparation } from '../../criu/restore/index.ts';
 import type { FileIdentity } from '../../model/open-file.ts';
+import { waitForWriteBack } from '../../system/file-calls.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import { inodeGeneration } from '../../system/inode-generation.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { FoundFile, FoundFiles } from './found-file.ts';
-import { makeDirectory, makeFile } from './make-files.ts';
+import { type LookAtImage, makeDirectory, makeFile } from './make-files.ts';
 
 /** Why a group cannot be restored: a file that it has open is not what it was. */
 export interface FileProblem {
@@ -109,8 +110,17 @@ function checkSocketName(name: string, path: string): string | undefined {
  * sockets) and looks whether the files on disks are still the same, and whether names of sockets lead to
  * where they led. To be called for all groups before the first one is restored: `made` collects the paths
  * that several groups share. A group with problems must not be restored.
+ *
+ * A file that another group uses as well is made of what the disk has taken, or it is not made, and that
+ * group makes it of its own images. The kernel tells of a disk's error once, so nothing more is made of images
+ * of which it was told.
+ * @param look see `makeFile`
  */
-export function makeAndCheckFiles(directory: string, made: Set<string> = new Set()): FileProblem[] {
+export function makeAndCheckFiles(
+  directory: string,
+  made: Set<string> = new Set(),
+  look: LookAtImage = waitForWriteBack,
+): FileProblem[] {
   const preparation = readPreparation(directory);
   const problems: FileProblem[] = [];
   const attempt = (path: string, step: () => string | undefined) => {
@@ -128,11 +138,21 @@ export function makeAndCheckFiles(directory: string, made: Set<string> = new Set
     for (const one of preparation.directories) makeDirectory(one);
     return undefined;
   });
+  let isTaken = true;
+  const lookOnce: LookAtImage = (fd) => {
+    try {
+      look(fd);
+    } catch (error) {
+      isTaken = false;
+      throw new Error(`the disk did not take all of its image: ${messageOf(error)}`, { cause: error });
+    }
+  };
   for (const file of preparation.files) {
+    if (!isTaken) break;
     attempt(file.path, () => {
       if (made.has(file.path)) return undefined;
       if (lstatSync(file.path, { throwIfNoEntry: false }) !== undefined) return 'is there already';
-      makeFile(directory, file);
+      makeFile(directory, file, lookOnce);
       made.add(file.path);
       return undefined;
     });

@@ -112,13 +112,17 @@ function apply(place: string, { mode, uid, gid, attributes }: Directory): void {
   setAttributes(place, attributes);
 }
 
+/** Throws what the disk has said of an open image of which all that is wanted was read. */
+export type LookAtImage = (fd: number) => void;
+
 /**
- * Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was.
+ * Makes a regular file or FIFO of which there is none yet. Throws an Error if it cannot be made where it was,
+ * and what `look` throws; then it is not there.
  */
-export function makeFile(directory: string, file: ToMake): void {
+export function makeFile(directory: string, file: ToMake, look: LookAtImage = () => undefined): void {
   inParent(file.path, (place) => {
     if (typeOf(file.identity.mode) !== fileType.fifo) {
-      makeRegular(directory, place, file);
+      makeRegular(directory, place, file, look);
       // It is ours alone so far.
       const uid = process.getuid?.();
       finish(place, file, (stats) => stats.isFile() && stats.uid === uid && stats.nlink === 1);
@@ -129,11 +133,12 @@ export function makeFile(directory: string, file: ToMake): void {
   });
 }
 
-function makeRegular(directory: string, place: string, file: ToMake): void {
+function makeRegular(directory: string, place: string, file: ToMake, look: LookAtImage): void {
   const from = openImage(contentPath(directory));
   const to = openSync(place, 'wx', 0o600);
   try {
     copyChunks(from, to, file);
+    look(from);
     ftruncateSync(to, file.identity.sizeBytes);
   } catch (error) {
     rmSync(place);

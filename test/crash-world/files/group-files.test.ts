@@ -204,6 +204,40 @@ suite('preparing files', () => {
     assert.deepEqual(makeAndCheckFiles(images), [{ path, problem: 'is there already' }]);
   });
 
+  test('makes nothing for others of images that the disk did not take', () => {
+    const paths = ['first', 'second', 'third'].map((name) => join(scratch, `taken-${name}`));
+    const images = (page: number) =>
+      written({
+        filesToMake: paths.map((path) => ({
+          ...{ path, identity: identity({ sizeBytes: 4096 }), ...plain },
+          runs: listedRuns([{ address: 0, pages: 1, physical: page * 4096 }]),
+        })),
+      });
+    const made = new Set<string>();
+    // The second time it is told of, and once: the kernel does not say it again.
+    let looks = 0;
+    const problems = makeAndCheckFiles(images(7), made, () => {
+      if (++looks === 2) throw new Error('EIO');
+    });
+    assert.deepEqual(problems, [
+      {
+        path: paths[1],
+        problem: 'cannot be made or checked: the disk did not take all of its image: EIO',
+      },
+    ]);
+    assert.deepEqual([...made], paths.slice(0, 1));
+    assert.deepEqual(
+      paths.map((path) => existsSync(path)),
+      [true, false, false],
+    );
+    // The other group has them of its own images.
+    assert.deepEqual(makeAndCheckFiles(images(9), made), []);
+    assert.deepEqual(
+      paths.map((path) => readFileSync(path)[0]),
+      [7, 9, 9],
+    );
+  });
+
   test('finds a file that is gone, another one, of another type or of another size', () => {
     const path = join(scratch, 'checked');
     writeFileSync(path, 'twelve bytes');

@@ -82,9 +82,12 @@ suite('restoring groups', needsCgroups, () => {
 
   /** Who ran when the first group was about to be let go; undefined if none was. */
   let ranBefore: boolean[] | undefined;
+  /** How many groups waited behind each. */
+  let waitingFor: number[] = [];
 
   async function stage(groups: readonly ReadyGroup[], report: IncidentReport): Promise<number[]> {
     ranBefore = undefined;
+    waitingFor = [];
     const beforeRelease = (): void => {
       ranBefore = groups.map((ready) => existsSync(`${ready.directory}-ran`));
     };
@@ -92,12 +95,15 @@ suite('restoring groups', needsCgroups, () => {
       groups,
       { report, save: () => undefined, endImages: () => undefined, beforeRelease },
       () => place,
-      (ready) => ({
-        command: [join(ready.directory, 'criu')],
-        cgroups,
-        timeoutSeconds: 20,
-        examine: () => examineGroup(examinedOf(ready.group), ready.found),
-      }),
+      (ready, waiting) => {
+        waitingFor.push(waiting.length);
+        return {
+          command: [join(ready.directory, 'criu')],
+          cgroups,
+          timeoutSeconds: 20,
+          examine: () => examineGroup(examinedOf(ready.group), ready.found),
+        };
+      },
     );
     return restored.map(({ group }) => group);
   }
@@ -129,6 +135,7 @@ suite('restoring groups', needsCgroups, () => {
       ],
     );
     assert.deepEqual(ranBefore, [false, false]);
+    assert.deepEqual(waitingFor, [1, 0]);
     while (!existsSync(path('first-ran'))) await sleep(5);
     assert.equal(readlinkSync(path('file')), '/etc/passwd');
   });
