@@ -112,8 +112,8 @@ function checkSocketName(name: string, path: string): string | undefined {
  * that several groups share. A group with problems must not be restored.
  *
  * A file that another group uses as well is made of what the disk has taken, or it is not made, and that
- * group makes it of its own images. The kernel tells of a disk's error once, so nothing more is made of images
- * of which it was told.
+ * group makes it of its own images. The kernel tells of an error of the disk once, so nothing more is made of
+ * images of which it was told.
  * @param look see `makeFile`
  */
 export function makeAndCheckFiles(
