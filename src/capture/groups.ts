@@ -24,7 +24,8 @@ export function tieOf(pid: number, { pids: [a, b], why }: SharingEdge): { with: 
   return { with: other, why: why === 'shares memory with' ? 'shared memory' : why };
 }
 
-class UnionFind {
+/** Which numbers have been joined with which. */
+export class UnionFind {
   readonly #parent = new Map<number, number>();
 
   find(item: number): number {

@@ -30,6 +30,7 @@ import { sharedResources } from './shared-resources.ts';
 import { type SelectedTasks, selectProcesses, type TaskGroup } from './tasks.ts';
 
 export { stageZeroResult } from './arch/index.ts';
+export { dependentSets, withoutDependent } from './dependent.ts';
 
 /** Which processes to capture. */
 export interface CaptureRequest extends Terms {
@@ -112,7 +113,7 @@ export function captureProcesses(kernel: Kernel, request: CaptureRequest): Captu
     if (!(error instanceof VmcoreError)) throw error;
     const reasons = [`what all processes depend on cannot be read: ${error.message}`];
     return {
-      ...{ notes: [], groups: [], ended: [], ties: new Map() },
+      ...{ notes: [], groups: [], ended: [], ties: new Map(), dependences: [] },
       refused: request.roots.map((pid) => ({ pid, comm: '', reasons })),
     };
   }
@@ -187,6 +188,6 @@ function capture(kernel: Kernel, request: CaptureRequest): CaptureResult {
   }));
   return {
     ...{ groups: result.groups, refused: [...refused, ...result.refused] },
-    ...{ ties: first.ties, ended, notes },
+    ...{ ties: first.ties, dependences: look.files.dependences, ended, notes },
   };
 }

@@ -1,7 +1,8 @@
-import type { CaptureResult, ProcessGroup, SharingEdge } from '../model/group.ts';
+import type { CaptureResult, ProcessGroup } from '../model/group.ts';
 import type { Process } from '../model/process.ts';
 import { momentOf, ofTheMoment, type Refusal, refusalOf, together } from '../model/verdict.ts';
 import { attempt } from './attempt.ts';
+import { tiedTo, withoutDependent } from './dependent.ts';
 import { RingBudget } from './files/io-uring-state.ts';
 import type { FreePids } from './free-pids.ts';
 import { groupProcesses, type Member } from './groups.ts';
@@ -35,7 +36,7 @@ export interface Terms {
 export type JudgeSource = ProcessSource & { readonly freePids: FreePids; readonly homes: Homes };
 
 /** What was decided of the captured processes. */
-export interface Judged extends Omit<CaptureResult, 'notes' | 'ended'> {
+export interface Judged extends Omit<CaptureResult, 'notes' | 'ended' | 'dependences'> {
   /**
    * The pids of those that were captured, are refused for reasons of their own, and that nothing ties to
    * another one.
@@ -68,35 +69,9 @@ export function judge(
   const ties = new Map(judged.ties);
   for (const tie of dependences.filter(({ pids }) => pids.every((pid) => known.has(pid))))
     for (const pid of tie.pids) ties.set(pid, [...(ties.get(pid) ?? []), tie]);
-  const isTied = (pid: number): boolean => dependences.some(({ pids }) => pids.includes(pid));
-  const alone = judged.alone.filter((pid) => !isTied(pid));
+  const tied = new Set(dependences.flatMap(({ pids }) => pids));
+  const alone = judged.alone.filter((pid) => !tied.has(pid));
   return { ...withoutDependent(judged, dependences), ties, alone };
-}
-
-/** The same without groups that depend on a process which is refused, or on one that is left out for that. */
-function withoutDependent(
-  judged: Pick<Judged, 'groups' | 'refused'>,
-  dependences: readonly SharingEdge[],
-): Pick<Judged, 'groups' | 'refused'> {
-  const refused = [...judged.refused];
-  let { groups } = judged;
-  for (;;) {
-    const causesOf = ({ processes }: ProcessGroup): readonly Refusal[] =>
-      refused.filter((one) => processes.some(({ pid }) => tiesBetween(pid, one.pid, dependences).length > 0));
-    const [lost] = groups.filter((group) => causesOf(group).length > 0);
-    if (lost === undefined) return { groups, refused };
-    groups = groups.filter((group) => group !== lost);
-    const causes = causesOf(lost);
-    const moment = together(causes.map(momentOf));
-    for (const { pid, comm, findings } of lost.processes) {
-      ofTheMoment(findings, moment, () => findings.reasons.push(tiedTo(pid, causes, dependences)));
-      refused.push(refusalOf({ pid, comm }, findings));
-    }
-  }
-}
-
-function tiesBetween(one: number, other: number, ties: readonly SharingEdge[]): readonly SharingEdge[] {
-  return ties.filter(({ pids }) => pids.includes(one) && pids.includes(other) && one !== other);
 }
 
 function judgeGroups(
@@ -196,17 +171,4 @@ function withReasons(
     const reason = reasons.get(pid) ?? tiedTo(pid, culprits, ties.get(pid) ?? []);
     return { pid, comm, reasons: [reason] };
   });
-}
-
-function tiedTo(
-  pid: number,
-  culprits: readonly Pick<Member, 'pid' | 'comm'>[],
-  ties: readonly { pids: readonly [number, number]; why: string }[],
-): string {
-  for (const { pids, why } of ties) {
-    const other = pids[0] === pid ? pids[1] : pids[0];
-    const culprit = culprits.find((process) => process.pid === other);
-    if (culprit !== undefined) return `is tied to ${other} (${culprit.comm}; ${why}), which cannot come back`;
-  }
-  return `belongs together with ${culprits.map(({ pid: other, comm }) => `${other} (${comm})`).join(', ')}, which cannot come back`;
 }

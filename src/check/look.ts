@@ -1,10 +1,10 @@
-import { type CaptureRequest, captureProcesses } from '../capture/index.ts';
+import { type CaptureRequest, captureProcesses, dependentSets, withoutDependent } from '../capture/index.ts';
 import { type CriuVersion, restoreProblems, wholeGroup } from '../criu/images/limits.ts';
 import { imagesSize } from '../criu/images/size.ts';
-import type { ProcessGroup } from '../model/group.ts';
+import type { CaptureResult, ProcessGroup, SharingEdge } from '../model/group.ts';
 import type { Loss, UnexpectedLoss } from '../model/loss.ts';
 import { type InDoubt, type Moment, type Refusal, refusalOf } from '../model/verdict.ts';
-import { type ImagesRoom, whoFits } from '../report/images-room.ts';
+import { type ImagesRoom, noRoomFor, sumOf, whoFits } from '../report/images-room.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { type LeasedAddresses, leaseNotes } from './leased-addresses.ts';
 
@@ -74,12 +74,10 @@ function seen({ pid, comm, reasons, moments }: Refusal, known: Known, { hasStage
 
 /**
  * The processes of a group that can come back, but perhaps not at this moment: then none of them does.
- * @param hasRoom whether its images fit
+ * @param reasons why its images do not fit; none if they do
  */
-function groupSeen(group: ProcessGroup, request: CheckRequest, hasRoom: boolean): Seen[] {
+function groupSeen(group: ProcessGroup, request: CheckRequest, reasons: readonly string[]): Seen[] {
   const images = { group: group.id, bytes: imagesSize(group).bytes };
-  // How much is needed is another number at each look: the same words say that it lasts.
-  const reasons = hasRoom ? [] : [`has no room for its images in ${request.room.directory}`];
   const found = group.processes.map((process) => {
     const { notes, losses, unexpected, inDoubt } = process.findings;
     const known = {
@@ -102,6 +100,56 @@ function groupSeen(group: ProcessGroup, request: CheckRequest, hasRoom: boolean)
   );
 }
 
+/** Groups that depend on each other have room together, or none has. */
+function groupsSeen(
+  groups: readonly ProcessGroup[],
+  dependences: readonly SharingEdge[],
+  request: CheckRequest,
+): Seen[] {
+  const sets = dependentSets(groups, dependences);
+  const { others } = whoFits(sets, (set) => sumOf(set.map(imagesSize)), request.room);
+  return sets.flatMap((set) => {
+    const hasRoom = !others.includes(set);
+    return set.flatMap((group) =>
+      groupSeen(group, request, hasRoom ? [] : [noRoomFor(group, set, request.room)]),
+    );
+  });
+}
+
+/** Who depends on a process that cannot come back at this moment cannot either. */
+function withMomentsOfOthers(all: readonly Seen[], dependences: readonly SharingEdge[]): Seen[] {
+  if (dependences.length === 0) return [...all];
+  const groupOf = (one: Seen | undefined): number | undefined => one?.images?.group;
+  const byPid = new Map(all.map((one) => [one.pid, one]));
+  const members = Map.groupBy(all, groupOf);
+  /** What the processes of a group are told, by the first of those that are not there at this moment. */
+  const moments = new Map<number | undefined, string>();
+  const busy = new Map(all.flatMap((one) => (one.moments.length > 0 ? [[groupOf(one), one] as const] : [])));
+  const edges = Map.groupBy(
+    dependences.flatMap(({ pids: [a, b], why }) => [
+      { from: a, to: b, why },
+      { from: b, to: a, why },
+    ]),
+    ({ from }) => from,
+  );
+  const ways = [...busy.keys()];
+  // It grows meanwhile.
+  for (const group of ways) {
+    for (const { pid, comm } of members.get(group) ?? []) {
+      for (const { to, why } of edges.get(pid) ?? []) {
+        const other = groupOf(byPid.get(to));
+        if (other === undefined || busy.has(other) || moments.has(other)) continue;
+        moments.set(other, `is tied to ${pid} (${comm}; ${why}), which cannot come back at this moment`);
+        ways.push(other);
+      }
+    }
+  }
+  return all.map((one) => {
+    const moment = moments.get(groupOf(one));
+    return moment === undefined ? one : { ...one, moments: [moment] };
+  });
+}
+
 /** Looks once at processes: what would become of them if the kernel died now, as is decided then. */
 export function lookAt(kernel: Kernel, request: CheckRequest): Look {
   const { roots, includeDescendants, without, services, losses, timeLimitMinutes } = request;
@@ -112,16 +160,24 @@ export function lookAt(kernel: Kernel, request: CheckRequest): Look {
     ...(losses === undefined ? {} : { losses }),
     ...(timeLimitMinutes === undefined ? {} : { timeLimitMinutes }),
   });
+  return seenIn(captured, request);
+}
+
+/** What would become of captured processes. */
+export function seenIn(captured: CaptureResult, request: CheckRequest): Look {
   const refused = (refusal: Refusal): Seen => seen(refusal, NOTHING, request);
-  const groups = captured.groups.map((group) => ({ group, problems: restoreProblems(group, request.criu) }));
-  const back = groups.flatMap(({ group, problems }) => (problems.length === 0 ? [group] : []));
-  const { fitting } = whoFits(back, imagesSize, request.room);
+  const { dependences } = captured;
+  const problems = captured.groups.map((group) => ({ group, own: restoreProblems(group, request.criu) }));
+  const back = withoutDependent(
+    {
+      groups: problems.flatMap(({ group, own }) => (own.length === 0 ? [group] : [])),
+      refused: problems.flatMap(({ group, own }) => (own.length === 0 ? [] : wholeGroup(group, own))),
+    },
+    dependences,
+  );
   const found = [
-    ...groups.flatMap(({ group, problems }) =>
-      problems.length === 0
-        ? groupSeen(group, request, fitting.includes(group))
-        : wholeGroup(group, problems).map(refused),
-    ),
+    ...withMomentsOfOthers(groupsSeen(back.groups, dependences, request), dependences),
+    ...back.refused.map(refused),
     ...captured.refused.map(refused),
     ...captured.ended.map(({ pid, comm, notes }) => ({
       ...seen({ pid, comm, reasons: [] }, { ...NOTHING, notes }, request),

@@ -56,6 +56,11 @@ export interface CaptureResult {
   readonly ended: readonly EndedProcess[];
   /** What ties each process to others of them, by pid; a process that shares nothing is not there. */
   readonly ties: ReadonlyMap<number, readonly SharingEdge[]>;
+  /**
+   * Pairs of processes of which each comes back at its own time, and only if the other one may. What is
+   * refused after the capture is to be carried over them.
+   */
+  readonly dependences: readonly SharingEdge[];
   /** What was lost with the kernel, whoever it concerns. */
   readonly notes: readonly string[];
 }

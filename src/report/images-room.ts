@@ -89,6 +89,34 @@ export function roomProblem(need: RoomNeeded, room: ImagesRoom): string | undefi
   return `need ${need.files} files, and ${room.files} more can be made in ${room.directory}`;
 }
 
+/** What images need together. */
+export function sumOf(needs: readonly RoomNeeded[]): RoomNeeded {
+  const sum = { bytes: 0, files: 0 };
+  for (const { bytes, files } of needs) {
+    sum.bytes += bytes;
+    sum.files += files;
+  }
+  return sum;
+}
+
+/** Processes that come back together. */
+interface Together {
+  readonly processes: readonly { readonly pid: number; readonly comm: string }[];
+}
+
+/**
+ * Why a group is refused whose images do not fit. How much is needed is another number a moment later: the
+ * same words say that it lasts.
+ * @param all with those that come back only if it does, and it only if they do
+ */
+export function noRoomFor(group: Together, all: readonly Together[], { directory }: ImagesRoom): string {
+  const others = all
+    .filter((one) => one !== group)
+    .flatMap(({ processes: [first] }) => (first === undefined ? [] : `${first.pid} (${first.comm})`));
+  const those = others.length === 0 ? '' : ` and those of ${others.join(', ')}, on which it depends,`;
+  return `has no room for its images${those} in ${directory}`;
+}
+
 /** That what is written to a file system would not outlive the kernel's memory; undefined if it would. */
 export function memoryFileSystemProblem({ type, directory }: FreeSpace): string | undefined {
   if (type >>> 0 !== TMPFS_MAGIC && type >>> 0 !== RAMFS_MAGIC) return undefined;

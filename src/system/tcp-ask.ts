@@ -141,6 +141,16 @@ function keyOf({ address, port }: TcpEnds['own']): string {
   return `${Buffer.from(unmapped(address)).toString('hex')}:${port}`;
 }
 
+/** What an end of a connection is known by: both addresses, whether or not one is mapped, and both ports. */
+export function endKey({ own, peer }: TcpEnds): string {
+  return `${keyOf(own)} ${keyOf(peer)}`;
+}
+
+/** The same of its other end. */
+export function otherEndKey({ own, peer }: TcpEnds): string {
+  return endKey({ own: peer, peer: own });
+}
+
 /** The ends of connections that this machine has now, in the network namespace of this process. */
 export class TcpEndsNow {
   readonly #keys = new Set<string>();
@@ -163,13 +173,13 @@ export class TcpEndsNow {
     }
   }
 
-  has({ own, peer }: TcpEnds): boolean {
-    return this.#keys.has(`${keyOf(own)} ${keyOf(peer)}`);
+  has(ends: TcpEnds): boolean {
+    return this.#keys.has(endKey(ends));
   }
 
   /** Whether an end has sent something more than once, and waits for the answer. */
-  isUnanswered({ own, peer }: TcpEnds): boolean {
-    return this.#unanswered.has(`${keyOf(own)} ${keyOf(peer)}`);
+  isUnanswered(ends: TcpEnds): boolean {
+    return this.#unanswered.has(endKey(ends));
   }
 }
 

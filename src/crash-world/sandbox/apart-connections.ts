@@ -4,11 +4,18 @@ import { RUN_DIRECTORY } from '../../config/paths.ts';
 import { showEndpoint } from '../../linux/inet.ts';
 import { sequenceAfter } from '../../linux/tcp.ts';
 import type { ProcessGroup } from '../../model/group.ts';
-import type { IncidentReport } from '../../report/schema.ts';
+import type { IncidentReport, ProcessReport } from '../../report/schema.ts';
 import { unmapped } from '../../system/ip-address.ts';
 import type { TcpEnd } from '../../system/sockets.ts';
 import { readStateFile, replaceFile } from '../../system/state-file.ts';
-import { hurry, resetHalfOpen, type SendingEnd, TcpEndsNow } from '../../system/tcp-ask.ts';
+import {
+  endKey,
+  hurry,
+  otherEndKey,
+  resetHalfOpen,
+  type SendingEnd,
+  TcpEndsNow,
+} from '../../system/tcp-ask.ts';
 import { messageWithCauses } from '../../system/thrown.ts';
 import type { TcpEnds } from '../../system/unanswered.ts';
 
@@ -41,12 +48,16 @@ export interface ApartEnd extends SendingEnd {
 
 /** Those of a group. */
 export function apartEndsOf({ id, files, processes }: ProcessGroup): ApartEnd[] {
+  const tablesOf = Map.groupBy(
+    files.tables.flatMap(({ filesId, descriptors }) =>
+      descriptors.map(({ fileId }) => ({ fileId, filesId })),
+    ),
+    ({ fileId }) => fileId,
+  );
   return files.files.flatMap((file) => {
     if (file.type !== 'inet' || file.apart === undefined || file.connection === undefined) return [];
-    const tables = files.tables.filter(({ descriptors }) =>
-      descriptors.some((one) => one.fileId === file.id),
-    );
-    const pids = processes.filter((one) => tables.some(({ filesId }) => filesId === one.filesId));
+    const tables = new Set(tablesOf.get(file.id)?.map(({ filesId }) => filesId));
+    const pids = processes.filter(({ filesId }) => tables.has(filesId));
     const own = { address: unmapped(file.sourceAddress), port: file.sourcePort };
     const peer = { address: unmapped(file.destinationAddress), port: file.destinationPort };
     const other = `PID ${file.apart.pid} (${file.apart.comm})`;
@@ -74,16 +85,6 @@ export function readApartEnds(report: Pick<IncidentReport, 'errors'>, path: stri
   }
 }
 
-function isSame(one: TcpEnds, other: TcpEnds): boolean {
-  const isEqual = (a: TcpEnd, b: TcpEnd): boolean =>
-    a.port === b.port && Buffer.from(a.address).equals(b.address);
-  return isEqual(one.own, other.own) && isEqual(one.peer, other.peer);
-}
-
-function isOtherEnd({ own, peer }: TcpEnds, other: TcpEnds): boolean {
-  return isSame({ own: peer, peer: own }, other);
-}
-
 /** `here`: its processes run, or are held; `later`: it is not decided yet. */
 export type GroupState = 'here' | 'later' | 'gone';
 
@@ -105,9 +106,10 @@ export function lonelyEnds(
   stateOf: (group: number) => GroupState,
   now?: { has(ends: TcpEnds): boolean },
 ): LonelyEnd[] {
+  const byKey = new Map(ends.map((one) => [endKey(one), one]));
   return ends.flatMap((end): LonelyEnd[] => {
     if (stateOf(end.group) !== 'here' || end.state === 'ended') return [];
-    const other = ends.find((one) => isOtherEnd(end, one));
+    const other = byKey.get(otherEndKey(end));
     const state = other === undefined ? 'gone' : stateOf(other.group);
     if (state === 'gone') return [{ ...end, why: `its other end, that of ${end.other}, did not come back` }];
     if (state === 'later' || other === undefined || now === undefined || now.has(other)) return [];
@@ -118,18 +120,34 @@ export function lonelyEnds(
 
 /** What a report says of a group. */
 export function groupStates(report: Pick<IncidentReport, 'processes'>): (group: number) => GroupState {
+  const byGroup = Map.groupBy(report.processes, ({ group }) => group);
   return (group) => {
-    const outcomes = report.processes.filter((one) => one.group === group).map(({ outcome }) => outcome);
-    if (outcomes.includes('restored')) return 'here';
-    return outcomes.includes('pending') ? 'later' : 'gone';
+    const members = byGroup.get(group) ?? [];
+    if (members.some(({ outcome }) => outcome === 'restored')) return 'here';
+    return members.some(({ outcome }) => outcome === 'pending') ? 'later' : 'gone';
   };
 }
 
-function enterLoss(pids: readonly number[], what: string, report: Pick<IncidentReport, 'processes'>): void {
-  for (const process of report.processes.filter(({ pid }) => pids.includes(pid))) {
-    if (process.losses?.some((loss) => loss.what === what) === true) continue;
-    process.losses = [...(process.losses ?? []), { kind: 'connections', what }];
-    if (process.fate === 'whole') process.fate = 'with-losses';
+/** Enters what processes have lost, each loss once. */
+class Losses {
+  readonly #byPid: ReadonlyMap<number, ProcessReport[]>;
+  /** The losses that each has already. */
+  readonly #known = new Map<ProcessReport, Set<string>>();
+
+  constructor({ processes }: Pick<IncidentReport, 'processes'>) {
+    this.#byPid = Map.groupBy(processes, ({ pid }) => pid);
+  }
+
+  enter(pids: readonly number[], what: string): void {
+    for (const process of pids.flatMap((pid) => this.#byPid.get(pid) ?? [])) {
+      const known = this.#known.get(process) ?? new Set(process.losses?.map((loss) => loss.what));
+      this.#known.set(process, known);
+      if (known.has(what)) continue;
+      known.add(what);
+      process.losses ??= [];
+      process.losses.push({ kind: 'connections', what });
+      if (process.fate === 'whole') process.fate = 'with-losses';
+    }
   }
 }
 
@@ -142,6 +160,7 @@ function noteLonely(
   untold: ReadonlyMap<LonelyEnd, string>,
   report: Pick<IncidentReport, 'processes' | 'errors'>,
 ): void {
+  const losses = new Losses(report);
   for (const end of ends) {
     const { pids, peer, why, gone } = end;
     if (gone !== undefined) {
@@ -149,13 +168,13 @@ function noteLonely(
       const what =
         `the connection to ${showEndpoint(gone.peer.address, gone.peer.port)} had ended before its other end, ` +
         `that of ${gone.other}, was back: it was closed, or its time was over`;
-      enterLoss(gone.pids, what, report);
+      losses.enter(gone.pids, what);
     }
     const to = `the connection to ${showEndpoint(peer.address, peer.port)}`;
     const problem = untold.get(end);
-    if (problem === undefined) enterLoss(pids, `${to} is reset: ${why}`, report);
+    if (problem === undefined) losses.enter(pids, `${to} is reset: ${why}`);
     else {
-      enterLoss(pids, `${to} waits for nobody, and its process is not told: ${why}`, report);
+      losses.enter(pids, `${to} waits for nobody, and its process is not told: ${why}`);
       report.errors.push(`${nameOf(end)} cannot be reset: ${why}: ${problem}`);
     }
   }
@@ -231,12 +250,9 @@ export class ApartConnections {
     if (!this.#ends.some(({ group }) => held.has(group))) return;
     const known = groupStates(this.#report);
     const stateOf = (group: number): GroupState => (held.has(group) ? 'here' : known(group));
-    const late = this.#ends.filter(({ group }) => held.has(group));
+    const others = new Set(this.#ends.filter(({ group }) => held.has(group)).map(otherEndKey));
     const first = this.#ends.filter(
-      (one) =>
-        one.state !== 'ended' &&
-        stateOf(one.group) === 'here' &&
-        late.some((other) => isOtherEnd(one, other)),
+      (one) => one.state !== 'ended' && stateOf(one.group) === 'here' && others.has(endKey(one)),
     );
     await this.#answer(first, stateOf, (end) => held.has(end.group));
   }
@@ -244,8 +260,8 @@ export class ApartConnections {
   /** Of ends that had not been answered in time. */
   async #lookAgain(stateOf: (group: number) => GroupState): Promise<void> {
     const again = this.#ends.filter(({ state }) => state === 'unanswered');
-    const isOther = (end: ApartEnd): boolean => again.some((one) => isOtherEnd(end, one));
-    if (again.length > 0) await this.#answer(again, stateOf, isOther);
+    const others = new Set(again.map(otherEndKey));
+    if (again.length > 0) await this.#answer(again, stateOf, (end) => others.has(endKey(end)));
   }
 
   /** Has ends answered that wait for it, and resets the other ends of those that have gone. */
@@ -255,8 +271,8 @@ export class ApartConnections {
     isWanted: (end: ApartEnd) => boolean,
   ): Promise<void> {
     try {
-      const left = await hurry(waiting);
-      const isLeft = (one: ApartEnd): boolean => left.some((other) => isSame(other, one));
+      const left = new Set(await hurry(waiting));
+      const isLeft = (one: ApartEnd): boolean => left.has(one);
       this.#mark(waiting.filter(isLeft), 'unanswered');
       this.#mark(
         waiting.filter((one) => !isLeft(one)),
@@ -283,8 +299,8 @@ export class ApartConnections {
   }
 
   #mark(which: readonly ApartEnd[], state: ApartEnd['state']): void {
-    const isMarked = (one: ApartEnd): boolean =>
-      one.state !== state && which.some((other) => isSame(one, other));
+    const keys = new Set(which.map(endKey));
+    const isMarked = (one: ApartEnd): boolean => one.state !== state && keys.has(endKey(one));
     if (!this.#ends.some(isMarked)) return;
     this.#ends = this.#ends.map((one) => (isMarked(one) ? { ...one, state } : one));
     try {

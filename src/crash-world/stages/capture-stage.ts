@@ -2,12 +2,14 @@ import { captureProcesses } from '../../capture/index.ts';
 import { allowedLosses } from '../../config/losses.ts';
 import type { Config } from '../../config/schema.ts';
 import { installedServiceOf } from '../../config/service-units.ts';
-import { type CriuVersion, restoreProblems, wholeGroup } from '../../criu/images/index.ts';
+import { type CriuVersion, restoreProblems } from '../../criu/images/index.ts';
 import type { DirectoryIdentity, FileToCheck, GroupFiles, UnwrittenFile } from '../../model/file.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { Process } from '../../model/process.ts';
 import type { Refusal } from '../../model/verdict.ts';
+import { type ImagesRoom, imagesRoom } from '../../report/images-room.ts';
 import type { IncidentReport } from '../../report/schema.ts';
+import { messageWithCauses } from '../../system/thrown.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { criuVersion } from '../criu-version.ts';
 import { mountedDisks } from '../files/disk-files.ts';
@@ -20,9 +22,10 @@ import {
   refusedReport,
   type Selection,
 } from '../incident/process-reports.ts';
+import { refuseLate } from '../processes/late-refusals.ts';
 import type { WriteBack } from '../write-back/index.ts';
 import { required, stage } from './stage-list.ts';
-import type { Work } from './work.ts';
+import { imagesDirectory, type Work } from './work.ts';
 
 export const captureStage = stage({
   name: 'capture',
@@ -34,7 +37,7 @@ export const captureStage = stage({
   run: ({ kernel, writeBack, selection }, work) => {
     const barred = barredProcess(work);
     const { config } = work.manifest;
-    const conditions = { criu: criuVersion(), barred, writeBack, config };
+    const conditions = { criu: criuVersion(), barred, writeBack, config, room: roomForImages(work) };
     return { groups: captureGroups(kernel, selection, conditions, work.report) };
   },
 });
@@ -49,6 +52,17 @@ function barredProcess({ report, manifest, place }: Work): CaptureConditions['ba
   return reason === undefined ? undefined : { pid: panic.process.pid, reason };
 }
 
+/** What there is for images. If that cannot be told, it is found out by writing them. */
+function roomForImages(work: Work): ImagesRoom | undefined {
+  const directory = imagesDirectory(work);
+  try {
+    return imagesRoom(directory);
+  } catch (error) {
+    work.report.notes.push(`how much is free in ${directory} is not known: ${messageWithCauses(error)}`);
+    return undefined;
+  }
+}
+
 /** What decides, besides the processes themselves, who can come back. */
 export interface CaptureConditions {
   /** Of the CRIU that will restore; undefined if it does not say. */
@@ -57,6 +71,7 @@ export interface CaptureConditions {
   readonly barred: { readonly pid: number; readonly reason: string } | undefined;
   /** What has written the disks' files back. */
   readonly writeBack: WriteBack;
+  readonly room: ImagesRoom | undefined;
   readonly config: Pick<Config, 'services' | 'losses' | 'crash-kernel'>;
 }
 
@@ -67,11 +82,11 @@ export interface CaptureConditions {
 function captureGroups(
   kernel: Kernel,
   selection: Selection,
-  { criu, barred, writeBack, config }: CaptureConditions,
+  { criu, barred, writeBack, room, config }: CaptureConditions,
   report: IncidentReport,
 ): ProcessGroup[] {
   const roots = selection.selected.map(({ candidate }) => candidate.pid);
-  const { groups, refused, ended, ties, notes } = captureProcesses(kernel, {
+  const { groups, refused, ended, ties, dependences, notes } = captureProcesses(kernel, {
     roots,
     includeDescendants: true,
     forProcedures: true,
@@ -81,20 +96,19 @@ function captureGroups(
     losses: allowedLosses(config, selection.rules, selection.candidates),
   });
   report.notes.push(...notes);
-  const entries = [
-    ...refused.map((refusal) => refusedReport(refusal, selection)),
-    ...ended.map((process) => endedReport(process, selection)),
-  ];
-  const kept = groups.flatMap((group) => {
-    const problems = [
+  const late = refuseLate(groups, {
+    problemsOf: (group) => [
       ...barredIn(group, barred),
       ...restoreProblems(group, criu),
       ...unwrittenIn(group, writeBack, (sentence) => report.notes.push(sentence)),
-    ];
-    if (problems.length > 0) {
-      for (const refusal of wholeGroup(group, problems)) entries.push(refusedReport(refusal, selection));
-      return [];
-    }
+    ],
+    ...{ dependences, room },
+  });
+  const entries = [
+    ...[...refused, ...late.refused].map((refusal) => refusedReport(refusal, selection)),
+    ...ended.map((process) => endedReport(process, selection)),
+  ];
+  const kept = late.groups.map((group) => {
     const made = madeFiles(group.files, writeBack).map(
       ({ file: { path, identity }, made: { inode } }) =>
         `${path} is made anew: inode ${inode} instead of ${identity.inode}`,
@@ -103,7 +117,7 @@ function captureGroups(
       const entry = capturedReport(process, group, selection);
       entries.push({ ...entry, notes: [...entry.notes, ...made] });
     }
-    return [{ ...group, files: { ...group.files, filesToCheck: filesToFind(group.files, writeBack) } }];
+    return { ...group, files: { ...group.files, filesToCheck: filesToFind(group.files, writeBack) } };
   });
   // Instead of what the selection had entered.
   report.processes = entries;

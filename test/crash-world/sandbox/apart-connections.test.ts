@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import {
+  ApartConnections,
   type ApartEnd,
   apartEndsOf,
   endLonely,
@@ -170,6 +171,34 @@ suite('ends of connections that come back at different times', () => {
       accepted.destroy();
       server.close();
     }
+  });
+
+  test('are found in one pass, however many there are', async () => {
+    const many = Array.from({ length: 1000 }, (_, i) => [
+      end(1, 10_000 + i, 30_000 + i),
+      end(2, 30_000 + i, 10_000 + i),
+    ]).flat();
+    // A look at the address of one is counted, whoever looks: some for each, and not some for each pair.
+    let looks = 0;
+    const counted = many.map((one) => ({
+      ...one,
+      get own() {
+        looks++;
+        return one.own;
+      },
+    }));
+    assert.deepEqual(
+      lonelyEnds(counted, () => 'here'),
+      [],
+    );
+    assert.ok(looks <= 10 * many.length, `${looks} looks`);
+    looks = 0;
+    await new ApartConnections(
+      counted,
+      reportOf({ 1: 'restored', 2: 'pending' }),
+      join(directory, 'many.json'),
+    ).beforeRunning(new Set([2]));
+    assert.ok(looks <= 20 * many.length, `${looks} looks`);
   });
 
   test('have what their processes lose in the report, once', async () => {
