@@ -81,7 +81,7 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
 /** The demo in a guest that is armed. */
 export async function demonstrate(guest: string, programs: Programs, display: DemoDisplay): Promise<Row[]> {
   await setScene(guest, programs, display.progress);
-  await protectScene(guest);
+  await protectScene(guest, display.progress);
   await startCounting(guest, display.progress);
   return verify(await panicAndLook(guest, programs, display));
 }

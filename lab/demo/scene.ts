@@ -102,11 +102,15 @@ export async function waitForOrbits(guest: string): Promise<string> {
   return (await until(guest, orbitsResult, COMPUTING_SECONDS * 5)).trim();
 }
 
+/** The look at the living kernel takes an emulated guest on a busy host minutes. */
+const PROTECT_SECONDS = 1200;
+
 /**
  * Protects what the scene started, each with its descendants, before the CPUs are busy: where all of them
  * compute, that takes minutes.
  */
-export async function protectScene(guest: string): Promise<void> {
+export async function protectScene(guest: string, progress: Progress): Promise<void> {
+  progress.step('protecting all of them');
   const pids = [
     "$(tmux -L demo display -p '#{pid}')",
     "$(tmux -L rescue display -p '#{pid}')",
@@ -114,7 +118,8 @@ export async function protectScene(guest: string): Promise<void> {
     `$(cat ${directory}/counter.pid)`,
     `$(cat ${directory}/orbits.pid)`,
   ];
-  await inGuest(guest, `otherworld protect ${pids.map((pid) => `--pid ${pid}`).join(' ')}`);
+  const options = pids.map((pid) => `--pid ${pid}`).join(' ');
+  await inGuest(guest, `otherworld protect ${options}`, PROTECT_SECONDS);
 }
 
 const startEditors = `
