@@ -71,7 +71,7 @@ suite(`an incident with ${release}`, () => {
     assert.equal(of(pids.large).outcome, 'failed');
     assert.match(
       of(pids.large).reasons.join(),
-      /images could not be written: .*MiB are free in \/mnt\/small/,
+      /its images need \d+ MiB, and \d+ MiB are free in \/mnt\/small/,
     );
     assert.equal(await guest.sh('find /mnt/small/images -type f'), '');
   });
