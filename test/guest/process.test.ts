@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, suite, type TestContext, test } from 'node:test';
 import { captureProcesses } from '../../src/capture/index.ts';
 import { type ImageSummary, writeImages } from '../../src/criu/images/index.ts';
+import { wasInUserMode } from '../../src/linux/current.ts';
 import { findTaskByPid } from '../../src/linux/pid.ts';
 import { runningTasks } from '../../src/linux/readers/running-tasks.ts';
 import type { CaptureResult } from '../../src/model/group.ts';
@@ -369,7 +370,7 @@ suite(`processes on ${release}`, () => {
       // Whatever sleeps later would have the probe, too.
       ...(await peculiar('uprobe', /has probes of a tracer in its code/)),
     ];
-    // Off its CPU its registers would be in memory, and it would come back.
+    // Off its CPU, and often in an interrupt, its registers would be in memory, and it would come back.
     const hog = await hogCpu(t);
     cases.push([/was computing on/, hog.pid]);
     // Of nobody who is protected.
@@ -380,7 +381,9 @@ suite(`processes on ${release}`, () => {
     const { groups, refused, notes } = await capture(
       cases.map(([, pid]) => pid),
       undefined,
-      (kernel) => runningTasks(kernel).cpuOf.get(findTaskByPid(kernel, hog.pid) ?? 0n) === 1,
+      (kernel) =>
+        runningTasks(kernel).cpuOf.get(findTaskByPid(kernel, hog.pid) ?? 0n) === 1 &&
+        wasInUserMode(kernel, 1, hog.pid) === true,
     );
     assert.match(notes.join('\n'), /System V shared memory segment \d+ of user 0 went with the kernel/);
     assert.match(notes.join('\n'), /POSIX message queue \/peculiar of user 0 went with the kernel/);

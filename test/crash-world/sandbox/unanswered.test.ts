@@ -13,11 +13,10 @@ import {
 } from '../../../src/crash-world/sandbox/unanswered.ts';
 import { noFiles } from '../../../src/model/file.ts';
 import type { InetSocket } from '../../../src/model/socket.ts';
-import { limitOf, setLimit } from '../../../src/system/process-settings.ts';
 import { socketAt } from '../../criu/inet-sockets.ts';
 import { cgroups } from '../../criu/restore/cgroups.ts';
+import { withDescriptorsLeft } from '../../descriptors.ts';
 
-const RLIMIT_NOFILE = 7;
 const needsRoot = {
   skip: cgroups === undefined || process.getuid?.() !== 0 ? 'only root may do this' : false,
 };
@@ -42,14 +41,8 @@ const without = (group: number) => ({ group, plan: { connections: 0 } });
 
 suite('connections that wait for their processes', needsRoot, () => {
   test('have their ports held though there are more than a process may have open files', async () => {
-    const before = limitOf(0, RLIMIT_NOFILE);
     const ports = Array.from({ length: 400 }, (_, i) => ({ ...connection.own, port: 20_000 + i }));
-    setLimit(0, RLIMIT_NOFILE, { ...before, soft: 200n });
-    try {
-      holdConnections(4, { connections: [connection], ports }, directory);
-    } finally {
-      setLimit(0, RLIMIT_NOFILE, before);
-    }
+    withDescriptorsLeft(150, () => holdConnections(4, { connections: [connection], ports }, directory));
     const pid = readFileSync(join(directory, '4/cgroup.procs'), 'utf8').trim();
     const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
     assert.equal(open.filter((link) => link.startsWith('socket:')).length, 1 + ports.length);

@@ -19,10 +19,10 @@ import { imageGroups, pinned } from '../../../src/crash-world/stages/images-stag
 import { listedRuns } from '../../../src/model/page-runs.ts';
 import { adviceFor } from '../../../src/report/advice.ts';
 import { reportSchema } from '../../../src/report/schema.ts';
-import { limitOf, RLIMIT_NOFILE, setLimit } from '../../../src/system/process-settings.ts';
 import type { Kernel } from '../../../src/vmcore/kernel.ts';
 import type { PhysicalRange } from '../../../src/vmcore/physical.ts';
 import { areaOf, groupOf, memoryOf, processOf } from '../../criu/processes.ts';
+import { withDescriptorsLeft } from '../../descriptors.ts';
 import { emptyReport } from '../../report/example.ts';
 import { openFixture, releases, truthOf } from '../../vmcore/fixtures.ts';
 
@@ -164,17 +164,13 @@ suite('where descriptors are few', () => {
   const many = groupOf(Array.from({ length: 380 }, (_, i) => groupWith(1000 + i, 17).processes[0]!));
 
   function image(name: string, kernel: Kernel): number[] {
-    const before = limitOf(0, RLIMIT_NOFILE);
     const images = join(directory, name);
     mkdirSync(images);
-    setLimit(0, RLIMIT_NOFILE, { ...before, soft: 400n });
-    try {
+    return withDescriptorsLeft(370, () => {
       const imaged = imageGroups(kernel, [many, one], images, occasion, emptyReport());
       for (const { directory } of imaged) pinned.release(directory);
       return imaged.map(({ group }) => group.id);
-    } finally {
-      setLimit(0, RLIMIT_NOFILE, before);
-    }
+    });
   }
 
   test('groups with more files than these are written', () => {

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { PinnedImages, writeBackProblems } from '../../../src/criu/restore/write-back.ts';
 import { SystemCallError } from '../../../src/system/errno.ts';
-import { limitOf, RLIMIT_NOFILE, setLimit } from '../../../src/system/process-settings.ts';
+import { withDescriptorsLeft } from '../../descriptors.ts';
 
 const MIB = 2 ** 20;
 const scratch = mkdtempSync(join(tmpdir(), 'otherworld-write-back-'));
@@ -113,27 +113,20 @@ suite('images that are kept open', () => {
     for (const size of sizes) writeFileSync(join(directory, String(size)), Buffer.alloc(size << 10));
     return directory;
   };
-  function withMost(most: number, step: () => void): void {
-    const before = limitOf(0, RLIMIT_NOFILE);
-    setLimit(0, RLIMIT_NOFILE, { ...before, soft: BigInt(most) });
-    try {
-      step();
-    } finally {
-      setLimit(0, RLIMIT_NOFILE, before);
-    }
-  }
-
   test('are the largest of all directories, and no more than leave descriptors for all others', () => {
-    const sizes = Array.from({ length: 100 }, (_, i) => 64 + i);
-    const [first, second] = [directoryOf('first', sizes), directoryOf('second', [...sizes, 900, 901])];
-    const pinned = new PinnedImages();
-    withMost(200, () => {
+    withDescriptorsLeft(400, (limit) => {
+      const most = Math.floor(limit / 4);
+      const sizes = Array.from({ length: most + 50 }, (_, i) => 64 + i);
+      const largest = String(sizes.at(-1));
+      const first = directoryOf('first', sizes);
+      const second = directoryOf('second', [...sizes, 4000, 4001]);
+      const pinned = new PinnedImages();
       pinned.pin(first);
-      assert.equal(openBelow(first).length, 50);
-      assert.ok(openBelow(first).includes('163') && !openBelow(first).includes('64'));
+      assert.equal(openBelow(first).length, most);
+      assert.ok(openBelow(first).includes(largest) && !openBelow(first).includes('64'));
       pinned.pin(second);
-      assert.equal(openBelow(first).length + openBelow(second).length, 50);
-      assert.ok(openBelow(second).includes('900') && openBelow(second).includes('901'));
+      assert.equal(openBelow(first).length + openBelow(second).length, most);
+      assert.ok(openBelow(second).includes('4000') && openBelow(second).includes('4001'));
       pinned.release(first);
       pinned.release(second);
       assert.deepEqual([...openBelow(first), ...openBelow(second)], []);
@@ -147,7 +140,7 @@ suite('images that are kept open', () => {
     );
     const pinned = new PinnedImages();
     const others = Array.from({ length: 100 }, () => openSync('/dev/null', 'r'));
-    withMost(Math.max(...others) + 8, () => assert.throws(() => pinned.pin(directory), /EMFILE/));
+    withDescriptorsLeft(8, () => assert.throws(() => pinned.pin(directory), /EMFILE/));
     for (const fd of others) closeSync(fd);
     assert.deepEqual(openBelow(directory), []);
   });
