@@ -2,6 +2,7 @@ import { readable } from '../vmcore/errors.ts';
 import type { Kernel } from '../vmcore/kernel.ts';
 import { pointer, struct, u64 } from '../vmcore/view.ts';
 import { taskPtRegs } from './arch/x86/ptrace.ts';
+import { bioVecStruct } from './bvec.ts';
 import type { Task } from './sched.ts';
 
 /**
@@ -120,4 +121,75 @@ export function transferProgress(
   if (!isCopied) return found.every((done) => done === inner) ? Number(inner) : undefined;
   const isPair = found.length === 2 && (outer === 0n || outer === inner);
   return isPair ? Number(inner) : undefined;
+}
+
+/** A part of a kernel stack: from one address up to another. */
+export interface StackPart {
+  readonly low: bigint;
+  readonly high: bigint;
+}
+
+/** A part of a page that a call reads from (`struct bio_vec`). */
+export interface PagePart {
+  readonly page: bigint;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * How many bytes a call in the kernel has taken of pages that its caller has listed on the stack (ITER_BVEC).
+ * Its iov_iter is recognised by the list, by what is left of it, and by the sum of what is left.
+ *
+ * @param part the caller's, which its variables are in
+ * @returns undefined if there is no such structure, or more than one
+ */
+export function takenOfPages(
+  kernel: Kernel,
+  part: StackPart,
+  parts: readonly PagePart[],
+): number | undefined {
+  const { low, high } = part;
+  if (low >= high || high - low > MAX_STACK) return undefined;
+  const stack = kernel.memory.read(low, Number(high - low));
+  const iter = kernel.bind(iovIterStruct);
+  const kind = kernel.enumerator('ITER_BVEC');
+  const [kindAt, sourceAt] = [iter.offsetOf('iter_type'), iter.offsetOf('data_source')];
+  const found: number[] = [];
+  for (let at = 0; at + iter.size <= stack.length; at += 8) {
+    if (stack[at + kindAt] !== kind || stack[at + sourceAt] !== 1) continue;
+    const { iov, nr_segs, iov_offset, count } = iter.at(low + BigInt(at));
+    const list = Number(iov - low);
+    const taken =
+      nr_segs <= BigInt(parts.length) && list >= 0 && list < stack.length
+        ? takenOf(kernel, stack.subarray(list), parts, Number(nr_segs), Number(iov_offset))
+        : undefined;
+    if (taken !== undefined && taken + Number(count) === sumOf(parts)) found.push(taken);
+  }
+  const [taken, another] = found;
+  return another === undefined ? taken : undefined;
+}
+
+const sumOf = (parts: readonly PagePart[]): number => parts.reduce((sum, { length }) => sum + length, 0);
+
+/** @param list from the first entry on that is left of it */
+function takenOf(
+  kernel: Kernel,
+  list: Buffer,
+  parts: readonly PagePart[],
+  left: number,
+  offset: number,
+): number | undefined {
+  const entry = kernel.bind(bioVecStruct);
+  if (left * entry.size > list.length) return undefined;
+  const passed = parts.slice(0, parts.length - left);
+  const isSame = parts.slice(passed.length).every((part, i) => {
+    const at = i * entry.size;
+    return (
+      list.readBigUInt64LE(at + entry.offsetOf('page')) === part.page &&
+      list.readUInt32LE(at + entry.offsetOf('length')) === part.length &&
+      list.readUInt32LE(at + entry.offsetOf('offset')) === part.offset
+    );
+  });
+  const within = parts[passed.length]?.length ?? 0;
+  return isSame && offset <= within ? sumOf(passed) + offset : undefined;
 }

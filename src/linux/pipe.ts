@@ -63,26 +63,37 @@ export function pipeContent(kernel: Kernel, { address }: PipeInodeInfo): PipeCon
 }
 
 function readContent(kernel: Kernel, pipe: PipeInodeInfo): PipeContent {
+  const buffers = [];
+  let bytes = 0;
+  for (const { page, offset, len, flags } of pipeBuffers(kernel, pipe)) {
+    const physical = pageFrames(kernel, page, Math.ceil((offset + len) / PAGE_SIZE), 'pipe buffer') + offset;
+    buffers.push({ physical, length: len, packet: (flags & PIPE_BUF_FLAG_PACKET) !== 0 });
+    bytes += len;
+  }
+  return { buffers, bytes };
+}
+
+/**
+ * The buffers of a pipe's ring between tail and head that are not empty, in their order. Throws as {@link
+ * pipeContent} does.
+ */
+export function pipeBuffers(kernel: Kernel, pipe: PipeInodeInfo): ViewOf<typeof pipeBuffer>[] {
   const { ring_size: ring, head, tail } = pipe;
   const used = (head - tail) >>> 0;
   if (ring === 0 || ring > MAX_RING || (ring & (ring - 1)) !== 0 || used > ring || pipe.max_usage > ring) {
     throw new ContainerError('pipe', pipe.address, `has ${used} buffers in a ring of ${ring}`);
   }
   const Buffer = kernel.bind(pipeBuffer);
-  const buffers = [];
-  let bytes = 0;
-  for (let i = 0; i < used; i++) {
+  const buffers = Array.from({ length: used }, (_, i) => {
     const slot = ((tail + i) >>> 0) & (ring - 1);
-    const { page, offset, len, flags } = Buffer.at(pipe.bufs + BigInt(slot * Buffer.size));
+    const buffer = Buffer.at(pipe.bufs + BigInt(slot * Buffer.size));
+    const { page, offset, len } = buffer;
     if (offset + len > 512 * PAGE_SIZE) {
       throw new ContainerError('pipe', pipe.address, `has a buffer of ${len} bytes at ${offset}`);
     }
     if (page === 0n)
       throw new ContainerError('pipe', pipe.address, `has no page in slot ${slot}, which is in use`);
-    if (len === 0) continue;
-    const physical = pageFrames(kernel, page, Math.ceil((offset + len) / PAGE_SIZE), 'pipe buffer') + offset;
-    buffers.push({ physical, length: len, packet: (flags & PIPE_BUF_FLAG_PACKET) !== 0 });
-    bytes += len;
-  }
-  return { buffers, bytes };
+    return buffer;
+  });
+  return buffers.filter(({ len }) => len > 0);
 }

@@ -62,6 +62,7 @@ export const taskStruct = struct('task_struct', {
   thread_node: addressOf('thread_node'),
   thread_pid: pointer,
   vfork_done: pointer,
+  splice_pipe: pointer,
   set_child_tid: u64,
   clear_child_tid: u64,
   // up to 6.1 each thread counts for itself and adds its counts up every 64 page faults (SPLIT_RSS_COUNTING)

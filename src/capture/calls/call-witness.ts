@@ -8,6 +8,7 @@ import { fileKind } from '../../linux/readers/file-kind.ts';
 import { ipcSleepers } from '../../linux/readers/ipc-sleepers.ts';
 import { kernelStack, loadedModules } from '../../linux/readers/kernel-stack.ts';
 import { doneOperation } from '../../linux/readers/semaphore-operation.ts';
+import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import { type Task, taskAt, taskState, taskStruct } from '../../linux/sched.ts';
 import { signalStruct } from '../../linux/signal.ts';
 import type { Vma } from '../../model/memory.ts';
@@ -15,12 +16,16 @@ import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { callProgress, type Progress } from './call-progress.ts';
+import { sentOfFile } from './sendfile-count.ts';
 import { isClone } from './syscall-table.ts';
+import type { MemoryPatch } from './timeout.ts';
 
 /** Result of a call that the kernel's structures show, whether the call has come there or not. */
 export interface KnownResult {
   readonly value: bigint;
   readonly reason: string;
+  /** What the call would have written to the program's memory at its end. */
+  readonly writes?: MemoryPatch;
 }
 
 /** What witnesses besides the call's arguments say of a call that has no result yet. */
@@ -34,6 +39,7 @@ export interface Witness {
 /** Whose call it is. */
 export interface Witnessed {
   readonly task: Task;
+  readonly user: Pick<UserMemory, 'read'>;
   /** The CPU that was executing it. */
   readonly cpu: number | undefined;
   readonly panicked: boolean;
@@ -109,6 +115,18 @@ function ringResult({ isSettled }: Witnessed, given: Arguments): KnownResult | u
         value: BigInt(-constants.errno.EINTR),
         reason: 'it waited, maybe for a time of which nothing tells the rest',
       };
+}
+
+/** sendfile(2) moves the offset that it was given, by what it has sent, when that is done. */
+function sentResult(sent: number, [, , offset = 0n]: Arguments, user: Witnessed['user']): KnownResult {
+  const at = user.read(offset, 8);
+  const bytes = Buffer.alloc(8);
+  if (at.kind === 'bytes') bytes.writeBigInt64LE(at.bytes.readBigInt64LE() + BigInt(sent));
+  return {
+    value: BigInt(sent),
+    reason: `${sent} bytes were moved`,
+    writes: { address: Number(offset), bytes },
+  };
 }
 
 /** What is true already is not done again: another thread could have been given the place meanwhile. */
@@ -205,9 +223,13 @@ export function callWitness(
   given: Arguments,
   file: File | undefined,
 ): Witness {
+  const sent = name === 'sendfile' ? sentOfFile(kernel, given, whose) : undefined;
   return {
-    progress: progressOf(kernel, whose, name, given),
-    known: knownResult(kernel, whose, name, given),
+    progress:
+      sent === 0
+        ? { kind: 'not-begun', reason: 'not a byte was moved' }
+        : progressOf(kernel, whose, name, given),
+    known: sent ? sentResult(sent, given, whose.user) : knownResult(kernel, whose, name, given),
     notTwice: notTwice(kernel, whose, name, given, file),
   };
 }

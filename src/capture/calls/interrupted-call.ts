@@ -14,6 +14,7 @@ import { type Findings, ofTheMoment } from '../../model/verdict.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { LiveCpus } from '../arch/index.ts';
 import type { SeccompFilters } from '../seccomp.ts';
+import type { KnownResult } from './call-witness.ts';
 import { decideSyscall, EINTR_RESULT, ERESTART_RESTARTBLOCK, type SyscallDecision } from './syscall.ts';
 import { syscallState } from './syscall-state.ts';
 import { takesDescriptor } from './syscall-table.ts';
@@ -247,11 +248,24 @@ export function interruptedCall(
   const outcome = decision.outcome === 'refuse' ? 'in-doubt' : decision.outcome;
   const record = { outcome, syscall: name, reason };
   const after = applyDecision(systemCalls, registers, decision);
+  if (decision.outcome === 'result') writeResult(state.known, task, name, owner);
   if (decision.outcome === 'eintr') tellTheRest(source, task, name, registers, timeLeft, owner);
   if (decision.outcome !== 'restart') return { registers: after, record };
   const problem = problemOfReturn(systemCalls, owner.user, registers);
   if (problem !== undefined) findings.reasons.push(`thread ${task.pid} was in ${name}, but ${problem}`);
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
+}
+
+/** Writes what a call writes at its end, whose result the kernel's structures show. */
+function writeResult(
+  known: KnownResult | undefined,
+  { pid }: Task,
+  name: string,
+  { vmas, user, patches, findings }: ThreadOwner,
+): void {
+  if (known?.writes === undefined) return;
+  if (canPatch(vmas, known.writes) && isReadable(user, known.writes)) patches.push(known.writes);
+  else findings.reasons.push(`thread ${pid} was in ${name}, and what it has done cannot be told to it`);
 }
 
 /** Tells a program whose call was ended what was left of its time, where the kernel does. */

@@ -1,20 +1,11 @@
 import { transferProgress } from '../../linux/iov-iter.ts';
 import { kernelStack } from '../../linux/readers/kernel-stack.ts';
-import type { UserMemory } from '../../linux/readers/user-memory.ts';
-import type { Task } from '../../linux/sched.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { buffersOf } from './call-buffers.ts';
+import { sentOfFile } from './sendfile-count.ts';
 import { copiesIter, movedBytes } from './socket-call.ts';
 import { tcpCallersFrom } from './tcp-place.ts';
-
-/** A thread in a call of the transfer class. */
-export interface Transferring {
-  readonly task: Task;
-  readonly user: Pick<UserMemory, 'read'>;
-  /** The CPU that was executing the thread. */
-  readonly cpu: number | undefined;
-  readonly panicked: boolean;
-}
+import type { Transferring } from './transferring.ts';
 
 /** A call with its arguments. */
 export interface Call {
@@ -42,7 +33,7 @@ function countsFrom(kernel: Kernel, { task, cpu, panicked }: Transferring): bigi
 }
 
 /**
- * Bytes that a call of the transfer class has moved already.
+ * Bytes that a call of the transfer class, or sendfile(2) to a socket, has moved already.
  *
  * @param isSocket its first argument is a socket
  * @returns undefined where that cannot be found out
@@ -53,6 +44,7 @@ export function doneBytes(
   thread: Transferring,
   isSocket: boolean,
 ): number | undefined {
+  if (name === 'sendfile') return sentOfFile(kernel, given, thread);
   const low = countsFrom(kernel, thread);
   if (low === undefined) return undefined;
   const buffers = buffersOf(name, given, thread.user) ?? [];

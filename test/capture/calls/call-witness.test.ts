@@ -23,7 +23,10 @@ function made(threads: number): { kernel: MadeKernel; whose: Witnessed } {
   const vmas = [{ start: 0x7000_0000, end: 0x7000_2000 }];
   return {
     kernel,
-    whose: { task: taskAt(kernel, task ?? 0n), cpu: undefined, panicked: false, isSettled: false, vmas },
+    whose: {
+      ...{ task: taskAt(kernel, task ?? 0n), cpu: undefined, panicked: false, isSettled: false, vmas },
+      user: { read: () => ({ kind: 'unmapped' }) },
+    },
   };
 }
 

@@ -17,11 +17,13 @@ The first line on a connection is `NAME KIND SEED BYTES`. Kinds:
   held       the same, but the server reads only when DIRECTORY/go is there, and sends without a pace
   told       the client sends, and ends its side at once; the server reads, and sends, when DIRECTORY/go is there
   tells      the server sends, and ends its side at once; the client sends when it has read all of it
+  file       the server sends with sendfile(2), and ends its side when all is sent; the client sends nothing
   count      the server answers each line with that line and the number of lines so far
 
 What came of it is in DIRECTORY/NAME, in one line; how far it is, in DIRECTORY/NAME.at.
 """
 
+import ctypes
 import errno
 import os
 import select
@@ -91,6 +93,26 @@ def both(connection, seed, total, result, pace=PACE, begin=lambda: None):
     return got
 
 
+def send_file(connection, seed, total, path):
+    """Sends a file that has the stream. The kernel moves the offset by what it says that it has sent."""
+    with open(path, "wb") as file:
+        file.write(stream(seed, 0, total))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.sendfile.restype = ctypes.c_ssize_t
+    offset = ctypes.c_int64(0)
+    with open(path, "rb") as file:
+        while offset.value < total:
+            before = offset.value
+            given = ctypes.byref(offset), ctypes.c_size_t(total - before)
+            sent = libc.sendfile(connection.fileno(), file.fileno(), *given)
+            if sent < 0:
+                raise OSError(ctypes.get_errno(), "sendfile")
+            if offset.value != before + sent:
+                raise ValueError(f"{sent} bytes were sent from {before}, and the offset is {offset.value}")
+    connection.shutdown(socket.SHUT_WR)
+    return offset.value
+
+
 def count(connection, lines):
     for number, line in enumerate(lines, 1):
         connection.sendall(f"{line.strip()} {number}\n".encode())
@@ -112,7 +134,9 @@ def serve_one(connection, directory):
     try:
         if kind == "count":
             return count(connection, connection.makefile("r"))
-        if kind == "exchange":
+        if kind == "file":
+            got = send_file(connection, seed + 1, total, result.path + ".data")
+        elif kind == "exchange":
             got = both(connection, seed, total, result)
         elif kind == "tells":
             send(connection, seed + 1, total, 0)

@@ -45,7 +45,7 @@ function callOf({ architecture }: Kernel, registers: ReturnType<typeof registers
 export interface Worker {
   /** Of the call. */
   readonly name: string;
-  /** It is a call of the transfer class: it reads or writes one stream. */
+  /** It reads or writes one stream: it is of the transfer class, or sendfile. */
   readonly isTransfer: boolean;
   readonly place: TcpPlace;
   /** Its stack shows that it has the lock. */
@@ -73,12 +73,13 @@ function workerOf(context: CaptureContext, task: Task, numbers: ReadonlySet<numb
   const hasPanicked = cpu !== undefined && cpu === panicked;
   const stack = kernelStack(kernel, task, cpu);
   const place = tcpPlace(stack);
-  const isTransfer = syscallRow(call.name).class === 'transfer';
+  const isTransfer = syscallRow(call.name).class === 'transfer' || call.name === 'sendfile';
   const { name } = call;
   if (!isTransfer || place === 'unknown' || hasPanicked) return unknownWorker(name, isTransfer);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(task.mm));
   const done = doneBytes(kernel, call, { task, user, cpu, panicked: false }, true);
-  const isBlocked = (task.__state & taskState.uninterruptible) !== 0;
+  // sendfile waits so for pages of its file, too, and is told what it has sent all the same.
+  const isBlocked = (task.__state & taskState.uninterruptible) !== 0 && name !== 'sendfile';
   return { name, isTransfer, place, hasLock: hasSocketLock(stack), done, isBlocked };
 }
 
