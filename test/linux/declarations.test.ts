@@ -100,7 +100,7 @@ const unread = ['proc_fs_info'];
 /** The same, but that `*.types.zst` of the fixtures has them. */
 const later = [
   ...['block_device', 'cgroup_file_ctx', 'gendisk', 'kernfs_open_file', 'partition_meta_info', 'psi_trigger'],
-  ...['seq_file', 'swap_extent', 'swap_info_struct'],
+  ...['seq_file', 'splice_desc', 'swap_extent', 'swap_info_struct'],
   ...['io_ring_ctx', 'io_rings', 'io_uring_task'],
 ];
 /** Of those, optional members that a release does not have: pages of zeros came with 6.12. */
