@@ -124,7 +124,7 @@ suite(`TCP connections when ${release} panics`, () => {
   /** Waits until a thread is asleep in sendfile, number 40, because its socket takes no more. */
   async function waitsInSendfile(): Promise<void> {
     const threads = `/proc/${pidOf('server')}/task/*`;
-    const wait = `grep -l '^40 ' ${threads}/syscall | sed 's/syscall/wchan/' | xargs grep -l sk_stream_wait_memory`;
+    const wait = `grep -l '^40 ' ${threads}/syscall | sed 's/syscall/stack/' | xargs grep -l sk_stream_wait_memory`;
     await guest.until(wait, 120);
   }
 
