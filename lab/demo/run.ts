@@ -7,6 +7,7 @@ import { removedOnFailure, removeGuest, unlessBrokenOffWith } from '../boot.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
 import { guestClock } from '../guest-time.ts';
+import { checkImages } from '../image.ts';
 import type { GuestOptions } from '../machine.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
@@ -65,6 +66,7 @@ export async function runDemo(options: DemoOptions, display: DemoDisplay): Promi
   const { progress } = display;
   const sizes = { memoryMiB: 2048, cpus, crashKernelMiB: 320 };
   checkSizes(sizes, true);
+  checkImages([release]);
   const programs = await buildPrograms(release, progress);
   const show = (): Promise<Row[]> => bootAndDemonstrate(options, sizes, programs, display);
   return options.keep ? show() : unlessBrokenOffWith(guest, progress, show);
