@@ -1,4 +1,4 @@
-import { lookAtRoom, roomSentences } from '../arm/images-need.ts';
+import { lookAtRoom, roomSentences } from '../arm/room-for-images.ts';
 import { protectedNow } from '../arm/status.ts';
 import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
