@@ -2,13 +2,14 @@ import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../src/system/thrown.ts';
 import { chooseAccelerator } from './accelerator.ts';
+import { unlessBrokenOff } from './broken-off.ts';
 import { processExists } from './cache.ts';
 import { answers, dropConnection } from './channel.ts';
 import { consoleTail, panicOnConsole } from './console-log.ts';
 import { describeCpus } from './cpu-state.ts';
 import { LabError } from './error.ts';
 import { furnish } from './furnish.ts';
-import { type GuestState, guestPaths, guestPid, makeGuestDirectory, readGuest } from './guest.ts';
+import { type GuestState, guestNames, guestPaths, guestPid, makeGuestDirectory, readGuest } from './guest.ts';
 import { prepareImage } from './image.ts';
 import { type GuestOptions, type Machine, startMachine } from './machine.ts';
 import { freePort, portIsFree } from './ports.ts';
@@ -32,6 +33,9 @@ export async function bootGuest(options: GuestOptions, progress: Progress): Prom
   return startGuest(machine, isQuick(options) ? findSnapshot(machine) : undefined, progress);
 }
 
+/** Of each guest that this process has begun to start: its QEMU runs, or has not started. */
+const begun = new Map<string, Promise<unknown>>();
+
 /**
  * Starts a planned machine and waits until it answers.
  * @param snapshot what it is to be woken from; without it, it boots
@@ -47,10 +51,12 @@ export async function startGuest(
   progress.step(`${snapshot ? 'waking' : 'booting'} ${options.name}: ${what}`);
   const paths = makeGuestDirectory(options.name);
   const source = snapshot?.restore(paths) ?? { disk: image.rootDisk, diskFormat: 'raw' };
-  const state = await startMachine(machine, paths, source).catch((error: unknown) => {
+  const starting = startMachine(machine, paths, source).catch((error: unknown) => {
     rmSync(paths.directory, { recursive: true, force: true });
     throw error;
   });
+  begun.set(options.name, starting);
+  const state = await starting;
   await comeUp(machine, snapshot, progress).catch((error: unknown) => {
     throw keptForALook(options.name, error);
   });
@@ -141,6 +147,36 @@ export async function removeGuest(name: string): Promise<void> {
   readGuest(name);
   await stopGuest(name);
   rmSync(guestPaths(name).directory, { recursive: true, force: true });
+}
+
+/**
+ * Removes a guest if this process has begun to start it, as soon as its QEMU runs. One of the same name that
+ * was there before is not touched.
+ * @returns whether there was one
+ */
+export async function removeBegun(name: string): Promise<boolean> {
+  const isThere = await begun.get(name)?.then(
+    () => true,
+    () => false,
+  );
+  if (isThere !== true || !guestNames().includes(name)) return false;
+  await removeGuest(name);
+  return true;
+}
+
+/**
+ * Does what starts a guest, and something with it. If that is broken off by a signal, takes the guest down
+ * and says so.
+ */
+export function unlessBrokenOffWith<T>(name: string, progress: Progress, work: () => Promise<T>): Promise<T> {
+  return unlessBrokenOff(work, async () => {
+    progress.step('broken off');
+    try {
+      progress.step((await removeBegun(name)) ? `${name} is taken down` : 'no guest is left');
+    } catch (error) {
+      progress.step(`${name} is left (${messageOf(error)}): otherworld lab down ${name} removes it`);
+    }
+  });
 }
 
 async function stopGuest(name: string): Promise<void> {

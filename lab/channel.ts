@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { guestKey } from './channel-key.ts';
 import { type CommandResult, runCommand } from './command.ts';
-import { LabError } from './error.ts';
+import { LabError, WrongUse } from './error.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
 import { guestClock } from './guest-time.ts';
 
@@ -161,12 +161,15 @@ async function explainFailure(name: string, stderr: string): Promise<void> {
   );
 }
 
-/** Copies files or directories between host and guest; `NAME:` marks the guest's side. */
+/**
+ * Copies files or directories between host and guest; `NAME:` marks the guest's side.
+ * @throws WrongUse unless exactly one side is in the guest; LabError if the copy fails
+ */
 export async function copyFiles(name: string, source: string, destination: string): Promise<void> {
   const mark = `${name}:`;
   const fromGuest = source.startsWith(mark);
   if (fromGuest === destination.startsWith(mark)) {
-    throw new LabError(`exactly one side of a copy is in the guest: ${name}:PATH`);
+    throw new WrongUse(`exactly one side of a copy is in the guest: ${name}:PATH`);
   }
   const remote = (path: string): string => `root@127.0.0.1:${path.slice(mark.length) || '.'}`;
   const from = fromGuest ? remote(source) : source;

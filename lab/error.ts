@@ -9,3 +9,10 @@ export class LabError extends Error {
     this.exitStatus = exitStatus;
   }
 }
+
+/** The command line asks for what no command of the lab takes: exit status 2, as everywhere. */
+export class WrongUse extends LabError {
+  constructor(message: string) {
+    super(message, 2);
+  }
+}

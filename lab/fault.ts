@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { answers, dropConnection, execChecked, LOOK_SECONDS } from './channel.ts';
 import { cpuState } from './cpu-state.ts';
 import { withDebugger } from './debugger.ts';
-import { LabError } from './error.ts';
+import { LabError, WrongUse } from './error.ts';
 import { guestPaths, guestPid, readRunningGuest } from './guest.ts';
 import { guestClock } from './guest-time.ts';
 import { type Qmp, withQmp } from './qmp.ts';
@@ -11,10 +11,10 @@ import { type Qmp, withQmp } from './qmp.ts';
 export const faults = ['sysrq', 'bug', 'oops', 'nmi', 'nmi-entry', 'hang'] as const;
 export type Fault = (typeof faults)[number];
 
-/** @throws LabError for an unknown name */
+/** @throws WrongUse for an unknown name */
 export function parseFault(name: string): Fault {
   const fault = faults.find((known) => known === name);
-  if (!fault) throw new LabError(`unknown way to panic: ${name}; there are ${faults.join(', ')}`);
+  if (!fault) throw new WrongUse(`unknown way to panic: ${name}; there are ${faults.join(', ')}`);
   return fault;
 }
 
@@ -152,12 +152,12 @@ function guestShell(name: string, script: string): Promise<string> {
   return execChecked(name, ['sh', '-c', script], { timeoutSeconds: LOOK_SECONDS });
 }
 
-/** @throws LabError if a fault cannot be made to strike on that CPU */
+/** @throws WrongUse if a fault cannot be made to strike on that CPU */
 export function checkCpu(name: string, fault: Fault, cpu: number): void {
   if (fault === 'nmi' || fault === 'nmi-entry' || fault === 'hang')
-    throw new LabError('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
+    throw new WrongUse('--cpu: QEMU gives an NMI to all CPUs; --by sysrq, bug or oops');
   const { cpus } = readRunningGuest(name);
-  if (cpu >= cpus) throw new LabError(`--cpu ${cpu}: guest ${name} has CPUs 0 to ${cpus - 1}`);
+  if (cpu >= cpus) throw new WrongUse(`--cpu ${cpu}: guest ${name} has CPUs 0 to ${cpus - 1}`);
 }
 
 /** In the background of the guest, so that our own connection is closed in order before the kernel dies. */

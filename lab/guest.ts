@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import * as z from 'zod';
 import { cacheDirectory, makeCacheDirectory, processExists } from './cache.ts';
-import { LabError } from './error.ts';
+import { LabError, WrongUse } from './error.ts';
 import { releases } from './release.ts';
 
 const guestState = z.object({
@@ -40,10 +40,10 @@ export interface GuestPaths {
   control: string;
 }
 
-/** @throws LabError if the name would not do as a directory name. */
+/** @throws WrongUse if the name would not do as a directory name. */
 export function guestPaths(name: string): GuestPaths {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(name)) {
-    throw new LabError(`'${name}' cannot be a guest's name: letters, digits, '.', '_' and '-', at most 32`);
+    throw new WrongUse(`'${name}' cannot be a guest's name: letters, digits, '.', '_' and '-', at most 32`);
   }
   const directory = cacheDirectory('guests', name);
   const at = (file: string): string => join(directory, file);

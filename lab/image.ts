@@ -54,6 +54,27 @@ interface Plan {
 }
 
 /**
+ * For who begins with other work: an image can be built, or there is one of each release already.
+ * @param instead what can be done without root; empty if nothing
+ * @throws LabError if a guest would fail later, for lack of root
+ */
+export function checkImages(
+  releases: readonly Release[],
+  instead = '',
+  isRoot: boolean = process.getuid?.() === 0,
+  images: string = cacheDirectory('images'),
+): void {
+  if (isRoot) return;
+  const built = existsSync(images) ? readdirSync(images) : [];
+  const missing = releases.find((release) => !built.some((name) => name.startsWith(`${release}-`)));
+  if (missing === undefined) return;
+  throw new LabError(
+    `root is needed: there is no image of Debian ${missing} yet, and to build one takes mmdebstrap and chroot. ` +
+      `Call this with sudo${instead}`,
+  );
+}
+
+/**
  * The image of a release with extra packages; built on first use (about a minute), then taken from the cache.
  * @param packages names of Debian packages of that release
  * @throws LabError when mmdebstrap or a package cannot be had
@@ -67,7 +88,8 @@ export async function prepareImage(
   const directory = cacheDirectory('images', plan.key);
   const ready = (): boolean => existsSync(join(directory, 'root.img'));
   if (ready()) return openImage(plan);
-  if (process.getuid?.() !== 0) throw new LabError('building a guest needs root, for mmdebstrap and chroot');
+  if (process.getuid?.() !== 0)
+    throw new LabError('building a guest needs root, for mmdebstrap and chroot: call this with sudo');
   await withLock(
     `image-${release}`,
     async () => {

@@ -34,6 +34,7 @@ export async function panicGuest(
   progress: Progress,
 ): Promise<string | undefined> {
   readRunningGuest(name);
+  const qemu = guestPid(name);
   if (options.cpu !== undefined) checkCpu(name, options.fault, options.cpu);
   if (!options.unarmed && !(await isArmed(name))) await refuseUnarmed(name);
   const known = await incidentStates(name, LOOK_SECONDS);
@@ -45,15 +46,32 @@ export async function panicGuest(
   if (options.unarmed) return undefined;
   // What answers within the first seconds may still be the old world.
   await sleep(1500);
-  const incident = await newIncident(name, known, options.waitSeconds);
-  if (incident === undefined) {
-    throw new LabError(
-      `the crash world of ${name} did not report within ${options.waitSeconds} s; the end of its console:\n${consoleTail(name, 30)}`,
-    );
-  }
+  const incident = await newIncident(name, known, options.waitSeconds, () => guestPid(name) === qemu);
+  checkWaited(name, incident, options.waitSeconds, guestPid(name) === qemu);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   progress.step(`incident ${incident.id} is ${incident.state}, ${seconds} s after the fault`);
   return incident.id;
+}
+
+/**
+ * Checks what waiting for a report came to.
+ * @param isThere whether the guest is the one that panicked, still
+ * @throws LabError if there is no report, or no guest any more in which it would have been finished
+ */
+export function checkWaited(
+  name: string,
+  incident: Incident | undefined,
+  seconds: number,
+  isThere: boolean,
+): asserts incident is Incident {
+  if (incident !== undefined && (isThere || FINAL.includes(incident.state))) return;
+  const end = consoleTail(name, 30);
+  const said = end === '' ? '' : `; the end of its console:\n${end}`;
+  throw new LabError(
+    isThere
+      ? `the crash world of ${name} did not report within ${seconds} s${said}`
+      : `guest ${name} is gone: it was taken down, or its QEMU has ended, before its crash world had reported${said}`,
+  );
 }
 
 /** @throws LabError always, with what can be done in the world that the guest is in */
@@ -70,7 +88,8 @@ async function refuseUnarmed(name: string): Promise<never> {
 /** A look may have gone to the dying kernel, and then never ends; the next one goes to the crash world. */
 const TRY_SECONDS = 60;
 
-interface Incident {
+/** What is asked of an incident. */
+export interface Incident {
   id: string;
   /** Of FINAL once the report is complete. */
   state: string;
@@ -82,19 +101,21 @@ const FINAL: readonly string[] = ['settled', 'abandoned'] satisfies IncidentRepo
 /**
  * Waits for an incident that was not known before to be finished.
  * @param seconds of the guest's own time
+ * @param isThere whether the guest is the one that panicked, still
  * @returns it, as far as it came in time
  */
 async function newIncident(
   name: string,
   known: readonly Incident[],
   seconds: number,
+  isThere: () => boolean,
 ): Promise<Incident | undefined> {
   let latest: Incident | undefined;
   let states: Incident[] | undefined;
   const elapsed = guestClock(guestPid(name) ?? 0);
-  while (elapsed() < seconds && guestPid(name) !== undefined && !FINAL.includes(latest?.state ?? '')) {
+  while (elapsed() < seconds && isThere() && !FINAL.includes(latest?.state ?? '')) {
     // Once there is a connection, its guest is not asked for another one: for each sshd starts a program.
-    if (states !== undefined || (await answers(name, seconds - elapsed()))) {
+    if (states !== undefined || (await answers(name, seconds - elapsed()).catch(onlyUnreachable))) {
       states = await incidentStates(name, TRY_SECONDS).catch(onlyUnreachable);
       latest = states?.find(({ id }) => known.every((old) => old.id !== id)) ?? latest;
     }
@@ -103,7 +124,10 @@ async function newIncident(
   return latest;
 }
 
-/** A connection may have been made to the dying kernel, or to a crash world that is still coming up. */
+/**
+ * A connection may have been made to the dying kernel, or to a crash world that is still coming up; or there
+ * is no guest any more.
+ */
 function onlyUnreachable(error: unknown): undefined {
   if (error instanceof LabError) return undefined;
   throw error;

@@ -34,13 +34,17 @@ export async function findQemu(progress: Progress): Promise<Qemu> {
     firmwareArguments: [],
   });
   if (installed) return installed;
-  const unpacked = unpackedQemu(cacheDirectory('qemu'));
-  const ready = await probe(unpacked);
+  const ready = await findUnpackedQemu();
   if (ready) return ready;
   await withLock('qemu', () => unpackBackport(progress));
-  const fresh = await probe(unpacked);
+  const fresh = await findUnpackedQemu();
   if (!fresh) throw new LabError(`QEMU was unpacked under ${cacheDirectory('qemu')}, but does not start`);
   return fresh;
+}
+
+/** The one that was unpacked under the cache; undefined if none was. */
+export function findUnpackedQemu(): Promise<Qemu | undefined> {
+  return probe(unpackedQemu(cacheDirectory('qemu')));
 }
 
 function unpackedQemu(root: string): Omit<Qemu, 'version'> {

@@ -1,13 +1,13 @@
-import { LabError } from './error.ts';
+import { WrongUse } from './error.ts';
 
 /** The Debian releases that guests run: 13 (kernel 6.12, CRIU 4.1) and 12 (kernel 6.1, CRIU 3.17). */
 export const releases = ['trixie', 'bookworm'] as const;
 export type Release = (typeof releases)[number];
 
-/** @throws LabError for a name that is not a release of a guest. */
+/** @throws WrongUse for a name that is not a release of a guest. */
 export function parseRelease(name: string): Release {
   const release = releases.find((known) => known === name);
-  if (!release) throw new LabError(`unknown release ${name}; guests are ${releases.join(' or ')}`);
+  if (!release) throw new WrongUse(`unknown release ${name}; guests are ${releases.join(' or ')}`);
   return release;
 }
 

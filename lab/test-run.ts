@@ -7,6 +7,7 @@ import { spec } from 'node:test/reporters';
 import { removeGuest } from './boot.ts';
 import { whenBrokenOff } from './broken-off.ts';
 import { guestNames } from './guest.ts';
+import { checkImages } from './image.ts';
 import { repositoryRoot } from './node-tree.ts';
 import type { Release } from './release.ts';
 
@@ -81,9 +82,13 @@ export const testGuestPrefix = (runId: string): string => `test-${runId}-`;
 
 /**
  * Runs the tests and ends with a line of counts.
+ * @throws LabError if guests are wanted and cannot be had
  * @returns the exit status: 0 if something ran and nothing failed
  */
 export async function runTests(selection: TestSelection): Promise<number> {
+  const files = testFiles(selection.filter);
+  const guestFiles = longestFirst(files.filter(isGuestTest));
+  if (guestFiles.length > 0) checkImages(selection.guestReleases, '; --unit runs the tests without guests');
   const runId = String(process.pid);
   process.env.OTHERWORLD_TEST_RUN = runId;
   process.env.OTHERWORLD_TEST_EXTENT = selection.extent;
@@ -91,8 +96,6 @@ export async function runTests(selection: TestSelection): Promise<number> {
     brokenOff.abort();
     return removeLeftGuests(runId);
   });
-  const files = testFiles(selection.filter);
-  const guestFiles = longestFirst(files.filter(isGuestTest));
   const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     if (selection.unit) {

@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { printReport, styleFor } from '../../src/report/print.ts';
 import { type IncidentReport, reportSchema } from '../../src/report/schema.ts';
 import { bootArmedGuest } from '../armed.ts';
-import { removedOnFailure, removeGuest } from '../boot.ts';
-import { whenBrokenOff } from '../broken-off.ts';
+import { removedOnFailure, removeGuest, unlessBrokenOffWith } from '../boot.ts';
 import { LabError } from '../error.ts';
 import { guestPaths, guestPid } from '../guest.ts';
 import { guestClock } from '../guest-time.ts';
+import { checkImages } from '../image.ts';
+import type { GuestOptions } from '../machine.ts';
 import { panicGuest } from '../panic.ts';
 import type { Progress } from '../progress.ts';
 import type { Release } from '../release.ts';
@@ -61,20 +62,29 @@ const typedAfterwards = 'And this was typed in the other world.';
  * @throws LabError if the guest, a program or the crash world does not come as far as a comparison
  */
 export async function runDemo(options: DemoOptions, display: DemoDisplay): Promise<Row[]> {
-  const { guest, release, cpus, quick } = options;
+  const { guest, release, cpus } = options;
   const { progress } = display;
   const sizes = { memoryMiB: 2048, cpus, crashKernelMiB: 320 };
   checkSizes(sizes, true);
+  checkImages([release]);
   const programs = await buildPrograms(release, progress);
-  // Another demo's guest is not ours to remove.
-  if (guestPid(guest) === undefined && !options.keep) whenBrokenOff(() => removeGuest(guest));
+  const show = (): Promise<Row[]> => bootAndDemonstrate(options, sizes, programs, display);
+  return options.keep ? show() : unlessBrokenOffWith(guest, progress, show);
+}
+
+async function bootAndDemonstrate(
+  { guest, release, quick, keep }: DemoOptions,
+  sizes: Pick<GuestOptions, 'memoryMiB' | 'cpus' | 'crashKernelMiB'>,
+  programs: Programs,
+  display: DemoDisplay,
+): Promise<Row[]> {
   const machine = { name: guest, release, packages: [...demoPackages], forwards: [], append: '', quick };
-  const booted = bootArmedGuest({ ...machine, ...sizes }, progress);
-  await (options.keep ? booted : removedOnFailure(booted));
+  const booted = bootArmedGuest({ ...machine, ...sizes }, display.progress);
+  await (keep ? booted : removedOnFailure(booted));
   try {
     return await demonstrate(guest, programs, display);
   } finally {
-    if (!options.keep) await removeGuest(guest);
+    if (!keep) await removeGuest(guest);
   }
 }
 

@@ -16,7 +16,7 @@ import { replaceFile } from '../system/state-file.ts';
 import { findUser } from '../system/users.ts';
 import { buildBundle } from './bundle.ts';
 import { commandLineOf, earlyFiles, payload } from './crash-world-files.ts';
-import { bootInQemu, requireQemu } from './deep.ts';
+import { bootInQemu, type DeepQemu, requireQemu } from './deep.ts';
 import { ArmError } from './errors.ts';
 import { assembleInitramfs, buildBaseInitramfs, ownFiles } from './initramfs.ts';
 import { parseIomem, reclaimableRanges } from './iomem.ts';
@@ -96,10 +96,15 @@ export async function arm(config: Config, progress: ArmProgress, allowUnchecked 
 
 /**
  * Boots what `arm` would load in QEMU, up to the crash world's program. Nothing is loaded here.
+ * @param unpacked finds a QEMU, where the system has none installed
  * @throws ArmError saying what is missing, or how far it came
  */
-export async function tryBoot(config: Config, progress: ArmProgress): Promise<string> {
-  const qemu = requireQemu();
+export async function tryBoot(
+  config: Config,
+  progress: ArmProgress,
+  unpacked: () => Promise<DeepQemu | undefined>,
+): Promise<string> {
+  const qemu = await requireQemu(unpacked);
   using _lock = lockCache(progress);
   const { manifest, parts, image } = await plan(config, progress, true);
   const own = ownFiles(parts.runtime, payload(manifest, parts.bundle), newMark());

@@ -31,12 +31,29 @@ const MORE_MEMORY_BYTES = 256 * 2 ** 20;
 const MACHINES_OWN =
   /^(?:root|rootflags|rootfstype|rootdelay|ro|rw|resume|memmap|disable_cpu_apicid|lpj|console|quiet|panic|boot|ip)(?:=|$)/;
 
-/** @throws ArmError if there is none */
-export function requireQemu(): string {
-  const qemu = findProgram('qemu-system-x86_64');
-  if (qemu === undefined)
+/** A QEMU that can be started. */
+export interface DeepQemu {
+  readonly system: string;
+  readonly environment: NodeJS.ProcessEnv;
+  /** Where its firmware lies. */
+  readonly firmwareArguments: readonly string[];
+}
+
+/**
+ * The system's QEMU, else another one that is there.
+ * @param unpacked finds one that is not installed
+ * @param installed path of the system's; empty if it has none
+ * @throws ArmError if there is none
+ */
+export async function requireQemu(
+  unpacked: () => Promise<DeepQemu | undefined>,
+  installed = findProgram('qemu-system-x86_64') ?? '',
+): Promise<DeepQemu> {
+  if (installed !== '') return { system: installed, environment: process.env, firmwareArguments: [] };
+  const other = await unpacked();
+  if (other === undefined)
     throw new ArmError('there is no QEMU to boot the crash world in: apt-get install qemu-system-x86');
-  return qemu;
+  return other;
 }
 
 /** The trial's command line: that of the crash kernel without what belongs to this machine. */
@@ -62,7 +79,7 @@ export interface DeepBoot {
  * @returns how long it took, as a sentence
  * @throws ArmError with the end of the console if it does not come so far
  */
-export function bootInQemu(qemu: string, { image, base, own, commandLine, memoryBytes }: DeepBoot): string {
+export function bootInQemu(qemu: DeepQemu, { image, base, own, commandLine, memoryBytes }: DeepBoot): string {
   const script = {
     path: `scripts/${BOOT_SCRIPT}`,
     mode: 0o500,
@@ -94,8 +111,9 @@ export function bootInQemu(qemu: string, { image, base, own, commandLine, memory
 }
 
 /** What QEMU and the machine in it have said, and whether it was ended for the time that it took. */
-function runQemu(qemu: string, args: readonly string[]): { output: string; isLate: boolean } {
-  const { stdout, stderr, error } = spawnSync(qemu, args, {
+function runQemu(qemu: DeepQemu, args: readonly string[]): { output: string; isLate: boolean } {
+  const { stdout, stderr, error } = spawnSync(qemu.system, [...qemu.firmwareArguments, ...args], {
+    env: qemu.environment,
     encoding: 'latin1',
     maxBuffer: 64 * 2 ** 20,
     timeout: LONGEST_BOOT_SECONDS * 1000,

@@ -9,7 +9,6 @@ import { configuredRules, describeRule, loadRules, type ProtectionRule } from '.
 import type { Config, LossKind } from '../config/schema.ts';
 import { isLocked } from '../system/directory-lock.ts';
 import { findUser } from '../system/users.ts';
-import { lookAtRoom, type RoomFound } from './images-need.ts';
 import { blockBytes, parseIomem, reclaimableRanges } from './iomem.ts';
 import { isCrashKernelLoaded, reservedBytes } from './kexec.ts';
 import { lostComputing, newProcessors } from './lacking.ts';
@@ -18,6 +17,7 @@ import { isStillLoaded, type LoadedMark } from './loaded-mark.ts';
 import { loadedStageZeroDamage } from './loaded-stage-zero.ts';
 import { encryptionProblem } from './memory-encryption.ts';
 import { protectedNeed } from './protected-need.ts';
+import { lookAtRoom, type RoomFound } from './room-for-images.ts';
 import { isCrashWorld, readArmed } from './state.ts';
 
 /** A process that a rule holds for. */

@@ -1,4 +1,4 @@
-import { lookAtRoom, roomSentences } from '../arm/images-need.ts';
+import { lookAtRoom, roomSentences } from '../arm/room-for-images.ts';
 import { protectedNow } from '../arm/status.ts';
 import { type Cause, groupReasons } from '../report/causes.ts';
 import { printable } from '../report/printable.ts';
@@ -6,7 +6,7 @@ import { messageOf } from '../system/thrown.ts';
 import { isQuickToCheck } from './brief-limits.ts';
 import { brief } from './check.ts';
 import type { Conclusion, Outcome } from './conclude.ts';
-import { thisMachine } from './machine.ts';
+import { type Machine, thisMachine } from './machine.ts';
 import { causesOf, processes } from './print.ts';
 import { checkThisMachine } from './this-machine.ts';
 
@@ -55,12 +55,15 @@ export function inBrief(conclusions: readonly Conclusion[]): string[] {
  * @returns lines about those that would not come back, or one that says why that cannot be told, or that it
  *   takes longer
  */
-export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
+export async function checkInBrief(
+  pids: readonly number[],
+  machine: () => Machine = thisMachine,
+): Promise<string[]> {
   if (pids.length === 0) return [];
   try {
     if (!isQuickToCheck(pids)) return ['  otherworld check tells which of them would come back'];
     const targets = { roots: pids, includeDescendants: true };
-    const { conclusions } = await checkThisMachine(targets, thisMachine(), brief);
+    const { conclusions } = await checkThisMachine(targets, machine(), brief);
     return inBrief(conclusions);
   } catch (error) {
     return [printable(`  whether they would come back cannot be told: ${messageOf(error)}`)];
@@ -68,9 +71,9 @@ export async function checkInBrief(pids: readonly number[]): Promise<string[]> {
 }
 
 /** What there is to say of the room for the images of all that is protected now, for such a command. */
-export function roomInBrief(): string[] {
+export function roomInBrief(machine: () => Machine = thisMachine): string[] {
   try {
-    const { config } = thisMachine();
+    const { config } = machine();
     return roomSentences(lookAtRoom(() => protectedNow(config), config)).map((said) =>
       printable(`  ${said}`),
     );

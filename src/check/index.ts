@@ -1,7 +1,7 @@
 export { checkInBrief, roomInBrief } from './brief.ts';
 export { checkProcesses } from './check.ts';
 export type { Conclusion, Outcome } from './conclude.ts';
-export { type Machine, thisMachine } from './machine.ts';
+export { type Machine, machineOnce, thisMachine } from './machine.ts';
 export { causesOf, imagesBytes, isBack, printCheck } from './print.ts';
 export {
   allTargets,

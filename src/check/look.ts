@@ -20,8 +20,8 @@ export interface CheckRequest
   readonly hasStageZero: boolean;
   /** Addresses that the machine may not have again. */
   readonly leased: LeasedAddresses;
-  /** What there is for the images of all that are looked at. */
-  readonly room: ImagesRoom;
+  /** What there is for the images of all that are looked at; undefined if that cannot be told. */
+  readonly room: ImagesRoom | undefined;
 }
 
 /** A process as one look found it. */
@@ -107,13 +107,17 @@ function groupsSeen(
   request: CheckRequest,
 ): Seen[] {
   const sets = dependentSets(groups, dependences);
-  const { others } = whoFits(sets, (set) => sumOf(set.map(imagesSize)), request.room);
-  return sets.flatMap((set) => {
-    const hasRoom = !others.includes(set);
-    return set.flatMap((group) =>
-      groupSeen(group, request, hasRoom ? [] : [noRoomFor(group, set, request.room)]),
-    );
-  });
+  const { room } = request;
+  const unfit = room && whoFits(sets, (set) => sumOf(set.map(imagesSize)), room).others;
+  return sets.flatMap((set) =>
+    set.flatMap((group) =>
+      groupSeen(
+        group,
+        request,
+        room === undefined || unfit?.includes(set) !== true ? [] : [noRoomFor(group, set, room)],
+      ),
+    ),
+  );
 }
 
 /** Who depends on a process that cannot come back at this moment cannot either. */

@@ -19,6 +19,15 @@ export interface Machine {
   readonly config: Pick<Config, 'services' | 'losses' | 'protect' | 'images' | 'tmpfs' | 'crash-kernel'>;
 }
 
+/** This machine, looked at once however often it is asked for: that runs CRIU, which takes its time. */
+export function machineOnce(look: () => Machine = thisMachine): () => Machine {
+  let seen: Machine | undefined;
+  return () => {
+    seen ??= look();
+    return seen;
+  };
+}
+
 /** Looks at this machine. Throws a ConfigError if it is not armed and its configuration is wrong. */
 export function thisMachine(): Machine {
   const last = isCrashKernelLoaded() ? readArmed() : undefined;

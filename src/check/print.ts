@@ -30,7 +30,11 @@ export function imagesBytes(conclusions: readonly Pick<Conclusion, 'images'>[]):
 }
 
 /** What people are shown of a check: each process with all its causes, then what to do about them. */
-export function printCheck(conclusions: readonly Conclusion[], style: Style, room: FreeSpace): string {
+export function printCheck(
+  conclusions: readonly Conclusion[],
+  style: Style,
+  room: FreeSpace | undefined,
+): string {
   const back = conclusions.filter(({ outcome }) => isBack(outcome)).length;
   const sorted = conclusions.toSorted((a, b) => a.pid - b.pid);
   return [

@@ -8,6 +8,7 @@ import {
   loadRules,
   namedRules,
   type ProtectionRule,
+  unitName,
 } from '../config/protection.ts';
 import type { Config } from '../config/schema.ts';
 import { processStat } from '../system/proc.ts';
@@ -45,24 +46,39 @@ export function protectedTargets(config: Config): Targets {
 /** The processes of a unit. @throws NothingToCheckError if there is no such unit, or it has no process now */
 export function unitTargets(unit: string, user: User | undefined): Targets {
   const rules = namedRules({ commands: [], units: [unit] }, user);
-  const found = byRules(rules, liveProcesses());
+  const processes = liveProcesses();
+  const found = byRules(rules, processes);
   if (found.roots.length > 0) return found;
   const [rule] = rules;
-  const name = rule?.kind === 'unit' ? rule.unit : unit;
+  const name = unitName(unit);
+  const others = rule === undefined ? '' : namesakesOf(rule, processes);
   throw new NothingToCheckError(
-    user === undefined && isUnknown(name) ? `there is no unit ${name}` : found.problems.join('; '),
+    emptyUnit(name, user, user === undefined ? isKnown(name) : undefined) + others,
   );
 }
 
-/** Whether systemd says that it knows of no such unit. */
-function isUnknown(unit: string): boolean {
+/**
+ * Why nothing is found of a unit, in words of who named it without an option.
+ * @param known whether its manager knows of it; undefined if that cannot be told
+ */
+export function emptyUnit(
+  name: string,
+  user: Pick<User, 'name'> | undefined,
+  known: boolean | undefined,
+): string {
+  const unit = user === undefined ? `unit ${name}` : `unit ${name} of ${user.name}`;
+  if (known === undefined) return `there is no ${unit}, or it has no process now`;
+  return known ? `${unit} has no process now` : `there is no ${unit}`;
+}
+
+/** Whether the system's manager knows of a unit; undefined if there is none that says so. */
+function isKnown(unit: string): boolean | undefined {
   try {
-    return (
-      runProgram('systemctl', ['show', '--property=LoadState', '--value', '--', unit]).trim() === 'not-found'
-    );
+    const state = runProgram('systemctl', ['show', '--property=LoadState', '--value', '--', unit]).trim();
+    return state === '' ? undefined : state !== 'not-found';
   } catch (error) {
     if (!(error instanceof ArmError)) throw error;
-    return false;
+    return undefined;
   }
 }
 
@@ -99,12 +115,17 @@ export function allTargets(): Targets {
 function byRules(rules: readonly ProtectionRule[], processes: readonly Matchable[]): Targets {
   const roots = processes.filter((one) => rules.some((rule) => matchesRule(rule, one))).map(({ pid }) => pid);
   const unmatched = rules.filter((rule) => !processes.some((one) => matchesRule(rule, one)));
-  const problems = unmatched.map((rule) => {
-    const others = describeNamesakes(
-      rule,
-      processes.filter((one) => isNamesake(rule, one)),
-    );
-    return `${describeRule(rule)}: no such process now${others === '' ? '' : ` (${others})`}`;
-  });
+  const problems = unmatched.map(
+    (rule) => `${describeRule(rule)}: no such process now${namesakesOf(rule, processes)}`,
+  );
   return { roots, includeDescendants: true, problems };
+}
+
+/** Who has a rule's name and is not meant, in brackets; empty if nobody has. */
+function namesakesOf(rule: ProtectionRule, processes: readonly Matchable[]): string {
+  const others = describeNamesakes(
+    rule,
+    processes.filter((one) => isNamesake(rule, one)),
+  );
+  return others === '' ? '' : ` (${others})`;
 }

@@ -5,6 +5,7 @@ import { configuredRules, loadRules } from '../config/protection.ts';
 import { installedServiceOf } from '../config/service-units.ts';
 import type { AllowedLosses } from '../model/loss.ts';
 import { type ImagesRoom, imagesRoom } from '../report/images-room.ts';
+import { messageOf } from '../system/thrown.ts';
 import { findUser } from '../system/users.ts';
 import { livingKernel } from '../vmcore/open.ts';
 import { checkProcesses, type Patience } from './check.ts';
@@ -18,8 +19,23 @@ export interface Checked {
   readonly conclusions: readonly Conclusion[];
   /** The kernel's release. */
   readonly release: string;
-  /** What there is for images. */
-  readonly room: ImagesRoom;
+  /** What there is for images; undefined if that cannot be told. */
+  readonly room: ImagesRoom | undefined;
+  /** Why it cannot be told: a sentence. */
+  readonly unknownRoom?: string;
+}
+
+/** What there is for images. Where a file system does not say, the rest is checked all the same. */
+export function roomHere(
+  directory: string,
+  look: (directory: string) => ImagesRoom = imagesRoom,
+): Pick<Checked, 'room' | 'unknownRoom'> {
+  try {
+    return { room: look(directory) };
+  } catch (error) {
+    const unknownRoom = `whether there is room for the images cannot be told: ${messageOf(error)}`;
+    return { room: undefined, unknownRoom };
+  }
 }
 
 /**
@@ -42,7 +58,7 @@ export async function checkThisMachine(
   { criu, hasStageZero, config }: Machine,
   patience?: Patience,
 ): Promise<Checked> {
-  const room = imagesRoom(config.images.directory);
+  const found = roomHere(config.images.directory);
   const living = livingKernel();
   try {
     const request = {
@@ -52,10 +68,10 @@ export async function checkThisMachine(
       timeLimitMinutes: config['crash-kernel']['time-limit-minutes'],
       without: new Set([process.pid]),
       leased: leasedHere(),
-      room,
+      room: found.room,
     };
     const conclusions = await checkProcesses(() => living.look(), request, patience);
-    return { conclusions, release: living.look().release, room };
+    return { conclusions, release: living.look().release, ...found };
   } finally {
     living.close();
   }

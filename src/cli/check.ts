@@ -66,9 +66,13 @@ export function exitStatus(conclusions: readonly Pick<Conclusion, 'outcome'>[]):
   return conclusions.some(({ outcome }) => !isBack(outcome)) ? 4 : 0;
 }
 
-function warningsOf({ release, room }: Checked, { isArmed, criu }: Machine, { problems }: Targets): string[] {
+function warningsOf(
+  { release, room, unknownRoom }: Checked,
+  { isArmed, criu }: Machine,
+  { problems }: Targets,
+): string[] {
   const unchecked = uncheckedRelease(release);
-  const inMemory = memoryFileSystemProblem(room);
+  const inMemory = room === undefined ? unknownRoom : memoryFileSystemProblem(room);
   return [
     ...(isArmed ? [] : ['this system is not armed: what is said holds once it is (otherworld arm)']),
     ...(criu === undefined ? ['CRIU is not installed: what it cannot restore is not known'] : []),
@@ -83,7 +87,8 @@ export function toJson(
   conclusions: readonly Conclusion[],
   machine: Pick<Machine, 'isArmed' | 'hasStageZero'>,
   warnings: readonly string[],
-  room: FreeSpace,
+  room: FreeSpace | undefined,
+  directory: string,
 ): string {
   const processes = conclusions.map((one) => ({
     ...one,
@@ -91,7 +96,8 @@ export function toJson(
   }));
   const { isArmed: armed, hasStageZero: stageZero } = machine;
   const images = {
-    ...{ neededBytes: imagesBytes(conclusions), freeBytes: room.bytes, directory: room.directory },
+    ...{ neededBytes: imagesBytes(conclusions), freeBytes: room?.bytes ?? null },
+    directory: room?.directory ?? directory,
   };
   return JSON.stringify({ armed, stageZero, images, processes, warnings }, wellFormed, 2);
 }
@@ -105,7 +111,8 @@ async function check(unit: string | undefined, options: CheckOptions): Promise<v
   const checked = await checkThisMachine(targets, machine);
   const { conclusions, room } = checked;
   const warnings = warningsOf(checked, machine, targets);
-  if (options.json === true) console.log(toJson(conclusions, machine, warnings, room));
+  if (options.json === true)
+    console.log(toJson(conclusions, machine, warnings, room, machine.config.images.directory));
   else console.log(printCheck(conclusions, styleFor(process.stdout.isTTY), room));
   if (options.json !== true)
     for (const warning of warnings) process.stderr.write(printable(`otherworld: ${warning}\n`));

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { tryBoot } from '../arm/arm.ts';
+import type { DeepQemu } from '../arm/deep.ts';
 import { examine } from '../arm/doctor.ts';
 import { ArmError } from '../arm/errors.ts';
 import type { Finding } from '../arm/finding.ts';
@@ -23,13 +24,19 @@ function print(findings: readonly Finding[]): string {
   ].join('\n');
 }
 
+/** Only who asks for a boot loads what knows of the lab. */
+async function labsQemu(): Promise<DeepQemu | undefined> {
+  return (await import('../../lab/qemu.ts')).findUnpackedQemu();
+}
+
 async function booted(): Promise<Finding> {
   const what = 'crash world in QEMU';
   try {
-    const found = await tryBoot(loadConfig(), (step) => {
+    const sayStep = (step: string): void => {
       console.error(`otherworld: ${step}`);
       beginStep(step);
-    });
+    };
+    const found = await tryBoot(loadConfig(), sayStep, labsQemu);
     return { what, state: 'good', found };
   } catch (error) {
     if (!(error instanceof ArmError || error instanceof ConfigError)) throw error;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { copyFiles, execInherited } from '../../lab/channel.ts';
-import { LabError } from '../../lab/error.ts';
+import { LabError, WrongUse } from '../../lab/error.ts';
 import { wholeNumber } from './arguments.ts';
 
 /** Exit status of `lab exec` when the command could not be run at all. */
@@ -27,7 +27,8 @@ export function registerLabRun(lab: Command): void {
     .action(copyFiles);
 }
 
-/** Tells the lab's own failures from any likely exit status of the command. */
+/** Tells the lab's own failures from any likely exit status of the command; a wrong command line is 2. */
 function asLabsOwn(error: unknown): never {
+  if (error instanceof WrongUse) throw error;
   throw error instanceof LabError ? new LabError(error.message, EXEC_FAILED) : error;
 }

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { bootArmedGuest } from '../../lab/armed.ts';
-import { bootGuest, keptForALook } from '../../lab/boot.ts';
+import { bootGuest, keptForALook, unlessBrokenOffWith } from '../../lab/boot.ts';
+import { checkImages } from '../../lab/image.ts';
 import { installOtherworld } from '../../lab/install.ts';
 import type { GuestOptions } from '../../lab/machine.ts';
 import { type Progress, stderrProgress } from '../../lab/progress.ts';
@@ -98,8 +99,11 @@ async function up(name: string, options: UpOptions): Promise<void> {
     quick: options.quick,
   };
   checkSizes(guest, options.arm);
-  if (options.arm) await bootArmedGuest(guest, progress);
-  else await bootUnarmed(guest, progress);
+  checkImages([guest.release]);
+  await unlessBrokenOffWith(name, progress, async () => {
+    if (options.arm) await bootArmedGuest(guest, progress);
+    else await bootUnarmed(guest, progress);
+  });
   progress.step(`${name} is up${options.arm ? ' and armed' : ''}: otherworld lab exec ${name} -- CMD`);
 }
 

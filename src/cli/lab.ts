@@ -5,7 +5,10 @@ import { registerLabPanic } from './lab-panic.ts';
 import { registerLabRun } from './lab-run.ts';
 import { registerLabUp } from './lab-up.ts';
 
-const EXAMPLE = `
+const AFTER = `
+Exit status: 0 done, 1 it failed, or there is no such guest, 2 wrong command line, 141 nobody read the output to its
+end. 'lab exec' ends with the status of its command, 124 if the time was up, 125 if the lab could not run it.
+
 Example: see what a panic does to a program.
   otherworld lab up play --install redis-server,redis-tools
   otherworld lab exec play -- sh -c 'systemctl stop redis-server; redis-server --save "" --daemonize yes >/dev/null 2>&1'
@@ -20,7 +23,7 @@ export function registerLab(program: Command): void {
   const lab = program
     .command('lab')
     .description('real Debian guests under QEMU: boot them, use them, kill their kernels')
-    .addHelpText('after', EXAMPLE);
+    .addHelpText('after', AFTER);
   registerLabUp(lab);
   registerLabRun(lab);
   registerLabPanic(lab);

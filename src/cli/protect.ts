@@ -64,8 +64,9 @@ async function protect(options: ProtectOptions): Promise<void> {
   for (const problem of problems) console.error(printable(`otherworld: ${problem}`));
   if (problems.length > 0) process.exitCode = 1;
   const pids = processes.filter((one) => fresh.some((rule) => matchesRule(rule, one))).map(({ pid }) => pid);
-  const { checkInBrief, roomInBrief } = await import('../check/index.ts');
-  for (const line of [...roomInBrief(), ...(await checkInBrief(pids))]) console.log(line);
+  const { checkInBrief, machineOnce, roomInBrief } = await import('../check/index.ts');
+  const machine = machineOnce();
+  for (const line of [...roomInBrief(machine), ...(await checkInBrief(pids, machine))]) console.log(line);
 }
 
 /** A rule with what it holds for now. */

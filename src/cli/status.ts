@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { roomSentences } from '../arm/images-need.ts';
+import { roomSentences } from '../arm/room-for-images.ts';
 import { type ProtectedProcess, readStatus, type Status } from '../arm/status.ts';
 import { loadConfig } from '../config/config.ts';
 import { printable } from '../report/printable.ts';

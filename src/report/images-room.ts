@@ -71,8 +71,9 @@ export function fits({ bytes, files }: RoomNeeded, room: ImagesRoom): boolean {
 const needed = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
 const free = (bytes: number): number => Math.floor(bytes / 2 ** 20);
 
-/** `812 MiB needed, 300 MiB free in /var/lib/otherworld` */
-export function sayRoom({ bytes }: Pick<RoomNeeded, 'bytes'>, room: FreeSpace): string {
+/** `812 MiB needed, 300 MiB free in /var/lib/otherworld`; without a room, it is not known. */
+export function sayRoom({ bytes }: Pick<RoomNeeded, 'bytes'>, room: FreeSpace | undefined): string {
+  if (room === undefined) return `${needed(bytes)} MiB needed, what is free is not known`;
   return `${needed(bytes)} MiB needed, ${free(room.bytes)} MiB free in ${room.directory}`;
 }
 

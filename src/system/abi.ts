@@ -18,3 +18,15 @@ export const SIGINFO_BYTES = 128;
 
 /** A flag of an open file (include/uapi/asm-generic/fcntl.h). */
 export const O_NONBLOCK = 0o4000;
+
+/** include/uapi/linux/mman.h */
+export const MAP_SHARED = 1;
+
+/** include/uapi/linux/in.h */
+export const IPPROTO_TCP = 6;
+
+/** What node's constants do not have of include/uapi/asm-generic/fcntl.h; it belongs to the descriptor. */
+export const O_CLOEXEC = 0o2000000;
+
+/** Of times that are told in ticks: USER_HZ is 100 on x86-64 (include/asm-generic/param.h). */
+export const NANOSECONDS_PER_TICK = 10_000_000n;

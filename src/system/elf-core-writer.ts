@@ -1,13 +1,12 @@
 import {
   ELF_HEADER_BYTES,
+  ET_CORE,
   PN_XNUM,
   PROGRAM_HEADER_BYTES,
   type PT_LOAD,
   type PT_NOTE,
   SECTION_HEADER_BYTES,
 } from './elf.ts';
-
-const ET_CORE = 4;
 
 /** A segment of a core file, as its program header says it. Addresses and sizes are in bytes. */
 export interface CoreProgramHeader {

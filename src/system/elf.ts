@@ -5,6 +5,7 @@ export const SECTION_HEADER_BYTES = 64;
 
 /** `e_machine` of x86-64. */
 export const EM_X86_64 = 62;
+export const ET_CORE = 4;
 
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;

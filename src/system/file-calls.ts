@@ -1,3 +1,4 @@
+import { O_CLOEXEC } from './abi.ts';
 import { checked, libcFunction } from './libc.ts';
 
 const NANOSECONDS = 1_000_000_000n;
@@ -67,7 +68,6 @@ export function moveBetween(from: NameIn, to: NameIn): void {
 
 /** What node's constants do not have (uapi/asm-generic/fcntl.h). */
 export const O_PATH = 0o10000000;
-const O_CLOEXEC = 0o2000000;
 
 const SYS_openat2 = 437;
 /** RESOLVE_* of linux/openat2.h. */

@@ -23,7 +23,8 @@ export function typeOf(mode: number): number {
   return mode & S_IFMT;
 }
 
-const WRITABLE_BY_OTHERS = 0o022;
+/** Of a mode: its group or everybody can write. */
+export const WRITABLE_BY_OTHERS = 0o022;
 
 /**
  * Whether nobody but root can make, take away or rename what is in a directory. An ACL that lets somebody

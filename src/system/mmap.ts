@@ -1,7 +1,5 @@
-import { PROT_READ } from './abi.ts';
+import { MAP_SHARED, PROT_READ } from './abi.ts';
 import { checked, libcFunction } from './libc.ts';
-
-const MAP_SHARED = 1;
 
 /** IOV_MAX of Linux: iovecs per {@link writev}. */
 export const IOV_MAX = 1024;

@@ -41,6 +41,9 @@ export function setLimit(pid: number, resource: number, { soft, hard }: Resource
 
 /** include/uapi/asm-generic/resource.h */
 export const RLIMIT_NOFILE = 7;
+export const RLIMIT_AS = 9;
+/** `unlimited` is the greatest that there is. */
+export const RLIM_INFINITY = 2n ** 64n - 1n;
 /** Open files that come and go besides those that a step needs. */
 const OTHER_FILES = 256;
 

@@ -1,5 +1,6 @@
 import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { IPPROTO_TCP } from './abi.ts';
 import { unmapped } from './ip-address.ts';
 import { checked } from './libc.ts';
 import { AF_INET, AF_INET6, bind, connect, SOCK_CLOEXEC, send, socket, socketAddress } from './sockets.ts';
@@ -8,7 +9,6 @@ import type { TcpEnds } from './unanswered.ts';
 
 /** include/linux/net.h, include/uapi/linux/in.h */
 const SOCK_RAW = 3;
-const IPPROTO_TCP = 6;
 const IPPROTO_ICMP = 1;
 const IPPROTO_ICMPV6 = 58;
 

@@ -1,8 +1,7 @@
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { permissionsOf, STICKY } from './file-mode.ts';
+import { permissionsOf, STICKY, WRITABLE_BY_OTHERS } from './file-mode.ts';
 
-const WRITABLE_BY_OTHERS = 0o022;
 /** As many links as the kernel follows in one path (MAXSYMLINKS of linux/namei.h). */
 const MOST_LINKS = 40;
 

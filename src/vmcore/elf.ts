@@ -3,6 +3,7 @@ import {
   ELF_HEADER_BYTES,
   type ElfHeader,
   type ElfNote,
+  ET_CORE,
   PROGRAM_HEADER_BYTES,
   type ProgramHeader,
   PT_LOAD,
@@ -24,7 +25,6 @@ import {
 } from './physical.ts';
 import { ProcVmcoreMemory } from './proc-vmcore.ts';
 
-const ET_CORE = 4;
 /** More program headers than any memory map has: a damaged header. */
 const MAX_PROGRAM_HEADERS = 1 << 20;
 const MAX_NOTE_BYTES = 64 << 20;

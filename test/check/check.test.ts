@@ -94,6 +94,13 @@ for (const release of releases) {
       );
     });
 
+    test('refuses nobody for a room that cannot be told', async () => {
+      const { found: all } = await check({ roots });
+      const { found } = await check({ roots, room: undefined });
+      assert.deepEqual(found, all);
+      assert.match(printCheck(found, styleFor(false), undefined), /what is free is not known/);
+    });
+
     test('refuses those whose images do not fit into what is free with those of smaller groups', async () => {
       const { found: all } = await check({ roots });
       const groups = new Map(all.flatMap(({ images }) => (images ? [[images.group, images.bytes]] : [])));

@@ -3,7 +3,9 @@ import { test } from 'node:test';
 import { inBrief } from '../../src/check/brief.ts';
 import type { Conclusion } from '../../src/check/conclude.ts';
 import { printCheck } from '../../src/check/print.ts';
+import { roomHere } from '../../src/check/this-machine.ts';
 import { exitStatus, requireOneTarget, toJson } from '../../src/cli/check.ts';
+import { roomOf } from '../../src/report/images-room.ts';
 import { styleFor } from '../../src/report/print.ts';
 
 const ROOM = { directory: '/images', bytes: 812 * 2 ** 20, files: undefined, type: 0xef53 };
@@ -70,7 +72,7 @@ test('who comes back for its procedure alone does not go on, and is told from bo
     '  web (816) would come back for its crash procedure alone: uses io_uring',
   );
   const json: { images: unknown; processes: { causes: { text: string; advice?: string }[] }[] } = JSON.parse(
-    toJson([ALONE, BACK, { ...BACK, pid: 813 }], { isArmed: true, hasStageZero: true }, [], ROOM),
+    toJson([ALONE, BACK, { ...BACK, pid: 813 }], { isArmed: true, hasStageZero: true }, [], ROOM, '/images'),
   );
   const images = { neededBytes: 12 * 2 ** 20, freeBytes: 812 * 2 ** 20, directory: '/images' };
   assert.deepEqual(json.images, images);
@@ -78,6 +80,17 @@ test('who comes back for its procedure alone does not go on, and is told from bo
   assert.equal(cause?.text, 'uses io_uring');
   assert.match(cause?.advice ?? '', /^let the program do without io_uring/);
   assert.equal(exitStatus([BACK, ALONE]), 3);
+});
+
+test('a file system that does not say what is free ends no check', () => {
+  const failed = roomHere('/images', () => {
+    throw new Error('ESTALE: stale file handle');
+  });
+  assert.equal(failed.room, undefined);
+  assert.match(failed.unknownRoom ?? '', /^whether there is room .* cannot be told: ESTALE/);
+  const json = JSON.parse(toJson([BACK], { isArmed: true, hasStageZero: true }, [], failed.room, '/images'));
+  assert.deepEqual([json.images.freeBytes, json.images.directory], [null, '/images']);
+  assert.equal(roomHere('/', () => roomOf(ROOM)).room?.bytes, ROOM.bytes);
 });
 
 test('in brief only those are named that would not come back, each with one cause', () => {

@@ -8,14 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport, ProcessReport } from '../../src/report/schema.ts';
 import { assertRestored, bootTestGuest, release, type TestGuest } from './harness.ts';
-import {
-  DeafListener,
-  type Knock,
-  knock,
-  listenOutside,
-  OutsideCounter,
-  OutsidePeer,
-} from './outside-peer.ts';
+import { counted, OutsideCounter } from './outside-counter.ts';
+import { DeafListener, type Knock, knock, listenOutside, OutsidePeer } from './outside-peer.ts';
 import { wholeText } from './whole-text.ts';
 
 const PORT = 7001;
@@ -89,7 +83,7 @@ suite(`TCP connections when ${release} panics`, () => {
       outside.set(kind, made);
       return made;
     };
-    counter = new OutsideCounter(port, 'count');
+    counter = await OutsideCounter.to(port, counted('count'));
     counter.ask(3);
     const held = await peer('held', 10, TOO_MUCH);
     held.pause(true);

@@ -8,7 +8,7 @@ import * as z from 'zod';
 import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, isWhole, release, type TestGuest } from './harness.ts';
-import { OutsideMemcached } from './outside-memcached.ts';
+import { memcached, OutsideCounter } from './outside-counter.ts';
 
 /** Those that come back, and whether they can be told to read their configuration again. */
 const KEPT = {
@@ -54,7 +54,7 @@ interface Seen {
 suite(`Debian's own services with ${release}`, { skip: !isWhole || release !== 'trixie' }, () => {
   let guest: TestGuest;
   let report: IncidentReport;
-  let client: OutsideMemcached;
+  let client: OutsideCounter;
   const before_ = new Map<Unit, Seen>();
   const checked = new Map<Unit, string>();
 
@@ -98,7 +98,7 @@ suite(`Debian's own services with ${release}`, { skip: !isWhole || release !== '
       const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
       checked.set(name, `${status} ${stdout.replaceAll(/\s+/g, ' ')}`);
     }
-    client = await OutsideMemcached.to(port);
+    client = await OutsideCounter.to(port, memcached);
     client.ask(3);
     await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
     for (const name of NAMES) before_.set(name, await look(name));

@@ -109,7 +109,7 @@ export interface TestGuest {
  * Debian packages that tests need in guests: the same in all, so that there is one image, and one snapshot of
  * each size of guest.
  */
-const PACKAGES = ['attr', 'criu', 'numactl', 'procps', 'python3', 'socat', 'tmux'];
+export const PACKAGES = ['attr', 'criu', 'numactl', 'procps', 'python3', 'socat', 'tmux'];
 
 /** Boots a guest of this run's release; a few words say what for. */
 export async function bootTestGuest(what: string, options: TestGuestOptions = {}): Promise<TestGuest> {

@@ -7,7 +7,7 @@ import { CoreEntrySchema } from '../../src/criu/images/proto/gen/core_pb.ts';
 import { type MmEntry, MmEntrySchema } from '../../src/criu/images/proto/gen/mm_pb.ts';
 import { PagemapEntrySchema, PagemapHeadSchema } from '../../src/criu/images/proto/gen/pagemap_pb.ts';
 import { PstreeEntrySchema } from '../../src/criu/images/proto/gen/pstree_pb.ts';
-import { PROT_EXEC } from '../../src/system/abi.ts';
+import { MAP_SHARED, PROT_EXEC } from '../../src/system/abi.ts';
 import { PAGE_SIZE } from '../../src/system/page.ts';
 
 type Entry = Record<string, unknown>;
@@ -74,7 +74,6 @@ function compareThread(tid: number, theirs: string, ours: string): void {
   same('process', (entry) => without(at(entry, 'tc'), ...differing));
 }
 
-const MAP_SHARED = 1;
 const MAP_LOCKED = 0x2000;
 const VVAR = 1 << 12;
 /** CRIU up to 4.1 does not look for this advice, but takes it from the images. */

@@ -1,13 +1,17 @@
 // Boots one bare guest per release: what the lab promises to those who use it, before any Otherworld is
 // involved. The last tests kill its kernel.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { processExists } from '../../lab/cache.ts';
 import { strike } from '../../lab/fault.ts';
-import { bootTestGuest, release, scratchDirectory, type TestGuest } from './harness.ts';
+import { guestNames, guestPid } from '../../lab/guest.ts';
+import { bootTestGuest, PACKAGES, release, scratchDirectory, type TestGuest } from './harness.ts';
 
 function readHead(file: string, length: number): string {
   const buffer = Buffer.alloc(length);
@@ -108,6 +112,25 @@ suite(`a guest with ${release}`, () => {
     assert.ok(head.includes(`OSRELEASE=${await guest.sh('uname -r')}\n`));
     assert.match(head, /^KERNELOFFSET=/m);
     assert.ok(Number(await guest.sh('cut -d. -f1 /proc/uptime')) >= uptime);
+  });
+
+  test('lab up that is ended while the guest boots takes it down, and says so', async () => {
+    const name = `${guest.name}-2`;
+    const command = join(import.meta.dirname, '../../otherworld');
+    const options = ['--no-arm', '--release', release, '--install', PACKAGES.join(',')];
+    const child = spawn(command, ['lab', 'up', name, ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const ended = once(child, 'close');
+    let said = '';
+    child.stderr.on('data', (data) => {
+      said += String(data);
+    });
+    while (guestPid(name) === undefined && child.exitCode === null) await sleep(100);
+    const qemu = guestPid(name);
+    assert.ok(qemu !== undefined, said);
+    child.kill('SIGTERM');
+    assert.deepEqual(await ended, [null, 'SIGTERM']);
+    assert.match(said, new RegExp(`broken off\n.* ${name} is taken down\n$`));
+    assert.deepEqual([processExists(qemu), guestNames().includes(name)], [false, false]);
   });
 
   test('a guest that is not armed is not killed by mistake', async () => {

@@ -89,51 +89,6 @@ export class OutsidePeer {
   }
 }
 
-/** Requests that are numbered, and answered with how many there were: one is lost or repeated nowhere. */
-export class OutsideCounter {
-  readonly #socket: Socket;
-  #asked = 0;
-  #answered = 0;
-  #wrong: string | undefined;
-  #text = '';
-
-  constructor(port: number, name: string) {
-    this.#socket = connect({ port, host: '127.0.0.1' });
-    this.#socket.write(`${name} count 0 0\n`);
-    this.#socket.on('data', (data) => this.#take(String(data)));
-    this.#socket.on('error', (error) => {
-      this.#wrong ??= error.message;
-    });
-  }
-
-  /** Sends so many requests, whether or not the ones before are answered. */
-  ask(count: number): void {
-    for (let i = 0; i < count; i++) this.#socket.write(`request${++this.#asked}\n`);
-  }
-
-  get answered(): number {
-    return this.#answered;
-  }
-
-  /** What was wrong with an answer, or with the connection. */
-  get wrong(): string | undefined {
-    return this.#wrong;
-  }
-
-  close(): void {
-    this.#socket.destroy();
-  }
-
-  #take(text: string): void {
-    const lines = (this.#text + text).split('\n');
-    this.#text = lines.pop() ?? '';
-    for (const line of lines) {
-      const number = ++this.#answered;
-      if (line !== `request${number} ${number}`) this.#wrong ??= `answer ${number} is '${line}'`;
-    }
-  }
-}
-
 const DEAF = `
 import socket, sys, threading
 server = socket.create_server(('127.0.0.1', 0), backlog=0)

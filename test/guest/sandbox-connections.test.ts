@@ -7,7 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../lab/ports.ts';
 import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
-import { OutsideCounter, OutsidePeer } from './outside-peer.ts';
+import { counted, OutsideCounter } from './outside-counter.ts';
+import { OutsidePeer } from './outside-peer.ts';
+import { SANDBOX, Services, unitFile } from './sandbox-services.ts';
 
 const PORT = 7001;
 const WITHIN = 7002;
@@ -18,7 +20,6 @@ const WIRE = '/run/wire';
 const LITTLE = 60_000;
 /** More than the buffers of both ends take. */
 const MUCH = 12_000_000;
-const SANDBOX = 'PrivateTmp=yes\nProtectSystem=strict\nProtectHome=yes\nPrivateDevices=yes';
 
 const PAIR = [
   `${PYTHON}/connections.py serve 127.0.0.1 ${WITHIN} /var/lib/pair &`,
@@ -58,14 +59,11 @@ ExecStart=${PYTHON}/wire.py wait ${WIRE} ${PORT} ${LOST}
 WantedBy=multi-user.target
 `;
 
-function unitFile(name: Unit, sandbox = SANDBOX): string {
-  return `[Service]\nExecStart=${UNITS[name]}\nStateDirectory=%p\n${sandbox}\n[Install]\nWantedBy=multi-user.target\n`;
-}
-
 suite(`TCP connections of sandboxed services when ${release} panics`, {
   skip: release === 'bookworm',
 }, () => {
   let guest: TestGuest;
+  let services: Services<Unit>;
   let report: IncidentReport;
   let counter: OutsideCounter;
   let told: OutsidePeer;
@@ -73,15 +71,6 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
   let wire = '';
   /** Whether the services waited until segments had come, and no time limit was over. */
   let heard = '';
-  const pids = new Map<Unit, string>();
-  const checked = new Map<Unit, string>();
-
-  const write = (name: string, text: string): Promise<string> =>
-    guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${text}EOF`);
-  const mainPid = (name: Unit): Promise<string> =>
-    guest.sh(`systemctl show --value --property=MainPID ${name}`);
-  const said = (file: string, seconds = 240): Promise<string> => guest.until(`cat /var/lib/${file}`, seconds);
-  const outcomesOf = (name: Unit) => report.processes.filter(({ unit }) => unit === `${name}.service`);
 
   /** What peers send while nobody is there. */
   async function sendMeanwhile(): Promise<void> {
@@ -100,29 +89,28 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
       { host: lostPort, guest: LOST },
     ];
     guest = await bootTestGuest('sandbox-tcp', { forwards });
+    services = new Services(guest, NAMES);
     for (const program of ['connections.py', 'wire.py'])
       await guest.copyIn(`test/guest/programs/${program}`, `/usr/local/bin/${program}`);
-    for (const name of NAMES) await write(name, unitFile(name));
-    await write('wire', WATCH);
-    await write('heard', HEARD);
+    for (const name of NAMES) await services.write(name, unitFile(UNITS[name], SANDBOX));
+    await services.write('wire', WATCH);
+    await services.write('heard', HEARD);
     await guest.sh(
       `systemctl daemon-reload; systemctl -q enable wire heard; systemctl -q enable --now ${NAMES.join(' ')}`,
     );
-    for (const [name, at] of Object.entries({ served: PORT, lost: LOST })) await said(`${name}/serve-${at}`);
-    counter = new OutsideCounter(port, 'count');
+    for (const [name, at] of Object.entries({ served: PORT, lost: LOST }))
+      await services.said(`${name}/serve-${at}`);
+    counter = await OutsideCounter.to(port, counted('count'));
     counter.ask(3);
     told = await OutsidePeer.to(port, 'told', 'told', 20, MUCH);
     lost = await OutsidePeer.to(lostPort, 'lost', 'told', 30, LITTLE);
-    for (const name of ['served/told', 'lost/lost']) await said(`${name}.at`);
+    for (const name of ['served/told', 'lost/lost']) await services.said(`${name}.at`);
     // Both ends of the one within are quiet: it is half closed.
     await guest.until(`test "$(ss -tnH state fin-wait-2 dport = :${WITHIN} | wc -l)" = 1`, 120);
-    for (const name of NAMES) pids.set(name, await mainPid(name));
-    for (const name of KEPT) {
-      const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
-      checked.set(name, `${status} ${stdout.replaceAll(/\s+/g, ' ')}`);
-    }
-    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
-    await write('lost', unitFile('lost', 'PrivateTmp=yes'));
+    await services.notePids();
+    await services.check(KEPT);
+    await services.protect();
+    await services.write('lost', unitFile(UNITS.lost, 'PrivateTmp=yes'));
     await guest.sh('sync');
     const sending = sendMeanwhile();
     report = await guest.panic('sysrq');
@@ -137,16 +125,7 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
   });
 
   for (const name of KEPT) {
-    test(`come back with ${name}, in its sandbox`, async () => {
-      for (const { outcome, fate, reasons, adopted } of outcomesOf(name))
-        assert.deepEqual(
-          { outcome, fate, reasons, adopted },
-          { outcome: 'restored', fate: 'whole', reasons: [], adopted: `${name}.service` },
-        );
-      assert.equal(await mainPid(name), pids.get(name));
-      // Status 4: it may depend on the moment.
-      assert.match(checked.get(name) ?? '', new RegExp(`^[04] .*\\b${pids.get(name)} (python3|sh) `));
-    });
+    test(`come back with ${name}, in its sandbox`, () => services.assertBack(report, name));
   }
 
   test('lose nothing of what peers sent while nobody was there, and repeat nothing', async () => {
@@ -156,7 +135,7 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
     assert.deepEqual([counter.answered, counter.wrong], [11, undefined]);
     await guest.sh('touch /var/lib/served/go');
     assert.equal(await told.outcome, `right ${MUCH}`);
-    assert.equal(await said('served/told'), `right ${MUCH}`);
+    assert.equal(await services.said('served/told'), `right ${MUCH}`);
   });
 
   test('are not answered before they are there', (t) => {
@@ -176,11 +155,11 @@ suite(`TCP connections of sandboxed services when ${release} panics`, {
   test('within a service go on at both ends', async () => {
     await guest.sh('touch /var/lib/pair/go');
     for (const name of ['within', 'within-served'])
-      assert.equal(await said(`pair/${name}`), `right ${LITTLE}`);
+      assert.equal(await services.said(`pair/${name}`), `right ${LITTLE}`);
   });
 
   test('of a service that starts afresh are reset', async () => {
-    const [outcome] = outcomesOf('lost');
+    const [outcome] = services.reported(report, 'lost');
     assert.equal(outcome?.outcome, 'failed', JSON.stringify(outcome));
     const what = await Promise.race([lost.outcome, sleep(120_000, 'nothing', { ref: false })]);
     assert.notEqual(what, 'nothing');

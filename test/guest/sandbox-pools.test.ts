@@ -2,9 +2,9 @@
 // sandbox, each in its own, and without one. Who is back first has requests for who is not there yet.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { IncidentReport, ProcessReport } from '../../src/report/schema.ts';
+import type { IncidentReport } from '../../src/report/schema.ts';
 import { bootTestGuest, release, type TestGuest } from './harness.ts';
-import { wholeText } from './whole-text.ts';
+import { SANDBOX, Services, unitFile } from './sandbox-services.ts';
 
 const STORE = 7101;
 const CACHE = 7102;
@@ -16,7 +16,6 @@ const PROGRAM = '/usr/bin/python3 /usr/local/bin/connections.py';
 const LITTLE = 60_000;
 /** More than the buffers of both ends take: 2.7 MB, of which nothing is read. */
 const MUCH = 3_500_000;
-const SANDBOX = 'PrivateTmp=yes\nProtectSystem=strict\nProtectHome=yes\nPrivateDevices=yes';
 
 /** A pool to a service in another sandbox, one connection that is full, and one to who is in none. */
 const WEB = [
@@ -39,40 +38,28 @@ const NAMES = Object.keys(UNITS) as Unit[];
 const SERVERS = { store: STORE, cache: CACHE, lost: LOST } as const;
 const KEPT = ['store', 'cache', 'web', 'front'] as const;
 
-function unitFile(name: Unit, sandbox: string): string {
-  const { command } = UNITS[name];
-  return `[Service]\nExecStart=${command}\nStateDirectory=%p\n${sandbox}\n[Install]\nWantedBy=multi-user.target\n`;
-}
-
 suite(`connections between services, each in its sandbox or in none, when ${release} panics`, {
   skip: release === 'bookworm',
 }, () => {
   let guest: TestGuest;
+  let services: Services<Unit>;
   let report: IncidentReport;
-  const pids = new Map<Unit, string>();
-  const checked = new Map<Unit, string>();
-
-  const write = (name: Unit, sandbox: string): Promise<string> =>
-    guest.sh(`cat >/etc/systemd/system/${name}.service <<'EOF'\n${unitFile(name, sandbox)}EOF`);
-  const mainPid = (name: Unit): Promise<string> =>
-    guest.sh(`systemctl show --value --property=MainPID ${name}`);
-  const said = (file: string, seconds = 240): Promise<string> =>
-    guest.until(wholeText(`/var/lib/${file}`), seconds);
-  const processesOf = (name: Unit): ProcessReport[] =>
-    report.processes.filter(({ unit }) => unit === `${name}.service`);
+  const write = (name: Unit, sandbox: string): Promise<void> =>
+    services.write(name, unitFile(UNITS[name].command, sandbox));
   const start = (...names: Unit[]): Promise<string> =>
     guest.sh(`systemctl -q enable --now ${names.join(' ')}`, 120);
 
   before(async () => {
     guest = await bootTestGuest('sandbox-pools', {});
+    services = new Services(guest, NAMES);
     await guest.copyIn('test/guest/programs/connections.py', '/usr/local/bin/connections.py');
     for (const name of NAMES) await write(name, UNITS[name].sandbox);
     await guest.sh(`touch ${BEFORE}; systemctl daemon-reload`);
     await start('store', 'cache', 'lost');
-    for (const [name, port] of Object.entries(SERVERS)) await said(`${name}/serve-${port}`);
+    for (const [name, port] of Object.entries(SERVERS)) await services.said(`${name}/serve-${port}`);
     await start('web', 'front', 'waits');
-    for (const name of ['web', 'front']) assert.equal(await said(`${name}/pool`), 'right 50 same');
-    await said('waits/waits.at');
+    for (const name of ['web', 'front']) assert.equal(await services.said(`${name}/pool`), 'right 50 same');
+    await services.said('waits/waits.at');
     await guest.until(`test "$(ss -tnH state fin-wait-2 dport = :${CACHE} | wc -l)" = 1`, 120);
     // It stands still: nobody reads what it sends.
     const full = `ss -tnH state established dport = :${STORE} | sort -n -k 2 | tail -1`;
@@ -80,12 +67,9 @@ suite(`connections between services, each in its sandbox or in none, when ${rele
       `a=$(${full}); sleep 3; [ "$a" = "$(${full})" ] && [ "$(echo $a | cut -d ' ' -f 2)" -gt 500000 ]`,
       300,
     );
-    for (const name of NAMES) pids.set(name, await mainPid(name));
-    await guest.sh(`otherworld protect ${NAMES.map((name) => `--unit ${name}`).join(' ')}`, 300);
-    for (const name of KEPT) {
-      const { status, stdout } = await guest.exec(['otherworld', 'check', name]);
-      checked.set(name, `${status} ${stdout.replaceAll(/\s+/g, ' ')}`);
-    }
+    await services.notePids();
+    await services.protect();
+    await services.check(KEPT);
     await write('lost', 'PrivateTmp=yes');
     await guest.sh('sync');
     report = await guest.panic('sysrq');
@@ -93,50 +77,37 @@ suite(`connections between services, each in its sandbox or in none, when ${rele
   after(() => guest?.down());
 
   for (const name of KEPT) {
-    test(`come back with ${name}`, async () => {
-      assert.ok(processesOf(name).length > 0);
-      for (const { outcome, fate, reasons, losses, adopted } of processesOf(name))
-        assert.deepEqual(
-          { outcome, fate, reasons, losses, adopted },
-          {
-            ...{ outcome: 'restored', fate: 'whole', reasons: [], losses: undefined },
-            adopted: `${name}.service`,
-          },
-        );
-      assert.equal(await mainPid(name), pids.get(name));
-      // Status 4: it may depend on the moment.
-      assert.match(checked.get(name) ?? '', new RegExp(`^[04] .*\\b${pids.get(name)} (python3|sh) `));
-    });
+    test(`come back with ${name}`, () => services.assertBack(report, name));
   }
 
   test('lose no request and repeat none, of those that were sent before the other end was back', async () => {
     for (const name of ['web', 'front']) {
       await guest.until(`grep -v '^right 50 ' /var/lib/${name}/pool`, 240);
-      assert.equal(await said(`${name}/pool`), 'right 100 same', name);
+      assert.equal(await services.said(`${name}/pool`), 'right 100 same', name);
     }
   });
 
   test('keep what is in the queues of both ends', async () => {
     await guest.sh('touch /var/lib/store/go /var/lib/cache/go');
     for (const name of ['web/told', 'cache/told-served'])
-      assert.equal(await said(name), `right ${LITTLE}`, name);
+      assert.equal(await services.said(name), `right ${LITTLE}`, name);
     for (const name of ['web/full', 'store/full-served'])
-      assert.equal(await said(name, 600), `right ${MUCH}`, name);
+      assert.equal(await services.said(name, 600), `right ${MUCH}`, name);
   });
 
   test('are reset where the other end does not come back, and the report says so', async () => {
-    const [lost] = processesOf('lost');
+    const [lost] = services.reported(report, 'lost');
     assert.equal(lost?.outcome, 'failed', JSON.stringify(lost));
-    assert.equal(await said('waits/waits'), 'ConnectionResetError');
-    const [waits] = processesOf('waits');
+    assert.equal(await services.said('waits/waits'), 'ConnectionResetError');
+    const [waits] = services.reported(report, 'waits');
     assert.equal(waits?.outcome, 'restored', JSON.stringify(waits));
     assert.equal(waits.fate, 'with-losses');
-    const why = `its other end, that of PID ${pids.get('lost')} \\(python3\\), did not come back`;
+    const why = `its other end, that of PID ${services.pids.get('lost')} \\(python3\\), did not come back`;
     assert.match(
       waits.losses?.map(({ what }) => what).join('; ') ?? '',
       new RegExp(`^the connection to 127\\.0\\.0\\.1:${LOST} is reset: ${why}$`),
     );
-    assert.equal(await mainPid('waits'), pids.get('waits'));
+    assert.equal(await services.mainPid('waits'), services.pids.get('waits'));
   });
 
   test('leave nothing behind', async () => {

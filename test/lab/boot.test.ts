@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { keptForALook, removedOnFailure } from '../../lab/boot.ts';
 import { LabError } from '../../lab/error.ts';
@@ -26,6 +30,25 @@ suite('a guest that nobody looks at', () => {
     assert.deepEqual(await endOf(Promise.resolve('state')), ['state', []]);
     const other = new LabError('guest mine runs already');
     assert.deepEqual(await endOf(Promise.reject(other)), [other, []]);
+  });
+});
+
+suite('a guest that is broken off', () => {
+  test('is removed only by who has begun to start it', () => {
+    const cache = mkdtempSync(join(tmpdir(), 'otherworld-boot-'));
+    try {
+      const directory = join(cache, 'otherworld/guests/mine');
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(join(directory, 'state.json'), '{}');
+      const boot = join(import.meta.dirname, '../../lab/boot.ts');
+      const program = `import { removeBegun } from '${boot}'; console.log(await removeBegun('mine'));`;
+      const env = { ...process.env, XDG_CACHE_HOME: cache };
+      const args = ['--input-type=module', '-e', program];
+      assert.equal(execFileSync(process.execPath, args, { env, encoding: 'utf8' }), 'false\n');
+      assert.equal(existsSync(directory), true);
+    } finally {
+      rmSync(cache, { recursive: true });
+    }
   });
 });
 

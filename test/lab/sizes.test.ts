@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { checkSizes } from '../../lab/sizes.ts';
+import { checkSizes as checkSizesHere, type Sizes } from '../../lab/sizes.ts';
+
+const host = { cpus: 2, memoryMiB: 24_000 };
+const checkSizes = (sizes: Sizes, arm: boolean): void => checkSizesHere(sizes, arm, host);
 
 const usual = { memoryMiB: 2048, cpus: 2, crashKernelMiB: 320 };
 
@@ -22,6 +25,27 @@ suite('sizes of a guest', () => {
       /leaves 383 MiB.*--memory 704 or more/,
     );
     assert.throws(() => checkSizes({ ...usual, crashKernelMiB: 4096 }, false), /leaves 0 MiB/);
+  });
+
+  test('what the host does not have is refused with what there is', () => {
+    checkSizes({ ...usual, cpus: 8, memoryMiB: 24_000 }, true);
+    assert.throws(() => checkSizes({ ...usual, cpus: 9 }, true), {
+      exitStatus: 2,
+      message: /^--cpus 9: this host has 2 CPUs, .* 8: --cpus 8 or fewer$/,
+    });
+    assert.throws(() => checkSizes({ ...usual, memoryMiB: 24_001 }, true), {
+      exitStatus: 2,
+      message: /^--memory 24001: this host has 24000 MiB in all/,
+    });
+  });
+
+  test('this host is asked if nobody says what there is', () => {
+    checkSizesHere({ ...usual, memoryMiB: 512, crashKernelMiB: 0, cpus: 1 }, false);
+    assert.throws(() => checkSizesHere({ ...usual, cpus: 99_999 }, true), /this host has [1-9]\d* CPUs?, /);
+    assert.throws(
+      () => checkSizesHere({ ...usual, memoryMiB: 999_999_999 }, true),
+      /this host has [1-9]\d* MiB/,
+    );
   });
 
   test('nodes need CPUs and memory, disks have a limit, numbers of processes too', () => {

@@ -86,25 +86,36 @@ suite('what a report says of a connection', () => {
     ...{ checks: [], repairs: [], inDoubt: [], notes: [] },
     ...more,
   });
-  const loss = (port: number) =>
+  const loss = (port: number, address = '10.0.2.2') =>
     ({
       kind: 'connections',
-      what: `the connection to 10.0.2.2:${port} is reset: it is one that ...`,
+      what: `the connection to ${address}:${port} is reset: it is one that ...`,
     }) as const;
 
   test('is that it is kept, if nothing is said of it', () => {
-    assert.deepEqual(namedFate([report({ losses: [loss(400), loss(40001)] })], 4000), {
+    assert.deepEqual(namedFate([report({ losses: [loss(400), loss(40001)] })], 4000, true), {
       fate: 'kept',
       why: [],
     });
   });
 
   test('is that it is reset, by its own port', () => {
-    assert.equal(namedFate([report({ losses: [loss(4000)] })], 4000).fate, 'reset');
+    assert.equal(namedFate([report({ losses: [loss(4000)] })], 4000, true).fate, 'reset');
+  });
+
+  test('is nothing, if the one that it names is within the guest and has the same port', () => {
+    const within = report({ losses: [loss(4000, '127.0.0.1'), loss(4000, '110.0.2.2')] });
+    assert.equal(namedFate([within], 4000, true).fate, 'kept');
+  });
+
+  test('is no excuse where its server may lose no connection', () => {
+    const { fate, why } = namedFate([report({ losses: [loss(4000)] })], 4000, false);
+    assert.equal(fate, 'lost');
+    assert.match(why.join('; '), /may not lose a connection; the connection to 10\.0\.2\.2:4000 is reset/);
   });
 
   test('is that its server is refused, with the reason', () => {
-    assert.deepEqual(namedFate([report({ outcome: 'refused', reasons: ['has a leash'] })], 4000), {
+    assert.deepEqual(namedFate([report({ outcome: 'refused', reasons: ['has a leash'] })], 4000, true), {
       fate: 'refused',
       why: ['redis (12): has a leash'],
     });
@@ -113,8 +124,8 @@ suite('what a report says of a connection', () => {
   test('is no excuse, if there is no reason, or its server failed, ended or is not named', () => {
     const processes = [report({ outcome: 'refused' }), report({ outcome: 'failed', reasons: ['no'] })];
     for (const process of [...processes, report({ ended: 'at once' })])
-      assert.equal(namedFate([process], 4000).fate, 'lost');
-    assert.equal(namedFate([], 4000).fate, 'lost');
+      assert.equal(namedFate([process], 4000, true).fate, 'lost');
+    assert.equal(namedFate([], 4000, true).fate, 'lost');
   });
 });
 

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
-import type { Conversation } from './conversation.ts';
+import { type Conversation, Numbered } from './conversation.ts';
 import { BLOCK, firstDifference, Stream } from './stream.ts';
 import { Wire } from './wire.ts';
 
@@ -120,72 +120,41 @@ const READ_AT_ONCE = 4 * BLOCK;
 const REST = 150;
 
 /** Ranges of a file, one after the other through the same connection: each answer says which it is. */
-export class Downloads implements Conversation {
-  readonly name: string;
-  readonly while = 5 * RANGE;
+export class Downloads extends Numbered {
+  override readonly while = 5 * RANGE;
   readonly #file = new Stream(FILE.seed).slice(0, FILE.bytes);
-  readonly #faults: string[] = [];
-  #wire: Wire | undefined;
-  #asked = 0;
-  #answered = 0;
-  #isFinishing = false;
   #head = '';
   /** What is still to come of a body; undefined within a head. */
   #body: { at: number; readonly end: number } | undefined;
   #sinceRest = 0;
 
   private constructor(name: string) {
-    this.name = `nginx get ${name}`;
+    super(`nginx get ${name}`);
   }
 
   static async to(port: number, name: string): Promise<Downloads> {
     const made = new Downloads(name);
-    made.#wire = await Wire.to(port, (data) => made.#take(data));
+    made.connected = await Wire.to(port, (data) => made.#take(data));
     return made;
   }
 
-  get wire(): Wire {
-    if (this.#wire === undefined) throw new Error(`${this.name} is not connected`);
-    return this.#wire;
-  }
-
-  get asked(): number {
-    return this.#asked;
-  }
-
-  get answered(): number {
-    return this.#answered;
-  }
-
-  get faults(): readonly string[] {
-    return this.#faults;
-  }
-
-  get progress(): readonly number[] {
+  override get progress(): readonly number[] {
     return [this.wire.got];
   }
 
-  get isDone(): boolean {
-    return this.#answered >= this.#asked;
-  }
-
-  ask(): void {
-    if (this.#isFinishing || this.wire.ended !== undefined) return;
-    while (this.#asked - this.#answered < WINDOW) {
-      const at = rangeOf(++this.#asked);
+  override ask(): void {
+    if (this.isFinishing || this.wire.ended !== undefined) return;
+    while (this.sent - this.come < WINDOW) {
+      const at = rangeOf(++this.sent);
       const range = `Range: bytes=${at}-${at + RANGE - 1}`;
       this.wire.write(`GET /${FILE.name} HTTP/1.1\r\nHost: guest\r\n${range}\r\n\r\n`);
     }
   }
 
-  finish(): void {
-    this.#isFinishing = true;
-  }
-
   #take(data: Buffer): void {
     this.#rest(data.length);
     let left = data;
-    while (left.length > 0 && this.#faults.length === 0)
+    while (left.length > 0 && this.wrong.length === 0)
       left = this.#body === undefined ? this.#takeHead(left) : this.#takeBody(left, this.#body);
   }
 
@@ -203,13 +172,11 @@ export class Downloads implements Conversation {
     this.#head += data.toString('latin1');
     const end = this.#head.indexOf('\r\n\r\n');
     if (end === -1) return Buffer.alloc(0);
-    const at = rangeOf(this.#answered + 1);
+    const at = rangeOf(this.come + 1);
     const range = `content-range: bytes ${at}-${at + RANGE - 1}/${FILE.bytes}`;
     const head = this.#head.slice(0, end).toLowerCase().split('\r\n');
     if (!head[0]?.startsWith('http/1.1 206 ') || !head.includes(range))
-      this.#faults.push(
-        `answer ${this.#answered + 1}: '${head.join('|').slice(0, 200)}' instead of '${range}'`,
-      );
+      this.wrong.push(`answer ${this.come + 1}: '${head.join('|').slice(0, 200)}' instead of '${range}'`);
     this.#head = '';
     this.#body = { at, end: at + RANGE };
     return data.subarray(end + 4 - before);
@@ -220,12 +187,12 @@ export class Downloads implements Conversation {
     const expected = this.#file.subarray(body.at, body.at + piece.length);
     if (!piece.equals(expected)) {
       const at = body.at + firstDifference(piece, expected);
-      this.#faults.push(`answer ${this.#answered + 1}: other bytes than the file has from byte ${at} on`);
+      this.wrong.push(`answer ${this.come + 1}: other bytes than the file has from byte ${at} on`);
     }
     body.at += piece.length;
     if (body.at === body.end) {
       this.#body = undefined;
-      this.#answered++;
+      this.come++;
       this.ask();
     }
     return data.subarray(piece.length);

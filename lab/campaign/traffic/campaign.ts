@@ -148,7 +148,7 @@ async function onePanic(
     checkSound(talks);
     const report = await panicAndReport(guest, plan, progress);
     progress.step('traffic goes on over the same connections');
-    const outcomes = await afterwards(guest, talks, report, pids);
+    const outcomes = await afterwards(guest, talks, report, { pids, mayLose: plan.mayLose });
     const isRight = outcomes.every(({ fate, faults }) => fate !== 'lost' && faults.length === 0);
     const evidence = isRight ? undefined : await keepEvidence(guest, report.id);
     return { ...plan, ...countsOf(report), incident: report.id, talks: outcomes, evidence };
@@ -200,12 +200,12 @@ async function afterwards(
   guest: string,
   talks: readonly Talk[],
   report: IncidentReport,
-  pids: ReadonlyMap<ServerName, readonly number[]>,
+  { pids, mayLose }: { readonly pids: ReadonlyMap<ServerName, readonly number[]>; readonly mayLose: boolean },
 ): Promise<TalkOutcome[]> {
   const named = new Map<Talk, Named>();
   for (const talk of talks) {
     const processes = processesOf(report, pids.get(talk.server) ?? []);
-    named.set(talk, namedFate(processes, talk.conversation.wire.port));
+    named.set(talk, namedFate(processes, talk.conversation.wire.port, mayLose));
   }
   const fateOf = (talk: Talk): Named => named.get(talk) ?? { fate: 'lost', why: [] };
   for (const talk of talks) {

@@ -23,6 +23,50 @@ export interface Conversation {
   finish(): void;
 }
 
+/** A conversation in which requests are numbered, and each is answered: the record that all such keep. */
+export abstract class Numbered implements Conversation {
+  readonly name: string;
+  abstract readonly while: number;
+  protected connected: Wire | undefined;
+  protected sent = 0;
+  protected come = 0;
+  protected readonly wrong: string[] = [];
+  protected isFinishing = false;
+
+  protected constructor(name: string) {
+    this.name = name;
+  }
+
+  get wire(): Wire {
+    if (this.connected === undefined) throw new Error(`${this.name} is not connected`);
+    return this.connected;
+  }
+
+  get asked(): number {
+    return this.sent;
+  }
+
+  get answered(): number {
+    return this.come;
+  }
+
+  get faults(): readonly string[] {
+    return this.wrong;
+  }
+
+  abstract get progress(): readonly number[];
+
+  get isDone(): boolean {
+    return this.come >= this.sent;
+  }
+
+  abstract ask(): void;
+
+  finish(): void {
+    this.isFinishing = true;
+  }
+}
+
 /** How numbered requests are asked and answered. */
 export interface Protocol {
   readonly name: string;
@@ -44,74 +88,47 @@ export interface Protocol {
 }
 
 /** Numbered requests, several of them under way, and answers in lines. */
-export class Requests implements Conversation {
-  readonly name: string;
-  readonly while = 20;
+export class Requests extends Numbered {
+  override readonly while = 20;
   readonly #protocol: Protocol;
-  #wire: Wire | undefined;
-  #asked = 0;
-  #answered = 0;
-  readonly #faults: string[] = [];
   #text = '';
   #lines: string[] = [];
   #greetingLines: number;
-  #isFinishing = false;
   #nextAsk = 0;
 
   private constructor(protocol: Protocol) {
-    this.name = protocol.name;
+    super(protocol.name);
     this.#protocol = protocol;
     this.#greetingLines = protocol.greetingLines ?? 0;
   }
 
   static async to(port: number, protocol: Protocol): Promise<Requests> {
     const made = new Requests(protocol);
-    made.#wire = await Wire.to(port, (data) => made.#take(data));
-    if (protocol.greeting !== undefined) made.#wire.write(protocol.greeting);
+    made.connected = await Wire.to(port, (data) => made.#take(data));
+    if (protocol.greeting !== undefined) made.connected.write(protocol.greeting);
     return made;
   }
 
-  get wire(): Wire {
-    if (this.#wire === undefined) throw new Error(`${this.name} is not connected`);
-    return this.#wire;
+  override get progress(): readonly number[] {
+    return [this.come];
   }
 
-  get asked(): number {
-    return this.#asked;
+  override get isDone(): boolean {
+    return this.come >= (this.#protocol.due?.() ?? this.sent);
   }
 
-  get answered(): number {
-    return this.#answered;
-  }
-
-  get faults(): readonly string[] {
-    return this.#faults;
-  }
-
-  get progress(): readonly number[] {
-    return [this.#answered];
-  }
-
-  get isDone(): boolean {
-    return this.#answered >= (this.#protocol.due?.() ?? this.#asked);
-  }
-
-  ask(): void {
+  override ask(): void {
     const { window, pace = 0 } = this.#protocol;
-    if (this.#isFinishing || this.wire.ended !== undefined) return;
+    if (this.isFinishing || this.wire.ended !== undefined) return;
     if (this.#greetingLines > 0 || performance.now() < this.#nextAsk) return;
     let text = '';
-    while (this.#asked - this.#answered < window) {
-      text += this.#protocol.request(++this.#asked);
+    while (this.sent - this.come < window) {
+      text += this.#protocol.request(++this.sent);
       if (pace > 0) break;
     }
     if (text === '') return;
     this.#nextAsk = performance.now() + pace;
     this.wire.write(text);
-  }
-
-  finish(): void {
-    this.#isFinishing = true;
   }
 
   #take(data: Buffer): void {
@@ -128,12 +145,11 @@ export class Requests implements Conversation {
     }
     this.#lines.push(line);
     if (this.#lines.length < this.#protocol.lines) return;
-    const n = ++this.#answered;
-    const isAsked = n <= (this.#protocol.due?.() ?? this.#asked);
+    const n = ++this.come;
+    const isAsked = n <= (this.#protocol.due?.() ?? this.sent);
     const fault = isAsked ? this.#protocol.judge(n, this.#lines) : `'${line}', which nobody had asked for`;
     this.#lines = [];
     // What comes after the first is shifted, and would only repeat it.
-    if (fault !== undefined && this.#faults.length === 0)
-      this.#faults.push(`answer ${this.#answered}: ${fault}`);
+    if (fault !== undefined && this.wrong.length === 0) this.wrong.push(`answer ${this.come}: ${fault}`);
   }
 }

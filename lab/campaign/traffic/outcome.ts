@@ -8,7 +8,8 @@ import type { ServerName, Talk } from './talks.ts';
  * - `reset`: its server came back without it, and the report names it;
  * - `refused`: its server did not come back, and the report says why;
  * - `quiet`: it was not reset, but who would have made it go on was;
- * - `lost`: it did not go on, and the report does not say that, or its server failed to come back.
+ * - `lost`: it did not go on, and the report does not say that; or its server failed to come back, or may not
+ *   lose a connection.
  */
 export type Fate = 'kept' | 'reset' | 'refused' | 'quiet' | 'lost';
 
@@ -37,11 +38,15 @@ export interface Named {
   readonly why: readonly string[];
 }
 
+/** Address of the host as guests see it, in QEMU's user networking: that of all clients outside. */
+const HOST = '10.0.2.2';
+
 /**
- * What a report says of a connection, by the port of its other end.
+ * What a report says of a connection to a client outside, by the port of its other end.
  * @param processes of its server
+ * @param mayLose whether they may lose such a connection: if not, there is no excuse for its reset
  */
-export function namedFate(processes: readonly ProcessReport[], port: number): Named {
+export function namedFate(processes: readonly ProcessReport[], port: number, mayLose: boolean): Named {
   if (processes.length === 0) return { fate: 'lost', why: ['the report does not name its server'] };
   const failed = processes.filter(({ outcome }) => outcome === 'failed' || outcome === 'pending');
   if (failed.length > 0) return { fate: 'lost', why: failed.flatMap(({ reasons }) => reasons) };
@@ -56,8 +61,12 @@ export function namedFate(processes: readonly ProcessReport[], port: number): Na
   );
   if (ended.length > 0) return { fate: 'lost', why: ended };
   const losses = processes.flatMap(({ losses = [] }) => losses.map(({ what }) => what));
-  const why = losses.filter((what) => new RegExp(`:${port} is reset\\b`).test(what));
-  return why.length > 0 ? { fate: 'reset', why: [...new Set(why)] } : { fate: 'kept', why: [] };
+  // One within the guest may have the same port.
+  const why = losses.filter((what) => what.startsWith(`the connection to ${HOST}:${port} is reset`));
+  if (why.length === 0) return { fate: 'kept', why: [] };
+  return mayLose
+    ? { fate: 'reset', why: [...new Set(why)] }
+    : { fate: 'lost', why: ['its server may not lose a connection', ...new Set(why)] };
 }
 
 /** The record of a connection, when all is known. */

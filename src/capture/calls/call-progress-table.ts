@@ -36,7 +36,7 @@ function calledBy(caller: string, callees: string): string {
 }
 
 /** include/uapi/asm-generic/mman-common.h */
-const MAP_FIXED_NOREPLACE = 0x10_0000n;
+export const MAP_FIXED_NOREPLACE = 0x10_0000n;
 const waitsForLock = 'it waits for the lock under which it works, or has just got there';
 const looksUp = 'it looks up its path, or waits for the directory';
 /** Before a name is changed: fs/namei.c. */

@@ -1,3 +1,5 @@
+import { MAP_FIXED_NOREPLACE } from './call-progress-table.ts';
+
 /** The six arguments of a system call, in order. */
 type Arguments = readonly bigint[];
 
@@ -10,7 +12,6 @@ interface Exception {
 const O_CREAT_EXCL = 0o300n;
 const O_TRUNC = 0o1000n;
 const IPC_CREAT_EXCL = 0o3000n;
-const MAP_FIXED_NOREPLACE = 0x10_0000n;
 const FALLOC_COLLAPSE_OR_INSERT = 0x28n;
 const XATTR_CREATE = 1n;
 const SEEK_CUR = 1n;

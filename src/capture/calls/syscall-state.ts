@@ -10,7 +10,7 @@ import { type Sock, sockStruct } from '../../linux/sock.ts';
 import { readsMinimum, ttyOfFile } from '../../linux/tty.ts';
 import type { Vma } from '../../model/memory.ts';
 import type { UserRegisters } from '../../model/process.ts';
-import { SOCK_STREAM } from '../../system/abi.ts';
+import { IPPROTO_TCP, SOCK_STREAM } from '../../system/abi.ts';
 import { fileType, typeOf } from '../../system/file-mode.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { requestedBytes } from './call-buffers.ts';
@@ -21,6 +21,7 @@ import { waitsForAll } from './socket-call.ts';
 import { type Activity, ENOSYS, type SyscallState, type Transfer } from './syscall.ts';
 import { appends, notTwice, positionedWrites, withoutPosition } from './syscall-repeat.ts';
 import { syscallRow } from './syscall-table.ts';
+import { FUTEX_CMD_MASK } from './timeout.ts';
 import { directionOf, doneBytes } from './transfer-count.ts';
 
 /** What of a thread decides about its system call besides its registers. */
@@ -41,8 +42,6 @@ export interface ThreadSituation {
   readonly timeLeft: SyscallState['timeLeft'];
 }
 
-/** include/uapi/linux/futex.h: the operation without its flags. */
-const FUTEX_CMD_MASK = 0x7fn;
 const futexCommands: ReadonlyMap<bigint, NonNullable<SyscallState['futex']>> = new Map([
   [0n, 'wait'],
   [9n, 'wait'],
@@ -66,7 +65,6 @@ const receives: ReadonlySet<string> = new Set(
 const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
 const NO_TIMEOUT = (1n << 63n) - 1n;
-const IPPROTO_TCP = 6;
 
 function activityOf({ task, cpu }: ThreadSituation, isInCall: boolean): Activity {
   if (!isInCall) return 'user';

@@ -38,13 +38,14 @@ const timeouts: ReadonlyMap<string, Timeout> = new Map<string, Timeout>([
 ]);
 
 const TIMER_ABSTIME = 1n;
-/** FUTEX_WAIT takes a relative time, all other operations an absolute one. */
-const FUTEX_CMD_MASK = 0x7fn;
+/** include/uapi/linux/futex.h: the operation without its flags. */
+export const FUTEX_CMD_MASK = 0x7fn;
 const TIMESPEC_BYTES = 16;
 const SECOND = 1_000_000_000n;
 
 function isAbsolute(name: string, [, second = 0n]: readonly bigint[]): boolean {
   if (name === 'clock_nanosleep') return (second & TIMER_ABSTIME) !== 0n;
+  // FUTEX_WAIT takes a relative time, all other operations an absolute one.
   return name === 'futex' && (second & FUTEX_CMD_MASK) !== 0n;
 }
 

@@ -3,7 +3,7 @@ import { readCred } from '../../linux/cred.ts';
 import type { RunningTasks } from '../../linux/readers/running-tasks.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { readSigactions } from '../../linux/signal.ts';
-import { SIGINFO_BYTES } from '../../system/abi.ts';
+import { NANOSECONDS_PER_TICK, SIGINFO_BYTES } from '../../system/abi.ts';
 import { VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import type { EndedTasks } from '../file-capture.ts';
@@ -19,8 +19,6 @@ const SIG_IGN = 1n;
 const SA_NOCLDWAIT = 2n;
 /** `si_code` of SIGCHLD (include/uapi/asm-generic/siginfo.h). */
 const CLD = { exited: 1, killed: 2, dumped: 3 } as const;
-/** USER_HZ is 100 on x86-64: nsec_to_clock_t(). */
-const NANOSECONDS_PER_TICK = 10_000_000n;
 
 /** A process that was ending at the panic, as it is a moment later. */
 export interface Ending {

@@ -10,6 +10,7 @@ import { listTasks } from '../../linux/readers/task-list.ts';
 import { UserMemory } from '../../linux/readers/user-memory.ts';
 import { taskAt } from '../../linux/sched.ts';
 import { printableArguments } from '../../report/printable.ts';
+import { NANOSECONDS_PER_TICK } from '../../system/abi.ts';
 import { readable, VmcoreError } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 
@@ -20,9 +21,6 @@ export interface Candidate extends Matchable {
   /** Its arguments with blanks between them, at most 200 characters; absent if they are not in memory. */
   readonly commandLine?: string | undefined;
 }
-
-/** USER_HZ is 100 on x86-64 (include/asm-generic/param.h). */
-const NANOSECONDS_PER_TICK = 10_000_000n;
 
 /**
  * All live processes with an address space: no kernel threads, no zombies. A process whose program or cgroup

@@ -1,13 +1,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BootLimits, readBootLimits } from '../../config/boot-limits.ts';
-import { setLimit as setLimitOf } from '../../system/process-settings.ts';
+import { RLIM_INFINITY, setLimit as setLimitOf } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import { required, step } from './stage-list.ts';
 import type { TakenBack } from './take-back.ts';
-
-/** `unlimited` is the greatest that there is. */
-const RLIM_INFINITY = 2n ** 64n - 1n;
 
 function numberOf(text: string): bigint {
   return /^\d+$/.test(text) ? BigInt(text) : RLIM_INFINITY;

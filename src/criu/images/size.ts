@@ -2,6 +2,7 @@ import type { ContentOnDisk, GroupFiles, OpenFile } from '../../model/file.ts';
 import type { ProcessGroup } from '../../model/group.ts';
 import type { AddressSpace } from '../../model/memory.ts';
 import type { PageRuns } from '../../model/page-runs.ts';
+import { GROUP_FILES, PROCESS_FILES, THREAD_BYTES } from '../../system/image-files.ts';
 import { PAGE_SIZE } from '../../system/page.ts';
 import { storeKey } from './pagemap.ts';
 import { isPrivate } from './vma.ts';
@@ -24,11 +25,7 @@ const ENTRY_BYTES = 24;
 const PIECE_BYTES = 512;
 /** How often a path is among the images, at most: the file, its check, its plan, with its escapes. */
 const PATH_COPIES = 6;
-/** Registers of a thread in `core-TID.img`, with all that XSAVE may hold, and the file's last block. */
-const THREAD_BYTES = 32 << 10;
-/** Files of each process, and of each group, most of a block or two. */
-const PROCESS_FILES = 8;
-const GROUP_FILES = 24;
+/** Of a file, if it is a small one. */
 const FILE_BYTES = 2 * PAGE_SIZE;
 
 function sum<T>(items: Iterable<T>, of: (item: T) => number): number {

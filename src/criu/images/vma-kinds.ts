@@ -1,5 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Vma, VmaKind } from '../../model/memory.ts';
+import { MAP_SHARED } from '../../system/abi.ts';
 import type { VmaEntrySchema } from './proto/gen/mm_pb.ts';
 import { attachedSegment } from './segments.ts';
 
@@ -16,9 +17,6 @@ const STATUS = {
   aioRing: 1 << 13,
   memfd: 1 << 14,
 } as const;
-
-/** MAP_SHARED of mmap(2). */
-const MAP_SHARED = 1;
 
 /** What the images have of a kind of area. */
 export interface VmaKindImages {

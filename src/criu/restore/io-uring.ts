@@ -1,10 +1,11 @@
 import { closeSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { MAP_SHARED, O_CLOEXEC } from '../../system/abi.ts';
 import { takeDescriptor } from '../../system/descriptors.ts';
 import { errnoText } from '../../system/errno.ts';
 import { ringFlags, SYS_io_uring_enter, SYS_io_uring_setup, submitRequests } from '../../system/io-uring.ts';
 import { checked } from '../../system/libc.ts';
-import { limitOf, setLimit } from '../../system/process-settings.ts';
+import { limitOf, RLIMIT_AS, RLIMIT_NOFILE, setLimit } from '../../system/process-settings.ts';
 import { messageOf } from '../../system/thrown.ts';
 import type { PlannedRing } from '../images/plan/restore-plan.ts';
 import { countRequests, type Submit } from './count-requests.ts';
@@ -16,10 +17,8 @@ import { RingMemory } from './ring-memory.ts';
 import type { Tracee } from './tracee.ts';
 
 const SYS = { mmap: 9, close: 3, madvise: 28, fcntl: 72, dup3: 292 } as const;
-const O_CLOEXEC = 0o2000000;
 const F_SETFD = 2;
-const [PROT_READ_WRITE, MAP_SHARED] = [3, 1];
-const [RLIMIT_NOFILE, RLIMIT_AS] = [7, 9];
+const PROT_READ_WRITE = 3;
 /** struct io_uring_params: its size, and where it has what. */
 const PARAMS = { bytes: 120, cqEntries: 4, flags: 8, sqOffsets: 40, cqOffsets: 80 } as const;
 /** Offsets in the order in which they are told (struct io_sqring_offsets, struct io_cqring_offsets). */

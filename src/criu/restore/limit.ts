@@ -1,6 +1,4 @@
-import { limitOf, type ResourceLimit } from '../../system/process-settings.ts';
-
-const RLIM_INFINITY = 2n ** 64n - 1n;
+import { limitOf, type ResourceLimit, RLIM_INFINITY } from '../../system/process-settings.ts';
 
 /** How a process is given another limit; `setLimit`, but for tests. */
 export type GiveLimit = (pid: number, resource: number, limit: ResourceLimit) => void;

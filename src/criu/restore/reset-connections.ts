@@ -1,10 +1,9 @@
 import { closeSync } from 'node:fs';
 import { takeDescriptor } from '../../system/descriptors.ts';
-import { setsockopt } from '../../system/sockets.ts';
+import { SOL_SOCKET, setsockopt } from '../../system/sockets.ts';
 import type { RestorePlan } from '../images/plan/restore-plan.ts';
 
 /** include/uapi/asm-generic/socket.h */
-const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 /** `struct linger`: on, for no time. A close then is a reset (__tcp_close, net/ipv4/tcp.c). */
 const AT_ONCE = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]);

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { aioRingEntry } from '../../../src/criu/images/mm.ts';
 import { isPrivate, vmaEntry } from '../../../src/criu/images/vma.ts';
+import { MAP_SHARED } from '../../../src/system/abi.ts';
 import { PAGE_SIZE } from '../../../src/system/page.ts';
 import { areaOf } from '../processes.ts';
 
 /** VMA_AREA_AIORING of criu/include/image.h; such an area is no regular one. */
 const STATUS = 1 << 13;
-const MAP_SHARED = 1;
 const AT = 0x7f00_0000_0000;
 
 /** The pages of the ring that io_setup(2) makes (ioctx_alloc and aio_setup_ring, fs/aio.c). */

@@ -1,9 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { FileOwner, OpenFileCommon } from '../../../model/open-file.ts';
+import { O_CLOEXEC } from '../../../system/abi.ts';
 import type { FownEntrySchema } from '../proto/gen/regfile_pb.ts';
-
-/** O_CLOEXEC belongs to the descriptor; CRIU opens files with the flags as they are. */
-const O_CLOEXEC = 0o2000000;
 
 export function fown({
   uid,
@@ -15,7 +13,7 @@ export function fown({
   return { uid, euid, signum: signal, pidType, pid };
 }
 
-/** The fields that most entries begin with. */
+/** The fields that most entries begin with; CRIU opens files with the flags as they are. */
 export function head({ id, flags, owner }: OpenFileCommon): {
   id: number;
   flags: number;

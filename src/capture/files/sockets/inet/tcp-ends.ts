@@ -1,13 +1,12 @@
 import { type InetSock, inetSock, networkPort } from '../../../../linux/inet.ts';
 import { family, type Sock, sockStruct } from '../../../../linux/sock.ts';
+import { IPPROTO_TCP } from '../../../../system/abi.ts';
 import { isLoopbackAddress, unmapped } from '../../../../system/ip-address.ts';
 import type { TcpEnd } from '../../../../system/sockets.ts';
 import { readable } from '../../../../vmcore/errors.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
 import type { CaptureContext } from '../../context.ts';
 import { connectedStates } from './tcp-states.ts';
-
-const IPPROTO_TCP = 6;
 
 export interface Ends {
   /** Address of the network namespace. */

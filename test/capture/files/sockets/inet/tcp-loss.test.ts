@@ -1,5 +1,6 @@
 // Connections that cannot be kept, in the fixtures: a process there has a connection to itself. Where it may
 // lose one, it comes back with one that is to be reset; where it may not, it is refused as ever.
+
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { captureProcesses } from '../../../../../src/capture/index.ts';
@@ -16,6 +17,7 @@ import { tcpSock } from '../../../../../src/linux/tcp.ts';
 import type { InetSocket } from '../../../../../src/model/socket.ts';
 import { type Findings, fateOf, type Moment } from '../../../../../src/model/verdict.ts';
 import { adviceFor } from '../../../../../src/report/advice.ts';
+import { IPPROTO_TCP } from '../../../../../src/system/abi.ts';
 import type { Kernel } from '../../../../../src/vmcore/kernel.ts';
 import { openFixture, openPatched, releases, truthOf } from '../../../../vmcore/fixtures.ts';
 
@@ -30,8 +32,6 @@ function socketsOf(kernel: Kernel, pid: number, state: number): bigint[] {
     return sock.sk_protocol === IPPROTO_TCP && sock.state === state ? [sk] : [];
   });
 }
-
-const IPPROTO_TCP = 6;
 
 function eightBytes(value: bigint): Buffer {
   const bytes = Buffer.alloc(8);

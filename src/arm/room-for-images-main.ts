@@ -1,4 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { answerRoom } from './images-need.ts';
+import { answerRoom } from './room-for-images.ts';
 
 process.stdout.write(JSON.stringify(answerRoom(JSON.parse(readFileSync(0, 'utf8')))));
