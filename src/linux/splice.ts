@@ -7,6 +7,8 @@ export const spliceDesc = struct('splice_desc', {
   /** Of what was read last, once it was. */
   total_len: u64,
   out: pointer.at('u.file'),
-  /** Where in the file what was read last begins. */
+  /** Where in the file what is read next begins; while that is sent, where it began. */
   pos: u64,
+  /** The place in the file that it goes to: a variable of who was called. */
+  opos: pointer,
 });

@@ -8,7 +8,6 @@ import { fileKind } from '../../linux/readers/file-kind.ts';
 import { ipcSleepers } from '../../linux/readers/ipc-sleepers.ts';
 import { kernelStack, loadedModules } from '../../linux/readers/kernel-stack.ts';
 import { doneOperation } from '../../linux/readers/semaphore-operation.ts';
-import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import { type Task, taskAt, taskState, taskStruct } from '../../linux/sched.ts';
 import { signalStruct } from '../../linux/signal.ts';
 import type { Vma } from '../../model/memory.ts';
@@ -16,9 +15,10 @@ import { PAGE_SIZE, pageEnd } from '../../system/page.ts';
 import { readable } from '../../vmcore/errors.ts';
 import type { Kernel } from '../../vmcore/kernel.ts';
 import { callProgress, type Progress } from './call-progress.ts';
-import { sentOfFile } from './sendfile-count.ts';
+import { type SentFile, sentOfFile } from './sendfile-count.ts';
 import { isClone } from './syscall-table.ts';
 import type { MemoryPatch } from './timeout.ts';
+import type { Transferring } from './transferring.ts';
 
 /** Result of a call that the kernel's structures show, whether the call has come there or not. */
 export interface KnownResult {
@@ -37,12 +37,7 @@ export interface Witness {
 }
 
 /** Whose call it is. */
-export interface Witnessed {
-  readonly task: Task;
-  readonly user: Pick<UserMemory, 'read'>;
-  /** The CPU that was executing it. */
-  readonly cpu: number | undefined;
-  readonly panicked: boolean;
+export interface Witnessed extends Transferring {
   /** What its stack says makes no difference. */
   readonly isSettled: boolean;
   readonly vmas: readonly Pick<Vma, 'start' | 'end'>[];
@@ -117,11 +112,10 @@ function ringResult({ isSettled }: Witnessed, given: Arguments): KnownResult | u
       };
 }
 
-/** sendfile(2) moves the offset that it was given, by what it has sent, when that is done. */
-function sentResult(sent: number, [, , offset = 0n]: Arguments, user: Witnessed['user']): KnownResult {
-  const at = user.read(offset, 8);
+/** sendfile(2) moves the offset that it was given by what it has sent, when that is done. */
+export function sentResult({ bytes: sent, start }: SentFile, [, , offset = 0n]: Arguments): KnownResult {
   const bytes = Buffer.alloc(8);
-  if (at.kind === 'bytes') bytes.writeBigInt64LE(at.bytes.readBigInt64LE() + BigInt(sent));
+  bytes.writeBigUInt64LE(start + BigInt(sent));
   return {
     value: BigInt(sent),
     reason: `${sent} bytes were moved`,
@@ -226,10 +220,10 @@ export function callWitness(
   const sent = name === 'sendfile' ? sentOfFile(kernel, given, whose) : undefined;
   return {
     progress:
-      sent === 0
+      sent?.bytes === 0
         ? { kind: 'not-begun', reason: 'not a byte was moved' }
         : progressOf(kernel, whose, name, given),
-    known: sent ? sentResult(sent, given, whose.user) : knownResult(kernel, whose, name, given),
+    known: sent === undefined ? knownResult(kernel, whose, name, given) : sentResult(sent, given),
     notTwice: notTwice(kernel, whose, name, given, file),
   };
 }

@@ -62,7 +62,9 @@ const FUTEX_TID_MASK = 0x3fff_ffff;
 const receives: ReadonlySet<string> = new Set(
   'read readv recvfrom recvmsg accept accept4 recvmmsg'.split(' '),
 );
-const sends: ReadonlySet<string> = new Set(['write', 'writev', 'sendto', 'sendmsg', 'sendmmsg', 'connect']);
+const sends: ReadonlySet<string> = new Set(
+  'write writev sendto sendmsg sendmmsg sendfile connect'.split(' '),
+);
 /** MAX_SCHEDULE_TIMEOUT (include/linux/sched.h). */
 const NO_TIMEOUT = (1n << 63n) - 1n;
 

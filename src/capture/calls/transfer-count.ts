@@ -4,6 +4,7 @@ import type { Kernel } from '../../vmcore/kernel.ts';
 import { buffersOf } from './call-buffers.ts';
 import { sentOfFile } from './sendfile-count.ts';
 import { copiesIter, movedBytes } from './socket-call.ts';
+import { syscallRow } from './syscall-table.ts';
 import { tcpCallersFrom } from './tcp-place.ts';
 import type { Transferring } from './transferring.ts';
 
@@ -15,7 +16,12 @@ export interface Call {
 
 const reads: ReadonlySet<string> = new Set(['read', 'readv', 'recvfrom', 'recvmsg']);
 
-/** Which way a call of the transfer class moves bytes. */
+/** Whether a call reads or writes one stream, and may have moved a part of what it was to move. */
+export function movesStream(name: string): boolean {
+  return syscallRow(name).class === 'transfer' || name === 'sendfile';
+}
+
+/** Which way a call moves bytes that {@link movesStream}. */
 export function directionOf(name: string): 'read' | 'write' {
   return reads.has(name) ? 'read' : 'write';
 }
@@ -44,7 +50,7 @@ export function doneBytes(
   thread: Transferring,
   isSocket: boolean,
 ): number | undefined {
-  if (name === 'sendfile') return sentOfFile(kernel, given, thread);
+  if (name === 'sendfile') return sentOfFile(kernel, given, thread)?.bytes;
   const low = countsFrom(kernel, thread);
   if (low === undefined) return undefined;
   const buffers = buffersOf(name, given, thread.user) ?? [];

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { callWitness, type Witnessed } from '../../../src/capture/calls/call-witness.ts';
+import { callWitness, sentResult, type Witnessed } from '../../../src/capture/calls/call-witness.ts';
 import { hasSize } from '../../../src/capture/calls/syscall-state.ts';
 import { type File, fileStruct } from '../../../src/linux/fs.ts';
 import { taskAt } from '../../../src/linux/sched.ts';
@@ -36,6 +36,15 @@ const about = (threads: number, name: string, ...given: bigint[]) => {
 };
 
 describe('what is witnessed of a call', () => {
+  it('is of sendfile what it has sent, and its offset moved on by that', () => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(2n ** 33n + 4097n);
+    assert.deepEqual(sentResult({ bytes: 4096, start: 2n ** 33n + 1n }, [3n, 4n, 0x7000_0008n, 9999n]), {
+      value: 4096n,
+      reason: '4096 bytes were moved',
+      writes: { address: 0x7000_0008, bytes },
+    });
+  });
   it('is that munmap is done where nothing is mapped', () => {
     for (const threads of [1, 2])
       assert.equal(about(threads, 'munmap', 0x7000_2000n, 4096n).known?.value, 0n, String(threads));

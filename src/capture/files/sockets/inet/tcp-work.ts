@@ -13,10 +13,10 @@ import { isAtWork, type Sock, tcpState } from '../../../../linux/sock.ts';
 import { ContainerError } from '../../../../vmcore/errors.ts';
 import type { Kernel } from '../../../../vmcore/kernel.ts';
 import { registersAtEntry } from '../../../arch/index.ts';
+import { isSendingFile } from '../../../calls/sendfile-count.ts';
 import { ENOSYS } from '../../../calls/syscall.ts';
-import { syscallRow } from '../../../calls/syscall-table.ts';
 import { hasSocketLock, type TcpPlace, tcpPlace } from '../../../calls/tcp-place.ts';
-import { type Call, directionOf, doneBytes } from '../../../calls/transfer-count.ts';
+import { type Call, directionOf, doneBytes, movesStream } from '../../../calls/transfer-count.ts';
 import type { CaptureContext } from '../../context.ts';
 import { FileRefusal } from '../../refusal.ts';
 import { type TcpEnd, watchOf } from './tcp-moving.ts';
@@ -72,15 +72,16 @@ function workerOf(context: CaptureContext, task: Task, numbers: ReadonlySet<numb
   const cpu = cpuOf.get(task.address);
   const hasPanicked = cpu !== undefined && cpu === panicked;
   const stack = kernelStack(kernel, task, cpu);
-  const place = tcpPlace(stack);
-  const isTransfer = syscallRow(call.name).class === 'transfer' || call.name === 'sendfile';
   const { name } = call;
+  // A file may be read by a connection, too.
+  const isAtSocket = name !== 'sendfile' || isSendingFile(stack);
+  const place = isAtSocket ? tcpPlace(stack) : 'outside';
+  const isTransfer = movesStream(name);
   if (!isTransfer || place === 'unknown' || hasPanicked) return unknownWorker(name, isTransfer);
   const user = new UserMemory(kernel, kernel.bind(mmStruct).at(task.mm));
   const done = doneBytes(kernel, call, { task, user, cpu, panicked: false }, true);
-  // sendfile waits so for pages of its file, too, and is told what it has sent all the same.
-  const isBlocked = (task.__state & taskState.uninterruptible) !== 0 && name !== 'sendfile';
-  return { name, isTransfer, place, hasLock: hasSocketLock(stack), done, isBlocked };
+  const isBlocked = (task.__state & taskState.uninterruptible) !== 0;
+  return { name, isTransfer, place, hasLock: isAtSocket && hasSocketLock(stack), done, isBlocked };
 }
 
 function unknownWorker(name: string, isTransfer: boolean): Worker {
@@ -132,6 +133,8 @@ function workersOf(context: CaptureContext, sock: Sock): Worker[] {
 function isCounted({ name, place, done, isBlocked }: Worker): boolean {
   if (place === 'unknown' || done === undefined) return false;
   if (done === 0) return true;
+  // sendfile is told what it has sent, whatever it waits for.
+  if (name === 'sendfile') return true;
   return place !== 'between' && !(isBlocked && directionOf(name) === 'write');
 }
 

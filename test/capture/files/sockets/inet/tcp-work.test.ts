@@ -59,6 +59,13 @@ suite('a connection that was being worked on', () => {
       workProblem(owned, [worker('at-rest'), { ...outside, isBlocked: true, done: 0 }]),
       undefined,
     );
+    // It is told what it has sent, though it waits for a page of its file.
+    const sends = { ...outside, name: 'sendfile', isBlocked: true };
+    assert.equal(workProblem(owned, [worker('at-rest'), sends]), undefined);
+    assert.equal(
+      workProblem(owned, [worker('at-rest'), { ...sends, done: undefined }]),
+      'how much of a sendfile is done cannot be told',
+    );
     const taken = { ...worker('at-rest'), name: 'recvmsg', done: undefined };
     assert.equal(workProblem(owned, [taken]), 'how much of a recvmsg is done cannot be told');
     assert.equal(
