@@ -51,7 +51,7 @@ class Mounts {
     const namespace = namespaceOf(own);
     if (this.#seen.has(namespace)) return [];
     this.#seen.add(namespace);
-    const mounts = mountEntries(ifThere(() => readFileSync(join(own, 'mountinfo'), 'latin1')) ?? '');
+    const mounts = mountEntries(mountinfoOf(own));
     for (const mount of mounts) {
       this.#byId.set(mount.id, mount);
       this.#types.set(mount.device, mount.type);
@@ -66,6 +66,16 @@ class Mounts {
   /** Device of the file system of a mount. */
   deviceOf(id: string): string | undefined {
     return this.#byId.get(id)?.device;
+  }
+}
+
+/** One that has ended has no mounts any more, also while its number is there (EINVAL, fs/proc_namespace.c). */
+function mountinfoOf(own: string): string {
+  try {
+    return ifThere(() => readFileSync(join(own, 'mountinfo'), 'latin1')) ?? '';
+  } catch (error) {
+    if (codeOf(error) === 'EINVAL') return '';
+    throw error;
   }
 }
 

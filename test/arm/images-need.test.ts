@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -130,6 +130,15 @@ suite('what cannot be read', () => {
       0,
     );
     assert.ok(other.processes.files > 60, `${other.processes.files}`);
+  });
+
+  test('of one that has ended, but is there, is none, and keeps nobody from counting the rest', async () => {
+    const parent = await started(`child = os.fork() or os._exit(0)
+while open(f"/proc/{child}/stat").read().split()[2] != "Z": time.sleep(0.01)`);
+    const children = readFileSync(`/proc/${parent}/task/${parent}/children`, 'latin1');
+    const { processes, unread } = imagesNeed([Number(children), parent], 0);
+    assert.equal(unread, undefined);
+    assert.ok(processes.bytes < 32 * MIB, `${processes.bytes}`);
   });
 
   test('of a program whose path is too long does not keep others from being found', async () => {
