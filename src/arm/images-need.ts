@@ -69,7 +69,7 @@ class Mounts {
   }
 }
 
-/** One that has ended has no mounts any more, also while its number is there (EINVAL, fs/proc_namespace.c). */
+/** One that has ended has no mounts, also while its number is there (EINVAL, fs/proc_namespace.c). */
 function mountinfoOf(own: string): string {
   try {
     return ifThere(() => readFileSync(join(own, 'mountinfo'), 'latin1')) ?? '';
