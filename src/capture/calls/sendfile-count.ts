@@ -90,6 +90,7 @@ function sentOfRound(
 
 /** Where a file is read for it: `ext4:ext4_file_splice_read`, `filemap_splice_read`, `vfs_splice_read` ... */
 const READS = /(^|[:_])splice_read$/;
+
 /** What a call has sent. */
 export interface SentFile {
   readonly bytes: number;

@@ -1,7 +1,7 @@
 import type { UserMemory } from '../../linux/readers/user-memory.ts';
 import type { Task } from '../../linux/sched.ts';
 
-/** A thread in a call of the transfer class. */
+/** A thread in a system call, and what tells how far that has come. */
 export interface Transferring {
   readonly task: Task;
   readonly user: Pick<UserMemory, 'read'>;
