@@ -256,12 +256,18 @@ export function interruptedCall(
   return { registers: forTheRest(source, task, name, after, timeLeft, owner), record };
 }
 
+/** Whose memory a result is written to, or why it is not. */
+export interface ResultOwner extends Pick<ThreadOwner, 'vmas' | 'patches'> {
+  readonly user: Pick<UserMemory, 'read'>;
+  readonly findings: Pick<ThreadOwner['findings'], 'reasons'>;
+}
+
 /** Writes what a call writes at its end, whose result the kernel's structures show. */
-function writeResult(
+export function writeResult(
   known: KnownResult | undefined,
-  { pid }: Task,
+  { pid }: Pick<Task, 'pid'>,
   name: string,
-  { vmas, user, patches, findings }: ThreadOwner,
+  { vmas, user, patches, findings }: ResultOwner,
 ): void {
   if (known?.writes === undefined) return;
   if (canPatch(vmas, known.writes) && isReadable(user, known.writes)) patches.push(known.writes);
